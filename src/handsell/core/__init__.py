@@ -1,0 +1,1 @@
+"""What every stage shares: batches, stage protocols, the funnel, config and errors."""

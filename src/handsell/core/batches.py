@@ -1,0 +1,180 @@
+"""Struct-of-arrays batches that travel along the funnel: Requests → Candidates → Slates.
+
+Sizes: B requests, T history length, A affinities, K candidates, S sources, n slate length.
+Item, creator and tag values are catalogue numbers (int32); -1 means "none" and pads.
+Times are int64 microseconds since the epoch, UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+NONE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """Rows of different length: row b is values[offsets[b]:offsets[b + 1]]."""
+
+    values: np.ndarray  # (N,)
+    offsets: np.ndarray  # (B + 1,) int64
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[np.ndarray | Sequence[int]], dtype: np.dtype | type = np.int32) -> Ragged:
+        lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        parts = [np.asarray(row, dtype) for row in rows]
+        return cls(np.concatenate(parts) if parts else np.zeros(0, dtype), offsets)
+
+    @classmethod
+    def empty(cls, rows: int, dtype: np.dtype | type = np.int32) -> Ragged:
+        return cls(np.zeros(0, dtype), np.zeros(rows + 1, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def row(self, b: int) -> np.ndarray:
+        return self.values[self.offsets[b] : self.offsets[b + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    @property
+    def row_of_value(self) -> np.ndarray:
+        """(N,) the row number of each value: scatter `x[r.row_of_value, r.values] = …`."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def take(self, rows: np.ndarray | slice) -> Ragged:
+        index = np.arange(len(self))[rows]
+        return Ragged.from_rows([self.row(int(b)) for b in index], self.values.dtype)
+
+
+class _Rows:
+    """Row selection shared by the batches: every field is an array, a Ragged or a batch of B rows."""
+
+    __slots__ = ()
+
+    def take(self, rows: np.ndarray | slice):
+        changed = {}
+        for f in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            if isinstance(value, np.ndarray):
+                changed[f.name] = value[rows]
+            elif isinstance(value, Ragged | _Rows):
+                changed[f.name] = value.take(rows)
+        return replace(self, **changed)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, slots=True)
+class History(_Rows):
+    """The T most recent interactions before the request, oldest first, left padded with -1."""
+
+    item: np.ndarray  # (B, T) int32
+    type: np.ndarray  # (B, T) int8, index into Config.events.names
+    time: np.ndarray  # (B, T) int64 µs, 0 where padded
+    weight: np.ndarray  # (B, T) float32, the event's weight (negative for a skip), 0 where padded
+
+    @classmethod
+    def empty(cls, rows: int, length: int) -> History:
+        return cls(
+            np.full((rows, length), NONE, np.int32),
+            np.full((rows, length), NONE, np.int8),
+            np.zeros((rows, length), np.int64),
+            np.zeros((rows, length), np.float32),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Profile(_Rows):
+    """The user's row of the feature store as of the request, without the history."""
+
+    features: np.ndarray  # (B, Fu) float32, ordered as handsell.features.user.USER_FEATURES; NaN = unknown
+    creator: np.ndarray  # (B, A) int32, strongest first, -1 padded
+    creator_weight: np.ndarray  # (B, A) float32
+    tag: np.ndarray  # (B, A) int32
+    tag_weight: np.ndarray  # (B, A) float32
+
+
+@dataclass(frozen=True, slots=True)
+class Seen(_Rows):
+    """What the user has interacted with, for the repeat policy; capped, see `FeaturesConfig.seen_cap`."""
+
+    item: Ragged  # (B, *) int32
+    time: Ragged  # (B, *) int64 µs of the last interaction with it
+
+
+@dataclass(frozen=True, slots=True)
+class Requests(_Rows):
+    """B questions "what for this user, now?". `time` is the only clock: nothing at or after it is used."""
+
+    user: np.ndarray  # (B,) int32, -1 for a user the catalogue has never seen
+    time: np.ndarray  # (B,) int64 µs, as of
+    surface: np.ndarray  # (B,) int8, index into Config.surface_names
+    history: History
+    profile: Profile
+    seen: Seen
+    exclude: Ragged  # (B, *) int32, items that the caller does not want
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates(_Rows):
+    """The union of what the retrievers returned, best fused score first, padded with item -1."""
+
+    item: np.ndarray  # (B, K) int32
+    fused: np.ndarray  # (B, K) float32, reciprocal-rank fusion; the order when there is no ranker
+    source_score: np.ndarray  # (B, K, S) float32, NaN where the source did not return the item
+    source_rank: np.ndarray  # (B, K, S) float32, 0 = the source's first, NaN likewise
+    score: np.ndarray  # (B, K) float32, the ranker's; equals `fused` before ranking
+    sources: tuple[str, ...]  # names of the S sources
+    degraded: tuple[str, ...] = ()  # stages that failed and were left out
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def take_columns(self, k: int) -> Candidates:
+        """The first k candidates of each row."""
+        return replace(
+            self,
+            item=self.item[:, :k],
+            fused=self.fused[:, :k],
+            source_score=self.source_score[:, :k],
+            source_rank=self.source_rank[:, :k],
+            score=self.score[:, :k],
+        )
+
+    def reorder(self, order: np.ndarray) -> Candidates:
+        """Columns picked per row by order (B, k) int."""
+        pick3 = order[:, :, None]
+        return replace(
+            self,
+            item=np.take_along_axis(self.item, order, 1),
+            fused=np.take_along_axis(self.fused, order, 1),
+            source_score=np.take_along_axis(self.source_score, pick3, 1),
+            source_rank=np.take_along_axis(self.source_rank, pick3, 1),
+            score=np.take_along_axis(self.score, order, 1),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Slates(_Rows):
+    """The ordered answers, padded with item -1 where the catalogue had no more."""
+
+    item: np.ndarray  # (B, n) int32
+    score: np.ndarray  # (B, n) float32, calibrated to 0..1 where a ranker scored
+    source: np.ndarray  # (B, n) uint32, bit s set when source s returned the item
+    reason: np.ndarray  # (B, n) int8, index into handsell.reranking.reasons.REASONS
+    reason_item: np.ndarray  # (B, n) int32, the history item that a reason speaks of, or -1
+    propensity: np.ndarray  # (B, n) float32, chance that the policy put this item here (1 = deterministic)
+    sources: tuple[str, ...]
+    relaxed: tuple[str, ...] = ()  # constraints that could not hold
+    degraded: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.item)

@@ -1,0 +1,123 @@
+"""One TOML file per deployment, read into one frozen object.
+
+    config = load_config(Path("deployments/configs/world.toml"))
+
+Paths: `Config.state` is the folder in which everything of this deployment is kept (data, features,
+bundles, logs). It is `$HANDSELL_HOME/<name>`, or `.handsell/<name>` beside the project's
+`feature_repo`, or beside the TOML file where there is none. `$HANDSELL_DATA` overrides `data.path`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+
+from pydantic import Field, PrivateAttr, ValidationError
+
+from handsell.core.config.base import Section
+from handsell.core.config.data import DataConfig, EventsConfig, SplitConfig
+from handsell.core.config.features import FeaturesConfig
+from handsell.core.config.models import RankingConfig, RerankingConfig, RetrievalConfig
+from handsell.core.config.serving import GateConfig, JobsConfig, ServingConfig, Surface
+from handsell.core.errors import ConfigError
+
+
+class Config(Section):
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,30}$", description="names the state folder and the Feast project")
+    data: DataConfig = DataConfig()
+    events: EventsConfig = EventsConfig()
+    split: SplitConfig = SplitConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    ranking: RankingConfig = RankingConfig()
+    reranking: RerankingConfig = RerankingConfig()
+    surfaces: dict[str, Surface] = Field(
+        default_factory=lambda: {"home": Surface(), "similar": Surface(repeat="allow")},
+        description="by name; `home` is the default surface of a request",
+    )
+    serving: ServingConfig = ServingConfig()
+    jobs: JobsConfig = JobsConfig()
+    gate: GateConfig = GateConfig()
+
+    _source: Path | None = PrivateAttr(None)
+
+    @property
+    def surface_names(self) -> tuple[str, ...]:
+        """Surface codes in `Requests.surface` are indices here."""
+        return tuple(self.surfaces)
+
+    @property
+    def source(self) -> Path:
+        """The TOML file it was read from."""
+        if self._source is None:
+            raise ConfigError("this config was not read from a file: use load_config(path)")
+        return self._source
+
+    @property
+    def state(self) -> Path:
+        return home(self.source) / self.name
+
+    @property
+    def data_path(self) -> Path | None:
+        """The folder of the source data, absolute: $HANDSELL_DATA, else data.path beside the TOML file."""
+        given = os.environ.get("HANDSELL_DATA")
+        if given:
+            return Path(given).expanduser().resolve()
+        if self.data.path is None:
+            return None
+        return (self.source.parent / self.data.path).resolve()
+
+
+def home(source: Path) -> Path:
+    """The folder of all deployments' state for a config file."""
+    given = os.environ.get("HANDSELL_HOME")
+    if given:
+        return Path(given).expanduser().resolve()
+    for folder in source.parents:
+        if (folder / "feature_repo").is_dir():
+            return folder / ".handsell"
+    return source.parent / ".handsell"
+
+
+def load_config(path: Path | str) -> Config:
+    """Read and check a TOML file; raises ConfigError naming the key, what was expected and what came."""
+    source = Path(path).expanduser().resolve()
+    try:
+        raw = tomllib.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"config {source} does not exist: give a TOML file such as deployments/configs/world.toml"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"config {source} is not readable TOML: {error}") from None
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"config {source}:\n" + "\n".join(_lines(error))) from None
+    config._source = source
+    if "home" not in config.surfaces:
+        raise ConfigError(f"config {source}: surfaces: a surface named 'home' is expected; add [surfaces.home]")
+    return config
+
+
+def _lines(error: ValidationError) -> list[str]:
+    return [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (came: {e['input']!r:.80})" for e in error.errors()]
+
+
+__all__ = [
+    "Config",
+    "DataConfig",
+    "EventsConfig",
+    "FeaturesConfig",
+    "GateConfig",
+    "JobsConfig",
+    "RankingConfig",
+    "RerankingConfig",
+    "RetrievalConfig",
+    "ServingConfig",
+    "SplitConfig",
+    "Surface",
+    "home",
+    "load_config",
+]

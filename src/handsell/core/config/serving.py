@@ -1,0 +1,56 @@
+"""Surfaces, the HTTP service, jobs and the promotion gate."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from handsell.core.config.base import Section
+
+
+class Surface(Section):
+    """A place where slates are shown."""
+
+    count: int = Field(10, ge=1, le=30, description="slate length when the caller does not say")
+    repeat: Literal["exclude", "allow", "after_days"] = Field("exclude", description="may seen items come back?")
+    after_days: float = Field(7.0, ge=0, description="with repeat = after_days: quiet days before an item may return")
+
+
+class ServingConfig(Section):
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65_535)
+    clock: Literal["wall", "data"] = Field(
+        "wall",
+        description="data: the service lives at the end of a historic log (whole days are subtracted from now), "
+        "so that ages and windows mean what they meant in training",
+    )
+    max_count: int = Field(30, ge=1, le=30)
+    max_body_bytes: int = Field(1_000_000, ge=1_000)
+    max_events: int = Field(1_000, ge=1, description="events in one POST")
+    deadline_ms: int = Field(2_000, ge=1, description="after this a stage is left out of the answer")
+    micro_batch: int = Field(16, ge=1, description="requests that may share one trip through the stages")
+    in_flight: int = Field(3, ge=1, description="micro-batches under way at once")
+    feature_log_share: float = Field(0.01, ge=0, le=1, description="requests whose feature vectors are logged for skew")
+
+
+class JobsConfig(Section):
+    """What runs on the Ray cluster."""
+
+    dashboard_port: int = Field(8265, ge=1, le=65_535)
+    gcs_port: int = Field(6379, ge=1, le=65_535)
+    num_cpus: int = Field(4, ge=1, description="logical CPUs that the local cluster declares")
+    partitions: int = Field(4, ge=1, description="partitions of users in Ray Data jobs")
+    wait_for_resources_s: float = Field(120.0, gt=0, description="after this a job that cannot be placed says so")
+
+
+class GateConfig(Section):
+    """When a new bundle may go live."""
+
+    tolerance: float = Field(
+        0.02,
+        ge=0,
+        description="relative NDCG@10 that may be lost at the lower 95 % bound against the live bundle",
+    )
+    max_coverage_loss: float = Field(0.2, ge=0, le=1, description="relative catalogue coverage that may be lost")
+    min_requests: int = Field(50, ge=1, description="fewer shared requests: the live recipe is retrained to compare")

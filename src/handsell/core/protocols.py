@@ -1,0 +1,71 @@
+"""The contracts that stages and models keep. Sizes as in `handsell.core.batches`; I items in the catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+
+from handsell.core.batches import Candidates, Requests, Slates
+
+
+@runtime_checkable
+class Savable(Protocol):
+    """Each model saves itself into a directory of its own and loads from it; no pickle."""
+
+    def save(self, path: Path) -> None: ...
+
+    @classmethod
+    def load(cls, path: Path) -> Self: ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns requests into query vectors; ALS, two-tower and sequence models differ only here."""
+
+    def encode(self, requests: Requests) -> np.ndarray:
+        """(B, D) float32; a row of zeros where the history says nothing."""
+        ...
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """A source of candidates."""
+
+    def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Items (B, k) int32 best first, padded with -1, and scores (B, k) float32, NaN where padded.
+
+        `eligible` (B, I) bool: only these items may be returned; k asked is k given where that many
+        have evidence. A request of which the retriever knows nothing gives an empty (-1) row.
+        """
+        ...
+
+    def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
+        """(B, K) float32 scores of given items (B, K); NaN where item is -1 or unknown to the model."""
+        ...
+
+
+@runtime_checkable
+class Ranker(Protocol):
+    """Scores candidates; it cannot drop or reorder them."""
+
+    features: tuple[str, ...]
+
+    def score(self, x: np.ndarray) -> np.ndarray:
+        """(B, K, F) float32 → (B, K) float32 in 0..1 (calibrated)."""
+        ...
+
+
+class CandidateStage(Protocol):
+    async def candidates(self, requests: Requests, k: int) -> Candidates: ...
+
+
+class RankingStage(Protocol):
+    async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
+        """The k best by score, best first."""
+        ...
+
+
+class RerankingStage(Protocol):
+    async def rerank(self, requests: Requests, candidates: Candidates, n: int) -> Slates: ...

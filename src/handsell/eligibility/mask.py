@@ -1,0 +1,69 @@
+"""The eligibility mask: available at the request's time, not excluded, and allowed by the repeat policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from handsell.catalogue.snapshot import Snapshot
+from handsell.core.batches import NONE, Ragged, Requests
+from handsell.core.config.serving import Surface
+
+DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Eligibility:
+    """`mask(requests)` → (B, I) bool. `surfaces` in the order of Config.surface_names."""
+
+    snapshot: Snapshot
+    surfaces: tuple[Surface, ...]
+
+    def mask(self, requests: Requests) -> np.ndarray:
+        """True where the item may be shown to that request."""
+        allowed = self.available(requests.time)
+        _clear(allowed, requests.exclude)
+        _clear(allowed, self.repeats(requests))
+        return allowed
+
+    def available(self, time: np.ndarray) -> np.ndarray:
+        """(B, I) bool: published, not expired and available at time (B,) µs."""
+        s = self.snapshot
+        return (s.published <= time[:, None]) & (time[:, None] < s.expires) & s.available
+
+    def repeats(self, requests: Requests) -> Ragged:
+        """(B, *) items that the surface's repeat policy keeps from coming back."""
+        seen = requests.seen
+        quiet = np.array([_quiet_us(s) for s in self.surfaces])[requests.surface]  # (B,) µs
+        row = seen.item.row_of_value
+        blocked = (requests.time[row] - seen.time.values) < quiet[row]
+        counts = np.bincount(row[blocked], minlength=len(requests))
+        return Ragged(seen.item.values[blocked], np.concatenate([[0], np.cumsum(counts)]))
+
+    def allows(self, requests: Requests, items: np.ndarray) -> np.ndarray:
+        """(B, K) bool for given items (B, K): the fail-closed check of a finished slate; -1 is False."""
+        s = self.snapshot
+        at = np.maximum(items, 0)
+        time = requests.time[:, None]
+        good = (items != NONE) & (s.published[at] <= time) & (time < s.expires[at]) & s.available[at]
+        repeats = self.repeats(requests)
+        for b in range(len(requests)):
+            barred = np.concatenate([requests.exclude.row(b), repeats.row(b)])
+            if len(barred):
+                good[b] &= ~np.isin(items[b], barred)
+        return good
+
+
+def _quiet_us(surface: Surface) -> int:
+    """Quiet time that a seen item needs before it may come back: none, some days, or for ever."""
+    if surface.repeat == "allow":
+        return 0
+    if surface.repeat == "exclude":
+        return np.iinfo(np.int64).max
+    return int(surface.after_days * DAY_US)
+
+
+def _clear(mask: np.ndarray, items: Ragged) -> None:
+    known = (items.values >= 0) & (items.values < mask.shape[1])
+    mask[items.row_of_value[known], items.values[known]] = False
