@@ -1,0 +1,147 @@
+"""Windows in time: retrieval | ranker | validation | test, and the requests that fall into each.
+
+A request stands at the start of a stretch of a user's events; what counts as relevant are the items of
+positive weight in that stretch. `by_time` cuts at moments and takes a session as the stretch.
+`leave_last_k` cuts each user's own events and takes `test_k` of them at a time: for thin data, where a
+cut in time leaves few users on both sides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from handsell.core.batches import Ragged
+from handsell.core.config.data import SplitConfig
+from handsell.data.interactions import Interactions
+
+DAY_US = 86_400_000_000
+RETRIEVAL, RANKER, VALIDATION, TEST = 0, 1, 2, 3
+WINDOWS = ("retrieval", "ranker", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Where by_time windows begin, µs; events from `test` on belong to the test window."""
+
+    ranker: int
+    validation: int
+    test: int
+
+    @classmethod
+    def of(cls, split: SplitConfig, last_us: int) -> Bounds:
+        """Count back from just after the last event."""
+        end = last_us + 1
+        test = end - int(split.test_days * DAY_US)
+        validation = test - int(split.validation_days * DAY_US)
+        return cls(validation - int(split.ranker_days * DAY_US), validation, test)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRequests:
+    """R requests of one window, with what followed each."""
+
+    user: np.ndarray  # (R,) int32
+    time: np.ndarray  # (R,) int64 µs, the first event of the stretch
+    relevant: Ragged  # (R, *) int32 items of positive total weight
+    gain: Ragged  # (R, *) float32 their total weight, parallel to `relevant`
+    shown: Ragged  # (R, *) int32 items of impressions in the stretch
+    propensity: Ragged  # (R, *) float32 parallel to `shown`, NaN where not logged
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+def window_of_events(events: Interactions, acted: np.ndarray, split: SplitConfig, bounds: Bounds) -> np.ndarray:
+    """(N,) int8 window of each event; `acted` (N,) bool marks interactions as against impressions."""
+    if split.kind == "by_time":
+        cuts = np.array([bounds.ranker, bounds.validation, bounds.test])
+        return np.searchsorted(cuts, events.time, side="right").astype(np.int8)
+    left = _acted_from_here(events, acted)
+    last = np.cumsum([split.test_k, split.validation_k, split.ranker_k])
+    window = (TEST - np.searchsorted(last, left, side="left")).astype(np.int8)
+    # A user with no history before the ranker window teaches the retrievers only.
+    enough = np.bincount(events.user[acted], minlength=events.n_users) > last[-1]
+    return np.where(enough[events.user], window, RETRIEVAL).astype(np.int8)
+
+
+def stretches(
+    events: Interactions, acted: np.ndarray, window: np.ndarray, split: SplitConfig, gap_us: int
+) -> np.ndarray:
+    """(N,) int64 number of the stretch that each event belongs to, rising along the log."""
+    new = np.ones(len(events), bool)
+    same_user = events.user[1:] == events.user[:-1]
+    new[1:] = ~same_user | (window[1:] != window[:-1])
+    if split.kind == "by_time":
+        new[1:] |= np.diff(events.time) > gap_us
+        return np.cumsum(new) - 1
+    # leave_last_k: count interactions from the end of the window backwards, test_k at a time
+    last = np.cumsum([0, split.test_k, split.validation_k, split.ranker_k])
+    left = _acted_from_here(events, acted)
+    in_window = left - last[np.minimum(TEST - window, 3)] - 1
+    chunk = np.maximum(in_window, 0) // split.test_k
+    new[1:] |= (chunk[1:] != chunk[:-1]) & (window[1:] != RETRIEVAL)
+    return np.cumsum(new) - 1
+
+
+def window_requests(
+    events: Interactions,
+    acted: np.ndarray,
+    shown: tuple[np.ndarray, np.ndarray],
+    window: np.ndarray,
+    stretch: np.ndarray,
+    which: int,
+) -> WindowRequests:
+    """Requests of window `which` that have at least one relevant item.
+
+    `shown` = (is impression (N,) bool, propensity (N,) float32 with NaN).
+    """
+    impression, propensity = shown
+    inside = window == which
+    total, items, of = _sum_by_item(events, inside & acted, stretch)
+    positive = total > 0
+    keep = np.unique(of[positive])
+    first = np.searchsorted(stretch, keep, side="left")
+    relevant, gain = _ragged(keep, of[positive], items[positive], total[positive])
+    rows = inside & impression
+    shown_items, shown_propensity = _ragged(keep, stretch[rows], events.item[rows], propensity[rows])
+    return WindowRequests(events.user[first], events.time[first], relevant, gain, shown_items, shown_propensity)
+
+
+def sample(requests: WindowRequests, share: float) -> WindowRequests:
+    """Keep about `share` of the requests, chosen by hash of user and time: the same ones in every run."""
+    if share >= 1:
+        return requests
+    mixed = requests.user.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + requests.time.astype(np.uint64)
+    mixed ^= mixed >> np.uint64(31)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    keep = np.flatnonzero((mixed >> np.uint64(11)).astype(np.float64) / 2**53 < share)
+    return WindowRequests(
+        requests.user[keep],
+        requests.time[keep],
+        *(getattr(requests, f).take(keep) for f in ("relevant", "gain", "shown", "propensity")),
+    )
+
+
+def _acted_from_here(events: Interactions, acted: np.ndarray) -> np.ndarray:
+    """(N,) how many interactions the user has from this event on, itself included."""
+    upto = np.cumsum(acted)
+    ends = np.searchsorted(events.user, events.user, side="right") - 1
+    return upto[ends] - upto + acted
+
+
+def _sum_by_item(events: Interactions, rows: np.ndarray, stretch: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Total weight of each (stretch, item) pair: totals, items, stretches; sorted by stretch."""
+    key = stretch[rows] * np.int64(events.n_items) + events.item[rows]
+    pairs, inverse = np.unique(key, return_inverse=True)
+    total = np.bincount(inverse, weights=events.weight[rows], minlength=len(pairs)).astype(np.float32)
+    return total, (pairs % events.n_items).astype(np.int32), pairs // events.n_items
+
+
+def _ragged(keep: np.ndarray, of: np.ndarray, *columns: np.ndarray) -> tuple[Ragged, ...]:
+    """Columns grouped by stretch for the stretches in `keep`; `of` is sorted."""
+    wanted = np.isin(of, keep)
+    counts = np.bincount(np.searchsorted(keep, of[wanted]), minlength=len(keep))
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    return tuple(Ragged(column[wanted], offsets) for column in columns)
