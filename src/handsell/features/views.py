@@ -1,0 +1,152 @@
+"""The one definition of every feature view: its columns, its keys and the services made of views.
+
+Plain data, no Feast: `feature_repo/` turns it into Feast objects, the features job writes its Parquet
+sources from it, and `features/store.py` reads by it. Every source also has `event_timestamp` (from when
+the row holds, µs UTC) and `created`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from handsell.core.config import Config
+from handsell.data.schemas import TIME
+
+TEXT = pa.string()
+TEXTS = pa.list_(pa.string())
+INT = pa.int64()
+INTS = pa.list_(pa.int64())
+FLOAT = pa.float32()
+FLOATS = pa.list_(pa.float32())
+DOUBLE = pa.float64()
+
+HALF_LIVES_DAYS = (1, 7, 28)
+
+ITEM_ACTIVITY = (
+    "item_positives_1d",
+    "item_positives_7d",
+    "item_positives_28d",
+    "item_events_28d",
+    "item_positive_rate_28d",
+    "item_trend",
+    "item_positives_total",
+)
+
+# Entity name → join key; all keys are strings.
+ENTITIES = {"user": "user_id", "item": "item_id", "creator": "creator_id", "tag": "tag_id"}
+
+TIMESTAMP, CREATED = "event_timestamp", "created"
+
+USER_VIEWS = ("user_profile", "user_activity", "user_history", "user_seen", "user_affinity")
+
+# Service name → the views it is made of. `ranking_v1` also holds the on-demand crosses.
+SERVICES = {
+    "ranking_v1": (*USER_VIEWS, "item_profile", "item_activity"),
+    "user_serving_v1": USER_VIEWS,
+}
+SERVICES_WITH_CROSSES = ("ranking_v1",)
+
+# The on-demand view: what it gives, and what it needs beside views (the request's time).
+CROSS_VIEW = "request_crosses"
+CROSS_INPUTS = ("user_history", "user_affinity", "item_profile")
+CROSS_REQUEST = (("request_time_us", INT),)
+CROSS_COLUMNS = tuple(
+    (name, FLOAT)
+    for name in ("creator_affinity", "tag_affinity", "times_in_history", "hours_since_item", "item_age_days")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A feature view: `columns` are (name, Arrow type) without keys and timestamps."""
+
+    name: str
+    entities: tuple[str, ...]
+    columns: tuple[tuple[str, pa.DataType], ...]
+    online: bool = True
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Join key columns."""
+        return tuple(ENTITIES[entity] for entity in self.entities)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.columns)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the Parquet source: keys, columns, event_timestamp, created."""
+        keys = [(key, TEXT) for key in self.keys]
+        return pa.schema([*keys, *self.columns, (TIMESTAMP, TIME), (CREATED, TIME)])
+
+
+def count_column(event_type: str) -> str:
+    """The column that counts events of a type: names of types may hold anything, columns may not."""
+    return "count_" + re.sub(r"\W", "_", event_type)
+
+
+def views(config: Config) -> dict[str, View]:
+    """Every view of a deployment by name; extra item and user columns come from `config.features`."""
+    found = (
+        View("user_profile", ("user",), _user_profile(config)),
+        View("user_activity", ("user",), _user_activity(config)),
+        View(
+            "user_history",
+            ("user",),
+            (
+                ("history_item_ids", TEXTS),  # oldest first, at most features.history_length
+                ("history_types", TEXTS),
+                ("history_times_us", INTS),
+                ("history_weights", FLOATS),
+            ),
+        ),
+        View(
+            "user_seen",
+            ("user",),
+            (("seen_item_ids", TEXTS), ("seen_times_us", INTS), ("seen_total", INT)),
+        ),
+        View(
+            "user_affinity",
+            ("user",),
+            (
+                ("top_creators", TEXTS),  # the features.affinity_size strongest, best liked first
+                ("top_creator_weights", FLOATS),
+                ("top_tags", TEXTS),
+                ("top_tag_weights", FLOATS),
+            ),
+        ),
+        View("user_creator", ("user", "creator"), (("user_creator_weight", DOUBLE),), online=False),
+        View("user_tag", ("user", "tag"), (("user_tag_weight", DOUBLE),), online=False),
+        View("item_profile", ("item",), _item_profile(config)),
+        View("item_activity", ("item",), tuple((name, FLOAT) for name in ITEM_ACTIVITY)),
+    )
+    return {view.name: view for view in found}
+
+
+def service_columns(config: Config, service: str) -> tuple[str, ...]:
+    """Every feature name that a service must offer: the contract written in a bundle's manifest."""
+    every = views(config)
+    names = [name for view in SERVICES[service] for name in every[view].names]
+    return (*names, *(n for n, _ in CROSS_COLUMNS)) if service in SERVICES_WITH_CROSSES else tuple(names)
+
+
+def _user_profile(config: Config) -> tuple[tuple[str, pa.DataType], ...]:
+    return (("user_number", INT), *((name, FLOAT) for name in config.features.user_columns))
+
+
+def _item_profile(config: Config) -> tuple[tuple[str, pa.DataType], ...]:
+    fixed = (("item_number", INT), ("creator", TEXT), ("tags", TEXTS), ("published_us", INT))
+    return (*fixed, *((name, FLOAT) for name in config.features.item_columns))
+
+
+def _user_activity(config: Config) -> tuple[tuple[str, pa.DataType], ...]:
+    """Counts, and sums of weights that halve every 1, 7 or 28 days, as of `state_time_us` (the last event)."""
+    counts = [count_column(name) for name in config.events.names]
+    decayed = [f"{sign}_{days}d" for sign in ("positive", "negative") for days in HALF_LIVES_DAYS]
+    numbers = (*counts, *decayed, "positives_total", "negatives_total", "positive_rate", "negative_rate")
+    times = (("state_time_us", INT), ("first_time_us", INT), ("log_offset", INT))
+    return (*times, *((name, DOUBLE) for name in numbers))
