@@ -69,15 +69,18 @@ class Config(Section):
         return (self.source.parent / self.data.path).resolve()
 
 
+def project_root(source: Path) -> Path:
+    """The folder that holds `feature_repo`, seen from a config file; its own folder where there is none."""
+    for folder in source.parents:
+        if (folder / "feature_repo").is_dir():
+            return folder
+    return source.parent
+
+
 def home(source: Path) -> Path:
     """The folder of all deployments' state for a config file."""
     given = os.environ.get("HANDSELL_HOME")
-    if given:
-        return Path(given).expanduser().resolve()
-    for folder in source.parents:
-        if (folder / "feature_repo").is_dir():
-            return folder / ".handsell"
-    return source.parent / ".handsell"
+    return Path(given).expanduser().resolve() if given else project_root(source) / ".handsell"
 
 
 def load_config(path: Path | str) -> Config:
@@ -120,4 +123,5 @@ __all__ = [
     "Surface",
     "home",
     "load_config",
+    "project_root",
 ]

@@ -40,6 +40,7 @@ class JobsConfig(Section):
     dashboard_port: int = Field(8265, ge=1, le=65_535)
     gcs_port: int = Field(6379, ge=1, le=65_535)
     num_cpus: int = Field(4, ge=1, description="logical CPUs that the local cluster declares")
+    object_store_mib: int = Field(512, ge=80, description="shared memory of the local cluster's object store")
     partitions: int = Field(4, ge=1, description="partitions of users in Ray Data jobs")
     wait_for_resources_s: float = Field(120.0, gt=0, description="after this a job that cannot be placed says so")
 

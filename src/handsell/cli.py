@@ -1,0 +1,199 @@
+"""The command line. Every import of weight happens inside a command: `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handsell.core.errors import HandsellError
+
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="a TOML file, such as deployments/configs/world.toml")
+]
+DataPath = Annotated[Path | None, typer.Option("--data", help="folder of the source data; overrides data.path")]
+
+app = typer.Typer(
+    name="handsell", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Out of millions of items, which ten for this user, now?",
+)  # fmt: skip
+bundles = typer.Typer(no_args_is_help=True, help="List, show, promote and roll back trained bundles.")
+app.add_typer(bundles, name="bundles")
+
+
+def _load(path: Path, data: Path | None = None):
+    import os
+
+    from handsell.core.config import load_config
+
+    if data is not None:
+        os.environ["HANDSELL_DATA"] = str(data.expanduser().resolve())
+    return load_config(path)
+
+
+@app.command()
+def up(config: ConfigPath, data: DataPath = None, topology: str = "graph") -> None:
+    """Everything from nothing to a served recommendation, on this machine."""
+    from handsell.local.up import up as bring_up
+
+    bring_up(_load(config, data), topology)
+
+
+@app.command()
+def down(config: ConfigPath) -> None:
+    """Stop what `up` started, and nothing else."""
+    from handsell.local.up import down as take_down
+
+    take_down(_load(config))
+
+
+@app.command()
+def doctor(config: ConfigPath, data: DataPath = None) -> None:
+    """Examine the source data before anything is trained."""
+    from handsell.data.doctor import examine, render
+
+    render(examine(_load(config, data)))
+
+
+@app.command()
+def data(config: ConfigPath, data: DataPath = None) -> None:
+    """Read the source into canonical, numbered Parquet."""
+    from handsell.jobs.data import prepare
+
+    counts = prepare(_load(config, data))
+    print(f"result: {counts['events']:,} events, {counts['users']:,} users, {counts['items']:,} items")
+
+
+@app.command()
+def features(config: ConfigPath) -> None:
+    """Compute feature values for Feast and the item snapshot, with Ray."""
+    from handsell.jobs.features import compute
+
+    counts = compute(_load(config))
+    print("result: " + ", ".join(f"{n:,} rows of {view}" for view, n in counts.items()))
+
+
+@app.command()
+def apply(config: ConfigPath) -> None:
+    """Register the feature repository with Feast (the same as `feast apply`)."""
+    from handsell.features.store import open_store
+
+    open_store(_load(config)).apply()
+    print("result: registered")
+
+
+@app.command()
+def materialize(config: ConfigPath) -> None:
+    """Copy the newest feature values to the online store."""
+    from handsell.features.store import open_store
+
+    open_store(_load(config)).materialize()
+    print("result: online store is up to date")
+
+
+@app.command()
+def train(config: ConfigPath, promote: bool = True) -> None:
+    """Train, evaluate and bundle; promote if the bundle passes its gate."""
+    from handsell.jobs.train import train as run
+
+    print(f"result: {run(_load(config), promote=promote)}")
+
+
+@app.command()
+def evaluate(config: ConfigPath, bundle: str = "live") -> None:
+    """Print the evaluation that a bundle carries, and where its report lies."""
+    from handsell.evaluation.report import print_summary
+    from handsell.local.bundles import open_bundles
+
+    store = open_bundles(_load(config))
+    path = store.local_path(store.resolve(bundle))
+    print_summary(json.loads((path / "report.json").read_text()))
+    print(f"report: {path / 'report.html'}")
+
+
+@app.command()
+def serve(config: ConfigPath, topology: str = "graph") -> None:
+    """Deploy the live bundle on the running local cluster."""
+    from handsell.local import cluster, service
+
+    loaded = _load(config)
+    head = cluster.running(loaded)
+    if head is None:
+        raise HandsellError(f"no cluster of {loaded.name} is running: `make up CONFIG={config}` starts one")
+    print(service.deploy(loaded, head, topology))
+    print(service.wait_until_ready(loaded))
+
+
+@app.command()
+def recommend(config: ConfigPath, user: str, count: int = 10, surface: str = "home", url: str = "") -> None:
+    """Ask the running service for one user's slate."""
+    import httpx
+
+    from handsell.local.service import address
+
+    base = url or address(_load(config))
+    try:
+        answer = httpx.get(
+            f"{base}/v1/users/{user}/recommendations", params={"count": count, "surface": surface}, timeout=10.0
+        )
+    except httpx.HTTPError as error:
+        raise HandsellError(
+            f"no service answers at {base} ({error}): start it with `make up CONFIG={config}`"
+        ) from None
+    print(json.dumps(answer.json(), indent=2, ensure_ascii=False))
+    if answer.status_code >= 400:
+        raise typer.Exit(1)
+
+
+@app.command()
+def skew(config: ConfigPath) -> None:
+    """Compare logged served feature vectors with the point-in-time values."""
+    from handsell.jobs.skew import report
+
+    report(_load(config))
+
+
+@bundles.command("list")
+def bundles_list(config: ConfigPath) -> None:
+    """All bundles, newest first; the live one is marked."""
+    from handsell.local.bundles import open_bundles, table
+
+    print(table(open_bundles(_load(config))))
+
+
+@bundles.command("show")
+def bundles_show(config: ConfigPath, bundle: str = "live") -> None:
+    """A bundle's manifest."""
+    from handsell.local.bundles import open_bundles
+
+    store = open_bundles(_load(config))
+    print(json.dumps(store.show(store.resolve(bundle)), indent=2))
+
+
+@bundles.command("promote")
+def bundles_promote(config: ConfigPath, bundle: str) -> None:
+    """Verify a bundle and make it the live one."""
+    from handsell.local.bundles import open_bundles
+
+    open_bundles(_load(config)).promote(bundle)
+    print(f"live: {bundle}")
+
+
+@bundles.command("rollback")
+def bundles_rollback(config: ConfigPath) -> None:
+    """Return to the bundle that was live before."""
+    from handsell.local.bundles import open_bundles
+
+    print(f"live: {open_bundles(_load(config)).rollback()}")
+
+
+def main() -> None:
+    """Entry point: an error of the user's is told in words, never as a traceback."""
+    try:
+        app()
+    except HandsellError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

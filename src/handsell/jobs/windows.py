@@ -1,0 +1,141 @@
+"""Cut the numbered log into windows, one Ray task per part: fit data, and requests with what followed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from handsell.catalogue.vocabulary import Vocabulary
+from handsell.core.batches import Ragged
+from handsell.core.config import Config
+from handsell.core.errors import TrainingError
+from handsell.core.layout import Layout
+from handsell.data import splits
+from handsell.data.interactions import Interactions
+from handsell.data.splits import WindowRequests
+from handsell.jobs.cluster import spread
+
+REQUESTS = pa.schema(
+    [
+        pa.field("user", pa.int32()),
+        pa.field("time", pa.int64()),
+        pa.field("relevant", pa.list_(pa.int32())),
+        pa.field("gain", pa.list_(pa.float32())),
+        pa.field("shown", pa.list_(pa.int32())),
+        pa.field("propensity", pa.list_(pa.float32())),
+    ]
+)
+REQUEST_WINDOWS = splits.WINDOWS[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large the numbered log is."""
+
+    users: int
+    items: int
+
+    @classmethod
+    def of(cls, layout: Layout) -> Sizes:
+        return cls(len(Vocabulary.load(layout.catalogue / "users")), len(Vocabulary.load(layout.catalogue / "items")))
+
+
+def cut(config: Config, run: Path) -> dict[str, int]:
+    """Write run/fit/*.parquet, run/all/*.parquet and run/windows/<window>.parquet; returns counts.
+
+    `fit` holds the interactions of the retrieval window, `all` those of every window, both without
+    impressions. Raises TrainingError when there is nothing to learn from or nothing to test on.
+    """
+    layout = Layout(config.state)
+    parts = sorted(layout.interactions.glob("part-*.parquet"))
+    if not parts:
+        raise TrainingError(f"no interactions in {layout.interactions}: run `handsell data {config.source}` first")
+    meta = json.loads(layout.data_meta.read_text())
+    bounds = splits.Bounds.of(config.split, meta["last_us"])
+    sizes = Sizes.of(layout)
+    for folder in ("fit", "all", "windows"):
+        (run / folder).mkdir(parents=True, exist_ok=True)
+    counts = spread(_cut_part, [(part, config, bounds, sizes, run) for part in parts], cpus=0.5)
+    totals = {key: sum(c[key] for c in counts) for key in counts[0]}
+    if totals["fit"] == 0:
+        raise TrainingError(
+            "the retrieval window is empty: all events fall into the ranker, validation and test windows. "
+            "Shorten split.ranker_days, validation_days and test_days, or use split.kind = 'leave_last_k'."
+        )
+    for name in REQUEST_WINDOWS:
+        totals[f"{name}_kept"] = _gather(run, name, config.split.max_requests, totals[name])
+    return totals
+
+
+def _cut_part(part: Path, config: Config, bounds: splits.Bounds, sizes: Sizes, run: Path) -> dict[str, int]:
+    table = pq.read_table(part)
+    events = Interactions.from_table(table, sizes.users, sizes.items)
+    order = np.lexsort((table["time"].to_numpy(), table["user"].to_numpy()))
+    propensity = table["propensity"].to_numpy(zero_copy_only=False).astype(np.float32)[order]
+    seen = np.array([config.events.types[name].seen for name in config.events.names])
+    acted = seen[events.type]
+    window = splits.window_of_events(events, acted, config.split, bounds)
+    gap_us = int(config.events.session_gap_minutes * 60_000_000)
+    stretch = splits.stretches(events, acted, window, config.split, gap_us)
+    write_interactions(events.where(acted & (window == splits.RETRIEVAL)), run / "fit" / part.name)
+    write_interactions(events.where(acted), run / "all" / part.name)
+    counts = {"fit": int((acted & (window == splits.RETRIEVAL)).sum()), "all": int(acted.sum())}
+    for which, name in enumerate(REQUEST_WINDOWS, start=1):
+        found = splits.window_requests(events, acted, (~acted, propensity), window, stretch, which)
+        folder = run / "windows" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(requests_table(found), folder / part.name)
+        counts[name] = len(found)
+    return counts
+
+
+def _gather(run: Path, name: str, most: int, found: int) -> int:
+    """One file per window with at most about `most` requests, oldest first, so that chunks share days."""
+    share = most / max(found, 1)
+    kept = [
+        requests_table(splits.sample(read_requests(part), share))
+        for part in sorted((run / "windows" / name).glob("*.parquet"))
+    ]
+    table = pa.concat_tables(kept).sort_by([("time", "ascending"), ("user", "ascending")])
+    pq.write_table(table, run / "windows" / f"{name}.parquet")
+    return table.num_rows
+
+
+def write_interactions(events: Interactions, path: Path) -> None:
+    names = ("user", "item", "type", "time", "weight")
+    pq.write_table(pa.table({name: getattr(events, name) for name in names}), path)
+
+
+def requests_table(found: WindowRequests) -> pa.Table:
+    lists = {
+        name: pa.ListArray.from_arrays(
+            pa.array(getattr(found, name).offsets.astype(np.int32)), pa.array(getattr(found, name).values)
+        )
+        for name in ("relevant", "gain", "shown", "propensity")
+    }
+    return pa.table({"user": found.user, "time": found.time, **lists}).cast(REQUESTS)
+
+
+def read_requests(path: Path) -> WindowRequests:
+    table = pq.read_table(path).combine_chunks()
+
+    def ragged(name: str, dtype: type) -> Ragged:
+        column = table[name].combine_chunks() if table.num_rows else pa.array([], REQUESTS.field(name).type)
+        return Ragged(
+            column.flatten().to_numpy(zero_copy_only=False).astype(dtype),
+            np.concatenate([[0], np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))]).astype(np.int64),
+        )
+
+    return WindowRequests(
+        table["user"].to_numpy(),
+        table["time"].to_numpy(),
+        ragged("relevant", np.int32),
+        ragged("gain", np.float32),
+        ragged("shown", np.int32),
+        ragged("propensity", np.float32),
+    )

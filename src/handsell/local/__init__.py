@@ -1,0 +1,1 @@
+"""The embedded default: one machine, one command from nothing to a served recommendation."""

@@ -1,0 +1,156 @@
+"""A Ray head node of our own: started on loopback, found again by its process, stopped without touching others."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from handsell.core.config import Config
+from handsell.core.errors import HandsellError
+from handsell.core.layout import Layout
+
+LOOPBACK = "127.0.0.1"
+START_TIMEOUT_S = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class RayHead:
+    """A running head node: its process, and the addresses it listens on."""
+
+    pid: int
+    created: float  # the process's start time: with the pid it names one process for good
+    gcs: str  # host:port
+    dashboard: str  # http://host:port
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What commands need to reach this cluster and no other."""
+        return {**BASE_ENVIRONMENT, "RAY_ADDRESS": self.gcs, "RAY_DASHBOARD_ADDRESS": self.dashboard}
+
+    @property
+    def job_environment(self) -> dict[str, str]:
+        """The `ray job` and `serve` commands read RAY_ADDRESS as the dashboard's."""
+        return {**BASE_ENVIRONMENT, "RAY_ADDRESS": self.dashboard}
+
+    def alive(self) -> bool:
+        try:
+            return psutil.Process(self.pid).create_time() == self.created
+        except psutil.NoSuchProcess:
+            return False
+
+
+BASE_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",  # loopback only: whoever reaches these ports is already on this machine
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+
+def running(config: Config) -> RayHead | None:
+    """The head that an earlier `start` left, if it still lives."""
+    path = _pid_file(config)
+    if not path.exists():
+        return None
+    head = RayHead(**json.loads(path.read_text()))
+    return head if head.alive() else None
+
+
+def start(config: Config) -> RayHead:
+    """Start the head node and wait until jobs can be submitted; raises HandsellError with its last words."""
+    jobs, layout = config.jobs, Layout(config.state)
+    for name, port in (("jobs.gcs_port", jobs.gcs_port), ("jobs.dashboard_port", jobs.dashboard_port)):
+        _require_free(name, port)
+    layout.logs.mkdir(parents=True, exist_ok=True)
+    log = layout.logs / "ray.log"
+    command = [
+        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--disable-usage-stats",
+        f"--node-ip-address={LOOPBACK}", f"--port={jobs.gcs_port}", f"--num-cpus={jobs.num_cpus}",
+        "--include-dashboard=true", f"--dashboard-host={LOOPBACK}", f"--dashboard-port={jobs.dashboard_port}",
+        f"--temp-dir={ray_folder(config)}", f"--object-store-memory={jobs.object_store_mib * 2**20}",
+    ]  # fmt: skip
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+            env={**os.environ, **BASE_ENVIRONMENT},
+        )  # fmt: skip
+    created = psutil.Process(process.pid).create_time()
+    head = RayHead(process.pid, created, f"{LOOPBACK}:{jobs.gcs_port}", f"http://{LOOPBACK}:{jobs.dashboard_port}")
+    _pid_file(config).parent.mkdir(parents=True, exist_ok=True)
+    _pid_file(config).write_text(json.dumps(asdict(head)))
+    _wait_for_jobs(head, process, log)
+    return head
+
+
+def stop(config: Config, patience_s: float = 15.0) -> list[int]:
+    """End the head node and all that it started; returns the pids. Nothing else on the machine is touched."""
+    head = running(config)
+    _pid_file(config).unlink(missing_ok=True)
+    if head is None:
+        return []
+    root = psutil.Process(head.pid)
+    family = [root, *root.children(recursive=True)]
+    for process in family:
+        _quietly(process.terminate)
+    _, left = psutil.wait_procs(family, timeout=patience_s)
+    for process in left:
+        _quietly(process.kill)
+    psutil.wait_procs(left, timeout=5)
+    return [process.pid for process in family]
+
+
+def ray_folder(config: Config) -> Path:
+    """Ray's sockets need a short path (107 bytes in all), so its folder is not below the state folder."""
+    digest = hashlib.sha256(str(config.state).encode()).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"handsell-{digest}"
+
+
+def _pid_file(config: Config) -> Path:
+    return config.state / "run" / "ray.json"
+
+
+def _require_free(name: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            raise HandsellError(
+                f"port {port} is taken by another program: stop it (another `make up` is ended by "
+                f"`make down CONFIG=…`), or set {name} in the config to a free port"
+            ) from None
+
+
+def _wait_for_jobs(head: RayHead, process: subprocess.Popen, log: Path) -> None:
+    import httpx
+
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            if httpx.get(f"{head.dashboard}/api/jobs/", timeout=5.0).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.5)
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    raise HandsellError(f"Ray did not come up within {START_TIMEOUT_S:.0f} s; the end of {log}:\n{tail}")
+
+
+def _quietly(act: Callable[[], None]) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        act()

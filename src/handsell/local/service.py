@@ -1,0 +1,68 @@
+"""Deploy the Serve application on the local cluster with the stock `serve deploy`, and wait for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import yaml
+
+from handsell.core.config import Config, project_root
+from handsell.core.errors import HandsellError
+from handsell.core.layout import Layout
+from handsell.local.cluster import RayHead
+
+READY_TIMEOUT_S = 120.0
+
+
+def deploy(config: Config, head: RayHead, topology: str) -> str:
+    """Write the deployment's Serve file from deployments/serve/<topology>.yaml and hand it to `serve deploy`."""
+    path = render(config, topology)
+    command = [str(Path(sys.executable).parent / "serve"), "deploy", "--address", head.dashboard, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **head.job_environment})
+    if done.returncode:
+        raise HandsellError(f"`{' '.join(command[-5:])}` failed:\n{done.stderr.strip()[-2000:]}")
+    return f"{topology} at {address(config)}"
+
+
+def render(config: Config, topology: str) -> Path:
+    """The shipped Serve file with this deployment's config, host and port filled in."""
+    source = project_root(config.source) / "deployments" / "serve" / f"{topology}.yaml"
+    if not source.exists():
+        raise HandsellError(f"{source} does not exist: topologies are the files in deployments/serve")
+    document = yaml.safe_load(source.read_text())
+    document["http_options"] = {
+        **document.get("http_options", {}), "host": config.serving.host, "port": config.serving.port,
+    }  # fmt: skip
+    for application in document["applications"]:
+        application["args"] = {**application.get("args", {}), "config": str(config.source)}
+    path = Layout(config.state).state / "run" / f"serve-{topology}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return path
+
+
+def address(config: Config) -> str:
+    return f"http://{config.serving.host}:{config.serving.port}"
+
+
+def wait_until_ready(config: Config) -> str:
+    """Poll /readyz; raises HandsellError with what it last said."""
+    deadline, last = time.monotonic() + READY_TIMEOUT_S, "no answer"
+    while time.monotonic() < deadline:
+        try:
+            answer = httpx.get(f"{address(config)}/readyz", timeout=5.0)
+            if answer.status_code == 200:
+                return "ready"
+            last = answer.text[:500]
+        except httpx.HTTPError as error:
+            last = repr(error)
+        time.sleep(0.5)
+    raise HandsellError(
+        f"{address(config)}/readyz did not turn ready within {READY_TIMEOUT_S:.0f} s; it last said: {last}. "
+        f"See the replicas' logs at {config.jobs.dashboard_port} (dashboard) or `serve status`."
+    )
