@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from handsell.core.config import Config
 from handsell.data.schemas import TIME
+from handsell.events.states import HALF_LIVES_DAYS
 
 TEXT = pa.string()
 TEXTS = pa.list_(pa.string())
@@ -22,8 +23,6 @@ INTS = pa.list_(pa.int64())
 FLOAT = pa.float32()
 FLOATS = pa.list_(pa.float32())
 DOUBLE = pa.float64()
-
-HALF_LIVES_DAYS = (1, 7, 28)
 
 ITEM_ACTIVITY = (
     "item_positives_1d",
