@@ -1,0 +1,44 @@
+# handsell: two commands do everything from a fresh clone.
+#   make up   [CONFIG=deployments/configs/world.toml] [DATA=dir]   set up, train, serve, and show a recommendation
+#   make test                                                      set up and run the whole suite
+CONFIG ?= deployments/configs/world.toml
+DATA ?=
+TOPOLOGY ?= graph
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+export RAY_USAGE_STATS_ENABLED := 0
+export OMP_NUM_THREADS := 1
+
+.PHONY: up down test check bench clean
+
+up: $(READY)
+	@$(BIN)/handsell up $(CONFIG) --topology $(TOPOLOGY) $(if $(DATA),--data $(DATA))
+
+down: $(READY)
+	@$(BIN)/handsell down $(CONFIG)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check src tests benchmarks feature_repo
+	$(BIN)/ruff format --check src tests benchmarks feature_repo
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .handsell
+
+$(READY): pyproject.toml constraints.txt
+	@echo "installing into $(VENV) (about two minutes, 3 GB) …"
+	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 13), f"handsell needs Python 3.11 or 3.12, this is {sys.version.split()[0]}: make PYTHON=python3.11"'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@

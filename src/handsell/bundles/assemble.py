@@ -1,0 +1,112 @@
+"""From a directory of saved models to the stages that serve: the same loading for evaluation and serving."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from handsell.catalogue.snapshot import Snapshot
+from handsell.core.config import Config
+from handsell.core.errors import BundleError
+from handsell.core.funnel import Funnel
+from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage
+from handsell.eligibility.mask import Eligibility
+from handsell.features.matrix import ItemValues, SnapshotValues, feature_names
+from handsell.ranking.stage import Blend, LocalRanking
+from handsell.ranking.xgboost_ranker import XGBoostRanker
+from handsell.reranking.stage import LocalReranking
+from handsell.retrieval.registry import RETRIEVERS
+from handsell.retrieval.stage import LocalCandidates
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The three stages in this process, and what they were made from."""
+
+    candidates: CandidateStage
+    ranking: RankingStage
+    reranking: RerankingStage
+    snapshot: Snapshot
+    config: Config
+
+    @property
+    def funnel(self) -> Funnel:
+        return Funnel(
+            self.candidates, self.ranking, self.reranking, self.config.retrieval.candidates, self.config.ranking.ranked
+        )
+
+
+def save_config(config: Config, path: Path) -> None:
+    (path / "config.json").write_text(config.model_dump_json(indent=1))
+
+
+def load_config_of(path: Path) -> Config:
+    """The configuration that a bundle was trained with; raises BundleError when it is not one of ours."""
+    try:
+        return Config.model_validate_json((path / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path / 'config.json'} is not a handsell config: {error}; train the bundle again") from None
+
+
+def load_stages(path: Path, config: Config | None = None, *, snapshot: Snapshot | None = None,
+                items: ItemValues | None = None) -> Stages:  # fmt: skip
+    """Load every stage of a bundle directory.
+
+    `config` overrides the bundle's own (surfaces, rules of the deployment); `items` gives the ranker's item
+    values, by default those of the snapshot. Raises BundleError naming what is missing or does not fit.
+    """
+    config = config or load_config_of(path)
+    snapshot = snapshot or load_snapshot(path)
+    eligibility = Eligibility(snapshot, tuple(config.surfaces.values()))
+    return Stages(
+        load_candidates(path, config, snapshot),
+        load_ranking(path, config, snapshot, items),
+        LocalReranking(snapshot, eligibility, config),
+        snapshot,
+        config,
+    )
+
+
+def load_snapshot(path: Path) -> Snapshot:
+    try:
+        return Snapshot.load(path / "snapshot")
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleError(f"{path / 'snapshot'} cannot be read ({error}): the bundle is incomplete") from None
+
+
+def load_candidates(path: Path, config: Config, snapshot: Snapshot) -> LocalCandidates:
+    """The retrievers that the bundle holds, in the order of the configuration."""
+    found = {}
+    for name in source_names(config):
+        folder = path / "retrievers" / name
+        try:
+            found[name] = RETRIEVERS[name].load(folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise BundleError(
+                f"retriever {name} in {folder} cannot be read ({error}): the bundle is incomplete"
+            ) from None
+    eligibility = Eligibility(snapshot, tuple(config.surfaces.values()))
+    return LocalCandidates(found, eligibility, config.retrieval)
+
+
+def load_ranking(path: Path, config: Config, snapshot: Snapshot, items: ItemValues | None = None) -> RankingStage:
+    """The ranker, checked against the features that this code and configuration compute."""
+    if not config.ranking.enabled:
+        return Blend()
+    ranker = XGBoostRanker.load(path / "ranker")
+    expected = feature_names(config, source_names(config))
+    if ranker.features != expected:
+        missing = sorted(set(ranker.features) - set(expected))
+        added = sorted(set(expected) - set(ranker.features))
+        raise BundleError(
+            f"{path.name} expects {len(ranker.features)} features, this deployment gives {len(expected)}"
+            f" (missing: {', '.join(missing) or 'none'}; not asked for: {', '.join(added) or 'none'}):"
+            " train again with this config, or serve the bundle with the config it was trained with"
+        )
+    return LocalRanking(ranker, snapshot, items or SnapshotValues(snapshot), config)
+
+
+def source_names(config: Config) -> tuple[str, ...]:
+    """Names of the enabled sources, in the order of the configuration."""
+    sections = ((name, getattr(config.retrieval, name)) for name in type(config.retrieval).model_fields)
+    return tuple(name for name, section in sections if getattr(section, "enabled", False))
