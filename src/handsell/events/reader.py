@@ -1,0 +1,79 @@
+"""Reading the event log from any process of the machine, while its writer writes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from handsell.events.log import EVENT_FIELDS
+
+Columns = dict[str, list[Any]]
+"""Column name → values; `offset` and the fields of handsell.data.schemas.EVENTS with `time` in µs."""
+
+_COLUMNS = ("offset", *EVENT_FIELDS)
+_SELECT = f'SELECT "offset", {", ".join(EVENT_FIELDS)} FROM events'
+_SLATES = 'SELECT "offset", recommendation_id, gateway, sequence, time, user_id, surface, bundle, items FROM slates'
+
+
+class EventReader:
+    """A read-only view. A log that nobody has written yet reads as empty."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def tail(self, user_id: str, after_offset: int = 0, limit: int = 2_000) -> Columns:
+        """The newest `limit` events of one user beyond an offset, in log order."""
+        sql = f'{_SELECT} WHERE user_id = ? AND "offset" > ? ORDER BY "offset" DESC LIMIT ?'
+        return _columns(self._rows(sql, (user_id, after_offset, limit))[::-1])
+
+    def scan(self, after_offset: int = 0, limit: int = 10_000) -> Columns:
+        """The next `limit` events beyond an offset, in log order; keep the last offset and go on from there."""
+        sql = f'{_SELECT} WHERE "offset" > ? ORDER BY "offset" LIMIT ?'
+        return _columns(self._rows(sql, (after_offset, limit)))
+
+    def last_offset(self) -> int:
+        """Offset of the newest event; 0 in an empty log."""
+        rows = self._rows('SELECT max("offset") FROM events', ())
+        return int(rows[0][0] or 0) if rows else 0
+
+    def impressions(self, after_offset: int = 0, limit: int = 1_000) -> Columns:
+        """Items of the next `limit` served slates, one row per item and position (1 = top), in the order served."""
+        names = ("offset", "recommendation_id", "gateway", "sequence", "time", "user_id", "surface", "bundle")
+        columns: Columns = {n: [] for n in (*names, "item_id", "position", "score", "propensity", "sources")}
+        for *slate, items in self._rows(
+            f'{_SLATES} WHERE "offset" > ? ORDER BY "offset" LIMIT ?', (after_offset, limit)
+        ):
+            shown = json.loads(items)
+            n = len(shown["item_id"])
+            for name, value in zip(names, slate, strict=True):
+                columns[name] += [value] * n
+            columns["position"] += range(1, n + 1)
+            for name in ("item_id", "score", "propensity", "sources"):
+                columns[name] += shown[name]
+        return columns
+
+    def impressions_lost(self) -> dict[str, int]:
+        """Per gateway, the slates whose sequence number never arrived: left out of rates and estimates."""
+        sql = "SELECT gateway, max(sequence) - count(DISTINCT sequence) FROM slates GROUP BY gateway"
+        return dict(self._rows(sql, ()))
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _rows(self, sql: str, values: tuple) -> list[tuple]:
+        if self._connection is None:
+            if not self.path.exists():
+                return []
+            uri = f"{self.path.resolve().as_uri()}?mode=ro"
+            self._connection = sqlite3.connect(uri, uri=True, timeout=0.05, check_same_thread=False)
+        return self._connection.execute(sql, values).fetchall()
+
+
+def _columns(rows: list[tuple]) -> Columns:
+    values = zip(*rows, strict=True) if rows else [()] * len(_COLUMNS)
+    return {name: list(column) for name, column in zip(_COLUMNS, values, strict=True)}
