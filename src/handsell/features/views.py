@@ -138,7 +138,8 @@ def _user_profile(config: Config) -> tuple[tuple[str, pa.DataType], ...]:
 
 
 def _item_profile(config: Config) -> tuple[tuple[str, pa.DataType], ...]:
-    fixed = (("item_number", INT), ("creator", TEXT), ("tags", TEXTS), ("published_us", INT))
+    # `item` repeats the key: Feast hands an on-demand view the columns of its sources, not their keys
+    fixed = (("item", TEXT), ("item_number", INT), ("creator", TEXT), ("tags", TEXTS), ("published_us", INT))
     return (*fixed, *((name, FLOAT) for name in config.features.item_columns))
 
 

@@ -1,0 +1,196 @@
+"""Cross features: what one user's past says about one candidate, at the request's time.
+
+Sizes: B requests, T history, A affinities, K candidates. All functions take and give (B, K); N loose
+pairs of a user and an item are B = N, K = 1 (`pair_crosses`, which the on-demand view calls on strings).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from handsell.catalogue.snapshot import ALWAYS
+from handsell.core.batches import NONE, Ragged, Requests
+from handsell.events.fold import spans
+
+HOUR_US = 3_600_000_000
+DAY_US = 86_400_000_000
+
+CROSSES = (
+    "creator_affinity",
+    "tag_affinity",
+    "times_in_history",
+    "hours_since_item",
+    "hours_since_creator",
+    "creator_share",
+    "last_item_similarity",
+    "item_age_days",
+)
+
+
+def crosses(requests: Requests, items: np.ndarray, catalogue) -> np.ndarray:
+    """(B, K, 8) float32 in the order of CROSSES for candidates (B, K); -1 candidates give no evidence.
+
+    `catalogue` is a Snapshot (or anything with its creator, item_tags and published).
+    """
+    history, profile = requests.history, requests.profile
+    at = np.maximum(items, 0)
+    creator = np.where(items == NONE, NONE, catalogue.creator[at])
+    listened = np.where(history.item == NONE, NONE, catalogue.creator[np.maximum(history.item, 0)])
+    place, pair = spans(catalogue.item_tags.offsets, at.ravel())
+    tags, pairs = catalogue.item_tags.values[place], (pair, items.shape)
+    same_item, same_creator = matches(history.item, items), matches(listened, creator)
+    columns = (
+        affinity(profile.creator, profile.creator_weight, creator),
+        tag_affinity(profile.tag, profile.tag_weight, tags, pairs),
+        same_item.sum(axis=2, dtype=np.int32),
+        hours_since(same_item, history.time, requests.time),
+        hours_since(same_creator, history.time, requests.time),
+        share(same_creator, history.item != NONE),
+        last_similarity(history.item[:, -1], catalogue.item_tags, tags, pairs),
+        age_days(catalogue.published[at], requests.time),
+    )
+    out = np.empty((*items.shape, len(CROSSES)), np.float32)
+    for f, column in enumerate(columns):
+        out[:, :, f] = column
+    return out
+
+
+def matches(past: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(B, K, T) bool: past event t (B, T) is about what is wanted (B, K); -1 matches nothing."""
+    return wanted[:, :, None] == np.where(past == NONE, NONE - 1, past)[:, None, :]
+
+
+def affinity(keys: np.ndarray, weights: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(B, K) the weight of wanted (B, K) among keys (B, A), 0 where it is not there."""
+    b = np.arange(len(keys))[:, None]
+    return _lookup(_pairs(b, keys), weights, _pairs(b, wanted))
+
+
+def tag_affinity(
+    keys: np.ndarray, weights: np.ndarray, tags: np.ndarray, pairs: tuple[np.ndarray, tuple[int, ...]]
+) -> np.ndarray:
+    """(B, K) mean weight of a candidate's tags among keys (B, A); 0 without tags.
+
+    `tags` (M,) of all candidates in a row, `pairs` = (which flat candidate each is of (M,), (B, K)).
+    """
+    pair, shape = pairs
+    b = np.arange(len(keys))[:, None]
+    found = _lookup(_pairs(b, keys), weights, _pairs(pair // shape[1], tags))
+    size = shape[0] * shape[1]
+    total = np.bincount(pair, weights=found, minlength=size)
+    return (total / np.maximum(np.bincount(pair, minlength=size), 1)).reshape(shape)
+
+
+def hours_since(matched: np.ndarray, past_time: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """(B, K) hours from the latest matched event (B, K, T) to time (B,); NaN without one."""
+    length = matched.shape[2]
+    last = length - 1 - matched[:, :, ::-1].argmax(axis=2)
+    hours = (time[:, None] - np.take_along_axis(past_time, last, axis=1)) / HOUR_US
+    return np.where(np.take_along_axis(matched, last[:, :, None], axis=2)[:, :, 0], hours, np.nan)
+
+
+def share(matched: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """(B, K) share of the history's events that matched; 0 for an empty history."""
+    return matched.sum(axis=2, dtype=np.int32) / np.maximum(valid.sum(axis=1), 1)[:, None]
+
+
+def last_similarity(
+    last: np.ndarray, item_tags: Ragged, tags: np.ndarray, pairs: tuple[np.ndarray, tuple[int, ...]]
+) -> np.ndarray:
+    """(B, K) cosine between the tags of the latest history item (B,) and of the candidate; 0 without tags."""
+    pair, shape = pairs
+    place, b = spans(item_tags.offsets, np.maximum(last, 0))
+    own = last[b] != NONE
+    key = _pairs(b[own], item_tags.values[place[own]])
+    found = _lookup(key, np.ones(len(key)), _pairs(pair // shape[1], tags))
+    size = shape[0] * shape[1]
+    common = np.bincount(pair, weights=found, minlength=size).reshape(shape)
+    theirs = np.bincount(pair, minlength=size).reshape(shape)
+    mine = np.bincount(b[own], minlength=len(last))[:, None]
+    return common / np.sqrt(np.maximum(theirs * mine, 1))
+
+
+def age_days(published: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """(B, K) days from publication (B, K) to time (B,); NaN where unknown, below 0 before it."""
+    known = published != ALWAYS
+    return np.where(known, (time[:, None] - np.where(known, published, 0)) / DAY_US, np.nan)
+
+
+def pair_crosses(columns: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
+    """Crosses of N (user, item) pairs from Feast's string columns; each (N,) float32.
+
+    Needs those of user_history, user_affinity and item_profile, and request_time_us. A missing user or
+    item (None) is one without a past. Numbers are given to strings for the length of the call.
+    """
+    n = len(columns["request_time_us"])
+    item, history = _numbered(_ones(columns["item"]), _lists(columns["history_item_ids"], n))
+    creator, top_creator = _numbered(_ones(columns["creator"]), _lists(columns["top_creators"], n))
+    tags, top_tag = _numbered(_lists(columns["tags"], n), _lists(columns["top_tags"], n))
+    time = np.array([int(t) for t in columns["request_time_us"]], np.int64)
+    published = np.array([ALWAYS if _none(p) else int(p) for p in columns["published_us"]], np.int64)
+    same = matches(_padded(history), item.values[:, None])
+    past = _padded(Ragged.from_rows(_lists(columns["history_times_us"], n), np.int64), 0)
+    weights = {
+        key: _padded(Ragged.from_rows(_lists(columns[key], n), np.float64), 0)
+        for key in ("top_creator_weights", "top_tag_weights")
+    }
+    pairs = (tags.row_of_value, (n, 1))
+    found = {
+        "creator_affinity": affinity(_padded(top_creator), weights["top_creator_weights"], creator.values[:, None]),
+        "tag_affinity": tag_affinity(_padded(top_tag), weights["top_tag_weights"], tags.values, pairs),
+        "times_in_history": same.sum(axis=2),
+        "hours_since_item": hours_since(same, past, time),
+        "item_age_days": age_days(published[:, None], time),
+    }
+    return {name: column[:, 0].astype(np.float32) for name, column in found.items()}
+
+
+def _pairs(b: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """One int64 per (request, key); -1 keys give a negative number."""
+    return np.where(key == NONE, NONE, (b.astype(np.int64) << 32) + key)
+
+
+def _lookup(keys: np.ndarray, weights: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Weight of each wanted pair, 0 where absent or negative: sort few keys, search many."""
+    flat = keys.ravel()
+    if not len(flat):
+        return np.zeros(wanted.shape)
+    order = np.argsort(flat)
+    flat, worth = flat[order], weights.ravel()[order]
+    place = np.minimum(np.searchsorted(flat, wanted), len(flat) - 1)
+    return np.where((flat[place] == wanted) & (wanted >= 0), worth[place], 0.0)
+
+
+def _none(value: Any) -> bool:
+    return value is None or value != value  # NaN differs from itself
+
+
+def _ones(column: Sequence[Any]) -> list[list[str | None]]:
+    return [[None if _none(value) else value] for value in column]
+
+
+def _lists(column: Sequence[Any], n: int) -> list[Sequence[Any]]:
+    """Cells as sequences; None and NaN are empty."""
+    rows = [() if cell is None or np.isscalar(cell) else cell for cell in column]
+    assert len(rows) == n, f"expected {n} rows, got {len(rows)}"
+    return rows
+
+
+def _numbered(*tables: Sequence[Sequence[Any]]) -> tuple[Ragged, ...]:
+    """String rows → number rows with one numbering for all tables; None is -1."""
+    number: dict[Any, int] = {value: n for n, value in enumerate(dict.fromkeys(chain(*chain(*tables))))}
+    number[None] = NONE
+    return tuple(Ragged.from_rows([[number[value] for value in row] for row in rows]) for rows in tables)
+
+
+def _padded(ragged: Ragged, fill: int = NONE) -> np.ndarray:
+    """(B, widest) left padded, as histories are."""
+    width = max(int(ragged.lengths.max(initial=0)), 1)
+    out = np.full((len(ragged), width), fill, ragged.values.dtype)
+    column = width - ragged.offsets[1:][ragged.row_of_value] + np.arange(len(ragged.values))
+    out[ragged.row_of_value, column] = ragged.values
+    return out
