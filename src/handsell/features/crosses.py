@@ -32,7 +32,7 @@ CROSSES = (
 
 
 def crosses(requests: Requests, items: np.ndarray, catalogue) -> np.ndarray:
-    """(B, K, 8) float32 in the order of CROSSES for candidates (B, K); -1 candidates give no evidence.
+    """(B, K, 8) float32 in the order of CROSSES for candidates (B, K); NaN where a candidate is -1.
 
     `catalogue` is a Snapshot (or anything with its creator, item_tags and published).
     """
@@ -56,6 +56,7 @@ def crosses(requests: Requests, items: np.ndarray, catalogue) -> np.ndarray:
     out = np.empty((*items.shape, len(CROSSES)), np.float32)
     for f, column in enumerate(columns):
         out[:, :, f] = column
+    out[items == NONE] = np.nan
     return out
 
 
