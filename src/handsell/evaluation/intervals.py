@@ -1,0 +1,146 @@
+"""Is one better than the other? Paired bootstrap over users, and a verdict that may be "undecided".
+
+Requests of one user are not independent, so users are drawn, each with all of their requests; an unknown
+user (-1) is a cluster of one request. A verdict needs an interval that excludes 0; with fewer than
+`MIN_USERS` users the percentile interval is too narrow to be trusted and nothing is decided.
+Sources: sakai2006bootstrap (paired bootstrap of per-request scores), field2007clusters (drawing clusters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+RESAMPLES = 2_000
+TAILS = (0.025, 0.975)  # of the 95 % interval
+MIN_USERS = 10
+CELLS = 4_000_000  # draws held at once
+
+Verdict = Literal["beats", "loses", "undecided"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Challenger against baseline on the requests where both have a value."""
+
+    verdict: Verdict
+    difference: float  # challenger − baseline, mean per request
+    low: float
+    high: float  # the 95 % interval of the difference
+    relative: float  # difference / baseline; NaN where the baseline is 0
+    relative_low: float
+    relative_high: float
+    challenger: float
+    baseline: float
+    requests: int
+    users: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean per request and its 95 % interval; NaN where there is no value."""
+
+    mean: float
+    low: float
+    high: float
+    requests: int
+
+
+def compare(
+    challenger: np.ndarray, baseline: np.ndarray, users: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Comparison:
+    """Paired comparison of per-request values (R,), NaN = no value, clustered by users (R,)."""
+    return compare_all({"": challenger}, baseline, users, resamples=resamples, seed=seed)[""]
+
+
+def compare_all(
+    challengers: Mapping[str, np.ndarray],
+    baseline: np.ndarray,
+    users: np.ndarray,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Comparison]:
+    """`compare` for several challengers; those with values for the same requests share their draws."""
+    groups: dict[bytes, list[str]] = {}
+    for name, values in challengers.items():
+        if not len(values) == len(baseline) == len(users):
+            raise ValueError(
+                f"values of the same requests are expected; came {len(values)} of the challenger {name!r}, "
+                f"{len(baseline)} of the baseline, {len(users)} users: score all on the same requests"
+            )
+        groups.setdefault((np.isfinite(values) & np.isfinite(baseline)).tobytes(), []).append(name)
+    found: dict[str, Comparison] = {}
+    for key, names in groups.items():
+        both = np.frombuffer(key, bool)
+        values = np.stack([np.asarray(challengers[n], float)[both] for n in names], axis=1)
+        found |= zip(names, _compare(values, baseline[both], users[both], resamples, seed), strict=True)
+    return {name: found[name] for name in challengers}
+
+
+def means(
+    values: Mapping[str, np.ndarray], users: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Mean]:
+    """Means of per-request values (R,) by name, with their intervals."""
+    zero = np.zeros(len(users))
+    against = compare_all(values, zero, users, resamples=resamples, seed=seed)
+    return {name: Mean(c.challenger, c.low, c.high, c.requests) for name, c in against.items()}
+
+
+def _compare(
+    challengers: np.ndarray, baseline: np.ndarray, users: np.ndarray, resamples: int, seed: int
+) -> list[Comparison]:
+    """One comparison per column of challengers (R, M)."""
+    nan = float("nan")
+    if not len(users):
+        return [Comparison("undecided", *[nan] * 8, requests=0, users=0) for _ in challengers.T]
+    columns = np.concatenate([challengers - baseline[:, None], baseline[:, None]], axis=1)
+    sums, counts = _by_user(columns, users)
+    drawn = _draw(np.concatenate([sums, counts[:, None]], axis=1), resamples, seed)
+    low, high = np.quantile(drawn[:, :-2] / drawn[:, -1:], TAILS, axis=0)
+    base = drawn[:, -2:-1]
+    ratio = np.divide(drawn[:, :-2], base, out=np.full(drawn[:, :-2].shape, nan), where=base > 0)
+    relative_low, relative_high = np.quantile(ratio, TAILS, axis=0)
+    *differences, mean = columns.mean(axis=0).tolist()
+    return [
+        Comparison(
+            verdict=_verdict(low[m], high[m], len(counts)),
+            difference=d, low=float(low[m]), high=float(high[m]),
+            relative=d / mean if mean > 0 else nan,
+            relative_low=float(relative_low[m]), relative_high=float(relative_high[m]),
+            challenger=mean + d, baseline=mean, requests=len(users), users=len(counts),
+        )
+        for m, d in enumerate(differences)
+    ]  # fmt: skip
+
+
+def _verdict(low: float, high: float, users: int) -> Verdict:
+    if users < MIN_USERS or low <= 0 <= high:
+        return "undecided"
+    return "beats" if low > 0 else "loses"
+
+
+def _by_user(values: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums (U, M) and counts (U,) of values (R, M) per user; each -1 stands alone."""
+    alone = np.where(users < 0, -1 - np.arange(len(users)), users)
+    distinct, at = np.unique(alone, return_inverse=True)
+    sums = np.stack([np.bincount(at, weights=column, minlength=len(distinct)) for column in values.T], axis=1)
+    return sums, np.bincount(at, minlength=len(distinct)).astype(float)
+
+
+def _draw(rows: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, M) sums of as many rows (U, M) as there are, drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    size, chunk, out = len(rows), max(1, CELLS // len(rows)), []
+    for start in range(0, resamples, chunk):
+        many = min(chunk, resamples - start)
+        picked = rng.integers(0, size, (many, size)) + np.arange(many)[:, None] * size
+        times = np.bincount(picked.ravel(), minlength=many * size).reshape(many, size)
+        out.append(times @ rows)
+    return np.concatenate(out)

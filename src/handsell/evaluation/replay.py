@@ -1,0 +1,136 @@
+"""Offline replay: the same test requests go through every contender, and through the funnel that serves.
+
+The funnel is run once per chunk of requests and observed between its stages, so the blend (fused order),
+the ranker (plain top of its scores) and the slate come from the very pass that serving would make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from handsell.core.batches import Candidates, Requests, Slates
+from handsell.core.errors import TrainingError
+from handsell.core.funnel import Funnel, run_local
+from handsell.core.protocols import CandidateStage, RankingStage, Retriever
+from handsell.eligibility.mask import Eligibility
+from handsell.evaluation.metrics import Relevant
+from handsell.evaluation.scorebook import DEPTHS, TOP, Replay, ScoreBook, wide
+
+BLEND, RANKER, FUNNEL, ORACLE = "blend", "ranker", "funnel", "oracle"
+MASK_CELLS = 64_000_000  # eligibility mask held at once
+
+Lists = Callable[[Requests], np.ndarray]  # requests → items (B, n) int32, best first, -1 padded
+
+
+def evaluate_sources(
+    requests: Requests,
+    relevant: Relevant,
+    *,
+    funnel: Funnel,
+    retrievers: Mapping[str, Retriever],
+    eligibility: Eligibility,
+    popularity: np.ndarray,
+    oracle: Lists | None = None,
+    others: Mapping[str, Lists] | None = None,
+    chunk: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Replay:
+    """Replay R requests through single retrievers, blend, ranker, funnel, and given further contenders.
+
+    `popularity` (I,) counts events of the fit window: it gives novelty and says which items were cold.
+    A retriever named "popularity" is what serendipity calls expected. Raises TrainingError without requests.
+    """
+    _check(requests, relevant)
+    catalogue = eligibility.available(np.array([requests.time.min(), requests.time.max()])).any(axis=0)
+    book = ScoreBook(catalogue, popularity, eligibility.snapshot.tag_matrix)
+    further = {name: (lists, "other") for name, lists in (others or {}).items()}
+    if oracle is not None:
+        further[ORACLE] = (oracle, ORACLE)
+    step = chunk or max(1, min(256, MASK_CELLS // max(len(catalogue), 1)))
+    for start in range(0, len(requests), step):
+        rows = slice(start, start + step)
+        asked = requests.take(rows)
+        book.open(relevant.take(rows))
+        _note_retrievers(book, retrievers, eligibility, asked)
+        _note_funnel(book, funnel, asked)
+        for name, (lists, kind) in further.items():
+            book.note(name, kind, TOP, lambda f=lists, r=asked: f(r))  # type: ignore[misc]
+        book.close()
+        progress(start + len(asked), len(requests))
+    return book.replay(requests, segments_of(requests))
+
+
+def slates(funnel: Funnel, requests: Requests, n: int = TOP, chunk: int = 256) -> np.ndarray:
+    """(R, n) int32 items that the funnel answers: what the gate and the comparison of twins score."""
+    cuts = range(0, len(requests), chunk)
+    parts = [run_local(funnel.recommend(requests.take(slice(s, s + chunk)), n)).item for s in cuts]
+    return np.concatenate([wide(p, n) for p in parts]) if parts else np.zeros((0, n), np.int32)
+
+
+def segments_of(requests: Requests) -> dict[str, np.ndarray]:
+    """(R,) bool by segment of users: how many interactions the request can see in its history."""
+    known = (requests.history.item >= 0).sum(axis=1)
+    return {
+        "cold users (no history)": known == 0,
+        "new users (1–4)": (known > 0) & (known < 5),
+        "warm users": known > 4,
+    }
+
+
+class _Observed:
+    """The candidate and ranking stages of a funnel, remembering what they handed on."""
+
+    def __init__(self, funnel: Funnel):
+        self._candidates: CandidateStage = funnel.candidates
+        self._ranking: RankingStage = funnel.ranking
+        self.found: Candidates | None = None
+        self.ranked: Candidates | None = None
+        self.slates: Slates | None = None
+
+    async def candidates(self, requests: Requests, k: int) -> Candidates:
+        self.found = await self._candidates.candidates(requests, k)
+        return self.found
+
+    async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
+        self.ranked = await self._ranking.rank(requests, candidates, k)
+        return self.ranked
+
+
+def _note_retrievers(
+    book: ScoreBook, retrievers: Mapping[str, Retriever], eligibility: Eligibility, asked: Requests
+) -> None:
+    eligible = eligibility.mask(asked)
+    deep = DEPTHS[-1]
+    for name, retriever in retrievers.items():
+        book.note(name, "retriever", deep, lambda r=retriever: r.retrieve(asked, deep, eligible)[0])  # type: ignore[misc]
+
+
+def _note_funnel(book: ScoreBook, funnel: Funnel, asked: Requests) -> None:
+    seen = _Observed(funnel)
+    watched = replace(funnel, candidates=seen, ranking=seen)
+
+    def answer() -> np.ndarray:
+        seen.slates = run_local(watched.recommend(asked, TOP))
+        return seen.slates.item
+
+    book.note(FUNNEL, FUNNEL, TOP, answer)
+    found, given = seen.found, seen.slates
+    assert found is not None and given is not None  # else `recommend` has raised
+    ranked = seen.ranked if seen.ranked is not None else found.take_columns(funnel.ranked)
+    book.note(BLEND, BLEND, funnel.k, lambda: found.item)
+    book.note(RANKER, RANKER, funnel.ranked, lambda: ranked.item)
+    book.note_sources(found)
+    book.note_degraded(given.degraded, len(asked))
+
+
+def _check(requests: Requests, relevant: Relevant) -> None:
+    if len(requests) != len(relevant):
+        raise ValueError(f"one row of relevant items per request is expected; came {len(relevant)} for {len(requests)}")
+    if not len(requests):
+        raise TrainingError(
+            "evaluation expected test requests, but none is left: lengthen split.test_days (or split.test_k), "
+            'or use split.kind = "leave_last_k"'
+        )

@@ -1,0 +1,165 @@
+"""The book of a replay: every contender's lists are scored chunk by chunk and kept as per-request arrays."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import sparse
+
+from handsell.core.batches import Candidates, Requests
+from handsell.core.errors import TrainingError
+from handsell.evaluation import list_metrics
+from handsell.evaluation.metrics import Relevant, gains, hit_rate, mrr, ndcg, recall
+
+TOP = 10  # the slate that every metric but deep recall looks at
+DEPTHS = (10, 50, 1000)  # of recall
+HEADLINE = f"ndcg@{TOP}"
+POPULARITY = "popularity"  # the retriever that says what was to be expected anyway
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """What one contender did on R requests."""
+
+    kind: str  # retriever, blend, ranker, funnel, oracle or other
+    depth: int  # length of its lists
+    scores: dict[str, np.ndarray]  # metric → (R,) float, NaN where undefined
+    items: np.ndarray  # (R, TOP) int32
+    coverage: float
+    gini: float
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHits:
+    """What one source brought into the candidate union."""
+
+    returned: float  # candidates per request
+    hits: int  # relevant items that it returned
+    unique_hits: int  # … and no other source did
+    unique_share: float  # of all hits of the union
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """R requests, by contender."""
+
+    user: np.ndarray  # (R,) int32
+    contenders: dict[str, Contender]
+    sources: dict[str, SourceHits]
+    segments: dict[str, np.ndarray]  # name → (R,) bool
+    degraded: dict[str, int] = field(default_factory=dict)  # stage → requests in whose chunk it failed
+    relevant: int = 0  # relevant items over all requests
+    cold_relevant: int = 0  # … that had no event in the fit window
+    seconds: dict[str, float] = field(default_factory=dict)  # contender → time taken
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def of_kind(self, kind: str) -> list[str]:
+        return [name for name, c in self.contenders.items() if c.kind == kind]
+
+    def scores(self, metric: str) -> dict[str, np.ndarray]:
+        """(R,) by contender, for those that have the metric."""
+        return {name: c.scores[metric] for name, c in self.contenders.items() if metric in c.scores}
+
+
+class ScoreBook:
+    """`open` a chunk, `note` every contender's answer to it, `close` to score them; `replay` at the end."""
+
+    def __init__(self, catalogue: np.ndarray, popularity: np.ndarray, tags: sparse.csr_matrix):
+        """catalogue (I,) bool: may be recommended; popularity (I,): events in the fit window; tags (I, ·) unit rows."""
+        self._catalogue, self._cold, self._tags = catalogue, np.asarray(popularity) == 0, tags
+        self._surprise = list_metrics.self_information(popularity)
+        self._kinds: dict[str, tuple[str, int]] = {}
+        self._items: dict[str, list[np.ndarray]] = {}
+        self._scores: dict[str, dict[str, list[np.ndarray]]] = {}
+        self._page: dict[str, np.ndarray] = {}
+        self._sources: dict[str, np.ndarray] = {}  # name → returned, hits, unique hits
+        self._seconds: Counter[str] = Counter()
+        self._degraded: Counter[str] = Counter()
+        self._union_hits = self._relevant = self._cold_relevant = 0
+
+    def open(self, wanted: Relevant) -> None:
+        cold = self._cold[wanted.item.values]
+        self._wanted, self._cold_wanted, self._warm_wanted = wanted, wanted.where(cold), wanted.where(~cold)
+        self._page = {}
+        self._relevant += len(cold)
+        self._cold_relevant += int(cold.sum())
+
+    def note(self, name: str, kind: str, depth: int, answer: Callable[[], np.ndarray]) -> None:
+        """Run one contender on the open chunk; it answers items (B, n), n ≤ depth."""
+        if name in self._page:
+            raise TrainingError(f"two contenders are named {name!r}: give each retriever and extra contender its own")
+        self._kinds[name] = kind, depth
+        begun = time.perf_counter()
+        self._page[name] = answer()
+        self._seconds[name] += time.perf_counter() - begun
+
+    def note_sources(self, found: Candidates) -> None:
+        hit = gains(found.item, self._wanted) > 0  # (B, K)
+        returned = np.isfinite(found.source_rank)  # (B, K, S)
+        alone = returned & (returned.sum(axis=2, keepdims=True) == 1)
+        self._union_hits += int(hit.sum())
+        for s, name in enumerate(found.sources):
+            here = returned[:, :, s]
+            row = np.array([here.sum(), (hit & here).sum(), (hit & alone[:, :, s]).sum()])
+            self._sources[name] = self._sources.get(name, 0) + row
+
+    def note_degraded(self, stages: tuple[str, ...], requests: int) -> None:
+        self._degraded.update(dict.fromkeys(stages, requests))
+
+    def close(self) -> None:
+        expected = self._page.get(POPULARITY)
+        for name, items in self._page.items():
+            top = wide(items, TOP)
+            gain = gains(items, self._wanted)
+            scores = self._relevance(items, gain, self._kinds[name][1])
+            scores[f"diversity@{TOP}"] = list_metrics.intra_list_diversity(top, self._tags)
+            scores[f"novelty@{TOP}"] = list_metrics.novelty(top, self._surprise)
+            if expected is not None:
+                scores[f"serendipity@{TOP}"] = list_metrics.serendipity(top, wide(gain, TOP, 0), expected[:, :TOP])
+            self._items.setdefault(name, []).append(top)
+            for metric, values in scores.items():
+                self._scores.setdefault(name, {}).setdefault(metric, []).append(values)
+
+    def _relevance(self, items: np.ndarray, gain: np.ndarray, depth: int) -> dict[str, np.ndarray]:
+        found = {
+            HEADLINE: ndcg(gain, self._wanted, TOP),
+            f"mrr@{TOP}": mrr(gain, self._wanted, TOP),
+            f"hit_rate@{TOP}": hit_rate(gain, self._wanted, TOP),
+        }
+        cold = np.where(self._cold[np.maximum(items, 0)], gain, 0)
+        parts = {
+            "": (gain, self._wanted),
+            "cold_item_": (cold, self._cold_wanted),
+            "warm_item_": (gain - cold, self._warm_wanted),
+        }
+        for part, (shown, wanted) in parts.items():
+            found |= {f"{part}recall@{k}": recall(shown, wanted, k) for k in DEPTHS if k <= depth}
+        return found
+
+    def replay(self, requests: Requests, segments: dict[str, np.ndarray]) -> Replay:
+        contenders = {}
+        for name, (kind, depth) in self._kinds.items():
+            items = np.concatenate(self._items[name])
+            scores = {metric: np.concatenate(parts) for metric, parts in self._scores[name].items()}
+            spread = list_metrics.coverage(items, self._catalogue), list_metrics.gini(items, self._catalogue)
+            contenders[name] = Contender(kind, depth, scores, items, *spread)
+        sources = {
+            name: SourceHits(float(r / len(requests)), int(h), int(u), float(u / max(self._union_hits, 1)))
+            for name, (r, h, u) in self._sources.items()
+        }
+        return Replay(
+            requests.user, contenders, sources, segments, dict(self._degraded),
+            self._relevant, self._cold_relevant, dict(self._seconds),
+        )  # fmt: skip
+
+
+def wide(items: np.ndarray, n: int, fill: int = -1) -> np.ndarray:
+    """(B, n): cut, or padded with fill."""
+    short = max(0, n - items.shape[1])
+    return np.pad(items[:, :n], ((0, 0), (0, short)), constant_values=fill)
