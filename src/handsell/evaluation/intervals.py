@@ -39,7 +39,8 @@ class Comparison:
     users: int
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """For JSON: None where there is no value."""
+        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def _compare(
     """One comparison per column of challengers (R, M)."""
     nan = float("nan")
     if not len(users):
-        return [Comparison("undecided", *[nan] * 8, requests=0, users=0) for _ in challengers.T]
+        return [Comparison("undecided", nan, nan, nan, nan, nan, nan, nan, nan, 0, 0) for _ in challengers.T]
     columns = np.concatenate([challengers - baseline[:, None], baseline[:, None]], axis=1)
     sums, counts = _by_user(columns, users)
     drawn = _draw(np.concatenate([sums, counts[:, None]], axis=1), resamples, seed)

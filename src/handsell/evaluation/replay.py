@@ -44,7 +44,8 @@ def evaluate_sources(
     A retriever named "popularity" is what serendipity calls expected. Raises TrainingError without requests.
     """
     _check(requests, relevant)
-    catalogue = eligibility.available(np.array([requests.time.min(), requests.time.max()])).any(axis=0)
+    ends = np.array([requests.time.min(), requests.time.max()])
+    catalogue = np.logical_or.reduce(eligibility.available(ends), axis=0)
     book = ScoreBook(catalogue, popularity, eligibility.snapshot.tag_matrix)
     further = {name: (lists, "other") for name, lists in (others or {}).items()}
     if oracle is not None:

@@ -79,7 +79,7 @@ class ScoreBook:
         self._scores: dict[str, dict[str, list[np.ndarray]]] = {}
         self._page: dict[str, np.ndarray] = {}
         self._sources: dict[str, np.ndarray] = {}  # name → returned, hits, unique hits
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
         self._degraded: Counter[str] = Counter()
         self._union_hits = self._relevant = self._cold_relevant = 0
 
@@ -97,7 +97,7 @@ class ScoreBook:
         self._kinds[name] = kind, depth
         begun = time.perf_counter()
         self._page[name] = answer()
-        self._seconds[name] += time.perf_counter() - begun
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - begun
 
     def note_sources(self, found: Candidates) -> None:
         hit = gains(found.item, self._wanted) > 0  # (B, K)

@@ -1,0 +1,111 @@
+"""The promotion gate: a pure decision from paired scores of challenger and live bundle.
+
+The challenger passes where it is not worse than the live one beyond the stated tolerance (the lower 95 %
+bound of the relative difference in NDCG@10) and its lists are not much narrower (catalogue coverage).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from handsell.core.config.serving import GateConfig
+from handsell.evaluation.intervals import MIN_USERS, Comparison, compare
+
+Outcome = Literal["promote", "refuse", "insufficient"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """What one bundle answered to R shared requests."""
+
+    ndcg: np.ndarray  # (R,) NDCG@10, NaN where nothing was relevant
+    coverage: float  # share of the catalogue in its lists
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The verdict, in one word and in sentences for a person.
+
+    insufficient: too few shared requests to say; retrain the live recipe with the challenger's cut-off and
+    judge again with `retrained=True`.
+    """
+
+    outcome: Outcome
+    sentences: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    comparison: Comparison | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.outcome == "promote"
+
+    def as_dict(self) -> dict[str, Any]:
+        comparison = self.comparison.as_dict() if self.comparison else None
+        return {**asdict(self), "comparison": comparison, "passed": self.passed}
+
+
+def judge(
+    challenger: Lists,
+    live: Lists | None,
+    users: np.ndarray,
+    config: GateConfig,
+    *,
+    retrained: bool = False,
+    seed: int = 0,
+) -> Gate:
+    """Decide from the same R requests, users (R,); `live` is None where no bundle is live.
+
+    `retrained`: the live scores are those of its recipe fitted up to the challenger's cut-off.
+    """
+    if live is None:
+        warning = "First bundle: nothing is live to compare it with, so it is promoted as it is; read its report."
+        return Gate("promote", ("Promoted: it is the first bundle.",), (warning,))
+    against = "the live recipe, retrained" if retrained else "the live bundle"
+    found = compare(challenger.ndcg, live.ndcg, users, seed=seed)
+    if found.requests < config.min_requests or found.users < MIN_USERS:
+        return Gate("insufficient", (_too_few(found, config),), comparison=found)
+    accuracy, holds = _accuracy(found, config, against)
+    spread, wide = _coverage(challenger.coverage, live.coverage, config)
+    verdict = "Promoted." if holds and wide else "Not promoted: the live bundle stays."
+    return Gate("promote" if holds and wide else "refuse", (verdict, accuracy, spread), comparison=found)
+
+
+def _too_few(found: Comparison, config: GateConfig) -> str:
+    return (
+        f"Undecided: at least {config.min_requests} shared requests (gate.min_requests) of {MIN_USERS} users "
+        f"are expected, {found.requests} of {found.users} came: "
+        "retrain the live recipe with the challenger's cut-off to compare."
+    )
+
+
+def _accuracy(found: Comparison, config: GateConfig, against: str) -> tuple[str, bool]:
+    many = f"{found.requests} requests of {found.users} users"
+    if not np.isfinite(found.relative_low):  # the baseline found nothing, in all or in some draws
+        holds = found.low >= 0
+        said = f"NDCG@10 {found.challenger:.4f} against {found.baseline:.4f} of {against} ({many})"
+        return f"{said}: a share cannot be told of so little, {'not worse' if holds else 'perhaps worse'}.", holds
+    holds = found.relative_low > -config.tolerance
+    said = (
+        f"NDCG@10 {found.challenger:.4f} against {found.baseline:.4f} of {against}: {found.relative:+.1%}, "
+        f"95 % interval {found.relative_low:+.1%} to {found.relative_high:+.1%} ({many})"
+    )
+    if holds:
+        return f"{said}; the lower bound is above −{config.tolerance:.1%} (gate.tolerance).", True
+    if found.verdict == "loses":
+        return f"{said}; it is worse, and by more than −{config.tolerance:.1%} cannot be ruled out.", False
+    return (
+        f"{said}; a loss beyond −{config.tolerance:.1%} cannot be ruled out: "
+        "more test requests (split) would narrow the interval.",
+        False,
+    )
+
+
+def _coverage(challenger: float, live: float, config: GateConfig) -> tuple[str, bool]:
+    loss = 1 - challenger / live if live > 0 else 0.0
+    holds = not loss > config.max_coverage_loss
+    said = f"Its lists cover {challenger:.1%} of the catalogue, those of the live one {live:.1%}"
+    bound = f"{config.max_coverage_loss:.0%} (gate.max_coverage_loss)"
+    return f"{said}: the loss is {'within' if holds else 'beyond'} {bound}.", holds

@@ -1,0 +1,158 @@
+"""The life of a bundle: published whole, promoted, rolled back, pruned; locally and on a remote file system."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+
+from handsell.bundles.manifest import MANIFEST, Manifest, library_versions
+from handsell.bundles.storage import RemoteStorage, locked, open_storage
+from handsell.bundles.store import BundleStore
+from handsell.core.errors import BundleError
+
+
+def draft(created_us: int = 1_750_000_000_000_000, **changes) -> Manifest:
+    return Manifest(
+        config="world", created_us=created_us, data_start_us=1, data_end_us=2, feature_service="ranking_v1",
+        features=("item_age_days", "src_als_rank"), sources=("als",), metrics={"ndcg@10": 0.1}, **changes,
+    )  # fmt: skip
+
+
+@pytest.fixture(params=["local", "remote"])
+def store(request, tmp_path: Path) -> BundleStore:
+    if request.param == "local":
+        return BundleStore(tmp_path / "bundles")
+    (tmp_path / "bucket").mkdir()
+    bucket = SubTreeFileSystem(str(tmp_path / "bucket"), LocalFileSystem())
+    return BundleStore(RemoteStorage(bucket, "team/bundles", tmp_path / "cache"))
+
+
+def add(store: BundleStore, number: int) -> str:
+    staging = store.new_dir()
+    (staging / "ranker").mkdir()
+    (staging / "ranker" / "ranker.ubj").write_bytes(bytes([number]) * 100)
+    (staging / "report.json").write_text("{}")
+    return store.publish(staging, draft(1_750_000_000_000_000 + number * 1_000_000))
+
+
+def test_a_published_bundle_is_listed_shown_and_verified(store):
+    assert store.list() == [] and store.live() is None
+    bundle_id = add(store, 1)
+    assert store.list() == [bundle_id]
+    shown = store.show(bundle_id)
+    assert shown.features == ("item_age_days", "src_als_rank") and shown.id == bundle_id
+    assert set(shown.files) == {"ranker/ranker.ubj", "report.json"}
+    assert store.verify(bundle_id) == shown
+    assert (store.local_path(bundle_id) / "ranker" / "ranker.ubj").read_bytes() == b"\x01" * 100
+
+
+def test_ids_sort_by_time_and_tell_it(store):
+    ids = [add(store, n) for n in (3, 1, 2)]
+    assert store.list() == sorted(ids) == [ids[1], ids[2], ids[0]]
+    assert ids[1].startswith("20250615t")
+
+
+def test_a_staging_folder_is_not_a_bundle(store):
+    staging = store.new_dir()
+    (staging / "ranker.ubj").write_bytes(b"half")
+    assert store.list() == []
+    with pytest.raises(BundleError, match="is not in"):
+        store.promote(staging.name)
+
+
+def test_publishing_the_same_again_gives_the_same_bundle(store):
+    assert add(store, 1) == add(store, 1)
+    assert len(store.list()) == 1
+
+
+def test_an_empty_bundle_is_refused(store):
+    with pytest.raises(BundleError, match="none came"):
+        store.publish(store.new_dir(), draft())
+
+
+def test_promote_and_roll_back(store):
+    a, b, c = (add(store, n) for n in (1, 2, 3))
+    for bundle_id in (a, b, c, c):
+        store.promote(bundle_id)
+        assert store.live() == bundle_id
+    assert store.pointer().previous == (a, b)
+    assert store.rollback() == b and store.live() == b
+    assert store.rollback() == a and store.live() == a
+    with pytest.raises(BundleError, match="none was live before"):
+        store.rollback()
+    assert store.live() == a
+
+
+def test_prune_keeps_the_newest_the_live_one_and_its_predecessor(store):
+    a, b, c, d, e = (add(store, n) for n in range(1, 6))
+    store.promote(a)
+    store.promote(b)
+    assert store.prune(keep=1) == (c, d)
+    assert store.list() == [a, b, e] and store.live() == b
+    assert store.rollback() == a
+    with pytest.raises(BundleError, match="at least 1"):
+        store.prune(keep=0)
+
+
+def test_prune_clears_only_old_staging_folders(store):
+    old, fresh = store.new_dir(), store.new_dir()
+    os.utime(old, (1, 1))
+    store.prune(keep=1)
+    assert not old.exists() and fresh.exists()
+
+
+def test_a_second_reader_fetches_from_elsewhere(tmp_path: Path):
+    (tmp_path / "bucket").mkdir()
+    bucket = SubTreeFileSystem(str(tmp_path / "bucket"), LocalFileSystem())
+    here = BundleStore(RemoteStorage(bucket, "b", tmp_path / "here"))
+    there = BundleStore(RemoteStorage(bucket, "b", tmp_path / "there"))
+    bundle_id = add(here, 1)
+    here.promote(bundle_id)
+    assert there.live() == bundle_id
+    assert there.verify(bundle_id) == here.show(bundle_id)
+    assert there.local_path(bundle_id).is_relative_to(tmp_path / "there")
+
+
+def test_a_bundle_appears_elsewhere_only_with_its_manifest(tmp_path: Path):
+    (tmp_path / "bucket" / "b" / "20250615t000000-00000000").mkdir(parents=True)
+    bucket = SubTreeFileSystem(str(tmp_path / "bucket"), LocalFileSystem())
+    assert BundleStore(RemoteStorage(bucket, "b", tmp_path / "cache")).list() == []
+
+
+def test_a_file_address_is_a_folder(tmp_path: Path):
+    store = BundleStore(f"file://{tmp_path}/bundles")
+    assert add(store, 1) in [p.name for p in (tmp_path / "bundles").iterdir()]
+
+
+def test_an_address_of_no_file_system_is_refused():
+    with pytest.raises(BundleError, match=r"pyarrow\.fs is expected"):
+        open_storage("gopher://old/bundles")
+
+
+def test_only_one_promotes_at_a_time(tmp_path: Path):
+    store = BundleStore(tmp_path, lock_wait_s=0.05)
+    bundle_id = add(store, 1)
+    with locked(tmp_path), pytest.raises(BundleError, match="another process"):
+        store.promote(bundle_id)
+    store.promote(bundle_id)
+    assert store.live() == bundle_id
+
+
+def test_metrics_without_a_value_are_left_out():
+    assert draft().model_copy() == draft()
+    manifest = Manifest(**{**draft().model_dump(), "metrics": {"a": float("nan"), "b": 1.0}})
+    assert manifest.metrics == {"b": 1.0}
+
+
+def test_the_manifest_is_plain_json(tmp_path: Path):
+    store = BundleStore(tmp_path)
+    raw = json.loads((store.local_path(add(store, 1)) / MANIFEST).read_text())
+    assert raw["version"] == 1 and raw["metrics_of"] == "twin" and raw["features"] == ["item_age_days", "src_als_rank"]
+
+
+def test_library_versions_are_those_installed():
+    assert {"numpy", "pyarrow"} <= set(library_versions())

@@ -1,0 +1,84 @@
+"""The gate decides from planted differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from handsell.bundles.gate import Lists, judge
+from handsell.core.config.serving import GateConfig
+
+USERS = np.arange(600)
+CONFIG = GateConfig(tolerance=0.02, max_coverage_loss=0.2, min_requests=50)
+
+
+@pytest.fixture
+def live() -> Lists:
+    return Lists(np.random.default_rng(3).random(600), coverage=0.5)
+
+
+def shifted(live: Lists, by: float, noise: float = 0.02, coverage: float = 0.5) -> Lists:
+    return Lists(live.ndcg + by + np.random.default_rng(4).normal(0, noise, len(live.ndcg)), coverage)
+
+
+def test_a_better_challenger_passes(live):
+    gate = judge(shifted(live, 0.05), live, USERS, CONFIG)
+    assert gate.outcome == "promote" and gate.passed and not gate.warnings
+    assert gate.comparison.verdict == "beats" and "live bundle" in gate.sentences[1]
+
+
+def test_an_equal_challenger_passes_within_the_tolerance(live):
+    assert judge(live, live, USERS, CONFIG).passed
+    assert judge(shifted(live, -0.002), live, USERS, CONFIG).passed
+
+
+def test_a_worse_challenger_is_refused(live):
+    gate = judge(shifted(live, -0.05), live, USERS, CONFIG)
+    assert gate.outcome == "refuse" and not gate.passed
+    assert "the live bundle stays" in gate.sentences[0] and "it is worse" in gate.sentences[1]
+
+
+def test_the_tolerance_is_what_decides(live):
+    worse = shifted(live, -0.05)
+    assert judge(worse, live, USERS, GateConfig(tolerance=0.2)).passed
+    assert not judge(worse, live, USERS, GateConfig(tolerance=0.0)).passed
+
+
+def test_what_cannot_be_ruled_out_is_refused(live):
+    gate = judge(shifted(live, 0.0, noise=1.0), live, USERS, CONFIG)
+    assert gate.outcome == "refuse" and gate.comparison.verdict == "undecided"
+    assert "cannot be ruled out" in gate.sentences[1]
+
+
+def test_narrow_lists_are_refused_however_accurate(live):
+    gate = judge(shifted(live, 0.1, coverage=0.3), live, USERS, CONFIG)
+    assert gate.outcome == "refuse" and "beyond 20%" in gate.sentences[2]
+    assert judge(shifted(live, 0.1, coverage=0.41), live, USERS, CONFIG).passed
+
+
+def test_the_first_bundle_is_promoted_with_a_warning(live):
+    gate = judge(live, None, USERS, CONFIG)
+    assert gate.passed and len(gate.warnings) == 1 and "First bundle" in gate.warnings[0]
+
+
+def test_too_few_requests_or_users_are_insufficient(live):
+    few = slice(0, 49)
+    gate = judge(Lists(live.ndcg[few], 0.5), Lists(live.ndcg[few], 0.5), USERS[few], CONFIG)
+    assert gate.outcome == "insufficient" and not gate.passed and "49 of 49 came" in gate.sentences[0]
+    assert judge(live, live, np.zeros(600, int), CONFIG).outcome == "insufficient"
+    none = Lists(np.full(600, np.nan), 0.5)
+    assert judge(none, live, USERS, CONFIG).outcome == "insufficient"
+
+
+def test_a_live_bundle_that_finds_nothing_is_replaced(live):
+    nothing = Lists(np.zeros(600), 0.0)
+    assert judge(live, nothing, USERS, CONFIG).passed
+    assert judge(nothing, nothing, USERS, CONFIG).passed
+
+
+def test_the_verdict_names_a_retrained_rival_and_is_plain_data(live):
+    import json
+
+    gate = judge(live, live, USERS, CONFIG, retrained=True)
+    assert "the live recipe, retrained" in gate.sentences[1]
+    assert json.loads(json.dumps(gate.as_dict()))["passed"] is True
