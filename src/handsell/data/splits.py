@@ -9,6 +9,7 @@ cut in time leaves few users on both sides.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -44,10 +45,15 @@ class WindowRequests:
 
     user: np.ndarray  # (R,) int32
     time: np.ndarray  # (R,) int64 µs, the first event of the stretch
-    relevant: Ragged  # (R, *) int32 items of positive total weight
-    gain: Ragged  # (R, *) float32 their total weight, parallel to `relevant`
+    acted: Ragged  # (R, *) int32 items that the user acted on
+    gain: Ragged  # (R, *) float32 their total weight, parallel to `acted`; ≤ 0 is a refusal
     shown: Ragged  # (R, *) int32 items of impressions in the stretch
+    position: Ragged  # (R, *) int16 parallel to `shown`, 0 where not logged
     propensity: Ragged  # (R, *) float32 parallel to `shown`, NaN where not logged
+
+    RAGGED: ClassVar = {
+        "acted": np.int32, "gain": np.float32, "shown": np.int32, "position": np.int16, "propensity": np.float32,
+    }  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.user)
@@ -88,25 +94,23 @@ def stretches(
 def window_requests(
     events: Interactions,
     acted: np.ndarray,
-    shown: tuple[np.ndarray, np.ndarray],
+    slate: tuple[np.ndarray, np.ndarray],
     window: np.ndarray,
     stretch: np.ndarray,
     which: int,
 ) -> WindowRequests:
     """Requests of window `which` that have at least one relevant item.
 
-    `shown` = (is impression (N,) bool, propensity (N,) float32 with NaN).
+    `slate` = position (N,) int16, 0 unknown, and propensity (N,) float32, NaN unknown, of impressions.
     """
-    impression, propensity = shown
     inside = window == which
     total, items, of = _sum_by_item(events, inside & acted, stretch)
-    positive = total > 0
-    keep = np.unique(of[positive])
+    keep = np.unique(of[total > 0])
     first = np.searchsorted(stretch, keep, side="left")
-    relevant, gain = _ragged(keep, of[positive], items[positive], total[positive])
-    rows = inside & impression
-    shown_items, shown_propensity = _ragged(keep, stretch[rows], events.item[rows], propensity[rows])
-    return WindowRequests(events.user[first], events.time[first], relevant, gain, shown_items, shown_propensity)
+    outcome = _ragged(keep, of, items, total)
+    rows = inside & ~acted
+    shown = _ragged(keep, stretch[rows], events.item[rows], *(column[rows] for column in slate))
+    return WindowRequests(events.user[first], events.time[first], *outcome, *shown)
 
 
 def sample(requests: WindowRequests, share: float) -> WindowRequests:
@@ -117,11 +121,8 @@ def sample(requests: WindowRequests, share: float) -> WindowRequests:
     mixed ^= mixed >> np.uint64(31)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     keep = np.flatnonzero((mixed >> np.uint64(11)).astype(np.float64) / 2**53 < share)
-    return WindowRequests(
-        requests.user[keep],
-        requests.time[keep],
-        *(getattr(requests, f).take(keep) for f in ("relevant", "gain", "shown", "propensity")),
-    )
+    rows = (getattr(requests, name).take(keep) for name in WindowRequests.RAGGED)
+    return WindowRequests(requests.user[keep], requests.time[keep], *rows)
 
 
 def _acted_from_here(events: Interactions, acted: np.ndarray) -> np.ndarray:

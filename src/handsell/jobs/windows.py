@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from handsell.catalogue.vocabulary import Vocabulary
@@ -24,10 +26,7 @@ REQUESTS = pa.schema(
     [
         pa.field("user", pa.int32()),
         pa.field("time", pa.int64()),
-        pa.field("relevant", pa.list_(pa.int32())),
-        pa.field("gain", pa.list_(pa.float32())),
-        pa.field("shown", pa.list_(pa.int32())),
-        pa.field("propensity", pa.list_(pa.float32())),
+        *(pa.field(name, pa.list_(pa.from_numpy_dtype(kind))) for name, kind in WindowRequests.RAGGED.items()),
     ]
 )
 REQUEST_WINDOWS = splits.WINDOWS[1:]
@@ -76,7 +75,8 @@ def _cut_part(part: Path, config: Config, bounds: splits.Bounds, sizes: Sizes, r
     table = pq.read_table(part)
     events = Interactions.from_table(table, sizes.users, sizes.items)
     order = np.lexsort((table["time"].to_numpy(), table["user"].to_numpy()))
-    propensity = table["propensity"].to_numpy(zero_copy_only=False).astype(np.float32)[order]
+    position = pc.fill_null(table["position"], 0).to_numpy()[order]
+    propensity = pc.fill_null(table["propensity"], np.nan).to_numpy()[order]
     seen = np.array([config.events.types[name].seen for name in config.events.names])
     acted = seen[events.type]
     window = splits.window_of_events(events, acted, config.split, bounds)
@@ -86,12 +86,27 @@ def _cut_part(part: Path, config: Config, bounds: splits.Bounds, sizes: Sizes, r
     write_interactions(events.where(acted), run / "all" / part.name)
     counts = {"fit": int((acted & (window == splits.RETRIEVAL)).sum()), "all": int(acted.sum())}
     for which, name in enumerate(REQUEST_WINDOWS, start=1):
-        found = splits.window_requests(events, acted, (~acted, propensity), window, stretch, which)
+        found = splits.window_requests(events, acted, (position, propensity), window, stretch, which)
         folder = run / "windows" / name
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(requests_table(found), folder / part.name)
         counts[name] = len(found)
     return counts
+
+
+def request_keys(config: Config) -> Path:
+    """Parquet of the (user, time) of every request that training will ask for, under the state folder.
+
+    The features job computes rows for them; cutting is cheap and gives the same requests as training's.
+    """
+    folder = config.state / "requests"
+    shutil.rmtree(folder, ignore_errors=True)
+    cut(config, folder)
+    keys = [pq.read_table(folder / "windows" / f"{name}.parquet", columns=["user", "time"]) for name in REQUEST_WINDOWS]
+    shutil.rmtree(folder / "fit")
+    shutil.rmtree(folder / "all")
+    pq.write_table(pa.concat_tables(keys), folder / "keys.parquet")
+    return folder / "keys.parquet"
 
 
 def _gather(run: Path, name: str, most: int, found: int) -> int:
@@ -116,26 +131,21 @@ def requests_table(found: WindowRequests) -> pa.Table:
         name: pa.ListArray.from_arrays(
             pa.array(getattr(found, name).offsets.astype(np.int32)), pa.array(getattr(found, name).values)
         )
-        for name in ("relevant", "gain", "shown", "propensity")
+        for name in WindowRequests.RAGGED
     }
     return pa.table({"user": found.user, "time": found.time, **lists}).cast(REQUESTS)
 
 
-def read_requests(path: Path) -> WindowRequests:
-    table = pq.read_table(path).combine_chunks()
+def read_requests(path: Path, rows: slice = slice(None)) -> WindowRequests:
+    """Requests of a window file; `rows` picks some of them."""
+    table = pq.read_table(path)
+    begin, end, _ = rows.indices(table.num_rows)
+    table = table.slice(begin, end - begin)
+    ragged = (_ragged(table[name].combine_chunks(), kind) for name, kind in WindowRequests.RAGGED.items())
+    return WindowRequests(table["user"].to_numpy(), table["time"].to_numpy(), *ragged)
 
-    def ragged(name: str, dtype: type) -> Ragged:
-        column = table[name].combine_chunks() if table.num_rows else pa.array([], REQUESTS.field(name).type)
-        return Ragged(
-            column.flatten().to_numpy(zero_copy_only=False).astype(dtype),
-            np.concatenate([[0], np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))]).astype(np.int64),
-        )
 
-    return WindowRequests(
-        table["user"].to_numpy(),
-        table["time"].to_numpy(),
-        ragged("relevant", np.int32),
-        ragged("gain", np.float32),
-        ragged("shown", np.int32),
-        ragged("propensity", np.float32),
-    )
+def _ragged(column: pa.ListArray, kind: type) -> Ragged:
+    lengths = column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+    values = column.flatten().to_numpy(zero_copy_only=False).astype(kind)
+    return Ragged(values, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
