@@ -31,7 +31,7 @@ def fold(states: UserStates, events: Events, items: ItemFacts, rules: FoldRules)
     known = (events.item >= 0) & (events.item < len(items.creator))
     acted = events.where(known & rules.seen[events.type])
     told = events.where(known & (events.weight != 0))
-    seen, new = _fold_seen(states.seen, acted)
+    seen, new = merge_seen(states.seen, acted)
     return UserStates(
         state_time=time,
         first_time=_first_time(states.first_time, events),
@@ -39,7 +39,7 @@ def fold(states: UserStates, events: Events, items: ItemFacts, rules: FoldRules)
         counts=states.counts + _table(events.row, events.type, len(states), states.counts.shape[1]),
         signs=states.signs + _signs(events, len(states)),
         decayed=_fold_decayed(states, events, time),
-        history=_fold_history(states.history, acted),
+        history=merge_history(states.history, acted),
         creators=_fold_creators(states, told, time, items, rules),
         tags=_fold_tags(states, told, time, items, rules),
         seen=seen,
@@ -113,7 +113,8 @@ def _fold_decayed(states: UserStates, events: Events, time: np.ndarray) -> np.nd
     return old + np.stack(new, axis=2)
 
 
-def _fold_history(history: History, acted: Events) -> History:
+def merge_history(history: History, acted: Events) -> History:
+    """The T latest of both, in order of time."""
     rows, length = history.item.shape
     kept = history.item != NONE
     row = np.concatenate([np.nonzero(kept)[0], acted.row])
@@ -131,7 +132,7 @@ def _fold_history(history: History, acted: Events) -> History:
     return out
 
 
-def _fold_seen(seen: Seen, acted: Events) -> tuple[Seen, np.ndarray]:
+def merge_seen(seen: Seen, acted: Events) -> tuple[Seen, np.ndarray]:
     """The merged map, and (B,) how many items it had not held."""
     before = seen.item.lengths
     row = np.concatenate([seen.item.row_of_value, acted.row])
@@ -169,15 +170,19 @@ def _fold_weights(
     of = old.key.row_of_value
     aged = old.weight.values * decay(time - states.state_time, rules.affinity_half_life_us)[of]
     row, key, weight = (np.concatenate(pair) for pair in zip((of, old.key.values, aged), added, strict=True))
+    return summed(row, key, weight, len(old.key))
+
+
+def summed(row: np.ndarray, key: np.ndarray, weight: np.ndarray, rows: int) -> Weights:
+    """Weights from loose (row, key, weight); those of one row and key are added."""
     if not len(row):
-        return old
+        return Weights.empty(rows)
     order = np.lexsort((key, row))
     row, key = row[order], key[order]
     starts = np.flatnonzero(np.concatenate([[True], (np.diff(row) != 0) | (np.diff(key) != 0)]))
-    offsets = _offsets(row[starts], len(old.key))
-    return Weights(
-        Ragged(key[starts].astype(np.int32), offsets), Ragged(np.add.reduceat(weight[order], starts), offsets)
-    )
+    offsets = _offsets(row[starts], rows)
+    total = np.add.reduceat(weight[order], starts)
+    return Weights(Ragged(key[starts].astype(np.int32), offsets), Ragged(total, offsets))
 
 
 def spans(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,151 @@
+"""User states as rows of the feature views: what the features job writes and what a consumer pushes online."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from handsell.catalogue.vocabulary import Vocabulary
+from handsell.core.batches import NONE, Ragged
+from handsell.core.config import Config
+from handsell.data.schemas import TIME
+from handsell.events.fold import truncated
+from handsell.events.states import HALF_LIVES_DAYS, FoldRules, UserStates, Weights
+from handsell.features.user import rates_of
+from handsell.features.views import CREATED, TIMESTAMP, View, count_column, views
+
+SIGNS = ("positive", "negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The external ids behind numbers."""
+
+    users: Vocabulary
+    items: Vocabulary
+    creators: Vocabulary
+    tags: Vocabulary
+
+    @classmethod
+    def load(cls, catalogue: Path) -> Names:
+        return cls(*(Vocabulary.load(catalogue / name) for name in cls.__slots__))
+
+
+def user_rows(states: UserStates, user: np.ndarray, names: Names, config: Config) -> dict[str, pa.Table]:
+    """View name → table of B rows, for the four views that events fill.
+
+    `user` (B,) numbers, `states` in any form: rows hold the truncated one. A row holds from just after the
+    state's last event; `created` is the same moment, so that a backfill is never hidden from the past.
+    """
+    states = truncated(states, FoldRules.of(config))
+    keys = {"user_id": strings(names.users, user)}
+    columns = {
+        "user_activity": activity_columns(states, config),
+        "user_history": _history(states, names, config),
+        "user_seen": {
+            "seen_item_ids": lists(strings(names.items, states.seen.item.values), states.seen.item.offsets),
+            "seen_times_us": lists(pa.array(states.seen.time.values), states.seen.time.offsets),
+            "seen_total": states.seen_total,
+        },
+        "user_affinity": {
+            **_top("creator", states.creators, names.creators, config.features.affinity_size),
+            **_top("tag", states.tags, names.tags, config.features.affinity_size),
+        },
+    }
+    every = views(config)
+    return {name: stamped(every[name], {**keys, **values}, states.state_time + 1) for name, values in columns.items()}
+
+
+def pair_rows(states: UserStates, user: np.ndarray, names: Names, config: Config) -> dict[str, pa.Table]:
+    """The offline user×creator and user×tag views, untruncated: one row per pair."""
+    every, found = views(config), {}
+    for kind, weights, vocabulary in (
+        ("creator", states.creators, names.creators),
+        ("tag", states.tags, names.tags),
+    ):
+        row = weights.key.row_of_value
+        columns = {
+            "user_id": strings(names.users, user[row]),
+            f"{kind}_id": strings(vocabulary, weights.key.values),
+            f"user_{kind}_weight": weights.weight.values,
+        }
+        found[f"user_{kind}"] = stamped(every[f"user_{kind}"], columns, states.state_time[row] + 1)
+    return found
+
+
+def stamped(view: View, columns: dict, time: np.ndarray) -> pa.Table:
+    """A table in the view's schema; rows hold from `time` (N,) µs on."""
+    moment = pa.array(time, pa.int64()).cast(TIME)
+    columns = {**columns, TIMESTAMP: moment, CREATED: moment}
+    return pa.table([_as(columns[field.name], field.type) for field in view.schema], schema=view.schema)
+
+
+def strings(vocabulary: Vocabulary, numbers: np.ndarray) -> pa.Array:
+    """(N,) ids of numbers, null for -1; decodes each distinct one once."""
+    distinct, inverse = np.unique(numbers, return_inverse=True)
+    none = int(len(distinct) > 0 and distinct[0] == NONE)
+    ids = pa.array([None] * none + vocabulary.ids(distinct[none:]), pa.string())
+    return ids.take(pa.array(inverse.ravel()))
+
+
+def activity_columns(states: UserStates, config: Config) -> dict[str, np.ndarray]:
+    """user_activity by column name; `handsell.features.requests` reads them back."""
+    rates = rates_of(states.signs)
+    columns: dict[str, np.ndarray] = {
+        "state_time_us": states.state_time,
+        "first_time_us": states.first_time,
+        "log_offset": states.log_offset,
+    }
+    columns |= {count_column(name): states.counts[:, c] for c, name in enumerate(config.events.names)}
+    for s, sign in enumerate(SIGNS):
+        columns |= {f"{sign}_{days}d": states.decayed[:, s, h] for h, days in enumerate(HALF_LIVES_DAYS)}
+        columns |= {f"{sign}s_total": states.signs[:, s], f"{sign}_rate": rates[:, s]}
+    return columns
+
+
+def top(weights: Weights, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Keys (B, size) int32 by falling weight, -1 padded, and their weights float32; rows hold at most `size`."""
+    row, offsets = weights.key.row_of_value, weights.key.offsets
+    order = np.lexsort((weights.key.values, -weights.weight.values, row))
+    column = np.arange(len(row)) - offsets[row]
+    key = np.full((len(weights.key), size), NONE, np.int32)
+    worth = np.zeros(key.shape, np.float32)
+    key[row, column] = weights.key.values[order]
+    worth[row, column] = weights.weight.values[order]
+    return key, worth
+
+
+def _top(kind: str, weights: Weights, vocabulary: Vocabulary, size: int) -> dict[str, pa.Array]:
+    key, worth = top(weights, size)
+    offsets, there = weights.key.offsets, key != NONE
+    return {
+        f"top_{kind}s": lists(strings(vocabulary, key[there]), offsets),
+        f"top_{kind}_weights": lists(pa.array(worth[there]), offsets),
+    }
+
+
+def _history(states: UserStates, names: Names, config: Config) -> dict[str, pa.Array]:
+    history = states.history
+    there = history.item != NONE
+    offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
+    types = pa.array(config.events.names, pa.string()).take(pa.array(history.type[there]))
+    return {
+        "history_item_ids": lists(strings(names.items, history.item[there]), offsets),
+        "history_types": lists(types, offsets),
+        "history_times_us": lists(pa.array(history.time[there]), offsets),
+        "history_weights": lists(pa.array(history.weight[there]), offsets),
+    }
+
+
+def lists(values: pa.Array, offsets: np.ndarray) -> pa.Array:
+    """A list column with the rows of a Ragged: values and offsets."""
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)
+
+
+def _as(column, kind: pa.DataType) -> pa.Array:
+    if isinstance(column, pa.Array):
+        return column if column.type == kind else column.cast(kind)
+    return pa.array(column, kind)
