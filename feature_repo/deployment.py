@@ -1,0 +1,34 @@
+"""Which deployment these definitions are for: `$HANDSELL_CONFIG`, else the world."""
+
+from pathlib import Path
+
+import click
+from feast import Project
+
+from handsell.core.config import Config
+from handsell.core.errors import HandsellError
+from handsell.core.layout import Layout
+from handsell.features.repository import disagreement, selected_config
+
+REPO = Path(__file__).parent
+
+
+def deployment() -> Config:
+    """The config; ends a feast command whose feature_store.yaml belongs to another one."""
+    command = click.get_current_context(silent=True)  # None where a test or a notebook imports these files
+    try:
+        config = selected_config(REPO)
+        problem = disagreement(config, REPO, Path(command.obj["FS_YAML_FILE"])) if command else None
+    except HandsellError as error:
+        if command is None:
+            raise
+        problem = str(error)
+    if problem:
+        raise SystemExit(f"feast: {problem}")
+    Layout(config.state).feast.mkdir(parents=True, exist_ok=True)  # Feast makes one level only
+    return config
+
+
+config = deployment()
+layout = Layout(config.state)
+project = Project(name=config.name, description=f"handsell deployment {config.source.name}")

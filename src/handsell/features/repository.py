@@ -1,0 +1,114 @@
+"""Which Feast project, registry and online store belong to a config; no Feast import.
+
+The stock command reads `feature_repo/feature_store.yaml`, which names the world's. Every other config has
+its own file under `<state>/feast/`, to which `$FEAST_FS_YAML_FILE_PATH` points (`handsell env CONFIG`
+prints the exports). `feature_repo` checks that the two agree, so that one config's views never land in
+another's registry.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from handsell.core.config import Config, load_config
+from handsell.core.errors import FeatureError
+from handsell.core.layout import Layout
+
+CONFIG_VARIABLE = "HANDSELL_CONFIG"
+FILE_VARIABLE = "FEAST_FS_YAML_FILE_PATH"  # Feast's own
+# By class path, "sqlite" for short would do the same but for one thing: Feast then keeps a plan of tables by file
+# path, and where that is spelled differently (a link, a `..`) or the file is gone, apply drops or forgets tables.
+SQLITE = "feast.infra.online_stores.sqlite.SqliteOnlineStore"
+ONLINE_BATCH = 10_000  # rows per write; without it Feast writes only the first Arrow batch of a table
+
+
+def selected_config(repo: Path) -> Config:
+    """The config of `$HANDSELL_CONFIG` (relative to the caller's directory), else the world of this checkout."""
+    given = os.environ.get(CONFIG_VARIABLE)
+    if not given:
+        return load_config(repo.parent / "deployments" / "configs" / "world.toml")
+    # the feast command has already changed into the repository; PWD still names the caller's directory
+    candidates = [Path(given).expanduser(), Path(os.environ.get("PWD", ".")) / given]
+    return load_config(next((path for path in candidates if path.is_file()), candidates[-1]))
+
+
+def feast_settings(config: Config) -> dict[str, Any]:
+    """The content of the config's feature_store.yaml, every path absolute."""
+    folder = Layout(config.state).feast
+    store = config.features.online_store
+    online = {"type": "redis", "connection_string": store} if ":" in store else {"type": SQLITE}
+    if store == "sqlite":
+        online["path"] = str(folder / "online.db")
+    elif ":" not in store:
+        raise FeatureError(f"features.online_store is {store!r}: expected sqlite, or a redis address host:port")
+    return {
+        "project": config.name,
+        "provider": "local",
+        "registry": {"registry_type": "file", "path": str(folder / "registry.db")},
+        "offline_store": {"type": "duckdb"},
+        "online_store": online,
+        "entity_key_serialization_version": 3,
+        # latest row per key, decided by event_timestamp and then created, and every Arrow batch written
+        "materialization": {"pull_latest_features": True, "online_write_batch_size": ONLINE_BATCH},
+    }
+
+
+def write_feast_file(config: Config) -> Path:
+    """Write `<state>/feast/feature_store.yaml`; returns its path."""
+    path = Layout(config.state).feast / "feature_store.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = f"# written by handsell for {config.source}\n" + yaml.safe_dump(feast_settings(config), sort_keys=False)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    return path
+
+
+def feast_environment(config: Config) -> dict[str, str]:
+    """What to export so that every stock feast command works on this config; writes the file it points to."""
+    return {CONFIG_VARIABLE: str(config.source), FILE_VARIABLE: str(write_feast_file(config))}
+
+
+def disagreement(config: Config, repo: Path, feast_file: Path) -> str | None:
+    """Why `feast_file` is not this config's; None where project, registry and online store agree."""
+    text = os.path.expandvars(feast_file.read_text(encoding="utf-8"))
+    came, expected = (_placed(settings, repo) for settings in (yaml.safe_load(text), feast_settings(config)))
+    wrong = [key for key in expected if came.get(key) != expected[key]]
+    if not wrong:
+        return None
+    exports = "\n".join(f"  export {name}={json.dumps(value)}" for name, value in feast_environment(config).items())
+    details = "; ".join(f"{key}: expected {expected[key]!r}, came {came.get(key)!r}" for key in wrong)
+    return f"config {config.source} and {feast_file} disagree ({details}). Export both, then repeat:\n{exports}"
+
+
+def feature_repo(config: Config) -> Path:
+    """The folder of Feast definitions: above the config file, above this package, or in the working directory."""
+    places = [*config.source.parents, Path(__file__).parents[3], Path.cwd()]
+    for place in places:
+        if (place / "feature_repo" / "feature_store.yaml").is_file():
+            return place / "feature_repo"
+    raise FeatureError(
+        f"no feature_repo/ above {config.source}, beside the package or in {Path.cwd()}: run inside a checkout"
+    )
+
+
+def _placed(settings: dict[str, Any], repo: Path) -> dict[str, Any]:
+    """What must agree, with relative paths resolved as Feast does: against the repository."""
+    registry, online = settings.get("registry", {}), settings.get("online_store", {})
+    where = online.get("connection_string") or _resolved(online.get("path", "data/online.db"), repo)
+    return {
+        "project": settings.get("project"),
+        "registry": _resolved(registry if isinstance(registry, str) else registry.get("path", ""), repo),
+        "online_store": where,
+        "offline_store": settings.get("offline_store", {}).get("type"),
+    }
+
+
+def _resolved(path: str, repo: Path) -> str:
+    return str((repo / path).resolve())

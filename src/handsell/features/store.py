@@ -1,0 +1,268 @@
+"""The feature store of a deployment: the only file that imports Feast. Arrow in, Arrow or lists out, ids are strings.
+
+store = open_store(config)
+store.apply()                                    # = feast -c feature_repo apply
+store.materialize(end_us)                        # newest offline rows → online store
+rows = store.historical_users(user_ids, times)   # training: as of each time
+rows = store.online_users(user_ids)              # serving: as of now
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import feast
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from feast.errors import FeastObjectNotFoundException
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.repo_config import RepoConfig
+from feast.type_map import VALUE_TYPE_TO_PROTO_VALUE_MAP
+from feast.utils import _convert_arrow_to_proto
+
+from handsell.core.config import Config
+from handsell.core.errors import FeatureError
+from handsell.core.layout import Layout
+from handsell.features.repository import ONLINE_BATCH, SQLITE, feast_environment, feast_settings, feature_repo
+from handsell.features.views import CREATED, TIMESTAMP, USER_VIEWS, View, views
+
+warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)  # ibis, on every query
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+ITEM_VIEWS = ("item_profile", "item_activity")
+ONLINE_VIEWS = (*USER_VIEWS, *ITEM_VIEWS)
+USER_SERVICE = "user_serving_v1"
+CHUNK = 20_000  # keys per point-in-time join; bounds memory, because a join holds each key times its earlier rows
+
+
+def open_store(config: Config) -> FeatureStore:
+    return FeatureStore(config)
+
+
+class FeatureStore:
+    """Feast for one config: same project, registry and online store as the stock command."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.views: dict[str, View] = views(config)
+        self.layout = Layout(config.state)
+        settings = RepoConfig(**feast_settings(config))
+        settings.repo_path = self.layout.feast
+        self.feast = feast.FeatureStore(config=settings)
+
+    def apply(self) -> str:
+        """Register entities, views and services with the stock command; returns what it printed."""
+        repo = feature_repo(self.config)
+        command = [str(Path(sys.executable).with_name("feast")), "-c", str(repo), "apply"]
+        done = subprocess.run(
+            command, env=os.environ | feast_environment(self.config), capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise FeatureError(f"`{' '.join(command)}` failed with status {done.returncode}:\n{done.stderr.strip()}")
+        self._share_online_file()
+        self.refresh()
+        return done.stdout
+
+    def refresh(self) -> None:
+        """Read the registry again: somebody may have applied meanwhile."""
+        try:
+            self.feast.refresh_registry()
+        except FileNotFoundError:
+            raise FeatureError(f"{self._registered} is not there: run {self._apply_command}") from None
+        self.__dict__.pop("_user_columns", None)
+
+    # -- offline: training ------------------------------------------------------------------------------
+
+    def historical_users(self, user_ids: Sequence[str], times_us: np.ndarray) -> dict[str, pa.Array]:
+        """The user's row as of each (user_id, time µs): column → one value per input, in input order.
+
+        Null where there was no row yet. Rows stamped at or before the time count, and only those `created`
+        by then; of rows with the same stamp the last created wins.
+        """
+        return self._historical(USER_VIEWS, user_ids, times_us)
+
+    def historical_items(self, item_ids: Sequence[str], day_us: np.ndarray) -> dict[str, pa.Array]:
+        """Item profile and activity as of the start of a UTC day (µs), likewise."""
+        return self._historical(ITEM_VIEWS, item_ids, day_us)
+
+    def _historical(self, names: Sequence[str], ids: Sequence[str], times_us: np.ndarray) -> dict[str, pa.Array]:
+        key = self.views[names[0]].keys[0]
+        columns = [f"{name}:{column}" for name in names for column in self.views[name].names]
+        for name in names:
+            self._require_files(name)
+        keys, inverse = _unique(key, ids, times_us)
+        parts = [self._join(columns, keys.iloc[at : at + CHUNK]) for at in range(0, len(keys), CHUNK)]
+        if not parts:
+            return {name: pa.nulls(0, kind) for view in names for name, kind in self.views[view].columns}
+        table = pa.concat_tables(parts).take(pa.array(inverse))
+        if len(table) != len(ids):
+            raise FeatureError(f"{len(ids)} rows asked of {', '.join(names)}, {len(table)} came: report this bug")
+        return {
+            name: table.column(name).combine_chunks().cast(kind)
+            for view in names
+            for name, kind in self.views[view].columns
+        }
+
+    def _join(self, columns: list[str], keys: pd.DataFrame) -> pa.Table:
+        """Point-in-time rows for unique keys, in their order: DuckDB answers in any order, `row` restores it."""
+        try:
+            job = self.feast.get_historical_features(
+                entity_df=keys.assign(row=np.arange(len(keys))), features=columns, filter_by_created_timestamp=True
+            )
+            table = job.to_arrow()
+        except FeastObjectNotFoundException as error:
+            raise FeatureError(f"{self._registered} lacks a view: {error}. Run {self._apply_command}") from None
+        row = table.column("row").to_numpy()
+        if len(row) != len(keys) or len(np.unique(row)) != len(row):
+            raise FeatureError(f"{len(keys)} unique keys gave {len(row)} rows in a point-in-time join: report this bug")
+        return table.take(pa.array(np.argsort(row)))
+
+    def _require_files(self, name: str) -> None:
+        folder = self.layout.features / name
+        if not any(folder.glob("*.parquet")):
+            raise FeatureError(f"view {name} has no Parquet file in {folder}: run handsell features CONFIG first")
+
+    # -- online: serving --------------------------------------------------------------------------------
+
+    def materialize(self, end_us: int | None = None, names: Sequence[str] = ONLINE_VIEWS) -> dict[str, int]:
+        """Write each key's newest row stamped at or before `end_us` (all by default) online; rows per view.
+
+        The values and conversions are those of `feast materialize`; the interval is recorded in the registry.
+        """
+        end = datetime.now(UTC) if end_us is None else EPOCH + timedelta(microseconds=int(end_us))
+        self._share_online_file()
+        written = {}
+        for name in names:
+            self._require_files(name)
+            view = self._feast_view(name)
+            table = self._newest(self.views[name], view, end)
+            for batch in table.to_batches(max_chunksize=ONLINE_BATCH):
+                self._write(view, batch)
+            self.feast.registry.apply_materialization(view, self.feast.project, EPOCH, end)
+            written[name] = len(table)
+        return written
+
+    def write_user_rows(self, rows: Mapping[str, pa.Table]) -> None:
+        """Overwrite online rows: view name → table in that view's schema, one row per user."""
+        for name, table in rows.items():
+            for batch in table.select(self.views[name].schema.names).to_batches(max_chunksize=ONLINE_BATCH):
+                self._write(self._feast_view(name), batch)
+
+    def online_users(self, user_ids: Sequence[str]) -> dict[str, list[Any]]:
+        """The user's row now: column → one value per input; None where there is none."""
+        keys = [EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user)]) for user in user_ids]
+        found: dict[str, list[Any]] = {}
+        for view, columns in self._user_columns:
+            rows = self._read(view, keys)
+            for name, kind in columns:
+                found[name] = [None if row is None else _plain(row.get(name), kind) for _, row in rows]
+        return found
+
+    @cached_property
+    def _user_columns(self) -> list[tuple[feast.FeatureView, list[tuple[str, str]]]]:
+        """The views of the user service and their (column, field of Value), read from the registry once."""
+        service = self._service(USER_SERVICE)
+        plan = []
+        for projection in service.feature_view_projections:
+            columns = [(f.name, VALUE_TYPE_TO_PROTO_VALUE_MAP[f.dtype.to_value_type()]) for f in projection.features]
+            plan.append((self._feast_view(projection.name), columns))
+        return plan
+
+    def _read(self, view: feast.FeatureView, keys: list[EntityKey]) -> list:
+        try:
+            return self.feast.provider.online_read(self.feast.config, view, keys)
+        except sqlite3.OperationalError as error:
+            raise FeatureError(f"online store of {self.config.name}: {error}. Run {self._apply_command}") from error
+
+    def _write(self, view: feast.FeatureView, batch: pa.RecordBatch) -> None:
+        types = {field.name: field.dtype.to_value_type() for field in view.entity_columns}
+        rows = _convert_arrow_to_proto(batch, view, types)
+        self.feast.provider.online_write_batch(self.feast.config, view, rows, None)
+
+    def _newest(self, view: View, registered: feast.FeatureView, end: datetime) -> pa.Table:
+        job = self.feast.provider.offline_store.pull_latest_from_table_or_query(
+            config=self.feast.config,
+            data_source=registered.batch_source,
+            join_key_columns=list(view.keys),
+            feature_name_columns=[feature.name for feature in registered.features],
+            timestamp_field=TIMESTAMP,
+            created_timestamp_column=CREATED,
+            start_date=EPOCH,
+            end_date=end,
+        )
+        return job.to_arrow()
+
+    def _share_online_file(self) -> None:
+        """SQLite in WAL mode, kept in the file: readers do not wait for a writer in another process."""
+        online = feast_settings(self.config)["online_store"]
+        if online["type"] == SQLITE:
+            Path(online["path"]).parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(online["path"])
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.close()
+
+    # -- contracts --------------------------------------------------------------------------------------
+
+    def service_features(self, service: str) -> tuple[str, ...]:
+        """Every feature that a registered service offers, on-demand ones included, in its order."""
+        found = self._service(service).feature_view_projections
+        return tuple(feature.name for projection in found for feature in projection.features)
+
+    def check_contract(self, service: str, expected: Sequence[str]) -> None:
+        """Raise FeatureError where the service no longer offers a feature; features nobody asks for are harmless."""
+        offered = self.service_features(service)
+        missing = [name for name in expected if name not in offered]
+        if missing:
+            extra = [name for name in offered if name not in expected]
+            raise FeatureError(
+                f"{len(expected)} features expected, service {service} of {self._registered} gives {len(offered)} "
+                f"(missing: {', '.join(missing)}{'; new: ' + ', '.join(extra) if extra else ''}): "
+                f"restore them and run {self._apply_command}, or train a new bundle on this service"
+            )
+
+    def _service(self, name: str) -> feast.FeatureService:
+        try:
+            return self.feast.get_feature_service(name, allow_cache=True)
+        except (FeastObjectNotFoundException, FileNotFoundError):
+            raise FeatureError(f"{self._registered} has no service {name}: run {self._apply_command}") from None
+
+    def _feast_view(self, name: str) -> feast.FeatureView:
+        try:
+            return self.feast.registry.get_feature_view(name, self.feast.project, allow_cache=True)
+        except (FeastObjectNotFoundException, FileNotFoundError):
+            raise FeatureError(f"{self._registered} has no view {name}: run {self._apply_command}") from None
+
+    @property
+    def _registered(self) -> str:
+        return f"project {self.config.name} in registry {self.layout.feast / 'registry.db'}"
+
+    @property
+    def _apply_command(self) -> str:
+        return f"HANDSELL_CONFIG={self.config.source} feast -c feature_repo apply"
+
+
+def _unique(key: str, ids: Sequence[str], times_us: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+    """Unique (id, time) as Feast's entity rows, sorted, and the (B,) row of each input among them."""
+    codes, names = pd.factorize(np.asarray(ids, object), sort=True)
+    pairs, inverse = np.unique(np.stack([codes, np.asarray(times_us, np.int64)], 1), axis=0, return_inverse=True)
+    stamps = pd.to_datetime(pairs[:, 1].astype("datetime64[us]"), utc=True)
+    return pd.DataFrame({key: names[pairs[:, 0]], TIMESTAMP: stamps}), inverse.reshape(-1)
+
+
+def _plain(value: Value | None, kind: str) -> Any:
+    """A Feast value as a Python one; None where it is unset."""
+    if value is None or not value.HasField(kind):
+        return None
+    inner = getattr(value, kind)
+    return list(inner.val) if kind.endswith("_list_val") else inner
