@@ -55,7 +55,7 @@ class Interactions:
         order = np.lexsort((arrays[3], arrays[0]))
         return cls(*(a[order] for a in arrays), n_users=n_users, n_items=n_items)
 
-    def where(self, mask: np.ndarray) -> Interactions:
+    def where(self, mask: np.ndarray | slice) -> Interactions:
         return Interactions(
             self.user[mask], self.item[mask], self.type[mask], self.time[mask], self.weight[mask],
             self.n_users, self.n_items,

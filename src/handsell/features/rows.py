@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from handsell.catalogue.vocabulary import Vocabulary
-from handsell.core.batches import NONE, Ragged
+from handsell.core.batches import NONE
 from handsell.core.config import Config
 from handsell.data.schemas import TIME
 from handsell.events.fold import truncated

@@ -70,7 +70,7 @@ def _inputs(layout: Layout, config: Config) -> tuple[list[Path], dict]:
     parts = sorted(layout.interactions.glob("part-*.parquet"))
     if not parts or not layout.data_meta.is_file():
         raise DataError(
-            f"numbered events are expected in {layout.interactions}, none are there: run `handsell data {config.source}`"
+            f"numbered events are expected in {layout.interactions}, none came: run `handsell data {config.source}`"
         )
     return parts, json.loads(layout.data_meta.read_text(encoding="utf-8"))
 

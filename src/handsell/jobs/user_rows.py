@@ -103,9 +103,7 @@ def _chunks(events: Interactions) -> Iterator[Interactions]:
     while begin < len(events):
         enough = np.searchsorted(ends, begin + CHUNK_EVENTS, side="right") - 1
         end = int(ends[enough]) if enough >= 0 and ends[enough] > begin else _end_of_user(ends, begin)
-        rows = slice(begin, end)
-        fields = (getattr(events, f)[rows] for f in ("user", "item", "type", "time", "weight"))
-        yield Interactions(*fields, n_users=events.n_users, n_items=events.n_items)
+        yield events.where(slice(begin, end))
         begin = end
 
 
