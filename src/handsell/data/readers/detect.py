@@ -1,0 +1,85 @@
+"""From a config to its reader: data.format, or for "auto" a look at the files in the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from handsell.core.config import Config, home
+from handsell.core.errors import DataError
+from handsell.data import download
+from handsell.data.readers import movielens, sequences
+from handsell.data.readers.atomic import Atomic
+from handsell.data.readers.base import Reader
+from handsell.data.readers.sequences import Sequences
+from handsell.data.readers.tables import Tables
+from handsell.data.readers.world import World
+
+EXPECTED = (
+    "ratings.csv + movies.csv, ratings.dat + movies.dat, u.data + u.item (MovieLens), NAME.inter (RecBole atomic), "
+    "or a text file of `user item item …` lines (sequences)"
+)
+
+
+def open_reader(config: Config, progress: Callable[[str], None] = print) -> Reader:
+    """The reader of a deployment's source; downloads MovieLens first where the config asks for it.
+
+    Raises DataError when nothing readable is there.
+    """
+    if config.data.format == "world":
+        return World(config.data.world)
+    if config.data.format == "tables" or (config.data.format == "auto" and config.data.tables):
+        if config.data.tables is None:
+            raise DataError(f'{config.source}: data.format = "tables" expects [data.tables.events] with a path; add it')
+        return Tables(config.data_path or config.source.parent, config.data.tables, config.events.names)
+    return detect(source_path(config, progress), config.data.format)
+
+
+def source_path(config: Config, progress: Callable[[str], None] = print) -> Path:
+    """Folder (or file) of the source, fetched first when data.download names a data set and no path is given."""
+    if path := config.data_path:
+        if not path.exists():
+            raise DataError(f"data.path ({path}) does not exist: expected {EXPECTED}; set data.path or DATA")
+        return path
+    if config.data.download:
+        return download.fetch(config.data.download, home(config.source) / "downloads", progress=progress)
+    raise DataError(
+        f"{config.source}: no data is named: set data.path (or DATA=folder on the command line), "
+        'data.download = "ml-latest-small", or data.format = "world"'
+    )
+
+
+def detect(path: Path, kind: str = "auto") -> Reader:
+    """The reader for what lies at a path; `kind` narrows the search to one format."""
+    found = [reader for name, find in FINDERS.items() if kind in ("auto", name) for reader in find(path)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        came = ", ".join(sorted(p.name for p in path.iterdir())[:12]) if path.is_dir() else path.name
+        raise DataError(
+            f"{path}: expected {EXPECTED}; came: {came or 'an empty folder'}; set data.format and data.path"
+        )
+    sources = ", ".join(str(reader.files()[0]) for reader in found)
+    raise DataError(f"{path}: more than one source is here: {sources}; point data.path at one file, or set data.format")
+
+
+def _movielens(path: Path) -> list[Reader]:
+    return [layout(path) for layout in movielens.LAYOUTS if all((path / name).exists() for name in layout.names[:2])]
+
+
+def _atomic(path: Path) -> list[Reader]:
+    files = sorted(path.glob("*.inter")) if path.is_dir() else [path]
+    return [Atomic(file) for file in files if file.suffix == ".inter"]
+
+
+def _sequences(path: Path) -> list[Reader]:
+    files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+    texts = [f for f in files if f.suffix == ".txt" and "readme" not in f.name.lower() and sequences.looks_like(f)]
+    return [Sequences(file, next(iter(sorted(file.parent.glob("*attributes*.json"))), None)) for file in texts]
+
+
+FINDERS: dict[str, Callable[[Path], list[Reader]]] = {
+    "movielens": _movielens,
+    "atomic": _atomic,
+    "sequences": _sequences,
+}

@@ -1,0 +1,209 @@
+"""The MovieLens family in its three original layouts (GroupLens).
+
+    ratings.csv movies.csv [tags.csv]        ml-latest-small, ml-20m, ml-25m, ml-32m
+    ratings.dat movies.dat [users.dat]       ml-1m, ml-10m     fields separated by "::", Latin-1
+    u.data u.item [u.user]                   ml-100k           fields separated by tab and "|", Latin-1
+
+A rating is an event of type "rating" with the stars as its value. Genres become tags; tags that people
+wrote become the item's text (as of the end of the log). There are no creators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from handsell.core.errors import DataError
+from handsell.data.readers import text_files
+from handsell.data.readers.base import (
+    Part,
+    all_events,
+    event_batch,
+    items_table,
+    need_file,
+    no_users,
+    seconds_to_time,
+    users_table,
+)
+from handsell.data.readers.release import published, split_year
+from handsell.data.schemas import STRINGS
+
+RATING = {"user": pa.string(), "item": pa.string(), "rating": pa.float32(), "time": pa.int64()}
+GENRES_100K = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
+NO_GENRE = ("(no genres listed)", "unknown", "")
+
+
+@dataclass(frozen=True)
+class MovieLensCSV:
+    folder: Path
+    ordered: ClassVar[bool] = True
+    names: ClassVar[tuple[str, ...]] = ("ratings.csv", "movies.csv", "tags.csv")
+
+    @property
+    def source(self) -> str:
+        return f"movielens:{self.folder}"
+
+    def files(self) -> list[Path]:
+        return [self.folder / name for name in self.names if (self.folder / name).exists()]
+
+    def parts(self) -> list[Part]:
+        return [Part(0, str(self.folder / "ratings.csv"))]
+
+    def events(self, part: Part) -> Iterator[pa.RecordBatch]:
+        columns = {"userId": pa.string(), "movieId": pa.string(), "rating": pa.float32(), "timestamp": pa.int64()}
+        yield from _ratings(text_files.batches(Path(part.path), columns))
+
+    def items(self) -> pa.Table:
+        text = dict.fromkeys(("movieId", "title", "genres"), pa.string())
+        movies = text_files.table(self.folder / "movies.csv", text).combine_chunks()
+        ids = movies["movieId"].combine_chunks()
+        return _movies(self, ids, movies["title"], _genre_lists(movies["genres"]), {"text": self._tags(ids)})
+
+    def users(self) -> pa.Table:
+        return no_users()
+
+    def _tags(self, ids: pa.Array) -> pa.Array:
+        """What people wrote about each movie: distinct tags in order, joined by commas."""
+        path = self.folder / "tags.csv"
+        if not path.exists():
+            return pa.nulls(len(ids), pa.string())
+        tags = text_files.table(path, {"movieId": pa.string(), "tag": pa.string()}).drop_null()
+        lists = tags.group_by("movieId", use_threads=False).aggregate([("tag", "distinct")])
+        joined = pc.binary_join(lists["tag_distinct"].combine_chunks(), ", ")
+        return pc.take(joined, pc.index_in(ids, lists["movieId"].combine_chunks()))
+
+
+@dataclass(frozen=True)
+class MovieLensDat:
+    folder: Path
+    ordered: ClassVar[bool] = True
+    names: ClassVar[tuple[str, ...]] = ("ratings.dat", "movies.dat", "users.dat")
+
+    @property
+    def source(self) -> str:
+        return f"movielens:{self.folder}"
+
+    def files(self) -> list[Path]:
+        return [self.folder / name for name in self.names if (self.folder / name).exists()]
+
+    def parts(self) -> list[Part]:
+        return [Part(0, str(self.folder / "ratings.dat"))]
+
+    def events(self, part: Part) -> Iterator[pa.RecordBatch]:
+        # "::" read with the separator ":" leaves an empty column between each two
+        names = ("user", "_1", "item", "_2", "rating", "_3", "time")
+        path = need_file(Path(part.path), "UserID::MovieID::Rating::Timestamp")
+        yield from _ratings(text_files.batches(path, RATING, delimiter=":", names=names, encoding="latin1"))
+
+    def items(self) -> pa.Table:
+        ids, titles, genres = _double_colon(self.folder / "movies.dat", 3)
+        return _movies(self, pa.array(ids), pa.array(titles), _genre_lists(pa.array(genres)))
+
+    def users(self) -> pa.Table:
+        if not (self.folder / "users.dat").exists():
+            return no_users()
+        ids, gender, age, occupation, zip_code = _double_colon(self.folder / "users.dat", 5)
+        columns = {"user_id": ids, "gender": gender, "occupation": occupation, "zip_code": zip_code}
+        return users_table({**{k: pa.array(v) for k, v in columns.items()}, "age": _whole(pa.array(age))})
+
+
+@dataclass(frozen=True)
+class MovieLens100K:
+    folder: Path
+    ordered: ClassVar[bool] = True
+    names: ClassVar[tuple[str, ...]] = ("u.data", "u.item", "u.user")
+
+    @property
+    def source(self) -> str:
+        return f"movielens:{self.folder}"
+
+    def files(self) -> list[Path]:
+        return [self.folder / name for name in self.names if (self.folder / name).exists()]
+
+    def parts(self) -> list[Part]:
+        return [Part(0, str(self.folder / "u.data"))]
+
+    def events(self, part: Part) -> Iterator[pa.RecordBatch]:
+        path = need_file(Path(part.path), "user, item, rating and timestamp separated by tabs")
+        yield from _ratings(text_files.batches(path, RATING, delimiter="\t", names=tuple(RATING)))
+
+    def items(self) -> pa.Table:
+        path = need_file(self.folder / "u.item", "movie id | title | release date | … | 19 genre flags")
+        flags = {name: pa.string() for name in GENRES_100K}
+        names = ("id", "title", "released", "video", "url", *flags)
+        columns = {"id": pa.string(), "title": pa.string(), **flags}
+        rows = text_files.table(path, columns, delimiter="|", names=names, encoding="latin1", quotes=False)
+        on = [[g for g in GENRES_100K if row[g] == "1" and g not in NO_GENRE] for row in rows.to_pylist()]
+        return _movies(self, rows["id"].combine_chunks(), rows["title"], pa.array(on, STRINGS))
+
+    def users(self) -> pa.Table:
+        path = self.folder / "u.user"
+        if not path.exists():
+            return no_users()
+        names = ("user_id", "age", "gender", "occupation", "zip_code")
+        columns = dict.fromkeys(names, pa.string())
+        rows = text_files.table(path, columns, delimiter="|", names=names, encoding="latin1", quotes=False)
+        return users_table({**{n: rows[n] for n in names}, "age": _whole(rows["age"])})
+
+
+MovieLens = MovieLensCSV | MovieLensDat | MovieLens100K
+LAYOUTS: tuple[type[MovieLens], ...] = (MovieLensCSV, MovieLensDat, MovieLens100K)
+
+
+def _ratings(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """User, item, rating, seconds → canonical events of type "rating"."""
+    start = 0
+    for user, item, rating, seconds in (batch.columns for batch in batches):
+        kind = pa.repeat(pa.scalar("rating"), len(user))
+        time = seconds_to_time(seconds)
+        yield event_batch(0, start, {"user_id": user, "item_id": item, "type": kind, "time": time, "value": rating})
+        start += len(user)
+
+
+def _movies(
+    reader: MovieLens,
+    ids: pa.Array,
+    titles: pa.Array | pa.ChunkedArray,
+    tags: pa.Array,
+    more: dict[str, pa.Array] | None = None,
+) -> pa.Table:
+    title, year = split_year(titles)
+    when = published(ids, year, all_events(reader))
+    return items_table(
+        {"item_id": ids, "title": title, "tags": tags, "published_at": when, "year": year, **(more or {})}
+    )
+
+
+def _genre_lists(genres: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """ "Action|Comedy" → ["Action", "Comedy"]."""
+    rows = [[g for g in (text or "").split("|") if g not in NO_GENRE] for text in genres.to_pylist()]
+    return pa.array(rows, STRINGS)
+
+
+def _double_colon(path: Path, width: int) -> list[tuple[str, ...]]:
+    """Columns of a small "::" file; titles may hold single colons."""
+    text = need_file(path, f"{width} fields separated by '::'").read_text(encoding="latin1")
+    rows = [line.split("::") for line in text.splitlines() if line]
+    if not rows:
+        raise DataError(f"{path} is empty: expected lines of {width} fields separated by '::'")
+    for number, row in enumerate(rows, 1):
+        if len(row) != width:
+            raise DataError(
+                f"{path}: line {number}: expected {width} fields separated by '::', came {len(row)}: "
+                f"{'::'.join(row)[:80]!r}; correct that line"
+            )
+    return list(zip(*rows, strict=True))
+
+
+def _whole(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Text → int32, null where it is not a whole number."""
+    good = pc.match_substring_regex(text, r"^\d{1,9}$")
+    return pc.cast(pc.if_else(good, text, None), pa.int32())

@@ -1,0 +1,53 @@
+"""Years of release: in titles, and as the moment from which an item may be recommended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from handsell.data.schemas import TIME
+
+YEAR = r"^(?P<title>.*?)\s*\((?P<year>\d{4})(?:[-–]\d{0,4})?\)\s*$"
+
+
+def split_year(titles: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
+    """ "Toy Story (1995)" → "Toy Story", 1995; a title without a year is kept, its year is null (int32)."""
+    titles = _flat(pc.utf8_trim_whitespace(titles))
+    found = pc.extract_regex(titles, YEAR)
+    title = pc.coalesce(pc.struct_field(found, "title"), titles)
+    return title, pc.cast(pc.struct_field(found, "year"), pa.int32())
+
+
+def published(item_ids: pa.Array, years: pa.Array, events: Iterable[pa.RecordBatch]) -> pa.Array:
+    """1 January of the release year, or of the year of the item's first event where that is earlier; null without year.
+
+    Release years in public data err, and an item must be available in every session in which it was rated.
+    """
+    first = first_times(events)
+    place = pc.index_in(item_ids, first["item_id"].combine_chunks())
+    earliest = pc.year(pc.take(first["time_min"].combine_chunks(), place))
+    year = pc.min_element_wise(pc.cast(years, pa.int64()), earliest, skip_nulls=True)
+    year = pc.if_else(pc.is_valid(years), year, None)
+    known = np.asarray(pc.is_valid(year))
+    numbers = np.asarray(pc.fill_null(year, 1970)).astype(np.int64) - 1970
+    return pa.array(numbers.astype("datetime64[Y]").astype("datetime64[us]"), TIME, mask=~known)
+
+
+def first_times(events: Iterable[pa.RecordBatch]) -> pa.Table:
+    """item_id, time_min over all events: memory grows with items only."""
+    total = pa.table({"item_id": pa.array([], pa.string()), "time_min": pa.array([], TIME)})
+    for batch in events:
+        found = _earliest(pa.table({"item_id": batch["item_id"], "time": batch["time"]}))
+        total = _earliest(pa.concat_tables([total, found]).rename_columns(["item_id", "time"]))
+    return total
+
+
+def _earliest(table: pa.Table) -> pa.Table:
+    return table.group_by("item_id", use_threads=False).aggregate([("time", "min")]).select(["item_id", "time_min"])
+
+
+def _flat(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array

@@ -1,0 +1,202 @@
+"""The user's own tables: Parquet or CSV files or folders, columns mapped in the TOML.
+
+Events are scanned file by file and, within Parquet, row group by row group: memory does not grow with them.
+Items and users are read whole.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from handsell.core.config.data import TablesConfig, TableSource
+from handsell.core.errors import DataError
+from handsell.data.readers.base import AS_FOUND, Part, event_batch, items_table, no_users, users_table
+from handsell.data.readers.conversion import Place, convert
+from handsell.data.readers.text_files import read_header
+from handsell.data.schemas import ITEMS, USERS
+
+PARQUET, CSV = (".parquet", ".pq"), (".csv", ".csv.gz")
+ROWS_PER_PART = 2_000_000
+BATCH_ROWS = 131_072
+EVENT_NEEDS, ITEM_NEEDS, USER_NEEDS = ("user_id", "item_id", "time"), ("item_id",), ("user_id",)
+EMPTY_TEXT = ["", "NULL", "null", "NaN", "nan"]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """`base` is the folder that relative paths start from; `types` the event types of the config."""
+
+    base: Path
+    tables: TablesConfig
+    types: tuple[str, ...]
+    ordered: ClassVar[bool] = True
+    source: ClassVar[str] = "tables"  # the user's ids are theirs wherever the files lie
+
+    def files(self) -> list[Path]:
+        given = [("events", self.tables.events), ("items", self.tables.items), ("users", self.tables.users)]
+        return [path for name, source in given if source for path in table_files(self.base, source, name)]
+
+    def parts(self) -> list[Part]:
+        """Files, large Parquet files cut at row groups; log order is the order of the file names."""
+        cuts = [cut for path in table_files(self.base, self.tables.events, "events") for cut in _cut(path)]
+        return [Part(number, str(path), groups) for number, (path, groups) in enumerate(cuts)]
+
+    def events(self, part: Part) -> Iterator[pa.RecordBatch]:
+        source, path = self.tables.events, Path(part.path)
+        kinds = {field.name: field.type for field in AS_FOUND}
+        unknown = [name for name in source.columns if name not in kinds]
+        if unknown:
+            raise DataError(
+                f"data.tables.events.columns: expected names among {', '.join(kinds)}; came {', '.join(unknown)}; "
+                "the left side of each mapping is the canonical name"
+            )
+        columns = _mapping(path, source, kinds, EVENT_NEEDS, "events", extras=False)
+        one_type = None if "type" in columns else self._only_type(path)
+        start = 0
+        for batch in _scan(path, columns, part.row_groups):
+            found = {
+                name: convert(batch[column], kinds[name], Place(str(path), column, name), source.list_separator)
+                for name, column in columns.items()
+            }
+            if one_type:
+                found["type"] = pa.repeat(pa.scalar(one_type), len(batch))
+            yield event_batch(part.number, start, found)
+            start += len(batch)
+
+    def items(self) -> pa.Table:
+        if self.tables.items is None:
+            return items_table({"item_id": pa.array([], pa.string())})
+        return items_table(self._whole(self.tables.items, ITEMS, ITEM_NEEDS, "items"))
+
+    def users(self) -> pa.Table:
+        if self.tables.users is None:
+            return no_users()
+        return users_table(self._whole(self.tables.users, USERS, USER_NEEDS, "users"))
+
+    def _only_type(self, path: Path) -> str:
+        if len(self.types) == 1:
+            return self.types[0]
+        raise DataError(
+            f"{path}: no column for `type`, and [events.types] names {len(self.types)}: {', '.join(self.types)}; "
+            "map `type` to a column, or keep the one type that these events are"
+        )
+
+    def _whole(self, source: TableSource, schema: pa.Schema, needs: tuple[str, ...], name: str) -> dict:
+        """All files of an items or users table, canonical columns converted, the others as they are."""
+        kinds = {field.name: field.type for field in schema}
+        tables = []
+        for path in table_files(self.base, source, name):
+            columns = _mapping(path, source, kinds, needs, name, extras=True)
+            for batch in _scan(path, columns, None, [c for n, c in columns.items() if n in kinds]):
+                arrays = {
+                    n: convert(batch[c], kinds[n], Place(str(path), c, n), source.list_separator)
+                    if n in kinds
+                    else batch[c]
+                    for n, c in columns.items()
+                }
+                tables.append(pa.table(arrays))
+        if not tables:
+            raise DataError(f"data.tables.{name} ({self.base / source.path}) has no rows; leave it out, or fill it")
+        whole = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+        return dict(zip(whole.column_names, whole.columns, strict=True))
+
+
+def table_files(base: Path, source: TableSource, name: str) -> list[Path]:
+    """The table's files in order of their names; raises DataError where there are none."""
+    path = base / Path(source.path).expanduser()
+    where = f"data.tables.{name}.path ({path})"
+    if path.is_dir():
+        every = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith((".", "_")))
+        files = [p for p in every if p.name.endswith(PARQUET + CSV)]
+        if not files:
+            came = ", ".join(p.name for p in every[:5]) or "an empty folder"
+            raise DataError(f"{where}: expected .parquet or .csv files, came {came}; put the table there")
+        return files
+    if not path.is_file():
+        raise DataError(
+            f"{where} does not exist: expected a Parquet or CSV file, or a folder of them; correct the path"
+        )
+    if not path.name.endswith(PARQUET + CSV):
+        raise DataError(f"{where}: expected a name ending in .parquet or .csv, came {path.name}; rename or convert it")
+    return [path]
+
+
+def _cut(path: Path) -> list[tuple[Path, tuple[int, ...] | None]]:
+    if path.name.endswith(CSV):
+        return [(path, None)]
+    about = _parquet(path).metadata
+    cuts, rows, groups = [], 0, []
+    for group in range(about.num_row_groups):
+        groups.append(group)
+        rows += about.row_group(group).num_rows
+        if rows >= ROWS_PER_PART:
+            cuts.append((path, tuple(groups)))
+            rows, groups = 0, []
+    return cuts + ([(path, tuple(groups))] if groups else [])
+
+
+def _parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} is not readable Parquet: {error}; write it again, or remove it") from None
+
+
+def _mapping(
+    path: Path, source: TableSource, kinds: dict, needs: tuple[str, ...], name: str, extras: bool
+) -> dict[str, str]:
+    """Canonical (or extra) column → column of the file."""
+    present = _parquet(path).schema_arrow.names if path.name.endswith(PARQUET) else _csv_names(path)
+    for canonical in (*source.columns, *needs):
+        column = source.columns.get(canonical, canonical)
+        if column not in present:
+            near = difflib.get_close_matches(column, present, 1) or difflib.get_close_matches(canonical, present, 1)
+            hint = f' (perhaps {canonical} = "{near[0]}"?)' if near else ""
+            raise DataError(
+                f"{path}: expected a column {column!r} for {canonical}, came: {', '.join(present)}; "
+                f"map it under [data.tables.{name}.columns]{hint}"
+            )
+    mapped = dict(source.columns)
+    taken = set(mapped.values())
+    for column in present:
+        if column not in taken and column not in mapped and (extras or column in kinds):
+            mapped[column] = column
+    return mapped
+
+
+def _csv_names(path: Path) -> tuple[str, ...]:
+    if path.name.endswith(".gz"):
+        return tuple(ds.dataset(path, format="csv").schema.names)
+    return read_header(path, ",")
+
+
+def _scan(
+    path: Path, columns: dict[str, str], row_groups: tuple[int, ...] | None, as_text: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Batches of the file's columns; in CSV the canonical ones come as text, so that id 007 stays 007."""
+    try:
+        if path.name.endswith(PARQUET):
+            groups = list(row_groups) if row_groups is not None else None
+            yield from _parquet(path).iter_batches(BATCH_ROWS, row_groups=groups, columns=list(columns.values()))
+            return
+        text = as_text if as_text is not None else list(columns.values())
+        options = ds.CsvFileFormat(
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(text, pa.string()), strings_can_be_null=True, null_values=EMPTY_TEXT
+            )
+        )
+        scanner = ds.dataset(path, format=options).scanner(
+            columns=list(columns.values()), batch_size=BATCH_ROWS, use_threads=False
+        )
+        yield from scanner.to_batches()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}; correct or remove the file") from None

@@ -1,0 +1,52 @@
+"""The synthetic world as a source: events are generated when they are read."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from handsell.core.config.data import WorldConfig
+from handsell.data import world as generator
+from handsell.data.readers.base import AS_FOUND, Part
+
+
+@dataclass(frozen=True)
+class World:
+    world: WorldConfig
+    ordered: ClassVar[bool] = True
+
+    @property
+    def source(self) -> str:
+        return f"world:{self.world.model_dump_json()}"
+
+    def files(self) -> list[Path]:
+        return []
+
+    def parts(self) -> list[Part]:
+        return [Part(number) for number in range(generator.n_partitions(self.world))]
+
+    def events(self, part: Part) -> Iterator[pa.RecordBatch]:
+        with tempfile.TemporaryDirectory() as scratch:
+            events, truth = Path(scratch, "events"), Path(scratch, "truth")
+            self.write(part, events, truth)
+            for path in sorted(events.glob("*.parquet")):
+                for batch in pq.ParquetFile(path).iter_batches():
+                    yield batch.select(AS_FOUND.names).cast(AS_FOUND)
+
+    def write(self, part: Part, events: Path, truth: Path) -> None:
+        """The part's events and true preferences as Parquet files in the two folders."""
+        events.mkdir(parents=True, exist_ok=True)
+        truth.mkdir(parents=True, exist_ok=True)
+        generator.write_partition(self.world, part.number, events, truth)
+
+    def items(self) -> pa.Table:
+        return generator.items_table(self.world)
+
+    def users(self) -> pa.Table:
+        return generator.users_table(self.world)
