@@ -50,7 +50,10 @@ class Retriever(Protocol):
 class Ranker(Protocol):
     """Scores candidates; it cannot drop or reorder them."""
 
-    features: tuple[str, ...]
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the F columns, in order."""
+        ...
 
     def score(self, x: np.ndarray) -> np.ndarray:
         """(B, K, F) float32 → (B, K) float32 in 0..1 (calibrated)."""

@@ -1,0 +1,94 @@
+"""Calibration: from the ranker's raw margin to the chance that the user acts on a retrieved candidate.
+
+Isotonic regression gives steps; a step would tie candidates that the ranker tells apart. So the knots are
+the *centres* of the steps, joined by lines (centred isotonic regression, @oron2017centered), and the
+outermost lines go on to the ends of the data. The map never turns an order round. Where it is flat (below
+the first knot, beyond the data) candidates may tie: ranking therefore orders by the raw margin.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from handsell.core.errors import BundleError
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """M knots: raw ascending, score non-decreasing in 0..1; linear between, constant beyond."""
+
+    raw: np.ndarray  # (M,) float64
+    score: np.ndarray  # (M,) float64
+
+    def __call__(self, raw: np.ndarray) -> np.ndarray:
+        """float32 chances in 0..1 of raw margins, any shape; NaN stays NaN."""
+        return np.interp(raw, self.raw, self.score).astype(np.float32)
+
+    @classmethod
+    def logistic(cls) -> Calibration:
+        """Where nothing can be fitted: keeps the order, claims no chance."""
+        raw = np.linspace(-8.0, 8.0, 65)
+        return cls(raw, 1 / (1 + np.exp(-raw)))
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps({"raw": self.raw.tolist(), "score": self.score.tolist()}))
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Raises BundleError where the knots are not a non-decreasing map into 0..1."""
+        try:
+            knots = json.loads(path.read_text())
+            found = cls(np.array(knots["raw"], float), np.array(knots["score"], float))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{path} is not a calibration ({error}): the bundle is corrupt, roll back") from error
+        if not found.is_sound():
+            raise BundleError(f"{path}: expected ascending knots and scores in 0..1: the bundle is corrupt, roll back")
+        return found
+
+    def is_sound(self) -> bool:
+        return bool(
+            len(self.raw) == len(self.score) > 0
+            and np.isfinite(self.raw).all()
+            and (np.diff(self.raw) > 0).all()
+            and (np.diff(self.score) >= 0).all()
+            and self.score[0] >= 0
+            and self.score[-1] <= 1
+        )
+
+
+def fit_calibration(raw: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> Calibration:
+    """Fit on N validation candidates; `weight` is how many candidates each sampled row stands for.
+
+    Falls back to `Calibration.logistic` without positives or negatives or with a constant margin.
+    """
+    use = np.isfinite(raw)
+    raw, positive, weight = raw[use].astype(float), positive[use].astype(float), weight[use].astype(float)
+    if not len(raw) or positive.min() == positive.max() or raw.min() == raw.max():
+        return Calibration.logistic()
+    from sklearn.isotonic import IsotonicRegression
+
+    step = IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(raw, positive, sample_weight=weight)
+    level, block = np.unique(step.round(12), return_inverse=True)
+    mass = np.bincount(block, weight)
+    centre = np.bincount(block, weight * raw) / mass
+    if len(level) == 1:  # no order that holds on validation: keep the ranker's, spread around the mean
+        low, high = raw.min(), raw.max()
+        return Calibration(np.array([low, high]), np.clip(level[0] * np.array([0.5, 1.5]), 0, 1))
+    return _with_ends(centre, level, raw.min(), raw.max())
+
+
+def _with_ends(centre: np.ndarray, level: np.ndarray, low: float, high: float) -> Calibration:
+    """Knots plus the two ends of the data, on the slope of the outermost lines."""
+    slope = np.diff(level) / np.diff(centre)
+    knots, scores = centre.tolist(), level.tolist()
+    if high > knots[-1]:
+        scores.append(min(1.0, level[-1] + slope[-1] * (high - knots[-1])))
+        knots.append(high)
+    if low < knots[0]:
+        scores.insert(0, max(0.0, level[0] - slope[0] * (knots[0] - low)))
+        knots.insert(0, low)
+    return Calibration(np.array(knots), np.array(scores))

@@ -1,0 +1,100 @@
+"""Fitting the ranker: one training loop for a single process and for each Ray Train worker.
+
+No monotone constraints are set: with the other sources held fixed, a better rank in one of them may
+truly lower the odds (being popular without being similar), and a missing rank is a value of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import xgboost
+
+from handsell.core.config.models import RankingConfig
+from handsell.core.errors import TrainingError
+from handsell.ranking.calibration import Calibration, fit_calibration
+from handsell.ranking.shards import Rows, read_shards, shard_folders
+from handsell.ranking.xgboost_ranker import XGBoostRanker
+
+log = logging.getLogger(__name__)
+
+
+def fit_xgboost(
+    examples: Path, validation: Path, config: RankingConfig, features: tuple[str, ...], threads: int = 1
+) -> XGBoostRanker:
+    """Fit on all shards of two folders in this process; raises TrainingError where there are no examples."""
+    booster = train_booster(
+        read_shards(shard_folders(examples), features),
+        read_shards(shard_folders(validation), features),
+        config,
+        threads,
+    )
+    return calibrated(booster, shard_folders(validation), features)
+
+
+def train_booster(train: Rows, validation: Rows, config: RankingConfig, threads: int = 1) -> xgboost.Booster:
+    """LambdaMART on whole groups; keeps the trees up to the best NDCG@10 on the validation groups.
+
+    Under a collective (Ray Train) every worker passes its own rows, and all get the same booster.
+    """
+    if not len(train):
+        raise TrainingError(
+            "the ranker window gave no example: no positive was among the candidates; "
+            "lengthen split.ranker_days, ask the sources for more candidates, or set ranking.enabled = false"
+        )
+    dtrain = _matrix(train, None, threads)
+    watch = [(_matrix(validation, dtrain, threads), "validation")] if len(validation) else []
+    booster = xgboost.train(
+        _params(config, threads),
+        dtrain,
+        num_boost_round=config.trees,
+        evals=watch,
+        early_stopping_rounds=min(config.early_stopping_rounds, config.trees) if watch else None,
+        verbose_eval=False,
+    )
+    best = booster.best_iteration + 1 if watch else booster.num_boosted_rounds()
+    log.info("ranker: %d groups, %d rows, %d trees kept", len(np.unique(train.qid)), len(train), best)
+    return booster[:best]
+
+
+def calibrated(booster: xgboost.Booster, validation: list[Path], features: tuple[str, ...]) -> XGBoostRanker:
+    """The ranker with its scores calibrated on the validation shards, one shard in memory at a time."""
+    booster.set_param({"nthread": 1})
+    ranker = XGBoostRanker(features, booster, Calibration.logistic())
+    raw, positive, weight = [np.zeros(0)], [np.zeros(0, bool)], [np.zeros(0)]
+    for folder in validation:
+        rows = read_shards([folder], features)
+        raw.append(ranker.raw(rows.x))
+        positive.append(rows.label > 0)
+        weight.append(rows.weight)
+    calibration = fit_calibration(np.concatenate(raw), np.concatenate(positive), np.concatenate(weight))
+    return XGBoostRanker(features, booster, calibration)
+
+
+def _params(config: RankingConfig, threads: int) -> dict[str, object]:
+    return {
+        "objective": "rank:ndcg",
+        "eval_metric": "ndcg@10",
+        "tree_method": "hist",
+        "eta": config.learning_rate,
+        "max_depth": config.depth,
+        "min_child_weight": config.min_child_weight,
+        "seed": config.seed,
+        "nthread": threads,
+        "verbosity": 1,
+    }
+
+
+def _matrix(rows: Rows, like: xgboost.DMatrix | None, threads: int) -> xgboost.QuantileDMatrix:
+    _, group = np.unique(rows.qid, return_inverse=True)  # XGBoost keeps qid in 32 bits
+    return xgboost.QuantileDMatrix(
+        rows.x,
+        label=rows.label,
+        qid=group.astype(np.uint32),
+        missing=np.nan,
+        feature_names=list(rows.features),
+        ref=like,
+        nthread=threads,
+    )

@@ -1,0 +1,116 @@
+"""Examples on disk: hash(qid) % shards Parquet folders, so that each training worker reads whole groups of its own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from handsell.core.errors import TrainingError
+from handsell.ranking.examples import Coverage, Examples
+
+KEYS = ("qid", "item", "label", "weight")  # columns are named _qid …: a feature may be called weight
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """N examples in memory, sorted by group."""
+
+    qid: np.ndarray  # (N,) int64
+    item: np.ndarray  # (N,) int32
+    label: np.ndarray  # (N,) int8
+    weight: np.ndarray  # (N,) float32
+    x: np.ndarray  # (N, F) float32
+    features: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.qid)
+
+
+def write_shards(examples: Examples, features: tuple[str, ...], out: Path, part: str, shards: int) -> None:
+    """Write one batch of examples as out/shard-00000/part.parquet …, and its coverage beside them.
+
+    Different parts may be written at the same time by different tasks; a part written twice is replaced.
+    """
+    if examples.x.shape[1] != len(features):
+        raise TrainingError(f"examples have {examples.x.shape[1]} feature columns, {len(features)} names were given")
+    table = pa.table(
+        {
+            **{f"_{key}": getattr(examples, key) for key in KEYS},
+            **{name: np.ascontiguousarray(examples.x[:, f]) for f, name in enumerate(features)},
+        }
+    )
+    home = examples.qid % shards  # qid is a hash already
+    for shard in range(shards):
+        folder = _shard(out, shard)
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table.filter(home == shard), folder / f"{part}.parquet", use_dictionary=False)
+    about = {name: getattr(examples.coverage, name) for name in Coverage.__dataclass_fields__}
+    (out / f"{part}.coverage.json").write_text(json.dumps(about))
+
+
+def shard_folders(out: Path, worker: int = 0, workers: int = 1) -> list[Path]:
+    """The shards that `worker` of `workers` reads; raises TrainingError where it would have none."""
+    folders = sorted(out.glob("shard-*"))
+    if len(folders) < workers:
+        raise TrainingError(
+            f"{out}: {len(folders)} shards for {workers} workers: write at least one shard a worker "
+            "(ranking.workers in the config, then rerun the example step)"
+        )
+    return folders[worker::workers]
+
+
+def usable_workers(examples: Path, validation: Path, wanted: int) -> int:
+    """The most workers ≤ wanted of which each has examples, and validation examples if there are any.
+
+    A worker without rows would leave the collective waiting. 1 where even one has none.
+    """
+    sizes = [np.array([_rows(folder) for folder in shard_folders(out)]) for out in (examples, validation)]
+    sizes = [each for each in sizes if each.sum()]
+    for workers in range(wanted, 1, -1):
+        if all(each[worker::workers].sum() for each in sizes for worker in range(workers)):
+            return workers
+    return 1
+
+
+def read_shards(folders: list[Path], features: tuple[str, ...]) -> Rows:
+    """Rows of these shards in group order; raises TrainingError naming feature columns that are missing."""
+    parts = [_read(path, features) for folder in folders for path in sorted(folder.glob("*.parquet"))]
+    table = pa.concat_tables(parts) if parts else None
+    if table is None:
+        return Rows(*(np.zeros(0, t) for t in _TYPES), np.zeros((0, len(features)), np.float32), features)
+    order = np.argsort(table["_qid"].to_numpy(), kind="stable")
+    x = np.empty((len(order), len(features)), np.float32)
+    for f, name in enumerate(features):
+        x[:, f] = table[name].to_numpy()[order]
+    return Rows(*(table[f"_{key}"].to_numpy()[order] for key in KEYS), x, features)
+
+
+def read_coverage(out: Path) -> Coverage:
+    """The sum over all parts."""
+    found = (Coverage(**json.loads(path.read_text())) for path in sorted(out.glob("*.coverage.json")))
+    return sum(found, Coverage())
+
+
+_TYPES = (np.int64, np.int32, np.int8, np.float32)
+
+
+def _shard(out: Path, shard: int) -> Path:
+    return out / f"shard-{shard:05d}"
+
+
+def _rows(folder: Path) -> int:
+    return sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
+
+
+def _read(path: Path, features: tuple[str, ...]) -> pa.Table:
+    have = set(pq.read_schema(path).names)
+    columns = [*(f"_{key}" for key in KEYS), *features]
+    missing = [name for name in columns if name not in have]
+    if missing:
+        raise TrainingError(f"{path} lacks {', '.join(missing)}: write the examples again with the current features")
+    return pq.read_table(path, columns=columns)

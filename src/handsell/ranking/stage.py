@@ -1,0 +1,94 @@
+"""The ranking stage: candidates in, the k best out, with calibrated scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from handsell.catalogue.snapshot import Snapshot
+from handsell.core.batches import NONE, Candidates, Requests
+from handsell.core.config import Config
+from handsell.core.errors import FeatureError
+from handsell.core.protocols import Ranker
+from handsell.features.matrix import ItemValues, build_matrix, feature_names
+
+
+@runtime_checkable
+class RawRanker(Ranker, Protocol):
+    """A ranker whose calibrated scores may tie: it is ordered by its raw scores."""
+
+    def raw(self, x: np.ndarray) -> np.ndarray: ...
+
+    def calibrate(self, raw: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class LocalRanking:
+    """Scores every candidate and passes on the k best of each request.
+
+    A caller's own list (POST /v1/rank) goes the same way: candidates with NaN sources. Padding and
+    candidates without a finite score come last, with score 0; equal scores keep the candidates' order.
+    """
+
+    ranker: Ranker
+    snapshot: Snapshot
+    items: ItemValues
+    config: Config
+
+    async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
+        """The k best by raw score, best first; raises ArithmeticError where a request got no finite score."""
+        raw = self._raw(requests, candidates)
+        real = candidates.item != NONE
+        finite = np.isfinite(raw) & real
+        if (real.any(axis=1) & ~finite.any(axis=1)).any():
+            raise ArithmeticError("the ranker gave no finite score for any candidate of a request")
+        order = best_first(raw, finite, real, k)
+        top = candidates.reorder(order)
+        kept = np.take_along_axis(np.where(finite, raw, np.nan), order, 1)
+        score = self.ranker.calibrate(kept) if isinstance(self.ranker, RawRanker) else kept
+        return replace(top, score=np.nan_to_num(score, nan=0.0).astype(np.float32))
+
+    def _raw(self, requests: Requests, candidates: Candidates) -> np.ndarray:
+        """(B, K) what to order by; NaN at padding, which is not sent through the ranker."""
+        x = self._matrix(requests, candidates)
+        predict = self.ranker.raw if isinstance(self.ranker, RawRanker) else self.ranker.score
+        real = candidates.item != NONE
+        if real.all():
+            return predict(x)
+        raw = np.full(real.shape, np.nan, np.float32)
+        raw[real] = predict(x[real][None])[0]
+        return raw
+
+    def _matrix(self, requests: Requests, candidates: Candidates) -> np.ndarray:
+        """The columns that the ranker was trained on, in its order; raises FeatureError naming the missing."""
+        x = build_matrix(requests, candidates, self.items, self.snapshot, self.config)
+        names = feature_names(self.config, candidates.sources)
+        if names == self.ranker.features:
+            return x
+        missing = [name for name in self.ranker.features if name not in names]
+        if missing:
+            raise FeatureError(
+                f"the ranker expects {len(self.ranker.features)} features, the matrix has {len(names)} "
+                f"(missing: {', '.join(missing)}): serve the bundle's own sources and columns, or train again"
+            )
+        return x[:, :, [names.index(name) for name in self.ranker.features]]
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Ranking without a model (`ranking.enabled = false`): the fused order of the sources as it stands."""
+
+    async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
+        """The first k by fused score, with the fused score as score."""
+        real = candidates.item != NONE
+        finite = np.isfinite(candidates.fused) & real
+        top = candidates.reorder(best_first(candidates.fused, finite, real, k))
+        return replace(top, score=np.nan_to_num(top.fused, nan=0.0, posinf=0.0, neginf=0.0))
+
+
+def best_first(raw: np.ndarray, finite: np.ndarray, real: np.ndarray, k: int) -> np.ndarray:
+    """(B, min(k, K)) columns: finite scores descending, then candidates without one, then padding; ties stable."""
+    key = np.where(finite, -raw.astype(np.float64), np.where(real, np.inf, np.nan))  # NaN sorts last
+    return np.argsort(key, axis=1, kind="stable")[:, :k]

@@ -1,0 +1,90 @@
+"""The XGBoost ranker: a frozen forest over the columns of the feature matrix, with its calibration."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import xgboost
+
+from handsell.core.errors import BundleError
+from handsell.ranking.calibration import Calibration
+
+
+@dataclass(frozen=True)
+class XGBoostRanker:
+    """Keeps the contract `handsell.core.protocols.Ranker`; the booster holds its best trees only."""
+
+    features: tuple[str, ...]
+    booster: xgboost.Booster
+    calibration: Calibration
+
+    def score(self, x: np.ndarray) -> np.ndarray:
+        """(B, K, F) float32, NaN = missing → (B, K) float32 chance of a positive, 0..1."""
+        return self.calibrate(self.raw(x))
+
+    def raw(self, x: np.ndarray) -> np.ndarray:
+        """(B, K, F) → (B, K) float32 margins: what ranking orders by, since calibration may tie candidates."""
+        *shape, width = x.shape
+        if width != len(self.features):
+            raise BundleError(
+                f"the ranker expects {len(self.features)} features, {width} columns came: "
+                "build the matrix with the names in its features.json"
+            )
+        rows = np.ascontiguousarray(x, np.float32).reshape(-1, width)
+        if not len(rows):
+            return np.zeros(shape, np.float32)
+        margin = self.booster.inplace_predict(rows, predict_type="margin", missing=np.nan, validate_features=False)
+        return np.asarray(margin, np.float32).reshape(shape)
+
+    def calibrate(self, raw: np.ndarray) -> np.ndarray:
+        """Raw margins, any shape → float32 chances, never turning an order round."""
+        return self.calibration(raw)
+
+    def importance(self) -> dict[str, float]:
+        """Share of the total gain of each feature, largest first; features without a split have 0."""
+        gain: dict[str, Any] = self.booster.get_score(importance_type="total_gain")
+        total = sum(gain.values()) or 1.0
+        share = {name: gain.get(name, 0.0) / total for name in self.features}
+        return dict(sorted(share.items(), key=lambda pair: -pair[1]))
+
+    def save(self, path: Path) -> None:
+        """ranker.ubj, features.json, calibration.json."""
+        path.mkdir(parents=True, exist_ok=True)
+        self.booster.save_model(str(path / "ranker.ubj"))
+        (path / "features.json").write_text(json.dumps(list(self.features), indent=1))
+        self.calibration.save(path / "calibration.json")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Raises BundleError where a file is missing or corrupt, or booster and features.json disagree."""
+        try:
+            features = tuple(json.loads((path / "features.json").read_text()))
+            booster = xgboost.Booster()
+            booster.load_model(str(path / "ranker.ubj"))  # by path: an empty buffer aborts the process
+        except (OSError, ValueError, TypeError, xgboost.core.XGBoostError) as error:
+            raise BundleError(
+                f"ranker in {path}: ranker.ubj or features.json is missing or corrupt ({type(error).__name__}): "
+                "roll back, or train again"
+            ) from error
+        check_features(booster, features, path)
+        booster.set_param({"nthread": 1})
+        return cls(features, booster, Calibration.load(path / "calibration.json"))
+
+
+def check_features(booster: xgboost.Booster, features: tuple[str, ...], path: Path) -> None:
+    """Raises BundleError where the booster was not trained on exactly these names."""
+    if booster.num_features() != len(features):
+        raise BundleError(
+            f"ranker in {path}: features.json names {len(features)} features, the booster expects "
+            f"{booster.num_features()}: the two are from different runs; roll back, or train again"
+        )
+    if booster.feature_names is not None and tuple(booster.feature_names) != features:
+        wrong = next(i for i, (a, b) in enumerate(zip(booster.feature_names, features, strict=True)) if a != b)
+        raise BundleError(
+            f"ranker in {path}: feature {wrong} is {booster.feature_names[wrong]} in the booster, "
+            f"{features[wrong]} in features.json: roll back, or train again"
+        )

@@ -1,0 +1,56 @@
+"""Likeness of items by tags and creator, for diversity and for reasons."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from handsell.catalogue.snapshot import Snapshot
+from handsell.core.batches import NONE
+
+
+def tag_vectors(snapshot: Snapshot, items: np.ndarray) -> np.ndarray:
+    """(B, M, U) float32 unit tag vectors of items (B, M), over the U tags that occur in their own row.
+
+    A row's columns mean that row's tags only: compare within a row. Zeros for -1 and for items without tags.
+    Numbering the tags row by row keeps the arrays small, however many tags the catalogue has.
+    """
+    rows, width = items.shape
+    cell, tag, count = tags_of(snapshot, items)
+    column, columns = _local(cell // max(width, 1), tag, rows)
+    vectors = np.zeros((rows * width, columns), np.float32)
+    vectors[cell, column] = (1 / np.sqrt(np.maximum(count, 1)))[cell]
+    return vectors.reshape(rows, width, columns)
+
+
+def tags_of(snapshot: Snapshot, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All tags of items (B, M) in a row: (N,) flat cell b·M + m, (N,) tag; and (B·M,) how many each cell has."""
+    flat = items.ravel()
+    at = np.maximum(flat, 0)
+    start = snapshot.item_tags.offsets[at]
+    count = (snapshot.item_tags.offsets[at + 1] - start) * (flat != NONE)
+    ends = count.cumsum()
+    total = int(ends[-1]) if len(ends) else 0
+    where = np.arange(total) + (start - ends + count).repeat(count)
+    return np.arange(len(flat)).repeat(count), snapshot.item_tags.values[where], count
+
+
+def same_creator(snapshot: Snapshot, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(B, M, N) bool for items (B, M) and (B, N): both have the same, known creator."""
+    a, b = creators(snapshot, left), creators(snapshot, right)
+    return (a[:, :, None] == b[:, None, :]) & (a != NONE)[:, :, None]
+
+
+def creators(snapshot: Snapshot, items: np.ndarray) -> np.ndarray:
+    """(B, M) int32 primary creator, -1 for none and for item -1."""
+    return np.where(items == NONE, NONE, snapshot.creator[np.maximum(items, 0)])
+
+
+def _local(row: np.ndarray, tag: np.ndarray, rows: int) -> tuple[np.ndarray, int]:
+    """Number the distinct tags of each row from 0; also the largest count of any row (at least 1)."""
+    if not len(tag):
+        return np.zeros(0, np.int64), 1
+    span = int(tag.max()) + 1
+    unique, inverse = np.unique(row * span + tag.astype(np.int64), return_inverse=True)
+    first = np.searchsorted(unique, np.arange(rows) * span)
+    column = np.arange(len(unique)) - first[unique // span]
+    return column[inverse], int(column.max()) + 1

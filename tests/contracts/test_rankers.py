@@ -1,0 +1,76 @@
+"""What every ranker keeps, whatever it is made of; add a ranker to RANKERS and it is held to the same."""
+
+import numpy as np
+import pytest
+from planted_ranking import FEATURES, write_planted
+
+from handsell.core.config.models import RankingConfig
+from handsell.core.protocols import Ranker, Savable
+from handsell.ranking.fitting import fit_xgboost
+
+
+def xgboost_ranker(folder):
+    rng = np.random.default_rng(1)
+    write_planted(folder / "train", rng, 60)
+    write_planted(folder / "validation", rng, 30, first=1000)
+    config = RankingConfig(trees=40, depth=4, min_child_weight=0.1)
+    return fit_xgboost(folder / "train", folder / "validation", config, FEATURES)
+
+
+RANKERS = {"xgboost": xgboost_ranker}
+
+
+@pytest.fixture(scope="module", params=RANKERS)
+def ranker(request, tmp_path_factory):
+    return RANKERS[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture
+def x():
+    x = np.random.default_rng(2).normal(size=(6, 50, len(FEATURES))).astype(np.float32)
+    x[0, :10] = np.nan
+    x[1, 3, 2] = np.inf
+    return x
+
+
+def test_keeps_the_protocols(ranker):
+    assert isinstance(ranker, Ranker) and isinstance(ranker, Savable)
+    assert ranker.features == FEATURES
+
+
+def test_scores_are_chances(ranker, x):
+    score = ranker.score(x)
+    assert score.shape == (6, 50) and score.dtype == np.float32
+    assert np.isfinite(score).all() and score.min() >= 0 and score.max() <= 1
+
+
+def test_batch_equals_single(ranker, x):
+    whole = ranker.score(x)
+    np.testing.assert_array_equal(np.concatenate([ranker.score(x[b : b + 1]) for b in range(6)]), whole)
+    np.testing.assert_array_equal(ranker.score(x[:, ::-1]), whole[:, ::-1])
+
+
+def test_nothing_in_nothing_out(ranker):
+    assert ranker.score(np.zeros((0, 5, len(FEATURES)), np.float32)).shape == (0, 5)
+    assert ranker.score(np.zeros((3, 0, len(FEATURES)), np.float32)).shape == (3, 0)
+
+
+def test_input_is_left_as_it_was(ranker, x):
+    before = x.copy()
+    ranker.score(x)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_round_trip_is_exact_and_has_no_pickle(ranker, x, tmp_path):
+    ranker.save(tmp_path / "new" / "ranker")
+    loaded = type(ranker).load(tmp_path / "new" / "ranker")
+    np.testing.assert_array_equal(loaded.score(x), ranker.score(x))
+    assert loaded.features == ranker.features
+    for path in (tmp_path / "new").rglob("*"):
+        assert path.suffix not in {".pkl", ".pickle", ".joblib"}
+
+
+def test_importance_is_a_share(ranker):
+    share = ranker.importance()
+    assert set(share) == set(FEATURES)
+    assert sum(share.values()) == pytest.approx(1) and min(share.values()) >= 0

@@ -1,0 +1,71 @@
+"""The ranker on disk: what it refuses to load, and why."""
+
+import json
+
+import numpy as np
+import pytest
+from planted_ranking import FEATURES, write_planted
+
+from handsell.core.config.models import RankingConfig
+from handsell.core.errors import BundleError, TrainingError
+from handsell.ranking.fitting import fit_xgboost
+from handsell.ranking.shards import write_shards
+from handsell.ranking.xgboost_ranker import XGBoostRanker
+
+SMALL = RankingConfig(trees=30, depth=3, min_child_weight=0.1, early_stopping_rounds=5)
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("planted")
+    rng = np.random.default_rng(0)
+    write_planted(folder / "train", rng, 40)
+    write_planted(folder / "validation", rng, 20, first=1000)
+    return fit_xgboost(folder / "train", folder / "validation", SMALL, FEATURES)
+
+
+def test_no_pickle_and_only_three_files(fitted, tmp_path):
+    fitted.save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"ranker.ubj", "features.json", "calibration.json"}
+    assert (tmp_path / "ranker.ubj").read_bytes()[:1] == b"{"  # universal binary JSON
+
+
+def test_features_that_disagree_are_refused_by_name(fitted, tmp_path):
+    fitted.save(tmp_path)
+    (tmp_path / "features.json").write_text(json.dumps(FEATURES[:-1]))
+    with pytest.raises(BundleError, match=r"names 4 features, the booster expects 5"):
+        XGBoostRanker.load(tmp_path)
+    (tmp_path / "features.json").write_text(json.dumps(["taste", "AGE", *FEATURES[2:]]))
+    with pytest.raises(BundleError, match=r"feature 1 is age in the booster, AGE in features.json"):
+        XGBoostRanker.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ranker.ubj", "features.json", "calibration.json"])
+@pytest.mark.parametrize("content", [None, b"", b"{nonsense"])
+def test_a_missing_or_corrupt_file_is_a_bundle_error(fitted, tmp_path, name, content):
+    fitted.save(tmp_path)
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(BundleError, match="roll back"):
+        XGBoostRanker.load(tmp_path)
+
+
+def test_a_matrix_of_another_width_is_refused(fitted):
+    with pytest.raises(BundleError, match="expects 5 features, 4 columns came"):
+        fitted.score(np.zeros((1, 2, 4), np.float32))
+
+
+def test_only_the_best_trees_are_kept(fitted):
+    assert fitted.booster.num_boosted_rounds() < SMALL.trees
+
+
+def test_without_examples_it_says_what_to_do(tmp_path):
+    nothing = write_planted(tmp_path / "some", np.random.default_rng(0), 1)
+    empty = type(nothing)(*(getattr(nothing, f)[:0] for f in ("qid", "item", "label", "weight", "x")))
+    write_shards(empty, FEATURES, tmp_path / "none", "p", 1)
+    with pytest.raises(TrainingError, match="no positive was among the candidates"):
+        fit_xgboost(tmp_path / "none", tmp_path / "some", SMALL, FEATURES)
+    ranker = fit_xgboost(tmp_path / "some", tmp_path / "none", SMALL, FEATURES)  # no validation: all trees, logistic
+    assert ranker.booster.num_boosted_rounds() == SMALL.trees
+    assert np.isfinite(ranker.score(nothing.x[None])).all()
