@@ -8,9 +8,9 @@ Sources: sakai2006bootstrap (paired bootstrap of per-request scores), field2007c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ TAILS = (0.025, 0.975)  # of the 95 % interval
 MIN_USERS = 10
 CELLS = 4_000_000  # draws held at once
 
+Key = TypeVar("Key", bound=Hashable)
 Verdict = Literal["beats", "loses", "undecided"]
 
 
@@ -61,28 +62,42 @@ def compare(
 
 
 def compare_all(
-    challengers: Mapping[str, np.ndarray],
+    challengers: Mapping[Key, np.ndarray],
     baseline: np.ndarray,
     users: np.ndarray,
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> dict[str, Comparison]:
-    """`compare` for several challengers; those with values for the same requests share their draws."""
-    groups: dict[bytes, list[str]] = {}
-    for name, values in challengers.items():
-        if not len(values) == len(baseline) == len(users):
+) -> dict[Key, Comparison]:
+    """`compare` for several challengers."""
+    pairs = {name: (values, baseline) for name, values in challengers.items()}
+    return compare_pairs(pairs, users, resamples=resamples, seed=seed)
+
+
+def compare_pairs(
+    pairs: Mapping[Key, tuple[np.ndarray, np.ndarray]],
+    users: np.ndarray,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[Key, Comparison]:
+    """`compare` for several (challenger, baseline); pairs with values for the same requests share their draws."""
+    groups: dict[bytes, list[Key]] = {}
+    for name, (challenger, baseline) in pairs.items():
+        if not len(challenger) == len(baseline) == len(users):
             raise ValueError(
-                f"values of the same requests are expected; came {len(values)} of the challenger {name!r}, "
+                f"values of the same requests are expected; came {len(challenger)} of the challenger, "
                 f"{len(baseline)} of the baseline, {len(users)} users: score all on the same requests"
             )
-        groups.setdefault((np.isfinite(values) & np.isfinite(baseline)).tobytes(), []).append(name)
-    found: dict[str, Comparison] = {}
+        groups.setdefault((np.isfinite(challenger) & np.isfinite(baseline)).tobytes(), []).append(name)
+    found: dict[Key, Comparison] = {}
     for key, names in groups.items():
         both = np.frombuffer(key, bool)
-        values = np.stack([np.asarray(challengers[n], float)[both] for n in names], axis=1)
-        found |= zip(names, _compare(values, baseline[both], users[both], resamples, seed), strict=True)
-    return {name: found[name] for name in challengers}
+        challengers, baselines = (
+            np.stack([np.asarray(pairs[n][side], float)[both] for n in names], axis=1) for side in (0, 1)
+        )
+        found |= zip(names, _compare(challengers, baselines, users[both], resamples, seed), strict=True)
+    return {name: found[name] for name in pairs}
 
 
 def means(
@@ -95,29 +110,29 @@ def means(
 
 
 def _compare(
-    challengers: np.ndarray, baseline: np.ndarray, users: np.ndarray, resamples: int, seed: int
+    challengers: np.ndarray, baselines: np.ndarray, users: np.ndarray, resamples: int, seed: int
 ) -> list[Comparison]:
-    """One comparison per column of challengers (R, M)."""
+    """One comparison per column of challengers and baselines (R, M)."""
     nan = float("nan")
     if not len(users):
         return [Comparison("undecided", nan, nan, nan, nan, nan, nan, nan, nan, 0, 0) for _ in challengers.T]
-    columns = np.concatenate([challengers - baseline[:, None], baseline[:, None]], axis=1)
-    sums, counts = _by_user(columns, users)
+    many = challengers.shape[1]
+    sums, counts = _by_user(np.concatenate([challengers - baselines, baselines], axis=1), users)
     drawn = _draw(np.concatenate([sums, counts[:, None]], axis=1), resamples, seed)
-    low, high = np.quantile(drawn[:, :-2] / drawn[:, -1:], TAILS, axis=0)
-    base = drawn[:, -2:-1]
-    ratio = np.divide(drawn[:, :-2], base, out=np.full(drawn[:, :-2].shape, nan), where=base > 0)
-    relative_low, relative_high = np.quantile(ratio, TAILS, axis=0)
-    *differences, mean = columns.mean(axis=0).tolist()
+    difference, base, size = drawn[:, :many], drawn[:, many:-1], drawn[:, -1:]
+    low, high = np.quantile(difference / size, TAILS, axis=0).tolist()
+    ratio = np.divide(difference, base, out=np.full(base.shape, nan), where=base > 0)
+    relative_low, relative_high = np.quantile(ratio, TAILS, axis=0).tolist()
+    ours, theirs = challengers.mean(axis=0).tolist(), baselines.mean(axis=0).tolist()
     return [
         Comparison(
             verdict=_verdict(low[m], high[m], len(counts)),
-            difference=d, low=float(low[m]), high=float(high[m]),
-            relative=d / mean if mean > 0 else nan,
-            relative_low=float(relative_low[m]), relative_high=float(relative_high[m]),
-            challenger=mean + d, baseline=mean, requests=len(users), users=len(counts),
+            difference=ours[m] - theirs[m], low=low[m], high=high[m],
+            relative=(ours[m] - theirs[m]) / theirs[m] if theirs[m] > 0 else nan,
+            relative_low=relative_low[m], relative_high=relative_high[m],
+            challenger=ours[m], baseline=theirs[m], requests=len(users), users=len(counts),
         )
-        for m, d in enumerate(differences)
+        for m in range(many)
     ]  # fmt: skip
 
 

@@ -104,9 +104,9 @@ def _note_retrievers(
     book: ScoreBook, retrievers: Mapping[str, Retriever], eligibility: Eligibility, asked: Requests
 ) -> None:
     eligible = eligibility.mask(asked)
-    deep = DEPTHS[-1]
+    k = min(DEPTHS[-1], eligible.shape[1])
     for name, retriever in retrievers.items():
-        book.note(name, "retriever", deep, lambda r=retriever: r.retrieve(asked, deep, eligible)[0])  # type: ignore[misc]
+        book.note(name, "retriever", DEPTHS[-1], lambda r=retriever: r.retrieve(asked, k, eligible)[0])  # type: ignore[misc]
 
 
 def _note_funnel(book: ScoreBook, funnel: Funnel, asked: Requests) -> None:

@@ -1,0 +1,76 @@
+"""`report.html`: one file with its figures inside, readable without a network."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from handsell.evaluation import plots
+
+COLUMNS = (
+    "ndcg@10", "recall@10", "recall@50", "recall@1000", "mrr@10", "hit_rate@10",
+    "coverage@10", "diversity@10", "novelty@10", "serendipity@10", "gini@10",
+)  # fmt: skip
+FIGURES = {
+    "headline": (plots.headline, 6.4, 3.6),
+    "recall": (plots.recall_curves, 6.4, 3.8),
+    "segments": (plots.segments, 6.4, 3.6),
+    "sources": (plots.sources, 6.4, 3.2),
+    "importance": (plots.importance, 6.4, 5.0),
+    "trade_off": (plots.trade_off, 6.4, 3.8),
+}
+
+
+def render(report: dict[str, Any]) -> str:
+    """The page for a report of `handsell.evaluation.report`."""
+    environment = Environment(
+        loader=PackageLoader("handsell.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"figure": _figure, "number": _number, "signed": _signed, "words": _words, "count": _count}
+    figures = {name: plots.draw(plot, report, width, height) for name, (plot, width, height) in FIGURES.items()}
+    contenders = report["contenders"]
+    columns = [c for c in COLUMNS if any(c in entry["metrics"] for entry in contenders.values())]
+    return environment.get_template("report.html.j2").render(
+        r=report, figures=figures, columns=columns, best={c: _best(report, c) for c in columns}
+    )
+
+
+def _best(report: dict[str, Any], metric: str) -> float | None:
+    """The best value among the contenders that could be served, where one end of the scale is the better."""
+    better = report["definitions"].get(metric.split("@")[0], {}).get("better")
+    values = [
+        entry["metrics"].get(metric) for entry in report["contenders"].values() if entry["kind"] not in ("oracle",)
+    ]
+    known = [v for v in values if v is not None]
+    if not known or better not in ("higher", "lower"):
+        return None
+    return max(known) if better == "higher" else min(known)
+
+
+def _figure(svg: str, alt: str) -> str:
+    """A data address: figures cannot disturb each other's ids, and nothing is fetched."""
+    from markupsafe import Markup
+
+    encoded = base64.b64encode(svg.encode()).decode()
+    return Markup('<img alt="{}" src="data:image/svg+xml;base64,{}">').format(alt, encoded)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}"
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}".replace(",", "\u2009") if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

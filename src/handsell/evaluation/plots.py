@@ -1,0 +1,182 @@
+"""The figures of the report, drawn from `report.json` alone: each returns an SVG text, or None without data.
+
+matplotlib's object interface with SVG output: no display, no global state, fit for a worker process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Report = dict[str, Any]
+
+INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
+KINDS = {"funnel": "#0b7a75", "ranker": "#4c9f9b", "blend": "#8cc5c2", "oracle": "#1f2933"}
+RETRIEVERS = ("#3d5a98", "#d1793b", "#8a5fa8", "#b94a62", "#6b8e3d", "#c2a13a", "#5b8bb0", "#a37c5b")
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "handsell",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": FAINT,
+    "axes.labelsize": 9,
+    "xtick.color": FAINT,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+}
+
+
+def draw(plot: Callable[[Axes, Report], bool], report: Report, width: float = 6.2, height: float = 3.6) -> str | None:
+    """One plot as SVG text; None where the report has nothing for it."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        if not plot(figure.add_subplot(), report):
+            return None
+        out = StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def headline(axes: Axes, report: Report) -> bool:
+    """NDCG@10 with its 95 % interval, one row per contender."""
+    names = list(report["contenders"])[::-1]
+    for row, name in enumerate(names):
+        entry = report["contenders"][name]
+        mean, (low, high) = entry["metrics"][report["headline"]], entry["interval"]
+        if mean is None:
+            continue
+        colour = _colour(report, name)
+        axes.plot([low, high], [row, row], color=colour, linewidth=2.4, solid_capstyle="round", alpha=0.55)
+        axes.plot([mean], [row], "o", color=colour, markersize=8 if entry["kind"] == "funnel" else 6)
+        axes.annotate(f"{mean:.3f}", (high, row), (6, 0), textcoords="offset points", va="center", fontsize=9)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlabel("NDCG@10, mean and 95 % interval")
+    axes.set_xlim(left=0)
+    axes.margins(x=0.12)
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    return bool(names)
+
+
+def recall_curves(axes: Axes, report: Report) -> bool:
+    """Recall over the depth of the list, for retrievers and their blend."""
+    drawn = False
+    for name, entry in report["contenders"].items():
+        points = sorted(
+            (int(metric.removeprefix("recall@")), value)
+            for metric, value in entry["metrics"].items()
+            if metric.startswith("recall@") and value is not None
+        )
+        if len(points) < 2 or entry["kind"] not in ("retriever", "blend", "ranker"):
+            continue
+        bold = entry["kind"] != "retriever"
+        axes.plot(
+            *zip(*points, strict=True), "o-", label=name, color=_colour(report, name), markersize=4,
+            linewidth=2.6 if bold else 1.4, zorder=3 if bold else 2,
+        )  # fmt: skip
+        drawn = True
+    if not drawn:
+        return False
+    axes.set_xscale("log")
+    axes.set_xticks([10, 50, 1000], ["10", "50", "1000"])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("length of the list")
+    axes.set_ylabel("recall")
+    axes.grid(axis="y")
+    axes.legend(frameon=False, fontsize=8.5, loc="upper left")
+    return True
+
+
+def segments(axes: Axes, report: Report) -> bool:
+    """NDCG@10 of popularity, the best single retriever and the funnel, by segment of users."""
+    parts = {name: s for name, s in report["segments"].items() if s["requests"]}
+    names = [n for n in dict.fromkeys(("popularity", report["best_retriever"], "funnel")) if n in report["contenders"]]
+    if not parts or not names:
+        return False
+    width = 0.8 / len(names)
+    for column, name in enumerate(names):
+        for place, part in enumerate(parts.values()):
+            found = part["contenders"][name]
+            if found["mean"] is None:
+                continue
+            at = place + (column - (len(names) - 1) / 2) * width
+            label = name if place == 0 else None
+            axes.bar(at, found["mean"], width * 0.9, color=_colour(report, name), label=label)
+            axes.plot([at, at], [found["low"], found["high"]], color=INK, linewidth=1)
+    ticks = [f"{name}\n{part['requests']} requests" for name, part in parts.items()]
+    axes.set_xticks(range(len(parts)), ticks)
+    axes.tick_params(axis="x", length=0, labelcolor=INK)
+    axes.set_ylabel("NDCG@10")
+    axes.grid(axis="y")
+    axes.legend(frameon=False, fontsize=8.5, ncols=len(names), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return True
+
+
+def importance(axes: Axes, report: Report) -> bool:
+    """The twenty strongest features of the ranker."""
+    top = [entry for entry in report["feature_importance"][:20] if entry["share"] > 0][::-1]
+    axes.barh(range(len(top)), [entry["share"] for entry in top], color=KINDS["ranker"], height=0.7)
+    axes.set_yticks(range(len(top)), [entry["feature"] for entry in top], fontsize=9)
+    axes.set_xlabel("share of the ranker's total gain")
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    return bool(top)
+
+
+def trade_off(axes: Axes, report: Report) -> bool:
+    """Catalogue coverage against NDCG@10: up and to the right is better on both."""
+    drawn = False
+    for name, entry in report["contenders"].items():
+        x, y = entry["metrics"]["coverage@10"], entry["metrics"][report["headline"]]
+        if x is None or y is None:
+            continue
+        axes.plot([x], [y], "o", color=_colour(report, name), markersize=9 if entry["kind"] == "funnel" else 6)
+        axes.annotate(name, (x, y), (7, 3), textcoords="offset points", fontsize=9)
+        drawn = True
+    axes.set_xlabel("share of the catalogue in anybody's first ten")
+    axes.set_ylabel("NDCG@10")
+    axes.margins(x=0.18, y=0.12)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.grid()
+    return drawn
+
+
+def sources(axes: Axes, report: Report) -> bool:
+    """Relevant items that each source brought into the union: shared, and its own."""
+    names = sorted(report["sources"], key=lambda name: report["sources"][name]["hits"])
+    for row, name in enumerate(names):
+        found = report["sources"][name]
+        own, shared = found["unique_hits"], found["hits"] - found["unique_hits"]
+        axes.barh(row, own, color=KINDS["funnel"], height=0.65, label="found by no other source" if not row else None)
+        axes.barh(row, shared, left=own, color="#cfd6dd", height=0.65, label="shared" if not row else None)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("relevant items in the candidate union")
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    axes.legend(frameon=False, fontsize=8.5, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return any(found["hits"] for found in report["sources"].values())
+
+
+def _colour(report: Report, name: str) -> str:
+    kind = report["contenders"][name]["kind"]
+    if kind in KINDS:
+        return KINDS[kind]
+    if name == "popularity":
+        return FAINT
+    singles = sorted(n for n, e in report["contenders"].items() if e["kind"] not in KINDS and n != "popularity")
+    return RETRIEVERS[singles.index(name) % len(RETRIEVERS)]

@@ -1,0 +1,229 @@
+"""A replay of planted contenders, and the report that must tell what was planted."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from handsell.catalogue.snapshot import ALWAYS, NEVER, Snapshot
+from handsell.catalogue.vocabulary import Vocabulary
+from handsell.core.batches import Candidates, History, Profile, Ragged, Requests, Seen
+from handsell.core.config.models import RetrievalConfig
+from handsell.core.config.serving import Surface
+from handsell.core.errors import TrainingError
+from handsell.core.funnel import Funnel, slates_in_order
+from handsell.eligibility.mask import Eligibility
+from handsell.evaluation.metrics import Relevant
+from handsell.evaluation.replay import evaluate_sources, slates
+from handsell.evaluation.report import About, build_report, write_report
+from handsell.retrieval.stage import LocalCandidates
+
+ITEMS, REQUESTS, COLD = 120, 150, 100  # items from COLD on had no event
+
+
+@pytest.fixture(scope="module")
+def snapshot() -> Snapshot:
+    rng = np.random.default_rng(0)
+    return Snapshot(
+        version=1, as_of=0, items=Vocabulary.of(map(str, range(ITEMS))), creators=Vocabulary.of(["c"]),
+        tags=Vocabulary.of(map(str, range(8))), creator=np.zeros(ITEMS, np.int32),
+        item_tags=Ragged.from_rows([rng.choice(8, 2, replace=False) for _ in range(ITEMS)]),
+        published=np.full(ITEMS, ALWAYS), expires=np.full(ITEMS, NEVER), available=np.ones(ITEMS, bool),
+        values=np.zeros((ITEMS, 0), np.float32), value_names=(), metadata=pa.table({}),
+    )  # fmt: skip
+
+
+def make_requests(count: int = REQUESTS) -> Requests:
+    history = History.empty(count, 6)
+    for b in range(count):
+        history.item[b, 6 - b % 3 * 3 :] = 1  # nothing, three, or six events
+    empty = np.zeros((count, 0))
+    return Requests(
+        user=np.arange(count, dtype=np.int32), time=np.full(count, 10, np.int64), surface=np.zeros(count, np.int8),
+        history=history, profile=Profile(empty, empty, empty, empty, empty),
+        seen=Seen(Ragged.empty(count), Ragged.empty(count, np.int64)), exclude=Ragged.empty(count),
+    )  # fmt: skip
+
+
+def make_relevant(count: int = REQUESTS) -> Relevant:
+    rng = np.random.default_rng(1)
+    rows = [rng.choice(ITEMS, 4, replace=False) for _ in range(count)]
+    return Relevant(Ragged.from_rows(rows), Ragged.from_rows([[1.0, 2.0, 3.0, 1.0]] * count, np.float32))
+
+
+@dataclass
+class Planted:
+    """Scores items with the truth plus noise; `user` tells it which request it is."""
+
+    relevant: Relevant
+    noise: float
+    items: np.ndarray
+    fails: bool = False
+
+    def _scores(self, requests: Requests) -> np.ndarray:
+        rng = np.random.default_rng([int(u) for u in requests.user])
+        scores = rng.normal(0, self.noise, (len(requests), ITEMS))
+        for b, user in enumerate(requests.user):
+            scores[b, self.relevant.item.row(user)] += self.relevant.grade.row(user)
+        return scores
+
+    def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scores = np.where(eligible & np.isin(np.arange(ITEMS), self.items), self._scores(requests), -np.inf)
+        order = np.argsort(-scores, axis=1)[:, :k].astype(np.int32)
+        kept = np.take_along_axis(scores, order, 1)
+        return np.where(np.isfinite(kept), order, -1), np.where(np.isfinite(kept), kept, np.nan).astype(np.float32)
+
+    async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
+        if self.fails:
+            raise RuntimeError("planted failure")
+        scores = np.take_along_axis(self._scores(requests), np.maximum(candidates.item, 0), 1)
+        scores = np.where(candidates.item >= 0, scores, -np.inf)
+        order = np.argsort(-scores, axis=1)[:, :k]
+        return replace(candidates, score=scores.astype(np.float32)).reorder(order)
+
+
+class Order:
+    async def rerank(self, requests: Requests, candidates: Candidates, n: int):
+        return slates_in_order(candidates, n)
+
+
+def run(snapshot: Snapshot, ranker_noise: float = 0.3, fails: bool = False, count: int = REQUESTS, **options):
+    relevant, warm, everything = make_relevant(count), np.arange(COLD), np.arange(ITEMS)
+    retrievers = {
+        "popularity": Planted(relevant, 40.0, warm),
+        "als": Planted(relevant, 1.2, warm),
+        "content": Planted(relevant, 4.0, everything),
+    }
+    eligibility = Eligibility(snapshot, (Surface(),))
+    config = RetrievalConfig(candidates=ITEMS)
+    funnel = Funnel(
+        LocalCandidates(retrievers, eligibility, config),
+        Planted(relevant, ranker_noise, everything, fails),
+        Order(),
+        ITEMS,
+    )
+    popularity = np.r_[np.arange(COLD, 0, -1), np.zeros(ITEMS - COLD, int)]
+    return evaluate_sources(
+        make_requests(count), relevant, funnel=funnel, retrievers=retrievers, eligibility=eligibility,
+        popularity=popularity, **options,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def replay(snapshot):
+    relevant = make_relevant()
+    truth = Planted(relevant, 0.0, np.arange(ITEMS))
+    return run(snapshot, oracle=lambda r: truth.retrieve(r, 10, np.ones((len(r), ITEMS), bool))[0])
+
+
+@pytest.fixture(scope="module")
+def report(replay):
+    about = About(
+        config="planted", created_us=1_750_000_000_000_000, data={"events": 12_345, "ordered": True},
+        windows={"test": (1_749_000_000_000_000, 1_750_000_000_000_000)},
+        importance={"src_als_z": 3.0, "hour_sin": 1.0},
+        seconds={"als": 1.5}, libraries={"numpy": "2"},
+    )  # fmt: skip
+    return build_report(replay, about)
+
+
+def test_every_contender_is_measured_on_the_same_requests(replay):
+    assert set(replay.contenders) == {"popularity", "als", "content", "blend", "ranker", "funnel", "oracle"}
+    assert all(len(v) == REQUESTS for c in replay.contenders.values() for v in c.scores.values())
+    assert "recall@1000" not in replay.contenders["funnel"].scores
+    np.testing.assert_allclose(replay.contenders["oracle"].scores["ndcg@10"], 1.0)
+
+
+def test_chunks_do_not_matter(snapshot, replay):
+    again = run(snapshot, chunk=REQUESTS)
+    # the planted noise depends on the chunk, so only what has none can be compared
+    assert again.relevant == replay.relevant and len(again) == len(replay)
+    assert [len(c.items) for c in again.contenders.values()] == [REQUESTS] * 6
+
+
+def test_an_order_that_stands_is_the_rankers_own(replay):
+    np.testing.assert_array_equal(replay.contenders["funnel"].items, replay.contenders["ranker"].items)
+
+
+def test_warm_and_cold_items_apart(replay):
+    als, content = replay.contenders["als"].scores, replay.contenders["content"].scores
+    assert np.nanmax(als["cold_item_recall@1000"]) == 0 and np.nanmin(content["cold_item_recall@1000"]) == 1
+    assert replay.cold_relevant == (make_relevant().item.values >= COLD).sum()
+
+
+def test_unique_hits_are_those_that_one_source_alone_found(replay):
+    """The union holds the whole catalogue; content alone knows cold items, all three know the warm ones."""
+    content, als = replay.sources["content"], replay.sources["als"]
+    assert content.hits == replay.relevant and content.unique_hits == replay.cold_relevant > 0
+    assert als.hits == replay.relevant - replay.cold_relevant and als.unique_hits == 0
+    assert content.unique_share == content.unique_hits / replay.relevant
+
+
+def test_the_report_tells_what_was_planted(report):
+    assert report["best_retriever"] == "als"
+    assert report["funnel"]["als"]["verdict"] == "beats" and report["funnel"]["oracle"]["verdict"] == "loses"
+    assert "beats popularity and every single retriever" in report["summary"]
+    assert len(report["verdicts"]["beats"]) == 3 and not report["verdicts"]["loses"]
+    assert list(report["contenders"])[:4] == ["oracle", "funnel", "ranker", "blend"]
+    assert report["contenders"]["als"]["to_popularity"]["verdict"] == "beats"
+    assert report["contenders"]["als"]["to_best_retriever"] is None
+    assert report["feature_importance"][0] == {"feature": "src_als_z", "share": 0.75}
+    assert [s["requests"] for s in report["segments"].values()] == [50, 50, 50]
+    assert report["windows"]["test"]["until"] == "2025-06-15T15:06:40Z"
+
+
+def test_a_bad_ranker_is_called_one(snapshot):
+    report = build_report(run(snapshot, ranker_noise=50.0), About("planted", 0))
+    assert report["funnel"]["als"]["verdict"] == "loses" and "loses to" in report["summary"]
+    assert any("before re-ranking" in reason for reason in report["reasons"])
+    assert any(reason.startswith("Ranking takes from") for reason in report["reasons"])
+
+
+def test_a_failing_ranker_shows(snapshot):
+    replay = run(snapshot, fails=True)
+    assert replay.degraded == {"ranking": REQUESTS}
+    report = build_report(replay, About("planted", 0))
+    assert any("degraded funnel" in reason for reason in report["reasons"])
+
+
+def test_the_report_is_json_without_nan_and_a_page_that_needs_no_network(report, tmp_path: Path):
+    write_report(report, tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == report
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r'(src|href)="(?!data:)', page) and "<script" not in page
+    assert page.count("data:image/svg+xml") == 6
+    assert report["summary"] in page and "src_als_z" in page and "12\u2009345" in page
+
+
+def test_one_request_and_nothing_else_still_gives_a_report(snapshot, tmp_path: Path):
+    replay = run(snapshot, count=1)
+    report = build_report(replay, About("planted", 0))
+    assert "is undecided against" in report["summary"]
+    write_report(report, tmp_path)
+    assert "only 1 test requests" in " ".join(report["reasons"])
+
+
+def test_no_requests_is_an_error_that_says_what_to_do(snapshot):
+    with pytest.raises(TrainingError, match=r"lengthen split\.test_days"):
+        run(snapshot, count=0)
+
+
+def test_two_contenders_of_one_name_are_refused(snapshot):
+    with pytest.raises(TrainingError, match="two contenders are named 'als'"):
+        run(snapshot, others={"als": lambda requests: np.zeros((len(requests), 10), np.int32)})
+
+
+def test_slates_are_what_the_funnel_answers(snapshot):
+    relevant, everything = make_relevant(), np.arange(ITEMS)
+    eligibility = Eligibility(snapshot, (Surface(),))
+    stage = LocalCandidates({"content": Planted(relevant, 1.0, everything)}, eligibility, RetrievalConfig())
+    funnel = Funnel(stage, Planted(relevant, 0.0, everything), Order(), ITEMS)
+    found = slates(funnel, make_requests(), n=4, chunk=64)
+    assert found.shape == (REQUESTS, 4)
+    assert all(set(found[b]) == set(relevant.item.row(b)) for b in range(REQUESTS))
