@@ -1,0 +1,115 @@
+"""A small random catalogue, config and numbered log on disk, as `handsell data` leaves them; for feature tests."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from handsell.catalogue.vocabulary import Vocabulary
+from handsell.core.config import Config, load_config
+from handsell.core.layout import Layout
+from handsell.data.interactions import NUMBERED, Interactions
+from handsell.data.schemas import ITEMS
+from handsell.events.states import DAY_US
+
+TOML = """
+name = "tiny"
+[events.types]
+impression = { weight = 0.0, seen = false }
+listen = { weight = 1.0 }
+skip = { weight = -0.5 }
+[features]
+history_length = 6
+seen_cap = 12
+affinity_size = 3
+item_columns = ["energy"]
+user_columns = ["age"]
+[split]
+kind = "KIND"
+ranker_days = 6
+validation_days = 3
+test_days = 3
+ranker_k = 4
+validation_k = 2
+test_k = 2
+[jobs]
+partitions = 2
+"""
+START = 20_000 * DAY_US
+
+
+def tiny_config(folder: Path, kind: str = "by_time") -> Config:
+    path = folder / "tiny.toml"
+    path.write_text(TOML.replace("KIND", kind))
+    return load_config(path)
+
+
+def write_tiny(
+    config: Config, rng: np.random.Generator, users: int = 12, items: int = 30, n: int = 1500
+) -> Interactions:
+    """Catalogue, item and user tables, meta and numbered parts under config.state; returns the whole log."""
+    layout = Layout(config.state)
+    layout.catalogue.mkdir(parents=True)
+    ids = {
+        name: [f"{name[0]}{i}" for i in range(count)]
+        for name, count in (("items", items), ("users", users), ("creators", 5), ("tags", 6))
+    }
+    for name, every in ids.items():
+        Vocabulary.of(every).save(layout.catalogue / name)
+    _write_tables(layout, rng, ids)
+    log = _log(config, rng, users, items, n)
+    layout.interactions.mkdir()
+    for p in range(config.jobs.partitions):
+        mine = log.where(log.user % config.jobs.partitions == p)
+        rows = {f: getattr(mine, f) for f in ("user", "item", "type", "time", "weight")}
+        empty = {f.name: pa.nulls(len(mine), f.type) for f in NUMBERED if f.name not in rows}
+        pq.write_table(pa.table({**rows, **empty}, schema=NUMBERED), layout.interactions / f"part-{p:05d}.parquet")
+    meta = {
+        "events": len(log),
+        "users": users,
+        "items": items,
+        "first_us": int(log.time.min()),
+        "last_us": int(log.time.max()),
+        "ordered": True,
+    }
+    layout.data_meta.write_text(json.dumps(meta))
+    return log
+
+
+def _log(config: Config, rng: np.random.Generator, users: int, items: int, n: int) -> Interactions:
+    """Bursts of events over 40 days; the last user does nothing at all."""
+    user = rng.integers(0, users - 1, n).astype(np.int32)
+    time = START + rng.integers(0, 40 * 24, n) * (DAY_US // 24) + rng.integers(0, 600_000_000, n)
+    order = np.lexsort((time, user))
+    user, time = user[order], time[order]
+    time += np.arange(n)  # strictly rising within a user
+    kind = rng.integers(0, 3, n).astype(np.int8)
+    weight = np.array([config.events.types[name].weight for name in config.events.names], np.float32)[kind]
+    return Interactions(user, rng.integers(0, items, n).astype(np.int32), kind, time, weight, users, items)
+
+
+def _write_tables(layout: Layout, rng: np.random.Generator, ids: dict[str, list[str]]) -> None:
+    n = len(ids["items"])
+    order = rng.permutation(n)  # the table need not be in the catalogue's order
+    published = pa.array(START - rng.integers(0, 100, n) * DAY_US, pa.int64(), mask=rng.random(n) < 0.2)
+    columns = {
+        "item_id": [ids["items"][i] for i in order],
+        "title": [f"title {i}" for i in order],
+        "creators": [list(rng.choice(ids["creators"], rng.integers(0, 3), replace=False)) for _ in order],
+        "tags": [list(rng.choice(ids["tags"], rng.integers(0, 4))) for _ in order],
+        "text": [None] * n,
+        "published_at": published.cast(ITEMS.field("published_at").type),
+        "expires_at": [None] * n,
+        "available": [None] * n,
+        "energy": rng.random(n).astype(np.float32),
+    }
+    pq.write_table(pa.table(columns, schema=ITEMS.append(pa.field("energy", pa.float32()))), _made(layout.items))
+    people = {"user_id": ids["users"], "age": pa.array(rng.integers(10, 80, len(ids["users"])), pa.int32())}
+    pq.write_table(pa.table(people), layout.users)
+
+
+def _made(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

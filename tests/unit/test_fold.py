@@ -1,0 +1,109 @@
+"""The fold of events into user states: any cut of the log gives the same, late and repeated events included."""
+
+from dataclasses import fields
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handsell.core.batches import NONE, Ragged
+from handsell.events.fold import fold, truncated
+from handsell.events.states import DAY_US, Events, FoldRules, ItemFacts, UserStates
+
+RULES = FoldRules(np.array([False, True, True]), 4, 28.0 * DAY_US, affinity_size=2, seen_cap=3)
+ITEMS = ItemFacts(
+    np.array([0, 0, 1, 2, NONE, 3], np.int32),
+    Ragged.from_rows([[0], [0, 1], [1], [], [2], [0, 1, 2]]),
+)
+
+
+def some_events(rng: np.random.Generator, n: int, rows: int = 3) -> Events:
+    time = np.sort(rng.choice(60 * DAY_US, n, replace=False)) + DAY_US
+    kind = rng.integers(0, 3, n)
+    return Events.of(rng.integers(0, rows, n), rng.integers(-1, 8, n), kind, time, np.array([0, 1, -0.5])[kind])
+
+
+def flat(states) -> dict[str, np.ndarray]:
+    """Every array of the states by dotted name."""
+    found = {}
+    for f in fields(states):
+        value = getattr(states, f.name)
+        inner = {"": value} if isinstance(value, np.ndarray) else {f".{k}": v for k, v in flat(value).items()}
+        found |= {f.name + k: v for k, v in inner.items()}
+    return found
+
+
+def assert_same(one: UserStates, other: UserStates) -> None:
+    left, right = flat(one), flat(other)
+    for name in left:
+        np.testing.assert_allclose(left[name], right[name], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.lists(st.integers(0, 50), max_size=5))
+def test_any_partition_of_the_log_gives_the_same_states(seed, cuts):
+    events = some_events(np.random.default_rng(seed), 50)
+    whole = fold(RULES.start(3), events, ITEMS, RULES)
+    states = RULES.start(3)
+    edges = [0, *sorted(cuts), 50]
+    for begin, end in pairwise(edges):
+        states = fold(states, events.where(slice(begin, end)), ITEMS, RULES)
+    assert_same(states, whole)
+
+
+def test_late_events_land_where_they_would_have_been(rng):
+    events = some_events(rng, 60)
+    late = fold(RULES.start(3), events.where(np.arange(60) % 3 != 0), ITEMS, RULES)
+    late = fold(late, events.where(np.arange(60) % 3 == 0), ITEMS, RULES)
+    assert_same(late, fold(RULES.start(3), events, ITEMS, RULES))
+
+
+def test_an_event_of_the_log_counts_once(rng):
+    events = some_events(rng, 40)
+    events = Events(*(getattr(events, f) for f in events.__slots__[:-1]), np.arange(1, 41))
+    once = fold(RULES.start(3), events, ITEMS, RULES)
+    assert_same(fold(once, events, ITEMS, RULES), once)
+    twice_in_one_batch = Events(*(np.concatenate([getattr(events, f)] * 2) for f in events.__slots__))
+    assert_same(fold(RULES.start(3), twice_in_one_batch, ITEMS, RULES), once)
+    assert once.log_offset.tolist() == [int(events.offset[events.row == u].max()) for u in range(3)]
+
+
+def test_rows_do_not_touch_each_other(rng):
+    events = some_events(rng, 50)
+    together = fold(RULES.start(3), events, ITEMS, RULES)
+    mine = events.where(events.row == 1)
+    alone = Events(np.zeros_like(mine.row), *(getattr(mine, f) for f in mine.__slots__[1:]))
+    assert_same(fold(RULES.start(1), alone, ITEMS, RULES), together.take(np.array([1])))
+
+
+def test_hand_computed_state():
+    events = Events.of([0, 0, 0, 0], [0, 1, 1, 7], [1, 2, 0, 1], np.array([1, 8, 8, 8]) * DAY_US, [1, -0.5, 0, 2])
+    state = fold(RULES.start(1), events, ITEMS, RULES)
+    assert state.state_time[0] == 8 * DAY_US and state.first_time[0] == DAY_US
+    assert state.counts[0].tolist() == [1, 2, 1] and state.signs[0].tolist() == [2, 1]
+    np.testing.assert_allclose(state.decayed[0, 0], [2 + 2**-7, 2.5, 2 + 2 ** (-7 / 28)])
+    np.testing.assert_allclose(state.decayed[0, 1], 0.5)
+    assert state.history.item[0].tolist() == [-1, -1, 0, 1]  # neither the impression nor the unknown item 7
+    assert state.history.weight[0].tolist() == [0, 0, 1, -0.5]
+    assert state.creators.key.row(0).tolist() == [0]
+    np.testing.assert_allclose(state.creators.weight.row(0), [2 ** (-7 / 28) - 0.5])
+    assert state.tags.key.row(0).tolist() == [0, 1]
+    np.testing.assert_allclose(state.tags.weight.row(0), [2 ** (-7 / 28) - 0.5, -0.5])
+    assert state.seen.item.row(0).tolist() == [0, 1] and state.seen_total[0] == 2
+
+
+def test_truncation_keeps_the_strongest_and_the_latest_and_all_totals():
+    time = np.arange(1, 6) * DAY_US
+    events = Events.of([0] * 5, [0, 2, 3, 5, 4], [1, 1, 2, 1, 1], time, [1, 1, -4, 3, 1])
+    state = truncated(fold(RULES.start(1), events, ITEMS, RULES), RULES)
+    assert state.creators.key.row(0).tolist() == [2, 3]  # by strength, whichever sign
+    assert state.seen.item.row(0).tolist() == [3, 4, 5] and state.seen_total[0] == 5
+    assert state.history.item[0].tolist() == [2, 3, 5, 4]
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+def test_nothing_to_fold_changes_nothing(rows):
+    start = RULES.start(rows)
+    assert_same(fold(start, Events.of([], [], [], [], []), ITEMS, RULES), start)
