@@ -1,0 +1,165 @@
+"""Item vectors from what is known of an item before anybody touches it: creators, tags, words, numbers.
+
+Tags, words and numeric columns are weighted by inverse document frequency and reduced by a truncated SVD
+([deerwester1990]); creators, too many and too even for a few singular directions, get random unit vectors of
+their own ([johnson1984]). Dictionaries, frequencies and scales come from items that were published before the
+fit's cut-off, and every item of the catalogue gets a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from scipy import sparse
+
+from handsell.catalogue.snapshot import Snapshot
+from handsell.core.batches import Ragged
+
+SVD_ROWS = 50_000  # items that the reduction is fitted on
+ROWS_AT_ONCE = 100_000
+BUCKETS = 2**16  # of hashed words
+WEIGHTS = {"tags": 1.0, "words": 0.7, "numbers": 0.5}  # share of each kind in an item's vector, before reduction
+CREATOR_WEIGHT = 0.7
+
+
+@dataclass(frozen=True)
+class Content:
+    """What retrievers may know of I items beyond their interactions."""
+
+    vectors: np.ndarray  # (I, D) float32, unit length; zeros where nothing is known
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        np.save(path / "content.npy", self.vectors)
+
+    @classmethod
+    def load(cls, path: Path) -> Content:
+        return cls(np.load(path / "content.npy", mmap_mode="r"))
+
+
+def fit_content_vectors(
+    snapshot: Snapshot, size: int, *, before: int, columns: Sequence[str] = (), seed: int = 0
+) -> Content:
+    """Vectors of `size` dimensions for every item; learnt from items published before `before` (µs).
+
+    `columns` are numeric columns of the snapshot's metadata (FeaturesConfig.item_columns).
+    """
+    learn = np.flatnonzero(snapshot.published < before)
+    if not len(learn):
+        learn = np.arange(len(snapshot))
+    rng = np.random.default_rng(seed)
+    creators = _creator_vectors(snapshot, size // 2, rng)
+    rest = size - (creators.shape[1] if creators is not None else 0)
+    parts = [_reduced(_described(snapshot, columns, learn), learn, rest, rng)]
+    if creators is not None:
+        parts.append(CREATOR_WEIGHT * creators)
+    return Content(_unit(np.hstack(parts)))
+
+
+def _creator_vectors(snapshot: Snapshot, size: int, rng: np.random.Generator) -> np.ndarray | None:
+    """(I, size) mean of the creators' random directions, unit length; None where items have no creators."""
+    names = _lists(snapshot.metadata, "creators", len(snapshot))
+    number = snapshot.creators.number(names.values.tolist())
+    if not (number >= 0).any() or size == 0:
+        return None
+    directions = rng.standard_normal((len(snapshot.creators), size), np.float32)  # old creators keep theirs
+    known = number >= 0
+    shape = (len(snapshot), len(snapshot.creators))
+    who = sparse.csr_matrix((np.ones(known.sum(), np.float32), (names.row_of_value[known], number[known])), shape=shape)
+    return _unit(np.asarray(who @ _unit(directions)))
+
+
+def _described(snapshot: Snapshot, columns: Sequence[str], learn: np.ndarray) -> sparse.csr_matrix:
+    """(I, many) each kind of attribute as unit rows times its weight."""
+    kinds = {
+        "tags": _tags(snapshot),
+        "words": _words(snapshot),
+    }
+    blocks = [WEIGHTS[kind] * _unit_rows(_idf(counts, learn)) for kind, counts in kinds.items()]
+    numbers = _numbers(snapshot.metadata, columns, learn)
+    blocks.append(WEIGHTS["numbers"] * _unit_rows(sparse.csr_matrix(numbers)))
+    return sparse.hstack(blocks, "csr")
+
+
+def _tags(snapshot: Snapshot) -> sparse.csr_matrix:
+    tags = snapshot.item_tags
+    shape = (len(snapshot), max(len(snapshot.tags), 1))
+    return sparse.csr_matrix((np.ones(len(tags.values), np.float32), tags.values, tags.offsets), shape=shape)
+
+
+def _words(snapshot: Snapshot) -> sparse.csr_matrix:
+    """(I, BUCKETS) counts of hashed words of title and text."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    columns = [snapshot.metadata[c].to_pylist() for c in ("title", "text") if c in snapshot.metadata.column_names]
+    texts = [" ".join(filter(None, row)) for row in zip(*columns, strict=True)] if columns else [""] * len(snapshot)
+    hashing = HashingVectorizer(n_features=BUCKETS, norm=None, alternate_sign=False, stop_words="english", dtype="f4")
+    return hashing.transform(texts).tocsr()
+
+
+def _numbers(metadata: pa.Table, columns: Sequence[str], learn: np.ndarray) -> np.ndarray:
+    """(I, C) numeric columns, standardised over `learn`; an unknown value counts as average."""
+    out = np.zeros((metadata.num_rows, len(columns)), np.float32)
+    for c, name in enumerate(columns):
+        if name not in metadata.column_names:
+            continue
+        values = metadata[name].cast(pa.float64()).to_numpy()
+        known = values[learn][np.isfinite(values[learn])]
+        if len(known) and known.std() > 0:
+            out[:, c] = np.nan_to_num(np.clip((values - known.mean()) / known.std(), -3, 3))
+    return out
+
+
+def _idf(counts: sparse.csr_matrix, learn: np.ndarray) -> sparse.csr_matrix:
+    """Counts times log((n + 1) / (df + 1)); what fewer than two learnt items have says nothing of others."""
+    frequency = np.bincount(counts[learn].indices, minlength=counts.shape[1])
+    weight = np.where(frequency >= 2, np.log((len(learn) + 1) / (frequency + 1)) + 1e-3, 0)
+    return (counts @ sparse.diags(weight.astype(np.float32))).tocsr()
+
+
+def _reduced(matrix: sparse.csr_matrix, learn: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """(I, size) projected on the strongest singular directions of (a sample of) the learnt rows."""
+    from sklearn.decomposition import TruncatedSVD
+    from threadpoolctl import threadpool_limits
+
+    out = np.zeros((matrix.shape[0], size), np.float32)
+    sample = learn if len(learn) <= SVD_ROWS else np.sort(rng.choice(learn, SVD_ROWS, replace=False))
+    rows = matrix[sample]
+    used = np.flatnonzero(np.bincount(rows.indices[rows.data != 0], minlength=matrix.shape[1]))
+    if not len(used):
+        return out
+    matrix, rows = matrix[:, used], rows[:, used]
+    if len(used) <= size:  # nothing to reduce
+        out[:, : len(used)] = matrix.toarray()
+        return out
+    rank = min(size, *(n - 1 for n in rows.shape))
+    if rank < 1:
+        return out
+    with threadpool_limits(1):
+        svd = TruncatedSVD(rank, random_state=int(rng.integers(2**31)), n_iter=3).fit(rows)
+    for start in range(0, matrix.shape[0], ROWS_AT_ONCE):
+        out[start : start + ROWS_AT_ONCE, :rank] = svd.transform(matrix[start : start + ROWS_AT_ONCE])
+    return out
+
+
+def _lists(table: pa.Table, name: str, rows: int) -> Ragged:
+    """A list<string> column as strings with offsets; empty where the column is missing or null."""
+    if name not in table.column_names:
+        return Ragged(np.zeros(0, object), np.zeros(rows + 1, np.int64))
+    lists = table[name].to_pylist()
+    return Ragged.from_rows([row or [] for row in lists], object)
+
+
+def _unit_rows(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    norm = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
+    return sparse.diags((1 / np.where(norm > 0, norm, 1)).astype(np.float32)) @ matrix
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows of unit length; rows of zeros stay."""
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(norm > 0, norm, 1)).astype(np.float32)

@@ -1,0 +1,111 @@
+"""Items liked by the same people: cosine neighbours with shrinkage, for which the history votes.
+
+Sources: [sarwar2001] for item-based neighbourhoods, [bell2007] for the shrinkage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from scipy import sparse
+
+from handsell.core.batches import Requests
+from handsell.core.config.models import ItemKNNConfig
+from handsell.data.interactions import Interactions
+from handsell.retrieval.topk import best, gather, padded, top_items, within
+from handsell.retrieval.votes import vote_matrix, votes
+
+ITEMS_AT_ONCE = 1024
+RECENT_PER_USER = 500  # a user's items beyond these add cost quadratically and little taste
+
+
+@dataclass(frozen=True)
+class ItemKNN:
+    """Neighbour lists as a sparse (I, I) matrix: row i holds the items that a vote for i speaks for.
+
+    A negative vote counts against the neighbours and against the item itself.
+    """
+
+    name: ClassVar[str] = "item_knn"
+    neighbours: sparse.csr_matrix  # (I, I) float32
+    touched: np.ndarray  # (I,) bool, liked by anybody in the fit window
+    half_life_days: float
+
+    def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        allowed = within(eligible, len(self.touched))
+        found = self._spread(requests)
+        rows = []
+        for b in range(len(requests)):
+            at = slice(found.indptr[b], found.indptr[b + 1])
+            item, score = found.indices[at], found.data[at]
+            may = allowed[b][item] & (score > 0)
+            rows.append(top_items(item[may], score[may], k))
+        return padded(rows, k)
+
+    def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
+        """Zero where no vote reaches the item."""
+        return gather(self._spread(requests).toarray(), items, self.touched)
+
+    def _spread(self, requests: Requests) -> sparse.csr_matrix:
+        """(B, I) votes carried to the neighbours, columns sorted."""
+        given = vote_matrix(*votes(requests, self.half_life_days, len(self.touched)), len(self.touched))
+        found = (given @ self.neighbours + given.minimum(0)).tocsr()
+        found.sort_indices()
+        return found
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        for part in ("data", "indices", "indptr"):
+            np.save(path / f"{part}.npy", getattr(self.neighbours, part))
+        np.save(path / "touched.npy", self.touched)
+        np.save(path / "half_life_days.npy", np.float64(self.half_life_days))
+
+    @classmethod
+    def load(cls, path: Path) -> ItemKNN:
+        data, indices, indptr = (np.load(path / f"{p}.npy", mmap_mode="r") for p in ("data", "indices", "indptr"))
+        touched = np.load(path / "touched.npy", mmap_mode="r")
+        shape = (len(touched), len(touched))
+        matrix = sparse.csr_matrix((data, indices, indptr), shape=shape, copy=False)
+        return cls(matrix, touched, float(np.load(path / "half_life_days.npy")))
+
+
+def fit_item_knn(interactions: Interactions, config: ItemKNNConfig, content: object = None) -> ItemKNN:
+    """Neighbours by  Σ_u r_ui r_uj / (|r_i| |r_j| + shrinkage),  r = log(1 + the user's positive weight)."""
+    ratings = _recent(interactions.positives).matrix()
+    ratings.data = np.log1p(ratings.data)
+    by_item = ratings.T.tocsr()  # (I, U)
+    norm = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1)).ravel())
+    blocks = [
+        _nearest(by_item[start : start + ITEMS_AT_ONCE] @ ratings, start, norm, config)
+        for start in range(0, interactions.n_items, ITEMS_AT_ONCE)
+    ]
+    shape = (interactions.n_items, interactions.n_items)
+    matrix = sparse.vstack(blocks, "csr") if blocks else sparse.csr_matrix(shape, dtype=np.float32)
+    return ItemKNN(matrix, norm > 0, config.half_life_days)
+
+
+def _recent(liked: Interactions) -> Interactions:
+    """Each user's last RECENT_PER_USER events."""
+    from_end = liked.user_offsets[liked.user + 1] - np.arange(len(liked))
+    return liked if from_end.max(initial=0) <= RECENT_PER_USER else liked.where(from_end <= RECENT_PER_USER)
+
+
+def _nearest(product: sparse.csr_matrix, start: int, norm: np.ndarray, config: ItemKNNConfig) -> sparse.csr_matrix:
+    """Items start… : the rows of their co-occurrence (b, I) cut to the nearest neighbours."""
+    product.sort_indices()
+    indices, data, lengths = [], [], []
+    for row in range(product.shape[0]):
+        at = slice(product.indptr[row], product.indptr[row + 1])
+        item = product.indices[at]
+        near = product.data[at] / (norm[start + row] * norm[item] + config.shrinkage)
+        other = item != start + row
+        item, near = item[other], near[other]
+        chosen = np.sort(best(near, config.neighbours))
+        indices.append(item[chosen])
+        data.append(near[chosen].astype(np.float32))
+        lengths.append(len(chosen))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return sparse.csr_matrix((np.concatenate(data), np.concatenate(indices), offsets), shape=product.shape)

@@ -1,0 +1,61 @@
+"""The candidate stage: one eligibility mask, every retriever, one union."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from handsell.core.batches import Candidates, Requests
+from handsell.core.config.models import RetrievalConfig
+from handsell.core.protocols import Retriever
+from handsell.eligibility.mask import Eligibility
+from handsell.retrieval.registry import enabled
+from handsell.retrieval.topk import nothing
+from handsell.retrieval.union import union
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LocalCandidates:
+    """Candidates from retrievers in this process; sources are the enabled ones, in the order of the config.
+
+    A retriever that raises is left out of the answer and named in `degraded` as `retriever:<name>`; its column
+    stays, empty, so that the ranker's features keep their places. The eligibility mask fails closed: it raises.
+    """
+
+    retrievers: Mapping[str, Retriever]
+    eligibility: Eligibility
+    config: RetrievalConfig
+
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(name for name in enabled(self.config) if name in self.retrievers)
+
+    async def candidates(self, requests: Requests, k: int) -> Candidates:
+        """At most k candidates per request, best fused first."""
+        eligible = self.eligibility.mask(requests)
+        found, degraded = [], []
+        for name in self.sources:
+            try:
+                found.append(self._ask(name, requests, eligible))
+            except Exception:
+                log.exception("retriever %s failed; answering without it", name)
+                found.append(nothing(len(requests), 1))
+                degraded.append(f"retriever:{name}")
+        if not found:
+            found = [nothing(len(requests), 1)]
+        weights = [getattr(self.config, name).weight for name in self.sources]
+        return union(found, self.sources, weights, k, tuple(degraded))
+
+    def _ask(self, name: str, requests: Requests, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Asks for no more than the catalogue holds, so that a small one costs little."""
+        k = min(getattr(self.config, name).k, max(eligible.shape[1], 1))
+        items, scores = self.retrievers[name].retrieve(requests, k, eligible)
+        if items.shape != scores.shape or items.shape[0] != len(requests):
+            raise ValueError(f"{name} gave items {items.shape} and scores {scores.shape} for {len(requests)} requests")
+        return items, scores
