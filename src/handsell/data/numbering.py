@@ -53,8 +53,9 @@ def type_codes(types: pa.Array, events: EventsConfig) -> np.ndarray:
 
 
 def unknown_types(came: Iterable[str], events: EventsConfig) -> DataError:
+    names = ", ".join(map(repr, sorted(came)))
     return DataError(
-        f"event types: expected {', '.join(events.names)} ([events.types]), came also {', '.join(map(repr, sorted(came)))}; "
+        f"event types: expected {', '.join(events.names)} ([events.types]), came also {names}; "
         "add them with a weight, or leave those events out of the source"
     )
 

@@ -6,7 +6,7 @@ type "rating" with that value, one without gives "click".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -102,10 +102,10 @@ def typed_header(path: Path) -> dict[str, str]:
     return {name: kind for name, _, kind in pairs}
 
 
-def _batches(path: Path, kinds: dict[str, str], wanted: list[str]) -> Iterator[pa.RecordBatch]:
+def _batches(path: Path, kinds: dict[str, str], wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
     columns = {f"{name}:{kinds[name]}": KINDS[kinds[name]] for name in wanted}
     for batch in text_files.batches(path, columns, delimiter="\t", quotes=False):
-        yield batch.rename_columns(wanted)
+        yield batch.rename_columns(list(wanted))
 
 
 def _read(path: Path, kinds: dict[str, str]) -> dict[str, pa.Array]:

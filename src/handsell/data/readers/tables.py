@@ -134,14 +134,15 @@ def _cut(path: Path) -> list[tuple[Path, tuple[int, ...] | None]]:
     if path.name.endswith(CSV):
         return [(path, None)]
     about = _parquet(path).metadata
-    cuts, rows, groups = [], 0, []
+    cuts: list[tuple[Path, tuple[int, ...] | None]] = []
+    rows, groups = 0, list[int]()
     for group in range(about.num_row_groups):
         groups.append(group)
         rows += about.row_group(group).num_rows
         if rows >= ROWS_PER_PART:
             cuts.append((path, tuple(groups)))
             rows, groups = 0, []
-    return cuts + ([(path, tuple(groups))] if groups else [])
+    return [*cuts, (path, tuple(groups))] if groups else cuts
 
 
 def _parquet(path: Path) -> pq.ParquetFile:
