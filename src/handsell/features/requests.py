@@ -32,7 +32,6 @@ def requests_from_rows(
     rows: Rows,
     snapshot: Snapshot,
     config: Config,
-    *,
     time: np.ndarray,
     surface: np.ndarray,
     exclude: Ragged | None = None,
