@@ -52,6 +52,7 @@ class Manifest(_Record):
     data_end_us: int = Field(description="the models know nothing at or after this moment")
     windows: dict[str, tuple[int, int]] = Field(default_factory=dict)
     feature_service: str
+    service_features: tuple[str, ...] = Field((), description="what that Feast service offered when this was trained")
     features: tuple[str, ...] = Field(description="names in the order of the ranker's columns")
     sources: tuple[str, ...] = Field(description="candidate sources in the order of Candidates.sources")
     metrics: dict[str, float] = Field(default_factory=dict)

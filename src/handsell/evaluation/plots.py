@@ -73,7 +73,7 @@ def headline(axes: Axes, report: Report) -> bool:
 
 def recall_curves(axes: Axes, report: Report) -> bool:
     """Recall over the depth of the list, for retrievers and their blend."""
-    drawn = False
+    depths: set[int] = set()
     for name, entry in report["contenders"].items():
         points = sorted(
             (int(metric.removeprefix("recall@")), value)
@@ -87,11 +87,11 @@ def recall_curves(axes: Axes, report: Report) -> bool:
             *zip(*points, strict=True), "o-", label=name, color=_colour(report, name), markersize=4,
             linewidth=2.6 if bold else 1.4, zorder=3 if bold else 2,
         )  # fmt: skip
-        drawn = True
-    if not drawn:
+        depths |= {depth for depth, _ in points}
+    if not depths:
         return False
     axes.set_xscale("log")
-    axes.set_xticks([10, 50, 1000], ["10", "50", "1000"])
+    axes.set_xticks(sorted(depths), [str(depth) for depth in sorted(depths)])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.set_xlabel("length of the list")
@@ -145,7 +145,8 @@ def trade_off(axes: Axes, report: Report) -> bool:
         if x is None or y is None:
             continue
         axes.plot([x], [y], "o", color=_colour(report, name), markersize=9 if entry["kind"] == "funnel" else 6)
-        axes.annotate(name, (x, y), (7, 3), textcoords="offset points", fontsize=9)
+        below = -11 if entry["kind"] == "ranker" else 3  # it often lies on the funnel
+        axes.annotate(name, (x, y), (7, below), textcoords="offset points", fontsize=9)
         drawn = True
     axes.set_xlabel("share of the catalogue in anybody's first ten")
     axes.set_ylabel("NDCG@10")

@@ -139,7 +139,7 @@ class ScoreBook:
             "warm_item_": (gain - cold, self._warm_wanted),
         }
         for part, (shown, wanted) in parts.items():
-            found |= {f"{part}recall@{k}": recall(shown, wanted, k) for k in DEPTHS if k <= depth}
+            found |= {f"{part}recall@{k}": recall(shown, wanted, k) for k in sorted({*DEPTHS, depth}) if k <= depth}
         return found
 
     def replay(self, requests: Requests, segments: dict[str, np.ndarray]) -> Replay:
