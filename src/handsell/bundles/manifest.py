@@ -91,7 +91,8 @@ class Manifest(_Record):
         path = folder / MANIFEST
         path.write_text(json.dumps(self.model_dump(mode="json"), indent=1), encoding="utf-8")
         _flush(path)
-        _flush(folder)
+        for inner in (*(p for p in folder.rglob("*") if p.is_dir()), folder):  # names are kept by their folder
+            _flush(inner)
 
     def check(self, folder: Path) -> None:
         """Every file, no more, no less, of the stated size and hash; BundleError names the first that is not."""
