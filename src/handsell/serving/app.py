@@ -1,0 +1,45 @@
+"""The Serve application. `import_path: handsell.serving.app:build` in deployments/serve/*.yaml.
+
+    serve deploy deployments/serve/graph.yaml        # or serve run, or `handsell serve CONFIG`
+
+Sizes, CPUs and autoscaling of each deployment stand in that file, by the names Gateway, Candidates,
+Ranking, Reranking and EventLog.
+"""
+
+# no `from __future__ import annotations`: Serve reads the argument's class from the signature of `build`
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from ray.serve import Application
+
+from handsell.core.config import Config, load_config
+from handsell.serving.deployments import Candidates, EventLog, Ranking, Reranking
+from handsell.serving.gateway import Gateway, feast_store
+from handsell.serving.loading import resolve
+
+
+class AppArgs(BaseModel):
+    """The `args` of the application in a Serve file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: str = Field(description="TOML file of the deployment, an absolute path on the cluster's machines")
+    topology: Literal["graph", "fused"] = Field("graph", description="stages apart, or all in each gateway replica")
+    bundle: str = Field("live", description="id of a bundle, or live: the one promoted when the app is deployed")
+
+
+def build(args: AppArgs) -> Application:
+    """Bind the deployments of a topology; raises ConfigError or BundleError before anything is started."""
+    return compose(args)
+
+
+def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) -> Application:
+    """`build` with another feature store; all replicas get the same bundle id, whatever is promoted meanwhile."""
+    config = load_config(args.config)
+    source, bundle = str(config.source), resolve(config, args.bundle)
+    log = EventLog.bind(source)
+    if args.topology == "fused":
+        return Gateway.bind(source, bundle, log, None, open_store)
+    stages = (Candidates.bind(source, bundle), Ranking.bind(source, bundle), Reranking.bind(source, bundle))
+    return Gateway.bind(source, bundle, log, stages, open_store)

@@ -1,0 +1,95 @@
+"""What the gateway tells about itself: Prometheus metrics, and one JSON line per log record."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from handsell.core.batches import NONE, Candidates
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.3, 2.5, 5.0)
+COUNTS = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """One registry per gateway process; every name begins with `handsell_`."""
+
+    def __init__(self) -> None:
+        self.registry = r = CollectorRegistry()
+        self.request_seconds = Histogram(
+            "handsell_request_seconds", "HTTP requests", ("route",), registry=r, buckets=SECONDS
+        )
+        self.requests = Counter("handsell_requests", "HTTP requests", ("route", "status"), registry=r)
+        self.stage_seconds = Histogram(
+            "handsell_stage_seconds", "One batch in a stage", ("stage",), registry=r, buckets=SECONDS
+        )
+        self.batch_size = Histogram(
+            "handsell_batch_size", "Requests that shared a trip through the stages", registry=r, buckets=COUNTS
+        )
+        self.waiting = Gauge("handsell_waiting_requests", "Requests that wait for a free slot", registry=r)
+        self.degraded = Counter("handsell_degraded", "Answers that lack something", ("cause",), registry=r)
+        self.candidates = Counter("handsell_candidates", "Candidates found, by source", ("source",), registry=r)
+        self.slates = Counter("handsell_slates", "Slates answered", ("surface",), registry=r)
+        self.cold_starts = Counter("handsell_cold_starts", "Slates for users of whom nothing is known", registry=r)
+        self.short_slates = Counter("handsell_short_slates", "Slates shorter than asked", registry=r)
+        self.impressions_lost = Counter(
+            "handsell_impressions_lost", "Served slates that did not reach the log", registry=r
+        )
+        self.events = Counter("handsell_events", "Events received, by outcome", ("outcome",), registry=r)
+        self.unknown_items = Counter(
+            "handsell_events_unknown_items", "Events accepted of items that the catalogue does not hold", registry=r
+        )
+        self.features_age = Histogram(
+            "handsell_user_features_age_seconds", "Time since the user's last folded event", registry=r,
+            buckets=(60, 600, 3_600, 86_400, 7 * 86_400, 28 * 86_400),
+        )  # fmt: skip
+        self.bundle = Gauge("handsell_bundle_info", "1 for the bundle served", ("bundle", "snapshot"), registry=r)
+        self.clock_offset = Gauge("handsell_clock_offset_seconds", "Wall time minus service time", registry=r)
+
+    def found(self, candidates: Candidates) -> None:
+        """Count candidates by source."""
+        per_source = (np.isfinite(candidates.source_rank) & (candidates.item != NONE)[:, :, None]).sum(axis=(0, 1))
+        for name, count in zip(candidates.sources, per_source.tolist(), strict=True):
+            self.candidates.labels(name).inc(count)
+
+    def answered(self, surface: str, cold: bool, short: bool, degraded: Iterable[str]) -> None:
+        self.slates.labels(surface).inc()
+        self.cold_starts.inc(cold)
+        self.short_slates.inc(short)
+        for cause in degraded:
+            self.degraded.labels(cause).inc()
+
+    def render(self) -> bytes:
+        """Text exposition format."""
+        return generate_latest(self.registry)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per record; fields given as `extra={"fields": {...}}` (recommendation_id …) come along."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def log_as_json() -> None:
+    """Send handsell's own records to stderr as JSON lines; other loggers are left alone."""
+    logger = logging.getLogger("handsell")
+    if not any(isinstance(h.formatter, JsonLines) for h in logger.handlers):
+        handler = logging.StreamHandler()
+        handler.setFormatter(JsonLines())
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False

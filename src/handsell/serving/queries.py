@@ -1,0 +1,140 @@
+"""What callers ask, checked against this deployment and numbered: the last place where ids are text."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from handsell.catalogue.snapshot import Snapshot
+from handsell.core.batches import NONE
+from handsell.core.config import Config
+from handsell.core.errors import RequestError
+from handsell.data.weights import event_weights
+from handsell.events.states import Events
+from handsell.serving import schemas
+from handsell.serving.clock import Clock
+
+ANONYMOUS = "anonymous:"  # log and feature rows of a visitor without an account
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question. Session events are numbered, in time order and strictly before `time`."""
+
+    recommendation_id: str
+    user_id: str | None  # as the event log has it
+    surface: int
+    count: int
+    time: int  # µs, service clock
+    arrived: float  # event loop time
+    session: Events
+    exclude: np.ndarray  # (X,) int32
+    items: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))  # the caller's own list, to be ranked
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Turns bodies into queries; raises RequestError (4xx) naming the field, what was expected and what came."""
+
+    config: Config
+    snapshot: Snapshot
+    clock: Clock
+
+    def recommendations(self, body: schemas.RecommendationsBody, arrived: float) -> Query:
+        surface = self.surface(body.surface)
+        excluded = self.snapshot.items.number(body.exclude.item_ids) if body.exclude else np.zeros(0, np.int32)
+        now = self.clock.now()
+        return Query(
+            recommendation_id=new_id(),
+            user_id=logged_user(body.user_id, body.anonymous_id),
+            surface=surface,
+            count=self.count(body.count, surface),
+            time=now,
+            arrived=arrived,
+            session=self.session(body.session, now),
+            exclude=excluded[excluded != NONE],
+        )
+
+    def similar(self, item_id: str, count: int | None, arrived: float) -> Query:
+        """A visitor who has just liked this one item, on surface `similar` where there is one."""
+        item = self.snapshot.items.number([item_id])
+        if item[0] == NONE:
+            raise RequestError(
+                f"item {item_id!r:.80} is not in the catalogue of this release: see GET /v1/popular for some that are",
+                field="item_id", status=404, code="unknown_item",
+            )  # fmt: skip
+        surface = self.surface("similar" if "similar" in self.config.surfaces else "home")
+        now = self.clock.now()
+        liked = Events.of([0], item, [self._positive_type()], [now - 1], [1.0])
+        return Query(new_id(), None, surface, self.count(count, surface), now, arrived, liked, item)
+
+    def rank(self, body: schemas.RankBody, arrived: float) -> tuple[Query, list[str]]:
+        """The query, and the ids that the catalogue does not hold."""
+        ids = list(dict.fromkeys(body.item_ids))
+        numbers = self.snapshot.items.number(ids)
+        now = self.clock.now()
+        query = Query(
+            new_id(), logged_user(body.user_id, body.anonymous_id), self.surface(body.surface), len(ids), now, arrived,
+            self.session(body.session, now), np.zeros(0, np.int32), numbers[numbers != NONE],
+        )  # fmt: skip
+        return query, [i for i, n in zip(ids, numbers.tolist(), strict=True) if n == NONE]
+
+    def surface(self, name: str) -> int:
+        names = self.config.surface_names
+        if name not in names:
+            raise RequestError(
+                f"surface is expected to be one of {', '.join(names)}; came {name!r:.80}",
+                field="surface", code="unknown_surface",
+            )  # fmt: skip
+        return names.index(name)
+
+    def count(self, given: int | None, surface: int) -> int:
+        most = self.config.serving.max_count
+        wanted = given or min(self.config.surfaces[self.config.surface_names[surface]].count, most)
+        if wanted > most:
+            raise RequestError(f"count is expected to be 1 to {most}; came {wanted}", field="count")
+        return wanted
+
+    def session(self, session: schemas.Session | None, now: int) -> Events:
+        """The session's events for row 0; later than now counts as just now."""
+        given = session.events if session else []
+        codes = [self._type(event.type, f"session.events.{i}.type") for i, event in enumerate(given)]
+        times = [now if e.timestamp is None else min(self.clock.from_wall(e.timestamp), now) for e in given]
+        n = len(given)
+        types = np.array(codes, np.int8)
+        return Events.of(
+            np.zeros(n, np.int64),
+            self.snapshot.items.number([e.item_id for e in given]),
+            types,
+            np.minimum(np.array(times, np.int64), now - n + np.arange(n)),  # in the order given, before now
+            event_weights(types, np.full(n, np.nan, np.float32), self.config.events),
+        )
+
+    def _type(self, name: str, field: str) -> int:
+        names = self.config.events.names
+        if name not in names:
+            raise RequestError(
+                f"{field} is expected to be one of {', '.join(names)}; came {name!r:.80}",
+                field=field, code="unknown_event_type",
+            )  # fmt: skip
+        return names.index(name)
+
+    def _positive_type(self) -> int:
+        """The code of the mildest kind of event that says "likes it"."""
+        types = self.config.events.types.values()
+        best = [max([kind.weight, *(w for _, w in kind.weight_by_value)]) for kind in types]
+        positive = [(weight, code) for code, weight in enumerate(best) if weight > 0]
+        return min(positive)[1] if positive else 0
+
+
+def logged_user(user_id: str | None, anonymous_id: str | None) -> str | None:
+    """The user id under which events are logged and features are kept."""
+    if user_id is not None:
+        return user_id
+    return None if anonymous_id is None else ANONYMOUS + anonymous_id
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex

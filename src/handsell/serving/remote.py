@@ -1,0 +1,72 @@
+"""Stages and log behind Serve handles, with the contract that they have in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ray.exceptions import RayActorError
+from ray.serve.handle import DeploymentHandle
+
+from handsell.core.batches import Candidates, Requests, Slates
+from handsell.events.log import Appended, EventLogError
+from handsell.serving.feature_log import Sample
+
+
+async def call(handle: DeploymentHandle, method: str, *args: Any) -> Any:
+    """One call by value (twice as fast as by reference for batches of this size).
+
+    A replica that dies takes its calls along; stages and log are idempotent, so it is tried once more.
+    """
+    remote = handle.options(
+        method_name=method, _by_reference=False, request_serialization="pickle", response_serialization="pickle"
+    )
+    try:
+        return await remote.remote(*args)
+    except RayActorError:
+        return await remote.remote(*args)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteStages:
+    """The graph topology; `bundle` stamps every hop."""
+
+    bundle: str
+    candidates_at: DeploymentHandle
+    ranking_at: DeploymentHandle
+    reranking_at: DeploymentHandle
+
+    async def candidates(self, requests: Requests, k: int) -> Candidates:
+        return await call(self.candidates_at, "candidates", self.bundle, requests, k)
+
+    async def given(self, requests: Requests, items: np.ndarray) -> Candidates:
+        return await call(self.candidates_at, "given", self.bundle, requests, items)
+
+    async def rank(self, requests: Requests, found: Candidates, k: int, samples: Sequence[Sample]) -> Candidates:
+        return await call(self.ranking_at, "rank", self.bundle, requests, found, k, samples)
+
+    async def rerank(self, requests: Requests, ranked: Candidates, n: int) -> Slates:
+        return await call(self.reranking_at, "rerank", self.bundle, requests, ranked, n)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteLog:
+    """Whatever keeps an append from being acknowledged is an EventLogError here."""
+
+    writer: DeploymentHandle
+
+    async def append(self, events: Sequence[dict[str, Any]]) -> Appended:
+        return await self._call("append", events)
+
+    async def append_slates(self, slates: Sequence[dict[str, Any]]) -> Appended:
+        return await self._call("append_slates", slates)
+
+    async def _call(self, method: str, rows: Sequence[dict[str, Any]]) -> Appended:
+        try:
+            return await call(self.writer, method, rows)
+        except EventLogError:
+            raise
+        except Exception as error:
+            raise EventLogError(f"the event log's writer did not answer: {error!r}") from error

@@ -1,0 +1,205 @@
+"""The HTTP API's bodies and parameters (v1). A field is here when it works; any other is refused."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+NO_CONTROL = r"^[^\x00-\x1f\x7f]+$"
+"""Ids are opaque, but a control character in one is a mistake (and NUL would be cut off by NumPy)."""
+
+YEAR_2200_MS = 7_258_118_400_000
+RFC3339 = re.compile(r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$", re.ASCII)
+
+
+def _id(value: str) -> str:
+    if not value.isprintable() and any(ord(c) < 32 or ord(c) == 127 for c in value):
+        raise ValueError("expected no control characters")
+    return value
+
+
+def _timestamp(value: Any) -> int:
+    """RFC 3339 text with a zone, or epoch milliseconds → µs."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= YEAR_2200_MS:
+        return value * 1_000
+    if isinstance(value, str) and len(value) <= 40 and RFC3339.match(value):
+        try:
+            moment = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value.upper()))
+            us = round((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000_000)
+        except (ValueError, OverflowError):
+            us = -1
+        if 0 <= us <= YEAR_2200_MS * 1_000:
+            return us
+    raise ValueError("expected epoch milliseconds or RFC 3339 with a zone, such as 2026-06-30T12:00:00Z, up to 2200")
+
+
+Id = Annotated[
+    str,
+    Field(min_length=1, max_length=256, json_schema_extra={"pattern": NO_CONTROL}),
+    AfterValidator(_id),
+]
+ShortId = Annotated[
+    str, Field(min_length=1, max_length=64, json_schema_extra={"pattern": NO_CONTROL}), AfterValidator(_id)
+]
+Timestamp = Annotated[
+    int,
+    BeforeValidator(_timestamp),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "format": "date-time"},
+                {"type": "integer", "minimum": 0, "maximum": YEAR_2200_MS},
+            ],
+            "description": "RFC 3339 with a zone, or epoch milliseconds",
+        }
+    ),
+]
+Count = Annotated[int, Field(ge=1, le=30, description="items wanted; by default what the surface is configured with")]
+Include = Literal["metadata"]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Parameters(BaseModel):
+    """Query strings arrive as text, so they are converted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# -- what is asked ----------------------------------------------------------------------------------------
+
+
+class SessionEvent(Body):
+    """Something the user just did, not (yet) in the event log."""
+
+    type: ShortId = Field(description="an event type of the configuration")
+    item_id: Id
+    timestamp: Timestamp | None = Field(None, description="now, when absent")
+
+
+class Session(Body):
+    events: list[SessionEvent] = Field(max_length=200, description="oldest first")
+
+
+class Exclude(Body):
+    item_ids: list[Id] = Field(max_length=1_000)
+
+
+class RecommendationsBody(Body):
+    user_id: Id | None = Field(None, description="an unknown user is a cold start, not an error")
+    anonymous_id: Id | None = Field(None, description="a visitor without an account; ignored beside a user_id")
+    session: Session | None = None
+    surface: ShortId = Field("home", description="a surface of the configuration")
+    count: Count | None = None
+    exclude: Exclude | None = None
+    include: list[Include] = Field(default_factory=list, max_length=4)
+
+
+class RankBody(Body):
+    user_id: Id | None = None
+    anonymous_id: Id | None = None
+    session: Session | None = None
+    surface: ShortId = "home"
+    item_ids: list[Id] = Field(min_length=1, max_length=1_000)
+
+
+class Event(Body):
+    event_id: Id | None = Field(None, description="yours, so that sending again counts once; made up when absent")
+    type: ShortId
+    user_id: Id | None = None
+    anonymous_id: Id | None = None
+    item_id: Id
+    timestamp: Timestamp | None = Field(None, description="now, when absent")
+    value: float | None = Field(None, allow_inf_nan=False, ge=-3e38, le=3e38, description="rating, seconds, price …")
+    surface: ShortId | None = None
+    recommendation_id: ShortId | None = Field(None, description="of the answer that showed the item")
+    position: int | None = Field(None, ge=1, le=10_000)
+
+
+class EventsBody(Body):
+    events: list[Event] = Field(min_length=1)
+
+
+class SlateParameters(Parameters):
+    count: Count | None = None
+    surface: Annotated[str, Field(min_length=1, max_length=64)] = "home"
+    include: Annotated[list[Include], Field(max_length=4)] = []
+
+
+class ListParameters(Parameters):
+    count: Count | None = None
+    include: Annotated[list[Include], Field(max_length=4)] = []
+
+
+# -- what is answered: for the OpenAPI document; answers are written straight from arrays --------------------
+
+
+class Reason(BaseModel):
+    code: str
+    item_id: str | None = Field(None, description="the item of the user's history that the reason speaks of")
+
+
+class Item(BaseModel):
+    item_id: str
+    rank: int = Field(description="1 = top")
+    score: float = Field(description="0 to 1")
+    metadata: dict[str, Any] | None = Field(None, description="only when asked for")
+
+
+class RecommendedItem(Item):
+    sources: list[str] = Field(description="the retrievers that found it")
+    reason: Reason
+
+
+class ReleaseStamp(BaseModel):
+    bundle: str
+    snapshot: int
+    catalogue: int
+
+
+class RecommendationsAnswer(BaseModel):
+    recommendation_id: str
+    surface: str
+    cold_start: bool
+    items: list[RecommendedItem]
+    degraded: list[str] = Field(description="what failed or was too late, and was left out")
+    release: ReleaseStamp
+
+
+class RankedItem(Item):
+    sources: list[str]
+
+
+class RankAnswer(BaseModel):
+    items: list[RankedItem]
+    unknown_item_ids: list[str]
+    degraded: list[str]
+    release: ReleaseStamp
+
+
+class ListAnswer(BaseModel):
+    items: list[Item]
+    release: ReleaseStamp
+
+
+class Rejected(BaseModel):
+    index: int
+    code: str
+    detail: str
+
+
+class EventsAnswer(BaseModel):
+    accepted: int
+    duplicates: int
+    rejected: list[Rejected]
+
+
+class Health(BaseModel):
+    status: str
+    release: ReleaseStamp | None = None
+    stages: dict[str, str] | None = None

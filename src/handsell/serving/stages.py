@@ -1,0 +1,117 @@
+"""The three stages as serving calls them: in this process, or behind handles that keep the same contract."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from handsell.core.batches import Candidates, Requests, Slates
+from handsell.core.config import Config
+from handsell.core.funnel import Funnel
+from handsell.core.layout import Layout
+from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage
+from handsell.ranking.stage import LocalRanking
+from handsell.serving.feature_log import FEATURE_LOG, FeatureLog, Sample
+from handsell.serving.given import scored_by_sources
+from handsell.serving.observability import Metrics
+
+T = TypeVar("T")
+
+BUDGET = {"features": 0.3, "candidates": 0.6, "ranking": 0.85, "reranking": 1.0}
+"""By which share of the deadline a stage must have answered, so that a late one leaves time for the next."""
+
+
+class StageCalls(Protocol):
+    """What the gateway needs of the stages, wherever they run."""
+
+    async def candidates(self, requests: Requests, k: int) -> Candidates: ...
+
+    async def given(self, requests: Requests, items: np.ndarray) -> Candidates:
+        """The caller's own items (B, K) as candidates, scored by every source."""
+        ...
+
+    async def rank(self, requests: Requests, found: Candidates, k: int, samples: Sequence[Sample]) -> Candidates: ...
+
+    async def rerank(self, requests: Requests, ranked: Candidates, n: int) -> Slates: ...
+
+
+@dataclass(frozen=True)
+class LocalStages:
+    """Stages in this process: all three in the fused topology, one in each deployment of the graph."""
+
+    candidate_stage: CandidateStage | None = None
+    ranking_stage: RankingStage | None = None
+    reranking_stage: RerankingStage | None = None
+    feature_log: FeatureLog | None = None
+
+    async def candidates(self, requests: Requests, k: int) -> Candidates:
+        assert self.candidate_stage is not None
+        return await self.candidate_stage.candidates(requests, k)
+
+    async def given(self, requests: Requests, items: np.ndarray) -> Candidates:
+        return scored_by_sources(self.candidate_stage, requests, items)
+
+    async def rank(self, requests: Requests, found: Candidates, k: int, samples: Sequence[Sample] = ()) -> Candidates:
+        assert self.ranking_stage is not None
+        ranked = await self.ranking_stage.rank(requests, found, k)
+        if samples and self.feature_log is not None and isinstance(self.ranking_stage, LocalRanking):
+            self.feature_log.record(self.ranking_stage, requests, found, ranked, samples)
+        return ranked
+
+    async def rerank(self, requests: Requests, ranked: Candidates, n: int) -> Slates:
+        assert self.reranking_stage is not None
+        return await self.reranking_stage.rerank(requests, ranked, n)
+
+
+@dataclass(frozen=True)
+class Trip:
+    """One batch's way through the stages: each stage in its time, observed; keeps core.protocols for the funnel.
+
+    A stage that is late raises TimeoutError: the funnel leaves it out and names it.
+    """
+
+    stages: StageCalls
+    metrics: Metrics
+    began: float  # event loop time at which the oldest request of the batch arrived
+    deadline_s: float
+    samples: tuple[Sample, ...] = ()
+
+    def funnel(self, config: Config) -> Funnel:
+        return Funnel(self, self, self, config.retrieval.candidates, config.ranking.ranked)
+
+    async def candidates(self, requests: Requests, k: int) -> Candidates:
+        found = await self.within("candidates", lambda: self.stages.candidates(requests, k))
+        self.metrics.found(found)
+        return found
+
+    async def given(self, requests: Requests, items: np.ndarray) -> Candidates:
+        return await self.within("candidates", lambda: self.stages.given(requests, items))
+
+    async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
+        return await self.within("ranking", lambda: self.stages.rank(requests, candidates, k, self.samples))
+
+    async def rerank(self, requests: Requests, candidates: Candidates, n: int) -> Slates:
+        return await self.within("reranking", lambda: self.stages.rerank(requests, candidates, n))
+
+    async def within(self, stage: str, call: Callable[[], Awaitable[T]]) -> T:
+        """The call's answer; raises TimeoutError when the stage's share of the deadline is over."""
+        loop = asyncio.get_running_loop()
+        started, limit = loop.time(), self.began + BUDGET[stage] * self.deadline_s
+        if started >= limit:
+            raise TimeoutError(f"no time is left for {stage}: {self.deadline_s:.3f} s are the deadline")
+        try:
+            async with asyncio.timeout_at(limit):
+                return await call()
+        finally:
+            self.metrics.stage_seconds.labels(stage).observe(loop.time() - started)
+
+
+def open_feature_log(config: Config, bundle: str) -> FeatureLog | None:
+    """The log of served feature vectors; None where nothing is sampled."""
+    if not config.serving.feature_log_share:
+        return None
+    return FeatureLog(Layout(config.state).logs / FEATURE_LOG, bundle)

@@ -1,0 +1,142 @@
+"""What is known of the users of a batch: their feature rows, and what they did since those were written."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+
+from handsell.catalogue.snapshot import Snapshot
+from handsell.core.batches import Ragged, Requests
+from handsell.core.config import Config
+from handsell.events.reader import EventReader
+from handsell.events.states import Events
+from handsell.features.requests import events_from, requests_from_rows
+from handsell.features.views import USER_VIEWS, views
+from handsell.serving.queries import Query
+
+log = logging.getLogger(__name__)
+
+Rows = dict[str, list[Any]]
+
+
+class UserStore(Protocol):
+    def online_users(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[Any]]:
+        """Column → one cell per user, None where there is no row."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A batch as requests; `cold` (B,) bool where nothing was known of the user before; what went wrong."""
+
+    requests: Requests
+    cold: np.ndarray
+    degraded: tuple[str, ...]
+    age_s: list[float]  # since the last folded event, of users who have a row
+
+
+class Users:
+    """One feature store read per batch, in a thread of its own so that a stuck store holds up nobody else."""
+
+    def __init__(self, store: UserStore, log_reader: EventReader, snapshot: Snapshot, config: Config):
+        self._store, self._reader, self._snapshot, self._config = store, log_reader, snapshot, config
+        self._thread = ThreadPoolExecutor(1, "feature-store")
+        every = views(config)
+        self._columns = tuple(name for view in USER_VIEWS for name in every[view].names)
+
+    async def known(self, queries: Sequence[Query], limit: float) -> Known:
+        """Requests for a batch of queries; `limit` is the event loop time by which the store must have answered."""
+        degraded = []
+        try:
+            async with asyncio.timeout_at(limit):
+                rows = await self._rows(queries)
+        except Exception:
+            log.exception("the feature store did not answer; serving with default features")
+            rows, degraded = self._nothing(len(queries)), ["features"]
+        try:
+            tail = self._tails(queries, rows)
+        except Exception:
+            log.exception("the event log cannot be read; serving without the latest events")
+            tail, degraded = Events.of([], [], [], [], []), [*degraded, "event_log"]
+        try:
+            requests = self._requests(queries, rows, tail)
+        except Exception:
+            log.exception("feature rows are not usable; serving with default features")
+            rows, degraded = self._nothing(len(queries)), [*degraded, "features"]
+            requests = self._requests(queries, rows, tail)
+        state_time = [t or 0 for t in rows["state_time_us"]]
+        cold = np.array([t == 0 for t in state_time])
+        cold[tail.row] = False
+        ages = [(q.time - t) / 1e6 for q, t in zip(queries, state_time, strict=True) if t]
+        return Known(requests, cold, tuple(dict.fromkeys(degraded)), ages)
+
+    async def _rows(self, queries: Sequence[Query]) -> Rows:
+        """The store's rows in query order; visitors without an id have none."""
+        asked = [b for b, q in enumerate(queries) if q.user_id is not None]
+        rows = self._nothing(len(queries))
+        if not asked:
+            return rows
+        ids = list(dict.fromkeys(queries[b].user_id for b in asked))
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._thread, self._store.online_users, ids)
+        place = {user_id: i for i, user_id in enumerate(ids)}
+        rows.update({name: [None] * len(queries) for name in found})
+        for name, cells in found.items():
+            for b in asked:
+                rows[name][b] = cells[place[queries[b].user_id]]
+        return rows
+
+    def _nothing(self, n: int) -> Rows:
+        return {name: [None] * n for name in self._columns}
+
+    def _tails(self, queries: Sequence[Query], rows: Rows) -> Events:
+        """What each user did beyond the offset that the row has folded already."""
+        parts: list[Events] = []
+        for b, query in enumerate(queries):
+            if query.user_id is None:
+                continue
+            tail = self._reader.tail(query.user_id, int(rows["log_offset"][b] or 0))
+            if tail["type"]:
+                known = [i for i, name in enumerate(tail["type"]) if name in self._config.events.types]
+                tail = {name: [cells[i] for i in known] for name, cells in tail.items()}
+                parts.append(events_from(tail, np.full(len(known), b), self._snapshot, self._config))
+        return joined(parts)
+
+    def _requests(self, queries: Sequence[Query], rows: Rows, tail: Events) -> Requests:
+        sessions = [at_row(query.session, b) for b, query in enumerate(queries) if len(query.session)]
+        return requests_from_rows(
+            rows,
+            self._snapshot,
+            self._config,
+            time=np.array([q.time for q in queries], np.int64),
+            surface=np.array([q.surface for q in queries], np.int8),
+            exclude=Ragged.from_rows([q.exclude for q in queries]),
+            events=joined([tail, *sessions]),
+        )
+
+    def anonymous(self, queries: Sequence[Query]) -> Requests:
+        """Requests of visitors of whom nothing is known; asks nobody."""
+        return self._requests(queries, self._nothing(len(queries)), joined([]))
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._reader.close()
+
+
+def joined(parts: Sequence[Events]) -> Events:
+    """Events end to end."""
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        return Events.of([], [], [], [], [])
+    return Events(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Events)))
+
+
+def at_row(events: Events, row: int) -> Events:
+    """The same events for another row of a batch."""
+    return Events.of(np.full(len(events), row), *(getattr(events, f.name) for f in fields(Events)[1:]))

@@ -1,0 +1,124 @@
+"""What is served over HTTP is what the funnel answers for the same request, in every topology."""
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from handsell.bundles.assemble import load_stages
+from handsell.bundles.store import BundleStore
+from handsell.core.funnel import run_local
+from handsell.core.layout import Layout
+from handsell.events.reader import EventReader
+from handsell.features.requests import requests_from_rows
+from handsell.serving.feature_log import FEATURE_LOG, read_feature_log
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def funnel(world):
+    path = BundleStore(Layout(world.config.state).bundles).local_path(world.bundle)
+    return load_stages(path, world.config)
+
+
+def expected(funnel, world, user_id, time, n):
+    """The reference: stored row → request → funnel, all in this process."""
+    rows = {c: v for c, v in world.store().online_users([user_id]).items()}
+    requests = requests_from_rows(
+        rows, funnel.snapshot, world.config, time=np.array([time]), surface=np.zeros(1, np.int8)
+    )
+    slates = run_local(funnel.funnel.recommend(requests, n))
+    return funnel.snapshot.items.ids(slates.item[0][slates.item[0] >= 0]), slates.score[0]
+
+
+def logged(world, recommendation_id):
+    """The impression of an answer, once it has been flushed."""
+    reader = EventReader(Layout(world.config.state).event_log)
+
+    async def wait():
+        for _ in range(50):
+            shown = reader.impressions(limit=10_000)
+            at = [i for i, r in enumerate(shown["recommendation_id"]) if r == recommendation_id]
+            if at:
+                return {name: [cells[i] for i in at] for name, cells in shown.items()}
+            await asyncio.sleep(0.05)
+        raise TimeoutError("no impression within 2.5 s")
+
+    return asyncio.run(wait())
+
+
+def test_the_served_slate_is_the_funnels(shop, world, funnel):
+    for user in ("u1", "u2", "u3", "u4", "somebody_new"):
+        answer = shop.get(f"/v1/users/{user}/recommendations?count=12").json()
+        impression = logged(world, answer["recommendation_id"])
+        items, scores = expected(funnel, world, user, impression["time"][0], 12)
+        assert [i["item_id"] for i in answer["items"]] == items
+        assert [i["score"] for i in answer["items"]] == pytest.approx(scores.tolist(), abs=1e-5)
+        assert impression["item_id"] == items and impression["position"] == list(range(1, 13))
+        assert answer["degraded"] == [] and answer["cold_start"] == (user == "somebody_new")
+        assert answer["release"]["bundle"] == world.bundle == impression["bundle"][0]
+
+
+def test_a_crowd_gets_what_each_would_get_alone(shop, world, funnel):
+    """Micro-batches of users and lengths that differ: nobody gets another's slate."""
+    users = [f"u{i}" for i in range(18)] * 3
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(
+            pool.map(lambda p: shop.get(f"/v1/users/{p[1]}/recommendations?count={3 + p[0] % 9}").json(), enumerate(users))
+        )
+    for i, (user, answer) in enumerate(zip(users, answers, strict=True)):
+        count = 3 + i % 9
+        assert answer["degraded"] == []
+        time = logged(world, answer["recommendation_id"])["time"][0]
+        assert [x["item_id"] for x in answer["items"]] == expected(funnel, world, user, time, count)[0]
+
+
+def test_the_users_next_request_sees_the_event(shop, request):
+    user = f"visitor-{request.node.callspec.params['shop']}"
+    before = shop.get(f"/v1/users/{user}/recommendations").json()
+    assert before["cold_start"]
+    event = {"event_id": f"{user}-1", "type": "like", "user_id": user, "item_id": before["items"][0]["item_id"]}
+    stored = shop.post("/v1/events", json={"events": [event, {**event, "event_id": f"{user}-2", "type": "nonsense"}]})
+    assert stored.status_code == 202
+    assert stored.json()["accepted"] == 1 and stored.json()["rejected"][0]["index"] == 1
+    assert shop.post("/v1/events", json={"events": [event]}).json()["duplicates"] == 1
+    after = shop.get(f"/v1/users/{user}/recommendations").json()
+    assert not after["cold_start"]
+    assert event["item_id"] not in [i["item_id"] for i in after["items"]]  # home excludes what was seen
+
+
+def test_a_thousand_answers_and_nothing_is_degraded(shop):
+    def ask(n):
+        return shop.get(f"/v1/users/u{n % 20}/recommendations?count=5").json()["degraded"]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert [d for d in pool.map(ask, range(1_000)) if d] == []
+    text = shop.get("/metrics").text
+    assert "handsell_batch_size_count" in text and 'handsell_stage_seconds_count{stage="ranking"}' in text
+
+
+def test_served_vectors_are_those_of_the_reference(shop, world, funnel):
+    answer = shop.get("/v1/users/u5/recommendations?count=5").json()
+    found = read_feature_log(Layout(world.config.state).logs / FEATURE_LOG)
+    at = [i for i, r in enumerate(found.recommendation_id) if r == answer["recommendation_id"]]
+    assert at and found.names == funnel.ranking.ranker.features
+    rows = {c: v for c, v in world.store().online_users(["u5"]).items()}
+    time = found.time[at[0]]
+    requests = requests_from_rows(rows, funnel.snapshot, world.config, time=np.array([time]), surface=np.zeros(1, np.int8))
+    candidates = run_local(funnel.candidates.candidates(requests, world.config.retrieval.candidates))
+    x = funnel.ranking._matrix(requests, candidates)[0]
+    for i in at:
+        column = np.flatnonzero(candidates.item[0] == funnel.snapshot.items.number([found.item_id[i]])[0])[0]
+        np.testing.assert_allclose(found.vectors[i], x[column], rtol=1e-5, equal_nan=True)
+        assert found.user_id[i] == "u5"
+
+
+def test_bad_input_is_refused_over_http_and_neighbours_are_untouched(shop):
+    for body, status in ((b'{"user_id": NaN}', 400), (b"[" * 100_000, 413), (b"\xff\xfe", 400), (b'{"count": 1e9}', 422)):
+        answer = shop.post("/v1/recommendations", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == status and answer.headers["content-type"] == "application/problem+json"
+    assert json.loads(shop.get("/openapi.json").text)["info"]["title"] == "handsell"
+    assert shop.get("/v1/users/u1/recommendations", headers={"x-request-timeout-seconds": "0"}).status_code == 200

@@ -1,0 +1,61 @@
+"""A gateway's service in this process, with local stages and a real event log: what `fused` runs, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import httpx
+from serving_world import World
+
+from handsell.core.layout import Layout
+from handsell.events.log import EventLog
+from handsell.events.reader import EventReader
+from handsell.serving.api import build_api
+from handsell.serving.clock import Clock
+from handsell.serving.gateway import local_stages
+from handsell.serving.loading import load_charts, open_bundle
+from handsell.serving.service import Release, Service
+from handsell.serving.users import Users
+
+
+class LocalLog:
+    """The writer in this process."""
+
+    def __init__(self, log: EventLog):
+        self.log = log
+
+    async def append(self, events):
+        return await asyncio.wrap_future(self.log.append(events))
+
+    async def append_slates(self, slates):
+        return await asyncio.wrap_future(self.log.append_slates(slates))
+
+
+def service_of(world: World, log, store=None, config=None, stages=None) -> Service:
+    opened = open_bundle(str(world.config.source), "live")
+    config = config or opened.config
+    return Service(
+        config,
+        Release(world.bundle, opened.snapshot.version, len(opened.snapshot)),
+        opened.snapshot,
+        stages or local_stages(opened),
+        Users(store or world.store(), EventReader(Layout(config.state).event_log), opened.snapshot, config),
+        load_charts(opened),
+        log,
+        Clock.of(config.serving.clock, opened.manifest),
+    )
+
+
+@contextlib.asynccontextmanager
+async def served(world: World, **parts):
+    """(client, service) over a fresh event log."""
+    path = Layout(world.config.state).event_log
+    for old in path.parent.glob("log.*"):
+        old.unlink()
+    with EventLog(path) as log:
+        service = service_of(world, LocalLog(log), **parts)
+        transport = httpx.ASGITransport(build_api(service), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+            yield client, service
+        await service.close()

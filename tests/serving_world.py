@@ -1,0 +1,193 @@
+"""A small deployment on disk: config, snapshot, a real bundle with a real ranker, and users who did something.
+
+Users u0..u19 have feature rows, u19's is empty of events; everybody else is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import xgboost
+from small_catalogue import DAY_US, snapshot
+
+from handsell.bundles.assemble import save_config, source_names
+from handsell.bundles.manifest import Manifest
+from handsell.bundles.store import BundleStore
+from handsell.catalogue.snapshot import Snapshot
+from handsell.catalogue.vocabulary import Vocabulary
+from handsell.core.config import Config, load_config
+from handsell.core.layout import Layout
+from handsell.data.interactions import Interactions
+from handsell.events.fold import fold
+from handsell.events.states import Events, FoldRules, ItemFacts
+from handsell.features.matrix import feature_names
+from handsell.features.rows import Names, user_rows
+from handsell.features.views import ITEM_ACTIVITY, USER_VIEWS, views
+from handsell.ranking.calibration import Calibration
+from handsell.ranking.xgboost_ranker import XGBoostRanker
+from handsell.retrieval import registry
+
+TOML = """
+name = "shop"
+[events.types]
+impression = { weight = 0.0, seen = false }
+play = { weight = 1.0 }
+like = { weight = 2.0 }
+skip = { weight = -0.5 }
+[features]
+history_length = 10
+[surfaces.home]
+repeat = "exclude"
+[surfaces.similar]
+repeat = "allow"
+[surfaces.email]
+repeat = "allow"
+count = 5
+[retrieval]
+candidates = 60
+[retrieval.als]
+enabled = false
+[retrieval.two_tower]
+enabled = false
+[retrieval.content]
+enabled = false
+[retrieval.item_knn]
+shrinkage = 1.0
+[ranking]
+ranked = 40
+[serving]
+port = PORT
+max_body_bytes = 20000
+max_events = 50
+feature_log_share = 1.0
+micro_batch = 4
+deadline_ms = 4000
+"""
+ITEMS, USERS = 120, 20
+
+
+@dataclass(frozen=True)
+class World:
+    config: Config
+    shelf: Snapshot
+    bundle: str
+    rows: dict[str, dict]  # user_id → feature row
+
+    def store(self) -> DictStore:
+        return DictStore(self.config, self.rows)
+
+
+class DictStore:
+    """Feature rows from a dictionary, with the interface of handsell.features.store.FeatureStore."""
+
+    def __init__(self, config: Config, rows: dict[str, dict]):
+        self.rows, self.asked, self.broken = rows, [], False
+        every = views(config)
+        self.columns = [name for view in USER_VIEWS for name in every[view].names]
+
+    def online_users(self, user_ids: Sequence[str]) -> dict[str, list]:
+        self.asked.append(list(user_ids))
+        if self.broken:
+            raise ConnectionError("the online store is gone")
+        return {name: [self.rows.get(u, {}).get(name) for u in user_ids] for name in self.columns}
+
+    def check_contract(self, service: str, names: Sequence[str]) -> None:
+        pass
+
+
+def write_world(folder: Path, port: int = 18_000, topology_port: int | None = None) -> World:
+    path = folder / "shop.toml"
+    path.write_text(TOML.replace("PORT", str(topology_port or port)))
+    config = load_config(path)
+    rng = np.random.default_rng(11)
+    now = config_now()
+    shelf = shop_shelf(rng, now)
+    log = interactions(rng, now)
+    return World(config, shelf, publish(config, shelf, log, now), feature_rows(config, shelf, log))
+
+
+def config_now() -> int:
+    import time
+
+    return time.time_ns() // 1000
+
+
+def shop_shelf(rng, now: int) -> Snapshot:
+    made = snapshot(rng, ITEMS)
+    values = rng.random((ITEMS, len(ITEM_ACTIVITY))).astype(np.float32)
+    available = np.ones(ITEMS, bool)
+    available[7] = False
+    metadata = pa.table(
+        {
+            "item_id": [f"i{i}" for i in range(ITEMS)],
+            "title": [f"Title {i}" for i in range(ITEMS)],
+            "tags": [["red"] if i % 2 else [] for i in range(ITEMS)],
+            "text": ["never shown"] * ITEMS,
+            "published_at": pa.array(np.full(ITEMS, now - 30 * DAY_US)).cast(pa.timestamp("us", tz="UTC")),
+        }
+    )
+    return replace(
+        made, as_of=now, values=values, value_names=ITEM_ACTIVITY, available=available, metadata=metadata,
+        published=np.minimum(made.published, now - DAY_US),
+    )  # fmt: skip
+
+
+def interactions(rng, now: int, n: int = 900) -> Interactions:
+    """Two tribes that like the lower and the upper half of the catalogue."""
+    user = np.sort(rng.integers(0, USERS - 1, n)).astype(np.int32)
+    item = (rng.integers(0, ITEMS // 2, n) + (user % 2) * (ITEMS // 2)).astype(np.int32)
+    time = np.sort(now - DAY_US - rng.integers(0, 20 * DAY_US, n))
+    order = np.lexsort((time, user))
+    kind = rng.choice([1, 2, 3], n, p=[0.7, 0.2, 0.1]).astype(np.int8)
+    weight = np.array([0, 1, 2, -0.5], np.float32)[kind]
+    return Interactions(user[order], item, kind, time[order], weight, USERS, ITEMS)
+
+
+def feature_rows(config: Config, shelf: Snapshot, log: Interactions) -> dict[str, dict]:
+    """As the features job would write them, by user."""
+    rules = FoldRules.of(config)
+    events = Events.of(log.user, log.item, log.type, log.time, log.weight)
+    states = fold(rules.start(USERS), events, ItemFacts(shelf.creator, shelf.item_tags), rules)
+    users = Vocabulary.of(f"u{i}" for i in range(USERS))
+    tables = user_rows(states, np.arange(USERS), Names(users, shelf.items, shelf.creators, shelf.tags), config)
+    rows: dict[str, dict] = {f"u{i}": {"user_number": i} for i in range(USERS)}
+    for table in tables.values():
+        for row in table.to_pylist():
+            rows[row["user_id"]].update(row)
+    return rows
+
+
+def publish(config: Config, shelf: Snapshot, log: Interactions, now: int) -> str:
+    """A bundle of popularity, item kNN and a small forest; promoted."""
+    store = BundleStore(Layout(config.state).bundles)
+    folder = store.new_dir()
+    save_config(config, folder)
+    shelf.save(folder / "snapshot")
+    sources = source_names(config)
+    for name in sources:
+        registry.fit(name, log, config.retrieval).save(folder / "retrievers" / name)
+    names = feature_names(config, sources)
+    XGBoostRanker(names, forest(names), Calibration.logistic()).save(folder / "ranker")
+    manifest = Manifest(
+        config=config.name, created_us=now, data_start_us=now - 30 * DAY_US, data_end_us=now - DAY_US,
+        feature_service="ranking_v1", features=names, sources=sources,
+    )  # fmt: skip
+    bundle = store.publish(folder, manifest)
+    store.promote(bundle)
+    return bundle
+
+
+def forest(names: tuple[str, ...]) -> xgboost.Booster:
+    """Trees that look at many columns, so that a wrong one changes the order."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(4_000, len(names))).astype(np.float32)
+    x[:, : len(names) // 3] *= 30
+    x[rng.random(x.shape) < 0.1] = np.nan
+    y = np.nan_to_num(x) @ rng.normal(size=len(names))
+    y /= y.std()
+    data = xgboost.DMatrix(x, y, feature_names=list(names), nthread=1)
+    return xgboost.train({"max_depth": 5, "nthread": 1, "eta": 0.3}, data, 30)
