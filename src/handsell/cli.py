@@ -71,8 +71,10 @@ def data(config: ConfigPath, data: DataPath = None) -> None:
 def features(config: ConfigPath) -> None:
     """Compute feature values for Feast and the item snapshot, with Ray."""
     from handsell.jobs.features import compute
+    from handsell.jobs.windows import request_keys
 
-    counts = compute(_load(config))
+    loaded = _load(config)
+    counts = compute(loaded, request_keys(loaded))
     print("result: " + ", ".join(f"{n:,} rows of {view}" for view, n in counts.items()))
 
 

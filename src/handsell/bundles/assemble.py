@@ -15,7 +15,7 @@ from handsell.features.matrix import ItemValues, SnapshotValues, feature_names
 from handsell.ranking.stage import Blend, LocalRanking
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.reranking.stage import LocalReranking
-from handsell.retrieval.registry import RETRIEVERS
+from handsell.retrieval import registry
 from handsell.retrieval.stage import LocalCandidates
 
 
@@ -75,16 +75,8 @@ def load_snapshot(path: Path) -> Snapshot:
 
 
 def load_candidates(path: Path, config: Config, snapshot: Snapshot) -> LocalCandidates:
-    """The retrievers that the bundle holds, in the order of the configuration."""
-    found = {}
-    for name in source_names(config):
-        folder = path / "retrievers" / name
-        try:
-            found[name] = RETRIEVERS[name].load(folder)
-        except (OSError, ValueError, KeyError) as error:
-            raise BundleError(
-                f"retriever {name} in {folder} cannot be read ({error}): the bundle is incomplete"
-            ) from None
+    """The retrievers that the bundle holds, in the order of the configuration; raises BundleError."""
+    found = {name: registry.load(name, path / "retrievers" / name) for name in source_names(config)}
     eligibility = Eligibility(snapshot, tuple(config.surfaces.values()))
     return LocalCandidates(found, eligibility, config.retrieval)
 
@@ -108,5 +100,4 @@ def load_ranking(path: Path, config: Config, snapshot: Snapshot, items: ItemValu
 
 def source_names(config: Config) -> tuple[str, ...]:
     """Names of the enabled sources, in the order of the configuration."""
-    sections = ((name, getattr(config.retrieval, name)) for name in type(config.retrieval).model_fields)
-    return tuple(name for name, section in sections if getattr(section, "enabled", False))
+    return registry.enabled(config.retrieval)

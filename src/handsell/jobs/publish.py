@@ -1,0 +1,168 @@
+"""What turns a trained run into a bundle: its files, its manifest, its rehearsal and its gate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from handsell.bundles.assemble import load_config_of, load_stages, save_config, source_names
+from handsell.bundles.gate import Gate, Lists, judge
+from handsell.bundles.manifest import Manifest, library_versions
+from handsell.bundles.store import BundleStore
+from handsell.catalogue.snapshot import Snapshot
+from handsell.core.batches import NONE
+from handsell.core.config import Config
+from handsell.core.errors import BundleError
+from handsell.core.layout import Layout
+from handsell.data import splits
+from handsell.evaluation.metrics import gains, ndcg
+from handsell.evaluation.replay import FUNNEL, Replay, slates
+from handsell.evaluation.scorebook import HEADLINE
+from handsell.features.matrix import feature_names
+from handsell.features.views import service_columns
+from handsell.jobs.cluster import spread
+from handsell.jobs.examples import day_values
+from handsell.jobs.requests import load_requests
+from handsell.jobs.scoring import judged_requests
+
+if TYPE_CHECKING:
+    from handsell.jobs.train import Run
+
+REHEARSAL = 64  # requests that a finished bundle answers before it may be promoted
+
+
+def gather(run: Run, staging: Path) -> None:
+    """Everything beside the refitted retrievers: ranker, snapshot, config and report."""
+    if run.config.ranking.enabled:
+        shutil.copytree(run.twin / "ranker", staging / "ranker")
+    shutil.copytree(Layout(run.config.state).snapshot, staging / "snapshot")
+    save_config(run.config, staging)
+    for name in ("report.json", "report.html"):
+        shutil.copy(run.folder / name, staging / name)
+
+
+def manifest(run: Run, report: dict) -> Manifest:
+    from handsell.jobs.train import SERVICE
+
+    config, meta = run.config, json.loads(Layout(run.config.state).data_meta.read_text())
+    spans = window_spans(config, run.folder)
+    return Manifest(
+        config=config.name,
+        created_us=time.time_ns() // 1000,
+        data_start_us=meta["first_us"],
+        data_end_us=meta["last_us"] + 1,
+        windows=spans,
+        feature_service=SERVICE,
+        service_features=service_columns(config, SERVICE),
+        features=feature_names(config, source_names(config)) if config.ranking.enabled else (),
+        sources=source_names(config),
+        metrics={k: v for k, v in report["contenders"][FUNNEL]["metrics"].items() if v is not None},
+        metrics_of="twin",
+        twin_data_end_us=spans["retrieval"][1],
+        git_revision=_revision(),
+        libraries=library_versions(),
+        notes=split_notes(config),
+    )
+
+
+def window_spans(config: Config, run: Path) -> dict[str, tuple[int, int]]:
+    """Window → [first, last + 1) µs of what fell into it; under leave_last_k they overlap in time."""
+    meta = json.loads(Layout(config.state).data_meta.read_text())
+    if config.split.kind == "by_time":
+        bounds = splits.Bounds.of(config.split, meta["last_us"])
+        edges = [meta["first_us"], bounds.ranker, bounds.validation, bounds.test, meta["last_us"] + 1]
+        return {name: (edges[i], edges[i + 1]) for i, name in enumerate(splits.WINDOWS)}
+    spans = {"retrieval": (meta["first_us"], meta["last_us"] + 1)}
+    for name in splits.WINDOWS[1:]:
+        time_us = pq.read_table(run / "windows" / f"{name}.parquet", columns=["time"])["time"].to_numpy()
+        spans[name] = (int(time_us.min()), int(time_us.max()) + 1) if len(time_us) else (0, 0)
+    return spans
+
+
+def split_notes(config: Config) -> tuple[str, ...]:
+    """What a reader of the figures must know about the split."""
+    if config.split.kind == "by_time":
+        return ("Windows are cut at moments in time: nothing later than the retrieval window taught a retriever.",)
+    return (
+        "Windows are each user's last events (leave_last_k): features are as of each request, but a retriever has "
+        "seen other users' events that are later in time, as is usual on data this thin.",
+    )
+
+
+def replay_bundle(config: Config, run: Path, twin: Path, bundle: Path) -> float:
+    """Load a finished bundle as serving does, answer some requests; mean share of items in common with the twin.
+
+    A Ray task. Raises BundleError when a stage is degraded or a slate comes out empty.
+    """
+    snapshot = Snapshot.load(Layout(config.state).snapshot)
+    rows = pq.read_metadata(run / "windows" / "test.parquet").num_rows
+    requests, _ = load_requests(config, run, "test", slice(0, min(REHEARSAL, rows)), snapshot)
+    twin_stages = load_stages(twin, config, snapshot=snapshot, items=day_values(config, run, "test", snapshot))
+    ours, theirs = (slates(stages.funnel, requests) for stages in (load_stages(bundle), twin_stages))
+    if (ours == NONE).all(axis=1).any():
+        raise BundleError(f"bundle {bundle.name} gave an empty slate in its rehearsal: see the log of this job")
+    shared = [
+        len(np.intersect1d(a[a >= 0], b[b >= 0])) / max((a >= 0).sum(), 1) for a, b in zip(ours, theirs, strict=True)
+    ]
+    return float(np.mean(shared))
+
+
+def judge_against_live(run: Run, replay: Replay, store: BundleStore) -> Gate:
+    """The gate: challenger and live bundle on the same requests, all later than the live one's data."""
+    live, ours = store.live(), replay.contenders[FUNNEL]
+    challenger = Lists(ours.scores[HEADLINE], ours.coverage)
+    if live is None:
+        return judge(challenger, None, replay.user, run.config.gate)
+    path, about = store.local_path(live), store.verify(live)
+    theirs, later = spread(score_live, [(run.config, run.folder, path, about.data_end_us)])[0]
+    known = Lists(np.where(later, theirs.ndcg, np.nan), theirs.coverage)
+    verdict = judge(challenger, known, replay.user, run.config.gate)
+    if verdict.outcome != "insufficient":
+        return verdict
+    return judge(challenger, _recipe_retrained(run, replay, path), replay.user, run.config.gate, retrained=True)
+
+
+def score_live(config: Config, run: Path, bundle: Path, data_end_us: int) -> tuple[Lists, np.ndarray]:
+    """What the live bundle answers to the test requests, and (R,) bool which are later than its data. A Ray task."""
+    snapshot = Snapshot.load(Layout(config.state).snapshot)
+    judged = judged_requests(config, run, "test", snapshot)
+    stages = load_stages(bundle, snapshot=snapshot, items=day_values(config, run, "test", snapshot))
+    items = slates(stages.funnel, judged.requests)
+    coverage = len(np.unique(items[items >= 0])) / max(len(snapshot), 1)
+    scores = ndcg(gains(items, judged.relevant), judged.relevant, 10)
+    return Lists(scores, coverage), judged.requests.time >= data_end_us
+
+
+def _recipe_retrained(run: Run, replay: Replay, live: Path) -> Lists:
+    """The live bundle's recipe, fitted up to the challenger's cut-off, on the challenger's test requests.
+
+    The same recipe on the same data gives the same model, so it is not trained twice.
+    """
+    from handsell.jobs.recipe import retrain
+
+    recipe = load_config_of(live)
+    if same_recipe(recipe, run.config):
+        ours = replay.contenders[FUNNEL]
+        return Lists(ours.scores[HEADLINE], ours.coverage)
+    again = retrain(run, recipe)
+    return Lists(again.contenders[FUNNEL].scores[HEADLINE], again.contenders[FUNNEL].coverage)
+
+
+def same_recipe(a: Config, b: Config) -> bool:
+    """Whether two configs train the same models from the same data."""
+    return all(getattr(a, part) == getattr(b, part) for part in ("retrieval", "ranking", "reranking", "features"))
+
+
+def _revision() -> str | None:
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    except OSError:
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

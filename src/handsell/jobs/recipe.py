@@ -1,0 +1,30 @@
+"""Train another recipe on this run's windows, so that two recipes are compared on equal terms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from handsell.core.config import Config
+from handsell.evaluation.replay import Replay
+from handsell.jobs.cluster import spread
+from handsell.jobs.progress import Progress
+from handsell.jobs.scoring import score
+
+if TYPE_CHECKING:
+    from handsell.jobs.train import Run
+
+
+def retrain(run: Run, recipe: Config) -> Replay:
+    """The replay of `recipe`'s models, fitted on the same retrieval and ranker windows as the run's."""
+    from handsell.jobs.train import fit_twin
+
+    config = run.config.model_copy(
+        update={part: getattr(recipe, part) for part in ("retrieval", "ranking", "reranking")}
+    )
+    other = replace(run, config=config, folder=run.folder / "live_recipe", progress=Progress(6))
+    (other.folder).mkdir()
+    for name in ("fit", "windows"):
+        (other.folder / name).symlink_to(run.folder / name)
+    fit_twin(other)
+    return spread(score, [(config, other.folder, other.twin)])[0]

@@ -1,0 +1,70 @@
+"""Fit every enabled retriever: sparse and linear ones as Ray tasks, neural ones under Ray Train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from handsell.bundles.assemble import source_names
+from handsell.catalogue.snapshot import Snapshot
+from handsell.core.config import Config
+from handsell.core.layout import Layout
+from handsell.data.interactions import Interactions
+from handsell.jobs.cluster import spread
+from handsell.jobs.two_tower import fit_two_tower_on_ray
+from handsell.jobs.windows import Sizes
+from handsell.retrieval import registry
+from handsell.retrieval.content_vectors import Content, fit_content_vectors
+
+ON_RAY_TRAIN = ("two_tower",)
+
+
+def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, float]:
+    """Fit on the Parquet parts in `interactions`; saves out/retrievers/<name>; returns seconds by name."""
+    names = source_names(config)
+    content = out / "content"
+    spread(_fit_content, [(config, interactions, content)])
+    tasks = [(name, config, interactions, content, out) for name in names if name not in ON_RAY_TRAIN]
+    seconds = dict(spread(_fit_one, tasks, wait_s=config.jobs.wait_for_resources_s))
+    for name in names:
+        if name in ON_RAY_TRAIN:
+            sizes = Sizes.of(Layout(config.state))
+            seconds[name] = fit_two_tower_on_ray(config, interactions, content, sizes, out / "retrievers" / name)
+    return seconds
+
+
+def _fit_content(config: Config, interactions: Path, out: Path) -> None:
+    snapshot = Snapshot.load(Layout(config.state).snapshot)
+    last = max((_last_time(part) for part in interactions.glob("*.parquet")), default=0)
+    size = config.retrieval.content.embedding_size
+    fit_content_vectors(snapshot, size, before=last, columns=config.features.item_columns).save(out)
+
+
+def _fit_one(name: str, config: Config, interactions: Path, content: Path, out: Path) -> tuple[str, float]:
+    import time
+
+    begun = time.monotonic()
+    model = registry.fit(name, _read(config, interactions), config.retrieval, Content.load(content))
+    model.save(out / "retrievers" / name)
+    return name, round(time.monotonic() - begun, 2)
+
+
+def _read(config: Config, interactions: Path) -> Interactions:
+    sizes = Sizes.of(Layout(config.state))
+    return Interactions.read(sorted(interactions.glob("*.parquet")), sizes.users, sizes.items)
+
+
+def popularity_counts(config: Config, interactions: Path) -> np.ndarray:
+    """(I,) positive interactions of each item in the fit window."""
+    events = _read(config, interactions).positives
+    return np.bincount(events.item, minlength=events.n_items)
+
+
+def _last_time(part: Path) -> int:
+    """µs of a part's latest event, from the file's statistics."""
+    about = pq.read_metadata(part)
+    column = about.schema.names.index("time")
+    groups = (about.row_group(g).column(column).statistics for g in range(about.num_row_groups))
+    return max((int(s.max) for s in groups if s is not None and s.has_min_max), default=0)

@@ -1,0 +1,93 @@
+"""Evaluation of a twin on the test window: every source, the blend, the ranker and the funnel that serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from handsell.bundles.assemble import load_stages
+from handsell.catalogue.snapshot import Snapshot
+from handsell.core.batches import NONE, Ragged, Requests
+from handsell.core.config import Config
+from handsell.core.layout import Layout
+from handsell.data.splits import WindowRequests
+from handsell.eligibility.mask import Eligibility
+from handsell.evaluation.metrics import Relevant
+from handsell.evaluation.replay import Lists, Replay, evaluate_sources
+from handsell.jobs.examples import day_values
+from handsell.jobs.requests import chunks, load_requests
+from handsell.jobs.retrievers import popularity_counts
+from handsell.ranking.examples import HIGHEST_LABEL
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The requests of a window and what was relevant to each."""
+
+    requests: Requests
+    relevant: Relevant
+
+
+def score(config: Config, run: Path, models: Path, window: str = "test") -> Replay:
+    """Replay a window through the stages of `models`, with item values as of each request's day. A Ray task."""
+    snapshot = Snapshot.load(Layout(config.state).snapshot)
+    stages = load_stages(models, config, snapshot=snapshot, items=day_values(config, run, window, snapshot))
+    judged = judged_requests(config, run, window, snapshot)
+    eligibility = Eligibility(snapshot, tuple(config.surfaces.values()))
+    return evaluate_sources(
+        judged.requests,
+        judged.relevant,
+        funnel=stages.funnel,
+        retrievers=stages.candidates.retrievers,
+        eligibility=eligibility,
+        popularity=popularity_counts(config, run / "fit"),
+        oracle=oracle_lists(config, snapshot, eligibility),
+        progress=lambda done, of: print(f"  scored {done:,} of {of:,} requests", flush=True),
+    )
+
+
+def judged_requests(config: Config, run: Path, window: str, snapshot: Snapshot) -> Judged:
+    """All requests of a window that still have something relevant after the eligibility mask."""
+    count = chunks(run, window)
+    whole = slice(0, count[-1].stop) if count else slice(0, 0)
+    requests, outcome = load_requests(config, run, window, whole, snapshot)
+    relevant = relevant_of(outcome)
+    some = relevant.item.lengths > 0
+    return Judged(requests.take(some), relevant.take(some))
+
+
+def relevant_of(outcome: WindowRequests) -> Relevant:
+    """Items of positive total weight, graded like the ranker's labels."""
+    positive = outcome.gain.values > 0
+    counts = np.bincount(outcome.acted.row_of_value[positive], minlength=len(outcome))
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    grades = np.clip(np.rint(outcome.gain.values[positive]), 1, HIGHEST_LABEL).astype(np.float32)
+    return Relevant(Ragged(outcome.acted.values[positive], offsets), Ragged(grades, offsets))
+
+
+def oracle_lists(config: Config, snapshot: Snapshot, eligibility: Eligibility) -> Lists | None:
+    """The ceiling, where the true preferences are known: the world's. Only evaluation may read them."""
+    truth = Layout(config.state).truth
+    if config.data.format != "world" or not truth.is_dir():
+        return None
+    from handsell.catalogue.vocabulary import Vocabulary
+    from handsell.data.world.oracle import Oracle
+
+    oracle = Oracle.load(truth)
+    users = Vocabulary.load(Layout(config.state).catalogue / "users")
+    of_world = oracle.item_numbers(snapshot.items.ids(np.arange(len(snapshot))))  # (I,) the world's track numbers
+    listen = config.events.names.index("listen")
+
+    def lists(requests: Requests) -> np.ndarray:
+        heard = (requests.history.type == listen) & (requests.history.item != NONE)
+        history = np.where(heard, of_world[np.maximum(requests.history.item, 0)], NONE)
+        people = oracle.user_numbers(users.ids(requests.user))
+        wanted = oracle.expected_listens(people, requests.time, history, requests.history.time)[:, of_world]
+        wanted = np.where(eligibility.mask(requests), wanted, -np.inf)
+        best = np.argpartition(-wanted, 10, axis=1)[:, :10] if wanted.shape[1] > 10 else np.argsort(-wanted, axis=1)
+        order = np.argsort(-np.take_along_axis(wanted, best, 1), axis=1, kind="stable")
+        return np.take_along_axis(best, order, 1).astype(np.int32)
+
+    return lists

@@ -1,0 +1,173 @@
+"""`handsell train CONFIG`: from features to a promoted bundle, on the Ray cluster that it is submitted to.
+
+    windows → rows from Feast → retrievers → candidates → item values from Feast → examples → ranker
+            → evaluation of this twin → the same recipe on all data → bundle → gate → live
+
+The twin knows nothing of the windows after its fit; the bundle's retrievers are refitted on everything
+with the same settings, and keep the twin's ranker, which sees sources only as ranks and standardised scores.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from handsell.bundles.assemble import source_names
+from handsell.bundles.store import BundleStore
+from handsell.core.config import Config
+from handsell.core.errors import TrainingError
+from handsell.core.layout import Layout
+from handsell.evaluation.replay import Replay
+from handsell.evaluation.report import About, build_report, write_report
+from handsell.features.matrix import feature_names
+from handsell.features.views import service_columns
+from handsell.jobs import publish, windows
+from handsell.jobs.cluster import connected, spread
+from handsell.jobs.examples import fetch_item_days, find_candidates, write_examples
+from handsell.jobs.progress import Progress
+from handsell.jobs.requests import fetch_user_rows
+from handsell.jobs.retrievers import fit_retrievers
+from handsell.jobs.scoring import score
+from handsell.ranking.shards import read_coverage
+from handsell.ranking.xgboost_ranker import XGBoostRanker
+
+SERVICE = "ranking_v1"
+STEPS = 11
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: its folder, and what it found on the way."""
+
+    config: Config
+    folder: Path
+    progress: Progress
+    counts: dict[str, int]
+
+    @property
+    def twin(self) -> Path:
+        return self.folder / "twin"
+
+
+def train(config: Config, promote: bool = True) -> str:
+    """Train, evaluate, bundle, and promote if the gate lets it; returns a sentence on what came of it."""
+    layout = Layout(config.state)
+    folder = layout.runs / time.strftime("%Y%m%dt%H%M%S", time.gmtime())
+    folder.mkdir(parents=True)
+    progress = Progress(STEPS)
+    with connected(config.jobs.num_cpus):
+        spread(_check_service, [(config,)])
+        with progress.step("windows") as note:
+            counts = windows.cut(config, folder)
+            note.text = ", ".join(f"{counts[f'{w}_kept']:,} {w} requests" for w in windows.REQUEST_WINDOWS)
+        run = Run(config, folder, progress, counts)
+        _require_requests(run)
+        fit_twin(run)
+        with progress.step("evaluation", f"{counts['test_kept']:,} requests, every source, blend, ranker, funnel"):
+            replay = spread(score, [(config, folder, run.twin)])[0]
+            report = _report(run, replay)
+        store, bundle_id = _bundle(run, report)
+        with progress.step("gate") as note:
+            gate = publish.judge_against_live(run, replay, store)
+            note.text = " ".join((*gate.sentences, *gate.warnings))
+            if gate.passed and promote:
+                store.promote(bundle_id)
+    _clean(folder)
+    return f"{bundle_id} {'is live' if gate.passed and promote else 'was not promoted'}; {report['summary']}"
+
+
+def fit_twin(run: Run) -> None:
+    """Retrievers on the retrieval window, the ranker on what they find for the ranker window."""
+    config, folder, progress = run.config, run.folder, run.progress
+    names = windows.REQUEST_WINDOWS
+    with progress.step("user rows", "point in time, from Feast") as note:
+        rows = spread(fetch_user_rows, [(config, folder, name) for name in names])
+        note.text = f"{sum(rows):,} rows"
+    with progress.step("retrievers", f"{', '.join(source_names(config))} on {run.counts['fit']:,} events") as note:
+        note.text = ", ".join(f"{n} {s:.0f} s" for n, s in fit_retrievers(config, folder / "fit", run.twin).items())
+    if not config.ranking.enabled:
+        names = ("test",)
+    with progress.step("candidates", f"{config.retrieval.candidates} for each request") as note:
+        note.text = f"{sum(find_candidates(config, folder, run.twin, name) for name in names):,} requests"
+    with progress.step("item values", "as of each day, from Feast") as note:
+        note.text = f"{sum(spread(fetch_item_days, [(config, folder, name) for name in names])):,} (item, day) pairs"
+    if config.ranking.enabled:
+        _fit_ranker(run)
+
+
+def _fit_ranker(run: Run) -> None:
+    from handsell.jobs.ranker import fit_on_ray
+
+    config, folder, progress = run.config, run.folder, run.progress
+    with progress.step("examples") as note:
+        total = sum(write_examples(config, folder, run.twin, name) for name in ("ranker", "validation"))
+        ceiling = read_coverage(folder / "examples" / "ranker").recall_ceiling
+        note.text = f"{total:,} labelled candidates; {ceiling:.1%} of what users wanted was among the candidates"
+    with progress.step("ranker", f"XGBoost rank:ndcg on {config.ranking.workers} Ray Train worker(s)") as note:
+        features = feature_names(config, source_names(config))
+        examples = folder / "examples"
+        fit_on_ray(examples / "ranker", examples / "validation", config.ranking, features, run.twin / "ranker")
+        note.text = f"{len(features)} features"
+
+
+def _report(run: Run, replay: Replay) -> dict:
+    """report.json and report.html in the run's folder."""
+    from handsell.bundles.manifest import library_versions
+
+    importance = {}
+    if run.config.ranking.enabled:
+        importance = XGBoostRanker.load(run.twin / "ranker").importance()
+    about = About(
+        config=run.config.name,
+        created_us=time.time_ns() // 1000,
+        data=run.counts,
+        windows=publish.window_spans(run.config, run.folder),
+        importance=importance,
+        seconds=run.progress.seconds,
+        libraries=library_versions(),
+        notes=publish.split_notes(run.config),
+    )
+    report = build_report(replay, about)
+    write_report(report, run.folder)
+    return report
+
+
+def _bundle(run: Run, report: dict) -> tuple[BundleStore, str]:
+    """Refit on all data, gather every file, write the manifest last, load it back and replay requests."""
+    config, progress = run.config, run.progress
+    store = BundleStore(Layout(config.state).bundles)
+    staging = store.new_dir()
+    with progress.step("refit", f"the same recipe on all {run.counts['all']:,} events"):
+        fit_retrievers(config, run.folder / "all", staging)
+        shutil.rmtree(staging / "content")
+    with progress.step("bundle") as note:
+        publish.gather(run, staging)
+        bundle_id = store.publish(staging, publish.manifest(run, report))
+        store.verify(bundle_id)
+        overlap = spread(publish.replay_bundle, [(config, run.folder, run.twin, store.local_path(bundle_id))])[0]
+        note.text = f"{bundle_id}, verified; slates share {overlap:.0%} of their items with the twin's"
+    return store, bundle_id
+
+
+def _check_service(config: Config) -> None:
+    from handsell.features.store import open_store
+
+    open_store(config).check_contract(SERVICE, service_columns(config, SERVICE))
+
+
+def _require_requests(run: Run) -> None:
+    empty = [w for w in windows.REQUEST_WINDOWS if run.counts[f"{w}_kept"] == 0]
+    if empty:
+        raise TrainingError(
+            f"no request falls into the {', '.join(empty)} window: {json.dumps(run.counts)}. Give more data, widen "
+            "split.*_days, or use split.kind = 'leave_last_k'"
+        )
+
+
+def _clean(folder: Path) -> None:
+    """Keep the report, the windows and the twin; drop what can be computed again."""
+    for name in ("candidates", "item_days", "rows", "examples", "all"):
+        shutil.rmtree(folder / name, ignore_errors=True)
