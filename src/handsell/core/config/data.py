@@ -31,7 +31,7 @@ class TablesConfig(Section):
 class WorldConfig(Section):
     """The synthetic music service; the same seed and sizes give the same bytes."""
 
-    seed: int = 7
+    seed: int = Field(7, ge=0)
     users: int = Field(3_000, ge=2)
     items: int = Field(8_000, ge=2)
     artists: int = Field(800, ge=1)

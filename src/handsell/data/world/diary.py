@@ -1,0 +1,70 @@
+"""What happened, column by column, and its form as canonical events."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+
+from handsell.data.schemas import EVENTS, TIME
+from handsell.data.world.tables import item_ids, user_ids
+
+TYPES = ("impression", "listen", "skip", "like", "save", "share")
+IMPRESSION, LISTEN, SKIP, LIKE, SAVE, SHARE = range(6)
+SURFACES = ("home", "search", "library")
+HOME, SEARCH, LIBRARY = range(3)
+
+_COLUMNS = {
+    "user": np.int64, "item": np.int32, "type": np.int8, "time": np.int64, "value": np.float32, "surface": np.int8,
+    "slate": np.int64, "position": np.int16, "propensity": np.float32,
+}  # fmt: skip
+_NONE = {"value": np.nan, "slate": -1, "position": -1, "propensity": np.nan}
+
+
+class Diary:
+    """Blocks of events in the order in which they were noted."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[str, list[np.ndarray]] = defaultdict(list)
+
+    def note(self, **columns: np.ndarray | int) -> None:
+        """One block of events; a scalar holds for all of them, what is missing is null."""
+        size = len(columns["user"])  # type: ignore[arg-type]
+        if size:
+            for name, dtype in _COLUMNS.items():
+                value = np.asarray(columns.get(name, _NONE.get(name)), dtype)
+                self._blocks[name].append(np.broadcast_to(value, (size,)))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All events, sorted by time, then user."""
+        arrays = {n: np.concatenate([np.zeros(0, t), *self._blocks[n]]).astype(t) for n, t in _COLUMNS.items()}
+        order = np.lexsort((arrays["user"], arrays["time"]))
+        return {name: a[order] for name, a in arrays.items()}
+
+
+def events_table(arrays: dict[str, np.ndarray], partition: int) -> pa.Table:
+    """Canonical EVENTS of one partition."""
+    n = len(arrays["user"])
+    users, user = np.unique(arrays["user"], return_inverse=True)
+    slates, slate = np.unique(arrays["slate"], return_inverse=True)
+    names = [None if s < 0 else f"r{partition:05d}-{s:07d}" for s in slates.tolist()]
+    items, item = np.unique(arrays["item"], return_inverse=True)
+    columns = {
+        "event_id": pa.array([f"e{partition:05d}-{k:08d}" for k in range(n)], pa.string()),
+        "user_id": _taken(user_ids(users), user),
+        "item_id": _taken(item_ids(items), item),
+        "type": _taken(TYPES, arrays["type"]),
+        "time": pa.array(arrays["time"], TIME),
+        "value": pa.array(arrays["value"], mask=np.isnan(arrays["value"])),
+        "surface": _taken(SURFACES, arrays["surface"]),
+        "recommendation_id": _taken(names, slate),
+        "position": pa.array(arrays["position"], mask=arrays["position"] < 0),
+        "propensity": pa.array(arrays["propensity"], mask=np.isnan(arrays["propensity"])),
+    }
+    return pa.table(columns, schema=EVENTS)
+
+
+def _taken(names: Iterable[str | None], index: np.ndarray) -> pa.Array:
+    return pa.array(names, pa.string()).take(pa.array(index))

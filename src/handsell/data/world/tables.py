@@ -1,0 +1,73 @@
+"""What the service knows about its tracks and users, as canonical tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from handsell.core.config.data import WorldConfig
+from handsell.data.schemas import ITEMS, STRINGS, TIME, USERS
+from handsell.data.world.catalogue import Catalogue, catalogue, stream
+from handsell.data.world.listeners import AGE_BANDS, COUNTRIES, listeners, n_partitions
+from handsell.data.world.words import artist_names, genre_names, mood, track_titles
+
+_EXTRA = (("energy", pa.float32()), ("acousticness", pa.float32()), ("tempo", pa.float32()))
+ITEM_SCHEMA = pa.schema([*ITEMS, *_EXTRA, ("year", pa.int32()), ("explicit", pa.bool_())])
+USER_SCHEMA = pa.schema([*USERS, ("country", pa.string()), ("age_band", pa.string()), ("joined_at", TIME)])
+
+
+def item_ids(numbers: np.ndarray) -> list[str]:
+    return [f"t{n:07d}" for n in numbers.tolist()]
+
+
+def user_ids(numbers: np.ndarray) -> list[str]:
+    return [f"u{n:07d}" for n in numbers.tolist()]
+
+
+def items_table(world: WorldConfig) -> pa.Table:
+    """One row per track in order of release, ITEM_SCHEMA."""
+    tracks = catalogue(world)
+    rng = stream(world, "names")
+    artists = np.array(artist_names(world.artists, rng), object)[tracks.artist].tolist()
+    years = tracks.published.astype("M8[us]").astype("M8[Y]").astype(np.int64) + 1970
+    tags = _tag_names(world, tracks)
+    names = tags.to_pylist()
+    feels = [mood(e, a) for e, a in zip(tracks.energy.tolist(), tracks.acousticness.tolist(), strict=True)]
+    columns = {
+        "item_id": item_ids(np.arange(len(tracks))),
+        "title": track_titles(len(tracks), rng),
+        "creators": pa.ListArray.from_arrays(np.arange(len(tracks) + 1, dtype=np.int32), pa.array(artists)),
+        "tags": tags,
+        "text": [f"{', '.join(t)}; {f}; by {a}" for t, f, a in zip(names, feels, artists, strict=True)],
+        "published_at": pa.array(tracks.published, TIME),
+        "expires_at": pa.nulls(len(tracks), TIME),
+        "available": pa.nulls(len(tracks), pa.bool_()),
+        "energy": tracks.energy,
+        "acousticness": tracks.acousticness,
+        "tempo": tracks.tempo,
+        "year": years.astype(np.int32),
+        "explicit": tracks.explicit,
+    }
+    return pa.table(columns, schema=ITEM_SCHEMA)
+
+
+def users_table(world: WorldConfig) -> pa.Table:
+    """One row per user in order of number, USER_SCHEMA."""
+    parts = []
+    for partition in range(n_partitions(world)):
+        people = listeners(world, partition)
+        columns = {
+            "user_id": user_ids(people.number),
+            "country": np.array(COUNTRIES, object)[people.country],
+            "age_band": np.array(AGE_BANDS, object)[people.age_band],
+            "joined_at": pa.array(people.joined, TIME),
+        }
+        parts.append(pa.table(columns, schema=USER_SCHEMA))
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _tag_names(world: WorldConfig, tracks: Catalogue) -> pa.ListArray:
+    present = tracks.tags >= 0
+    names = pa.array(genre_names(world.tags)).take(pa.array(tracks.tags[present].astype(np.int32)))
+    offsets = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, names).cast(STRINGS)

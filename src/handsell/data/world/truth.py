@@ -1,0 +1,69 @@
+"""The world's truth on disk: one NumPy archive for the catalogue and one for each partition of users.
+
+Only evaluation and the simulator may read this folder. Nothing else of handsell imports `oracle`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handsell.core.config.data import WorldConfig
+from handsell.core.errors import DataError
+from handsell.data.world.catalogue import Catalogue, Groups
+from handsell.data.world.listeners import Listeners
+
+
+def write_catalogue(world: WorldConfig, tracks: Catalogue, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "world.json").write_text(world.model_dump_json(indent=1))
+    _save(folder / "catalogue.npz", _flat(tracks))
+
+
+def write_listeners(people: Listeners, folder: Path, partition: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(folder / f"users-{partition:05d}.npz", _flat(people))
+
+
+def read(folder: Path) -> tuple[WorldConfig, Catalogue, Listeners]:
+    """The whole truth; raises DataError where the folder is not one, or a partition is missing."""
+    try:
+        world = WorldConfig.model_validate(json.loads((folder / "world.json").read_text()))
+        with np.load(folder / "catalogue.npz", allow_pickle=False) as kept:
+            tracks = _unflat(Catalogue, kept)
+        parts = []
+        for path in sorted(folder.glob("users-*.npz")):
+            with np.load(path, allow_pickle=False) as kept:
+                parts.append({name: kept[name] for name in kept.files})
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"the truth of a world is expected in {folder}: {error}; run handsell data again") from None
+    people = Listeners(**{f.name: np.concatenate([p[f.name] for p in parts]) for f in fields(Listeners)})
+    if len(people) != world.users:
+        raise DataError(f"{folder}: truth of {world.users} users is expected, came {len(people)}: run handsell data")
+    return world, tracks, people
+
+
+def _flat(thing: Any) -> dict[str, np.ndarray]:
+    flat = {}
+    for f in fields(thing):
+        value = getattr(thing, f.name)
+        nested = _flat(value) if isinstance(value, Groups) else {"": value}
+        flat.update({f"{f.name}.{name}".rstrip("."): array for name, array in nested.items()})
+    return flat
+
+
+def _unflat(kind: type, kept: Any) -> Any:
+    groups = {n.split(".")[0] for n in kept.files if "." in n}
+    nested = {g: Groups(**{f.name: kept[f"{g}.{f.name}"] for f in fields(Groups)}) for g in groups}
+    return kind(**nested, **{n: kept[n] for n in kept.files if "." not in n})
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """A finished file or none: written beside and renamed."""
+    beside = path.with_suffix(".part.npz")
+    np.savez(beside, allow_pickle=False, **arrays)
+    beside.rename(path)
