@@ -5,6 +5,8 @@ Users u0..u19 have feature rows, u19's is empty of events; everybody else is new
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,21 +101,22 @@ class DictStore:
         pass
 
 
-def write_world(folder: Path, port: int = 18_000, topology_port: int | None = None) -> World:
+def open_rows(config: Config) -> DictStore:
+    """The store of a gateway replica in another process: the rows that `write_world` left beside the config."""
+    return DictStore(config, json.loads((config.source.parent / "rows.json").read_text()))
+
+
+def write_world(folder: Path, port: int = 18_000) -> World:
     path = folder / "shop.toml"
-    path.write_text(TOML.replace("PORT", str(topology_port or port)))
+    path.write_text(TOML.replace("PORT", str(port)))
     config = load_config(path)
     rng = np.random.default_rng(11)
-    now = config_now()
+    now = time.time_ns() // 1000
     shelf = shop_shelf(rng, now)
     log = interactions(rng, now)
-    return World(config, shelf, publish(config, shelf, log, now), feature_rows(config, shelf, log))
-
-
-def config_now() -> int:
-    import time
-
-    return time.time_ns() // 1000
+    rows = feature_rows(config, shelf, log)
+    (folder / "rows.json").write_text(json.dumps(rows, default=str))
+    return World(config, shelf, publish(config, shelf, log, now), rows)
 
 
 def shop_shelf(rng, now: int) -> Snapshot:

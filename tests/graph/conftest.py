@@ -6,31 +6,14 @@ import time
 
 import httpx
 import pytest
-from serving_world import DictStore, World, write_world
+from serving_world import World, open_rows, write_world
 
 PORT = 18_000
 
 
-class RowsStore(DictStore):
-    """Feature rows from a file, so that a replica in another process can open it."""
-
-
-def open_rows(config):
-    """The store of a gateway replica: rows that `deploy` left beside the config."""
-    import json
-
-    rows = json.loads((config.source.parent / "rows.json").read_text())
-    return RowsStore(config, rows)
-
-
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> World:
-    import json
-
-    folder = tmp_path_factory.mktemp("shop")
-    made = write_world(folder, PORT)
-    (folder / "rows.json").write_text(json.dumps(made.rows, default=str))
-    return made
+    return write_world(tmp_path_factory.mktemp("shop"), PORT)
 
 
 @pytest.fixture(scope="session", params=["graph", "fused"])
