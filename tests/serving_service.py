@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 
 import httpx
-from serving_world import World
 
 from handsell.core.layout import Layout
 from handsell.events.log import EventLog
@@ -17,6 +16,7 @@ from handsell.serving.gateway import local_stages
 from handsell.serving.loading import load_charts, open_bundle
 from handsell.serving.service import Release, Service
 from handsell.serving.users import Users
+from serving_world import World
 
 
 class LocalLog:

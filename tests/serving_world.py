@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import xgboost
-from small_catalogue import DAY_US, snapshot
 
 from handsell.bundles.assemble import save_config, source_names
 from handsell.bundles.manifest import Manifest
@@ -32,6 +31,7 @@ from handsell.features.views import ITEM_ACTIVITY, USER_VIEWS, views
 from handsell.ranking.calibration import Calibration
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.retrieval import registry
+from small_catalogue import DAY_US, snapshot
 
 TOML = """
 name = "shop"

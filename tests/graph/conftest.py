@@ -6,6 +6,7 @@ import time
 
 import httpx
 import pytest
+
 from serving_world import World, open_rows, write_world
 
 PORT = 18_000

@@ -26,7 +26,7 @@ def funnel(world):
 
 def expected(funnel, world, user_id, time, n):
     """The reference: stored row → request → funnel, all in this process."""
-    rows = {c: v for c, v in world.store().online_users([user_id]).items()}
+    rows = world.store().online_users([user_id])
     requests = requests_from_rows(
         rows, funnel.snapshot, world.config, time=np.array([time]), surface=np.zeros(1, np.int8)
     )
@@ -67,7 +67,9 @@ def test_a_crowd_gets_what_each_would_get_alone(shop, world, funnel):
     users = [f"u{i}" for i in range(18)] * 3
     with ThreadPoolExecutor(16) as pool:
         answers = list(
-            pool.map(lambda p: shop.get(f"/v1/users/{p[1]}/recommendations?count={3 + p[0] % 9}").json(), enumerate(users))
+            pool.map(
+                lambda p: shop.get(f"/v1/users/{p[1]}/recommendations?count={3 + p[0] % 9}").json(), enumerate(users)
+            )
         )
     for i, (user, answer) in enumerate(zip(users, answers, strict=True)):
         count = 3 + i % 9
@@ -105,9 +107,11 @@ def test_served_vectors_are_those_of_the_reference(shop, world, funnel):
     found = read_feature_log(Layout(world.config.state).logs / FEATURE_LOG)
     at = [i for i, r in enumerate(found.recommendation_id) if r == answer["recommendation_id"]]
     assert at and found.names == funnel.ranking.ranker.features
-    rows = {c: v for c, v in world.store().online_users(["u5"]).items()}
+    rows = world.store().online_users(["u5"])
     time = found.time[at[0]]
-    requests = requests_from_rows(rows, funnel.snapshot, world.config, time=np.array([time]), surface=np.zeros(1, np.int8))
+    requests = requests_from_rows(
+        rows, funnel.snapshot, world.config, time=np.array([time]), surface=np.zeros(1, np.int8)
+    )
     candidates = run_local(funnel.candidates.candidates(requests, world.config.retrieval.candidates))
     x = funnel.ranking._matrix(requests, candidates)[0]
     for i in at:
@@ -117,7 +121,12 @@ def test_served_vectors_are_those_of_the_reference(shop, world, funnel):
 
 
 def test_bad_input_is_refused_over_http_and_neighbours_are_untouched(shop):
-    for body, status in ((b'{"user_id": NaN}', 400), (b"[" * 100_000, 413), (b"\xff\xfe", 400), (b'{"count": 1e9}', 422)):
+    for body, status in (
+        (b'{"user_id": NaN}', 400),
+        (b"[" * 100_000, 413),
+        (b"\xff\xfe", 400),
+        (b'{"count": 1e9}', 422),
+    ):
         answer = shop.post("/v1/recommendations", content=body, headers={"content-type": "application/json"})
         assert answer.status_code == status and answer.headers["content-type"] == "application/problem+json"
     assert json.loads(shop.get("/openapi.json").text)["info"]["title"] == "handsell"

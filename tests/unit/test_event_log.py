@@ -68,9 +68,8 @@ def test_concurrent_appends_share_commits_and_lose_nothing(path):
 
 
 def test_there_is_one_writer(path):
-    with EventLog(path):
-        with pytest.raises(EventLogError, match=rf"process {os.getpid()}.*one writer"):
-            EventLog(path)
+    with EventLog(path), pytest.raises(EventLogError, match=rf"process {os.getpid()}.*one writer"):
+        EventLog(path)
     with EventLog(path) as log:
         log.append([event(1)]).result()
     with pytest.raises(EventLogError, match="closed"):

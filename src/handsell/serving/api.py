@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 import orjson
@@ -25,7 +25,7 @@ WRONG: dict[int, dict[str, Any]] = {
     status: {"model": Problem, "description": what}
     for status, what in (
         (400, "Malformed JSON"), (404, "Unknown"), (413, "Body too large"), (415, "Not application/json"),
-        (422, "A field is wrong"), (500, "Internal error"), (503, "Overloaded or not ready: come back after Retry-After seconds"),
+        (422, "A field is wrong"), (500, "Internal error"), (503, "Not now: come back after Retry-After seconds"),
     )
 }  # fmt: skip
 BODY = (400, 413, 415, 422)  # what may be wrong with a body
@@ -63,7 +63,7 @@ class StrictJson(Request):
 
 
 class StrictRoute(APIRoute):
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:

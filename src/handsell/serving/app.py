@@ -8,11 +8,13 @@ Ranking, Reranking and EventLog.
 
 # no `from __future__ import annotations`: Serve reads the argument's class from the signature of `build`
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from ray.serve import Application
 
+import handsell
 from handsell.core.config import Config, load_config
 from handsell.serving.deployments import Candidates, EventLog, Ranking, Reranking
 from handsell.serving.gateway import Gateway, feast_store
@@ -36,10 +38,22 @@ def build(args: AppArgs) -> Application:
 
 def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) -> Application:
     """`build` with another feature store; all replicas get the same bundle id, whatever is promoted meanwhile."""
-    config = load_config(args.config)
+    config = load_config(located(args.config))
     source, bundle = str(config.source), resolve(config, args.bundle)
-    log = EventLog.bind(source)
+    log = bind(EventLog, source)
     if args.topology == "fused":
-        return Gateway.bind(source, bundle, log, None, open_store)
-    stages = (Candidates.bind(source, bundle), Ranking.bind(source, bundle), Reranking.bind(source, bundle))
-    return Gateway.bind(source, bundle, log, stages, open_store)
+        return bind(Gateway, source, bundle, log, None, open_store)
+    stages = (bind(Candidates, source, bundle), bind(Ranking, source, bundle), bind(Reranking, source, bundle))
+    return bind(Gateway, source, bundle, log, stages, open_store)
+
+
+def bind(deployment: Any, *args: Any) -> Application:
+    """`deployment.bind`: type checkers take a decorated class for the class that it was."""
+    return deployment.bind(*args)
+
+
+def located(config: str) -> Path:
+    """A relative path means below the working directory of the cluster's processes, else below this checkout."""
+    path = Path(config).expanduser()
+    checkout = Path(handsell.__file__).parents[2] / path
+    return checkout if not path.exists() and checkout.exists() else path

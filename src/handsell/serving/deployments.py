@@ -22,8 +22,12 @@ from handsell.events.log import Appended
 from handsell.serving.feature_log import Sample
 
 # Defaults for `serve run`; deployments/serve/*.yaml states them, with autoscaling, for every deployment.
-STAGE = {"max_ongoing_requests": 8, "max_queued_requests": 64, "ray_actor_options": {"num_cpus": 0.2}}
-WRITER = {"max_ongoing_requests": 256, "max_queued_requests": 256, "ray_actor_options": {"num_cpus": 0.05}}
+STAGE: dict[str, Any] = {"max_ongoing_requests": 8, "max_queued_requests": 64, "ray_actor_options": {"num_cpus": 0.2}}
+WRITER: dict[str, Any] = {
+    "max_ongoing_requests": 256,
+    "max_queued_requests": 256,
+    "ray_actor_options": {"num_cpus": 0.05},
+}
 LOCK_WAIT_S = 15.0  # for the log's former writer to go, when a replica replaces another
 
 

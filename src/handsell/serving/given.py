@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 
 from handsell.core.batches import NONE, Candidates, Requests
-from handsell.core.protocols import CandidateStage
+from handsell.core.protocols import CandidateStage, Retriever
 from handsell.retrieval.stage import LocalCandidates
 from handsell.retrieval.union import K0
 
@@ -19,7 +20,7 @@ def scored_by_sources(stage: CandidateStage | None, requests: Requests, items: n
 
     A source's rank is its rank within the list. Retrievers that fail are named in `degraded`.
     """
-    names, retrievers = _sources(stage)
+    names, retrievers, weights = _sources(stage)
     shape = (*items.shape, len(names))
     score = np.full(shape, np.nan, np.float32)
     degraded = []
@@ -31,15 +32,16 @@ def scored_by_sources(stage: CandidateStage | None, requests: Requests, items: n
             degraded.append(f"retriever:{name}")
     score[items == NONE] = np.nan
     rank = _ranks(score)
-    weights = np.array([getattr(stage.config, n).weight for n in names]) if isinstance(stage, LocalCandidates) else []
-    fused = np.nansum(np.asarray(weights, np.float32) / (K0 + 1 + rank), axis=2, dtype=np.float32)
+    fused = np.asarray(np.nansum(weights / (K0 + 1 + rank), axis=2), np.float32)
     return Candidates(items, fused, score, rank, fused, names, tuple(degraded))
 
 
-def _sources(stage: CandidateStage | None):
-    if isinstance(stage, LocalCandidates):
-        return stage.sources, stage.retrievers
-    return (), {}
+def _sources(stage: CandidateStage | None) -> tuple[tuple[str, ...], Mapping[str, Retriever], np.ndarray]:
+    """Names, retrievers and weights (S,) of a local stage's sources; none of any other stage."""
+    if not isinstance(stage, LocalCandidates):
+        return (), {}, np.zeros(0)
+    weights = [getattr(stage.config, name).weight for name in stage.sources]
+    return stage.sources, stage.retrievers, np.array(weights)
 
 
 def _ranks(score: np.ndarray) -> np.ndarray:

@@ -79,7 +79,7 @@ class SessionEvent(Body):
 
     type: ShortId = Field(description="an event type of the configuration")
     item_id: Id
-    timestamp: Timestamp | None = Field(None, description="now, when absent")
+    timestamp: Timestamp | None = Field(default=None, description="now, when absent")
 
 
 class Session(Body):
@@ -91,10 +91,10 @@ class Exclude(Body):
 
 
 class RecommendationsBody(Body):
-    user_id: Id | None = Field(None, description="an unknown user is a cold start, not an error")
-    anonymous_id: Id | None = Field(None, description="a visitor without an account; ignored beside a user_id")
+    user_id: Id | None = Field(default=None, description="an unknown user is a cold start, not an error")
+    anonymous_id: Id | None = Field(default=None, description="a visitor without an account; ignored beside a user_id")
     session: Session | None = None
-    surface: ShortId = Field("home", description="a surface of the configuration")
+    surface: ShortId = Field(default="home", description="a surface of the configuration")
     count: Count | None = None
     exclude: Exclude | None = None
     include: list[Include] = Field(default_factory=list, max_length=4)
@@ -109,16 +109,20 @@ class RankBody(Body):
 
 
 class Event(Body):
-    event_id: Id | None = Field(None, description="yours, so that sending again counts once; made up when absent")
+    event_id: Id | None = Field(
+        default=None, description="yours, so that sending again counts once; made up when absent"
+    )
     type: ShortId
     user_id: Id | None = None
     anonymous_id: Id | None = None
     item_id: Id
-    timestamp: Timestamp | None = Field(None, description="now, when absent")
-    value: float | None = Field(None, allow_inf_nan=False, ge=-3e38, le=3e38, description="rating, seconds, price …")
+    timestamp: Timestamp | None = Field(default=None, description="now, when absent")
+    value: float | None = Field(
+        default=None, allow_inf_nan=False, ge=-3e38, le=3e38, description="rating, seconds, price …"
+    )
     surface: ShortId | None = None
-    recommendation_id: ShortId | None = Field(None, description="of the answer that showed the item")
-    position: int | None = Field(None, ge=1, le=10_000)
+    recommendation_id: ShortId | None = Field(default=None, description="of the answer that showed the item")
+    position: int | None = Field(default=None, ge=1, le=10_000)
 
 
 class EventsBody(Body):
@@ -141,14 +145,14 @@ class ListParameters(Parameters):
 
 class Reason(BaseModel):
     code: str
-    item_id: str | None = Field(None, description="the item of the user's history that the reason speaks of")
+    item_id: str | None = Field(default=None, description="the item of the user's history that the reason speaks of")
 
 
 class Item(BaseModel):
     item_id: str
     rank: int = Field(description="1 = top")
     score: float = Field(description="0 to 1")
-    metadata: dict[str, Any] | None = Field(None, description="only when asked for")
+    metadata: dict[str, Any] | None = Field(default=None, description="only when asked for")
 
 
 class RecommendedItem(Item):

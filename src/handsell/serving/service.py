@@ -28,7 +28,7 @@ from handsell.serving.users import Known, Users
 
 log = logging.getLogger(__name__)
 
-PROBE = schemas.RecommendationsBody()
+PROBE = schemas.RecommendationsBody(user_id="readiness probe")  # an id, so that the feature store is asked too
 
 
 class EventSink(Protocol):

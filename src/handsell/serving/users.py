@@ -78,18 +78,18 @@ class Users:
 
     async def _rows(self, queries: Sequence[Query]) -> Rows:
         """The store's rows in query order; visitors without an id have none."""
-        asked = [b for b, q in enumerate(queries) if q.user_id is not None]
+        asked = {b: q.user_id for b, q in enumerate(queries) if q.user_id is not None}
         rows = self._nothing(len(queries))
         if not asked:
             return rows
-        ids = list(dict.fromkeys(queries[b].user_id for b in asked))
+        ids = list(dict.fromkeys(asked.values()))
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._thread, self._store.online_users, ids)
         place = {user_id: i for i, user_id in enumerate(ids)}
         rows.update({name: [None] * len(queries) for name in found})
         for name, cells in found.items():
-            for b in asked:
-                rows[name][b] = cells[place[queries[b].user_id]]
+            for b, user_id in asked.items():
+                rows[name][b] = cells[place[user_id]]
         return rows
 
     def _nothing(self, n: int) -> Rows:

@@ -1,0 +1,170 @@
+"""Nothing a caller sends makes a 5xx; every refusal is a problem document that names the field and what is expected."""
+
+import json
+
+import pytest
+
+from serving_service import served
+from serving_world import write_world
+
+JSON = {"content-type": "application/json"}
+LONG = "x" * 257
+
+BAD_BODIES = {
+    "malformed": (b'{"user_id": "u1"', 400, ""),
+    "not utf-8": (b'{"user_id": "\xff"}', 400, ""),
+    "lone surrogate": (b'{"user_id": "\\ud800"}', 400, ""),
+    "NaN": (b'{"count": NaN}', 400, ""),
+    "empty": (b"", 422, ""),
+    "not an object": (b"[1]", 422, ""),
+    "null": (b"null", 422, ""),
+    "deep": (b'{"session":' + b"[" * 5_000 + b"]" * 5_000 + b"}", 400, ""),
+    "oversized": (b'{"user_id":"' + b"x" * 30_000 + b'"}', 413, ""),
+    "unknown field": (b'{"user_id":"u1","colour":"red"}', 422, "colour"),
+    "unknown nested field": (b'{"session":{"events":[],"x":1}}', 422, "session.x"),
+    "count zero": (b'{"count":0}', 422, "count"),
+    "count negative": (b'{"count":-1}', 422, "count"),
+    "count huge": (b'{"count":1000000000}', 422, "count"),
+    "count 400 digits": (b'{"count":' + b"9" * 400 + b"}", 400, ""),
+    "count fraction": (b'{"count":1.5}', 422, "count"),
+    "count text": (b'{"count":"5"}', 422, "count"),
+    "count bool": (b'{"count":true}', 422, "count"),
+    "id number": (b'{"user_id":7}', 422, "user_id"),
+    "id empty": (b'{"user_id":""}', 422, "user_id"),
+    "id long": (json.dumps({"user_id": LONG}).encode(), 422, "user_id"),
+    "id with NUL": (b'{"user_id":"u1\\u0000"}', 422, "user_id"),
+    "surface unknown": (b'{"surface":"moon"}', 422, "surface"),
+    "session type unknown": (b'{"session":{"events":[{"type":"hum","item_id":"i1"}]}}', 422, "session.events.0.type"),
+    "session time": (
+        b'{"session":{"events":[{"type":"play","item_id":"i1","timestamp":"today"}]}}',
+        422,
+        "session.events.0.timestamp",
+    ),
+    "exclude wrong": (b'{"exclude":["i1"]}', 422, "exclude"),
+    "include unknown": (b'{"include":["secrets"]}', 422, "include.0"),
+}  # fmt: skip
+
+BAD_PATHS = {
+    "/v1/users/u1/recommendations?count=0": (422, "count"),
+    "/v1/users/u1/recommendations?count=31": (422, "count"),
+    "/v1/users/u1/recommendations?count=ten": (422, "count"),
+    "/v1/users/u1/recommendations?count=1e3": (422, "count"),
+    "/v1/users/u1/recommendations?surface=moon": (422, "surface"),
+    "/v1/users/u1/recommendations?colour=red": (422, "colour"),
+    f"/v1/users/{LONG}/recommendations": (422, "user_id"),
+    "/v1/users/u1%00/recommendations": (422, "user_id"),
+    "/v1/items/nothing-like-it/similar": (404, "item_id"),
+    "/v1/items/i1/similar?surface=home": (422, "surface"),
+    "/v1/popular?count=-3": (422, "count"),
+    "/v1/trending?x=1": (422, "x"),
+    "/v1/nowhere": (404, ""),
+    "/v1/users//recommendations": (404, ""),
+}
+
+BAD_EVENTS = {
+    "no events": ({"events": []}, 422, "events"),
+    "no type": ({"events": [{"item_id": "i1", "user_id": "u1"}]}, 422, "events.0.type"),
+    "unknown field": ({"events": [{"type": "play", "item_id": "i1", "user_id": "u1", "x": 1}]}, 422, "events.0.x"),
+    "value text": ({"events": [{"type": "play", "item_id": "i1", "value": "5"}]}, 422, "events.0.value"),
+    "value huge": ({"events": [{"type": "play", "item_id": "i1", "value": 1e300}]}, 422, "events.0.value"),
+    "time year 9999": (
+        {"events": [{"type": "play", "item_id": "i1", "timestamp": "9999-01-01T00:00:00Z"}]}, 422, "events.0.timestamp",
+    ),
+    "time without zone": (
+        {"events": [{"type": "play", "item_id": "i1", "timestamp": "2026-01-01T00:00:00"}]}, 422, "events.0.timestamp",
+    ),
+    "too many": ({"events": [{"type": "play", "item_id": "i1", "user_id": "u1"}] * 51}, 413, "events"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture
+async def client(world):
+    async with served(world) as (client, _):
+        yield client
+
+
+def is_problem(answer, status, field):
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert body["status"] == status and body["title"] and body["detail"] and body["code"]
+    assert len(answer.content) < 5_000
+    if field:
+        assert field in [e["field"] for e in body["errors"]]
+
+
+@pytest.mark.parametrize("name", BAD_BODIES)
+@pytest.mark.parametrize("path", ["/v1/recommendations"])
+async def test_bad_bodies(client, path, name):
+    content, status, field = BAD_BODIES[name]
+    is_problem(await client.post(path, content=content, headers=JSON), status, field)
+
+
+@pytest.mark.parametrize("name", ["malformed", "not utf-8", "NaN", "deep", "oversized", "empty", "not an object"])
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/rank"])
+async def test_bad_bodies_elsewhere(client, path, name):
+    content, status, _ = BAD_BODIES[name]
+    is_problem(await client.post(path, content=content, headers=JSON), status, "")
+
+
+@pytest.mark.parametrize("path", BAD_PATHS)
+async def test_bad_paths_and_parameters(client, path):
+    is_problem(await client.get(path), *BAD_PATHS[path])
+
+
+@pytest.mark.parametrize("name", BAD_EVENTS)
+async def test_bad_events(client, name):
+    body, status, field = BAD_EVENTS[name]
+    is_problem(await client.post("/v1/events", json=body), status, field)
+
+
+async def test_what_is_wrong_with_single_events_is_told_by_index(client):
+    good = {"type": "play", "item_id": "not-yet-known", "user_id": "u1"}
+    wrong = [
+        {**good, "type": "hum"},
+        {"type": "play", "item_id": "i1"},
+        {**good, "timestamp": 7_000_000_000_000},
+    ]
+    answer = await client.post("/v1/events", json={"events": [*wrong, good]})
+    assert answer.status_code == 202
+    body = answer.json()
+    assert body["accepted"] == 1 and body["duplicates"] == 0
+    codes = {r["index"]: r["code"] for r in body["rejected"]}
+    assert codes == {0: "unknown_event_type", 1: "no_user", 2: "in_the_future"}
+    assert "handsell_events_unknown_items_total 1.0" in (await client.get("/metrics")).text
+
+
+async def test_wrong_methods_and_media_types(client):
+    is_problem(await client.delete("/v1/popular"), 405, "")
+    is_problem(await client.post("/v1/recommendations", content=b"{}", headers={"content-type": "text/plain"}), 415, "")
+    is_problem(await client.post("/v1/recommendations", content=b"{}"), 415, "content-type")
+
+
+async def test_a_body_without_a_length_is_limited_too(client):
+    async def endless():
+        for _ in range(100):
+            yield b" " * 1_000
+
+    is_problem(await client.post("/v1/recommendations", content=endless(), headers=JSON), 413, "")
+
+
+async def test_the_surfaces_are_listed_where_one_is_unknown(client):
+    answer = await client.post("/v1/recommendations", json={"surface": "moon"})
+    assert "home, similar, email" in answer.json()["detail"] and "'moon'" in answer.json()["detail"]
+
+
+async def test_the_document_names_every_status_that_was_seen(client):
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    for path, method, statuses in (
+        ("/v1/recommendations", "post", {"200", "400", "413", "415", "422", "500", "503"}),
+        ("/v1/events", "post", {"202", "400", "413", "415", "422", "500", "503"}),
+        ("/v1/items/{item_id}/similar", "get", {"200", "404", "422", "500", "503"}),
+    ):
+        responses = paths[path][method]["responses"]
+        assert set(responses) == statuses
+        assert list(responses["422"]["content"]) == ["application/problem+json"]

@@ -1,0 +1,125 @@
+"""A stage that fails or is late is left out and named; the caller gets a slate all the same."""
+
+import asyncio
+
+import pytest
+
+from handsell.core.errors import BundleError, FeatureError
+from handsell.core.layout import Layout
+from handsell.events.log import EventLogError
+from handsell.serving.gateway import local_stages
+from handsell.serving.loading import check_features, open_bundle
+from serving_service import LocalLog, served
+from serving_world import write_world
+
+
+class Faulty:
+    """Stages of which the named ones raise, or answer after `delay_s`."""
+
+    def __init__(self, world, broken=(), slow=(), delay_s=30.0):
+        self.inner = local_stages(open_bundle(str(world.config.source), "live"))
+        self.broken, self.slow, self.delay_s = broken, slow, delay_s
+
+    def __getattr__(self, name):
+        async def call(*args):
+            if name in self.broken:
+                raise ConnectionError(f"{name} is gone")
+            if name in self.slow:
+                await asyncio.sleep(self.delay_s)
+            return await getattr(self.inner, name)(*args)
+
+        return call
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp("shop"))
+
+
+def quick(world, ms=300):
+    serving = world.config.serving.model_copy(update={"deadline_ms": ms})
+    config = world.config.model_copy(update={"serving": serving})
+    config._source = world.config.source
+    return config
+
+
+@pytest.mark.parametrize("stage", ["candidates", "ranking", "reranking"])
+@pytest.mark.parametrize("how", ["broken", "slow"])
+async def test_a_stage_that_is_gone_or_late_is_named(world, stage, how):
+    method = {"candidates": "candidates", "ranking": "rank", "reranking": "rerank"}[stage]
+    stages = Faulty(world, **{how: (method,)})
+    async with served(world, stages=stages, config=quick(world)) as (client, _):
+        started = asyncio.get_running_loop().time()
+        answer = await client.get("/v1/users/u1/recommendations?count=10")
+        assert asyncio.get_running_loop().time() - started < 1.0
+        body = answer.json()
+        assert answer.status_code == 200 and len(body["items"]) == 10
+        assert body["degraded"] == [stage]
+        assert not {"i7", *world.rows["u1"]["seen_item_ids"]} & {i["item_id"] for i in body["items"]}
+        assert f'handsell_degraded_total{{cause="{stage}"}} 1.0' in (await client.get("/metrics")).text
+
+
+async def test_a_store_that_is_gone_gives_default_features(world):
+    store = world.store()
+    store.broken = True
+    async with served(world, store=store) as (client, _):
+        body = (await client.get("/v1/users/u1/recommendations")).json()
+        assert body["degraded"] == ["features"] and body["cold_start"] and len(body["items"]) == 10
+        assert (await client.get("/readyz")).status_code == 503
+        store.broken = False
+        assert (await client.get("/v1/users/u1/recommendations")).json()["degraded"] == []
+        assert (await client.get("/readyz")).status_code == 200
+        store.broken = True
+        ready = await client.get("/readyz")
+        assert ready.status_code == 200 and ready.json()["stages"]["features"] == "missing"
+
+
+async def test_rank_answers_without_its_ranker(world):
+    async with served(world, stages=Faulty(world, broken=("rank",))) as (client, _):
+        body = (await client.post("/v1/rank", json={"user_id": "u1", "item_ids": ["i1", "i2", "i3"]})).json()
+        assert body["degraded"] == ["ranking"] and len(body["items"]) == 3
+    async with served(world, stages=Faulty(world, broken=("given",))) as (client, _):
+        body = (await client.post("/v1/rank", json={"user_id": "u1", "item_ids": ["i1", "i2", "i3"]})).json()
+        assert "candidates" in body["degraded"] and len(body["items"]) == 3
+
+
+async def test_overload_is_told_with_a_time_to_come_back(world):
+    async with served(world, stages=Faulty(world, slow=("candidates",), delay_s=0.3)) as (client, _):
+        answers = await asyncio.gather(*(client.get("/v1/users/u1/recommendations") for _ in range(60)))
+        refused = [a for a in answers if a.status_code == 503]
+        assert refused and len(refused) < 60
+        assert all(a.headers["retry-after"] == "1" and a.json()["code"] == "overloaded" for a in refused)
+        assert {a.status_code for a in answers} == {200, 503}
+
+
+async def test_events_that_cannot_be_stored_are_not_acknowledged(world, monkeypatch):
+    async def full(self, events):
+        raise EventLogError("database or disk is full")
+
+    monkeypatch.setattr(LocalLog, "append", full)
+    async with served(world) as (client, _):
+        event = {"event_id": "e1", "type": "play", "user_id": "u1", "item_id": "i1"}
+        answer = await client.post("/v1/events", json={"events": [event]})
+        assert answer.status_code == 503 and answer.headers["retry-after"]
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert (await client.get("/v1/users/u1/recommendations")).json()["degraded"] == []
+
+
+def test_a_corrupt_bundle_is_refused_by_name(world, tmp_path):
+    copy = write_world(tmp_path)
+    path = Layout(copy.config.state).bundles / copy.bundle / "ranker" / "ranker.ubj"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(BundleError, match=f"{copy.bundle}.*ranker.ubj.*truncated"):
+        open_bundle(str(copy.config.source), "live")
+    with pytest.raises(BundleError, match="nothing-like-it"):
+        open_bundle(str(copy.config.source), "nothing-like-it")
+
+
+def test_a_bundle_whose_features_feast_no_longer_offers_is_refused_by_name(world):
+    opened = open_bundle(str(world.config.source), "live")
+
+    def check(service, names):
+        raise FeatureError(f"service {service} lacks {names[0]}: restore it")
+
+    with pytest.raises(BundleError, match=rf"bundle {world.bundle} is refused: service ranking_v1 lacks"):
+        check_features(opened, check)

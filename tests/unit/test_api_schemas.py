@@ -1,0 +1,173 @@
+"""Answers of the API over local stages: what is in them, and how requests are read."""
+
+import asyncio
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from handsell.core.layout import Layout
+from handsell.events.reader import EventReader
+from handsell.serving.clock import DAY_US, Clock
+from handsell.serving.schemas import Id, Timestamp
+from serving_service import served
+from serving_world import write_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture
+async def client(world):
+    async with served(world) as (client, _):
+        yield client
+
+
+async def test_get_and_post_answer_alike(client):
+    query = {"user_id": "u3", "count": 7, "surface": "email"}
+    posted = (await client.post("/v1/recommendations", json=query)).json()
+    got = (await client.get("/v1/users/u3/recommendations?count=7&surface=email")).json()
+    assert [i["item_id"] for i in posted["items"]] == [i["item_id"] for i in got["items"]]
+    assert posted["recommendation_id"] != got["recommendation_id"]
+    assert posted["surface"] == "email" and not posted["cold_start"] and posted["degraded"] == []
+    assert [i["rank"] for i in posted["items"]] == list(range(1, 8))
+    assert all(i["sources"] and i["reason"]["code"] and 0 <= i["score"] <= 1 for i in posted["items"])
+    assert set(posted["release"]) == {"bundle", "snapshot", "catalogue"} and posted["release"]["catalogue"] == 120
+
+
+async def test_the_surface_says_how_many_where_the_caller_does_not(client):
+    for surface, count in (("home", 10), ("email", 5)):
+        answer = await client.get(f"/v1/users/u1/recommendations?surface={surface}")
+        assert len(answer.json()["items"]) == count
+
+
+async def test_metadata_only_when_asked_for(client):
+    without = (await client.get("/v1/users/u1/recommendations")).json()["items"][0]
+    assert "metadata" not in without
+    item = (await client.get("/v1/users/u1/recommendations?include=metadata")).json()["items"][0]
+    assert item["metadata"]["title"] == f"Title {item['item_id'][1:]}"
+    assert item["metadata"]["published_at"].endswith("Z") and "text" not in item["metadata"]
+
+
+async def test_excluded_unavailable_and_seen_items_do_not_come(client, world):
+    first = (await client.post("/v1/recommendations", json={"user_id": "u2", "count": 5})).json()
+    unwanted = [i["item_id"] for i in first["items"]]
+    body = {"user_id": "u2", "count": 30, "exclude": {"item_ids": [*unwanted, "no-such-item"]}}
+    items = {i["item_id"] for i in (await client.post("/v1/recommendations", json=body)).json()["items"]}
+    assert not items & {*unwanted, "i7", *world.rows["u2"]["seen_item_ids"]}
+
+
+async def test_an_unknown_user_is_a_cold_start_and_a_session_changes_the_slate(client):
+    cold = (await client.post("/v1/recommendations", json={"user_id": "never-seen"})).json()
+    assert cold["cold_start"] and len(cold["items"]) == 10
+    assert {tuple(i["sources"]) for i in cold["items"]} == {("popularity",)}
+    session = {"events": [{"type": "like", "item_id": f"i{n}"} for n in (90, 91, 92)]}
+    warm = (await client.post("/v1/recommendations", json={"user_id": "never-seen", "session": session})).json()
+    assert warm["cold_start"]
+    assert any("item_knn" in i["sources"] for i in warm["items"])
+    assert not {"i90", "i91", "i92"} & {i["item_id"] for i in warm["items"]}
+    nobody = (await client.post("/v1/recommendations", json={})).json()
+    assert nobody["cold_start"] and [i["item_id"] for i in nobody["items"]] == [i["item_id"] for i in cold["items"]]
+
+
+async def test_visitors_without_an_account_are_remembered_apart_from_users(client):
+    event = {"type": "like", "item_id": "i90", "anonymous_id": "v1"}
+    assert (await client.post("/v1/events", json={"events": [event]})).status_code == 202
+    assert not (await client.post("/v1/recommendations", json={"anonymous_id": "v1"})).json()["cold_start"]
+    assert (await client.post("/v1/recommendations", json={"user_id": "v1"})).json()["cold_start"]
+
+
+async def test_similar_leaves_the_item_out_and_is_not_a_cold_start(client):
+    answer = (await client.get("/v1/items/i90/similar?count=8")).json()
+    assert answer["surface"] == "similar" and not answer["cold_start"] and len(answer["items"]) == 8
+    assert "i90" not in [i["item_id"] for i in answer["items"]]
+    assert any("item_knn" in i["sources"] for i in answer["items"])
+
+
+async def test_popular_and_trending_are_available_items_in_order(client):
+    for path in ("/v1/popular", "/v1/trending"):
+        items = (await client.get(f"{path}?count=30")).json()["items"]
+        scores = [i["score"] for i in items]
+        assert len(items) == 30 and scores == sorted(scores, reverse=True) and scores[0] == 1
+        assert "i7" not in [i["item_id"] for i in items]
+    assert (await client.get("/v1/popular?count=1&include=metadata")).json()["items"][0]["metadata"]["title"]
+
+
+async def test_rank_keeps_every_known_item_of_the_callers_list(client):
+    ids = ["i5", "i7", "nowhere", "i5", "i90", "i3"]
+    answer = (await client.post("/v1/rank", json={"user_id": "u1", "item_ids": ids})).json()
+    assert sorted(i["item_id"] for i in answer["items"]) == ["i3", "i5", "i7", "i90"]
+    assert answer["unknown_item_ids"] == ["nowhere"] and answer["degraded"] == []
+    scores = [i["score"] for i in answer["items"]]
+    assert scores == sorted(scores, reverse=True) and len(set(scores)) > 1
+    nothing = (await client.post("/v1/rank", json={"item_ids": ["nowhere"]})).json()
+    assert nothing["items"] == [] and nothing["unknown_item_ids"] == ["nowhere"]
+
+
+async def test_the_log_gets_the_event_and_the_impression_as_they_were(client, world):
+    answer = (await client.get("/v1/users/u1/recommendations?count=3")).json()
+    event = {
+        "event_id": "mine", "type": "play", "user_id": "u1", "item_id": answer["items"][1]["item_id"], "value": 2.5,
+        "timestamp": "2026-01-02T03:04:05.678Z", "recommendation_id": answer["recommendation_id"], "position": 2,
+        "surface": "home",
+    }  # fmt: skip
+    assert (await client.post("/v1/events", json={"events": [event]})).json()["accepted"] == 1
+    reader = EventReader(Layout(world.config.state).event_log)
+    stored = {name: cells[0] for name, cells in reader.scan().items()}
+    assert (
+        stored.pop("offset") == 1 and stored.pop("time") == 1_767_323_045_678_000 and stored.pop("propensity") is None
+    )
+    assert stored == {k: v for k, v in event.items() if k != "timestamp"}
+    await asyncio.sleep(0.2)
+    shown = reader.impressions()
+    assert shown["item_id"] == [i["item_id"] for i in answer["items"]]
+    assert shown["score"] == [i["score"] for i in answer["items"]]
+    assert shown["sources"] == [i["sources"] for i in answer["items"]]
+    assert set(shown["propensity"]) == {1.0} and set(shown["bundle"]) == {world.bundle}
+
+
+async def test_concurrent_requests_share_one_read_of_the_feature_store(world):
+    store = world.store()
+    async with served(world, store=store) as (client, _):
+        await asyncio.gather(*(client.get(f"/v1/users/u{n}/recommendations") for n in range(12)))
+    assert sum(map(len, store.asked)) == 12 and len(store.asked) < 12
+
+
+@pytest.mark.parametrize(
+    ("given", "us"),
+    [
+        (1_767_323_045_678, 1_767_323_045_678_000),
+        ("2026-01-02T03:04:05.678Z", 1_767_323_045_678_000),
+        ("2026-01-02T04:04:05.678901234+01:00", 1_767_323_045_678_901),
+        ("1970-01-01T00:00:00Z", 0),
+    ],
+)
+def test_timestamps(given, us):
+    assert TypeAdapter(Timestamp).validate_python(given) == us
+
+
+@pytest.mark.parametrize("given", [True, 1.5, -1, 10**20, "2026-13-01T00:00:00Z", "2026-01-01", "", None, "1e9", []])
+def test_wrong_timestamps(given):
+    with pytest.raises(ValidationError, match="RFC 3339"):
+        TypeAdapter(Timestamp).validate_python(given)
+
+
+def test_ids_are_opaque_text():
+    for good in ("7", "日本", "a b/c?d", "x" * 256, "🎧"):
+        assert TypeAdapter(Id).validate_python(good) == good
+    for bad in ("", "a\nb", "\x7f", "x" * 257):
+        with pytest.raises(ValidationError):
+            TypeAdapter(Id).validate_python(bad)
+
+
+class Made:
+    created_us, data_end_us = 1_000 * DAY_US + 7_200_000_000, 400 * DAY_US
+
+
+def test_the_clock_of_a_historic_log_is_off_by_whole_days():
+    clock = Clock.of("data", Made())
+    assert clock.offset_us == 600 * DAY_US
+    assert abs(clock.now() - Clock().now() + 600 * DAY_US) < 1_000_000
+    assert clock.from_wall(700 * DAY_US) == 100 * DAY_US
+    assert Clock.of("wall", Made()).offset_us == 0

@@ -1,0 +1,80 @@
+"""A batch is cut when a slot frees: nobody waits for company, nobody waits for a timer."""
+
+import asyncio
+
+import pytest
+
+from handsell.core.errors import RequestError
+from handsell.serving.batcher import WAITING_BATCHES, MicroBatcher
+
+
+class Stages:
+    """Answers a batch with its doubled queries when told to."""
+
+    def __init__(self):
+        self.batches, self.gate = [], asyncio.Event()
+
+    async def run(self, queries):
+        self.batches.append(list(queries))
+        await self.gate.wait()
+        return [2 * q for q in queries]
+
+
+async def asked(batcher, queries):
+    """Tasks that have reached the batcher."""
+    tasks = [asyncio.create_task(batcher.submit(q)) for q in queries]
+    await asyncio.sleep(0.001)
+    return tasks
+
+
+async def test_one_request_alone_goes_at_once():
+    stages = Stages()
+    stages.gate.set()
+    assert await asyncio.wait_for(MicroBatcher(stages.run, 16, 2).submit(21), 0.1) == 42
+
+
+async def test_what_arrives_while_all_slots_are_taken_shares_the_next_trip():
+    stages = Stages()
+    batcher = MicroBatcher(stages.run, size=4, in_flight=2)
+    tasks = await asked(batcher, range(9))
+    assert stages.batches == [[0], [1]] and len(batcher) == 7
+    stages.gate.set()
+    assert await asyncio.gather(*tasks) == [2 * q for q in range(9)]
+    assert stages.batches[2:] == [[2, 3, 4, 5], [6, 7, 8]]
+
+
+async def test_more_than_may_wait_is_told_to_come_back():
+    stages = Stages()
+    batcher = MicroBatcher(stages.run, size=1, in_flight=1)
+    tasks = await asked(batcher, range(1 + WAITING_BATCHES))
+    with pytest.raises(RequestError, match="try again") as refused:
+        await batcher.submit(99)
+    assert refused.value.status == 503
+    stages.gate.set()
+    assert len(await asyncio.gather(*tasks)) == 9
+
+
+async def test_a_failed_trip_reaches_its_callers_and_frees_the_slot():
+    fail = True
+
+    async def run(queries):
+        if fail:
+            raise ValueError("the stage broke")
+        return queries
+
+    batcher = MicroBatcher(run, 4, 1)
+    with pytest.raises(ValueError, match="broke"):
+        await batcher.submit(1)
+    fail = False
+    assert await batcher.submit(2) == 2
+
+
+async def test_a_caller_who_hangs_up_is_not_carried_along():
+    stages = Stages()
+    batcher = MicroBatcher(stages.run, 4, 1)
+    first, gone, last = await asked(batcher, (1, 2, 3))
+    gone.cancel()
+    await asyncio.sleep(0)
+    stages.gate.set()
+    assert await asyncio.gather(first, last) == [2, 6]
+    assert stages.batches == [[1], [3]]
