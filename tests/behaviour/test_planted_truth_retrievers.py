@@ -1,0 +1,96 @@
+"""Where the right neighbours were planted, every retriever that learns finds them."""
+
+import numpy as np
+import pytest
+
+from handsell.retrieval import registry
+from planted_taste import BLOCKS, CONFIG, block_of, blocks, everything, request, second_thoughts
+
+ITEMS, UNTOUCHED = 80, 8
+LEARNING = ("item_knn", "als", "two_tower", "content")
+
+
+@pytest.fixture(scope="module")
+def planted():
+    return blocks(np.random.default_rng(5), items=ITEMS, untouched=UNTOUCHED)
+
+
+@pytest.fixture(scope="module")
+def models(planted):
+    events, content = planted
+    return {name: registry.fit(name, events, CONFIG, content) for name in registry.RETRIEVERS}
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_new_user_with_three_likes_is_taken_to_their_block(models, name):
+    asked = request(*([(b, 1.0), (b + BLOCKS, 1.0), (b + 2 * BLOCKS, 2.0)] for b in range(BLOCKS)))
+    items, _ = models[name].retrieve(asked, 10, everything(asked, ITEMS))
+    found = items != -1
+    right = block_of(items) == np.arange(BLOCKS)[:, None]
+    assert found.sum(axis=1).min() >= 8 and right[found].mean() > 0.9
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_dislike_pushes_the_neighbours_down(name):
+    """The user likes blocks 0 and 1 alike; disliking things of block 1 must favour block 0."""
+    events, content = second_thoughts(np.random.default_rng(6), items=ITEMS)
+    model = registry.fit(name, events, CONFIG, content)
+    likes = [(0, 1.0), (1, 1.0), (4, 1.0), (5, 1.0)]
+    asked = request(likes, [*likes, (9, -1.0), (13, -1.0)])
+    others = np.arange(20, ITEMS)
+    before, after = model.score(asked, np.tile(others, (2, 1)))
+    change = after - before
+    assert change[block_of(others) == 1].mean() < change[block_of(others) == 0].mean() - 1e-3
+
+
+@pytest.mark.parametrize("name", ["two_tower", "content"])
+def test_items_that_nobody_touched_are_found_through_content(models, name):
+    untouched = np.arange(ITEMS - UNTOUCHED, ITEMS)
+    asked = request([(2, 1.0), (6, 1.0), (10, 1.0)])
+    only_new = np.zeros((1, ITEMS), bool)
+    only_new[:, untouched] = True
+    items, _ = models[name].retrieve(asked, 2, only_new)
+    assert (block_of(items) == 2).all()
+
+
+@pytest.mark.parametrize("name", ["item_knn", "als"])
+def test_items_that_nobody_touched_are_unknown_to_models_of_behaviour(models, name):
+    asked = request([(2, 1.0), (6, 1.0)])
+    items, _ = models[name].retrieve(asked, ITEMS, everything(asked, ITEMS))
+    assert items.max() < ITEMS - UNTOUCHED
+
+
+def test_a_thing_that_everybody_loves_leads_popularity(planted, models):
+    events, _ = planted
+    asked = request([])
+    items, _ = models["popularity"].retrieve(asked, 1, everything(asked, ITEMS))
+    age_days = (events.time.max() - events.time) / 86_400_000_000
+    liked = events.weight > 0
+    mass = np.bincount(events.item[liked], (events.weight * 0.5 ** (age_days / 7.0))[liked], minlength=ITEMS)
+    assert items[0, 0] == mass.argmax()
+
+
+@pytest.mark.cluster
+def test_two_ray_workers_find_the_same_blocks(planted, models, ray_cluster, tmp_path, configured):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from handsell.jobs.two_tower import fit_two_tower_on_ray
+    from handsell.jobs.windows import Sizes
+
+    events, content = planted
+    (tmp_path / "fit").mkdir()
+    for part in range(2):
+        mine = events.where(events.user // BLOCKS % 2 == part)
+        columns = {name: getattr(mine, name) for name in ("user", "item", "type", "time", "weight")}
+        pq.write_table(pa.table(columns), tmp_path / "fit" / f"part-0000{part}.parquet")
+    content.save(tmp_path / "content")
+    towers = CONFIG.two_tower.model_copy(update={"workers": 2, "epochs": 8})
+    retrieval = CONFIG.model_copy(update={"two_tower": towers})
+    config = configured('name = "planted"').model_copy(update={"retrieval": retrieval})
+    sizes = Sizes(events.n_users, events.n_items)
+    fit_two_tower_on_ray(config, tmp_path / "fit", tmp_path / "content", sizes, tmp_path / "out")
+    model = registry.load("two_tower", tmp_path / "out")
+    asked = request(*([(b, 1.0), (b + BLOCKS, 1.0), (b + 2 * BLOCKS, 2.0)] for b in range(BLOCKS)))
+    items, _ = model.retrieve(asked, 10, everything(asked, ITEMS))
+    assert (block_of(items) == np.arange(BLOCKS)[:, None]).mean() > 0.9

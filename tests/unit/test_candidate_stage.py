@@ -1,0 +1,75 @@
+"""The candidate stage: order of sources, one mask, and what happens when a retriever breaks."""
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+
+from handsell.core.config.models import RetrievalConfig
+from handsell.core.config.serving import Surface
+from handsell.core.funnel import run_local
+from handsell.eligibility.mask import Eligibility
+from handsell.retrieval.history import History
+from handsell.retrieval.popularity import Popularity
+from handsell.retrieval.stage import LocalCandidates
+from small_catalogue import requests, snapshot
+
+CONFIG = RetrievalConfig.model_validate({"history": {"enabled": True}})
+
+
+class Broken(History):
+    """A retriever whose files went away under it."""
+
+    def retrieve(self, requests, k, eligible):
+        raise OSError("the mapped file is gone")
+
+
+@pytest.fixture
+def shelf(rng):
+    return snapshot(rng)
+
+
+@pytest.fixture
+def asked(rng, shelf):
+    return requests(rng, shelf)
+
+
+@pytest.fixture
+def stage(rng, shelf):
+    retrievers = {"history": History(len(shelf), 7.0), "popularity": Popularity(rng.random(len(shelf), np.float32))}
+    return LocalCandidates(retrievers, Eligibility(shelf, (Surface(repeat="allow"),)), CONFIG)
+
+
+def test_sources_come_in_the_order_of_the_config(stage, asked):
+    assert run_local(stage.candidates(asked, 100)).sources == ("popularity", "history")
+    without = RetrievalConfig.model_validate({"history": {"enabled": False}})
+    assert dataclasses.replace(stage, config=without).sources == ("popularity",)
+
+
+def test_every_candidate_is_eligible_and_k_is_kept(stage, asked):
+    found = run_local(stage.candidates(asked, 60))
+    assert found.item.shape == (len(asked), 60) and not found.degraded
+    allowed = stage.eligibility.mask(asked)
+    for b, row in enumerate(found.item):
+        assert allowed[b, row[row != -1]].all()
+
+
+def test_a_broken_retriever_is_left_out_and_named(stage, asked, shelf, caplog):
+    broken = dataclasses.replace(stage, retrievers={**stage.retrievers, "history": Broken(len(shelf), 7.0)})
+    with caplog.at_level(logging.CRITICAL):
+        found = run_local(broken.candidates(asked, 60))
+    assert found.degraded == ("retriever:history",)
+    assert found.sources == ("popularity", "history"), "its column keeps its place for the ranker"
+    assert np.isnan(found.source_rank[:, :, 1]).all()
+    assert (found.item[:, 0] != -1).all()
+
+
+def test_without_any_retriever_the_answer_is_empty_but_whole(stage, asked):
+    found = run_local(dataclasses.replace(stage, retrievers={}).candidates(asked, 60))
+    assert (found.item == -1).all() and found.source_rank.shape == (len(asked), 1, 0)
+
+
+def test_a_broken_mask_fails_closed(stage, asked):
+    with pytest.raises(AttributeError):
+        run_local(dataclasses.replace(stage, eligibility=None).candidates(asked, 60))

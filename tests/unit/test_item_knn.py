@@ -1,0 +1,60 @@
+"""Item neighbours by hand and against a loop."""
+
+import numpy as np
+import pytest
+
+from handsell.core.config.models import ItemKNNConfig
+from handsell.data.interactions import Interactions
+from handsell.retrieval import item_knn
+from handsell.retrieval.item_knn import fit_item_knn
+from planted_taste import everything, request
+
+
+def interactions(rng, users=30, items=25, events=300) -> Interactions:
+    user = np.sort(rng.integers(0, users, events)).astype(np.int32)
+    item = rng.integers(0, items, events).astype(np.int32)
+    weight = rng.choice([1.0, 2.0, -1.0], events).astype(np.float32)
+    return Interactions(user, item, np.zeros(events, np.int8), np.arange(events), weight, users, items)
+
+
+def test_similarities_are_what_a_loop_gives(rng):
+    events = interactions(rng)
+    model = fit_item_knn(events, ItemKNNConfig(neighbours=25, shrinkage=3.0))
+    ratings = np.zeros((events.n_users, events.n_items))
+    for u, i, w in zip(events.user, events.item, events.weight, strict=True):
+        ratings[u, i] += max(w, 0)
+    ratings = np.log1p(ratings)
+    for i in range(events.n_items):
+        for j in range(events.n_items):
+            a, b = ratings[:, i], ratings[:, j]
+            expected = 0 if i == j else a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 3.0)
+            assert model.neighbours[i, j] == pytest.approx(expected, abs=1e-6)
+
+
+def test_blocks_of_items_do_not_change_the_neighbours(rng, monkeypatch):
+    events = interactions(rng)
+    whole = fit_item_knn(events, ItemKNNConfig(neighbours=4))
+    monkeypatch.setattr(item_knn, "ITEMS_AT_ONCE", 7)
+    assert (fit_item_knn(events, ItemKNNConfig(neighbours=4)).neighbours != whole.neighbours).nnz == 0
+    assert whole.neighbours.getnnz(axis=1).max() <= 4
+
+
+def test_a_dislike_takes_the_item_itself_and_its_neighbours_down(rng):
+    model = fit_item_knn(interactions(rng), ItemKNNConfig())
+    liked, disliked = [(1, 1.0), (2, 1.0)], [(1, 1.0), (2, 1.0), (3, -1.0)]
+    asked = request(liked, disliked)
+    every = np.tile(np.arange(25), (2, 1))
+    before, after = model.score(asked, every)
+    near = model.neighbours[3].indices
+    assert after[3] < before[3] and (after[near] < before[near]).all()
+    items, _ = model.retrieve(asked, 25, everything(asked, 25))
+    assert 3 not in items[1][items[1] != -1]
+
+
+def test_only_the_most_recent_events_of_the_busiest_users_count(monkeypatch, rng):
+    monkeypatch.setattr(item_knn, "RECENT_PER_USER", 2)
+    events = Interactions(
+        np.zeros(4, np.int32), np.arange(4, dtype=np.int32), np.zeros(4, np.int8), np.arange(4),
+        np.ones(4, np.float32), 1, 4,
+    )  # fmt: skip
+    assert fit_item_knn(events, ItemKNNConfig()).touched.tolist() == [False, False, True, True]

@@ -1,0 +1,45 @@
+"""A history as votes: summed per item, decayed from the newest event on."""
+
+import numpy as np
+
+from handsell.core.config.models import HistoryConfig
+from handsell.data.interactions import Interactions
+from handsell.retrieval.history import fit_history
+from handsell.retrieval.votes import vote_matrix, votes
+from planted_taste import DAY_US, END, request
+
+
+def aged(history, ages_days):
+    """A request whose events happened these days before its newest one."""
+    asked = request(history)
+    asked.history.time[0, -len(history) :] = END - DAY_US - (np.array(ages_days) * DAY_US).astype(np.int64)
+    return asked
+
+
+def test_repeated_items_are_summed_and_age_halves():
+    item, weight = votes(aged([(3, 1.0), (5, 2.0), (3, 1.0), (6, -1.0)], [14, 7, 0, 0]), 7.0, 10)
+    table = vote_matrix(item, weight, 10).toarray()[0]
+    assert np.allclose(table[[3, 5, 6]], [1 + 1 / 4, 2 / 2, -1])
+    assert np.count_nonzero(table) == 3
+
+
+def test_a_long_absence_does_not_silence_the_history():
+    asked = aged([(3, 1.0)], [0])
+    asked.history.time[0, -1] -= 4000 * DAY_US
+    _, weight = votes(asked, 1.0, 10)
+    assert weight.max() == 1.0
+
+
+def test_a_history_without_columns_or_events_votes_for_nothing():
+    for length in (0, 5):
+        item, weight = votes(request([], length=length), 7.0, 10)
+        assert item.shape == weight.shape == (1, length) and not weight.any()
+
+
+def test_history_brings_back_what_was_liked_and_not_what_was_disliked():
+    nobody = Interactions(*(np.zeros(0, t) for t in ("i4", "i4", "i1", "i8", "f4")), n_users=1, n_items=10)
+    model = fit_history(nobody, HistoryConfig(half_life_days=7))
+    asked = aged([(4, 1.0), (2, 1.0), (7, 1.0), (7, -2.0)], [7, 0, 0, 0])
+    items, scores = model.retrieve(asked, 5, np.ones((1, 10), bool))
+    assert items.tolist() == [[2, 4, -1, -1, -1]]
+    assert np.allclose(scores[0, :2], [1.0, 0.5])
