@@ -107,12 +107,12 @@ def train(config: ConfigPath, promote: bool = True) -> None:
 @app.command()
 def evaluate(config: ConfigPath, bundle: str = "live") -> None:
     """Print the evaluation that a bundle carries, and where its report lies."""
-    from handsell.evaluation.report import print_summary
-    from handsell.local.bundles import open_bundles
+    from handsell.local.bundles import open_bundles, resolve
+    from handsell.local.summary import print_report
 
     store = open_bundles(_load(config))
-    path = store.local_path(store.resolve(bundle))
-    print_summary(json.loads((path / "report.json").read_text()))
+    path = store.local_path(resolve(store, bundle))
+    print_report(json.loads((path / "report.json").read_text()))
     print(f"report: {path / 'report.html'}")
 
 
@@ -161,18 +161,20 @@ def skew(config: ConfigPath) -> None:
 @bundles.command("list")
 def bundles_list(config: ConfigPath) -> None:
     """All bundles, newest first; the live one is marked."""
+    from rich import print as show
+
     from handsell.local.bundles import open_bundles, table
 
-    print(table(open_bundles(_load(config))))
+    show(table(open_bundles(_load(config))))
 
 
 @bundles.command("show")
 def bundles_show(config: ConfigPath, bundle: str = "live") -> None:
     """A bundle's manifest."""
-    from handsell.local.bundles import open_bundles
+    from handsell.local.bundles import open_bundles, resolve
 
     store = open_bundles(_load(config))
-    print(json.dumps(store.show(store.resolve(bundle)), indent=2))
+    print(store.show(resolve(store, bundle)).model_dump_json(indent=2))
 
 
 @bundles.command("promote")

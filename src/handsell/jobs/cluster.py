@@ -1,18 +1,25 @@
-"""The Ray cluster as jobs see it: connect, spread tasks over nodes, and never wait in silence."""
+"""The Ray cluster as jobs see it: connect, map parts of the data over the nodes, and never wait in silence."""
 
 from __future__ import annotations
 
 import logging
 import os
+import queue
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import cloudpickle
 import ray
+import ray.data
 
-from handsell.core.errors import TrainingError
+from handsell.core.errors import HandsellError, TrainingError
 
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+POLL_S = 5.0  # how often a job that has nothing to report looks whether it can ever go on
+TELL_EVERY_S = 10.0  # a long map says how far it is
 
 
 @contextmanager
@@ -22,12 +29,14 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     Inside `ray job submit` the address is in the environment. Alone (tests, a quick `handsell train`
     without a cluster) a private one is started on loopback and stopped again.
     """
+    _quiet_data()
     if ray.is_initialized():
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"address": address} if address else {"num_cpus": num_cpus, "include_dashboard": False}
+    alone: dict[str, Any] = {"num_cpus": num_cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    options = {"address": address} if address else alone
     ray.init(log_to_driver=True, logging_level=logging.WARNING, runtime_env={"env_vars": THREADS}, **options)
     try:
         yield
@@ -36,34 +45,100 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
 
 
 def spread(function: Callable, arguments: Sequence[tuple], *, cpus: float = 1.0, wait_s: float = 120.0) -> list[Any]:
-    """Run function(*args) for each args as Ray tasks spread over the nodes; results in order.
+    """function(*args) for each args, mapped by Ray Data over the nodes; results in the order of the arguments.
 
-    Raises TrainingError when no task has been placed for `wait_s` seconds: a cluster whose CPUs are all
-    promised to something else would otherwise wait for ever without a word.
+    Arguments and results are small (paths, counts): the data lies in files. The first HandsellError is
+    raised as it is. Raises TrainingError when nothing has run for `wait_s` seconds because the CPUs are
+    promised to something else: Ray would otherwise wait for ever without a word.
     """
     if not arguments:
         return []
-    task = ray.remote(function).options(num_cpus=cpus, scheduling_strategy="SPREAD", max_retries=2)
-    waiting = [task.remote(*args) for args in arguments]
-    pending, idle_s = list(waiting), 0.0
-    while pending:
-        done, pending = ray.wait(pending, num_returns=len(pending), timeout=5.0, fetch_local=False)
-        free = ray.available_resources().get("CPU", 0.0)
-        idle_s = 0.0 if done or free >= cpus or _running(function) else idle_s + 5.0
-        if idle_s >= wait_s:
-            raise TrainingError(
-                f"{function.__name__}: no task could start for {wait_s:.0f} s: {cpus:g} CPUs are needed and "
-                f"{free:g} of {ray.cluster_resources().get('CPU', 0):g} are free. Stop another job, or declare more "
-                "CPUs (jobs.num_cpus)."
-            )
-    return ray.get(waiting)
+    given = list(arguments)
+
+    def one(row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            result = function(*given[row["place"]])
+        except HandsellError as error:
+            result = error
+        return {"place": row["place"], "result": cloudpickle.dumps(result)}
+
+    places = ray.data.from_items([{"place": i} for i in range(len(given))], override_num_blocks=len(given))
+    mapped = places.map(one, num_cpus=cpus)  # Ray Data spreads its tasks over the nodes by default
+    results: list[Any] = [None] * len(given)
+    for done, row in enumerate(_watched(mapped, function.__name__, cpus, wait_s), start=1):
+        result = cloudpickle.loads(row["result"])
+        if isinstance(result, HandsellError):
+            raise result
+        results[row["place"]] = result
+        _tell(function.__name__, done, len(given))
+    return results
 
 
-def _running(function: Callable) -> bool:
-    """Whether a task of that name is under way somewhere in the cluster."""
+def _watched(rows: ray.data.Dataset, name: str, cpus: float, wait_s: float) -> Iterator[dict[str, Any]]:
+    """Rows as they come; a thread pulls them, so that this one can notice when none can come."""
+    arrived: queue.Queue = queue.Queue()
+
+    def pull() -> None:
+        try:
+            for row in rows.iter_rows():
+                arrived.put(row)
+            arrived.put(None)
+        except BaseException as error:  # handed to the caller's thread, whatever it is
+            arrived.put(error)
+
+    threading.Thread(target=pull, daemon=True, name=f"spread-{name}").start()
+    idle_s = 0.0
+    while True:
+        try:
+            row = arrived.get(timeout=POLL_S)
+        except queue.Empty:
+            free = ray.available_resources().get("CPU", 0.0)
+            idle_s = 0.0 if free >= cpus or _running(name) else idle_s + POLL_S
+            if idle_s >= wait_s:
+                raise TrainingError(_starved(name, cpus, free, wait_s)) from None
+            continue
+        if row is None:
+            return
+        if isinstance(row, BaseException):
+            raise row
+        idle_s = 0.0
+        yield row
+
+
+def _starved(name: str, cpus: float, free: float, wait_s: float) -> str:
+    total = ray.cluster_resources().get("CPU", 0)
+    return (
+        f"{name}: nothing could start for {wait_s:.0f} s: {cpus:g} CPUs are needed and {free:g} of {total:g} are free. "
+        "Stop another job, or declare more CPUs (jobs.num_cpus)."
+    )
+
+
+def _running(name: str) -> bool:
+    """Whether any task is under way in the cluster: then CPUs are busy rather than lost."""
     from ray.util.state import list_tasks
 
     try:
-        return bool(list_tasks(filters=[("name", "=", function.__name__), ("state", "=", "RUNNING")], limit=1))
-    except Exception:  # no dashboard, no state API: then give it the benefit of the doubt
+        return bool(list_tasks(filters=[("state", "=", "RUNNING")], limit=1))
+    except Exception:  # no dashboard, no state API: give it the benefit of the doubt
         return True
+
+
+_told: dict[str, float] = {}
+
+
+def _tell(name: str, done: int, total: int) -> None:
+    """At most one line in TELL_EVERY_S seconds: long maps are seen to move, short ones stay silent."""
+    now = time.monotonic()
+    if done == 1:
+        _told[name] = now
+    elif done < total and now - _told[name] >= TELL_EVERY_S:
+        _told[name] = now
+        print(f"  · {name.strip('_').replace('_', ' ')}: {done} of {total} parts", flush=True)
+
+
+def _quiet_data() -> None:
+    """Ray Data's own bars and plans are for notebooks: the job tells its progress itself."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)

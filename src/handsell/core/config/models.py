@@ -72,10 +72,10 @@ class RankingConfig(Section):
     enabled: bool = Field(True, description="false serves the fused order of the sources (the blend)")
     ranked: int = Field(50, ge=1, le=1_000, description="candidates passed on to re-ranking")
     trees: int = Field(200, ge=1)
-    depth: int = Field(6, ge=1)
-    learning_rate: float = Field(0.1, gt=0)
-    min_child_weight: float = Field(5.0, ge=0)
-    negatives: int = Field(100, ge=1, description="untouched candidates kept per request")
+    depth: int = Field(5, ge=1)
+    learning_rate: float = Field(0.08, gt=0)
+    min_child_weight: float = Field(20.0, ge=0)
+    negatives: int = Field(200, ge=1, description="candidates that the user did not act on, kept per request")
     early_stopping_rounds: int = Field(20, ge=1)
     workers: int = Field(1, ge=1, description="Ray Train workers; each reads its own shard of whole groups")
     seed: int = 0
@@ -83,7 +83,7 @@ class RankingConfig(Section):
 
 class RerankingConfig(Section):
     diversity: float = Field(
-        0.15,
+        0.05,
         ge=0,
         le=1,
         description="MMR: 0 orders by score alone, 1 by difference from what is already chosen",
