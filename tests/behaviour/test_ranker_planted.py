@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from planted_ranking import FEATURES, GROUP, ndcg, planted, utility, write_planted
 
 from handsell.core.config.models import RankingConfig
 from handsell.ranking.fitting import fit_xgboost
+from planted_ranking import FEATURES, GROUP, ndcg, planted, utility, write_planted
 
 CONFIG = RankingConfig(trees=80, depth=4, min_child_weight=0.5)
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from planted_ranking import FEATURES, write_planted
 
 from handsell.core.config.models import RankingConfig
 from handsell.core.protocols import Ranker, Savable
 from handsell.ranking.fitting import fit_xgboost
+from planted_ranking import FEATURES, write_planted
 
 
 def xgboost_ranker(folder):

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_catalogue import candidates, requests, snapshot
 
 from handsell.core.batches import Ragged
 from handsell.core.errors import TrainingError
 from handsell.ranking.examples import Coverage, Outcomes, Shown, ignored_chance, label_examples
 from handsell.ranking.shards import read_coverage, read_shards, shard_folders, usable_workers, write_shards
+from small_catalogue import candidates, requests, snapshot
 
 K, ROWS = 60, 12
 
@@ -97,7 +97,7 @@ def test_the_seed_decides_what_is_drawn(asked):
 
 
 def test_shown_and_ignored_are_kept_by_their_chance(asked):
-    batch, found, outcomes = asked
+    found = asked[1]
     rows = [found.item[b, 40:50] for b in range(ROWS)]
     propensity = np.array([0.9] * 5 + [0.1] * 5, np.float32)
     shown = Shown(

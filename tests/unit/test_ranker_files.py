@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from planted_ranking import FEATURES, write_planted
 
 from handsell.core.config.models import RankingConfig
 from handsell.core.errors import BundleError, TrainingError
 from handsell.ranking.fitting import fit_xgboost
 from handsell.ranking.shards import write_shards
 from handsell.ranking.xgboost_ranker import XGBoostRanker
+from planted_ranking import FEATURES, write_planted
 
 SMALL = RankingConfig(trees=30, depth=3, min_child_weight=0.1, early_stopping_rounds=5)
 

@@ -66,7 +66,8 @@ def fit_calibration(raw: np.ndarray, positive: np.ndarray, weight: np.ndarray) -
     Falls back to `Calibration.logistic` without positives or negatives or with a constant margin.
     """
     use = np.isfinite(raw)
-    raw, positive, weight = raw[use].astype(float), positive[use].astype(float), weight[use].astype(float)
+    raw = raw[use].astype(float).round(6)  # closer margins are one: keeps slopes finite
+    positive, weight = positive[use].astype(float), weight[use].astype(float)
     if not len(raw) or positive.min() == positive.max() or raw.min() == raw.max():
         return Calibration.logistic()
     from sklearn.isotonic import IsotonicRegression

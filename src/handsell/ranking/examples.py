@@ -146,7 +146,7 @@ def request_ids(requests: Requests) -> np.ndarray:
 
 def draws(qid: np.ndarray, item: np.ndarray, seed: int) -> np.ndarray:
     """(B, K) float64 in [0, 1): a uniform draw for each (request, item), the same in every shard."""
-    key = _mix(qid.view(np.uint64) ^ _mix(np.uint64([seed])))[:, None] ^ item.astype(np.int64).view(np.uint64)
+    key = _mix(qid.view(np.uint64) ^ _mix(np.array([seed], np.uint64)))[:, None] ^ item.astype(np.int64).view(np.uint64)
     return (_mix(key) >> np.uint64(11)) * 2.0**-53
 
 

@@ -82,21 +82,20 @@ def read_shards(folders: list[Path], features: tuple[str, ...]) -> Rows:
     parts = [_read(path, features) for folder in folders for path in sorted(folder.glob("*.parquet"))]
     table = pa.concat_tables(parts) if parts else None
     if table is None:
-        return Rows(*(np.zeros(0, t) for t in _TYPES), np.zeros((0, len(features)), np.float32), features)
+        return Rows(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int8), np.zeros(0, np.float32),
+                    np.zeros((0, len(features)), np.float32), features)  # fmt: skip
     order = np.argsort(table["_qid"].to_numpy(), kind="stable")
     x = np.empty((len(order), len(features)), np.float32)
     for f, name in enumerate(features):
         x[:, f] = table[name].to_numpy()[order]
-    return Rows(*(table[f"_{key}"].to_numpy()[order] for key in KEYS), x, features)
+    qid, item, label, weight = (table[f"_{key}"].to_numpy()[order] for key in KEYS)
+    return Rows(qid, item, label, weight, x, features)
 
 
 def read_coverage(out: Path) -> Coverage:
     """The sum over all parts."""
     found = (Coverage(**json.loads(path.read_text())) for path in sorted(out.glob("*.coverage.json")))
     return sum(found, Coverage())
-
-
-_TYPES = (np.int64, np.int32, np.int8, np.float32)
 
 
 def _shard(out: Path, shard: int) -> Path:

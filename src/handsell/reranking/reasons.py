@@ -27,7 +27,7 @@ REASONS = (
 )
 CODE = {name: code for code, name in enumerate(REASONS)}
 IMPERSONAL = frozenset({"popularity", "trending"})  # sources that look at no one's history
-ALIKE = 0.5  # cosine of tags from which two items may be called alike
+ALIKE = 0.499  # cosine of tags from which two items may be called alike: a half, with room for rounding
 NEW_DAYS = 30
 TASTE_TAGS = 5
 DAY_US = 86_400_000_000

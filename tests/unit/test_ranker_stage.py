@@ -1,0 +1,171 @@
+"""The ranking stage: order by the raw score, calibrated scores, padding and broken scores at the end."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handsell.core.batches import Candidates, Requests
+from handsell.core.config import Config
+from handsell.core.config.features import FeaturesConfig
+from handsell.core.errors import FeatureError
+from handsell.core.funnel import Funnel, run_local
+from handsell.features.matrix import SnapshotValues, build_matrix, feature_names
+from handsell.features.user import user_feature_names
+from handsell.features.views import ITEM_ACTIVITY
+from handsell.ranking.stage import Blend, LocalRanking, best_first
+from small_catalogue import candidates, requests, snapshot
+
+CONFIG = Config(name="test", features=FeaturesConfig(item_columns=()))
+
+
+@dataclass(frozen=True)
+class ColumnRanker:
+    """Raw score = one column of the matrix; calibrated to a coarse step, so that many tie."""
+
+    features: tuple[str, ...]
+    column: str = "item_positives_7d"
+    broken: bool = False
+
+    def raw(self, x):
+        raw = x[..., self.features.index(self.column)]
+        return np.full_like(raw, np.nan) if self.broken else np.where(raw > 1.5, np.inf, raw)
+
+    def calibrate(self, raw):
+        return (np.clip(np.floor(raw), -2, 2) / 4 + 0.5).astype(np.float32)
+
+    def score(self, x):
+        return self.calibrate(self.raw(x))
+
+
+@pytest.fixture
+def asked() -> tuple[LocalRanking, Requests, Candidates]:
+    rng = np.random.default_rng(0)
+    shelf = snapshot(rng)
+    shelf = replace(
+        shelf,
+        values=rng.normal(size=(len(shelf), len(ITEM_ACTIVITY))).astype(np.float32),
+        value_names=ITEM_ACTIVITY,
+    )
+    batch, found = requests(rng, shelf, 5), candidates(rng, shelf, 5, 40, pad=4)
+    features = rng.normal(size=(5, len(user_feature_names(CONFIG)))).astype(np.float32)
+    batch = replace(batch, profile=replace(batch.profile, features=features))
+    ranker = ColumnRanker(feature_names(CONFIG, found.sources))
+    return LocalRanking(ranker, shelf, SnapshotValues(shelf), CONFIG), batch, found
+
+
+def naive(stage, batch, found):
+    """Per request, item numbers by raw score; infinite ones and then padding last."""
+    x = build_matrix(batch, found, stage.items, stage.snapshot, CONFIG)
+    raw = stage.ranker.raw(x)
+    rows = []
+    for b, items in enumerate(found.item):
+        real = [k for k in range(len(items)) if items[k] >= 0]
+        good = sorted((k for k in real if np.isfinite(raw[b, k])), key=lambda k: (-raw[b, k], k))
+        bad = [k for k in real if not np.isfinite(raw[b, k])]
+        rows.append([*items[good + bad], *[-1] * (len(items) - len(real))])
+    return np.array(rows), raw
+
+
+def test_orders_by_the_raw_score_and_reports_the_calibrated(asked):
+    stage, batch, found = asked
+    expected, raw = naive(stage, batch, found)
+    ranked = run_local(stage.rank(batch, found, 40))
+    np.testing.assert_array_equal(ranked.item, expected)
+    assert len(np.unique(ranked.score)) < 10 and ranked.score.dtype == np.float32  # the calibrated scores tie
+    assert np.isinf(raw[found.item >= 0]).any()  # the case was really there
+    for b in range(5):
+        place = {item: k for k, item in enumerate(found.item[b])}
+        for item, score in zip(ranked.item[b], ranked.score[b], strict=True):
+            value = raw[b, place[item]]
+            good = item >= 0 and np.isfinite(value)
+            assert score == (stage.ranker.calibrate(value) if good else 0)
+
+
+def test_keeps_k_and_what_belongs_to_each_candidate(asked):
+    stage, batch, found = asked
+    ranked = run_local(stage.rank(batch, found, 10))
+    assert ranked.item.shape == (5, 10) and ranked.source_rank.shape == (5, 10, 3)
+    for b in range(5):
+        at = [found.item[b].tolist().index(item) for item in ranked.item[b]]
+        np.testing.assert_array_equal(ranked.source_score[b], found.source_score[b, at])
+        np.testing.assert_array_equal(ranked.fused[b], found.fused[b, at])
+    everything = run_local(stage.rank(batch, found, 40))
+    np.testing.assert_array_equal(everything.item[:, :10], ranked.item)
+    assert run_local(stage.rank(batch, found, 500)).item.shape == (5, 40)
+
+
+def test_batch_equals_single(asked):
+    stage, batch, found = asked
+    whole = run_local(stage.rank(batch, found, 15))
+    for b in range(5):
+        one = run_local(stage.rank(batch.take(slice(b, b + 1)), found.take(slice(b, b + 1)), 15))
+        np.testing.assert_array_equal(one.item[0], whole.item[b])
+        np.testing.assert_array_equal(one.score[0], whole.score[b])
+
+
+def test_a_callers_own_list_is_ranked_whole(asked):
+    stage, batch, found = asked
+    nan = np.full((5, 6, 3), np.nan, np.float32)
+    own = Candidates(
+        found.item[:, :6], np.zeros((5, 6), np.float32), nan, nan, np.zeros((5, 6), np.float32), found.sources
+    )
+    ranked = run_local(stage.rank(batch, own, 6))
+    np.testing.assert_array_equal(np.sort(ranked.item), np.sort(own.item))
+    np.testing.assert_array_equal(ranked.item, naive(stage, batch, own)[0])
+
+
+def test_columns_are_matched_by_name(asked):
+    stage, batch, found = asked
+    expected = run_local(stage.rank(batch, found, 40))
+    fewer = ColumnRanker(("item_age_days", "item_positives_7d"))
+    ranked = run_local(replace(stage, ranker=fewer).rank(batch, found, 40))
+    np.testing.assert_array_equal(ranked.item, expected.item)
+    with pytest.raises(FeatureError, match=r"missing: src_als_rank"):
+        run_local(replace(stage, ranker=ColumnRanker(("src_als_rank",))).rank(batch, found, 5))
+
+
+class Given:
+    def __init__(self, found):
+        self.found = found
+
+    async def candidates(self, requests, k):
+        return self.found
+
+
+def test_a_broken_ranker_shows_in_degraded(asked):
+    stage, batch, found = asked
+    broken = replace(stage, ranker=replace(stage.ranker, broken=True))
+    with pytest.raises(ArithmeticError, match="no finite score"):
+        run_local(broken.rank(batch, found, 5))
+    funnel = Funnel(Given(found), broken, None)
+    ranked = run_local(funnel._rank(batch, found, 5))
+    assert ranked.degraded == ("ranking",)
+    np.testing.assert_array_equal(ranked.item, found.item[:, :5])
+
+
+def test_blend_serves_the_fused_order(asked):
+    _, batch, found = asked
+    shuffled = found.reorder(np.tile(np.random.default_rng(1).permutation(40), (5, 1)))
+    ranked = run_local(Blend().rank(batch, shuffled, 20))
+    np.testing.assert_array_equal(ranked.item, found.item[:, :20])
+    np.testing.assert_array_equal(ranked.score, found.fused[:, :20])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    raw=st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0, np.nan, np.inf]), min_size=1, max_size=12),
+    real=st.integers(0, 4095),
+    k=st.integers(1, 14),
+)
+def test_no_candidate_is_lost_or_doubled(raw, real, k):
+    row = np.array([raw])
+    exists = (real >> np.arange(len(raw)) & 1).astype(bool)[None]
+    finite = np.isfinite(row) & exists
+    order = best_first(row, finite, exists, len(raw))[0]
+    assert sorted(order) == list(range(len(raw)))
+    kinds = np.where(finite[0, order], 0, np.where(exists[0, order], 1, 2))
+    assert (np.diff(kinds) >= 0).all() and (np.diff(row[0, order[kinds == 0]]) <= 0).all()
+    np.testing.assert_array_equal(best_first(row, finite, exists, k)[0], order[:k])

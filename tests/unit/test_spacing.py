@@ -1,0 +1,123 @@
+"""Never two of one creator in a row, unless nothing else is left; and then it is said."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handsell.core.batches import NONE, Candidates
+from handsell.core.config import Config
+from handsell.core.config.models import RerankingConfig
+from handsell.core.config.serving import Surface
+from handsell.core.funnel import run_local
+from handsell.eligibility.mask import Eligibility
+from handsell.reranking.spacing import NAME, too_near
+from handsell.reranking.stage import LocalReranking
+from small_catalogue import candidates, requests, snapshot
+
+
+def stage(shelf, **dials):
+    config = Config(name="test", reranking=RerankingConfig(**dials))
+    return LocalReranking(shelf, Eligibility(shelf, (Surface(repeat="allow"),)), config)
+
+
+def rerank(shelf, found, n, rng, **dials):
+    return run_local(stage(shelf, **dials).rerank(requests(rng, shelf, len(found)), found, n))
+
+
+def test_hand_made_rows():
+    creator = np.array([[1, 2, 1, 1, NONE, NONE]])
+    assert too_near(creator, 0).tolist() == [[False] * 6]
+    assert too_near(creator, 1).tolist() == [[False, False, False, True, False, False]]
+    assert too_near(creator, 2).tolist() == [[False, False, True, True, False, False]]
+    assert too_near(creator, 50).sum() == 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    creators=st.integers(1, 12),
+    n=st.integers(1, 30),
+    gap=st.integers(0, 4),
+    diversity=st.floats(0, 1),
+)
+def test_holds_unless_nothing_else_is_left(seed, creators, n, gap, diversity):
+    rng = np.random.default_rng(seed)
+    shelf = snapshot(rng, items=60, creators=creators)
+    found = candidates(rng, shelf, rows=2, k=30)
+    slates = rerank(shelf, found, n, rng, same_creator_gap=gap, diversity=diversity)
+    creator = np.where(slates.item == NONE, NONE, shelf.creator[np.maximum(slates.item, 0)])
+    near = too_near(creator, gap)
+    assert slates.relaxed == ((NAME,) if near.any() else ())
+    for b, position in zip(*np.nonzero(near), strict=True):
+        left = set(found.item[b]) - set(slates.item[b, :position])
+        before = set(creator[b, max(position - gap, 0) : position]) - {NONE}
+        assert all(shelf.creator[item] in before for item in left)
+
+
+def test_one_creator_only_still_fills_the_slate_and_names_the_rule():
+    rng = np.random.default_rng(0)
+    shelf = snapshot(rng, creators=1, without_creator=0.0)
+    slates = rerank(shelf, candidates(rng, shelf), 30, rng)
+    assert (slates.item != NONE).all() and slates.relaxed == (NAME,)
+
+
+def test_unknown_creators_never_conflict():
+    rng = np.random.default_rng(0)
+    shelf = snapshot(rng, without_creator=1.1)
+    found = candidates(rng, shelf)
+    slates = rerank(shelf, found, 30, rng, same_creator_gap=5, diversity=0)
+    np.testing.assert_array_equal(slates.item, found.item[:, :30])
+    assert slates.relaxed == ()
+
+
+def test_what_may_not_be_shown_is_not_shown_whatever_its_score():
+    rng = np.random.default_rng(1)
+    shelf = snapshot(rng)
+    found, asked = candidates(rng, shelf), requests(rng, shelf)
+    shelf.available[found.item[:, 0]] = False
+    strict = LocalReranking(shelf, Eligibility(shelf, (Surface(repeat="exclude"),)), Config(name="test"))
+    slates = run_local(strict.rerank(asked, found, 50))
+    for b in range(len(found)):
+        seen = set(asked.seen.item.row(b))
+        shown = {int(item) for item in slates.item[b] if item != NONE}
+        assert shown and not shown & seen and shelf.available[list(shown)].all()
+        assert shown == {i for i in found.item[b] if i not in seen and shelf.available[i]}  # none lost
+
+
+def test_slates_carry_score_sources_and_propensity_of_their_items():
+    rng = np.random.default_rng(2)
+    shelf = snapshot(rng)
+    found = candidates(rng, shelf, pad=5)
+    slates = rerank(shelf, found, 60, rng)
+    assert slates.item.shape == (4, 60) and slates.sources == found.sources
+    for b in range(4):
+        place = {item: k for k, item in enumerate(found.item[b])}
+        for at, item in enumerate(slates.item[b]):
+            if item == NONE:
+                assert slates.score[b, at] == 0 and slates.source[b, at] == 0 and slates.reason[b, at] == 0
+                continue
+            k = place[item]
+            assert slates.score[b, at] == found.score[b, k]
+            returned = np.isfinite(found.source_rank[b, k])
+            assert [bool(slates.source[b, at] >> s & 1) for s in range(3)] == returned.tolist()
+    assert (slates.propensity == 1).all()
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_few_candidates_give_padded_slates(k):
+    rng = np.random.default_rng(3)
+    shelf = snapshot(rng)
+    found = candidates(rng, shelf, rows=3, k=5).take_columns(k)
+    slates = rerank(shelf, found, 10, rng)
+    assert slates.item.shape == (3, 10) and (slates.item != NONE).sum() == 3 * k
+
+
+def test_bare_lists_and_a_catalogue_without_tags_work():
+    rng = np.random.default_rng(4)
+    shelf = snapshot(rng, tags_per_item=0)
+    bare = candidates(rng, shelf)
+    nan = np.full((4, 50, 0), np.nan, np.float32)
+    found = Candidates(bare.item, bare.fused, nan, nan, bare.score, ())
+    slates = rerank(shelf, found, 10, rng)
+    assert (slates.item != NONE).all() and (slates.source == 0).all()
