@@ -7,6 +7,7 @@ import time
 import httpx
 import pytest
 
+import serving_world
 from serving_world import World, open_rows, write_world
 
 PORT = 18_000
@@ -20,10 +21,11 @@ def world(tmp_path_factory) -> World:
 @pytest.fixture(scope="session", params=["graph", "fused"])
 def shop(request, ray_cluster, world):
     """An HTTP client of the running application; the parameter is its topology."""
-    from ray import serve
+    from ray import cloudpickle, serve
 
     from handsell.serving.app import AppArgs, compose
 
+    cloudpickle.register_pickle_by_value(serving_world)  # replicas do not have tests/ on their path
     serve.start(http_options={"host": "127.0.0.1", "port": PORT})
     args = AppArgs(config=str(world.config.source), topology=request.param)
     serve.run(compose(args, open_rows), name="shop", route_prefix="/")
