@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import orjson
@@ -80,8 +81,14 @@ class StrictRoute(APIRoute):
 
 def build_api(service: Service) -> FastAPI:
     """The ASGI app of one gateway."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await service.close()
+
     app = FastAPI(
-        title="handsell", version=handsell.__version__, docs_url=None, redoc_url=None, lifespan=None,
+        title="handsell", version=handsell.__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
         summary="out of millions of items, which ten for this user, now?",
     )  # fmt: skip
     install(app)
