@@ -75,7 +75,7 @@ def features(config: ConfigPath) -> None:
 
     loaded = _load(config)
     counts = compute(loaded, request_keys(loaded))
-    print("result: " + ", ".join(f"{n:,} rows of {view}" for view, n in counts.items()))
+    print(f"result: {counts['user_activity']:,} moments of users, {counts['item_activity']:,} days of items")
 
 
 @app.command()

@@ -35,9 +35,15 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS")
-    alone: dict[str, Any] = {"num_cpus": num_cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    alone: dict[str, Any] = {
+        "address": "local",  # never join a cluster that happens to run on this machine
+        "num_cpus": num_cpus,
+        "include_dashboard": False,
+        "_node_ip_address": "127.0.0.1",
+        "runtime_env": {"env_vars": THREADS},  # a cluster's nodes, or the submitted job, bring their own
+    }
     options = {"address": address} if address else alone
-    ray.init(log_to_driver=True, logging_level=logging.WARNING, runtime_env={"env_vars": THREADS}, **options)
+    ray.init(log_to_driver=True, logging_level=logging.WARNING, **options)
     try:
         yield
     finally:

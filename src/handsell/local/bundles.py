@@ -32,14 +32,14 @@ def resolve(store: BundleStore, name: str) -> str:
 def table(store: BundleStore) -> Table:
     """Newest first; the live one is marked."""
     out, live = Table(), store.live()
-    for column in ("", "bundle", "created (UTC)", "data until", "NDCG@10 of its twin", "sources"):
-        out.add_column(column)
+    for column in ("", "bundle", "created (UTC)", "data until", "NDCG@10"):
+        out.add_column(column, no_wrap=True)
     for bundle_id in reversed(store.list()):
         about = store.show(bundle_id)
         created, until = (datetime.fromtimestamp(us / 1e6, UTC) for us in (about.created_us, about.data_end_us))
         score = about.metrics.get("ndcg@10")
         out.add_row(
             "live" if bundle_id == live else "", bundle_id, f"{created:%Y-%m-%d %H:%M}", f"{until:%Y-%m-%d}",
-            "" if score is None else f"{score:.4f}", ", ".join(about.sources),
+            "" if score is None else f"{score:.4f}",
         )  # fmt: skip
     return out

@@ -14,6 +14,7 @@ import yaml
 from handsell.core.config import Config, project_root
 from handsell.core.errors import HandsellError
 from handsell.core.layout import Layout
+from handsell.local.bundles import open_bundles, resolve
 from handsell.local.cluster import RayHead
 
 READY_TIMEOUT_S = 120.0
@@ -39,7 +40,8 @@ def render(config: Config, topology: str) -> Path:
         **document.get("http_options", {}), "host": config.serving.host, "port": config.serving.port,
     }  # fmt: skip
     for application in document["applications"]:
-        application["args"] = {**application.get("args", {}), "config": str(config.source)}
+        # named rather than "live", so that a newly promoted bundle changes the file and is deployed
+        application["args"] |= {"config": str(config.source), "bundle": resolve(open_bundles(config), "live")}
     path = Layout(config.state).state / "run" / f"serve-{topology}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(document, sort_keys=False))

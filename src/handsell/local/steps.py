@@ -43,7 +43,7 @@ class Steps:
         except HandsellError as error:
             raise HandsellError(f"step {self.number}/{self.total} ({name}) failed: {error}") from error
         took = time.monotonic() - begun
-        self.console.print(f"    {result} [dim]({took:.1f} s)[/dim]")
+        self.console.print(f"    {result} [dim]({took:.1f} s)[/dim]", soft_wrap=True, highlight=False)
         if not always:
             self.folder.mkdir(parents=True, exist_ok=True)
             mark.write_text(json.dumps({"inputs": self.before, "result": result, "seconds": round(took, 1)}))

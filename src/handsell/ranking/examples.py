@@ -100,7 +100,8 @@ def label_examples(
     - refused: every candidate with a sum ≤ 0, label 0;
     - shown and ignored: label 0, kept with the chance of `ignored_chance`. Ranking weights of XGBoost
       are per group, so the correction for the logging policy is made by sampling rather than by weight;
-    - untouched: up to `negatives`, half the best placed (hard) and half drawn from the rest.
+    - untouched: up to `negatives`, drawn evenly. Not the best placed ones: kept in full beside a tenth of
+      the rest, they teach that a poor place is no worse than a good one (docs/decisions/004).
     """
     qid = request_ids(requests)
     real = candidates.item != NONE
@@ -111,9 +112,9 @@ def label_examples(
 
     chance, was_shown = _lookup(candidates.item, shown.item, ignored_chance(shown), np.maximum)
     ignored = real & was_shown & ~acted
-    hard, drawn, stands_for = _sample(real & ~was_shown & ~acted, draw, negatives)
+    drawn, stands_for = _sample(real & ~was_shown & ~acted, draw, negatives)
 
-    keep = ((real & acted) | (ignored & (draw < chance)) | hard | drawn) & groups[:, None]
+    keep = ((real & acted) | (ignored & (draw < chance)) | drawn) & groups[:, None]
     weight = np.where(ignored, 1 / np.maximum(chance, LOWEST_KEEP), np.where(drawn, stands_for, 1.0))
     label = np.where(positive, np.clip(np.rint(grade), 1, HIGHEST_LABEL), 0)
     row, column = np.nonzero(keep)
@@ -172,15 +173,11 @@ def ignored_chance(shown: Shown) -> np.ndarray:
     return np.maximum(examined * unloved, LOWEST_KEEP)
 
 
-def _sample(untouched: np.ndarray, draw: np.ndarray, negatives: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two disjoint (B, K) masks, the best placed and the drawn, and (B, 1) what a drawn one stands for."""
-    hard = untouched & (np.cumsum(untouched, axis=1) <= negatives // 2)
-    rest = untouched & ~hard
-    wanted = negatives - negatives // 2
-    place = np.argsort(np.argsort(np.where(rest, draw, 2.0), axis=1, kind="stable"), axis=1, kind="stable")
-    drawn = rest & (place < wanted)
-    stands_for = rest.sum(axis=1, keepdims=True) / np.maximum(drawn.sum(axis=1, keepdims=True), 1)
-    return hard, drawn, stands_for
+def _sample(untouched: np.ndarray, draw: np.ndarray, negatives: int) -> tuple[np.ndarray, np.ndarray]:
+    """(B, K) mask of at most `negatives` drawn evenly, and (B, 1) how many each of them stands for."""
+    place = np.argsort(np.argsort(np.where(untouched, draw, 2.0), axis=1, kind="stable"), axis=1, kind="stable")
+    drawn = untouched & (place < negatives)
+    return drawn, untouched.sum(axis=1, keepdims=True) / np.maximum(drawn.sum(axis=1, keepdims=True), 1)
 
 
 def _lookup(items: np.ndarray, rows: Ragged, values: np.ndarray, merge: np.ufunc = np.add):

@@ -77,6 +77,9 @@ def _params(config: RankingConfig, threads: int) -> dict[str, object]:
     return {
         "objective": "rank:ndcg",
         "eval_metric": "ndcg@10",
+        # gains are the event weights as stated, as in the report; groups of many positives count for more
+        "ndcg_exp_gain": False,
+        "lambdarank_normalization": False,
         "tree_method": "hist",
         "eta": config.learning_rate,
         "max_depth": config.depth,

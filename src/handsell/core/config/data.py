@@ -99,4 +99,4 @@ class SplitConfig(Section):
     ranker_k: int = Field(5, ge=1, description="leave_last_k: events per user in the ranker window")
     validation_k: int = Field(3, ge=1)
     test_k: int = Field(3, ge=1)
-    max_requests: int = Field(20_000, ge=1, description="requests kept per window, sampled by hash of user and time")
+    max_requests: int = Field(3_000, ge=1, description="requests kept per window, sampled by hash of user and time")
