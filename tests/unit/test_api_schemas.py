@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from handsell.core.layout import Layout
 from handsell.events.reader import EventReader
+from handsell.serving import schemas
 from handsell.serving.clock import DAY_US, Clock
 from handsell.serving.schemas import Id, Timestamp
 from serving_service import served
@@ -171,3 +172,11 @@ def test_the_clock_of_a_historic_log_is_off_by_whole_days():
     assert abs(clock.now() - Clock().now() + 600 * DAY_US) < 1_000_000
     assert clock.from_wall(700 * DAY_US) == 100 * DAY_US
     assert Clock.of("wall", Made()).offset_us == 0
+
+
+def test_a_session_event_may_carry_a_value_and_it_must_be_a_number():
+    event = {"type": "rating", "item_id": "7", "value": 4.5}
+    body = schemas.RecommendationsBody.model_validate({"user_id": "u", "session": {"events": [event]}})
+    assert body.session.events[0].value == 4.5
+    with pytest.raises(ValidationError):
+        schemas.RecommendationsBody.model_validate({"session": {"events": [{**event, "value": float("nan")}]}})

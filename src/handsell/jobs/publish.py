@@ -6,13 +6,14 @@ import json
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from handsell.bundles.assemble import load_config_of, load_stages, save_config, source_names
+from handsell.bundles.assemble import load_config_of, load_snapshot, load_stages, save_config, source_names
 from handsell.bundles.gate import Gate, Lists, judge
 from handsell.bundles.manifest import Manifest, library_versions
 from handsell.bundles.store import BundleStore
@@ -121,12 +122,22 @@ def judge_against_live(run: Run, replay: Replay, store: BundleStore) -> Gate:
     if live is None:
         return judge(challenger, None, replay.user, run.config.gate)
     path, about = store.local_path(live), store.verify(live)
+    if not same_catalogue(path, Layout(run.config.state).snapshot):
+        first = judge(challenger, None, replay.user, run.config.gate)
+        other = f"The live bundle {live} is of other items (another source of data): there is nothing to compare."
+        return replace(first, sentences=("Promoted: it is the first bundle on this data.",), warnings=(other,))
     theirs, later = spread(score_live, [(run.config, run.folder, path, about.data_end_us)])[0]
     known = Lists(np.where(later, theirs.ndcg, np.nan), theirs.coverage)
     verdict = judge(challenger, known, replay.user, run.config.gate)
     if verdict.outcome != "insufficient":
         return verdict
     return judge(challenger, _recipe_retrained(run, replay, path), replay.user, run.config.gate, retrained=True)
+
+
+def same_catalogue(bundle: Path, snapshot: Path) -> bool:
+    """Whether the bundle's items are the first ones of today's catalogue: numbers never change within one."""
+    then, now = load_snapshot(bundle).items.encoded, Snapshot.load(snapshot).items.encoded
+    return len(then) <= len(now) and bool((then == now[: len(then)]).all())
 
 
 def score_live(config: Config, run: Path, bundle: Path, data_end_us: int) -> tuple[Lists, np.ndarray]:

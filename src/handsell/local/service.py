@@ -53,18 +53,19 @@ def address(config: Config) -> str:
 
 
 def wait_until_ready(config: Config) -> str:
-    """Poll /readyz; raises HandsellError with what it last said."""
+    """Poll /readyz until the live bundle serves (its predecessor may still answer); raises HandsellError."""
+    bundle = resolve(open_bundles(config), "live")
     deadline, last = time.monotonic() + READY_TIMEOUT_S, "no answer"
     while time.monotonic() < deadline:
         try:
             answer = httpx.get(f"{address(config)}/readyz", timeout=5.0)
-            if answer.status_code == 200:
-                return "ready"
+            if answer.status_code == 200 and answer.json()["release"]["bundle"] == bundle:
+                return f"ready, serving bundle {bundle}"
             last = answer.text[:500]
         except httpx.HTTPError as error:
             last = repr(error)
         time.sleep(0.5)
     raise HandsellError(
-        f"{address(config)}/readyz did not turn ready within {READY_TIMEOUT_S:.0f} s; it last said: {last}. "
-        f"See the replicas' logs at {config.jobs.dashboard_port} (dashboard) or `serve status`."
+        f"{address(config)}/readyz did not turn ready with bundle {bundle} within {READY_TIMEOUT_S:.0f} s; "
+        f"it last said: {last}. The replicas' logs are in the dashboard, http://127.0.0.1:{config.jobs.dashboard_port}"
     )

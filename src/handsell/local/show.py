@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import numpy as np
 import pyarrow.parquet as pq
@@ -37,8 +39,7 @@ def one_user(config: Config, console: Console) -> str:
         f"curl {base}/v1/users/{user_id}/recommendations",
         f"curl '{base}/v1/items/{item_id}/similar?count=5'",
         f"curl {base}/v1/recommendations -H 'content-type: application/json' -d "
-        f"'{{\"user_id\":\"someone-new\",\"session\":{{\"events\":[{{\"type\":\"{_positive_type(config)}\","
-        f"\"item_id\":\"{item_id}\"}}]}},\"count\":5}}'",
+        f"'{json.dumps(_newcomer(config, item_id))}'",
     ):  # fmt: skip
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
     return f"{len(body['items'])} items for {user_id}" + (f", degraded: {body['degraded']}" if body["degraded"] else "")
@@ -71,11 +72,17 @@ def _reason(item: dict, snapshot: Snapshot) -> str:
     return f"{reason['code']}: {_names(snapshot, int(snapshot.items.number([about])[0]))[0]}"
 
 
-def _positive_type(config: Config) -> str:
-    best = max(
-        config.events.types.items(), key=lambda pair: max([pair[1].weight, *(w for _, w in pair[1].weight_by_value)])
-    )
-    return best[0]
+def _newcomer(config: Config, item_id: str) -> dict:
+    """A request of somebody unknown who has just shown that they love one item."""
+
+    def best(name: str) -> tuple[float, float | None]:
+        kind = config.events.types[name]
+        return max([(weight, value) for value, weight in kind.weight_by_value], default=(kind.weight, None))
+
+    name = max(config.events.types, key=lambda n: best(n)[0])
+    value = best(name)[1]
+    event = {"type": name, "item_id": item_id} | ({} if value is None else {"value": value})
+    return {"user_id": "someone-new", "session": {"events": [event]}, "count": 5}
 
 
 def _table(title: str, rows: list[tuple[str, str, str, str]], last: str) -> Table:

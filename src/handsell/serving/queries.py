@@ -58,7 +58,7 @@ class Reading:
         )
 
     def similar(self, item_id: str, count: int | None, arrived: float) -> Query:
-        """A visitor who has just liked this one item, on surface `similar` where there is one."""
+        """A visitor who has just looked at this one item, on surface `similar` where there is one."""
         item = self.snapshot.items.number([item_id])
         if item[0] == NONE:
             raise RequestError(
@@ -67,8 +67,9 @@ class Reading:
             )  # fmt: skip
         surface = self.surface("similar" if "similar" in self.config.surfaces else "home")
         now = self.clock.now()
-        liked = Events.of([0], item, [self._positive_type()], [now - 1], [1.0])
-        return Query(new_id(), None, surface, self.count(count, surface), now, arrived, liked, item)
+        weight, code = self._mildest_interest()
+        looked = Events.of([0], item, [code], [now - 1], [weight])
+        return Query(new_id(), None, surface, self.count(count, surface), now, arrived, looked, item)
 
     def rank(self, body: schemas.RankBody, arrived: float) -> tuple[Query, list[str]]:
         """The query, and the ids that the catalogue does not hold."""
@@ -104,12 +105,13 @@ class Reading:
         times = [now if e.timestamp is None else min(self.clock.from_wall(e.timestamp), now) for e in given]
         n = len(given)
         types = np.array(codes, np.int8)
+        values = np.array([np.nan if e.value is None else e.value for e in given], np.float32)
         return Events.of(
             np.zeros(n, np.int64),
             self.snapshot.items.number([e.item_id for e in given]),
             types,
             np.minimum(np.array(times, np.int64), now - n + np.arange(n)),  # in the order given, before now
-            event_weights(types, np.full(n, np.nan, np.float32), self.config.events),
+            event_weights(types, values, self.config.events),
         )
 
     def _type(self, name: str, field: str) -> int:
@@ -121,12 +123,11 @@ class Reading:
             )  # fmt: skip
         return names.index(name)
 
-    def _positive_type(self) -> int:
-        """The code of the mildest kind of event that says "likes it"."""
-        types = self.config.events.types.values()
-        best = [max([kind.weight, *(w for _, w in kind.weight_by_value)]) for kind in types]
-        positive = [(weight, code) for code, weight in enumerate(best) if weight > 0]
-        return min(positive)[1] if positive else 0
+    def _mildest_interest(self) -> tuple[float, int]:
+        """Weight and type code of the mildest event that still says "of interest"."""
+        types = enumerate(self.config.events.types.values())
+        weights = [(w, code) for code, kind in types for w in (kind.weight, *(w for _, w in kind.weight_by_value))]
+        return min([pair for pair in weights if pair[0] > 0], default=(1.0, 0))
 
 
 def logged_user(user_id: str | None, anonymous_id: str | None) -> str | None:

@@ -58,6 +58,7 @@ Timestamp = Annotated[
     ),
 ]
 Count = Annotated[int, Field(ge=1, le=30, description="items wanted; by default what the surface is configured with")]
+Value = Annotated[float, Field(allow_inf_nan=False, ge=-3e38, le=3e38)]
 Include = Literal["metadata"]
 
 
@@ -80,6 +81,7 @@ class SessionEvent(Body):
     type: ShortId = Field(description="an event type of the configuration")
     item_id: Id
     timestamp: Timestamp | None = Field(default=None, description="now, when absent")
+    value: Value | None = Field(default=None, description="rating, seconds, price …")
 
 
 class Session(Body):
@@ -117,9 +119,7 @@ class Event(Body):
     anonymous_id: Id | None = None
     item_id: Id
     timestamp: Timestamp | None = Field(default=None, description="now, when absent")
-    value: float | None = Field(
-        default=None, allow_inf_nan=False, ge=-3e38, le=3e38, description="rating, seconds, price …"
-    )
+    value: Value | None = Field(default=None, description="rating, seconds, price …")
     surface: ShortId | None = None
     recommendation_id: ShortId | None = Field(default=None, description="of the answer that showed the item")
     position: int | None = Field(default=None, ge=1, le=10_000)
