@@ -53,7 +53,10 @@ def case(rng):
     return shelf, asked, rng.integers(0, 40, (6, 25)).astype(np.int32)
 
 
-def test_every_cross_equals_the_loop(case):
+@pytest.mark.parametrize("dense", [0, 10**6])
+def test_every_cross_equals_the_loop(case, dense, monkeypatch):
+    """By table and by search alike."""
+    monkeypatch.setattr("handsell.features.crosses.DENSE", dense)
     shelf, asked, items = case
     found = crosses(asked, items, shelf)
     assert found.dtype == np.float32 and found.shape == (6, 25, len(CROSSES))

@@ -52,13 +52,13 @@ def truncated(states: UserStates, rules: FoldRules) -> UserStates:
 
     The batch job, training and serving all read this form, so that they agree on what was cut.
     """
-    size = rules.affinity_size
-    latest = _strongest(states.seen.time, rules.seen_cap)
+    size, seen = rules.affinity_size, states.seen
+    keep = _strongest(seen.time, rules.seen_cap)
     return replace(
         states,
         creators=_pick(states.creators, _strongest(states.creators.weight, size)),
         tags=_pick(states.tags, _strongest(states.tags.weight, size)),
-        seen=Seen(_where(states.seen.item, latest), _where(states.seen.time, latest)),
+        seen=seen if keep is None else Seen(_where(seen.item, keep), _where(seen.time, keep)),
     )
 
 
@@ -138,12 +138,19 @@ def merge_seen(seen: Seen, acted: Events) -> tuple[Seen, np.ndarray]:
     row = np.concatenate([seen.item.row_of_value, acted.row])
     item = np.concatenate([seen.item.values, acted.item])
     time = np.concatenate([seen.time.values, acted.time])
-    order = np.lexsort((time, item, row))
-    last = np.ones(len(order), bool)
-    last[:-1] = (np.diff(row[order]) != 0) | (np.diff(item[order]) != 0)
-    keep = order[last]
-    offsets = _offsets(row[keep], len(seen.item))
-    return Seen(Ragged(item[keep], offsets), Ragged(time[keep], offsets)), np.diff(offsets) - before
+    order, starts = _groups(row, item)
+    row, item = row[order[starts]], item[order[starts]]
+    offsets = _offsets(row, len(seen.item))
+    latest = np.maximum.reduceat(time[order], starts) if len(starts) else time
+    return Seen(Ragged(item, offsets), Ragged(latest, offsets)), np.diff(offsets) - before
+
+
+def _groups(row: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An order by row and key (≥ 0), and where in it each distinct pair begins; fast on what is sorted already."""
+    pair = (row.astype(np.int64) << 32) | key
+    order = np.argsort(pair, kind="stable")
+    pair = pair[order]
+    return order, np.flatnonzero(np.concatenate([np.ones(min(len(pair), 1), bool), pair[1:] != pair[:-1]]))
 
 
 def _fold_creators(states: UserStates, told: Events, time: np.ndarray, items: ItemFacts, rules: FoldRules) -> Weights:
@@ -177,12 +184,11 @@ def summed(row: np.ndarray, key: np.ndarray, weight: np.ndarray, rows: int) -> W
     """Weights from loose (row, key, weight); those of one row and key are added."""
     if not len(row):
         return Weights.empty(rows)
-    order = np.lexsort((key, row))
-    row, key = row[order], key[order]
-    starts = np.flatnonzero(np.concatenate([[True], (np.diff(row) != 0) | (np.diff(key) != 0)]))
-    offsets = _offsets(row[starts], rows)
+    order, starts = _groups(row, key)
+    first = order[starts]
+    offsets = _offsets(row[first], rows)
     total = np.add.reduceat(weight[order], starts)
-    return Weights(Ragged(key[starts].astype(np.int32), offsets), Ragged(total, offsets))
+    return Weights(Ragged(key[first].astype(np.int32), offsets), Ragged(total, offsets))
 
 
 def spans(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -198,10 +204,10 @@ def _offsets(row: np.ndarray, rows: int) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))]).astype(np.int64)
 
 
-def _strongest(values: Ragged, size: int) -> np.ndarray:
-    """(N,) bool: the `size` largest of each row by absolute value, the first of equal ones."""
-    if not (values.lengths > size).any():
-        return np.ones(len(values.values), bool)
+def _strongest(values: Ragged, size: int) -> np.ndarray | None:
+    """(N,) bool: the `size` largest of each row by absolute value, the first of equal ones; None = all."""
+    if (values.lengths <= size).all():
+        return None
     row = values.row_of_value
     order = np.lexsort((-np.abs(values.values), row))
     keep = np.zeros(len(row), bool)
@@ -213,5 +219,5 @@ def _where(ragged: Ragged, keep: np.ndarray) -> Ragged:
     return Ragged(ragged.values[keep], _offsets(ragged.row_of_value[keep], len(ragged)))
 
 
-def _pick(weights: Weights, keep: np.ndarray) -> Weights:
-    return Weights(_where(weights.key, keep), _where(weights.weight, keep))
+def _pick(weights: Weights, keep: np.ndarray | None) -> Weights:
+    return weights if keep is None else Weights(_where(weights.key, keep), _where(weights.weight, keep))

@@ -18,6 +18,7 @@ from handsell.events.fold import spans
 
 HOUR_US = 3_600_000_000
 DAY_US = 86_400_000_000
+DENSE = 1_000_000  # cells of a look-up table
 
 CROSSES = (
     "creator_affinity",
@@ -67,8 +68,7 @@ def matches(past: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 def affinity(keys: np.ndarray, weights: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """(B, K) the weight of wanted (B, K) among keys (B, A), 0 where it is not there."""
-    b = np.arange(len(keys))[:, None]
-    return _lookup(_pairs(b, keys), weights, _pairs(b, wanted))
+    return _lookup(keys, weights, np.arange(len(keys))[:, None], wanted)
 
 
 def tag_affinity(
@@ -79,8 +79,7 @@ def tag_affinity(
     `tags` (M,) of all candidates in a row, `pairs` = (which flat candidate each is of (M,), (B, K)).
     """
     pair, shape = pairs
-    b = np.arange(len(keys))[:, None]
-    found = _lookup(_pairs(b, keys), weights, _pairs(pair // shape[1], tags))
+    found = _lookup(keys, weights, pair // shape[1], tags)
     size = shape[0] * shape[1]
     total = np.bincount(pair, weights=found, minlength=size)
     return (total / np.maximum(np.bincount(pair, minlength=size), 1)).reshape(shape)
@@ -106,12 +105,13 @@ def last_similarity(
     pair, shape = pairs
     place, b = spans(item_tags.offsets, np.maximum(last, 0))
     own = last[b] != NONE
-    key = _pairs(b[own], item_tags.values[place[own]])
-    found = _lookup(key, np.ones(len(key)), _pairs(pair // shape[1], tags))
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(b[own], minlength=len(last)))])
+    key = _padded(Ragged(item_tags.values[place[own]], offsets))
+    found = _lookup(key, np.ones(key.shape), pair // shape[1], tags)
     size = shape[0] * shape[1]
     common = np.bincount(pair, weights=found, minlength=size).reshape(shape)
     theirs = np.bincount(pair, minlength=size).reshape(shape)
-    mine = np.bincount(b[own], minlength=len(last))[:, None]
+    mine = np.diff(offsets)[:, None]
     return common / np.sqrt(np.maximum(theirs * mine, 1))
 
 
@@ -150,20 +150,23 @@ def pair_crosses(columns: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
     return {name: column[:, 0].astype(np.float32) for name, column in found.items()}
 
 
-def _pairs(b: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """One int64 per (request, key); -1 keys give a negative number."""
-    return np.where(key == NONE, NONE, (b.astype(np.int64) << 32) + key)
+def _lookup(keys: np.ndarray, weights: np.ndarray, b: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Weight of `wanted` (any shape) among the distinct keys (B, A) of row b (same shape); 0 where absent or -1.
 
-
-def _lookup(keys: np.ndarray, weights: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Weight of each wanted pair, 0 where absent or negative: sort few keys, search many."""
-    flat = keys.ravel()
-    if not len(flat):
-        return np.zeros(wanted.shape)
-    order = np.argsort(flat)
-    flat, worth = flat[order], weights.ravel()[order]
-    place = np.minimum(np.searchsorted(flat, wanted), len(flat) - 1)
-    return np.where((flat[place] == wanted) & (wanted >= 0), worth[place], 0.0)
+    A dense table where it is small, else a binary search in the sorted (row, key) pairs.
+    """
+    width = int(max(keys.max(initial=0), wanted.max(initial=0))) + 2
+    if len(keys) * width <= DENSE:
+        table = np.zeros((len(keys), width))
+        np.put_along_axis(table, keys, weights, axis=1)
+        table[:, -1] = 0  # where the key -1 points
+        return table[b, wanted]
+    pairs = np.where(keys == NONE, NONE, (np.arange(len(keys), dtype=np.int64) << 32)[:, None] + keys).ravel()
+    order = np.argsort(pairs)
+    pairs, worth = pairs[order], weights.ravel()[order]
+    sought = (b.astype(np.int64) << 32) + wanted
+    place = np.minimum(np.searchsorted(pairs, sought), len(pairs) - 1)
+    return np.where((pairs[place] == sought) & (wanted != NONE), worth[place], 0.0)
 
 
 def _none(value: Any) -> bool:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from handsell.catalogue.snapshot import Snapshot
 from handsell.catalogue.vocabulary import Vocabulary
@@ -18,13 +17,13 @@ from handsell.data.numbering import numbers, type_codes
 from handsell.data.weights import event_weights
 from handsell.events.fold import fold, merge_history, merge_seen, summed, truncated
 from handsell.events.states import HALF_LIVES_DAYS, Events, FoldRules, ItemFacts, UserStates, Weights
+from handsell.features.cells import Rows, codes_of, floats_of, ids_to_numbers, joined, lists_of, numbers_of
 from handsell.features.rows import SIGNS, top
 from handsell.features.user import user_features
-from handsell.features.views import FLOATS, INTS, TEXTS, count_column
+from handsell.features.views import count_column
 
-Rows = Mapping[str, Sequence[Any] | pa.Array]
-"""Column name → B cells; None (or NaN) where the store has no row: a new user."""
-
+STATE_NUMBERS = ("state_time_us", "first_time_us", "log_offset", "seen_total")
+STATE_SUMS = (*(f"{sign}s_total" for sign in SIGNS), *(f"{sign}_{d}d" for sign in SIGNS for d in HALF_LIVES_DAYS))
 JUST_NOW = np.iinfo(np.int64).max  # the time of an event that came without one
 
 
@@ -52,9 +51,8 @@ def requests_from_rows(
     if events is not None and len(events):
         states = truncated(_with_events(states, events, time, snapshot, rules), rules)
     if user is None:
-        user = _numbers(rows, "user_number", missing=NONE).astype(np.int32)
-    extra = [_floats(rows, name) for name in config.features.user_columns]
-    columns = np.stack(extra, axis=1) if extra else np.zeros((len(time), 0))
+        user = numbers_of(rows, ("user_number",), missing=NONE)[:, 0]
+    columns = floats_of(rows, config.features.user_columns) if config.features.user_columns else None
     size = config.features.affinity_size
     (creator, creator_weight), (tag, tag_weight) = top(states.creators, size), top(states.tags, size)
     return Requests(
@@ -70,24 +68,23 @@ def requests_from_rows(
 
 def states_from_rows(rows: Rows, snapshot: Snapshot, config: Config) -> UserStates:
     """The truncated states that the rows were written from; items, creators and tags unknown here are left out."""
-    rules = FoldRules.of(config)
-    state_time = _numbers(rows, "state_time_us")
+    rules, n_types = FoldRules.of(config), len(config.events.names)
+    state_time, first_time, log_offset, seen_total = numbers_of(rows, STATE_NUMBERS).T
+    sums = floats_of(rows, (*map(count_column, config.events.names), *STATE_SUMS), missing=0.0)
     start = rules.start(len(state_time))
     history, seen = _history_and_seen(rows, start, snapshot, config)
-    counts = [_floats(rows, count_column(name), 0.0) for name in config.events.names]
-    decayed = [[_floats(rows, f"{sign}_{days}d", 0.0) for days in HALF_LIVES_DAYS] for sign in SIGNS]
     states = UserStates(
         state_time=state_time,
-        first_time=_numbers(rows, "first_time_us"),
-        log_offset=_numbers(rows, "log_offset"),
-        counts=np.stack(counts, axis=1),
-        signs=np.stack([_floats(rows, f"{sign}s_total", 0.0) for sign in SIGNS], axis=1),
-        decayed=np.moveaxis(np.array(decayed), 2, 0),
+        first_time=first_time,
+        log_offset=log_offset,
+        counts=sums[:, :n_types],
+        signs=sums[:, n_types : n_types + 2],
+        decayed=sums[:, n_types + 2 :].reshape(-1, 2, len(HALF_LIVES_DAYS)),
         history=history,
         creators=_weights(rows, "creator", snapshot.creators, len(start)),
         tags=_weights(rows, "tag", snapshot.tags, len(start)),
         seen=seen,
-        seen_total=_numbers(rows, "seen_total"),
+        seen_total=seen_total,
     )
     return truncated(states, rules)  # a config may keep less than the one that wrote the rows
 
@@ -127,65 +124,26 @@ def _with_events(
 
 def _history_and_seen(rows: Rows, start: UserStates, snapshot: Snapshot, config: Config) -> tuple[History, Seen]:
     """Both from one look-up of all their items."""
-    history_ids, history_row = _flat(rows, "history_item_ids", TEXTS)
-    seen_ids, seen_row = _flat(rows, "seen_item_ids", TEXTS)
-    item = _known(pa.concat_arrays([history_ids, seen_ids]), snapshot.items)
-    kinds = pc.index_in(_flat(rows, "history_types", TEXTS)[0], pa.array(config.events.names, pa.string()))
+    history_ids, history_row = lists_of(rows, "history_item_ids")
+    seen_ids, seen_row = lists_of(rows, "seen_item_ids")
+    item = ids_to_numbers(joined(history_ids, seen_ids), snapshot.items)
     n = len(history_row)
     past = Events.of(
         history_row,
         item[:n],
-        pc.fill_null(kinds, NONE).to_numpy(),
-        _flat(rows, "history_times_us", INTS)[0].to_numpy(),
-        _flat(rows, "history_weights", FLOATS)[0].to_numpy(),
+        codes_of(lists_of(rows, "history_types")[0], config.events.names),
+        lists_of(rows, "history_times_us")[0],
+        lists_of(rows, "history_weights")[0],
     )
-    seen_time = _flat(rows, "seen_times_us", INTS)[0].to_numpy()
     none = np.zeros(len(seen_row))
-    met = Events.of(seen_row, item[n:], none, seen_time, none)
+    met = Events.of(seen_row, item[n:], none, lists_of(rows, "seen_times_us")[0], none)
     seen, _ = merge_seen(start.seen, met.where(met.item != NONE))
     return merge_history(start.history, past.where(past.item != NONE)), seen
 
 
 def _weights(rows: Rows, kind: str, vocabulary: Vocabulary, n: int) -> Weights:
-    ids, row = _flat(rows, f"top_{kind}s", TEXTS)
-    weight = _flat(rows, f"top_{kind}_weights", FLOATS)[0].to_numpy().astype(np.float64)
-    key = _known(ids, vocabulary)
+    ids, row = lists_of(rows, f"top_{kind}s")
+    weight = np.asarray(lists_of(rows, f"top_{kind}_weights")[0], np.float64)
+    key = ids_to_numbers(ids, vocabulary)
     there = key != NONE
     return summed(row[there], key[there], weight[there], n)
-
-
-def _known(ids: pa.Array, vocabulary: Vocabulary) -> np.ndarray:
-    return numbers(ids, vocabulary) if len(ids) else np.zeros(0, np.int32)
-
-
-def _flat(rows: Rows, name: str, kind: pa.DataType) -> tuple[pa.Array, np.ndarray]:
-    """All values of a list column end to end, and (N,) the row of each; null lists are empty."""
-    column = _column(rows, name)
-    if not isinstance(column, pa.Array):
-        column = pa.array(column, kind, from_pandas=True)
-    lengths = pc.fill_null(column.value_lengths(), 0).to_numpy()
-    return column.flatten(), np.repeat(np.arange(len(lengths)), lengths)
-
-
-def _floats(rows: Rows, name: str, missing: float = np.nan) -> np.ndarray:
-    column = _column(rows, name)
-    if isinstance(column, pa.Array):
-        values = column.to_numpy(zero_copy_only=False).astype(np.float64)
-    else:
-        values = np.array([np.nan if v is None else v for v in column], np.float64)
-    return values if np.isnan(missing) else np.nan_to_num(values, nan=missing)
-
-
-def _numbers(rows: Rows, name: str, missing: int = 0) -> np.ndarray:
-    """Whole numbers below 2^53, as µs since the epoch are until the year 2255."""
-    return _floats(rows, name, float(missing)).astype(np.int64)
-
-
-def _column(rows: Rows, name: str) -> Sequence[Any] | pa.Array:
-    try:
-        return rows[name]
-    except KeyError:
-        raise FeatureError(
-            f"column {name} is expected in the user's row, the feature store gave {', '.join(sorted(rows))}: "
-            "restore it in its view and run feast apply, or train a bundle without it"
-        ) from None

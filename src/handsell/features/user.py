@@ -31,8 +31,8 @@ def user_feature_names(config: Config) -> tuple[str, ...]:
     return (*USER_FEATURES, *by_type, *(f"user_{name}" for name in config.features.user_columns))
 
 
-def user_features(states: UserStates, time: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """(B, Fu) float32 at time (B,) µs; `columns` (B, number of user_columns) are passed through.
+def user_features(states: UserStates, time: np.ndarray, columns: np.ndarray | None) -> np.ndarray:
+    """(B, Fu) float32 at time (B,) µs; `columns` (B, number of user_columns) pass through.
 
     Users without events have counts of 0 and NaN where nothing can be said (rates, ages).
     """
@@ -55,7 +55,7 @@ def user_features(states: UserStates, time: np.ndarray, columns: np.ndarray) -> 
         np.log1p(states.seen_total),
         stretch_h / np.maximum(length - 1, 1),
         *np.log1p(states.counts).T,
-        *columns.T,
+        *(() if columns is None else columns.T),
     )
     return np.stack(features, axis=1).astype(np.float32)
 

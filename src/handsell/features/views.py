@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 import pyarrow as pa
 
@@ -83,6 +84,7 @@ class View:
         return pa.schema([*keys, *self.columns, (TIMESTAMP, TIME), (CREATED, TIME)])
 
 
+@cache
 def count_column(event_type: str) -> str:
     """The column that counts events of a type: names of types may hold anything, columns may not."""
     return "count_" + re.sub(r"\W", "_", event_type)
