@@ -46,7 +46,7 @@ def compute(config: Config, requests: Path | None = None) -> dict[str, int]:
     with connected(config.jobs.num_cpus):
         with progress.step("user rows", f"{meta['events']:,} events in {len(parts)} parts") as note:
             done = spread(write_part, [(part, work) for part in parts], wait_s=config.jobs.wait_for_resources_s)
-            rows |= {view: sum(d[view] for d in done) for view in done[0]}
+            rows |= {view: sum(d[view] for d in done) for view in done[0] if view != "events"}
             note.text = f"{rows['user_activity']:,} moments of users"
         with progress.step("item activity", f"{work.buckets} buckets of items") as note:
             arguments = [(bucket, work, as_of(meta)) for bucket in range(work.buckets)]
