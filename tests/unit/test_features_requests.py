@@ -112,6 +112,10 @@ def test_session_events_count_once_and_as_just_happened(case):
     again = events_from(columns, np.array([1]), shelf, config)
     both = Events(*(np.concatenate([getattr(told, f.name), getattr(again, f.name)]) for f in fields(Events)))
     same(ask(case, events=both), ask(case, events=told))
+    # … but the same item a second time is a second event
+    later = events_from({**columns, "time": [NOW - 500]}, np.array([1]), shelf, config)
+    both = Events(*(np.concatenate([getattr(told, f.name), getattr(later, f.name)]) for f in fields(Events)))
+    assert ask(case, events=both).history.item[1, -2:].tolist() == [5, 5]
 
 
 def test_a_new_user_with_a_session_has_a_history(case):

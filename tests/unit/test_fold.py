@@ -103,6 +103,13 @@ def test_truncation_keeps_the_strongest_and_the_latest_and_all_totals():
     assert state.history.item[0].tolist() == [2, 3, 5, 4]
 
 
+def test_an_item_met_again_keeps_its_latest_time():
+    events = Events.of([0, 0, 0], [1, 2, 1], [1, 1, 1], np.array([1, 2, 3]) * DAY_US, [1, 1, 1])
+    state = fold(RULES.start(1), events, ITEMS, RULES)
+    assert state.seen.item.row(0).tolist() == [1, 2] and state.seen_total[0] == 2
+    assert state.seen.time.row(0).tolist() == [3 * DAY_US, 2 * DAY_US]
+
+
 @pytest.mark.parametrize("rows", [0, 2])
 def test_nothing_to_fold_changes_nothing(rows):
     start = RULES.start(rows)
