@@ -4,11 +4,11 @@ The funnel builds the same values for a thousand candidates at once; a parity te
 """
 
 import pandas as pd
-import views
 from feast import Field, RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Int64
 
+import views
 from handsell.features.views import CROSS_COLUMNS, CROSS_INPUTS, CROSS_REQUEST
 
 request = RequestSource(name="request", schema=[Field(name=name, dtype=Int64) for name, _ in CROSS_REQUEST])

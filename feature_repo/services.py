@@ -1,9 +1,9 @@
 """One service per model contract; a bundle names the service that it was trained on."""
 
-import views
-from crosses import request_crosses
 from feast import FeatureService
 
+import views
+from crosses import request_crosses
 from handsell.features.views import SERVICES, SERVICES_WITH_CROSSES
 
 

@@ -1,12 +1,12 @@
 """The feature views: handsell's definitions (columns, keys) over its folders of Parquet files."""
 
 import pyarrow as pa
-from deployment import config, layout
-from entities import creator, item, tag, user
 from feast import FeatureView, Field, FileSource
 from feast.data_format import ParquetFormat
 from feast.types import Array, Float32, Float64, Int64, String
 
+from deployment import config, layout
+from entities import creator, item, tag, user
 from handsell.features.views import CREATED, TIMESTAMP, View, views
 
 ENTITY = {entity.name: entity for entity in (user, item, creator, tag)}

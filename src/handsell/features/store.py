@@ -24,6 +24,7 @@ import feast
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from feast.errors import FeastObjectNotFoundException
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
@@ -121,7 +122,7 @@ class FeatureStore:
                 entity_df=keys.assign(row=np.arange(len(keys))), features=columns, filter_by_created_timestamp=True
             )
             table = job.to_arrow()
-        except FeastObjectNotFoundException as error:
+        except (FeastObjectNotFoundException, FileNotFoundError) as error:
             raise FeatureError(f"{self._registered} lacks a view: {error}. Run {self._apply_command}") from None
         row = table.column("row").to_numpy()
         if len(row) != len(keys) or len(np.unique(row)) != len(row):
@@ -130,8 +131,12 @@ class FeatureStore:
 
     def _require_files(self, name: str) -> None:
         folder = self.layout.features / name
-        if not any(folder.glob("*.parquet")):
+        first = next(folder.glob("*.parquet"), None)
+        if first is None:
             raise FeatureError(f"view {name} has no Parquet file in {folder}: run handsell features CONFIG first")
+        missing = set(self.views[name].schema.names) - set(pq.read_schema(first).names)
+        if missing:
+            raise FeatureError(f"{first} lacks columns {', '.join(sorted(missing))}: run handsell features CONFIG")
 
     # -- online: serving --------------------------------------------------------------------------------
 
@@ -191,6 +196,7 @@ class FeatureStore:
         self.feast.provider.online_write_batch(self.feast.config, view, rows, None)
 
     def _newest(self, view: View, registered: feast.FeatureView, end: datetime) -> pa.Table:
+        assert registered.batch_source is not None
         job = self.feast.provider.offline_store.pull_latest_from_table_or_query(
             config=self.feast.config,
             data_source=registered.batch_source,
@@ -262,7 +268,7 @@ def _unique(key: str, ids: Sequence[str], times_us: np.ndarray) -> tuple[pd.Data
 
 def _plain(value: Value | None, kind: str) -> Any:
     """A Feast value as a Python one; None where it is unset."""
-    if value is None or not value.HasField(kind):
+    if value is None or value.WhichOneof("val") != kind:
         return None
     inner = getattr(value, kind)
     return list(inner.val) if kind.endswith("_list_val") else inner

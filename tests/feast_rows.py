@@ -1,0 +1,123 @@
+"""Small random feature sources in the schemas of handsell.features.views, with nulls, ties and late rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from handsell.catalogue.snapshot import ALWAYS, Snapshot
+from handsell.core.config import Config, load_config
+from handsell.core.layout import Layout
+from handsell.features.views import CREATED, TIMESTAMP, View, views
+
+DAY_US = 86_400_000_000
+START = 20_000 * DAY_US
+DAYS = 10
+END = START + DAYS * DAY_US
+USERS = 60
+
+TOML = """
+name = "{name}"
+[events.types]
+impression = {{ weight = 0.0, seen = false }}
+play = {{ weight = 1.0 }}
+skip = {{ weight = -0.5 }}
+[features]
+history_length = 12
+affinity_size = 8
+item_columns = ["energy"]
+user_columns = ["age"]
+"""
+
+
+def write_config(folder: Path, name: str) -> Config:
+    path = folder / f"{name}.toml"
+    path.write_text(TOML.format(name=name))
+    return load_config(path)
+
+
+def write_sources(rng: np.random.Generator, config: Config, shelf: Snapshot) -> dict[str, pa.Table]:
+    """Every view's folder of two Parquet files; returns the tables by view."""
+    tables = {name: _table(rng, view, shelf, config) for name, view in views(config).items()}
+    for name, table in tables.items():
+        folder = Layout(config.state).features / name
+        folder.mkdir(parents=True, exist_ok=True)
+        half = len(table) // 2
+        pq.write_table(table.slice(0, half), folder / "part-0.parquet")
+        pq.write_table(table.slice(half), folder / "part-1.parquet")
+    return tables
+
+
+def _table(rng: np.random.Generator, view: View, shelf: Snapshot, config: Config) -> pa.Table:
+    size = {"user": USERS, "item": len(shelf), "creator": len(shelf.creators), "tag": len(shelf.tags)}
+    first = size[view.entities[0]]
+    number = np.concatenate([np.arange(1, first), rng.integers(1, first, 4 * first)])  # number 0 has no row at all
+    rng.shuffle(number)
+    n = len(number)
+    columns: dict[str, pa.Array] = {}
+    for key, entity in zip(view.keys, view.entities, strict=True):
+        numbers = number if key == view.keys[0] else rng.integers(0, size[entity], n)
+        columns[key] = pa.array([f"{entity[0]}{i}" for i in numbers])
+    stamp = START + rng.integers(0, DAYS * 4, n) * (DAY_US // 4)  # few values: many ties for one key
+    late = np.where(rng.random(n) < 0.3, rng.integers(0, 3 * DAY_US, n), 0)
+    columns |= {TIMESTAMP: pa.array(stamp), CREATED: pa.array(stamp + late + np.arange(n))}  # distinct: a clear winner
+    columns |= _values(rng, view, number, stamp, shelf, config)
+    return pa.table([columns[f.name].cast(f.type) for f in view.schema], schema=view.schema)
+
+
+def _values(rng, view: View, number, stamp, shelf: Snapshot, config: Config) -> dict[str, pa.Array]:
+    n = len(number)
+    if view.name == "item_profile":
+        return _items(rng, view, number, shelf)
+    if view.name == "user_history":
+        return _history(rng, stamp, shelf, config)
+    if view.name == "user_affinity":
+        return _affinity(rng, n, shelf, config)
+    out: dict[str, pa.Array] = {}
+    for name, kind in view.columns:
+        if pa.types.is_list(kind):
+            rows = [list(range(m)) for m in number % 7]  # of one length within a row, whatever the column
+            text = kind.value_type == pa.string()
+            out[name] = pa.array([[f"i{v}" for v in row] if text else row for row in rows], kind)
+        elif kind == pa.int64():
+            out[name] = pa.array(rng.integers(0, 2**50, n))
+        else:
+            out[name] = pa.array(rng.random(n) * 9, kind, mask=rng.random(n) < 0.2)
+    return out
+
+
+def _items(rng, view: View, number, shelf: Snapshot) -> dict[str, pa.Array]:
+    creator = [None if c < 0 else f"c{c}" for c in shelf.creator[number]]
+    published = shelf.published[number]
+    fixed = {
+        "item": pa.array([f"i{i}" for i in number]),
+        "item_number": pa.array(number),
+        "creator": pa.array(creator, pa.string()),
+        "tags": pa.array([[f"t{t}" for t in shelf.item_tags.row(i)] for i in number], pa.list_(pa.string())),
+        "published_us": pa.array(published, mask=published == ALWAYS),
+    }
+    return fixed | {name: pa.array(rng.normal(size=len(number))) for name in view.names if name not in fixed}
+
+
+def _history(rng, stamp, shelf: Snapshot, config: Config) -> dict[str, pa.Array]:
+    lengths = rng.integers(0, config.features.history_length + 1, len(stamp))
+    names = config.events.names[1:]
+    back = [np.sort(rng.choice(30 * DAY_US // 1000, m, replace=False))[::-1] * 1000 + 1 for m in lengths]
+    return {
+        "history_item_ids": pa.array([[f"i{i}" for i in rng.integers(0, len(shelf), m)] for m in lengths]),
+        "history_types": pa.array([[names[i] for i in rng.integers(0, len(names), m)] for m in lengths]),
+        "history_times_us": pa.array([t - ago for t, ago in zip(stamp, back, strict=True)]),
+        "history_weights": pa.array([rng.normal(size=m) for m in lengths]),
+    }
+
+
+def _affinity(rng, n: int, shelf: Snapshot, config: Config) -> dict[str, pa.Array]:
+    out = {}
+    for kind, size in (("creator", len(shelf.creators)), ("tag", len(shelf.tags))):
+        lengths = rng.integers(0, config.features.affinity_size + 1, n)
+        out[f"top_{kind}s"] = pa.array([[f"{kind[0]}{i}" for i in rng.permutation(size)[:m]] for m in lengths])
+        out[f"top_{kind}_weights"] = pa.array([np.sort(rng.random(m))[::-1] for m in lengths])
+    return out
