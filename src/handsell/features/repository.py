@@ -1,9 +1,9 @@
 """Which Feast project, registry and online store belong to a config; no Feast import.
 
 The stock command reads `feature_repo/feature_store.yaml`, which names the world's. Every other config has
-its own file under `<state>/feast/`, to which `$FEAST_FS_YAML_FILE_PATH` points (`handsell env CONFIG`
-prints the exports). `feature_repo` checks that the two agree, so that one config's views never land in
-another's registry.
+its own `<state>/feast/feature_store.yaml`, to which `$FEAST_FS_YAML_FILE_PATH` must point. `feature_repo`
+checks that this file and `$HANDSELL_CONFIG` agree and prints both exports where they do not, so that one
+config's views never land in another's registry.
 """
 
 from __future__ import annotations

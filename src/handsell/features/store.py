@@ -255,7 +255,8 @@ class FeatureStore:
 
     @property
     def _apply_command(self) -> str:
-        return f"HANDSELL_CONFIG={self.config.source} feast -c feature_repo apply"
+        exports = " ".join(f"{name}={value}" for name, value in feast_environment(self.config).items())
+        return f"{exports} feast -c feature_repo apply"
 
 
 def _unique(key: str, ids: Sequence[str], times_us: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
