@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from handsell.core.config import Config
-from handsell.data.findings import EXAMPLES, Findings, Problem, Spread
+from handsell.data.doctor_view import render
+from handsell.data.findings import EXAMPLES, Findings, Problem, Spread, TypeCount
 from handsell.data.readers.base import Reader, all_events
 from handsell.data.readers.detect import open_reader
 from handsell.data.splits import Bounds
@@ -58,7 +59,8 @@ def conclude(config: Config, reader: Reader, items: pa.Table, users: pa.Table, s
         days=span_us / DAY_US,
         pairs=pairs,
         density=pairs / max(len(by_user) * len(by_item), 1),
-        types={name: symptoms.types.get(name, 0) for name in (*config.events.names, *symptoms.types)},
+        types=_types(config, symptoms),
+        split=split.kind,
         per_user=_spread(by_user),
         per_item=_spread(by_item),
         cold_users=cold_users,
@@ -201,6 +203,15 @@ def _cold(config: Config, tally: pa.Table, last: pa.Scalar, thin: int) -> tuple[
     return float(1 - warm / max(there.sum(), 1)), warm
 
 
+def _types(config: Config, symptoms: Symptoms) -> dict[str, TypeCount]:
+    """Those that the config names, then those that came besides."""
+    found = {}
+    for name, kind in config.events.types.items():
+        steps = ", ".join(f"{weight:g} from {value:g}" for value, weight in kind.weight_by_value)
+        found[name] = TypeCount(symptoms.types.get(name, 0), f"by value: {steps}" if steps else f"{kind.weight:g}")
+    return found | {name: TypeCount(n, None) for name, n in symptoms.types.items() if name not in found}
+
+
 def _spread(tally: pa.Table) -> Spread:
     counts = tally["count"].to_numpy()
     if not len(counts):
@@ -212,3 +223,6 @@ def _iso(time: pa.Scalar) -> str | None:
     if not time.is_valid:
         return None
     return datetime.fromtimestamp(time.value / 1e6, UTC).isoformat(timespec="seconds")
+
+
+__all__ = ["conclude", "examine", "render", "verdicts"]

@@ -6,16 +6,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from handsell.core.config import Config
 from handsell.data.findings import Findings, Problem
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
-def render(findings: Findings, config: Config, console: Console) -> None:
+def render(findings: Findings, console: Console | None = None) -> None:
     """Counts, event types, problems with example rows, verdicts."""
-    console.print(counts(findings, config))
-    console.print(types(findings, config))
+    console = console or Console()
+    console.print(counts(findings))
+    console.print(types(findings))
     for problem in findings.problems:
         _problem(problem, console)
     for verdict in findings.verdicts:
@@ -26,7 +26,7 @@ def render(findings: Findings, config: Config, console: Console) -> None:
         console.print("[red]not ready: correct the errors above first[/red]")
 
 
-def counts(f: Findings, config: Config) -> Table:
+def counts(f: Findings) -> Table:
     table = Table(title=escape(f.source), show_header=False, title_justify="left")
     times = f"{f.first} … {f.last} ({f.days:.1f} days)" if f.ordered else "none, only order"
     for name, value in (
@@ -38,7 +38,7 @@ def counts(f: Findings, config: Config) -> Table:
         ("per user", f"median {f.per_user.median:g}, p90 {f.per_user.p90:g}, most {f.per_user.most:,}"),
         ("per item", f"median {f.per_item.median:g}, p90 {f.per_item.p90:g}, most {f.per_item.most:,}"),
         (
-            "new in the test window" if config.split.kind == "by_time" else "thin",
+            "new in the test window" if f.split == "by_time" else "thin",
             f"{f.cold_users:.1%} of users, {f.cold_items:.1%} of items",
         ),
     ):
@@ -46,14 +46,11 @@ def counts(f: Findings, config: Config) -> Table:
     return table
 
 
-def types(f: Findings, config: Config) -> Table:
-    table = Table("event type", "events", "weight", title_justify="left")
-    for name, count in f.types.items():
-        known = config.events.types.get(name)
-        weight = "[red]not in [events.types][/red]" if known is None else f"{known.weight:g}"
-        if known is not None and known.weight_by_value:
-            weight = "by value: " + ", ".join(f"{w:g} from {v:g}" for v, w in known.weight_by_value)
-        table.add_row(escape(name), f"{count:,}", escape(weight) if known else weight)
+def types(f: Findings) -> Table:
+    table = Table("event type", "events", "weight")
+    for name, found in f.types.items():
+        weight = "[red]not in \\[events.types][/red]" if found.weight is None else escape(found.weight)
+        table.add_row(escape(name), f"{found.events:,}", weight)
     return table
 
 

@@ -30,6 +30,14 @@ class Spread:
     most: int
 
 
+@dataclass(frozen=True, slots=True)
+class TypeCount:
+    """Events of one type, and the weight that the config gives it, in words; None where it names no such type."""
+
+    events: int
+    weight: str | None
+
+
 @dataclass(frozen=True)
 class Findings:
     """Counts are of events as they came; users and items are those with an interaction."""
@@ -47,7 +55,8 @@ class Findings:
     days: float
     pairs: int  # distinct (user, item)
     density: float  # pairs / (users × items)
-    types: dict[str, int]
+    types: dict[str, TypeCount]
+    split: str  # kind of split that `cold_*` refers to
     per_user: Spread
     per_item: Spread
     cold_users: float  # by_time: share of the test window's users without earlier event; leave_last_k: with too few

@@ -1,0 +1,58 @@
+"""What all tests share: seeded randomness, the real data sets where they are, and one Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+for name in ("HANDSELL_DATA", "HANDSELL_HOME", "HANDSELL_CONFIG", "RAY_ADDRESS"):
+    os.environ.pop(name, None)  # the caller's own deployment does not leak into tests
+os.environ["RAY_AUTH_MODE"] = "disabled"  # clusters of tests are private and on loopback
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from ray_fixture import ray_cluster  # noqa: E402, F401
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20_260_630)
+
+
+@pytest.fixture(scope="session")
+def test_data():
+    """Function from a folder's name to its path under $HANDSELL_TEST_DATA; skips where it is missing."""
+    base = Path(os.environ.get("HANDSELL_TEST_DATA") or ROOT.parent / "shared" / "data")
+
+    def folder(name: str) -> Path:
+        if not (base / name).is_dir():
+            pytest.skip(f"no data set {name} in {base}: set HANDSELL_TEST_DATA to the folder that holds it")
+        return base / name
+
+    return folder
+
+
+@pytest.fixture
+def configured(tmp_path, monkeypatch):
+    """Function from TOML text to a Config whose state lies under tmp_path."""
+    from handsell.core.config import load_config
+
+    monkeypatch.setenv("HANDSELL_HOME", str(tmp_path / "home"))
+
+    def config(toml: str):
+        path = tmp_path / "config.toml"
+        path.write_text(toml)
+        return load_config(path)
+
+    return config

@@ -1,0 +1,196 @@
+"""The doctor on planted problems, and on data where a recommender is the wrong tool."""
+
+import io
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from handsell.core.config import load_config
+from handsell.data.doctor import examine, render
+from handsell.data.tally import Distinct, Tally, hashes
+
+DAY = 86_400
+START = 1_767_225_600  # 2026-01-01
+SHOP = """
+name = "shop"
+[data]
+format = "tables"
+[data.tables.events]
+path = "events.csv"
+[events.types]
+impression = { weight = 0.0, seen = false }
+view = { weight = 1.0 }
+"""
+ITEMS = '[data.tables.items]\npath = "items.csv"\n'
+LAST_K = '[split]\nkind = "leave_last_k"\nranker_k = 2\nvalidation_k = 1\ntest_k = 1\n'
+
+
+@pytest.fixture
+def shop(tmp_path, configured):
+    """Function from rows (event_id, user, item, time, type) to findings."""
+
+    def findings(rows, more="", items=None):
+        lines = ["event_id,user_id,item_id,time,type", *(",".join(map(str, row)) for row in rows)]
+        (tmp_path / "events.csv").write_text("\n".join(lines) + "\n")
+        if items is not None:
+            (tmp_path / "items.csv").write_text(items)
+        return examine(configured(SHOP + more))
+
+    return findings
+
+
+def healthy(users=60, items=80, days=40, each=60):
+    """Rows of a log that has nothing wrong with it."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for k in range(users * each):
+        at = START + int(rng.integers(days * DAY))
+        rows.append((f"e{k}", f"u{k % users}", f"i{rng.integers(items)}", at, "view"))
+    return rows
+
+
+def problem(findings, name):
+    found = {p.name: p for p in findings.problems}
+    assert name in found, f"{name} not among {list(found)}"
+    return found[name]
+
+
+def test_a_healthy_log_has_counts_and_no_complaint(shop):
+    rows = [*healthy(), *((f"s{k}", f"u{k}", "i1", START + k, "impression") for k in range(20))]
+    f = shop(rows)
+    assert f.ok and [p.name for p in f.problems] == ["no items"]
+    assert (f.events, f.interactions, f.users, f.items) == (3_620, 3_600, 60, 80)
+    assert f.types["view"].events == 3_600 and f.types["impression"].events == 20
+    assert f.pairs == len({(r[1], r[2]) for r in rows if r[4] == "view"})
+    assert f.density == pytest.approx(f.pairs / (60 * 80))
+    assert (f.per_user.median, f.per_user.most) == (60, 60)
+    assert f.first.startswith("2026-01-01T0") and 39 < f.days <= 40
+    assert f.verdicts == ["Enough to train every model."]
+    assert f.cold_users == 0
+
+
+def test_each_planted_problem_is_counted_with_examples(shop):
+    bad = [
+        ("x1", "", "i1", START + 9, "view"),
+        ("x2", "u1", "", START + 9, "view"),
+        ("x3", "u1", "i1", "", "view"),
+        ("x4", "u1", "i1", 0, "view"),
+        ("x5", "u1", "i1", int(time.time()) + 30 * DAY, "view"),
+        ("x6", "u1", "i1", START + 9, "wish"),
+        ("x6", "u1", "i1", START + 9, "wish"),
+        ("x7", "u1", "ghost", START + 9, "view"),
+        ("x8", "u1", "ghost", START + 9, "view"),
+    ]
+    items = "item_id,title,tags,published_at\n" + "".join(f"i{k},T,a,\n" for k in range(79))
+    items += "i79,Late,a,2026-06-01T00:00:00Z\ni0,Twice,a,\nlonely,L,,\n"
+    f = shop(healthy() + bad, ITEMS, items)
+    assert not f.ok
+    for name in ("null user_id", "null item_id", "null time", "time at the epoch", "time in the future"):
+        assert problem(f, name).count == 1
+    assert problem(f, "null user_id").examples[0]["row"] == 3_601
+    assert problem(f, "unknown event type").count == 2 and problem(f, "unknown event type").severity == "error"
+    assert f.types["wish"].weight is None
+    assert problem(f, "duplicate event_id").count == 1
+    assert problem(f, "unknown item_id").count == 2
+    assert problem(f, "unknown item_id").examples[0]["item_id"] == "ghost"
+    assert problem(f, "equal events").count == 1  # x7 and x8
+    assert problem(f, "duplicate item_id").examples == [{"item_id": "i0", "rows": 2}]
+    assert problem(f, "used before published").examples[0]["item_id"] == "i79"
+    assert problem(f, "bare items").examples == [{"item_id": "lonely", "title": "L"}]
+    assert f.untouched_items == pytest.approx(1 / 81)
+
+
+def test_cold_users_of_the_test_window(shop):
+    end = START + 40 * DAY
+    rows = [*healthy(), *((f"n{k}", f"new{k}", "i1", end + k, "view") for k in range(40))]
+    f = shop(rows, "[split]\ntest_days = 0.01\nvalidation_days = 1\nranker_days = 1\n")
+    recent = {r[1] for r in rows if r[3] > end + 39 - 864}
+    assert f.cold_users == pytest.approx(40 / len(recent))
+    assert f.cold_items == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict"),
+    [
+        (healthy(items=12), "wrong tool for a few dozen"),
+        (healthy(users=1), "One user"),
+        (healthy(items=1), "One item"),
+        (healthy(users=20, each=20), "too few for the learned models"),
+    ],
+)
+def test_says_where_a_recommender_is_the_wrong_tool(shop, rows, verdict):
+    assert any(verdict in line for line in shop(rows, LAST_K).verdicts)
+
+
+def test_identical_times_short_logs_and_thin_users(shop):
+    assert problem(shop([(*r[:3], START, r[4]) for r in healthy()]), "identical times").severity == "error"
+    assert problem(shop(healthy(days=5)), "log too short").severity == "error"
+    assert problem(shop(healthy(users=10)), "thin test window").severity == "warning"
+    assert problem(shop(healthy(each=3), LAST_K), "thin users").severity == "error"
+
+
+def test_no_events_at_all(shop):
+    f = shop([])
+    assert problem(f, "no events").severity == "error" and not f.ok
+    assert f.verdicts == ["There is nothing to learn from: no event of a type with seen = true."]
+    assert (f.first, f.days, f.density) == (None, 0, 0)
+
+
+def test_the_rendering_shows_counts_problems_examples_and_verdict(shop):
+    text = io.StringIO()
+    render(shop([*healthy(), ("x", "u1", "i1", 0, "wish[/bold]")]), Console(file=text, width=140))
+    shown = text.getvalue()
+    assert "3,601, of which 3,600 interactions" in shown
+    assert "time at the epoch (1)" in shown and "row=3601, user_id=u1" in shown
+    assert "wish[/bold]" in shown and "not in [events.types]" in shown
+    assert "not ready" in shown
+
+
+@pytest.mark.data
+def test_real_movielens_is_ready(test_data, repository, monkeypatch):
+    monkeypatch.setenv("HANDSELL_DATA", str(test_data("ml-latest-small")))
+    f = examine(load_config(repository / "deployments/configs/movielens.toml"))
+    assert f.ok
+    assert (f.events, f.users, f.items, f.described_items, f.pairs) == (100_004, 671, 9_066, 9_125, 100_004)
+    assert f.untouched_items == pytest.approx(59 / 9_125)
+
+
+def test_tally_by_batches_equals_all_at_once(rng, monkeypatch):
+    monkeypatch.setattr("handsell.data.tally.COMPACT_ROWS", 10)
+    ids, at = rng.integers(20, size=500), rng.integers(1_000, size=500)
+    tally = Tally()
+    for rows in np.array_split(np.arange(500), 17):
+        tally.add(pa.array([f"u{i}" for i in ids[rows]]), pa.array(at[rows], pa.timestamp("us", "UTC")))
+    for row in (
+        tally.table()
+        .cast(pa.schema([("id", pa.string()), *((n, pa.int64()) for n in ("count", "first", "last"))]))
+        .to_pylist()
+    ):
+        own = at[ids == int(row["id"][1:])]
+        assert (row["count"], row["first"], row["last"]) == (len(own), own.min(), own.max())
+
+
+def test_distinct_is_exact_below_the_limit_and_close_above_it(rng):
+    keys = rng.integers(50_000, size=200_000)
+    exact, rough = Distinct(), Distinct(limit=2_000)
+    for rows in np.array_split(keys, 20):
+        mixed = hashes(pa.array(rows))
+        exact.add(mixed)
+        rough.add(mixed)
+    truth = len(np.unique(keys))
+    assert exact.exact and (exact.count, exact.repeats) == (truth, 200_000 - truth)
+    assert not rough.exact and rough.count == pytest.approx(truth, rel=0.1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.text(max_size=6), st.text(max_size=6)), min_size=1, max_size=40))
+def test_hashes_are_equal_exactly_where_rows_are(rows):
+    left, right = (pa.array([r[k] for r in rows], pa.string()) for k in (0, 1))
+    found = hashes(left, right)
+    assert len(set(found.tolist())) == len(set(rows))
+    assert hashes(left.slice(1), right.slice(1)).tolist() == found[1:].tolist()
