@@ -17,10 +17,13 @@ class Clock:
 
     @classmethod
     def of(cls, kind: str, manifest: Any) -> Clock:
-        """By `serving.clock` and the `created_us` and `data_end_us` of the bundle served."""
+        """By `serving.clock` and the `created_us` and `data_end_us` of the bundle served.
+
+        Never before the log's end: users' rows hold all of it, and a request must not see events after its time.
+        """
         if kind != "data":
             return cls()
-        return cls(round((manifest.created_us - manifest.data_end_us) / DAY_US) * DAY_US)
+        return cls((manifest.created_us - manifest.data_end_us) // DAY_US * DAY_US)
 
     def now(self) -> int:
         """µs, as requests are stamped."""
