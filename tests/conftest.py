@@ -14,6 +14,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"  # clusters of tests are private and on
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from deployment import deployment  # noqa: E402, F401
 from ray_fixture import ray_cluster  # noqa: E402, F401
 
 ROOT = Path(__file__).parent.parent

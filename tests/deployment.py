@@ -1,0 +1,163 @@
+"""A small deployment taken through the whole pipeline, once per session: data → features → Feast → train → live.
+
+conftest.py imports the fixture from here. Tests that change something work on `Deployment.copy`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from handsell.bundles.store import BundleStore
+from handsell.core.config import Config, load_config
+from handsell.core.layout import Layout
+
+TOML = """
+name = "tiny"
+[data]
+format = "world"
+[data.world]
+users = 150
+items = 400
+artists = 60
+tags = 12
+days = 20
+sessions_per_user_week = 5.0
+users_per_partition = 75
+[events.types]
+impression = { weight = 0.0, seen = false }
+listen = { weight = 1.0 }
+skip = { weight = -0.5 }
+like = { weight = 2.0 }
+save = { weight = 3.0 }
+share = { weight = 3.0 }
+[split]
+ranker_days = 4
+validation_days = 2
+test_days = 2
+max_requests = 200
+[features]
+history_length = 20
+item_columns = ["energy", "tempo"]
+[surfaces.home]
+repeat = "allow"
+[surfaces.similar]
+repeat = "allow"
+[surfaces.email]
+repeat = "after_days"
+after_days = 3
+[surfaces.discover]
+repeat = "exclude"
+[retrieval]
+candidates = 150
+[retrieval.popularity]
+k = 60
+[retrieval.history]
+enabled = true
+k = 15
+[retrieval.item_knn]
+k = 60
+shrinkage = 2.0
+[retrieval.als]
+k = 60
+embedding_size = 16
+epochs = 5
+[retrieval.two_tower]
+k = 60
+embedding_size = 16
+hidden = 16
+epochs = 2
+batch_size = 256
+[retrieval.content]
+k = 60
+embedding_size = 16
+[ranking]
+ranked = 40
+trees = 30
+depth = 4
+min_child_weight = 2.0
+negatives = 50
+[reranking]
+diversity = 0.2
+[serving]
+clock = "data"
+port = PORT
+deadline_ms = 20000
+feature_log_share = 0.0
+[jobs]
+partitions = 2
+"""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Everything that `make up` leaves behind but the running service."""
+
+    config: Config
+    bundle: str  # the live one
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.config.state)
+
+    @property
+    def path(self) -> Path:
+        """The live bundle's folder."""
+        return BundleStore(self.layout.bundles).local_path(self.bundle)
+
+    @property
+    def run(self) -> Path:
+        """The folder of the training run that made the bundle."""
+        return min(self.layout.runs.iterdir())
+
+    def store(self):
+        """Its feature store, opened anew."""
+        from handsell.features.store import open_store
+
+        return open_store(self.config)
+
+    def copy(self, folder: Path) -> Deployment:
+        """The same in another folder, with a Feast registry of its own that points there."""
+        source = folder / self.config.source.name
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.config.source, source)
+        config = load_config(source)
+        shutil.copytree(self.config.state, config.state)
+        (Layout(config.state).feast / "registry.db").unlink()
+        copied = Deployment(config, self.bundle)
+        copied.store().apply()
+        return copied
+
+
+def write_config(folder: Path, port: int = 18_100, **changes: str) -> Config:
+    """The tiny world's TOML in `folder`; `changes` replace values of keys that occur once."""
+    text = TOML.replace("PORT", str(port))
+    for key, value in changes.items():
+        lines = [line for line in text.splitlines() if line.split(" = ")[0] == key]
+        assert len(lines) == 1, f"{key} occurs {len(lines)} times in the tiny config"
+        text = text.replace(lines[0], f"{key} = {value}")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "tiny.toml"
+    path.write_text(text)
+    return load_config(path)
+
+
+@pytest.fixture(scope="session")
+def deployment(ray_cluster, tmp_path_factory) -> Deployment:
+    """Trained and promoted by the same functions that the commands call."""
+    from handsell.features.store import open_store
+    from handsell.jobs import data, features, train, windows
+
+    config = write_config(tmp_path_factory.mktemp("deployment"))
+    data.prepare(config)
+    features.compute(config, windows.request_keys(config))
+    store = open_store(config)
+    store.apply()
+    store.materialize()
+    train.train(config)
+    live = BundleStore(Layout(config.state).bundles).live()
+    assert live is not None, "the first bundle of a deployment is promoted"
+    return Deployment(config, live)

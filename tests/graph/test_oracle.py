@@ -1,0 +1,210 @@
+"""The trained deployment, served over HTTP from real Feast rows, against an oracle that shares no code with it.
+
+What the oracle (naive_funnel.py, naive_past.py) recomputes and what it takes from the bundle is written there.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import httpx
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from handsell.bundles.assemble import load_stages
+from handsell.core.batches import Ragged
+from handsell.core.funnel import run_local
+from handsell.events.reader import EventReader
+from handsell.features.matrix import SnapshotValues, build_matrix
+from handsell.features.requests import events_from, requests_from_rows
+from naive_funnel import Asked, Oracle
+from naive_past import DAY_US, Event, Past, read_shelf
+
+pytestmark = pytest.mark.cluster
+
+COUNT = 12
+SESSION = (("listen", 3), ("save", 40), ("skip", 7), ("listen", 40))
+
+
+@dataclass(frozen=True)
+class Case:
+    user: str
+    surface: str = "home"
+    session: tuple[tuple[str, int], ...] = ()  # event type, item number
+    exclude: tuple[int, ...] = ()
+
+
+CASES = (
+    *(Case(f"u{user:07d}") for user in (0, 3, 17, 42, 77, 101, 149)),
+    *(Case(f"u{user:07d}", "discover") for user in (0, 3, 42, 77)),
+    *(Case(f"u{user:07d}", "email") for user in (0, 3, 42)),
+    Case("u0000005", exclude=tuple(range(0, 400, 3))),
+    Case("u0000003", session=SESSION),
+    Case("u0000017", "discover", SESSION),
+    Case("nobody_yet"),
+    Case("nobody_either", "discover", SESSION),
+    Case("nobody_at_all", session=(("skip", 5),)),
+)
+
+
+@pytest.fixture(scope="module")
+def client(deployment):
+    """Four deployments, with the feature store that users have."""
+    from ray import serve
+
+    from handsell.serving.app import AppArgs, build
+
+    port = deployment.config.serving.port
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(build(AppArgs(config=str(deployment.config.source), topology="graph")), name="tiny", route_prefix="/")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+        until = time.monotonic() + 60
+        while http.get("/readyz").status_code != 200:
+            assert time.monotonic() < until, http.get("/readyz").text
+            time.sleep(0.2)
+        yield http
+    serve.shutdown()
+
+
+@pytest.fixture(scope="module")
+def stages(deployment):
+    return load_stages(deployment.path, deployment.config)
+
+
+@pytest.fixture(scope="module")
+def oracle(deployment):
+    return Oracle(read_shelf(deployment.config), deployment.path)
+
+
+@pytest.fixture(scope="module")
+def answers(client, deployment):
+    """Case → (the answer's body, the µs at which the service asked itself)."""
+    found = {case: client.post("/v1/recommendations", json=body_of(case, deployment)).json() for case in CASES}
+    times = impression_times(deployment, {answer["recommendation_id"] for answer in found.values()})
+    return {case: (answer, times[answer["recommendation_id"]]) for case, answer in found.items()}
+
+
+def body_of(case, deployment):
+    ids = load_ids(deployment)
+    body = {"user_id": case.user, "surface": case.surface, "count": COUNT}
+    if case.session:
+        body["session"] = {"events": [{"type": kind, "item_id": ids[item]} for kind, item in case.session]}
+    if case.exclude:
+        body["exclude"] = {"item_ids": [ids[item] for item in case.exclude]}
+    return body
+
+
+def load_ids(deployment):
+    return pq.read_table(deployment.layout.items)["item_id"].to_pylist()
+
+
+def impression_times(deployment, wanted):
+    reader = EventReader(deployment.layout.event_log)
+    for _ in range(100):
+        shown = reader.impressions(limit=10_000)
+        found = dict(zip(shown["recommendation_id"], shown["time"], strict=True))
+        if wanted <= found.keys():
+            return found
+        time.sleep(0.05)
+    raise TimeoutError(f"{len(wanted - found.keys())} answers have no impression after 5 s")
+
+
+def asked_of(case, now, oracle):
+    """The case for the oracle: a session's events happened in the last microseconds, in the order given."""
+    shelf = oracle.shelf
+    first = now - len(case.session)
+    weight = {name: kind.weight for name, kind in shelf.config.events.types.items()}
+    told = [Event(item, kind, first + i, weight[kind]) for i, (kind, item) in enumerate(case.session)]
+    return Asked(Past(shelf, shelf.log.get(case.user, []) + told, now), case.surface, frozenset(case.exclude))
+
+
+def request_of(case, now, deployment, stages):
+    """The case for handsell's own funnel, from the online row."""
+    n = len(case.session)
+    config, snapshot = deployment.config, stages.snapshot
+    told = {
+        "type": [kind for kind, _ in case.session],
+        "item_id": snapshot.items.ids(np.array([item for _, item in case.session], int)) if n else [],
+        "time": [now - n + i for i in range(n)],
+    }
+    return requests_from_rows(
+        deployment.store().online_users([case.user]), snapshot, config, np.array([now]),
+        np.array([config.surface_names.index(case.surface)], np.int8),
+        exclude=Ragged.from_rows([case.exclude]), events=events_from(told, np.zeros(n, int), snapshot, config),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.user}-{case.surface}-{len(case.session)}")
+def test_the_slate_is_the_oracles(case, answers, oracle, stages, deployment):
+    answer, now = answers[case]
+    want = oracle.slate(asked_of(case, now, oracle), COUNT)
+    ids, scores = [oracle.shelf.item_ids[item] for item, _ in want], [score for _, score in want]
+    assert len(ids) == COUNT
+    assert [item["item_id"] for item in answer["items"]] == ids
+    assert [item["score"] for item in answer["items"]] == pytest.approx(scores, abs=1e-5)
+    assert answer["degraded"] == [] and answer["cold_start"] == (case.user not in oracle.shelf.log)
+    slate = run_local(stages.funnel.recommend(request_of(case, now, deployment, stages), COUNT))
+    assert stages.snapshot.items.ids(slate.item[0]) == ids
+    np.testing.assert_allclose(slate.score[0], scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES[6:], ids=lambda case: f"{case.user}-{case.surface}-{len(case.session)}")
+def test_candidates_and_features_are_the_oracles(case, answers, oracle, stages, deployment):
+    """Every candidate in its place, and every column of its row."""
+    _, now = answers[case]
+    asked, request = asked_of(case, now, oracle), request_of(case, now, deployment, stages)
+    want = oracle.candidates(asked)
+    found = run_local(stages.candidates.candidates(request, deployment.config.retrieval.candidates))
+    assert found.item[0].tolist() == [item for item, _, _ in want]
+    x = build_matrix(request, found, SnapshotValues(stages.snapshot), stages.snapshot, deployment.config)[0]
+    expected = oracle.matrix(asked, want)
+    for column, name in enumerate(stages.ranking.ranker.features):
+        np.testing.assert_allclose(x[:, column], expected[:, column], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_no_request_is_earlier_than_what_its_row_holds(answers, oracle):
+    """With serving.clock = "data" the service lives after the log's end, never within its last hours."""
+    last = max(event.time for past in oracle.shelf.log.values() for event in past)
+    assert all(last < now <= last + 2 * DAY_US for _, now in answers.values())
+
+
+def test_the_cases_differ(answers):
+    """Or the oracle would prove little: repeat policy, session and exclusions each change what is shown."""
+    shown = {case: [item["item_id"] for item in answer["items"]] for case, (answer, _) in answers.items()}
+    assert len({tuple(items) for items in shown.values()}) >= len(CASES) - 2
+    for user in ("u0000000", "u0000003", "u0000042"):
+        assert shown[Case(user)] != shown[Case(user, "discover")]
+    assert shown[Case("u0000003")] != shown[Case("u0000003", session=SESSION)]
+    assert shown[Case("nobody_yet")] != shown[Case("nobody_either", "discover", SESSION)]
+
+
+def test_the_oracle_notices_a_changed_model(answers, oracle, stages, deployment):
+    """A ranker with its columns mixed up, or no diversity, no longer gives the oracle's slates."""
+    from dataclasses import replace
+
+    from handsell.core.funnel import Funnel
+
+    features = stages.ranking.ranker.features
+    mixed = replace(stages.ranking, ranker=replace(stages.ranking.ranker, features=(*features[1:], features[0])))
+    flat = deployment.config.reranking.model_copy(update={"diversity": 0.0})
+    plain = replace(stages.reranking, config=deployment.config.model_copy(update={"reranking": flat}))
+    for ranking, reranking in ((mixed, stages.reranking), (stages.ranking, plain)):
+        funnel = Funnel(stages.candidates, ranking, reranking, deployment.config.retrieval.candidates, 40)
+        changed = 0
+        for case in CASES[:7]:
+            now = answers[case][1]
+            slate = run_local(funnel.recommend(request_of(case, now, deployment, stages), COUNT))
+            assert slate.degraded == ()
+            changed += slate.item[0].tolist() != [i for i, _ in oracle.slate(asked_of(case, now, oracle), COUNT)]
+        assert changed >= 5
+
+
+def test_a_thousand_answers_from_the_trained_bundle_and_nothing_is_degraded(client):
+    def ask(n):
+        user = f"u{n % 150:07d}" if n % 10 else f"visitor{n}"
+        answer = client.get(f"/v1/users/{user}/recommendations?count=5").json()
+        return answer["degraded"] or len(answer["items"]) != 5
+
+    with ThreadPoolExecutor(8) as pool:
+        assert not any(pool.map(ask, range(1_000)))
