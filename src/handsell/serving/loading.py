@@ -65,8 +65,11 @@ def check_features(opened: Opened, check: Callable[[str, tuple[str, ...]], None]
                 f"bundle {opened.manifest.id} wants feature service {service}, this version knows "
                 f"{', '.join(SERVICES)}: train a new bundle"
             )
+        wanted = dict.fromkeys(service_columns(opened.config, service))
+        if service == opened.manifest.feature_service:  # what it was trained on, whatever the config says today
+            wanted = dict.fromkeys((*opened.manifest.service_features, *wanted))
         try:
-            check(service, service_columns(opened.config, service))
+            check(service, tuple(wanted))
         except FeatureError as error:
             raise BundleError(f"bundle {opened.manifest.id} is refused: {error}") from None
 
