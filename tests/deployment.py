@@ -15,9 +15,7 @@ from handsell.bundles.store import BundleStore
 from handsell.core.config import Config, load_config
 from handsell.core.layout import Layout
 
-TOML = """
-name = "tiny"
-[data]
+WORLD = """
 format = "world"
 [data.world]
 users = 150
@@ -27,6 +25,11 @@ tags = 12
 days = 20
 sessions_per_user_week = 5.0
 users_per_partition = 75
+"""
+TOML = """
+name = "tiny"
+[data]
+DATA
 [events.types]
 impression = { weight = 0.0, seen = false }
 listen = { weight = 1.0 }
@@ -66,6 +69,7 @@ k = 60
 embedding_size = 16
 epochs = 5
 [retrieval.two_tower]
+enabled = TWO_TOWER
 k = 60
 embedding_size = 16
 hidden = 16
@@ -88,7 +92,7 @@ port = PORT
 deadline_ms = 20000
 feature_log_share = 0.0
 [jobs]
-partitions = 2
+partitions = PARTITIONS
 """
 
 
@@ -132,13 +136,14 @@ class Deployment:
         return copied
 
 
-def write_config(folder: Path, port: int = 18_100, **changes: str) -> Config:
-    """The tiny world's TOML in `folder`; `changes` replace values of keys that occur once."""
-    text = TOML.replace("PORT", str(port))
-    for key, value in changes.items():
-        lines = [line for line in text.splitlines() if line.split(" = ")[0] == key]
-        assert len(lines) == 1, f"{key} occurs {len(lines)} times in the tiny config"
-        text = text.replace(lines[0], f"{key} = {value}")
+def write_config(
+    folder: Path, port: int = 18_100, data: str = WORLD, partitions: int = 2, two_tower: bool = True
+) -> Config:
+    """The tiny deployment's TOML in `folder`; `data` is its [data] section."""
+    values = {"PORT": port, "DATA": data.strip(), "PARTITIONS": partitions, "TWO_TOWER": str(two_tower).lower()}
+    text = TOML
+    for name, value in values.items():
+        text = text.replace(name, str(value))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tiny.toml"
     path.write_text(text)

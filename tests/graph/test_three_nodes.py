@@ -1,0 +1,60 @@
+"""Ray is not decoration: the jobs put work on several nodes of a cluster, and train a bundle there."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import three_nodes
+from deployment import write_config
+from handsell.bundles.store import BundleStore
+from handsell.core.layout import Layout
+
+SMALL = """
+format = "world"
+[data.world]
+users = 90
+items = 150
+artists = 30
+tags = 8
+days = 14
+sessions_per_user_week = 5.0
+users_per_partition = 15
+"""
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    """(config, what three_nodes.py printed); ends every process that it started."""
+    config = write_config(tmp_path_factory.mktemp("nodes"), data=SMALL, partitions=6, two_tower=False)
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    program = subprocess.Popen(
+        [sys.executable, three_nodes.__file__, str(config.source)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
+    )  # fmt: skip
+    try:
+        told, _ = program.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        os.killpg(program.pid, signal.SIGKILL)
+        told, _ = program.communicate()
+    assert program.returncode == 0, told[-4_000:]
+    line = next(line for line in told.splitlines() if line.startswith("nodes:"))
+    return config, json.loads(line.removeprefix("nodes:"))
+
+
+@pytest.mark.parametrize("step", ["data", "features", "train"])
+def test_the_work_of_a_step_is_on_two_nodes_at_least(outcome, step):
+    found = outcome[1]
+    assert found["alive"] == three_nodes.NODES
+    assert len(found["tasks"][step]) >= 2, found
+    assert sum(found["tasks"][step].values()) >= 4
+
+
+def test_a_bundle_comes_of_it(outcome):
+    layout = Layout(outcome[0].state)
+    store = BundleStore(layout.bundles)
+    assert store.verify(store.live()).sources == ("popularity", "history", "item_knn", "als", "content")
+    assert len(list(layout.interactions.glob("*.parquet"))) == 6
