@@ -55,7 +55,10 @@ def doctor(config: ConfigPath, data: DataPath = None) -> None:
     """Examine the source data before anything is trained."""
     from handsell.data.doctor import examine, render
 
-    render(examine(_load(config, data)))
+    findings = examine(_load(config, data))
+    render(findings)
+    if not findings.ok:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -85,6 +88,15 @@ def apply(config: ConfigPath) -> None:
 
     open_store(_load(config)).apply()
     print("result: registered")
+
+
+@app.command()
+def env(config: ConfigPath) -> None:
+    """Print the exports with which the stock feast command works on this config."""
+    from handsell.features.repository import feast_environment
+
+    for name, value in feast_environment(_load(config)).items():
+        print(f"export {name}={value!r}")
 
 
 @app.command()

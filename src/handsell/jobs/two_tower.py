@@ -86,7 +86,13 @@ def train_worker(loop: dict[str, Any]) -> None:
     rows = training.Rows(read_share(loop["parts"], loop["sizes"], worker, workers), config)
     model = training.new_towers(loop["sizes"][1], Content.load(Path(loop["content"])), config)
     trained = training.among_workers(rows.trained.astype(np.int64), "max")
-    steps = int(training.among_workers(np.array([training.steps_of(rows, config)]), "min")[0])
+    own = np.array([training.steps_of(rows, config)])
+    steps, most = (int(training.among_workers(own, how)[0]) for how in ("min", "max"))
+    if steps < most and steps == 0:
+        raise TrainingError(
+            f"two_tower: one of {workers} workers has no user with two events to learn from, another has {most} steps: "
+            "set retrieval.two_tower.workers = 1"
+        )
 
     def report(epoch: int, loss: float, seconds_left: float) -> None:
         if worker:
