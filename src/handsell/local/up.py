@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -102,9 +103,10 @@ def _run(command: list[str], env: dict[str, str], log: Path) -> str:
         assert process.stdout is not None
         for line in process.stdout:
             out.write(line)
-            lines.append(line.rstrip())
-            if line.lstrip().startswith(PROGRESS):
-                print(f"    {line.rstrip()}", flush=True)
+            said = WORKER.sub("", line.rstrip())
+            if said.startswith(PROGRESS) and said not in lines[-5:]:  # Ray forwards some lines twice
+                print(f"    {said}", flush=True)
+            lines.append(said)
     if process.wait() != 0:
         tail = [line for line in lines if line.strip()][-12:]
         raise HandsellError("\n".join([*tail, f"(everything it printed: {log})"]))
@@ -112,7 +114,8 @@ def _run(command: list[str], env: dict[str, str], log: Path) -> str:
     return told[-1].removeprefix(RESULT).strip() if told else "done"
 
 
-PROGRESS = ("[", "  epoch", "·")  # how our jobs begin a line that reports progress
+PROGRESS = ("[", "  ·", "two_tower epoch", "  scored")  # how our jobs begin a line that reports progress
+WORKER = re.compile(r"^(\x1b\[\d+m)?\(\w+ pid=\d+(, ip=[\d.]+)?\)(\x1b\[0m)? ")  # what Ray puts before a worker's line
 RESULT = "result:"  # how our commands begin the one line that sums up
 
 
