@@ -54,6 +54,9 @@ class RayHead:
 BASE_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "disabled",  # loopback only: whoever reaches these ports is already on this machine
+    # Ray replaces a node address of 127.0.0.1 by the machine's own, and then listens on every interface,
+    # unless it is told that nodes elsewhere are not wanted; the name is historical, it holds on Linux too.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -80,6 +83,8 @@ def start(config: Config) -> RayHead:
         str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--disable-usage-stats",
         f"--node-ip-address={LOOPBACK}", f"--port={jobs.gcs_port}", f"--num-cpus={jobs.num_cpus}",
         "--include-dashboard=true", f"--dashboard-host={LOOPBACK}", f"--dashboard-port={jobs.dashboard_port}",
+        # the agent takes jobs, the client server drivers: their fixed default ports may be another cluster's
+        f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}",
         f"--temp-dir={ray_folder(config)}", f"--object-store-memory={jobs.object_store_mib * 2**20}",
     ]  # fmt: skip
     with log.open("w") as out:
@@ -132,6 +137,12 @@ def _require_free(name: str, port: int) -> None:
                 f"port {port} is taken by another program: stop it (another `make up` is ended by "
                 f"`make down CONFIG=…`), or set {name} in the config to a free port"
             ) from None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return probe.getsockname()[1]
 
 
 def _wait_for_jobs(head: RayHead, process: subprocess.Popen, log: Path) -> None:

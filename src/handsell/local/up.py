@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from handsell.local import cluster, service, show
 from handsell.local.steps import Steps, code_digest
 
 STEPS = 9
+AGENT_TRIES = 5
 
 
 def up(config: Config, topology: str = "graph", console: Console | None = None) -> None:
@@ -88,6 +90,13 @@ def _train(config: Config, head: cluster.RayHead) -> str:
         ray, "job", "submit", "--address", head.dashboard, "--log-style", "record", "--runtime-env-json",
         json.dumps(runtime), "--", sys.executable, "-m", "handsell", "train", str(config.source),
     ]  # fmt: skip
+    for _ in range(AGENT_TRIES):
+        try:
+            return _run(command, head.job_environment, _log(config, "train"))
+        except HandsellError as error:
+            if "No available agent" not in str(error):
+                raise
+            time.sleep(3.0)  # a head that has just started answers before its agent takes jobs
     return _run(command, head.job_environment, _log(config, "train"))
 
 

@@ -1,0 +1,73 @@
+"""The Ray head of `make up`: on loopback alone, takes jobs, and is stopped without a trace."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from handsell.core.config import load_config
+from handsell.core.errors import HandsellError
+from handsell.local import cluster
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("head") / "head.toml"
+    path.write_text(
+        f'name = "head"\n[jobs]\ngcs_port = {free_port()}\ndashboard_port = {free_port()}\nnum_cpus = 1\n'
+        "object_store_mib = 100\n"
+    )
+    return load_config(path)
+
+
+@pytest.fixture(scope="module")
+def head(config):
+    yield cluster.start(config)
+    cluster.stop(config)
+
+
+def family(head: cluster.RayHead) -> list[psutil.Process]:
+    root = psutil.Process(head.pid)
+    return [root, *root.children(recursive=True)]
+
+
+def test_it_takes_jobs_and_listens_on_loopback_alone(head):
+    ray = Path(sys.executable).with_name("ray")
+    done = subprocess.run(
+        [str(ray), "job", "submit", "--address", head.dashboard, "--", "echo", "handsell was here"],
+        capture_output=True, text=True, timeout=90, env={**os.environ, **head.job_environment},
+    )  # fmt: skip
+    assert "handsell was here" in done.stdout, done.stderr
+    sockets = [s.laddr for p in family(head) for s in p.net_connections("inet") if s.status == psutil.CONN_LISTEN]
+    assert sockets
+    assert {s.ip.removeprefix("::ffff:") for s in sockets} <= {"127.0.0.1", "::1"}
+
+
+def test_a_taken_port_is_named(config, head):
+    with pytest.raises(HandsellError, match=r"port \d+ is taken .* jobs\.gcs_port"):
+        cluster.start(config)
+
+
+def test_stop_ends_every_process_it_started_and_only_those(config, head):
+    mine = {p.pid for p in family(head)}
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        assert set(cluster.stop(config)) >= mine - {os.getpid()}
+        assert not [pid for pid in mine if psutil.pid_exists(pid)]
+        assert stranger.poll() is None
+        assert cluster.running(config) is None
+    finally:
+        stranger.kill()
+        stranger.wait()
