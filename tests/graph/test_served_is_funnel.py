@@ -13,7 +13,7 @@ from handsell.core.funnel import run_local
 from handsell.core.layout import Layout
 from handsell.events.reader import EventReader
 from handsell.features.requests import requests_from_rows
-from handsell.serving.feature_log import FEATURE_LOG, read_feature_log
+from handsell.features.served_log import FEATURE_LOG, read_feature_log
 
 pytestmark = pytest.mark.cluster
 

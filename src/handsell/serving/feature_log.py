@@ -19,21 +19,13 @@ import numpy as np
 from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.config import Config
 from handsell.features.matrix import build_matrix, feature_names
+from handsell.features.served_log import TABLES
 from handsell.ranking.stage import LocalRanking
 
 log = logging.getLogger(__name__)
 
-FEATURE_LOG = "features.db"  # in the deployment's log folder
 LOGGED_ITEMS = 10  # best ranked items of a sampled request
 KEPT_ROWS = 200_000  # older rows are dropped
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS names (hash TEXT PRIMARY KEY, names TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS vectors (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, recommendation_id TEXT NOT NULL, user_id TEXT, item_id TEXT NOT NULL,
-    time INTEGER NOT NULL, surface INTEGER NOT NULL, bundle TEXT NOT NULL, names TEXT NOT NULL, vector BLOB NOT NULL
-);
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +35,6 @@ class Sample:
     row: int
     recommendation_id: str
     user_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedVectors:
-    """N rows of the log in order; all of one bundle's feature names."""
-
-    recommendation_id: list[str]
-    user_id: list[str | None]
-    item_id: list[str]
-    time: np.ndarray  # (N,) int64 µs
-    surface: np.ndarray  # (N,) int8
-    bundle: list[str]
-    names: tuple[str, ...]
-    vectors: np.ndarray  # (N, F) float32
 
 
 def sampled(recommendation_id: str, share: float) -> bool:
@@ -73,7 +51,7 @@ class FeatureLog:
         self._db = sqlite3.connect(path, timeout=0.05, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(TABLES)
 
     def record(
         self,
@@ -87,13 +65,13 @@ class FeatureLog:
         try:
             rows = [row for sample in samples for row in self._rows(ranking, requests, found, ranked, sample)]
             sql = (
-                "INSERT INTO vectors (recommendation_id, user_id, item_id, time, surface, bundle, names, vector)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO served (recommendation_id, user_id, item_id, time, surface, newest, bundle, names, vector)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
             )
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("INSERT OR IGNORE INTO names VALUES (?, ?)", self._names(ranking.config, found))
             self._db.executemany(sql, rows)
-            self._db.execute("DELETE FROM vectors WHERE id <= (SELECT max(id) FROM vectors) - ?", (KEPT_ROWS,))
+            self._db.execute("DELETE FROM served WHERE id <= (SELECT max(id) FROM served) - ?", (KEPT_ROWS,))
             self._db.execute("COMMIT")
         except Exception:
             if self._db.in_transaction:
@@ -113,35 +91,13 @@ class FeatureLog:
             requests.take(one), found.take(one), ranking.items, ranking.snapshot, ranking.config, pick[None]
         )[0]
         time, surface = int(requests.time[sample.row]), int(requests.surface[sample.row])
+        newest = int(requests.history.time[sample.row].max(initial=0))
         key, _ = self._names(ranking.config, found)
         for item_id, vector in zip(ranking.snapshot.items.ids(items), x.astype("<f4"), strict=True):
             yield (
-                sample.recommendation_id, sample.user_id, item_id, time, surface, self.bundle, key, vector.tobytes(),
+                sample.recommendation_id, sample.user_id, item_id, time, surface, newest, self.bundle, key,
+                vector.tobytes(),
             )  # fmt: skip
 
     def close(self) -> None:
         self._db.close()
-
-
-def read_feature_log(path: Path, limit: int = 100_000) -> LoggedVectors | None:
-    """The newest rows that share the newest feature names; None where nothing was logged."""
-    if not path.exists():
-        return None
-    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-    try:
-        newest = db.execute("SELECT names FROM vectors ORDER BY id DESC LIMIT 1").fetchone()
-        if newest is None:
-            return None
-        (names,) = db.execute("SELECT names FROM names WHERE hash = ?", newest).fetchone()
-        rows = db.execute(
-            "SELECT recommendation_id, user_id, item_id, time, surface, bundle, vector FROM vectors"
-            " WHERE names = ? ORDER BY id DESC LIMIT ?",
-            (*newest, limit),
-        ).fetchall()[::-1]
-    finally:
-        db.close()
-    recommendation_id, user_id, item_id, time, surface, bundle, vectors = map(list, zip(*rows, strict=True))
-    return LoggedVectors(
-        recommendation_id, user_id, item_id, np.array(time, np.int64), np.array(surface, np.int8), bundle,
-        tuple(json.loads(names)), np.frombuffer(b"".join(vectors), "<f4").reshape(len(rows), -1),
-    )  # fmt: skip

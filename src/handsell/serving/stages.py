@@ -14,8 +14,9 @@ from handsell.core.config import Config
 from handsell.core.funnel import Funnel
 from handsell.core.layout import Layout
 from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage
+from handsell.features.served_log import FEATURE_LOG
 from handsell.ranking.stage import LocalRanking
-from handsell.serving.feature_log import FEATURE_LOG, FeatureLog, Sample
+from handsell.serving.feature_log import FeatureLog, Sample
 from handsell.serving.given import scored_by_sources
 from handsell.serving.observability import Metrics
 
