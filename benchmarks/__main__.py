@@ -1,0 +1,52 @@
+"""`python -m benchmarks` runs the short ones that need nothing else; `python -m benchmarks NAME …` runs one.
+
+Options after NAME are that benchmark's own: `python -m benchmarks NAME --help`.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+BENCHMARKS = {
+    "driver_memory": "peak memory of a job's driver and of its cluster (20 M events unless told otherwise)",
+    "serving_smoke": "latency and rate of a running `make up` at 1, 8 and 32 callers, and the funnel's own floor",
+}
+SHORT = {"driver_memory": ("--events", "500000", "--steps", "data", "features")}
+
+
+def run(name: str, *options: str) -> int:
+    """Run one as if it were the program; its exit status."""
+    sys.argv = [f"python -m benchmarks {name}", *options]
+    try:
+        runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            return 1
+        return end.code or 0
+    return 0
+
+
+def listing() -> str:
+    return "\n".join(f"  {name:15} {about}" for name, about in BENCHMARKS.items())
+
+
+def main() -> int:
+    if len(sys.argv) > 1:
+        name, *options = sys.argv[1:]
+        if name in BENCHMARKS:
+            return run(name, *options)
+        print(f"{__doc__}\n{listing()}")
+        return 0 if name in ("-h", "--help") else 2
+    print(listing(), flush=True)
+    status = 0
+    for name, options in SHORT.items():
+        print(f"\n== {name} {' '.join(options)}", flush=True)
+        status = max(status, run(name, *options))
+    print("\nserving_smoke was not run, because it needs a service: make up && python -m benchmarks serving_smoke")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
