@@ -23,25 +23,25 @@ class TableSource(Section):
 class TablesConfig(Section):
     """The user's own data: the route real deployments take."""
 
-    events: TableSource
-    items: TableSource | None = None
-    users: TableSource | None = None
+    events: TableSource = Field(description="who did what with which item, and when")
+    items: TableSource | None = Field(None, description="what there is; without it new items cannot be recommended")
+    users: TableSource | None = Field(None, description="what is known of users beside their events")
 
 
 class WorldConfig(Section):
     """The synthetic music service; the same seed and sizes give the same bytes."""
 
-    seed: int = Field(7, ge=0)
-    users: int = Field(3_000, ge=2)
-    items: int = Field(8_000, ge=2)
-    artists: int = Field(800, ge=1)
-    tags: int = Field(40, ge=2)
-    days: int = Field(45, ge=3)
-    sessions_per_user_week: float = Field(3.0, gt=0)
+    seed: int = Field(7, ge=0, description="draws everything; another seed is another world")
+    users: int = Field(3_000, ge=2, description="listeners")
+    items: int = Field(8_000, ge=2, description="tracks")
+    artists: int = Field(800, ge=1, description="creators that share the tracks, unevenly")
+    tags: int = Field(40, ge=2, description="genres and moods")
+    days: int = Field(45, ge=3, description="length of the log, up to `end`")
+    sessions_per_user_week: float = Field(3.0, gt=0, description="mean over listeners; some come far more often")
     slate: int = Field(10, ge=1, description="items that the logging policy shows in a session")
     organic_share: float = Field(0.6, ge=0, le=1, description="share of listens that come from search and library")
     end: str = Field("2026-06-30T00:00:00Z", description="the moment at which the log ends")
-    users_per_partition: int = Field(1_000, ge=1)
+    users_per_partition: int = Field(1_000, ge=1, description="listeners written by one task; bounds its memory")
 
 
 class DataConfig(Section):
@@ -53,7 +53,7 @@ class DataConfig(Section):
         None, description="MovieLens data set to fetch when path is not given"
     )
     world: WorldConfig = WorldConfig()
-    tables: TablesConfig | None = None
+    tables: TablesConfig | None = Field(None, description="needed by format = tables")
 
 
 class EventType(Section):
@@ -94,9 +94,9 @@ class SplitConfig(Section):
         description="by_time cuts at moments; leave_last_k cuts each user's events, for thin or unordered data",
     )
     ranker_days: float = Field(6.0, gt=0, description="by_time: length of the ranker window")
-    validation_days: float = Field(3.0, gt=0)
-    test_days: float = Field(3.0, gt=0)
+    validation_days: float = Field(3.0, gt=0, description="by_time: where trees stop and scores are calibrated")
+    test_days: float = Field(3.0, gt=0, description="by_time: what the report is about")
     ranker_k: int = Field(5, ge=1, description="leave_last_k: events per user in the ranker window")
-    validation_k: int = Field(3, ge=1)
-    test_k: int = Field(3, ge=1)
+    validation_k: int = Field(3, ge=1, description="leave_last_k: the same for validation")
+    test_k: int = Field(3, ge=1, description="leave_last_k: the same for the test; each user's last")
     max_requests: int = Field(3_000, ge=1, description="requests kept per window, sampled by hash of user and time")

@@ -13,7 +13,7 @@ class FeaturesConfig(Section):
     affinity_size: int = Field(
         64, ge=1, description="strongest creators and tags kept per user, online and in training"
     )
-    affinity_half_life_days: float = Field(28.0, gt=0)
+    affinity_half_life_days: float = Field(28.0, gt=0, description="age at which an event counts half in affinities")
     item_columns: tuple[str, ...] = Field((), description="numeric item columns that the ranker may use")
     user_columns: tuple[str, ...] = Field((), description="numeric user columns that the ranker may use")
     online_store: str = Field("sqlite", description="sqlite, or a redis connection string host:port")

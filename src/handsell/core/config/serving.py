@@ -18,15 +18,15 @@ class Surface(Section):
 
 
 class ServingConfig(Section):
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=1, le=65_535)
+    host: str = Field("127.0.0.1", description="address listened on; the default is reached from this machine only")
+    port: int = Field(8000, ge=1, le=65_535, description="of the HTTP API")
     clock: Literal["wall", "data"] = Field(
         "wall",
-        description="data: the service lives at the end of a historic log (whole days are subtracted from now), "
-        "so that ages and windows mean what they meant in training",
+        description="wall: requests happen now; data: the service lives at the end of a historic log (whole days are "
+        "subtracted from now), so that ages and windows mean what they meant in training",
     )
-    max_count: int = Field(30, ge=1, le=30)
-    max_body_bytes: int = Field(1_000_000, ge=1_000)
+    max_count: int = Field(30, ge=1, le=30, description="longest slate that a caller may ask for")
+    max_body_bytes: int = Field(1_000_000, ge=1_000, description="larger request bodies are answered with 413")
     max_events: int = Field(1_000, ge=1, description="events in one POST")
     deadline_ms: int = Field(2_000, ge=1, description="after this a stage is left out of the answer")
     micro_batch: int = Field(16, ge=1, description="requests that may share one trip through the stages")
@@ -37,8 +37,8 @@ class ServingConfig(Section):
 class JobsConfig(Section):
     """What runs on the Ray cluster."""
 
-    dashboard_port: int = Field(8265, ge=1, le=65_535)
-    gcs_port: int = Field(6379, ge=1, le=65_535)
+    dashboard_port: int = Field(8265, ge=1, le=65_535, description="of Ray's dashboard, which takes submitted jobs")
+    gcs_port: int = Field(6379, ge=1, le=65_535, description="on which nodes of the cluster find its head")
     num_cpus: int = Field(4, ge=1, description="logical CPUs that the local cluster declares")
     object_store_mib: int = Field(512, ge=80, description="shared memory of the local cluster's object store")
     partitions: int = Field(4, ge=1, description="partitions of users in Ray Data jobs")
