@@ -9,7 +9,7 @@ from handsell.catalogue.snapshot import Snapshot
 from handsell.core.config import Config
 from handsell.core.errors import BundleError
 from handsell.core.funnel import Funnel
-from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage
+from handsell.core.protocols import RankingStage, RerankingStage
 from handsell.eligibility.mask import Eligibility
 from handsell.features.matrix import ItemValues, SnapshotValues, feature_names
 from handsell.ranking.stage import Blend, LocalRanking
@@ -23,7 +23,7 @@ from handsell.retrieval.stage import LocalCandidates
 class Stages:
     """The three stages in this process, and what they were made from."""
 
-    candidates: CandidateStage
+    candidates: LocalCandidates
     ranking: RankingStage
     reranking: RerankingStage
     snapshot: Snapshot

@@ -30,7 +30,7 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
-class Retriever(Protocol):
+class Retriever(Savable, Protocol):
     """A source of candidates."""
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

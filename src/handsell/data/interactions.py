@@ -53,7 +53,8 @@ class Interactions:
     def from_table(cls, table: pa.Table, n_users: int, n_items: int) -> Interactions:
         arrays = [table[c].to_numpy() for c in ("user", "item", "type", "time", "weight")]
         order = np.lexsort((arrays[3], arrays[0]))
-        return cls(*(a[order] for a in arrays), n_users=n_users, n_items=n_items)
+        user, item, kind, time, weight = (a[order] for a in arrays)
+        return cls(user, item, kind, time, weight, n_users, n_items)
 
     def where(self, mask: np.ndarray | slice) -> Interactions:
         return Interactions(

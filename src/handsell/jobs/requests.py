@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,5 +63,5 @@ def _eligible_outcome(
     padded[row, column] = acted.values
     keep = eligibility.allows(requests, padded)[row, column]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(row[keep], minlength=len(requests)))])
-    kept = (Ragged(ragged.values[keep], offsets) for ragged in (acted, outcome.gain))
-    return WindowRequests(outcome.user, outcome.time, *kept, outcome.shown, outcome.position, outcome.propensity)
+    kept, gain = (Ragged(ragged.values[keep], offsets) for ragged in (acted, outcome.gain))
+    return replace(outcome, acted=kept, gain=gain)

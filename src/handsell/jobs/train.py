@@ -82,7 +82,7 @@ def train(config: Config, promote: bool = True) -> str:
 def fit_twin(run: Run) -> None:
     """Retrievers on the retrieval window, the ranker on what they find for the ranker window."""
     config, folder, progress = run.config, run.folder, run.progress
-    names = windows.REQUEST_WINDOWS
+    names: tuple[str, ...] = windows.REQUEST_WINDOWS
     with progress.step("user rows", "point in time, from Feast") as note:
         rows = spread(fetch_user_rows, [(config, folder, name) for name in names])
         note.text = f"{sum(rows):,} rows"

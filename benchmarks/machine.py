@@ -1,0 +1,68 @@
+"""The machine that figures were taken on, and how every benchmark reports: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+LIBRARIES = ("ray", "feast", "xgboost", "faiss-cpu", "torch", "numpy", "pyarrow")
+MIB = 2**20
+
+
+def machine() -> dict[str, Any]:
+    """CPU, cores, memory and versions; `load` is what others were doing when the benchmark began."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "load": round(os.getloadavg()[0], 2),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        **{name: version(name) for name in LIBRARIES},
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def report(name: str, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any], path: Path | None = None) -> Path:
+    """Print rows (all with the same keys) as a table, the machine and what else is told; write all of it as JSON."""
+    console = Console(width=140)
+    table = Table(title=name, title_justify="left")
+    for column in rows[0] if rows else ():
+        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    console.print(table)
+    here = machine()
+    console.print(", ".join(f"{key} {value}" for key, value in {**about, **here}.items()))
+    path = path or RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"name": name, "machine": here, **about, "rows": list(rows)}, indent=1))
+    console.print(f"written to {path}")
+    return path
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,.2f}" if isinstance(value, float) and abs(value) < 100 else f"{value:,.0f}"
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
