@@ -53,6 +53,8 @@ item_columns = ["energy", "acousticness", "tempo"]
 repeat = "allow"
 [retrieval.history]
 enabled = true
+[retrieval.two_tower]
+epochs = 1  # further ones take hours on few cores and no more memory
 [serving]
 clock = "data"
 [jobs]
@@ -141,7 +143,10 @@ def _measured(step: str, config: Config, head: cluster.RayHead) -> dict[str, Any
         peaks = Peaks()
         watcher = threading.Thread(target=_watch, args=(process, head, peaks), daemon=True)
         watcher.start()
-        code = process.wait()
+        try:
+            code = process.wait()
+        finally:
+            process.kill()  # nothing to do unless the benchmark itself is being stopped
         watcher.join(timeout=10)
     text = log.read_text(errors="replace").strip().splitlines()
     if code:
