@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import feast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -52,6 +51,8 @@ async def slates(deployment):
 
 
 async def test_a_row_overwritten_with_stock_feast_changes_that_users_slate_only(mine, monkeypatch):
+    import feast
+
     now = time.time_ns()
     monkeypatch.setattr("handsell.serving.clock.time", SimpleNamespace(time_ns=lambda: now))
     before = await slates(mine)
@@ -65,6 +66,13 @@ async def test_a_row_overwritten_with_stock_feast_changes_that_users_slate_only(
     assert after[BERT] == before[BERT] and after[CARL] == before[CARL]
     old, new, model = ({item for item, _ in one} for one in (before[ANNA], after[ANNA], after[CARL]))
     assert len(new & model) > len(old & model)  # she is served like the one whose past she was given
+
+
+def test_importing_feast_leaves_metrics_in_memory():
+    """Feast's own switch makes all registries of a process add up, which a second gateway would inherit."""
+    code = "import handsell.features.store; from prometheus_client import values; print(values.ValueClass.__name__)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "MutexValue"
 
 
 # -- what is learned ------------------------------------------------------------------------------------
