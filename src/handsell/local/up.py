@@ -113,7 +113,7 @@ def _run(command: list[str], env: dict[str, str], log: Path) -> str:
         for line in process.stdout:
             out.write(line)
             said = WORKER.sub("", line.rstrip())
-            if said.startswith(PROGRESS) and said not in lines[-5:]:  # Ray forwards some lines twice
+            if PROGRESS.match(said) and said not in lines[-5:]:  # Ray forwards some lines twice
                 print(f"    {said}", flush=True)
             lines.append(said)
     if process.wait() != 0:
@@ -123,7 +123,9 @@ def _run(command: list[str], env: dict[str, str], log: Path) -> str:
     return told[-1].removeprefix(RESULT).strip() if told else "done"
 
 
-PROGRESS = ("[", "  ·", "two_tower epoch", "  scored")  # how our jobs begin a line that reports progress
+PROGRESS = re.compile(
+    r"\[\d+/\d+\] |  · |two_tower epoch |  scored "
+)  # how our jobs begin a line that reports progress
 WORKER = re.compile(r"^(\x1b\[\d+m)?\(\w+ pid=\d+(, ip=[\d.]+)?\)(\x1b\[0m)? ")  # what Ray puts before a worker's line
 RESULT = "result:"  # how our commands begin the one line that sums up
 
