@@ -15,6 +15,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import ray
+
 from handsell.bundles.assemble import source_names
 from handsell.bundles.store import BundleStore
 from handsell.core.config import Config
@@ -109,7 +111,10 @@ def _fit_ranker(run: Run) -> None:
     with progress.step("ranker", f"XGBoost rank:ndcg on {config.ranking.workers} Ray Train worker(s)") as note:
         features = feature_names(config, source_names(config))
         examples = folder / "examples"
-        fit_on_ray(examples / "ranker", examples / "validation", config.ranking, features, run.twin / "ranker")
+        cpus = 2.0 if config.ranking.workers == 1 and ray.cluster_resources().get("CPU", 0) >= 4 else 1.0
+        fit_on_ray(
+            examples / "ranker", examples / "validation", config.ranking, features, run.twin / "ranker", cpus=cpus
+        )
         note.text = f"{len(features)} features"
 
 
