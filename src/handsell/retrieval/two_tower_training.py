@@ -44,7 +44,7 @@ class Towers(nn.Module):
         self.item = nn.Sequential(nn.Linear(size, config.hidden), nn.ReLU(), nn.Linear(config.hidden, size))
         width = POOLS * size + CONTEXT
         self.user = nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, size))
-        self.register_buffer("content", None if content is None else torch.from_numpy(content), persistent=False)
+        self.register_buffer("content", None if content is None else torch.tensor(content), persistent=False)
         self.projection = None if content is None else nn.Linear(content.shape[1], size, bias=False)
 
     def inputs(self, items: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
