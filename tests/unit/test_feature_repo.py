@@ -98,6 +98,8 @@ def test_definitions_offer_what_views_declare(checkout, monkeypatch):
     monkeypatch.setenv("HANDSELL_CONFIG", str(config.source))
     monkeypatch.syspath_prepend(str(checkout / "feature_repo"))
     names = [path.stem for path in (checkout / "feature_repo").glob("*.py")]
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)  # tests have a module `deployment` of their own
     try:
         modules = {name: importlib.import_module(name) for name in names}
         for name, view in views(config).items():
