@@ -95,6 +95,7 @@ def main() -> None:
     finally:
         if head is not None:
             cluster.stop(config)
+            shutil.rmtree(cluster.ray_folder(config), ignore_errors=True)
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
     worst = max(row["driver MiB"] for row in rows)
