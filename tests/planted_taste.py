@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from handsell.core.batches import History, Profile, Ragged, Requests, Seen
-from handsell.core.config.models import RetrievalConfig
+from handsell.core.config.retrieval import RetrievalConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.content_vectors import Content
 

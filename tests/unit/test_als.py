@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import sparse
 
-from handsell.core.config.models import ALSConfig
+from handsell.core.config.retrieval import ALSConfig
 from handsell.retrieval.als import ALSEncoder, confidence, fit_als
 from planted_taste import blocks, request
 

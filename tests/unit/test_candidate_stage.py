@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 
-from handsell.core.config.models import RetrievalConfig
+from handsell.core.config.retrieval import RetrievalConfig
 from handsell.core.config.serving import Surface
 from handsell.core.funnel import run_local
 from handsell.eligibility.mask import Eligibility

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from handsell.core.config.models import ItemKNNConfig
+from handsell.core.config.retrieval import ItemKNNConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval import item_knn
 from handsell.retrieval.item_knn import fit_item_knn

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from handsell.core.config.models import PopularityConfig
+from handsell.core.config.retrieval import PopularityConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval import popularity
 from handsell.retrieval.popularity import Popularity, fit_popularity

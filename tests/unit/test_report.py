@@ -14,7 +14,7 @@ import pytest
 from handsell.catalogue.snapshot import ALWAYS, NEVER, Snapshot
 from handsell.catalogue.vocabulary import Vocabulary
 from handsell.core.batches import Candidates, History, Profile, Ragged, Requests, Seen
-from handsell.core.config.models import RetrievalConfig
+from handsell.core.config.retrieval import RetrievalConfig
 from handsell.core.config.serving import Surface
 from handsell.core.errors import TrainingError
 from handsell.core.funnel import Funnel, slates_in_order

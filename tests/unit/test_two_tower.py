@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from handsell.core.config.models import TwoTowerConfig
+from handsell.core.config.retrieval import TwoTowerConfig
 from handsell.retrieval.two_tower import HISTORY, towers_to_retriever, user_inputs
 from handsell.retrieval.two_tower_training import ROWS_PER_USER, Rows, fit_two_tower, new_towers, weights_of
 from planted_taste import blocks, request

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from handsell.core.config.models import HistoryConfig
+from handsell.core.config.retrieval import HistoryConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.history import fit_history
 from handsell.retrieval.votes import vote_matrix, votes

@@ -16,7 +16,7 @@ from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from handsell.core.config import Config
-from handsell.core.config.models import TwoTowerConfig
+from handsell.core.config.retrieval import TwoTowerConfig
 from handsell.core.errors import TrainingError
 from handsell.data.interactions import Interactions
 from handsell.jobs.windows import Sizes

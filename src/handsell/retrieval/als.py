@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 
 from handsell.core.batches import NONE, Requests
-from handsell.core.config.models import ALSConfig
+from handsell.core.config.retrieval import ALSConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.index import VectorIndex

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from handsell.core.batches import NONE, Requests
-from handsell.core.config.models import ContentConfig
+from handsell.core.config.retrieval import ContentConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever

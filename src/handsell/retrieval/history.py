@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from handsell.core.batches import Requests
-from handsell.core.config.models import HistoryConfig
+from handsell.core.config.retrieval import HistoryConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.topk import gather, padded, top_items, within
 from handsell.retrieval.votes import vote_matrix, votes

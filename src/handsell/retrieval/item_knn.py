@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from handsell.core.batches import Requests
-from handsell.core.config.models import ItemKNNConfig
+from handsell.core.config.retrieval import ItemKNNConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.topk import best, gather, padded, top_items, within
 from handsell.retrieval.votes import vote_matrix, votes

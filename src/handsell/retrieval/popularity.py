@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from handsell.core.batches import Requests
-from handsell.core.config.models import PopularityConfig
+from handsell.core.config.retrieval import PopularityConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.topk import gather, padded, within
 from handsell.retrieval.votes import DAY_US

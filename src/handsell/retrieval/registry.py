@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handsell.core.config.models import RetrievalConfig
+from handsell.core.config.retrieval import RetrievalConfig
 from handsell.core.errors import BundleError
 from handsell.core.protocols import Retriever
 from handsell.data.interactions import Interactions

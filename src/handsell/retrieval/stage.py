@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from handsell.core.batches import Candidates, Requests
-from handsell.core.config.models import RetrievalConfig
+from handsell.core.config.retrieval import RetrievalConfig
 from handsell.core.protocols import Retriever
 from handsell.eligibility.mask import Eligibility
 from handsell.retrieval.registry import enabled

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from handsell.core.batches import History
-from handsell.core.config.models import TwoTowerConfig
+from handsell.core.config.retrieval import TwoTowerConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.two_tower import CONTEXT, HISTORY, POOLS, TwoTower, Weights, towers_to_retriever, user_inputs

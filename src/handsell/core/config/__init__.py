@@ -18,7 +18,8 @@ from pydantic import Field, PrivateAttr, ValidationError
 from handsell.core.config.base import Section
 from handsell.core.config.data import DataConfig, EventsConfig, SplitConfig
 from handsell.core.config.features import FeaturesConfig
-from handsell.core.config.models import RankingConfig, RerankingConfig, RetrievalConfig
+from handsell.core.config.models import RankingConfig, RerankingConfig
+from handsell.core.config.retrieval import RetrievalConfig
 from handsell.core.config.serving import GateConfig, JobsConfig, ServingConfig, Surface
 from handsell.core.errors import ConfigError
 
