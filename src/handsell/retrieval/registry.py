@@ -24,11 +24,15 @@ from handsell.data.interactions import Interactions
 from handsell.retrieval.als import ALS, fit_als
 from handsell.retrieval.content import ContentRetriever, fit_content
 from handsell.retrieval.content_vectors import Content
+from handsell.retrieval.ease import EASE, fit_ease
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.history import History, fit_history
 from handsell.retrieval.item_knn import ItemKNN, fit_item_knn
 from handsell.retrieval.popularity import Popularity, fit_popularity
+from handsell.retrieval.spectral import Spectral, fit_spectral
+from handsell.retrieval.svd import SVD, fit_svd
 from handsell.retrieval.two_tower import TwoTower
+from handsell.retrieval.user_knn import UserKNN, fit_user_knn
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,10 @@ RETRIEVERS: dict[str, Family] = {
     "als": Family(ALS, fit_als),
     "two_tower": Family(TwoTower, _fit_two_tower),
     "content": Family(ContentRetriever, fit_content),
+    "spectral": Family(Spectral, fit_spectral),
+    "svd": Family(SVD, fit_svd),
+    "ease": Family(EASE, fit_ease),
+    "user_knn": Family(UserKNN, fit_user_knn),
 }
 
 
