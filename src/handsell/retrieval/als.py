@@ -115,9 +115,17 @@ def penalties(user_counts: np.ndarray, item_counts: np.ndarray, config: ALSConfi
 
 def first_factors(pairs: sparse.csr_matrix, config: ALSConfig) -> np.ndarray:
     """(I, D) singular vectors of the degree-scaled likes, each as long as the root of its singular value."""
+    graph = like_graph(pairs, power(degrees(pairs.maximum(0), 0), -0.5))
+    return lengthened(*leading(graph, config.embedding_size, config.seed))
+
+
+def like_graph(pairs: sparse.csr_matrix, item_scale: np.ndarray) -> sparse.csr_matrix:
+    """The likes among pairs (b, I), scaled by the square roots of the users' degrees and by item_scale (I,)."""
     liked = sparse.csr_matrix((np.maximum(pairs.data, 0), pairs.indices, pairs.indptr), shape=pairs.shape)
-    graph = scaled(liked, power(degrees(liked, 1), -0.5), power(degrees(liked, 0), -0.5))
-    directions, squares = leading(graph, config.embedding_size, config.seed)
+    return scaled(liked, power(degrees(liked, 1), -0.5), item_scale)
+
+
+def lengthened(directions: np.ndarray, squares: np.ndarray) -> np.ndarray:
     return directions * (squares**0.25).astype(np.float32)
 
 

@@ -9,7 +9,7 @@ from handsell.data.interactions import Interactions
 
 
 def likes(interactions: Interactions) -> sparse.csr_matrix:
-    """(U, I) float32 log2(1 + the pair's positive weight): 1 for one event of weight 1, and ten are not ten times it."""
+    """(U, I) float32 log2(1 + the pair's positive weight): 1 for one event of weight 1."""
     matrix = interactions.positives.matrix()
     matrix.sum_duplicates()
     matrix.data = np.log2(1 + matrix.data)

@@ -78,9 +78,7 @@ def fit_spectral(interactions: Interactions, config: SpectralConfig, content: ob
     """Item vectors of D_I^(answer exponent) V √f(s); items that nobody liked stay unknown (zeros)."""
     ratings = likes(interactions)
     by_item = degrees(ratings, 0)
-    graph = scaled(
-        ratings, power(degrees(ratings, 1), -config.user_exponent), power(by_item, -config.item_exponent)
-    )
+    graph = scaled(ratings, power(degrees(ratings, 1), -config.user_exponent), power(by_item, -config.item_exponent))
     directions, values = leading(graph, config.embedding_size, config.seed)
     kept = np.sqrt(values / (values + config.ridge * values.max(initial=0) + 1e-12))
     vectors = directions * kept * power(by_item, config.answer_exponent)[:, None]

@@ -1,7 +1,7 @@
 """People with the same likes: the request's history finds its nearest users, and their items are what it gets.
 
 Source: [herlocker1999] for the neighbourhood of users; cosine with shrinkage [bell2007], items in common discounted by
-their degree. The users' likes are kept as one sparse matrix, so that a history never seen in training is a row like any.
+their degree. The users' likes are kept as one sparse matrix: a history never seen in training is a row like any.
 """
 
 from __future__ import annotations

@@ -37,7 +37,9 @@ class UserKNNConfig(SourceConfig):
     enabled: bool = Field(False, description="false neither fits nor asks this source")
     neighbours: int = Field(200, ge=1, description="most similar users that are asked")
     shrinkage: float = Field(5.0, ge=0, description="added to the denominator; damps users with little in common")
-    item_exponent: float = Field(0.5, ge=0, le=2, description="an item in common counts by its degree to this power less")
+    item_exponent: float = Field(
+        0.5, ge=0, le=2, description="an item in common counts by its degree to this power less"
+    )
     sharpness: float = Field(1.0, gt=0, description="power of the similarity with which a neighbour speaks")
     half_life_days: float = Field(28.0, gt=0, description="decay of the history's and of the neighbours' events")
 
@@ -56,7 +58,9 @@ class ALSConfig(SourceConfig):
     embedding_size: int = Field(64, ge=2, description="D, factors per user and item")
     epochs: int = Field(15, ge=1, description="sweeps over users and items")
     reg: float = Field(0.05, gt=0, description="L2 penalty of the factors, on average over the rows")
-    frequency_exponent: float = Field(1.0, ge=0, description="how the penalty grows with a row's evidence; 0 not at all")
+    frequency_exponent: float = Field(
+        1.0, ge=0, description="how the penalty grows with a row's evidence; 0 not at all"
+    )
     alpha: float = Field(10.0, gt=0, description="confidence of a seen pair per unit of event weight; unseen pairs: 1")
     blocks: int = Field(1, ge=1, description="Ray tasks per half sweep; 1 fits in one task")
     half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
@@ -66,7 +70,9 @@ class ALSConfig(SourceConfig):
 class SpectralConfig(SourceConfig):
     enabled: bool = Field(False, description="false neither fits nor asks this source")
     embedding_size: int = Field(256, ge=2, description="D, leading singular vectors kept")
-    ridge: float = Field(0.03, ge=0, description="half-way point of the filter, a share of the largest squared value; 0: ideal")
+    ridge: float = Field(
+        0.03, ge=0, description="half-way point of the filter, a share of the largest squared value; 0: ideal"
+    )
     user_exponent: float = Field(0.5, ge=0, le=1, description="a user's row is divided by their degree to this power")
     item_exponent: float = Field(0.5, ge=0, le=1, description="an item's column, likewise")
     answer_exponent: float = Field(0.5, ge=0, le=1, description="power of an item's degree in its answer")
