@@ -8,7 +8,7 @@ from planted_taste import BLOCKS, CONFIG, block_of, blocks, everything, request,
 
 ITEMS, UNTOUCHED = 80, 8
 LINEAR = ("spectral", "svd", "ease", "user_knn")
-LEARNING = ("item_knn", "als", "two_tower", "content", *LINEAR)
+LEARNING = ("item_knn", "als", "two_tower", "content", "blend", *LINEAR)
 
 
 @pytest.fixture(scope="module")
