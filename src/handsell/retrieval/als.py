@@ -30,12 +30,11 @@ from handsell.retrieval.votes import vote_matrix, votes
 
 # what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
-    "reg": (10.0, 30.0, 3.0, 1.0, 100.0),
-    "alpha": (10.0, 30.0, 100.0, 3.0),
-    "embedding_size": (256, 512, 128),
-    "frequency_exponent": (1.0, 0.5, 0.0),
-    "half_life_days": (1e6, 8.0, 3.0),
-    "epochs": (6, 12),
+    "half_life_days": (1e6, 0.5, 2.0, 14.0),
+    "reg": (30.0, 10.0, 100.0),
+    "alpha": (10.0, 1.0, 3.0, 30.0),
+    "embedding_size": (128, 256, 512),
+    "frequency_exponent": (1.0, 0.5),
 }
 
 

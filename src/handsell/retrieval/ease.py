@@ -21,10 +21,10 @@ from handsell.retrieval.ratings import degrees, likes, power, scaled
 
 # what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
-    "reg": (300.0, 100.0, 1000.0, 30.0),
+    "half_life_days": (1e6, 0.5, 2.0, 14.0),
+    "reg": (500.0, 1000.0, 250.0, 2000.0, 100.0),
     "item_exponent": (0.0, 0.2, 0.4),
     "user_exponent": (0.0, 0.2, 0.4),
-    "half_life_days": (1e6, 8.0, 3.0),
 }
 
 

@@ -27,10 +27,10 @@ RECENT_PER_USER = 500  # a user's items beyond these add cost quadratically and 
 
 # what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
-    "user_exponent": (1.0, 0.5, 0.0, 1.5),
-    "neighbours": (1000, 300, 100),
-    "asymmetry": (0.5, 0.6, 0.7, 0.4),
-    "half_life_days": (1e6, 8.0, 3.0),
+    "half_life_days": (1e6, 0.5, 2.0, 14.0),
+    "asymmetry": (0.5, 0.4, 0.3, 0.2),
+    "user_exponent": (0.5, 1.0, 0.0),
+    "neighbours": (300, 1000, 100),
     "shrinkage": (0.0, 1.0, 20.0),
 }
 

@@ -35,12 +35,12 @@ ROUNDS = 6  # products with R̃ᵀR̃ after the first look
 
 # what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
-    "ridge": (0.03, 0.01, 0.1, 0.3),
-    "item_exponent": (0.5, 0.4, 0.6),
-    "answer_exponent": (0.5, 0.4, 0.3, 0.6),
+    "half_life_days": (1e6, 0.5, 2.0, 14.0),
+    "answer_exponent": (0.4, 0.3, 0.5),
+    "item_exponent": (0.4, 0.5, 0.3),
+    "ridge": (0.03, 0.1, 0.01),
+    "embedding_size": (256, 512, 1024),
     "user_exponent": (0.5, 0.3, 0.7),
-    "half_life_days": (1e6, 8.0, 3.0),
-    "embedding_size": (1024, 512, 256),
 }
 
 

@@ -12,7 +12,7 @@ from handsell.core.config.retrieval import SpectralConfig, SVDConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.spectral import Spectral, fit_spectral
 
-SEARCH: dict[str, tuple] = {"embedding_size": (128, 64, 32, 256), "half_life_days": (1e6, 8.0, 3.0)}
+SEARCH: dict[str, tuple] = {"half_life_days": (1e6, 0.5, 2.0, 14.0), "embedding_size": (64, 32, 128, 256)}
 
 
 class SVD(Spectral):

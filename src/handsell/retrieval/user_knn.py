@@ -26,11 +26,11 @@ REQUESTS_AT_ONCE = 256
 
 # what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
-    "neighbours": (300, 100, 1000),
-    "item_exponent": (0.5, 0.25, 0.0, 1.0),
-    "sharpness": (1.0, 2.0, 0.5),
-    "half_life_days": (1e6, 8.0, 3.0),
-    "shrinkage": (0.0, 5.0, 20.0),
+    "half_life_days": (1e6, 0.5, 2.0, 14.0),
+    "neighbours": (300, 600, 150),
+    "sharpness": (1.5, 1.0, 2.0),
+    "item_exponent": (0.5, 0.75, 0.25),
+    "shrinkage": (0.0, 1.0, 5.0),
 }
 
 
