@@ -41,15 +41,15 @@ def test_the_weights_minimise_what_they_should(planted, rng):
         assert loss(b + change) > loss(b)
 
 
-def test_degree_scaling_is_undone_in_the_answer(planted):
+def test_degree_scaling_and_the_power_in_the_answer(planted):
     r = likes(planted).toarray().astype(np.float64)
     known = r.sum(axis=0) > 0
     r = r[:, known]
     by_user, by_item = r.sum(axis=1), r.sum(axis=0)
     graph = by_user[:, None] ** -0.25 * r * by_item**-0.5
     reg = 20.0 * (graph**2).sum() / (r**2).sum()
-    expected = by_item[:, None] ** -0.5 * by_the_book(graph, reg) * by_item**0.5
-    model = fit_ease(planted, EASEConfig(reg=20.0, user_exponent=0.25, item_exponent=0.5))
+    expected = by_item[:, None] ** -0.5 * by_the_book(graph, reg) * by_item**0.3
+    model = fit_ease(planted, EASEConfig(reg=20.0, user_exponent=0.25, item_exponent=0.5, answer_exponent=0.3))
     assert np.allclose(model.neighbours[known][:, known].toarray(), expected, atol=1e-5)
 
 

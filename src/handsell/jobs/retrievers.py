@@ -1,4 +1,4 @@
-"""Fit every enabled retriever: sparse and linear ones as Ray tasks (ALS as many if so told), the towers by Ray Train."""
+"""Fit every enabled retriever: sparse and linear ones as Ray tasks (ALS as many, if told so), towers by Ray Train."""
 
 from __future__ import annotations
 

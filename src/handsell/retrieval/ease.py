@@ -1,9 +1,11 @@
 """EASE [steck2019]: the item–item weights that best rebuild every user's likes from their other likes, in closed form.
 
 With G = R̃ᵀR̃ + reg and P = G⁻¹ the weights are B_ij = -P_ij / P_jj, zero on the diagonal. R̃ = D_U^-a R D_I^-b: with
-exponents above 0 busy users and popular items say less (a history r then scores by r D_I^-b B D_I^b). One dense matrix
-of the fitted items is held while fitting, so that the catalogue is cut to its `max_items` most liked items; the rest
-stay unknown to this source. What is kept are each item's strongest weights, as sparse lists.
+exponents above 0 busy users and popular items say less. A history r then scores by r D_I^-b B D_I^x, where x = b
+undoes the scaling and a smaller x holds popular items back.
+
+One dense matrix of the fitted items is held while fitting, so that the catalogue is cut to its `max_items` most liked
+items; the rest stay unknown to this source. What is kept are each item's strongest weights, as sparse lists.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ from handsell.retrieval.ratings import degrees, likes, power, scaled
 # what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
     "half_life_days": (1e6, 0.5, 2.0, 14.0),
-    "reg": (500.0, 1000.0, 250.0, 2000.0, 100.0),
-    "item_exponent": (0.0, 0.2, 0.4),
-    "user_exponent": (0.0, 0.2, 0.4),
+    "reg": (1000.0, 500.0, 250.0, 2000.0, 100.0),
+    "item_exponent": (0.2, 0.0, 0.4),
+    "answer_exponent": (0.1, 0.0, 0.2, 0.4),
+    "user_exponent": (0.4, 0.2, 0.0, 0.6),
 }
 
 
@@ -62,7 +65,7 @@ def _weights(ratings: sparse.csr_matrix, config: EASEConfig) -> np.ndarray:
     inverse = _inverse(moments)
     weights = inverse / -np.diag(inverse)
     np.fill_diagonal(weights, 0)
-    return weights * divide[:, None] / np.where(divide > 0, divide, 1)
+    return weights * divide[:, None] * power(by_item, config.answer_exponent)
 
 
 def _scale(ratings: sparse.csr_matrix, graph: sparse.csr_matrix) -> float:
