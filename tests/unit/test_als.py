@@ -10,7 +10,7 @@ from handsell.retrieval.als import ALSEncoder, extra_confidence, fit_als, summed
 from handsell.retrieval.als_blocks import Penalty, axes, gram, solve_block
 from planted_taste import blocks, request
 
-FLAT = Penalty(reg=0.1, exponent=0.0, unseen=1.0, typical=1.0)
+FLAT = Penalty(size=0.1, exponent=0.0, unseen=1.0, typical=1.0)
 
 
 def signed(rng, rows=30, columns=20, density=0.3) -> sparse.csr_matrix:
@@ -93,10 +93,10 @@ def test_old_likes_count_less():
 
 def test_the_penalty_grows_with_evidence_and_keeps_its_size():
     counts = np.array([1, 5, 30])
-    scaled = Penalty.over(counts, others=100, alpha=10.0, reg=0.3, exponent=1.0)
-    assert (np.diff(scaled.of(counts)) > 0).all() and scaled.of(counts).mean() == pytest.approx(0.3)
-    flat = Penalty.over(counts, others=100, alpha=10.0, reg=0.3, exponent=0.0)
-    assert np.allclose(flat.of(counts), 0.3)
+    scaled = Penalty.over(counts, others=100, alpha=10.0, reg=0.01, exponent=1.0)
+    assert np.allclose(scaled.of(counts), 0.01 * (10.0 * counts + 100), rtol=1e-6)
+    flat = Penalty.over(counts, others=100, alpha=10.0, reg=0.01, exponent=0.0)
+    assert np.allclose(flat.of(counts), scaled.of(counts).mean())
 
 
 def test_a_spectral_start_is_ahead_of_a_random_one(rng):

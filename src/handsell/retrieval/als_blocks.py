@@ -17,27 +17,27 @@ FLOATS_AT_ONCE = 4_000_000  # gathered factors of one stack of rows
 
 @dataclass(frozen=True)
 class Penalty:
-    """L2 penalty of a row with n pairs: reg · ((n + unseen) / typical)^exponent, the scaling of [rendle2022].
+    """L2 penalty of a row with n pairs: size · ((n + unseen) / typical)^exponent, the scaling of [rendle2022].
 
     `unseen` is what all the other pairs of a row weigh beside one seen pair, so that n + unseen is the row's whole
-    evidence; `typical` is its mean over the rows, so that `reg` remains the size of the penalty at any exponent.
+    evidence, in seen pairs; `typical` is its mean over the rows: the mean penalty hardly depends on the exponent.
     """
 
-    reg: float
+    size: float
     exponent: float
     unseen: float
     typical: float
 
     @classmethod
     def over(cls, counts: np.ndarray, others: int, alpha: float, reg: float, exponent: float) -> Penalty:
-        """For rows with `counts` pairs of `others` possible ones, each seen pair alpha times an unseen one's weight."""
+        """`reg` per unit of evidence: rows have `counts` pairs of `others` possible, one seen weighs alpha unseen."""
         unseen = others / alpha
-        mean = float(counts.mean()) if len(counts) else 0.0
-        return cls(reg, exponent, unseen, mean + unseen or 1.0)
+        typical = (float(counts.mean()) if len(counts) else 0.0) + unseen or 1.0
+        return cls(reg * alpha * typical, exponent, unseen, typical)
 
     def of(self, counts: np.ndarray) -> np.ndarray:
         """(b,) float32."""
-        return (self.reg * ((counts + self.unseen) / self.typical) ** self.exponent).astype(np.float32)
+        return (self.size * ((counts + self.unseen) / self.typical) ** self.exponent).astype(np.float32)
 
 
 def gram(factors: np.ndarray) -> np.ndarray:

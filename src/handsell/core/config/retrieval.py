@@ -59,12 +59,12 @@ class EASEConfig(SourceConfig):
 
 class ALSConfig(SourceConfig):
     embedding_size: int = Field(64, ge=2, description="D, factors per user and item")
-    epochs: int = Field(15, ge=1, description="sweeps over users and items")
-    reg: float = Field(0.05, gt=0, description="L2 penalty of the factors, on average over the rows")
+    epochs: int = Field(8, ge=1, description="sweeps over users and items, from a spectral start")
+    reg: float = Field(0.001, gt=0, description="L2 penalty of factors per unit of a row's evidence")
     frequency_exponent: float = Field(
         1.0, ge=0, description="how the penalty grows with a row's evidence; 0 not at all"
     )
-    alpha: float = Field(10.0, gt=0, description="confidence of a seen pair per unit of event weight; unseen pairs: 1")
+    alpha: float = Field(3.0, gt=0, description="confidence of a seen pair per unit of event weight; unseen pairs: 1")
     blocks: int = Field(1, ge=1, description="Ray tasks per half sweep; 1 fits in one task")
     half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
     seed: int = Field(0, description="of the first factors")
