@@ -30,8 +30,8 @@ SEARCH: dict[str, tuple] = {
     "half_life_days": (1e6, 0.5, 2.0, 14.0),
     "asymmetry": (0.5, 0.4, 0.3, 0.2),
     "user_exponent": (0.5, 1.0, 0.0),
-    "neighbours": (300, 1000, 100),
-    "shrinkage": (0.0, 1.0, 20.0),
+    "neighbours": (1000, 300),
+    "shrinkage": (20.0, 0.0, 60.0),
 }
 
 
