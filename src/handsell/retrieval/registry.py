@@ -28,6 +28,7 @@ from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.history import History, fit_history
 from handsell.retrieval.item_knn import ItemKNN, fit_item_knn
 from handsell.retrieval.popularity import Popularity, fit_popularity
+from handsell.retrieval.session_knn import SessionKNN, fit_session_knn
 from handsell.retrieval.two_tower import TwoTower
 
 
@@ -56,6 +57,7 @@ RETRIEVERS: dict[str, Family] = {
     "als": Family(ALS, fit_als),
     "two_tower": Family(TwoTower, _fit_two_tower),
     "content": Family(ContentRetriever, fit_content),
+    "session_knn": Family(SessionKNN, fit_session_knn),
 }
 
 

@@ -57,6 +57,26 @@ class ContentConfig(SourceConfig):
     half_life_days: float = Field(14.0, gt=0, description="decay of history events at fold-in")
 
 
+class SessionConfig(SourceConfig):
+    """What sources of the current session have."""
+
+    session_gap_minutes: float = Field(1440.0, gt=0, description="a longer pause between events begins a new session")
+
+
+class SessionKNNConfig(SessionConfig):
+    neighbours: int = Field(500, ge=1, description="most similar past sessions that vote")
+    sessions: int = Field(500_000, ge=1, description="newest sessions kept")
+    sessions_per_item: int = Field(2_000, ge=1, description="newest sessions compared for an item of the request")
+    position_half_life: float = Field(2.0, gt=0, description="items back at which a session's item counts half")
+    half_life_days: float = Field(90.0, gt=0, description="age at which a past session counts half")
+    distance_half_life: float = Field(2.0, gt=0, description="events from the shared item at which a vote counts half")
+    backward: float = Field(1.0, ge=0, description="votes for what came before the shared item, against 1 after it")
+    repeat: float = Field(1.0, ge=0, description="likewise for the shared item itself")
+    length_exponent: float = Field(0.5, ge=0, description="a past session of n events counts 1 / n to this power")
+    idf_exponent: float = Field(0.0, ge=0, description="power of log(sessions / sessions with the item); 0: all alike")
+    last_boost: float = Field(0.0, ge=0, description="added weight of the last item of the current session")
+
+
 class RetrievalConfig(Section):
     popularity: PopularityConfig = PopularityConfig(k=200, weight=0.5)
     history: HistoryConfig = HistoryConfig(k=50, enabled=False)
@@ -64,5 +84,6 @@ class RetrievalConfig(Section):
     als: ALSConfig = ALSConfig()
     two_tower: TwoTowerConfig = TwoTowerConfig()
     content: ContentConfig = ContentConfig(k=300, weight=0.5)
+    session_knn: SessionKNNConfig = SessionKNNConfig(enabled=False)
     candidates: int = Field(1_000, ge=1, le=1_000, description="candidates passed on to ranking")
     flat_below: int = Field(50_000, ge=1, description="catalogue size up to which the index is exact")
