@@ -7,7 +7,7 @@ from handsell.retrieval import registry
 from planted_taste import BLOCKS, CONFIG, block_of, blocks, everything, request, second_thoughts
 
 ITEMS, UNTOUCHED = 80, 8
-LEARNING = ("item_knn", "als", "two_tower", "content")
+LEARNING = ("item_knn", "als", "two_tower", "content", "blend")
 
 
 @pytest.fixture(scope="module")

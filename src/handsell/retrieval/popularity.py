@@ -15,6 +15,7 @@ from handsell.data.interactions import Interactions
 from handsell.retrieval.topk import gather, padded, within
 from handsell.retrieval.votes import DAY_US
 
+SEARCH = {"half_life_days": (7.0, 1.0, 30.0, 365.0)}
 FIRST_LOOK = 4096  # items of the ranking that are tried before looking further down
 
 

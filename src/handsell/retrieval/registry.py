@@ -22,6 +22,7 @@ from handsell.core.errors import BundleError
 from handsell.core.protocols import Retriever
 from handsell.data.interactions import Interactions
 from handsell.retrieval.als import ALS, fit_als
+from handsell.retrieval.blend import Blend, fit_blend
 from handsell.retrieval.content import ContentRetriever, fit_content
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever
@@ -38,6 +39,7 @@ class Family:
 
     kind: type[Any]
     fit: Callable[..., Any]
+    whole: bool = False  # whether fit takes the whole RetrievalConfig rather than the section of its name
 
     def load(self, path: Path) -> Any:
         return self.kind.load(path)
@@ -58,6 +60,7 @@ RETRIEVERS: dict[str, Family] = {
     "two_tower": Family(TwoTower, _fit_two_tower),
     "content": Family(ContentRetriever, fit_content),
     "session_knn": Family(SessionKNN, fit_session_knn),
+    "blend": Family(Blend, fit_blend, whole=True),
 }
 
 
@@ -68,7 +71,8 @@ def enabled(config: RetrievalConfig) -> tuple[str, ...]:
 
 def fit(name: str, interactions: Interactions, config: RetrievalConfig, content: Content | None = None) -> Retriever:
     """Fit one retriever, with an index fit for the size of the catalogue."""
-    model = RETRIEVERS[name].fit(interactions, getattr(config, name), content)
+    family = RETRIEVERS[name]
+    model = family.fit(interactions, config if family.whole else getattr(config, name), content)
     return model.indexed(config.flat_below) if isinstance(model, EmbeddingRetriever) else model
 
 

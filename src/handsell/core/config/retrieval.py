@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from handsell.core.config.base import Section
 
@@ -77,6 +79,16 @@ class SessionKNNConfig(SessionConfig):
     last_boost: float = Field(0.0, ge=0, description="added weight of the last item of the current session")
 
 
+class BlendConfig(SourceConfig):
+    """Several retrievers as one source, for where there is no ranker; each is fitted by its own section."""
+
+    enabled: bool = Field(False, description="false neither fits nor asks this source")
+    parts: dict[str, float] = Field(
+        {"item_knn": 0.5, "als": 0.5}, min_length=1, description="weight of each part's scores, by retriever"
+    )
+    depth: int = Field(200, ge=2, description="items asked of each part; its scores are standardised over them")
+
+
 class RetrievalConfig(Section):
     popularity: PopularityConfig = PopularityConfig(k=200, weight=0.5)
     history: HistoryConfig = HistoryConfig(k=50, enabled=False)
@@ -85,5 +97,15 @@ class RetrievalConfig(Section):
     two_tower: TwoTowerConfig = TwoTowerConfig()
     content: ContentConfig = ContentConfig(k=300, weight=0.5)
     session_knn: SessionKNNConfig = SessionKNNConfig(enabled=False)
+    blend: BlendConfig = BlendConfig()
     candidates: int = Field(1_000, ge=1, le=1_000, description="candidates passed on to ranking")
     flat_below: int = Field(50_000, ge=1, description="catalogue size up to which the index is exact")
+
+    @model_validator(mode="after")
+    def _blends_what_there_is(self) -> Self:
+        sources = {name for name, section in self if isinstance(section, SourceConfig)}
+        known = sorted(sources - {"blend", "history"})  # a blend standardises by items outside the history
+        unknown = [name for name in self.blend.parts if name not in known]
+        if unknown:
+            raise ValueError(f"blend.parts has {', '.join(unknown)}: expected retrievers of {', '.join(known)}")
+        return self
