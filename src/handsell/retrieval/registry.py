@@ -23,6 +23,7 @@ from handsell.core.protocols import Retriever
 from handsell.data.interactions import Interactions
 from handsell.retrieval.als import ALS, fit_als
 from handsell.retrieval.blend import Blend, fit_blend
+from handsell.retrieval.bought_together import BoughtTogether, fit_bought_together
 from handsell.retrieval.content import ContentRetriever, fit_content
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever
@@ -30,6 +31,7 @@ from handsell.retrieval.history import History, fit_history
 from handsell.retrieval.item_knn import ItemKNN, fit_item_knn
 from handsell.retrieval.popularity import Popularity, fit_popularity
 from handsell.retrieval.session_knn import SessionKNN, fit_session_knn
+from handsell.retrieval.transitions import Transitions, fit_transitions
 from handsell.retrieval.two_tower import TwoTower
 
 
@@ -60,6 +62,8 @@ RETRIEVERS: dict[str, Family] = {
     "two_tower": Family(TwoTower, _fit_two_tower),
     "content": Family(ContentRetriever, fit_content),
     "session_knn": Family(SessionKNN, fit_session_knn),
+    "transitions": Family(Transitions, fit_transitions),
+    "bought_together": Family(BoughtTogether, fit_bought_together),
     "blend": Family(Blend, fit_blend, whole=True),
 }
 

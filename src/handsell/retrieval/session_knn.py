@@ -6,7 +6,6 @@ with the neighbour's age and with the distance of its items to the item that the
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +23,19 @@ from handsell.retrieval.votes import DAY_US
 
 ROWS_AT_ONCE = 256
 LAST_ITEMS = 20  # distinct items of the current session that are looked at; at most 24, see `_neighbours`
+POPULARITY_PRIOR = 10.0  # sessions added to an item's count, so that the rarest are not the best for it
+SEARCH = {
+    "position_half_life": (1.5, 1.0, 2.0, 4.0),
+    "length_exponent": (0.1, 0.25, 0.5),
+    "last_boost": (1.0, 0.0, 0.5),
+    "idf_exponent": (1.5, 0.0, 1.0, 2.0),
+    "popularity_exponent": (0.3, 0.0, 0.15, 0.5),
+    "repeat": (2.0, 0.5, 1.0, 4.0),
+    "backward": (0.8, 0.4, 0.6, 1.0),
+    "distance_half_life": (4.0, 1.0, 2.0, 8.0),
+    "neighbours": (1500, 500, 200),
+    "half_life_days": (90.0, 30.0, 1000.0),
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,12 @@ class SessionKNN:
         count = np.maximum(np.diff(self.holder_offsets), 1)
         return (np.log1p(len(self.sessions) / count) ** self.config.idf_exponent).astype(np.float32)
 
+    @cached_property
+    def _popular(self) -> np.ndarray:
+        """(I,) float32, what the votes for an item are multiplied by: less for what is everywhere."""
+        count = np.diff(self.holder_offsets) + POPULARITY_PRIOR
+        return (count**-self.config.popularity_exponent).astype(np.float32)
+
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         allowed = within(eligible, self.n_items)
         rows = []
@@ -91,6 +109,7 @@ class SessionKNN:
         one = np.ones(len(pair), np.float32)
         found = votes @ sparse.csr_matrix((one, item, np.arange(len(pair) + 1)), (len(pair), self.n_items))
         found.sort_indices()
+        found.data *= self._popular[found.indices]
         return found
 
     def _neighbours(self, session: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -76,21 +76,23 @@ def _starts(user: np.ndarray, time: np.ndarray, gap_minutes: float) -> np.ndarra
     return np.flatnonzero(place % MOST_EVENTS == 0)
 
 
-def current(requests: Requests, n_items: int, gap_minutes: float) -> np.ndarray:
+def current(requests: Requests, n_items: int, gap_minutes: float, least_weight: float = 0.0) -> np.ndarray:
     """(B, T) int32 items of each request's last session, newest first, an item once, -1 where there is none.
 
     The last session may be long over: it is still the best evidence there is. Events at or after the request's
-    time, disliked ones and items beyond the model's do not count.
+    time, items beyond the model's, disliked ones and those of less than `least_weight` do not count.
     """
     past = requests.history
     valid = (past.item >= 0) & (past.item < n_items) & (past.weight > 0) & (past.time < requests.time[:, None])
+    wanted = past.weight >= least_weight
     out = np.full(past.item.shape, NONE, np.int32)
     for b in range(len(out)):
         at = np.flatnonzero(valid[b])
         if not len(at):
             continue
         pauses = np.flatnonzero(np.diff(past.time[b, at]) > gap_minutes * MINUTE_US)
-        newest_first = past.item[b, at[pauses[-1] + 1 if len(pauses) else 0 :]][::-1]
+        run = at[pauses[-1] + 1 if len(pauses) else 0 :]
+        newest_first = past.item[b, run[wanted[b, run]]][::-1]
         first = np.sort(np.unique(newest_first, return_index=True)[1])
         out[b, : len(first)] = newest_first[first]
     return out

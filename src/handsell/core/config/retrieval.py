@@ -66,17 +66,48 @@ class SessionConfig(SourceConfig):
 
 
 class SessionKNNConfig(SessionConfig):
-    neighbours: int = Field(500, ge=1, description="most similar past sessions that vote")
+    neighbours: int = Field(1500, ge=1, description="most similar past sessions that vote")
     sessions: int = Field(500_000, ge=1, description="newest sessions kept")
     sessions_per_item: int = Field(2_000, ge=1, description="newest sessions compared for an item of the request")
-    position_half_life: float = Field(2.0, gt=0, description="items back at which a session's item counts half")
+    position_half_life: float = Field(1.5, gt=0, description="items back at which an item of the session counts half")
+    last_boost: float = Field(
+        1.0, ge=0, description="added weight of the last item of the session, in parts of its own"
+    )
+    idf_exponent: float = Field(1.5, ge=0, description="power of log(sessions / sessions with the item); 0: all alike")
     half_life_days: float = Field(90.0, gt=0, description="age at which a past session counts half")
-    distance_half_life: float = Field(2.0, gt=0, description="events from the shared item at which a vote counts half")
-    backward: float = Field(1.0, ge=0, description="votes for what came before the shared item, against 1 after it")
-    repeat: float = Field(1.0, ge=0, description="likewise for the shared item itself")
-    length_exponent: float = Field(0.5, ge=0, description="a past session of n events counts 1 / n to this power")
-    idf_exponent: float = Field(0.0, ge=0, description="power of log(sessions / sessions with the item); 0: all alike")
-    last_boost: float = Field(0.0, ge=0, description="added weight of the last item of the current session")
+    length_exponent: float = Field(0.1, ge=0, description="a past session of n events counts 1 / n to this power")
+    distance_half_life: float = Field(4.0, gt=0, description="events from the shared item at which a vote counts half")
+    backward: float = Field(0.8, ge=0, description="votes for what came before the shared item, against 1 after it")
+    repeat: float = Field(2.0, ge=0, description="likewise for the shared item itself, where the surface may repeat it")
+    popularity_exponent: float = Field(0.3, ge=0, description="votes are divided by the item's sessions to this power")
+
+
+class TransitionsConfig(SessionConfig):
+    neighbours: int = Field(500, ge=1, description="strongest rules kept per item")
+    steps: int = Field(15, ge=1, description="events apart that two items may be")
+    distance_half_life: float = Field(3.0, gt=0, description="events apart at which a pair counts half")
+    backward: float = Field(0.6, ge=0, description="weight of a pair against its order; 0: only what comes after")
+    repeat: float = Field(2.0, ge=0, description="weight of an item's rule to itself, where the surface may repeat it")
+    position_half_life: float = Field(1.0, gt=0, description="items back at which an item of the session counts half")
+    half_life_days: float = Field(90.0, gt=0, description="age at which a past session counts half")
+    length_exponent: float = Field(0.25, ge=0, description="a past session of n events counts 1 / n to this power")
+    source_exponent: float = Field(
+        0.7, ge=0, description="a rule is divided by the events of its left side to this power"
+    )
+    popularity_exponent: float = Field(0.3, ge=0, description="and by those of its right side to this power")
+    shrinkage: float = Field(10.0, ge=0, description="added to both; damps rules with little support")
+
+
+class BoughtTogetherConfig(SessionConfig):
+    """Lists for cross-sell; an order is what a user took in one session."""
+
+    neighbours: int = Field(100, ge=1, description="strongest companions kept per item")
+    least_weight: float = Field(
+        0.0, ge=0, description="event weight from which an item is in the basket, such as a purchase's"
+    )
+    least_support: int = Field(2, ge=1, description="baskets that must hold a pair")
+    shrinkage: float = Field(1.0, gt=0, description="baskets added to those observed and expected of a pair")
+    substitutes: float = Field(0.5, ge=0, description="how much of the strength of looking at both is taken off a pair")
 
 
 class BlendConfig(SourceConfig):
@@ -97,6 +128,8 @@ class RetrievalConfig(Section):
     two_tower: TwoTowerConfig = TwoTowerConfig()
     content: ContentConfig = ContentConfig(k=300, weight=0.5)
     session_knn: SessionKNNConfig = SessionKNNConfig(enabled=False)
+    transitions: TransitionsConfig = TransitionsConfig(enabled=False)
+    bought_together: BoughtTogetherConfig = BoughtTogetherConfig(enabled=False)
     blend: BlendConfig = BlendConfig()
     candidates: int = Field(1_000, ge=1, le=1_000, description="candidates passed on to ranking")
     flat_below: int = Field(50_000, ge=1, description="catalogue size up to which the index is exact")
