@@ -32,6 +32,7 @@ from handsell.retrieval.item_knn import ItemKNN, fit_item_knn
 from handsell.retrieval.popularity import Popularity, fit_popularity
 from handsell.retrieval.session_knn import SessionKNN, fit_session_knn
 from handsell.retrieval.transitions import Transitions, fit_transitions
+from handsell.retrieval.trending import Trending, fit_trending
 from handsell.retrieval.two_tower import TwoTower
 
 
@@ -61,6 +62,7 @@ RETRIEVERS: dict[str, Family] = {
     "als": Family(ALS, fit_als),
     "two_tower": Family(TwoTower, _fit_two_tower),
     "content": Family(ContentRetriever, fit_content),
+    "trending": Family(Trending, fit_trending),
     "session_knn": Family(SessionKNN, fit_session_knn),
     "transitions": Family(Transitions, fit_transitions),
     "bought_together": Family(BoughtTogether, fit_bought_together),
