@@ -6,8 +6,8 @@ together) from substitutes (looked at together, one of them bought). A pair's st
     log (n_ij + s) / (e_ij + s),   e_ij = n_i n_j / N,
 
 over N baskets of which n_i hold i and n_ij both; s shrinks pairs of little support towards 0. Where the log tells
-purchases from other interest (`least_weight`), the strength of the pair among sessions of looking is taken off,
-times `substitutes`: two kettles are looked at together, a kettle and its descaler are bought together.
+purchases from other interest (`least_weight`), the strength that the pair has in sessions of mere looking is taken
+off, times `substitutes`: two kettles are looked at together, a kettle and its descaler are bought together.
 """
 
 from __future__ import annotations
@@ -49,9 +49,8 @@ def fit_bought_together(
 ) -> BoughtTogether:
     """Baskets are the events of at least `least_weight` in a user's session."""
     bought = _baskets(interactions.where(interactions.weight >= config.least_weight), config)
-    looked = None
-    if config.substitutes > 0 and (interactions.weight[interactions.weight > 0] < config.least_weight).any():
-        looked = _baskets(interactions, config)
+    looks = (interactions.weight > 0) & (interactions.weight < config.least_weight)
+    looked = _baskets(interactions.where(looks), config) if config.substitutes > 0 and looks.any() else None
     rows = range(0, interactions.n_items, ITEMS_AT_ONCE)
     blocks = [_strength(bought, looked, slice(start, start + ITEMS_AT_ONCE), config) for start in rows]
     empty = sparse.csr_matrix((interactions.n_items, interactions.n_items))
@@ -73,7 +72,7 @@ def _baskets(interactions: Interactions, config: BoughtTogetherConfig) -> sparse
 def _strength(
     bought: sparse.csr_matrix, looked: sparse.csr_matrix | None, rows: slice, config: BoughtTogetherConfig
 ) -> sparse.csr_matrix:
-    """The positive strengths of a block of items (b, I), already cut to the list's length by support."""
+    """The positive strengths of a block of items (b, I)."""
     pairs = _lifts(bought, rows, config.shrinkage, config.least_support)
     if looked is not None:
         beside = _lifts(looked, rows, config.shrinkage, 1)
