@@ -7,7 +7,9 @@ from handsell.retrieval import registry
 from planted_taste import BLOCKS, CONFIG, block_of, blocks, everything, request, second_thoughts
 
 ITEMS, UNTOUCHED = 80, 8
-LEARNING = ("item_knn", "als", "two_tower", "content", "blend")
+LINEAR = ("spectral", "svd", "ease", "user_knn")
+SESSION = ("session_knn", "transitions", "bought_together")
+LEARNING = ("item_knn", "als", "two_tower", "content", "blend", *LINEAR)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,7 @@ def models(planted):
     return {name: registry.fit(name, events, CONFIG, content) for name in registry.RETRIEVERS}
 
 
-@pytest.mark.parametrize("name", (*LEARNING, "session_knn", "transitions", "bought_together"))
+@pytest.mark.parametrize("name", (*LEARNING, *SESSION))
 def test_a_new_user_with_three_likes_is_taken_to_their_block(models, name):
     asked = request(*([(b, 1.0), (b + BLOCKS, 1.0), (b + 2 * BLOCKS, 2.0)] for b in range(BLOCKS)))
     items, _ = models[name].retrieve(asked, 10, everything(asked, ITEMS))
@@ -53,7 +55,7 @@ def test_items_that_nobody_touched_are_found_through_content(models, name):
     assert (block_of(items) == 2).all()
 
 
-@pytest.mark.parametrize("name", ["item_knn", "als", "session_knn", "transitions", "bought_together"])
+@pytest.mark.parametrize("name", ["item_knn", "als", *LINEAR, *SESSION])
 def test_items_that_nobody_touched_are_unknown_to_models_of_behaviour(models, name):
     asked = request([(2, 1.0), (6, 1.0)])
     items, _ = models[name].retrieve(asked, ITEMS, everything(asked, ITEMS))

@@ -1,4 +1,4 @@
-"""Fit every enabled retriever: sparse and linear ones as Ray tasks, neural ones under Ray Train."""
+"""Fit every enabled retriever: sparse and linear ones as Ray tasks (ALS as many, if told so), towers by Ray Train."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from handsell.catalogue.snapshot import Snapshot
 from handsell.core.config import Config
 from handsell.core.layout import Layout
 from handsell.data.interactions import Interactions
+from handsell.jobs.als import fit_als_on_ray
 from handsell.jobs.cluster import spread
 from handsell.jobs.two_tower import fit_two_tower_on_ray
 from handsell.jobs.windows import Sizes
 from handsell.retrieval import registry
 from handsell.retrieval.content_vectors import Content, fit_content_vectors
-
-ON_RAY_TRAIN = ("two_tower",)
 
 
 def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, float]:
@@ -26,12 +25,16 @@ def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, f
     names = source_names(config)
     content = out / "content"
     spread(_fit_content, [(config, interactions, content)])
-    tasks = [(name, config, interactions, content, out) for name in names if name not in ON_RAY_TRAIN]
+    many = ("two_tower", "als") if config.retrieval.als.blocks > 1 else ("two_tower",)  # tasks of their own
+    tasks = [(name, config, interactions, content, out) for name in names if name not in many]
     seconds = dict(spread(_fit_one, tasks, wait_s=config.jobs.wait_for_resources_s))
-    for name in names:
-        if name in ON_RAY_TRAIN:
-            sizes = Sizes.of(Layout(config.state))
-            seconds[name] = fit_two_tower_on_ray(config, interactions, content, sizes, out / "retrievers" / name)
+    sizes = Sizes.of(Layout(config.state))
+    if "als" in names and "als" in many:
+        seconds["als"] = fit_als_on_ray(config, interactions, sizes, out / "retrievers" / "als")
+    if "two_tower" in names:
+        seconds["two_tower"] = fit_two_tower_on_ray(
+            config, interactions, content, sizes, out / "retrievers" / "two_tower"
+        )
     return seconds
 
 

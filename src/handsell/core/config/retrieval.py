@@ -31,16 +31,64 @@ class HistoryConfig(SourceConfig):
 class ItemKNNConfig(SourceConfig):
     neighbours: int = Field(100, ge=1, description="most similar items kept per item")
     shrinkage: float = Field(20.0, ge=0, description="added to the denominator; damps pairs with little support")
+    asymmetry: float = Field(0.5, ge=0, le=1, description="share of the history item in the norm; 0.5 is the cosine")
+    user_exponent: float = Field(0.0, ge=0, le=2, description="a pair counts by its user's degree to this power less")
     half_life_days: float = Field(14.0, gt=0, description="decay of the history events that vote")
+
+
+class UserKNNConfig(SourceConfig):
+    enabled: bool = Field(False, description="false neither fits nor asks this source")
+    neighbours: int = Field(200, ge=1, description="most similar users that are asked")
+    shrinkage: float = Field(5.0, ge=0, description="added to the denominator; damps users with little in common")
+    item_exponent: float = Field(
+        0.5, ge=0, le=2, description="an item in common counts by its degree to this power less"
+    )
+    sharpness: float = Field(1.0, gt=0, description="power of the similarity with which a neighbour speaks")
+    half_life_days: float = Field(28.0, gt=0, description="decay of the history's and of the neighbours' events")
+
+
+class EASEConfig(SourceConfig):
+    enabled: bool = Field(False, description="false neither fits nor asks this source")
+    reg: float = Field(300.0, gt=0, description="L2 penalty of the item–item weights")
+    user_exponent: float = Field(0.0, ge=0, le=1, description="a user's row is divided by their degree to this power")
+    item_exponent: float = Field(0.0, ge=0, le=1, description="an item's column, likewise")
+    answer_exponent: float = Field(0.0, ge=0, le=1, description="power of an item's degree in its answer")
+    neighbours: int = Field(1_000, ge=1, description="strongest weights kept per item")
+    max_items: int = Field(20_000, ge=1, description="the most liked items that are fitted; the rest stay unknown")
+    half_life_days: float = Field(28.0, gt=0, description="decay of the history events that vote")
 
 
 class ALSConfig(SourceConfig):
     embedding_size: int = Field(64, ge=2, description="D, factors per user and item")
-    epochs: int = Field(15, ge=1, description="sweeps over users and items")
-    reg: float = Field(0.05, ge=0, description="L2 penalty of the factors")
-    alpha: float = Field(10.0, gt=0, description="confidence per unit of event weight")
+    epochs: int = Field(8, ge=1, description="sweeps over users and items, from a spectral start")
+    reg: float = Field(0.001, gt=0, description="L2 penalty of factors per unit of a row's evidence")
+    frequency_exponent: float = Field(
+        1.0, ge=0, description="how the penalty grows with a row's evidence; 0 not at all"
+    )
+    alpha: float = Field(3.0, gt=0, description="confidence of a seen pair per unit of event weight; unseen pairs: 1")
+    blocks: int = Field(1, ge=1, description="Ray tasks per half sweep; 1 fits in one task")
     half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
     seed: int = Field(0, description="of the first factors")
+
+
+class SpectralConfig(SourceConfig):
+    enabled: bool = Field(False, description="false neither fits nor asks this source")
+    embedding_size: int = Field(256, ge=2, description="D, leading singular vectors kept")
+    ridge: float = Field(
+        0.03, ge=0, description="half-way point of the filter, a share of the largest squared value; 0: ideal"
+    )
+    user_exponent: float = Field(0.5, ge=0, le=1, description="a user's row is divided by their degree to this power")
+    item_exponent: float = Field(0.5, ge=0, le=1, description="an item's column, likewise")
+    answer_exponent: float = Field(0.5, ge=0, le=1, description="power of an item's degree in its answer")
+    half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
+    seed: int = Field(0, description="of the randomised decomposition")
+
+
+class SVDConfig(SourceConfig):
+    enabled: bool = Field(False, description="false neither fits nor asks this source")
+    embedding_size: int = Field(64, ge=2, description="D, leading singular vectors kept")
+    half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
+    seed: int = Field(0, description="of the randomised decomposition")
 
 
 class TwoTowerConfig(SourceConfig):
@@ -131,6 +179,10 @@ class RetrievalConfig(Section):
     als: ALSConfig = ALSConfig()
     two_tower: TwoTowerConfig = TwoTowerConfig()
     content: ContentConfig = ContentConfig(k=300, weight=0.5)
+    spectral: SpectralConfig = SpectralConfig()
+    svd: SVDConfig = SVDConfig()
+    ease: EASEConfig = EASEConfig()
+    user_knn: UserKNNConfig = UserKNNConfig()
     trending: TrendingConfig = TrendingConfig(enabled=False)
     session_knn: SessionKNNConfig = SessionKNNConfig(enabled=False)
     transitions: TransitionsConfig = TransitionsConfig(enabled=False)
