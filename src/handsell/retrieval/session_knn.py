@@ -26,7 +26,7 @@ LAST_ITEMS = 20  # distinct items of the current session that are looked at; at 
 POPULARITY_PRIOR = 10.0  # sessions added to an item's count, so that the rarest are not the best for it
 SEARCH = {
     "position_half_life": (1.5, 1.0, 2.0, 4.0),
-    "length_exponent": (0.1, 0.25, 0.5),
+    "length_exponent": (0.25, 0.1, 0.5),
     "last_boost": (1.0, 0.0, 0.5),
     "idf_exponent": (1.5, 0.0, 1.0, 2.0),
     "popularity_exponent": (0.3, 0.0, 0.15, 0.5),

@@ -129,7 +129,7 @@ class SessionKNNConfig(SessionConfig):
     last_boost: float = Field(1.0, ge=0, description="weight added to the last item of the session, × its own")
     idf_exponent: float = Field(1.5, ge=0, description="power of log(sessions / sessions with the item); 0: all alike")
     half_life_days: float = Field(90.0, gt=0, description="age at which a past session counts half")
-    length_exponent: float = Field(0.1, ge=0, description="a past session of n events counts 1 / n to this power")
+    length_exponent: float = Field(0.25, ge=0, description="a past session of n events counts 1 / n to this power")
     distance_half_life: float = Field(4.0, gt=0, description="events from the shared item at which a vote counts half")
     backward: float = Field(0.8, ge=0, description="votes for what came before the shared item, against 1 after it")
     repeat: float = Field(2.0, ge=0, description="likewise for the shared item itself, where the surface may repeat it")
