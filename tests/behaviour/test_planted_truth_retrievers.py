@@ -87,7 +87,7 @@ def test_two_ray_workers_find_the_same_blocks(planted, models, ray_cluster, tmp_
         columns = {name: getattr(mine, name) for name in ("user", "item", "type", "time", "weight")}
         pq.write_table(pa.table(columns), tmp_path / "fit" / f"part-0000{part}.parquet")
     content.save(tmp_path / "content")
-    towers = CONFIG.two_tower.model_copy(update={"workers": 2, "epochs": 8})
+    towers = CONFIG.two_tower.model_copy(update={"workers": 2, "epochs": 8, "hard_negatives": 2})
     retrieval = CONFIG.model_copy(update={"two_tower": towers})
     config = configured('name = "planted"').model_copy(update={"retrieval": retrieval})
     sizes = Sizes(events.n_users, events.n_items)
