@@ -8,6 +8,7 @@ from planted_taste import BLOCKS, CONFIG, block_of, blocks, everything, request,
 
 ITEMS, UNTOUCHED = 80, 8
 LINEAR = ("spectral", "svd", "ease", "user_knn")
+SESSION = ("session_knn", "transitions", "bought_together")
 LEARNING = ("item_knn", "als", "two_tower", "content", "blend", *LINEAR)
 
 
@@ -22,7 +23,7 @@ def models(planted):
     return {name: registry.fit(name, events, CONFIG, content) for name in registry.RETRIEVERS}
 
 
-@pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.parametrize("name", (*LEARNING, *SESSION))
 def test_a_new_user_with_three_likes_is_taken_to_their_block(models, name):
     asked = request(*([(b, 1.0), (b + BLOCKS, 1.0), (b + 2 * BLOCKS, 2.0)] for b in range(BLOCKS)))
     items, _ = models[name].retrieve(asked, 10, everything(asked, ITEMS))
@@ -54,7 +55,7 @@ def test_items_that_nobody_touched_are_found_through_content(models, name):
     assert (block_of(items) == 2).all()
 
 
-@pytest.mark.parametrize("name", ["item_knn", "als", *LINEAR])
+@pytest.mark.parametrize("name", ["item_knn", "als", *LINEAR, *SESSION])
 def test_items_that_nobody_touched_are_unknown_to_models_of_behaviour(models, name):
     asked = request([(2, 1.0), (6, 1.0)])
     items, _ = models[name].retrieve(asked, ITEMS, everything(asked, ITEMS))
@@ -86,7 +87,7 @@ def test_two_ray_workers_find_the_same_blocks(planted, models, ray_cluster, tmp_
         columns = {name: getattr(mine, name) for name in ("user", "item", "type", "time", "weight")}
         pq.write_table(pa.table(columns), tmp_path / "fit" / f"part-0000{part}.parquet")
     content.save(tmp_path / "content")
-    towers = CONFIG.two_tower.model_copy(update={"workers": 2, "epochs": 8})
+    towers = CONFIG.two_tower.model_copy(update={"workers": 2, "epochs": 8, "hard_negatives": 2})
     retrieval = CONFIG.model_copy(update={"two_tower": towers})
     config = configured('name = "planted"').model_copy(update={"retrieval": retrieval})
     sizes = Sizes(events.n_users, events.n_items)

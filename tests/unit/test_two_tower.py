@@ -5,9 +5,11 @@ import torch
 from torch.nn import functional as F
 
 from handsell.core.config.retrieval import TwoTowerConfig
+from handsell.retrieval import hard_negatives
+from handsell.retrieval.hard_negatives import HardNegatives
 from handsell.retrieval.two_tower import HISTORY, towers_to_retriever, user_inputs
 from handsell.retrieval.two_tower_training import ROWS_PER_USER, Rows, fit_two_tower, new_towers, weights_of
-from planted_taste import blocks, request
+from planted_taste import block_of, blocks, everything, request
 
 SMALL = TwoTowerConfig(embedding_size=8, hidden=8, epochs=2, batch_size=64)
 
@@ -81,3 +83,50 @@ def test_context_knows_the_hour_and_the_weekend():
     asked = request([(0, 1.0)], time=noon_saturday)
     _, _, context = user_inputs(asked.history, asked.time, 10)
     assert np.allclose(context[0, :3], [0, -1, 1], atol=1e-6)
+
+
+def test_hard_negatives_are_top_ranks_that_the_user_has_not_liked(rng, monkeypatch):
+    events, content = blocks(rng)
+    rows = Rows(events, SMALL)
+    model = new_towers(events.n_items, content, SMALL)
+    mine = HardNegatives.of(weights_of(model), content.vectors, rows.events, 3, rng)
+    monkeypatch.setattr(hard_negatives, "RANKS_PER_NEGATIVE", 1)
+    user = np.arange(10)
+    asked = request(*([(int(u) % 4, 1.0)] for u in user))
+    seen = user_inputs(asked.history, asked.time, events.n_items)
+    found = mine(user, *seen, rng)
+    retriever = towers_to_retriever(weights_of(model), content, rows.trained)
+    for u in user:
+        liked = events.item[(events.user == u) & (events.weight > 0)]
+        eligible = rows.trained & ~np.isin(np.arange(events.n_items), liked)
+        best, _ = retriever.retrieve(asked.take(slice(u, u + 1)), 3, eligible[None])
+        assert set(found[u]) == set(best[0])
+
+
+def test_rows_meet_their_hard_negatives_and_nothing_where_there_is_none(rng):
+    events, _ = blocks(rng)
+    rows = Rows(events, SMALL)
+    model = new_towers(events.n_items, None, SMALL)  # without content no id is left out at random
+    mined = np.tile(np.array([5, -1]), (16, 1))
+    plain, harder, none = (
+        rows.batch(rows.targets[:16], np.random.default_rng(0), mine)
+        for mine in (None, lambda *_: mined, lambda *_: np.full((16, 1), -1))
+    )
+    assert (harder.items[harder.hard[:, 0]] == 5).all() and (harder.hard[:, 1] == -1).all()
+    losses = []
+    for batch in (plain, harder, none):
+        torch.manual_seed(0)
+        losses.append(model(batch).item())
+    assert losses[1] > losses[0], "a rival more can only cost"
+    assert losses[2] == losses[0]
+
+
+def test_training_with_hard_negatives_still_finds_the_blocks(rng):
+    events, content = blocks(rng)
+    config = TwoTowerConfig(
+        embedding_size=16, hidden=16, epochs=25, batch_size=256, learning_rate=0.01, hard_negatives=2
+    )
+    model = fit_two_tower(events, config, content)
+    asked = request(*([(b, 1.0), (b + 4, 1.0), (b + 8, 2.0)] for b in range(4)))
+    items, _ = model.retrieve(asked, 10, everything(asked, events.n_items))
+    assert (block_of(items) == np.arange(4)[:, None]).mean() > 0.9

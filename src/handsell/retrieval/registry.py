@@ -23,6 +23,7 @@ from handsell.core.protocols import Retriever
 from handsell.data.interactions import Interactions
 from handsell.retrieval.als import ALS, fit_als
 from handsell.retrieval.blend import Blend, fit_blend
+from handsell.retrieval.bought_together import BoughtTogether, fit_bought_together
 from handsell.retrieval.content import ContentRetriever, fit_content
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.ease import EASE, fit_ease
@@ -30,8 +31,11 @@ from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.history import History, fit_history
 from handsell.retrieval.item_knn import ItemKNN, fit_item_knn
 from handsell.retrieval.popularity import Popularity, fit_popularity
+from handsell.retrieval.session_knn import SessionKNN, fit_session_knn
 from handsell.retrieval.spectral import Spectral, fit_spectral
 from handsell.retrieval.svd import SVD, fit_svd
+from handsell.retrieval.transitions import Transitions, fit_transitions
+from handsell.retrieval.trending import Trending, fit_trending
 from handsell.retrieval.two_tower import TwoTower
 from handsell.retrieval.user_knn import UserKNN, fit_user_knn
 
@@ -66,6 +70,10 @@ RETRIEVERS: dict[str, Family] = {
     "svd": Family(SVD, fit_svd),
     "ease": Family(EASE, fit_ease),
     "user_knn": Family(UserKNN, fit_user_knn),
+    "trending": Family(Trending, fit_trending),
+    "session_knn": Family(SessionKNN, fit_session_knn),
+    "transitions": Family(Transitions, fit_transitions),
+    "bought_together": Family(BoughtTogether, fit_bought_together),
     "blend": Family(Blend, fit_blend, whole=True),
 }
 

@@ -19,6 +19,7 @@ class SourceConfig(Section):
 
 class PopularityConfig(SourceConfig):
     half_life_days: float = Field(7.0, gt=0, description="age at which an interaction counts half")
+    by_context: bool = Field(True, description="whether time of day and weekend count, as far as the log shows it")
 
 
 class HistoryConfig(SourceConfig):
@@ -98,6 +99,7 @@ class TwoTowerConfig(SourceConfig):
     learning_rate: float = Field(2e-3, gt=0, description="of Adam")
     reg: float = Field(1e-6, ge=0, description="weight decay")
     temperature: float = Field(0.07, gt=0, description="divides the inner products; lower is sharper")
+    hard_negatives: int = Field(0, ge=0, description="negatives mined per row from the model's own top ranks; 0: none")
     workers: int = Field(1, ge=1, description="Ray Train workers")
     seed: int = Field(0, description="of first weights and batch order")
 
@@ -105,6 +107,59 @@ class TwoTowerConfig(SourceConfig):
 class ContentConfig(SourceConfig):
     embedding_size: int = Field(128, ge=2, description="dimensions kept of the hashed text and attribute vectors")
     half_life_days: float = Field(14.0, gt=0, description="decay of history events at fold-in")
+
+
+class TrendingConfig(SourceConfig):
+    half_life_days: float = Field(1.0, gt=0, description="age at which an interaction counts half in the short memory")
+    long_half_life_days: float = Field(14.0, gt=0, description="likewise in the long one, which says what to expect")
+    prior: float = Field(5.0, gt=0, description="weight added to what is expected; damps items with few likes")
+
+
+class SessionConfig(SourceConfig):
+    """What sources of the current session have."""
+
+    session_gap_minutes: float = Field(1440.0, gt=0, description="a longer pause between events begins a new session")
+
+
+class SessionKNNConfig(SessionConfig):
+    neighbours: int = Field(1500, ge=1, description="most similar past sessions that vote")
+    sessions: int = Field(500_000, ge=1, description="newest sessions kept")
+    sessions_per_item: int = Field(2_000, ge=1, description="newest sessions compared for an item of the request")
+    position_half_life: float = Field(1.5, gt=0, description="items back at which an item of the session counts half")
+    last_boost: float = Field(1.0, ge=0, description="weight added to the last item of the session, × its own")
+    idf_exponent: float = Field(1.5, ge=0, description="power of log(sessions / sessions with the item); 0: all alike")
+    half_life_days: float = Field(90.0, gt=0, description="age at which a past session counts half")
+    length_exponent: float = Field(0.25, ge=0, description="a past session of n events counts 1 / n to this power")
+    distance_half_life: float = Field(4.0, gt=0, description="events from the shared item at which a vote counts half")
+    backward: float = Field(0.8, ge=0, description="votes for what came before the shared item, against 1 after it")
+    repeat: float = Field(2.0, ge=0, description="likewise for the shared item itself, where the surface may repeat it")
+    popularity_exponent: float = Field(0.3, ge=0, description="votes are divided by the item's sessions to this power")
+
+
+class TransitionsConfig(SessionConfig):
+    neighbours: int = Field(500, ge=1, description="strongest rules kept per item")
+    steps: int = Field(15, ge=1, description="events apart that two items may be")
+    distance_half_life: float = Field(3.0, gt=0, description="events apart at which a pair counts half")
+    backward: float = Field(0.6, ge=0, description="weight of a pair against its order; 0: only what comes after")
+    repeat: float = Field(2.0, ge=0, description="weight of an item's rule to itself, where the surface may repeat it")
+    position_half_life: float = Field(1.0, gt=0, description="items back at which an item of the session counts half")
+    half_life_days: float = Field(90.0, gt=0, description="age at which a past session counts half")
+    length_exponent: float = Field(0.25, ge=0, description="a past session of n events counts 1 / n to this power")
+    source_exponent: float = Field(
+        0.7, ge=0, description="a rule is divided by the events of its first item to this power"
+    )
+    popularity_exponent: float = Field(0.3, ge=0, description="and by those of its second item to this power")
+    shrinkage: float = Field(10.0, ge=0, description="added to both; damps rules with little support")
+
+
+class BoughtTogetherConfig(SessionConfig):
+    """Lists for cross-sell; an order is what a user took in one session."""
+
+    neighbours: int = Field(100, ge=1, description="strongest companions kept per item")
+    least_weight: float = Field(0.0, ge=0, description="events of at least this weight are in the basket: a purchase's")
+    least_support: int = Field(2, ge=1, description="baskets that must hold a pair")
+    shrinkage: float = Field(1.0, gt=0, description="baskets added to those observed and expected of a pair")
+    substitutes: float = Field(0.5, ge=0, description="how much of the strength of looking at both is taken off a pair")
 
 
 class BlendConfig(SourceConfig):
@@ -128,6 +183,10 @@ class RetrievalConfig(Section):
     svd: SVDConfig = SVDConfig()
     ease: EASEConfig = EASEConfig()
     user_knn: UserKNNConfig = UserKNNConfig()
+    trending: TrendingConfig = TrendingConfig(enabled=False)
+    session_knn: SessionKNNConfig = SessionKNNConfig(enabled=False)
+    transitions: TransitionsConfig = TransitionsConfig(enabled=False)
+    bought_together: BoughtTogetherConfig = BoughtTogetherConfig(enabled=False)
     blend: BlendConfig = BlendConfig()
     candidates: int = Field(1_000, ge=1, le=1_000, description="candidates passed on to ranking")
     flat_below: int = Field(50_000, ge=1, description="catalogue size up to which the index is exact")
