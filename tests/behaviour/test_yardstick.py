@@ -130,8 +130,8 @@ def test_one_can_work_without_looking_at_test(measured, tune):
     found, said = measured("adjacency", *options)
     assert "validation part only" in said
     for row in found["rows"]:
-        assert row["metrics"] == {} and row["users_per_s"] == 0
-    assert found["rows"][0]["validation"]["ndcg@20"] > 0.2
+        assert row["metrics"] == {} and row["users_per_s"] == 0 and not row["error"]
+        assert row["validation"]["ndcg@20"] > 0.15
 
 
 def test_json_tells_how_it_was_measured(measured, files):

@@ -80,7 +80,14 @@ def test_a_part_that_knows_nothing_adds_nothing():
     assert (items == -1).all() and np.isnan(scores).all()
 
 
-def test_equal_scores_add_nothing_and_still_give_candidates():
+def test_equal_scores_add_nothing_among_themselves_and_stand_above_others():
+    asked = request([(5, 1.0)])
+    alike = Fixed((2.0, NAN, NAN, 2.0, 0.0, NAN))
+    items, scores = blend(alike, depth=2).retrieve(asked, 3, everything(asked, ITEMS))
+    assert items.tolist() == [[0, 3, 4]] and scores.tolist() == [[0.0, 0.0, -1.0]]
+
+
+def test_a_single_find_gives_candidates():
     asked = request([(5, 1.0)])
     items, scores = blend(Fixed((2.0, 2.0, 2.0, NAN, NAN, NAN))).retrieve(asked, 2, everything(asked, ITEMS))
     assert items.tolist() == [[0, 1]] and scores.tolist() == [[0.0, 0.0]]

@@ -115,15 +115,16 @@ def ranked(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, n
 def _standard_scores(scores: np.ndarray, best: np.ndarray) -> np.ndarray:
     """(B, K) scores less the mean of the part's best (B, depth), over their deviation.
 
-    NaN for an item that the part does not know and for a request of which it found nothing; 0 where all are alike.
+    Over their size where they are all alike, so that what the part found still stands above what it did not.
+    NaN for an item that the part does not know and for a request of which it found nothing.
     """
     out = np.full(scores.shape, np.nan, np.float32)
     for b, row in enumerate(best):
         known = row[~np.isnan(row)].astype(np.float64)
         if len(known):
-            spread = known.std()
-            scale = 1 / spread if spread > 1e-6 * np.abs(known).max() else 0.0
-            out[b] = (scores[b] - known.mean()) * scale
+            spread, size = known.std(), np.abs(known).max()
+            scale = spread if spread > 1e-6 * size else size
+            out[b] = (scores[b] - known.mean()) / (scale if scale > 0 else 1.0)
     return out
 
 

@@ -1,8 +1,9 @@
 """Three public formats as one thing: what models are fitted on, and the questions that they are then asked.
 
 adjacency   `user item item …` in a train and a test file. Answers may not be in the user's train line.
-            Tuned on the last tenth of every train line ([he2020lightgcn]'s split is later check-ins, in order), or on
-            a given validation file, which takes no part in the final fit.
+            Tuned on the last tenth of every train line (the lines of [wang2019ngcf]'s split are in order, and its test
+            continues them: a random cut puts other families first), or on a given validation file, which takes no
+            part in the final fit.
 sequences   one line per user, oldest first. The last item is the test's target, the one before it the validation's;
             the final fit sees everything but the last.
 sessions    anonymous lines of items; a test line is `prefix … target`. Tuned on the last tenth of the training

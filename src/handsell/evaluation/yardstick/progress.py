@@ -24,8 +24,11 @@ class Progress:
         self._console.print(line, soft_wrap=True, markup=False)
 
     def trial(self, name: str, search: Search, left_s: float) -> None:
+        """Names what differs from the best before; the first trial is told whole."""
         last, best = search.trials[-1], search.best
-        tried = " ".join(f"{key}={value}" for key, value in last.params.items()) or "defaults"
+        before = Search(search.trials[:-1]).best.params if search.trials[1:] else {}
+        moved = {key: value for key, value in last.params.items() if before.get(key) != value}
+        tried = " ".join(f"{key}={value}" for key, value in moved.items()) or "defaults"
         self.say(
             f"{name}: trial {len(search.trials)}, {tried}: validation {OBJECTIVE}@{self._k} {last.value:.4f} "
             f"(best {best.value:.4f}), {last.seconds:.1f} s, {max(left_s, 0):.0f} s of the budget left"

@@ -97,7 +97,8 @@ class Run:
             self.progress.say(f"{name}: fitting for validation, {told(row.params)} …")
             model = self.workshop.fit(name, row.params, self.tune_part)
             row.validation = self._measured(model, self.tune_part.questions, name)
-            self.kept[name] = model
+            if keep:
+                self.kept[name] = model
         row.tune_s = time.monotonic() - begun
         if self.settings.test:
             self._test(row, lambda: self.workshop.fit(name, row.params, self.yard.final))
@@ -125,25 +126,34 @@ class Run:
         row.params = row.search.best.params
 
     def _blend(self, row: Row, parts: Sequence[str]) -> None:
-        begun = time.monotonic()
-        if missing := [part for part in parts if part not in (self.final if self.settings.test else self.kept)]:
-            raise RuntimeError(f"its part {', '.join(missing)} failed")
+        begun, settings = time.monotonic(), self.settings
+        validated = parts if self._needs_weights(parts) or not settings.test else ()
+        if absent := {p for p in validated if p not in self.kept} | {
+            p for p in parts if settings.test and p not in self.final
+        }:
+            raise RuntimeError(f"its part {', '.join(sorted(absent))} failed")
         weights = tuple(round(1 / len(parts), 4) for _ in parts)
-        if row.model in self.settings.given:
-            weights = tuple(self.settings.given[row.model][part] for part in parts)
-        elif self._needs_weights(parts):
-            blend = self._blended(parts, self.kept, weights)
-            self.progress.say(f"{row.model}: tuning weights …")
-            weights, row.search = tuned_weights(
-                blend, self.tune_part.questions, self.settings.k, self.yard.masks_history, self.settings.budget_s
-            )
-            tuned = replace(blend, weights=weights)
-            row.validation = self._measured(tuned, self.tune_part.questions, row.model)
-            self.progress.trial(row.model, row.search, self.settings.budget_s)
+        if row.model in settings.given:
+            weights = tuple(settings.given[row.model][part] for part in parts)
+        if validated:
+            weights = self._weighed(row, self._blended(parts, self.kept, weights))
         row.params = dict(zip(parts, weights, strict=True))
         row.tune_s = time.monotonic() - begun
-        if self.settings.test:
+        if settings.test:
             self._test(row, lambda: self._blended(parts, self.final, weights))
+
+    def _weighed(self, row: Row, blend: Blend) -> tuple[float, ...]:
+        """The blend's weights, found on the validation part if they are to be found, and its figures there."""
+        if self._needs_weights(tuple(blend.parts)):
+            self.progress.say(f"{row.model}: tuning weights …")
+            questions, settings = self.tune_part.questions, self.settings
+            weights, row.search = tuned_weights(
+                blend, questions, settings.k, self.yard.masks_history, settings.budget_s
+            )
+            blend = replace(blend, weights=weights)
+            self.progress.trial(row.model, row.search, settings.budget_s)
+        row.validation = self._measured(blend, self.tune_part.questions, row.model)
+        return blend.weights
 
     def _needs_weights(self, parts: Sequence[str]) -> bool:
         return self.settings.tune and title(parts) not in self.settings.given

@@ -85,7 +85,9 @@ def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
     value = f"{row.validation[OBJECTIVE]:.4f}" if row.validation else ""
     cost = [f"{row.fit_s:.1f}", f"{row.users_per_s:,.0f}", f"{row.peak_mib:,.0f}"] if row.metrics else [""] * 3
     shown = row.metrics or row.validation
-    figures = [_figure(name, shown[name]) if shown else "failed" for name in metrics]
+    figures = [_figure(name, shown[name]) if shown else "" for name in metrics]
+    if row.error:
+        return [row.model, "failed", *[""] * (5 + len(metrics))]
     return [row.model, told(row.params), trials, value, *cost, *figures]
 
 
