@@ -7,7 +7,7 @@ from handsell.retrieval import registry
 from planted_taste import BLOCKS, CONFIG, block_of, blocks, everything, request, second_thoughts
 
 ITEMS, UNTOUCHED = 80, 8
-LEARNING = ("item_knn", "als", "two_tower", "content")
+LEARNING = ("item_knn", "als", "two_tower", "sasrec", "content")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_a_dislike_pushes_the_neighbours_down(name):
     assert change[block_of(others) == 1].mean() < change[block_of(others) == 0].mean() - 1e-3
 
 
-@pytest.mark.parametrize("name", ["two_tower", "content"])
+@pytest.mark.parametrize("name", ["two_tower", "sasrec", "content"])
 def test_items_that_nobody_touched_are_found_through_content(models, name):
     untouched = np.arange(ITEMS - UNTOUCHED, ITEMS)
     asked = request([(2, 1.0), (6, 1.0), (10, 1.0)])
