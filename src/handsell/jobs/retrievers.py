@@ -13,12 +13,13 @@ from handsell.core.config import Config
 from handsell.core.layout import Layout
 from handsell.data.interactions import Interactions
 from handsell.jobs.cluster import spread
+from handsell.jobs.sasrec import fit_sasrec_on_ray
 from handsell.jobs.two_tower import fit_two_tower_on_ray
 from handsell.jobs.windows import Sizes
 from handsell.retrieval import registry
 from handsell.retrieval.content_vectors import Content, fit_content_vectors
 
-ON_RAY_TRAIN = ("two_tower",)
+ON_RAY_TRAIN = {"two_tower": fit_two_tower_on_ray, "sasrec": fit_sasrec_on_ray}
 
 
 def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, float]:
@@ -31,7 +32,7 @@ def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, f
     for name in names:
         if name in ON_RAY_TRAIN:
             sizes = Sizes.of(Layout(config.state))
-            seconds[name] = fit_two_tower_on_ray(config, interactions, content, sizes, out / "retrievers" / name)
+            seconds[name] = ON_RAY_TRAIN[name](config, interactions, content, sizes, out / "retrievers" / name)
     return seconds
 
 

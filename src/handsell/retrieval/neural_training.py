@@ -22,7 +22,7 @@ def restore(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
 
 
 def among_workers(value: np.ndarray, how: str) -> np.ndarray:
-    """The `min`, `max` or `sum` of an int64 or float64 array over all workers of this training, if there are several."""
+    """The `min`, `max` or `sum` of an array, of int64 or float64, over all workers of this training."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return value
     both = torch.from_numpy(np.array(value))
@@ -42,7 +42,7 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def coarse_products() -> Iterator[None]:
-    """Matrix products from 16-bit copies of their factors, summed in float32, where the processor can: about twice as fast."""
+    """Matrix products of factors rounded to 16 bits, summed in 32, where the processor can: up to twice as fast."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:

@@ -140,11 +140,14 @@ class Epoch:
     ndcg: float  # validation NDCG@10; NaN where nobody was held out
     seconds_left: float
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {"epoch": self.epoch, "loss": self.loss, "ndcg": self.ndcg, "seconds_left": self.seconds_left}
+
     def line(self, config: SASRecConfig) -> str:
         judged = "" if np.isnan(self.ndcg) else f" validation NDCG@10 {self.ndcg:.4f}"
-        return (
-            f"sasrec epoch {self.epoch}/{config.epochs} loss {self.loss:.4f}{judged} time left {self.seconds_left:.0f} s"
-        )
+        done = f"sasrec epoch {self.epoch}/{config.epochs} loss {self.loss:.4f}"
+        return f"{done}{judged} time left {self.seconds_left:.0f} s"
 
 
 class Training:
@@ -166,17 +169,20 @@ class Training:
         self.trained = rows.trained if trained is None else trained
         self.steps = steps or rows.steps
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.reg, betas=(0.9, 0.98), fused=True
+            model.parameters(),
+            lr=self.config.learning_rate,
+            weight_decay=self.config.reg,
+            betas=(0.9, 0.98),
+            fused=True,
         )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         self.done, self.best, self.best_epoch = 0, -1.0, 0
         self.best_weights: dict[str, np.ndarray] = {}
 
     def _rate(self, step: int) -> float:
-        """Share of the learning rate at a step."""
+        """The learning rate of a step of the whole course."""
         total = self.steps * self.config.epochs
-        warm = max(WARM_UP * total, 1)
-        return min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * min(step / total, 1)))
+        share = min((step + 1) / max(WARM_UP * total, 1), 0.5 + 0.5 * math.cos(math.pi * step / total))
+        return self.config.learning_rate * share
 
     def run(self, after_epoch: Callable[[Epoch], None]) -> None:
         """The epochs that are left, until `patience` of them brought nothing better; then the best weights are back."""
@@ -196,15 +202,17 @@ class Training:
     def _epoch(self) -> float:
         """Mean loss of one pass."""
         rng = np.random.default_rng((self.config.seed, self.done, self.worker))
-        torch.manual_seed(int(rng.integers(2**62)))  # of dropout, so that an interrupted course goes on as it would have
+        torch.manual_seed(
+            int(rng.integers(2**62))
+        )  # of dropout, so that an interrupted course goes on as it would have
         self.model.train()
         total = 0.0
-        for batch in self.rows.batches(self.steps, self.trained, rng):
+        for n, batch in enumerate(self.rows.batches(self.steps, self.trained, rng)):
+            self.optimizer.param_groups[0]["lr"] = self._rate(self.done * self.steps + n)
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.parallel(batch)
             loss.backward()
             self.optimizer.step()
-            self.schedule.step()
             total += float(loss.detach())
         return total / self.steps
 
@@ -242,7 +250,6 @@ class Training:
                 _, n, key = name.split(".")
                 moments.setdefault(int(n), {})[key] = torch.from_numpy(np.array(value))
         self.done, self.best, self.best_epoch = int(state["course"][0]), state["course"][1], int(state["course"][2])
-        self.schedule.last_epoch = self.done * self.steps
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
 
