@@ -71,7 +71,11 @@ class Oracle:
         return np.load(self.bundle / "retrievers" / source / name)
 
     def _popularity(self, past: Past) -> dict[int, float]:
-        return {i: s for i, s in enumerate(self._load("popularity", "popularity.npy").tolist()) if s > 0}
+        scores = self._load("popularity", "popularity.npy")
+        if (self.bundle / "retrievers" / "popularity" / "lift.npy").exists():
+            hour, weekend = past.time // (DAY_US // 24) % 24, (past.time // DAY_US + 3) % 7 >= 5
+            scores = scores * self._load("popularity", "lift.npy")[hour // 4 + (6 if weekend else 0)]
+        return {i: s for i, s in enumerate(scores.tolist()) if s > 0}
 
     def _history(self, past: Past) -> dict[int, float]:
         given = votes(past, self.shelf.config.retrieval.history.half_life_days)

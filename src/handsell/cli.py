@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from handsell.core.errors import HandsellError
+from handsell.local.yardstick import yardstick
 
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="a TOML file, such as deployments/configs/world.toml")
@@ -168,6 +169,9 @@ def skew(config: ConfigPath) -> None:
     from handsell.jobs.skew import report
 
     report(_load(config))
+
+
+app.command()(yardstick)
 
 
 @bundles.command("list")

@@ -7,7 +7,8 @@ from handsell.retrieval import registry
 from planted_taste import BLOCKS, CONFIG, block_of, blocks, everything, request, second_thoughts
 
 ITEMS, UNTOUCHED = 80, 8
-LEARNING = ("item_knn", "als", "two_tower", "sasrec", "content")
+LINEAR = ("spectral", "svd", "ease", "user_knn")
+LEARNING = ("item_knn", "als", "two_tower", "sasrec", "content", "blend", *LINEAR)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_items_that_nobody_touched_are_found_through_content(models, name):
     assert (block_of(items) == 2).all()
 
 
-@pytest.mark.parametrize("name", ["item_knn", "als"])
+@pytest.mark.parametrize("name", ["item_knn", "als", *LINEAR])
 def test_items_that_nobody_touched_are_unknown_to_models_of_behaviour(models, name):
     asked = request([(2, 1.0), (6, 1.0)])
     items, _ = models[name].retrieve(asked, ITEMS, everything(asked, ITEMS))

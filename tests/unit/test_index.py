@@ -56,6 +56,20 @@ def test_bits_do_not_depend_on_the_batch(rng, vectors):
     assert np.array_equal(index.score(queries, together[0]), together[1])
 
 
+def test_many_queries_at_once_give_the_bits_of_one(rng, vectors):
+    index = VectorIndex.exact(vectors)
+    queries = rng.standard_normal((150, vectors.shape[1])).astype(np.float32)  # more than one block of them
+    queries[[3, 140]] = 0
+    allowed = rng.random((150, len(vectors))) < 0.5
+    allowed[7] = False
+    allowed[8, 5:] = False  # fewer than k
+    together = index.search(queries, 9, allowed)
+    for b in range(150):
+        alone = index.search(queries[b : b + 1], 9, allowed[b : b + 1])
+        for a, t in zip(alone, together, strict=True):
+            assert np.array_equal(a[0], t[b], equal_nan=True)
+
+
 def test_zero_vectors_are_unknown_and_zero_queries_find_nothing(vectors):
     vectors[[3, 5]] = 0
     index = VectorIndex.exact(vectors)

@@ -31,6 +31,17 @@ def test_similarities_are_what_a_loop_gives(rng):
             assert model.neighbours[i, j] == pytest.approx(expected, abs=1e-6)
 
 
+def test_the_asymmetric_cosine_and_the_linear_filter_are_what_dense_products_give(rng):
+    events = interactions(rng)
+    ratings = np.log1p(events.positives.matrix().toarray().astype(np.float64))
+    square = np.diag(ratings.T @ ratings)
+    model = fit_item_knn(events, ItemKNNConfig(neighbours=25, shrinkage=0.0, asymmetry=0.8, user_exponent=1.0))
+    busy = ratings.sum(axis=1, keepdims=True)
+    expected = (ratings.T / np.where(busy > 0, busy, 1).T) @ ratings / (square[:, None] ** 0.8 * square**0.2)
+    np.fill_diagonal(expected, 0)
+    assert np.allclose(model.neighbours.toarray(), expected, atol=1e-6)
+
+
 def test_blocks_of_items_do_not_change_the_neighbours(rng, monkeypatch):
     events = interactions(rng)
     whole = fit_item_knn(events, ItemKNNConfig(neighbours=4))

@@ -111,6 +111,18 @@ def _watched(rows: ray.data.Dataset, name: str, cpus: float, wait_s: float) -> I
         yield row
 
 
+def gathered(tasks: Sequence[ray.ObjectRef], name: str, *, cpus: float = 1.0, wait_s: float = 120.0) -> list[Any]:
+    """Results of Ray tasks in their order; raises TrainingError when nothing has run for `wait_s` seconds."""
+    waiting, idle_s = list(tasks), 0.0
+    while waiting:
+        ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_S)
+        free = ray.available_resources().get("CPU", 0.0)
+        idle_s = 0.0 if ready or free >= cpus or _running(name) else idle_s + POLL_S
+        if waiting and idle_s >= wait_s:
+            raise TrainingError(_starved(name, cpus, free, wait_s))
+    return ray.get(list(tasks))
+
+
 def _starved(name: str, cpus: float, free: float, wait_s: float) -> str:
     total = ray.cluster_resources().get("CPU", 0)
     return (

@@ -1,4 +1,4 @@
-"""Fit every enabled retriever: sparse and linear ones as Ray tasks, neural ones under Ray Train."""
+"""Fit every enabled retriever: sparse and linear ones as Ray tasks (ALS as many, if told so), towers by Ray Train."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from handsell.catalogue.snapshot import Snapshot
 from handsell.core.config import Config
 from handsell.core.layout import Layout
 from handsell.data.interactions import Interactions
+from handsell.jobs.als import fit_als_on_ray
 from handsell.jobs.cluster import spread
 from handsell.jobs.sasrec import fit_sasrec_on_ray
 from handsell.jobs.two_tower import fit_two_tower_on_ray
@@ -27,11 +28,14 @@ def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, f
     names = source_names(config)
     content = out / "content"
     spread(_fit_content, [(config, interactions, content)])
-    tasks = [(name, config, interactions, content, out) for name in names if name not in ON_RAY_TRAIN]
+    many = (*ON_RAY_TRAIN, "als") if config.retrieval.als.blocks > 1 else tuple(ON_RAY_TRAIN)  # tasks of their own
+    tasks = [(name, config, interactions, content, out) for name in names if name not in many]
     seconds = dict(spread(_fit_one, tasks, wait_s=config.jobs.wait_for_resources_s))
+    sizes = Sizes.of(Layout(config.state))
+    if "als" in names and "als" in many:
+        seconds["als"] = fit_als_on_ray(config, interactions, sizes, out / "retrievers" / "als")
     for name in names:
         if name in ON_RAY_TRAIN:
-            sizes = Sizes.of(Layout(config.state))
             seconds[name] = ON_RAY_TRAIN[name](config, interactions, content, sizes, out / "retrievers" / name)
     return seconds
 

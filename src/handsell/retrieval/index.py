@@ -8,6 +8,7 @@ micro-batch of requests gives what single requests give, and `score` agrees with
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ from handsell.retrieval.topk import nothing, padded, top_items, within
 
 SPARE = 16  # items asked of FAISS beyond k, so that a tie at the cut is noticed
 SCAN_BELOW = 0.01  # share of eligible items under which they are simply all scored
+TOGETHER = 8  # from so many queries on, an exact search multiplies them as one matrix
+QUERIES_AT_ONCE = 128
 ROUNDING = 1e-5  # bound of the difference between two float32 inner products, relative to |query| max |vector|
 
 
@@ -41,6 +44,8 @@ class VectorIndex:
         if not len(self.vectors):
             return nothing(len(queries), k)
         allowed = within(eligible, len(self.vectors)) & self.known
+        if self.ivf is None and k > 0 and len(queries) >= TOGETHER:
+            return padded(list(self._many(queries, k, allowed)), k)
         return padded([self._row(q, k, allowed[b]) for b, q in enumerate(queries)], k)
 
     def score(self, queries: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -76,6 +81,20 @@ class VectorIndex:
             least = np.partition(rough, len(rough) - k)[len(rough) - k] - self._slack(query)
             items = items[rough >= least]
         return top_items(items.astype(np.int32), products(self.vectors[items], query), k)
+
+    def _many(self, queries: np.ndarray, k: int, allowed: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Exact, for many queries: one product with all items for a block of them, then as `_scan`."""
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            some = queries[start : start + QUERIES_AT_ONCE]
+            rough = some @ self.vectors.T
+            rough[~allowed[start : start + QUERIES_AT_ONCE]] = -np.inf
+            for query, row, may in zip(some, rough, allowed[start:], strict=False):
+                if not query.any():
+                    yield np.zeros(0, np.int32), np.zeros(0, np.float32)
+                    continue
+                cut = max(len(row) - k, 0)
+                near = np.flatnonzero((row >= np.partition(row, cut)[cut] - self._slack(query)) & may)
+                yield top_items(near.astype(np.int32), products(self.vectors[near], query), k)
 
     def _propose(self, query: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """About the k best items by FAISS, scored again and in order."""

@@ -1,6 +1,8 @@
 """Items liked by the same people: cosine neighbours with shrinkage, for which the history votes.
 
-Sources: [sarwar2001] for item-based neighbourhoods, [bell2007] for the shrinkage.
+Sources: [sarwar2001] for item-based neighbourhoods, [bell2007] for the shrinkage, [aiolli2013] for the asymmetric
+cosine. With user_exponent 1 and no shrinkage the lists are those of the linear graph filter R̃ᵀR̃, R̃ scaled by the
+degrees of both sides to the power -½ [shen2021].
 """
 
 from __future__ import annotations
@@ -15,11 +17,22 @@ from scipy import sparse
 from handsell.core.batches import Requests
 from handsell.core.config.retrieval import ItemKNNConfig
 from handsell.data.interactions import Interactions
+from handsell.retrieval.ratings import degrees, power, scaled
 from handsell.retrieval.topk import best, gather, padded, top_items, within
 from handsell.retrieval.votes import vote_matrix, votes
 
 ITEMS_AT_ONCE = 1024
+REQUESTS_AT_ONCE = 256  # rows of dense scores held at a time
 RECENT_PER_USER = 500  # a user's items beyond these add cost quadratically and little taste
+
+# what to try, and where to begin, when the model is tuned on a validation part
+SEARCH: dict[str, tuple] = {
+    "half_life_days": (1e6, 0.5, 2.0, 14.0),
+    "asymmetry": (0.5, 0.4, 0.3, 0.2),
+    "user_exponent": (0.5, 1.0, 0.0),
+    "neighbours": (300, 1000, 100),
+    "shrinkage": (0.0, 1.0, 20.0),
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,12 @@ class ItemKNN:
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Zero where no vote reaches the item."""
-        return gather(self._spread(requests).toarray(), items, self.touched)
+        found = self._spread(requests)
+        out = np.full(items.shape, np.nan, np.float32)
+        for start in range(0, len(items), REQUESTS_AT_ONCE):
+            some = slice(start, start + REQUESTS_AT_ONCE)
+            out[some] = gather(found[some].toarray(), items[some], self.touched)
+        return out
 
     def _spread(self, requests: Requests) -> sparse.csr_matrix:
         """(B, I) votes carried to the neighbours, columns sorted."""
@@ -73,11 +91,16 @@ class ItemKNN:
 
 
 def fit_item_knn(interactions: Interactions, config: ItemKNNConfig, content: object = None) -> ItemKNN:
-    """Neighbours by  Σ_u r_ui r_uj / (|r_i| |r_j| + shrinkage),  r = log(1 + the user's positive weight)."""
+    """Neighbours by  Σ_u r_ui r_uj |u|^-e / (|r_i|^2a |r_j|^(2 - 2a) + shrinkage),  r = log(1 + positive weight).
+
+    a is config.asymmetry, e config.user_exponent, |u| the sum of the user's r.
+    """
     ratings = _recent(interactions.positives).matrix()
     ratings.data = np.log1p(ratings.data)
     by_item = ratings.T.tocsr()  # (I, U)
     norm = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1)).ravel())
+    if config.user_exponent:
+        ratings = scaled(ratings, power(degrees(ratings, 1), -config.user_exponent), np.ones_like(norm))
     blocks = [
         _nearest(by_item[start : start + ITEMS_AT_ONCE] @ ratings, start, norm, config)
         for start in range(0, interactions.n_items, ITEMS_AT_ONCE)
@@ -96,11 +119,12 @@ def _recent(liked: Interactions) -> Interactions:
 def _nearest(product: sparse.csr_matrix, start: int, norm: np.ndarray, config: ItemKNNConfig) -> sparse.csr_matrix:
     """Items start… : the rows of their co-occurrence (b, I) cut to the nearest neighbours."""
     product.sort_indices()
+    own, others = norm ** (2 * config.asymmetry), norm ** (2 - 2 * config.asymmetry)
     indices, data, lengths = [], [], []
     for row in range(product.shape[0]):
         at = slice(product.indptr[row], product.indptr[row + 1])
         item = product.indices[at]
-        near = product.data[at] / (norm[start + row] * norm[item] + config.shrinkage)
+        near = product.data[at] / (own[start + row] * others[item] + config.shrinkage)
         other = item != start + row
         item, near = item[other], near[other]
         chosen = np.sort(best(near, config.neighbours))

@@ -22,14 +22,23 @@ from handsell.core.errors import BundleError
 from handsell.core.protocols import Retriever
 from handsell.data.interactions import Interactions
 from handsell.retrieval.als import ALS, fit_als
+from handsell.retrieval.blend import Blend, fit_blend
+from handsell.retrieval.bought_together import BoughtTogether, fit_bought_together
 from handsell.retrieval.content import ContentRetriever, fit_content
 from handsell.retrieval.content_vectors import Content
+from handsell.retrieval.ease import EASE, fit_ease
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.history import History, fit_history
 from handsell.retrieval.item_knn import ItemKNN, fit_item_knn
 from handsell.retrieval.popularity import Popularity, fit_popularity
 from handsell.retrieval.sasrec import SASRec
+from handsell.retrieval.session_knn import SessionKNN, fit_session_knn
+from handsell.retrieval.spectral import Spectral, fit_spectral
+from handsell.retrieval.svd import SVD, fit_svd
+from handsell.retrieval.transitions import Transitions, fit_transitions
+from handsell.retrieval.trending import Trending, fit_trending
 from handsell.retrieval.two_tower import TwoTower
+from handsell.retrieval.user_knn import UserKNN, fit_user_knn
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,7 @@ class Family:
 
     kind: type[Any]
     fit: Callable[..., Any]
+    whole: bool = False  # whether fit takes the whole RetrievalConfig rather than the section of its name
 
     def load(self, path: Path) -> Any:
         return self.kind.load(path)
@@ -64,6 +74,15 @@ RETRIEVERS: dict[str, Family] = {
     "two_tower": Family(TwoTower, _fit_two_tower),
     "sasrec": Family(SASRec, _fit_sasrec),
     "content": Family(ContentRetriever, fit_content),
+    "spectral": Family(Spectral, fit_spectral),
+    "svd": Family(SVD, fit_svd),
+    "ease": Family(EASE, fit_ease),
+    "user_knn": Family(UserKNN, fit_user_knn),
+    "trending": Family(Trending, fit_trending),
+    "session_knn": Family(SessionKNN, fit_session_knn),
+    "transitions": Family(Transitions, fit_transitions),
+    "bought_together": Family(BoughtTogether, fit_bought_together),
+    "blend": Family(Blend, fit_blend, whole=True),
 }
 
 
@@ -74,7 +93,8 @@ def enabled(config: RetrievalConfig) -> tuple[str, ...]:
 
 def fit(name: str, interactions: Interactions, config: RetrievalConfig, content: Content | None = None) -> Retriever:
     """Fit one retriever, with an index fit for the size of the catalogue."""
-    model = RETRIEVERS[name].fit(interactions, getattr(config, name), content)
+    family = RETRIEVERS[name]
+    model = family.fit(interactions, config if family.whole else getattr(config, name), content)
     return model.indexed(config.flat_below) if isinstance(model, EmbeddingRetriever) else model
 
 

@@ -3,7 +3,8 @@
 Source: [yi2019]: softmax over the items of the batch, each logit corrected by the log of its sampling probability;
 [yang2020] for the uniformly drawn negatives mixed in, without which rarely liked items never lose. Items lose
 their id embedding at random ([volkovs2017]), so that content alone serves items outside the fit window.
-The same loop runs in this process and, given a wrapped model, in every worker of Ray Train.
+From the middle of training each row may also meet negatives of its own, mined from the current vectors
+(hard_negatives.py). The same loop runs in this process and, given a wrapped model, in every worker of Ray Train.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from handsell.core.batches import History
 from handsell.core.config.retrieval import TwoTowerConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.content_vectors import Content
+from handsell.retrieval.hard_negatives import HardNegatives
 from handsell.retrieval.neural_training import one_thread, weights_of
 from handsell.retrieval.two_tower import CONTEXT, HISTORY, POOLS, TwoTower, towers_to_retriever, user_inputs
 
@@ -35,7 +37,7 @@ START = 0.05  # standard deviation of fresh embeddings
 class Towers(nn.Module):
     """Parameters and loss. Submodules `item` and `user` are read by name in retrieval/two_tower.py."""
 
-    content: torch.Tensor  # (I, D), a buffer
+    content: Any  # (I, D) tensor, a buffer, or None
 
     def __init__(self, n_items: int, content: np.ndarray | None, config: TwoTowerConfig):
         super().__init__()
@@ -68,8 +70,13 @@ class Towers(nn.Module):
         logits = users @ rivals.T / self.temperature - batch.log_chance
         same = batch.rivals[None, :] == batch.rivals[: len(users), None]
         same.fill_diagonal_(False)  # another row's target that equals this one's is no rival
-        target = torch.arange(len(users))
-        return F.cross_entropy(logits.masked_fill(same, -torch.inf), target)
+        logits = logits.masked_fill(same, -torch.inf)
+        if batch.hard.shape[1]:
+            mined = x[batch.hard.clamp(min=0)]
+            mined = F.normalize(mined + self.item(mined), dim=2)
+            own = torch.einsum("be,bne->bn", users, mined) / self.temperature
+            logits = torch.cat([logits, own.masked_fill(batch.hard < 0, -torch.inf)], 1)
+        return F.cross_entropy(logits, torch.arange(len(users)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,7 @@ class Batch:
     context: torch.Tensor  # (B, CONTEXT)
     rivals: torch.Tensor  # (B + N,) positions: first the B targets, then the drawn items
     log_chance: torch.Tensor  # (B + N,) log of the expected number of times that it is among the rivals
+    hard: torch.Tensor  # (B, M) positions of each row's own hard negatives, -1 where there is none
 
 
 class Rows:
@@ -117,12 +125,12 @@ class Rows:
         kept = shuffled[order][np.arange(len(order)) - first < ROWS_PER_USER]
         return kept[rng.permutation(len(kept))]
 
-    def batches(self, steps: int, rng: np.random.Generator) -> Iterator[Batch]:
+    def batches(self, steps: int, rng: np.random.Generator, mine: HardNegatives | None = None) -> Iterator[Batch]:
         rows = self.epoch(rng)
         for chosen in np.array_split(rows, steps):
-            yield self.batch(chosen, rng)
+            yield self.batch(chosen, rng, mine)
 
-    def batch(self, targets: np.ndarray, rng: np.random.Generator) -> Batch:
+    def batch(self, targets: np.ndarray, rng: np.random.Generator, mine: HardNegatives | None = None) -> Batch:
         events = self.events
         at = targets[:, None] + np.arange(-HISTORY, 0)
         inside = at >= self.start[targets][:, None]
@@ -137,15 +145,20 @@ class Rows:
         drawn = rng.integers(events.n_items, size=min(len(targets) // 2 + 1, events.n_items))
         rivals = np.concatenate([events.item[targets], drawn])
         expected = len(targets) * self.share[rivals] + len(drawn) / events.n_items
-        items, place = np.unique(np.concatenate([item.ravel(), rivals]), return_inverse=True)
-        split = item.size
+        hard = np.zeros((len(targets), 0), np.int64)
+        if mine is not None:
+            hard = mine(events.user[targets], item, pools, context, rng)
+        wanted = np.concatenate([item.ravel(), rivals, np.maximum(hard, 0).ravel()])
+        items, place = np.unique(wanted, return_inverse=True)
+        split, end = item.size, item.size + len(rivals)
         return Batch(
             torch.from_numpy(items.astype(np.int64)),
             torch.from_numpy(place[:split].reshape(item.shape)),
             torch.from_numpy(pools),
             torch.from_numpy(context),
-            torch.from_numpy(place[split:]),
+            torch.from_numpy(place[split:end]),
             torch.from_numpy(np.log(expected).astype(np.float32)),
+            torch.from_numpy(np.where(hard < 0, -1, place[end:].reshape(hard.shape))),
         )
 
 
@@ -171,7 +184,11 @@ def train(
     for epoch in range(first_epoch, config.epochs):
         rng = np.random.default_rng((config.seed, epoch, worker))
         total = 0.0
-        for batch in rows.batches(steps, rng):
+        mine = None
+        if config.hard_negatives and 2 * epoch >= config.epochs:  # what a fresh model ranks high is not yet hard
+            content = None if model.content is None else model.content.numpy()
+            mine = HardNegatives.of(weights_of(model), content, rows.events, config.hard_negatives, rng)
+        for batch in rows.batches(steps, rng, mine):
             optimizer.zero_grad()
             loss = parallel(batch)
             loss.backward()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from handsell.core.config.base import Section
 
@@ -17,6 +19,7 @@ class SourceConfig(Section):
 
 class PopularityConfig(SourceConfig):
     half_life_days: float = Field(7.0, gt=0, description="age at which an interaction counts half")
+    by_context: bool = Field(True, description="whether time of day and weekend count, as far as the log shows it")
 
 
 class HistoryConfig(SourceConfig):
@@ -28,16 +31,64 @@ class HistoryConfig(SourceConfig):
 class ItemKNNConfig(SourceConfig):
     neighbours: int = Field(100, ge=1, description="most similar items kept per item")
     shrinkage: float = Field(20.0, ge=0, description="added to the denominator; damps pairs with little support")
+    asymmetry: float = Field(0.5, ge=0, le=1, description="share of the history item in the norm; 0.5 is the cosine")
+    user_exponent: float = Field(0.0, ge=0, le=2, description="a pair counts by its user's degree to this power less")
     half_life_days: float = Field(14.0, gt=0, description="decay of the history events that vote")
+
+
+class UserKNNConfig(SourceConfig):
+    enabled: bool = Field(False, description="false neither fits nor asks this source")
+    neighbours: int = Field(200, ge=1, description="most similar users that are asked")
+    shrinkage: float = Field(5.0, ge=0, description="added to the denominator; damps users with little in common")
+    item_exponent: float = Field(
+        0.5, ge=0, le=2, description="an item in common counts by its degree to this power less"
+    )
+    sharpness: float = Field(1.0, gt=0, description="power of the similarity with which a neighbour speaks")
+    half_life_days: float = Field(28.0, gt=0, description="decay of the history's and of the neighbours' events")
+
+
+class EASEConfig(SourceConfig):
+    enabled: bool = Field(False, description="false neither fits nor asks this source")
+    reg: float = Field(300.0, gt=0, description="L2 penalty of the item–item weights")
+    user_exponent: float = Field(0.0, ge=0, le=1, description="a user's row is divided by their degree to this power")
+    item_exponent: float = Field(0.0, ge=0, le=1, description="an item's column, likewise")
+    answer_exponent: float = Field(0.0, ge=0, le=1, description="power of an item's degree in its answer")
+    neighbours: int = Field(1_000, ge=1, description="strongest weights kept per item")
+    max_items: int = Field(20_000, ge=1, description="the most liked items that are fitted; the rest stay unknown")
+    half_life_days: float = Field(28.0, gt=0, description="decay of the history events that vote")
 
 
 class ALSConfig(SourceConfig):
     embedding_size: int = Field(64, ge=2, description="D, factors per user and item")
-    epochs: int = Field(15, ge=1, description="sweeps over users and items")
-    reg: float = Field(0.05, ge=0, description="L2 penalty of the factors")
-    alpha: float = Field(10.0, gt=0, description="confidence per unit of event weight")
+    epochs: int = Field(8, ge=1, description="sweeps over users and items, from a spectral start")
+    reg: float = Field(0.001, gt=0, description="L2 penalty of factors per unit of a row's evidence")
+    frequency_exponent: float = Field(
+        1.0, ge=0, description="how the penalty grows with a row's evidence; 0 not at all"
+    )
+    alpha: float = Field(3.0, gt=0, description="confidence of a seen pair per unit of event weight; unseen pairs: 1")
+    blocks: int = Field(1, ge=1, description="Ray tasks per half sweep; 1 fits in one task")
     half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
     seed: int = Field(0, description="of the first factors")
+
+
+class SpectralConfig(SourceConfig):
+    enabled: bool = Field(False, description="false neither fits nor asks this source")
+    embedding_size: int = Field(256, ge=2, description="D, leading singular vectors kept")
+    ridge: float = Field(
+        0.03, ge=0, description="half-way point of the filter, a share of the largest squared value; 0: ideal"
+    )
+    user_exponent: float = Field(0.5, ge=0, le=1, description="a user's row is divided by their degree to this power")
+    item_exponent: float = Field(0.5, ge=0, le=1, description="an item's column, likewise")
+    answer_exponent: float = Field(0.5, ge=0, le=1, description="power of an item's degree in its answer")
+    half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
+    seed: int = Field(0, description="of the randomised decomposition")
+
+
+class SVDConfig(SourceConfig):
+    enabled: bool = Field(False, description="false neither fits nor asks this source")
+    embedding_size: int = Field(64, ge=2, description="D, leading singular vectors kept")
+    half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
+    seed: int = Field(0, description="of the randomised decomposition")
 
 
 class TwoTowerConfig(SourceConfig):
@@ -48,6 +99,7 @@ class TwoTowerConfig(SourceConfig):
     learning_rate: float = Field(2e-3, gt=0, description="of Adam")
     reg: float = Field(1e-6, ge=0, description="weight decay")
     temperature: float = Field(0.07, gt=0, description="divides the inner products; lower is sharper")
+    hard_negatives: int = Field(0, ge=0, description="negatives mined per row from the model's own top ranks; 0: none")
     workers: int = Field(1, ge=1, description="Ray Train workers")
     seed: int = Field(0, description="of first weights and batch order")
 
@@ -75,6 +127,69 @@ class ContentConfig(SourceConfig):
     half_life_days: float = Field(14.0, gt=0, description="decay of history events at fold-in")
 
 
+class TrendingConfig(SourceConfig):
+    half_life_days: float = Field(1.0, gt=0, description="age at which an interaction counts half in the short memory")
+    long_half_life_days: float = Field(14.0, gt=0, description="likewise in the long one, which says what to expect")
+    prior: float = Field(5.0, gt=0, description="weight added to what is expected; damps items with few likes")
+
+
+class SessionConfig(SourceConfig):
+    """What sources of the current session have."""
+
+    session_gap_minutes: float = Field(1440.0, gt=0, description="a longer pause between events begins a new session")
+
+
+class SessionKNNConfig(SessionConfig):
+    neighbours: int = Field(1500, ge=1, description="most similar past sessions that vote")
+    sessions: int = Field(500_000, ge=1, description="newest sessions kept")
+    sessions_per_item: int = Field(2_000, ge=1, description="newest sessions compared for an item of the request")
+    position_half_life: float = Field(1.5, gt=0, description="items back at which an item of the session counts half")
+    last_boost: float = Field(1.0, ge=0, description="weight added to the last item of the session, × its own")
+    idf_exponent: float = Field(1.5, ge=0, description="power of log(sessions / sessions with the item); 0: all alike")
+    half_life_days: float = Field(90.0, gt=0, description="age at which a past session counts half")
+    length_exponent: float = Field(0.1, ge=0, description="a past session of n events counts 1 / n to this power")
+    distance_half_life: float = Field(4.0, gt=0, description="events from the shared item at which a vote counts half")
+    backward: float = Field(0.8, ge=0, description="votes for what came before the shared item, against 1 after it")
+    repeat: float = Field(2.0, ge=0, description="likewise for the shared item itself, where the surface may repeat it")
+    popularity_exponent: float = Field(0.3, ge=0, description="votes are divided by the item's sessions to this power")
+
+
+class TransitionsConfig(SessionConfig):
+    neighbours: int = Field(500, ge=1, description="strongest rules kept per item")
+    steps: int = Field(15, ge=1, description="events apart that two items may be")
+    distance_half_life: float = Field(3.0, gt=0, description="events apart at which a pair counts half")
+    backward: float = Field(0.6, ge=0, description="weight of a pair against its order; 0: only what comes after")
+    repeat: float = Field(2.0, ge=0, description="weight of an item's rule to itself, where the surface may repeat it")
+    position_half_life: float = Field(1.0, gt=0, description="items back at which an item of the session counts half")
+    half_life_days: float = Field(90.0, gt=0, description="age at which a past session counts half")
+    length_exponent: float = Field(0.25, ge=0, description="a past session of n events counts 1 / n to this power")
+    source_exponent: float = Field(
+        0.7, ge=0, description="a rule is divided by the events of its first item to this power"
+    )
+    popularity_exponent: float = Field(0.3, ge=0, description="and by those of its second item to this power")
+    shrinkage: float = Field(10.0, ge=0, description="added to both; damps rules with little support")
+
+
+class BoughtTogetherConfig(SessionConfig):
+    """Lists for cross-sell; an order is what a user took in one session."""
+
+    neighbours: int = Field(100, ge=1, description="strongest companions kept per item")
+    least_weight: float = Field(0.0, ge=0, description="events of at least this weight are in the basket: a purchase's")
+    least_support: int = Field(2, ge=1, description="baskets that must hold a pair")
+    shrinkage: float = Field(1.0, gt=0, description="baskets added to those observed and expected of a pair")
+    substitutes: float = Field(0.5, ge=0, description="how much of the strength of looking at both is taken off a pair")
+
+
+class BlendConfig(SourceConfig):
+    """Several retrievers as one source, for where there is no ranker; each is fitted by its own section."""
+
+    enabled: bool = Field(False, description="false neither fits nor asks this source")
+    parts: dict[str, float] = Field(
+        {"item_knn": 0.5, "als": 0.5}, min_length=1, description="weight of each part's scores, by retriever"
+    )
+    depth: int = Field(200, ge=2, description="items asked of each part; its scores are standardised over them")
+
+
 class RetrievalConfig(Section):
     popularity: PopularityConfig = PopularityConfig(k=200, weight=0.5)
     history: HistoryConfig = HistoryConfig(k=50, enabled=False)
@@ -83,5 +198,23 @@ class RetrievalConfig(Section):
     two_tower: TwoTowerConfig = TwoTowerConfig()
     sasrec: SASRecConfig = SASRecConfig()
     content: ContentConfig = ContentConfig(k=300, weight=0.5)
+    spectral: SpectralConfig = SpectralConfig()
+    svd: SVDConfig = SVDConfig()
+    ease: EASEConfig = EASEConfig()
+    user_knn: UserKNNConfig = UserKNNConfig()
+    trending: TrendingConfig = TrendingConfig(enabled=False)
+    session_knn: SessionKNNConfig = SessionKNNConfig(enabled=False)
+    transitions: TransitionsConfig = TransitionsConfig(enabled=False)
+    bought_together: BoughtTogetherConfig = BoughtTogetherConfig(enabled=False)
+    blend: BlendConfig = BlendConfig()
     candidates: int = Field(1_000, ge=1, le=1_000, description="candidates passed on to ranking")
     flat_below: int = Field(50_000, ge=1, description="catalogue size up to which the index is exact")
+
+    @model_validator(mode="after")
+    def _blends_what_there_is(self) -> Self:
+        sources = {name for name, section in self if isinstance(section, SourceConfig)}
+        known = sorted(sources - {"blend", "history"})  # a blend standardises by items outside the history
+        unknown = [name for name in self.blend.parts if name not in known]
+        if unknown:
+            raise ValueError(f"blend.parts has {', '.join(unknown)}: expected retrievers of {', '.join(known)}")
+        return self

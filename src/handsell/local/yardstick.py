@@ -1,0 +1,87 @@
+"""`handsell yardstick`: its arguments, checked before anything is read."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handsell.core.errors import ConfigError
+
+
+class Format(StrEnum):
+    ADJACENCY = "adjacency"
+    SEQUENCES = "sequences"
+    SESSIONS = "sessions"
+
+
+class Mask(StrEnum):
+    HISTORY = "history"
+    NONE = "none"
+
+
+NEEDS = {
+    Format.ADJACENCY: ("--train", "--test"),
+    Format.SEQUENCES: ("--data",),
+    Format.SESSIONS: ("--train", "--test"),
+}
+TAKES = {
+    Format.ADJACENCY: ("--train", "--test", "--validation"),
+    Format.SEQUENCES: ("--data", "--attributes", "--mask"),
+    Format.SESSIONS: ("--train", "--test"),
+}
+DEFAULT_K = {Format.ADJACENCY: 20, Format.SEQUENCES: 10, Format.SESSIONS: 20}
+
+
+def yardstick(
+    format: Annotated[Format, typer.Option(help="how the files are read, and by which protocol they are measured")],
+    train: Annotated[Path | None, typer.Option(help="adjacency: `user item …` a line; sessions: `item item …`")] = None,
+    test: Annotated[Path | None, typer.Option(help="adjacency: `user item …`; sessions: `prefix … target`")] = None,
+    validation: Annotated[Path | None, typer.Option(help="adjacency: tune on this file, not on a cut of train")] = None,
+    data: Annotated[Path | None, typer.Option(help="sequences: `user item …` a line, the last is the target")] = None,
+    attributes: Annotated[Path | None, typer.Option(help="sequences: JSON of item → list of attributes")] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="length of the lists; default 20, for sequences 10")] = None,
+    models: Annotated[str, typer.Option(help="retrievers by name, with commas between, or all")] = "all",
+    blend: Annotated[list[str] | None, typer.Option(help="also a weighted blend of these; may be given again")] = None,
+    mask: Annotated[Mask | None, typer.Option(help="sequences: may history items be answers? default: history")] = None,
+    budget_s: Annotated[float, typer.Option(min=0, help="seconds of tuning for each model")] = 600.0,
+    tune: Annotated[bool, typer.Option("--tune/--defaults", "--tune/--no-tune", help="or take the defaults")] = True,
+    chosen: Annotated[Path | None, typer.Option(help="hyper-parameters of an earlier run's --json")] = None,
+    look_at_test: Annotated[
+        bool, typer.Option("--look-at-test/--no-look-at-test", help="or show validation figures only")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="of the models and of the validation sample")] = 0,
+    json: Annotated[Path | None, typer.Option(help="write everything that was found to this file")] = None,
+) -> None:
+    """Fit, tune and score retrievers on a public data set by its fixed protocol."""
+    paths = {"--train": train, "--test": test, "--validation": validation, "--data": data, "--attributes": attributes}
+    _check(format, {name for name, path in {**paths, "--mask": mask}.items() if path is not None})
+    from handsell.evaluation.yardstick import command
+    from handsell.evaluation.yardstick.run import Settings
+
+    yard = command.read(format.value, {name: path for name, path in paths.items() if path}, mask != Mask.NONE)
+    given = command.given(chosen) if chosen else {}
+    settings = Settings(k or DEFAULT_K[format], budget_s, tune, look_at_test, seed, given)
+    blends = [_names(each) for each in blend or []]
+    failed = command.measure(yard, settings, _names(models), blends, json, shlex.join(["handsell", *sys.argv[1:]]))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _check(format: Format, given: set[str]) -> None:
+    missing = [name for name in NEEDS[format] if name not in given]
+    if missing:
+        raise ConfigError(f"--format {format.value} needs {' and '.join(missing)}")
+    foreign = sorted(given - set(TAKES[format]))
+    if foreign:
+        raise ConfigError(
+            f"--format {format.value} takes {', '.join(TAKES[format])}; {', '.join(foreign)} is for another format"
+        )
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,109 @@
+"""The steps of ALS over blocks of rows: pure functions, so that a block may be solved here or as a Ray task.
+
+A block is a sparse (b, J) matrix of the extra confidences c - 1 of its rows' pairs, negative where the pair is a
+dislike (preference 0 with that confidence). A row x minimises  Σ_j c_j (p_j - x·y_j)² + penalty |x|²  over all J.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+FLOATS_AT_ONCE = 4_000_000  # gathered factors of one stack of rows
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """L2 penalty of a row with n pairs: size · ((n + unseen) / typical)^exponent, the scaling of [rendle2022].
+
+    `unseen` is what all the other pairs of a row weigh beside one seen pair, so that n + unseen is the row's whole
+    evidence, in seen pairs; `typical` is its mean over the rows: the mean penalty hardly depends on the exponent.
+    """
+
+    size: float
+    exponent: float
+    unseen: float
+    typical: float
+
+    @classmethod
+    def over(cls, counts: np.ndarray, others: int, alpha: float, reg: float, exponent: float) -> Penalty:
+        """`reg` per unit of evidence: rows have `counts` pairs of `others` possible, one seen weighs alpha unseen."""
+        unseen = others / alpha
+        typical = (float(counts.mean()) if len(counts) else 0.0) + unseen or 1.0
+        return cls(reg * alpha * typical, exponent, unseen, typical)
+
+    def of(self, counts: np.ndarray) -> np.ndarray:
+        """(b,) float32."""
+        return (self.size * ((counts + self.unseen) / self.typical) ** self.exponent).astype(np.float32)
+
+
+def gram(factors: np.ndarray) -> np.ndarray:
+    """(D, D) float64 sum of y yᵀ; grams of blocks add up."""
+    return (factors.T @ factors).astype(np.float64)
+
+
+def axes(total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (D,) and eigenvectors (D, D) float32 of a gram: turned by these, factors have a diagonal gram."""
+    values, turn = np.linalg.eigh(total)
+    return np.maximum(values, 0).astype(np.float32), turn.astype(np.float32)
+
+
+def solve_block(block: sparse.csr_matrix, other: np.ndarray, total: np.ndarray, penalty: Penalty) -> np.ndarray:
+    """(b, D) float32 factors of the block's rows, given the other side's (J, D) and their gram (D, D)."""
+    values, turn = axes(total)
+    return solve_turned(block, other @ turn, values, penalty) @ turn.T
+
+
+def solve_turned(block: sparse.csr_matrix, other: np.ndarray, values: np.ndarray, penalty: Penalty) -> np.ndarray:
+    """As solve_block, for factors whose gram is diagonal with `values` (D,); a row's bits depend on itself alone."""
+    out = np.zeros((block.shape[0], other.shape[1]), np.float32)
+    ridge = values + penalty.of(np.diff(block.indptr))[:, None]  # (b, D)
+    for rows, places in _stacks(block.indptr, other.shape[1]):
+        extra = np.abs(block.data[places])  # (m, n)
+        liked = block.data[places] > 0
+        step = _by_pairs if places.shape[1] < other.shape[1] else _by_factors
+        out[rows] = step(other[block.indices[places]], extra, liked, ridge[rows])
+    return out
+
+
+def _stacks(offsets: np.ndarray, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows of equal length n, in stacks: rows (m,) and the places (m, n) of their entries. Empty rows are left out."""
+    lengths = np.diff(offsets)
+    order = np.argsort(lengths, kind="stable")
+    cuts = np.flatnonzero(np.diff(lengths[order])) + 1
+    for rows in np.split(order, cuts):
+        n = int(lengths[rows[0]]) if len(rows) else 0
+        if n == 0:
+            continue
+        at_once = max(1, FLOATS_AT_ONCE // (max(n, width) * width))
+        for start in range(0, len(rows), at_once):
+            some = rows[start : start + at_once]
+            yield some, offsets[some][:, None] + np.arange(n)
+
+
+def _by_pairs(y: np.ndarray, extra: np.ndarray, liked: np.ndarray, ridge: np.ndarray) -> np.ndarray:
+    """(m, D) by the n × n system of the row's pairs (Woodbury): cheap where a row has fewer pairs than factors.
+
+    (Λ + YᵀCY)⁻¹ Yᵀ(C + 1)p  =  Λ⁻¹Yᵀ √C (1 + √C YΛ⁻¹Yᵀ √C)⁻¹ √C⁻¹ (C + 1)p
+    """
+    whiten = 1 / np.sqrt(ridge)  # (m, D)
+    z = y * whiten[:, None, :]  # (m, n, D)
+    root = np.sqrt(extra)
+    system = (z @ z.transpose(0, 2, 1)) * root[:, :, None] * root[:, None, :]
+    diagonal = np.arange(root.shape[1])
+    system[:, diagonal, diagonal] += 1
+    right = np.where(liked, (1 + extra) / root, 0)
+    dual = root * np.linalg.solve(system, right[:, :, None])[:, :, 0]
+    return (dual[:, None, :] @ z)[:, 0] * whiten
+
+
+def _by_factors(y: np.ndarray, extra: np.ndarray, liked: np.ndarray, ridge: np.ndarray) -> np.ndarray:
+    """(m, D) by the D × D normal equations."""
+    system = (y * extra[:, :, None]).transpose(0, 2, 1) @ y
+    diagonal = np.arange(ridge.shape[1])
+    system[:, diagonal, diagonal] += ridge
+    right = np.where(liked, 1 + extra, 0)[:, None, :] @ y  # (m, 1, D)
+    return np.linalg.solve(system, right.transpose(0, 2, 1))[:, :, 0]

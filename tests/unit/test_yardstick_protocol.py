@@ -1,0 +1,83 @@
+"""Requests as the protocol builds them, and metrics against values computed by hand."""
+
+import numpy as np
+import pytest
+
+from handsell.core.batches import Ragged
+from handsell.evaluation.yardstick import protocol
+from handsell.evaluation.yardstick.datasets import HOUR_US, START_US, Questions
+
+
+def questions(*rows: tuple[list[int], list[int]]) -> Questions:
+    histories, targets = zip(*rows, strict=True)
+    return Questions(
+        np.arange(len(rows), dtype=np.int32), Ragged.from_rows(list(histories)), Ragged.from_rows(list(targets))
+    )
+
+
+def test_requests_carry_the_history_oldest_first_and_are_asked_an_hour_later():
+    asked = protocol.as_requests(questions(([4, 2, 9], [1]), ([], [1]), ([7], [1])))
+    assert asked.history.item.tolist() == [[4, 2, 9], [-1, -1, -1], [-1, -1, 7]]
+    assert ((asked.history.time[0] - START_US) // HOUR_US).tolist() == [0, 1, 2]
+    assert ((asked.time - START_US) // HOUR_US).tolist() == [3, 0, 1]
+    assert asked.history.weight.tolist() == [[1, 1, 1], [0, 0, 0], [0, 0, 1]]
+    assert asked.user.tolist() == [0, 1, 2]
+
+
+def test_figures_by_hand():
+    found = np.array([[5, 1, 7, -1], [3, 9, 8, 2]], np.int32)
+    figures = protocol.figures(found, questions(([], [1, 2, 7]), ([], [8])), 3)
+    # first: hits at places 2 and 3 of 3 wanted; second: at place 3 of 1 wanted
+    gain = 1 / np.log2(3) + 1 / np.log2(4)
+    ideal = 1 + 1 / np.log2(3) + 1 / np.log2(4)
+    assert figures["recall"] == pytest.approx((2 / 3 + 1) / 2)
+    assert figures["ndcg"] == pytest.approx((gain / ideal + 1 / np.log2(4)) / 2)
+    assert figures["hr"] == figures["p"] == 1
+    assert figures["mrr"] == pytest.approx((1 / 2 + 1 / 3) / 2)
+
+
+def test_the_ideal_is_cut_at_k():
+    """Five wanted, lists of two: two hits are as good as it gets for NDCG, and two fifths for recall."""
+    figures = protocol.figures(np.array([[1, 2]], np.int32), questions(([], [1, 2, 3, 4, 5])), 2)
+    assert figures["ndcg"] == pytest.approx(1) and figures["recall"] == pytest.approx(0.4)
+
+
+class InOrder:
+    """Answers the lowest eligible items."""
+
+    def retrieve(self, requests, k, eligible):
+        rows = [np.flatnonzero(row)[:k] for row in eligible]
+        return np.array(rows, np.int32), np.zeros((len(rows), k), np.float32)
+
+
+@pytest.mark.parametrize(("masks", "hits"), [(True, 1.0), (False, 0.0)])
+def test_only_the_own_history_is_masked(masks, hits):
+    asked = questions(([0, 1], [2]), ([1, 0], [2]))
+    assert protocol.measure(InOrder(), asked, 1, 5, masks, lambda n: None)["hr"] == hits
+
+
+def test_every_question_is_asked_once_in_batches_and_answers_come_back_to_their_rows():
+    rng = np.random.default_rng(0)
+    rows = [(rng.permutation(40)[: rng.integers(0, 9)].tolist(), [0]) for _ in range(3 * protocol.BATCH // 2)]
+    asked = questions(*rows)
+    seen = np.zeros(len(asked), int)
+    for at, requests, eligible in protocol.batches(asked, 40, True):
+        seen[at] += 1
+        assert len(requests) <= protocol.BATCH and eligible.shape == (len(at), 40)
+        for b, row in enumerate(at):
+            history = requests.history.item[b]
+            assert history[history >= 0].tolist() == asked.history.row(row).tolist()
+            assert np.flatnonzero(~eligible[b]).tolist() == sorted(rows[row][0])
+    assert (seen == 1).all()
+
+
+def test_a_model_that_knows_the_answers_is_perfect():
+    asked = questions(([9], [1, 3]), ([], [2]), ([1, 2], [0]))
+
+    class Knows:
+        def retrieve(self, requests, k, eligible):
+            rows = [np.r_[asked.target.row(u), np.full(k, -1)][:k] for u in requests.user]
+            return np.array(rows, np.int32), None
+
+    figures = protocol.measure(Knows(), asked, 4, 10, True, lambda n: None)
+    assert set(figures) == set(protocol.METRICS) and all(v == pytest.approx(1) for v in figures.values())

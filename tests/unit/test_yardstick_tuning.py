@@ -1,0 +1,56 @@
+"""The coordinate search: where it starts, what it finds, when it stops."""
+
+import time
+
+import pytest
+
+from handsell.core.errors import ConfigError
+from handsell.evaluation.yardstick.tuning import checked, coordinate_search
+
+SPACE = {"size": (8, 16, 32, 64), "reg": (0.1, 1.0, 10.0)}
+
+
+def hill(params) -> float:
+    return -abs(params["size"] - 32) / 32 - abs(params["reg"] - 10.0) / 10
+
+
+def test_it_starts_at_the_first_values_and_finds_the_top_of_a_hill():
+    search = coordinate_search(SPACE, hill, 60)
+    assert search.trials[0].params == {"size": 8, "reg": 0.1}
+    assert search.best.params == {"size": 32, "reg": 10.0} and search.complete
+
+
+def test_nothing_is_tried_twice():
+    search = coordinate_search(SPACE, hill, 60)
+    tried = [tuple(trial.params.values()) for trial in search.trials]
+    assert len(tried) == len(set(tried)) < 12
+
+
+def test_a_second_round_uses_what_the_first_found():
+    """The best size depends on reg: only after reg has moved does size 64 pay."""
+    search = coordinate_search(SPACE, lambda p: p["reg"] + (p["size"] if p["reg"] == 10.0 else -p["size"]), 60)
+    assert search.best.params == {"size": 64, "reg": 10.0}
+
+
+def test_equal_values_keep_the_earlier():
+    assert coordinate_search(SPACE, lambda p: 1.0, 60).best.params == {"size": 8, "reg": 0.1}
+
+
+def test_without_a_space_the_defaults_are_measured_once():
+    search = coordinate_search({}, lambda p: 0.5, 60)
+    assert [trial.params for trial in search.trials] == [{}] and search.complete
+
+
+def test_the_budget_ends_it_and_that_is_told():
+    def slow(params) -> float:
+        time.sleep(0.05)
+        return hill(params)
+
+    search = coordinate_search(SPACE, slow, 0.12)
+    assert 1 <= len(search.trials) <= 2 and not search.complete
+    assert len(coordinate_search(SPACE, slow, 0).trials) == 1
+
+
+def test_a_space_with_a_field_that_the_section_lacks_is_refused():
+    with pytest.raises(ConfigError, match="SEARCH of als has shrinkage"):
+        checked({"shrinkage": (1,)}, ("reg",), "als")
