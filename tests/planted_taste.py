@@ -17,6 +17,14 @@ BLOCKS = 4
 CONFIG = RetrievalConfig.model_validate(
     {
         "two_tower": {"embedding_size": 16, "hidden": 16, "epochs": 25, "batch_size": 256, "learning_rate": 0.01},
+        "sasrec": {
+            "embedding_size": 16,
+            "length": 20,
+            "epochs": 25,
+            "batch_size": 256,
+            "learning_rate": 0.01,
+            "enabled": True,
+        },
         "als": {"embedding_size": 8},
         "item_knn": {"shrinkage": 1.0},
     }

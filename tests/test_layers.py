@@ -21,7 +21,7 @@ APART = ({"jobs", "serving", "simulation"}, {"retrieval", "ranking", "reranking"
 HOMES = {
     "ray": ("jobs/", "serving/"),
     "feast": ("features/store.py", "features/repository.py"),
-    "torch": ("retrieval/two_tower_training.py",),
+    "torch": ("retrieval/neural_training.py", "retrieval/two_tower_training.py", "retrieval/sasrec_training.py"),
     "fastapi": ("serving/gateway.py", "serving/api.py", "serving/problems.py"),
     "implicit": ("retrieval/als.py",),
     "matplotlib": ("evaluation/",),

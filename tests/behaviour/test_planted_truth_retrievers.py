@@ -9,7 +9,7 @@ from planted_taste import BLOCKS, CONFIG, block_of, blocks, everything, request,
 ITEMS, UNTOUCHED = 80, 8
 LINEAR = ("spectral", "svd", "ease", "user_knn")
 SESSION = ("session_knn", "transitions", "bought_together")
-LEARNING = ("item_knn", "als", "two_tower", "content", "blend", *LINEAR)
+LEARNING = ("item_knn", "als", "two_tower", "sasrec", "content", "blend", *LINEAR)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_a_dislike_pushes_the_neighbours_down(name):
     assert change[block_of(others) == 1].mean() < change[block_of(others) == 0].mean() - 1e-3
 
 
-@pytest.mark.parametrize("name", ["two_tower", "content"])
+@pytest.mark.parametrize("name", ["two_tower", "sasrec", "content"])
 def test_items_that_nobody_touched_are_found_through_content(models, name):
     untouched = np.arange(ITEMS - UNTOUCHED, ITEMS)
     asked = request([(2, 1.0), (6, 1.0), (10, 1.0)])
@@ -72,13 +72,11 @@ def test_a_thing_that_everybody_loves_leads_popularity(planted, models):
     assert items[0, 0] == mass.argmax()
 
 
-@pytest.mark.cluster
-def test_two_ray_workers_find_the_same_blocks(planted, models, ray_cluster, tmp_path, configured):
+@pytest.fixture
+def fit_files(planted, tmp_path, configured):
+    """The planted events in two Parquet parts, their content, and the config of a neural retriever's fit on Ray."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-
-    from handsell.jobs.two_tower import fit_two_tower_on_ray
-    from handsell.jobs.windows import Sizes
 
     events, content = planted
     (tmp_path / "fit").mkdir()
@@ -87,12 +85,60 @@ def test_two_ray_workers_find_the_same_blocks(planted, models, ray_cluster, tmp_
         columns = {name: getattr(mine, name) for name in ("user", "item", "type", "time", "weight")}
         pq.write_table(pa.table(columns), tmp_path / "fit" / f"part-0000{part}.parquet")
     content.save(tmp_path / "content")
-    towers = CONFIG.two_tower.model_copy(update={"workers": 2, "epochs": 8, "hard_negatives": 2})
-    retrieval = CONFIG.model_copy(update={"two_tower": towers})
-    config = configured('name = "planted"').model_copy(update={"retrieval": retrieval})
-    sizes = Sizes(events.n_users, events.n_items)
-    fit_two_tower_on_ray(config, tmp_path / "fit", tmp_path / "content", sizes, tmp_path / "out")
-    model = registry.load("two_tower", tmp_path / "out")
+
+    def config(name, **dials):
+        section = getattr(CONFIG, name).model_copy(update=dials)
+        return configured('name = "planted"').model_copy(
+            update={"retrieval": CONFIG.model_copy(update={name: section})}
+        )
+
+    return config, tmp_path / "fit", tmp_path / "content"
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(("name", "dials"), [("two_tower", {"hard_negatives": 2}), ("sasrec", {})])
+def test_two_ray_workers_find_the_same_blocks(name, dials, planted, ray_cluster, fit_files, tmp_path):
+    from handsell.jobs.retrievers import ON_RAY_TRAIN
+    from handsell.jobs.windows import Sizes
+
+    config, fit, content = fit_files
+    sizes = Sizes(planted[0].n_users, planted[0].n_items)
+    ON_RAY_TRAIN[name](config(name, workers=2, epochs=8, **dials), fit, content, sizes, tmp_path / "out")
+    model = registry.load(name, tmp_path / "out")
     asked = request(*([(b, 1.0), (b + BLOCKS, 1.0), (b + 2 * BLOCKS, 2.0)] for b in range(BLOCKS)))
     items, _ = model.retrieve(asked, 10, everything(asked, ITEMS))
     assert (block_of(items) == np.arange(BLOCKS)[:, None]).mean() > 0.9
+
+
+@pytest.mark.cluster
+def test_a_killed_worker_changes_nothing(planted, ray_cluster, fit_files, tmp_path):
+    from handsell.jobs.neural import fit_on_ray
+    from handsell.jobs.sasrec import finished
+    from handsell.jobs.windows import Sizes
+
+    config, fit, content = fit_files
+    config = config("sasrec", epochs=4)
+    killed = tmp_path / "killed"
+
+    def dying(loop):
+        import os
+
+        from handsell.jobs import neural, sasrec
+
+        report = neural.report
+
+        def last_words(worker, line, metrics, state):
+            report(worker, line, metrics, state)
+            if metrics["epoch"] == 2 and not killed.exists():
+                killed.touch()
+                os._exit(1)
+
+        neural.report = last_words
+        sasrec.train_worker(loop)
+
+    sizes = Sizes(planted[0].n_users, planted[0].n_items)
+    fit_on_ray("sasrec", dying, finished, config, fit, content, sizes, tmp_path / "out")
+    model = registry.load("sasrec", tmp_path / "out")
+    here = registry.fit("sasrec", planted[0], config.retrieval, planted[1])
+    assert killed.exists()
+    assert np.allclose(model.vectors, here.vectors, atol=1e-6)

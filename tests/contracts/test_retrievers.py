@@ -83,7 +83,7 @@ def test_nothing_eligible_nothing_found(model, asked):
     assert (items == -1).all() and np.isnan(scores).all()
 
 
-@pytest.mark.parametrize("name", ["popularity", "als", "two_tower", "content"])
+@pytest.mark.parametrize("name", ["popularity", "als", "two_tower", "sasrec", "content"])
 def test_k_asked_is_k_given_under_any_mask(models, name, asked):
     eligible = np.zeros((len(asked), ITEMS), bool)
     eligible[:, 20:45] = True

@@ -14,10 +14,13 @@ from handsell.core.layout import Layout
 from handsell.data.interactions import Interactions
 from handsell.jobs.als import fit_als_on_ray
 from handsell.jobs.cluster import spread
+from handsell.jobs.sasrec import fit_sasrec_on_ray
 from handsell.jobs.two_tower import fit_two_tower_on_ray
 from handsell.jobs.windows import Sizes
 from handsell.retrieval import registry
 from handsell.retrieval.content_vectors import Content, fit_content_vectors
+
+ON_RAY_TRAIN = {"two_tower": fit_two_tower_on_ray, "sasrec": fit_sasrec_on_ray}
 
 
 def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, float]:
@@ -25,16 +28,15 @@ def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, f
     names = source_names(config)
     content = out / "content"
     spread(_fit_content, [(config, interactions, content)])
-    many = ("two_tower", "als") if config.retrieval.als.blocks > 1 else ("two_tower",)  # tasks of their own
+    many = (*ON_RAY_TRAIN, "als") if config.retrieval.als.blocks > 1 else tuple(ON_RAY_TRAIN)  # tasks of their own
     tasks = [(name, config, interactions, content, out) for name in names if name not in many]
     seconds = dict(spread(_fit_one, tasks, wait_s=config.jobs.wait_for_resources_s))
     sizes = Sizes.of(Layout(config.state))
     if "als" in names and "als" in many:
         seconds["als"] = fit_als_on_ray(config, interactions, sizes, out / "retrievers" / "als")
-    if "two_tower" in names:
-        seconds["two_tower"] = fit_two_tower_on_ray(
-            config, interactions, content, sizes, out / "retrievers" / "two_tower"
-        )
+    for name in names:
+        if name in ON_RAY_TRAIN:
+            seconds[name] = ON_RAY_TRAIN[name](config, interactions, content, sizes, out / "retrievers" / name)
     return seconds
 
 

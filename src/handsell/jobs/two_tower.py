@@ -1,119 +1,65 @@
-"""The two-tower model on Ray: trained by Ray Train, each worker on users of its own; item vectors by Ray Data."""
+"""The two-tower model on Ray: trained by Ray Train, item vectors by Ray Data."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray.data
 import ray.train
-from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 
 from handsell.core.config import Config
 from handsell.core.config.retrieval import TwoTowerConfig
-from handsell.core.errors import TrainingError
-from handsell.data.interactions import Interactions
+from handsell.jobs import neural
 from handsell.jobs.windows import Sizes
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.two_tower import TwoTower, assemble, input_vectors, item_vectors
 
-WEIGHTS = "weights.safetensors"  # in a checkpoint: all parameters, the items trained, the epoch reached
 ITEMS_A_BLOCK = 50_000
 
 
 def fit_two_tower_on_ray(config: Config, interactions: Path, content: Path, sizes: Sizes, out: Path) -> float:
-    """Fit on the Parquet parts in `interactions` and the saved Content; save the model to `out`; returns seconds.
-
-    Folders must be readable on every node. Needs a connected Ray cluster with a free CPU per worker.
-    """
-    begun = time.monotonic()
-    section = config.retrieval.two_tower
-    loop = {
-        "parts": [str(part) for part in sorted(interactions.resolve().glob("*.parquet"))],
-        "sizes": (sizes.users, sizes.items),
-        "content": str(content.resolve()),
-        "config": section.model_dump(),
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="handsell-two-tower-", dir=out.parent) as storage:
-        weights = _train(loop, section.workers, Path(storage), config.jobs.wait_for_resources_s)
-        _with_item_vectors(weights, content, sizes.items).indexed(config.retrieval.flat_below).save(out)
-    return round(time.monotonic() - begun, 2)
+    """As `neural.fit_on_ray` says."""
+    return neural.fit_on_ray("two_tower", train_worker, finished, config, interactions, content, sizes, out)
 
 
-def _train(loop: dict[str, Any], workers: int, storage: Path, wait_s: float) -> Path:
-    """Run the workers; returns the file with the weights of the last epoch, copied into `storage`."""
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(wait_s))
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config=loop,
-        scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
-        run_config=RunConfig(
-            name="two_tower",
-            storage_path=str(storage.resolve()),
-            failure_config=FailureConfig(max_failures=1, controller_failure_limit=1),  # type: ignore[call-arg]
-        ),
-    )
-    try:
-        result = trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise TrainingError(
-            f"two_tower could not be trained on {workers} Ray workers of 1 CPU each: {error}. "
-            "Free some CPUs, declare more (jobs.num_cpus), or lower retrieval.two_tower.workers."
-        ) from error
-    if result.checkpoint is None:
-        raise TrainingError("the two_tower training ended without a model: see the Ray Train log of run 'two_tower'")
-    with result.checkpoint.as_directory() as folder:
-        shutil.copy(Path(folder) / WEIGHTS, storage / WEIGHTS)
-    return storage / WEIGHTS
+def finished(state: Path, config: Config, content: Path) -> TwoTower:
+    return _with_item_vectors(state, content).indexed(config.retrieval.flat_below)
 
 
 def train_worker(loop: dict[str, Any]) -> None:
     """What each worker runs: its users in, gradients shared, and a checkpoint after each epoch from worker 0."""
-    from ray.train.torch import prepare_model
-
     from handsell.retrieval import two_tower_training as training
+    from handsell.retrieval.neural_training import among_workers, restore, weights_of
 
     config = TwoTowerConfig(**loop["config"])
     context = ray.train.get_context()
     worker, workers = context.get_world_rank(), context.get_world_size()
-    rows = training.Rows(read_share(loop["parts"], loop["sizes"], worker, workers), config)
+    rows = training.Rows(neural.read_share(loop["parts"], loop["sizes"], worker, workers), config)
     model = training.new_towers(loop["sizes"][1], Content.load(Path(loop["content"])), config)
-    trained = training.among_workers(rows.trained.astype(np.int64), "max")
-    own = np.array([training.steps_of(rows, config)])
-    steps, most = (int(training.among_workers(own, how)[0]) for how in ("min", "max"))
-    if steps < most and steps == 0:
-        raise TrainingError(
-            f"two_tower: one of {workers} workers has no user with two events to learn from, another has {most} steps: "
-            "set retrieval.two_tower.workers = 1"
-        )
+    trained = among_workers(rows.trained.astype(np.int64), "max").astype(np.uint8)
+    steps = neural.steps_together("two_tower", training.steps_of(rows, config), workers)
 
     def report(epoch: int, loss: float, seconds_left: float) -> None:
-        if worker:
-            ray.train.report({})
-            return
-        print(training.progress_line(config, epoch, loss, seconds_left), flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            _write(Path(folder) / WEIGHTS, training.weights_of(model), trained, epoch)
-            checkpoint = Checkpoint.from_directory(folder)
-            ray.train.report({"epoch": epoch, "loss": loss, "seconds_left": seconds_left}, checkpoint=checkpoint)
+        line = training.progress_line(config, epoch, loss, seconds_left)
+        metrics = {"epoch": epoch, "loss": loss, "seconds_left": seconds_left}
+        neural.report(
+            worker, line, metrics, lambda: {**weights_of(model), "trained": trained, "epoch": np.array([epoch])}
+        )
 
-    first = _resume(model)
+    before = neural.last_state()
+    if before:
+        restore(model, before)
+    first = int(before["epoch"][0]) if before else 0
     if steps == 0 or first >= config.epochs:
         report(config.epochs, 0.0, 0.0)
         return
-    options = {"broadcast_buffers": False}  # the content vectors are the same file everywhere
     training.train(
         model,
         rows,
         config,
-        wrap=lambda m: prepare_model(m, parallel_strategy_kwargs=options),
+        wrap=neural.data_parallel,
         steps=steps,
         first_epoch=first,
         worker=worker,
@@ -121,41 +67,13 @@ def train_worker(loop: dict[str, Any]) -> None:
     )
 
 
-def read_share(parts: list[str], sizes: tuple[int, int], worker: int, workers: int) -> Interactions:
-    """One worker's users: whole parts where there are enough of them, else users by number."""
-    if len(parts) >= workers:
-        return Interactions.read([Path(part) for part in parts[worker::workers]], *sizes)
-    events = Interactions.read([Path(part) for part in parts], *sizes)
-    return events.where(events.user % workers == worker)
-
-
-def _resume(model: Any) -> int:
-    """After a worker died: continue from the last checkpoint; returns the epochs done."""
-    from safetensors.numpy import load_file
-
-    from handsell.retrieval.two_tower_training import restore
-
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return 0
-    with checkpoint.as_directory() as folder:
-        weights = load_file(Path(folder) / WEIGHTS)
-    restore(model, weights)
-    return int(weights["epoch"][0])
-
-
-def _write(path: Path, weights: dict[str, np.ndarray], trained: np.ndarray, epoch: int) -> None:
-    from safetensors.numpy import save_file
-
-    save_file({**weights, "trained": trained.astype(np.uint8), "epoch": np.array([epoch])}, path)
-
-
-def _with_item_vectors(weights: Path, content: Path, n_items: int) -> TwoTower:
+def _with_item_vectors(weights: Path, content: Path) -> TwoTower:
     """Every item through the item tower, in blocks spread over the cluster."""
     from safetensors.numpy import load_file
 
-    towers = {name: w for name, w in load_file(weights).items() if name not in ("embedding", "trained", "epoch")}
-    size = len(towers["item.2.bias"])
+    kept = load_file(weights)
+    n_items, size = kept["embedding"].shape
+    towers = {name: w for name, w in kept.items() if name not in ("embedding", "trained", "epoch")}
     inputs, vectors = (np.zeros((n_items, size), np.float32) for _ in range(2))
     blocks = -(-n_items // ITEMS_A_BLOCK)
     arguments = {"weights": str(weights.resolve()), "content": str(content.resolve())}

@@ -123,9 +123,9 @@ def _run(command: list[str], env: dict[str, str], log: Path) -> str:
     return told[-1].removeprefix(RESULT).strip() if told else "done"
 
 
-PROGRESS = re.compile(
-    r"\[\d+/\d+\] |  · |two_tower epoch |  scored "
-)  # how our jobs begin a line that reports progress
+PROGRESS = re.compile(  # how our jobs begin a line that reports progress
+    r"\[\d+/\d+\] |  · |(two_tower|sasrec) epoch |  scored "
+)
 WORKER = re.compile(r"^(\x1b\[\d+m)?\(\w+ pid=\d+(, ip=[\d.]+)?\)(\x1b\[0m)? ")  # what Ray puts before a worker's line
 RESULT = "result:"  # how our commands begin the one line that sums up
 

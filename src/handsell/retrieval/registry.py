@@ -31,6 +31,7 @@ from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.history import History, fit_history
 from handsell.retrieval.item_knn import ItemKNN, fit_item_knn
 from handsell.retrieval.popularity import Popularity, fit_popularity
+from handsell.retrieval.sasrec import SASRec
 from handsell.retrieval.session_knn import SessionKNN, fit_session_knn
 from handsell.retrieval.spectral import Spectral, fit_spectral
 from handsell.retrieval.svd import SVD, fit_svd
@@ -58,6 +59,12 @@ def _fit_two_tower(interactions: Interactions, config: Any, content: Content | N
     return fit_two_tower(interactions, config, content)
 
 
+def _fit_sasrec(interactions: Interactions, config: Any, content: Content | None = None) -> SASRec:
+    from handsell.retrieval.sasrec_training import fit_sasrec
+
+    return fit_sasrec(interactions, config, content)
+
+
 # in the order of RetrievalConfig, which is the order of `Candidates.sources`
 RETRIEVERS: dict[str, Family] = {
     "popularity": Family(Popularity, fit_popularity),
@@ -65,6 +72,7 @@ RETRIEVERS: dict[str, Family] = {
     "item_knn": Family(ItemKNN, fit_item_knn),
     "als": Family(ALS, fit_als),
     "two_tower": Family(TwoTower, _fit_two_tower),
+    "sasrec": Family(SASRec, _fit_sasrec),
     "content": Family(ContentRetriever, fit_content),
     "spectral": Family(Spectral, fit_spectral),
     "svd": Family(SVD, fit_svd),

@@ -25,7 +25,8 @@ from handsell.core.config.retrieval import TwoTowerConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.hard_negatives import HardNegatives
-from handsell.retrieval.two_tower import CONTEXT, HISTORY, POOLS, TwoTower, Weights, towers_to_retriever, user_inputs
+from handsell.retrieval.neural_training import one_thread, weights_of
+from handsell.retrieval.two_tower import CONTEXT, HISTORY, POOLS, TwoTower, towers_to_retriever, user_inputs
 
 log = logging.getLogger(__name__)
 ROWS_PER_USER = 32  # positions sampled of a user in an epoch, so that the busiest do not drown the others
@@ -203,45 +204,21 @@ def steps_of(rows: Rows, config: TwoTowerConfig) -> int:
     return -(-rows.per_epoch // config.batch_size)
 
 
-def among_workers(value: np.ndarray, how: str) -> np.ndarray:
-    """The `min` or `max` of an integer array over all workers of this training, if there are several."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return value
-    both = torch.from_numpy(np.array(value, np.int64))
-    torch.distributed.all_reduce(both, getattr(torch.distributed.ReduceOp, how.upper()))
-    return both.numpy()
-
-
 def new_towers(n_items: int, content: Content | None, config: TwoTowerConfig) -> Towers:
     torch.manual_seed(config.seed)
     known = content is not None and bool(content.vectors.any())
     return Towers(n_items, np.ascontiguousarray(content.vectors, np.float32) if known else None, config)  # type: ignore[union-attr]
 
 
-def weights_of(model: Towers) -> dict[str, np.ndarray]:
-    """Every parameter by name, for safetensors."""
-    return {name: p.detach().cpu().numpy() for name, p in model.named_parameters()}
-
-
-def restore(model: Towers, weights: Weights) -> None:
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(torch.from_numpy(np.array(weights[name])))
-
-
 def fit_two_tower(interactions: Interactions, config: TwoTowerConfig, content: Content | None = None) -> TwoTower:
     """Train in this process, on one thread of torch."""
     rows = Rows(interactions, config)
     model = new_towers(interactions.n_items, content, config)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        if steps_of(rows, config):
+    if steps_of(rows, config):
+        with one_thread():
             train(model, rows, config, after_epoch=lambda *at: log.info(progress_line(config, *at)))
-        else:
-            log.warning("two_tower: no user liked two items one after the other; only content speaks")
-    finally:
-        torch.set_num_threads(threads)
+    else:
+        log.warning("two_tower: no user liked two items one after the other; only content speaks")
     return towers_to_retriever(weights_of(model), content, rows.trained)
 
 

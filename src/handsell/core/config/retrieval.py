@@ -104,6 +104,24 @@ class TwoTowerConfig(SourceConfig):
     seed: int = Field(0, description="of first weights and batch order")
 
 
+class SASRecConfig(SourceConfig):
+    enabled: bool = Field(False, description="false neither fits nor asks this source")
+    embedding_size: int = Field(64, ge=2, multiple_of=2, description="D, width of the transformer and of the items")
+    layers: int = Field(2, ge=1, description="of the transformer")
+    length: int = Field(50, ge=1, description="T, most recent events that it reads; features.history_length bounds it")
+    dropout: float = Field(0.2, ge=0, lt=1, description="share of activations left out in training")
+    temperature: float = Field(0.05, ge=0, description="divides the cosine of query and item; 0 takes inner products")
+    negatives: int = Field(4096, ge=1, description="items drawn per step where there are more than 30 000 to rank")
+    epochs: int = Field(30, ge=1, description="passes over the users' lines, at most")
+    patience: int = Field(5, ge=1, description="epochs without a better validation NDCG@10 after which it stops")
+    validation_users: int = Field(1000, ge=0, description="last likes held out to stop by, per worker; 0 for none")
+    batch_size: int = Field(1024, ge=1, description="positives per step")
+    learning_rate: float = Field(1e-3, gt=0, description="of AdamW, after the warm-up; falls to 0 as a cosine")
+    reg: float = Field(0.01, ge=0, description="weight decay, times the learning rate")
+    workers: int = Field(1, ge=1, description="Ray Train workers")
+    seed: int = Field(0, description="of first weights, batch order and dropout")
+
+
 class ContentConfig(SourceConfig):
     embedding_size: int = Field(128, ge=2, description="dimensions kept of the hashed text and attribute vectors")
     half_life_days: float = Field(14.0, gt=0, description="decay of history events at fold-in")
@@ -178,6 +196,7 @@ class RetrievalConfig(Section):
     item_knn: ItemKNNConfig = ItemKNNConfig()
     als: ALSConfig = ALSConfig()
     two_tower: TwoTowerConfig = TwoTowerConfig()
+    sasrec: SASRecConfig = SASRecConfig()
     content: ContentConfig = ContentConfig(k=300, weight=0.5)
     spectral: SpectralConfig = SpectralConfig()
     svd: SVDConfig = SVDConfig()
