@@ -96,11 +96,12 @@ class SessionKNN:
         """(B, I) float32 scores, columns sorted."""
         session = current(requests, self.n_items, self.config.session_gap_minutes)[:, :LAST_ITEMS]
         row, neighbour, likeness, shared = self._neighbours(session)
-        lengths = self.sessions.lengths[neighbour]  # P events in all
+        first = self.sessions.offsets[neighbour]
+        lengths = self.sessions.offsets[neighbour + 1] - first  # P events in all
         pair = np.repeat(np.arange(len(neighbour)), lengths)
         begin = np.cumsum(lengths) - lengths
         place = np.arange(len(pair)) - begin[pair]
-        item = self.sessions.item[self.sessions.offsets[neighbour][pair] + place]
+        item = self.sessions.item[first[pair] + place]
         meets = np.maximum.reduceat(np.where(item == shared[pair], place, -1), begin) if len(pair) else begin
         vote = (likeness[pair] * self._nearness(place - meets[pair])).astype(np.float32)
         # (B, P) @ (P, I) adds a row's votes item by item, always in the order of its neighbours
@@ -121,7 +122,8 @@ class SessionKNN:
         like = self._weigh(session, used, weight)
         # the same over powers of two, of which the largest in a sum tells the latest item in common
         common = self._weigh(session, used, np.exp2(LAST_ITEMS - 1.0 - age))
-        rows, chosen = [], []
+        none = np.zeros(0, np.int64)
+        rows, chosen = [none], [none]
         like.data *= self._session_weight[like.indices]
         for b in range(len(session)):
             near = best(like.data[like.indptr[b] : like.indptr[b + 1]], self.config.neighbours)
