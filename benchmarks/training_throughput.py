@@ -133,9 +133,7 @@ def _textbook(events: Interactions, config: Config, batches: int = 20) -> float:
     section = config.retrieval.sasrec
     size, length = section.embedding_size, section.length
     embedding = torch.nn.Embedding(events.n_items + 1, size, padding_idx=events.n_items)
-    block = torch.nn.TransformerEncoderLayer(
-        size, sasrec_training.HEADS, 4 * size, section.dropout, batch_first=True, norm_first=True
-    )
+    block = torch.nn.TransformerEncoderLayer(size, 1, 4 * size, section.dropout, batch_first=True, norm_first=True)
     body = torch.nn.TransformerEncoder(block, section.layers, enable_nested_tensor=False)
     optimizer = torch.optim.AdamW([*embedding.parameters(), *body.parameters()], lr=section.learning_rate)
     later = torch.nn.Transformer.generate_square_subsequent_mask(length)

@@ -20,8 +20,13 @@ from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.index import VectorIndex
 
-HEADS = 2
 TINY = 1e-6  # keeps the length of a vector of zeros from dividing
+
+SEARCH: dict[str, tuple] = {
+    "temperature": (0.05, 0.1, 0.0),
+    "dropout": (0.3, 0.2, 0.5),
+    "embedding_size": (64, 128),
+}
 
 Weights = Mapping[str, np.ndarray]
 
@@ -87,16 +92,14 @@ def sequence_inputs(vectors: np.ndarray, liked: np.ndarray, w: Weights) -> np.nd
 
 def layer(x: np.ndarray, w: Weights, name: str, last_only: bool) -> np.ndarray:
     """One pre-norm layer ([xiong2020]) over places (L, D); (1, D), the last place alone, if nothing else is needed."""
-    length, size = x.shape
-    qkv = linear(norm(x, w, f"{name}.norm1"), w, f"{name}.qkv").reshape(length, 3, HEADS, size // HEADS)
-    q, k, v = qkv.transpose(1, 2, 0, 3)  # each (H, L, D / H)
-    rows = slice(length - 1, None) if last_only else slice(None)
-    logits = q[:, rows] @ k.transpose(0, 2, 1) / np.float32(np.sqrt(size // HEADS))
-    later = np.arange(length)[None, :] > np.arange(length)[rows, None]
+    q, k, v = np.split(linear(norm(x, w, f"{name}.norm1"), w, f"{name}.qkv"), 3, axis=1)
+    rows = slice(len(x) - 1 if last_only else 0, None)
+    logits = q[rows] @ k.T / np.float32(np.sqrt(x.shape[1]))
+    later = np.arange(len(x))[None, :] > np.arange(len(x))[rows, None]
     logits = np.where(later, -np.inf, logits)
-    logits = np.exp(logits - logits.max(axis=2, keepdims=True))
-    seen = (logits / logits.sum(axis=2, keepdims=True)) @ v
-    x = x[rows] + linear(seen.transpose(1, 0, 2).reshape(-1, size), w, f"{name}.out")
+    share = np.exp(logits - logits.max(axis=1, keepdims=True))
+    share /= share.sum(axis=1, keepdims=True)
+    x = x[rows] + linear(share @ v, w, f"{name}.out")
     hidden = linear(norm(x, w, f"{name}.norm2"), w, f"{name}.wide")
     return x + linear(np.maximum(hidden, 0), w, f"{name}.narrow")
 

@@ -23,7 +23,7 @@ from handsell.core.config.retrieval import SASRecConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.neural_training import among_workers, coarse_products, one_thread, restore, weights_of
-from handsell.retrieval.sasrec import HEADS, SASRec, Weights, weights_to_retriever
+from handsell.retrieval.sasrec import SASRec, Weights, weights_to_retriever
 from handsell.retrieval.sasrec_rows import Batch, Rows
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,9 @@ class Layer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, L, D) → (B, L, D). Padding is at the end, where causal attention never looks."""
-        b, length, size = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(b, length, 3, HEADS, size // HEADS).permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.dropout(self.out(seen.transpose(1, 2).reshape(b, length, size)))
+        q, k, v = self.qkv(self.norm1(x)).unsqueeze(1).chunk(3, dim=3)  # one head
+        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True).squeeze(1)
+        x = x + self.dropout(self.out(seen))
         return x + self.dropout(self.narrow(F.relu(self.wide(self.norm2(x)))))
 
 
@@ -70,28 +69,28 @@ class Transformer(nn.Module):
 
     def inputs(self, items: torch.Tensor) -> torch.Tensor:
         """(N, D) input vectors of items (N,); in training some lose their id embedding, so that content speaks."""
-        x = self.embedding[items]
+        x = self.embedding.index_select(0, items)
         if self.projection is None:
             return x
         if self.training:
             x = x * (torch.rand(len(items), 1) >= ID_DROPOUT)
         return x + self.projection(self.content[items])
 
-    def queries(self, vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """(N, D) what is expected at the places `batch.asked`, from the input vectors (U, D) of the batch's items."""
-        x = F.normalize(vectors, dim=1)[torch.from_numpy(batch.history)] * vectors.shape[1] ** 0.5
+    def queries(self, directions: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """(N, D) what is expected at the places `batch.asked`, from unit vectors (U, D) of the batch's items."""
+        x = F.embedding(torch.from_numpy(batch.history), directions) * directions.shape[1] ** 0.5
         x = torch.where(torch.from_numpy(batch.liked)[:, :, None], x, self.disliked - x)
         x = self.dropout(x + self.position[: x.shape[1]])
         for layer in self.layers:
             x = layer(x)
-        x = self.norm(x.flatten(0, 1)[torch.from_numpy(batch.asked)])
+        x = self.norm(x.flatten(0, 1).index_select(0, torch.from_numpy(batch.asked)))
         return F.normalize(x, dim=1) / self.config.temperature if self.config.temperature else x
 
     def both(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries (N, D) and rivals (U, D), whose products are the logits."""
         vectors = self.inputs(torch.from_numpy(batch.items))
-        rivals = F.normalize(vectors, dim=1) if self.config.temperature else vectors
-        return self.queries(vectors, batch), rivals
+        directions = F.normalize(vectors, dim=1)
+        return self.queries(directions, batch), directions if self.config.temperature else vectors
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Mean loss over the places asked."""
