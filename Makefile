@@ -1,5 +1,6 @@
 # handsell: two commands do everything from a fresh clone.
 #   make up   [CONFIG=deployments/configs/world.toml] [DATA=dir]   set up, train, serve, and show a recommendation
+#   make install                                                only the environment: . .venv/bin/activate, then handsell --help
 #   make test                                                      set up and run the whole suite
 CONFIG ?= deployments/configs/world.toml
 DATA ?=
@@ -12,7 +13,9 @@ READY := $(VENV)/.installed
 export RAY_USAGE_STATS_ENABLED := 0
 export OMP_NUM_THREADS := 1
 
-.PHONY: up down test check bench clean
+.PHONY: install up down test check bench clean
+
+install: $(READY)
 
 up: $(READY)
 	@$(BIN)/handsell up $(CONFIG) --topology $(TOPOLOGY) $(if $(DATA),--data $(DATA))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="a TOML file, such as deployments/configs/world.toml")
 ]
 DataPath = Annotated[Path | None, typer.Option("--data", help="folder of the source data; overrides data.path")]
+Topology = Literal["graph", "fused"]
 
 app = typer.Typer(
     name="handsell", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -36,7 +37,7 @@ def _load(path: Path, data: Path | None = None):
 
 
 @app.command()
-def up(config: ConfigPath, data: DataPath = None, topology: str = "graph") -> None:
+def up(config: ConfigPath, data: DataPath = None, topology: Topology = "graph") -> None:
     """Everything from nothing to a served recommendation, on this machine."""
     from handsell.local.up import up as bring_up
 
@@ -130,7 +131,7 @@ def evaluate(config: ConfigPath, bundle: str = "live") -> None:
 
 
 @app.command()
-def serve(config: ConfigPath, topology: str = "graph") -> None:
+def serve(config: ConfigPath, topology: Topology = "graph") -> None:
     """Deploy the live bundle on the running local cluster."""
     from handsell.local import cluster, service
 
@@ -145,6 +146,8 @@ def serve(config: ConfigPath, topology: str = "graph") -> None:
 @app.command()
 def recommend(config: ConfigPath, user: str, count: int = 10, surface: str = "home", url: str = "") -> None:
     """Ask the running service for one user's slate."""
+    from urllib.parse import quote
+
     import httpx
 
     from handsell.local.service import address
@@ -152,12 +155,16 @@ def recommend(config: ConfigPath, user: str, count: int = 10, surface: str = "ho
     base = url or address(_load(config))
     try:
         answer = httpx.get(
-            f"{base}/v1/users/{user}/recommendations", params={"count": count, "surface": surface}, timeout=10.0
+            f"{base}/v1/users/{quote(user, safe='')}/recommendations",
+            params={"count": count, "surface": surface},
+            timeout=10.0,
         )
     except httpx.HTTPError as error:
         raise HandsellError(
             f"no service answers at {base} ({error}): start it with `make up CONFIG={config}`"
         ) from None
+    if "json" not in answer.headers.get("content-type", ""):
+        raise HandsellError(f"{base} answered {answer.status_code} without JSON: is it handsell that listens there?")
     print(json.dumps(answer.json(), indent=2, ensure_ascii=False))
     if answer.status_code >= 400:
         raise typer.Exit(1)

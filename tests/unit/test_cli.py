@@ -82,3 +82,8 @@ def test_text_that_is_not_toml(tmp_path):
     path = tmp_path / "broken.toml"
     path.write_text("name = \n")
     assert "not readable TOML" in one_error(handsell("doctor", str(path)))
+
+
+def test_an_unknown_topology_is_refused_before_anything_starts():
+    done = handsell("up", "deployments/configs/world.toml", "--topology", "nope")
+    assert done.returncode == 2 and "graph" in done.stderr and "ray" not in done.stdout

@@ -168,3 +168,18 @@ def test_a_world_is_generated_in_partitions(configured):
     assert (counts["users"], counts["items"], counts["duplicates"]) == (40, 60, 0)
     assert len(list(layout.events.iterdir())) == 3 and any(layout.truth.iterdir())
     assert sum(pq.read_metadata(p).num_rows for p in layout.events.iterdir()) == counts["events"] == len(log(config))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("u1,a,100,view\nu1,b,200,view\n", "expected at least two users, came 1: there is nobody to compare with"),
+        ("u1,a,100,view\nu2,a,200,view\n", "expected at least two items, came 1: there is nothing to choose"),
+        ("u1,a,100,view\nu2,b,100,view\n", "all 2 events carry the same time"),
+    ],
+)
+def test_data_that_nothing_can_be_learnt_from_is_refused(tmp_path, configured, rows, said):
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events/1.csv").write_text("user_id,item_id,time,type\n" + rows)
+    with pytest.raises(DataError, match=said):
+        job.prepare(configured(SHOP.replace('[data.tables.items]\npath = "items.csv"\n', "")), quiet)

@@ -133,6 +133,8 @@ def test_lists_and_dictionary_columns():
         (pa.array(["perhaps"]), pa.bool_(), "expected true or false, came 'perhaps'"),
         (pa.array([[1.5]]), pa.string(), "expected text or whole numbers, came type list"),
         (pa.array([70_000]), pa.int16(), "expected a number"),
+        (pa.array([float("inf")]), pa.string(), "expected text or whole numbers"),
+        (pa.array(["9" * 23]), TIME, "expected epoch seconds"),
     ],
 )
 def test_a_wrong_type_names_file_column_expected_and_came(array, kind, said):
@@ -177,3 +179,31 @@ def test_the_template_config_opens_a_reader(repository, monkeypatch, tmp_path):
     source = open_reader(load_config(repository / "deployments/configs/own_data.toml"))
     assert events(source)["type"].to_pylist() == ["view"]
     assert source.items()["tags"].to_pylist() == [["home", "light"]]
+
+
+def test_one_column_may_stand_for_two(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,item_id,time,type\nu,i,1,click\n")
+    (tmp_path / "items.csv").write_text("item_id,brand\ni,Acme\n")
+    items = {"path": "items.csv", "columns": {"title": "brand", "creators": "brand"}}
+    table = reader(tmp_path, events={"path": "log.csv"}, items=items).items()
+    assert table["title"].to_pylist() == ["Acme"]
+    assert table["creators"].to_pylist() == [["Acme"]]
+
+
+def test_a_slip_in_a_canonical_name_of_items_is_told(tmp_path):
+    (tmp_path / "items.csv").write_text("item_id,name,cost\ni,Kettle,3\n")
+
+    def items(columns):
+        return reader(tmp_path, events={"path": "log.csv"}, items={"path": "items.csv", "columns": columns}).items()
+
+    with pytest.raises(DataError, match=r"data\.tables\.items\.columns\.titel.*came titel \(perhaps title\?\)"):
+        items({"titel": "name"})
+    assert items({"price": "cost"})["price"].to_pylist() == [3]
+
+
+def test_a_column_of_two_types_is_told(tmp_path):
+    (tmp_path / "items").mkdir()
+    (tmp_path / "items/a.csv").write_text("item_id,price\ni,3\n")
+    (tmp_path / "items/b.csv").write_text("item_id,price\nj,cheap\n")
+    with pytest.raises(DataError, match=r"data\.tables\.items .*different types"):
+        reader(tmp_path, events={"path": "log.csv"}, items={"path": "items"}).items()

@@ -92,6 +92,7 @@ def _write(
     _refuse(config, reader, landed, events)
     progress(f"{events:,} events; numbering users and items")
     items, users = _catalogue(reader, fresh, kept)
+    _refuse_alone(reader, items, users)
     partitions = max(config.jobs.partitions, math.ceil(events / EVENTS_PER_PARTITION))
     progress(f"{users:,} users, {items:,} items; dealing events out to {partitions} partitions")
     _tasks(scatter, [(config, part.number, fresh.state, partitions) for part in parts], config)
@@ -210,6 +211,23 @@ def _refuse(config: Config, reader: Reader, landed: Sequence[Landed], events: in
     unknown = {name for part in landed for name in part.types} - set(config.events.names)
     if unknown:
         raise unknown_types(unknown, config.events)
+    first = min(part.first_us for part in landed if part.first_us is not None)
+    last = max(part.last_us for part in landed if part.last_us is not None)
+    if reader.ordered and events > 1 and first == last:
+        raise DataError(
+            f"all {events:,} events carry the same time: expected times at which one comes before another, came "
+            "one moment; map the column that holds the real time"
+        )
+
+
+def _refuse_alone(reader: Reader, items: int, users: int) -> None:
+    """Raise DataError where there is nothing to choose, or nobody to learn from."""
+    for name, came, why in (("item", items, "nothing to choose"), ("user", users, "nobody to compare with")):
+        if came < 2:
+            raise DataError(
+                f"{reader.source.partition(':{')[0]}: expected at least two {name}s, came {came}: there is {why}; "
+                "check the column mapping, or write rules instead of training a recommender"
+            )
 
 
 def _tasks(function: Callable, arguments: list[tuple], config: Config) -> list[Any]:

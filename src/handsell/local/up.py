@@ -48,7 +48,8 @@ def up(config: Config, topology: str = "graph", console: Console | None = None) 
         "features",
         "computing user and item features with Ray",
         command("features"),
-        config.features.model_dump(mode="json"),
+        # which moments of users are written depends on the windows
+        config.model_dump(mode="json", include={"features", "split"}),
     )
     steps.run("feast apply", "registering entities, views and services", command("apply"))
     steps.run("materialize", "copying the newest values to the online store", command("materialize"))
@@ -136,9 +137,17 @@ def _log(config: Config, name: str) -> Path:
 
 def _data_inputs(config: Config) -> list:
     """What the data step depends on: its sections, and the size and time of every source file."""
-    files: list = []
-    path = config.data_path
-    if path is not None and path.exists():
-        found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-        files = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in found]
+    files = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in _source_files(config)]
     return [config.data.model_dump(mode="json"), config.events.model_dump(mode="json"), files]
+
+
+def _source_files(config: Config) -> list[Path]:
+    """Every file that the reader would read; none where that cannot be told yet: the step itself says why."""
+    from handsell.data.readers.detect import open_reader
+
+    if config.data.download and config.data_path is None:
+        return []  # a download is checked by its hash
+    try:
+        return open_reader(config).files()
+    except HandsellError:
+        return []

@@ -60,7 +60,9 @@ class EventType(Section):
     """What one kind of event says about a user's taste."""
 
     weight: float = Field(
-        1.0, description="strength of preference; negative for skip or dislike, 0 for a mere impression"
+        1.0,
+        allow_inf_nan=False,
+        description="strength of preference; negative for skip or dislike, 0 for a mere impression",
     )
     weight_by_value: tuple[tuple[float, float], ...] = Field(
         (), description="[[from value, weight], …] ascending; overrides weight for events that carry a value"

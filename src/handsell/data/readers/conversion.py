@@ -62,7 +62,10 @@ def to_text(array: pa.Array, place: Place) -> pa.Array:
         array = pc.if_else(pc.is_nan(array), None, array)
         whole = pc.equal(array, pc.floor(array))
         if pc.all(whole).as_py() is not False:
-            return pc.cast(pc.cast(array, pa.int64()), pa.string())
+            try:
+                return pc.cast(pc.cast(array, pa.int64()), pa.string())
+            except pa.ArrowInvalid as error:
+                raise place.wrong("text or whole numbers", _first_line(error)) from None
         raise place.wrong("text or whole numbers", array.filter(pc.invert(whole))[0].as_py())
     raise place.wrong("text or whole numbers", f"type {kind}")
 
@@ -132,7 +135,11 @@ def _time_of_text(text: pa.Array, place: Place) -> pa.Array:
     text = pc.utf8_trim_whitespace(text)
     text = pc.if_else(pc.equal(text, ""), None, text)
     if pc.all(pc.match_substring_regex(text, DIGITS)).as_py() and len(text) > text.null_count:
-        return _epoch(pc.cast(text, pa.float64() if pc.any(pc.match_substring(text, ".")).as_py() else pa.int64()))
+        kind = pa.float64() if pc.any(pc.match_substring(text, ".")).as_py() else pa.int64()
+        try:
+            return _epoch(pc.cast(text, kind))
+        except pa.ArrowInvalid as error:
+            raise place.wrong("epoch seconds, ms, µs or ns", _first_line(error)) from None
     text = pc.if_else(pc.match_substring_regex(text, DATE), pc.binary_join_element_wise(text, "T00:00:00", ""), text)
     zoned = pc.match_substring_regex(text, ZONE)
     text = pc.if_else(zoned, text, pc.binary_join_element_wise(text, "Z", ""))

@@ -93,6 +93,7 @@ class Tables:
     def _whole(self, source: TableSource, schema: pa.Schema, needs: tuple[str, ...], name: str) -> dict:
         """All files of an items or users table, canonical columns converted, the others as they are."""
         kinds = {field.name: field.type for field in schema}
+        _no_near_miss(source, kinds, name)
         tables = []
         for path in table_files(self.base, source, name):
             columns = _mapping(path, source, kinds, needs, name, extras=True)
@@ -106,8 +107,25 @@ class Tables:
                 tables.append(pa.table(arrays))
         if not tables:
             raise DataError(f"data.tables.{name} ({self.base / source.path}) has no rows; leave it out, or fill it")
-        whole = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+        try:
+            whole = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise DataError(
+                f"data.tables.{name} ({self.base / source.path}): a column has different types in its files "
+                f"({_first(error)}); give it one type, or leave it out of the files"
+            ) from None
         return dict(zip(whole.column_names, whole.columns, strict=True))
+
+
+def _no_near_miss(source: TableSource, kinds: dict, name: str) -> None:
+    """Columns of any name may come along, but one that almost bears a canonical name is a slip."""
+    for given in source.columns:
+        near = [] if given in kinds else difflib.get_close_matches(given, kinds, 1, cutoff=0.75)
+        if near:
+            raise DataError(
+                f"data.tables.{name}.columns.{given}: expected one of {', '.join(kinds)}, or a name unlike them for a "
+                f"column of your own; came {given} (perhaps {near[0]}?)"
+            )
 
 
 def table_files(base: Path, source: TableSource, name: str) -> list[Path]:
@@ -184,10 +202,11 @@ def _scan(
     path: Path, columns: dict[str, str], row_groups: tuple[int, ...] | None, as_text: list[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Batches of the file's columns; in CSV the canonical ones come as text, so that id 007 stays 007."""
+    wanted = list(dict.fromkeys(columns.values()))  # two canonical columns may come from one of the file
     try:
         if path.name.endswith(PARQUET):
             groups = list(row_groups) if row_groups is not None else None
-            yield from _parquet(path).iter_batches(BATCH_ROWS, row_groups=groups, columns=list(columns.values()))
+            yield from _parquet(path).iter_batches(BATCH_ROWS, row_groups=groups, columns=wanted)
             return
         text = as_text if as_text is not None else list(columns.values())
         options = ds.CsvFileFormat(
@@ -195,9 +214,11 @@ def _scan(
                 column_types=dict.fromkeys(text, pa.string()), strings_can_be_null=True, null_values=EMPTY_TEXT
             )
         )
-        scanner = ds.dataset(path, format=options).scanner(
-            columns=list(columns.values()), batch_size=BATCH_ROWS, use_threads=False
-        )
+        scanner = ds.dataset(path, format=options).scanner(columns=wanted, batch_size=BATCH_ROWS, use_threads=False)
         yield from scanner.to_batches()
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}; correct or remove the file") from None
+        raise DataError(f"{path} cannot be read: {_first(error)}; correct or remove the file") from None
+
+
+def _first(error: Exception) -> str:
+    return str(error).splitlines()[0]
