@@ -94,9 +94,11 @@ class Oracle:
 
     def _als(self, past: Past) -> dict[int, float]:
         config, vectors = self.shelf.config.retrieval.als, self._load("als", "index/vectors.npy").astype(float)
-        left = vectors.T @ vectors + config.reg * np.eye(config.embedding_size)
         right = np.zeros(config.embedding_size)
-        given = votes(past, config.half_life_days)
+        given = {item: weight for item, weight in votes(past, config.half_life_days).items() if weight}
+        told = json.loads((self.bundle / "retrievers" / "als" / "encoder" / "encoder.json").read_text())["penalty"]
+        evidence = (len(given) + told["unseen"]) / told["typical"]
+        left = vectors.T @ vectors + told["size"] * evidence ** told["exponent"] * np.eye(config.embedding_size)
         for item, weight in given.items():
             extra = config.alpha * math.log1p(abs(weight))
             left += extra * np.outer(vectors[item], vectors[item])

@@ -1,4 +1,4 @@
-"""What turns a trained run into a bundle: its files, its manifest, its rehearsal and its gate."""
+"""What turns a trained run into a bundle: its files, its manifest and its gate."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from handsell.bundles.gate import Gate, Lists, judge
 from handsell.bundles.manifest import Manifest, library_versions
 from handsell.bundles.store import BundleStore
 from handsell.catalogue.snapshot import Snapshot
-from handsell.core.batches import NONE
 from handsell.core.config import Config
-from handsell.core.errors import BundleError
 from handsell.core.layout import Layout
 from handsell.data import splits
 from handsell.evaluation.metrics import gains, ndcg
@@ -30,13 +28,10 @@ from handsell.features.matrix import feature_names
 from handsell.features.views import service_columns
 from handsell.jobs.cluster import spread
 from handsell.jobs.examples import day_values
-from handsell.jobs.requests import load_requests
 from handsell.jobs.scoring import judged_requests
 
 if TYPE_CHECKING:
     from handsell.jobs.train import Run
-
-REHEARSAL = 64  # requests that a finished bundle answers before it may be promoted
 
 
 def gather(run: Run, staging: Path) -> None:
@@ -95,24 +90,6 @@ def split_notes(config: Config) -> tuple[str, ...]:
         "Windows are each user's last events (leave_last_k): features are as of each request, but a retriever has "
         "seen other users' events that are later in time, as is usual on data this thin.",
     )
-
-
-def replay_bundle(config: Config, run: Path, twin: Path, bundle: Path) -> float:
-    """Load a finished bundle as serving does, answer some requests; mean share of items in common with the twin.
-
-    A Ray task. Raises BundleError when a stage is degraded or a slate comes out empty.
-    """
-    snapshot = Snapshot.load(Layout(config.state).snapshot)
-    rows = pq.read_metadata(run / "windows" / "test.parquet").num_rows
-    requests, _ = load_requests(config, run, "test", slice(0, min(REHEARSAL, rows)), snapshot)
-    twin_stages = load_stages(twin, config, snapshot=snapshot, items=day_values(config, run, "test", snapshot))
-    ours, theirs = (slates(stages.funnel, requests) for stages in (load_stages(bundle), twin_stages))
-    if (ours == NONE).all(axis=1).any():
-        raise BundleError(f"bundle {bundle.name} gave an empty slate in its rehearsal: see the log of this job")
-    shared = [
-        len(np.intersect1d(a[a >= 0], b[b >= 0])) / max((a >= 0).sum(), 1) for a, b in zip(ours, theirs, strict=True)
-    ]
-    return float(np.mean(shared))
 
 
 def judge_against_live(run: Run, replay: Replay, store: BundleStore) -> Gate:

@@ -33,6 +33,7 @@ from handsell.jobs.progress import Progress
 from handsell.jobs.requests import fetch_user_rows
 from handsell.jobs.retrievers import fit_retrievers
 from handsell.jobs.scoring import score
+from handsell.jobs.twins import Twins, compare_twins
 from handsell.ranking.shards import read_coverage
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 
@@ -71,10 +72,10 @@ def train(config: Config, promote: bool = True) -> str:
         with progress.step("evaluation", f"{counts['test_kept']:,} requests, every source, blend, ranker, funnel"):
             replay = spread(score, [(config, folder, run.twin)])[0]
             report = _report(run, replay)
-        store, bundle_id = _bundle(run, report)
+        store, bundle_id, twins = _bundle(run, report)
         with progress.step("gate") as note:
             gate = publish.judge_against_live(run, replay, store)
-            note.text = " ".join((*gate.sentences, *gate.warnings))
+            note.text = " ".join((*gate.sentences, *gate.warnings, *twins.warnings))
             if gate.passed and promote:
                 store.promote(bundle_id)
     _clean(folder)
@@ -140,8 +141,8 @@ def _report(run: Run, replay: Replay) -> dict:
     return report
 
 
-def _bundle(run: Run, report: dict) -> tuple[BundleStore, str]:
-    """Refit on all data, gather every file, write the manifest last, load it back and replay requests."""
+def _bundle(run: Run, report: dict) -> tuple[BundleStore, str, Twins]:
+    """Refit on all data, gather every file, write the manifest last, load it back and let it answer beside its twin."""
     config, progress = run.config, run.progress
     store = BundleStore(Layout(config.state).bundles)
     staging = store.new_dir()
@@ -152,9 +153,10 @@ def _bundle(run: Run, report: dict) -> tuple[BundleStore, str]:
         publish.gather(run, staging)
         bundle_id = store.publish(staging, publish.manifest(run, report))
         store.verify(bundle_id)
-        overlap = spread(publish.replay_bundle, [(config, run.folder, run.twin, store.local_path(bundle_id))])[0]
-        note.text = f"{bundle_id}, verified; slates share {overlap:.0%} of their items with the twin's"
-    return store, bundle_id
+        twins = spread(compare_twins, [(config, run.folder, run.twin, store.local_path(bundle_id))])[0]
+        twins.save(run.folder / "twins.json")
+        note.text = f"{bundle_id}, verified; slates share {twins.overlap:.0%} of their items with the twin's"
+    return store, bundle_id, twins
 
 
 def _check_service(config: Config) -> None:
