@@ -110,6 +110,18 @@ def test_user_rows_are_exact_at_every_session_start_of_the_windows(tmp_path, rng
     check_requests(log, config, np.arange(12), np.full(12, log.time.max() + 3 * DAY_US))
 
 
+@pytest.mark.parametrize("cap", [12, 20, 40])
+def test_it_is_told_how_many_users_have_seen_more_than_is_kept(tmp_path, rng, capsys, cap):
+    config = tiny_config(tmp_path)
+    log = write_tiny(config, rng)
+    config = config.model_copy(update={"features": config.features.model_copy(update={"seen_cap": cap})})
+    compute(config)
+    acted = log.type != 0
+    beyond = sum(len(set(log.item[acted & (log.user == user)].tolist())) > cap for user in range(12))
+    said = f"{beyond:,} users have seen more items than features.seen_cap = {cap}" in capsys.readouterr().out
+    assert said == (beyond > 0) == (cap < 40)
+
+
 def test_moments_asked_for_by_training_are_exact(tmp_path, rng):
     config = tiny_config(tmp_path, "leave_last_k")
     log = write_tiny(config, rng)

@@ -24,7 +24,7 @@ from handsell.features.views import ITEM_ACTIVITY, views
 from handsell.jobs.cluster import connected, spread
 from handsell.jobs.item_rows import ItemTable, item_profile, read_items, user_profile, write_bucket
 from handsell.jobs.progress import Progress
-from handsell.jobs.user_rows import Work, save_facts, write_part
+from handsell.jobs.user_rows import FORGETFUL, Work, save_facts, write_part
 
 
 def compute(config: Config, requests: Path | None = None) -> dict[str, int]:
@@ -46,8 +46,13 @@ def compute(config: Config, requests: Path | None = None) -> dict[str, int]:
     with connected(config.jobs.num_cpus):
         with progress.step("user rows", f"{meta['events']:,} events in {len(parts)} parts") as note:
             done = spread(write_part, [(part, work) for part in parts], wait_s=config.jobs.wait_for_resources_s)
-            rows |= {view: sum(d[view] for d in done) for view in done[0] if view != "events"}
+            rows |= {view: sum(d[view] for d in done) for view in done[0] if view not in ("events", FORGETFUL)}
             note.text = f"{rows['user_activity']:,} moments of users"
+            if forgetful := sum(d[FORGETFUL] for d in done):
+                note.text += (
+                    f"; {forgetful:,} users have seen more items than features.seen_cap = "
+                    f"{config.features.seen_cap:,}: their oldest ones may be recommended again"
+                )
         with progress.step("item activity", f"{work.buckets} buckets of items") as note:
             arguments = [(bucket, work, as_of(meta)) for bucket in range(work.buckets)]
             buckets = spread(write_bucket, arguments, wait_s=config.jobs.wait_for_resources_s)

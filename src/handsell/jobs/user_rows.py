@@ -21,6 +21,7 @@ from handsell.features.rows import Names, pair_rows, user_rows
 from handsell.features.views import views
 
 CHUNK_EVENTS = 400_000  # events of whole users folded at once: bounds a task's memory
+FORGETFUL = "beyond seen_cap"  # counts users who have seen more items than are kept of them
 CHUNK_ROWS = 4_000  # user rows turned into tables at once
 
 DAYS = pa.schema([("item", pa.int32()), ("day", pa.int64()), ("positives", pa.float64()), ("events", pa.float64())])
@@ -62,10 +63,11 @@ def write_part(part: Path, work: Work) -> dict[str, int]:
     events = Interactions.read([part], len(names.users), len(names.items))
     rules = FoldRules.of(work.config)
     _write_days(day_counts(events.item, events.time, events.weight, rules.seen[events.type]), part.stem, work)
-    writers = _Writers(work, part.name)
+    writers, forgetful = _Writers(work, part.name), 0
     for chunk in _chunks(events):
         at = moments(chunk, work.config, work.meta, _asked(work.asked, chunk))
         for users, states, latest in states_at(chunk, at, facts, rules):
+            forgetful += int((states.seen_total[latest] > rules.seen_cap).sum())
             for begin in range(0, len(users), CHUNK_ROWS):
                 rows = slice(begin, begin + CHUNK_ROWS)
                 some = states.take(rows)
@@ -73,7 +75,7 @@ def write_part(part: Path, work: Work) -> dict[str, int]:
                 last = latest[rows]
                 writers.write(pair_rows(some.take(last), users[rows][last], names, work.config))
     writers.close()
-    return {"events": len(events), **writers.rows}
+    return {"events": len(events), FORGETFUL: forgetful, **writers.rows}
 
 
 class _Writers:
