@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +13,20 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+import handsell.evaluation.machine
+
 RESULTS = Path(__file__).parent / "results"
-LIBRARIES = ("ray", "feast", "xgboost", "faiss-cpu", "torch", "numpy", "pyarrow")
 MIB = 2**20
 
 
 def machine() -> dict[str, Any]:
-    """CPU, cores, memory and versions; `load` is what others were doing when the benchmark began."""
+    """Processor, system, versions and memory; `load` is what others were doing when the benchmark began."""
+    told = handsell.evaluation.machine.machine()
     return {
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
+        **{name: value for name, value in told.items() if name != "libraries"},
+        **told["libraries"],
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "load": round(os.getloadavg()[0], 2),
-        "system": platform.platform(terse=True),
-        "python": platform.python_version(),
-        **{name: version(name) for name in LIBRARIES},
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -58,11 +55,3 @@ def _cell(value: Any) -> str:
     if not isinstance(value, int | float):
         return str(value)
     return f"{value:,.2f}" if isinstance(value, float) and abs(value) < 100 else f"{value:,.0f}"
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -2,7 +2,9 @@
 
 import os
 
-from handsell.local import up
+import pytest
+
+from handsell.local.up import inputs
 
 SHOP = """
 name = "shop"
@@ -20,19 +22,33 @@ def test_new_rows_in_the_users_own_tables_are_noticed(tmp_path, configured):
     log.parent.mkdir()
     log.write_text("user_id,item_id,time,type\nu,i,1,view\n")
     config = configured(SHOP)
-    before = up._data_inputs(config)
-    assert up._data_inputs(config) == before
+    before = inputs(config)["data"]
+    assert inputs(config)["data"] == before
     with log.open("a") as out:
         out.write("v,j,2,view\n")
-    assert up._data_inputs(config) != before
+    assert inputs(config)["data"] != before
 
 
 def test_a_new_file_is_noticed_and_a_missing_table_is_left_to_the_step(tmp_path, configured):
     config = configured(SHOP)
-    nothing = up._data_inputs(config)
+    nothing = inputs(config)["data"]
     (tmp_path / "events").mkdir()
     (tmp_path / "events" / "1.csv").write_text("user_id,item_id,time,type\n")
-    one = up._data_inputs(config)
+    one = inputs(config)["data"]
     assert one != nothing
     os.link(tmp_path / "events" / "1.csv", tmp_path / "events" / "2.csv")
-    assert up._data_inputs(config) != one
+    assert inputs(config)["data"] != one
+
+
+@pytest.mark.parametrize(
+    ("change", "renewed"),
+    [
+        ("[split]\ntest_days = 1", {"features", "train"}),
+        ("[features]\nhistory_length = 7", {"features"}),
+        ("[retrieval.als]\nepochs = 3", {"train"}),
+        ("[serving]\nport = 8001", set()),
+    ],
+)
+def test_a_change_renews_the_steps_that_depend_on_it(configured, change, renewed):
+    before, after = inputs(configured(SHOP)), inputs(configured(SHOP + change))
+    assert {step for step in before if before[step] != after[step]} == renewed

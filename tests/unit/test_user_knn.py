@@ -5,7 +5,6 @@ import pytest
 
 from handsell.core.config.retrieval import UserKNNConfig
 from handsell.data.interactions import Interactions
-from handsell.retrieval import user_knn
 from handsell.retrieval.ratings import likes
 from handsell.retrieval.user_knn import fit_user_knn
 from planted_taste import blocks, everything, request
@@ -45,12 +44,3 @@ def test_what_the_user_dislikes_is_not_offered(rng):
     asked = request([(0, 1.0), (4, 1.0)], [(0, 1.0), (4, 1.0), (8, -100.0)])
     items, _ = model.retrieve(asked, 80, everything(asked, 80))
     assert 8 in items[0] and 8 not in items[1]
-
-
-def test_many_requests_are_scored_in_blocks(rng, monkeypatch):
-    model = fit_user_knn(blocks(rng)[0], CONFIG)
-    asked = request(*[[(i, 1.0), (i + 4, 1.0)] for i in range(9)])
-    every = np.tile(np.arange(80), (9, 1))
-    whole = model.score(asked, every)
-    monkeypatch.setattr(user_knn, "REQUESTS_AT_ONCE", 2)
-    assert np.array_equal(model.score(asked, every), whole, equal_nan=True)

@@ -38,22 +38,19 @@ def up(config: Config, topology: str = "graph", console: Console | None = None) 
     def command(name: str) -> Callable[[], str]:
         return lambda: _handsell(config, name, head)
 
-    trained_on = config.model_dump(
-        mode="json", include={"retrieval", "ranking", "reranking", "split", "surfaces", "gate"}
-    )
+    depends = inputs(config)
     steps.run(
-        "data", "reading, checking and numbering events, items and users", command("data"), [_data_inputs(config), code]
+        "data", "reading, checking and numbering events, items and users", command("data"), [depends["data"], code]
     )
     steps.run(
         "features",
         "computing user and item features with Ray",
         command("features"),
-        # which moments of users are written depends on the windows
-        config.model_dump(mode="json", include={"features", "split"}),
+        depends["features"],
     )
     steps.run("feast apply", "registering entities, views and services", command("apply"))
     steps.run("materialize", "copying the newest values to the online store", command("materialize"))
-    steps.run("train", "submitting the training job", lambda: _train(config, head), trained_on)
+    steps.run("train", "submitting the training job", lambda: _train(config, head), depends["train"])
     steps.run(
         "serve", f"deploying the {topology} topology", lambda: service.deploy(config, head, topology), always=True
     )
@@ -135,10 +132,16 @@ def _log(config: Config, name: str) -> Path:
     return Layout(config.state).logs / f"{name}.log"
 
 
-def _data_inputs(config: Config) -> list:
-    """What the data step depends on: its sections, and the size and time of every source file."""
+def inputs(config: Config) -> dict[str, object]:
+    """Step → what it depends on beside the steps before it: sections of the config, size and time of source files."""
+    features = {"features", "split"}  # which moments of users are written depends on the windows
+    trained = {"retrieval", "ranking", "reranking", "split", "surfaces", "gate"}
     files = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in _source_files(config)]
-    return [config.data.model_dump(mode="json"), config.events.model_dump(mode="json"), files]
+    return {
+        "data": [config.data.model_dump(mode="json"), config.events.model_dump(mode="json"), files],
+        "features": config.model_dump(mode="json", include=features),
+        "train": config.model_dump(mode="json", include=trained),
+    }
 
 
 def _source_files(config: Config) -> list[Path]:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from scipy import sparse
 
 from handsell.core.batches import Requests
 from handsell.core.config.retrieval import HistoryConfig
 from handsell.data.interactions import Interactions
-from handsell.retrieval.topk import gather, padded, top_items, within
+from handsell.retrieval.sparse_rows import best_of_rows, scores_at
 from handsell.retrieval.votes import vote_matrix, votes
 
 
@@ -25,20 +26,15 @@ class History:
     half_life_days: float
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        allowed = within(eligible, self.n_items)
-        item, weight = votes(requests, self.half_life_days, self.n_items)
-        liked = weight > 0
-        rows = []
-        for b in range(len(requests)):
-            mine = item[b][liked[b]]  # ascending: votes are sorted by item
-            may = allowed[b][mine]
-            rows.append(top_items(mine[may], weight[b][liked[b]][may], k))
-        return padded(rows, k)
+        return best_of_rows(self._given(requests), k, eligible)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Zero for an item that is not in the history."""
-        table = vote_matrix(*votes(requests, self.half_life_days, self.n_items), self.n_items).toarray()
-        return gather(table, items, np.ones(self.n_items, bool))
+        return scores_at(self._given(requests), items, np.ones(self.n_items, bool))
+
+    def _given(self, requests: Requests) -> sparse.csr_matrix:
+        """(B, I) the votes of the history."""
+        return vote_matrix(*votes(requests, self.half_life_days, self.n_items), self.n_items)
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)

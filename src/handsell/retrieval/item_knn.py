@@ -18,11 +18,11 @@ from handsell.core.batches import Requests
 from handsell.core.config.retrieval import ItemKNNConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.ratings import degrees, power, scaled
-from handsell.retrieval.topk import best, gather, padded, top_items, within
+from handsell.retrieval.sparse_rows import best_of_rows, load_rows, save_rows, scores_at
+from handsell.retrieval.topk import best
 from handsell.retrieval.votes import vote_matrix, votes
 
 ITEMS_AT_ONCE = 1024
-REQUESTS_AT_ONCE = 256  # rows of dense scores held at a time
 RECENT_PER_USER = 500  # a user's items beyond these add cost quadratically and little taste
 
 # what to try, and where to begin, when the model is tuned on a validation part
@@ -48,24 +48,11 @@ class ItemKNN:
     half_life_days: float
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        allowed = within(eligible, len(self.touched))
-        found = self._spread(requests)
-        rows = []
-        for b in range(len(requests)):
-            at = slice(found.indptr[b], found.indptr[b + 1])
-            item, score = found.indices[at], found.data[at]
-            may = allowed[b][item] & (score > 0)
-            rows.append(top_items(item[may], score[may], k))
-        return padded(rows, k)
+        return best_of_rows(self._spread(requests), k, eligible)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Zero where no vote reaches the item."""
-        found = self._spread(requests)
-        out = np.full(items.shape, np.nan, np.float32)
-        for start in range(0, len(items), REQUESTS_AT_ONCE):
-            some = slice(start, start + REQUESTS_AT_ONCE)
-            out[some] = gather(found[some].toarray(), items[some], self.touched)
-        return out
+        return scores_at(self._spread(requests), items, self.touched)
 
     def _spread(self, requests: Requests) -> sparse.csr_matrix:
         """(B, I) votes carried to the neighbours, columns sorted."""
@@ -76,18 +63,14 @@ class ItemKNN:
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        for part in ("data", "indices", "indptr"):
-            np.save(path / f"{part}.npy", getattr(self.neighbours, part))
+        save_rows(self.neighbours, path)
         np.save(path / "touched.npy", self.touched)
         np.save(path / "half_life_days.npy", np.float64(self.half_life_days))
 
     @classmethod
     def load(cls, path: Path) -> ItemKNN:
-        data, indices, indptr = (np.load(path / f"{p}.npy", mmap_mode="r") for p in ("data", "indices", "indptr"))
         touched = np.load(path / "touched.npy", mmap_mode="r")
-        shape = (len(touched), len(touched))
-        matrix = sparse.csr_matrix((data, indices, indptr), shape=shape, copy=False)
-        return cls(matrix, touched, float(np.load(path / "half_life_days.npy")))
+        return cls(load_rows(path, len(touched)), touched, float(np.load(path / "half_life_days.npy")))
 
 
 def fit_item_knn(interactions: Interactions, config: ItemKNNConfig, content: object = None) -> ItemKNN:
@@ -101,8 +84,9 @@ def fit_item_knn(interactions: Interactions, config: ItemKNNConfig, content: obj
     norm = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1)).ravel())
     if config.user_exponent:
         ratings = scaled(ratings, power(degrees(ratings, 1), -config.user_exponent), np.ones_like(norm))
+    own, others = norm ** (2 * config.asymmetry), norm ** (2 - 2 * config.asymmetry)
     blocks = [
-        _nearest(by_item[start : start + ITEMS_AT_ONCE] @ ratings, start, norm, config)
+        _nearest(by_item[start : start + ITEMS_AT_ONCE] @ ratings, start, own, others, config)
         for start in range(0, interactions.n_items, ITEMS_AT_ONCE)
     ]
     shape = (interactions.n_items, interactions.n_items)
@@ -116,10 +100,11 @@ def _recent(liked: Interactions) -> Interactions:
     return liked if from_end.max(initial=0) <= RECENT_PER_USER else liked.where(from_end <= RECENT_PER_USER)
 
 
-def _nearest(product: sparse.csr_matrix, start: int, norm: np.ndarray, config: ItemKNNConfig) -> sparse.csr_matrix:
+def _nearest(
+    product: sparse.csr_matrix, start: int, own: np.ndarray, others: np.ndarray, config: ItemKNNConfig
+) -> sparse.csr_matrix:
     """Items start… : the rows of their co-occurrence (b, I) cut to the nearest neighbours."""
     product.sort_indices()
-    own, others = norm ** (2 * config.asymmetry), norm ** (2 - 2 * config.asymmetry)
     indices, data, lengths = [], [], []
     for row in range(product.shape[0]):
         at = slice(product.indptr[row], product.indptr[row + 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -10,11 +11,11 @@ import numpy as np
 from scipy import sparse
 
 from handsell.core.batches import NONE, Requests
-from handsell.retrieval.topk import gather, padded, top_items, within
+from handsell.retrieval.sparse_rows import best_of_rows, load_rows, save_rows, scores_at
 
 
 @dataclass(frozen=True)
-class ListRetriever:
+class ListRetriever(ABC):
     """Subclasses name themselves and their config's type, and say with what weights a session votes."""
 
     name: ClassVar[str]
@@ -23,23 +24,16 @@ class ListRetriever:
     known: np.ndarray  # (I,) bool, items that are in some list
     config: Any
 
+    @abstractmethod
     def asked(self, requests: Requests) -> tuple[np.ndarray, np.ndarray]:
         """Distinct items (B, T) int32, -1 where there is none, and the weights of their votes (B, T)."""
-        raise NotImplementedError
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        allowed = within(eligible, len(self.known))
-        found = self._found(requests)
-        rows = []
-        for b in range(len(requests)):
-            at = slice(found.indptr[b], found.indptr[b + 1])
-            may = allowed[b][found.indices[at]]
-            rows.append(top_items(found.indices[at][may], found.data[at][may], k))
-        return padded(rows, k)
+        return best_of_rows(self._found(requests), k, eligible)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Zero where no list of the session holds the item."""
-        return gather(self._found(requests).toarray(), items, self.known)
+        return scores_at(self._found(requests), items, self.known)
 
     def _found(self, requests: Requests) -> sparse.csr_matrix:
         """(B, I) float32 sums of the votes, columns sorted."""
@@ -53,18 +47,16 @@ class ListRetriever:
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        for part in ("data", "indices", "indptr"):
-            np.save(path / f"{part}.npy", getattr(self.lists, part))
+        save_rows(self.lists, path)
         np.save(path / "known.npy", self.known)
         (path / "config.json").write_text(self.config.model_dump_json())
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        data, indices, indptr, known = (
-            np.load(path / f"{name}.npy", mmap_mode="r") for name in ("data", "indices", "indptr", "known")
+        known = np.load(path / "known.npy", mmap_mode="r")
+        return cls(
+            load_rows(path, len(known)), known, cls.config_type.model_validate_json((path / "config.json").read_text())
         )
-        lists = sparse.csr_matrix((data, indices, indptr), (len(known), len(known)), copy=False)
-        return cls(lists, known, cls.config_type.model_validate_json((path / "config.json").read_text()))
 
     @classmethod
     def of(cls, pairs: sparse.csr_matrix, config: Any) -> Self:

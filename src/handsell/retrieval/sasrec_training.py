@@ -201,9 +201,7 @@ class Training:
     def _epoch(self) -> float:
         """Mean loss of one pass."""
         rng = np.random.default_rng((self.config.seed, self.done, self.worker))
-        torch.manual_seed(
-            int(rng.integers(2**62))
-        )  # of dropout, so that an interrupted course goes on as it would have
+        torch.manual_seed(int(rng.integers(2**62)))  # of dropout: an interrupted course goes on as it would have
         self.model.train()
         total = 0.0
         for n, batch in enumerate(self.rows.batches(self.steps, self.trained, rng)):

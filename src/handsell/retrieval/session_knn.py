@@ -18,7 +18,8 @@ from handsell.core.batches import NONE, Requests
 from handsell.core.config.retrieval import SessionKNNConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.sessions import Sessions, current, cut
-from handsell.retrieval.topk import best, gather, padded, top_items, within
+from handsell.retrieval.sparse_rows import best_of_rows, scores_at
+from handsell.retrieval.topk import best
 from handsell.retrieval.votes import DAY_US
 
 ROWS_AT_ONCE = 256
@@ -78,19 +79,14 @@ class SessionKNN:
         return (count**-self.config.popularity_exponent).astype(np.float32)
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        allowed = within(eligible, self.n_items)
-        rows = []
-        for start in range(0, len(requests), ROWS_AT_ONCE):
-            found = self._found(requests.take(slice(start, start + ROWS_AT_ONCE)))
-            for b in range(found.shape[0]):
-                at = slice(found.indptr[b], found.indptr[b + 1])
-                may = allowed[start + b][found.indices[at]]
-                rows.append(top_items(found.indices[at][may], found.data[at][may], k))
-        return padded(rows, k)
+        starts = range(0, max(len(requests), 1), ROWS_AT_ONCE)
+        some = [slice(start, start + ROWS_AT_ONCE) for start in starts]
+        found = [best_of_rows(self._found(requests.take(rows)), k, eligible[rows]) for rows in some]
+        return np.concatenate([items for items, _ in found]), np.concatenate([scores for _, scores in found])
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Zero where no neighbour holds the item."""
-        return gather(self._found(requests).toarray(), items, np.diff(self.holder_offsets) > 0)
+        return scores_at(self._found(requests), items, np.diff(self.holder_offsets) > 0)
 
     def _found(self, requests: Requests) -> sparse.csr_matrix:
         """(B, I) float32 scores, columns sorted."""

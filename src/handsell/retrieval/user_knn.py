@@ -19,10 +19,9 @@ from handsell.core.batches import Requests
 from handsell.core.config.retrieval import UserKNNConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.ratings import degrees, likes, power
-from handsell.retrieval.topk import best, gather, padded, top_items, within
+from handsell.retrieval.sparse_rows import best_of_rows, load_rows, save_rows, scores_at
+from handsell.retrieval.topk import best
 from handsell.retrieval.votes import DAY_US, vote_matrix, votes
-
-REQUESTS_AT_ONCE = 256
 
 # what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
@@ -44,24 +43,11 @@ class UserKNN:
     config: UserKNNConfig
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        allowed = within(eligible, len(self.scale))
-        found = self._answers(requests)
-        rows = []
-        for b in range(len(requests)):
-            at = slice(found.indptr[b], found.indptr[b + 1])
-            item, score = found.indices[at], found.data[at]
-            may = allowed[b][item] & (score > 0)
-            rows.append(top_items(item[may], score[may], k))
-        return padded(rows, k)
+        return best_of_rows(self._answers(requests), k, eligible)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Zero where no neighbour liked the item."""
-        found = self._answers(requests)
-        out = np.full(items.shape, np.nan, np.float32)
-        for start in range(0, len(items), REQUESTS_AT_ONCE):
-            some = slice(start, start + REQUESTS_AT_ONCE)
-            out[some] = gather(found[some].toarray(), items[some], self.scale > 0)
-        return out
+        return scores_at(self._answers(requests), items, self.scale > 0)
 
     def _answers(self, requests: Requests) -> sparse.csr_matrix:
         """(B, I) sums of the neighbours' likes by their similarity, columns sorted; disliked items below zero."""
@@ -102,17 +88,16 @@ class UserKNN:
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        for part in ("data", "indices", "indptr"):
-            np.save(path / f"{part}.npy", getattr(self.likes, part))
+        save_rows(self.likes, path)
         np.save(path / "scale.npy", self.scale)
         (path / "user_knn.json").write_text(json.dumps(self.config.model_dump()))
 
     @classmethod
     def load(cls, path: Path) -> UserKNN:
-        data, indices, indptr = (np.load(path / f"{p}.npy", mmap_mode="r") for p in ("data", "indices", "indptr"))
         scale = np.load(path / "scale.npy", mmap_mode="r")
-        matrix = sparse.csr_matrix((data, indices, indptr), shape=(len(indptr) - 1, len(scale)), copy=False)
-        return cls(matrix, scale, UserKNNConfig(**json.loads((path / "user_knn.json").read_text())))
+        return cls(
+            load_rows(path, len(scale)), scale, UserKNNConfig(**json.loads((path / "user_knn.json").read_text()))
+        )
 
 
 def fit_user_knn(interactions: Interactions, config: UserKNNConfig, content: object = None) -> UserKNN:

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from handsell.core.config.base import Section
 
+MOST_SOURCES = 8  # Candidates carry a score and a rank of each
+
 
 class SourceConfig(Section):
     """What every candidate source has."""
@@ -17,14 +19,23 @@ class SourceConfig(Section):
     weight: float = Field(1.0, ge=0, description="weight of its ranks in the fused order (the blend)")
 
 
+class OptionalSource(SourceConfig):
+    """A source that is off until its section says `enabled = true`."""
+
+    enabled: bool = Field(False, description="true fits and asks this source")
+
+
 class PopularityConfig(SourceConfig):
+    k: int = Field(200, ge=1, description="candidates asked of this source")
+    weight: float = Field(0.5, ge=0, description="weight of its ranks in the fused order (the blend)")
     half_life_days: float = Field(7.0, gt=0, description="age at which an interaction counts half")
     by_context: bool = Field(True, description="whether time of day and weekend count, as far as the log shows it")
 
 
-class HistoryConfig(SourceConfig):
+class HistoryConfig(OptionalSource):
     """The user's own recent items, for surfaces that allow repeats."""
 
+    k: int = Field(50, ge=1, description="candidates asked of this source")
     half_life_days: float = Field(7.0, gt=0, description="decay of the history events that are summed")
 
 
@@ -36,8 +47,7 @@ class ItemKNNConfig(SourceConfig):
     half_life_days: float = Field(14.0, gt=0, description="decay of the history events that vote")
 
 
-class UserKNNConfig(SourceConfig):
-    enabled: bool = Field(False, description="false neither fits nor asks this source")
+class UserKNNConfig(OptionalSource):
     neighbours: int = Field(200, ge=1, description="most similar users that are asked")
     shrinkage: float = Field(5.0, ge=0, description="added to the denominator; damps users with little in common")
     item_exponent: float = Field(
@@ -47,8 +57,7 @@ class UserKNNConfig(SourceConfig):
     half_life_days: float = Field(28.0, gt=0, description="decay of the history's and of the neighbours' events")
 
 
-class EASEConfig(SourceConfig):
-    enabled: bool = Field(False, description="false neither fits nor asks this source")
+class EASEConfig(OptionalSource):
     reg: float = Field(300.0, gt=0, description="L2 penalty of the item–item weights")
     user_exponent: float = Field(0.0, ge=0, le=1, description="a user's row is divided by their degree to this power")
     item_exponent: float = Field(0.0, ge=0, le=1, description="an item's column, likewise")
@@ -71,8 +80,7 @@ class ALSConfig(SourceConfig):
     seed: int = Field(0, description="of the first factors")
 
 
-class SpectralConfig(SourceConfig):
-    enabled: bool = Field(False, description="false neither fits nor asks this source")
+class SpectralConfig(OptionalSource):
     embedding_size: int = Field(256, ge=2, description="D, leading singular vectors kept")
     ridge: float = Field(
         0.03, ge=0, description="half-way point of the filter, a share of the largest squared value; 0: ideal"
@@ -84,8 +92,7 @@ class SpectralConfig(SourceConfig):
     seed: int = Field(0, description="of the randomised decomposition")
 
 
-class SVDConfig(SourceConfig):
-    enabled: bool = Field(False, description="false neither fits nor asks this source")
+class SVDConfig(OptionalSource):
     embedding_size: int = Field(64, ge=2, description="D, leading singular vectors kept")
     half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
     seed: int = Field(0, description="of the randomised decomposition")
@@ -104,8 +111,7 @@ class TwoTowerConfig(SourceConfig):
     seed: int = Field(0, description="of first weights and batch order")
 
 
-class SASRecConfig(SourceConfig):
-    enabled: bool = Field(False, description="false neither fits nor asks this source")
+class SASRecConfig(OptionalSource):
     embedding_size: int = Field(64, ge=2, multiple_of=2, description="D, width of the transformer and of the items")
     layers: int = Field(2, ge=1, description="of the transformer")
     length: int = Field(50, ge=1, description="T, most recent events that it reads; features.history_length bounds it")
@@ -123,17 +129,19 @@ class SASRecConfig(SourceConfig):
 
 
 class ContentConfig(SourceConfig):
+    k: int = Field(300, ge=1, description="candidates asked of this source")
+    weight: float = Field(0.5, ge=0, description="weight of its ranks in the fused order (the blend)")
     embedding_size: int = Field(128, ge=2, description="dimensions kept of the hashed text and attribute vectors")
     half_life_days: float = Field(14.0, gt=0, description="decay of history events at fold-in")
 
 
-class TrendingConfig(SourceConfig):
+class TrendingConfig(OptionalSource):
     half_life_days: float = Field(1.0, gt=0, description="age at which an interaction counts half in the short memory")
     long_half_life_days: float = Field(14.0, gt=0, description="likewise in the long one, which says what to expect")
     prior: float = Field(5.0, gt=0, description="weight added to what is expected; damps items with few likes")
 
 
-class SessionConfig(SourceConfig):
+class SessionConfig(OptionalSource):
     """What sources of the current session have."""
 
     session_gap_minutes: float = Field(1440.0, gt=0, description="a longer pause between events begins a new session")
@@ -180,10 +188,9 @@ class BoughtTogetherConfig(SessionConfig):
     substitutes: float = Field(0.5, ge=0, description="how much of the strength of looking at both is taken off a pair")
 
 
-class BlendConfig(SourceConfig):
+class BlendConfig(OptionalSource):
     """Several retrievers as one source, for where there is no ranker; each is fitted by its own section."""
 
-    enabled: bool = Field(False, description="false neither fits nor asks this source")
     parts: dict[str, float] = Field(
         {"item_knn": 0.5, "als": 0.5}, min_length=1, description="weight of each part's scores, by retriever"
     )
@@ -191,24 +198,34 @@ class BlendConfig(SourceConfig):
 
 
 class RetrievalConfig(Section):
-    popularity: PopularityConfig = PopularityConfig(k=200, weight=0.5)
-    history: HistoryConfig = HistoryConfig(k=50, enabled=False)
+    popularity: PopularityConfig = PopularityConfig()
+    history: HistoryConfig = HistoryConfig()
     item_knn: ItemKNNConfig = ItemKNNConfig()
     als: ALSConfig = ALSConfig()
     two_tower: TwoTowerConfig = TwoTowerConfig()
     sasrec: SASRecConfig = SASRecConfig()
-    content: ContentConfig = ContentConfig(k=300, weight=0.5)
+    content: ContentConfig = ContentConfig()
     spectral: SpectralConfig = SpectralConfig()
     svd: SVDConfig = SVDConfig()
     ease: EASEConfig = EASEConfig()
     user_knn: UserKNNConfig = UserKNNConfig()
-    trending: TrendingConfig = TrendingConfig(enabled=False)
-    session_knn: SessionKNNConfig = SessionKNNConfig(enabled=False)
-    transitions: TransitionsConfig = TransitionsConfig(enabled=False)
-    bought_together: BoughtTogetherConfig = BoughtTogetherConfig(enabled=False)
+    trending: TrendingConfig = TrendingConfig()
+    session_knn: SessionKNNConfig = SessionKNNConfig()
+    transitions: TransitionsConfig = TransitionsConfig()
+    bought_together: BoughtTogetherConfig = BoughtTogetherConfig()
     blend: BlendConfig = BlendConfig()
     candidates: int = Field(1_000, ge=1, le=1_000, description="candidates passed on to ranking")
     flat_below: int = Field(50_000, ge=1, description="catalogue size up to which the index is exact")
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Self:
+        on = [name for name, section in self if isinstance(section, SourceConfig) and section.enabled]
+        if len(on) > MOST_SOURCES:
+            raise ValueError(
+                f"expected at most {MOST_SOURCES} sources, came {len(on)} ({', '.join(on)}): switch some off with "
+                "enabled = false, or put several into retrieval.blend.parts"
+            )
+        return self
 
     @model_validator(mode="after")
     def _blends_what_there_is(self) -> Self:

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from handsell.core.errors import DataError
+from handsell.evaluation.machine import machine
 from handsell.evaluation.yardstick.datasets import Yardstick
 from handsell.evaluation.yardstick.protocol import METRICS, OBJECTIVE
-from handsell.evaluation.yardstick.resources import machine
 from handsell.evaluation.yardstick.run import Row, Settings, told
 
 WIDTH = 140  # the table's; a narrower terminal folds it

@@ -1,0 +1,29 @@
+"""The sources' sections: what is on, what a section keeps that sets one dial, and how many may be on."""
+
+import pytest
+
+from handsell.core.config.retrieval import RetrievalConfig
+from handsell.core.errors import ConfigError
+
+ON = {"popularity", "item_knn", "als", "two_tower", "content"}
+OFF = ["transitions", "session_knn", "sasrec", "spectral", "ease", "user_knn", "trending", "bought_together"]
+
+
+def test_a_section_that_sets_one_dial_keeps_its_other_defaults():
+    plain = RetrievalConfig()
+    dialled = RetrievalConfig.model_validate(
+        {name: {"half_life_days": 3.0} for name in ("popularity", "history", "content", "transitions", "session_knn")}
+    )
+    for name in ("popularity", "history", "content", "transitions", "session_knn"):
+        before, after = getattr(plain, name).model_dump(), getattr(dialled, name).model_dump()
+        assert {key for key in before if before[key] != after[key]} == {"half_life_days"}, name
+
+
+def test_which_are_on_without_a_word():
+    assert {name for name, section in RetrievalConfig() if getattr(section, "enabled", False)} == ON
+
+
+def test_more_sources_than_candidates_can_carry_are_refused_by_the_config(configured):
+    sections = "\n".join(f"[retrieval.{name}]\nenabled = true" for name in OFF[:4])
+    with pytest.raises(ConfigError, match=r"at most 8 sources, came 9.*enabled = false"):
+        configured(f'name = "many"\n{sections}\n')
