@@ -127,6 +127,17 @@ def test_says_where_a_recommender_is_the_wrong_tool(shop, rows, verdict):
     assert any(verdict in line for line in shop(rows, LAST_K).verdicts)
 
 
+def test_a_window_in_which_nobody_acted_is_an_error(shop):
+    rows = healthy()
+    end = max(r[3] for r in rows)
+    gap = [r for r in rows if not end - 6 * DAY < r[3] <= end - 3 * DAY]  # the default validation window
+    found = problem(shop(gap), "empty window")
+    assert found.severity == "error" and "validation window: lengthen split.validation_days" in found.says
+    later = [*rows, ("late", "u1", "i1", end + 100 * DAY, "view")]
+    assert "ranker and validation window" in problem(shop(later), "empty window").says
+    assert all(p.name != "empty window" for p in shop(rows).problems)
+
+
 def test_identical_times_short_logs_and_thin_users(shop):
     assert problem(shop([(*r[:3], START, r[4]) for r in healthy()]), "identical times").severity == "error"
     assert problem(shop(healthy(days=5)), "log too short").severity == "error"

@@ -15,7 +15,7 @@ from handsell.data.findings import EXAMPLES, Findings, Problem, Spread, TypeCoun
 from handsell.data.readers.base import Reader, all_events
 from handsell.data.readers.detect import open_reader
 from handsell.data.splits import Bounds
-from handsell.data.symptoms import DAY_US, Symptoms
+from handsell.data.symptoms import DAY_US, HOUR_US, Symptoms
 
 FEW_ITEMS = 50
 FEW_INTERACTIONS = 2_000
@@ -44,7 +44,7 @@ def conclude(config: Config, reader: Reader, items: pa.Table, users: pa.Table, s
     cold_users, warm_users = _cold(config, by_user, last, split.ranker_k + split.validation_k + split.test_k)
     pairs = symptoms.pairs.count
     found = [*symptoms.problems.values(), *_repeats(symptoms), *_of_items(items, by_item)]
-    found += _of_windows(config, span_us, last.is_valid, warm_users, reader.ordered)
+    found += _of_windows(config, symptoms.hours, last, span_us, warm_users, reader.ordered)
     return Findings(
         source=reader.source.partition(":{")[0],
         ordered=reader.ordered,
@@ -158,9 +158,11 @@ def _early(items: pa.Table, by_item: pa.Table) -> list[Problem]:
     return [Problem("used before published", "warning", says, len(rows), examples)]
 
 
-def _of_windows(config: Config, span_us: int, any_events: bool, warm_users: int, ordered: bool) -> list[Problem]:
+def _of_windows(
+    config: Config, hours: set[int], last: pa.Scalar, span_us: int, warm_users: int, ordered: bool
+) -> list[Problem]:
     split, found = config.split, []
-    if not any_events:
+    if not last.is_valid:
         return [Problem("no events", "error", "no usable event came; look at the source and at the column mapping")]
     if span_us == 0 and ordered:
         says = (
@@ -179,10 +181,25 @@ def _of_windows(config: Config, span_us: int, any_events: bool, warm_users: int,
             'validation_days and test_days, or set split.kind = "leave_last_k"'
         )
         found.append(Problem("log too short", "error", says))
+    elif empty := _empty_windows(config, hours, last.value):
+        dials = " and ".join(f"split.{window}_days" for window in empty)
+        says = f'nobody acted in the {" and ".join(empty)} window: lengthen {dials}, or set split.kind = "leave_last_k"'
+        found.append(Problem("empty window", "error", says))
     elif warm_users < FEW_WARM_USERS:
         says = f'{warm_users} users of the test window were there before: use split.kind = "leave_last_k"'
         found.append(Problem("thin test window", "warning", says))
     return found
+
+
+def _empty_windows(config: Config, hours: set[int], last_us: int) -> list[str]:
+    """Names of the by_time windows in none of whose hours anybody acted."""
+    bounds = Bounds.of(config.split, last_us)
+    cuts = {"ranker": (bounds.ranker, bounds.validation), "validation": (bounds.validation, bounds.test)}
+    return [
+        name
+        for name, (first, end) in cuts.items()
+        if hours.isdisjoint(range(first // HOUR_US, (end - 1) // HOUR_US + 1))
+    ]  # the test window holds the last event
 
 
 def _cold(config: Config, tally: pa.Table, last: pa.Scalar, thin: int) -> tuple[float, int]:

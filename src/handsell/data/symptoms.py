@@ -16,6 +16,7 @@ from handsell.data.readers.base import REQUIRED, complete
 from handsell.data.tally import Distinct, Tally, hashes
 
 DAY_US = 86_400_000_000
+HOUR_US = 3_600_000_000
 EPOCH_YEAR_US = 365 * DAY_US
 SHOWN = ("user_id", "item_id", "type", "time", "value")
 
@@ -37,6 +38,7 @@ class Symptoms:
     event_ids: Distinct = field(default_factory=Distinct)
     rows: Distinct = field(default_factory=Distinct)
     pairs: Distinct = field(default_factory=Distinct)
+    hours: set[int] = field(default_factory=set)  # since the epoch, in which somebody acted
     problems: dict[str, Problem] = field(default_factory=dict)
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -54,6 +56,7 @@ class Symptoms:
         self.per_user.add(acted["user_id"], acted["time"])
         self.per_item.add(acted["item_id"], acted["time"])
         self.pairs.add(hashes(acted["user_id"], acted["item_id"]))
+        self.hours.update((acted["time"].cast(pa.int64()).to_numpy() // HOUR_US).tolist())
 
     def _look(self, batch: pa.RecordBatch) -> Iterator[tuple[Problem, np.ndarray]]:
         """Every problem with the rows (N,) bool that have it."""

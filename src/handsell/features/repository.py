@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from handsell.core.config import Config, load_config
+from handsell.core.config import Config, load_config, shipped
 from handsell.core.errors import FeatureError
 from handsell.core.layout import Layout
 
@@ -89,10 +89,8 @@ def disagreement(config: Config, repo: Path, feast_file: Path) -> str | None:
 
 def feature_repo(config: Config) -> Path:
     """The folder of Feast definitions: above the config file, above this package, or in the working directory."""
-    places = [*config.source.parents, Path(__file__).parents[3], Path.cwd()]
-    for place in places:
-        if (place / "feature_repo" / "feature_store.yaml").is_file():
-            return place / "feature_repo"
+    if settings := shipped(config.source, "feature_repo/feature_store.yaml"):
+        return settings.parent
     raise FeatureError(
         f"no feature_repo/ above {config.source}, beside the package or in {Path.cwd()}: run inside a checkout"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import yaml
 
-from handsell.core.config import Config, project_root
+from handsell.core.config import Config, shipped
 from handsell.core.errors import HandsellError
 from handsell.core.layout import Layout
 from handsell.local.bundles import open_bundles, resolve
@@ -32,9 +32,12 @@ def deploy(config: Config, head: RayHead, topology: str) -> str:
 
 def render(config: Config, topology: str) -> Path:
     """The shipped Serve file with this deployment's config, host and port filled in."""
-    source = project_root(config.source) / "deployments" / "serve" / f"{topology}.yaml"
-    if not source.exists():
-        raise HandsellError(f"{source} does not exist: topologies are the files in deployments/serve")
+    source = shipped(config.source, f"deployments/serve/{topology}.yaml")
+    if source is None:
+        raise HandsellError(
+            f"no deployments/serve/{topology}.yaml above {config.source}, beside the package or in {Path.cwd()}: run "
+            "inside a checkout"
+        )
     document = yaml.safe_load(source.read_text())
     document["http_options"] = {
         **document.get("http_options", {}), "host": config.serving.host, "port": config.serving.port,

@@ -78,6 +78,12 @@ def project_root(source: Path) -> Path:
     return source.parent
 
 
+def shipped(source: Path, part: str) -> Path | None:
+    """A file of the checkout: above the config file, around this package, or in the working folder."""
+    places = (*source.parents, Path(__file__).parents[4], Path.cwd())
+    return next((place / part for place in places if (place / part).exists()), None)
+
+
 def home(source: Path) -> Path:
     """The folder of all deployments' state for a config file."""
     given = os.environ.get("HANDSELL_HOME")
@@ -125,4 +131,5 @@ __all__ = [
     "home",
     "load_config",
     "project_root",
+    "shipped",
 ]

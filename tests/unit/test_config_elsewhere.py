@@ -1,0 +1,30 @@
+"""A config file that lies outside the checkout finds what the checkout ships."""
+
+import pytest
+
+from handsell.core.config import shipped
+from handsell.features.repository import feature_repo
+
+
+@pytest.fixture
+def elsewhere(configured, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return configured('name = "shop"')
+
+
+@pytest.mark.parametrize("topology", ["graph", "fused"])
+def test_serve_files_and_feature_definitions_are_found(elsewhere, topology, tmp_path):
+    found = shipped(elsewhere.source, f"deployments/serve/{topology}.yaml")
+    assert found is not None and found.is_file() and tmp_path not in found.parents
+    assert (feature_repo(elsewhere) / "feature_store.yaml").is_file()
+
+
+def test_what_lies_above_the_config_comes_first(elsewhere, tmp_path):
+    own = tmp_path / "deployments" / "serve" / "graph.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("")
+    assert shipped(elsewhere.source, "deployments/serve/graph.yaml") == own
+
+
+def test_what_nobody_ships_is_not_found(elsewhere):
+    assert shipped(elsewhere.source, "deployments/serve/nope.yaml") is None
