@@ -198,7 +198,7 @@ class Oracle:
 
     def _alike(self, a: int, b: int) -> float:
         same = self.shelf.creator[a] == self.shelf.creator[b]
-        return 1.0 if same else cosine(self.shelf.tags[a], self.shelf.tags[b])
+        return 1.0 if same else round(cosine(self.shelf.tags[a], self.shelf.tags[b]), 5)
 
 
 def products(vectors: np.ndarray, query: np.ndarray) -> dict[int, float]:

@@ -1,11 +1,13 @@
 """Never two of one creator in a row, unless nothing else is left; and then it is said."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handsell.core.batches import NONE, Candidates
+from handsell.core.batches import NONE, Candidates, Ragged
 from handsell.core.config import Config
 from handsell.core.config.models import RerankingConfig
 from handsell.core.config.serving import Surface
@@ -69,6 +71,22 @@ def test_unknown_creators_never_conflict():
     slates = rerank(shelf, found, 30, rng, same_creator_gap=5, diversity=0)
     np.testing.assert_array_equal(slates.item, found.item[:, :30])
     assert slates.relaxed == ()
+
+
+def test_of_equal_candidates_the_earlier_comes_first_however_many_tags_they_have():
+    """Float32 cosines of like items differ in the last place by the number of their tags."""
+    rng = np.random.default_rng(5)
+    shelf = snapshot(rng, without_creator=1.1, tags=9)
+    kinds = [[0], [1, 2], [3, 4, 5], [6, 7, 8, 0, 1]]
+    shelf = replace(shelf, item_tags=Ragged.from_rows([kinds[i % 4] for i in range(len(shelf))]))
+    found = candidates(rng, shelf)
+    found = replace(found, score=np.full(found.score.shape, 0.5, np.float32))
+    slates = rerank(shelf, found, 50, rng, diversity=0.5)
+    for b, shown in enumerate(slates.item):
+        place = {item: k for k, item in enumerate(found.item[b])}
+        first = {min(places) for places in ([place[i] for i in shown if i % 4 == kind] for kind in range(4))}
+        later = [place[item] for item in shown if place[item] not in first]
+        assert later == sorted(later)
 
 
 def test_what_may_not_be_shown_is_not_shown_whatever_its_score():

@@ -14,7 +14,7 @@ from handsell.core.funnel import source_bits
 from handsell.eligibility.mask import Eligibility
 from handsell.reranking.mmr import select
 from handsell.reranking.reasons import Evidence, explain, liked_weight
-from handsell.reranking.similarity import creators, same_creator, tag_vectors
+from handsell.reranking.similarity import creators, same_creator, tag_cosines
 from handsell.reranking.spacing import NAME, too_near
 
 
@@ -67,9 +67,8 @@ class LocalReranking:
         """
         k = candidates.item.shape[1]
         others = np.concatenate([candidates.item, requests.history.item], axis=1)
-        tags = tag_vectors(self.snapshot, others)
         related = same_creator(self.snapshot, candidates.item, others)
-        return np.maximum(tags[:, :k] @ tags.transpose(0, 2, 1), related), related
+        return np.maximum(tag_cosines(self.snapshot, others, k), related), related
 
 
 def _nothing(candidates: Candidates, n: int) -> Slates:
