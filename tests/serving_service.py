@@ -12,9 +12,11 @@ from handsell.events.log import EventLog
 from handsell.events.reader import EventReader
 from handsell.serving.api import build_api
 from handsell.serving.clock import Clock
+from handsell.serving.edition import Edition, Release
 from handsell.serving.gateway import local_stages
 from handsell.serving.loading import load_charts, open_bundle
-from handsell.serving.service import Release, Service
+from handsell.serving.observability import Metrics
+from handsell.serving.service import Service
 from handsell.serving.users import Users
 from serving_world import World
 
@@ -32,19 +34,24 @@ class LocalLog:
         return await asyncio.wrap_future(self.log.append_slates(slates))
 
 
-def service_of(world: World, log, store=None, config=None, stages=None) -> Service:
-    opened = open_bundle(str(world.config.source), "live")
+def edition_of(world: World, metrics: Metrics, bundle="live", store=None, config=None, stages=None) -> Edition:
+    opened = open_bundle(str(world.config.source), bundle)
     config = config or opened.config
-    return Service(
+    return Edition(
         config,
-        Release(world.bundle, opened.snapshot.version, len(opened.snapshot)),
+        Release(opened.manifest.id, opened.snapshot.version, len(opened.snapshot)),
         opened.snapshot,
         stages or local_stages(opened),
         Users(store or world.store(), EventReader(Layout(config.state).event_log), opened.snapshot, config),
         load_charts(opened),
-        log,
         Clock.of(config.serving.clock, opened.manifest),
+        metrics,
     )
+
+
+def service_of(world: World, log, **parts) -> Service:
+    metrics = Metrics()
+    return Service(edition_of(world, metrics, **parts), log, metrics)
 
 
 @contextlib.asynccontextmanager

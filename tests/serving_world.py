@@ -6,6 +6,7 @@ Users u0..u19 have feature rows, u19's is empty of events; everybody else is new
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -184,9 +185,21 @@ def publish(config: Config, shelf: Snapshot, log: Interactions, now: int) -> str
     return bundle
 
 
-def forest(names: tuple[str, ...]) -> xgboost.Booster:
+def another_bundle(world: World, seed: int, features: tuple[str, ...] | None = None) -> str:
+    """The world's bundle with another ranker, published and not promoted; `features` are the ranker's columns."""
+    store = BundleStore(Layout(world.config.state).bundles)
+    folder, manifest = store.new_dir(), store.show(world.bundle)
+    shutil.copytree(store.local_path(world.bundle), folder, dirs_exist_ok=True)
+    (folder / "manifest.json").unlink()
+    names = features or manifest.features
+    XGBoostRanker(names, forest(names, seed), Calibration.logistic()).save(folder / "ranker")
+    later = manifest.model_copy(update={"created_us": manifest.created_us + seed, "features": names, "id": ""})
+    return store.publish(folder, later)
+
+
+def forest(names: tuple[str, ...], seed: int = 3) -> xgboost.Booster:
     """Trees that look at many columns, so that a wrong one changes the order."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seed)
     x = rng.normal(size=(4_000, len(names))).astype(np.float32)
     x[:, : len(names) // 3] *= 30
     x[rng.random(x.shape) < 0.1] = np.nan

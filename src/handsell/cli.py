@@ -202,19 +202,26 @@ def bundles_show(config: ConfigPath, bundle: str = "live") -> None:
 
 @bundles.command("promote")
 def bundles_promote(config: ConfigPath, bundle: str) -> None:
-    """Verify a bundle and make it the live one."""
+    """Verify a bundle and make it the live one; a running service turns to it without a pause."""
     from handsell.local.bundles import open_bundles
+    from handsell.local.service import followed
 
-    open_bundles(_load(config)).promote(bundle)
+    loaded = _load(config)
+    open_bundles(loaded).promote(bundle)
     print(f"live: {bundle}")
+    print(followed(loaded, bundle))
 
 
 @bundles.command("rollback")
 def bundles_rollback(config: ConfigPath) -> None:
-    """Return to the bundle that was live before."""
+    """Return to the bundle that was live before; a running service turns to it without a pause."""
     from handsell.local.bundles import open_bundles
+    from handsell.local.service import followed
 
-    print(f"live: {open_bundles(_load(config)).rollback()}")
+    loaded = _load(config)
+    bundle = open_bundles(loaded).rollback()
+    print(f"live: {bundle}")
+    print(followed(loaded, bundle))
 
 
 def main() -> None:

@@ -62,6 +62,21 @@ BASE_ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
 }
 
+# How Serve runs in a head and in everything that it starts. Autoscaling sees load every two seconds, not every ten.
+SERVE = {
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+}
+INGRESS = {
+    "plain": SERVE,
+    "haproxy": {
+        **SERVE,
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    },
+}
+
 
 def running(config: Config) -> RayHead | None:
     """The head that an earlier `start` left, if it still lives."""
@@ -90,7 +105,7 @@ def start(config: Config) -> RayHead:
     with log.open("w") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-            env={**os.environ, **BASE_ENVIRONMENT},
+            env={**os.environ, **BASE_ENVIRONMENT, **INGRESS[config.serving.ingress]},
         )  # fmt: skip
     created = psutil.Process(process.pid).create_time()
     head = RayHead(process.pid, created, f"{LOOPBACK}:{jobs.gcs_port}", f"http://{LOOPBACK}:{jobs.dashboard_port}")

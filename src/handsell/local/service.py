@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from handsell.local.bundles import open_bundles, resolve
 from handsell.local.cluster import RayHead
 
 READY_TIMEOUT_S = 120.0
+FOLLOW_TIMEOUT_S = 90.0
 
 
 def deploy(config: Config, head: RayHead, topology: str) -> str:
@@ -42,9 +44,11 @@ def render(config: Config, topology: str) -> Path:
     document["http_options"] = {
         **document.get("http_options", {}), "host": config.serving.host, "port": config.serving.port,
     }  # fmt: skip
+    digest = hashlib.sha256(config.source.read_bytes()).hexdigest()[:12]
     for application in document["applications"]:
-        # named rather than "live", so that a newly promoted bundle changes the file and is deployed
-        application["args"] |= {"config": str(config.source), "bundle": resolve(open_bundles(config), "live")}
+        application["args"] |= {"config": str(config.source), "bundle": "live"}  # replicas follow the live one
+        variables = application.setdefault("runtime_env", {}).setdefault("env_vars", {})
+        variables["HANDSELL_CONFIG_DIGEST"] = digest  # a changed config is a changed application: replicas restart
     path = Layout(config.state).state / "run" / f"serve-{topology}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(document, sort_keys=False))
@@ -71,4 +75,28 @@ def wait_until_ready(config: Config) -> str:
     raise HandsellError(
         f"{address(config)}/readyz did not turn ready with bundle {bundle} within {READY_TIMEOUT_S:.0f} s; "
         f"it last said: {last}. The replicas' logs are in the dashboard, http://127.0.0.1:{config.jobs.dashboard_port}"
+    )
+
+
+def followed(config: Config, bundle: str) -> str:
+    """What came of a bundle that was made live: the seconds until the running service served it, or why it does not."""
+    begun, last = time.monotonic(), None
+    while time.monotonic() - begun < FOLLOW_TIMEOUT_S:
+        try:
+            last = httpx.get(f"{address(config)}/readyz", timeout=5.0).json()
+        except (httpx.HTTPError, ValueError):
+            if last is None:
+                return f"no service answers at {address(config)}; the next one serves it"
+            last = {}
+        if (last.get("release") or {}).get("bundle") == bundle:
+            return f"served by {address(config)} after {time.monotonic() - begun:.1f} s"
+        refused = last.get("refused") or {}
+        if refused.get("bundle") == bundle:
+            raise HandsellError(
+                f"{address(config)} refuses {bundle} and serves {last['release']['bundle']} on: {refused['reason']}"
+            )
+        time.sleep(0.2)
+    raise HandsellError(
+        f"{address(config)} did not turn to {bundle} within {FOLLOW_TIMEOUT_S:.0f} s; it last said {last}. A service "
+        f"that was deployed with a bundle's id stays with it: `handsell serve {config.source}` deploys one that follows"
     )

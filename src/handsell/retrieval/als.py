@@ -33,8 +33,8 @@ SEARCH: dict[str, tuple] = {
     "half_life_days": (1e6, 0.5, 2.0, 14.0),
     "reg": (0.001, 0.0003, 0.003, 0.01),
     "alpha": (10.0, 30.0, 1.0, 100.0, 3.0),
-    "embedding_size": (128, 256, 512),
     "frequency_exponent": (1.0, 0.5),
+    "embedding_size": (128, 256, 512),
 }
 
 

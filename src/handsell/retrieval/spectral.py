@@ -39,8 +39,8 @@ SEARCH: dict[str, tuple] = {
     "answer_exponent": (0.4, 0.3, 0.5),
     "item_exponent": (0.4, 0.5, 0.3),
     "ridge": (0.03, 0.1, 0.01),
-    "embedding_size": (256, 512, 1024),
     "user_exponent": (0.5, 0.3, 0.7),
+    "embedding_size": (256, 512, 1024),  # last: what is found at the small size is kept for the large ones
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import handsell
 from handsell.core.errors import RequestError
 from handsell.serving import schemas as s
+from handsell.serving.following import Follower
 from handsell.serving.problems import MEDIA_TYPE, BodyLimit, Problem, install
 from handsell.serving.service import Service
 
@@ -79,12 +81,15 @@ class StrictRoute(APIRoute):
         return strict
 
 
-def build_api(service: Service) -> FastAPI:
-    """The ASGI app of one gateway."""
+def build_api(service: Service, follower: Follower | None = None) -> FastAPI:
+    """The ASGI app of one gateway; while it runs, `follower` turns it to whatever bundle becomes the live one."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(follower.run()) if follower else None
         yield
+        if following:
+            following.cancel()
         await service.close()
 
     app = FastAPI(

@@ -28,7 +28,7 @@ class AppArgs(BaseModel):
 
     config: str = Field(description="TOML file of the deployment, an absolute path on the cluster's machines")
     topology: Literal["graph", "fused"] = Field("graph", description="stages apart, or all in each gateway replica")
-    bundle: str = Field("live", description="id of a bundle, or live: the one promoted when the app is deployed")
+    bundle: str = Field("live", description="id of a bundle to stay with, or live: whichever is, also when it changes")
 
 
 def build(args: AppArgs) -> Application:
@@ -37,9 +37,10 @@ def build(args: AppArgs) -> Application:
 
 
 def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) -> Application:
-    """`build` with another feature store; all replicas get the same bundle id, whatever is promoted meanwhile."""
+    """`build` with another feature store."""
     config = load_config(located(args.config))
-    source, bundle = str(config.source), resolve(config, args.bundle)
+    resolve(config, args.bundle)  # raises before anything is started
+    source, bundle = str(config.source), args.bundle
     log = bind(EventLog, source)
     if args.topology == "fused":
         return bind(Gateway, source, bundle, log, None, open_store)

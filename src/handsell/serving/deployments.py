@@ -1,14 +1,14 @@
 """The deployments behind the gateway: three stages, each scaled apart, and the one writer of the event log.
 
-A stage answers only for the bundle it holds, so that one answer never mixes two. Constructors raise what
-is wrong with config or bundle: Serve then keeps the old replicas and shows the message in `serve status`.
+A stage answers only for a bundle it holds (following.py), so that one answer never mixes two. Constructors raise
+what is wrong with config or bundle: Serve then keeps the old replicas and shows the message in `serve status`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ray import serve
@@ -16,10 +16,13 @@ from ray import serve
 from handsell.core.batches import Candidates as CandidateBatch
 from handsell.core.batches import Requests, Slates
 from handsell.core.config import load_config
-from handsell.core.errors import BundleError
 from handsell.core.layout import Layout
 from handsell.events.log import Appended
 from handsell.serving.feature_log import Sample
+
+if TYPE_CHECKING:
+    from handsell.serving.loading import Opened
+    from handsell.serving.stages import LocalStages
 
 # Defaults for `serve run`; deployments/serve/*.yaml states them, with autoscaling, for every deployment.
 STAGE: dict[str, Any] = {"max_ongoing_requests": 8, "max_queued_requests": 64, "ray_actor_options": {"num_cpus": 0.2}}
@@ -32,12 +35,15 @@ LOCK_WAIT_S = 15.0  # for the log's former writer to go, when a replica replaces
 
 
 class _Stage:
-    def _hold(self, bundle: str) -> None:
-        self._bundle = bundle
+    """Holds the stage's objects of the live bundle and of those before it; `load` makes them of an opened bundle."""
 
-    def _same(self, bundle: str) -> None:
-        if bundle != self._bundle:
-            raise BundleError(f"this replica holds bundle {self._bundle}, {bundle} was asked for: deploy again")
+    def _hold(self, config: str, bundle: str, load: Callable[[Opened], LocalStages]) -> None:
+        from handsell.serving.following import Holding
+
+        self._holding = Holding(config, bundle, load)
+
+    async def state(self, bundle: str) -> str:
+        return self._holding.state(bundle)
 
 
 @serve.deployment(**STAGE)
@@ -46,20 +52,15 @@ class Candidates(_Stage):
 
     def __init__(self, config: str, bundle: str):
         from handsell.bundles.assemble import load_candidates
-        from handsell.serving.loading import open_bundle
         from handsell.serving.stages import LocalStages
 
-        opened = open_bundle(config, bundle)
-        self._stages = LocalStages(load_candidates(opened.path, opened.config, opened.snapshot))
-        self._hold(bundle)
+        self._hold(config, bundle, lambda o: LocalStages(load_candidates(o.path, o.config, o.snapshot)))
 
     async def candidates(self, bundle: str, requests: Requests, k: int) -> CandidateBatch:
-        self._same(bundle)
-        return await self._stages.candidates(requests, k)
+        return await self._holding.of(bundle).candidates(requests, k)
 
     async def given(self, bundle: str, requests: Requests, items: np.ndarray) -> CandidateBatch:
-        self._same(bundle)
-        return await self._stages.given(requests, items)
+        return await self._holding.of(bundle).given(requests, items)
 
 
 @serve.deployment(**STAGE)
@@ -68,19 +69,18 @@ class Ranking(_Stage):
 
     def __init__(self, config: str, bundle: str):
         from handsell.bundles.assemble import load_ranking
-        from handsell.serving.loading import open_bundle
         from handsell.serving.stages import LocalStages, open_feature_log
 
-        opened = open_bundle(config, bundle)
-        ranking = load_ranking(opened.path, opened.config, opened.snapshot)
-        self._stages = LocalStages(ranking_stage=ranking, feature_log=open_feature_log(opened.config, bundle))
-        self._hold(bundle)
+        def load(opened: Opened) -> LocalStages:
+            ranking = load_ranking(opened.path, opened.config, opened.snapshot)
+            return LocalStages(ranking_stage=ranking, feature_log=open_feature_log(opened.config, opened.manifest.id))
+
+        self._hold(config, bundle, load)
 
     async def rank(
         self, bundle: str, requests: Requests, found: CandidateBatch, k: int, samples: Sequence[Sample]
     ) -> CandidateBatch:
-        self._same(bundle)
-        return await self._stages.rank(requests, found, k, samples)
+        return await self._holding.of(bundle).rank(requests, found, k, samples)
 
 
 @serve.deployment(**STAGE)
@@ -90,17 +90,16 @@ class Reranking(_Stage):
     def __init__(self, config: str, bundle: str):
         from handsell.eligibility.mask import Eligibility
         from handsell.reranking.stage import LocalReranking
-        from handsell.serving.loading import open_bundle
         from handsell.serving.stages import LocalStages
 
-        opened = open_bundle(config, bundle)
-        eligibility = Eligibility(opened.snapshot, tuple(opened.config.surfaces.values()))
-        self._stages = LocalStages(reranking_stage=LocalReranking(opened.snapshot, eligibility, opened.config))
-        self._hold(bundle)
+        def load(opened: Opened) -> LocalStages:
+            eligibility = Eligibility(opened.snapshot, tuple(opened.config.surfaces.values()))
+            return LocalStages(reranking_stage=LocalReranking(opened.snapshot, eligibility, opened.config))
+
+        self._hold(config, bundle, load)
 
     async def rerank(self, bundle: str, requests: Requests, ranked: CandidateBatch, n: int) -> Slates:
-        self._same(bundle)
-        return await self._stages.rerank(requests, ranked, n)
+        return await self._holding.of(bundle).rerank(requests, ranked, n)
 
 
 @serve.deployment(num_replicas=1, **WRITER)

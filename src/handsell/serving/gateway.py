@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from ray import serve
@@ -13,6 +13,9 @@ from handsell.core.config import Config
 from handsell.core.layout import Layout
 from handsell.serving.remote import RemoteLog, RemoteStages
 from handsell.serving.stages import StageCalls
+
+if TYPE_CHECKING:
+    from handsell.serving.edition import Edition
 
 OpenStore = Callable[[Config], Any]
 
@@ -37,33 +40,41 @@ class Gateway:
         stages: tuple[DeploymentHandle, DeploymentHandle, DeploymentHandle] | None = None,
         open_store: OpenStore = feast_store,
     ):
-        from handsell.events.reader import EventReader
-        from handsell.serving.clock import Clock
-        from handsell.serving.loading import check_features, load_charts, open_bundle
-        from handsell.serving.observability import log_as_json
-        from handsell.serving.service import Release, Service
-        from handsell.serving.users import Users
+        from handsell.serving.loading import LIVE
+        from handsell.serving.observability import Metrics, log_as_json
+        from handsell.serving.service import Service
 
         log_as_json()
-        opened = open_bundle(config, bundle)
-        store = open_store(opened.config)
+        self._config, self._stages, self._open_store = config, stages, open_store
+        self._follows, self._metrics = bundle == LIVE, Metrics()
+        self._service = Service(self._edition(bundle), RemoteLog(log), self._metrics)
+
+    def _edition(self, bundle: str) -> Edition:
+        """Everything of one bundle, loaded and checked; raises HandsellError (BundleError, mostly)."""
+        from handsell.events.reader import EventReader
+        from handsell.serving.clock import Clock
+        from handsell.serving.edition import Edition, Release
+        from handsell.serving.loading import check_features, load_charts, open_bundle
+        from handsell.serving.users import Users
+
+        opened = open_bundle(self._config, bundle)
+        config, snapshot, bundle = opened.config, opened.snapshot, opened.manifest.id
+        store = self._open_store(config)
         check_features(opened, store.check_contract)
-        calls: StageCalls = RemoteStages(bundle, *stages) if stages else local_stages(opened)
-        self._service = Service(
-            opened.config,
-            Release(bundle, opened.snapshot.version, len(opened.snapshot)),
-            opened.snapshot,
-            calls,
-            Users(store, EventReader(Layout(opened.config.state).event_log), opened.snapshot, opened.config),
-            load_charts(opened),
-            RemoteLog(log),
-            Clock.of(opened.config.serving.clock, opened.manifest),
-        )
+        calls: StageCalls = RemoteStages(bundle, *self._stages) if self._stages else local_stages(opened)
+        users = Users(store, EventReader(Layout(config.state).event_log), snapshot, config)
+        return Edition(
+            config, Release(bundle, snapshot.version, len(snapshot)), snapshot, calls, users, load_charts(opened),
+            Clock.of(config.serving.clock, opened.manifest), self._metrics,
+        )  # fmt: skip
 
     def __serve_build_asgi_app__(self) -> FastAPI:
+        from handsell.bundles.store import BundleStore
         from handsell.serving.api import build_api
+        from handsell.serving.following import Follower
 
-        return build_api(self._service)
+        store = BundleStore(Layout(self._service.config.state).bundles)
+        return build_api(self._service, Follower(self._service, store, self._edition) if self._follows else None)
 
 
 def local_stages(opened: Any) -> StageCalls:

@@ -18,6 +18,7 @@ from handsell.retrieval.registry import load as load_retriever
 from handsell.serving.charts import Charts
 
 SERVING_SERVICE = "user_serving_v1"
+LIVE = "live"  # stands for whatever the store's pointer names, also when that changes
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Opened:
 
 
 def resolve(config: Config, bundle: str) -> str:
-    """The bundle's id; "live" becomes the id of the promoted one. Raises BundleError where there is none."""
-    if bundle != "live":
+    """The bundle's id; LIVE becomes the id of the promoted one. Raises BundleError where there is none."""
+    if bundle != LIVE:
         return bundle
     live = BundleStore(Layout(config.state).bundles).live()
     if live is None:

@@ -48,6 +48,13 @@ class Metrics:
             buckets=(60, 600, 3_600, 86_400, 7 * 86_400, 28 * 86_400),
         )  # fmt: skip
         self.bundle = Gauge("handsell_bundle_info", "1 for the bundle served", ("bundle", "snapshot"), registry=r)
+        self.refused = Gauge(
+            "handsell_bundle_refused", "1 for a live bundle that this gateway does not serve", ("bundle",), registry=r
+        )
+        self.stepped_back = Counter(
+            "handsell_stepped_back", "Requests answered from the bundle before, a stage not holding the live one",
+            registry=r,
+        )  # fmt: skip
         self.clock_offset = Gauge("handsell_clock_offset_seconds", "Wall time minus service time", registry=r)
 
     def found(self, candidates: Candidates) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,11 @@ class RemoteStages:
     candidates_at: DeploymentHandle
     ranking_at: DeploymentHandle
     reranking_at: DeploymentHandle
+
+    async def states(self) -> dict[str, str]:
+        at = {"candidates": self.candidates_at, "ranking": self.ranking_at, "reranking": self.reranking_at}
+        states = await asyncio.gather(*(call(handle, "state", self.bundle) for handle in at.values()))
+        return dict(zip(at, states, strict=True))
 
     async def candidates(self, requests: Requests, k: int) -> Candidates:
         return await call(self.candidates_at, "candidates", self.bundle, requests, k)

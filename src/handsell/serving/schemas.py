@@ -203,7 +203,13 @@ class EventsAnswer(BaseModel):
     rejected: list[Rejected]
 
 
+class RefusedBundle(BaseModel):
+    bundle: str
+    reason: str
+
+
 class Health(BaseModel):
     status: str
     release: ReleaseStamp | None = None
     stages: dict[str, str] | None = None
+    refused: RefusedBundle | None = None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
 
 from handsell.core.batches import Candidates, Requests, Slates
 from handsell.core.config import Config
+from handsell.core.errors import BundleError
 from handsell.core.funnel import Funnel
 from handsell.core.layout import Layout
 from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage
@@ -26,8 +27,16 @@ BUDGET = {"features": 0.3, "candidates": 0.6, "ranking": 0.85, "reranking": 1.0}
 """By which share of the deadline a stage must have answered, so that a late one leaves time for the next."""
 
 
+class NotHeld(BundleError):
+    """A stage's replica does not hold the bundle that a hop is stamped with."""
+
+
 class StageCalls(Protocol):
-    """What the gateway needs of the stages, wherever they run."""
+    """What the gateway needs of the stages, wherever they run, for one bundle."""
+
+    async def states(self) -> dict[str, str]:
+        """By stage: whether some replica holds the bundle, loads it, or why it cannot (see following.py)."""
+        ...
 
     async def candidates(self, requests: Requests, k: int) -> Candidates: ...
 
@@ -48,6 +57,9 @@ class LocalStages:
     ranking_stage: RankingStage | None = None
     reranking_stage: RerankingStage | None = None
     feature_log: FeatureLog | None = None
+
+    async def states(self) -> dict[str, str]:
+        return {}
 
     async def candidates(self, requests: Requests, k: int) -> Candidates:
         assert self.candidate_stage is not None
@@ -72,7 +84,8 @@ class LocalStages:
 class Trip:
     """One batch's way through the stages: each stage in its time, observed; keeps core.protocols for the funnel.
 
-    A stage that is late raises TimeoutError: the funnel leaves it out and names it.
+    A stage that is late raises TimeoutError: the funnel leaves it out and names it. `lacking` names stages whose
+    replica does not hold the bundle.
     """
 
     stages: StageCalls
@@ -80,6 +93,7 @@ class Trip:
     began: float  # event loop time at which the oldest request of the batch arrived
     deadline_s: float
     samples: tuple[Sample, ...] = ()
+    lacking: list[str] = field(default_factory=list)
 
     def funnel(self, config: Config) -> Funnel:
         return Funnel(self, self, self, config.retrieval.candidates, config.ranking.ranked)
@@ -107,6 +121,9 @@ class Trip:
         try:
             async with asyncio.timeout_at(limit):
                 return await call()
+        except NotHeld:
+            self.lacking.append(stage)
+            raise
         finally:
             self.metrics.stage_seconds.labels(stage).observe(loop.time() - started)
 

@@ -20,6 +20,11 @@ class Surface(Section):
 class ServingConfig(Section):
     host: str = Field("127.0.0.1", description="address listened on; the default is reached from this machine only")
     port: int = Field(8000, ge=1, le=65_535, description="of the HTTP API")
+    ingress: Literal["plain", "haproxy"] = Field(
+        "plain",
+        description="of a local cluster: plain: Serve's own proxy, on `host` alone; haproxy: faster, but its statistics "
+        "(8404, 9101) and replica ports (30000 and up) listen on every interface: only behind a firewall",
+    )
     clock: Literal["wall", "data"] = Field(
         "wall",
         description="wall: requests happen now; data: the service lives at the end of a historic log (whole days are "
@@ -31,6 +36,7 @@ class ServingConfig(Section):
     deadline_ms: int = Field(2_000, ge=1, description="after this a stage is left out of the answer")
     micro_batch: int = Field(16, ge=1, description="requests that may share one trip through the stages")
     in_flight: int = Field(3, ge=1, description="micro-batches under way at once")
+    follow_s: float = Field(1.0, gt=0, description="how often replicas look which bundle is live")
     feature_log_share: float = Field(0.01, ge=0, le=1, description="requests whose feature vectors are logged for skew")
 
 

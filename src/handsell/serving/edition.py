@@ -1,0 +1,151 @@
+"""One bundle in a gateway: all that depends on it, from reading a body to a batch's way through the stages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from handsell.catalogue.snapshot import Snapshot
+from handsell.core.batches import Slates
+from handsell.core.config import Config
+from handsell.serving import render
+from handsell.serving.batcher import MicroBatcher
+from handsell.serving.charts import Charts, named
+from handsell.serving.clock import Clock
+from handsell.serving.feature_log import Sample, sampled
+from handsell.serving.given import best_first
+from handsell.serving.observability import Metrics
+from handsell.serving.queries import Query, Reading
+from handsell.serving.stages import BUDGET, NotHeld, StageCalls, Trip
+from handsell.serving.users import Known, Users
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The versions that an answer was made with: stamped on responses, impressions and hops."""
+
+    bundle: str
+    snapshot: int
+    catalogue: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"bundle": self.bundle, "snapshot": self.snapshot, "catalogue": self.catalogue}
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One query's row of a batch of slates."""
+
+    slates: Slates
+    row: int
+    cold: bool
+
+
+class Edition:
+    """Concurrent requests share trips through the stages; see `MicroBatcher`.
+
+    A trip raises NotHeld where a stage's replica does not hold this bundle: what the others answered is dropped,
+    so that no response mixes two. With `alone` set there is no other to fall back on: such a stage counts as failed.
+    """
+
+    def __init__(
+        self, config: Config, release: Release, snapshot: Snapshot, stages: StageCalls, users: Users, charts: Charts,
+        clock: Clock, metrics: Metrics,
+    ):  # fmt: skip
+        self.config, self.release, self.snapshot, self.clock = config, release, snapshot, clock
+        self.stages, self.metrics, self.alone = stages, metrics, False
+        self.reading = Reading(config, snapshot, clock)
+        self._users, self._charts = users, charts
+        serving = config.serving
+        self._slates: MicroBatcher[Query, Served] = MicroBatcher(
+            self._recommend, serving.micro_batch, serving.in_flight
+        )
+        self._lists: MicroBatcher[Query, dict[str, Any]] = MicroBatcher(self._rank, 1, serving.in_flight)
+
+    async def slate(self, query: Query) -> Served:
+        self.metrics.waiting.set(len(self._slates))
+        return await self._slates.submit(query)
+
+    async def ranked(self, query: Query) -> dict[str, Any]:
+        """The caller's own list, ranked."""
+        return await self._lists.submit(query)
+
+    def chart(self, name: str, visitor: Query, metadata: bool) -> list[dict[str, Any]]:
+        """Available items of `popular` or `trending`."""
+        requests = self._users.anonymous([visitor])
+        item, score = self._charts.first(getattr(self._charts, name), requests, visitor.count)
+        real = item[0] >= 0
+        ids = self.snapshot.items.ids(item[0, real]) if real.any() else []
+        return render.listed(ids, render.scores(score[0, real]), item[0, real], self.snapshot, metadata)
+
+    def close(self) -> None:
+        self._users.close()
+
+    async def _recommend(self, queries: Sequence[Query]) -> list[Served]:
+        """One trip. Slates are as long as the longest asked: a shorter one is its beginning (greedy selection)."""
+        self.metrics.batch_size.observe(len(queries))
+        trip, known = await self._depart(queries)
+        n = max(query.count for query in queries)
+        try:
+            slates = await trip.funnel(self.config).recommend(known.requests, n)
+        except Exception:
+            log.exception("candidates did not come; serving what is popular", extra={"fields": _ids(queries)})
+            slates = self._charts.slates(known.requests, n, ("candidates",))
+        self._same_bundle(trip)
+        slates = named(slates, *known.degraded)
+        return [Served(slates, row, bool(cold)) for row, cold in enumerate(known.cold)]
+
+    async def _rank(self, queries: Sequence[Query]) -> list[dict[str, Any]]:
+        """The caller's own list of one query."""
+        trip, known = await self._depart(queries)
+        items = queries[0].items[None]
+        try:
+            found = await trip.given(known.requests, items)
+        except Exception:
+            log.exception("candidates did not come; ranking without sources", extra={"fields": _ids(queries)})
+            found = self._charts.candidates(items)
+        degraded = [*known.degraded, *found.degraded]
+        try:
+            ranked = await trip.rank(known.requests, found, items.shape[1])
+        except Exception:
+            log.exception("ranking failed; answering in retrieval order", extra={"fields": _ids(queries)})
+            ranked, degraded = best_first(found), [*degraded, "ranking"]
+        self._same_bundle(trip)
+        for cause in degraded:
+            self.metrics.degraded.labels(cause).inc()
+        ids, scores = self.snapshot.items.ids(ranked.item[0]), render.scores(ranked.score[0])
+        return [{"items": render.listed(ids, scores, ranked.item[0], self.snapshot, False), "degraded": degraded}]
+
+    def _same_bundle(self, trip: Trip) -> None:
+        if trip.lacking and not self.alone:
+            raise NotHeld(f"{', '.join(trip.lacking)} no longer or not yet with bundle {self.release.bundle}")
+
+    async def _depart(self, queries: Sequence[Query]) -> tuple[Trip, Known]:
+        deadline_s = self.config.serving.deadline_ms / 1_000
+        began = min(query.arrived for query in queries)
+        share = self.config.serving.feature_log_share
+        samples = tuple(
+            Sample(row, query.recommendation_id, query.user_id)
+            for row, query in enumerate(queries)
+            if sampled(query.recommendation_id, share)
+        )
+        started = now()
+        known = await self._users.known(queries, began + BUDGET["features"] * deadline_s)
+        self.metrics.stage_seconds.labels("features").observe(now() - started)
+        for age_s in known.age_s:
+            self.metrics.features_age.observe(age_s)
+        return Trip(self.stages, self.metrics, began, deadline_s, samples), known
+
+
+def now() -> float:
+    """Event loop time, by which deadlines are kept."""
+    return asyncio.get_running_loop().time()
+
+
+def _ids(queries: Sequence[Query]) -> dict[str, Any]:
+    return {"recommendation_ids": [query.recommendation_id for query in queries]}
