@@ -39,7 +39,11 @@ class RayJobs:
 
     def busy(self) -> list[str]:
         """Names of trainings that have not ended."""
-        return [job["metadata"]["name"] for job in self.call(f"?labelSelector={TRAINING}")["items"] if state(job) not in ENDED]
+        return [
+            job["metadata"]["name"]
+            for job in self.call(f"?labelSelector={TRAINING}")["items"]
+            if state(job) not in ENDED
+        ]
 
 
 def state(job: dict) -> str:
