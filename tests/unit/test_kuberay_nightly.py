@@ -22,7 +22,7 @@ def nightly():
 
 
 class Api(ThreadingHTTPServer):
-    """Answers for the namespace `shop`; `states`: what a created RayJob is in, one per question, an int is a failure."""
+    """Answers for the namespace `shop`; `states`: what a created RayJob is in, one per question; an int is a error."""
 
     def __init__(self, states=(), others=()):
         super().__init__(("127.0.0.1", 0), Handler)
