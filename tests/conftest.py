@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-for name in ("HANDSELL_DATA", "HANDSELL_HOME", "HANDSELL_CONFIG", "FEAST_FS_YAML_FILE_PATH", "RAY_ADDRESS"):
+OWN = ("HANDSELL_DATA", "HANDSELL_HOME", "HANDSELL_CONFIG", "HANDSELL_ONLINE_STORE")
+for name in (*OWN, "FEAST_FS_YAML_FILE_PATH", "RAY_ADDRESS"):
     os.environ.pop(name, None)  # the caller's own deployment does not leak into tests
 os.environ["RAY_AUTH_MODE"] = "disabled"  # clusters of tests are private and on loopback
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # nodes listen on 127.0.0.1 alone

@@ -15,7 +15,14 @@ import yaml
 from feast_rows import write_config
 from handsell.core.config import load_config
 from handsell.core.errors import FeatureError
-from handsell.features.repository import disagreement, feast_environment, feast_settings, feature_repo, selected_config
+from handsell.features.repository import (
+    disagreement,
+    feast_environment,
+    feast_settings,
+    feature_repo,
+    selected_config,
+    write_feast_file,
+)
 from handsell.features.views import CROSS_COLUMNS, SERVICES, service_columns, views
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +93,18 @@ def test_the_online_store_follows_the_config(tmp_path):
     odd = config.model_copy(update={"features": config.features.model_copy(update={"online_store": "postgres"})})
     with pytest.raises(FeatureError, match=r"'postgres': expected sqlite, or a redis address host:port"):
         feast_settings(odd)
+
+
+def test_the_environment_overrides_the_online_store_and_keeps_its_password(tmp_path, monkeypatch):
+    config = write_config(tmp_path, "shop")
+    monkeypatch.setenv("HANDSELL_ONLINE_STORE", "cache:6379,password=hush")
+    assert feast_settings(config)["online_store"]["connection_string"] == "cache:6379,password=hush"
+    written = write_feast_file(config)
+    assert "hush" not in written.read_text()
+    assert disagreement(config, ROOT / "feature_repo", written) is None
+    monkeypatch.setenv("HANDSELL_ONLINE_STORE", "postgres")
+    with pytest.raises(FeatureError, match=r"\$HANDSELL_ONLINE_STORE is 'postgres'"):
+        feast_settings(config)
 
 
 def test_the_definitions_are_found_from_a_config_outside_the_checkout(tmp_path):

@@ -21,6 +21,7 @@ from handsell.core.layout import Layout
 
 CONFIG_VARIABLE = "HANDSELL_CONFIG"
 FILE_VARIABLE = "FEAST_FS_YAML_FILE_PATH"  # Feast's own
+STORE_VARIABLE = "HANDSELL_ONLINE_STORE"  # overrides features.online_store: a connection with a password is a secret
 # By class path, "sqlite" for short would do the same but for one thing: Feast then keeps a plan of tables by file
 # path, and where that is spelled differently (a link, a `..`) or the file is gone, apply drops or forgets tables.
 SQLITE = "feast.infra.online_stores.sqlite.SqliteOnlineStore"
@@ -40,12 +41,14 @@ def selected_config(repo: Path) -> Config:
 def feast_settings(config: Config) -> dict[str, Any]:
     """The content of the config's feature_store.yaml, every path absolute."""
     folder = Layout(config.state).feast
-    store = config.features.online_store
+    given = os.environ.get(STORE_VARIABLE)
+    store = given or config.features.online_store
     online = {"type": "redis", "connection_string": store} if ":" in store else {"type": SQLITE}
     if store == "sqlite":
         online["path"] = str(folder / "online.db")
     elif ":" not in store:
-        raise FeatureError(f"features.online_store is {store!r}: expected sqlite, or a redis address host:port")
+        name = f"${STORE_VARIABLE}" if given else "features.online_store"
+        raise FeatureError(f"{name} is {store!r}: expected sqlite, or a redis address host:port")
     return {
         "project": config.name,
         "provider": "local",
@@ -59,10 +62,13 @@ def feast_settings(config: Config) -> dict[str, Any]:
 
 
 def write_feast_file(config: Config) -> Path:
-    """Write `<state>/feast/feature_store.yaml`; returns its path."""
+    """Write `<state>/feast/feature_store.yaml`; returns its path. A connection from the environment stays there."""
     path = Layout(config.state).feast / "feature_store.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = f"# written by handsell for {config.source}\n" + yaml.safe_dump(feast_settings(config), sort_keys=False)
+    settings = feast_settings(config)
+    if os.environ.get(STORE_VARIABLE) and "connection_string" in settings["online_store"]:
+        settings["online_store"]["connection_string"] = f"${{{STORE_VARIABLE}}}"  # Feast expands variables
+    text = f"# written by handsell for {config.source}\n" + yaml.safe_dump(settings, sort_keys=False)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         draft = path.with_suffix(f".{os.getpid()}.tmp")
         draft.write_text(text, encoding="utf-8")

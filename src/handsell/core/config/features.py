@@ -16,4 +16,6 @@ class FeaturesConfig(Section):
     affinity_half_life_days: float = Field(28.0, gt=0, description="age at which an event counts half in affinities")
     item_columns: tuple[str, ...] = Field((), description="numeric item columns that the ranker may use")
     user_columns: tuple[str, ...] = Field((), description="numeric user columns that the ranker may use")
-    online_store: str = Field("sqlite", description="sqlite, or a redis connection string host:port")
+    online_store: str = Field(
+        "sqlite", description="sqlite, or a redis connection string host:port; $HANDSELL_ONLINE_STORE overrides it"
+    )

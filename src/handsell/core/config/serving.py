@@ -22,8 +22,8 @@ class ServingConfig(Section):
     port: int = Field(8000, ge=1, le=65_535, description="of the HTTP API")
     ingress: Literal["plain", "haproxy"] = Field(
         "plain",
-        description="of a local cluster: plain: Serve's own proxy, on `host` alone; haproxy: faster, but its statistics "
-        "(8404, 9101) and replica ports (30000 and up) listen on every interface: only behind a firewall",
+        description="of a local cluster: plain: Serve's own proxy, on `host` alone; haproxy: faster, but its "
+        "statistics (8404, 9101) and replica ports (30000 and up) listen on every interface: only behind a firewall",
     )
     clock: Literal["wall", "data"] = Field(
         "wall",

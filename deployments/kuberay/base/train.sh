@@ -1,0 +1,7 @@
+#!/bin/bash
+# What `make up` does between starting Ray and serving, as one submitted Ray job.
+set -euo pipefail
+for step in data features apply materialize train; do
+  echo "step: $step"
+  python -m handsell "$step" /etc/handsell/handsell.toml
+done

@@ -1,0 +1,111 @@
+"""Across all manifests: one image, no root, names that exist, the order of `make up`; and the image itself."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import ray
+
+from kuberay_manifests import FILES, FOLDER, ROOT, clusters, environment, found, kustomization, manifest, pods
+
+NAMES = [path.stem for path in FILES]
+DOCKER = ROOT / "deployments" / "docker"
+DOCKERFILE = (DOCKER / "Dockerfile").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def containers(pod: dict) -> list[dict]:
+    return [*pod.get("initContainers", ()), *pod["containers"]]
+
+
+def test_one_image_of_this_version_everywhere():
+    images = {image for name in NAMES for image in found(manifest(name), "image")}
+    assert images == {f"handsell:{PROJECT['version']}"}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if pods(manifest(name))])
+def test_no_container_runs_as_root(name):
+    for pod in pods(manifest(name)):
+        context = pod["securityContext"]
+        assert context["runAsNonRoot"] is True and context["runAsUser"] > 0 and context["runAsGroup"] > 0
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in containers(pod):
+            assert container["securityContext"].items() >= RESTRICTED.items(), container["name"]
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+            assert "memory" in container["resources"]["limits"]
+    for options in found(manifest(name), "autoscalerOptions"):
+        assert options["securityContext"] == RESTRICTED  # the operator adds this container
+
+
+def test_every_pod_carries_the_label_of_the_network_policy():
+    label = manifest("cluster-networkpolicy")["spec"]["podSelector"]["matchLabels"]
+    for cluster in clusters().values():
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            assert group["template"]["metadata"]["labels"].items() >= label.items()
+    submitter = manifest("train-rayjob")["spec"]["submitterPodTemplate"]
+    assert submitter["metadata"]["labels"].items() >= label.items()
+
+
+def test_what_is_named_exists():
+    made = {made["name"] for made in kustomization()["configMapGenerator"]}
+    claims = {manifest(name)["metadata"]["name"] for name in NAMES if manifest(name)["kind"] == "PersistentVolumeClaim"}
+    everything = [manifest(name) for name in NAMES]
+    assert {ref["name"] for key in ("configMap", "configMapRef") for ref in found(everything, key)} == made
+    assert set(found(everything, "claimName")) == claims
+    assert set(found(everything, "serviceAccountName")) == {manifest("nightly-serviceaccount")["metadata"]["name"]}
+    secrets = {(ref["name"], ref["key"]) for ref in found(everything, "secretKeyRef")}
+    said = (ROOT / "docs" / "kubernetes.md").read_text()
+    assert secrets and all(name in said and f"--from-literal={key}=" in said for name, key in secrets)
+
+
+def test_the_ray_version_is_the_images():
+    pinned = next(d for d in PROJECT["dependencies"] if d.startswith("ray["))
+    versions = {cluster["rayVersion"] for cluster in clusters().values()}
+    assert versions == {ray.__version__} == {pinned.partition("==")[2]}
+
+
+def test_serves_variables_are_ones_that_serve_reads():
+    import ray.serve._private.constants as constants
+
+    known = Path(constants.__file__).read_text()
+    ours = [name for name in environment() if name.startswith("RAY_SERVE_")]
+    assert ours and all(f'"{name}"' in known for name in ours)
+
+
+def test_training_runs_the_steps_of_make_up_in_their_order():
+    up = (ROOT / "src" / "handsell" / "local" / "up.py").read_text()
+    steps = re.findall(r'steps\.run\(\s*"([\w ]+)"', up)
+    between = [step.removeprefix("feast ") for step in steps[steps.index("ray") + 1 : steps.index("serve")]]
+    (ran,) = re.findall(r"for step in ([\w ]+); do", (FOLDER / "train.sh").read_text())
+    assert ran.split() == between == ["data", "features", "apply", "materialize", "train"]
+    job = manifest("train-rayjob")["spec"]
+    assert job["entrypoint"].split()[-1] == "/etc/handsell/train.sh" and job["shutdownAfterJobFinishes"] is True
+    assert job["entrypointNumCpus"] > 0  # the head offers none: the driver runs on a worker
+
+
+def test_the_nightly_job_outlives_its_training():
+    night = manifest("nightly-cronjob")["spec"]
+    job = manifest("train-rayjob")["spec"]
+    assert night["concurrencyPolicy"] == "Forbid"
+    assert (
+        night["jobTemplate"]["spec"]["activeDeadlineSeconds"]
+        > job["activeDeadlineSeconds"] + job["ttlSecondsAfterFinished"]
+    )
+
+
+def test_the_image_is_installed_as_the_project_is():
+    assert re.search(r"^FROM python:3\.11-slim$", DOCKERFILE, re.MULTILINE)
+    torch = next(d for d in PROJECT["dependencies"] if d.startswith("torch"))
+    assert f" {torch} " in DOCKERFILE and "--constraint constraints.txt ." in DOCKERFILE
+    assert "--no-deps --editable ." in DOCKERFILE
+    user = next(found(manifest("rayservice"), "runAsUser"))
+    assert re.findall(r"^USER (\d+):(\d+)$", DOCKERFILE, re.MULTILINE) == [(str(user), str(user))]
+
+
+def test_the_image_holds_no_data():
+    sources = [word for line in re.findall(r"^COPY (.+)$", DOCKERFILE, re.MULTILINE) for word in line.split()[:-1]]
+    allowed = [line[1:] for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"]
+    assert sorted(sources) == sorted(allowed) and all((ROOT / source).exists() for source in sources)
+    assert not {".handsell", ".", "tests", "benchmarks"} & set(sources)

@@ -1,0 +1,159 @@
+"""The RayService deploys the app as it is: same deployments and arguments, and every replica has a place."""
+
+import pytest
+import ray.dashboard.http_server_agent as agent
+import yaml
+from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
+from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+from ray.serve._private.build_app import build_app
+from ray.serve.schema import ServeDeploySchema
+
+from handsell.core.config import load_config
+from handsell.core.layout import Layout
+from handsell.serving.app import AppArgs, compose
+from kuberay_manifests import FOLDER, ROOT, clusters, environment, found, manifest
+from serve_keys import unknown_keys
+
+SERVE = yaml.safe_load(manifest("rayservice")["spec"]["serveConfigV2"])
+(APPLICATION,) = SERVE["applications"]
+GRAPH = yaml.safe_load((ROOT / "deployments" / "serve" / "graph.yaml").read_text())
+GROUPS = {group["groupName"]: group for group in clusters()["rayservice"]["workerGroupSpecs"]}
+SCALE = ("ray_actor_options", "autoscaling_config")  # what a larger machine may change
+
+
+@pytest.fixture
+def layout(monkeypatch) -> Layout:
+    monkeypatch.setenv("HANDSELL_HOME", environment()["HANDSELL_HOME"])
+    return Layout(load_config(FOLDER / "handsell.toml").state)
+
+
+def offered() -> dict[str, dict]:
+    """Group → what Ray's own autoscaler reads from the manifest: resources of a pod, fewest and most pods."""
+    cluster = {"metadata": {"name": "handsell", "namespace": "handsell"}, "spec": clusters()["rayservice"]}
+    return _derive_autoscaling_config_from_ray_cr(cluster)["available_node_types"]
+
+
+def asked(deployment: dict) -> dict[str, float]:
+    options = deployment["ray_actor_options"]
+    return {"CPU": options["num_cpus"], **options["resources"]}
+
+
+def replicas(deployment: dict, bound: str) -> int:
+    return deployment.get("autoscaling_config", {}).get(f"{bound}_replicas", deployment.get("num_replicas"))
+
+
+def group_of(deployment: dict) -> str:
+    """The one group whose pods offer what the deployment asks for beside CPUs."""
+    (resource,) = deployment["ray_actor_options"]["resources"]
+    (group,) = [name for name, node in offered().items() if resource in node["resources"]]
+    return group
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_serve_config_is_one_that_serve_reads_without_ignoring_a_key():
+    assert unknown_keys(SERVE) == []
+    ServeDeploySchema.model_validate(SERVE)
+
+
+def test_the_deployments_are_those_that_the_app_builds():
+    args = AppArgs.model_validate(APPLICATION["args"] | {"config": str(FOLDER / "handsell.toml"), "bundle": "any"})
+    built = build_app(compose(args), name="handsell")
+    assert sorted(d.name for d in built.deployments) == sorted(d["name"] for d in APPLICATION["deployments"])
+
+
+def test_it_is_the_application_of_the_serve_file():
+    (local,) = GRAPH["applications"]
+    here, there = ({k: v for k, v in app.items() if k not in ("args", "deployments")} for app in (APPLICATION, local))
+    assert here == there
+    assert APPLICATION["args"] == local["args"] | {"config": "/etc/handsell/handsell.toml"}
+    plain = [
+        [{k: v for k, v in d.items() if k not in SCALE} for d in app["deployments"]] for app in (APPLICATION, local)
+    ]
+    assert plain[0] == plain[1]
+
+
+def test_the_config_is_the_mounted_one_and_the_worlds():
+    for group in (clusters()["rayservice"]["headGroupSpec"], *GROUPS.values()):
+        mounts = {m["name"]: m["mountPath"] for m in group["template"]["spec"]["containers"][0]["volumeMounts"]}
+        assert APPLICATION["args"]["config"] == f"{mounts['config']}/handsell.toml"
+        assert mounts["state"] == environment()["HANDSELL_HOME"]
+    ours, world = load_config(FOLDER / "handsell.toml"), load_config(ROOT / "deployments" / "configs" / "world.toml")
+    assert ours.jobs.wait_for_resources_s > world.jobs.wait_for_resources_s  # machines may have to come first
+    assert ours.model_dump(exclude={"jobs"}) == world.model_dump(exclude={"jobs"})
+
+
+@pytest.mark.parametrize("deployment", APPLICATION["deployments"], ids=lambda d: d["name"])
+def test_a_replica_has_a_group_and_fits_into_its_pod(deployment):
+    node = offered()[group_of(deployment)]
+    assert all(node["resources"][name] >= amount for name, amount in asked(deployment).items())
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_group_holds_its_replicas_at_the_least_and_at_the_most(name):
+    node = offered()[name]
+    mine = [d for d in APPLICATION["deployments"] if group_of(d) == name]
+    assert mine, f"nothing runs on {name}"
+    custom = {resource for d in mine for resource in d["ray_actor_options"]["resources"]}
+    assert custom == set(node["resources"]) - {"CPU", "memory"}
+    for bound, pods in (("min", node["min_workers"]), ("max", node["max_workers"])):
+        for resource in ("CPU", *custom):
+            needed = sum(asked(d).get(resource, 0) * replicas(d, bound) for d in mine)
+            assert needed <= pods * node["resources"][resource], f"{resource} for {bound} replicas"
+    request = GROUPS[name]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"]
+    cores = float(request.removesuffix("m")) / 1000 if request.endswith("m") else float(request)
+    assert cores >= max(sum(asked(d)["CPU"] * replicas(d, "max") for d in mine) / node["max_workers"], 1)
+
+
+def test_each_stage_has_a_group_of_its_own_and_the_log_lies_beside_the_gateways():
+    groups = {d["name"]: group_of(d) for d in APPLICATION["deployments"]}
+    assert len({groups[name] for name in ("Gateway", "Candidates", "Ranking", "Reranking")}) == 4
+    assert groups["EventLog"] == groups["Gateway"]
+
+
+def test_the_event_log_is_one_file_on_one_pods_disk(layout):
+    assert GROUPS["gateway"]["maxReplicas"] == 1
+    holders = [n for n, g in GROUPS.items() if "handsell-events" in list(found(g, "claimName"))]
+    assert holders == ["gateway"]
+    mounts = {m["name"]: m["mountPath"] for m in next(found(GROUPS["gateway"], "volumeMounts"))}
+    assert mounts["events"] == str(layout.event_log.parent)
+    assert manifest("rayservice")["spec"]["upgradeStrategy"] == {
+        "type": "None"
+    }  # two writers would wait for each other
+
+
+def test_the_head_waits_for_the_pointer_to_the_live_bundle(layout):
+    (waits,) = clusters()["rayservice"]["headGroupSpec"]["template"]["spec"]["initContainers"]
+    assert str(layout.bundles / "live.json") in waits["command"][-1]
+
+
+@pytest.mark.parametrize("name", clusters())
+def test_the_head_runs_no_replica_and_no_task(name):
+    assert clusters()[name]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert clusters()[name]["authOptions"] == {"mode": "token"}
+    assert clusters()[name]["enableInTreeAutoscaling"] is True
+    assert clusters()[name]["autoscalerOptions"]["version"] == "v2"
+
+
+@pytest.mark.parametrize("name", clusters())
+def test_probes_ask_ports_that_answer_without_a_token(name):
+    cluster, http = clusters()[name], SERVE["http_options"]["port"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        ready, alive = container["readinessProbe"]["httpGet"], container["livenessProbe"]["httpGet"]
+        assert alive["port"] == DEFAULT_DASHBOARD_AGENT_LISTEN_PORT and alive["path"] in agent.PUBLIC_EXACT_PATHS
+        if name == "rayservice" and group is not cluster["headGroupSpec"]:
+            assert (ports[ready["port"]], ready["path"]) == (http, "/-/healthz")
+            assert (
+                group["template"]["spec"]["terminationGracePeriodSeconds"] >= 60 and "preStop" in container["lifecycle"]
+            )
+        else:
+            assert ready == alive
+
+
+def test_traffic_reaches_gateways_only_and_by_the_port_that_serve_listens_on():
+    service, policy = manifest("service")["spec"], manifest("http-networkpolicy")["spec"]
+    assert service["selector"] == policy["podSelector"]["matchLabels"]
+    assert service["selector"]["ray.io/group"] == group_of(APPLICATION["deployments"][0])
+    assert service["ports"][0]["targetPort"] == "serve"
+    assert list(found(policy, "port")) == [SERVE["http_options"]["port"]]
