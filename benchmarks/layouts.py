@@ -1,0 +1,154 @@
+"""The ways of laying out one live bundle that benchmarks/serving.py compares, each started and stopped as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import tomli_w
+import yaml
+
+from handsell.core.config import Config, load_config
+from handsell.local import cluster, service
+
+START_S = 180.0
+COMPUTE = ("Gateway", "Candidates", "Ranking", "Reranking")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`topology` None is one uvicorn process without Ray; `bare` takes Serve's own settings for every deployment."""
+
+    name: str
+    topology: str | None
+    ingress: str = "plain"
+    micro_batch: int | None = None
+    bare: bool = False
+
+
+LAYOUTS = (
+    Layout("uvicorn, plain calls", None, micro_batch=1),
+    Layout("graph, Serve defaults", "graph", micro_batch=1, bare=True),
+    Layout("graph", "graph"),
+    Layout("graph, haproxy", "graph", "haproxy"),
+    Layout("fused", "fused"),
+    Layout("fused, haproxy", "fused", "haproxy"),
+)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that answers, and the processes that answer for it."""
+
+    url: str
+    root: psutil.Process
+
+    def cpu_s(self) -> float:
+        """CPU seconds so far of all its processes."""
+        family = [self.root, *self.root.children(recursive=True)]
+        total = 0.0
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def batches(self) -> tuple[float, float]:
+        """Requests and trips through the stages so far, of the gateway that answers."""
+        found = {}
+        for line in httpx.get(f"{self.url}/metrics", timeout=10).text.splitlines():
+            name, _, value = line.partition(" ")
+            if name in ("handsell_batch_size_sum", "handsell_batch_size_count"):
+                found[name] = float(value)
+        return found.get("handsell_batch_size_sum", 0.0), found.get("handsell_batch_size_count", 0.0)
+
+
+@contextlib.contextmanager
+def running(layout: Layout, config: Config, folder: Path) -> Iterator[Running]:
+    """Start a layout on free ports, wait until it is ready, and end every process of it afterwards."""
+    variant = variant_of(layout, config, folder)
+    url = f"http://127.0.0.1:{variant.serving.port}"
+    starts = _uvicorn if layout.topology is None else _serve
+    with starts(layout, variant) as root:
+        until = time.monotonic() + START_S
+        while True:
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{url}/readyz", timeout=10).status_code == 200:
+                    break
+            if time.monotonic() > until:
+                raise TimeoutError(f"{layout.name} was not ready within {START_S:.0f} s")
+            time.sleep(0.5)
+        yield Running(url, root)
+
+
+def variant_of(layout: Layout, config: Config, folder: Path) -> Config:
+    """The config with this layout's settings and free ports, as a file of its own over the same state."""
+    os.environ["HANDSELL_HOME"] = str(config.state.parent)
+    raw = tomllib.loads(config.source.read_text())
+    serving = raw.setdefault("serving", {})
+    serving |= {"host": "127.0.0.1", "port": free_port(), "ingress": layout.ingress, "feature_log_share": 0.0}
+    if layout.micro_batch is not None:
+        serving["micro_batch"] = layout.micro_batch
+    if layout.bare:
+        serving["in_flight"] = 1_000
+    raw.setdefault("jobs", {}).update({"gcs_port": free_port(), "dashboard_port": free_port()})
+    path = folder / f"{layout.name.replace(' ', '_').replace(',', '')}.toml"
+    path.write_text(tomli_w.dumps(raw))
+    return load_config(path)
+
+
+@contextlib.contextmanager
+def _uvicorn(layout: Layout, config: Config) -> Iterator[psutil.Process]:
+    command = [sys.executable, "-m", "benchmarks.plain_server", str(config.source)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextlib.contextmanager
+def _serve(layout: Layout, config: Config) -> Iterator[psutil.Process]:
+    if cluster.running(config) is not None:
+        raise SystemExit(f"a cluster of {config.name} is running: `make down` first")
+    head = cluster.start(config)
+    try:
+        if layout.bare:
+            _deploy_bare(config, head)
+        else:
+            service.deploy(config, head, layout.topology or "graph")
+        yield psutil.Process(head.pid)
+    finally:
+        cluster.stop(config)
+
+
+def _deploy_bare(config: Config, head: cluster.RayHead) -> None:
+    """The graph as it would be without a word about its deployments."""
+    document = yaml.safe_load(service.render(config, "graph").read_text())
+    for deployment in document["applications"][0]["deployments"]:
+        name = deployment["name"]
+        deployment.clear()
+        deployment |= {"name": name, "num_replicas": 1, "ray_actor_options": {"num_cpus": 0.2}}
+        if name in COMPUTE:
+            deployment |= {"max_ongoing_requests": 5, "max_queued_requests": -1}
+    path = config.source.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(document))
+    command = [str(Path(sys.executable).parent / "serve"), "deploy", "--address", head.dashboard, str(path)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **head.job_environment})
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

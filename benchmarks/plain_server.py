@@ -1,0 +1,53 @@
+"""The same calls behind one uvicorn process: the gateway with its stages inside, and no Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import uvicorn
+
+from handsell.core.layout import Layout
+from handsell.events.log import Appended, EventLog
+from handsell.events.reader import EventReader
+from handsell.features.store import open_store
+from handsell.serving.api import build_api
+from handsell.serving.clock import Clock
+from handsell.serving.edition import Edition, Release
+from handsell.serving.gateway import local_stages
+from handsell.serving.loading import LIVE, load_charts, open_bundle
+from handsell.serving.observability import Metrics
+from handsell.serving.service import Service
+from handsell.serving.users import Users
+
+
+class LocalLog:
+    """The log's writer in this process."""
+
+    def __init__(self, log: EventLog):
+        self._log = log
+
+    async def append(self, events: Sequence[dict[str, Any]]) -> Appended:
+        return await asyncio.wrap_future(self._log.append(events))
+
+    async def append_slates(self, slates: Sequence[dict[str, Any]]) -> Appended:
+        return await asyncio.wrap_future(self._log.append_slates(slates))
+
+
+def main(path: str) -> None:
+    opened = open_bundle(path, LIVE)
+    config, snapshot, metrics = opened.config, opened.snapshot, Metrics()
+    log = EventLog(Layout(config.state).event_log)
+    users = Users(open_store(config), EventReader(Layout(config.state).event_log), snapshot, config)
+    edition = Edition(
+        config, Release(opened.manifest.id, snapshot.version, len(snapshot)), snapshot, local_stages(opened), users,
+        load_charts(opened), Clock.of(config.serving.clock, opened.manifest), metrics,
+    )  # fmt: skip
+    app = build_api(Service(edition, LocalLog(log), metrics))
+    uvicorn.run(app, host="127.0.0.1", port=config.serving.port, log_level="error", access_log=False)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
