@@ -163,7 +163,13 @@ def _searched(task: Task, points: list[Params], budget_s: float, told_of: Told, 
             time_budget_s=budget_s,
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(name=task.source, storage_path=str(storage), callbacks=[told_of], verbose=0),
+        run_config=tune.RunConfig(
+            name=task.source,
+            storage_path=str(storage),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial leaves a number, no model
+            callbacks=[told_of],
+            verbose=0,
+        ),
     )
     results = tuner.fit()
     done = [_trial_of(r.config or {}, r.metrics or {}, r.error) for r in map(results.__getitem__, range(len(results)))]
