@@ -9,6 +9,7 @@ from SEARCH by the seed, none twice. Of equal values the earlier combination is 
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import tempfile
@@ -152,7 +153,7 @@ def _tune(task: Task, space: Space, storage: Path) -> Tuned:
 
 def _searched(task: Task, points: list[Params], budget_s: float, told_of: Told, storage: Path) -> list[Trial]:
     """What Ray Tune finished of the points within the budget, in their order; what was under way is dropped."""
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    _quiet()
     options = task.config.tuning
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(Bench, task=task), {"CPU": 1}),
@@ -175,6 +176,13 @@ def _searched(task: Task, points: list[Params], budget_s: float, told_of: Told, 
     done = [_trial_of(r.config or {}, r.metrics or {}, r.error) for r in map(results.__getitem__, range(len(results)))]
     found = {_key(trial.params): trial for trial in done if trial is not None}
     return [found[_key(point)] for point in points if _key(point) in found]
+
+
+def _quiet() -> None:
+    """Ray Tune's boxes, tables and files are for notebooks; `Told` and the report say what happened."""
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # else a box is printed whatever `verbose` says
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it warns of each trial that left no such file
 
 
 def _key(params: Params) -> tuple:

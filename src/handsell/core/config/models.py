@@ -34,9 +34,7 @@ class TuningConfig(Section):
     """Search for the sources' hyper-parameters on the validation window, by Ray Tune; off until `sources` names one."""
 
     sources: tuple[str, ...] = Field((), description="enabled sources whose hyper-parameters are searched; none: off")
-    budget_s: float = Field(
-        600.0, gt=0, description="seconds for each source; the config's own values are always tried"
-    )
+    budget_s: float = Field(600.0, gt=0, description="seconds for each source; trials under way then are dropped")
     trials: int = Field(100, ge=1, description="most combinations tried for each source")
     max_requests: int = Field(2_000, ge=1, description="validation requests that a trial answers, drawn by the seed")
     concurrent: int = Field(2, ge=1, description="trials of one source at a time, a logical CPU each")
