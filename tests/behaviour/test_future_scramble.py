@@ -94,7 +94,7 @@ def built(folder, original, events, t):
     shutil.copytree(original.path / "ranker", run / "ranker")
     made = Deployment(config, "none")
     made.store().apply()
-    retrievers._fit_content(config, run / "fit", run / "content")
+    retrievers.save_content(config, run / "fit", run / "content")
     sizes, content = windows.Sizes.of(made.layout), Content.load(run / "content")
     log = Interactions.read(sorted((run / "fit").glob("*.parquet")), sizes.users, sizes.items)
     for name in source_names(config):  # the two-tower in this process: its numbers are the same, Ray Train costs more

@@ -22,9 +22,16 @@ from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.metrics import Relevant
 from handsell.evaluation.replay import evaluate_sources, slates
 from handsell.evaluation.report import About, build_report, write_report
+from handsell.jobs.trials import Trial
+from handsell.jobs.tuning import Tuned
 from handsell.retrieval.stage import LocalCandidates
 
 ITEMS, REQUESTS, COLD = 120, 150, 100  # items from COLD on had no event
+TUNED = Tuned(
+    "als",
+    (Trial({"reg": 0.5}, 0.25, 1.0), Trial({"reg": -1.0}, None, 0.0, "reg < 0"), Trial({"reg": 0.125}, 0.375, 1.0)),
+    combinations=7, requests=40, seconds=3.0,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +135,7 @@ def report(replay):
         config="planted", created_us=1_750_000_000_000_000, data={"events": 12_345, "ordered": True},
         windows={"test": (1_749_000_000_000_000, 1_750_000_000_000_000)},
         importance={"src_als_z": 3.0, "hour_sin": 1.0},
-        seconds={"als": 1.5}, libraries={"numpy": "2"},
+        seconds={"als": 1.5}, libraries={"numpy": "2"}, tuning={"als": TUNED.as_dict()},
     )  # fmt: skip
     return build_report(replay, about)
 
@@ -201,6 +208,23 @@ def test_the_report_is_json_without_nan_and_a_page_that_needs_no_network(report,
     assert not re.search(r'(src|href)="(?!data:)', page) and "<script" not in page
     assert page.count("data:image/svg+xml") == 6
     assert report["summary"] in page and "src_als_z" in page and "12\u2009345" in page
+
+
+def test_what_tuning_tried_is_kept_and_shown(report, tmp_path: Path):
+    tuned = report["tuning"]["als"]
+    assert (tuned["configured"], tuned["best"], tuned["params"]) == (0.25, 0.375, {"reg": 0.125})
+    assert [trial["error"] for trial in tuned["trials"]] == [None, "reg < 0", None]
+    write_report(report, tmp_path)
+    row = re.search(
+        r"<h2>Tuning</h2>.*?<tr><td>als(.*?)</tr>", (tmp_path / "report.html").read_text("utf-8"), re.DOTALL
+    )
+    assert row and re.findall(r"<td[^>]*>([^<]*)", row[1]) == ["0.2500", "0.3750", "3 of 7", "1", "3", "reg 0.125"]
+
+
+def test_a_run_without_tuning_has_no_table_of_it(snapshot, tmp_path: Path):
+    report = build_report(run(snapshot, count=5), About("planted", 0))
+    write_report(report, tmp_path)
+    assert report["tuning"] == {} and "<h2>Tuning" not in (tmp_path / "report.html").read_text("utf-8")
 
 
 def test_one_request_and_nothing_else_still_gives_a_report(snapshot, tmp_path: Path):

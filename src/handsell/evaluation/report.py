@@ -13,6 +13,8 @@
     segments                            {segment of users: {requests, contenders: {name: {mean, low, high}}}}
     items                               {cold | warm: {contender: {recall@k: mean}}}
     feature_importance                  [{feature, share}], strongest first, shares add up to 1
+    tuning                              {source: {objective, requests, combinations, seconds, configured,
+                                         configured_params, best, params, trials: [{params, value, seconds, error}]}}
     seconds                             {step: seconds}; replay_ms: {contender: ms per request}
     degraded, libraries, definitions    {stage: requests}, {library: version}, {metric: definition}
 
@@ -53,6 +55,7 @@ class About:
     seconds: Mapping[str, float] = field(default_factory=dict)  # step → time taken
     libraries: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # further reasons, in sentences
+    tuning: Mapping[str, Any] = field(default_factory=dict)  # source → what the search for its parameters found
 
 
 def build_report(replay: Replay, about: About, seed: int = 0) -> dict[str, Any]:
@@ -89,6 +92,7 @@ def build_report(replay: Replay, about: About, seed: int = 0) -> dict[str, Any]:
         "segments": _segments(replay, seed),
         "items": {part: _item_recall(replay, f"{part}_item_") for part in ("warm", "cold")},
         "feature_importance": _importance(about.importance),
+        "tuning": dict(about.tuning),
         "seconds": dict(about.seconds),
         "replay_ms": {n: 1000 * s / len(replay) for n, s in replay.seconds.items() if n not in (BLEND, RANKER)},
         "degraded": replay.degraded,

@@ -64,7 +64,7 @@ def manifest(run: Run, report: dict) -> Manifest:
         twin_data_end_us=spans["retrieval"][1],
         git_revision=_revision(),
         libraries=library_versions(),
-        notes=split_notes(config),
+        notes=notes(run),
     )
 
 
@@ -80,6 +80,17 @@ def window_spans(config: Config, run: Path) -> dict[str, tuple[int, int]]:
         time_us = pq.read_table(run / "windows" / f"{name}.parquet", columns=["time"])["time"].to_numpy()
         spans[name] = (int(time_us.min()), int(time_us.max()) + 1) if len(time_us) else (0, 0)
     return spans
+
+
+def notes(run: Run) -> tuple[str, ...]:
+    """What a reader of the figures must know about the split, and about what was tuned."""
+    if not run.tuned:
+        return split_notes(run.config)
+    found = "; ".join(map(str, run.tuned))
+    return (
+        *split_notes(run.config),
+        f"Tuned by NDCG@10 on validation requests, with models of the retrieval window alone: {found}.",
+    )
 
 
 def split_notes(config: Config) -> tuple[str, ...]:

@@ -22,9 +22,10 @@ def retrain(run: Run, recipe: Config) -> Replay:
     config = run.config.model_copy(
         update={part: getattr(recipe, part) for part in ("retrieval", "ranking", "reranking")}
     )
-    other = replace(run, config=config, folder=run.folder / "live_recipe", progress=Progress(6))
-    (other.folder).mkdir()
-    for name in ("fit", "windows"):
+    progress = Progress(3 + 2 * config.ranking.enabled)  # the steps of a twin
+    other = replace(run, config=config, folder=run.folder / "live_recipe", progress=progress)
+    other.folder.mkdir()
+    for name in ("fit", "windows", "rows"):
         (other.folder / name).symlink_to(run.folder / name)
     fit_twin(other)
     return spread(score, [(config, other.folder, other.twin)])[0]

@@ -27,7 +27,7 @@ def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, f
     """Fit on the Parquet parts in `interactions`; saves out/retrievers/<name>; returns seconds by name."""
     names = source_names(config)
     content = out / "content"
-    spread(_fit_content, [(config, interactions, content)])
+    spread(save_content, [(config, interactions, content)])
     many = (*ON_RAY_TRAIN, "als") if config.retrieval.als.blocks > 1 else tuple(ON_RAY_TRAIN)  # tasks of their own
     tasks = [(name, config, interactions, content, out) for name in names if name not in many]
     seconds = dict(spread(_fit_one, tasks, wait_s=config.jobs.wait_for_resources_s))
@@ -40,7 +40,8 @@ def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, f
     return seconds
 
 
-def _fit_content(config: Config, interactions: Path, out: Path) -> None:
+def save_content(config: Config, interactions: Path, out: Path) -> None:
+    """Vectors of every item as of the last of the interactions, in the folder `out`. A Ray task."""
     snapshot = Snapshot.load(Layout(config.state).snapshot)
     last = max((_last_time(part) for part in interactions.glob("*.parquet")), default=0)
     size = config.retrieval.content.embedding_size
@@ -51,19 +52,19 @@ def _fit_one(name: str, config: Config, interactions: Path, content: Path, out: 
     import time
 
     begun = time.monotonic()
-    model = registry.fit(name, _read(config, interactions), config.retrieval, Content.load(content))
+    model = registry.fit(name, read_interactions(config, interactions), config.retrieval, Content.load(content))
     model.save(out / "retrievers" / name)
     return name, round(time.monotonic() - begun, 2)
 
 
-def _read(config: Config, interactions: Path) -> Interactions:
+def read_interactions(config: Config, interactions: Path) -> Interactions:
     sizes = Sizes.of(Layout(config.state))
     return Interactions.read(sorted(interactions.glob("*.parquet")), sizes.users, sizes.items)
 
 
 def popularity_counts(config: Config, interactions: Path) -> np.ndarray:
     """(I,) positive interactions of each item in the fit window."""
-    events = _read(config, interactions).positives
+    events = read_interactions(config, interactions).positives
     return np.bincount(events.item, minlength=events.n_items)
 
 

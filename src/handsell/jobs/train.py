@@ -1,10 +1,13 @@
 """`handsell train CONFIG`: from features to a promoted bundle, on the Ray cluster that it is submitted to.
 
-    windows → rows from Feast → retrievers → candidates → item values from Feast → examples → ranker
+    windows → rows from Feast → tuning (where asked for) → retrievers → candidates → item values from Feast
+            → examples → ranker
             → evaluation of this twin → the same recipe on all data → bundle → gate → live
 
 The twin knows nothing of the windows after its fit; the bundle's retrievers are refitted on everything
 with the same settings, and keep the twin's ranker, which sees sources only as ranks and standardised scores.
+What tuning finds replaces the config's values for the whole run, and for the bundle's own config; the TOML file
+is left as it is, so that the next training knows nothing of it.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
@@ -26,7 +29,7 @@ from handsell.evaluation.replay import Replay
 from handsell.evaluation.report import About, build_report, write_report
 from handsell.features.matrix import feature_names
 from handsell.features.views import service_columns
-from handsell.jobs import publish, windows
+from handsell.jobs import publish, tuning, windows
 from handsell.jobs.cluster import connected, spread
 from handsell.jobs.examples import fetch_item_days, find_candidates, write_examples
 from handsell.jobs.progress import Progress
@@ -38,7 +41,6 @@ from handsell.ranking.shards import read_coverage
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 
 SERVICE = "ranking_v1"
-STEPS = 11
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Run:
     folder: Path
     progress: Progress
     counts: dict[str, int]
+    tuned: tuple[tuning.Tuned, ...] = ()
 
     @property
     def twin(self) -> Path:
@@ -60,7 +63,8 @@ def train(config: Config, promote: bool = True) -> str:
     layout = Layout(config.state)
     folder = layout.runs / time.strftime("%Y%m%dt%H%M%S", time.gmtime())
     folder.mkdir(parents=True)
-    progress = Progress(STEPS)
+    tuning.spaces(config)  # a source that cannot be tuned is told before anything runs
+    progress = Progress(steps(config))
     with connected(config.jobs.num_cpus):
         spread(_check_service, [(config,)])
         with progress.step("windows") as note:
@@ -68,9 +72,11 @@ def train(config: Config, promote: bool = True) -> str:
             note.text = ", ".join(f"{counts[f'{w}_kept']:,} {w} requests" for w in windows.REQUEST_WINDOWS)
         run = Run(config, folder, progress, counts)
         _require_requests(run)
+        fetch_rows(run)
+        run = tuned(run)
         fit_twin(run)
         with progress.step("evaluation", f"{counts['test_kept']:,} requests, every source, blend, ranker, funnel"):
-            replay = spread(score, [(config, folder, run.twin)])[0]
+            replay = spread(score, [(run.config, folder, run.twin)])[0]
             report = _report(run, replay)
         store, bundle_id, twins = _bundle(run, report)
         with progress.step("gate") as note:
@@ -82,17 +88,35 @@ def train(config: Config, promote: bool = True) -> str:
     return f"{bundle_id} {'is live' if gate.passed and promote else 'was not promoted'}; {report['summary']}"
 
 
+def steps(config: Config) -> int:
+    """How many steps a training has."""
+    return 9 + 2 * config.ranking.enabled + bool(config.tuning.sources)
+
+
+def fetch_rows(run: Run) -> None:
+    """The user's row of every request of every window."""
+    with run.progress.step("user rows", "point in time, from Feast") as note:
+        rows = spread(fetch_user_rows, [(run.config, run.folder, name) for name in windows.REQUEST_WINDOWS])
+        note.text = f"{sum(rows):,} rows"
+
+
+def tuned(run: Run) -> Run:
+    """The run with what tuning found in its config; the run itself where config.tuning names no source."""
+    options = run.config.tuning
+    if not options.sources:
+        return run
+    with run.progress.step("tuning", f"{', '.join(options.sources)}, up to {options.budget_s:.0f} s each") as note:
+        found = tuning.tune_sources(run.config, run.folder)
+        note.text = "; ".join(map(str, found))
+    return replace(run, config=tuning.with_best(run.config, found), tuned=tuple(found))
+
+
 def fit_twin(run: Run) -> None:
     """Retrievers on the retrieval window, the ranker on what they find for the ranker window."""
     config, folder, progress = run.config, run.folder, run.progress
-    names: tuple[str, ...] = windows.REQUEST_WINDOWS
-    with progress.step("user rows", "point in time, from Feast") as note:
-        rows = spread(fetch_user_rows, [(config, folder, name) for name in names])
-        note.text = f"{sum(rows):,} rows"
     with progress.step("retrievers", f"{', '.join(source_names(config))} on {run.counts['fit']:,} events") as note:
         note.text = ", ".join(f"{n} {s:.0f} s" for n, s in fit_retrievers(config, folder / "fit", run.twin).items())
-    if not config.ranking.enabled:
-        names = ("test",)
+    names = windows.REQUEST_WINDOWS if config.ranking.enabled else ("test",)
     with progress.step("candidates", f"{config.retrieval.candidates} for each request") as note:
         note.text = f"{sum(find_candidates(config, folder, run.twin, name) for name in names):,} requests"
     with progress.step("item values", "as of each day, from Feast") as note:
@@ -134,7 +158,8 @@ def _report(run: Run, replay: Replay) -> dict:
         importance=importance,
         seconds=run.progress.seconds,
         libraries=library_versions(),
-        notes=publish.split_notes(run.config),
+        notes=publish.notes(run),
+        tuning={one.source: one.as_dict() for one in run.tuned},
     )
     report = build_report(replay, about)
     write_report(report, run.folder)
@@ -176,5 +201,5 @@ def _require_requests(run: Run) -> None:
 
 def _clean(folder: Path) -> None:
     """Keep the report, the windows and the twin; drop what can be computed again."""
-    for name in ("candidates", "item_days", "rows", "examples", "all"):
+    for name in ("candidates", "item_days", "rows", "examples", "all", "live_recipe"):
         shutil.rmtree(folder / name, ignore_errors=True)

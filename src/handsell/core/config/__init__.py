@@ -18,8 +18,8 @@ from pydantic import Field, PrivateAttr, ValidationError
 from handsell.core.config.base import Section
 from handsell.core.config.data import DataConfig, EventsConfig, SplitConfig
 from handsell.core.config.features import FeaturesConfig
-from handsell.core.config.models import RankingConfig, RerankingConfig
-from handsell.core.config.retrieval import RetrievalConfig
+from handsell.core.config.models import RankingConfig, RerankingConfig, TuningConfig
+from handsell.core.config.retrieval import RetrievalConfig, SourceConfig
 from handsell.core.config.serving import GateConfig, JobsConfig, ServingConfig, Surface
 from handsell.core.errors import ConfigError
 
@@ -33,6 +33,7 @@ class Config(Section):
     retrieval: RetrievalConfig = RetrievalConfig()
     ranking: RankingConfig = RankingConfig()
     reranking: RerankingConfig = RerankingConfig()
+    tuning: TuningConfig = TuningConfig()
     surfaces: dict[str, Surface] = Field(
         default_factory=lambda: {"home": Surface(), "similar": Surface(repeat="allow")},
         description="by name; `home` is the default surface of a request",
@@ -108,7 +109,17 @@ def load_config(path: Path | str) -> Config:
     config._source = source
     if "home" not in config.surfaces:
         raise ConfigError(f"config {source}: surfaces: a surface named 'home' is expected; add [surfaces.home]")
+    _require_enabled(config)
     return config
+
+
+def _require_enabled(config: Config) -> None:
+    on = [name for name, section in config.retrieval if isinstance(section, SourceConfig) and section.enabled]
+    if others := [name for name in config.tuning.sources if name not in on]:
+        raise ConfigError(
+            f"config {config.source}: tuning.sources has {', '.join(others)}: expected enabled sources "
+            f"({', '.join(on)}); set enabled = true in its section, or take it out of the list"
+        )
 
 
 def _lines(error: ValidationError) -> list[str]:
@@ -128,6 +139,7 @@ __all__ = [
     "ServingConfig",
     "SplitConfig",
     "Surface",
+    "TuningConfig",
     "home",
     "load_config",
     "project_root",

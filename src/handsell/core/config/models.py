@@ -1,4 +1,4 @@
-"""Ranker and re-ranker: each TOML section is one component's whole configuration."""
+"""Ranker, re-ranker and the tuning of sources: each TOML section is one component's whole configuration."""
 
 from __future__ import annotations
 
@@ -28,3 +28,14 @@ class RerankingConfig(Section):
         description="MMR: 0 orders by score alone, 1 by difference from what is already chosen",
     )
     same_creator_gap: int = Field(1, ge=0, description="items between two of one creator; 0 switches it off")
+
+
+class TuningConfig(Section):
+    """Search for the sources' hyper-parameters on the validation window, by Ray Tune; off until `sources` names one."""
+
+    sources: tuple[str, ...] = Field((), description="enabled sources whose hyper-parameters are searched; none: off")
+    budget_s: float = Field(600.0, gt=0, description="seconds for each source; trials under way then are dropped")
+    trials: int = Field(100, ge=1, description="most combinations tried for each source")
+    max_requests: int = Field(2_000, ge=1, description="validation requests that a trial answers, drawn by the seed")
+    concurrent: int = Field(2, ge=1, description="trials of one source at a time, a logical CPU each")
+    seed: int = Field(0, description="of the requests and of the combinations")
