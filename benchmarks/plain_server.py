@@ -41,10 +41,9 @@ def main(path: str) -> None:
     config, snapshot, metrics = opened.config, opened.snapshot, Metrics()
     log = EventLog(Layout(config.state).event_log)
     users = Users(open_store(config), EventReader(Layout(config.state).event_log), snapshot, config)
-    edition = Edition(
-        config, Release(opened.manifest.id, snapshot.version, len(snapshot)), snapshot, local_stages(opened), users,
-        load_charts(opened), Clock.of(config.serving.clock, opened.manifest), metrics,
-    )  # fmt: skip
+    release = Release(opened.manifest.id, snapshot.version, len(snapshot), opened.manifest.created_us)
+    clock = Clock.of(config.serving.clock, opened.manifest)
+    edition = Edition(config, release, snapshot, local_stages(opened), users, load_charts(opened), clock, metrics)
     app = build_api(Service(edition, LocalLog(log), metrics))
     uvicorn.run(app, host="127.0.0.1", port=config.serving.port, log_level="error", access_log=False)
 

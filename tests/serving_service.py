@@ -39,7 +39,7 @@ def edition_of(world: World, metrics: Metrics, bundle="live", store=None, config
     config = config or opened.config
     return Edition(
         config,
-        Release(opened.manifest.id, opened.snapshot.version, len(opened.snapshot)),
+        Release(opened.manifest.id, opened.snapshot.version, len(opened.snapshot), opened.manifest.created_us),
         opened.snapshot,
         stages or local_stages(opened),
         Users(store or world.store(), EventReader(Layout(config.state).event_log), opened.snapshot, config),

@@ -36,8 +36,8 @@ def world(tmp_path_factory):
     return write_world(tmp_path_factory.mktemp("shop"))
 
 
-def quick(world, ms=300):
-    serving = world.config.serving.model_copy(update={"deadline_ms": ms})
+def quick(world, ms=1_500, **more):
+    serving = world.config.serving.model_copy(update={"deadline_ms": ms, **more})
     config = world.config.model_copy(update={"serving": serving})
     config._source = world.config.source
     return config
@@ -51,7 +51,7 @@ async def test_a_stage_that_is_gone_or_late_is_named(world, stage, how):
     async with served(world, stages=stages, config=quick(world)) as (client, _):
         started = asyncio.get_running_loop().time()
         answer = await client.get("/v1/users/u1/recommendations?count=10")
-        assert asyncio.get_running_loop().time() - started < 1.0
+        assert asyncio.get_running_loop().time() - started < 5.0
         body = answer.json()
         assert answer.status_code == 200 and len(body["items"]) == 10
         assert body["degraded"] == [stage]
@@ -123,3 +123,35 @@ def test_a_bundle_whose_features_feast_no_longer_offers_is_refused_by_name(world
 
     with pytest.raises(BundleError, match=rf"bundle {world.bundle} is refused: service ranking_v1 lacks"):
         check_features(opened, check)
+
+
+async def test_a_caller_may_ask_for_less_time_and_its_neighbours_are_untouched(world):
+    """Re-ranking takes two seconds: who has less gets the ranking's order; more than the service has is not given."""
+    stages = Faulty(world, slow=("rerank",), delay_s=2.0)
+    body = {"user_id": "u1", "count": 10}
+    async with served(world, stages=stages, config=quick(world, 8_000, in_flight=6)) as (client, _):
+        answers = await asyncio.gather(
+            *(
+                client.post("/v1/recommendations", json={**body, "deadline_ms": ms})
+                for ms in (1_500, 8_000, 60_000, 1_500)
+            ),
+            client.post("/v1/recommendations", json=body),
+            client.get("/v1/users/u1/recommendations?deadline_ms=1500"),
+        )
+        assert {a.status_code for a in answers} == {200}
+        hurried, patient = [answers[i].json() for i in (0, 3, 5)], [answers[i].json() for i in (1, 2, 4)]
+        assert all("reranking" in a["degraded"] and len(a["items"]) == 10 for a in hurried)
+        assert all(a["degraded"] == [] for a in patient)
+        wrong = await client.post("/v1/recommendations", json={**body, "deadline_ms": 0})
+        assert wrong.status_code == 422 and "deadline_ms" in wrong.text
+
+
+async def test_a_trace_is_taken_up_and_passed_on(world):
+    async with served(world) as (client, _):
+        given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        answer = await client.get("/v1/users/u1/recommendations", headers={"traceparent": given})
+        version, trace, span, flags = answer.headers["traceparent"].split("-")
+        assert (version, trace, flags) == ("00", given.split("-")[1], "01") and span != given.split("-")[2]
+        for wrong in ("", "nonsense", "00-" + "0" * 32 + "-00f067aa0ba902b7-01", given.upper()):
+            new = (await client.get("/healthz", headers={"traceparent": wrong})).headers["traceparent"]
+            assert new.split("-")[1] != trace and len(new) == 55

@@ -78,3 +78,31 @@ async def test_a_caller_who_hangs_up_is_not_carried_along():
     stages.gate.set()
     assert await asyncio.gather(first, last) == [2, 6]
     assert stages.batches == [[1], [3]]
+
+
+async def test_who_would_wait_too_long_is_told_to_come_back_before_the_queue_is_full():
+    stages = Stages()
+    stages.gate.set()
+    batcher = MicroBatcher(stages.run, size=2, in_flight=1, patience_s=0.05)
+
+    async def slow(queries):
+        await asyncio.sleep(0.04)
+        return [2 * q for q in queries]
+
+    batcher._run = slow
+    await batcher.submit(1)  # trips take 40 ms from now on
+    tasks = await asked(batcher, range(3))  # one under way, two wait: the next would go with the trip after theirs
+    with pytest.raises(RequestError) as refused:
+        await batcher.submit(99)
+    assert refused.value.status == 503 and len(batcher) < WAITING_BATCHES
+    assert await asyncio.gather(*tasks) == [0, 2, 4]
+    assert await batcher.submit(5) == 10
+
+
+async def test_only_queries_of_one_kind_share_a_trip_and_none_is_passed_over():
+    stages = Stages()
+    batcher = MicroBatcher(stages.run, size=3, in_flight=1, kind=lambda q: q % 2)
+    tasks = await asked(batcher, [1, 2, 4, 3, 6, 5, 8])
+    stages.gate.set()
+    assert await asyncio.gather(*tasks) == [2 * q for q in (1, 2, 4, 3, 6, 5, 8)]
+    assert stages.batches == [[1], [2, 4, 6], [3, 5], [8]]

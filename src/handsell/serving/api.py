@@ -21,6 +21,7 @@ import handsell
 from handsell.core.errors import RequestError
 from handsell.serving import schemas as s
 from handsell.serving.following import Follower
+from handsell.serving.observability import take_up
 from handsell.serving.problems import MEDIA_TYPE, BodyLimit, Problem, install
 from handsell.serving.service import Service
 
@@ -172,7 +173,7 @@ def answer(body: dict[str, Any], status: int = 200) -> Response:
 
 
 class Observed:
-    """Times and counts every request by route, also those that never reach one."""
+    """Times, counts and traces every request by route, also those that never reach one."""
 
     def __init__(self, app: ASGIApp, service: Service):
         self.app, self.metrics = app, service.metrics
@@ -182,11 +183,13 @@ class Observed:
             await self.app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
+        trace = take_up(next((value for name, value in scope["headers"] if name == b"traceparent"), b""))
 
         async def watched(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"traceparent", trace)]
             await send(message)
 
         try:

@@ -24,6 +24,8 @@ from handsell.serving.users import Known, Users
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 0.4  # share of the deadline that a request may spend waiting for its trip
+
 
 @dataclass(frozen=True, slots=True)
 class Release:
@@ -32,6 +34,7 @@ class Release:
     bundle: str
     snapshot: int
     catalogue: int
+    made_us: int = 0  # when the bundle was made; not stamped
 
     def as_dict(self) -> dict[str, Any]:
         return {"bundle": self.bundle, "snapshot": self.snapshot, "catalogue": self.catalogue}
@@ -61,11 +64,11 @@ class Edition:
         self.stages, self.metrics, self.alone = stages, metrics, False
         self.reading = Reading(config, snapshot, clock)
         self._users, self._charts = users, charts
-        serving = config.serving
+        serving, patience_s = config.serving, PATIENCE * config.serving.deadline_ms / 1_000
         self._slates: MicroBatcher[Query, Served] = MicroBatcher(
-            self._recommend, serving.micro_batch, serving.in_flight
+            self._recommend, serving.micro_batch, serving.in_flight, patience_s, lambda query: query.deadline_s
         )
-        self._lists: MicroBatcher[Query, dict[str, Any]] = MicroBatcher(self._rank, 1, serving.in_flight)
+        self._lists: MicroBatcher[Query, dict[str, Any]] = MicroBatcher(self._rank, 1, serving.in_flight, patience_s)
 
     async def slate(self, query: Query) -> Served:
         self.metrics.waiting.set(len(self._slates))
@@ -126,7 +129,7 @@ class Edition:
             raise NotHeld(f"{', '.join(trip.lacking)} no longer or not yet with bundle {self.release.bundle}")
 
     async def _depart(self, queries: Sequence[Query]) -> tuple[Trip, Known]:
-        deadline_s = self.config.serving.deadline_ms / 1_000
+        deadline_s = queries[0].deadline_s  # of all: others do not share a trip
         began = min(query.arrived for query in queries)
         share = self.config.serving.feature_log_share
         samples = tuple(

@@ -63,10 +63,9 @@ class Gateway:
         check_features(opened, store.check_contract)
         calls: StageCalls = RemoteStages(bundle, *self._stages) if self._stages else local_stages(opened)
         users = Users(store, EventReader(Layout(config.state).event_log), snapshot, config)
-        return Edition(
-            config, Release(bundle, snapshot.version, len(snapshot)), snapshot, calls, users, load_charts(opened),
-            Clock.of(config.serving.clock, opened.manifest), self._metrics,
-        )  # fmt: skip
+        release = Release(bundle, snapshot.version, len(snapshot), opened.manifest.created_us)
+        clock = Clock.of(config.serving.clock, opened.manifest)
+        return Edition(config, release, snapshot, calls, users, load_charts(opened), clock, self._metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         from handsell.bundles.store import BundleStore

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import secrets
+import time
 from collections.abc import Iterable
+from contextvars import ContextVar
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -12,7 +16,23 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from handsell.core.batches import NONE, Candidates
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.3, 2.5, 5.0)
+TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")  # W3C Trace Context, version 00
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
+
+
+trace_id: ContextVar[str] = ContextVar("trace_id", default="")
+
+
+def take_up(header: bytes) -> bytes:
+    """A caller's `traceparent` with a span of our own; a new trace where there is none, or none that is valid.
+
+    The trace's id goes into the log records of this request.
+    """
+    found = TRACEPARENT.match(header)
+    valid = found is not None and set(found[1]) != {ord("0")} and set(found[2]) != {ord("0")}
+    trace, flags = (found[1].decode(), found[3].decode()) if found and valid else (secrets.token_hex(16), "00")
+    trace_id.set(trace)
+    return f"00-{trace}-{secrets.token_hex(8)}-{flags}".encode()
 
 
 class Metrics:
@@ -55,7 +75,17 @@ class Metrics:
             "handsell_stepped_back", "Requests answered from the bundle before, a stage not holding the live one",
             registry=r,
         )  # fmt: skip
+        self.bundle_age = Gauge("handsell_bundle_age_seconds", "Since the bundle was made", registry=r)
+        self.data_age = Gauge(
+            "handsell_snapshot_age_seconds", "Since the last event that the item snapshot knows", registry=r
+        )
         self.clock_offset = Gauge("handsell_clock_offset_seconds", "Wall time minus service time", registry=r)
+
+    def serves(self, made_us: int, as_of_us: int, offset_us: int) -> None:
+        """The moments (µs) from which the ages of bundle and item snapshot count, and the service clock's offset."""
+        self.bundle_age.set_function(lambda: time.time() - made_us / 1e6)
+        self.data_age.set_function(lambda: time.time() - offset_us / 1e6 - as_of_us / 1e6)
+        self.clock_offset.set(offset_us / 1e6)
 
     def found(self, candidates: Candidates) -> None:
         """Count candidates by source."""
@@ -84,6 +114,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **({"trace_id": trace} if (trace := trace_id.get()) else {}),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:

@@ -29,6 +29,7 @@ class Query:
     count: int
     time: int  # µs, service clock
     arrived: float  # event loop time
+    deadline_s: float  # after it arrived
     session: Events
     exclude: np.ndarray  # (X,) int32
     items: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))  # the caller's own list, to be ranked
@@ -53,6 +54,7 @@ class Reading:
             count=self.count(body.count, surface),
             time=now,
             arrived=arrived,
+            deadline_s=self.deadline_s(body.deadline_ms),
             session=self.session(body.session, now),
             exclude=excluded[excluded != NONE],
         )
@@ -69,7 +71,9 @@ class Reading:
         now = self.clock.now()
         weight, code = self._mildest_interest()
         looked = Events.of([0], item, [code], [now - 1], [weight])
-        return Query(new_id(), None, surface, self.count(count, surface), now, arrived, looked, item)
+        return Query(
+            new_id(), None, surface, self.count(count, surface), now, arrived, self.deadline_s(None), looked, item
+        )
 
     def rank(self, body: schemas.RankBody, arrived: float) -> tuple[Query, list[str]]:
         """The query, and the ids that the catalogue does not hold."""
@@ -78,7 +82,8 @@ class Reading:
         now = self.clock.now()
         query = Query(
             new_id(), logged_user(body.user_id, body.anonymous_id), self.surface(body.surface), len(ids), now, arrived,
-            self.session(body.session, now), np.zeros(0, np.int32), numbers[numbers != NONE],
+            self.deadline_s(body.deadline_ms), self.session(body.session, now), np.zeros(0, np.int32),
+            numbers[numbers != NONE],
         )  # fmt: skip
         return query, [i for i, n in zip(ids, numbers.tolist(), strict=True) if n == NONE]
 
@@ -97,6 +102,11 @@ class Reading:
         if wanted > most:
             raise RequestError(f"count is expected to be 1 to {most}; came {wanted}", field="count")
         return wanted
+
+    def deadline_s(self, asked_ms: int | None) -> float:
+        """What the caller grants, within what the service does: nobody can switch its deadline off."""
+        most = self.config.serving.deadline_ms
+        return min(asked_ms or most, most) / 1_000
 
     def session(self, session: schemas.Session | None, now: int) -> Events:
         """The session's events for row 0; later than now counts as just now."""

@@ -58,6 +58,10 @@ Timestamp = Annotated[
     ),
 ]
 Count = Annotated[int, Field(ge=1, le=30, description="items wanted; by default what the surface is configured with")]
+DeadlineMs = Annotated[
+    int,
+    Field(ge=10, le=60_000, description="a stage that is later is left out; at most the service's own deadline counts"),
+]
 Value = Annotated[float, Field(allow_inf_nan=False, ge=-3e38, le=3e38)]
 Include = Literal["metadata"]
 
@@ -100,6 +104,7 @@ class RecommendationsBody(Body):
     count: Count | None = None
     exclude: Exclude | None = None
     include: list[Include] = Field(default_factory=list, max_length=4)
+    deadline_ms: DeadlineMs | None = None
 
 
 class RankBody(Body):
@@ -108,6 +113,7 @@ class RankBody(Body):
     session: Session | None = None
     surface: ShortId = "home"
     item_ids: list[Id] = Field(min_length=1, max_length=1_000)
+    deadline_ms: DeadlineMs | None = None
 
 
 class Event(Body):
@@ -133,6 +139,7 @@ class SlateParameters(Parameters):
     count: Count | None = None
     surface: Annotated[str, Field(min_length=1, max_length=64)] = "home"
     include: Annotated[list[Include], Field(max_length=4)] = []
+    deadline_ms: DeadlineMs | None = None
 
 
 class ListParameters(Parameters):

@@ -71,7 +71,7 @@ class Service:
         self.metrics.refused.clear()
         if self.refused is not None:
             self.metrics.refused.labels(self.refused.bundle).set(1)
-        self.metrics.clock_offset.set(self.edition.clock.offset_us / 1e6)
+        self.metrics.serves(release.made_us, self.edition.snapshot.as_of, self.edition.clock.offset_us)
 
     async def _from_one(self, ask: Callable[[Edition], Awaitable[T]]) -> T:
         """The answer of one edition, whole: the present one's, else the one's before it."""
