@@ -44,8 +44,11 @@ def save_content(config: Config, interactions: Path, out: Path) -> None:
     """Vectors of every item as of the last of the interactions, in the folder `out`. A Ray task."""
     snapshot = Snapshot.load(Layout(config.state).snapshot)
     last = max((_last_time(part) for part in interactions.glob("*.parquet")), default=0)
-    size = config.retrieval.content.embedding_size
-    fit_content_vectors(snapshot, size, before=last, columns=config.features.item_columns).save(out)
+    content = config.retrieval.content
+    fit_content_vectors(
+        snapshot, content.embedding_size, before=last, columns=config.features.item_columns,
+        text_model=content.text_model,
+    ).save(out)  # fmt: skip
 
 
 def _fit_one(name: str, config: Config, interactions: Path, content: Path, out: Path) -> tuple[str, float]:

@@ -3,7 +3,8 @@
 Tags, words and numeric columns are weighted by inverse document frequency and reduced by a truncated SVD
 ([deerwester1990]); creators, too many and too even for a few singular directions, get random unit vectors of
 their own ([johnson1984]). Dictionaries, frequencies and scales come from items that were published before the
-fit's cut-off, and every item of the catalogue gets a vector.
+fit's cut-off, and every item of the catalogue gets a vector. A sentence model, where the config names one, takes the
+place of the words.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from handsell.catalogue.snapshot import Snapshot
 from handsell.core.batches import Ragged
 
 SVD_ROWS = 50_000  # items that the reduction is fitted on
+SENTENCES = 10_000  # likewise, of sentence vectors
 ROWS_AT_ONCE = 100_000
 BUCKETS = 2**16  # of hashed words
 WEIGHTS = {"tags": 1.0, "words": 0.7, "numbers": 0.5}  # share of each kind in an item's vector, before reduction
 CREATOR_WEIGHT = 0.7
+SENTENCE_WEIGHT = 0.7
+SENTENCE_SHARE = 0.25  # of the dimensions, where a sentence model is used
 
 
 @dataclass(frozen=True)
@@ -42,22 +46,45 @@ class Content:
 
 
 def fit_content_vectors(
-    snapshot: Snapshot, size: int, *, before: int, columns: Sequence[str] = (), seed: int = 0
+    snapshot: Snapshot, size: int, *, before: int, columns: Sequence[str] = (), text_model: str = "", seed: int = 0
 ) -> Content:
     """Vectors of `size` dimensions for every item; learnt from items published before `before` (µs).
 
-    `columns` are numeric columns of the snapshot's metadata (FeaturesConfig.item_columns).
+    `columns` are numeric columns of the snapshot's metadata (FeaturesConfig.item_columns); `text_model` is a
+    sentence-transformers model (retrieval/sentences.py).
     """
     learn = np.flatnonzero(snapshot.published < before)
     if not len(learn):
         learn = np.arange(len(snapshot))
     rng = np.random.default_rng(seed)
     creators = _creator_vectors(snapshot, size // 2, rng)
-    rest = size - (creators.shape[1] if creators is not None else 0)
-    parts = [_reduced(_described(snapshot, columns, learn), learn, rest, rng)]
-    if creators is not None:
-        parts.append(CREATOR_WEIGHT * creators)
-    return Content(_unit(np.hstack(parts)))
+    parts = [] if creators is None else [CREATOR_WEIGHT * creators]
+    if text_model:
+        parts.append(SENTENCE_WEIGHT * _sentence_vectors(snapshot, text_model, int(SENTENCE_SHARE * size), learn, rng))
+    rest = size - sum(part.shape[1] for part in parts)
+    return Content(
+        _unit(np.hstack([_reduced(_described(snapshot, columns, learn, text_model), learn, rest, rng), *parts]))
+    )
+
+
+def _sentence_vectors(
+    snapshot: Snapshot, model: str, size: int, learn: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """(I, size) sentence vectors, projected on the strongest directions of (a sample of) the learnt ones."""
+    from sklearn.decomposition import TruncatedSVD
+
+    from handsell.retrieval.sentences import SentenceModel
+
+    encode, texts = SentenceModel(model), _texts(snapshot)
+    sample = encode([texts[i] for i in np.sort(rng.choice(learn, min(len(learn), SENTENCES), replace=False))])
+    out = np.zeros((len(texts), size), np.float32)
+    rank = min(size, *(n - 1 for n in sample.shape))
+    if rank < 1:
+        return out
+    svd = TruncatedSVD(rank, random_state=int(rng.integers(2**31))).fit(sample)
+    for start in range(0, len(texts), ROWS_AT_ONCE):
+        out[start : start + ROWS_AT_ONCE, :rank] = svd.transform(encode(texts[start : start + ROWS_AT_ONCE]))
+    return _unit(out)
 
 
 def _creator_vectors(snapshot: Snapshot, size: int, rng: np.random.Generator) -> np.ndarray | None:
@@ -73,12 +100,13 @@ def _creator_vectors(snapshot: Snapshot, size: int, rng: np.random.Generator) ->
     return _unit(np.asarray(who @ _unit(directions)))
 
 
-def _described(snapshot: Snapshot, columns: Sequence[str], learn: np.ndarray) -> sparse.csr_matrix:
+def _described(
+    snapshot: Snapshot, columns: Sequence[str], learn: np.ndarray, text_model: str = ""
+) -> sparse.csr_matrix:
     """(I, many) each kind of attribute as unit rows times its weight."""
-    kinds = {
-        "tags": _tags(snapshot),
-        "words": _words(snapshot),
-    }
+    kinds = {"tags": _tags(snapshot)}
+    if not text_model:
+        kinds["words"] = _words(snapshot)
     blocks = [WEIGHTS[kind] * _unit_rows(_idf(counts, learn)) for kind, counts in kinds.items()]
     numbers = _numbers(snapshot.metadata, columns, learn)
     blocks.append(WEIGHTS["numbers"] * _unit_rows(sparse.csr_matrix(numbers)))
@@ -95,10 +123,13 @@ def _words(snapshot: Snapshot) -> sparse.csr_matrix:
     """(I, BUCKETS) counts of hashed words of title and text."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    columns = [snapshot.metadata[c].to_pylist() for c in ("title", "text") if c in snapshot.metadata.column_names]
-    texts = [" ".join(filter(None, row)) for row in zip(*columns, strict=True)] if columns else [""] * len(snapshot)
     hashing = HashingVectorizer(n_features=BUCKETS, norm=None, alternate_sign=False, stop_words="english", dtype="f4")
-    return hashing.transform(texts).tocsr()
+    return hashing.transform(_texts(snapshot)).tocsr()
+
+
+def _texts(snapshot: Snapshot) -> list[str]:
+    columns = [snapshot.metadata[c].to_pylist() for c in ("title", "text") if c in snapshot.metadata.column_names]
+    return [" ".join(filter(None, row)) for row in zip(*columns, strict=True)] if columns else [""] * len(snapshot)
 
 
 def _numbers(metadata: pa.Table, columns: Sequence[str], learn: np.ndarray) -> np.ndarray:

@@ -132,6 +132,11 @@ class ContentConfig(SourceConfig):
     k: int = Field(300, ge=1, description="candidates asked of this source")
     weight: float = Field(0.5, ge=0, description="weight of its ranks in the fused order (the blend)")
     embedding_size: int = Field(128, ge=2, description="dimensions kept of the hashed text and attribute vectors")
+    text_model: str = Field(
+        "",
+        description="folder or name of a sentence-transformers model for titles and texts (`pip install "
+        "'handsell[text]'`); empty: hashed words",
+    )
     half_life_days: float = Field(14.0, gt=0, description="decay of history events at fold-in")
 
 

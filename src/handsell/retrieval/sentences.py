@@ -1,0 +1,47 @@
+"""Vectors of titles and texts by a sentence-transformers model, where that package is installed.
+
+pip install 'handsell[text]'
+[retrieval.content]
+text_model = "models/all-MiniLM-L6-v2"      # a folder, or a name that the package can download
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from handsell.core.errors import ConfigError
+
+AT_ONCE = 256  # texts in one pass of the model
+
+
+class SentenceModel:
+    """Raises ConfigError where the package or the model is missing."""
+
+    def __init__(self, model: str):
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError:
+            raise ConfigError(
+                f"retrieval.content.text_model = {model!r} needs the package sentence-transformers: "
+                "pip install 'handsell[text]', or leave text_model empty for hashed words"
+            ) from None
+        try:
+            self._model = SentenceTransformer(model, device="cpu")
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else repr(error)
+            raise ConfigError(
+                f"retrieval.content.text_model: a sentence-transformers model is expected, {model!r} is none "
+                f"({reason}): give the folder of one, or its name where it can be downloaded"
+            ) from None
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, S) float32 unit vectors; zeros for empty texts."""
+        vectors = self._model.encode(
+            list(texts), batch_size=AT_ONCE, convert_to_numpy=True, normalize_embeddings=True, show_progress_bar=False
+        )
+        told = np.array([bool(text.strip()) for text in texts])
+        return np.where(told[:, None], vectors, 0).astype(np.float32)
