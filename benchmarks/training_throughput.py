@@ -1,8 +1,10 @@
-"""Does Ray Train slow training down? Two towers and SASRec, examples/s in its workers and in a bare loop of torch.
+"""Does the platform slow training down? Two towers and SASRec under Ray Train, beside a bare loop of torch; ALS beside
+`implicit`, pairs/s of a sweep over users and items.
 
 One worker, one thread, the same events and the same steps. What a cluster and its workers need to start is told
-apart: a run of one epoch is taken off the time of a longer run. Target: at least 0.9 times the bare loop. The last
-row is SASRec as a textbook writes it: every line padded to T, all logits at once.
+apart: a run of one epoch is taken off the time of a longer run. Target: at least 0.9 times the bare loop. One row is
+SASRec as a textbook writes it: every line padded to T, all logits at once. `implicit` solves each row exactly
+(Cholesky, as ours does) or by three steps of conjugate gradients (its default); no target stands on that.
 
     python -m benchmarks.training_throughput --users 5000 --items 5000
 """
@@ -49,6 +51,7 @@ def main() -> None:
         textbook = _textbook(events, config)
         rows = _under_ray(events, config, folder, options.epochs, bare)
     rows.append(_row("sasrec, textbook", textbook, 0.0, bare["sasrec"]))
+    rows += _als_rows(events, config, options.epochs)
     met = all(row["of the bare loop"] >= TARGET for row in rows[:2])
     about = {"users": options.users, "items": options.items, "epochs": options.epochs, "target": TARGET, "met": met}
     report("training_throughput", rows, about, options.json)
@@ -153,6 +156,33 @@ def _textbook(events: Interactions, config: Config, batches: int = 20) -> float:
         optimizer.step()
         done += int((rows[:, 1:] != events.n_items).sum())
     return done / (time.perf_counter() - begun)
+
+
+def _als_rows(events: Interactions, config: Config, epochs: int) -> list[dict[str, Any]]:
+    """Our sweeps beside those of `implicit`, on the same pairs, with as many factors and one thread each."""
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    from handsell.retrieval.als import extra_confidence, fit_als, summed
+
+    section = config.retrieval.als
+    pairs = extra_confidence(summed(events), section.alpha)
+
+    def ours(n: int) -> float:
+        begun = time.perf_counter()
+        fit_als(events, section.model_copy(update={"epochs": n}))
+        return time.perf_counter() - begun
+
+    def theirs(n: int, cg: bool) -> float:
+        model = AlternatingLeastSquares(section.embedding_size, iterations=n, use_cg=cg, num_threads=1, random_state=0)
+        begun = time.perf_counter()
+        model.fit(pairs, show_progress=False)
+        return time.perf_counter() - begun
+
+    with threadpool_limits(1):
+        mine = epochs * pairs.nnz / (ours(1 + epochs) - ours(1))
+        exact, cg = (epochs * pairs.nnz / (theirs(1 + epochs, way) - theirs(1, way)) for way in (False, True))
+    return [_row("als, implicit exact", mine, 0.0, exact), _row("als, implicit CG", mine, 0.0, cg)]
 
 
 def _under_ray(
