@@ -43,8 +43,8 @@ from handsell.local.steps import Steps, code_digest
 from handsell.local.up import inputs
 
 KINDS = ("sources", "groups")
-SAME_WINDOWS = ("fit", "windows", "rows")
-SAME_CANDIDATES = (*SAME_WINDOWS, "candidates", "item_days", "examples")
+SAME_WINDOWS = ("fit", "windows", "rows", "item_days")  # item values are the same for whoever asks
+SAME_CANDIDATES = (*SAME_WINDOWS, "candidates", "examples")
 
 
 @dataclass(frozen=True)
