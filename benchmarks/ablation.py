@@ -187,6 +187,7 @@ def measure(config: Config, kinds: Sequence[str], path: Path | None) -> None:
         for place, variant in enumerate(every, start=1):
             print(f"== {variant.name} ({place} of {len(every)})", flush=True)
             found[variant.name] = replayed_without(run, variant)
+            print(f"   {HEADLINE} {headline(found[variant.name]):.4f}, the whole {headline(whole):.4f}", flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     about = {
@@ -220,6 +221,10 @@ def replayed_without(run: Run, variant: Variant) -> Replay:
 
 def _replayed(run: Run) -> Replay:
     return spread(score, [(run.config, run.folder, run.twin)])[0]
+
+
+def headline(replay: Replay) -> float:
+    return mean_of(replay.contenders[FUNNEL].scores[HEADLINE])
 
 
 def best_single(replay: Replay) -> str:
