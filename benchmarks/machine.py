@@ -31,22 +31,36 @@ def machine() -> dict[str, Any]:
     }
 
 
-def report(name: str, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any], path: Path | None = None) -> Path:
-    """Print rows (all with the same keys) as a table, the machine and what else is told; write all of it as JSON."""
-    console = Console(width=140)
-    table = Table(title=name, title_justify="left")
-    for column in rows[0] if rows else ():
-        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    console.print(table)
+def report(
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+    path: Path | None = None,
+    others: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+) -> Path:
+    """Print rows (all with the same keys) as a table, the machine and what else is told; write all of it as JSON.
+
+    `others` are further tables by name, printed first.
+    """
+    console, others = Console(width=140), others or {}
+    for title, each in {**others, name: rows}.items():
+        console.print(_table(title, each))
     here = machine()
     console.print(", ".join(f"{key} {value}" for key, value in {**about, **here}.items()))
     path = path or RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"name": name, "machine": here, **about, "rows": list(rows)}, indent=1))
+    path.write_text(json.dumps({"name": name, "machine": here, **about, "rows": list(rows), **others}, indent=1))
     console.print(f"written to {path}")
     return path
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in rows[0] if rows else ():
+        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    return table
 
 
 def _cell(value: Any) -> str:
@@ -54,4 +68,6 @@ def _cell(value: Any) -> str:
         return "–"
     if not isinstance(value, int | float):
         return str(value)
-    return f"{value:,.2f}" if isinstance(value, float) and abs(value) < 100 else f"{value:,.0f}"
+    if not isinstance(value, float) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.4f}"

@@ -11,7 +11,7 @@ from handsell.core.errors import BundleError
 from handsell.core.funnel import Funnel
 from handsell.core.protocols import RankingStage, RerankingStage
 from handsell.eligibility.mask import Eligibility
-from handsell.features.matrix import ItemValues, SnapshotValues, feature_names
+from handsell.features.matrix import ItemValues, SnapshotValues, ranker_features
 from handsell.ranking.stage import Blend, LocalRanking
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.reranking.stage import LocalReranking
@@ -86,7 +86,7 @@ def load_ranking(path: Path, config: Config, snapshot: Snapshot, items: ItemValu
     if not config.ranking.enabled:
         return Blend()
     ranker = XGBoostRanker.load(path / "ranker")
-    expected = feature_names(config, source_names(config))
+    expected = ranker_features(config, source_names(config))
     if ranker.features != expected:
         missing = sorted(set(ranker.features) - set(expected))
         added = sorted(set(expected) - set(ranker.features))

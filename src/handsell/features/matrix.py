@@ -14,7 +14,7 @@ import numpy as np
 from handsell.catalogue.snapshot import Snapshot
 from handsell.core.batches import Candidates, Requests
 from handsell.core.config import Config
-from handsell.core.errors import FeatureError
+from handsell.core.errors import ConfigError, FeatureError
 from handsell.events.states import DAY_US
 from handsell.features.crosses import CROSSES, crosses
 from handsell.features.item import DailyValues, ItemValues, SnapshotValues
@@ -43,6 +43,24 @@ def feature_groups(config: Config, sources: Sequence[str]) -> dict[str, tuple[st
 def feature_names(config: Config, sources: Sequence[str]) -> tuple[str, ...]:
     """The F columns of `build_matrix` in order; `sources` as in Candidates.sources."""
     return tuple(name for group in feature_groups(config, sources).values() for name in group)
+
+
+def ranker_features(config: Config, sources: Sequence[str]) -> tuple[str, ...]:
+    """`feature_names` without what `ranking.without` names; raises ConfigError where it names what there is not."""
+    groups = feature_groups(config, sources)
+    names = feature_names(config, sources)
+    unknown = [name for name in config.ranking.without if name not in groups and name not in names]
+    if unknown:
+        raise ConfigError(
+            f"ranking.without names {', '.join(unknown)}: expected groups ({', '.join(groups)}) or features of this "
+            f"config ({', '.join(names)})"
+        )
+    left_out = {f for name in config.ranking.without for f in groups.get(name, (name,))}
+    if left_out.issuperset(names):
+        raise ConfigError(
+            "ranking.without leaves no feature: keep some, or set ranking.enabled = false to serve the blend"
+        )
+    return tuple(name for name in names if name not in left_out)
 
 
 def build_matrix(
@@ -121,5 +139,6 @@ __all__ = [
     "context_features",
     "feature_groups",
     "feature_names",
+    "ranker_features",
     "source_features",
 ]

@@ -25,6 +25,7 @@ from handsell.ranking.examples import Outcomes, Shown, label_examples
 from handsell.ranking.shards import write_shards
 
 DAY_US = 86_400_000_000
+NO_DAYS = ItemDays(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, len(ITEM_ACTIVITY)), np.float32))
 ARRAYS = ("item", "fused", "source_score", "source_rank")
 
 
@@ -65,21 +66,37 @@ def _candidate_stage(config: Config, models: Path):
 
 
 def fetch_item_days(config: Config, run: Path, window: str) -> int:
-    """Ask Feast for the values of every (item, day) among a window's candidates; returns how many pairs.
+    """Ask Feast for the values of every (item, day) among a window's candidates; returns how many it was asked for.
 
-    Writes run/item_days/<window>.npz: item, day, values in the order of ITEM_ACTIVITY.
+    Writes run/item_days/<window>.npz: item, day, values in the order of ITEM_ACTIVITY. What the file holds already,
+    from other candidates of the same run, is kept and not asked again.
     """
     from handsell.features.store import open_store
 
     parts = [np.load(path)["pairs"] for path in sorted((run / "candidates" / window).glob("*.npz"))]
     pairs = np.unique(np.concatenate(parts), axis=0) if parts else np.zeros((0, 2), np.int64)
+    path = run / "item_days" / f"{window}.npz"
+    held = _read_days(path) if path.exists() else NO_DAYS
+    pairs = pairs[~np.isin(_keys(*pairs.T), _keys(held.item, held.day))]
+    if path.exists() and not len(pairs):
+        return 0
     snapshot = Snapshot.load(Layout(config.state).snapshot)
     columns = open_store(config).historical_items(snapshot.items.ids(pairs[:, 0]), pairs[:, 1] * DAY_US)
     values = np.stack([columns[name].to_numpy(zero_copy_only=False) for name in ITEM_ACTIVITY], axis=1)
     values = _untouched_as_zero(values.astype(np.float32))
-    (run / "item_days").mkdir(exist_ok=True)
-    np.savez(run / "item_days" / f"{window}.npz", item=pairs[:, 0].astype(np.int32), day=pairs[:, 1], values=values)
+    path.parent.mkdir(exist_ok=True)
+    item, day = np.concatenate([held.item, pairs[:, 0].astype(np.int32)]), np.concatenate([held.day, pairs[:, 1]])
+    np.savez(path, item=item, day=day, values=np.concatenate([held.values, values]))
     return len(pairs)
+
+
+def _keys(item: np.ndarray, day: np.ndarray) -> np.ndarray:
+    return item.astype(np.int64) << 32 | day
+
+
+def _read_days(path: Path) -> ItemDays:
+    with np.load(path) as found:
+        return ItemDays(found["item"], found["day"], found["values"])
 
 
 def _untouched_as_zero(values: np.ndarray) -> np.ndarray:
@@ -91,8 +108,7 @@ def _untouched_as_zero(values: np.ndarray) -> np.ndarray:
 
 def day_values(config: Config, run: Path, window: str, snapshot: Snapshot) -> DailyValues:
     """The item values of a window, as Feast gave them."""
-    with np.load(run / "item_days" / f"{window}.npz") as found:
-        rows = ItemDays(found["item"], found["day"], found["values"])
+    rows = _read_days(run / "item_days" / f"{window}.npz")
     return DailyValues.of(rows, np.asarray(snapshot.values)[:, len(ITEM_ACTIVITY) :])
 
 

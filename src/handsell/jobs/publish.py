@@ -24,7 +24,7 @@ from handsell.data import splits
 from handsell.evaluation.metrics import gains, ndcg
 from handsell.evaluation.replay import FUNNEL, Replay, slates
 from handsell.evaluation.scorebook import HEADLINE
-from handsell.features.matrix import feature_names
+from handsell.features.matrix import ranker_features
 from handsell.features.views import service_columns
 from handsell.jobs.cluster import spread
 from handsell.jobs.examples import day_values
@@ -57,7 +57,7 @@ def manifest(run: Run, report: dict) -> Manifest:
         windows=spans,
         feature_service=SERVICE,
         service_features=service_columns(config, SERVICE),
-        features=feature_names(config, source_names(config)) if config.ranking.enabled else (),
+        features=ranker_features(config, source_names(config)) if config.ranking.enabled else (),
         sources=source_names(config),
         metrics={k: v for k, v in report["contenders"][FUNNEL]["metrics"].items() if v is not None},
         metrics_of="twin",

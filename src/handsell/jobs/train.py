@@ -27,7 +27,7 @@ from handsell.core.errors import TrainingError
 from handsell.core.layout import Layout
 from handsell.evaluation.replay import Replay
 from handsell.evaluation.report import About, build_report, write_report
-from handsell.features.matrix import feature_names
+from handsell.features.matrix import ranker_features
 from handsell.features.views import service_columns
 from handsell.jobs import publish, tuning, windows
 from handsell.jobs.cluster import connected, spread
@@ -61,6 +61,7 @@ class Run:
 def train(config: Config, promote: bool = True) -> str:
     """Train, evaluate, bundle, and promote if the gate lets it; returns a sentence on what came of it."""
     layout = Layout(config.state)
+    ranker_features(config, source_names(config))  # a slip in ranking.without is told before anything is computed
     folder = layout.runs / time.strftime("%Y%m%dt%H%M%S", time.gmtime())
     folder.mkdir(parents=True)
     tuning.spaces(config)  # a source that cannot be tuned is told before anything runs
@@ -116,25 +117,37 @@ def fit_twin(run: Run) -> None:
     config, folder, progress = run.config, run.folder, run.progress
     with progress.step("retrievers", f"{', '.join(source_names(config))} on {run.counts['fit']:,} events") as note:
         note.text = ", ".join(f"{n} {s:.0f} s" for n, s in fit_retrievers(config, folder / "fit", run.twin).items())
+    fit_on_candidates(run)
+
+
+def fit_on_candidates(run: Run) -> None:
+    """What comes after user rows and retrievers: candidates, their values, and the ranker."""
+    config, folder, progress = run.config, run.folder, run.progress
     names = windows.REQUEST_WINDOWS if config.ranking.enabled else ("test",)
     with progress.step("candidates", f"{config.retrieval.candidates} for each request") as note:
         note.text = f"{sum(find_candidates(config, folder, run.twin, name) for name in names):,} requests"
     with progress.step("item values", "as of each day, from Feast") as note:
         note.text = f"{sum(spread(fetch_item_days, [(config, folder, name) for name in names])):,} (item, day) pairs"
     if config.ranking.enabled:
-        _fit_ranker(run)
+        _write_examples(run)
+        fit_ranker(run)
 
 
-def _fit_ranker(run: Run) -> None:
-    from handsell.jobs.ranker import fit_on_ray
-
+def _write_examples(run: Run) -> None:
     config, folder, progress = run.config, run.folder, run.progress
     with progress.step("examples") as note:
         total = sum(write_examples(config, folder, run.twin, name) for name in ("ranker", "validation"))
         ceiling = read_coverage(folder / "examples" / "ranker").recall_ceiling
         note.text = f"{total:,} labelled candidates; {ceiling:.1%} of what users wanted was among the candidates"
+
+
+def fit_ranker(run: Run) -> None:
+    """The ranker on the run's examples, of which it reads the features that its config leaves it."""
+    from handsell.jobs.ranker import fit_on_ray
+
+    config, folder, progress = run.config, run.folder, run.progress
     with progress.step("ranker", f"XGBoost rank:ndcg on {config.ranking.workers} Ray Train worker(s)") as note:
-        features = feature_names(config, source_names(config))
+        features = ranker_features(config, source_names(config))
         examples = folder / "examples"
         cpus = 2.0 if config.ranking.workers == 1 and ray.cluster_resources().get("CPU", 0) >= 4 else 1.0
         fit_on_ray(

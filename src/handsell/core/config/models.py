@@ -16,6 +16,9 @@ class RankingConfig(Section):
     min_child_weight: float = Field(20.0, ge=0, description="least sum of Hessians in a leaf; higher is smoother")
     negatives: int = Field(200, ge=1, description="candidates that the user did not act on, kept per request")
     early_stopping_rounds: int = Field(20, ge=1, description="trees without gain on validation that end training")
+    without: tuple[str, ...] = Field(
+        (), description="features that the ranker leaves out: names, or groups (source, user, item, cross, context)"
+    )
     workers: int = Field(1, ge=1, description="Ray Train workers; each reads its own shard of whole groups")
     seed: int = Field(0, description="of the negatives drawn and of the trees")
 

@@ -1,0 +1,138 @@
+"""What the benchmarks say, apart from the time that it takes: variants and tables, and one small run."""
+
+import argparse
+import json
+import sys
+
+import numpy as np
+import pytest
+from benchmarks import ablation, retrieval_latency
+from benchmarks.machine import report
+from scipy import sparse
+
+from handsell.core.config import Config
+from handsell.core.errors import ConfigError
+from handsell.evaluation.scorebook import Contender, Replay
+from handsell.features.matrix import feature_groups, ranker_features
+from handsell.retrieval import registry
+
+USERS = 60
+
+
+def config(**sections) -> Config:
+    return Config.model_validate({"name": "test", **sections})
+
+
+def replay(funnel: np.ndarray) -> Replay:
+    """Everything else stands at 0.5 on R requests; the first ten users are cold, as are the relevant items of two."""
+    same = np.full(USERS, 0.5)
+    cold_items = np.where(np.arange(USERS) < 2, same, np.nan)
+
+    def contender(kind: str, depth: int, values: np.ndarray) -> Contender:
+        scores = {"ndcg@10": values}
+        for part, of in (("", values), ("warm_item_", values), ("cold_item_", cold_items)):
+            scores |= {f"{part}recall@10": of, f"{part}recall@{depth}": of}
+        return Contender(kind, depth, scores, np.zeros((USERS, 10), np.int32), 0.0, 0.0)
+
+    contenders = {
+        "als": contender("retriever", 1000, same - 0.1), "item_knn": contender("retriever", 1000, same - 0.2),
+        "blend": contender("blend", 150, same), "ranker": contender("ranker", 50, same),
+        "funnel": contender("funnel", 10, funnel),
+    }  # fmt: skip
+    cold = np.arange(USERS) < 10
+    segments = {"cold users (no history)": cold, "warm users": ~cold}
+    return Replay(np.arange(USERS, dtype=np.int32), contenders, {}, segments)
+
+
+def test_each_source_and_each_group_is_left_out_once():
+    whole = config()
+    sources = registry.enabled(whole.retrieval)
+    groups = feature_groups(whole, sources)
+    found = ablation.variants(whole, ablation.KINDS)
+    assert [v.left_out for v in found] == [*sources, *groups]
+    for variant in found[: len(sources)]:
+        left = registry.enabled(variant.config.retrieval)
+        assert left == tuple(name for name in sources if name != variant.left_out)
+        assert not [f for f in ranker_features(variant.config, left) if f.startswith(f"src_{variant.left_out}_")]
+    for variant in found[len(sources) :]:
+        gone = set(ranker_features(whole, sources)) - set(ranker_features(variant.config, sources))
+        assert gone == set(groups[variant.left_out])
+        assert registry.enabled(variant.config.retrieval) == sources
+
+
+def test_what_the_config_leaves_out_already_stays_out():
+    found = ablation.variants(config(ranking={"without": ["user", "src_als_z"]}), ablation.KINDS)
+    assert "user" not in [v.left_out for v in found if v.kind == "groups"]
+    without_als = next(v for v in found if v.left_out == "als")
+    assert without_als.config.ranking.without == ("user",)  # there is no src_als_z to leave out any more
+
+
+def test_one_source_cannot_be_left_out():
+    only = {name: {"enabled": False} for name in ("item_knn", "als", "two_tower", "content")}
+    assert ablation.variants(config(retrieval=only), ("sources",)) == []
+
+
+def test_without_a_ranker_there_are_no_groups():
+    with pytest.raises(ConfigError, match="--variants sources"):
+        ablation.variants(config(ranking={"enabled": False}), ablation.KINDS)
+
+
+@pytest.mark.parametrize("text", ["source", "sources,models", ""])
+def test_unknown_variants_are_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="sources, groups"):
+        ablation._kinds(text)
+
+
+def test_fewer_requests_but_never_more_than_there_are_rows_for():
+    assert ablation.at_most(config(), 100).split.max_requests == 100
+    assert ablation.at_most(config(), 10**6).split.max_requests == config().split.max_requests
+
+
+def test_users_and_items_stand_apart_in_the_first_table():
+    rows = {row["of"]: row for row in ablation.slices(replay(np.where(np.arange(USERS) < 10, 0.1, 0.7)))}
+    assert list(rows) == ["all requests", "cold users (no history)", "warm users", "warm items", "cold items"]
+    assert rows["all requests"]["funnel"] == pytest.approx(0.6) and rows["warm users"]["funnel"] == pytest.approx(0.7)
+    assert rows["warm users"]["best single"] == pytest.approx(0.4)  # als, not item_knn
+    assert rows["cold users (no history)"]["requests"] == 10 and rows["cold items"]["requests"] == 2
+    assert rows["cold items"]["union recall@150"] == pytest.approx(0.5)
+
+
+def test_differences_are_paired_and_say_which_way(tmp_path):
+    rng = np.random.default_rng(0)
+    ours = rng.random(USERS)
+    found = {"without als": replay(ours - 0.05), "without user features": replay(ours + rng.normal(0, 0.2, USERS))}
+    whole, worse, noise = ablation.differences(replay(ours), found)
+    assert whole["difference"] is None and whole["ndcg@10"] == pytest.approx(ours.mean())
+    assert worse["verdict"] == "loses" and worse["low"] == pytest.approx(-0.05) == pytest.approx(worse["high"])
+    assert noise["verdict"] == "undecided" and noise["low"] < 0 < noise["high"]
+    path = report("ablation", [whole, worse, noise], {}, tmp_path / "f.json", {"funnel": ablation.slices(replay(ours))})
+    written = json.loads(path.read_text())
+    assert len(written["rows"]) == 3 and len(written["funnel"]) == 5
+
+
+def test_what_is_shared_with_the_three():
+    tags = sparse.csr_matrix(np.array([[1, 0], [0, 1], [1, 1], [0, 0]], np.float32))
+    items, three = np.array([[1, 2], [3, -1]]), np.array([[0, 0, 3], [2, 1, 0]])
+    assert retrieval_latency.shared(items, three, tags) == pytest.approx(1 / 3)  # of 1, 2 and 3 only 2 shares a tag
+    assert retrieval_latency.shared(items, three, sparse.csr_matrix((4, 0))) is None
+    assert retrieval_latency.shared(np.full((2, 2), -1), three, tags) is None
+
+
+def test_latency_runs_on_lines(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(1)
+    lines = [f"u{u} " + " ".join(map(str, rng.choice(50, 12, replace=False))) for u in range(80)]
+    (tmp_path / "lines.txt").write_text("\n".join(lines))
+    (tmp_path / "tags.json").write_text(json.dumps({str(item): [f"tag{item % 5}"] for item in range(50)}))
+    families = ["popularity", "history", "item_knn", "content", "spectral"]
+    options = ["--data", str(tmp_path / "lines.txt"), "--attributes", str(tmp_path / "tags.json"), "--requests", "40"]
+    written = tmp_path / "latency.json"
+    monkeypatch.setattr(sys, "argv", ["x", *options, "--families", ",".join(families), "--json", str(written)])
+    retrieval_latency.main()
+    found = json.loads(written.read_text())
+    times = found["latency, µs a request"]
+    assert [row["family"] for row in times] == [retrieval_latency.FLOOR, *families]
+    assert all(0 < row["p50"] <= row["p99"] for row in times)
+    answers = {row["family"]: row for row in found["rows"]}
+    assert answers["history"]["with a tag of the three"] == answers["content"]["with a tag of the three"] == 1.0
+    assert answers["item_knn"]["answered"] == 1.0 and answers["popularity"]["with a creator"] is None
+    assert "the first newcomer has liked" in capsys.readouterr().out

@@ -1,0 +1,49 @@
+"""Item values of a run's candidates: asked of Feast once, whoever's candidates they are."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from handsell.core.layout import Layout
+from handsell.features import store
+from handsell.features.views import ITEM_ACTIVITY
+from handsell.jobs import examples
+from small_catalogue import snapshot
+
+DAY_US = examples.DAY_US
+
+
+@pytest.fixture
+def run(tmp_path, rng, monkeypatch):
+    """A run's folder whose Feast answers item · 100 + day, and the (item, day) pairs that it was asked."""
+    shelf, asked = snapshot(rng), []
+    shelf.save(Layout(tmp_path).snapshot)
+
+    def historical_items(ids, times):
+        numbers = shelf.items.number(ids)
+        asked.append(sorted(zip(numbers.tolist(), (times // DAY_US).tolist(), strict=True)))
+        return {name: pa.chunked_array([numbers * 100.0 + times // DAY_US]) for name in ITEM_ACTIVITY}
+
+    monkeypatch.setattr(store, "open_store", lambda config: SimpleNamespace(historical_items=historical_items))
+    return SimpleNamespace(config=SimpleNamespace(state=tmp_path), folder=tmp_path, asked=asked)
+
+
+def found(run, *pairs):
+    folder = run.folder / "candidates" / "test"
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "000000000.npz", pairs=np.array(pairs, np.int64))
+    return examples.fetch_item_days(run.config, run.folder, "test")
+
+
+def test_only_what_is_new_is_asked_and_all_is_kept(run):
+    assert found(run, (1, 7), (2, 7)) == 2
+    assert found(run, (2, 7), (2, 8), (5, 7)) == 2
+    assert found(run, (1, 7), (5, 7)) == 0
+    assert run.asked == [[(1, 7), (2, 7)], [(2, 8), (5, 7)]]
+    shelf = SimpleNamespace(values=np.zeros((30, len(ITEM_ACTIVITY)), np.float32))
+    values = examples.day_values(run.config, run.folder, "test", shelf)
+    told = values.gather(np.array([[1, 2, 5], [2, -1, 2]]), np.array([7, 8]) * DAY_US)[:, :, 0]
+    np.testing.assert_array_equal(told[0], [107, 207, 507])
+    np.testing.assert_array_equal(told[1], [208, np.nan, 208])

@@ -1,0 +1,85 @@
+"""`ranking.without`: the ranker is trained on fewer features, and only a config that says so serves it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import xgboost
+
+from handsell.bundles.assemble import load_ranking
+from handsell.core.config import Config
+from handsell.core.config.features import FeaturesConfig
+from handsell.core.errors import BundleError, ConfigError
+from handsell.core.funnel import run_local
+from handsell.features.crosses import CROSSES
+from handsell.features.matrix import CONTEXT, build_matrix, feature_names, ranker_features
+from handsell.features.user import user_feature_names
+from handsell.features.views import ITEM_ACTIVITY
+from handsell.ranking.calibration import Calibration
+from handsell.ranking.xgboost_ranker import XGBoostRanker
+from small_catalogue import candidates, requests, snapshot
+
+SOURCES = ("popularity", "item_knn")
+
+
+def config(*without: str) -> Config:
+    on = {name: {"enabled": name in SOURCES} for name in ("popularity", "item_knn", "als", "two_tower", "content")}
+    return Config.model_validate({"name": "test", "retrieval": on, "ranking": {"without": without}})
+
+
+def test_groups_and_names_are_left_out_and_the_rest_keeps_its_order():
+    every = feature_names(config(), SOURCES)
+    assert ranker_features(config(), SOURCES) == every
+    left = ranker_features(config("context", "cross", "src_item_knn_z"), SOURCES)
+    assert set(every) - set(left) == {*CONTEXT, *CROSSES, "src_item_knn_z"}
+    assert list(left) == [name for name in every if name in left]
+
+
+def test_what_there_is_not_is_named_with_what_there_is():
+    with pytest.raises(ConfigError, match=r"ranking.without names crosses, src_als_rank: .*source, user, item, cross"):
+        ranker_features(config("crosses", "user", "src_als_rank"), SOURCES)
+
+
+def test_something_must_be_left():
+    with pytest.raises(ConfigError, match="leaves no feature"):
+        ranker_features(config("source", "user", "item", "cross", "context"), SOURCES)
+
+
+@pytest.fixture
+def few(tmp_path):
+    """A ranker of the item features alone, in a bundle's folder."""
+    rng, names = np.random.default_rng(3), ranker_features(config("source", "user", "cross", "context"), SOURCES)
+    x = rng.normal(size=(500, len(names))).astype(np.float32)
+    data = xgboost.DMatrix(x, x[:, 1] > 0, feature_names=list(names), nthread=1)
+    booster = xgboost.train({"objective": "binary:logistic", "nthread": 1}, data, 5)
+    XGBoostRanker(names, booster, Calibration.logistic()).save(tmp_path / "ranker")
+    return tmp_path
+
+
+def test_the_ranker_gets_its_own_columns_of_the_whole_matrix(few):
+    rng, setting = np.random.default_rng(4), config("source", "user", "cross", "context")
+    shelf = snapshot(rng)
+    values = rng.normal(size=(len(shelf), len(ITEM_ACTIVITY))).astype(np.float32)
+    shelf = replace(shelf, values=values, value_names=ITEM_ACTIVITY)
+    asked, found = requests(rng, shelf, 4), candidates(rng, shelf, 4, 30)
+    found = replace(
+        found, sources=SOURCES, source_rank=found.source_rank[:, :, :2], source_score=found.source_score[:, :, :2]
+    )
+    users = rng.normal(size=(4, len(user_feature_names(setting)))).astype(np.float32)
+    asked = replace(asked, profile=replace(asked.profile, features=users))
+    stage = load_ranking(few, setting, shelf)
+    x = build_matrix(asked, found, stage.items, shelf, setting)
+    columns = [feature_names(setting, SOURCES).index(name) for name in ITEM_ACTIVITY]
+    expected = np.take_along_axis(found.item, np.argsort(-stage.ranker.raw(x[:, :, columns]), 1, kind="stable"), 1)
+    np.testing.assert_array_equal(run_local(stage.rank(asked, found, 30)).item, expected)
+
+
+def test_a_config_that_leaves_out_something_else_is_refused(few):
+    shelf = snapshot(np.random.default_rng(4))
+    with pytest.raises(BundleError, match=r"expects 7 features.*not asked for: .*src_item_knn_rank"):
+        load_ranking(few, config("user", "cross", "context"), shelf)
+
+
+def test_item_columns_belong_to_the_item_group():
+    told = config("item").model_copy(update={"features": FeaturesConfig(item_columns=("year",))})
+    assert not [name for name in ranker_features(told, SOURCES) if name.startswith("item_") and name != "item_age_days"]
