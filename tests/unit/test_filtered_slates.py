@@ -1,14 +1,26 @@
 """A filter in a request, and that of a surface, over every slate that the service gives."""
 
 import asyncio
+from dataclasses import replace
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from handsell.core.config import Config
+from handsell.core.config.serving import Surface
 from handsell.core.errors import ConfigError
+from handsell.core.funnel import Funnel, run_local
+from handsell.eligibility.mask import Eligibility
+from handsell.ranking.stage import Blend
+from handsell.reranking.stage import LocalReranking
+from handsell.retrieval.popularity import Popularity
+from handsell.retrieval.stage import LocalCandidates
 from handsell.serving.gateway import local_stages
 from handsell.serving.loading import load_charts, open_bundle
 from serving_service import served
 from serving_world import write_world
+from small_catalogue import DAY_US, NOW, requests, snapshot
 
 RED = "'red' in item.tags"  # items of odd number
 FEW = "item.item_id in ['i3', 'i7', 'i40', 'i41', 'i90']"  # i7 is not available
@@ -144,3 +156,25 @@ async def test_a_surface_keeps_its_filter_and_the_requests_own_comes_on_top(tmp_
     for load in (local_stages, load_charts):
         with pytest.raises(ConfigError, match=r"surfaces\.email\.filter: column 1: there is no item\.colour"):
             load(opened)
+
+
+@pytest.mark.parametrize("touched", [True, False])
+async def test_one_item_in_a_thousand_passes_and_n_is_given(rng, touched):
+    """Also where nobody has ever touched one of them, so that no source knows them: then the newest come first."""
+    shelf = snapshot(rng, 20_000)
+    passing = np.arange(700, 20_000, 1_000)
+    metadata = pa.table({"item_id": [f"i{i}" for i in range(20_000)], "shelf": np.arange(20_000) % 1_000})
+    shelf = replace(shelf, metadata=metadata, published=np.minimum(shelf.published, NOW - DAY_US))
+    popularity = rng.random(20_000, np.float32) + 0.1
+    popularity[passing] *= touched
+    eligibility = Eligibility(shelf, (Surface(repeat="allow"),))
+    config = Config(name="test")
+    stage = LocalCandidates({"popularity": Popularity(popularity)}, eligibility, config.retrieval)
+    funnel = Funnel(stage, Blend(), LocalReranking(shelf, eligibility, config))
+    asked = requests(rng, shelf, rows=3).filtered(["item.shelf == 700", None, "item.shelf == 700"])
+    slates = run_local(funnel.recommend(asked, 15))
+    assert (slates.item >= 0).all() and slates.item.shape == (3, 15) and not slates.degraded
+    assert np.isin(slates.item[[0, 2]], passing).all() and not np.isin(slates.item[1], passing).all()
+    found = run_local(stage.candidates(asked, 1_000)).item
+    expected = passing[np.argsort(-popularity[passing])] if touched else passing[::-1]
+    assert found[0, :20].tolist() == expected.tolist() and (found[0, 20:] == -1).all()

@@ -206,15 +206,15 @@ def test_the_language(shelf, expression, items):
         ("item.year >", 12, "a number"),
         ("item.year = 2015", 11, "for equality write =="),
         ("item.year >= 2015 AND item.explicit", 19, "write and"),
-        ("item.year >= 2015 item.explicit", 19, "expected and, or or the end"),
-        ("(item.explicit", 15, "expected )"),
+        ("item.year >= 2015 item.explicit", 19, "expected 'and', 'or' or the end"),
+        ("(item.explicit", 15, "expected ')'"),
         ("item.title == 'abc", 15, "a text that ends with '"),
         ("item.title == 'a\\n'", 15, "no \\ but \\' and"),
         ("item.year in []", 15, "a number"),
-        ("item.year < 2015 < 2020", 18, "expected and, or or the end"),
+        ("item.year < 2015 < 2020", 18, "expected 'and', 'or' or the end"),
         ("item.year == 1e999", 14, "64 bits"),
         ("item.year == " + "9" * 900, 14, "64 bits"),
-        ("item.explicit and item.yeer >= 2015", 19, "did you mean item.year? There are: item.title (text)"),
+        ("item.explicit and item.yeer >= 2015", 19, "did you mean item.year? there are: item.title (text)"),
         ("year >= 2015", 1, "no year; did you mean item.year?"),
         ("user.country == 'de'", 1, "reads items only"),
         ("item.cover == 'x'", 1, "holds binary"),
@@ -283,7 +283,7 @@ def test_no_text_is_more_than_refused(expression):
     try:
         Filters(table).mask(expression)
     except FilterError as error:
-        assert "expected" in str(error) or "There are:" in str(error)
+        assert "expected" in str(error) or "there are:" in str(error)
 
 
 # -- in the eligibility mask -------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ class Filters:
         there = (
             there if len(there) <= LONGEST_LISTING else f"{there[:LONGEST_LISTING]}… ({len(self.attributes)} in all)"
         )
-        return FilterError(f"{why}{meant} There are: {there}", value.at)
+        return FilterError(f"{why}{meant or ';'} there are: {there}", value.at)
 
 
 _OF: WeakKeyDictionary[Snapshot, Filters] = WeakKeyDictionary()

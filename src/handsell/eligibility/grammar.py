@@ -44,8 +44,9 @@ NAME: /[^\W\d]\w*(\.\w+)*/
 
 WORDS = {
     "NAME": "item.<attribute>", "NUMBER": "a number", "TEXT": "a text in quotes", "TRUE": "true", "FALSE": "false",
-    "LSQB": "a list", "LPAR": "(", "NOT": "not", "COMPARE": "a comparison (== != < <= > >=)", "IN": "in", "IS": "is",
-    "NULL": "null", "AND": "and", "OR": "or", "COMMA": ",", "RSQB": "]", "RPAR": ")", "$END": "the end",
+    "LSQB": "a list", "LPAR": "'('", "COMPARE": "a comparison (== != < <= > >=)", "IN": "'in'", "NOT": "'not'",
+    "IS": "'is null'", "NULL": "'null'", "AND": "'and'", "OR": "'or'", "COMMA": "','", "RSQB": "']'", "RPAR": "')'",
+    "$END": "the end",
 }  # fmt: skip
 HINTS = {
     "=": "for equality write ==", "(": "there are no functions", "AND": "write and", "OR": "write or",
@@ -195,7 +196,8 @@ def _refusal(error: UnexpectedInput, expression: str) -> FilterError:
     if came and came in "'\"":
         escapes = f"\\{came} and \\\\"
         return FilterError(f"expected a text that ends with {came}, and in it no \\ but {escapes}", start + 1)
-    words = [word for name, word in WORDS.items() if name in (wanted or ())]
+    wanted = set(wanted or ()) - (set() if "(" in expression[:start] else {"RPAR"})
+    words = [word for name, word in WORDS.items() if name in wanted]
     expected = " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
     hint = f" ({HINTS[came]})" if came in HINTS else ""
     return FilterError(f"expected {expected}; came {f'{came!r:.40}' if came else 'the end'}{hint}", start + 1)

@@ -41,7 +41,8 @@ class Eligibility:
         _clear(allowed, requests.exclude)
         _clear(allowed, self.repeats(requests))
         for rows, passes in self._filters(requests):
-            allowed[rows] &= passes
+            for b in np.flatnonzero(rows):
+                allowed[b] &= passes  # in place: allowed[rows] would copy
         return allowed
 
     def available(self, time: np.ndarray) -> np.ndarray:
@@ -78,6 +79,13 @@ class Eligibility:
         ends = np.array([requests.time.min(), requests.time.max()])
         passes = [self._passes(self.surfaces[code].filter) for code in np.unique(requests.surface)]
         return self.available(ends).any(axis=0) & np.logical_or.reduce(passes)
+
+    def filtered(self, requests: Requests) -> np.ndarray:
+        """(B,) bool: a filter of the request or of its surface holds."""
+        filtered = np.zeros(len(requests), bool)
+        for rows, _ in self._filters(requests):
+            filtered |= rows
+        return filtered
 
     def _filters(self, requests: Requests) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Of each filter the rows (B,) bool that it holds for, and the items (I,) bool that pass."""
