@@ -25,6 +25,7 @@ HOMES = {
     "fastapi": ("serving/gateway.py", "serving/api.py", "serving/problems.py"),
     "implicit": ("retrieval/als.py",),
     "matplotlib": ("evaluation/",),
+    "lark": ("eligibility/grammar.py",),
 }
 LEVEL = {folder: level for level, folders in enumerate(LAYERS) for folder in folders}
 FILES = sorted(ROOT.rglob("*.py"))

@@ -131,3 +131,23 @@ def test_bad_input_is_refused_over_http_and_neighbours_are_untouched(shop):
         assert answer.status_code == status and answer.headers["content-type"] == "application/problem+json"
     assert json.loads(shop.get("/openapi.json").text)["info"]["title"] == "handsell"
     assert shop.get("/v1/users/u1/recommendations", headers={"x-request-timeout-seconds": "0"}).status_code == 200
+
+
+def test_a_filter_reaches_every_stage(shop):
+    """Of a crowd with filters and without, each gets what its own lets through."""
+    asked = ["'red' in item.tags", "not 'red' in item.tags", None, "item.item_id in ['i40', 'i41']"] * 4
+
+    def one(text):
+        body = {"user_id": "u19", "count": 8, "surface": "email"} | ({"filter": text} if text else {})
+        answer = shop.post("/v1/recommendations", json=body).json()
+        return answer["degraded"], [int(item["item_id"][1:]) for item in answer["items"]]
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(one, asked))
+    for (degraded, items), text in zip(answers, asked, strict=True):
+        assert degraded == [] and len(items) == (2 if text == asked[3] else 8)
+        if text in asked[:2]:
+            assert all((item % 2 == 1) == (text == asked[0]) for item in items)
+    assert sorted(answers[3][1]) == [40, 41]
+    refused = shop.post("/v1/recommendations", json={"filter": "item.yeer > 1"})
+    assert refused.status_code == 422 and refused.json()["errors"][0]["field"] == "filter"

@@ -1,6 +1,6 @@
 """State → stored row → Requests: nothing is lost but what truncation cuts, and new events fold in."""
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -51,8 +51,10 @@ def same(one, other):
         left, right = getattr(one, f.name), getattr(other, f.name)
         if isinstance(left, np.ndarray):
             np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6, err_msg=f.name)
-        else:
+        elif is_dataclass(left):
             same(left, right)
+        else:
+            assert left == right, f.name
 
 
 def test_a_row_gives_back_the_truncated_state(case):

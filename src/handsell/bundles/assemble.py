@@ -57,7 +57,7 @@ def load_stages(path: Path, config: Config | None = None, *, snapshot: Snapshot 
     """
     config = config or load_config_of(path)
     snapshot = snapshot or load_snapshot(path)
-    eligibility = Eligibility(snapshot, tuple(config.surfaces.values()))
+    eligibility = Eligibility.of(snapshot, config)
     return Stages(
         load_candidates(path, config, snapshot),
         load_ranking(path, config, snapshot, items),
@@ -77,7 +77,7 @@ def load_snapshot(path: Path) -> Snapshot:
 def load_candidates(path: Path, config: Config, snapshot: Snapshot) -> LocalCandidates:
     """The retrievers that the bundle holds, in the order of the configuration; raises BundleError."""
     found = {name: registry.load(name, path / "retrievers" / name) for name in source_names(config)}
-    eligibility = Eligibility(snapshot, tuple(config.surfaces.values()))
+    eligibility = Eligibility.of(snapshot, config)
     return LocalCandidates(found, eligibility, config.retrieval)
 
 

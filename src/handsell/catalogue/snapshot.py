@@ -17,7 +17,7 @@ ALWAYS = np.iinfo(np.int64).min  # published before any time
 NEVER = np.iinfo(np.int64).max  # expires after any time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # equal to itself alone, so that it may be a key
 class Snapshot:
     """I items by number, with item values as of the start of `as_of`'s day."""
 

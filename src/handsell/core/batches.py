@@ -119,9 +119,17 @@ class Requests(_Rows):
     profile: Profile
     seen: Seen
     exclude: Ragged  # (B, *) int32, items that the caller does not want
+    filters: tuple[str, ...] = ()  # expressions that callers gave, each once: see handsell.eligibility.filters
+    filter: np.ndarray | None = None  # (B,) int16 index into `filters`, -1 for none; None: nobody gave one
 
     def __len__(self) -> int:
         return len(self.time)
+
+    def filtered(self, expressions: Sequence[str | None]) -> Requests:
+        """The same requests with the filter expression of each (B), or None."""
+        distinct = tuple(dict.fromkeys(text for text in expressions if text is not None))
+        code = {text: number for number, text in enumerate(distinct)} | {None: NONE}
+        return replace(self, filters=distinct, filter=np.array([code[text] for text in expressions], np.int16))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ HandsellError
  ├── FeatureError     the feature store and the model disagree, or a feature is missing
  ├── BundleError      a model bundle is incomplete, corrupt or of the wrong contract
  ├── TrainingError    a training step cannot be done with this data
+ ├── FilterError      a filter expression that cannot be read, or that asks for what items do not have
  └── RequestError     what a caller of the API sent (answered with 4xx)
 
 Every message says what was expected, what came, and what to do. The command line prints it
@@ -35,6 +36,14 @@ class BundleError(HandsellError):
 
 class TrainingError(HandsellError):
     pass
+
+
+class FilterError(HandsellError):
+    """`at` is the column of the expression, from 1; None where it is about all of it."""
+
+    def __init__(self, detail: str, at: int | None = None):
+        super().__init__(detail if at is None else f"column {at}: {detail}")
+        self.at = at
 
 
 class RequestError(HandsellError):

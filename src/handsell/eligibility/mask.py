@@ -1,14 +1,18 @@
-"""The eligibility mask: available at the request's time, not excluded, and allowed by the repeat policy."""
+"""The eligibility mask: available at the request's time, not excluded, allowed by repeat policy and filters."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from handsell.catalogue.snapshot import Snapshot
 from handsell.core.batches import NONE, Ragged, Requests
+from handsell.core.config import Config
 from handsell.core.config.serving import Surface
+from handsell.core.errors import ConfigError, FilterError
+from handsell.eligibility.filters import filters_of
 
 DAY_US = 86_400_000_000
 
@@ -20,11 +24,25 @@ class Eligibility:
     snapshot: Snapshot
     surfaces: tuple[Surface, ...]
 
+    @classmethod
+    def of(cls, snapshot: Snapshot, config: Config) -> Eligibility:
+        """Raises ConfigError for a surface's filter that this catalogue does not understand."""
+        for name, surface in config.surfaces.items():
+            try:
+                if surface.filter is not None:
+                    filters_of(snapshot).check(surface.filter)
+            except FilterError as error:
+                raise ConfigError(f"surfaces.{name}.filter: {error}") from None
+        return cls(snapshot, tuple(config.surfaces.values()))
+
     def mask(self, requests: Requests) -> np.ndarray:
         """True where the item may be shown to that request."""
         allowed = self.available(requests.time)
         _clear(allowed, requests.exclude)
         _clear(allowed, self.repeats(requests))
+        for rows, passes in self._filters(requests):
+            for b in np.flatnonzero(rows):
+                allowed[b] &= passes  # in place: allowed[rows] would copy
         return allowed
 
     def available(self, time: np.ndarray) -> np.ndarray:
@@ -52,7 +70,34 @@ class Eligibility:
             barred = np.concatenate([requests.exclude.row(b), repeats.row(b)])
             if len(barred):
                 good[b] &= ~np.isin(items[b], barred)
+        for rows, passes in self._filters(requests):
+            good[rows] &= passes[at[rows]]
         return good
+
+    def reachable(self, requests: Requests) -> np.ndarray:
+        """(I,) bool: what some request may be shown, leaving aside what each excludes: the catalogue of coverage."""
+        ends = np.array([requests.time.min(), requests.time.max()])
+        passes = [self._passes(self.surfaces[code].filter) for code in np.unique(requests.surface)]
+        return self.available(ends).any(axis=0) & np.logical_or.reduce(passes)
+
+    def filtered(self, requests: Requests) -> np.ndarray:
+        """(B,) bool: a filter of the request or of its surface holds."""
+        filtered = np.zeros(len(requests), bool)
+        for rows, _ in self._filters(requests):
+            filtered |= rows
+        return filtered
+
+    def _filters(self, requests: Requests) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of each filter the rows (B,) bool that it holds for, and the items (I,) bool that pass."""
+        asked = [(requests.surface == code, surface.filter) for code, surface in enumerate(self.surfaces)]
+        if requests.filter is not None:
+            asked += [(requests.filter == code, text) for code, text in enumerate(requests.filters)]
+        for rows, text in asked:
+            if text is not None and rows.any():
+                yield rows, self._passes(text)
+
+    def _passes(self, text: str | None) -> np.ndarray:
+        return np.ones(len(self.snapshot), bool) if text is None else filters_of(self.snapshot).mask(text)
 
 
 def _quiet_us(surface: Surface) -> int:

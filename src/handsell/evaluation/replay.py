@@ -44,8 +44,7 @@ def evaluate_sources(
     A retriever named "popularity" is what serendipity calls expected. Raises TrainingError without requests.
     """
     _check(requests, relevant)
-    ends = np.array([requests.time.min(), requests.time.max()])
-    catalogue = np.logical_or.reduce(eligibility.available(ends), axis=0)
+    catalogue = eligibility.reachable(requests)
     book = ScoreBook(catalogue, popularity, eligibility.snapshot.tag_matrix)
     further = {name: (lists, "other") for name, lists in (others or {}).items()}
     if oracle is not None:

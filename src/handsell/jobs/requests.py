@@ -43,7 +43,8 @@ def load_requests(config: Config, run: Path, window: str, rows: slice, snapshot:
     """(Requests, WindowRequests) of some rows of a window: outcomes that were not eligible are left out."""
     outcome = read_requests(run / "windows" / f"{window}.parquet", rows)
     table = pq.read_table(run / "rows" / f"{window}.parquet").slice(rows.start, rows.stop - rows.start)
-    surface = np.zeros(len(outcome), np.int8)  # windows are cut from the home surface's point of view
+    home = config.surface_names.index("home")  # windows are cut from its point of view
+    surface = np.full(len(outcome), home, np.int8)
     requests = requests_from_rows(
         {name: table[name].combine_chunks() for name in table.column_names},
         snapshot, config, outcome.time, surface, Ragged.empty(len(outcome)),
@@ -55,7 +56,7 @@ def _eligible_outcome(
     requests: Requests, outcome: WindowRequests, snapshot: Snapshot, config: Config
 ) -> WindowRequests:
     """What the funnel may not show is not asked of it: ineligible items leave what the user acted on."""
-    eligibility = Eligibility(snapshot, tuple(config.surfaces.values()))
+    eligibility = Eligibility.of(snapshot, config)
     width = int(outcome.acted.lengths.max(initial=0))
     row, acted = outcome.acted.row_of_value, outcome.acted
     column = np.arange(len(acted.values)) - acted.offsets[row]

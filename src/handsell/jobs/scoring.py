@@ -35,7 +35,7 @@ def score(config: Config, run: Path, models: Path, window: str = "test") -> Repl
     snapshot = Snapshot.load(Layout(config.state).snapshot)
     stages = load_stages(models, config, snapshot=snapshot, items=day_values(config, run, window, snapshot))
     judged = judged_requests(config, run, window, snapshot)
-    eligibility = Eligibility(snapshot, tuple(config.surfaces.values()))
+    eligibility = Eligibility.of(snapshot, config)
     return evaluate_sources(
         judged.requests,
         judged.relevant,

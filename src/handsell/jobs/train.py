@@ -22,9 +22,11 @@ import ray
 
 from handsell.bundles.assemble import source_names
 from handsell.bundles.store import BundleStore
+from handsell.catalogue.snapshot import Snapshot
 from handsell.core.config import Config
 from handsell.core.errors import TrainingError
 from handsell.core.layout import Layout
+from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.replay import Replay
 from handsell.evaluation.report import About, build_report, write_report
 from handsell.features.matrix import ranker_features
@@ -67,7 +69,7 @@ def train(config: Config, promote: bool = True) -> str:
     tuning.spaces(config)  # a source that cannot be tuned is told before anything runs
     progress = Progress(steps(config))
     with connected(config.jobs.num_cpus):
-        spread(_check_service, [(config,)])
+        spread(_check_names, [(config,)])
         with progress.step("windows") as note:
             counts = windows.cut(config, folder)
             note.text = ", ".join(f"{counts[f'{w}_kept']:,} {w} requests" for w in windows.REQUEST_WINDOWS)
@@ -197,9 +199,11 @@ def _bundle(run: Run, report: dict) -> tuple[BundleStore, str, Twins]:
     return store, bundle_id, twins
 
 
-def _check_service(config: Config) -> None:
+def _check_names(config: Config) -> None:
+    """Features and filters that the config names are there, before anything takes time."""
     from handsell.features.store import open_store
 
+    Eligibility.of(Snapshot.load(Layout(config.state).snapshot), config)
     open_store(config).check_contract(SERVICE, service_columns(config, SERVICE))
 
 

@@ -72,7 +72,7 @@ class Material:
         if count > options.max_requests:
             rows = np.random.default_rng(options.seed).choice(count, options.max_requests, replace=False)
             judged = Judged(judged.requests.take(np.sort(rows)), judged.relevant.take(np.sort(rows)))
-        eligibility = Eligibility(snapshot, tuple(config.surfaces.values()))
+        eligibility = Eligibility.of(snapshot, config)
         return cls(read_interactions(config, task.run / "fit"), Content.load(task.content), judged, eligibility)
 
 

@@ -14,6 +14,7 @@ from handsell.core.config.retrieval import RetrievalConfig
 from handsell.core.protocols import Retriever
 from handsell.eligibility.mask import Eligibility
 from handsell.retrieval.registry import enabled
+from handsell.retrieval.reserve import LEAST, with_reserve
 from handsell.retrieval.topk import nothing
 from handsell.retrieval.union import union
 
@@ -37,7 +38,7 @@ class LocalCandidates:
         return tuple(name for name in enabled(self.config) if name in self.retrievers)
 
     async def candidates(self, requests: Requests, k: int) -> Candidates:
-        """At most k candidates per request, best fused first."""
+        """At most k candidates per request, best fused first; a filtered one is filled up from the reserve."""
         eligible = self.eligibility.mask(requests)
         found, degraded = [], []
         for name in self.sources:
@@ -50,7 +51,8 @@ class LocalCandidates:
         if not found:
             found = [nothing(len(requests), 1)]
         weights = [getattr(self.config, name).weight for name in self.sources]
-        return union(found, self.sources, weights, k, tuple(degraded))
+        fused = union(found, self.sources, weights, k, tuple(degraded))
+        return with_reserve(fused, eligible, self.eligibility.filtered(requests), min(k, LEAST))
 
     def _ask(self, name: str, requests: Requests, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Asks for no more than the catalogue holds, so that a small one costs little."""

@@ -93,7 +93,7 @@ class Reranking(_Stage):
         from handsell.serving.stages import LocalStages
 
         def load(opened: Opened) -> LocalStages:
-            eligibility = Eligibility(opened.snapshot, tuple(opened.config.surfaces.values()))
+            eligibility = Eligibility.of(opened.snapshot, opened.config)
             return LocalStages(reranking_stage=LocalReranking(opened.snapshot, eligibility, opened.config))
 
         self._hold(config, bundle, load)

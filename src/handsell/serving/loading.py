@@ -79,5 +79,5 @@ def load_charts(opened: Opened) -> Charts:
     """Popularity as the bundle's popularity source has it; without one, by the snapshot's counts."""
     folder = opened.path / "retrievers" / "popularity"
     popularity = load_retriever("popularity", folder).popularity if folder.is_dir() else None  # type: ignore[attr-defined]
-    eligibility = Eligibility(opened.snapshot, tuple(opened.config.surfaces.values()))
+    eligibility = Eligibility.of(opened.snapshot, opened.config)
     return Charts(opened.snapshot, eligibility, popularity)

@@ -10,8 +10,9 @@ import numpy as np
 from handsell.catalogue.snapshot import Snapshot
 from handsell.core.batches import NONE
 from handsell.core.config import Config
-from handsell.core.errors import RequestError
+from handsell.core.errors import FilterError, RequestError
 from handsell.data.weights import event_weights
+from handsell.eligibility.filters import filters_of
 from handsell.events.states import Events
 from handsell.serving import schemas
 from handsell.serving.clock import Clock
@@ -32,6 +33,7 @@ class Query:
     deadline_s: float  # after it arrived
     session: Events
     exclude: np.ndarray  # (X,) int32
+    filter: str | None = None  # checked against the snapshot
     items: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))  # the caller's own list, to be ranked
 
 
@@ -57,9 +59,10 @@ class Reading:
             deadline_s=self.deadline_s(body.deadline_ms),
             session=self.session(body.session, now),
             exclude=excluded[excluded != NONE],
+            filter=self.filter(body.filter),
         )
 
-    def similar(self, item_id: str, count: int | None, arrived: float) -> Query:
+    def similar(self, item_id: str, asked: schemas.ListParameters, arrived: float) -> Query:
         """A visitor who has just looked at this one item, on surface `similar` where there is one."""
         item = self.snapshot.items.number([item_id])
         if item[0] == NONE:
@@ -72,8 +75,9 @@ class Reading:
         weight, code = self._mildest_interest()
         looked = Events.of([0], item, [code], [now - 1], [weight])
         return Query(
-            new_id(), None, surface, self.count(count, surface), now, arrived, self.deadline_s(None), looked, item
-        )
+            new_id(), None, surface, self.count(asked.count, surface), now, arrived, self.deadline_s(None), looked,
+            exclude=item, filter=self.filter(asked.filter),
+        )  # fmt: skip
 
     def rank(self, body: schemas.RankBody, arrived: float) -> tuple[Query, list[str]]:
         """The query, and the ids that the catalogue does not hold."""
@@ -83,7 +87,7 @@ class Reading:
         query = Query(
             new_id(), logged_user(body.user_id, body.anonymous_id), self.surface(body.surface), len(ids), now, arrived,
             self.deadline_s(body.deadline_ms), self.session(body.session, now), np.zeros(0, np.int32),
-            numbers[numbers != NONE],
+            items=numbers[numbers != NONE],
         )  # fmt: skip
         return query, [i for i, n in zip(ids, numbers.tolist(), strict=True) if n == NONE]
 
@@ -102,6 +106,15 @@ class Reading:
         if wanted > most:
             raise RequestError(f"count is expected to be 1 to {most}; came {wanted}", field="count")
         return wanted
+
+    def filter(self, given: str | None) -> str | None:
+        """A filter expression that this catalogue understands."""
+        if given is not None:
+            try:
+                filters_of(self.snapshot).check(given)
+            except FilterError as error:
+                raise RequestError(f"filter: {error}", field="filter", code="invalid_filter") from None
+        return given
 
     def deadline_s(self, asked_ms: int | None) -> float:
         """What the caller grants, within what the service does: nobody can switch its deadline off."""

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from handsell.core.config.serving import LONGEST_FILTER
+
 NO_CONTROL = r"^[^\x00-\x1f\x7f]+$"
 """Ids are opaque, but a control character in one is a mistake (and NUL would be cut off by NumPy)."""
 
@@ -62,6 +64,14 @@ DeadlineMs = Annotated[
     int,
     Field(ge=10, le=60_000, description="a stage that is later is left out; at most the service's own deadline counts"),
 ]
+Filter = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=LONGEST_FILTER,
+        description="expression that every item must pass, such as `item.year >= 2015 and not item.explicit`",
+    ),
+]
 Value = Annotated[float, Field(allow_inf_nan=False, ge=-3e38, le=3e38)]
 Include = Literal["metadata"]
 
@@ -102,6 +112,7 @@ class RecommendationsBody(Body):
     session: Session | None = None
     surface: ShortId = Field(default="home", description="a surface of the configuration")
     count: Count | None = None
+    filter: Filter | None = None
     exclude: Exclude | None = None
     include: list[Include] = Field(default_factory=list, max_length=4)
     deadline_ms: DeadlineMs | None = None
@@ -138,12 +149,14 @@ class EventsBody(Body):
 class SlateParameters(Parameters):
     count: Count | None = None
     surface: Annotated[str, Field(min_length=1, max_length=64)] = "home"
+    filter: Filter | None = None
     include: Annotated[list[Include], Field(max_length=4)] = []
     deadline_ms: DeadlineMs | None = None
 
 
 class ListParameters(Parameters):
     count: Count | None = None
+    filter: Filter | None = None
     include: Annotated[list[Include], Field(max_length=4)] = []
 
 

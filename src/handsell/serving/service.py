@@ -97,7 +97,7 @@ class Service:
 
     async def similar(self, item_id: str, query: schemas.ListParameters) -> dict[str, Any]:
         async def ask(edition: Edition) -> dict[str, Any]:
-            asked = edition.reading.similar(item_id, query.count, now())
+            asked = edition.reading.similar(item_id, query, now())
             answer = self._answer(edition, asked, await edition.slate(asked), "metadata" in query.include)
             return {**answer, "cold_start": False}  # it was asked about an item, of which everything is known
 
@@ -115,7 +115,8 @@ class Service:
     def chart(self, name: str, query: schemas.ListParameters) -> dict[str, Any]:
         """`popular` or `trending`, available items only."""
         edition = self.edition
-        visitor = edition.reading.recommendations(schemas.RecommendationsBody(count=query.count), 0.0)
+        body = schemas.RecommendationsBody(count=query.count, filter=query.filter)
+        visitor = edition.reading.recommendations(body, 0.0)
         items = edition.chart(name, visitor, "metadata" in query.include)
         return {"items": items, "release": edition.release.as_dict()}
 

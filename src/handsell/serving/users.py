@@ -110,7 +110,7 @@ class Users:
 
     def _requests(self, queries: Sequence[Query], rows: Rows, tail: Events) -> Requests:
         sessions = [at_row(query.session, b) for b, query in enumerate(queries) if len(query.session)]
-        return requests_from_rows(
+        requests = requests_from_rows(
             rows,
             self._snapshot,
             self._config,
@@ -119,6 +119,7 @@ class Users:
             exclude=Ragged.from_rows([q.exclude for q in queries]),
             events=joined([tail, *sessions]),
         )
+        return requests.filtered([q.filter for q in queries])
 
     def anonymous(self, queries: Sequence[Query]) -> Requests:
         """Requests of visitors of whom nothing is known; asks nobody."""

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from handsell.core.config.base import Section
 
+LONGEST_FILTER = 1_000  # characters of a filter expression
+
 
 class Surface(Section):
     """A place where slates are shown."""
@@ -15,6 +17,12 @@ class Surface(Section):
     count: int = Field(10, ge=1, le=30, description="slate length when the caller does not say")
     repeat: Literal["exclude", "allow", "after_days"] = Field("exclude", description="may seen items come back?")
     after_days: float = Field(7.0, ge=0, description="with repeat = after_days: quiet days before an item may return")
+    filter: str | None = Field(
+        None,
+        min_length=1,
+        max_length=LONGEST_FILTER,
+        description="expression that every item shown here passes, such as `not item.explicit`: docs/filters.md",
+    )
 
 
 class ServingConfig(Section):
