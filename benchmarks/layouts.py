@@ -27,7 +27,8 @@ COMPUTE = ("Gateway", "Candidates", "Ranking", "Reranking")
 
 @dataclass(frozen=True)
 class Layout:
-    """`topology` None is one uvicorn process without Ray; `bare` takes Serve's own settings for every deployment."""
+    """`topology` None is one uvicorn process without Ray; `bare` takes Serve's own settings for every deployment
+    and lets any number of requests in."""
 
     name: str
     topology: str | None
@@ -37,7 +38,7 @@ class Layout:
 
 
 LAYOUTS = (
-    Layout("uvicorn, plain calls", None, micro_batch=1),
+    Layout("uvicorn, plain calls", None, micro_batch=1, bare=True),
     Layout("graph, Serve defaults", "graph", micro_batch=1, bare=True),
     Layout("graph", "graph"),
     Layout("graph, haproxy", "graph", "haproxy"),

@@ -34,6 +34,6 @@ function done(summary, latency, requests)
   failed = failed + errors.connect + errors.read + errors.write + errors.timeout
   io.write(string.format(
     '{"n": %d, "per_second": %.3f, "p50": %.3f, "p95": %.3f, "p99": %.3f, "failed": %d, "degraded": %d}\n',
-    summary.requests, summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3,
+    summary.requests, (summary.requests - failed) / summary.duration * 1e6, latency:percentile(50) / 1e3,
     latency:percentile(95) / 1e3, latency:percentile(99) / 1e3, failed, degraded))
 end
