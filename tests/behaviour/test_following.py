@@ -7,6 +7,7 @@ import pytest
 from handsell.bundles.store import BundleStore, Pointer
 from handsell.core.errors import FeatureError
 from handsell.core.layout import Layout
+from handsell.features.served_log import FEATURE_LOG, read_feature_log
 from handsell.serving.following import HELD, KEPT, LOADING, Follower, Holding
 from handsell.serving.gateway import local_stages
 from handsell.serving.loading import open_bundle
@@ -54,6 +55,8 @@ async def test_promotion_and_rollback_change_what_answers(world, store):
             ready = (await client.get("/readyz")).json()
             assert ready["release"]["bundle"] == bundle and ready["refused"] is None
             assert f'bundle="{bundle}"' in (await client.get("/metrics")).text
+            vectors = read_feature_log(Layout(world.config.state).logs / FEATURE_LOG)
+            assert answer["recommendation_id"] in vectors.recommendation_id  # its log was opened by another thread
         assert slates[world.bundle] != slates[other]
 
 
@@ -144,10 +147,12 @@ def test_a_replica_holds_what_is_live_and_what_it_was_asked_for(world, store, mo
         held.of(other)
     held.look()
     assert held.state(other) == HELD and held.of(other) is not held.of(world.bundle)
-    more = [another_bundle(world, seed=s) for s in range(5, 5 + KEPT)]
+    more, loads = [another_bundle(world, seed=s) for s in range(5, 5 + KEPT)], []
+    monkeypatch.setattr(held, "_take", lambda bundle, take=held._take: (loads.append(bundle), take(bundle)))
     for bundle in more:
         held.state(bundle)
         held.look()
+    assert loads == more  # the live one was never dropped, to be loaded again
     assert held.state(world.bundle) == HELD  # live
     assert held.state(more[-1]) == HELD and held.state(other) == LOADING
 
@@ -158,6 +163,9 @@ def test_a_replica_says_why_a_bundle_cannot_be_held(world, store, monkeypatch):
     damaged(world, store, other)
     held.look()
     assert "ranker.ubj" in held.state(other) and held.state(world.bundle) == HELD
+    store.rollback()
+    held.look()
+    assert held.state(other) == LOADING  # it may be mended by the time that it is promoted again
     shutil.rmtree(store.local_path(other))
     with pytest.raises(NotHeld):
         held.of(other)

@@ -48,7 +48,8 @@ class FeatureLog:
     def __init__(self, path: Path, bundle: str):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.bundle = bundle
-        self._db = sqlite3.connect(path, timeout=0.05, isolation_level=None)
+        # opened where a bundle is loaded, written where requests are answered: two threads, never at once
+        self._db = sqlite3.connect(path, timeout=0.05, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(TABLES)

@@ -56,6 +56,7 @@ class Holding:
         self._store = BundleStore(Layout(opened.config.state).bundles)
         self._held = {opened.manifest.id: load(opened)}  # newest last; replaced as a whole
         self._refused: dict[str, str] = {}
+        self._live: str | None = None  # as last seen
         self._wanted: set[str] = set(self._store.pointer().previous[-1:])  # for gateways that are still there
         self._wake = threading.Event()
         if bundle == LIVE:
@@ -93,13 +94,15 @@ class Holding:
     def look(self) -> None:
         """Load what is live or wanted and not held; the live one is the last to be dropped."""
         live, wanted = self._store.live(), self._wanted
+        if live != self._live:  # what was refused may have been mended before it is promoted again
+            self._live, self._refused = live, {}
         for bundle in (*sorted(wanted), live):
             if bundle is not None and bundle not in self._held and bundle not in self._refused:
                 self._take(bundle)
         self._wanted = self._wanted - wanted
         if live in self._held:
-            held = {**self._held}
-            self._held = {**held, live: held.pop(live)} if list(held)[-1] != live else held
+            others = {bundle: stages for bundle, stages in self._held.items() if bundle != live}
+            self._held = {**others, live: self._held[live]}
 
     def _take(self, bundle: str) -> None:
         try:
