@@ -18,6 +18,7 @@ import xgboost
 
 from handsell.bundles.assemble import save_config, source_names
 from handsell.bundles.manifest import Manifest
+from handsell.bundles.recorded import save_requests
 from handsell.bundles.store import BundleStore
 from handsell.catalogue.snapshot import Snapshot
 from handsell.catalogue.vocabulary import Vocabulary
@@ -27,6 +28,7 @@ from handsell.data.interactions import Interactions
 from handsell.events.fold import fold
 from handsell.events.states import Events, FoldRules, ItemFacts
 from handsell.features.matrix import feature_names
+from handsell.features.requests import requests_from_rows
 from handsell.features.rows import Names, user_rows
 from handsell.features.views import ITEM_ACTIVITY, USER_VIEWS, views
 from handsell.ranking.calibration import Calibration
@@ -117,7 +119,7 @@ def write_world(folder: Path, port: int = 18_000) -> World:
     log = interactions(rng, now)
     rows = feature_rows(config, shelf, log)
     (folder / "rows.json").write_text(json.dumps(rows, default=str))
-    return World(config, shelf, publish(config, shelf, log, now), rows)
+    return World(config, shelf, publish(config, shelf, log, rows, now), rows)
 
 
 def shop_shelf(rng, now: int) -> Snapshot:
@@ -165,8 +167,8 @@ def feature_rows(config: Config, shelf: Snapshot, log: Interactions) -> dict[str
     return rows
 
 
-def publish(config: Config, shelf: Snapshot, log: Interactions, now: int) -> str:
-    """A bundle of popularity, item kNN and a small forest; promoted."""
+def publish(config: Config, shelf: Snapshot, log: Interactions, rows: dict[str, dict], now: int) -> str:
+    """A bundle of popularity, item kNN, a small forest and ten recorded requests; promoted."""
     store = BundleStore(Layout(config.state).bundles)
     folder = store.new_dir()
     save_config(config, folder)
@@ -176,6 +178,8 @@ def publish(config: Config, shelf: Snapshot, log: Interactions, now: int) -> str
         registry.fit(name, log, config.retrieval).save(folder / "retrievers" / name)
     names = feature_names(config, sources)
     XGBoostRanker(names, forest(names), Calibration.logistic()).save(folder / "ranker")
+    users = DictStore(config, rows).online_users([f"u{i}" for i in range(10)])
+    save_requests(requests_from_rows(users, shelf, config, np.full(10, now), np.zeros(10, np.int8)), folder)
     manifest = Manifest(
         config=config.name, created_us=now, data_start_us=now - 30 * DAY_US, data_end_us=now - DAY_US,
         feature_service="ranking_v1", features=names, sources=sources,

@@ -29,7 +29,7 @@ class ColumnRanker:
     column: str = "item_positives_7d"
     broken: bool = False
 
-    def raw(self, x):
+    def raw(self, x, trees=0):
         raw = x[..., self.features.index(self.column)]
         return np.full_like(raw, np.nan) if self.broken else np.where(raw > 1.5, np.inf, raw)
 
@@ -169,3 +169,42 @@ def test_no_candidate_is_lost_or_doubled(raw, real, k):
     kinds = np.where(finite[0, order], 0, np.where(exists[0, order], 1, 2))
     assert (np.diff(kinds) >= 0).all() and (np.diff(row[0, order[kinds == 0]]) <= 0).all()
     np.testing.assert_array_equal(best_first(row, finite, exists, k)[0], order[:k])
+
+
+def looking(stage, keeps, trees=1):
+    ranking = stage.config.ranking.model_copy(update={"first_look_trees": trees, "first_look_keeps": keeps})
+    return replace(stage, config=stage.config.model_copy(update={"ranking": ranking}))
+
+
+@dataclass(frozen=True)
+class RoughRanker(ColumnRanker):
+    """Its first trees order by another column."""
+
+    rough: str = "item_positives_1d"
+
+    def raw(self, x, trees=0):
+        return x[..., self.features.index(self.rough if trees else self.column)]
+
+
+def test_a_first_look_leaves_out_what_its_trees_think_least_of(asked):
+    stage, batch, found = asked
+    stage = replace(stage, ranker=RoughRanker(stage.ranker.features))
+    whole = run_local(stage.rank(batch, found, 10))
+    by_rough = replace(stage, ranker=RoughRanker(stage.ranker.features, "item_positives_1d"))
+    rough = run_local(by_rough.rank(batch, found, 15))
+    looked = run_local(looking(stage, 15).rank(batch, found, 10))
+    for b in range(len(found)):
+        kept = set(rough.item[b])
+        order = run_local(stage.rank(batch, found, 40)).item[b]
+        finite = [i for i in order if i in kept][:10]
+        assert looked.item[b].tolist() == finite
+    assert (looked.item != whole.item).any()
+    np.testing.assert_array_equal(run_local(looking(stage, 40).rank(batch, found, 10)).item, whole.item)
+
+
+def test_a_first_look_never_leaves_a_request_short(asked):
+    stage, batch, found = asked
+    looked = run_local(looking(stage, 3).rank(batch, found, 12))
+    assert looked.item.shape == (5, 12) and (looked.item >= 0).all()
+    everything = run_local(looking(stage, 3).rank(batch, found, 40))
+    np.testing.assert_array_equal(everything.item, run_local(stage.rank(batch, found, 40)).item)

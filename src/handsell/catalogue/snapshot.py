@@ -68,8 +68,7 @@ class Snapshot:
     def load(cls, path: Path) -> Snapshot:
         about = json.loads((path / "snapshot.json").read_text())
         arrays = {
-            name: np.load(path / f"{name}.npy", mmap_mode="r")
-            for name in ("creator", "published", "expires", "available", "values")
+            name: mapped(path / f"{name}.npy") for name in ("creator", "published", "expires", "available", "values")
         }
         return cls(
             version=about["version"],
@@ -79,9 +78,14 @@ class Snapshot:
             creators=Vocabulary.load(path / "creators"),
             tags=Vocabulary.load(path / "tags"),
             item_tags=Ragged(
-                np.load(path / "tag_values.npy", mmap_mode="r"),
-                np.load(path / "tag_offsets.npy", mmap_mode="r"),
+                mapped(path / "tag_values.npy"),
+                mapped(path / "tag_offsets.npy"),
             ),
             metadata=pa.ipc.open_file(pa.memory_map(str(path / "metadata.arrow"))).read_all(),
             **arrays,
         )
+
+
+def mapped(path: Path) -> np.ndarray:
+    """A saved array, read only, its pages shared between processes: a plain array, which is quicker to index."""
+    return np.asarray(np.load(path, mmap_mode="r"))

@@ -43,14 +43,16 @@ def crosses(requests: Requests, items: np.ndarray, catalogue) -> np.ndarray:
     listened = np.where(history.item == NONE, NONE, catalogue.creator[np.maximum(history.item, 0)])
     place, pair = spans(catalogue.item_tags.offsets, at.ravel())
     tags, pairs = catalogue.item_tags.values[place], (pair, items.shape)
-    same_item, same_creator = matches(history.item, items), matches(listened, creator)
+    same_item = occurrences(history.item, history.time, items)
+    same_creator = occurrences(listened, history.time, creator)
+    events = np.maximum((history.item != NONE).sum(axis=1), 1)[:, None]
     columns = (
         affinity(profile.creator, profile.creator_weight, creator),
         tag_affinity(profile.tag, profile.tag_weight, tags, pairs),
-        same_item.sum(axis=2, dtype=np.int32),
-        hours_since(same_item, history.time, requests.time),
-        hours_since(same_creator, history.time, requests.time),
-        share(same_creator, history.item != NONE),
+        same_item[0],
+        hours_since(*same_item, requests.time),
+        hours_since(*same_creator, requests.time),
+        same_creator[0] / events,
         last_similarity(history.item[:, -1], catalogue.item_tags, tags, pairs),
         age_days(catalogue.published[at], requests.time),
     )
@@ -61,9 +63,25 @@ def crosses(requests: Requests, items: np.ndarray, catalogue) -> np.ndarray:
     return out
 
 
-def matches(past: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(B, K, T) bool: past event t (B, T) is about what is wanted (B, K); -1 matches nothing."""
-    return wanted[:, :, None] == np.where(past == NONE, NONE - 1, past)[:, None, :]
+def occurrences(past: np.ndarray, past_time: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How often wanted (B, K) is among past (B, T), oldest first, and the time of the last: (B, K) int64 both.
+
+    -1 matches nothing; the time is 0 where there is none. The past is short and most candidates are not in it:
+    they are looked up among its distinct values, not compared with each event.
+    """
+    row = np.arange(len(past), dtype=np.int64)[:, None] << 32
+    valid = past != NONE
+    keys = (row + past)[valid]
+    if not len(keys):
+        return np.zeros(wanted.shape, np.int64), np.zeros(wanted.shape, np.int64)
+    order = np.argsort(keys, kind="stable")
+    keys, times = keys[order], past_time[valid][order]
+    ends = np.flatnonzero(np.append(keys[1:] != keys[:-1], True))
+    distinct, counts = keys[ends], np.diff(ends, prepend=-1)
+    sought = row + wanted
+    place = np.minimum(np.searchsorted(distinct, sought), len(distinct) - 1)
+    found = (distinct[place] == sought) & (wanted != NONE)
+    return np.where(found, counts[place], 0), np.where(found, times[ends][place], 0)
 
 
 def affinity(keys: np.ndarray, weights: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -85,17 +103,9 @@ def tag_affinity(
     return (total / np.maximum(np.bincount(pair, minlength=size), 1)).reshape(shape)
 
 
-def hours_since(matched: np.ndarray, past_time: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """(B, K) hours from the latest matched event (B, K, T) to time (B,); NaN without one."""
-    length = matched.shape[2]
-    last = length - 1 - matched[:, :, ::-1].argmax(axis=2)
-    hours = (time[:, None] - np.take_along_axis(past_time, last, axis=1)) / HOUR_US
-    return np.where(np.take_along_axis(matched, last[:, :, None], axis=2)[:, :, 0], hours, np.nan)
-
-
-def share(matched: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """(B, K) share of the history's events that matched; 0 for an empty history."""
-    return matched.sum(axis=2, dtype=np.int32) / np.maximum(valid.sum(axis=1), 1)[:, None]
+def hours_since(count: np.ndarray, latest: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """(B, K) hours from the latest occurrence (B, K) to time (B,); NaN without one."""
+    return np.where(count > 0, (time[:, None] - latest) / HOUR_US, np.nan)
 
 
 def last_similarity(
@@ -133,8 +143,8 @@ def pair_crosses(columns: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
     tags, top_tag = _numbered(_lists(columns["tags"], n), _lists(columns["top_tags"], n))
     time = np.array([int(t) for t in columns["request_time_us"]], np.int64)
     published = np.array([ALWAYS if _none(p) else int(p) for p in columns["published_us"]], np.int64)
-    same = matches(_padded(history), item.values[:, None])
     past = _padded(Ragged.from_rows(_lists(columns["history_times_us"], n), np.int64), 0)
+    same = occurrences(_padded(history), past, item.values[:, None])
     weights = {
         key: _padded(Ragged.from_rows(_lists(columns[key], n), np.float64), 0)
         for key in ("top_creator_weights", "top_tag_weights")
@@ -143,8 +153,8 @@ def pair_crosses(columns: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
     found = {
         "creator_affinity": affinity(_padded(top_creator), weights["top_creator_weights"], creator.values[:, None]),
         "tag_affinity": tag_affinity(_padded(top_tag), weights["top_tag_weights"], tags.values, pairs),
-        "times_in_history": same.sum(axis=2),
-        "hours_since_item": hours_since(same, past, time),
+        "times_in_history": same[0],
+        "hours_since_item": hours_since(*same, time),
         "item_age_days": age_days(published[:, None], time),
     }
     return {name: column[:, 0].astype(np.float32) for name, column in found.items()}

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from handsell.bundles.assemble import load_config_of, load_snapshot, load_stages, save_config, source_names
 from handsell.bundles.gate import Gate, Lists, judge
 from handsell.bundles.manifest import Manifest, library_versions
+from handsell.bundles.recorded import save_requests
 from handsell.bundles.store import BundleStore
 from handsell.catalogue.snapshot import Snapshot
 from handsell.core.config import Config
@@ -35,13 +36,19 @@ if TYPE_CHECKING:
 
 
 def gather(run: Run, staging: Path) -> None:
-    """Everything beside the refitted retrievers: ranker, snapshot, config and report."""
+    """Everything beside the refitted retrievers: ranker, snapshot, config, report and recorded requests."""
     if run.config.ranking.enabled:
         shutil.copytree(run.twin / "ranker", staging / "ranker")
     shutil.copytree(Layout(run.config.state).snapshot, staging / "snapshot")
     save_config(run.config, staging)
     for name in ("report.json", "report.html"):
         shutil.copy(run.folder / name, staging / name)
+    spread(record_requests, [(run.config, run.folder, staging)])
+
+
+def record_requests(config: Config, run: Path, staging: Path) -> None:
+    """Some requests of the test window, for replicas to warm up with. A Ray task."""
+    save_requests(judged_requests(config, run, "test", load_snapshot(staging)).requests, staging)
 
 
 def manifest(run: Run, report: dict) -> Manifest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -19,7 +20,9 @@ from handsell.features.matrix import ItemValues, build_matrix, feature_names
 class RawRanker(Ranker, Protocol):
     """A ranker whose calibrated scores may tie: it is ordered by its raw scores."""
 
-    def raw(self, x: np.ndarray) -> np.ndarray: ...
+    def raw(self, x: np.ndarray, trees: int = 0) -> np.ndarray:
+        """(…, F) → (…); with `trees`, by the first ones only, where the model is a forest."""
+        ...
 
     def calibrate(self, raw: np.ndarray) -> np.ndarray: ...
 
@@ -39,7 +42,7 @@ class LocalRanking:
 
     async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
         """The k best by raw score, best first; raises ArithmeticError where a request got no finite score."""
-        raw = self._raw(requests, candidates)
+        raw = self._raw(requests, candidates, k)
         real = candidates.item != NONE
         finite = np.isfinite(raw) & real
         if (real.any(axis=1) & ~finite.any(axis=1)).any():
@@ -47,19 +50,39 @@ class LocalRanking:
         order = best_first(raw, finite, real, k)
         top = candidates.reorder(order)
         kept = np.take_along_axis(np.where(finite, raw, np.nan), order, 1)
-        score = self.ranker.calibrate(kept) if isinstance(self.ranker, RawRanker) else kept
+        score = self._by_raw.calibrate(kept) if self._by_raw else kept
         return replace(top, score=np.nan_to_num(score, nan=0.0).astype(np.float32))
 
-    def _raw(self, requests: Requests, candidates: Candidates) -> np.ndarray:
-        """(B, K) what to order by; NaN at padding, which is not sent through the ranker."""
+    def _raw(self, requests: Requests, candidates: Candidates, k: int) -> np.ndarray:
+        """(B, K) what to order by; NaN where nothing was scored: at padding, and beyond the first look."""
         x = self._matrix(requests, candidates)
-        predict = self.ranker.raw if isinstance(self.ranker, RawRanker) else self.ranker.score
-        real = candidates.item != NONE
-        if real.all():
-            return predict(x)
-        raw = np.full(real.shape, np.nan, np.float32)
-        raw[real] = predict(x[real][None])[0]
+        look = self._first_look(x, candidates.item != NONE, k)
+        if look.all():
+            return self._predict(x)
+        raw = np.full(look.shape, np.nan, np.float32)
+        raw[look] = self._predict(x[look])
         return raw
+
+    def _first_look(self, x: np.ndarray, real: np.ndarray, k: int) -> np.ndarray:
+        """(B, K) bool: candidates that the whole ranker scores: all real ones, or the best by its first trees.
+
+        Nobody is cut where nearly all are asked for, and a request never gets fewer than k of its candidates.
+        """
+        trees, keeps = self.config.ranking.first_look_trees, max(self.config.ranking.first_look_keeps, k)
+        if not trees or real.shape[1] <= keeps or self._by_raw is None:
+            return real
+        rough = np.full(real.shape, np.nan, np.float32)
+        rough[real] = self._by_raw.raw(x[real], trees)
+        kept = np.zeros(real.shape, bool)
+        np.put_along_axis(kept, best_first(rough, np.isfinite(rough), real, keeps), True, axis=1)
+        return kept & real
+
+    def _predict(self, x: np.ndarray) -> np.ndarray:
+        return self._by_raw.raw(x) if self._by_raw else self.ranker.score(x)
+
+    @cached_property
+    def _by_raw(self) -> RawRanker | None:
+        return self.ranker if isinstance(self.ranker, RawRanker) else None
 
     def _matrix(self, requests: Requests, candidates: Candidates) -> np.ndarray:
         """The columns that the ranker was trained on, in its order; raises FeatureError naming the missing."""

@@ -26,8 +26,11 @@ class XGBoostRanker:
         """(B, K, F) float32, NaN = missing → (B, K) float32 chance of a positive, 0..1."""
         return self.calibrate(self.raw(x))
 
-    def raw(self, x: np.ndarray) -> np.ndarray:
-        """(B, K, F) → (B, K) float32 margins: what ranking orders by, since calibration may tie candidates."""
+    def raw(self, x: np.ndarray, trees: int = 0) -> np.ndarray:
+        """(…, F) → (…) float32 margins: what ranking orders by, since calibration may tie candidates.
+
+        With `trees`, of the first ones only: a cheap first look.
+        """
         *shape, width = x.shape
         if width != len(self.features):
             raise BundleError(
@@ -37,7 +40,10 @@ class XGBoostRanker:
         rows = np.ascontiguousarray(x, np.float32).reshape(-1, width)
         if not len(rows):
             return np.zeros(shape, np.float32)
-        margin = self.booster.inplace_predict(rows, predict_type="margin", missing=np.nan, validate_features=False)
+        margin = self.booster.inplace_predict(
+            rows, iteration_range=(0, min(trees, self.booster.num_boosted_rounds())), predict_type="margin",
+            missing=np.nan, validate_features=False,
+        )  # fmt: skip
         return np.asarray(margin, np.float32).reshape(shape)
 
     def calibrate(self, raw: np.ndarray) -> np.ndarray:

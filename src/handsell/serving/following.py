@@ -19,6 +19,7 @@ from handsell.core.errors import BundleError, HandsellError
 from handsell.core.layout import Layout
 from handsell.serving.loading import LIVE, Opened, open_bundle
 from handsell.serving.stages import LocalStages, NotHeld
+from handsell.serving.warm_up import warm_up
 
 if TYPE_CHECKING:
     from handsell.serving.edition import Edition
@@ -54,7 +55,7 @@ class Holding:
         opened = open_bundle(config, bundle)
         self._config, self._load = config, load
         self._store = BundleStore(Layout(opened.config.state).bundles)
-        self._held = {opened.manifest.id: load(opened)}  # newest last; replaced as a whole
+        self._held = {opened.manifest.id: warm_up(load(opened), opened)}  # newest last; replaced as a whole
         self._refused: dict[str, str] = {}
         self._live: str | None = None  # as last seen
         self._wanted: set[str] = set(self._store.pointer().previous[-1:])  # for gateways that are still there
@@ -106,7 +107,8 @@ class Holding:
 
     def _take(self, bundle: str) -> None:
         try:
-            stages = self._load(open_bundle(self._config, bundle))
+            opened = open_bundle(self._config, bundle)
+            stages = warm_up(self._load(opened), opened)
         except Exception as error:
             log.warning("bundle %s is refused: %s", bundle, error, exc_info=not isinstance(error, HandsellError))
             self._refused = {**self._refused, bundle: str(error)}

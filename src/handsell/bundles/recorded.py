@@ -1,0 +1,55 @@
+"""Requests that a bundle carries along: what it was evaluated on, replayed by a replica before it answers anybody."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handsell.core.batches import History, Profile, Ragged, Requests, Seen
+
+NAME = "requests.npz"
+KEPT = 32
+PARTS = {"history": History, "profile": Profile, "seen": Seen}
+
+
+def save_requests(requests: Requests, folder: Path) -> None:
+    """Write evenly chosen ones, at most KEPT, without filters."""
+    chosen = np.unique(np.linspace(0, len(requests) - 1, min(KEPT, len(requests))).astype(np.int64))
+    np.savez(folder / NAME, **_arrays(requests.take(chosen)))
+
+
+def load_requests(folder: Path) -> Requests | None:
+    """The requests, or None in a bundle that carries none; raises ValueError or OSError where they cannot be read."""
+    path = folder / NAME
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        return _batch(Requests, dict(arrays))
+
+
+def _arrays(batch: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    """Every array of a batch and of the batches in it, by dotted name."""
+    found: dict[str, np.ndarray] = {}
+    for f in fields(batch):
+        value, name = getattr(batch, f.name), prefix + f.name
+        if isinstance(value, np.ndarray):
+            found[name] = value
+        elif isinstance(value, Ragged) or f.name in PARTS:
+            found |= _arrays(value, f"{name}.")
+    return found
+
+
+def _batch(kind: Any, arrays: dict[str, np.ndarray], prefix: str = "") -> Any:
+    values: dict[str, Any] = {}
+    for f in fields(kind):
+        name = prefix + f.name
+        if name in arrays:
+            values[f.name] = arrays[name]
+        elif f"{name}.values" in arrays:
+            values[f.name] = Ragged(arrays[f"{name}.values"], arrays[f"{name}.offsets"])
+        elif f.name in PARTS:
+            values[f.name] = _batch(PARTS[f.name], arrays, f"{name}.")
+    return kind(**values)
