@@ -68,7 +68,7 @@ def test_each_stage_answers_alone_and_refuses_what_it_cannot(opened, stage):
     counting = Counting(getattr(stages, stage))
     warm_up(LocalStages(**{stage: counting}), opened)
     assert counting.asked == [1, 1, 1, 1, 4]  # serving.micro_batch is 4
-    with pytest.raises(BundleError, match="cannot answer the requests that it was evaluated on.*no"):
+    with pytest.raises(BundleError, match=r"cannot answer the requests that it was evaluated on.*no"):
         warm_up(LocalStages(**{stage: Counting(None, broken=True)}), opened)
 
 
