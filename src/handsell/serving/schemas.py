@@ -148,7 +148,7 @@ class EventsBody(Body):
 
 class SlateParameters(Parameters):
     count: Count | None = None
-    surface: Annotated[str, Field(min_length=1, max_length=64)] = "home"
+    surface: ShortId = "home"
     filter: Filter | None = None
     include: Annotated[list[Include], Field(max_length=4)] = []
     deadline_ms: DeadlineMs | None = None
