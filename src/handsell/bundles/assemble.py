@@ -61,7 +61,7 @@ def load_stages(path: Path, config: Config | None = None, *, snapshot: Snapshot 
     return Stages(
         load_candidates(path, config, snapshot),
         load_ranking(path, config, snapshot, items),
-        LocalReranking(snapshot, eligibility, config),
+        LocalReranking(snapshot, eligibility, config, items),
         snapshot,
         config,
     )

@@ -168,7 +168,8 @@ class Service:
         slate = render.shown(served.slates, served.row, query.count, edition.snapshot)
         surface = edition.config.surface_names[query.surface]
         degraded = list(dict.fromkeys(served.slates.degraded))
-        self.metrics.answered(surface, served.cold, len(slate.item_id) < query.count, degraded)
+        relaxed = served.slates.relaxed_of(served.row, query.count)
+        self.metrics.answered(surface, served.cold, len(slate.item_id) < query.count, degraded, relaxed)
         if degraded:
             log.warning(
                 "degraded answer",
@@ -189,6 +190,7 @@ class Service:
             "surface": surface,
             "cold_start": served.cold,
             "items": render.slate_items(slate, edition.snapshot, metadata),
+            "relaxed": relaxed,
             "degraded": degraded,
             "release": edition.release.as_dict(),
         }

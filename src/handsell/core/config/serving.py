@@ -17,6 +17,8 @@ class Surface(Section):
     count: int = Field(10, ge=1, le=30, description="slate length when the caller does not say")
     repeat: Literal["exclude", "allow", "after_days"] = Field("exclude", description="may seen items come back?")
     after_days: float = Field(7.0, ge=0, description="with repeat = after_days: quiet days before an item may return")
+    category_window: int | None = Field(None, ge=0, le=30, description="instead of reranking.category_window")
+    category_most: int | None = Field(None, ge=1, le=30, description="instead of reranking.category_most")
     filter: str | None = Field(
         None,
         min_length=1,
