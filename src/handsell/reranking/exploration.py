@@ -1,7 +1,7 @@
 """Exploration: now and then a position shows a candidate drawn at random, and its chance is logged.
 
 With probability `share`, each of the configured positions takes one drawn uniformly from the open candidates: allowed,
-not chosen yet, and breaking no constraint more than must be (the usual pick is one of them). So, given what stands above,
+not chosen yet, and breaking no constraint more than must be (the usual pick is one of them). Given what stands above,
 
     P(item) = (1 − share) · [the usual pick] + share · [open] / number open
 
@@ -59,10 +59,10 @@ def seeds(requests: Requests) -> np.ndarray:
     """(B,) uint64: the requests' own, else made from user, time and surface."""
     if requests.seed is not None:
         return requests.seed.astype(np.uint64)
-    mixed = _mixed(requests.time.astype(np.uint64))
-    return _mixed(
-        mixed ^ (requests.user.astype(np.int64).astype(np.uint64) << np.uint64(8)) ^ requests.surface.astype(np.uint64)
-    )
+    made = requests.time.astype(np.uint64)
+    for part in (requests.user, requests.surface):
+        made = _mixed(made) ^ part.astype(np.int64).astype(np.uint64)
+    return made
 
 
 def uniform(seed: np.ndarray, stream: int) -> np.ndarray:

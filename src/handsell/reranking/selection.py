@@ -105,8 +105,10 @@ def select(
         for bit, often in broken:
             out.broken[:, position] |= (often.reshape(-1)[place] > 0).astype(np.uint32) << np.uint32(bit)
         worth.reshape(-1)[place] = -np.inf
-        for part in (*preferences, *constraints):
-            part.add(position, place)
+        for preference in preferences:
+            preference.add(position, place)
+        for constraint in constraints:
+            constraint.add(position, place)
     return _cut(out, pool.allowed.sum(axis=1))
 
 
