@@ -91,10 +91,12 @@ def select(
     out = _nothing(rows, n)
     for position in range(min(n, width)):
         strain, broken = _strain(base, constraints)
-        value = worth if strain is None else worth - strain
+        value = worth
         for preference in preferences:
             if (cost := preference.cost) is not None:
                 value = value - cost
+        if strain is not None:
+            value = value - strain
         pick, pinned = value.argmax(axis=1), _pinned(pool.pin, position, worth)
         if exploration is not None and exploration.at(position):
             pick = _explored(out, position, exploration.turn(position, pick, worth, strain), pinned)
