@@ -27,7 +27,7 @@ def naive(score, allowed, alike, creator, n, diversity, gap):
     low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
     chosen, relaxed = [], False
     while use and len(chosen) < n:
-        near = {creator[c] for c in chosen[len(chosen) - gap :] if creator[c] != NONE} if gap else set()
+        near = {creator[c] for c in chosen[max(len(chosen) - gap, 0) :] if creator[c] != NONE} if gap else set()
         free = [k for k in use if creator[k] not in near]
         relaxed = relaxed or not free
 
