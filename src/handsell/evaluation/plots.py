@@ -157,6 +157,49 @@ def trade_off(axes: Axes, report: Report) -> bool:
     return drawn
 
 
+CURVES = {
+    "diversity": "diversity of a list",
+    "creator_coverage": "creators in anybody's first ten",
+    "calibration_error": "distance from the user's own mix (less is better)",
+    "novelty": "novelty, bits",
+}
+
+
+def curve(axes: Axes, rows: list[dict[str, Any]], metric: str) -> bool:
+    """NDCG@10 against a list metric, one line per family of re-ranking as its dial is turned, from plain top-n."""
+    known = [row for row in rows if row[metric] is not None and row["ndcg"] is not None]
+    plain = [row for row in known if row["family"] == "plain"]
+    families = [f for f in dict.fromkeys(row["family"] for row in known) if f not in ("plain", "shipped")]
+    for place, family in enumerate(families):
+        points = plain + sorted((r for r in known if r["family"] == family), key=lambda r: r["strength"])
+        x, y = [row[metric] for row in points], [row["ndcg"] for row in points]
+        axes.plot(x, y, "o-", markersize=3, linewidth=1.4, label=family, color=RETRIEVERS[place % len(RETRIEVERS)])
+    for row in known:
+        if row["family"] in ("plain", "shipped"):
+            colour = KINDS["funnel"] if row["family"] == "shipped" else INK
+            axes.plot([row[metric]], [row["ndcg"]], "o", color=colour, markersize=8, zorder=4)
+            axes.annotate(row["family"], (row[metric], row["ndcg"]), (6, 5), textcoords="offset points", fontsize=9)
+    if plain and families:
+        axes.axhline(0.98 * plain[0]["ndcg"], color=FAINT, linewidth=1, linestyle=":")
+    axes.set_xlabel(CURVES[metric])
+    axes.set_ylabel("NDCG@10")
+    axes.grid()
+    return bool(families)
+
+
+def curve_sheet(rows: list[dict[str, Any]]) -> str:
+    """SVG text of `curve` for every metric of CURVES; the dotted line is 2 % below plain top-n."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 8), layout="constrained")
+        for axes, metric in zip(figure.subplots(2, 2).ravel(), CURVES, strict=True):
+            curve(axes, rows, metric)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, frameon=False, fontsize=9, ncols=5, loc="outside upper center")
+        out = StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
 def sources(axes: Axes, report: Report) -> bool:
     """Relevant items that each source brought into the union: shared, and its own."""
     names = sorted(report["sources"], key=lambda name: report["sources"][name]["hits"])

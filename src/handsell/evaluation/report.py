@@ -36,7 +36,7 @@ import numpy as np
 from handsell.evaluation.intervals import Comparison, means
 from handsell.evaluation.metrics import DEFINITIONS
 from handsell.evaluation.replay import BLEND, FUNNEL, ORACLE, RANKER
-from handsell.evaluation.scorebook import HEADLINE, TOP, Contender, Replay
+from handsell.evaluation.scorebook import HEADLINE, Contender, Replay
 from handsell.evaluation.verdicts import mean_of, reasons, standing, summary, verdicts
 
 VERSION = 1
@@ -121,7 +121,7 @@ def _ordered(replay: Replay) -> list[str]:
 
 def _metrics(contender: Contender) -> dict[str, float]:
     found = {metric: mean_of(values) for metric, values in contender.scores.items() if "_item_" not in metric}
-    return {**found, f"coverage@{TOP}": contender.coverage, f"gini@{TOP}": contender.gini}
+    return {**found, **contender.whole}
 
 
 def _segments(replay: Replay, seed: int) -> dict[str, Any]:

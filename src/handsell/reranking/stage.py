@@ -55,7 +55,7 @@ class LocalReranking:
         diversity = own_diversity(self.config.reranking, requests.profile, len(self.snapshot.tags))
         pool = self._pool(requests, candidates, allowed, likeness, diversity)
         chosen = select(
-            pool, n, self._preferences(requests, likeness, diversity), constraints, self._exploration(requests)
+            pool, n, self.preferences(requests, likeness, diversity), constraints, self._exploration(requests)
         )
         filled, order = chosen.column != NONE, np.maximum(chosen.column, 0)
         row = np.arange(len(order))[:, None]
@@ -108,7 +108,7 @@ class LocalReranking:
             unlike = 1.0 - known.max(axis=2, initial=0)
         return Pool(worth(dials, relevant, diversity, rare, unlike), allowed, np.isfinite(candidates.score))
 
-    def _preferences(self, requests: Requests, likeness: Likeness, diversity: np.ndarray) -> list[Preference]:
+    def preferences(self, requests: Requests, likeness: Likeness, diversity: np.ndarray) -> list[Preference]:
         dials, k = self.config.reranking, likeness.alike.shape[1]
         found: list[Preference] = []
         if dials.diversity:
