@@ -5,8 +5,6 @@ ranked candidates are then re-ranked by every variant. Choices are made on valid
 is compared with plain top-n, with paired bootstrap intervals by user. No model is trained.
 
     python -m benchmarks tradeoff deployments/configs/world.toml
-
-`dpp` is greedy MAP of a determinantal point process, here to be compared: see benchmarks/dpp.py.
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.dpp import DeterminantalReranking
 from benchmarks.machine import RESULTS, report
 from handsell.bundles.assemble import load_stages
 from handsell.catalogue.snapshot import Snapshot
@@ -40,8 +37,9 @@ from handsell.jobs.scoring import Judged, judged_requests
 from handsell.reranking.stage import LocalReranking
 
 CHUNK = 256
-PLAIN = {"diversity": 0.0, "same_creator_gap": 0}
-GRID = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7)
+NEUTRAL = {"diversity_by_taste": 0.0, "calibration": 0.0, "novelty": 0.0, "serendipity": 0.0, "category_window": 0}
+PLAIN = {**NEUTRAL, "diversity": 0.0, "same_creator_gap": 0}
+GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 SHOWN = ("diversity", "creator_coverage", "coverage", "novelty", "serendipity", "calibration_error", "small_creators",
          "gini", "drift", "repeat_rate")  # fmt: skip
 RESAMPLES = 1_000
@@ -98,21 +96,24 @@ def _options() -> argparse.Namespace:
 
 def variants(config: Config) -> list[Variant]:
     """Plain top-n, what the config ships, and a grid of each family."""
-    gap = {"same_creator_gap": config.reranking.same_creator_gap}
+    base = {**PLAIN, "same_creator_gap": config.reranking.same_creator_gap}
     found = [Variant("plain", 0, PLAIN), Variant("shipped", config.reranking.diversity, {})]
-    found += [Variant("gap only", 0, {"diversity": 0.0, **gap})]
+    found += [Variant("gap only", 0, base)]
     for s in GRID:
-        found += [
-            Variant("mmr", s, {"diversity": s, **gap}),
-            Variant("dpp", s / 2, {"diversity": s / 2, **gap}),
-            Variant("calibrated", s / 2, {**PLAIN, "calibration": s / 2, **gap}),
-            Variant("novelty", s, {**PLAIN, "novelty": s, **gap}),
-            Variant("serendipity", s, {**PLAIN, "serendipity": s, **gap}),
-            Variant("mmr by taste", s, {"diversity": s, "diversity_by_taste": 0.5, **gap}),
-            Variant("mmr + novelty 0.1", s, {"diversity": s, "novelty": 0.1, **gap}),
-            Variant("mmr + novelty 0.2", s, {"diversity": s, "novelty": 0.2, **gap}),
-            Variant("mmr + calibration 0.05", s, {"diversity": s, "calibration": 0.05, **gap}),
-        ]
+        families: dict[str, dict[str, Any]] = {
+            "mmr": {"selection": "mmr", "diversity": s},
+            "dpp": {"selection": "dpp", "diversity": s / 2},
+            "mmr by taste": {"selection": "mmr", "diversity": s, "diversity_by_taste": 0.5},
+            "calibrated": {"calibration": s},
+            "novelty": {"novelty": s},
+            "serendipity": {"serendipity": s},
+        }
+        for kind, half in (("mmr", 1), ("dpp", 2)):
+            varied = {"selection": kind, "diversity": s / half}
+            families[f"{kind} + novelty 0.1"] = {**varied, "novelty": 0.1}
+            families[f"{kind} + novelty 0.08, calibration 0.1"] = {**varied, "novelty": 0.08, "calibration": 0.1}
+            families[f"{kind} + novelty 0.1, calibration 0.1"] = {**varied, "novelty": 0.1, "calibration": 0.1}
+        found += [Variant(name, s, {**base, **dials}) for name, dials in families.items()]
     return found
 
 
@@ -150,9 +151,8 @@ def replayed(config: Config, folder: Path, window: str, every: Sequence[Variant]
     ways = {}
     for variant in every:
         dials = config.reranking.model_copy(update=variant.dials)
-        kind = DeterminantalReranking if variant.family == "dpp" else LocalReranking
         changed = config.model_copy(update={"reranking": dials})
-        ways[variant.name] = kind(snapshot, eligibility, changed, values)
+        ways[variant.name] = LocalReranking(snapshot, eligibility, changed, values)
     for start in range(0, len(judged.requests), CHUNK):
         rows = slice(start, start + CHUNK)
         asked, given = judged.requests.take(rows), ranked.take(rows)

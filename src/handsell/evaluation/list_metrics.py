@@ -146,7 +146,8 @@ def repeat_rate(items: np.ndarray, user: np.ndarray, time: np.ndarray) -> np.nda
 def creator_sizes(creator: np.ndarray, popularity: np.ndarray) -> np.ndarray:
     """(C,) int8 class of each creator by the events (I,) of its items: 0 large, 1 middle, 2 small.
 
-    creator (I,), -1 none. Large are the biggest that together have half of the events, small the smallest that together have a fifth.
+    creator (I,), -1 none. Large are the biggest that together have half of the events, small the smallest that
+    together have a fifth.
     """
     known = creator >= 0
     events = np.bincount(creator[known], weights=popularity[known], minlength=int(creator.max(initial=-1)) + 1)

@@ -140,7 +140,7 @@ DEFINITIONS = {
         "0 to 1", "higher", "ge2010beyond",
     ),
     "calibration_error": Definition(
-        "KL(p ‖ 0.99 q + 0.01 p) in nats: p the mix of the history's tags (positive events), q the list's; 0 = the same",
+        "KL(p ‖ 0.99 q + 0.01 p) in nats: p the mix of the history's tags (positive events), q the list's; 0: the same",
         "0 to 4.61", "lower", "steck2018calibrated",
     ),
     "creator_coverage": Definition(

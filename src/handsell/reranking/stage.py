@@ -14,6 +14,7 @@ from handsell.core.funnel import source_bits
 from handsell.eligibility.mask import Eligibility
 from handsell.features.item import ItemValues, SnapshotValues
 from handsell.reranking.calibrated import Calibration, own_mix
+from handsell.reranking.dpp import Determinantal, kernel
 from handsell.reranking.exploration import Exploration, seeds
 from handsell.reranking.mmr import MarginalRelevance, relevance
 from handsell.reranking.reasons import CODE, Evidence, explain, liked_weight
@@ -29,7 +30,8 @@ class Likeness:
 
     tags: np.ndarray  # (B, M, U) float32 unit tag vectors, over the tags that occur in the row
     related: np.ndarray  # (B, K, M) bool, the same creator
-    alike: np.ndarray  # (B, K, M) float32 in 0..1, 1 for the same creator
+    cosine: np.ndarray  # (B, K, M) float32 in 0..1, of tags
+    alike: np.ndarray  # (B, K, M) float32, the same, but 1 for the same creator
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,8 @@ class LocalReranking:
         constraints = self._constraints(requests, likeness, n)
         diversity = own_diversity(self.config.reranking, requests.profile, len(self.snapshot.tags))
         pool = self._pool(requests, candidates, allowed, likeness, diversity)
-        chosen = select(
-            pool, n, self.preferences(requests, likeness, diversity), constraints, self._exploration(requests)
-        )
+        preferences = self._preferences(requests, likeness, diversity, n)
+        chosen = select(pool, n, preferences, constraints, self._exploration(requests))
         filled, order = chosen.column != NONE, np.maximum(chosen.column, 0)
         row = np.arange(len(order))[:, None]
         item = np.where(filled, candidates.item[row, order], NONE)
@@ -92,7 +93,8 @@ class LocalReranking:
         others = np.concatenate([candidates.item, requests.history.item], axis=1)
         related = same_creator(self.snapshot, candidates.item, others)
         tags = tag_vectors(self.snapshot, others)
-        return Likeness(tags, related, np.maximum(cosines(tags, candidates.item.shape[1]), related))
+        cosine = cosines(tags, candidates.item.shape[1])
+        return Likeness(tags, related, cosine, np.maximum(cosine, related))
 
     def _pool(
         self, requests: Requests, candidates: Candidates, allowed: np.ndarray, likeness: Likeness, diversity: np.ndarray
@@ -108,11 +110,14 @@ class LocalReranking:
             unlike = 1.0 - known.max(axis=2, initial=0)
         return Pool(worth(dials, relevant, diversity, rare, unlike), allowed, np.isfinite(candidates.score))
 
-    def preferences(self, requests: Requests, likeness: Likeness, diversity: np.ndarray) -> list[Preference]:
+    def _preferences(self, requests: Requests, likeness: Likeness, diversity: np.ndarray, n: int) -> list[Preference]:
         dials, k = self.config.reranking, likeness.alike.shape[1]
         found: list[Preference] = []
-        if dials.diversity:
-            found.append(MarginalRelevance(likeness.alike[:, :, :k], (1 - dials.calibration) * diversity))
+        strength = (1 - dials.calibration) * diversity
+        if dials.diversity and dials.selection == "dpp":
+            found.append(Determinantal(kernel(likeness.cosine[:, :, :k], likeness.related[:, :, :k]), strength, n))
+        elif dials.diversity:
+            found.append(MarginalRelevance(likeness.alike[:, :, :k], strength))
         if dials.calibration:
             shares = likeness.tags**2  # of a unit vector over equal tags: what each tag has of the item
             wanted = own_mix(requests.history, shares[:, k:])

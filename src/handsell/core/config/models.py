@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -35,11 +35,17 @@ class ExplorationConfig(Section):
 
 
 class RerankingConfig(Section):
+    selection: Literal["mmr", "dpp"] = Field(
+        "mmr",
+        description="what diversity minds: mmr: the most alike item above; dpp: all items above (determinantal point "
+        "process)",
+    )
     diversity: float = Field(
         0.05,
         ge=0,
         le=1,
-        description="MMR: 0 orders by score alone, 1 by difference from what is already chosen",
+        description="0 orders by score alone, 1 by difference from what is already chosen; a dpp needs about half of "
+        "what mmr needs",
     )
     diversity_by_taste: float = Field(
         0.0,
