@@ -28,6 +28,7 @@ class Stages:
     reranking: RerankingStage
     snapshot: Snapshot
     config: Config
+    items: ItemValues | None = None  # as given to `load_stages`
 
     @property
     def funnel(self) -> Funnel:
@@ -64,6 +65,7 @@ def load_stages(path: Path, config: Config | None = None, *, snapshot: Snapshot 
         LocalReranking(snapshot, eligibility, config, items),
         snapshot,
         config,
+        items,
     )
 
 

@@ -1,8 +1,8 @@
 """The promotion gate: a pure decision from paired scores of challenger and live bundle.
 
 The challenger passes where it is not worse than the live one beyond the stated tolerance (the lower 95 %
-bound of the relative difference in NDCG@10) and its lists keep the guard rails: not much narrower (coverage of items and
-of creators), not much more alike (diversity), not much further from the user's own mix (calibration error).
+bound of the relative difference in NDCG@10) and its lists keep the guard rails: not much narrower (coverage of items
+and of creators), not much more alike (diversity), not much further from the user's own mix (calibration error).
 """
 
 from __future__ import annotations

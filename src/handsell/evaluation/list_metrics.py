@@ -21,12 +21,16 @@ def coverage(items: np.ndarray, catalogue: np.ndarray) -> float:
 
 def gini(items: np.ndarray, catalogue: np.ndarray) -> float:
     """Inequality of exposure over the catalogue (I,) bool; NaN where nothing was shown."""
-    counts = np.sort(_exposure(items, len(catalogue))[catalogue])
-    size, total = len(counts), counts.sum()
-    if not total:
+    return gini_of(_exposure(items, len(catalogue))[catalogue])
+
+
+def gini_of(counts: np.ndarray) -> float:
+    """Of exposures (I,); NaN where there is none. Items that were never shown need no sorting."""
+    shown, size = np.sort(counts[counts > 0]), len(counts)
+    if not len(shown):
         return float("nan")
-    rank = 2.0 * np.arange(1, size + 1) - size - 1
-    return float((rank * counts).sum() / (size * total))
+    rank = 2.0 * np.arange(size - len(shown) + 1, size + 1) - size - 1
+    return float((rank * shown).sum() / (size * shown.sum()))
 
 
 def intra_list_diversity(items: np.ndarray, tags: sparse.csr_matrix) -> np.ndarray:

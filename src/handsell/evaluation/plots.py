@@ -187,6 +187,41 @@ def curve(axes: Axes, rows: list[dict[str, Any]], metric: str) -> bool:
     return bool(families)
 
 
+def diversity_curve(axes: Axes, report: Report) -> bool:
+    """What diversity costs: the report's own curve, with the legend inside."""
+    if not curve(axes, report["curve"], "diversity"):
+        return False
+    axes.legend(frameon=False, fontsize=8.5, loc="lower left")
+    return True
+
+
+def list_segments(axes: Axes, report: Report) -> bool:
+    """Each list metric of the funnel by segment of users, relative to the ranker's plain order."""
+    parts = {name: s["lists"] for name, s in report["segments"].items() if s["requests"]}
+    every = next(iter(parts.values()), {})
+    metrics = [m for m in every if any(_ratio(lists, m) is not None for lists in parts.values())]
+    height = 0.8 / max(len(parts), 1)
+    for column, (name, lists) in enumerate(parts.items()):
+        for row, metric in enumerate(metrics):
+            at = len(metrics) - 1 - row + ((len(parts) - 1) / 2 - column) * height
+            colour = RETRIEVERS[column % len(RETRIEVERS)]
+            axes.barh(at, _ratio(lists, metric) or 0.0, height * 0.9, color=colour, label=None if row else name)
+    axes.axvline(0, color=FAINT, linewidth=1)
+    axes.set_yticks(range(len(metrics)), [m.replace("_", " ") for m in reversed(metrics)])
+    axes.set_xlabel("funnel against the ranker's plain order, %")
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    if metrics:
+        axes.legend(frameon=False, fontsize=8.5, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return bool(metrics)
+
+
+def _ratio(lists: dict[str, Any], metric: str) -> float | None:
+    """Relative change in per cent; None where it cannot be told, as of a metric that may be negative."""
+    ours, plain = (lists.get(metric, {}).get(name) for name in ("funnel", "ranker"))
+    return None if ours is None or plain is None or plain <= 0 else 100 * (ours / plain - 1)
+
+
 def curve_sheet(rows: list[dict[str, Any]]) -> str:
     """SVG text of `curve` for every metric of CURVES; the dotted line is 2 % below plain top-n."""
     with matplotlib.rc_context(STYLE):

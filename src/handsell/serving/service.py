@@ -16,6 +16,7 @@ from handsell.serving.following import Refused
 from handsell.serving.ingest import sort_events
 from handsell.serving.observability import Metrics
 from handsell.serving.queries import Query
+from handsell.serving.slate_watch import SlateWatch
 from handsell.serving.stages import BUDGET, NotHeld
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Service:
         self.edition, self.before, self.refused = edition, None, None  # type: Edition, Edition | None, Refused | None
         self._events = events
         self._impressions = ImpressionQueue(events.append_slates, metrics.impressions_lost.inc)
+        self._watch = SlateWatch(metrics.registry)
         self._was_ready = False
         self._show()
 
@@ -175,6 +177,8 @@ class Service:
                 "degraded answer",
                 extra={"fields": {"recommendation_id": query.recommendation_id, "degraded": degraded}},
             )
+        drawn = sum(reason["code"] == "explore" for reason in slate.reason)
+        self._watch.saw(surface, query.user_id, slate.item, drawn, edition.snapshot)
         self._impressions.offer(
             {
                 "recommendation_id": query.recommendation_id,
