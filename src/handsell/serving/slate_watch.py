@@ -36,7 +36,7 @@ class SlateWatch:
             buckets=BITS,
         )  # fmt: skip
         self.repeats = Histogram(
-            "handsell_slate_repeat_rate", "Share of a slate that stood in the same user's slate before it", ("surface",),
+            "handsell_slate_repeat_rate", "Share of a slate that the user was shown just before", ("surface",),
             registry=registry, buckets=(0, *SHARES),
         )  # fmt: skip
         self.explored = Counter(
