@@ -71,7 +71,7 @@ def main() -> None:
     try:
         config = load_config(options.config)
         folder = prepared(config)
-        every = variants(config)
+        every = variants(config)[: 2 if options.shipped else None]
         found = {"validation": replayed(config, folder, "validation", every)}
         found["test"] = replayed(config, folder, "test", every[:2])
     except HandsellError as error:
@@ -89,6 +89,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks tradeoff", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file of a deployment that was trained")
+    parser.add_argument("--shipped", action="store_true", help="the shipped default alone, without the grid")
     parser.add_argument("--json", type=Path, default=None, help="where the figures are written")
     parser.add_argument("--plot", type=Path, default=None, help="where the curve is drawn (SVG)")
     return parser.parse_args()

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import sparse
+from test_metrics import relevant
 
 from handsell.evaluation import list_metrics
 from handsell.evaluation.metrics import DEFINITIONS, gains, hit_rate, mrr, recall
-from test_metrics import relevant
 
 # items 0: {a}, 1: {a, b}, 2: {b}, 3: {c}, 4: nothing
 TAGS = sparse.csr_matrix(np.array([[1, 0, 0], [2**-0.5, 2**-0.5, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]], np.float32))
@@ -21,7 +21,9 @@ def mixes(items, weight=None):
 
 def test_mixes_spread_an_item_over_its_tags():
     np.testing.assert_allclose(
-        mixes([[0, 1, -1], [1, 3, 4], [4, -1, -1]]).toarray(), [[0.75, 0.25, 0], [0.25, 0.25, 0.5], [0, 0, 0]], atol=1e-7
+        mixes([[0, 1, -1], [1, 3, 4], [4, -1, -1]]).toarray(),
+        [[0.75, 0.25, 0], [0.25, 0.25, 0.5], [0, 0, 0]],
+        atol=1e-7,
     )
     weighted = mixes([[0, 2, 3]], np.array([[3.0, 1.0, -2.0]]))
     np.testing.assert_allclose(weighted.toarray(), [[0.75, 0.25, 0]], atol=1e-7)  # what was disliked says nothing

@@ -70,7 +70,9 @@ def test_pins_stand_where_they_are_put_even_beside_their_own_creator():
 
 
 def test_a_pin_that_is_not_allowed_or_comes_too_late_takes_nothing_away():
-    some = replace(pool([[3.0, 2, 1]], pin=np.array([[NONE, 0, NONE, NONE, 2]])), allowed=np.array([[False, True, True]]))
+    some = replace(
+        pool([[3.0, 2, 1]], pin=np.array([[NONE, 0, NONE, NONE, 2]])), allowed=np.array([[False, True, True]])
+    )
     assert select(some, 5).column.tolist() == [[1, 2, NONE, NONE, NONE]]
 
 
@@ -145,7 +147,8 @@ def test_novelty_prefers_the_unpopular_and_serendipity_the_relevant_among_them()
         popular.append(shelf.values[slates.item, POSITIVES].mean())
     assert popular[0] > popular[1] > popular[2]
     plain, odd = (
-        run_local(stage(shelf, diversity=0, same_creator_gap=0, serendipity=s).rerank(asked, found, 10)) for s in (0, 1.0)
+        run_local(stage(shelf, diversity=0, same_creator_gap=0, serendipity=s).rerank(asked, found, 10))
+        for s in (0, 1.0)
     )
     assert shelf.values[odd.item, POSITIVES].mean() < shelf.values[plain.item, POSITIVES].mean()
     best = found.score.argmax(axis=1)

@@ -19,7 +19,8 @@ from small_catalogue import candidates, requests, snapshot
 
 
 def stage(shelf, **dials):
-    config = Config(name="test", reranking=RerankingConfig(**dials))
+    plain = {"selection": "mmr", "novelty": 0.0, "calibration": 0.0}
+    config = Config(name="test", reranking=RerankingConfig(**{**plain, **dials}))
     return LocalReranking(shelf, Eligibility(shelf, (Surface(repeat="allow"),)), config)
 
 

@@ -33,9 +33,13 @@ def worth(
 def surprise(items: ItemValues, item: np.ndarray, time: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """(B, K) in 0..1: self-information −log₂ p(item), from positive events so far, stretched within the request.
 
-    1 for the request's least popular candidate, 0 for its most popular; one is added to every count.
+    1 for the request's least popular candidate, 0 for its most popular; one is added to every count. 0 for all where
+    the catalogue has no activity.
     """
-    count = np.nan_to_num(items.gather(item, time)[:, :, POSITIVES].astype(np.float64))
+    values = items.gather(item, time)
+    if values.shape[2] <= POSITIVES:
+        return np.zeros(item.shape)
+    count = np.nan_to_num(values[:, :, POSITIVES].astype(np.float64))
     return relevance(-np.log2(count + 1), allowed)
 
 

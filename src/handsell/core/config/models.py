@@ -36,12 +36,12 @@ class ExplorationConfig(Section):
 
 class RerankingConfig(Section):
     selection: Literal["mmr", "dpp"] = Field(
-        "mmr",
+        "dpp",
         description="what diversity minds: mmr: the most alike item above; dpp: all items above (determinantal point "
         "process)",
     )
     diversity: float = Field(
-        0.05,
+        0.085,
         ge=0,
         le=1,
         description="0 orders by score alone, 1 by difference from what is already chosen; a dpp needs about half of "
@@ -55,12 +55,12 @@ class RerankingConfig(Section):
         "users of one tag and twice as much for those of all",
     )
     calibration: float = Field(
-        0.0,
+        0.1,
         ge=0,
         le=1,
         description="Steck's λ: 1 - λ goes to relevance and diversity, λ to a mix of tags like the user's own",
     )
-    novelty: float = Field(0.0, ge=0, le=1, description="worth of being unpopular, where 1 is a request's whole span")
+    novelty: float = Field(0.08, ge=0, le=1, description="worth of being unpopular, where 1 is a request's whole span")
     serendipity: float = Field(
         0.0, ge=0, le=1, description="worth of being relevant, unpopular and unlike the history at once"
     )
