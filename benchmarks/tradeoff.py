@@ -225,9 +225,10 @@ def _of_creators(window: Window) -> dict[str, Any]:
         taken = np.isin(at, rng.integers(0, len(people), len(people)))
         a, b = (len(np.setdiff1d(each[taken], [NONE])) for each in shown)
         drawn.append(a / b - 1 if b else np.nan)
-    low, high = 100 * np.quantile(drawn, TAILS)
     name = f"creator_coverage@{TOP}"
     a, b = (replay.contenders[way].whole[name] for way in ("shipped", "plain"))
+    bias = np.median(drawn) - (a / b - 1)  # fewer users show fewer creators, and the poorer list loses more
+    low, high = 100 * (np.quantile(drawn, TAILS) - bias)
     return _interval(name, a, b, 100 * (a / b - 1), low, high)
 
 

@@ -35,7 +35,8 @@ def shop(rng, **options):
 
 
 def stage(shelf, **dials):
-    config = Config(name="test", reranking=RerankingConfig.model_validate(dials))
+    off = {"selection": "mmr", "novelty": 0.0, "calibration": 0.0}
+    config = Config(name="test", reranking=RerankingConfig.model_validate({**off, **dials}))
     return LocalReranking(shelf, Eligibility(shelf, (Surface(repeat="allow"),)), config)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from handsell.core.batches import History
 
 ALPHA = 0.01
+TINY = 1e-30  # keeps the logarithm of what nobody wants and nothing has finite
 DECIMALS = 5  # of a cost: sums over a batch's padded tags may differ beyond
 
 
@@ -24,24 +25,36 @@ class Calibration:
 
     def __init__(self, shares: np.ndarray, wanted: np.ndarray, strength: float):
         known = (wanted > 0).any(axis=0)  # tags that nobody of the batch wants say nothing
-        self._shares, self._wanted, self._strength = shares[:, :, known], wanted[:, None, known], strength
-        self._tagged = shares.any(axis=2).astype(np.float32)
+        self._shares = np.ascontiguousarray(shares[:, :, known], np.float32)
         rows, width, columns = self._shares.shape
         self._flat = self._shares.reshape(rows * width, columns)
+        self._tagged = shares.any(axis=2)
+        wanted = wanted[:, known].astype(np.float32)
+        self._wanted, self._total, self._strength = wanted[:, :, None], wanted.sum(axis=1), strength
+        self._least, self._smooth = xlogx(wanted).sum(axis=1), wanted * (ALPHA / (1 - ALPHA)) + TINY
         self._sum, self._count = np.zeros((rows, columns), np.float32), np.zeros(rows, np.float32)
-        self._least = xlogx(self._wanted).sum(axis=2)  # (B, 1)
+        self._mix = np.empty_like(self._shares)
 
     @property
     def cost(self) -> np.ndarray:
-        count = np.maximum(self._count[:, None] + self._tagged, 1)
-        mix = (self._sum[:, None, :] + self._shares) * ((1 - ALPHA) / count)[:, :, None] + ALPHA * self._wanted
-        np.log(np.maximum(mix, 1e-30, out=mix), out=mix)
-        met = (mix * self._wanted).sum(axis=2)
-        return np.round(self._strength * (self._least - met), DECIMALS)
+        """Σ p ln p − Σ p ln q̃ with q̃ = (1 − α) / m · (sum of shares + m · α / (1 − α) · p), m tagged items."""
+        many = self._count + 1
+        np.add(self._shares, (self._sum + many[:, None] * self._smooth)[:, None, :], out=self._mix)
+        met = (np.log(self._mix, out=self._mix) @ self._wanted)[:, :, 0]
+        met += (self._total * np.log((1 - ALPHA) / many))[:, None]
+        if not self._tagged.all():
+            met = np.where(self._tagged, met, self._as_it_is()[:, None])
+        return ((self._least[:, None] - met) * self._strength).round(DECIMALS)
+
+    def _as_it_is(self) -> np.ndarray:
+        """(B,) Σ p ln q̃ of the slate so far, which an item without tags leaves as it is."""
+        many = np.maximum(self._count, 1)
+        mix = (self._sum + many[:, None] * self._smooth) * ((1 - ALPHA) / many)[:, None]
+        return (self._wanted[:, :, 0] * np.log(mix)).sum(axis=1)
 
     def add(self, position: int, place: np.ndarray) -> None:
         self._sum += self._flat.take(place, axis=0)
-        self._count += self._tagged.reshape(-1).take(place)
+        self._count += self._tagged.take(place)
 
 
 def own_mix(history: History, shares: np.ndarray) -> np.ndarray:

@@ -19,23 +19,24 @@ class Determinantal:
 
     def __init__(self, kernel: np.ndarray, strength: np.ndarray, n: int):
         rows, width, _ = kernel.shape
-        self._kernel, self._strength = kernel.reshape(rows * width, width), strength[:, None]
+        self._kernel, self._strength = kernel.reshape(rows * width, width), -strength[:, None]
         self._left = np.ones((rows, width))
-        self._factor = np.zeros((rows, width, min(n, width)))
+        self._factor = np.zeros((rows, min(n, width), width))
         self._rows, self._first = np.arange(rows), np.arange(rows) * width
-
-    @property
-    def cost(self) -> np.ndarray:
-        return -self._strength * np.log(np.maximum(self._left, LEAST))
+        self.cost = np.zeros((rows, width))
 
     def add(self, position: int, place: np.ndarray) -> None:
         pick = place - self._first
-        done = self._factor[:, :, :position]
-        explained = (done @ done[self._rows, pick][:, :, None])[:, :, 0]
-        root = np.sqrt(np.maximum(self._left[self._rows, pick], LEAST))[:, None]
-        row = (self._kernel[place] - explained) / root
-        self._factor[:, :, position] = row
+        done = self._factor[:, :position]
+        row = self._kernel.take(place, axis=0)
+        if position:
+            row -= (done[self._rows, :, pick][:, None, :] @ done)[:, 0]
+        row /= np.sqrt(self._left.take(place))[:, None]
+        self._factor[:, position] = row
         self._left -= row * row
+        np.maximum(self._left, LEAST, out=self._left)
+        np.log(self._left, out=self.cost)
+        self.cost *= self._strength
 
 
 def kernel(cosine: np.ndarray, same_creator: np.ndarray) -> np.ndarray:

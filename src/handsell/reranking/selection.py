@@ -105,7 +105,8 @@ def select(
         place = pick + first
         out.column[:, position] = pick
         for bit, often in broken:
-            out.broken[:, position] |= (often.reshape(-1)[place] > 0).astype(np.uint32) << np.uint32(bit)
+            if (hit := often.take(place) > 0).any():
+                out.broken[:, position] |= hit.astype(np.uint32) << np.uint32(bit)
         worth.reshape(-1)[place] = -np.inf
         for preference in preferences:
             preference.add(position, place)
