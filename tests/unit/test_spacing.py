@@ -95,6 +95,22 @@ def test_categories_keep_their_window_or_are_said_to_be_relaxed(seed, tags, n, w
             assert not (crowded[at] and both)
 
 
+def test_surfaces_of_one_batch_have_their_own_windows():
+    rng = np.random.default_rng(6)
+    shelf = snapshot(rng, tags=5, tags_per_item=1)
+    surfaces = {"home": Surface(repeat="allow", category_window=4, category_most=1), "feed": Surface(repeat="allow")}
+    config = Config(name="test", reranking=RerankingConfig(same_creator_gap=0), surfaces=surfaces)
+    where = LocalReranking(shelf, Eligibility(shelf, tuple(surfaces.values())), config)
+    asked, found = requests(rng, shelf, 6), candidates(rng, shelf, 6)
+    asked = replace(asked, surface=np.array([0, 1] * 3, np.int8))
+    whole = run_local(where.rerank(asked, found, 12))
+    for b in range(6):
+        one = run_local(where.rerank(asked.take(slice(b, b + 1)), found.take(slice(b, b + 1)), 12))
+        np.testing.assert_array_equal(one.item[0], whole.item[b])
+        crowded = too_many([shelf.item_tags.row(i).tolist() for i in whole.item[b]], 4, 1)
+        np.testing.assert_array_equal(whole.relaxed[b] > 0, np.array(crowded) & (b % 2 == 0))
+
+
 def test_a_window_of_categories_by_hand():
     tags = [[0], [0, 1], [1], [0], [], [1], [0]]
     assert too_many(tags, 3, 1) == [False, True, True, True, False, False, False]

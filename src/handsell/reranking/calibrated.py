@@ -24,33 +24,39 @@ class Calibration:
     """
 
     def __init__(self, shares: np.ndarray, wanted: np.ndarray, strength: float):
-        known = (wanted > 0).any(axis=0)  # tags that nobody of the batch wants say nothing
-        self._shares = np.ascontiguousarray(shares[:, :, known], np.float32)
-        rows, width, columns = self._shares.shape
-        self._flat = self._shares.reshape(rows * width, columns)
+        rows, width, columns = shares.shape
+        self._flat = shares.reshape(rows * width, columns)
         self._tagged = shares.any(axis=2)
-        wanted = wanted[:, known].astype(np.float32)
-        self._wanted, self._total, self._strength = wanted[:, :, None], wanted.sum(axis=1), strength
+        wanted = wanted.astype(np.float64)
+        self._wanted, self._total, self._strength = wanted, wanted.sum(axis=1), strength
         self._least, self._smooth = xlogx(wanted).sum(axis=1), wanted * (ALPHA / (1 - ALPHA)) + TINY
-        self._sum, self._count = np.zeros((rows, columns), np.float32), np.zeros(rows, np.float32)
-        self._mix = np.empty_like(self._shares)
+        self._cell, self._tag = np.nonzero(self._flat * np.repeat(wanted, width, axis=0))  # tags that somebody wants
+        self._place = self._cell // width * columns + self._tag  # … in arrays (B, U)
+        self._share, self._worth = self._flat[self._cell, self._tag], wanted.take(self._place)
+        self._sum, self._count = np.zeros((rows, columns)), np.zeros(rows)
 
     @property
     def cost(self) -> np.ndarray:
-        """Σ p ln p − Σ p ln q̃ with q̃ = (1 − α) / m · (sum of shares + m · α / (1 − α) · p), m tagged items."""
+        """Σ p ln p − Σ p ln q̃ with q̃ = (1 − α) / m · (sum of shares + m · α / (1 − α) · p), m tagged items.
+
+        A candidate changes the sum at its own tags alone, so the logarithms of all others are taken once.
+        """
         many = self._count + 1
-        np.add(self._shares, (self._sum + many[:, None] * self._smooth)[:, None, :], out=self._mix)
-        met = (np.log(self._mix, out=self._mix) @ self._wanted)[:, :, 0]
-        met += (self._total * np.log((1 - ALPHA) / many))[:, None]
+        base = self._sum + many[:, None] * self._smooth
+        log = np.log(base)
+        met = (self._wanted * log).sum(axis=1) + self._total * np.log((1 - ALPHA) / many)
+        more = self._worth * (np.log(base.take(self._place) + self._share) - log.take(self._place))
+        gain = np.bincount(self._cell, weights=more, minlength=len(self._flat)).reshape(self._tagged.shape)
+        cost = (self._least - met)[:, None] - gain
         if not self._tagged.all():
-            met = np.where(self._tagged, met, self._as_it_is()[:, None])
-        return ((self._least[:, None] - met) * self._strength).round(DECIMALS)
+            cost = np.where(self._tagged, cost, (self._least - self._as_it_is())[:, None])
+        return (cost * self._strength).round(DECIMALS)
 
     def _as_it_is(self) -> np.ndarray:
         """(B,) Σ p ln q̃ of the slate so far, which an item without tags leaves as it is."""
         many = np.maximum(self._count, 1)
         mix = (self._sum + many[:, None] * self._smooth) * ((1 - ALPHA) / many)[:, None]
-        return (self._wanted[:, :, 0] * np.log(mix)).sum(axis=1)
+        return (self._wanted * np.log(mix)).sum(axis=1)
 
     def add(self, position: int, place: np.ndarray) -> None:
         self._sum += self._flat.take(place, axis=0)

@@ -45,6 +45,7 @@ class CategoryWindow:
         rows, width, columns = has.shape
         self._has, self._flat = has.astype(np.float32), has.reshape(rows * width, columns)
         self._window, self._row = window, np.arange(rows)
+        self._one = int(window[0]) if (window == window[0]).all() else None  # of all rows, as in most batches
         self._most = np.where(window > 0, most, np.iinfo(np.int16).max).astype(np.int16)[:, None]
         self._placed = np.zeros((n + 1, rows, columns), np.int16)  # tags by position; the last is nobody's
         self._count = np.zeros((rows, columns), np.int16)  # … in the last window - 1 positions
@@ -58,9 +59,13 @@ class CategoryWindow:
 
     def add(self, position: int, place: np.ndarray) -> None:
         self._placed[position] = self._flat.take(place, axis=0)
-        leaves = position + 1 - self._window
-        gone = np.where(leaves >= 0, np.minimum(leaves, position), len(self._placed) - 1)
         self._count += self._placed[position]
+        if self._one is not None:
+            if (leaves := position + 1 - self._one) >= 0:
+                self._count -= self._placed[min(leaves, position)]
+            return
+        leaving = position + 1 - self._window
+        gone = np.where(leaving >= 0, np.minimum(leaving, position), len(self._placed) - 1)
         self._count -= self._placed[gone, self._row]
 
 
