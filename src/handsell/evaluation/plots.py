@@ -198,7 +198,7 @@ def diversity_curve(axes: Axes, report: Report) -> bool:
 def list_segments(axes: Axes, report: Report) -> bool:
     """Each list metric of the funnel by segment of users, relative to the ranker's plain order."""
     parts = {name: s["lists"] for name, s in report["segments"].items() if s["requests"]}
-    every = next(iter(parts.values()), {})
+    every: dict[str, Any] = next(iter(parts.values()), {})
     metrics = [m for m in every if any(_ratio(lists, m) is not None for lists in parts.values())]
     height = 0.8 / max(len(parts), 1)
     for column, (name, lists) in enumerate(parts.items()):

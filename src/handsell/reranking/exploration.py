@@ -59,7 +59,7 @@ def seeds(requests: Requests) -> np.ndarray:
     """(B,) uint64: the requests' own, else made from user, time and surface."""
     if requests.seed is not None:
         return requests.seed.astype(np.uint64)
-    made = requests.time.astype(np.uint64)
+    made: np.ndarray = requests.time.astype(np.uint64)
     for part in (requests.user, requests.surface):
         made = _mixed(made) ^ part.astype(np.int64).astype(np.uint64)
     return made
