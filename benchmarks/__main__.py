@@ -11,8 +11,10 @@ import sys
 BENCHMARKS = {
     "ablation": "the funnel on a deployment's test window, without each source and each group of features",
     "driver_memory": "peak memory of a job's driver and of its cluster (20 M events unless told otherwise)",
+    "reranking": "50 → 30 with the shipped dials and with all of them, ms per request at batches of 1, 8 and 16",
     "retrieval_latency": "encode + retrieve of each retriever, one thread, and what a new user with three events gets",
     "filters": "a filter expression over 1 M items: new, once its mask is kept, and in the mask of a request",
+    "tradeoff": "relevance against each list metric for plain top-n, MMR, DPP, calibration and more, on validation",
     "training_throughput": "examples/s of the neural retrievers under Ray Train, beside a bare loop of torch",
     "first_look": "what changes where few trees cut the candidates before the whole ranker, and what that saves",
     "serving": "what each layout of the graph costs beyond its compute, under wrk, with the floor in the same run",

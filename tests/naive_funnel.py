@@ -175,26 +175,57 @@ class Oracle:
     # -- re-ranking -------------------------------------------------------------------------------------
 
     def varied(self, asked: Asked, ranked: list[tuple[int, float]], n: int) -> list[tuple[int, float]]:
-        """Greedy: relevance less likeness to what is chosen; no two of one creator in a row while others are left."""
+        """Greedy: what a candidate is worth beside the chosen; no two of one creator in a row while others are left."""
         dials, shelf = self.shelf.config.reranking, self.shelf
         left = [(item, score) for item, score in ranked if self.eligible(asked, item)]
         scores = [score for _, score in left]
         span = (max(scores) - min(scores)) or 1
+        fame = {item: math.log2(asked.past.item_features(item)["item_positives_total"] + 1) for item, _ in left}
+        widest = (max(fame.values()) - min(fame.values())) or 1
+        wanted = self._mix([(e.item, e.weight) for e in asked.past.history if e.weight > 0])
         slate: list[tuple[int, float]] = []
         while left and len(slate) < n:
+            chosen = [item for item, _ in slate]
 
-            def value(one: tuple[int, float]) -> tuple[bool, float]:
+            def value(one: tuple[int, float], chosen=chosen) -> tuple[bool, float]:
                 item, score = one
-                alike = max((self._alike(item, other) for other, _ in slate), default=0)
-                near = [other for other, _ in slate[-dials.same_creator_gap :]] if dials.same_creator_gap else []
+                near = chosen[-dials.same_creator_gap :] if dials.same_creator_gap else []
                 crowded = any(shelf.creator[item] == shelf.creator[other] for other in near)
-                worth = (1 - dials.diversity) * (score - min(scores)) / span - dials.diversity * alike
-                return not crowded, round(worth, 6)
+                worth = (1 - dials.diversity) * (score - min(scores)) / span
+                worth += dials.novelty * (max(fame.values()) - fame[item]) / widest
+                worth -= dials.diversity * self._redundant(item, chosen)
+                mix = self._mix([(i, 1.0) for i in [*chosen, item]])
+                far = sum(p * math.log(p / (0.99 * mix.get(tag, 0.0) + 0.01 * p)) for tag, p in wanted.items())
+                return not crowded, round((1 - dials.calibration) * worth - dials.calibration * far, 6)
 
-            chosen = max(left, key=value)  # the first of equals
-            left.remove(chosen)
-            slate.append(chosen)
+            taken = max(left, key=value)  # the first of equals
+            left.remove(taken)
+            slate.append(taken)
         return slate
+
+    def _redundant(self, item: int, chosen: list[int]) -> float:
+        """What diversity charges: the largest likeness, or minus the log of what the chosen do not explain."""
+        if self.shelf.config.reranking.selection == "mmr":
+            return max((self._alike(item, other) for other in chosen), default=0.0)
+        before, after = (np.linalg.slogdet(self._kernel(some))[1] for some in (chosen, [*chosen, item]))
+        return before - after
+
+    def _kernel(self, items: list[int]) -> np.ndarray:
+        def entry(a: int, b: int) -> float:
+            same = self.shelf.creator[a] == self.shelf.creator[b]
+            tags = round(cosine(self.shelf.tags[a], self.shelf.tags[b]), 5)
+            return 1.0 if a == b else 0.95 * (0.75 * tags + 0.25 * same)
+
+        return np.array([[entry(a, b) for b in items] for a in items]).reshape(len(items), len(items))
+
+    def _mix(self, weighted: list[tuple[int, float]]) -> dict[str, float]:
+        """Shares of tags, each item spread evenly over its own."""
+        mix: dict[str, float] = {}
+        for item, weight in weighted:
+            for tag in self.shelf.tags[item]:
+                mix[tag] = mix.get(tag, 0.0) + weight / len(self.shelf.tags[item])
+        total = sum(mix.values())
+        return {tag: value / total for tag, value in mix.items()}
 
     def _alike(self, a: int, b: int) -> float:
         same = self.shelf.creator[a] == self.shelf.creator[b]

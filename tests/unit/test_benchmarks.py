@@ -32,7 +32,7 @@ def replay(funnel: np.ndarray) -> Replay:
         scores = {"ndcg@10": values}
         for part, of in (("", values), ("warm_item_", values), ("cold_item_", cold_items)):
             scores |= {f"{part}recall@10": of, f"{part}recall@{depth}": of}
-        return Contender(kind, depth, scores, np.zeros((USERS, 10), np.int32), 0.0, 0.0)
+        return Contender(kind, depth, scores, np.zeros((USERS, 10), np.int32), {})
 
     contenders = {
         "als": contender("retriever", 1000, same - 0.1), "item_knn": contender("retriever", 1000, same - 0.2),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,29 @@ def test_narrow_lists_are_refused_however_accurate(live):
     gate = judge(shifted(live, 0.1, coverage=0.3), live, USERS, CONFIG)
     assert gate.outcome == "refuse" and "beyond 20%" in gate.sentences[2]
     assert judge(shifted(live, 0.1, coverage=0.41), live, USERS, CONFIG).passed
+
+
+@pytest.mark.parametrize(
+    ("metric", "key", "within", "beyond"),
+    [
+        ("creator_coverage", "max_creator_coverage_loss", 0.41, 0.39),
+        ("diversity", "max_diversity_loss", 0.46, 0.44),
+        ("calibration_error", "max_calibration_rise", 0.62, 0.63),
+    ],
+)
+def test_each_guard_rail_holds_alone(live, metric, key, within, beyond):
+    live = replace(live, rails={metric: 0.5})
+    better = shifted(live, 0.1)
+    kept, broken = (judge(replace(better, rails={metric: v}), live, USERS, CONFIG) for v in (within, beyond))
+    assert kept.passed and f"within {getattr(CONFIG, key):.0%} (gate.{key})" in kept.sentences[3]
+    assert broken.outcome == "refuse" and "beyond" in broken.sentences[3]
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), 0.0])
+def test_a_rail_without_a_value_holds(live, value):
+    rails = {} if value is None else {"diversity": value}
+    gate = judge(shifted(live, 0.1), replace(live, rails=rails), USERS, CONFIG)
+    assert gate.passed and len(gate.sentences) == 3
 
 
 def test_the_first_bundle_is_promoted_with_a_warning(live):

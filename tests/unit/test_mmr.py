@@ -6,7 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handsell.core.batches import NONE
-from handsell.reranking.mmr import select
+from handsell.reranking.mmr import MarginalRelevance, relevance
+from handsell.reranking.selection import Pool
+from handsell.reranking.selection import select as choose
+from handsell.reranking.spacing import CreatorGap
+
+
+def select(score, allowed, alike, same, n, diversity, gap):
+    """MMR and the creator gap, as the stage puts them together."""
+    strength = np.full(len(score), diversity)
+    pool = Pool((1 - diversity) * relevance(score, allowed), allowed, np.isfinite(score))
+    spacing = [CreatorGap(same, gap)] if gap else []
+    return choose(pool, n, [MarginalRelevance(alike, strength)], spacing).column
 
 
 def naive(score, allowed, alike, creator, n, diversity, gap):
@@ -16,7 +27,7 @@ def naive(score, allowed, alike, creator, n, diversity, gap):
     low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
     chosen, relaxed = [], False
     while use and len(chosen) < n:
-        near = {creator[c] for c in chosen[len(chosen) - gap :] if creator[c] != NONE} if gap else set()
+        near = {creator[c] for c in chosen[max(len(chosen) - gap, 0) :] if creator[c] != NONE} if gap else set()
         free = [k for k in use if creator[k] not in near]
         relaxed = relaxed or not free
 

@@ -206,7 +206,7 @@ def test_the_report_is_json_without_nan_and_a_page_that_needs_no_network(report,
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == report
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(?!data:)', page) and "<script" not in page
-    assert page.count("data:image/svg+xml") == 6
+    assert page.count("data:image/svg+xml") == 7
     assert report["summary"] in page and "src_als_z" in page and "12\u2009345" in page
 
 

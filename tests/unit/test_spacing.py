@@ -13,13 +13,14 @@ from handsell.core.config.models import RerankingConfig
 from handsell.core.config.serving import Surface
 from handsell.core.funnel import run_local
 from handsell.eligibility.mask import Eligibility
-from handsell.reranking.spacing import NAME, too_near
+from handsell.reranking.spacing import CATEGORY_WINDOW, CREATOR_GAP, too_many, too_near
 from handsell.reranking.stage import LocalReranking
 from small_catalogue import candidates, requests, snapshot
 
 
 def stage(shelf, **dials):
-    config = Config(name="test", reranking=RerankingConfig(**dials))
+    plain = {"selection": "mmr", "novelty": 0.0, "calibration": 0.0}
+    config = Config(name="test", reranking=RerankingConfig(**{**plain, **dials}))
     return LocalReranking(shelf, Eligibility(shelf, (Surface(repeat="allow"),)), config)
 
 
@@ -50,18 +51,80 @@ def test_holds_unless_nothing_else_is_left(seed, creators, n, gap, diversity):
     slates = rerank(shelf, found, n, rng, same_creator_gap=gap, diversity=diversity)
     creator = np.where(slates.item == NONE, NONE, shelf.creator[np.maximum(slates.item, 0)])
     near = too_near(creator, gap)
-    assert slates.relaxed == ((NAME,) if near.any() else ())
+    np.testing.assert_array_equal(slates.relaxed > 0, near)
+    for b in range(2):
+        assert slates.relaxed_of(b, n) == ([CREATOR_GAP] if near[b].any() else [])
     for b, position in zip(*np.nonzero(near), strict=True):
         left = set(found.item[b]) - set(slates.item[b, :position])
         before = set(creator[b, max(position - gap, 0) : position]) - {NONE}
         assert all(shelf.creator[item] in before for item in left)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), tags=st.integers(2, 12), n=st.integers(1, 30), window=st.integers(0, 8),
+    most=st.integers(1, 3), gap=st.integers(0, 2), home=st.sampled_from([None, 0, 4]),
+)  # fmt: skip
+def test_categories_keep_their_window_or_are_said_to_be_relaxed(seed, tags, n, window, most, gap, home):
+    rng = np.random.default_rng(seed)
+    shelf = snapshot(rng, items=60, creators=12, tags=tags, tags_per_item=2)
+    found = candidates(rng, shelf, rows=3, k=30)
+    dials = RerankingConfig(category_window=window, category_most=most, same_creator_gap=gap)
+    config = Config(name="test", reranking=dials, surfaces={"home": Surface(repeat="allow", category_window=home)})
+    where = LocalReranking(shelf, Eligibility(shelf, tuple(config.surfaces.values())), config)
+    slates = run_local(where.rerank(requests(rng, shelf, 3), found, n))
+    window = window if home is None else home
+    for b in range(3):
+        shown = [int(i) for i in slates.item[b] if i != NONE]
+        rows = [shelf.item_tags.row(i).tolist() for i in shown]
+        crowded = too_many(rows, window, most)
+        creator = shelf.creator[np.array(shown)]
+        near = too_near(creator[None], gap)[0]
+        for at in range(len(shown)):
+            said = slates.relaxed_of(b, at + 1)
+            before = slates.relaxed_of(b, at)
+            assert crowded[at] <= (CATEGORY_WINDOW in said) and near[at] <= (CREATOR_GAP in said)
+            if set(said) - set(before):
+                assert crowded[at] or near[at]
+            left = sorted(set(found.item[b].tolist()) - set(shown[:at]))
+            keeps_gap = [i for i in left if not too_near(np.append(creator[:at], shelf.creator[i])[None], gap)[0, -1]]
+            assert not (near[at] and keeps_gap)  # the gap gives way last
+            both = [
+                i for i in keeps_gap if not too_many([*rows[:at], shelf.item_tags.row(i).tolist()], window, most)[-1]
+            ]
+            assert not (crowded[at] and both)
+
+
+def test_surfaces_of_one_batch_have_their_own_windows():
+    rng = np.random.default_rng(6)
+    shelf = snapshot(rng, tags=5, tags_per_item=1)
+    surfaces = {"home": Surface(repeat="allow", category_window=4, category_most=1), "feed": Surface(repeat="allow")}
+    config = Config(name="test", reranking=RerankingConfig(same_creator_gap=0), surfaces=surfaces)
+    where = LocalReranking(shelf, Eligibility(shelf, tuple(surfaces.values())), config)
+    asked, found = requests(rng, shelf, 6), candidates(rng, shelf, 6)
+    asked = replace(asked, surface=np.array([0, 1] * 3, np.int8))
+    whole = run_local(where.rerank(asked, found, 12))
+    for b in range(6):
+        one = run_local(where.rerank(asked.take(slice(b, b + 1)), found.take(slice(b, b + 1)), 12))
+        np.testing.assert_array_equal(one.item[0], whole.item[b])
+        crowded = too_many([shelf.item_tags.row(i).tolist() for i in whole.item[b]], 4, 1)
+        np.testing.assert_array_equal(whole.relaxed[b] > 0, np.array(crowded) & (b % 2 == 0))
+
+
+def test_a_window_of_categories_by_hand():
+    tags = [[0], [0, 1], [1], [0], [], [1], [0]]
+    assert too_many(tags, 3, 1) == [False, True, True, True, False, False, False]
+    assert too_many(tags, 3, 2) == [False] * 7
+    assert too_many(tags, 4, 2) == [False, False, False, True, False, False, False]
+    assert too_many(tags, 0, 1) == [False] * 7
+
+
 def test_one_creator_only_still_fills_the_slate_and_names_the_rule():
     rng = np.random.default_rng(0)
     shelf = snapshot(rng, creators=1, without_creator=0.0)
     slates = rerank(shelf, candidates(rng, shelf), 30, rng)
-    assert (slates.item != NONE).all() and slates.relaxed == (NAME,)
+    assert (slates.item != NONE).all()
+    assert slates.relaxed_of(0, 30) == [CREATOR_GAP] and slates.relaxed_of(0, 1) == []
 
 
 def test_unknown_creators_never_conflict():
@@ -70,7 +133,7 @@ def test_unknown_creators_never_conflict():
     found = candidates(rng, shelf)
     slates = rerank(shelf, found, 30, rng, same_creator_gap=5, diversity=0)
     np.testing.assert_array_equal(slates.item, found.item[:, :30])
-    assert slates.relaxed == ()
+    assert slates.relaxed_of(0, 30) == []
 
 
 def test_of_equal_candidates_the_earlier_comes_first_however_many_tags_they_have():

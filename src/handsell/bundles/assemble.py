@@ -28,6 +28,7 @@ class Stages:
     reranking: RerankingStage
     snapshot: Snapshot
     config: Config
+    items: ItemValues | None = None  # as given to `load_stages`
 
     @property
     def funnel(self) -> Funnel:
@@ -61,9 +62,10 @@ def load_stages(path: Path, config: Config | None = None, *, snapshot: Snapshot 
     return Stages(
         load_candidates(path, config, snapshot),
         load_ranking(path, config, snapshot, items),
-        LocalReranking(snapshot, eligibility, config),
+        LocalReranking(snapshot, eligibility, config, items),
         snapshot,
         config,
+        items,
     )
 
 

@@ -1,12 +1,14 @@
 """The promotion gate: a pure decision from paired scores of challenger and live bundle.
 
 The challenger passes where it is not worse than the live one beyond the stated tolerance (the lower 95 %
-bound of the relative difference in NDCG@10) and its lists are not much narrower (catalogue coverage).
+bound of the relative difference in NDCG@10) and its lists keep the guard rails: not much narrower (coverage of items
+and of creators), not much more alike (diversity), not much further from the user's own mix (calibration error).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +25,23 @@ class Lists:
 
     ndcg: np.ndarray  # (R,) NDCG@10, NaN where nothing was relevant
     coverage: float  # share of the catalogue in its lists
+    rails: Mapping[str, float] = field(default_factory=dict)  # metric of RAILS → value; one that is missing holds
+
+
+@dataclass(frozen=True, slots=True)
+class Rail:
+    """How far a list metric may get worse, relative to the live bundle's, by which key of the gate's config."""
+
+    said: str
+    key: str
+    less_is_better: bool = False
+
+
+RAILS = {
+    "creator_coverage": Rail("creators in its lists", "max_creator_coverage_loss"),
+    "diversity": Rail("diversity of a list", "max_diversity_loss"),
+    "calibration_error": Rail("distance from the user's own mix", "max_calibration_rise", less_is_better=True),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +88,11 @@ def judge(
         return Gate("insufficient", (_too_few(found, config),), comparison=found)
     accuracy, holds = _accuracy(found, config, against)
     spread, wide = _coverage(challenger.coverage, live.coverage, config)
-    verdict = "Promoted." if holds and wide else "Not promoted: the live bundle stays."
-    return Gate("promote" if holds and wide else "refuse", (verdict, accuracy, spread), comparison=found)
+    rails = [_rail(name, challenger.rails.get(name), live.rails.get(name), config) for name in RAILS]
+    kept = holds and wide and all(ok for _, ok in rails)
+    verdict = "Promoted." if kept else "Not promoted: the live bundle stays."
+    sentences = (verdict, accuracy, spread, *(said for said, _ in rails if said))
+    return Gate("promote" if kept else "refuse", sentences, comparison=found)
 
 
 def _too_few(found: Comparison, config: GateConfig) -> str:
@@ -109,3 +131,17 @@ def _coverage(challenger: float, live: float, config: GateConfig) -> tuple[str, 
     said = f"Its lists cover {challenger:.1%} of the catalogue, those of the live one {live:.1%}"
     bound = f"{config.max_coverage_loss:.0%} (gate.max_coverage_loss)"
     return f"{said}: the loss is {'within' if holds else 'beyond'} {bound}.", holds
+
+
+def _rail(name: str, challenger: float | None, live: float | None, config: GateConfig) -> tuple[str, bool]:
+    """What is said of one guard rail, nothing where either side has no value, and whether it holds."""
+    if challenger is None or live is None or not (np.isfinite(challenger) and np.isfinite(live) and live > 0):
+        return "", True
+    rail, most = RAILS[name], getattr(config, RAILS[name].key)
+    change = challenger / live - 1
+    worse = change if rail.less_is_better else -change
+    holds = not worse > most
+    return (
+        f"The {rail.said}: {challenger:.3f} against {live:.3f}, {change:+.1%}: {'within' if holds else 'beyond'} "
+        f"{most:.0%} (gate.{rail.key})."
+    ), holds

@@ -121,6 +121,7 @@ class Requests(_Rows):
     exclude: Ragged  # (B, *) int32, items that the caller does not want
     filters: tuple[str, ...] = ()  # expressions that callers gave, each once: see handsell.eligibility.filters
     filter: np.ndarray | None = None  # (B,) int16 index into `filters`, -1 for none; None: nobody gave one
+    seed: np.ndarray | None = None  # (B,) uint64 of what is drawn; None: made from user, time and surface
 
     def __len__(self) -> int:
         return len(self.time)
@@ -180,10 +181,18 @@ class Slates(_Rows):
     source: np.ndarray  # (B, n) uint32, bit s set when source s returned the item
     reason: np.ndarray  # (B, n) int8, index into handsell.reranking.reasons.REASONS
     reason_item: np.ndarray  # (B, n) int32, the history item that a reason speaks of, or -1
-    propensity: np.ndarray  # (B, n) float32, chance that the policy put this item here (1 = deterministic)
+    propensity: np.ndarray  # (B, n) float32, chance of this item here given those above it (1 = deterministic)
     sources: tuple[str, ...]
-    relaxed: tuple[str, ...] = ()  # constraints that could not hold
+    relaxed: np.ndarray | None = None  # (B, n) uint32, bit c set where constraint c could not hold; None: nowhere
+    constraints: tuple[str, ...] = ()  # that were asked for, in the order in which they give way
     degraded: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.item)
+
+    def relaxed_of(self, row: int, count: int) -> list[str]:
+        """Constraints that could not hold within the first `count` positions of one slate."""
+        if self.relaxed is None or not self.relaxed[row, :count].any():
+            return []
+        bits = int(np.bitwise_or.reduce(self.relaxed[row, :count]))
+        return [name for c, name in enumerate(self.constraints) if bits >> c & 1]

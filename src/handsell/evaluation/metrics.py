@@ -139,6 +139,25 @@ DEFINITIONS = {
         "share of a list that is relevant and not in the popularity list of the same length for the same request",
         "0 to 1", "higher", "ge2010beyond",
     ),
+    "calibration_error": Definition(
+        "KL(p ‖ 0.99 q + 0.01 p) in nats: p the mix of the history's tags (positive events), q the list's; 0: the same",
+        "0 to 4.61", "lower", "steck2018calibrated",
+    ),
+    "creator_coverage": Definition(
+        "share of the recommendable catalogue's creators who appear in any list; grows with the number of requests",
+        "0 to 1", "higher", "ge2010beyond",
+    ),
+    "small_creators": Definition(
+        "share of a list by small creators: the smallest who together have a fifth of the events in the fit window",
+        "0 to 1", "neither", "abdollahpouri2019popularity",
+    ),
+    "drift": Definition(
+        "entropy (bits) of the tags shown in the later half of a user's requests − in the earlier; below 0: narrowing",
+        "−log2(tags) to log2(tags)", "neither", "nguyen2014filter",
+    ),
+    "repeat_rate": Definition(
+        "share of a list that stood in the same user's list just before", "0 to 1", "neither", "lathia2010temporal"
+    ),
     "gini": Definition(
         "inequality of exposure over the recommendable catalogue: 0 = all items shown equally often, 1 = one item only",
         "0 to 1", "lower", "fleder2009blockbuster",

@@ -11,7 +11,8 @@ from handsell.evaluation import plots
 
 COLUMNS = (
     "ndcg@10", "recall@10", "recall@50", "recall@1000", "mrr@10", "hit_rate@10",
-    "coverage@10", "diversity@10", "novelty@10", "serendipity@10", "gini@10",
+    "coverage@10", "creator_coverage@10", "diversity@10", "novelty@10", "serendipity@10", "calibration_error@10",
+    "small_creators@10", "drift@10", "repeat_rate@10", "gini@10",
 )  # fmt: skip
 FIGURES = {
     "headline": (plots.headline, 6.4, 3.6),
@@ -20,6 +21,8 @@ FIGURES = {
     "sources": (plots.sources, 6.4, 3.2),
     "importance": (plots.importance, 6.4, 5.0),
     "trade_off": (plots.trade_off, 6.4, 3.8),
+    "curve": (plots.diversity_curve, 6.4, 3.8),
+    "lists": (plots.list_segments, 6.4, 5.4),
 }
 
 

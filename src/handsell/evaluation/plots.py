@@ -157,6 +157,84 @@ def trade_off(axes: Axes, report: Report) -> bool:
     return drawn
 
 
+CURVES = {
+    "diversity": "diversity of a list",
+    "creator_coverage": "creators in anybody's first ten",
+    "calibration_error": "distance from the user's own mix (less is better)",
+    "novelty": "novelty, bits",
+}
+
+
+def curve(axes: Axes, rows: list[dict[str, Any]], metric: str) -> bool:
+    """NDCG@10 against a list metric, one line per family of re-ranking as its dial is turned, from plain top-n."""
+    known = [row for row in rows if row[metric] is not None and row["ndcg"] is not None]
+    plain = [row for row in known if row["family"] == "plain"]
+    families = [f for f in dict.fromkeys(row["family"] for row in known) if f not in ("plain", "shipped")]
+    for place, family in enumerate(families):
+        points = plain + sorted((r for r in known if r["family"] == family), key=lambda r: r["strength"])
+        x, y = [row[metric] for row in points], [row["ndcg"] for row in points]
+        axes.plot(x, y, "o-", markersize=3, linewidth=1.4, label=family, color=RETRIEVERS[place % len(RETRIEVERS)])
+    for row in known:
+        if row["family"] in ("plain", "shipped"):
+            colour = KINDS["funnel"] if row["family"] == "shipped" else INK
+            axes.plot([row[metric]], [row["ndcg"]], "o", color=colour, markersize=8, zorder=4)
+            axes.annotate(row["family"], (row[metric], row["ndcg"]), (6, 5), textcoords="offset points", fontsize=9)
+    if plain and families:
+        axes.axhline(0.98 * plain[0]["ndcg"], color=FAINT, linewidth=1, linestyle=":")
+    axes.set_xlabel(CURVES[metric])
+    axes.set_ylabel("NDCG@10")
+    axes.grid()
+    return bool(families)
+
+
+def diversity_curve(axes: Axes, report: Report) -> bool:
+    """What diversity costs: the report's own curve, with the legend inside."""
+    if not curve(axes, report["curve"], "diversity"):
+        return False
+    axes.legend(frameon=False, fontsize=8.5, loc="lower left")
+    return True
+
+
+def list_segments(axes: Axes, report: Report) -> bool:
+    """Each list metric of the funnel by segment of users, relative to the ranker's plain order."""
+    parts = {name: s["lists"] for name, s in report["segments"].items() if s["requests"]}
+    every: dict[str, Any] = next(iter(parts.values()), {})
+    metrics = [m for m in every if any(_ratio(lists, m) is not None for lists in parts.values())]
+    height = 0.8 / max(len(parts), 1)
+    for column, (name, lists) in enumerate(parts.items()):
+        for row, metric in enumerate(metrics):
+            at = len(metrics) - 1 - row + ((len(parts) - 1) / 2 - column) * height
+            colour = RETRIEVERS[column % len(RETRIEVERS)]
+            axes.barh(at, _ratio(lists, metric) or 0.0, height * 0.9, color=colour, label=None if row else name)
+    axes.axvline(0, color=FAINT, linewidth=1)
+    axes.set_yticks(range(len(metrics)), [m.replace("_", " ") for m in reversed(metrics)])
+    axes.set_xlabel("funnel against the ranker's plain order, %")
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    if metrics:
+        axes.legend(frameon=False, fontsize=8.5, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return bool(metrics)
+
+
+def _ratio(lists: dict[str, Any], metric: str) -> float | None:
+    """Relative change in per cent; None where it cannot be told, as of a metric that may be negative."""
+    ours, plain = (lists.get(metric, {}).get(name) for name in ("funnel", "ranker"))
+    return None if ours is None or plain is None or plain <= 0 else 100 * (ours / plain - 1)
+
+
+def curve_sheet(rows: list[dict[str, Any]]) -> str:
+    """SVG text of `curve` for every metric of CURVES; the dotted line is 2 % below plain top-n."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 8), layout="constrained")
+        for axes, metric in zip(figure.subplots(2, 2).ravel(), CURVES, strict=True):
+            curve(axes, rows, metric)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, frameon=False, fontsize=9, ncols=5, loc="outside upper center")
+        out = StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
 def sources(axes: Axes, report: Report) -> bool:
     """Relevant items that each source brought into the union: shared, and its own."""
     names = sorted(report["sources"], key=lambda name: report["sources"][name]["hits"])

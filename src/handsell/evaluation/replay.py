@@ -14,7 +14,7 @@ import numpy as np
 from handsell.core.batches import Candidates, Requests, Slates
 from handsell.core.errors import TrainingError
 from handsell.core.funnel import Funnel, run_local
-from handsell.core.protocols import CandidateStage, RankingStage, Retriever
+from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage, Retriever
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.metrics import Relevant
 from handsell.evaluation.scorebook import DEPTHS, TOP, Replay, ScoreBook, wide
@@ -35,17 +35,19 @@ def evaluate_sources(
     popularity: np.ndarray,
     oracle: Lists | None = None,
     others: Mapping[str, Lists] | None = None,
+    curve: Mapping[str, RerankingStage] | None = None,
     chunk: int | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Replay:
     """Replay R requests through single retrievers, blend, ranker, funnel, and given further contenders.
 
     `popularity` (I,) counts events of the fit window: it gives novelty and says which items were cold.
+    `curve` re-ranks what the ranker gave in other ways, to show what variety costs.
     A retriever named "popularity" is what serendipity calls expected. Raises TrainingError without requests.
     """
     _check(requests, relevant)
     catalogue = eligibility.reachable(requests)
-    book = ScoreBook(catalogue, popularity, eligibility.snapshot.tag_matrix)
+    book, bent = (ScoreBook(catalogue, popularity, eligibility.snapshot) for _ in range(2))
     further = {name: (lists, "other") for name, lists in (others or {}).items()}
     if oracle is not None:
         further[ORACLE] = (oracle, ORACLE)
@@ -53,14 +55,17 @@ def evaluate_sources(
     for start in range(0, len(requests), step):
         rows = slice(start, start + step)
         asked = requests.take(rows)
-        book.open(relevant.take(rows))
+        book.open(relevant.take(rows), asked)
         _note_retrievers(book, retrievers, eligibility, asked)
-        _note_funnel(book, funnel, asked)
+        ranked = _note_funnel(book, funnel, asked)
+        if curve:
+            _note_curve(bent, curve, asked, relevant.take(rows), ranked)
         for name, (lists, kind) in further.items():
             book.note(name, kind, TOP, lambda f=lists, r=asked: f(r))  # type: ignore[misc]
         book.close()
         progress(start + len(asked), len(requests))
-    return book.replay(requests, segments_of(requests))
+    replay = book.replay(requests, segments_of(requests))
+    return replace(replay, curve=bent.replay(requests, {}).contenders) if curve else replay
 
 
 def slates(funnel: Funnel, requests: Requests, n: int = TOP, chunk: int = 256) -> np.ndarray:
@@ -108,7 +113,17 @@ def _note_retrievers(
         book.note(name, "retriever", DEPTHS[-1], lambda r=retriever: r.retrieve(asked, k, eligible)[0])  # type: ignore[misc]
 
 
-def _note_funnel(book: ScoreBook, funnel: Funnel, asked: Requests) -> None:
+def _note_curve(
+    book: ScoreBook, curve: Mapping[str, RerankingStage], asked: Requests, relevant: Relevant, ranked: Candidates
+) -> None:
+    book.open(relevant, asked)
+    for name, stage in curve.items():
+        book.note(name, "curve", TOP, lambda s=stage: run_local(s.rerank(asked, ranked, TOP)).item)  # type: ignore[misc]
+    book.close()
+
+
+def _note_funnel(book: ScoreBook, funnel: Funnel, asked: Requests) -> Candidates:
+    """Note the funnel and its stages; what ranking handed on."""
     seen = _Observed(funnel)
     watched = replace(funnel, candidates=seen, ranking=seen)
 
@@ -124,6 +139,7 @@ def _note_funnel(book: ScoreBook, funnel: Funnel, asked: Requests) -> None:
     book.note(RANKER, RANKER, funnel.ranked, lambda: ranked.item)
     book.note_sources(found)
     book.note_degraded(given.degraded, len(asked))
+    return ranked
 
 
 def _check(requests: Requests, relevant: Relevant) -> None:

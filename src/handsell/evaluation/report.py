@@ -10,7 +10,10 @@
                                          to_popularity, to_best_retriever: comparison or null}}
     funnel                              {rival: comparison}
     sources                             {name: {returned, hits, unique_hits, unique_share}}
-    segments                            {segment of users: {requests, contenders: {name: {mean, low, high}}}}
+    segments                            {segment of users: {requests, contenders: {name: {mean, low, high}},
+                                         lists: {list metric: {contender: mean}}}}
+    curve                               [{family, strength, ndcg, list metric: mean …}]: the ranker's candidates
+                                         re-ranked in other ways; "plain" is the ranker's own order
     items                               {cold | warm: {contender: {recall@k: mean}}}
     feature_importance                  [{feature, share}], strongest first, shares add up to 1
     tuning                              {source: {objective, requests, combinations, seconds, configured,
@@ -36,10 +39,12 @@ import numpy as np
 from handsell.evaluation.intervals import Comparison, means
 from handsell.evaluation.metrics import DEFINITIONS
 from handsell.evaluation.replay import BLEND, FUNNEL, ORACLE, RANKER
-from handsell.evaluation.scorebook import HEADLINE, TOP, Contender, Replay
+from handsell.evaluation.scorebook import HEADLINE, POPULARITY, TOP, Contender, Replay
 from handsell.evaluation.verdicts import mean_of, reasons, standing, summary, verdicts
 
 VERSION = 1
+BY_SEGMENT = ("diversity", "novelty", "serendipity", "calibration_error", "small_creators", "drift", "repeat_rate")
+CURVE = ("diversity", "creator_coverage", "coverage", "novelty", "calibration_error", "small_creators", "gini")
 ORDER = {ORACLE: 0, FUNNEL: 1, RANKER: 2, BLEND: 3}  # of kinds; then retrievers and others by their score
 
 
@@ -90,6 +95,7 @@ def build_report(replay: Replay, about: About, seed: int = 0) -> dict[str, Any]:
         "funnel": {name: c.as_dict() for name, c in at.funnel.items()},
         "sources": {name: asdict(hits) for name, hits in replay.sources.items()},
         "segments": _segments(replay, seed),
+        "curve": _curve(replay),
         "items": {part: _item_recall(replay, f"{part}_item_") for part in ("warm", "cold")},
         "feature_importance": _importance(about.importance),
         "tuning": dict(about.tuning),
@@ -121,20 +127,43 @@ def _ordered(replay: Replay) -> list[str]:
 
 def _metrics(contender: Contender) -> dict[str, float]:
     found = {metric: mean_of(values) for metric, values in contender.scores.items() if "_item_" not in metric}
-    return {**found, f"coverage@{TOP}": contender.coverage, f"gini@{TOP}": contender.gini}
+    return {**found, **contender.whole}
 
 
 def _segments(replay: Replay, seed: int) -> dict[str, Any]:
     found = {}
     for name, mask in replay.segments.items():
         if not mask.any():
-            found[name] = {"requests": 0, "contenders": {}}
+            found[name] = {"requests": 0, "contenders": {}, "lists": {}}
             continue
         scores = {contender: values[mask] for contender, values in replay.scores(HEADLINE).items()}
         by_name = means(scores, replay.user[mask], seed=seed)
         inner = {n: {"mean": m.mean, "low": m.low, "high": m.high} for n, m in by_name.items()}
-        found[name] = {"requests": int(mask.sum()), "contenders": inner}
+        found[name] = {"requests": int(mask.sum()), "contenders": inner, "lists": _lists(replay, mask)}
     return found
+
+
+def _lists(replay: Replay, mask: np.ndarray) -> dict[str, dict[str, float]]:
+    """List metrics of the contenders that matter on the requests of one segment."""
+    return {
+        metric: {
+            name: mean_of(contender.scores[f"{metric}@{TOP}"][mask])
+            for name, contender in replay.contenders.items()
+            if name in (FUNNEL, RANKER, POPULARITY) and f"{metric}@{TOP}" in contender.scores
+        }
+        for metric in BY_SEGMENT
+    }
+
+
+def _curve(replay: Replay) -> list[dict[str, Any]]:
+    """Rows for `plots.curve`; the name of a way of re-ranking is its family and how strongly its dial is turned."""
+    rows = []
+    for name, contender in replay.curve.items():
+        family, _, strength = name.rpartition(" ")
+        values = {**{m: mean_of(v) for m, v in contender.scores.items()}, **contender.whole}
+        lists = {metric: values[f"{metric}@{TOP}"] for metric in CURVE if f"{metric}@{TOP}" in values}
+        rows.append({"family": family, "strength": float(strength), "ndcg": values[HEADLINE], **lists})
+    return rows
 
 
 def _item_recall(replay: Replay, prefix: str) -> dict[str, dict[str, float]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import sparse
 
+from handsell.catalogue.snapshot import Snapshot
 from handsell.core.batches import Candidates, Requests
 from handsell.core.errors import TrainingError
 from handsell.evaluation import list_metrics
@@ -29,8 +30,11 @@ class Contender:
     depth: int  # length of its lists
     scores: dict[str, np.ndarray]  # metric → (R,) float, NaN where undefined
     items: np.ndarray  # (R, TOP) int32
-    coverage: float
-    gini: float
+    whole: dict[str, float]  # metric → value of all lists together: coverage, exposure
+
+    @property
+    def coverage(self) -> float:
+        return self.whole[f"coverage@{TOP}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class Replay:
     relevant: int = 0  # relevant items over all requests
     cold_relevant: int = 0  # … that had no event in the fit window
     seconds: dict[str, float] = field(default_factory=dict)  # contender → time taken
+    curve: dict[str, Contender] = field(default_factory=dict)  # other ways of re-ranking what the ranker gave
 
     def __len__(self) -> int:
         return len(self.user)
@@ -70,10 +75,12 @@ class Replay:
 class ScoreBook:
     """`open` a chunk, `note` every contender's answer to it, `close` to score them; `replay` at the end."""
 
-    def __init__(self, catalogue: np.ndarray, popularity: np.ndarray, tags: sparse.csr_matrix):
-        """catalogue (I,) bool: may be recommended; popularity (I,): events in the fit window; tags (I, ·) unit rows."""
-        self._catalogue, self._cold, self._tags = catalogue, np.asarray(popularity) == 0, tags
+    def __init__(self, catalogue: np.ndarray, popularity: np.ndarray, snapshot: Snapshot):
+        """catalogue (I,) bool: may be recommended; popularity (I,): events in the fit window."""
+        self._catalogue, self._cold, self._tags = catalogue, np.asarray(popularity) == 0, snapshot.tag_matrix
         self._surprise = list_metrics.self_information(popularity)
+        self._creator = np.asarray(snapshot.creator)
+        self._size = list_metrics.creator_sizes(self._creator, np.asarray(popularity))
         self._kinds: dict[str, tuple[str, int]] = {}
         self._items: dict[str, list[np.ndarray]] = {}
         self._scores: dict[str, dict[str, list[np.ndarray]]] = {}
@@ -83,7 +90,9 @@ class ScoreBook:
         self._degraded: Counter[str] = Counter()
         self._union_hits = self._relevant = self._cold_relevant = 0
 
-    def open(self, wanted: Relevant) -> None:
+    def open(self, wanted: Relevant, asked: Requests) -> None:
+        """A chunk of requests, and what is relevant to them."""
+        self._mix = self._mix_of(asked.history.item, asked.history.weight)
         cold = self._cold[wanted.item.values]
         self._wanted, self._cold_wanted, self._warm_wanted = wanted, wanted.where(cold), wanted.where(~cold)
         self._page = {}
@@ -120,11 +129,25 @@ class ScoreBook:
             scores = self._relevance(items, gain, self._kinds[name][1])
             scores[f"diversity@{TOP}"] = list_metrics.intra_list_diversity(top, self._tags)
             scores[f"novelty@{TOP}"] = list_metrics.novelty(top, self._surprise)
+            scores[f"calibration_error@{TOP}"] = list_metrics.calibration_error(self._mix, self._mix_of(top))
+            scores[f"small_creators@{TOP}"] = list_metrics.small_share(top, self._creator, self._size)
             if expected is not None:
                 scores[f"serendipity@{TOP}"] = list_metrics.serendipity(top, wide(gain, TOP, 0), expected[:, :TOP])
             self._items.setdefault(name, []).append(top)
             for metric, values in scores.items():
                 self._scores.setdefault(name, {}).setdefault(metric, []).append(values)
+
+    def _mix_of(self, items: np.ndarray, weight: np.ndarray | None = None) -> sparse.csr_matrix:
+        return list_metrics.tag_mix(list_metrics.as_weights(items, len(self._cold), weight), self._tags)
+
+    def _whole(self, items: np.ndarray) -> dict[str, float]:
+        exposure = list_metrics.exposure_by_size(items, self._creator, self._size)
+        return {
+            f"coverage@{TOP}": list_metrics.coverage(items, self._catalogue),
+            f"creator_coverage@{TOP}": list_metrics.creator_coverage(items, self._catalogue, self._creator),
+            f"gini@{TOP}": list_metrics.gini(items, self._catalogue),
+            **{f"exposure_{name}_creators@{TOP}": share for name, share in exposure.items()},
+        }
 
     def _relevance(self, items: np.ndarray, gain: np.ndarray, depth: int) -> dict[str, np.ndarray]:
         found = {
@@ -147,8 +170,9 @@ class ScoreBook:
         for name, (kind, depth) in self._kinds.items():
             items = np.concatenate(self._items[name])
             scores = {metric: np.concatenate(parts) for metric, parts in self._scores[name].items()}
-            spread = list_metrics.coverage(items, self._catalogue), list_metrics.gini(items, self._catalogue)
-            contenders[name] = Contender(kind, depth, scores, items, *spread)
+            scores[f"drift@{TOP}"] = list_metrics.drift(items, requests.user, requests.time, self._tags)
+            scores[f"repeat_rate@{TOP}"] = list_metrics.repeat_rate(items, requests.user, requests.time)
+            contenders[name] = Contender(kind, depth, scores, items, self._whole(items))
         sources = {
             name: SourceHits(float(r / len(requests)), int(h), int(u), float(u / max(self._union_hits, 1)))
             for name, (r, h, u) in self._sources.items()

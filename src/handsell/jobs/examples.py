@@ -36,10 +36,10 @@ def find_candidates(config: Config, run: Path, models: Path, window: str) -> int
     """
     (run / "candidates" / window).mkdir(parents=True, exist_ok=True)
     parts = [(config, run, models, window, rows) for rows in chunks(run, window)]
-    return sum(spread(_find_chunk, parts, wait_s=config.jobs.wait_for_resources_s))
+    return sum(spread(find_chunk, parts, wait_s=config.jobs.wait_for_resources_s))
 
 
-def _find_chunk(config: Config, run: Path, models: Path, window: str, rows: slice) -> int:
+def find_chunk(config: Config, run: Path, models: Path, window: str, rows: slice) -> int:
     snapshot, stage = _candidate_stage(config, models)
     requests, _ = load_requests(config, run, window, rows, snapshot)
     found = run_local(stage.candidates(requests, config.retrieval.candidates))
@@ -121,7 +121,7 @@ def write_examples(config: Config, run: Path, models: Path, window: str) -> int:
 def _label_chunk(config: Config, run: Path, models: Path, window: str, rows: slice) -> int:
     snapshot, _ = _candidate_stage(config, models)
     requests, outcome = load_requests(config, run, window, rows, snapshot)
-    found = _read_candidates(run / "candidates" / window / f"{rows.start:09d}.npz", source_names(config))
+    found = read_candidates(run / "candidates" / window / f"{rows.start:09d}.npz", source_names(config))
     values = day_values(config, run, window, snapshot)
     examples = label_examples(
         requests, found,
@@ -135,7 +135,7 @@ def _label_chunk(config: Config, run: Path, models: Path, window: str, rows: sli
     return len(examples)
 
 
-def _read_candidates(path: Path, sources: tuple[str, ...]) -> Candidates:
+def read_candidates(path: Path, sources: tuple[str, ...]) -> Candidates:
     with np.load(path) as found:
         arrays = {name: found[name] for name in ARRAYS}
     return Candidates(**arrays, score=arrays["fused"], sources=sources)

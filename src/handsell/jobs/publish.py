@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from handsell.bundles.assemble import load_config_of, load_snapshot, load_stages, save_config, source_names
-from handsell.bundles.gate import Gate, Lists, judge
+from handsell.bundles.gate import RAILS, Gate, Lists, judge
 from handsell.bundles.manifest import Manifest, library_versions
 from handsell.bundles.recorded import save_requests
 from handsell.bundles.store import BundleStore
@@ -22,13 +22,16 @@ from handsell.catalogue.snapshot import Snapshot
 from handsell.core.config import Config
 from handsell.core.layout import Layout
 from handsell.data import splits
-from handsell.evaluation.metrics import gains, ndcg
+from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.replay import FUNNEL, Replay, slates
-from handsell.evaluation.scorebook import HEADLINE
+from handsell.evaluation.scorebook import HEADLINE, TOP, Contender, ScoreBook
+from handsell.evaluation.verdicts import mean_of
 from handsell.features.matrix import ranker_features
 from handsell.features.views import service_columns
 from handsell.jobs.cluster import spread
 from handsell.jobs.examples import day_values
+from handsell.jobs.requests import CHUNK
+from handsell.jobs.retrievers import popularity_counts
 from handsell.jobs.scoring import judged_requests
 
 if TYPE_CHECKING:
@@ -113,7 +116,7 @@ def split_notes(config: Config) -> tuple[str, ...]:
 def judge_against_live(run: Run, replay: Replay, store: BundleStore) -> Gate:
     """The gate: challenger and live bundle on the same requests, all later than the live one's data."""
     live, ours = store.live(), replay.contenders[FUNNEL]
-    challenger = Lists(ours.scores[HEADLINE], ours.coverage)
+    challenger = lists_of(ours)
     if live is None:
         return judge(challenger, None, replay.user, run.config.gate)
     path, about = store.local_path(live), store.verify(live)
@@ -122,7 +125,7 @@ def judge_against_live(run: Run, replay: Replay, store: BundleStore) -> Gate:
         other = f"The live bundle {live} is of other items (another source of data): there is nothing to compare."
         return replace(first, sentences=("Promoted: it is the first bundle on this data.",), warnings=(other,))
     theirs, later = spread(score_live, [(run.config, run.folder, path, about.data_end_us)])[0]
-    known = Lists(np.where(later, theirs.ndcg, np.nan), theirs.coverage)
+    known = replace(theirs, ndcg=np.where(later, theirs.ndcg, np.nan))
     verdict = judge(challenger, known, replay.user, run.config.gate)
     if verdict.outcome != "insufficient":
         return verdict
@@ -140,10 +143,22 @@ def score_live(config: Config, run: Path, bundle: Path, data_end_us: int) -> tup
     snapshot = Snapshot.load(Layout(config.state).snapshot)
     judged = judged_requests(config, run, "test", snapshot)
     stages = load_stages(bundle, snapshot=snapshot, items=day_values(config, run, "test", snapshot))
-    items = slates(stages.funnel, judged.requests)
-    coverage = len(np.unique(items[items >= 0])) / max(len(snapshot), 1)
-    scores = ndcg(gains(items, judged.relevant), judged.relevant, 10)
-    return Lists(scores, coverage), judged.requests.time >= data_end_us
+    eligibility = Eligibility.of(snapshot, config)
+    book = ScoreBook(eligibility.reachable(judged.requests), popularity_counts(config, run / "fit"), snapshot)
+    for start in range(0, len(judged.requests), CHUNK):
+        rows = slice(start, start + CHUNK)
+        asked = judged.requests.take(rows)
+        book.open(judged.relevant.take(rows), asked)
+        book.note(FUNNEL, FUNNEL, TOP, lambda r=asked: slates(stages.funnel, r))  # type: ignore[misc]
+        book.close()
+    live = book.replay(judged.requests, {}).contenders[FUNNEL]
+    return lists_of(live), judged.requests.time >= data_end_us
+
+
+def lists_of(contender: Contender) -> Lists:
+    """What the gate looks at."""
+    values = {**{name: mean_of(scores) for name, scores in contender.scores.items()}, **contender.whole}
+    return Lists(contender.scores[HEADLINE], contender.coverage, {name: values[f"{name}@{TOP}"] for name in RAILS})
 
 
 def _recipe_retrained(run: Run, replay: Replay, live: Path) -> Lists:
@@ -155,10 +170,8 @@ def _recipe_retrained(run: Run, replay: Replay, live: Path) -> Lists:
 
     recipe = load_config_of(live)
     if same_recipe(recipe, run.config):
-        ours = replay.contenders[FUNNEL]
-        return Lists(ours.scores[HEADLINE], ours.coverage)
-    again = retrain(run, recipe)
-    return Lists(again.contenders[FUNNEL].scores[HEADLINE], again.contenders[FUNNEL].coverage)
+        return lists_of(replay.contenders[FUNNEL])
+    return lists_of(retrain(run, recipe).contenders[FUNNEL])
 
 
 def same_recipe(a: Config, b: Config) -> bool:

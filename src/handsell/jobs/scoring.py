@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from handsell.bundles.assemble import load_stages
+from handsell.bundles.assemble import Stages, load_stages
 from handsell.catalogue.snapshot import Snapshot
 from handsell.core.batches import NONE, Ragged, Requests
 from handsell.core.config import Config
 from handsell.core.layout import Layout
+from handsell.core.protocols import RerankingStage
 from handsell.data.splits import WindowRequests
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.metrics import Relevant
@@ -20,6 +22,7 @@ from handsell.jobs.examples import day_values
 from handsell.jobs.requests import chunks, load_requests
 from handsell.jobs.retrievers import popularity_counts
 from handsell.ranking.examples import HIGHEST_LABEL
+from handsell.reranking.stage import LocalReranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,26 @@ def score(config: Config, run: Path, models: Path, window: str = "test") -> Repl
         eligibility=eligibility,
         popularity=popularity_counts(config, run / "fit"),
         oracle=oracle_lists(config, snapshot, eligibility),
+        curve=curve(stages, eligibility),
         progress=lambda done, of: print(f"  scored {done:,} of {of:,} requests", flush=True),
     )
+
+
+def curve(stages: Stages, eligibility: Eligibility) -> dict[str, RerankingStage]:
+    """Other ways to re-rank, named "family strength": what more or less variety would cost."""
+    off = {"diversity": 0.0, "diversity_by_taste": 0.0, "calibration": 0.0, "novelty": 0.0, "serendipity": 0.0}
+    ways: dict[str, dict[str, Any]] = {"plain 0": {**off, "same_creator_gap": 0, "category_window": 0}, "shipped 0": {}}
+    for strength in (0.05, 0.1, 0.2, 0.4):
+        ways[f"mmr {strength}"] = {**off, "selection": "mmr", "diversity": strength}
+        ways[f"dpp {strength / 2}"] = {**off, "selection": "dpp", "diversity": strength / 2}
+        ways[f"calibrated {strength}"] = {**off, "calibration": strength}
+
+    def way(dials: dict[str, Any]) -> LocalReranking:
+        dialled = stages.config.reranking.model_copy(update=dials)
+        config = stages.config.model_copy(update={"reranking": dialled})
+        return LocalReranking(stages.snapshot, eligibility, config, stages.items)
+
+    return {name: way(dials) for name, dials in ways.items()}
 
 
 def judged_requests(config: Config, run: Path, window: str, snapshot: Snapshot) -> Judged:

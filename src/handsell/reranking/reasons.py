@@ -24,6 +24,7 @@ REASONS = (
     "new_release",  # published in the last NEW_DAYS days; found by its content alone
     "matches_your_taste",  # has a tag that is among the user's TASTE_TAGS strongest; a personal source found it
     "popular",  # found by popularity alone
+    "explore",  # drawn at random, to learn whether it is liked: given by the selection, whatever else holds
 )
 CODE = {name: code for code, name in enumerate(REASONS)}
 IMPERSONAL = frozenset({"popularity", "trending"})  # sources that look at no one's history

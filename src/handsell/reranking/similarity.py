@@ -10,13 +10,12 @@ from handsell.core.batches import NONE
 DECIMALS = 5  # of a likeness: float32 has seven, and the last two depend on the order of a sum
 
 
-def tag_cosines(snapshot: Snapshot, items: np.ndarray, k: int) -> np.ndarray:
-    """(B, k, M) float32 cosines of the first k of items (B, M) to all of them, in 0..1, to DECIMALS places.
+def cosines(tags: np.ndarray, k: int) -> np.ndarray:
+    """(B, k, M) float32 cosines of the first k of unit tag vectors (B, M, U) to all of them, to DECIMALS places.
 
     Rounded, so that equal likenesses are equal numbers: the same two tags give 0.99999994 before and the
     same single tag 1, and of candidates with one score the earlier would not always come first.
     """
-    tags = tag_vectors(snapshot, items)
     alike = tags[:, :k] @ tags.transpose(0, 2, 1)
     return np.round(alike, DECIMALS, out=alike)
 

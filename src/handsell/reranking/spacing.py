@@ -1,13 +1,72 @@
-"""The spacing rule: never two items of one creator within `gap` positions, unless nothing else is left."""
+"""Hard spacing: of creators within a gap, and of categories (tags) within a window.
+
+`RELAXED_FIRST` is the order in which they give way where they cannot all hold.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from handsell.core.batches import NONE
 
-NAME = "same_creator_gap"  # as it stands in Slates.relaxed
-COST = 1e4  # of standing too near: above anything that score and diversity can give, below -inf of "not allowed"
+CATEGORY_WINDOW, CREATOR_GAP = "category_window", "same_creator_gap"
+RELAXED_FIRST = (CATEGORY_WINDOW, CREATOR_GAP)
+
+
+class CreatorGap:
+    """Never two items of one creator within `gap` positions; same_creator (B, K, K) bool. Unknown ones never clash."""
+
+    name = CREATOR_GAP
+
+    def __init__(self, same_creator: np.ndarray, gap: int):
+        rows, width, _ = same_creator.shape
+        self._same, self._gap = same_creator.reshape(rows * width, width), gap
+        self._near: list[np.ndarray] = []  # whom the last `gap` items clash with, (B, K) bool each
+
+    @property
+    def breaks(self) -> np.ndarray | None:
+        return sum(self._near[1:], start=self._near[0].astype(np.float64)) if self._near else None
+
+    def add(self, position: int, place: np.ndarray) -> None:
+        self._near = [*self._near, self._same.take(place, axis=0)][-self._gap :]
+
+
+class CategoryWindow:
+    """At most `most` items of a tag in any `window` positions in a row, each (B,); window 0 asks nothing.
+
+    has (B, K, U) bool: which of its row's U tags an item has. An item of several tags counts for each of them.
+    """
+
+    name = CATEGORY_WINDOW
+
+    def __init__(self, has: np.ndarray, window: np.ndarray, most: np.ndarray, n: int):
+        rows, width, columns = has.shape
+        self._has, self._flat = has.astype(np.float32), has.reshape(rows * width, columns)
+        self._window, self._row = window, np.arange(rows)
+        self._one = int(window[0]) if (window == window[0]).all() else None  # of all rows, as in most batches
+        self._most = np.where(window > 0, most, np.iinfo(np.int16).max).astype(np.int16)[:, None]
+        self._placed = np.zeros((n + 1, rows, columns), np.int16)  # tags by position; the last is nobody's
+        self._count = np.zeros((rows, columns), np.int16)  # … in the last window - 1 positions
+
+    @property
+    def breaks(self) -> np.ndarray | None:
+        full = self._count >= self._most
+        if not full.any():
+            return None
+        return (self._has @ full.astype(np.float32)[:, :, None])[:, :, 0] > 0
+
+    def add(self, position: int, place: np.ndarray) -> None:
+        self._placed[position] = self._flat.take(place, axis=0)
+        self._count += self._placed[position]
+        if self._one is not None:
+            if (leaves := position + 1 - self._one) >= 0:
+                self._count -= self._placed[min(leaves, position)]
+            return
+        leaving = position + 1 - self._window
+        gone = np.where(leaving >= 0, np.minimum(leaving, position), len(self._placed) - 1)
+        self._count -= self._placed[gone, self._row]
 
 
 def too_near(creator: np.ndarray, gap: int) -> np.ndarray:
@@ -16,3 +75,12 @@ def too_near(creator: np.ndarray, gap: int) -> np.ndarray:
     for step in range(1, min(gap, creator.shape[1] - 1) + 1):
         near[:, step:] |= (creator[:, step:] == creator[:, :-step]) & (creator[:, step:] != NONE)
     return near
+
+
+def too_many(tags: Sequence[Sequence[int]], window: int, most: int) -> list[bool]:
+    """For one slate's tags by position: the position makes more than `most` of a tag within `window` in a row."""
+    found = []
+    for at, own in enumerate(tags):
+        before = tags[max(at - window + 1, 0) : at]
+        found.append(any(sum(tag in other for other in before) >= most for tag in own))
+    return found

@@ -12,19 +12,39 @@ from handsell.core.batches import NONE, Candidates, Requests, Slates
 from handsell.core.config import Config
 from handsell.core.funnel import source_bits
 from handsell.eligibility.mask import Eligibility
-from handsell.reranking.mmr import select
-from handsell.reranking.reasons import Evidence, explain, liked_weight
-from handsell.reranking.similarity import creators, same_creator, tag_cosines
-from handsell.reranking.spacing import NAME, too_near
+from handsell.features.item import ItemValues, SnapshotValues
+from handsell.reranking.calibrated import Calibration, own_mix
+from handsell.reranking.dpp import Determinantal, kernel
+from handsell.reranking.exploration import Exploration, seeds
+from handsell.reranking.mmr import MarginalRelevance, relevance
+from handsell.reranking.reasons import CODE, Evidence, explain, liked_weight
+from handsell.reranking.selection import Constraint, Pool, Preference, select
+from handsell.reranking.similarity import cosines, same_creator, tag_vectors
+from handsell.reranking.spacing import CategoryWindow, CreatorGap
+from handsell.reranking.worth import own_diversity, surprise, worth
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """Of B requests' K candidates to each other and to T history items: M = K + T."""
+
+    tags: np.ndarray  # (B, M, U) float32 unit tag vectors, over the tags that occur in the row
+    related: np.ndarray  # (B, K, M) bool, the same creator
+    cosine: np.ndarray  # (B, K, M) float32 in 0..1, of tags
+    alike: np.ndarray  # (B, K, M) float32, the same, but 1 for the same creator
 
 
 @dataclass(frozen=True)
 class LocalReranking:
-    """Eligibility is checked once more and fails closed: what is not allowed is never shown."""
+    """Eligibility is checked once more and fails closed: what is not allowed is never shown.
+
+    `items` gives items' popularity, by default the snapshot's; evaluation gives it as of each request's day.
+    """
 
     snapshot: Snapshot
     eligibility: Eligibility
     config: Config
+    items: ItemValues | None = None
 
     async def rerank(self, requests: Requests, candidates: Candidates, n: int) -> Slates:
         """Slates of exactly n positions, padded with -1 where fewer than n candidates are allowed."""
@@ -32,27 +52,28 @@ class LocalReranking:
             return _nothing(candidates, n)
         k = candidates.item.shape[1]
         allowed = self.eligibility.allows(requests, candidates.item)
-        likeness, related = self._likeness(requests, candidates)
-        dials = self.config.reranking
-        chosen = select(
-            candidates.score, allowed, likeness[:, :, :k], related[:, :, :k], n, dials.diversity, dials.same_creator_gap
-        )
-        filled, order = chosen != NONE, np.maximum(chosen, 0)
+        likeness = self._likeness(requests, candidates)
+        constraints = self._constraints(requests, likeness, n)
+        diversity = own_diversity(self.config.reranking, requests.profile, len(self.snapshot.tags))
+        pool = self._pool(requests, candidates, allowed, likeness, diversity)
+        preferences = self._preferences(requests, likeness, diversity, n)
+        chosen = select(pool, n, preferences, constraints, self._exploration(requests))
+        filled, order = chosen.column != NONE, np.maximum(chosen.column, 0)
         row = np.arange(len(order))[:, None]
         item = np.where(filled, candidates.item[row, order], NONE)
         source = np.where(filled, source_bits(candidates.source_rank[row, order]), 0).astype(np.uint32)
-        evidence = Evidence(item, source, candidates.sources, likeness[row, order, k:])
+        evidence = Evidence(item, source, candidates.sources, likeness.alike[row, order, k:])
         reason, reason_item = explain(requests, evidence, self.snapshot, self._liked)
-        crowded = too_near(creators(self.snapshot, item), dials.same_creator_gap).any()
         return Slates(
             item=item,
             score=np.where(filled, candidates.score[row, order], 0).astype(np.float32),
             source=source,
-            reason=reason,
-            reason_item=reason_item,
-            propensity=np.ones(item.shape, np.float32),
+            reason=np.where(chosen.explored, CODE["explore"], reason).astype(np.int8),
+            reason_item=np.where(chosen.explored, NONE, reason_item).astype(np.int32),
+            propensity=chosen.propensity,
             sources=candidates.sources,
-            relaxed=(NAME,) if crowded else (),
+            relaxed=chosen.broken,
+            constraints=tuple(constraint.name for constraint in constraints),
             degraded=candidates.degraded,
         )
 
@@ -60,15 +81,65 @@ class LocalReranking:
     def _liked(self) -> float:
         return liked_weight(self.config.events)
 
-    def _likeness(self, requests: Requests, candidates: Candidates) -> tuple[np.ndarray, np.ndarray]:
-        """Likeness (B, K, K + T) of each candidate to all candidates and the history; 1 for the same creator.
+    @cached_property
+    def _category_window(self) -> tuple[np.ndarray, np.ndarray]:
+        """By surface code (S,): the window, 0 for none, and how many of a tag it may hold."""
+        dials, surfaces = self.config.reranking, self.config.surfaces.values()
+        window = [dials.category_window if s.category_window is None else s.category_window for s in surfaces]
+        most = [dials.category_most if s.category_most is None else s.category_most for s in surfaces]
+        return np.array(window, np.int64), np.array(most, np.int64)
 
-        Also (B, K, K + T) bool, whether the creator is the same.
-        """
-        k = candidates.item.shape[1]
+    def _likeness(self, requests: Requests, candidates: Candidates) -> Likeness:
         others = np.concatenate([candidates.item, requests.history.item], axis=1)
         related = same_creator(self.snapshot, candidates.item, others)
-        return np.maximum(tag_cosines(self.snapshot, others, k), related), related
+        tags = tag_vectors(self.snapshot, others)
+        cosine = cosines(tags, candidates.item.shape[1])
+        return Likeness(tags, related, cosine, np.maximum(cosine, related))
+
+    def _pool(
+        self, requests: Requests, candidates: Candidates, allowed: np.ndarray, likeness: Likeness, diversity: np.ndarray
+    ) -> Pool:
+        dials, k = self.config.reranking, allowed.shape[1]
+        relevant = relevance(candidates.score, allowed)
+        rare = unlike = relevant
+        if dials.novelty or dials.serendipity:
+            items = self.items or SnapshotValues(self.snapshot)
+            rare = surprise(items, candidates.item, requests.time, allowed)
+        if dials.serendipity:
+            known = np.where((requests.history.weight > 0)[:, None, :], likeness.alike[:, :, k:], 0)
+            unlike = 1.0 - known.max(axis=2, initial=0)
+        return Pool(worth(dials, relevant, diversity, rare, unlike), allowed, np.isfinite(candidates.score))
+
+    def _preferences(self, requests: Requests, likeness: Likeness, diversity: np.ndarray, n: int) -> list[Preference]:
+        dials, k = self.config.reranking, likeness.alike.shape[1]
+        found: list[Preference] = []
+        strength = (1 - dials.calibration) * diversity
+        if dials.diversity and dials.selection == "dpp":
+            found.append(Determinantal(kernel(likeness.cosine[:, :, :k], likeness.related[:, :, :k]), strength, n))
+        elif dials.diversity:
+            found.append(MarginalRelevance(likeness.alike[:, :, :k], strength))
+        if dials.calibration:
+            shares = likeness.tags**2  # of a unit vector over equal tags: what each tag has of the item
+            wanted = own_mix(requests.history, shares[:, k:])
+            found.append(Calibration(shares[:, :k], wanted, dials.calibration))
+        return found
+
+    def _constraints(self, requests: Requests, likeness: Likeness, n: int) -> list[Constraint]:
+        """In the order in which they give way."""
+        k = likeness.alike.shape[1]
+        found: list[Constraint] = []
+        windows, most = self._category_window
+        if (window := windows[requests.surface]).any():
+            found.append(CategoryWindow(likeness.tags[:, :k] > 0, window, most[requests.surface], n))
+        if gap := self.config.reranking.same_creator_gap:
+            found.append(CreatorGap(likeness.related[:, :, :k], gap))
+        return found
+
+    def _exploration(self, requests: Requests) -> Exploration | None:
+        explore = self.config.reranking.exploration
+        if not explore.share:
+            return None
+        return Exploration(explore.share, frozenset(p - 1 for p in explore.positions), seeds(requests))
 
 
 def _nothing(candidates: Candidates, n: int) -> Slates:

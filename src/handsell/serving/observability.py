@@ -52,6 +52,9 @@ class Metrics:
         )
         self.waiting = Gauge("handsell_waiting_requests", "Requests that wait for a free slot", registry=r)
         self.degraded = Counter("handsell_degraded", "Answers that lack something", ("cause",), registry=r)
+        self.relaxed = Counter(
+            "handsell_relaxed", "Answers in which a constraint could not hold", ("constraint",), registry=r
+        )
         self.candidates = Counter("handsell_candidates", "Candidates found, by source", ("source",), registry=r)
         self.slates = Counter("handsell_slates", "Slates answered", ("surface",), registry=r)
         self.cold_starts = Counter("handsell_cold_starts", "Slates for users of whom nothing is known", registry=r)
@@ -93,12 +96,16 @@ class Metrics:
         for name, count in zip(candidates.sources, per_source.tolist(), strict=True):
             self.candidates.labels(name).inc(count)
 
-    def answered(self, surface: str, cold: bool, short: bool, degraded: Iterable[str]) -> None:
+    def answered(
+        self, surface: str, cold: bool, short: bool, degraded: Iterable[str], relaxed: Iterable[str] = ()
+    ) -> None:
         self.slates.labels(surface).inc()
         self.cold_starts.inc(cold)
         self.short_slates.inc(short)
         for cause in degraded:
             self.degraded.labels(cause).inc()
+        for constraint in relaxed:
+            self.relaxed.labels(constraint).inc()
 
     def render(self) -> bytes:
         """Text exposition format."""

@@ -191,6 +191,7 @@ class RecommendationsAnswer(BaseModel):
     surface: str
     cold_start: bool
     items: list[RecommendedItem]
+    relaxed: list[str] = Field(description="constraints on the slate that could not hold, the first to give way first")
     degraded: list[str] = Field(description="what failed or was too late, and was left out")
     release: ReleaseStamp
 

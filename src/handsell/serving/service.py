@@ -16,6 +16,7 @@ from handsell.serving.following import Refused
 from handsell.serving.ingest import sort_events
 from handsell.serving.observability import Metrics
 from handsell.serving.queries import Query
+from handsell.serving.slate_watch import SlateWatch
 from handsell.serving.stages import BUDGET, NotHeld
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Service:
         self.edition, self.before, self.refused = edition, None, None  # type: Edition, Edition | None, Refused | None
         self._events = events
         self._impressions = ImpressionQueue(events.append_slates, metrics.impressions_lost.inc)
+        self._watch = SlateWatch(metrics.registry)
         self._was_ready = False
         self._show()
 
@@ -168,12 +170,15 @@ class Service:
         slate = render.shown(served.slates, served.row, query.count, edition.snapshot)
         surface = edition.config.surface_names[query.surface]
         degraded = list(dict.fromkeys(served.slates.degraded))
-        self.metrics.answered(surface, served.cold, len(slate.item_id) < query.count, degraded)
+        relaxed = served.slates.relaxed_of(served.row, query.count)
+        self.metrics.answered(surface, served.cold, len(slate.item_id) < query.count, degraded, relaxed)
         if degraded:
             log.warning(
                 "degraded answer",
                 extra={"fields": {"recommendation_id": query.recommendation_id, "degraded": degraded}},
             )
+        drawn = sum(reason["code"] == "explore" for reason in slate.reason)
+        self._watch.saw(surface, query.user_id, slate.item, drawn, edition.snapshot)
         self._impressions.offer(
             {
                 "recommendation_id": query.recommendation_id,
@@ -189,6 +194,7 @@ class Service:
             "surface": surface,
             "cold_start": served.cold,
             "items": render.slate_items(slate, edition.snapshot, metadata),
+            "relaxed": relaxed,
             "degraded": degraded,
             "release": edition.release.as_dict(),
         }

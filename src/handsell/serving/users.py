@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -119,7 +120,8 @@ class Users:
             exclude=Ragged.from_rows([q.exclude for q in queries]),
             events=joined([tail, *sessions]),
         )
-        return requests.filtered([q.filter for q in queries])
+        seed = np.array([seed_of(q.recommendation_id) for q in queries], np.uint64)
+        return replace(requests.filtered([q.filter for q in queries]), seed=seed)
 
     def anonymous(self, queries: Sequence[Query]) -> Requests:
         """Requests of visitors of whom nothing is known; asks nobody."""
@@ -128,6 +130,11 @@ class Users:
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._reader.close()
+
+
+def seed_of(recommendation_id: str) -> int:
+    """64 bits of an answer's id: what was drawn for it can be drawn again."""
+    return int.from_bytes(hashlib.blake2b(recommendation_id.encode(), digest_size=8).digest(), "big")
 
 
 def joined(parts: Sequence[Events]) -> Events:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from pydantic import Field
 
 from handsell.core.config.base import Section
@@ -27,14 +29,51 @@ class RankingConfig(Section):
     seed: int = Field(0, description="of the negatives drawn and of the trees")
 
 
+class ExplorationConfig(Section):
+    """Positions that now and then show a candidate drawn at random; its chance is logged with the impression."""
+
+    share: float = Field(0.0, ge=0, le=1, description="chance that one of these positions draws; 0 switches it off")
+    positions: tuple[Annotated[int, Field(ge=1, le=30)], ...] = Field(
+        (5, 10), description="positions (1 = top) that may draw, each on its own"
+    )
+
+
 class RerankingConfig(Section):
+    selection: Literal["mmr", "dpp"] = Field(
+        "dpp",
+        description="what diversity minds: mmr: the most alike item above; dpp: all items above (determinantal point "
+        "process)",
+    )
     diversity: float = Field(
-        0.05,
+        0.085,
         ge=0,
         le=1,
-        description="MMR: 0 orders by score alone, 1 by difference from what is already chosen",
+        description="0 orders by score alone, 1 by difference from what is already chosen; a dpp needs about half of "
+        "what mmr needs",
+    )
+    diversity_by_taste: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="how far diversity follows the breadth (entropy) of a user's tags: 0 the same for all, 1 none for "
+        "users of one tag and twice as much for those of all",
+    )
+    calibration: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Steck's λ: 1 - λ goes to relevance and diversity, λ to a mix of tags like the user's own",
+    )
+    novelty: float = Field(0.08, ge=0, le=1, description="worth of being unpopular, where 1 is a request's whole span")
+    serendipity: float = Field(
+        0.0, ge=0, le=1, description="worth of being relevant, unpopular and unlike the history at once"
     )
     same_creator_gap: int = Field(1, ge=0, description="items between two of one creator; 0 switches it off")
+    category_window: int = Field(
+        0, ge=0, le=30, description="positions in a row that hold at most category_most of a tag; 0 switches it off"
+    )
+    category_most: int = Field(3, ge=1, le=30, description="items of one tag in any category_window positions")
+    exploration: ExplorationConfig = ExplorationConfig()
 
 
 class TuningConfig(Section):

@@ -17,6 +17,8 @@ class Surface(Section):
     count: int = Field(10, ge=1, le=30, description="slate length when the caller does not say")
     repeat: Literal["exclude", "allow", "after_days"] = Field("exclude", description="may seen items come back?")
     after_days: float = Field(7.0, ge=0, description="with repeat = after_days: quiet days before an item may return")
+    category_window: int | None = Field(None, ge=0, le=30, description="instead of reranking.category_window")
+    category_most: int | None = Field(None, ge=1, le=30, description="instead of reranking.category_most")
     filter: str | None = Field(
         None,
         min_length=1,
@@ -68,4 +70,9 @@ class GateConfig(Section):
         description="relative NDCG@10 that may be lost at the lower 95 % bound against the live bundle",
     )
     max_coverage_loss: float = Field(0.2, ge=0, le=1, description="relative catalogue coverage that may be lost")
+    max_creator_coverage_loss: float = Field(0.2, ge=0, le=1, description="the same for creators in anybody's list")
+    max_diversity_loss: float = Field(0.1, ge=0, le=1, description="relative diversity of a list that may be lost")
+    max_calibration_rise: float = Field(
+        0.25, ge=0, description="by how much, relative, lists may move away from users' own mix of tags"
+    )
     min_requests: int = Field(50, ge=1, description="fewer shared requests: the live recipe is retrained to compare")

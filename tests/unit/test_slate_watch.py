@@ -1,0 +1,74 @@
+"""Live list metrics are those of the report, computed from the slates as they go by."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from handsell.evaluation import list_metrics
+from handsell.features.views import ITEM_ACTIVITY
+from handsell.serving import slate_watch
+from handsell.serving.slate_watch import SlateWatch
+from small_catalogue import snapshot
+
+
+@pytest.fixture
+def shelf():
+    rng = np.random.default_rng(0)
+    found = snapshot(rng, items=50)
+    values = rng.integers(0, 40, (50, len(ITEM_ACTIVITY))).astype(np.float32)
+    return replace(found, values=values, value_names=ITEM_ACTIVITY)
+
+
+def mean(registry, name):
+    labels = {"surface": "home"}
+    total, many = (registry.get_sample_value(f"{name}_{part}", labels) for part in ("sum", "count"))
+    return total / many
+
+
+def test_means_equal_the_reports(shelf, monkeypatch):
+    monkeypatch.setattr(slate_watch, "WINDOW", 4)
+    rng, registry = np.random.default_rng(1), CollectorRegistry()
+    watch = SlateWatch(registry)
+    items = np.stack([rng.permutation(50)[:8] for _ in range(6)]).astype(np.int32)
+    for b, row in enumerate(items):
+        watch.saw("home", f"u{b % 2}", row, b % 3, shelf)
+    user, time = np.arange(6) % 2, np.arange(6)
+    popularity = shelf.values[:, ITEM_ACTIVITY.index("item_positives_total")]
+    expected = {
+        "slate_diversity": list_metrics.intra_list_diversity(items, shelf.tag_matrix),
+        "slate_novelty_bits": list_metrics.novelty(items, list_metrics.self_information(popularity)),
+        "slate_repeat_rate": list_metrics.repeat_rate(items, user, time),
+    }
+    for name, values in expected.items():
+        assert mean(registry, f"handsell_{name}") == pytest.approx(np.nanmean(values), abs=1e-6), name
+    everything = np.ones(50, bool)
+    assert registry.get_sample_value("handsell_exposure_gini") == pytest.approx(
+        list_metrics.gini(items[-4:], everything)
+    )
+    assert registry.get_sample_value("handsell_exposure_coverage") == list_metrics.coverage(items[-4:], everything)
+    assert registry.get_sample_value("handsell_explored_items_total", {"surface": "home"}) == 6
+
+
+def test_empty_slates_visitors_and_another_catalogue(shelf, monkeypatch):
+    registry = CollectorRegistry()
+    watch = SlateWatch(registry)
+    assert np.isnan(registry.get_sample_value("handsell_exposure_gini"))
+    watch.saw("home", None, np.zeros(0, np.int32), 0, shelf)
+    watch.saw("home", None, np.array([3], np.int32), 0, shelf)
+    assert registry.get_sample_value("handsell_slate_repeat_rate_count", {"surface": "home"}) is None
+    larger = snapshot(np.random.default_rng(0), items=100)
+    watch.saw("home", "u", np.array([3, 99], np.int32), 0, larger)
+    watch.saw("home", "u", np.array([3, 4], np.int32), 0, larger)
+    assert registry.get_sample_value("handsell_exposure_coverage") == 3 / 100
+    assert mean(registry, "handsell_slate_repeat_rate") == 0.5
+
+
+def test_only_the_latest_users_are_remembered(shelf, monkeypatch):
+    monkeypatch.setattr(slate_watch, "USERS", 2)
+    registry = CollectorRegistry()
+    watch = SlateWatch(registry)
+    for user in ("a", "b", "c", "a"):
+        watch.saw("home", user, np.array([1, 2], np.int32), 0, shelf)
+    assert registry.get_sample_value("handsell_slate_repeat_rate_count", {"surface": "home"}) is None
