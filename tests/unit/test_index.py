@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +9,7 @@ from handsell.core.config.retrieval import RetrievalConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.approximate import SPARE
 from handsell.retrieval.index import MOSTLY, VectorIndex, products
-from handsell.retrieval.indexing import fit_index, found_share, kind_for
+from handsell.retrieval.indexing import fit_index, kind_for, shares_found
 from handsell.retrieval.nearest import Nearest
 from handsell.retrieval.sampled import next_requests
 
@@ -92,6 +91,10 @@ def test_zero_vectors_are_unknown_and_zero_queries_find_nothing(vectors):
 MANY, K = 6000, 100
 SIZES = {"flat_below": 1000, "index_recall": 0.95}
 APPROXIMATE = {"ivf": RetrievalConfig(**SIZES, pq_above=MANY), "ivf_pq": RetrievalConfig(**SIZES, pq_above=2000)}
+
+
+def found_share(found, truth):
+    return shares_found(found, truth).mean()
 
 
 def clustered(rng, centres, count):

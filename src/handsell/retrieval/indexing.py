@@ -25,6 +25,7 @@ SWEEPS = 10  # of k-means
 CODE_POINTS = 16_384  # vectors that the codes are learnt from
 QUERIES = 256  # half of them tune, half measure
 FULL_PROBES = 64  # queries that read every list, to see what the codes alone lose
+SURE = 2  # standard errors that the tuning queries' mean recall lies above the stated one
 LONGEST = 16  # bound of the shortlist, per item asked for
 
 Queries = tuple[np.ndarray, str]  # (Q, D) and what they are
@@ -135,11 +136,12 @@ def tune(lists: Any, queries: np.ndarray, truth: np.ndarray, recall: float) -> T
     shortlist = _shortlist(lists, queries[ours][:FULL_PROBES], truth[ours][:FULL_PROBES], (1 + recall) / 2)
     wanted = int(k * shortlist) + SPARE
 
-    def reached(nprobe: int, part: slice = ours) -> float:
-        return found_share(_search(lists, queries[part], wanted, nprobe), truth[part])
+    def reached(nprobe: int) -> bool:
+        each = shares_found(_search(lists, queries[ours], wanted, nprobe), truth[ours])
+        return bool(each.mean() - SURE * each.std() / np.sqrt(len(each)) >= recall)
 
-    nprobe = _fewest(lists.nlist, lambda n: reached(n) >= recall)
-    measured = reached(nprobe, told)
+    nprobe = _fewest(lists.nlist, reached)
+    measured = float(shares_found(_search(lists, queries[told], wanted, nprobe), truth[told]).mean())
     if measured < recall - 0.02:
         log.warning("the index finds %.3f of the %d nearest, %.3f are asked for", measured, k, recall)
     return Tuned(k, nprobe, shortlist, round(measured, 4), recall, "")
@@ -176,6 +178,6 @@ def _search(lists: Any, queries: np.ndarray, k: int, nprobe: int) -> np.ndarray:
     return lists.search(queries, min(k, lists.ntotal), params=params)[1]
 
 
-def found_share(found: np.ndarray, truth: np.ndarray) -> float:
-    """Recall: the share of truth (Q, k) that is in found (Q, N)."""
-    return float(np.mean([np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)]))
+def shares_found(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(Q,) recall: the share of truth (Q, k) that is in found (Q, N)."""
+    return np.array([np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)])
