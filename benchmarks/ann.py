@@ -62,7 +62,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[dict[str, A
     made, truth = alone(stream, source, options, folder / "source.npy")
     built, _ = alone(build, source, options, folder)
     (folder / "source.npy").unlink()
-    searched, rows = alone(search, source, options, folder / "index", truth)
+    searched, (rows, mapped) = alone(search, source, options, folder / "index", truth)
     sizes = {path.name: path.stat().st_size / options.items for path in (folder / "index").iterdir()}
     index = json.loads((folder / "index" / "index.json").read_text())
     about = {
@@ -79,7 +79,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[dict[str, A
         "bytes_per_item_lists": round(sizes.get("ivf.faiss", 0.0), 1),
         "bytes_per_item_vectors": round(sizes["vectors.npy"], 1),
         "search_peak_mib": searched["peak_mib"],
-        "search_mapped_mib": searched["mapped_mib"],
+        "search_mapped_mib": mapped,
     }
     return rows, about
 

@@ -89,12 +89,10 @@ def _costed(step: Callable[..., Any], *arguments: Any) -> tuple[dict[str, float]
     begun, cpu = time.perf_counter(), time.process_time()
     with threadpool_limits(1):
         given = step(*arguments)
-    memory = psutil.Process().memory_info()
     return {
         "seconds": round(time.perf_counter() - begun, 1),
         "cpu_s": round(time.process_time() - cpu, 1),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB),
-        "mapped_mib": round(memory.shared / MIB),
     }, given
 
 
@@ -129,13 +127,16 @@ def build(source: Clustered, options: argparse.Namespace, folder: Path) -> None:
     ).save(folder / "index")  # fmt: skip
 
 
-def search(source: Clustered, options: argparse.Namespace, path: Path, truth: list[np.ndarray]) -> list[dict[str, Any]]:
-    """The saved index, loaded as serving does, one query at a time."""
+def search(
+    source: Clustered, options: argparse.Namespace, path: Path, truth: list[np.ndarray]
+) -> tuple[list[dict[str, Any]], int]:
+    """The saved index, loaded as serving does, one query at a time; rows, and MiB of mapped files in memory."""
     index, users = VectorIndex.load(path), source.users(options.queries, 0)
-    return [
+    rows = [
         _row(index, users, eligible(source.items, share, 0, source.items)[None], share, exact)
         for share, exact in zip(options.shares, truth, strict=True)
     ]
+    return rows, round(psutil.Process().memory_info().shared / MIB)
 
 
 def _row(index: VectorIndex, users: np.ndarray, mask: np.ndarray, share: float, truth: np.ndarray) -> dict[str, Any]:

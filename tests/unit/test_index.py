@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from handsell.core.config.retrieval import RetrievalConfig
 from handsell.data.interactions import Interactions
+from handsell.jobs.publish import index_notes
 from handsell.retrieval.approximate import SPARE
 from handsell.retrieval.index import MOSTLY, VectorIndex, products
 from handsell.retrieval.indexing import fit_index, kind_for, shares_found
@@ -203,6 +204,14 @@ def test_half_precision_is_kept_and_scored_as_it_is(clusters, tmp_path):
     assert loaded.vectors.dtype == np.float16
     items, scores = loaded.search(clusters[1][:1], K, np.ones((1, MANY), bool))
     assert np.array_equal(scores[0], products(half[items[0]].astype(np.float32), clusters[1][0]))
+
+
+def test_a_bundle_tells_what_its_approximate_indexes_find(clusters, tmp_path):
+    index = fit_index(clusters[0], APPROXIMATE["ivf"], K, lambda: clusters[1])
+    index.save(tmp_path / "retrievers" / "als" / "index")
+    VectorIndex.exact(clusters[0][:10]).save(tmp_path / "retrievers" / "content" / "index")
+    (note,) = index_notes(tmp_path)
+    assert note.startswith("als: the ivf index reads") and f"{index.approximate.tuned.recall:.1%}" in note
 
 
 def test_without_users_sampled_items_are_the_queries(clusters):

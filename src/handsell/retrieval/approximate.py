@@ -44,8 +44,8 @@ class Approximate:
         faiss = one_thread()
         only = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         wanted = k * self.tuned.shortlist / (share if allowed is None else 1) + SPARE
-        probes = self.tuned.nprobe * max(1.0, k / self.tuned.k) / share
-        nprobe = min(math.ceil(probes), self.lists.nlist)
+        deeper = max(1.0, k / self.tuned.k / share)  # neighbours to reach, per neighbour that it was tuned for
+        nprobe = min(math.ceil(self.tuned.nprobe * math.sqrt(deeper)), self.lists.nlist)
         params = faiss.SearchParametersIVF(sel=only, nprobe=nprobe)
         _, item = self.lists.search(query[None], min(math.ceil(wanted), self.lists.ntotal), params=params)
         return np.sort(item[0][item[0] >= 0])
