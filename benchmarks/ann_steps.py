@@ -105,16 +105,25 @@ def stream(source: Clustered, options: argparse.Namespace, path: Path) -> list[n
     for first, block in source.blocks():
         file[first : first + len(block)] = block
         for share, found in zip(options.shares, nearest, strict=True):
-            some = np.flatnonzero(eligible(source.items, share, first, len(block)))
+            some = np.flatnonzero(eligible(share, first, len(block)))
             found.add(first + some, block[some])
     file.flush()
     return [found.found() for found in nearest]
 
 
-def eligible(items: int, share: float, first: int, count: int) -> np.ndarray:
+def eligible(share: float, first: int, count: int) -> np.ndarray:
     """(count,) bool: which of the items from `first` on are eligible, by a hash of their numbers."""
     number = np.arange(first, first + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return (number >> np.uint64(32)).astype(np.float64) < share * 2**32
+
+
+def mask(items: int, share: float) -> np.ndarray:
+    """(1, items) bool, made block by block, since its numbers would weigh more than the index."""
+    out = np.empty((1, items), bool)
+    for first in range(0, items, ROWS):
+        block = out[0, first : first + ROWS]
+        block[:] = eligible(share, first, len(block))
+    return out
 
 
 def build(source: Clustered, options: argparse.Namespace, folder: Path) -> None:
@@ -133,7 +142,7 @@ def search(
     """The saved index, loaded as serving does, one query at a time; rows, and MiB of mapped files in memory."""
     index, users = VectorIndex.load(path), source.users(options.queries, 0)
     rows = [
-        _row(index, users, eligible(source.items, share, 0, source.items)[None], share, exact)
+        _row(index, users, mask(source.items, share), share, exact)
         for share, exact in zip(options.shares, truth, strict=True)
     ]
     return rows, round(psutil.Process().memory_info().shared / MIB)

@@ -150,9 +150,9 @@ def test_the_generator_repeats_itself_and_draws_other_users_for_the_tuning():
 
 
 def test_eligible_items_are_those_of_their_number_whatever_the_block():
-    whole = ann_steps.eligible(5_000, 0.3, 0, 5_000)
-    assert np.array_equal(whole[1_000:1_500], ann_steps.eligible(5_000, 0.3, 1_000, 500))
-    assert abs(whole.mean() - 0.3) < 0.02 and ann_steps.eligible(5_000, 1.0, 0, 5_000).all()
+    whole = ann_steps.mask(5_000, 0.3)[0]
+    assert np.array_equal(whole[1_000:1_500], ann_steps.eligible(0.3, 1_000, 500))
+    assert abs(whole.mean() - 0.3) < 0.02 and ann_steps.mask(70_000, 1.0).all()
 
 
 @pytest.mark.parametrize(("above", "kind"), [(20_000, "ivf"), (5_000, "ivf_pq")])
