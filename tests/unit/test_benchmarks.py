@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from benchmarks import ablation, retrieval_latency
+from benchmarks import ablation, ann, ann_steps, retrieval_latency
 from benchmarks.machine import report
 from scipy import sparse
 
@@ -136,3 +136,49 @@ def test_latency_runs_on_lines(tmp_path, monkeypatch, capsys):
     assert answers["history"]["with a tag of the three"] == answers["content"]["with a tag of the three"] == 1.0
     assert answers["item_knn"]["answered"] == 1.0 and answers["popularity"]["with a creator"] is None
     assert "the first newcomer has liked" in capsys.readouterr().out
+
+
+def test_the_generator_repeats_itself_and_draws_other_users_for_the_tuning():
+    source = ann_steps.Clustered(70_000, dim=16, latent=6, clusters=50)
+    blocks = dict(source.blocks())
+    assert list(blocks) == [0, 65_536] and blocks[65_536].shape == (70_000 - 65_536, 16)
+    again = dict(ann_steps.Clustered(70_000, dim=16, latent=6, clusters=50).blocks())
+    assert all(np.array_equal(blocks[first], again[first]) for first in blocks)
+    assert np.allclose(np.linalg.norm(source.users(9, 0), axis=1), 1, atol=1e-5)
+    assert not np.isin(source.users(9, 0), source.users(9, 1)).any()
+    assert 3 < source.directions() < 7  # noise apart, the items vary in six
+
+
+def test_eligible_items_are_those_of_their_number_whatever_the_block():
+    whole = ann_steps.mask(5_000, 0.3)[0]
+    assert np.array_equal(whole[1_000:1_500], ann_steps.eligible(0.3, 1_000, 500))
+    assert abs(whole.mean() - 0.3) < 0.02 and ann_steps.mask(70_000, 1.0).all()
+
+
+@pytest.mark.parametrize(("above", "kind"), [(20_000, "ivf"), (5_000, "ivf_pq")])
+def test_ann_tells_what_the_index_finds_and_weighs(monkeypatch, tmp_path, above, kind):
+    options = [
+        "--items",
+        "20000",
+        "--dim",
+        "16",
+        "--latent",
+        "6",
+        "--k",
+        "50",
+        "--queries",
+        "40",
+        "--shares",
+        "1",
+        "0.5",
+    ]
+    chosen = ["--flat-below", "1000", "--pq-above", str(above), "--folder", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["ann", *options, *chosen, "--json", str(tmp_path / "ann.json")])
+    ann.main()
+    told = json.loads((tmp_path / "ann.json").read_text())
+    assert told["index"]["kind"] == kind and told["index"]["items"] == 20_000
+    assert [row["eligible"] for row in told["rows"]] == ["100%", "50%"]
+    assert all(row["recall@50"] > 0.93 and row["given"] == 50 for row in told["rows"])
+    assert told["bytes_per_item_vectors"] == pytest.approx(64, abs=0.1)
+    assert told["bytes_per_item_lists"] < (24 if kind == "ivf_pq" else 32)
+    assert [path.name for path in tmp_path.iterdir()] == ["ann.json"]  # the files of the run are gone

@@ -2,8 +2,17 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from handsell.retrieval.index import SPARE, VectorIndex, fit_index
+from handsell.core.config.retrieval import RetrievalConfig
+from handsell.data.interactions import Interactions
+from handsell.jobs.publish import index_notes
+from handsell.retrieval.approximate import SPARE
+from handsell.retrieval.index import MOSTLY, VectorIndex, products
+from handsell.retrieval.indexing import fit_index, kind_for, shares_found
+from handsell.retrieval.nearest import Nearest
+from handsell.retrieval.sampled import next_requests
 
 ITEMS, SIZE = 3000, 16
 
@@ -80,23 +89,154 @@ def test_zero_vectors_are_unknown_and_zero_queries_find_nothing(vectors):
     assert np.isnan(index.score(queries, np.array([[3, 5], [3, 5]]))).all()
 
 
-def test_ivf_reaches_its_recall_and_fills_k_under_a_narrow_mask(rng, tmp_path):
+MANY, K = 6000, 100
+SIZES = {"flat_below": 1000, "index_recall": 0.95}
+APPROXIMATE = {"ivf": RetrievalConfig(**SIZES, pq_above=MANY), "ivf_pq": RetrievalConfig(**SIZES, pq_above=2000)}
+
+
+def found_share(found, truth):
+    return shares_found(found, truth).mean()
+
+
+def clustered(rng, centres, count):
+    return (centres[rng.integers(0, len(centres), count)] + rng.standard_normal((count, SIZE))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def clusters():
+    """Vectors of many lengths around 40 centres, of which a few are unknown, and users that lie between them."""
+    rng = np.random.default_rng(1)
     centres = rng.standard_normal((40, SIZE)) * 3
-    vectors = (centres[rng.integers(0, 40, 6000)] + rng.standard_normal((6000, SIZE))).astype(np.float32)
-    approximate, exact = fit_index(vectors, flat_below=1000), VectorIndex.exact(vectors)
-    assert approximate.ivf is not None and approximate.nprobe >= 1
-    approximate.save(tmp_path)
+    vectors = clustered(rng, centres, MANY) * rng.lognormal(0, 0.3, (MANY, 1)).astype(np.float32)
+    vectors[rng.choice(MANY, 50, replace=False)] = 0
+    return vectors, (clustered(rng, centres, 300) + clustered(rng, centres, 300)) / 2
+
+
+@pytest.fixture(scope="module", params=APPROXIMATE)
+def approximate(request, clusters, tmp_path_factory):
+    """Fitted, saved and loaded."""
+    fitted = fit_index(clusters[0], APPROXIMATE[request.param], K, lambda: clusters[1][:200])
+    assert fitted.approximate.kind == request.param
+    path = tmp_path_factory.mktemp(request.param)
+    fitted.save(path)
+    return VectorIndex.load(path)
+
+
+def test_size_picks_the_kind():
+    config = RetrievalConfig(flat_below=10, pq_above=20)
+    assert [kind_for(items, config) for items in (10, 11, 20, 21)] == [None, "ivf", "ivf", "ivf_pq"]
+
+
+def test_small_catalogues_stay_exact_and_ask_for_no_queries(vectors):
+    def never():
+        raise AssertionError("an exact index needs no queries")
+
+    assert fit_index(vectors, RetrievalConfig(flat_below=ITEMS), 10, never).approximate is None
+
+
+def test_an_approximate_index_reaches_its_recall_and_says_so(approximate, clusters):
+    vectors, users = clusters
+    queries, everything = users[200:], np.ones((100, MANY), bool)  # none that it was tuned on
+    truth = VectorIndex.exact(vectors).search(queries, K, everything)[0]
+    recall = found_share(approximate.search(queries, K, everything)[0], truth)
+    tuned = approximate.approximate.tuned
+    assert recall >= 0.93 and abs(recall - tuned.recall) < 0.03
+    assert tuned.k == K and tuned.stated == 0.95 and tuned.queries == "users"
+    assert tuned.nprobe < approximate.approximate.lists.nlist  # not by reading all of it
+
+
+@pytest.mark.parametrize("share", [0.9, 0.3, 0.05])
+def test_recall_holds_under_masks(approximate, clusters, share):
+    vectors, users = clusters
+    queries, eligible = users[200:240], np.random.default_rng(2).random((40, MANY)) < share
+    truth = VectorIndex.exact(vectors).search(queries, K, eligible)[0]
+    items = approximate.search(queries, K, eligible)[0]
+    assert found_share(items, truth) >= 0.93
+    assert eligible[np.arange(40)[:, None], items].all()
+
+
+@pytest.mark.parametrize("count", [0, 1, K - 1, K + SPARE + 1, 400])
+def test_k_asked_is_k_given_under_narrow_masks(approximate, clusters, count):
+    vectors, users = clusters
+    known = np.flatnonzero(vectors.any(axis=1))
+    eligible = np.zeros((5, MANY), bool)
+    for row in eligible:
+        row[np.random.default_rng(3).choice(known, count, replace=False)] = True
+    items, _ = approximate.search(users[:5], K, eligible)
+    assert ((items != -1).sum(axis=1) == min(count, K)).all()
+    assert all(eligible[b, i] for b in range(5) for i in items[b] if i != -1)
+
+
+def test_a_mask_that_closes_just_what_is_near_still_gives_k(approximate, clusters):
+    """The share of the whole catalogue misleads here: nothing that is proposed first may be answered."""
+    vectors, users = clusters
+    score = vectors @ users[0]
+    eligible = (score < np.quantile(score, MOSTLY + 0.1))[None]
+    assert approximate._sample.size and eligible[0, approximate._sample].mean() >= MOSTLY
+    items, _ = approximate.search(users[:1], K, eligible)
+    assert (items != -1).all() and eligible[0, items[0]].all()
+
+
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_approximate_scores_are_those_of_score_whatever_the_batch(approximate, clusters, share):
+    users, eligible = clusters[1][:12].copy(), np.random.default_rng(4).random((12, MANY)) < share
+    users[5] = 0
+    items, scores = approximate.search(users, K, eligible)
+    assert np.array_equal(approximate.score(users, items), scores, equal_nan=True)
+    assert (items[5] == -1).all() and not (items[np.arange(12) != 5] == -1).any()
+    for b in range(12):
+        alone = approximate.search(users[b : b + 1], K, eligible[b : b + 1])
+        assert np.array_equal(alone[0][0], items[b]) and np.array_equal(alone[1][0], scores[b], equal_nan=True)
+
+
+def test_more_than_it_was_tuned_for_reads_more_lists(approximate, clusters):
+    vectors, users = clusters
+    queries, everything = users[200:230], np.ones((30, MANY), bool)
+    truth = VectorIndex.exact(vectors).search(queries, 4 * K, everything)[0]
+    assert found_share(approximate.search(queries, 4 * K, everything)[0], truth) >= 0.93
+
+
+def test_half_precision_is_kept_and_scored_as_it_is(clusters, tmp_path):
+    half = clusters[0].astype(np.float16)
+    index = fit_index(half, APPROXIMATE["ivf_pq"], K, lambda: clusters[1])
+    index.save(tmp_path)
     loaded = VectorIndex.load(tmp_path)
-    queries, k = vectors[rng.choice(6000, 40)], 100
-    everything = np.ones((40, 6000), bool)
-    truth, found = exact.search(queries, k, everything)[0], loaded.search(queries, k, everything)[0]
-    recall = np.mean([np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)])
-    assert recall > 0.9
-    narrow = np.zeros((40, 6000), bool)
-    narrow[:, rng.choice(6000, 150, replace=False)] = True
-    items, _ = loaded.search(queries, k, narrow)
-    assert (items != -1).all() and narrow[np.arange(40)[:, None], items].all()
+    assert loaded.vectors.dtype == np.float16
+    items, scores = loaded.search(clusters[1][:1], K, np.ones((1, MANY), bool))
+    assert np.array_equal(scores[0], products(half[items[0]].astype(np.float32), clusters[1][0]))
 
 
-def test_small_catalogues_stay_exact(vectors):
-    assert fit_index(vectors, flat_below=ITEMS).ivf is None
+def test_a_bundle_tells_what_its_approximate_indexes_find(clusters, tmp_path):
+    index = fit_index(clusters[0], APPROXIMATE["ivf"], K, lambda: clusters[1])
+    index.save(tmp_path / "retrievers" / "als" / "index")
+    VectorIndex.exact(clusters[0][:10]).save(tmp_path / "retrievers" / "content" / "index")
+    (note,) = index_notes(tmp_path)
+    assert note.startswith("als: the ivf index reads") and f"{index.approximate.tuned.recall:.1%}" in note
+
+
+def test_without_users_sampled_items_are_the_queries(clusters):
+    index = fit_index(clusters[0], APPROXIMATE["ivf"], K, lambda: np.zeros((3, SIZE), np.float32))
+    assert index.approximate.tuned.queries == "items"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 40), st.lists(st.integers(0, 60), min_size=1, max_size=6), st.integers(0, 10))
+def test_nearest_in_blocks_is_nearest_at_once(k, sizes, seed):
+    rng = np.random.default_rng(seed)
+    vectors, queries = rng.standard_normal((sum(sizes), 4), np.float32), rng.standard_normal((3, 4), np.float32)
+    nearest, start = Nearest(queries, k), 0
+    for size in sizes:
+        nearest.add(np.arange(start, start + size), vectors[start : start + size])
+        start += size
+    expected = np.argsort(-(queries @ vectors.T), axis=1)[:, :k]
+    assert np.array_equal(np.sort(nearest.found()), np.sort(expected))
+
+
+def test_next_requests_hold_the_newest_events_of_each_user():
+    user, item = np.array([0, 0, 2, 2, 2], np.int32), np.array([5, 6, 7, 8, 9], np.int32)
+    time = np.arange(5, dtype=np.int64) * 10
+    events = Interactions(user, item, np.zeros(5, np.int8), time, np.ones(5, np.float32), 3, 10)
+    requests = next_requests(events)
+    assert requests.user.tolist() == [0, 2] and requests.time.tolist() == [11, 41]
+    assert requests.history.item[:, -3:].tolist() == [[-1, 5, 6], [7, 8, 9]]
+    assert (requests.history.item[:, :-3] == -1).all() and (requests.history.weight[:, :-3] == 0).all()

@@ -21,6 +21,7 @@ from scipy import sparse
 
 from handsell.core.config import Config
 from handsell.core.config.retrieval import ALSConfig
+from handsell.data.interactions import Interactions
 from handsell.jobs.cluster import gathered
 from handsell.jobs.windows import Sizes
 from handsell.retrieval.als import ALS, extra_confidence, folding, lengthened, like_graph, penalties
@@ -38,7 +39,8 @@ def fit_als_on_ray(config: Config, interactions: Path, sizes: Sizes, out: Path) 
     parts = [str(part) for part in sorted(interactions.resolve().glob("*.parquet"))]
     section = config.retrieval.als
     model = fit_in_blocks(parts, sizes, section, config.jobs.wait_for_resources_s)
-    model.indexed(config.retrieval.flat_below).save(out)
+    some = Interactions.read([Path(part) for part in parts[:1]], sizes.users, sizes.items)  # whole users
+    model.indexed(config.retrieval, some).save(out)
     return round(time.monotonic() - begun, 2)
 
 

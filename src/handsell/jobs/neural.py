@@ -17,9 +17,9 @@ from ray.train.torch import TorchTrainer
 
 from handsell.core.config import Config
 from handsell.core.errors import TrainingError
-from handsell.core.protocols import Retriever
 from handsell.data.interactions import Interactions
 from handsell.jobs.windows import Sizes
+from handsell.retrieval.embedding import EmbeddingRetriever
 
 STATE = "state.safetensors"  # in a checkpoint: what training goes on from, and what the model is made of
 
@@ -29,7 +29,7 @@ Arrays = Mapping[str, np.ndarray]
 def fit_on_ray(
     name: str,
     worker: Callable[[dict[str, Any]], None],
-    finished: Callable[[Path, Config, Path], Retriever],
+    finished: Callable[[Path, Config, Path], EmbeddingRetriever],
     config: Config,
     interactions: Path,
     content: Path,
@@ -53,7 +53,8 @@ def fit_on_ray(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"handsell-{name}-", dir=out.parent) as storage:
         state = _train(name, worker, loop, section.workers, Path(storage), config.jobs.wait_for_resources_s)
-        finished(state, config, content).save(out)
+        some = Interactions.read([Path(part) for part in loop["parts"][:1]], sizes.users, sizes.items)  # whole users
+        finished(state, config, content).indexed(config.retrieval, some).save(out)
     return round(time.monotonic() - begun, 2)
 
 

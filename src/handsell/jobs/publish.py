@@ -33,6 +33,7 @@ from handsell.jobs.examples import day_values
 from handsell.jobs.requests import CHUNK
 from handsell.jobs.retrievers import popularity_counts
 from handsell.jobs.scoring import judged_requests
+from handsell.retrieval.approximate import read_about
 
 if TYPE_CHECKING:
     from handsell.jobs.train import Run
@@ -54,7 +55,8 @@ def record_requests(config: Config, run: Path, staging: Path) -> None:
     save_requests(judged_requests(config, run, "test", load_snapshot(staging)).requests, staging)
 
 
-def manifest(run: Run, report: dict) -> Manifest:
+def manifest(run: Run, report: dict, staging: Path) -> Manifest:
+    """The passport of what lies in `staging`."""
     from handsell.jobs.train import SERVICE
 
     config, meta = run.config, json.loads(Layout(run.config.state).data_meta.read_text())
@@ -74,8 +76,21 @@ def manifest(run: Run, report: dict) -> Manifest:
         twin_data_end_us=spans["retrieval"][1],
         git_revision=_revision(),
         libraries=library_versions(),
-        notes=notes(run),
+        notes=(*notes(run), *index_notes(staging)),
     )
+
+
+def index_notes(bundle: Path) -> tuple[str, ...]:
+    """What each approximate index of a bundle was measured to find."""
+    told = []
+    for path in sorted(bundle.glob("retrievers/*/index")):
+        about = read_about(path)
+        if about["kind"] != "flat":
+            told.append(
+                f"{path.parent.name}: the {about['kind']} index reads {about['nprobe']} of {about['lists']} lists and "
+                f"finds {about['recall']:.1%} of the exact {about['k']} nearest of {about['queries']}."
+            )
+    return tuple(told)
 
 
 def window_spans(config: Config, run: Path) -> dict[str, tuple[int, int]]:

@@ -59,5 +59,4 @@ def finished(state: Path, config: Config, content: Path) -> SASRec:
     best = "best." if any(name.startswith("best.") for name in kept) else "model."
     weights = {name.removeprefix(best): w for name, w in kept.items() if name.startswith(best)}
     cosine = config.retrieval.sasrec.temperature > 0
-    model = weights_to_retriever(weights, Content.load(content), kept["trained"] > 0, cosine)
-    return model.indexed(config.retrieval.flat_below)
+    return weights_to_retriever(weights, Content.load(content), kept["trained"] > 0, cosine)

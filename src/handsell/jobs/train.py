@@ -191,7 +191,7 @@ def _bundle(run: Run, report: dict) -> tuple[BundleStore, str, Twins]:
         shutil.rmtree(staging / "content")
     with progress.step("bundle") as note:
         publish.gather(run, staging)
-        bundle_id = store.publish(staging, publish.manifest(run, report))
+        bundle_id = store.publish(staging, publish.manifest(run, report, staging))
         store.verify(bundle_id)
         twins = spread(compare_twins, [(config, run.folder, run.twin, store.local_path(bundle_id))])[0]
         twins.save(run.folder / "twins.json")

@@ -25,7 +25,7 @@ def fit_two_tower_on_ray(config: Config, interactions: Path, content: Path, size
 
 
 def finished(state: Path, config: Config, content: Path) -> TwoTower:
-    return _with_item_vectors(state, content).indexed(config.retrieval.flat_below)
+    return _with_item_vectors(state, content)
 
 
 def train_worker(loop: dict[str, Any]) -> None:

@@ -9,8 +9,12 @@ from typing import ClassVar, Protocol, Self
 import numpy as np
 
 from handsell.core.batches import Requests
+from handsell.core.config.retrieval import RetrievalConfig
 from handsell.core.protocols import Encoder
-from handsell.retrieval.index import VectorIndex, fit_index
+from handsell.data.interactions import Interactions
+from handsell.retrieval.index import VectorIndex
+from handsell.retrieval.indexing import fit_index
+from handsell.retrieval.sampled import next_requests
 
 
 class FoldIn(Encoder, Protocol):
@@ -44,9 +48,17 @@ class EmbeddingRetriever:
         """(I, D) float32; zeros for an item that the model does not know."""
         return self.index.vectors
 
-    def indexed(self, flat_below: int) -> Self:
-        """The same model with an index fit for its size: approximate above flat_below items."""
-        return replace(self, index=fit_index(self.index.vectors, flat_below))
+    def indexed(self, config: RetrievalConfig, interactions: Interactions) -> Self:
+        """The same model with an index fit for its size, tuned on users of the interactions and for the k of serving.
+
+        Any of the users will do: an exact index looks at none.
+        """
+
+        def queries() -> np.ndarray:
+            asked = next_requests(interactions)
+            return self.encoder.encode(asked) if len(asked) else self.vectors[:0]
+
+        return replace(self, index=fit_index(self.index.vectors, config, getattr(config, self.name).k, queries))
 
     def save(self, path: Path) -> None:
         self.encoder.save(path / "encoder")

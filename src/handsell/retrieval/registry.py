@@ -95,7 +95,7 @@ def fit(name: str, interactions: Interactions, config: RetrievalConfig, content:
     """Fit one retriever, with an index fit for the size of the catalogue."""
     family = RETRIEVERS[name]
     model = family.fit(interactions, config if family.whole else getattr(config, name), content)
-    return model.indexed(config.flat_below) if isinstance(model, EmbeddingRetriever) else model
+    return model.indexed(config, interactions) if isinstance(model, EmbeddingRetriever) else model
 
 
 def load(name: str, path: Path) -> Retriever:

@@ -221,6 +221,12 @@ class RetrievalConfig(Section):
     blend: BlendConfig = BlendConfig()
     candidates: int = Field(1_000, ge=1, le=1_000, description="candidates passed on to ranking")
     flat_below: int = Field(50_000, ge=1, description="catalogue size up to which the index is exact")
+    pq_above: int = Field(
+        1_000_000, ge=1, description="catalogue size above which its lists hold product-quantised residuals"
+    )
+    index_recall: float = Field(
+        0.95, gt=0, lt=1, description="share of a source's k exact nearest that an approximate index is tuned to find"
+    )
 
     @model_validator(mode="after")
     def _not_too_many(self) -> Self:

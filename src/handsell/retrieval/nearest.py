@@ -1,0 +1,66 @@
+"""The exact k nearest by inner product over vectors that come in blocks: what an approximate index is measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+ROWS = 65_536  # vectors that are held as float32 at once
+
+
+class Nearest:
+    """The k best of all blocks seen so far, for Q queries; memory is Q × (a block + 4 k)."""
+
+    def __init__(self, queries: np.ndarray, k: int):
+        self.queries, self.k = queries, k
+        self.items = [np.zeros(0, np.int64) for _ in queries]
+        self.scores = [np.zeros(0, np.float32) for _ in queries]
+        self.least = np.full(len(queries), -np.inf, np.float32)
+
+    def add(self, items: np.ndarray, vectors: np.ndarray) -> None:
+        """Items (N,) with vectors (N, D) float32."""
+        for q, row in enumerate(self.queries @ vectors.T):
+            better = np.flatnonzero(row > self.least[q])
+            self.items[q] = np.concatenate([self.items[q], items[better]])
+            self.scores[q] = np.concatenate([self.scores[q], row[better]])
+            if len(self.scores[q]) > 4 * self.k:
+                self._cut(q)
+
+    def found(self) -> np.ndarray:
+        """(Q, k) items in no order; fewer columns where fewer came."""
+        for q in range(len(self.queries)):
+            self._cut(q)
+        return np.stack(self.items) if self.items else np.zeros((0, 0), np.int64)
+
+    def _cut(self, q: int) -> None:
+        if len(self.scores[q]) <= self.k:
+            return
+        kept = np.argpartition(self.scores[q], len(self.scores[q]) - self.k)[-self.k :]
+        self.items[q], self.scores[q] = self.items[q][kept], self.scores[q][kept]
+        self.least[q] = self.scores[q].min()
+
+
+def blocks(vectors: np.ndarray, known: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Known items and their vectors as float32, ROWS at a time: `vectors` (I, D) may be a mapped file or float16."""
+    for start in range(0, len(vectors), ROWS):
+        items = start + np.flatnonzero(known[start : start + ROWS])
+        if len(items):
+            yield items, floats(vectors[start : start + ROWS][items - start])
+
+
+def any_value(vectors: np.ndarray) -> np.ndarray:
+    """(I,) bool: rows that are not all zeros."""
+    parts = [(vectors[s : s + ROWS] != 0).any(axis=1) for s in range(0, len(vectors), ROWS)]
+    return np.concatenate(parts) if parts else np.zeros(0, bool)
+
+
+def longest(vectors: np.ndarray) -> float:
+    """The largest length of a row; 0 without rows."""
+    parts = (floats(vectors[s : s + ROWS]) for s in range(0, len(vectors), ROWS))
+    return float(np.sqrt(max((np.einsum("id,id->i", p, p).max() for p in parts), default=0.0)))
+
+
+def floats(vectors: np.ndarray) -> np.ndarray:
+    """As float32; no copy where it is."""
+    return np.asarray(vectors, np.float32)
