@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -28,13 +28,14 @@ COMPUTE = ("Gateway", "Candidates", "Ranking", "Reranking")
 @dataclass(frozen=True)
 class Layout:
     """`topology` None is one uvicorn process without Ray; `bare` takes Serve's own settings for every deployment
-    and lets any number of requests in."""
+    and lets any number of requests in. `least` is by deployment how many replicas there are at least."""
 
     name: str
     topology: str | None
     ingress: str = "plain"
     micro_batch: int | None = None
     bare: bool = False
+    least: Mapping[str, int] = field(default_factory=dict)
 
 
 LAYOUTS = (
@@ -53,6 +54,7 @@ class Running:
 
     url: str
     root: psutil.Process
+    config: Config
 
     def cpu_s(self) -> float:
         """CPU seconds so far of all its processes."""
@@ -89,7 +91,7 @@ def running(layout: Layout, config: Config, folder: Path) -> Iterator[Running]:
             if time.monotonic() > until:
                 raise TimeoutError(f"{layout.name} was not ready within {START_S:.0f} s")
             time.sleep(0.5)
-        yield Running(url, root)
+        yield Running(url, root, variant)
 
 
 def variant_of(layout: Layout, config: Config, folder: Path) -> Config:
@@ -125,8 +127,10 @@ def _serve(layout: Layout, config: Config) -> Iterator[psutil.Process]:
         raise SystemExit(f"a cluster of {config.name} is running: `make down` first")
     head = cluster.start(config)
     try:
-        if layout.bare:
-            _deploy_bare(config, head)
+        if layout.bare or layout.least:
+            document = yaml.safe_load(service.render(config, layout.topology or "graph").read_text())
+            _change(document, layout)
+            _deploy(document, config, head)
         else:
             service.deploy(config, head, layout.topology or "graph")
         yield psutil.Process(head.pid)
@@ -134,15 +138,20 @@ def _serve(layout: Layout, config: Config) -> Iterator[psutil.Process]:
         cluster.stop(config)
 
 
-def _deploy_bare(config: Config, head: cluster.RayHead) -> None:
-    """The graph as it would be without a word about its deployments."""
-    document = yaml.safe_load(service.render(config, "graph").read_text())
+def _change(document: dict, layout: Layout) -> None:
+    """With `bare`, the application as it would be without a word about its deployments."""
     for deployment in document["applications"][0]["deployments"]:
         name = deployment["name"]
-        deployment.clear()
-        deployment |= {"name": name, "num_replicas": 1, "ray_actor_options": {"num_cpus": 0.2}}
-        if name in COMPUTE:
-            deployment |= {"max_ongoing_requests": 5, "max_queued_requests": -1}
+        if layout.bare:
+            deployment.clear()
+            deployment |= {"name": name, "num_replicas": 1, "ray_actor_options": {"num_cpus": 0.2}}
+            if name in COMPUTE:
+                deployment |= {"max_ongoing_requests": 5, "max_queued_requests": -1}
+        elif name in layout.least:
+            deployment["autoscaling_config"]["min_replicas"] = layout.least[name]
+
+
+def _deploy(document: dict, config: Config, head: cluster.RayHead) -> None:
     path = config.source.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(document))
     command = [str(Path(sys.executable).parent / "serve"), "deploy", "--address", head.dashboard, str(path)]
