@@ -6,7 +6,8 @@
 Capacity (closed loops) is measured first, load is `--share` of it, open loop, by the clock (open_loop.py). For every
 fault: a steady while, the fault, and the time until nothing fails, nothing is degraded and every replica is back.
 n, shares and p99 are of all requests that were under way at the fault or sent after it, for `--seconds` at least.
-There are two gateways; faults are drawn from drills.py, and what each has to keep stands there.
+There are two gateways on two raylets, each with a proxy (with --nodes 1 there is one proxy). What is done and what has
+to be kept stands in drills.py.
 """
 
 from __future__ import annotations
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, help="requests per second, instead of a share of measured capacity")
     parser.add_argument("--callers", type=int, default=16, help="closed loops by which capacity is measured")
     parser.add_argument("--ingress", choices=("plain", "haproxy"), default="plain")
+    parser.add_argument("--nodes", type=int, choices=(1, 2), default=2, help="raylets; each has a gateway and a proxy")
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
@@ -143,7 +145,10 @@ def main() -> None:
         sys.exit(f"--faults are expected to be of {', '.join(names)}; came {', '.join(sorted(unknown))}")
     drills = [drill for drill in DRILLS if drill.name in asked.faults]
     config = load_config(asked.config)
-    users, layout = users_of(config, asked.users), Layout("graph", "graph", asked.ingress, least={"Gateway": 2})
+    users, layout = (
+        users_of(config, asked.users),
+        Layout("graph", "graph", asked.ingress, None, False, {"Gateway": 2}, asked.nodes),
+    )
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="handsell-faults-")))
         service = stack.enter_context(running(layout, config, folder))

@@ -28,7 +28,8 @@ COMPUTE = ("Gateway", "Candidates", "Ranking", "Reranking")
 @dataclass(frozen=True)
 class Layout:
     """`topology` None is one uvicorn process without Ray; `bare` takes Serve's own settings for every deployment
-    and lets any number of requests in. `least` is by deployment how many replicas there are at least."""
+    and lets any number of requests in. `least` is by deployment how many replicas there are at least;
+    with `nodes` 2 a second raylet on this machine takes half of the gateways, and a proxy of the same port."""
 
     name: str
     topology: str | None
@@ -36,6 +37,7 @@ class Layout:
     micro_batch: int | None = None
     bare: bool = False
     least: Mapping[str, int] = field(default_factory=dict)
+    nodes: int = 1
 
 
 LAYOUTS = (
@@ -50,17 +52,19 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class Running:
-    """A service that answers, and the processes that answer for it."""
+    """A service that answers, and the processes that answer for it: below one root for each node."""
 
     url: str
-    root: psutil.Process
+    roots: tuple[psutil.Process, ...]
     config: Config
+
+    def family(self) -> list[psutil.Process]:
+        return [process for root in self.roots for process in (root, *root.children(recursive=True))]
 
     def cpu_s(self) -> float:
         """CPU seconds so far of all its processes."""
-        family = [self.root, *self.root.children(recursive=True)]
         total = 0.0
-        for process in family:
+        for process in self.family():
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
                 total += times.user + times.system
@@ -82,7 +86,7 @@ def running(layout: Layout, config: Config, folder: Path) -> Iterator[Running]:
     variant = variant_of(layout, config, folder)
     url = f"http://127.0.0.1:{variant.serving.port}"
     starts = _uvicorn if layout.topology is None else _serve
-    with starts(layout, variant) as root:
+    with starts(layout, variant) as roots:
         until = time.monotonic() + START_S
         while True:
             with contextlib.suppress(httpx.HTTPError):
@@ -91,7 +95,7 @@ def running(layout: Layout, config: Config, folder: Path) -> Iterator[Running]:
             if time.monotonic() > until:
                 raise TimeoutError(f"{layout.name} was not ready within {START_S:.0f} s")
             time.sleep(0.5)
-        yield Running(url, root, variant)
+        yield Running(url, roots, variant)
 
 
 def variant_of(layout: Layout, config: Config, folder: Path) -> Config:
@@ -111,35 +115,63 @@ def variant_of(layout: Layout, config: Config, folder: Path) -> Config:
 
 
 @contextlib.contextmanager
-def _uvicorn(layout: Layout, config: Config) -> Iterator[psutil.Process]:
+def _uvicorn(layout: Layout, config: Config) -> Iterator[tuple[psutil.Process, ...]]:
     command = [sys.executable, "-m", "benchmarks.plain_server", str(config.source)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        yield psutil.Process(process.pid)
+        yield (psutil.Process(process.pid),)
     finally:
         process.terminate()
         process.wait(30)
 
 
 @contextlib.contextmanager
-def _serve(layout: Layout, config: Config) -> Iterator[psutil.Process]:
+def _serve(layout: Layout, config: Config) -> Iterator[tuple[psutil.Process, ...]]:
     if cluster.running(config) is not None:
         raise SystemExit(f"a cluster of {config.name} is running: `make down` first")
     head = cluster.start(config)
+    others = [_node(config, head) for _ in range(layout.nodes - 1)]
     try:
-        if layout.bare or layout.least:
+        if layout.bare or layout.least or layout.nodes > 1:
             document = yaml.safe_load(service.render(config, layout.topology or "graph").read_text())
             _change(document, layout)
             _deploy(document, config, head)
         else:
             service.deploy(config, head, layout.topology or "graph")
-        yield psutil.Process(head.pid)
+        yield (psutil.Process(head.pid), *others)
     finally:
+        _end([process for node in others for process in (node, *node.children(recursive=True))])
         cluster.stop(config)
+
+
+def _node(config: Config, head: cluster.RayHead) -> psutil.Process:
+    """One more raylet: a CPU for the gateway that goes there."""
+    command = [
+        str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats", "--num-cpus=1",
+        f"--address={head.gcs}", f"--node-ip-address={cluster.LOOPBACK}", f"--object-store-memory={100 * 2**20}",
+        f"--dashboard-agent-listen-port={free_port()}",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env={**os.environ, **cluster.BASE_ENVIRONMENT, **cluster.INGRESS[config.serving.ingress]},
+    )  # fmt: skip
+    return psutil.Process(process.pid)
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, left = psutil.wait_procs(processes, timeout=10)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _change(document: dict, layout: Layout) -> None:
     """With `bare`, the application as it would be without a word about its deployments."""
+    if layout.nodes > 1:
+        document["proxy_location"] = "EveryNode"
     for deployment in document["applications"][0]["deployments"]:
         name = deployment["name"]
         if layout.bare:
@@ -149,6 +181,8 @@ def _change(document: dict, layout: Layout) -> None:
                 deployment |= {"max_ongoing_requests": 5, "max_queued_requests": -1}
         elif name in layout.least:
             deployment["autoscaling_config"]["min_replicas"] = layout.least[name]
+            if layout.nodes > 1:
+                deployment["max_replicas_per_node"] = 1
 
 
 def _deploy(document: dict, config: Config, head: cluster.RayHead) -> None:

@@ -31,9 +31,9 @@ class Graph:
     service: Running
 
     def processes(self, name: str) -> list[psutil.Process]:
-        """Of a deployment, of the controller or of the proxies, among the children of this cluster's head."""
+        """Of a deployment, of the controller or of the proxies, among the children of this cluster's nodes."""
         title, found = TITLES.get(name, f"ray::ServeReplica:handsell:{name}"), []
-        for process in self.service.root.children(recursive=True):
+        for process in self.service.family():
             with contextlib.suppress(psutil.NoSuchProcess):
                 if " ".join(process.cmdline()).startswith(title):
                     found.append(process)
@@ -43,7 +43,7 @@ class Graph:
         """The oldest; raises HandsellError where there is none."""
         found = self.processes(name)
         if not found:
-            raise HandsellError(f"no process of {name} below the head {self.service.root.pid}: is the graph running?")
+            raise HandsellError(f"no process of {name} of the graph at {self.service.url}: is it running?")
         return found[0]
 
     def running(self) -> dict[str, int]:
@@ -61,8 +61,11 @@ class Graph:
 
 
 def _lives(pid: int | None) -> bool:
-    """Serve goes on calling a replica running for a while after its process is gone."""
-    return pid is not None and psutil.pid_exists(pid)
+    """Serve goes on calling a replica running for a while after its process is gone or stands still."""
+    try:
+        return pid is not None and psutil.Process(pid).status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextlib.contextmanager
