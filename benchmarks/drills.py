@@ -39,6 +39,10 @@ class Scene:
     notes: dict[str, Any] = field(default_factory=dict)
     begun: float = 0.0  # when the fault was there
 
+    def stands_still(self) -> bool:
+        """Whether a process that was stopped is still there."""
+        return psutil.pid_exists(self.notes.get("stopped", -1))
+
 
 @dataclass(frozen=True)
 class Seen:

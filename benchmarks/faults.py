@@ -36,19 +36,21 @@ from handsell.core.config import load_config
 STEADY_S = 5.0
 WELL_S = 3.0  # without a bad answer: then it is over
 PATIENCE_S = 120.0
+REST_S = 100.0  # longer than downscale_delay_s in deployments/serve/graph.yaml
+LEAST = {"Gateway": 2, "Candidates": 1, "Ranking": 1, "Reranking": 1, "EventLog": 1}  # replicas that have to be there
 
 
 def bad(answer: Answer) -> bool:
     return not answer.ok or bool(answer.degraded)
 
 
-def settle(scene: Scene, before: dict[str, int], since: float = 0.0) -> float | None:
+def settle(scene: Scene, since: float = 0.0) -> float | None:
     """When (monotonic s) the last bad answer was sent or the last replica came back; None where it goes on."""
     until, back, short = time.monotonic() + PATIENCE_S, since, False
     while time.monotonic() < until:
         time.sleep(0.25)
         now, counts = time.monotonic(), scene.graph.running()
-        missing = not counts or any(counts.get(name, 0) < count for name, count in before.items())
+        missing = any(counts.get(name, 0) < count for name, count in LEAST.items()) or scene.stands_still()
         if short and not missing:
             back = now
         short = missing
@@ -60,25 +62,32 @@ def settle(scene: Scene, before: dict[str, int], since: float = 0.0) -> float | 
     return None
 
 
+def rest(scene: Scene) -> None:
+    """Until the replicas that the measurement of capacity called for are gone, where this load does without them."""
+    until = time.monotonic() + REST_S
+    while scene.graph.running() != LEAST and time.monotonic() < until:
+        time.sleep(1)
+
+
 def play(drill: Drill, scene: Scene, seconds: float, deadline_ms: float) -> tuple[Seen, list[Answer]]:
     """One drill under load; what was seen of it, and of the steady while before it."""
-    settle(scene, {})
-    before = scene.graph.running()
+    settle(scene, time.monotonic())
+    scene.notes.clear()
+    scene.notes["replicas before"] = scene.graph.running()
     steady_from = time.monotonic()
     time.sleep(STEADY_S)
-    scene.notes.clear()
     with drill.inject(scene):
         time.sleep(seconds if drill.holds else 0.5)
         scene.notes |= _within(scene)
     ended = time.monotonic() if drill.holds else scene.begun
-    full = settle(scene, before, ended)
+    full = settle(scene, ended)
     time.sleep(max(0.0, scene.begun + seconds - time.monotonic()))
     last = time.monotonic() - 1
     time.sleep(1.5)
     answers = [a for a in scene.load.answers(steady_from) if a.sent < last]
     steady, after = [a for a in answers if a.ended <= scene.begun], [a for a in answers if a.ended > scene.begun]
     clean_up(scene)
-    if scene.bundles is not None:
+    if drill.name == "bundles":
         scene.notes["mixed"] = scene.bundles.mixed(answers)[:5]
     return Seen(scene.begun, after, deadline_ms, None if full is None else full - ended, dict(scene.notes)), steady
 
@@ -152,6 +161,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="handsell-faults-")))
         service = stack.enter_context(running(layout, config, folder))
+        Graph(service).wait_for(LEAST)
         most = capacity(service.url, users, folder, asked.callers, 5.0) and capacity(
             service.url, users, folder, asked.callers, max(asked.seconds / 2, 5.0)
         )  # the first is to warm up
@@ -163,6 +173,7 @@ def main() -> None:
             scene.bundles = Twins.of(config)
             stack.callback(scene.bundles.remove)
         scene.load.rate(rate)
+        rest(scene)
         rows, details = drilled(drills, scene, asked.seconds, config.serving.deadline_ms)
     about = {
         "bundle": scene.bundles.first if scene.bundles else "live", "seed": asked.seed, "capacity": most, "rate": rate,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class Running:
     config: Config
 
     def family(self) -> list[psutil.Process]:
-        return [process for root in self.roots for process in (root, *root.children(recursive=True))]
+        return family_of(self.roots)
 
     def cpu_s(self) -> float:
         """CPU seconds so far of all its processes."""
@@ -140,22 +140,28 @@ def _serve(layout: Layout, config: Config) -> Iterator[tuple[psutil.Process, ...
             service.deploy(config, head, layout.topology or "graph")
         yield (psutil.Process(head.pid), *others)
     finally:
-        _end([process for node in others for process in (node, *node.children(recursive=True))])
+        _end(family_of(others))
         cluster.stop(config)
 
 
 def _node(config: Config, head: cluster.RayHead) -> psutil.Process:
     """One more raylet: a CPU for the gateway that goes there."""
-    command = [
-        str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats", "--num-cpus=1",
-        f"--address={head.gcs}", f"--node-ip-address={cluster.LOOPBACK}", f"--object-store-memory={100 * 2**20}",
-        f"--dashboard-agent-listen-port={free_port()}",
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        env={**os.environ, **cluster.BASE_ENVIRONMENT, **cluster.INGRESS[config.serving.ingress]},
-    )  # fmt: skip
+    command = [sys.executable, "-m", "benchmarks.another_node", head.gcs]
+    with config.source.with_suffix(".node.log").open("a") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, **cluster.BASE_ENVIRONMENT, **cluster.INGRESS[config.serving.ingress]},
+        )  # fmt: skip
     return psutil.Process(process.pid)
+
+
+def family_of(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """The roots that live, and all below them."""
+    found = []
+    for root in roots:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [root, *root.children(recursive=True)]
+    return found
 
 
 def _end(processes: list[psutil.Process]) -> None:

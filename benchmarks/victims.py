@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,14 @@ class Graph:
             name: sum(replica["state"] == "RUNNING" and _lives(replica["pid"]) for replica in about["replicas"])
             for name, about in deployments.items()
         }
+
+    def wait_for(self, least: Mapping[str, int], limit_s: float = 180.0) -> None:
+        """Until so many replicas take calls; raises TimeoutError."""
+        until = time.monotonic() + limit_s
+        while any((counts := self.running()).get(name, 0) < count for name, count in least.items()):
+            if time.monotonic() > until:
+                raise TimeoutError(f"{dict(least)} replicas are expected to run within {limit_s:.0f} s; came {counts}")
+            time.sleep(0.5)
 
 
 def _lives(pid: int | None) -> bool:

@@ -66,7 +66,7 @@ def application(source: str):
 def nodes_of_stages(cluster: Cluster) -> dict[str, list[str]]:
     """Stage → the nodes of its live replicas."""
     found: dict[str, list[str]] = {stage: [] for stage in STAGES}
-    for actor in list_actors(cluster.address, filters=[("state", "=", "ALIVE")], limit=1_000):
+    for actor in list_actors(f"http://{cluster.webui_url}", filters=[("state", "=", "ALIVE")], limit=1_000):
         for stage in STAGES:
             if actor.class_name == f"ServeReplica:handsell:{stage}":
                 found[stage].append(actor.node_id)
