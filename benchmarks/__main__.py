@@ -15,6 +15,7 @@ BENCHMARKS = {
     "filters": "a filter expression over 1 M items: new, once its mask is kept, and in the mask of a request",
     "training_throughput": "examples/s of the neural retrievers under Ray Train, beside a bare loop of torch",
     "serving": "what each layout of the graph costs beyond its compute, under wrk, with the floor in the same run",
+    "autoscaling": "replicas of each stage over time under a load step, up and down, with graph.yaml's settings",
     "faults": "what callers see of each fault: the graph under constant load, one thing broken at a time",
     "serving_smoke": "latency and rate of a running `make up` at 1, 8 and 32 callers, and the funnel's own floor",
 }

@@ -48,16 +48,22 @@ class Graph:
 
     def running(self) -> dict[str, int]:
         """Replicas that take calls, by deployment; none of any while the controller does not answer."""
+        return {
+            name: sum(replica["state"] == "RUNNING" and _lives(replica["pid"]) for replica in about["replicas"])
+            for name, about in self._status().items()
+        }
+
+    def wanted(self) -> dict[str, int]:
+        """Replicas that there are to be, by deployment."""
+        return {name: about["target_num_replicas"] for name, about in self._status().items()}
+
+    def _status(self) -> dict[str, dict]:
         url = f"http://127.0.0.1:{self.service.config.jobs.dashboard_port}/api/serve/applications/"
         try:
             applications = httpx.get(url, timeout=3.0).raise_for_status().json()["applications"]
         except (httpx.HTTPError, ValueError, KeyError):
             return {}
-        deployments = applications.get("handsell", {}).get("deployments", {})
-        return {
-            name: sum(replica["state"] == "RUNNING" and _lives(replica["pid"]) for replica in about["replicas"])
-            for name, about in deployments.items()
-        }
+        return applications.get("handsell", {}).get("deployments", {})
 
     def wait_for(self, least: Mapping[str, int], limit_s: float = 180.0) -> None:
         """Until so many replicas take calls; raises TimeoutError."""
