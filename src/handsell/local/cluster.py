@@ -63,7 +63,7 @@ BASE_ENVIRONMENT = {
 }
 
 # How Serve runs in a head and in everything that it starts. Autoscaling sees load every two seconds, not every ten.
-# A proxy is replaced after three failed checks in a row: with the default of ten seconds each its port is closed for 30.
+# A proxy is replaced after three failed checks: with the default of ten seconds each its port is closed for thirty.
 SERVE = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
