@@ -13,7 +13,18 @@ from typing import Any
 import httpx
 import psutil
 
-from benchmarks.open_loop import Answer, Load, p
+from benchmarks.open_loop import Load
+from benchmarks.promises import (
+    Promise,
+    answered,
+    flagged,
+    full_within,
+    no_5xx,
+    noted,
+    only_in_flight,
+    quick,
+    told_to_come_back,
+)  # fmt: skip
 from benchmarks.victims import STAGES, Graph, OnlineStore, kill, slowed
 
 JSON = {"content-type": "application/json"}
@@ -44,28 +55,6 @@ class Scene:
         return psutil.pid_exists(self.notes.get("stopped", -1))
 
 
-@dataclass(frozen=True)
-class Seen:
-    """The answers from the fault on: what was under way then, and what was sent until all was well for a while."""
-
-    begun: float
-    answers: list[Answer]
-    deadline_ms: float
-    full_s: float | None  # until nothing failed, nothing was degraded and all replicas were back; None: never
-    notes: dict[str, Any]
-
-    def share(self, what: Callable[[Answer], bool]) -> float:
-        return sum(map(what, self.answers)) / max(len(self.answers), 1)
-
-    def failed(self) -> list[Answer]:
-        return [answer for answer in self.answers if not answer.ok]
-
-    def p99(self) -> float | None:
-        """Of what was not told to come back."""
-        return p([answer for answer in self.answers if not answer.shed], 99)
-
-
-Promise = Callable[[Seen], str | None]  # what is broken, or None
 Injection = Callable[[Scene], contextlib.AbstractContextManager[None]]
 
 
@@ -79,74 +68,16 @@ class Drill:
     holds: bool = False
 
 
-# -- promises ---------------------------------------------------------------------------------------------------
-
-
-def answered(least: float) -> Promise:
-    def check(seen: Seen) -> str | None:
-        share = seen.share(lambda answer: answer.ok)
-        return None if share >= least else f"{share:.3%} 2xx"
-
-    return check
-
-
-def quick(deadlines: float) -> Promise:
-    def check(seen: Seen) -> str | None:
-        p99 = seen.p99()
-        kept = p99 is not None and p99 <= deadlines * seen.deadline_ms
-        return None if kept else f"p99 {p99 or 0:.0f} ms"
-
-    return check
-
-
-def full_within(limit_s: float) -> Promise:
-    def check(seen: Seen) -> str | None:
-        if seen.full_s is None:
-            return "not full again"
-        return None if seen.full_s <= limit_s else f"full after {seen.full_s:.1f} s"
-
-    return check
-
-
-def only_in_flight(seen: Seen) -> str | None:
-    """Whatever was sent after the kill is answered."""
-    late = [answer for answer in seen.failed() if answer.sent > seen.begun]
-    last = max((answer.sent - seen.begun for answer in late), default=0.0)
-    return f"{len(late)} sent later failed, the last {last:.1f} s after" if late else None
-
-
-def no_5xx(seen: Seen) -> str | None:
-    failed = seen.failed()
-    return f"{len(failed)} not 2xx" if failed else None
-
-
-def flagged(*causes: str) -> Promise:
-    """Some answers say what they lack, and nothing else is missing from them."""
-
-    def check(seen: Seen) -> str | None:
-        named = {cause for answer in seen.answers for cause in answer.degraded}
-        return None if named and named <= set(causes) else f"degraded: {', '.join(sorted(named)) or 'nothing'}"
-
-    return check
-
-
-def told_to_come_back(seen: Seen) -> str | None:
-    wrong = [answer for answer in seen.failed() if not answer.shed]
-    return f"{len(wrong)} neither answered nor told when to come back" if wrong else None
-
-
-def noted(name: str, what: str) -> Promise:
-    """A note of the drill itself that has to be empty."""
-    return lambda seen: f"{what}: {seen.notes[name]}" if seen.notes.get(name) else None
-
-
 # -- faults -----------------------------------------------------------------------------------------------------
 
 
 def killed(name: str) -> Injection:
     @contextlib.contextmanager
     def inject(scene: Scene) -> Iterator[None]:
-        scene.begun = kill(scene.graph.one(name))
+        process = scene.graph.one(name)
+        scene.begun = kill(process)
+        process.wait(10)
+        scene.notes["gone after s"] = round(time.monotonic() - scene.begun, 3)
         yield
 
     return inject

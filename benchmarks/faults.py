@@ -24,10 +24,11 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and the rest
 
-from benchmarks.drills import DRILLS, Drill, Scene, Seen, clean_up
+from benchmarks.drills import DRILLS, Drill, Scene, clean_up
 from benchmarks.layouts import Layout, running
 from benchmarks.machine import report
 from benchmarks.open_loop import Answer, Load, capacity, p
+from benchmarks.promises import Seen
 from benchmarks.serving_smoke import users_of
 from benchmarks.twins import Twins
 from benchmarks.victims import Graph
