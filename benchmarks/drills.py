@@ -214,7 +214,7 @@ DRILLS = (
         Drill(f"store {how}", store(how), (no_5xx, flagged("features"), full_within(30.0)), holds=True)
         for how in ("locked", "slow")
     ),
-    # a file that is gone is noticed when a gateway opens it: the gateways are killed, what was in flight there fails
+    # a file that is gone is noticed when a gateway opens it: one is killed, what was in flight there fails
     Drill("store gone", store("gone"), (only_in_flight, flagged("features"), full_within(30.0)), holds=True),
     Drill("load step", load_step, (told_to_come_back, quick(1.0), full_within(30.0)), holds=True),
     Drill(

@@ -119,7 +119,7 @@ class OnlineStore:
 
     @contextlib.contextmanager
     def gone(self) -> Iterator[None]:
-        """SQLite: the file is moved away and the gateways are killed, because an open file is read on.
+        """SQLite: the file is moved away and a gateway is replaced meanwhile, because an open file is read on.
         Redis: the server is ended, and started again with its own command afterwards."""
         if self._redis is not None:
             command, folder = self._redis.cmdline(), self._redis.cwd()
@@ -134,8 +134,9 @@ class OnlineStore:
         files = [path for end in ("", "-wal", "-shm") if (path := Path(f"{self._path}{end}")).exists()]
         away = [path.replace(path.with_name(f"{path.name}.away")) for path in files]
         try:
-            for gateway in self._graph.processes("Gateway"):
-                gateway.kill()
+            kill(self._graph.one("Gateway"))
+            time.sleep(1)  # for Serve's status to say so
+            self._graph.wait_for({"Gateway": 2})
             yield
         finally:
             for end in ("", "-wal", "-shm"):
