@@ -194,8 +194,8 @@ async def test_a_stage_that_stands_still_is_not_waited_for_by_everybody(world, s
             raise AssertionError("it answers again, and nobody asks it")
 
 
-async def test_a_store_that_stands_still_is_not_waited_for_by_everybody(world):
-    """Its one thread is stuck in a read; what comes later is not queued behind that."""
+async def test_a_store_that_stands_still_is_flagged_and_read_again(world):
+    """Its one thread is stuck in a read meanwhile."""
     store, free = world.store(), threading.Event()
     read = store.online_users
     store.online_users = lambda ids: free.wait(30) and read(ids)
