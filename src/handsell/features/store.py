@@ -202,8 +202,7 @@ class FeatureStore:
 
     def _close_online(self) -> None:
         """The next read opens the file anew: an open one stays the empty one that SQLite made while it was gone."""
-        online = self.feast.provider.online_store
-        connection, online._conn = getattr(online, "_conn", None), None
+        connection = vars(self.feast.provider.online_store).pop("_conn", None)  # Feast opens another where it lacks one
         if connection is not None:
             connection.close()
 
