@@ -19,6 +19,8 @@ BENCHMARKS = {
     "training_throughput": "examples/s of the neural retrievers under Ray Train, beside a bare loop of torch",
     "first_look": "what changes where few trees cut the candidates before the whole ranker, and what that saves",
     "serving": "what each layout of the graph costs beyond its compute, under wrk, with the floor in the same run",
+    "autoscaling": "replicas of each stage over time under a load step, up and down, with graph.yaml's settings",
+    "faults": "what callers see of each fault: the graph under constant load, one thing broken at a time",
     "serving_smoke": "latency and rate of a running `make up` at 1, 8 and 32 callers, and the funnel's own floor",
 }
 SHORT = {

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -28,13 +28,16 @@ COMPUTE = ("Gateway", "Candidates", "Ranking", "Reranking")
 @dataclass(frozen=True)
 class Layout:
     """`topology` None is one uvicorn process without Ray; `bare` takes Serve's own settings for every deployment
-    and lets any number of requests in."""
+    and lets any number of requests in. `least` is by deployment how many replicas there are at least;
+    with `nodes` 2 a second raylet on this machine takes half of the gateways, and a proxy of the same port."""
 
     name: str
     topology: str | None
     ingress: str = "plain"
     micro_batch: int | None = None
     bare: bool = False
+    least: Mapping[str, int] = field(default_factory=dict)
+    nodes: int = 1
 
 
 LAYOUTS = (
@@ -49,16 +52,19 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class Running:
-    """A service that answers, and the processes that answer for it."""
+    """A service that answers, and the processes that answer for it: below one root for each node."""
 
     url: str
-    root: psutil.Process
+    roots: tuple[psutil.Process, ...]
+    config: Config
+
+    def family(self) -> list[psutil.Process]:
+        return family_of(self.roots)
 
     def cpu_s(self) -> float:
         """CPU seconds so far of all its processes."""
-        family = [self.root, *self.root.children(recursive=True)]
         total = 0.0
-        for process in family:
+        for process in self.family():
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
                 total += times.user + times.system
@@ -80,7 +86,7 @@ def running(layout: Layout, config: Config, folder: Path) -> Iterator[Running]:
     variant = variant_of(layout, config, folder)
     url = f"http://127.0.0.1:{variant.serving.port}"
     starts = _uvicorn if layout.topology is None else _serve
-    with starts(layout, variant) as root:
+    with starts(layout, variant) as roots:
         until = time.monotonic() + START_S
         while True:
             with contextlib.suppress(httpx.HTTPError):
@@ -89,7 +95,7 @@ def running(layout: Layout, config: Config, folder: Path) -> Iterator[Running]:
             if time.monotonic() > until:
                 raise TimeoutError(f"{layout.name} was not ready within {START_S:.0f} s")
             time.sleep(0.5)
-        yield Running(url, root)
+        yield Running(url, roots, variant)
 
 
 def variant_of(layout: Layout, config: Config, folder: Path) -> Config:
@@ -109,40 +115,83 @@ def variant_of(layout: Layout, config: Config, folder: Path) -> Config:
 
 
 @contextlib.contextmanager
-def _uvicorn(layout: Layout, config: Config) -> Iterator[psutil.Process]:
+def _uvicorn(layout: Layout, config: Config) -> Iterator[tuple[psutil.Process, ...]]:
     command = [sys.executable, "-m", "benchmarks.plain_server", str(config.source)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        yield psutil.Process(process.pid)
+        yield (psutil.Process(process.pid),)
     finally:
         process.terminate()
         process.wait(30)
 
 
 @contextlib.contextmanager
-def _serve(layout: Layout, config: Config) -> Iterator[psutil.Process]:
+def _serve(layout: Layout, config: Config) -> Iterator[tuple[psutil.Process, ...]]:
     if cluster.running(config) is not None:
         raise SystemExit(f"a cluster of {config.name} is running: `make down` first")
     head = cluster.start(config)
+    others = [_node(config, head) for _ in range(layout.nodes - 1)]
     try:
-        if layout.bare:
-            _deploy_bare(config, head)
+        if layout.bare or layout.least or layout.nodes > 1:
+            document = yaml.safe_load(service.render(config, layout.topology or "graph").read_text())
+            _change(document, layout)
+            _deploy(document, config, head)
         else:
             service.deploy(config, head, layout.topology or "graph")
-        yield psutil.Process(head.pid)
+        yield (psutil.Process(head.pid), *others)
     finally:
+        _end(family_of(others))
         cluster.stop(config)
 
 
-def _deploy_bare(config: Config, head: cluster.RayHead) -> None:
-    """The graph as it would be without a word about its deployments."""
-    document = yaml.safe_load(service.render(config, "graph").read_text())
+def _node(config: Config, head: cluster.RayHead) -> psutil.Process:
+    """One more raylet: a CPU for the gateway that goes there."""
+    command = [sys.executable, "-m", "benchmarks.another_node", head.gcs]
+    with config.source.with_suffix(".node.log").open("a") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, **cluster.BASE_ENVIRONMENT, **cluster.INGRESS[config.serving.ingress]},
+        )  # fmt: skip
+    return psutil.Process(process.pid)
+
+
+def family_of(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """The roots that live, and all below them."""
+    found = []
+    for root in roots:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [root, *root.children(recursive=True)]
+    return found
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, left = psutil.wait_procs(processes, timeout=10)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _change(document: dict, layout: Layout) -> None:
+    """With `bare`, the application as it would be without a word about its deployments."""
+    if layout.nodes > 1:
+        document["proxy_location"] = "EveryNode"
     for deployment in document["applications"][0]["deployments"]:
         name = deployment["name"]
-        deployment.clear()
-        deployment |= {"name": name, "num_replicas": 1, "ray_actor_options": {"num_cpus": 0.2}}
-        if name in COMPUTE:
-            deployment |= {"max_ongoing_requests": 5, "max_queued_requests": -1}
+        if layout.bare:
+            deployment.clear()
+            deployment |= {"name": name, "num_replicas": 1, "ray_actor_options": {"num_cpus": 0.2}}
+            if name in COMPUTE:
+                deployment |= {"max_ongoing_requests": 5, "max_queued_requests": -1}
+        elif name in layout.least:
+            deployment["autoscaling_config"]["min_replicas"] = layout.least[name]
+            if layout.nodes > 1:
+                deployment["max_replicas_per_node"] = 1
+
+
+def _deploy(document: dict, config: Config, head: cluster.RayHead) -> None:
     path = config.source.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(document))
     command = [str(Path(sys.executable).parent / "serve"), "deploy", "--address", head.dashboard, str(path)]

@@ -176,6 +176,25 @@ def test_written_user_rows_replace_those_online(online):
     assert store.online_users([user])["seen_times_us"] == [[7]]
 
 
+def test_a_store_whose_file_was_gone_is_read_again_when_it_is_back(online):
+    """A gateway that starts meanwhile opens an empty file, and must not stay with it."""
+    store, _ = online
+    path, asked = store.layout.feast / "online.db", ["u0", "u1", "u2"]
+    here = open_store(store.config)
+    found = here.online_users(asked)
+    here.feast.provider.online_store._conn.close()
+    away = [file.replace(file.with_name(f"{file.name}.away")) for file in path.parent.glob("online.db*")]
+    late = open_store(store.config)
+    try:
+        for _ in range(2):
+            with pytest.raises(FeatureError, match="online store of shop: no such table"):
+                late.online_users(asked)
+    finally:
+        for file in away:
+            file.replace(file.with_name(file.name.removesuffix(".away")))
+    assert late.online_users(asked) == found
+
+
 def test_a_feature_that_the_service_lost_is_named(online):
     store, _ = online
     for service in ("ranking_v1", USER_SERVICE):

@@ -1,6 +1,7 @@
 """A stage that fails or is late is left out and named; the caller gets a slate all the same."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -155,3 +156,58 @@ async def test_a_trace_is_taken_up_and_passed_on(world):
         for wrong in ("", "nonsense", "00-" + "0" * 32 + "-00f067aa0ba902b7-01", given.upper()):
             new = (await client.get("/healthz", headers={"traceparent": wrong})).headers["traceparent"]
             assert new.split("-")[1] != trace and len(new) == 55
+
+
+class Halting:
+    """Stages of which one method stands still while `halted`; counts the calls that reach it."""
+
+    def __init__(self, world, name):
+        self.inner, self.name = local_stages(open_bundle(str(world.config.source), "live")), name
+        self.halted, self.reached = True, 0
+
+    def __getattr__(self, name):
+        async def call(*args):
+            if name == self.name:
+                self.reached += 1
+                while self.halted:
+                    await asyncio.sleep(0.01)
+            return await getattr(self.inner, name)(*args)
+
+        return call
+
+
+@pytest.mark.parametrize("stage", ["candidates", "ranking", "reranking"])
+async def test_a_stage_that_stands_still_is_not_waited_for_by_everybody(world, stage):
+    """The first few give it up; those behind them go on without it at once, until it answers again."""
+    stages = Halting(world, {"candidates": "candidates", "ranking": "rank", "reranking": "rerank"}[stage])
+    async with served(world, stages=stages, config=quick(world)) as (client, _):
+        answers = [await client.get("/v1/users/u1/recommendations?count=10") for _ in range(40)]
+        assert {a.status_code for a in answers} == {200}
+        assert all(a.json()["degraded"] == [stage] and len(a.json()["items"]) == 10 for a in answers)
+        assert stages.reached < 20
+        stages.halted = False
+        for _ in range(200):
+            if (await client.get("/v1/users/u1/recommendations")).json()["degraded"] == []:
+                break
+            await asyncio.sleep(0.05)
+        else:
+            raise AssertionError("it answers again, and nobody asks it")
+
+
+async def test_a_store_that_stands_still_is_flagged_and_read_again(world):
+    """Its one thread is stuck in a read meanwhile."""
+    store, free = world.store(), threading.Event()
+    read = store.online_users
+    store.online_users = lambda ids: free.wait(30) and read(ids)
+    async with served(world, store=store, config=quick(world)) as (client, _):
+        try:
+            answers = [await client.get("/v1/users/u1/recommendations") for _ in range(40)]
+            assert {a.status_code for a in answers} == {200}
+            assert {tuple(a.json()["degraded"]) for a in answers} == {("features",)}
+        finally:
+            free.set()
+        for _ in range(200):
+            if (await client.get("/v1/users/u1/recommendations")).json()["degraded"] == []:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError("it answers again, and nobody asks it")

@@ -196,8 +196,15 @@ class FeatureStore:
     def _read(self, view: feast.FeatureView, keys: list[EntityKey]) -> list:
         try:
             return self.feast.provider.online_read(self.feast.config, view, keys)
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
+            self._close_online()
             raise FeatureError(f"online store of {self.config.name}: {error}. Run {self._apply_command}") from error
+
+    def _close_online(self) -> None:
+        """The next read opens the file anew: an open one stays the empty one that SQLite made while it was gone."""
+        connection = vars(self.feast.provider.online_store).pop("_conn", None)  # Feast opens another where it lacks one
+        if connection is not None:
+            connection.close()
 
     def _write(self, view: feast.FeatureView, batch: pa.RecordBatch) -> None:
         types = {field.name: field.dtype.to_value_type() for field in view.entity_columns}

@@ -63,7 +63,9 @@ BASE_ENVIRONMENT = {
 }
 
 # How Serve runs in a head and in everything that it starts. Autoscaling sees load every two seconds, not every ten.
+# A proxy is replaced after three failed checks: with the default of ten seconds each its port is closed for thirty.
 SERVE = {
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
 }

@@ -13,6 +13,7 @@ from handsell.core.batches import Slates
 from handsell.core.config import Config
 from handsell.serving import render
 from handsell.serving.batcher import MicroBatcher
+from handsell.serving.breaker import STALL, Breaker
 from handsell.serving.charts import Charts, named
 from handsell.serving.clock import Clock
 from handsell.serving.feature_log import Sample, sampled
@@ -65,6 +66,8 @@ class Edition:
         self.reading = Reading(config, snapshot, clock)
         self._users, self._charts = users, charts
         serving, patience_s = config.serving, PATIENCE * config.serving.deadline_ms / 1_000
+        stall_s = STALL * serving.deadline_ms / 1_000
+        self._breakers = {stage: Breaker(stage, stall_s) for stage in ("candidates", "ranking", "reranking")}
         self._slates: MicroBatcher[Query, Served] = MicroBatcher(
             self._recommend, serving.micro_batch, serving.in_flight, patience_s, lambda query: query.deadline_s
         )
@@ -142,7 +145,7 @@ class Edition:
         self.metrics.stage_seconds.labels("features").observe(now() - started)
         for age_s in known.age_s:
             self.metrics.features_age.observe(age_s)
-        return Trip(self.stages, self.metrics, began, deadline_s, samples), known
+        return Trip(self.stages, self.metrics, self._breakers, began, deadline_s, samples), known
 
 
 def now() -> float:

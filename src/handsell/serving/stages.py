@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -17,6 +17,7 @@ from handsell.core.layout import Layout
 from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage
 from handsell.features.served_log import FEATURE_LOG
 from handsell.ranking.stage import LocalRanking
+from handsell.serving.breaker import Breaker
 from handsell.serving.feature_log import FeatureLog, Sample
 from handsell.serving.given import scored_by_sources
 from handsell.serving.observability import Metrics
@@ -84,12 +85,13 @@ class LocalStages:
 class Trip:
     """One batch's way through the stages: each stage in its time, observed; keeps core.protocols for the funnel.
 
-    A stage that is late raises TimeoutError: the funnel leaves it out and names it. `lacking` names stages whose
-    replica does not hold the bundle.
+    A stage that is late, or was late for others just now (see `Breaker`), raises TimeoutError: the funnel leaves it out
+    and names it. `lacking` names stages whose replica does not hold the bundle.
     """
 
     stages: StageCalls
     metrics: Metrics
+    breakers: Mapping[str, Breaker]  # by stage
     began: float  # event loop time at which the oldest request of the batch arrived
     deadline_s: float
     samples: tuple[Sample, ...] = ()
@@ -116,11 +118,8 @@ class Trip:
         """The call's answer; raises TimeoutError when the stage's share of the deadline is over."""
         loop = asyncio.get_running_loop()
         started, limit = loop.time(), self.began + BUDGET[stage] * self.deadline_s
-        if started >= limit:
-            raise TimeoutError(f"no time is left for {stage}: {self.deadline_s:.3f} s are the deadline")
         try:
-            async with asyncio.timeout_at(limit):
-                return await call()
+            return await self.breakers[stage].wait(call, limit)
         except NotHeld:
             self.lacking.append(stage)
             raise

@@ -19,6 +19,7 @@ from handsell.events.reader import EventReader
 from handsell.events.states import Events
 from handsell.features.requests import events_from, requests_from_rows
 from handsell.features.views import USER_VIEWS, views
+from handsell.serving.breaker import STALL, Breaker
 from handsell.serving.queries import Query
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Users:
     def __init__(self, store: UserStore, log_reader: EventReader, snapshot: Snapshot, config: Config):
         self._store, self._reader, self._snapshot, self._config = store, log_reader, snapshot, config
         self._thread = ThreadPoolExecutor(1, "feature-store")
+        self._breaker = Breaker("the feature store", STALL * config.serving.deadline_ms / 1_000)
         every = views(config)
         self._columns = tuple(name for view in USER_VIEWS for name in every[view].names)
 
@@ -55,8 +57,7 @@ class Users:
         """Requests for a batch of queries; `limit` is the event loop time by which the store must have answered."""
         degraded = []
         try:
-            async with asyncio.timeout_at(limit):
-                rows = await self._rows(queries)
+            rows = await self._rows(queries, limit)
         except Exception:
             log.exception("the feature store did not answer; serving with default features")
             rows, degraded = self._nothing(len(queries)), ["features"]
@@ -77,7 +78,7 @@ class Users:
         ages = [(q.time - t) / 1e6 for q, t in zip(queries, state_time, strict=True) if t]
         return Known(requests, cold, tuple(dict.fromkeys(degraded)), ages)
 
-    async def _rows(self, queries: Sequence[Query]) -> Rows:
+    async def _rows(self, queries: Sequence[Query], limit: float) -> Rows:
         """The store's rows in query order; visitors without an id have none."""
         asked = {b: q.user_id for b, q in enumerate(queries) if q.user_id is not None}
         rows = self._nothing(len(queries))
@@ -85,7 +86,9 @@ class Users:
             return rows
         ids = list(dict.fromkeys(asked.values()))
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._thread, self._store.online_users, ids)
+        found = await self._breaker.wait(
+            lambda: loop.run_in_executor(self._thread, self._store.online_users, ids), limit
+        )
         place = {user_id: i for i, user_id in enumerate(ids)}
         rows.update({name: [None] * len(queries) for name in found})
         for name, cells in found.items():
