@@ -42,7 +42,8 @@ class EventReader:
     def impressions(self, after_offset: int = 0, limit: int = 1_000) -> Columns:
         """Items of the next `limit` served slates, one row per item and position (1 = top), in the order served."""
         names = ("offset", "recommendation_id", "gateway", "sequence", "time", "user_id", "surface", "bundle")
-        columns: Columns = {n: [] for n in (*names, "item_id", "position", "score", "propensity", "sources")}
+        own = ("item_id", "position", "score", "propensity", "sources", "rules")
+        columns: Columns = {n: [] for n in (*names, *own)}
         for *slate, items in self._rows(
             f'{_SLATES} WHERE "offset" > ? ORDER BY "offset" LIMIT ?', (after_offset, limit)
         ):
@@ -51,6 +52,7 @@ class EventReader:
             for name, value in zip(names, slate, strict=True):
                 columns[name] += [value] * n
             columns["position"] += range(1, n + 1)
+            columns["rules"] += [shown.get("rules")] * n  # version of the business rules; None where there were none
             for name in ("item_id", "score", "propensity", "sources"):
                 columns[name] += shown[name]
         return columns
