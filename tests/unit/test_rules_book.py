@@ -178,19 +178,19 @@ def test_a_replica_owes_its_part_of_the_common_debt_and_all_of_its_own_since(she
     second = [0.0]
     pacing = Pacing(edition(shelf, NEW).ruleset, clock=lambda: second[0])
     noted(pacing, [list(range(10))] * 5)  # 50 shown, none of them new: 5 are owed
-    assert pacing.owed(NOW)[0][0] == pytest.approx(5)
+    assert pacing.debt(NOW).owed[0] == pytest.approx(5)
     day = pacing.day
     pacing.common = Common(Counts(np.array([50.0]), np.array([0.0])), day, 0.5)
-    assert pacing.owed(NOW)[0][0] == pytest.approx(5)  # the same slates, now in the log
+    assert pacing.debt(NOW).owed[0] == pytest.approx(5)  # the same slates, now in the log
     second[0] = 1.0
     noted(pacing, [list(range(10))] * 5)
     pacing.common = Common(Counts(np.array([250.0]), np.array([0.0])), day, 1.5)  # 200 more, of which 50 were ours
     part = 0.7 + 0.3 * 50 / 200
-    assert pacing.owed(NOW)[0][0] == pytest.approx(part * 25)
+    assert pacing.debt(NOW).owed[0] == pytest.approx(part * 25)
     second[0] = 2.0
     noted(pacing, [[19, 39, *range(8)]])
-    assert pacing.owed(NOW)[0][0] == pytest.approx(part * 25 + 1 - 2)
-    assert pacing.owed(NOW + DAY_US)[0][0] == 0  # a new day
+    assert pacing.debt(NOW).owed[0] == pytest.approx(part * 25 + 1 - 2)
+    assert pacing.debt(NOW + DAY_US).owed[0] == 0  # a new day
 
 
 def test_debt_lifts_then_forces_and_surplus_buries_then_bars(shelf):
@@ -198,15 +198,15 @@ def test_debt_lifts_then_forces_and_surplus_buries_then_bars(shelf):
     one, ten = np.ones((1, 1), bool), np.full((1, 1), 10)
 
     def slots():
-        return [int(x[0, 0]) for x in pacing.slots(NOW, one, np.zeros((1, 1), int), ten)]
+        return [int(x[0, 0]) for x in pacing.slots(pacing.debt(NOW), one, np.zeros((1, 1), int), ten)]
 
-    assert pacing.lift(NOW)[0] == 0 and slots()[0] == 0
+    assert pacing.debt(NOW).lift[0] == 0 and slots()[0] == 0
     noted(pacing, [list(range(10))])
-    assert 0 < pacing.lift(NOW)[0] < 0.25 and slots()[0] == 0
+    assert 0 < pacing.debt(NOW).lift[0] < 0.25 and slots()[0] == 0
     noted(pacing, [list(range(10))] * 9)
-    assert pacing.lift(NOW)[0] == 0.25 and slots()[0] == 3  # a third of a slate at most
+    assert pacing.debt(NOW).lift[0] == 0.25 and slots()[0] == 3  # a third of a slate at most
     noted(pacing, [[19] * 10] * 3)
-    assert pacing.lift(NOW)[0] == -0.25 and slots() == [0, 0]
+    assert pacing.debt(NOW).lift[0] == -0.25 and slots() == [0, 0]
 
 
 def test_unchanged_quotas_keep_their_counts_when_rules_change(book, config, shelf, rng):
@@ -217,10 +217,10 @@ def test_unchanged_quotas_keep_their_counts_when_rules_change(book, config, shel
     config.rules_path.write_text(NEW + rule("other", "quota", items="item.year == 2018", share=0.5) + OUT)
     book.look()
     assert names(book) == ["new", "other", "out"]
-    assert book.current.pacing.owed(NOW)[0].tolist() == pytest.approx([4, 0])
+    assert book.current.pacing.debt(NOW).owed.tolist() == pytest.approx([4, 0])
     with EventLog(Layout(config.state).event_log) as log:  # the log knows of slates before the new quota
         log.append_slates([slate(n, range(10), NOW + 5) for n in range(4)]).result()
         book.count()
     later = replace(book.current.pacing.common, cut=time.monotonic() + 1)
     book.current.pacing.common = later
-    assert book.current.pacing.owed(NOW)[0].tolist() == pytest.approx([4, 0])
+    assert book.current.pacing.debt(NOW).owed.tolist() == pytest.approx([4, 0])

@@ -11,7 +11,7 @@ import numpy as np
 
 from handsell.core.batches import NONE, Candidates, Requests
 from handsell.reranking.mmr import relevance
-from handsell.reranking.rules.pacing import Pacing
+from handsell.reranking.rules.pacing import Debt, Pacing
 from handsell.reranking.rules.ruleset import RuleSet
 from handsell.reranking.rules.schema import Include, Pin
 from handsell.reranking.rules.slots import Slots
@@ -79,11 +79,11 @@ def apply(
 ) -> Applied:
     """For slates of n positions; allowed (B, K) as eligibility has it."""
     here = _situation(ruleset, requests, n)
-    now = int(requests.time.max())
-    lift = pacing.lift(now) if len(pacing) else np.zeros(0)
+    debt = pacing.debt(int(requests.time.max()))
+    lift = debt.lift
     board = _Board(ruleset, here, lift, candidates, allowed)
     slots = Slots(board.value, n)
-    least, most = _quotas(ruleset, pacing, here, board, slots, now)
+    least, most = _quotas(ruleset, pacing, here, board, slots, debt)
     missing = _missing(ruleset, here, board, least)
     if missing.any():
         board = _Board(ruleset, here, lift, *_brought_in(ruleset, stock, here, board, missing))
@@ -101,7 +101,7 @@ def _situation(ruleset: RuleSet, requests: Requests, n: int) -> Situation:
 
 
 def _quotas(
-    ruleset: RuleSet, pacing: Pacing, here: Situation, board: _Board, slots: Slots, now: int
+    ruleset: RuleSet, pacing: Pacing, here: Situation, board: _Board, slots: Slots, debt: Debt
 ) -> tuple[np.ndarray, np.ndarray]:
     """(R, B) least and most items that each quota asks of each slate; 0 and everything for other rules."""
     least, most = np.zeros(here.active.shape, int), here.width.copy()
@@ -113,7 +113,7 @@ def _quotas(
             most[r] = np.where(here.active[r], held, here.width[r])
     if paced := ruleset.paced:
         natural = (board.match[paced] & board.allowed & (slots.rank < here.width[paced][:, :, None])).sum(axis=2)
-        least[paced], most[paced] = pacing.slots(now, here.active[paced], natural, here.width[paced])
+        least[paced], most[paced] = pacing.slots(debt, here.active[paced], natural, here.width[paced])
     return least, most
 
 

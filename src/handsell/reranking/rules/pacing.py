@@ -25,6 +25,7 @@ FORCED_SHARE = 1 / 3  # of a slate, at least one slot
 MEMORY = 0.7  # of the estimated part of the traffic, from one reading of the common counts to the next
 LEAST_PART = 0.02
 BUCKET_S = 0.05
+MOST_BUCKETS = 64  # kept apart; older ones are put together
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,20 @@ class Common:
     counts: Counts
     day: np.ndarray  # (Q,)
     cut: float  # own slates of before this moment (monotonic s) are in it
+
+
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """Of each quota (Q,), in impressions."""
+
+    owed: np.ndarray  # to `least`; negative: more than that was shown
+    left: np.ndarray  # below `most`; negative: too much was shown
+
+    @property
+    def lift(self) -> np.ndarray:
+        """(Q,) boost of the quota's items, negative where they have had too much."""
+        gain = MOST_LIFT / PATIENCE
+        return np.clip(self.owed * gain, 0, MOST_LIFT) - np.clip(-self.left * gain, 0, MOST_LIFT)
 
 
 class Pacing:
@@ -47,34 +62,29 @@ class Pacing:
         self.common: Common | None = None  # replaced by whoever reads the log
         self._taken: Common | None = None
         self._part = np.ones(len(quotas))  # of the traffic
-        self._recent: list[tuple[float, Counts]] = []  # own slates that the common counts lack
+        self._recent: list[tuple[float, Counts]] = []  # own slates that the common counts lack, by moment
+        self._own = Counts.zero(len(quotas))  # … and their sum
 
     def __len__(self) -> int:
         return len(self.least)
 
     # -- what is asked before a slate ----------------------------------------------------------------------------
 
-    def owed(self, now: int) -> tuple[np.ndarray, np.ndarray]:
-        """(Q,) impressions that this process owes to `least`, and (Q,) those it has left below `most`, at now µs."""
+    def debt(self, now: int) -> Debt:
+        """At now µs, for this process."""
         self._turn(now)
         self._take_common()
         mine = self._mine()
-        return self.least * mine.shown - mine.own, self.most * mine.shown - mine.own
-
-    def lift(self, now: int) -> np.ndarray:
-        """(Q,) boost of each quota's items, negative where they have had too much."""
-        owed, left = self.owed(now)
-        gain = MOST_LIFT / PATIENCE
-        return np.clip(owed * gain, 0, MOST_LIFT) - np.clip(-left * gain, 0, MOST_LIFT)
+        return Debt(self.least * mine.shown - mine.own, self.most * mine.shown - mine.own)
 
     def slots(
-        self, now: int, active: np.ndarray, natural: np.ndarray, width: np.ndarray
+        self, debt: Debt, active: np.ndarray, natural: np.ndarray, width: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """(Q, B) least and most items of the quota in each slate, each slate knowing of those before it.
 
         natural (Q, B): items that would be shown anyway, of width (Q, B) positions.
         """
-        owed, left = self.owed(now)
+        owed, left = debt.owed.copy(), debt.left.copy()
         force, cap = np.zeros(active.shape, int), width.astype(int)
         for q, b in zip(*np.nonzero(active), strict=True):
             w = int(width[q, b])
@@ -92,14 +102,19 @@ class Pacing:
     def note(self, seen: Shown) -> None:
         self._turn(int(seen.time.max()))
         new, at = counted(self.ruleset, seen, self.day, self.since), self._clock()
+        self._own = self._own + new
         if self._recent and at - self._recent[-1][0] < BUCKET_S:
             at, before = self._recent.pop()
             new = before + new
         self._recent.append((at, new))
+        if len(self._recent) > MOST_BUCKETS:  # nobody reads the log: how late each was matters no more
+            (_, first), (at, second) = self._recent[:2]
+            self._recent[:2] = [(at, first + second)]
 
     def shares(self) -> tuple[tuple[str, float], ...]:
         """By quota, the share of today's impressions as far as this process knows; NaN before the first."""
-        known = self._own_recent() + (self._taken_today() or Counts.zero(len(self)))
+        taken = self._taken_today()
+        known = self._own if taken is None else self._own + taken
         names = [self.ruleset.rules.rules[r].name for r in self.ruleset.paced]
         share = np.divide(known.own, known.shown, out=np.full(len(self), np.nan), where=known.shown > 0)
         return tuple(zip(names, share.tolist(), strict=True))
@@ -114,19 +129,19 @@ class Pacing:
             return
         self.day, self._part = np.where(new, -1, before.day[same]), np.where(new, 1.0, before._part[same])
         kept = before._mine()
-        self._recent = [(self._clock(), Counts(kept.shown[same], kept.own[same]).only(~new))]
+        self._set_recent([(self._clock(), Counts(kept.shown[same], kept.own[same]).only(~new))])
 
     # -- counts ----------------------------------------------------------------------------------------------------
 
     def _mine(self) -> Counts:
         taken = self._taken_today()
-        recent = self._own_recent()
         if taken is None:
-            return recent
-        return recent + Counts(self._part * taken.shown, self._part * taken.own)
+            return self._own
+        return self._own + Counts(self._part * taken.shown, self._part * taken.own)
 
-    def _own_recent(self) -> Counts:
-        return sum((counts for _, counts in self._recent), Counts.zero(len(self)))
+    def _set_recent(self, recent: list[tuple[float, Counts]]) -> None:
+        self._recent = recent
+        self._own = sum((counts for _, counts in recent), Counts.zero(len(self)))
 
     def _taken_today(self) -> Counts | None:
         return None if self._taken is None else self._taken.counts.only(self._taken.day == self.day)
@@ -137,7 +152,7 @@ class Pacing:
         ended = today > self.day
         if ended.any():
             self.day = np.where(ended, today, self.day)
-            self._recent = [(at, counts.only(~ended)) for at, counts in self._recent]
+            self._set_recent([(at, counts.only(~ended)) for at, counts in self._recent])
 
     def _take_common(self) -> None:
         """Take up newly read common counts: own slates that are in them are dropped, and say what part is ours."""
@@ -145,7 +160,7 @@ class Pacing:
         if common is None or common is before:
             return
         merged = [counts for at, counts in self._recent if at < common.cut]
-        self._recent = [(at, counts) for at, counts in self._recent if at >= common.cut]
+        self._set_recent([(at, counts) for at, counts in self._recent if at >= common.cut])
         if before is not None:
             more = np.where(before.day == common.day, common.counts.shown - before.counts.shown, common.counts.shown)
             ours = sum(merged, Counts.zero(len(self))).shown
