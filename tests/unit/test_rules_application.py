@@ -51,7 +51,7 @@ def test_what_is_excluded_is_never_shown_and_slates_stay_full(seed, y):
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=seeds, y=st.integers(2000, 2019), position=st.integers(1, N), exclude=st.integers(0, 20))
+@given(seed=seeds, y=st.integers(2000, 2019), position=st.integers(1, N), exclude=st.integers(0, 14))
 def test_a_pinned_item_stands_where_it_should(seed, y, position, exclude):
     """The best of its candidates that may be shown; one of the catalogue where there is none."""
     ask, found = asked(seed, k=25, exclude=exclude)
@@ -181,6 +181,12 @@ def test_what_is_brought_in_is_eligible_and_to_the_users_taste():
     refused = slates(text, nothing, found)
     assert refused.relaxed_of(0, N) == ["rule:here"] and (refused.item != NONE).all()
     assert not (year(refused.item) == missing).any()
+
+
+def test_a_pin_beyond_the_end_of_a_slate_is_told():
+    ask, found = asked(9, rows=1, k=25, exclude=21)
+    got = slates(rule("here", "pin", items="item.year == 2019", position=8), ask, found)
+    assert (got.item[0] != NONE).sum() < 8 and "rule:here" in got.relaxed_of(0, N)
 
 
 def test_a_slate_shown_in_part_keeps_its_rules_within_that_part():

@@ -29,6 +29,19 @@ class Applied:
     boost: np.ndarray  # (B, K) float64, added to relevance (0..1 within the request)
     pin: np.ndarray | None  # (B, n) int64 column that stands at this position, -1: open; None: all open
     unmet: dict[str, np.ndarray]  # rules that cannot hold, as `rule:<name>`, and for which requests: (B,) bool
+    places: dict[str, tuple[np.ndarray, int]]  # pins: for which requests (B,) bool, and the column of `pin`
+
+    def moved(self, item: np.ndarray) -> dict[str, np.ndarray]:
+        """Pins that do not stand in slates (B, n) where they should: a slate ended before their position."""
+        found = {}
+        for name, (rows, place) in self.places.items():
+            if self.pin is None or not rows.any():
+                continue
+            column = self.pin[:, place]
+            wanted = self.candidates.item[np.arange(len(item)), column]
+            if (late := rows & (column != NONE) & (item[:, place] != wanted)).any():
+                found[name] = late
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +77,10 @@ class _Board:
                 self.boost += added * self.match[rule]
         if ruleset.weights:
             self.boost += plain * (factor - 1)
-        sunk = SINK * ~np.isfinite(candidates.score)
-        self.value = np.where(allowed, plain + self.boost - sunk, -np.inf)
+        value = plain + self.boost
+        if not (finite := np.isfinite(candidates.score)).all():
+            value -= SINK * ~finite
+        self.value = np.where(allowed, value, -np.inf)
 
 
 def apply(
@@ -91,13 +106,17 @@ def apply(
     unmet = _fill(ruleset, here, board, slots, least, most)
     names = {f"rule:{ruleset.rules.rules[r].name}": unmet[r] for r in np.flatnonzero(unmet.any(axis=1))}
     pin = slots.pin if (slots.pin != NONE).any() else None
-    return Applied(board.candidates, board.allowed, board.boost, pin, names)
+    places = {
+        f"rule:{rule.name}": (here.active[r] & ~unmet[r], rule.position - 1)
+        for r in ruleset.pins
+        if isinstance(rule := ruleset.rules.rules[r], Pin) and rule.position <= n
+    }
+    return Applied(board.candidates, board.allowed, board.boost, pin, names, places)
 
 
 def _situation(ruleset: RuleSet, requests: Requests, n: int) -> Situation:
     shown = np.full(len(requests), n) if requests.count is None else np.minimum(requests.count, n).astype(int)
-    reach = np.array([getattr(rule, "within", None) or n for rule in ruleset.rules.rules], int)
-    return Situation(requests, ruleset.active(requests), np.minimum(reach[:, None], shown), shown)
+    return Situation(requests, ruleset.active(requests), np.minimum(ruleset.reach, shown), shown)
 
 
 def _quotas(

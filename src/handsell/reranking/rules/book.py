@@ -70,11 +70,12 @@ class Ruling:
         """The slates selected, counted, and stamped with the version and with what could not hold."""
         self.edition.note(requests, slates.item)
         stamp = RulesStamp(self.edition.ruleset.version, self.refused, self.edition.pacing.shares())
-        if not self.applied.unmet:
+        unmet = self.applied.unmet | self.applied.moved(slates.item)
+        if not unmet:
             return replace(slates, rules=stamp)
         first, shape = len(slates.constraints), slates.item.shape
         relaxed = np.zeros(shape, np.uint32) if slates.relaxed is None else slates.relaxed.copy()
-        told = dict(list(self.applied.unmet.items())[: BITS - first])
+        told = dict(list(unmet.items())[: BITS - first])
         for bit, rows in enumerate(told.values()):
             relaxed[rows, :1] |= np.uint32(1 << (first + bit))  # of the whole slate: told at its first position
         return replace(slates, rules=stamp, relaxed=relaxed, constraints=(*slates.constraints, *told))

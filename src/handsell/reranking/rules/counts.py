@@ -40,13 +40,15 @@ class Counts:
         return cls(np.zeros(quotas), np.zeros(quotas))
 
 
-def counted(ruleset: RuleSet, seen: Shown, day: np.ndarray, since: np.ndarray) -> Counts:
-    """Impressions of the quotas' current day (Q,), from `since` (Q,) µs on."""
+def counted(ruleset: RuleSet, seen: Shown, day: np.ndarray | None = None, since: np.ndarray | None = None) -> Counts:
+    """Impressions; only of the quotas' current day (Q,), and from `since` (Q,) µs on, where those are given."""
     paced = ruleset.paced
     active = ruleset.scope.active(seen.time, seen.surface, seen.unit)[paced]
-    active &= (days(ruleset, seen.time) == day[:, None]) & (seen.time >= since[:, None])
-    reach = np.array([ruleset.quota(r).within or seen.item.shape[1] for r in paced])
-    real = (seen.item != NONE) & active[:, :, None] & (np.arange(seen.item.shape[1]) < reach[:, None, None])
+    if day is not None and since is not None:
+        active &= (days(ruleset, seen.time) == day[:, None]) & (seen.time >= since[:, None])
+    real = (seen.item != NONE) & active[:, :, None]
+    if (reach := ruleset.reach[paced]).min() < seen.item.shape[1]:
+        real &= np.arange(seen.item.shape[1]) < reach[:, :, None]
     own = ruleset.matches(seen.item, seen.time, paced) & real
     return Counts(real.sum(axis=(1, 2)).astype(float), own.sum(axis=(1, 2)).astype(float))
 

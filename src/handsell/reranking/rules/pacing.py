@@ -13,11 +13,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import floor, nan
 
 import numpy as np
 
 from handsell.reranking.rules.counts import Counts, Shown, counted, days
 from handsell.reranking.rules.ruleset import RuleSet
+from handsell.reranking.rules.scope import QUARTER_US
 
 PATIENCE = 2.0  # impressions that may be owed before slots are forced
 MOST_LIFT = 0.25  # of the span of relevance in a request, reached at PATIENCE
@@ -48,7 +50,8 @@ class Debt:
     def lift(self) -> np.ndarray:
         """(Q,) boost of the quota's items, negative where they have had too much."""
         gain = MOST_LIFT / PATIENCE
-        return np.clip(self.owed * gain, 0, MOST_LIFT) - np.clip(-self.left * gain, 0, MOST_LIFT)
+        up = np.minimum(np.maximum(self.owed, 0) * gain, MOST_LIFT)
+        return up - np.minimum(np.maximum(-self.left, 0) * gain, MOST_LIFT)
 
 
 class Pacing:
@@ -59,6 +62,7 @@ class Pacing:
         quotas = [ruleset.quota(r) for r in ruleset.paced]
         self.least, self.most = np.array([q.least for q in quotas]), np.array([q.most for q in quotas])
         self.day, self.since = np.full(len(quotas), -1), np.full(len(quotas), np.iinfo(np.int64).min)
+        self._turns = np.iinfo(np.int64).min  # when days are looked at again
         self.common: Common | None = None  # replaced by whoever reads the log
         self._taken: Common | None = None
         self._part = np.ones(len(quotas))  # of the traffic
@@ -91,7 +95,7 @@ class Pacing:
             owed[q] += self.least[q] * w
             left[q] += self.most[q] * w
             force[q, b] = min(max(int(owed[q] - PATIENCE), 0), max(int(w * FORCED_SHARE), 1), w)
-            cap[q, b] = max(min(int(np.floor(left[q] + PATIENCE)), w), force[q, b], 0)
+            cap[q, b] = max(min(floor(left[q] + PATIENCE), w), force[q, b], 0)
             planned = min(max(int(natural[q, b]), force[q, b]), cap[q, b])
             owed[q] -= planned
             left[q] -= planned
@@ -101,7 +105,7 @@ class Pacing:
 
     def note(self, seen: Shown) -> None:
         self._turn(int(seen.time.max()))
-        new, at = counted(self.ruleset, seen, self.day, self.since), self._clock()
+        new, at = counted(self.ruleset, seen), self._clock()
         self._own = self._own + new
         if self._recent and at - self._recent[-1][0] < BUCKET_S:
             at, before = self._recent.pop()
@@ -116,8 +120,8 @@ class Pacing:
         taken = self._taken_today()
         known = self._own if taken is None else self._own + taken
         names = [self.ruleset.rules.rules[r].name for r in self.ruleset.paced]
-        share = np.divide(known.own, known.shown, out=np.full(len(self), np.nan), where=known.shown > 0)
-        return tuple(zip(names, share.tolist(), strict=True))
+        pairs = zip(names, known.own.tolist(), known.shown.tolist(), strict=True)
+        return tuple((name, own / shown if shown else nan) for name, own, shown in pairs)
 
     def goes_on_from(self, before: Pacing, now: int) -> None:
         """Take over the counts of quotas that have not changed; a new one counts from now µs on."""
@@ -148,6 +152,9 @@ class Pacing:
 
     def _turn(self, now: int) -> None:
         """Quotas whose day has ended begin anew."""
+        if now < self._turns:
+            return
+        self._turns = (now // QUARTER_US + 1) * QUARTER_US  # no day ends within a quarter of an hour, in any zone
         today = days(self.ruleset, np.array([now], np.int64))[:, 0] if len(self) else self.day
         ended = today > self.day
         if ended.any():

@@ -13,7 +13,7 @@ from handsell.core.batches import NONE, Requests
 from handsell.core.errors import FilterError
 from handsell.eligibility.filters import filters_of
 from handsell.reranking.rules.reading import Rules
-from handsell.reranking.rules.schema import AnyRule, Boost, Bury, Exclude, Include, Pin, Quota
+from handsell.reranking.rules.schema import LONGEST_SLATE, AnyRule, Boost, Bury, Exclude, Include, Pin, Quota
 from handsell.reranking.rules.scope import Scope
 
 DAY_US = 86_400_000_000
@@ -52,15 +52,29 @@ class RuleSet:
     def matches(self, items: np.ndarray, time: np.ndarray, rules: Sequence[int] | None = None) -> np.ndarray:
         """(R, B, K) bool: item (B, K) is one of the rule's at time (B,); -1 is of none. Some rules only, if given."""
         at = np.maximum(items, 0)
-        which = np.arange(len(self)) if rules is None else np.asarray(rules, np.int64)
-        hit = (self.member[at] >> which.astype(np.uint64)[:, None, None]) & np.uint64(1)
-        found = hit.astype(bool) & (items != NONE)
-        aged = np.flatnonzero(self.age_us[which])
-        if len(aged):
+        which = self._bits if rules is None else self._bits[list(rules)]
+        found = (self.member[at] & which) != 0
+        found &= items != NONE
+        if self._aged:
             published, now = self.snapshot.published[at], time[:, None]
-            for r in aged:
-                found[r] &= (published <= now) & (published >= now - self.age_us[which[r]])
+            for place, r in enumerate(range(len(self)) if rules is None else rules):
+                if self.age_us[r]:
+                    found[place] &= (published <= now) & (published >= now - self.age_us[r])
         return found
+
+    @cached_property
+    def _bits(self) -> np.ndarray:
+        """(R, 1, 1) uint64."""
+        return (np.uint64(1) << np.arange(len(self), dtype=np.uint64))[:, None, None]
+
+    @cached_property
+    def _aged(self) -> bool:
+        return bool(self.age_us.any())
+
+    @cached_property
+    def reach(self) -> np.ndarray:
+        """(R, 1) positions within which each rule looks."""
+        return np.array([[getattr(rule, "within", None) or LONGEST_SLATE] for rule in self.rules.rules], np.int64)
 
     # -- rules by kind, in the order of the file ---------------------------------------------------------------
 
