@@ -16,6 +16,7 @@ BENCHMARKS = {
     "retrieval_latency": "encode + retrieve of each retriever, one thread, and what a new user with three events gets",
     "filters": "a filter expression over 1 M items: new, once its mask is kept, and in the mask of a request",
     "tradeoff": "relevance against each list metric for plain top-n, MMR, DPP, calibration and more, on validation",
+    "rules": "50 candidates to a slate of 30, with five business rules and without",
     "training_throughput": "examples/s of the neural retrievers under Ray Train, beside a bare loop of torch",
     "first_look": "what changes where few trees cut the candidates before the whole ranker, and what that saves",
     "serving": "what each layout of the graph costs beyond its compute, under wrk, with the floor in the same run",

@@ -24,6 +24,9 @@ app = typer.Typer(
 )  # fmt: skip
 bundles = typer.Typer(no_args_is_help=True, help="List, show, promote and roll back trained bundles.")
 app.add_typer(bundles, name="bundles")
+rules = typer.Typer(no_args_is_help=True, help="Check business rules, and see what a file of them would change.")
+app.add_typer(rules, name="rules")
+RulesPath = Annotated[Path, typer.Option("--rules", help="a file of business rules, see docs/rules.md")]
 
 
 def _load(path: Path, data: Path | None = None):
@@ -222,6 +225,38 @@ def bundles_rollback(config: ConfigPath) -> None:
     bundle = open_bundles(loaded).rollback()
     print(f"live: {bundle}")
     print(followed(loaded, bundle))
+
+
+@rules.command("check")
+def rules_check(config: ConfigPath, rules: RulesPath) -> None:
+    """Whether a file of rules fits this deployment; what each rule speaks of."""
+    from rich import print as show
+
+    from handsell.local.rules import open_rules
+    from handsell.local.rules_view import checked
+    from handsell.serving.clock import Clock
+
+    opened, edition = open_rules(_load(config), rules)
+    show(checked(edition, Clock.of(opened.config.serving.clock, opened.manifest).now()))
+
+
+@rules.command("preview")
+def rules_preview(
+    config: ConfigPath,
+    rules: RulesPath,
+    requests: Annotated[int, typer.Option(min=1, max=100_000, help="recorded requests, the latest")] = 200,
+    json_: Annotated[bool, typer.Option("--json", help="the same as JSON")] = False,
+) -> None:
+    """What a file of rules would change on recorded requests; nothing is put into force."""
+    from handsell.local.rules import preview, summary
+
+    told = summary(preview(_load(config), rules, requests))
+    if json_:
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    from handsell.local.rules_view import show
+
+    show(told)
 
 
 def main() -> None:

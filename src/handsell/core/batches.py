@@ -122,6 +122,8 @@ class Requests(_Rows):
     filters: tuple[str, ...] = ()  # expressions that callers gave, each once: see handsell.eligibility.filters
     filter: np.ndarray | None = None  # (B,) int16 index into `filters`, -1 for none; None: nobody gave one
     seed: np.ndarray | None = None  # (B,) uint64 of what is drawn; None: made from user, time and surface
+    unit: np.ndarray | None = None  # (B,) uint64, the user as arms are assigned to one: a hash of the id, 0 for none
+    count: np.ndarray | None = None  # (B,) int16, positions of the slate that the caller is shown; None: all
 
     def __len__(self) -> int:
         return len(self.time)
@@ -173,6 +175,15 @@ class Candidates(_Rows):
 
 
 @dataclass(frozen=True, slots=True)
+class RulesStamp:
+    """The business rules that slates were made with."""
+
+    version: str
+    refused: str = ""  # version of a newer file that is not in force, because it is wrong
+    shares: tuple[tuple[str, float], ...] = ()  # by quota of the day: share of impressions so far
+
+
+@dataclass(frozen=True, slots=True)
 class Slates(_Rows):
     """The ordered answers, padded with item -1 where the catalogue had no more."""
 
@@ -186,6 +197,7 @@ class Slates(_Rows):
     relaxed: np.ndarray | None = None  # (B, n) uint32, bit c set where constraint c could not hold; None: nowhere
     constraints: tuple[str, ...] = ()  # that were asked for, in the order in which they give way
     degraded: tuple[str, ...] = ()
+    rules: RulesStamp | None = None
 
     def __len__(self) -> int:
         return len(self.item)

@@ -16,7 +16,8 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 IMPRESSION_FIELDS = ("recommendation_id", "gateway", "sequence", "time", "user_id", "surface", "bundle", "items")
-"""Columns of a served slate; `time` in µs, `items` JSON {item_id, score, propensity, sources} of equal lengths."""
+"""Columns of a served slate; `time` in µs, `items` JSON {item_id, score, propensity, sources} of equal lengths,
+and `rules`, the version of the business rules, where there were some."""
 
 FLUSH_S = 0.1
 BATCH = 500  # slates in one send

@@ -42,7 +42,8 @@ class EventReader:
     def impressions(self, after_offset: int = 0, limit: int = 1_000) -> Columns:
         """Items of the next `limit` served slates, one row per item and position (1 = top), in the order served."""
         names = ("offset", "recommendation_id", "gateway", "sequence", "time", "user_id", "surface", "bundle")
-        columns: Columns = {n: [] for n in (*names, "item_id", "position", "score", "propensity", "sources")}
+        own = ("item_id", "position", "score", "propensity", "sources", "rules")
+        columns: Columns = {n: [] for n in (*names, *own)}
         for *slate, items in self._rows(
             f'{_SLATES} WHERE "offset" > ? ORDER BY "offset" LIMIT ?', (after_offset, limit)
         ):
@@ -51,9 +52,33 @@ class EventReader:
             for name, value in zip(names, slate, strict=True):
                 columns[name] += [value] * n
             columns["position"] += range(1, n + 1)
+            columns["rules"] += [shown.get("rules")] * n  # version of the business rules; None where there were none
             for name in ("item_id", "score", "propensity", "sources"):
                 columns[name] += shown[name]
         return columns
+
+    def slates(self, after_offset: int = 0, limit: int = 1_000) -> list[tuple[int, int, str | None, str, list[str]]]:
+        """(offset, time µs, user id, surface, item ids) of the next `limit` served slates."""
+        sql = 'SELECT "offset", time, user_id, surface, items FROM slates WHERE "offset" > ? ORDER BY "offset" LIMIT ?'
+        return [(*slate, json.loads(items)["item_id"]) for *slate, items in self._rows(sql, (after_offset, limit))]  # type: ignore[misc]
+
+    def slates_before(self, time: int) -> int:
+        """Offset behind which the slates of `time` µs and later stand: by halving, as they are written in their order.
+
+        Slates of the same second may have changed places: give a time that much earlier.
+        """
+        rows = self._rows('SELECT min("offset"), max("offset") FROM slates', ())
+        if not rows or rows[0][0] is None:
+            return 0
+        low, high = int(rows[0][0]) - 1, int(rows[0][1])
+        while low < high:
+            middle = (low + high + 1) // 2
+            at = self._rows('SELECT time FROM slates WHERE "offset" <= ? ORDER BY "offset" DESC LIMIT 1', (middle,))
+            if at[0][0] < time:
+                low = middle
+            else:
+                high = middle - 1
+        return low
 
     def impressions_lost(self) -> dict[str, int]:
         """Per gateway, the slates whose sequence number never arrived: left out of rates and estimates."""

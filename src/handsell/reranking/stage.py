@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +18,7 @@ from handsell.reranking.dpp import Determinantal, kernel
 from handsell.reranking.exploration import Exploration, seeds
 from handsell.reranking.mmr import MarginalRelevance, relevance
 from handsell.reranking.reasons import CODE, Evidence, explain, liked_weight
+from handsell.reranking.rules.book import RuleBook
 from handsell.reranking.selection import Constraint, Pool, Preference, select
 from handsell.reranking.similarity import cosines, same_creator, tag_vectors
 from handsell.reranking.spacing import CategoryWindow, CreatorGap
@@ -45,17 +46,23 @@ class LocalReranking:
     eligibility: Eligibility
     config: Config
     items: ItemValues | None = None
+    rules: RuleBook | None = None  # business rules; none offline, where models are measured
 
     async def rerank(self, requests: Requests, candidates: Candidates, n: int) -> Slates:
         """Slates of exactly n positions, padded with -1 where fewer than n candidates are allowed."""
         if not candidates.item.shape[1]:
             return _nothing(candidates, n)
-        k = candidates.item.shape[1]
         allowed = self.eligibility.allows(requests, candidates.item)
+        ruled = None if self.rules is None else self.rules.apply(requests, candidates, allowed, n)
+        if ruled is not None:
+            candidates, allowed = ruled.applied.candidates, ruled.applied.allowed
+        k = candidates.item.shape[1]
         likeness = self._likeness(requests, candidates)
         constraints = self._constraints(requests, likeness, n)
         diversity = own_diversity(self.config.reranking, requests.profile, len(self.snapshot.tags))
         pool = self._pool(requests, candidates, allowed, likeness, diversity)
+        if ruled is not None:
+            pool = replace(pool, boost=ruled.applied.boost, pin=ruled.applied.pin)
         preferences = self._preferences(requests, likeness, diversity, n)
         chosen = select(pool, n, preferences, constraints, self._exploration(requests))
         filled, order = chosen.column != NONE, np.maximum(chosen.column, 0)
@@ -64,7 +71,7 @@ class LocalReranking:
         source = np.where(filled, source_bits(candidates.source_rank[row, order]), 0).astype(np.uint32)
         evidence = Evidence(item, source, candidates.sources, likeness.alike[row, order, k:])
         reason, reason_item = explain(requests, evidence, self.snapshot, self._liked)
-        return Slates(
+        slates = Slates(
             item=item,
             score=np.where(filled, candidates.score[row, order], 0).astype(np.float32),
             source=source,
@@ -76,6 +83,7 @@ class LocalReranking:
             constraints=tuple(constraint.name for constraint in constraints),
             degraded=candidates.degraded,
         )
+        return slates if ruled is None else ruled.done(requests, slates)
 
     @cached_property
     def _liked(self) -> float:

@@ -88,15 +88,9 @@ class Reranking(_Stage):
     """Eligible, varied and explained slates."""
 
     def __init__(self, config: str, bundle: str):
-        from handsell.eligibility.mask import Eligibility
-        from handsell.reranking.stage import LocalReranking
-        from handsell.serving.stages import LocalStages
+        from handsell.serving.stages import LocalStages, ruled_reranking
 
-        def load(opened: Opened) -> LocalStages:
-            eligibility = Eligibility.of(opened.snapshot, opened.config)
-            return LocalStages(reranking_stage=LocalReranking(opened.snapshot, eligibility, opened.config))
-
-        self._hold(config, bundle, load)
+        self._hold(config, bundle, lambda o: LocalStages(reranking_stage=ruled_reranking(o.snapshot, o.config)))
 
     async def rerank(self, bundle: str, requests: Requests, ranked: CandidateBatch, n: int) -> Slates:
         return await self._holding.of(bundle).rerank(requests, ranked, n)

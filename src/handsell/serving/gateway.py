@@ -79,9 +79,10 @@ class Gateway:
 def local_stages(opened: Any) -> StageCalls:
     """All three stages in this process."""
     from handsell.bundles.assemble import load_stages
-    from handsell.serving.stages import LocalStages, open_feature_log
+    from handsell.serving.stages import LocalStages, open_feature_log, ruled_reranking
     from handsell.serving.warm_up import warm_up
 
     stages = load_stages(opened.path, opened.config, snapshot=opened.snapshot)
     feature_log = open_feature_log(opened.config, opened.manifest.id)
-    return warm_up(LocalStages(stages.candidates, stages.ranking, stages.reranking, feature_log), opened)
+    reranking = ruled_reranking(opened.snapshot, opened.config)
+    return warm_up(LocalStages(stages.candidates, stages.ranking, reranking, feature_log), opened)

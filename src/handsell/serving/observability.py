@@ -13,7 +13,7 @@ from contextvars import ContextVar
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from handsell.core.batches import NONE, Candidates
+from handsell.core.batches import NONE, Candidates, RulesStamp
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.3, 2.5, 5.0)
 TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")  # W3C Trace Context, version 00
@@ -78,6 +78,15 @@ class Metrics:
             "handsell_stepped_back", "Requests answered from the bundle before, a stage not holding the live one",
             registry=r,
         )  # fmt: skip
+        self.rules = Gauge("handsell_rules_info", "1 for the business rules in force", ("version",), registry=r)
+        self.rules_refused = Gauge(
+            "handsell_rules_refused", "1 for a file of rules that is wrong, so that those before stay in force",
+            ("version",), registry=r,
+        )  # fmt: skip
+        self.rules_share = Gauge(
+            "handsell_rules_share", "Of a quota of the day: its share of impressions so far", ("rule",), registry=r
+        )
+        self._rules = ("", "")
         self.bundle_age = Gauge("handsell_bundle_age_seconds", "Since the bundle was made", registry=r)
         self.data_age = Gauge(
             "handsell_snapshot_age_seconds", "Since the last event that the item snapshot knows", registry=r
@@ -106,6 +115,21 @@ class Metrics:
             self.degraded.labels(cause).inc()
         for constraint in relaxed:
             self.relaxed.labels(constraint).inc()
+
+    def ruled(self, stamp: RulesStamp | None) -> None:
+        """What slates say of the rules they were made with."""
+        if stamp is None:
+            return
+        if (stamp.version, stamp.refused) != self._rules:
+            self._rules = (stamp.version, stamp.refused)
+            self.rules.clear()
+            self.rules.labels(stamp.version).set(1)
+            self.rules_refused.clear()
+            if stamp.refused:
+                self.rules_refused.labels(stamp.refused).set(1)
+            self.rules_share.clear()
+        for rule, share in stamp.shares:
+            self.rules_share.labels(rule).set(share)
 
     def render(self) -> bytes:
         """Text exposition format."""

@@ -26,6 +26,7 @@ class Shown:
     reason: list[dict[str, str | None]]
     propensity: list[float]
     item: np.ndarray  # (n,) int32
+    rules: str | None  # version of the business rules that it was made with
 
 
 def shown(slates: Slates, row: int, count: int, snapshot: Snapshot) -> Shown:
@@ -46,6 +47,7 @@ def shown(slates: Slates, row: int, count: int, snapshot: Snapshot) -> Shown:
         ],
         propensity=scores(slates.propensity[row, :n]),
         item=item,
+        rules=None if slates.rules is None else slates.rules.version,
     )
 
 
@@ -88,7 +90,9 @@ def _plain(value: Any) -> Any:
 
 def impression_items(slate: Shown) -> str:
     """The `items` of a logged slate, see events.impressions."""
-    columns = {
+    columns: dict[str, Any] = {
         "item_id": slate.item_id, "score": slate.score, "propensity": slate.propensity, "sources": slate.sources,
     }  # fmt: skip
+    if slate.rules is not None:
+        columns["rules"] = slate.rules
     return orjson.dumps(columns).decode()

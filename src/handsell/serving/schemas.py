@@ -186,6 +186,10 @@ class ReleaseStamp(BaseModel):
     catalogue: int
 
 
+class SlateStamp(ReleaseStamp):
+    rules: str | None = Field(description="version of the business rules in force; null where there are none")
+
+
 class RecommendationsAnswer(BaseModel):
     recommendation_id: str
     surface: str
@@ -193,7 +197,7 @@ class RecommendationsAnswer(BaseModel):
     items: list[RecommendedItem]
     relaxed: list[str] = Field(description="constraints on the slate that could not hold, the first to give way first")
     degraded: list[str] = Field(description="what failed or was too late, and was left out")
-    release: ReleaseStamp
+    release: SlateStamp
 
 
 class RankedItem(Item):

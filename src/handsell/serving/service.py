@@ -172,6 +172,7 @@ class Service:
         degraded = list(dict.fromkeys(served.slates.degraded))
         relaxed = served.slates.relaxed_of(served.row, query.count)
         self.metrics.answered(surface, served.cold, len(slate.item_id) < query.count, degraded, relaxed)
+        self.metrics.ruled(served.slates.rules)
         if degraded:
             log.warning(
                 "degraded answer",
@@ -196,5 +197,5 @@ class Service:
             "items": render.slate_items(slate, edition.snapshot, metadata),
             "relaxed": relaxed,
             "degraded": degraded,
-            "release": edition.release.as_dict(),
+            "release": {**edition.release.as_dict(), "rules": slate.rules},
         }

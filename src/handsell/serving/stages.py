@@ -9,14 +9,18 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from handsell.catalogue.snapshot import Snapshot
 from handsell.core.batches import Candidates, Requests, Slates
 from handsell.core.config import Config
 from handsell.core.errors import BundleError
 from handsell.core.funnel import Funnel
 from handsell.core.layout import Layout
 from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage
+from handsell.eligibility.mask import Eligibility
 from handsell.features.served_log import FEATURE_LOG
 from handsell.ranking.stage import LocalRanking
+from handsell.reranking.rules.book import followed
+from handsell.reranking.stage import LocalReranking
 from handsell.serving.breaker import Breaker
 from handsell.serving.feature_log import FeatureLog, Sample
 from handsell.serving.given import scored_by_sources
@@ -125,6 +129,12 @@ class Trip:
             raise
         finally:
             self.metrics.stage_seconds.labels(stage).observe(loop.time() - started)
+
+
+def ruled_reranking(snapshot: Snapshot, config: Config) -> LocalReranking:
+    """Re-ranking by the deployment's business rules, which are followed in their file; raises ConfigError."""
+    eligibility = Eligibility.of(snapshot, config)
+    return LocalReranking(snapshot, eligibility, config, rules=followed(snapshot, eligibility, config))
 
 
 def open_feature_log(config: Config, bundle: str) -> FeatureLog | None:

@@ -70,6 +70,12 @@ class Config(Section):
             return None
         return (self.source.parent / self.data.path).resolve()
 
+    @property
+    def rules_path(self) -> Path | None:
+        """The file of business rules, absolute; None where the deployment has none."""
+        rules = self.reranking.rules
+        return None if rules is None else (self.source.parent / rules).absolute()
+
 
 def project_root(source: Path) -> Path:
     """The folder that holds `feature_repo`, seen from a config file; its own folder where there is none."""

@@ -74,6 +74,11 @@ class RerankingConfig(Section):
     )
     category_most: int = Field(3, ge=1, le=30, description="items of one tag in any category_window positions")
     exploration: ExplorationConfig = ExplorationConfig()
+    rules: str | None = Field(
+        None,
+        min_length=1,
+        description="file of business rules, relative to the TOML file; followed while serving: docs/rules.md",
+    )
 
 
 class TuningConfig(Section):

@@ -1,0 +1,64 @@
+"""The common view of replicas: today's impressions by quota, read from the impression log as it grows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from handsell.core.batches import NONE
+from handsell.events.reader import EventReader
+from handsell.reranking.rules.counts import Counts, Shown, counted, days
+from handsell.reranking.rules.pacing import Common, Pacing
+from handsell.reranking.rules.scope import unit_of
+
+SETTLED_S = 0.4  # after which a slate served is in the log: queued 0.1 s at most, then committed
+DISORDER_US = 60_000_000  # slates are looked for from so much before the day on
+ROWS = 2_000  # read at a time
+DAY_US = 86_400_000_000
+
+
+class CommonCounts:
+    """Reads on from where it stopped; the first reading goes back to the beginning of the day."""
+
+    def __init__(self, pacing: Pacing, reader: EventReader, surfaces: Sequence[str]):
+        self._pacing, self._reader = pacing, reader
+        self._surface = {name: code for code, name in enumerate(surfaces)}
+        self._counts, self._day = Counts.zero(len(pacing)), np.full(len(pacing), -1)
+        self._offset: int | None = None
+
+    def read(self, now: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Bring `pacing.common` up to date; now µs by the service clock. Raises sqlite3.Error."""
+        if not len(self._pacing):
+            return
+        cut = clock() - SETTLED_S
+        if self._offset is None:
+            self._offset = self._reader.slates_before(now - DAY_US - DISORDER_US)
+        self._turn(now)
+        while rows := self._reader.slates(self._offset, ROWS):
+            self._offset = rows[-1][0]
+            if known := [row for row in rows if row[3] in self._surface]:
+                self._add(known)
+        self._pacing.common = Common(self._counts, self._day, cut)
+
+    def _add(self, rows: Sequence[tuple[int, int, str | None, str, list[str]]]) -> None:
+        ruleset = self._pacing.ruleset
+        lengths = [len(ids) for *_, ids in rows]
+        numbers = ruleset.snapshot.items.number([i for *_, ids in rows for i in ids])
+        item = np.full((len(rows), max(lengths, default=0)), NONE, np.int32)
+        item[np.arange(item.shape[1]) < np.array(lengths)[:, None]] = numbers
+        seen = Shown(
+            item,
+            np.array([row[1] for row in rows], np.int64),
+            np.array([self._surface[row[3]] for row in rows], np.int8),
+            np.array([unit_of(row[2]) for row in rows], np.uint64),
+        )
+        self._turn(int(seen.time.max()))
+        self._counts = self._counts + counted(ruleset, seen, self._day, self._pacing.since)
+
+    def _turn(self, now: int) -> None:
+        today = days(self._pacing.ruleset, np.array([now], np.int64))[:, 0]
+        if (today > self._day).any():
+            self._counts = self._counts.only(today <= self._day)
+            self._day = np.maximum(self._day, today)

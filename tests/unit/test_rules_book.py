@@ -1,0 +1,226 @@
+"""Rules in force: followed in their file, kept where a new one is wrong, and paced by what all replicas have shown."""
+
+import gc
+import json
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from handsell.core.config import load_config
+from handsell.core.errors import ConfigError
+from handsell.core.funnel import run_local
+from handsell.core.layout import Layout
+from handsell.eligibility.mask import Eligibility
+from handsell.events.log import EventLog
+from handsell.events.reader import EventReader
+from handsell.reranking.rules.book import FollowedRules, followed
+from handsell.reranking.rules.common import CommonCounts
+from handsell.reranking.rules.counts import Counts, Shown
+from handsell.reranking.rules.pacing import Common, Pacing
+from handsell.reranking.stage import LocalReranking
+from rules_world import edition, rule, shelf_of
+from small_catalogue import NOW, candidates, requests
+
+DAY_US = 86_400_000_000
+MIDNIGHT = NOW // DAY_US * DAY_US
+OUT = rule("out", "exclude", items="item.year == 2007")
+NEW = rule("new", "quota", items="item.year == 2019", share=0.1)
+TOML = 'name = "shop"\n[reranking]\nrules = "rules/shop.toml"\n[surfaces.home]\nrepeat = "allow"\n[surfaces.email]\n'
+
+
+@pytest.fixture
+def shelf(rng):
+    return shelf_of(rng)
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "shop.toml").write_text(TOML)
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "shop.toml").write_text(OUT)
+    return load_config(tmp_path / "shop.toml")
+
+
+@pytest.fixture
+def book(config, shelf):
+    return FollowedRules(config.rules_path, shelf, eligibility(shelf, config), config)
+
+
+def eligibility(shelf, config):
+    return Eligibility(shelf, tuple(config.surfaces.values()))
+
+
+def names(book):
+    return [r.name for r in book.current.ruleset.rules.rules]
+
+
+# -- following ----------------------------------------------------------------------------------------------------
+
+
+def test_a_changed_file_comes_into_force_and_a_wrong_one_does_not(book, config, caplog):
+    caplog.set_level("INFO", logger="handsell")
+    path, first = config.rules_path, book.current
+    book.look()
+    assert book.current is first and book.refused == ""
+    path.write_text(OUT + rule("typo", "exclude", items="item.yeer > 3"))
+    book.look()
+    book.look()
+    assert book.current is first and book.refused
+    told = [r for r in caplog.records if "are refused" in r.getMessage()]
+    assert len(told) == 1 and "rule 'typo': items: column 1" in told[0].getMessage()
+    path.write_text(OUT + NEW)
+    book.look()
+    assert names(book) == ["out", "new"] and book.refused == ""
+    path.unlink()
+    book.look()
+    assert names(book) == ["out", "new"] and book.refused == "unreadable"
+    path.write_text(OUT + NEW)
+    book.look()
+    assert book.refused == ""
+
+
+def test_one_batch_is_answered_with_one_version_and_says_which(book, config, shelf, rng):
+    stage = LocalReranking(shelf, eligibility(shelf, config), config, rules=book)
+    ask, found = requests(rng, shelf, 2), candidates(rng, shelf, 2)
+    before = run_local(stage.rerank(ask, found, 10))
+    config.rules_path.write_text("rule = 7")
+    book.look()
+    refused = run_local(stage.rerank(ask, found, 10))
+    assert refused.rules.version == before.rules.version and refused.rules.refused == book.refused != ""
+    assert refused.item.tolist() == before.item.tolist()
+    config.rules_path.write_text(NEW)
+    book.look()
+    after = run_local(stage.rerank(ask, found, 10))
+    assert after.rules.version not in (before.rules.version, refused.rules.refused) and after.rules.refused == ""
+    assert dict(after.rules.shares).keys() == {"new"}
+
+
+def test_wrong_rules_at_the_start_are_an_error(config, shelf):
+    config.rules_path.write_text("rule = 7")
+    with pytest.raises(ConfigError, match="rule: "):
+        followed(shelf, eligibility(shelf, config), config)
+    none = config.model_copy(update={"reranking": config.reranking.model_copy(update={"rules": None})})
+    none._source = config.source
+    assert followed(shelf, eligibility(shelf, config), none) is None
+
+
+def test_the_thread_follows_and_ends_with_the_book(config, shelf):
+    quick = config.model_copy(update={"serving": config.serving.model_copy(update={"follow_s": 0.01})})
+    quick._source = config.source
+    before = threading.active_count()
+    book = followed(shelf, eligibility(shelf, config), quick)
+    config.rules_path.write_text(NEW)
+    until = time.monotonic() + 10
+    while names(book) != ["new"] and time.monotonic() < until:
+        time.sleep(0.01)
+    assert names(book) == ["new"]
+    del book
+    gc.collect()
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+# -- the common view --------------------------------------------------------------------------------------------------
+
+
+def slate(n, items, at, surface="home"):
+    ids = [f"i{i}" for i in items]
+    shown = {"item_id": ids, "score": [0.5] * len(ids), "propensity": [1] * len(ids), "sources": [[]] * len(ids)}
+    return {
+        "recommendation_id": f"r{n}", "gateway": "g", "sequence": n, "time": at, "user_id": f"u{n}",
+        "surface": surface, "bundle": "b", "items": json.dumps(shown),
+    }  # fmt: skip
+
+
+def test_what_all_have_shown_today_is_read_from_the_log(tmp_path, shelf):
+    path = tmp_path / "log.db"
+    text = rule("new", "quota", items="item.year == 2019", share=0.1, within=2, surfaces=["home"])
+    pacing = edition(shelf, text).pacing
+    view = CommonCounts(pacing, EventReader(path), ("home", "email"))
+    view.read(NOW)
+    assert pacing.common.counts.shown.tolist() == [0]  # no log yet
+    with EventLog(path) as log:
+        yesterday = [slate(n, [19, 39], MIDNIGHT - 1 - n) for n in range(9, 0, -1)]
+        today = [slate(20, [19, 0, 39], MIDNIGHT + 5), slate(21, [1, 59], MIDNIGHT + 9), slate(22, [], NOW),
+                 slate(23, [19, 19], NOW, "email"), slate(24, [19], NOW, "gone")]  # fmt: skip
+        log.append_slates(yesterday + today).result()
+        view.read(NOW, clock=lambda: 100.0)
+        common = pacing.common
+        assert (common.counts.shown.tolist(), common.counts.own.tolist()) == ([4], [2])
+        assert common.day.tolist() == [NOW // DAY_US] and common.cut < 100
+        log.append_slates([slate(30, [19, 1], NOW)]).result()
+        view.read(NOW)
+        assert (pacing.common.counts.shown.tolist(), pacing.common.counts.own.tolist()) == ([6], [3])
+        view.read(NOW + DAY_US)
+        assert pacing.common.counts.shown.tolist() == [0]  # another day
+
+
+def test_slates_are_found_from_a_time_on(tmp_path):
+    reader = EventReader(tmp_path / "log.db")
+    assert reader.slates_before(5) == 0
+    with EventLog(tmp_path / "log.db") as log:
+        log.append_slates([slate(n, [n], 10 * n) for n in range(1, 40)]).result()
+    for time_us in range(0, 420, 5):
+        later = reader.slates(reader.slates_before(time_us))
+        assert [row[1] for row in later] == [10 * n for n in range(1, 40) if 10 * n >= time_us]
+
+
+def noted(pacing, items, at=NOW):
+    rows = len(items)
+    pacing.note(Shown(np.array(items, np.int32), np.full(rows, at), np.zeros(rows, np.int8), None))
+
+
+def test_a_replica_owes_its_part_of_the_common_debt_and_all_of_its_own_since(shelf):
+    second = [0.0]
+    pacing = Pacing(edition(shelf, NEW).ruleset, clock=lambda: second[0])
+    noted(pacing, [list(range(10))] * 5)  # 50 shown, none of them new: 5 are owed
+    assert pacing.debt(NOW).owed[0] == pytest.approx(5)
+    day = pacing.day
+    pacing.common = Common(Counts(np.array([50.0]), np.array([0.0])), day, 0.5)
+    assert pacing.debt(NOW).owed[0] == pytest.approx(5)  # the same slates, now in the log
+    second[0] = 1.0
+    noted(pacing, [list(range(10))] * 5)
+    pacing.common = Common(Counts(np.array([250.0]), np.array([0.0])), day, 1.5)  # 200 more, of which 50 were ours
+    part = 0.7 + 0.3 * 50 / 200
+    assert pacing.debt(NOW).owed[0] == pytest.approx(part * 25)
+    second[0] = 2.0
+    noted(pacing, [[19, 39, *range(8)]])
+    assert pacing.debt(NOW).owed[0] == pytest.approx(part * 25 + 1 - 2)
+    assert pacing.debt(NOW + DAY_US).owed[0] == 0  # a new day
+
+
+def test_debt_lifts_then_forces_and_surplus_buries_then_bars(shelf):
+    pacing = Pacing(edition(shelf, NEW).ruleset, clock=lambda: 0.0)
+    one, ten = np.ones((1, 1), bool), np.full((1, 1), 10)
+
+    def slots():
+        return [int(x[0, 0]) for x in pacing.slots(pacing.debt(NOW), one, np.zeros((1, 1), int), ten)]
+
+    assert pacing.debt(NOW).lift[0] == 0 and slots()[0] == 0
+    noted(pacing, [list(range(10))])
+    assert 0 < pacing.debt(NOW).lift[0] < 0.25 and slots()[0] == 0
+    noted(pacing, [list(range(10))] * 9)
+    assert pacing.debt(NOW).lift[0] == 0.25 and slots()[0] == 3  # a third of a slate at most
+    noted(pacing, [[19] * 10] * 3)
+    assert pacing.debt(NOW).lift[0] == -0.25 and slots() == [0, 0]
+
+
+def test_unchanged_quotas_keep_their_counts_when_rules_change(book, config, shelf, rng):
+    config.rules_path.write_text(NEW)
+    book.look()
+    noted(book.current.pacing, [list(range(10))] * 4, NOW + 5)
+    book.now = NOW + 10
+    config.rules_path.write_text(NEW + rule("other", "quota", items="item.year == 2018", share=0.5) + OUT)
+    book.look()
+    assert names(book) == ["new", "other", "out"]
+    assert book.current.pacing.debt(NOW).owed.tolist() == pytest.approx([4, 0])
+    with EventLog(Layout(config.state).event_log) as log:  # the log knows of slates before the new quota
+        log.append_slates([slate(n, range(10), NOW + 5) for n in range(4)]).result()
+        book.count()
+    later = replace(book.current.pacing.common, cut=time.monotonic() + 1)
+    book.current.pacing.common = later
+    assert book.current.pacing.debt(NOW).owed.tolist() == pytest.approx([4, 0])
