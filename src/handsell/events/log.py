@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS slates (
     recommendation_id TEXT NOT NULL UNIQUE, gateway TEXT NOT NULL, sequence INTEGER NOT NULL, time INTEGER NOT NULL,
     user_id TEXT, surface TEXT NOT NULL, bundle TEXT NOT NULL, items TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS slates_of_user ON slates (user_id, time);
 """
 
 

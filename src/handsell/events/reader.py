@@ -39,6 +39,15 @@ class EventReader:
         rows = self._rows('SELECT max("offset") FROM events', ())
         return int(rows[0][0] or 0) if rows else 0
 
+    def slates_of(self, user_id: str, since: int, before: int, limit: int = 500) -> list[tuple[int, str, list[str]]]:
+        """(time µs, surface, item ids) of the user's newest `limit` slates in [since, before), newest first."""
+        sql = (
+            "SELECT time, surface, items FROM slates WHERE user_id = ? AND time >= ? AND time < ? "
+            "ORDER BY time DESC LIMIT ?"
+        )
+        rows = self._rows(sql, (user_id, since, before, limit))
+        return [(time, surface, json.loads(items)["item_id"]) for time, surface, items in rows]
+
     def impressions(self, after_offset: int = 0, limit: int = 1_000) -> Columns:
         """Items of the next `limit` served slates, one row per item and position (1 = top), in the order served."""
         names = ("offset", "recommendation_id", "gateway", "sequence", "time", "user_id", "surface", "bundle")

@@ -52,7 +52,7 @@ class LocalRanking:
 
     def _raw(self, requests: Requests, candidates: Candidates) -> np.ndarray:
         """(B, K) what to order by; NaN at padding, which is not sent through the ranker."""
-        x = self._matrix(requests, candidates)
+        x = self.matrix(requests, candidates)
         predict = self.ranker.raw if isinstance(self.ranker, RawRanker) else self.ranker.score
         real = candidates.item != NONE
         if real.all():
@@ -61,7 +61,7 @@ class LocalRanking:
         raw[real] = predict(x[real][None])[0]
         return raw
 
-    def _matrix(self, requests: Requests, candidates: Candidates) -> np.ndarray:
+    def matrix(self, requests: Requests, candidates: Candidates) -> np.ndarray:
         """The columns that the ranker was trained on, in its order; raises FeatureError naming the missing."""
         x = build_matrix(requests, candidates, self.items, self.snapshot, self.config)
         names = feature_names(self.config, candidates.sources)

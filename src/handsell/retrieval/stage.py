@@ -20,6 +20,8 @@ from handsell.retrieval.union import union
 
 log = logging.getLogger(__name__)
 
+Found = tuple[np.ndarray, np.ndarray]  # items and scores (B, k) of one source
+
 
 @dataclass(frozen=True)
 class LocalCandidates:
@@ -40,6 +42,11 @@ class LocalCandidates:
     async def candidates(self, requests: Requests, k: int) -> Candidates:
         """At most k candidates per request, best fused first; a filtered one is filled up from the reserve."""
         eligible = self.eligibility.mask(requests)
+        found, degraded = self.found(requests, eligible)
+        return self.fused(requests, eligible, found, degraded, k)
+
+    def found(self, requests: Requests, eligible: np.ndarray) -> tuple[list[Found], list[str]]:
+        """What each source returns of the eligible (B, I), and the names of those that failed."""
         found, degraded = [], []
         for name in self.sources:
             try:
@@ -48,8 +55,13 @@ class LocalCandidates:
                 log.exception("retriever %s failed; answering without it", name)
                 found.append(nothing(len(requests), 1))
                 degraded.append(f"retriever:{name}")
-        if not found:
-            found = [nothing(len(requests), 1)]
+        return found, degraded
+
+    def fused(
+        self, requests: Requests, eligible: np.ndarray, found: list[Found], degraded: list[str], k: int
+    ) -> Candidates:
+        """The union of what the sources returned, at most k, filled up where a filter left too little."""
+        found = found or [nothing(len(requests), 1)]
         weights = [getattr(self.config, name).weight for name in self.sources]
         fused = union(found, self.sources, weights, k, tuple(degraded))
         return with_reserve(fused, eligible, self.eligibility.filtered(requests), min(k, LEAST))

@@ -139,6 +139,11 @@ def _answers(service: Service) -> APIRouter:
         """The caller's own items, ranked for a user."""
         return answer(await service.rank(body))
 
+    @routes.get("/explain", response_model=s.ExplainAnswer, responses=problems(404, 422))
+    async def explain(query: Annotated[s.ExplainParameters, Query()]) -> Response:
+        """Why an item is in the user's slate or is not, stage by stage."""
+        return answer(await service.explain(query))
+
     @routes.post("/events", status_code=202, response_model=s.EventsAnswer, responses=problems(*BODY))
     async def events(body: s.EventsBody) -> Response:
         """What users did; answered when it is on the disk."""

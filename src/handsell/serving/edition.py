@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from handsell.catalogue.snapshot import Snapshot
@@ -15,6 +15,7 @@ from handsell.serving import render
 from handsell.serving.batcher import MicroBatcher
 from handsell.serving.charts import Charts, named
 from handsell.serving.clock import Clock
+from handsell.serving.explaining import Story, told
 from handsell.serving.feature_log import Sample, sampled
 from handsell.serving.given import best_first
 from handsell.serving.observability import Metrics
@@ -69,6 +70,7 @@ class Edition:
             self._recommend, serving.micro_batch, serving.in_flight, patience_s, lambda query: query.deadline_s
         )
         self._lists: MicroBatcher[Query, dict[str, Any]] = MicroBatcher(self._rank, 1, serving.in_flight, patience_s)
+        self._stories: MicroBatcher[Query, Story] = MicroBatcher(self._explain, 1, 1, patience_s)
 
     async def slate(self, query: Query) -> Served:
         self.metrics.waiting.set(len(self._slates))
@@ -77,6 +79,10 @@ class Edition:
     async def ranked(self, query: Query) -> dict[str, Any]:
         """The caller's own list, ranked."""
         return await self._lists.submit(query)
+
+    async def explained(self, query: Query) -> Story:
+        """How the one item of the query fares in the query's slate."""
+        return await self._stories.submit(query)
 
     def chart(self, name: str, visitor: Query, metadata: bool) -> list[dict[str, Any]]:
         """Available items of `popular` or `trending`."""
@@ -123,6 +129,13 @@ class Edition:
             self.metrics.degraded.labels(cause).inc()
         ids, scores = self.snapshot.items.ids(ranked.item[0]), render.scores(ranked.score[0])
         return [{"items": render.listed(ids, scores, ranked.item[0], self.snapshot, False), "degraded": degraded}]
+
+    async def _explain(self, queries: Sequence[Query]) -> list[Story]:
+        (query,) = queries
+        trip, known = await self._depart(queries)
+        story = await told(trip, known.requests, int(query.items[0]), query.count, bool(known.cold[0]), self.config)
+        self._same_bundle(trip)
+        return [replace(story, degraded=(*known.degraded, *story.degraded))]
 
     def _same_bundle(self, trip: Trip) -> None:
         if trip.lacking and not self.alone:

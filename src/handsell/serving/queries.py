@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -34,7 +34,9 @@ class Query:
     session: Events
     exclude: np.ndarray  # (X,) int32
     filter: str | None = None  # checked against the snapshot
-    items: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))  # the caller's own list, to be ranked
+    items: np.ndarray = field(
+        default_factory=lambda: np.zeros(0, np.int32)
+    )  # the caller's own, to be ranked or explained
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,7 @@ class Reading:
 
     def similar(self, item_id: str, asked: schemas.ListParameters, arrived: float) -> Query:
         """A visitor who has just looked at this one item, on surface `similar` where there is one."""
-        item = self.snapshot.items.number([item_id])
-        if item[0] == NONE:
-            raise RequestError(
-                f"item {item_id!r:.80} is not in the catalogue of this release: see GET /v1/popular for some that are",
-                field="item_id", status=404, code="unknown_item",
-            )  # fmt: skip
+        item = self.known_item(item_id)
         surface = self.surface("similar" if "similar" in self.config.surfaces else "home")
         now = self.clock.now()
         weight, code = self._mildest_interest()
@@ -78,6 +75,23 @@ class Reading:
             new_id(), None, surface, self.count(asked.count, surface), now, arrived, self.deadline_s(None), looked,
             exclude=item, filter=self.filter(asked.filter),
         )  # fmt: skip
+
+    def explain(self, asked: schemas.ExplainParameters, arrived: float) -> Query:
+        """The query of a user's slate, with the one item of which it is asked."""
+        body = schemas.RecommendationsBody(
+            user_id=asked.user_id, surface=asked.surface, count=asked.count, filter=asked.filter
+        )
+        return replace(self.recommendations(body, arrived), items=self.known_item(asked.item_id))
+
+    def known_item(self, item_id: str) -> np.ndarray:
+        """(1,) number; raises RequestError (404) for an item that the catalogue does not hold."""
+        item = self.snapshot.items.number([item_id])
+        if item[0] == NONE:
+            raise RequestError(
+                f"item {item_id!r:.80} is not in the catalogue of this release: see GET /v1/popular for some that are",
+                field="item_id", status=404, code="unknown_item",
+            )  # fmt: skip
+        return item
 
     def rank(self, body: schemas.RankBody, arrived: float) -> tuple[Query, list[str]]:
         """The query, and the ids that the catalogue does not hold."""

@@ -56,6 +56,15 @@ class RemoteStages:
     async def rerank(self, requests: Requests, ranked: Candidates, n: int) -> Slates:
         return await call(self.reranking_at, "rerank", self.bundle, requests, ranked, n)
 
+    async def candidate_story(self, requests: Requests, item: int, k: int) -> Any:
+        return await call(self.candidates_at, "candidate_story", self.bundle, requests, item, k)
+
+    async def ranking_story(self, requests: Requests, found: Candidates, item: int, k: int) -> Any:
+        return await call(self.ranking_at, "ranking_story", self.bundle, requests, found, item, k)
+
+    async def reranking_story(self, requests: Requests, ranked: Candidates, item: int) -> Any:
+        return await call(self.reranking_at, "reranking_story", self.bundle, requests, ranked, item)
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteLog:

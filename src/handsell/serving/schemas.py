@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from handsell.core.config.serving import LONGEST_FILTER
+from handsell.eligibility.verdicts import FILTERS
 
 NO_CONTROL = r"^[^\x00-\x1f\x7f]+$"
 """Ids are opaque, but a control character in one is a mistake (and NUL would be cut off by NumPy)."""
@@ -160,6 +161,15 @@ class ListParameters(Parameters):
     include: Annotated[list[Include], Field(max_length=4)] = []
 
 
+class ExplainParameters(Parameters):
+    user_id: Annotated[Id, Field(description="an unknown user is a cold start, not an error")]
+    item_id: Id
+    surface: Annotated[str, Field(min_length=1, max_length=64)] = "home"
+    count: Count | None = None
+    filter: Filter | None = None
+    features: Annotated[int, Field(ge=0, le=200, description="contributions listed, the largest first")] = 10
+
+
 # -- what is answered: for the OpenAPI document; answers are written straight from arrays --------------------
 
 
@@ -208,6 +218,78 @@ class RankAnswer(BaseModel):
 
 class ListAnswer(BaseModel):
     items: list[Item]
+    release: ReleaseStamp
+
+
+class Removal(BaseModel):
+    filter: str = Field(description=f"one of {', '.join(FILTERS)}")
+    detail: str
+
+
+class EligibilityStory(BaseModel):
+    eligible: bool
+    removed_by: list[Removal] = Field(description="every filter that removes the item")
+
+
+class SourceStory(BaseModel):
+    source: str
+    outcome: Literal["returned", "beyond_k", "no_evidence", "failed"]
+    rank: int | None = Field(description="among eligible items, 1 = the source's best; null without evidence")
+    k: int = Field(description="items asked of this source")
+    score: float | None = Field(description="on the source's own scale")
+
+
+class CandidatesStory(BaseModel):
+    as_if_eligible: bool = Field(description="a filter removes the item: this is what would be without it")
+    sources: list[SourceStory]
+    fused_score: float | None
+    rank: int | None = Field(description="in the fused order of the sources; null where none returned it")
+    of: int
+    passed_on: int = Field(description="so many go on to ranking")
+
+
+class Contribution(BaseModel):
+    feature: str
+    value: float | None = Field(description="null where it is unknown")
+    contribution: float
+
+
+class RankingStory(BaseModel):
+    as_if_candidate: bool = Field(description="the item is no candidate: this is what the ranker would say if it were")
+    rank: int
+    of: int
+    passed_on: int = Field(description="so many go on to re-ranking")
+    score: float | None = Field(description="0 to 1")
+    raw_score: float | None = Field(description="base + all contributions; what is ordered by")
+    base: float | None
+    contributions: list[Contribution] = Field(description="the largest first; empty without a ranker")
+    other_features: float | None = Field(description="sum of the contributions that are not listed")
+
+
+class RerankingStory(BaseModel):
+    before: int = Field(description="rank with which the item came")
+    place: int | None = Field(description="in the order of re-ranking, of which the slate is the beginning")
+    moved_by: list[str] = Field(description="rules without which the place would be another")
+    place_without: dict[str, int | None]
+    reason: Reason | None
+
+
+class ExplainAnswer(BaseModel):
+    user_id: str
+    item_id: str
+    surface: str
+    count: int
+    cold_start: bool
+    time: str = Field(description="as of which everything is said")
+    outcome: Literal[
+        "shown", "filtered", "not_retrieved", "beyond_candidates", "cut_by_ranking", "below_the_slate", "unknown"
+    ]
+    position: int | None = Field(description="in the slate, 1 = top")
+    eligibility: EligibilityStory | None
+    candidates: CandidatesStory | None
+    ranking: RankingStory | None
+    reranking: RerankingStory | None = Field(description="null where the item did not come that far")
+    degraded: list[str]
     release: ReleaseStamp
 
 

@@ -12,6 +12,7 @@ from handsell.events.impressions import ImpressionQueue
 from handsell.events.log import Appended
 from handsell.serving import render, schemas
 from handsell.serving.edition import Edition, Served, now
+from handsell.serving.explanation import explained
 from handsell.serving.following import Refused
 from handsell.serving.ingest import sort_events
 from handsell.serving.observability import Metrics
@@ -109,6 +110,20 @@ class Service:
             known = len(query.items) > 0
             answer = await edition.ranked(query) if known else {"items": [], "degraded": []}
             return {**answer, "unknown_item_ids": unknown, "release": edition.release.as_dict()}
+
+        return await self._from_one(ask)
+
+    async def explain(self, asked: schemas.ExplainParameters) -> dict[str, Any]:
+        """Why an item is, or is not, in the slate that the user would get now; nothing is logged as shown."""
+
+        async def ask(edition: Edition) -> dict[str, Any]:
+            story = await edition.explained(edition.reading.explain(asked, now()))
+            return {
+                "user_id": asked.user_id,
+                "item_id": asked.item_id,
+                **explained(story, edition.config, edition.snapshot, asked.features),
+                "release": edition.release.as_dict(),
+            }
 
         return await self._from_one(ask)
 
