@@ -33,6 +33,9 @@ class LocalLog:
     async def append_slates(self, slates):
         return await asyncio.wrap_future(self.log.append_slates(slates))
 
+    async def put_blocks(self, user_id, creators, tags):
+        return await asyncio.wrap_future(self.log.put_blocks(user_id, creators, tags))
+
 
 def edition_of(world: World, metrics: Metrics, bundle="live", store=None, config=None, stages=None) -> Edition:
     opened = open_bundle(str(world.config.source), bundle)

@@ -56,7 +56,9 @@ async def test_contributions_sum_to_the_score_and_carry_their_values(client):
     few, all_of_them = await explain(client, item, features=3), await explain(client, item, features=200)
     for ranking in (few["ranking"], all_of_them["ranking"]):
         listed = [c["contribution"] for c in ranking["contributions"]]
-        assert ranking["base"] + sum(listed) + ranking["other_features"] == pytest.approx(ranking["raw_score"], abs=1e-4)
+        assert ranking["base"] + sum(listed) + ranking["other_features"] == pytest.approx(
+            ranking["raw_score"], abs=1e-4
+        )
         assert [abs(c) for c in listed] == sorted((abs(c) for c in listed), reverse=True)
         assert ranking["score"] == pytest.approx(1 / (1 + np.exp(-ranking["raw_score"])), abs=2e-3)  # its calibration
     assert len(few["ranking"]["contributions"]) == 3 and all_of_them["ranking"]["other_features"] == 0

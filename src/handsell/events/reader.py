@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ class EventReader:
         )
         rows = self._rows(sql, (user_id, since, before, limit))
         return [(time, surface, json.loads(items)["item_id"]) for time, surface, items in rows]
+
+    def blocks(self, user_ids: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
+        """Creators and tags that users block, of those who block something."""
+        marks = ", ".join("?" * len(user_ids))
+        rows = self._rows(f"SELECT user_id, creators, tags FROM blocks WHERE user_id IN ({marks})", tuple(user_ids))
+        return {user_id: (json.loads(creators), json.loads(tags)) for user_id, creators, tags in rows}
 
     def impressions(self, after_offset: int = 0, limit: int = 1_000) -> Columns:
         """Items of the next `limit` served slates, one row per item and position (1 = top), in the order served."""

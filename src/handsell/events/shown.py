@@ -1,4 +1,4 @@
-"""What a user has been shown, and what a surface's rules keep away because of it.
+"""What a user has been shown and what they block, and what is kept away because of it.
 
 Served slates are read from the event log, so what another surface showed counts here: an e-mail need not repeat home.
 A slate is in the log within a tenth of a second after it was answered (see events/impressions.py).
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from handsell.catalogue.snapshot import Snapshot
+from handsell.catalogue.vocabulary import Vocabulary
 from handsell.core.batches import NONE, Barred, Ragged
 from handsell.core.config import Config
 from handsell.core.config.serving import Surface
@@ -24,25 +25,34 @@ def barred(
     reader: EventReader, user_ids: Sequence[str | None], time: np.ndarray, surface: np.ndarray, snapshot: Snapshot,
     config: Config,
 ) -> Barred | None:  # fmt: skip
-    """What B users may not be shown at `time` (B,) µs on surfaces (B,); None where no surface asks.
+    """What B users may not be shown at `time` (B,) µs on surfaces (B,); None where nothing is kept from anybody.
 
     Raises sqlite3.Error where the log cannot be read.
     """
-    surfaces = tuple(config.surfaces.values())
-    if not any(surfaces[code].remembers for code in surface.tolist()):
+    rules = [tuple(config.surfaces.values())[code] for code in surface.tolist()]
+    blocks = reader.blocks(list(dict.fromkeys(user_id for user_id in user_ids if user_id is not None)))
+    if not blocks and not any(rule.remembers for rule in rules):
         return None
     shown, capped = [], []
-    for user_id, now, code in zip(user_ids, time.tolist(), surface.tolist(), strict=True):
-        rules, slates = surfaces[code], []
-        if user_id is not None and rules.remembers:
-            slates = reader.slates_of(user_id, now - window_us(rules), now)
-        shown.append(snapshot.items.number(_shown_of_late(slates, now, rules)))
-        capped.append(_often(snapshot, slates, now, rules))
-    nobody = Ragged.empty(len(time))
+    for user_id, now, rule in zip(user_ids, time.tolist(), rules, strict=True):
+        slates: list[Slate] = []
+        if user_id is not None and rule.remembers:
+            slates = reader.slates_of(user_id, now - window_us(rule), now)
+        shown.append(_known(snapshot.items, _shown_of_late(slates, now, rule)))
+        capped.append(_often(snapshot.items, slates, now, rule))
+    of_users = [blocks.get(user_id, ([], [])) if user_id is not None else ([], []) for user_id in user_ids]
     return Barred(
-        Ragged.from_rows([row[row != NONE] for row in shown]), Ragged.from_rows(capped), nobody, nobody,
+        Ragged.from_rows(shown),
+        Ragged.from_rows(capped),
+        Ragged.from_rows([_known(snapshot.creators, creators) for creators, _ in of_users]),
+        Ragged.from_rows([_known(snapshot.tags, tags) for _, tags in of_users]),
         np.zeros(len(time), bool),
-    )  # fmt: skip
+    )
+
+
+def _known(vocabulary: Vocabulary, ids: Sequence[str]) -> np.ndarray:
+    numbers = vocabulary.number(ids)
+    return numbers[numbers != NONE]
 
 
 def window_us(surface: Surface) -> int:
@@ -57,11 +67,11 @@ def _shown_of_late(slates: Sequence[Slate], now: int, rules: Surface) -> list[st
     return list(dict.fromkeys(i for time, on, ids in slates if on in rules.seen_on and time >= since for i in ids))
 
 
-def _often(snapshot: Snapshot, slates: Sequence[Slate], now: int, rules: Surface) -> np.ndarray:
+def _often(items: Vocabulary, slates: Sequence[Slate], now: int, rules: Surface) -> np.ndarray:
     """(C,) items whose impressions within the item cap's days have reached it."""
     if rules.item_cap is None:
         return np.zeros(0, np.int32)
     since = now - int(rules.item_cap.days * DAY_US)
     ids = [i for time, _, shown in slates if time >= since for i in shown]
-    item, times = np.unique(snapshot.items.number(ids), return_counts=True)
+    item, times = np.unique(items.number(ids), return_counts=True)
     return item[(times >= rules.item_cap.times) & (item != NONE)]

@@ -127,6 +127,9 @@ class EventLog:
     async def append_slates(self, slates: Sequence[dict[str, Any]]) -> Appended:
         return await asyncio.wrap_future(self._log.append_slates(slates))
 
+    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> Appended:
+        return await asyncio.wrap_future(self._log.put_blocks(user_id, creators, tags))
+
     def __del__(self) -> None:
         if hasattr(self, "_log"):
             self._log.close()

@@ -11,6 +11,7 @@ from typing import Any
 from handsell.catalogue.snapshot import Snapshot
 from handsell.core.batches import Slates
 from handsell.core.config import Config
+from handsell.eligibility.verdicts import removed
 from handsell.serving import render
 from handsell.serving.batcher import MicroBatcher
 from handsell.serving.charts import Charts, named
@@ -92,6 +93,10 @@ class Edition:
         ids = self.snapshot.items.ids(item[0, real]) if real.any() else []
         return render.listed(ids, render.scores(score[0, real]), item[0, real], self.snapshot, metadata)
 
+    def blocks(self, user_id: str) -> dict[str, list[str]]:
+        """Creators and tags that a user blocks."""
+        return self._users.blocks(user_id)
+
     def close(self) -> None:
         self._users.close()
 
@@ -99,6 +104,7 @@ class Edition:
         """One trip. Slates are as long as the longest asked: a shorter one is its beginning (greedy selection)."""
         self.metrics.batch_size.observe(len(queries))
         trip, known = await self._depart(queries)
+        self.metrics.removed(removed(self._charts.eligibility, known.requests))
         n = max(query.count for query in queries)
         try:
             slates = await trip.funnel(self.config).recommend(known.requests, n)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from handsell.catalogue.snapshot import Snapshot
+from handsell.catalogue.vocabulary import Vocabulary
 from handsell.core.batches import NONE
 from handsell.core.config import Config
 from handsell.core.errors import FilterError, RequestError
@@ -16,7 +18,9 @@ from handsell.eligibility.filters import filters_of
 from handsell.events.states import Events
 from handsell.serving import schemas
 from handsell.serving.clock import Clock
+from handsell.serving.paging import Feed
 
+NOTHING = np.zeros(0, np.int32)
 ANONYMOUS = "anonymous:"  # log and feature rows of a visitor without an account
 
 
@@ -32,11 +36,13 @@ class Query:
     arrived: float  # event loop time
     deadline_s: float  # after it arrived
     session: Events
-    exclude: np.ndarray  # (X,) int32
+    exclude: np.ndarray  # (X,) int32, what the feed has given among it
+    feed: Feed
     filter: str | None = None  # checked against the snapshot
-    items: np.ndarray = field(
-        default_factory=lambda: np.zeros(0, np.int32)
-    )  # the caller's own, to be ranked or explained
+    given: np.ndarray = field(default_factory=lambda: NOTHING)  # (G,) int32 items on the feed's pages before
+    creators: np.ndarray = field(default_factory=lambda: NOTHING)  # int32 that the caller excludes
+    tags: np.ndarray = field(default_factory=lambda: NOTHING)
+    items: np.ndarray = field(default_factory=lambda: NOTHING)  # the caller's own, to be ranked or explained
 
 
 @dataclass(frozen=True)
@@ -48,32 +54,45 @@ class Reading:
     clock: Clock
 
     def recommendations(self, body: schemas.RecommendationsBody, arrived: float) -> Query:
-        surface = self.surface(body.surface)
-        excluded = self.snapshot.items.number(body.exclude.item_ids) if body.exclude else np.zeros(0, np.int32)
+        surface, user_id = self.surface(body.surface), logged_user(body.user_id, body.anonymous_id)
+        exclude, shelf = body.exclude or schemas.Exclude(), self.snapshot
+        feed = self.feed(body.surface, user_id, body.filter)
+        given = feed.given(body.cursor)
         now = self.clock.now()
         return Query(
             recommendation_id=new_id(),
-            user_id=logged_user(body.user_id, body.anonymous_id),
+            user_id=user_id,
             surface=surface,
             count=self.count(body.count, surface),
             time=now,
             arrived=arrived,
             deadline_s=self.deadline_s(body.deadline_ms),
             session=self.session(body.session, now),
-            exclude=excluded[excluded != NONE],
+            exclude=np.union1d(known(shelf.items, exclude.item_ids), given),
+            feed=feed,
             filter=self.filter(body.filter),
+            given=given,
+            creators=known(shelf.creators, exclude.creators),
+            tags=known(shelf.tags, exclude.tags),
         )
 
-    def similar(self, item_id: str, asked: schemas.ListParameters, arrived: float) -> Query:
+    def feed(self, *same: str | None) -> Feed:
+        """Of this catalogue: its first item stays its first."""
+        first = self.snapshot.items.ids(np.zeros(1, np.int64)) if len(self.snapshot) else []
+        return Feed.of(*same, first)
+
+    def similar(self, item_id: str, asked: schemas.SimilarParameters, arrived: float) -> Query:
         """A visitor who has just looked at this one item, on surface `similar` where there is one."""
         item = self.known_item(item_id)
         surface = self.surface("similar" if "similar" in self.config.surfaces else "home")
+        feed = self.feed("similar", item_id, asked.filter)
+        given = feed.given(asked.cursor)
         now = self.clock.now()
         weight, code = self._mildest_interest()
         looked = Events.of([0], item, [code], [now - 1], [weight])
         return Query(
             new_id(), None, surface, self.count(asked.count, surface), now, arrived, self.deadline_s(None), looked,
-            exclude=item, filter=self.filter(asked.filter),
+            exclude=np.union1d(item, given), feed=feed, filter=self.filter(asked.filter), given=given,
         )  # fmt: skip
 
     def explain(self, asked: schemas.ExplainParameters, arrived: float) -> Query:
@@ -100,7 +119,7 @@ class Reading:
         now = self.clock.now()
         query = Query(
             new_id(), logged_user(body.user_id, body.anonymous_id), self.surface(body.surface), len(ids), now, arrived,
-            self.deadline_s(body.deadline_ms), self.session(body.session, now), np.zeros(0, np.int32),
+            self.deadline_s(body.deadline_ms), self.session(body.session, now), NOTHING, Feed.of(None),
             items=numbers[numbers != NONE],
         )  # fmt: skip
         return query, [i for i, n in zip(ids, numbers.tolist(), strict=True) if n == NONE]
@@ -165,6 +184,12 @@ class Reading:
         types = enumerate(self.config.events.types.values())
         weights = [(w, code) for code, kind in types for w in (kind.weight, *(w for _, w in kind.weight_by_value))]
         return min([pair for pair in weights if pair[0] > 0], default=(1.0, 0))
+
+
+def known(vocabulary: Vocabulary, ids: Sequence[str]) -> np.ndarray:
+    """Numbers of those ids that the vocabulary holds."""
+    numbers = vocabulary.number(ids)
+    return numbers[numbers != NONE]
 
 
 def logged_user(user_id: str | None, anonymous_id: str | None) -> str | None:

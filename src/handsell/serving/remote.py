@@ -78,9 +78,12 @@ class RemoteLog:
     async def append_slates(self, slates: Sequence[dict[str, Any]]) -> Appended:
         return await self._call("append_slates", slates)
 
-    async def _call(self, method: str, rows: Sequence[dict[str, Any]]) -> Appended:
+    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> Appended:
+        return await self._call("put_blocks", user_id, creators, tags)
+
+    async def _call(self, method: str, *args: Any) -> Appended:
         try:
-            return await call(self.writer, method, rows)
+            return await call(self.writer, method, *args)
         except EventLogError:
             raise
         except Exception as error:

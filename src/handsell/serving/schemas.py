@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from handsell.core.config.serving import LONGEST_FILTER
 from handsell.eligibility.verdicts import FILTERS
+from handsell.serving.paging import LONGEST
 
 NO_CONTROL = r"^[^\x00-\x1f\x7f]+$"
 """Ids are opaque, but a control character in one is a mistake (and NUL would be cut off by NumPy)."""
@@ -73,6 +74,9 @@ Filter = Annotated[
         description="expression that every item must pass, such as `item.year >= 2015 and not item.explicit`",
     ),
 ]
+Cursor = Annotated[
+    str, Field(min_length=1, max_length=LONGEST, description="`next_cursor` of the page before, for the one after it")
+]
 Value = Annotated[float, Field(allow_inf_nan=False, ge=-3e38, le=3e38)]
 Include = Literal["metadata"]
 
@@ -104,7 +108,16 @@ class Session(Body):
 
 
 class Exclude(Body):
-    item_ids: list[Id] = Field(max_length=1_000)
+    item_ids: list[Id] = Field(default_factory=list, max_length=1_000)
+    creators: list[Id] = Field(default_factory=list, max_length=1_000, description="whose items do not come")
+    tags: list[Id] = Field(default_factory=list, max_length=1_000, description="items with one of them do not come")
+
+
+class BlocksBody(Body):
+    """What a user never wants to be shown, on any surface; it replaces what was blocked before."""
+
+    creators: list[Id] = Field(default_factory=list, max_length=1_000)
+    tags: list[Id] = Field(default_factory=list, max_length=1_000)
 
 
 class RecommendationsBody(Body):
@@ -115,6 +128,7 @@ class RecommendationsBody(Body):
     count: Count | None = None
     filter: Filter | None = None
     exclude: Exclude | None = None
+    cursor: Cursor | None = None
     include: list[Include] = Field(default_factory=list, max_length=4)
     deadline_ms: DeadlineMs | None = None
 
@@ -151,6 +165,7 @@ class SlateParameters(Parameters):
     count: Count | None = None
     surface: Annotated[str, Field(min_length=1, max_length=64)] = "home"
     filter: Filter | None = None
+    cursor: Cursor | None = None
     include: Annotated[list[Include], Field(max_length=4)] = []
     deadline_ms: DeadlineMs | None = None
 
@@ -168,6 +183,10 @@ class ExplainParameters(Parameters):
     count: Count | None = None
     filter: Filter | None = None
     features: Annotated[int, Field(ge=0, le=200, description="contributions listed, the largest first")] = 10
+
+
+class SimilarParameters(ListParameters):
+    cursor: Cursor | None = None
 
 
 # -- what is answered: for the OpenAPI document; answers are written straight from arrays --------------------
@@ -201,6 +220,7 @@ class RecommendationsAnswer(BaseModel):
     surface: str
     cold_start: bool
     items: list[RecommendedItem]
+    next_cursor: str | None = Field(description="gives the next page of this feed; null at its end")
     degraded: list[str] = Field(description="what failed or was too late, and was left out")
     release: ReleaseStamp
 
@@ -291,6 +311,12 @@ class ExplainAnswer(BaseModel):
     reranking: RerankingStory | None = Field(description="null where the item did not come that far")
     degraded: list[str]
     release: ReleaseStamp
+
+
+class BlocksAnswer(BaseModel):
+    user_id: str
+    creators: list[str]
+    tags: list[str]
 
 
 class Rejected(BaseModel):

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
 from handsell.core.errors import RequestError
 from handsell.events.impressions import ImpressionQueue
 from handsell.events.log import Appended
@@ -31,6 +33,8 @@ class EventSink(Protocol):
     async def append(self, events: Sequence[dict[str, Any]]) -> Appended: ...
 
     async def append_slates(self, slates: Sequence[dict[str, Any]]) -> Appended: ...
+
+    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> Appended: ...
 
 
 class Service:
@@ -96,7 +100,7 @@ class Service:
 
         return await self._from_one(ask)
 
-    async def similar(self, item_id: str, query: schemas.ListParameters) -> dict[str, Any]:
+    async def similar(self, item_id: str, query: schemas.SimilarParameters) -> dict[str, Any]:
         async def ask(edition: Edition) -> dict[str, Any]:
             asked = edition.reading.similar(item_id, query, now())
             answer = self._answer(edition, asked, await edition.slate(asked), "metadata" in query.include)
@@ -145,6 +149,14 @@ class Service:
             self.metrics.events.labels(outcome).inc(count)
         return {**counts, "rejected": found.rejected}
 
+    async def block(self, user_id: str, body: schemas.BlocksBody) -> dict[str, Any]:
+        """Durable when it answers, and kept from the next request on; raises EventLogError."""
+        await self._events.put_blocks(user_id, body.creators, body.tags)
+        return {"user_id": user_id, "creators": body.creators, "tags": body.tags}
+
+    def blocks(self, user_id: str) -> dict[str, Any]:
+        return {"user_id": user_id, **self.edition.blocks(user_id)}
+
     async def ready(self) -> dict[str, Any]:
         """A real request through every stage, and an empty append; raises RequestError (503) until all answer.
 
@@ -179,6 +191,13 @@ class Service:
 
     # -- one answer -----------------------------------------------------------------------------------------
 
+    def _next(self, query: Query, items: np.ndarray, complete: bool) -> str | None:
+        """The cursor after these items; None at the feed's end: it is full, or an undegraded page came short."""
+        given = np.union1d(query.given, items)
+        if len(given) >= self.config.serving.max_feed or (complete and len(items) < query.count):
+            return None
+        return query.feed.cursor(given)
+
     def _answer(self, edition: Edition, query: Query, served: Served, metadata: bool) -> dict[str, Any]:
         slate = render.shown(served.slates, served.row, query.count, edition.snapshot)
         surface = edition.config.surface_names[query.surface]
@@ -204,6 +223,7 @@ class Service:
             "surface": surface,
             "cold_start": served.cold,
             "items": render.slate_items(slate, edition.snapshot, metadata),
+            "next_cursor": self._next(query, slate.item, complete=not degraded),
             "degraded": degraded,
             "release": edition.release.as_dict(),
         }

@@ -64,6 +64,7 @@ class ServingConfig(Section):
         "subtracted from now), so that ages and windows mean what they meant in training",
     )
     max_count: int = Field(30, ge=1, le=30, description="longest slate that a caller may ask for")
+    max_feed: int = Field(300, ge=1, le=1_500, description="items in the pages of one feed; after them it ends")
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="larger request bodies are answered with 413")
     max_events: int = Field(1_000, ge=1, description="events in one POST")
     deadline_ms: int = Field(2_000, ge=1, description="after this a stage is left out of the answer")
