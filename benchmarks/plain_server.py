@@ -14,7 +14,7 @@ from handsell.events.log import Appended, EventLog
 from handsell.events.reader import EventReader
 from handsell.features.store import open_store
 from handsell.serving.api import build_api
-from handsell.serving.clock import Clock
+from handsell.core.clock import Clock
 from handsell.serving.edition import Edition, Release
 from handsell.serving.gateway import local_stages
 from handsell.serving.loading import LIVE, load_charts, open_bundle

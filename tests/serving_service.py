@@ -7,11 +7,11 @@ import contextlib
 
 import httpx
 
+from handsell.core.clock import Clock
 from handsell.core.layout import Layout
 from handsell.events.log import EventLog
 from handsell.events.reader import EventReader
 from handsell.serving.api import build_api
-from handsell.serving.clock import Clock
 from handsell.serving.edition import Edition, Release
 from handsell.serving.gateway import local_stages
 from handsell.serving.loading import load_charts, open_bundle

@@ -49,6 +49,15 @@ class EventReader:
         rows = self._rows(sql, (user_id, since, before, limit))
         return [(time, surface, json.loads(items)["item_id"]) for time, surface, items in rows]
 
+    def slates_had(self, user_ids: Sequence[str], surface: str, since: int, before: int) -> dict[str, int]:
+        """How many slates of a surface users got in [since, before) µs, of those who got one."""
+        marks = ", ".join("?" * len(user_ids))
+        sql = (
+            f"SELECT user_id, count(*) FROM slates WHERE user_id IN ({marks}) AND time >= ? AND time < ? "
+            "AND surface = ? GROUP BY user_id"
+        )
+        return dict(self._rows(sql, (*user_ids, since, before, surface)))
+
     def blocks(self, user_ids: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
         """Creators and tags that users block, of those who block something."""
         marks = ", ".join("?" * len(user_ids))

@@ -10,12 +10,12 @@ from typing import Any
 
 from handsell.catalogue.snapshot import Snapshot
 from handsell.core.batches import Slates
+from handsell.core.clock import Clock
 from handsell.core.config import Config
 from handsell.eligibility.verdicts import removed
 from handsell.serving import render
 from handsell.serving.batcher import MicroBatcher
 from handsell.serving.charts import Charts, named
-from handsell.serving.clock import Clock
 from handsell.serving.explaining import Story, told
 from handsell.serving.feature_log import Sample, sampled
 from handsell.serving.given import best_first

@@ -11,13 +11,13 @@ import numpy as np
 from handsell.catalogue.snapshot import Snapshot
 from handsell.catalogue.vocabulary import Vocabulary
 from handsell.core.batches import NONE
+from handsell.core.clock import Clock
 from handsell.core.config import Config
 from handsell.core.errors import FilterError, RequestError
 from handsell.data.weights import event_weights
 from handsell.eligibility.filters import filters_of
 from handsell.events.states import Events
 from handsell.serving import schemas
-from handsell.serving.clock import Clock
 from handsell.serving.paging import Feed
 
 NOTHING = np.zeros(0, np.int32)
