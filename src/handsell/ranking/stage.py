@@ -39,7 +39,8 @@ class LocalRanking:
 
     async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
         """The k best by raw score, best first; raises ArithmeticError where a request got no finite score."""
-        raw = self._raw(requests, candidates)
+        raw, as_found = self._raw(requests, candidates), ~self.ranks(requests)[:, None]
+        raw = np.where(as_found, candidates.fused, raw)
         real = candidates.item != NONE
         finite = np.isfinite(raw) & real
         if (real.any(axis=1) & ~finite.any(axis=1)).any():
@@ -48,7 +49,12 @@ class LocalRanking:
         top = candidates.reorder(order)
         kept = np.take_along_axis(np.where(finite, raw, np.nan), order, 1)
         score = self.ranker.calibrate(kept) if isinstance(self.ranker, RawRanker) else kept
+        score = np.where(as_found, kept, score)
         return replace(top, score=np.nan_to_num(score, nan=0.0).astype(np.float32))
+
+    def ranks(self, requests: Requests) -> np.ndarray:
+        """(B,) bool: the surface is ranked by the ranker rather than left in the order of its sources."""
+        return np.array([surface.ranked for surface in self.config.surfaces.values()])[requests.surface]
 
     def _raw(self, requests: Requests, candidates: Candidates) -> np.ndarray:
         """(B, K) what to order by; NaN at padding, which is not sent through the ranker."""

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from handsell.core.batches import Candidates, Requests
+from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.config.retrieval import RetrievalConfig
 from handsell.core.protocols import Retriever
 from handsell.eligibility.mask import Eligibility
@@ -64,7 +64,13 @@ class LocalCandidates:
         found = found or [nothing(len(requests), 1)]
         weights = [getattr(self.config, name).weight for name in self.sources]
         fused = union(found, self.sources, weights, k, tuple(degraded))
-        return with_reserve(fused, eligible, self.eligibility.filtered(requests), min(k, LEAST))
+        filtered = self.eligibility.filtered(requests) & ~self._wanting(requests, None)
+        return with_reserve(fused, eligible, filtered, min(k, LEAST))
+
+    def _wanting(self, requests: Requests, source: str | None) -> np.ndarray:
+        """(B,) bool: surfaces that name their sources, and this one among them; None: that name any."""
+        named = [surface.only for surface in self.eligibility.surfaces]
+        return np.array([bool(only) if source is None else source in only for only in named])[requests.surface]
 
     def _ask(self, name: str, requests: Requests, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Asks for no more than the catalogue holds, so that a small one costs little."""
@@ -72,4 +78,7 @@ class LocalCandidates:
         items, scores = self.retrievers[name].retrieve(requests, k, eligible)
         if items.shape != scores.shape or items.shape[0] != len(requests):
             raise ValueError(f"{name} gave items {items.shape} and scores {scores.shape} for {len(requests)} requests")
-        return items, scores
+        unwanted = self._wanting(requests, None) & ~self._wanting(requests, name)
+        if not unwanted.any():
+            return items, scores
+        return np.where(unwanted[:, None], NONE, items), np.where(unwanted[:, None], np.nan, scores)

@@ -56,7 +56,9 @@ class Reading:
     def recommendations(self, body: schemas.RecommendationsBody, arrived: float) -> Query:
         surface, user_id = self.surface(body.surface), logged_user(body.user_id, body.anonymous_id)
         exclude, shelf = body.exclude or schemas.Exclude(), self.snapshot
-        feed = self.feed(body.surface, user_id, body.filter)
+        basket = known(shelf.items, body.basket.item_ids) if body.basket else NOTHING
+        creators, tags = self.substitutes(surface, basket)
+        feed = self.feed(body.surface, user_id, body.filter, *(body.basket.item_ids if body.basket else ()))
         given = feed.given(body.cursor)
         now = self.clock.now()
         return Query(
@@ -67,14 +69,21 @@ class Reading:
             time=now,
             arrived=arrived,
             deadline_s=self.deadline_s(body.deadline_ms),
-            session=self.session(body.session, now),
-            exclude=np.union1d(known(shelf.items, exclude.item_ids), given),
+            session=self.session(body.session, now, basket),
+            exclude=np.union1d(np.union1d(known(shelf.items, exclude.item_ids), basket), given),
             feed=feed,
             filter=self.filter(body.filter),
             given=given,
-            creators=known(shelf.creators, exclude.creators),
-            tags=known(shelf.tags, exclude.tags),
+            creators=np.union1d(known(shelf.creators, exclude.creators), creators),
+            tags=np.union1d(known(shelf.tags, exclude.tags), tags),
         )
+
+    def substitutes(self, surface: int, basket: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Creators and tags of what would take the place of the basket's items on this surface."""
+        kind = tuple(self.config.surfaces.values())[surface].substitutes
+        creators = self.snapshot.creator[basket] if kind == "same_creator" else NOTHING
+        tags = [self.snapshot.item_tags.row(int(item)) for item in basket] if kind == "same_tag" else []
+        return np.unique(creators[creators != NONE]), np.unique(np.concatenate([NOTHING, *tags]))
 
     def feed(self, *same: str | None) -> Feed:
         """Of this catalogue: its first item stays its first."""
@@ -154,17 +163,18 @@ class Reading:
         most = self.config.serving.deadline_ms
         return min(asked_ms or most, most) / 1_000
 
-    def session(self, session: schemas.Session | None, now: int) -> Events:
-        """The session's events for row 0; later than now counts as just now."""
+    def session(self, session: schemas.Session | None, now: int, basket: np.ndarray = NOTHING) -> Events:
+        """The session's events for row 0, and then the basket; later than now counts as just now."""
         given = session.events if session else []
         codes = [self._type(event.type, f"session.events.{i}.type") for i, event in enumerate(given)]
         times = [now if e.timestamp is None else min(self.clock.from_wall(e.timestamp), now) for e in given]
-        n = len(given)
-        types = np.array(codes, np.int8)
-        values = np.array([np.nan if e.value is None else e.value for e in given], np.float32)
+        n = len(given) + len(basket)
+        types = np.array([*codes, *[self._strongest()] * len(basket)], np.int8)
+        values = np.array([np.nan if e.value is None else e.value for e in given] + [np.nan] * len(basket), np.float32)
+        times += [now] * len(basket)
         return Events.of(
             np.zeros(n, np.int64),
-            self.snapshot.items.number([e.item_id for e in given]),
+            np.concatenate([self.snapshot.items.number([e.item_id for e in given]), basket]),
             types,
             np.minimum(np.array(times, np.int64), now - n + np.arange(n)),  # in the order given, before now
             event_weights(types, values, self.config.events),
@@ -178,6 +188,11 @@ class Reading:
                 field=field, code="unknown_event_type",
             )  # fmt: skip
         return names.index(name)
+
+    def _strongest(self) -> int:
+        """Type code of the event of largest weight: a purchase, where there are any."""
+        weights = [kind.weight for kind in self.config.events.types.values()]
+        return weights.index(max(weights))
 
     def _mildest_interest(self) -> tuple[float, int]:
         """Weight and type code of the mildest event that still says "of interest"."""

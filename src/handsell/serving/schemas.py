@@ -120,10 +120,17 @@ class BlocksBody(Body):
     tags: list[Id] = Field(default_factory=list, max_length=1_000)
 
 
+class Basket(Body):
+    """What the user is about to take: counts as the strongest kind of event just now, and does not come itself."""
+
+    item_ids: list[Id] = Field(min_length=1, max_length=100, description="the latest last")
+
+
 class RecommendationsBody(Body):
     user_id: Id | None = Field(default=None, description="an unknown user is a cold start, not an error")
     anonymous_id: Id | None = Field(default=None, description="a visitor without an account; ignored beside a user_id")
     session: Session | None = None
+    basket: Basket | None = None
     surface: ShortId = Field(default="home", description="a surface of the configuration")
     count: Count | None = None
     filter: Filter | None = None

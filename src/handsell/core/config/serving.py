@@ -37,6 +37,13 @@ class Surface(Section):
         max_length=LONGEST_FILTER,
         description="expression that every item shown here passes, such as `not item.explicit`: docs/filters.md",
     )
+    only: tuple[str, ...] = Field(
+        (), description="sources of which one must have found an item for it to come here, such as bought_together"
+    )
+    ranked: bool = Field(True, description="false keeps the order of the sources: the ranker was trained for home")
+    substitutes: Literal["keep", "same_creator", "same_tag"] = Field(
+        "keep", description="what in place of the request's basket, rather than beside it, does not come here"
+    )
     seen_on: tuple[str, ...] = Field(
         (), description="surfaces, this one too where it is named, whose shown items do not come here for `shown_days`"
     )
