@@ -5,6 +5,7 @@ A rule is found by leaving it out: the slate is made once more without it, and t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,8 +14,22 @@ import numpy as np
 from handsell.core.batches import Candidates, Requests, Slates
 from handsell.reranking.stage import LocalReranking
 
-WITHOUT: dict[str, dict[str, Any]] = {"diversity": {"diversity": 0.0}, "same_creator_gap": {"same_creator_gap": 0}}
-"""Rule → fields of [reranking] that switch it off."""
+
+def _dial(**off: Any) -> Callable[[LocalReranking], LocalReranking]:
+    """Sets fields of [reranking]."""
+
+    def without(stage: LocalReranking) -> LocalReranking:
+        reranking = stage.config.reranking.model_copy(update=off)
+        return replace(stage, config=stage.config.model_copy(update={"reranking": reranking}))
+
+    return without
+
+
+WITHOUT: dict[str, Callable[[LocalReranking], LocalReranking]] = {
+    "diversity": _dial(diversity=0.0),
+    "same_creator_gap": _dial(same_creator_gap=0),
+}
+"""Rule → the stage without it. A new rule of the stage has its line here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +51,9 @@ async def explain_reranking(
     """Story of an item among the ranked candidates of one request (B = 1), and the order of all of them."""
     order = await stage.rerank(requests, ranked, ranked.item.shape[1])
     without = {}
-    for rule, off in WITHOUT.items():
-        reranking = stage.config.reranking.model_copy(update=off)
-        relaxed = replace(stage, config=stage.config.model_copy(update={"reranking": reranking}))
-        without[rule] = _place(await relaxed.rerank(requests, ranked, ranked.item.shape[1]), item)
+    for rule, without_rule in WITHOUT.items():
+        slates = await without_rule(stage).rerank(requests, ranked, ranked.item.shape[1])
+        without[rule] = _place(slates, item)
     before = int(np.flatnonzero(ranked.item[0] == item)[0])
     return order, RerankingStory(before, _place(order, item), without)
 
