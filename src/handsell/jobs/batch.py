@@ -68,7 +68,7 @@ def batch(config: Config, surface: str, out: Path, *, users_per_part: int = 1_00
     with progress.step("slates", f"{len(missing):,} parts") as note, connected(config.jobs.num_cpus):
         begun = time.monotonic()
         arguments = [(str(config.source), run, str(out), part) for part in missing]
-        made = spread(make_slates, arguments, cpus=0.5, wait_s=config.jobs.wait_for_resources_s)
+        made = spread(make_slates, arguments, cpus=1.0, wait_s=config.jobs.wait_for_resources_s)
         users = sum(done.users for done in made)
         note.text = f"{users:,} users, {users / max(time.monotonic() - begun, 1e-9):,.0f} a second"
     with progress.step("manifest") as note:
