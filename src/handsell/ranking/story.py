@@ -48,8 +48,7 @@ def _told(
 ) -> tuple[float | None, float | None, tuple[str, ...], np.ndarray, np.ndarray]:
     """Raw score, base, names, values and contributions, as far as the ranker tells them."""
     nothing = np.zeros(0, np.float32)
-    told = isinstance(stage, LocalRanking) and isinstance(stage.ranker, Explaining) and stage.ranks(requests)[0]
-    if not told:
+    if not isinstance(stage, LocalRanking) or not isinstance(stage.ranker, Explaining) or not stage.ranks(requests)[0]:
         return None, None, (), nothing, nothing
     values = stage.matrix(requests, candidates)[0, np.flatnonzero(candidates.item[0] == item)[0]]
     contributions, base = stage.ranker.contributions(values)
