@@ -9,12 +9,12 @@ from typing import Any
 
 import uvicorn
 
+from handsell.core.clock import Clock
 from handsell.core.layout import Layout
 from handsell.events.log import Appended, EventLog
 from handsell.events.reader import EventReader
 from handsell.features.store import open_store
 from handsell.serving.api import build_api
-from handsell.serving.clock import Clock
 from handsell.serving.edition import Edition, Release
 from handsell.serving.gateway import local_stages
 from handsell.serving.loading import LIVE, load_charts, open_bundle
@@ -34,6 +34,9 @@ class LocalLog:
 
     async def append_slates(self, slates: Sequence[dict[str, Any]]) -> Appended:
         return await asyncio.wrap_future(self._log.append_slates(slates))
+
+    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> Appended:
+        return await asyncio.wrap_future(self._log.put_blocks(user_id, creators, tags))
 
 
 def main(path: str) -> None:

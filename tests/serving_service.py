@@ -7,11 +7,11 @@ import contextlib
 
 import httpx
 
+from handsell.core.clock import Clock
 from handsell.core.layout import Layout
 from handsell.events.log import EventLog
 from handsell.events.reader import EventReader
 from handsell.serving.api import build_api
-from handsell.serving.clock import Clock
 from handsell.serving.edition import Edition, Release
 from handsell.serving.gateway import local_stages
 from handsell.serving.loading import load_charts, open_bundle
@@ -32,6 +32,9 @@ class LocalLog:
 
     async def append_slates(self, slates):
         return await asyncio.wrap_future(self.log.append_slates(slates))
+
+    async def put_blocks(self, user_id, creators, tags):
+        return await asyncio.wrap_future(self.log.put_blocks(user_id, creators, tags))
 
 
 def edition_of(world: World, metrics: Metrics, bundle="live", store=None, config=None, stages=None) -> Edition:

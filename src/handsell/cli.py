@@ -174,6 +174,20 @@ def recommend(config: ConfigPath, user: str, count: int = 10, surface: str = "ho
 
 
 @app.command()
+def batch(
+    config: ConfigPath,
+    surface: Annotated[str, typer.Option(help="of the config, such as email")],
+    out: Annotated[Path, typer.Option(help="folder of this run; the same one again goes on where it stopped")],
+    users_per_part: Annotated[int, typer.Option(min=1, max=10_000, help="of one Parquet file")] = 1_000,
+    record: Annotated[bool, typer.Option(help="log the slates as shown, so that caps and other surfaces know")] = True,
+) -> None:
+    """A slate for every user, as Parquet: for e-mail and push."""
+    from handsell.jobs.batch import batch as run
+
+    print(f"result: {run(_load(config), surface, out, users_per_part=users_per_part, record=record)}")
+
+
+@app.command()
 def skew(config: ConfigPath) -> None:
     """Compare logged served feature vectors with the point-in-time values."""
     from handsell.jobs.skew import report

@@ -54,7 +54,7 @@ async def test_a_row_overwritten_with_stock_feast_changes_that_users_slate_only(
     import feast
 
     now = time.time_ns()
-    monkeypatch.setattr("handsell.serving.clock.time", SimpleNamespace(time_ns=lambda: now))
+    monkeypatch.setattr("handsell.core.clock.time", SimpleNamespace(time_ns=lambda: now))
     before = await slates(mine)
     assert await slates(mine) == before  # the clock stands still
     stock = feast.FeatureStore(fs_yaml_file=write_feast_file(mine.config))

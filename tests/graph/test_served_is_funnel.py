@@ -113,7 +113,7 @@ def test_served_vectors_are_those_of_the_reference(shop, world, funnel):
         rows, funnel.snapshot, world.config, time=np.array([time]), surface=np.zeros(1, np.int8)
     )
     candidates = run_local(funnel.candidates.candidates(requests, world.config.retrieval.candidates))
-    x = funnel.ranking._matrix(requests, candidates)[0]
+    x = funnel.ranking.matrix(requests, candidates)[0]
     for i in at:
         column = np.flatnonzero(candidates.item[0] == funnel.snapshot.items.number([found.item_id[i]])[0])[0]
         np.testing.assert_allclose(found.vectors[i], x[column], rtol=1e-5, equal_nan=True)
@@ -151,3 +151,14 @@ def test_a_filter_reaches_every_stage(shop):
     assert sorted(answers[3][1]) == [40, 41]
     refused = shop.post("/v1/recommendations", json={"filter": "item.yeer > 1"})
     assert refused.status_code == 422 and refused.json()["errors"][0]["field"] == "filter"
+
+
+def test_an_item_is_explained_as_it_was_served(shop):
+    """Stage by stage, wherever the stages run."""
+    shown = [i["item_id"] for i in shop.get("/v1/users/u3/recommendations?count=5").json()["items"]]
+    for place, item in enumerate(shown, start=1):
+        story = shop.get("/v1/explain", params={"user_id": "u3", "item_id": item, "count": 5}).json()
+        assert (story["outcome"], story["position"], story["degraded"]) == ("shown", place, [])
+        assert story["ranking"]["contributions"] and story["candidates"]["sources"]
+    story = shop.get("/v1/explain?user_id=u3&item_id=i7").json()
+    assert story["outcome"] == "filtered" and story["eligibility"]["removed_by"][0]["filter"] == "unavailable"

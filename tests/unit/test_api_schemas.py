@@ -5,10 +5,10 @@ import asyncio
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from handsell.core.clock import DAY_US, Clock
 from handsell.core.layout import Layout
 from handsell.events.reader import EventReader
 from handsell.serving import schemas
-from handsell.serving.clock import DAY_US, Clock
 from handsell.serving.schemas import Id, Timestamp
 from serving_service import served
 from serving_world import write_world

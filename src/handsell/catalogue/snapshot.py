@@ -48,6 +48,11 @@ class Snapshot:
         shape = (len(self), max(len(self.tags), 1))
         return sparse.csr_matrix((data, self.item_tags.values, self.item_tags.offsets), shape=shape)
 
+    @cached_property
+    def tag_holders(self):
+        """(number of tags, I) CSR: row t holds the items that have tag t."""
+        return self.tag_matrix.T.tocsr()
+
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         for name in ("items", "creators", "tags"):

@@ -109,6 +109,22 @@ class Seen(_Rows):
 
 
 @dataclass(frozen=True, slots=True)
+class Barred(_Rows):
+    """What is kept from each user beyond the catalogue's own state: see handsell.events.shown."""
+
+    shown: Ragged  # (B, *) int32 items shown on this surface, or on those that it does not repeat, of late
+    capped: Ragged  # (B, *) int32 items shown as often as the surface's item cap allows
+    creator: Ragged  # (B, *) int32 creators that the user or the caller blocks
+    tag: Ragged  # (B, *) int32 tags likewise
+    unknown: np.ndarray  # (B,) bool, what was shown or blocked could not be read: nothing may be shown
+
+    @classmethod
+    def nothing(cls, rows: int) -> Barred:
+        none = Ragged.empty(rows)
+        return cls(none, none, none, none, np.zeros(rows, bool))
+
+
+@dataclass(frozen=True, slots=True)
 class Requests(_Rows):
     """B questions "what for this user, now?". `time` is the only clock: nothing at or after it is used."""
 
@@ -124,6 +140,7 @@ class Requests(_Rows):
     seed: np.ndarray | None = None  # (B,) uint64 of what is drawn; None: made from user, time and surface
     unit: np.ndarray | None = None  # (B,) uint64, the user as arms are assigned to one: a hash of the id, 0 for none
     count: np.ndarray | None = None  # (B,) int16, positions of the slate that the caller is shown; None: all
+    barred: Barred | None = None  # None: nothing is
 
     def __len__(self) -> int:
         return len(self.time)

@@ -1,4 +1,6 @@
-"""The eligibility mask: available at the request's time, not excluded, allowed by repeat policy and filters."""
+"""The eligibility mask: available at the request's time, not excluded, not barred from this user, allowed by repeat
+policy and filters. Which filter removed what is told by `handsell.eligibility.verdicts`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handsell.catalogue.snapshot import Snapshot
-from handsell.core.batches import NONE, Ragged, Requests
+from handsell.core.batches import NONE, Barred, Ragged, Requests
 from handsell.core.config import Config
 from handsell.core.config.serving import Surface
 from handsell.core.errors import ConfigError, FilterError
@@ -40,7 +42,9 @@ class Eligibility:
         allowed = self.available(requests.time)
         _clear(allowed, requests.exclude)
         _clear(allowed, self.repeats(requests))
-        for rows, passes in self._filters(requests):
+        if requests.barred is not None:
+            self._bar(allowed, requests.barred)
+        for _, rows, passes in self.filters(requests):
             for b in np.flatnonzero(rows):
                 allowed[b] &= passes  # in place: allowed[rows] would copy
         return allowed
@@ -67,12 +71,32 @@ class Eligibility:
         good = (items != NONE) & (s.published[at] <= time) & (time < s.expires[at]) & s.available[at]
         repeats = self.repeats(requests)
         for b in range(len(requests)):
-            barred = np.concatenate([requests.exclude.row(b), repeats.row(b)])
-            if len(barred):
-                good[b] &= ~np.isin(items[b], barred)
-        for rows, passes in self._filters(requests):
+            gone = [requests.exclude.row(b), repeats.row(b)]
+            if requests.barred is not None:
+                gone += [requests.barred.shown.row(b), requests.barred.capped.row(b)]
+                if (blocked := self.blocked(requests.barred, b)) is not None:
+                    good[b] &= ~blocked[at[b]]
+            if any(map(len, gone)):
+                good[b] &= ~np.isin(items[b], np.concatenate(gone))
+        for _, rows, passes in self.filters(requests):
             good[rows] &= passes[at[rows]]
         return good
+
+    def _bar(self, allowed: np.ndarray, barred: Barred) -> None:
+        _clear(allowed, barred.shown)
+        _clear(allowed, barred.capped)
+        for b in range(len(allowed)):
+            if (blocked := self.blocked(barred, b)) is not None:
+                allowed[b] &= ~blocked
+
+    def blocked(self, barred: Barred, b: int) -> np.ndarray | None:
+        """(I,) bool: items of creators and tags that row b blocks, or all where that is not known; None: no item."""
+        if barred.unknown[b]:
+            return np.ones(len(self.snapshot), bool)
+        creators, tags = barred.creator.row(b), barred.tag.row(b)
+        if not len(creators) and not len(tags):
+            return None
+        return of_creators(self.snapshot, creators) | with_tags(self.snapshot, tags)
 
     def reachable(self, requests: Requests) -> np.ndarray:
         """(I,) bool: what some request may be shown, leaving aside what each excludes: the catalogue of coverage."""
@@ -83,18 +107,20 @@ class Eligibility:
     def filtered(self, requests: Requests) -> np.ndarray:
         """(B,) bool: a filter of the request or of its surface holds."""
         filtered = np.zeros(len(requests), bool)
-        for rows, _ in self._filters(requests):
+        for _, rows, _ in self.filters(requests):
             filtered |= rows
         return filtered
 
-    def _filters(self, requests: Requests) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Of each filter the rows (B,) bool that it holds for, and the items (I,) bool that pass."""
-        asked = [(requests.surface == code, surface.filter) for code, surface in enumerate(self.surfaces)]
+    def filters(self, requests: Requests) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Of each filter whose it is, the rows (B,) bool that it holds for, and the items (I,) bool that pass."""
+        asked = [
+            ("surface_filter", requests.surface == code, surface.filter) for code, surface in enumerate(self.surfaces)
+        ]
         if requests.filter is not None:
-            asked += [(requests.filter == code, text) for code, text in enumerate(requests.filters)]
-        for rows, text in asked:
+            asked += [("request_filter", requests.filter == code, text) for code, text in enumerate(requests.filters)]
+        for name, rows, text in asked:
             if text is not None and rows.any():
-                yield rows, self._passes(text)
+                yield name, rows, self._passes(text)
 
     def _passes(self, text: str | None) -> np.ndarray:
         return np.ones(len(self.snapshot), bool) if text is None else filters_of(self.snapshot).mask(text)
@@ -107,6 +133,21 @@ def _quiet_us(surface: Surface) -> int:
     if surface.repeat == "exclude":
         return np.iinfo(np.int64).max
     return int(surface.after_days * DAY_US)
+
+
+def of_creators(snapshot: Snapshot, creators: np.ndarray) -> np.ndarray:
+    """(I,) bool: items whose primary creator is one of these numbers."""
+    wanted = np.zeros(len(snapshot.creators) + 1, bool)  # the last place is that of creator -1
+    wanted[creators] = True
+    return wanted[snapshot.creator]
+
+
+def with_tags(snapshot: Snapshot, tags: np.ndarray) -> np.ndarray:
+    """(I,) bool: items that have one of these tags."""
+    holders, found = snapshot.tag_holders, np.zeros(len(snapshot), bool)
+    for tag in tags.tolist():
+        found[holders.indices[holders.indptr[tag] : holders.indptr[tag + 1]]] = True
+    return found
 
 
 def _clear(mask: np.ndarray, items: Ragged) -> None:

@@ -8,6 +8,7 @@ nobody waits for a timer. A second event with the same `event_id` is a duplicate
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import queue
 import sqlite3
@@ -41,7 +42,21 @@ CREATE TABLE IF NOT EXISTS slates (
     recommendation_id TEXT NOT NULL UNIQUE, gateway TEXT NOT NULL, sequence INTEGER NOT NULL, time INTEGER NOT NULL,
     user_id TEXT, surface TEXT NOT NULL, bundle TEXT NOT NULL, items TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS slates_of_user ON slates (user_id, time);
+CREATE TABLE IF NOT EXISTS blocks (user_id TEXT PRIMARY KEY, creators TEXT NOT NULL, tags TEXT NOT NULL);
 """
+
+
+def _insert_once(table: str, names: Sequence[str], key: str) -> str:
+    marks = ", ".join("?" * len(names))
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks}) ON CONFLICT ({key}) DO NOTHING"
+
+
+_INSERT = {
+    "events": _insert_once("events", EVENT_FIELDS, "event_id"),
+    "slates": _insert_once("slates", IMPRESSION_FIELDS, "recommendation_id"),
+    "blocks": "INSERT OR REPLACE INTO blocks (user_id, creators, tags) VALUES (?, ?, ?)",
+}
 
 
 class EventLogError(HandsellError):
@@ -59,7 +74,7 @@ class Appended:
 
 @dataclass(slots=True)
 class _Waiting:
-    table: str  # "events" | "slates"
+    table: str  # of _INSERT
     rows: list[tuple]
     done: Future
 
@@ -87,6 +102,10 @@ class EventLog:
     def append_slates(self, slates: Sequence[dict[str, Any]]) -> Future[Appended]:
         """Served slates as dicts of IMPRESSION_FIELDS; sending one twice is harmless."""
         return self._submit("slates", [tuple(s[f] for f in IMPRESSION_FIELDS) for s in slates])
+
+    def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> Future[Appended]:
+        """What a user never wants to be shown; replaces what was there."""
+        return self._submit("blocks", [(user_id, json.dumps(list(creators)), json.dumps(list(tags)))])
 
     def _submit(self, table: str, rows: list[tuple]) -> Future[Appended]:
         if self._closed:
@@ -124,13 +143,9 @@ class EventLog:
             waiting.done.set_result(result)
 
     def _insert(self, table: str, rows: list[tuple]) -> Appended:
-        names = EVENT_FIELDS if table == "events" else IMPRESSION_FIELDS
-        key = "event_id" if table == "events" else "recommendation_id"
-        marks = ", ".join("?" * len(names))
-        sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks}) ON CONFLICT ({key}) DO NOTHING"
         offsets = []
         for row in rows:
-            cursor = self._db.execute(sql, row)
+            cursor = self._db.execute(_INSERT[table], row)
             offsets.append(cursor.lastrowid if cursor.rowcount > 0 else -1)
         duplicates = offsets.count(-1)
         return Appended(len(offsets) - duplicates, duplicates, tuple(offsets))  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,30 @@ class EventReader:
         """Offset of the newest event; 0 in an empty log."""
         rows = self._rows('SELECT max("offset") FROM events', ())
         return int(rows[0][0] or 0) if rows else 0
+
+    def slates_of(self, user_id: str, since: int, before: int, limit: int = 500) -> list[tuple[int, str, list[str]]]:
+        """(time µs, surface, item ids) of the user's newest `limit` slates in [since, before), newest first."""
+        sql = (
+            "SELECT time, surface, items FROM slates WHERE user_id = ? AND time >= ? AND time < ? "
+            "ORDER BY time DESC LIMIT ?"
+        )
+        rows = self._rows(sql, (user_id, since, before, limit))
+        return [(time, surface, json.loads(items)["item_id"]) for time, surface, items in rows]
+
+    def slates_had(self, user_ids: Sequence[str], surface: str, since: int, before: int) -> dict[str, int]:
+        """How many slates of a surface users got in [since, before) µs, of those who got one."""
+        marks = ", ".join("?" * len(user_ids))
+        sql = (
+            f"SELECT user_id, count(*) FROM slates WHERE user_id IN ({marks}) AND time >= ? AND time < ? "
+            "AND surface = ? GROUP BY user_id"
+        )
+        return dict(self._rows(sql, (*user_ids, since, before, surface)))
+
+    def blocks(self, user_ids: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
+        """Creators and tags that users block, of those who block something."""
+        marks = ", ".join("?" * len(user_ids))
+        rows = self._rows(f"SELECT user_id, creators, tags FROM blocks WHERE user_id IN ({marks})", tuple(user_ids))
+        return {user_id: (json.loads(creators), json.loads(tags)) for user_id, creators, tags in rows}
 
     def impressions(self, after_offset: int = 0, limit: int = 1_000) -> Columns:
         """Items of the next `limit` served slates, one row per item and position (1 = top), in the order served."""

@@ -42,7 +42,8 @@ class LocalRanking:
 
     async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
         """The k best by raw score, best first; raises ArithmeticError where a request got no finite score."""
-        raw = self._raw(requests, candidates, k)
+        raw, as_found = self._raw(requests, candidates, k), ~self.ranks(requests)[:, None]
+        raw = np.where(as_found, candidates.fused, raw)
         real = candidates.item != NONE
         finite = np.isfinite(raw) & real
         if (real.any(axis=1) & ~finite.any(axis=1)).any():
@@ -51,11 +52,16 @@ class LocalRanking:
         top = candidates.reorder(order)
         kept = np.take_along_axis(np.where(finite, raw, np.nan), order, 1)
         score = self._by_raw.calibrate(kept) if self._by_raw else kept
+        score = np.where(as_found, kept, score)
         return replace(top, score=np.nan_to_num(score, nan=0.0).astype(np.float32))
+
+    def ranks(self, requests: Requests) -> np.ndarray:
+        """(B,) bool: the surface is ranked by the ranker rather than left in the order of its sources."""
+        return np.array([surface.ranked for surface in self.config.surfaces.values()])[requests.surface]
 
     def _raw(self, requests: Requests, candidates: Candidates, k: int) -> np.ndarray:
         """(B, K) what to order by; NaN where nothing was scored: at padding, and beyond the first look."""
-        x = self._matrix(requests, candidates)
+        x = self.matrix(requests, candidates)
         look = self._first_look(x, candidates.item != NONE, k)
         if look.all():
             return self._predict(x)
@@ -84,7 +90,7 @@ class LocalRanking:
     def _by_raw(self) -> RawRanker | None:
         return self.ranker if isinstance(self.ranker, RawRanker) else None
 
-    def _matrix(self, requests: Requests, candidates: Candidates) -> np.ndarray:
+    def matrix(self, requests: Requests, candidates: Candidates) -> np.ndarray:
         """The columns that the ranker was trained on, in its order; raises FeatureError naming the missing."""
         x = build_matrix(requests, candidates, self.items, self.snapshot, self.config)
         names = feature_names(self.config, candidates.sources)

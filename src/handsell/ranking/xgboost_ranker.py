@@ -46,6 +46,15 @@ class XGBoostRanker:
         )  # fmt: skip
         return np.asarray(margin, np.float32).reshape(shape)
 
+    def contributions(self, x: np.ndarray) -> tuple[np.ndarray, float]:
+        """(F,) float32 what each feature of one row x (F,) adds to its margin, and the margin before any of them.
+
+        Tree SHAP values (@lundberg2020trees): they and the base sum to `raw`.
+        """
+        rows = xgboost.DMatrix(np.ascontiguousarray(x, np.float32)[None], feature_names=self.booster.feature_names)
+        each = self.booster.predict(rows, pred_contribs=True, validate_features=False)[0]
+        return each[:-1], float(each[-1])
+
     def calibrate(self, raw: np.ndarray) -> np.ndarray:
         """Raw margins, any shape → float32 chances, never turning an order round."""
         return self.calibration(raw)

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from handsell.core.batches import Candidates, Requests
+from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.config.retrieval import RetrievalConfig
 from handsell.core.protocols import Retriever
 from handsell.eligibility.mask import Eligibility
@@ -19,6 +19,8 @@ from handsell.retrieval.topk import nothing
 from handsell.retrieval.union import union
 
 log = logging.getLogger(__name__)
+
+Found = tuple[np.ndarray, np.ndarray]  # items and scores (B, k) of one source
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class LocalCandidates:
     async def candidates(self, requests: Requests, k: int) -> Candidates:
         """At most k candidates per request, best fused first; a filtered one is filled up from the reserve."""
         eligible = self.eligibility.mask(requests)
+        found, degraded = self.found(requests, eligible)
+        return self.fused(requests, eligible, found, degraded, k)
+
+    def found(self, requests: Requests, eligible: np.ndarray) -> tuple[list[Found], list[str]]:
+        """What each source returns of the eligible (B, I), and the names of those that failed."""
         found, degraded = [], []
         for name in self.sources:
             try:
@@ -48,11 +55,22 @@ class LocalCandidates:
                 log.exception("retriever %s failed; answering without it", name)
                 found.append(nothing(len(requests), 1))
                 degraded.append(f"retriever:{name}")
-        if not found:
-            found = [nothing(len(requests), 1)]
+        return found, degraded
+
+    def fused(
+        self, requests: Requests, eligible: np.ndarray, found: list[Found], degraded: list[str], k: int
+    ) -> Candidates:
+        """The union of what the sources returned, at most k, filled up where a filter left too little."""
+        found = found or [nothing(len(requests), 1)]
         weights = [getattr(self.config, name).weight for name in self.sources]
         fused = union(found, self.sources, weights, k, tuple(degraded))
-        return with_reserve(fused, eligible, self.eligibility.filtered(requests), min(k, LEAST))
+        filtered = self.eligibility.filtered(requests) & ~self._wanting(requests, None)
+        return with_reserve(fused, eligible, filtered, min(k, LEAST))
+
+    def _wanting(self, requests: Requests, source: str | None) -> np.ndarray:
+        """(B,) bool: surfaces that name their sources, and this one among them; None: that name any."""
+        named = [surface.only for surface in self.eligibility.surfaces]
+        return np.array([bool(only) if source is None else source in only for only in named])[requests.surface]
 
     def _ask(self, name: str, requests: Requests, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Asks for no more than the catalogue holds, so that a small one costs little."""
@@ -60,4 +78,7 @@ class LocalCandidates:
         items, scores = self.retrievers[name].retrieve(requests, k, eligible)
         if items.shape != scores.shape or items.shape[0] != len(requests):
             raise ValueError(f"{name} gave items {items.shape} and scores {scores.shape} for {len(requests)} requests")
-        return items, scores
+        unwanted = self._wanting(requests, None) & ~self._wanting(requests, name)
+        if not unwanted.any():
+            return items, scores
+        return np.where(unwanted[:, None], NONE, items), np.where(unwanted[:, None], np.nan, scores)

@@ -34,6 +34,7 @@ WRONG: dict[int, dict[str, Any]] = {
 }  # fmt: skip
 BODY = (400, 413, 415, 422)  # what may be wrong with a body
 UserId = Annotated[s.Id, Path(description="an unknown user is a cold start, not an error")]
+LoggedUser = Annotated[s.Id, Path(description="as in requests and events")]
 ItemId = Annotated[s.Id, Path()]
 
 
@@ -72,7 +73,9 @@ class StrictRoute(APIRoute):
 
         async def strict(request: Request) -> Response:
             kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-            if request.method == "POST" and kind != "application/json":  # browsers cannot send it across sites unasked
+            if (
+                request.method in ("POST", "PUT") and kind != "application/json"
+            ):  # browsers cannot send it across sites unasked
                 raise RequestError(
                     f"content-type is expected to be application/json; came {kind[:80] or 'none'!r}",
                     field="content-type", status=415, code="unsupported_media_type",
@@ -120,7 +123,7 @@ def _answers(service: Service) -> APIRouter:
         return answer(await service.recommend(s.RecommendationsBody(user_id=user_id, **dict(query))))
 
     @routes.get("/items/{item_id}/similar", response_model=s.RecommendationsAnswer, responses=problems(404, 422))
-    async def similar(item_id: ItemId, query: Annotated[s.ListParameters, Query()]) -> Response:
+    async def similar(item_id: ItemId, query: Annotated[s.SimilarParameters, Query()]) -> Response:
         """What goes with an item."""
         return answer(await service.similar(item_id, query))
 
@@ -138,6 +141,26 @@ def _answers(service: Service) -> APIRouter:
     async def rank(body: s.RankBody) -> Response:
         """The caller's own items, ranked for a user."""
         return answer(await service.rank(body))
+
+    @routes.get("/explain", response_model=s.ExplainAnswer, responses=problems(404, 422))
+    async def explain(query: Annotated[s.ExplainParameters, Query()]) -> Response:
+        """Why an item is in the user's slate or is not, stage by stage."""
+        return answer(await service.explain(query))
+
+    @routes.put("/users/{user_id}/blocks", response_model=s.BlocksAnswer, responses=problems(*BODY))
+    async def put_blocks(user_id: LoggedUser, body: s.BlocksBody) -> Response:
+        """Creators and tags that are never shown to a user from now on; replaces what was blocked before."""
+        return answer(await service.block(user_id, body))
+
+    @routes.get("/users/{user_id}/blocks", response_model=s.BlocksAnswer, responses=problems(422))
+    async def get_blocks(user_id: LoggedUser) -> Response:
+        """What a user blocks."""
+        return answer(service.blocks(user_id))
+
+    @routes.delete("/users/{user_id}/blocks", response_model=s.BlocksAnswer, responses=problems(422))
+    async def delete_blocks(user_id: LoggedUser) -> Response:
+        """Nothing is blocked any longer."""
+        return answer(await service.block(user_id, s.BlocksBody()))
 
     @routes.post("/events", status_code=202, response_model=s.EventsAnswer, responses=problems(*BODY))
     async def events(body: s.EventsBody) -> Response:

@@ -62,6 +62,9 @@ class Candidates(_Stage):
     async def given(self, bundle: str, requests: Requests, items: np.ndarray) -> CandidateBatch:
         return await self._holding.of(bundle).given(requests, items)
 
+    async def candidate_story(self, bundle: str, requests: Requests, item: int, k: int) -> Any:
+        return await self._holding.of(bundle).candidate_story(requests, item, k)
+
 
 @serve.deployment(**STAGE)
 class Ranking(_Stage):
@@ -82,6 +85,9 @@ class Ranking(_Stage):
     ) -> CandidateBatch:
         return await self._holding.of(bundle).rank(requests, found, k, samples)
 
+    async def ranking_story(self, bundle: str, requests: Requests, found: CandidateBatch, item: int, k: int) -> Any:
+        return await self._holding.of(bundle).ranking_story(requests, found, item, k)
+
 
 @serve.deployment(**STAGE)
 class Reranking(_Stage):
@@ -94,6 +100,9 @@ class Reranking(_Stage):
 
     async def rerank(self, bundle: str, requests: Requests, ranked: CandidateBatch, n: int) -> Slates:
         return await self._holding.of(bundle).rerank(requests, ranked, n)
+
+    async def reranking_story(self, bundle: str, requests: Requests, ranked: CandidateBatch, item: int) -> Any:
+        return await self._holding.of(bundle).reranking_story(requests, ranked, item)
 
 
 @serve.deployment(num_replicas=1, **WRITER)
@@ -111,6 +120,9 @@ class EventLog:
 
     async def append_slates(self, slates: Sequence[dict[str, Any]]) -> Appended:
         return await asyncio.wrap_future(self._log.append_slates(slates))
+
+    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> Appended:
+        return await asyncio.wrap_future(self._log.put_blocks(user_id, creators, tags))
 
     def __del__(self) -> None:
         if hasattr(self, "_log"):

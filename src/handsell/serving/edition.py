@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from handsell.catalogue.snapshot import Snapshot
 from handsell.core.batches import Slates
+from handsell.core.clock import Clock
 from handsell.core.config import Config
+from handsell.eligibility.verdicts import removed
 from handsell.serving import render
 from handsell.serving.batcher import MicroBatcher
 from handsell.serving.breaker import STALL, Breaker
 from handsell.serving.charts import Charts, named
-from handsell.serving.clock import Clock
+from handsell.serving.explaining import Story, told
 from handsell.serving.feature_log import Sample, sampled
 from handsell.serving.given import best_first
 from handsell.serving.observability import Metrics
@@ -72,6 +74,7 @@ class Edition:
             self._recommend, serving.micro_batch, serving.in_flight, patience_s, lambda query: query.deadline_s
         )
         self._lists: MicroBatcher[Query, dict[str, Any]] = MicroBatcher(self._rank, 1, serving.in_flight, patience_s)
+        self._stories: MicroBatcher[Query, Story] = MicroBatcher(self._explain, 1, 1, patience_s)
 
     async def slate(self, query: Query) -> Served:
         self.metrics.waiting.set(len(self._slates))
@@ -81,6 +84,10 @@ class Edition:
         """The caller's own list, ranked."""
         return await self._lists.submit(query)
 
+    async def explained(self, query: Query) -> Story:
+        """How the one item of the query fares in the query's slate."""
+        return await self._stories.submit(query)
+
     def chart(self, name: str, visitor: Query, metadata: bool) -> list[dict[str, Any]]:
         """Available items of `popular` or `trending`."""
         requests = self._users.anonymous([visitor])
@@ -89,6 +96,10 @@ class Edition:
         ids = self.snapshot.items.ids(item[0, real]) if real.any() else []
         return render.listed(ids, render.scores(score[0, real]), item[0, real], self.snapshot, metadata)
 
+    def blocks(self, user_id: str) -> dict[str, list[str]]:
+        """Creators and tags that a user blocks."""
+        return self._users.blocks(user_id)
+
     def close(self) -> None:
         self._users.close()
 
@@ -96,6 +107,7 @@ class Edition:
         """One trip. Slates are as long as the longest asked: a shorter one is its beginning (greedy selection)."""
         self.metrics.batch_size.observe(len(queries))
         trip, known = await self._depart(queries)
+        self.metrics.removed(removed(self._charts.eligibility, known.requests))
         n = max(query.count for query in queries)
         try:
             slates = await trip.funnel(self.config).recommend(known.requests, n)
@@ -126,6 +138,13 @@ class Edition:
             self.metrics.degraded.labels(cause).inc()
         ids, scores = self.snapshot.items.ids(ranked.item[0]), render.scores(ranked.score[0])
         return [{"items": render.listed(ids, scores, ranked.item[0], self.snapshot, False), "degraded": degraded}]
+
+    async def _explain(self, queries: Sequence[Query]) -> list[Story]:
+        (query,) = queries
+        trip, known = await self._depart(queries)
+        story = await told(trip, known.requests, int(query.items[0]), query.count, bool(known.cold[0]), self.config)
+        self._same_bundle(trip)
+        return [replace(story, degraded=(*known.degraded, *story.degraded))]
 
     def _same_bundle(self, trip: Trip) -> None:
         if trip.lacking and not self.alone:

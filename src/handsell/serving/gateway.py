@@ -51,8 +51,8 @@ class Gateway:
 
     def _edition(self, bundle: str) -> Edition:
         """Everything of one bundle, loaded and checked; raises HandsellError (BundleError, mostly)."""
+        from handsell.core.clock import Clock
         from handsell.events.reader import EventReader
-        from handsell.serving.clock import Clock
         from handsell.serving.edition import Edition, Release
         from handsell.serving.loading import check_features, load_charts, open_bundle
         from handsell.serving.users import Users

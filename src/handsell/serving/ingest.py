@@ -9,10 +9,10 @@ import numpy as np
 
 from handsell.catalogue.snapshot import Snapshot
 from handsell.core.batches import NONE
+from handsell.core.clock import Clock
 from handsell.core.config import Config
 from handsell.core.errors import RequestError
 from handsell.serving import schemas
-from handsell.serving.clock import Clock
 from handsell.serving.queries import logged_user, new_id
 
 AHEAD_US = 300_000_000  # clocks of callers may be this far ahead; such events count as now

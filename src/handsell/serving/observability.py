@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 
 import numpy as np
@@ -56,6 +56,10 @@ class Metrics:
             "handsell_relaxed", "Answers in which a constraint could not hold", ("constraint",), registry=r
         )
         self.candidates = Counter("handsell_candidates", "Candidates found, by source", ("source",), registry=r)
+        self.items_removed = Counter(
+            "handsell_items_removed", "Catalogue items that a filter kept from a request, each filter by itself",
+            ("filter",), registry=r,
+        )  # fmt: skip
         self.slates = Counter("handsell_slates", "Slates answered", ("surface",), registry=r)
         self.cold_starts = Counter("handsell_cold_starts", "Slates for users of whom nothing is known", registry=r)
         self.short_slates = Counter("handsell_short_slates", "Slates shorter than asked", registry=r)
@@ -104,6 +108,11 @@ class Metrics:
         per_source = (np.isfinite(candidates.source_rank) & (candidates.item != NONE)[:, :, None]).sum(axis=(0, 1))
         for name, count in zip(candidates.sources, per_source.tolist(), strict=True):
             self.candidates.labels(name).inc(count)
+
+    def removed(self, counts: Mapping[str, int]) -> None:
+        """Count items by the filter that removed them."""
+        for name, count in counts.items():
+            self.items_removed.labels(name).inc(count)
 
     def answered(
         self, surface: str, cold: bool, short: bool, degraded: Iterable[str], relaxed: Iterable[str] = ()

@@ -56,6 +56,15 @@ class RemoteStages:
     async def rerank(self, requests: Requests, ranked: Candidates, n: int) -> Slates:
         return await call(self.reranking_at, "rerank", self.bundle, requests, ranked, n)
 
+    async def candidate_story(self, requests: Requests, item: int, k: int) -> Any:
+        return await call(self.candidates_at, "candidate_story", self.bundle, requests, item, k)
+
+    async def ranking_story(self, requests: Requests, found: Candidates, item: int, k: int) -> Any:
+        return await call(self.ranking_at, "ranking_story", self.bundle, requests, found, item, k)
+
+    async def reranking_story(self, requests: Requests, ranked: Candidates, item: int) -> Any:
+        return await call(self.reranking_at, "reranking_story", self.bundle, requests, ranked, item)
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteLog:
@@ -69,9 +78,12 @@ class RemoteLog:
     async def append_slates(self, slates: Sequence[dict[str, Any]]) -> Appended:
         return await self._call("append_slates", slates)
 
-    async def _call(self, method: str, rows: Sequence[dict[str, Any]]) -> Appended:
+    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> Appended:
+        return await self._call("put_blocks", user_id, creators, tags)
+
+    async def _call(self, method: str, *args: Any) -> Appended:
         try:
-            return await call(self.writer, method, rows)
+            return await call(self.writer, method, *args)
         except EventLogError:
             raise
         except Exception as error:

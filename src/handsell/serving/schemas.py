@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from handsell.core.config.serving import LONGEST_FILTER
+from handsell.eligibility.verdicts import FILTERS
+from handsell.serving.paging import LONGEST
 
 NO_CONTROL = r"^[^\x00-\x1f\x7f]+$"
 """Ids are opaque, but a control character in one is a mistake (and NUL would be cut off by NumPy)."""
@@ -72,6 +74,9 @@ Filter = Annotated[
         description="expression that every item must pass, such as `item.year >= 2015 and not item.explicit`",
     ),
 ]
+Cursor = Annotated[
+    str, Field(min_length=1, max_length=LONGEST, description="`next_cursor` of the page before, for the one after it")
+]
 Value = Annotated[float, Field(allow_inf_nan=False, ge=-3e38, le=3e38)]
 Include = Literal["metadata"]
 
@@ -103,17 +108,34 @@ class Session(Body):
 
 
 class Exclude(Body):
-    item_ids: list[Id] = Field(max_length=1_000)
+    item_ids: list[Id] = Field(default_factory=list, max_length=1_000)
+    creators: list[Id] = Field(default_factory=list, max_length=1_000, description="whose items do not come")
+    tags: list[Id] = Field(default_factory=list, max_length=1_000, description="items with one of them do not come")
+
+
+class BlocksBody(Body):
+    """What a user never wants to be shown, on any surface; it replaces what was blocked before."""
+
+    creators: list[Id] = Field(default_factory=list, max_length=1_000)
+    tags: list[Id] = Field(default_factory=list, max_length=1_000)
+
+
+class Basket(Body):
+    """What the user is about to take: counts as the strongest kind of event just now, and does not come itself."""
+
+    item_ids: list[Id] = Field(min_length=1, max_length=100, description="the latest last")
 
 
 class RecommendationsBody(Body):
     user_id: Id | None = Field(default=None, description="an unknown user is a cold start, not an error")
     anonymous_id: Id | None = Field(default=None, description="a visitor without an account; ignored beside a user_id")
     session: Session | None = None
+    basket: Basket | None = None
     surface: ShortId = Field(default="home", description="a surface of the configuration")
     count: Count | None = None
     filter: Filter | None = None
     exclude: Exclude | None = None
+    cursor: Cursor | None = None
     include: list[Include] = Field(default_factory=list, max_length=4)
     deadline_ms: DeadlineMs | None = None
 
@@ -150,6 +172,7 @@ class SlateParameters(Parameters):
     count: Count | None = None
     surface: ShortId = "home"
     filter: Filter | None = None
+    cursor: Cursor | None = None
     include: Annotated[list[Include], Field(max_length=4)] = []
     deadline_ms: DeadlineMs | None = None
 
@@ -158,6 +181,19 @@ class ListParameters(Parameters):
     count: Count | None = None
     filter: Filter | None = None
     include: Annotated[list[Include], Field(max_length=4)] = []
+
+
+class ExplainParameters(Parameters):
+    user_id: Annotated[Id, Field(description="an unknown user is a cold start, not an error")]
+    item_id: Id
+    surface: Annotated[str, Field(min_length=1, max_length=64)] = "home"
+    count: Count | None = None
+    filter: Filter | None = None
+    features: Annotated[int, Field(ge=0, le=200, description="contributions listed, the largest first")] = 10
+
+
+class SimilarParameters(ListParameters):
+    cursor: Cursor | None = None
 
 
 # -- what is answered: for the OpenAPI document; answers are written straight from arrays --------------------
@@ -196,6 +232,7 @@ class RecommendationsAnswer(BaseModel):
     cold_start: bool
     items: list[RecommendedItem]
     relaxed: list[str] = Field(description="constraints on the slate that could not hold, the first to give way first")
+    next_cursor: str | None = Field(description="gives the next page of this feed; null at its end")
     degraded: list[str] = Field(description="what failed or was too late, and was left out")
     release: SlateStamp
 
@@ -214,6 +251,84 @@ class RankAnswer(BaseModel):
 class ListAnswer(BaseModel):
     items: list[Item]
     release: ReleaseStamp
+
+
+class Removal(BaseModel):
+    filter: str = Field(description=f"one of {', '.join(FILTERS)}")
+    detail: str
+
+
+class EligibilityStory(BaseModel):
+    eligible: bool
+    removed_by: list[Removal] = Field(description="every filter that removes the item")
+
+
+class SourceStory(BaseModel):
+    source: str
+    outcome: Literal["returned", "beyond_k", "no_evidence", "failed"]
+    rank: int | None = Field(description="among eligible items, 1 = the source's best; null without evidence")
+    k: int = Field(description="items asked of this source")
+    score: float | None = Field(description="on the source's own scale")
+
+
+class CandidatesStory(BaseModel):
+    as_if_eligible: bool = Field(description="a filter removes the item: this is what would be without it")
+    sources: list[SourceStory]
+    fused_score: float | None
+    rank: int | None = Field(description="in the fused order of the sources; null where none returned it")
+    of: int
+    passed_on: int = Field(description="so many go on to ranking")
+
+
+class Contribution(BaseModel):
+    feature: str
+    value: float | None = Field(description="null where it is unknown")
+    contribution: float
+
+
+class RankingStory(BaseModel):
+    as_if_candidate: bool = Field(description="the item is no candidate: this is what the ranker would say if it were")
+    rank: int
+    of: int
+    passed_on: int = Field(description="so many go on to re-ranking")
+    score: float | None = Field(description="0 to 1")
+    raw_score: float | None = Field(description="base + all contributions; what is ordered by")
+    base: float | None
+    contributions: list[Contribution] = Field(description="the largest first; empty without a ranker")
+    other_features: float | None = Field(description="sum of the contributions that are not listed")
+
+
+class RerankingStory(BaseModel):
+    before: int = Field(description="rank with which the item came")
+    place: int | None = Field(description="in the order of re-ranking, of which the slate is the beginning")
+    moved_by: list[str] = Field(description="rules without which the place would be another")
+    place_without: dict[str, int | None]
+    reason: Reason | None
+
+
+class ExplainAnswer(BaseModel):
+    user_id: str
+    item_id: str
+    surface: str
+    count: int
+    cold_start: bool
+    time: str = Field(description="as of which everything is said")
+    outcome: Literal[
+        "shown", "filtered", "not_retrieved", "beyond_candidates", "cut_by_ranking", "below_the_slate", "unknown"
+    ]
+    position: int | None = Field(description="in the slate, 1 = top")
+    eligibility: EligibilityStory | None
+    candidates: CandidatesStory | None
+    ranking: RankingStory | None
+    reranking: RerankingStory | None = Field(description="null where the item did not come that far")
+    degraded: list[str]
+    release: ReleaseStamp
+
+
+class BlocksAnswer(BaseModel):
+    user_id: str
+    creators: list[str]
+    tags: list[str]
 
 
 class Rejected(BaseModel):

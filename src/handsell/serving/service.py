@@ -7,11 +7,14 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
 from handsell.core.errors import RequestError
 from handsell.events.impressions import ImpressionQueue
 from handsell.events.log import Appended
 from handsell.serving import render, schemas
 from handsell.serving.edition import Edition, Served, now
+from handsell.serving.explanation import explained
 from handsell.serving.following import Refused
 from handsell.serving.ingest import sort_events
 from handsell.serving.observability import Metrics
@@ -31,6 +34,8 @@ class EventSink(Protocol):
     async def append(self, events: Sequence[dict[str, Any]]) -> Appended: ...
 
     async def append_slates(self, slates: Sequence[dict[str, Any]]) -> Appended: ...
+
+    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> Appended: ...
 
 
 class Service:
@@ -97,7 +102,7 @@ class Service:
 
         return await self._from_one(ask)
 
-    async def similar(self, item_id: str, query: schemas.ListParameters) -> dict[str, Any]:
+    async def similar(self, item_id: str, query: schemas.SimilarParameters) -> dict[str, Any]:
         async def ask(edition: Edition) -> dict[str, Any]:
             asked = edition.reading.similar(item_id, query, now())
             answer = self._answer(edition, asked, await edition.slate(asked), "metadata" in query.include)
@@ -111,6 +116,20 @@ class Service:
             known = len(query.items) > 0
             answer = await edition.ranked(query) if known else {"items": [], "degraded": []}
             return {**answer, "unknown_item_ids": unknown, "release": edition.release.as_dict()}
+
+        return await self._from_one(ask)
+
+    async def explain(self, asked: schemas.ExplainParameters) -> dict[str, Any]:
+        """Why an item is, or is not, in the slate that the user would get now; nothing is logged as shown."""
+
+        async def ask(edition: Edition) -> dict[str, Any]:
+            story = await edition.explained(edition.reading.explain(asked, now()))
+            return {
+                "user_id": asked.user_id,
+                "item_id": asked.item_id,
+                **explained(story, edition.config, edition.snapshot, asked.features),
+                "release": edition.release.as_dict(),
+            }
 
         return await self._from_one(ask)
 
@@ -131,6 +150,14 @@ class Service:
         for outcome, count in counts.items():
             self.metrics.events.labels(outcome).inc(count)
         return {**counts, "rejected": found.rejected}
+
+    async def block(self, user_id: str, body: schemas.BlocksBody) -> dict[str, Any]:
+        """Durable when it answers, and kept from the next request on; raises EventLogError."""
+        await self._events.put_blocks(user_id, body.creators, body.tags)
+        return {"user_id": user_id, "creators": body.creators, "tags": body.tags}
+
+    def blocks(self, user_id: str) -> dict[str, Any]:
+        return {"user_id": user_id, **self.edition.blocks(user_id)}
 
     async def ready(self) -> dict[str, Any]:
         """A real request through every stage, and an empty append; raises RequestError (503) until all answer.
@@ -166,6 +193,13 @@ class Service:
 
     # -- one answer -----------------------------------------------------------------------------------------
 
+    def _next(self, query: Query, items: np.ndarray, complete: bool) -> str | None:
+        """The cursor after these items; None at the feed's end: it is full, or an undegraded page came short."""
+        given = np.union1d(query.given, items)
+        if len(given) >= self.config.serving.max_feed or (complete and len(items) < query.count):
+            return None
+        return query.feed.cursor(given)
+
     def _answer(self, edition: Edition, query: Query, served: Served, metadata: bool) -> dict[str, Any]:
         slate = render.shown(served.slates, served.row, query.count, edition.snapshot)
         surface = edition.config.surface_names[query.surface]
@@ -196,6 +230,7 @@ class Service:
             "cold_start": served.cold,
             "items": render.slate_items(slate, edition.snapshot, metadata),
             "relaxed": relaxed,
+            "next_cursor": self._next(query, slate.item, complete=not degraded),
             "degraded": degraded,
             "release": {**edition.release.as_dict(), "rules": slate.rules},
         }

@@ -19,8 +19,12 @@ from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage
 from handsell.eligibility.mask import Eligibility
 from handsell.features.served_log import FEATURE_LOG
 from handsell.ranking.stage import LocalRanking
+from handsell.ranking.story import RankingStory, explain_ranking
 from handsell.reranking.rules.book import followed
 from handsell.reranking.stage import LocalReranking
+from handsell.reranking.story import RerankingStory, explain_reranking
+from handsell.retrieval.stage import LocalCandidates
+from handsell.retrieval.story import CandidateStory, explain_candidate
 from handsell.serving.breaker import Breaker
 from handsell.serving.feature_log import FeatureLog, Sample
 from handsell.serving.given import scored_by_sources
@@ -53,6 +57,18 @@ class StageCalls(Protocol):
 
     async def rerank(self, requests: Requests, ranked: Candidates, n: int) -> Slates: ...
 
+    # one item's way through each stage, for one request: see the story.py beside each stage
+
+    async def candidate_story(self, requests: Requests, item: int, k: int) -> tuple[Candidates, CandidateStory]: ...
+
+    async def ranking_story(
+        self, requests: Requests, found: Candidates, item: int, k: int
+    ) -> tuple[Candidates, RankingStory]: ...
+
+    async def reranking_story(
+        self, requests: Requests, ranked: Candidates, item: int
+    ) -> tuple[Slates, RerankingStory]: ...
+
 
 @dataclass(frozen=True)
 class LocalStages:
@@ -83,6 +99,20 @@ class LocalStages:
     async def rerank(self, requests: Requests, ranked: Candidates, n: int) -> Slates:
         assert self.reranking_stage is not None
         return await self.reranking_stage.rerank(requests, ranked, n)
+
+    async def candidate_story(self, requests: Requests, item: int, k: int) -> tuple[Candidates, CandidateStory]:
+        assert isinstance(self.candidate_stage, LocalCandidates)
+        return explain_candidate(self.candidate_stage, requests, item, k)
+
+    async def ranking_story(
+        self, requests: Requests, found: Candidates, item: int, k: int
+    ) -> tuple[Candidates, RankingStory]:
+        assert self.ranking_stage is not None
+        return await explain_ranking(self.ranking_stage, requests, found, item, k)
+
+    async def reranking_story(self, requests: Requests, ranked: Candidates, item: int) -> tuple[Slates, RerankingStory]:
+        assert isinstance(self.reranking_stage, LocalReranking)
+        return await explain_reranking(self.reranking_stage, requests, ranked, item)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from handsell.catalogue.snapshot import Snapshot
-from handsell.core.batches import Ragged, Requests
+from handsell.core.batches import Barred, Ragged, Requests
 from handsell.core.config import Config
 from handsell.events.reader import EventReader
+from handsell.events.shown import barred
 from handsell.events.states import Events
 from handsell.features.requests import events_from, requests_from_rows
 from handsell.features.views import USER_VIEWS, views
@@ -66,12 +67,15 @@ class Users:
         except Exception:
             log.exception("the event log cannot be read; serving without the latest events")
             tail, degraded = Events.of([], [], [], [], []), [*degraded, "event_log"]
+        kept_away, unread = self._barred(queries)
+        degraded += unread
         try:
             requests = self._requests(queries, rows, tail)
         except Exception:
             log.exception("feature rows are not usable; serving with default features")
             rows, degraded = self._nothing(len(queries)), [*degraded, "features"]
             requests = self._requests(queries, rows, tail)
+        requests = replace(requests, barred=kept_away)
         state_time = [t or 0 for t in rows["state_time_us"]]
         cold = np.array([t == 0 for t in state_time])
         cold[tail.row] = False
@@ -111,6 +115,29 @@ class Users:
                 tail = {name: [cells[i] for i in known] for name, cells in tail.items()}
                 parts.append(events_from(tail, np.full(len(known), b), self._snapshot, self._config))
         return joined(parts)
+
+    def _barred(self, queries: Sequence[Query]) -> tuple[Barred | None, list[str]]:
+        """What each may not be shown, and what could not be read: then nothing at all is shown to those concerned."""
+        surface = np.array([q.surface for q in queries], np.int8)
+        time = np.array([q.time for q in queries], np.int64)
+        ids = [q.user_id for q in queries]
+        try:
+            found = barred(self._reader, ids, time, surface, self._snapshot, self._config)
+        except Exception:
+            log.exception("the event log cannot be read; nothing is shown to users whose blocks are not known")
+            unknown = np.array([user_id is not None for user_id in ids])
+            return replace(Barred.nothing(len(queries)), unknown=unknown), ["shown_and_blocked"]
+        if not any(len(q.creators) or len(q.tags) for q in queries):
+            return found, []
+        found = found or Barred.nothing(len(queries))
+        creators = [np.union1d(q.creators, found.creator.row(b)) for b, q in enumerate(queries)]
+        tags = [np.union1d(q.tags, found.tag.row(b)) for b, q in enumerate(queries)]
+        return replace(found, creator=Ragged.from_rows(creators), tag=Ragged.from_rows(tags)), []
+
+    def blocks(self, user_id: str) -> dict[str, list[str]]:
+        """Creators and tags that a user blocks; raises sqlite3.Error."""
+        creators, tags = self._reader.blocks([user_id]).get(user_id, ([], []))
+        return {"creators": creators, "tags": tags}
 
     def _requests(self, queries: Sequence[Query], rows: Rows, tail: Events) -> Requests:
         sessions = [at_row(query.session, b) for b, query in enumerate(queries) if len(query.session)]

@@ -116,7 +116,23 @@ def load_config(path: Path | str) -> Config:
     if "home" not in config.surfaces:
         raise ConfigError(f"config {source}: surfaces: a surface named 'home' is expected; add [surfaces.home]")
     _require_enabled(config)
+    _require_surfaces(config)
     return config
+
+
+def _require_surfaces(config: Config) -> None:
+    for name, surface in config.surfaces.items():
+        if unknown := [other for other in surface.seen_on if other not in config.surfaces]:
+            raise ConfigError(
+                f"config {config.source}: surfaces.{name}.seen_on has {', '.join(unknown)}: expected surfaces of this "
+                f"config ({', '.join(config.surfaces)}); add [surfaces.{unknown[0]}], or take it out of the list"
+            )
+        on = [name for name, section in config.retrieval if isinstance(section, SourceConfig) and section.enabled]
+        if unknown := [source for source in surface.only if source not in on]:
+            raise ConfigError(
+                f"config {config.source}: surfaces.{name}.only has {', '.join(unknown)}: expected enabled sources "
+                f"({', '.join(on)}); set enabled = true in its section, or take it out of the list"
+            )
 
 
 def _require_enabled(config: Config) -> None:

@@ -11,6 +11,20 @@ from handsell.core.config.base import Section
 LONGEST_FILTER = 1_000  # characters of a filter expression
 
 
+class SlateCap(Section):
+    """How many slates of this surface a user gets at most; kept by batch jobs (`handsell batch`)."""
+
+    slates: int = Field(1, ge=1, description="slates of this surface")
+    days: float = Field(1.0, gt=0, description="in as many days")
+
+
+class ItemCap(Section):
+    """How often a user is shown one item at most, counting every surface."""
+
+    times: int = Field(3, ge=1, description="impressions of an item")
+    days: float = Field(7.0, gt=0, description="in as many days")
+
+
 class Surface(Section):
     """A place where slates are shown."""
 
@@ -25,6 +39,24 @@ class Surface(Section):
         max_length=LONGEST_FILTER,
         description="expression that every item shown here passes, such as `not item.explicit`: docs/filters.md",
     )
+    only: tuple[str, ...] = Field(
+        (), description="sources of which one must have found an item for it to come here, such as bought_together"
+    )
+    ranked: bool = Field(True, description="false keeps the order of the sources: the ranker was trained for home")
+    substitutes: Literal["keep", "same_creator", "same_tag"] = Field(
+        "keep", description="what in place of the request's basket, rather than beside it, does not come here"
+    )
+    seen_on: tuple[str, ...] = Field(
+        (), description="surfaces, this one too where it is named, whose shown items do not come here for `shown_days`"
+    )
+    shown_days: float = Field(7.0, gt=0, description="how long an item shown on one of `seen_on` stays away")
+    item_cap: ItemCap | None = Field(None, description="how often one item is shown to a user; none: no limit")
+    cap: SlateCap | None = Field(None, description="how many slates of a batch surface a user gets; none: no limit")
+
+    @property
+    def remembers(self) -> bool:
+        """What a user was shown matters here."""
+        return bool(self.seen_on) or self.item_cap is not None
 
 
 class ServingConfig(Section):
@@ -41,6 +73,7 @@ class ServingConfig(Section):
         "subtracted from now), so that ages and windows mean what they meant in training",
     )
     max_count: int = Field(30, ge=1, le=30, description="longest slate that a caller may ask for")
+    max_feed: int = Field(300, ge=1, le=1_500, description="items in the pages of one feed; after them it ends")
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="larger request bodies are answered with 413")
     max_events: int = Field(1_000, ge=1, description="events in one POST")
     deadline_ms: int = Field(2_000, ge=1, description="after this a stage is left out of the answer")

@@ -1,0 +1,163 @@
+"""Batch surfaces: a slate per user, resumable, caps respected, logged as shown exactly once."""
+
+import json
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+
+from handsell.catalogue.vocabulary import Vocabulary
+from handsell.core.config import load_config
+from handsell.core.errors import ConfigError, DataError, HandsellError
+from handsell.core.layout import Layout
+from handsell.events.log import EventLog
+from handsell.events.reader import EventReader
+from handsell.jobs import batch as job
+from handsell.jobs import batch_part
+from serving_world import ITEMS, USERS, write_world
+
+EMAIL = 'seen_on = ["home", "email"]\nshown_days = 5\ncap = { slates = 1, days = 1 }'
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """Twenty users; parts are made in this process, one after the other."""
+    made = write_world(tmp_path)
+    source = made.config.source
+    source.write_text(source.read_text().replace("[surfaces.email]", f"[surfaces.email]\n{EMAIL}"))
+    made = replace(made, config=load_config(source))
+    Vocabulary.of(f"u{i}" for i in range(USERS)).save(Layout(made.config.state).catalogue / "users")
+    monkeypatch.setattr("handsell.features.store.open_store", lambda config: made.store())
+    monkeypatch.setattr(job, "spread", lambda task, arguments, **_: [task(*each) for each in arguments])
+    monkeypatch.setattr(job, "connected", lambda *_: __import__("contextlib").nullcontext())
+    batch_part.opened.cache_clear()
+    yield made
+    batch_part.opened.cache_clear()
+
+
+def slates(out) -> dict[str, list[str]]:
+    tables = [pq.read_table(path) for path in sorted(out.glob("part-*.parquet"))]
+    return {row["user_id"]: row["item_id"] for table in tables for row in table.to_pylist()}
+
+
+def shown(world) -> dict[str, list[str]]:
+    """user → what the log says was shown by e-mail."""
+    columns = EventReader(Layout(world.config.state).event_log).impressions(limit=10_000)
+    found: dict[str, list[str]] = {}
+    for user, surface, item in zip(columns["user_id"], columns["surface"], columns["item_id"], strict=True):
+        if surface == "email":
+            found.setdefault(user, []).append(item)
+    return found
+
+
+def test_every_user_gets_a_slate_and_the_log_knows_it(world, tmp_path):
+    out = tmp_path / "email"
+    said = job.batch(world.config, "email", out, users_per_part=6)
+    found = slates(out)
+    assert sorted(found) == sorted(f"u{i}" for i in range(USERS)) and said.startswith("20 slates of 100 items")
+    assert all(len(items) == len(set(items)) == 5 for items in found.values())
+    assert found == shown(world)
+    row = pq.read_table(out / "part-00000.parquet").to_pylist()[0]
+    assert len(row["score"]) == len(row["reason"]) == len(row["sources"]) == 5 and row["degraded"] == []
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert (manifest["parts"], manifest["users"], manifest["slates"], manifest["bundle"]) == (4, 20, 20, world.bundle)
+    assert EventReader(Layout(world.config.state).event_log).impressions_lost() == {
+        f"{manifest['id']}-{part:05d}": 0 for part in range(4)
+    }
+
+
+def test_slates_are_those_that_the_service_would_answer(world, tmp_path):
+    from handsell.core.funnel import run_local
+
+    job.batch(world.config, "email", tmp_path / "email", record=False)
+    here = batch_part.opened(str(world.config.source), world.bundle)
+    run = job.Run(**json.loads((tmp_path / "email" / "run.json").read_text()))
+    reader = EventReader(Layout(world.config.state).event_log)
+    one = run_local(here.stages.funnel.recommend(batch_part._requests(here, run, ["u7"], reader), 5))
+    assert slates(tmp_path / "email")["u7"] == here.stages.snapshot.items.ids(one.item[0])
+    assert shown(world) == {}  # not recorded
+
+
+def test_what_was_stopped_goes_on_and_nothing_is_logged_twice(world, tmp_path, monkeypatch):
+    out, tries = tmp_path / "email", []
+
+    def stopping(source, run, folder, part):
+        tries.append(part)
+        if tries == [0, 1, 2]:
+            raise HandsellError("the machine went away")
+        return batch_part.make_slates(source, run, folder, part)
+
+    monkeypatch.setattr(job, "make_slates", stopping)
+    with pytest.raises(HandsellError, match="went away"):
+        job.batch(world.config, "email", out, users_per_part=5)
+    before = slates(out)
+    (out / "part-00001.json").rename(out / "part-00001.counts")  # stopped between logging and the mark
+    written = (out / "part-00001.parquet").stat().st_mtime_ns
+    job.batch(world.config, "email", out, users_per_part=7)  # the run's own parts, whatever is asked now
+    assert tries == [0, 1, 2, 1, 2, 3]
+    assert (out / "part-00001.parquet").stat().st_mtime_ns == written
+    after = slates(out)
+    assert len(after) == 20 and {user: after[user] for user in before} == before and after == shown(world)
+    with pytest.raises(DataError, match="complete run"):
+        job.batch(world.config, "email", out)
+
+
+def test_the_cap_holds_from_run_to_run_and_shown_items_stay_away(world, tmp_path):
+    job.batch(world.config, "email", tmp_path / "first")
+    assert "20 had their fill" in job.batch(world.config, "email", tmp_path / "second")
+    assert slates(tmp_path / "second") == {}
+    open_ended = world.config.source.read_text().replace("cap = { slates = 1, days = 1 }", "cap = { slates = 2 }")
+    world.config.source.write_text(open_ended)
+    batch_part.opened.cache_clear()
+    job.batch(load_config(world.config.source), "email", tmp_path / "third")
+    first, third = slates(tmp_path / "first"), slates(tmp_path / "third")
+    assert len(third) == 20 and not any(set(first[user]) & set(third[user]) for user in first)
+
+
+def test_an_email_does_not_hold_what_home_showed(world, tmp_path):
+    job.batch(world.config, "email", tmp_path / "before", record=False)
+    would = slates(tmp_path / "before")["u4"]
+    now = json.loads((tmp_path / "before" / "run.json").read_text())["time"]
+    items = json.dumps({"item_id": would, "score": [0] * 5, "propensity": [1] * 5, "sources": [[]] * 5})
+    row = {"recommendation_id": "r", "gateway": "g", "sequence": 1, "time": now, "user_id": "u4", "surface": "home"}
+    with EventLog(Layout(world.config.state).event_log) as log:
+        log.append_slates([{**row, "bundle": "b", "items": items}]).result()
+    job.batch(world.config, "email", tmp_path / "after", record=False)
+    after = slates(tmp_path / "after")
+    assert not set(after["u4"]) & set(would) and after["u5"] == slates(tmp_path / "before")["u5"]
+
+
+def test_users_for_whom_nothing_is_left_have_no_slate(world, tmp_path):
+    with EventLog(Layout(world.config.state).event_log) as log:
+        names = [world.shelf.creators.ids([i])[0] for i in range(len(world.shelf.creators))]
+        tags = [world.shelf.tags.ids([i])[0] for i in range(len(world.shelf.tags))]
+        log.put_blocks("u2", names, tags).result()
+    said = job.batch(world.config, "email", tmp_path / "email")
+    found = slates(tmp_path / "email")
+    left = {f"i{i}" for i in range(ITEMS) if world.shelf.creator[i] == -1 and not len(world.shelf.item_tags.row(i))}
+    assert set(found.get("u2", [])) <= left and len(found.get("u2", [])) <= len(left)
+    assert ("u2" in found) or "1 got nothing" in said
+
+
+@pytest.mark.parametrize(
+    ("surface", "there", "error", "words"),
+    [
+        ("moon", {}, ConfigError, "one of home, similar, email; came 'moon'"),
+        ("email", {"notes.txt": "mine"}, DataError, "not empty and holds no run.json"),
+    ],
+)
+def test_what_cannot_be_done_is_told(world, tmp_path, surface, there, error, words):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name, text in there.items():
+        (out / name).write_text(text)
+    with pytest.raises(error, match=words):
+        job.batch(world.config, surface, out)
+
+
+def test_a_run_goes_on_only_as_it_was_begun(world, tmp_path):
+    out = tmp_path / "email"
+    job.planned(world.config, "email", out, 5, True)
+    with pytest.raises(DataError, match="holds a run for surface email"):
+        job.planned(world.config, "home", out, 5, True)
+    assert job.planned(world.config, "email", out, 9, True).users_per_part == 5
