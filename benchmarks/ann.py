@@ -6,8 +6,8 @@ dimensions by a random map, with normal noise in each, and made unit length. A q
 clusters, drawn as the clusters' sizes are, averaged with Dirichlet weights and made unit length. Users that tune the
 index are others than those that measure it. Recall is against exact search over the float32 stream.
 
-    python -m benchmarks ann --items 1000000                 about 5 minutes
-    python -m benchmarks ann --items 50000000 --threads 2    hours; above 10 M items the file is of float16
+    python -m benchmarks ann --items 1000000                 about two minutes
+    python -m benchmarks ann --items 50000000 --threads 2    above 10 M items the file is of float16
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def _empty(kind: Kind, coarse: Any, dim: int, lists: int) -> Any:
 
 def _sample(vectors: np.ndarray, known: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """(N, D) float32 vectors of up to `count` known items, read in the order of the file."""
-    share = min(1.0, count / max(np.count_nonzero(known), 1))
+    share = min(1.0, count / max(int(np.count_nonzero(known)), 1))
     drawn = [block[rng.random(len(block)) < share] for _, block in blocks(vectors, known)]
     return np.concatenate(drawn)
 
