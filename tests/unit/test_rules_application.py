@@ -136,6 +136,12 @@ def test_rules_that_are_not_in_force_change_nothing():
     assert got.rules is not None and without.rules is None
 
 
+def test_a_file_without_rules_changes_nothing():
+    ask, found = asked(5)
+    got = slates("", ask, found)
+    assert got.item.tolist() == plain(ask, found).item.tolist() and got.rules.shares == ()
+
+
 def test_boost_and_bury_move_by_what_they_say():
     ask, found = asked(6)
     none = (year(plain(ask, found).item) >= 2010).mean()

@@ -24,7 +24,7 @@ def shelf():
         ("[[rule]]\nname = ", ["not readable TOML"]),
         (rule("fresh", "boots", items=EXPLICIT), ["rule 'fresh' (no. 1)", "kind", "boost, bury, pin", "'boots'"]),
         (rule("fresh", "boost", items=EXPLICIT, factr=2), ["'fresh'", "factr", "did you mean factor?"]),
-        (rule("fresh", "boost", items=EXPLICIT, factor=0.5), ["'fresh'", "factor", "or equal to 1", "0.5"]),
+        (rule("fresh", "boost", items=EXPLICIT, factor=0.5), ["factor", "or equal to 1", "0.5"]),
         (rule("fresh", "boost", items=EXPLICIT), ["'fresh'", "factor above 1", "neither"]),
         (rule("fresh", "boost", factor=2), ["'fresh'", "at least one of items, newer_than_days", "came none"]),
         (GOOD + rule("third", "pin", items=EXPLICIT), ["rule 'third' (no. 2)", "position", "is not there"]),

@@ -74,7 +74,8 @@ class RuleSet:
     @cached_property
     def reach(self) -> np.ndarray:
         """(R, 1) positions within which each rule looks."""
-        return np.array([[getattr(rule, "within", None) or LONGEST_SLATE] for rule in self.rules.rules], np.int64)
+        reach = [getattr(rule, "within", None) or LONGEST_SLATE for rule in self.rules.rules]
+        return np.array(reach, np.int64)[:, None]
 
     # -- rules by kind, in the order of the file ---------------------------------------------------------------
 
