@@ -248,7 +248,7 @@ def rules_check(config: ConfigPath, rules: RulesPath) -> None:
 
     from handsell.local.rules import open_rules
     from handsell.local.rules_view import checked
-    from handsell.serving.clock import Clock
+    from handsell.core.clock import Clock
 
     opened, edition = open_rules(_load(config), rules)
     show(checked(edition, Clock.of(opened.config.serving.clock, opened.manifest).now()))

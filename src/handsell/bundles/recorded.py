@@ -18,7 +18,7 @@ PARTS = {"history": History, "profile": Profile, "seen": Seen}
 def save_requests(requests: Requests, folder: Path) -> None:
     """Write evenly chosen ones, at most KEPT, without filters."""
     chosen = np.unique(np.linspace(0, len(requests) - 1, min(KEPT, len(requests))).astype(np.int64))
-    np.savez(folder / NAME, **_arrays(requests.take(chosen)))
+    np.savez(folder / NAME, **_arrays(requests.take(chosen)))  # type: ignore[arg-type]
 
 
 def load_requests(folder: Path) -> Requests | None:

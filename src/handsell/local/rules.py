@@ -20,6 +20,7 @@ from handsell.bundles.assemble import load_stages
 from handsell.catalogue.snapshot import NEVER, Snapshot
 from handsell.catalogue.vocabulary import Vocabulary
 from handsell.core.batches import NONE, Requests, Slates
+from handsell.core.clock import Clock
 from handsell.core.config import Config
 from handsell.core.errors import ConfigError
 from handsell.core.funnel import run_local
@@ -32,8 +33,8 @@ from handsell.reranking.rules.book import Edition, RuleBook
 from handsell.reranking.rules.reading import Rules, read_rules
 from handsell.reranking.rules.scope import unit_of
 from handsell.reranking.stage import LocalReranking
-from handsell.serving.clock import Clock
 from handsell.serving.loading import LIVE, Opened, open_bundle
+from handsell.serving.paging import Feed
 from handsell.serving.queries import Query
 from handsell.serving.users import Users
 
@@ -145,9 +146,10 @@ async def _known(opened: Opened, reader: EventReader, asked: Asked) -> Requests:
     """The requests with what is known of their users now."""
     now = Clock.of(opened.config.serving.clock, opened.manifest).now()
     users = Users(open_store(opened.config), reader, opened.snapshot, opened.config)
-    nothing, limit = Events.of([], [], [], [], []), asyncio.get_running_loop().time() + PATIENCE_S
+    nothing, none = Events.of([], [], [], [], []), np.zeros(0, np.int32)
+    limit = asyncio.get_running_loop().time() + PATIENCE_S
     queries = [
-        Query("preview", user, int(surface), int(count), now, 0.0, PATIENCE_S, nothing, np.zeros(0, np.int32))
+        Query("preview", user, int(surface), int(count), now, 0.0, PATIENCE_S, nothing, none, Feed.of("preview"))
         for user, surface, count in zip(asked.user_id, asked.surface, asked.count, strict=True)
     ]
     try:

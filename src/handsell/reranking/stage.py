@@ -86,6 +86,11 @@ class LocalReranking:
         return slates if ruled is None else ruled.done(requests, slates)
 
     @cached_property
+    def unseen(self) -> LocalReranking:
+        """The same stage for slates that nobody is shown: rules do not count their impressions."""
+        return self if self.rules is None else replace(self, rules=self.rules.uncounted())
+
+    @cached_property
     def _liked(self) -> float:
         return liked_weight(self.config.events)
 

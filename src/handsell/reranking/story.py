@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from handsell.core.batches import Candidates, Requests, Slates
+from handsell.core.config.models import ExplorationConfig
 from handsell.reranking.stage import LocalReranking
 
 
@@ -28,6 +29,12 @@ def _dial(**off: Any) -> Callable[[LocalReranking], LocalReranking]:
 WITHOUT: dict[str, Callable[[LocalReranking], LocalReranking]] = {
     "diversity": _dial(diversity=0.0),
     "same_creator_gap": _dial(same_creator_gap=0),
+    "category_window": _dial(category_window=0),
+    "calibration": _dial(calibration=0.0),
+    "novelty": _dial(novelty=0.0),
+    "serendipity": _dial(serendipity=0.0),
+    "exploration": _dial(exploration=ExplorationConfig(share=0.0)),
+    "business_rules": lambda stage: replace(stage, rules=None),
 }
 """Rule → the stage without it. A new rule of the stage has its line here."""
 
@@ -38,7 +45,7 @@ class RerankingStory:
 
     before: int  # rank that it came with
     place: int | None  # None where eligibility, checked once more, does not allow it
-    without: dict[str, int | None]  # place with one rule left out
+    without: dict[str, int | None]  # place with one rule left out, of those that are on
 
     @property
     def moved_by(self) -> tuple[str, ...]:
@@ -49,11 +56,14 @@ async def explain_reranking(
     stage: LocalReranking, requests: Requests, ranked: Candidates, item: int
 ) -> tuple[Slates, RerankingStory]:
     """Story of an item among the ranked candidates of one request (B = 1), and the order of all of them."""
+    stage = stage.unseen
     order = await stage.rerank(requests, ranked, ranked.item.shape[1])
     without = {}
     for rule, without_rule in WITHOUT.items():
-        slates = await without_rule(stage).rerank(requests, ranked, ranked.item.shape[1])
-        without[rule] = _place(slates, item)
+        other = without_rule(stage)
+        if other.config.reranking == stage.config.reranking and other.rules is stage.rules:
+            continue  # it is off
+        without[rule] = _place(await other.rerank(requests, ranked, ranked.item.shape[1]), item)
     before = int(np.flatnonzero(ranked.item[0] == item)[0])
     return order, RerankingStory(before, _place(order, item), without)
 

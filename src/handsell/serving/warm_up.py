@@ -4,12 +4,15 @@ models are made, and a stage that cannot answer them is never put into service.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from handsell.bundles.recorded import load_requests
 from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.errors import BundleError
 from handsell.core.funnel import run_local
+from handsell.reranking.stage import LocalReranking
 from handsell.retrieval.registry import enabled
 from handsell.serving.loading import Opened
 from handsell.serving.stages import LocalStages
@@ -43,6 +46,8 @@ def _answer(stages: LocalStages, requests: Requests, opened: Opened) -> None:
     ranked = found.take_columns(ranking.ranked)
     if stages.ranking_stage is not None:
         ranked = run_local(stages.rank(requests, found, ranking.ranked))
+    if isinstance(stages.reranking_stage, LocalReranking):
+        stages = replace(stages, reranking_stage=stages.reranking_stage.unseen)
     if stages.reranking_stage is not None:
         run_local(stages.rerank(requests, ranked, opened.config.serving.max_count))
 

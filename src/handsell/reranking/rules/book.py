@@ -65,10 +65,12 @@ class Ruling:
     edition: Edition
     applied: Applied
     refused: str
+    counted: bool
 
     def done(self, requests: Requests, slates: Slates) -> Slates:
         """The slates selected, counted, and stamped with the version and with what could not hold."""
-        self.edition.note(requests, slates.item)
+        if self.counted:
+            self.edition.note(requests, slates.item)
         stamp = RulesStamp(self.edition.ruleset.version, self.refused, self.edition.pacing.shares())
         unmet = self.applied.unmet | self.applied.moved(slates.item)
         if not unmet:
@@ -84,14 +86,18 @@ class Ruling:
 class RuleBook:
     """`current` is taken once for a batch: one answer is made with one version."""
 
-    def __init__(self, edition: Edition, refused: str = ""):
-        self.current, self.refused = edition, refused
+    def __init__(self, edition: Edition, refused: str = "", counted: bool = True):
+        self.current, self.refused, self._counted = edition, refused, counted
         self.now = 0  # µs, the latest request's time
 
     def apply(self, requests: Requests, candidates: Candidates, allowed: np.ndarray, n: int) -> Ruling:
         """`requests` may see allowed (B, K) of the candidates, in slates of n positions."""
         edition, self.now = self.current, max(self.now, int(requests.time.max()))
-        return Ruling(edition, edition.apply(requests, candidates, allowed, n), self.refused)
+        return Ruling(edition, edition.apply(requests, candidates, allowed, n), self.refused, self._counted)
+
+    def uncounted(self) -> RuleBook:
+        """The present rules for slates that nobody is shown."""
+        return RuleBook(self.current, self.refused, counted=False)
 
 
 class FollowedRules(RuleBook):
