@@ -246,9 +246,9 @@ def rules_check(config: ConfigPath, rules: RulesPath) -> None:
     """Whether a file of rules fits this deployment; what each rule speaks of."""
     from rich import print as show
 
+    from handsell.core.clock import Clock
     from handsell.local.rules import open_rules
     from handsell.local.rules_view import checked
-    from handsell.core.clock import Clock
 
     opened, edition = open_rules(_load(config), rules)
     show(checked(edition, Clock.of(opened.config.serving.clock, opened.manifest).now()))
