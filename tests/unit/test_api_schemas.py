@@ -34,7 +34,9 @@ async def test_get_and_post_answer_alike(client):
     assert posted["surface"] == "email" and not posted["cold_start"] and posted["degraded"] == []
     assert [i["rank"] for i in posted["items"]] == list(range(1, 8))
     assert all(i["sources"] and i["reason"]["code"] and 0 <= i["score"] <= 1 for i in posted["items"])
-    assert set(posted["release"]) == {"bundle", "snapshot", "catalogue"} and posted["release"]["catalogue"] == 120
+    assert (
+        set(posted["release"]) == {"bundle", "snapshot", "catalogue", "rules"} and posted["release"]["catalogue"] == 120
+    )
 
 
 async def test_the_surface_says_how_many_where_the_caller_does_not(client):

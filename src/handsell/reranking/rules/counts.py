@@ -8,6 +8,7 @@ import numpy as np
 
 from handsell.core.batches import NONE
 from handsell.reranking.rules.ruleset import DAY_US, RuleSet
+from handsell.reranking.rules.schema import LONGEST_SLATE
 from handsell.reranking.rules.scope import local
 
 
@@ -47,7 +48,7 @@ def counted(ruleset: RuleSet, seen: Shown, day: np.ndarray | None = None, since:
     if day is not None and since is not None:
         active &= (days(ruleset, seen.time) == day[:, None]) & (seen.time >= since[:, None])
     real = (seen.item != NONE) & active[:, :, None]
-    if (reach := ruleset.reach[paced]).min() < seen.item.shape[1]:
+    if (reach := ruleset.reach[paced]).min(initial=LONGEST_SLATE) < seen.item.shape[1]:
         real &= np.arange(seen.item.shape[1]) < reach[:, :, None]
     own = ruleset.matches(seen.item, seen.time, paced) & real
     return Counts(real.sum(axis=(1, 2)).astype(float), own.sum(axis=(1, 2)).astype(float))
