@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from handsell.core.batches import NONE, Barred, Ragged, Requests
 from handsell.core.config import Config
 from handsell.core.config.serving import Surface
 from handsell.core.errors import ConfigError, FilterError
+from handsell.eligibility.availability import Availability
 from handsell.eligibility.filters import filters_of
 
 DAY_US = 86_400_000_000
@@ -51,8 +53,11 @@ class Eligibility:
 
     def available(self, time: np.ndarray) -> np.ndarray:
         """(B, I) bool: published, not expired and available at time (B,) µs."""
-        s = self.snapshot
-        return (s.published <= time[:, None]) & (time[:, None] < s.expires) & s.available
+        return self._availability.at(time)
+
+    @cached_property
+    def _availability(self) -> Availability:
+        return Availability(self.snapshot)
 
     def repeats(self, requests: Requests) -> Ragged:
         """(B, *) items that the surface's repeat policy keeps from coming back."""
