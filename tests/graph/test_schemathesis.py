@@ -22,6 +22,10 @@ ASKED = (
     "GET /v1/trending",
     "POST /v1/rank",
     "POST /v1/events",
+    "GET /v1/explain",
+    "PUT /v1/users/{user_id}/blocks",
+    "GET /v1/users/{user_id}/blocks",
+    "DELETE /v1/users/{user_id}/blocks",
 )
 PLAIN = ("GET /healthz", "GET /readyz", "GET /metrics")  # there is nothing to get wrong
 CASES = [(name, mode) for name in ASKED for mode in GenerationMode] + [(n, GenerationMode.POSITIVE) for n in PLAIN]
