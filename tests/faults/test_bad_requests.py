@@ -173,5 +173,8 @@ async def test_the_document_names_every_status_that_was_seen(client):
 async def test_a_surface_in_a_query_string_is_checked_like_one_in_a_body(world):
     """Schemathesis found a 500 here: the body refused what the query string let through."""
     async with served(world) as (client, _):
-        answer = await client.get("/v1/users/u1/recommendations", params={"surface": "home\x03"})
-        assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == "surface"
+        wrong = {"surface": "home\x03"}
+        told = {"user_id": "u1", "item_id": "i1", **wrong}
+        for path, parameters in (("/v1/users/u1/recommendations", wrong), ("/v1/explain", told)):
+            answer = await client.get(path, params=parameters)
+            assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == "surface"

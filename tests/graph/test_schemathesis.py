@@ -1,8 +1,10 @@
 """Schemathesis reads the OpenAPI document and asks the running service what it allows, and what it does not."""
 
+from urllib.parse import urlencode
+
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -27,6 +29,7 @@ ASKED = (
     "GET /v1/users/{user_id}/blocks",
     "DELETE /v1/users/{user_id}/blocks",
 )
+LONGEST_QUERY = 32_000  # the HTTP server itself answers longer request lines with a bare 400
 PLAIN = ("GET /healthz", "GET /readyz", "GET /metrics")  # there is nothing to get wrong
 CASES = [(name, mode) for name in ASKED for mode in GenerationMode] + [(n, GenerationMode.POSITIVE) for n in PLAIN]
 
@@ -47,6 +50,7 @@ def test_no_question_breaks_it(operations, name, mode):
     @settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(case=operations[name].as_strategy(mode))
     def ask(case):
+        assume(len(urlencode(case.query or {})) < LONGEST_QUERY)
         case.validate_response(case.call(timeout=30), checks=CHECKS)
 
     ask()

@@ -186,7 +186,7 @@ class ListParameters(Parameters):
 class ExplainParameters(Parameters):
     user_id: Annotated[Id, Field(description="an unknown user is a cold start, not an error")]
     item_id: Id
-    surface: Annotated[str, Field(min_length=1, max_length=64)] = "home"
+    surface: ShortId = "home"
     count: Count | None = None
     filter: Filter | None = None
     features: Annotated[int, Field(ge=0, le=200, description="contributions listed, the largest first")] = 10
