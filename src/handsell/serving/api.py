@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import handsell
 from handsell.core.errors import RequestError
+from handsell.serving import answers as a
 from handsell.serving import schemas as s
 from handsell.serving.following import Follower
 from handsell.serving.observability import take_up
@@ -112,57 +113,57 @@ def build_api(service: Service, follower: Follower | None = None) -> FastAPI:
 def _answers(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1", route_class=StrictRoute)
 
-    @routes.post("/recommendations", response_model=s.RecommendationsAnswer, responses=problems(*BODY))
+    @routes.post("/recommendations", response_model=a.RecommendationsAnswer, responses=problems(*BODY))
     async def recommendations(body: s.RecommendationsBody) -> Response:
         """The best items for a user on a surface, now."""
         return answer(await service.recommend(body))
 
-    @routes.get("/users/{user_id}/recommendations", response_model=s.RecommendationsAnswer, responses=problems(422))
+    @routes.get("/users/{user_id}/recommendations", response_model=a.RecommendationsAnswer, responses=problems(422))
     async def user_recommendations(user_id: UserId, query: Annotated[s.SlateParameters, Query()]) -> Response:
         """The same, for a browser or curl."""
         return answer(await service.recommend(s.RecommendationsBody(user_id=user_id, **dict(query))))
 
-    @routes.get("/items/{item_id}/similar", response_model=s.RecommendationsAnswer, responses=problems(404, 422))
+    @routes.get("/items/{item_id}/similar", response_model=a.RecommendationsAnswer, responses=problems(404, 422))
     async def similar(item_id: ItemId, query: Annotated[s.SimilarParameters, Query()]) -> Response:
         """What goes with an item."""
         return answer(await service.similar(item_id, query))
 
-    @routes.get("/popular", response_model=s.ListAnswer, responses=problems(422))
+    @routes.get("/popular", response_model=a.ListAnswer, responses=problems(422))
     async def popular(query: Annotated[s.ListParameters, Query()]) -> Response:
         """What most users like."""
         return answer(service.chart("popular", query))
 
-    @routes.get("/trending", response_model=s.ListAnswer, responses=problems(422))
+    @routes.get("/trending", response_model=a.ListAnswer, responses=problems(422))
     async def trending(query: Annotated[s.ListParameters, Query()]) -> Response:
         """What is liked more this week than before."""
         return answer(service.chart("trending", query))
 
-    @routes.post("/rank", response_model=s.RankAnswer, responses=problems(*BODY))
+    @routes.post("/rank", response_model=a.RankAnswer, responses=problems(*BODY))
     async def rank(body: s.RankBody) -> Response:
         """The caller's own items, ranked for a user."""
         return answer(await service.rank(body))
 
-    @routes.get("/explain", response_model=s.ExplainAnswer, responses=problems(404, 422))
+    @routes.get("/explain", response_model=a.ExplainAnswer, responses=problems(404, 422))
     async def explain(query: Annotated[s.ExplainParameters, Query()]) -> Response:
         """Why an item is in the user's slate or is not, stage by stage."""
         return answer(await service.explain(query))
 
-    @routes.put("/users/{user_id}/blocks", response_model=s.BlocksAnswer, responses=problems(*BODY))
+    @routes.put("/users/{user_id}/blocks", response_model=a.BlocksAnswer, responses=problems(*BODY))
     async def put_blocks(user_id: LoggedUser, body: s.BlocksBody) -> Response:
         """Creators and tags that are never shown to a user from now on; replaces what was blocked before."""
         return answer(await service.block(user_id, body))
 
-    @routes.get("/users/{user_id}/blocks", response_model=s.BlocksAnswer, responses=problems(422))
+    @routes.get("/users/{user_id}/blocks", response_model=a.BlocksAnswer, responses=problems(422))
     async def get_blocks(user_id: LoggedUser) -> Response:
         """What a user blocks."""
         return answer(service.blocks(user_id))
 
-    @routes.delete("/users/{user_id}/blocks", response_model=s.BlocksAnswer, responses=problems(422))
+    @routes.delete("/users/{user_id}/blocks", response_model=a.BlocksAnswer, responses=problems(422))
     async def delete_blocks(user_id: LoggedUser) -> Response:
         """Nothing is blocked any longer."""
         return answer(await service.block(user_id, s.BlocksBody()))
 
-    @routes.post("/events", status_code=202, response_model=s.EventsAnswer, responses=problems(*BODY))
+    @routes.post("/events", status_code=202, response_model=a.EventsAnswer, responses=problems(*BODY))
     async def events(body: s.EventsBody) -> Response:
         """What users did; answered when it is on the disk."""
         return answer(await service.events(body), 202)
@@ -173,12 +174,12 @@ def _answers(service: Service) -> APIRouter:
 def _operations(service: Service) -> APIRouter:
     routes = APIRouter()
 
-    @routes.get("/healthz", response_model=s.Health, responses={500: WRONG[500]})
+    @routes.get("/healthz", response_model=a.Health, responses={500: WRONG[500]})
     async def healthz() -> Response:
         """The process answers."""
         return answer({"status": "ok"})
 
-    @routes.get("/readyz", response_model=s.Health, responses=problems())
+    @routes.get("/readyz", response_model=a.Health, responses=problems())
     async def readyz() -> Response:
         """Every stage answers a real request."""
         return answer(await service.ready())
