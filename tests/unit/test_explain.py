@@ -102,8 +102,9 @@ async def test_a_filter_is_named_with_what_it_says(client):
 
 
 async def test_re_ranking_names_the_rule_that_moved_an_item(world):
-    """With diversity off nothing but the spacing of creators is left to move anything."""
-    reranking = world.config.reranking.model_copy(update={"diversity": 0.0, "same_creator_gap": 3})
+    """With the preferences off nothing but the spacing of creators is left to move anything."""
+    off = {"diversity": 0.0, "calibration": 0.0, "novelty": 0.0}
+    reranking = world.config.reranking.model_copy(update={**off, "same_creator_gap": 3})
     config: Config = world.config.model_copy(update={"reranking": reranking})
     config._source = world.config.source
     opened = open_bundle(str(world.config.source), "live")
