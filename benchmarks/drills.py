@@ -25,7 +25,7 @@ from benchmarks.promises import (
     quick,
     told_to_come_back,
 )  # fmt: skip
-from benchmarks.victims import STAGES, Graph, OnlineStore, kill, slowed
+from benchmarks.victims import STAGES, Graph, OnlineStore, kill, meanwhile, slowed
 
 JSON = {"content-type": "application/json"}
 STEP = 5  # times the load
@@ -134,19 +134,13 @@ def load_step(scene: Scene) -> Iterator[None]:
 @contextlib.contextmanager
 def watched(graph: Graph, see: Callable[[dict[str, int]], None], every_s: float = 0.5) -> Iterator[None]:
     """`see` gets the replicas by deployment while the block lasts."""
-    end = threading.Event()
 
-    def look() -> None:
+    def look(end: threading.Event) -> None:
         while not end.wait(every_s):
             see(graph.running())
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
+    with meanwhile(look):
         yield
-    finally:
-        end.set()
-        thread.join()
 
 
 def _note_more(scene: Scene, before: dict[str, int], counts: dict[str, int], since: float) -> None:

@@ -8,8 +8,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -83,11 +84,23 @@ def _lives(pid: int | None) -> bool:
 
 
 @contextlib.contextmanager
+def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """`work` runs beside the block, in a thread; it returns when its event is set, as it is at the block's end."""
+    end = threading.Event()
+    thread = threading.Thread(target=work, args=(end,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+@contextlib.contextmanager
 def slowed(process: psutil.Process, stopped_s: float, running_s: float) -> Iterator[None]:
     """The process stands still for `stopped_s`, runs for `running_s`, and so on, while the block lasts."""
-    end = threading.Event()
 
-    def turns() -> None:
+    def turns(end: threading.Event) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             while not end.is_set():
                 process.suspend()
@@ -95,13 +108,10 @@ def slowed(process: psutil.Process, stopped_s: float, running_s: float) -> Itera
                 process.resume()
                 end.wait(running_s)
 
-    thread = threading.Thread(target=turns, daemon=True)
-    thread.start()
     try:
-        yield
+        with meanwhile(turns):
+            yield
     finally:
-        end.set()
-        thread.join()
         with contextlib.suppress(psutil.NoSuchProcess):
             process.resume()
 
@@ -165,23 +175,16 @@ class OnlineStore:
             with slowed(self._redis, held_s, free_s):
                 yield
             return
-        end = threading.Event()
 
-        def turns(file: int) -> None:
+        def turns(file: int, end: threading.Event) -> None:
             while not end.is_set():
                 _lock(file)
                 end.wait(held_s)
                 _unlock(file)
                 end.wait(free_s)
 
-        with self._marks() as file:
-            thread = threading.Thread(target=turns, args=(file,), daemon=True)
-            thread.start()
-            try:
-                yield
-            finally:
-                end.set()
-                thread.join()
+        with self._marks() as file, meanwhile(partial(turns, file)):
+            yield
 
     @contextlib.contextmanager
     def _marks(self) -> Iterator[int]:

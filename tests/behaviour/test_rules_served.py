@@ -28,7 +28,7 @@ def world(tmp_path):
     path.write_text(path.read_text().replace("[ranking]", '[reranking]\nrules = "rules.toml"\n[ranking]', 1))
     text = path.read_text().replace("[serving]", "[serving]\nfollow_s = 0.05", 1)
     path.write_text(text)
-    write(tmp_path, RULES)
+    (tmp_path / "rules.toml").write_text(RULES)
     return replace(world, config=load_config(path))
 
 
@@ -40,22 +40,16 @@ async def test_rules_are_kept_named_logged_and_changed_without_a_new_replica(wor
         assert answer["degraded"] == []
         first = answer["release"]["rules"]
         assert f'handsell_rules_info{{version="{first}"}} 1.0' in (await client.get("/metrics")).text
-        write(tmp_path, "[[rule]]\nname = 3")
+        (tmp_path / "rules.toml").write_text("[[rule]]\nname = 3")
         told = await until(client, lambda _, metrics: "handsell_rules_refused{" in metrics)
         assert told["release"]["rules"] == first
-        write(tmp_path, rule("there", "pin", items="item.item_id == 'i46'", position=1))
+        (tmp_path / "rules.toml").write_text(rule("there", "pin", items="item.item_id == 'i46'", position=1))
         told = await until(client, lambda answer, _: answer["release"]["rules"] != first)
         assert told["items"][0]["item_id"] == "i46"
         assert "handsell_rules_refused{" not in (await client.get("/metrics")).text
         await service.close()
     logged = EventReader(Layout(world.config.state).event_log).impressions()
     assert set(logged["rules"]) == {first, told["release"]["rules"]}
-
-
-def write(folder, text: str) -> None:
-    """As a whole: a file that is being written is empty for a moment, and no rules are rules too."""
-    (folder / "new.toml").write_text(text)
-    (folder / "new.toml").replace(folder / "rules.toml")
 
 
 async def until(client, holds):
@@ -68,14 +62,14 @@ async def until(client, holds):
 
 
 async def test_a_pin_that_cannot_hold_is_told(world, tmp_path):
-    write(tmp_path, rule("gone", "pin", items="item.item_id == 'i7'", position=1))  # not available
+    (tmp_path / "rules.toml").write_text(rule("gone", "pin", items="item.item_id == 'i7'", position=1))  # not available
     async with served(world) as (client, _):
         answer = (await client.get(ASK)).json()
         assert answer["relaxed"][-1:] == ["rule:gone"] and len(answer["items"]) == 10
 
 
 def test_wrong_rules_refuse_to_start(world, tmp_path):
-    write(tmp_path, rule("typo", "exclude", items="item.titel == 'x'"))
+    (tmp_path / "rules.toml").write_text(rule("typo", "exclude", items="item.titel == 'x'"))
     with pytest.raises(Exception, match=r"rule 'typo': items: column 1: .*item\.title"):
         local_stages(open_bundle(str(world.config.source), "live"))
 

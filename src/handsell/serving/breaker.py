@@ -50,6 +50,9 @@ class Breaker:
             if loop.time() - started >= self._stall_s / 2:  # who has less time than that tells nothing of the stage
                 self._strike()
             raise
+        except Exception:  # it answers
+            self._late = 0
+            raise
         self._late = 0
         return answer
 

@@ -110,23 +110,29 @@ class FollowedRules(RuleBook):
         self._reader = EventReader(Layout(config.state).event_log)
         self._counts = self._counting(self.current)
         self._told = ""  # why counts or file could not be read, as last logged
+        self._seen = self.current.ruleset.version  # of the file at the last look
 
     def start(self) -> FollowedRules:
         threading.Thread(target=_follow, args=(weakref.ref(self), self._config.serving.follow_s), daemon=True).start()
         return self
 
     def look(self) -> None:
-        """Turn to the file's rules where they have changed; one that is wrong is refused once, and told."""
+        """Turn to the file's rules where they have changed; one that is wrong is refused once, and told.
+
+        What two looks in a row have found counts: a file that is being written is empty for a moment, and no rules
+        are rules too.
+        """
         try:
             content = self._path.read_bytes()
         except OSError as error:
             self._refuse("unreadable", f"rules {self._path} cannot be read ({error.strerror})")
             return
         version, before = version_of(content), self.current
+        settled, self._seen = version == self._seen, version
         if version == before.ruleset.version:
             self.refused = ""
             return
-        if version == self.refused:
+        if version == self.refused or not settled:
             return
         try:
             rules = parse_rules(content, str(self._path))
