@@ -22,6 +22,7 @@ BENCHMARKS = {
     "serving": "what each layout of the graph costs beyond its compute, under wrk, with the floor in the same run",
     "autoscaling": "replicas of each stage over time under a load step, up and down, with graph.yaml's settings",
     "faults": "what callers see of each fault: the graph under constant load, one thing broken at a time",
+    "memory": "what each warm replica of a stage holds of the bundle for itself, and what replicas share",
     "serving_smoke": "latency and rate of a running `make up` at 1, 8 and 32 callers, and the funnel's own floor",
 }
 SHORT = {

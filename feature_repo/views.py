@@ -3,14 +3,14 @@
 import pyarrow as pa
 from feast import FeatureView, Field, FileSource
 from feast.data_format import ParquetFormat
-from feast.types import Array, Float32, Float64, Int64, String
+from feast.types import Array, Bool, Float32, Float64, Int64, String
 
 from deployment import config, layout
 from entities import creator, item, tag, user
 from handsell.features.views import CREATED, TIMESTAMP, View, views
 
 ENTITY = {entity.name: entity for entity in (user, item, creator, tag)}
-TYPES = {pa.string(): String, pa.int64(): Int64, pa.float32(): Float32, pa.float64(): Float64}
+TYPES = {pa.string(): String, pa.int64(): Int64, pa.float32(): Float32, pa.float64(): Float64, pa.bool_(): Bool}
 
 
 def feast_type(arrow: pa.DataType):

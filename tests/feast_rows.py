@@ -30,6 +30,7 @@ history_length = 12
 affinity_size = 8
 item_columns = ["energy"]
 user_columns = ["age"]
+user_attributes = {{ country = "text", adult = "true or false", languages = "list of texts", height = "number" }}
 """
 
 
@@ -84,6 +85,9 @@ def _values(rng, view: View, number, stamp, shelf: Snapshot, config: Config) -> 
             out[name] = pa.array([[f"i{v}" for v in row] if text else row for row in rows], kind)
         elif kind == pa.int64():
             out[name] = pa.array(rng.integers(0, 2**50, n))
+        elif kind in (pa.string(), pa.bool_()):
+            values = rng.choice(["de", "en", ""] if kind == pa.string() else [True, False], n)
+            out[name] = pa.array(values.tolist(), kind, mask=rng.random(n) < 0.2)
         else:
             out[name] = pa.array(rng.random(n) * 9, kind, mask=rng.random(n) < 0.2)
     return out

@@ -26,6 +26,7 @@ seen_cap = 12
 affinity_size = 3
 item_columns = ["energy"]
 user_columns = ["age"]
+user_attributes = { country = "text", adult = "true or false", languages = "list of texts" }
 [split]
 kind = "KIND"
 ranker_days = 6
@@ -38,6 +39,10 @@ test_k = 2
 partitions = 2
 """
 START = 20_000 * DAY_US
+PEOPLE = pa.schema(
+    [("user_id", pa.string()), ("age", pa.int32()), ("country", pa.string()), ("adult", pa.bool_()),
+     ("languages", pa.list_(pa.string()))]
+)  # fmt: skip
 
 
 def tiny_config(folder: Path, kind: str = "by_time") -> Config:
@@ -106,8 +111,15 @@ def _write_tables(layout: Layout, rng: np.random.Generator, ids: dict[str, list[
         "energy": rng.random(n).astype(np.float32),
     }
     pq.write_table(pa.table(columns, schema=ITEMS.append(pa.field("energy", pa.float32()))), _made(layout.items))
-    people = {"user_id": ids["users"], "age": pa.array(rng.integers(10, 80, len(ids["users"])), pa.int32())}
-    pq.write_table(pa.table(people), layout.users)
+    age = rng.integers(10, 80, len(ids["users"]))
+    people = {
+        "user_id": ids["users"],
+        "age": pa.array(age, pa.int32()),
+        "country": pa.array(rng.choice(["de", "fr"], len(age)), mask=age < 20),
+        "adult": pa.array(age >= 18),
+        "languages": [["de", "en"] if a > 40 else [] for a in age],
+    }
+    pq.write_table(pa.table(people).cast(PEOPLE), layout.users)
 
 
 def _made(path: Path) -> Path:

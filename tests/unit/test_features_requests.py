@@ -33,6 +33,8 @@ def case(rng, tmp_path):
     tables = user_rows(states, np.arange(4), names, config)
     rows = {c: t[c].combine_chunks() for t in tables.values() for c in t.column_names}
     rows |= {"user_number": pa.array(range(4)), "age": pa.array([20.0, 30.0, None, 50.0])}
+    rows |= {"country": pa.array(["de", None, "", "fr"]), "adult": pa.array([True, False, None, True])}
+    rows |= {"languages": pa.array([["de", "en"], [], None, ["fr"]])}
     return config, shelf, rules, facts, states, rows
 
 
@@ -49,7 +51,9 @@ def as_lists(rows):
 def same(one, other):
     for f in fields(one):
         left, right = getattr(one, f.name), getattr(other, f.name)
-        if isinstance(left, np.ndarray):
+        if isinstance(left, np.ndarray) and left.dtype == object:
+            assert left.tolist() == right.tolist(), f.name
+        elif isinstance(left, np.ndarray):
             np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6, err_msg=f.name)
         elif is_dataclass(left):
             same(left, right)
@@ -140,3 +144,17 @@ def test_a_missing_column_is_named(case):
     rows = {name: column for name, column in case[-1].items() if name != "history_times_us"}
     with pytest.raises(FeatureError, match="history_times_us is expected"):
         ask(case, rows)
+
+
+def test_filters_are_given_what_is_known_of_the_user(case):
+    expected = [
+        [20.0, "de", True, ("de", "en")],
+        [30.0, None, False, ()],
+        [None, "", None, None],
+        [50.0, "fr", True, ("fr",)],
+    ]
+    assert list(case[0].features.filter_attributes) == ["age", "country", "adult", "languages"]
+    for rows in (case[-1], as_lists(case[-1])):
+        assert ask(case, rows).attributes.tolist() == expected
+    nobody = {name: [None] for name in case[-1]}
+    assert ask(case, nobody, n=1).attributes.tolist() == [[None] * 4]

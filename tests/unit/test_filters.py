@@ -216,7 +216,7 @@ def test_the_language(shelf, expression, items):
         ("item.year == " + "9" * 900, 14, "64 bits"),
         ("item.explicit and item.yeer >= 2015", 19, "did you mean item.year? there are: item.title (text)"),
         ("year >= 2015", 1, "no year; did you mean item.year?"),
-        ("user.country == 'de'", 1, "reads items only"),
+        ("user.country == 'de'", 1, "there is no user.country: features.user_attributes names no column"),
         ("item.cover == 'x'", 1, "holds binary"),
         ("item.tags > 3", 1, "item.tags is a list of texts: expected 'a' in item.tags; came > 3"),
         ("item.tags == 'Jazz'", 1, "expected 'a' in item.tags"),
@@ -286,6 +286,65 @@ def test_no_text_is_more_than_refused(expression):
         assert "expected" in str(error) or "there are:" in str(error)
 
 
+# -- attributes of the user ----------------------------------------------------------------------------------
+
+KINDS = {"age": "number", "country": "text", "adult": "true or false", "likes": "list of texts"}
+EVERYTHING, NOTHING = [0, 1, 2, 3], []
+
+
+def who(**values):
+    """A user as masks are asked for; what is not given is not known."""
+    return tuple((name, kind, values.get(name)) for name, kind in KINDS.items())
+
+
+@pytest.mark.parametrize(
+    ("expression", "user", "same_as"),
+    [
+        ("item.year >= user.age", who(age=2015.0), "item.year >= 2015"),
+        ("user.age <= item.year", who(age=2015), "item.year >= 2015"),
+        ("item.kind == user.country", who(country="a"), "item.kind == 'a'"),
+        ("item.kind in user.likes", who(likes=("a", "b")), "item.kind in ['a', 'b']"),
+        ("item.kind not in user.likes", who(likes=()), "item.kind is not null"),
+        ("user.country in item.tags", who(country="Jazz"), "'Jazz' in item.tags"),
+        ("item.explicit == user.adult", who(adult=True), "item.explicit"),
+        ("not item.explicit or user.adult", who(adult=False), "not item.explicit"),
+        ("not item.explicit or user.adult", who(adult=True), EVERYTHING),
+        ("user.age >= 18", who(age=18.0), EVERYTHING),
+        ("user.age >= 18", who(age=17.0), NOTHING),
+        ("user.country in ['de', 'at'] and 'a' in user.likes", who(country="at", likes=("a",)), EVERYTHING),
+        ("user.country is null", who(), EVERYTHING),
+        ("user.country is not null", who(), NOTHING),
+        ("item.year >= user.age", who(), NOTHING),
+        ("not item.year >= user.age", who(), NOTHING),
+        ("item.year >= user.age or user.age is null", who(), EVERYTHING),
+        ("item.kind in user.likes", who(), NOTHING),
+        ("not user.adult", who(), NOTHING),
+    ],
+)
+def test_a_users_attribute_is_a_value_beside_an_item_and_a_test_of_its_own(shelf, expression, user, same_as):
+    shelf.check(expression, KINDS)
+    expected = np.flatnonzero(shelf.mask(same_as)).tolist() if isinstance(same_as, str) else same_as
+    assert np.flatnonzero(shelf.mask(expression, user)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "column", "words"),
+    [
+        ("item.year >= user.country", 1, "item.year is a number: expected .*; came >= user.country \\(text\\)"),
+        ("item.year in user.age", 1, "came in user.age \\(number\\)"),
+        ("user.countri == 'de'", 1, "no user.countri; did you mean user.country.*user.age \\(number\\)"),
+        ("item.year > 3 and item.kind == user.town", 32, "there is no user.town"),
+        ("user.age", 1, "user.age is a number"),
+        ("user.age == user.age", 13, "not another name"),
+        ("item.released >= user.country", 1, "item.released is a time"),
+    ],
+)
+def test_a_misused_attribute_of_the_user_is_named(shelf, expression, column, words):
+    with pytest.raises(FilterError, match=words) as error:
+        shelf.check(expression, KINDS)
+    assert error.value.at == column
+
+
 # -- in the eligibility mask -------------------------------------------------------------------------------
 
 
@@ -312,6 +371,23 @@ def test_each_request_of_a_batch_has_its_own_filter_and_that_of_its_surface(rng,
     assert not eligibility.allows(asked, items)[:, 0].any()
     assert (eligibility.mask(asked.take(np.array([2, 0]))) == (free & passes)[[2, 0]]).all()
     assert (eligibility.reachable(asked.take(slice(2, 4))) == (free[2:].any(axis=0) & (n % 2 == 0))).all()
+
+
+def test_users_of_a_batch_are_filtered_each_by_what_is_known_of_them(rng, even):
+    text = "item.third == user.third or user.all"
+    surfaces = (Surface(repeat="allow"), Surface(repeat="allow", filter=text))
+    eligibility = Eligibility(even, surfaces, (("all", "true or false"), ("third", "number")))
+    asked = replace(requests(rng, even, rows=5), surface=np.array([0, 1, 1, 1, 1], np.int8))
+    free = eligibility.mask(replace(asked, surface=np.zeros(5, np.int8)))
+    cells = np.array([[None, 1.0], [None, 2.0], [True, None], [None, None], [False, 2.0]], object)
+    n = np.arange(40)
+    passes = np.stack([n >= 0, n % 3 == 2, n >= 0, n < 0, n % 3 == 2])
+    known = replace(asked, attributes=cells)
+    assert (eligibility.mask(known) == (free & passes)).all()
+    assert (eligibility.mask(known.take(np.array([4, 2]))) == (free & passes)[[4, 2]]).all()
+    assert eligibility.filtered(known).tolist() == [False, True, True, True, True]
+    assert not eligibility.mask(asked)[1:].any(), "nothing is known of anybody: nothing passes"
+    assert (eligibility.reachable(known.take(np.array([1, 3]))) == (free.any(axis=0) & (n % 3 == 2))).all()
 
 
 def test_all_stages_of_a_process_share_the_masks_of_a_snapshot(even):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ PARTS = {"history": History, "profile": Profile, "seen": Seen}
 
 
 def save_requests(requests: Requests, folder: Path) -> None:
-    """Write evenly chosen ones, at most KEPT, without filters."""
+    """Write evenly chosen ones, at most KEPT, without filters and what they alone read."""
     chosen = np.unique(np.linspace(0, len(requests) - 1, min(KEPT, len(requests))).astype(np.int64))
-    np.savez(folder / NAME, **_arrays(requests.take(chosen)))  # type: ignore[arg-type]
+    np.savez(folder / NAME, **_arrays(replace(requests.take(chosen), attributes=None)))  # type: ignore[arg-type]
 
 
 def load_requests(folder: Path) -> Requests | None:

@@ -141,6 +141,7 @@ class Requests(_Rows):
     unit: np.ndarray | None = None  # (B,) uint64, the user as arms are assigned to one: a hash of the id, 0 for none
     count: np.ndarray | None = None  # (B,) int16, positions of the slate that the caller is shown; None: all
     barred: Barred | None = None  # None: nothing is
+    attributes: np.ndarray | None = None  # (B, A) object, by FeaturesConfig.filter_attributes; None: none are known
 
     def __len__(self) -> int:
         return len(self.time)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -56,14 +57,15 @@ HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    name: str  # as written, with `item.`
+    name: str  # as written, with `item.` or `user.`
     at: int  # 1-based column in the expression
 
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    value: Any  # bool, int, float, str, or a tuple of those
+    value: Any  # bool, int, float, str, or a tuple of those; None: not known
     at: int
+    name: str = ""  # of the user's attribute that it is the value of
 
 
 Value = Attribute | Literal
@@ -92,6 +94,15 @@ class Junction:
 
 
 Node = Test | Not | Junction
+
+
+def attributes(node: Node) -> Iterator[Attribute]:
+    """Those that the tree reads, from left to right."""
+    if isinstance(node, Test):
+        yield from (side for side in (node.left, node.right) if isinstance(side, Attribute))
+    else:
+        for part in (node.part,) if isinstance(node, Not) else node.parts:
+            yield from attributes(part)
 
 
 def parse(expression: str) -> Node:

@@ -16,7 +16,8 @@ from handsell.core.config import Config
 from handsell.core.config.serving import Surface
 from handsell.core.errors import ConfigError, FilterError
 from handsell.eligibility.availability import Availability
-from handsell.eligibility.filters import filters_of
+from handsell.eligibility.filters import filters_of, user_attributes
+from handsell.eligibility.plans import User
 
 DAY_US = 86_400_000_000
 
@@ -27,17 +28,19 @@ class Eligibility:
 
     snapshot: Snapshot
     surfaces: tuple[Surface, ...]
+    attributes: tuple[tuple[str, str], ...] = ()  # of users, that filters may read: name and kind, as Requests has them
 
     @classmethod
     def of(cls, snapshot: Snapshot, config: Config) -> Eligibility:
         """Raises ConfigError for a surface's filter that this catalogue does not understand."""
+        attributes = config.features.filter_attributes
         for name, surface in config.surfaces.items():
             try:
                 if surface.filter is not None:
-                    filters_of(snapshot).check(surface.filter)
+                    filters_of(snapshot).check(surface.filter, attributes)
             except FilterError as error:
                 raise ConfigError(f"surfaces.{name}.filter: {error}") from None
-        return cls(snapshot, tuple(config.surfaces.values()))
+        return cls(snapshot, tuple(config.surfaces.values()), tuple(attributes.items()))
 
     def mask(self, requests: Requests) -> np.ndarray:
         """True where the item may be shown to that request."""
@@ -106,8 +109,12 @@ class Eligibility:
     def reachable(self, requests: Requests) -> np.ndarray:
         """(I,) bool: what some request may be shown, leaving aside what each excludes: the catalogue of coverage."""
         ends = np.array([requests.time.min(), requests.time.max()])
-        passes = [self._passes(self.surfaces[code].filter) for code in np.unique(requests.surface)]
-        return self.available(ends).any(axis=0) & np.logical_or.reduce(passes)
+        passes, unfiltered = np.zeros(len(self.snapshot), bool), np.ones(len(requests), bool)
+        for name, rows, some in self.filters(requests):
+            if name == "surface_filter":
+                passes |= some
+                unfiltered &= ~rows
+        return self.available(ends).any(axis=0) & (passes | unfiltered.any())
 
     def filtered(self, requests: Requests) -> np.ndarray:
         """(B,) bool: a filter of the request or of its surface holds."""
@@ -125,10 +132,21 @@ class Eligibility:
             asked += [("request_filter", requests.filter == code, text) for code, text in enumerate(requests.filters)]
         for name, rows, text in asked:
             if text is not None and rows.any():
-                yield name, rows, self._passes(text)
+                for those, user in self._users(text, requests, rows):
+                    yield name, those, filters_of(self.snapshot).mask(text, user)
 
-    def _passes(self, text: str | None) -> np.ndarray:
-        return np.ones(len(self.snapshot), bool) if text is None else filters_of(self.snapshot).mask(text)
+    def _users(self, text: str, requests: Requests, rows: np.ndarray) -> Iterator[tuple[np.ndarray, User]]:
+        """Rows (B,) bool by what the filter reads of their users: an expression that reads nothing has one group."""
+        read = set(user_attributes(text))
+        places = [(a, name, kind) for a, (name, kind) in enumerate(self.attributes) if name in read]
+        if not places or requests.attributes is None:
+            yield rows, tuple((name, kind, None) for _, name, kind in places)
+            return
+        groups: dict[User, np.ndarray] = {}
+        for b in np.flatnonzero(rows).tolist():
+            user = tuple((name, kind, requests.attributes[b, a]) for a, name, kind in places)
+            groups.setdefault(user, np.zeros(len(requests), bool))[b] = True
+        yield from ((those, user) for user, those in groups.items())
 
 
 def _quiet_us(surface: Surface) -> int:

@@ -17,7 +17,7 @@ from handsell.data.numbering import numbers, type_codes
 from handsell.data.weights import event_weights
 from handsell.events.fold import fold, merge_history, merge_seen, summed, truncated
 from handsell.events.states import HALF_LIVES_DAYS, Events, FoldRules, ItemFacts, UserStates, Weights
-from handsell.features.cells import Rows, codes_of, floats_of, ids_to_numbers, joined, lists_of, numbers_of
+from handsell.features.cells import Rows, codes_of, column_of, floats_of, ids_to_numbers, joined, lists_of, numbers_of
 from handsell.features.rows import SIGNS, top
 from handsell.features.user import user_features
 from handsell.features.views import count_column
@@ -63,7 +63,27 @@ def requests_from_rows(
         profile=Profile(user_features(states, time, columns), creator, creator_weight, tag, tag_weight),
         seen=states.seen,
         exclude=Ragged.empty(len(time)) if exclude is None else exclude,
+        attributes=attributes_of(rows, config),
     )
+
+
+def attributes_of(rows: Rows, config: Config) -> np.ndarray | None:
+    """(B, A) object cells that filters may read, lists as tuples, None where not known; None where A is 0."""
+    names = tuple(config.features.filter_attributes)
+    if not names:
+        return None
+    columns = [column_of(rows, name) for name in names]
+    cells = [column.to_pylist() if isinstance(column, pa.Array) else column for column in columns]
+    out = np.empty((len(cells[0]), len(names)), object)
+    for a, column in enumerate(cells):
+        out[:, a] = [_cell(value) for value in column]
+    return out
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float) and value != value:
+        return None
+    return tuple(value) if isinstance(value, list) else value
 
 
 def states_from_rows(rows: Rows, snapshot: Snapshot, config: Config) -> UserStates:

@@ -24,6 +24,10 @@ INTS = pa.list_(pa.int64())
 FLOAT = pa.float32()
 FLOATS = pa.list_(pa.float32())
 DOUBLE = pa.float64()
+FLAG = pa.bool_()
+
+ATTRIBUTES = {"number": DOUBLE, "true or false": FLAG, "text": TEXT, "list of texts": TEXTS}
+"""Arrow types of what `features.user_attributes` may hold."""
 
 ITEM_ACTIVITY = (
     "item_positives_1d",
@@ -136,7 +140,9 @@ def service_columns(config: Config, service: str) -> tuple[str, ...]:
 
 
 def _user_profile(config: Config) -> tuple[tuple[str, pa.DataType], ...]:
-    return (("user_number", INT), *((name, FLOAT) for name in config.features.user_columns))
+    numbers = ((name, FLOAT) for name in config.features.user_columns)
+    attributes = ((name, ATTRIBUTES[kind]) for name, kind in config.features.user_attributes.items())
+    return (("user_number", INT), *numbers, *attributes)
 
 
 def _item_profile(config: Config) -> tuple[tuple[str, pa.DataType], ...]:

@@ -19,7 +19,7 @@ from handsell.data.numbering import numbers
 from handsell.events.states import DAY_US, ItemFacts
 from handsell.features.item import DailyValues, ItemDays, item_activity, merged
 from handsell.features.rows import Names, lists, stamped, strings
-from handsell.features.views import ITEM_ACTIVITY, views
+from handsell.features.views import ATTRIBUTES, ITEM_ACTIVITY, views
 from handsell.jobs.user_rows import DAYS, Work
 
 
@@ -83,17 +83,31 @@ def numeric(table: pa.Table, names: tuple[str, ...], setting: str) -> np.ndarray
     """(N, len(names)) float32 of numeric or boolean columns, NaN where null."""
     out = np.empty((len(table), len(names)), np.float32)
     for f, name in enumerate(names):
-        if name not in table.column_names:
-            raise DataError(
-                f"{setting} names {name}; the table has {', '.join(table.column_names)}: correct the name, or "
-                "add the column to the data and run `handsell data CONFIG` again"
-            )
+        require(table, name, setting)
         try:
             out[:, f] = table[name].cast(pa.float32(), safe=False).to_numpy()
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             kind = table[name].type
             raise DataError(f"{setting}: expected numbers in {name}, came {kind}: leave it out or convert it") from None
     return out
+
+
+def attribute(table: pa.Table, name: str, kind: str) -> pa.Array:
+    """(N,) a column as `features.user_attributes` says that it is; raises DataError."""
+    require(table, name, "features.user_attributes")
+    try:
+        return table[name].combine_chunks().cast(ATTRIBUTES[kind])
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        came = table[name].type
+        raise DataError(f"features.user_attributes: expected {name} to hold {kind}; came {came}: correct it") from None
+
+
+def require(table: pa.Table, name: str, setting: str) -> None:
+    if name not in table.column_names:
+        raise DataError(
+            f"{setting} names {name}; the table has {', '.join(table.column_names)}: correct the name, or "
+            "add the column to the data and run `handsell data CONFIG` again"
+        )
 
 
 def item_profile(items: ItemTable, names: Names, config: Config, from_us: int) -> pa.Table:
@@ -120,6 +134,7 @@ def user_profile(config: Config, names: Names, from_us: int) -> pa.Table:
         "user_id": table["user_id"].combine_chunks(),
         "user_number": np.arange(len(table)),
         **{name: values[:, f] for f, name in enumerate(wanted)},
+        **{name: attribute(table, name, kind) for name, kind in config.features.user_attributes.items()},
     }
     return stamped(views(config)["user_profile"], columns, np.full(len(table), from_us))
 

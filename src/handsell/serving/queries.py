@@ -153,7 +153,7 @@ class Reading:
         """A filter expression that this catalogue understands."""
         if given is not None:
             try:
-                filters_of(self.snapshot).check(given)
+                filters_of(self.snapshot).check(given, self.config.features.filter_attributes)
             except FilterError as error:
                 raise RequestError(f"filter: {error}", field="filter", code="invalid_filter") from None
         return given
