@@ -2,7 +2,7 @@
 
     python -m benchmarks filters --items 1000000
 
-`first` is a new expression in a process that has just mapped its catalogue; `new` and `worst` are the median and the
+`first` is a new expression in a process that has just mapped its catalogue and made itself ready, as replicas do; `new` and `worst` are the median and the
 worst of `--runs` later ones (the same text with other spaces: parsed, checked and run over all items again). `kept` is
 the same text once more; `request` what the kept mask adds to the eligibility mask of one request.
 """
@@ -36,6 +36,7 @@ EXPRESSIONS = (
     "item.published_at >= '2020-01-01' and item.energy < 0.3",
     "item.title in ['Title 4711', 'Title 4712']",
     "('genre 7' in item.tags or 'genre 8' in item.tags) and 'artist 12' not in item.creators",
+    " and ".join(f"'genre {i}' not in item.tags" for i in range(7, 12)),
     "item.shelf == 7",
 )
 NEW_MS, KEPT_MS = 30.0, 0.2  # what is aimed at, for a million items
@@ -55,6 +56,7 @@ def measured(text: str, shelf: Snapshot, runs: int) -> dict[str, Any]:
     """One expression on a freshly loaded catalogue."""
     filters = filters_of(shelf)
     filters.check("item.year is null")  # the parser is made once in a process
+    ready = milliseconds(filters.prepare)
     first = milliseconds(lambda: filters.mask(text))
     new = [milliseconds(lambda t=text + " " * (run + 1): filters.mask(t)) for run in range(runs)]  # type: ignore[misc]
     kept = [milliseconds(lambda: filters.mask(text)) for _ in range(1_000)]
@@ -67,6 +69,7 @@ def measured(text: str, shelf: Snapshot, runs: int) -> dict[str, Any]:
     return {
         "expression": text,
         "passes %": 100.0 * float(filters.mask(text).mean()),
+        "ready ms": ready,
         "first ms": first,
         "new ms": statistics.median(new),
         "worst ms": max(new),

@@ -55,7 +55,7 @@ class Column:
     """I values. Every method gives (I,) bool, of no meaning where `known` is False."""
 
     kind: str
-    values: Any  # (I,) numbers, flags or µs; texts and lists stay with Arrow
+    values: Any  # (I,) numbers, flags, µs or Texts; texts stay with Arrow
     known: np.ndarray | None  # (I,) bool; None: all of them
 
     @classmethod
@@ -70,7 +70,7 @@ class Column:
         if kind == TEXT:
             return cls(kind, pc.fill_null(array.cast(pa.large_string()), ""), known)
         if kind == TEXTS:
-            return cls(kind, array, known)
+            return cls(kind, Texts.of(array), known)
         if kind == TIME:
             array = array.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
         if pa.types.is_decimal(array.type):
@@ -100,12 +100,34 @@ class Column:
 
     def holds(self, value: str) -> np.ndarray:
         """Whether the list has the text in it."""
-        texts, offsets = self.values.values, self.values.offsets.to_numpy()
-        equal = pc.fill_null(pc.equal(texts, pa.scalar(value, texts.type)), False)
-        at = np.flatnonzero(equal.to_numpy(zero_copy_only=False))
-        at = at[(at >= offsets[0]) & (at < offsets[-1])]
-        found = np.zeros(len(self.values), bool)
-        found[np.searchsorted(offsets, at, side="right") - 1] = True
+        return self.values.holds(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """I lists of texts as numbers of distinct ones: a test compares whole numbers, not texts."""
+
+    terms: pa.Array  # distinct texts
+    term: np.ndarray  # (N,) int32, all lists end to end; -1 for null
+    offsets: np.ndarray  # (I + 1,) of each list
+
+    @classmethod
+    def of(cls, lists: pa.ListArray) -> Texts:
+        """Reads every text once."""
+        coded = lists.flatten().dictionary_encode()
+        term = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False)
+        lengths = pc.fill_null(lists.value_lengths(), 0).to_numpy(zero_copy_only=False)
+        return cls(coded.dictionary, term, np.concatenate([[0], np.cumsum(lengths)]))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def holds(self, value: str) -> np.ndarray:
+        """(I,) bool."""
+        found = np.zeros(len(self), bool)
+        number = pc.index(self.terms, pa.scalar(value, self.terms.type)).as_py()
+        if number >= 0:
+            found[np.searchsorted(self.offsets, np.flatnonzero(self.term == number), side="right") - 1] = True
         return found
 
 

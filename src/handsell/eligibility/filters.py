@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from handsell.catalogue.snapshot import Snapshot
-from handsell.eligibility.columns import Column, kind_of
+from handsell.eligibility.columns import TEXTS, Column, kind_of
 from handsell.eligibility.grammar import attributes, parse
 from handsell.eligibility.plans import ITEM, USER, Source, User, planned, samples
 
@@ -27,8 +27,8 @@ class Filters:
         kinds = {name: kind_of(metadata.schema.field(name).type) for name in metadata.column_names}
         self.attributes: dict[str, str] = {name: kind for name, kind in kinds.items() if kind is not None}
         unread = {name: str(metadata.schema.field(name).type) for name, kind in kinds.items() if kind is None}
-        column = lru_cache(None)(lambda name: Column.of(metadata[name]))
-        items = Source(ITEM, self.attributes, column, unread)
+        self._column = lru_cache(None)(lambda name: Column.of(metadata[name]))
+        items = Source(ITEM, self.attributes, self._column, unread)
         self._rows = len(metadata)
         self._plan = lru_cache(1_024)(lambda expression, user: planned(parse(expression), items, user))
         self.mask = lru_cache(int(np.clip(CACHE_BYTES // max(self._rows, 1), 8, 1_024)))(self._mask)
@@ -39,6 +39,12 @@ class Filters:
         user: attributes of users that it may read → their kinds.
         """
         self._plan(expression, samples(user or {}))
+
+    def prepare(self) -> None:
+        """Read the columns whose first use would keep a caller waiting."""
+        for name, kind in self.attributes.items():
+            if kind == TEXTS:
+                self._column(name)
 
     def _mask(self, expression: str, user: User = ()) -> np.ndarray:
         """(I,) bool, read-only: the items that pass for this user. Raises FilterError."""

@@ -1,5 +1,5 @@
 """Before a replica answers anybody it answers its bundle's recorded requests: mapped pages are read, lazy parts of
-models are made, and a stage that cannot answer them is never put into service.
+models are made, columns that filters ask for are read. A stage that cannot answer them is never put into service.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from handsell.bundles.recorded import load_requests
 from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.errors import BundleError
 from handsell.core.funnel import run_local
+from handsell.eligibility.filters import filters_of
 from handsell.reranking.stage import LocalReranking
 from handsell.retrieval.registry import enabled
 from handsell.serving.loading import Opened
@@ -23,6 +24,7 @@ ALONE = 8  # requests that come one by one, before the micro-batch
 def warm_up(stages: LocalStages, opened: Opened) -> LocalStages:
     """The same stages, having answered; raises BundleError where one of them cannot."""
     try:
+        filters_of(opened.snapshot).prepare()
         requests = load_requests(opened.path)
         if requests is None:
             return stages
