@@ -2,9 +2,10 @@
 
     python -m benchmarks filters --items 1000000
 
-`first` is a new expression in a process that has just mapped its catalogue and made itself ready, as replicas do; `new` and `worst` are the median and the
-worst of `--runs` later ones (the same text with other spaces: parsed, checked and run over all items again). `kept` is
-the same text once more; `request` what the kept mask adds to the eligibility mask of one request.
+`first` is a new expression in a process that has just mapped its catalogue and made itself ready, as replicas do
+(`ready`); `new` and `worst` are the median and the worst of `--runs` later ones (the same text with other spaces:
+parsed, checked and run over all items again). `kept` is the same text once more; `request` what the kept mask adds to
+the eligibility mask of one request.
 """
 
 from __future__ import annotations
