@@ -89,6 +89,7 @@ def select(
     first = np.arange(rows) * width  # flat place of each row's first candidate
     worth, base = _worth(pool), _base(pool)
     out = _nothing(rows, n)
+    pins = frozenset() if pool.pin is None else frozenset(np.flatnonzero((pool.pin != NONE).any(axis=0)).tolist())
     for position in range(min(n, width)):
         strain, broken = _strain(base, constraints)
         value = worth
@@ -97,7 +98,7 @@ def select(
                 value = value - cost
         if strain is not None:
             value = value - strain
-        pick, pinned = value.argmax(axis=1), _pinned(pool.pin, position, worth)
+        pick, pinned = value.argmax(axis=1), _pinned(pool.pin, position, worth) if position in pins else None
         if exploration is not None and exploration.at(position):
             pick = _explored(out, position, exploration.turn(position, pick, worth, strain), pinned)
         if pinned is not None:
@@ -144,10 +145,9 @@ def _strain(
     return strain, broken
 
 
-def _pinned(pin: np.ndarray | None, position: int, worth: np.ndarray) -> np.ndarray | None:
-    """(B,) column pinned to this position where it is allowed and not taken yet, else -1; None where nothing is."""
-    if pin is None or position >= pin.shape[1]:
-        return None
+def _pinned(pin: np.ndarray | None, position: int, worth: np.ndarray) -> np.ndarray:
+    """(B,) column pinned to this position where it is allowed and not taken yet, else -1."""
+    assert pin is not None
     wanted = pin[:, position]
     can = np.isfinite(worth[np.arange(len(wanted)), np.maximum(wanted, 0)])
     return np.where(can, wanted, NONE)

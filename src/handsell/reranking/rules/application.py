@@ -155,8 +155,9 @@ def _brought_in(
     for r in np.flatnonzero(missing.any(axis=1)):
         count = int(missing[r].max())
         asks = np.flatnonzero(missing[r])
+        some = here.requests if len(asks) == len(allowed) else here.requests.take(asks)
         found = np.full((len(allowed), count), NONE, np.int32)
-        found[asks] = stock.pick(int(r), here.requests.take(asks), candidates.item[asks], count)
+        found[asks] = stock.pick(int(r), some, candidates.item[asks], count)
         found[np.arange(count) >= missing[r][:, None]] = NONE
         candidates, allowed = extended(candidates, allowed, found)
     return candidates, allowed
