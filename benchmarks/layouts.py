@@ -22,14 +22,18 @@ from handsell.core.config import Config, load_config
 from handsell.local import cluster, service
 
 START_S = 180.0
+COUNTED = tuple(
+    f"handsell_{name}_{part}" for name in ("batch_size", "stage_seconds") for part in ("sum", "count")
+)  # series of the gateway's metrics
 COMPUTE = ("Gateway", "Candidates", "Ranking", "Reranking")
 
 
 @dataclass(frozen=True)
 class Layout:
     """`topology` None is one uvicorn process without Ray; `bare` takes Serve's own settings for every deployment
-    and lets any number of requests in. `least` is by deployment how many replicas there are at least;
-    with `nodes` 2 a second raylet on this machine takes half of the gateways, and a proxy of the same port."""
+    and lets any number of requests in; `empty` puts stages that do nothing in its place. `least` is by deployment how
+    many replicas there are at least; with `nodes` 2 a second raylet on this machine takes half of the gateways, and a
+    proxy of the same port."""
 
     name: str
     topology: str | None
@@ -38,9 +42,11 @@ class Layout:
     bare: bool = False
     least: Mapping[str, int] = field(default_factory=dict)
     nodes: int = 1
+    empty: bool = False
 
 
 LAYOUTS = (
+    Layout("empty stages, haproxy", "graph", "haproxy", empty=True),
     Layout("uvicorn, plain calls", None, micro_batch=1, bare=True),
     Layout("graph, Serve defaults", "graph", micro_batch=1, bare=True),
     Layout("graph", "graph"),
@@ -70,14 +76,14 @@ class Running:
                 total += times.user + times.system
         return total
 
-    def batches(self) -> tuple[float, float]:
-        """Requests and trips through the stages so far, of the gateway that answers."""
+    def counts(self) -> dict[str, float]:
+        """Sums and counts so far of the gateway that answers: of micro-batches, and of seconds by stage."""
         found = {}
         for line in httpx.get(f"{self.url}/metrics", timeout=10).text.splitlines():
-            name, _, value = line.partition(" ")
-            if name in ("handsell_batch_size_sum", "handsell_batch_size_count"):
+            name, _, value = line.rpartition(" ")
+            if name.startswith(COUNTED):
                 found[name] = float(value)
-        return found.get("handsell_batch_size_sum", 0.0), found.get("handsell_batch_size_count", 0.0)
+        return found
 
 
 @contextlib.contextmanager
@@ -132,7 +138,7 @@ def _serve(layout: Layout, config: Config) -> Iterator[tuple[psutil.Process, ...
     head = cluster.start(config)
     others = [_node(config, head) for _ in range(layout.nodes - 1)]
     try:
-        if layout.bare or layout.least or layout.nodes > 1:
+        if layout.bare or layout.least or layout.nodes > 1 or layout.empty:
             document = yaml.safe_load(service.render(config, layout.topology or "graph").read_text())
             _change(document, layout)
             _deploy(document, config, head)
@@ -178,6 +184,11 @@ def _change(document: dict, layout: Layout) -> None:
     """With `bare`, the application as it would be without a word about its deployments."""
     if layout.nodes > 1:
         document["proxy_location"] = "EveryNode"
+    if layout.empty:
+        application = document["applications"][0]
+        application["import_path"] = "benchmarks.empty_stages:build"
+        application["runtime_env"]["env_vars"]["PYTHONPATH"] = str(Path(__file__).parents[1])
+        application["deployments"] = [one for one in application["deployments"] if one["name"] in COMPUTE]
     for deployment in document["applications"][0]["deployments"]:
         name = deployment["name"]
         if layout.bare:

@@ -31,6 +31,16 @@ def machine() -> dict[str, Any]:
     }
 
 
+def speed(seconds: float = 0.2) -> float:
+    """Million turns a second of a bare Python loop in this process: how fast the processor is just now."""
+    turns, begun = 0, time.perf_counter()
+    while time.perf_counter() - begun < seconds:
+        for _ in range(10_000):
+            pass
+        turns += 10_000
+    return turns / (time.perf_counter() - begun) / 1e6
+
+
 def report(
     name: str,
     rows: Sequence[Mapping[str, Any]],

@@ -5,7 +5,8 @@
 
 The load is wrk (a Debian package), closed loops at 1, 8 and 32 connections, on the same cores. The floor is the
 funnel as plain calls in one thread, one user at a time. Every figure is the median over the repeats; layouts are
-started one after another, each warm before it is measured. CPU is that of all processes of the layout.
+started one after another, each warm before it is measured. CPU is that of all processes of the layout. `speed` is how
+fast a bare loop of Python ran just before (million turns a second): where it differs, so did the processor.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and the rest: one thread is what is measured
 
 from benchmarks.layouts import LAYOUTS, Running, running
-from benchmarks.machine import report
-from benchmarks.serving_smoke import floor, users_of
+from benchmarks.machine import report, speed
+from benchmarks.serving_smoke import STAGES, floor, floors_at_once, users_of
 from handsell.core.config import load_config
 
 SCRIPT = Path(__file__).with_name("load.lua")
@@ -43,13 +44,25 @@ def wrk(url: str, users: Path, connections: int, seconds: float) -> dict:
 
 
 def measure(service: Running, users: Path, connections: int, seconds: float) -> dict:
-    """One repeat, with CPU per request and the mean micro-batch of the gateway that told it."""
-    cpu, (asked, trips) = service.cpu_s(), service.batches()
+    """One repeat, with CPU per request, and the mean micro-batch and stage waits of the gateway that told them."""
+    pace = speed()
+    cpu, before = service.cpu_s(), service.counts()
     found = wrk(service.url, users, connections, seconds)
-    later, more = service.batches()
+    after = service.counts()
     found["cpu ms"] = (service.cpu_s() - cpu) / max(found["n"], 1) * 1e3
-    found["batch"] = (later - asked) / (more - trips) if more > trips else None
+    found["speed"] = pace
+    found["batch"] = mean(before, after, "handsell_batch_size", "")
+    for stage in STAGES:
+        seconds_each = mean(before, after, "handsell_stage_seconds", f'{{stage="{stage}"}}')
+        found[stage] = None if seconds_each is None else 1e3 * seconds_each
     return found
+
+
+def mean(before: dict[str, float], after: dict[str, float], name: str, labels: str) -> float | None:
+    """Mean of what a histogram observed in between; None where nothing was, or another gateway answered."""
+    keys = (f"{name}_sum{labels}", f"{name}_count{labels}")
+    total, count = (after.get(key, 0.0) - before.get(key, 0.0) for key in keys)
+    return total / count if count > 0 else None
 
 
 def middle(repeats: list[dict]) -> dict:
@@ -71,9 +84,15 @@ def row(name: str, connections: int | str, found: dict) -> dict:
         "p99/p50": found["p99"] / found["p50"],
         "CPU ms": found.get("cpu ms"),
         "batch": found.get("batch"),
+        "speed": found.get("speed"),
         "failed": found.get("failed"),
         "degraded": found.get("degraded"),
     }
+
+
+def waits(name: str, connections: int | str, found: dict) -> dict:
+    """What the gateway waits for each stage, a trip; the floor's is the stage's compute."""
+    return {"layout": name, "c": str(connections), **{stage: found.get(stage) for stage in STAGES}}
 
 
 def main() -> None:
@@ -90,8 +109,11 @@ def main() -> None:
         sys.exit("the load generator wrk is expected on the path: apt-get install wrk")
     config = load_config(asked.config)
     ids = users_of(config, asked.users)
-    lowest = floor(config, ids, asked.seconds)
-    rows = [row("floor, no HTTP", "–", lowest)]
+    pace = {"speed": speed()}
+    lowest = floor(config, ids, asked.seconds) | pace
+    twice = floors_at_once(config, 2, asked.seconds, asked.users) | pace
+    rows = [row("floor, no HTTP", "–", lowest), row("two floors at once", "–", twice)]
+    stages = [waits("floor, no HTTP", "–", lowest["stages"])]
     with tempfile.TemporaryDirectory(prefix="handsell-serving-") as folder:
         users = Path(folder) / "users.txt"
         users.write_text("\n".join(ids) + "\n")
@@ -101,10 +123,12 @@ def main() -> None:
                 wrk(service.url, users, 8, WARM_S)
                 for connections in asked.connections:
                     repeats = [measure(service, users, connections, asked.seconds) for _ in range(asked.repeats)]
-                    rows.append(row(layout.name, connections, middle(repeats)))
+                    found = middle(repeats)
+                    rows.append(row(layout.name, connections, found))
+                    stages.append(waits(layout.name, connections, found))
                     print(f"  c{connections}: {json.dumps(rows[-1])}", flush=True)
     about = {"bundle": lowest["bundle"], "seconds": asked.seconds, "repeats": asked.repeats, "users": len(ids)}
-    report("serving", rows, about, asked.json)
+    report("serving", rows, about, asked.json, {"ms that the gateway waits for a stage, a trip": stages})
     sys.exit(any(r["failed"] for r in rows))
 
 

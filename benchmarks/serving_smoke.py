@@ -29,6 +29,7 @@ from handsell.core.config import Config, load_config
 from handsell.core.layout import Layout
 
 WARMUP = 50
+STAGES = ("features", "candidates", "ranking", "reranking")
 
 
 def users_of(config: Config, count: int) -> list[str]:
@@ -79,7 +80,7 @@ def spread(milliseconds: list[float]) -> dict:
 
 
 def floor(config: Config, users: list[str], seconds: float) -> dict:
-    """The same questions as plain calls, one after another."""
+    """The same questions as plain calls, one after another; `stages` has the mean ms of each, after warming up."""
     from handsell.bundles.assemble import load_stages
     from handsell.bundles.store import BundleStore
     from handsell.core.funnel import run_local
@@ -93,14 +94,25 @@ def floor(config: Config, users: list[str], seconds: float) -> dict:
     stages, store = load_stages(bundles.local_path(live), config), open_store(config)
     count, home = config.surfaces["home"].count, config.surface_names.index("home")
     now, latencies = np.array([stages.snapshot.as_of]), []
+    funnel, took_s = stages.funnel, dict.fromkeys(STAGES, 0.0)
 
     def ask(user: str) -> None:
+        moments = [time.perf_counter()]
         rows = store.online_users([user])
         requests = requests_from_rows(rows, stages.snapshot, config, now, np.array([home], np.int8))
-        run_local(stages.funnel.recommend(requests, count))
+        moments.append(time.perf_counter())
+        found = run_local(funnel.candidates.candidates(requests, funnel.k))
+        moments.append(time.perf_counter())
+        ranked = run_local(funnel.ranking.rank(requests, found, max(funnel.ranked, count)))
+        moments.append(time.perf_counter())
+        run_local(funnel.reranking.rerank(requests, ranked, count))
+        moments.append(time.perf_counter())
+        for stage, begun, ended in zip(STAGES, moments, moments[1:], strict=False):
+            took_s[stage] += ended - begun
 
     for user in users[:WARMUP]:
         ask(user)
+    took_s.update(dict.fromkeys(STAGES, 0.0))
     begun, place = time.perf_counter(), 0
     while time.perf_counter() - begun < seconds:
         asked = time.perf_counter()
@@ -108,7 +120,8 @@ def floor(config: Config, users: list[str], seconds: float) -> dict:
         latencies.append((time.perf_counter() - asked) * 1e3)
         place += 1
     took = time.perf_counter() - begun
-    return {"bundle": live, "per_second": len(latencies) / took} | spread(latencies)
+    each = {stage: 1e3 * total / len(latencies) for stage, total in took_s.items()}
+    return {"bundle": live, "per_second": len(latencies) / took, "stages": each} | spread(latencies)
 
 
 def in_own_process(base: str, users: list[str], callers: int, seconds: float) -> dict:
@@ -117,6 +130,18 @@ def in_own_process(base: str, users: list[str], callers: int, seconds: float) ->
     command = [sys.executable, "-m", "benchmarks.serving_smoke", "--calls-from-stdin"]
     done = subprocess.run(command, input=asked, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
+
+
+def floors_at_once(config: Config, processes: int, seconds: float, users: int) -> dict:
+    """What so many processes of the floor do beside each other: more than that no layout can do on these cores."""
+    command = [
+        sys.executable, "-m", "benchmarks.serving_smoke", "--floor-alone", "--config", str(config.source),
+        "--seconds", str(seconds), "--users", str(users),
+    ]  # fmt: skip
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+    found = [json.loads(process.communicate()[0]) for process in running]
+    middle = {key: sum(one[key] for one in found) / processes for key in ("p50", "p95", "p99")}
+    return middle | {"per_second": sum(one["per_second"] for one in found)}
 
 
 def as_rows(service: list[dict], lowest: dict) -> list[dict]:
@@ -144,11 +169,15 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--json", type=Path, help="where the figures are written")
     parser.add_argument("--calls-from-stdin", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--floor-alone", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.calls_from_stdin:
         print(json.dumps(asyncio.run(call(**json.load(sys.stdin)))))
         return
     config = load_config(asked.config)
+    if asked.floor_alone:
+        print(json.dumps(floor(config, users_of(config, asked.users), asked.seconds)))
+        return
     base = (asked.url or f"http://{config.serving.host}:{config.serving.port}").rstrip("/")
     try:
         httpx.get(f"{base}/readyz", timeout=10).raise_for_status()
