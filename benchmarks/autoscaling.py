@@ -98,6 +98,7 @@ def answered(answers: Sequence[Answer], moments: Sequence[float], rate: Sequence
                 "shed %": 100 * sum(answer.shed for answer in those) / max(len(those), 1),
                 "failed %": 100 * sum(not (a.ok or a.shed) for a in those) / max(len(those), 1),
                 "degraded %": 100 * sum(bool(answer.degraded) for answer in those) / max(len(those), 1),
+                "causes": ", ".join(sorted({cause for answer in those for cause in answer.degraded})) or "–",
                 "p50 ms": p(taken, 50),
                 "p99 ms": p(taken, 99),
             }

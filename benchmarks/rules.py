@@ -77,7 +77,7 @@ def main() -> None:
         for batch in options.batch
         for name, text in CASES.items()
     ]
-    late = [f"{r['case']}, {r['requests']}" for r in rows if r["requests"] == 1 and r["p50 ms"] > TARGET_MS]
+    late = [f"{r['case']}, batch of {r['requests']}" for r in rows if r["ms a request"] > TARGET_MS]
     about = {"items": options.items, "candidates": K, "slate": N, "target_ms": TARGET_MS, "not_met_by": late}
     report("rules", rows, about, options.json)
 
@@ -98,7 +98,9 @@ def measured(name: str, text: str, shelf: Snapshot, config: Config, batch: int, 
             rules.append(_ms(lambda r=requests, f=found, a=allowed: book.apply(r, f, a, N)))  # type: ignore[misc]
     p50, p95 = np.quantile(whole[runs // 10 :], [0.5, 0.95])
     own = float(np.median(rules[runs // 10 :])) if rules else 0.0
-    return {"case": name, "requests": batch, "p50 ms": p50, "p95 ms": p95, "rules p50 ms": own}
+    return {
+        "case": name, "requests": batch, "ms a request": p50 / batch, "p50 ms": p50, "p95 ms": p95, "rules p50 ms": own,
+    }  # fmt: skip
 
 
 def _ms(call: Callable[[], object]) -> float:
@@ -150,7 +152,7 @@ def _candidates(rng: np.random.Generator, shelf: Snapshot, rows: int) -> Candida
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rules", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--items", type=int, default=100_000)
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="requests re-ranked at once")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 8, 16], help="requests re-ranked at once")
     parser.add_argument("--runs", type=int, default=1_000)
     parser.add_argument("--json", type=Path, default=None, help="where the figures are written")
     return parser.parse_args()

@@ -156,5 +156,7 @@ def test_filters_are_given_what_is_known_of_the_user(case):
     assert list(case[0].features.filter_attributes) == ["age", "country", "adult", "languages"]
     for rows in (case[-1], as_lists(case[-1])):
         assert ask(case, rows).attributes.tolist() == expected
+    alike = case[-1] | {"languages": pa.array([["de", "en"], ["fr", "it"], ["de", "fr"], ["a", "b"]])}
+    assert ask(case, alike).attributes[:, 3].tolist() == [("de", "en"), ("fr", "it"), ("de", "fr"), ("a", "b")]
     nobody = {name: [None] for name in case[-1]}
     assert ask(case, nobody, n=1).attributes.tolist() == [[None] * 4]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from handsell.bundles.recorded import KEPT, load_requests, save_requests
-from handsell.core.batches import Ragged
+from handsell.core.batches import Ragged, object_rows
 from handsell.core.errors import BundleError
 from handsell.serving.gateway import local_stages
 from handsell.serving.loading import open_bundle
@@ -82,3 +82,10 @@ def test_requests_that_cannot_be_read_are_told(opened, tmp_path):
     (tmp_path / "requests.npz").write_bytes(b"nothing")
     with pytest.raises(BundleError, match="train again, or roll back"):
         warm_up(local_stages(opened), replace(opened, path=tmp_path))
+
+
+def test_what_filters_read_of_users_is_recorded_too(rng, tmp_path):
+    cells = [("de", True, None, ("a", "b")), (None, False, 3.5, ("c", "d"))]
+    attributes = object_rows(cells, 4)
+    save_requests(replace(requests(rng, snapshot(rng), 2), attributes=attributes), tmp_path)
+    assert [tuple(row) for row in load_requests(tmp_path).attributes.tolist()] == cells

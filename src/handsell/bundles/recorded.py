@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from handsell.core.batches import History, Profile, Ragged, Requests, Seen
+from handsell.core.batches import History, Profile, Ragged, Requests, Seen, object_rows
 
 NAME = "requests.npz"
 KEPT = 32
@@ -16,9 +17,11 @@ PARTS = {"history": History, "profile": Profile, "seen": Seen}
 
 
 def save_requests(requests: Requests, folder: Path) -> None:
-    """Write evenly chosen ones, at most KEPT, without filters and what they alone read."""
-    chosen = np.unique(np.linspace(0, len(requests) - 1, min(KEPT, len(requests))).astype(np.int64))
-    np.savez(folder / NAME, **_arrays(replace(requests.take(chosen), attributes=None)))  # type: ignore[arg-type]
+    """Write evenly chosen ones, at most KEPT, without their own filters."""
+    some = requests.take(np.unique(np.linspace(0, len(requests) - 1, min(KEPT, len(requests))).astype(np.int64)))
+    if some.attributes is not None:  # as texts: NumPy would pickle anything else
+        some = replace(some, attributes=np.array([json.dumps(cells) for cells in some.attributes.tolist()]))
+    np.savez(folder / NAME, **_arrays(some))  # type: ignore[arg-type]
 
 
 def load_requests(folder: Path) -> Requests | None:
@@ -27,7 +30,11 @@ def load_requests(folder: Path) -> Requests | None:
     if not path.exists():
         return None
     with np.load(path, allow_pickle=False) as arrays:
-        return _batch(Requests, dict(arrays))
+        requests = _batch(Requests, dict(arrays))
+    if requests.attributes is None:
+        return requests
+    rows = [[tuple(c) if isinstance(c, list) else c for c in json.loads(text)] for text in requests.attributes]
+    return replace(requests, attributes=object_rows(rows, len(rows[0]) if rows else 0))
 
 
 def _arrays(batch: Any, prefix: str = "") -> dict[str, np.ndarray]:

@@ -54,6 +54,15 @@ class Ragged:
         return Ragged.from_rows([self.row(int(b)) for b in index], self.values.dtype)
 
 
+def object_rows(rows: Sequence[Sequence[Any]], width: int) -> np.ndarray:
+    """(B, width) object; a cell that is a sequence itself stays one."""
+    out = np.empty((len(rows), width), object)
+    for b, row in enumerate(rows):
+        for a, cell in enumerate(row):
+            out[b, a] = cell
+    return out
+
+
 class _Rows:
     """Row selection shared by the batches: every field is an array, a Ragged or a batch of B rows."""
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from handsell.catalogue.snapshot import Snapshot
 from handsell.catalogue.vocabulary import Vocabulary
-from handsell.core.batches import NONE, History, Profile, Ragged, Requests, Seen
+from handsell.core.batches import NONE, History, Profile, Ragged, Requests, Seen, object_rows
 from handsell.core.config import Config
 from handsell.core.errors import FeatureError
 from handsell.data.numbering import numbers, type_codes
@@ -74,10 +74,7 @@ def attributes_of(rows: Rows, config: Config) -> np.ndarray | None:
         return None
     columns = [column_of(rows, name) for name in names]
     cells = [column.to_pylist() if isinstance(column, pa.Array) else column for column in columns]
-    out = np.empty((len(cells[0]), len(names)), object)
-    for a, column in enumerate(cells):
-        out[:, a] = [_cell(value) for value in column]
-    return out
+    return object_rows([[_cell(value) for value in row] for row in zip(*cells, strict=True)], len(names))
 
 
 def _cell(value: Any) -> Any:
