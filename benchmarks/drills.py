@@ -30,6 +30,7 @@ from benchmarks.victims import STAGES, Graph, OnlineStore, kill, meanwhile, slow
 JSON = {"content-type": "application/json"}
 STEP = 5  # times the load
 SLOW_S = 0.5
+STORE_SLOW_S = 1.0  # longer than a request waits for the store; for less than that nothing is to be seen but latency
 POISON = {
     "NaN": b'{"user_id":"u","count":NaN}',
     "10 MB": b'{"user_id":"' + b"x" * 10_000_000 + b'"}',
@@ -114,7 +115,7 @@ def store(how: str) -> Injection:
     def inject(scene: Scene) -> Iterator[None]:
         scene.begun = time.monotonic()
         online = OnlineStore(scene.graph)
-        with online.slow(SLOW_S, SLOW_S / 5) if how == "slow" else getattr(online, how)():
+        with online.slow(STORE_SLOW_S, STORE_SLOW_S / 5) if how == "slow" else getattr(online, how)():
             yield
 
     return inject

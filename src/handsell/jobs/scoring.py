@@ -88,10 +88,13 @@ def relevant_of(outcome: WindowRequests) -> Relevant:
     return Relevant(Ragged(outcome.acted.values[positive], offsets), Ragged(grades, offsets))
 
 
+ORACLE_ITEMS = 200_000  # of a larger world the oracle takes a second a request
+
+
 def oracle_lists(config: Config, snapshot: Snapshot, eligibility: Eligibility) -> Lists | None:
     """The ceiling, where the true preferences are known: the world's. Only evaluation may read them."""
     truth = Layout(config.state).truth
-    if config.data.format != "world" or not truth.is_dir():
+    if config.data.format != "world" or not truth.is_dir() or len(snapshot) > ORACLE_ITEMS:
         return None
     from handsell.catalogue.vocabulary import Vocabulary
     from handsell.data.world.oracle import Oracle
