@@ -24,6 +24,8 @@ from handsell.jobs.retrievers import popularity_counts
 from handsell.ranking.examples import HIGHEST_LABEL
 from handsell.reranking.stage import LocalReranking
 
+ORACLE_ITEMS = 200_000  # of a larger world the oracle takes a second a request
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -86,9 +88,6 @@ def relevant_of(outcome: WindowRequests) -> Relevant:
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     grades = np.clip(np.rint(outcome.gain.values[positive]), 1, HIGHEST_LABEL).astype(np.float32)
     return Relevant(Ragged(outcome.acted.values[positive], offsets), Ragged(grades, offsets))
-
-
-ORACLE_ITEMS = 200_000  # of a larger world the oracle takes a second a request
 
 
 def oracle_lists(config: Config, snapshot: Snapshot, eligibility: Eligibility) -> Lists | None:
