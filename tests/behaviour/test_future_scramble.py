@@ -6,6 +6,7 @@ planted leak, each in its place, must break the comparison, or it would prove no
 """
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -58,10 +59,9 @@ def pair(deployment, moment, tmp_path_factory):
     """The log as it was, and with its future scrambled; both up to fitted retrievers."""
     events = pq.read_table(deployment.layout.events)
     folder = tmp_path_factory.mktemp("futures")
-    return [
-        built(folder / name, deployment, log, moment)
-        for name, log in (("as_it_was", events), ("scrambled", scrambled(events, moment)))
-    ]
+    logs = {"as_it_was": events, "scrambled": scrambled(events, moment)}
+    with ThreadPoolExecutor(len(logs)) as both:  # most of it is waiting for Ray and for Feast's command
+        return list(both.map(lambda name: built(folder / name, deployment, logs[name], moment), logs))
 
 
 def scrambled(events, t):

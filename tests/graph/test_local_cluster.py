@@ -34,7 +34,10 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def head(config):
-    yield cluster.start(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", "/usr/bin:/bin")  # as where the environment of the installation is not activated
+        started = cluster.start(config)
+    yield started
     cluster.stop(config)
 
 
@@ -46,10 +49,10 @@ def family(head: cluster.RayHead) -> list[psutil.Process]:
 def test_it_takes_jobs_and_listens_on_loopback_alone(head):
     ray = Path(sys.executable).with_name("ray")
     done = subprocess.run(
-        [str(ray), "job", "submit", "--address", head.dashboard, "--", "echo", "handsell was here"],
+        [str(ray), "job", "submit", "--address", head.dashboard, "--", "handsell", "batch", "--help"],
         capture_output=True, text=True, timeout=90, env={**os.environ, **head.job_environment},
     )  # fmt: skip
-    assert "handsell was here" in done.stdout, done.stderr
+    assert "A slate for every user" in done.stdout, done.stdout + done.stderr
     sockets = [s.laddr for p in family(head) for s in p.net_connections("inet") if s.status == psutil.CONN_LISTEN]
     assert sockets
     assert {s.ip.removeprefix("::ffff:") for s in sockets} <= {"127.0.0.1", "::1"}

@@ -95,19 +95,20 @@ def start(config: Config) -> RayHead:
     for name, port in (("jobs.gcs_port", jobs.gcs_port), ("jobs.dashboard_port", jobs.dashboard_port)):
         _require_free(name, port)
     layout.logs.mkdir(parents=True, exist_ok=True)
-    log = layout.logs / "ray.log"
+    log, commands = layout.logs / "ray.log", Path(sys.executable).parent
     command = [
-        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--disable-usage-stats",
+        str(commands / "ray"), "start", "--head", "--block", "--disable-usage-stats",
         f"--node-ip-address={LOOPBACK}", f"--port={jobs.gcs_port}", f"--num-cpus={jobs.num_cpus}",
         "--include-dashboard=true", f"--dashboard-host={LOOPBACK}", f"--dashboard-port={jobs.dashboard_port}",
         # the agent takes jobs, the client server drivers: their fixed default ports may be another cluster's
         f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}",
         f"--temp-dir={ray_folder(config)}", f"--object-store-memory={jobs.object_store_mib * 2**20}",
     ]  # fmt: skip
+    path = os.pathsep.join(filter(None, (str(commands), os.environ.get("PATH"))))  # jobs find `handsell` and `feast`
     with log.open("w") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-            env={**os.environ, **BASE_ENVIRONMENT, **INGRESS[config.serving.ingress]},
+            env={**os.environ, **BASE_ENVIRONMENT, **INGRESS[config.serving.ingress], "PATH": path},
         )  # fmt: skip
     created = psutil.Process(process.pid).create_time()
     head = RayHead(process.pid, created, f"{LOOPBACK}:{jobs.gcs_port}", f"http://{LOOPBACK}:{jobs.dashboard_port}")
