@@ -62,7 +62,8 @@ BASE_ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
 }
 
-# How Serve runs in a head and in everything that it starts. Autoscaling sees load every two seconds, not every ten.
+# How Serve runs in a head and in everything that it starts. The two intervals of autoscaling are for a later Ray: 2.60
+# reads them from metrics_interval_s in deployments/serve.
 # A proxy is replaced after three failed checks: with the default of ten seconds each its port is closed for thirty.
 SERVE = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
