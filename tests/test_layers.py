@@ -20,7 +20,7 @@ LAYERS = (
 APART = ({"jobs", "serving", "simulation"}, {"retrieval", "ranking", "reranking"})
 HOMES = {
     "ray": ("jobs/", "serving/"),
-    "feast": ("features/store.py", "features/repository.py"),
+    "feast": ("features/feast_import.py", "features/store.py"),
     "torch": ("retrieval/neural_training.py", "retrieval/two_tower_training.py", "retrieval/sasrec_training.py"),
     "fastapi": ("serving/gateway.py", "serving/api.py", "serving/problems.py"),
     "implicit": ("retrieval/als.py",),

@@ -61,7 +61,10 @@ def pair(deployment, moment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("futures")
     logs = {"as_it_was": events, "scrambled": scrambled(events, moment)}
     with ThreadPoolExecutor(len(logs)) as both:  # most of it is waiting for Ray and for Feast's command
-        return list(both.map(lambda name: built(folder / name, deployment, logs[name], moment), logs))
+        pair = list(both.map(lambda name: prepared(folder / name, deployment, logs[name], moment), logs))
+    for made in pair:  # one after the other: a fit seeds the random numbers of its process
+        learn(made)
+    return pair
 
 
 def scrambled(events, t):
@@ -77,8 +80,8 @@ def scrambled(events, t):
     return events
 
 
-def built(folder, original, events, t):
-    """Every user asks at t."""
+def prepared(folder, original, events, t):
+    """A deployment of that log up to its features and content; every user asks at t."""
     source = folder / "source"
     (source / "events").mkdir(parents=True)
     pq.write_table(events.sort_by("time"), source / "events" / "part.parquet")
@@ -95,11 +98,16 @@ def built(folder, original, events, t):
     made = Deployment(config, "none")
     made.store().apply()
     retrievers.save_content(config, run / "fit", run / "content")
+    return made
+
+
+def learn(made):
+    """The retrievers, the two-tower too in this process: its numbers are the same, and Ray Train costs more."""
+    config, run = made.config, made.config.state / "run"
     sizes, content = windows.Sizes.of(made.layout), Content.load(run / "content")
     log = Interactions.read(sorted((run / "fit").glob("*.parquet")), sizes.users, sizes.items)
-    for name in source_names(config):  # the two-tower in this process: its numbers are the same, Ray Train costs more
+    for name in source_names(config):
         registry.fit(name, log, config.retrieval, content).save(run / "retrievers" / name)
-    return made
 
 
 def ask(run, users, time):

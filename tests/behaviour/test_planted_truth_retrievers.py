@@ -98,12 +98,12 @@ def fit_files(planted, tmp_path, configured):
 @pytest.mark.cluster
 @pytest.mark.parametrize(("name", "dials"), [("two_tower", {"hard_negatives": 2}), ("sasrec", {})])
 def test_two_ray_workers_find_the_same_blocks(name, dials, planted, ray_cluster, fit_files, tmp_path):
-    from handsell.jobs.retrievers import ON_RAY_TRAIN
+    from handsell.jobs.retrievers import on_ray_train
     from handsell.jobs.windows import Sizes
 
     config, fit, content = fit_files
     sizes = Sizes(planted[0].n_users, planted[0].n_items)
-    ON_RAY_TRAIN[name](config(name, workers=2, epochs=8, **dials), fit, content, sizes, tmp_path / "out")
+    on_ray_train(name)(config(name, workers=2, epochs=8, **dials), fit, content, sizes, tmp_path / "out")
     model = registry.load(name, tmp_path / "out")
     asked = request(*([(b, 1.0), (b + BLOCKS, 1.0), (b + 2 * BLOCKS, 2.0)] for b in range(BLOCKS)))
     items, _ = model.retrieve(asked, 10, everything(asked, ITEMS))

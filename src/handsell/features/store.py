@@ -15,16 +15,14 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-# before Feast, whose import would switch it to counting in files that every registry and process shares
-import prometheus_client  # noqa: F401  # isort: skip
+# first of all that is Feast's, which is imported here and nowhere else
+from handsell.features.feast_import import feast  # isort: skip
 
-import feast
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -43,11 +41,6 @@ from handsell.features.repository import ONLINE_BATCH, SQLITE, feast_environment
 from handsell.features.views import CREATED, TIMESTAMP, USER_VIEWS, View, views
 
 warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)  # ibis, on every query
-for _name in ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR"):
-    if "feast_metrics_" in (_folder := os.environ.get(_name, "")):
-        del os.environ[_name]  # Feast set it at import, for this process's children too: Ray's workers
-        with suppress(OSError):  # it made the folder, too
-            Path(_folder).rmdir()
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ITEM_VIEWS = ("item_profile", "item_activity")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,11 @@ from handsell.core.layout import Layout
 from handsell.data.interactions import Interactions
 from handsell.jobs.als import fit_als_on_ray
 from handsell.jobs.cluster import spread
-from handsell.jobs.sasrec import fit_sasrec_on_ray
-from handsell.jobs.two_tower import fit_two_tower_on_ray
 from handsell.jobs.windows import Sizes
 from handsell.retrieval import registry
 from handsell.retrieval.content_vectors import Content, fit_content_vectors
 
-ON_RAY_TRAIN = {"two_tower": fit_two_tower_on_ray, "sasrec": fit_sasrec_on_ray}
+ON_RAY_TRAIN = ("two_tower", "sasrec")
 
 
 def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, float]:
@@ -28,7 +27,7 @@ def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, f
     names = source_names(config)
     content = out / "content"
     spread(save_content, [(config, interactions, content)])
-    many = (*ON_RAY_TRAIN, "als") if config.retrieval.als.blocks > 1 else tuple(ON_RAY_TRAIN)  # tasks of their own
+    many = (*ON_RAY_TRAIN, "als") if config.retrieval.als.blocks > 1 else ON_RAY_TRAIN  # tasks of their own
     tasks = [(name, config, interactions, content, out) for name in names if name not in many]
     seconds = dict(spread(_fit_one, tasks, wait_s=config.jobs.wait_for_resources_s))
     sizes = Sizes.of(Layout(config.state))
@@ -36,8 +35,17 @@ def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, f
         seconds["als"] = fit_als_on_ray(config, interactions, sizes, out / "retrievers" / "als")
     for name in names:
         if name in ON_RAY_TRAIN:
-            seconds[name] = ON_RAY_TRAIN[name](config, interactions, content, sizes, out / "retrievers" / name)
+            fit = on_ray_train(name)
+            seconds[name] = fit(config, interactions, content, sizes, out / "retrievers" / name)
     return seconds
+
+
+def on_ray_train(name: str) -> Callable[[Config, Path, Path, Sizes, Path], float]:
+    """Imported when it is called for: torch costs a second and 200 MiB in each worker, most of which do without."""
+    from handsell.jobs.sasrec import fit_sasrec_on_ray
+    from handsell.jobs.two_tower import fit_two_tower_on_ray
+
+    return {"two_tower": fit_two_tower_on_ray, "sasrec": fit_sasrec_on_ray}[name]
 
 
 def save_content(config: Config, interactions: Path, out: Path) -> None:
