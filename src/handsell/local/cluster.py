@@ -76,7 +76,10 @@ INGRESS = {
         **SERVE,
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # a gateway that is given up answers for five seconds more; until then callers' open connections, which the
+        # HAProxy from before its reload would keep sending there, are closed one after the other
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+        "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S": "2",
     },
 }
 
