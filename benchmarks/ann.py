@@ -76,7 +76,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[dict[str, A
         "build_threads": options.threads,
         "build_peak_mib": built["peak_mib"],
         "generated_s": made["seconds"],
-        "bytes_per_item_lists": round(sizes.get("ivf.faiss", 0.0), 1),
+        "bytes_per_item_lists": round(sizes.get("ivf.faiss", 0.0) + sizes.get("lists.bin", 0.0), 1),
         "bytes_per_item_vectors": round(sizes["vectors.npy"], 1),
         "search_peak_mib": searched["peak_mib"],
         "search_mapped_mib": mapped,

@@ -18,6 +18,7 @@ import psutil
 import tomli_w
 import yaml
 
+from benchmarks import hop_marks
 from handsell.core.config import Config, load_config
 from handsell.local import cluster, service
 
@@ -43,6 +44,7 @@ class Layout:
     least: Mapping[str, int] = field(default_factory=dict)
     nodes: int = 1
     empty: bool = False
+    marks: str = ""
 
 
 LAYOUTS = (
@@ -138,7 +140,7 @@ def _serve(layout: Layout, config: Config) -> Iterator[tuple[psutil.Process, ...
     head = cluster.start(config)
     others = [_node(config, head) for _ in range(layout.nodes - 1)]
     try:
-        if layout.bare or layout.least or layout.nodes > 1 or layout.empty:
+        if layout.bare or layout.least or layout.nodes > 1 or layout.empty or layout.marks:
             document = yaml.safe_load(service.render(config, layout.topology or "graph").read_text())
             _change(document, layout)
             _deploy(document, config, head)
@@ -184,12 +186,16 @@ def _change(document: dict, layout: Layout) -> None:
     """With `bare`, the application as it would be without a word about its deployments."""
     if layout.nodes > 1:
         document["proxy_location"] = "EveryNode"
-    if layout.empty:
-        application = document["applications"][0]
-        application["import_path"] = "benchmarks.empty_stages:build"
+    application = document["applications"][0]
+    if layout.empty or layout.marks:
         application["runtime_env"]["env_vars"]["PYTHONPATH"] = str(Path(__file__).parents[1])
+    if layout.marks:
+        application["runtime_env"]["env_vars"][hop_marks.FOLDER] = layout.marks
+        application["runtime_env"]["worker_process_setup_hook"] = "benchmarks.hop_marks.install"
+    if layout.empty:
+        application["import_path"] = "benchmarks.empty_stages:build"
         application["deployments"] = [one for one in application["deployments"] if one["name"] in COMPUTE]
-    for deployment in document["applications"][0]["deployments"]:
+    for deployment in application["deployments"]:
         name = deployment["name"]
         if layout.bare:
             deployment.clear()

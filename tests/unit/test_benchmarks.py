@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from benchmarks import ablation, ann, ann_steps, retrieval_latency
+from benchmarks import ablation, ann, ann_steps, hops, retrieval_latency
 from benchmarks.machine import report
 from scipy import sparse
 
@@ -182,3 +182,21 @@ def test_ann_tells_what_the_index_finds_and_weighs(monkeypatch, tmp_path, above,
     assert told["bytes_per_item_vectors"] == pytest.approx(64, abs=0.1)
     assert told["bytes_per_item_lists"] < (24 if kind == "ivf_pq" else 32)
     assert [path.name for path in tmp_path.iterdir()] == ["ann.json"]  # the files of the run are gone
+
+
+def passing(method: str, *points: str) -> list[str]:
+    return [f"call:{method}", *points]
+
+
+def test_a_hop_counts_only_when_nothing_came_between_its_points():
+    whole = list(hops.PARTS)
+    disturbed = [*whole[:3], "routed", *whole[3:]]  # another call of the same processes
+    told = passing("rank", *whole) + passing("candidates", *disturbed) + ["sent"] + passing("rerank", *whole)
+    marks = [(place * 1_000_000, point) for place, point in enumerate(told)]
+    assert list(hops.calls(marks)) == [(stage, [1.0] * len(whole)) for stage in ("ranking", "reranking")]
+
+
+def test_marks_of_all_processes_are_read_in_order_and_within_the_time(tmp_path):
+    (tmp_path / "7.txt").write_text("30 sent\n10 call:rank\n")
+    (tmp_path / "8.txt").write_text("20 routed\n90 arrived\n")
+    assert hops.marks_of(tmp_path, 10, 40) == [(10, "call:rank"), (20, "routed"), (30, "sent")]

@@ -1,11 +1,14 @@
 """The vector index: exact where it says so, indifferent to batches, honest about masks and ties."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handsell.core.config.retrieval import RetrievalConfig
+from handsell.core.errors import BundleError
 from handsell.data.interactions import Interactions
 from handsell.jobs.publish import index_notes
 from handsell.retrieval.approximate import SPARE
@@ -204,6 +207,37 @@ def test_half_precision_is_kept_and_scored_as_it_is(clusters, tmp_path):
     assert loaded.vectors.dtype == np.float16
     items, scores = loaded.search(clusters[1][:1], K, np.ones((1, MANY), bool))
     assert np.array_equal(scores[0], products(half[items[0]].astype(np.float32), clusters[1][0]))
+
+
+def test_loaded_lists_are_mapped_and_not_copied(approximate, clusters):
+    """A search reads pages of the index's own files, and none of them is a copy of this process."""
+    approximate.search(clusters[1][:20], K, np.ones((20, MANY), bool))
+    kib, name = {}, ""
+    for words in map(str.split, Path("/proc/self/smaps").read_text().splitlines()):
+        if not words[0].endswith(":"):
+            name = Path(words[-1]).name
+        elif words[0] in ("Rss:", "Anonymous:"):
+            kib[name, words[0]] = kib.get((name, words[0]), 0) + int(words[1])
+    lists = {"ivf": "ivf.faiss", "ivf_pq": "lists.bin"}[approximate.approximate.kind]
+    for file in (lists, "vectors.npy"):
+        assert kib[file, "Rss:"] > 0 and kib[file, "Anonymous:"] == 0, file
+
+
+def test_packed_lists_find_what_they_found_before_they_were_saved(clusters, tmp_path):
+    fitted = fit_index(clusters[0], APPROXIMATE["ivf_pq"], K, lambda: clusters[1])
+    mask = np.random.default_rng(3).random((50, MANY)) < 0.3
+    before = fitted.search(clusters[1][:50], K, mask)
+    fitted.save(tmp_path)
+    for index in (fitted, VectorIndex.load(tmp_path)):
+        assert all(np.array_equal(b, a) for b, a in zip(before, index.search(clusters[1][:50], K, mask), strict=True))
+
+
+def test_packed_lists_that_were_cut_short_are_refused(clusters, tmp_path):
+    fit_index(clusters[0], APPROXIMATE["ivf_pq"], K, lambda: clusters[1]).save(tmp_path)
+    lists = tmp_path / "lists.bin"
+    lists.write_bytes(lists.read_bytes()[:-8])
+    with pytest.raises(BundleError, match=r"lists.bin: \d+ bytes are expected, \d+ came"):
+        VectorIndex.load(tmp_path)
 
 
 def test_a_bundle_tells_what_its_approximate_indexes_find(clusters, tmp_path):

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from handsell.retrieval import packed_lists
+
 Kind = Literal["ivf", "ivf_pq"]
 
 SPARE = 16  # items proposed beyond those asked for, so that a tie at the cut is noticed
@@ -55,13 +57,20 @@ class Approximate:
         return {"kind": self.kind, "lists": self.lists.nlist, **asdict(self.tuned)}
 
     def save(self, path: Path) -> None:
-        one_thread().write_index(self.lists, str(path / FILE))
+        faiss = one_thread()
+        if self.kind == "ivf_pq":
+            packed_lists.save(self.lists, path, FILE)
+        else:
+            faiss.write_index(self.lists, str(path / FILE))
 
     @classmethod
     def load(cls, path: Path, about: dict[str, Any]) -> Approximate:
         """Memory mapped: replicas on one machine share the pages."""
         faiss = one_thread()
-        lists = faiss.read_index(str(path / FILE), faiss.IO_FLAG_MMAP_IFC)
+        if (path / packed_lists.SIZES).exists():
+            lists = packed_lists.load(path, FILE)
+        else:
+            lists = faiss.read_index(str(path / FILE), faiss.IO_FLAG_MMAP_IFC)
         return cls(about["kind"], lists, Tuned(**{name: about[name] for name in Tuned.__dataclass_fields__}))
 
 

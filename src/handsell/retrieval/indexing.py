@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from handsell.core.config.retrieval import RetrievalConfig
 from handsell.retrieval.approximate import SPARE, Approximate, Kind, Tuned, one_thread
@@ -75,7 +76,6 @@ def train(vectors: np.ndarray, known: np.ndarray, kind: Kind, rng: np.random.Gen
     whose means have the largest inner product with the query, which is the mean score of their items.
     """
     faiss = one_thread()
-    faiss.omp_set_num_threads(threads)
     dim, count = vectors.shape[1], int(np.count_nonzero(known))
     lists = int(np.sqrt(count))
     sample = _sample(vectors, known, POINTS_PER_LIST * lists, rng)
@@ -83,17 +83,17 @@ def train(vectors: np.ndarray, known: np.ndarray, kind: Kind, rng: np.random.Gen
         dim, lists, niter=SWEEPS, seed=int(rng.integers(1 << 30)),
         max_points_per_centroid=POINTS_PER_LIST, min_points_per_centroid=1,
     )  # fmt: skip
-    means.train(sample)
     by_distance, by_product = faiss.IndexFlatL2(dim), faiss.IndexFlatIP(dim)
-    for coarse in (by_distance, by_product):
-        coarse.add(means.centroids)
     index = _empty(kind, by_distance, dim, lists)
-    index.train(sample[rng.permutation(len(sample))[:CODE_POINTS]])
-    for items, block in blocks(vectors, known):
-        index.add_with_ids(block, items)
+    with threadpool_limits(threads):  # of FAISS, and of the BLAS in which it looks for the nearest means
+        means.train(sample)
+        for coarse in (by_distance, by_product):
+            coarse.add(means.centroids)
+        index.train(sample[rng.permutation(len(sample))[:CODE_POINTS]])
+        for items, block in blocks(vectors, known):
+            index.add_with_ids(block, items)
     index.quantizer = by_product
     index.referenced_objects = [by_product]  # Python owns it: it must live as long as the index
-    faiss.omp_set_num_threads(1)
     return index
 
 
