@@ -24,7 +24,8 @@ down: $(READY)
 	@$(BIN)/handsell down $(CONFIG)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not cluster" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m cluster
 
 check: $(READY)
 	$(BIN)/ruff check src tests benchmarks feature_repo

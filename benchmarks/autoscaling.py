@@ -2,6 +2,7 @@
 
     make up && make down && python -m benchmarks autoscaling
     python -m benchmarks autoscaling --seconds 40 --step 3
+    python -m benchmarks autoscaling --by-load         without the look at the cores that graph.yaml adds
 
 Load is open loop (open_loop.py): `--share` of the capacity that closed loops get of the graph as it starts, then
 `--step` times that, then the first again. Settings are those of deployments/serve/graph.yaml. For each deployment:
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument("--step", type=float, default=5.0, help="times that load")
     parser.add_argument("--callers", type=int, default=16, help="closed loops by which capacity is measured")
     parser.add_argument("--ingress", choices=("plain", "haproxy"), default="plain")
+    parser.add_argument("--by-load", action="store_true", help="scale by load alone, also when the cores are full")
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
@@ -125,7 +127,8 @@ def main() -> None:
     users = users_of(config, asked.users)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="handsell-autoscaling-")))
-        service = stack.enter_context(running(Layout("graph", "graph", asked.ingress), config, folder))
+        layout = Layout("graph", "graph", asked.ingress, by_load=asked.by_load)
+        service = stack.enter_context(running(layout, config, folder))
         graph = Graph(service)
         most = capacity(service.url, users, folder, asked.callers, 6.0)
         load, timeline, low = Load(service.url, users, folder, asked.seed), Timeline(graph), asked.share * most
@@ -145,6 +148,7 @@ def main() -> None:
         answers = load.stop()
     about = {
         "seed": asked.seed, "capacity": most, "seconds": asked.seconds, "ingress": asked.ingress,
+        "policy": "load" if asked.by_load else "load and cores",
         "changes": {
             name: [(round(at - moments[1], 1), *counts) for at, *counts in seen]
             for name, seen in timeline.changes.items()

@@ -44,6 +44,7 @@ class Layout:
     least: Mapping[str, int] = field(default_factory=dict)
     nodes: int = 1
     empty: bool = False
+    by_load: bool = False
     marks: str = ""
 
 
@@ -140,7 +141,7 @@ def _serve(layout: Layout, config: Config) -> Iterator[tuple[psutil.Process, ...
     head = cluster.start(config)
     others = [_node(config, head) for _ in range(layout.nodes - 1)]
     try:
-        if layout.bare or layout.least or layout.nodes > 1 or layout.empty or layout.marks:
+        if layout.bare or layout.least or layout.nodes > 1 or layout.empty or layout.by_load or layout.marks:
             document = yaml.safe_load(service.render(config, layout.topology or "graph").read_text())
             _change(document, layout)
             _deploy(document, config, head)
@@ -197,6 +198,8 @@ def _change(document: dict, layout: Layout) -> None:
         application["deployments"] = [one for one in application["deployments"] if one["name"] in COMPUTE]
     for deployment in application["deployments"]:
         name = deployment["name"]
+        if layout.by_load:
+            deployment.get("autoscaling_config", {}).pop("policy", None)
         if layout.bare:
             deployment.clear()
             deployment |= {"name": name, "num_replicas": 1, "ray_actor_options": {"num_cpus": 0.2}}

@@ -20,6 +20,15 @@ from deployment import deployment  # noqa: E402, F401
 from ray_fixture import ray_cluster  # noqa: E402, F401
 
 ROOT = Path(__file__).parent.parent
+STARTS_RAY = {"ray_cluster", "deployment"}  # fixtures
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts processes of Ray is `cluster`: `make test` runs that by itself, and the rest on all cores."""
+    for item in items:
+        if STARTS_RAY.intersection(item.fixturenames) or item.path.is_relative_to(ROOT / "tests" / "graph"):
+            item.add_marker("cluster")
 
 
 @pytest.fixture(scope="session")

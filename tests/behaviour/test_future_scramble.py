@@ -29,8 +29,6 @@ from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.retrieval import registry
 from handsell.retrieval.content_vectors import Content
 
-pytestmark = pytest.mark.cluster
-
 DAY_US = 86_400_000_000
 HOUR_US = DAY_US // 24
 TABLES = """

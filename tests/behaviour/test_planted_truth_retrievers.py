@@ -95,7 +95,6 @@ def fit_files(planted, tmp_path, configured):
     return config, tmp_path / "fit", tmp_path / "content"
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize(("name", "dials"), [("two_tower", {"hard_negatives": 2}), ("sasrec", {})])
 def test_two_ray_workers_find_the_same_blocks(name, dials, planted, ray_cluster, fit_files, tmp_path):
     from handsell.jobs.retrievers import on_ray_train
@@ -110,7 +109,6 @@ def test_two_ray_workers_find_the_same_blocks(name, dials, planted, ray_cluster,
     assert (block_of(items) == np.arange(BLOCKS)[:, None]).mean() > 0.9
 
 
-@pytest.mark.cluster
 def test_a_killed_worker_changes_nothing(planted, ray_cluster, fit_files, tmp_path):
     from handsell.jobs.neural import fit_on_ray
     from handsell.jobs.sasrec import finished

@@ -23,7 +23,7 @@ from handsell.features.user import user_feature_names
 from handsell.features.views import ITEM_ACTIVITY, USER_VIEWS, views
 from handsell.jobs.features import compute
 
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def as_of(config, users, times):

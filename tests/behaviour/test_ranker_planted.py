@@ -61,7 +61,6 @@ def test_a_better_item_scores_higher(local):
     assert score[1] > score[0]
 
 
-@pytest.mark.cluster
 def test_one_and_two_ray_workers_agree_with_the_local_fit(ray_cluster, folders, local, test_groups, tmp_path):
     from handsell.jobs.ranker import fit_on_ray
 

@@ -22,8 +22,6 @@ from handsell.features.user import user_feature_names
 from handsell.jobs.skew import REPORT, report
 from handsell.serving.feature_log import FeatureLog, Sample
 
-pytestmark = pytest.mark.cluster
-
 USERS = [f"u{i:07d}" for i in (0, 3, 17, 42, 77, 101, 149)] + ["nobody_yet", None]
 
 

@@ -3,13 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from handsell.bundles.assemble import load_stages
 from handsell.serving.stages import LocalStages
 from serving_service import served
-
-pytestmark = pytest.mark.cluster
 
 
 class Silent:

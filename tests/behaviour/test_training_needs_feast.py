@@ -26,8 +26,6 @@ from handsell.ranking.shards import read_shards, shard_folders
 from handsell.serving.loading import check_features, open_bundle
 from serving_service import served
 
-pytestmark = pytest.mark.cluster
-
 ANNA, BERT, CARL = "u0000003", "u0000042", "u0000077"
 
 

@@ -11,8 +11,6 @@ from handsell.jobs.cluster import spread
 from handsell.jobs.progress import Progress
 from handsell.jobs.requests import fetch_user_rows
 
-pytestmark = pytest.mark.cluster
-
 GOOD, USELESS, IMPOSSIBLE = 100, 1, -5  # neighbours of an item
 
 

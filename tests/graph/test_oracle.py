@@ -21,8 +21,6 @@ from handsell.features.requests import events_from, requests_from_rows
 from naive_funnel import Asked, Oracle
 from naive_past import DAY_US, Event, Past, read_shelf
 
-pytestmark = pytest.mark.cluster
-
 COUNT = 12
 SESSION = (("listen", 3), ("save", 40), ("skip", 7), ("listen", 40))
 

@@ -12,8 +12,6 @@ from handsell.bundles.store import BundleStore, Pointer
 from handsell.core.layout import Layout
 from serving_world import another_bundle
 
-pytestmark = pytest.mark.cluster
-
 
 @pytest.fixture
 def store(world):

@@ -15,8 +15,6 @@ from handsell.events.reader import EventReader
 from handsell.features.requests import requests_from_rows
 from handsell.features.served_log import FEATURE_LOG, read_feature_log
 
-pytestmark = pytest.mark.cluster
-
 
 @pytest.fixture(scope="module")
 def funnel(world):

@@ -123,7 +123,6 @@ def test_the_same_seed_gives_the_same_factors_and_untouched_items_stay_zero(rng)
     assert not one.vectors[-8:].any() and one.vectors[:60].any(axis=1).mean() > 0.9
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("parts", [1, 3])
 def test_blocks_on_ray_give_the_local_model(rng, ray_cluster, tmp_path, configured, parts):
     import pyarrow as pa

@@ -14,7 +14,7 @@ from handsell.data.interactions import NUMBERED, Interactions
 from handsell.data.schemas import EVENTS
 from handsell.jobs import data as job
 
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 SHOP = """
 name = "shop"
