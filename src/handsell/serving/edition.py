@@ -27,7 +27,7 @@ from handsell.serving.users import Known, Users
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 0.4  # share of the deadline that a request may spend waiting for its trip
+PATIENCE = 0.2  # share of the deadline that a request may wait for its trip: well within the share of its features
 
 
 @dataclass(frozen=True, slots=True)
