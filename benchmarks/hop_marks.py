@@ -1,9 +1,9 @@
-"""Marks of when a call between deployments passes which point, set in every worker of a cluster that `hops` measures.
+"""Marks of when a call between deployments passes which point, in the replicas of an application that `hops` measures.
 
 Points of Ray Serve are found by the names of its 2.60: another version may want others here.
 """
 
-from __future__ import annotations
+# no `from __future__ import annotations`: Serve reads the argument's class from the signature of `build`
 
 import functools
 import os
@@ -13,15 +13,38 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-FOLDER = "HANDSELL_MARKS"  # environment: where each process writes its marks
+from ray.serve import Application
+
+from benchmarks.layouts import MARKS
+from handsell.serving import app
+
 METHODS = ("candidates", "rank", "rerank")
 EVERY_S = 1.0
 
 _marks: list[str] = []
 
 
+class Marked(str):
+    """A path whose arrival in another process installs the marks there."""
+
+    def __reduce__(self) -> tuple[Callable[[str], str], tuple[str]]:
+        return arrived, (str(self),)
+
+
+def arrived(path: str) -> str:
+    install()
+    return path
+
+
+def build(args: app.AppArgs) -> Application:
+    """The real application; the first argument of each of its deployments is a path."""
+    plain = app.bind
+    app.bind = lambda deployment, path, *others: plain(deployment, Marked(path), *others)
+    return app.build(args)
+
+
 def install() -> None:
-    """Wrap the points. For `worker_process_setup_hook` of a runtime environment."""
+    """Wrap the points in this process."""
     from ray.serve._private import replica, replica_result
     from ray.serve._private.request_router import replica_wrapper
 
@@ -43,7 +66,7 @@ def install() -> None:
     _around_async(replica.Replica, "HandleRequestWithRejection", "arrived", "replied")
     _around_async(replica.UserCallableWrapper, "call_user_method", "entered", "done")
     _around_async(replica_result.gRPCReplicaResult, "get_rejection_response", None, "accepted")
-    path = Path(os.environ[FOLDER]) / f"{os.getpid()}.txt"
+    path = Path(os.environ[MARKS]) / f"{os.getpid()}.txt"
     threading.Thread(target=_write, args=(path,), daemon=True).start()
 
 

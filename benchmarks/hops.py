@@ -113,6 +113,8 @@ def main() -> None:
         "calls": {stage: len(each) for stage, each in found.items()}, "p50 ms, marked": load["p50"],
         "floor p50 ms": alone["p50"], "speed, floor and graph": [round(pace, 1) for pace in paces],
     }  # fmt: skip
+    if not all(found.values()):
+        sys.exit(f"no call passed all points in order: {about['calls']}; does this Ray have others? See hop_marks.py")
     report("hops", table(found, alone["stages"]), about, asked.json)
 
 

@@ -18,7 +18,6 @@ import psutil
 import tomli_w
 import yaml
 
-from benchmarks import hop_marks
 from handsell.core.config import Config, load_config
 from handsell.local import cluster, service
 
@@ -26,6 +25,7 @@ START_S = 180.0
 COUNTED = tuple(
     f"handsell_{name}_{part}" for name in ("batch_size", "stage_seconds") for part in ("sum", "count")
 )  # series of the gateway's metrics
+MARKS = "HANDSELL_MARKS"  # environment: where hop_marks.py writes
 COMPUTE = ("Gateway", "Candidates", "Ranking", "Reranking")
 
 
@@ -191,8 +191,8 @@ def _change(document: dict, layout: Layout) -> None:
     if layout.empty or layout.marks:
         application["runtime_env"]["env_vars"]["PYTHONPATH"] = str(Path(__file__).parents[1])
     if layout.marks:
-        application["runtime_env"]["env_vars"][hop_marks.FOLDER] = layout.marks
-        application["runtime_env"]["worker_process_setup_hook"] = "benchmarks.hop_marks.install"
+        application["runtime_env"]["env_vars"][MARKS] = layout.marks
+        application["import_path"] = "benchmarks.hop_marks:build"
     if layout.empty:
         application["import_path"] = "benchmarks.empty_stages:build"
         application["deployments"] = [one for one in application["deployments"] if one["name"] in COMPUTE]
