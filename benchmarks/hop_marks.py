@@ -25,15 +25,15 @@ _marks: list[str] = []
 
 
 class Marked(str):
-    """A path whose arrival in another process installs the marks there."""
+    """A path whose arrival in another process installs the marks there. It stays one, as Serve hands it on."""
 
     def __reduce__(self) -> tuple[Callable[[str], str], tuple[str]]:
         return arrived, (str(self),)
 
 
-def arrived(path: str) -> str:
+def arrived(path: str) -> Marked:
     install()
-    return path
+    return Marked(path)
 
 
 def build(args: app.AppArgs) -> Application:
@@ -43,8 +43,9 @@ def build(args: app.AppArgs) -> Application:
     return app.build(args)
 
 
+@functools.cache
 def install() -> None:
-    """Wrap the points in this process."""
+    """Wrap the points in this process, once."""
     from ray.serve._private import replica, replica_result
     from ray.serve._private.request_router import replica_wrapper
 

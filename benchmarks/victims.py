@@ -125,14 +125,18 @@ class OnlineStore:
         if "path" in settings:
             self._path = Path(settings["path"])
         else:
-            self._redis = _listening(int(settings["connection_string"].split(",")[0].rsplit(":", 1)[1]))
+            self._host, port = settings["connection_string"].split(",")[0].rsplit(":", 1)
+            self._redis = _listening(int(port))
 
     @contextlib.contextmanager
     def gone(self) -> Iterator[None]:
         """SQLite: the file is moved away and a gateway is replaced meanwhile, because an open file is read on.
-        Redis: the server is ended, and started again with its own command afterwards."""
+        Redis: the server is ended, which saves what it holds, and started again in its folder (it has changed its
+        command line to a title, so that only program, address and folder are known)."""
         if self._redis is not None:
-            command, folder = self._redis.cmdline(), self._redis.cwd()
+            (port,) = {c.laddr.port for c in self._redis.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+            command = [self._redis.exe(), "--bind", self._host, "--port", str(port)]
+            folder = self._redis.cwd()
             self._redis.terminate()
             self._redis.wait(10)
             try:
