@@ -131,11 +131,11 @@ class OnlineStore:
     @contextlib.contextmanager
     def gone(self) -> Iterator[None]:
         """SQLite: the file is moved away and a gateway is replaced meanwhile, because an open file is read on.
-        Redis: the server is ended, which saves what it holds, and started again in its folder (it has changed its
-        command line to a title, so that only program, address and folder are known)."""
+        Redis: the server is ended, which saves what it holds, and started again with its address in its folder:
+        its own command it has overwritten with a title."""
         if self._redis is not None:
             (port,) = {c.laddr.port for c in self._redis.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
-            command = [self._redis.exe(), "--bind", self._host, "--port", str(port)]
+            command = ["redis-server", "--bind", self._host, "--port", str(port)]
             folder = self._redis.cwd()
             self._redis.terminate()
             self._redis.wait(10)
