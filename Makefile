@@ -24,8 +24,10 @@ down: $(READY)
 	@$(BIN)/handsell down $(CONFIG)
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not cluster" -n auto --dist loadfile
-	$(BIN)/python -m pytest -m cluster
+	@status=0; \
+	$(BIN)/python -m pytest -m "not cluster" -n auto --dist loadfile || status=1; \
+	$(BIN)/python -m pytest -m cluster || status=1; \
+	exit $$status
 
 check: $(READY)
 	$(BIN)/ruff check src tests benchmarks feature_repo

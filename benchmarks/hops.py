@@ -67,7 +67,7 @@ def marks_of(folder: Path, begun: int, ended: int) -> list[tuple[int, str]]:
 
 
 def table(found: dict[str, list[list[float]]], alone: dict[str, float]) -> list[dict[str, Any]]:
-    """A row per part, a column per stage, and the sum over the stages."""
+    """A row per part, the median of each stage's calls, and under `trip` the sum of the three medians."""
     rows = []
     for place, part in enumerate(PARTS.values()):
         each = {stage: statistics.median(call[place] for call in found[stage]) for stage in STAGES.values()}

@@ -125,17 +125,19 @@ class OnlineStore:
         if "path" in settings:
             self._path = Path(settings["path"])
         else:
-            self._host, port = settings["connection_string"].split(",")[0].rsplit(":", 1)
-            self._redis = _listening(int(port))
+            address, *self._options = settings["connection_string"].split(",")
+            self._host, self._port = address.rsplit(":", 1)
+            self._redis = _listening(int(self._port))
 
     @contextlib.contextmanager
     def gone(self) -> Iterator[None]:
         """SQLite: the file is moved away and a gateway is replaced meanwhile, because an open file is read on.
-        Redis: the server is ended, which saves what it holds, and started again with its address in its folder:
-        its own command it has overwritten with a title."""
+        Redis: the server is ended, which saves what it holds if it has save points, and started again with its address
+        in its folder: its own command it has overwritten with a title."""
         if self._redis is not None:
-            (port,) = {c.laddr.port for c in self._redis.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
-            command = ["redis-server", "--bind", self._host, "--port", str(port)]
+            if self._options:
+                raise HandsellError("a Redis is started again by its address alone: give the drill one without options")
+            command = ["redis-server", "--bind", self._host, "--port", self._port]
             folder = self._redis.cwd()
             self._redis.terminate()
             self._redis.wait(10)

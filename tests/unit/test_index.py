@@ -209,6 +209,7 @@ def test_half_precision_is_kept_and_scored_as_it_is(clusters, tmp_path):
     assert np.array_equal(scores[0], products(half[items[0]].astype(np.float32), clusters[1][0]))
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="reads the mappings from /proc")
 def test_loaded_lists_are_mapped_and_not_copied(approximate, clusters):
     """A search reads pages of the index's own files, and none of them is a copy of this process."""
     approximate.search(clusters[1][:20], K, np.ones((20, MANY), bool))
@@ -232,12 +233,37 @@ def test_packed_lists_find_what_they_found_before_they_were_saved(clusters, tmp_
         assert all(np.array_equal(b, a) for b, a in zip(before, index.search(clusters[1][:50], K, mask), strict=True))
 
 
-def test_packed_lists_that_were_cut_short_are_refused(clusters, tmp_path):
+def cut_short(path):
+    (path / "lists.bin").write_bytes((path / "lists.bin").read_bytes()[:-8])
+    return r"lists.bin: \d+ bytes are expected, \d+ came"
+
+
+def one_list_more(path):
+    np.save(path / "list_sizes.npy", np.append(np.load(path / "list_sizes.npy"), 0))
+    return r"list_sizes.npy: 77 lists of 5950 items are expected, 78 of 5950 came"
+
+
+def one_item_less(path):
+    np.save(path / "list_sizes.npy", np.load(path / "list_sizes.npy") - np.eye(1, 77, dtype=np.int64)[0])
+    return r"list_sizes.npy: 77 lists of 5950 items are expected, 77 of 5949 came"
+
+
+def not_there(path):
+    (path / "list_sizes.npy").unlink()
+    return r"list_sizes.npy is missing"
+
+
+@pytest.mark.parametrize("broken", [cut_short, one_list_more, one_item_less, not_there])
+def test_packed_lists_that_do_not_belong_together_are_refused(clusters, tmp_path, broken):
     fit_index(clusters[0], APPROXIMATE["ivf_pq"], K, lambda: clusters[1]).save(tmp_path)
-    lists = tmp_path / "lists.bin"
-    lists.write_bytes(lists.read_bytes()[:-8])
-    with pytest.raises(BundleError, match=r"lists.bin: \d+ bytes are expected, \d+ came"):
+    with pytest.raises(BundleError, match=broken(tmp_path)):
         VectorIndex.load(tmp_path)
+
+
+def test_a_loaded_index_of_packed_lists_is_not_saved_without_them(clusters, tmp_path):
+    fit_index(clusters[0], APPROXIMATE["ivf_pq"], K, lambda: clusters[1]).save(tmp_path / "first")
+    with pytest.raises(ValueError, match="is saved by copying its files"):
+        VectorIndex.load(tmp_path / "first").save(tmp_path / "second")
 
 
 def test_a_bundle_tells_what_its_approximate_indexes_find(clusters, tmp_path):

@@ -5,6 +5,7 @@ from collections import namedtuple
 from types import SimpleNamespace
 
 import pytest
+from ray.serve.config import AutoscalingPolicy
 
 from handsell.serving import scaling
 
@@ -46,6 +47,12 @@ def test_cores_are_averaged_over_a_while_however_often_they_are_asked(monkeypatc
         clock[0] = at
         told.append(round(cores.busy(), 3))
     assert told == [0.0, 0.0, 1.0, 1.0, 0.0, 0.5]
+
+
+def test_the_policies_of_all_deployments_look_at_the_same_machine():
+    path = "handsell.serving.scaling:where_cores_are_free"
+    ours = [AutoscalingPolicy(policy_function=path).get_policy() for _ in range(2)]
+    assert all(policy.__globals__["machine"] is scaling.machine for policy in ours)
 
 
 def test_this_machine_is_as_busy_as_it_is_kept(monkeypatch):

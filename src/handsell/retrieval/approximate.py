@@ -59,7 +59,7 @@ class Approximate:
     def save(self, path: Path) -> None:
         faiss = one_thread()
         if self.kind == "ivf_pq":
-            packed_lists.save(self.lists, path, FILE)
+            packed_lists.save(self.lists, path)
         else:
             faiss.write_index(self.lists, str(path / FILE))
 
@@ -67,8 +67,8 @@ class Approximate:
     def load(cls, path: Path, about: dict[str, Any]) -> Approximate:
         """Memory mapped: replicas on one machine share the pages."""
         faiss = one_thread()
-        if (path / packed_lists.SIZES).exists():
-            lists = packed_lists.load(path, FILE)
+        if about["kind"] == "ivf_pq" and not (path / FILE).exists():  # bundles of 0.1 may have the lists inside
+            lists = packed_lists.load(path)
         else:
             lists = faiss.read_index(str(path / FILE), faiss.IO_FLAG_MMAP_IFC)
         return cls(about["kind"], lists, Tuned(**{name: about[name] for name in Tuned.__dataclass_fields__}))

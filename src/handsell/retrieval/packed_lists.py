@@ -13,50 +13,54 @@ import numpy as np
 
 from handsell.core.errors import BundleError
 
+HEAD = "ivf_pq.faiss"  # the index without its lists
 BLOCKS, SIZES = "lists.bin", "list_sizes.npy"  # list after list its codes, then its int64 ids; both fill whole blocks
 ID_BYTES = 8
 
 
-def save(index: Any, path: Path, file: str) -> None:
-    """The index to `file` without its lists, these beside it."""
-    import faiss
-
+def save(index: Any, path: Path) -> None:
+    """The index and, beside it, its lists; an index that was loaded cannot be saved again."""
+    faiss = _faiss()
     lists = faiss.downcast_InvertedLists(index.invlists)
+    if not isinstance(lists, faiss.BlockInvertedLists):
+        raise ValueError(f"an index whose lists are mapped is saved by copying its files, not to {path}")
     sizes = np.array([lists.list_size(i) for i in range(index.nlist)], np.int64)
     with (path / BLOCKS).open("wb") as out:
-        for i, (size, room) in enumerate(zip(sizes, _rooms(sizes, lists.n_per_block), strict=True)):
-            if not size:
-                continue
-            ids = np.full(room, -1, np.int64)
-            ids[:size] = faiss.rev_swig_ptr(lists.get_ids(i), int(size))
-            out.write(faiss.rev_swig_ptr(lists.get_codes(i), int(room) * index.code_size).data)
-            out.write(ids.data)
+        for i, (size, room, _) in enumerate(_places(sizes, lists.n_per_block, index.code_size)):
+            if size:
+                ids = np.full(room, -1, np.int64)
+                ids[:size] = faiss.rev_swig_ptr(lists.get_ids(i), int(size))
+                out.write(faiss.rev_swig_ptr(lists.get_codes(i), int(room) * index.code_size).data)
+                out.write(ids.data)
     np.save(path / SIZES, sizes)
     empty = faiss.BlockInvertedLists(index.nlist, lists.n_per_block, lists.block_size)
     owned, index.own_invlists = index.own_invlists, False
     index.replace_invlists(empty, False)
     try:
-        faiss.write_index(index, str(path / file))
+        faiss.write_index(index, str(path / HEAD))
     finally:
         index.replace_invlists(lists, owned)
 
 
-def load(path: Path, file: str) -> Any:
-    """The index, its lists mapped read-only; raises BundleError where their file is not as long as it should be."""
-    import faiss
-
-    index = faiss.read_index(str(path / file))
+def load(path: Path) -> Any:
+    """The index, its lists mapped read-only; raises BundleError where the files do not belong together."""
+    faiss = _faiss()
+    for name in (HEAD, BLOCKS, SIZES):
+        if not (path / name).exists():
+            raise BundleError(f"{path / name} is missing: build the bundle again")
+    index, sizes = faiss.read_index(str(path / HEAD)), np.load(path / SIZES)
+    if len(sizes) != index.nlist or sizes.sum() != index.ntotal:
+        raise BundleError(
+            f"{path / SIZES}: {index.nlist} lists of {index.ntotal} items are expected, {len(sizes)} of {sizes.sum()} "
+            "came: build the bundle again"
+        )
     block = faiss.downcast_InvertedLists(index.invlists).n_per_block
-    sizes = np.load(path / SIZES)
-    rooms = _rooms(sizes, block)
-    ends = np.cumsum(rooms) * (index.code_size + ID_BYTES)
-    total, came = int(ends[-1]), (path / BLOCKS).stat().st_size
+    places = _places(sizes, block, index.code_size)
+    total, came = int(places[:, 1].sum()) * (index.code_size + ID_BYTES), (path / BLOCKS).stat().st_size
     if came != total:
         raise BundleError(f"{path / BLOCKS}: {total} bytes are expected, {came} came: build the bundle again")
     mapped = faiss.OnDiskInvertedLists(index.nlist, index.code_size, str(path / BLOCKS))
-    begins = np.concatenate([[0], ends[:-1]])
-    table = np.ascontiguousarray(np.stack([sizes, rooms, begins], axis=1), np.uint64)  # as FAISS's OnDiskOneList
-    faiss.memcpy(mapped.lists.data(), faiss.swig_ptr(table), table.nbytes)
+    faiss.memcpy(mapped.lists.data(), faiss.swig_ptr(places), places.nbytes)
     mapped.totsize, mapped.read_only = total, True
     mapped.prefetch_nthread = 0  # of threads that every search would start to read ahead
     mapped.do_mmap()
@@ -65,6 +69,15 @@ def load(path: Path, file: str) -> Any:
     return index
 
 
-def _rooms(sizes: np.ndarray, block: int) -> np.ndarray:
-    """Places of each list, in whole blocks."""
-    return -(-sizes // block) * block
+def _places(sizes: np.ndarray, block: int, code_bytes: int) -> np.ndarray:
+    """(L, 3) uint64, as FAISS's OnDiskOneList: items of each list, items that its blocks have room for, first byte."""
+    rooms = -(-sizes // block) * block
+    ends = np.cumsum(rooms) * (code_bytes + ID_BYTES)
+    return np.ascontiguousarray(np.stack([sizes, rooms, ends - rooms * (code_bytes + ID_BYTES)], axis=1), np.uint64)
+
+
+def _faiss() -> Any:
+    """Imported only where it is used; its stubs lack what FAISS adds to its classes."""
+    import faiss
+
+    return faiss

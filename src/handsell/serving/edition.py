@@ -27,7 +27,9 @@ from handsell.serving.users import Known, Users
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 0.2  # share of the deadline that a request may wait for its trip: well within the share of its features
+# share of the deployment's deadline that a request may wait for its trip, well within the share of its features;
+# who asks for less time than the deployment gives gets a poorer slate sooner than a refusal
+PATIENCE = 0.2
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,9 @@
 Queues grow for two reasons: replicas are few, or cores are full. In the second case one more replica takes cores from
 those that answer, some three seconds of one to start alone, and makes the queues longer. Where replicas have machines
 of their own (deployments/kuberay), Serve's own policy is the right one.
+
+A machine is what its operating system counts: not the quota of a container, and with all else that runs on it. So while
+a training job fills the same cores nothing is added either, and in a container of a large host this policy is blind.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import psutil
 from ray.serve.autoscaling_policy import replica_queue_length_autoscaling_policy
 from ray.serve.config import AutoscalingContext
 
-FULL = 0.9  # share of the machine's processor time in use, above which no replica is added
+FULL = 0.9  # share of the machine's processor time in use, from which on no replica is added: chosen, not tuned
 OVER_S = 2.0  # that it is averaged over, at least
 
 
@@ -32,7 +35,7 @@ class Cores:
         now = time.monotonic()
         if now - at >= OVER_S:
             used_now, spent_now = _used()
-            self._share = (used_now - used) / max(spent_now - spent, 1e-9)
+            self._share = min(max((used_now - used) / max(spent_now - spent, 1e-9), 0.0), 1.0)  # iowait may step back
             self._seen = (now, used_now, spent_now)
         return self._share
 
@@ -46,7 +49,8 @@ def _used() -> tuple[float, float]:
 
 @functools.cache
 def machine() -> Cores:
-    """This one, as all deployments' decisions see it."""
+    """This one, as all deployments' decisions see it: Serve copies a policy for each, but what is cached it finds by
+    name."""
     return Cores()
 
 
