@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from handsell.core.batches import NONE, Ragged
@@ -84,6 +84,7 @@ def test_a_quota_of_each_slate_is_kept_on_both_sides(seed, least, more):
 
 @settings(max_examples=60, deadline=None)
 @given(seed=seeds, rows=st.integers(1, 5), pad=st.integers(0, 12))
+@example(seed=1740, rows=1, pad=0)  # five others
 def test_all_kinds_together_keep_their_order_of_precedence(seed, rows, pad):
     rng = np.random.default_rng(seed)
     ask, found = requests(rng, SHELF, rows), candidates(rng, SHELF, rows, 30, pad=pad)
@@ -101,7 +102,9 @@ def test_all_kinds_together_keep_their_order_of_precedence(seed, rows, pad):
     years = year(got.item)
     assert (years[:, 0] == 2019).all()  # pinned
     assert (years[:, :3] == 2018).any(axis=1).all()  # included though buried
-    assert ((years >= 2010).sum(axis=1) <= 3).all() or pad  # no more than the quota leaves, however boosted
+    others = ((found.item != NONE) & (year(found.item) < 2010) & (found.item % 10 != 0)).sum(axis=1)
+    # no more than the quota leaves, however boosted, but where there are too few others
+    assert ((years >= 2010).sum(axis=1) <= np.maximum(3, N - others)).all()
     assert not ((got.item % 10 == 0) & (got.item != NONE)).any()  # excluded, so not pinned
     for b in range(rows):
         real = got.item[b][got.item[b] != NONE]
