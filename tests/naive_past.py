@@ -104,7 +104,7 @@ class Past:
 
     def decayed(self, sign: int, days: float) -> float:
         rated = [e for e in self.events if e.weight * sign > 0]
-        return sum(abs(e.weight) * 2 ** (-(self.time - e.time) / (days * DAY_US)) for e in rated)
+        return sum(abs(e.weight) * 2 ** (-(self.events[-1].time - e.time) / (days * DAY_US)) for e in rated)
 
     def affinity(self, keys_of) -> dict[str, float]:
         """Event weights by key (creator or tag), decayed to the user's last event."""
@@ -127,8 +127,8 @@ class Past:
             "user_positive_rate": likes / rated if rated else math.nan,
             "user_negative_rate": dislikes / rated if rated else math.nan,
             "user_trend": math.log((out["user_positive_1d"] + 0.1) / (out["user_positive_28d"] + 1)),
-            "user_age_days": (self.time - self.events[0].time) / DAY_US if self.events else math.nan,
-            "user_days_since_last": (self.time - self.events[-1].time) / DAY_US if self.events else math.nan,
+            "user_active_days": (self.events[-1].time - self.events[0].time) / DAY_US if self.events else math.nan,
+            "user_days_since_last": min((self.time - self.events[-1].time) / DAY_US, 90) if self.events else math.nan,
             "user_history_length": len(history),
             "user_log_seen": math.log1p(len(self.seen)),
             "user_mean_gap_hours": math.nan,
@@ -163,7 +163,7 @@ class Past:
         }
 
     def _hours_since(self, events: list[Event]) -> float:
-        return (self.time - events[-1].time) / (DAY_US / 24) if events else math.nan
+        return min((self.time - events[-1].time) / (DAY_US / 24), 90 * 24) if events else math.nan
 
     def context(self, surface: str) -> dict[str, float]:
         hour, week = (2 * math.pi * (self.time / unit % 1) for unit in (DAY_US, 7 * DAY_US))

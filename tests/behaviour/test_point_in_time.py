@@ -50,7 +50,7 @@ def naive_user(log, snapshot, user, time, config):
         item, kind, weight = int(log.item[n]), int(log.type[n]), float(log.weight[n])
         counts[kind] += 1
         for h, days in enumerate((1, 7, 28)):
-            fade = 0.5 ** ((time - log.time[n]) / (days * DAY_US))
+            fade = 0.5 ** ((last - log.time[n]) / (days * DAY_US))
             positive[h] += fade * max(weight, 0)
             negative[h] += fade * max(-weight, 0)
         creator = int(snapshot.creator[item])

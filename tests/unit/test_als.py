@@ -8,6 +8,7 @@ from handsell.core.config.retrieval import ALSConfig
 from handsell.retrieval import als_blocks
 from handsell.retrieval.als import ALSEncoder, extra_confidence, fit_als, summed
 from handsell.retrieval.als_blocks import Penalty, axes, gram, solve_block
+from handsell.retrieval.votes import HistoryWeights
 from planted_taste import blocks, request
 
 FLAT = Penalty(size=0.1, exponent=0.0, unseen=1.0, typical=1.0)
@@ -71,7 +72,7 @@ def test_folding_in_equals_the_users_side_of_implicit(rng):
 
     vectors = rng.standard_normal((20, 6)).astype(np.float32)
     values, turn = axes(gram(vectors))
-    encoder = ALSEncoder(vectors @ turn, values, FLAT, alpha=5.0, half_life_days=1e9)
+    encoder = ALSEncoder(vectors @ turn, values, FLAT, alpha=5.0, weights=HistoryWeights(1e9))
     history = [(3, 1.0), (7, 2.0), (3, 1.0), (9, -1.0)]
     folded = encoder.encode(request(history))[0] @ turn.T
     weight = np.array([2.0, 2.0, -1.0])  # of items 3, 7, 9
@@ -84,7 +85,7 @@ def test_folding_in_equals_the_users_side_of_implicit(rng):
 
 def test_old_likes_count_less():
     vectors = np.eye(4, dtype=np.float32)
-    encoder = ALSEncoder(vectors, np.ones(4, np.float32), FLAT, alpha=5.0, half_life_days=1.0)
+    encoder = ALSEncoder(vectors, np.ones(4, np.float32), FLAT, alpha=5.0, weights=HistoryWeights(1.0))
     asked = request([(0, 1.0), (1, 1.0)])
     asked.history.time[0, -2] -= 10 * 86_400_000_000
     old, new = encoder.encode(asked)[0, :2]

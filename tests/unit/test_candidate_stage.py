@@ -13,6 +13,7 @@ from handsell.eligibility.mask import Eligibility
 from handsell.retrieval.history import History
 from handsell.retrieval.popularity import Popularity
 from handsell.retrieval.stage import LocalCandidates
+from handsell.retrieval.votes import HistoryWeights
 from small_catalogue import requests, snapshot
 
 CONFIG = RetrievalConfig.model_validate({"history": {"enabled": True}})
@@ -37,7 +38,10 @@ def asked(rng, shelf):
 
 @pytest.fixture
 def stage(rng, shelf):
-    retrievers = {"history": History(len(shelf), 7.0), "popularity": Popularity(rng.random(len(shelf), np.float32))}
+    retrievers = {
+        "history": History(len(shelf), HistoryWeights(7.0)),
+        "popularity": Popularity(rng.random(len(shelf), np.float32)),
+    }
     return LocalCandidates(retrievers, Eligibility(shelf, (Surface(repeat="allow"),)), CONFIG)
 
 

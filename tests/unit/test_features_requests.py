@@ -76,7 +76,7 @@ def test_a_user_without_a_row_is_a_new_user(case):
     assert found.user.tolist() == [-1, 1, 2, 3]
     assert (found.history.item[0] == -1).all() and not len(found.seen.item.row(0))
     values = dict(zip(user_feature_names(case[0]), found.profile.features[0], strict=True))
-    assert values["user_positive_7d"] == 0 and np.isnan(values["user_age_days"]) and np.isnan(values["user_age"])
+    assert values["user_positive_7d"] == 0 and np.isnan(values["user_active_days"]) and np.isnan(values["user_age"])
     whole = ask(case)
     same(found.take(np.array([1, 2, 3])), whole.take(np.array([1, 2, 3])))
 

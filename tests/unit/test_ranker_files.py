@@ -24,9 +24,14 @@ def fitted(tmp_path_factory):
     return fit_xgboost(folder / "train", folder / "validation", SMALL, FEATURES)
 
 
-def test_no_pickle_and_only_three_files(fitted, tmp_path):
+def test_no_pickle_and_only_these_files(fitted, tmp_path):
     fitted.save(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"ranker.ubj", "features.json", "calibration.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "ranker.ubj",
+        "features.json",
+        "prior.json",
+        "calibration.json",
+    }
     assert (tmp_path / "ranker.ubj").read_bytes()[:1] == b"{"  # universal binary JSON
 
 

@@ -36,7 +36,7 @@ def test_numbers_that_mean_nothing_and_unknown_keys_are_refused(configured, key)
         configured(f'name = "shop"\n[tuning]\n{key}')
 
 
-@pytest.mark.parametrize(("ranking", "sources", "count"), [("true", "", 11), ("true", '"als"', 12), ("false", "", 9)])
+@pytest.mark.parametrize(("ranking", "sources", "count"), [("true", "", 13), ("true", '"als"', 14), ("false", "", 11)])
 def test_the_number_of_steps(configured, ranking, sources, count):
     config = configured(f'name = "shop"\n[ranking]\nenabled = {ranking}\n[tuning]\nsources = [{sources}]')
     assert steps(config) == count

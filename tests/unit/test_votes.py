@@ -5,7 +5,7 @@ import numpy as np
 from handsell.core.config.retrieval import HistoryConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.history import fit_history
-from handsell.retrieval.votes import vote_matrix, votes
+from handsell.retrieval.votes import HistoryWeights, vote_matrix, votes
 from planted_taste import DAY_US, END, request
 
 
@@ -17,7 +17,7 @@ def aged(history, ages_days):
 
 
 def test_repeated_items_are_summed_and_age_halves():
-    item, weight = votes(aged([(3, 1.0), (5, 2.0), (3, 1.0), (6, -1.0)], [14, 7, 0, 0]), 7.0, 10)
+    item, weight = votes(aged([(3, 1.0), (5, 2.0), (3, 1.0), (6, -1.0)], [14, 7, 0, 0]), HistoryWeights(7.0), 10)
     table = vote_matrix(item, weight, 10).toarray()[0]
     assert np.allclose(table[[3, 5, 6]], [1 + 1 / 4, 2 / 2, -1])
     assert np.count_nonzero(table) == 3
@@ -26,13 +26,20 @@ def test_repeated_items_are_summed_and_age_halves():
 def test_a_long_absence_does_not_silence_the_history():
     asked = aged([(3, 1.0)], [0])
     asked.history.time[0, -1] -= 4000 * DAY_US
-    _, weight = votes(asked, 1.0, 10)
+    _, weight = votes(asked, HistoryWeights(1.0), 10)
     assert weight.max() == 1.0
+
+
+def test_later_likes_age_an_event_and_dislikes_may_count_less():
+    asked = aged([(3, 1.0), (5, -1.0), (6, 1.0), (7, 2.0)], [0, 0, 0, 0])
+    item, weight = votes(asked, HistoryWeights(1e9, half_life_events=1.0, dislikes=0.5), 10)
+    table = vote_matrix(item, weight, 10).toarray()[0]
+    assert np.allclose(table[[3, 5, 6, 7]], [1 / 4, -0.5 / 4, 1 / 2, 2])
 
 
 def test_a_history_without_columns_or_events_votes_for_nothing():
     for length in (0, 5):
-        item, weight = votes(request([], length=length), 7.0, 10)
+        item, weight = votes(request([], length=length), HistoryWeights(7.0), 10)
         assert item.shape == weight.shape == (1, length) and not weight.any()
 
 

@@ -49,6 +49,21 @@ def load_config_of(path: Path) -> Config:
         raise BundleError(f"{path / 'config.json'} is not a handsell config: {error}; train the bundle again") from None
 
 
+def with_choices(config: Config, path: Path) -> Config:
+    """A deployment's config with what training picked for the bundle in `path`, wherever the config leaves it open.
+
+    That is: which sources there are and how they are weighed, and the strength of re-ranking.
+    """
+    trained = load_config_of(path)
+    update: dict[str, object] = {}
+    if config.picks_sources:
+        update["retrieval"] = trained.retrieval.model_copy(update={"candidates": config.retrieval.candidates})
+    strength = trained.reranking.strength if config.reranking.strength == "auto" else config.reranking.strength
+    if strength != "auto":
+        update["reranking"] = config.reranking.at_strength(strength)
+    return config.model_copy(update=update)
+
+
 def load_stages(path: Path, config: Config | None = None, *, snapshot: Snapshot | None = None,
                 items: ItemValues | None = None) -> Stages:  # fmt: skip
     """Load every stage of a bundle directory.

@@ -2,13 +2,14 @@
 
 The challenger passes where it is not worse than the live one beyond the stated tolerance (the lower 95 %
 bound of the relative difference in NDCG@10) and its lists keep the guard rails: not much narrower (coverage of items
-and of creators), not much more alike (diversity), not much further from the user's own mix (calibration error).
+and of creators), not much more alike (diversity), not much further from the user's own mix (calibration error), not
+much worse for users who have been away.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -93,6 +94,25 @@ def judge(
     verdict = "Promoted." if kept else "Not promoted: the live bundle stays."
     sentences = (verdict, accuracy, spread, *(said for said, _ in rails if said))
     return Gate("promote" if kept else "refuse", sentences, comparison=found)
+
+
+def judge_absence(gate: Gate, loss: Comparison, config: GateConfig) -> Gate:
+    """The same verdict, or a refusal where the challenger answers much worse to users who have been away.
+
+    `loss` compares its slates for requests long after a user's last event with those right after it. It cannot be
+    the first bundle's reason to stay out: nothing would serve; then it is a warning.
+    """
+    if not loss.relative < -config.max_absence_loss:
+        return gate
+    said = (
+        f"Asked 30 days after the last event instead of at once, its slates lose {-loss.relative:.1%} of NDCG@10: "
+        f"beyond {config.max_absence_loss:.0%} (gate.max_absence_loss)"
+    )
+    if gate.comparison is None or loss.verdict != "loses":
+        return replace(gate, warnings=(*gate.warnings, f"{said}."))
+    return replace(
+        gate, outcome="refuse", sentences=("Not promoted: the live bundle stays.", f"{said}.", *gate.sentences)
+    )
 
 
 def _too_few(found: Comparison, config: GateConfig) -> str:

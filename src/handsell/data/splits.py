@@ -8,7 +8,7 @@ cut in time leaves few users on both sides.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from handsell.data.interactions import Interactions
 DAY_US = 86_400_000_000
 RETRIEVAL, RANKER, VALIDATION, TEST = 0, 1, 2, 3
 WINDOWS = ("retrieval", "ranker", "validation", "test")
+AS_IT_WAS = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class WindowRequests:
     """R requests of one window, with what followed each."""
 
     user: np.ndarray  # (R,) int32
-    time: np.ndarray  # (R,) int64 µs, the first event of the stretch
+    time: np.ndarray  # (R,) int64 µs: what came before it is the user's past
+    away: np.ndarray  # (R,) int64 µs since the user's last event when asked; AS_IT_WAS: the stretch came after it
     acted: Ragged  # (R, *) int32 items that the user acted on
     gain: Ragged  # (R, *) float32 their total weight, parallel to `acted`; ≤ 0 is a refusal
     shown: Ragged  # (R, *) int32 items of impressions in the stretch
@@ -110,7 +112,33 @@ def window_requests(
     outcome = _ragged(keep, of, items, total)
     rows = inside & ~acted
     shown = _ragged(keep, stretch[rows], events.item[rows], *(column[rows] for column in slate))
-    return WindowRequests(events.user[first], events.time[first], *outcome, *shown)
+    return WindowRequests(events.user[first], events.time[first], np.full(len(keep), AS_IT_WAS), *outcome, *shown)
+
+
+def served_requests(
+    events: Interactions,
+    acted: np.ndarray,
+    slate: tuple[np.ndarray, np.ndarray],
+    window: np.ndarray,
+    split: SplitConfig,
+    bounds: Bounds,
+    end_us: int,
+) -> WindowRequests:
+    """All users of the test window asked at one moment, as a service asks its bundle: one request each.
+
+    What follows is all that the user did in the window. by_time: the moment is the window's begin. leave_last_k: the
+    end of the data, so that each user has been away since the last event before their window.
+    """
+    new = np.ones(len(events), bool)
+    new[1:] = (events.user[1:] != events.user[:-1]) | (window[1:] != window[:-1])
+    found = window_requests(events, acted, slate, window, np.cumsum(new) - 1, TEST)
+    if split.kind == "by_time":
+        return replace(found, time=np.full(len(found), bounds.test))
+    first = np.flatnonzero(new & (window == TEST))
+    row = first[np.searchsorted(events.user[first], found.user)]
+    before = np.maximum(row - 1, 0)
+    known = (row > 0) & (events.user[before] == found.user)
+    return replace(found, away=np.where(known, end_us - events.time[before], AS_IT_WAS))
 
 
 def sample(requests: WindowRequests, share: float) -> WindowRequests:
@@ -122,7 +150,7 @@ def sample(requests: WindowRequests, share: float) -> WindowRequests:
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     keep = np.flatnonzero((mixed >> np.uint64(11)).astype(np.float64) / 2**53 < share)
     rows = (getattr(requests, name).take(keep) for name in WindowRequests.RAGGED)
-    return WindowRequests(requests.user[keep], requests.time[keep], *rows)
+    return WindowRequests(requests.user[keep], requests.time[keep], requests.away[keep], *rows)
 
 
 def _acted_from_here(events: Interactions, acted: np.ndarray) -> np.ndarray:

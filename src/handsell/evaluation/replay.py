@@ -85,7 +85,7 @@ def segments_of(requests: Requests) -> dict[str, np.ndarray]:
     }
 
 
-class _Observed:
+class _Watched:
     """The candidate and ranking stages of a funnel, remembering what they handed on."""
 
     def __init__(self, funnel: Funnel):
@@ -93,7 +93,6 @@ class _Observed:
         self._ranking: RankingStage = funnel.ranking
         self.found: Candidates | None = None
         self.ranked: Candidates | None = None
-        self.slates: Slates | None = None
 
     async def candidates(self, requests: Requests, k: int) -> Candidates:
         self.found = await self._candidates.candidates(requests, k)
@@ -102,6 +101,15 @@ class _Observed:
     async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
         self.ranked = await self._ranking.rank(requests, candidates, k)
         return self.ranked
+
+
+def watch(funnel: Funnel, requests: Requests, n: int) -> tuple[Candidates, Candidates, Slates]:
+    """One pass of the funnel, seen between its stages: candidates in fused order, in ranked order, and slates."""
+    stages = _Watched(funnel)
+    slates = run_local(replace(funnel, candidates=stages, ranking=stages).recommend(requests, n))
+    assert stages.found is not None  # else `recommend` has raised
+    ranked = stages.ranked if stages.ranked is not None else stages.found.take_columns(funnel.ranked)
+    return stages.found, ranked, slates
 
 
 def _note_retrievers(
@@ -124,17 +132,14 @@ def _note_curve(
 
 def _note_funnel(book: ScoreBook, funnel: Funnel, asked: Requests) -> Candidates:
     """Note the funnel and its stages; what ranking handed on."""
-    seen = _Observed(funnel)
-    watched = replace(funnel, candidates=seen, ranking=seen)
+    seen: list[tuple[Candidates, Candidates, Slates]] = []
 
     def answer() -> np.ndarray:
-        seen.slates = run_local(watched.recommend(asked, TOP))
-        return seen.slates.item
+        seen.append(watch(funnel, asked, TOP))
+        return seen[0][2].item
 
     book.note(FUNNEL, FUNNEL, TOP, answer)
-    found, given = seen.found, seen.slates
-    assert found is not None and given is not None  # else `recommend` has raised
-    ranked = seen.ranked if seen.ranked is not None else found.take_columns(funnel.ranked)
+    ((found, ranked, given),) = seen
     book.note(BLEND, BLEND, funnel.k, lambda: found.item)
     book.note(RANKER, RANKER, funnel.ranked, lambda: ranked.item)
     book.note_sources(found)

@@ -2,6 +2,15 @@
 
     version, config, created            what this is
     data, windows                       counts as given; windows as {name: {from, until}} (ISO times)
+    served                              everybody asked at one moment, as a service is: {moment, requests, contenders:
+                                         {name: {kind, ndcg, low, high, recall}}, best_baseline, to_best_baseline:
+                                         comparison or null, sentence}; kinds as below, and baseline
+    by_time_away                        the same held-out items asked for after other pauses: {pauses: [{name,
+                                         seconds}], requests, contenders: {name: [NDCG@10 by pause]}, kinds, loss:
+                                         {name: comparison of 30 days with 1 minute}, sentences}
+    choices                             {sources: null or {window, requests, fused, sources: [{name, picked, why, ndcg,
+                                         weight, history}]}, strength: null or {value, tried: [{strength, relative,
+                                         relative_low}], requests, by_bound, tolerance, sentence}}
     requests, users, relevant_items, cold_relevant_items
     headline, best_retriever, summary   the metric that decides; the sentence that says how it went
     verdicts                            {beats | undecided | loses: [sentence]}, the funnel against each rival
@@ -61,6 +70,9 @@ class About:
     libraries: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # further reasons, in sentences
     tuning: Mapping[str, Any] = field(default_factory=dict)  # source → what the search for its parameters found
+    served: Mapping[str, Any] = field(default_factory=dict)  # evaluation.served.describe_served
+    by_time_away: Mapping[str, Any] = field(default_factory=dict)  # evaluation.served.describe_pauses
+    choices: Mapping[str, Any] = field(default_factory=dict)  # what training picked: sources, strength of re-ranking
 
 
 def build_report(replay: Replay, about: About, seed: int = 0) -> dict[str, Any]:
@@ -73,6 +85,9 @@ def build_report(replay: Replay, about: About, seed: int = 0) -> dict[str, Any]:
         "created": _moment(about.created_us),
         "data": dict(about.data),
         "windows": {n: {"from": _moment(a), "until": _moment(b)} for n, (a, b) in about.windows.items()},
+        "served": dict(about.served),
+        "by_time_away": dict(about.by_time_away),
+        "choices": dict(about.choices),
         "requests": len(replay),
         "users": len(np.unique(replay.user)),
         "relevant_items": replay.relevant,

@@ -62,6 +62,24 @@ def truncated(states: UserStates, rules: FoldRules) -> UserStates:
     )
 
 
+def move_last_event(states: UserStates, last: np.ndarray) -> UserStates:
+    """The same pasts moved in time as a whole, so that each user's last event was at `last` (B,) µs.
+
+    Asks what would be shown to a user who came back sooner or later than they did; users without events stay as
+    they are. Sums and affinities are as of the last event, so they move with it.
+    """
+    known = states.first_time > 0
+    by = np.where(known, last - states.state_time, 0)
+    past, seen = states.history, states.seen
+    return replace(
+        states,
+        state_time=states.state_time + by,
+        first_time=states.first_time + by,
+        history=replace(past, time=np.where(past.item != NONE, past.time + by[:, None], past.time)),
+        seen=replace(seen, time=Ragged(seen.time.values + by[seen.time.row_of_value], seen.time.offsets)),
+    )
+
+
 def decay(age_us: np.ndarray, half_life_us: np.ndarray | float) -> np.ndarray:
     """2^(-age / half life); ages below 0 (clock skew) count as 0."""
     return np.exp2(-np.maximum(age_us, 0) / half_life_us)

@@ -11,6 +11,7 @@ from handsell.core.config import Config
 
 DAY_US = 86_400_000_000
 HALF_LIVES_DAYS = (1, 7, 28)
+MOST_AWAY_DAYS = 90.0  # a longer time since an event is the same to every feature: few examples tell of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import numpy as np
 from handsell.catalogue.snapshot import ALWAYS
 from handsell.core.batches import NONE, Ragged, Requests
 from handsell.events.fold import spans
+from handsell.events.states import MOST_AWAY_DAYS
 
 HOUR_US = 3_600_000_000
 DAY_US = 86_400_000_000
@@ -104,8 +105,8 @@ def tag_affinity(
 
 
 def hours_since(count: np.ndarray, latest: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """(B, K) hours from the latest occurrence (B, K) to time (B,); NaN without one."""
-    return np.where(count > 0, (time[:, None] - latest) / HOUR_US, np.nan)
+    """(B, K) hours from the latest occurrence (B, K) to time (B,), at most MOST_AWAY_DAYS; NaN without one."""
+    return np.where(count > 0, np.minimum((time[:, None] - latest) / HOUR_US, 24 * MOST_AWAY_DAYS), np.nan)
 
 
 def last_similarity(

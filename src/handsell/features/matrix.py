@@ -45,11 +45,19 @@ def feature_names(config: Config, sources: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for group in feature_groups(config, sources).values() for name in group)
 
 
+def source_names_in(features: Sequence[str]) -> tuple[str, ...]:
+    """The sources that feature names speak of, in their order: a bundle's, where training picked them."""
+    ranks = (name.removeprefix("src_") for name in features if name.startswith("src_") and name.endswith("_rank"))
+    return tuple(name.removesuffix("_rank") for name in ranks)
+
+
 def ranker_features(config: Config, sources: Sequence[str]) -> tuple[str, ...]:
     """`feature_names` without what `ranking.without` names; raises ConfigError where it names what there is not."""
     groups = feature_groups(config, sources)
     names = feature_names(config, sources)
-    unknown = [name for name in config.ranking.without if name not in groups and name not in names]
+    picked = config.retrieval.named if config.retrieval.sources is not None or config.picks_sources else ()
+    of_others = {name for source in picked for name in (f"src_{source}_rank", f"src_{source}_z")}
+    unknown = [name for name in config.ranking.without if name not in {*groups, *names, *of_others}]
     if unknown:
         raise ConfigError(
             f"ranking.without names {', '.join(unknown)}: expected groups ({', '.join(groups)}) or features of this "

@@ -15,7 +15,7 @@ from handsell.core.config import Config
 from handsell.core.errors import FeatureError
 from handsell.data.numbering import numbers, type_codes
 from handsell.data.weights import event_weights
-from handsell.events.fold import fold, merge_history, merge_seen, summed, truncated
+from handsell.events.fold import fold, merge_history, merge_seen, move_last_event, summed, truncated
 from handsell.events.states import HALF_LIVES_DAYS, Events, FoldRules, ItemFacts, UserStates, Weights
 from handsell.features.cells import Rows, codes_of, column_of, floats_of, ids_to_numbers, joined, lists_of, numbers_of
 from handsell.features.rows import SIGNS, top
@@ -36,17 +36,20 @@ def requests_from_rows(
     exclude: Ragged | None = None,
     events: Events | None = None,
     user: np.ndarray | None = None,
+    away: np.ndarray | None = None,
 ) -> Requests:
     """B requests at time (B,) µs on surface codes (B,) from the user service's columns.
 
     `events` (see `events_from`) are folded in: the user's tail of the log beyond the row's `log_offset`,
     and events given in the request; each counts as having just happened if its time is not before the
-    request's. `user` (B,) numbers replace the stored `user_number`. Raises FeatureError naming a column
-    that the store did not give.
+    request's. `user` (B,) numbers replace the stored `user_number`. `away` (B,) µs asks each request that long after
+    its user's last event (see `move_last_event`). Raises FeatureError naming a column that the store did not give.
     """
     states = states_from_rows(rows, snapshot, config)
     if len(states) != len(time):
         raise FeatureError(f"expected rows for {len(time)} requests, got {len(states)}: one row a request")
+    if away is not None:
+        states = move_last_event(states, np.where(away >= 0, np.asarray(time) - away, states.state_time))
     rules = FoldRules.of(config)
     if events is not None and len(events):
         states = truncated(_with_events(states, events, time, snapshot, rules), rules)

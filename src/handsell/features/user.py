@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from handsell.core.config import Config
-from handsell.events.fold import HALF_LIVES_US, decay
-from handsell.events.states import DAY_US, HALF_LIVES_DAYS, UserStates
+from handsell.events.states import DAY_US, HALF_LIVES_DAYS, MOST_AWAY_DAYS, UserStates
 from handsell.features.views import count_column
 
 USER_FEATURES = (
@@ -17,7 +16,7 @@ USER_FEATURES = (
     "user_positive_rate",
     "user_negative_rate",
     "user_trend",
-    "user_age_days",
+    "user_active_days",
     "user_days_since_last",
     "user_history_length",
     "user_log_seen",
@@ -34,10 +33,12 @@ def user_feature_names(config: Config) -> tuple[str, ...]:
 def user_features(states: UserStates, time: np.ndarray, columns: np.ndarray | None) -> np.ndarray:
     """(B, Fu) float32 at time (B,) µs; `columns` (B, number of user_columns) pass through.
 
+    Sums fade until the user's last event and no further: how busy users were when they were last here and how long
+    they have been away are two things, and only `user_days_since_last` tells the second, up to MOST_AWAY_DAYS.
     Users without events have counts of 0 and NaN where nothing can be said (rates, ages).
     """
     started = states.first_time > 0
-    recent = states.decayed * decay((time - states.state_time)[:, None], HALF_LIVES_US)[:, None, :]  # (B, 2, 3)
+    recent = states.decayed  # (B, 2, 3)
     rates = rates_of(states.signs)
     known = states.history.item >= 0
     length = known.sum(axis=1)
@@ -49,8 +50,8 @@ def user_features(states: UserStates, time: np.ndarray, columns: np.ndarray | No
         *np.log1p(states.signs).T,
         *rates.T,
         np.log((recent[:, 0, 0] + 0.1) / (recent[:, 0, 2] + 1.0)),
-        _since(states.first_time, time, started),
-        _since(states.state_time, time, started),
+        _days(states.first_time, states.state_time, started),
+        np.minimum(_days(states.state_time, time, started), MOST_AWAY_DAYS),
         length,
         np.log1p(states.seen_total),
         stretch_h / np.maximum(length - 1, 1),
@@ -66,5 +67,5 @@ def rates_of(signs: np.ndarray) -> np.ndarray:
     return np.divide(signs, total, out=np.full(signs.shape, np.nan), where=total > 0)
 
 
-def _since(then: np.ndarray, time: np.ndarray, known: np.ndarray) -> np.ndarray:
-    return np.where(known, np.maximum(time - then, 0) / DAY_US, np.nan)
+def _days(begin: np.ndarray, end: np.ndarray, known: np.ndarray) -> np.ndarray:
+    return np.where(known, np.maximum(end - begin, 0) / DAY_US, np.nan)

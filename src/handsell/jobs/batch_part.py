@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from handsell.bundles.assemble import Stages, load_stages
+from handsell.bundles.assemble import Stages, load_stages, with_choices
 from handsell.bundles.store import BundleStore
 from handsell.catalogue.vocabulary import Vocabulary
 from handsell.core.batches import NONE, Requests, Slates
@@ -72,7 +72,9 @@ def opened(source: str, bundle: str) -> Opened:
 
     config = load_config(source)
     layout = Layout(config.state)
-    stages = load_stages(BundleStore(layout.bundles).local_path(bundle), config)
+    path = BundleStore(layout.bundles).local_path(bundle)
+    config = with_choices(config, path)
+    stages = load_stages(path, config)
     return Opened(config, stages, open_store(config), Vocabulary.load(layout.catalogue / "users"))
 
 

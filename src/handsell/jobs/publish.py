@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from handsell.bundles.assemble import load_config_of, load_snapshot, load_stages, save_config, source_names
-from handsell.bundles.gate import RAILS, Gate, Lists, judge
+from handsell.bundles.gate import RAILS, Gate, Lists, judge, judge_absence
 from handsell.bundles.manifest import Manifest, library_versions
 from handsell.bundles.recorded import save_requests
 from handsell.bundles.store import BundleStore
@@ -25,6 +25,7 @@ from handsell.data import splits
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.replay import FUNNEL, Replay, slates
 from handsell.evaluation.scorebook import HEADLINE, TOP, Contender, ScoreBook
+from handsell.evaluation.served import loss_by_pause
 from handsell.evaluation.verdicts import mean_of
 from handsell.features.matrix import ranker_features
 from handsell.features.views import service_columns
@@ -32,7 +33,7 @@ from handsell.jobs.cluster import spread
 from handsell.jobs.examples import day_values
 from handsell.jobs.requests import CHUNK
 from handsell.jobs.retrievers import popularity_counts
-from handsell.jobs.scoring import judged_requests
+from handsell.jobs.scoring import Served, judged_requests
 from handsell.retrieval.approximate import read_about
 
 if TYPE_CHECKING:
@@ -128,8 +129,14 @@ def split_notes(config: Config) -> tuple[str, ...]:
     )
 
 
-def judge_against_live(run: Run, replay: Replay, store: BundleStore) -> Gate:
-    """The gate: challenger and live bundle on the same requests, all later than the live one's data."""
+def judge_against_live(run: Run, replay: Replay, served: Served, store: BundleStore) -> Gate:
+    """The gate: challenger and live bundle on the same requests, and what the challenger loses with time."""
+    loss = loss_by_pause(served.by_pause)[FUNNEL]
+    return judge_absence(_judge_against_live(run, replay, store), loss, run.config.gate)
+
+
+def _judge_against_live(run: Run, replay: Replay, store: BundleStore) -> Gate:
+    """Both on the same requests, all later than the live one's data."""
     live, ours = store.live(), replay.contenders[FUNNEL]
     challenger = lists_of(ours)
     if live is None:

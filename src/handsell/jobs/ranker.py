@@ -34,6 +34,7 @@ def fit_on_ray(
     *,
     cpus: float = 1.0,
     retries: int = 1,
+    prior: float = 0.0,
 ) -> XGBoostRanker:
     """Fit on `config.workers` workers of `cpus` logical CPUs each, save the ranker to `out`, and load it.
 
@@ -51,6 +52,7 @@ def fit_on_ray(
         "config": config.model_dump(),
         "features": features,
         "threads": max(int(cpus), 1),
+        "prior": prior,
     }
     with tempfile.TemporaryDirectory(prefix="handsell-ranker-", dir=_parent(out)) as storage:
         trainer = XGBoostTrainer(
@@ -78,17 +80,18 @@ def train_worker(loop: dict[str, Any]) -> None:
     worker, workers = context.get_world_rank(), context.get_world_size()
     features = tuple(loop["features"])
     examples, validation = Path(loop["examples"]), Path(loop["validation"])
-    booster = train_booster(
+    booster, prior = train_booster(
         read_shards(shard_folders(examples, worker, workers), features),
         read_shards(shard_folders(validation, worker, workers), features),
         RankingConfig(**loop["config"]),
         loop["threads"],
+        loop["prior"],
     )
     if worker:
         ray.train.report({})
         return
     with tempfile.TemporaryDirectory() as folder:
-        calibrated(booster, shard_folders(validation), features).save(Path(folder))
+        calibrated(booster, prior, shard_folders(validation), features).save(Path(folder))
         ray.train.report({"trees": booster.num_boosted_rounds()}, checkpoint=Checkpoint.from_directory(folder))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from handsell.bundles.assemble import load_snapshot, source_names
+from handsell.bundles.assemble import load_snapshot
 from handsell.bundles.store import BundleStore
 from handsell.catalogue.snapshot import Snapshot
 from handsell.core.batches import NONE, Candidates
@@ -16,7 +16,7 @@ from handsell.core.layout import Layout
 from handsell.events.reader import EventReader
 from handsell.events.states import DAY_US
 from handsell.features.item import NO_ACTIVITY, DailyValues, ItemDays
-from handsell.features.matrix import build_matrix, feature_names
+from handsell.features.matrix import build_matrix, feature_names, source_names_in
 from handsell.features.requests import requests_from_rows
 from handsell.features.served_log import LoggedVectors
 from handsell.features.store import FeatureStore
@@ -40,7 +40,7 @@ def recompute(logged: LoggedVectors, config: Config, store: FeatureStore) -> Rec
     Raises FeatureError where the log's features are not those of this config, BundleError where a logged
     bundle is gone.
     """
-    expected = feature_names(config, source_names(config))
+    expected = feature_names(config, source_names_in(logged.names))
     if logged.names != expected:
         differing = sorted(set(logged.names) ^ set(expected))
         raise FeatureError(
@@ -76,7 +76,7 @@ def _of_bundle(
     shown = np.full((len(answers), int(place.max()) + 1), NONE, np.int32)
     shown[answer, place] = item
     values = _item_values(item, logged.time[rows], snapshot, config, store)
-    x = build_matrix(requests, _without_sources(shown, source_names(config)), values, snapshot, config)
+    x = build_matrix(requests, _without_sources(shown, source_names_in(logged.names)), values, snapshot, config)
     return x[answer, place], fresh[answer]
 
 

@@ -39,8 +39,13 @@ def chunks(run: Path, window: str) -> list[slice]:
     return [slice(begin, min(begin + CHUNK, count)) for begin in range(0, count, CHUNK)]
 
 
-def load_requests(config: Config, run: Path, window: str, rows: slice, snapshot: Snapshot) -> tuple:
-    """(Requests, WindowRequests) of some rows of a window: outcomes that were not eligible are left out."""
+def load_requests(
+    config: Config, run: Path, window: str, rows: slice, snapshot: Snapshot, away: int | None = None
+) -> tuple:
+    """(Requests, WindowRequests) of some rows of a window: outcomes that were not eligible are left out.
+
+    `away` µs asks every request that long after its user's last event, instead of as the window says.
+    """
     outcome = read_requests(run / "windows" / f"{window}.parquet", rows)
     table = pq.read_table(run / "rows" / f"{window}.parquet").slice(rows.start, rows.stop - rows.start)
     home = config.surface_names.index("home")  # windows are cut from its point of view
@@ -48,6 +53,7 @@ def load_requests(config: Config, run: Path, window: str, rows: slice, snapshot:
     requests = requests_from_rows(
         {name: table[name].combine_chunks() for name in table.column_names},
         snapshot, config, outcome.time, surface, Ragged.empty(len(outcome)),
+        away=outcome.away if away is None else np.full(len(outcome), away),
     )  # fmt: skip
     return requests, _eligible_outcome(requests, outcome, snapshot, config)
 

@@ -16,14 +16,20 @@ from handsell.core.layout import Layout
 from handsell.core.protocols import RerankingStage
 from handsell.data.splits import WindowRequests
 from handsell.eligibility.mask import Eligibility
+from handsell.evaluation.baselines import Baselines
 from handsell.evaluation.metrics import Relevant
 from handsell.evaluation.replay import Lists, Replay, evaluate_sources
+from handsell.evaluation.served import PAUSES, Asked, ask, describe_pauses, describe_served
+from handsell.jobs.cluster import spread
 from handsell.jobs.examples import day_values
 from handsell.jobs.requests import chunks, load_requests
-from handsell.jobs.retrievers import popularity_counts
+from handsell.jobs.retrievers import popularity_counts, read_interactions
+from handsell.jobs.windows import SERVED
 from handsell.ranking.examples import HIGHEST_LABEL
 from handsell.reranking.stage import LocalReranking
 
+PAUSED_REQUESTS = 500  # of the served window, asked again after each pause
+BASELINE_ITEMS = 50_000  # largest catalog for which simple recommenders are computed beside
 ORACLE_ITEMS = 200_000  # of a larger world the oracle takes a second a request
 
 
@@ -54,6 +60,59 @@ def score(config: Config, run: Path, models: Path, window: str = "test") -> Repl
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The served window: everybody asked at one moment, and some of them after each pause."""
+
+    moment: str
+    at_once: Asked
+    by_pause: dict[str, Asked]
+
+    def as_dict(self) -> dict[str, Any]:
+        return describe_served(self.at_once, self.moment)
+
+    def by_time_away(self) -> dict[str, Any]:
+        return describe_pauses(self.by_pause)
+
+    @property
+    def sentence(self) -> str:
+        return str(self.as_dict()["sentence"])
+
+
+def score_served(config: Config, run: Path, models: Path) -> Served:
+    """The served window through the stages of `models`, in Ray tasks: as it is, and after each of PAUSES."""
+    tasks = [(config, run, models, pause) for pause in (None, *PAUSES.values())]
+    at_once, *by_pause = spread(ask_served, tasks, wait_s=config.jobs.wait_for_resources_s)
+    moment = "all users at the begin of the test window" if config.split.kind == "by_time" else (
+        "all users when the data ends")  # fmt: skip
+    return Served(moment, at_once, dict(zip(PAUSES, by_pause, strict=True)))
+
+
+def ask_served(config: Config, run: Path, models: Path, away: int | None) -> Asked:
+    """Scores of the served window; `away` µs asks some of it that long after each user's last event. A Ray task."""
+    snapshot = Snapshot.load(Layout(config.state).snapshot)
+    stages = load_stages(models, config, snapshot=snapshot, items=day_values(config, run, SERVED, snapshot))
+    judged = judged_requests(config, run, SERVED, snapshot, away)
+    eligibility = Eligibility.of(snapshot, config)
+    others = {}
+    if away is None:
+        others = baseline_lists(config, run, judged.requests, eligibility)
+    else:
+        some = np.sort(np.random.default_rng(0).permutation(len(judged.requests))[:PAUSED_REQUESTS])
+        judged = Judged(judged.requests.take(some), judged.relevant.take(some))
+    return ask(judged.requests, judged.relevant, stages.funnel, stages.candidates.retrievers, eligibility, others)
+
+
+def baseline_lists(config: Config, run: Path, requests: Requests, eligibility: Eligibility) -> dict[str, np.ndarray]:
+    """The lists of simple recommenders of the same events; none where the catalog is too large for them."""
+    if len(eligibility.snapshot) > BASELINE_ITEMS:
+        return {}
+    fit, every = (read_interactions(config, run / part) for part in ("fit", "all"))
+    repeats = config.surfaces["home"].repeat != "exclude"
+    found = Baselines.of(fit, every, requests, repeats).lists(lambda rows: eligibility.mask(requests.take(rows)))
+    return {f"baseline: {name}": items for name, items in found.items()}
+
+
 def curve(stages: Stages, eligibility: Eligibility) -> dict[str, RerankingStage]:
     """Other ways to re-rank, named "family strength": what more or less variety would cost."""
     off = {"diversity": 0.0, "diversity_by_taste": 0.0, "calibration": 0.0, "novelty": 0.0, "serendipity": 0.0}
@@ -71,11 +130,11 @@ def curve(stages: Stages, eligibility: Eligibility) -> dict[str, RerankingStage]
     return {name: way(dials) for name, dials in ways.items()}
 
 
-def judged_requests(config: Config, run: Path, window: str, snapshot: Snapshot) -> Judged:
-    """All requests of a window that still have something relevant after the eligibility mask."""
+def judged_requests(config: Config, run: Path, window: str, snapshot: Snapshot, away: int | None = None) -> Judged:
+    """All requests of a window that still have something relevant after the eligibility mask; `away` as loaded."""
     count = chunks(run, window)
     whole = slice(0, count[-1].stop) if count else slice(0, 0)
-    requests, outcome = load_requests(config, run, window, whole, snapshot)
+    requests, outcome = load_requests(config, run, window, whole, snapshot, away)
     relevant = relevant_of(outcome)
     some = relevant.item.lengths > 0
     return Judged(requests.take(some), relevant.take(some))

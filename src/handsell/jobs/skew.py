@@ -15,11 +15,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from handsell.bundles.assemble import source_names
 from handsell.core.config import Config
 from handsell.core.errors import FeatureError
 from handsell.core.layout import Layout
-from handsell.features.matrix import feature_groups
+from handsell.features.matrix import feature_groups, source_names_in
 from handsell.features.served_log import FEATURE_LOG, read_feature_log
 from handsell.jobs.recomputed import Recomputed, recompute
 
@@ -59,7 +58,7 @@ def report(config: Config, console: Console | None = None) -> dict:
             f"serving.feature_log_share above 0 (it is {config.serving.feature_log_share:g}), then try again"
         )
     again = recompute(logged, config, open_store(config))
-    groups = feature_groups(config, source_names(config))
+    groups = feature_groups(config, source_names_in(logged.names))
     found = {
         "rows": len(logged.vectors),
         "answers": len(set(logged.recommendation_id)),

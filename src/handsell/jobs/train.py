@@ -1,8 +1,9 @@
 """`handsell train CONFIG`: from features to a promoted bundle, on the Ray cluster that it is submitted to.
 
-    windows → rows from Feast → tuning (where asked for) → retrievers → candidates → item values from Feast
-            → examples → ranker
-            → evaluation of this twin → the same recipe on all data → bundle → gate → live
+    windows → rows from Feast → tuning (where asked for) → retrievers, from which sources are picked → candidates
+            → item values from Feast → examples → ranker → strength of re-ranking
+            → evaluation of this twin, as it came and as a service is asked
+            → the same recipe on all data → bundle → gate → live
 
 The twin knows nothing of the windows after its fit; the bundle's retrievers are refitted on everything
 with the same settings, and keep the twin's ranker, which sees sources only as ranks and standardised scores.
@@ -37,10 +38,14 @@ from handsell.jobs.examples import fetch_item_days, find_candidates, write_examp
 from handsell.jobs.progress import Progress
 from handsell.jobs.requests import fetch_user_rows
 from handsell.jobs.retrievers import fit_retrievers
-from handsell.jobs.scoring import score
+from handsell.jobs.scoring import Served, score, score_served
+from handsell.jobs.sources import Choice, choose_sources, question, with_sources
+from handsell.jobs.strength import Strength, choose_strength
 from handsell.jobs.twins import Twins, compare_twins
+from handsell.ranking.fitting import PRIOR
 from handsell.ranking.shards import read_coverage
-from handsell.ranking.xgboost_ranker import XGBoostRanker
+from handsell.ranking.xgboost_ranker import FUSED, XGBoostRanker
+from handsell.retrieval.union import largest_fused
 
 SERVICE = "ranking_v1"
 
@@ -54,6 +59,8 @@ class Run:
     progress: Progress
     counts: dict[str, int]
     tuned: tuple[tuning.Tuned, ...] = ()
+    choice: Choice | None = None  # of sources, where training picks them
+    strength: Strength | None = None  # of re-ranking, likewise
 
     @property
     def twin(self) -> Path:
@@ -63,7 +70,8 @@ class Run:
 def train(config: Config, promote: bool = True) -> str:
     """Train, evaluate, bundle, and promote if the gate lets it; returns a sentence on what came of it."""
     layout = Layout(config.state)
-    ranker_features(config, source_names(config))  # a slip in ranking.without is told before anything is computed
+    asked = with_sources(config, dict.fromkeys(question(config))) if config.picks_sources else config
+    ranker_features(asked, source_names(asked))  # a slip in ranking.without is told before anything is computed
     folder = layout.runs / time.strftime("%Y%m%dt%H%M%S", time.gmtime())
     folder.mkdir(parents=True)
     tuning.spaces(config)  # a source that cannot be tuned is told before anything runs
@@ -76,30 +84,33 @@ def train(config: Config, promote: bool = True) -> str:
         run = Run(config, folder, progress, counts)
         _require_requests(run)
         fetch_rows(run)
-        run = tuned(run)
-        fit_twin(run)
+        run = with_strength(fit_twin(tuned(run)))
         with progress.step("evaluation", f"{counts['test_kept']:,} requests, every source, blend, ranker, funnel"):
             replay = spread(score, [(run.config, folder, run.twin)])[0]
-            report = _report(run, replay)
+        with progress.step("served", f"{counts['served_kept']:,} users asked at one moment, and after pauses") as note:
+            served = score_served(run.config, folder, run.twin)
+            note.text = served.sentence
+        report = _report(run, replay, served)
         store, bundle_id, twins = _bundle(run, report)
         with progress.step("gate") as note:
-            gate = publish.judge_against_live(run, replay, store)
+            gate = publish.judge_against_live(run, replay, served, store)
             note.text = " ".join((*gate.sentences, *gate.warnings, *twins.warnings))
             if gate.passed and promote:
                 store.promote(bundle_id)
     _clean(folder)
-    return f"{bundle_id} {'is live' if gate.passed and promote else 'was not promoted'}; {report['summary']}"
+    outcome = "is live" if gate.passed and promote else "was not promoted"
+    return f"{bundle_id} {outcome}; {report['served']['sentence']} {report['summary']}"
 
 
 def steps(config: Config) -> int:
     """How many steps a training has."""
-    return 9 + 2 * config.ranking.enabled + bool(config.tuning.sources)
+    return 11 + 2 * config.ranking.enabled + bool(config.tuning.sources)
 
 
 def fetch_rows(run: Run) -> None:
     """The user's row of every request of every window."""
     with run.progress.step("user rows", "point in time, from Feast") as note:
-        rows = spread(fetch_user_rows, [(run.config, run.folder, name) for name in windows.REQUEST_WINDOWS])
+        rows = spread(fetch_user_rows, [(run.config, run.folder, name) for name in windows.ASKED])
         note.text = f"{sum(rows):,} rows"
 
 
@@ -114,18 +125,37 @@ def tuned(run: Run) -> Run:
     return replace(run, config=tuning.with_best(run.config, found), tuned=tuple(found))
 
 
-def fit_twin(run: Run) -> None:
-    """Retrievers on the retrieval window, the ranker on what they find for the ranker window."""
+def fit_twin(run: Run) -> Run:
+    """Retrievers on the retrieval window, the ranker on what they find for the ranker window.
+
+    The run that comes back has the picked sources in its config, where training picks them.
+    """
     config, folder, progress = run.config, run.folder, run.progress
-    with progress.step("retrievers", f"{', '.join(source_names(config))} on {run.counts['fit']:,} events") as note:
-        note.text = ", ".join(f"{n} {s:.0f} s" for n, s in fit_retrievers(config, folder / "fit", run.twin).items())
+    if config.picks_sources:
+        asked = ", ".join(question(config))
+        with progress.step("retrievers", f"{asked} on {run.counts['fit']:,} events, to pick from") as note:
+            config, choice = choose_sources(config, folder, run.twin)
+            run, note.text = replace(run, config=config, choice=choice), str(choice)
+    else:
+        with progress.step("retrievers", f"{', '.join(source_names(config))} on {run.counts['fit']:,} events") as note:
+            seconds = fit_retrievers(config, folder / "fit", run.twin)
+            note.text = ", ".join(f"{n} {s:.0f} s" for n, s in seconds.items())
     fit_on_candidates(run)
+    return run
+
+
+def with_strength(run: Run) -> Run:
+    """The run with the strength of re-ranking that its data affords."""
+    with run.progress.step("re-ranking", "how much variety costs on validation requests") as note:
+        config, strength = choose_strength(run.config, run.folder, run.twin)
+        note.text = str(strength or f"strength {config.reranking.strength} as configured")
+    return replace(run, config=config, strength=strength)
 
 
 def fit_on_candidates(run: Run) -> None:
     """What comes after user rows and retrievers: candidates, their values, and the ranker."""
     config, folder, progress = run.config, run.folder, run.progress
-    names = windows.REQUEST_WINDOWS if config.ranking.enabled else ("test",)
+    names = windows.ASKED if config.ranking.enabled else ("test", windows.SERVED)
     with progress.step("candidates", f"{config.retrieval.candidates} for each request") as note:
         note.text = f"{sum(find_candidates(config, folder, run.twin, name) for name in names):,} requests"
     with progress.step("item values", "as of each day, from Feast") as note:
@@ -151,14 +181,16 @@ def fit_ranker(run: Run) -> None:
     with progress.step("ranker", f"XGBoost rank:ndcg on {config.ranking.workers} Ray Train worker(s)") as note:
         features = ranker_features(config, source_names(config))
         examples = folder / "examples"
+        largest = largest_fused([getattr(config.retrieval, name).weight for name in source_names(config)])
         cpus = 2.0 if config.ranking.workers == 1 and ray.cluster_resources().get("CPU", 0) >= 4 else 1.0
         fit_on_ray(
-            examples / "ranker", examples / "validation", config.ranking, features, run.twin / "ranker", cpus=cpus
-        )
+            examples / "ranker", examples / "validation", config.ranking, features, run.twin / "ranker", cpus=cpus,
+            prior=PRIOR / largest if FUSED in features and largest else 0.0,
+        )  # fmt: skip
         note.text = f"{len(features)} features"
 
 
-def _report(run: Run, replay: Replay) -> dict:
+def _report(run: Run, replay: Replay, served: Served) -> dict:
     """report.json and report.html in the run's folder."""
     from handsell.bundles.manifest import library_versions
 
@@ -175,6 +207,12 @@ def _report(run: Run, replay: Replay) -> dict:
         libraries=library_versions(),
         notes=publish.notes(run),
         tuning={one.source: one.as_dict() for one in run.tuned},
+        served=served.as_dict(),
+        by_time_away=served.by_time_away(),
+        choices={
+            "sources": None if run.choice is None else run.choice.as_dict(),
+            "strength": None if run.strength is None else run.strength.as_dict(),
+        },
     )
     report = build_report(replay, about)
     write_report(report, run.folder)

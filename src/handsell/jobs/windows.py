@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from handsell.core.errors import TrainingError
 from handsell.core.layout import Layout
 from handsell.data import splits
 from handsell.data.interactions import Interactions
+from handsell.data.return_times import ReturnTimes, drawn_for
 from handsell.data.splits import WindowRequests
 from handsell.jobs.cluster import spread
 
@@ -26,10 +29,15 @@ REQUESTS = pa.schema(
     [
         pa.field("user", pa.int32()),
         pa.field("time", pa.int64()),
+        pa.field("away", pa.int64()),
         *(pa.field(name, pa.list_(pa.from_numpy_dtype(kind))) for name, kind in WindowRequests.RAGGED.items()),
     ]
 )
 REQUEST_WINDOWS = splits.WINDOWS[1:]
+SERVED = "served"  # the test window as a service meets it: every user asked once, at one moment
+ASKED = (*REQUEST_WINDOWS, SERVED)
+DRAWN = ("ranker", "validation")  # windows whose requests are also asked after drawn pauses
+SERVED_REQUESTS = 1_000  # asked again after each of several pauses
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +67,24 @@ def cut(config: Config, run: Path) -> dict[str, int]:
     sizes = Sizes.of(layout)
     for folder in ("fit", "all", "windows"):
         (run / folder).mkdir(parents=True, exist_ok=True)
-    counts = spread(_cut_part, [(part, config, bounds, sizes, run) for part in parts], cpus=0.5)
+    end_us = meta["last_us"] + 1
+    cuts = spread(_cut_part, [(part, config, bounds, sizes, run, end_us) for part in parts], cpus=0.5)
+    counts, returns = [c for c, _ in cuts], reduce(add, [r for _, r in cuts])
     totals = {key: sum(c[key] for c in counts) for key in counts[0]}
     if totals["fit"] == 0:
         raise TrainingError(
             "the retrieval window is empty: all events fall into the ranker, validation and test windows. "
             "Shorten split.ranker_days, validation_days and test_days, or use split.kind = 'leave_last_k'."
         )
-    for name in REQUEST_WINDOWS:
-        totals[f"{name}_kept"] = _gather(run, name, config.split.max_requests, totals[name])
+    for name in ASKED:
+        most = min(config.split.max_requests, SERVED_REQUESTS) if name == SERVED else config.split.max_requests
+        totals[f"{name}_kept"] = _gather(run, name, most, totals[name], returns)
     return totals
 
 
-def _cut_part(part: Path, config: Config, bounds: splits.Bounds, sizes: Sizes, run: Path) -> dict[str, int]:
+def _cut_part(
+    part: Path, config: Config, bounds: splits.Bounds, sizes: Sizes, run: Path, end_us: int
+) -> tuple[dict[str, int], ReturnTimes]:
     table = pq.read_table(part)
     events = Interactions.from_table(table, sizes.users, sizes.items)
     order = np.lexsort((table["time"].to_numpy(), table["user"].to_numpy()))
@@ -85,13 +98,17 @@ def _cut_part(part: Path, config: Config, bounds: splits.Bounds, sizes: Sizes, r
     write_interactions(events.where(acted & (window == splits.RETRIEVAL)), run / "fit" / part.name)
     write_interactions(events.where(acted), run / "all" / part.name)
     counts = {"fit": int((acted & (window == splits.RETRIEVAL)).sum()), "all": int(acted.sum())}
-    for which, name in enumerate(REQUEST_WINDOWS, start=1):
-        found = splits.window_requests(events, acted, (position, propensity), window, stretch, which)
+    slate = (position, propensity)
+    for which, name in enumerate(ASKED, start=1):
+        if name == SERVED:
+            found = splits.served_requests(events, acted, slate, window, config.split, bounds, end_us)
+        else:
+            found = splits.window_requests(events, acted, slate, window, stretch, which)
         folder = run / "windows" / name
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(requests_table(found), folder / part.name)
         counts[name] = len(found)
-    return counts
+    return counts, ReturnTimes.of(events.where(acted), gap_us, end_us)
 
 
 def request_keys(config: Config) -> Path:
@@ -102,23 +119,33 @@ def request_keys(config: Config) -> Path:
     folder = config.state / "requests"
     shutil.rmtree(folder, ignore_errors=True)
     cut(config, folder)
-    keys = [pq.read_table(folder / "windows" / f"{name}.parquet", columns=["user", "time"]) for name in REQUEST_WINDOWS]
+    keys = [pq.read_table(folder / "windows" / f"{name}.parquet", columns=["user", "time"]) for name in ASKED]
     shutil.rmtree(folder / "fit")
     shutil.rmtree(folder / "all")
     pq.write_table(pa.concat_tables(keys), folder / "keys.parquet")
     return folder / "keys.parquet"
 
 
-def _gather(run: Path, name: str, most: int, found: int) -> int:
-    """One file per window with at most about `most` requests, oldest first, so that chunks share days."""
+def _gather(run: Path, name: str, most: int, found: int, returns: ReturnTimes) -> int:
+    """One file per window with at most about `most` requests, oldest first, so that chunks share days.
+
+    Half of the requests that models are chosen and taught by are asked after a drawn pause.
+    """
     share = most / max(found, 1)
-    kept = [
-        requests_table(splits.sample(read_requests(part), share))
-        for part in sorted((run / "windows" / name).glob("*.parquet"))
-    ]
-    table = pa.concat_tables(kept).sort_by([("time", "ascending"), ("user", "ascending")])
+    parts = sorted((run / "windows" / name).glob("*.parquet"))
+    kept = [splits.sample(read_requests(part), share) for part in parts]
+    if name in DRAWN:
+        kept = [_ask_later(requests, returns) for requests in kept]
+    table = pa.concat_tables(map(requests_table, kept)).sort_by([("time", "ascending"), ("user", "ascending")])
     pq.write_table(table, run / "windows" / f"{name}.parquet")
     return table.num_rows
+
+
+def _ask_later(requests: WindowRequests, returns: ReturnTimes) -> WindowRequests:
+    away = np.where(
+        drawn_for(requests.user, requests.time), returns.draw(requests.user, requests.time), splits.AS_IT_WAS
+    )
+    return replace(requests, away=away)
 
 
 def write_interactions(events: Interactions, path: Path) -> None:
@@ -133,7 +160,7 @@ def requests_table(found: WindowRequests) -> pa.Table:
         )
         for name in WindowRequests.RAGGED
     }
-    return pa.table({"user": found.user, "time": found.time, **lists}).cast(REQUESTS)
+    return pa.table({"user": found.user, "time": found.time, "away": found.away, **lists}).cast(REQUESTS)
 
 
 def read_requests(path: Path, rows: slice = slice(None)) -> WindowRequests:
@@ -142,7 +169,7 @@ def read_requests(path: Path, rows: slice = slice(None)) -> WindowRequests:
     begin, end, _ = rows.indices(table.num_rows)
     table = table.slice(begin, end - begin)
     ragged = (_ragged(table[name].combine_chunks(), kind) for name, kind in WindowRequests.RAGGED.items())
-    return WindowRequests(table["user"].to_numpy(), table["time"].to_numpy(), *ragged)
+    return WindowRequests(*(table[name].to_numpy() for name in ("user", "time", "away")), *ragged)
 
 
 def _ragged(column: pa.ListArray, kind: type) -> Ragged:

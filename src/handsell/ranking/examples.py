@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handsell.core.batches import NONE, Candidates, Ragged, Requests
+from handsell.core.hashing import mix
 
 HIGHEST_LABEL = 4  # XGBoost's exponential gain: 2**4 - 1 = 15 times a plain positive
 LOWEST_KEEP = 0.1  # no shown negative is kept with less than this chance: bounds its weight at 10
@@ -141,14 +142,14 @@ def _features(
 
 def request_ids(requests: Requests) -> np.ndarray:
     """(B,) int64 ≥ 0: the same request has the same number in every run and shard."""
-    mixed = _mix(_mix(requests.user.astype(np.int64).view(np.uint64)) ^ requests.time.view(np.uint64))
-    return (_mix(mixed ^ requests.surface.astype(np.uint64)) >> np.uint64(1)).view(np.int64)
+    mixed = mix(mix(requests.user.astype(np.int64).view(np.uint64)) ^ requests.time.view(np.uint64))
+    return (mix(mixed ^ requests.surface.astype(np.uint64)) >> np.uint64(1)).view(np.int64)
 
 
 def draws(qid: np.ndarray, item: np.ndarray, seed: int) -> np.ndarray:
     """(B, K) float64 in [0, 1): a uniform draw for each (request, item), the same in every shard."""
-    key = _mix(qid.view(np.uint64) ^ _mix(np.array([seed], np.uint64)))[:, None] ^ item.astype(np.int64).view(np.uint64)
-    return (_mix(key) >> np.uint64(11)) * 2.0**-53
+    key = mix(qid.view(np.uint64) ^ mix(np.array([seed], np.uint64)))[:, None] ^ item.astype(np.int64).view(np.uint64)
+    return (mix(key) >> np.uint64(11)) * 2.0**-53
 
 
 def ignored_chance(shown: Shown) -> np.ndarray:
@@ -205,11 +206,3 @@ def _positives(outcomes: Outcomes) -> int:
     if not len(item):
         return 0
     return int((_merged(row << np.int64(32) | item, outcomes.grade.values, np.add)[1] > 0).sum())
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """splitmix64: an avalanche over unsigned 64-bit numbers."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -13,6 +13,8 @@ import xgboost
 from handsell.core.errors import BundleError
 from handsell.ranking.calibration import Calibration
 
+FUSED = "src_fused"
+
 
 @dataclass(frozen=True)
 class XGBoostRanker:
@@ -21,6 +23,7 @@ class XGBoostRanker:
     features: tuple[str, ...]
     booster: xgboost.Booster
     calibration: Calibration
+    prior: float = 0.0  # factor of FUSED that the trees start from: the order of the sources, which they correct
 
     def score(self, x: np.ndarray) -> np.ndarray:
         """(B, K, F) float32, NaN = missing → (B, K) float32 chance of a positive, 0..1."""
@@ -44,7 +47,7 @@ class XGBoostRanker:
             rows, iteration_range=(0, min(trees, self.booster.num_boosted_rounds())), predict_type="margin",
             missing=np.nan, validate_features=False,
         )  # fmt: skip
-        return np.asarray(margin, np.float32).reshape(shape)
+        return (np.asarray(margin, np.float32) + fused_margin(rows, self.features, self.prior)).reshape(shape)
 
     def contributions(self, x: np.ndarray) -> tuple[np.ndarray, float]:
         """(F,) float32 what each feature of one row x (F,) adds to its margin, and the margin before any of them.
@@ -53,6 +56,8 @@ class XGBoostRanker:
         """
         rows = xgboost.DMatrix(np.ascontiguousarray(x, np.float32)[None], feature_names=self.booster.feature_names)
         each = self.booster.predict(rows, pred_contribs=True, validate_features=False)[0]
+        if self.prior:
+            each[self.features.index(FUSED)] += fused_margin(x[None], self.features, self.prior)[0]
         return each[:-1], float(each[-1])
 
     def calibrate(self, raw: np.ndarray) -> np.ndarray:
@@ -67,10 +72,11 @@ class XGBoostRanker:
         return dict(sorted(share.items(), key=lambda pair: -pair[1]))
 
     def save(self, path: Path) -> None:
-        """ranker.ubj, features.json, calibration.json."""
+        """ranker.ubj, features.json, prior.json, calibration.json."""
         path.mkdir(parents=True, exist_ok=True)
         self.booster.save_model(str(path / "ranker.ubj"))
         (path / "features.json").write_text(json.dumps(list(self.features), indent=1))
+        (path / "prior.json").write_text(json.dumps(self.prior))
         self.calibration.save(path / "calibration.json")
 
     @classmethod
@@ -78,16 +84,24 @@ class XGBoostRanker:
         """Raises BundleError where a file is missing or corrupt, or booster and features.json disagree."""
         try:
             features = tuple(json.loads((path / "features.json").read_text()))
+            prior = float(json.loads((path / "prior.json").read_text()))
             booster = xgboost.Booster()
             booster.load_model(str(path / "ranker.ubj"))  # by path: an empty buffer aborts the process
         except (OSError, ValueError, TypeError, xgboost.core.XGBoostError) as error:
             raise BundleError(
-                f"ranker in {path}: ranker.ubj or features.json is missing or corrupt ({type(error).__name__}): "
-                "roll back, or train again"
+                f"ranker in {path}: ranker.ubj, features.json or prior.json is missing or corrupt "
+                f"({type(error).__name__}): roll back, or train again"
             ) from error
         check_features(booster, features, path)
         booster.set_param({"nthread": 1})
-        return cls(features, booster, Calibration.load(path / "calibration.json"))
+        return cls(features, booster, Calibration.load(path / "calibration.json"), prior)
+
+
+def fused_margin(rows: np.ndarray, features: tuple[str, ...], prior: float) -> np.ndarray:
+    """(N,) float32 what the fused order of the sources adds to the margin of rows (N, F); 0 where no source spoke."""
+    if not prior:
+        return np.zeros(len(rows), np.float32)
+    return np.float32(prior) * np.nan_to_num(rows[:, features.index(FUSED)])
 
 
 def check_features(booster: xgboost.Booster, features: tuple[str, ...], path: Path) -> None:

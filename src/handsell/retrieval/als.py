@@ -26,7 +26,7 @@ from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.index import VectorIndex
 from handsell.retrieval.ratings import degrees, power, scaled
 from handsell.retrieval.spectral import leading
-from handsell.retrieval.votes import vote_matrix, votes
+from handsell.retrieval.votes import HistoryWeights, vote_matrix, votes
 
 # what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
@@ -46,10 +46,10 @@ class ALSEncoder:
     values: np.ndarray  # (D,) float32, that diagonal
     penalty: Penalty
     alpha: float
-    half_life_days: float
+    weights: HistoryWeights
 
     def encode(self, requests: Requests) -> np.ndarray:
-        item, weight = votes(requests, self.half_life_days, len(self.vectors))
+        item, weight = votes(requests, self.weights, len(self.vectors))
         liked = (weight > 0).any(axis=1)
         given = vote_matrix(item[liked], weight[liked], len(self.vectors))
         given.eliminate_zeros()  # a like and a dislike that cancel
@@ -60,14 +60,14 @@ class ALSEncoder:
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         np.save(path / "values.npy", self.values)
-        about = {"alpha": self.alpha, "half_life_days": self.half_life_days, "penalty": asdict(self.penalty)}
+        about = {"alpha": self.alpha, "weights": asdict(self.weights), "penalty": asdict(self.penalty)}
         (path / "encoder.json").write_text(json.dumps(about))
 
     @classmethod
     def load(cls, path: Path, vectors: np.ndarray) -> ALSEncoder:
         about = json.loads((path / "encoder.json").read_text())
-        penalty = Penalty(**about.pop("penalty"))
-        return cls(vectors, np.load(path / "values.npy"), penalty, **about)
+        penalty, weights = Penalty(**about["penalty"]), HistoryWeights(**about["weights"])
+        return cls(vectors, np.load(path / "values.npy"), penalty, about["alpha"], weights)
 
 
 class ALS(EmbeddingRetriever):
@@ -132,4 +132,4 @@ def folding(factors: np.ndarray, by_user: Penalty, config: ALSConfig) -> ALS:
     """The finished model: factors turned onto the axes of their gram, which changes no score."""
     values, turn = axes(gram(factors))
     index = VectorIndex.exact(np.where(factors.any(axis=1, keepdims=True), factors @ turn, 0))
-    return ALS(ALSEncoder(index.vectors, values, by_user, config.alpha, config.half_life_days), index)
+    return ALS(ALSEncoder(index.vectors, values, by_user, config.alpha, HistoryWeights.of(config)), index)

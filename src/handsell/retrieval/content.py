@@ -6,7 +6,7 @@ The profile of [pazzani2007]: the mean of the history's item vectors, weighted a
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ from handsell.data.interactions import Interactions
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.index import VectorIndex
-from handsell.retrieval.votes import votes
+from handsell.retrieval.votes import HistoryWeights, votes
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class ContentEncoder:
     """The weighted mean of the history's item vectors, of unit length."""
 
     vectors: np.ndarray  # (I, D) float32
-    half_life_days: float
+    weights: HistoryWeights
 
     def encode(self, requests: Requests) -> np.ndarray:
-        item, weight = votes(requests, self.half_life_days, len(self.vectors))
+        item, weight = votes(requests, self.weights, len(self.vectors))
         out = np.zeros((len(requests), self.vectors.shape[1]), np.float32)
         for b in np.flatnonzero((weight > 0).any(axis=1)):
             used = item[b] != NONE
@@ -39,11 +39,11 @@ class ContentEncoder:
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        (path / "encoder.json").write_text(json.dumps({"half_life_days": self.half_life_days}))
+        (path / "encoder.json").write_text(json.dumps(asdict(self.weights)))
 
     @classmethod
     def load(cls, path: Path, vectors: np.ndarray) -> ContentEncoder:
-        return cls(vectors, **json.loads((path / "encoder.json").read_text()))
+        return cls(vectors, HistoryWeights(**json.loads((path / "encoder.json").read_text())))
 
 
 class ContentRetriever(EmbeddingRetriever):
@@ -55,4 +55,4 @@ def fit_content(interactions: Interactions, config: ContentConfig, content: Cont
     """The content vectors as they are: interactions have no part in it. Without content nothing is found."""
     vectors = content.vectors if content is not None else np.zeros((interactions.n_items, 1), np.float32)
     index = VectorIndex.exact(vectors)
-    return ContentRetriever(ContentEncoder(index.vectors, config.half_life_days), index)
+    return ContentRetriever(ContentEncoder(index.vectors, HistoryWeights.of(config)), index)

@@ -20,6 +20,7 @@ from handsell.core.config.retrieval import EASEConfig
 from handsell.data.interactions import Interactions
 from handsell.retrieval.item_knn import ItemKNN
 from handsell.retrieval.ratings import degrees, likes, power, scaled
+from handsell.retrieval.votes import HistoryWeights
 
 # what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
@@ -47,9 +48,9 @@ def fit_ease(interactions: Interactions, config: EASEConfig, content: object = N
     touched[items] = True
     if not len(items):
         empty = sparse.csr_matrix((interactions.n_items, interactions.n_items), dtype=np.float32)
-        return EASE(empty, touched, config.half_life_days)
+        return EASE(empty, touched, HistoryWeights.of(config))
     weights = _weights(ratings[:, items], config)
-    return EASE(_strongest(weights, items, interactions.n_items, config.neighbours), touched, config.half_life_days)
+    return EASE(_strongest(weights, items, interactions.n_items, config.neighbours), touched, HistoryWeights.of(config))
 
 
 def _weights(ratings: sparse.csr_matrix, config: EASEConfig) -> np.ndarray:

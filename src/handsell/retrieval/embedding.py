@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from handsell.data.interactions import Interactions
 from handsell.retrieval.index import VectorIndex
 from handsell.retrieval.indexing import fit_index
 from handsell.retrieval.sampled import next_requests
+from handsell.retrieval.votes import HistoryWeights
 
 
 class FoldIn(Encoder, Protocol):
@@ -42,6 +43,10 @@ class EmbeddingRetriever:
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         return self.index.score(self.encoder.encode(requests), items)
+
+    def weigh_history(self, **settings: Any) -> Self:
+        """The same model with other `HistoryWeights`; for encoders that have them."""
+        return replace(self, encoder=replace(self.encoder, weights=HistoryWeights(**settings)))  # type: ignore[type-var]
 
     @property
     def vectors(self) -> np.ndarray:

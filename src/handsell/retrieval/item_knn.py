@@ -7,9 +7,10 @@ degrees of both sides to the power -½ [shen2021].
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy import sparse
@@ -20,7 +21,7 @@ from handsell.data.interactions import Interactions
 from handsell.retrieval.ratings import degrees, power, scaled
 from handsell.retrieval.sparse_rows import best_of_rows, load_rows, save_rows, scores_at
 from handsell.retrieval.topk import best
-from handsell.retrieval.votes import vote_matrix, votes
+from handsell.retrieval.votes import HistoryWeights, vote_matrix, votes
 
 ITEMS_AT_ONCE = 1024
 RECENT_PER_USER = 500  # a user's items beyond these add cost quadratically and little taste
@@ -45,7 +46,7 @@ class ItemKNN:
     name: ClassVar[str] = "item_knn"
     neighbours: sparse.csr_matrix  # (I, I) float32
     touched: np.ndarray  # (I,) bool, liked by anybody in the fit window
-    half_life_days: float
+    weights: HistoryWeights
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return best_of_rows(self._spread(requests), k, eligible)
@@ -54,9 +55,13 @@ class ItemKNN:
         """Zero where no vote reaches the item."""
         return scores_at(self._spread(requests), items, self.touched)
 
+    def weigh_history(self, **settings: Any) -> Self:
+        """The same model with other `HistoryWeights`."""
+        return replace(self, weights=HistoryWeights(**settings))
+
     def _spread(self, requests: Requests) -> sparse.csr_matrix:
         """(B, I) votes carried to the neighbours, columns sorted."""
-        given = vote_matrix(*votes(requests, self.half_life_days, len(self.touched)), len(self.touched))
+        given = vote_matrix(*votes(requests, self.weights, len(self.touched)), len(self.touched))
         found = (given @ self.neighbours + given.minimum(0)).tocsr()
         found.sort_indices()
         return found
@@ -65,12 +70,13 @@ class ItemKNN:
         path.mkdir(parents=True, exist_ok=True)
         save_rows(self.neighbours, path)
         np.save(path / "touched.npy", self.touched)
-        np.save(path / "half_life_days.npy", np.float64(self.half_life_days))
+        (path / "weights.json").write_text(json.dumps(asdict(self.weights)))
 
     @classmethod
     def load(cls, path: Path) -> ItemKNN:
         touched = np.load(path / "touched.npy", mmap_mode="r")
-        return cls(load_rows(path, len(touched)), touched, float(np.load(path / "half_life_days.npy")))
+        weights = HistoryWeights(**json.loads((path / "weights.json").read_text()))
+        return cls(load_rows(path, len(touched)), touched, weights)
 
 
 def fit_item_knn(interactions: Interactions, config: ItemKNNConfig, content: object = None) -> ItemKNN:
@@ -91,7 +97,7 @@ def fit_item_knn(interactions: Interactions, config: ItemKNNConfig, content: obj
     ]
     shape = (interactions.n_items, interactions.n_items)
     matrix = sparse.vstack(blocks, "csr") if blocks else sparse.csr_matrix(shape, dtype=np.float32)
-    return ItemKNN(matrix, norm > 0, config.half_life_days)
+    return ItemKNN(matrix, norm > 0, HistoryWeights.of(config))
 
 
 def _recent(liked: Interactions) -> Interactions:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,7 +28,7 @@ from handsell.data.interactions import Interactions
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.index import VectorIndex
 from handsell.retrieval.ratings import degrees, likes, power, scaled
-from handsell.retrieval.votes import vote_matrix, votes
+from handsell.retrieval.votes import HistoryWeights, vote_matrix, votes
 
 SPARE = 0.1  # share of directions sought beyond those kept: the last ones kept are found sooner
 ROUNDS = 6  # products with R̃ᵀR̃ after the first look
@@ -50,10 +50,10 @@ class SpectralEncoder:
 
     vectors: np.ndarray  # (I, D) float32
     scale: np.ndarray  # (I,) float32, what a vote for the item is multiplied by
-    half_life_days: float
+    weights: HistoryWeights
 
     def encode(self, requests: Requests) -> np.ndarray:
-        item, weight = votes(requests, self.half_life_days, len(self.vectors))
+        item, weight = votes(requests, self.weights, len(self.vectors))
         liked = (weight > 0).any(axis=1, keepdims=True)
         given = vote_matrix(item, np.where(liked, weight, 0), len(self.vectors))
         given.data = given.data * self.scale[given.indices]
@@ -62,11 +62,12 @@ class SpectralEncoder:
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         np.save(path / "scale.npy", self.scale)
-        (path / "encoder.json").write_text(json.dumps({"half_life_days": self.half_life_days}))
+        (path / "encoder.json").write_text(json.dumps(asdict(self.weights)))
 
     @classmethod
     def load(cls, path: Path, vectors: np.ndarray) -> SpectralEncoder:
-        return cls(vectors, np.load(path / "scale.npy"), **json.loads((path / "encoder.json").read_text()))
+        weights = HistoryWeights(**json.loads((path / "encoder.json").read_text()))
+        return cls(vectors, np.load(path / "scale.npy"), weights)
 
 
 class Spectral(EmbeddingRetriever):
@@ -84,7 +85,7 @@ def fit_spectral(interactions: Interactions, config: SpectralConfig, content: ob
     vectors = directions * kept * power(by_item, config.answer_exponent)[:, None]
     index = VectorIndex.exact(vectors.astype(np.float32))
     scale = power(by_item, -config.item_exponent - config.answer_exponent)
-    return Spectral(SpectralEncoder(index.vectors, scale, config.half_life_days), index)
+    return Spectral(SpectralEncoder(index.vectors, scale, HistoryWeights.of(config)), index)
 
 
 def leading(matrix: sparse.csr_matrix, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

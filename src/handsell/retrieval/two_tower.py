@@ -19,11 +19,11 @@ from handsell.core.batches import History, Requests
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.index import VectorIndex
-from handsell.retrieval.votes import DAY_US, decay
+from handsell.retrieval.votes import DAY_US, decay, later_likes
 
 HISTORY = 50  # most recent events that the user tower looks at
 POOLS = 3  # lasting taste, taste of the moment, dislikes
-CONTEXT = 5
+CONTEXT = 4
 LONG_HALF_LIFE_DAYS = 28.0
 RECENT_HALF_LIFE_EVENTS = 3.0
 ROWS_AT_ONCE = 16_384
@@ -41,24 +41,26 @@ def user_inputs(history: History, time: np.ndarray, n_items: int) -> tuple[np.nd
     valid = (item >= 0) & (item < n_items) & (when < time[:, None]) & (weight != 0)
     liked = np.where(valid & (weight > 0), weight, 0)
     disliked = np.where(valid & (weight < 0), -weight, 0)
-    later = (liked[:, ::-1] > 0).cumsum(axis=1)[:, ::-1] - (liked > 0)  # liked events after this one
+    later = later_likes(liked > 0)
     pools = np.stack(
         [liked * decay(when, valid, LONG_HALF_LIFE_DAYS), liked * np.exp2(-later / RECENT_HALF_LIFE_EVENTS), disliked],
         axis=1,
     )
     total = pools.sum(axis=2, keepdims=True)
     pools = (pools / np.where(total > 0, total, 1)).astype(np.float32)
-    return np.where(valid, item, 0).astype(np.int64), pools, _context(when, valid, time)
+    return np.where(valid, item, 0).astype(np.int64), pools, _context(valid, time)
 
 
-def _context(when: np.ndarray, valid: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """(B, CONTEXT) hour of the day as sine and cosine, weekend, days since the last event, events known."""
+def _context(valid: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """(B, CONTEXT) hour of the day as sine and cosine, weekend, events known.
+
+    Nothing tells how long the user has been away: rows are trained a moment after the last event, and a tower that
+    reads the pause answers worse to users who come back later (docs/decisions/013).
+    """
     angle = (time % DAY_US) * (2 * np.pi / DAY_US)
     weekend = ((time // DAY_US + 3) % 7) >= 5  # the epoch began on a Thursday; Monday is 0
-    last = np.where(valid, when, 0).max(axis=1, initial=0)
-    gap = np.where(valid.any(axis=1), np.maximum(time - last, 0) / DAY_US, 0)
     count = np.log1p(valid.sum(axis=1)) / np.log1p(HISTORY)
-    return np.stack([np.sin(angle), np.cos(angle), weekend, np.log1p(gap) / 5, count], axis=1).astype(np.float32)
+    return np.stack([np.sin(angle), np.cos(angle), weekend, count], axis=1).astype(np.float32)
 
 
 def item_tower(inputs: np.ndarray, weights: Weights) -> np.ndarray:

@@ -15,6 +15,11 @@ K0 = 60  # damps the advantage of a source's very first
 MOST_SOURCES = 8
 
 
+def largest_fused(weights: Sequence[float]) -> float:
+    """The fused score of an item that every source puts first."""
+    return sum(weights) / (K0 + 1)
+
+
 def union(
     found: Sequence[tuple[np.ndarray, np.ndarray]],
     names: tuple[str, ...],

@@ -7,10 +7,10 @@ their degree. The users' likes are kept as one sparse matrix: a history never se
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy import sparse
@@ -21,7 +21,7 @@ from handsell.data.interactions import Interactions
 from handsell.retrieval.ratings import degrees, likes, power
 from handsell.retrieval.sparse_rows import best_of_rows, load_rows, save_rows, scores_at
 from handsell.retrieval.topk import best
-from handsell.retrieval.votes import DAY_US, vote_matrix, votes
+from handsell.retrieval.votes import DAY_US, HistoryWeights, vote_matrix, votes
 
 # what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
@@ -49,9 +49,13 @@ class UserKNN:
         """Zero where no neighbour liked the item."""
         return scores_at(self._answers(requests), items, self.scale > 0)
 
+    def weigh_history(self, **settings: Any) -> Self:
+        """The same model with other `HistoryWeights`; the neighbors' own likes stay as they were fitted."""
+        return replace(self, config=self.config.model_copy(update=settings))
+
     def _answers(self, requests: Requests) -> sparse.csr_matrix:
         """(B, I) sums of the neighbours' likes by their similarity, columns sorted; disliked items below zero."""
-        given = vote_matrix(*votes(requests, self.config.half_life_days, len(self.scale)), len(self.scale))
+        given = vote_matrix(*votes(requests, HistoryWeights.of(self.config), len(self.scale)), len(self.scale))
         near = self._neighbours(given)
         found = (near @ self.likes + given.minimum(0)).tocsr()
         found.sort_indices()

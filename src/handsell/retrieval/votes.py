@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Self
+
 import numpy as np
 from scipy import sparse
 
 from handsell.core.batches import NONE, Requests
+from handsell.core.config.retrieval import FoldInSource
 
 DAY_US = 86_400_000_000
 
 
-def votes(requests: Requests, half_life_days: float, n_items: int) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True, slots=True)
+class HistoryWeights:
+    """How much an event of the history says about what comes next.
+
+    An event counts half for every `half_life_days` that it is older than the newest one and for every
+    `half_life_events` likes that came after it (None: their number does not matter); a dislike counts by `dislikes`.
+    """
+
+    half_life_days: float
+    half_life_events: float | None = None
+    dislikes: float = 1.0
+
+    @classmethod
+    def of(cls, config: FoldInSource) -> Self:
+        return cls(config.half_life_days, config.half_life_events, config.dislikes)
+
+
+def votes(requests: Requests, weights: HistoryWeights, n_items: int) -> tuple[np.ndarray, np.ndarray]:
     """Items (B, T) int32, -1 padded, and weights (B, T) float32, negative where dislike prevails.
 
     Age counts from the newest event of the history, so that a user who comes back after a year is not
@@ -19,8 +40,19 @@ def votes(requests: Requests, half_life_days: float, n_items: int) -> tuple[np.n
     history = requests.history
     valid = (history.item >= 0) & (history.item < n_items) & (history.time < requests.time[:, None])
     valid &= history.weight != 0
-    weight = np.where(valid, history.weight * decay(history.time, valid, half_life_days), 0).astype(np.float32)
+    given = (
+        history.weight if weights.dislikes == 1 else np.where(history.weight < 0, weights.dislikes, 1) * history.weight
+    )
+    factor = decay(history.time, valid, weights.half_life_days)
+    if weights.half_life_events is not None:
+        factor = factor * np.exp2(-later_likes(valid & (history.weight > 0)) / weights.half_life_events)
+    weight = np.where(valid, given * factor, 0).astype(np.float32)
     return _merged(np.where(valid, history.item, NONE).astype(np.int32), weight)
+
+
+def later_likes(liked: np.ndarray) -> np.ndarray:
+    """(B, T) int64 number of liked events after each event; `liked` (B, T) bool, oldest first."""
+    return liked[:, ::-1].cumsum(axis=1)[:, ::-1] - liked
 
 
 def decay(time: np.ndarray, valid: np.ndarray, half_life_days: float) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from handsell.bundles.assemble import with_choices
 from handsell.bundles.manifest import Manifest
 from handsell.bundles.store import BundleStore
 from handsell.catalogue.snapshot import Snapshot
@@ -51,7 +52,7 @@ def open_bundle(config_path: str, bundle: str) -> Opened:
     manifest = store.verify(bundle)
     path = store.local_path(bundle)
     try:
-        return Opened(config, path, manifest, Snapshot.load(path / "snapshot"))
+        return Opened(with_choices(config, path), path, manifest, Snapshot.load(path / "snapshot"))
     except (OSError, ValueError, KeyError) as error:
         raise BundleError(
             f"bundle {bundle}: its item snapshot cannot be read ({error}): train a new one, or roll back"

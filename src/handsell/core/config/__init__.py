@@ -50,6 +50,12 @@ class Config(Section):
         return tuple(self.surfaces)
 
     @property
+    def picks_sources(self) -> bool:
+        """Whether training chooses the candidate sources."""
+        said = self.retrieval.sources
+        return said == "auto" or (said is None and self.data.format == "tables")
+
+    @property
     def source(self) -> Path:
         """The TOML file it was read from."""
         if self._source is None:

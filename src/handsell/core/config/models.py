@@ -39,6 +39,12 @@ class ExplorationConfig(Section):
 
 
 class RerankingConfig(Section):
+    strength: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        "auto",
+        description="factor of diversity, calibration, novelty and serendipity. auto: training picks the largest that "
+        "costs at most `tolerance` of NDCG@10 on the validation window",
+    )
+    tolerance: float = Field(0.02, ge=0, le=1, description="strength = auto: relative NDCG@10 that variety may cost")
     selection: Literal["mmr", "dpp"] = Field(
         "dpp",
         description="what diversity minds: mmr: the most alike item above; dpp: all items above (determinantal point "
@@ -79,6 +85,12 @@ class RerankingConfig(Section):
         min_length=1,
         description="file of business rules, relative to the TOML file; followed while serving: docs/rules.md",
     )
+
+    def at_strength(self, strength: float) -> RerankingConfig:
+        """The same dials, those of variety turned down to this factor."""
+        soft = ("diversity", "calibration", "novelty", "serendipity")
+        turned = {name: getattr(self, name) * strength for name in soft}
+        return self.model_copy(update={"strength": strength, **turned})
 
 
 class TuningConfig(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,25 @@ class OptionalSource(SourceConfig):
     enabled: bool = Field(False, description="true fits and asks this source")
 
 
+class FoldInSource(SourceConfig):
+    """What every source that reads the history as weighted items has."""
+
+    HISTORY: ClassVar[tuple[str, ...]] = ("half_life_days", "half_life_events", "dislikes")
+    half_life_days: float = Field(28.0, gt=0, description="age at which an event of the history counts half")
+    half_life_events: float | None = Field(
+        None, gt=0, description="likes after it at which an event of the history counts half; none: only time counts"
+    )
+    dislikes: float = Field(
+        1.0, ge=0, le=1, description="how much of its negative weight a disliked item of the history keeps; 0: none"
+    )
+
+
+class OptionalFoldIn(FoldInSource):
+    """The same, off until its section says `enabled = true`."""
+
+    enabled: bool = Field(False, description="true fits and asks this source")
+
+
 class PopularityConfig(SourceConfig):
     k: int = Field(200, ge=1, description="candidates asked of this source")
     weight: float = Field(0.5, ge=0, description="weight of its ranks in the fused order (the blend)")
@@ -32,14 +51,14 @@ class PopularityConfig(SourceConfig):
     by_context: bool = Field(True, description="whether time of day and weekend count, as far as the log shows it")
 
 
-class HistoryConfig(OptionalSource):
+class HistoryConfig(OptionalFoldIn):
     """The user's own recent items, for surfaces that allow repeats."""
 
     k: int = Field(50, ge=1, description="candidates asked of this source")
     half_life_days: float = Field(7.0, gt=0, description="decay of the history events that are summed")
 
 
-class ItemKNNConfig(SourceConfig):
+class ItemKNNConfig(FoldInSource):
     neighbours: int = Field(100, ge=1, description="most similar items kept per item")
     shrinkage: float = Field(20.0, ge=0, description="added to the denominator; damps pairs with little support")
     asymmetry: float = Field(0.5, ge=0, le=1, description="share of the history item in the norm; 0.5 is the cosine")
@@ -47,7 +66,9 @@ class ItemKNNConfig(SourceConfig):
     half_life_days: float = Field(14.0, gt=0, description="decay of the history events that vote")
 
 
-class UserKNNConfig(OptionalSource):
+class UserKNNConfig(OptionalFoldIn):
+    HISTORY: ClassVar[tuple[str, ...]] = ("half_life_events", "dislikes")  # half_life_days has a part in the fit, too
+
     neighbours: int = Field(200, ge=1, description="most similar users that are asked")
     shrinkage: float = Field(5.0, ge=0, description="added to the denominator; damps users with little in common")
     item_exponent: float = Field(
@@ -57,7 +78,7 @@ class UserKNNConfig(OptionalSource):
     half_life_days: float = Field(28.0, gt=0, description="decay of the history's and of the neighbours' events")
 
 
-class EASEConfig(OptionalSource):
+class EASEConfig(OptionalFoldIn):
     reg: float = Field(300.0, gt=0, description="L2 penalty of the item–item weights")
     user_exponent: float = Field(0.0, ge=0, le=1, description="a user's row is divided by their degree to this power")
     item_exponent: float = Field(0.0, ge=0, le=1, description="an item's column, likewise")
@@ -67,7 +88,7 @@ class EASEConfig(OptionalSource):
     half_life_days: float = Field(28.0, gt=0, description="decay of the history events that vote")
 
 
-class ALSConfig(SourceConfig):
+class ALSConfig(FoldInSource):
     embedding_size: int = Field(64, ge=2, description="D, factors per user and item")
     epochs: int = Field(8, ge=1, description="sweeps over users and items, from a spectral start")
     reg: float = Field(0.001, gt=0, description="L2 penalty of factors per unit of a row's evidence")
@@ -80,7 +101,7 @@ class ALSConfig(SourceConfig):
     seed: int = Field(0, description="of the first factors")
 
 
-class SpectralConfig(OptionalSource):
+class SpectralConfig(OptionalFoldIn):
     embedding_size: int = Field(256, ge=2, description="D, leading singular vectors kept")
     ridge: float = Field(
         0.03, ge=0, description="half-way point of the filter, a share of the largest squared value; 0: ideal"
@@ -92,7 +113,7 @@ class SpectralConfig(OptionalSource):
     seed: int = Field(0, description="of the randomised decomposition")
 
 
-class SVDConfig(OptionalSource):
+class SVDConfig(OptionalFoldIn):
     embedding_size: int = Field(64, ge=2, description="D, leading singular vectors kept")
     half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
     seed: int = Field(0, description="of the randomised decomposition")
@@ -128,7 +149,7 @@ class SASRecConfig(OptionalSource):
     seed: int = Field(0, description="of first weights, batch order and dropout")
 
 
-class ContentConfig(SourceConfig):
+class ContentConfig(FoldInSource):
     k: int = Field(300, ge=1, description="candidates asked of this source")
     weight: float = Field(0.5, ge=0, description="weight of its ranks in the fused order (the blend)")
     embedding_size: int = Field(128, ge=2, description="dimensions kept of the hashed text and attribute vectors")
@@ -203,6 +224,11 @@ class BlendConfig(OptionalSource):
 
 
 class RetrievalConfig(Section):
+    sources: Literal["auto", "enabled"] | None = Field(
+        None,
+        description="auto: training picks the sources that suit the data, judged on the validation window; a section "
+        "that says `enabled` keeps its word. enabled: as the sections say. Not set: auto for data.format = tables",
+    )
     popularity: PopularityConfig = PopularityConfig()
     history: HistoryConfig = HistoryConfig()
     item_knn: ItemKNNConfig = ItemKNNConfig()
@@ -227,6 +253,16 @@ class RetrievalConfig(Section):
     index_recall: float = Field(
         0.95, gt=0, lt=1, description="share of a source's k exact nearest that an approximate index is tuned to find"
     )
+
+    @property
+    def named(self) -> dict[str, SourceConfig]:
+        """Every source's section by its name."""
+        return {name: section for name, section in self if isinstance(section, SourceConfig)}
+
+    def said(self, name: str) -> bool | None:
+        """What the section of a source says about `enabled` in so many words; None: nothing."""
+        section = getattr(self, name)
+        return section.enabled if "enabled" in section.model_fields_set else None
 
     @model_validator(mode="after")
     def _not_too_many(self) -> Self:

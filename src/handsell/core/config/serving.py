@@ -108,4 +108,10 @@ class GateConfig(Section):
     max_calibration_rise: float = Field(
         0.25, ge=0, description="by how much, relative, lists may move away from users' own mix of tags"
     )
+    max_absence_loss: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="relative NDCG@10 that slates may lose when asked 30 days after a user's last event, not at once",
+    )
     min_requests: int = Field(50, ge=1, description="fewer shared requests: the live recipe is retrained to compare")

@@ -1,0 +1,21 @@
+"""Numbers that look random and are the same in every run: what is drawn by hash rather than by a generator."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def mix(x: np.ndarray) -> np.ndarray:
+    """SplitMix64 finalizer over uint64: every input bit changes about half of the output bits."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def uniform(seed: int, *keys: np.ndarray) -> np.ndarray:
+    """(N,) float64 in [0, 1) from parallel integer keys (N,); another seed gives independent numbers."""
+    mixed = np.full(len(keys[0]), seed, np.uint64)
+    for key in keys:
+        mixed = mix(mixed ^ mix(key.astype(np.int64).view(np.uint64)))
+    return (mixed >> np.uint64(11)) * 2.0**-53
