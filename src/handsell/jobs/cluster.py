@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import ray
 import ray.data
+from ray.exceptions import AuthenticationError
 
 from handsell.core.errors import HandsellError, TrainingError
+from handsell.core.ray_token import PATH, VALUE, create_token
 
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 POLL_S = 5.0  # how often a job that has nothing to report looks whether it can ever go on
@@ -27,7 +32,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     """Use the cluster that this process belongs to, or start one for the time of the block.
 
     Inside `ray job submit` the address is in the environment. Alone (tests, a quick `handsell train`
-    without a cluster) a private one is started on loopback and stopped again.
+    without a cluster) a private one is started on loopback and stopped again. Either way Ray asks for a token.
     """
     _quiet_data()
     if ray.is_initialized():
@@ -42,12 +47,36 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         "_node_ip_address": "127.0.0.1",
         "runtime_env": {"env_vars": THREADS},  # a cluster's nodes, or the submitted job, bring their own
     }
+    if not address:
+        use_private_token()
     options = {"address": address} if address else alone
-    ray.init(log_to_driver=True, logging_level=logging.WARNING, **options)
+    try:
+        ray.init(log_to_driver=True, logging_level=logging.WARNING, **options)
+    except AuthenticationError:
+        raise HandsellError(
+            f"the cluster at {address} asks for a token, and this process has none or another one: "
+            '`eval "$(handsell env CONFIG)"` exports it for the cluster that `make up` started'
+        ) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def use_private_token() -> None:
+    """Give a cluster that this process is about to start a token that leaves with the process.
+
+    Ray turns token mode on by itself unless RAY_AUTH_MODE says otherwise, but would keep the token in the home folder,
+    readable by everybody. One token serves all private clusters of a process, because Ray reads it once.
+    """
+    if not (os.environ.get(VALUE) or os.environ.get(PATH)):
+        os.environ[PATH] = str(create_token(Path(_private_folder().name) / "ray.token"))
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+
+
+@cache
+def _private_folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="handsell-token-")  # removed when the process ends
 
 
 def spread(function: Callable, arguments: Sequence[tuple], *, cpus: float = 1.0, wait_s: float = 120.0) -> list[Any]:
