@@ -50,7 +50,7 @@ def test_it_takes_jobs_and_listens_on_loopback_alone(head):
     ray = Path(sys.executable).with_name("ray")
     done = subprocess.run(
         [str(ray), "job", "submit", "--address", head.dashboard, "--", "handsell", "batch", "--help"],
-        capture_output=True, text=True, timeout=90, env={**os.environ, **head.job_environment},
+        capture_output=True, text=True, timeout=90, env={**os.environ, **head.environment},
     )  # fmt: skip
     assert "A slate for every user" in done.stdout, done.stdout + done.stderr
     sockets = [s.laddr for p in family(head) for s in p.net_connections("inet") if s.status == psutil.CONN_LISTEN]
