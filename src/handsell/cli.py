@@ -78,11 +78,13 @@ def data(config: ConfigPath, data: DataPath = None) -> None:
 @app.command()
 def features(config: ConfigPath) -> None:
     """Compute feature values for Feast and the item snapshot, with Ray."""
+    from handsell.jobs.cluster import connected
     from handsell.jobs.features import compute
     from handsell.jobs.windows import request_keys
 
     loaded = _load(config)
-    counts = compute(loaded, request_keys(loaded))
+    with connected(loaded.jobs.num_cpus):
+        counts = compute(loaded, request_keys(loaded))
     print(f"result: {counts['user_activity']:,} moments of users, {counts['item_activity']:,} days of items")
 
 

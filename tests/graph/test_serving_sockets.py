@@ -110,7 +110,7 @@ def test_the_token_is_in_its_file_alone(head, config, token):
 
 def test_stock_commands_work_with_what_env_exports(head, config):
     script = f'eval "$({COMMANDS}/handsell env {config.source})" && ray status && ray job list && serve status'
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     path = f"{COMMANDS}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", script], capture_output=True, text=True, timeout=120, env={**environment, "PATH": path}

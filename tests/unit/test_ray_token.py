@@ -20,10 +20,10 @@ PRIVATE = """
 import os, stat
 from pathlib import Path
 from handsell.core.ray_token import read_token
-from handsell.jobs.cluster import use_private_token
-use_private_token()
+from handsell.jobs.cluster import prepare_private_cluster
+prepare_private_cluster()
 first = os.environ["RAY_AUTH_TOKEN_PATH"]
-use_private_token()
+prepare_private_cluster()
 assert os.environ["RAY_AUTH_TOKEN_PATH"] == first
 assert len(read_token(Path(first))) == 64
 print(first)

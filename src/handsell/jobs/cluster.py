@@ -17,6 +17,7 @@ from typing import Any
 import cloudpickle
 import ray
 import ray.data
+from ray._private import ray_constants
 from ray.exceptions import AuthenticationError
 
 from handsell.core.errors import HandsellError, TrainingError
@@ -48,14 +49,17 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         "runtime_env": {"env_vars": THREADS},  # a cluster's nodes, or the submitted job, bring their own
     }
     if not address:
-        use_private_token()
+        prepare_private_cluster()
     options = {"address": address} if address else alone
     try:
         ray.init(log_to_driver=True, logging_level=logging.WARNING, **options)
-    except AuthenticationError:
+    except (AuthenticationError, ConnectionError) as error:
+        if not address:
+            raise
         raise HandsellError(
-            f"the cluster at {address} asks for a token, and this process has none or another one: "
-            '`eval "$(handsell env CONFIG)"` exports it for the cluster that `make up` started'
+            f"cannot join the cluster at {address} of RAY_ADDRESS ({str(error).splitlines()[0][:200]}): it is down, or "
+            'asks for a token that this process lacks. `eval "$(handsell env CONFIG)"` exports address and token of '
+            "the cluster that `make up` started."
         ) from None
     try:
         yield
@@ -63,12 +67,16 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
-def use_private_token() -> None:
-    """Give a cluster that this process is about to start a token that leaves with the process.
+def prepare_private_cluster() -> None:
+    """Make the cluster that this process is about to start keep to loopback, and ask for a token of its own.
 
-    Ray turns token mode on by itself unless RAY_AUTH_MODE says otherwise, but would keep the token in the home folder,
-    readable by everybody. One token serves all private clusters of a process, because Ray reads it once.
+    Ray replaces 127.0.0.1 by the machine's own address, and listens everywhere, unless it is told that other nodes are
+    not wanted; it looks for that when it is imported. It turns token mode on by itself unless RAY_AUTH_MODE says
+    otherwise, but would keep the token in the home folder, readable by everybody. One token serves all private clusters
+    of a process, because Ray reads it once.
     """
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
     if not (os.environ.get(VALUE) or os.environ.get(PATH)):
         os.environ[PATH] = str(create_token(Path(_private_folder().name) / "ray.token"))
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
@@ -97,15 +105,16 @@ def spread(function: Callable, arguments: Sequence[tuple], *, cpus: float = 1.0,
             result = error
         return {"place": row["place"], "result": cloudpickle.dumps(result)}
 
-    places = ray.data.from_items([{"place": i} for i in range(len(given))], override_num_blocks=len(given))
-    mapped = places.map(one, num_cpus=cpus)  # Ray Data spreads its tasks over the nodes by default
     results: list[Any] = [None] * len(given)
-    for done, row in enumerate(_watched(mapped, function.__name__, cpus, wait_s), start=1):
-        result = cloudpickle.loads(row["result"])
-        if isinstance(result, HandsellError):
-            raise result
-        results[row["place"]] = result
-        _tell(function.__name__, done, len(given))
+    with connected():  # Ray would start a cluster by itself, on every interface
+        places = ray.data.from_items([{"place": i} for i in range(len(given))], override_num_blocks=len(given))
+        mapped = places.map(one, num_cpus=cpus)  # Ray Data spreads its tasks over the nodes by default
+        for done, row in enumerate(_watched(mapped, function.__name__, cpus, wait_s), start=1):
+            result = cloudpickle.loads(row["result"])
+            if isinstance(result, HandsellError):
+                raise result
+            results[row["place"]] = result
+            _tell(function.__name__, done, len(given))
     return results
 
 

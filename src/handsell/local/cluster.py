@@ -41,7 +41,7 @@ class RayHead:
     def access(self) -> dict[str, str]:
         """What stock commands need to reach this cluster and no other."""
         addresses = dict(zip(ADDRESSES, (self.gcs, self.dashboard, self.dashboard), strict=True))
-        return addresses | token_environment(Path(self.token))
+        return {**ON_LOOPBACK, **addresses, **token_environment(Path(self.token))}
 
     @property
     def environment(self) -> dict[str, str]:
@@ -60,11 +60,13 @@ class RayHead:
             return False
 
 
+# Ray replaces a node address of 127.0.0.1 by the machine's own, and then listens on every interface or asks there,
+# unless it is told that nodes elsewhere are not wanted; the name is historical, it holds on Linux too.
+ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
 BASE_ENVIRONMENT = {
+    **ON_LOOPBACK,
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray replaces a node address of 127.0.0.1 by the machine's own, and then listens on every interface,
-    # unless it is told that nodes elsewhere are not wanted; the name is historical, it holds on Linux too.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
