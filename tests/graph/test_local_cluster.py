@@ -18,6 +18,11 @@ from handsell.local import cluster
 ALONE = """
 import os
 import psutil
+from ray._private.parameter import RayParams
+
+RayParams.__init__.__defaults__ = tuple(  # the agent's fixed port may be another cluster's
+    0 if value == 52365 else value for value in RayParams.__init__.__defaults__
+)
 from handsell.jobs.cluster import spread
 from open_sockets import list_listeners
 

@@ -26,6 +26,8 @@ first = os.environ["RAY_AUTH_TOKEN_PATH"]
 prepare_private_cluster()
 assert os.environ["RAY_AUTH_TOKEN_PATH"] == first
 assert len(read_token(Path(first))) == 64
+from ray._private.services import get_node_ip_address
+assert get_node_ip_address() == "127.0.0.1"
 print(first)
 """
 
@@ -93,8 +95,8 @@ def test_environments_carry_the_path_and_not_the_token(tmp_path):
     assert token_environment(path)["RAY_AUTH_TOKEN"] == ""  # it would win over the path
 
 
-def test_a_cluster_of_its_own_has_a_token_that_goes_with_the_process():
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+def test_a_cluster_of_its_own_is_on_loopback_with_a_token_that_goes_with_the_process():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run([sys.executable, "-c", PRIVATE], capture_output=True, text=True, env=environment, timeout=60)
     assert done.returncode == 0, done.stderr
     assert not Path(done.stdout.strip()).exists()
