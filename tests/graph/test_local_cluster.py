@@ -80,7 +80,7 @@ def test_a_jobs_own_cluster_keeps_to_loopback_and_has_a_token(tmp_path):
     """As in a shell that knows nothing of Ray, and leaves nothing in the home folder."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
-        [sys.executable, "-c", ALONE], capture_output=True, text=True, timeout=90,
+        [sys.executable, "-c", ALONE], capture_output=True, text=True, timeout=180,
         env={**environment, "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
