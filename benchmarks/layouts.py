@@ -19,6 +19,7 @@ import tomli_w
 import yaml
 
 from handsell.core.config import Config, load_config
+from handsell.core.ray_token import token_environment
 from handsell.local import cluster, service
 
 START_S = 180.0
@@ -159,7 +160,10 @@ def _node(config: Config, head: cluster.RayHead) -> psutil.Process:
     with config.source.with_suffix(".node.log").open("a") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, **head.environment, **cluster.INGRESS[config.serving.ingress]},
+            env={
+                **os.environ, **cluster.BASE_ENVIRONMENT, **cluster.INGRESS[config.serving.ingress],
+                **token_environment(Path(head.token)),
+            },
         )  # fmt: skip
     return psutil.Process(process.pid)
 
