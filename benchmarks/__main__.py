@@ -21,6 +21,7 @@ BENCHMARKS = {
     "first_look": "what changes where few trees cut the candidates before the whole ranker, and what that saves",
     "serving": "what each layout of the graph costs beyond its compute, under wrk, with the floor in the same run",
     "hops": "where the time of a call from the gateway to each stage goes, point by point, one request at a time",
+    "token_cost": "a call between deployments with Ray's token and without, in turns",
     "autoscaling": "replicas of each stage over time under a load step, up and down, with graph.yaml's settings",
     "faults": "what callers see of each fault: the graph under constant load, one thing broken at a time",
     "memory": "what each warm replica of a stage holds of the bundle for itself, and what replicas share",

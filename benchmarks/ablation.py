@@ -35,7 +35,7 @@ from handsell.evaluation.scorebook import HEADLINE, TOP, Replay
 from handsell.evaluation.verdicts import mean_of
 from handsell.features.matrix import feature_groups
 from handsell.jobs import windows
-from handsell.jobs.cluster import THREADS, connected, spread
+from handsell.jobs.cluster import THREADS, connected, prepare_private_cluster, spread
 from handsell.jobs.progress import Progress
 from handsell.jobs.scoring import score
 from handsell.jobs.train import Run, fetch_rows, fit_on_candidates, fit_ranker, fit_twin
@@ -79,6 +79,7 @@ def private_cluster(config: Config) -> Iterator[None]:
     """A local Ray on loopback that no other process joins; its workers' own lines are left out."""
     import ray
 
+    prepare_private_cluster()
     ray.init(
         "local", num_cpus=config.jobs.num_cpus, include_dashboard=False, log_to_driver=False,
         _node_ip_address="127.0.0.1", runtime_env={"env_vars": THREADS},

@@ -19,6 +19,7 @@ import tomli_w
 import yaml
 
 from handsell.core.config import Config, load_config
+from handsell.core.ray_token import token_environment
 from handsell.local import cluster, service
 
 START_S = 180.0
@@ -159,7 +160,10 @@ def _node(config: Config, head: cluster.RayHead) -> psutil.Process:
     with config.source.with_suffix(".node.log").open("a") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, **cluster.BASE_ENVIRONMENT, **cluster.INGRESS[config.serving.ingress]},
+            env={
+                **os.environ, **cluster.BASE_ENVIRONMENT, **cluster.INGRESS[config.serving.ingress],
+                **token_environment(Path(head.token)),
+            },
         )  # fmt: skip
     return psutil.Process(process.pid)
 
@@ -214,8 +218,7 @@ def _change(document: dict, layout: Layout) -> None:
 def _deploy(document: dict, config: Config, head: cluster.RayHead) -> None:
     path = config.source.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(document))
-    command = [str(Path(sys.executable).parent / "serve"), "deploy", "--address", head.dashboard, str(path)]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **head.job_environment})
+    service.submit(path, head)
 
 
 def free_port() -> int:

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from benchmarks.machine import report
 from handsell.core.config import Config, load_config
 from handsell.data.interactions import Interactions
+from handsell.jobs.cluster import prepare_private_cluster
 from handsell.jobs.retrievers import ON_RAY_TRAIN
 from handsell.jobs.windows import Sizes
 from handsell.retrieval import sasrec_training, two_tower_training
@@ -196,6 +197,7 @@ def _under_ray(
         "two_tower": two_tower_training.Rows(events, config.retrieval.two_tower).per_epoch,
         "sasrec": sasrec_training.Rows(events, config.retrieval.sasrec).per_epoch,
     }
+    prepare_private_cluster()
     ray.init(
         "local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1",
         runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},

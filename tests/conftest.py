@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from handsell.core.ray_token import create_token, token_environment
+
 OWN = ("HANDSELL_DATA", "HANDSELL_HOME", "HANDSELL_CONFIG", "HANDSELL_ONLINE_STORE")
-for name in (*OWN, "FEAST_FS_YAML_FILE_PATH", "RAY_ADDRESS"):
+RAYS = ("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_API_SERVER_ADDRESS")
+for name in (*OWN, *RAYS, "FEAST_FS_YAML_FILE_PATH"):
     os.environ.pop(name, None)  # the caller's own deployment does not leak into tests
-os.environ["RAY_AUTH_MODE"] = "disabled"  # clusters of tests are private and on loopback
+TOKEN_FOLDER = tempfile.TemporaryDirectory(prefix="handsell-tests-")  # removed when the session ends
+os.environ |= token_environment(create_token(Path(TOKEN_FOLDER.name) / "ray.token"))  # before Ray is imported
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # nodes listen on 127.0.0.1 alone
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -78,11 +78,13 @@ def data(config: ConfigPath, data: DataPath = None) -> None:
 @app.command()
 def features(config: ConfigPath) -> None:
     """Compute feature values for Feast and the item snapshot, with Ray."""
+    from handsell.jobs.cluster import connected
     from handsell.jobs.features import compute
     from handsell.jobs.windows import request_keys
 
     loaded = _load(config)
-    counts = compute(loaded, request_keys(loaded))
+    with connected(loaded.jobs.num_cpus):
+        counts = compute(loaded, request_keys(loaded))
     print(f"result: {counts['user_activity']:,} moments of users, {counts['item_activity']:,} days of items")
 
 
@@ -97,11 +99,20 @@ def apply(config: ConfigPath) -> None:
 
 @app.command()
 def env(config: ConfigPath) -> None:
-    """Print the exports with which the stock feast command works on this config."""
-    from handsell.features.repository import feast_environment
+    """Print the exports with which the stock feast, ray and serve commands work on this config and its cluster."""
+    import shlex
 
-    for name, value in feast_environment(_load(config)).items():
-        print(f"export {name}={value!r}")
+    from handsell.features.repository import feast_environment
+    from handsell.local import cluster
+
+    loaded = _load(config)
+    exports, head = feast_environment(loaded), cluster.running(loaded)
+    if head is None:
+        print(f"no cluster of {loaded.name} is running: exports for feast only", file=sys.stderr)
+    else:
+        exports |= head.access
+    for name, value in exports.items():
+        print(f"export {name}={shlex.quote(value)}")
 
 
 @app.command()

@@ -15,6 +15,24 @@ from handsell.core.config import load_config
 from handsell.core.errors import HandsellError
 from handsell.local import cluster
 
+ALONE = """
+import os
+import psutil
+from ray._private.parameter import RayParams
+
+RayParams.__init__.__defaults__ = tuple(  # the agent's fixed port may be another cluster's
+    0 if value == 52365 else value for value in RayParams.__init__.__defaults__
+)
+from handsell.jobs.cluster import spread
+from open_sockets import list_listeners
+
+def look(pid):
+    return all(listener.on_loopback for listener in list_listeners(psutil.Process(pid)))
+
+[alone] = spread(look, [(os.getpid(),)], cpus=0.5)
+print(1, alone, os.environ["RAY_AUTH_MODE"])
+"""
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -50,12 +68,24 @@ def test_it_takes_jobs_and_listens_on_loopback_alone(head):
     ray = Path(sys.executable).with_name("ray")
     done = subprocess.run(
         [str(ray), "job", "submit", "--address", head.dashboard, "--", "handsell", "batch", "--help"],
-        capture_output=True, text=True, timeout=90, env={**os.environ, **head.job_environment},
+        capture_output=True, text=True, timeout=90, env={**os.environ, **head.environment},
     )  # fmt: skip
     assert "A slate for every user" in done.stdout, done.stdout + done.stderr
     sockets = [s.laddr for p in family(head) for s in p.net_connections("inet") if s.status == psutil.CONN_LISTEN]
     assert sockets
     assert {s.ip.removeprefix("::ffff:") for s in sockets} <= {"127.0.0.1", "::1"}
+
+
+def test_a_jobs_own_cluster_keeps_to_loopback_and_has_a_token(tmp_path):
+    """As in a shell that knows nothing of Ray, and leaves nothing in the home folder."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE], capture_output=True, text=True, timeout=180,
+        env={**environment, "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1", "True", "token"]
+    assert not (tmp_path / ".ray").exists()
 
 
 def test_a_taken_port_is_named(config, head):

@@ -5,17 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import ray
 import ray.data
+from ray._private import ray_constants
+from ray.exceptions import AuthenticationError
 
 from handsell.core.errors import HandsellError, TrainingError
+from handsell.core.ray_token import PATH, VALUE, create_token
 
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 POLL_S = 5.0  # how often a job that has nothing to report looks whether it can ever go on
@@ -27,7 +33,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     """Use the cluster that this process belongs to, or start one for the time of the block.
 
     Inside `ray job submit` the address is in the environment. Alone (tests, a quick `handsell train`
-    without a cluster) a private one is started on loopback and stopped again.
+    without a cluster) a private one is started on loopback and stopped again. Either way Ray asks for a token.
     """
     _quiet_data()
     if ray.is_initialized():
@@ -42,12 +48,43 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         "_node_ip_address": "127.0.0.1",
         "runtime_env": {"env_vars": THREADS},  # a cluster's nodes, or the submitted job, bring their own
     }
+    if not address:
+        prepare_private_cluster()
     options = {"address": address} if address else alone
-    ray.init(log_to_driver=True, logging_level=logging.WARNING, **options)
+    try:
+        ray.init(log_to_driver=True, logging_level=logging.WARNING, **options)
+    except (AuthenticationError, ConnectionError) as error:
+        if not address:
+            raise
+        raise HandsellError(
+            f"cannot join the cluster at {address} of RAY_ADDRESS ({str(error).splitlines()[0][:200]}): it is down, or "
+            'asks for a token that this process lacks. `eval "$(handsell env CONFIG)"` exports address and token of '
+            "the cluster that `make up` started."
+        ) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def prepare_private_cluster() -> None:
+    """Make the cluster that this process is about to start keep to loopback, and ask for a token of its own.
+
+    Ray replaces 127.0.0.1 by the machine's own address, and listens everywhere, unless it is told that other nodes are
+    not wanted; it looks for that when it is imported. It turns token mode on by itself unless RAY_AUTH_MODE says
+    otherwise, but would keep the token in the home folder, readable by everybody. One token serves all private clusters
+    of a process, because Ray reads it once.
+    """
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    if not (os.environ.get(VALUE) or os.environ.get(PATH)):
+        os.environ[PATH] = str(create_token(Path(_private_folder().name) / "ray.token"))
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+
+
+@cache
+def _private_folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="handsell-token-")  # removed when the process ends
 
 
 def spread(function: Callable, arguments: Sequence[tuple], *, cpus: float = 1.0, wait_s: float = 120.0) -> list[Any]:
@@ -68,15 +105,16 @@ def spread(function: Callable, arguments: Sequence[tuple], *, cpus: float = 1.0,
             result = error
         return {"place": row["place"], "result": cloudpickle.dumps(result)}
 
-    places = ray.data.from_items([{"place": i} for i in range(len(given))], override_num_blocks=len(given))
-    mapped = places.map(one, num_cpus=cpus)  # Ray Data spreads its tasks over the nodes by default
     results: list[Any] = [None] * len(given)
-    for done, row in enumerate(_watched(mapped, function.__name__, cpus, wait_s), start=1):
-        result = cloudpickle.loads(row["result"])
-        if isinstance(result, HandsellError):
-            raise result
-        results[row["place"]] = result
-        _tell(function.__name__, done, len(given))
+    with connected():  # Ray would start a cluster by itself, on every interface
+        places = ray.data.from_items([{"place": i} for i in range(len(given))], override_num_blocks=len(given))
+        mapped = places.map(one, num_cpus=cpus)  # Ray Data spreads its tasks over the nodes by default
+        for done, row in enumerate(_watched(mapped, function.__name__, cpus, wait_s), start=1):
+            result = cloudpickle.loads(row["result"])
+            if isinstance(result, HandsellError):
+                raise result
+            results[row["place"]] = result
+            _tell(function.__name__, done, len(given))
     return results
 
 

@@ -20,9 +20,11 @@ import psutil
 from handsell.core.config import Config
 from handsell.core.errors import HandsellError
 from handsell.core.layout import Layout
+from handsell.core.ray_token import create_token, read_token, token_environment
 
 LOOPBACK = "127.0.0.1"
 START_TIMEOUT_S = 90.0
+ADDRESSES = ("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_API_SERVER_ADDRESS")  # of drivers, of `serve`, of `ray job`
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +35,23 @@ class RayHead:
     created: float  # the process's start time: with the pid it names one process for good
     gcs: str  # host:port
     dashboard: str  # http://host:port
+    token: str = ""  # path of the token's file; empty: started by a version that had none
+
+    @property
+    def access(self) -> dict[str, str]:
+        """What stock commands need to reach this cluster and no other."""
+        addresses = dict(zip(ADDRESSES, (self.gcs, self.dashboard, self.dashboard), strict=True))
+        return {**ON_LOOPBACK, **addresses, **token_environment(Path(self.token))}
 
     @property
     def environment(self) -> dict[str, str]:
-        """What commands need to reach this cluster and no other."""
-        return {**BASE_ENVIRONMENT, "RAY_ADDRESS": self.gcs, "RAY_DASHBOARD_ADDRESS": self.dashboard}
+        """`access`, and how processes of this deployment run."""
+        return {**BASE_ENVIRONMENT, **self.access}
 
     @property
-    def job_environment(self) -> dict[str, str]:
-        """The `ray job` and `serve` commands read RAY_ADDRESS as the dashboard's."""
-        return {**BASE_ENVIRONMENT, "RAY_ADDRESS": self.dashboard}
+    def headers(self) -> dict[str, str]:
+        """What the dashboard and the job API want in an HTTP request."""
+        return {"Authorization": f"Bearer {read_token(Path(self.token))}"}
 
     def alive(self) -> bool:
         try:
@@ -51,12 +60,13 @@ class RayHead:
             return False
 
 
+# Ray replaces a node address of 127.0.0.1 by the machine's own, and then listens on every interface or asks there,
+# unless it is told that nodes elsewhere are not wanted; the name is historical, it holds on Linux too.
+ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
 BASE_ENVIRONMENT = {
+    **ON_LOOPBACK,
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "disabled",  # loopback only: whoever reaches these ports is already on this machine
-    # Ray replaces a node address of 127.0.0.1 by the machine's own, and then listens on every interface,
-    # unless it is told that nodes elsewhere are not wanted; the name is historical, it holds on Linux too.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -85,7 +95,20 @@ INGRESS = {
 
 
 def running(config: Config) -> RayHead | None:
-    """The head that an earlier `start` left, if it still lives."""
+    """The head that an earlier `start` left, if it still lives; raises HandsellError where its token is no good."""
+    head = _living(config)
+    if head is None:
+        return None
+    if not head.token:
+        raise HandsellError(
+            f"the cluster of {config.name} (pid {head.pid}) was started by an earlier version, without a token: "
+            f"stop it with `make down CONFIG={config.source}`, then start it again"
+        )
+    read_token(Path(head.token))
+    return head
+
+
+def _living(config: Config) -> RayHead | None:
     path = _pid_file(config)
     if not path.exists():
         return None
@@ -109,14 +132,23 @@ def start(config: Config) -> RayHead:
         f"--temp-dir={ray_folder(config)}", f"--object-store-memory={jobs.object_store_mib * 2**20}",
     ]  # fmt: skip
     path = os.pathsep.join(filter(None, (str(commands), os.environ.get("PATH"))))  # jobs find `handsell` and `feast`
+    inherited = {name: value for name, value in os.environ.items() if name not in ADDRESSES}
+    token = create_token(_token_file(config))
     with log.open("w") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-            env={**os.environ, **BASE_ENVIRONMENT, **INGRESS[config.serving.ingress], "PATH": path},
+            env={
+                **inherited, **BASE_ENVIRONMENT, **INGRESS[config.serving.ingress], **token_environment(token),
+                "PATH": path,
+            },
         )  # fmt: skip
-    created = psutil.Process(process.pid).create_time()
-    head = RayHead(process.pid, created, f"{LOOPBACK}:{jobs.gcs_port}", f"http://{LOOPBACK}:{jobs.dashboard_port}")
-    _pid_file(config).parent.mkdir(parents=True, exist_ok=True)
+    head = RayHead(
+        pid=process.pid,
+        created=psutil.Process(process.pid).create_time(),
+        gcs=f"{LOOPBACK}:{jobs.gcs_port}",
+        dashboard=f"http://{LOOPBACK}:{jobs.dashboard_port}",
+        token=str(token),
+    )
     _pid_file(config).write_text(json.dumps(asdict(head)))
     _wait_for_jobs(head, process, log)
     return head
@@ -124,7 +156,7 @@ def start(config: Config) -> RayHead:
 
 def stop(config: Config, patience_s: float = 15.0) -> list[int]:
     """End the head node and all that it started; returns the pids. Nothing else on the machine is touched."""
-    head = running(config)
+    head = _living(config)
     _pid_file(config).unlink(missing_ok=True)
     if head is None:
         return []
@@ -136,6 +168,7 @@ def stop(config: Config, patience_s: float = 15.0) -> list[int]:
     for process in left:
         _quietly(process.kill)
     psutil.wait_procs(left, timeout=5)
+    _token_file(config).unlink(missing_ok=True)
     return [process.pid for process in family]
 
 
@@ -147,6 +180,10 @@ def ray_folder(config: Config) -> Path:
 
 def _pid_file(config: Config) -> Path:
     return config.state / "run" / "ray.json"
+
+
+def _token_file(config: Config) -> Path:
+    return config.state / "run" / "ray.token"
 
 
 def _require_free(name: str, port: int) -> None:
@@ -175,7 +212,7 @@ def _wait_for_jobs(head: RayHead, process: subprocess.Popen, log: Path) -> None:
         if process.poll() is not None:
             break
         try:
-            if httpx.get(f"{head.dashboard}/api/jobs/", timeout=5.0).status_code == 200:
+            if httpx.get(f"{head.dashboard}/api/jobs/", headers=head.headers, timeout=5.0).status_code == 200:
                 return
         except httpx.HTTPError:
             pass

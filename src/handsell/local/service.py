@@ -24,12 +24,16 @@ FOLLOW_TIMEOUT_S = 90.0
 
 def deploy(config: Config, head: RayHead, topology: str) -> str:
     """Write the deployment's Serve file from deployments/serve/<topology>.yaml and hand it to `serve deploy`."""
-    path = render(config, topology)
+    submit(render(config, topology), head)
+    return f"{topology} at {address(config)}"
+
+
+def submit(path: Path, head: RayHead) -> None:
+    """Hand a Serve file to the stock `serve deploy`; raises HandsellError with what it said."""
     command = [str(Path(sys.executable).parent / "serve"), "deploy", "--address", head.dashboard, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **head.job_environment})
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **head.environment})
     if done.returncode:
         raise HandsellError(f"`{' '.join(command[-5:])}` failed:\n{done.stderr.strip()[-2000:]}")
-    return f"{topology} at {address(config)}"
 
 
 def render(config: Config, topology: str) -> Path:

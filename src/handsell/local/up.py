@@ -83,19 +83,19 @@ def _train(config: Config, head: cluster.RayHead) -> str:
     """A real `ray job submit`: the package is installed, so the job ships no code."""
     ray = str(Path(sys.executable).parent / "ray")
     env = {k: v for k, v in os.environ.items() if k in ("HANDSELL_HOME", "HANDSELL_DATA")}
-    runtime = {"env_vars": {**env, **cluster.BASE_ENVIRONMENT}}
+    runtime = {"env_vars": {**env, **cluster.BASE_ENVIRONMENT}}  # jobs have the token's path from the cluster itself
     command = [
         ray, "job", "submit", "--address", head.dashboard, "--log-style", "record", "--runtime-env-json",
         json.dumps(runtime), "--", sys.executable, "-m", "handsell", "train", str(config.source),
     ]  # fmt: skip
     for _ in range(AGENT_TRIES):
         try:
-            return _run(command, head.job_environment, _log(config, "train"))
+            return _run(command, head.environment, _log(config, "train"))
         except HandsellError as error:
             if "No available agent" not in str(error):
                 raise
             time.sleep(3.0)  # a head that has just started answers before its agent takes jobs
-    return _run(command, head.job_environment, _log(config, "train"))
+    return _run(command, head.environment, _log(config, "train"))
 
 
 def _run(command: list[str], env: dict[str, str], log: Path) -> str:

@@ -65,7 +65,7 @@ class ServingConfig(Section):
     ingress: Literal["plain", "haproxy"] = Field(
         "plain",
         description="of a local cluster: plain: Serve's own proxy, on `host` alone; haproxy: faster, but its "
-        "statistics (8404, 9101) and replica ports (30000 and up) listen on every interface: only behind a firewall",
+        "statistics and metrics (8404, 9101) listen on every interface, without a token: only behind a firewall",
     )
     clock: Literal["wall", "data"] = Field(
         "wall",
