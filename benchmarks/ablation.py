@@ -184,7 +184,7 @@ def measure(config: Config, kinds: Sequence[str], path: Path | None) -> None:
         print(f"== the whole funnel, then {len(every)} variants", flush=True)
         run = Run(config, folder, Progress(6), windows.cut(config, folder))
         fetch_rows(run)
-        fit_twin(run)
+        run = fit_twin(run)
         whole, found = _replayed(run), {}
         for place, variant in enumerate(every, start=1):
             print(f"== {variant.name} ({place} of {len(every)})", flush=True)

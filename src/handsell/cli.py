@@ -133,12 +133,30 @@ def train(config: ConfigPath, promote: bool = True) -> None:
 
 
 @app.command()
-def evaluate(config: ConfigPath, bundle: str = "live") -> None:
-    """Print the evaluation that a bundle carries, and where its report lies."""
+def evaluate(
+    config: ConfigPath,
+    bundle: str = "live",
+    served: Annotated[
+        bool, typer.Option("--served", help="ask the running service, and compare with a replay")
+    ] = False,
+    held_out: Annotated[
+        Path | None, typer.Option(help="with --served: CSV or Parquet of user_id and item_id that should be found")
+    ] = None,
+    users: Annotated[int, typer.Option(min=1, help="with --served: users that are asked for, at most")] = 1_000,
+    url: Annotated[str, typer.Option(help="with --served: of the service, where it is not this config's own")] = "",
+) -> None:
+    """Print the evaluation that a bundle carries, and where its report lies; or evaluate what the service answers."""
     from handsell.local.bundles import open_bundles, resolve
     from handsell.local.summary import print_report
 
-    store = open_bundles(_load(config))
+    loaded = _load(config)
+    if served:
+        from handsell.local.served import evaluate_served
+
+        if not evaluate_served(loaded, held_out, users, url):
+            raise typer.Exit(1)
+        return
+    store = open_bundles(loaded)
     path = store.local_path(resolve(store, bundle))
     print_report(json.loads((path / "report.json").read_text()))
     print(f"report: {path / 'report.html'}")

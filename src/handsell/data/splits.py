@@ -115,26 +115,27 @@ def window_requests(
     return WindowRequests(events.user[first], events.time[first], np.full(len(keep), AS_IT_WAS), *outcome, *shown)
 
 
-def served_requests(
+def requests_at_once(
     events: Interactions,
     acted: np.ndarray,
     slate: tuple[np.ndarray, np.ndarray],
     window: np.ndarray,
     split: SplitConfig,
-    bounds: Bounds,
+    begin_us: int,
     end_us: int,
+    which: int,
 ) -> WindowRequests:
-    """All users of the test window asked at one moment, as a service asks its bundle: one request each.
+    """All users of window `which` asked at one moment, as a service asks its bundle: one request each.
 
-    What follows is all that the user did in the window. by_time: the moment is the window's begin. leave_last_k: the
-    end of the data, so that each user has been away since the last event before their window.
+    What follows is all that the user did in the window. by_time: the moment is `begin_us`, where the window begins.
+    leave_last_k: it is `end_us`, the end of the data, so that each has been away since the event before their window.
     """
     new = np.ones(len(events), bool)
     new[1:] = (events.user[1:] != events.user[:-1]) | (window[1:] != window[:-1])
-    found = window_requests(events, acted, slate, window, np.cumsum(new) - 1, TEST)
+    found = window_requests(events, acted, slate, window, np.cumsum(new) - 1, which)
     if split.kind == "by_time":
-        return replace(found, time=np.full(len(found), bounds.test))
-    first = np.flatnonzero(new & (window == TEST))
+        return replace(found, time=np.full(len(found), begin_us))
+    first = np.flatnonzero(new & (window == which))
     row = first[np.searchsorted(events.user[first], found.user)]
     before = np.maximum(row - 1, 0)
     known = (row > 0) & (events.user[before] == found.user)

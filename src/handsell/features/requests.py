@@ -48,11 +48,11 @@ def requests_from_rows(
     states = states_from_rows(rows, snapshot, config)
     if len(states) != len(time):
         raise FeatureError(f"expected rows for {len(time)} requests, got {len(states)}: one row a request")
-    if away is not None:
-        states = move_last_event(states, np.where(away >= 0, np.asarray(time) - away, states.state_time))
     rules = FoldRules.of(config)
     if events is not None and len(events):
         states = truncated(_with_events(states, events, time, snapshot, rules), rules)
+    if away is not None:
+        states = move_last_event(states, np.where(away >= 0, np.asarray(time) - away, states.state_time))
     if user is None:
         user = numbers_of(rows, ("user_number",), missing=NONE)[:, 0]
     columns = floats_of(rows, config.features.user_columns) if config.features.user_columns else None

@@ -122,7 +122,7 @@ def _below_cap(ids: list[str], run: Run, config: Config, reader: EventReader) ->
 
 def _slates(here: Opened, run: Run, ids: list[str], reader: EventReader) -> list[dict[str, Any]]:
     """Rows of SLATES; users for whom nothing was found have none."""
-    requests = _requests(here, run, ids, reader)
+    requests = build_requests(here, run.surface, run.time, ids, reader)
     n = here.config.surfaces[run.surface].count
     slates = run_local(here.stages.funnel.recommend(requests, n))
     degraded = [cause for cause in slates.degraded if not cause.startswith("retriever:")]
@@ -135,22 +135,28 @@ def _slates(here: Opened, run: Run, ids: list[str], reader: EventReader) -> list
     return [row for row in rows if row["item_id"]]
 
 
-def _requests(here: Opened, run: Run, ids: list[str], reader: EventReader) -> Requests:
-    """As the gateway makes them: the stored row, the log's tail beyond it, and what must not be shown."""
+def build_requests(
+    here: Opened, surface_name: str, now: int, ids: list[str], reader: EventReader, away: int | None = None
+) -> Requests:
+    """As the gateway makes them at `now` µs: the stored row, the log's tail beyond it, and what must not be shown.
+
+    `away` µs asks each of them that long after the user's last event instead (see `requests_from_rows`).
+    """
     config, shelf = here.config, here.stages.snapshot
     rows = here.store.online_users(ids)
     tails = [reader.tail(user_id, int(offset or 0)) for user_id, offset in zip(ids, rows["log_offset"], strict=True)]
     columns: dict[str, list] = {name: [] for name in ("offset", "item_id", "type", "time", "value")}
     row: list[int] = []
     for b, tail in enumerate(tails):
-        kept = [i for i, name in enumerate(tail["type"]) if name in config.events.types and tail["time"][i] < run.time]
+        kept = [i for i, name in enumerate(tail["type"]) if name in config.events.types and tail["time"][i] < now]
         row += [b] * len(kept)
         for name, cells in columns.items():
             cells += [tail[name][i] for i in kept]
-    time = np.full(len(ids), run.time)
-    surface = np.full(len(ids), config.surface_names.index(run.surface), np.int8)
+    time = np.full(len(ids), now)
+    surface = np.full(len(ids), config.surface_names.index(surface_name), np.int8)
     events = events_from(columns, np.array(row, np.int64), shelf, config) if row else None
-    requests = requests_from_rows(rows, shelf, config, time, surface, events=events)
+    waited = None if away is None else np.full(len(ids), away)
+    requests = requests_from_rows(rows, shelf, config, time, surface, events=events, away=waited)
     return replace(requests, barred=barred(reader, ids, time, surface, shelf, config))
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from handsell.catalogue.vocabulary import Vocabulary
 from handsell.core.batches import Ragged
-from handsell.core.config import Config
+from handsell.core.config import Config, SplitConfig
 from handsell.core.errors import TrainingError
 from handsell.core.layout import Layout
 from handsell.data import splits
@@ -35,6 +35,7 @@ REQUESTS = pa.schema(
 )
 REQUEST_WINDOWS = splits.WINDOWS[1:]
 SERVED = "served"  # the test window as a service meets it: every user asked once, at one moment
+AT_ONCE = "_at_once"  # ends the name of other windows' requests of that kind
 ASKED = (*REQUEST_WINDOWS, SERVED)
 DRAWN = ("ranker", "validation")  # windows whose requests are also asked after drawn pauses
 SERVED_REQUESTS = 1_000  # asked again after each of several pauses
@@ -78,7 +79,7 @@ def cut(config: Config, run: Path) -> dict[str, int]:
         )
     for name in ASKED:
         most = min(config.split.max_requests, SERVED_REQUESTS) if name == SERVED else config.split.max_requests
-        totals[f"{name}_kept"] = _gather(run, name, most, totals[name], returns)
+        totals[f"{name}_kept"] = _gather(run, name, most, totals, returns)
     return totals
 
 
@@ -98,10 +99,11 @@ def _cut_part(
     write_interactions(events.where(acted & (window == splits.RETRIEVAL)), run / "fit" / part.name)
     write_interactions(events.where(acted), run / "all" / part.name)
     counts = {"fit": int((acted & (window == splits.RETRIEVAL)).sum()), "all": int(acted.sum())}
-    slate = (position, propensity)
-    for which, name in enumerate(ASKED, start=1):
-        if name == SERVED:
-            found = splits.served_requests(events, acted, slate, window, config.split, bounds, end_us)
+    slate, begins = (position, propensity), (bounds.ranker, bounds.validation, bounds.test)
+    for name, (which, at_once) in _kinds(config.split).items():
+        if at_once:
+            begin_us = begins[which - 1]
+            found = splits.requests_at_once(events, acted, slate, window, config.split, begin_us, end_us, which)
         else:
             found = splits.window_requests(events, acted, slate, window, stretch, which)
         folder = run / "windows" / name
@@ -109,6 +111,19 @@ def _cut_part(
         pq.write_table(requests_table(found), folder / part.name)
         counts[name] = len(found)
     return counts, ReturnTimes.of(events.where(acted), gap_us, end_us)
+
+
+def _kinds(split: SplitConfig) -> dict[str, tuple[int, bool]]:
+    """Name of a file of requests → its window, and whether all users are asked at one moment.
+
+    With windows in time, models are chosen and taught by both kinds: users who came back, and everybody at once, of
+    whom all is wanted that they do until the window ends. Windows of each user's last events hold one kind alone.
+    """
+    kinds = {name: (splits.WINDOWS.index(name), False) for name in REQUEST_WINDOWS}
+    kinds[SERVED] = (splits.TEST, True)
+    if split.kind == "by_time":
+        kinds |= {name + AT_ONCE: (splits.WINDOWS.index(name), True) for name in DRAWN}
+    return kinds
 
 
 def request_keys(config: Config) -> Path:
@@ -126,14 +141,18 @@ def request_keys(config: Config) -> Path:
     return folder / "keys.parquet"
 
 
-def _gather(run: Path, name: str, most: int, found: int, returns: ReturnTimes) -> int:
+def _gather(run: Path, name: str, most: int, found: dict[str, int], returns: ReturnTimes) -> int:
     """One file per window with at most about `most` requests, oldest first, so that chunks share days.
 
-    Half of the requests that models are chosen and taught by are asked after a drawn pause.
+    Both kinds of requests have an equal part in it. Half of the requests that models are chosen and taught by are
+    asked after a drawn pause.
     """
-    share = most / max(found, 1)
-    parts = sorted((run / "windows" / name).glob("*.parquet"))
-    kept = [splits.sample(read_requests(part), share) for part in parts]
+    kinds = [kind for kind in (name, name + AT_ONCE) if kind in found]
+    kept = []
+    for kind in kinds:
+        share = most / len(kinds) / max(found[kind], 1)
+        parts = sorted((run / "windows" / kind).glob("*.parquet"))
+        kept += [splits.sample(read_requests(part), share) for part in parts]
     if name in DRAWN:
         kept = [_ask_later(requests, returns) for requests in kept]
     table = pa.concat_tables(map(requests_table, kept)).sort_by([("time", "ascending"), ("user", "ascending")])
@@ -142,10 +161,8 @@ def _gather(run: Path, name: str, most: int, found: int, returns: ReturnTimes) -
 
 
 def _ask_later(requests: WindowRequests, returns: ReturnTimes) -> WindowRequests:
-    away = np.where(
-        drawn_for(requests.user, requests.time), returns.draw(requests.user, requests.time), splits.AS_IT_WAS
-    )
-    return replace(requests, away=away)
+    key = requests.user, requests.time
+    return replace(requests, away=np.where(drawn_for(*key), returns.draw(*key), splits.AS_IT_WAS))
 
 
 def write_interactions(events: Interactions, path: Path) -> None:
