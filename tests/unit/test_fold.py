@@ -1,6 +1,6 @@
-"""The fold of events into user states: any cut of the log gives the same, late and repeated events included."""
+"""The fold of events into user states: any cut of the log gives the same; and pasts moved in time as a whole."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handsell.core.batches import NONE, Ragged
-from handsell.events.fold import fold, truncated
+from handsell.events.fold import fold, move_last_event, truncated
 from handsell.events.states import DAY_US, Events, FoldRules, ItemFacts, UserStates
 
 RULES = FoldRules(np.array([False, True, True]), 4, 28.0 * DAY_US, affinity_size=2, seen_cap=3)
@@ -114,3 +114,26 @@ def test_an_item_met_again_keeps_its_latest_time():
 def test_nothing_to_fold_changes_nothing(rows):
     start = RULES.start(rows)
     assert_same(fold(start, Events.of([], [], [], [], []), ITEMS, RULES), start)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_moving_a_past_is_folding_the_same_events_at_other_times(seed):
+    """The fourth user has no events and stays as they are."""
+    rng = np.random.default_rng(seed)
+    events = some_events(rng, 50)
+    by = rng.integers(0, 400, 4) * DAY_US + rng.integers(0, DAY_US, 4)
+    states = fold(RULES.start(4), events, ITEMS, RULES)
+    later = replace(events, time=events.time + by[events.row])
+    moved = move_last_event(states, states.state_time + by)
+    assert_same(moved, fold(RULES.start(4), later, ITEMS, RULES))
+    assert not moved.state_time[3] and not moved.first_time[3]
+    assert_same(move_last_event(moved, states.state_time), states)
+
+
+def test_a_past_that_is_moved_is_left_as_it_was(rng):
+    states = fold(RULES.start(3), some_events(rng, 40), ITEMS, RULES)
+    before = {name: array.copy() for name, array in flat(states).items()}
+    move_last_event(states, states.state_time + DAY_US)
+    for name, array in flat(states).items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)

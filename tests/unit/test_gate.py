@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from handsell.bundles.gate import Lists, judge
+from handsell.bundles.gate import Lists, judge, judge_absence
 from handsell.core.config.serving import GateConfig
+from handsell.evaluation.intervals import compare
 
 USERS = np.arange(600)
 CONFIG = GateConfig(tolerance=0.02, max_coverage_loss=0.2, min_requests=50)
@@ -107,3 +108,52 @@ def test_the_verdict_names_a_retrained_rival_and_is_plain_data(live):
     gate = judge(live, live, USERS, CONFIG, retrained=True)
     assert "the live recipe, retrained" in gate.sentences[1]
     assert json.loads(json.dumps(gate.as_dict()))["passed"] is True
+
+
+def absence(live: Lists, by: float, noise: float = 0.0):
+    """What slates lose when asked 30 days after the last event, relative."""
+    late = live.ndcg * (1 + by) + np.random.default_rng(5).normal(0, noise, len(live.ndcg))
+    return compare(late, live.ndcg, USERS)
+
+
+def test_a_challenger_that_fails_users_who_have_been_away_is_refused(live):
+    promoted = judge(shifted(live, 0.1), live, USERS, CONFIG)
+    gate = judge_absence(promoted, absence(live, -0.2), CONFIG)
+    assert promoted.passed and gate.outcome == "refuse" and not gate.passed
+    assert "the live bundle stays" in gate.sentences[0]
+    assert "30 days after the last event instead of at once, its slates lose 20.0% of NDCG@10" in gate.sentences[1]
+    assert "beyond 10% (gate.max_absence_loss)" in gate.sentences[1]
+    assert gate.comparison == promoted.comparison and set(promoted.sentences[1:]) < set(gate.sentences)
+
+
+@pytest.mark.parametrize("by", [-0.099, 0.0, 0.3])
+def test_a_loss_within_the_tolerance_changes_no_verdict(live, by):
+    for gate in (judge(shifted(live, 0.1), live, USERS, CONFIG), judge(shifted(live, -0.1), live, USERS, CONFIG)):
+        assert judge_absence(gate, absence(live, by), CONFIG) is gate
+
+
+def test_how_much_may_be_lost_with_time_is_a_setting(live):
+    promoted = judge(live, live, USERS, CONFIG)
+    assert judge_absence(promoted, absence(live, -0.2), GateConfig(max_absence_loss=0.25)) is promoted
+    assert not judge_absence(promoted, absence(live, -0.05), GateConfig(max_absence_loss=0.01)).passed
+
+
+def test_a_loss_that_may_be_chance_is_a_warning(live):
+    loss = absence(live, -0.13, noise=2.0)
+    assert loss.relative < -0.1 and loss.verdict == "undecided"
+    promoted = judge(live, live, USERS, CONFIG)
+    gate = judge_absence(promoted, loss, CONFIG)
+    assert gate.passed and gate.sentences == promoted.sentences
+    assert len(gate.warnings) == 1 and "beyond 10%" in gate.warnings[0]
+
+
+def test_the_first_bundle_is_warned_of_and_promoted(live):
+    gate = judge_absence(judge(live, None, USERS, CONFIG), absence(live, -0.5), CONFIG)
+    assert gate.passed and len(gate.warnings) == 2
+    assert "First bundle" in gate.warnings[0] and "lose 50.0%" in gate.warnings[1]
+
+
+def test_what_cannot_be_compared_has_not_been_lost(live):
+    promoted = judge(live, live, USERS, CONFIG)
+    nothing = compare(np.zeros(600), np.zeros(600), USERS)
+    assert np.isnan(nothing.relative) and judge_absence(promoted, nothing, CONFIG) is promoted

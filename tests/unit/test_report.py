@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,9 +20,15 @@ from handsell.core.config.serving import Surface
 from handsell.core.errors import TrainingError
 from handsell.core.funnel import Funnel, slates_in_order
 from handsell.eligibility.mask import Eligibility
+from handsell.evaluation.intervals import compare
 from handsell.evaluation.metrics import Relevant
+from handsell.evaluation.page import render
 from handsell.evaluation.replay import evaluate_sources, slates
 from handsell.evaluation.report import About, build_report, write_report
+from handsell.evaluation.served import PAUSES, Asked, describe_pauses, describe_served
+from handsell.evaluation.served_plots import move_apart
+from handsell.jobs.sources import Choice, Source
+from handsell.jobs.strength import pick_strength
 from handsell.jobs.trials import Trial
 from handsell.jobs.tuning import Tuned
 from handsell.retrieval.stage import LocalCandidates
@@ -31,6 +38,19 @@ TUNED = Tuned(
     "als",
     (Trial({"reg": 0.5}, 0.25, 1.0), Trial({"reg": -1.0}, None, 0.0, "reg < 0"), Trial({"reg": 0.125}, 0.375, 1.0)),
     combinations=7, requests=40, seconds=3.0,
+)  # fmt: skip
+
+SERVED = {
+    "funnel": 0.5, "ranker": 0.4375, "blend": 0.375, "als": 0.3125, "content": 0.125, "baseline: popularity": 0.0625,
+    "baseline: EASE": 0.25,
+}  # fmt: skip
+CHOICE = Choice(
+    (
+        Source("ease", False, "the catalog has 60,000 items, it is fitted up to 15,000"),
+        Source("als", True, "the best source alone", 0.3125, 1.0, {"half_life_events": 10.0, "dislikes": 0.0}),
+        Source("content", True, "adds 0.0100 to the fused order", 0.125, 0.1),
+    ),
+    fused=0.3225, requests=80,
 )  # fmt: skip
 
 
@@ -140,6 +160,45 @@ def report(replay):
     return build_report(replay, about)
 
 
+def make_asked(scores: dict[str, float], fade: float = 1.0) -> Asked:
+    """Twenty users for whom every contender scores the same; the ranker's scores fade."""
+    kinds = {name: name if name in ("funnel", "ranker", "blend") else "retriever" for name in scores}
+    kinds |= dict.fromkeys((name for name in scores if name.startswith("baseline: ")), "baseline")
+    ndcg = {name: np.full(20, value * (fade if name == "ranker" else 1)) for name, value in scores.items()}
+    return Asked(np.arange(20, dtype=np.int32), ndcg, {name: values / 2 for name, values in ndcg.items()}, kinds)
+
+
+def with_served(report):
+    """The report with planted sections of what a service would answer."""
+    pauses = dict(zip(PAUSES, (1.0, 1.0, 0.75, 0.5, 0.25), strict=True))
+    models = {name: value for name, value in SERVED.items() if "baseline" not in name}
+    base, users = np.full(300, 0.5), np.arange(300)
+    changes = {s: compare(base * (1 - 0.04 * s), base, users) for s in (1.0, 0.5, 0.0)}
+    return {
+        **deepcopy(report),
+        "served": describe_served(make_asked(SERVED), "all users at noon"),
+        "by_time_away": describe_pauses({name: make_asked(models, fade) for name, fade in pauses.items()}),
+        "choices": {"sources": CHOICE.as_dict(), "strength": pick_strength(changes, 300, 0.03).as_dict()},
+    }
+
+
+@pytest.fixture(scope="module")
+def served_report(report):
+    return with_served(report)
+
+
+@pytest.fixture(scope="module")
+def page(served_report) -> str:
+    return render(served_report)
+
+
+def table_rows(page: str, heading: str) -> list[list[str]]:
+    """Cells of the first table after a heading, without its header row."""
+    table = page[page.index(f"<h2>{heading}</h2>") :].split("</table>")[0]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL)]
+    return [[re.sub("<.*?>", " ", cell).strip() for cell in row] for row in rows[1:]]
+
+
 def test_every_contender_is_measured_on_the_same_requests(replay):
     assert set(replay.contenders) == {"popularity", "als", "content", "blend", "ranker", "funnel", "oracle"}
     assert all(len(v) == REQUESTS for c in replay.contenders.values() for v in c.scores.values())
@@ -208,6 +267,89 @@ def test_the_report_is_json_without_nan_and_a_page_that_needs_no_network(report,
     assert not re.search(r'(src|href)="(?!data:)', page) and "<script" not in page
     assert page.count("data:image/svg+xml") == 7
     assert report["summary"] in page and "src_als_z" in page and "12\u2009345" in page
+
+
+def test_what_a_service_would_answer_comes_first(served_report, page):
+    assert re.findall(r"<h2>(.*?)</h2>", page)[:4] == [
+        "What a service would answer", "By time since the last event", "What training picked", "When users came back",
+    ]  # fmt: skip
+    assert page.index(served_report["served"]["sentence"]) < page.index(served_report["summary"])
+    rows = table_rows(page, "What a service would answer")
+    assert [row[0].split(" retriever")[0] for row in rows] == [
+        "funnel", "ranker", "blend", "als", "content", "baseline: EASE best baseline", "baseline: popularity",
+    ]  # fmt: skip
+    assert rows[0][1:] == ["0.5000", "0.5000 to 0.5000", "0.2500"] and rows[5][1] == "0.2500"
+    assert '<tr class="funnel"><td>funnel</td>' in page and '<tr class="baseline rival"><td>baseline: EASE<' in page
+
+
+def test_scores_by_time_away_are_shown_by_pause(served_report, page):
+    rows = table_rows(page, "By time since the last event")
+    assert [row[0] for row in rows] == ["funnel", "ranker", "blend", "als", "content"]
+    assert rows[1][1:] == ["0.4375", "0.4375", "0.3281", "0.2188", "0.1094", "−50.0 %"]
+    assert rows[0][1:] == ["0.5000"] * 5 + ["+0.0 %"]
+    (sentence,) = served_report["by_time_away"]["sentences"]
+    assert "ranker -50.0% (0.4375 to 0.2188)" in sentence and f"<li>{sentence}</li>" in page
+
+
+def test_what_training_picked_is_shown_with_the_reason(page):
+    assert table_rows(page, "What training picked") == [
+        ["als", "picked", "0.3125", "1", "events count half after 10 later likes, dislikes do not count",
+         "the best source alone"],
+        ["content", "picked", "0.1250", "0.1", "–", "adds 0.0100 to the fused order"],
+        ["ease", "left out", "–", "–", "–", "the catalog has 60,000 items, it is fitted up to 15,000"],
+    ]  # fmt: skip
+    assert "reaches NDCG@10 0.3225 on 80 validation requests" in page
+    assert "Strength 0.5 of the dials of variety: -2.0% NDCG@10" in page
+
+
+def test_the_new_figures_are_drawn_and_need_no_network(report, page):
+    without = render(report)
+    assert "<h2>When users came back" in without and "What a service would answer" not in without
+    assert page.count("data:image/svg+xml") == without.count("data:image/svg+xml") + 3
+    assert not re.search(r'(src|href)="(?!data:)', page) and "<script" not in page
+
+
+@pytest.mark.parametrize(
+    "absent", [("served",), ("by_time_away",), ("choices",), ("served", "by_time_away", "choices")]
+)
+def test_a_section_without_content_is_left_out(served_report, absent):
+    headings = {"served": "What a service would answer", "by_time_away": "By time since the last event",
+                "choices": "What training picked"}  # fmt: skip
+    empty = served_report | {name: {} for name in absent}
+    missing = {name: section for name, section in served_report.items() if name not in absent}
+    page = render(missing if len(absent) == 3 else empty)  # older bundles have none of them
+    assert all((f"<h2>{heading}<" in page) == (name not in absent) for name, heading in headings.items())
+    assert page.count("<div") == page.count("</div>") and page.count("<section") == page.count("</section>")
+
+
+def test_choices_that_were_configured_are_not_called_picked(served_report):
+    assert "What training picked" not in render(served_report | {"choices": {"sources": None, "strength": None}})
+    only_sources = render(served_report | {"choices": {**served_report["choices"], "strength": None}})
+    assert "<td>als</td><td" in only_sources and "Strength of re-ranking" not in only_sources
+
+
+def test_figures_without_a_value_are_dashes(served_report):
+    changed = deepcopy(served_report)
+    changed["served"]["contenders"]["als"] |= {"ndcg": None, "low": None, "high": None, "recall": None}
+    changed["by_time_away"]["contenders"]["als"] = [None] * 5
+    page = render(changed)
+    served = {row[0]: row[1:] for row in table_rows(page, "What a service would answer")}
+    assert served["als retriever"] == ["–"] * 3
+    assert {row[0]: row for row in table_rows(page, "By time since the last event")}["als"][1:6] == ["–"] * 5
+
+
+def test_a_failing_stage_is_named_above_all_figures(served_report):
+    page = render(served_report | {"degraded": {"ranking": 7}})
+    assert 0 < page.index("ranking failed during 7 requests") < page.index("What a service would answer")
+
+
+def test_labels_are_moved_apart_and_keep_their_order():
+    assert move_apart([0.0, 1.0, 5.0], 1.0) == [0.0, 1.0, 5.0]
+    np.testing.assert_allclose(move_apart([1.0, 1.0, 1.0], 0.5), [0.5, 1.0, 1.5])
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        places = np.array(move_apart(sorted(rng.uniform(0, 1, rng.integers(1, 12))), 0.07))
+        assert (np.diff(places) >= 0.07 - 1e-9).all()
 
 
 def test_what_tuning_tried_is_kept_and_shown(report, tmp_path: Path):

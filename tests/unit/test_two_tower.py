@@ -7,9 +7,9 @@ from torch.nn import functional as F
 from handsell.core.config.retrieval import TwoTowerConfig
 from handsell.retrieval import hard_negatives
 from handsell.retrieval.hard_negatives import HardNegatives
-from handsell.retrieval.two_tower import HISTORY, towers_to_retriever, user_inputs
+from handsell.retrieval.two_tower import CONTEXT, HISTORY, towers_to_retriever, user_inputs
 from handsell.retrieval.two_tower_training import ROWS_PER_USER, Rows, fit_two_tower, new_towers, weights_of
-from planted_taste import block_of, blocks, everything, request
+from planted_taste import DAY_US, block_of, blocks, everything, request
 
 SMALL = TwoTowerConfig(embedding_size=8, hidden=8, epochs=2, batch_size=64)
 
@@ -83,6 +83,42 @@ def test_context_knows_the_hour_and_the_weekend():
     asked = request([(0, 1.0)], time=noon_saturday)
     _, _, context = user_inputs(asked.history, asked.time, 10)
     assert np.allclose(context[0, :3], [0, -1, 1], atol=1e-6)
+
+
+def test_context_knows_how_many_events_there_are_and_not_how_long_ago():
+    asked = request(
+        [(0, 1.0), (1, -1.0)], [(0, 1.0), (1, -1.0)], [], [(i, 1.0) for i in range(HISTORY)], length=HISTORY
+    )
+    asked.history.time[1, -2:] -= 30 * DAY_US
+    item, pools, context = user_inputs(asked.history, asked.time, 100)
+    for inputs in (item, pools, context):
+        np.testing.assert_array_equal(inputs[0], inputs[1])
+    assert context.shape == (4, CONTEXT) and context.dtype == np.float32
+    np.testing.assert_allclose(context[:, -1], np.log1p([2, 2, 0, HISTORY]) / np.log1p(HISTORY), rtol=1e-6)
+
+
+def test_the_pool_of_the_moment_fades_by_likes_and_the_lasting_one_by_time():
+    """Likes of 0, 1 and 2, the first 28 days before the others; a dislike in between ages nothing."""
+    asked = request([(0, 1.0), (1, 1.0), (3, -1.0), (2, 1.0)])
+    asked.history.time[0, -4] = asked.history.time[0, -1] - 28 * DAY_US
+    _, pools, _ = user_inputs(asked.history, asked.time, 10)
+    lasting, moment, disliked = pools[0, :, -4:]
+    np.testing.assert_allclose(lasting / lasting[-1], [0.5, 1, 0, 1], rtol=1e-4)
+    np.testing.assert_allclose(moment / moment[-1], [2 ** (-2 / 3), 2 ** (-1 / 3), 0, 1], rtol=1e-6)
+    np.testing.assert_array_equal(disliked, [0, 0, 1, 0])
+
+
+def test_towers_answer_users_who_have_been_away_as_they_answer_the_others(rng):
+    events, content = blocks(rng)
+    weights = weights_of(new_towers(events.n_items, content, SMALL))
+    encoder = towers_to_retriever(weights, content, np.ones(events.n_items, bool)).encoder
+    past = [(0, 1.0), (4, 2.0), (9, -1.0)]
+    asked = request(*[past] * 5)
+    asked.history.time[:, -3:] -= (np.array([0, 1, 30, 180, 4000]) * DAY_US)[:, None]
+    encoded = encoder.encode(asked)
+    np.testing.assert_array_equal(encoded, np.tile(encoded[:1], (5, 1)))
+    at_eight = request(past, time=int(asked.time[0]) + DAY_US // 3)
+    assert not np.array_equal(encoder.encode(at_eight), encoded[:1]), "the hour may matter"
 
 
 def test_hard_negatives_are_top_ranks_that_the_user_has_not_liked(rng, monkeypatch):

@@ -5,7 +5,7 @@ matplotlib's object interface with SVG output: no display, no global state, fit 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import StringIO
 from typing import Any
 
@@ -55,12 +55,9 @@ def headline(axes: Axes, report: Report) -> bool:
     for row, name in enumerate(names):
         entry = report["contenders"][name]
         mean, (low, high) = entry["metrics"][report["headline"]], entry["interval"]
-        if mean is None:
-            continue
-        colour = _colour(report, name)
-        axes.plot([low, high], [row, row], color=colour, linewidth=2.4, solid_capstyle="round", alpha=0.55)
-        axes.plot([mean], [row], "o", color=colour, markersize=8 if entry["kind"] == "funnel" else 6)
-        axes.annotate(f"{mean:.3f}", (high, row), (6, 0), textcoords="offset points", va="center", fontsize=9)
+        if mean is not None:
+            size = 8 if entry["kind"] == "funnel" else 6
+            interval_row(axes, row, (mean, low, high), color=_color(report, name), markersize=size)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel("NDCG@10, mean and 95 % interval")
@@ -69,6 +66,18 @@ def headline(axes: Axes, report: Report) -> bool:
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     return bool(names)
+
+
+def interval_row(axes: Axes, row: int, figures: tuple[float, float, float], color: str, **marker: Any) -> None:
+    """A mean and its interval (mean, low, high) as one row of a chart, with the mean written beside."""
+    mean, low, high = figures
+    axes.plot([low, high], [row, row], color=color, linewidth=2.4, solid_capstyle="round", alpha=0.55)
+    options: dict[str, Any] = {"marker": "o", "markersize": 6, **marker}
+    axes.plot([mean], [row], color=color, **options)
+    axes.annotate(
+        f"{mean:.3f}", (high, row), (6, 0), textcoords="offset points", va="center", fontsize=9,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+    )  # fmt: skip
 
 
 def recall_curves(axes: Axes, report: Report) -> bool:
@@ -84,7 +93,7 @@ def recall_curves(axes: Axes, report: Report) -> bool:
             continue
         bold = entry["kind"] != "retriever"
         axes.plot(
-            *zip(*points, strict=True), "o-", label=name, color=_colour(report, name), markersize=4,
+            *zip(*points, strict=True), "o-", label=name, color=_color(report, name), markersize=4,
             linewidth=2.6 if bold else 1.4, zorder=3 if bold else 2,
         )  # fmt: skip
         depths |= {depth for depth, _ in points}
@@ -115,7 +124,7 @@ def segments(axes: Axes, report: Report) -> bool:
                 continue
             at = place + (column - (len(names) - 1) / 2) * width
             label = name if place == 0 else None
-            axes.bar(at, found["mean"], width * 0.9, color=_colour(report, name), label=label)
+            axes.bar(at, found["mean"], width * 0.9, color=_color(report, name), label=label)
             axes.plot([at, at], [found["low"], found["high"]], color=INK, linewidth=1)
     ticks = [f"{name}\n{part['requests']} requests" for name, part in parts.items()]
     axes.set_xticks(range(len(parts)), ticks)
@@ -144,7 +153,7 @@ def trade_off(axes: Axes, report: Report) -> bool:
         x, y = entry["metrics"]["coverage@10"], entry["metrics"][report["headline"]]
         if x is None or y is None:
             continue
-        axes.plot([x], [y], "o", color=_colour(report, name), markersize=9 if entry["kind"] == "funnel" else 6)
+        axes.plot([x], [y], "o", color=_color(report, name), markersize=9 if entry["kind"] == "funnel" else 6)
         below = -11 if entry["kind"] == "ranker" else 3  # it often lies on the funnel
         axes.annotate(name, (x, y), (7, below), textcoords="offset points", fontsize=9)
         drawn = True
@@ -176,8 +185,8 @@ def curve(axes: Axes, rows: list[dict[str, Any]], metric: str) -> bool:
         axes.plot(x, y, "o-", markersize=3, linewidth=1.4, label=family, color=RETRIEVERS[place % len(RETRIEVERS)])
     for row in known:
         if row["family"] in ("plain", "shipped"):
-            colour = KINDS["funnel"] if row["family"] == "shipped" else INK
-            axes.plot([row[metric]], [row["ndcg"]], "o", color=colour, markersize=8, zorder=4)
+            color = KINDS["funnel"] if row["family"] == "shipped" else INK
+            axes.plot([row[metric]], [row["ndcg"]], "o", color=color, markersize=8, zorder=4)
             axes.annotate(row["family"], (row[metric], row["ndcg"]), (6, 5), textcoords="offset points", fontsize=9)
     if plain and families:
         axes.axhline(0.98 * plain[0]["ndcg"], color=FAINT, linewidth=1, linestyle=":")
@@ -204,8 +213,8 @@ def list_segments(axes: Axes, report: Report) -> bool:
     for column, (name, lists) in enumerate(parts.items()):
         for row, metric in enumerate(metrics):
             at = len(metrics) - 1 - row + ((len(parts) - 1) / 2 - column) * height
-            colour = RETRIEVERS[column % len(RETRIEVERS)]
-            axes.barh(at, _ratio(lists, metric) or 0.0, height * 0.9, color=colour, label=None if row else name)
+            color = RETRIEVERS[column % len(RETRIEVERS)]
+            axes.barh(at, _ratio(lists, metric) or 0.0, height * 0.9, color=color, label=None if row else name)
     axes.axvline(0, color=FAINT, linewidth=1)
     axes.set_yticks(range(len(metrics)), [m.replace("_", " ") for m in reversed(metrics)])
     axes.set_xlabel("funnel against the ranker's plain order, %")
@@ -251,11 +260,15 @@ def sources(axes: Axes, report: Report) -> bool:
     return any(found["hits"] for found in report["sources"].values())
 
 
-def _colour(report: Report, name: str) -> str:
-    kind = report["contenders"][name]["kind"]
-    if kind in KINDS:
-        return KINDS[kind]
+def color_of(kinds: Mapping[str, str], name: str) -> str:
+    """The color of a contender, the same in every figure; `kinds` names the kind of each contender."""
+    if kinds[name] in KINDS:
+        return KINDS[kinds[name]]
     if name == "popularity":
         return FAINT
-    singles = sorted(n for n, e in report["contenders"].items() if e["kind"] not in KINDS and n != "popularity")
+    singles = sorted(n for n, kind in kinds.items() if kind not in KINDS and n != "popularity")
     return RETRIEVERS[singles.index(name) % len(RETRIEVERS)]
+
+
+def _color(report: Report, name: str) -> str:
+    return color_of({n: entry["kind"] for n, entry in report["contenders"].items()}, name)

@@ -31,6 +31,7 @@ PAUSES = {
 }
 SOON, LATE = "1 minute", "30 days"  # between which the gate looks for a loss
 BASELINE = "baseline"
+BASELINE_PREFIX = "baseline: "
 LITTLE = 0.02  # a relative loss that is not worth a sentence
 
 
@@ -118,24 +119,23 @@ def _served_sentence(funnel: Any, best: str | None, against: Comparison | None, 
         return said + "."
     word = {"beats": "better than", "loses": "worse than", "undecided": "undecided against"}[against.verdict]
     ratio = f", {against.challenger / against.baseline:.2f} times as much" if against.baseline > 0 else ""
-    return f"{said}: {word} {best}, the best simple baseline, at {against.baseline:.4f}{ratio}."
+    name = best.removeprefix(BASELINE_PREFIX)
+    return f"{said}: {word} {name}, the best simple baseline, at {against.baseline:.4f}{ratio}."
 
 
 def _loss_sentences(losses: Mapping[str, Comparison]) -> list[str]:
     worse = {n: c for n, c in losses.items() if c.relative < -LITTLE and c.verdict == "loses"}
     if not worse:
         return [f"Asked {LATE} after the last event instead of {SOON} after it, nothing loses more than {LITTLE:.0%}."]
-    return [
-        f"Asked {LATE} after the last event instead of {SOON} after it, {_called(name)} {c.relative:+.1%} of NDCG@10 "
-        f"({c.baseline:.4f} to {c.challenger:.4f})."
+    told = ", ".join(
+        f"{_called(name)} {c.relative:+.1%} ({c.baseline:.4f} to {c.challenger:.4f})"
         for name, c in sorted(worse.items(), key=lambda pair: pair[1].relative)
-    ]
+    )
+    return [f"Asked {LATE} after the last event instead of {SOON} after it, NDCG@10 changes: {told}."]
 
 
 def _called(name: str) -> str:
-    return {FUNNEL: "the slates change by", RANKER: "the ranker changes by", BLEND: "the blend changes by"}.get(
-        name, f"{name} changes by"
-    )
+    return "slates" if name == FUNNEL else name
 
 
 def _ten(items: np.ndarray) -> np.ndarray:

@@ -80,7 +80,7 @@ def train_worker(loop: dict[str, Any]) -> None:
     worker, workers = context.get_world_rank(), context.get_world_size()
     features = tuple(loop["features"])
     examples, validation = Path(loop["examples"]), Path(loop["validation"])
-    booster, prior = train_booster(
+    booster = train_booster(
         read_shards(shard_folders(examples, worker, workers), features),
         read_shards(shard_folders(validation, worker, workers), features),
         RankingConfig(**loop["config"]),
@@ -91,7 +91,7 @@ def train_worker(loop: dict[str, Any]) -> None:
         ray.train.report({})
         return
     with tempfile.TemporaryDirectory() as folder:
-        calibrated(booster, prior, shard_folders(validation), features).save(Path(folder))
+        calibrated(booster, loop["prior"], shard_folders(validation), features).save(Path(folder))
         ray.train.report({"trees": booster.num_boosted_rounds()}, checkpoint=Checkpoint.from_directory(folder))
 
 

@@ -19,7 +19,7 @@ from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.baselines import Baselines
 from handsell.evaluation.metrics import Relevant
 from handsell.evaluation.replay import Lists, Replay, evaluate_sources
-from handsell.evaluation.served import PAUSES, Asked, ask, describe_pauses, describe_served
+from handsell.evaluation.served import BASELINE_PREFIX, PAUSES, Asked, ask, describe_pauses, describe_served
 from handsell.jobs.cluster import spread
 from handsell.jobs.examples import day_values
 from handsell.jobs.requests import chunks, load_requests
@@ -110,7 +110,7 @@ def baseline_lists(config: Config, run: Path, requests: Requests, eligibility: E
     fit, every = (read_interactions(config, run / part) for part in ("fit", "all"))
     repeats = config.surfaces["home"].repeat != "exclude"
     found = Baselines.of(fit, every, requests, repeats).lists(lambda rows: eligibility.mask(requests.take(rows)))
-    return {f"baseline: {name}": items for name, items in found.items()}
+    return {f"{BASELINE_PREFIX}{name}": items for name, items in found.items()}
 
 
 def curve(stages: Stages, eligibility: Eligibility) -> dict[str, RerankingStage]:

@@ -35,6 +35,7 @@ WINDOW = "validation"
 MOST_REQUESTS = 1_000  # that judge the sources
 DEPTH = 200  # of a source's list in the fused order that is judged
 LEAST_GAIN = 0.005  # relative NDCG@10 that a source must bring
+OTHER_WEIGHTS = (2.0, 0.5)  # tried for each source of the fused order once it has grown
 BESIDE = 0.1  # weight in the fused order of a source that is kept for other users or items than those of the window
 SMALL_CATALOG = {"ease": 15_000, "spectral": 200_000}  # items up to which the model is fitted in seconds
 MOST_USERS = {"user_knn": 50_000}
@@ -231,6 +232,11 @@ def grow(
         if trials[name] < best * (1 + LEAST_GAIN):
             break
         weights[name], gain[name], best = 1.0, trials[name] - best, trials[name]
+    for name in list(weights) * (len(weights) > 1):
+        for weight in OTHER_WEIGHTS:
+            value = fused({**weights, name: weight})
+            if value >= best * (1 + LEAST_GAIN):
+                weights[name], best = weight, value
     weights |= {name: BESIDE for name in must if name not in weights}
     return weights, fused(weights), gain
 
@@ -266,6 +272,8 @@ def _told(
         why = f"adds nothing to the fused order, but {kept[name]}"
     elif name in said:
         why = "the config enables it"
+    elif not alone[name]:
+        why = "it finds nothing on this data"
     else:
         why = f"adds less than {LEAST_GAIN:.1%} to the fused order"
     return Source(name, name in chosen, why, alone[name], chosen.get(name, 0.0), history.get(name))

@@ -20,7 +20,7 @@ from handsell.ranking.xgboost_ranker import XGBoostRanker, fused_margin
 
 log = logging.getLogger(__name__)
 
-PRIOR = 16.0  # margin of an item that every source puts first, over one that none returned
+PRIOR = 24.0  # margin of an item that every source puts first, over one that none returned
 
 
 def fit_xgboost(
@@ -28,41 +28,30 @@ def fit_xgboost(
     prior: float = 0.0,
 ) -> XGBoostRanker:  # fmt: skip
     """Fit on all shards of two folders in this process; raises TrainingError where there are no examples."""
-    fitted = train_booster(
+    booster = train_booster(
         read_shards(shard_folders(examples), features),
         read_shards(shard_folders(validation), features),
         config,
         threads,
         prior,
     )
-    return calibrated(*fitted, shard_folders(validation), features)
+    return calibrated(booster, prior, shard_folders(validation), features)
 
 
 def train_booster(
     train: Rows, validation: Rows, config: RankingConfig, threads: int = 1, prior: float = 0.0
-) -> tuple[xgboost.Booster, float]:
-    """LambdaMART on whole groups, and the prior it starts from: 0, or `prior` where that ranks validation better.
+) -> xgboost.Booster:
+    """LambdaMART on whole groups; keeps the trees up to the best NDCG@10 on the validation groups.
 
-    Keeps the trees up to the best NDCG@10 on the validation groups. Starting from the fused order of the sources, the
-    trees only correct it: on few examples they otherwise learn a worse one. Under a collective (Ray Train) every worker
-    passes its own rows, and all get the same booster.
+    With a `prior`, trees start from the fused order of the sources and only correct it: on few examples they otherwise
+    learn a worse one (docs/decisions/013). Under a collective (Ray Train) every worker passes its own rows, and all get
+    the same booster.
     """
     if not len(train):
         raise TrainingError(
             "the ranker window gave no example: no positive was among the candidates; "
             "lengthen split.ranker_days, ask the sources for more candidates, or set ranking.enabled = false"
         )
-    fits = [_boost(train, validation, config, threads, start) for start in ((0.0, prior) if prior else (0.0,))]
-    booster, start, value = max(fits, key=lambda fit: fit[2])
-    log.info("ranker: %d groups, %d rows, %d trees kept, NDCG@10 %.4f on validation, prior %g",
-             len(np.unique(train.qid)), len(train), booster.num_boosted_rounds(), value, start)  # fmt: skip
-    return booster, start
-
-
-def _boost(
-    train: Rows, validation: Rows, config: RankingConfig, threads: int, prior: float
-) -> tuple[xgboost.Booster, float, float]:
-    """The booster, its prior, and its NDCG@10 on validation (0 without any)."""
     dtrain = _matrix(xgboost.QuantileDMatrix, train, threads, prior)
     # with values missing, predicting from quantiles costs seven times the plain matrix, in every round
     watch = [(_matrix(xgboost.DMatrix, validation, threads, prior), "validation")] if len(validation) else []
@@ -74,9 +63,9 @@ def _boost(
         early_stopping_rounds=min(config.early_stopping_rounds, config.trees) if watch else None,
         verbose_eval=False,
     )
-    if not watch:
-        return booster, prior, 0.0
-    return booster[: booster.best_iteration + 1], prior, float(booster.best_score)
+    best = booster.best_iteration + 1 if watch else booster.num_boosted_rounds()
+    log.info("ranker: %d groups, %d rows, %d trees kept", len(np.unique(train.qid)), len(train), best)
+    return booster[:best]
 
 
 def calibrated(

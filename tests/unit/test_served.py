@@ -1,0 +1,171 @@
+"""What a service would answer: planted lists are scored and told in words, and no retriever reads the pause."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from handsell.core.batches import NONE, Ragged
+from handsell.core.config.retrieval import RetrievalConfig
+from handsell.core.config.serving import Surface
+from handsell.core.funnel import Funnel, slates_in_order
+from handsell.eligibility.mask import Eligibility
+from handsell.evaluation import served
+from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
+from handsell.evaluation.served import PAUSES, Asked, ask, describe_pauses, describe_served, loss_by_pause
+from handsell.retrieval import registry
+from handsell.retrieval.stage import LocalCandidates
+from planted_taste import CONFIG, DAY_US, blocks, everything, request
+from small_catalogue import requests, snapshot
+
+USERS = 200
+QUICK = CONFIG.model_copy(
+    update={name: getattr(CONFIG, name).model_copy(update={"epochs": 2}) for name in ("two_tower", "sasrec")}
+)
+KINDS = {"als": "retriever", "blend": "blend", "ranker": "ranker", "funnel": "funnel"}
+
+
+def scored(rng: np.random.Generator, **means: float) -> Asked:
+    """Contenders with exactly these mean NDCGs; those that are not stages or retrievers are baselines."""
+    noise = {name: rng.normal(0, 0.02, USERS) for name in means}
+    values = {name: m + noise[name] - noise[name].mean() for name, m in means.items()}
+    kinds = {name: KINDS.get(name, "baseline") for name in values}
+    return Asked(np.arange(USERS, dtype=np.int32), values, {n: v / 2 for n, v in values.items()}, kinds)
+
+
+@pytest.mark.parametrize(
+    ("funnel", "word", "verdict"),
+    [(0.30, "better than", "beats"), (0.20, "undecided against", "undecided"), (0.15, "worse than", "loses")],
+)
+def test_the_sentence_says_how_the_slates_stand_to_the_best_baseline(rng, funnel, word, verdict):
+    asked = scored(rng, als=0.5, funnel=funnel, **{"baseline: EASE": 0.2, "baseline: popularity": 0.1})
+    found = describe_served(asked, "all at noon")
+    assert found["best_baseline"] == "baseline: EASE", "a retriever is none, however good"
+    assert found["to_best_baseline"]["verdict"] == verdict
+    assert f"(all at noon), the slates reach NDCG@10 {funnel:.4f}" in found["sentence"]
+    said = f": {word} EASE, the best simple baseline, at 0.2000, {funnel / 0.2:.2f} times as much."
+    assert found["sentence"].endswith(said)
+
+
+def test_every_contender_is_told_with_its_interval(rng):
+    asked = scored(rng, als=0.5, funnel=0.4, EASE=0.2)
+    found = json.loads(json.dumps(describe_served(asked, "now")))
+    assert (found["moment"], found["requests"]) == ("now", USERS)
+    for name, row in found["contenders"].items():
+        assert row["kind"] == asked.kinds[name] and row["low"] < row["ndcg"] < row["high"]
+        assert row["ndcg"] == pytest.approx(asked.ndcg[name].mean())
+        assert row["recall"] == pytest.approx(asked.recall[name].mean())
+
+
+def test_without_baselines_the_figure_stands_alone(rng):
+    found = describe_served(scored(rng, als=0.5, funnel=0.4), "now")
+    assert found["best_baseline"] is None and found["to_best_baseline"] is None
+    assert found["sentence"].endswith(").") and "baseline" not in found["sentence"]
+
+
+def after_pauses(rng, late: dict[str, float]) -> dict[str, Asked]:
+    """The same at every pause, times `late` from 30 days on."""
+    soon = scored(rng, als=0.3, ranker=0.5, funnel=0.4)
+    lost = replace(soon, ndcg={name: values * late.get(name, 1.0) for name, values in soon.ndcg.items()})
+    return {name: lost if pause_us >= 30 * DAY_US else soon for name, pause_us in PAUSES.items()}
+
+
+def test_a_funnel_that_gets_worse_with_time_is_told_and_the_worst_comes_first(rng):
+    found = describe_pauses(after_pauses(rng, {"funnel": 0.8, "als": 0.5}))
+    (said,) = found["sentences"]
+    assert said.startswith(
+        "Asked 30 days after the last event instead of 1 minute after it, NDCG@10 changes: als -50.0%"
+    )
+    assert ", slates -20.0% (0.4" in said
+    assert found["loss"]["funnel"]["relative"] == pytest.approx(-0.2)
+    assert found["loss"]["ranker"]["relative"] == 0
+    assert [pause["seconds"] for pause in found["pauses"]] == [60, 86_400, 604_800, 2_592_000, 15_552_000]
+    before, after = found["contenders"]["funnel"][:3], found["contenders"]["funnel"][3:]
+    assert len(set(before)) == len(set(after)) == 1 and after[0] == pytest.approx(0.8 * before[0])
+
+
+@pytest.mark.parametrize("late", [{}, {"funnel": 0.985}, {"funnel": 1.3}], ids=["same", "hardly", "better"])
+def test_where_nothing_is_lost_that_is_said(rng, late):
+    (sentence,) = describe_pauses(after_pauses(rng, late))["sentences"]
+    assert sentence.endswith("nothing loses more than 2%.")
+
+
+def test_a_loss_that_may_be_chance_is_not_told(rng):
+    by_pause = after_pauses(rng, {})
+    noisy = by_pause["30 days"].ndcg["funnel"] * 0.95 + rng.normal(0, 1, USERS)
+    noisy -= noisy.mean() - 0.95 * by_pause["1 minute"].ndcg["funnel"].mean()
+    by_pause["30 days"] = replace(by_pause["30 days"], ndcg={**by_pause["30 days"].ndcg, "funnel": noisy})
+    assert loss_by_pause(by_pause)["funnel"].relative == pytest.approx(-0.05)
+    assert describe_pauses(by_pause)["sentences"][0].endswith("nothing loses more than 2%.")
+
+
+class Fixed:
+    """Returns the same items to everybody, as far as they are eligible."""
+
+    def __init__(self, name: str, items: list[int]):
+        self.name, self.items = name, items
+
+    def retrieve(self, asked, k, eligible):
+        out = np.full((len(asked), k), NONE, np.int32)
+        for row, may in zip(out, eligible, strict=True):
+            kept = [i for i in self.items if may[i]][:k]
+            row[: len(kept)] = kept
+        return out, np.where(out == NONE, np.nan, -np.arange(k, dtype=np.float32))
+
+
+class Rolled:
+    """Ranks and re-ranks by putting the last candidate first."""
+
+    async def rank(self, asked, candidates, k):
+        width = candidates.item.shape[1]
+        return candidates.reorder(np.roll(np.arange(width), 1)[None, :k] + np.zeros((len(asked), 1), int))
+
+    async def rerank(self, asked, candidates, n):
+        return slates_in_order(await self.rank(asked, candidates, n), n)
+
+
+@pytest.mark.parametrize("at_once", [256, 3])
+def test_each_stage_is_scored_by_its_own_lists(rng, monkeypatch, at_once):
+    shelf = snapshot(rng, items=30)
+    shelf = replace(shelf, published=np.zeros(30, np.int64))
+    monkeypatch.setattr(served, "MASK_CELLS", 30 * at_once)
+    asked = replace(requests(rng, shelf, rows=8, seen=5), exclude=Ragged.from_rows([[0]] * 8))
+    relevant = Relevant(Ragged.from_rows([[1, 2]] * 4 + [[7]] * 4), Ragged.from_rows([[1, 3]] * 4 + [[2]] * 4, "f4"))
+    eligibility = Eligibility(shelf, (Surface(repeat="allow"),))
+    retrievers = {"popularity": Fixed("popularity", [0, 1, 5]), "als": Fixed("als", [0, 2, 1, 9, 7])}
+    stage = LocalCandidates(retrievers, eligibility, RetrievalConfig())
+    others = {"baseline": np.array([[2, 1] + [NONE] * 8] * 4 + [[7] + [NONE] * 9] * 4)}
+    found = ask(asked, relevant, Funnel(stage, Rolled(), Rolled()), retrievers, eligibility, others)
+    lists = {
+        "popularity": [1, 5], "als": [2, 1, 9, 7],
+        "blend": [1, 2, 9, 7, 5],  # 1 has two sources; popularity weighs half
+        "ranker": [5, 1, 2, 9, 7], "funnel": [7, 5, 1, 2, 9],
+    }  # fmt: skip
+    for name, items in lists.items():
+        gain = gains(np.array([items] * 8), relevant)
+        np.testing.assert_allclose(found.ndcg[name], ndcg(gain, relevant, 10), err_msg=name)
+        np.testing.assert_allclose(found.recall[name], recall(gain, relevant, 10), err_msg=name)
+    np.testing.assert_allclose(found.ndcg["baseline"], 1)
+    assert found.kinds == {**KINDS, "popularity": "retriever", "baseline": "baseline"}
+    np.testing.assert_array_equal(found.user, asked.user)
+
+
+@pytest.fixture(scope="module")
+def models():
+    events, content = blocks(np.random.default_rng(0))
+    return {name: registry.fit(name, events, QUICK, content) for name in registry.RETRIEVERS}
+
+
+@pytest.mark.parametrize("days", [1, 30, 180])
+@pytest.mark.parametrize("name", registry.RETRIEVERS)
+def test_no_retriever_answers_otherwise_to_users_who_have_been_away(models, name, days):
+    """The history is moved, not the request: the time of day may matter."""
+    asked = request([(0, 1.0), (4, 2.0), (1, -1.0), (8, 1.0)], [(2, 1.0), (6, 1.0), (3, 1.0)], [(5, 2.0)], [])
+    asked.history.time[:, :-2] -= 2 * DAY_US  # so that events have ages, and sessions end
+    soon = models[name].retrieve(asked, 30, everything(asked, 80))
+    asked.history.time[asked.history.item != NONE] -= days * DAY_US
+    late = models[name].retrieve(asked, 30, everything(asked, 80))
+    np.testing.assert_array_equal(late[0], soon[0])
+    np.testing.assert_array_equal(late[1], soon[1])
+    assert (soon[0][0] != NONE).any()

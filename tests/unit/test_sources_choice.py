@@ -1,0 +1,198 @@
+"""Sources picked for the data: what is out of the question, which ones the fused order needs, and how they read it."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from handsell.bundles.assemble import source_names
+from handsell.core.batches import Ragged
+from handsell.core.config.retrieval import FoldInSource
+from handsell.evaluation.metrics import Relevant
+from handsell.jobs import sources
+from handsell.jobs.scoring import Judged
+from handsell.jobs.sources import BESIDE, Choice, Source, Window, choose_sources, grow, misfits, question, with_sources
+from handsell.retrieval import registry
+from handsell.retrieval.votes import HistoryWeights
+from planted_taste import CONFIG, blocks, everything, request
+from small_catalogue import snapshot
+
+AUTO = 'name = "shop"\n[retrieval]\nsources = "auto"\n'
+FOLD_IN = tuple(name for name, section in CONFIG.named.items() if isinstance(section, FoldInSource))
+ROWS = 40
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run whose fit window has 30 events, of 100 items and 20 users."""
+    (tmp_path / "fit").mkdir()
+    for part in range(2):
+        pq.write_table(pa.table({"user": np.arange(15)}), tmp_path / "fit" / f"part-{part:05d}.parquet")
+    monkeypatch.setattr(sources.Sizes, "of", lambda layout: sources.Sizes(users=20, items=100))
+    for limits in ("SMALL_CATALOG", "MOST_USERS", "LEAST_EVENTS"):
+        monkeypatch.setattr(sources, limits, {})
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("limits", "name", "number", "why"),
+    [
+        ("SMALL_CATALOG", "ease", 100, "the catalog has 100 items, it is fitted up to 99"),
+        ("MOST_USERS", "user_knn", 20, "there are 20 users, it is fitted up to 19"),
+        ("LEAST_EVENTS", "two_tower", 30, "there are 30 events to learn from, it needs 31"),
+    ],
+)
+def test_a_source_is_out_of_the_question_by_size(configured, run, monkeypatch, limits, name, number, why):
+    config = configured(AUTO + '[surfaces.home]\nrepeat = "allow"')
+    monkeypatch.setattr(sources, limits, {name: number})
+    assert misfits(config, run) == {}
+    monkeypatch.setattr(sources, limits, {name: number + (1 if limits == "LEAST_EVENTS" else -1)})
+    assert misfits(config, run) == {name: why}
+    said = configured(AUTO + f'[retrieval.{name}]\nenabled = true\n[surfaces.home]\nrepeat = "allow"')
+    assert misfits(said, run) == {}, "what the config enables never is"
+
+
+def test_ones_own_items_are_out_of_the_question_where_they_do_not_come_back(configured, run):
+    assert list(misfits(configured(AUTO), run)) == ["history"], "home excludes what was seen, unless it is told to"
+    assert misfits(configured(AUTO + "[retrieval.history]\nenabled = true"), run) == {}
+
+
+def test_what_the_config_says_about_a_source_is_kept(configured):
+    usual = question(configured(AUTO))
+    assert "ease" in usual and "als" in usual and not {"sasrec", "svd", "blend"} & set(usual)
+    said = question(configured(AUTO + "[retrieval.svd]\nenabled = true\n[retrieval.als]\nenabled = false"))
+    assert set(said) == {*usual, "svd"} - {"als"}
+    only = configured(AUTO + "[retrieval.bought_together]\nenabled = true\n[surfaces.home]\n"
+                      '[surfaces.basket]\nonly = ["bought_together", "item_knn"]')  # fmt: skip
+    assert set(question(only)) == {*usual, "bought_together"}
+
+
+def test_picked_sources_are_enabled_with_their_weights_and_nothing_else_changes(configured):
+    config = configured(AUTO + "[retrieval.als]\nreg = 0.5\n[retrieval.item_knn]\nhalf_life_days = 3.0")
+    how = {"half_life_days": 365.0, "half_life_events": 5.0, "dislikes": 0.0}
+    picked = {"ease": Source("ease", True, "", weight=1.0, history=how), "als": Source("als", True, "", weight=BESIDE)}
+    found = with_sources(config, picked)
+    assert source_names(found) == ("als", "ease") and not found.picks_sources
+    assert found.retrieval.ease == config.retrieval.ease.model_copy(update={"enabled": True, "weight": 1.0, **how})
+    assert (found.retrieval.als.weight, found.retrieval.als.reg) == (BESIDE, 0.5)
+    assert found.retrieval.item_knn.half_life_days == 3.0 and source_names(config) != source_names(found)
+    asked = with_sources(config, {"svd": None})
+    assert source_names(asked) == ("svd",) and asked.retrieval.svd.weight == config.retrieval.svd.weight
+
+
+def window() -> Window:
+    """Ten items are relevant to each request: row r wants 10 r … 10 r + 9."""
+    wanted = Ragged.from_rows(list(np.arange(10 * ROWS).reshape(ROWS, 10)))
+    return Window(Judged(None, Relevant(wanted, Ragged(np.ones(10 * ROWS, np.float32), wanted.offsets))), None)
+
+
+def lists_of(hits: list[int] | range, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A source that returns these places (0 to 9) of the ten wanted items to each request, and no other item."""
+    items = (first + 10 * np.arange(ROWS)[:, None] + np.asarray(hits)).astype(np.int32)
+    return items, -np.tile(np.arange(items.shape[1], dtype=np.float32), (ROWS, 1))
+
+
+NOISE = lists_of(range(10), first=10_000)
+
+
+def grown(lists, must=()):
+    judge = window()
+    return grow(lists, {name: judge.ndcg(found[0]) for name, found in lists.items()}, judge, must)
+
+
+def test_a_complementary_source_is_added_and_a_useless_one_is_left_out():
+    lists = {"als": lists_of([0, 1, 2, 3, 4]), "ease": lists_of([5, 6, 7]), "twin": lists_of([0, 1]), "bad": NOISE}
+    weights, fused, gain = grown(lists)
+    assert weights == {"als": 1.0, "ease": 1.0} and list(gain) == ["als", "ease"]
+    judge = window()
+    assert gain["als"] == pytest.approx(judge.ndcg(lists["als"][0])) and gain["ease"] > 0.1
+    assert fused == pytest.approx(gain["als"] + gain["ease"]) == judge.ndcg(lists_of(range(8))[0])
+
+
+def test_a_source_that_must_be_there_and_adds_nothing_gets_the_small_weight():
+    lists = {"als": lists_of(range(10)), "popularity": NOISE, "bad": NOISE}
+    weights, fused, gain = grown(lists, ("popularity",))
+    assert weights == {"als": 1.0, "popularity": BESIDE} and "popularity" not in gain
+    assert fused == pytest.approx(1.0), "beside, it does not come between"
+    assert grown({"als": lists_of([0]), "popularity": lists_of([1])}, ("popularity",))[0]["popularity"] == 1.0
+
+
+def test_no_more_sources_are_picked_than_a_bundle_may_have():
+    """Ten sources, of which each finds another item; two that must be there find nothing."""
+    lists = {f"s{i}": lists_of([i]) for i in range(10)} | {"popularity": NOISE, "content": NOISE}
+    weights, _, gain = grown(lists, ("popularity", "content"))
+    assert len(weights) == 8 and len(gain) == 6
+    assert weights["popularity"] == weights["content"] == BESIDE
+
+
+def test_the_choice_is_told_in_a_line_and_in_the_report():
+    rows = (Source("ease", True, "", 0.2), Source("als", False, "", 0.1), Source("user_knn", False, "too many"))
+    choice = Choice(rows, 0.25, 1234)
+    assert str(choice) == "ease; without als; fused NDCG@10 0.2500 on 1,234 validation requests"
+    assert choice.as_dict()["window"] == "validation" and choice.as_dict()["sources"][2]["why"] == "too many"
+
+
+@pytest.fixture
+def plant(run, rng, monkeypatch):
+    """Function from dislikes to a run: histories of eight likes of one block, then four of the wanted one."""
+    events, content = blocks(rng)
+
+    def fit(config, interactions, models):
+        content.save(models / "content")
+        for name in source_names(config):
+            registry.fit(name, events, config.retrieval, content).save(models / "retrievers" / name)
+
+    def planted(dislikes: int):
+        likes = [*((4 * i, 1.0) for i in range(8)), *((1 + 4 * i, 1.0) for i in range(4))]
+        past = [*likes[:8], *((1 + 4 * i, -1.0) for i in range(4, 4 + dislikes)), *likes[8:]]
+        asked = request(*([(item // 4 * 4 + (item + b) % 4, weight) for item, weight in past] for b in range(4)))
+        wanted = Ragged.from_rows([(b + 1) % 4 + 4 * np.arange(18) for b in range(4)])
+        judged = Judged(asked, Relevant(wanted, Ragged(np.ones(4 * 18, np.float32), wanted.offsets)))
+        monkeypatch.setattr(sources, "sample_of", lambda config, run: judged)
+        return run
+
+    monkeypatch.setattr(sources, "spread", lambda function, tasks: [function(*task) for task in tasks])
+    monkeypatch.setattr(sources, "fit_retrievers", fit)
+    monkeypatch.setattr(sources.Snapshot, "load", lambda path: snapshot(rng, items=80))
+    monkeypatch.setattr(sources, "LEAST_EVENTS", {"two_tower": 31})
+    return planted
+
+
+SMALL = f"{AUTO}[retrieval.als]\nembedding_size = 8\nhalf_life_events = 20.0\n[retrieval.ease]\nenabled = true"
+
+
+@pytest.mark.parametrize("dislikes", [0, 4])
+def test_training_picks_what_the_window_needs_and_how_it_reads_the_history(configured, plant, tmp_path, dislikes):
+    config, choice = choose_sources(configured(SMALL), plant(dislikes), tmp_path / "twin")
+    told = {source.name: source for source in choice.sources}
+    assert set(told) == set(question(configured(SMALL))) and choice.fused > 0.9
+    assert source_names(config) == tuple(n for n in registry.RETRIEVERS if n in choice.picked)
+    assert told["popularity"].weight == BESIDE and "users of whom nothing is known" in told["popularity"].why
+    assert {"ease", "content"} <= set(choice.picked), "what the config enables, and what finds new items, stays"
+    assert told["als"].history["half_life_events"] == 20.0, "what the config says is not chosen again"
+    assert "31" in told["two_tower"].why and told["two_tower"].ndcg is None
+    assert told["ease"].history["dislikes"] == (0.0 if dislikes else 1.0), "1: nobody dislikes anything"
+    for name in set(FOLD_IN) & set(choice.picked) - {"als"}:
+        section, history = getattr(config.retrieval, name), told[name].history
+        assert history["half_life_events"] in (5.0, 2.0)
+        assert history == {key: getattr(section, key) for key in section.HISTORY}
+        model = registry.load(name, tmp_path / "twin" / "retrievers" / name)
+        weights = HistoryWeights.of(model.config) if name == "user_knn" else getattr(model, "encoder", model).weights
+        assert weights == HistoryWeights.of(section)
+
+
+@pytest.mark.parametrize("name", FOLD_IN)
+def test_a_history_weighed_otherwise_gives_what_a_model_fitted_so_gives(rng, tmp_path, name):
+    events, content = blocks(rng)
+    section = getattr(CONFIG, name)
+    settings = {"half_life_days": 0.01, "half_life_events": 1.5, "dislikes": 0.25}
+    settings = {key: settings[key] for key in section.HISTORY}
+    other = CONFIG.model_copy(update={name: section.model_copy(update=settings)})
+    model, expected = (registry.fit(name, events, config, content) for config in (CONFIG, other))
+    model.weigh_history(**settings).save(tmp_path)
+    asked = request([(0, 1.0), (4, 2.0), (1, 1.0), (5, -1.0), (8, 1.0)], [(2, 1.0), (3, 1.0)], [])
+    want, plain = (m.retrieve(asked, 20, everything(asked, 80)) for m in (expected, model))
+    for found in (model.weigh_history(**settings), registry.load(name, tmp_path)):
+        for got, wanted in zip(found.retrieve(asked, 20, everything(asked, 80)), want, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+    assert not np.array_equal(plain[1], want[1], equal_nan=True), "the settings matter"

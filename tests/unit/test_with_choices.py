@@ -1,0 +1,84 @@
+"""A deployment serves what training picked for its bundle where its config leaves that open, and its own word else."""
+
+import pytest
+
+from handsell.bundles.assemble import load_config_of, save_config, source_names, with_choices
+from handsell.core.errors import BundleError
+from handsell.jobs.sources import Source, with_sources
+from handsell.jobs.strength import with_strength
+
+NAME = 'name = "shop"\n'
+TABLES = '[data]\nformat = "tables"\n[data.tables.events]\npath = "events.csv"\n'
+AUTO = '[retrieval]\nsources = "auto"\n'
+OWN = "[reranking]\ndiversity = 0.4\nnovelty = 0.2\n"
+HISTORY = {"half_life_days": 365.0, "half_life_events": 5.0, "dislikes": 0.0}
+
+
+@pytest.fixture
+def bundle(configured, tmp_path):
+    """A bundle whose training picked ease and popularity, and strength 0.5."""
+    picked = {"ease": Source("ease", True, "", weight=1.0, history=HISTORY),
+              "popularity": Source("popularity", True, "", weight=0.1)}  # fmt: skip
+    trained = with_strength(with_sources(configured(NAME + AUTO + "candidates = 300"), picked), 0.5)
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    save_config(trained, folder)
+    return folder
+
+
+@pytest.mark.parametrize("left_open", [AUTO, TABLES], ids=["auto", "own tables"])
+def test_the_bundles_sources_are_served_as_training_picked_them(configured, bundle, left_open):
+    config = configured(NAME + left_open)
+    served, trained = with_choices(config, bundle), load_config_of(bundle)
+    assert source_names(served) == ("popularity", "ease") != source_names(config)
+    assert served.retrieval.popularity.weight == 0.1
+    assert {name: getattr(served.retrieval.ease, name) for name in HISTORY} == HISTORY
+    assert served.retrieval.named == trained.retrieval.named
+
+
+def test_the_number_of_candidates_stays_the_deployments(configured, bundle):
+    served = with_choices(configured(NAME + AUTO + "candidates = 77"), bundle)
+    assert served.retrieval.candidates == 77 and source_names(served) == ("popularity", "ease")
+
+
+@pytest.mark.parametrize("closed", ['[retrieval]\nsources = "enabled"\n', ""], ids=["said", "by default"])
+def test_sources_of_a_config_that_states_them_are_kept(configured, bundle, closed):
+    config = configured(NAME + closed + "[retrieval.als]\nweight = 0.7")
+    assert with_choices(config, bundle).retrieval == config.retrieval
+
+
+def test_training_picks_where_the_config_says_so_and_for_own_tables(configured):
+    assert configured(NAME + AUTO).picks_sources and configured(NAME + TABLES).picks_sources
+    assert not configured(NAME).picks_sources
+    assert not configured(f'{NAME}{TABLES}[retrieval]\nsources = "enabled"').picks_sources
+
+
+def test_the_strength_that_was_found_turns_the_deployments_own_dials(configured, bundle):
+    config = configured(NAME + OWN)
+    served = with_choices(config, bundle).reranking
+    assert (served.strength, served.diversity, served.novelty) == (0.5, 0.2, 0.1)
+    assert served.same_creator_gap == config.reranking.same_creator_gap
+
+
+def test_a_strength_that_the_deployment_states_comes_first(configured, bundle):
+    served = with_choices(configured(NAME + OWN + "strength = 0.25"), bundle).reranking
+    assert (served.strength, served.diversity, served.novelty) == (0.25, 0.1, 0.05)
+
+
+def test_a_bundle_for_which_no_strength_was_found_leaves_the_dials(configured, tmp_path):
+    config = configured(NAME + OWN)
+    save_config(config, tmp_path)
+    assert with_choices(config, tmp_path).reranking == config.reranking
+
+
+def test_everything_else_stays_as_deployed(configured, bundle):
+    config = configured(NAME + AUTO + "[surfaces.home]\ncount = 7\n[ranking]\nranked = 33\n[serving]\nport = 9999")
+    served = with_choices(config, bundle)
+    parts = {"retrieval", "reranking"}
+    assert served.model_dump(exclude=parts) == config.model_dump(exclude=parts)
+    assert served.source == config.source, "relative paths are still beside the deployment's file"
+
+
+def test_a_bundle_without_a_config_is_named(configured, tmp_path):
+    with pytest.raises(BundleError, match=r"config\.json is not a handsell config.*train the bundle again"):
+        with_choices(configured(NAME), tmp_path / "nowhere")
