@@ -73,7 +73,8 @@ def test_slates_are_those_that_the_service_would_answer(world, tmp_path):
     here = batch_part.opened(str(world.config.source), world.bundle)
     run = job.Run(**json.loads((tmp_path / "email" / "run.json").read_text()))
     reader = EventReader(Layout(world.config.state).event_log)
-    one = run_local(here.stages.funnel.recommend(batch_part._requests(here, run, ["u7"], reader), 5))
+    asked = batch_part.build_requests(here, run.surface, run.time, ["u7"], reader)
+    one = run_local(here.stages.funnel.recommend(asked, 5))
     assert slates(tmp_path / "email")["u7"] == here.stages.snapshot.items.ids(one.item[0])
     assert shown(world) == {}  # not recorded
 

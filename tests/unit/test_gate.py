@@ -124,6 +124,7 @@ def test_a_challenger_that_fails_users_who_have_been_away_is_refused(live):
     assert "30 days after the last event instead of at once, its slates lose 20.0% of NDCG@10" in gate.sentences[1]
     assert "beyond 10% (gate.max_absence_loss)" in gate.sentences[1]
     assert gate.comparison == promoted.comparison and set(promoted.sentences[1:]) < set(gate.sentences)
+    assert not any(sentence.startswith("Promoted") for sentence in gate.sentences)
 
 
 @pytest.mark.parametrize("by", [-0.099, 0.0, 0.3])

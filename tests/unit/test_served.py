@@ -10,10 +10,12 @@ from handsell.core.batches import NONE, Ragged
 from handsell.core.config.retrieval import RetrievalConfig
 from handsell.core.config.serving import Surface
 from handsell.core.funnel import Funnel, slates_in_order
+from handsell.data.splits import WindowRequests
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation import served
 from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
 from handsell.evaluation.served import PAUSES, Asked, ask, describe_pauses, describe_served, loss_by_pause
+from handsell.jobs import scoring
 from handsell.retrieval import registry
 from handsell.retrieval.stage import LocalCandidates
 from planted_taste import CONFIG, DAY_US, blocks, everything, request
@@ -169,3 +171,22 @@ def test_no_retriever_answers_otherwise_to_users_who_have_been_away(models, name
     np.testing.assert_array_equal(late[0], soon[0])
     np.testing.assert_array_equal(late[1], soon[1])
     assert (soon[0][0] != NONE).any()
+
+
+def test_after_every_pause_the_same_requests_are_asked_for_the_same_items(monkeypatch):
+    """A pause may let seen items come back: that changes what may be shown, not what is looked for."""
+    one = request([(1, 1.0)])
+
+    def loaded(config, run, window, rows, shelf, away=None):
+        acted = Ragged.from_rows([[3, 4]] if away is None else [[3, 4, 5]])
+        gain = Ragged(np.ones(len(acted.values), np.float32), acted.offsets)
+        nothing = (Ragged.empty(1, kind) for kind in (np.int32, np.int16, np.float32))
+        asked = one if away is None else replace(one, time=one.time + away)
+        return asked, WindowRequests(asked.user, asked.time, np.full(1, -1), acted, gain, *nothing)
+
+    monkeypatch.setattr(scoring, "load_requests", loaded)
+    monkeypatch.setattr(scoring, "chunks", lambda run, window: [slice(0, 1)])
+    for away in (None, DAY_US):
+        judged = scoring.judged_requests(None, None, "served", None, away)
+        assert judged.relevant.item.values.tolist() == [3, 4]
+        assert judged.requests.time.tolist() == (one.time + (away or 0)).tolist()

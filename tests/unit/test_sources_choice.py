@@ -11,7 +11,18 @@ from handsell.core.config.retrieval import FoldInSource
 from handsell.evaluation.metrics import Relevant
 from handsell.jobs import sources
 from handsell.jobs.scoring import Judged
-from handsell.jobs.sources import BESIDE, Choice, Source, Window, choose_sources, grow, misfits, question, with_sources
+from handsell.jobs.sources import (
+    BESIDE,
+    Choice,
+    Source,
+    Window,
+    asked_for,
+    choose_sources,
+    grow,
+    misfits,
+    question,
+    with_sources,
+)
 from handsell.retrieval import registry
 from handsell.retrieval.votes import HistoryWeights
 from planted_taste import CONFIG, blocks, everything, request
@@ -123,6 +134,17 @@ def test_no_more_sources_are_picked_than_a_bundle_may_have():
     weights, _, gain = grown(lists, ("popularity", "content"))
     assert len(weights) == 8 and len(gain) == 6
     assert weights["popularity"] == weights["content"] == BESIDE
+
+
+def test_eight_that_must_be_there_leave_no_room_for_a_better_one():
+    lists = {"best": lists_of(range(10))} | {f"m{i}": NOISE for i in range(8)}
+    weights, _, _ = grown(lists, tuple(f"m{i}" for i in range(8)))
+    assert sorted(weights) == [f"m{i}" for i in range(8)]
+
+
+def test_a_source_that_a_surface_names_is_never_left_out(configured):
+    config = configured(AUTO + '[surfaces.home]\n[surfaces.extra]\nonly = ["item_knn"]')
+    assert asked_for(config, "item_knn") and not asked_for(config, "als") and "item_knn" in question(config)
 
 
 def test_the_choice_is_told_in_a_line_and_in_the_report():

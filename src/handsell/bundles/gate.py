@@ -110,9 +110,8 @@ def judge_absence(gate: Gate, loss: Comparison, config: GateConfig) -> Gate:
     )
     if gate.comparison is None or loss.verdict != "loses":
         return replace(gate, warnings=(*gate.warnings, f"{said}."))
-    return replace(
-        gate, outcome="refuse", sentences=("Not promoted: the live bundle stays.", f"{said}.", *gate.sentences)
-    )
+    others = gate.sentences[1:] if gate.outcome != "insufficient" else gate.sentences  # without the verdict
+    return replace(gate, outcome="refuse", sentences=("Not promoted: the live bundle stays.", f"{said}.", *others))
 
 
 def _too_few(found: Comparison, config: GateConfig) -> str:

@@ -27,5 +27,5 @@ def retrain(run: Run, recipe: Config) -> Replay:
     other.folder.mkdir()
     for name in ("fit", "windows", "rows"):
         (other.folder / name).symlink_to(run.folder / name)
-    fit_twin(other)
-    return spread(score, [(config, other.folder, other.twin)])[0]
+    other = fit_twin(other)
+    return spread(score, [(other.config, other.folder, other.twin)])[0]

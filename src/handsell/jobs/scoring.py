@@ -131,11 +131,16 @@ def curve(stages: Stages, eligibility: Eligibility) -> dict[str, RerankingStage]
 
 
 def judged_requests(config: Config, run: Path, window: str, snapshot: Snapshot, away: int | None = None) -> Judged:
-    """All requests of a window that still have something relevant after the eligibility mask; `away` as loaded."""
+    """All requests of a window that still have something relevant after the eligibility mask.
+
+    `away` µs asks each of them that long after its user's last event: the same requests for the same items.
+    """
     count = chunks(run, window)
     whole = slice(0, count[-1].stop) if count else slice(0, 0)
-    requests, outcome = load_requests(config, run, window, whole, snapshot, away)
+    requests, outcome = load_requests(config, run, window, whole, snapshot)
     relevant = relevant_of(outcome)
+    if away is not None:
+        requests, _ = load_requests(config, run, window, whole, snapshot, away)
     some = relevant.item.lengths > 0
     return Judged(requests.take(some), relevant.take(some))
 

@@ -92,20 +92,27 @@ def choose_sources(config: Config, run: Path, models: Path) -> tuple[Config, Cho
     pool = [name for name in question(config) if name not in out_of_question]
     asked = with_sources(config, dict.fromkeys(pool, None))
     fit_retrievers(asked, run / "fit", models)
-    said = tuple(name for name in pool if config.retrieval.said(name))
+    said = tuple(name for name in pool if asked_for(config, name))
     choice = spread(judge_sources, [(asked, run, models, tuple(pool), said)])[0]
     others = tuple(Source(name, False, why) for name, why in out_of_question.items())
     choice = replace(choice, sources=(*choice.sources, *others))
     return with_sources(asked, {s.name: s for s in choice.sources if s.picked}), choice
 
 
+def asked_for(config: Config, name: str) -> bool:
+    """Whether the config enables a source in so many words, or a surface names it: then it is never left out."""
+    return bool(config.retrieval.said(name)) or any(name in surface.only for surface in config.surfaces.values())
+
+
 def question(config: Config) -> tuple[str, ...]:
-    """Sources that training may pick: what the config enables, and families whose fit is short."""
-    said = {name: config.retrieval.said(name) for name in registry.RETRIEVERS}
-    named = {source for surface in config.surfaces.values() for source in surface.only}
+    """Sources that training may pick: what the config asks for, and families whose fit is short."""
     usual = ("popularity", "history", "item_knn", "als", "two_tower", "content", "spectral", "ease", "user_knn",
              "transitions")  # fmt: skip
-    return tuple(n for n, word in said.items() if word or n in named or (n in usual and word is None))
+    return tuple(
+        name
+        for name in registry.RETRIEVERS
+        if asked_for(config, name) or (name in usual and config.retrieval.said(name) is None)
+    )
 
 
 def misfits(config: Config, run: Path) -> dict[str, str]:
@@ -114,7 +121,7 @@ def misfits(config: Config, run: Path) -> dict[str, str]:
     events = sum(_rows(path) for path in (run / "fit").glob("*.parquet"))
     found = {}
     for name in question(config):
-        if config.retrieval.said(name):
+        if asked_for(config, name):
             continue
         if sizes.items > SMALL_CATALOG.get(name, sizes.items):
             found[name] = f"the catalog has {sizes.items:,} items, it is fitted up to {SMALL_CATALOG[name]:,}"
@@ -140,7 +147,7 @@ def with_sources(config: Config, picked: Mapping[str, Source | None]) -> Config:
 
 
 def judge_sources(config: Config, run: Path, models: Path, pool: Sequence[str], said: Sequence[str]) -> Choice:
-    """Settings of each fitted source, and which of them the fused order needs; those that the config `said` stay.
+    """Settings of each fitted source, and which of them the fused order needs; those in `said` stay anyway.
 
     A Ray task; saves changed settings.
     """
@@ -219,7 +226,7 @@ def grow(
         found = union([lists[n] for n in weights], tuple(weights), list(weights.values()), 10)
         return window.ndcg(found.item)
 
-    first = max(names, key=lambda name: alone[name])
+    first = max(must if len(must) >= MOST_SOURCES else names, key=lambda name: alone[name])
     weights, best, gain = {first: 1.0}, alone[first], {first: alone[first]}
 
     def left() -> list[str]:
@@ -264,10 +271,9 @@ def _told(
     name: str, alone: Mapping[str, float], gain: Mapping[str, float], chosen: Mapping[str, float],
     kept: Mapping[str, str], said: Sequence[str], history: Mapping[str, dict[str, Any]],
 ) -> Source:  # fmt: skip
-    first = max(gain, key=gain.__getitem__, default=None) if gain else None
+    first = next(iter(gain))  # what the fused order grew from
     if name in gain:
-        best_alone = name == max(alone, key=alone.__getitem__)
-        why = "the best source alone" if best_alone and name == first else f"adds {gain[name]:.4f} to the fused order"
+        why = "the best source alone" if name == first else f"adds {gain[name]:.4f} to the fused order"
     elif name in kept:
         why = f"adds nothing to the fused order, but {kept[name]}"
     elif name in said:
