@@ -241,9 +241,9 @@ def read_report(path: Path) -> float | None:
     """What the live bundle's own report says of NDCG@10: as served where it tells that, else of the funnel."""
     store = open_bundles(load_config(path))
     document = json.loads((store.local_path(resolve(store, "live")) / "report.json").read_text("utf-8"))
-    contenders = document["contenders"]
-    entry = document.get(SERVED) or contenders.get(SERVED) or contenders["funnel"]
-    return entry.get("metrics", entry).get(METRIC)
+    if document.get(SERVED):
+        return document[SERVED]["contenders"]["funnel"]["ndcg"]
+    return document["contenders"]["funnel"]["metrics"].get(METRIC)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import xgboost
@@ -125,7 +126,6 @@ class Oracle:
             math.sin(2 * math.pi * (day % 1)),
             math.cos(2 * math.pi * (day % 1)),
             (int(day) + 3) % 7 >= 5,
-            math.log1p((past.time - rated[-1].time) / DAY_US) / 5,
             math.log1p(len(rated)) / math.log1p(50),
         ]
         x = np.concatenate([*pools, context])
@@ -167,7 +167,9 @@ class Oracle:
     def ranked(self, asked: Asked, found: list[tuple[int, float, dict]], k: int) -> list[tuple[int, float]]:
         booster = xgboost.Booster(model_file=self.bundle / "ranker" / "ranker.ubj")
         data = xgboost.DMatrix(self.matrix(asked, found), feature_names=booster.feature_names, nthread=1)
-        margin = booster.predict(data, output_margin=True)
+        prior = json.loads((self.bundle / "ranker" / "prior.json").read_text())
+        fused = np.array([fused for _, fused, _ in found], np.float32)
+        margin = booster.predict(data, output_margin=True) + np.float32(prior) * fused
         knots = json.loads((self.bundle / "ranker" / "calibration.json").read_text())
         best = sorted(range(len(found)), key=lambda c: -margin[c])[:k]  # stable
         return [(found[c][0], float(np.float32(line(knots["raw"], knots["score"], margin[c])))) for c in best]
@@ -176,7 +178,7 @@ class Oracle:
 
     def varied(self, asked: Asked, ranked: list[tuple[int, float]], n: int) -> list[tuple[int, float]]:
         """Greedy: what a candidate is worth beside the chosen; no two of one creator in a row while others are left."""
-        dials, shelf = self.shelf.config.reranking, self.shelf
+        dials, shelf = SimpleNamespace(**json.loads((self.bundle / "config.json").read_text())["reranking"]), self.shelf
         left = [(item, score) for item, score in ranked if self.eligible(asked, item)]
         scores = [score for _, score in left]
         span = (max(scores) - min(scores)) or 1

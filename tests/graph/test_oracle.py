@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from handsell.bundles.assemble import load_stages
+from handsell.bundles.assemble import load_stages, with_choices
 from handsell.core.batches import Ragged
 from handsell.core.funnel import run_local
 from handsell.events.reader import EventReader
@@ -67,7 +67,7 @@ def client(deployment):
 
 @pytest.fixture(scope="module")
 def stages(deployment):
-    return load_stages(deployment.path, deployment.config)
+    return load_stages(deployment.path, with_choices(deployment.config, deployment.path))
 
 
 @pytest.fixture(scope="module")
@@ -210,8 +210,8 @@ def test_the_oracle_notices_a_changed_model(answers, oracle, stages, deployment)
 
     features = stages.ranking.ranker.features
     mixed = replace(stages.ranking, ranker=replace(stages.ranking.ranker, features=(*features[1:], features[0])))
-    flat = deployment.config.reranking.model_copy(update={"diversity": 0.0})
-    plain = replace(stages.reranking, config=deployment.config.model_copy(update={"reranking": flat}))
+    flat = stages.config.reranking.model_copy(update={"diversity": 0.0})
+    plain = replace(stages.reranking, config=stages.config.model_copy(update={"reranking": flat}))
     for ranking, reranking in ((mixed, stages.reranking), (stages.ranking, plain)):
         funnel = Funnel(stages.candidates, ranking, reranking, deployment.config.retrieval.candidates, 40)
         changed = 0
