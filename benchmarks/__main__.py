@@ -25,7 +25,7 @@ BENCHMARKS = {
     "autoscaling": "replicas of each stage over time under a load step, up and down, with graph.yaml's settings",
     "faults": "what callers see of each fault: the graph under constant load, one thing broken at a time",
     "memory": "what each warm replica of a stage holds of the bundle for itself, and what replicas share",
-    "served_quality": "own tables → handsell up → HTTP → NDCG@10 on held-out likes, beside baselines on the same tables",
+    "served_quality": "own tables → handsell up → HTTP → NDCG@10 on held-out likes, beside baselines",
     "serving_smoke": "latency and rate of a running `make up` at 1, 8 and 32 callers, and the funnel's own floor",
 }
 SHORT = {
