@@ -71,5 +71,10 @@ def test_one_and_two_ray_workers_agree_with_the_local_fit(ray_cluster, folders, 
     expected = ndcg(local.raw(x), label)
     assert ndcg(two.raw(x), label) == pytest.approx(expected, rel=0.01)
     assert not np.array_equal(two.raw(x), one.raw(x))  # it really was fitted in two halves
-    assert {path.name for path in (tmp_path / "two").iterdir()} == {"ranker.ubj", "features.json", "calibration.json"}
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {
+        "ranker.ubj",
+        "features.json",
+        "prior.json",
+        "calibration.json",
+    }
     assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}  # Ray Train's storage is gone
