@@ -1,5 +1,7 @@
 """Sources picked for the data: what is out of the question, which ones the fused order needs, and how they read it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,7 +9,9 @@ import pytest
 
 from handsell.bundles.assemble import source_names
 from handsell.core.batches import Ragged
+from handsell.core.config import Config
 from handsell.core.config.retrieval import FoldInSource
+from handsell.data.interactions import Interactions
 from handsell.evaluation.metrics import Relevant
 from handsell.jobs import sources
 from handsell.jobs.scoring import Judged
@@ -16,6 +20,7 @@ from handsell.jobs.sources import (
     Choice,
     Source,
     Window,
+    _age_popularity,
     asked_for,
     choose_sources,
     grow,
@@ -24,8 +29,9 @@ from handsell.jobs.sources import (
     with_sources,
 )
 from handsell.retrieval import registry
+from handsell.retrieval.popularity import fit_popularity
 from handsell.retrieval.votes import HistoryWeights
-from planted_taste import CONFIG, blocks, everything, request
+from planted_taste import CONFIG, DAY_US, blocks, everything, request
 from small_catalogue import snapshot
 
 AUTO = 'name = "shop"\n[retrieval]\nsources = "auto"\n'
@@ -180,7 +186,10 @@ def plant(run, rng, monkeypatch):
     return planted
 
 
-SMALL = f"{AUTO}[retrieval.als]\nembedding_size = 8\nhalf_life_events = 20.0\n[retrieval.ease]\nenabled = true"
+SMALL = (
+    f"{AUTO}[retrieval.als]\nembedding_size = 8\nhalf_life_events = 20.0\n[retrieval.ease]\nenabled = true\n"
+    "[retrieval.popularity]\nhalf_life_days = 7.0"
+)
 
 
 @pytest.mark.parametrize("dislikes", [0, 4])
@@ -218,3 +227,19 @@ def test_a_history_weighed_otherwise_gives_what_a_model_fitted_so_gives(rng, tmp
         for got, wanted in zip(found.retrieve(asked, 20, everything(asked, 80)), want, strict=True):
             np.testing.assert_array_equal(got, wanted)
     assert not np.array_equal(plain[1], want[1], equal_nan=True), "the settings matter"
+
+
+def test_popularity_forgets_as_slowly_as_the_log_asks():
+    """Item 0 was liked by many a year ago, item 1 by two yesterday; requests want item 0."""
+    day = np.array([0.0] * 10 + [365.0] * 2)
+    events = Interactions(
+        np.arange(12, dtype=np.int32), np.array([0] * 10 + [1] * 2, np.int32), np.zeros(12, np.int8),
+        (day * DAY_US).astype(np.int64), np.ones(12, np.float32), 12, 2,
+    )  # fmt: skip
+    wants_the_first = SimpleNamespace(
+        ask=lambda model, k: model.retrieve(request([]), k, np.ones((1, 2), bool)),
+        ndcg=lambda items: float(items[0, 0] == 0),
+    )
+    config = Config(name="shop")
+    model, how = _age_popularity(fit_popularity(events, config.retrieval.popularity), events, config, wants_the_first)
+    assert how["half_life_days"] > 100 and model.popularity[0] > model.popularity[1]

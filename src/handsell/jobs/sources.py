@@ -20,15 +20,17 @@ from handsell.core.config import Config
 from handsell.core.config.retrieval import MOST_SOURCES, FoldInSource
 from handsell.core.errors import TrainingError
 from handsell.core.layout import Layout
+from handsell.data.interactions import Interactions
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.metrics import Relevant, gains, ndcg
 from handsell.evaluation.replay import MASK_CELLS
 from handsell.jobs.cluster import spread
-from handsell.jobs.retrievers import fit_retrievers
+from handsell.jobs.retrievers import fit_retrievers, read_interactions
 from handsell.jobs.scoring import Judged, judged_requests
 from handsell.jobs.windows import Sizes
 from handsell.retrieval import registry
 from handsell.retrieval.content_vectors import Content
+from handsell.retrieval.popularity import fit_popularity
 from handsell.retrieval.union import union
 
 WINDOW = "validation"
@@ -41,6 +43,7 @@ SMALL_CATALOG = {"ease": 15_000, "spectral": 200_000}  # items up to which the m
 MOST_USERS = {"user_knn": 50_000}
 LEAST_EVENTS = {"two_tower": 5_000}
 HALF_LIVES_DAYS = (365.0, 1e6)
+POPULAR_FOR_DAYS = (30.0, 365.0, 1e6)
 HALF_LIVES_EVENTS = (20.0, 10.0, 5.0, 2.0)
 
 Lists = tuple[np.ndarray, np.ndarray]  # items and scores (R, k)
@@ -162,6 +165,9 @@ def judge_sources(config: Config, run: Path, models: Path, pool: Sequence[str], 
         if isinstance(section, FoldInSource):
             model, history[name] = _weigh_history(model, section, window)
             _replace(models / "retrievers" / name, model)
+        elif name == "popularity" and "half_life_days" not in section.model_fields_set:
+            model, history[name] = _age_popularity(model, read_interactions(config, run / "fit"), config, window)
+            _replace(models / "retrievers" / name, model)
         lists[name] = window.ask(model, DEPTH)
     alone = {name: window.ndcg(found[0]) for name, found in lists.items()}
     chosen, fused, gain = grow(lists, alone, window, tuple(name for name in pool if name in kept or name in said))
@@ -265,6 +271,19 @@ def _weigh_history(model: Any, section: FoldInSource, window: Window) -> tuple[A
             if found > value:
                 best, value = trial, found
     return model.weigh_history(**best), {name: best[name] for name in section.HISTORY}
+
+
+def _age_popularity(model: Any, events: Interactions, config: Config, window: Window) -> tuple[Any, dict[str, Any]]:
+    """The model with the best of a few half-lives: what was liked last week says nothing where a log spans years."""
+    days = config.retrieval.popularity.half_life_days
+    value = window.ndcg(window.ask(model, 10)[0])
+    for other in POPULAR_FOR_DAYS:
+        section = config.retrieval.popularity.model_copy(update={"half_life_days": other})
+        trial = fit_popularity(events, section)
+        found = window.ndcg(window.ask(trial, 10)[0])
+        if found > value:
+            model, days, value = trial, other, found
+    return model, {"half_life_days": days}
 
 
 def _told(
