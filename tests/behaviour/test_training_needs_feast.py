@@ -128,8 +128,12 @@ def baseline(mine):
 
 def test_one_offline_value_of_a_user_changes_the_examples_that_it_was_true_for(mine, asked, baseline):
     rows, before = baseline
-    user, at_us = asked[len(asked) // 2]
-    stamps = [s for u, s in stamped(mine.layout.features / "user_activity") if u == user and s <= at_us]
+    every = stamped(mine.layout.features / "user_activity")
+    user, at_us, stamps = next(
+        (user, at_us, past)
+        for user, at_us in asked[len(asked) // 2 :]
+        if (past := [s for u, s in every if u == user and s <= at_us])
+    )
     count = edit(
         mine.layout.features / "user_activity",
         lambda t: pc.and_(pc.equal(t["user_id"], user), pc.equal(t["event_timestamp"].cast(pa.int64()), max(stamps))),
