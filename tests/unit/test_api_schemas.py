@@ -1,6 +1,7 @@
 """Answers of the API over local stages: what is in them, and how requests are read."""
 
 import asyncio
+import time
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -122,8 +123,9 @@ async def test_the_log_gets_the_event_and_the_impression_as_they_were(client, wo
         stored.pop("offset") == 1 and stored.pop("time") == 1_767_323_045_678_000 and stored.pop("propensity") is None
     )
     assert stored == {k: v for k, v in event.items() if k != "timestamp"}
-    await asyncio.sleep(0.2)
-    shown = reader.impressions()
+    until = time.monotonic() + 30  # impressions are written behind the answer
+    while not (shown := reader.impressions())["item_id"] and time.monotonic() < until:
+        await asyncio.sleep(0.02)
     assert shown["item_id"] == [i["item_id"] for i in answer["items"]]
     assert shown["score"] == [i["score"] for i in answer["items"]]
     assert shown["sources"] == [i["sources"] for i in answer["items"]]
