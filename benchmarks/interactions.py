@@ -25,7 +25,7 @@ from handsell.evaluation.yardstick.lines import in_order, read_users
 from handsell.retrieval.content_vectors import Content, fit_content_vectors
 
 WORLD = Path(__file__).parents[1] / "deployments" / "configs" / "world.toml"
-HISTORY = 50  # events of a request, as features.history_length has it
+HISTORY = 50  # most recent events of a request
 HOUR_US = 3_600_000_000
 
 

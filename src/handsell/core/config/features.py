@@ -13,7 +13,7 @@ AttributeKind = Literal["number", "true or false", "text", "list of texts"]
 
 
 class FeaturesConfig(Section):
-    history_length: int = Field(50, ge=1, le=1000, description="T, the most recent interactions kept in order")
+    history_length: int = Field(100, ge=1, le=1000, description="T, the most recent interactions kept in order")
     seen_cap: int = Field(2_000, ge=1, description="most recent distinct items kept for the repeat policy")
     affinity_size: int = Field(
         64, ge=1, description="strongest creators and tags kept per user, online and in training"
