@@ -26,19 +26,19 @@ from rich.console import Console
 
 from benchmarks.machine import report
 from handsell.bundles.assemble import source_names
-from handsell.core.config import Config, load_config
+from handsell.config import Config, load_config
 from handsell.core.errors import ConfigError, HandsellError
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.evaluation.intervals import compare_all
 from handsell.evaluation.replay import BLEND, FUNNEL, RANKER
+from handsell.evaluation.report.summary_text import mean_of
 from handsell.evaluation.scorebook import HEADLINE, TOP, Replay
-from handsell.evaluation.verdicts import mean_of
 from handsell.features.matrix import feature_groups
-from handsell.jobs import windows
 from handsell.jobs.cluster import THREADS, connected, prepare_private_cluster, spread
 from handsell.jobs.progress import Progress
-from handsell.jobs.scoring import score
-from handsell.jobs.train import Run, fetch_rows, fit_on_candidates, fit_ranker, fit_twin
+from handsell.jobs.train import windows
+from handsell.jobs.train.scoring import score
+from handsell.jobs.train.train import Run, fetch_rows, fit_on_candidates, fit_ranker, fit_twin
 from handsell.local.steps import Steps, code_digest
 from handsell.local.up import inputs
 
@@ -106,13 +106,13 @@ def _options() -> argparse.Namespace:
 def _kinds(text: str) -> tuple[str, ...]:
     kinds = tuple(name.strip() for name in text.split(","))
     if not set(kinds) <= set(KINDS):
-        raise argparse.ArgumentTypeError(f"expected some of {', '.join(KINDS)} with commas between, came {text!r}")
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(KINDS)} with commas between, got {text!r}")
     return kinds
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of requests, 1 or more, came {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number of requests, 1 or more, got {text!r}")
     return int(text)
 
 
@@ -154,15 +154,16 @@ def at_most(config: Config, requests: int | None) -> Config:
 def prepare(config: Config) -> None:
     """Data, features and Feast's registry, each unless `make up` or an earlier call has done it on the same inputs."""
     from handsell.features.store import open_store
-    from handsell.jobs import data, features
+    from handsell.jobs.features import feature_tables
+    from handsell.jobs.ingest import ingest
 
     steps, depends = Steps(Layout(config.state).steps, 4, Console()), inputs(config)
 
     def read() -> str:
-        return f"{data.prepare(config)['events']:,} events"
+        return f"{ingest.prepare(config)['events']:,} events"
 
     def compute() -> str:
-        return f"{features.compute(config, windows.request_keys(config))['user_activity']:,} moments of users"
+        return f"{feature_tables.compute(config, windows.request_keys(config))['user_activity']:,} moments of users"
 
     def register() -> str:
         open_store(config).apply()

@@ -1,7 +1,7 @@
-"""How long does a search take in the index that a catalogue of N items gets, what does it find, what does it weigh?
+"""How long does a search take in the index that a catalog of N items gets, what does it find, what does it weigh?
 
 Items come in blocks from a generator and go to a file, so that they are never all in memory as float32. They are
-points of a space of --latent dimensions (clusters of Zipf sizes, normal around normal centres), turned into --dim
+points of a space of --latent dimensions (clusters of Zipf sizes, normal around normal centers), turned into --dim
 dimensions by a random map, with normal noise in each, and made unit length. A query is a user: items of one to three
 clusters, drawn as the clusters' sizes are, averaged with Dirichlet weights and made unit length. Users that tune the
 index are others than those that measure it. Recall is against exact search over the float32 stream.

@@ -17,11 +17,11 @@ import psutil
 from threadpoolctl import threadpool_limits
 
 from benchmarks.machine import MIB
+from handsell.config import RetrievalConfig
 from handsell.core.batches import NONE
-from handsell.core.config import RetrievalConfig
-from handsell.retrieval.index import VectorIndex
-from handsell.retrieval.indexing import QUERIES, fit_index, shares_found
-from handsell.retrieval.nearest import ROWS, Nearest
+from handsell.retrieval.index.index import VectorIndex
+from handsell.retrieval.index.indexing import QUERIES, fit_index, shares_found
+from handsell.retrieval.index.nearest import ROWS, Nearest
 
 HALF_ABOVE = 10_000_000  # items from which on the vectors are kept as float16
 ITEMS_OF_A_CLUSTER = 4  # that a user's query is made of
@@ -36,7 +36,7 @@ class Clustered:
     dim: int = 64
     latent: int = 20
     clusters: int = 1000
-    spread: float = 0.6  # standard deviation within a cluster; that of the centres is 1
+    spread: float = 0.6  # standard deviation within a cluster; that of the centers is 1
     noise: float = 0.2  # of each of the dim dimensions; the latent part has about 1.2
     seed: int = 0
 
@@ -44,8 +44,8 @@ class Clustered:
         rng = np.random.default_rng(self.seed)
         share = 1 / np.arange(1, self.clusters + 1)
         turn = rng.standard_normal((self.latent, self.dim), np.float32) / np.float32(np.sqrt(self.latent))
-        centres = rng.standard_normal((self.clusters, self.latent), np.float32)
-        for name, value in {"share": share / share.sum(), "turn": turn, "centres": centres}.items():
+        centers = rng.standard_normal((self.clusters, self.latent), np.float32)
+        for name, value in {"share": share / share.sum(), "turn": turn, "centers": centers}.items():
             object.__setattr__(self, name, value)
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -66,7 +66,7 @@ class Clustered:
         return unit(out)
 
     def _points(self, cluster: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        z = self.centres[cluster] + self.spread * rng.standard_normal((len(cluster), self.latent), np.float32)
+        z = self.centers[cluster] + self.spread * rng.standard_normal((len(cluster), self.latent), np.float32)
         return unit(z @ self.turn + self.noise * rng.standard_normal((len(cluster), self.dim), np.float32))
 
     def directions(self) -> float:

@@ -30,7 +30,7 @@ from benchmarks.machine import report
 from benchmarks.open_loop import Answer, Load, capacity, p
 from benchmarks.serving_smoke import users_of
 from benchmarks.victims import Graph
-from handsell.core.config import load_config
+from handsell.config import load_config
 
 PHASES = ("before", "step", "after")
 

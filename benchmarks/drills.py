@@ -42,7 +42,7 @@ POISON = {
 
 @dataclass
 class Scene:
-    """A graph under steady load, and what the drill has learnt of it besides the answers."""
+    """A graph under steady load, and what the drill has learned of it besides the answers."""
 
     graph: Graph
     load: Load

@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 
 from benchmarks.machine import MIB, report
-from handsell.core.config import Config, load_config
+from handsell.config import Config, load_config
 from handsell.local import cluster
 
 EVENTS_A_USER = 159.5  # of the default world: 45 days, three sessions a week

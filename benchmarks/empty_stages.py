@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from handsell.serving.remote import call
+from handsell.serving.graph.remote import call
 
 K, RANKED = 1_000, 50
 api = FastAPI()

@@ -32,7 +32,7 @@ from benchmarks.promises import Seen
 from benchmarks.serving_smoke import users_of
 from benchmarks.twins import Twins
 from benchmarks.victims import Graph
-from handsell.core.config import load_config
+from handsell.config import load_config
 
 STEADY_S = 5.0
 WELL_S = 3.0  # without a bad answer: then it is over
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     if unknown := set(asked.faults) - set(names):
-        sys.exit(f"--faults are expected to be of {', '.join(names)}; came {', '.join(sorted(unknown))}")
+        sys.exit(f"--faults are expected to be of {', '.join(names)}; got {', '.join(sorted(unknown))}")
     drills = [drill for drill in DRILLS if drill.name in asked.faults]
     config = load_config(asked.config)
     users, layout = (

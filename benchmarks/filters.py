@@ -1,8 +1,8 @@
-"""Filter expressions over a catalogue: what one costs when it is new, and once its mask is kept.
+"""Filter expressions over a catalog: what one costs when it is new, and once its mask is kept.
 
     python -m benchmarks filters --items 1000000
 
-`first` is a new expression in a process that has just mapped its catalogue and made itself ready, as replicas do
+`first` is a new expression in a process that has just mapped its catalog and made itself ready, as replicas do
 (`ready`); `new` and `worst` are the median and the worst of `--runs` later ones (the same text with other spaces:
 parsed, checked and run over all items again). `kept` is the same text once more; `request` what the kept mask adds to
 the eligibility mask of one request.
@@ -22,10 +22,10 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.machine import report
-from handsell.catalogue.snapshot import ALWAYS, NEVER, Snapshot
-from handsell.catalogue.vocabulary import Vocabulary
+from handsell.catalog.snapshot import ALWAYS, NEVER, Snapshot
+from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import History, Profile, Ragged, Requests, Seen
-from handsell.core.config.serving import Surface
+from handsell.eligibility.config import Surface
 from handsell.eligibility.filters import filters_of
 from handsell.eligibility.mask import Eligibility
 
@@ -46,7 +46,7 @@ NEW_MS, KEPT_MS = 30.0, 0.2  # what is aimed at, for a million items
 def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory() as folder:
-        catalogue(options.items).save(Path(folder))
+        catalog(options.items).save(Path(folder))
         rows = [measured(text, Snapshot.load(Path(folder)), options.runs) for text in EXPRESSIONS]
     late = [row["expression"] for row in rows if row["first ms"] > NEW_MS or row["kept µs"] > 1_000 * KEPT_MS]
     about = {"items": options.items, "target_new_ms": NEW_MS, "target_kept_ms": KEPT_MS, "not_met_by": late}
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measured(text: str, shelf: Snapshot, runs: int) -> dict[str, Any]:
-    """One expression on a freshly loaded catalogue."""
+    """One expression on a freshly loaded catalog."""
     filters = filters_of(shelf)
     filters.check("item.year is null")  # the parser is made once in a process
     ready = milliseconds(filters.prepare)
@@ -85,7 +85,7 @@ def milliseconds(call: Callable[[], object]) -> float:
     return (time.perf_counter() - begun) * 1_000
 
 
-def catalogue(items: int) -> Snapshot:
+def catalog(items: int) -> Snapshot:
     """Items with a title, about two and a half tags, one or two creators, and numbers of which some are unknown."""
     rng = np.random.default_rng(5)
     empty = np.zeros(items, np.int32)

@@ -23,11 +23,11 @@ from benchmarks.machine import report
 from benchmarks.serving_smoke import users_of
 from handsell.bundles.assemble import Stages, load_stages
 from handsell.bundles.store import BundleStore
+from handsell.config import load_config
 from handsell.core.batches import Candidates, Requests
-from handsell.core.config import load_config
 from handsell.core.funnel import run_local
-from handsell.core.layout import Layout
-from handsell.features.requests import requests_from_rows
+from handsell.core.paths import Layout
+from handsell.features.request_builder import requests_from_rows
 from handsell.features.store import open_store
 from handsell.ranking.stage import LocalRanking
 

@@ -16,7 +16,7 @@ from typing import Any
 from ray.serve import Application
 
 from benchmarks.layouts import MARKS
-from handsell.serving import app
+from handsell.serving.http import app
 
 METHODS = ("candidates", "rank", "rerank")
 EVERY_S = 1.0
@@ -49,7 +49,7 @@ def install() -> None:
     from ray.serve._private import replica, replica_result
     from ray.serve._private.request_router import replica_wrapper
 
-    import handsell.serving.remote as remote
+    import handsell.serving.graph.remote as remote
 
     plain = remote.call
 

@@ -28,7 +28,7 @@ from benchmarks.layouts import Layout, running
 from benchmarks.machine import report, speed
 from benchmarks.serving import WARM_S, wrk
 from benchmarks.serving_smoke import floor, users_of
-from handsell.core.config import load_config
+from handsell.config import load_config
 
 # what lies between a point and the one before it
 PARTS = {

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-from handsell.catalogue.snapshot import ALWAYS, NEVER, Snapshot
-from handsell.catalogue.vocabulary import Vocabulary
+from handsell.catalog.snapshot import ALWAYS, NEVER, Snapshot
+from handsell.catalog.vocabulary import Vocabulary
+from handsell.config import load_config
 from handsell.core.batches import NONE, History, Profile, Ragged, Requests, Seen
-from handsell.core.config import load_config
-from handsell.core.config.data import WorldConfig
+from handsell.data.config import WorldConfig
 from handsell.data.interactions import Interactions
 from handsell.data.numbering import number, settle
 from handsell.data.readers.base import all_events, complete

@@ -18,7 +18,7 @@ import psutil
 import tomli_w
 import yaml
 
-from handsell.core.config import Config, load_config
+from handsell.config import Config, load_config
 from handsell.core.ray_token import token_environment
 from handsell.local import cluster, service
 

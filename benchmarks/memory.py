@@ -28,7 +28,7 @@ from benchmarks.machine import MIB, report
 from benchmarks.open_loop import capacity
 from benchmarks.serving_smoke import users_of
 from benchmarks.victims import Graph
-from handsell.core.config import load_config
+from handsell.config import load_config
 
 STAGES = ("Gateway", "Candidates", "Ranking", "Reranking")
 WARM_S = 10.0

@@ -10,17 +10,17 @@ from typing import Any
 import uvicorn
 
 from handsell.core.clock import Clock
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.events.log import Appended, EventLog
 from handsell.events.reader import EventReader
 from handsell.features.store import open_store
-from handsell.serving.api import build_api
-from handsell.serving.edition import Edition, Release
-from handsell.serving.gateway import local_stages
-from handsell.serving.loading import LIVE, load_charts, open_bundle
-from handsell.serving.observability import Metrics
-from handsell.serving.service import Service
-from handsell.serving.users import Users
+from handsell.serving.graph.gateway import local_stages
+from handsell.serving.graph.loaded_bundle import Edition, Release
+from handsell.serving.graph.loading import LIVE, load_charts, open_bundle
+from handsell.serving.graph.service import Service
+from handsell.serving.graph.users import Users
+from handsell.serving.http.api import build_api
+from handsell.serving.telemetry.observability import Metrics
 
 
 class LocalLog:

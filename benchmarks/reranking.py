@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.filters import catalogue
+from benchmarks.filters import catalog
 from benchmarks.machine import report
-from handsell.catalogue.vocabulary import Vocabulary
+from handsell.catalog.vocabulary import Vocabulary
+from handsell.config import Config, RerankingConfig
 from handsell.core.batches import Candidates, History, Profile, Ragged, Requests, Seen
-from handsell.core.config import Config, RerankingConfig
 from handsell.core.funnel import run_local
 from handsell.eligibility.mask import Eligibility
 from handsell.features.views import ITEM_ACTIVITY
@@ -91,7 +91,7 @@ def _timed(clock: Callable[[], float], stage: Any, asked: Requests, found: Candi
 def _shelf() -> Any:
     from dataclasses import replace
 
-    rng, shelf = np.random.default_rng(0), catalogue(ITEMS)
+    rng, shelf = np.random.default_rng(0), catalog(ITEMS)
     rows = [rng.choice(TAGS, rng.integers(1, 5), replace=False) for _ in range(ITEMS)]
     return replace(
         shelf, tags=Vocabulary.of(f"t{i}" for i in range(TAGS)), item_tags=Ragged.from_rows(rows),

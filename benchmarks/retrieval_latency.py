@@ -25,11 +25,11 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.interactions import Shop, from_lines, from_world
 from benchmarks.machine import report
+from handsell.config import RetrievalConfig
 from handsell.core.batches import NONE, Requests
-from handsell.core.config import RetrievalConfig
-from handsell.core.config.data import WorldConfig
 from handsell.core.errors import HandsellError
 from handsell.core.protocols import Retriever
+from handsell.data.config import WorldConfig
 from handsell.retrieval import registry
 
 K, TOP, EVENTS, BATCH, WARM_UP = 1_000, 5, 3, 32, 20
@@ -73,7 +73,7 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     names = list(registry.RETRIEVERS) if options.families == "all" else options.families.split(",")
     if unknown := [name for name in names if name not in registry.RETRIEVERS]:
-        parser.error(f"--families: expected some of {', '.join(registry.RETRIEVERS)}, came {', '.join(unknown)}")
+        parser.error(f"--families: expected some of {', '.join(registry.RETRIEVERS)}, got {', '.join(unknown)}")
     if options.attributes and not options.data:
         parser.error("--attributes describes the items of --data: give both")
     options.families = names
@@ -121,7 +121,7 @@ def chosen_users(shop: Shop, many: int, seed: int) -> tuple[np.ndarray, np.ndarr
     able = np.flatnonzero(np.bincount(pairs // likes.n_items, minlength=likes.n_users) >= EVENTS)
     drawn = np.random.default_rng(seed).permutation(able)
     if len(drawn) < 2:
-        raise HandsellError(f"expected two users or more with {EVENTS} liked items each, came {len(drawn)}: more data")
+        raise HandsellError(f"expected two users or more with {EVENTS} liked items each, got {len(drawn)}: more data")
     new = min(NEWCOMERS, len(drawn) // 2)
     return np.resize(drawn[new:], many), drawn[:new]
 

@@ -3,7 +3,7 @@
     python -m benchmarks rules
 
 `rules` is what applying and counting them takes by itself, in the same run: one rule of each kind (a boost, a bury, an
-exclude, a pin, a quota of the day). `pin from the catalogue` has a pin whose item is never among the candidates.
+exclude, a pin, a quota of the day). `pin from the catalog` has a pin whose item is never among the candidates.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.filters import catalogue
+from benchmarks.filters import catalog
 from benchmarks.machine import report
-from handsell.catalogue.snapshot import Snapshot
-from handsell.catalogue.vocabulary import Vocabulary
+from handsell.catalog.snapshot import Snapshot
+from handsell.catalog.vocabulary import Vocabulary
+from handsell.config import Config
 from handsell.core.batches import Candidates, History, Profile, Ragged, Requests, Seen
-from handsell.core.config import Config
-from handsell.core.config.serving import Surface
 from handsell.core.funnel import run_local
+from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
-from handsell.reranking.rules.book import Edition, RuleBook
+from handsell.reranking.rules.live_rules import Edition, RuleBook
 from handsell.reranking.rules.reading import parse_rules
 from handsell.reranking.stage import LocalReranking
 
@@ -62,7 +62,7 @@ share = 0.08
 CASES = {
     "no rules": "",
     "five rules": FIVE.format(pinned="item.year == 2001"),
-    "pin from the catalogue": FIVE.format(pinned="item.title == 'Title 7'"),
+    "pin from the catalog": FIVE.format(pinned="item.title == 'Title 7'"),
 }
 TARGET_MS = 1.0
 
@@ -110,7 +110,7 @@ def _ms(call: Callable[[], object]) -> float:
 
 
 def _shelf(rng: np.random.Generator, items: int) -> Snapshot:
-    made = catalogue(items)
+    made = catalog(items)
     tags = [rng.choice(TAGS, rng.integers(1, TAGS_EACH + 1), replace=False).astype(np.int32) for _ in range(items)]
     names = {"tags": TAGS, "creators": CREATORS}
     return replace(

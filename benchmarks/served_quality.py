@@ -41,7 +41,7 @@ import numpy as np
 from benchmarks.machine import report
 from benchmarks.served_baselines import METRIC, TOP, Judged, build_baselines, describe, judge, list_items, read_log
 from benchmarks.served_tables import CONFIG, SETS, find_set, require, write_tables
-from handsell.core.config import load_config
+from handsell.config import load_config
 from handsell.core.errors import HandsellError
 from handsell.evaluation.intervals import compare
 from handsell.local.bundles import open_bundles, resolve

@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from handsell.core.config.data import WorldConfig
 from handsell.core.errors import DataError
+from handsell.data.config import WorldConfig
 from handsell.data.readers.world import World
 
 Event = tuple  # user_id, item_id, time, type, and the values of Cut.more
@@ -149,7 +149,7 @@ def _cut_ta_feng(root: Path, development: bool) -> Cut:
 
 
 def _cut_world(_: Path, development: bool) -> Cut:
-    """The synthetic world; its catalogue ends where train does, as a shop's would."""
+    """The synthetic world; its catalog ends where train does, as a shop's would."""
     source = World(WorldConfig())
     step = WORLD_DAYS * DAY * 1_000_000
     moment = int(datetime.fromisoformat(source.world.end).timestamp() * 1_000_000) - step

@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and the rest: one 
 from benchmarks.layouts import LAYOUTS, Running, running
 from benchmarks.machine import report, speed
 from benchmarks.serving_smoke import STAGES, floor, floors_at_once, users_of
-from handsell.core.config import load_config
+from handsell.config import load_config
 
 SCRIPT = Path(__file__).with_name("load.lua")
 WARM_S = 5

@@ -25,18 +25,18 @@ import httpx
 import numpy as np
 
 from benchmarks.machine import report
-from handsell.core.config import Config, load_config
-from handsell.core.layout import Layout
+from handsell.config import Config, load_config
+from handsell.core.paths import Layout
 
 WARMUP = 50
 STAGES = ("features", "candidates", "ranking", "reranking")
 
 
 def users_of(config: Config, count: int) -> list[str]:
-    """Users of the catalogue, spread evenly, in a shuffled order of fixed seed."""
-    from handsell.catalogue.vocabulary import Vocabulary
+    """Users of the catalog, spread evenly, in a shuffled order of fixed seed."""
+    from handsell.catalog.vocabulary import Vocabulary
 
-    users = Vocabulary.load(Layout(config.state).catalogue / "users")
+    users = Vocabulary.load(Layout(config.state).catalog / "users")
     numbers = np.unique(np.linspace(0, len(users) - 1, count).astype(np.int64))
     return users.ids(np.random.default_rng(1).permutation(numbers))
 
@@ -84,7 +84,7 @@ def floor(config: Config, users: list[str], seconds: float) -> dict:
     from handsell.bundles.assemble import load_stages
     from handsell.bundles.store import BundleStore
     from handsell.core.funnel import run_local
-    from handsell.features.requests import requests_from_rows
+    from handsell.features.request_builder import requests_from_rows
     from handsell.features.store import open_store
 
     bundles = BundleStore(Layout(config.state).bundles)

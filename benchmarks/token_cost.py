@@ -30,9 +30,9 @@ from starlette.requests import Request
 
 from benchmarks.layouts import free_port
 from benchmarks.machine import report, speed
-from handsell.core.config import Config, load_config
+from handsell.config import Config, load_config
 from handsell.local import cluster, service
-from handsell.serving.remote import call
+from handsell.serving.graph.remote import call
 
 K = 1_000
 WITHOUT = "HANDSELL_WITHOUT_TOKEN"  # environment of the one application's processes

@@ -20,20 +20,20 @@ import numpy as np
 
 from benchmarks.machine import RESULTS, report
 from handsell.bundles.assemble import load_stages
-from handsell.catalogue.snapshot import Snapshot
+from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config, load_config
 from handsell.core.batches import NONE, Candidates
-from handsell.core.config import Config, load_config
 from handsell.core.errors import HandsellError, TrainingError
 from handsell.core.funnel import run_local
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.evaluation.intervals import TAILS, compare
-from handsell.evaluation.plots import curve_sheet
+from handsell.evaluation.report.plots import curve_sheet
+from handsell.evaluation.report.summary_text import mean_of
 from handsell.evaluation.scorebook import HEADLINE, TOP, Contender, Replay, ScoreBook
-from handsell.evaluation.verdicts import mean_of
-from handsell.jobs.examples import day_values, fetch_item_days, find_chunk
-from handsell.jobs.requests import chunks, fetch_user_rows
-from handsell.jobs.retrievers import popularity_counts
-from handsell.jobs.scoring import Judged, judged_requests
+from handsell.jobs.train.examples import day_values, fetch_item_days, find_chunk
+from handsell.jobs.train.requests import chunks, fetch_user_rows
+from handsell.jobs.train.retrievers import popularity_counts
+from handsell.jobs.train.scoring import Judged, judged_requests
 from handsell.reranking.stage import LocalReranking
 
 CHUNK = 256

@@ -25,14 +25,14 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.machine import report
-from handsell.core.config import Config, load_config
+from handsell.config import Config, load_config
 from handsell.data.interactions import Interactions
 from handsell.jobs.cluster import prepare_private_cluster
-from handsell.jobs.retrievers import ON_RAY_TRAIN
-from handsell.jobs.windows import Sizes
-from handsell.retrieval import sasrec_training, two_tower_training
+from handsell.jobs.train.retrievers import ON_RAY_TRAIN
+from handsell.jobs.train.windows import Sizes
 from handsell.retrieval.content_vectors import Content
-from handsell.retrieval.neural_training import coarse_products
+from handsell.retrieval.neural import sasrec_training, two_tower_training
+from handsell.retrieval.neural.training import coarse_products
 
 TARGET = 0.9
 HOUR_US = 3_600_000_000
@@ -166,7 +166,7 @@ def _als_rows(events: Interactions, config: Config, epochs: int) -> list[dict[st
     from implicit.cpu.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
 
-    from handsell.retrieval.als import extra_confidence, fit_als, summed
+    from handsell.retrieval.models.als import extra_confidence, fit_als, summed
 
     section = config.retrieval.als
     pairs = extra_confidence(summed(events), section.alpha)

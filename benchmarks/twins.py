@@ -13,8 +13,8 @@ import httpx
 
 from benchmarks.open_loop import Answer
 from handsell.bundles.store import BundleStore
-from handsell.core.config import Config
-from handsell.core.layout import Layout
+from handsell.config import Config
+from handsell.core.paths import Layout
 
 HIGH = 0.9  # scores of the twin lie above
 FOLLOW_S = 60.0

@@ -71,7 +71,7 @@ class Graph:
         until = time.monotonic() + limit_s
         while any((counts := self.running()).get(name, 0) < count for name, count in least.items()):
             if time.monotonic() > until:
-                raise TimeoutError(f"{dict(least)} replicas are expected to run within {limit_s:.0f} s; came {counts}")
+                raise TimeoutError(f"{dict(least)} replicas are expected to run within {limit_s:.0f} s; got {counts}")
             time.sleep(0.5)
 
 

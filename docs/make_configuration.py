@@ -11,13 +11,13 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from handsell.core.config import Config
-from handsell.core.config.base import Section
+from handsell.config import Config
+from handsell.core.section import Section
 
 PAGE = Path(__file__).with_name("configuration.md")
 OPENING = """\
 # Configuration
-<!-- written by docs/make_configuration.py from src/handsell/core/config: change the descriptions there -->
+<!-- written by docs/make_configuration.py from the config classes: change the descriptions there -->
 
 One TOML file per deployment ([examples](../deployments/configs)); every section is the whole configuration of one
 component. A key that is not listed here is an error, not a silent nothing. `<name>` is yours to choose.

@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 from feast import Project
 
-from handsell.core.config import Config
+from handsell.config import Config
 from handsell.core.errors import HandsellError
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.features.repository import disagreement, selected_config
 
 REPO = Path(__file__).parent

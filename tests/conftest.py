@@ -63,7 +63,7 @@ def test_data():
 @pytest.fixture
 def configured(tmp_path, monkeypatch):
     """Function from TOML text to a Config whose state lies under tmp_path."""
-    from handsell.core.config import load_config
+    from handsell.config import load_config
 
     monkeypatch.setenv("HANDSELL_HOME", str(tmp_path / "home"))
 

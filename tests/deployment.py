@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from handsell.bundles.store import BundleStore
-from handsell.core.config import Config, load_config
-from handsell.core.layout import Layout
+from handsell.config import Config, load_config
+from handsell.core.paths import Layout
 
 WORLD = """
 format = "world"
@@ -154,11 +154,13 @@ def write_config(
 def deployment(ray_cluster, tmp_path_factory) -> Deployment:
     """Trained and promoted by the same functions that the commands call."""
     from handsell.features.store import open_store
-    from handsell.jobs import data, features, train, windows
+    from handsell.jobs.features import feature_tables
+    from handsell.jobs.ingest import ingest
+    from handsell.jobs.train import train, windows
 
     config = write_config(tmp_path_factory.mktemp("deployment"))
-    data.prepare(config)
-    features.compute(config, windows.request_keys(config))
+    ingest.prepare(config)
+    feature_tables.compute(config, windows.request_keys(config))
     store = open_store(config)
     store.apply()
     store.materialize()

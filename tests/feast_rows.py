@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from handsell.catalogue.snapshot import ALWAYS, Snapshot
-from handsell.core.config import Config, load_config
-from handsell.core.layout import Layout
+from handsell.catalog.snapshot import ALWAYS, Snapshot
+from handsell.config import Config, load_config
+from handsell.core.paths import Layout
 from handsell.features.views import CREATED, TIMESTAMP, View, views
 
 DAY_US = 86_400_000_000

@@ -1,4 +1,4 @@
-"""A small random catalogue, config and numbered log on disk, as `handsell data` leaves them; for feature tests."""
+"""A small random catalog, config and numbered log on disk, as `handsell data` leaves them; for feature tests."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from handsell.catalogue.vocabulary import Vocabulary
-from handsell.core.config import Config, load_config
-from handsell.core.layout import Layout
+from handsell.catalog.vocabulary import Vocabulary
+from handsell.config import Config, load_config
+from handsell.core.paths import Layout
 from handsell.data.interactions import NUMBERED, Interactions
 from handsell.data.schemas import ITEMS
 from handsell.events.states import DAY_US
@@ -54,15 +54,15 @@ def tiny_config(folder: Path, kind: str = "by_time") -> Config:
 def write_tiny(
     config: Config, rng: np.random.Generator, users: int = 12, items: int = 30, n: int = 1500
 ) -> Interactions:
-    """Catalogue, item and user tables, meta and numbered parts under config.state; returns the whole log."""
+    """Catalog, item and user tables, meta and numbered parts under config.state; returns the whole log."""
     layout = Layout(config.state)
-    layout.catalogue.mkdir(parents=True)
+    layout.catalog.mkdir(parents=True)
     ids = {
         name: [f"{name[0]}{i}" for i in range(count)]
         for name, count in (("items", items), ("users", users), ("creators", 5), ("tags", 6))
     }
     for name, every in ids.items():
-        Vocabulary.of(every).save(layout.catalogue / name)
+        Vocabulary.of(every).save(layout.catalog / name)
     _write_tables(layout, rng, ids)
     log = _log(config, rng, users, items, n)
     layout.interactions.mkdir()
@@ -97,7 +97,7 @@ def _log(config: Config, rng: np.random.Generator, users: int, items: int, n: in
 
 def _write_tables(layout: Layout, rng: np.random.Generator, ids: dict[str, list[str]]) -> None:
     n = len(ids["items"])
-    order = rng.permutation(n)  # the table need not be in the catalogue's order
+    order = rng.permutation(n)  # the table need not be in the catalog's order
     published = pa.array(START - rng.integers(0, 100, n) * DAY_US, pa.int64(), mask=rng.random(n) < 0.2)
     columns = {
         "item_id": [ids["items"][i] for i in order],

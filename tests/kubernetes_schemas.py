@@ -1,7 +1,7 @@
 """JSON Schemas of Kubernetes objects in which a key that is not declared is an error.
 
 Made from the API server's OpenAPI document and the CustomResourceDefinitions of KubeRay: both describe
-objects, but leave them open, so that a misspelt key would be dropped without a word.
+objects, but leave them open, so that a misspelled key would be dropped without a word.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Independent of handsell: the past and every feature (naive_past.py, from the log), encoders (least squares and
 towers written out), inner products and a sort instead of the index, the union, `Booster.predict` on a DMatrix,
-calibration, eligibility, diversity and spacing. Taken from the bundle: fitted numbers (item vectors, neighbours,
+calibration, eligibility, diversity and spacing. Taken from the bundle: fitted numbers (item vectors, neighbors,
 popularity, tower weights, trees, knots) and the names of the ranker's columns.
 """
 

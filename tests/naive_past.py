@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow.parquet as pq
 
-from handsell.core.config import Config
-from handsell.core.layout import Layout
+from handsell.config import Config
+from handsell.core.paths import Layout
 
 DAY_US = 86_400_000_000
 HALF_LIVES_DAYS = (1, 7, 28)

@@ -1,12 +1,12 @@
-"""Interactions in which the right neighbours are known: users and items fall into blocks of equal taste."""
+"""Interactions in which the right neighbors are known: users and items fall into blocks of equal taste."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from handsell.core.batches import History, Profile, Ragged, Requests, Seen
-from handsell.core.config.retrieval import RetrievalConfig
 from handsell.data.interactions import Interactions
+from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.content_vectors import Content
 
 DAY_US = 86_400_000_000

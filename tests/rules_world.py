@@ -1,4 +1,4 @@
-"""A small catalogue and rules for it: even years, some explicit items, and one edition of rules at a time."""
+"""A small catalog and rules for it: even years, some explicit items, and one edition of rules at a time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from handsell.core.config import Config
-from handsell.core.config.serving import Surface
+from handsell.config import Config
+from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
-from handsell.reranking.rules.book import Edition, RuleBook
+from handsell.reranking.rules.live_rules import Edition, RuleBook
 from handsell.reranking.rules.reading import parse_rules
 from handsell.reranking.stage import LocalReranking
-from small_catalogue import NOW, snapshot
+from small_catalog import NOW, snapshot
 
 CONFIG = Config(name="test", surfaces={"home": Surface(repeat="allow"), "email": Surface(repeat="allow")})
 

@@ -20,10 +20,10 @@ from ray.cluster_utils import Cluster
 from ray.util.state import list_actors
 
 import serving_world
-from handsell.core.config import load_config
-from handsell.serving.app import bind
-from handsell.serving.deployments import Candidates, EventLog, Ranking, Reranking
-from handsell.serving.gateway import Gateway
+from handsell.config import load_config
+from handsell.serving.graph.deployments import Candidates, EventLog, Ranking, Reranking
+from handsell.serving.graph.gateway import Gateway
+from handsell.serving.http.app import bind
 
 MIB = 1024**2
 STAGES = {"Candidates": Candidates, "Ranking": Ranking, "Reranking": Reranking}
@@ -52,7 +52,7 @@ def added(cluster: Cluster, stage: str):
 
 
 def application(source: str):
-    """The graph on the live bundle: what `handsell.serving.app` composes, with each deployment told where to run."""
+    """The graph on the live bundle, as `handsell.serving.http.app` composes it, with a place for each deployment."""
     on_head = {"num_cpus": 0.2, "resources": {"gateway": 1}}
     stages = tuple(
         bind(deployment.options(ray_actor_options={"num_cpus": 0.2, "resources": resource(name)}), source, "live")

@@ -20,21 +20,21 @@ from handsell.bundles.assemble import save_config, source_names
 from handsell.bundles.manifest import Manifest
 from handsell.bundles.recorded import save_requests
 from handsell.bundles.store import BundleStore
-from handsell.catalogue.snapshot import Snapshot
-from handsell.catalogue.vocabulary import Vocabulary
-from handsell.core.config import Config, load_config
-from handsell.core.layout import Layout
+from handsell.catalog.snapshot import Snapshot
+from handsell.catalog.vocabulary import Vocabulary
+from handsell.config import Config, load_config
+from handsell.core.paths import Layout
 from handsell.data.interactions import Interactions
 from handsell.events.fold import fold
 from handsell.events.states import Events, FoldRules, ItemFacts
 from handsell.features.matrix import feature_names
-from handsell.features.requests import requests_from_rows
+from handsell.features.request_builder import requests_from_rows
 from handsell.features.rows import Names, user_rows
 from handsell.features.views import ITEM_ACTIVITY, USER_VIEWS, views
 from handsell.ranking.calibration import Calibration
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.retrieval import registry
-from small_catalogue import DAY_US, snapshot
+from small_catalog import DAY_US, snapshot
 
 TOML = """
 name = "shop"
@@ -143,7 +143,7 @@ def shop_shelf(rng, now: int) -> Snapshot:
 
 
 def interactions(rng, now: int, n: int = 900) -> Interactions:
-    """Two tribes that like the lower and the upper half of the catalogue."""
+    """Two tribes that like the lower and the upper half of the catalog."""
     user = np.sort(rng.integers(0, USERS - 1, n)).astype(np.int32)
     item = (rng.integers(0, ITEMS // 2, n) + (user % 2) * (ITEMS // 2)).astype(np.int32)
     time = np.sort(now - DAY_US - rng.integers(0, 20 * DAY_US, n))

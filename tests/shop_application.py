@@ -3,7 +3,7 @@
 # no `from __future__ import annotations`: Serve reads the argument's class from the signature of `build`
 from ray.serve import Application
 
-from handsell.serving.app import AppArgs, compose
+from handsell.serving.http.app import AppArgs, compose
 from serving_world import open_rows
 
 

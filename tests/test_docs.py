@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from handsell.cli import app
-from handsell.core.config import Config
+from handsell.config import Config
 
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"\]\(([^)\s]+)\)")

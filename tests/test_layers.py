@@ -1,6 +1,10 @@
-"""Imports run downwards only, and heavy libraries stay where they belong."""
+"""The structure of the package: imports run downwards, without cycles; libraries stay home; names are unique."""
 
 import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,32 +18,47 @@ LAYERS = (
     ("bundles", "evaluation", "experiments"),
     ("retrieval", "ranking", "reranking"),
     ("eligibility", "features", "events"),
-    ("catalogue", "data"),
+    ("catalog", "data"),
+    ("config",),
     ("core",),
 )
 APART = ({"jobs", "serving", "simulation"}, {"retrieval", "ranking", "reranking"})
+SETTINGS = "config.py"  # a component's own config class; config/ collects them
 HOMES = {
     "ray": ("jobs/", "serving/"),
     "feast": ("features/feast_import.py", "features/store.py"),
-    "torch": ("retrieval/neural_training.py", "retrieval/two_tower_training.py", "retrieval/sasrec_training.py"),
-    "fastapi": ("serving/gateway.py", "serving/api.py", "serving/problems.py"),
-    "implicit": ("retrieval/als.py",),
-    "matplotlib": ("evaluation/",),
+    "torch": ("retrieval/neural/",),
+    "fastapi": ("serving/http/", "serving/graph/gateway.py"),
+    "matplotlib": ("evaluation/report/",),
     "lark": ("eligibility/grammar.py",),
 }
+MOST_MODULES = 16
 LEVEL = {folder: level for level, folders in enumerate(LAYERS) for folder in folders}
 FILES = sorted(ROOT.rglob("*.py"))
 
 
-def imported(path: Path) -> list[str]:
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+@cache
+def imported(path: Path) -> tuple[str, ...]:
     """Every module that a file names in an import, also inside functions."""
-    names = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    return tuple(_imported(ast.walk(ast.parse(path.read_text()))))
+
+
+def _imported(nodes: Iterator[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.append(node.module or "")
-    return names
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                module = f"{node.module}.{alias.name}"
+                yield module if module in MODULES else node.module or ""
 
 
 def folder_of(module: str) -> str:
@@ -54,11 +73,24 @@ def test_imports_run_downwards(path: Path):
     assert here in LEVEL, f"{here} has no place in LAYERS"
     for module in imported(path):
         there = folder_of(module) if module.startswith("handsell") else ""
-        if not there or there == here:
+        settings = module in MODULES and MODULES[module].name == SETTINGS
+        if path.name == SETTINGS and there:
+            assert settings or there == "core", f"{path}: settings are read first, they import core and settings alone"
+        if not there or there == here or settings:
             continue
         assert LEVEL[there] >= LEVEL[here], f"{path.name} in {here} imports {module}, which lies above it"
         siblings = LEVEL[there] == LEVEL[here] and any({here, there} <= group for group in APART)
         assert not siblings, f"{here} and {there} are kept apart: they meet in a bundle or over HTTP"
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    """Imports inside functions count: they must not hide a cycle."""
+    graph = {module: {other for other in imported(path) if other in MODULES} for module, path in MODULES.items()}
+    graph = {module: others - {module} for module, others in graph.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" ← ".join(error.args[1]))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -67,3 +99,17 @@ def test_heavy_libraries_stay_at_home(path: Path):
     for module in imported(path):
         homes = HOMES.get(module.split(".")[0])
         assert homes is None or where.startswith(homes), f"{where} imports {module}; it belongs in {homes}"
+
+
+def test_class_names_are_unique():
+    places = defaultdict(list)
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(module_of(path))
+    assert not {name: where for name, where in places.items() if len(where) > 1}
+
+
+def test_folders_are_small_enough_to_read():
+    sizes = {folder: len(list(folder.glob("*.py"))) for folder in (ROOT, *ROOT.rglob("*/"))}
+    assert not {str(folder): n for folder, n in sizes.items() if n > MOST_MODULES + 1}  # __init__ besides

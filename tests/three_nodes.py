@@ -46,15 +46,17 @@ def is_work(task) -> bool:
 
 
 def main(toml: str) -> None:
-    from handsell.core.config import load_config
+    from handsell.config import load_config
     from handsell.features.store import open_store
-    from handsell.jobs import data, features, train, windows
+    from handsell.jobs.features import feature_tables
+    from handsell.jobs.ingest import ingest
+    from handsell.jobs.train import train, windows
 
     config = load_config(toml)
     store = open_store(config)
     steps = {
-        "data": lambda: data.prepare(config),
-        "features": lambda: features.compute(config, windows.request_keys(config)),
+        "data": lambda: ingest.prepare(config),
+        "features": lambda: feature_tables.compute(config, windows.request_keys(config)),
         "train": lambda: (store.apply(), train.train(config)),
     }
     found, known = {}, set()

@@ -32,7 +32,7 @@ RulesPath = Annotated[Path, typer.Option("--rules", help="a file of business rul
 def _load(path: Path, data: Path | None = None):
     import os
 
-    from handsell.core.config import load_config
+    from handsell.config import load_config
 
     if data is not None:
         os.environ["HANDSELL_DATA"] = str(data.expanduser().resolve())
@@ -58,7 +58,7 @@ def down(config: ConfigPath) -> None:
 @app.command()
 def doctor(config: ConfigPath, data: DataPath = None) -> None:
     """Examine the source data before anything is trained."""
-    from handsell.data.doctor import examine, render
+    from handsell.data.doctor.inspection import examine, render
 
     findings = examine(_load(config, data))
     render(findings)
@@ -69,7 +69,7 @@ def doctor(config: ConfigPath, data: DataPath = None) -> None:
 @app.command()
 def data(config: ConfigPath, data: DataPath = None) -> None:
     """Read the source into canonical, numbered Parquet."""
-    from handsell.jobs.data import prepare
+    from handsell.jobs.ingest.ingest import prepare
 
     counts = prepare(_load(config, data))
     print(f"result: {counts['events']:,} events, {counts['users']:,} users, {counts['items']:,} items")
@@ -79,8 +79,8 @@ def data(config: ConfigPath, data: DataPath = None) -> None:
 def features(config: ConfigPath) -> None:
     """Compute feature values for Feast and the item snapshot, with Ray."""
     from handsell.jobs.cluster import connected
-    from handsell.jobs.features import compute
-    from handsell.jobs.windows import request_keys
+    from handsell.jobs.features.feature_tables import compute
+    from handsell.jobs.train.windows import request_keys
 
     loaded = _load(config)
     with connected(loaded.jobs.num_cpus):
@@ -127,7 +127,7 @@ def materialize(config: ConfigPath) -> None:
 @app.command()
 def train(config: ConfigPath, promote: bool = True) -> None:
     """Train, evaluate and bundle; promote if the bundle passes its gate."""
-    from handsell.jobs.train import train as run
+    from handsell.jobs.train.train import train as run
 
     print(f"result: {run(_load(config), promote=promote)}")
 
@@ -211,7 +211,7 @@ def batch(
     record: Annotated[bool, typer.Option(help="log the slates as shown, so that caps and other surfaces know")] = True,
 ) -> None:
     """A slate for every user, as Parquet: for e-mail and push."""
-    from handsell.jobs.batch import batch as run
+    from handsell.jobs.batch.batch_slates import batch as run
 
     print(f"result: {run(_load(config), surface, out, users_per_part=users_per_part, record=record)}")
 
@@ -219,7 +219,7 @@ def batch(
 @app.command()
 def skew(config: ConfigPath) -> None:
     """Compare logged served feature vectors with the point-in-time values."""
-    from handsell.jobs.skew import report
+    from handsell.jobs.features.skew import report
 
     report(_load(config))
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from handsell.core.config.models import RankingConfig
 from handsell.core.protocols import Ranker, Savable
+from handsell.ranking.config import RankingConfig
 from handsell.ranking.fitting import fit_xgboost
 from planted_ranking import FEATURES, write_planted
 

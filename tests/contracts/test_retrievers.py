@@ -114,7 +114,7 @@ def test_score_agrees_with_retrieve(model, asked):
     assert np.array_equal(model.score(asked, items), scores, equal_nan=True)
 
 
-def test_score_of_no_item_and_of_one_beyond_the_catalogue_is_nan(model, asked):
+def test_score_of_no_item_and_of_one_beyond_the_catalog_is_nan(model, asked):
     items = np.tile(np.array([-1, ITEMS, ITEMS + 1000], np.int32), (len(asked), 1))
     assert np.isnan(model.score(asked, items)).all()
 
@@ -134,7 +134,7 @@ def test_missing_or_broken_files_are_named(model, tmp_path):
 
 
 @pytest.mark.parametrize("columns", [ITEMS + 7, ITEMS - 7])
-def test_a_catalogue_that_grew_or_is_shorter_than_the_model(model, asked, columns):
+def test_a_catalog_that_grew_or_is_shorter_than_the_model(model, asked, columns):
     items, _ = model.retrieve(asked, ITEMS, everything(asked, columns))
     assert items.max() < min(columns, ITEMS)
 

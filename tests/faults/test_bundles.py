@@ -73,16 +73,16 @@ def edit(**changes):
 
 
 DAMAGE = {
-    "truncated": (truncate, r"ranker/ranker\.ubj is truncated: 1000 bytes are expected, 400 came"),
-    "too long": (lengthen, r"ranker/ranker\.ubj is too long: 1000 bytes are expected, 1001 came"),
-    "corrupt": (flip_a_bit, r"ranker/ranker\.ubj is corrupt: SHA-256 .* is expected, .* came"),
+    "truncated": (truncate, r"ranker/ranker\.ubj is truncated: 1000 bytes are expected, got 400"),
+    "too long": (lengthen, r"ranker/ranker\.ubj is too long: 1000 bytes are expected, got 1001"),
+    "corrupt": (flip_a_bit, r"ranker/ranker\.ubj is corrupt: SHA-256 .* is expected, got .*"),
     "missing": (lose_a_file, r"ranker/ranker\.ubj is expected, it is missing"),
     "extra": (add_a_file, r"ranker/surprise\.pkl is not in the manifest"),
     "link": (put_a_link, r"config\.json is a link"),
     "no manifest": (lose_the_manifest, "the bundle was never finished"),
     "half a manifest": (cut_the_manifest, r"manifest\.json is expected to be JSON"),
-    "not an object": (lambda folder: (folder / MANIFEST).write_text("[]"), "version None came"),
-    "newer": (edit(version=2), "of version 1 is expected, version 2 came: use the handsell that wrote it"),
+    "not an object": (lambda folder: (folder / MANIFEST).write_text("[]"), "got version None"),
+    "newer": (edit(version=2), "of version 1 is expected, got version 2: use the handsell that wrote it"),
     "unknown key": (edit(pickle="yes"), r"pickle: Extra inputs are not permitted"),
     "wrong type": (edit(features=7), r"manifest\.json: features"),
     "no hash": (edit(files={"a": {"size": 1, "sha256": "?"}}), r"files\.a\.sha256"),

@@ -6,10 +6,10 @@ import threading
 import pytest
 
 from handsell.core.errors import BundleError, FeatureError
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.events.log import EventLogError
-from handsell.serving.gateway import local_stages
-from handsell.serving.loading import check_features, open_bundle
+from handsell.serving.graph.gateway import local_stages
+from handsell.serving.graph.loading import check_features, open_bundle
 from serving_service import LocalLog, served
 from serving_world import write_world
 
@@ -126,7 +126,7 @@ def test_a_bundle_whose_features_feast_no_longer_offers_is_refused_by_name(world
         check_features(opened, check)
 
 
-async def test_a_caller_may_ask_for_less_time_and_its_neighbours_are_untouched(world):
+async def test_a_caller_may_ask_for_less_time_and_its_neighbors_are_untouched(world):
     """Re-ranking takes two seconds: who has less gets the ranking's order; more than the service has is not given."""
     stages = Faulty(world, slow=("rerank",), delay_s=2.0)
     body = {"user_id": "u1", "count": 10}

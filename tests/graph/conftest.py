@@ -23,7 +23,7 @@ def shop(request, ray_cluster, world):
     """An HTTP client of the running application; the parameter is its topology."""
     from ray import cloudpickle, serve
 
-    from handsell.serving.app import AppArgs, compose
+    from handsell.serving.http.app import AppArgs, compose
 
     cloudpickle.register_pickle_by_value(serving_world)  # replicas do not have tests/ on their path
     serve.start(http_options={"host": "127.0.0.1", "port": PORT})

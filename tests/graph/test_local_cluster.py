@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from handsell.core.config import load_config
+from handsell.config import load_config
 from handsell.core.errors import HandsellError
 from handsell.local import cluster
 

@@ -17,7 +17,7 @@ from handsell.core.batches import Ragged
 from handsell.core.funnel import run_local
 from handsell.events.reader import EventReader
 from handsell.features.matrix import SnapshotValues, build_matrix
-from handsell.features.requests import events_from, requests_from_rows
+from handsell.features.request_builder import events_from, requests_from_rows
 from naive_funnel import Asked, Oracle
 from naive_past import DAY_US, Event, Past, read_shelf
 
@@ -51,7 +51,7 @@ def client(deployment):
     """Four deployments, with the feature store that users have."""
     from ray import serve
 
-    from handsell.serving.app import AppArgs, build
+    from handsell.serving.http.app import AppArgs, build
 
     port = deployment.config.serving.port
     serve.start(http_options={"host": "127.0.0.1", "port": port})

@@ -10,9 +10,9 @@ import pytest
 from handsell.bundles.assemble import load_stages
 from handsell.bundles.store import BundleStore
 from handsell.core.funnel import run_local
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.events.reader import EventReader
-from handsell.features.requests import requests_from_rows
+from handsell.features.request_builder import requests_from_rows
 from handsell.features.served_log import FEATURE_LOG, read_feature_log
 
 
@@ -118,7 +118,7 @@ def test_served_vectors_are_those_of_the_reference(shop, world, funnel):
         assert found.user_id[i] == "u5"
 
 
-def test_bad_input_is_refused_over_http_and_neighbours_are_untouched(shop):
+def test_bad_input_is_refused_over_http_and_neighbors_are_untouched(shop):
     for body, status in (
         (b'{"user_id": NaN}', 400),
         (b"[" * 100_000, 413),

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 
-from handsell.core.config import load_config
+from handsell.config import load_config
 from handsell.core.ray_token import read_token
 from handsell.local import cluster, service
 from open_sockets import find_open, list_listeners

@@ -11,7 +11,7 @@ import pytest
 import three_nodes
 from deployment import write_config
 from handsell.bundles.store import BundleStore
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 
 SMALL = """
 format = "world"

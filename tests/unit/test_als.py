@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from handsell.core.config.retrieval import ALSConfig
 from handsell.retrieval import als_blocks
-from handsell.retrieval.als import ALSEncoder, extra_confidence, fit_als, summed
 from handsell.retrieval.als_blocks import Penalty, axes, gram, solve_block
-from handsell.retrieval.votes import HistoryWeights
+from handsell.retrieval.config import ALSConfig
+from handsell.retrieval.history_weights import HistoryWeights
+from handsell.retrieval.models.als import ALSEncoder, extra_confidence, fit_als, summed
 from planted_taste import blocks, request
 
 FLAT = Penalty(size=0.1, exponent=0.0, unseen=1.0, typical=1.0)
@@ -129,9 +129,9 @@ def test_blocks_on_ray_give_the_local_model(rng, ray_cluster, tmp_path, configur
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from handsell.jobs.als import fit_als_on_ray
-    from handsell.jobs.windows import Sizes
-    from handsell.retrieval.als import ALS
+    from handsell.jobs.train.als import fit_als_on_ray
+    from handsell.jobs.train.windows import Sizes
+    from handsell.retrieval.models.als import ALS
 
     events, _ = blocks(rng)
     for part in range(parts):

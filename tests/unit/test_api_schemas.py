@@ -7,10 +7,10 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from handsell.core.clock import DAY_US, Clock
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.events.reader import EventReader
-from handsell.serving import schemas
-from handsell.serving.schemas import Id, Timestamp
+from handsell.serving.http import schemas
+from handsell.serving.http.schemas import Id, Timestamp
 from serving_service import served
 from serving_world import write_world
 
@@ -35,9 +35,7 @@ async def test_get_and_post_answer_alike(client):
     assert posted["surface"] == "email" and not posted["cold_start"] and posted["degraded"] == []
     assert [i["rank"] for i in posted["items"]] == list(range(1, 8))
     assert all(i["sources"] and i["reason"]["code"] and 0 <= i["score"] <= 1 for i in posted["items"])
-    assert (
-        set(posted["release"]) == {"bundle", "snapshot", "catalogue", "rules"} and posted["release"]["catalogue"] == 120
-    )
+    assert set(posted["release"]) == {"bundle", "snapshot", "catalog", "rules"} and posted["release"]["catalog"] == 120
 
 
 async def test_the_surface_says_how_many_where_the_caller_does_not(client):

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handsell.catalogue.snapshot import ALWAYS, NEVER
+from handsell.catalog.snapshot import ALWAYS, NEVER
 from handsell.eligibility.availability import KEPT, Availability
-from small_catalogue import snapshot
+from small_catalog import snapshot
 
 MOMENT = st.integers(0, 12)
 

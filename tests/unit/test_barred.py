@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from handsell.config import load_config
 from handsell.core.batches import Barred, Ragged
-from handsell.core.config import load_config
-from handsell.core.config.serving import Surface
 from handsell.core.errors import ConfigError
+from handsell.eligibility.config import Surface
+from handsell.eligibility.filter_reasons import removed, verdicts
 from handsell.eligibility.mask import Eligibility
-from handsell.eligibility.verdicts import removed, verdicts
 from serving_service import served
 from serving_world import write_world
-from small_catalogue import requests, snapshot
+from small_catalog import requests, snapshot
 
 
 def ids(answer) -> list[str]:
@@ -113,8 +113,8 @@ async def test_a_users_blocks_hold_on_every_surface_until_they_are_lifted(tmp_pa
         assert all(not len(shelf.item_tags.row(i)) for i in shelf.items.number(await ask(client, service, user="u4")))
         assert (await client.delete("/v1/users/u4/blocks")).json() == {"user_id": "u4", "creators": [], "tags": []}
         assert (await ask(client, service, user="u4"))[0] == first
-        bad = await client.put("/v1/users/u4/blocks", json={"colours": []})
-        assert bad.status_code == 422 and bad.json()["errors"][0]["field"] == "colours"
+        bad = await client.put("/v1/users/u4/blocks", json={"colors": []})
+        assert bad.status_code == 422 and bad.json()["errors"][0]["field"] == "colors"
 
 
 async def test_where_it_cannot_be_read_nothing_is_shown(tmp_path):

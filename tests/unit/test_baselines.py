@@ -149,7 +149,7 @@ def test_a_request_gets_the_same_alone_and_among_many(taste):
         np.testing.assert_array_equal(together[name][270:271], lists, err_msg=name)
 
 
-def test_ease_of_a_large_catalogue_knows_its_most_liked_items(taste, monkeypatch):
+def test_ease_of_a_large_catalog_knows_its_most_liked_items(taste, monkeypatch):
     """Block 0 has two users left, and its items are beyond the limit."""
     events = log([row for row in taste if row[0] % BLOCKS or row[0] < 2 * BLOCKS])
     monkeypatch.setattr(baselines, "MOST_ITEMS", 30)

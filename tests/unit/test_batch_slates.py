@@ -6,14 +6,14 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
-from handsell.catalogue.vocabulary import Vocabulary
-from handsell.core.config import load_config
+from handsell.catalog.vocabulary import Vocabulary
+from handsell.config import load_config
 from handsell.core.errors import ConfigError, DataError, HandsellError
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.events.log import EventLog
 from handsell.events.reader import EventReader
-from handsell.jobs import batch as job
-from handsell.jobs import batch_part
+from handsell.jobs.batch import batch_slates as job
+from handsell.jobs.batch import slate_part
 from serving_world import ITEMS, USERS, write_world
 
 EMAIL = 'seen_on = ["home", "email"]\nshown_days = 5\ncap = { slates = 1, days = 1 }'
@@ -26,13 +26,13 @@ def world(tmp_path, monkeypatch):
     source = made.config.source
     source.write_text(source.read_text().replace("[surfaces.email]", f"[surfaces.email]\n{EMAIL}"))
     made = replace(made, config=load_config(source))
-    Vocabulary.of(f"u{i}" for i in range(USERS)).save(Layout(made.config.state).catalogue / "users")
+    Vocabulary.of(f"u{i}" for i in range(USERS)).save(Layout(made.config.state).catalog / "users")
     monkeypatch.setattr("handsell.features.store.open_store", lambda config: made.store())
     monkeypatch.setattr(job, "spread", lambda task, arguments, **_: [task(*each) for each in arguments])
     monkeypatch.setattr(job, "connected", lambda *_: __import__("contextlib").nullcontext())
-    batch_part.opened.cache_clear()
+    slate_part.opened.cache_clear()
     yield made
-    batch_part.opened.cache_clear()
+    slate_part.opened.cache_clear()
 
 
 def slates(out) -> dict[str, list[str]]:
@@ -70,10 +70,10 @@ def test_slates_are_those_that_the_service_would_answer(world, tmp_path):
     from handsell.core.funnel import run_local
 
     job.batch(world.config, "email", tmp_path / "email", record=False)
-    here = batch_part.opened(str(world.config.source), world.bundle)
+    here = slate_part.opened(str(world.config.source), world.bundle)
     run = job.Run(**json.loads((tmp_path / "email" / "run.json").read_text()))
     reader = EventReader(Layout(world.config.state).event_log)
-    asked = batch_part.build_requests(here, run.surface, run.time, ["u7"], reader)
+    asked = slate_part.build_requests(here, run.surface, run.time, ["u7"], reader)
     one = run_local(here.stages.funnel.recommend(asked, 5))
     assert slates(tmp_path / "email")["u7"] == here.stages.snapshot.items.ids(one.item[0])
     assert shown(world) == {}  # not recorded
@@ -86,7 +86,7 @@ def test_what_was_stopped_goes_on_and_nothing_is_logged_twice(world, tmp_path, m
         tries.append(part)
         if tries == [0, 1, 2]:
             raise HandsellError("the machine went away")
-        return batch_part.make_slates(source, run, folder, part)
+        return slate_part.make_slates(source, run, folder, part)
 
     monkeypatch.setattr(job, "make_slates", stopping)
     with pytest.raises(HandsellError, match="went away"):
@@ -109,7 +109,7 @@ def test_the_cap_holds_from_run_to_run_and_shown_items_stay_away(world, tmp_path
     assert slates(tmp_path / "second") == {}
     open_ended = world.config.source.read_text().replace("cap = { slates = 1, days = 1 }", "cap = { slates = 2 }")
     world.config.source.write_text(open_ended)
-    batch_part.opened.cache_clear()
+    slate_part.opened.cache_clear()
     job.batch(load_config(world.config.source), "email", tmp_path / "third")
     first, third = slates(tmp_path / "first"), slates(tmp_path / "third")
     assert len(third) == 20 and not any(set(first[user]) & set(third[user]) for user in first)
@@ -143,7 +143,7 @@ def test_users_for_whom_nothing_is_left_have_no_slate(world, tmp_path):
 @pytest.mark.parametrize(
     ("surface", "there", "error", "words"),
     [
-        ("moon", {}, ConfigError, "one of home, similar, email; came 'moon'"),
+        ("moon", {}, ConfigError, "one of home, similar, email; got 'moon'"),
         ("email", {"notes.txt": "mine"}, DataError, "not empty and holds no run.json"),
     ],
 )

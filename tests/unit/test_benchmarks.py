@@ -10,7 +10,7 @@ from benchmarks import ablation, ann, ann_steps, hops, retrieval_latency
 from benchmarks.machine import report
 from scipy import sparse
 
-from handsell.core.config import Config
+from handsell.config import Config
 from handsell.core.errors import ConfigError
 from handsell.evaluation.scorebook import Contender, Replay
 from handsell.features.matrix import feature_groups, ranker_features

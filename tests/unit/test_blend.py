@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from handsell.core.config.retrieval import RetrievalConfig
-from handsell.retrieval.blend import Blend
-from handsell.retrieval.topk import gather, padded, top_items
+from handsell.retrieval.config import RetrievalConfig
+from handsell.retrieval.index.topk import gather, padded, top_items
+from handsell.retrieval.models.blend import Blend
 from planted_taste import everything, request
 
 ITEMS = 6

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from handsell.serving import breaker
-from handsell.serving.breaker import Breaker
+from handsell.serving.graph import circuit_breaker
+from handsell.serving.graph.circuit_breaker import Breaker
 
 STALL_S = 0.05
 
@@ -24,7 +24,7 @@ class Stage:
 
 @pytest.fixture
 def stage(monkeypatch):
-    monkeypatch.setattr(breaker, "RETRY_S", 0.0)
+    monkeypatch.setattr(circuit_breaker, "RETRY_S", 0.0)
     return Stage()
 
 
@@ -46,7 +46,7 @@ async def test_a_stage_that_answers_is_waited_for(stage):
 
 async def test_after_two_late_answers_one_tries_and_nobody_waits(stage):
     watch = Breaker("ranking", 60.0)
-    watch._late = breaker.STRIKES
+    watch._late = circuit_breaker.STRIKES
     assert watch.open
     await asyncio.wait_for(late(watch, stage, 4), 5)  # were they to wait, it would be for a minute
     await asyncio.sleep(0)
@@ -59,12 +59,12 @@ async def test_after_two_late_answers_one_tries_and_nobody_waits(stage):
 
 async def test_it_opens_after_strikes_in_a_row(stage):
     watch = Breaker("ranking", STALL_S)
-    await late(watch, stage, breaker.STRIKES - 1)
+    await late(watch, stage, circuit_breaker.STRIKES - 1)
     assert not watch.open
     stage.up.set()
     assert await ask(watch, stage) == "answer"  # begins anew
     stage.up.clear()
-    await late(watch, stage, breaker.STRIKES - 1)
+    await late(watch, stage, circuit_breaker.STRIKES - 1)
     assert not watch.open
     await late(watch, stage, 1)
     assert watch.open
@@ -83,13 +83,13 @@ async def test_an_error_is_an_answer(stage):
     async def broken():
         raise ConnectionError("no")
 
-    await late(watch, stage, breaker.STRIKES - 1)
+    await late(watch, stage, circuit_breaker.STRIKES - 1)
     for _ in range(3):
         with pytest.raises(ConnectionError):
             await watch.wait(broken, asyncio.get_running_loop().time() + 60)
     await late(watch, stage, 1)
     assert not watch.open  # that was not the second in a row
-    watch._late = breaker.STRIKES
+    watch._late = circuit_breaker.STRIKES
     with pytest.raises(TimeoutError):
         await watch.wait(broken, asyncio.get_running_loop().time() + 60)
     while watch.open:

@@ -70,7 +70,7 @@ def test_publishing_the_same_again_gives_the_same_bundle(store):
 
 
 def test_an_empty_bundle_is_refused(store):
-    with pytest.raises(BundleError, match="none came"):
+    with pytest.raises(BundleError, match="got none"):
         store.publish(store.new_dir(), draft())
 
 

@@ -6,15 +6,15 @@ import logging
 import numpy as np
 import pytest
 
-from handsell.core.config.retrieval import RetrievalConfig
-from handsell.core.config.serving import Surface
 from handsell.core.funnel import run_local
+from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
-from handsell.retrieval.history import History
-from handsell.retrieval.popularity import Popularity
+from handsell.retrieval.config import RetrievalConfig
+from handsell.retrieval.history_weights import HistoryWeights
+from handsell.retrieval.models.history import History
+from handsell.retrieval.models.popularity import Popularity
 from handsell.retrieval.stage import LocalCandidates
-from handsell.retrieval.votes import HistoryWeights
-from small_catalogue import requests, snapshot
+from small_catalog import requests, snapshot
 
 CONFIG = RetrievalConfig.model_validate({"history": {"enabled": True}})
 

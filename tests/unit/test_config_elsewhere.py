@@ -2,7 +2,7 @@
 
 import pytest
 
-from handsell.core.config import shipped
+from handsell.config import shipped
 from handsell.features.repository import feature_repo
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from handsell.core.config.retrieval import RetrievalConfig
 from handsell.core.errors import ConfigError
+from handsell.retrieval.config import RetrievalConfig
 
 ON = {"popularity", "item_knn", "als", "two_tower", "content"}
 OFF = ["transitions", "session_knn", "sasrec", "spectral", "ease", "user_knn", "trending", "bought_together"]
@@ -25,5 +25,5 @@ def test_which_are_on_without_a_word():
 
 def test_more_sources_than_candidates_can_carry_are_refused_by_the_config(configured):
     sections = "\n".join(f"[retrieval.{name}]\nenabled = true" for name in OFF[:4])
-    with pytest.raises(ConfigError, match=r"at most 8 sources, came 9.*enabled = false"):
+    with pytest.raises(ConfigError, match=r"at most 8 sources, got 9.*enabled = false"):
         configured(f'name = "many"\n{sections}\n')

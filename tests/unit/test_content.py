@@ -1,4 +1,4 @@
-"""Content vectors: alike where the items are alike, learnt from the past only."""
+"""Content vectors: alike where the items are alike, learned from the past only."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import pytest
 
 from handsell.core.batches import Ragged
 from handsell.retrieval.content_vectors import Content, fit_content_vectors
-from small_catalogue import DAY_US, NOW, snapshot
+from small_catalog import DAY_US, NOW, snapshot
 
 WORDS = ("river", "stone", "cloud", "ember", "meadow", "harbour", "lantern", "thunder")
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from handsell.config import load_config
 from handsell.core.batches import NONE
-from handsell.core.config import load_config
 from handsell.core.errors import ConfigError
 from serving_service import served
 from serving_world import write_world

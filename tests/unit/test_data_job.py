@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from handsell.catalogue.vocabulary import Vocabulary
-from handsell.core.config import load_config
+from handsell.catalog.vocabulary import Vocabulary
+from handsell.config import load_config
 from handsell.core.errors import DataError
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.data.interactions import NUMBERED, Interactions
 from handsell.data.schemas import EVENTS
-from handsell.jobs import data as job
+from handsell.jobs.ingest import ingest as job
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -48,7 +48,7 @@ def shop(tmp_path, configured):
 
 
 def ids(config, name: str) -> list[str]:
-    vocabulary = Vocabulary.load(Layout(config.state).catalogue / name)
+    vocabulary = Vocabulary.load(Layout(config.state).catalog / name)
     return vocabulary.ids(np.arange(len(vocabulary)))
 
 
@@ -84,7 +84,7 @@ def test_a_small_shop_by_hand(shop):
     assert pq.read_schema(layout.events / "part-00000.parquet") == EVENTS
     assert pq.read_table(layout.items)["title"].to_pylist() == ["B", "A", "I", None]
     assert json.loads(layout.data_meta.read_text())["fingerprint"] == counts["fingerprint"]
-    assert {p.name for p in shop.state.iterdir()} == {"data", "catalogue", "interactions"}
+    assert {p.name for p in shop.state.iterdir()} == {"data", "catalog", "interactions"}
 
 
 def test_unchanged_data_is_skipped_and_new_events_keep_the_numbers(shop, tmp_path):
@@ -112,15 +112,15 @@ def test_other_event_weights_are_other_data(shop, configured):
 def test_a_failed_run_leaves_the_old_data(shop, tmp_path):
     job.prepare(shop, quiet)
     (tmp_path / "events/3.csv").write_text("event_id,user_id,item_id,time,type\ne7,u1,a,never,view\n")
-    with pytest.raises(DataError, match=r"3\.csv: column time .* came 'never'"):
+    with pytest.raises(DataError, match=r"3\.csv: column time .* got 'never'"):
         job.prepare(shop, quiet)
     assert len(log(shop)) == 4
-    assert {p.name for p in shop.state.iterdir()} == {"data", "catalogue", "interactions"}
+    assert {p.name for p in shop.state.iterdir()} == {"data", "catalog", "interactions"}
 
 
 def test_unknown_types_and_empty_data_are_refused(shop, tmp_path):
     (tmp_path / "events/3.csv").write_text("event_id,user_id,item_id,time,type\ne7,u1,a,5,wish\n")
-    with pytest.raises(DataError, match=r"expected view, buy .* came also 'wish'"):
+    with pytest.raises(DataError, match=r"expected view, buy .* got also 'wish'"):
         job.prepare(shop, quiet)
     for path in (tmp_path / "events").iterdir():
         path.write_text("event_id,user_id,item_id,time,type\n")
@@ -173,12 +173,12 @@ def test_a_world_is_generated_in_partitions(configured):
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ("u1,a,100,view\nu1,b,200,view\n", "expected at least two users, came 1: there is nobody to compare with"),
-        ("u1,a,100,view\nu2,a,200,view\n", "expected at least two items, came 1: there is nothing to choose"),
+        ("u1,a,100,view\nu1,b,200,view\n", "expected at least two users, got 1: there is nobody to compare with"),
+        ("u1,a,100,view\nu2,a,200,view\n", "expected at least two items, got 1: there is nothing to choose"),
         ("u1,a,100,view\nu2,b,100,view\n", "all 2 events carry the same time"),
     ],
 )
-def test_data_that_nothing_can_be_learnt_from_is_refused(tmp_path, configured, rows, said):
+def test_data_that_nothing_can_be_learned_from_is_refused(tmp_path, configured, rows, said):
     (tmp_path / "events").mkdir()
     (tmp_path / "events/1.csv").write_text("user_id,item_id,time,type\n" + rows)
     with pytest.raises(DataError, match=said):

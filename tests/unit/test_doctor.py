@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from handsell.core.config import load_config
-from handsell.data.doctor import examine, render
-from handsell.data.tally import Distinct, Tally, hashes
+from handsell.config import load_config
+from handsell.data.doctor.counters import Distinct, Tally, hashes
+from handsell.data.doctor.inspection import examine, render
 
 DAY = 86_400
 START = 1_767_225_600  # 2026-01-01
@@ -172,7 +172,7 @@ def test_real_movielens_is_ready(test_data, repository, monkeypatch):
 
 
 def test_tally_by_batches_equals_all_at_once(rng, monkeypatch):
-    monkeypatch.setattr("handsell.data.tally.COMPACT_ROWS", 10)
+    monkeypatch.setattr("handsell.data.doctor.counters.COMPACT_ROWS", 10)
     ids, at = rng.integers(20, size=500), rng.integers(1_000, size=500)
     tally = Tally()
     for rows in np.array_split(np.arange(500), 17):

@@ -106,7 +106,7 @@ def test_a_complete_part_is_not_fetched_again(server, tmp_path):
 
 def test_a_wrong_checksum_is_an_error_and_leaves_nothing(server, tmp_path):
     server.files["/ml-1m.zip"] = GOOD[:-1] + b"x"
-    with pytest.raises(DataError, match=r"checksum mismatch: expected MD5 [0-9a-f]{32}, came [0-9a-f]{32}"):
+    with pytest.raises(DataError, match=r"checksum mismatch: expected MD5 [0-9a-f]{32}, got [0-9a-f]{32}"):
         fetch(server, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -125,7 +125,7 @@ def test_not_a_zip_not_there_not_known(server, tmp_path):
     with pytest.raises(DataError, match="not a readable zip"):
         fetch(server, tmp_path)
     server.files["/ml-1m.zip.md5"] = b"<html>moved</html>"
-    with pytest.raises(DataError, match="expected an MD5 checksum, came '<html>"):
+    with pytest.raises(DataError, match="expected an MD5 checksum, got '<html>"):
         fetch(server, tmp_path)
     server.files.clear()
     with pytest.raises(DataError, match="cannot be fetched: HTTP Error 404"):

@@ -1,10 +1,10 @@
-"""The weights equal the textbook's, also when lists are cut and the catalogue is."""
+"""The weights equal the textbook's, also when lists are cut and the catalog is."""
 
 import numpy as np
 import pytest
 
-from handsell.core.config.retrieval import EASEConfig
-from handsell.retrieval.ease import fit_ease
+from handsell.retrieval.config import EASEConfig
+from handsell.retrieval.models.ease import fit_ease
 from handsell.retrieval.ratings import likes
 from planted_taste import blocks
 
@@ -24,13 +24,13 @@ def by_the_book(r: np.ndarray, reg: float) -> np.ndarray:
 def test_weights_are_those_of_the_closed_form(planted):
     r = likes(planted).toarray().astype(np.float64)
     model = fit_ease(planted, EASEConfig(reg=20.0))
-    assert np.allclose(model.neighbours.toarray(), by_the_book(r, 20.0), atol=1e-5)
+    assert np.allclose(model.neighbors.toarray(), by_the_book(r, 20.0), atol=1e-5)
 
 
 def test_the_weights_minimise_what_they_should(planted, rng):
     """|R - RB|² + reg |B|² with a zero diagonal: no small change of B is better."""
     r = likes(planted).toarray().astype(np.float64)
-    b = fit_ease(planted, EASEConfig(reg=20.0)).neighbours.toarray().astype(np.float64)
+    b = fit_ease(planted, EASEConfig(reg=20.0)).neighbors.toarray().astype(np.float64)
 
     def loss(weights):
         return ((r - r @ weights) ** 2).sum() + 20.0 * (weights**2).sum()
@@ -50,12 +50,12 @@ def test_degree_scaling_and_the_power_in_the_answer(planted):
     reg = 20.0 * (graph**2).sum() / (r**2).sum()
     expected = by_item[:, None] ** -0.5 * by_the_book(graph, reg) * by_item**0.3
     model = fit_ease(planted, EASEConfig(reg=20.0, user_exponent=0.25, item_exponent=0.5, answer_exponent=0.3))
-    assert np.allclose(model.neighbours[known][:, known].toarray(), expected, atol=1e-5)
+    assert np.allclose(model.neighbors[known][:, known].toarray(), expected, atol=1e-5)
 
 
 def test_lists_keep_the_strongest_of_either_sign(planted):
-    whole = fit_ease(planted, EASEConfig()).neighbours.toarray()
-    cut = fit_ease(planted, EASEConfig(neighbours=5)).neighbours.toarray()
+    whole = fit_ease(planted, EASEConfig()).neighbors.toarray()
+    cut = fit_ease(planted, EASEConfig(neighbors=5)).neighbors.toarray()
     for full, row in zip(whole, cut, strict=True):
         assert np.count_nonzero(row) <= 5
         assert (row[row != 0] == full[row != 0]).all()
@@ -67,4 +67,4 @@ def test_above_max_items_only_the_most_liked_are_known(planted):
     model = fit_ease(planted, EASEConfig(max_items=10))
     assert model.touched.sum() == 10
     assert popularity[model.touched].min() >= popularity[~model.touched].max()
-    assert model.neighbours[~model.touched].nnz == model.neighbours[:, ~model.touched].nnz == 0
+    assert model.neighbors[~model.touched].nnz == model.neighbors[:, ~model.touched].nnz == 0

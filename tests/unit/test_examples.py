@@ -1,4 +1,4 @@
-"""Labelled examples: which candidates are kept, with which label, and that shards do not matter."""
+"""Labeled examples: which candidates are kept, with which label, and that shards do not matter."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from handsell.core.batches import Ragged
 from handsell.core.errors import TrainingError
 from handsell.ranking.examples import Coverage, Outcomes, Shown, ignored_chance, label_examples
 from handsell.ranking.shards import read_coverage, read_shards, shard_folders, usable_workers, write_shards
-from small_catalogue import candidates, requests, snapshot
+from small_catalog import candidates, requests, snapshot
 
 K, ROWS = 60, 12
 

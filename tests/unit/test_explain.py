@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from handsell.core.config import Config
-from handsell.serving.gateway import local_stages
-from handsell.serving.loading import open_bundle
+from handsell.config import Config
+from handsell.serving.graph.gateway import local_stages
+from handsell.serving.graph.loading import open_bundle
 from serving_service import served
 from serving_world import write_world
 
@@ -141,7 +141,7 @@ async def test_a_stage_that_fails_is_named_and_the_rest_is_told(world, stage):
 
 
 async def test_nothing_is_logged_as_shown(client, world):
-    from handsell.core.layout import Layout
+    from handsell.core.paths import Layout
     from handsell.events.reader import EventReader
 
     await explain(client, "i3")

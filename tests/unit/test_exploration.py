@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from handsell.config import Config
 from handsell.core.batches import NONE
-from handsell.core.config import Config
-from handsell.core.config.models import ExplorationConfig, RerankingConfig
-from handsell.core.config.serving import Surface
 from handsell.core.funnel import run_local
+from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
+from handsell.reranking.config import ExplorationConfig, RerankingConfig
 from handsell.reranking.exploration import Exploration, uniform
 from handsell.reranking.mmr import MarginalRelevance
 from handsell.reranking.reasons import CODE
 from handsell.reranking.selection import Pool, select
 from handsell.reranking.spacing import CreatorGap
 from handsell.reranking.stage import LocalReranking
-from handsell.serving.users import seed_of
-from small_catalogue import candidates, requests, snapshot
+from handsell.serving.graph.users import seed_of
+from small_catalog import candidates, requests, snapshot
 
 DRAWS = 100_000
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from feast_rows import write_config
-from handsell.core.config import load_config
+from handsell.config import load_config
 from handsell.core.errors import FeatureError
 from handsell.features.repository import (
     disagreement,
@@ -52,7 +52,7 @@ def test_the_stock_command_works_from_anywhere_and_never_on_the_wrong_registry(c
     world = feast(["-c", repo, "apply"])
     out, problem = alone.communicate(timeout=120)
     assert alone.returncode == 1 and "Traceback" not in problem
-    assert "project: expected 'shop', came 'world'" in problem
+    assert "project: expected 'shop', got 'world'" in problem
     assert f'export FEAST_FS_YAML_FILE_PATH="{shop.state}/feast/feature_store.yaml"' in problem
     out, problem = world.communicate(timeout=120)
     assert world.returncode == 0, problem

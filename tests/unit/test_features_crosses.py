@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from handsell.catalogue.snapshot import ALWAYS
+from handsell.catalog.snapshot import ALWAYS
 from handsell.features.crosses import CROSSES, crosses, pair_crosses
 from handsell.features.views import CROSS_COLUMNS
-from small_catalogue import NOW, requests, snapshot
+from small_catalog import NOW, requests, snapshot
 
 HOUR_US, DAY_US = 3_600_000_000, 86_400_000_000
 

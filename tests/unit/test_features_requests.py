@@ -7,15 +7,15 @@ import pyarrow as pa
 import pytest
 
 from feature_world import START, tiny_config
-from handsell.catalogue.vocabulary import Vocabulary
+from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import Ragged
 from handsell.core.errors import FeatureError
 from handsell.events.fold import fold, truncated
 from handsell.events.states import DAY_US, Events, FoldRules, ItemFacts
-from handsell.features.requests import events_from, requests_from_rows, states_from_rows
+from handsell.features.request_builder import events_from, requests_from_rows, states_from_rows
 from handsell.features.rows import Names, user_rows
 from handsell.features.user import user_feature_names
-from small_catalogue import snapshot
+from small_catalog import snapshot
 
 NOW = START + 45 * DAY_US
 
@@ -93,7 +93,7 @@ def test_the_tail_of_the_log_folds_onto_the_row(case):
     }
     events = events_from(columns, np.array([2, 2, 2]), shelf, config)
     found = ask(case, events=events)
-    assert found.history.item[2, -2:].tolist() == [3, 4]  # an item that the catalogue lacks leaves no trace there
+    assert found.history.item[2, -2:].tolist() == [3, 4]  # an item that the catalog lacks leaves no trace there
     folded = fold(truncated(states, rules), events, facts, rules)
     np.testing.assert_array_equal(found.history.item, folded.history.item)
     names = user_feature_names(config)

@@ -7,20 +7,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from handsell.core.config import Config
-from handsell.core.config.serving import Surface
+from handsell.config import Config
 from handsell.core.errors import ConfigError
 from handsell.core.funnel import Funnel, run_local
+from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.ranking.stage import Blend
 from handsell.reranking.stage import LocalReranking
-from handsell.retrieval.popularity import Popularity
+from handsell.retrieval.models.popularity import Popularity
 from handsell.retrieval.stage import LocalCandidates
-from handsell.serving.gateway import local_stages
-from handsell.serving.loading import load_charts, open_bundle
+from handsell.serving.graph.gateway import local_stages
+from handsell.serving.graph.loading import load_charts, open_bundle
 from serving_service import served
 from serving_world import write_world
-from small_catalogue import DAY_US, NOW, requests, snapshot
+from small_catalog import DAY_US, NOW, requests, snapshot
 
 RED = "'red' in item.tags"  # items of odd number
 FEW = "item.item_id in ['i3', 'i7', 'i40', 'i41', 'i90']"  # i7 is not available
@@ -122,7 +122,7 @@ async def test_reranking_itself_refuses_what_does_not_pass(world):
     ("text", "words"),
     {
         "item.yeer >= 2015": ["column 1", "no item.yeer", "item.tags (list of texts)", "item.published_at (time)"],
-        "item.tags > 3": ["column 1", "expected 'a' in item.tags", "came > 3"],
+        "item.tags > 3": ["column 1", "expected 'a' in item.tags", "got > 3"],
         "item.title = 'a'": ["column 12", "for equality write =="],
         "__import__('os').system('true')": ["column 11", "there are no functions"],
         "": ["at least 1 character"],
@@ -151,10 +151,10 @@ async def test_a_surface_keeps_its_filter_and_the_requests_own_comes_on_top(tmp_
         few = {"surface": "email", "filter": FEW}
         assert sorted(ids(await client.get("/v1/users/u1/recommendations", params=few))) == ["i3", "i41"]
         assert not all(map(is_red, ids(await client.get("/v1/users/u1/recommendations?count=20"))))
-    source.write_text(source.read_text().replace(RED, "item.colour == 'red'"))
+    source.write_text(source.read_text().replace(RED, "item.color == 'red'"))
     opened = open_bundle(str(source), "live")
     for load in (local_stages, load_charts):
-        with pytest.raises(ConfigError, match=r"surfaces\.email\.filter: column 1: there is no item\.colour"):
+        with pytest.raises(ConfigError, match=r"surfaces\.email\.filter: column 1: there is no item\.color"):
             load(opened)
 
 

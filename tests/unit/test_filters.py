@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handsell.core.config import Config
-from handsell.core.config.serving import LONGEST_FILTER, Surface
+from handsell.config import Config
 from handsell.core.errors import ConfigError, FilterError
+from handsell.eligibility.config import LONGEST_FILTER, Surface
 from handsell.eligibility.filters import Filters, filters_of
 from handsell.eligibility.mask import Eligibility
-from small_catalogue import requests, snapshot
+from small_catalog import requests, snapshot
 
 OPS = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 WORDS = ("", "Jazz", "jazz", "R'n'B", 'say "so"', "back\\slash", "Trad & Folk", "é", "true")
@@ -128,14 +128,14 @@ def joined(inner):
 
 
 @st.composite
-def catalogues(draw):
+def catalogs(draw):
     n = draw(st.integers(1, 6))
     column = {name: st.lists(st.none() | values, min_size=n, max_size=n) for name, (values, _) in COLUMNS.items()}
     return {name: draw(values) for name, values in column.items()}
 
 
 @settings(max_examples=300, deadline=None)
-@given(catalogues(), st.recursive(single_tests(), joined, max_leaves=6), st.data(), st.booleans())
+@given(catalogs(), st.recursive(single_tests(), joined, max_leaves=6), st.data(), st.booleans())
 def test_what_passes_is_what_a_plain_reading_says(rows, tree, data, in_chunks):
     table = pa.table({name: pa.array(rows[name], kind) for name, (_, kind) in COLUMNS.items()})
     if in_chunks:
@@ -202,7 +202,7 @@ def test_the_language(shelf, expression, items):
 @pytest.mark.parametrize(
     ("expression", "column", "words"),
     [
-        ("", 1, "came the end"),
+        ("", 1, "got the end"),
         ("item.year >", 12, "a number"),
         ("item.year = 2015", 11, "for equality write =="),
         ("item.year >= 2015 AND item.explicit", 19, "write and"),
@@ -218,32 +218,32 @@ def test_the_language(shelf, expression, items):
         ("year >= 2015", 1, "no year; did you mean item.year?"),
         ("user.country == 'de'", 1, "there is no user.country: features.user_attributes names no column"),
         ("item.cover == 'x'", 1, "holds binary"),
-        ("item.tags > 3", 1, "item.tags is a list of texts: expected 'a' in item.tags; came > 3"),
+        ("item.tags > 3", 1, "item.tags is a list of texts: expected 'a' in item.tags; got > 3"),
         ("item.tags == 'Jazz'", 1, "expected 'a' in item.tags"),
         ("item.tags in ['Jazz']", 1, "expected 'a' in item.tags"),
         ("3 in item.tags", 1, "a text in quotes"),
         ("item.title in item.tags", 1, "a text in quotes"),
         ("'B' in item.title", 8, "item.title is a text: expected item.title == 'a'"),
         ("item.year >= '2015'", 1, "item.year is a number: expected item.year >= 2015"),
-        ("item.year == true", 1, "came == true"),
-        ("item.year in [2015, 'x']", 1, "came in 'x'"),
-        ("item.year == [2015]", 1, "came == a list"),
-        ("item.year in 2015", 1, "came in 2015"),
-        ("item.year", 1, "came item.year alone"),
+        ("item.year == true", 1, "got == true"),
+        ("item.year in [2015, 'x']", 1, "got in 'x'"),
+        ("item.year == [2015]", 1, "got == a list"),
+        ("item.year in 2015", 1, "got in 2015"),
+        ("item.year", 1, "got item.year alone"),
         ("item.explicit > false", 1, "item.explicit is a true or false"),
         ("item.released >= 'today'", 18, "a date such as"),
         ("item.released >= '2024-01-31T12:00:00'", 18, "a date such as"),
         ("item.released >= 2024", 1, "item.released is a time"),
-        ("item.year == item.year", 14, "not another name; came item.year"),
+        ("item.year == item.year", 14, "not another name; got item.year"),
         ("item.year == null", 14, "write item.year is null"),
-        ("2 < 3", 1, "a test of item.<attribute>; came 2"),
+        ("2 < 3", 1, "a test of item.<attribute>; got 2"),
         ("true", 1, "a test of item.<attribute>"),
         ("__import__('os')", 11, "there are no functions"),
         ("item.__class__", 1, "no item.__class__"),
         ("().__class__", 2, "expected"),
-        ("item.year >= 2015; import os", 18, "came ';'"),
-        ("[x for x in item.tags]", 2, "came 'x'"),
-        ("lambda: 0", 7, "came ':'"),
+        ("item.year >= 2015; import os", 18, "got ';'"),
+        ("[x for x in item.tags]", 2, "got 'x'"),
+        ("lambda: 0", 7, "got ':'"),
     ],
 )  # fmt: skip
 def test_what_is_refused_says_where_and_what_is_expected(shelf, expression, column, words):
@@ -330,8 +330,8 @@ def test_a_users_attribute_is_a_value_beside_an_item_and_a_test_of_its_own(shelf
 @pytest.mark.parametrize(
     ("expression", "column", "words"),
     [
-        ("item.year >= user.country", 1, "item.year is a number: expected .*; came >= user.country \\(text\\)"),
-        ("item.year in user.age", 1, "came in user.age \\(number\\)"),
+        ("item.year >= user.country", 1, "item.year is a number: expected .*; got >= user.country \\(text\\)"),
+        ("item.year in user.age", 1, "got in user.age \\(number\\)"),
         ("user.countri == 'de'", 1, "no user.countri; did you mean user.country.*user.age \\(number\\)"),
         ("item.year > 3 and item.kind == user.town", 32, "there is no user.town"),
         ("user.age", 1, "user.age is a number"),
@@ -350,7 +350,7 @@ def test_a_misused_attribute_of_the_user_is_named(shelf, expression, column, wor
 
 @pytest.fixture
 def even(rng):
-    """A catalogue whose items know whether their number is even, and which third they are of."""
+    """A catalog whose items know whether their number is even, and which third they are of."""
     made = snapshot(rng, 40)
     n = np.arange(40)
     columns = {"item_id": [f"i{i}" for i in n], "even": n % 2 == 0, "third": n % 3}
@@ -394,7 +394,7 @@ def test_all_stages_of_a_process_share_the_masks_of_a_snapshot(even):
     assert filters_of(even) is filters_of(even) and filters_of(replace(even)) is not filters_of(even)
 
 
-def test_a_surface_filter_that_the_catalogue_does_not_understand_is_refused_at_load(even):
+def test_a_surface_filter_that_the_catalog_does_not_understand_is_refused_at_load(even):
     config = Config(name="test", surfaces={"home": Surface(), "kids": Surface(filter="not item.explicit")})
     with pytest.raises(ConfigError, match=r"surfaces\.kids\.filter: column 5: there is no item\.explicit.*item\.even"):
         Eligibility.of(even, config)

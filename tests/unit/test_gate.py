@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from handsell.bundles.config import GateConfig
 from handsell.bundles.gate import Lists, judge, judge_absence
-from handsell.core.config.serving import GateConfig
 from handsell.evaluation.intervals import compare
 
 USERS = np.arange(600)
@@ -90,7 +90,7 @@ def test_the_first_bundle_is_promoted_with_a_warning(live):
 def test_too_few_requests_or_users_are_insufficient(live):
     few = slice(0, 49)
     gate = judge(Lists(live.ndcg[few], 0.5), Lists(live.ndcg[few], 0.5), USERS[few], CONFIG)
-    assert gate.outcome == "insufficient" and not gate.passed and "49 of 49 came" in gate.sentences[0]
+    assert gate.outcome == "insufficient" and not gate.passed and "got 49 of 49" in gate.sentences[0]
     assert judge(live, live, np.zeros(600, int), CONFIG).outcome == "insufficient"
     none = Lists(np.full(600, np.nan), 0.5)
     assert judge(none, live, USERS, CONFIG).outcome == "insufficient"

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handsell.core.config.retrieval import RetrievalConfig
 from handsell.core.errors import BundleError
 from handsell.data.interactions import Interactions
-from handsell.jobs.publish import index_notes
-from handsell.retrieval.approximate import SPARE
-from handsell.retrieval.index import MOSTLY, VectorIndex, products
-from handsell.retrieval.indexing import fit_index, kind_for, shares_found
-from handsell.retrieval.nearest import Nearest
-from handsell.retrieval.sampled import next_requests
+from handsell.jobs.train.publish import index_notes
+from handsell.retrieval.config import RetrievalConfig
+from handsell.retrieval.index.approximate import SPARE
+from handsell.retrieval.index.index import MOSTLY, VectorIndex, products
+from handsell.retrieval.index.indexing import fit_index, kind_for, shares_found
+from handsell.retrieval.index.nearest import Nearest
+from handsell.retrieval.neural.sampled import next_requests
 
 ITEMS, SIZE = 3000, 16
 
@@ -101,18 +101,18 @@ def found_share(found, truth):
     return shares_found(found, truth).mean()
 
 
-def clustered(rng, centres, count):
-    return (centres[rng.integers(0, len(centres), count)] + rng.standard_normal((count, SIZE))).astype(np.float32)
+def clustered(rng, centers, count):
+    return (centers[rng.integers(0, len(centers), count)] + rng.standard_normal((count, SIZE))).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def clusters():
-    """Vectors of many lengths around 40 centres, of which a few are unknown, and users that lie between them."""
+    """Vectors of many lengths around 40 centers, of which a few are unknown, and users that lie between them."""
     rng = np.random.default_rng(1)
-    centres = rng.standard_normal((40, SIZE)) * 3
-    vectors = clustered(rng, centres, MANY) * rng.lognormal(0, 0.3, (MANY, 1)).astype(np.float32)
+    centers = rng.standard_normal((40, SIZE)) * 3
+    vectors = clustered(rng, centers, MANY) * rng.lognormal(0, 0.3, (MANY, 1)).astype(np.float32)
     vectors[rng.choice(MANY, 50, replace=False)] = 0
-    return vectors, (clustered(rng, centres, 300) + clustered(rng, centres, 300)) / 2
+    return vectors, (clustered(rng, centers, 300) + clustered(rng, centers, 300)) / 2
 
 
 @pytest.fixture(scope="module", params=APPROXIMATE)
@@ -130,7 +130,7 @@ def test_size_picks_the_kind():
     assert [kind_for(items, config) for items in (10, 11, 20, 21)] == [None, "ivf", "ivf", "ivf_pq"]
 
 
-def test_small_catalogues_stay_exact_and_ask_for_no_queries(vectors):
+def test_small_catalogs_stay_exact_and_ask_for_no_queries(vectors):
     def never():
         raise AssertionError("an exact index needs no queries")
 
@@ -171,7 +171,7 @@ def test_k_asked_is_k_given_under_narrow_masks(approximate, clusters, count):
 
 
 def test_a_mask_that_closes_just_what_is_near_still_gives_k(approximate, clusters):
-    """The share of the whole catalogue misleads here: nothing that is proposed first may be answered."""
+    """The share of the whole catalog misleads here: nothing that is proposed first may be answered."""
     vectors, users = clusters
     score = vectors @ users[0]
     eligible = (score < np.quantile(score, MOSTLY + 0.1))[None]
@@ -235,17 +235,17 @@ def test_packed_lists_find_what_they_found_before_they_were_saved(clusters, tmp_
 
 def cut_short(path):
     (path / "lists.bin").write_bytes((path / "lists.bin").read_bytes()[:-8])
-    return r"lists.bin: \d+ bytes are expected, \d+ came"
+    return r"lists.bin: \d+ bytes are expected, got \d+"
 
 
 def one_list_more(path):
     np.save(path / "list_sizes.npy", np.append(np.load(path / "list_sizes.npy"), 0))
-    return r"list_sizes.npy: 77 lists of 5950 items are expected, 78 of 5950 came"
+    return r"list_sizes.npy: 77 lists of 5950 items are expected, got 78 of 5950"
 
 
 def one_item_less(path):
     np.save(path / "list_sizes.npy", np.load(path / "list_sizes.npy") - np.eye(1, 77, dtype=np.int64)[0])
-    return r"list_sizes.npy: 77 lists of 5950 items are expected, 77 of 5949 came"
+    return r"list_sizes.npy: 77 lists of 5950 items are expected, got 77 of 5949"
 
 
 def not_there(path):

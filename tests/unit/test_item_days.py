@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.features import store
 from handsell.features.views import ITEM_ACTIVITY
-from handsell.jobs import examples
-from small_catalogue import snapshot
+from handsell.jobs.train import examples
+from small_catalog import snapshot
 
 DAY_US = examples.DAY_US
 

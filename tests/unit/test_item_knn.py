@@ -1,12 +1,12 @@
-"""Item neighbours by hand and against a loop."""
+"""Item neighbors by hand and against a loop."""
 
 import numpy as np
 import pytest
 
-from handsell.core.config.retrieval import ItemKNNConfig
 from handsell.data.interactions import Interactions
-from handsell.retrieval import item_knn
-from handsell.retrieval.item_knn import fit_item_knn
+from handsell.retrieval.config import ItemKNNConfig
+from handsell.retrieval.models import item_knn
+from handsell.retrieval.models.item_knn import fit_item_knn
 from planted_taste import everything, request
 
 
@@ -19,7 +19,7 @@ def interactions(rng, users=30, items=25, events=300) -> Interactions:
 
 def test_similarities_are_what_a_loop_gives(rng):
     events = interactions(rng)
-    model = fit_item_knn(events, ItemKNNConfig(neighbours=25, shrinkage=3.0))
+    model = fit_item_knn(events, ItemKNNConfig(neighbors=25, shrinkage=3.0))
     ratings = np.zeros((events.n_users, events.n_items))
     for u, i, w in zip(events.user, events.item, events.weight, strict=True):
         ratings[u, i] += max(w, 0)
@@ -28,35 +28,35 @@ def test_similarities_are_what_a_loop_gives(rng):
         for j in range(events.n_items):
             a, b = ratings[:, i], ratings[:, j]
             expected = 0 if i == j else a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 3.0)
-            assert model.neighbours[i, j] == pytest.approx(expected, abs=1e-6)
+            assert model.neighbors[i, j] == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_asymmetric_cosine_and_the_linear_filter_are_what_dense_products_give(rng):
     events = interactions(rng)
     ratings = np.log1p(events.positives.matrix().toarray().astype(np.float64))
     square = np.diag(ratings.T @ ratings)
-    model = fit_item_knn(events, ItemKNNConfig(neighbours=25, shrinkage=0.0, asymmetry=0.8, user_exponent=1.0))
+    model = fit_item_knn(events, ItemKNNConfig(neighbors=25, shrinkage=0.0, asymmetry=0.8, user_exponent=1.0))
     busy = ratings.sum(axis=1, keepdims=True)
     expected = (ratings.T / np.where(busy > 0, busy, 1).T) @ ratings / (square[:, None] ** 0.8 * square**0.2)
     np.fill_diagonal(expected, 0)
-    assert np.allclose(model.neighbours.toarray(), expected, atol=1e-6)
+    assert np.allclose(model.neighbors.toarray(), expected, atol=1e-6)
 
 
-def test_blocks_of_items_do_not_change_the_neighbours(rng, monkeypatch):
+def test_blocks_of_items_do_not_change_the_neighbors(rng, monkeypatch):
     events = interactions(rng)
-    whole = fit_item_knn(events, ItemKNNConfig(neighbours=4))
+    whole = fit_item_knn(events, ItemKNNConfig(neighbors=4))
     monkeypatch.setattr(item_knn, "ITEMS_AT_ONCE", 7)
-    assert (fit_item_knn(events, ItemKNNConfig(neighbours=4)).neighbours != whole.neighbours).nnz == 0
-    assert whole.neighbours.getnnz(axis=1).max() <= 4
+    assert (fit_item_knn(events, ItemKNNConfig(neighbors=4)).neighbors != whole.neighbors).nnz == 0
+    assert whole.neighbors.getnnz(axis=1).max() <= 4
 
 
-def test_a_dislike_takes_the_item_itself_and_its_neighbours_down(rng):
+def test_a_dislike_takes_the_item_itself_and_its_neighbors_down(rng):
     model = fit_item_knn(interactions(rng), ItemKNNConfig())
     liked, disliked = [(1, 1.0), (2, 1.0)], [(1, 1.0), (2, 1.0), (3, -1.0)]
     asked = request(liked, disliked)
     every = np.tile(np.arange(25), (2, 1))
     before, after = model.score(asked, every)
-    near = model.neighbours[3].indices
+    near = model.neighbors[3].indices
     assert after[3] < before[3] and (after[near] < before[near]).all()
     items, _ = model.retrieve(asked, 25, everything(asked, 25))
     assert 3 not in items[1][items[1] != -1]

@@ -8,9 +8,9 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 from ray.serve._private.build_app import build_app
 from ray.serve.schema import ServeDeploySchema
 
-from handsell.core.config import load_config
-from handsell.core.layout import Layout
-from handsell.serving.app import AppArgs, compose
+from handsell.config import load_config
+from handsell.core.paths import Layout
+from handsell.serving.http.app import AppArgs, compose
 from kuberay_manifests import FOLDER, ROOT, clusters, environment, found, manifest
 from serve_keys import unknown_keys
 

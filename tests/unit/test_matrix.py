@@ -1,4 +1,4 @@
-"""The feature matrix: names match columns, source features are standardised, picking does not change them."""
+"""The feature matrix: names match columns, source features are standardized, picking does not change them."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from handsell.features.crosses import CROSSES, crosses
 from handsell.features.matrix import SnapshotValues, build_matrix, feature_groups, feature_names
 from handsell.features.user import user_feature_names
 from handsell.features.views import ITEM_ACTIVITY
-from small_catalogue import candidates, requests, snapshot
+from small_catalog import candidates, requests, snapshot
 
 SOURCES = ("popularity", "item_knn", "content")
 

@@ -108,13 +108,13 @@ def test_where_keeps_rows():
 
 
 def test_coverage_and_gini_by_hand():
-    catalogue = np.array([True, True, True, True, False])
+    catalog = np.array([True, True, True, True, False])
     lists = np.array([[0, 1], [0, -1]], np.int32)
-    assert list_metrics.coverage(lists, catalogue) == 2 / 4
+    assert list_metrics.coverage(lists, catalog) == 2 / 4
     # exposures 0, 0, 1, 2: (−3·0 −1·0 +1·1 +3·2) / (4·3)
-    assert list_metrics.gini(lists, catalogue) == pytest.approx(7 / 12)
-    assert list_metrics.gini(np.array([[0, 1, 2, 3]], np.int32), catalogue) == 0
-    assert np.isnan(list_metrics.gini(np.full((1, 2), -1, np.int32), catalogue))
+    assert list_metrics.gini(lists, catalog) == pytest.approx(7 / 12)
+    assert list_metrics.gini(np.array([[0, 1, 2, 3]], np.int32), catalog) == 0
+    assert np.isnan(list_metrics.gini(np.full((1, 2), -1, np.int32), catalog))
 
 
 def test_diversity_equals_the_mean_over_all_pairs(rng):

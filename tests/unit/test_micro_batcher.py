@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from handsell.core.errors import RequestError
-from handsell.serving.batcher import WAITING_BATCHES, MicroBatcher
+from handsell.serving.graph.batcher import WAITING_BATCHES, MicroBatcher
 
 
 class Stages:

@@ -1,4 +1,4 @@
-"""Selection of a slate: the vectorised loop against a naive one, and what it may never do."""
+"""Selection of a slate: the vectorized loop against a naive one, and what it may never do."""
 
 import numpy as np
 import pytest

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handsell.catalogue.vocabulary import Vocabulary
-from handsell.core.config.data import EventsConfig
+from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.errors import ConfigError, DataError
 from handsell.data.aligned import aligned, without_gone
+from handsell.data.config import EventsConfig
 from handsell.data.interactions import NUMBERED
 from handsell.data.numbering import extended, number, numbers, settle, strictly_rising
 from handsell.data.readers.base import complete, event_batch, items_table
@@ -56,7 +56,7 @@ def test_a_batch_by_hand():
 
 
 def test_an_unknown_type_is_named():
-    with pytest.raises(DataError, match=r"expected rating, skip .* came also 'share'"):
+    with pytest.raises(DataError, match=r"expected rating, skip .* got also 'share'"):
         number(batch([("e", "a", "x", "share", 1, None)]), Vocabulary.of(["a"]), Vocabulary.of(["x"]), TYPES)
 
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handsell.core.errors import RequestError
-from handsell.serving.paging import LONGEST, Feed
-from handsell.serving.schemas import RecommendationsBody
+from handsell.serving.http.paging import LONGEST, Feed
+from handsell.serving.http.schemas import RecommendationsBody
 from serving_service import edition_of, served
 from serving_world import another_bundle, write_world
 
@@ -41,7 +41,7 @@ def test_a_cursor_gives_back_what_it_was_made_of(numbers):
     assert cursor.replace("-", "").replace("_", "").isalnum()
 
 
-def test_the_longest_feed_of_the_largest_catalogue_fits_into_a_request():
+def test_the_longest_feed_of_the_largest_catalog_fits_into_a_request():
     numbers = np.linspace(0, 2**31 - 1, 1_500).astype(np.int32)
     assert len(FEED.cursor(numbers)) < LONGEST + 1
 
@@ -93,7 +93,7 @@ async def walk(world, bundles, user, pages):
                 turns += 1
                 service.turn_to(edition_of(world, service.metrics, bundle=bundles[turns % 3]))
             if what == "act":
-                from handsell.serving.schemas import Event, EventsBody
+                from handsell.serving.http.schemas import Event, EventsBody
 
                 await service.events(EventsBody(events=[Event(type="play", user_id=user, item_id=page[0])]))
         else:
@@ -142,8 +142,8 @@ async def test_a_bad_cursor_is_a_problem_of_its_field(client, cursor):
 
 
 async def test_a_feed_ends_where_it_is_full_and_not_because_a_stage_failed(world):
-    from handsell.serving.gateway import local_stages
-    from handsell.serving.loading import open_bundle
+    from handsell.serving.graph.gateway import local_stages
+    from handsell.serving.graph.loading import open_bundle
 
     config = world.config.model_copy(update={"serving": world.config.serving.model_copy(update={"max_feed": 12})})
     config._source = world.config.source

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from handsell.core.config.retrieval import PopularityConfig, TrendingConfig
 from handsell.data.interactions import Interactions
-from handsell.retrieval import popularity
-from handsell.retrieval.popularity import Popularity, context_of, fit_popularity
-from handsell.retrieval.trending import fit_trending
+from handsell.retrieval.config import PopularityConfig, TrendingConfig
+from handsell.retrieval.models import popularity
+from handsell.retrieval.models.popularity import Popularity, context_of, fit_popularity
+from handsell.retrieval.models.trending import fit_trending
 from planted_taste import DAY_US, END, everything, request
 
 HOUR_US = DAY_US // 24

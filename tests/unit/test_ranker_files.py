@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from handsell.core.config.models import RankingConfig
 from handsell.core.errors import BundleError, TrainingError
+from handsell.ranking.config import RankingConfig
 from handsell.ranking.fitting import fit_xgboost
 from handsell.ranking.shards import write_shards
 from handsell.ranking.xgboost_ranker import XGBoostRanker
@@ -57,7 +57,7 @@ def test_a_missing_or_corrupt_file_is_a_bundle_error(fitted, tmp_path, name, con
 
 
 def test_a_matrix_of_another_width_is_refused(fitted):
-    with pytest.raises(BundleError, match="expects 5 features, 4 columns came"):
+    with pytest.raises(BundleError, match="expects 5 features, got 4 columns"):
         fitted.score(np.zeros((1, 2, 4), np.float32))
 
 

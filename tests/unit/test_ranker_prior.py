@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from handsell.core.config.models import RankingConfig
 from handsell.core.errors import BundleError
 from handsell.ranking.calibration import Calibration
+from handsell.ranking.config import RankingConfig
 from handsell.ranking.examples import Coverage, Examples
 from handsell.ranking.fitting import PRIOR, fit_xgboost
 from handsell.ranking.shards import write_shards
 from handsell.ranking.xgboost_ranker import FUSED, XGBoostRanker, fused_margin
-from handsell.retrieval.union import K0, largest_fused, union
+from handsell.retrieval.fusion import K0, largest_fused, union
 from planted_ranking import GROUP, ndcg
 
 NAMES = ("noise_0", "noise_1", FUSED, *(f"noise_{i}" for i in range(2, 12)))

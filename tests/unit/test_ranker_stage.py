@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handsell.config import Config
 from handsell.core.batches import Candidates, Requests
-from handsell.core.config import Config
-from handsell.core.config.features import FeaturesConfig
 from handsell.core.errors import FeatureError
 from handsell.core.funnel import Funnel, run_local
+from handsell.features.config import FeaturesConfig
 from handsell.features.matrix import SnapshotValues, build_matrix, feature_names
 from handsell.features.user import user_feature_names
 from handsell.features.views import ITEM_ACTIVITY
 from handsell.ranking.stage import Blend, LocalRanking, best_first
-from small_catalogue import candidates, requests, snapshot
+from small_catalog import candidates, requests, snapshot
 
 CONFIG = Config(name="test", features=FeaturesConfig(item_columns=()))
 

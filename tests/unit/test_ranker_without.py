@@ -7,17 +7,17 @@ import pytest
 import xgboost
 
 from handsell.bundles.assemble import load_ranking
-from handsell.core.config import Config
-from handsell.core.config.features import FeaturesConfig
+from handsell.config import Config
 from handsell.core.errors import BundleError, ConfigError
 from handsell.core.funnel import run_local
+from handsell.features.config import FeaturesConfig
 from handsell.features.crosses import CROSSES
 from handsell.features.matrix import CONTEXT, build_matrix, feature_names, ranker_features
 from handsell.features.user import user_feature_names
 from handsell.features.views import ITEM_ACTIVITY
 from handsell.ranking.calibration import Calibration
 from handsell.ranking.xgboost_ranker import XGBoostRanker
-from small_catalogue import candidates, requests, snapshot
+from small_catalog import candidates, requests, snapshot
 
 SOURCES = ("popularity", "item_knn")
 

@@ -1,4 +1,4 @@
-"""RecBole atomic files, sequence files, and how a folder's format is recognised."""
+"""RecBole atomic files, sequence files, and how a folder's format is recognized."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from handsell.core.config import load_config
-from handsell.core.config.data import SplitConfig
+from handsell.config import load_config
 from handsell.core.errors import DataError
+from handsell.data.config import SplitConfig
 from handsell.data.readers.atomic import Atomic
 from handsell.data.readers.base import AS_FOUND, all_events
 from handsell.data.readers.detect import detect, open_reader
@@ -57,7 +57,7 @@ def test_atomic_without_ratings_are_clicks_and_brands_are_creators(tmp_path):
         ("user_id\titem_id:token\nu\ti\n", "headers like name:token"),
         (
             "user_id:token\titem_id:token\ttimestamp:float\nu\ti\tsoon\n",
-            "column timestamp:float: expected a number, came 'soon'",
+            "column timestamp:float: expected a number, got 'soon'",
         ),
     ],
 )
@@ -127,7 +127,7 @@ def test_broken_attributes_are_named(tmp_path):
 
 def test_an_unknown_folder_says_what_it_looked_for_and_what_is_there(tmp_path):
     (tmp_path / "notes.docx").write_bytes(b"\x00")
-    with pytest.raises(DataError, match=r"ratings\.csv .* came: notes\.docx"):
+    with pytest.raises(DataError, match=r"ratings\.csv .* got: notes\.docx"):
         detect(tmp_path)
     with pytest.raises(DataError, match="more than one source"):
         for name in ("a.txt", "b.txt"):

@@ -132,7 +132,7 @@ def test_a_header_alone_gives_no_events(tmp_path):
 def test_a_torn_line_of_movies_dat_is_named(tmp_path):
     (tmp_path / "ratings.dat").write_text("1::10::5::978300760\n")
     (tmp_path / "movies.dat").write_text("10::A (1999)::Drama\n11::B\n")
-    with pytest.raises(DataError, match=r"movies.dat: line 2: expected 3 fields .* came 2"):
+    with pytest.raises(DataError, match=r"movies.dat: line 2: expected 3 fields .* got 2"):
         detect(tmp_path).items()
 
 

@@ -7,8 +7,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from handsell.core.config.data import TablesConfig
 from handsell.core.errors import DataError
+from handsell.data.config import TablesConfig
 from handsell.data.readers import tables as module
 from handsell.data.readers.base import AS_FOUND, all_events
 from handsell.data.readers.conversion import Place, convert
@@ -126,12 +126,12 @@ def test_lists_and_dictionary_columns():
 @pytest.mark.parametrize(
     ("array", "kind", "said"),
     [
-        (pa.array([1.5]), pa.string(), "expected text or whole numbers, came 1.5"),
-        (pa.array([True]), TIME, "expected a timestamp.*came type bool"),
-        (pa.array(["yesterday"]), TIME, "expected ISO 8601.*came 'yesterday'"),
+        (pa.array([1.5]), pa.string(), "expected text or whole numbers, got 1.5"),
+        (pa.array([True]), TIME, "expected a timestamp.*got type bool"),
+        (pa.array(["yesterday"]), TIME, "expected ISO 8601.*got 'yesterday'"),
         (pa.array(["many"]), pa.float32(), "expected a number.*'many'"),
-        (pa.array(["perhaps"]), pa.bool_(), "expected true or false, came 'perhaps'"),
-        (pa.array([[1.5]]), pa.string(), "expected text or whole numbers, came type list"),
+        (pa.array(["perhaps"]), pa.bool_(), "expected true or false, got 'perhaps'"),
+        (pa.array([[1.5]]), pa.string(), "expected text or whole numbers, got type list"),
         (pa.array([70_000]), pa.int16(), "expected a number"),
         (pa.array([float("inf")]), pa.string(), "expected text or whole numbers"),
         (pa.array(["9" * 23]), TIME, "expected epoch seconds"),
@@ -159,14 +159,14 @@ def test_mistakes_in_the_tables_section(tmp_path):
     assert "expected a column 'uid' for user_id" in said(path="log.csv", columns={"user_id": "uid"})
     assert "expected names among event_id" in said(path="log.csv", columns={"user": "user"})
     assert "does not exist" in said(path="no.csv")
-    assert "came an empty folder" in said(path="empty")
-    assert "ending in .parquet or .csv, came x.txt" in said(path="x.txt")
+    assert "got an empty folder" in said(path="empty")
+    assert "ending in .parquet or .csv, got x.txt" in said(path="x.txt")
     assert "not readable Parquet" in said(path="bad.parquet")
     assert "nothing.csv is empty" in said(path="nothing.csv")
 
 
 def test_the_template_config_opens_a_reader(repository, monkeypatch, tmp_path):
-    from handsell.core.config import load_config
+    from handsell.config import load_config
 
     (tmp_path / "my_data/events").mkdir(parents=True)
     (tmp_path / "my_data/events/1.csv").write_text(
@@ -196,7 +196,7 @@ def test_a_slip_in_a_canonical_name_of_items_is_told(tmp_path):
     def items(columns):
         return reader(tmp_path, events={"path": "log.csv"}, items={"path": "items.csv", "columns": columns}).items()
 
-    with pytest.raises(DataError, match=r"data\.tables\.items\.columns\.titel.*came titel \(perhaps title\?\)"):
+    with pytest.raises(DataError, match=r"data\.tables\.items\.columns\.titel.*got titel \(perhaps title\?\)"):
         items({"titel": "name"})
     assert items({"price": "cost"})["price"].to_pylist() == [3]
 

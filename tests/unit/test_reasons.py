@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from handsell.catalogue.snapshot import ALWAYS
+from handsell.catalog.snapshot import ALWAYS
+from handsell.config import Config
 from handsell.core.batches import NONE, Ragged
-from handsell.core.config import Config
-from handsell.core.config.data import EventsConfig, EventType
-from handsell.core.config.serving import Surface
 from handsell.core.funnel import run_local
+from handsell.data.config import EventsConfig, EventType
+from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.reranking.reasons import ALIKE, CODE, DAY_US, NEW_DAYS, REASONS, TASTE_TAGS, liked_weight
 from handsell.reranking.stage import LocalReranking
-from small_catalogue import candidates, requests, snapshot
+from small_catalog import candidates, requests, snapshot
 
 SOURCES = ("popularity", "item_knn", "content", "trending")
 

@@ -12,25 +12,25 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from handsell.catalogue.snapshot import ALWAYS, NEVER, Snapshot
-from handsell.catalogue.vocabulary import Vocabulary
+from handsell.catalog.snapshot import ALWAYS, NEVER, Snapshot
+from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import Candidates, History, Profile, Ragged, Requests, Seen
-from handsell.core.config.retrieval import RetrievalConfig
-from handsell.core.config.serving import Surface
 from handsell.core.errors import TrainingError
 from handsell.core.funnel import Funnel, slates_in_order
+from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.intervals import compare
 from handsell.evaluation.metrics import Relevant
-from handsell.evaluation.page import render
 from handsell.evaluation.replay import evaluate_sources, slates
-from handsell.evaluation.report import About, build_report, write_report
+from handsell.evaluation.report.page import render
+from handsell.evaluation.report.report import About, build_report, write_report
+from handsell.evaluation.report.served_plots import move_apart
 from handsell.evaluation.served import PAUSES, Asked, describe_pauses, describe_served
-from handsell.evaluation.served_plots import move_apart
-from handsell.jobs.sources import Choice, Source
-from handsell.jobs.strength import pick_strength
-from handsell.jobs.trials import Trial
-from handsell.jobs.tuning import Tuned
+from handsell.jobs.tuning.search import Tuned
+from handsell.jobs.tuning.source_selection import Choice, Source
+from handsell.jobs.tuning.strength_selection import pick_strength
+from handsell.jobs.tuning.trials import Trial
+from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.stage import LocalCandidates
 
 ITEMS, REQUESTS, COLD = 120, 150, 100  # items from COLD on had no event
@@ -226,7 +226,7 @@ def test_warm_and_cold_items_apart(replay):
 
 
 def test_unique_hits_are_those_that_one_source_alone_found(replay):
-    """The union holds the whole catalogue; content alone knows cold items, all three know the warm ones."""
+    """The union holds the whole catalog; content alone knows cold items, all three know the warm ones."""
     content, als = replay.sources["content"], replay.sources["als"]
     assert content.hits == replay.relevant and content.unique_hits == replay.cold_relevant > 0
     assert als.hits == replay.relevant - replay.cold_relevant and als.unique_hits == 0

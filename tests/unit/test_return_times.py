@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from feature_world import START, tiny_config
-from handsell.catalogue.vocabulary import Vocabulary
+from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import NONE
 from handsell.data.interactions import Interactions
 from handsell.data.return_times import BINS, BINS_PER_DOUBLING, SHORTEST_US, ReturnTimes, drawn_for
@@ -15,10 +15,10 @@ from handsell.data.splits import AS_IT_WAS
 from handsell.events.fold import fold
 from handsell.events.states import MOST_AWAY_DAYS, Events, FoldRules, ItemFacts
 from handsell.features.matrix import SnapshotValues, build_matrix, feature_names
-from handsell.features.requests import requests_from_rows
+from handsell.features.request_builder import requests_from_rows
 from handsell.features.rows import Names, user_rows
 from handsell.features.views import ITEM_ACTIVITY
-from small_catalogue import candidates, snapshot
+from small_catalog import candidates, snapshot
 
 MINUTE_US, HOUR_US, DAY_US = 60_000_000, 3_600_000_000, 86_400_000_000
 GAP_US = 30 * MINUTE_US
@@ -145,7 +145,7 @@ def asked(rng, tmp_path):
     rows = {c: t[c].combine_chunks() for t in tables.values() for c in t.column_names}
     rows |= {"user_number": pa.array(range(5)), "age": pa.array([20.0] * 5), "country": pa.array(["de"] * 5)}
     rows |= {"adult": pa.array([True] * 5), "languages": pa.array([["de"]] * 5)}
-    found = candidates(rng, shelf, rows=5, k=40)  # the whole catalogue
+    found = candidates(rng, shelf, rows=5, k=40)  # the whole catalog
 
     def ask(away):
         requests = requests_from_rows(rows, shelf, config, np.full(5, NOW), np.zeros(5, np.int8), away=away)

@@ -8,12 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from handsell.core.batches import NONE, Ragged
-from handsell.core.config.serving import Surface
 from handsell.core.funnel import run_local
+from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.reranking.stage import LocalReranking
 from rules_world import CONFIG, edition, rule, shelf_of, stage
-from small_catalogue import DAY_US, NOW, candidates, requests
+from small_catalog import DAY_US, NOW, candidates, requests
 
 N = 10
 SHELF = shelf_of(np.random.default_rng(3))
@@ -53,7 +53,7 @@ def test_what_is_excluded_is_never_shown_and_slates_stay_full(seed, y):
 @settings(max_examples=60, deadline=None)
 @given(seed=seeds, y=st.integers(2000, 2019), position=st.integers(1, N), exclude=st.integers(0, 14))
 def test_a_pinned_item_stands_where_it_should(seed, y, position, exclude):
-    """The best of its candidates that may be shown; one of the catalogue where there is none."""
+    """The best of its candidates that may be shown; one of the catalog where there is none."""
     ask, found = asked(seed, k=25, exclude=exclude)
     got = slates(rule("here", "pin", items=f"item.year == {y}", position=position), ask, found)
     for b in range(len(ask)):

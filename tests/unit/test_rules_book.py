@@ -9,20 +9,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from handsell.core.config import load_config
+from handsell.config import load_config
 from handsell.core.errors import ConfigError
 from handsell.core.funnel import run_local
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
 from handsell.events.log import EventLog
 from handsell.events.reader import EventReader
-from handsell.reranking.rules.book import FollowedRules, followed
-from handsell.reranking.rules.common import CommonCounts
 from handsell.reranking.rules.counts import Counts, Shown
+from handsell.reranking.rules.live_rules import FollowedRules, followed
 from handsell.reranking.rules.pacing import Common, Pacing
+from handsell.reranking.rules.shared_counts import CommonCounts
 from handsell.reranking.stage import LocalReranking
 from rules_world import edition, rule, shelf_of
-from small_catalogue import NOW, candidates, requests
+from small_catalog import NOW, candidates, requests
 
 DAY_US = 86_400_000_000
 MIDNIGHT = NOW // DAY_US * DAY_US

@@ -1,4 +1,4 @@
-"""What is wrong with a rules file is told with the rule, the field, what was expected and what came."""
+"""What is wrong with a rules file is told with the rule, the field, what was expected and what was received."""
 
 import numpy as np
 import pytest
@@ -20,27 +20,27 @@ def shelf():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("rule = 3", ["rule:", "came 3"]),
+        ("rule = 3", ["rule:", "got 3"]),
         ("[[rule]]\nname = ", ["not readable TOML"]),
         (rule("fresh", "boots", items=EXPLICIT), ["rule 'fresh' (no. 1)", "kind", "boost, bury, pin", "'boots'"]),
         (rule("fresh", "boost", items=EXPLICIT, factr=2), ["'fresh'", "factr", "did you mean factor?"]),
         (rule("fresh", "boost", items=EXPLICIT, factor=0.5), ["factor", "or equal to 1", "0.5"]),
         (rule("fresh", "boost", items=EXPLICIT), ["'fresh'", "factor above 1", "neither"]),
-        (rule("fresh", "boost", factor=2), ["'fresh'", "at least one of items, newer_than_days", "came none"]),
+        (rule("fresh", "boost", factor=2), ["'fresh'", "at least one of items, newer_than_days", "got none"]),
         (GOOD + rule("third", "pin", items=EXPLICIT), ["rule 'third' (no. 2)", "position", "is not there"]),
         (rule("third", "pin", items=EXPLICIT, position=31), ["position", "less than or equal to 30", "31"]),
-        (rule("new", "quota", items=EXPLICIT), ["share alone, or min_share", "came none"]),
-        (rule("new", "quota", items=EXPLICIT, share=0.1, max_share=0.2), ["came max_share, share"]),
+        (rule("new", "quota", items=EXPLICIT), ["share alone, or min_share", "got none"]),
+        (rule("new", "quota", items=EXPLICIT, share=0.1, max_share=0.2), ["got max_share, share"]),
         (rule("new", "quota", items=EXPLICIT, min_share=0.3, max_share=0.2), ["min_share up to max_share", "0.3"]),
         (rule("late", "exclude", items=EXPLICIT, hours="9-17"), ["hours", "18:00-24:00", "'9-17'"]),
         (rule("late", "exclude", items=EXPLICIT, days=["monday"]), ["days", "'mon'", "'monday'"]),
         (rule("late", "exclude", items=EXPLICIT, time_zone="Mars"), ["time_zone", "Europe/Berlin", "'Mars'"]),
         (rule("x", "exclude", items=EXPLICIT) + "from = 2026-02-01\nuntil = 2026-01-01\n", ["from before until"]),
-        (GOOD + GOOD, ["came twice: fresh"]),
-        (rule("fresh", "exclude", items=EXPLICIT, arm="b"), ["experiment", "(none)", "came none"]),
+        (GOOD + GOOD, ["got twice: fresh"]),
+        (rule("fresh", "exclude", items=EXPLICIT, arm="b"), ["experiment", "(none)", "got none"]),
         (AB + rule("fresh", "exclude", items=EXPLICIT, arm="c"), ["arm of fresh_first (a, b)", "'c'"]),
         (AB.replace("b = 0.5", "b = 0.6"), ["experiments.fresh_first", "add up to 1", "1.1"]),
-        ("".join(rule(f"r{n}", "exclude", items=EXPLICIT) for n in range(65)), ["at most 64", "came 65"]),
+        ("".join(rule(f"r{n}", "exclude", items=EXPLICIT) for n in range(65)), ["at most 64", "got 65"]),
         (rule("fresh", "exclude", items="item.yeer > 3"), ["'fresh': items: column 1", "did you mean item.year?"]),
         (rule("fresh", "exclude", items="item.year > 'x'"), ["'fresh': items:", "item.year is a number"]),
         (rule("fresh", "exclude", items=EXPLICIT, surfaces=["hme"]), ["surfaces", "(home, email)", "'hme'"]),

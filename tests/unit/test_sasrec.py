@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from handsell.core.config.retrieval import SASRecConfig
-from handsell.retrieval import sasrec_rows
-from handsell.retrieval.neural_training import weights_of
-from handsell.retrieval.sasrec import weights_to_retriever
-from handsell.retrieval.sasrec_rows import Rows
-from handsell.retrieval.sasrec_training import SoftmaxLoss, Training, fit_sasrec, new_transformer
+from handsell.retrieval.config import SASRecConfig
+from handsell.retrieval.models.sasrec import weights_to_retriever
+from handsell.retrieval.neural import sasrec_rows
+from handsell.retrieval.neural.sasrec_rows import Rows
+from handsell.retrieval.neural.sasrec_training import SoftmaxLoss, Training, fit_sasrec, new_transformer
+from handsell.retrieval.neural.training import weights_of
 from planted_taste import blocks, everything, request
 
 SMALL = SASRecConfig(embedding_size=8, length=6, epochs=3, batch_size=64, validation_users=0)
@@ -112,7 +112,7 @@ def test_drawn_rivals_hold_every_target_and_their_chances(rng, monkeypatch):
     assert np.abs(seen / len(batches) - told)[often].mean() < 0.1
 
 
-def test_held_out_likes_are_the_last_and_nothing_after_them_is_learnt(rng):
+def test_held_out_likes_are_the_last_and_nothing_after_them_is_learned_(rng):
     events, _ = blocks(rng, users=1000)
     rows = Rows(events, SMALL.model_copy(update={"validation_users": 1000}))
     assert len(rows.judges) == 100

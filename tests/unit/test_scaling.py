@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from ray.serve.config import AutoscalingPolicy
 
-from handsell.serving import scaling
+from handsell.serving.graph import scaling
 
 Times = namedtuple("Times", "user system idle iowait guest")
 
@@ -50,7 +50,7 @@ def test_cores_are_averaged_over_a_while_however_often_they_are_asked(monkeypatc
 
 
 def test_the_policies_of_all_deployments_look_at_the_same_machine():
-    path = "handsell.serving.scaling:where_cores_are_free"
+    path = "handsell.serving.graph.scaling:where_cores_are_free"
     ours = [AutoscalingPolicy(policy_function=path).get_policy() for _ in range(2)]
     assert all(policy.__globals__["machine"] is scaling.machine for policy in ours)
 

@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handsell.config import Config
 from handsell.core.batches import NONE
-from handsell.core.config import Config
-from handsell.core.config.models import RerankingConfig
-from handsell.core.config.serving import Surface
 from handsell.core.funnel import run_local
+from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.features.views import ITEM_ACTIVITY
 from handsell.reranking.calibrated import ALPHA, Calibration, own_mix
+from handsell.reranking.config import RerankingConfig
 from handsell.reranking.dpp import Determinantal, kernel
 from handsell.reranking.selection import Pool, select
 from handsell.reranking.spacing import CreatorGap
 from handsell.reranking.stage import LocalReranking
-from handsell.reranking.worth import NEUTRAL, POSITIVES, breadth, own_diversity
-from small_catalogue import candidates, requests, snapshot
+from handsell.reranking.utility import NEUTRAL, POSITIVES, breadth, own_diversity
+from small_catalog import candidates, requests, snapshot
 
 EVERYTHING = {
     "selection": "dpp", "diversity": 0.2, "diversity_by_taste": 0.5, "calibration": 0.1, "novelty": 0.1,

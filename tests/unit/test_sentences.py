@@ -10,7 +10,7 @@ from test_content import WORDS
 from handsell.core.errors import ConfigError
 from handsell.retrieval.content_vectors import fit_content_vectors
 from handsell.retrieval.sentences import SentenceModel
-from small_catalogue import NOW, snapshot
+from small_catalog import NOW, snapshot
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from handsell.serving.app import AppArgs
+from handsell.serving.http.app import AppArgs
 from serve_keys import unknown_keys
 
 FOLDER = Path(__file__).parents[2] / "deployments" / "serve"

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 
 from handsell.core.batches import NONE, Ragged
-from handsell.core.config.retrieval import RetrievalConfig
-from handsell.core.config.serving import Surface
 from handsell.core.funnel import Funnel, slates_in_order
 from handsell.data.splits import WindowRequests
+from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation import served
 from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
 from handsell.evaluation.served import PAUSES, Asked, ask, describe_pauses, describe_served, loss_by_pause
-from handsell.jobs import scoring
+from handsell.jobs.train import scoring
 from handsell.retrieval import registry
+from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.stage import LocalCandidates
 from planted_taste import CONFIG, DAY_US, blocks, everything, request
-from small_catalogue import requests, snapshot
+from small_catalog import requests, snapshot
 
 USERS = 200
 QUICK = CONFIG.model_copy(

@@ -14,7 +14,7 @@ from benchmarks import served_quality
 from benchmarks.served_baselines import build_baselines, judge, list_items, read_log
 from benchmarks.served_tables import SETS, build_config, hold_out_baskets, hold_out_from, hold_out_likes, write_tables
 
-from handsell.core.config import load_config
+from handsell.config import load_config
 from handsell.core.errors import DataError, HandsellError
 
 KINDS = ("like", "seen", "dislike")

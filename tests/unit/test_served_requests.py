@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_world import tiny_config, write_tiny
-from handsell.core.config.data import SplitConfig
 from handsell.data import splits
+from handsell.data.config import SplitConfig
 from handsell.data.interactions import Interactions
 from handsell.data.return_times import ReturnTimes, drawn_for
 from handsell.data.splits import AS_IT_WAS, requests_at_once
-from handsell.jobs import windows
-from handsell.jobs.windows import ASKED, AT_ONCE, SERVED, read_requests, requests_table
+from handsell.jobs.train import windows
+from handsell.jobs.train.windows import ASKED, AT_ONCE, SERVED, read_requests, requests_table
 
 DAY = splits.DAY_US
 BY_TIME = SplitConfig(kind="by_time", ranker_days=2, validation_days=1, test_days=1)

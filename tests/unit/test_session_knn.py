@@ -1,12 +1,12 @@
-"""Session neighbours by hand: likeness, decays, and the votes of the nearest."""
+"""Session neighbors by hand: likeness, decays, and the votes of the nearest."""
 
 import numpy as np
 import pytest
 from test_sessions import log
 
-from handsell.core.config.retrieval import SessionKNNConfig
-from handsell.retrieval import session_knn
-from handsell.retrieval.session_knn import fit_session_knn
+from handsell.retrieval.config import SessionKNNConfig
+from handsell.retrieval.models import session_knn
+from handsell.retrieval.models.session_knn import fit_session_knn
 from planted_taste import everything, request
 
 PLAIN = {
@@ -33,7 +33,7 @@ def test_votes_fall_with_the_distance_to_the_shared_item():
     assert scores(fitted(*SESSIONS), 1)[:5] == [0.5, 0.25 + 0.25, 1.0, 0.5, 1.0]
 
 
-def test_earlier_items_of_the_session_find_neighbours_too_but_count_less():
+def test_earlier_items_of_the_session_find_neighbors_too_but_count_less():
     # user 0's session shares 0 (age 0) and 1 (age 1): likeness 1.5, measured from 0; user 1's shares 1: likeness 0.5
     found = scores(fitted(*SESSIONS), 1, 0)
     assert found[:5] == pytest.approx([1.5 * 0.25, 1.5 + 0.5 * 0.25, 1.5 * 0.5, 1.5 * 0.25, 0.5])
@@ -50,7 +50,7 @@ def test_each_dial_does_what_it_says():
 
 
 def test_only_the_nearest_vote_and_ties_go_to_the_newer():
-    assert scores(fitted(*SESSIONS, neighbours=1), 1)[2:5] == [0.0, 0.0, 1.0]
+    assert scores(fitted(*SESSIONS, neighbors=1), 1)[2:5] == [0.0, 0.0, 1.0]
     assert scores(fitted(*SESSIONS, sessions_per_item=1), 1)[2:5] == [0.0, 0.0, 1.0]
     assert np.isnan(scores(fitted(*SESSIONS, sessions=1), 1)[2])  # item 2 is not in the newest session
 

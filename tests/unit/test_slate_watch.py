@@ -8,9 +8,9 @@ from prometheus_client import CollectorRegistry
 
 from handsell.evaluation import list_metrics
 from handsell.features.views import ITEM_ACTIVITY
-from handsell.serving import slate_watch
-from handsell.serving.slate_watch import SlateWatch
-from small_catalogue import snapshot
+from handsell.serving.telemetry import slate_watch
+from handsell.serving.telemetry.slate_watch import SlateWatch
+from small_catalog import snapshot
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_means_equal_the_reports(shelf, monkeypatch):
     assert registry.get_sample_value("handsell_explored_items_total", {"surface": "home"}) == 6
 
 
-def test_empty_slates_visitors_and_another_catalogue(shelf, monkeypatch):
+def test_empty_slates_visitors_and_another_catalog(shelf, monkeypatch):
     registry = CollectorRegistry()
     watch = SlateWatch(registry)
     assert np.isnan(registry.get_sample_value("handsell_exposure_gini"))

@@ -8,14 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from handsell.bundles.assemble import source_names
+from handsell.config import Config
 from handsell.core.batches import Ragged
-from handsell.core.config import Config
-from handsell.core.config.retrieval import FoldInSource
 from handsell.data.interactions import Interactions
 from handsell.evaluation.metrics import Relevant
-from handsell.jobs import sources
-from handsell.jobs.scoring import Judged
-from handsell.jobs.sources import (
+from handsell.jobs.train.scoring import Judged
+from handsell.jobs.tuning import source_selection
+from handsell.jobs.tuning.source_selection import (
     BESIDE,
     Choice,
     Source,
@@ -29,10 +28,11 @@ from handsell.jobs.sources import (
     with_sources,
 )
 from handsell.retrieval import registry
-from handsell.retrieval.popularity import fit_popularity
-from handsell.retrieval.votes import HistoryWeights
+from handsell.retrieval.config import FoldInSource
+from handsell.retrieval.history_weights import HistoryWeights
+from handsell.retrieval.models.popularity import fit_popularity
 from planted_taste import CONFIG, DAY_US, blocks, everything, request
-from small_catalogue import snapshot
+from small_catalog import snapshot
 
 AUTO = 'name = "shop"\n[retrieval]\nsources = "auto"\n'
 FOLD_IN = tuple(name for name, section in CONFIG.named.items() if isinstance(section, FoldInSource))
@@ -45,9 +45,9 @@ def run(tmp_path, monkeypatch):
     (tmp_path / "fit").mkdir()
     for part in range(2):
         pq.write_table(pa.table({"user": np.arange(15)}), tmp_path / "fit" / f"part-{part:05d}.parquet")
-    monkeypatch.setattr(sources.Sizes, "of", lambda layout: sources.Sizes(users=20, items=100))
+    monkeypatch.setattr(source_selection.Sizes, "of", lambda layout: source_selection.Sizes(users=20, items=100))
     for limits in ("SMALL_CATALOG", "MOST_USERS", "LEAST_EVENTS"):
-        monkeypatch.setattr(sources, limits, {})
+        monkeypatch.setattr(source_selection, limits, {})
     return tmp_path
 
 
@@ -61,9 +61,9 @@ def run(tmp_path, monkeypatch):
 )
 def test_a_source_is_out_of_the_question_by_size(configured, run, monkeypatch, limits, name, number, why):
     config = configured(AUTO + '[surfaces.home]\nrepeat = "allow"')
-    monkeypatch.setattr(sources, limits, {name: number})
+    monkeypatch.setattr(source_selection, limits, {name: number})
     assert misfits(config, run) == {}
-    monkeypatch.setattr(sources, limits, {name: number + (1 if limits == "LEAST_EVENTS" else -1)})
+    monkeypatch.setattr(source_selection, limits, {name: number + (1 if limits == "LEAST_EVENTS" else -1)})
     assert misfits(config, run) == {name: why}
     said = configured(AUTO + f'[retrieval.{name}]\nenabled = true\n[surfaces.home]\nrepeat = "allow"')
     assert misfits(said, run) == {}, "what the config enables never is"
@@ -176,13 +176,13 @@ def plant(run, rng, monkeypatch):
         asked = request(*([(item // 4 * 4 + (item + b) % 4, weight) for item, weight in past] for b in range(4)))
         wanted = Ragged.from_rows([(b + 1) % 4 + 4 * np.arange(18) for b in range(4)])
         judged = Judged(asked, Relevant(wanted, Ragged(np.ones(4 * 18, np.float32), wanted.offsets)))
-        monkeypatch.setattr(sources, "sample_of", lambda config, run: judged)
+        monkeypatch.setattr(source_selection, "sample_of", lambda config, run: judged)
         return run
 
-    monkeypatch.setattr(sources, "spread", lambda function, tasks: [function(*task) for task in tasks])
-    monkeypatch.setattr(sources, "fit_retrievers", fit)
-    monkeypatch.setattr(sources.Snapshot, "load", lambda path: snapshot(rng, items=80))
-    monkeypatch.setattr(sources, "LEAST_EVENTS", {"two_tower": 31})
+    monkeypatch.setattr(source_selection, "spread", lambda function, tasks: [function(*task) for task in tasks])
+    monkeypatch.setattr(source_selection, "fit_retrievers", fit)
+    monkeypatch.setattr(source_selection.Snapshot, "load", lambda path: snapshot(rng, items=80))
+    monkeypatch.setattr(source_selection, "LEAST_EVENTS", {"two_tower": 31})
     return planted
 
 

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handsell.config import Config
 from handsell.core.batches import NONE, Candidates, Ragged
-from handsell.core.config import Config
-from handsell.core.config.models import RerankingConfig
-from handsell.core.config.serving import Surface
 from handsell.core.funnel import run_local
+from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
+from handsell.reranking.config import RerankingConfig
 from handsell.reranking.spacing import CATEGORY_WINDOW, CREATOR_GAP, too_many, too_near
 from handsell.reranking.stage import LocalReranking
-from small_catalogue import candidates, requests, snapshot
+from small_catalog import candidates, requests, snapshot
 
 
 def stage(shelf, **dials):
@@ -194,7 +194,7 @@ def test_few_candidates_give_padded_slates(k):
     assert slates.item.shape == (3, 10) and (slates.item != NONE).sum() == 3 * k
 
 
-def test_bare_lists_and_a_catalogue_without_tags_work():
+def test_bare_lists_and_a_catalog_without_tags_work():
     rng = np.random.default_rng(4)
     shelf = snapshot(rng, tags_per_item=0)
     bare = candidates(rng, shelf)

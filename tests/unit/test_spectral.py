@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from handsell.core.config.retrieval import SpectralConfig, SVDConfig
+from handsell.retrieval.config import SpectralConfig, SVDConfig
+from handsell.retrieval.models.spectral import fit_spectral, leading
+from handsell.retrieval.models.svd import fit_svd
 from handsell.retrieval.ratings import likes
-from handsell.retrieval.spectral import fit_spectral, leading
-from handsell.retrieval.svd import fit_svd
 from planted_taste import blocks, request
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from handsell.core.config.data import SplitConfig
 from handsell.data import splits
+from handsell.data.config import SplitConfig
 from handsell.data.interactions import Interactions
 
 DAY = splits.DAY_US

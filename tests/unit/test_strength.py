@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from handsell.evaluation.intervals import compare
-from handsell.jobs import strength
-from handsell.jobs.strength import ENOUGH_REQUESTS, STRENGTHS, Strength, choose_strength, pick_strength, with_strength
+from handsell.jobs.tuning import strength_selection
+from handsell.jobs.tuning.strength_selection import (
+    ENOUGH_REQUESTS,
+    STRENGTHS,
+    Strength,
+    choose_strength,
+    pick_strength,
+    with_strength,
+)
 
 MANY, FEW = ENOUGH_REQUESTS, ENOUGH_REQUESTS - 1
 NOTHING = compare(np.zeros(0), np.zeros(0), np.zeros(0, int))
@@ -92,7 +99,7 @@ def test_a_strength_turns_the_dials_of_variety_and_no_other(configured):
 
 
 def test_a_strength_that_the_config_states_is_kept_and_nothing_is_tried(configured, tmp_path, monkeypatch):
-    monkeypatch.setattr(strength, "spread", lambda *_: pytest.fail("nothing is to be tried"))
+    monkeypatch.setattr(strength_selection, "spread", lambda *_: pytest.fail("nothing is to be tried"))
     config, found = choose_strength(configured('name = "shop"\n[reranking]\nstrength = 0.3'), tmp_path, tmp_path)
     assert found is None and config.reranking.strength == 0.3
     assert config.reranking.diversity == pytest.approx(0.3 * 0.085)
@@ -100,7 +107,7 @@ def test_a_strength_that_the_config_states_is_kept_and_nothing_is_tried(configur
 
 def test_otherwise_the_config_gets_what_was_found(configured, tmp_path, monkeypatch):
     picked = Strength(0.35, ({"strength": 0.35, "relative": -0.01, "relative_low": -0.02},), 500, True, 0.02)
-    monkeypatch.setattr(strength, "spread", lambda function, tasks: [picked])
+    monkeypatch.setattr(strength_selection, "spread", lambda function, tasks: [picked])
     plain = configured('name = "shop"')
     assert plain.reranking.strength == "auto"
     config, found = choose_strength(plain, tmp_path, tmp_path)

@@ -3,9 +3,9 @@
 import pytest
 
 from handsell.core.errors import ConfigError, TrainingError
-from handsell.jobs.train import steps
-from handsell.jobs.trials import Trial, with_params
-from handsell.jobs.tuning import Tuned, combinations, spaces, with_best
+from handsell.jobs.train.train import steps
+from handsell.jobs.tuning.search import Tuned, combinations, spaces, with_best
+from handsell.jobs.tuning.trials import Trial, with_params
 
 SPACE = {"embedding_size": (128, 64, 256), "reg": (0.001, 0.01, 0.1)}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from handsell.jobs.twins import Twins, drift, shared
+from handsell.jobs.train.holdout import Twins, drift, shared
 
 
 def test_shared_items_count_against_what_the_refit_gave():

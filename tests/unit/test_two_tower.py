@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from handsell.core.config.retrieval import TwoTowerConfig
-from handsell.retrieval import hard_negatives
-from handsell.retrieval.hard_negatives import HardNegatives
-from handsell.retrieval.two_tower import CONTEXT, HISTORY, towers_to_retriever, user_inputs
-from handsell.retrieval.two_tower_training import ROWS_PER_USER, Rows, fit_two_tower, new_towers, weights_of
+from handsell.retrieval.config import TwoTowerConfig
+from handsell.retrieval.models.two_tower import CONTEXT, HISTORY, towers_to_retriever, user_inputs
+from handsell.retrieval.neural import hard_negatives
+from handsell.retrieval.neural.hard_negatives import HardNegatives
+from handsell.retrieval.neural.two_tower_training import ROWS_PER_USER, Rows, fit_two_tower, new_towers, weights_of
 from planted_taste import DAY_US, block_of, blocks, everything, request
 
 SMALL = TwoTowerConfig(embedding_size=8, hidden=8, epochs=2, batch_size=64)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handsell.retrieval.union import K0, union
+from handsell.retrieval.fusion import K0, union
 
 
 def sources(rng, rows, sizes, items):

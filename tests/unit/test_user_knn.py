@@ -1,16 +1,16 @@
-"""Neighbours and answers against a loop."""
+"""Neighbors and answers against a loop."""
 
 import numpy as np
 import pytest
 
-from handsell.core.config.retrieval import UserKNNConfig
 from handsell.data.interactions import Interactions
+from handsell.retrieval.config import UserKNNConfig
+from handsell.retrieval.models.user_knn import fit_user_knn
 from handsell.retrieval.ratings import likes
-from handsell.retrieval.user_knn import fit_user_knn
 from planted_taste import blocks, everything, request
 
 DAY_US = 86_400_000_000
-CONFIG = UserKNNConfig(neighbours=4, shrinkage=2.0, item_exponent=0.6, sharpness=1.5, half_life_days=1e9)
+CONFIG = UserKNNConfig(neighbors=4, shrinkage=2.0, item_exponent=0.6, sharpness=1.5, half_life_days=1e9)
 
 
 def test_answers_are_what_a_loop_gives(rng):
@@ -30,7 +30,7 @@ def test_answers_are_what_a_loop_gives(rng):
     assert np.isnan(found[degree == 0]).all()
 
 
-def test_recent_items_of_a_neighbour_say_more():
+def test_recent_items_of_a_neighbor_say_more():
     user, item = np.array([0, 0, 0], np.int32), np.array([0, 1, 2], np.int32)
     time = np.array([0, 1, 30]) * DAY_US
     events = Interactions(user, item, np.zeros(3, np.int8), time, np.ones(3, np.float32), 1, 3)
@@ -40,7 +40,7 @@ def test_recent_items_of_a_neighbour_say_more():
 
 
 def test_what_the_user_dislikes_is_not_offered(rng):
-    model = fit_user_knn(blocks(rng)[0], CONFIG.model_copy(update={"neighbours": 50}))
+    model = fit_user_knn(blocks(rng)[0], CONFIG.model_copy(update={"neighbors": 50}))
     asked = request([(0, 1.0), (4, 1.0)], [(0, 1.0), (4, 1.0), (8, -100.0)])
     items, _ = model.retrieve(asked, 80, everything(asked, 80))
     assert 8 in items[0] and 8 not in items[1]

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from handsell.core.config.retrieval import HistoryConfig
 from handsell.data.interactions import Interactions
-from handsell.retrieval.history import fit_history
-from handsell.retrieval.votes import HistoryWeights, vote_matrix, votes
+from handsell.retrieval.config import HistoryConfig
+from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
+from handsell.retrieval.models.history import fit_history
 from planted_taste import DAY_US, END, request
 
 

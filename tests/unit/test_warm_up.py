@@ -8,12 +8,12 @@ import pytest
 from handsell.bundles.recorded import KEPT, load_requests, save_requests
 from handsell.core.batches import Ragged, object_rows
 from handsell.core.errors import BundleError
-from handsell.serving.gateway import local_stages
-from handsell.serving.loading import open_bundle
-from handsell.serving.stages import LocalStages
-from handsell.serving.warm_up import any_items, warm_up
+from handsell.serving.graph.gateway import local_stages
+from handsell.serving.graph.loading import open_bundle
+from handsell.serving.graph.stages import LocalStages
+from handsell.serving.graph.warm_up import any_items, warm_up
 from serving_world import write_world
-from small_catalogue import requests, snapshot
+from small_catalog import requests, snapshot
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +30,13 @@ def test_requests_come_back_as_they_were(tmp_path):
     for part in (asked, asked.history, asked.profile, asked.seen):
         mine = next(x for x in (again, again.history, again.profile, again.seen) if type(x) is type(part))
         for name in part.__slots__:
-            given, came = getattr(part, name), getattr(mine, name)
+            given, got = getattr(part, name), getattr(mine, name)
             if isinstance(given, Ragged):
-                np.testing.assert_array_equal(given.values, came.values)
-                np.testing.assert_array_equal(given.offsets, came.offsets)
+                np.testing.assert_array_equal(given.values, got.values)
+                np.testing.assert_array_equal(given.offsets, got.offsets)
             elif isinstance(given, np.ndarray):
-                np.testing.assert_array_equal(given, came)
-                assert given.dtype == came.dtype
+                np.testing.assert_array_equal(given, got)
+                assert given.dtype == got.dtype
 
 
 def test_a_bundle_carries_a_few_of_many(tmp_path):

@@ -4,8 +4,8 @@ import pytest
 
 from handsell.bundles.assemble import load_config_of, save_config, source_names, with_choices
 from handsell.core.errors import BundleError
-from handsell.jobs.sources import Source, with_sources
-from handsell.jobs.strength import with_strength
+from handsell.jobs.tuning.source_selection import Source, with_sources
+from handsell.jobs.tuning.strength_selection import with_strength
 
 NAME = 'name = "shop"\n'
 TABLES = '[data]\nformat = "tables"\n[data.tables.events]\npath = "events.csv"\n'

@@ -9,18 +9,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from handsell.core.config.data import WorldConfig
 from handsell.core.errors import ConfigError, DataError
+from handsell.data.config import WorldConfig
 from handsell.data.schemas import EVENTS, ITEMS, USERS
 from handsell.data.world import items_table, n_partitions, users_table, write_partition
-from handsell.data.world.catalogue import catalogue, span
+from handsell.data.world.catalog import catalog, span
 from handsell.data.world.oracle import Oracle
 
 SMALL = WorldConfig(users=130, items=300, artists=40, tags=12, days=12, users_per_partition=50)
 
 
 def written(world: WorldConfig, folder: Path, partitions: list[int]) -> dict[str, bytes]:
-    catalogue.cache_clear()
+    catalog.cache_clear()
     for partition in partitions:
         write_partition(world, partition, folder / "events", folder / "truth")
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.*")) if p.is_file()}
@@ -43,7 +43,7 @@ def test_the_same_seed_gives_the_same_bytes_in_any_order_of_partitions(tmp_path:
     forward = written(SMALL, tmp_path / "a", [0, 1, 2])
     backward = written(SMALL, tmp_path / "b", [2, 0, 1, 0])
     assert forward == backward
-    assert len(forward) == 2 * n_partitions(SMALL) + 2  # parts, users, catalogue, world.json
+    assert len(forward) == 2 * n_partitions(SMALL) + 2  # parts, users, catalog, world.json
     other = written(SMALL.model_copy(update={"seed": 8}), tmp_path / "c", [0])
     assert other["events/part-00000.parquet"] != forward["events/part-00000.parquet"]
 
@@ -173,7 +173,7 @@ def test_the_oracle_agrees_with_itself_on_all_and_on_given_items(small: Path) ->
     part = oracle.true_utility(user, time, heard, when, some)
     expected = np.where(some < 0, -np.inf, np.take_along_axis(whole, np.maximum(some, 0), axis=1))
     np.testing.assert_allclose(part, expected, rtol=1e-5)
-    released = catalogue(SMALL).published[None, :] <= time[:, None]
+    released = catalog(SMALL).published[None, :] <= time[:, None]
     assert (np.isfinite(whole) == released).all()
     assert (oracle.expected_listens(user, time, heard, when) > 0).sum() <= released.sum()
     # a listen at or after the asked time changes nothing

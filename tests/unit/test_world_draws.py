@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from handsell.core.config.data import WorldConfig
-from handsell.data.world.catalogue import DAY_US, catalogue, span
+from handsell.data.config import WorldConfig
+from handsell.data.world.catalog import DAY_US, catalog, span
 from handsell.data.world.draws import Mixture
 from handsell.data.world.listeners import listeners
 from handsell.data.world.listening import minds
@@ -32,7 +32,7 @@ def recall_of(users: int, rng: np.random.Generator, time: int) -> Recall:
 def mixtures() -> dict[str, Mixture]:
     rng, users = np.random.default_rng(3), 6
     start, end = span(TINY)
-    tracks, time = catalogue(TINY), np.full(users, (start + end) // 2)
+    tracks, time = catalog(TINY), np.full(users, (start + end) // 2)
     recall = recall_of(users, rng, int(time[0]))
     now = moment(listeners(TINY, 0), np.arange(users), time, (start, end))
     return {"policy": logging_mixture(tracks, time, recall), "minds": minds(tracks, now, recall)}
@@ -84,9 +84,9 @@ def test_shown_items_match_their_logged_propensity_at_every_place(mixtures: dict
     assert stats.chisquare(first[expected > 0], expected[expected > 0]).pvalue > 1e-4
 
 
-def test_a_catalogue_smaller_than_the_slate_gives_a_shorter_slate() -> None:
+def test_a_catalog_smaller_than_the_slate_gives_a_shorter_slate() -> None:
     world = WorldConfig(users=2, items=3, artists=2, tags=2)
-    tracks, time = catalogue(world), np.full(4, span(world)[1])
+    tracks, time = catalog(world), np.full(4, span(world)[1])
     item, propensity = slate(
         logging_mixture(tracks, time, Memory.empty(4).recall(np.arange(4))), np.random.default_rng(0), 6
     )

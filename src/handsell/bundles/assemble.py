@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from handsell.catalogue.snapshot import Snapshot
-from handsell.core.config import Config
+from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config
 from handsell.core.errors import BundleError
 from handsell.core.funnel import Funnel
 from handsell.core.protocols import RankingStage, RerankingStage

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from handsell.core.config.serving import GateConfig
+from handsell.bundles.config import GateConfig
 from handsell.evaluation.intervals import MIN_USERS, Comparison, compare
 
 Outcome = Literal["promote", "refuse", "insufficient"]
@@ -25,7 +25,7 @@ class Lists:
     """What one bundle answered to R shared requests."""
 
     ndcg: np.ndarray  # (R,) NDCG@10, NaN where nothing was relevant
-    coverage: float  # share of the catalogue in its lists
+    coverage: float  # share of the catalog in its lists
     rails: Mapping[str, float] = field(default_factory=dict)  # metric of RAILS → value; one that is missing holds
 
 
@@ -117,7 +117,7 @@ def judge_absence(gate: Gate, loss: Comparison, config: GateConfig) -> Gate:
 def _too_few(found: Comparison, config: GateConfig) -> str:
     return (
         f"Undecided: at least {config.min_requests} shared requests (gate.min_requests) of {MIN_USERS} users "
-        f"are expected, {found.requests} of {found.users} came: "
+        f"are expected, got {found.requests} of {found.users}: "
         "retrain the live recipe with the challenger's cut-off to compare."
     )
 
@@ -147,7 +147,7 @@ def _accuracy(found: Comparison, config: GateConfig, against: str) -> tuple[str,
 def _coverage(challenger: float, live: float, config: GateConfig) -> tuple[str, bool]:
     loss = 1 - challenger / live if live > 0 else 0.0
     holds = not loss > config.max_coverage_loss
-    said = f"Its lists cover {challenger:.1%} of the catalogue, those of the live one {live:.1%}"
+    said = f"Its lists cover {challenger:.1%} of the catalog, those of the live one {live:.1%}"
     bound = f"{config.max_coverage_loss:.0%} (gate.max_coverage_loss)"
     return f"{said}: the loss is {'within' if holds else 'beyond'} {bound}.", holds
 

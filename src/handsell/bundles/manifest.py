@@ -77,7 +77,7 @@ class Manifest(_Record):
         files = {name: _entry(folder / name) for name in files_of(folder)}
         if not files:
             raise BundleError(
-                f"bundle in {folder}: files of models are expected, none came: save them before publishing"
+                f"bundle in {folder}: files of models are expected, got none: save them before publishing"
             )
         bare = self.model_copy(update={"files": files, "id": ""})
         digest = hashlib.sha256(bare.model_dump_json().encode()).hexdigest()[:8]
@@ -164,7 +164,7 @@ def _check_version(raw: Any, named: str) -> None:
     version = raw.get("version") if isinstance(raw, dict) else None
     if version != VERSION:
         raise BundleError(
-            f"{named} of version {VERSION} is expected, version {version} came: "
+            f"{named} of version {VERSION} is expected, got version {version}: "
             "use the handsell that wrote it, or train a new bundle with this one"
         )
 
@@ -173,9 +173,9 @@ def _check_file(manifest: Manifest, path: Path, name: str, entry: FileEntry) -> 
     size = path.stat().st_size
     if size != entry.size:
         word = "truncated" if size < entry.size else "too long"
-        raise manifest._broken(f"file {name} is {word}: {entry.size} bytes are expected, {size} came")
+        raise manifest._broken(f"file {name} is {word}: {entry.size} bytes are expected, got {size}")
     if (digest := _digest(path)) != entry.sha256:
-        raise manifest._broken(f"file {name} is corrupt: SHA-256 {entry.sha256[:12]}… is expected, {digest[:12]}… came")
+        raise manifest._broken(f"file {name} is corrupt: SHA-256 {entry.sha256[:12]}… is expected, got {digest[:12]}…")
 
 
 def _entry(path: Path) -> FileEntry:

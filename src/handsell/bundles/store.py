@@ -67,7 +67,7 @@ class BundleStore:
         return read_manifest(self._fetch(bundle_id))
 
     def verify(self, bundle_id: str) -> Manifest:
-        """Size and hash of every file; raises BundleError naming the file, what was expected and what came."""
+        """Size and hash of every file; raises BundleError naming the file, what was expected and what was received."""
         folder = self._fetch(bundle_id)
         manifest = read_manifest(folder)
         manifest.check(folder)
@@ -123,7 +123,7 @@ class BundleStore:
     def prune(self, keep: int) -> tuple[str, ...]:
         """Remove all but the newest `keep` bundles; the live one and its predecessor always stay."""
         if keep < 1:
-            raise BundleError(f"prune expects to keep at least 1 bundle, came {keep}: give --keep 1 or more")
+            raise BundleError(f"prune expects to keep at least 1 bundle, got {keep}: give --keep 1 or more")
         with locked(self._storage.local, self._wait_s):
             now, ids = self.pointer(), self.list()
             there = [i for i in now.previous if i in ids]

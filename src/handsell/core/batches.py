@@ -1,7 +1,7 @@
 """Struct-of-arrays batches that travel along the funnel: Requests → Candidates → Slates.
 
 Sizes: B requests, T history length, A affinities, K candidates, S sources, n slate length.
-Item, creator and tag values are catalogue numbers (int32); -1 means "none" and pads.
+Item, creator and tag values are catalog numbers (int32); -1 means "none" and pads.
 Times are int64 microseconds since the epoch, UTC.
 """
 
@@ -119,7 +119,7 @@ class Seen(_Rows):
 
 @dataclass(frozen=True, slots=True)
 class Barred(_Rows):
-    """What is kept from each user beyond the catalogue's own state: see handsell.events.shown."""
+    """What is kept from each user beyond the catalog's own state: see handsell.events.shown."""
 
     shown: Ragged  # (B, *) int32 items shown on this surface, or on those that it does not repeat, of late
     capped: Ragged  # (B, *) int32 items shown as often as the surface's item cap allows
@@ -137,7 +137,7 @@ class Barred(_Rows):
 class Requests(_Rows):
     """B questions "what for this user, now?". `time` is the only clock: nothing at or after it is used."""
 
-    user: np.ndarray  # (B,) int32, -1 for a user the catalogue has never seen
+    user: np.ndarray  # (B,) int32, -1 for a user the catalog has never seen
     time: np.ndarray  # (B,) int64 µs, as of
     surface: np.ndarray  # (B,) int8, index into Config.surface_names
     history: History
@@ -212,7 +212,7 @@ class RulesStamp:
 
 @dataclass(frozen=True, slots=True)
 class Slates(_Rows):
-    """The ordered answers, padded with item -1 where the catalogue had no more."""
+    """The ordered answers, padded with item -1 where the catalog had no more."""
 
     item: np.ndarray  # (B, n) int32
     score: np.ndarray  # (B, n) float32, calibrated to 0..1 where a ranker scored

@@ -9,7 +9,7 @@ HandsellError
  ├── FilterError      a filter expression that cannot be read, or that asks for what items do not have
  └── RequestError     what a caller of the API sent (answered with 4xx)
 
-Every message says what was expected, what came, and what to do. The command line prints it
+Every message says what was expected, what was received, and what to do. The command line prints it
 without a traceback; the gateway answers it as problem details (RFC 9457).
 """
 

@@ -33,7 +33,7 @@ class Funnel:
     ranked: int = 50  # candidates that ranking passes on
 
     async def recommend(self, requests: Requests, n: int) -> Slates:
-        """Slates of n items for B requests; shorter only where the catalogue has no more."""
+        """Slates of n items for B requests; shorter only where the catalog has no more."""
         found = await self.candidates.candidates(requests, self.k)
         ranked = await self._rank(requests, found, max(self.ranked, n))
         return await self._rerank(requests, ranked, n)

@@ -1,4 +1,4 @@
-"""The contracts that stages and models keep. Sizes as in `handsell.core.batches`; I items in the catalogue."""
+"""The contracts that stages and models keep. Sizes as in `handsell.core.batches`; I items in the catalog."""
 
 from __future__ import annotations
 

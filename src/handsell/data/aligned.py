@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from handsell.catalogue.vocabulary import Vocabulary
+from handsell.catalog.vocabulary import Vocabulary
 
 
 def aligned(table: pa.Table, key: str, vocabulary: Vocabulary) -> pa.Table:

@@ -31,7 +31,7 @@ def fetch(name: str, folder: Path, *, base: str = BASE, progress: Callable[[str]
     Raises DataError: unknown name, no connection, checksum mismatch, unsafe or broken archive.
     """
     if name not in NAMES:
-        raise DataError(f"data.download: expected one of {', '.join(NAMES)}, came {name!r}")
+        raise DataError(f"data.download: expected one of {', '.join(NAMES)}, got {name!r}")
     target = folder / name
     if target.is_dir():
         return target
@@ -56,7 +56,7 @@ def published_md5(url: str) -> str:
         raise unreachable(url, error) from None
     found = re.search(r"\b[0-9a-fA-F]{32}\b", text)
     if not found:
-        raise DataError(f"{url}: expected an MD5 checksum, came {text[:60]!r}; download by hand and set data.path")
+        raise DataError(f"{url}: expected an MD5 checksum, got {text[:60]!r}; download by hand and set data.path")
     return found[0].lower()
 
 
@@ -82,12 +82,12 @@ def download(url: str, part: Path, progress: Callable[[str], None]) -> None:
 def check(path: Path, wanted: str, url: str) -> None:
     """Raise DataError, and remove the file, when its MD5 is not the wanted one."""
     with path.open("rb") as file:
-        came = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if came != wanted:
+        got = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if got != wanted:
         size = path.stat().st_size
         path.unlink()
         raise DataError(
-            f"{url}: checksum mismatch: expected MD5 {wanted}, came {came} ({size} bytes); the file was removed. Try "
+            f"{url}: checksum mismatch: expected MD5 {wanted}, got {got} ({size} bytes); the file was removed. Try "
             "again; if it happens again the data set has changed: download it by hand and set data.path"
         )
 

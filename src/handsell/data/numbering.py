@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from handsell.catalogue.vocabulary import Vocabulary
-from handsell.core.config.data import EventsConfig
+from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.errors import DataError
+from handsell.data.config import EventsConfig
 from handsell.data.interactions import NUMBERED
 from handsell.data.weights import event_weights
 
@@ -52,10 +52,10 @@ def type_codes(types: pa.Array, events: EventsConfig) -> np.ndarray:
     return codes.to_numpy().astype(np.int8)
 
 
-def unknown_types(came: Iterable[str], events: EventsConfig) -> DataError:
-    names = ", ".join(map(repr, sorted(came)))
+def unknown_types(got: Iterable[str], events: EventsConfig) -> DataError:
+    names = ", ".join(map(repr, sorted(got)))
     return DataError(
-        f"event types: expected {', '.join(events.names)} ([events.types]), came also {names}; "
+        f"event types: expected {', '.join(events.names)} ([events.types]), got also {names}; "
         "add them with a weight, or leave those events out of the source"
     )
 

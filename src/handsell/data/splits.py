@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from handsell.core.batches import Ragged
-from handsell.core.config.data import SplitConfig
+from handsell.data.config import SplitConfig
 from handsell.data.interactions import Interactions
 
 DAY_US = 86_400_000_000

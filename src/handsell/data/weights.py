@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from handsell.core.config.data import EventsConfig, EventType
 from handsell.core.errors import ConfigError
+from handsell.data.config import EventsConfig, EventType
 
 
 def event_weights(types: np.ndarray, values: np.ndarray, events: EventsConfig) -> np.ndarray:
@@ -25,7 +25,7 @@ def _of_type(name: str, event_type: EventType, values: np.ndarray) -> np.ndarray
     steps = np.array(event_type.weight_by_value, np.float32).reshape(-1, 2)
     if (np.diff(steps[:, 0]) <= 0).any():
         raise ConfigError(
-            f"events.types.{name}.weight_by_value: expected thresholds in ascending order, came "
+            f"events.types.{name}.weight_by_value: expected thresholds in ascending order, got "
             f"{steps[:, 0].tolist()}; sort the pairs"
         )
     reached = np.searchsorted(steps[:, 0], values, side="right")  # NaN sorts behind everything

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from handsell.catalogue.snapshot import ALWAYS, NEVER, Snapshot
+from handsell.catalog.snapshot import ALWAYS, NEVER, Snapshot
 
 KEPT = 8  # spans whose items are remembered
 

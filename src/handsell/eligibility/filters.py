@@ -1,4 +1,4 @@
-"""Filter expressions: `item.year >= 2015 and 'Jazz' in item.tags and not item.explicit` → a mask over the catalogue.
+"""Filter expressions: `item.year >= 2015 and 'Jazz' in item.tags and not item.explicit` → a mask over the catalog.
 
 An item is kept only where the whole is surely true: what is not known, of it or of the user, never lets it through.
 """
@@ -12,16 +12,16 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pyarrow as pa
 
-from handsell.catalogue.snapshot import Snapshot
+from handsell.catalog.snapshot import Snapshot
 from handsell.eligibility.columns import TEXTS, Column, kind_of
 from handsell.eligibility.grammar import attributes, parse
 from handsell.eligibility.plans import ITEM, USER, Source, User, planned, samples
 
-CACHE_BYTES = 64 * 2**20  # of masks, per catalogue
+CACHE_BYTES = 64 * 2**20  # of masks, per catalog
 
 
 class Filters:
-    """The filters of one catalogue, by its metadata (I rows); checked expressions and masks are kept, newest first."""
+    """The filters of one catalog, by its metadata (I rows); checked expressions and masks are kept, newest first."""
 
     def __init__(self, metadata: pa.Table):
         kinds = {name: kind_of(metadata.schema.field(name).type) for name in metadata.column_names}
@@ -34,7 +34,7 @@ class Filters:
         self.mask = lru_cache(int(np.clip(CACHE_BYTES // max(self._rows, 1), 8, 1_024)))(self._mask)
 
     def check(self, expression: str, user: Mapping[str, str] | None = None) -> None:
-        """Raises FilterError with the column, what was expected, what came, and which attributes there are.
+        """Raises FilterError with the column, what was expected, what was received, and which attributes there are.
 
         user: attributes of users that it may read → their kinds.
         """

@@ -15,8 +15,8 @@ from typing import Any
 
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
-from handsell.core.config.serving import LONGEST_FILTER
 from handsell.core.errors import FilterError
+from handsell.eligibility.config import LONGEST_FILTER
 
 DEEPEST = 32  # parentheses and `not` within one another
 LONGEST_LIST = 100
@@ -106,9 +106,9 @@ def attributes(node: Node) -> Iterator[Attribute]:
 
 
 def parse(expression: str) -> Node:
-    """The tree of an expression; raises FilterError with the column, what was expected and what came."""
+    """The tree of an expression; raises FilterError with the column, what was expected and what was received."""
     if len(expression) > LONGEST_FILTER:
-        raise FilterError(f"expected at most {LONGEST_FILTER} characters; came {len(expression)}")
+        raise FilterError(f"expected at most {LONGEST_FILTER} characters; got {len(expression)}")
     try:
         return _parser().parse(expression)[0]  # type: ignore[return-value, index]
     except UnexpectedInput as error:
@@ -133,7 +133,7 @@ class _Tree(Transformer):
         text = str(parts[0])
         value = int(text) if text.lstrip("-").isdigit() else float(text)
         if abs(value) >= LARGEST if isinstance(value, int) else not math.isfinite(value):
-            raise FilterError(f"expected a number of at most 64 bits; came {text:.40}", _at(parts[0]))
+            raise FilterError(f"expected a number of at most 64 bits; got {text:.40}", _at(parts[0]))
         return Literal(value, _at(parts[0]))
 
     def text(self, parts: list[Token]) -> Literal:
@@ -147,7 +147,7 @@ class _Tree(Transformer):
 
     def several(self, parts: list[Literal]) -> Literal:
         if len(parts) > LONGEST_LIST:
-            raise FilterError(f"expected at most {LONGEST_LIST} values in a list; came {len(parts)}", parts[0].at)
+            raise FilterError(f"expected at most {LONGEST_LIST} values in a list; got {len(parts)}", parts[0].at)
         return Literal(tuple(part.value for part in parts), parts[0].at)
 
     def comparison(self, parts: list[Any]) -> Deep:
@@ -187,7 +187,7 @@ def _junction(every: bool, parts: list[Deep]) -> Deep:
 
 def _deeper(depth: int) -> int:
     if depth >= DEEPEST:
-        raise FilterError(f"expected at most {DEEPEST} parentheses and `not` within one another; came more")
+        raise FilterError(f"expected at most {DEEPEST} parentheses and `not` within one another; got more")
     return depth + 1
 
 
@@ -200,15 +200,15 @@ def _refusal(error: UnexpectedInput, expression: str) -> FilterError:
     start = error.pos_in_stream or 0
     if isinstance(error, UnexpectedToken):
         start = len(expression) if error.token.type == "$END" else start
-        came, wanted = str(error.token), error.accepts or error.expected
+        got, wanted = str(error.token), error.accepts or error.expected
     else:
-        came = expression[start : start + 1]
+        got = expression[start : start + 1]
         wanted = error.allowed if isinstance(error, UnexpectedCharacters) else set()
-    if came and came in "'\"":
-        escapes = f"\\{came} and \\\\"
-        return FilterError(f"expected a text that ends with {came}, and in it no \\ but {escapes}", start + 1)
+    if got and got in "'\"":
+        escapes = f"\\{got} and \\\\"
+        return FilterError(f"expected a text that ends with {got}, and in it no \\ but {escapes}", start + 1)
     wanted = set(wanted or ()) - (set() if "(" in expression[:start] else {"RPAR"})
     words = [word for name, word in WORDS.items() if name in wanted]
     expected = " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-    hint = f" ({HINTS[came]})" if came in HINTS else ""
-    return FilterError(f"expected {expected}; came {f'{came!r:.40}' if came else 'the end'}{hint}", start + 1)
+    hint = f" ({HINTS[got]})" if got in HINTS else ""
+    return FilterError(f"expected {expected}; got {f'{got!r:.40}' if got else 'the end'}{hint}", start + 1)

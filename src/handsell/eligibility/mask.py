@@ -1,5 +1,5 @@
 """The eligibility mask: available at the request's time, not excluded, not barred from this user, allowed by repeat
-policy and filters. Which filter removed what is told by `handsell.eligibility.verdicts`.
+policy and filters. Which filter removed what is told by `handsell.eligibility.filter_reasons`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from functools import cached_property
 
 import numpy as np
 
-from handsell.catalogue.snapshot import Snapshot
+from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config
 from handsell.core.batches import NONE, Barred, Ragged, Requests
-from handsell.core.config import Config
-from handsell.core.config.serving import Surface
 from handsell.core.errors import ConfigError, FilterError
 from handsell.eligibility.availability import Availability
+from handsell.eligibility.config import Surface
 from handsell.eligibility.filters import filters_of, user_attributes
 from handsell.eligibility.plans import User
 
@@ -32,7 +32,7 @@ class Eligibility:
 
     @classmethod
     def of(cls, snapshot: Snapshot, config: Config) -> Eligibility:
-        """Raises ConfigError for a surface's filter that this catalogue does not understand."""
+        """Raises ConfigError for a surface's filter that this catalog does not understand."""
         attributes = config.features.filter_attributes
         for name, surface in config.surfaces.items():
             try:
@@ -107,7 +107,7 @@ class Eligibility:
         return of_creators(self.snapshot, creators) | with_tags(self.snapshot, tags)
 
     def reachable(self, requests: Requests) -> np.ndarray:
-        """(I,) bool: what some request may be shown, leaving aside what each excludes: the catalogue of coverage."""
+        """(I,) bool: what some request may be shown, leaving aside what each excludes: the catalog of coverage."""
         ends = np.array([requests.time.min(), requests.time.max()])
         passes, unfiltered = np.zeros(len(self.snapshot), bool), np.ones(len(requests), bool)
         for name, rows, some in self.filters(requests):

@@ -59,7 +59,7 @@ class Source:
         """Name and kind of an attribute that exists; raises FilterError."""
         if not isinstance(value, Attribute):
             assert value is not None
-            raise FilterError(f"expected a test of item.<attribute>; came {_shown(value)}", value.at)
+            raise FilterError(f"expected a test of item.<attribute>; got {_shown(value)}", value.at)
         name = value.name.removeprefix(self.prefix)
         if value.name.startswith(self.prefix) and name in self.kinds:
             return name, self.kinds[name]
@@ -86,7 +86,7 @@ def samples(kinds: Mapping[str, str]) -> User:
 
 
 def planned(node: Node, items: Source, user: User) -> Plan:
-    """The plan of a tree for this user; raises FilterError with the column, what was expected and what came."""
+    """The plan of a tree for this user; raises FilterError with the column, what was expected and what was received."""
     return _node(node, items, Source.of_user(user), {name: value for name, _, value in user})
 
 
@@ -130,7 +130,7 @@ def _test(test: Test, source: Source) -> Plan:
     if not isinstance(right, Literal):
         assert right is not None
         hint = f" (write {source.prefix}{name} is null)" if right.name in ("null", "None") else ""
-        raise FilterError(f"expected a value, not another name; came {right.name:.80}{hint}", right.at)
+        raise FilterError(f"expected a value, not another name; got {right.name:.80}{hint}", right.at)
     value = _fitting(left, kind, op, right)
     if op == "in":
         return lambda: _truth(source.column(name), source.column(name).among(value))
@@ -142,8 +142,8 @@ def _membership(left: Value, right: Attribute, source: Source) -> Plan:
     if kind != TEXTS:
         raise _misfit(right, kind, f"in {right.name}")
     if not isinstance(left, Literal) or not isinstance(left.value, str):
-        came = left.name if isinstance(left, Attribute) else _shown(left)
-        raise FilterError(f"expected a text in quotes before in; came {came}", left.at)
+        got = left.name if isinstance(left, Attribute) else _shown(left)
+        raise FilterError(f"expected a text in quotes before in; got {got}", left.at)
     return lambda: _truth(source.column(name), source.column(name).holds(left.value))
 
 
@@ -170,13 +170,13 @@ def _one(attribute: Any, kind: str, op: str, literal: Literal) -> Any:
             return micros(value)
         except (ValueError, OverflowError):
             raise FilterError(f"expected a date such as '2024-01-31', or with a time and zone "
-                              f"'2024-01-31T12:00:00Z'; came {_shown(literal)}", literal.at) from None  # fmt: skip
+                              f"'2024-01-31T12:00:00Z'; got {_shown(literal)}", literal.at) from None  # fmt: skip
     raise _misfit(attribute, kind, f"{op} {_shown(literal)}")
 
 
-def _misfit(attribute: Any, kind: str, came: str) -> FilterError:
+def _misfit(attribute: Any, kind: str, got: str) -> FilterError:
     shape = SHAPES[kind].format(attribute.name)
-    return FilterError(f"{attribute.name} is a {kind}: expected {shape}; came {came}", attribute.at)
+    return FilterError(f"{attribute.name} is a {kind}: expected {shape}; got {got}", attribute.at)
 
 
 def _shown(literal: Literal) -> str:

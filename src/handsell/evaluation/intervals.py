@@ -86,7 +86,7 @@ def compare_pairs(
     for name, (challenger, baseline) in pairs.items():
         if not len(challenger) == len(baseline) == len(users):
             raise ValueError(
-                f"values of the same requests are expected; came {len(challenger)} of the challenger, "
+                f"values of the same requests are expected; got {len(challenger)} of the challenger, "
                 f"{len(baseline)} of the baseline, {len(users)} users: score all on the same requests"
             )
         groups.setdefault((np.isfinite(challenger) & np.isfinite(baseline)).tobytes(), []).append(name)

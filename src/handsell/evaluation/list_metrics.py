@@ -1,6 +1,6 @@
 """Metrics of the whole list: what a set of slates does beyond being right. Definitions in `metrics.DEFINITIONS`.
 
-Lists are items (B, n) int32, padded with -1; I items in the catalogue.
+Lists are items (B, n) int32, padded with -1; I items in the catalog.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ ALPHA = 0.01  # of calibration, as in @steck2018calibrated
 NAMES, SIZES = ("large", "middle", "small"), (0.5, 0.8)  # classes of creators, and where they begin
 
 
-def coverage(items: np.ndarray, catalogue: np.ndarray) -> float:
-    """Share of the catalogue (I,) bool that appears in any list; NaN for an empty catalogue."""
-    size = int(catalogue.sum())
-    shown = _exposure(items, len(catalogue)) > 0
-    return float((shown & catalogue).sum() / size) if size else float("nan")
+def coverage(items: np.ndarray, catalog: np.ndarray) -> float:
+    """Share of the catalog (I,) bool that appears in any list; NaN for an empty catalog."""
+    size = int(catalog.sum())
+    shown = _exposure(items, len(catalog)) > 0
+    return float((shown & catalog).sum() / size) if size else float("nan")
 
 
-def gini(items: np.ndarray, catalogue: np.ndarray) -> float:
-    """Inequality of exposure over the catalogue (I,) bool; NaN where nothing was shown."""
-    return gini_of(_exposure(items, len(catalogue))[catalogue])
+def gini(items: np.ndarray, catalog: np.ndarray) -> float:
+    """Inequality of exposure over the catalog (I,) bool; NaN where nothing was shown."""
+    return gini_of(_exposure(items, len(catalog))[catalog])
 
 
 def gini_of(counts: np.ndarray) -> float:
@@ -179,9 +179,9 @@ def exposure_by_size(items: np.ndarray, creator: np.ndarray, size: np.ndarray) -
     return {name: float(c / count.sum()) if count.sum() else float("nan") for name, c in zip(NAMES, count, strict=True)}
 
 
-def creator_coverage(items: np.ndarray, catalogue: np.ndarray, creator: np.ndarray) -> float:
-    """Share of the creators of a catalogue (I,) bool who appear in any list; NaN where no creator is known."""
-    known = np.unique(creator[catalogue & (creator >= 0)])
+def creator_coverage(items: np.ndarray, catalog: np.ndarray, creator: np.ndarray) -> float:
+    """Share of the creators of a catalog (I,) bool who appear in any list; NaN where no creator is known."""
+    known = np.unique(creator[catalog & (creator >= 0)])
     shown = np.unique(creator[items[items >= 0]])
     return float(np.isin(known, shown).mean()) if len(known) else float("nan")
 

@@ -1,4 +1,4 @@
-"""Metrics of relevance, one value per request, vectorised over requests; each is defined in `DEFINITIONS`.
+"""Metrics of relevance, one value per request, vectorized over requests; each is defined in `DEFINITIONS`.
 
 Lists are items (B, n) int32, best first, padded with -1. A repeated item counts at its first place only.
 Gains are linear: a grade is the event weight that the config states, so it means what it says; on binary
@@ -124,7 +124,7 @@ DEFINITIONS = {
         "share of requests with a relevant item in the first k", "0 to 1", "higher", "deshpande2004itemtopn"
     ),
     "coverage": Definition(
-        "share of the recommendable catalogue that appears in any list; grows with the number of requests",
+        "share of the recommendable catalog that appears in any list; grows with the number of requests",
         "0 to 1", "higher", "ge2010beyond",
     ),
     "diversity": Definition(
@@ -144,7 +144,7 @@ DEFINITIONS = {
         "0 to 4.61", "lower", "steck2018calibrated",
     ),
     "creator_coverage": Definition(
-        "share of the recommendable catalogue's creators who appear in any list; grows with the number of requests",
+        "share of the recommendable catalog's creators who appear in any list; grows with the number of requests",
         "0 to 1", "higher", "ge2010beyond",
     ),
     "small_creators": Definition(
@@ -159,7 +159,7 @@ DEFINITIONS = {
         "share of a list that stood in the same user's list just before", "0 to 1", "neither", "lathia2010temporal"
     ),
     "gini": Definition(
-        "inequality of exposure over the recommendable catalogue: 0 = all items shown equally often, 1 = one item only",
+        "inequality of exposure over the recommendable catalog: 0 = all items shown equally often, 1 = one item only",
         "0 to 1", "lower", "fleder2009blockbuster",
     ),
 }  # fmt: skip

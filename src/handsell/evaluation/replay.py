@@ -46,12 +46,12 @@ def evaluate_sources(
     A retriever named "popularity" is what serendipity calls expected. Raises TrainingError without requests.
     """
     _check(requests, relevant)
-    catalogue = eligibility.reachable(requests)
-    book, bent = (ScoreBook(catalogue, popularity, eligibility.snapshot) for _ in range(2))
+    catalog = eligibility.reachable(requests)
+    book, bent = (ScoreBook(catalog, popularity, eligibility.snapshot) for _ in range(2))
     further = {name: (lists, "other") for name, lists in (others or {}).items()}
     if oracle is not None:
         further[ORACLE] = (oracle, ORACLE)
-    step = chunk or max(1, min(256, MASK_CELLS // max(len(catalogue), 1)))
+    step = chunk or max(1, min(256, MASK_CELLS // max(len(catalog), 1)))
     for start in range(0, len(requests), step):
         rows = slice(start, start + step)
         asked = requests.take(rows)
@@ -149,7 +149,7 @@ def _note_funnel(book: ScoreBook, funnel: Funnel, asked: Requests) -> Candidates
 
 def _check(requests: Requests, relevant: Relevant) -> None:
     if len(requests) != len(relevant):
-        raise ValueError(f"one row of relevant items per request is expected; came {len(relevant)} for {len(requests)}")
+        raise ValueError(f"one row of relevant items per request is expected; got {len(relevant)} for {len(requests)}")
     if not len(requests):
         raise TrainingError(
             "evaluation expected test requests, but none is left: lengthen split.test_days (or split.test_k), "

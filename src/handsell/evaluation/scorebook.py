@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import sparse
 
-from handsell.catalogue.snapshot import Snapshot
+from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import Candidates, Requests
 from handsell.core.errors import TrainingError
 from handsell.evaluation import list_metrics
@@ -75,9 +75,9 @@ class Replay:
 class ScoreBook:
     """`open` a chunk, `note` every contender's answer to it, `close` to score them; `replay` at the end."""
 
-    def __init__(self, catalogue: np.ndarray, popularity: np.ndarray, snapshot: Snapshot):
-        """catalogue (I,) bool: may be recommended; popularity (I,): events in the fit window."""
-        self._catalogue, self._cold, self._tags = catalogue, np.asarray(popularity) == 0, snapshot.tag_matrix
+    def __init__(self, catalog: np.ndarray, popularity: np.ndarray, snapshot: Snapshot):
+        """catalog (I,) bool: may be recommended; popularity (I,): events in the fit window."""
+        self._catalog, self._cold, self._tags = catalog, np.asarray(popularity) == 0, snapshot.tag_matrix
         self._surprise = list_metrics.self_information(popularity)
         self._creator = np.asarray(snapshot.creator)
         self._size = list_metrics.creator_sizes(self._creator, np.asarray(popularity))
@@ -143,9 +143,9 @@ class ScoreBook:
     def _whole(self, items: np.ndarray) -> dict[str, float]:
         exposure = list_metrics.exposure_by_size(items, self._creator, self._size)
         return {
-            f"coverage@{TOP}": list_metrics.coverage(items, self._catalogue),
-            f"creator_coverage@{TOP}": list_metrics.creator_coverage(items, self._catalogue, self._creator),
-            f"gini@{TOP}": list_metrics.gini(items, self._catalogue),
+            f"coverage@{TOP}": list_metrics.coverage(items, self._catalog),
+            f"creator_coverage@{TOP}": list_metrics.creator_coverage(items, self._catalog, self._creator),
+            f"gini@{TOP}": list_metrics.gini(items, self._catalog),
             **{f"exposure_{name}_creators@{TOP}": share for name, share in exposure.items()},
         }
 

@@ -18,7 +18,7 @@ HALF_LIVES_US = np.array(HALF_LIVES_DAYS) * DAY_US
 
 
 def fold(states: UserStates, events: Events, items: ItemFacts, rules: FoldRules) -> UserStates:
-    """States after the events; vectorised over rows, O((kept + new) log) in all.
+    """States after the events; vectorized over rows, O((kept + new) log) in all.
 
     Events of items outside `items` count in totals but enter neither history nor affinities. Histories
     break ties in time by arrival.

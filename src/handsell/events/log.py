@@ -1,7 +1,7 @@
 """The durable event log: one SQLite file, one writer process, any number of readers on the machine.
 
 An event is acknowledged after it is on the disk (WAL, synchronous FULL) and only then. Writers that
-arrive while a commit is under way share the next one, so the disk is synchronised once per group and
+arrive while a commit is under way share the next one, so the disk is synchronized once per group and
 nobody waits for a timer. A second event with the same `event_id` is a duplicate and changes nothing.
 """
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from handsell.catalogue.snapshot import Snapshot
-from handsell.catalogue.vocabulary import Vocabulary
+from handsell.catalog.snapshot import Snapshot
+from handsell.catalog.vocabulary import Vocabulary
+from handsell.config import Config
 from handsell.core.batches import NONE, Barred, Ragged
-from handsell.core.config import Config
-from handsell.core.config.serving import Surface
+from handsell.eligibility.config import Surface
 from handsell.events.reader import EventReader
 
 DAY_US = 86_400_000_000

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from handsell.config import Config
 from handsell.core.batches import History, Ragged, Seen, _Rows
-from handsell.core.config import Config
 
 DAY_US = 86_400_000_000
 HALF_LIVES_DAYS = (1, 7, 28)
@@ -18,7 +18,7 @@ MOST_AWAY_DAYS = 90.0  # a longer time since an event is the same to every featu
 class Weights(_Rows):
     """A sparse map per row, kept sorted by key: what the user feels about creators, or about tags."""
 
-    key: Ragged  # (B, *) int32 catalogue numbers
+    key: Ragged  # (B, *) int32 catalog numbers
     weight: Ragged  # (B, *) float64, as of the row's state_time
 
     @classmethod
@@ -63,7 +63,7 @@ class Events:
     """N events to fold, in log order; `row` says into which state."""
 
     row: np.ndarray  # (N,) int64, 0..B-1
-    item: np.ndarray  # (N,) int32, -1 for an item that the catalogue does not know
+    item: np.ndarray  # (N,) int32, -1 for an item that the catalog does not know
     type: np.ndarray  # (N,) int8
     time: np.ndarray  # (N,) int64 µs
     weight: np.ndarray  # (N,) float32

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from handsell.catalogue.snapshot import ALWAYS
+from handsell.catalog.snapshot import ALWAYS
 from handsell.core.batches import NONE, Ragged, Requests
 from handsell.events.fold import spans
 from handsell.events.states import MOST_AWAY_DAYS
@@ -33,17 +33,17 @@ CROSSES = (
 )
 
 
-def crosses(requests: Requests, items: np.ndarray, catalogue) -> np.ndarray:
+def crosses(requests: Requests, items: np.ndarray, catalog) -> np.ndarray:
     """(B, K, 8) float32 in the order of CROSSES for candidates (B, K); NaN where a candidate is -1.
 
-    `catalogue` is a Snapshot (or anything with its creator, item_tags and published).
+    `catalog` is a Snapshot (or anything with its creator, item_tags and published).
     """
     history, profile = requests.history, requests.profile
     at = np.maximum(items, 0)
-    creator = np.where(items == NONE, NONE, catalogue.creator[at])
-    listened = np.where(history.item == NONE, NONE, catalogue.creator[np.maximum(history.item, 0)])
-    place, pair = spans(catalogue.item_tags.offsets, at.ravel())
-    tags, pairs = catalogue.item_tags.values[place], (pair, items.shape)
+    creator = np.where(items == NONE, NONE, catalog.creator[at])
+    listened = np.where(history.item == NONE, NONE, catalog.creator[np.maximum(history.item, 0)])
+    place, pair = spans(catalog.item_tags.offsets, at.ravel())
+    tags, pairs = catalog.item_tags.values[place], (pair, items.shape)
     same_item = occurrences(history.item, history.time, items)
     same_creator = occurrences(listened, history.time, creator)
     events = np.maximum((history.item != NONE).sum(axis=1), 1)[:, None]
@@ -54,8 +54,8 @@ def crosses(requests: Requests, items: np.ndarray, catalogue) -> np.ndarray:
         hours_since(*same_item, requests.time),
         hours_since(*same_creator, requests.time),
         same_creator[0] / events,
-        last_similarity(history.item[:, -1], catalogue.item_tags, tags, pairs),
-        age_days(catalogue.published[at], requests.time),
+        last_similarity(history.item[:, -1], catalog.item_tags, tags, pairs),
+        age_days(catalog.published[at], requests.time),
     )
     out = np.empty((*items.shape, len(CROSSES)), np.float32)
     for f, column in enumerate(columns):

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from handsell.catalogue.snapshot import Snapshot
+from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE
 from handsell.events.states import DAY_US
 from handsell.features.views import ITEM_ACTIVITY

@@ -1,7 +1,7 @@
 """The feature matrix (B, K, F) of the ranker: one builder for training and serving.
 
 Groups, in this order: `source` (what retrieval said), `user`, `item`, `cross`, `context`. Retrievers'
-raw scores are not here: only ranks and per-request standardised scores, so that retrievers may be
+raw scores are not here: only ranks and per-request standardized scores, so that retrievers may be
 refitted while the ranker stays.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from handsell.catalogue.snapshot import Snapshot
+from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config
 from handsell.core.batches import Candidates, Requests
-from handsell.core.config import Config
 from handsell.core.errors import ConfigError, FeatureError
 from handsell.events.states import DAY_US
 from handsell.features.crosses import CROSSES, crosses
@@ -110,7 +110,7 @@ def build_matrix(
 
 
 def source_features(candidates: Candidates) -> np.ndarray:
-    """(B, K, 2S + 2) float32: ranks, standardised scores, number of sources, fused score."""
+    """(B, K, 2S + 2) float32: ranks, standardized scores, number of sources, fused score."""
     score = candidates.source_score.astype(np.float64)
     given = np.isfinite(score)
     count = np.maximum(given.sum(axis=1, keepdims=True), 1)  # (B, 1, S)
@@ -131,10 +131,10 @@ def context_features(requests: Requests) -> np.ndarray:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _expect(what: str, names: tuple[str, ...], came: int) -> None:
-    if len(names) != came:
+def _expect(what: str, names: tuple[str, ...], got: int) -> None:
+    if len(names) != got:
         raise FeatureError(
-            f"expected {len(names)} {what} values ({', '.join(names)}), got {came}: the config and the "
+            f"expected {len(names)} {what} values ({', '.join(names)}), got {got}: the config and the "
             f"features disagree; run `handsell features CONFIG` again, or use the config of the bundle"
         )
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from handsell.core.config import Config, load_config, shipped
+from handsell.config import Config, load_config, shipped
 from handsell.core.errors import FeatureError
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 
 CONFIG_VARIABLE = "HANDSELL_CONFIG"
 FILE_VARIABLE = "FEAST_FS_YAML_FILE_PATH"  # Feast's own
@@ -84,12 +84,12 @@ def feast_environment(config: Config) -> dict[str, str]:
 def disagreement(config: Config, repo: Path, feast_file: Path) -> str | None:
     """Why `feast_file` is not this config's; None where project, registry and online store agree."""
     text = os.path.expandvars(feast_file.read_text(encoding="utf-8"))
-    came, expected = (_placed(settings, repo) for settings in (yaml.safe_load(text), feast_settings(config)))
-    wrong = [key for key in expected if came.get(key) != expected[key]]
+    got, expected = (_placed(settings, repo) for settings in (yaml.safe_load(text), feast_settings(config)))
+    wrong = [key for key in expected if got.get(key) != expected[key]]
     if not wrong:
         return None
     exports = "\n".join(f"  export {name}={json.dumps(value)}" for name, value in feast_environment(config).items())
-    details = "; ".join(f"{key}: expected {expected[key]!r}, came {came.get(key)!r}" for key in wrong)
+    details = "; ".join(f"{key}: expected {expected[key]!r}, got {got.get(key)!r}" for key in wrong)
     return f"config {config.source} and {feast_file} disagree ({details}). Export both, then repeat:\n{exports}"
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from handsell.catalogue.vocabulary import Vocabulary
+from handsell.catalog.vocabulary import Vocabulary
+from handsell.config import Config
 from handsell.core.batches import NONE
-from handsell.core.config import Config
 from handsell.data.schemas import TIME
 from handsell.events.fold import truncated
 from handsell.events.states import HALF_LIVES_DAYS, FoldRules, UserStates, Weights
@@ -30,8 +30,8 @@ class Names:
     tags: Vocabulary
 
     @classmethod
-    def load(cls, catalogue: Path) -> Names:
-        return cls(*(Vocabulary.load(catalogue / name) for name in cls.__slots__))
+    def load(cls, catalog: Path) -> Names:
+        return cls(*(Vocabulary.load(catalog / name) for name in cls.__slots__))
 
 
 def user_rows(states: UserStates, user: np.ndarray, names: Names, config: Config) -> dict[str, pa.Table]:
@@ -92,7 +92,7 @@ def strings(vocabulary: Vocabulary, numbers: np.ndarray) -> pa.Array:
 
 
 def activity_columns(states: UserStates, config: Config) -> dict[str, np.ndarray]:
-    """user_activity by column name; `handsell.features.requests` reads them back."""
+    """user_activity by column name; `handsell.features.request_builder` reads them back."""
     rates = rates_of(states.signs)
     columns: dict[str, np.ndarray] = {
         "state_time_us": states.state_time,

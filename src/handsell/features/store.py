@@ -34,9 +34,9 @@ from feast.repo_config import RepoConfig
 from feast.type_map import VALUE_TYPE_TO_PROTO_VALUE_MAP
 from feast.utils import _convert_arrow_to_proto
 
-from handsell.core.config import Config
+from handsell.config import Config
 from handsell.core.errors import FeatureError
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.features.repository import ONLINE_BATCH, SQLITE, feast_environment, feast_settings, feature_repo
 from handsell.features.views import CREATED, TIMESTAMP, USER_VIEWS, View, views
 
@@ -110,7 +110,7 @@ class FeatureStore:
             return {name: pa.nulls(0, kind) for view in names for name, kind in self.views[view].columns}
         table = pa.concat_tables(parts).take(pa.array(inverse))
         if len(table) != len(ids):
-            raise FeatureError(f"{len(ids)} rows asked of {', '.join(names)}, {len(table)} came: report this bug")
+            raise FeatureError(f"{len(ids)} rows asked of {', '.join(names)}, got {len(table)}: report this bug")
         return {
             name: table.column(name).combine_chunks().cast(kind)
             for view in names

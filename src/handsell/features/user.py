@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from handsell.core.config import Config
+from handsell.config import Config
 from handsell.events.states import DAY_US, HALF_LIVES_DAYS, MOST_AWAY_DAYS, UserStates
 from handsell.features.views import count_column
 

@@ -13,7 +13,7 @@ from functools import cache
 
 import pyarrow as pa
 
-from handsell.core.config import Config
+from handsell.config import Config
 from handsell.data.schemas import TIME
 from handsell.events.states import HALF_LIVES_DAYS
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from rich.table import Table
 
 from handsell.bundles.store import BundleStore
-from handsell.core.config import Config
+from handsell.config import Config
 from handsell.core.errors import BundleError
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 
 
 def open_bundles(config: Config) -> BundleStore:

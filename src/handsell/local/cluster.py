@@ -17,9 +17,9 @@ from pathlib import Path
 
 import psutil
 
-from handsell.core.config import Config
+from handsell.config import Config
 from handsell.core.errors import HandsellError
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.core.ray_token import create_token, read_token, token_environment
 
 LOOPBACK = "127.0.0.1"

@@ -17,26 +17,26 @@ from typing import Any
 import numpy as np
 
 from handsell.bundles.assemble import load_stages
-from handsell.catalogue.snapshot import NEVER, Snapshot
-from handsell.catalogue.vocabulary import Vocabulary
+from handsell.catalog.snapshot import NEVER, Snapshot
+from handsell.catalog.vocabulary import Vocabulary
+from handsell.config import Config
 from handsell.core.batches import NONE, Requests, Slates
 from handsell.core.clock import Clock
-from handsell.core.config import Config
 from handsell.core.errors import ConfigError
 from handsell.core.funnel import run_local
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
 from handsell.events.reader import EventReader
 from handsell.events.states import Events
 from handsell.features.store import open_store
-from handsell.reranking.rules.book import Edition, RuleBook
+from handsell.reranking.rules.live_rules import Edition, RuleBook
 from handsell.reranking.rules.reading import Rules, read_rules
 from handsell.reranking.rules.scope import unit_of
 from handsell.reranking.stage import LocalReranking
-from handsell.serving.loading import LIVE, Opened, open_bundle
-from handsell.serving.paging import Feed
-from handsell.serving.queries import Query
-from handsell.serving.users import Users
+from handsell.serving.graph.loading import LIVE, Opened, open_bundle
+from handsell.serving.graph.users import Users
+from handsell.serving.http.paging import Feed
+from handsell.serving.http.queries import Query
 
 CHUNK = 16  # requests of one pass, as the gateway batches them
 NO_RULES = Rules("none", (), {}, "none")
@@ -51,7 +51,7 @@ class Asked:
     surface: np.ndarray  # (N,) int8
     time: np.ndarray  # (N,) int64 µs
     count: np.ndarray  # (N,) int16
-    recorded: bool  # False: made up from users of the catalogue, for want of a log
+    recorded: bool  # False: made up from users of the catalog, for want of a log
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,10 @@ def recorded(reader: EventReader, opened: Opened, most: int) -> Asked | None:
 
 
 def made_up(opened: Opened, most: int) -> Asked:
-    """Users from all over the catalogue, who ask on the first surface at the service's now."""
-    users = Vocabulary.load(Layout(opened.config.state).catalogue / "users")
+    """Users from all over the catalog, who ask on the first surface at the service's now."""
+    users = Vocabulary.load(Layout(opened.config.state).catalog / "users")
     if not len(users):
-        raise ConfigError("a preview expected recorded requests or users of the catalogue; there are neither")
+        raise ConfigError("a preview expected recorded requests or users of the catalog; there are neither")
     chosen = np.unique(np.linspace(0, len(users) - 1, min(most, len(users))).astype(np.int32))
     now, home = Clock.of(opened.config.serving.clock, opened.manifest).now(), opened.config.surface_names.index("home")
     n = len(chosen)

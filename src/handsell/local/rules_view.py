@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from handsell.reranking.rules.book import Edition
+from handsell.reranking.rules.live_rules import Edition
 from handsell.reranking.rules.schema import AnyRule, Quota
 
 CONSOLE_WIDTH = 120
@@ -44,7 +44,7 @@ def asks(rule: AnyRule) -> str:
 def show(told: dict[str, Any]) -> None:
     """A summary of `local.rules` for people."""
     console = Console(width=CONSOLE_WIDTH)
-    whose = "recorded requests" if told["recorded"] else "users of the catalogue, as no request is recorded yet"
+    whose = "recorded requests" if told["recorded"] else "users of the catalog, as no request is recorded yet"
     console.print(f"{told['requests']} {whose}: rules {told['rules']['before']} → {told['rules']['after']}")
     for each in told["slates"]:
         console.print(_slates(each))

@@ -20,19 +20,19 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from handsell.catalogue.snapshot import Snapshot
+from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config
 from handsell.core.batches import NONE, Ragged
 from handsell.core.clock import Clock
-from handsell.core.config import Config
 from handsell.core.errors import DataError, HandsellError
 from handsell.core.funnel import run_local
 from handsell.core.hashing import uniform
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.evaluation.intervals import means
 from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
 from handsell.evaluation.served import PAUSES
 from handsell.events.reader import EventReader
-from handsell.jobs.batch_part import Opened, build_requests, opened
+from handsell.jobs.batch.slate_part import Opened, build_requests, opened
 from handsell.local.bundles import open_bundles
 from handsell.local.service import address
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import yaml
 
-from handsell.core.config import Config, shipped
+from handsell.config import Config, shipped
 from handsell.core.errors import HandsellError
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.local.bundles import open_bundles, resolve
 from handsell.local.cluster import RayHead
 

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from handsell.catalogue.snapshot import Snapshot
-from handsell.catalogue.vocabulary import Vocabulary
-from handsell.core.config import Config
-from handsell.core.layout import Layout
+from handsell.catalog.snapshot import Snapshot
+from handsell.catalog.vocabulary import Vocabulary
+from handsell.config import Config
+from handsell.core.paths import Layout
 from handsell.local.service import address
 
 
@@ -55,7 +55,7 @@ def _typical_user(config: Config, layout: Layout, snapshot: Snapshot) -> tuple[s
     chosen = users[np.argsort(counts, kind="stable")[len(users) // 2]]
     mine = table.filter(user == chosen).sort_by("time").to_pylist()[-8:]
     names = config.events.names
-    user_id = Vocabulary.load(layout.catalogue / "users").ids(np.array([chosen]))[0]
+    user_id = Vocabulary.load(layout.catalog / "users").ids(np.array([chosen]))[0]
     return user_id, [(row["item"], names[row["type"]]) for row in reversed(mine)]
 
 

@@ -54,6 +54,6 @@ def code_digest() -> str:
     root = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for source in sorted(root.rglob("*.py")):
-        if source.parts[-2] not in ("local", "serving", "console"):
+        if source.relative_to(root).parts[0] not in ("local", "serving", "console"):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from handsell.core.config import Config
+from handsell.config import Config
 from handsell.core.errors import HandsellError
-from handsell.core.layout import Layout
+from handsell.core.paths import Layout
 from handsell.local import cluster, service, show
 from handsell.local.steps import Steps, code_digest
 

@@ -1,7 +1,7 @@
 """Calibration: from the ranker's raw margin to the chance that the user acts on a retrieved candidate.
 
 Isotonic regression gives steps; a step would tie candidates that the ranker tells apart. So the knots are
-the *centres* of the steps, joined by lines (centred isotonic regression, @oron2017centered), and the
+the *centers* of the steps, joined by lines (centered isotonic regression, @oron2017centered), and the
 outermost lines go on to the ends of the data. The map never turns an order round. Where it is flat (below
 the first knot, beyond the data) candidates may tie: ranking therefore orders by the raw margin.
 """
@@ -75,17 +75,17 @@ def fit_calibration(raw: np.ndarray, positive: np.ndarray, weight: np.ndarray) -
     step = IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(raw, positive, sample_weight=weight)
     level, block = np.unique(step.round(12), return_inverse=True)
     mass = np.bincount(block, weight)
-    centre = np.bincount(block, weight * raw) / mass
+    center = np.bincount(block, weight * raw) / mass
     if len(level) == 1:  # no order that holds on validation: keep the ranker's, spread around the mean
         low, high = raw.min(), raw.max()
         return Calibration(np.array([low, high]), np.clip(level[0] * np.array([0.5, 1.5]), 0, 1))
-    return _with_ends(centre, level, raw.min(), raw.max())
+    return _with_ends(center, level, raw.min(), raw.max())
 
 
-def _with_ends(centre: np.ndarray, level: np.ndarray, low: float, high: float) -> Calibration:
+def _with_ends(center: np.ndarray, level: np.ndarray, low: float, high: float) -> Calibration:
     """Knots plus the two ends of the data, on the slope of the outermost lines."""
-    slope = np.diff(level) / np.diff(centre)
-    knots, scores = centre.tolist(), level.tolist()
+    slope = np.diff(level) / np.diff(center)
+    knots, scores = center.tolist(), level.tolist()
     if high > knots[-1]:
         scores.append(min(1.0, level[-1] + slope[-1] * (high - knots[-1])))
         knots.append(high)

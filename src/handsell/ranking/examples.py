@@ -1,4 +1,4 @@
-"""Labelled examples for the ranker: what retrieval found for past requests, and what the user then did.
+"""Labeled examples for the ranker: what retrieval found for past requests, and what the user then did.
 
 Rules (DESIGN §4): a positive that retrieval missed is never injected, since its missing source scores
 would leak the label; a group without a positive teaches an order nothing and is dropped, and counted.
@@ -69,7 +69,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """N labelled candidates; the rows of a group (one request) are together."""
+    """N labeled candidates; the rows of a group (one request) are together."""
 
     qid: np.ndarray  # (N,) int64, see `request_ids`
     item: np.ndarray  # (N,) int32
@@ -157,7 +157,7 @@ def ignored_chance(shown: Shown) -> np.ndarray:
 
     It is examination × min(1, median propensity / propensity): what the logging policy loved to show is
     kept less often, so that the negatives do not merely mirror that policy (clipped inverse propensity,
-    normalised within the request; @schnabel2016recommendations); and an item deep in the slate, which
+    normalized within the request; @schnabel2016recommendations); and an item deep in the slate, which
     may never have been looked at, is kept with 1 / log2(1 + position). Never below LOWEST_KEEP.
     """
     position = np.maximum(shown.position.values.astype(float), 1)

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import xgboost
 
-from handsell.core.config.models import RankingConfig
 from handsell.core.errors import TrainingError
 from handsell.ranking.calibration import Calibration, fit_calibration
+from handsell.ranking.config import RankingConfig
 from handsell.ranking.shards import Rows, read_shards, shard_folders
 from handsell.ranking.xgboost_ranker import XGBoostRanker, fused_margin
 

@@ -8,9 +8,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from handsell.catalogue.snapshot import Snapshot
+from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config
 from handsell.core.batches import NONE, Candidates, Requests
-from handsell.core.config import Config
 from handsell.core.errors import FeatureError
 from handsell.core.protocols import Ranker
 from handsell.features.matrix import ItemValues, build_matrix, feature_names

@@ -37,7 +37,7 @@ class XGBoostRanker:
         *shape, width = x.shape
         if width != len(self.features):
             raise BundleError(
-                f"the ranker expects {len(self.features)} features, {width} columns came: "
+                f"the ranker expects {len(self.features)} features, got {width} columns: "
                 "build the matrix with the names in its features.json"
             )
         rows = np.ascontiguousarray(x, np.float32).reshape(-1, width)

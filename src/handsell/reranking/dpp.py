@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 BY_CREATOR = 0.25  # of the kernel: the rest is the cosine of tags
-RIDGE = 0.05  # of an item that no other can explain: a catalogue may have fewer tags than a slate has positions
+RIDGE = 0.05  # of an item that no other can explain: a catalog may have fewer tags than a slate has positions
 LEAST = 1e-9
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from handsell.catalogue.snapshot import ALWAYS, Snapshot
+from handsell.catalog.snapshot import ALWAYS, Snapshot
 from handsell.core.batches import NONE, Requests
-from handsell.core.config.data import EventsConfig
+from handsell.data.config import EventsConfig
 from handsell.reranking.similarity import creators, tags_of
 
 REASONS = (
@@ -59,7 +59,7 @@ def explain(requests: Requests, evidence: Evidence, snapshot: Snapshot, liked: f
             personal & (like[1] >= ALIKE),
             _plays_creator(requests, item, snapshot),
             _is_new(requests, item, snapshot) & _only(evidence, {"content"}),
-            personal & _has_favourite_tag(requests, item, snapshot),
+            personal & _has_favorite_tag(requests, item, snapshot),
             _only(evidence, {"popularity"}),
         ]
     )
@@ -104,7 +104,7 @@ def _plays_creator(requests: Requests, item: np.ndarray, snapshot: Snapshot) -> 
     return ((creator[:, :, None] == played[:, None, :]) & (creator != NONE)[:, :, None]).any(axis=2)
 
 
-def _has_favourite_tag(requests: Requests, item: np.ndarray, snapshot: Snapshot) -> np.ndarray:
+def _has_favorite_tag(requests: Requests, item: np.ndarray, snapshot: Snapshot) -> np.ndarray:
     profile = requests.profile
     top = np.where(profile.tag_weight > 0, profile.tag, NONE)[:, :TASTE_TAGS]
     cell, tag, _ = tags_of(snapshot, item)

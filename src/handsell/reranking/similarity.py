@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from handsell.catalogue.snapshot import Snapshot
+from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE
 
 DECIMALS = 5  # of a likeness: float32 has seven, and the last two depend on the order of a sum
@@ -24,7 +24,7 @@ def tag_vectors(snapshot: Snapshot, items: np.ndarray) -> np.ndarray:
     """(B, M, U) float32 unit tag vectors of items (B, M), over the U tags that occur in their own row.
 
     A row's columns mean that row's tags only: compare within a row. Zeros for -1 and for items without tags.
-    Numbering the tags row by row keeps the arrays small, however many tags the catalogue has.
+    Numbering the tags row by row keeps the arrays small, however many tags the catalog has.
     """
     rows, width = items.shape
     cell, tag, count = tags_of(snapshot, items)

@@ -7,9 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
-from handsell.catalogue.snapshot import Snapshot
+from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config
 from handsell.core.batches import NONE, Candidates, Requests, Slates
-from handsell.core.config import Config
 from handsell.core.funnel import source_bits
 from handsell.eligibility.mask import Eligibility
 from handsell.features.item import ItemValues, SnapshotValues
@@ -18,11 +18,11 @@ from handsell.reranking.dpp import Determinantal, kernel
 from handsell.reranking.exploration import Exploration, seeds
 from handsell.reranking.mmr import MarginalRelevance, relevance
 from handsell.reranking.reasons import CODE, Evidence, explain, liked_weight
-from handsell.reranking.rules.book import RuleBook
+from handsell.reranking.rules.live_rules import RuleBook
 from handsell.reranking.selection import Constraint, Pool, Preference, select
 from handsell.reranking.similarity import cosines, same_creator, tag_vectors
 from handsell.reranking.spacing import CategoryWindow, CreatorGap
-from handsell.reranking.worth import own_diversity, surprise, worth
+from handsell.reranking.utility import own_diversity, surprise, worth
 
 
 @dataclass(frozen=True, slots=True)

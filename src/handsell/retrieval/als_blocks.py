@@ -1,7 +1,7 @@
 """The steps of ALS over blocks of rows: pure functions, so that a block may be solved here or as a Ray task.
 
 A block is a sparse (b, J) matrix of the extra confidences c - 1 of its rows' pairs, negative where the pair is a
-dislike (preference 0 with that confidence). A row x minimises  Σ_j c_j (p_j - x·y_j)² + penalty |x|²  over all J.
+dislike (preference 0 with that confidence). A row x minimizes  Σ_j c_j (p_j - x·y_j)² + penalty |x|²  over all J.
 """
 
 from __future__ import annotations

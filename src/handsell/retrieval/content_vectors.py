@@ -3,7 +3,7 @@
 Tags, words and numeric columns are weighted by inverse document frequency and reduced by a truncated SVD
 ([deerwester1990]); creators, too many and too even for a few singular directions, get random unit vectors of
 their own ([johnson1984]). Dictionaries, frequencies and scales come from items that were published before the
-fit's cut-off, and every item of the catalogue gets a vector. A sentence model, where the config names one, takes the
+fit's cut-off, and every item of the catalog gets a vector. A sentence model, where the config names one, takes the
 place of the words.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-from handsell.catalogue.snapshot import Snapshot
+from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import Ragged
 
 SVD_ROWS = 50_000  # items that the reduction is fitted on
@@ -48,7 +48,7 @@ class Content:
 def fit_content_vectors(
     snapshot: Snapshot, size: int, *, before: int, columns: Sequence[str] = (), text_model: str = "", seed: int = 0
 ) -> Content:
-    """Vectors of `size` dimensions for every item; learnt from items published before `before` (µs).
+    """Vectors of `size` dimensions for every item; learned from items published before `before` (µs).
 
     `columns` are numeric columns of the snapshot's metadata (FeaturesConfig.item_columns); `text_model` is a
     sentence-transformers model (retrieval/sentences.py).
@@ -70,7 +70,7 @@ def fit_content_vectors(
 def _sentence_vectors(
     snapshot: Snapshot, model: str, size: int, learn: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """(I, size) sentence vectors, projected on the strongest directions of (a sample of) the learnt ones."""
+    """(I, size) sentence vectors, projected on the strongest directions of (a sample of) the learned ones."""
     from sklearn.decomposition import TruncatedSVD
 
     from handsell.retrieval.sentences import SentenceModel
@@ -133,7 +133,7 @@ def _texts(snapshot: Snapshot) -> list[str]:
 
 
 def _numbers(metadata: pa.Table, columns: Sequence[str], learn: np.ndarray) -> np.ndarray:
-    """(I, C) numeric columns, standardised over `learn`; an unknown value counts as average."""
+    """(I, C) numeric columns, standardized over `learn`; an unknown value counts as average."""
     out = np.zeros((metadata.num_rows, len(columns)), np.float32)
     for c, name in enumerate(columns):
         if name not in metadata.column_names:
@@ -146,14 +146,14 @@ def _numbers(metadata: pa.Table, columns: Sequence[str], learn: np.ndarray) -> n
 
 
 def _idf(counts: sparse.csr_matrix, learn: np.ndarray) -> sparse.csr_matrix:
-    """Counts times log((n + 1) / (df + 1)); what fewer than two learnt items have says nothing of others."""
+    """Counts times log((n + 1) / (df + 1)); what fewer than two learned items have says nothing of others."""
     frequency = np.bincount(counts[learn].indices, minlength=counts.shape[1])
     weight = np.where(frequency >= 2, np.log((len(learn) + 1) / (frequency + 1)) + 1e-3, 0)
     return (counts @ sparse.diags(weight.astype(np.float32))).tocsr()
 
 
 def _reduced(matrix: sparse.csr_matrix, learn: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """(I, size) projected on the strongest singular directions of (a sample of) the learnt rows."""
+    """(I, size) projected on the strongest singular directions of (a sample of) the learned rows."""
     from sklearn.decomposition import TruncatedSVD
     from threadpoolctl import threadpool_limits
 

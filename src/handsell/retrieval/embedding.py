@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 
 from handsell.core.batches import Requests
-from handsell.core.config.retrieval import RetrievalConfig
 from handsell.core.protocols import Encoder
 from handsell.data.interactions import Interactions
-from handsell.retrieval.index import VectorIndex
-from handsell.retrieval.indexing import fit_index
-from handsell.retrieval.sampled import next_requests
-from handsell.retrieval.votes import HistoryWeights
+from handsell.retrieval.config import RetrievalConfig
+from handsell.retrieval.history_weights import HistoryWeights
+from handsell.retrieval.index.index import VectorIndex
+from handsell.retrieval.index.indexing import fit_index
+from handsell.retrieval.neural.sampled import next_requests
 
 
 class FoldIn(Encoder, Protocol):

@@ -6,7 +6,7 @@ A fit function has the signature
 
 where `interactions` holds the events of the fit window only (weights from the config, negative ones included,
 zero-weight ones ignored), sorted by user and time, and `content` (retrieval/content_vectors.py) the vectors of
-every item of the catalogue. A fit never fails for lack of data: what nothing is known of is just never found.
+every item of the catalog. A fit never fails for lack of data: what nothing is known of is just never found.
 X has `name`, `retrieve`, `score`, `save(path)` and `load(path)`.
 """
 
@@ -17,28 +17,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handsell.core.config.retrieval import RetrievalConfig
 from handsell.core.errors import BundleError
 from handsell.core.protocols import Retriever
 from handsell.data.interactions import Interactions
-from handsell.retrieval.als import ALS, fit_als
-from handsell.retrieval.blend import Blend, fit_blend
-from handsell.retrieval.bought_together import BoughtTogether, fit_bought_together
-from handsell.retrieval.content import ContentRetriever, fit_content
+from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.content_vectors import Content
-from handsell.retrieval.ease import EASE, fit_ease
 from handsell.retrieval.embedding import EmbeddingRetriever
-from handsell.retrieval.history import History, fit_history
-from handsell.retrieval.item_knn import ItemKNN, fit_item_knn
-from handsell.retrieval.popularity import Popularity, fit_popularity
-from handsell.retrieval.sasrec import SASRec
-from handsell.retrieval.session_knn import SessionKNN, fit_session_knn
-from handsell.retrieval.spectral import Spectral, fit_spectral
-from handsell.retrieval.svd import SVD, fit_svd
-from handsell.retrieval.transitions import Transitions, fit_transitions
-from handsell.retrieval.trending import Trending, fit_trending
-from handsell.retrieval.two_tower import TwoTower
-from handsell.retrieval.user_knn import UserKNN, fit_user_knn
+from handsell.retrieval.models.als import ALS, fit_als
+from handsell.retrieval.models.blend import Blend, fit_blend
+from handsell.retrieval.models.bought_together import BoughtTogether, fit_bought_together
+from handsell.retrieval.models.content import ContentRetriever, fit_content
+from handsell.retrieval.models.ease import EASE, fit_ease
+from handsell.retrieval.models.history import History, fit_history
+from handsell.retrieval.models.item_knn import ItemKNN, fit_item_knn
+from handsell.retrieval.models.popularity import Popularity, fit_popularity
+from handsell.retrieval.models.sasrec import SASRec
+from handsell.retrieval.models.session_knn import SessionKNN, fit_session_knn
+from handsell.retrieval.models.spectral import Spectral, fit_spectral
+from handsell.retrieval.models.svd import SVD, fit_svd
+from handsell.retrieval.models.transitions import Transitions, fit_transitions
+from handsell.retrieval.models.trending import Trending, fit_trending
+from handsell.retrieval.models.two_tower import TwoTower
+from handsell.retrieval.models.user_knn import UserKNN, fit_user_knn
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,13 @@ class Family:
 
 
 def _fit_two_tower(interactions: Interactions, config: Any, content: Content | None = None) -> TwoTower:
-    from handsell.retrieval.two_tower_training import fit_two_tower  # torch: only where training happens
+    from handsell.retrieval.neural.two_tower_training import fit_two_tower  # torch: only where training happens
 
     return fit_two_tower(interactions, config, content)
 
 
 def _fit_sasrec(interactions: Interactions, config: Any, content: Content | None = None) -> SASRec:
-    from handsell.retrieval.sasrec_training import fit_sasrec
+    from handsell.retrieval.neural.sasrec_training import fit_sasrec
 
     return fit_sasrec(interactions, config, content)
 
@@ -92,7 +92,7 @@ def enabled(config: RetrievalConfig) -> tuple[str, ...]:
 
 
 def fit(name: str, interactions: Interactions, config: RetrievalConfig, content: Content | None = None) -> Retriever:
-    """Fit one retriever, with an index fit for the size of the catalogue."""
+    """Fit one retriever, with an index fit for the size of the catalog."""
     family = RETRIEVERS[name]
     model = family.fit(interactions, config if family.whole else getattr(config, name), content)
     return model.indexed(config, interactions) if isinstance(model, EmbeddingRetriever) else model

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from handsell.retrieval.topk import padded, top_items, within
+from handsell.retrieval.index.topk import padded, top_items, within
 
 PARTS = ("data", "indices", "indptr")
 

@@ -10,13 +10,13 @@ from functools import cached_property
 import numpy as np
 
 from handsell.core.batches import NONE, Candidates, Requests
-from handsell.core.config.retrieval import RetrievalConfig
 from handsell.core.protocols import Retriever
 from handsell.eligibility.mask import Eligibility
+from handsell.retrieval.backfill import LEAST, with_reserve
+from handsell.retrieval.config import RetrievalConfig
+from handsell.retrieval.fusion import union
+from handsell.retrieval.index.topk import nothing
 from handsell.retrieval.registry import enabled
-from handsell.retrieval.reserve import LEAST, with_reserve
-from handsell.retrieval.topk import nothing
-from handsell.retrieval.union import union
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class LocalCandidates:
         return np.array([bool(only) if source is None else source in only for only in named])[requests.surface]
 
     def _ask(self, name: str, requests: Requests, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Asks for no more than the catalogue holds, so that a small one costs little."""
+        """Asks for no more than the catalog holds, so that a small one costs little."""
         k = min(getattr(self.config, name).k, max(eligible.shape[1], 1))
         items, scores = self.retrievers[name].retrieve(requests, k, eligible)
         if items.shape != scores.shape or items.shape[0] != len(requests):

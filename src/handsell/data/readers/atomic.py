@@ -96,7 +96,7 @@ def typed_header(path: Path) -> dict[str, str]:
     wrong = [name for name, _, kind in pairs if kind not in KINDS]
     if wrong:
         raise DataError(
-            f"{path}: expected headers like name:token (kinds: {', '.join(KINDS)}); came without one: "
+            f"{path}: expected headers like name:token (kinds: {', '.join(KINDS)}); got without one: "
             f"{', '.join(wrong)}. Correct the first line"
         )
     return {name: kind for name, _, kind in pairs}

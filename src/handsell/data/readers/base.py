@@ -47,7 +47,7 @@ class Reader(Protocol):
     def parts(self) -> list[Part]: ...
 
     def events(self, part: Part) -> Iterator[pa.RecordBatch]:
-        """Batches in AS_FOUND, in log order; raises DataError naming file, column, expected and came."""
+        """Batches in AS_FOUND, in log order; raises DataError naming file, column, expected and received."""
         ...
 
     def items(self) -> pa.Table:

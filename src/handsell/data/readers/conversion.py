@@ -26,9 +26,9 @@ class Place:
     column: str  # in the file
     canonical: str
 
-    def wrong(self, expected: str, came: object) -> DataError:
+    def wrong(self, expected: str, got: object) -> DataError:
         return DataError(
-            f"{self.path}: column {self.column} ({self.canonical}): expected {expected}, came {came}; correct the "
+            f"{self.path}: column {self.column} ({self.canonical}): expected {expected}, got {got}; correct the "
             f"values, or map {self.canonical} to another column in the TOML"
         )
 
@@ -147,8 +147,8 @@ def _time_of_text(text: pa.Array, place: Place) -> pa.Array:
     try:
         return pc.cast(text, TIME)
     except pa.ArrowInvalid as error:
-        came = str(error).split("string: '")[-1].split("' as")[0].removesuffix("Z")
-        raise place.wrong("ISO 8601 times such as 2026-05-01T12:00:00Z, or epoch seconds", repr(came)) from None
+        got = str(error).split("string: '")[-1].split("' as")[0].removesuffix("Z")
+        raise place.wrong("ISO 8601 times such as 2026-05-01T12:00:00Z, or epoch seconds", repr(got)) from None
 
 
 def _is_text(kind: pa.DataType) -> bool:

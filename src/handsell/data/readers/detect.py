@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from handsell.core.config import Config, home
+from handsell.config import Config, home
 from handsell.core.errors import DataError
 from handsell.data import download
 from handsell.data.readers import movielens, sequences
@@ -55,10 +55,8 @@ def detect(path: Path, kind: str = "auto") -> Reader:
     if len(found) == 1:
         return found[0]
     if not found:
-        came = ", ".join(sorted(p.name for p in path.iterdir())[:12]) if path.is_dir() else path.name
-        raise DataError(
-            f"{path}: expected {EXPECTED}; came: {came or 'an empty folder'}; set data.format and data.path"
-        )
+        got = ", ".join(sorted(p.name for p in path.iterdir())[:12]) if path.is_dir() else path.name
+        raise DataError(f"{path}: expected {EXPECTED}; got: {got or 'an empty folder'}; set data.format and data.path")
     sources = ", ".join(str(reader.files()[0]) for reader in found)
     raise DataError(f"{path}: more than one source is here: {sources}; point data.path at one file, or set data.format")
 

@@ -197,7 +197,7 @@ def _double_colon(path: Path, width: int) -> list[tuple[str, ...]]:
     for number, row in enumerate(rows, 1):
         if len(row) != width:
             raise DataError(
-                f"{path}: line {number}: expected {width} fields separated by '::', came {len(row)}: "
+                f"{path}: line {number}: expected {width} fields separated by '::', got {len(row)}: "
                 f"{'::'.join(row)[:80]!r}; correct that line"
             )
     return list(zip(*rows, strict=True))

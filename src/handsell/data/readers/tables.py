@@ -17,8 +17,8 @@ import pyarrow.csv as csv
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from handsell.core.config.data import TablesConfig, TableSource
 from handsell.core.errors import DataError
+from handsell.data.config import TablesConfig, TableSource
 from handsell.data.readers.base import AS_FOUND, Part, event_batch, items_table, no_users, users_table
 from handsell.data.readers.conversion import Place, convert
 from handsell.data.readers.text_files import read_header
@@ -56,7 +56,7 @@ class Tables:
         unknown = [name for name in source.columns if name not in kinds]
         if unknown:
             raise DataError(
-                f"data.tables.events.columns: expected names among {', '.join(kinds)}; came {', '.join(unknown)}; "
+                f"data.tables.events.columns: expected names among {', '.join(kinds)}; got {', '.join(unknown)}; "
                 "the left side of each mapping is the canonical name"
             )
         columns = _mapping(path, source, kinds, EVENT_NEEDS, "events", extras=False)
@@ -124,7 +124,7 @@ def _no_near_miss(source: TableSource, kinds: dict, name: str) -> None:
         if near:
             raise DataError(
                 f"data.tables.{name}.columns.{given}: expected one of {', '.join(kinds)}, or a name unlike them for a "
-                f"column of your own; came {given} (perhaps {near[0]}?)"
+                f"column of your own; got {given} (perhaps {near[0]}?)"
             )
 
 
@@ -136,15 +136,15 @@ def table_files(base: Path, source: TableSource, name: str) -> list[Path]:
         every = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith((".", "_")))
         files = [p for p in every if p.name.endswith(PARQUET + CSV)]
         if not files:
-            came = ", ".join(p.name for p in every[:5]) or "an empty folder"
-            raise DataError(f"{where}: expected .parquet or .csv files, came {came}; put the table there")
+            got = ", ".join(p.name for p in every[:5]) or "an empty folder"
+            raise DataError(f"{where}: expected .parquet or .csv files, got {got}; put the table there")
         return files
     if not path.is_file():
         raise DataError(
             f"{where} does not exist: expected a Parquet or CSV file, or a folder of them; correct the path"
         )
     if not path.name.endswith(PARQUET + CSV):
-        raise DataError(f"{where}: expected a name ending in .parquet or .csv, came {path.name}; rename or convert it")
+        raise DataError(f"{where}: expected a name ending in .parquet or .csv, got {path.name}; rename or convert it")
     return [path]
 
 
@@ -181,7 +181,7 @@ def _mapping(
             near = difflib.get_close_matches(column, present, 1) or difflib.get_close_matches(canonical, present, 1)
             hint = f' (perhaps {canonical} = "{near[0]}"?)' if near else ""
             raise DataError(
-                f"{path}: expected a column {column!r} for {canonical}, came: {', '.join(present)}; "
+                f"{path}: expected a column {column!r} for {canonical}, got: {', '.join(present)}; "
                 f"map it under [data.tables.{name}.columns]{hint}"
             )
     mapped = dict(source.columns)

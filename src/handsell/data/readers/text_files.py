@@ -1,4 +1,4 @@
-"""Delimited text as Arrow batches, with errors that name file, column, expected and came."""
+"""Delimited text as Arrow batches, with errors that name file, column, expected and received."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def require(path: Path, header: Sequence[str], columns: dict[str, pa.DataType]) 
     if missing:
         raise DataError(
             f"{path}: expected columns {', '.join(columns)}; missing: {', '.join(missing)}; "
-            f'came: {", ".join(header)}. Correct the header, or read it as your own table (data.format = "tables")'
+            f'got: {", ".join(header)}. Correct the header, or read it as your own table (data.format = "tables")'
         )
 
 
@@ -82,5 +82,5 @@ def bad_text(path: Path, header: Sequence[str], columns: dict[str, pa.DataType],
     name = header[int(at[1])] if int(at[1]) < len(header) else f"number {at[1]}"
     row = f" in row {at[2]}" if at[2] else ""
     return DataError(
-        f"{path}: column {name}: expected {KINDS.get(at[3], at[3])}, came {at[4]!r}{row}; correct or remove that row"
+        f"{path}: column {name}: expected {KINDS.get(at[3], at[3])}, got {at[4]!r}{row}; correct or remove that row"
     )

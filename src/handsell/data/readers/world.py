@@ -11,8 +11,8 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from handsell.core.config.data import WorldConfig
 from handsell.data import world as generator
+from handsell.data.config import WorldConfig
 from handsell.data.readers.base import AS_FOUND, Part
 
 

@@ -1,6 +1,6 @@
 """A deterministic synthetic music service; the same seed and sizes give the same bytes.
 
-Its parts, in the order of what happens: `catalogue` (artists, tracks), `listeners` (users, drifting tastes,
+Its parts, in the order of what happens: `catalog` (artists, tracks), `listeners` (users, drifting tastes,
 session times), `preference` (the true utility), `draws` and `policy` (the logging policy's slates),
 `listening` (sessions), `diary` (events), `truth` and `oracle` (what only evaluation may read).
 """
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from handsell.core.config.data import WorldConfig
+from handsell.data.config import WorldConfig
 from handsell.data.world import truth
-from handsell.data.world.catalogue import catalogue
+from handsell.data.world.catalog import catalog
 from handsell.data.world.diary import TYPES, events_table
 from handsell.data.world.listeners import listeners, n_partitions
 from handsell.data.world.listening import live
@@ -23,14 +23,14 @@ from handsell.data.world.tables import items_table, users_table
 def write_partition(world: WorldConfig, partition: int, events_dir: Path, truth_dir: Path) -> dict[str, int | str]:
     """Write one partition's events (Parquet, EVENTS, sorted by time) and its users' truth.
 
-    Partitions do not depend on each other; partition 0 also writes the truth of the catalogue.
+    Partitions do not depend on each other; partition 0 also writes the truth of the catalog.
     Returns the file's name, the number of events and users, and the time span in µs (0 where there are no events).
     """
     people = listeners(world, partition)
     arrays = live(world, partition, people).arrays()
     truth.write_listeners(people, truth_dir, partition)
     if partition == 0:
-        truth.write_catalogue(world, catalogue(world), truth_dir)
+        truth.write_catalog(world, catalog(world), truth_dir)
     events_dir.mkdir(parents=True, exist_ok=True)
     path = events_dir / f"part-{partition:05d}.parquet"
     beside = path.with_suffix(".tmp")

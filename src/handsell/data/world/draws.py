@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from handsell.data.world.catalogue import Catalogue, Groups
+from handsell.data.world.catalog import Catalog, Groups
 from handsell.data.world.memory import Recall, occurrences
 
 POPULAR, UNIFORM, ARTIST, TAG, AGAIN = range(5)
@@ -20,7 +20,7 @@ POPULAR, UNIFORM, ARTIST, TAG, AGAIN = range(5)
 class Mixture:
     """What the draws of B listeners depend on; a part without support passes its share to `popular`."""
 
-    tracks: Catalogue
+    tracks: Catalog
     released: np.ndarray  # (B,) the first so many tracks may be drawn
     recent: np.ndarray  # (B,) tracks from this number on count as recent, for `uniform` of new releases; 0 = all
     recall: Recall  # (B, H) what they heard
@@ -30,7 +30,7 @@ class Mixture:
     @classmethod
     def of(
         cls,
-        tracks: Catalogue,
+        tracks: Catalog,
         released: np.ndarray,
         recent: np.ndarray,
         recall: Recall,
@@ -68,7 +68,7 @@ class Mixture:
         return self._sum(item, again, artist)
 
     def chance_of_all(self) -> np.ndarray:
-        """(B, I) float: the same for the whole catalogue."""
+        """(B, I) float: the same for the whole catalog."""
         row, place = np.nonzero(self.recall.present)
         heard = self.recall.item[row, place]
         again = np.zeros((len(self.released), len(self.tracks)))

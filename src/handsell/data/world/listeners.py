@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from handsell.core.config.data import WorldConfig
 from handsell.core.errors import ConfigError
-from handsell.data.world.catalogue import DAY_US, DIMENSIONS, Catalogue, catalogue, span, stream, unit
+from handsell.data.config import WorldConfig
+from handsell.data.world.catalog import DAY_US, DIMENSIONS, Catalog, catalog, span, stream, unit
 
 COUNTRIES = ("GB", "IE", "PT", "IS", "GH")  # all on UTC: the hour of an event is the hour of its listener
 AGE_BANDS = ("13-17", "18-24", "25-34", "35-44", "45-54", "55+")
@@ -51,7 +51,7 @@ def listeners(world: WorldConfig, partition: int) -> Listeners:
     """The users of one partition; raises ConfigError for a partition that the world does not have."""
     if not 0 <= partition < n_partitions(world):
         raise ConfigError(
-            f"world partition: 0 to {n_partitions(world) - 1} is expected, came {partition}: see n_partitions(world)"
+            f"world partition: 0 to {n_partitions(world) - 1} is expected, got {partition}: see n_partitions(world)"
         )
     first = partition * world.users_per_partition
     number = np.arange(first, min(first + world.users_per_partition, world.users))
@@ -66,7 +66,7 @@ def listeners(world: WorldConfig, partition: int) -> Listeners:
         age_band=rng.choice(len(AGE_BANDS), n, p=[0.08, 0.24, 0.28, 0.18, 0.12, 0.1]).astype(np.int8),
         joined=joined // 1_000_000 * 1_000_000,
         rate=rate,
-        **_tastes(catalogue(world), rng, n),
+        **_tastes(catalog(world), rng, n),
         energy_pull=rng.lognormal(2.35, 0.3, n).astype(np.float32),
         hour_shift=rng.normal(0, 0.8, n).astype(np.float32),
         novelty=rng.gamma(2.0, 1.4, n).astype(np.float32),
@@ -75,7 +75,7 @@ def listeners(world: WorldConfig, partition: int) -> Listeners:
     )
 
 
-def _tastes(tracks: Catalogue, rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+def _tastes(tracks: Catalog, rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
     """Two to four tastes near genres; their weights and, in part, their places change over the log."""
     genres, shape = len(tracks.genre_vector), (n, MAX_TASTES)
     popular = 1.0 / (np.arange(genres) + 8.0)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from handsell.core.config.data import WorldConfig
-from handsell.data.world.catalogue import Catalogue, catalogue, span, stream
+from handsell.data.config import WorldConfig
+from handsell.data.world.catalog import Catalog, catalog, span, stream
 from handsell.data.world.diary import HOME, IMPRESSION, LIBRARY, LIKE, LISTEN, SAVE, SEARCH, SHARE, SKIP, Diary
 from handsell.data.world.draws import Mixture
 from handsell.data.world.listeners import Listeners, session_starts
@@ -46,7 +46,7 @@ class Session:
 
 def live(world: WorldConfig, partition: int, people: Listeners) -> Diary:
     """All sessions of a partition's users."""
-    tracks, diary, memory = catalogue(world), Diary(), Memory.empty(len(people))
+    tracks, diary, memory = catalog(world), Diary(), Memory.empty(len(people))
     rng = stream(world, "sessions", partition)
     row, time = session_starts(world, people, rng)
     first = np.searchsorted(row, np.arange(len(people)))
@@ -87,7 +87,7 @@ def play_chance(pull: np.ndarray) -> np.ndarray:
 
 
 def _home(
-    world: WorldConfig, tracks: Catalogue, s: Session, at_home: np.ndarray,
+    world: WorldConfig, tracks: Catalog, s: Session, at_home: np.ndarray,
     memory: Memory, rng: np.random.Generator, diary: Diary,
 ) -> np.ndarray:  # fmt: skip
     """Show a slate to those at home; returns (B, slate) the tracks played from it, -1 elsewhere."""
@@ -117,10 +117,10 @@ def _home(
 
 
 def _organic(
-    world: WorldConfig, tracks: Catalogue, s: Session, at_home: np.ndarray, played: np.ndarray,
+    world: WorldConfig, tracks: Catalog, s: Session, at_home: np.ndarray, played: np.ndarray,
     memory: Memory, rng: np.random.Generator, diary: Diary,
 ) -> None:  # fmt: skip
-    """Listens from search and library: a softmax of true utility over the catalogue, by importance sampling."""
+    """Listens from search and library: a softmax of true utility over the catalog, by importance sampling."""
     mean = world.organic_share * LISTENS
     count = np.where(at_home, rng.poisson(mean, len(s.row)), 1 + rng.poisson(max(mean - 1, 0), len(s.row)))
     count = np.minimum(count, MOST_ORGANIC) if world.organic_share > 0 else np.zeros_like(count)
@@ -133,7 +133,7 @@ def _organic(
         b = np.flatnonzero(count > step)
         pull = logit[b] + following(tracks, item[b], s.previous[b])
         best = np.argmax(pull + rng.gumbel(size=pull.shape), axis=1)
-        left = np.isfinite(pull[np.arange(len(b)), best])  # a tiny catalogue may be exhausted
+        left = np.isfinite(pull[np.arange(len(b)), best])  # a tiny catalog may be exhausted
         b, best = b[left], best[left]
         choice = np.zeros(len(s.row), np.int32)
         choice[b] = item[b, best]
@@ -146,7 +146,7 @@ def _organic(
         _listen(s, b[~skips], choice, want, memory, rng, diary, about)
 
 
-def minds(tracks: Catalogue, now: Moment, recall: Recall) -> Mixture:
+def minds(tracks: Catalog, now: Moment, recall: Recall) -> Mixture:
     """What comes to B listeners' minds: a proposal only, which importance weights take out of the choice again."""
     released = tracks.available(now.time)
     new = np.searchsorted(tracks.published, now.time - NEW_DAYS * DAY_US)

@@ -12,10 +12,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from handsell.core.config.data import WorldConfig
 from handsell.core.errors import DataError
+from handsell.data.config import WorldConfig
 from handsell.data.world import truth
-from handsell.data.world.catalogue import Catalogue, span
+from handsell.data.world.catalog import Catalog, span
 from handsell.data.world.listeners import Listeners
 from handsell.data.world.listening import LISTENS, examination, home_share, play_chance
 from handsell.data.world.memory import REMEMBERED, Recall
@@ -35,7 +35,7 @@ class Oracle:
     """
 
     world: WorldConfig
-    tracks: Catalogue
+    tracks: Catalog
     people: Listeners
 
     @classmethod
@@ -127,6 +127,6 @@ def _numbers(ids: Sequence[str], prefix: str, count: int) -> np.ndarray:
     for name, number in zip(ids, numbers, strict=True):
         if not 0 <= number < count:
             raise DataError(
-                f"an id {prefix}{0:07d} to {prefix}{count - 1:07d} is expected, came {name!r}: not this world's"
+                f"an id {prefix}{0:07d} to {prefix}{count - 1:07d} is expected, got {name!r}: not this world's"
             )
     return np.array(numbers, np.int64)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from handsell.data.world.catalogue import Catalogue
+from handsell.data.world.catalog import Catalog
 from handsell.data.world.draws import Mixture
 from handsell.data.world.memory import Recall
 
-# popular, uniform over the whole catalogue (exploration), artists heard, tags heard, tracks heard
+# popular, uniform over the whole catalog (exploration), artists heard, tags heard, tracks heard
 SHARES = (0.35, 0.15, 0.22, 0.22, 0.06)
 _SPARE = 3  # draws per place of the slate; a slate that still lacks distinct tracks is shorter
 
 
-def logging_mixture(tracks: Catalogue, time: np.ndarray, recall: Recall) -> Mixture:
+def logging_mixture(tracks: Catalog, time: np.ndarray, recall: Recall) -> Mixture:
     """The policy's mixture for B listeners, who are known to it by what they heard only."""
     released = tracks.available(time)
     chance = heard_tags(tracks, recall)
@@ -39,7 +39,7 @@ def slate(mixture: Mixture, rng: np.random.Generator, length: int) -> tuple[np.n
     return item, np.where(item >= 0, chance / np.maximum(1 - above, 1e-12), 0.0)
 
 
-def heard_tags(tracks: Catalogue, recall: Recall) -> np.ndarray:
+def heard_tags(tracks: Catalog, recall: Recall) -> np.ndarray:
     """(B, T) chance of each tag when a listen is picked evenly, then one of its tags; 0 without listens."""
     genres = len(tracks.genre_vector)
     tag = tracks.tags[recall.item]  # (B, H, MAX_TAGS)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from handsell.data.world.catalogue import DAY_US, Catalogue
+from handsell.data.world.catalog import DAY_US, Catalog
 from handsell.data.world.listeners import Listeners
 from handsell.data.world.memory import Recall, occurrences
 
 HOUR_US = 3_600_000_000
-TASTE = 10.0  # sharpness of a taste around its centre
+TASTE = 10.0  # sharpness of a taste around its center
 APPEAL = 0.9  # pull of popularity
 FRESH_DAYS = 10.0
 BOREDOM = 7.0  # cost of a track heard just now
@@ -65,8 +65,8 @@ def energy_wish(hour: np.ndarray) -> np.ndarray:
     return 0.5 + 0.38 * np.sin((hour - 4.0) / 24 * 2 * np.pi) + 0.08 * np.sin((hour - 6.0) / 12 * 2 * np.pi)
 
 
-def utility(tracks: Catalogue, now: Moment, item: np.ndarray | slice) -> np.ndarray:
-    """(B, C) for item (B, C), or (B, n) for a slice of the catalogue: all but what history says."""
+def utility(tracks: Catalog, now: Moment, item: np.ndarray | slice) -> np.ndarray:
+    """(B, C) for item (B, C), or (B, n) for a slice of the catalog: all but what history says."""
     away = np.abs(tracks.energy[item] - now.energy_wish[:, None])
     age = np.maximum(now.time[:, None] - tracks.published[item], 0) / DAY_US
     return (
@@ -106,7 +106,7 @@ def staleness(now: Moment, recall: Recall) -> np.ndarray:
     return np.where(recall.present, np.exp(-hours / BOREDOM_HOURS), 0.0)
 
 
-def following(tracks: Catalogue, item: np.ndarray, previous: np.ndarray) -> np.ndarray:
+def following(tracks: Catalog, item: np.ndarray, previous: np.ndarray) -> np.ndarray:
     """(B, C) or (B,) what playing `previous` (B,) just before does to item; -1 = nothing was played."""
     before = previous if item.ndim == 1 else previous[:, None]
     some = np.maximum(before, 0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from handsell.core.config.data import WorldConfig
+from handsell.data.config import WorldConfig
 from handsell.data.schemas import ITEMS, STRINGS, TIME, USERS
-from handsell.data.world.catalogue import Catalogue, catalogue, stream
+from handsell.data.world.catalog import Catalog, catalog, stream
 from handsell.data.world.listeners import AGE_BANDS, COUNTRIES, listeners, n_partitions
 from handsell.data.world.words import artist_names, genre_names, mood, track_titles
 
@@ -26,7 +26,7 @@ def user_ids(numbers: np.ndarray) -> list[str]:
 
 def items_table(world: WorldConfig) -> pa.Table:
     """One row per track in order of release, ITEM_SCHEMA."""
-    tracks = catalogue(world)
+    tracks = catalog(world)
     rng = stream(world, "names")
     artists = np.array(artist_names(world.artists, rng), object)[tracks.artist].tolist()
     years = tracks.published.astype("M8[us]").astype("M8[Y]").astype(np.int64) + 1970
@@ -66,7 +66,7 @@ def users_table(world: WorldConfig) -> pa.Table:
     return pa.concat_tables(parts).combine_chunks()
 
 
-def _tag_names(world: WorldConfig, tracks: Catalogue) -> pa.ListArray:
+def _tag_names(world: WorldConfig, tracks: Catalog) -> pa.ListArray:
     present = tracks.tags >= 0
     names = pa.array(genre_names(world.tags)).take(pa.array(tracks.tags[present].astype(np.int32)))
     offsets = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int32)

@@ -1,4 +1,4 @@
-"""The world's truth on disk: one NumPy archive for the catalogue and one for each partition of users.
+"""The world's truth on disk: one NumPy archive for the catalog and one for each partition of users.
 
 Only evaluation and the simulator may read this folder. Nothing else of handsell imports `oracle`.
 """
@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from handsell.core.config.data import WorldConfig
 from handsell.core.errors import DataError
-from handsell.data.world.catalogue import Catalogue, Groups
+from handsell.data.config import WorldConfig
+from handsell.data.world.catalog import Catalog, Groups
 from handsell.data.world.listeners import Listeners
 
 
-def write_catalogue(world: WorldConfig, tracks: Catalogue, folder: Path) -> None:
+def write_catalog(world: WorldConfig, tracks: Catalog, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "world.json").write_text(world.model_dump_json(indent=1))
-    _save(folder / "catalogue.npz", _flat(tracks))
+    _save(folder / "catalog.npz", _flat(tracks))
 
 
 def write_listeners(people: Listeners, folder: Path, partition: int) -> None:
@@ -29,12 +29,12 @@ def write_listeners(people: Listeners, folder: Path, partition: int) -> None:
     _save(folder / f"users-{partition:05d}.npz", _flat(people))
 
 
-def read(folder: Path) -> tuple[WorldConfig, Catalogue, Listeners]:
+def read(folder: Path) -> tuple[WorldConfig, Catalog, Listeners]:
     """The whole truth; raises DataError where the folder is not one, or a partition is missing."""
     try:
         world = WorldConfig.model_validate(json.loads((folder / "world.json").read_text()))
-        with np.load(folder / "catalogue.npz", allow_pickle=False) as kept:
-            tracks = _unflat(Catalogue, kept)
+        with np.load(folder / "catalog.npz", allow_pickle=False) as kept:
+            tracks = _unflat(Catalog, kept)
         parts = []
         for path in sorted(folder.glob("users-*.npz")):
             with np.load(path, allow_pickle=False) as kept:
@@ -43,7 +43,7 @@ def read(folder: Path) -> tuple[WorldConfig, Catalogue, Listeners]:
         raise DataError(f"the truth of a world is expected in {folder}: {error}; run handsell data again") from None
     people = Listeners(**{f.name: np.concatenate([p[f.name] for p in parts]) for f in fields(Listeners)})
     if len(people) != world.users:
-        raise DataError(f"{folder}: truth of {world.users} users is expected, came {len(people)}: run handsell data")
+        raise DataError(f"{folder}: truth of {world.users} users is expected, got {len(people)}: run handsell data")
     return world, tracks, people
 
 

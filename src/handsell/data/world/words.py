@@ -38,7 +38,7 @@ HEAD = (
 )  # fmt: skip
 TAIL = (
     "Light", "Train", "Water", "Rooms", "Season", "Mirror", "Signal", "Promise", "Fever", "Streets", "Weekend", "Ghost",
-    "Thunder", "Company", "Colours", "Horizon", "Dance", "Stories", "Window", "Gravity", "Morning", "Letter", "Motion",
+    "Thunder", "Company", "Colors", "Horizon", "Dance", "Stories", "Window", "Gravity", "Morning", "Letter", "Motion",
     "Daydream", "Echoes", "Distance", "Hours", "Shadow", "Circles", "Paradise", "Ocean", "Telephone", "Smoke", "Hands",
 )  # fmt: skip
 FORMS = (

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from handsell.catalogue.snapshot import ALWAYS, NEVER, Snapshot
-from handsell.catalogue.vocabulary import Vocabulary
+from handsell.catalog.snapshot import ALWAYS, NEVER, Snapshot
+from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import NONE, Ragged
 from handsell.retrieval.content_vectors import Content, fit_content_vectors
 

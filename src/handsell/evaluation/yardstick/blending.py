@@ -10,7 +10,7 @@ from handsell.core.batches import NONE
 from handsell.evaluation.yardstick.datasets import Questions
 from handsell.evaluation.yardstick.protocol import OBJECTIVE, batches, figures
 from handsell.evaluation.yardstick.tuning import Params, Search, coordinate_search
-from handsell.retrieval.blend import Blend, ranked
+from handsell.retrieval.models.blend import Blend, ranked
 
 VALUES = (1.0, 0.5, 2.0, 0.2, 0.7, 1.5, 4.0, 0.1, 0.0)  # of a part's weight, before they are made to sum to 1
 
@@ -20,7 +20,7 @@ def tuned_weights(
 ) -> tuple[tuple[float, ...], Search]:
     """Weights that sum to 1, in the order of the parts, and what was tried."""
     cached = [
-        (rows, *blend.standardised(requests, k, eligible))
+        (rows, *blend.standardized(requests, k, eligible))
         for rows, requests, eligible in batches(questions, blend.n_items, masks_history)
     ]
 

@@ -16,7 +16,7 @@ from handsell.evaluation.yardstick.tuning import Params
 
 
 def read(format: str, paths: Mapping[str, Path], masks_history: bool = True) -> Yardstick:
-    """`paths` by option; raises DataError that names file, line, what was expected and what came."""
+    """`paths` by option; raises DataError that names file, line, what was expected and what was received."""
     if format == "adjacency":
         return datasets.adjacency(paths["--train"], paths["--test"], paths.get("--validation"))
     if format == "sequences":

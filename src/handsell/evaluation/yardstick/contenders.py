@@ -6,12 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from handsell.core.config.retrieval import RetrievalConfig
 from handsell.core.errors import ConfigError
 from handsell.core.protocols import Retriever
 from handsell.evaluation.yardstick.datasets import Part, Yardstick
 from handsell.evaluation.yardstick.tuning import Params, checked
 from handsell.retrieval import registry
+from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.content_vectors import Content
 
 EVERY = "all"

@@ -130,7 +130,7 @@ def sessions(train: Path, test: Path) -> Yardstick:
 
 
 class _numbers:
-    """Item ids → numbers, over all files: the catalogue is known, who takes what is not."""
+    """Item ids → numbers, over all files: the catalog is known, who takes what is not."""
 
     def __init__(self, lists) -> None:
         self.items = in_order(set(chain.from_iterable(lists)))

@@ -16,7 +16,7 @@ FOREIGN = re.compile(r"[,;|\"'{}\[\]]")  # signs of another format: CSV, JSON
 def read_rows(path: Path, expected: str, at_least: int) -> list[list[str]]:
     """The ids of every line, which has `at_least` of them; blank lines are left out.
 
-    Raises DataError with the file, the line's number, what was expected and what came.
+    Raises DataError with the file, the line's number, what was expected and what was received.
     """
     rows = []
     for number, line in enumerate(_text(path, expected).splitlines(), start=1):

@@ -19,7 +19,7 @@ from handsell.evaluation.yardstick.progress import Progress
 from handsell.evaluation.yardstick.protocol import OBJECTIVE, measure
 from handsell.evaluation.yardstick.resources import peak_mib, restart_peak
 from handsell.evaluation.yardstick.tuning import Params, Search, coordinate_search
-from handsell.retrieval.blend import Blend
+from handsell.retrieval.models.blend import Blend
 
 TUNE_QUESTIONS = 6_000  # validation requests that a trial answers, drawn by the seed
 BLEND_DEPTH = 200

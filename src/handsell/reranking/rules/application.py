@@ -11,11 +11,11 @@ import numpy as np
 
 from handsell.core.batches import NONE, Candidates, Requests
 from handsell.reranking.mmr import relevance
+from handsell.reranking.rules.backfill import Stock
 from handsell.reranking.rules.pacing import Debt, Pacing
 from handsell.reranking.rules.ruleset import RuleSet
 from handsell.reranking.rules.schema import Include, Pin
 from handsell.reranking.rules.slots import Slots
-from handsell.reranking.rules.stock import Stock
 
 SINK = 100.0  # below every finite score
 
@@ -147,7 +147,7 @@ def _missing(ruleset: RuleSet, here: Situation, board: _Board, least: np.ndarray
 def _brought_in(
     ruleset: RuleSet, stock: Stock, here: Situation, board: _Board, missing: np.ndarray
 ) -> tuple[Candidates, np.ndarray]:
-    """Candidates and what is allowed, with items of the catalogue behind them.
+    """Candidates and what is allowed, with items of the catalog behind them.
 
     They carry the lowest score of their request: ranking put them below the others, or never saw them.
     """

@@ -1,4 +1,4 @@
-"""Rules from a TOML file; what is wrong is told with file, rule, field, what was expected and what came."""
+"""Rules from a TOML file; what is wrong is told with file, rule, field, what was expected and what was received."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from handsell.core.config.base import Section
 from handsell.core.errors import ConfigError
+from handsell.core.section import Section
 from handsell.reranking.rules.schema import KINDS, MOST_RULES, AnyRule, Experiment, Rule, RulesFile
 
 
@@ -67,11 +67,11 @@ def _check_names(rules: Rules, read: RulesFile) -> None:
     names = [rule.name for rule in read.rule]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(
-            f"rules {rules.source}: name: expected a name of its own for each rule; came twice: {', '.join(twice)}"
+            f"rules {rules.source}: name: expected a name of its own for each rule; got twice: {', '.join(twice)}"
         )
     if len(rules.rules) > MOST_RULES:
         raise ConfigError(
-            f"rules {rules.source}: expected at most {MOST_RULES} rules; came {len(rules.rules)}: "
+            f"rules {rules.source}: expected at most {MOST_RULES} rules; got {len(rules.rules)}: "
             "join selectors with `or`, or set enabled = false"
         )
 
@@ -81,11 +81,11 @@ def _check_arm(rules: Rules, rule: AnyRule) -> None:
         return
     name, there = experiment_of(rules, rule), ", ".join(rules.experiments) or "none"
     if name not in rules.experiments:
-        came = "none" if name is None else repr(name)
-        raise rules.fail(rule, "experiment", f"expected one of the file's [experiments.<name>] ({there}); came {came}")
+        got = "none" if name is None else repr(name)
+        raise rules.fail(rule, "experiment", f"expected one of the file's [experiments.<name>] ({there}); got {got}")
     if rule.arm not in rules.experiments[name].arms:
         arms = ", ".join(rules.experiments[name].arms)
-        raise rules.fail(rule, "arm", f"expected an arm of {name} ({arms}); came {rule.arm!r}")
+        raise rules.fail(rule, "arm", f"expected an arm of {name} ({arms}); got {rule.arm!r}")
 
 
 def experiment_of(rules: Rules, rule: AnyRule) -> str | None:
@@ -107,7 +107,7 @@ def _where(raw: dict[str, Any], error: ErrorDetails) -> str:
 
 
 def _what(error: ErrorDetails) -> str:
-    came = f"; came {error['input']!r:.80}"
+    got = f"; got {error['input']!r:.80}"
     match error["type"]:
         case "missing":
             return "expected; it is not there"
@@ -115,11 +115,11 @@ def _what(error: ErrorDetails) -> str:
             return _no_such(error)
         case "union_tag_invalid" | "union_tag_not_found":
             kind = error["input"].get("kind") if isinstance(error["input"], dict) else error["input"]
-            return f"kind: expected one of {', '.join(KINDS)}; came {kind!r:.40}"
+            return f"kind: expected one of {', '.join(KINDS)}; got {kind!r:.40}"
         case "value_error":
             said = str(error.get("ctx", {}).get("error", error["msg"]))
-            return said if "; came" in said else said + came
-    return error["msg"].replace("Input should be", "expected").replace("String should match", "expected text of") + came
+            return said if "; got" in said else said + got
+    return error["msg"].replace("Input should be", "expected").replace("String should match", "expected text of") + got
 
 
 def _no_such(error: ErrorDetails) -> str:

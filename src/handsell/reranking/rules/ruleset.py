@@ -1,4 +1,4 @@
-"""Rules made ready for one catalogue: one number of bits per item, so that a batch is matched by one gather."""
+"""Rules made ready for one catalog: one number of bits per item, so that a batch is matched by one gather."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from handsell.catalogue.snapshot import Snapshot
+from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE, Requests
 from handsell.core.errors import FilterError
 from handsell.eligibility.filters import filters_of
@@ -134,7 +134,7 @@ def selected(rules: Rules, rule: AnyRule, snapshot: Snapshot) -> np.ndarray:
 
 
 def creator_items(snapshot: Snapshot) -> np.ndarray:
-    """(I,) how many items the item's primary creator has in the catalogue; 1 for an item without one."""
+    """(I,) how many items the item's primary creator has in the catalog; 1 for an item without one."""
     known = snapshot.creator != NONE
     counts = np.bincount(snapshot.creator[known], minlength=1)
     return np.where(known, counts[np.maximum(snapshot.creator, 0)], 1)

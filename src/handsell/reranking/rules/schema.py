@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, model_validator
 
-from handsell.core.config.base import Section
-from handsell.core.config.serving import LONGEST_FILTER
+from handsell.core.section import Section
+from handsell.eligibility.config import LONGEST_FILTER
 
 LONGEST_SLATE = 30
 MOST_RULES = 64  # in force at once: an item's memberships are the bits of one number
@@ -57,11 +57,11 @@ class Rule(Section):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.items is None and self.newer_than_days is None and self.creator_items_at_most is None:
-            raise ValueError("expected at least one of items, newer_than_days and creator_items_at_most; came none")
+            raise ValueError("expected at least one of items, newer_than_days and creator_items_at_most; got none")
         if self.from_ and self.until and self.moment(self.from_) >= self.moment(self.until):
-            raise ValueError(f"expected from before until; came from {self.from_} until {self.until}")
+            raise ValueError(f"expected from before until; got from {self.from_} until {self.until}")
         if self.experiment is not None and self.arm is None:
-            raise ValueError(f"expected arm beside experiment = {self.experiment!r}; came none")
+            raise ValueError(f"expected arm beside experiment = {self.experiment!r}; got none")
         return self
 
     def moment(self, value: datetime) -> int:
@@ -80,7 +80,7 @@ class Boost(Rule):
     @model_validator(mode="after")
     def _does_something(self) -> Self:
         if self.factor == 1 and self.add == 0:
-            raise ValueError("expected a factor above 1 or an add above 0; came neither")
+            raise ValueError("expected a factor above 1 or an add above 0; got neither")
         return self
 
 
@@ -94,7 +94,7 @@ class Bury(Rule):
     @model_validator(mode="after")
     def _does_something(self) -> Self:
         if self.factor == 1 and self.subtract == 0:
-            raise ValueError("expected a factor below 1 or a subtract above 0; came neither")
+            raise ValueError("expected a factor below 1 or a subtract above 0; got neither")
         return self
 
 
@@ -132,10 +132,10 @@ class Quota(Rule):
     def _one_way(self) -> Self:
         given = {name for name in ("share", "min_share", "max_share") if getattr(self, name) is not None}
         if not given or ("share" in given and len(given) > 1):
-            came = ", ".join(sorted(given)) or "none"
-            raise ValueError(f"expected share alone, or min_share, max_share or both; came {came}")
+            got = ", ".join(sorted(given)) or "none"
+            raise ValueError(f"expected share alone, or min_share, max_share or both; got {got}")
         if self.least > self.most:
-            raise ValueError(f"expected min_share up to max_share; came {self.least} and {self.most}")
+            raise ValueError(f"expected min_share up to max_share; got {self.least} and {self.most}")
         return self
 
     @property
@@ -166,7 +166,7 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if abs(sum(self.arms.values()) - 1) > 1e-6:
-            raise ValueError(f"expected shares that add up to 1; came {sum(self.arms.values()):g}")
+            raise ValueError(f"expected shares that add up to 1; got {sum(self.arms.values()):g}")
         return self
 
 

@@ -37,7 +37,7 @@ class Scope:
         """Raises ConfigError for a surface that the config does not have."""
         for rule in rules.rules:
             if unknown := [name for name in rule.surfaces if name not in surfaces]:
-                why = f"expected surfaces of the config ({', '.join(surfaces)}); came {unknown[0]!r}"
+                why = f"expected surfaces of the config ({', '.join(surfaces)}); got {unknown[0]!r}"
                 raise rules.fail(rule, "surfaces", why)
         every = rules.rules
         return cls(

@@ -1,0 +1,170 @@
+"""What there is to hear: artists, tracks, genres, and the latent vectors behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+
+import numpy as np
+
+from handsell.core.errors import ConfigError
+from handsell.data.config import WorldConfig
+from handsell.data.world.words import GENRES
+
+DAY_US = 86_400_000_000
+DIMENSIONS = 16
+MAX_TAGS = 4
+RELEASED_DURING = 0.12  # share of tracks that come out while the log runs: cold-start items
+ZIPF = 0.85
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Tracks by artist or by tag: group g holds member[offset[g]:offset[g + 1]], oldest release first."""
+
+    member: np.ndarray  # (M,) int32
+    offset: np.ndarray  # (G + 1,) int64
+    below: np.ndarray  # (M + 1,) float64, weight of all members before this place
+    key: np.ndarray  # (M,) int64 sorted, group * I + member
+
+    @classmethod
+    def of(cls, group: np.ndarray, member: np.ndarray, groups: int, weight: np.ndarray) -> Groups:
+        key = np.sort(group.astype(np.int64) * len(weight) + member)
+        member = (key % len(weight)).astype(np.int32)
+        offset = np.searchsorted(key, np.arange(groups + 1, dtype=np.int64) * len(weight))
+        return cls(member, offset, np.concatenate([[0.0], np.cumsum(weight[member])]), key)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """I tracks numbered in order of release, so that what is available at a moment is a prefix."""
+
+    artist: np.ndarray  # (I,) int32
+    tags: np.ndarray  # (I, MAX_TAGS) int16, -1 padded; the first is the main one
+    vector: np.ndarray  # (I, DIMENSIONS) float32, unit length; hidden
+    weight: np.ndarray  # (I,) float64, Zipf popularity, mean 1; hidden
+    published: np.ndarray  # (I,) int64 µs, ascending
+    energy: np.ndarray  # (I,) float32, 0..1
+    acousticness: np.ndarray  # (I,) float32, 0..1
+    tempo: np.ndarray  # (I,) float32, beats per minute
+    explicit: np.ndarray  # (I,) bool
+    genre_vector: np.ndarray  # (T, DIMENSIONS) float32, unit length
+    by_artist: Groups
+    by_tag: Groups
+    below: np.ndarray  # (I + 1,) float64, weight of all tracks before this one
+
+    def __len__(self) -> int:
+        return len(self.artist)
+
+    def available(self, time: np.ndarray) -> np.ndarray:
+        """(B,) number of tracks released at or before each time; those below it may be heard."""
+        return np.searchsorted(self.published, time, side="right")
+
+
+def stream(world: WorldConfig, name: str, partition: int = 0) -> np.random.Generator:
+    """The random numbers of one part of the world: the same whatever else was generated before."""
+    return np.random.default_rng([world.seed, int.from_bytes(name.encode(), "big"), partition])
+
+
+def span(world: WorldConfig) -> tuple[int, int]:
+    """(start, end) of the log in µs; raises ConfigError where `end` is not a time."""
+    try:
+        end = datetime.fromisoformat(world.end)
+        if end.tzinfo is None:
+            raise ValueError("no time zone")
+    except ValueError as error:
+        raise ConfigError(
+            f"data.world.end: a time such as 2026-06-30T00:00:00Z is expected, got {world.end!r} ({error}): correct it"
+        ) from None
+    end_us = int(end.timestamp()) * 1_000_000
+    return end_us - world.days * DAY_US, end_us
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def catalog(world: WorldConfig) -> Catalog:
+    """All tracks of the world; O(items) memory, the same in every process."""
+    rng = stream(world, "catalog")
+    center, energy, acousticness = _genres(world.tags, rng)
+    fame = rng.normal(0, 1.0, world.artists)
+    popular_genre = 1.0 / (np.arange(world.tags) + 6.0)
+    home = rng.choice(world.tags, world.artists, p=popular_genre / popular_genre.sum())
+    second = rng.integers(world.tags, size=world.artists)
+    artist_vector = unit(center[home] + 0.3 * center[second] + 0.5 * _noise(rng, world.artists))
+
+    artist = _artists_of_tracks(world, rng)
+    published = _release_times(world, rng)
+    vector = unit(artist_vector[artist] + 0.45 * _noise(rng, world.items))
+    order_of_fame = np.argsort(np.argsort(-(0.8 * fame[artist] + rng.normal(0, 1.0, world.items))))
+    weight = (order_of_fame + 8.0) ** -ZIPF
+    weight /= weight.mean()
+    energy = np.clip(energy[home[artist]] + rng.normal(0, 0.14, world.items), 0, 1).astype(np.float32)
+    acousticness = np.clip(acousticness[home[artist]] + rng.normal(0, 0.12, world.items), 0, 1).astype(np.float32)
+    tags = _tags(vector, home[artist], center, rng)
+    row, column = np.nonzero(tags >= 0)
+    return Catalog(
+        artist=artist,
+        tags=tags,
+        vector=vector,
+        weight=weight,
+        published=published,
+        energy=energy,
+        acousticness=acousticness,
+        tempo=np.round(72 + 75 * energy + rng.normal(0, 9, world.items)).astype(np.float32),
+        explicit=rng.random(world.items) < 0.04 + 0.14 * energy,
+        genre_vector=center,
+        by_artist=Groups.of(artist, np.arange(world.items), world.artists, weight),
+        by_tag=Groups.of(tags[row, column], row, world.tags, weight),
+        below=np.concatenate([[0.0], np.cumsum(weight)]),
+    )
+
+
+def _genres(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Latent centers (T, D), of which two directions carry energy and acousticness, and both attributes."""
+    known = np.array([GENRES[k % len(GENRES)][1:] for k in range(count)])
+    known = np.clip(known + np.where(np.arange(count)[:, None] < len(GENRES), 0, rng.normal(0, 0.08, (count, 2))), 0, 1)
+    rest = rng.normal(0, 1 / np.sqrt(DIMENSIONS - 2), (count, DIMENSIONS - 2))
+    return unit(np.hstack([(known - 0.5) * 1.2, rest])), known[:, 0], known[:, 1]
+
+
+def _noise(rng: np.random.Generator, rows: int) -> np.ndarray:
+    return rng.normal(0, 1 / np.sqrt(DIMENSIONS), (rows, DIMENSIONS))
+
+
+def _artists_of_tracks(world: WorldConfig, rng: np.random.Generator) -> np.ndarray:
+    """(I,) int32; every artist has a track where there are enough, some have many."""
+    productive = rng.lognormal(0, 0.7, world.artists)
+    artist = rng.choice(world.artists, world.items, p=productive / productive.sum())
+    sure = min(world.artists, world.items)
+    artist[:sure] = np.arange(sure)
+    return rng.permutation(artist).astype(np.int32)
+
+
+def _release_times(world: WorldConfig, rng: np.random.Generator) -> np.ndarray:
+    """(I,) int64 µs ascending: most lie years back, some within the log; the first is always before it."""
+    start, end = span(world)
+    age_days = np.minimum(1 + rng.exponential(1400, world.items), 30 * 365)
+    before = start - (age_days * DAY_US).astype(np.int64)
+    during = rng.integers(start, end, world.items)
+    fresh = rng.random(world.items) < RELEASED_DURING
+    fresh[0] = False
+    return np.sort(np.where(fresh, during, before) // 1_000_000 * 1_000_000)
+
+
+def _tags(vector: np.ndarray, home: np.ndarray, center: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(I, MAX_TAGS) int16: the artist's genre, then up to three more that lie near the track."""
+    items, genres = len(vector), len(center)
+    tags = np.full((items, MAX_TAGS), -1, np.int16)
+    more = rng.choice(MAX_TAGS, items, p=[0.3, 0.4, 0.2, 0.1])
+    for at in range(0, items, 50_000):  # bounds the (rows, T) table of large catalogs
+        rows = slice(at, at + 50_000)
+        near = np.einsum("id,td->it", vector[rows], center) + rng.gumbel(0, 0.08, (len(vector[rows]), genres))
+        near[np.arange(len(near)), home[rows]] = np.inf
+        best = np.argsort(-near, axis=1)[:, :MAX_TAGS].astype(np.int16)
+        keep = np.arange(best.shape[1]) <= more[rows, None]
+        tags[rows, : best.shape[1]] = np.where(keep, best, -1)
+    return tags

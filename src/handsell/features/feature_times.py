@@ -1,0 +1,108 @@
+"""The moments at which a user's row is written, and the states at them.
+
+A row is needed wherever a request may stand: at the start of every stretch of the windows that training
+asks about (a session, or k events with leave_last_k), at moments asked for by name, and now. A moment is
+the row number of the last event before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from handsell.config import Config
+from handsell.data import splits
+from handsell.data.interactions import Interactions
+from handsell.events.fold import fold, spans
+from handsell.events.states import DAY_US, Events, FoldRules, ItemFacts, UserStates
+
+MARGIN_DAYS = 1.0
+NEVER = np.iinfo(np.int64).max
+
+
+def window_start_us(config: Config, meta: dict) -> int:
+    """From when on every session gets a row; NEVER with leave_last_k, whose windows are not spans of time."""
+    split = config.split
+    if split.kind != "by_time":
+        return NEVER
+    days = split.ranker_days + split.validation_days + split.test_days + MARGIN_DAYS
+    return int(meta["last_us"] - days * DAY_US)
+
+
+def moments(
+    events: Interactions, config: Config, meta: dict, asked: tuple[np.ndarray, np.ndarray] | None = None
+) -> np.ndarray:
+    """(M,) rising row numbers of the last events before the moments; events sorted by user, then time.
+
+    `asked` = (users (R,), times (R,) µs). A moment before the user's first event has no row: a new user.
+    """
+    if not len(events):
+        return np.zeros(0, np.int64)
+    starts = events.user_offsets
+    last = [starts[1:] - 1, _before_stretches(events, config, meta)]
+    start = window_start_us(config, meta)
+    users = np.arange(events.n_users)
+    if start != NEVER:
+        last.append(_last_before(events, users, np.full(len(users), start)))
+    if asked is not None:
+        last.append(_last_before(events, *asked))
+    every = np.unique(np.concatenate(last))
+    return every[every >= 0]
+
+
+def states_at(
+    events: Interactions, moments: np.ndarray, items: ItemFacts, rules: FoldRules
+) -> Iterator[tuple[np.ndarray, UserStates, np.ndarray]]:
+    """(users (B,), states, is the user's last moment (B,)) in rounds: the r-th moment of every user that has one.
+
+    Each round folds only the events since the round before, all users at once.
+    """
+    user = events.user[moments]
+    first = np.concatenate([[True], user[1:] != user[:-1]]) if len(user) else np.zeros(0, bool)
+    group = np.cumsum(first) - 1
+    rank = np.arange(len(user)) - np.flatnonzero(first)[group]
+    size = np.bincount(group)[group] if len(user) else rank
+    begin = np.where(first, events.user_offsets[user], np.concatenate([[0], moments[:-1] + 1]))
+    states, active = rules.start(int(first.sum())), np.flatnonzero(first)
+    for r in range(int(rank.max(initial=-1)) + 1):
+        now = np.flatnonzero(rank == r)
+        if r:
+            states = states.take(size[active] > r)
+        active = now
+        which, row = spans_between(begin[now], moments[now] + 1)
+        fresh = Events.of(row, *(getattr(events, f)[which] for f in ("item", "type", "time", "weight")))
+        states = fold(states, fresh, items, rules)
+        yield user[now], states, size[now] == r + 1
+
+
+def spans_between(begin: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All numbers of begin[i]..end[i]-1 in a row, and the i of each."""
+    offsets = np.concatenate([[0], np.cumsum(end - begin)])
+    place, which = spans(offsets, np.arange(len(begin)))
+    return place - offsets[which] + begin[which], which
+
+
+def _before_stretches(events: Interactions, config: Config, meta: dict) -> np.ndarray:
+    """Last events before the stretches of the ranker, validation and test windows, as `data.splits` cuts them."""
+    seen = np.array([kind.seen for kind in config.events.types.values()], bool)
+    acted = seen[events.type]
+    window = splits.window_of_events(events, acted, config.split, splits.Bounds.of(config.split, meta["last_us"]))
+    gap_us = int(config.events.session_gap_minutes * 60_000_000)
+    stretch = splits.stretches(events, acted, window, config.split, gap_us)
+    new = np.flatnonzero(np.diff(stretch)) + 1
+    new = new[events.user[new] == events.user[new - 1]]  # a user's first event has no past
+    late = (window[new] != splits.RETRIEVAL) | (events.time[new] >= window_start_us(config, meta))
+    return new[late] - 1
+
+
+def _last_before(events: Interactions, user: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """(R,) row of each user's last event strictly before a time, -1 without one."""
+    n, r = len(events), len(user)
+    users, times = np.concatenate([user, events.user]), np.concatenate([time, events.time])
+    order = np.lexsort((np.repeat([0, 1], [r, n]), times, users))  # at equal times the question comes first
+    is_event = order >= r
+    before = np.cumsum(is_event) - 1
+    last = np.empty(r, np.int64)
+    last[order[~is_event]] = before[~is_event]
+    return np.where((last >= 0) & (events.user[np.maximum(last, 0)] == user), last, -1)

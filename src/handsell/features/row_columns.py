@@ -1,0 +1,77 @@
+"""Cells of the feature store as arrays: Python lists from the online store, Arrow arrays from the offline one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from handsell.catalog.vocabulary import Vocabulary
+from handsell.core.batches import NONE
+from handsell.core.errors import FeatureError
+from handsell.data.numbering import numbers
+
+Rows = Mapping[str, Sequence[Any] | pa.Array]
+"""Column name → B cells; None (or NaN) where the store has no row: a new user."""
+
+
+def column_of(rows: Rows, name: str) -> Sequence[Any] | pa.Array:
+    """One column; raises FeatureError where the store did not give it."""
+    try:
+        return rows[name]
+    except KeyError:
+        raise FeatureError(
+            f"column {name} is expected in the user's row, the feature store gave {', '.join(sorted(rows))}: "
+            "restore it in its view and run feast apply, or train a bundle without it"
+        ) from None
+
+
+def floats_of(rows: Rows, names: Sequence[str], missing: float = np.nan) -> np.ndarray:
+    """(B, len(names)) float64, `missing` where there is none."""
+    columns = [column_of(rows, name) for name in names]
+    cells = [c.to_numpy(zero_copy_only=False) if isinstance(c, pa.Array) else c for c in columns]
+    out = np.array(cells, np.float64)  # None becomes NaN
+    if missing == missing:
+        out[np.isnan(out)] = missing
+    return np.ascontiguousarray(out.T)
+
+
+def numbers_of(rows: Rows, names: Sequence[str], missing: int = 0) -> np.ndarray:
+    """(B, len(names)) int64 of whole numbers below 2^53, as µs since the epoch are until the year 2255."""
+    return floats_of(rows, names, float(missing)).astype(np.int64)
+
+
+def lists_of(rows: Rows, name: str) -> tuple[Sequence[Any] | pa.Array, np.ndarray]:
+    """All values of a list column end to end (a list, or an Arrow array), and (N,) the row of each; null is empty."""
+    column = column_of(rows, name)
+    if isinstance(column, pa.Array):
+        lengths = pc.fill_null(column.value_lengths(), 0).to_numpy()
+        return column.flatten(), np.repeat(np.arange(len(lengths)), lengths)
+    cells = [() if cell is None or isinstance(cell, float) else cell for cell in column]
+    return list(chain.from_iterable(cells)), np.repeat(np.arange(len(cells)), [len(cell) for cell in cells])
+
+
+def joined(one: Sequence[Any] | pa.Array, other: Sequence[Any] | pa.Array) -> Sequence[Any] | pa.Array:
+    """Values end to end."""
+    if isinstance(one, pa.Array) and isinstance(other, pa.Array):
+        return pa.concat_arrays([one, other])
+    return [*one, *other]
+
+
+def ids_to_numbers(ids: Sequence[str] | pa.Array, vocabulary: Vocabulary) -> np.ndarray:
+    """(N,) int32, -1 where unknown; an Arrow array, which may be long, looks each distinct id up once."""
+    if not isinstance(ids, pa.Array):
+        return vocabulary.number(ids)
+    return numbers(ids, vocabulary) if len(ids) else np.zeros(0, np.int32)
+
+
+def codes_of(values: Sequence[str] | pa.Array, names: Sequence[str]) -> np.ndarray:
+    """(N,) int64 position of each value in names, -1 where it is not there."""
+    if isinstance(values, pa.Array):
+        return pc.fill_null(pc.index_in(values, pa.array(names, pa.string())), NONE).to_numpy()
+    code = {name: c for c, name in enumerate(names)}
+    return np.array([code.get(value, NONE) for value in values], np.int64)

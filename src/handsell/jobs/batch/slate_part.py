@@ -1,0 +1,196 @@
+"""One part of a batch run: the slates of some users, written once and logged as shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from handsell.bundles.assemble import Stages, load_stages, with_choices
+from handsell.bundles.store import BundleStore
+from handsell.catalog.vocabulary import Vocabulary
+from handsell.config import Config, load_config
+from handsell.core.batches import NONE, Requests, Slates
+from handsell.core.errors import TrainingError
+from handsell.core.funnel import run_local
+from handsell.core.paths import Layout
+from handsell.events.reader import EventReader
+from handsell.events.shown import DAY_US, barred
+from handsell.features.request_builder import events_from, requests_from_rows
+from handsell.jobs.train.record import recorded
+from handsell.reranking.reasons import REASONS
+
+if TYPE_CHECKING:
+    from handsell.jobs.batch.batch_slates import Run
+
+CELLS = 32_000_000  # of the eligibility mask held at once
+MOST_AT_ONCE = 128  # users: 128 × 1000 candidates × 60 features × 4 bytes = 31 MB
+
+TEXTS = pa.list_(pa.string())
+SLATES = pa.schema(
+    [
+        ("recommendation_id", pa.string()), ("user_id", pa.string()), ("time", pa.int64()), ("item_id", TEXTS),
+        ("score", pa.list_(pa.float32())), ("propensity", pa.list_(pa.float32())), ("sources", pa.list_(TEXTS)),
+        ("reason", TEXTS), ("reason_item_id", TEXTS), ("degraded", TEXTS),
+    ]
+)  # fmt: skip
+"""One row a user, lists in the order of the slate; `time` µs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a part's mark says."""
+
+    users: int
+    slates: int
+    items: int
+    capped: int  # users who have had as many slates of this surface as its cap allows
+    empty: int  # users for whom nothing was found
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a worker holds from part to part."""
+
+    config: Config
+    stages: Stages
+    store: Any  # handsell.features.store.FeatureStore
+    users: Vocabulary
+
+
+@lru_cache(1)
+def opened(source: str, bundle: str) -> Opened:
+    """Config, the bundle's stages and the feature store, loaded once in a worker process."""
+    from handsell.features.store import open_store
+
+    config = load_config(source)
+    layout = Layout(config.state)
+    path = BundleStore(layout.bundles).local_path(bundle)
+    config = with_choices(config, path)
+    stages = load_stages(path, config)
+    return Opened(config, stages, open_store(config), Vocabulary.load(layout.catalog / "users"))
+
+
+def make_slates(source: str, run: Run, out: str, part: int) -> Done:
+    """Task: write a part's Parquet unless it is there, log its slates as shown, and mark it."""
+    path = Path(out) / f"part-{part:05d}.parquet"
+    counts = path.with_suffix(".counts")
+    if not path.is_file():
+        done = _write_part(opened(source, run.bundle), run, part, path, counts)
+    else:
+        done = Done(**json.loads(counts.read_text()))
+    if run.record:
+        recorded(load_config(source), _impressions(pq.read_table(path), run, part))
+    counts.replace(path.with_suffix(".json"))
+    return done
+
+
+def _write_part(here: Opened, run: Run, part: int, path: Path, counts: Path) -> Done:
+    ids = here.users.ids(np.array(run.of_part(part)))
+    reader = EventReader(Layout(here.config.state).event_log)
+    try:
+        wanted = _below_cap(ids, run, here.config, reader)
+        at_once = int(np.clip(CELLS // max(len(here.stages.snapshot), 1), 1, MOST_AT_ONCE))
+        chunks = [wanted[begin : begin + at_once] for begin in range(0, len(wanted), at_once)]
+        rows = [row for chunk in chunks for row in _slates(here, run, chunk, reader)]
+    finally:
+        reader.close()
+    done = Done(len(ids), len(rows), sum(len(row["item_id"]) for row in rows), len(ids) - len(wanted),
+                len(wanted) - len(rows))  # fmt: skip
+    counts.write_text(json.dumps(asdict(done)))
+    fresh = path.with_suffix(".fresh")
+    pq.write_table(pa.Table.from_pylist(rows, SLATES), fresh)
+    fresh.replace(path)
+    return done
+
+
+def _below_cap(ids: list[str], run: Run, config: Config, reader: EventReader) -> list[str]:
+    """Users who may still get a slate of this surface. The run's own slates bear its time and do not count."""
+    cap = config.surfaces[run.surface].cap
+    if cap is None:
+        return ids
+    had = reader.slates_had(ids, run.surface, run.time - int(cap.days * DAY_US), run.time)
+    return [user_id for user_id in ids if had.get(user_id, 0) < cap.slates]
+
+
+def _slates(here: Opened, run: Run, ids: list[str], reader: EventReader) -> list[dict[str, Any]]:
+    """Rows of SLATES; users for whom nothing was found have none."""
+    requests = build_requests(here, run.surface, run.time, ids, reader)
+    n = here.config.surfaces[run.surface].count
+    slates = run_local(here.stages.funnel.recommend(requests, n))
+    degraded = [cause for cause in slates.degraded if not cause.startswith("retriever:")]
+    if degraded:
+        raise TrainingError(
+            f"slates of bundle {run.bundle} go without {', '.join(degraded)}: see the log of this job, roll back or "
+            "train again, then begin it again"
+        )
+    rows = [_row(here, run, user_id, slates, b) for b, user_id in enumerate(ids)]
+    return [row for row in rows if row["item_id"]]
+
+
+def build_requests(
+    here: Opened, surface_name: str, now: int, ids: list[str], reader: EventReader, away: int | None = None
+) -> Requests:
+    """As the gateway makes them at `now` µs: the stored row, the log's tail beyond it, and what must not be shown.
+
+    `away` µs asks each of them that long after the user's last event instead (see `requests_from_rows`).
+    """
+    config, shelf = here.config, here.stages.snapshot
+    rows = here.store.online_users(ids)
+    tails = [reader.tail(user_id, int(offset or 0)) for user_id, offset in zip(ids, rows["log_offset"], strict=True)]
+    columns: dict[str, list] = {name: [] for name in ("offset", "item_id", "type", "time", "value")}
+    row: list[int] = []
+    for b, tail in enumerate(tails):
+        kept = [i for i, name in enumerate(tail["type"]) if name in config.events.types and tail["time"][i] < now]
+        row += [b] * len(kept)
+        for name, cells in columns.items():
+            cells += [tail[name][i] for i in kept]
+    time = np.full(len(ids), now)
+    surface = np.full(len(ids), config.surface_names.index(surface_name), np.int8)
+    events = events_from(columns, np.array(row, np.int64), shelf, config) if row else None
+    waited = None if away is None else np.full(len(ids), away)
+    requests = requests_from_rows(rows, shelf, config, time, surface, events=events, away=waited)
+    return replace(requests, barred=barred(reader, ids, time, surface, shelf, config))
+
+
+def _row(here: Opened, run: Run, user_id: str, slates: Slates, b: int) -> dict[str, Any]:
+    items = here.stages.snapshot.items
+    n = int((slates.item[b] != NONE).sum())
+    about = slates.reason_item[b, :n]
+    return {
+        "recommendation_id": f"{run.id}-{user_id}",
+        "user_id": user_id,
+        "time": run.time,
+        "item_id": items.ids(slates.item[b, :n]) if n else [],
+        "score": slates.score[b, :n].tolist(),
+        "propensity": slates.propensity[b, :n].tolist(),
+        "sources": [
+            [s for bit, s in enumerate(slates.sources) if bits >> bit & 1] for bits in slates.source[b, :n].tolist()
+        ],
+        "reason": [REASONS[code] for code in slates.reason[b, :n].tolist()],
+        "reason_item_id": [None if i == NONE else items.ids(np.array([i]))[0] for i in about.tolist()],
+        "degraded": list(slates.degraded),
+    }
+
+
+def _impressions(slates: pa.Table, run: Run, part: int) -> Sequence[dict[str, Any]]:
+    """A part as rows of the slates table, numbered like those of a gateway."""
+    shared = {"gateway": f"{run.id}-{part:05d}", "time": run.time, "surface": run.surface, "bundle": run.bundle}
+    names = ("item_id", "score", "propensity", "sources")
+    return [
+        {
+            **shared,
+            "recommendation_id": slate["recommendation_id"],
+            "sequence": sequence,
+            "user_id": slate["user_id"],
+            "items": json.dumps({name: slate[name] for name in names}),
+        }
+        for sequence, slate in enumerate(slates.to_pylist(), start=1)
+    ]

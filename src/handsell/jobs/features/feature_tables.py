@@ -1,0 +1,149 @@
+"""`handsell features CONFIG`: the numbered log → sources of every feature view, and the item snapshot.
+
+Users are folded part by part and items merged bucket by bucket, as Ray tasks that read and write Parquet;
+the driver sees counts, the item table and one row of values per item, never the events.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config
+from handsell.core.errors import DataError
+from handsell.core.paths import Layout
+from handsell.events.states import DAY_US
+from handsell.features.item import NO_ACTIVITY
+from handsell.features.rows import Names
+from handsell.features.views import ITEM_ACTIVITY, views
+from handsell.jobs.cluster import connected, spread
+from handsell.jobs.features.item_rows import ItemTable, item_profile, read_items, user_profile, write_bucket
+from handsell.jobs.features.user_rows import FORGETFUL, Work, save_facts, write_part
+from handsell.jobs.progress import Progress
+
+
+def compute(config: Config, requests: Path | None = None) -> dict[str, int]:
+    """Write layout.features/<view>/*.parquet and layout.snapshot; returns rows by view.
+
+    `requests`: a Parquet file or folder with columns user (number) and time (µs) of which rows are wanted
+    beside those of every session in the training windows. Raises DataError where there is no data yet.
+    """
+    layout = Layout(config.state)
+    parts, meta = _inputs(layout, config)
+    names = Names.load(layout.catalog)
+    work = _prepare(config, meta, requests)
+    progress = Progress(total=4)
+    with progress.step("profiles", f"{len(names.users):,} users, {len(names.items):,} items") as note:
+        items = read_items(config, names)
+        save_facts(items.facts, work.scratch)
+        rows = _write_profiles(items, names, work)
+        note.text = f"{sum(rows.values()):,} rows"
+    with connected(config.jobs.num_cpus):
+        with progress.step("user rows", f"{meta['events']:,} events in {len(parts)} parts") as note:
+            done = spread(write_part, [(part, work) for part in parts], wait_s=config.jobs.wait_for_resources_s)
+            rows |= {view: sum(d[view] for d in done) for view in done[0] if view not in ("events", FORGETFUL)}
+            note.text = f"{rows['user_activity']:,} moments of users"
+            if forgetful := sum(d[FORGETFUL] for d in done):
+                note.text += (
+                    f"; {forgetful:,} users have seen more items than features.seen_cap = "
+                    f"{config.features.seen_cap:,}: their oldest ones may be recommended again"
+                )
+        with progress.step("item activity", f"{work.buckets} buckets of items") as note:
+            arguments = [(bucket, work, as_of(meta)) for bucket in range(work.buckets)]
+            buckets = spread(write_bucket, arguments, wait_s=config.jobs.wait_for_resources_s)
+            rows["item_activity"] = sum(count for count, _, _ in buckets)
+            note.text = f"{rows['item_activity']:,} rows"
+    with progress.step("snapshot") as note:
+        snapshot = _snapshot(items, names, buckets, config, meta)
+        _replace(layout.snapshot, snapshot.save)
+        _publish(work, layout)
+        note.text = f"version {snapshot.version}, {len(snapshot):,} items × {len(snapshot.value_names)} values"
+    return rows
+
+
+def as_of(meta: dict) -> int:
+    """The start of the day after the last event: then the data's last day is yesterday."""
+    return (meta["last_us"] // DAY_US + 1) * DAY_US
+
+
+def _inputs(layout: Layout, config: Config) -> tuple[list[Path], dict]:
+    parts = sorted(layout.interactions.glob("part-*.parquet"))
+    if not parts or not layout.data_meta.is_file():
+        raise DataError(
+            f"numbered events are expected in {layout.interactions}, got none: run `handsell data {config.source}`"
+        )
+    return parts, json.loads(layout.data_meta.read_text(encoding="utf-8"))
+
+
+def _prepare(config: Config, meta: dict, requests: Path | None) -> Work:
+    """Empty folders beside the live ones: readers see the old features until the new ones are complete."""
+    layout = Layout(config.state)
+    out, scratch = layout.state / "features.next", layout.state / "features.scratch"
+    for folder in (out, scratch):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    for view in views(config):
+        (out / view).mkdir()
+    return Work(config, meta, out, scratch, requests, buckets=config.jobs.partitions)
+
+
+def _write_profiles(items: ItemTable, names: Names, work: Work) -> dict[str, int]:
+    """Profiles hold from the day of the first event: nothing asks about earlier."""
+    start = work.meta["first_us"] // DAY_US * DAY_US
+    tables = {
+        "item_profile": item_profile(items, names, work.config, start),
+        "user_profile": user_profile(work.config, names, start),
+    }
+    for view, table in tables.items():
+        pq.write_table(table, work.out / view / "part-00000.parquet")
+    return {view: len(table) for view, table in tables.items()}
+
+
+def _snapshot(
+    items: ItemTable, names: Names, buckets: list[tuple[int, np.ndarray, np.ndarray]], config: Config, meta: dict
+) -> Snapshot:
+    activity = np.tile(NO_ACTIVITY, (len(names.items), 1))
+    for _, touched, values in buckets:
+        activity[touched] = values
+    return Snapshot(
+        version=_last_version(Layout(config.state)) + 1,
+        as_of=as_of(meta),
+        items=names.items,
+        creators=names.creators,
+        tags=names.tags,
+        creator=items.creator,
+        item_tags=items.tags,
+        published=items.published,
+        expires=items.expires,
+        available=items.available,
+        values=np.concatenate([activity, items.columns], axis=1),
+        value_names=(*ITEM_ACTIVITY, *(f"item_{name}" for name in config.features.item_columns)),
+        metadata=items.metadata,
+    )
+
+
+def _last_version(layout: Layout) -> int:
+    about = layout.snapshot / "snapshot.json"
+    return int(json.loads(about.read_text(encoding="utf-8"))["version"]) if about.is_file() else 0
+
+
+def _publish(work: Work, layout: Layout) -> None:
+    _replace(layout.features, lambda path: work.out.rename(path))
+    shutil.rmtree(work.scratch)
+
+
+def _replace(path: Path, write) -> None:
+    """Build beside, then swap by renaming, so that a killed job leaves a whole folder."""
+    fresh, old = path.with_name(path.name + ".fresh"), path.with_name(path.name + ".old")
+    for folder in (fresh, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    write(fresh)
+    if path.exists():
+        path.rename(old)
+    fresh.rename(path)
+    shutil.rmtree(old, ignore_errors=True)

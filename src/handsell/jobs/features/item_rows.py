@@ -1,0 +1,174 @@
+"""Items → rows of the item views, and the parts of the item snapshot that come from the item table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from handsell.catalog.snapshot import ALWAYS, NEVER
+from handsell.catalog.vocabulary import Vocabulary
+from handsell.config import Config
+from handsell.core.batches import NONE, Ragged
+from handsell.core.errors import DataError
+from handsell.core.paths import Layout
+from handsell.data.numbering import numbers
+from handsell.events.states import DAY_US, ItemFacts
+from handsell.features.item import DailyValues, ItemDays, item_activity, merged
+from handsell.features.rows import Names, lists, stamped, strings
+from handsell.features.views import ATTRIBUTES, ITEM_ACTIVITY, views
+from handsell.jobs.features.user_rows import DAYS, Work
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """What the item table says of the I items of the catalog, by number."""
+
+    metadata: pa.Table  # I rows, null where the table does not know the item
+    creator: np.ndarray  # (I,) int32
+    tags: Ragged  # (I, *) int32
+    published: np.ndarray  # (I,) int64 µs
+    expires: np.ndarray  # (I,) int64 µs
+    available: np.ndarray  # (I,) bool
+    columns: np.ndarray  # (I, Fs) float32, features.item_columns
+
+    @property
+    def facts(self) -> ItemFacts:
+        return ItemFacts(self.creator, self.tags)
+
+
+def read_items(config: Config, names: Names) -> ItemTable:
+    """The item table in catalog order; raises DataError for a feature column that is missing or no number."""
+    table = by_number(pq.read_table(Layout(config.state).items), "item_id", names.items)
+    creators, tags = (table[name].combine_chunks() for name in ("creators", "tags"))
+    first = pc.list_element(
+        pc.if_else(pc.greater(pc.list_value_length(creators), 0), creators, pa.scalar([None], creators.type)), 0
+    )
+    return ItemTable(
+        metadata=table,
+        creator=known(first, names.creators),
+        tags=_tags(tags, names.tags),
+        published=_times(table["published_at"], ALWAYS),
+        expires=_times(table["expires_at"], NEVER),
+        available=pc.fill_null(table["available"], True).to_numpy().astype(bool),
+        columns=numeric(table, config.features.item_columns, "features.item_columns"),
+    )
+
+
+def by_number(table: pa.Table, key: str, ids: Vocabulary) -> pa.Table:
+    """One row per number of the vocabulary; all nulls but the key where the table has none."""
+    table = table.combine_chunks()
+    row = np.full(len(ids), -1, np.int64)
+    number = known(table[key].combine_chunks(), ids)
+    there = number != NONE
+    row[number[there]] = np.flatnonzero(there)
+    ordered = table.take(pa.array(row, mask=row < 0))
+    every = pa.array(ids.ids(np.arange(len(ids))), pa.string())
+    return ordered.set_column(ordered.column_names.index(key), pa.field(key, pa.string(), nullable=False), every)
+
+
+def known(ids: pa.Array, vocabulary: Vocabulary) -> np.ndarray:
+    """(N,) int32 numbers; -1 for null and for unknown ids."""
+    found = np.full(len(ids), NONE, np.int32)
+    there = np.flatnonzero(ids.is_valid().to_numpy(zero_copy_only=False))
+    if len(there):
+        found[there] = numbers(ids.drop_null(), vocabulary)
+    return found
+
+
+def numeric(table: pa.Table, names: tuple[str, ...], setting: str) -> np.ndarray:
+    """(N, len(names)) float32 of numeric or boolean columns, NaN where null."""
+    out = np.empty((len(table), len(names)), np.float32)
+    for f, name in enumerate(names):
+        require(table, name, setting)
+        try:
+            out[:, f] = table[name].cast(pa.float32(), safe=False).to_numpy()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            kind = table[name].type
+            raise DataError(f"{setting}: expected numbers in {name}, got {kind}: leave it out or convert it") from None
+    return out
+
+
+def attribute(table: pa.Table, name: str, kind: str) -> pa.Array:
+    """(N,) a column as `features.user_attributes` says that it is; raises DataError."""
+    require(table, name, "features.user_attributes")
+    try:
+        return table[name].combine_chunks().cast(ATTRIBUTES[kind])
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        got = table[name].type
+        raise DataError(f"features.user_attributes: expected {name} to hold {kind}; got {got}: correct it") from None
+
+
+def require(table: pa.Table, name: str, setting: str) -> None:
+    if name not in table.column_names:
+        raise DataError(
+            f"{setting} names {name}; the table has {', '.join(table.column_names)}: correct the name, or "
+            "add the column to the data and run `handsell data CONFIG` again"
+        )
+
+
+def item_profile(items: ItemTable, names: Names, config: Config, from_us: int) -> pa.Table:
+    """The item_profile view: one row per item, holding from `from_us` on."""
+    ids = items.metadata["item_id"].combine_chunks()
+    columns = {
+        "item_id": ids,
+        "item": ids,
+        "item_number": np.arange(len(ids)),
+        "creator": strings(names.creators, items.creator),
+        "tags": lists(strings(names.tags, items.tags.values), items.tags.offsets),
+        "published_us": pa.array(items.published, mask=items.published == ALWAYS),
+        **{name: items.columns[:, f] for f, name in enumerate(config.features.item_columns)},
+    }
+    return stamped(views(config)["item_profile"], columns, np.full(len(ids), from_us))
+
+
+def user_profile(config: Config, names: Names, from_us: int) -> pa.Table:
+    """The user_profile view: one row per user of the catalog, holding from `from_us` on."""
+    table = by_number(pq.read_table(Layout(config.state).users), "user_id", names.users)
+    wanted = config.features.user_columns
+    values = numeric(table, wanted, "features.user_columns")
+    columns = {
+        "user_id": table["user_id"].combine_chunks(),
+        "user_number": np.arange(len(table)),
+        **{name: values[:, f] for f, name in enumerate(wanted)},
+        **{name: attribute(table, name, kind) for name, kind in config.features.user_attributes.items()},
+    }
+    return stamped(views(config)["user_profile"], columns, np.full(len(table), from_us))
+
+
+def write_bucket(bucket: int, work: Work, as_of_us: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """Merge one bucket's day counts from all parts and write its item_activity rows; a Ray task.
+
+    Returns the number of rows, and the bucket's items with their values (N, 7) as of `as_of_us`.
+    """
+    files = sorted((work.scratch / f"days-{bucket:05d}").glob("*.parquet"))
+    table = pa.concat_tables([DAYS.empty_table(), *(pq.read_table(file) for file in files)])
+    values = np.stack([table["positives"].to_numpy(), table["events"].to_numpy()], axis=1)
+    rows = item_activity(merged(ItemDays(table["item"].to_numpy(), table["day"].to_numpy(), values)))
+    items = Vocabulary.load(Layout(work.config.state).catalog / "items")
+    columns = {"item_id": strings(items, rows.item)}
+    columns |= {name: rows.values[:, f] for f, name in enumerate(ITEM_ACTIVITY)}
+    view = views(work.config)["item_activity"]
+    pq.write_table(stamped(view, columns, rows.day * DAY_US), work.out / view.name / f"bucket-{bucket:05d}.parquet")
+    touched = np.unique(rows.item)
+    latest = DailyValues.of(rows, np.zeros((len(items), 0), np.float32))
+    return len(rows), touched, latest.gather(touched[None], np.array([as_of_us]))[0]
+
+
+def _tags(tags: pa.ListArray, vocabulary: Vocabulary) -> Ragged:
+    """Distinct known tags of each item."""
+    lengths = pc.fill_null(tags.value_lengths(), 0).to_numpy()
+    number, row = known(tags.flatten(), vocabulary), np.repeat(np.arange(len(tags)), lengths)
+    pairs = np.stack([row, number], axis=1)[number != NONE]
+    _, first = np.unique(pairs, axis=0, return_index=True)
+    row, number = pairs[np.sort(first)].T
+    counts = np.bincount(row, minlength=len(tags))
+    return Ragged(number.astype(np.int32), np.concatenate([[0], np.cumsum(counts)]))
+
+
+def _times(column: pa.ChunkedArray, unknown: int) -> np.ndarray:
+    values = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    return pc.fill_null(values, unknown).to_numpy()

@@ -1,0 +1,127 @@
+"""Logged feature vectors once more, from Feast's point-in-time values by the functions that serve and train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from handsell.bundles.assemble import load_snapshot
+from handsell.bundles.store import BundleStore
+from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config
+from handsell.core.batches import NONE, Candidates
+from handsell.core.errors import FeatureError
+from handsell.core.paths import Layout
+from handsell.events.reader import EventReader
+from handsell.events.states import DAY_US
+from handsell.features.item import NO_ACTIVITY, DailyValues, ItemDays
+from handsell.features.matrix import build_matrix, feature_names, source_names_in
+from handsell.features.request_builder import requests_from_rows
+from handsell.features.served_log import LoggedVectors
+from handsell.features.store import FeatureStore
+from handsell.features.views import ITEM_ACTIVITY
+
+NOBODY = ""  # asked of Feast for visitors without an id: there is no such row
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """N rows of the log, point in time."""
+
+    vectors: np.ndarray  # (N, F) float32 in the order of the logged names; source features are NaN
+    fresh: np.ndarray  # (N,) bool: served with events of the user that the offline row does not hold
+    days_late: np.ndarray  # (N,) int64 days between the bundle's item values and the request
+
+
+def recompute(logged: LoggedVectors, config: Config, store: FeatureStore) -> Recomputed:
+    """Item values as of the request's day, or as of the bundle's snapshot where that is older, as served.
+
+    Raises FeatureError where the log's features are not those of this config, BundleError where a logged
+    bundle is gone.
+    """
+    expected = feature_names(config, source_names_in(logged.names))
+    if logged.names != expected:
+        differing = sorted(set(logged.names) ^ set(expected))
+        raise FeatureError(
+            f"the log holds {len(logged.names)} features, this config gives {len(expected)} (differing: "
+            f"{', '.join(differing) or 'only the order'}): compare with the config that served, or serve some "
+            "requests with this one first"
+        )
+    vectors = np.full(logged.vectors.shape, np.nan, np.float32)
+    fresh, late = np.zeros(len(vectors), bool), np.zeros(len(vectors), np.int64)
+    bundle = np.array(logged.bundle)
+    for name in dict.fromkeys(logged.bundle):
+        rows = np.flatnonzero(bundle == name)
+        snapshot = load_snapshot(BundleStore(Layout(config.state).bundles).local_path(name))
+        vectors[rows], fresh[rows] = _of_bundle(logged, rows, snapshot, config, store)
+        late[rows] = np.maximum(logged.time[rows] // DAY_US - snapshot.as_of // DAY_US, 0)
+    return Recomputed(vectors, fresh, late)
+
+
+def _of_bundle(
+    logged: LoggedVectors, rows: np.ndarray, snapshot: Snapshot, config: Config, store: FeatureStore
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n, F) vectors and (n,) fresh of the rows of one bundle: one request an answer, its items as candidates."""
+    answers, first, answer = np.unique(np.array(logged.recommendation_id)[rows], return_index=True, return_inverse=True)
+    first = rows[first]
+    users = [NOBODY if logged.user_id[i] is None else str(logged.user_id[i]) for i in first]
+    time = logged.time[first]
+    found = store.historical_users(users, time)
+    requests = requests_from_rows(found, snapshot, config, time, logged.surface[first])
+    newest = requests.history.time.max(axis=1, initial=0)
+    fresh = logged.newest[first] > newest
+    fresh |= _has_tail(users, found["log_offset"].fill_null(0).to_numpy(zero_copy_only=False), time, config)
+    item, place = snapshot.items.number([logged.item_id[i] for i in rows]), _within(answer, len(answers))
+    shown = np.full((len(answers), int(place.max()) + 1), NONE, np.int32)
+    shown[answer, place] = item
+    values = _item_values(item, logged.time[rows], snapshot, config, store)
+    x = build_matrix(requests, _without_sources(shown, source_names_in(logged.names)), values, snapshot, config)
+    return x[answer, place], fresh[answer]
+
+
+def _has_tail(users: list[str], offset: np.ndarray, time: np.ndarray, config: Config) -> np.ndarray:
+    """(B,) bool: the event log holds something of the user before the request that the row has not folded."""
+    reader = EventReader(Layout(config.state).event_log)
+    try:
+        tails = [reader.tail(user, int(after)) for user, after in zip(users, offset, strict=True)]
+    finally:
+        reader.close()
+    return np.array([any(t < now for t in tail["time"]) for tail, now in zip(tails, time, strict=True)], bool)
+
+
+def _within(group: np.ndarray, n: int) -> np.ndarray:
+    """(N,) how many earlier rows belong to the same group."""
+    order = np.argsort(group, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(group, minlength=n))[:-1]])
+    place = np.empty(len(group), np.int64)
+    place[order] = np.arange(len(group)) - starts[group[order]]
+    return place
+
+
+def _item_values(
+    item: np.ndarray, time: np.ndarray, snapshot: Snapshot, config: Config, store: FeatureStore
+) -> DailyValues:
+    """Activity and item columns as Feast gives them for each (item, day)."""
+    day = np.minimum(time, snapshot.as_of) // DAY_US
+    known = item != NONE
+    pairs = np.unique(np.stack([item[known].astype(np.int64), day[known]], axis=1), axis=0)
+    columns = store.historical_items(snapshot.items.ids(pairs[:, 0]), pairs[:, 1] * DAY_US)
+
+    def floats(names: tuple[str, ...]) -> np.ndarray:
+        cells = [columns[name].to_numpy(zero_copy_only=False).astype(np.float32) for name in names]
+        return np.stack(cells, axis=1) if cells else np.zeros((len(pairs), 0), np.float32)
+
+    activity = floats(ITEM_ACTIVITY)
+    activity = np.where(np.isnan(activity).all(axis=1, keepdims=True), NO_ACTIVITY, activity)
+    extra = floats(tuple(config.features.item_columns))
+    static = np.full((len(snapshot), extra.shape[1]), np.nan, np.float32)
+    static[pairs[:, 0]] = extra  # sorted by day: an item's latest wins
+    return DailyValues.of(ItemDays(pairs[:, 0].astype(np.int32), pairs[:, 1], activity), static)
+
+
+def _without_sources(item: np.ndarray, sources: tuple[str, ...]) -> Candidates:
+    """What retrieval said then cannot be known now."""
+    unknown = np.full((*item.shape, len(sources)), np.nan, np.float32)
+    blank = np.zeros(item.shape, np.float32)
+    return Candidates(item, blank, unknown, unknown, blank, sources)

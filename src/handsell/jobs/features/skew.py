@@ -1,0 +1,153 @@
+"""`handsell skew CONFIG`: feature vectors as served against the same from point-in-time values.
+
+What retrieval said (`src_…`) cannot be recomputed and is left out. Where a user was served with events that
+the offline store does not hold as of then (the log's tail, or a session told in the request), only the item
+and context features are compared, and the users are listed apart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from handsell.config import Config
+from handsell.core.errors import FeatureError
+from handsell.core.paths import Layout
+from handsell.features.matrix import feature_groups, source_names_in
+from handsell.features.served_log import FEATURE_LOG, read_feature_log
+from handsell.jobs.features.recomputed import Recomputed, recompute
+
+REPORT = "skew.json"  # in the deployment's log folder
+TOLERANCE = 1e-4  # relative; of values within ±1 it is absolute
+OF_ANYBODY = ("item", "context")  # groups that do not depend on what the user did
+SHOWN_USERS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One feature: rows compared, how many differ, and by how much at most (NaN against a number is infinite)."""
+
+    feature: str
+    group: str
+    compared: int
+    differing: int
+    max_abs: float
+
+    @property
+    def share(self) -> float:
+        return self.differing / self.compared if self.compared else 0.0
+
+
+def report(config: Config, console: Console | None = None) -> dict:
+    """Compare, print, and write layout.logs/skew.json; returns what was written.
+
+    Raises FeatureError where nothing was logged, or where the log is of other features than this config's.
+    """
+    from handsell.features.store import open_store
+
+    layout = Layout(config.state)
+    logged = read_feature_log(layout.logs / FEATURE_LOG)
+    if logged is None:
+        raise FeatureError(
+            f"served feature vectors are expected in {layout.logs / FEATURE_LOG}, got none: serve some requests with "
+            f"serving.feature_log_share above 0 (it is {config.serving.feature_log_share:g}), then try again"
+        )
+    again = recompute(logged, config, open_store(config))
+    groups = feature_groups(config, source_names_in(logged.names))
+    found = {
+        "rows": len(logged.vectors),
+        "answers": len(set(logged.recommendation_id)),
+        "bundles": sorted(set(logged.bundle)),
+        "first_us": int(logged.time.min()),
+        "last_us": int(logged.time.max()),
+        "left_out": list(groups["source"]),
+        "fresh_users": sorted({logged.user_id[i] or "(no id)" for i in np.flatnonzero(again.fresh)}),
+        "fresh_rows": int(again.fresh.sum()),
+        "item_values_days_late": int(again.days_late.max()),
+        "features": [_plain(d) for d in worst_first(differences(logged.names, groups, logged.vectors, again))],
+    }
+    (layout.logs / REPORT).write_text(json.dumps(found, indent=1, allow_nan=False))
+    _show(found, console or Console())
+    (console or Console()).print(f"written: {layout.logs / REPORT}", soft_wrap=True, highlight=False)
+    return found
+
+
+def differences(
+    names: Sequence[str], groups: Mapping[str, Sequence[str]], served: np.ndarray, again: Recomputed
+) -> list[Difference]:
+    """Every feature but the sources', in the order of `names`; `served` (N, F) float32."""
+    group_of = {name: group for group, members in groups.items() for name in members}
+    found = []
+    for column, name in enumerate(names):
+        group = group_of[name]
+        if group == "source":
+            continue
+        rows = np.ones(len(served), bool) if group in OF_ANYBODY else ~again.fresh
+        a = served[rows, column].astype(np.float64)
+        b = again.vectors[rows, column].astype(np.float64)
+        gap = _gap(a, b)
+        differs = gap > TOLERANCE * np.maximum(1.0, np.fmax(np.abs(a), np.abs(b)))
+        found.append(Difference(name, group, len(a), int(differs.sum()), float(gap.max(initial=0.0))))
+    return found
+
+
+def _gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """|a - b|, 0 where both are NaN or the same infinity, infinite where one is NaN."""
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(a - b)
+    return np.where(same, 0.0, np.where(np.isnan(gap), np.inf, gap))
+
+
+def worst_first(found: list[Difference]) -> list[Difference]:
+    return sorted(found, key=lambda d: (-d.share, -d.max_abs))
+
+
+def _plain(difference: Difference) -> dict:
+    """JSON has no infinity: null says that one side was unknown."""
+    value = asdict(difference) | {"share": difference.share}
+    return value | {"max_abs": None} if np.isinf(difference.max_abs) else value
+
+
+def _show(found: dict, console: Console) -> None:
+    table = Table(title=f"skew of {found['rows']:,} vectors in {found['answers']:,} answers", title_justify="left")
+    for column in ("feature", "compared", "differing", "max |served - point in time|"):
+        table.add_column(column, justify="left" if column == "feature" else "right")
+    for d in found["features"]:
+        most = "one unknown" if d["max_abs"] is None else f"{d['max_abs']:.3g}"
+        table.add_row(d["feature"], f"{d['compared']:,}", f"{d['share']:.2%}", most)
+    console.print(table)
+    for line in _sentences(found):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _sentences(found: dict) -> list[str]:
+    """What the table does not say, and the verdict last."""
+    lines = [f"Left out, because what retrieval said cannot be recomputed: {', '.join(found['left_out'])}."]
+    if found["item_values_days_late"]:
+        days = found["item_values_days_late"]
+        lines.append(
+            f"Item values were served up to {days} day(s) after their snapshot and are compared as of the "
+            "snapshot: run `handsell features` and train to renew them."
+        )
+    if found["fresh_rows"]:
+        users, n = found["fresh_users"], len(found["fresh_users"])
+        more = f" and {n - SHOWN_USERS} more" if n > SHOWN_USERS else ""
+        lines.append(
+            f"Fresh events that the offline store does not hold: {found['fresh_rows']:,} vectors of {n} user(s), "
+            f"compared in item and context features only: {', '.join(users[:SHOWN_USERS])}{more}."
+        )
+    bad = [d["feature"] for d in found["features"] if d["differing"]]
+    compared = max((d["compared"] for d in found["features"]), default=0)
+    if bad:
+        verdict = f"SKEW: {len(bad)} of {len(found['features'])} features differ, worst first: {', '.join(bad)}."
+    else:
+        verdict = (
+            f"No skew: {len(found['features'])} features of up to {compared:,} vectors agree within {TOLERANCE:g}."
+        )
+    return [*lines, verdict]

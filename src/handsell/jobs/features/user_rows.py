@@ -1,0 +1,132 @@
+"""One part of the numbered log → rows of the user views and item counts by day; a Ray task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from handsell.config import Config
+from handsell.core.batches import Ragged
+from handsell.core.paths import Layout
+from handsell.data.interactions import Interactions
+from handsell.events.states import FoldRules, ItemFacts
+from handsell.features.feature_times import moments, states_at
+from handsell.features.item import ItemDays, day_counts
+from handsell.features.rows import Names, pair_rows, user_rows
+from handsell.features.views import views
+
+CHUNK_EVENTS = 400_000  # events of whole users folded at once: bounds a task's memory
+FORGETFUL = "beyond seen_cap"  # counts users who have seen more items than are kept of them
+CHUNK_ROWS = 4_000  # user rows turned into tables at once
+
+DAYS = pa.schema([("item", pa.int32()), ("day", pa.int64()), ("positives", pa.float64()), ("events", pa.float64())])
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What every task of one run shares: paths and sizes, no data."""
+
+    config: Config
+    meta: dict
+    out: Path  # view folders in the making
+    scratch: Path  # item facts, and day counts on their way from parts to buckets
+    asked: Path | None  # Parquet with user, time: moments that training wants rows for
+    buckets: int
+
+    def days(self, part: str, bucket: int) -> Path:
+        return self.scratch / f"days-{bucket:05d}" / f"{part}.parquet"
+
+
+def save_facts(facts: ItemFacts, scratch: Path) -> None:
+    """Where tasks map them from."""
+    for name, array in (
+        ("creator", facts.creator),
+        ("tags", facts.tags.values),
+        ("tag_offsets", facts.tags.offsets),
+    ):
+        np.save(scratch / f"{name}.npy", array)
+
+
+def load_facts(scratch: Path) -> ItemFacts:
+    creator, tags, offsets = (np.load(scratch / f"{n}.npy", mmap_mode="r") for n in ("creator", "tags", "tag_offsets"))
+    return ItemFacts(creator, Ragged(tags, offsets))
+
+
+def write_part(part: Path, work: Work) -> dict[str, int]:
+    """Write this part's rows of every user view and its day counts by item bucket; returns counts."""
+    facts, names = load_facts(work.scratch), Names.load(Layout(work.config.state).catalog)
+    events = Interactions.read([part], len(names.users), len(names.items))
+    rules = FoldRules.of(work.config)
+    _write_days(day_counts(events.item, events.time, events.weight, rules.seen[events.type]), part.stem, work)
+    writers, forgetful = _Writers(work, part.name), 0
+    for chunk in _chunks(events):
+        at = moments(chunk, work.config, work.meta, _asked(work.asked, chunk))
+        for users, states, latest in states_at(chunk, at, facts, rules):
+            forgetful += int((states.seen_total[latest] > rules.seen_cap).sum())
+            for begin in range(0, len(users), CHUNK_ROWS):
+                rows = slice(begin, begin + CHUNK_ROWS)
+                some = states.take(rows)
+                writers.write(user_rows(some, users[rows], names, work.config))
+                last = latest[rows]
+                writers.write(pair_rows(some.take(last), users[rows][last], names, work.config))
+    writers.close()
+    return {"events": len(events), FORGETFUL: forgetful, **writers.rows}
+
+
+class _Writers:
+    """One open Parquet file per view, in the view's schema, also where no row comes."""
+
+    def __init__(self, work: Work, name: str):
+        every = views(work.config)
+        self.rows = dict.fromkeys(
+            ("user_activity", "user_history", "user_seen", "user_affinity", "user_creator", "user_tag"), 0
+        )
+        self.files = {view: pq.ParquetWriter(work.out / view / name, every[view].schema) for view in self.rows}
+
+    def write(self, tables: dict[str, pa.Table]) -> None:
+        for view, table in tables.items():
+            self.files[view].write_table(table)
+            self.rows[view] += len(table)
+
+    def close(self) -> None:
+        for file in self.files.values():
+            file.close()
+
+
+def _chunks(events: Interactions) -> Iterator[Interactions]:
+    """Whole users, about CHUNK_EVENTS at a time."""
+    ends = events.user_offsets[1:]
+    begin = 0
+    while begin < len(events):
+        enough = np.searchsorted(ends, begin + CHUNK_EVENTS, side="right") - 1
+        end = int(ends[enough]) if enough >= 0 and ends[enough] > begin else _end_of_user(ends, begin)
+        yield events.where(slice(begin, end))
+        begin = end
+
+
+def _end_of_user(ends: np.ndarray, begin: int) -> int:
+    return int(ends[np.searchsorted(ends, begin, side="right")])
+
+
+def _asked(path: Path | None, events: Interactions) -> tuple[np.ndarray, np.ndarray] | None:
+    """The moments asked for of the users of this chunk."""
+    if path is None:
+        return None
+    lowest, highest = int(events.user[0]), int(events.user[-1])
+    table = pq.read_table(path, columns=["user", "time"], filters=[("user", ">=", lowest), ("user", "<=", highest)])
+    return table["user"].to_numpy(), table["time"].to_numpy()
+
+
+def _write_days(counts: ItemDays, part: str, work: Work) -> None:
+    home = counts.item % work.buckets
+    for bucket in range(work.buckets):
+        mine = home == bucket
+        columns = (counts.item[mine], counts.day[mine], counts.values[mine, 0], counts.values[mine, 1])
+        path = work.days(part, bucket)
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table(dict(zip(DAYS.names, columns, strict=True)), schema=DAYS), path)

@@ -1,0 +1,126 @@
+"""ALS over the nodes of a cluster: blocks of users and of items are read, and solved, by Ray tasks.
+
+The driver holds the factors and never the interactions; the blocks stay in the object store of the nodes that read
+them. The steps are those of retrieval/als.py, so that the model is the local one within rounding.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from scipy import sparse
+
+from handsell.config import Config
+from handsell.data.interactions import Interactions
+from handsell.jobs.cluster import gathered
+from handsell.jobs.train.windows import Sizes
+from handsell.retrieval.als_blocks import Penalty, gram, solve_block
+from handsell.retrieval.config import ALSConfig
+from handsell.retrieval.models.als import ALS, extra_confidence, folding, lengthened, like_graph, penalties
+from handsell.retrieval.models.spectral import subspace
+from handsell.retrieval.ratings import power
+
+
+def fit_als_on_ray(config: Config, interactions: Path, sizes: Sizes, out: Path) -> float:
+    """Fit on the Parquet parts in `interactions`, save the model to `out`; returns seconds.
+
+    Needs a connected Ray cluster; the folder must be readable on every node.
+    """
+    begun = time.monotonic()
+    parts = [str(part) for part in sorted(interactions.resolve().glob("*.parquet"))]
+    section = config.retrieval.als
+    model = fit_in_blocks(parts, sizes, section, config.jobs.wait_for_resources_s)
+    some = Interactions.read([Path(part) for part in parts[:1]], sizes.users, sizes.items)  # whole users
+    model.indexed(config.retrieval, some).save(out)
+    return round(time.monotonic() - begun, 2)
+
+
+def fit_in_blocks(parts: Sequence[str], sizes: Sizes, config: ALSConfig, wait_s: float = 120.0) -> ALS:
+    """As `fit_als`, each half sweep in config.blocks tasks."""
+    users = _Side.read(parts, "user", sizes, config, wait_s)
+    items = _Side.read(parts, "item", sizes, config, wait_s)
+    by_user, by_item = penalties(users.counts, items.counts, config)
+    factors = _first_factors(users, items, sizes, config)
+    for epoch in range(config.epochs):
+        others = users.solve(factors, by_user)
+        factors = items.solve(others, by_item)
+        print(f"  · als: sweep {epoch + 1} of {config.epochs}", flush=True)
+    return folding(factors, by_user, config)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The pairs by users, or by items, in blocks of rows that lie in the object store."""
+
+    blocks: list[ray.ObjectRef]  # each a csr matrix (b, the other side)
+    counts: np.ndarray  # (rows,) pairs of each row
+    liked: np.ndarray  # (rows,) summed confidence of its likes
+    wait_s: float
+
+    @classmethod
+    def read(cls, parts: Sequence[str], name: str, sizes: Sizes, config: ALSConfig, wait_s: float) -> _Side:
+        rows, columns = (sizes.users, sizes.items) if name == "user" else (sizes.items, sizes.users)
+        edges = np.linspace(0, rows, config.blocks + 1).astype(int)
+        asked: list[Any] = [  # pairs of references: the block, and what the driver needs to know of it
+            _read_block.remote(parts, name, int(first), int(last), columns, config.alpha)
+            for first, last in pairwise(edges)
+        ]
+        blocks = [block for block, _ in asked]
+        about = gathered([about for _, about in asked], "als", wait_s=wait_s)
+        counts, liked = (np.concatenate([one[i] for one in about]) for i in (0, 1))
+        return cls(blocks, counts, liked, wait_s)
+
+    def solve(self, other: np.ndarray, penalty: Penalty) -> np.ndarray:
+        """(rows, D) factors of this side."""
+        shared, total = ray.put(other), gram(other)
+        solved = [_solve.remote(block, shared, total, penalty) for block in self.blocks]
+        return np.concatenate(gathered(solved, "als", wait_s=self.wait_s))
+
+
+def _first_factors(users: _Side, items: _Side, sizes: Sizes, config: ALSConfig) -> np.ndarray:
+    item_scale = ray.put(power(items.liked, -0.5))
+
+    def product(basis: np.ndarray) -> np.ndarray:
+        shared = ray.put(basis)
+        return sum(gathered([_smooth.remote(b, item_scale, shared) for b in users.blocks], "als", wait_s=users.wait_s))
+
+    return lengthened(*subspace(product, (sizes.users, sizes.items), config.embedding_size, config.seed))
+
+
+@ray.remote(num_cpus=1, num_returns=2, scheduling_strategy="SPREAD")
+def _read_block(
+    parts: Sequence[str], side: str, first: int, last: int, columns: int, alpha: float
+) -> tuple[sparse.csr_matrix, tuple[np.ndarray, np.ndarray]]:
+    """Pairs of the rows first…last - 1 of a side, with each row's count and its likes' confidence."""
+    other = "item" if side == "user" else "user"
+    mine = [(side, ">=", first), (side, "<", last)]
+    tables = [pq.read_table(part, columns=[side, other, "weight"], filters=mine) for part in parts]
+    table = pa.concat_tables(tables)
+    row, column, weight = (table[name].to_numpy() for name in (side, other, "weight"))
+    pairs = sparse.csr_matrix((weight, (row - first, column)), shape=(last - first, columns), dtype=np.float32)
+    pairs.sum_duplicates()
+    pairs.eliminate_zeros()
+    block = extra_confidence(pairs, alpha)
+    liked = np.asarray(block.maximum(0).sum(axis=1, dtype=np.float64)).ravel()
+    return block, (np.diff(block.indptr), liked)
+
+
+@ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
+def _solve(block: sparse.csr_matrix, other: np.ndarray, total: np.ndarray, penalty: Penalty) -> np.ndarray:
+    return solve_block(block, other, total, penalty)
+
+
+@ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
+def _smooth(block: sparse.csr_matrix, item_scale: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """(I, K) the block's part of R̃ᵀ(R̃ basis)."""
+    graph = like_graph(block, item_scale)
+    return graph.T @ (graph @ basis)

@@ -1,0 +1,119 @@
+"""One item's way through the candidate stage: what removed it, what each source says of it, where fusion puts it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from handsell.core.batches import Candidates, Requests
+from handsell.eligibility.filter_reasons import verdicts
+from handsell.retrieval.stage import Found, LocalCandidates
+
+RETURNED = "returned"
+BEYOND = "beyond_k"  # the source knows the item and asked of it were only the k best
+SILENT = "no_evidence"  # the source says nothing of this item to this user
+FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStory:
+    name: str
+    k: int  # items asked of it
+    outcome: str  # RETURNED, BEYOND, SILENT or FAILED
+    score: float | None  # on the source's own scale
+    rank: int | None  # 0 = its best eligible item
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateStory:
+    """Of an item that a filter removed, all but `removed_by` is as if it were eligible."""
+
+    removed_by: tuple[str, ...]  # names of handsell.eligibility.filter_reasons.FILTERS
+    sources: tuple[SourceStory, ...]
+    fused: float | None
+    rank: int | None  # in the fused order, 0 = best; None where no source returned it
+    of: int  # items found
+    k: int  # candidates that go on to ranking
+
+    @property
+    def kept(self) -> bool:
+        """It is a candidate."""
+        return not self.removed_by and self.rank is not None and self.rank < self.k
+
+
+def explain_candidate(
+    stage: LocalCandidates, requests: Requests, item: int, k: int
+) -> tuple[Candidates, CandidateStory]:
+    """Story of an item for one request (B = 1), and the candidates: those that are served, and the item in any case.
+
+    Where it is not one of the k it comes after them, with what the sources say of it.
+    """
+    asked = np.array([[item]], np.int32)
+    removed_by = tuple(verdicts(stage.eligibility, requests, asked))
+    eligible = stage.eligibility.mask(requests)
+    eligible[0, item] = True
+    found, degraded = stage.found(requests, eligible)
+    everything = stage.fused(requests, eligible, found, degraded, max(k, sum(items.shape[1] for items, _ in found)))
+    place = np.flatnonzero(everything.item[0] == item)
+    rank = int(place[0]) if len(place) else None
+    sources = (
+        _source(stage, requests, item, eligible, s, None if f"retriever:{name}" in degraded else found[s])
+        for s, name in enumerate(stage.sources)
+    )
+    story = CandidateStory(
+        removed_by,
+        tuple(sources),
+        None if rank is None else float(everything.fused[0, rank]),
+        rank,
+        int((everything.item[0] >= 0).sum()),
+        k,
+    )
+    return _with_item(everything, asked, rank, k), story
+
+
+def _source(
+    stage: LocalCandidates, requests: Requests, item: int, eligible: np.ndarray, s: int, found: Found | None
+) -> SourceStory:
+    """What source number `s` says; `found` is what it returned, None where it failed."""
+    name = stage.sources[s]
+    asked = getattr(stage.config, name).k
+    if found is None:
+        return SourceStory(name, asked, FAILED, None, None)
+    items, scores = found
+    place = np.flatnonzero(items[0] == item)
+    if len(place):
+        return SourceStory(name, asked, RETURNED, float(scores[0, place[0]]), int(place[0]))
+    if (items[0] >= 0).sum() < asked:  # all that it knows of
+        return SourceStory(name, asked, SILENT, None, None)
+    score, rank = _full_rank(stage, requests, item, eligible, name)
+    return SourceStory(name, asked, SILENT if score is None else BEYOND, score, rank)
+
+
+def _full_rank(
+    stage: LocalCandidates, requests: Requests, item: int, eligible: np.ndarray, name: str
+) -> tuple[float | None, int | None]:
+    """Score and rank of an item that the source did not return: by its scores of all eligible items."""
+    every = np.flatnonzero(eligible[0]).astype(np.int32)
+    score = stage.retrievers[name].score(requests, every[None])[0]
+    own = score[np.searchsorted(every, item)]
+    if not np.isfinite(own):
+        return None, None
+    before = (score > own) | ((score == own) & (every < item))
+    return float(own), int(np.count_nonzero(before))
+
+
+def _with_item(everything: Candidates, asked: np.ndarray, rank: int | None, k: int) -> Candidates:
+    top = everything.take_columns(k)
+    if rank is not None and rank < k:
+        return top
+    if rank is not None:
+        last = everything.reorder(np.array([[rank]]))
+    else:
+        blank = np.full((1, 1, len(everything.sources)), np.nan, np.float32)
+        zero = np.zeros((1, 1), np.float32)
+        last = replace(everything, item=asked, fused=zero, score=zero, source_score=blank, source_rank=blank)
+    names = ("item", "fused", "score", "source_score", "source_rank")
+    both: dict[str, Any] = {n: np.concatenate([getattr(top, n), getattr(last, n)], axis=1) for n in names}
+    return replace(top, **both)

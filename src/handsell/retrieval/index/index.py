@@ -1,0 +1,171 @@
+"""The vector index: inner product under an eligibility mask, exact for small catalogs, FAISS lists above.
+
+The same items always get bit-identical scores: FAISS (or one matrix product) proposes, then the proposed items are
+scored again by one kernel whose result for an item depends neither on the batch nor on the item's place in it. So a
+micro-batch of requests gives what single requests give, and `score` agrees with `search`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handsell.retrieval.index.approximate import ABOUT, SPARE, Approximate, read_about
+from handsell.retrieval.index.nearest import ROWS, any_value, floats, longest
+from handsell.retrieval.index.topk import nothing, padded, top_items, within
+
+SCAN_BELOW = 0.01  # share of eligible items under which they are simply all scored,
+SCAN_MOST = 50_000  # and the most that approximate lists are passed over for
+TOGETHER = 8  # from so many queries on, an exact search multiplies them as one matrix
+QUERIES_AT_ONCE = 128
+ROUNDING = 1e-5  # bound of the difference between two float32 inner products, relative to |query| max |vector|
+SAMPLE = 512  # items in which a mask is looked at first
+MOSTLY = 0.5  # share of eligible items from which on the mask is applied to what is found, not pushed into FAISS
+
+Found = tuple[np.ndarray, np.ndarray]  # items (n,) int32 best first, and their scores
+
+
+@dataclass(frozen=True)
+class VectorIndex:
+    """I item vectors by number; a vector of zeros means that the model does not know the item."""
+
+    vectors: np.ndarray  # (I, D) float32; float16 only where the caller of `fit_index` keeps them so
+    known: np.ndarray  # (I,) bool
+    approximate: Approximate | None = None  # None: every search is exact
+    reach: float | None = None  # length of the longest vector; None: found out when first needed
+
+    @classmethod
+    def exact(cls, vectors: np.ndarray) -> VectorIndex:
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        return cls(vectors, any_value(vectors))
+
+    def search(self, queries: np.ndarray, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Items and scores (B, k) for queries (B, D); a query of zeros finds nothing."""
+        if not len(self.vectors):
+            return nothing(len(queries), k)
+        eligible = within(eligible, len(self.vectors))
+        if self.approximate is not None:
+            near = self.approximate
+            return padded([self._near(near, q, k, eligible[b]) for b, q in enumerate(queries)], k)
+        allowed = eligible & self.known
+        if k > 0 and len(queries) >= TOGETHER:
+            return padded(list(self._many(queries, k, allowed)), k)
+        return padded([self._row(q, k, allowed[b]) for b, q in enumerate(queries)], k)
+
+    def score(self, queries: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """(B, K) inner products; NaN where an item is -1, beyond I or unknown, or where the query is zero."""
+        out = np.full(items.shape, np.nan, np.float32)
+        for b, query in enumerate(queries):
+            valid = (items[b] >= 0) & (items[b] < len(self.vectors))
+            valid[valid] = self.known[items[b][valid]]
+            if query.any():
+                out[b, valid] = products(self.vectors[items[b][valid]], query)
+        return out
+
+    def _row(self, query: np.ndarray, k: int, allowed: np.ndarray) -> Found:
+        """The k best allowed items of one query, exactly."""
+        if not query.any() or k <= 0:
+            return self._scan(query, 0, np.zeros(0, np.int64))
+        return self._scan(query, k, np.flatnonzero(allowed))
+
+    def _near(self, lists: Approximate, query: np.ndarray, k: int, eligible: np.ndarray) -> Found:
+        """About the k best eligible items of one query; as many as there are, up to k.
+
+        A mask that lets most items through is looked at only where items are proposed: to read all of it would cost
+        more than the search.
+        """
+        if not query.any() or k <= 0:
+            return self._scan(query, 0, np.zeros(0, np.int64))
+        share = float(eligible[self._sample].mean()) if len(self._sample) else 0.0
+        if share >= MOSTLY:
+            found = lists.propose(query, k, share)
+            found = found[eligible[found]]
+            if len(found) >= k:
+                return self._best(query, k, found)
+        allowed = eligible & self.known
+        count = int(np.count_nonzero(allowed))
+        if count > max(min(SCAN_BELOW * len(allowed), SCAN_MOST), k + SPARE):
+            found = lists.propose(query, k, count / lists.lists.ntotal, allowed)
+            if len(found) >= k:
+                return self._best(query, k, found)
+        return self._scan(query, k, np.flatnonzero(allowed))
+
+    def _best(self, query: np.ndarray, k: int, items: np.ndarray) -> Found:
+        """The k best of items, given in ascending order."""
+        return top_items(items.astype(np.int32), products(self.vectors[items], query), k)
+
+    def _scan(self, query: np.ndarray, k: int, items: np.ndarray) -> Found:
+        """Exact: every given item (ascending) is scored."""
+        if len(items) > 2 * (k + SPARE):  # a fast pass leaves only those that rounding could still bring in
+            rough = self._rough(query, items)
+            least = np.partition(rough, len(rough) - k)[len(rough) - k] - self._slack(query)
+            items = items[rough >= least]
+        return self._best(query, k, items)
+
+    def _rough(self, query: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """(K,) inner products by the fastest way, within `_slack` of those of `products`."""
+        if len(items) >= 0.5 * len(self.vectors) and self.approximate is None:
+            return (self.vectors @ query)[items]
+        parts = [floats(self.vectors[items[s : s + ROWS]]) @ query for s in range(0, len(items), ROWS)]
+        return np.concatenate(parts)
+
+    def _many(self, queries: np.ndarray, k: int, allowed: np.ndarray) -> Iterator[Found]:
+        """Exact, for many queries: one product with all items for a block of them, then as `_scan`."""
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            some = queries[start : start + QUERIES_AT_ONCE]
+            rough = some @ self.vectors.T
+            rough[~allowed[start : start + QUERIES_AT_ONCE]] = -np.inf
+            for query, row, may in zip(some, rough, allowed[start:], strict=False):
+                if not query.any():
+                    yield np.zeros(0, np.int32), np.zeros(0, np.float32)
+                    continue
+                cut = max(len(row) - k, 0)
+                near = np.flatnonzero((row >= np.partition(row, cut)[cut] - self._slack(query)) & may)
+                yield self._best(query, k, near)
+
+    def _slack(self, query: np.ndarray) -> float:
+        return float(ROUNDING * np.linalg.norm(query) * self._longest)
+
+    @cached_property
+    def _longest(self) -> float:
+        return longest(self.vectors) if self.reach is None else self.reach
+
+    @cached_property
+    def _sample(self) -> np.ndarray:
+        """(≤ SAMPLE,) known items, drawn evenly."""
+        drawn = np.random.default_rng(0).integers(len(self.vectors), size=4 * SAMPLE)
+        return drawn[self.known[drawn]][:SAMPLE]
+
+    def about(self) -> dict[str, Any]:
+        """What index.json says: the kind, and of an approximate one how it was tuned and what recall was measured."""
+        kind = {"kind": "flat"} if self.approximate is None else self.approximate.about()
+        return {**kind, "items": int(np.count_nonzero(self.known)), "longest": self._longest}
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        np.save(path / "vectors.npy", self.vectors)
+        np.save(path / "known.npy", self.known)
+        (path / ABOUT).write_text(json.dumps(self.about(), indent=1))
+        if self.approximate is not None:
+            self.approximate.save(path)
+
+    @classmethod
+    def load(cls, path: Path) -> VectorIndex:
+        """Memory mapped: replicas on one machine share the pages."""
+        about = read_about(path)
+        vectors = np.asarray(np.load(path / "vectors.npy", mmap_mode="r"))
+        kept = path / "known.npy"  # bundles of 0.1 have none
+        known = np.asarray(np.load(kept, mmap_mode="r")) if kept.exists() else any_value(vectors)
+        approximate = None if about["kind"] == "flat" else Approximate.load(path, about)
+        return cls(vectors, known, approximate, about.get("longest"))
+
+
+def products(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """(K,) inner products of vectors (K, D) with query (D,), each summed in the same order whatever K is."""
+    return np.einsum("kd,d->k", floats(vectors), query)

@@ -1,0 +1,78 @@
+"""Retrieval by lists: every item has a list of others that it speaks for, and the current session votes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from scipy import sparse
+
+from handsell.core.batches import NONE, Requests
+from handsell.retrieval.sparse_rows import best_of_rows, load_rows, save_rows, scores_at
+
+
+@dataclass(frozen=True)
+class ListRetriever(ABC):
+    """Subclasses name themselves and their config's type, and say with what weights a session votes."""
+
+    name: ClassVar[str]
+    config_type: ClassVar[type[Any]]
+    lists: sparse.csr_matrix  # (I, I) float32: row i is what a vote for item i speaks for
+    known: np.ndarray  # (I,) bool, items that are in some list
+    config: Any
+
+    @abstractmethod
+    def asked(self, requests: Requests) -> tuple[np.ndarray, np.ndarray]:
+        """Distinct items (B, T) int32, -1 where there is none, and the weights of their votes (B, T)."""
+
+    def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return best_of_rows(self._found(requests), k, eligible)
+
+    def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
+        """Zero where no list of the session holds the item."""
+        return scores_at(self._found(requests), items, self.known)
+
+    def _found(self, requests: Requests) -> sparse.csr_matrix:
+        """(B, I) float32 sums of the votes, columns sorted."""
+        item, weight = self.asked(requests)
+        used = item != NONE
+        ends = np.concatenate([[0], np.cumsum(used.sum(axis=1))])
+        shape = (len(item), len(self.known))
+        found = sparse.csr_matrix((weight[used].astype(np.float32), item[used], ends), shape) @ self.lists
+        found.sort_indices()
+        return found
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        save_rows(self.lists, path)
+        np.save(path / "known.npy", self.known)
+        (path / "config.json").write_text(self.config.model_dump_json())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        known = np.load(path / "known.npy", mmap_mode="r")
+        return cls(
+            load_rows(path, len(known)), known, cls.config_type.model_validate_json((path / "config.json").read_text())
+        )
+
+    @classmethod
+    def of(cls, pairs: sparse.csr_matrix, config: Any) -> Self:
+        """The `config.neighbors` strongest positive pairs of each row, ties by the lower item number."""
+        lists = strongest(pairs, config.neighbors)
+        return cls(lists, np.bincount(lists.indices, minlength=lists.shape[1]) > 0, config)
+
+
+def strongest(pairs: sparse.csr_matrix, k: int) -> sparse.csr_matrix:
+    """The k largest positive entries of each row, columns sorted, float32."""
+    coo = pairs.tocsr().tocoo()
+    row, item, value = (a[coo.data > 0] for a in (coo.row, coo.col, coo.data))
+    order = np.lexsort((item, -value, row))
+    row, item, value = row[order], item[order], value[order]
+    place = np.arange(len(row)) - np.searchsorted(row, row)
+    kept = place < k
+    lists = sparse.csr_matrix((value[kept].astype(np.float32), (row[kept], item[kept])), pairs.shape)
+    lists.sort_indices()
+    return lists

@@ -1,0 +1,83 @@
+"""Lists of packed 4-bit codes in a file that every replica maps.
+
+FAISS maps the lists of its other indexes, but copies these at loading (its `BlockInvertedLists` own aligned memory).
+Searches only ask an index's lists for their sizes, codes and ids, so the same bytes in a mapped file serve as well.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handsell.core.errors import BundleError
+
+HEAD = "ivf_pq.faiss"  # the index without its lists
+BLOCKS, SIZES = "lists.bin", "list_sizes.npy"  # list after list its codes, then its int64 ids; both fill whole blocks
+ID_BYTES = 8
+
+
+def save(index: Any, path: Path) -> None:
+    """The index and, beside it, its lists; an index that was loaded cannot be saved again."""
+    faiss = _faiss()
+    lists = faiss.downcast_InvertedLists(index.invlists)
+    if not isinstance(lists, faiss.BlockInvertedLists):
+        raise ValueError(f"an index whose lists are mapped is saved by copying its files, not to {path}")
+    sizes = np.array([lists.list_size(i) for i in range(index.nlist)], np.int64)
+    with (path / BLOCKS).open("wb") as out:
+        for i, (size, room, _) in enumerate(_places(sizes, lists.n_per_block, index.code_size)):
+            if size:
+                ids = np.full(room, -1, np.int64)
+                ids[:size] = faiss.rev_swig_ptr(lists.get_ids(i), int(size))
+                out.write(faiss.rev_swig_ptr(lists.get_codes(i), int(room) * index.code_size).data)
+                out.write(ids.data)
+    np.save(path / SIZES, sizes)
+    empty = faiss.BlockInvertedLists(index.nlist, lists.n_per_block, lists.block_size)
+    owned, index.own_invlists = index.own_invlists, False
+    index.replace_invlists(empty, False)
+    try:
+        faiss.write_index(index, str(path / HEAD))
+    finally:
+        index.replace_invlists(lists, owned)
+
+
+def load(path: Path) -> Any:
+    """The index, its lists mapped read-only; raises BundleError where the files do not belong together."""
+    faiss = _faiss()
+    for name in (HEAD, BLOCKS, SIZES):
+        if not (path / name).exists():
+            raise BundleError(f"{path / name} is missing: build the bundle again")
+    index, sizes = faiss.read_index(str(path / HEAD)), np.load(path / SIZES)
+    if len(sizes) != index.nlist or sizes.sum() != index.ntotal:
+        raise BundleError(
+            f"{path / SIZES}: {index.nlist} lists of {index.ntotal} items are expected, got {len(sizes)} of "
+            f"{sizes.sum()}: build the bundle again"
+        )
+    block = faiss.downcast_InvertedLists(index.invlists).n_per_block
+    places = _places(sizes, block, index.code_size)
+    total, got = int(places[:, 1].sum()) * (index.code_size + ID_BYTES), (path / BLOCKS).stat().st_size
+    if got != total:
+        raise BundleError(f"{path / BLOCKS}: {total} bytes are expected, got {got}: build the bundle again")
+    mapped = faiss.OnDiskInvertedLists(index.nlist, index.code_size, str(path / BLOCKS))
+    faiss.memcpy(mapped.lists.data(), faiss.swig_ptr(places), places.nbytes)
+    mapped.totsize, mapped.read_only = total, True
+    mapped.prefetch_nthread = 0  # of threads that every search would start to read ahead
+    mapped.do_mmap()
+    index.replace_invlists(mapped, True)
+    mapped.this.disown()
+    return index
+
+
+def _places(sizes: np.ndarray, block: int, code_bytes: int) -> np.ndarray:
+    """(L, 3) uint64, as FAISS's OnDiskOneList: items of each list, items that its blocks have room for, first byte."""
+    rooms = -(-sizes // block) * block
+    ends = np.cumsum(rooms) * (code_bytes + ID_BYTES)
+    return np.ascontiguousarray(np.stack([sizes, rooms, ends - rooms * (code_bytes + ID_BYTES)], axis=1), np.uint64)
+
+
+def _faiss() -> Any:
+    """Imported only where it is used; its stubs lack what FAISS adds to its classes."""
+    import faiss
+
+    return faiss

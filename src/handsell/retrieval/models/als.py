@@ -1,0 +1,135 @@
+"""Matrix factorization of implicit feedback; a user is folded in from the history at request time.
+
+Source: [hu2008]: a pair has preference 1 where the summed weight is positive, else 0, and confidence
+1 + alpha log(1 + |weight|); every unseen pair has confidence 1. Factors start from the singular vectors of the
+degree-scaled matrix, from which far fewer sweeps are needed than from noise, and their penalty grows with the
+row's evidence [rendle2022]. The users' side is never stored: the user's vector is the same least-squares step,
+solved for the decayed votes of the request. `retrieval/als_blocks.py` has that step, `jobs/als.py` the same fit
+over the nodes of a cluster.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from scipy import sparse
+
+from handsell.core.batches import Requests
+from handsell.data.interactions import Interactions
+from handsell.retrieval.als_blocks import Penalty, axes, gram, solve_block, solve_turned
+from handsell.retrieval.config import ALSConfig
+from handsell.retrieval.embedding import EmbeddingRetriever
+from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
+from handsell.retrieval.index.index import VectorIndex
+from handsell.retrieval.models.spectral import leading
+from handsell.retrieval.ratings import degrees, power, scaled
+
+# what to try, and where to begin, when the model is tuned on a validation part
+SEARCH: dict[str, tuple] = {
+    "half_life_days": (1e6, 0.5, 2.0, 14.0),
+    "reg": (0.001, 0.0003, 0.003, 0.01),
+    "alpha": (10.0, 30.0, 1.0, 100.0, 3.0),
+    "frequency_exponent": (1.0, 0.5),
+    "embedding_size": (128, 256, 512),
+}
+
+
+@dataclass(frozen=True)
+class ALSEncoder:
+    """Solves (Λ + penalty + Σ (c - 1) y yᵀ) x = Σ c p y over the items y of the history, Λ the diagonal gram."""
+
+    vectors: np.ndarray  # (I, D) float32, turned so that YᵀY is diagonal
+    values: np.ndarray  # (D,) float32, that diagonal
+    penalty: Penalty
+    alpha: float
+    weights: HistoryWeights
+
+    def encode(self, requests: Requests) -> np.ndarray:
+        item, weight = votes(requests, self.weights, len(self.vectors))
+        liked = (weight > 0).any(axis=1)
+        given = vote_matrix(item[liked], weight[liked], len(self.vectors))
+        given.eliminate_zeros()  # a like and a dislike that cancel
+        out = np.zeros((len(requests), self.vectors.shape[1]), np.float32)
+        out[liked] = solve_turned(extra_confidence(given, self.alpha), self.vectors, self.values, self.penalty)
+        return out
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        np.save(path / "values.npy", self.values)
+        about = {"alpha": self.alpha, "weights": asdict(self.weights), "penalty": asdict(self.penalty)}
+        (path / "encoder.json").write_text(json.dumps(about))
+
+    @classmethod
+    def load(cls, path: Path, vectors: np.ndarray) -> ALSEncoder:
+        about = json.loads((path / "encoder.json").read_text())
+        penalty, weights = Penalty(**about["penalty"]), HistoryWeights(**about["weights"])
+        return cls(vectors, np.load(path / "values.npy"), penalty, about["alpha"], weights)
+
+
+class ALS(EmbeddingRetriever):
+    name: ClassVar[str] = "als"
+    encoder_type = ALSEncoder
+
+
+def fit_als(interactions: Interactions, config: ALSConfig, content: object = None) -> ALS:
+    """Item factors from the summed event weights; items that nobody liked stay unknown (zeros)."""
+    pairs = extra_confidence(summed(interactions), config.alpha)
+    by_items = pairs.T.tocsr()
+    by_user, by_item = penalties(np.diff(pairs.indptr), np.diff(by_items.indptr), config)
+    factors = first_factors(pairs, config)
+    for _ in range(config.epochs):
+        users = solve_block(pairs, factors, gram(factors), by_user)
+        factors = solve_block(by_items, users, gram(users), by_item)
+    return folding(factors, by_user, config)
+
+
+def summed(interactions: Interactions) -> sparse.csr_matrix:
+    """(U, I) float32 sums of event weights, without the pairs whose likes and dislikes cancel."""
+    matrix = interactions.matrix()
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def extra_confidence(weight: sparse.csr_matrix, alpha: float) -> sparse.csr_matrix:
+    """alpha log(1 + |weight|) with the weight's sign: the hundredth listen says less than the first."""
+    out = weight.copy()
+    out.data = (np.sign(weight.data) * alpha * np.log1p(np.abs(weight.data))).astype(np.float32)
+    return out
+
+
+def penalties(user_counts: np.ndarray, item_counts: np.ndarray, config: ALSConfig) -> tuple[Penalty, Penalty]:
+    """Of users and of items; rows without pairs are zeros whatever their penalty, and do not count."""
+    sides = [counts[counts > 0] for counts in (user_counts, item_counts)]
+    users, items = (
+        Penalty.over(counts, len(others), config.alpha, config.reg, config.frequency_exponent)
+        for counts, others in (sides, reversed(sides))
+    )
+    return users, items
+
+
+def first_factors(pairs: sparse.csr_matrix, config: ALSConfig) -> np.ndarray:
+    """(I, D) singular vectors of the degree-scaled likes, each as long as the root of its singular value."""
+    graph = like_graph(pairs, power(degrees(pairs.maximum(0), 0), -0.5))
+    return lengthened(*leading(graph, config.embedding_size, config.seed))
+
+
+def like_graph(pairs: sparse.csr_matrix, item_scale: np.ndarray) -> sparse.csr_matrix:
+    """The likes among pairs (b, I), scaled by the square roots of the users' degrees and by item_scale (I,)."""
+    liked = sparse.csr_matrix((np.maximum(pairs.data, 0), pairs.indices, pairs.indptr), shape=pairs.shape)
+    return scaled(liked, power(degrees(liked, 1), -0.5), item_scale)
+
+
+def lengthened(directions: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    return directions * (squares**0.25).astype(np.float32)
+
+
+def folding(factors: np.ndarray, by_user: Penalty, config: ALSConfig) -> ALS:
+    """The finished model: factors turned onto the axes of their gram, which changes no score."""
+    values, turn = axes(gram(factors))
+    index = VectorIndex.exact(np.where(factors.any(axis=1, keepdims=True), factors @ turn, 0))
+    return ALS(ALSEncoder(index.vectors, values, by_user, config.alpha, HistoryWeights.of(config)), index)

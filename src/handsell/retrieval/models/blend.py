@@ -1,0 +1,137 @@
+"""A plain weighted blend of several retrievers: for where there is no ranker.
+
+Every part scores the union of what the parts found, and its scores are standardized per request, so that a weight
+means the same for votes, probabilities and inner products. Mean and deviation come from the part's own best items
+outside the request's history, whatever is eligible: a mask removes items and does not reorder the others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from handsell.core.batches import NONE, Requests
+from handsell.core.protocols import Retriever
+from handsell.data.interactions import Interactions
+from handsell.retrieval.config import RetrievalConfig
+from handsell.retrieval.content_vectors import Content
+from handsell.retrieval.index.topk import padded, top_items, within
+
+BEYOND = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True)
+class Blend:
+    """S parts by their registered names. A part that knows nothing of a request, or of an item, adds nothing to it."""
+
+    name: ClassVar[str] = "blend"
+    parts: Mapping[str, Retriever]
+    weights: tuple[float, ...]  # (S,) in the order of the parts
+    depth: int  # items asked of each part
+    n_items: int  # I
+
+    def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        items, standard = self.standardized(requests, k, eligible)
+        return ranked(items, self.combined(standard), k)
+
+    def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
+        return self.combined(self._standard(requests, items, self._own_best(requests, self._fresh(requests))))
+
+    def standardized(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Candidates (B, K) ascending, with -1 between them, and their standard scores by part (B, K, S)."""
+        allowed, fresh = within(eligible, self.n_items), self._fresh(requests)
+        best = self._own_best(requests, fresh)
+        if k <= self.depth and np.array_equal(allowed, fresh):
+            found = [items for items, _ in best]
+        else:
+            found = [part.retrieve(requests, max(k, self.depth), allowed)[0] for part in self.parts.values()]
+        items = _union(found)
+        return items, self._standard(requests, items, best)
+
+    def combined(self, standard: np.ndarray) -> np.ndarray:
+        """(B, K) weighted sums of (B, K, S); NaN where no part knows the item."""
+        total = np.zeros(standard.shape[:2], np.float32)
+        for s, weight in enumerate(self.weights):  # summed in one order: bits do not depend on the batch
+            total += np.float32(weight) * np.nan_to_num(standard[:, :, s], nan=0.0)
+        return np.where(np.isnan(standard).all(axis=2), np.nan, total).astype(np.float32)
+
+    def _own_best(self, requests: Requests, fresh: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [part.retrieve(requests, self.depth, fresh) for part in self.parts.values()]
+
+    def _fresh(self, requests: Requests) -> np.ndarray:
+        """(B, I) bool, items that are not in the request's history."""
+        item = requests.history.item
+        row, place = np.nonzero((item >= 0) & (item < self.n_items) & (requests.history.time < requests.time[:, None]))
+        out = np.ones((len(requests), self.n_items), bool)
+        out[row, item[row, place]] = False
+        return out
+
+    def _standard(self, requests: Requests, items: np.ndarray, best: list) -> np.ndarray:
+        columns = [
+            _standard_scores(part.score(requests, items), scores)
+            for part, (_, scores) in zip(self.parts.values(), best, strict=True)
+        ]
+        return np.stack(columns, axis=2)
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        for name, part in self.parts.items():
+            part.save(path / "parts" / name)
+        about = {"weights": dict(zip(self.parts, self.weights, strict=True)), "depth": self.depth}
+        (path / "blend.json").write_text(json.dumps({**about, "n_items": self.n_items}))
+
+    @classmethod
+    def load(cls, path: Path) -> Blend:
+        from handsell.retrieval import registry
+
+        about = json.loads((path / "blend.json").read_text())
+        parts = {name: registry.load(name, path / "parts" / name) for name in about["weights"]}
+        return cls(parts, tuple(about["weights"].values()), about["depth"], about["n_items"])
+
+
+def fit_blend(interactions: Interactions, config: RetrievalConfig, content: Content | None = None) -> Blend:
+    """Fits each part of config.blend.parts by the part's own section."""
+    from handsell.retrieval import registry
+
+    blend = config.blend
+    parts = {name: registry.fit(name, interactions, config, content) for name in blend.parts}
+    return Blend(parts, tuple(blend.parts.values()), blend.depth, interactions.n_items)
+
+
+def ranked(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best (B, k) of candidates (B, K), ascending, by scores (B, K)."""
+    rows = []
+    for item, score in zip(items, scores, strict=True):
+        may = (item != NONE) & ~np.isnan(score)
+        rows.append(top_items(item[may], score[may], k))
+    return padded(rows, k)
+
+
+def _standard_scores(scores: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """(B, K) scores less the mean of the part's best (B, depth), over their deviation.
+
+    Over their size where they are all alike, so that what the part found still stands above what it did not.
+    NaN for an item that the part does not know and for a request of which it found nothing.
+    """
+    out = np.full(scores.shape, np.nan, np.float32)
+    for b, row in enumerate(best):
+        known = row[~np.isnan(row)].astype(np.float64)
+        if len(known):
+            spread, size = known.std(), np.abs(known).max()
+            scale = spread if spread > 1e-6 * size else size
+            out[b] = (scores[b] - known.mean()) / (scale if scale > 0 else 1.0)
+    return out
+
+
+def _union(found: list[np.ndarray]) -> np.ndarray:
+    """(B, K) the distinct items of lists (B, k) ascending; -1 in the place of repeats and of padding."""
+    items = np.concatenate(found, axis=1)
+    items = np.sort(np.where(items == NONE, BEYOND, items), axis=1)
+    again = np.zeros(items.shape, bool)
+    again[:, 1:] = items[:, 1:] == items[:, :-1]
+    return np.where(again | (items == BEYOND), NONE, items).astype(np.int32)

@@ -1,0 +1,99 @@
+"""EASE [steck2019]: the item–item weights that best rebuild every user's likes from their other likes, in closed form.
+
+With G = R̃ᵀR̃ + reg and P = G⁻¹ the weights are B_ij = -P_ij / P_jj, zero on the diagonal. R̃ = D_U^-a R D_I^-b: with
+exponents above 0 busy users and popular items say less. A history r then scores by r D_I^-b B D_I^x, where x = b
+undoes the scaling and a smaller x holds popular items back.
+
+One dense matrix of the fitted items is held while fitting, so that the catalog is cut to its `max_items` most liked
+items; the rest stay unknown to this source. What is kept are each item's strongest weights, as sparse lists.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from scipy import sparse
+from scipy.linalg import cho_factor, lapack
+
+from handsell.data.interactions import Interactions
+from handsell.retrieval.config import EASEConfig
+from handsell.retrieval.history_weights import HistoryWeights
+from handsell.retrieval.models.item_knn import ItemKNN
+from handsell.retrieval.ratings import degrees, likes, power, scaled
+
+# what to try, and where to begin, when the model is tuned on a validation part
+SEARCH: dict[str, tuple] = {
+    "half_life_days": (1e6, 0.5, 2.0, 14.0),
+    "reg": (1000.0, 500.0, 250.0, 2000.0, 100.0),
+    "item_exponent": (0.2, 0.0, 0.4),
+    "answer_exponent": (0.1, 0.0, 0.2, 0.4),
+    "user_exponent": (0.4, 0.2, 0.0, 0.6),
+}
+
+
+class EASE(ItemKNN):
+    """Weights as an (I, I) sparse matrix: the history votes through it as through neighbor lists."""
+
+    name: ClassVar[str] = "ease"
+
+
+def fit_ease(interactions: Interactions, config: EASEConfig, content: object = None) -> EASE:
+    """Weights between the most liked items; `reg` is measured against squared item degrees whatever the exponents."""
+    ratings = likes(interactions)
+    popularity = degrees(ratings, 0)
+    items = np.sort(np.argsort(-popularity, kind="stable")[: config.max_items])
+    items = items[popularity[items] > 0]
+    touched = np.zeros(interactions.n_items, bool)
+    touched[items] = True
+    if not len(items):
+        empty = sparse.csr_matrix((interactions.n_items, interactions.n_items), dtype=np.float32)
+        return EASE(empty, touched, HistoryWeights.of(config))
+    weights = _weights(ratings[:, items], config)
+    return EASE(_strongest(weights, items, interactions.n_items, config.neighbors), touched, HistoryWeights.of(config))
+
+
+def _weights(ratings: sparse.csr_matrix, config: EASEConfig) -> np.ndarray:
+    """(J, J) float32 of the J chosen items; entry (i, j) is what a vote for i says of j."""
+    by_item, by_user = degrees(ratings, 0), degrees(ratings, 1)
+    divide = power(by_item, -config.item_exponent)
+    graph = scaled(ratings, power(by_user, -config.user_exponent), divide)
+    moments = np.zeros((graph.shape[1], graph.shape[1]), np.float32)
+    transposed = graph.T.tocsr()
+    for start in range(0, len(moments), 1024):  # the sparse product of all items at once would be held beside this
+        moments[start : start + 1024] = (transposed[start : start + 1024] @ graph).toarray()
+    moments[np.diag_indices_from(moments)] += config.reg * _scale(ratings, graph)
+    inverse = _inverse(moments)
+    weights = inverse / -np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    return weights * divide[:, None] * power(by_item, config.answer_exponent)
+
+
+def _scale(ratings: sparse.csr_matrix, graph: sparse.csr_matrix) -> float:
+    """How much smaller the scaled matrix's squares are: one `reg` then means the same at all exponents."""
+    return float((graph.data**2).sum(dtype=np.float64) / (ratings.data**2).sum(dtype=np.float64))
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    """Of a symmetric positive definite matrix, in its place."""
+    factor, _ = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+    inverse, _ = lapack.spotri(factor, lower=True, overwrite_c=True)
+    lower = np.tril(inverse)
+    return lower + np.tril(lower, -1).T
+
+
+def _strongest(weights: np.ndarray, items: np.ndarray, n_items: int, keep: int) -> sparse.csr_matrix:
+    """(I, I) the `keep` largest absolute weights of each row."""
+    rows, columns, data = [], [], []
+    for i, row in enumerate(weights):
+        chosen = np.flatnonzero(row)
+        if len(chosen) > keep:
+            chosen = np.sort(np.argpartition(np.abs(row), len(row) - keep)[-keep:])
+        rows.append(np.full(len(chosen), items[i]))
+        columns.append(items[chosen])
+        data.append(row[chosen])
+    shape = (n_items, n_items)
+    triple = (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns)))
+    matrix = sparse.csr_matrix(triple, shape=shape, dtype=np.float32)
+    matrix.sort_indices()
+    return matrix

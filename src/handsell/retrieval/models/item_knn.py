@@ -1,0 +1,126 @@
+"""Items liked by the same people: cosine neighbors with shrinkage, for which the history votes.
+
+Sources: [sarwar2001] for item-based neighborhoods, [bell2007] for the shrinkage, [aiolli2013] for the asymmetric
+cosine. With user_exponent 1 and no shrinkage the lists are those of the linear graph filter R̃ᵀR̃, R̃ scaled by the
+degrees of both sides to the power -½ [shen2021].
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from scipy import sparse
+
+from handsell.core.batches import Requests
+from handsell.data.interactions import Interactions
+from handsell.retrieval.config import ItemKNNConfig
+from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
+from handsell.retrieval.index.topk import best
+from handsell.retrieval.ratings import degrees, power, scaled
+from handsell.retrieval.sparse_rows import best_of_rows, load_rows, save_rows, scores_at
+
+ITEMS_AT_ONCE = 1024
+RECENT_PER_USER = 500  # a user's items beyond these add cost quadratically and little taste
+
+# what to try, and where to begin, when the model is tuned on a validation part
+SEARCH: dict[str, tuple] = {
+    "half_life_days": (1e6, 0.5, 2.0, 14.0),
+    "asymmetry": (0.5, 0.4, 0.3, 0.2),
+    "user_exponent": (0.5, 1.0, 0.0),
+    "neighbors": (1000, 300),
+    "shrinkage": (20.0, 0.0, 60.0),
+}
+
+
+@dataclass(frozen=True)
+class ItemKNN:
+    """Neighbor lists as a sparse (I, I) matrix: row i holds the items that a vote for i speaks for.
+
+    A negative vote counts against the neighbors and against the item itself.
+    """
+
+    name: ClassVar[str] = "item_knn"
+    neighbors: sparse.csr_matrix  # (I, I) float32
+    touched: np.ndarray  # (I,) bool, liked by anybody in the fit window
+    weights: HistoryWeights
+
+    def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return best_of_rows(self._spread(requests), k, eligible)
+
+    def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
+        """Zero where no vote reaches the item."""
+        return scores_at(self._spread(requests), items, self.touched)
+
+    def weigh_history(self, **settings: Any) -> Self:
+        """The same model with other `HistoryWeights`."""
+        return replace(self, weights=HistoryWeights(**settings))
+
+    def _spread(self, requests: Requests) -> sparse.csr_matrix:
+        """(B, I) votes carried to the neighbors, columns sorted."""
+        given = vote_matrix(*votes(requests, self.weights, len(self.touched)), len(self.touched))
+        found = (given @ self.neighbors + given.minimum(0)).tocsr()
+        found.sort_indices()
+        return found
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        save_rows(self.neighbors, path)
+        np.save(path / "touched.npy", self.touched)
+        (path / "weights.json").write_text(json.dumps(asdict(self.weights)))
+
+    @classmethod
+    def load(cls, path: Path) -> ItemKNN:
+        touched = np.load(path / "touched.npy", mmap_mode="r")
+        weights = HistoryWeights(**json.loads((path / "weights.json").read_text()))
+        return cls(load_rows(path, len(touched)), touched, weights)
+
+
+def fit_item_knn(interactions: Interactions, config: ItemKNNConfig, content: object = None) -> ItemKNN:
+    """Neighbors by  Σ_u r_ui r_uj |u|^-e / (|r_i|^2a |r_j|^(2 - 2a) + shrinkage),  r = log(1 + positive weight).
+
+    a is config.asymmetry, e config.user_exponent, |u| the sum of the user's r.
+    """
+    ratings = _recent(interactions.positives).matrix()
+    ratings.data = np.log1p(ratings.data)
+    by_item = ratings.T.tocsr()  # (I, U)
+    norm = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1)).ravel())
+    if config.user_exponent:
+        ratings = scaled(ratings, power(degrees(ratings, 1), -config.user_exponent), np.ones_like(norm))
+    own, others = norm ** (2 * config.asymmetry), norm ** (2 - 2 * config.asymmetry)
+    blocks = [
+        _nearest(by_item[start : start + ITEMS_AT_ONCE] @ ratings, start, own, others, config)
+        for start in range(0, interactions.n_items, ITEMS_AT_ONCE)
+    ]
+    shape = (interactions.n_items, interactions.n_items)
+    matrix = sparse.vstack(blocks, "csr") if blocks else sparse.csr_matrix(shape, dtype=np.float32)
+    return ItemKNN(matrix, norm > 0, HistoryWeights.of(config))
+
+
+def _recent(liked: Interactions) -> Interactions:
+    """Each user's last RECENT_PER_USER events."""
+    from_end = liked.user_offsets[liked.user + 1] - np.arange(len(liked))
+    return liked if from_end.max(initial=0) <= RECENT_PER_USER else liked.where(from_end <= RECENT_PER_USER)
+
+
+def _nearest(
+    product: sparse.csr_matrix, start: int, own: np.ndarray, others: np.ndarray, config: ItemKNNConfig
+) -> sparse.csr_matrix:
+    """Items start… : the rows of their co-occurrence (b, I) cut to the nearest neighbors."""
+    product.sort_indices()
+    indices, data, lengths = [], [], []
+    for row in range(product.shape[0]):
+        at = slice(product.indptr[row], product.indptr[row + 1])
+        item = product.indices[at]
+        near = product.data[at] / (own[start + row] * others[item] + config.shrinkage)
+        other = item != start + row
+        item, near = item[other], near[other]
+        chosen = np.sort(best(near, config.neighbors))
+        indices.append(item[chosen])
+        data.append(near[chosen].astype(np.float32))
+        lengths.append(len(chosen))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return sparse.csr_matrix((np.concatenate(data), np.concatenate(indices), offsets), shape=product.shape)

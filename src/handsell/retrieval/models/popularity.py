@@ -1,0 +1,152 @@
+"""What everybody likes now, at this time of day and week: the answer when nothing is known of the user.
+
+Score = decayed positive weight of the item × its lift in the context. The lift is the item's share of the context's
+likes over its share of all, after empirical-Bayes smoothing ([casella1985]): a context of few events, and any in
+which shares differ no more than by chance, falls back on the whole. Lifts come from the whole window: habits last
+longer than hits. Surfaces are no context: what is liked on one is mostly what it showed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from handsell.core.batches import Requests
+from handsell.data.interactions import Interactions
+from handsell.retrieval.config import PopularityConfig
+from handsell.retrieval.history_weights import DAY_US
+from handsell.retrieval.index.topk import gather, padded, within
+
+SEARCH = {"half_life_days": (7.0, 1.0, 30.0, 365.0)}
+FIRST_LOOK = 4096  # items of the ranking that are tried before looking further down
+DAY_PARTS = 6  # of four hours, UTC
+CONTEXTS = 2 * DAY_PARTS  # on working days, then at weekends
+SURE = 3.0  # standard deviations above chance at which contexts are told apart at all
+
+
+def context_of(time: np.ndarray) -> np.ndarray:
+    """(B,) µs → number of the part of the day, plus DAY_PARTS at weekends."""
+    weekend = (time // DAY_US + 3) % 7 >= 5  # the epoch began on a Thursday; Monday is 0
+    return time % DAY_US // (DAY_US // DAY_PARTS) + DAY_PARTS * weekend
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """I items with their decayed popularity; zero means that nobody ever liked it."""
+
+    name: ClassVar[str] = "popularity"
+    popularity: np.ndarray  # (I,) float32, whatever the context
+    lift: np.ndarray | None = None  # (CONTEXTS, I) float32, or None: contexts do not differ
+
+    @cached_property
+    def ranking(self) -> np.ndarray:
+        """Items with any popularity, best first, whatever the context."""
+        return _ranked(self.popularity)
+
+    @cached_property
+    def _by_context(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Scores (I,) and ranking of the contexts that were asked for."""
+        return {}
+
+    def _in(self, context: int) -> tuple[np.ndarray, np.ndarray]:
+        if self.lift is None:
+            return self.popularity, self.ranking
+        if context not in self._by_context:
+            scores = self.popularity * self.lift[context]
+            self._by_context[context] = scores, _ranked(scores)
+        return self._by_context[context]
+
+    def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        allowed = within(eligible, len(self.popularity))
+        rows = []
+        for may, context in zip(allowed, context_of(requests.time).tolist(), strict=True):
+            scores, ranking = self._in(context)
+            items = _first(ranking, may, k)
+            rows.append((items, scores[items]))
+        return padded(rows, k)
+
+    def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
+        known = np.ones(len(self.popularity), bool)
+        if self.lift is None:
+            return gather(self.popularity, items, known)
+        rows = [gather(self._in(c)[0], items[b], known) for b, c in enumerate(context_of(requests.time).tolist())]
+        return np.stack(rows) if rows else np.zeros(items.shape, np.float32)
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        np.save(path / "popularity.npy", self.popularity)
+        if self.lift is not None:
+            np.save(path / "lift.npy", self.lift)
+
+    @classmethod
+    def load(cls, path: Path) -> Popularity:
+        lift = path / "lift.npy"
+        known = np.load(path / "popularity.npy", mmap_mode="r")
+        return cls(known, np.load(lift, mmap_mode="r") if lift.exists() else None)
+
+
+def _ranked(scores: np.ndarray) -> np.ndarray:
+    order = np.argsort(-scores, kind="stable").astype(np.int32)
+    return order[: np.count_nonzero(scores > 0)]
+
+
+def _first(ranking: np.ndarray, allowed: np.ndarray, k: int) -> np.ndarray:
+    """The first k allowed items of the ranking, looking down no further than needed."""
+    look = max(FIRST_LOOK, 2 * k)
+    while True:
+        head = ranking[:look]
+        found = head[allowed[head]][:k]
+        if len(found) == k or look >= len(ranking):
+            return found
+        look *= 8
+
+
+def fit_popularity(interactions: Interactions, config: PopularityConfig, content: object = None) -> Popularity:
+    """Positive event weights, halved every half_life_days before the window's last event."""
+    liked = interactions.positives
+    mass = decayed(liked, config.half_life_days)
+    return Popularity(mass, lifts(counts_by_context(liked)) if config.by_context else None)
+
+
+def decayed(liked: Interactions, half_life_days: float) -> np.ndarray:
+    """(I,) float32 sums of weights as of the last event."""
+    age_days = (liked.time - liked.time.max(initial=0)) / DAY_US
+    weight = liked.weight * np.exp2(age_days / half_life_days)
+    return np.bincount(liked.item, weight, minlength=liked.n_items).astype(np.float32)
+
+
+def counts_by_context(liked: Interactions) -> np.ndarray:
+    """(CONTEXTS, I) users who liked an item in a context; how often each did does not matter."""
+    cell = context_of(liked.time) * liked.n_items + liked.item
+    order = np.lexsort((cell, liked.user))
+    user, cell = liked.user[order], cell[order]
+    new = np.ones(len(cell), bool)
+    new[1:] = (np.diff(user) != 0) | (np.diff(cell) != 0)
+    return np.bincount(cell[new], minlength=CONTEXTS * liked.n_items).reshape(CONTEXTS, liked.n_items)
+
+
+def lifts(count: np.ndarray) -> np.ndarray | None:
+    """(C, I) counts → smoothed lifts (C, I) float32, or None where contexts differ no more than by chance.
+
+    (n_ci + m p_i) / (n_c + m) / p_i, with the m of a Dirichlet prior around the overall shares p whose expected
+    chi-square over the table equals the observed one.
+    """
+    by_item, by_context, total = count.sum(axis=0), count.sum(axis=1), int(count.sum())
+    items, contexts = np.count_nonzero(by_item), np.count_nonzero(by_context)
+    if items < 2 or contexts < 2:
+        return None
+    free = (items - 1) * (contexts - 1)
+    share = by_item / total
+    observed = count.astype(np.float64) ** 2 / np.maximum(by_context[:, None] * share, 1e-300)
+    chi_square = observed.sum() - total
+    if chi_square < free + SURE * np.sqrt(2 * free):
+        return None
+    spread = chi_square / (items - 1)
+    most = ((1 - by_context / total) * by_context).sum()
+    prior = max((most - spread) / (spread - (contexts - 1)), 0.0) + 1e-9
+    lift = (count + prior * share) / ((by_context[:, None] + prior) * np.where(share > 0, share, 1))
+    return np.where(share > 0, lift, 1).astype(np.float32)

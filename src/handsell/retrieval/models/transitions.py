@@ -1,0 +1,82 @@
+"""What goes with what in a session: rules item → item, the nearer the two were the stronger, forwards above all.
+
+Sources: [ludewig2018] for sequential rules weighted by distance, [garg2019] for the decays with the age of a session
+and with the place in the current one, [deshpande2004itemtopn] for conditional probability with the popularity of
+the item divided out to a power. With `backward` 0 and `steps` 1 it is the Markov chain of first order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy import sparse
+
+from handsell.core.batches import Requests
+from handsell.data.interactions import Interactions
+from handsell.retrieval.config import TransitionsConfig
+from handsell.retrieval.history_weights import DAY_US
+from handsell.retrieval.index.item_to_item import ListRetriever
+from handsell.retrieval.sessions import Sessions, current, cut
+
+SEARCH = {
+    "position_half_life": (1.0, 0.5, 2.0, 4.0),
+    "backward": (0.6, 0.0, 0.3, 1.0),
+    "length_exponent": (0.25, 0.0, 0.5),
+    "repeat": (2.0, 0.5, 1.0, 4.0),
+    "source_exponent": (0.7, 0.4, 1.0),
+    "popularity_exponent": (0.3, 0.0, 0.15, 0.5),
+    "distance_half_life": (3.0, 1.0, 2.0, 6.0),
+    "shrinkage": (10.0, 1.0, 50.0),
+    "half_life_days": (90.0, 30.0, 1000.0),
+}
+
+
+@dataclass(frozen=True)
+class Transitions(ListRetriever):
+    """Row i of the lists holds what is seen near i; the last item of the session votes most."""
+
+    name: ClassVar[str] = "transitions"
+    config_type: ClassVar[type[TransitionsConfig]] = TransitionsConfig
+
+    def asked(self, requests: Requests) -> tuple[np.ndarray, np.ndarray]:
+        item = current(requests, len(self.known), self.config.session_gap_minutes)
+        age = np.arange(item.shape[1])  # in items; 0 is the last one
+        return item, np.broadcast_to(np.exp2(-age / self.config.position_half_life), item.shape)
+
+
+def fit_transitions(interactions: Interactions, config: TransitionsConfig, content: object = None) -> Transitions:
+    """Pairs up to `steps` events apart, summed over sessions and divided by powers of how often either item came."""
+    sessions = cut(interactions, config.session_gap_minutes).of_length(2)
+    weight = _event_weight(sessions, config)
+    pairs = sparse.csr_matrix((interactions.n_items, interactions.n_items))
+    for steps in range(config.steps + 1):
+        pairs = pairs + _apart(sessions, steps, weight, config, pairs.shape)
+    aged = np.exp2(-_age_days(sessions) / config.half_life_days)[sessions.session_of_event]
+    count = np.bincount(sessions.item, aged, minlength=interactions.n_items) + max(config.shrinkage, 1e-9)
+    source, target = sparse.diags(count**-config.source_exponent), sparse.diags(count**-config.popularity_exponent)
+    return Transitions.of((source @ pairs @ target).tocsr(), config)
+
+
+def _apart(
+    sessions: Sessions, steps: int, weight: np.ndarray, config: TransitionsConfig, shape: tuple[int, int]
+) -> sparse.csr_matrix:
+    """(I, I) summed weights of the pairs of events of one session that are `steps` apart; 0 is the event itself."""
+    first = np.flatnonzero(sessions.place + steps < sessions.lengths[sessions.session_of_event])
+    a, b = sessions.item[first], sessions.item[first + steps]
+    near = weight[first] * np.exp2(-max(steps - 1, 0) / config.distance_half_life)
+    if steps == 0:
+        return sparse.csr_matrix((near * config.repeat, (a, b)), shape)
+    after = sparse.csr_matrix((near, (a, b)), shape)
+    return after + config.backward * after.T
+
+
+def _event_weight(sessions: Sessions, config: TransitionsConfig) -> np.ndarray:
+    """(E,) newer and shorter sessions count more."""
+    weight = np.exp2(-_age_days(sessions) / config.half_life_days) / sessions.lengths**config.length_exponent
+    return weight[sessions.session_of_event]
+
+
+def _age_days(sessions: Sessions) -> np.ndarray:
+    return (sessions.time.max(initial=0) - sessions.time) / DAY_US

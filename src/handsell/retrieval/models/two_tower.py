@@ -1,0 +1,150 @@
+"""Two towers: a network for the user's history and context meets one for items; inference in NumPy.
+
+Sources: [covington2016] for a user tower over pooled history, [yi2019] for its training, in
+`two_tower_training.py`. Every item has an input vector, its id embedding plus its projected content; an item that
+nobody touched has content alone. The item tower turns input vectors into the vectors of the index; the user tower
+pools the input vectors of the history, so that a user who is new today is encoded like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from handsell.core.batches import History, Requests
+from handsell.retrieval.content_vectors import Content
+from handsell.retrieval.embedding import EmbeddingRetriever
+from handsell.retrieval.history_weights import DAY_US, decay, later_likes
+from handsell.retrieval.index.index import VectorIndex
+
+HISTORY = 50  # most recent events that the user tower looks at
+POOLS = 3  # lasting taste, taste of the moment, dislikes
+CONTEXT = 4
+LONG_HALF_LIFE_DAYS = 28.0
+RECENT_HALF_LIFE_EVENTS = 3.0
+ROWS_AT_ONCE = 16_384
+
+Weights = Mapping[str, np.ndarray]
+
+
+def user_inputs(history: History, time: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the user tower sees of B requests: items (B, T), pooling weights (B, POOLS, T), context (B, CONTEXT).
+
+    The weights of a pool sum to 1, or are all 0; items that do not count are 0 with weight 0. The same function
+    serves training and inference.
+    """
+    item, when, weight = (a[:, -HISTORY:] for a in (history.item, history.time, history.weight))
+    valid = (item >= 0) & (item < n_items) & (when < time[:, None]) & (weight != 0)
+    liked = np.where(valid & (weight > 0), weight, 0)
+    disliked = np.where(valid & (weight < 0), -weight, 0)
+    later = later_likes(liked > 0)
+    pools = np.stack(
+        [liked * decay(when, valid, LONG_HALF_LIFE_DAYS), liked * np.exp2(-later / RECENT_HALF_LIFE_EVENTS), disliked],
+        axis=1,
+    )
+    total = pools.sum(axis=2, keepdims=True)
+    pools = (pools / np.where(total > 0, total, 1)).astype(np.float32)
+    return np.where(valid, item, 0).astype(np.int64), pools, _context(valid, time)
+
+
+def _context(valid: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """(B, CONTEXT) hour of the day as sine and cosine, weekend, events known.
+
+    Nothing tells how long the user has been away: rows are trained a moment after the last event, and a tower that
+    reads the pause answers worse to users who come back later (docs/decisions/013).
+    """
+    angle = (time % DAY_US) * (2 * np.pi / DAY_US)
+    weekend = ((time // DAY_US + 3) % 7) >= 5  # the epoch began on a Thursday; Monday is 0
+    count = np.log1p(valid.sum(axis=1)) / np.log1p(HISTORY)
+    return np.stack([np.sin(angle), np.cos(angle), weekend, count], axis=1).astype(np.float32)
+
+
+def item_tower(inputs: np.ndarray, weights: Weights) -> np.ndarray:
+    """(N, E) unit vectors of items with input vectors (N, E)."""
+    out = np.empty_like(inputs)
+    for start in range(0, len(inputs), ROWS_AT_ONCE):
+        x = inputs[start : start + ROWS_AT_ONCE]
+        out[start : start + ROWS_AT_ONCE] = _unit(x + _layers(x, weights, "item"))
+    return out
+
+
+def user_tower(pooled: np.ndarray, context: np.ndarray, weights: Weights) -> np.ndarray:
+    """(B, E) unit vectors of users with pooled input vectors (B, POOLS, E) and context (B, CONTEXT)."""
+    x = np.concatenate([pooled.reshape(len(pooled), -1), context], axis=1)
+    return _unit(pooled[:, 0] + pooled[:, 1] + _layers(x, weights, "user"))
+
+
+def _layers(x: np.ndarray, weights: Weights, tower: str) -> np.ndarray:
+    hidden = np.maximum(x @ weights[f"{tower}.0.weight"].T + weights[f"{tower}.0.bias"], 0)
+    return hidden @ weights[f"{tower}.2.weight"].T + weights[f"{tower}.2.bias"]
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
+
+
+@dataclass(frozen=True)
+class TwoTowerEncoder:
+    """The user tower, with the input vectors of all items to pool."""
+
+    inputs: np.ndarray  # (I, E) float32
+    weights: Weights
+
+    def encode(self, requests: Requests) -> np.ndarray:
+        """Zeros for a request whose history holds nothing that was liked."""
+        out = np.zeros((len(requests), self.inputs.shape[1]), np.float32)
+        item, pools, context = user_inputs(requests.history, requests.time, len(self.inputs))
+        for b in np.flatnonzero(pools[:, 0].any(axis=1)):  # one at a time: bits do not depend on the batch
+            used = pools[b].any(axis=0)
+            pooled = pools[b][:, used] @ self.inputs[item[b, used]]
+            out[b] = user_tower(pooled[None], context[b : b + 1], self.weights)[0]
+        return out
+
+    def save(self, path: Path) -> None:
+        from safetensors.numpy import save_file
+
+        path.mkdir(parents=True, exist_ok=True)
+        np.save(path / "inputs.npy", self.inputs)
+        save_file({name: np.ascontiguousarray(w) for name, w in self.weights.items()}, path / "towers.safetensors")
+
+    @classmethod
+    def load(cls, path: Path, vectors: np.ndarray) -> TwoTowerEncoder:
+        from safetensors.numpy import load_file
+
+        return cls(np.load(path / "inputs.npy", mmap_mode="r"), load_file(path / "towers.safetensors"))
+
+
+class TwoTower(EmbeddingRetriever):
+    name: ClassVar[str] = "two_tower"
+    encoder_type = TwoTowerEncoder
+
+
+def input_vectors(embedding: np.ndarray, content: np.ndarray, trained: np.ndarray, weights: Weights) -> np.ndarray:
+    """(N, E) id embedding of the items that were trained (N,) bool, plus their projected content (N, D)."""
+    inputs = embedding * trained[:, None]
+    if "projection.weight" in weights:
+        inputs = inputs + content @ weights["projection.weight"].T
+    return np.ascontiguousarray(inputs, np.float32)
+
+
+def item_vectors(inputs: np.ndarray, weights: Weights) -> np.ndarray:
+    """(N, E) what the index holds; zeros for an item without any input."""
+    return np.where((inputs != 0).any(axis=1, keepdims=True), item_tower(inputs, weights), 0).astype(np.float32)
+
+
+def assemble(inputs: np.ndarray, vectors: np.ndarray, weights: Weights) -> TwoTower:
+    """The retriever from what training gave."""
+    towers = {name: w for name, w in weights.items() if name.startswith(("item.", "user."))}
+    return TwoTower(TwoTowerEncoder(inputs, towers), VectorIndex.exact(vectors))
+
+
+def towers_to_retriever(weights: Weights, content: Content | None, trained: np.ndarray) -> TwoTower:
+    """The retriever from trained parameters, in this process."""
+    inputs = input_vectors(
+        weights["embedding"], content.vectors if content else np.zeros((len(trained), 0)), trained, weights
+    )
+    return assemble(inputs, item_vectors(inputs, weights), weights)

@@ -1,0 +1,128 @@
+"""People with the same likes: the request's history finds its nearest users, and their items are what it gets.
+
+Source: [herlocker1999] for the neighborhood of users; cosine with shrinkage [bell2007], items in common discounted by
+their degree. The users' likes are kept as one sparse matrix: a history never seen in training is a row like any.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from scipy import sparse
+
+from handsell.core.batches import Requests
+from handsell.data.interactions import Interactions
+from handsell.retrieval.config import UserKNNConfig
+from handsell.retrieval.history_weights import DAY_US, HistoryWeights, vote_matrix, votes
+from handsell.retrieval.index.topk import best
+from handsell.retrieval.ratings import degrees, likes, power
+from handsell.retrieval.sparse_rows import best_of_rows, load_rows, save_rows, scores_at
+
+# what to try, and where to begin, when the model is tuned on a validation part
+SEARCH: dict[str, tuple] = {
+    "half_life_days": (1e6, 0.5, 2.0, 14.0),
+    "neighbors": (300, 600, 150),
+    "sharpness": (1.5, 1.0, 2.0),
+    "item_exponent": (0.5, 0.75, 0.25),
+    "shrinkage": (0.0, 1.0, 5.0),
+}
+
+
+@dataclass(frozen=True)
+class UserKNN:
+    """The fit window's users as rows; their ids are not needed."""
+
+    name: ClassVar[str] = "user_knn"
+    likes: sparse.csr_matrix  # (U, I) float32
+    scale: np.ndarray  # (I,) float32, weight of an item when users are compared; zero where nobody liked it
+    config: UserKNNConfig
+
+    def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return best_of_rows(self._answers(requests), k, eligible)
+
+    def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
+        """Zero where no neighbor liked the item."""
+        return scores_at(self._answers(requests), items, self.scale > 0)
+
+    def weigh_history(self, **settings: Any) -> Self:
+        """The same model with other `HistoryWeights`; the neighbors' own likes stay as they were fitted."""
+        return replace(self, config=self.config.model_copy(update=settings))
+
+    def _answers(self, requests: Requests) -> sparse.csr_matrix:
+        """(B, I) sums of the neighbors' likes by their similarity, columns sorted; disliked items below zero."""
+        given = vote_matrix(*votes(requests, HistoryWeights.of(self.config), len(self.scale)), len(self.scale))
+        near = self._neighbors(given)
+        found = (near @ self.likes + given.minimum(0)).tocsr()
+        found.sort_indices()
+        return found
+
+    def _neighbors(self, given: sparse.csr_matrix) -> sparse.csr_matrix:
+        """(B, U) similarity to each request's nearest users. A dislike in common with a like counts against them."""
+        mine = given.copy()
+        mine.data = mine.data * self.scale[mine.indices]
+        length = np.sqrt(np.asarray(mine.multiply(mine).sum(axis=1)).ravel())
+        product = (mine @ self._by_item).tocsr()
+        product.sort_indices()
+        lengths = self._lengths
+        users, data = [], []
+        for b in range(len(length)):
+            at = slice(product.indptr[b], product.indptr[b + 1])
+            user = product.indices[at]
+            near = product.data[at] / (length[b] * lengths[user] + self.config.shrinkage + 1e-12)
+            chosen = np.sort(best(near, self.config.neighbors))
+            chosen = chosen[near[chosen] > 0]
+            users.append(user[chosen])
+            data.append(near[chosen] ** self.config.sharpness)
+        return _rows(users, data, len(lengths))
+
+    @cached_property
+    def _by_item(self) -> sparse.csr_matrix:
+        """(I, U) scaled likes."""
+        return sparse.diags(self.scale).astype(np.float32).dot(self.likes.T).tocsr()
+
+    @cached_property
+    def _lengths(self) -> np.ndarray:
+        """(U,) norms of the scaled likes."""
+        return np.sqrt(np.asarray(self._by_item.multiply(self._by_item).sum(axis=0)).ravel())
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        save_rows(self.likes, path)
+        np.save(path / "scale.npy", self.scale)
+        (path / "user_knn.json").write_text(json.dumps(self.config.model_dump()))
+
+    @classmethod
+    def load(cls, path: Path) -> UserKNN:
+        scale = np.load(path / "scale.npy", mmap_mode="r")
+        return cls(
+            load_rows(path, len(scale)), scale, UserKNNConfig(**json.loads((path / "user_knn.json").read_text()))
+        )
+
+
+def fit_user_knn(interactions: Interactions, config: UserKNNConfig, content: object = None) -> UserKNN:
+    """Keeps the likes, each user's decayed from their newest event on, for neighbors' recent items say more."""
+    liked = interactions.positives
+    last = liked.time[np.maximum(liked.user_offsets[liked.user + 1] - 1, 0)]
+    age = (last - liked.time) / (config.half_life_days * DAY_US)
+    recent = Interactions(
+        liked.user, liked.item, liked.type, liked.time, (liked.weight * np.exp2(-age)).astype(np.float32),
+        liked.n_users, liked.n_items,
+    )  # fmt: skip
+    matrix = likes(recent)
+    matrix.sort_indices()
+    matrix = matrix[np.diff(matrix.indptr) > 0]
+    return UserKNN(matrix, power(degrees(likes(liked), 0), -config.item_exponent / 2), config)
+
+
+def _rows(columns: list[np.ndarray], data: list[np.ndarray], width: int) -> sparse.csr_matrix:
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in columns])]).astype(np.int64)
+    if not columns:
+        return sparse.csr_matrix((0, width), dtype=np.float32)
+    return sparse.csr_matrix(
+        (np.concatenate(data).astype(np.float32), np.concatenate(columns), offsets), shape=(len(columns), width)
+    )

@@ -1,0 +1,56 @@
+"""Hard negatives of the two towers: what the current vectors rank high for a user who has not liked it.
+
+Source: [xiong2021], with two bounds: an epoch ranks a pool of drawn items rather than all, and a row gets random ones
+of its top ranks, since the very first are often what the user would like next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from handsell.data.interactions import Interactions
+from handsell.retrieval.models.two_tower import Weights, input_vectors, item_vectors, user_tower
+
+POOL = 8192  # items that are ranked, drawn anew each epoch
+RANKS_PER_NEGATIVE = 10  # a row's M negatives are drawn from its first 10 M ranks
+
+
+@dataclass(frozen=True)
+class HardNegatives:
+    """A snapshot of the model, taken at the start of an epoch."""
+
+    weights: Weights
+    inputs: np.ndarray  # (I, E)
+    pool: np.ndarray  # (P,) items
+    vectors: np.ndarray  # (P, E) of the pool
+    liked: sparse.csr_matrix  # (U, P) not zero where a user likes an item of the pool
+    count: int  # M
+
+    @classmethod
+    def of(
+        cls, weights: Weights, content: np.ndarray | None, events: Interactions, count: int, rng: np.random.Generator
+    ) -> HardNegatives:
+        """Only items that somebody has touched are ranked."""
+        touched = np.bincount(events.item, minlength=events.n_items) > 0
+        known = np.zeros((events.n_items, 0), np.float32) if content is None else content
+        inputs = input_vectors(weights["embedding"], known, touched, weights)
+        pool = np.sort(rng.permutation(np.flatnonzero(touched))[:POOL])
+        towers = {name: np.array(w) for name, w in weights.items() if name.startswith(("item.", "user."))}
+        liked = events.positives.matrix()[:, pool].tocsr()
+        return cls(towers, inputs, pool, item_vectors(inputs[pool], towers), liked, count)
+
+    def __call__(
+        self, user: np.ndarray, item: np.ndarray, pools: np.ndarray, context: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """(B, M) items for users (B,) with the tower's inputs as in `user_inputs`; -1 where too few are left."""
+        users = user_tower(np.matmul(pools, self.inputs[item]), context, self.weights)
+        scores = users @ self.vectors.T
+        scores[self.liked[user].nonzero()] = -np.inf
+        ranks = min(RANKS_PER_NEGATIVE * self.count, len(self.pool))
+        top = np.argpartition(-scores, ranks - 1, axis=1)[:, :ranks]
+        drawn = np.take_along_axis(top, rng.permuted(np.tile(np.arange(ranks), (len(user), 1)), axis=1), 1)
+        drawn = drawn[:, : self.count]
+        return np.where(np.isfinite(np.take_along_axis(scores, drawn, 1)), self.pool[drawn], -1)

@@ -1,0 +1,268 @@
+"""Training of SASRec: at every place of a user's line, the next item the user liked, against all other items.
+
+Sources: [kang2018] for the model; [klenitskiy2023] for the full softmax, without which it falls far behind, and for
+drawn negatives, each corrected by the log of its chance ([yi2019]), where the catalog is too large for it.
+The same loop runs in this process and, given a wrapped model, in every worker of Ray Train.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from handsell.data.interactions import Interactions
+from handsell.retrieval.config import SASRecConfig
+from handsell.retrieval.content_vectors import Content
+from handsell.retrieval.models.sasrec import SASRec, Weights, weights_to_retriever
+from handsell.retrieval.neural.sasrec_rows import Batch, Rows
+from handsell.retrieval.neural.training import among_workers, coarse_products, one_thread, restore, weights_of
+
+log = logging.getLogger(__name__)
+ID_DROPOUT = 0.15
+START = 0.02  # standard deviation of fresh weights
+WARM_UP = 0.05  # share of the steps in which the learning rate rises
+LOGITS_AT_ONCE = 128  # rows of the softmax, so that they stay in the processor's cache
+
+
+class Layer(nn.Module):
+    """Pre-norm attention and feed-forward; read by name in retrieval/sasrec.py."""
+
+    def __init__(self, size: int, dropout: float):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.qkv, self.out = nn.Linear(size, 3 * size), nn.Linear(size, size)
+        self.wide, self.narrow = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, L, D) → (B, L, D). Padding is at the end, where causal attention never looks."""
+        q, k, v = self.qkv(self.norm1(x)).unsqueeze(1).chunk(3, dim=3)  # one head
+        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True).squeeze(1)
+        x = x + self.dropout(self.out(seen))
+        return x + self.dropout(self.narrow(F.relu(self.wide(self.norm2(x)))))
+
+
+class Transformer(nn.Module):
+    content: torch.Tensor  # (I, C), a buffer
+
+    def __init__(self, n_items: int, content: np.ndarray | None, config: SASRecConfig):
+        super().__init__()
+        size = config.embedding_size
+        self.config = config
+        self.embedding = nn.Parameter(torch.randn(n_items, size) * START)
+        self.position = nn.Parameter(torch.randn(config.length, size) * START)
+        self.disliked = nn.Parameter(torch.randn(size) * START)
+        self.layers = nn.ModuleList(Layer(size, config.dropout) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.register_buffer("content", None if content is None else torch.tensor(content), persistent=False)
+        self.projection = None if content is None else nn.Linear(content.shape[1], size, bias=False)
+
+    def inputs(self, items: torch.Tensor) -> torch.Tensor:
+        """(N, D) input vectors of items (N,); in training some lose their id embedding, so that content speaks."""
+        x = self.embedding.index_select(0, items)
+        if self.projection is None:
+            return x
+        if self.training:
+            x = x * (torch.rand(len(items), 1) >= ID_DROPOUT)
+        return x + self.projection(self.content[items])
+
+    def queries(self, directions: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """(N, D) what is expected at the places `batch.asked`, from unit vectors (U, D) of the batch's items."""
+        x = F.embedding(torch.from_numpy(batch.history), directions) * directions.shape[1] ** 0.5
+        x = torch.where(torch.from_numpy(batch.liked)[:, :, None], x, self.disliked - x)
+        x = self.dropout(x + self.position[: x.shape[1]])
+        for layer in self.layers:
+            x = layer(x)
+        x = self.norm(x.flatten(0, 1).index_select(0, torch.from_numpy(batch.asked)))
+        return F.normalize(x, dim=1) / self.config.temperature if self.config.temperature else x
+
+    def both(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries (N, D) and rivals (U, D), whose products are the logits."""
+        vectors = self.inputs(torch.from_numpy(batch.items))
+        directions = F.normalize(vectors, dim=1)
+        return self.queries(directions, batch), directions if self.config.temperature else vectors
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Mean loss over the places asked."""
+        log_chance = None if batch.log_chance is None else torch.from_numpy(batch.log_chance)
+        return SoftmaxLoss.apply(*self.both(batch), log_chance, torch.from_numpy(batch.target))
+
+
+class SoftmaxLoss(torch.autograd.Function):
+    """Mean cross-entropy of queries (N, D) against rivals (U, D); target (N,) is a row of the rivals.
+
+    The rival's logit is lessened by its log_chance (U,), or None, except where it is the target. Gradients are
+    taken in the same pass over blocks of rows: the (N, U) logits never exist as a whole.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, queries: Any, rivals: Any, log_chance: Any, target: Any) -> torch.Tensor:
+        to_queries, to_rivals = torch.empty_like(queries), torch.zeros_like(rivals)
+        chance = torch.empty(len(queries))
+        space = torch.empty(min(LOGITS_AT_ONCE, len(queries)), len(rivals))
+        for start in range(0, len(queries), LOGITS_AT_ONCE):
+            part = slice(start, start + LOGITS_AT_ONCE)
+            wanted = target[part, None]
+            error = torch.mm(queries[part], rivals.T, out=space[: len(wanted)])
+            if log_chance is not None:
+                error.sub_(log_chance).scatter_add_(1, wanted, log_chance[wanted])
+            torch.softmax(error, 1, out=error)
+            chance[part] = error.gather(1, wanted)[:, 0]
+            error.scatter_add_(1, wanted, torch.full(wanted.shape, -1.0))
+            torch.mm(error, rivals, out=to_queries[part])
+            to_rivals.addmm_(error.T, queries[part])
+        ctx.save_for_backward(to_queries / len(queries), to_rivals / len(queries))
+        return -chance.clamp_min(1e-30).log().mean()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:  # type: ignore[override]
+        to_queries, to_rivals = ctx.saved_tensors
+        return to_queries * gradient, to_rivals * gradient, None, None
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What is told after an epoch, counted from 1."""
+
+    epoch: int
+    loss: float
+    ndcg: float  # validation NDCG@10; NaN where nobody was held out
+    seconds_left: float
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {"epoch": self.epoch, "loss": self.loss, "ndcg": self.ndcg, "seconds_left": self.seconds_left}
+
+    def line(self, config: SASRecConfig) -> str:
+        judged = "" if np.isnan(self.ndcg) else f" validation NDCG@10 {self.ndcg:.4f}"
+        done = f"sasrec epoch {self.epoch}/{config.epochs} loss {self.loss:.4f}"
+        return f"{done}{judged} time left {self.seconds_left:.0f} s"
+
+
+class Training:
+    """One worker's course from fresh weights to the best ones; `state` and `restore` carry it over an interruption."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        rows: Rows,
+        *,
+        wrap: Callable[[Any], Any] = lambda model: model,
+        trained: np.ndarray | None = None,
+        steps: int | None = None,
+        worker: int = 0,
+    ):
+        """`wrap` makes the model data parallel; `trained` (I,) and `steps` an epoch must then agree between workers."""
+        self.model, self.rows, self.config, self.worker = model, rows, rows.config, worker
+        self.parallel = wrap(model)
+        self.trained = rows.trained if trained is None else trained
+        self.steps = steps or rows.steps
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=self.config.learning_rate,
+            weight_decay=self.config.reg,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
+        self.done, self.best, self.best_epoch = 0, -1.0, 0
+        self.best_weights: dict[str, np.ndarray] = {}
+
+    def _rate(self, step: int) -> float:
+        """The learning rate of a step of the whole course."""
+        total = self.steps * self.config.epochs
+        share = min((step + 1) / max(WARM_UP * total, 1), 0.5 + 0.5 * math.cos(math.pi * step / total))
+        return self.config.learning_rate * share
+
+    def run(self, after_epoch: Callable[[Epoch], None]) -> None:
+        """The epochs that are left, until `patience` of them brought nothing better; then the best weights are back."""
+        begun, first = time.monotonic(), self.done
+        while self.done < self.config.epochs and self.done - self.best_epoch < self.config.patience:
+            loss = self._epoch()
+            ndcg = self.validate()
+            self.done += 1
+            if np.isnan(ndcg) or ndcg > self.best:
+                self.best, self.best_epoch = ndcg, self.done
+                self.best_weights = weights_of(self.model) if ndcg == ndcg else {}
+            left = (time.monotonic() - begun) / (self.done - first) * (self.config.epochs - self.done)
+            after_epoch(Epoch(self.done, loss, ndcg, left))
+        if self.best_weights:
+            restore(self.model, self.best_weights)
+
+    def _epoch(self) -> float:
+        """Mean loss of one pass."""
+        rng = np.random.default_rng((self.config.seed, self.done, self.worker))
+        torch.manual_seed(int(rng.integers(2**62)))  # of dropout: an interrupted course goes on as it would have
+        self.model.train()
+        total = 0.0
+        for n, batch in enumerate(self.rows.batches(self.steps, self.trained, rng)):
+            self.optimizer.param_groups[0]["lr"] = self._rate(self.done * self.steps + n)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.parallel(batch)
+            loss.backward()
+            self.optimizer.step()
+            total += float(loss.detach())
+        return total / self.steps
+
+    def validate(self) -> float:
+        """NDCG@10 of the likes held out, over all workers."""
+        self.model.eval()
+        gain, many = 0.0, 0
+        with torch.no_grad():
+            for batch in self.rows.judging(self.trained):
+                queries, rivals = self.model.both(batch)
+                logits, target = (queries @ rivals.T).numpy(), batch.target
+                own = logits[np.arange(len(target)), target][:, None]
+                rank = np.where(target >= 0, (logits > own).sum(axis=1), len(rivals))
+                gain += (1 / np.log2(rank[rank < 10] + 2)).sum()
+                many += len(rank)
+        gain, many = among_workers(np.array([gain, many], np.float64), "sum")
+        return float(gain / many) if many else math.nan
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that the next epoch depends on."""
+        moments = self.optimizer.state_dict()["state"]
+        return {
+            **{f"model.{name}": w for name, w in weights_of(self.model).items()},
+            **{f"best.{name}": w for name, w in self.best_weights.items()},
+            **{f"adam.{n}.{key}": value.numpy() for n, kept in moments.items() for key, value in kept.items()},
+            "course": np.array([self.done, self.best, self.best_epoch], np.float64),
+        }
+
+    def restore(self, state: Weights) -> None:
+        restore(self.model, {name.removeprefix("model."): w for name, w in state.items() if name.startswith("model.")})
+        self.best_weights = {name.removeprefix("best."): w for name, w in state.items() if name.startswith("best.")}
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in state.items():
+            if name.startswith("adam."):
+                _, n, key = name.split(".")
+                moments.setdefault(int(n), {})[key] = torch.from_numpy(np.array(value))
+        self.done, self.best, self.best_epoch = int(state["course"][0]), state["course"][1], int(state["course"][2])
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+
+
+def new_transformer(n_items: int, content: Content | None, config: SASRecConfig) -> Transformer:
+    torch.manual_seed(config.seed)
+    known = content is not None and bool(content.vectors.any())
+    return Transformer(n_items, np.ascontiguousarray(content.vectors, np.float32) if known else None, config)  # type: ignore[union-attr]
+
+
+def fit_sasrec(interactions: Interactions, config: SASRecConfig, content: Content | None = None) -> SASRec:
+    """Train in this process, on one thread of torch."""
+    rows = Rows(interactions, config)
+    model = new_transformer(interactions.n_items, content, config)
+    if rows.steps:
+        with one_thread(), coarse_products():
+            Training(model, rows).run(lambda epoch: log.info(epoch.line(config)))
+    else:
+        log.warning("sasrec: no user liked anything after another event; only content speaks")
+    return weights_to_retriever(weights_of(model), content, rows.trained, cosine=config.temperature > 0)

@@ -1,0 +1,226 @@
+"""Training of the two towers: the prefix of a user's history predicts the next item the user liked.
+
+Source: [yi2019]: softmax over the items of the batch, each logit corrected by the log of its sampling probability;
+[yang2020] for the uniformly drawn negatives mixed in, without which rarely liked items never lose. Items lose
+their id embedding at random ([volkovs2017]), so that content alone serves items outside the fit window.
+From the middle of training each row may also meet negatives of its own, mined from the current vectors
+(hard_negatives.py). The same loop runs in this process and, given a wrapped model, in every worker of Ray Train.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from handsell.core.batches import History
+from handsell.data.interactions import Interactions
+from handsell.retrieval.config import TwoTowerConfig
+from handsell.retrieval.content_vectors import Content
+from handsell.retrieval.models.two_tower import CONTEXT, HISTORY, POOLS, TwoTower, towers_to_retriever, user_inputs
+from handsell.retrieval.neural.hard_negatives import HardNegatives
+from handsell.retrieval.neural.training import one_thread, weights_of
+
+log = logging.getLogger(__name__)
+ROWS_PER_USER = 32  # positions sampled of a user in an epoch, so that the busiest do not drown the others
+ID_DROPOUT = 0.15
+START = 0.05  # standard deviation of fresh embeddings
+
+
+class Towers(nn.Module):
+    """Parameters and loss. Submodules `item` and `user` are read by name in retrieval/two_tower.py."""
+
+    content: Any  # (I, D) tensor, a buffer, or None
+
+    def __init__(self, n_items: int, content: np.ndarray | None, config: TwoTowerConfig):
+        super().__init__()
+        size = config.embedding_size
+        self.temperature = config.temperature
+        self.embedding = nn.Parameter(torch.randn(n_items, size) * START)
+        self.item = nn.Sequential(nn.Linear(size, config.hidden), nn.ReLU(), nn.Linear(config.hidden, size))
+        width = POOLS * size + CONTEXT
+        self.user = nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, size))
+        self.register_buffer("content", None if content is None else torch.tensor(content), persistent=False)
+        self.projection = None if content is None else nn.Linear(content.shape[1], size, bias=False)
+
+    def inputs(self, items: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        """(N, E) input vectors of items (N,); keep (N, 1) is 0 where the id embedding is left out."""
+        x = self.embedding[items] * keep
+        return x if self.projection is None else x + self.projection(self.content[items])
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Mean loss of B rows whose targets compete with each other and with N drawn items."""
+        keep = torch.ones(len(batch.items), 1)
+        if self.projection is not None:
+            keep = (torch.rand(len(batch.items), 1) >= ID_DROPOUT).float()
+        x = self.inputs(batch.items, keep)
+        history = x[batch.history]  # (B, T, E)
+        pooled = torch.bmm(batch.pools, history)
+        users = torch.cat([pooled.flatten(1), batch.context], 1)
+        users = F.normalize(pooled[:, 0] + pooled[:, 1] + self.user(users), dim=1)
+        rivals = x[batch.rivals]
+        rivals = F.normalize(rivals + self.item(rivals), dim=1)
+        logits = users @ rivals.T / self.temperature - batch.log_chance
+        same = batch.rivals[None, :] == batch.rivals[: len(users), None]
+        same.fill_diagonal_(False)  # another row's target that equals this one's is no rival
+        logits = logits.masked_fill(same, -torch.inf)
+        if batch.hard.shape[1]:
+            mined = x[batch.hard.clamp(min=0)]
+            mined = F.normalize(mined + self.item(mined), dim=2)
+            own = torch.einsum("be,bne->bn", users, mined) / self.temperature
+            logits = torch.cat([logits, own.masked_fill(batch.hard < 0, -torch.inf)], 1)
+        return F.cross_entropy(logits, torch.arange(len(users)))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B rows; items are positions in `items`, the U distinct ones of the batch."""
+
+    items: torch.Tensor  # (U,)
+    history: torch.Tensor  # (B, T) positions
+    pools: torch.Tensor  # (B, POOLS, T)
+    context: torch.Tensor  # (B, CONTEXT)
+    rivals: torch.Tensor  # (B + N,) positions: first the B targets, then the drawn items
+    log_chance: torch.Tensor  # (B + N,) log of the expected number of times that it is among the rivals
+    hard: torch.Tensor  # (B, M) positions of each row's own hard negatives, -1 where there is none
+
+
+class Rows:
+    """Training rows over one shard of users: an event that was liked, and the T events before it."""
+
+    def __init__(self, interactions: Interactions, config: TwoTowerConfig):
+        self.events = interactions.where(interactions.weight != 0)
+        self.config = config
+        self.start = self.events.user_offsets[self.events.user]  # (N,) first row of the event's user
+        liked_before = np.concatenate([[0], np.cumsum(self.events.weight > 0)])
+        some = liked_before[:-1] > liked_before[self.start]
+        self.targets = np.flatnonzero((self.events.weight > 0) & some)
+        counts = np.bincount(self.events.item[self.targets], minlength=self.events.n_items)
+        self.share = counts / max(counts.sum(), 1)
+
+    @property
+    def trained(self) -> np.ndarray:
+        """(I,) bool: items whose id embedding has been learned."""
+        seen = np.bincount(self.events.item, minlength=self.events.n_items) > 0
+        return seen & (len(self.targets) > 0)
+
+    @property
+    def per_epoch(self) -> int:
+        per_user = np.bincount(self.events.user[self.targets], minlength=1)
+        return int(np.minimum(per_user, ROWS_PER_USER).sum())
+
+    def epoch(self, rng: np.random.Generator) -> np.ndarray:
+        """Up to ROWS_PER_USER targets of each user, in random order."""
+        shuffled = self.targets[rng.permutation(len(self.targets))]
+        user = self.events.user[shuffled]
+        order = np.argsort(user, kind="stable")
+        first = np.searchsorted(user[order], user[order])
+        kept = shuffled[order][np.arange(len(order)) - first < ROWS_PER_USER]
+        return kept[rng.permutation(len(kept))]
+
+    def batches(self, steps: int, rng: np.random.Generator, mine: HardNegatives | None = None) -> Iterator[Batch]:
+        rows = self.epoch(rng)
+        for chosen in np.array_split(rows, steps):
+            yield self.batch(chosen, rng, mine)
+
+    def batch(self, targets: np.ndarray, rng: np.random.Generator, mine: HardNegatives | None = None) -> Batch:
+        events = self.events
+        at = targets[:, None] + np.arange(-HISTORY, 0)
+        inside = at >= self.start[targets][:, None]
+        at = np.where(inside, at, 0)
+        past = History(
+            np.where(inside, events.item[at], -1),
+            events.type[at],
+            events.time[at],
+            np.where(inside, events.weight[at], 0),
+        )
+        item, pools, context = user_inputs(past, events.time[targets], events.n_items)
+        drawn = rng.integers(events.n_items, size=min(len(targets) // 2 + 1, events.n_items))
+        rivals = np.concatenate([events.item[targets], drawn])
+        expected = len(targets) * self.share[rivals] + len(drawn) / events.n_items
+        hard = np.zeros((len(targets), 0), np.int64)
+        if mine is not None:
+            hard = mine(events.user[targets], item, pools, context, rng)
+        wanted = np.concatenate([item.ravel(), rivals, np.maximum(hard, 0).ravel()])
+        items, place = np.unique(wanted, return_inverse=True)
+        split, end = item.size, item.size + len(rivals)
+        return Batch(
+            torch.from_numpy(items.astype(np.int64)),
+            torch.from_numpy(place[:split].reshape(item.shape)),
+            torch.from_numpy(pools),
+            torch.from_numpy(context),
+            torch.from_numpy(place[split:end]),
+            torch.from_numpy(np.log(expected).astype(np.float32)),
+            torch.from_numpy(np.where(hard < 0, -1, place[end:].reshape(hard.shape))),
+        )
+
+
+def train(
+    model: Towers,
+    rows: Rows,
+    config: TwoTowerConfig,
+    *,
+    wrap: Callable[[Any], Any] = lambda model: model,
+    steps: int | None = None,
+    first_epoch: int = 0,
+    worker: int = 0,
+    after_epoch: Callable[[int, float, float], None] | None = None,
+) -> None:
+    """Fit the model in place. `wrap` makes it data parallel; `steps` per epoch must then agree between workers.
+
+    `after_epoch(epoch, loss, seconds_left)` is called with epochs counted from 1.
+    """
+    parallel = wrap(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, weight_decay=config.reg)
+    steps = steps or steps_of(rows, config)
+    begun = time.monotonic()
+    for epoch in range(first_epoch, config.epochs):
+        rng = np.random.default_rng((config.seed, epoch, worker))
+        total = 0.0
+        mine = None
+        if config.hard_negatives and 2 * epoch >= config.epochs:  # what a fresh model ranks high is not yet hard
+            content = None if model.content is None else model.content.numpy()
+            mine = HardNegatives.of(weights_of(model), content, rows.events, config.hard_negatives, rng)
+        for batch in rows.batches(steps, rng, mine):
+            optimizer.zero_grad()
+            loss = parallel(batch)
+            loss.backward()
+            optimizer.step()
+            total += float(loss.detach())
+        left = (time.monotonic() - begun) / (epoch + 1 - first_epoch) * (config.epochs - epoch - 1)
+        if after_epoch:
+            after_epoch(epoch + 1, total / steps, left)
+
+
+def steps_of(rows: Rows, config: TwoTowerConfig) -> int:
+    """Batches in an epoch; 0 when no user liked two things one after the other."""
+    return -(-rows.per_epoch // config.batch_size)
+
+
+def new_towers(n_items: int, content: Content | None, config: TwoTowerConfig) -> Towers:
+    torch.manual_seed(config.seed)
+    known = content is not None and bool(content.vectors.any())
+    return Towers(n_items, np.ascontiguousarray(content.vectors, np.float32) if known else None, config)  # type: ignore[union-attr]
+
+
+def fit_two_tower(interactions: Interactions, config: TwoTowerConfig, content: Content | None = None) -> TwoTower:
+    """Train in this process, on one thread of torch."""
+    rows = Rows(interactions, config)
+    model = new_towers(interactions.n_items, content, config)
+    if steps_of(rows, config):
+        with one_thread():
+            train(model, rows, config, after_epoch=lambda *at: log.info(progress_line(config, *at)))
+    else:
+        log.warning("two_tower: no user liked two items one after the other; only content speaks")
+    return towers_to_retriever(weights_of(model), content, rows.trained)
+
+
+def progress_line(config: TwoTowerConfig, epoch: int, loss: float, seconds_left: float) -> str:
+    return f"two_tower epoch {epoch}/{config.epochs} loss {loss:.4f} time left {seconds_left:.0f} s"

@@ -1,0 +1,84 @@
+"""What a replica loads when it starts: its deployment's config and a verified bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from handsell.bundles.assemble import with_choices
+from handsell.bundles.manifest import Manifest
+from handsell.bundles.store import BundleStore
+from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config, load_config
+from handsell.core.errors import BundleError, FeatureError
+from handsell.core.paths import Layout
+from handsell.eligibility.mask import Eligibility
+from handsell.features.views import SERVICES, service_columns
+from handsell.retrieval.registry import load as load_retriever
+from handsell.serving.graph.popularity_fallback import Charts
+
+SERVING_SERVICE = "user_serving_v1"
+LIVE = "live"  # stands for whatever the store's pointer names, also when that changes
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A bundle whose every file has the hash that its manifest states."""
+
+    config: Config
+    path: Path
+    manifest: Manifest
+    snapshot: Snapshot
+
+
+def resolve(config: Config, bundle: str) -> str:
+    """The bundle's id; LIVE becomes the id of the promoted one. Raises BundleError where there is none."""
+    if bundle != LIVE:
+        return bundle
+    live = BundleStore(Layout(config.state).bundles).live()
+    if live is None:
+        raise BundleError(
+            f"no bundle of {config.name} is live: run `handsell train {config.source}` first, or name one by its id"
+        )
+    return live
+
+
+def open_bundle(config_path: str, bundle: str) -> Opened:
+    """Load config and bundle; raises ConfigError or BundleError naming what is wrong and what to do."""
+    config = load_config(config_path)
+    store = BundleStore(Layout(config.state).bundles)
+    bundle = resolve(config, bundle)
+    manifest = store.verify(bundle)
+    path = store.local_path(bundle)
+    try:
+        return Opened(with_choices(config, path), path, manifest, Snapshot.load(path / "snapshot"))
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleError(
+            f"bundle {bundle}: its item snapshot cannot be read ({error}): train a new one, or roll back"
+        ) from error
+
+
+def check_features(opened: Opened, check: Callable[[str, tuple[str, ...]], None]) -> None:
+    """`check(service, names)` is the feature store's; raises BundleError naming what Feast no longer offers."""
+    for service in dict.fromkeys((opened.manifest.feature_service, SERVING_SERVICE)):
+        if service not in SERVICES:
+            raise BundleError(
+                f"bundle {opened.manifest.id} wants feature service {service}, this version knows "
+                f"{', '.join(SERVICES)}: train a new bundle"
+            )
+        wanted = dict.fromkeys(service_columns(opened.config, service))
+        if service == opened.manifest.feature_service:  # what it was trained on, whatever the config says today
+            wanted = dict.fromkeys((*opened.manifest.service_features, *wanted))
+        try:
+            check(service, tuple(wanted))
+        except FeatureError as error:
+            raise BundleError(f"bundle {opened.manifest.id} is refused: {error}") from None
+
+
+def load_charts(opened: Opened) -> Charts:
+    """Popularity as the bundle's popularity source has it; without one, by the snapshot's counts."""
+    folder = opened.path / "retrievers" / "popularity"
+    popularity = load_retriever("popularity", folder).popularity if folder.is_dir() else None  # type: ignore[attr-defined]
+    eligibility = Eligibility.of(opened.snapshot, opened.config)
+    return Charts(opened.snapshot, eligibility, popularity)

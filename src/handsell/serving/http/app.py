@@ -1,0 +1,60 @@
+"""The Serve application. `import_path: handsell.serving.http.app:build` in deployments/serve/*.yaml.
+
+    serve deploy deployments/serve/graph.yaml        # or serve run, or `handsell serve CONFIG`
+
+Sizes, CPUs and autoscaling of each deployment stand in that file, by the names Gateway, Candidates,
+Ranking, Reranking and EventLog.
+"""
+
+# no `from __future__ import annotations`: Serve reads the argument's class from the signature of `build`
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from ray.serve import Application
+
+import handsell
+from handsell.config import Config, load_config
+from handsell.serving.graph.deployments import Candidates, EventLog, Ranking, Reranking
+from handsell.serving.graph.gateway import Gateway, feast_store
+from handsell.serving.graph.loading import resolve
+
+
+class AppArgs(BaseModel):
+    """The `args` of the application in a Serve file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: str = Field(description="TOML file of the deployment, an absolute path on the cluster's machines")
+    topology: Literal["graph", "fused"] = Field("graph", description="stages apart, or all in each gateway replica")
+    bundle: str = Field("live", description="id of a bundle to stay with, or live: whichever is, also when it changes")
+
+
+def build(args: AppArgs) -> Application:
+    """Bind the deployments of a topology; raises ConfigError or BundleError before anything is started."""
+    return compose(args)
+
+
+def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) -> Application:
+    """`build` with another feature store."""
+    config = load_config(located(args.config))
+    resolve(config, args.bundle)  # raises before anything is started
+    source, bundle = str(config.source), args.bundle
+    log = bind(EventLog, source)
+    if args.topology == "fused":
+        return bind(Gateway, source, bundle, log, None, open_store)
+    stages = (bind(Candidates, source, bundle), bind(Ranking, source, bundle), bind(Reranking, source, bundle))
+    return bind(Gateway, source, bundle, log, stages, open_store)
+
+
+def bind(deployment: Any, *args: Any) -> Application:
+    """`deployment.bind`: type checkers take a decorated class for the class that it was."""
+    return deployment.bind(*args)
+
+
+def located(config: str) -> Path:
+    """A relative path means below the working directory of the cluster's processes, else below this checkout."""
+    path = Path(config).expanduser()
+    checkout = Path(handsell.__file__).parents[2] / path
+    return checkout if not path.exists() and checkout.exists() else path

@@ -1,0 +1,77 @@
+"""POST /v1/events: which events are taken, and as what they are logged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config
+from handsell.core.batches import NONE
+from handsell.core.clock import Clock
+from handsell.core.errors import RequestError
+from handsell.serving.http import schemas
+from handsell.serving.http.queries import logged_user, new_id
+
+AHEAD_US = 300_000_000  # clocks of callers may be this far ahead; such events count as now
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """Rows for the log (dicts of events.log.EVENT_FIELDS), what was refused by index, and how many items are new."""
+
+    rows: list[dict[str, Any]]
+    rejected: list[dict[str, Any]]
+    unknown_items: int
+
+
+def sort_events(body: schemas.EventsBody, config: Config, snapshot: Snapshot, clock: Clock) -> Sorted:
+    """Events of a known type, user and time are taken; an item that the catalog lacks may arrive later."""
+    most = config.serving.max_events
+    if len(body.events) > most:
+        raise RequestError(
+            f"events: at most {most} in one request are expected, got {len(body.events)}: send them in parts",
+            field="events", status=413, code="too_many_events",
+        )  # fmt: skip
+    now = clock.now()
+    rows: list[dict[str, Any]] = []
+    rejected: list[dict[str, Any]] = []
+    for index, event in enumerate(body.events):
+        problem = _problem(event, config, clock, now)
+        if problem:
+            rejected.append({"index": index, **problem})
+        else:
+            rows.append(_row(event, clock, now))
+    numbers = snapshot.items.number([row["item_id"] for row in rows])
+    return Sorted(rows, rejected, int(np.count_nonzero(numbers == NONE)))
+
+
+def _problem(event: schemas.Event, config: Config, clock: Clock, now: int) -> dict[str, str] | None:
+    names = config.events.names
+    if event.type not in names:
+        return {
+            "code": "unknown_event_type",
+            "detail": f"type: expected one of {', '.join(names)}; got {event.type!r}",
+        }
+    if event.user_id is None and event.anonymous_id is None:
+        return {"code": "no_user", "detail": "user_id or anonymous_id is expected; got neither"}
+    if event.timestamp is not None and clock.from_wall(event.timestamp) > now + AHEAD_US:
+        return {"code": "in_the_future", "detail": "timestamp: expected now or earlier; it lies over 5 minutes ahead"}
+    return None
+
+
+def _row(event: schemas.Event, clock: Clock, now: int) -> dict[str, Any]:
+    when = now if event.timestamp is None else min(clock.from_wall(event.timestamp), now)
+    return {
+        "event_id": event.event_id or new_id(),
+        "user_id": logged_user(event.user_id, event.anonymous_id),
+        "item_id": event.item_id,
+        "type": event.type,
+        "time": when,
+        "value": event.value,
+        "surface": event.surface,
+        "recommendation_id": event.recommendation_id,
+        "position": event.position,
+    }

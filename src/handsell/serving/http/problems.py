@@ -1,0 +1,147 @@
+"""Errors as RFC 9457 problem details, and the guard in front of the routes that reads bodies within a limit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from handsell.core.errors import RequestError
+from handsell.events.log import EventLogError
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = "1"
+TITLES = {
+    400: "Malformed request", 404: "Not found", 405: "Method not allowed", 413: "Body too large",
+    415: "Unsupported media type", 422: "Invalid request", 500: "Internal error", 503: "Unavailable",
+}  # fmt: skip
+
+
+class FieldError(BaseModel):
+    field: str
+    detail: str
+    received: str | None = None
+
+
+class Problem(BaseModel):
+    """RFC 9457. `code` is stable and meant for programs; `errors` names each field that is wrong."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[FieldError] = []
+
+
+def problem(status: int, detail: str, code: str, errors: Sequence[dict[str, Any]] = ()) -> Response:
+    body: dict[str, Any] = {
+        "type": "about:blank", "title": TITLES.get(status, "Error"), "status": status, "detail": detail, "code": code,
+    }  # fmt: skip
+    if errors:
+        body["errors"] = list(errors)
+    headers = {"Retry-After": RETRY_AFTER_S} if status == 503 else None
+    return Response(orjson.dumps(body), status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the app as a problem."""
+    handlers: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
+        RequestError: _request_error,
+        RequestValidationError: _validation_error,
+        EventLogError: _event_log_error,
+        HTTPException: _http_error,
+        Exception: _unexpected,
+    }
+    for error, handler in handlers.items():
+        app.add_exception_handler(error, handler)
+
+
+async def _request_error(_: Request, error: RequestError) -> Response:
+    fields = [{"field": error.field, "detail": error.detail}] if error.field else []
+    return problem(error.status, error.detail, error.code, fields)
+
+
+async def _validation_error(_: Request, error: RequestValidationError) -> Response:
+    found = error.errors()
+    if any(e["type"] == "json_invalid" for e in found):
+        reason = found[0].get("ctx", {}).get("error", "")
+        return problem(400, f"the body is not valid JSON: {reason}", "malformed_json")
+    fields = [{"field": _path(e["loc"]), "detail": e["msg"], "received": _short(e.get("input"))} for e in found[:20]]
+    first = fields[0]
+    return problem(
+        422, f"{first['field']}: {first['detail']} (received: {first['received']})", "invalid_request", fields
+    )
+
+
+async def _event_log_error(_: Request, error: EventLogError) -> Response:
+    log.error("event log: %s", error)
+    return problem(503, "events cannot be stored now and were not accepted: send them again later", "log_unavailable")
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    detail = f"{request.method} {request.url.path[:200]}: {error.detail}; see /openapi.json"
+    answer = problem(error.status_code, detail, TITLES.get(error.status_code, "error").lower().replace(" ", "_"))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _unexpected(_: Request, error: Exception) -> Response:
+    log.error("unexpected error", exc_info=error)
+    return problem(500, "this should not have happened; the service's log has the details", "internal_error")
+
+
+def _path(location: Sequence[str | int]) -> str:
+    """("body", "session", "events", 0, "type") → "session.events.0.type"."""
+    parts = [str(p) for p in location]
+    return ".".join(parts[1:] or parts)[:200]
+
+
+def _short(value: Any) -> str:
+    text = value.decode(errors="replace") if isinstance(value, bytes) else repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}… ({len(text)} characters)"
+
+
+class BodyLimit:
+    """Reads a request's body before any route runs and refuses one over `limit` bytes, however it is sent."""
+
+    def __init__(self, app: ASGIApp, limit: int):
+        self.app, self.limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self.app(scope, receive, send)
+            return
+        body = bytearray()
+        more = True
+        while more and len(body) <= self.limit:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        if len(body) > self.limit:
+            detail = f"a body has at most {self.limit} bytes: split it, or raise serving.max_body_bytes"
+            await problem(413, detail, "body_too_large")(scope, receive, send)
+            return
+        await self.app(scope, _replay(bytes(body), receive), send)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """The body once, then whatever comes after it (a disconnect)."""
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return first.pop() if first else await receive()
+
+    return replayed

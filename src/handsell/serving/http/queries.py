@@ -1,0 +1,218 @@
+"""What callers ask, checked against this deployment and numbered: the last place where ids are text."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from handsell.catalog.snapshot import Snapshot
+from handsell.catalog.vocabulary import Vocabulary
+from handsell.config import Config
+from handsell.core.batches import NONE
+from handsell.core.clock import Clock
+from handsell.core.errors import FilterError, RequestError
+from handsell.data.weights import event_weights
+from handsell.eligibility.filters import filters_of
+from handsell.events.states import Events
+from handsell.serving.http import schemas
+from handsell.serving.http.paging import Feed
+
+NOTHING = np.zeros(0, np.int32)
+ANONYMOUS = "anonymous:"  # log and feature rows of a visitor without an account
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question. Session events are numbered, in time order and strictly before `time`."""
+
+    recommendation_id: str
+    user_id: str | None  # as the event log has it
+    surface: int
+    count: int
+    time: int  # µs, service clock
+    arrived: float  # event loop time
+    deadline_s: float  # after it arrived
+    session: Events
+    exclude: np.ndarray  # (X,) int32, what the feed has given among it
+    feed: Feed
+    filter: str | None = None  # checked against the snapshot
+    given: np.ndarray = field(default_factory=lambda: NOTHING)  # (G,) int32 items on the feed's pages before
+    creators: np.ndarray = field(default_factory=lambda: NOTHING)  # int32 that the caller excludes
+    tags: np.ndarray = field(default_factory=lambda: NOTHING)
+    items: np.ndarray = field(default_factory=lambda: NOTHING)  # the caller's own, to be ranked or explained
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Turns bodies into queries; raises RequestError (4xx) naming the field, what was expected and received."""
+
+    config: Config
+    snapshot: Snapshot
+    clock: Clock
+
+    def recommendations(self, body: schemas.RecommendationsBody, arrived: float) -> Query:
+        surface, user_id = self.surface(body.surface), logged_user(body.user_id, body.anonymous_id)
+        exclude, shelf = body.exclude or schemas.Exclude(), self.snapshot
+        basket = known(shelf.items, body.basket.item_ids) if body.basket else NOTHING
+        creators, tags = self.substitutes(surface, basket)
+        feed = self.feed(body.surface, user_id, body.filter, *(body.basket.item_ids if body.basket else ()))
+        given = feed.given(body.cursor)
+        now = self.clock.now()
+        return Query(
+            recommendation_id=new_id(),
+            user_id=user_id,
+            surface=surface,
+            count=self.count(body.count, surface),
+            time=now,
+            arrived=arrived,
+            deadline_s=self.deadline_s(body.deadline_ms),
+            session=self.session(body.session, now, basket),
+            exclude=np.union1d(np.union1d(known(shelf.items, exclude.item_ids), basket), given),
+            feed=feed,
+            filter=self.filter(body.filter),
+            given=given,
+            creators=np.union1d(known(shelf.creators, exclude.creators), creators),
+            tags=np.union1d(known(shelf.tags, exclude.tags), tags),
+        )
+
+    def substitutes(self, surface: int, basket: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Creators and tags of what would take the place of the basket's items on this surface."""
+        kind = tuple(self.config.surfaces.values())[surface].substitutes
+        creators = self.snapshot.creator[basket] if kind == "same_creator" else NOTHING
+        tags = [self.snapshot.item_tags.row(int(item)) for item in basket] if kind == "same_tag" else []
+        return np.unique(creators[creators != NONE]), np.unique(np.concatenate([NOTHING, *tags]))
+
+    def feed(self, *same: str | None) -> Feed:
+        """Of this catalog: its first item stays its first."""
+        first = self.snapshot.items.ids(np.zeros(1, np.int64)) if len(self.snapshot) else []
+        return Feed.of(*same, first)
+
+    def similar(self, item_id: str, asked: schemas.SimilarParameters, arrived: float) -> Query:
+        """A visitor who has just looked at this one item, on surface `similar` where there is one."""
+        item = self.known_item(item_id)
+        surface = self.surface("similar" if "similar" in self.config.surfaces else "home")
+        feed = self.feed("similar", item_id, asked.filter)
+        given = feed.given(asked.cursor)
+        now = self.clock.now()
+        weight, code = self._mildest_interest()
+        looked = Events.of([0], item, [code], [now - 1], [weight])
+        return Query(
+            new_id(), None, surface, self.count(asked.count, surface), now, arrived, self.deadline_s(None), looked,
+            exclude=np.union1d(item, given), feed=feed, filter=self.filter(asked.filter), given=given,
+        )  # fmt: skip
+
+    def explain(self, asked: schemas.ExplainParameters, arrived: float) -> Query:
+        """The query of a user's slate, with the one item of which it is asked."""
+        body = schemas.RecommendationsBody(
+            user_id=asked.user_id, surface=asked.surface, count=asked.count, filter=asked.filter
+        )
+        return replace(self.recommendations(body, arrived), items=self.known_item(asked.item_id))
+
+    def known_item(self, item_id: str) -> np.ndarray:
+        """(1,) number; raises RequestError (404) for an item that the catalog does not hold."""
+        item = self.snapshot.items.number([item_id])
+        if item[0] == NONE:
+            raise RequestError(
+                f"item {item_id!r:.80} is not in the catalog of this release: see GET /v1/popular for some that are",
+                field="item_id", status=404, code="unknown_item",
+            )  # fmt: skip
+        return item
+
+    def rank(self, body: schemas.RankBody, arrived: float) -> tuple[Query, list[str]]:
+        """The query, and the ids that the catalog does not hold."""
+        ids = list(dict.fromkeys(body.item_ids))
+        numbers = self.snapshot.items.number(ids)
+        now = self.clock.now()
+        query = Query(
+            new_id(), logged_user(body.user_id, body.anonymous_id), self.surface(body.surface), len(ids), now, arrived,
+            self.deadline_s(body.deadline_ms), self.session(body.session, now), NOTHING, Feed.of(None),
+            items=numbers[numbers != NONE],
+        )  # fmt: skip
+        return query, [i for i, n in zip(ids, numbers.tolist(), strict=True) if n == NONE]
+
+    def surface(self, name: str) -> int:
+        names = self.config.surface_names
+        if name not in names:
+            raise RequestError(
+                f"surface is expected to be one of {', '.join(names)}; got {name!r:.80}",
+                field="surface", code="unknown_surface",
+            )  # fmt: skip
+        return names.index(name)
+
+    def count(self, given: int | None, surface: int) -> int:
+        most = self.config.serving.max_count
+        wanted = given or min(self.config.surfaces[self.config.surface_names[surface]].count, most)
+        if wanted > most:
+            raise RequestError(f"count is expected to be 1 to {most}; got {wanted}", field="count")
+        return wanted
+
+    def filter(self, given: str | None) -> str | None:
+        """A filter expression that this catalog understands."""
+        if given is not None:
+            try:
+                filters_of(self.snapshot).check(given, self.config.features.filter_attributes)
+            except FilterError as error:
+                raise RequestError(f"filter: {error}", field="filter", code="invalid_filter") from None
+        return given
+
+    def deadline_s(self, asked_ms: int | None) -> float:
+        """What the caller grants, within what the service does: nobody can switch its deadline off."""
+        most = self.config.serving.deadline_ms
+        return min(asked_ms or most, most) / 1_000
+
+    def session(self, session: schemas.Session | None, now: int, basket: np.ndarray = NOTHING) -> Events:
+        """The session's events for row 0, and then the basket; later than now counts as just now."""
+        given = session.events if session else []
+        codes = [self._type(event.type, f"session.events.{i}.type") for i, event in enumerate(given)]
+        times = [now if e.timestamp is None else min(self.clock.from_wall(e.timestamp), now) for e in given]
+        n = len(given) + len(basket)
+        types = np.array([*codes, *[self._strongest()] * len(basket)], np.int8)
+        values = np.array([np.nan if e.value is None else e.value for e in given] + [np.nan] * len(basket), np.float32)
+        times += [now] * len(basket)
+        return Events.of(
+            np.zeros(n, np.int64),
+            np.concatenate([self.snapshot.items.number([e.item_id for e in given]), basket]),
+            types,
+            np.minimum(np.array(times, np.int64), now - n + np.arange(n)),  # in the order given, before now
+            event_weights(types, values, self.config.events),
+        )
+
+    def _type(self, name: str, field: str) -> int:
+        names = self.config.events.names
+        if name not in names:
+            raise RequestError(
+                f"{field} is expected to be one of {', '.join(names)}; got {name!r:.80}",
+                field=field, code="unknown_event_type",
+            )  # fmt: skip
+        return names.index(name)
+
+    def _strongest(self) -> int:
+        """Type code of the event of largest weight: a purchase, where there are any."""
+        weights = [kind.weight for kind in self.config.events.types.values()]
+        return weights.index(max(weights))
+
+    def _mildest_interest(self) -> tuple[float, int]:
+        """Weight and type code of the mildest event that still says "of interest"."""
+        types = enumerate(self.config.events.types.values())
+        weights = [(w, code) for code, kind in types for w in (kind.weight, *(w for _, w in kind.weight_by_value))]
+        return min([pair for pair in weights if pair[0] > 0], default=(1.0, 0))
+
+
+def known(vocabulary: Vocabulary, ids: Sequence[str]) -> np.ndarray:
+    """Numbers of those ids that the vocabulary holds."""
+    numbers = vocabulary.number(ids)
+    return numbers[numbers != NONE]
+
+
+def logged_user(user_id: str | None, anonymous_id: str | None) -> str | None:
+    """The user id under which events are logged and features are kept."""
+    if user_id is not None:
+        return user_id
+    return None if anonymous_id is None else ANONYMOUS + anonymous_id
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex

@@ -1,0 +1,195 @@
+"""The HTTP API's bodies and parameters (v1); what is answered stands in answers.py.
+
+A field is here when it works; any other is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from handsell.eligibility.config import LONGEST_FILTER
+from handsell.serving.http.paging import LONGEST
+
+NO_CONTROL = r"^[^\x00-\x1f\x7f]+$"
+"""Ids are opaque, but a control character in one is a mistake (and NUL would be cut off by NumPy)."""
+
+YEAR_2200_MS = 7_258_118_400_000
+RFC3339 = re.compile(r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$", re.ASCII)
+
+
+def _id(value: str) -> str:
+    if not value.isprintable() and any(ord(c) < 32 or ord(c) == 127 for c in value):
+        raise ValueError("expected no control characters")
+    return value
+
+
+def _timestamp(value: Any) -> int:
+    """RFC 3339 text with a zone, or epoch milliseconds → µs."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= YEAR_2200_MS:
+        return value * 1_000
+    if isinstance(value, str) and len(value) <= 40 and RFC3339.match(value):
+        try:
+            moment = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value.upper()))
+            us = round((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000_000)
+        except (ValueError, OverflowError):
+            us = -1
+        if 0 <= us <= YEAR_2200_MS * 1_000:
+            return us
+    raise ValueError("expected epoch milliseconds or RFC 3339 with a zone, such as 2026-06-30T12:00:00Z, up to 2200")
+
+
+Id = Annotated[
+    str,
+    Field(min_length=1, max_length=256, json_schema_extra={"pattern": NO_CONTROL}),
+    AfterValidator(_id),
+]
+ShortId = Annotated[
+    str, Field(min_length=1, max_length=64, json_schema_extra={"pattern": NO_CONTROL}), AfterValidator(_id)
+]
+Timestamp = Annotated[
+    int,
+    BeforeValidator(_timestamp),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "format": "date-time"},
+                {"type": "integer", "minimum": 0, "maximum": YEAR_2200_MS},
+            ],
+            "description": "RFC 3339 with a zone, or epoch milliseconds",
+        }
+    ),
+]
+Count = Annotated[int, Field(ge=1, le=30, description="items wanted; by default what the surface is configured with")]
+DeadlineMs = Annotated[
+    int,
+    Field(ge=10, le=60_000, description="a stage that is later is left out; at most the service's own deadline counts"),
+]
+Filter = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=LONGEST_FILTER,
+        description="expression that every item must pass, such as `item.year >= 2015 and not item.explicit`",
+    ),
+]
+Cursor = Annotated[
+    str, Field(min_length=1, max_length=LONGEST, description="`next_cursor` of the page before, for the one after it")
+]
+Value = Annotated[float, Field(allow_inf_nan=False, ge=-3e38, le=3e38)]
+Include = Literal["metadata"]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Parameters(BaseModel):
+    """Query strings arrive as text, so they are converted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SessionEvent(Body):
+    """Something the user just did, not (yet) in the event log."""
+
+    type: ShortId = Field(description="an event type of the configuration")
+    item_id: Id
+    timestamp: Timestamp | None = Field(default=None, description="now, when absent")
+    value: Value | None = Field(default=None, description="rating, seconds, price …")
+
+
+class Session(Body):
+    events: list[SessionEvent] = Field(max_length=200, description="oldest first")
+
+
+class Exclude(Body):
+    item_ids: list[Id] = Field(default_factory=list, max_length=1_000)
+    creators: list[Id] = Field(default_factory=list, max_length=1_000, description="whose items do not come")
+    tags: list[Id] = Field(default_factory=list, max_length=1_000, description="items with one of them do not come")
+
+
+class BlocksBody(Body):
+    """What a user never wants to be shown, on any surface; it replaces what was blocked before."""
+
+    creators: list[Id] = Field(default_factory=list, max_length=1_000)
+    tags: list[Id] = Field(default_factory=list, max_length=1_000)
+
+
+class Basket(Body):
+    """What the user is about to take: counts as the strongest kind of event just now, and does not come itself."""
+
+    item_ids: list[Id] = Field(min_length=1, max_length=100, description="the latest last")
+
+
+class RecommendationsBody(Body):
+    user_id: Id | None = Field(default=None, description="an unknown user is a cold start, not an error")
+    anonymous_id: Id | None = Field(default=None, description="a visitor without an account; ignored beside a user_id")
+    session: Session | None = None
+    basket: Basket | None = None
+    surface: ShortId = Field(default="home", description="a surface of the configuration")
+    count: Count | None = None
+    filter: Filter | None = None
+    exclude: Exclude | None = None
+    cursor: Cursor | None = None
+    include: list[Include] = Field(default_factory=list, max_length=4)
+    deadline_ms: DeadlineMs | None = None
+
+
+class RankBody(Body):
+    user_id: Id | None = None
+    anonymous_id: Id | None = None
+    session: Session | None = None
+    surface: ShortId = "home"
+    item_ids: list[Id] = Field(min_length=1, max_length=1_000)
+    deadline_ms: DeadlineMs | None = None
+
+
+class Event(Body):
+    event_id: Id | None = Field(
+        default=None, description="yours, so that sending again counts once; made up when absent"
+    )
+    type: ShortId
+    user_id: Id | None = None
+    anonymous_id: Id | None = None
+    item_id: Id
+    timestamp: Timestamp | None = Field(default=None, description="now, when absent")
+    value: Value | None = Field(default=None, description="rating, seconds, price …")
+    surface: ShortId | None = None
+    recommendation_id: ShortId | None = Field(default=None, description="of the answer that showed the item")
+    position: int | None = Field(default=None, ge=1, le=10_000)
+
+
+class EventsBody(Body):
+    events: list[Event] = Field(min_length=1)
+
+
+class SlateParameters(Parameters):
+    count: Count | None = None
+    surface: ShortId = "home"
+    filter: Filter | None = None
+    cursor: Cursor | None = None
+    include: Annotated[list[Include], Field(max_length=4)] = []
+    deadline_ms: DeadlineMs | None = None
+
+
+class ListParameters(Parameters):
+    count: Count | None = None
+    filter: Filter | None = None
+    include: Annotated[list[Include], Field(max_length=4)] = []
+
+
+class ExplainParameters(Parameters):
+    user_id: Annotated[Id, Field(description="an unknown user is a cold start, not an error")]
+    item_id: Id
+    surface: ShortId = "home"
+    count: Count | None = None
+    filter: Filter | None = None
+    features: Annotated[int, Field(ge=0, le=200, description="contributions listed, the largest first")] = 10
+
+
+class SimilarParameters(ListParameters):
+    cursor: Cursor | None = None

@@ -1,0 +1,173 @@
+"""What the gateway tells about itself: Prometheus metrics, and one JSON line per log record."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from handsell.core.batches import NONE, Candidates, RulesStamp
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.3, 2.5, 5.0)
+TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")  # W3C Trace Context, version 00
+COUNTS = (1, 2, 4, 8, 16, 32, 64)
+
+
+trace_id: ContextVar[str] = ContextVar("trace_id", default="")
+
+
+def take_up(header: bytes) -> bytes:
+    """A caller's `traceparent` with a span of our own; a new trace where there is none, or none that is valid.
+
+    The trace's id goes into the log records of this request.
+    """
+    found = TRACEPARENT.match(header)
+    valid = found is not None and set(found[1]) != {ord("0")} and set(found[2]) != {ord("0")}
+    trace, flags = (found[1].decode(), found[3].decode()) if found and valid else (secrets.token_hex(16), "00")
+    trace_id.set(trace)
+    return f"00-{trace}-{secrets.token_hex(8)}-{flags}".encode()
+
+
+class Metrics:
+    """One registry per gateway process; every name begins with `handsell_`."""
+
+    def __init__(self) -> None:
+        self.registry = r = CollectorRegistry()
+        self.request_seconds = Histogram(
+            "handsell_request_seconds", "HTTP requests", ("route",), registry=r, buckets=SECONDS
+        )
+        self.requests = Counter("handsell_requests", "HTTP requests", ("route", "status"), registry=r)
+        self.stage_seconds = Histogram(
+            "handsell_stage_seconds", "One batch in a stage", ("stage",), registry=r, buckets=SECONDS
+        )
+        self.batch_size = Histogram(
+            "handsell_batch_size", "Requests that shared a trip through the stages", registry=r, buckets=COUNTS
+        )
+        self.waiting = Gauge("handsell_waiting_requests", "Requests that wait for a free slot", registry=r)
+        self.degraded = Counter("handsell_degraded", "Answers that lack something", ("cause",), registry=r)
+        self.relaxed = Counter(
+            "handsell_relaxed", "Answers in which a constraint could not hold", ("constraint",), registry=r
+        )
+        self.candidates = Counter("handsell_candidates", "Candidates found, by source", ("source",), registry=r)
+        self.items_removed = Counter(
+            "handsell_items_removed", "Catalog items that a filter kept from a request, each filter by itself",
+            ("filter",), registry=r,
+        )  # fmt: skip
+        self.slates = Counter("handsell_slates", "Slates answered", ("surface",), registry=r)
+        self.cold_starts = Counter("handsell_cold_starts", "Slates for users of whom nothing is known", registry=r)
+        self.short_slates = Counter("handsell_short_slates", "Slates shorter than asked", registry=r)
+        self.impressions_lost = Counter(
+            "handsell_impressions_lost", "Served slates that did not reach the log", registry=r
+        )
+        self.events = Counter("handsell_events", "Events received, by outcome", ("outcome",), registry=r)
+        self.unknown_items = Counter(
+            "handsell_events_unknown_items", "Events accepted of items that the catalog does not hold", registry=r
+        )
+        self.features_age = Histogram(
+            "handsell_user_features_age_seconds", "Time since the user's last folded event", registry=r,
+            buckets=(60, 600, 3_600, 86_400, 7 * 86_400, 28 * 86_400),
+        )  # fmt: skip
+        self.bundle = Gauge("handsell_bundle_info", "1 for the bundle served", ("bundle", "snapshot"), registry=r)
+        self.refused = Gauge(
+            "handsell_bundle_refused", "1 for a live bundle that this gateway does not serve", ("bundle",), registry=r
+        )
+        self.stepped_back = Counter(
+            "handsell_stepped_back", "Requests answered from the bundle before, a stage not holding the live one",
+            registry=r,
+        )  # fmt: skip
+        self.rules = Gauge("handsell_rules_info", "1 for the business rules in force", ("version",), registry=r)
+        self.rules_refused = Gauge(
+            "handsell_rules_refused", "1 for a file of rules that is wrong, so that those before stay in force",
+            ("version",), registry=r,
+        )  # fmt: skip
+        self.rules_share = Gauge(
+            "handsell_rules_share", "Of a quota of the day: its share of impressions so far", ("rule",), registry=r
+        )
+        self._rules = ("", "")
+        self.bundle_age = Gauge("handsell_bundle_age_seconds", "Since the bundle was made", registry=r)
+        self.data_age = Gauge(
+            "handsell_snapshot_age_seconds", "Since the last event that the item snapshot knows", registry=r
+        )
+        self.clock_offset = Gauge("handsell_clock_offset_seconds", "Wall time minus service time", registry=r)
+
+    def serves(self, made_us: int, as_of_us: int, offset_us: int) -> None:
+        """The moments (µs) from which the ages of bundle and item snapshot count, and the service clock's offset."""
+        self.bundle_age.set_function(lambda: time.time() - made_us / 1e6)
+        self.data_age.set_function(lambda: time.time() - offset_us / 1e6 - as_of_us / 1e6)
+        self.clock_offset.set(offset_us / 1e6)
+
+    def found(self, candidates: Candidates) -> None:
+        """Count candidates by source."""
+        per_source = (np.isfinite(candidates.source_rank) & (candidates.item != NONE)[:, :, None]).sum(axis=(0, 1))
+        for name, count in zip(candidates.sources, per_source.tolist(), strict=True):
+            self.candidates.labels(name).inc(count)
+
+    def removed(self, counts: Mapping[str, int]) -> None:
+        """Count items by the filter that removed them."""
+        for name, count in counts.items():
+            self.items_removed.labels(name).inc(count)
+
+    def answered(
+        self, surface: str, cold: bool, short: bool, degraded: Iterable[str], relaxed: Iterable[str] = ()
+    ) -> None:
+        self.slates.labels(surface).inc()
+        self.cold_starts.inc(cold)
+        self.short_slates.inc(short)
+        for cause in degraded:
+            self.degraded.labels(cause).inc()
+        for constraint in relaxed:
+            self.relaxed.labels(constraint).inc()
+
+    def ruled(self, stamp: RulesStamp | None) -> None:
+        """What slates say of the rules they were made with."""
+        if stamp is None:
+            return
+        if (stamp.version, stamp.refused) != self._rules:
+            self._rules = (stamp.version, stamp.refused)
+            self.rules.clear()
+            self.rules.labels(stamp.version).set(1)
+            self.rules_refused.clear()
+            if stamp.refused:
+                self.rules_refused.labels(stamp.refused).set(1)
+            self.rules_share.clear()
+        for rule, share in stamp.shares:
+            self.rules_share.labels(rule).set(share)
+
+    def render(self) -> bytes:
+        """Text exposition format."""
+        return generate_latest(self.registry)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per record; fields given as `extra={"fields": {...}}` (recommendation_id …) come along."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **({"trace_id": trace} if (trace := trace_id.get()) else {}),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def log_as_json() -> None:
+    """Send handsell's own records to stderr as JSON lines; other loggers are left alone."""
+    logger = logging.getLogger("handsell")
+    if not any(isinstance(h.formatter, JsonLines) for h in logger.handlers):
+        handler = logging.StreamHandler()
+        handler.setFormatter(JsonLines())
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False

@@ -1,0 +1,104 @@
+"""List metrics of what is served, as Prometheus series: computed from each slate as it goes to the impression log.
+
+Means are rates: `rate(handsell_slate_diversity_sum) / rate(handsell_slate_diversity_count)`. Exposure is over the last
+WINDOW slates of this gateway. Definitions: docs/list-metrics.md.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from handsell.catalog.snapshot import Snapshot
+from handsell.evaluation.list_metrics import gini_of, self_information
+from handsell.features.views import ITEM_ACTIVITY
+from handsell.reranking.similarity import tag_vectors
+
+WINDOW = 5_000  # slates over which exposure is counted
+USERS = 20_000  # whose last slate is remembered, the latest seen
+SHARES = tuple(n / 10 for n in range(1, 11))
+BITS = (2, 4, 6, 8, 9, 10, 11, 12, 13, 14, 16, 20)
+POPULARITY = ITEM_ACTIVITY[-1]  # positive events so far
+
+
+class SlateWatch:
+    """`saw` a slate; gauges are computed when they are scraped."""
+
+    def __init__(self, registry: CollectorRegistry):
+        self.diversity = Histogram(
+            "handsell_slate_diversity", "1 - mean cosine of tags within a slate", ("surface",), registry=registry,
+            buckets=SHARES,
+        )  # fmt: skip
+        self.novelty = Histogram(
+            "handsell_slate_novelty_bits", "Mean self-information of a slate's items", ("surface",), registry=registry,
+            buckets=BITS,
+        )  # fmt: skip
+        self.repeats = Histogram(
+            "handsell_slate_repeat_rate", "Share of a slate that the user was shown just before", ("surface",),
+            registry=registry, buckets=(0, *SHARES),
+        )  # fmt: skip
+        self.explored = Counter(
+            "handsell_explored_items", "Items shown because they were drawn at random", ("surface",), registry=registry
+        )
+        gini = Gauge("handsell_exposure_gini", "Inequality of exposure in the last slates", registry=registry)
+        gini.set_function(self._gini)
+        coverage = Gauge("handsell_exposure_coverage", "Share of items in the last slates", registry=registry)
+        coverage.set_function(self._coverage)
+        self._window: deque[np.ndarray] = deque()
+        self._count = np.zeros(0, np.int64)  # by item, in the window
+        self._last: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._surprise: tuple[Snapshot | None, np.ndarray] = None, np.zeros(0)
+
+    def saw(self, surface: str, user_id: str | None, item: np.ndarray, explored: int, snapshot: Snapshot) -> None:
+        """item (n,) int32, without padding."""
+        if not len(item):
+            return
+        self.explored.labels(surface).inc(explored)
+        self.novelty.labels(surface).observe(float(self._bits(snapshot)[item].mean()))
+        if len(item) > 1:
+            self.diversity.labels(surface).observe(diversity(item, snapshot))
+        self._expose(item, len(snapshot))
+        if user_id is not None:
+            self._remember(surface, user_id, item)
+
+    def _bits(self, snapshot: Snapshot) -> np.ndarray:
+        """(I,) self-information of items, made once for a snapshot."""
+        if self._surprise[0] is not snapshot:
+            names, popularity = snapshot.value_names, np.zeros(len(snapshot))
+            if POPULARITY in names:
+                popularity = np.nan_to_num(np.asarray(snapshot.values[:, names.index(POPULARITY)], float))
+            self._surprise = snapshot, self_information(popularity)
+        return self._surprise[1]
+
+    def _expose(self, item: np.ndarray, size: int) -> None:
+        if len(self._count) != size:  # another catalog: numbers of one catalog never change, so counts stay
+            self._window = deque(shown[shown < size] for shown in self._window)
+            self._count = np.bincount(np.concatenate([*self._window, item[:0]]), minlength=size)
+        self._window.append(item)
+        self._count[item] += 1
+        if len(self._window) > WINDOW:
+            self._count[self._window.popleft()] -= 1
+
+    def _remember(self, surface: str, user_id: str, item: np.ndarray) -> None:
+        before = self._last.pop(user_id, None)
+        if before is not None:
+            self.repeats.labels(surface).observe(float(np.isin(item, before).mean()))
+        self._last[user_id] = item
+        if len(self._last) > USERS:
+            self._last.popitem(last=False)
+
+    def _gini(self) -> float:
+        return gini_of(self._count)
+
+    def _coverage(self) -> float:
+        return float((self._count > 0).mean()) if len(self._count) else float("nan")
+
+
+def diversity(item: np.ndarray, snapshot: Snapshot) -> float:
+    """1 − mean pairwise cosine of the tags of items (n,), n ≥ 2."""
+    tags = tag_vectors(snapshot, item[None])[0]
+    total = tags.sum(axis=0)
+    pairs = len(item) * (len(item) - 1)
+    return float(1 - (total @ total - (tags * tags).sum()) / pairs)

@@ -1,0 +1,60 @@
+"""The online store on a real Redis server gives what the SQLite one gives."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+from feast_rows import DAY_US, END, TOML, USERS, write_sources
+from handsell.config import load_config
+from handsell.features.store import open_store
+from small_catalog import snapshot
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory):
+    """host:port of a server of our own, on loopback, without persistence."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("redis-server is not installed: apt-get install redis-server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("redis")
+    command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        for _ in range(100):
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+        server.terminate()
+
+
+def test_redis_answers_what_sqlite_answers(redis, tmp_path, monkeypatch):
+    monkeypatch.delenv("HANDSELL_HOME", raising=False)
+    shelf = snapshot(np.random.default_rng(1), items=40)
+    rows = {}
+    for name, line in (("kept", ""), ("shared", f'online_store = "{redis}"')):
+        path = tmp_path / name / f"{name}.toml"
+        path.parent.mkdir()
+        path.write_text(TOML.format(name=name) + line + "\n")
+        config = load_config(path)
+        write_sources(np.random.default_rng(2), config, shelf)
+        store = open_store(config)
+        store.apply()
+        store.materialize(END + 100 * DAY_US)
+        rows[name] = store.online_users([f"u{u}" for u in range(USERS)] + ["nobody"])
+    assert rows["kept"].keys() == rows["shared"].keys()
+    known = 0
+    for column, values in rows["kept"].items():
+        for ours, theirs in zip(values, rows["shared"][column], strict=True):
+            assert str(ours) == str(theirs), column
+            known += ours is not None
+    assert known > USERS

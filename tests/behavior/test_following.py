@@ -1,0 +1,171 @@
+"""A promoted bundle is turned to when it answers; what does not is refused, and the old one serves on."""
+
+import shutil
+
+import pytest
+
+from handsell.bundles.store import BundleStore, Pointer
+from handsell.core.errors import FeatureError
+from handsell.core.paths import Layout
+from handsell.features.served_log import FEATURE_LOG, read_feature_log
+from handsell.serving.graph.bundle_watcher import HELD, KEPT, LOADING, Follower, Holding
+from handsell.serving.graph.gateway import local_stages
+from handsell.serving.graph.loading import open_bundle
+from handsell.serving.graph.stages import NotHeld
+from serving_service import edition_of, served
+from serving_world import another_bundle, write_world
+
+ASK = "/v1/users/u1/recommendations?count=10"
+
+
+@pytest.fixture
+def world(tmp_path):
+    return write_world(tmp_path)
+
+
+@pytest.fixture
+def store(world):
+    return BundleStore(Layout(world.config.state).bundles)
+
+
+def follower(world, service, store, stages=None):
+    return Follower(service, store, lambda bundle: edition_of(world, service.metrics, bundle=bundle, stages=stages))
+
+
+def damaged(world, store, bundle):
+    """The bundle made live with its ranker cut short, past the check that promotion makes."""
+    path = store.local_path(bundle) / "ranker" / "ranker.ubj"
+    path.write_bytes(path.read_bytes()[:-100])
+    store._point(Pointer(bundle, (world.bundle,)))
+
+
+async def test_promotion_and_rollback_change_what_answers(world, store):
+    other = another_bundle(world, seed=4)
+    async with served(world) as (client, service):
+        follow = follower(world, service, store)
+        slates = {}
+        for bundle, change in ((world.bundle, None), (other, store.promote), (world.bundle, store.rollback)):
+            if change:
+                change(other) if change == store.promote else change()
+            await follow.look()
+            answer = (await client.get(ASK)).json()
+            assert answer["release"]["bundle"] == bundle and answer["degraded"] == []
+            shown = [(i["item_id"], i["score"]) for i in answer["items"]]
+            assert slates.setdefault(bundle, shown) == shown
+            ready = (await client.get("/readyz")).json()
+            assert ready["release"]["bundle"] == bundle and ready["refused"] is None
+            assert f'bundle="{bundle}"' in (await client.get("/metrics")).text
+            vectors = read_feature_log(Layout(world.config.state).logs / FEATURE_LOG)
+            assert answer["recommendation_id"] in vectors.recommendation_id  # its log was opened by another thread
+        assert slates[world.bundle] != slates[other]
+
+
+async def test_a_corrupt_bundle_is_refused_and_the_old_one_serves_on(world, store):
+    other = another_bundle(world, seed=4)
+    async with served(world) as (client, service):
+        damaged(world, store, other)
+        follow = follower(world, service, store)
+        for _ in range(2):
+            await follow.look()
+        answer = (await client.get(ASK)).json()
+        assert answer["release"]["bundle"] == world.bundle and answer["degraded"] == []
+        ready = await client.get("/readyz")
+        assert ready.status_code == 200 and ready.json()["refused"]["bundle"] == other
+        assert "ranker.ubj" in ready.json()["refused"]["reason"]
+        assert f'handsell_bundle_refused{{bundle="{other}"}} 1.0' in (await client.get("/metrics")).text
+        store.rollback()
+        await follow.look()
+        assert (await client.get("/readyz")).json()["refused"] is None
+
+
+async def test_a_bundle_that_answers_worse_is_refused(world, store):
+    """Its files are whole, but the ranker wants a column that nobody computes."""
+    names = store.show(world.bundle).features
+    other = another_bundle(world, seed=4, features=(*names[:-1], "moon_phase"))
+    async with served(world) as (client, service):
+        store._point(Pointer(other, (world.bundle,)))
+        await follower(world, service, store).look()
+        assert service.refused is not None and service.refused.bundle == other
+        assert "moon_phase" in service.refused.reason or "ranking" in service.refused.reason
+        assert (await client.get(ASK)).json()["release"]["bundle"] == world.bundle
+
+
+async def test_a_bundle_that_the_feature_store_cannot_feed_is_refused(world, store):
+    def open_edition(bundle):
+        raise FeatureError(f"bundle {bundle} wants user_mood: restore it")
+
+    other = another_bundle(world, seed=4)
+    async with served(world) as (client, service):
+        store.promote(other)
+        await Follower(service, store, open_edition).look()
+        assert "user_mood" in (await client.get("/readyz")).json()["refused"]["reason"]
+        assert (await client.get(ASK)).status_code == 200
+
+
+class Behind:
+    """Stages of which the ranking one does not hold the bundle."""
+
+    def __init__(self, world, bundle):
+        self.inner = local_stages(open_bundle(str(world.config.source), bundle))
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    async def rank(self, *args):
+        raise NotHeld("not yet")
+
+
+async def test_a_request_is_answered_whole_from_the_bundle_before_where_a_stage_lacks_the_new_one(world, store):
+    other = another_bundle(world, seed=4)
+    async with served(world) as (client, service):
+        first = (await client.get(ASK)).json()
+        service.turn_to(edition_of(world, service.metrics, bundle=other, stages=Behind(world, other)))
+        answer = (await client.get(ASK)).json()
+        assert answer["release"]["bundle"] == world.bundle and answer["degraded"] == []
+        assert [i["item_id"] for i in answer["items"]] == [i["item_id"] for i in first["items"]]
+        assert "handsell_stepped_back_total 1.0" in (await client.get("/metrics")).text
+        ranked = await client.post("/v1/rank", json={"user_id": "u1", "item_ids": ["i1", "i2"]})
+        assert ranked.json()["degraded"] == [] and ranked.json()["release"]["bundle"] == world.bundle
+
+
+async def test_without_a_bundle_before_such_a_stage_is_left_out_and_named(world):
+    async with served(world, stages=Behind(world, world.bundle)) as (client, _):
+        answer = (await client.get(ASK)).json()
+        assert answer["degraded"] == ["ranking"] and len(answer["items"]) == 10
+
+
+def holding(world, bundle="live"):
+    return Holding(str(world.config.source), bundle, local_stages)
+
+
+def test_a_replica_holds_what_is_live_and_what_it_was_asked_for(world, store, monkeypatch):
+    monkeypatch.setattr("handsell.serving.graph.bundle_watcher.threading.Thread.start", lambda self: None)
+    held = holding(world)
+    other = another_bundle(world, seed=4)
+    assert held.state(world.bundle) == HELD and held.state(other) == LOADING
+    with pytest.raises(NotHeld, match=other):
+        held.of(other)
+    held.look()
+    assert held.state(other) == HELD and held.of(other) is not held.of(world.bundle)
+    more, loads = [another_bundle(world, seed=s) for s in range(5, 5 + KEPT)], []
+    monkeypatch.setattr(held, "_take", lambda bundle, take=held._take: (loads.append(bundle), take(bundle)))
+    for bundle in more:
+        held.state(bundle)
+        held.look()
+    assert loads == more  # the live one was never dropped, to be loaded again
+    assert held.state(world.bundle) == HELD  # live
+    assert held.state(more[-1]) == HELD and held.state(other) == LOADING
+
+
+def test_a_replica_says_why_a_bundle_cannot_be_held(world, store, monkeypatch):
+    monkeypatch.setattr("handsell.serving.graph.bundle_watcher.threading.Thread.start", lambda self: None)
+    held, other = holding(world), another_bundle(world, seed=4)
+    damaged(world, store, other)
+    held.look()
+    assert "ranker.ubj" in held.state(other) and held.state(world.bundle) == HELD
+    store.rollback()
+    held.look()
+    assert held.state(other) == LOADING  # it may be mended by the time that it is promoted again
+    shutil.rmtree(store.local_path(other))
+    with pytest.raises(NotHeld):
+        held.of(other)

@@ -1,0 +1,142 @@
+"""Where the right neighbors were planted, every retriever that learns finds them."""
+
+import numpy as np
+import pytest
+
+from handsell.retrieval import registry
+from planted_taste import BLOCKS, CONFIG, block_of, blocks, everything, request, second_thoughts
+
+ITEMS, UNTOUCHED = 80, 8
+LINEAR = ("spectral", "svd", "ease", "user_knn")
+SESSION = ("session_knn", "transitions", "bought_together")
+LEARNING = ("item_knn", "als", "two_tower", "sasrec", "content", "blend", *LINEAR)
+
+
+@pytest.fixture(scope="module")
+def planted():
+    return blocks(np.random.default_rng(5), items=ITEMS, untouched=UNTOUCHED)
+
+
+@pytest.fixture(scope="module")
+def models(planted):
+    events, content = planted
+    return {name: registry.fit(name, events, CONFIG, content) for name in registry.RETRIEVERS}
+
+
+@pytest.mark.parametrize("name", (*LEARNING, *SESSION))
+def test_a_new_user_with_three_likes_is_taken_to_their_block(models, name):
+    asked = request(*([(b, 1.0), (b + BLOCKS, 1.0), (b + 2 * BLOCKS, 2.0)] for b in range(BLOCKS)))
+    items, _ = models[name].retrieve(asked, 10, everything(asked, ITEMS))
+    found = items != -1
+    right = block_of(items) == np.arange(BLOCKS)[:, None]
+    assert found.sum(axis=1).min() >= 8 and right[found].mean() > 0.9
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_dislike_pushes_the_neighbors_down(name):
+    """The user likes blocks 0 and 1 alike; disliking things of block 1 must favor block 0."""
+    events, content = second_thoughts(np.random.default_rng(6), items=ITEMS)
+    model = registry.fit(name, events, CONFIG, content)
+    likes = [(0, 1.0), (1, 1.0), (4, 1.0), (5, 1.0)]
+    asked = request(likes, [*likes, (9, -1.0), (13, -1.0)])
+    others = np.arange(20, ITEMS)
+    before, after = model.score(asked, np.tile(others, (2, 1)))
+    change = after - before
+    assert change[block_of(others) == 1].mean() < change[block_of(others) == 0].mean() - 1e-3
+
+
+@pytest.mark.parametrize("name", ["two_tower", "sasrec", "content"])
+def test_items_that_nobody_touched_are_found_through_content(models, name):
+    untouched = np.arange(ITEMS - UNTOUCHED, ITEMS)
+    asked = request([(2, 1.0), (6, 1.0), (10, 1.0)])
+    only_new = np.zeros((1, ITEMS), bool)
+    only_new[:, untouched] = True
+    items, _ = models[name].retrieve(asked, 2, only_new)
+    assert (block_of(items) == 2).all()
+
+
+@pytest.mark.parametrize("name", ["item_knn", "als", *LINEAR, *SESSION])
+def test_items_that_nobody_touched_are_unknown_to_models_of_behavior(models, name):
+    asked = request([(2, 1.0), (6, 1.0)])
+    items, _ = models[name].retrieve(asked, ITEMS, everything(asked, ITEMS))
+    assert items.max() < ITEMS - UNTOUCHED
+
+
+def test_a_thing_that_everybody_loves_leads_popularity(planted, models):
+    events, _ = planted
+    asked = request([])
+    items, _ = models["popularity"].retrieve(asked, 1, everything(asked, ITEMS))
+    age_days = (events.time.max() - events.time) / 86_400_000_000
+    liked = events.weight > 0
+    mass = np.bincount(events.item[liked], (events.weight * 0.5 ** (age_days / 7.0))[liked], minlength=ITEMS)
+    assert items[0, 0] == mass.argmax()
+
+
+@pytest.fixture
+def fit_files(planted, tmp_path, configured):
+    """The planted events in two Parquet parts, their content, and the config of a neural retriever's fit on Ray."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    events, content = planted
+    (tmp_path / "fit").mkdir()
+    for part in range(2):
+        mine = events.where(events.user // BLOCKS % 2 == part)
+        columns = {name: getattr(mine, name) for name in ("user", "item", "type", "time", "weight")}
+        pq.write_table(pa.table(columns), tmp_path / "fit" / f"part-0000{part}.parquet")
+    content.save(tmp_path / "content")
+
+    def config(name, **dials):
+        section = getattr(CONFIG, name).model_copy(update=dials)
+        return configured('name = "planted"').model_copy(
+            update={"retrieval": CONFIG.model_copy(update={name: section})}
+        )
+
+    return config, tmp_path / "fit", tmp_path / "content"
+
+
+@pytest.mark.parametrize(("name", "dials"), [("two_tower", {"hard_negatives": 2}), ("sasrec", {})])
+def test_two_ray_workers_find_the_same_blocks(name, dials, planted, ray_cluster, fit_files, tmp_path):
+    from handsell.jobs.train.retrievers import on_ray_train
+    from handsell.jobs.train.windows import Sizes
+
+    config, fit, content = fit_files
+    sizes = Sizes(planted[0].n_users, planted[0].n_items)
+    on_ray_train(name)(config(name, workers=2, epochs=8, **dials), fit, content, sizes, tmp_path / "out")
+    model = registry.load(name, tmp_path / "out")
+    asked = request(*([(b, 1.0), (b + BLOCKS, 1.0), (b + 2 * BLOCKS, 2.0)] for b in range(BLOCKS)))
+    items, _ = model.retrieve(asked, 10, everything(asked, ITEMS))
+    assert (block_of(items) == np.arange(BLOCKS)[:, None]).mean() > 0.9
+
+
+def test_a_killed_worker_changes_nothing(planted, ray_cluster, fit_files, tmp_path):
+    from handsell.jobs.train.neural import fit_on_ray
+    from handsell.jobs.train.sasrec import finished
+    from handsell.jobs.train.windows import Sizes
+
+    config, fit, content = fit_files
+    config = config("sasrec", epochs=4)
+    killed = tmp_path / "killed"
+
+    def dying(loop):
+        import os
+
+        from handsell.jobs.train import neural, sasrec
+
+        report = neural.report
+
+        def last_words(worker, line, metrics, state):
+            report(worker, line, metrics, state)
+            if metrics["epoch"] == 2 and not killed.exists():
+                killed.touch()
+                os._exit(1)
+
+        neural.report = last_words
+        sasrec.train_worker(loop)
+
+    sizes = Sizes(planted[0].n_users, planted[0].n_items)
+    fit_on_ray("sasrec", dying, finished, config, fit, content, sizes, tmp_path / "out")
+    model = registry.load("sasrec", tmp_path / "out")
+    here = registry.fit("sasrec", planted[0], config.retrieval, planted[1])
+    assert killed.exists()
+    assert np.allclose(model.vectors, here.vectors, atol=1e-6)

@@ -1,0 +1,102 @@
+"""Business rules of a deployment, in what the service answers, logs and measures."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from handsell.config import load_config
+from handsell.core.paths import Layout
+from handsell.events.reader import EventReader
+from handsell.local import rules as local_rules
+from handsell.serving.graph.gateway import local_stages
+from handsell.serving.graph.loading import open_bundle
+from rules_world import rule
+from serving_service import served
+from serving_world import write_world
+
+RULES = rule("out", "exclude", items="'red' in item.tags", surfaces=["email"]) + rule(
+    "here", "pin", items="item.item_id == 'i44'", position=3
+)
+ASK = "/v1/users/u1/recommendations"
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = write_world(tmp_path)
+    path = world.config.source
+    path.write_text(path.read_text().replace("[ranking]", '[reranking]\nrules = "rules.toml"\n[ranking]', 1))
+    text = path.read_text().replace("[serving]", "[serving]\nfollow_s = 0.05", 1)
+    path.write_text(text)
+    (tmp_path / "rules.toml").write_text(RULES)
+    return replace(world, config=load_config(path))
+
+
+async def test_rules_are_kept_named_logged_and_changed_without_a_new_replica(world, tmp_path):
+    async with served(world) as (client, service):
+        answer = (await client.get(ASK, params={"surface": "email", "count": 10})).json()
+        ids = [item["item_id"] for item in answer["items"]]
+        assert ids[2] == "i44" and all(int(i[1:]) % 2 == 0 for i in ids) and len(ids) == 10
+        assert answer["degraded"] == []
+        first = answer["release"]["rules"]
+        assert f'handsell_rules_info{{version="{first}"}} 1.0' in (await client.get("/metrics")).text
+        (tmp_path / "rules.toml").write_text("[[rule]]\nname = 3")
+        told = await until(client, lambda _, metrics: "handsell_rules_refused{" in metrics)
+        assert told["release"]["rules"] == first
+        (tmp_path / "rules.toml").write_text(rule("there", "pin", items="item.item_id == 'i46'", position=1))
+        told = await until(client, lambda answer, _: answer["release"]["rules"] != first)
+        assert told["items"][0]["item_id"] == "i46"
+        assert "handsell_rules_refused{" not in (await client.get("/metrics")).text
+        await service.close()
+    logged = EventReader(Layout(world.config.state).event_log).impressions()
+    assert set(logged["rules"]) == {first, told["release"]["rules"]}
+
+
+async def until(client, holds):
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        answer = (await client.get(ASK, params={"surface": "email"})).json()
+        if holds(answer, (await client.get("/metrics")).text):
+            return answer
+    raise AssertionError("it did not come about within 10 s")
+
+
+async def test_a_pin_that_cannot_hold_is_told(world, tmp_path):
+    (tmp_path / "rules.toml").write_text(rule("gone", "pin", items="item.item_id == 'i7'", position=1))  # not available
+    async with served(world) as (client, _):
+        answer = (await client.get(ASK)).json()
+        assert answer["relaxed"][-1:] == ["rule:gone"] and len(answer["items"]) == 10
+
+
+def test_wrong_rules_refuse_to_start(world, tmp_path):
+    (tmp_path / "rules.toml").write_text(rule("typo", "exclude", items="item.titel == 'x'"))
+    with pytest.raises(Exception, match=r"rule 'typo': items: column 1: .*item\.title"):
+        local_stages(open_bundle(str(world.config.source), "live"))
+
+
+async def test_a_preview_answers_recorded_requests_with_both(world, tmp_path, monkeypatch):
+    async with served(world) as (client, service):
+        for user in ("u1", "u2", "u3", "u4"):
+            await client.get(f"/v1/users/{user}/recommendations", params={"surface": "email", "count": 6})
+        await service.close()
+    new = tmp_path / "new.toml"
+    new.write_text(RULES.replace("i44", "i46"))
+    told = await preview(world, new, monkeypatch)
+    assert (told["requests"], told["recorded"], told["changed_slates"]) == (4, True, 4)
+    assert told["impressions"] == {"before": 24, "after": 24}
+    assert told["items"]["winners"][0] == {"id": "i46", "before": 0, "after": 4, "change": 4}
+    assert told["items"]["losers"][0]["id"] == "i44"
+    assert [s["after"][2]["item_id"] for s in told["slates"]] == ["i46"] * 3
+    assert told["slates"][0]["after"][2]["rules"] == ["here"]
+    assert told["by_rule"][1] == {
+        "rule": "here", "kind": "pin", "requests": 4, "before": 0.0, "after": pytest.approx(1 / 6), "could_not_hold": 0
+    }  # fmt: skip
+    same = await preview(world, tmp_path / "rules.toml", monkeypatch)
+    assert same["changed_slates"] == 0 and same["mean_score"]["given_up"] == 0
+
+
+async def preview(world, path, monkeypatch):
+    import asyncio
+
+    monkeypatch.setattr(local_rules, "open_store", lambda config: world.store())
+    return await asyncio.to_thread(lambda: local_rules.summary(local_rules.preview(world.config, path, 100)))

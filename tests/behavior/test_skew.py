@@ -1,0 +1,155 @@
+"""The skew report on the trained deployment: silent on honest vectors, and it names what was planted."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from handsell.bundles.assemble import load_stages
+from handsell.core.errors import FeatureError
+from handsell.core.funnel import run_local
+from handsell.events.log import EventLog
+from handsell.events.states import DAY_US
+from handsell.features.item import SnapshotValues
+from handsell.features.request_builder import events_from, requests_from_rows
+from handsell.features.served_log import FEATURE_LOG
+from handsell.features.user import user_feature_names
+from handsell.jobs.features.skew import REPORT, report
+from handsell.serving.telemetry.feature_log import FeatureLog, Sample
+
+USERS = [f"u{i:07d}" for i in (0, 3, 17, 42, 77, 101, 149)] + ["nobody_yet", None]
+
+
+@pytest.fixture(scope="module")
+def shop(deployment, tmp_path_factory):
+    return deployment.copy(tmp_path_factory.mktemp("skew"))
+
+
+@pytest.fixture(scope="module")
+def stages(shop):
+    return load_stages(shop.path, shop.config)
+
+
+@pytest.fixture(autouse=True)
+def empty_logs(shop):
+    for folder in (shop.layout.logs, shop.layout.event_log.parent):
+        for old in folder.glob("*"):
+            old.unlink()
+
+
+def serve(shop, stages, change=lambda requests: requests, ranking=None, told=None):
+    """What a replica does with one batch, vectors logged; `told` are events the online row does not hold."""
+    ranking = ranking or stages.ranking
+    time = np.full(len(USERS), stages.snapshot.as_of + DAY_US // 3)
+    rows = shop.store().online_users([user or "" for user in USERS])
+    events = None
+    if told:
+        columns = {"type": ["like"], "item_id": [told[1]], "time": [int(time[0]) - 5_000_000], "offset": [1]}
+        events = events_from(columns, np.array([USERS.index(told[0])]), stages.snapshot, shop.config)
+    surface = np.zeros(len(USERS), np.int8)
+    requests = change(requests_from_rows(rows, stages.snapshot, shop.config, time, surface, events=events))
+    found = run_local(stages.candidates.candidates(requests, shop.config.retrieval.candidates))
+    ranked = run_local(ranking.rank(requests, found, shop.config.ranking.ranked))
+    log = FeatureLog(shop.layout.logs / FEATURE_LOG, shop.bundle)
+    samples = [Sample(row, f"answer-{row}", user) for row, user in enumerate(USERS)]
+    log.record(ranking, requests, found, ranked, samples)
+    log.close()
+    return int(time[0])
+
+
+def compared(shop):
+    """(the report, what it printed, the features that differ in its order)."""
+    out = io.StringIO()
+    found = report(shop.config, Console(file=out, width=200))
+    assert json.loads((shop.layout.logs / REPORT).read_text()) == found
+    return found, out.getvalue(), [d["feature"] for d in found["features"] if d["differing"]]
+
+
+def test_honest_vectors_have_no_skew(shop, stages):
+    serve(shop, stages)
+    found, text, differing = compared(shop)
+    assert differing == [] and found["fresh_rows"] == 0 and "No skew" in text
+    assert found["answers"] == len(USERS) and found["rows"] == 10 * len(USERS)
+    assert {d["compared"] for d in found["features"]} == {found["rows"]}
+    names = [d["feature"] for d in found["features"]]
+    assert sorted((*names, *found["left_out"])) == sorted(stages.ranking.ranker.features)
+    assert all(name.startswith("src_") for name in found["left_out"])
+
+
+def test_a_user_feature_that_serving_gets_wrong_is_named_first(shop, stages):
+    column = 3
+
+    def planted(requests):
+        features = requests.profile.features.copy()
+        features[:, column] = features[:, column] * 1.01 + 0.01
+        return replace(requests, profile=replace(requests.profile, features=features))
+
+    serve(shop, stages, planted)
+    found, text, differing = compared(shop)
+    name = user_feature_names(shop.config)[column]
+    assert differing == [name] and found["features"][0]["feature"] == name
+    assert text.splitlines()[-2].startswith("SKEW: 1 of") and name in text.splitlines()[-2]
+
+
+def test_item_values_of_another_day_are_found(shop, stages):
+    values = np.array(stages.snapshot.values)
+    column = stages.snapshot.value_names.index("item_positives_7d")
+    values[:, column] += 1
+    ranking = replace(stages.ranking, items=SnapshotValues(replace(stages.snapshot, values=values)))
+    serve(shop, stages, ranking=ranking)
+    found, _, differing = compared(shop)
+    assert differing == ["item_positives_7d"]
+    assert found["features"][0]["share"] == 1.0 and found["features"][0]["max_abs"] == pytest.approx(1)
+
+
+def test_a_value_that_only_one_side_knows_differs(shop, stages):
+    def forgotten(requests):
+        features = requests.profile.features.copy()
+        features[:, 0] = np.nan
+        return replace(requests, profile=replace(requests.profile, features=features))
+
+    serve(shop, stages, forgotten)
+    found, text, differing = compared(shop)
+    assert differing == [user_feature_names(shop.config)[0]]
+    assert found["features"][0]["max_abs"] is None and "one unknown" in text
+
+
+def test_an_online_store_that_lags_behind_is_skew(shop, stages):
+    """Rows as they were three days before the end: a batch that should have run did not."""
+    rows = shop.store().historical_users([u or "" for u in USERS], np.full(len(USERS), stages.snapshot.as_of - DAY_US))
+
+    def stale(requests):
+        old = requests_from_rows(rows, stages.snapshot, shop.config, requests.time, requests.surface)
+        assert (old.history.time.max(axis=1) < requests.history.time.max(axis=1)).any()
+        return old
+
+    serve(shop, stages, stale)
+    found, _, differing = compared(shop)
+    assert found["fresh_rows"] == 0 and set(differing) & set(user_feature_names(shop.config))
+    assert not [name for name in differing if name.startswith("item_")]
+
+
+@pytest.mark.parametrize("logged", [True, False], ids=["in the log", "told in the request"])
+def test_fresh_events_are_listed_apart(shop, stages, logged):
+    user, item = USERS[2], stages.snapshot.items.ids(np.array([5]))[0]
+    time = serve(shop, stages, told=(user, item))
+    if logged:
+        with EventLog(shop.layout.event_log) as log:
+            event = {"event_id": "e1", "user_id": user, "item_id": item, "type": "like", "time": time - 5_000_000}
+            log.append([event]).result(timeout=10)
+    found, text, differing = compared(shop)
+    assert differing == [] and found["fresh_users"] == [user] and found["fresh_rows"] == 10
+    assert "Fresh events" in text and user in text
+    counts = {d["group"]: d["compared"] for d in found["features"]}
+    assert counts["item"] == counts["context"] == found["rows"]
+    assert counts["user"] == counts["cross"] == found["rows"] - 10
+
+
+def test_nothing_logged_says_what_to_do(shop):
+    with pytest.raises(FeatureError, match=r"feature_log_share above 0 \(it is 0\)"):
+        report(shop.config)

@@ -1,0 +1,49 @@
+"""A ranker that fails shows in every answer: a fallback never hides it."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from handsell.bundles.assemble import load_stages
+from handsell.serving.graph.stages import LocalStages
+from serving_service import served
+
+
+class Silent:
+    """A ranker that has no finite score for anything."""
+
+    def __init__(self, features):
+        self.features = features
+
+    def score(self, x):
+        return np.full(x.shape[:2], np.nan, np.float32)
+
+
+async def degraded(deployment, ranking=None):
+    """What ten users' answers say was left out."""
+    stages = load_stages(deployment.path, deployment.config)
+    local = LocalStages(stages.candidates, ranking(stages.ranking) if ranking else stages.ranking, stages.reranking)
+    async with served(deployment, stages=local) as (client, _):
+        answers = [(await client.get(f"/v1/users/u{n:07d}/recommendations")).json() for n in range(10)]
+        assert all(len(answer["items"]) == 10 for answer in answers)
+        metrics = (await client.get("/metrics")).text
+    causes = {cause for answer in answers for cause in answer["degraded"]}
+    count = sum(bool(answer["degraded"]) for answer in answers)
+    assert (f'handsell_degraded_total{{cause="ranking"}} {count}.0' in metrics) == bool(count)
+    return count, causes
+
+
+async def test_a_sound_ranker_leaves_nothing_out(deployment):
+    assert await degraded(deployment) == (0, set())
+
+
+async def test_a_ranker_of_other_features_is_named(deployment):
+    def other(ranking):
+        features = (*ranking.ranker.features[:-1], "item_moon_phase")
+        return replace(ranking, ranker=replace(ranking.ranker, features=features))
+
+    assert await degraded(deployment, other) == (10, {"ranking"})
+
+
+async def test_a_ranker_without_scores_is_named(deployment):
+    assert await degraded(deployment, lambda r: replace(r, ranker=Silent(r.ranker.features))) == (10, {"ranking"})
