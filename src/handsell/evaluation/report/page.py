@@ -36,8 +36,8 @@ def render(report: dict[str, Any]) -> str:
     """The page for a report of `handsell.evaluation.report.report`."""
     report = {"served": {}, "by_time_away": {}, "choices": {}, **report}
     environment = Environment(
-        loader=PackageLoader("handsell.evaluation.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        loader=PackageLoader("handsell.evaluation.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= FILTERS
     figures = {name: plots.draw(plot, report, width, height) for name, (plot, width, height) in FIGURES.items()}
