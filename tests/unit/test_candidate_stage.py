@@ -11,7 +11,7 @@ from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.history_weights import HistoryWeights
-from handsell.retrieval.models.history import History
+from handsell.retrieval.models.history import HistoryRetriever
 from handsell.retrieval.models.popularity import Popularity
 from handsell.retrieval.stage import LocalCandidates
 from small_catalog import requests, snapshot
@@ -19,7 +19,7 @@ from small_catalog import requests, snapshot
 CONFIG = RetrievalConfig.model_validate({"history": {"enabled": True}})
 
 
-class Broken(History):
+class Broken(HistoryRetriever):
     """A retriever whose files went away under it."""
 
     def retrieve(self, requests, k, eligible):
@@ -39,7 +39,7 @@ def asked(rng, shelf):
 @pytest.fixture
 def stage(rng, shelf):
     retrievers = {
-        "history": History(len(shelf), HistoryWeights(7.0)),
+        "history": HistoryRetriever(HistoryWeights(7.0), *np.ones((2, len(shelf)), np.float32)),
         "popularity": Popularity(rng.random(len(shelf), np.float32)),
     }
     return LocalCandidates(retrievers, Eligibility(shelf, (Surface(repeat="allow"),)), CONFIG)
@@ -60,7 +60,10 @@ def test_every_candidate_is_eligible_and_k_is_kept(stage, asked):
 
 
 def test_a_broken_retriever_is_left_out_and_named(stage, asked, shelf, caplog):
-    broken = dataclasses.replace(stage, retrievers={**stage.retrievers, "history": Broken(len(shelf), 7.0)})
+    broken = dataclasses.replace(
+        stage,
+        retrievers={**stage.retrievers, "history": Broken(HistoryWeights(7.0), *np.ones((2, len(shelf)), np.float32))},
+    )
     with caplog.at_level(logging.CRITICAL):
         found = run_local(broken.candidates(asked, 60))
     assert found.degraded == ("retriever:history",)

@@ -5,7 +5,7 @@ import numpy as np
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import HistoryConfig
 from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
-from handsell.retrieval.models.history import fit_history
+from handsell.retrieval.models.history import HistoryRetriever, fit_history
 from planted_taste import DAY_US, END, request
 
 
@@ -50,3 +50,30 @@ def test_history_brings_back_what_was_liked_and_not_what_was_disliked():
     items, scores = model.retrieve(asked, 5, np.ones((1, 10), bool))
     assert items.tolist() == [[2, 4, -1, -1, -1]]
     assert np.allclose(scores[0, :2], [1.0, 0.5])
+
+
+def test_own_items_that_are_taken_again_and_again_come_before_others():
+    users, items = [0, 0, 0, 1, 1, 1, 2], [3, 3, 3, 3, 3, 5, 5]  # 3 is taken again, 5 never, 8 by nobody
+    log = Interactions(
+        np.array(users, np.int32),
+        np.array(items, np.int32),
+        np.zeros(7, np.int8),
+        np.arange(7),
+        np.ones(7, np.float32),
+        n_users=3,
+        n_items=10,
+    )
+    asked = request([(8, 1.0), (5, 1.0), (3, 1.0)])
+    everything = np.ones((1, 10), bool)
+    order, _ = fit_history(log, HistoryConfig()).retrieve(asked, 3, everything)
+    assert order.tolist() == [[3, 5, 8]]
+    plain = fit_history(log, HistoryConfig(repeat_exponent=0, popularity_exponent=0))
+    np.testing.assert_allclose(plain.retrieve(asked, 3, everything)[1], 1.0, rtol=1e-3)
+
+
+def test_the_history_retriever_weighs_by_settings_and_keeps_them_when_saved(tmp_path):
+    log = Interactions(*(np.zeros(0, t) for t in ("i4", "i4", "i1", "i8", "f4")), n_users=1, n_items=10)
+    model = fit_history(log, HistoryConfig()).weigh_history(half_life_days=3.0, repeat_exponent=0.5)
+    model.save(tmp_path)
+    loaded = HistoryRetriever.load(tmp_path)
+    assert (loaded.weights.half_life_days, loaded.repeat_exponent, loaded.popularity_exponent) == (3.0, 0.5, 0.2)

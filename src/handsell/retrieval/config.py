@@ -52,10 +52,15 @@ class PopularityConfig(SourceConfig):
 
 
 class HistoryConfig(OptionalFoldIn):
-    """The user's own recent items, for surfaces that allow repeats."""
+    """The user's own items, for surfaces that allow repeats."""
 
+    HISTORY: ClassVar[tuple[str, ...]] = (*FoldInSource.HISTORY, "repeat_exponent", "popularity_exponent")
     k: int = Field(50, ge=1, description="candidates asked of this source")
     half_life_days: float = Field(7.0, gt=0, description="decay of the history events that are summed")
+    repeat_exponent: float = Field(
+        1.0, ge=0, le=2, description="power of the share of an item's likes that are repeats; 0: all items alike"
+    )
+    popularity_exponent: float = Field(0.2, ge=0, le=1, description="power of an item's share of likes; 0: all alike")
 
 
 class ItemKNNConfig(FoldInSource):

@@ -28,7 +28,7 @@ from handsell.retrieval.models.blend import Blend, fit_blend
 from handsell.retrieval.models.bought_together import BoughtTogether, fit_bought_together
 from handsell.retrieval.models.content import ContentRetriever, fit_content
 from handsell.retrieval.models.ease import EASE, fit_ease
-from handsell.retrieval.models.history import History, fit_history
+from handsell.retrieval.models.history import HistoryRetriever, fit_history
 from handsell.retrieval.models.item_knn import ItemKNN, fit_item_knn
 from handsell.retrieval.models.popularity import Popularity, fit_popularity
 from handsell.retrieval.models.sasrec import SASRec
@@ -68,7 +68,7 @@ def _fit_sasrec(interactions: Interactions, config: Any, content: Content | None
 # in the order of RetrievalConfig, which is the order of `Candidates.sources`
 RETRIEVERS: dict[str, Family] = {
     "popularity": Family(Popularity, fit_popularity),
-    "history": Family(History, fit_history),
+    "history": Family(HistoryRetriever, fit_history),
     "item_knn": Family(ItemKNN, fit_item_knn),
     "als": Family(ALS, fit_als),
     "two_tower": Family(TwoTower, _fit_two_tower),

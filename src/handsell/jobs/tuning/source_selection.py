@@ -45,6 +45,7 @@ LEAST_EVENTS = {"two_tower": 5_000}
 HALF_LIVES_DAYS = (365.0, 1e6)
 POPULAR_FOR_DAYS = (30.0, 365.0, 1e6)
 HALF_LIVES_EVENTS = (20.0, 10.0, 5.0, 2.0)
+EXPONENTS = (0.0, 0.5)
 
 Lists = tuple[np.ndarray, np.ndarray]  # items and scores (R, k)
 
@@ -257,7 +258,13 @@ def grow(
 def _weigh_history(model: Any, section: FoldInSource, window: Window) -> tuple[Any, dict[str, Any]]:
     """The model with the best of a few ways to weigh the history, one setting after the other."""
     free = [name for name in section.HISTORY if name not in section.model_fields_set]
-    tries = {"half_life_days": HALF_LIVES_DAYS, "half_life_events": HALF_LIVES_EVENTS, "dislikes": (0.0,)}
+    tries = {
+        "half_life_days": HALF_LIVES_DAYS,
+        "half_life_events": HALF_LIVES_EVENTS,
+        "dislikes": (0.0,),
+        "repeat_exponent": EXPONENTS,
+        "popularity_exponent": EXPONENTS,
+    }
     best = {name: getattr(section, name) for name in section.HISTORY}
     value = window.ndcg(window.ask(model, 10)[0])
     disliked = bool((window.judged.requests.history.weight < 0).any())

@@ -1,9 +1,13 @@
-"""The user's own recent favorites, for surfaces on which items may come back."""
+"""The user's own items, for surfaces on which items may come back: what they took often, and what is taken again.
+
+Source: counts of a user's own items are the baseline that next-basket models have to beat [hu2020]; that items
+differ in how often they are taken again is the observation of [benson2016].
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,40 +20,67 @@ from handsell.retrieval.config import HistoryConfig
 from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
 from handsell.retrieval.sparse_rows import best_of_rows, scores_at
 
+PRIOR_LIKES = 10  # likes with the repeat share of all items that are added to those of each
+
 
 @dataclass(frozen=True)
-class History:
-    """Needs no fitting: everything is in the request. Score = decayed sum of the user's event weights."""
+class HistoryRetriever:
+    """Score = decayed sum of the user's event weights × repeat share ^ exponent × popularity ^ exponent of the item."""
 
     name: ClassVar[str] = "history"
-    n_items: int
     weights: HistoryWeights
+    repeats: np.ndarray  # (I,) float32, share of an item's likes that its users had given before
+    popularity: np.ndarray  # (I,) float32 in (0, 1], likes as a share of those of the most liked item
+    repeat_exponent: float = 0.0
+    popularity_exponent: float = 0.0
+
+    @property
+    def n_items(self) -> int:
+        return len(self.repeats)
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return best_of_rows(self._given(requests), k, eligible)
+        return best_of_rows(self._own_items(requests), k, eligible)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Zero for an item that is not in the history."""
-        return scores_at(self._given(requests), items, np.ones(self.n_items, bool))
+        return scores_at(self._own_items(requests), items, np.ones(self.n_items, bool))
 
     def weigh_history(self, **settings: Any) -> Self:
-        """The same model with other `HistoryWeights`."""
-        return replace(self, weights=HistoryWeights(**settings))
+        """The same model with other exponents and `HistoryWeights`."""
+        weights = {field.name: settings.pop(field.name) for field in fields(HistoryWeights) if field.name in settings}
+        return replace(self, weights=replace(self.weights, **weights), **settings)
 
-    def _given(self, requests: Requests) -> sparse.csr_matrix:
-        """(B, I) the votes of the history."""
-        return vote_matrix(*votes(requests, self.weights, self.n_items), self.n_items)
+    def _own_items(self, requests: Requests) -> sparse.csr_matrix:
+        """(B, I) scores of the items of each history."""
+        own = vote_matrix(*votes(requests, self.weights, self.n_items), self.n_items)
+        item = own.indices
+        own.data *= self.repeats[item] ** self.repeat_exponent * self.popularity[item] ** self.popularity_exponent
+        return own
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        about = {"n_items": self.n_items, "weights": asdict(self.weights)}
-        (path / "history.json").write_text(json.dumps(about))
+        np.save(path / "items.npy", np.stack([self.repeats, self.popularity]))
+        about = {name: getattr(self, name) for name in ("repeat_exponent", "popularity_exponent")}
+        (path / "history.json").write_text(json.dumps({**about, "weights": asdict(self.weights)}))
 
     @classmethod
-    def load(cls, path: Path) -> History:
+    def load(cls, path: Path) -> HistoryRetriever:
         about = json.loads((path / "history.json").read_text())
-        return cls(about["n_items"], HistoryWeights(**about["weights"]))
+        repeats, popularity = np.load(path / "items.npy")
+        return cls(HistoryWeights(**about.pop("weights")), repeats, popularity, **about)
 
 
-def fit_history(interactions: Interactions, config: HistoryConfig, content: object = None) -> History:
-    return History(interactions.n_items, HistoryWeights.of(config))
+def fit_history(interactions: Interactions, config: HistoryConfig, content: object = None) -> HistoryRetriever:
+    """Count each item's likes, and those of them that a user had given it before."""
+    liked = interactions.positives
+    likes = np.bincount(liked.item, minlength=interactions.n_items)
+    pairs = np.unique(liked.user.astype(np.int64) * interactions.n_items + liked.item)
+    users = np.bincount(pairs % max(interactions.n_items, 1), minlength=interactions.n_items)
+    repeated = likes - users
+    usual = repeated.sum() / max(likes.sum(), 1)
+    repeats = (repeated + PRIOR_LIKES * usual) / (likes + PRIOR_LIKES) if usual else np.ones(len(likes))
+    popularity = (likes + 1) / (likes.max(initial=0) + 1)
+    return HistoryRetriever(
+        HistoryWeights.of(config), repeats.astype(np.float32), popularity.astype(np.float32),
+        config.repeat_exponent, config.popularity_exponent,
+    )  # fmt: skip
