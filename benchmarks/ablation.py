@@ -37,8 +37,10 @@ from handsell.features.matrix import feature_groups
 from handsell.jobs.cluster import THREADS, connected, prepare_private_cluster, spread
 from handsell.jobs.progress import Progress
 from handsell.jobs.train import windows
+from handsell.jobs.train.holdout_fit import fit_holdout, fit_on_candidates, fit_ranker
 from handsell.jobs.train.scoring import score
-from handsell.jobs.train.train import Run, fetch_rows, fit_on_candidates, fit_ranker, fit_twin
+from handsell.jobs.train.train import fetch_rows
+from handsell.jobs.train.training_run import TrainingRun
 from handsell.local.steps import Steps, code_digest
 from handsell.local.up import inputs
 
@@ -183,9 +185,9 @@ def measure(config: Config, kinds: Sequence[str], path: Path | None) -> None:
     every = variants(config, kinds)
     try:
         print(f"== the whole funnel, then {len(every)} variants", flush=True)
-        run = Run(config, folder, Progress(6), windows.cut(config, folder))
+        run = TrainingRun(config, folder, Progress(6), windows.cut(config, folder))
         fetch_rows(run)
-        run = fit_twin(run)
+        run = fit_holdout(run)
         whole, found = _replayed(run), {}
         for place, variant in enumerate(every, start=1):
             print(f"== {variant.name} ({place} of {len(every)})", flush=True)
@@ -204,7 +206,7 @@ def measure(config: Config, kinds: Sequence[str], path: Path | None) -> None:
     report("ablation", differences(whole, found), about, path, {"funnel": slices(whole)})
 
 
-def replayed_without(run: Run, variant: Variant) -> Replay:
+def replayed_without(run: TrainingRun, variant: Variant) -> Replay:
     """Fit what depends on the part that is left out, share all else with the run, and replay the test window."""
     again = variant.kind == "sources"
     steps = 1 if not again else 4 if variant.config.ranking.enabled else 2
@@ -222,7 +224,7 @@ def replayed_without(run: Run, variant: Variant) -> Replay:
     return replay
 
 
-def _replayed(run: Run) -> Replay:
+def _replayed(run: TrainingRun) -> Replay:
     return spread(score, [(run.config, run.folder, run.twin)])[0]
 
 

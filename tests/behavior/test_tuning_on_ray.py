@@ -8,8 +8,9 @@ import pytest
 from handsell.config import Config
 from handsell.jobs.cluster import spread
 from handsell.jobs.progress import Progress
-from handsell.jobs.train import train
+from handsell.jobs.train.holdout_fit import tune
 from handsell.jobs.train.requests import fetch_user_rows
+from handsell.jobs.train.training_run import TrainingRun
 
 GOOD, USELESS, IMPOSSIBLE = 100, 1, -5  # neighbors of an item
 
@@ -21,12 +22,12 @@ class Bare:
     config: Config
     folder: Path
 
-    def tuned(self, **options):
+    def tune(self, **options):
         """The run after tuning with further keys of [tuning]."""
         asked = {"sources": ("item_knn",), "budget_s": 300.0, "seed": 3, **options}
         tuning_config = type(self.config.tuning).model_validate(asked)
         config = self.config.model_copy(update={"tuning": tuning_config})
-        return train.tuned(train.Run(config, self.folder, Progress(1), {}))
+        return tune(TrainingRun(config, self.folder, Progress(1), {}))
 
 
 @pytest.fixture(scope="module")

@@ -30,9 +30,9 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr("handsell.features.store.open_store", lambda config: made.store())
     monkeypatch.setattr(job, "spread", lambda task, arguments, **_: [task(*each) for each in arguments])
     monkeypatch.setattr(job, "connected", lambda *_: __import__("contextlib").nullcontext())
-    slate_part.opened.cache_clear()
+    slate_part.open_worker.cache_clear()
     yield made
-    slate_part.opened.cache_clear()
+    slate_part.open_worker.cache_clear()
 
 
 def slates(out) -> dict[str, list[str]]:
@@ -70,7 +70,7 @@ def test_slates_are_those_that_the_service_would_answer(world, tmp_path):
     from handsell.core.funnel import run_local
 
     job.batch(world.config, "email", tmp_path / "email", record=False)
-    here = slate_part.opened(str(world.config.source), world.bundle)
+    here = slate_part.open_worker(str(world.config.source), world.bundle)
     run = job.Run(**json.loads((tmp_path / "email" / "run.json").read_text()))
     reader = EventReader(Layout(world.config.state).event_log)
     asked = slate_part.build_requests(here, run.surface, run.time, ["u7"], reader)
@@ -109,7 +109,7 @@ def test_the_cap_holds_from_run_to_run_and_shown_items_stay_away(world, tmp_path
     assert slates(tmp_path / "second") == {}
     open_ended = world.config.source.read_text().replace("cap = { slates = 1, days = 1 }", "cap = { slates = 2 }")
     world.config.source.write_text(open_ended)
-    slate_part.opened.cache_clear()
+    slate_part.open_worker.cache_clear()
     job.batch(load_config(world.config.source), "email", tmp_path / "third")
     first, third = slates(tmp_path / "first"), slates(tmp_path / "third")
     assert len(third) == 20 and not any(set(first[user]) & set(third[user]) for user in first)
@@ -158,7 +158,7 @@ def test_what_cannot_be_done_is_told(world, tmp_path, surface, there, error, wor
 
 def test_a_run_goes_on_only_as_it_was_begun(world, tmp_path):
     out = tmp_path / "email"
-    job.planned(world.config, "email", out, 5, True)
+    job.plan_run(world.config, "email", out, 5, True)
     with pytest.raises(DataError, match="holds a run for surface email"):
-        job.planned(world.config, "home", out, 5, True)
-    assert job.planned(world.config, "email", out, 9, True).users_per_part == 5
+        job.plan_run(world.config, "home", out, 5, True)
+    assert job.plan_run(world.config, "email", out, 9, True).users_per_part == 5

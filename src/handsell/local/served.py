@@ -32,7 +32,7 @@ from handsell.evaluation.intervals import means
 from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
 from handsell.evaluation.served import PAUSES
 from handsell.events.reader import EventReader
-from handsell.jobs.batch.slate_part import Opened, build_requests, opened
+from handsell.jobs.batch.slate_part import BatchWorker, build_requests, open_worker
 from handsell.local.bundles import open_bundles
 from handsell.local.service import address
 
@@ -62,7 +62,7 @@ def evaluate_served(
     wanted = None if held_out is None else read_held_out(held_out)
     base = url or address(config)
     here_bundle = _live(config)
-    here = opened(str(config.source), here_bundle)
+    here = open_worker(str(config.source), here_bundle)
     ids = _some(here.users.ids(np.arange(len(here.users))) if wanted is None else sorted(wanted), users)
     answers = ask_service(base, ids)
     if answers.bundle != here_bundle:
@@ -125,7 +125,7 @@ def ask_service(base: str, ids: Sequence[str]) -> Answers:
     return Answers(lists, bundles[0], sum(bool(a["degraded"]) for a in said), sum(a["cold_start"] for a in said))
 
 
-def replay(here: Opened, ids: Sequence[str], now: int, away: int | None = None) -> Lists:
+def replay(here: BatchWorker, ids: Sequence[str], now: int, away: int | None = None) -> Lists:
     """The bundle's own lists for users at `now` µs, in this process; `away` µs as `build_requests` takes it."""
     found: Lists = []
     reader = EventReader(Layout(here.config.state).event_log)

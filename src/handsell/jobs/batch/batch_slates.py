@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from handsell.bundles.store import BundleStore
@@ -22,32 +22,12 @@ from handsell.config import Config
 from handsell.core.clock import Clock
 from handsell.core.errors import BundleError, ConfigError, DataError
 from handsell.core.paths import Layout
-from handsell.jobs.batch.slate_part import Done, make_slates
+from handsell.jobs.batch.batch_run import BatchRun, PartCounts
+from handsell.jobs.batch.slate_part import make_slates
 from handsell.jobs.cluster import connected, spread
 from handsell.jobs.progress import Progress
 
 PLAN, MANIFEST = "run.json", "manifest.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What stays the same however often the job is begun again."""
-
-    id: str
-    surface: str
-    bundle: str
-    time: int  # µs, as of which every slate is made
-    users: int
-    users_per_part: int
-    record: bool  # whether the slates are logged as shown
-
-    @property
-    def parts(self) -> int:
-        return -(-self.users // self.users_per_part)
-
-    def of_part(self, part: int) -> range:
-        """Numbers of the users of a part."""
-        return range(part * self.users_per_part, min((part + 1) * self.users_per_part, self.users))
 
 
 def batch(config: Config, surface: str, out: Path, *, users_per_part: int = 1_000, record: bool = True) -> str:
@@ -60,8 +40,8 @@ def batch(config: Config, surface: str, out: Path, *, users_per_part: int = 1_00
         raise ConfigError(f"surface is expected to be one of {', '.join(config.surfaces)}; got {surface!r:.80}")
     progress, out = Progress(3), out.expanduser().resolve()
     with progress.step("plan", str(out)) as note:
-        run = planned(config, surface, out, users_per_part, record)
-        marks = [done_mark(out, part) for part in range(run.parts)]
+        run = plan_run(config, surface, out, users_per_part, record)
+        marks = [mark_path(out, part) for part in range(run.parts)]
         missing = [part for part, mark in enumerate(marks) if not mark.is_file()]
         already = f", {run.parts - len(missing):,} of them done already" if len(missing) < run.parts else ""
         note.text = f"{run.users:,} users in {run.parts:,} parts{already}, bundle {run.bundle}"
@@ -72,7 +52,7 @@ def batch(config: Config, surface: str, out: Path, *, users_per_part: int = 1_00
         users = sum(done.users for done in made)
         note.text = f"{users:,} users, {users / max(time.monotonic() - begun, 1e-9):,.0f} a second"
     with progress.step("manifest") as note:
-        total = _totals([Done(**json.loads(mark.read_text())) for mark in marks])
+        total = _add_up([PartCounts(**json.loads(mark.read_text())) for mark in marks])
         manifest = {**asdict(run), "parts": run.parts, **asdict(total), "driver_peak_mib": round(progress.peak_mib())}
         _write(out / MANIFEST, json.dumps(manifest, indent=1))
         note.text = str(out / MANIFEST)
@@ -82,11 +62,11 @@ def batch(config: Config, surface: str, out: Path, *, users_per_part: int = 1_00
     )
 
 
-def planned(config: Config, surface: str, out: Path, users_per_part: int, record: bool) -> Run:
+def plan_run(config: Config, surface: str, out: Path, users_per_part: int, record: bool) -> BatchRun:
     """The run that `out` holds, or a new one there."""
     path = out / PLAN
     if path.is_file():
-        run = Run(**json.loads(path.read_text()))
+        run = BatchRun(**json.loads(path.read_text()))
         if (run.surface, run.record) != (surface, record):
             raise DataError(
                 f"{out} holds a run for surface {run.surface} with record = {str(run.record).lower()}; asked was "
@@ -103,18 +83,18 @@ def planned(config: Config, surface: str, out: Path, users_per_part: int, record
         raise BundleError(f"no bundle of {config.name} is live: run `handsell train {config.source}` first")
     clock = Clock.of(config.serving.clock, store.verify(bundle))
     users = len(Vocabulary.load(Layout(config.state).catalog / "users"))
-    run = Run(uuid.uuid4().hex[:12], surface, bundle, clock.now(), users, users_per_part, record)
+    run = BatchRun(uuid.uuid4().hex[:12], surface, bundle, clock.now(), users, users_per_part, record)
     out.mkdir(parents=True, exist_ok=True)
     _write(path, json.dumps(asdict(run), indent=1))
     return run
 
 
-def done_mark(out: Path, part: int) -> Path:
+def mark_path(out: Path, part: int) -> Path:
     return out / f"part-{part:05d}.json"
 
 
-def _totals(parts: list[Done]) -> Done:
-    return Done(**{f.name: sum(getattr(done, f.name) for done in parts) for f in fields(Done)})
+def _add_up(parts: list[PartCounts]) -> PartCounts:
+    return PartCounts(**{f.name: sum(getattr(done, f.name) for done in parts) for f in fields(PartCounts)})
 
 
 def _write(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,11 +24,10 @@ from handsell.core.paths import Layout
 from handsell.events.reader import EventReader
 from handsell.events.shown import DAY_US, barred
 from handsell.features.request_builder import events_from, requests_from_rows
+from handsell.features.store import FeatureStore, open_store
+from handsell.jobs.batch.batch_run import BatchRun, PartCounts
 from handsell.jobs.train.record import recorded
 from handsell.reranking.reasons import REASONS
-
-if TYPE_CHECKING:
-    from handsell.jobs.batch.batch_slates import Run
 
 CELLS = 32_000_000  # of the eligibility mask held at once
 MOST_AT_ONCE = 128  # users: 128 × 1000 candidates × 60 features × 4 bytes = 31 MB
@@ -44,55 +43,42 @@ SLATES = pa.schema(
 """One row a user, lists in the order of the slate; `time` µs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What a part's mark says."""
-
-    users: int
-    slates: int
-    items: int
-    capped: int  # users who have had as many slates of this surface as its cap allows
-    empty: int  # users for whom nothing was found
-
-
 @dataclass(frozen=True)
-class Opened:
+class BatchWorker:
     """What a worker holds from part to part."""
 
     config: Config
     stages: Stages
-    store: Any  # handsell.features.store.FeatureStore
+    store: FeatureStore
     users: Vocabulary
 
 
 @lru_cache(1)
-def opened(source: str, bundle: str) -> Opened:
+def open_worker(source: str, bundle: str) -> BatchWorker:
     """Config, the bundle's stages and the feature store, loaded once in a worker process."""
-    from handsell.features.store import open_store
-
     config = load_config(source)
     layout = Layout(config.state)
     path = BundleStore(layout.bundles).local_path(bundle)
     config = with_choices(config, path)
     stages = load_stages(path, config)
-    return Opened(config, stages, open_store(config), Vocabulary.load(layout.catalog / "users"))
+    return BatchWorker(config, stages, open_store(config), Vocabulary.load(layout.catalog / "users"))
 
 
-def make_slates(source: str, run: Run, out: str, part: int) -> Done:
+def make_slates(source: str, run: BatchRun, out: str, part: int) -> PartCounts:
     """Task: write a part's Parquet unless it is there, log its slates as shown, and mark it."""
     path = Path(out) / f"part-{part:05d}.parquet"
     counts = path.with_suffix(".counts")
     if not path.is_file():
-        done = _write_part(opened(source, run.bundle), run, part, path, counts)
+        done = _write_part(open_worker(source, run.bundle), run, part, path, counts)
     else:
-        done = Done(**json.loads(counts.read_text()))
+        done = PartCounts(**json.loads(counts.read_text()))
     if run.record:
         recorded(load_config(source), _impressions(pq.read_table(path), run, part))
     counts.replace(path.with_suffix(".json"))
     return done
 
 
-def _write_part(here: Opened, run: Run, part: int, path: Path, counts: Path) -> Done:
+def _write_part(here: BatchWorker, run: BatchRun, part: int, path: Path, counts: Path) -> PartCounts:
     ids = here.users.ids(np.array(run.of_part(part)))
     reader = EventReader(Layout(here.config.state).event_log)
     try:
@@ -102,7 +88,7 @@ def _write_part(here: Opened, run: Run, part: int, path: Path, counts: Path) -> 
         rows = [row for chunk in chunks for row in _slates(here, run, chunk, reader)]
     finally:
         reader.close()
-    done = Done(len(ids), len(rows), sum(len(row["item_id"]) for row in rows), len(ids) - len(wanted),
+    done = PartCounts(len(ids), len(rows), sum(len(row["item_id"]) for row in rows), len(ids) - len(wanted),
                 len(wanted) - len(rows))  # fmt: skip
     counts.write_text(json.dumps(asdict(done)))
     fresh = path.with_suffix(".fresh")
@@ -111,7 +97,7 @@ def _write_part(here: Opened, run: Run, part: int, path: Path, counts: Path) -> 
     return done
 
 
-def _below_cap(ids: list[str], run: Run, config: Config, reader: EventReader) -> list[str]:
+def _below_cap(ids: list[str], run: BatchRun, config: Config, reader: EventReader) -> list[str]:
     """Users who may still get a slate of this surface. The run's own slates bear its time and do not count."""
     cap = config.surfaces[run.surface].cap
     if cap is None:
@@ -120,7 +106,7 @@ def _below_cap(ids: list[str], run: Run, config: Config, reader: EventReader) ->
     return [user_id for user_id in ids if had.get(user_id, 0) < cap.slates]
 
 
-def _slates(here: Opened, run: Run, ids: list[str], reader: EventReader) -> list[dict[str, Any]]:
+def _slates(here: BatchWorker, run: BatchRun, ids: list[str], reader: EventReader) -> list[dict[str, Any]]:
     """Rows of SLATES; users for whom nothing was found have none."""
     requests = build_requests(here, run.surface, run.time, ids, reader)
     n = here.config.surfaces[run.surface].count
@@ -136,7 +122,7 @@ def _slates(here: Opened, run: Run, ids: list[str], reader: EventReader) -> list
 
 
 def build_requests(
-    here: Opened, surface_name: str, now: int, ids: list[str], reader: EventReader, away: int | None = None
+    here: BatchWorker, surface_name: str, now: int, ids: list[str], reader: EventReader, away: int | None = None
 ) -> Requests:
     """As the gateway makes them at `now` µs: the stored row, the log's tail beyond it, and what must not be shown.
 
@@ -160,7 +146,7 @@ def build_requests(
     return replace(requests, barred=barred(reader, ids, time, surface, shelf, config))
 
 
-def _row(here: Opened, run: Run, user_id: str, slates: Slates, b: int) -> dict[str, Any]:
+def _row(here: BatchWorker, run: BatchRun, user_id: str, slates: Slates, b: int) -> dict[str, Any]:
     items = here.stages.snapshot.items
     n = int((slates.item[b] != NONE).sum())
     about = slates.reason_item[b, :n]
@@ -180,7 +166,7 @@ def _row(here: Opened, run: Run, user_id: str, slates: Slates, b: int) -> dict[s
     }
 
 
-def _impressions(slates: pa.Table, run: Run, part: int) -> Sequence[dict[str, Any]]:
+def _impressions(slates: pa.Table, run: BatchRun, part: int) -> Sequence[dict[str, Any]]:
     """A part as rows of the slates table, numbered like those of a gateway."""
     shared = {"gateway": f"{run.id}-{part:05d}", "time": run.time, "surface": run.surface, "bundle": run.bundle}
     names = ("item_id", "score", "propensity", "sources")

@@ -8,7 +8,6 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -31,16 +30,15 @@ from handsell.features.matrix import ranker_features
 from handsell.features.views import service_columns
 from handsell.jobs.cluster import spread
 from handsell.jobs.train.examples import day_values
+from handsell.jobs.train.holdout_fit import retrain
 from handsell.jobs.train.requests import CHUNK
 from handsell.jobs.train.retrievers import popularity_counts
 from handsell.jobs.train.scoring import Served, judged_requests
+from handsell.jobs.train.training_run import SERVICE, TrainingRun
 from handsell.retrieval.index.approximate import read_about
 
-if TYPE_CHECKING:
-    from handsell.jobs.train.train import Run
 
-
-def gather(run: Run, staging: Path) -> None:
+def gather(run: TrainingRun, staging: Path) -> None:
     """Everything beside the refitted retrievers: ranker, snapshot, config, report and recorded requests."""
     if run.config.ranking.enabled:
         shutil.copytree(run.twin / "ranker", staging / "ranker")
@@ -56,10 +54,8 @@ def record_requests(config: Config, run: Path, staging: Path) -> None:
     save_requests(judged_requests(config, run, "test", load_snapshot(staging)).requests, staging)
 
 
-def manifest(run: Run, report: dict, staging: Path) -> Manifest:
+def manifest(run: TrainingRun, report: dict, staging: Path) -> Manifest:
     """The passport of what lies in `staging`."""
-    from handsell.jobs.train.train import SERVICE
-
     config, meta = run.config, json.loads(Layout(run.config.state).data_meta.read_text())
     spans = window_spans(config, run.folder)
     return Manifest(
@@ -108,7 +104,7 @@ def window_spans(config: Config, run: Path) -> dict[str, tuple[int, int]]:
     return spans
 
 
-def notes(run: Run) -> tuple[str, ...]:
+def notes(run: TrainingRun) -> tuple[str, ...]:
     """What a reader of the figures must know about the split, and about what was tuned."""
     if not run.tuned:
         return split_notes(run.config)
@@ -129,13 +125,13 @@ def split_notes(config: Config) -> tuple[str, ...]:
     )
 
 
-def judge_against_live(run: Run, replay: Replay, served: Served, store: BundleStore) -> Gate:
+def judge_against_live(run: TrainingRun, replay: Replay, served: Served, store: BundleStore) -> Gate:
     """The gate: challenger and live bundle on the same requests, and what the challenger loses with time."""
     loss = loss_by_pause(served.by_pause)[FUNNEL]
     return judge_absence(_judge_against_live(run, replay, store), loss, run.config.gate)
 
 
-def _judge_against_live(run: Run, replay: Replay, store: BundleStore) -> Gate:
+def _judge_against_live(run: TrainingRun, replay: Replay, store: BundleStore) -> Gate:
     """Both on the same requests, all later than the live one's data."""
     live, ours = store.live(), replay.contenders[FUNNEL]
     challenger = lists_of(ours)
@@ -183,13 +179,11 @@ def lists_of(contender: Contender) -> Lists:
     return Lists(contender.scores[HEADLINE], contender.coverage, {name: values[f"{name}@{TOP}"] for name in RAILS})
 
 
-def _recipe_retrained(run: Run, replay: Replay, live: Path) -> Lists:
+def _recipe_retrained(run: TrainingRun, replay: Replay, live: Path) -> Lists:
     """The live bundle's recipe, fitted up to the challenger's cut-off, on the challenger's test requests.
 
     The same recipe on the same data gives the same model, so it is not trained twice.
     """
-    from handsell.jobs.train.recipe import retrain
-
     recipe = load_config_of(live)
     if same_recipe(recipe, run.config):
         return lists_of(replay.contenders[FUNNEL])

@@ -11,19 +11,15 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
 
 from handsell.bundles.store import BundleStore
 from handsell.core.errors import BundleError, HandsellError
 from handsell.core.paths import Layout
+from handsell.serving.graph.loaded_bundle import Edition, Refused
 from handsell.serving.graph.loading import LIVE, Opened, open_bundle
+from handsell.serving.graph.service import Service
 from handsell.serving.graph.stages import LocalStages, NotHeld
 from handsell.serving.graph.warm_up import warm_up
-
-if TYPE_CHECKING:
-    from handsell.serving.graph.loaded_bundle import Edition
-    from handsell.serving.graph.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +29,6 @@ LOADING = "loading"
 ROUNDS = 6  # in a row in which every stage asked holds the bundle: calls go to replicas by turns
 TRIES = 5  # requests through a new edition; the first are slow
 PATIENCE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A live bundle that is not served, and why."""
-
-    bundle: str
-    reason: str
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Holding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from handsell.catalog.snapshot import Snapshot
@@ -43,6 +43,17 @@ class Release:
 
     def as_dict(self) -> dict[str, Any]:
         return {"bundle": self.bundle, "snapshot": self.snapshot, "catalog": self.catalog}
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A live bundle that is not served, and why."""
+
+    bundle: str
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ import numpy as np
 from handsell.core.errors import RequestError
 from handsell.events.impressions import ImpressionQueue
 from handsell.events.log import Appended
-from handsell.serving.graph.bundle_watcher import Refused
-from handsell.serving.graph.loaded_bundle import Edition, Served, now
+from handsell.serving.graph.loaded_bundle import Edition, Refused, Served, now
 from handsell.serving.graph.stages import BUDGET, NotHeld
 from handsell.serving.http import render, schemas
 from handsell.serving.http.event_intake import sort_events
