@@ -15,7 +15,7 @@ from handsell.events.log import Appended, EventLog
 from handsell.events.reader import EventReader
 from handsell.features.store import open_store
 from handsell.serving.graph.gateway import local_stages
-from handsell.serving.graph.loaded_bundle import Edition, Release
+from handsell.serving.graph.loaded_bundle import LoadedBundle, Release
 from handsell.serving.graph.loading import LIVE, load_charts, open_bundle
 from handsell.serving.graph.service import Service
 from handsell.serving.graph.users import Users
@@ -46,7 +46,7 @@ def main(path: str) -> None:
     users = Users(open_store(config), EventReader(Layout(config.state).event_log), snapshot, config)
     release = Release(opened.manifest.id, snapshot.version, len(snapshot), opened.manifest.created_us)
     clock = Clock.of(config.serving.clock, opened.manifest)
-    edition = Edition(config, release, snapshot, local_stages(opened), users, load_charts(opened), clock, metrics)
+    edition = LoadedBundle(config, release, snapshot, local_stages(opened), users, load_charts(opened), clock, metrics)
     app = build_api(Service(edition, LocalLog(log), metrics))
     uvicorn.run(app, host="127.0.0.1", port=config.serving.port, log_level="error", access_log=False)
 

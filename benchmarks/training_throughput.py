@@ -103,7 +103,7 @@ def _with_epochs(config: Config, name: str, epochs: int) -> Config:
 def _bare_towers(events: Interactions, config: Config, epochs: int) -> float:
     """Examples/s."""
     section = config.retrieval.two_tower
-    rows = two_tower_training.Rows(events, section)
+    rows = two_tower_training.TwoTowerRows(events, section)
     model = two_tower_training.new_towers(events.n_items, None, section)
     optimizer = torch.optim.Adam(model.parameters(), lr=section.learning_rate, weight_decay=section.reg)
     steps = two_tower_training.steps_of(rows, section)
@@ -116,7 +116,7 @@ def _bare_towers(events: Interactions, config: Config, epochs: int) -> float:
 
 def _bare_sasrec(events: Interactions, config: Config, options: argparse.Namespace) -> float:
     section = config.retrieval.sasrec
-    rows = sasrec_training.Rows(events, section)
+    rows = sasrec_training.SequenceRows(events, section)
     model = sasrec_training.new_transformer(events.n_items, None, section)
     optimizer = torch.optim.AdamW(model.parameters(), lr=section.learning_rate, fused=True)
     with coarse_products():
@@ -194,8 +194,8 @@ def _under_ray(
     import ray
 
     counted = {
-        "two_tower": two_tower_training.Rows(events, config.retrieval.two_tower).per_epoch,
-        "sasrec": sasrec_training.Rows(events, config.retrieval.sasrec).per_epoch,
+        "two_tower": two_tower_training.TwoTowerRows(events, config.retrieval.two_tower).per_epoch,
+        "sasrec": sasrec_training.SequenceRows(events, config.retrieval.sasrec).per_epoch,
     }
     prepare_private_cluster()
     ray.init(

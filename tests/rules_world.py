@@ -10,7 +10,7 @@ import pyarrow as pa
 from handsell.config import Config
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
-from handsell.reranking.rules.live_rules import Edition, RuleBook
+from handsell.reranking.rules.live_rules import CompiledRules, RuleBook
 from handsell.reranking.rules.reading import parse_rules
 from handsell.reranking.stage import LocalReranking
 from small_catalog import NOW, snapshot
@@ -33,9 +33,9 @@ def shelf_of(rng, items=200):
     return replace(made, metadata=table, published=published, available=np.ones(items, bool))
 
 
-def edition(shelf, text: str, config: Config = CONFIG) -> Edition:
+def edition(shelf, text: str, config: Config = CONFIG) -> CompiledRules:
     eligibility = Eligibility(shelf, tuple(config.surfaces.values()))
-    return Edition.of(parse_rules(text.encode(), "rules.toml"), shelf, eligibility, config)
+    return CompiledRules.of(parse_rules(text.encode(), "rules.toml"), shelf, eligibility, config)
 
 
 def stage(shelf, text: str, config: Config = CONFIG) -> LocalReranking:

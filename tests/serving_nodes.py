@@ -21,12 +21,17 @@ from ray.util.state import list_actors
 
 import serving_world
 from handsell.config import load_config
-from handsell.serving.graph.deployments import Candidates, EventLog, Ranking, Reranking
+from handsell.serving.graph.deployments import (
+    CandidatesDeployment,
+    EventLogDeployment,
+    RankingDeployment,
+    RerankingDeployment,
+)
 from handsell.serving.graph.gateway import Gateway
 from handsell.serving.http.app import bind
 
 MIB = 1024**2
-STAGES = {"Candidates": Candidates, "Ranking": Ranking, "Reranking": Reranking}
+STAGES = {"Candidates": CandidatesDeployment, "Ranking": RankingDeployment, "Reranking": RerankingDeployment}
 VICTIM = "Candidates"
 RATE = 10.0  # requests per second
 PATIENCE_S = 60.0
@@ -58,7 +63,7 @@ def application(source: str):
         bind(deployment.options(ray_actor_options={"num_cpus": 0.2, "resources": resource(name)}), source, "live")
         for name, deployment in STAGES.items()
     )
-    log = bind(EventLog.options(ray_actor_options=on_head), source)
+    log = bind(EventLogDeployment.options(ray_actor_options=on_head), source)
     gateway = Gateway.options(ray_actor_options=on_head)
     return bind(gateway, source, "live", log, stages, serving_world.open_rows)
 

@@ -12,7 +12,7 @@ from handsell.core.paths import Layout
 from handsell.events.log import EventLog
 from handsell.events.reader import EventReader
 from handsell.serving.graph.gateway import local_stages
-from handsell.serving.graph.loaded_bundle import Edition, Release
+from handsell.serving.graph.loaded_bundle import LoadedBundle, Release
 from handsell.serving.graph.loading import load_charts, open_bundle
 from handsell.serving.graph.service import Service
 from handsell.serving.graph.users import Users
@@ -37,10 +37,10 @@ class LocalLog:
         return await asyncio.wrap_future(self.log.put_blocks(user_id, creators, tags))
 
 
-def edition_of(world: World, metrics: Metrics, bundle="live", store=None, config=None, stages=None) -> Edition:
+def edition_of(world: World, metrics: Metrics, bundle="live", store=None, config=None, stages=None) -> LoadedBundle:
     opened = open_bundle(str(world.config.source), bundle)
     config = config or opened.config
-    return Edition(
+    return LoadedBundle(
         config,
         Release(opened.manifest.id, opened.snapshot.version, len(opened.snapshot), opened.manifest.created_us),
         opened.snapshot,

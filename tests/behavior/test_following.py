@@ -8,7 +8,7 @@ from handsell.bundles.store import BundleStore, Pointer
 from handsell.core.errors import FeatureError
 from handsell.core.paths import Layout
 from handsell.features.served_log import FEATURE_LOG, read_feature_log
-from handsell.serving.graph.bundle_watcher import HELD, KEPT, LOADING, Follower, Holding
+from handsell.serving.graph.bundle_watcher import HELD, KEPT, LOADING, Follower, StageBundles
 from handsell.serving.graph.gateway import local_stages
 from handsell.serving.graph.loading import open_bundle
 from handsell.serving.graph.stages import NotHeld
@@ -135,7 +135,7 @@ async def test_without_a_bundle_before_such_a_stage_is_left_out_and_named(world)
 
 
 def holding(world, bundle="live"):
-    return Holding(str(world.config.source), bundle, local_stages)
+    return StageBundles(str(world.config.source), bundle, local_stages)
 
 
 def test_a_replica_holds_what_is_live_and_what_it_was_asked_for(world, store, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from handsell.core.batches import NONE
 from handsell.core.funnel import run_local
-from handsell.reranking.rules.counts import Counts, Shown, counted
+from handsell.reranking.rules.counts import Counts, ShownSlates, counted
 from handsell.reranking.rules.pacing import Common, Pacing
 from rules_world import rule, shelf_of, stage
 from small_catalog import candidates, requests
@@ -60,7 +60,7 @@ class Day:
             each.rules.current.pacing.common = Common(self.counts, np.full(len(pacing), 20_600), cut)
 
     def count(self, pacing: Pacing, item: np.ndarray) -> Counts:
-        seen = Shown(item, np.full(len(item), MIDNIGHT), np.zeros(len(item), np.int8), None)
+        seen = ShownSlates(item, np.full(len(item), MIDNIGHT), np.zeros(len(item), np.int8), None)
         return counted(pacing.ruleset, seen, np.full(len(pacing), 20_600), pacing.since)
 
     def run(self, batches: int) -> list[float]:

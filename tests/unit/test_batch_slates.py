@@ -27,7 +27,7 @@ def world(tmp_path, monkeypatch):
     source.write_text(source.read_text().replace("[surfaces.email]", f"[surfaces.email]\n{EMAIL}"))
     made = replace(made, config=load_config(source))
     Vocabulary.of(f"u{i}" for i in range(USERS)).save(Layout(made.config.state).catalog / "users")
-    monkeypatch.setattr("handsell.features.store.open_store", lambda config: made.store())
+    monkeypatch.setattr(slate_part, "open_store", lambda config: made.store())
     monkeypatch.setattr(job, "spread", lambda task, arguments, **_: [task(*each) for each in arguments])
     monkeypatch.setattr(job, "connected", lambda *_: __import__("contextlib").nullcontext())
     slate_part.open_worker.cache_clear()

@@ -7,7 +7,7 @@ import pytest
 
 from handsell.core.batches import Ragged
 from handsell.core.errors import TrainingError
-from handsell.ranking.examples import Coverage, Outcomes, Shown, ignored_chance, label_examples
+from handsell.ranking.examples import Coverage, Outcomes, ShownItems, ignored_chance, label_examples
 from handsell.ranking.shards import read_coverage, read_shards, shard_folders, usable_workers, write_shards
 from small_catalog import candidates, requests, snapshot
 
@@ -34,7 +34,7 @@ def asked():
 
 def label(asked, shown=None, negatives=20, seed=0):
     batch, found, outcomes = asked
-    shown = shown or Shown.none(len(batch))
+    shown = shown or ShownItems.none(len(batch))
     return label_examples(batch, found, outcomes, shown, as_matrix, negatives=negatives, seed=seed)
 
 
@@ -103,7 +103,7 @@ def test_shown_and_ignored_are_kept_by_their_chance(asked):
     found = asked[1]
     rows = [found.item[b, 40:50] for b in range(ROWS)]
     propensity = np.array([0.9] * 5 + [0.1] * 5, np.float32)
-    shown = Shown(
+    shown = ShownItems(
         Ragged.from_rows(rows),
         Ragged.from_rows([np.ones(10, np.int16)] * ROWS, np.int16),
         Ragged.from_rows([propensity] * ROWS, np.float32),
@@ -122,7 +122,7 @@ def test_shown_and_ignored_are_kept_by_their_chance(asked):
 
 def test_chance_falls_with_position_and_never_to_nothing():
     position = np.array([1, 3, 100, 0])
-    shown = Shown(
+    shown = ShownItems(
         Ragged.from_rows([np.arange(4)]),
         Ragged.from_rows([position], np.int16),
         Ragged.from_rows([np.full(4, np.nan)], np.float32),

@@ -12,7 +12,7 @@ from handsell.core.errors import ConfigError
 from handsell.core.funnel import Funnel, run_local
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
-from handsell.ranking.stage import Blend
+from handsell.ranking.stage import FusedRanking
 from handsell.reranking.stage import LocalReranking
 from handsell.retrieval.models.popularity import Popularity
 from handsell.retrieval.stage import LocalCandidates
@@ -170,7 +170,7 @@ async def test_one_item_in_a_thousand_passes_and_n_is_given(rng, touched):
     eligibility = Eligibility(shelf, (Surface(repeat="allow"),))
     config = Config(name="test")
     stage = LocalCandidates({"popularity": Popularity(popularity)}, eligibility, config.retrieval)
-    funnel = Funnel(stage, Blend(), LocalReranking(shelf, eligibility, config))
+    funnel = Funnel(stage, FusedRanking(), LocalReranking(shelf, eligibility, config))
     asked = requests(rng, shelf, rows=3).filtered(["item.shelf == 700", None, "item.shelf == 700"])
     slates = run_local(funnel.recommend(asked, 15))
     assert (slates.item >= 0).all() and slates.item.shape == (3, 15) and not slates.degraded

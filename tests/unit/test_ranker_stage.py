@@ -15,7 +15,7 @@ from handsell.features.config import FeaturesConfig
 from handsell.features.matrix import SnapshotValues, build_matrix, feature_names
 from handsell.features.user import user_feature_names
 from handsell.features.views import ITEM_ACTIVITY
-from handsell.ranking.stage import Blend, LocalRanking, best_first
+from handsell.ranking.stage import FusedRanking, LocalRanking, best_first
 from small_catalog import candidates, requests, snapshot
 
 CONFIG = Config(name="test", features=FeaturesConfig(item_columns=()))
@@ -149,7 +149,7 @@ def test_a_broken_ranker_shows_in_degraded(asked):
 def test_blend_serves_the_fused_order(asked):
     _, batch, found = asked
     shuffled = found.reorder(np.tile(np.random.default_rng(1).permutation(40), (5, 1)))
-    ranked = run_local(Blend().rank(batch, shuffled, 20))
+    ranked = run_local(FusedRanking().rank(batch, shuffled, 20))
     np.testing.assert_array_equal(ranked.item, found.item[:, :20])
     np.testing.assert_array_equal(ranked.score, found.fused[:, :20])
 

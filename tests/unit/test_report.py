@@ -25,16 +25,16 @@ from handsell.evaluation.replay import evaluate_sources, slates
 from handsell.evaluation.report.page import render
 from handsell.evaluation.report.report import About, build_report, write_report
 from handsell.evaluation.report.served_plots import move_apart
-from handsell.evaluation.served import PAUSES, Asked, describe_pauses, describe_served
-from handsell.jobs.tuning.search import Tuned
-from handsell.jobs.tuning.source_selection import Choice, Source
+from handsell.evaluation.served import PAUSES, RequestScores, describe_pauses, describe_served
+from handsell.jobs.tuning.search import TunedSource
+from handsell.jobs.tuning.source_selection import SourceChoice, SourceSelection
 from handsell.jobs.tuning.strength_selection import pick_strength
 from handsell.jobs.tuning.trials import Trial
 from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.stage import LocalCandidates
 
 ITEMS, REQUESTS, COLD = 120, 150, 100  # items from COLD on had no event
-TUNED = Tuned(
+TUNED = TunedSource(
     "als",
     (Trial({"reg": 0.5}, 0.25, 1.0), Trial({"reg": -1.0}, None, 0.0, "reg < 0"), Trial({"reg": 0.125}, 0.375, 1.0)),
     combinations=7, requests=40, seconds=3.0,
@@ -44,11 +44,11 @@ SERVED = {
     "funnel": 0.5, "ranker": 0.4375, "blend": 0.375, "als": 0.3125, "content": 0.125, "baseline: popularity": 0.0625,
     "baseline: EASE": 0.25,
 }  # fmt: skip
-CHOICE = Choice(
+CHOICE = SourceSelection(
     (
-        Source("ease", False, "the catalog has 60,000 items, it is fitted up to 15,000"),
-        Source("als", True, "the best source alone", 0.3125, 1.0, {"half_life_events": 10.0, "dislikes": 0.0}),
-        Source("content", True, "adds 0.0100 to the fused order", 0.125, 0.1),
+        SourceChoice("ease", False, "the catalog has 60,000 items, it is fitted up to 15,000"),
+        SourceChoice("als", True, "the best source alone", 0.3125, 1.0, {"half_life_events": 10.0, "dislikes": 0.0}),
+        SourceChoice("content", True, "adds 0.0100 to the fused order", 0.125, 0.1),
     ),
     fused=0.3225, requests=80,
 )  # fmt: skip
@@ -160,12 +160,14 @@ def report(replay):
     return build_report(replay, about)
 
 
-def make_asked(scores: dict[str, float], fade: float = 1.0) -> Asked:
+def make_asked(scores: dict[str, float], fade: float = 1.0) -> RequestScores:
     """Twenty users for whom every contender scores the same; the ranker's scores fade."""
     kinds = {name: name if name in ("funnel", "ranker", "blend") else "retriever" for name in scores}
     kinds |= dict.fromkeys((name for name in scores if name.startswith("baseline: ")), "baseline")
     ndcg = {name: np.full(20, value * (fade if name == "ranker" else 1)) for name, value in scores.items()}
-    return Asked(np.arange(20, dtype=np.int32), ndcg, {name: values / 2 for name, values in ndcg.items()}, kinds)
+    return RequestScores(
+        np.arange(20, dtype=np.int32), ndcg, {name: values / 2 for name, values in ndcg.items()}, kinds
+    )
 
 
 def with_served(report):

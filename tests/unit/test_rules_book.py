@@ -16,7 +16,7 @@ from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
 from handsell.events.log import EventLog
 from handsell.events.reader import EventReader
-from handsell.reranking.rules.counts import Counts, Shown
+from handsell.reranking.rules.counts import Counts, ShownSlates
 from handsell.reranking.rules.live_rules import FollowedRules, followed
 from handsell.reranking.rules.pacing import Common, Pacing
 from handsell.reranking.rules.shared_counts import CommonCounts
@@ -193,7 +193,7 @@ def test_slates_are_found_from_a_time_on(tmp_path):
 
 def noted(pacing, items, at=NOW):
     rows = len(items)
-    pacing.note(Shown(np.array(items, np.int32), np.full(rows, at), np.zeros(rows, np.int8), None))
+    pacing.note(ShownSlates(np.array(items, np.int32), np.full(rows, at), np.zeros(rows, np.int8), None))
 
 
 def test_a_replica_owes_its_part_of_the_common_debt_and_all_of_its_own_since(shelf):

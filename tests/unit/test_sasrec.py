@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from handsell.retrieval.config import SASRecConfig
 from handsell.retrieval.models.sasrec import weights_to_retriever
 from handsell.retrieval.neural import sasrec_rows
-from handsell.retrieval.neural.sasrec_rows import Rows
+from handsell.retrieval.neural.sasrec_rows import SequenceRows
 from handsell.retrieval.neural.sasrec_training import SoftmaxLoss, Training, fit_sasrec, new_transformer
 from handsell.retrieval.neural.training import weights_of
 from planted_taste import blocks, everything, request
@@ -24,7 +24,7 @@ def silent(epoch) -> None:
 def test_numpy_layers_equal_the_torch_module(rng, temperature):
     events, content = blocks(rng)
     config = SMALL.model_copy(update={"temperature": temperature})
-    rows = Rows(events, config)
+    rows = SequenceRows(events, config)
     model = new_transformer(events.n_items, content, config)
     for parameter in model.parameters():  # fresh ones are too small to tell wrong from right
         torch.nn.init.normal_(parameter, std=0.3)
@@ -65,7 +65,7 @@ def test_the_loss_and_its_gradients_are_those_of_cross_entropy(drawn):
 
 def test_every_like_after_the_first_event_is_a_target_once_an_epoch(rng):
     events, _ = blocks(rng, users=40, per_user=20)  # lines of 21 events, windows of 6
-    rows = Rows(events, SMALL)
+    rows = SequenceRows(events, SMALL)
     asked = [batch.items[batch.target] for batch in rows.batches(rows.steps, rows.trained, rng)]
     first = np.isin(np.arange(len(events)), events.user_offsets[:-1])
     likes = events.item[(events.weight > 0) & ~first]
@@ -75,7 +75,7 @@ def test_every_like_after_the_first_event_is_a_target_once_an_epoch(rng):
 
 def test_windows_hold_what_came_just_before(rng):
     events, _ = blocks(rng)
-    rows = Rows(events, SMALL)
+    rows = SequenceRows(events, SMALL)
     first, last = rows.windows(rng)
     assert (last - first <= SMALL.length).all() and (last > first).all()
     assert (events.user[first] == events.user[last]).all(), "the next event is the same user's"
@@ -91,7 +91,7 @@ def test_batches_hold_lines_of_like_length(rng):
     events, _ = blocks(rng)
     lengths = rng.integers(2, 15, events.n_users)
     place = np.arange(len(events)) - events.user_offsets[events.user]
-    rows = Rows(events.where(place < lengths[events.user]), SMALL.model_copy(update={"length": 20}))
+    rows = SequenceRows(events.where(place < lengths[events.user]), SMALL.model_copy(update={"length": 20}))
     batches = list(rows.batches(rows.steps, rows.trained, rng))
     room = sum(batch.history.size for batch in batches)
     used = len(rows.events) - events.n_users
@@ -101,7 +101,7 @@ def test_batches_hold_lines_of_like_length(rng):
 def test_drawn_rivals_hold_every_target_and_their_chances(rng, monkeypatch):
     monkeypatch.setattr(sasrec_rows, "FULL_SOFTMAX", 10)
     events, _ = blocks(rng)
-    rows = Rows(events, SMALL.model_copy(update={"negatives": 12}))
+    rows = SequenceRows(events, SMALL.model_copy(update={"negatives": 12}))
     seen, told = np.zeros(events.n_items), np.zeros(events.n_items)
     batches = [batch for _ in range(20) for batch in rows.batches(rows.steps, rows.trained, rng)]
     for batch in batches:
@@ -114,7 +114,7 @@ def test_drawn_rivals_hold_every_target_and_their_chances(rng, monkeypatch):
 
 def test_held_out_likes_are_the_last_and_nothing_after_them_is_learned_(rng):
     events, _ = blocks(rng, users=1000)
-    rows = Rows(events, SMALL.model_copy(update={"validation_users": 1000}))
+    rows = SequenceRows(events, SMALL.model_copy(update={"validation_users": 1000}))
     assert len(rows.judges) == 100
     for user, wanted in zip(rows.judges, rows.wanted, strict=True):
         mine = events.where(events.user == user)
@@ -136,7 +136,7 @@ def test_the_same_seed_gives_the_same_model(rng):
 def test_an_interrupted_course_ends_where_it_would_have(rng):
     events, content = blocks(rng, users=600)
     config = SMALL.model_copy(update={"validation_users": 60, "epochs": 4})
-    rows = Rows(events, config)
+    rows = SequenceRows(events, config)
     states = []
     whole = Training(new_transformer(events.n_items, content, config), rows)
     whole.run(lambda epoch: states.append(whole.state()))
@@ -152,7 +152,7 @@ def test_an_interrupted_course_ends_where_it_would_have(rng):
 def test_it_stops_when_nothing_gets_better_and_keeps_the_best(rng):
     events, content = blocks(rng, users=600)
     config = SMALL.model_copy(update={"validation_users": 60, "epochs": 50, "patience": 2, "learning_rate": 0.05})
-    course = Training(new_transformer(events.n_items, content, config), Rows(events, config))
+    course = Training(new_transformer(events.n_items, content, config), SequenceRows(events, config))
     ndcg = []
     course.run(lambda epoch: ndcg.append(epoch.ndcg))
     assert len(ndcg) == course.best_epoch + 2 < 50

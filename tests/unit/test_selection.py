@@ -13,7 +13,7 @@ from handsell.core.funnel import run_local
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.features.views import ITEM_ACTIVITY
-from handsell.reranking.calibrated import ALPHA, Calibration, own_mix
+from handsell.reranking.calibrated import ALPHA, TasteCalibration, own_mix
 from handsell.reranking.config import RerankingConfig
 from handsell.reranking.dpp import Determinantal, kernel
 from handsell.reranking.selection import Pool, select
@@ -89,7 +89,7 @@ def test_boosts_move_and_cannot_outbid_a_constraint():
 def test_calibration_costs_what_the_paper_says():
     shares = np.array([[[1, 0], [0.5, 0.5], [0, 0]]], np.float32)
     wanted = np.array([[0.25, 0.75]], np.float32)
-    cost = Calibration(shares, wanted, 2.0)
+    cost = TasteCalibration(shares, wanted, 2.0)
 
     def kl(q):
         q = (1 - ALPHA) * np.array(q) + ALPHA * wanted[0]

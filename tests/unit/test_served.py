@@ -13,7 +13,7 @@ from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation import served
 from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
-from handsell.evaluation.served import PAUSES, Asked, ask, describe_pauses, describe_served, loss_by_pause
+from handsell.evaluation.served import PAUSES, RequestScores, ask, describe_pauses, describe_served, loss_by_pause
 from handsell.jobs.train import scoring
 from handsell.retrieval import registry
 from handsell.retrieval.config import RetrievalConfig
@@ -28,12 +28,12 @@ QUICK = CONFIG.model_copy(
 KINDS = {"als": "retriever", "blend": "blend", "ranker": "ranker", "funnel": "funnel"}
 
 
-def scored(rng: np.random.Generator, **means: float) -> Asked:
+def scored(rng: np.random.Generator, **means: float) -> RequestScores:
     """Contenders with exactly these mean NDCGs; those that are not stages or retrievers are baselines."""
     noise = {name: rng.normal(0, 0.02, USERS) for name in means}
     values = {name: m + noise[name] - noise[name].mean() for name, m in means.items()}
     kinds = {name: KINDS.get(name, "baseline") for name in values}
-    return Asked(np.arange(USERS, dtype=np.int32), values, {n: v / 2 for n, v in values.items()}, kinds)
+    return RequestScores(np.arange(USERS, dtype=np.int32), values, {n: v / 2 for n, v in values.items()}, kinds)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_without_baselines_the_figure_stands_alone(rng):
     assert found["sentence"].endswith(").") and "baseline" not in found["sentence"]
 
 
-def after_pauses(rng, late: dict[str, float]) -> dict[str, Asked]:
+def after_pauses(rng, late: dict[str, float]) -> dict[str, RequestScores]:
     """The same at every pause, times `late` from 30 days on."""
     soon = scored(rng, als=0.3, ranker=0.5, funnel=0.4)
     lost = replace(soon, ndcg={name: values * late.get(name, 1.0) for name, values in soon.ndcg.items()})

@@ -16,8 +16,8 @@ from handsell.jobs.train.scoring import Judged
 from handsell.jobs.tuning import source_selection
 from handsell.jobs.tuning.source_selection import (
     BESIDE,
-    Choice,
-    Source,
+    SourceChoice,
+    SourceSelection,
     Window,
     _age_popularity,
     asked_for,
@@ -87,7 +87,10 @@ def test_what_the_config_says_about_a_source_is_kept(configured):
 def test_picked_sources_are_enabled_with_their_weights_and_nothing_else_changes(configured):
     config = configured(AUTO + "[retrieval.als]\nreg = 0.5\n[retrieval.item_knn]\nhalf_life_days = 3.0")
     how = {"half_life_days": 365.0, "half_life_events": 5.0, "dislikes": 0.0}
-    picked = {"ease": Source("ease", True, "", weight=1.0, history=how), "als": Source("als", True, "", weight=BESIDE)}
+    picked = {
+        "ease": SourceChoice("ease", True, "", weight=1.0, history=how),
+        "als": SourceChoice("als", True, "", weight=BESIDE),
+    }
     found = with_sources(config, picked)
     assert source_names(found) == ("als", "ease") and not found.picks_sources
     assert found.retrieval.ease == config.retrieval.ease.model_copy(update={"enabled": True, "weight": 1.0, **how})
@@ -154,8 +157,12 @@ def test_a_source_that_a_surface_names_is_never_left_out(configured):
 
 
 def test_the_choice_is_told_in_a_line_and_in_the_report():
-    rows = (Source("ease", True, "", 0.2), Source("als", False, "", 0.1), Source("user_knn", False, "too many"))
-    choice = Choice(rows, 0.25, 1234)
+    rows = (
+        SourceChoice("ease", True, "", 0.2),
+        SourceChoice("als", False, "", 0.1),
+        SourceChoice("user_knn", False, "too many"),
+    )
+    choice = SourceSelection(rows, 0.25, 1234)
     assert str(choice) == "ease; without als; fused NDCG@10 0.2500 on 1,234 validation requests"
     assert choice.as_dict()["window"] == "validation" and choice.as_dict()["sources"][2]["why"] == "too many"
 

@@ -4,14 +4,14 @@ import pytest
 
 from handsell.core.errors import ConfigError, TrainingError
 from handsell.jobs.train.train import steps
-from handsell.jobs.tuning.search import Tuned, combinations, spaces, with_best
+from handsell.jobs.tuning.search import TunedSource, combinations, spaces, with_best
 from handsell.jobs.tuning.trials import Trial, with_params
 
 SPACE = {"embedding_size": (128, 64, 256), "reg": (0.001, 0.01, 0.1)}
 
 
-def tuned(*trials: Trial) -> Tuned:
-    return Tuned("als", trials, combinations=9, requests=10, seconds=1.0)
+def tuned(*trials: Trial) -> TunedSource:
+    return TunedSource("als", trials, combinations=9, requests=10, seconds=1.0)
 
 
 def test_it_is_off_until_a_source_is_named(configured):

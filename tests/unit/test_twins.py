@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from handsell.jobs.train.holdout import Twins, drift, shared
+from handsell.jobs.train.holdout import HoldoutComparison, drift, shared
 
 
 def test_shared_items_count_against_what_the_refit_gave():
@@ -23,6 +23,6 @@ def test_drift_is_in_standard_deviations_of_the_twin_and_skips_what_is_missing(r
 
 
 def test_only_what_strays_far_is_told():
-    assert Twins(0.8, {"a": 0.1}).warnings == ()
-    few, moved = Twins(0.3, {"a": 0.1, "b": 2.0}).warnings
+    assert HoldoutComparison(0.8, {"a": 0.1}).warnings == ()
+    few, moved = HoldoutComparison(0.3, {"a": 0.1, "b": 2.0}).warnings
     assert "30%" in few and "b by 2.0" in moved and "a by" not in moved

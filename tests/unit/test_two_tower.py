@@ -8,7 +8,13 @@ from handsell.retrieval.config import TwoTowerConfig
 from handsell.retrieval.models.two_tower import CONTEXT, HISTORY, towers_to_retriever, user_inputs
 from handsell.retrieval.neural import hard_negatives
 from handsell.retrieval.neural.hard_negatives import HardNegatives
-from handsell.retrieval.neural.two_tower_training import ROWS_PER_USER, Rows, fit_two_tower, new_towers, weights_of
+from handsell.retrieval.neural.two_tower_training import (
+    ROWS_PER_USER,
+    TwoTowerRows,
+    fit_two_tower,
+    new_towers,
+    weights_of,
+)
 from planted_taste import DAY_US, block_of, blocks, everything, request
 
 SMALL = TwoTowerConfig(embedding_size=8, hidden=8, epochs=2, batch_size=64)
@@ -40,7 +46,7 @@ def test_pools_sum_to_one_and_dislikes_have_their_own(rng):
 
 def test_rows_look_only_at_what_came_before(rng):
     events, _ = blocks(rng)
-    rows = Rows(events, SMALL)
+    rows = TwoTowerRows(events, SMALL)
     targets = rows.epoch(rng)
     batch = rows.batch(targets[:40], rng)
     for b, target in enumerate(targets[:40]):
@@ -53,7 +59,7 @@ def test_rows_look_only_at_what_came_before(rng):
 
 def test_an_epoch_draws_each_user_up_to_the_cap(rng):
     events, _ = blocks(rng, users=3, per_user=3 * ROWS_PER_USER)
-    rows = Rows(events, SMALL)
+    rows = TwoTowerRows(events, SMALL)
     drawn = rows.epoch(rng)
     assert (np.bincount(rows.events.user[drawn]) == ROWS_PER_USER).all()
     assert len(set(drawn.tolist())) == len(drawn) == rows.per_epoch
@@ -61,7 +67,7 @@ def test_an_epoch_draws_each_user_up_to_the_cap(rng):
 
 def test_the_correction_is_the_expected_number_of_draws(rng):
     events, _ = blocks(rng)
-    rows = Rows(events, SMALL)
+    rows = TwoTowerRows(events, SMALL)
     chosen = rows.targets[rng.permutation(len(rows.targets))[:50]]
     batch = rows.batch(chosen, rng)
     drawn = len(batch.rivals) - 50
@@ -123,7 +129,7 @@ def test_towers_answer_users_who_have_been_away_as_they_answer_the_others(rng):
 
 def test_hard_negatives_are_top_ranks_that_the_user_has_not_liked(rng, monkeypatch):
     events, content = blocks(rng)
-    rows = Rows(events, SMALL)
+    rows = TwoTowerRows(events, SMALL)
     model = new_towers(events.n_items, content, SMALL)
     mine = HardNegatives.of(weights_of(model), content.vectors, rows.events, 3, rng)
     monkeypatch.setattr(hard_negatives, "RANKS_PER_NEGATIVE", 1)
@@ -141,7 +147,7 @@ def test_hard_negatives_are_top_ranks_that_the_user_has_not_liked(rng, monkeypat
 
 def test_rows_meet_their_hard_negatives_and_nothing_where_there_is_none(rng):
     events, _ = blocks(rng)
-    rows = Rows(events, SMALL)
+    rows = TwoTowerRows(events, SMALL)
     model = new_towers(events.n_items, None, SMALL)  # without content no id is left out at random
     mined = np.tile(np.array([5, -1]), (16, 1))
     plain, harder, none = (

@@ -4,7 +4,7 @@ import pytest
 
 from handsell.bundles.assemble import load_config_of, save_config, source_names, with_choices
 from handsell.core.errors import BundleError
-from handsell.jobs.tuning.source_selection import Source, with_sources
+from handsell.jobs.tuning.source_selection import SourceChoice, with_sources
 from handsell.jobs.tuning.strength_selection import with_strength
 
 NAME = 'name = "shop"\n'
@@ -17,8 +17,8 @@ HISTORY = {"half_life_days": 365.0, "half_life_events": 5.0, "dislikes": 0.0}
 @pytest.fixture
 def bundle(configured, tmp_path):
     """A bundle whose training picked ease and popularity, and strength 0.5."""
-    picked = {"ease": Source("ease", True, "", weight=1.0, history=HISTORY),
-              "popularity": Source("popularity", True, "", weight=0.1)}  # fmt: skip
+    picked = {"ease": SourceChoice("ease", True, "", weight=1.0, history=HISTORY),
+              "popularity": SourceChoice("popularity", True, "", weight=0.1)}  # fmt: skip
     trained = with_strength(with_sources(configured(NAME + AUTO + "candidates = 300"), picked), 0.5)
     folder = tmp_path / "bundle"
     folder.mkdir()

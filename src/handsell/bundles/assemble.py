@@ -12,7 +12,7 @@ from handsell.core.funnel import Funnel
 from handsell.core.protocols import RankingStage, RerankingStage
 from handsell.eligibility.mask import Eligibility
 from handsell.features.matrix import ItemValues, SnapshotValues, ranker_features
-from handsell.ranking.stage import Blend, LocalRanking
+from handsell.ranking.stage import FusedRanking, LocalRanking
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.reranking.stage import LocalReranking
 from handsell.retrieval import registry
@@ -101,7 +101,7 @@ def load_candidates(path: Path, config: Config, snapshot: Snapshot) -> LocalCand
 def load_ranking(path: Path, config: Config, snapshot: Snapshot, items: ItemValues | None = None) -> RankingStage:
     """The ranker, checked against the features that this code and configuration compute."""
     if not config.ranking.enabled:
-        return Blend()
+        return FusedRanking()
     ranker = XGBoostRanker.load(path / "ranker")
     expected = ranker_features(config, source_names(config))
     if ranker.features != expected:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from handsell.catalog.snapshot import Snapshot
 from handsell.eligibility.columns import TEXTS, Column, kind_of
 from handsell.eligibility.grammar import attributes, parse
-from handsell.eligibility.plans import ITEM, USER, Source, User, planned, samples
+from handsell.eligibility.plans import ITEM, USER, ColumnSource, User, planned, samples
 
 CACHE_BYTES = 64 * 2**20  # of masks, per catalog
 
@@ -28,7 +28,7 @@ class Filters:
         self.attributes: dict[str, str] = {name: kind for name, kind in kinds.items() if kind is not None}
         unread = {name: str(metadata.schema.field(name).type) for name, kind in kinds.items() if kind is None}
         self._column = lru_cache(None)(lambda name: Column.of(metadata[name]))
-        items = Source(ITEM, self.attributes, self._column, unread)
+        items = ColumnSource(ITEM, self.attributes, self._column, unread)
         self._rows = len(metadata)
         self._plan = lru_cache(1_024)(lambda expression, user: planned(parse(expression), items, user))
         self.mask = lru_cache(int(np.clip(CACHE_BYTES // max(self._rows, 1), 8, 1_024)))(self._mask)

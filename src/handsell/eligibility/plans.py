@@ -42,7 +42,7 @@ User = tuple[tuple[str, str, Any], ...]  # name, kind and value of each attribut
 
 
 @dataclass(frozen=True)
-class Source:
+class ColumnSource:
     """What stands behind a prefix: attributes by kind, and their columns of R rows."""
 
     prefix: str
@@ -51,7 +51,7 @@ class Source:
     unread: Mapping[str, str]  # columns of types that filters do not read
 
     @classmethod
-    def of_user(cls, user: User) -> Source:
+    def of_user(cls, user: User) -> ColumnSource:
         held = {name: pa.chunked_array([pa.array([value], OF_USER[kind][0])]) for name, kind, value in user}
         return cls(USER, {name: kind for name, kind, _ in user}, lambda name: Column.of(held[name]), {})
 
@@ -85,12 +85,12 @@ def samples(kinds: Mapping[str, str]) -> User:
     return tuple((name, kind, OF_USER[kind][1]) for name, kind in kinds.items())
 
 
-def planned(node: Node, items: Source, user: User) -> Plan:
+def planned(node: Node, items: ColumnSource, user: User) -> Plan:
     """The plan of a tree for this user; raises FilterError with the column, what was expected and what was received."""
-    return _node(node, items, Source.of_user(user), {name: value for name, _, value in user})
+    return _node(node, items, ColumnSource.of_user(user), {name: value for name, _, value in user})
 
 
-def _node(node: Node, items: Source, user: Source, values: Mapping[str, Any]) -> Plan:
+def _node(node: Node, items: ColumnSource, user: ColumnSource, values: Mapping[str, Any]) -> Plan:
     if isinstance(node, Test):
         names = list(attributes(node))
         if names and all(one.name.startswith(USER) for one in names):
@@ -106,7 +106,7 @@ def _node(node: Node, items: Source, user: Source, values: Mapping[str, Any]) ->
     return lambda: _joined(node, [part() for part in parts])
 
 
-def _valued(side: Any, user: Source, values: Mapping[str, Any]) -> Any:
+def _valued(side: Any, user: ColumnSource, values: Mapping[str, Any]) -> Any:
     """A user's attribute as the literal that it is beside an item's."""
     if not isinstance(side, Attribute) or not side.name.startswith(USER):
         return side
@@ -114,7 +114,7 @@ def _valued(side: Any, user: Source, values: Mapping[str, Any]) -> Any:
     return Literal(values[name], side.at, f"{side.name} ({kind})")
 
 
-def _test(test: Test, source: Source) -> Plan:
+def _test(test: Test, source: ColumnSource) -> Plan:
     left, op, right = test.left, test.op, test.right
     if isinstance(left, Literal) and isinstance(right, Attribute) and op != "in":
         left, op, right = right, MIRRORED.get(op, op), left
@@ -137,7 +137,7 @@ def _test(test: Test, source: Source) -> Plan:
     return lambda: _truth(source.column(name), source.column(name).compare(op, value))
 
 
-def _membership(left: Value, right: Attribute, source: Source) -> Plan:
+def _membership(left: Value, right: Attribute, source: ColumnSource) -> Plan:
     name, kind = source.named(right)
     if kind != TEXTS:
         raise _misfit(right, kind, f"in {right.name}")

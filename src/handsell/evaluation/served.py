@@ -36,7 +36,7 @@ LITTLE = 0.02  # a relative loss that is not worth a sentence
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestScores:
     """Scores of R requests by contender: NDCG@10 and recall@10, NaN where nothing was relevant."""
 
     user: np.ndarray  # (R,) int32
@@ -52,7 +52,7 @@ def ask(
     retrievers: Mapping[str, Retriever],
     eligibility: Eligibility,
     others: Mapping[str, np.ndarray] | None = None,
-) -> Asked:
+) -> RequestScores:
     """The lists of every retriever, the blend, the ranker and the funnel, and of `others` (R, 10), scored."""
     lists: dict[str, list[np.ndarray]] = {}
     step = max(1, min(256, MASK_CELLS // max(len(eligibility.snapshot), 1)))
@@ -67,7 +67,7 @@ def ask(
     every = {name: np.concatenate(parts) for name, parts in lists.items()} | dict(others or {})
     gain = {name: gains(items, relevant) for name, items in every.items()}
     kinds = dict.fromkeys(retrievers, "retriever") | {name: name for name in (BLEND, RANKER, FUNNEL)}
-    return Asked(
+    return RequestScores(
         requests.user,
         {name: ndcg(g, relevant, TOP) for name, g in gain.items()},
         {name: recall(g, relevant, TOP) for name, g in gain.items()},
@@ -75,7 +75,7 @@ def ask(
     )
 
 
-def describe_served(asked: Asked, moment: str) -> dict[str, Any]:
+def describe_served(asked: RequestScores, moment: str) -> dict[str, Any]:
     """The report's section `served`: every contender, the best baseline, and how the slates stand to it."""
     about = means(asked.ndcg, asked.user)
     rows = {
@@ -92,7 +92,7 @@ def describe_served(asked: Asked, moment: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def describe_pauses(by_pause: Mapping[str, Asked]) -> dict[str, Any]:
+def describe_pauses(by_pause: Mapping[str, RequestScores]) -> dict[str, Any]:
     """The report's section `by_time_away`: NDCG@10 of every contender after each pause, and what is lost by then."""
     first = by_pause[SOON]
     losses = loss_by_pause(by_pause)
@@ -106,7 +106,7 @@ def describe_pauses(by_pause: Mapping[str, Asked]) -> dict[str, Any]:
     }
 
 
-def loss_by_pause(by_pause: Mapping[str, Asked]) -> dict[str, Comparison]:
+def loss_by_pause(by_pause: Mapping[str, RequestScores]) -> dict[str, Comparison]:
     """Contender → asked LATE against asked SOON, the same requests."""
     soon, late = by_pause[SOON], by_pause[LATE]
     return {name: compare(late.ndcg[name], soon.ndcg[name], soon.user) for name in soon.ndcg}

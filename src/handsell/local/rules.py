@@ -29,11 +29,11 @@ from handsell.eligibility.mask import Eligibility
 from handsell.events.reader import EventReader
 from handsell.events.states import Events
 from handsell.features.store import open_store
-from handsell.reranking.rules.live_rules import Edition, RuleBook
+from handsell.reranking.rules.live_rules import CompiledRules, RuleBook
 from handsell.reranking.rules.reading import Rules, read_rules
 from handsell.reranking.rules.scope import unit_of
 from handsell.reranking.stage import LocalReranking
-from handsell.serving.graph.loading import LIVE, Opened, open_bundle
+from handsell.serving.graph.loading import LIVE, OpenedBundle, open_bundle
 from handsell.serving.graph.users import Users
 from handsell.serving.http.paging import Feed
 from handsell.serving.http.queries import Query
@@ -44,7 +44,7 @@ PATIENCE_S = 30.0  # for the feature store
 
 
 @dataclass(frozen=True)
-class Asked:
+class RecordedRequests:
     """N requests that somebody made, in their order."""
 
     user_id: list[str | None]
@@ -58,9 +58,9 @@ class Asked:
 class Preview:
     """The same N requests under two sets of rules; slates are (N, n)."""
 
-    asked: Asked
+    asked: RecordedRequests
     before: Rules
-    after: Edition
+    after: CompiledRules
     shelf: Snapshot
     surfaces: tuple[str, ...]
     item: tuple[np.ndarray, np.ndarray]  # before, after
@@ -79,14 +79,14 @@ class Preview:
         return self.after.ruleset.scope.active(self.asked.time, self.asked.surface, unit)
 
 
-def open_rules(config: Config, path: Path) -> tuple[Opened, Edition]:
+def open_rules(config: Config, path: Path) -> tuple[OpenedBundle, CompiledRules]:
     """The live bundle and the file's rules on it; raises ConfigError or BundleError."""
     opened = open_bundle(str(config.source), LIVE)
     return opened, edition_of(opened, read_rules(path))
 
 
-def edition_of(opened: Opened, rules: Rules) -> Edition:
-    return Edition.of(rules, opened.snapshot, Eligibility.of(opened.snapshot, opened.config), opened.config)
+def edition_of(opened: OpenedBundle, rules: Rules) -> CompiledRules:
+    return CompiledRules.of(rules, opened.snapshot, Eligibility.of(opened.snapshot, opened.config), opened.config)
 
 
 def preview(config: Config, path: Path, requests: int) -> Preview:
@@ -114,14 +114,14 @@ def preview(config: Config, path: Path, requests: int) -> Preview:
     return Preview(asked, before, after, opened.snapshot, names, (item[0], item[1]), (score[0], score[1]), unmet)
 
 
-def recorded(reader: EventReader, opened: Opened, most: int) -> Asked | None:
+def recorded(reader: EventReader, opened: OpenedBundle, most: int) -> RecordedRequests | None:
     """The latest requests of the impression log, for surfaces that there still are; None where it has none."""
     names = opened.config.surface_names
     rows = reader.slates(max(reader.slates_before(NEVER) - most, 0), most)
     rows = sorted((row for row in rows if row[3] in names and row[4]), key=lambda row: row[1])
     if not rows:
         return None
-    return Asked(
+    return RecordedRequests(
         [row[2] for row in rows],
         np.array([names.index(row[3]) for row in rows], np.int8),
         np.array([row[1] for row in rows], np.int64),
@@ -130,7 +130,7 @@ def recorded(reader: EventReader, opened: Opened, most: int) -> Asked | None:
     )
 
 
-def made_up(opened: Opened, most: int) -> Asked:
+def made_up(opened: OpenedBundle, most: int) -> RecordedRequests:
     """Users from all over the catalog, who ask on the first surface at the service's now."""
     users = Vocabulary.load(Layout(opened.config.state).catalog / "users")
     if not len(users):
@@ -139,10 +139,10 @@ def made_up(opened: Opened, most: int) -> Asked:
     now, home = Clock.of(opened.config.serving.clock, opened.manifest).now(), opened.config.surface_names.index("home")
     n = len(chosen)
     count = np.full(n, opened.config.surfaces["home"].count, np.int16)
-    return Asked(list(users.ids(chosen)), np.full(n, home, np.int8), np.full(n, now), count, False)
+    return RecordedRequests(list(users.ids(chosen)), np.full(n, home, np.int8), np.full(n, now), count, False)
 
 
-async def _known(opened: Opened, reader: EventReader, asked: Asked) -> Requests:
+async def _known(opened: OpenedBundle, reader: EventReader, asked: RecordedRequests) -> Requests:
     """The requests with what is known of their users now."""
     now = Clock.of(opened.config.serving.clock, opened.manifest).now()
     users = Users(open_store(opened.config), reader, opened.snapshot, opened.config)

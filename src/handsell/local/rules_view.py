@@ -8,13 +8,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from handsell.reranking.rules.live_rules import Edition
+from handsell.reranking.rules.live_rules import CompiledRules
 from handsell.reranking.rules.schema import AnyRule, Quota
 
 CONSOLE_WIDTH = 120
 
 
-def checked(edition: Edition, now: int) -> Table:
+def checked(edition: CompiledRules, now: int) -> Table:
     """The rules as they were understood: what each speaks of and whether it is in force at now µs."""
     ruleset = edition.ruleset
     table = Table(title=f"rules {ruleset.version}: {len(ruleset)}", title_justify="left")

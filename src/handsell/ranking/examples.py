@@ -33,7 +33,7 @@ class Outcomes:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownItems:
     """What each of B requests was shown, by the policy that ran then."""
 
     item: Ragged
@@ -41,7 +41,7 @@ class Shown:
     propensity: Ragged  # float32, chance that the policy put it there; NaN = unknown
 
     @classmethod
-    def none(cls, rows: int) -> Shown:
+    def none(cls, rows: int) -> ShownItems:
         return cls(Ragged.empty(rows), Ragged.empty(rows, np.int16), Ragged.empty(rows, np.float32))
 
 
@@ -89,7 +89,7 @@ def label_examples(
     requests: Requests,
     candidates: Candidates,
     outcomes: Outcomes,
-    shown: Shown,
+    shown: ShownItems,
     matrix: Matrix,
     *,
     negatives: int,
@@ -152,7 +152,7 @@ def draws(qid: np.ndarray, item: np.ndarray, seed: int) -> np.ndarray:
     return (mix(key) >> np.uint64(11)) * 2.0**-53
 
 
-def ignored_chance(shown: Shown) -> np.ndarray:
+def ignored_chance(shown: ShownItems) -> np.ndarray:
     """(N,) chance of keeping a shown and ignored item as a negative.
 
     It is examination × min(1, median propensity / propensity): what the logging policy loved to show is

@@ -20,7 +20,7 @@ class Explaining(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class RankingStory:
+class RankingExplanation:
     rank: int  # 0 = best
     of: int  # candidates ranked
     k: int  # that go on to re-ranking
@@ -34,13 +34,13 @@ class RankingStory:
 
 async def explain_ranking(
     stage: RankingStage, requests: Requests, candidates: Candidates, item: int, k: int
-) -> tuple[Candidates, RankingStory]:
+) -> tuple[Candidates, RankingExplanation]:
     """Story of an item among the candidates of one request (B = 1), and the k best."""
     ranked = await stage.rank(requests, candidates, candidates.item.shape[1])
     rank = int(np.flatnonzero(ranked.item[0] == item)[0])
     of = int((ranked.item[0] != NONE).sum())
     told = _told(stage, requests, candidates, item)
-    return ranked.take_columns(k), RankingStory(rank, of, k, float(ranked.score[0, rank]), *told)
+    return ranked.take_columns(k), RankingExplanation(rank, of, k, float(ranked.score[0, rank]), *told)
 
 
 def _told(

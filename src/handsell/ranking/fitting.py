@@ -15,7 +15,7 @@ import xgboost
 from handsell.core.errors import TrainingError
 from handsell.ranking.calibration import Calibration, fit_calibration
 from handsell.ranking.config import RankingConfig
-from handsell.ranking.shards import Rows, read_shards, shard_folders
+from handsell.ranking.shards import RankingExamples, read_shards, shard_folders
 from handsell.ranking.xgboost_ranker import XGBoostRanker, fused_margin
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def fit_xgboost(
 
 
 def train_booster(
-    train: Rows, validation: Rows, config: RankingConfig, threads: int = 1, prior: float = 0.0
+    train: RankingExamples, validation: RankingExamples, config: RankingConfig, threads: int = 1, prior: float = 0.0
 ) -> xgboost.Booster:
     """LambdaMART on whole groups; keeps the trees up to the best NDCG@10 on the validation groups.
 
@@ -101,7 +101,7 @@ def _params(config: RankingConfig, threads: int) -> dict[str, object]:
     }
 
 
-def _matrix(kind: type[xgboost.DMatrix], rows: Rows, threads: int, prior: float) -> xgboost.DMatrix:
+def _matrix(kind: type[xgboost.DMatrix], rows: RankingExamples, threads: int, prior: float) -> xgboost.DMatrix:
     _, group = np.unique(rows.qid, return_inverse=True)  # XGBoost keeps qid in 32 bits
     matrix = kind(
         rows.x,

@@ -17,7 +17,7 @@ KEYS = ("qid", "item", "label", "weight")  # columns are named _qid …: a featu
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RankingExamples:
     """N examples in memory, sorted by group."""
 
     qid: np.ndarray  # (N,) int64
@@ -77,19 +77,19 @@ def usable_workers(examples: Path, validation: Path, wanted: int) -> int:
     return 1
 
 
-def read_shards(folders: list[Path], features: tuple[str, ...]) -> Rows:
-    """Rows of these shards in group order; raises TrainingError naming feature columns that are missing."""
+def read_shards(folders: list[Path], features: tuple[str, ...]) -> RankingExamples:
+    """Examples of these shards in group order; raises TrainingError naming feature columns that are missing."""
     parts = [_read(path, features) for folder in folders for path in sorted(folder.glob("*.parquet"))]
     table = pa.concat_tables(parts) if parts else None
     if table is None:
-        return Rows(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int8), np.zeros(0, np.float32),
-                    np.zeros((0, len(features)), np.float32), features)  # fmt: skip
+        qid, item, label, weight = (np.zeros(0, kind) for kind in (np.int64, np.int32, np.int8, np.float32))
+        return RankingExamples(qid, item, label, weight, np.zeros((0, len(features)), np.float32), features)
     order = np.argsort(table["_qid"].to_numpy(), kind="stable")
     x = np.empty((len(order), len(features)), np.float32)
     for f, name in enumerate(features):
         x[:, f] = table[name].to_numpy()[order]
     qid, item, label, weight = (table[f"_{key}"].to_numpy()[order] for key in KEYS)
-    return Rows(qid, item, label, weight, x, features)
+    return RankingExamples(qid, item, label, weight, x, features)
 
 
 def read_coverage(out: Path) -> Coverage:

@@ -106,7 +106,7 @@ class LocalRanking:
 
 
 @dataclass(frozen=True)
-class Blend:
+class FusedRanking:
     """Ranking without a model (`ranking.enabled = false`): the fused order of the sources as it stands."""
 
     async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:

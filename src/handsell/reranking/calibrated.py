@@ -16,7 +16,7 @@ TINY = 1e-30  # keeps the logarithm of what nobody wants and nothing has finite
 DECIMALS = 5  # of a cost: sums over a batch's padded tags may differ beyond
 
 
-class Calibration:
+class TasteCalibration:
     """strength · KL of the user's mix wanted (B, U) from the slate's; shares (B, K, U) of each candidate's tags.
 
     A row of wanted adds up to 1, or to 0 where nothing is known of the user, who then costs nothing; so do shares, 0

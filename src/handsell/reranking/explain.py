@@ -40,7 +40,7 @@ WITHOUT: dict[str, Callable[[LocalReranking], LocalReranking]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class RerankingStory:
+class RerankingExplanation:
     """Places count from 0 in the order of all candidates that came from ranking; a slate is its beginning."""
 
     before: int  # rank that it came with
@@ -54,7 +54,7 @@ class RerankingStory:
 
 async def explain_reranking(
     stage: LocalReranking, requests: Requests, ranked: Candidates, item: int
-) -> tuple[Slates, RerankingStory]:
+) -> tuple[Slates, RerankingExplanation]:
     """Story of an item among the ranked candidates of one request (B = 1), and the order of all of them."""
     stage = stage.unseen
     order = await stage.rerank(requests, ranked, ranked.item.shape[1])
@@ -65,7 +65,7 @@ async def explain_reranking(
             continue  # it is off
         without[rule] = _place(await other.rerank(requests, ranked, ranked.item.shape[1]), item)
     before = int(np.flatnonzero(ranked.item[0] == item)[0])
-    return order, RerankingStory(before, _place(order, item), without)
+    return order, RerankingExplanation(before, _place(order, item), without)
 
 
 def _place(slates: Slates, item: int) -> int | None:

@@ -13,7 +13,7 @@ from handsell.core.batches import NONE, Candidates, Requests, Slates
 from handsell.core.funnel import source_bits
 from handsell.eligibility.mask import Eligibility
 from handsell.features.item import ItemValues, SnapshotValues
-from handsell.reranking.calibrated import Calibration, own_mix
+from handsell.reranking.calibrated import TasteCalibration, own_mix
 from handsell.reranking.dpp import Determinantal, kernel
 from handsell.reranking.exploration import Exploration, seeds
 from handsell.reranking.mmr import MarginalRelevance, relevance
@@ -134,7 +134,7 @@ class LocalReranking:
         if dials.calibration:
             shares = likeness.tags**2  # of a unit vector over equal tags: what each tag has of the item
             wanted = own_mix(requests.history, shares[:, k:])
-            found.append(Calibration(shares[:, :k], wanted, dials.calibration))
+            found.append(TasteCalibration(shares[:, :k], wanted, dials.calibration))
         return found
 
     def _constraints(self, requests: Requests, likeness: Likeness, n: int) -> list[Constraint]:

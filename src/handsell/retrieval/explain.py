@@ -18,7 +18,7 @@ FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
-class SourceStory:
+class SourceExplanation:
     name: str
     k: int  # items asked of it
     outcome: str  # RETURNED, BEYOND, SILENT or FAILED
@@ -27,11 +27,11 @@ class SourceStory:
 
 
 @dataclass(frozen=True, slots=True)
-class CandidateStory:
+class CandidateExplanation:
     """Of an item that a filter removed, all but `removed_by` is as if it were eligible."""
 
     removed_by: tuple[str, ...]  # names of handsell.eligibility.filter_reasons.FILTERS
-    sources: tuple[SourceStory, ...]
+    sources: tuple[SourceExplanation, ...]
     fused: float | None
     rank: int | None  # in the fused order, 0 = best; None where no source returned it
     of: int  # items found
@@ -45,7 +45,7 @@ class CandidateStory:
 
 def explain_candidate(
     stage: LocalCandidates, requests: Requests, item: int, k: int
-) -> tuple[Candidates, CandidateStory]:
+) -> tuple[Candidates, CandidateExplanation]:
     """Story of an item for one request (B = 1), and the candidates: those that are served, and the item in any case.
 
     Where it is not one of the k it comes after them, with what the sources say of it.
@@ -62,7 +62,7 @@ def explain_candidate(
         _source(stage, requests, item, eligible, s, None if f"retriever:{name}" in degraded else found[s])
         for s, name in enumerate(stage.sources)
     )
-    story = CandidateStory(
+    story = CandidateExplanation(
         removed_by,
         tuple(sources),
         None if rank is None else float(everything.fused[0, rank]),
@@ -75,20 +75,20 @@ def explain_candidate(
 
 def _source(
     stage: LocalCandidates, requests: Requests, item: int, eligible: np.ndarray, s: int, found: Found | None
-) -> SourceStory:
+) -> SourceExplanation:
     """What source number `s` says; `found` is what it returned, None where it failed."""
     name = stage.sources[s]
     asked = getattr(stage.config, name).k
     if found is None:
-        return SourceStory(name, asked, FAILED, None, None)
+        return SourceExplanation(name, asked, FAILED, None, None)
     items, scores = found
     place = np.flatnonzero(items[0] == item)
     if len(place):
-        return SourceStory(name, asked, RETURNED, float(scores[0, place[0]]), int(place[0]))
+        return SourceExplanation(name, asked, RETURNED, float(scores[0, place[0]]), int(place[0]))
     if (items[0] >= 0).sum() < asked:  # all that it knows of
-        return SourceStory(name, asked, SILENT, None, None)
+        return SourceExplanation(name, asked, SILENT, None, None)
     score, rank = _full_rank(stage, requests, item, eligible, name)
-    return SourceStory(name, asked, SILENT if score is None else BEYOND, score, rank)
+    return SourceExplanation(name, asked, SILENT if score is None else BEYOND, score, rank)
 
 
 def _full_rank(

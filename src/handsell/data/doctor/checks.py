@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from handsell.data.config import EventsConfig
 from handsell.data.doctor.counters import Distinct, Tally, hashes
-from handsell.data.doctor.doctor_report import EXAMPLES, Problem
+from handsell.data.doctor.doctor_report import EXAMPLES, Finding
 from handsell.data.readers.base import REQUIRED, complete
 
 DAY_US = 86_400_000_000
@@ -39,7 +39,7 @@ class Symptoms:
     rows: Distinct = field(default_factory=Distinct)
     pairs: Distinct = field(default_factory=Distinct)
     hours: set[int] = field(default_factory=set)  # since the epoch, in which somebody acted
-    problems: dict[str, Problem] = field(default_factory=dict)
+    problems: dict[str, Finding] = field(default_factory=dict)
 
     def add(self, batch: pa.RecordBatch) -> None:
         for problem, mask in self._look(batch):
@@ -58,14 +58,14 @@ class Symptoms:
         self.pairs.add(hashes(acted["user_id"], acted["item_id"]))
         self.hours.update((acted["time"].cast(pa.int64()).to_numpy() // HOUR_US).tolist())
 
-    def _look(self, batch: pa.RecordBatch) -> Iterator[tuple[Problem, np.ndarray]]:
+    def _look(self, batch: pa.RecordBatch) -> Iterator[tuple[Finding, np.ndarray]]:
         """Every problem with the rows (N,) bool that have it."""
         for name in REQUIRED:
             says = f"events without {name}: they are left out; fill the column, or map another one"
-            yield Problem(f"null {name}", "warning", says), np.asarray(pc.is_null(batch[name]))
+            yield Finding(f"null {name}", "warning", says), np.asarray(pc.is_null(batch[name]))
         known = pc.is_in(batch["type"], pa.array(self.config.names, pa.string()))
         yield (
-            Problem(
+            Finding(
                 "unknown event type",
                 "error",
                 f"events of a type that [events.types] does not name (it names {', '.join(self.config.names)}): "
@@ -78,22 +78,22 @@ class Symptoms:
             if len(described):
                 says = f"events whose {key} is not in the {table} table: nothing is known of it but its events"
                 missing = pc.and_(pc.is_valid(batch[key]), pc.invert(pc.is_in(batch[key], described)))
-                yield Problem(f"unknown {key}", "warning" if key == "item_id" else "note", says), np.asarray(missing)
+                yield Finding(f"unknown {key}", "warning" if key == "item_id" else "note", says), np.asarray(missing)
         share = np.asarray(pc.fill_null(batch["propensity"], 1.0))
         says = "impressions whose propensity is not above 0 and at most 1: estimates that use it would be wrong"
-        yield Problem("bad propensity", "warning", says), ~((share > 0) & (share <= 1))
+        yield Finding("bad propensity", "warning", says), ~((share > 0) & (share <= 1))
 
-    def _times(self, batch: pa.RecordBatch) -> Iterator[tuple[Problem, np.ndarray]]:
+    def _times(self, batch: pa.RecordBatch) -> Iterator[tuple[Finding, np.ndarray]]:
         if not self.ordered:
             return
         present = np.asarray(pc.is_valid(batch["time"]))
         at = np.asarray(pc.fill_null(batch["time"].cast(pa.int64()), 0))
         says = "events in 1970 or before: a missing time stored as 0, or another unit (seconds, ms, µs)? Correct them"
-        yield Problem("time at the epoch", "error", says), present & (at < EPOCH_YEAR_US)
+        yield Finding("time at the epoch", "error", says), present & (at < EPOCH_YEAR_US)
         says = "events later than now: a wrong zone or unit? They would push the test window into emptiness"
-        yield Problem("time in the future", "error", says), present & (at > self.now_us + DAY_US)
+        yield Finding("time in the future", "error", says), present & (at > self.now_us + DAY_US)
 
-    def _note(self, problem: Problem, mask: np.ndarray, batch: pa.RecordBatch) -> None:
+    def _note(self, problem: Finding, mask: np.ndarray, batch: pa.RecordBatch) -> None:
         if not mask.any():
             return
         kept = self.problems.setdefault(problem.name, problem)

@@ -11,7 +11,7 @@ Severity = Literal["error", "warning", "note"]
 
 
 @dataclass
-class Problem:
+class Finding:
     """One kind of trouble: `says` tells what it is and what to do."""
 
     name: str
@@ -39,7 +39,7 @@ class TypeCount:
 
 
 @dataclass(frozen=True)
-class Findings:
+class DoctorReport:
     """Counts are of events as they came; users and items are those with an interaction."""
 
     source: str
@@ -62,7 +62,7 @@ class Findings:
     cold_users: float  # by_time: share of the test window's users without earlier event; leave_last_k: with too few
     cold_items: float  # the same of items
     untouched_items: float  # share of the described items that nobody has touched
-    problems: list[Problem]
+    problems: list[Finding]
     verdicts: list[str]
 
     @property

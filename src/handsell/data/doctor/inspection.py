@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from handsell.config import Config
 from handsell.data.doctor.checks import DAY_US, HOUR_US, Symptoms
-from handsell.data.doctor.doctor_report import EXAMPLES, Findings, Problem, Spread, TypeCount
+from handsell.data.doctor.doctor_report import EXAMPLES, DoctorReport, Finding, Spread, TypeCount
 from handsell.data.doctor.view import render
 from handsell.data.readers.base import Reader, all_events
 from handsell.data.readers.detect import open_reader
@@ -23,8 +23,8 @@ FEW_WARM_USERS = 30
 THIN_ITEM = 4
 
 
-def examine(config: Config, progress: Callable[[str], None] = lambda text: None) -> Findings:
-    """Findings about the deployment's source data, streamed; raises DataError where it cannot be read at all."""
+def examine(config: Config, progress: Callable[[str], None] = lambda text: None) -> DoctorReport:
+    """Examine the deployment's source data, streamed; raises DataError where it cannot be read at all."""
     reader = open_reader(config, progress)
     items, users = reader.items(), reader.users()
     ids = (items["item_id"].combine_chunks().drop_null(), users["user_id"].combine_chunks().drop_null())
@@ -34,7 +34,7 @@ def examine(config: Config, progress: Callable[[str], None] = lambda text: None)
     return conclude(config, reader, items, users, symptoms)
 
 
-def conclude(config: Config, reader: Reader, items: pa.Table, users: pa.Table, symptoms: Symptoms) -> Findings:
+def conclude(config: Config, reader: Reader, items: pa.Table, users: pa.Table, symptoms: Symptoms) -> DoctorReport:
     by_user, by_item = symptoms.per_user.table(), symptoms.per_item.table()
     first, last = pc.min(by_user["first"]), pc.max(by_user["last"])
     span_us = last.value - first.value if last.is_valid else 0
@@ -45,7 +45,7 @@ def conclude(config: Config, reader: Reader, items: pa.Table, users: pa.Table, s
     pairs = symptoms.pairs.count
     found = [*symptoms.problems.values(), *_repeats(symptoms), *_of_items(items, by_item)]
     found += _of_windows(config, symptoms.hours, last, span_us, warm_users, reader.ordered)
-    return Findings(
+    return DoctorReport(
         source=reader.source.partition(":{")[0],
         ordered=reader.ordered,
         events=symptoms.events,
@@ -98,31 +98,31 @@ def verdicts(config: Config, symptoms: Symptoms, users: int, items: int) -> list
     return said
 
 
-def _repeats(symptoms: Symptoms) -> list[Problem]:
+def _repeats(symptoms: Symptoms) -> list[Finding]:
     about = "" if symptoms.event_ids.exact else " (estimated from a sample)"
     found = []
     if same := symptoms.event_ids.repeats:
         says = f"events whose event_id came before{about}: the first of a user's is kept, the others are left out"
-        found.append(Problem("duplicate event_id", "warning", says, same))
+        found.append(Finding("duplicate event_id", "warning", says, same))
     if (rows := symptoms.rows.repeats) > same:
         says = (
             f"events equal to an earlier one in user, item, type and time{about}, under another event_id or none: they "
             "are kept; map event_id if they are deliveries of the same event"
         )
-        found.append(Problem("equal events", "note", says, rows - same))
+        found.append(Finding("equal events", "note", says, rows - same))
     return found
 
 
-def _of_items(items: pa.Table, by_item: pa.Table) -> list[Problem]:
+def _of_items(items: pa.Table, by_item: pa.Table) -> list[Finding]:
     """What is wrong with the items table."""
     if not len(items):
         says = "no items table: titles are missing, and an item that nobody has touched cannot be recommended"
-        return [Problem("no items", "note", says)]
+        return [Finding("no items", "note", says)]
     ids = items["item_id"].combine_chunks()
     found = []
     if ids.null_count:
         found.append(
-            Problem("null item_id in items", "warning", "items without an id: they are left out", ids.null_count)
+            Finding("null item_id in items", "warning", "items without an id: they are left out", ids.null_count)
         )
     counts = pc.value_counts(ids.drop_null())
     twice = counts.filter(pc.greater(pc.struct_field(counts, "counts"), 1))
@@ -130,7 +130,7 @@ def _of_items(items: pa.Table, by_item: pa.Table) -> list[Problem]:
         extra = pc.sum(pc.struct_field(twice, "counts")).as_py() - len(twice)
         examples = [{"item_id": e["values"], "rows": e["counts"]} for e in twice.slice(0, EXAMPLES).to_pylist()]
         says = "items described more than once: the first row of each counts"
-        found.append(Problem("duplicate item_id", "warning", says, extra, examples))
+        found.append(Finding("duplicate item_id", "warning", says, extra, examples))
     found += _early(items, by_item)
     bare = np.ones(len(items), bool)
     for name in ("creators", "tags"):
@@ -139,11 +139,11 @@ def _of_items(items: pa.Table, by_item: pa.Table) -> list[Problem]:
     if bare.any():
         says = "items without creators, tags and text: new ones among them cannot be recommended by content"
         rows = items.select(["item_id", "title"]).take(np.flatnonzero(bare)[:EXAMPLES]).to_pylist()
-        found.append(Problem("bare items", "note", says, int(bare.sum()), rows))
+        found.append(Finding("bare items", "note", says, int(bare.sum()), rows))
     return found
 
 
-def _early(items: pa.Table, by_item: pa.Table) -> list[Problem]:
+def _early(items: pa.Table, by_item: pa.Table) -> list[Finding]:
     """Items with events before they were published."""
     place = pc.index_in(items["item_id"].combine_chunks(), by_item["id"].combine_chunks())
     first = by_item["first"].combine_chunks().take(place)
@@ -155,24 +155,24 @@ def _early(items: pa.Table, by_item: pa.Table) -> list[Problem]:
         {"item_id": items["item_id"][r].as_py(), "published_at": str(items["published_at"][r]), "first": str(first[r])}
         for r in rows[:EXAMPLES].tolist()
     ]
-    return [Problem("used before published", "warning", says, len(rows), examples)]
+    return [Finding("used before published", "warning", says, len(rows), examples)]
 
 
 def _of_windows(
     config: Config, hours: set[int], last: pa.Scalar, span_us: int, warm_users: int, ordered: bool
-) -> list[Problem]:
+) -> list[Finding]:
     split, found = config.split, []
     if not last.is_valid:
-        return [Problem("no events", "error", "no usable event came; look at the source and at the column mapping")]
+        return [Finding("no events", "error", "no usable event came; look at the source and at the column mapping")]
     if span_us == 0 and ordered:
         says = (
             "all events carry the same time: nothing is before anything else. Map the column that holds the real time"
         )
-        return [Problem("identical times", "error", says)]
+        return [Finding("identical times", "error", says)]
     if split.kind == "leave_last_k":
         if warm_users == 0:
             says = "no user has more events than the windows take (ranker_k + validation_k + test_k): lower them"
-            found.append(Problem("thin users", "error", says))
+            found.append(Finding("thin users", "error", says))
         return found
     needs = split.ranker_days + split.validation_days + split.test_days
     if span_us <= needs * DAY_US:
@@ -180,14 +180,14 @@ def _of_windows(
             f"the log spans {span_us / DAY_US:.1f} days and the windows need more than {needs:g}: shorten ranker_days, "
             'validation_days and test_days, or set split.kind = "leave_last_k"'
         )
-        found.append(Problem("log too short", "error", says))
+        found.append(Finding("log too short", "error", says))
     elif empty := _empty_windows(config, hours, last.value):
         dials = " and ".join(f"split.{window}_days" for window in empty)
         says = f'nobody acted in the {" and ".join(empty)} window: lengthen {dials}, or set split.kind = "leave_last_k"'
-        found.append(Problem("empty window", "error", says))
+        found.append(Finding("empty window", "error", says))
     elif warm_users < FEW_WARM_USERS:
         says = f'{warm_users} users of the test window were there before: use split.kind = "leave_last_k"'
-        found.append(Problem("thin test window", "warning", says))
+        found.append(Finding("thin test window", "warning", says))
     return found
 
 

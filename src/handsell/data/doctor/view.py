@@ -6,12 +6,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from handsell.data.doctor.doctor_report import Findings, Problem
+from handsell.data.doctor.doctor_report import DoctorReport, Finding
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
-def render(findings: Findings, console: Console | None = None) -> None:
+def render(findings: DoctorReport, console: Console | None = None) -> None:
     """Counts, event types, problems with example rows, verdicts."""
     console = console or Console()
     console.print(counts(findings))
@@ -26,7 +26,7 @@ def render(findings: Findings, console: Console | None = None) -> None:
         console.print("[red]not ready: correct the errors above first[/red]")
 
 
-def counts(f: Findings) -> Table:
+def counts(f: DoctorReport) -> Table:
     table = Table(title=escape(f.source), show_header=False, title_justify="left")
     times = f"{f.first} … {f.last} ({f.days:.1f} days)" if f.ordered else "none, only order"
     for name, value in (
@@ -46,7 +46,7 @@ def counts(f: Findings) -> Table:
     return table
 
 
-def types(f: Findings) -> Table:
+def types(f: DoctorReport) -> Table:
     table = Table("event type", "events", "weight")
     for name, found in f.types.items():
         weight = "[red]not in \\[events.types][/red]" if found.weight is None else escape(found.weight)
@@ -54,7 +54,7 @@ def types(f: Findings) -> Table:
     return table
 
 
-def _problem(problem: Problem, console: Console) -> None:
+def _problem(problem: Finding, console: Console) -> None:
     color = COLOURS[problem.severity]
     count = f" ({problem.count:,})" if problem.count else ""
     console.print(f"[{color}]{problem.severity}[/{color}] {problem.name}{count}: {escape(problem.says)}")

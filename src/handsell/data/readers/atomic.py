@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from handsell.core.errors import DataError
 from handsell.data.readers import text_files
 from handsell.data.readers.base import (
-    Part,
+    SourcePart,
     all_events,
     event_batch,
     items_table,
@@ -45,10 +45,10 @@ class Atomic:
     def files(self) -> list[Path]:
         return [path for path in (self.inter, self._beside("item"), self._beside("user")) if path.exists()]
 
-    def parts(self) -> list[Part]:
-        return [Part(0, str(self.inter))]
+    def parts(self) -> list[SourcePart]:
+        return [SourcePart(0, str(self.inter))]
 
-    def events(self, part: Part) -> Iterator[pa.RecordBatch]:
+    def events(self, part: SourcePart) -> Iterator[pa.RecordBatch]:
         path = Path(part.path)
         kinds = typed_header(path)
         _require(path, kinds, ("user_id", "item_id", "timestamp"))

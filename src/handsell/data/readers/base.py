@@ -19,7 +19,7 @@ REQUIRED = ("user_id", "item_id", "type", "time")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SourcePart:
     """A stretch of the events that is read on its own, by one task."""
 
     number: int  # parts are numbered in log order
@@ -44,9 +44,9 @@ class Reader(Protocol):
         """Every file that is read; a change of size or time of any means that the data has changed."""
         ...
 
-    def parts(self) -> list[Part]: ...
+    def parts(self) -> list[SourcePart]: ...
 
-    def events(self, part: Part) -> Iterator[pa.RecordBatch]:
+    def events(self, part: SourcePart) -> Iterator[pa.RecordBatch]:
         """Batches in AS_FOUND, in log order; raises DataError naming file, column, expected and received."""
         ...
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from handsell.core.errors import DataError
 from handsell.data.readers import text_files
 from handsell.data.readers.base import (
-    Part,
+    SourcePart,
     all_events,
     event_batch,
     items_table,
@@ -54,10 +54,10 @@ class MovieLensCSV:
     def files(self) -> list[Path]:
         return [self.folder / name for name in self.names if (self.folder / name).exists()]
 
-    def parts(self) -> list[Part]:
-        return [Part(0, str(self.folder / "ratings.csv"))]
+    def parts(self) -> list[SourcePart]:
+        return [SourcePart(0, str(self.folder / "ratings.csv"))]
 
-    def events(self, part: Part) -> Iterator[pa.RecordBatch]:
+    def events(self, part: SourcePart) -> Iterator[pa.RecordBatch]:
         columns = {"userId": pa.string(), "movieId": pa.string(), "rating": pa.float32(), "timestamp": pa.int64()}
         yield from _ratings(text_files.batches(Path(part.path), columns))
 
@@ -94,10 +94,10 @@ class MovieLensDat:
     def files(self) -> list[Path]:
         return [self.folder / name for name in self.names if (self.folder / name).exists()]
 
-    def parts(self) -> list[Part]:
-        return [Part(0, str(self.folder / "ratings.dat"))]
+    def parts(self) -> list[SourcePart]:
+        return [SourcePart(0, str(self.folder / "ratings.dat"))]
 
-    def events(self, part: Part) -> Iterator[pa.RecordBatch]:
+    def events(self, part: SourcePart) -> Iterator[pa.RecordBatch]:
         # "::" read with the separator ":" leaves an empty column between each two
         names = ("user", "_1", "item", "_2", "rating", "_3", "time")
         path = need_file(Path(part.path), "UserID::MovieID::Rating::Timestamp")
@@ -128,10 +128,10 @@ class MovieLens100K:
     def files(self) -> list[Path]:
         return [self.folder / name for name in self.names if (self.folder / name).exists()]
 
-    def parts(self) -> list[Part]:
-        return [Part(0, str(self.folder / "u.data"))]
+    def parts(self) -> list[SourcePart]:
+        return [SourcePart(0, str(self.folder / "u.data"))]
 
-    def events(self, part: Part) -> Iterator[pa.RecordBatch]:
+    def events(self, part: SourcePart) -> Iterator[pa.RecordBatch]:
         path = need_file(Path(part.path), "user, item, rating and timestamp separated by tabs")
         yield from _ratings(text_files.batches(path, RATING, delimiter="\t", names=tuple(RATING)))
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from handsell.core.errors import DataError
-from handsell.data.readers.base import Part, event_batch, items_table, need_file, no_users
+from handsell.data.readers.base import SourcePart, event_batch, items_table, need_file, no_users
 from handsell.data.schemas import STRINGS, TIME
 
 END_US = 1_577_880_000_000_000  # 2020-01-01T12:00Z; noon, so that midnight parts two positions
@@ -40,10 +40,10 @@ class Sequences:
     def files(self) -> list[Path]:
         return [self.path] + ([self.attributes] if self.attributes else [])
 
-    def parts(self) -> list[Part]:
-        return [Part(0, str(self.path))]
+    def parts(self) -> list[SourcePart]:
+        return [SourcePart(0, str(self.path))]
 
-    def events(self, part: Part) -> Iterator[pa.RecordBatch]:
+    def events(self, part: SourcePart) -> Iterator[pa.RecordBatch]:
         start = 0
         for users, items, lengths in _chunks(Path(part.path)):
             to_end = np.repeat(np.cumsum(lengths), lengths) - np.arange(1, lengths.sum() + 1)  # items after this one

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from handsell.core.errors import DataError
 from handsell.data.config import TablesConfig, TableSource
-from handsell.data.readers.base import AS_FOUND, Part, event_batch, items_table, no_users, users_table
+from handsell.data.readers.base import AS_FOUND, SourcePart, event_batch, items_table, no_users, users_table
 from handsell.data.readers.conversion import Place, convert
 from handsell.data.readers.text_files import read_header
 from handsell.data.schemas import ITEMS, USERS
@@ -45,12 +45,12 @@ class Tables:
         given = [("events", self.tables.events), ("items", self.tables.items), ("users", self.tables.users)]
         return [path for name, source in given if source for path in table_files(self.base, source, name)]
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[SourcePart]:
         """Files, large Parquet files cut at row groups; log order is the order of the file names."""
         cuts = [cut for path in table_files(self.base, self.tables.events, "events") for cut in _cut(path)]
-        return [Part(number, str(path), groups) for number, (path, groups) in enumerate(cuts)]
+        return [SourcePart(number, str(path), groups) for number, (path, groups) in enumerate(cuts)]
 
-    def events(self, part: Part) -> Iterator[pa.RecordBatch]:
+    def events(self, part: SourcePart) -> Iterator[pa.RecordBatch]:
         source, path = self.tables.events, Path(part.path)
         kinds = {field.name: field.type for field in AS_FOUND}
         unknown = [name for name in source.columns if name not in kinds]

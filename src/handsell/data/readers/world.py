@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from handsell.data import world as generator
 from handsell.data.config import WorldConfig
-from handsell.data.readers.base import AS_FOUND, Part
+from handsell.data.readers.base import AS_FOUND, SourcePart
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class World:
     def files(self) -> list[Path]:
         return []
 
-    def parts(self) -> list[Part]:
-        return [Part(number) for number in range(generator.n_partitions(self.world))]
+    def parts(self) -> list[SourcePart]:
+        return [SourcePart(number) for number in range(generator.n_partitions(self.world))]
 
-    def events(self, part: Part) -> Iterator[pa.RecordBatch]:
+    def events(self, part: SourcePart) -> Iterator[pa.RecordBatch]:
         with tempfile.TemporaryDirectory() as scratch:
             events, truth = Path(scratch, "events"), Path(scratch, "truth")
             self.write(part, events, truth)
@@ -39,7 +39,7 @@ class World:
                 for batch in pq.ParquetFile(path).iter_batches():
                     yield batch.select(AS_FOUND.names).cast(AS_FOUND)
 
-    def write(self, part: Part, events: Path, truth: Path) -> None:
+    def write(self, part: SourcePart, events: Path, truth: Path) -> None:
         """The part's events and true preferences as Parquet files in the two folders."""
         events.mkdir(parents=True, exist_ok=True)
         truth.mkdir(parents=True, exist_ok=True)

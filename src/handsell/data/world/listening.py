@@ -32,7 +32,7 @@ _SECOND_US = 1_000_000
 
 
 @dataclass
-class Session:
+class ListeningSession:
     """One session of B different users; `clock` and `previous` move on as tracks are played."""
 
     row: np.ndarray  # (B,) rows of the partition's users
@@ -54,7 +54,7 @@ def live(world: WorldConfig, partition: int, people: Listeners) -> Diary:
     for r in range(int(turn.max(initial=-1)) + 1):
         which = np.flatnonzero(turn == r)
         who, when = row[which], time[which]
-        session = Session(
+        session = ListeningSession(
             row=who,
             user=people.number[who],
             slate=which,
@@ -87,7 +87,7 @@ def play_chance(pull: np.ndarray) -> np.ndarray:
 
 
 def _home(
-    world: WorldConfig, tracks: Catalog, s: Session, at_home: np.ndarray,
+    world: WorldConfig, tracks: Catalog, s: ListeningSession, at_home: np.ndarray,
     memory: Memory, rng: np.random.Generator, diary: Diary,
 ) -> np.ndarray:  # fmt: skip
     """Show a slate to those at home; returns (B, slate) the tracks played from it, -1 elsewhere."""
@@ -117,7 +117,7 @@ def _home(
 
 
 def _organic(
-    world: WorldConfig, tracks: Catalog, s: Session, at_home: np.ndarray, played: np.ndarray,
+    world: WorldConfig, tracks: Catalog, s: ListeningSession, at_home: np.ndarray, played: np.ndarray,
     memory: Memory, rng: np.random.Generator, diary: Diary,
 ) -> None:  # fmt: skip
     """Listens from search and library: a softmax of true utility over the catalog, by importance sampling."""
@@ -155,14 +155,16 @@ def minds(tracks: Catalog, now: Moment, recall: Recall) -> Mixture:
     return Mixture.of(tracks, released, new, recall, chance, COMES_TO_MIND)
 
 
-def _skip(s: Session, b: np.ndarray, item: np.ndarray, rng: np.random.Generator, diary: Diary, about: dict) -> None:
+def _skip(
+    s: ListeningSession, b: np.ndarray, item: np.ndarray, rng: np.random.Generator, diary: Diary, about: dict
+) -> None:
     part = rng.uniform(0.02, 0.3, len(b)).astype(np.float32)
     s.clock[b] += (part * _TRACK_US).astype(np.int64)
     diary.note(user=s.user[b], item=item[b], type=SKIP, time=s.clock[b], value=part, **_at(about, b))
 
 
 def _listen(
-    s: Session, b: np.ndarray, item: np.ndarray, pull: np.ndarray,
+    s: ListeningSession, b: np.ndarray, item: np.ndarray, pull: np.ndarray,
     memory: Memory, rng: np.random.Generator, diary: Diary, about: dict,
 ) -> None:  # fmt: skip
     """Play item for users b to `value` of its length, and perhaps like, save or share it."""

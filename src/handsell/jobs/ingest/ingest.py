@@ -33,7 +33,7 @@ from handsell.core.paths import Layout
 from handsell.data.aligned import aligned, without_gone
 from handsell.data.interactions import NUMBERED
 from handsell.data.numbering import SCATTERED, extended, number, settle, unknown_types
-from handsell.data.readers.base import Part, Reader, complete
+from handsell.data.readers.base import Reader, SourcePart, complete
 from handsell.data.readers.detect import open_reader
 from handsell.data.readers.world import World
 from handsell.data.schemas import EVENTS
@@ -114,7 +114,7 @@ def _write(
     }
 
 
-def land(reader: Reader, part: Part, state: Path) -> Landed:
+def land(reader: Reader, part: SourcePart, state: Path) -> Landed:
     """Task: canonical events of one part, and its distinct user and item ids in order of appearance."""
     layout = Layout(state)
     layout.events.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from handsell.features.matrix import build_matrix, feature_names
 from handsell.features.views import ITEM_ACTIVITY
 from handsell.jobs.cluster import spread
 from handsell.jobs.train.requests import chunks, load_requests
-from handsell.ranking.examples import Outcomes, Shown, label_examples
+from handsell.ranking.examples import Outcomes, ShownItems, label_examples
 from handsell.ranking.shards import write_shards
 
 DAY_US = 86_400_000_000
@@ -126,7 +126,7 @@ def _label_chunk(config: Config, run: Path, models: Path, window: str, rows: sli
     examples = label_examples(
         requests, found,
         Outcomes(outcome.acted, outcome.gain),
-        Shown(outcome.shown, outcome.position, outcome.propensity),
+        ShownItems(outcome.shown, outcome.position, outcome.propensity),
         lambda asked, all_found, pick: build_matrix(asked, all_found, values, snapshot, config, pick),
         negatives=config.ranking.negatives, seed=config.ranking.seed,
     )  # fmt: skip

@@ -31,7 +31,7 @@ MUCH_MOVED = 0.5  # standard deviations of a feature's mean: above, the ranker s
 
 
 @dataclass(frozen=True, slots=True)
-class Twins:
+class HoldoutComparison:
     """Mean share of the slates' items in common, and each feature's drift in the twin's standard deviations."""
 
     overlap: float
@@ -55,7 +55,7 @@ class Twins:
         path.write_text(json.dumps(asdict(self), indent=1))
 
 
-def compare_twins(config: Config, run: Path, twin: Path, bundle: Path) -> Twins:
+def compare_with_holdout(config: Config, run: Path, twin: Path, bundle: Path) -> HoldoutComparison:
     """Load a finished bundle as serving does and let it answer some requests beside its twin.
 
     A Ray task. Raises BundleError when a slate comes out empty.
@@ -69,7 +69,9 @@ def compare_twins(config: Config, run: Path, twin: Path, bundle: Path) -> Twins:
     if (slate == NONE).all(axis=1).any():
         raise BundleError(f"bundle {bundle.name} gave an empty slate in its rehearsal: see the log of this job")
     before, after = (_features(stages, requests, values, snapshot) for stages in (theirs, ours))
-    return Twins(shared(slate, twin_slate), drift(before, after, feature_names(config, ours.candidates.sources)))
+    return HoldoutComparison(
+        shared(slate, twin_slate), drift(before, after, feature_names(config, ours.candidates.sources))
+    )
 
 
 def shared(a: np.ndarray, b: np.ndarray) -> float:

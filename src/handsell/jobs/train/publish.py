@@ -33,7 +33,7 @@ from handsell.jobs.train.examples import day_values
 from handsell.jobs.train.holdout_fit import retrain
 from handsell.jobs.train.requests import CHUNK
 from handsell.jobs.train.retrievers import popularity_counts
-from handsell.jobs.train.scoring import Served, judged_requests
+from handsell.jobs.train.scoring import ServedScores, judged_requests
 from handsell.jobs.train.training_run import SERVICE, TrainingRun
 from handsell.retrieval.index.approximate import read_about
 
@@ -125,7 +125,7 @@ def split_notes(config: Config) -> tuple[str, ...]:
     )
 
 
-def judge_against_live(run: TrainingRun, replay: Replay, served: Served, store: BundleStore) -> Gate:
+def judge_against_live(run: TrainingRun, replay: Replay, served: ServedScores, store: BundleStore) -> Gate:
     """The gate: challenger and live bundle on the same requests, and what the challenger loses with time."""
     loss = loss_by_pause(served.by_pause)[FUNNEL]
     return judge_absence(_judge_against_live(run, replay, store), loss, run.config.gate)

@@ -29,7 +29,7 @@ def train_worker(loop: dict[str, Any]) -> None:
     config = SASRecConfig(**loop["config"])
     context = ray.train.get_context()
     worker, workers = context.get_world_rank(), context.get_world_size()
-    rows = training.Rows(neural.read_share(loop["parts"], loop["sizes"], worker, workers), config)
+    rows = training.SequenceRows(neural.read_share(loop["parts"], loop["sizes"], worker, workers), config)
     model = training.new_transformer(loop["sizes"][1], Content.load(Path(loop["content"])), config)
     trained = among_workers(rows.trained.astype(np.int64), "max") > 0
     steps = neural.steps_together("sasrec", rows.steps, workers)

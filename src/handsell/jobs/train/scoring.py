@@ -19,7 +19,7 @@ from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.baselines import Baselines
 from handsell.evaluation.metrics import Relevant
 from handsell.evaluation.replay import Lists, Replay, evaluate_sources
-from handsell.evaluation.served import BASELINE_PREFIX, PAUSES, Asked, ask, describe_pauses, describe_served
+from handsell.evaluation.served import BASELINE_PREFIX, PAUSES, RequestScores, ask, describe_pauses, describe_served
 from handsell.jobs.cluster import spread
 from handsell.jobs.train.examples import day_values
 from handsell.jobs.train.requests import chunks, load_requests
@@ -61,12 +61,12 @@ def score(config: Config, run: Path, models: Path, window: str = "test") -> Repl
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedScores:
     """The served window: everybody asked at one moment, and some of them after each pause."""
 
     moment: str
-    at_once: Asked
-    by_pause: dict[str, Asked]
+    at_once: RequestScores
+    by_pause: dict[str, RequestScores]
 
     def as_dict(self) -> dict[str, Any]:
         return describe_served(self.at_once, self.moment)
@@ -79,16 +79,16 @@ class Served:
         return str(self.as_dict()["sentence"])
 
 
-def score_served(config: Config, run: Path, models: Path) -> Served:
+def score_served(config: Config, run: Path, models: Path) -> ServedScores:
     """The served window through the stages of `models`, in Ray tasks: as it is, and after each of PAUSES."""
     tasks = [(config, run, models, pause) for pause in (None, *PAUSES.values())]
     at_once, *by_pause = spread(ask_served, tasks, wait_s=config.jobs.wait_for_resources_s)
     moment = "all users at the begin of the test window" if config.split.kind == "by_time" else (
         "all users when the data ends")  # fmt: skip
-    return Served(moment, at_once, dict(zip(PAUSES, by_pause, strict=True)))
+    return ServedScores(moment, at_once, dict(zip(PAUSES, by_pause, strict=True)))
 
 
-def ask_served(config: Config, run: Path, models: Path, away: int | None) -> Asked:
+def ask_served(config: Config, run: Path, models: Path, away: int | None) -> RequestScores:
     """Scores of the served window; `away` µs asks some of it that long after each user's last event. A Ray task."""
     snapshot = Snapshot.load(Layout(config.state).snapshot)
     stages = load_stages(models, config, snapshot=snapshot, items=day_values(config, run, SERVED, snapshot))

@@ -34,11 +34,11 @@ from handsell.features.views import service_columns
 from handsell.jobs.cluster import connected, spread
 from handsell.jobs.progress import Progress
 from handsell.jobs.train import publish, windows
-from handsell.jobs.train.holdout import Twins, compare_twins
+from handsell.jobs.train.holdout import HoldoutComparison, compare_with_holdout
 from handsell.jobs.train.holdout_fit import fit_holdout, select_strength, tune
 from handsell.jobs.train.requests import fetch_user_rows
 from handsell.jobs.train.retrievers import fit_retrievers
-from handsell.jobs.train.scoring import Served, score, score_served
+from handsell.jobs.train.scoring import ServedScores, score, score_served
 from handsell.jobs.train.training_run import SERVICE, TrainingRun
 from handsell.jobs.tuning import search
 from handsell.jobs.tuning.source_selection import question, with_sources
@@ -92,7 +92,7 @@ def fetch_rows(run: TrainingRun) -> None:
         note.text = f"{sum(rows):,} rows"
 
 
-def _report(run: TrainingRun, replay: Replay, served: Served) -> dict:
+def _report(run: TrainingRun, replay: Replay, served: ServedScores) -> dict:
     """report.json and report.html in the run's folder."""
     importance = {}
     if run.config.ranking.enabled:
@@ -119,7 +119,7 @@ def _report(run: TrainingRun, replay: Replay, served: Served) -> dict:
     return report
 
 
-def _bundle(run: TrainingRun, report: dict) -> tuple[BundleStore, str, Twins]:
+def _bundle(run: TrainingRun, report: dict) -> tuple[BundleStore, str, HoldoutComparison]:
     """Refit on all data, gather every file, write the manifest last, load it back and let it answer beside its twin."""
     config, progress = run.config, run.progress
     store = BundleStore(Layout(config.state).bundles)
@@ -131,7 +131,7 @@ def _bundle(run: TrainingRun, report: dict) -> tuple[BundleStore, str, Twins]:
         publish.gather(run, staging)
         bundle_id = store.publish(staging, publish.manifest(run, report, staging))
         store.verify(bundle_id)
-        twins = spread(compare_twins, [(config, run.folder, run.twin, store.local_path(bundle_id))])[0]
+        twins = spread(compare_with_holdout, [(config, run.folder, run.twin, store.local_path(bundle_id))])[0]
         twins.save(run.folder / "twins.json")
         note.text = f"{bundle_id}, verified; slates share {twins.overlap:.0%} of their items with the twin's"
     return store, bundle_id, twins

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from handsell.config import Config
 from handsell.jobs.progress import Progress
-from handsell.jobs.tuning.search import Tuned
-from handsell.jobs.tuning.source_selection import Choice
+from handsell.jobs.tuning.search import TunedSource
+from handsell.jobs.tuning.source_selection import SourceSelection
 from handsell.jobs.tuning.strength_selection import Strength
 
 SERVICE = "ranking_v1"  # Feast's feature service that rankers are trained on
@@ -22,8 +22,8 @@ class TrainingRun:
     folder: Path
     progress: Progress
     counts: dict[str, int]
-    tuned: tuple[Tuned, ...] = ()
-    choice: Choice | None = None  # of sources, where training picks them
+    tuned: tuple[TunedSource, ...] = ()
+    choice: SourceSelection | None = None  # of sources, where training picks them
     strength: Strength | None = None  # of re-ranking, likewise
 
     @property

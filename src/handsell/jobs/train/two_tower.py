@@ -36,7 +36,7 @@ def train_worker(loop: dict[str, Any]) -> None:
     config = TwoTowerConfig(**loop["config"])
     context = ray.train.get_context()
     worker, workers = context.get_world_rank(), context.get_world_size()
-    rows = training.Rows(neural.read_share(loop["parts"], loop["sizes"], worker, workers), config)
+    rows = training.TwoTowerRows(neural.read_share(loop["parts"], loop["sizes"], worker, workers), config)
     model = training.new_towers(loop["sizes"][1], Content.load(Path(loop["content"])), config)
     trained = among_workers(rows.trained.astype(np.int64), "max").astype(np.uint8)
     steps = neural.steps_together("two_tower", training.steps_of(rows, config), workers)

@@ -37,7 +37,7 @@ OBJECTIVE = "ndcg@10"
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class TunedSource:
     """What the search for one source found. `trials` stand in the order of the combinations, the config's own first."""
 
     source: str
@@ -93,7 +93,7 @@ def spaces(config: Config) -> dict[str, Space]:
     return found
 
 
-def tune_sources(config: Config, run: Path) -> list[Tuned]:
+def tune_sources(config: Config, run: Path) -> list[TunedSource]:
     """Search for every source of config.tuning, one after the other, on the connected cluster.
 
     Needs run/fit and run/rows/validation.parquet. Raises TrainingError where every trial of a source failed.
@@ -109,7 +109,7 @@ def tune_sources(config: Config, run: Path) -> list[Tuned]:
     return found
 
 
-def with_best(config: Config, found: Sequence[Tuned]) -> Config:
+def with_best(config: Config, found: Sequence[TunedSource]) -> Config:
     """The config with what was found in the sections of the sources."""
     for one in found:
         config = with_params(config, one.source, one.best.params)
@@ -133,7 +133,7 @@ def _first(task: Task, params: Params) -> tuple[Trial, int]:
     return measured(task, material, params), len(material.judged.requests)
 
 
-def _tune(task: Task, space: Space, storage: Path) -> Tuned:
+def _tune(task: Task, space: Space, storage: Path) -> TunedSource:
     """The config's own combination as a plain task, which is always made, then Ray Tune until the budget ends."""
     options, begun = task.config.tuning, time.monotonic()
     section = getattr(task.config.retrieval, task.source)
@@ -148,7 +148,7 @@ def _tune(task: Task, space: Space, storage: Path) -> Tuned:
     if len(every) > 1 and left_s > first.seconds:
         trials += _searched(task, every[1:], left_s, told_of, storage)
     total = math.prod(len(values) for values in space.values()) + (not in_grid)
-    return Tuned(task.source, tuple(trials), total, requests, round(time.monotonic() - begun, 2))
+    return TunedSource(task.source, tuple(trials), total, requests, round(time.monotonic() - begun, 2))
 
 
 def _searched(task: Task, points: list[Params], budget_s: float, told_of: Told, storage: Path) -> list[Trial]:

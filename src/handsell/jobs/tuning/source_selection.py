@@ -51,7 +51,7 @@ Lists = tuple[np.ndarray, np.ndarray]  # items and scores (R, k)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceChoice:
     """One source that came into question: whether it was picked, and why."""
 
     name: str
@@ -63,10 +63,10 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SourceSelection:
     """The sources by name, and NDCG@10 of the fused order of those that were picked."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[SourceChoice, ...]
     fused: float
     requests: int
 
@@ -87,7 +87,7 @@ class Choice:
         )
 
 
-def choose_sources(config: Config, run: Path, models: Path) -> tuple[Config, Choice]:
+def choose_sources(config: Config, run: Path, models: Path) -> tuple[Config, SourceSelection]:
     """The config with the picked sources enabled, weighted and their settings in place; they lie fitted in `models`.
 
     Needs run/fit and the rows of the validation window. Raises TrainingError where no validation request is left.
@@ -98,7 +98,7 @@ def choose_sources(config: Config, run: Path, models: Path) -> tuple[Config, Cho
     fit_retrievers(asked, run / "fit", models)
     said = tuple(name for name in pool if asked_for(config, name))
     choice = spread(judge_sources, [(asked, run, models, tuple(pool), said)])[0]
-    others = tuple(Source(name, False, why) for name, why in out_of_question.items())
+    others = tuple(SourceChoice(name, False, why) for name, why in out_of_question.items())
     choice = replace(choice, sources=(*choice.sources, *others))
     return with_sources(asked, {s.name: s for s in choice.sources if s.picked}), choice
 
@@ -138,8 +138,8 @@ def misfits(config: Config, run: Path) -> dict[str, str]:
     return found
 
 
-def with_sources(config: Config, picked: Mapping[str, Source | None]) -> Config:
-    """The config with exactly these sources enabled; a Source brings its weight and how it reads the history."""
+def with_sources(config: Config, picked: Mapping[str, SourceChoice | None]) -> Config:
+    """The config with exactly these sources enabled; a SourceChoice brings its weight and how it reads the history."""
     update: dict[str, Any] = {"sources": "enabled"}
     for name, section in config.retrieval.named.items():
         source = picked.get(name)
@@ -150,7 +150,7 @@ def with_sources(config: Config, picked: Mapping[str, Source | None]) -> Config:
     return config.model_copy(update={"retrieval": config.retrieval.model_copy(update=update)})
 
 
-def judge_sources(config: Config, run: Path, models: Path, pool: Sequence[str], said: Sequence[str]) -> Choice:
+def judge_sources(config: Config, run: Path, models: Path, pool: Sequence[str], said: Sequence[str]) -> SourceSelection:
     """Settings of each fitted source, and which of them the fused order needs; those in `said` stay anyway.
 
     A Ray task; saves changed settings.
@@ -172,7 +172,7 @@ def judge_sources(config: Config, run: Path, models: Path, pool: Sequence[str], 
         lists[name] = window.ask(model, DEPTH)
     alone = {name: window.ndcg(found[0]) for name, found in lists.items()}
     chosen, fused, gain = grow(lists, alone, window, tuple(name for name in pool if name in kept or name in said))
-    return Choice(
+    return SourceSelection(
         tuple(_told(name, alone, gain, chosen, kept, said, history) for name in pool),
         fused, len(judged.requests),
     )  # fmt: skip
@@ -296,7 +296,7 @@ def _age_popularity(model: Any, events: Interactions, config: Config, window: Wi
 def _told(
     name: str, alone: Mapping[str, float], gain: Mapping[str, float], chosen: Mapping[str, float],
     kept: Mapping[str, str], said: Sequence[str], history: Mapping[str, dict[str, Any]],
-) -> Source:  # fmt: skip
+) -> SourceChoice:  # fmt: skip
     first = next(iter(gain))  # what the fused order grew from
     if name in gain:
         why = "the best source alone" if name == first else f"adds {gain[name]:.4f} to the fused order"
@@ -308,7 +308,7 @@ def _told(
         why = "it finds nothing on this data"
     else:
         why = f"adds less than {LEAST_GAIN:.1%} to the fused order"
-    return Source(name, name in chosen, why, alone[name], chosen.get(name, 0.0), history.get(name))
+    return SourceChoice(name, name in chosen, why, alone[name], chosen.get(name, 0.0), history.get(name))
 
 
 def _replace(folder: Path, model: Any) -> None:

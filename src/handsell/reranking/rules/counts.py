@@ -13,7 +13,7 @@ from handsell.reranking.rules.scope import local
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownSlates:
     """B slates of n items as callers saw them."""
 
     item: np.ndarray  # (B, n) int32, -1 where nothing was
@@ -41,7 +41,9 @@ class Counts:
         return cls(np.zeros(quotas), np.zeros(quotas))
 
 
-def counted(ruleset: RuleSet, seen: Shown, day: np.ndarray | None = None, since: np.ndarray | None = None) -> Counts:
+def counted(
+    ruleset: RuleSet, seen: ShownSlates, day: np.ndarray | None = None, since: np.ndarray | None = None
+) -> Counts:
     """Impressions; only of the quotas' current day (Q,), and from `since` (Q,) µs on, where those are given."""
     paced = ruleset.paced
     active = ruleset.scope.active(seen.time, seen.surface, seen.unit)[paced]

@@ -21,7 +21,7 @@ from handsell.eligibility.mask import Eligibility
 from handsell.events.reader import EventReader
 from handsell.reranking.rules.application import Applied, apply
 from handsell.reranking.rules.backfill import Stock
-from handsell.reranking.rules.counts import Shown
+from handsell.reranking.rules.counts import ShownSlates
 from handsell.reranking.rules.pacing import Pacing
 from handsell.reranking.rules.reading import Rules, parse_rules, read_rules, version_of
 from handsell.reranking.rules.ruleset import RuleSet
@@ -33,7 +33,7 @@ BITS = 32  # of Slates.relaxed
 
 
 @dataclass(frozen=True)
-class Edition:
+class CompiledRules:
     """One version of the rules on one catalog, and what its quotas have seen."""
 
     ruleset: RuleSet
@@ -41,7 +41,7 @@ class Edition:
     stock: Stock
 
     @classmethod
-    def of(cls, rules: Rules, snapshot: Snapshot, eligibility: Eligibility, config: Config) -> Edition:
+    def of(cls, rules: Rules, snapshot: Snapshot, eligibility: Eligibility, config: Config) -> CompiledRules:
         """Raises ConfigError for what this catalog or this config does not understand."""
         ruleset = RuleSet.of(rules, snapshot, config.surface_names)
         return cls(ruleset, Pacing(ruleset), Stock(ruleset, eligibility))
@@ -55,14 +55,14 @@ class Edition:
             return
         if requests.count is not None:
             item = np.where(np.arange(item.shape[1]) < requests.count[:, None], item, -1)
-        self.pacing.note(Shown(item, requests.time, requests.surface, requests.unit))
+        self.pacing.note(ShownSlates(item, requests.time, requests.surface, requests.unit))
 
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
     """One batch under one version of the rules."""
 
-    edition: Edition
+    edition: CompiledRules
     applied: Applied
     refused: str
     counted: bool
@@ -86,7 +86,7 @@ class Ruling:
 class RuleBook:
     """`current` is taken once for a batch: one answer is made with one version."""
 
-    def __init__(self, edition: Edition, refused: str = "", counted: bool = True):
+    def __init__(self, edition: CompiledRules, refused: str = "", counted: bool = True):
         self.current, self.refused, self._counted = edition, refused, counted
         self.now = 0  # µs, the latest request's time
 
@@ -105,7 +105,7 @@ class FollowedRules(RuleBook):
 
     def __init__(self, path: Path, snapshot: Snapshot, eligibility: Eligibility, config: Config):
         """Raises ConfigError: at the start there are no rules to keep."""
-        super().__init__(Edition.of(read_rules(path), snapshot, eligibility, config))
+        super().__init__(CompiledRules.of(read_rules(path), snapshot, eligibility, config))
         self._path, self._eligibility, self._config = path, eligibility, config
         self._reader = EventReader(Layout(config.state).event_log)
         self._counts = self._counting(self.current)
@@ -136,7 +136,7 @@ class FollowedRules(RuleBook):
             return
         try:
             rules = parse_rules(content, str(self._path))
-            edition = Edition.of(rules, before.ruleset.snapshot, self._eligibility, self._config)
+            edition = CompiledRules.of(rules, before.ruleset.snapshot, self._eligibility, self._config)
         except ConfigError as error:
             self._refuse(version, str(error))
             return
@@ -157,7 +157,7 @@ class FollowedRules(RuleBook):
                 self._told = str(error)
                 log.warning("the impression log cannot be read, quotas are paced by what this replica shows: %s", error)
 
-    def _counting(self, edition: Edition) -> CommonCounts:
+    def _counting(self, edition: CompiledRules) -> CommonCounts:
         return CommonCounts(edition.pacing, self._reader, self._config.surface_names)
 
     def _refuse(self, version: str, why: str) -> None:

@@ -17,7 +17,7 @@ from math import floor, nan
 
 import numpy as np
 
-from handsell.reranking.rules.counts import Counts, Shown, counted, days
+from handsell.reranking.rules.counts import Counts, ShownSlates, counted, days
 from handsell.reranking.rules.ruleset import RuleSet
 from handsell.reranking.rules.scope import QUARTER_US
 
@@ -103,7 +103,7 @@ class Pacing:
 
     # -- what is told after it -----------------------------------------------------------------------------------
 
-    def note(self, seen: Shown) -> None:
+    def note(self, seen: ShownSlates) -> None:
         self._turn(int(seen.time.max()))
         new, at = counted(self.ruleset, seen), self._clock()
         self._own = self._own + new

@@ -9,7 +9,7 @@ import numpy as np
 
 from handsell.core.batches import NONE
 from handsell.events.reader import EventReader
-from handsell.reranking.rules.counts import Counts, Shown, counted, days
+from handsell.reranking.rules.counts import Counts, ShownSlates, counted, days
 from handsell.reranking.rules.pacing import Common, Pacing
 from handsell.reranking.rules.scope import unit_of
 
@@ -48,7 +48,7 @@ class CommonCounts:
         numbers = ruleset.snapshot.items.number([i for *_, ids in rows for i in ids])
         item = np.full((len(rows), max(lengths, default=0)), NONE, np.int32)
         item[np.arange(item.shape[1]) < np.array(lengths)[:, None]] = numbers
-        seen = Shown(
+        seen = ShownSlates(
             item,
             np.array([row[1] for row in rows], np.int64),
             np.array([self._surface[row[3]] for row in rows], np.int8),

@@ -19,7 +19,7 @@ FILE, ABOUT = "ivf.faiss", "index.json"
 
 
 @dataclass(frozen=True)
-class Tuned:
+class IndexSettings:
     """How far a search goes, and what it was measured to find."""
 
     k: int  # items asked for
@@ -34,7 +34,7 @@ class Tuned:
 class Approximate:
     kind: Kind
     lists: Any  # a FAISS IVF index whose ids are item numbers
-    tuned: Tuned
+    tuned: IndexSettings
 
     def propose(self, query: np.ndarray, k: int, share: float, allowed: np.ndarray | None = None) -> np.ndarray:
         """(N,) ascending items: those among which the k best are looked for.
@@ -71,7 +71,9 @@ class Approximate:
             lists = packed_lists.load(path)
         else:
             lists = faiss.read_index(str(path / FILE), faiss.IO_FLAG_MMAP_IFC)
-        return cls(about["kind"], lists, Tuned(**{name: about[name] for name in Tuned.__dataclass_fields__}))
+        return cls(
+            about["kind"], lists, IndexSettings(**{name: about[name] for name in IndexSettings.__dataclass_fields__})
+        )
 
 
 def read_about(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from handsell.retrieval.config import RetrievalConfig
-from handsell.retrieval.index.approximate import SPARE, Approximate, Kind, Tuned, one_thread
+from handsell.retrieval.index.approximate import SPARE, Approximate, IndexSettings, Kind, one_thread
 from handsell.retrieval.index.index import VectorIndex
 from handsell.retrieval.index.nearest import Nearest, any_value, blocks, floats, longest
 
@@ -126,7 +126,7 @@ def _queries(
     return np.ascontiguousarray(rng.permutation(items)[:QUERIES]), "items"
 
 
-def tune(lists: Any, queries: np.ndarray, truth: np.ndarray, recall: float) -> Tuned:
+def tune(lists: Any, queries: np.ndarray, truth: np.ndarray, recall: float) -> IndexSettings:
     """The shortest shortlist whose codes lose half of what may be lost, then the fewest lists that reach `recall`.
 
     queries (Q, D) with their exact nearest items `truth` (Q, k); every second one is kept to measure with.
@@ -144,7 +144,7 @@ def tune(lists: Any, queries: np.ndarray, truth: np.ndarray, recall: float) -> T
     measured = float(shares_found(_search(lists, queries[told], wanted, nprobe), truth[told]).mean())
     if measured < recall - 0.02:
         log.warning("the index finds %.3f of the %d nearest, %.3f are asked for", measured, k, recall)
-    return Tuned(k, nprobe, shortlist, round(measured, 4), recall, "")
+    return IndexSettings(k, nprobe, shortlist, round(measured, 4), recall, "")
 
 
 def _shortlist(lists: Any, queries: np.ndarray, truth: np.ndarray, recall: float) -> float:

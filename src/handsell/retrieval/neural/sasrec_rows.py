@@ -17,7 +17,7 @@ NONE = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class SequenceBatch:
     """B windows of at most L events, padded at the end; items are positions in `items`, the U rivals."""
 
     items: np.ndarray  # (U,) int64
@@ -28,7 +28,7 @@ class Batch:
     log_chance: np.ndarray | None  # (U,) float32 log of the chance to be among the rivals; None where all are
 
 
-class Rows:
+class SequenceRows:
     """One shard of users: their lines without the likes held out, and how these are cut into batches."""
 
     def __init__(self, interactions: Interactions, config: SASRecConfig):
@@ -53,7 +53,7 @@ class Rows:
         """Batches in an epoch; 0 when nobody liked anything after another event."""
         return -(-self.per_epoch // self.config.batch_size)
 
-    def batches(self, steps: int, trained: np.ndarray, rng: np.random.Generator) -> Iterator[Batch]:
+    def batches(self, steps: int, trained: np.ndarray, rng: np.random.Generator) -> Iterator[SequenceBatch]:
         """One epoch; `trained` (I,) bool are the items of all shards."""
         first, last = self.windows(rng)
         length = last - first
@@ -80,7 +80,9 @@ class Rows:
         last = begin[line] - shift[line] + (nth + 1) * most
         return np.maximum(last - most, begin[line]), np.minimum(last, end[line])
 
-    def _batch(self, first: np.ndarray, last: np.ndarray, rivals: np.ndarray, rng: np.random.Generator) -> Batch:
+    def _batch(
+        self, first: np.ndarray, last: np.ndarray, rivals: np.ndarray, rng: np.random.Generator
+    ) -> SequenceBatch:
         at, inside = _padded(first, last)
         follows = np.where(inside, at + 1, 0)
         asked = np.flatnonzero(inside & (self.events.weight[follows] > 0))
@@ -101,14 +103,14 @@ class Rows:
         target: np.ndarray,
         rivals: np.ndarray,
         log_chance: np.ndarray | None,
-    ) -> Batch:
+    ) -> SequenceBatch:
         place = np.full(self.events.n_items, NONE)
         place[rivals] = np.arange(len(rivals))
         history = np.where(inside, place[self.events.item[at]], 0)
         liked = self.events.weight[at] > 0
-        return Batch(rivals.astype(np.int64), history, liked, asked, place[target], log_chance)
+        return SequenceBatch(rivals.astype(np.int64), history, liked, asked, place[target], log_chance)
 
-    def judging(self, trained: np.ndarray, rows: int = 256) -> Iterator[Batch]:
+    def judging(self, trained: np.ndarray, rows: int = 256) -> Iterator[SequenceBatch]:
         """The users held out, asked at their last place alone for what they liked next, among all trained items."""
         last = self.offsets[self.judges + 1]
         first = np.maximum(self.offsets[self.judges], last - self.config.length)

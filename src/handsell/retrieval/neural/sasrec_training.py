@@ -23,7 +23,7 @@ from handsell.data.interactions import Interactions
 from handsell.retrieval.config import SASRecConfig
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.models.sasrec import SASRec, Weights, weights_to_retriever
-from handsell.retrieval.neural.sasrec_rows import Batch, Rows
+from handsell.retrieval.neural.sasrec_rows import SequenceBatch, SequenceRows
 from handsell.retrieval.neural.training import among_workers, coarse_products, one_thread, restore, weights_of
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Transformer(nn.Module):
             x = x * (torch.rand(len(items), 1) >= ID_DROPOUT)
         return x + self.projection(self.content[items])
 
-    def queries(self, directions: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def queries(self, directions: torch.Tensor, batch: SequenceBatch) -> torch.Tensor:
         """(N, D) what is expected at the places `batch.asked`, from unit vectors (U, D) of the batch's items."""
         x = F.embedding(torch.from_numpy(batch.history), directions) * directions.shape[1] ** 0.5
         x = torch.where(torch.from_numpy(batch.liked)[:, :, None], x, self.disliked - x)
@@ -86,13 +86,13 @@ class Transformer(nn.Module):
         x = self.norm(x.flatten(0, 1).index_select(0, torch.from_numpy(batch.asked)))
         return F.normalize(x, dim=1) / self.config.temperature if self.config.temperature else x
 
-    def both(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def both(self, batch: SequenceBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries (N, D) and rivals (U, D), whose products are the logits."""
         vectors = self.inputs(torch.from_numpy(batch.items))
         directions = F.normalize(vectors, dim=1)
         return self.queries(directions, batch), directions if self.config.temperature else vectors
 
-    def forward(self, batch: Batch) -> torch.Tensor:
+    def forward(self, batch: SequenceBatch) -> torch.Tensor:
         """Mean loss over the places asked."""
         log_chance = None if batch.log_chance is None else torch.from_numpy(batch.log_chance)
         return SoftmaxLoss.apply(*self.both(batch), log_chance, torch.from_numpy(batch.target))
@@ -155,7 +155,7 @@ class Training:
     def __init__(
         self,
         model: Transformer,
-        rows: Rows,
+        rows: SequenceRows,
         *,
         wrap: Callable[[Any], Any] = lambda model: model,
         trained: np.ndarray | None = None,
@@ -258,7 +258,7 @@ def new_transformer(n_items: int, content: Content | None, config: SASRecConfig)
 
 def fit_sasrec(interactions: Interactions, config: SASRecConfig, content: Content | None = None) -> SASRec:
     """Train in this process, on one thread of torch."""
-    rows = Rows(interactions, config)
+    rows = SequenceRows(interactions, config)
     model = new_transformer(interactions.n_items, content, config)
     if rows.steps:
         with one_thread(), coarse_products():

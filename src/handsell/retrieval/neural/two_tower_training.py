@@ -55,7 +55,7 @@ class Towers(nn.Module):
         x = self.embedding[items] * keep
         return x if self.projection is None else x + self.projection(self.content[items])
 
-    def forward(self, batch: Batch) -> torch.Tensor:
+    def forward(self, batch: TwoTowerBatch) -> torch.Tensor:
         """Mean loss of B rows whose targets compete with each other and with N drawn items."""
         keep = torch.ones(len(batch.items), 1)
         if self.projection is not None:
@@ -80,7 +80,7 @@ class Towers(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TwoTowerBatch:
     """B rows; items are positions in `items`, the U distinct ones of the batch."""
 
     items: torch.Tensor  # (U,)
@@ -92,7 +92,7 @@ class Batch:
     hard: torch.Tensor  # (B, M) positions of each row's own hard negatives, -1 where there is none
 
 
-class Rows:
+class TwoTowerRows:
     """Training rows over one shard of users: an event that was liked, and the T events before it."""
 
     def __init__(self, interactions: Interactions, config: TwoTowerConfig):
@@ -125,12 +125,14 @@ class Rows:
         kept = shuffled[order][np.arange(len(order)) - first < ROWS_PER_USER]
         return kept[rng.permutation(len(kept))]
 
-    def batches(self, steps: int, rng: np.random.Generator, mine: HardNegatives | None = None) -> Iterator[Batch]:
+    def batches(
+        self, steps: int, rng: np.random.Generator, mine: HardNegatives | None = None
+    ) -> Iterator[TwoTowerBatch]:
         rows = self.epoch(rng)
         for chosen in np.array_split(rows, steps):
             yield self.batch(chosen, rng, mine)
 
-    def batch(self, targets: np.ndarray, rng: np.random.Generator, mine: HardNegatives | None = None) -> Batch:
+    def batch(self, targets: np.ndarray, rng: np.random.Generator, mine: HardNegatives | None = None) -> TwoTowerBatch:
         events = self.events
         at = targets[:, None] + np.arange(-HISTORY, 0)
         inside = at >= self.start[targets][:, None]
@@ -151,7 +153,7 @@ class Rows:
         wanted = np.concatenate([item.ravel(), rivals, np.maximum(hard, 0).ravel()])
         items, place = np.unique(wanted, return_inverse=True)
         split, end = item.size, item.size + len(rivals)
-        return Batch(
+        return TwoTowerBatch(
             torch.from_numpy(items.astype(np.int64)),
             torch.from_numpy(place[:split].reshape(item.shape)),
             torch.from_numpy(pools),
@@ -164,7 +166,7 @@ class Rows:
 
 def train(
     model: Towers,
-    rows: Rows,
+    rows: TwoTowerRows,
     config: TwoTowerConfig,
     *,
     wrap: Callable[[Any], Any] = lambda model: model,
@@ -199,7 +201,7 @@ def train(
             after_epoch(epoch + 1, total / steps, left)
 
 
-def steps_of(rows: Rows, config: TwoTowerConfig) -> int:
+def steps_of(rows: TwoTowerRows, config: TwoTowerConfig) -> int:
     """Batches in an epoch; 0 when no user liked two things one after the other."""
     return -(-rows.per_epoch // config.batch_size)
 
@@ -212,7 +214,7 @@ def new_towers(n_items: int, content: Content | None, config: TwoTowerConfig) ->
 
 def fit_two_tower(interactions: Interactions, config: TwoTowerConfig, content: Content | None = None) -> TwoTower:
     """Train in this process, on one thread of torch."""
-    rows = Rows(interactions, config)
+    rows = TwoTowerRows(interactions, config)
     model = new_towers(interactions.n_items, content, config)
     if steps_of(rows, config):
         with one_thread():

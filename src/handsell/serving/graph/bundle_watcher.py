@@ -15,8 +15,8 @@ from collections.abc import Callable
 from handsell.bundles.store import BundleStore
 from handsell.core.errors import BundleError, HandsellError
 from handsell.core.paths import Layout
-from handsell.serving.graph.loaded_bundle import Edition, Refused
-from handsell.serving.graph.loading import LIVE, Opened, open_bundle
+from handsell.serving.graph.loaded_bundle import LoadedBundle, Refused
+from handsell.serving.graph.loading import LIVE, OpenedBundle, open_bundle
 from handsell.serving.graph.service import Service
 from handsell.serving.graph.stages import LocalStages, NotHeld
 from handsell.serving.graph.warm_up import warm_up
@@ -31,12 +31,12 @@ TRIES = 5  # requests through a new edition; the first are slow
 PATIENCE_S = 60.0
 
 
-class Holding:
+class StageBundles:
     """What a stage's replica holds, by bundle. With `bundle` "live" a thread loads what the pointer names, and what
     a hop has asked for in vain; with an id only that one is held.
     """
 
-    def __init__(self, config: str, bundle: str, load: Callable[[Opened], LocalStages]):
+    def __init__(self, config: str, bundle: str, load: Callable[[OpenedBundle], LocalStages]):
         opened = open_bundle(config, bundle)
         self._config, self._load = config, load
         self._store = BundleStore(Layout(opened.config.state).bundles)
@@ -105,7 +105,7 @@ class Holding:
 class Follower:
     """A gateway's: turns its service to the live bundle, or refuses that."""
 
-    def __init__(self, service: Service, store: BundleStore, open_edition: Callable[[str], Edition]):
+    def __init__(self, service: Service, store: BundleStore, open_edition: Callable[[str], LoadedBundle]):
         self._service, self._store, self._open = service, store, open_edition
 
     async def run(self) -> None:
@@ -136,13 +136,13 @@ class Follower:
         service.turn_to(edition)
         log.info("serving bundle %s", live)
 
-    async def _edition(self, bundle: str) -> Edition:
+    async def _edition(self, bundle: str) -> LoadedBundle:
         before = self._service.before
         if before is not None and before.release.bundle == bundle:
             return before
         return await asyncio.to_thread(self._open, bundle)
 
-    async def _tried(self, edition: Edition) -> None:
+    async def _tried(self, edition: LoadedBundle) -> None:
         """Returns when the edition answers as well as the present one; raises BundleError when it will not."""
         until = asyncio.get_running_loop().time() + PATIENCE_S
         today = set(await self._service.lacking(self._service.edition))

@@ -14,14 +14,13 @@ import numpy as np
 from ray import serve
 
 from handsell.config import load_config
-from handsell.core.batches import Candidates as CandidateBatch
-from handsell.core.batches import Requests, Slates
+from handsell.core.batches import Candidates, Requests, Slates
 from handsell.core.paths import Layout
 from handsell.events.log import Appended
 from handsell.serving.telemetry.feature_log import Sample
 
 if TYPE_CHECKING:
-    from handsell.serving.graph.loading import Opened
+    from handsell.serving.graph.loading import OpenedBundle
     from handsell.serving.graph.stages import LocalStages
 
 # Defaults for `serve run`; deployments/serve/*.yaml states them, with autoscaling, for every deployment.
@@ -34,20 +33,20 @@ WRITER: dict[str, Any] = {
 LOCK_WAIT_S = 15.0  # for the log's former writer to go, when a replica replaces another
 
 
-class _Stage:
+class StageDeployment:
     """Holds the stage's objects of the live bundle and of those before it; `load` makes them of an opened bundle."""
 
-    def _hold(self, config: str, bundle: str, load: Callable[[Opened], LocalStages]) -> None:
-        from handsell.serving.graph.bundle_watcher import Holding
+    def _hold(self, config: str, bundle: str, load: Callable[[OpenedBundle], LocalStages]) -> None:
+        from handsell.serving.graph.bundle_watcher import StageBundles
 
-        self._holding = Holding(config, bundle, load)
+        self._holding = StageBundles(config, bundle, load)
 
     async def state(self, bundle: str) -> str:
         return self._holding.state(bundle)
 
 
-@serve.deployment(**STAGE)
-class Candidates(_Stage):
+@serve.deployment(name="Candidates", **STAGE)
+class CandidatesDeployment(StageDeployment):
     """≤ 1000 candidates per request from every retriever."""
 
     def __init__(self, config: str, bundle: str):
@@ -56,41 +55,41 @@ class Candidates(_Stage):
 
         self._hold(config, bundle, lambda o: LocalStages(load_candidates(o.path, o.config, o.snapshot)))
 
-    async def candidates(self, bundle: str, requests: Requests, k: int) -> CandidateBatch:
+    async def candidates(self, bundle: str, requests: Requests, k: int) -> Candidates:
         return await self._holding.of(bundle).candidates(requests, k)
 
-    async def given(self, bundle: str, requests: Requests, items: np.ndarray) -> CandidateBatch:
+    async def given(self, bundle: str, requests: Requests, items: np.ndarray) -> Candidates:
         return await self._holding.of(bundle).given(requests, items)
 
     async def candidate_story(self, bundle: str, requests: Requests, item: int, k: int) -> Any:
         return await self._holding.of(bundle).candidate_story(requests, item, k)
 
 
-@serve.deployment(**STAGE)
-class Ranking(_Stage):
+@serve.deployment(name="Ranking", **STAGE)
+class RankingDeployment(StageDeployment):
     """The best candidates by the ranker's score; logs sampled feature vectors."""
 
     def __init__(self, config: str, bundle: str):
         from handsell.bundles.assemble import load_ranking
         from handsell.serving.graph.stages import LocalStages, open_feature_log
 
-        def load(opened: Opened) -> LocalStages:
+        def load(opened: OpenedBundle) -> LocalStages:
             ranking = load_ranking(opened.path, opened.config, opened.snapshot)
             return LocalStages(ranking_stage=ranking, feature_log=open_feature_log(opened.config, opened.manifest.id))
 
         self._hold(config, bundle, load)
 
     async def rank(
-        self, bundle: str, requests: Requests, found: CandidateBatch, k: int, samples: Sequence[Sample]
-    ) -> CandidateBatch:
+        self, bundle: str, requests: Requests, found: Candidates, k: int, samples: Sequence[Sample]
+    ) -> Candidates:
         return await self._holding.of(bundle).rank(requests, found, k, samples)
 
-    async def ranking_story(self, bundle: str, requests: Requests, found: CandidateBatch, item: int, k: int) -> Any:
+    async def ranking_story(self, bundle: str, requests: Requests, found: Candidates, item: int, k: int) -> Any:
         return await self._holding.of(bundle).ranking_story(requests, found, item, k)
 
 
-@serve.deployment(**STAGE)
-class Reranking(_Stage):
+@serve.deployment(name="Reranking", **STAGE)
+class RerankingDeployment(StageDeployment):
     """Eligible, varied and explained slates."""
 
     def __init__(self, config: str, bundle: str):
@@ -98,21 +97,21 @@ class Reranking(_Stage):
 
         self._hold(config, bundle, lambda o: LocalStages(reranking_stage=ruled_reranking(o.snapshot, o.config)))
 
-    async def rerank(self, bundle: str, requests: Requests, ranked: CandidateBatch, n: int) -> Slates:
+    async def rerank(self, bundle: str, requests: Requests, ranked: Candidates, n: int) -> Slates:
         return await self._holding.of(bundle).rerank(requests, ranked, n)
 
-    async def reranking_story(self, bundle: str, requests: Requests, ranked: CandidateBatch, item: int) -> Any:
+    async def reranking_story(self, bundle: str, requests: Requests, ranked: Candidates, item: int) -> Any:
         return await self._holding.of(bundle).reranking_story(requests, ranked, item)
 
 
-@serve.deployment(num_replicas=1, **WRITER)
-class EventLog:
+@serve.deployment(name="EventLog", num_replicas=1, **WRITER)
+class EventLogDeployment:
     """The log's one writer: exactly one replica, on the machine that holds the file."""
 
     def __init__(self, config: str):
-        from handsell.events.log import EventLog as Writer
+        from handsell.events.log import EventLog
 
-        self._log = Writer(Layout(load_config(config).state).event_log, lock_wait_s=LOCK_WAIT_S)
+        self._log = EventLog(Layout(load_config(config).state).event_log, lock_wait_s=LOCK_WAIT_S)
 
     async def append(self, events: Sequence[dict[str, Any]]) -> Appended:
         """Returns after the commit; raises EventLogError."""

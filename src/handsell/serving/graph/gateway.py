@@ -15,7 +15,7 @@ from handsell.serving.graph.remote import RemoteLog, RemoteStages
 from handsell.serving.graph.stages import StageCalls
 
 if TYPE_CHECKING:
-    from handsell.serving.graph.loaded_bundle import Edition
+    from handsell.serving.graph.loaded_bundle import LoadedBundle
 
 OpenStore = Callable[[Config], Any]
 
@@ -49,11 +49,11 @@ class Gateway:
         self._follows, self._metrics = bundle == LIVE, Metrics()
         self._service = Service(self._edition(bundle), RemoteLog(log), self._metrics)
 
-    def _edition(self, bundle: str) -> Edition:
+    def _edition(self, bundle: str) -> LoadedBundle:
         """Everything of one bundle, loaded and checked; raises HandsellError (BundleError, mostly)."""
         from handsell.core.clock import Clock
         from handsell.events.reader import EventReader
-        from handsell.serving.graph.loaded_bundle import Edition, Release
+        from handsell.serving.graph.loaded_bundle import LoadedBundle, Release
         from handsell.serving.graph.loading import check_features, load_charts, open_bundle
         from handsell.serving.graph.users import Users
 
@@ -65,7 +65,7 @@ class Gateway:
         users = Users(store, EventReader(Layout(config.state).event_log), snapshot, config)
         release = Release(bundle, snapshot.version, len(snapshot), opened.manifest.created_us)
         clock = Clock.of(config.serving.clock, opened.manifest)
-        return Edition(config, release, snapshot, calls, users, load_charts(opened), clock, self._metrics)
+        return LoadedBundle(config, release, snapshot, calls, users, load_charts(opened), clock, self._metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         from handsell.bundles.store import BundleStore

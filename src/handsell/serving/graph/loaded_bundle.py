@@ -17,10 +17,10 @@ from handsell.serving.graph.batcher import MicroBatcher
 from handsell.serving.graph.circuit_breaker import STALL, Breaker
 from handsell.serving.graph.popularity_fallback import Charts, named
 from handsell.serving.graph.score_items import best_first
-from handsell.serving.graph.stages import BUDGET, NotHeld, StageCalls, Trip
+from handsell.serving.graph.stages import BUDGET, NotHeld, StageCalls, StageRun
 from handsell.serving.graph.users import Known, Users
 from handsell.serving.http import render
-from handsell.serving.http.explain import Story, told
+from handsell.serving.http.explain import ItemExplanation, explain_item
 from handsell.serving.http.queries import Query, Reading
 from handsell.serving.telemetry.feature_log import Sample, sampled
 from handsell.serving.telemetry.observability import Metrics
@@ -57,7 +57,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class UserSlate:
     """One query's row of a batch of slates."""
 
     slates: Slates
@@ -65,7 +65,7 @@ class Served:
     cold: bool
 
 
-class Edition:
+class LoadedBundle:
     """Concurrent requests share trips through the stages; see `MicroBatcher`.
 
     A trip raises NotHeld where a stage's replica does not hold this bundle: what the others answered is dropped,
@@ -83,13 +83,13 @@ class Edition:
         serving, patience_s = config.serving, PATIENCE * config.serving.deadline_ms / 1_000
         stall_s = STALL * serving.deadline_ms / 1_000
         self._breakers = {stage: Breaker(stage, stall_s) for stage in ("candidates", "ranking", "reranking")}
-        self._slates: MicroBatcher[Query, Served] = MicroBatcher(
+        self._slates: MicroBatcher[Query, UserSlate] = MicroBatcher(
             self._recommend, serving.micro_batch, serving.in_flight, patience_s, lambda query: query.deadline_s
         )
         self._lists: MicroBatcher[Query, dict[str, Any]] = MicroBatcher(self._rank, 1, serving.in_flight, patience_s)
-        self._stories: MicroBatcher[Query, Story] = MicroBatcher(self._explain, 1, 1, patience_s)
+        self._stories: MicroBatcher[Query, ItemExplanation] = MicroBatcher(self._explain, 1, 1, patience_s)
 
-    async def slate(self, query: Query) -> Served:
+    async def slate(self, query: Query) -> UserSlate:
         self.metrics.waiting.set(len(self._slates))
         return await self._slates.submit(query)
 
@@ -97,7 +97,7 @@ class Edition:
         """The caller's own list, ranked."""
         return await self._lists.submit(query)
 
-    async def explained(self, query: Query) -> Story:
+    async def explained(self, query: Query) -> ItemExplanation:
         """How the one item of the query fares in the query's slate."""
         return await self._stories.submit(query)
 
@@ -116,7 +116,7 @@ class Edition:
     def close(self) -> None:
         self._users.close()
 
-    async def _recommend(self, queries: Sequence[Query]) -> list[Served]:
+    async def _recommend(self, queries: Sequence[Query]) -> list[UserSlate]:
         """One trip. Slates are as long as the longest asked: a shorter one is its beginning (greedy selection)."""
         self.metrics.batch_size.observe(len(queries))
         trip, known = await self._depart(queries)
@@ -129,7 +129,7 @@ class Edition:
             slates = self._charts.slates(known.requests, n, ("candidates",))
         self._same_bundle(trip)
         slates = named(slates, *known.degraded)
-        return [Served(slates, row, bool(cold)) for row, cold in enumerate(known.cold)]
+        return [UserSlate(slates, row, bool(cold)) for row, cold in enumerate(known.cold)]
 
     async def _rank(self, queries: Sequence[Query]) -> list[dict[str, Any]]:
         """The caller's own list of one query."""
@@ -152,18 +152,20 @@ class Edition:
         ids, scores = self.snapshot.items.ids(ranked.item[0]), render.scores(ranked.score[0])
         return [{"items": render.listed(ids, scores, ranked.item[0], self.snapshot, False), "degraded": degraded}]
 
-    async def _explain(self, queries: Sequence[Query]) -> list[Story]:
+    async def _explain(self, queries: Sequence[Query]) -> list[ItemExplanation]:
         (query,) = queries
         trip, known = await self._depart(queries)
-        story = await told(trip, known.requests, int(query.items[0]), query.count, bool(known.cold[0]), self.config)
+        story = await explain_item(
+            trip, known.requests, int(query.items[0]), query.count, bool(known.cold[0]), self.config
+        )
         self._same_bundle(trip)
         return [replace(story, degraded=(*known.degraded, *story.degraded))]
 
-    def _same_bundle(self, trip: Trip) -> None:
+    def _same_bundle(self, trip: StageRun) -> None:
         if trip.lacking and not self.alone:
             raise NotHeld(f"{', '.join(trip.lacking)} no longer or not yet with bundle {self.release.bundle}")
 
-    async def _depart(self, queries: Sequence[Query]) -> tuple[Trip, Known]:
+    async def _depart(self, queries: Sequence[Query]) -> tuple[StageRun, Known]:
         deadline_s = queries[0].deadline_s  # of all: others do not share a trip
         began = min(query.arrived for query in queries)
         share = self.config.serving.feature_log_share
@@ -177,7 +179,7 @@ class Edition:
         self.metrics.stage_seconds.labels("features").observe(now() - started)
         for age_s in known.age_s:
             self.metrics.features_age.observe(age_s)
-        return Trip(self.stages, self.metrics, self._breakers, began, deadline_s, samples), known
+        return StageRun(self.stages, self.metrics, self._breakers, began, deadline_s, samples), known
 
 
 def now() -> float:

@@ -23,7 +23,7 @@ LIVE = "live"  # stands for whatever the store's pointer names, also when that c
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedBundle:
     """A bundle whose every file has the hash that its manifest states."""
 
     config: Config
@@ -44,7 +44,7 @@ def resolve(config: Config, bundle: str) -> str:
     return live
 
 
-def open_bundle(config_path: str, bundle: str) -> Opened:
+def open_bundle(config_path: str, bundle: str) -> OpenedBundle:
     """Load config and bundle; raises ConfigError or BundleError naming what is wrong and what to do."""
     config = load_config(config_path)
     store = BundleStore(Layout(config.state).bundles)
@@ -52,14 +52,14 @@ def open_bundle(config_path: str, bundle: str) -> Opened:
     manifest = store.verify(bundle)
     path = store.local_path(bundle)
     try:
-        return Opened(with_choices(config, path), path, manifest, Snapshot.load(path / "snapshot"))
+        return OpenedBundle(with_choices(config, path), path, manifest, Snapshot.load(path / "snapshot"))
     except (OSError, ValueError, KeyError) as error:
         raise BundleError(
             f"bundle {bundle}: its item snapshot cannot be read ({error}): train a new one, or roll back"
         ) from error
 
 
-def check_features(opened: Opened, check: Callable[[str, tuple[str, ...]], None]) -> None:
+def check_features(opened: OpenedBundle, check: Callable[[str, tuple[str, ...]], None]) -> None:
     """`check(service, names)` is the feature store's; raises BundleError naming what Feast no longer offers."""
     for service in dict.fromkeys((opened.manifest.feature_service, SERVING_SERVICE)):
         if service not in SERVICES:
@@ -76,7 +76,7 @@ def check_features(opened: Opened, check: Callable[[str, tuple[str, ...]], None]
             raise BundleError(f"bundle {opened.manifest.id} is refused: {error}") from None
 
 
-def load_charts(opened: Opened) -> Charts:
+def load_charts(opened: OpenedBundle) -> Charts:
     """Popularity as the bundle's popularity source has it; without one, by the snapshot's counts."""
     folder = opened.path / "retrievers" / "popularity"
     popularity = load_retriever("popularity", folder).popularity if folder.is_dir() else None  # type: ignore[attr-defined]

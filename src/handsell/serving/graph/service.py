@@ -12,11 +12,11 @@ import numpy as np
 from handsell.core.errors import RequestError
 from handsell.events.impressions import ImpressionQueue
 from handsell.events.log import Appended
-from handsell.serving.graph.loaded_bundle import Edition, Refused, Served, now
+from handsell.serving.graph.loaded_bundle import LoadedBundle, Refused, UserSlate, now
 from handsell.serving.graph.stages import BUDGET, NotHeld
 from handsell.serving.http import render, schemas
 from handsell.serving.http.event_intake import sort_events
-from handsell.serving.http.explain_answer import explained
+from handsell.serving.http.explain_answer import build_answer
 from handsell.serving.http.queries import Query
 from handsell.serving.telemetry.observability import Metrics
 from handsell.serving.telemetry.slate_watch import SlateWatch
@@ -42,9 +42,9 @@ class Service:
     replica does not hold the present one (the whole request, never a part of it).
     """
 
-    def __init__(self, edition: Edition, events: EventSink, metrics: Metrics):
+    def __init__(self, edition: LoadedBundle, events: EventSink, metrics: Metrics):
         self.config, self.metrics = edition.config, metrics
-        self.edition, self.before, self.refused = edition, None, None  # type: Edition, Edition | None, Refused | None
+        self.edition, self.before, self.refused = edition, None, None  # type: LoadedBundle, LoadedBundle | None, Refused | None
         self._events = events
         self._impressions = ImpressionQueue(events.append_slates, metrics.impressions_lost.inc)
         self._watch = SlateWatch(metrics.registry)
@@ -53,7 +53,7 @@ class Service:
 
     # -- editions -------------------------------------------------------------------------------------------
 
-    def turn_to(self, edition: Edition) -> None:
+    def turn_to(self, edition: LoadedBundle) -> None:
         """Answer from another edition from now on; the one before the last is closed."""
         if self.before is not None and self.before is not edition:
             self.before.close()
@@ -65,7 +65,7 @@ class Service:
         self.refused = refused
         self._show()
 
-    async def lacking(self, edition: Edition) -> list[str]:
+    async def lacking(self, edition: LoadedBundle) -> list[str]:
         """What a real request through an edition does without."""
         query = edition.reading.recommendations(PROBE, now())
         return list((await edition.slate(query)).slates.degraded)
@@ -79,7 +79,7 @@ class Service:
             self.metrics.refused.labels(self.refused.bundle).set(1)
         self.metrics.serves(release.made_us, self.edition.snapshot.as_of, self.edition.clock.offset_us)
 
-    async def _from_one(self, ask: Callable[[Edition], Awaitable[T]]) -> T:
+    async def _from_one(self, ask: Callable[[LoadedBundle], Awaitable[T]]) -> T:
         """The answer of one edition, whole: the present one's, else the one's before it."""
         edition, before = self.edition, self.before
         edition.alone = before is None
@@ -95,14 +95,14 @@ class Service:
     # -- endpoints ------------------------------------------------------------------------------------------
 
     async def recommend(self, body: schemas.RecommendationsBody) -> dict[str, Any]:
-        async def ask(edition: Edition) -> dict[str, Any]:
+        async def ask(edition: LoadedBundle) -> dict[str, Any]:
             query = edition.reading.recommendations(body, now())
             return self._answer(edition, query, await edition.slate(query), "metadata" in body.include)
 
         return await self._from_one(ask)
 
     async def similar(self, item_id: str, query: schemas.SimilarParameters) -> dict[str, Any]:
-        async def ask(edition: Edition) -> dict[str, Any]:
+        async def ask(edition: LoadedBundle) -> dict[str, Any]:
             asked = edition.reading.similar(item_id, query, now())
             answer = self._answer(edition, asked, await edition.slate(asked), "metadata" in query.include)
             return {**answer, "cold_start": False}  # it was asked about an item, of which everything is known
@@ -110,7 +110,7 @@ class Service:
         return await self._from_one(ask)
 
     async def rank(self, body: schemas.RankBody) -> dict[str, Any]:
-        async def ask(edition: Edition) -> dict[str, Any]:
+        async def ask(edition: LoadedBundle) -> dict[str, Any]:
             query, unknown = edition.reading.rank(body, now())
             known = len(query.items) > 0
             answer = await edition.ranked(query) if known else {"items": [], "degraded": []}
@@ -121,12 +121,12 @@ class Service:
     async def explain(self, asked: schemas.ExplainParameters) -> dict[str, Any]:
         """Why an item is, or is not, in the slate that the user would get now; nothing is logged as shown."""
 
-        async def ask(edition: Edition) -> dict[str, Any]:
+        async def ask(edition: LoadedBundle) -> dict[str, Any]:
             story = await edition.explained(edition.reading.explain(asked, now()))
             return {
                 "user_id": asked.user_id,
                 "item_id": asked.item_id,
-                **explained(story, edition.config, edition.snapshot, asked.features),
+                **build_answer(story, edition.config, edition.snapshot, asked.features),
                 "release": edition.release.as_dict(),
             }
 
@@ -164,7 +164,7 @@ class Service:
         Once ready, a degraded service stays ready: it still answers, and says what it lacks.
         """
 
-        async def ask(edition: Edition) -> tuple[Edition, list[str]]:
+        async def ask(edition: LoadedBundle) -> tuple[LoadedBundle, list[str]]:
             return edition, await self.lacking(edition)
 
         edition, lacking = await self._from_one(ask)
@@ -199,7 +199,7 @@ class Service:
             return None
         return query.feed.cursor(given)
 
-    def _answer(self, edition: Edition, query: Query, served: Served, metadata: bool) -> dict[str, Any]:
+    def _answer(self, edition: LoadedBundle, query: Query, served: UserSlate, metadata: bool) -> dict[str, Any]:
         slate = render.shown(served.slates, served.row, query.count, edition.snapshot)
         surface = edition.config.surface_names[query.surface]
         degraded = list(dict.fromkeys(served.slates.degraded))

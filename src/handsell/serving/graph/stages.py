@@ -18,12 +18,12 @@ from handsell.core.paths import Layout
 from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage
 from handsell.eligibility.mask import Eligibility
 from handsell.features.served_log import FEATURE_LOG
-from handsell.ranking.explain import RankingStory, explain_ranking
+from handsell.ranking.explain import RankingExplanation, explain_ranking
 from handsell.ranking.stage import LocalRanking
-from handsell.reranking.explain import RerankingStory, explain_reranking
+from handsell.reranking.explain import RerankingExplanation, explain_reranking
 from handsell.reranking.rules.live_rules import followed
 from handsell.reranking.stage import LocalReranking
-from handsell.retrieval.explain import CandidateStory, explain_candidate
+from handsell.retrieval.explain import CandidateExplanation, explain_candidate
 from handsell.retrieval.stage import LocalCandidates
 from handsell.serving.graph.circuit_breaker import Breaker
 from handsell.serving.graph.score_items import scored_by_sources
@@ -59,15 +59,17 @@ class StageCalls(Protocol):
 
     # one item's way through each stage, for one request: see the story.py beside each stage
 
-    async def candidate_story(self, requests: Requests, item: int, k: int) -> tuple[Candidates, CandidateStory]: ...
+    async def candidate_story(
+        self, requests: Requests, item: int, k: int
+    ) -> tuple[Candidates, CandidateExplanation]: ...
 
     async def ranking_story(
         self, requests: Requests, found: Candidates, item: int, k: int
-    ) -> tuple[Candidates, RankingStory]: ...
+    ) -> tuple[Candidates, RankingExplanation]: ...
 
     async def reranking_story(
         self, requests: Requests, ranked: Candidates, item: int
-    ) -> tuple[Slates, RerankingStory]: ...
+    ) -> tuple[Slates, RerankingExplanation]: ...
 
 
 @dataclass(frozen=True)
@@ -100,23 +102,25 @@ class LocalStages:
         assert self.reranking_stage is not None
         return await self.reranking_stage.rerank(requests, ranked, n)
 
-    async def candidate_story(self, requests: Requests, item: int, k: int) -> tuple[Candidates, CandidateStory]:
+    async def candidate_story(self, requests: Requests, item: int, k: int) -> tuple[Candidates, CandidateExplanation]:
         assert isinstance(self.candidate_stage, LocalCandidates)
         return explain_candidate(self.candidate_stage, requests, item, k)
 
     async def ranking_story(
         self, requests: Requests, found: Candidates, item: int, k: int
-    ) -> tuple[Candidates, RankingStory]:
+    ) -> tuple[Candidates, RankingExplanation]:
         assert self.ranking_stage is not None
         return await explain_ranking(self.ranking_stage, requests, found, item, k)
 
-    async def reranking_story(self, requests: Requests, ranked: Candidates, item: int) -> tuple[Slates, RerankingStory]:
+    async def reranking_story(
+        self, requests: Requests, ranked: Candidates, item: int
+    ) -> tuple[Slates, RerankingExplanation]:
         assert isinstance(self.reranking_stage, LocalReranking)
         return await explain_reranking(self.reranking_stage, requests, ranked, item)
 
 
 @dataclass(frozen=True)
-class Trip:
+class StageRun:
     """One batch's way through the stages: each stage in its time, observed; keeps core.protocols for the funnel.
 
     A stage that is late, or was late for others just now (see `Breaker`), raises TimeoutError: the funnel leaves it out

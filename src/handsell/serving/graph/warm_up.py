@@ -15,13 +15,13 @@ from handsell.core.funnel import run_local
 from handsell.eligibility.filters import filters_of
 from handsell.reranking.stage import LocalReranking
 from handsell.retrieval.registry import enabled
-from handsell.serving.graph.loading import Opened
+from handsell.serving.graph.loading import OpenedBundle
 from handsell.serving.graph.stages import LocalStages
 
 ALONE = 8  # requests that come one by one, before the micro-batch
 
 
-def warm_up(stages: LocalStages, opened: Opened) -> LocalStages:
+def warm_up(stages: LocalStages, opened: OpenedBundle) -> LocalStages:
     """The same stages, having answered; raises BundleError where one of them cannot."""
     try:
         filters_of(opened.snapshot).prepare()
@@ -39,7 +39,7 @@ def warm_up(stages: LocalStages, opened: Opened) -> LocalStages:
     return stages
 
 
-def _answer(stages: LocalStages, requests: Requests, opened: Opened) -> None:
+def _answer(stages: LocalStages, requests: Requests, opened: OpenedBundle) -> None:
     """One trip; stages that are not in this process are stood in for by items of the catalog."""
     retrieval, ranking = opened.config.retrieval, opened.config.ranking
     found = any_items(requests, len(opened.snapshot), retrieval.candidates, enabled(retrieval))

@@ -16,7 +16,12 @@ from ray.serve import Application
 
 import handsell
 from handsell.config import Config, load_config
-from handsell.serving.graph.deployments import Candidates, EventLog, Ranking, Reranking
+from handsell.serving.graph.deployments import (
+    CandidatesDeployment,
+    EventLogDeployment,
+    RankingDeployment,
+    RerankingDeployment,
+)
 from handsell.serving.graph.gateway import Gateway, feast_store
 from handsell.serving.graph.loading import resolve
 
@@ -41,10 +46,14 @@ def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) ->
     config = load_config(located(args.config))
     resolve(config, args.bundle)  # raises before anything is started
     source, bundle = str(config.source), args.bundle
-    log = bind(EventLog, source)
+    log = bind(EventLogDeployment, source)
     if args.topology == "fused":
         return bind(Gateway, source, bundle, log, None, open_store)
-    stages = (bind(Candidates, source, bundle), bind(Ranking, source, bundle), bind(Reranking, source, bundle))
+    stages = (
+        bind(CandidatesDeployment, source, bundle),
+        bind(RankingDeployment, source, bundle),
+        bind(RerankingDeployment, source, bundle),
+    )
     return bind(Gateway, source, bundle, log, stages, open_store)
 
 

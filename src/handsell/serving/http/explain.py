@@ -9,26 +9,26 @@ from typing import TypeVar
 
 from handsell.config import Config
 from handsell.core.batches import Requests, Slates
-from handsell.ranking.explain import RankingStory
-from handsell.reranking.explain import RerankingStory
-from handsell.retrieval.explain import CandidateStory
-from handsell.serving.graph.stages import Trip
+from handsell.ranking.explain import RankingExplanation
+from handsell.reranking.explain import RerankingExplanation
+from handsell.retrieval.explain import CandidateExplanation
+from handsell.serving.graph.stages import StageRun
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class ItemExplanation:
     """A stage that failed has None and is named in `degraded`; one that the item did not reach has None too."""
 
     requests: Requests  # B = 1
     item: int
     n: int
     cold: bool
-    candidates: CandidateStory | None
-    ranking: RankingStory | None
-    reranking: RerankingStory | None
+    candidates: CandidateExplanation | None
+    ranking: RankingExplanation | None
+    reranking: RerankingExplanation | None
     order: Slates | None  # all that came from ranking, in the order of re-ranking
     degraded: tuple[str, ...]
 
@@ -52,7 +52,9 @@ class Story:
         return "shown" if self.reranking.place < self.n else "below_the_slate"
 
 
-async def told(trip: Trip, requests: Requests, item: int, n: int, cold: bool, config: Config) -> Story:
+async def explain_item(
+    trip: StageRun, requests: Requests, item: int, n: int, cold: bool, config: Config
+) -> ItemExplanation:
     """The story of an item in a slate of n; what the funnel does, with one item watched."""
     stages, k = trip.stages, max(config.ranking.ranked, n)
     degraded: list[str] = []
@@ -65,13 +67,13 @@ async def told(trip: Trip, requests: Requests, item: int, n: int, cold: bool, co
         ranked = await _try("ranking", trip, lambda: stages.ranking_story(requests, found[0], item, k), degraded)
     if found is not None and ranked is not None and found[1].kept and ranked[1].rank < k:
         order = await _try("reranking", trip, lambda: stages.reranking_story(requests, ranked[0], item), degraded)
-    return Story(
+    return ItemExplanation(
         requests, item, n, cold, found and found[1], ranked and ranked[1], order and order[1], order and order[0],
         tuple(degraded),
     )  # fmt: skip
 
 
-async def _try(stage: str, trip: Trip, call: Callable[[], Awaitable[T]], degraded: list[str]) -> T | None:
+async def _try(stage: str, trip: StageRun, call: Callable[[], Awaitable[T]], degraded: list[str]) -> T | None:
     """The stage's answer; None where it fails, and its name in `degraded`."""
     try:
         return await trip.within(stage, call)

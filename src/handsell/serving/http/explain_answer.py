@@ -11,15 +11,15 @@ import numpy as np
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE
-from handsell.ranking.explain import RankingStory
+from handsell.ranking.explain import RankingExplanation
 from handsell.reranking.reasons import REASONS
-from handsell.retrieval.explain import CandidateStory
-from handsell.serving.http.explain import Story
+from handsell.retrieval.explain import CandidateExplanation
+from handsell.serving.http.explain import ItemExplanation
 
 DAY_US = 86_400_000_000
 
 
-def explained(story: Story, config: Config, snapshot: Snapshot, features: int) -> dict[str, Any]:
+def build_answer(story: ItemExplanation, config: Config, snapshot: Snapshot, features: int) -> dict[str, Any]:
     """All of a story but whom it is of; `features` says how many contributions are listed."""
     surface = config.surface_names[int(story.requests.surface[0])]
     return {
@@ -40,13 +40,13 @@ def explained(story: Story, config: Config, snapshot: Snapshot, features: int) -
 # -- eligibility -------------------------------------------------------------------------------------------
 
 
-def _eligibility(story: Story, config: Config, snapshot: Snapshot) -> dict[str, Any]:
+def _eligibility(story: ItemExplanation, config: Config, snapshot: Snapshot) -> dict[str, Any]:
     assert story.candidates is not None
     removed = [{"filter": name, "detail": WORDS[name](story, config, snapshot)} for name in story.candidates.removed_by]
     return {"eligible": not removed, "removed_by": removed}
 
 
-def _seen(story: Story, config: Config, snapshot: Snapshot) -> str:
+def _seen(story: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
     seen = story.requests.seen
     at = int(seen.time.row(0)[seen.item.row(0) == story.item].max())
     name, surface = _surface(story, config)
@@ -56,34 +56,34 @@ def _seen(story: Story, config: Config, snapshot: Snapshot) -> str:
     return f"the user acted on it at {_moment(at)}; surface {name} repeats it from {_moment(back)} on"
 
 
-def _shown(story: Story, config: Config, snapshot: Snapshot) -> str:
+def _shown(story: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
     name, surface = _surface(story, config)
     places = " or ".join(surface.seen_on)
     return f"shown on {places} in the last {surface.shown_days:g} days; surface {name} does not repeat it"
 
 
-def _capped(story: Story, config: Config, snapshot: Snapshot) -> str:
+def _capped(story: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
     cap = _surface(story, config)[1].item_cap
     assert cap is not None
     return f"shown {cap.times} times or more in the last {cap.days:g} days, which is as often as item_cap allows"
 
 
-def _surface_filter(story: Story, config: Config, snapshot: Snapshot) -> str:
+def _surface_filter(story: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
     name, surface = _surface(story, config)
     return f"does not pass the filter of surface {name}: {surface.filter}"
 
 
-def _creator(story: Story, config: Config, snapshot: Snapshot) -> str:
+def _creator(story: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
     return f"its creator {snapshot.creators.ids(snapshot.creator[[story.item]])[0]} is blocked"
 
 
-def _tag(story: Story, config: Config, snapshot: Snapshot) -> str:
+def _tag(story: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
     assert story.requests.barred is not None
     blocked = np.intersect1d(snapshot.item_tags.row(story.item), story.requests.barred.tag.row(0))
     return f"blocked tags: {', '.join(snapshot.tags.ids(blocked))}"
 
 
-WORDS: dict[str, Callable[[Story, Config, Snapshot], str]] = {
+WORDS: dict[str, Callable[[ItemExplanation, Config, Snapshot], str]] = {
     "unavailable": lambda *_: "the catalog says that it is not available",
     "not_yet_published": lambda s, _, shelf: f"it is published at {_moment(int(shelf.published[s.item]))}",
     "expired": lambda s, _, shelf: f"it expired at {_moment(int(shelf.expires[s.item]))}",
@@ -99,7 +99,7 @@ WORDS: dict[str, Callable[[Story, Config, Snapshot], str]] = {
 }
 
 
-def _surface(story: Story, config: Config) -> tuple[str, Any]:
+def _surface(story: ItemExplanation, config: Config) -> tuple[str, Any]:
     name = config.surface_names[int(story.requests.surface[0])]
     return name, config.surfaces[name]
 
@@ -107,7 +107,7 @@ def _surface(story: Story, config: Config) -> tuple[str, Any]:
 # -- stages ------------------------------------------------------------------------------------------------
 
 
-def _candidates(story: CandidateStory) -> dict[str, Any]:
+def _candidates(story: CandidateExplanation) -> dict[str, Any]:
     return {
         "as_if_eligible": bool(story.removed_by),
         "sources": [
@@ -121,7 +121,7 @@ def _candidates(story: CandidateStory) -> dict[str, Any]:
     }
 
 
-def _ranking(story: RankingStory, candidates: CandidateStory | None, features: int) -> dict[str, Any]:
+def _ranking(story: RankingExplanation, candidates: CandidateExplanation | None, features: int) -> dict[str, Any]:
     order = np.argsort(-np.abs(story.contributions), kind="stable")
     listed = order[:features].tolist()
     return {
@@ -144,7 +144,7 @@ def _ranking(story: RankingStory, candidates: CandidateStory | None, features: i
     }
 
 
-def _reranking(story: Story, snapshot: Snapshot) -> dict[str, Any] | None:
+def _reranking(story: ItemExplanation, snapshot: Snapshot) -> dict[str, Any] | None:
     if story.reranking is None or story.order is None:
         return None
     place, told = story.reranking.place, None

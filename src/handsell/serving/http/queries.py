@@ -55,7 +55,7 @@ class Reading:
 
     def recommendations(self, body: schemas.RecommendationsBody, arrived: float) -> Query:
         surface, user_id = self.surface(body.surface), logged_user(body.user_id, body.anonymous_id)
-        exclude, shelf = body.exclude or schemas.Exclude(), self.snapshot
+        exclude, shelf = body.exclude or schemas.Exclusions(), self.snapshot
         basket = known(shelf.items, body.basket.item_ids) if body.basket else NOTHING
         creators, tags = self.substitutes(surface, basket)
         feed = self.feed(body.surface, user_id, body.filter, *(body.basket.item_ids if body.basket else ()))
@@ -163,7 +163,7 @@ class Reading:
         most = self.config.serving.deadline_ms
         return min(asked_ms or most, most) / 1_000
 
-    def session(self, session: schemas.Session | None, now: int, basket: np.ndarray = NOTHING) -> Events:
+    def session(self, session: schemas.VisitorSession | None, now: int, basket: np.ndarray = NOTHING) -> Events:
         """The session's events for row 0, and then the basket; later than now counts as just now."""
         given = session.events if session else []
         codes = [self._type(event.type, f"session.events.{i}.type") for i, event in enumerate(given)]

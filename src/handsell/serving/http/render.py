@@ -17,7 +17,7 @@ NOT_SHOWN = ("item_id", "text", "available")  # metadata columns that callers ha
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class RenderedSlate:
     """One slate as ids: n items, padding removed."""
 
     item_id: list[str]
@@ -29,7 +29,7 @@ class Shown:
     rules: str | None  # version of the business rules that it was made with
 
 
-def shown(slates: Slates, row: int, count: int, snapshot: Snapshot) -> Shown:
+def shown(slates: Slates, row: int, count: int, snapshot: Snapshot) -> RenderedSlate:
     """The first `count` items of one slate."""
     item = slates.item[row, :count]
     item = item[item != NONE]
@@ -37,7 +37,7 @@ def shown(slates: Slates, row: int, count: int, snapshot: Snapshot) -> Shown:
     bits = slates.source[row, :n].tolist()
     about = slates.reason_item[row, :n]
     about_ids = snapshot.items.ids(np.maximum(about, 0)) if n else []
-    return Shown(
+    return RenderedSlate(
         item_id=snapshot.items.ids(item) if n else [],
         score=scores(slates.score[row, :n]),
         sources=[[name for s, name in enumerate(slates.sources) if b >> s & 1] for b in bits],
@@ -56,7 +56,7 @@ def scores(values: np.ndarray) -> list[float]:
     return np.round(np.nan_to_num(values.astype(np.float64)), 6).tolist()
 
 
-def slate_items(slate: Shown, snapshot: Snapshot, metadata: bool) -> list[dict[str, Any]]:
+def slate_items(slate: RenderedSlate, snapshot: Snapshot, metadata: bool) -> list[dict[str, Any]]:
     items = listed(slate.item_id, slate.score, slate.item, snapshot, metadata)
     for item, sources, reason in zip(items, slate.sources, slate.reason, strict=True):
         item["sources"], item["reason"] = sources, reason
@@ -88,7 +88,7 @@ def _plain(value: Any) -> Any:
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
 
 
-def impression_items(slate: Shown) -> str:
+def impression_items(slate: RenderedSlate) -> str:
     """The `items` of a logged slate, see events.impressions."""
     columns: dict[str, Any] = {
         "item_id": slate.item_id, "score": slate.score, "propensity": slate.propensity, "sources": slate.sources,

@@ -102,11 +102,11 @@ class SessionEvent(Body):
     value: Value | None = Field(default=None, description="rating, seconds, price …")
 
 
-class Session(Body):
+class VisitorSession(Body):
     events: list[SessionEvent] = Field(max_length=200, description="oldest first")
 
 
-class Exclude(Body):
+class Exclusions(Body):
     item_ids: list[Id] = Field(default_factory=list, max_length=1_000)
     creators: list[Id] = Field(default_factory=list, max_length=1_000, description="whose items do not come")
     tags: list[Id] = Field(default_factory=list, max_length=1_000, description="items with one of them do not come")
@@ -128,12 +128,12 @@ class Basket(Body):
 class RecommendationsBody(Body):
     user_id: Id | None = Field(default=None, description="an unknown user is a cold start, not an error")
     anonymous_id: Id | None = Field(default=None, description="a visitor without an account; ignored beside a user_id")
-    session: Session | None = None
+    session: VisitorSession | None = None
     basket: Basket | None = None
     surface: ShortId = Field(default="home", description="a surface of the configuration")
     count: Count | None = None
     filter: Filter | None = None
-    exclude: Exclude | None = None
+    exclude: Exclusions | None = None
     cursor: Cursor | None = None
     include: list[Include] = Field(default_factory=list, max_length=4)
     deadline_ms: DeadlineMs | None = None
@@ -142,7 +142,7 @@ class RecommendationsBody(Body):
 class RankBody(Body):
     user_id: Id | None = None
     anonymous_id: Id | None = None
-    session: Session | None = None
+    session: VisitorSession | None = None
     surface: ShortId = "home"
     item_ids: list[Id] = Field(min_length=1, max_length=1_000)
     deadline_ms: DeadlineMs | None = None
