@@ -71,7 +71,7 @@ def test_slates_are_those_that_the_service_would_answer(world, tmp_path):
 
     job.batch(world.config, "email", tmp_path / "email", record=False)
     here = slate_part.open_worker(str(world.config.source), world.bundle)
-    run = job.Run(**json.loads((tmp_path / "email" / "run.json").read_text()))
+    run = job.BatchRun(**json.loads((tmp_path / "email" / "run.json").read_text()))
     reader = EventReader(Layout(world.config.state).event_log)
     asked = slate_part.build_requests(here, run.surface, run.time, ["u7"], reader)
     one = run_local(here.stages.funnel.recommend(asked, 5))
