@@ -134,8 +134,8 @@ def variants(config: Config, kinds: Sequence[str]) -> list[Variant]:
 
 def without_source(config: Config, name: str) -> Config:
     """The source is neither asked nor told of to the ranker."""
-    section = getattr(config.retrieval, name).model_copy(update={"enabled": False})
-    retrieval = config.retrieval.model_copy(update={name: section})
+    section = config.retrieval[name].model_copy(update={"enabled": False})
+    retrieval = config.retrieval.with_sections({name: section})
     gone = {f"src_{name}_rank", f"src_{name}_z"}
     kept = tuple(feature for feature in config.ranking.without if feature not in gone)
     ranking = config.ranking.model_copy(update={"without": kept})

@@ -31,6 +31,7 @@ from handsell.core.errors import HandsellError
 from handsell.core.protocols import Retriever
 from handsell.data.config import WorldConfig
 from handsell.retrieval import registry
+from handsell.retrieval.config import retrievers
 
 K, TOP, EVENTS, BATCH, WARM_UP = 1_000, 5, 3, 32, 20
 NEWCOMERS = 100  # users kept from the fit
@@ -71,9 +72,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="draws the users")
     parser.add_argument("--json", type=Path, default=None, help="where the figures are written")
     options = parser.parse_args()
-    names = list(registry.RETRIEVERS) if options.families == "all" else options.families.split(",")
-    if unknown := [name for name in names if name not in registry.RETRIEVERS]:
-        parser.error(f"--families: expected some of {', '.join(registry.RETRIEVERS)}, got {', '.join(unknown)}")
+    names = list(retrievers()) if options.families == "all" else options.families.split(",")
+    if unknown := [name for name in names if name not in retrievers()]:
+        parser.error(f"--families: expected some of {', '.join(retrievers())}, got {', '.join(unknown)}")
     if options.attributes and not options.data:
         parser.error("--attributes describes the items of --data: give both")
     options.families = names
@@ -81,7 +82,7 @@ def _options() -> argparse.Namespace:
 
 
 def _shop(options: argparse.Namespace) -> Shop:
-    size = RetrievalConfig().content.embedding_size
+    size = RetrievalConfig()["content"].embedding_size
     if options.data is not None:
         return from_lines(options.data, options.attributes, size)
     artists = max(options.items // 10, 1)

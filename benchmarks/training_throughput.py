@@ -96,13 +96,13 @@ def _config(folder: Path) -> Config:
 
 
 def _with_epochs(config: Config, name: str, epochs: int) -> Config:
-    section = getattr(config.retrieval, name).model_copy(update={"epochs": epochs})
-    return config.model_copy(update={"retrieval": config.retrieval.model_copy(update={name: section})})
+    section = config.retrieval[name].model_copy(update={"epochs": epochs})
+    return config.model_copy(update={"retrieval": config.retrieval.with_sections({name: section})})
 
 
 def _bare_towers(events: Interactions, config: Config, epochs: int) -> float:
     """Examples/s."""
-    section = config.retrieval.two_tower
+    section = config.retrieval["two_tower"]
     rows = two_tower_training.TwoTowerRows(events, section)
     model = two_tower_training.new_towers(events.n_items, None, section)
     optimizer = torch.optim.Adam(model.parameters(), lr=section.learning_rate, weight_decay=section.reg)
@@ -115,7 +115,7 @@ def _bare_towers(events: Interactions, config: Config, epochs: int) -> float:
 
 
 def _bare_sasrec(events: Interactions, config: Config, options: argparse.Namespace) -> float:
-    section = config.retrieval.sasrec
+    section = config.retrieval["sasrec"]
     rows = sasrec_training.SequenceRows(events, section)
     model = sasrec_training.new_transformer(events.n_items, None, section)
     optimizer = torch.optim.AdamW(model.parameters(), lr=section.learning_rate, fused=True)
@@ -136,7 +136,7 @@ def _pass(model: torch.nn.Module, optimizer: torch.optim.Optimizer, batches: Any
 
 def _textbook(events: Interactions, config: Config, batches: int = 20) -> float:
     """Examples/s of a plain torch model of the same size: lines padded to T, cross-entropy over all logits."""
-    section = config.retrieval.sasrec
+    section = config.retrieval["sasrec"]
     size, length = section.embedding_size, section.length
     embedding = torch.nn.Embedding(events.n_items + 1, size, padding_idx=events.n_items)
     block = torch.nn.TransformerEncoderLayer(size, 1, 4 * size, section.dropout, batch_first=True, norm_first=True)
@@ -168,7 +168,7 @@ def _als_rows(events: Interactions, config: Config, epochs: int) -> list[dict[st
 
     from handsell.retrieval.models.als import extra_confidence, fit_als, summed
 
-    section = config.retrieval.als
+    section = config.retrieval["als"]
     pairs = extra_confidence(summed(events), section.alpha)
 
     def ours(n: int) -> float:
@@ -194,8 +194,8 @@ def _under_ray(
     import ray
 
     counted = {
-        "two_tower": two_tower_training.TwoTowerRows(events, config.retrieval.two_tower).per_epoch,
-        "sasrec": sasrec_training.SequenceRows(events, config.retrieval.sasrec).per_epoch,
+        "two_tower": two_tower_training.TwoTowerRows(events, config.retrieval["two_tower"]).per_epoch,
+        "sasrec": sasrec_training.SequenceRows(events, config.retrieval["sasrec"]).per_epoch,
     }
     prepare_private_cluster()
     ray.init(

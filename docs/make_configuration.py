@@ -11,8 +11,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from handsell.config import Config
+from handsell.config import Config, RetrievalConfig
 from handsell.core.section import Section
+from handsell.retrieval.config import retrievers
 
 PAGE = Path(__file__).with_name("configuration.md")
 OPENING = """\
@@ -40,6 +41,10 @@ def sections(
 ) -> Iterator[tuple[str, type[Section], Section | None]]:
     """(dotted path, model, its default or None) of a section and all below it, in the order of the models."""
     yield path, model, default
+    if model is RetrievalConfig:
+        for name, plugin in retrievers().items():
+            yield f"{path}.{name}", plugin.config, plugin.config()
+        return
     for name, field in model.model_fields.items():
         inner, named = section_of(field.annotation)
         if inner is not None:
@@ -72,7 +77,7 @@ def _section(path: str, model: type[Section], default: Section | None) -> str:
     rows = 0
     for name, field in model.model_fields.items():
         inner, named = section_of(field.annotation)
-        if inner is not None and not named and not field.description:
+        if inner is not None and not field.description:
             continue  # a plain section: it has a heading of its own
         value = "**required**" if field.is_required() else _shown(default_of(name, field, default))
         lines.append(f"| `{name}` | {_cell(value)} | {_cell(_text(field))} |")

@@ -79,13 +79,13 @@ class Oracle:
         return {i: s for i, s in enumerate(scores.tolist()) if s > 0}
 
     def _history(self, past: Past) -> dict[int, float]:
-        given = votes(past, self.shelf.config.retrieval.history.half_life_days)
+        given = votes(past, self.shelf.config.retrieval["history"].half_life_days)
         return {item: float(weight) for item, weight in given.items() if weight > 0}
 
     def _item_knn(self, past: Past) -> dict[int, float]:
         data, indices, indptr = (self._load("item_knn", f"{name}.npy") for name in ("data", "indices", "indptr"))
         scores = dict.fromkeys(range(len(self.shelf.item_ids)), np.float32(0))
-        given = votes(past, self.shelf.config.retrieval.item_knn.half_life_days)
+        given = votes(past, self.shelf.config.retrieval["item_knn"].half_life_days)
         for item, weight in given.items():
             for at in range(indptr[item], indptr[item + 1]):
                 scores[indices[at]] += weight * data[at]
@@ -94,7 +94,7 @@ class Oracle:
         return {item: float(score) for item, score in scores.items() if score > 0}
 
     def _als(self, past: Past) -> dict[int, float]:
-        config, vectors = self.shelf.config.retrieval.als, self._load("als", "index/vectors.npy").astype(float)
+        config, vectors = self.shelf.config.retrieval["als"], self._load("als", "index/vectors.npy").astype(float)
         right = np.zeros(config.embedding_size)
         given = {item: weight for item, weight in votes(past, config.half_life_days).items() if weight}
         told = json.loads((self.bundle / "retrievers" / "als" / "encoder" / "encoder.json").read_text())["penalty"]
@@ -135,7 +135,7 @@ class Oracle:
 
     def _content(self, past: Past) -> dict[int, float]:
         vectors = self._load("content", "index/vectors.npy").astype(float)
-        given = votes(past, self.shelf.config.retrieval.content.half_life_days)
+        given = votes(past, self.shelf.config.retrieval["content"].half_life_days)
         mean = sum(weight * vectors[item] for item, weight in given.items())
         return products(vectors, mean / np.linalg.norm(mean)) if any(w > 0 for w in given.values()) else {}
 

@@ -1,9 +1,12 @@
 """Where the right neighbors were planted, every retriever that learns finds them."""
 
+from pkgutil import resolve_name
+
 import numpy as np
 import pytest
 
 from handsell.retrieval import registry
+from handsell.retrieval.config import retrievers
 from planted_taste import BLOCKS, CONFIG, block_of, blocks, everything, request, second_thoughts
 
 ITEMS, UNTOUCHED = 80, 8
@@ -20,7 +23,7 @@ def planted():
 @pytest.fixture(scope="module")
 def models(planted):
     events, content = planted
-    return {name: registry.fit(name, events, CONFIG, content) for name in registry.RETRIEVERS}
+    return {name: registry.fit(name, events, CONFIG, content) for name in retrievers()}
 
 
 @pytest.mark.parametrize("name", (*LEARNING, *SESSION))
@@ -87,22 +90,21 @@ def fit_files(planted, tmp_path, configured):
     content.save(tmp_path / "content")
 
     def config(name, **dials):
-        section = getattr(CONFIG, name).model_copy(update=dials)
-        return configured('name = "planted"').model_copy(
-            update={"retrieval": CONFIG.model_copy(update={name: section})}
-        )
+        section = CONFIG[name].model_copy(update=dials)
+        return configured('name = "planted"').model_copy(update={"retrieval": CONFIG.with_sections({name: section})})
 
     return config, tmp_path / "fit", tmp_path / "content"
 
 
 @pytest.mark.parametrize(("name", "dials"), [("two_tower", {"hard_negatives": 2}), ("sasrec", {})])
 def test_two_ray_workers_find_the_same_blocks(name, dials, planted, ray_cluster, fit_files, tmp_path):
-    from handsell.jobs.train.retrievers import on_ray_train
     from handsell.jobs.train.windows import Sizes
 
     config, fit, content = fit_files
     sizes = Sizes(planted[0].n_users, planted[0].n_items)
-    on_ray_train(name)(config(name, workers=2, epochs=8, **dials), fit, content, sizes, tmp_path / "out")
+    resolve_name(retrievers()[name].job)(
+        config(name, workers=2, epochs=8, **dials), fit, content, sizes, tmp_path / "out"
+    )
     model = registry.load(name, tmp_path / "out")
     asked = request(*([(b, 1.0), (b + BLOCKS, 1.0), (b + 2 * BLOCKS, 2.0)] for b in range(BLOCKS)))
     items, _ = model.retrieve(asked, 10, everything(asked, ITEMS))

@@ -37,7 +37,7 @@ def bare(deployment, tmp_path_factory):
         (folder / name).symlink_to(deployment.run / name)
     spread(fetch_user_rows, [(deployment.config, folder, "validation")])
     retrieval = deployment.config.retrieval
-    poor = retrieval.model_copy(update={"item_knn": retrieval.item_knn.model_copy(update={"neighbors": USELESS})})
+    poor = retrieval.with_sections({"item_knn": retrieval["item_knn"].model_copy(update={"neighbors": USELESS})})
     return Bare(deployment.config.model_copy(update={"retrieval": poor}), folder)
 
 
@@ -53,8 +53,8 @@ def test_the_planted_value_is_found_whatever_fails_and_found_again(bare, capfd):
     assert found.trials[0] is by_value[USELESS]  # the config's own value came first
     assert by_value[GOOD].value > 1.2 * by_value[USELESS].value > 0
     assert by_value[IMPOSSIBLE].value is None and "neighbors" in by_value[IMPOSSIBLE].error
-    assert run.config.retrieval.item_knn.neighbors == GOOD
-    assert bare.config.retrieval.item_knn.neighbors == USELESS
+    assert run.config.retrieval["item_knn"].neighbors == GOOD
+    assert bare.config.retrieval["item_knn"].neighbors == USELESS
     said = capfd.readouterr().out
     assert said.count("item_knn: trial ") == 3 and "trial 3 of at most 3" in said
     assert "neighbors -5: failed: " in said and f"→ {found.best.value:.4f} with neighbors {GOOD}" in said
@@ -72,5 +72,5 @@ def test_a_budget_for_nothing_still_measures_what_is_configured(bare):
 
 def test_without_sources_nothing_is_tuned_nor_remembered(bare):
     run = bare.tuned(sources=())
-    assert run.tuned == () and run.config.retrieval.item_knn.neighbors == USELESS
+    assert run.tuned == () and run.config.retrieval["item_knn"].neighbors == USELESS
     assert run.progress.done == 0

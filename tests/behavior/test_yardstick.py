@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from handsell.cli import app
 from handsell.core.errors import ConfigError, HandsellError
 from handsell.retrieval import registry
+from handsell.retrieval.config import retrievers
 
 BLOCKS, PER_BLOCK, USERS = 4, 12, 100
 
@@ -106,7 +107,7 @@ def test_the_same_seed_gives_the_same_figures(measured):
 
 def test_all_is_every_model_that_fits(measured):
     found, said = measured("sequences", "--models", "all", "--defaults")
-    assert set(by_model(found)) == set(registry.RETRIEVERS) - {"blend", "history"}
+    assert set(by_model(found)) == set(retrievers()) - {"blend", "history"}
     assert "left out: history finds only items of the history" in said
     assert all(row["metrics"]["hr@10"] > 0.1 and not row["error"] for row in found["rows"])
 
@@ -147,7 +148,7 @@ def test_a_model_that_fails_is_told_and_the_others_are_measured(measured, monkey
     def broken(interactions, config, content=None):
         raise MemoryError("no room for it")
 
-    monkeypatch.setitem(registry.RETRIEVERS, "als", registry.Family(registry.RETRIEVERS["als"].kind, broken))
+    monkeypatch.setitem(retrievers(), "als", registry.Family(retrievers()["als"].kind, broken))
     found, said = measured("adjacency", "--models", "als,item_knn", "--blend", "als,item_knn", "--defaults")
     rows = by_model(found)
     assert "no room for it" in rows["als"]["error"] and "als failed" in rows["blend(als,item_knn)"]["error"]

@@ -6,13 +6,13 @@ import pytest
 from handsell.core.errors import BundleError
 from handsell.core.protocols import Retriever
 from handsell.data.interactions import Interactions
-from handsell.reranking.reasons import IMPERSONAL
 from handsell.retrieval import registry
+from handsell.retrieval.config import retrievers
 from handsell.retrieval.content_vectors import Content
 from planted_taste import CONFIG, END, blocks, everything, request
 
 ITEMS = 80
-NAMES = tuple(registry.RETRIEVERS)
+NAMES = tuple(retrievers())
 HISTORIES = (
     [(0, 1.0), (4, 2.0), (8, 1.0)],
     [(1, 1.0), (0, -1.0)],
@@ -63,7 +63,7 @@ def test_shapes_padding_and_order(model, asked):
 def test_an_unknown_user_gets_nothing_but_the_popular(model, asked):
     items, _ = model.retrieve(asked, 10, everything(asked, ITEMS))
     nobody = items[[2, 4]]
-    if model.name in IMPERSONAL:
+    if not retrievers()[model.name].personal:
         assert (nobody[:, 0] != -1).all() and np.array_equal(*nobody)
         assert model.name == "trending" or (nobody != -1).all()
     else:

@@ -6,9 +6,8 @@ from scipy import sparse
 
 from handsell.retrieval import als_blocks
 from handsell.retrieval.als_blocks import Penalty, axes, gram, solve_block
-from handsell.retrieval.config import ALSConfig
 from handsell.retrieval.history_weights import HistoryWeights
-from handsell.retrieval.models.als import ALSEncoder, extra_confidence, fit_als, summed
+from handsell.retrieval.models.als import ALSConfig, ALSEncoder, extra_confidence, fit_als, summed
 from planted_taste import blocks, request
 
 FLAT = Penalty(size=0.1, exponent=0.0, unseen=1.0, typical=1.0)
@@ -140,7 +139,7 @@ def test_blocks_on_ray_give_the_local_model(rng, ray_cluster, tmp_path, configur
         pq.write_table(pa.table(columns), tmp_path / f"part-0000{part}.parquet")
     config = configured('name = "planted"\n[retrieval.als]\nembedding_size = 8\nblocks = 3\nepochs = 4\n')
     fit_als_on_ray(config, tmp_path, Sizes(events.n_users, events.n_items), tmp_path / "out")
-    far, near = ALS.load(tmp_path / "out"), fit_als(events, config.retrieval.als)
+    far, near = ALS.load(tmp_path / "out"), fit_als(events, config.retrieval["als"])
     every = np.arange(events.n_items)[None]
     asked = request([(0, 1.0), (4, 2.0), (9, -1.0)])
     assert np.allclose(far.score(asked, every), near.score(asked, every), atol=1e-3, equal_nan=True)

@@ -14,7 +14,6 @@ from handsell.config import Config
 from handsell.core.errors import ConfigError
 from handsell.evaluation.scorebook import Contender, Replay
 from handsell.features.matrix import feature_groups, ranker_features
-from handsell.retrieval import registry
 
 USERS = 60
 
@@ -46,18 +45,18 @@ def replay(funnel: np.ndarray) -> Replay:
 
 def test_each_source_and_each_group_is_left_out_once():
     whole = config()
-    sources = registry.enabled(whole.retrieval)
+    sources = whole.retrieval.enabled
     groups = feature_groups(whole, sources)
     found = ablation.variants(whole, ablation.KINDS)
     assert [v.left_out for v in found] == [*sources, *groups]
     for variant in found[: len(sources)]:
-        left = registry.enabled(variant.config.retrieval)
+        left = variant.config.retrieval.enabled
         assert left == tuple(name for name in sources if name != variant.left_out)
         assert not [f for f in ranker_features(variant.config, left) if f.startswith(f"src_{variant.left_out}_")]
     for variant in found[len(sources) :]:
         gone = set(ranker_features(whole, sources)) - set(ranker_features(variant.config, sources))
         assert gone == set(groups[variant.left_out])
-        assert registry.enabled(variant.config.retrieval) == sources
+        assert variant.config.retrieval.enabled == sources
 
 
 def test_what_the_config_leaves_out_already_stays_out():

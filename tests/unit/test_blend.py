@@ -101,8 +101,9 @@ def test_more_are_given_than_the_depth_where_more_are_asked():
 
 def test_parts_are_retrievers_that_a_blend_can_stand_on():
     assert (
-        RetrievalConfig.model_validate({"blend": {"parts": {"als": 1, "content": 0.5}}}).blend.parts["content"] == 0.5
+        RetrievalConfig.model_validate({"blend": {"parts": {"als": 1, "content": 0.5}}})["blend"].parts["content"]
+        == 0.5
     )
     for part in ("alss", "blend", "history"):
-        with pytest.raises(ValidationError, match=rf"blend.parts has {part}: expected retrievers of als"):
+        with pytest.raises(ValidationError, match=rf"blend.parts\n.*expected retrievers of als, .*got {part} "):
             RetrievalConfig.model_validate({"blend": {"parts": {part: 1.0}}})

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from test_sessions import log as events
 
-from handsell.retrieval.config import BoughtTogetherConfig
-from handsell.retrieval.models.bought_together import fit_bought_together
+from handsell.retrieval.models.bought_together import BoughtTogetherConfig, fit_bought_together
 from planted_taste import everything, request
 
 DAY = 24 * 60

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from handsell.retrieval.config import EASEConfig
-from handsell.retrieval.models.ease import fit_ease
+from handsell.retrieval.models.ease import EASEConfig, fit_ease
 from handsell.retrieval.ratings import likes
 from planted_taste import blocks
 

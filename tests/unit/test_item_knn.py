@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import ItemKNNConfig
 from handsell.retrieval.models import item_knn
-from handsell.retrieval.models.item_knn import fit_item_knn
+from handsell.retrieval.models.item_knn import ItemKNNConfig, fit_item_knn
 from planted_taste import everything, request
 
 

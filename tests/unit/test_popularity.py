@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import PopularityConfig, TrendingConfig
 from handsell.retrieval.models import popularity
-from handsell.retrieval.models.popularity import Popularity, context_of, fit_popularity
-from handsell.retrieval.models.trending import fit_trending
+from handsell.retrieval.models.popularity import Popularity, PopularityConfig, context_of, fit_popularity
+from handsell.retrieval.models.trending import TrendingConfig, fit_trending
 from planted_taste import DAY_US, END, everything, request
 
 HOUR_US = DAY_US // 24

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from handsell.retrieval.config import SASRecConfig
-from handsell.retrieval.models.sasrec import weights_to_retriever
+from handsell.retrieval.models.sasrec import SASRecConfig, weights_to_retriever
 from handsell.retrieval.neural import sasrec_rows
 from handsell.retrieval.neural.sasrec_rows import SequenceRows
 from handsell.retrieval.neural.sasrec_training import SoftmaxLoss, Training, fit_sasrec, new_transformer

@@ -16,14 +16,14 @@ from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
 from handsell.evaluation.served import PAUSES, RequestScores, ask, describe_pauses, describe_served, loss_by_pause
 from handsell.jobs.train import scoring
 from handsell.retrieval import registry
-from handsell.retrieval.config import RetrievalConfig
+from handsell.retrieval.config import RetrievalConfig, retrievers
 from handsell.retrieval.stage import LocalCandidates
 from planted_taste import CONFIG, DAY_US, blocks, everything, request
 from small_catalog import requests, snapshot
 
 USERS = 200
 QUICK = CONFIG.model_copy(
-    update={name: getattr(CONFIG, name).model_copy(update={"epochs": 2}) for name in ("two_tower", "sasrec")}
+    update={name: CONFIG[name].model_copy(update={"epochs": 2}) for name in ("two_tower", "sasrec")}
 )
 KINDS = {"als": "retriever", "blend": "blend", "ranker": "ranker", "funnel": "funnel"}
 
@@ -156,11 +156,11 @@ def test_each_stage_is_scored_by_its_own_lists(rng, monkeypatch, at_once):
 @pytest.fixture(scope="module")
 def models():
     events, content = blocks(np.random.default_rng(0))
-    return {name: registry.fit(name, events, QUICK, content) for name in registry.RETRIEVERS}
+    return {name: registry.fit(name, events, QUICK, content) for name in retrievers()}
 
 
 @pytest.mark.parametrize("days", [1, 30, 180])
-@pytest.mark.parametrize("name", registry.RETRIEVERS)
+@pytest.mark.parametrize("name", retrievers())
 def test_no_retriever_answers_otherwise_to_users_who_have_been_away(models, name, days):
     """The history is moved, not the request: the time of day may matter."""
     asked = request([(0, 1.0), (4, 2.0), (1, -1.0), (8, 1.0)], [(2, 1.0), (6, 1.0), (3, 1.0)], [(5, 2.0)], [])

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from test_sessions import log
 
-from handsell.retrieval.config import SessionKNNConfig
 from handsell.retrieval.models import session_knn
-from handsell.retrieval.models.session_knn import fit_session_knn
+from handsell.retrieval.models.session_knn import SessionKNNConfig, fit_session_knn
 from planted_taste import everything, request
 
 PLAIN = {

@@ -1,5 +1,6 @@
 """Sources picked for the data: what is out of the question, which ones the fused order needs, and how they read it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,14 +29,14 @@ from handsell.jobs.tuning.source_selection import (
     with_sources,
 )
 from handsell.retrieval import registry
-from handsell.retrieval.config import FoldInSource
+from handsell.retrieval.config import FoldInSource, retrievers
 from handsell.retrieval.history_weights import HistoryWeights
 from handsell.retrieval.models.popularity import fit_popularity
 from planted_taste import CONFIG, DAY_US, blocks, everything, request
 from small_catalog import snapshot
 
 AUTO = 'name = "shop"\n[retrieval]\nsources = "auto"\n'
-FOLD_IN = tuple(name for name, section in CONFIG.named.items() if isinstance(section, FoldInSource))
+FOLD_IN = tuple(name for name, section in CONFIG.sections.items() if isinstance(section, FoldInSource))
 ROWS = 40
 
 
@@ -46,24 +47,32 @@ def run(tmp_path, monkeypatch):
     for part in range(2):
         pq.write_table(pa.table({"user": np.arange(15)}), tmp_path / "fit" / f"part-{part:05d}.parquet")
     monkeypatch.setattr(source_selection.Sizes, "of", lambda layout: source_selection.Sizes(users=20, items=100))
-    for limits in ("SMALL_CATALOG", "MOST_USERS", "LEAST_EVENTS"):
-        monkeypatch.setattr(source_selection, limits, {})
+    limit(monkeypatch)
     return tmp_path
+
+
+def limit(monkeypatch, name="", **limits):
+    """Sources without any limit of size, but for one."""
+    none = {"most_items": None, "most_users": None, "least_events": 0}
+    known = {n: replace(plugin, **none) for n, plugin in retrievers().items()}
+    if name:
+        known[name] = replace(known[name], **limits)
+    monkeypatch.setattr(source_selection, "retrievers", lambda: known)
 
 
 @pytest.mark.parametrize(
     ("limits", "name", "number", "why"),
     [
-        ("SMALL_CATALOG", "ease", 100, "the catalog has 100 items, it is fitted up to 99"),
-        ("MOST_USERS", "user_knn", 20, "there are 20 users, it is fitted up to 19"),
-        ("LEAST_EVENTS", "two_tower", 30, "there are 30 events to learn from, it needs 31"),
+        ("most_items", "ease", 100, "the catalog has 100 items, it is fitted up to 99"),
+        ("most_users", "user_knn", 20, "there are 20 users, it is fitted up to 19"),
+        ("least_events", "two_tower", 30, "there are 30 events to learn from, it needs 31"),
     ],
 )
 def test_a_source_is_out_of_the_question_by_size(configured, run, monkeypatch, limits, name, number, why):
     config = configured(AUTO + '[surfaces.home]\nrepeat = "allow"')
-    monkeypatch.setattr(source_selection, limits, {name: number})
+    limit(monkeypatch, name, **{limits: number})
     assert misfits(config, run) == {}
-    monkeypatch.setattr(source_selection, limits, {name: number + (1 if limits == "LEAST_EVENTS" else -1)})
+    limit(monkeypatch, name, **{limits: number + (1 if limits == "least_events" else -1)})
     assert misfits(config, run) == {name: why}
     said = configured(AUTO + f'[retrieval.{name}]\nenabled = true\n[surfaces.home]\nrepeat = "allow"')
     assert misfits(said, run) == {}, "what the config enables never is"
@@ -93,11 +102,13 @@ def test_picked_sources_are_enabled_with_their_weights_and_nothing_else_changes(
     }
     found = with_sources(config, picked)
     assert source_names(found) == ("als", "ease") and not found.picks_sources
-    assert found.retrieval.ease == config.retrieval.ease.model_copy(update={"enabled": True, "weight": 1.0, **how})
-    assert (found.retrieval.als.weight, found.retrieval.als.reg) == (BESIDE, 0.5)
-    assert found.retrieval.item_knn.half_life_days == 3.0 and source_names(config) != source_names(found)
+    assert found.retrieval["ease"] == config.retrieval["ease"].model_copy(
+        update={"enabled": True, "weight": 1.0, **how}
+    )
+    assert (found.retrieval["als"].weight, found.retrieval["als"].reg) == (BESIDE, 0.5)
+    assert found.retrieval["item_knn"].half_life_days == 3.0 and source_names(config) != source_names(found)
     asked = with_sources(config, {"svd": None})
-    assert source_names(asked) == ("svd",) and asked.retrieval.svd.weight == config.retrieval.svd.weight
+    assert source_names(asked) == ("svd",) and asked.retrieval["svd"].weight == config.retrieval["svd"].weight
 
 
 def window() -> Window:
@@ -189,7 +200,7 @@ def plant(run, rng, monkeypatch):
     monkeypatch.setattr(source_selection, "spread", lambda function, tasks: [function(*task) for task in tasks])
     monkeypatch.setattr(source_selection, "fit_retrievers", fit)
     monkeypatch.setattr(source_selection.Snapshot, "load", lambda path: snapshot(rng, items=80))
-    monkeypatch.setattr(source_selection, "LEAST_EVENTS", {"two_tower": 31})
+    limit(monkeypatch, "two_tower", least_events=31)
     return planted
 
 
@@ -204,14 +215,14 @@ def test_training_picks_what_the_window_needs_and_how_it_reads_the_history(confi
     config, choice = choose_sources(configured(SMALL), plant(dislikes), tmp_path / "twin")
     told = {source.name: source for source in choice.sources}
     assert set(told) == set(question(configured(SMALL))) and choice.fused > 0.9
-    assert source_names(config) == tuple(n for n in registry.RETRIEVERS if n in choice.picked)
+    assert source_names(config) == tuple(n for n in retrievers() if n in choice.picked)
     assert told["popularity"].weight == BESIDE and "users of whom nothing is known" in told["popularity"].why
     assert {"ease", "content"} <= set(choice.picked), "what the config enables, and what finds new items, stays"
     assert told["als"].history["half_life_events"] == 20.0, "what the config says is not chosen again"
     assert "31" in told["two_tower"].why and told["two_tower"].ndcg is None
     assert told["ease"].history["dislikes"] == (0.0 if dislikes else 1.0), "1: nobody dislikes anything"
     for name in set(FOLD_IN) & set(choice.picked) - {"als"}:
-        section, history = getattr(config.retrieval, name), told[name].history
+        section, history = config.retrieval[name], told[name].history
         assert history["half_life_events"] in (5.0, 2.0)
         assert history == {key: getattr(section, key) for key in section.HISTORY}
         model = registry.load(name, tmp_path / "twin" / "retrievers" / name)
@@ -222,11 +233,11 @@ def test_training_picks_what_the_window_needs_and_how_it_reads_the_history(confi
 @pytest.mark.parametrize("name", FOLD_IN)
 def test_a_history_weighed_otherwise_gives_what_a_model_fitted_so_gives(rng, tmp_path, name):
     events, content = blocks(rng)
-    section = getattr(CONFIG, name)
+    section = CONFIG[name]
     settings = {"half_life_days": 0.01, "half_life_events": 1.5, "dislikes": 0.25,
                 "repeat_exponent": 0.5, "popularity_exponent": 0.7}  # fmt: skip
     settings = {key: settings[key] for key in section.HISTORY}
-    other = CONFIG.model_copy(update={name: section.model_copy(update=settings)})
+    other = CONFIG.with_sections({name: section.model_copy(update=settings)})
     model, expected = (registry.fit(name, events, config, content) for config in (CONFIG, other))
     model.weigh_history(**settings).save(tmp_path)
     asked = request([(0, 1.0), (4, 2.0), (1, 1.0), (5, -1.0), (8, 1.0)], [(2, 1.0), (3, 1.0)], [])
@@ -249,5 +260,7 @@ def test_popularity_forgets_as_slowly_as_the_log_asks():
         ndcg=lambda items: float(items[0, 0] == 0),
     )
     config = Config(name="shop")
-    model, how = _age_popularity(fit_popularity(events, config.retrieval.popularity), events, config, wants_the_first)
+    model, how = _age_popularity(
+        fit_popularity(events, config.retrieval["popularity"]), events, config, wants_the_first
+    )
     assert how["half_life_days"] > 100 and model.popularity[0] > model.popularity[1]

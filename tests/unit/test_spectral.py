@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from handsell.retrieval.config import SpectralConfig, SVDConfig
-from handsell.retrieval.models.spectral import fit_spectral, leading
-from handsell.retrieval.models.svd import fit_svd
+from handsell.retrieval.models.spectral import SpectralConfig, fit_spectral, leading
+from handsell.retrieval.models.svd import SVDConfig, fit_svd
 from handsell.retrieval.ratings import likes
 from planted_taste import blocks, request
 

@@ -5,9 +5,8 @@ import pytest
 from scipy import sparse
 from test_sessions import log
 
-from handsell.retrieval.config import TransitionsConfig
 from handsell.retrieval.index.item_to_item import strongest
-from handsell.retrieval.models.transitions import fit_transitions
+from handsell.retrieval.models.transitions import TransitionsConfig, fit_transitions
 from planted_taste import everything, request
 
 PLAIN = {

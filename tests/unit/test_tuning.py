@@ -26,7 +26,9 @@ def test_a_source_that_is_not_enabled_is_refused_by_the_config(configured):
 
 def test_a_source_without_a_search_space_is_refused_before_anything_runs(configured):
     config = configured('name = "shop"\n[tuning]\nsources = ["als", "two_tower"]')
-    with pytest.raises(ConfigError, match=r"tuning\.sources has two_tower, .* no SEARCH: expected some of popularity,"):
+    with pytest.raises(
+        ConfigError, match=r"tuning\.sources has two_tower, .* no values to search: expected some of popularity,"
+    ):
         spaces(config)
 
 
@@ -75,8 +77,12 @@ def test_where_all_fail_the_first_reason_is_told():
 def test_what_was_found_stands_in_the_section_and_nowhere_else(configured):
     config = configured('name = "shop"\n[retrieval.als]\nk = 77\n[tuning]\nsources = ["als"]')
     changed = with_best(config, [tuned(Trial({"embedding_size": 32, "reg": 0.5}, 0.2, 1))])
-    assert (changed.retrieval.als.embedding_size, changed.retrieval.als.reg, changed.retrieval.als.k) == (32, 0.5, 77)
-    back = {"embedding_size": config.retrieval.als.embedding_size, "reg": config.retrieval.als.reg}
+    assert (changed.retrieval["als"].embedding_size, changed.retrieval["als"].reg, changed.retrieval["als"].k) == (
+        32,
+        0.5,
+        77,
+    )
+    back = {"embedding_size": config.retrieval["als"].embedding_size, "reg": config.retrieval["als"].reg}
     assert with_params(changed, "als", back) == config != changed
     assert changed.state == config.state
 

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from handsell.retrieval.config import TwoTowerConfig
-from handsell.retrieval.models.two_tower import CONTEXT, HISTORY, towers_to_retriever, user_inputs
+from handsell.retrieval.models.two_tower import CONTEXT, HISTORY, TwoTowerConfig, towers_to_retriever, user_inputs
 from handsell.retrieval.neural import hard_negatives
 from handsell.retrieval.neural.hard_negatives import HardNegatives
 from handsell.retrieval.neural.two_tower_training import (

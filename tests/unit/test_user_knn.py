@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import UserKNNConfig
-from handsell.retrieval.models.user_knn import fit_user_knn
+from handsell.retrieval.models.user_knn import UserKNNConfig, fit_user_knn
 from handsell.retrieval.ratings import likes
 from planted_taste import blocks, everything, request
 

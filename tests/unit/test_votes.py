@@ -3,9 +3,8 @@
 import numpy as np
 
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import HistoryConfig
 from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
-from handsell.retrieval.models.history import HistoryRetriever, fit_history
+from handsell.retrieval.models.history import HistoryConfig, HistoryRetriever, fit_history
 from planted_taste import DAY_US, END, request
 
 

@@ -31,9 +31,9 @@ def test_the_bundles_sources_are_served_as_training_picked_them(configured, bund
     config = configured(NAME + left_open)
     served, trained = with_choices(config, bundle), load_config_of(bundle)
     assert source_names(served) == ("popularity", "ease") != source_names(config)
-    assert served.retrieval.popularity.weight == 0.1
-    assert {name: getattr(served.retrieval.ease, name) for name in HISTORY} == HISTORY
-    assert served.retrieval.named == trained.retrieval.named
+    assert served.retrieval["popularity"].weight == 0.1
+    assert {name: getattr(served.retrieval["ease"], name) for name in HISTORY} == HISTORY
+    assert served.retrieval.sections == trained.retrieval.sections
 
 
 def test_the_number_of_candidates_stays_the_deployments(configured, bundle):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def save_config(config: Config, path: Path) -> None:
 def load_config_of(path: Path) -> Config:
     """The configuration that a bundle was trained with; raises BundleError when it is not one of ours."""
     try:
-        return Config.model_validate_json((path / "config.json").read_text())
+        return Config.model_validate(json.loads((path / "config.json").read_text()))
     except (OSError, ValueError) as error:
         raise BundleError(f"{path / 'config.json'} is not a handsell config: {error}; train the bundle again") from None
 
@@ -117,4 +118,4 @@ def load_ranking(path: Path, config: Config, snapshot: Snapshot, items: ItemValu
 
 def source_names(config: Config) -> tuple[str, ...]:
     """Names of the enabled sources, in the order of the configuration."""
-    return registry.enabled(config.retrieval)
+    return config.retrieval.enabled

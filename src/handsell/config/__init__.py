@@ -24,7 +24,7 @@ from handsell.features.config import FeaturesConfig
 from handsell.jobs.config import JobsConfig, TuningConfig
 from handsell.ranking.config import RankingConfig
 from handsell.reranking.config import RerankingConfig
-from handsell.retrieval.config import RetrievalConfig, SourceConfig
+from handsell.retrieval.config import RetrievalConfig
 from handsell.serving.config import ServingConfig
 
 
@@ -137,7 +137,7 @@ def _require_surfaces(config: Config) -> None:
                 f"config {config.source}: surfaces.{name}.seen_on has {', '.join(unknown)}: expected surfaces of this "
                 f"config ({', '.join(config.surfaces)}); add [surfaces.{unknown[0]}], or take it out of the list"
             )
-        on = [name for name, section in config.retrieval if isinstance(section, SourceConfig) and section.enabled]
+        on = config.retrieval.enabled
         if unknown := [source for source in surface.only if source not in on]:
             raise ConfigError(
                 f"config {config.source}: surfaces.{name}.only has {', '.join(unknown)}: expected enabled sources "
@@ -146,7 +146,7 @@ def _require_surfaces(config: Config) -> None:
 
 
 def _require_enabled(config: Config) -> None:
-    on = [name for name, section in config.retrieval if isinstance(section, SourceConfig) and section.enabled]
+    on = config.retrieval.enabled
     if others := [name for name in config.tuning.sources if name not in on]:
         raise ConfigError(
             f"config {config.source}: tuning.sources has {', '.join(others)}: expected enabled sources "

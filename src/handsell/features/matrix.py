@@ -55,7 +55,7 @@ def ranker_features(config: Config, sources: Sequence[str]) -> tuple[str, ...]:
     """`feature_names` without what `ranking.without` names; raises ConfigError where it names what there is not."""
     groups = feature_groups(config, sources)
     names = feature_names(config, sources)
-    picked = config.retrieval.named if config.retrieval.sources is not None or config.picks_sources else ()
+    picked = config.retrieval.sections if config.retrieval.sources is not None or config.picks_sources else ()
     of_others = {name for source in picked for name in (f"src_{source}_rank", f"src_{source}_z")}
     unknown = [name for name in config.ranking.without if name not in {*groups, *names, *of_others}]
     if unknown:

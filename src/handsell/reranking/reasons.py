@@ -14,6 +14,7 @@ from handsell.catalog.snapshot import ALWAYS, Snapshot
 from handsell.core.batches import NONE, Requests
 from handsell.data.config import EventsConfig
 from handsell.reranking.similarity import creators, tags_of
+from handsell.retrieval.config import retrievers
 
 REASONS = (
     "recommended_for_you",  # nothing more telling is true
@@ -27,7 +28,6 @@ REASONS = (
     "explore",  # drawn at random, to learn whether it is liked: given by the selection, whatever else holds
 )
 CODE = {name: code for code, name in enumerate(REASONS)}
-IMPERSONAL = frozenset({"popularity", "trending"})  # sources that look at no one's history
 ALIKE = 0.499  # cosine of tags from which two items may be called alike: a half, with room for rounding
 NEW_DAYS = 30
 TASTE_TAGS = 5
@@ -50,7 +50,8 @@ def explain(requests: Requests, evidence: Evidence, snapshot: Snapshot, liked: f
     `liked` is the event weight from which one may say "liked", see `liked_weight`.
     """
     item, history = evidence.item, requests.history
-    personal = evidence.source & _bits(evidence.sources, set(evidence.sources) - IMPERSONAL) != 0
+    known = {name for name in evidence.sources if name in retrievers() and retrievers()[name].personal}
+    personal = evidence.source & _bits(evidence.sources, known) != 0
     at, like = _most_alike(evidence.alike, np.stack([history.weight >= liked, history.weight > 0]))
     holds = np.stack(
         [

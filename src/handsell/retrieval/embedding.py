@@ -63,7 +63,7 @@ class EmbeddingRetriever:
             asked = next_requests(interactions)
             return self.encoder.encode(asked) if len(asked) else self.vectors[:0]
 
-        return replace(self, index=fit_index(self.index.vectors, config, getattr(config, self.name).k, queries))
+        return replace(self, index=fit_index(self.index.vectors, config, config[self.name].k, queries))
 
     def save(self, path: Path) -> None:
         self.encoder.save(path / "encoder")

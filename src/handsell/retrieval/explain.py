@@ -78,7 +78,7 @@ def _source(
 ) -> SourceExplanation:
     """What source number `s` says; `found` is what it returned, None where it failed."""
     name = stage.sources[s]
-    asked = getattr(stage.config, name).k
+    asked = stage.config[name].k
     if found is None:
         return SourceExplanation(name, asked, FAILED, None, None)
     items, scores = found

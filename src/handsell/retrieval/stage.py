@@ -16,7 +16,6 @@ from handsell.retrieval.backfill import LEAST, with_reserve
 from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.fusion import union
 from handsell.retrieval.index.topk import nothing
-from handsell.retrieval.registry import enabled
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ class LocalCandidates:
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
-        return tuple(name for name in enabled(self.config) if name in self.retrievers)
+        return tuple(name for name in self.config.enabled if name in self.retrievers)
 
     async def candidates(self, requests: Requests, k: int) -> Candidates:
         """At most k candidates per request, best fused first; a filtered one is filled up from the reserve."""
@@ -62,7 +61,7 @@ class LocalCandidates:
     ) -> Candidates:
         """The union of what the sources returned, at most k, filled up where a filter left too little."""
         found = found or [nothing(len(requests), 1)]
-        weights = [getattr(self.config, name).weight for name in self.sources]
+        weights = [self.config[name].weight for name in self.sources]
         fused = union(found, self.sources, weights, k, tuple(degraded))
         filtered = self.eligibility.filtered(requests) & ~self._wanting(requests, None)
         return with_reserve(fused, eligible, filtered, min(k, LEAST))
@@ -74,7 +73,7 @@ class LocalCandidates:
 
     def _ask(self, name: str, requests: Requests, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Asks for no more than the catalog holds, so that a small one costs little."""
-        k = min(getattr(self.config, name).k, max(eligible.shape[1], 1))
+        k = min(self.config[name].k, max(eligible.shape[1], 1))
         items, scores = self.retrievers[name].retrieve(requests, k, eligible)
         if items.shape != scores.shape or items.shape[0] != len(requests):
             raise ValueError(f"{name} gave items {items.shape} and scores {scores.shape} for {len(requests)} requests")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from handsell.core.errors import ConfigError
 from handsell.core.protocols import Retriever
 from handsell.evaluation.yardstick.datasets import Part, Yardstick
-from handsell.evaluation.yardstick.tuning import Params, checked
+from handsell.evaluation.yardstick.tuning import Params
 from handsell.retrieval import registry
-from handsell.retrieval.config import RetrievalConfig
+from handsell.retrieval.config import RetrievalConfig, retrievers
 from handsell.retrieval.content_vectors import Content
 
 EVERY = "all"
-SINGLE = tuple(name for name in registry.RETRIEVERS if name != "blend")  # blends are asked for by their parts
+SINGLE = tuple(name for name in retrievers() if name != "blend")  # blends are asked for by their parts
 
 
 def misfit(name: str, yard: Yardstick) -> str | None:
@@ -40,14 +39,8 @@ def chosen(names: Sequence[str], yard: Yardstick) -> tuple[list[str], list[str]]
     return list(dict.fromkeys(names)), []
 
 
-def search_space(name: str) -> Mapping[str, Sequence[Any]]:
-    """SEARCH of the retriever's own file: field → values, the first to start from. Empty where it has none."""
-    space = getattr(sys.modules[registry.RETRIEVERS[name].kind.__module__], "SEARCH", {})
-    return checked(space, tuple(type(section_of(name)).model_fields), name)
-
-
 def section_of(name: str) -> Any:
-    return getattr(RetrievalConfig(), name)
+    return RetrievalConfig()[name]
 
 
 class Workshop:
@@ -60,7 +53,7 @@ class Workshop:
     def fit(self, name: str, params: Params, part: Part) -> Retriever:
         """Raises ConfigError where `params` do not suit the retriever's section."""
         config = self.config(name, params)
-        return registry.fit(name, part.events, config, self._content_of(config.content.embedding_size))
+        return registry.fit(name, part.events, config, self._content_of(config["content"].embedding_size))
 
     def config(self, name: str, params: Params) -> RetrievalConfig:
         section = {**params}

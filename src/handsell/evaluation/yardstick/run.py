@@ -13,12 +13,13 @@ import numpy as np
 from handsell.core.errors import ConfigError
 from handsell.core.protocols import Retriever
 from handsell.evaluation.yardstick.blending import tuned_weights
-from handsell.evaluation.yardstick.contenders import Workshop, search_space
+from handsell.evaluation.yardstick.contenders import Workshop
 from handsell.evaluation.yardstick.datasets import Part, Questions, Yardstick
 from handsell.evaluation.yardstick.progress import Progress
 from handsell.evaluation.yardstick.protocol import OBJECTIVE, measure
 from handsell.evaluation.yardstick.resources import peak_mib, restart_peak
 from handsell.evaluation.yardstick.tuning import Params, Search, coordinate_search
+from handsell.retrieval.config import retrievers
 from handsell.retrieval.models.blend import Blend
 
 TUNE_QUESTIONS = 6_000  # validation requests that a trial answers, drawn by the seed
@@ -118,7 +119,7 @@ class Run:
                     self.kept[name] = model
             return found[OBJECTIVE]
 
-        space = search_space(name)
+        space = retrievers()[name].search_space()
         self.progress.say(f"{name}: tuning {', '.join(space) or 'nothing'} within {self.settings.budget_s:.0f} s")
         row.search = coordinate_search(
             space, tried, self.settings.budget_s, lambda search, left: self.progress.trial(name, search, left)

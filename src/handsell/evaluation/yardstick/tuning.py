@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from handsell.core.errors import ConfigError
-
 Params = dict[str, Any]
 
 
@@ -66,11 +64,3 @@ def _proposals(space: Mapping[str, Sequence[Any]], search: Search) -> Iterator[P
         for name, values in space.items():
             for value in values:
                 yield {**search.best.params, name: value}
-
-
-def checked(space: Mapping[str, Sequence[Any]], fields: Sequence[str], name: str) -> Mapping[str, Sequence[Any]]:
-    """The space itself; raises ConfigError where it names no field of the section, or no value for it."""
-    unknown = [key for key, values in space.items() if key not in fields or not len(values)]
-    if unknown:
-        raise ConfigError(f"SEARCH of {name} has {', '.join(unknown)}: expected fields of its section, with values")
-    return space

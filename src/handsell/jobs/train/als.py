@@ -24,8 +24,7 @@ from handsell.data.interactions import Interactions
 from handsell.jobs.cluster import gathered
 from handsell.jobs.train.windows import Sizes
 from handsell.retrieval.als_blocks import Penalty, gram, solve_block
-from handsell.retrieval.config import ALSConfig
-from handsell.retrieval.models.als import ALS, extra_confidence, folding, lengthened, like_graph, penalties
+from handsell.retrieval.models.als import ALS, ALSConfig, extra_confidence, folding, lengthened, like_graph, penalties
 from handsell.retrieval.models.spectral import subspace
 from handsell.retrieval.ratings import power
 
@@ -37,7 +36,7 @@ def fit_als_on_ray(config: Config, interactions: Path, sizes: Sizes, out: Path) 
     """
     begun = time.monotonic()
     parts = [str(part) for part in sorted(interactions.resolve().glob("*.parquet"))]
-    section = config.retrieval.als
+    section = config.retrieval["als"]
     model = fit_in_blocks(parts, sizes, section, config.jobs.wait_for_resources_s)
     some = Interactions.read([Path(part) for part in parts[:1]], sizes.users, sizes.items)  # whole users
     model.indexed(config.retrieval, some).save(out)

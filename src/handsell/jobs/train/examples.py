@@ -5,6 +5,7 @@ Each step is a set of Ray tasks over chunks of requests; what passes between the
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def _loaded(config_json: str, source: str, models: str):
 
     config = load_config(source)
     snapshot = Snapshot.load(Layout(config.state).snapshot)
-    return snapshot, load_candidates(Path(models), Config.model_validate_json(config_json), snapshot)
+    return snapshot, load_candidates(Path(models), Config.model_validate(json.loads(config_json)), snapshot)
 
 
 def _candidate_stage(config: Config, models: Path):

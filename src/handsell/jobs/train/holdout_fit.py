@@ -95,7 +95,7 @@ def fit_ranker(run: TrainingRun) -> None:
     with progress.step("ranker", f"XGBoost rank:ndcg on {config.ranking.workers} Ray Train worker(s)") as note:
         features = ranker_features(config, source_names(config))
         examples = folder / "examples"
-        largest = largest_fused([getattr(config.retrieval, name).weight for name in source_names(config)])
+        largest = largest_fused([config.retrieval[name].weight for name in source_names(config)])
         cpus = 2.0 if config.ranking.workers == 1 and ray.cluster_resources().get("CPU", 0) >= 4 else 1.0
         fit_on_ray(
             examples / "ranker", examples / "validation", config.ranking, features, run.twin / "ranker", cpus=cpus,

@@ -43,7 +43,7 @@ def fit_on_ray(
     cluster with a free CPU per worker.
     """
     begun = time.monotonic()
-    section = getattr(config.retrieval, name)
+    section = config.retrieval[name]
     loop = {
         "parts": [str(part) for part in sorted(interactions.resolve().glob("*.parquet"))],
         "sizes": (sizes.users, sizes.items),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pkgutil
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,8 @@ from handsell.jobs.cluster import spread
 from handsell.jobs.train.als import fit_als_on_ray
 from handsell.jobs.train.windows import Sizes
 from handsell.retrieval import registry
+from handsell.retrieval.config import retrievers
 from handsell.retrieval.content_vectors import Content, fit_content_vectors
-
-ON_RAY_TRAIN = ("two_tower", "sasrec")
 
 
 def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, float]:
@@ -27,32 +26,29 @@ def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, f
     names = source_names(config)
     content = out / "content"
     spread(save_content, [(config, interactions, content)])
-    many = (*ON_RAY_TRAIN, "als") if config.retrieval.als.blocks > 1 else ON_RAY_TRAIN  # tasks of their own
-    tasks = [(name, config, interactions, content, out) for name in names if name not in many]
+    apart = {name: job for name in names if (job := retrievers()[name].job)}  # with workers of their own
+    blocks = "als" in names and config.retrieval["als"].blocks > 1  # tasks of their own
+    tasks = [
+        (name, config, interactions, content, out)
+        for name in names
+        if name not in apart and not (blocks and name == "als")
+    ]
     seconds = dict(spread(_fit_one, tasks, wait_s=config.jobs.wait_for_resources_s))
     sizes = Sizes.of(Layout(config.state))
-    if "als" in names and "als" in many:
+    if blocks:
         seconds["als"] = fit_als_on_ray(config, interactions, sizes, out / "retrievers" / "als")
-    for name in names:
-        if name in ON_RAY_TRAIN:
-            fit = on_ray_train(name)
-            seconds[name] = fit(config, interactions, content, sizes, out / "retrievers" / name)
+    for name, job in apart.items():
+        # resolved when it is called for: torch costs a second and 200 MiB in each worker, most of which do without
+        fit = pkgutil.resolve_name(job)
+        seconds[name] = fit(config, interactions, content, sizes, out / "retrievers" / name)
     return seconds
-
-
-def on_ray_train(name: str) -> Callable[[Config, Path, Path, Sizes, Path], float]:
-    """Imported when it is called for: torch costs a second and 200 MiB in each worker, most of which do without."""
-    from handsell.jobs.train.sasrec import fit_sasrec_on_ray
-    from handsell.jobs.train.two_tower import fit_two_tower_on_ray
-
-    return {"two_tower": fit_two_tower_on_ray, "sasrec": fit_sasrec_on_ray}[name]
 
 
 def save_content(config: Config, interactions: Path, out: Path) -> None:
     """Vectors of every item as of the last of the interactions, in the folder `out`. A Ray task."""
     snapshot = Snapshot.load(Layout(config.state).snapshot)
     last = max((_last_time(part) for part in interactions.glob("*.parquet")), default=0)
-    content = config.retrieval.content
+    content = config.retrieval["content"]
     fit_content_vectors(
         snapshot, content.embedding_size, before=last, columns=config.features.item_columns,
         text_model=content.text_model,

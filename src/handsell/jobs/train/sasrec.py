@@ -11,9 +11,8 @@ import ray.train
 from handsell.config import Config
 from handsell.jobs.train import neural
 from handsell.jobs.train.windows import Sizes
-from handsell.retrieval.config import SASRecConfig
 from handsell.retrieval.content_vectors import Content
-from handsell.retrieval.models.sasrec import SASRec, weights_to_retriever
+from handsell.retrieval.models.sasrec import SASRec, SASRecConfig, weights_to_retriever
 
 
 def fit_sasrec_on_ray(config: Config, interactions: Path, content: Path, sizes: Sizes, out: Path) -> float:
@@ -58,5 +57,5 @@ def finished(state: Path, config: Config, content: Path) -> SASRec:
     kept = load_file(state)
     best = "best." if any(name.startswith("best.") for name in kept) else "model."
     weights = {name.removeprefix(best): w for name, w in kept.items() if name.startswith(best)}
-    cosine = config.retrieval.sasrec.temperature > 0
+    cosine = config.retrieval["sasrec"].temperature > 0
     return weights_to_retriever(weights, Content.load(content), kept["trained"] > 0, cosine)

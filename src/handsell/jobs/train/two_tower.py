@@ -12,9 +12,8 @@ import ray.train
 from handsell.config import Config
 from handsell.jobs.train import neural
 from handsell.jobs.train.windows import Sizes
-from handsell.retrieval.config import TwoTowerConfig
 from handsell.retrieval.content_vectors import Content
-from handsell.retrieval.models.two_tower import TwoTower, assemble, input_vectors, item_vectors
+from handsell.retrieval.models.two_tower import TwoTower, TwoTowerConfig, assemble, input_vectors, item_vectors
 
 ITEMS_A_BLOCK = 50_000
 

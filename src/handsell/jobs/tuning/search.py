@@ -25,11 +25,10 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from handsell.config import Config
 from handsell.core.errors import ConfigError, TrainingError
-from handsell.evaluation.yardstick.contenders import search_space
 from handsell.jobs.cluster import spread
 from handsell.jobs.train.retrievers import save_content
 from handsell.jobs.tuning.trials import WINDOW, Material, Params, Task, Trial, measured, with_params
-from handsell.retrieval import registry
+from handsell.retrieval.config import retrievers
 
 Space = Mapping[str, Sequence[Any]]
 
@@ -83,11 +82,11 @@ class TunedSource:
 
 def spaces(config: Config) -> dict[str, Space]:
     """Source → what may be tried; raises ConfigError for one whose file has no SEARCH."""
-    found = {name: search_space(name) for name in config.tuning.sources}
+    found: dict[str, Space] = {name: retrievers()[name].search_space() for name in config.tuning.sources}
     if none := [name for name, space in found.items() if not space]:
-        able = [name for name in registry.enabled(config.retrieval) if search_space(name)]
+        able = [name for name in config.retrieval.enabled if retrievers()[name].search_space()]
         raise ConfigError(
-            f"tuning.sources has {', '.join(none)}, whose file in handsell/retrieval has no SEARCH: expected some of "
+            f"tuning.sources has {', '.join(none)}, which registers no values to search: expected some of "
             f"{', '.join(able) or 'none of the enabled sources'}; take it out of the list"
         )
     return found

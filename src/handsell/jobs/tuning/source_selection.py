@@ -28,7 +28,7 @@ from handsell.jobs.train.retrievers import fit_retrievers, read_interactions
 from handsell.jobs.train.scoring import Judged, judged_requests
 from handsell.jobs.train.windows import Sizes
 from handsell.retrieval import registry
-from handsell.retrieval.config import MOST_SOURCES, FoldInSource
+from handsell.retrieval.config import MOST_SOURCES, FoldInSource, retrievers
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.fusion import union
 from handsell.retrieval.models.popularity import fit_popularity
@@ -39,9 +39,6 @@ DEPTH = 200  # of a source's list in the fused order that is judged
 LEAST_GAIN = 0.005  # relative NDCG@10 that a source must bring
 OTHER_WEIGHTS = (2.0, 0.5)  # tried for each source of the fused order once it has grown
 BESIDE = 0.1  # weight in the fused order of a source that is kept for other users or items than those of the window
-SMALL_CATALOG = {"ease": 15_000, "spectral": 200_000}  # items up to which the model is fitted in seconds
-MOST_USERS = {"user_knn": 50_000}
-LEAST_EVENTS = {"two_tower": 5_000}
 HALF_LIVES_DAYS = (365.0, 1e6)
 POPULAR_FOR_DAYS = (30.0, 365.0, 1e6)
 HALF_LIVES_EVENTS = (20.0, 10.0, 5.0, 2.0)
@@ -110,12 +107,10 @@ def asked_for(config: Config, name: str) -> bool:
 
 def question(config: Config) -> tuple[str, ...]:
     """Sources that training may pick: what the config asks for, and families whose fit is short."""
-    usual = ("popularity", "history", "item_knn", "als", "two_tower", "content", "spectral", "ease", "user_knn",
-             "transitions")  # fmt: skip
     return tuple(
         name
-        for name in registry.RETRIEVERS
-        if asked_for(config, name) or (name in usual and config.retrieval.said(name) is None)
+        for name, plugin in retrievers().items()
+        if asked_for(config, name) or (plugin.picked and config.retrieval.said(name) is None)
     )
 
 
@@ -127,12 +122,13 @@ def misfits(config: Config, run: Path) -> dict[str, str]:
     for name in question(config):
         if asked_for(config, name):
             continue
-        if sizes.items > SMALL_CATALOG.get(name, sizes.items):
-            found[name] = f"the catalog has {sizes.items:,} items, it is fitted up to {SMALL_CATALOG[name]:,}"
-        elif sizes.users > MOST_USERS.get(name, sizes.users):
-            found[name] = f"there are {sizes.users:,} users, it is fitted up to {MOST_USERS[name]:,}"
-        elif events < LEAST_EVENTS.get(name, 0):
-            found[name] = f"there are {events:,} events to learn from, it needs {LEAST_EVENTS[name]:,}"
+        plugin = retrievers()[name]
+        if plugin.most_items is not None and sizes.items > plugin.most_items:
+            found[name] = f"the catalog has {sizes.items:,} items, it is fitted up to {plugin.most_items:,}"
+        elif plugin.most_users is not None and sizes.users > plugin.most_users:
+            found[name] = f"there are {sizes.users:,} users, it is fitted up to {plugin.most_users:,}"
+        elif events < plugin.least_events:
+            found[name] = f"there are {events:,} events to learn from, it needs {plugin.least_events:,}"
         elif name == "history" and config.surfaces["home"].repeat == "exclude":
             found[name] = "seen items do not come back on the home surface"
     return found
@@ -140,14 +136,15 @@ def misfits(config: Config, run: Path) -> dict[str, str]:
 
 def with_sources(config: Config, picked: Mapping[str, SourceChoice | None]) -> Config:
     """The config with exactly these sources enabled; a SourceChoice brings its weight and how it reads the history."""
-    update: dict[str, Any] = {"sources": "enabled"}
-    for name, section in config.retrieval.named.items():
+    sections = {}
+    for name, section in config.retrieval.sections.items():
         source = picked.get(name)
         change: dict[str, Any] = {"enabled": name in picked}
         if source is not None:
             change |= {"weight": source.weight, **(source.history or {})}
-        update[name] = section.model_copy(update=change)
-    return config.model_copy(update={"retrieval": config.retrieval.model_copy(update=update)})
+        sections[name] = section.model_copy(update=change)
+    retrieval = config.retrieval.model_copy(update={"sources": "enabled", "sections": sections})
+    return config.model_copy(update={"retrieval": retrieval})
 
 
 def judge_sources(config: Config, run: Path, models: Path, pool: Sequence[str], said: Sequence[str]) -> SourceSelection:
@@ -162,7 +159,7 @@ def judge_sources(config: Config, run: Path, models: Path, pool: Sequence[str], 
     lists, history = {}, {}
     for name in pool:
         model = registry.load(name, models / "retrievers" / name)
-        section = getattr(config.retrieval, name)
+        section = config.retrieval[name]
         if isinstance(section, FoldInSource):
             model, history[name] = _weigh_history(model, section, window)
             _replace(models / "retrievers" / name, model)
@@ -282,10 +279,10 @@ def _weigh_history(model: Any, section: FoldInSource, window: Window) -> tuple[A
 
 def _age_popularity(model: Any, events: Interactions, config: Config, window: Window) -> tuple[Any, dict[str, Any]]:
     """The model with the best of a few half-lives: what was liked last week says nothing where a log spans years."""
-    days = config.retrieval.popularity.half_life_days
+    days = config.retrieval["popularity"].half_life_days
     value = window.ndcg(window.ask(model, 10)[0])
     for other in POPULAR_FOR_DAYS:
-        section = config.retrieval.popularity.model_copy(update={"half_life_days": other})
+        section = config.retrieval["popularity"].model_copy(update={"half_life_days": other})
         trial = fit_popularity(events, section)
         found = window.ndcg(window.ask(trial, 10)[0])
         if found > value:

@@ -103,6 +103,6 @@ def mean_ndcg(model: Retriever, judged: Judged, eligibility: Eligibility, k: int
 
 def with_params(config: Config, source: str, params: Params) -> Config:
     """The config with other values in a source's section; raises ValueError where the section does not allow them."""
-    section = getattr(config.retrieval, source)
+    section = config.retrieval[source]
     changed = type(section).model_validate({**section.model_dump(), **params})
-    return config.model_copy(update={"retrieval": config.retrieval.model_copy(update={source: changed})})
+    return config.model_copy(update={"retrieval": config.retrieval.with_sections({source: changed})})

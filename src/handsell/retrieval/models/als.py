@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
 from handsell.retrieval.als_blocks import Penalty, axes, gram, solve_block, solve_turned
-from handsell.retrieval.config import ALSConfig
+from handsell.retrieval.config import FoldInSource, RetrieverPlugin
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
 from handsell.retrieval.index.index import VectorIndex
@@ -36,6 +37,19 @@ SEARCH: dict[str, tuple] = {
     "frequency_exponent": (1.0, 0.5),
     "embedding_size": (128, 256, 512),
 }
+
+
+class ALSConfig(FoldInSource):
+    embedding_size: int = Field(64, ge=2, description="D, factors per user and item")
+    epochs: int = Field(8, ge=1, description="sweeps over users and items, from a spectral start")
+    reg: float = Field(0.001, gt=0, description="L2 penalty of factors per unit of a row's evidence")
+    frequency_exponent: float = Field(
+        1.0, ge=0, description="how the penalty grows with a row's evidence; 0 not at all"
+    )
+    alpha: float = Field(3.0, gt=0, description="confidence of a seen pair per unit of event weight; unseen pairs: 1")
+    blocks: int = Field(1, ge=1, description="Ray tasks per half sweep; 1 fits in one task")
+    half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
+    seed: int = Field(0, description="of the first factors")
 
 
 @dataclass(frozen=True)
@@ -133,3 +147,16 @@ def folding(factors: np.ndarray, by_user: Penalty, config: ALSConfig) -> ALS:
     values, turn = axes(gram(factors))
     index = VectorIndex.exact(np.where(factors.any(axis=1, keepdims=True), factors @ turn, 0))
     return ALS(ALSEncoder(index.vectors, values, by_user, config.alpha, HistoryWeights.of(config)), index)
+
+
+RETRIEVER = RetrieverPlugin(
+    "als",
+    ALSConfig,
+    ALS,
+    fit_als,
+    purpose="sparse likes, many items, small vectors for an index",
+    needs="interactions",
+    order=3,
+    picked=True,
+    search=SEARCH,
+)

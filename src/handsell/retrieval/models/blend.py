@@ -14,15 +14,34 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field, field_validator
 
 from handsell.core.batches import NONE, Requests
 from handsell.core.protocols import Retriever
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import RetrievalConfig
+from handsell.retrieval import registry
+from handsell.retrieval.config import OptionalSource, RetrievalConfig, RetrieverPlugin, retrievers
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.index.topk import padded, top_items, within
 
 BEYOND = np.iinfo(np.int32).max
+
+
+class BlendConfig(OptionalSource):
+    """Several retrievers as one source, for where there is no ranker; each is fitted by its own section."""
+
+    parts: dict[str, float] = Field(
+        {"item_knn": 0.5, "als": 0.5}, min_length=1, description="weight of each part's scores, by retriever"
+    )
+    depth: int = Field(200, ge=2, description="items asked of each part; its scores are standardized over them")
+
+    @field_validator("parts")
+    @classmethod
+    def _registered(cls, parts: dict[str, float]) -> dict[str, float]:
+        known = sorted(set(retrievers()) - {"blend", "history"})  # a blend standardizes by items outside the history
+        if unknown := [name for name in parts if name not in known]:
+            raise ValueError(f"expected retrievers of {', '.join(known)}; got {', '.join(unknown)}")
+        return parts
 
 
 @dataclass(frozen=True)
@@ -87,8 +106,6 @@ class Blend:
 
     @classmethod
     def load(cls, path: Path) -> Blend:
-        from handsell.retrieval import registry
-
         about = json.loads((path / "blend.json").read_text())
         parts = {name: registry.load(name, path / "parts" / name) for name in about["weights"]}
         return cls(parts, tuple(about["weights"].values()), about["depth"], about["n_items"])
@@ -96,9 +113,7 @@ class Blend:
 
 def fit_blend(interactions: Interactions, config: RetrievalConfig, content: Content | None = None) -> Blend:
     """Fits each part of config.blend.parts by the part's own section."""
-    from handsell.retrieval import registry
-
-    blend = config.blend
+    blend = config["blend"]
     parts = {name: registry.fit(name, interactions, config, content) for name in blend.parts}
     return Blend(parts, tuple(blend.parts.values()), blend.depth, interactions.n_items)
 
@@ -135,3 +150,15 @@ def _union(found: list[np.ndarray]) -> np.ndarray:
     again = np.zeros(items.shape, bool)
     again[:, 1:] = items[:, 1:] == items[:, :-1]
     return np.where(again | (items == BEYOND), NONE, items).astype(np.int32)
+
+
+RETRIEVER = RetrieverPlugin(
+    "blend",
+    BlendConfig,
+    Blend,
+    fit_blend,
+    purpose="there is no ranker, and two of the above are good at different things",
+    needs="the parts",
+    order=15,
+    whole_config=True,
+)

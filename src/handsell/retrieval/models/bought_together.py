@@ -16,16 +16,27 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import BoughtTogetherConfig
+from handsell.retrieval.config import RetrieverPlugin, SessionConfig
 from handsell.retrieval.index.item_to_item import ListRetriever
 from handsell.retrieval.sessions import Sessions, current, cut
 
 ITEMS_AT_ONCE = 4096
 SEARCH = {"shrinkage": (1.0, 0.3, 3.0, 10.0), "neighbors": (100, 300), "least_support": (2, 1, 4)}
+
+
+class BoughtTogetherConfig(SessionConfig):
+    """Lists for cross-sell; an order is what a user took in one session."""
+
+    neighbors: int = Field(100, ge=1, description="strongest companions kept per item")
+    least_weight: float = Field(0.0, ge=0, description="events of at least this weight are in the basket: a purchase's")
+    least_support: int = Field(2, ge=1, description="baskets that must hold a pair")
+    shrinkage: float = Field(1.0, gt=0, description="baskets added to those observed and expected of a pair")
+    substitutes: float = Field(0.5, ge=0, description="how much of the strength of looking at both is taken off a pair")
 
 
 @dataclass(frozen=True)
@@ -91,3 +102,15 @@ def _lifts(baskets: sparse.csr_matrix, rows: slice, shrinkage: float, least: int
     expected = count[row + rows.start] * count[item].astype(np.float64) / max(baskets.shape[1], 1)
     lift = np.log((both + shrinkage) / (expected + shrinkage))
     return sparse.csr_matrix((lift, (row, item)), together.shape)
+
+
+RETRIEVER = RetrieverPlugin(
+    "bought_together",
+    BoughtTogetherConfig,
+    BoughtTogether,
+    fit_bought_together,
+    purpose="cross-sell beside a product",
+    needs="baskets",
+    order=14,
+    search=SEARCH,
+)

@@ -11,14 +11,27 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from handsell.core.batches import NONE, Requests
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import ContentConfig
+from handsell.retrieval.config import FoldInSource, RetrieverPlugin
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.history_weights import HistoryWeights, votes
 from handsell.retrieval.index.index import VectorIndex
+
+
+class ContentConfig(FoldInSource):
+    k: int = Field(300, ge=1, description="candidates asked of this source")
+    weight: float = Field(0.5, ge=0, description="weight of its ranks in the fused order (the blend)")
+    embedding_size: int = Field(128, ge=2, description="dimensions kept of the hashed text and attribute vectors")
+    text_model: str = Field(
+        "",
+        description="folder or name of a sentence-transformers model for titles and texts (`pip install "
+        "'handsell[text]'`); empty: hashed words",
+    )
+    half_life_days: float = Field(14.0, gt=0, description="decay of history events at fold-in")
 
 
 @dataclass(frozen=True)
@@ -56,3 +69,15 @@ def fit_content(interactions: Interactions, config: ContentConfig, content: Cont
     vectors = content.vectors if content is not None else np.zeros((interactions.n_items, 1), np.float32)
     index = VectorIndex.exact(vectors)
     return ContentRetriever(ContentEncoder(index.vectors, HistoryWeights.of(config)), index)
+
+
+RETRIEVER = RetrieverPlugin(
+    "content",
+    ContentConfig,
+    ContentRetriever,
+    fit_content,
+    purpose="items that nobody has touched",
+    needs="text or attributes",
+    order=6,
+    picked=True,
+)

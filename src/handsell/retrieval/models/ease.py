@@ -13,11 +13,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 from scipy.linalg import cho_factor, lapack
 
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import EASEConfig
+from handsell.retrieval.config import OptionalFoldIn, RetrieverPlugin
 from handsell.retrieval.history_weights import HistoryWeights
 from handsell.retrieval.models.item_knn import ItemKNN
 from handsell.retrieval.ratings import degrees, likes, power, scaled
@@ -30,6 +31,16 @@ SEARCH: dict[str, tuple] = {
     "answer_exponent": (0.1, 0.0, 0.2, 0.4),
     "user_exponent": (0.4, 0.2, 0.0, 0.6),
 }
+
+
+class EASEConfig(OptionalFoldIn):
+    reg: float = Field(300.0, gt=0, description="L2 penalty of the item–item weights")
+    user_exponent: float = Field(0.0, ge=0, le=1, description="a user's row is divided by their degree to this power")
+    item_exponent: float = Field(0.0, ge=0, le=1, description="an item's column, likewise")
+    answer_exponent: float = Field(0.0, ge=0, le=1, description="power of an item's degree in its answer")
+    neighbors: int = Field(1_000, ge=1, description="strongest weights kept per item")
+    max_items: int = Field(20_000, ge=1, description="the most liked items that are fitted; the rest stay unknown")
+    half_life_days: float = Field(28.0, gt=0, description="decay of the history events that vote")
 
 
 class EASE(ItemKNN):
@@ -97,3 +108,17 @@ def _strongest(weights: np.ndarray, items: np.ndarray, n_items: int, keep: int) 
     matrix = sparse.csr_matrix(triple, shape=shape, dtype=np.float32)
     matrix.sort_indices()
     return matrix
+
+
+RETRIEVER = RetrieverPlugin(
+    "ease",
+    EASEConfig,
+    EASE,
+    fit_ease,
+    purpose="dense likes on up to some ten thousand items",
+    needs="interactions, memory for items²",
+    order=9,
+    most_items=15_000,
+    picked=True,
+    search=SEARCH,
+)

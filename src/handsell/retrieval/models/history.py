@@ -12,15 +12,28 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import HistoryConfig
+from handsell.retrieval.config import FoldInSource, OptionalFoldIn, RetrieverPlugin
 from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
 from handsell.retrieval.sparse_rows import best_of_rows, scores_at
 
 PRIOR_LIKES = 10  # likes with the repeat share of all items that are added to those of each
+
+
+class HistoryConfig(OptionalFoldIn):
+    """The user's own items, for surfaces that allow repeats."""
+
+    HISTORY: ClassVar[tuple[str, ...]] = (*FoldInSource.HISTORY, "repeat_exponent", "popularity_exponent")
+    k: int = Field(50, ge=1, description="candidates asked of this source")
+    half_life_days: float = Field(7.0, gt=0, description="decay of the history events that are summed")
+    repeat_exponent: float = Field(
+        1.0, ge=0, le=2, description="power of the share of an item's likes that are repeats; 0: all items alike"
+    )
+    popularity_exponent: float = Field(0.2, ge=0, le=1, description="power of an item's share of likes; 0: all alike")
 
 
 @dataclass(frozen=True)
@@ -84,3 +97,15 @@ def fit_history(interactions: Interactions, config: HistoryConfig, content: obje
         HistoryWeights.of(config), repeats.astype(np.float32), popularity.astype(np.float32),
         config.repeat_exponent, config.popularity_exponent,
     )  # fmt: skip
+
+
+RETRIEVER = RetrieverPlugin(
+    "history",
+    HistoryConfig,
+    HistoryRetriever,
+    fit_history,
+    purpose="items come back: music, groceries",
+    needs="the request alone",
+    order=1,
+    picked=True,
+)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import ItemKNNConfig
+from handsell.retrieval.config import FoldInSource, RetrieverPlugin
 from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
 from handsell.retrieval.index.topk import best
 from handsell.retrieval.ratings import degrees, power, scaled
@@ -34,6 +35,14 @@ SEARCH: dict[str, tuple] = {
     "neighbors": (1000, 300),
     "shrinkage": (20.0, 0.0, 60.0),
 }
+
+
+class ItemKNNConfig(FoldInSource):
+    neighbors: int = Field(100, ge=1, description="most similar items kept per item")
+    shrinkage: float = Field(20.0, ge=0, description="added to the denominator; damps pairs with little support")
+    asymmetry: float = Field(0.5, ge=0, le=1, description="share of the history item in the norm; 0.5 is the cosine")
+    user_exponent: float = Field(0.0, ge=0, le=2, description="a pair counts by its user's degree to this power less")
+    half_life_days: float = Field(14.0, gt=0, description="decay of the history events that vote")
 
 
 @dataclass(frozen=True)
@@ -124,3 +133,16 @@ def _nearest(
         lengths.append(len(chosen))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     return sparse.csr_matrix((np.concatenate(data), np.concatenate(indices), offsets), shape=product.shape)
+
+
+RETRIEVER = RetrieverPlugin(
+    "item_knn",
+    ItemKNNConfig,
+    ItemKNN,
+    fit_item_knn,
+    purpose="the first personal source: fits in seconds, explains itself",
+    needs="interactions",
+    order=2,
+    picked=True,
+    search=SEARCH,
+)

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import PopularityConfig
+from handsell.retrieval.config import RetrieverPlugin, SourceConfig
 from handsell.retrieval.history_weights import DAY_US
 from handsell.retrieval.index.topk import gather, padded, within
 
@@ -26,6 +27,13 @@ FIRST_LOOK = 4096  # items of the ranking that are tried before looking further 
 DAY_PARTS = 6  # of four hours, UTC
 CONTEXTS = 2 * DAY_PARTS  # on working days, then at weekends
 SURE = 3.0  # standard deviations above chance at which contexts are told apart at all
+
+
+class PopularityConfig(SourceConfig):
+    k: int = Field(200, ge=1, description="candidates asked of this source")
+    weight: float = Field(0.5, ge=0, description="weight of its ranks in the fused order (the blend)")
+    half_life_days: float = Field(7.0, gt=0, description="age at which an interaction counts half")
+    by_context: bool = Field(True, description="whether time of day and weekend count, as far as the log shows it")
 
 
 def context_of(time: np.ndarray) -> np.ndarray:
@@ -150,3 +158,17 @@ def lifts(count: np.ndarray) -> np.ndarray | None:
     prior = max((most - spread) / (spread - (contexts - 1)), 0.0) + 1e-9
     lift = (count + prior * share) / ((by_context[:, None] + prior) * np.where(share > 0, share, 1))
     return np.where(share > 0, lift, 1).astype(np.float32)
+
+
+RETRIEVER = RetrieverPlugin(
+    "popularity",
+    PopularityConfig,
+    Popularity,
+    fit_popularity,
+    purpose="nothing is known of the user, and as the floor that others must beat",
+    needs="interactions",
+    order=0,
+    personal=False,
+    picked=True,
+    search=SEARCH,
+)

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from handsell.core.batches import History, Requests
+from handsell.retrieval.config import OptionalSource, RetrieverPlugin
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.index.index import VectorIndex
@@ -29,6 +31,23 @@ SEARCH: dict[str, tuple] = {
 }
 
 Weights = Mapping[str, np.ndarray]
+
+
+class SASRecConfig(OptionalSource):
+    embedding_size: int = Field(64, ge=2, multiple_of=2, description="D, width of the transformer and of the items")
+    layers: int = Field(2, ge=1, description="of the transformer")
+    length: int = Field(50, ge=1, description="T, most recent events that it reads; features.history_length bounds it")
+    dropout: float = Field(0.2, ge=0, lt=1, description="share of activations left out in training")
+    temperature: float = Field(0.05, ge=0, description="divides the cosine of query and item; 0 takes inner products")
+    negatives: int = Field(4096, ge=1, description="items drawn per step where there are more than 30 000 to rank")
+    epochs: int = Field(30, ge=1, description="passes over the users' lines, at most")
+    patience: int = Field(5, ge=1, description="epochs without a better validation NDCG@10 after which it stops")
+    validation_users: int = Field(1000, ge=0, description="last likes held out to stop by, per worker; 0 for none")
+    batch_size: int = Field(1024, ge=1, description="positives per step")
+    learning_rate: float = Field(1e-3, gt=0, description="of AdamW, after the warm-up; falls to 0 as a cosine")
+    reg: float = Field(0.01, ge=0, description="weight decay, times the learning rate")
+    workers: int = Field(1, ge=1, description="Ray Train workers")
+    seed: int = Field(0, description="of first weights, batch order and dropout")
 
 
 @dataclass(frozen=True)
@@ -129,3 +148,16 @@ def weights_to_retriever(weights: Weights, content: Content | None, trained: np.
         layers["cosine"] = np.zeros(0, np.float32)
     vectors = inputs / np.maximum(np.linalg.norm(inputs, axis=1, keepdims=True), TINY) if cosine else inputs
     return SASRec(SASRecEncoder(inputs, layers), VectorIndex.exact(vectors))
+
+
+RETRIEVER = RetrieverPlugin(
+    "sasrec",
+    SASRecConfig,
+    SASRec,
+    "handsell.retrieval.neural.sasrec_training:fit_sasrec",
+    purpose="the order of long histories says more than their sum",
+    needs="order of events, minutes of training",
+    order=5,
+    job="handsell.jobs.train.sasrec:fit_sasrec_on_ray",
+    search=SEARCH,
+)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 
 from handsell.core.batches import NONE, Requests
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import SessionKNNConfig
+from handsell.retrieval.config import RetrieverPlugin, SessionConfig
 from handsell.retrieval.history_weights import DAY_US
 from handsell.retrieval.index.topk import best
 from handsell.retrieval.sessions import Sessions, current, cut
@@ -37,6 +38,21 @@ SEARCH = {
     "neighbors": (1500, 500, 200),
     "half_life_days": (90.0, 30.0, 1000.0),
 }
+
+
+class SessionKNNConfig(SessionConfig):
+    neighbors: int = Field(1500, ge=1, description="most similar past sessions that vote")
+    sessions: int = Field(500_000, ge=1, description="newest sessions kept")
+    sessions_per_item: int = Field(2_000, ge=1, description="newest sessions compared for an item of the request")
+    position_half_life: float = Field(1.5, gt=0, description="items back at which an item of the session counts half")
+    last_boost: float = Field(1.0, ge=0, description="weight added to the last item of the session, × its own")
+    idf_exponent: float = Field(1.5, ge=0, description="power of log(sessions / sessions with the item); 0: all alike")
+    half_life_days: float = Field(90.0, gt=0, description="age at which a past session counts half")
+    length_exponent: float = Field(0.25, ge=0, description="a past session of n events counts 1 / n to this power")
+    distance_half_life: float = Field(4.0, gt=0, description="events from the shared item at which a vote counts half")
+    backward: float = Field(0.8, ge=0, description="votes for what came before the shared item, against 1 after it")
+    repeat: float = Field(2.0, ge=0, description="likewise for the shared item itself, where the surface may repeat it")
+    popularity_exponent: float = Field(0.3, ge=0, description="votes are divided by the item's sessions to this power")
 
 
 @dataclass(frozen=True)
@@ -173,3 +189,15 @@ def fit_session_knn(interactions: Interactions, config: SessionKNNConfig, conten
     kept = np.arange(len(keys)) - starts[item] < config.sessions_per_item
     offsets = np.searchsorted(item[kept], np.arange(interactions.n_items + 1)).astype(np.int32)
     return SessionKNN(sessions, session[kept].astype(np.int32), offsets, config)
+
+
+RETRIEVER = RetrieverPlugin(
+    "session_knn",
+    SessionKNNConfig,
+    SessionKNN,
+    fit_session_knn,
+    purpose="anonymous sessions",
+    needs="sessions",
+    order=12,
+    search=SEARCH,
+)

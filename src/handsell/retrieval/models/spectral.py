@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 from scipy.linalg import eigh, qr
 
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import SpectralConfig
+from handsell.retrieval.config import OptionalFoldIn, RetrieverPlugin
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
 from handsell.retrieval.index.index import VectorIndex
@@ -42,6 +43,18 @@ SEARCH: dict[str, tuple] = {
     "user_exponent": (0.5, 0.3, 0.7),
     "embedding_size": (256, 512, 1024),  # last: what is found at the small size is kept for the large ones
 }
+
+
+class SpectralConfig(OptionalFoldIn):
+    embedding_size: int = Field(256, ge=2, description="D, leading singular vectors kept")
+    ridge: float = Field(
+        0.03, ge=0, description="half-way point of the filter, a share of the largest squared value; 0: ideal"
+    )
+    user_exponent: float = Field(0.5, ge=0, le=1, description="a user's row is divided by their degree to this power")
+    item_exponent: float = Field(0.5, ge=0, le=1, description="an item's column, likewise")
+    answer_exponent: float = Field(0.5, ge=0, le=1, description="power of an item's degree in its answer")
+    half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
+    seed: int = Field(0, description="of the randomized decomposition")
 
 
 @dataclass(frozen=True)
@@ -119,3 +132,17 @@ def _signed(directions: np.ndarray) -> np.ndarray:
     """Each direction with its largest entry positive: a sign is free, and this one is the same everywhere."""
     peak = np.abs(directions).argmax(axis=0)
     return directions * np.where(directions[peak, np.arange(directions.shape[1])] < 0, -1, 1).astype(np.float32)
+
+
+RETRIEVER = RetrieverPlugin(
+    "spectral",
+    SpectralConfig,
+    Spectral,
+    fit_spectral,
+    purpose="sparse likes, the strongest single closed form there",
+    needs="interactions",
+    order=7,
+    most_items=200_000,
+    picked=True,
+    search=SEARCH,
+)

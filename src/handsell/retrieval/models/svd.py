@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import SpectralConfig, SVDConfig
-from handsell.retrieval.models.spectral import Spectral, fit_spectral
+from handsell.retrieval.config import OptionalFoldIn, RetrieverPlugin
+from handsell.retrieval.models.spectral import Spectral, SpectralConfig, fit_spectral
 
 SEARCH: dict[str, tuple] = {"half_life_days": (1e6, 0.5, 2.0, 14.0), "embedding_size": (64, 32, 128, 256)}
+
+
+class SVDConfig(OptionalFoldIn):
+    embedding_size: int = Field(64, ge=2, description="D, leading singular vectors kept")
+    half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
+    seed: int = Field(0, description="of the randomized decomposition")
 
 
 class SVD(Spectral):
@@ -29,3 +37,15 @@ def fit_svd(interactions: Interactions, config: SVDConfig, content: object = Non
     )  # fmt: skip
     fitted = fit_spectral(interactions, plain)
     return SVD(fitted.encoder, fitted.index)
+
+
+RETRIEVER = RetrieverPlugin(
+    "svd",
+    SVDConfig,
+    SVD,
+    fit_svd,
+    purpose="the plainest vectors, to compare with",
+    needs="interactions",
+    order=8,
+    search=SEARCH,
+)

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import TransitionsConfig
+from handsell.retrieval.config import RetrieverPlugin, SessionConfig
 from handsell.retrieval.history_weights import DAY_US
 from handsell.retrieval.index.item_to_item import ListRetriever
 from handsell.retrieval.sessions import Sessions, current, cut
@@ -31,6 +32,22 @@ SEARCH = {
     "shrinkage": (10.0, 1.0, 50.0),
     "half_life_days": (90.0, 30.0, 1000.0),
 }
+
+
+class TransitionsConfig(SessionConfig):
+    neighbors: int = Field(500, ge=1, description="strongest rules kept per item")
+    steps: int = Field(15, ge=1, description="events apart that two items may be")
+    distance_half_life: float = Field(3.0, gt=0, description="events apart at which a pair counts half")
+    backward: float = Field(0.6, ge=0, description="weight of a pair against its order; 0: only what comes after")
+    repeat: float = Field(2.0, ge=0, description="weight of an item's rule to itself, where the surface may repeat it")
+    position_half_life: float = Field(1.0, gt=0, description="items back at which an item of the session counts half")
+    half_life_days: float = Field(90.0, gt=0, description="age at which a past session counts half")
+    length_exponent: float = Field(0.25, ge=0, description="a past session of n events counts 1 / n to this power")
+    source_exponent: float = Field(
+        0.7, ge=0, description="a rule is divided by the events of its first item to this power"
+    )
+    popularity_exponent: float = Field(0.3, ge=0, description="and by those of its second item to this power")
+    shrinkage: float = Field(10.0, ge=0, description="added to both; damps rules with little support")
 
 
 @dataclass(frozen=True)
@@ -80,3 +97,16 @@ def _event_weight(sessions: Sessions, config: TransitionsConfig) -> np.ndarray:
 
 def _age_days(sessions: Sessions) -> np.ndarray:
     return (sessions.time.max(initial=0) - sessions.time) / DAY_US
+
+
+RETRIEVER = RetrieverPlugin(
+    "transitions",
+    TransitionsConfig,
+    Transitions,
+    fit_transitions,
+    purpose="what comes next, after the last item or two",
+    needs="order of events",
+    order=13,
+    picked=True,
+    search=SEARCH,
+)

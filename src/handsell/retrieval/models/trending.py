@@ -9,12 +9,19 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import TrendingConfig
+from handsell.retrieval.config import OptionalSource, RetrieverPlugin
 from handsell.retrieval.models.popularity import Popularity, decayed
 
 SEARCH = {"half_life_days": (1.0, 0.5, 3.0), "long_half_life_days": (14.0, 7.0, 28.0)}
+
+
+class TrendingConfig(OptionalSource):
+    half_life_days: float = Field(1.0, gt=0, description="age at which an interaction counts half in the short memory")
+    long_half_life_days: float = Field(14.0, gt=0, description="likewise in the long one, which says what to expect")
+    prior: float = Field(5.0, gt=0, description="weight added to what is expected; damps items with few likes")
 
 
 class Trending(Popularity):
@@ -32,3 +39,16 @@ def fit_trending(interactions: Interactions, config: TrendingConfig, content: ob
     expected = long * (short.sum() / max(long.sum(), 1e-300))
     excess = (short - expected) / np.sqrt(expected + config.prior)
     return Trending(np.maximum(excess, 0).astype(np.float32))
+
+
+RETRIEVER = RetrieverPlugin(
+    "trending",
+    TrendingConfig,
+    Trending,
+    fit_trending,
+    purpose="what rises now, by context",
+    needs="times",
+    order=11,
+    personal=False,
+    search=SEARCH,
+)

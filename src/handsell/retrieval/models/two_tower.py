@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from handsell.core.batches import History, Requests
+from handsell.retrieval.config import RetrieverPlugin, SourceConfig
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.history_weights import DAY_US, decay, later_likes
@@ -29,6 +31,19 @@ RECENT_HALF_LIFE_EVENTS = 3.0
 ROWS_AT_ONCE = 16_384
 
 Weights = Mapping[str, np.ndarray]
+
+
+class TwoTowerConfig(SourceConfig):
+    embedding_size: int = Field(64, ge=2, description="D, width of both towers' output")
+    hidden: int = Field(128, ge=2, description="width of the layer inside a tower")
+    epochs: int = Field(6, ge=1, description="passes over the positives")
+    batch_size: int = Field(1024, ge=2, description="positives per step; the others of a batch are its negatives")
+    learning_rate: float = Field(2e-3, gt=0, description="of Adam")
+    reg: float = Field(1e-6, ge=0, description="weight decay")
+    temperature: float = Field(0.07, gt=0, description="divides the inner products; lower is sharper")
+    hard_negatives: int = Field(0, ge=0, description="negatives mined per row from the model's own top ranks; 0: none")
+    workers: int = Field(1, ge=1, description="Ray Train workers")
+    seed: int = Field(0, description="of first weights and batch order")
 
 
 def user_inputs(history: History, time: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -148,3 +163,17 @@ def towers_to_retriever(weights: Weights, content: Content | None, trained: np.n
         weights["embedding"], content.vectors if content else np.zeros((len(trained), 0)), trained, weights
     )
     return assemble(inputs, item_vectors(inputs, weights), weights)
+
+
+RETRIEVER = RetrieverPlugin(
+    "two_tower",
+    TwoTowerConfig,
+    TwoTower,
+    "handsell.retrieval.neural.two_tower_training:fit_two_tower",
+    purpose="features of users and items matter, and new items",
+    needs="interactions, content",
+    order=4,
+    job="handsell.jobs.train.two_tower:fit_two_tower_on_ray",
+    least_events=5_000,
+    picked=True,
+)

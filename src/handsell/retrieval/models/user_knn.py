@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import UserKNNConfig
+from handsell.retrieval.config import OptionalFoldIn, RetrieverPlugin
 from handsell.retrieval.history_weights import DAY_US, HistoryWeights, vote_matrix, votes
 from handsell.retrieval.index.topk import best
 from handsell.retrieval.ratings import degrees, likes, power
@@ -31,6 +32,18 @@ SEARCH: dict[str, tuple] = {
     "item_exponent": (0.5, 0.75, 0.25),
     "shrinkage": (0.0, 1.0, 5.0),
 }
+
+
+class UserKNNConfig(OptionalFoldIn):
+    HISTORY: ClassVar[tuple[str, ...]] = ("half_life_events", "dislikes")  # half_life_days has a part in the fit, too
+
+    neighbors: int = Field(200, ge=1, description="most similar users that are asked")
+    shrinkage: float = Field(5.0, ge=0, description="added to the denominator; damps users with little in common")
+    item_exponent: float = Field(
+        0.5, ge=0, le=2, description="an item in common counts by its degree to this power less"
+    )
+    sharpness: float = Field(1.0, gt=0, description="power of the similarity with which a neighbor speaks")
+    half_life_days: float = Field(28.0, gt=0, description="decay of the history's and of the neighbors' events")
 
 
 @dataclass(frozen=True)
@@ -126,3 +139,17 @@ def _rows(columns: list[np.ndarray], data: list[np.ndarray], width: int) -> spar
     return sparse.csr_matrix(
         (np.concatenate(data).astype(np.float32), np.concatenate(columns), offsets), shape=(len(columns), width)
     )
+
+
+RETRIEVER = RetrieverPlugin(
+    "user_knn",
+    UserKNNConfig,
+    UserKNN,
+    fit_user_knn,
+    purpose="few users with much in common",
+    needs="interactions",
+    order=10,
+    most_users=50_000,
+    picked=True,
+    search=SEARCH,
+)

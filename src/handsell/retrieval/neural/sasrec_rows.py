@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import SASRecConfig
+from handsell.retrieval.models.sasrec import SASRecConfig
 
 HELD_OUT = 0.1  # share of a shard's users, at most, whose last like is kept back
 JUDGES = 50  # fewer users held out than this would say nothing

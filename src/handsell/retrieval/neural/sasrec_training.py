@@ -20,9 +20,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import SASRecConfig
 from handsell.retrieval.content_vectors import Content
-from handsell.retrieval.models.sasrec import SASRec, Weights, weights_to_retriever
+from handsell.retrieval.models.sasrec import SASRec, SASRecConfig, Weights, weights_to_retriever
 from handsell.retrieval.neural.sasrec_rows import SequenceBatch, SequenceRows
 from handsell.retrieval.neural.training import among_workers, coarse_products, one_thread, restore, weights_of
 

@@ -22,9 +22,16 @@ from torch.nn import functional as F
 
 from handsell.core.batches import History
 from handsell.data.interactions import Interactions
-from handsell.retrieval.config import TwoTowerConfig
 from handsell.retrieval.content_vectors import Content
-from handsell.retrieval.models.two_tower import CONTEXT, HISTORY, POOLS, TwoTower, towers_to_retriever, user_inputs
+from handsell.retrieval.models.two_tower import (
+    CONTEXT,
+    HISTORY,
+    POOLS,
+    TwoTower,
+    TwoTowerConfig,
+    towers_to_retriever,
+    user_inputs,
+)
 from handsell.retrieval.neural.hard_negatives import HardNegatives
 from handsell.retrieval.neural.training import one_thread, weights_of
 

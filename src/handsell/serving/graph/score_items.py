@@ -40,7 +40,7 @@ def _sources(stage: CandidateStage | None) -> tuple[tuple[str, ...], Mapping[str
     """Names, retrievers and weights (S,) of a local stage's sources; none of any other stage."""
     if not isinstance(stage, LocalCandidates):
         return (), {}, np.zeros(0)
-    weights = [getattr(stage.config, name).weight for name in stage.sources]
+    weights = [stage.config[name].weight for name in stage.sources]
     return stage.sources, stage.retrievers, np.array(weights)
 
 

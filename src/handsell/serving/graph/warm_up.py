@@ -14,7 +14,6 @@ from handsell.core.errors import BundleError
 from handsell.core.funnel import run_local
 from handsell.eligibility.filters import filters_of
 from handsell.reranking.stage import LocalReranking
-from handsell.retrieval.registry import enabled
 from handsell.serving.graph.loading import OpenedBundle
 from handsell.serving.graph.stages import LocalStages
 
@@ -42,7 +41,7 @@ def warm_up(stages: LocalStages, opened: OpenedBundle) -> LocalStages:
 def _answer(stages: LocalStages, requests: Requests, opened: OpenedBundle) -> None:
     """One trip; stages that are not in this process are stood in for by items of the catalog."""
     retrieval, ranking = opened.config.retrieval, opened.config.ranking
-    found = any_items(requests, len(opened.snapshot), retrieval.candidates, enabled(retrieval))
+    found = any_items(requests, len(opened.snapshot), retrieval.candidates, retrieval.enabled)
     if stages.candidate_stage is not None:
         found = run_local(stages.candidates(requests, retrieval.candidates))
     ranked = found.take_columns(ranking.ranked)
