@@ -10,6 +10,7 @@ import sys
 
 BENCHMARKS = {
     "ablation": "the funnel on a deployment's test window, without each source and each group of features",
+    "protocols": "retrievers on public data sets by their fixed protocols, tuned, beside published figures",
     "ann": "the vector index of a catalog of N items: build, bytes per item, recall against exact search, latency",
     "driver_memory": "peak memory of a job's driver and of its cluster (20 M events unless told otherwise)",
     "reranking": "50 → 30 with the shipped dials and with all of them, ms per request at batches of 1, 8 and 16",

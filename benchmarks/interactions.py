@@ -10,6 +10,9 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
+from benchmarks.protocols import datasets
+from benchmarks.protocols.attributes import Attributes
+from benchmarks.protocols.lines import in_order, read_users
 from handsell.catalog.snapshot import ALWAYS, NEVER, Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import load_config
@@ -19,9 +22,6 @@ from handsell.data.interactions import Interactions
 from handsell.data.numbering import number, settle
 from handsell.data.readers.base import all_events, complete
 from handsell.data.readers.world import World
-from handsell.evaluation.yardstick import datasets
-from handsell.evaluation.yardstick.attributes import Attributes
-from handsell.evaluation.yardstick.lines import in_order, read_users
 from handsell.retrieval.content_vectors import Content, fit_content_vectors
 
 WORLD = Path(__file__).parents[1] / "deployments" / "configs" / "world.toml"

@@ -95,7 +95,7 @@ def measure(shop: Shop, options: argparse.Namespace) -> tuple[list[dict[str, Any
     seen, config = shop.without(new), retrieval(options.epochs)
     requests = seen.requests(known)
     three = np.stack([shop.liked(user)[:EVENTS] for user in new])
-    floor = timed(exact(config.als.embedding_size, shop.events.n_items, options.seed), requests, shop.events.n_items)
+    floor = timed(exact(config["als"].embedding_size, shop.events.n_items, options.seed), requests, shop.events.n_items)
     rows = [_row(FLOOR, 0.0, floor, floor)]
     answers = []
     for name in options.families:

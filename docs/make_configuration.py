@@ -77,7 +77,7 @@ def _section(path: str, model: type[Section], default: Section | None) -> str:
     rows = 0
     for name, field in model.model_fields.items():
         inner, named = section_of(field.annotation)
-        if inner is not None and not field.description:
+        if inner is not None and (not named or field.json_schema_extra) and not field.description:
             continue  # a plain section: it has a heading of its own
         value = "**required**" if field.is_required() else _shown(default_of(name, field, default))
         lines.append(f"| `{name}` | {_cell(value)} | {_cell(_text(field))} |")

@@ -59,10 +59,10 @@ class Oracle:
         for source in SOURCES:
             scores = getattr(self, f"_{source}")(asked.past)
             best = sorted((-s, i) for i, s in scores.items() if self.eligible(asked, i))
-            for rank, (negative, item) in enumerate(best[: getattr(config, source).k]):
+            for rank, (negative, item) in enumerate(best[: config[source].k]):
                 found.setdefault(item, {})[source] = (rank, -negative)
         fused = {
-            item: sum(getattr(config, source).weight / (61 + rank) for source, (rank, _) in by.items())
+            item: sum(config[source].weight / (61 + rank) for source, (rank, _) in by.items())
             for item, by in found.items()
         }
         order = sorted(found, key=lambda item: (-fused[item], item))[: config.candidates]

@@ -58,6 +58,8 @@ def test_every_key_has_a_heading_or_a_row_with_a_description(generator):
         assert heading in page
         rows = page.split(heading + "\n", 1)[1].split("\n## ")[0]
         for name, field in model.model_fields.items():
+            if field.json_schema_extra == {"written": "by name"}:
+                continue  # each retriever has a heading of its own
             inner, named = generator.section_of(field.annotation)
             if inner is not None and not named:
                 assert f"## [{f'{path}.{name}'.lstrip('.')}]" in page

@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 import typer
 
 from handsell.core.errors import HandsellError
-from handsell.local.yardstick import yardstick
 
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="a TOML file, such as deployments/configs/world.toml")
@@ -222,9 +221,6 @@ def skew(config: ConfigPath) -> None:
     from handsell.jobs.features.skew import report
 
     report(_load(config))
-
-
-app.command()(yardstick)
 
 
 @bundles.command("list")

@@ -234,7 +234,7 @@ def test_training_picks_what_the_window_needs_and_how_it_reads_the_history(confi
 def test_a_history_weighed_otherwise_gives_what_a_model_fitted_so_gives(rng, tmp_path, name):
     events, content = blocks(rng)
     section = CONFIG[name]
-    settings = {"half_life_days": 0.01, "half_life_events": 1.5, "dislikes": 0.25,
+    settings = {"half_life_days": 0.01, "half_life_events": 1.5, "dislikes": 0.25, "weight_exponent": 0.5,
                 "repeat_exponent": 0.5, "popularity_exponent": 0.7}  # fmt: skip
     settings = {key: settings[key] for key in section.HISTORY}
     other = CONFIG.with_sections({name: section.model_copy(update=settings)})

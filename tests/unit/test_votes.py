@@ -36,6 +36,13 @@ def test_later_likes_age_an_event_and_dislikes_may_count_less():
     assert np.allclose(table[[3, 5, 6, 7]], [1 / 4, -0.5 / 4, 1 / 2, 2])
 
 
+def test_all_likes_may_count_alike_whatever_their_weight():
+    asked = aged([(3, 4.0), (5, -0.25), (6, 1.0)], [0, 0, 0])
+    for exponent, expected in ((0.0, [1, -1, 1]), (0.5, [2, -0.5, 1])):
+        item, weight = votes(asked, HistoryWeights(1e9, weight_exponent=exponent), 10)
+        assert np.allclose(vote_matrix(item, weight, 10).toarray()[0][[3, 5, 6]], expected)
+
+
 def test_a_history_without_columns_or_events_votes_for_nothing():
     for length in (0, 5):
         item, weight = votes(request([], length=length), HistoryWeights(7.0), 10)

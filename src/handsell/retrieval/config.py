@@ -34,13 +34,16 @@ class OptionalSource(SourceConfig):
 class FoldInSource(SourceConfig):
     """What every source that reads the history as weighted items has."""
 
-    HISTORY: ClassVar[tuple[str, ...]] = ("half_life_days", "half_life_events", "dislikes")
+    HISTORY: ClassVar[tuple[str, ...]] = ("weight_exponent", "half_life_days", "half_life_events", "dislikes")
     half_life_days: float = Field(28.0, gt=0, description="age at which an event of the history counts half")
     half_life_events: float | None = Field(
         None, gt=0, description="likes after it at which an event of the history counts half; none: only time counts"
     )
     dislikes: float = Field(
         1.0, ge=0, le=1, description="how much of its negative weight a disliked item of the history keeps; 0: none"
+    )
+    weight_exponent: float = Field(
+        1.0, ge=0, le=1, description="power of the weight of a history event; 0: all likes count alike"
     )
 
 
@@ -121,7 +124,7 @@ class RetrievalConfig(Section):
     index_recall: float = Field(
         0.95, gt=0, lt=1, description="share of a source's k exact nearest that an approximate index is tuned to find"
     )
-    sections: dict[str, SerializeAsAny[SourceConfig]] = Field({}, repr=False)
+    sections: dict[str, SerializeAsAny[SourceConfig]] = Field({}, json_schema_extra={"written": "by name"})
 
     def __getitem__(self, name: str) -> Any:
         """The section of a source; its class is that of the retriever's registration."""

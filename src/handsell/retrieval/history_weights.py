@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
@@ -20,15 +20,17 @@ class HistoryWeights:
 
     An event counts half for every `half_life_days` that it is older than the newest one and for every
     `half_life_events` likes that came after it (None: their number does not matter); a dislike counts by `dislikes`.
+    Its weight enters by the power `weight_exponent`: 1 as it is, 0 all likes alike.
     """
 
     half_life_days: float
     half_life_events: float | None = None
     dislikes: float = 1.0
+    weight_exponent: float = 1.0
 
     @classmethod
     def of(cls, config: FoldInSource) -> Self:
-        return cls(config.half_life_days, config.half_life_events, config.dislikes)
+        return cls(*(getattr(config, field.name) for field in fields(cls)))
 
 
 def votes(requests: Requests, weights: HistoryWeights, n_items: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,9 +42,11 @@ def votes(requests: Requests, weights: HistoryWeights, n_items: int) -> tuple[np
     history = requests.history
     valid = (history.item >= 0) & (history.item < n_items) & (history.time < requests.time[:, None])
     valid &= history.weight != 0
-    given = (
-        history.weight if weights.dislikes == 1 else np.where(history.weight < 0, weights.dislikes, 1) * history.weight
-    )
+    given = history.weight
+    if weights.weight_exponent != 1:
+        given = np.sign(given) * np.abs(given) ** weights.weight_exponent
+    if weights.dislikes != 1:
+        given = np.where(given < 0, weights.dislikes, 1) * given
     factor = decay(history.time, valid, weights.half_life_days)
     if weights.half_life_events is not None:
         factor = factor * np.exp2(-later_likes(valid & (history.weight > 0)) / weights.half_life_events)

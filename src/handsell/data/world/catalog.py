@@ -88,7 +88,7 @@ def unit(x: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=4)
 def catalog(world: WorldConfig) -> Catalog:
     """All tracks of the world; O(items) memory, the same in every process."""
-    rng = stream(world, "catalog")
+    rng = stream(world, "catalogue")  # a name that seeds the draws: another one is another world
     center, energy, acousticness = _genres(world.tags, rng)
     fame = rng.normal(0, 1.0, world.artists)
     popular_genre = 1.0 / (np.arange(world.tags) + 6.0)

@@ -259,6 +259,7 @@ def _weigh_history(model: Any, section: FoldInSource, window: Window) -> tuple[A
         "half_life_days": HALF_LIVES_DAYS,
         "half_life_events": HALF_LIVES_EVENTS,
         "dislikes": (0.0,),
+        "weight_exponent": EXPONENTS,
         "repeat_exponent": EXPONENTS,
         "popularity_exponent": EXPONENTS,
     }

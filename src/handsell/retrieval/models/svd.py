@@ -32,8 +32,7 @@ def fit_svd(interactions: Interactions, config: SVDConfig, content: object = Non
     plain = SpectralConfig(
         embedding_size=config.embedding_size,
         user_exponent=0, item_exponent=0, answer_exponent=0, ridge=0,
-        half_life_days=config.half_life_days, half_life_events=config.half_life_events, dislikes=config.dislikes,
-        seed=config.seed,
+        seed=config.seed, **{name: getattr(config, name) for name in config.HISTORY},
     )  # fmt: skip
     fitted = fit_spectral(interactions, plain)
     return SVD(fitted.encoder, fitted.index)

@@ -35,7 +35,8 @@ SEARCH: dict[str, tuple] = {
 
 
 class UserKNNConfig(OptionalFoldIn):
-    HISTORY: ClassVar[tuple[str, ...]] = ("half_life_events", "dislikes")  # half_life_days has a part in the fit, too
+    # half_life_days has a part in the fit, too
+    HISTORY: ClassVar[tuple[str, ...]] = ("weight_exponent", "half_life_events", "dislikes")
 
     neighbors: int = Field(200, ge=1, description="most similar users that are asked")
     shrinkage: float = Field(5.0, ge=0, description="added to the denominator; damps users with little in common")

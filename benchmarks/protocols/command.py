@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.protocols import datasets
+from benchmarks.protocols import models as contenders
+from benchmarks.protocols.coordinate_search import Params
+from benchmarks.protocols.datasets import Yardstick
+from benchmarks.protocols.lines import read_json
+from benchmarks.protocols.progress import Progress
+from benchmarks.protocols.run import Run, Settings
+from benchmarks.protocols.table import as_json, print_table, write_json
 from handsell.core.errors import ConfigError, DataError
-from handsell.evaluation.yardstick import contenders, datasets
-from handsell.evaluation.yardstick.datasets import Yardstick
-from handsell.evaluation.yardstick.lines import read_json
-from handsell.evaluation.yardstick.progress import Progress
-from handsell.evaluation.yardstick.run import Run, Settings
-from handsell.evaluation.yardstick.table import as_json, print_table, write_json
-from handsell.evaluation.yardstick.tuning import Params
 
 
 def read(format: str, paths: Mapping[str, Path], masks_history: bool = True) -> Yardstick:

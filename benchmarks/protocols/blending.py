@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from benchmarks.protocols.coordinate_search import Params, Search, coordinate_search
+from benchmarks.protocols.datasets import Questions
+from benchmarks.protocols.protocol import OBJECTIVE, batches, figures
 from handsell.core.batches import NONE
-from handsell.evaluation.yardstick.datasets import Questions
-from handsell.evaluation.yardstick.protocol import OBJECTIVE, batches, figures
-from handsell.evaluation.yardstick.tuning import Params, Search, coordinate_search
 from handsell.retrieval.models.blend import Blend, ranked
 
 VALUES = (1.0, 0.5, 2.0, 0.2, 0.7, 1.5, 4.0, 0.1, 0.0)  # of a part's weight, before they are made to sum to 1

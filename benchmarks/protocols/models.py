@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.protocols.coordinate_search import Params
+from benchmarks.protocols.datasets import Part, Yardstick
 from handsell.core.errors import ConfigError
 from handsell.core.protocols import Retriever
-from handsell.evaluation.yardstick.datasets import Part, Yardstick
-from handsell.evaluation.yardstick.tuning import Params
 from handsell.retrieval import registry
 from handsell.retrieval.config import RetrievalConfig, retrievers
 from handsell.retrieval.content_vectors import Content
@@ -43,7 +43,7 @@ def section_of(name: str) -> Any:
     return RetrievalConfig()[name]
 
 
-class Workshop:
+class ModelFactory:
     """Fits retrievers as training does, by name and hyper-parameters."""
 
     def __init__(self, yard: Yardstick, seed: int) -> None:

@@ -1,9 +1,7 @@
 """Reading the yardstick's files: what is wrong is named by file and line."""
 
 import pytest
-
-from handsell.core.errors import DataError
-from handsell.evaluation.yardstick.lines import (
+from benchmarks.protocols.lines import (
     fingerprint,
     in_order,
     read_attributes,
@@ -11,6 +9,8 @@ from handsell.evaluation.yardstick.lines import (
     read_users,
     read_validation,
 )
+
+from handsell.core.errors import DataError
 
 
 @pytest.fixture

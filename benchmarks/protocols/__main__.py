@@ -1,4 +1,4 @@
-"""`handsell yardstick`: its arguments, checked before anything is read."""
+"""`python -m benchmarks protocols`: arguments, checked before anything is read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 
-from handsell.core.errors import ConfigError
+from benchmarks.protocols import command
+from benchmarks.protocols.run import Settings
+from handsell.core.errors import ConfigError, HandsellError
 
 
 class Format(StrEnum):
@@ -37,7 +39,11 @@ TAKES = {
 DEFAULT_K = {Format.ADJACENCY: 20, Format.SEQUENCES: 10, Format.SESSIONS: 20}
 
 
-def yardstick(
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def measure(
     format: Annotated[Format, typer.Option(help="how the files are read, and by which protocol they are measured")],
     train: Annotated[Path | None, typer.Option(help="adjacency: `user item …` a line; sessions: `item item …`")] = None,
     test: Annotated[Path | None, typer.Option(help="adjacency: `user item …`; sessions: `prefix … target`")] = None,
@@ -60,16 +66,24 @@ def yardstick(
     """Fit, tune and score retrievers on a public data set by its fixed protocol."""
     paths = {"--train": train, "--test": test, "--validation": validation, "--data": data, "--attributes": attributes}
     _check(format, {name for name, path in {**paths, "--mask": mask}.items() if path is not None})
-    from handsell.evaluation.yardstick import command
-    from handsell.evaluation.yardstick.run import Settings
-
     yard = command.read(format.value, {name: path for name, path in paths.items() if path}, mask != Mask.NONE)
     given = command.given(chosen) if chosen else {}
     settings = Settings(k or DEFAULT_K[format], budget_s, tune, look_at_test, seed, given)
     blends = [_names(each) for each in blend or []]
-    failed = command.measure(yard, settings, _names(models), blends, json, shlex.join(["handsell", *sys.argv[1:]]))
+    failed = command.measure(
+        yard,
+        settings,
+        _names(models),
+        blends,
+        json,
+        _command(),
+    )
     if failed:
         raise typer.Exit(1)
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "benchmarks", "protocols", *sys.argv[1:]])
 
 
 def _check(format: Format, given: set[str]) -> None:
@@ -85,3 +99,10 @@ def _check(format: Format, given: set[str]) -> None:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+if __name__ == "__main__":
+    try:
+        app(prog_name="python -m benchmarks protocols")
+    except HandsellError as error:
+        sys.exit(f"error: {error}")

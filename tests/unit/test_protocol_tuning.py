@@ -1,11 +1,13 @@
 """The coordinate search: where it starts, what it finds, when it stops."""
 
 import time
+from dataclasses import replace
 
 import pytest
+from benchmarks.protocols.coordinate_search import coordinate_search
 
 from handsell.core.errors import ConfigError
-from handsell.evaluation.yardstick.tuning import checked, coordinate_search
+from handsell.retrieval.config import retrievers
 
 SPACE = {"size": (8, 16, 32, 64), "reg": (0.1, 1.0, 10.0)}
 
@@ -52,5 +54,5 @@ def test_the_budget_ends_it_and_that_is_told():
 
 
 def test_a_space_with_a_field_that_the_section_lacks_is_refused():
-    with pytest.raises(ConfigError, match="SEARCH of als has shrinkage"):
-        checked({"shrinkage": (1,)}, ("reg",), "als")
+    with pytest.raises(ConfigError, match="retriever als: search names shrinkage: expected fields of ALSConfig"):
+        replace(retrievers()["als"], search={"shrinkage": (1,)}).search_space()

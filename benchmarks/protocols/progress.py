@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from handsell.evaluation.yardstick.protocol import OBJECTIVE
-from handsell.evaluation.yardstick.tuning import Search
+from benchmarks.protocols.coordinate_search import Search
+from benchmarks.protocols.protocol import OBJECTIVE
 
 
 class Progress:

@@ -12,11 +12,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.protocols.datasets import Yardstick
+from benchmarks.protocols.protocol import METRICS, OBJECTIVE
+from benchmarks.protocols.run import Row, Settings, told
 from handsell.core.errors import DataError
 from handsell.evaluation.machine import machine
-from handsell.evaluation.yardstick.datasets import Yardstick
-from handsell.evaluation.yardstick.protocol import METRICS, OBJECTIVE
-from handsell.evaluation.yardstick.run import Row, Settings, told
 
 WIDTH = 140  # the table's; a narrower terminal folds it
 

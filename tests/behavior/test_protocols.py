@@ -1,14 +1,14 @@
 """The yardstick end to end, on files in which users keep to one of four blocks of items."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from benchmarks.protocols.__main__ import app
 from typer.testing import CliRunner
 
-from handsell.cli import app
 from handsell.core.errors import ConfigError, HandsellError
-from handsell.retrieval import registry
 from handsell.retrieval.config import retrievers
 
 BLOCKS, PER_BLOCK, USERS = 4, 12, 100
@@ -56,7 +56,7 @@ def measured(files, tmp_path):
     def run(format: str, *options: str, how=FORMATS) -> tuple[dict, str]:
         paths = [files.get(word, word) for word in how[format]]
         out = tmp_path / "out.json"
-        done = CliRunner().invoke(app, ["yardstick", "--format", format, *paths, *options, "--json", str(out)])
+        done = CliRunner().invoke(app, ["--format", format, *paths, *options, "--json", str(out)])
         if done.exception and not isinstance(done.exception, SystemExit):
             raise done.exception
         return json.loads(out.read_text()), done.output
@@ -141,14 +141,14 @@ def test_json_tells_how_it_was_measured(measured, files):
     assert found["metrics"] == ["p@20 %", "mrr@20 %"]
     assert found["machine"]["libraries"]["numpy"] == np.__version__ and found["machine"]["cores"]
     assert found["data"]["items"] == BLOCKS * PER_BLOCK and len(found["data"]["fingerprint"]) == 16
-    assert found["data"]["requests"] == USERS and found["command"].split()[0] == "handsell"
+    assert found["data"]["requests"] == USERS and found["command"].startswith("python -m benchmarks protocols")
 
 
 def test_a_model_that_fails_is_told_and_the_others_are_measured(measured, monkeypatch):
     def broken(interactions, config, content=None):
         raise MemoryError("no room for it")
 
-    monkeypatch.setitem(retrievers(), "als", registry.Family(retrievers()["als"].kind, broken))
+    monkeypatch.setitem(retrievers(), "als", replace(retrievers()["als"], fit=broken))
     found, said = measured("adjacency", "--models", "als,item_knn", "--blend", "als,item_knn", "--defaults")
     rows = by_model(found)
     assert "no room for it" in rows["als"]["error"] and "als failed" in rows["blend(als,item_knn)"]["error"]

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from benchmarks.protocols import datasets
+from benchmarks.protocols.datasets import HOUR_US, START_US
 
 from handsell.core.errors import DataError
-from handsell.evaluation.yardstick import datasets
-from handsell.evaluation.yardstick.datasets import HOUR_US, START_US
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from benchmarks.protocols import protocol
+from benchmarks.protocols.datasets import HOUR_US, START_US, Questions
 
 from handsell.core.batches import Ragged
-from handsell.evaluation.yardstick import protocol
-from handsell.evaluation.yardstick.datasets import HOUR_US, START_US, Questions
 
 
 def questions(*rows: tuple[list[int], list[int]]) -> Questions:

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.protocols.blending import tuned_weights
+from benchmarks.protocols.coordinate_search import Params, Search, coordinate_search
+from benchmarks.protocols.datasets import Part, Questions, Yardstick
+from benchmarks.protocols.models import ModelFactory
+from benchmarks.protocols.progress import Progress
+from benchmarks.protocols.protocol import OBJECTIVE, measure
+from benchmarks.protocols.resources import peak_mib, restart_peak
 from handsell.core.errors import ConfigError
 from handsell.core.protocols import Retriever
-from handsell.evaluation.yardstick.blending import tuned_weights
-from handsell.evaluation.yardstick.contenders import Workshop
-from handsell.evaluation.yardstick.datasets import Part, Questions, Yardstick
-from handsell.evaluation.yardstick.progress import Progress
-from handsell.evaluation.yardstick.protocol import OBJECTIVE, measure
-from handsell.evaluation.yardstick.resources import peak_mib, restart_peak
-from handsell.evaluation.yardstick.tuning import Params, Search, coordinate_search
 from handsell.retrieval.config import retrievers
 from handsell.retrieval.models.blend import Blend
 
@@ -62,7 +62,7 @@ class Run:
     weighed: set[str] = field(default_factory=set)  # parts of blends whose weights are to be found
 
     def __post_init__(self) -> None:
-        self.workshop = Workshop(self.yard, self.settings.seed)
+        self.workshop = ModelFactory(self.yard, self.settings.seed)
         questions = self.yard.tune.questions
         rng = np.random.default_rng(self.settings.seed)
         if len(questions) > TUNE_QUESTIONS:

@@ -22,11 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from handsell.core.batches import Ragged
-from handsell.core.errors import DataError
-from handsell.data.interactions import Interactions
-from handsell.evaluation.yardstick.attributes import Attributes
-from handsell.evaluation.yardstick.lines import (
+from benchmarks.protocols.attributes import Attributes
+from benchmarks.protocols.lines import (
     fingerprint,
     in_order,
     read_attributes,
@@ -34,6 +31,9 @@ from handsell.evaluation.yardstick.lines import (
     read_users,
     read_validation,
 )
+from handsell.core.batches import Ragged
+from handsell.core.errors import DataError
+from handsell.data.interactions import Interactions
 
 START_US = 1_577_836_800_000_000  # 2020-01-01
 HOUR_US = 3_600_000_000

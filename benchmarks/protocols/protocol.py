@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.protocols.datasets import HOUR_US, Questions
 from handsell.core.batches import NONE, History, Profile, Ragged, Requests, Seen
 from handsell.core.protocols import Retriever
 from handsell.evaluation.metrics import Relevant, gains, hit_rate, mrr, ndcg, recall
-from handsell.evaluation.yardstick.datasets import HOUR_US, Questions
 
 BATCH = 256  # requests at a time; the eligibility mask of a batch is (BATCH, I)
 OBJECTIVE = "ndcg"  # what tuning goes by, in every format
