@@ -79,8 +79,16 @@ class Oracle:
         return {i: s for i, s in enumerate(scores.tolist()) if s > 0}
 
     def _history(self, past: Past) -> dict[int, float]:
-        given = votes(past, self.shelf.config.retrieval["history"].half_life_days)
-        return {item: float(weight) for item, weight in given.items() if weight > 0}
+        config = self.shelf.config.retrieval["history"]
+        repeats, popularity = self._load("history", "items.npy").astype(float)
+        given = votes(past, config.half_life_days)
+        return {
+            item: float(weight)
+            * repeats[item] ** config.repeat_exponent
+            * popularity[item] ** config.popularity_exponent
+            for item, weight in given.items()
+            if weight > 0
+        }
 
     def _item_knn(self, past: Past) -> dict[int, float]:
         data, indices, indptr = (self._load("item_knn", f"{name}.npy") for name in ("data", "indices", "indptr"))

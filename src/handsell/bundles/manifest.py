@@ -26,7 +26,6 @@ LIBRARIES = (
     "xgboost",
     "torch",
     "faiss-cpu",
-    "implicit",
     "scikit-learn",
 )
 BLOCK = 1 << 20

@@ -6,14 +6,14 @@ bundle appears only as a whole: by a rename locally, elsewhere because its manif
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
+
+from filelock import FileLock, Timeout
 
 from handsell.bundles.manifest import MANIFEST, files_of
 from handsell.core.errors import BundleError
@@ -162,20 +162,14 @@ def open_storage(root: str | Path, cache: Path | None = None) -> Storage:
 def locked(folder: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
     """One writer at a time on this machine; BundleError after wait_s. The lock dies with its process."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise BundleError(
-                        f"bundles in {folder} are being promoted or pruned by another process for {wait_s:.0f} s: "
-                        "wait for it, or end it, then try again"
-                    ) from None
-                time.sleep(0.02)
-        yield
+    try:
+        with FileLock(folder / ".lock", timeout=wait_s, poll_interval=0.02):
+            yield
+    except Timeout:
+        raise BundleError(
+            f"bundles in {folder} are being promoted or pruned by another process for {wait_s:.0f} s: wait for it, or "
+            "end it, then try again"
+        ) from None
 
 
 def _make_room(folder: Path) -> None:

@@ -7,18 +7,18 @@ nobody waits for a timer. A second event with the same `event_id` is a duplicate
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from handsell.core.errors import HandsellError
 from handsell.events.impressions import IMPRESSION_FIELDS
@@ -158,7 +158,7 @@ class EventLog:
         self._queue.put(None)
         self._writer.join()
         self._db.close()
-        os.close(self._lock)
+        self._lock.release()
 
     def __enter__(self) -> EventLog:
         return self
@@ -167,22 +167,15 @@ class EventLog:
         self.close()
 
 
-def _lock(path: Path, wait_s: float) -> int:
-    """Hold the writer's lock file; the kernel frees it when the process dies, however it dies."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    until = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                owner = os.pread(handle, 20, 0).decode() or "unknown"
-                os.close(handle)
-                raise EventLogError(
-                    f"{path} is held by process {owner}: an event log has one writer; stop that one first"
-                ) from None
-            time.sleep(0.05)
-        else:
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
-            return handle
+def _lock(path: Path, wait_s: float) -> FileLock:
+    """Hold the writer's lock; the kernel frees it when the process dies, however it dies."""
+    lock, owner = FileLock(path, mode=0o600, thread_local=False), path.with_suffix(".owner")
+    try:
+        lock.acquire(timeout=wait_s)
+    except Timeout:
+        held_by = owner.read_text() if owner.exists() else "unknown"
+        raise EventLogError(
+            f"{path} is held by process {held_by}: an event log has one writer; stop that one first"
+        ) from None
+    owner.write_text(str(os.getpid()))
+    return lock

@@ -24,7 +24,7 @@ from handsell.serving.graph.service import Service
 from handsell.serving.http import answers as a
 from handsell.serving.http import schemas as s
 from handsell.serving.http.problems import MEDIA_TYPE, BodyLimit, Problem, install
-from handsell.serving.telemetry.observability import take_up
+from handsell.serving.telemetry.observability import continue_trace
 
 WRONG: dict[int, dict[str, Any]] = {
     status: {"model": Problem, "description": what}
@@ -207,7 +207,7 @@ class Observed:
             await self.app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
-        trace = take_up(next((value for name, value in scope["headers"] if name == b"traceparent"), b""))
+        trace = continue_trace(next((value for name, value in scope["headers"] if name == b"traceparent"), b""))
 
         async def watched(message: Message) -> None:
             nonlocal status

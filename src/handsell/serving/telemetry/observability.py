@@ -4,35 +4,37 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 
 import numpy as np
+from opentelemetry.trace import format_trace_id, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from handsell.core.batches import NONE, Candidates, RulesStamp
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.3, 2.5, 5.0)
-TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")  # W3C Trace Context, version 00
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
+
+PROPAGATOR = TraceContextTextMapPropagator()
 
 trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 
 
-def take_up(header: bytes) -> bytes:
+def continue_trace(header: bytes) -> bytes:
     """A caller's `traceparent` with a span of our own; a new trace where there is none, or none that is valid.
 
     The trace's id goes into the log records of this request.
     """
-    found = TRACEPARENT.match(header)
-    valid = found is not None and set(found[1]) != {ord("0")} and set(found[2]) != {ord("0")}
-    trace, flags = (found[1].decode(), found[3].decode()) if found and valid else (secrets.token_hex(16), "00")
+    parent = PROPAGATOR.extract({"traceparent": header.decode("latin-1")})
+    caller = get_current_span(parent).get_span_context()
+    trace = format_trace_id(caller.trace_id) if caller.is_valid else secrets.token_hex(16)
     trace_id.set(trace)
-    return f"00-{trace}-{secrets.token_hex(8)}-{flags}".encode()
+    return f"00-{trace}-{secrets.token_hex(8)}-{caller.trace_flags if caller.is_valid else 0:02x}".encode()
 
 
 class Metrics:
