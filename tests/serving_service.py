@@ -7,6 +7,7 @@ import contextlib
 
 import httpx
 
+from api_document import AnswerCheck
 from handsell.core.clock import Clock
 from handsell.core.paths import Layout
 from handsell.events.log import EventLog
@@ -65,7 +66,9 @@ async def served(world: World, **parts):
         old.unlink()
     with EventLog(path) as log:
         service = service_of(world, LocalLog(log), **parts)
-        transport = httpx.ASGITransport(build_api(service), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+        api = build_api(service)
+        transport = httpx.ASGITransport(api, raise_app_exceptions=False)
+        hooks = {"response": [AnswerCheck(api.openapi()).later]}
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop", event_hooks=hooks) as client:
             yield client, service
         await service.close()

@@ -5,6 +5,7 @@ from urllib.parse import urlencode
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, assume, given, settings
+from hypothesis.strategies import booleans, randoms
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -13,6 +14,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+import serving_world
+
+USERS = [f"u{i}" for i in range(serving_world.USERS)]
+ITEMS = [f"i{i}" for i in range(serving_world.ITEMS)]
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 ASKED = (
     "POST /v1/recommendations",
@@ -32,6 +37,22 @@ PLAIN = ("GET /healthz", "GET /readyz", "GET /metrics")  # there is nothing to g
 CASES = [(name, mode) for name in ASKED for mode in GenerationMode] + [(n, GenerationMode.POSITIVE) for n in PLAIN]
 
 
+def with_known_ids(part, draw):
+    """The same with ids of the test's world in place of those that were made up."""
+    if isinstance(part, list):
+        return [with_known_ids(one, draw) for one in part]
+    if not isinstance(part, dict):
+        return part
+    known = {"user_id": USERS, "item_id": ITEMS}
+    found = {name: with_known_ids(value, draw) for name, value in part.items()}
+    found |= {
+        name: draw.choice(known[name]) for name, value in part.items() if name in known and isinstance(value, str)
+    }
+    if isinstance(part.get("item_ids"), list):
+        found["item_ids"] = draw.sample(ITEMS, 3)
+    return found
+
+
 @pytest.fixture(scope="module")
 def operations(shop):
     schema = schemathesis.openapi.from_url(str(shop.base_url.join("/openapi.json")))
@@ -46,8 +67,11 @@ def test_every_operation_is_asked(operations):
 @pytest.mark.parametrize(("name", "mode"), CASES, ids=lambda part: getattr(part, "value", part))
 def test_no_question_breaks_it(operations, name, mode):
     @settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-    @given(case=operations[name].as_strategy(mode))
-    def ask(case):
+    @given(case=operations[name].as_strategy(mode), known=booleans(), draw=randoms())
+    def ask(case, known, draw):
+        if known:  # random ids are strangers: users and items that exist get answers with something in them
+            for part in ("body", "path_parameters", "query"):
+                setattr(case, part, with_known_ids(getattr(case, part), draw))
         assume(len(urlencode(case.query or {})) < LONGEST_QUERY)
         case.validate_response(case.call(timeout=30), checks=CHECKS)
 

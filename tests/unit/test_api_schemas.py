@@ -3,9 +3,11 @@
 import asyncio
 import time
 
+import httpx
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from api_document import AnswerCheck
 from handsell.core.clock import DAY_US, Clock
 from handsell.core.paths import Layout
 from handsell.events.reader import EventReader
@@ -182,3 +184,25 @@ def test_a_session_event_may_carry_a_value_and_it_must_be_a_number():
     assert body.session.events[0].value == 4.5
     with pytest.raises(ValidationError):
         schemas.RecommendationsBody.model_validate({"session": {"events": [{**event, "value": float("nan")}]}})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda item: item.pop("sources"), "'sources' is a required property"),
+        (lambda item: item.update(nearly=1), "'nearly' was unexpected"),
+        (lambda item: item.update(rank="1"), "'1' is not of type 'integer'"),
+    ],
+)
+async def test_an_answer_that_the_document_does_not_describe_is_noticed(client, spoil, says):
+    document = (await client.get("/openapi.json")).json()
+    answer = await client.post("/v1/rank", json={"user_id": "u1", "item_ids": ["i1", "i2"]})
+    body = answer.json()
+    spoil(body["items"][0])
+    with pytest.raises(AssertionError, match=says):
+        AnswerCheck(document).check(httpx.Response(200, json=body, request=answer.request))
+
+
+async def test_a_ranked_item_names_the_sources_that_know_it(client):
+    answer = (await client.post("/v1/rank", json={"user_id": "u1", "item_ids": ["i1", "i2", "i90"]})).json()
+    assert all(set(item["sources"]) for item in answer["items"])

@@ -83,9 +83,9 @@ async def walk(world, bundles, user, pages):
         for count, what in pages:
             body = RecommendationsBody(user_id=user, count=count, cursor=cursor)
             answer = await service.recommend(body)
-            page = [item["item_id"] for item in answer["items"]]
+            page = [item.item_id for item in answer.items]
             ids += page
-            cursor = answer["next_cursor"]
+            cursor = answer.next_cursor
             if cursor is None:
                 break
             assert len(page) == count
@@ -100,10 +100,10 @@ async def walk(world, bundles, user, pages):
             pages = [30] * 5  # to the end
             while cursor is not None:
                 answer = await service.recommend(RecommendationsBody(user_id=user, count=30, cursor=cursor))
-                ids += [item["item_id"] for item in answer["items"]]
-                cursor = answer["next_cursor"]
+                ids += [item.item_id for item in answer.items]
+                cursor = answer.next_cursor
         rest = RecommendationsBody(user_id=user, count=30, exclude={"item_ids": ids})
-        return ids, (await service.recommend(rest))["items"]
+        return ids, (await service.recommend(rest)).items
 
 
 async def test_a_feed_gives_every_eligible_item_that_anybody_touched(client, world):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from handsell.catalog.snapshot import Snapshot
@@ -20,6 +21,7 @@ from handsell.serving.graph.score_items import best_first
 from handsell.serving.graph.stages import BUDGET, NotHeld, StageCalls, StageRun
 from handsell.serving.graph.users import Known, Users
 from handsell.serving.http import render
+from handsell.serving.http.answers import Item, RankedItem, ReleaseStamp, SlateStamp
 from handsell.serving.http.explain import ItemExplanation, explain_item
 from handsell.serving.http.queries import Query, Reading
 from handsell.serving.telemetry.feature_log import Sample, sampled
@@ -32,7 +34,7 @@ log = logging.getLogger(__name__)
 PATIENCE = 0.2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Release:
     """The versions that an answer was made with: stamped on responses, impressions and hops."""
 
@@ -41,8 +43,12 @@ class Release:
     catalog: int
     made_us: int = 0  # when the bundle was made; not stamped
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"bundle": self.bundle, "snapshot": self.snapshot, "catalog": self.catalog}
+    @cached_property
+    def stamp(self) -> ReleaseStamp:
+        return ReleaseStamp(bundle=self.bundle, snapshot=self.snapshot, catalog=self.catalog)
+
+    def with_rules(self, version: str | None) -> SlateStamp:
+        return SlateStamp(bundle=self.bundle, snapshot=self.snapshot, catalog=self.catalog, rules=version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +58,6 @@ class Refused:
     bundle: str
     reason: str
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class UserSlate:
@@ -63,6 +66,14 @@ class UserSlate:
     slates: Slates
     row: int
     cold: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RankedList:
+    """A caller's own list, best first, and what failed on the way."""
+
+    items: list[RankedItem]
+    degraded: list[str]
 
 
 class LoadedBundle:
@@ -86,14 +97,14 @@ class LoadedBundle:
         self._slates: MicroBatcher[Query, UserSlate] = MicroBatcher(
             self._recommend, serving.micro_batch, serving.in_flight, patience_s, lambda query: query.deadline_s
         )
-        self._lists: MicroBatcher[Query, dict[str, Any]] = MicroBatcher(self._rank, 1, serving.in_flight, patience_s)
+        self._lists: MicroBatcher[Query, RankedList] = MicroBatcher(self._rank, 1, serving.in_flight, patience_s)
         self._stories: MicroBatcher[Query, ItemExplanation] = MicroBatcher(self._explain, 1, 1, patience_s)
 
     async def slate(self, query: Query) -> UserSlate:
         self.metrics.waiting.set(len(self._slates))
         return await self._slates.submit(query)
 
-    async def ranked(self, query: Query) -> dict[str, Any]:
+    async def ranked(self, query: Query) -> RankedList:
         """The caller's own list, ranked."""
         return await self._lists.submit(query)
 
@@ -101,13 +112,12 @@ class LoadedBundle:
         """How the one item of the query fares in the query's slate."""
         return await self._stories.submit(query)
 
-    def chart(self, name: str, visitor: Query, metadata: bool) -> list[dict[str, Any]]:
+    def chart(self, name: str, visitor: Query, metadata: bool) -> list[Item]:
         """Available items of `popular` or `trending`."""
         requests = self._users.anonymous([visitor])
         item, score = self._charts.first(getattr(self._charts, name), requests, visitor.count)
         real = item[0] >= 0
-        ids = self.snapshot.items.ids(item[0, real]) if real.any() else []
-        return render.listed(ids, render.scores(score[0, real]), item[0, real], self.snapshot, metadata)
+        return render.listed_items(item[0, real], score[0, real], self.snapshot, metadata)
 
     def blocks(self, user_id: str) -> dict[str, list[str]]:
         """Creators and tags that a user blocks."""
@@ -131,7 +141,7 @@ class LoadedBundle:
         slates = named(slates, *known.degraded)
         return [UserSlate(slates, row, bool(cold)) for row, cold in enumerate(known.cold)]
 
-    async def _rank(self, queries: Sequence[Query]) -> list[dict[str, Any]]:
+    async def _rank(self, queries: Sequence[Query]) -> list[RankedList]:
         """The caller's own list of one query."""
         trip, known = await self._depart(queries)
         items = queries[0].items[None]
@@ -149,8 +159,7 @@ class LoadedBundle:
         self._same_bundle(trip)
         for cause in degraded:
             self.metrics.degraded.labels(cause).inc()
-        ids, scores = self.snapshot.items.ids(ranked.item[0]), render.scores(ranked.score[0])
-        return [{"items": render.listed(ids, scores, ranked.item[0], self.snapshot, False), "degraded": degraded}]
+        return [RankedList(render.ranked_items(ranked, self.snapshot), degraded)]
 
     async def _explain(self, queries: Sequence[Query]) -> list[ItemExplanation]:
         (query,) = queries

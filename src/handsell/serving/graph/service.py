@@ -1,4 +1,4 @@
-"""What the gateway answers: every endpoint as one method, from checked bodies to plain dicts."""
+"""What the gateway answers: every endpoint as one method, from checked bodies to answers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 from handsell.core.errors import RequestError
 from handsell.events.impressions import ImpressionQueue
 from handsell.events.log import Appended
-from handsell.serving.graph.loaded_bundle import LoadedBundle, Refused, UserSlate, now
+from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList, Refused, UserSlate, now
 from handsell.serving.graph.stages import BUDGET, NotHeld
+from handsell.serving.http import answers as a
 from handsell.serving.http import render, schemas
 from handsell.serving.http.event_intake import sort_events
 from handsell.serving.http.explain_answer import build_answer
@@ -94,53 +95,50 @@ class Service:
 
     # -- endpoints ------------------------------------------------------------------------------------------
 
-    async def recommend(self, body: schemas.RecommendationsBody) -> dict[str, Any]:
-        async def ask(edition: LoadedBundle) -> dict[str, Any]:
+    async def recommend(self, body: schemas.RecommendationsBody) -> a.RecommendationsAnswer:
+        async def ask(edition: LoadedBundle) -> a.RecommendationsAnswer:
             query = edition.reading.recommendations(body, now())
             return self._answer(edition, query, await edition.slate(query), "metadata" in body.include)
 
         return await self._from_one(ask)
 
-    async def similar(self, item_id: str, query: schemas.SimilarParameters) -> dict[str, Any]:
-        async def ask(edition: LoadedBundle) -> dict[str, Any]:
+    async def similar(self, item_id: str, query: schemas.SimilarParameters) -> a.RecommendationsAnswer:
+        async def ask(edition: LoadedBundle) -> a.RecommendationsAnswer:
             asked = edition.reading.similar(item_id, query, now())
             answer = self._answer(edition, asked, await edition.slate(asked), "metadata" in query.include)
-            return {**answer, "cold_start": False}  # it was asked about an item, of which everything is known
+            answer.cold_start = False  # it was asked about an item, of which everything is known
+            return answer
 
         return await self._from_one(ask)
 
-    async def rank(self, body: schemas.RankBody) -> dict[str, Any]:
-        async def ask(edition: LoadedBundle) -> dict[str, Any]:
+    async def rank(self, body: schemas.RankBody) -> a.RankAnswer:
+        async def ask(edition: LoadedBundle) -> a.RankAnswer:
             query, unknown = edition.reading.rank(body, now())
-            known = len(query.items) > 0
-            answer = await edition.ranked(query) if known else {"items": [], "degraded": []}
-            return {**answer, "unknown_item_ids": unknown, "release": edition.release.as_dict()}
+            found = await edition.ranked(query) if len(query.items) else RankedList([], [])
+            return a.RankAnswer(
+                items=found.items, unknown_item_ids=unknown, degraded=found.degraded, release=edition.release.stamp
+            )
 
         return await self._from_one(ask)
 
-    async def explain(self, asked: schemas.ExplainParameters) -> dict[str, Any]:
+    async def explain(self, asked: schemas.ExplainParameters) -> a.ExplainAnswer:
         """Why an item is, or is not, in the slate that the user would get now; nothing is logged as shown."""
 
-        async def ask(edition: LoadedBundle) -> dict[str, Any]:
-            story = await edition.explained(edition.reading.explain(asked, now()))
-            return {
-                "user_id": asked.user_id,
-                "item_id": asked.item_id,
-                **build_answer(story, edition.config, edition.snapshot, asked.features),
-                "release": edition.release.as_dict(),
-            }
+        async def ask(edition: LoadedBundle) -> a.ExplainAnswer:
+            found = await edition.explained(edition.reading.explain(asked, now()))
+            return build_answer(asked, found, edition.config, edition.snapshot, edition.release.stamp)
 
         return await self._from_one(ask)
 
-    def chart(self, name: str, query: schemas.ListParameters) -> dict[str, Any]:
+    def chart(self, name: str, query: schemas.ListParameters) -> a.ListAnswer:
         """`popular` or `trending`, available items only."""
         edition = self.edition
         body = schemas.RecommendationsBody(count=query.count, filter=query.filter)
         visitor = edition.reading.recommendations(body, 0.0)
         items = edition.chart(name, visitor, "metadata" in query.include)
-        return {"items": items, "release": edition.release.as_dict()}
+        return a.ListAnswer(items=items, release=edition.release.stamp)
 
-    async def events(self, body: schemas.EventsBody) -> dict[str, Any]:
+    async def events(self, body: schemas.EventsBody) -> a.EventsAnswer:
         """Answers when the accepted events are durable; raises EventLogError when they are not."""
         found = sort_events(body, self.edition.config, self.edition.snapshot, self.edition.clock)
         done = await self._events.append(found.rows) if found.rows else Appended(0, 0, ())
@@ -148,17 +146,17 @@ class Service:
         counts = {"accepted": done.accepted, "duplicates": done.duplicates, "rejected": len(found.rejected)}
         for outcome, count in counts.items():
             self.metrics.events.labels(outcome).inc(count)
-        return {**counts, "rejected": found.rejected}
+        return a.EventsAnswer(accepted=done.accepted, duplicates=done.duplicates, rejected=found.rejected)
 
-    async def block(self, user_id: str, body: schemas.BlocksBody) -> dict[str, Any]:
+    async def block(self, user_id: str, body: schemas.BlocksBody) -> a.BlocksAnswer:
         """Durable when it answers, and kept from the next request on; raises EventLogError."""
         await self._events.put_blocks(user_id, body.creators, body.tags)
-        return {"user_id": user_id, "creators": body.creators, "tags": body.tags}
+        return a.BlocksAnswer(user_id=user_id, creators=list(body.creators), tags=list(body.tags))
 
-    def blocks(self, user_id: str) -> dict[str, Any]:
-        return {"user_id": user_id, **self.edition.blocks(user_id)}
+    def blocks(self, user_id: str) -> a.BlocksAnswer:
+        return a.BlocksAnswer(user_id=user_id, **self.edition.blocks(user_id))
 
-    async def ready(self) -> dict[str, Any]:
+    async def ready(self) -> a.Health:
         """A real request through every stage, and an empty append; raises RequestError (503) until all answer.
 
         Once ready, a degraded service stays ready: it still answers, and says what it lacks.
@@ -177,12 +175,12 @@ class Service:
         if lacking and not self._was_ready:
             raise RequestError(f"not ready yet: {', '.join(lacking)} did not answer", status=503, code="not_ready")
         self._was_ready = True
-        return {
-            "status": "degraded" if lacking else "ready",
-            "release": edition.release.as_dict(),
-            "stages": {n: "missing" if n in lacking else "ok" for n in (*BUDGET, "event_log", *lacking)},
-            "refused": None if self.refused is None else self.refused.as_dict(),
-        }
+        return a.Health(
+            status="degraded" if lacking else "ready",
+            release=edition.release.stamp,
+            stages={n: "missing" if n in lacking else "ok" for n in (*BUDGET, "event_log", *lacking)},
+            refused=self.refused and a.RefusedBundle(bundle=self.refused.bundle, reason=self.refused.reason),
+        )
 
     async def close(self) -> None:
         await self._impressions.close()
@@ -199,8 +197,10 @@ class Service:
             return None
         return query.feed.cursor(given)
 
-    def _answer(self, edition: LoadedBundle, query: Query, served: UserSlate, metadata: bool) -> dict[str, Any]:
-        slate = render.shown(served.slates, served.row, query.count, edition.snapshot)
+    def _answer(
+        self, edition: LoadedBundle, query: Query, served: UserSlate, metadata: bool
+    ) -> a.RecommendationsAnswer:
+        slate = render.render_slate(served.slates, served.row, query.count, edition.snapshot)
         surface = edition.config.surface_names[query.surface]
         degraded = list(dict.fromkeys(served.slates.degraded))
         relaxed = served.slates.relaxed_of(served.row, query.count)
@@ -211,7 +211,7 @@ class Service:
                 "degraded answer",
                 extra={"fields": {"recommendation_id": query.recommendation_id, "degraded": degraded}},
             )
-        drawn = sum(reason["code"] == "explore" for reason in slate.reason)
+        drawn = sum(reason.code == "explore" for reason in slate.reason)
         self._watch.saw(surface, query.user_id, slate.item, drawn, edition.snapshot)
         self._impressions.offer(
             {
@@ -223,13 +223,13 @@ class Service:
                 "items": render.impression_items(slate),
             }
         )
-        return {
-            "recommendation_id": query.recommendation_id,
-            "surface": surface,
-            "cold_start": served.cold,
-            "items": render.slate_items(slate, edition.snapshot, metadata),
-            "relaxed": relaxed,
-            "next_cursor": self._next(query, slate.item, complete=not degraded),
-            "degraded": degraded,
-            "release": {**edition.release.as_dict(), "rules": slate.rules},
-        }
+        return a.RecommendationsAnswer(
+            recommendation_id=query.recommendation_id,
+            surface=surface,
+            cold_start=served.cold,
+            items=render.recommended_items(slate, edition.snapshot, metadata),
+            relaxed=relaxed,
+            next_cursor=self._next(query, slate.item, complete=not degraded),
+            degraded=degraded,
+            release=edition.release.with_rules(slate.rules),
+        )

@@ -1,20 +1,30 @@
-"""What the HTTP API answers (v1), for the OpenAPI document: answers are written straight from arrays."""
+"""What the HTTP API answers (v1). The OpenAPI document is made from these models, and so is every answer.
+
+A field that was not set is not written: `metadata` of an item is there only when it was asked for.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from handsell.eligibility.filter_reasons import FILTERS
 
 
-class Reason(BaseModel):
+class Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    def to_json(self) -> bytes:
+        return self.__pydantic_serializer__.to_json(self, exclude_unset=True)
+
+
+class Reason(Answer):
     code: str
     item_id: str | None = Field(default=None, description="the item of the user's history that the reason speaks of")
 
 
-class Item(BaseModel):
+class Item(Answer):
     item_id: str
     rank: int = Field(description="1 = top")
     score: float = Field(description="0 to 1")
@@ -26,7 +36,7 @@ class RecommendedItem(Item):
     reason: Reason
 
 
-class ReleaseStamp(BaseModel):
+class ReleaseStamp(Answer):
     bundle: str
     snapshot: int
     catalog: int
@@ -36,7 +46,7 @@ class SlateStamp(ReleaseStamp):
     rules: str | None = Field(description="version of the business rules in force; null where there are none")
 
 
-class RecommendationsAnswer(BaseModel):
+class RecommendationsAnswer(Answer):
     recommendation_id: str
     surface: str
     cold_start: bool
@@ -48,32 +58,32 @@ class RecommendationsAnswer(BaseModel):
 
 
 class RankedItem(Item):
-    sources: list[str]
+    sources: list[str] = Field(description="the retrievers that know it")
 
 
-class RankAnswer(BaseModel):
+class RankAnswer(Answer):
     items: list[RankedItem]
     unknown_item_ids: list[str]
     degraded: list[str]
     release: ReleaseStamp
 
 
-class ListAnswer(BaseModel):
+class ListAnswer(Answer):
     items: list[Item]
     release: ReleaseStamp
 
 
-class Removal(BaseModel):
+class Removal(Answer):
     filter: str = Field(description=f"one of {', '.join(FILTERS)}")
     detail: str
 
 
-class EligibilityStory(BaseModel):
+class ExplainedEligibility(Answer):
     eligible: bool
     removed_by: list[Removal] = Field(description="every filter that removes the item")
 
 
-class SourceStory(BaseModel):
+class ExplainedSource(Answer):
     source: str
     outcome: Literal["returned", "beyond_k", "no_evidence", "failed"]
     rank: int | None = Field(description="among eligible items, 1 = the source's best; null without evidence")
@@ -81,22 +91,22 @@ class SourceStory(BaseModel):
     score: float | None = Field(description="on the source's own scale")
 
 
-class CandidatesStory(BaseModel):
+class ExplainedCandidates(Answer):
     as_if_eligible: bool = Field(description="a filter removes the item: this is what would be without it")
-    sources: list[SourceStory]
+    sources: list[ExplainedSource]
     fused_score: float | None
     rank: int | None = Field(description="in the fused order of the sources; null where none returned it")
     of: int
     passed_on: int = Field(description="so many go on to ranking")
 
 
-class Contribution(BaseModel):
+class Contribution(Answer):
     feature: str
     value: float | None = Field(description="null where it is unknown")
     contribution: float
 
 
-class RankingStory(BaseModel):
+class ExplainedRanking(Answer):
     as_if_candidate: bool = Field(description="the item is no candidate: this is what the ranker would say if it were")
     rank: int
     of: int
@@ -108,7 +118,7 @@ class RankingStory(BaseModel):
     other_features: float | None = Field(description="sum of the contributions that are not listed")
 
 
-class RerankingStory(BaseModel):
+class ExplainedReranking(Answer):
     before: int = Field(description="rank with which the item came")
     place: int | None = Field(description="in the order of re-ranking, of which the slate is the beginning")
     moved_by: list[str] = Field(description="rules without which the place would be another")
@@ -116,7 +126,7 @@ class RerankingStory(BaseModel):
     reason: Reason | None
 
 
-class ExplainAnswer(BaseModel):
+class ExplainAnswer(Answer):
     user_id: str
     item_id: str
     surface: str
@@ -127,38 +137,38 @@ class ExplainAnswer(BaseModel):
         "shown", "filtered", "not_retrieved", "beyond_candidates", "cut_by_ranking", "below_the_slate", "unknown"
     ]
     position: int | None = Field(description="in the slate, 1 = top")
-    eligibility: EligibilityStory | None
-    candidates: CandidatesStory | None
-    ranking: RankingStory | None
-    reranking: RerankingStory | None = Field(description="null where the item did not come that far")
+    eligibility: ExplainedEligibility | None
+    candidates: ExplainedCandidates | None
+    ranking: ExplainedRanking | None
+    reranking: ExplainedReranking | None = Field(description="null where the item did not come that far")
     degraded: list[str]
     release: ReleaseStamp
 
 
-class BlocksAnswer(BaseModel):
+class BlocksAnswer(Answer):
     user_id: str
     creators: list[str]
     tags: list[str]
 
 
-class Rejected(BaseModel):
+class Rejected(Answer):
     index: int
     code: str
     detail: str
 
 
-class EventsAnswer(BaseModel):
+class EventsAnswer(Answer):
     accepted: int
     duplicates: int
     rejected: list[Rejected]
 
 
-class RefusedBundle(BaseModel):
+class RefusedBundle(Answer):
     bundle: str
     reason: str
 
 
-class Health(BaseModel):
+class Health(Answer):
     status: str
     release: ReleaseStamp | None = None
     stages: dict[str, str] | None = None

@@ -177,7 +177,7 @@ def _operations(service: Service) -> APIRouter:
     @routes.get("/healthz", response_model=a.Health, responses={500: WRONG[500]})
     async def healthz() -> Response:
         """The process answers."""
-        return answer({"status": "ok"})
+        return answer(a.Health(status="ok"))
 
     @routes.get("/readyz", response_model=a.Health, responses=problems())
     async def readyz() -> Response:
@@ -192,8 +192,8 @@ def _operations(service: Service) -> APIRouter:
     return routes
 
 
-def answer(body: dict[str, Any], status: int = 200) -> Response:
-    return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, media_type="application/json")
+def answer(body: a.Answer, status: int = 200) -> Response:
+    return Response(body.to_json(), status, media_type="application/json")
 
 
 class Observed:

@@ -13,6 +13,7 @@ from handsell.core.batches import NONE
 from handsell.core.clock import Clock
 from handsell.core.errors import RequestError
 from handsell.serving.http import schemas
+from handsell.serving.http.answers import Rejected
 from handsell.serving.http.queries import logged_user, new_id
 
 AHEAD_US = 300_000_000  # clocks of callers may be this far ahead; such events count as now
@@ -23,7 +24,7 @@ class Sorted:
     """Rows for the log (dicts of events.log.EVENT_FIELDS), what was refused by index, and how many items are new."""
 
     rows: list[dict[str, Any]]
-    rejected: list[dict[str, Any]]
+    rejected: list[Rejected]
     unknown_items: int
 
 
@@ -37,11 +38,11 @@ def sort_events(body: schemas.EventsBody, config: Config, snapshot: Snapshot, cl
         )  # fmt: skip
     now = clock.now()
     rows: list[dict[str, Any]] = []
-    rejected: list[dict[str, Any]] = []
+    rejected: list[Rejected] = []
     for index, event in enumerate(body.events):
         problem = _problem(event, config, clock, now)
         if problem:
-            rejected.append({"index": index, **problem})
+            rejected.append(Rejected(index=index, **problem))
         else:
             rows.append(_row(event, clock, now))
     numbers = snapshot.items.number([row["item_id"] for row in rows])

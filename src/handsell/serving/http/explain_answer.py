@@ -14,36 +14,45 @@ from handsell.core.batches import NONE
 from handsell.ranking.explain import RankingExplanation
 from handsell.reranking.reasons import REASONS
 from handsell.retrieval.explain import CandidateExplanation
+from handsell.serving.http import answers as a
 from handsell.serving.http.explain import ItemExplanation
+from handsell.serving.http.schemas import ExplainParameters
 
 DAY_US = 86_400_000_000
 
 
-def build_answer(story: ItemExplanation, config: Config, snapshot: Snapshot, features: int) -> dict[str, Any]:
-    """All of a story but whom it is of; `features` says how many contributions are listed."""
+def build_answer(
+    asked: ExplainParameters, story: ItemExplanation, config: Config, snapshot: Snapshot, release: a.ReleaseStamp
+) -> a.ExplainAnswer:
+    """The answer to a question about one item; `asked.features` says how many contributions are listed."""
     surface = config.surface_names[int(story.requests.surface[0])]
-    return {
-        "surface": surface,
-        "count": story.n,
-        "cold_start": story.cold,
-        "time": _moment(int(story.requests.time[0])),
-        "outcome": story.outcome,
-        "position": _from_one(story.reranking.place) if story.reranking and story.outcome == "shown" else None,
-        "eligibility": None if story.candidates is None else _eligibility(story, config, snapshot),
-        "candidates": None if story.candidates is None else _candidates(story.candidates),
-        "ranking": None if story.ranking is None else _ranking(story.ranking, story.candidates, features),
-        "reranking": _reranking(story, snapshot),
-        "degraded": list(dict.fromkeys(story.degraded)),
-    }
+    return a.ExplainAnswer(
+        user_id=asked.user_id,
+        item_id=asked.item_id,
+        surface=surface,
+        count=story.n,
+        cold_start=story.cold,
+        time=_moment(int(story.requests.time[0])),
+        outcome=story.outcome,
+        position=_from_one(story.reranking.place) if story.reranking and story.outcome == "shown" else None,
+        eligibility=None if story.candidates is None else _eligibility(story, config, snapshot),
+        candidates=None if story.candidates is None else _candidates(story.candidates),
+        ranking=None if story.ranking is None else _ranking(story.ranking, story.candidates, asked.features),
+        reranking=_reranking(story, snapshot),
+        degraded=list(dict.fromkeys(story.degraded)),
+        release=release,
+    )
 
 
 # -- eligibility -------------------------------------------------------------------------------------------
 
 
-def _eligibility(story: ItemExplanation, config: Config, snapshot: Snapshot) -> dict[str, Any]:
+def _eligibility(story: ItemExplanation, config: Config, snapshot: Snapshot) -> a.ExplainedEligibility:
     assert story.candidates is not None
-    removed = [{"filter": name, "detail": WORDS[name](story, config, snapshot)} for name in story.candidates.removed_by]
-    return {"eligible": not removed, "removed_by": removed}
+    removed = [
+        a.Removal(filter=name, detail=WORDS[name](story, config, snapshot)) for name in story.candidates.removed_by
+    ]
+    return a.ExplainedEligibility(eligible=not removed, removed_by=removed)
 
 
 def _seen(story: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
@@ -107,60 +116,59 @@ def _surface(story: ItemExplanation, config: Config) -> tuple[str, Any]:
 # -- stages ------------------------------------------------------------------------------------------------
 
 
-def _candidates(story: CandidateExplanation) -> dict[str, Any]:
-    return {
-        "as_if_eligible": bool(story.removed_by),
-        "sources": [
-            {"source": s.name, "outcome": s.outcome, "rank": _from_one(s.rank), "k": s.k, "score": _number(s.score)}
+def _candidates(story: CandidateExplanation) -> a.ExplainedCandidates:
+    return a.ExplainedCandidates(
+        as_if_eligible=bool(story.removed_by),
+        sources=[
+            a.ExplainedSource(source=s.name, outcome=s.outcome, rank=_from_one(s.rank), k=s.k, score=_number(s.score))
             for s in story.sources
         ],
-        "fused_score": _number(story.fused),
-        "rank": _from_one(story.rank),
-        "of": story.of,
-        "passed_on": story.k,
-    }
+        fused_score=_number(story.fused),
+        rank=_from_one(story.rank),
+        of=story.of,
+        passed_on=story.k,
+    )
 
 
-def _ranking(story: RankingExplanation, candidates: CandidateExplanation | None, features: int) -> dict[str, Any]:
+def _ranking(story: RankingExplanation, candidates: CandidateExplanation | None, features: int) -> a.ExplainedRanking:
     order = np.argsort(-np.abs(story.contributions), kind="stable")
-    listed = order[:features].tolist()
-    return {
-        "as_if_candidate": candidates is None or not candidates.kept,
-        "rank": story.rank + 1,
-        "of": story.of,
-        "passed_on": story.k,
-        "score": _number(story.score),
-        "raw_score": _number(story.raw),
-        "base": _number(story.base),
-        "contributions": [
-            {
-                "feature": story.features[f],
-                "value": _number(story.values[f]),
-                "contribution": _number(story.contributions[f]),
-            }
-            for f in listed
+    return a.ExplainedRanking(
+        as_if_candidate=candidates is None or not candidates.kept,
+        rank=story.rank + 1,
+        of=story.of,
+        passed_on=story.k,
+        score=_number(story.score),
+        raw_score=_number(story.raw),
+        base=_number(story.base),
+        contributions=[
+            a.Contribution(
+                feature=story.features[f],
+                value=_number(story.values[f]),
+                contribution=round(float(story.contributions[f]), 6),
+            )
+            for f in order[:features].tolist()
         ],
-        "other_features": _number(story.contributions[order[features:]].sum(dtype=np.float64)),
-    }
+        other_features=_number(story.contributions[order[features:]].sum(dtype=np.float64)),
+    )
 
 
-def _reranking(story: ItemExplanation, snapshot: Snapshot) -> dict[str, Any] | None:
+def _reranking(story: ItemExplanation, snapshot: Snapshot) -> a.ExplainedReranking | None:
     if story.reranking is None or story.order is None:
         return None
-    place, told = story.reranking.place, None
+    place, reason = story.reranking.place, None
     if place is not None:
         about = int(story.order.reason_item[0, place])
-        told = {
-            "code": REASONS[int(story.order.reason[0, place])],
-            "item_id": None if about == NONE else snapshot.items.ids(np.array([about]))[0],
-        }
-    return {
-        "before": story.reranking.before + 1,
-        "place": _from_one(place),
-        "moved_by": list(story.reranking.moved_by),
-        "place_without": {rule: _from_one(place) for rule, place in story.reranking.without.items()},
-        "reason": told,
-    }
+        reason = a.Reason(
+            code=REASONS[int(story.order.reason[0, place])],
+            item_id=None if about == NONE else snapshot.items.ids(np.array([about]))[0],
+        )
+    return a.ExplainedReranking(
+        before=story.reranking.before + 1,
+        place=_from_one(place),
+        moved_by=list(story.reranking.moved_by),
+        place_without={rule: _from_one(place) for rule, place in story.reranking.without.items()},
+        reason=reason,
+    )
 
 
 def _from_one(rank: int | None) -> int | None:

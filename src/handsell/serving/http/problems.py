@@ -6,7 +6,6 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -45,13 +44,12 @@ class Problem(BaseModel):
 
 
 def problem(status: int, detail: str, code: str, errors: Sequence[dict[str, Any]] = ()) -> Response:
-    body: dict[str, Any] = {
-        "type": "about:blank", "title": TITLES.get(status, "Error"), "status": status, "detail": detail, "code": code,
-    }  # fmt: skip
-    if errors:
-        body["errors"] = list(errors)
+    body = Problem(
+        type="about:blank", title=TITLES.get(status, "Error"), status=status, detail=detail, code=code,
+        **({"errors": list(errors)} if errors else {}),
+    )  # fmt: skip
     headers = {"Retry-After": RETRY_AFTER_S} if status == 503 else None
-    return Response(orjson.dumps(body), status, headers, MEDIA_TYPE)
+    return Response(body.model_dump_json(exclude_unset=True), status, headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:

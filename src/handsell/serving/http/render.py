@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,8 +11,10 @@ import numpy as np
 import orjson
 
 from handsell.catalog.snapshot import Snapshot
-from handsell.core.batches import NONE, Slates
+from handsell.core.batches import NONE, Candidates, Slates
+from handsell.core.funnel import source_bits
 from handsell.reranking.reasons import REASONS
+from handsell.serving.http.answers import Item, RankedItem, Reason, RecommendedItem
 
 NOT_SHOWN = ("item_id", "text", "available")  # metadata columns that callers have, or have no use for
 
@@ -23,13 +26,13 @@ class RenderedSlate:
     item_id: list[str]
     score: list[float]
     sources: list[list[str]]
-    reason: list[dict[str, str | None]]
+    reason: list[Reason]
     propensity: list[float]
     item: np.ndarray  # (n,) int32
     rules: str | None  # version of the business rules that it was made with
 
 
-def shown(slates: Slates, row: int, count: int, snapshot: Snapshot) -> RenderedSlate:
+def render_slate(slates: Slates, row: int, count: int, snapshot: Snapshot) -> RenderedSlate:
     """The first `count` items of one slate."""
     item = slates.item[row, :count]
     item = item[item != NONE]
@@ -40,9 +43,9 @@ def shown(slates: Slates, row: int, count: int, snapshot: Snapshot) -> RenderedS
     return RenderedSlate(
         item_id=snapshot.items.ids(item) if n else [],
         score=scores(slates.score[row, :n]),
-        sources=[[name for s, name in enumerate(slates.sources) if b >> s & 1] for b in bits],
+        sources=[names_of(slates.sources, b) for b in bits],
         reason=[
-            {"code": REASONS[code], "item_id": item_id if number != NONE else None}
+            Reason(code=REASONS[code], item_id=item_id if number != NONE else None)
             for code, number, item_id in zip(slates.reason[row, :n].tolist(), about.tolist(), about_ids, strict=True)
         ],
         propensity=scores(slates.propensity[row, :n]),
@@ -56,17 +59,35 @@ def scores(values: np.ndarray) -> list[float]:
     return np.round(np.nan_to_num(values.astype(np.float64)), 6).tolist()
 
 
-def slate_items(slate: RenderedSlate, snapshot: Snapshot, metadata: bool) -> list[dict[str, Any]]:
-    items = listed(slate.item_id, slate.score, slate.item, snapshot, metadata)
-    for item, sources, reason in zip(items, slate.sources, slate.reason, strict=True):
-        item["sources"], item["reason"] = sources, reason
-    return items
+def recommended_items(slate: RenderedSlate, snapshot: Snapshot, metadata: bool) -> list[RecommendedItem]:
+    """A slate's items with their sources and reasons."""
+    about = described(slate.item_id, slate.score, slate.item, snapshot, metadata)
+    return [
+        RecommendedItem(**item, sources=sources, reason=reason)
+        for item, sources, reason in zip(about, slate.sources, slate.reason, strict=True)
+    ]
 
 
-def listed(
+def ranked_items(ranked: Candidates, snapshot: Snapshot) -> list[RankedItem]:
+    """A caller's own list of one request, with the sources that gave each item a score."""
+    ids, item = snapshot.items.ids(ranked.item[0]), ranked.item[0]
+    bits = source_bits(ranked.source_rank)[0].tolist()
+    about = described(ids, scores(ranked.score[0]), item, snapshot, False)
+    return [
+        RankedItem(**entry, sources=names_of(ranked.sources, known)) for entry, known in zip(about, bits, strict=True)
+    ]
+
+
+def listed_items(item: np.ndarray, score: np.ndarray, snapshot: Snapshot, metadata: bool) -> list[Item]:
+    """Items (n,) of a public list."""
+    ids = snapshot.items.ids(item) if len(item) else []
+    return [Item(**entry) for entry in described(ids, scores(score), item, snapshot, metadata)]
+
+
+def described(
     ids: list[str], score: list[float], item: np.ndarray, snapshot: Snapshot, metadata: bool
 ) -> list[dict[str, Any]]:
-    """Items with rank and score, and their metadata when asked for."""
+    """The fields of `Item`: rank and score, and metadata when asked for."""
     items: list[dict[str, Any]] = [
         {"item_id": i, "rank": rank, "score": value}
         for rank, (i, value) in enumerate(zip(ids, score, strict=True), start=1)
@@ -75,6 +96,11 @@ def listed(
         for entry, row in zip(items, metadata_rows(snapshot, item), strict=True):
             entry["metadata"] = row
     return items
+
+
+def names_of(sources: Sequence[str], bits: int) -> list[str]:
+    """The sources whose bit is set."""
+    return [name for s, name in enumerate(sources) if bits >> s & 1]
 
 
 def metadata_rows(snapshot: Snapshot, item: np.ndarray) -> list[dict[str, Any]]:
