@@ -105,7 +105,7 @@ RETRIEVER = RetrieverPlugin(
     HistoryRetriever,
     fit_history,
     purpose="items come back: music, groceries",
-    needs="the request alone",
+    needs="interactions",
     order=1,
     picked=True,
 )
