@@ -17,6 +17,7 @@ from handsell.catalog.snapshot import ALWAYS, NEVER, Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import load_config
 from handsell.core.batches import NONE, History, Profile, Ragged, Requests, Seen
+from handsell.core.units import HOUR_US
 from handsell.data.config import WorldConfig
 from handsell.data.interactions import Interactions
 from handsell.data.numbering import number, settle
@@ -26,7 +27,6 @@ from handsell.retrieval.content_vectors import Content, fit_content_vectors
 
 WORLD = Path(__file__).parents[1] / "deployments" / "configs" / "world.toml"
 HISTORY = 50  # most recent events of a request
-HOUR_US = 3_600_000_000
 
 
 @dataclass(frozen=True)

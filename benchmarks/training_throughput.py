@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,16 @@ from torch.nn import functional as F
 
 from benchmarks.machine import report
 from handsell.config import Config, load_config
+from handsell.core.units import HOUR_US
 from handsell.data.interactions import Interactions
 from handsell.jobs.cluster import prepare_private_cluster
-from handsell.jobs.train.retrievers import ON_RAY_TRAIN
 from handsell.jobs.train.windows import Sizes
+from handsell.retrieval.config import retrievers
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.neural import sasrec_training, two_tower_training
 from handsell.retrieval.neural.training import coarse_products
 
 TARGET = 0.9
-HOUR_US = 3_600_000_000
 
 
 def main() -> None:
@@ -204,7 +205,8 @@ def _under_ray(
     )  # fmt: skip
     rows, sizes = [], Sizes(events.n_users, events.n_items)
     try:
-        for name, fit in ON_RAY_TRAIN.items():
+        for name in counted:
+            fit = resolve_name(retrievers()[name].job)
             once, longer = (
                 fit(_with_epochs(config, name, n), folder / "fit", folder / "content", sizes, folder / f"{name}-{n}")
                 for n in (1, 1 + epochs)

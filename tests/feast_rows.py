@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from handsell.catalog.snapshot import ALWAYS, Snapshot
 from handsell.config import Config, load_config
 from handsell.core.paths import Layout
+from handsell.core.units import DAY_US
 from handsell.features.views import CREATED, TIMESTAMP, View, views
 
-DAY_US = 86_400_000_000
 START = 20_000 * DAY_US
 DAYS = 10
 END = START + DAYS * DAY_US

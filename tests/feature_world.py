@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config, load_config
 from handsell.core.paths import Layout
+from handsell.core.units import DAY_US
 from handsell.data.interactions import NUMBERED, Interactions
 from handsell.data.schemas import ITEMS
-from handsell.events.states import DAY_US
 
 TOML = """
 name = "tiny"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from handsell.core.batches import History, Profile, Ragged, Requests, Seen
+from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.content_vectors import Content
 
-DAY_US = 86_400_000_000
 END = 20_100 * DAY_US
 BLOCKS = 4
 

@@ -24,6 +24,7 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config, load_config
 from handsell.core.paths import Layout
+from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.events.fold import fold
 from handsell.events.states import Events, FoldRules, ItemFacts
@@ -34,7 +35,7 @@ from handsell.features.views import ITEM_ACTIVITY, USER_VIEWS, views
 from handsell.ranking.calibration import Calibration
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.retrieval import registry
-from small_catalog import DAY_US, snapshot
+from small_catalog import snapshot
 
 TOML = """
 name = "shop"

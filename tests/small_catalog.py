@@ -8,8 +8,8 @@ import pyarrow as pa
 from handsell.catalog.snapshot import ALWAYS, NEVER, Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import Candidates, History, Profile, Ragged, Requests, Seen
+from handsell.core.units import DAY_US
 
-DAY_US = 86_400_000_000
 NOW = 20_000 * DAY_US
 
 

@@ -33,11 +33,10 @@ from benchmarks.protocols.lines import (
 )
 from handsell.core.batches import Ragged
 from handsell.core.errors import DataError
+from handsell.core.units import HOUR_US, MINUTE_US
 from handsell.data.interactions import Interactions
 
 START_US = 1_577_836_800_000_000  # 2020-01-01
-HOUR_US = 3_600_000_000
-MINUTE_US = 60_000_000
 HELD_OUT = 0.1  # share of a line, or of the sessions, that is cut from train to tune on
 
 Lists = Sequence[np.ndarray]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.protocols.datasets import HOUR_US, Questions
+from benchmarks.protocols.datasets import Questions
 from handsell.core.batches import NONE, History, Profile, Ragged, Requests, Seen
 from handsell.core.protocols import Retriever
+from handsell.core.units import HOUR_US
 from handsell.evaluation.metrics import Relevant, gains, hit_rate, mrr, ndcg, recall
 
 BATCH = 256  # requests at a time; the eligibility mask of a batch is (BATCH, I)

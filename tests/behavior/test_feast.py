@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from feast_rows import DAY_US, DAYS, END, START, USERS, write_config, write_sources
+from feast_rows import DAYS, END, START, USERS, write_config, write_sources
 from handsell.core.errors import FeatureError
+from handsell.core.units import DAY_US
 from handsell.features.crosses import CROSSES, crosses
 from handsell.features.request_builder import requests_from_rows
 from handsell.features.store import ITEM_VIEWS, ONLINE_VIEWS, USER_SERVICE, open_store

@@ -10,8 +10,9 @@ import time
 import numpy as np
 import pytest
 
-from feast_rows import DAY_US, END, TOML, USERS, write_sources
+from feast_rows import END, TOML, USERS, write_sources
 from handsell.config import load_config
+from handsell.core.units import DAY_US
 from handsell.features.store import open_store
 from small_catalog import snapshot
 

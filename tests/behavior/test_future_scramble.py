@@ -19,6 +19,7 @@ from handsell.bundles.assemble import load_candidates, source_names
 from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import Ragged
 from handsell.core.funnel import run_local
+from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.interactions import Interactions
 from handsell.data.splits import AS_IT_WAS, Bounds, WindowRequests
 from handsell.features.matrix import build_matrix, feature_names
@@ -31,8 +32,6 @@ from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.retrieval import registry
 from handsell.retrieval.content_vectors import Content
 
-DAY_US = 86_400_000_000
-HOUR_US = DAY_US // 24
 TABLES = """
 format = "tables"
 path = "source"

@@ -7,12 +7,12 @@ import pytest
 
 from handsell.core.batches import NONE
 from handsell.core.funnel import run_local
+from handsell.core.units import DAY_US
 from handsell.reranking.rules.counts import Counts, ShownSlates, counted
 from handsell.reranking.rules.pacing import Common, Pacing
 from rules_world import rule, shelf_of, stage
 from small_catalog import candidates, requests
 
-DAY_US = 86_400_000_000
 MIDNIGHT = 20_600 * DAY_US
 SLATE = 10
 NEW = "item.year == 2019"  # one item in twenty

@@ -13,11 +13,11 @@ from feature_world import START, tiny_config, write_tiny
 from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.paths import Layout
+from handsell.core.units import DAY_US
 from handsell.data import splits
 from handsell.data.interactions import NUMBERED
 from handsell.data.numbering import number, settle
 from handsell.data.schemas import EVENTS
-from handsell.events.states import DAY_US
 from handsell.features.request_builder import requests_from_rows
 from handsell.features.user import user_feature_names
 from handsell.features.views import ITEM_ACTIVITY, USER_VIEWS, views

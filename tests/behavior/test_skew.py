@@ -13,8 +13,8 @@ from rich.console import Console
 from handsell.bundles.assemble import load_stages
 from handsell.core.errors import FeatureError
 from handsell.core.funnel import run_local
+from handsell.core.units import DAY_US
 from handsell.events.log import EventLog
-from handsell.events.states import DAY_US
 from handsell.features.item import SnapshotValues
 from handsell.features.request_builder import events_from, requests_from_rows
 from handsell.features.served_log import FEATURE_LOG

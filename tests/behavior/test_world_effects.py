@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.config import WorldConfig
 from handsell.data.world import n_partitions, users_table, write_partition
-from handsell.data.world.catalog import DAY_US, span
+from handsell.data.world.catalog import span
 from handsell.data.world.oracle import Oracle
 from handsell.data.world.preference import moment
 
 WORLD = WorldConfig(users=900, items=1500, artists=200, tags=24, days=30, users_per_partition=450)
-HOUR_US = 3_600_000_000
 
 
 @dataclass

@@ -8,8 +8,9 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from api_document import AnswerCheck
-from handsell.core.clock import DAY_US, Clock
+from handsell.core.clock import Clock
 from handsell.core.paths import Layout
+from handsell.core.units import DAY_US
 from handsell.events.reader import EventReader
 from handsell.serving.http import schemas
 from handsell.serving.http.schemas import Id, Timestamp

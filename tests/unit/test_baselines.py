@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from handsell.core.batches import Requests
+from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.evaluation import baselines
 from handsell.evaluation.baselines import Baselines
-from planted_taste import BLOCKS, DAY_US, END, block_of, request
+from planted_taste import BLOCKS, END, block_of, request
 
 ITEMS, USERS = 40, 60
 PERSONAL = ("EASE", "EASE, recent", "item cosine, recent")

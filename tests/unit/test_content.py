@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 
 from handsell.core.batches import Ragged
+from handsell.core.units import DAY_US
 from handsell.retrieval.content_vectors import Content, fit_content_vectors
-from small_catalog import DAY_US, NOW, snapshot
+from small_catalog import NOW, snapshot
 
 WORDS = ("river", "stone", "cloud", "ember", "meadow", "harbour", "lantern", "thunder")
 

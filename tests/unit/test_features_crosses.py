@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from handsell.catalog.snapshot import ALWAYS
+from handsell.core.units import DAY_US, HOUR_US
 from handsell.features.crosses import CROSSES, crosses, pair_crosses
 from handsell.features.views import CROSS_COLUMNS
 from small_catalog import NOW, requests, snapshot
-
-HOUR_US, DAY_US = 3_600_000_000, 86_400_000_000
 
 
 def naive(asked, b: int, item: int, shelf) -> dict[str, float]:

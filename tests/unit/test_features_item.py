@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from handsell.events.states import DAY_US
+from handsell.core.units import DAY_US
 from handsell.features.item import NO_ACTIVITY, DailyValues, ItemDays, day_counts, item_activity, merged
 from handsell.features.views import ITEM_ACTIVITY
 

@@ -10,8 +10,9 @@ from feature_world import START, tiny_config
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import Ragged
 from handsell.core.errors import FeatureError
+from handsell.core.units import DAY_US
 from handsell.events.fold import fold, truncated
-from handsell.events.states import DAY_US, Events, FoldRules, ItemFacts
+from handsell.events.states import Events, FoldRules, ItemFacts
 from handsell.features.request_builder import events_from, requests_from_rows, states_from_rows
 from handsell.features.rows import Names, user_rows
 from handsell.features.user import user_feature_names

@@ -10,6 +10,7 @@ import pytest
 from handsell.config import Config
 from handsell.core.errors import ConfigError
 from handsell.core.funnel import Funnel, run_local
+from handsell.core.units import DAY_US
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.ranking.stage import FusedRanking
@@ -20,7 +21,7 @@ from handsell.serving.graph.gateway import local_stages
 from handsell.serving.graph.loading import load_charts, open_bundle
 from serving_service import served
 from serving_world import write_world
-from small_catalog import DAY_US, NOW, requests, snapshot
+from small_catalog import NOW, requests, snapshot
 
 RED = "'red' in item.tags"  # items of odd number
 FEW = "item.item_id in ['i3', 'i7', 'i40', 'i41', 'i90']"  # i7 is not available

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handsell.core.batches import NONE, Ragged
+from handsell.core.units import DAY_US
 from handsell.events.fold import fold, move_last_event, truncated
-from handsell.events.states import DAY_US, Events, FoldRules, ItemFacts, UserStates
+from handsell.events.states import Events, FoldRules, ItemFacts, UserStates
 
 RULES = FoldRules(np.array([False, True, True]), 4, 28.0 * DAY_US, affinity_size=2, seen_cap=3)
 ITEMS = ItemFacts(

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
+from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.models import popularity
 from handsell.retrieval.models.popularity import Popularity, PopularityConfig, context_of, fit_popularity
 from handsell.retrieval.models.trending import TrendingConfig, fit_trending
-from planted_taste import DAY_US, END, everything, request
-
-HOUR_US = DAY_US // 24
+from planted_taste import END, everything, request
 
 
 def test_weights_halve_with_age_and_dislikes_do_not_count():

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 from benchmarks.protocols import datasets
-from benchmarks.protocols.datasets import HOUR_US, START_US
+from benchmarks.protocols.datasets import START_US
 
 from handsell.core.errors import DataError
+from handsell.core.units import HOUR_US
 
 
 @pytest.fixture

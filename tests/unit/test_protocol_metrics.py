@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from benchmarks.protocols import protocol
-from benchmarks.protocols.datasets import HOUR_US, START_US, Questions
+from benchmarks.protocols.datasets import START_US, Questions
 
 from handsell.core.batches import Ragged
+from handsell.core.units import HOUR_US
 
 
 def questions(*rows: tuple[list[int], list[int]]) -> Questions:

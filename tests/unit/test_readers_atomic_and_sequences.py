@@ -9,11 +9,12 @@ import pytest
 
 from handsell.config import load_config
 from handsell.core.errors import DataError
+from handsell.core.units import DAY_US
 from handsell.data.config import SplitConfig
 from handsell.data.readers.atomic import Atomic
 from handsell.data.readers.base import AS_FOUND, all_events
 from handsell.data.readers.detect import detect, open_reader
-from handsell.data.readers.sequences import DAY_US, END_US, Sequences
+from handsell.data.readers.sequences import END_US, Sequences
 from handsell.data.splits import RANKER, RETRIEVAL, TEST, VALIDATION, Bounds
 
 END = datetime(2020, 1, 1, 12, tzinfo=UTC)

@@ -9,10 +9,11 @@ from handsell.catalog.snapshot import ALWAYS
 from handsell.config import Config
 from handsell.core.batches import NONE, Ragged
 from handsell.core.funnel import run_local
+from handsell.core.units import DAY_US
 from handsell.data.config import EventsConfig, EventType
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
-from handsell.reranking.reasons import ALIKE, CODE, DAY_US, NEW_DAYS, REASONS, TASTE_TAGS, liked_weight
+from handsell.reranking.reasons import ALIKE, CODE, NEW_DAYS, REASONS, TASTE_TAGS, liked_weight
 from handsell.reranking.stage import LocalReranking
 from small_catalog import candidates, requests, snapshot
 

@@ -9,6 +9,7 @@ import pytest
 from feature_world import START, tiny_config
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import NONE
+from handsell.core.units import DAY_US, HOUR_US, MINUTE_US
 from handsell.data.interactions import Interactions
 from handsell.data.return_times import BINS, BINS_PER_DOUBLING, SHORTEST_US, ReturnTimes, drawn_for
 from handsell.data.splits import AS_IT_WAS
@@ -20,7 +21,6 @@ from handsell.features.rows import Names, user_rows
 from handsell.features.views import ITEM_ACTIVITY
 from small_catalog import candidates, snapshot
 
-MINUTE_US, HOUR_US, DAY_US = 60_000_000, 3_600_000_000, 86_400_000_000
 GAP_US = 30 * MINUTE_US
 END = 20_000 * DAY_US
 

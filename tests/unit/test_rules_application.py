@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from handsell.core.batches import NONE, Ragged
 from handsell.core.funnel import run_local
+from handsell.core.units import DAY_US
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.reranking.stage import LocalReranking
 from rules_world import CONFIG, edition, rule, shelf_of, stage
-from small_catalog import DAY_US, NOW, candidates, requests
+from small_catalog import NOW, candidates, requests
 
 N = 10
 SHELF = shelf_of(np.random.default_rng(3))

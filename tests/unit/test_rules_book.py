@@ -13,6 +13,7 @@ from handsell.config import load_config
 from handsell.core.errors import ConfigError
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
+from handsell.core.units import DAY_US
 from handsell.eligibility.mask import Eligibility
 from handsell.events.log import EventLog
 from handsell.events.reader import EventReader
@@ -24,7 +25,6 @@ from handsell.reranking.stage import LocalReranking
 from rules_world import edition, rule, shelf_of
 from small_catalog import NOW, candidates, requests
 
-DAY_US = 86_400_000_000
 MIDNIGHT = NOW // DAY_US * DAY_US
 OUT = rule("out", "exclude", items="item.year == 2007")
 NEW = rule("new", "quota", items="item.year == 2019", share=0.1)

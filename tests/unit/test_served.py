@@ -8,6 +8,7 @@ import pytest
 
 from handsell.core.batches import NONE, Ragged
 from handsell.core.funnel import Funnel, slates_in_order
+from handsell.core.units import DAY_US
 from handsell.data.splits import WindowRequests
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
@@ -18,7 +19,7 @@ from handsell.jobs.train import scoring
 from handsell.retrieval import registry
 from handsell.retrieval.config import RetrievalConfig, retrievers
 from handsell.retrieval.stage import LocalCandidates
-from planted_taste import CONFIG, DAY_US, blocks, everything, request
+from planted_taste import CONFIG, blocks, everything, request
 from small_catalog import requests, snapshot
 
 USERS = 200

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from handsell.core.units import MINUTE_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval import sessions
-from handsell.retrieval.sessions import MINUTE_US, current, cut
+from handsell.retrieval.sessions import current, cut
 from planted_taste import END, request
 
 

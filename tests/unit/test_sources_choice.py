@@ -11,6 +11,7 @@ import pytest
 from handsell.bundles.assemble import source_names
 from handsell.config import Config
 from handsell.core.batches import Ragged
+from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.evaluation.metrics import Relevant
 from handsell.jobs.train.scoring import Judged
@@ -32,7 +33,7 @@ from handsell.retrieval import registry
 from handsell.retrieval.config import FoldInSource, retrievers
 from handsell.retrieval.history_weights import HistoryWeights
 from handsell.retrieval.models.popularity import fit_popularity
-from planted_taste import CONFIG, DAY_US, blocks, everything, request
+from planted_taste import CONFIG, blocks, everything, request
 from small_catalog import snapshot
 
 AUTO = 'name = "shop"\n[retrieval]\nsources = "auto"\n'

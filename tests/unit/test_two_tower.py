@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from handsell.core.units import DAY_US
 from handsell.retrieval.models.two_tower import CONTEXT, HISTORY, TwoTowerConfig, towers_to_retriever, user_inputs
 from handsell.retrieval.neural import hard_negatives
 from handsell.retrieval.neural.hard_negatives import HardNegatives
@@ -14,7 +15,7 @@ from handsell.retrieval.neural.two_tower_training import (
     new_towers,
     weights_of,
 )
-from planted_taste import DAY_US, block_of, blocks, everything, request
+from planted_taste import block_of, blocks, everything, request
 
 SMALL = TwoTowerConfig(embedding_size=8, hidden=8, epochs=2, batch_size=64)
 

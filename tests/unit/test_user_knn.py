@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.models.user_knn import UserKNNConfig, fit_user_knn
 from handsell.retrieval.ratings import likes
 from planted_taste import blocks, everything, request
 
-DAY_US = 86_400_000_000
 CONFIG = UserKNNConfig(neighbors=4, shrinkage=2.0, item_exponent=0.6, sharpness=1.5, half_life_days=1e9)
 
 

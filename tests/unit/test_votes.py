@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
 from handsell.retrieval.models.history import HistoryConfig, HistoryRetriever, fit_history
-from planted_taste import DAY_US, END, request
+from planted_taste import END, request
 
 
 def aged(history, ages_days):

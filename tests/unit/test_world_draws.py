@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from handsell.core.units import DAY_US
 from handsell.data.config import WorldConfig
-from handsell.data.world.catalog import DAY_US, catalog, span
+from handsell.data.world.catalog import catalog, span
 from handsell.data.world.draws import Mixture
 from handsell.data.world.listeners import listeners
 from handsell.data.world.listening import minds

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-DAY_US = 86_400_000_000
+from handsell.core.units import DAY_US
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's increment
+
 
 def mix(x: np.ndarray) -> np.ndarray:
-    """SplitMix64 finalizer over uint64: every input bit changes about half of the output bits."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
+    """The next number of SplitMix64 after the state x (uint64, any shape)."""
+    return finalize(x + GOLDEN)
+
+
+def finalize(x: np.ndarray) -> np.ndarray:
+    """SplitMix64's finalizer over uint64 (@steele2014splittable): every input bit changes half of the output."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

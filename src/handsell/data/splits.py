@@ -14,10 +14,10 @@ from typing import ClassVar
 import numpy as np
 
 from handsell.core.batches import Ragged
+from handsell.core.units import DAY_US
 from handsell.data.config import SplitConfig
 from handsell.data.interactions import Interactions
 
-DAY_US = 86_400_000_000
 RETRIEVAL, RANKER, VALIDATION, TEST = 0, 1, 2, 3
 WINDOWS = ("retrieval", "ranker", "validation", "test")
 AS_IT_WAS = -1

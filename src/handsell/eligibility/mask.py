@@ -14,12 +14,11 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE, Barred, Ragged, Requests
 from handsell.core.errors import ConfigError, FilterError
+from handsell.core.units import DAY_US
 from handsell.eligibility.availability import Availability
 from handsell.eligibility.config import Surface
 from handsell.eligibility.filters import filters_of, user_attributes
 from handsell.eligibility.plans import User
-
-DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ import numpy as np
 from handsell.core.batches import Requests
 from handsell.core.funnel import Funnel
 from handsell.core.protocols import Retriever
+from handsell.core.units import DAY_US, MINUTE_US
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.intervals import Comparison, compare, means
 from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
 from handsell.evaluation.replay import BLEND, FUNNEL, MASK_CELLS, RANKER, watch
 from handsell.evaluation.scorebook import TOP
 
-MINUTE_US, DAY_US = 60_000_000, 86_400_000_000
 PAUSES = {
     "1 minute": MINUTE_US,
     "1 day": DAY_US,

@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from handsell.core.batches import NONE, History, Ragged, Seen
-from handsell.events.states import DAY_US, HALF_LIVES_DAYS, Events, FoldRules, ItemFacts, UserStates, Weights
+from handsell.core.units import DAY_US
+from handsell.events.states import HALF_LIVES_DAYS, Events, FoldRules, ItemFacts, UserStates, Weights
 
 HALF_LIVES_US = np.array(HALF_LIVES_DAYS) * DAY_US
 

@@ -14,10 +14,10 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
 from handsell.core.batches import NONE, Barred, Ragged
+from handsell.core.units import DAY_US
 from handsell.eligibility.config import Surface
 from handsell.events.reader import EventReader
 
-DAY_US = 86_400_000_000
 Slate = tuple[int, str, list[str]]  # time µs, surface, item ids
 
 

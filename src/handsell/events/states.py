@@ -8,8 +8,8 @@ import numpy as np
 
 from handsell.config import Config
 from handsell.core.batches import History, Ragged, Seen, _Rows
+from handsell.core.units import DAY_US
 
-DAY_US = 86_400_000_000
 HALF_LIVES_DAYS = (1, 7, 28)
 MOST_AWAY_DAYS = 90.0  # a longer time since an event is the same to every feature: few examples tell of it
 

@@ -14,11 +14,10 @@ import numpy as np
 
 from handsell.catalog.snapshot import ALWAYS
 from handsell.core.batches import NONE, Ragged, Requests
+from handsell.core.units import DAY_US, HOUR_US
 from handsell.events.fold import spans
 from handsell.events.states import MOST_AWAY_DAYS
 
-HOUR_US = 3_600_000_000
-DAY_US = 86_400_000_000
 DENSE = 1_000_000  # cells of a look-up table
 
 CROSSES = (

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from handsell.config import Config
+from handsell.core.units import DAY_US
 from handsell.data import splits
 from handsell.data.interactions import Interactions
 from handsell.events.fold import fold, spans
-from handsell.events.states import DAY_US, Events, FoldRules, ItemFacts, UserStates
+from handsell.events.states import Events, FoldRules, ItemFacts, UserStates
 
 MARGIN_DAYS = 1.0
 NEVER = np.iinfo(np.int64).max

@@ -14,7 +14,7 @@ import numpy as np
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE
-from handsell.events.states import DAY_US
+from handsell.core.units import DAY_US
 from handsell.features.views import ITEM_ACTIVITY
 
 WINDOWS_DAYS = (1, 7, 28)

@@ -15,7 +15,7 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import Candidates, Requests
 from handsell.core.errors import ConfigError, FeatureError
-from handsell.events.states import DAY_US
+from handsell.core.units import DAY_US
 from handsell.features.crosses import CROSSES, crosses
 from handsell.features.item import DailyValues, ItemValues, SnapshotValues
 from handsell.features.user import user_feature_names

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from handsell.config import Config
-from handsell.events.states import DAY_US, HALF_LIVES_DAYS, MOST_AWAY_DAYS, UserStates
+from handsell.core.units import DAY_US
+from handsell.events.states import HALF_LIVES_DAYS, MOST_AWAY_DAYS, UserStates
 from handsell.features.views import count_column
 
 USER_FEATURES = (

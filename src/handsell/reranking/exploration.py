@@ -17,9 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handsell.core.batches import Requests
-
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's increment and multipliers (@steele2014splittable)
-MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+from handsell.core.hashing import GOLDEN, finalize
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +59,11 @@ def seeds(requests: Requests) -> np.ndarray:
         return requests.seed.astype(np.uint64)
     made: np.ndarray = requests.time.astype(np.uint64)
     for part in (requests.user, requests.surface):
-        made = _mixed(made) ^ part.astype(np.int64).astype(np.uint64)
+        made = finalize(made) ^ part.astype(np.int64).astype(np.uint64)
     return made
 
 
 def uniform(seed: np.ndarray, stream: int) -> np.ndarray:
     """(B,) float64 in [0, 1), independent between seeds (B,) uint64 and streams."""
     step = np.uint64((int(GOLDEN) * (stream + 1)) & 0xFFFFFFFFFFFFFFFF)
-    return (_mixed(_mixed(seed) + step) >> np.uint64(11)) * 2.0**-53
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    """SplitMix64's finalizer: every input bit moves every output bit."""
-    x = (x ^ (x >> np.uint64(30))) * MIX[0]
-    x = (x ^ (x >> np.uint64(27))) * MIX[1]
-    return x ^ (x >> np.uint64(31))
+    return (finalize(finalize(seed) + step) >> np.uint64(11)) * 2.0**-53

@@ -12,6 +12,7 @@ import numpy as np
 
 from handsell.catalog.snapshot import ALWAYS, Snapshot
 from handsell.core.batches import NONE, Requests
+from handsell.core.units import DAY_US
 from handsell.data.config import EventsConfig
 from handsell.reranking.similarity import creators, tags_of
 from handsell.retrieval.config import retrievers
@@ -31,7 +32,6 @@ CODE = {name: code for code, name in enumerate(REASONS)}
 ALIKE = 0.499  # cosine of tags from which two items may be called alike: a half, with room for rounding
 NEW_DAYS = 30
 TASTE_TAGS = 5
-DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)

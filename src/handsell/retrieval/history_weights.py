@@ -9,9 +9,8 @@ import numpy as np
 from scipy import sparse
 
 from handsell.core.batches import NONE, Requests
+from handsell.core.units import DAY_US
 from handsell.retrieval.config import FoldInSource
-
-DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)

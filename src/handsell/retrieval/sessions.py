@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from handsell.core.batches import NONE, Requests
+from handsell.core.units import MINUTE_US
 from handsell.data.interactions import Interactions
 
-MINUTE_US = 60_000_000
 MOST_EVENTS = 100  # a longer run (a playlist left on) is cut, so that no session costs more than this
 
 

@@ -10,13 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.config import EventsConfig
 from handsell.data.doctor.counters import Distinct, Tally, hashes
 from handsell.data.doctor.doctor_report import EXAMPLES, Finding
 from handsell.data.readers.base import REQUIRED, complete
 
-DAY_US = 86_400_000_000
-HOUR_US = 3_600_000_000
 EPOCH_YEAR_US = 365 * DAY_US
 SHOWN = ("user_id", "item_id", "type", "time", "value")
 

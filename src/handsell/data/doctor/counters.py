@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from handsell.core.hashing import finalize
+
 COMPACT_ROWS = 500_000
 POWERS = np.random.default_rng(20_260_630).integers(1, 2**63, 4096, dtype=np.uint64) | np.uint64(1)
 
@@ -84,7 +86,7 @@ def hashes(*columns: pa.Array) -> np.ndarray:
     total = np.zeros(len(columns[0]), np.uint64)
     for column in columns:
         own = _of_text(column) if pa.types.is_string(column.type) else _of_numbers(column)
-        total = _mix(total * np.uint64(0x9E3779B97F4A7C15) + own)
+        total = finalize(total * np.uint64(0x9E3779B97F4A7C15) + own)
     return total
 
 
@@ -106,10 +108,3 @@ def _of_text(text: pa.Array) -> np.ndarray:
 
 def _of_numbers(column: pa.Array) -> np.ndarray:
     return np.asarray(pc.fill_null(column.cast(pa.int64()), 0)).astype(np.uint64)
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """splitmix64's finaliser."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from handsell.config import Config
-from handsell.data.doctor.checks import DAY_US, HOUR_US, Symptoms
+from handsell.core.units import DAY_US, HOUR_US
+from handsell.data.doctor.checks import Symptoms
 from handsell.data.doctor.doctor_report import EXAMPLES, DoctorReport, Finding, Spread, TypeCount
 from handsell.data.doctor.view import render
 from handsell.data.readers.base import Reader, all_events

@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 
 from handsell.core.errors import DataError
+from handsell.core.units import DAY_US
 from handsell.data.readers.base import SourcePart, event_batch, items_table, need_file, no_users
 from handsell.data.schemas import STRINGS, TIME
 
 END_US = 1_577_880_000_000_000  # 2020-01-01T12:00Z; noon, so that midnight parts two positions
-DAY_US = 86_400_000_000
 LINES = 10_000  # per batch
 TYPE = "click"
 

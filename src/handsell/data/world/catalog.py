@@ -9,10 +9,10 @@ from functools import lru_cache
 import numpy as np
 
 from handsell.core.errors import ConfigError
+from handsell.core.units import DAY_US
 from handsell.data.config import WorldConfig
 from handsell.data.world.words import GENRES
 
-DAY_US = 86_400_000_000
 DIMENSIONS = 16
 MAX_TAGS = 4
 RELEASED_DURING = 0.12  # share of tracks that come out while the log runs: cold-start items

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from handsell.core.errors import ConfigError
+from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.config import WorldConfig
-from handsell.data.world.catalog import DAY_US, DIMENSIONS, Catalog, catalog, span, stream, unit
+from handsell.data.world.catalog import DIMENSIONS, Catalog, catalog, span, stream, unit
 
 COUNTRIES = ("GB", "IE", "PT", "IS", "GH")  # all on UTC: the hour of an event is the hour of its listener
 AGE_BANDS = ("13-17", "18-24", "25-34", "35-44", "45-54", "55+")
@@ -102,7 +103,7 @@ def session_starts(world: WorldConfig, people: Listeners, rng: np.random.Generat
     part = np.minimum((rng.random(len(row))[:, None] > edge).sum(axis=1), len(_DAYPARTS) - 1)
     hour = rng.normal(_DAYPARTS[part, 0], _DAYPARTS[part, 1]) + people.hour_shift[row]
     midnight = start // DAY_US * DAY_US
-    time = midnight + day * DAY_US + ((hour % 24) * 3_600_000_000).astype(np.int64)
+    time = midnight + day * DAY_US + ((hour % 24) * HOUR_US).astype(np.int64)
     inside = (time >= np.maximum(people.joined[row], start)) & (time < end - SESSION_US)
     row, time = row[inside], time[inside]
     order = np.lexsort((time, row))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from handsell.core.units import DAY_US, SECOND_US
 from handsell.data.config import WorldConfig
 from handsell.data.world.catalog import Catalog, catalog, span, stream
 from handsell.data.world.diary import HOME, IMPRESSION, LIBRARY, LIKE, LISTEN, SAVE, SEARCH, SHARE, SKIP, Diary
@@ -17,7 +18,7 @@ from handsell.data.world.draws import Mixture
 from handsell.data.world.listeners import Listeners, session_starts
 from handsell.data.world.memory import Memory, Recall
 from handsell.data.world.policy import logging_mixture, slate
-from handsell.data.world.preference import DAY_US, Moment, following, habit, moment, taste, utility
+from handsell.data.world.preference import Moment, following, habit, moment, taste, utility
 
 LISTENS = 3.4  # a session, on average
 SLATE_LISTENS = 1.9  # that a home slate of ten gives when its places are looked at as `examination` says, as measured
@@ -28,7 +29,6 @@ COMES_TO_MIND = (0.20, 0.08, 0.10, 0.32, 0.30)
 NEW_DAYS = 14
 SLATE_APPEAL = 2.5  # utility at which a track that is looked at is played half of the time
 _TRACK_US = 210_000_000
-_SECOND_US = 1_000_000
 
 
 @dataclass
@@ -98,7 +98,7 @@ def _home(
         user=s.user[row], item=item[row, column], type=IMPRESSION, time=s.clock[row] + column * 1000, surface=HOME,
         slate=s.slate[row], position=column + 1, propensity=propensity[row, column],
     )  # fmt: skip
-    s.clock += np.where(at_home, 2 * _SECOND_US, 0)
+    s.clock += np.where(at_home, 2 * SECOND_US, 0)
     shown = np.maximum(item, 0)
     want = utility(tracks, s.now, shown) + habit(s.now, s.recall, shown)
     played = np.full(item.shape, -1, np.int32)
@@ -108,7 +108,7 @@ def _home(
         seen = (item[:, place] >= 0) & (looked < chance)
         likes_it = seen & (coin < play_chance(pull))
         skips = seen & ~likes_it & (other < 0.25)
-        s.clock += np.where(seen, _SECOND_US, 0)
+        s.clock += np.where(seen, SECOND_US, 0)
         about = {"surface": HOME, "slate": s.slate, "position": place + 1}
         _skip(s, np.flatnonzero(skips), shown[:, place], rng, diary, about)
         _listen(s, np.flatnonzero(likes_it), shown[:, place], pull, memory, rng, diary, about)
@@ -176,7 +176,7 @@ def _listen(
     fond = _sigmoid(pull[b] - SLATE_APPEAL)
     for kind, most in ((LIKE, 0.22), (SAVE, 0.10), (SHARE, 0.03)):
         does = b[rng.random(len(b)) < most * fond]
-        s.clock[does] += 2 * _SECOND_US
+        s.clock[does] += 2 * SECOND_US
         diary.note(user=s.user[does], item=item[does], type=kind, time=s.clock[does], **_at(about, does))
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from handsell.data.world.catalog import DAY_US, Catalog
+from handsell.core.units import DAY_US, HOUR_US
+from handsell.data.world.catalog import Catalog
 from handsell.data.world.listeners import Listeners
 from handsell.data.world.memory import Recall, occurrences
 
-HOUR_US = 3_600_000_000
 TASTE = 10.0  # sharpness of a taste around its center
 APPEAL = 0.9  # pull of popularity
 FRESH_DAYS = 10.0

@@ -21,8 +21,9 @@ from handsell.core.batches import NONE, Requests, Slates
 from handsell.core.errors import TrainingError
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
+from handsell.core.units import DAY_US
 from handsell.events.reader import EventReader
-from handsell.events.shown import DAY_US, barred
+from handsell.events.shown import barred
 from handsell.features.request_builder import events_from, requests_from_rows
 from handsell.features.store import FeatureStore, open_store
 from handsell.jobs.batch.batch_run import BatchRun, PartCounts

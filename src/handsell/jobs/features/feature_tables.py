@@ -17,7 +17,7 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.errors import DataError
 from handsell.core.paths import Layout
-from handsell.events.states import DAY_US
+from handsell.core.units import DAY_US
 from handsell.features.item import NO_ACTIVITY
 from handsell.features.rows import Names
 from handsell.features.views import ITEM_ACTIVITY, views

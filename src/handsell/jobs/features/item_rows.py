@@ -15,8 +15,9 @@ from handsell.config import Config
 from handsell.core.batches import NONE, Ragged
 from handsell.core.errors import DataError
 from handsell.core.paths import Layout
+from handsell.core.units import DAY_US
 from handsell.data.numbering import numbers
-from handsell.events.states import DAY_US, ItemFacts
+from handsell.events.states import ItemFacts
 from handsell.features.item import DailyValues, ItemDays, item_activity, merged
 from handsell.features.rows import Names, lists, stamped, strings
 from handsell.features.views import ATTRIBUTES, ITEM_ACTIVITY, views

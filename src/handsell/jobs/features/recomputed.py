@@ -13,8 +13,8 @@ from handsell.config import Config
 from handsell.core.batches import NONE, Candidates
 from handsell.core.errors import FeatureError
 from handsell.core.paths import Layout
+from handsell.core.units import DAY_US
 from handsell.events.reader import EventReader
-from handsell.events.states import DAY_US
 from handsell.features.item import NO_ACTIVITY, DailyValues, ItemDays
 from handsell.features.matrix import build_matrix, feature_names, source_names_in
 from handsell.features.request_builder import requests_from_rows

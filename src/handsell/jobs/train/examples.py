@@ -17,6 +17,7 @@ from handsell.config import Config
 from handsell.core.batches import NONE, Candidates
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
+from handsell.core.units import DAY_US
 from handsell.features.item import DailyValues, ItemDays
 from handsell.features.matrix import build_matrix, feature_names
 from handsell.features.views import ITEM_ACTIVITY
@@ -25,7 +26,6 @@ from handsell.jobs.train.requests import chunks, load_requests
 from handsell.ranking.examples import Outcomes, ShownItems, label_examples
 from handsell.ranking.shards import write_shards
 
-DAY_US = 86_400_000_000
 NO_DAYS = ItemDays(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, len(ITEM_ACTIVITY)), np.float32))
 ARRAYS = ("item", "fused", "source_score", "source_rank")
 

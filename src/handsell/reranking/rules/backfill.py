@@ -9,8 +9,9 @@ import numpy as np
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE, Profile, Requests
+from handsell.core.units import DAY_US
 from handsell.eligibility.mask import Eligibility
-from handsell.reranking.rules.ruleset import DAY_US, RuleSet
+from handsell.reranking.rules.ruleset import RuleSet
 
 LOOK = 256  # items of a rule, its most popular, of which the best for the user is taken
 POPULARITY = "item_positives_28d"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from handsell.core.batches import NONE
-from handsell.reranking.rules.ruleset import DAY_US, RuleSet
+from handsell.core.units import DAY_US
+from handsell.reranking.rules.ruleset import RuleSet
 from handsell.reranking.rules.schema import LONGEST_SLATE
 from handsell.reranking.rules.scope import local
 

@@ -11,12 +11,11 @@ import numpy as np
 from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE, Requests
 from handsell.core.errors import FilterError
+from handsell.core.units import DAY_US
 from handsell.eligibility.filters import filters_of
 from handsell.reranking.rules.reading import Rules
 from handsell.reranking.rules.schema import LONGEST_SLATE, AnyRule, Boost, Bury, Exclude, Include, Pin, Quota
 from handsell.reranking.rules.scope import Scope
-
-DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,11 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from handsell.core.hashing import finalize
+from handsell.core.units import MINUTE_US
 from handsell.reranking.rules.reading import Rules, experiment_of
 from handsell.reranking.rules.schema import DAYS, AnyRule
 
-MINUTE_US = 60_000_000
 WEEK = 7 * 24 * 60  # minutes
 QUARTER_US = 15 * MINUTE_US  # time zones change their offset on quarters of an hour
 EPOCH_DAY = 3  # 1 January 1970 was a Thursday
@@ -104,10 +105,7 @@ def unit_of(user_id: str | None) -> int:
 def draw(unit: np.ndarray, seed: int) -> np.ndarray:
     """(B,) float64 in 0..1, even over users, and independent from one experiment (seed) to the next: splitmix64."""
     with np.errstate(over="ignore"):
-        x = unit.astype(np.uint64) ^ np.uint64(seed)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return (x ^ (x >> np.uint64(31))) / 2.0**64
+        return finalize(unit.astype(np.uint64) ^ np.uint64(seed)) / 2.0**64
 
 
 def _arm(rules: Rules, rule: AnyRule) -> tuple[int, float, float]:

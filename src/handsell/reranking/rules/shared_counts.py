@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from handsell.core.batches import NONE
+from handsell.core.units import DAY_US
 from handsell.events.reader import EventReader
 from handsell.reranking.rules.counts import Counts, ShownSlates, counted, days
 from handsell.reranking.rules.pacing import Common, Pacing
@@ -16,7 +17,6 @@ from handsell.reranking.rules.scope import unit_of
 SETTLED_S = 0.4  # after which a slate served is in the log: queued 0.1 s at most, then committed
 DISORDER_US = 60_000_000  # slates are looked for from so much before the day on
 ROWS = 2_000  # read at a time
-DAY_US = 86_400_000_000
 
 
 class CommonCounts:

@@ -17,9 +17,9 @@ import numpy as np
 from pydantic import Field
 
 from handsell.core.batches import Requests
+from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import RetrieverPlugin, SourceConfig
-from handsell.retrieval.history_weights import DAY_US
 from handsell.retrieval.index.topk import gather, padded, within
 
 SEARCH = {"half_life_days": (7.0, 1.0, 30.0, 365.0)}

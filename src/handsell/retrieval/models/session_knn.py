@@ -16,9 +16,9 @@ from pydantic import Field
 from scipy import sparse
 
 from handsell.core.batches import NONE, Requests
+from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import RetrieverPlugin, SessionConfig
-from handsell.retrieval.history_weights import DAY_US
 from handsell.retrieval.index.topk import best
 from handsell.retrieval.sessions import Sessions, current, cut
 from handsell.retrieval.sparse_rows import best_of_rows, scores_at

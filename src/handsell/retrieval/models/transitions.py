@@ -15,9 +15,9 @@ from pydantic import Field
 from scipy import sparse
 
 from handsell.core.batches import Requests
+from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import RetrieverPlugin, SessionConfig
-from handsell.retrieval.history_weights import DAY_US
 from handsell.retrieval.index.item_to_item import ListRetriever
 from handsell.retrieval.sessions import Sessions, current, cut
 

@@ -17,10 +17,11 @@ import numpy as np
 from pydantic import Field
 
 from handsell.core.batches import History, Requests
+from handsell.core.units import DAY_US
 from handsell.retrieval.config import RetrieverPlugin, SourceConfig
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever
-from handsell.retrieval.history_weights import DAY_US, decay, later_likes
+from handsell.retrieval.history_weights import decay, later_likes
 from handsell.retrieval.index.index import VectorIndex
 
 HISTORY = 50  # most recent events that the user tower looks at

@@ -17,9 +17,10 @@ from pydantic import Field
 from scipy import sparse
 
 from handsell.core.batches import Requests
+from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import OptionalFoldIn, RetrieverPlugin
-from handsell.retrieval.history_weights import DAY_US, HistoryWeights, vote_matrix, votes
+from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
 from handsell.retrieval.index.topk import best
 from handsell.retrieval.ratings import degrees, likes, power
 from handsell.retrieval.sparse_rows import best_of_rows, load_rows, save_rows, scores_at

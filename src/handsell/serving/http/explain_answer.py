@@ -11,14 +11,13 @@ import numpy as np
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE
+from handsell.core.units import DAY_US
 from handsell.ranking.explain import RankingExplanation
 from handsell.reranking.reasons import REASONS
 from handsell.retrieval.explain import CandidateExplanation
 from handsell.serving.http import answers as a
 from handsell.serving.http.explain import ItemExplanation
 from handsell.serving.http.schemas import ExplainParameters
-
-DAY_US = 86_400_000_000
 
 
 def build_answer(
