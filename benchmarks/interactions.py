@@ -91,7 +91,7 @@ def _asked(users: np.ndarray, time: np.ndarray, past: History) -> Requests:
 
 
 def from_lines(data: Path, attributes: Path | None, size: int) -> Shop:
-    """The yardstick's lines `user item …`, without their last items; raises DataError as it does.
+    """Lines `user item …`, without their last items; raises DataError as the protocols do.
 
     `attributes`: JSON of item → list of attributes, which become tags; content vectors of `size` dimensions.
     """

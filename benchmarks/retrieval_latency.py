@@ -6,7 +6,7 @@ can do without: one matrix product with all items and the k largest of it. Then 
 come with three likes each: how many find an answer, and how much of the top 5 has a tag or a creator of the three.
 
     python -m benchmarks retrieval_latency                              a generated world
-    python -m benchmarks retrieval_latency --data F --attributes F      lines of `user item item …`, as the yardstick's
+    python -m benchmarks retrieval_latency --data F --attributes F      lines of `user item item …`
 """
 
 from __future__ import annotations

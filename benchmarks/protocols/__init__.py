@@ -1,4 +1,4 @@
-"""The yardstick: public data sets with fixed protocols, on which any registered retriever is fitted, tuned and scored.
+"""Public data sets with fixed protocols, on which any registered retriever is fitted, tuned and scored.
 
 lines.py      files → lists of ids, with errors that name file and line
 datasets.py   lists → what models are fitted on, and the questions they are asked, per format

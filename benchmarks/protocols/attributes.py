@@ -1,4 +1,4 @@
-"""Attributes of a yardstick's items as the content vectors that training makes of tags."""
+"""Attributes of a data set's items as the content vectors that training makes of tags."""
 
 from __future__ import annotations
 

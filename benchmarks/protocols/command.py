@@ -1,4 +1,4 @@
-"""Behind the command line: files → yardstick → table and JSON."""
+"""Behind the command line: files → data set → table and JSON."""
 
 from __future__ import annotations
 

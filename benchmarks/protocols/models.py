@@ -18,7 +18,7 @@ SINGLE = tuple(name for name in retrievers() if name != "blend")  # blends are a
 
 
 def misfit(name: str, yard: Yardstick) -> str | None:
-    """Why a retriever cannot be measured on this yardstick, or None."""
+    """Why a retriever cannot be measured by this protocol, or None."""
     if name == "content" and yard.attributes is None:
         return "content needs --attributes (with --format sequences): without them it knows no item"
     if name == "history" and yard.masks_history:

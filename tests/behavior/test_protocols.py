@@ -1,4 +1,4 @@
-"""The yardstick end to end, on files in which users keep to one of four blocks of items."""
+"""The protocols end to end, on files in which users keep to one of four blocks of items."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Reading the yardstick's files: what is wrong is named by file and line."""
+"""Reading the protocols' files: what is wrong is named by file and line."""
 
 import pytest
 from benchmarks.protocols.lines import (

@@ -1,7 +1,7 @@
 """ALS over the nodes of a cluster: blocks of users and of items are read, and solved, by Ray tasks.
 
 The driver holds the factors and never the interactions; the blocks stay in the object store of the nodes that read
-them. The steps are those of retrieval/als.py, so that the model is the local one within rounding.
+them. The steps are those of retrieval/models/als.py, so that the model is the local one within rounding.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Source: [hu2008]: a pair has preference 1 where the summed weight is positive, e
 1 + alpha log(1 + |weight|); every unseen pair has confidence 1. Factors start from the singular vectors of the
 degree-scaled matrix, from which far fewer sweeps are needed than from noise, and their penalty grows with the
 row's evidence [rendle2022]. The users' side is never stored: the user's vector is the same least-squares step,
-solved for the decayed votes of the request. `retrieval/als_blocks.py` has that step, `jobs/als.py` the same fit
+solved for the decayed votes of the request. `retrieval/als_blocks.py` has that step, `jobs/train/als.py` the same fit
 over the nodes of a cluster.
 """
 

@@ -33,7 +33,7 @@ LOGITS_AT_ONCE = 128  # rows of the softmax, so that they stay in the processor'
 
 
 class Layer(nn.Module):
-    """Pre-norm attention and feed-forward; read by name in retrieval/sasrec.py."""
+    """Pre-norm attention and feed-forward; read by name in retrieval/models/sasrec.py."""
 
     def __init__(self, size: int, dropout: float):
         super().__init__()

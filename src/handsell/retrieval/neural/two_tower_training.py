@@ -42,7 +42,7 @@ START = 0.05  # standard deviation of fresh embeddings
 
 
 class Towers(nn.Module):
-    """Parameters and loss. Submodules `item` and `user` are read by name in retrieval/two_tower.py."""
+    """Parameters and loss. Submodules `item` and `user` are read by name in retrieval/models/two_tower.py."""
 
     content: Any  # (I, D) tensor, a buffer, or None
 
