@@ -1,6 +1,6 @@
 """Tuning on the cluster: of one good, one useless and one impossible value the good one is found, and told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from handsell.jobs.progress import Progress
 from handsell.jobs.train.holdout_fit import tune
 from handsell.jobs.train.requests import fetch_user_rows
 from handsell.jobs.train.training_run import TrainingRun
+from handsell.retrieval.config import retrievers
 
 GOOD, USELESS, IMPOSSIBLE = 100, 1, -5  # neighbors of an item
 
@@ -22,7 +23,7 @@ class Bare:
     config: Config
     folder: Path
 
-    def tune(self, **options):
+    def tuned(self, **options):
         """The run after tuning with further keys of [tuning]."""
         asked = {"sources": ("item_knn",), "budget_s": 300.0, "seed": 3, **options}
         tuning_config = type(self.config.tuning).model_validate(asked)
@@ -43,7 +44,8 @@ def bare(deployment, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def planted(monkeypatch):
-    monkeypatch.setattr("handsell.retrieval.models.item_knn.SEARCH", {"neighbors": (IMPOSSIBLE, USELESS, GOOD)})
+    space = {"neighbors": (IMPOSSIBLE, USELESS, GOOD)}
+    monkeypatch.setitem(retrievers(), "item_knn", replace(retrievers()["item_knn"], search=space))
 
 
 def test_the_planted_value_is_found_whatever_fails_and_found_again(bare, capfd):

@@ -135,7 +135,7 @@ def _first(task: Task, params: Params) -> tuple[Trial, int]:
 def _tune(task: Task, space: Space, storage: Path) -> TunedSource:
     """The config's own combination as a plain task, which is always made, then Ray Tune until the budget ends."""
     options, begun = task.config.tuning, time.monotonic()
-    section = getattr(task.config.retrieval, task.source)
+    section = task.config.retrieval[task.source]
     configured = {name: getattr(section, name) for name in space}
     every = combinations(space, configured, options.trials, options.seed)
     in_grid = all(configured[name] in values for name, values in space.items())
