@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat: `python -m benchmarks` lists and runs them."""
+"""Repeatable measurements. `python -m benchmarks --help` lists them; each folder holds one kind."""

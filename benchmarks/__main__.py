@@ -1,33 +1,34 @@
-"""`python -m benchmarks` runs the short ones that need nothing else; `python -m benchmarks NAME …` runs one.
+"""Run a benchmark: `python -m benchmarks NAME [OPTION …]`. Without a name, run the short ones that need no service.
 
-Options after NAME are that benchmark's own: `python -m benchmarks NAME --help`.
+`python -m benchmarks NAME --help` prints the options of one benchmark.
 """
 
 from __future__ import annotations
 
-import runpy
+import importlib
 import sys
 
+# name → (module, one sentence)
 BENCHMARKS = {
-    "ablation": "the funnel on a deployment's test window, without each source and each group of features",
-    "protocols": "retrievers on public data sets by their fixed protocols, tuned, beside published figures",
-    "ann": "the vector index of a catalog of N items: build, bytes per item, recall against exact search, latency",
-    "driver_memory": "peak memory of a job's driver and of its cluster (20 M events unless told otherwise)",
-    "reranking": "50 → 30 with the shipped dials and with all of them, ms per request at batches of 1, 8 and 16",
-    "retrieval_latency": "encode + retrieve of each retriever, one thread, and what a new user with three events gets",
-    "filters": "a filter expression over 1 M items: new, once its mask is kept, and in the mask of a request",
-    "tradeoff": "relevance against each list metric for plain top-n, MMR, DPP, calibration and more, on validation",
-    "rules": "50 candidates to a slate of 30, with five business rules and without",
-    "training_throughput": "examples/s of the neural retrievers under Ray Train, beside a bare loop of torch",
-    "first_look": "what changes where few trees cut the candidates before the whole ranker, and what that saves",
-    "serving": "what each layout of the graph costs beyond its compute, under wrk, with the floor in the same run",
-    "hops": "where the time of a call from the gateway to each stage goes, point by point, one request at a time",
-    "token_cost": "a call between deployments with Ray's token and without, in turns",
-    "autoscaling": "replicas of each stage over time under a load step, up and down, with graph.yaml's settings",
-    "faults": "what callers see of each fault: the graph under constant load, one thing broken at a time",
-    "memory": "what each warm replica of a stage holds of the bundle for itself, and what replicas share",
-    "served_quality": "own tables → handsell up → HTTP → NDCG@10 on held-out likes, beside baselines",
-    "serving_smoke": "latency and rate of a running `make up` at 1, 8 and 32 callers, and the funnel's own floor",
+    "serving": ("serving.layout_comparison", "Latency, throughput and CPU of each serving layout under wrk."),
+    "serving_smoke": ("serving.smoke", "Latency and throughput of a running service at 1, 8 and 32 clients."),
+    "hops": ("serving.hops", "Time of each part of a call from the gateway to a stage."),
+    "token_cost": ("serving.token_cost", "Latency of a call between deployments with and without Ray's token."),
+    "memory": ("serving.replica_memory", "Shared and private memory of each replica."),
+    "autoscaling": ("serving.autoscaling", "Replicas of each deployment before, during and after a load step."),
+    "faults": ("faults.fault_run", "Responses under constant load while one part of the graph fails."),
+    "ann": ("retrieval.ann", "Build time, size, recall and latency of the vector index for N items."),
+    "retrieval_latency": ("retrieval.latency", "Latency of each retriever, and its results for new users."),
+    "filters": ("stages.filters", "Latency of filter expressions, cached and uncached."),
+    "rules": ("stages.rules", "Latency of re-ranking with and without business rules."),
+    "reranking": ("stages.reranking", "Latency of re-ranking with default and with all preferences."),
+    "first_look": ("stages.first_look", "Results and CPU time of ranking with a first pass of few trees."),
+    "training_throughput": ("training.throughput", "Examples per second under Ray Train and in a plain torch loop."),
+    "driver_memory": ("training.driver_memory", "Peak memory of the driver and the workers of each job."),
+    "ablation": ("quality.ablation", "NDCG of the funnel without each source and each feature group."),
+    "served_quality": ("quality.served_quality", "NDCG of a service over HTTP beside simple baselines."),
+    "tradeoff": ("quality.tradeoff", "Relevance against list metrics for each way of re-ranking."),
+    "protocols": ("protocols.__main__", "Tuned retrievers on public data sets beside published figures."),
 }
 SHORT = {
     "ann": ("--items", "60000"),
@@ -37,10 +38,11 @@ SHORT = {
 
 
 def run(name: str, *options: str) -> int:
-    """Run one as if it were the program; its exit status."""
+    """Run one benchmark with its command-line options and return its exit status."""
     sys.argv = [f"python -m benchmarks {name}", *options]
+    module, _ = BENCHMARKS[name]
     try:
-        runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+        importlib.import_module(f"benchmarks.{module}").main()
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
@@ -49,8 +51,8 @@ def run(name: str, *options: str) -> int:
     return 0
 
 
-def listing() -> str:
-    return "\n".join(f"  {name:20} {about}" for name, about in BENCHMARKS.items())
+def list_benchmarks() -> str:
+    return "\n".join(f"  {name:20} {sentence}" for name, (_, sentence) in BENCHMARKS.items())
 
 
 def main() -> int:
@@ -58,14 +60,14 @@ def main() -> int:
         name, *options = sys.argv[1:]
         if name in BENCHMARKS:
             return run(name, *options)
-        print(f"{__doc__}\n{listing()}")
+        print(f"{__doc__}\n{list_benchmarks()}")
         return 0 if name in ("-h", "--help") else 2
-    print(listing(), flush=True)
+    print(list_benchmarks(), flush=True)
     status = 0
     for name, options in SHORT.items():
         print(f"\n== {name} {' '.join(options)}", flush=True)
         status = max(status, run(name, *options))
-    print("\nserving_smoke was not run, because it needs a service: make up && python -m benchmarks serving_smoke")
+    print("\nserving_smoke needs a running service: make up && python -m benchmarks serving_smoke")
     return status
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import ray
-from benchmarks.open_loop import Load, p
+from benchmarks.serving.load_generator import Load, p
 from ray import cloudpickle, serve
 from ray.cluster_utils import Cluster
 from ray.util.state import list_actors

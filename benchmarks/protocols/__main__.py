@@ -101,8 +101,12 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-if __name__ == "__main__":
+def main() -> None:
     try:
         app(prog_name="python -m benchmarks protocols")
     except HandsellError as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

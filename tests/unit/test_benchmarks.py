@@ -2,12 +2,18 @@
 
 import argparse
 import json
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import ablation, ann, ann_steps, hops, retrieval_latency
-from benchmarks.machine import report
+from benchmarks import __main__ as command_line
+from benchmarks.quality import ablation
+from benchmarks.report import report
+from benchmarks.retrieval import ann, ann_steps
+from benchmarks.retrieval import latency as retrieval_latency
+from benchmarks.serving import hops
 from scipy import sparse
 
 from handsell.config import Config
@@ -16,6 +22,28 @@ from handsell.evaluation.scorebook import Contender, Replay
 from handsell.features.matrix import feature_groups, ranker_features
 
 USERS = 60
+
+
+@pytest.mark.parametrize("name", command_line.BENCHMARKS)
+def test_every_benchmark_prints_its_help(name, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", sys.argv)  # `run` replaces it
+    assert command_line.run(name, "--help") == 0
+    assert f"python -m benchmarks {name}" in capsys.readouterr().out
+
+
+def test_every_benchmark_is_listed_with_a_sentence(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--help"])
+    assert command_line.main() == 0
+    listed = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert dict(listed) == {name: sentence for name, (_, sentence) in command_line.BENCHMARKS.items()}
+    assert all(sentence.endswith(".") for _, sentence in listed)
+
+
+def test_every_quoted_benchmark_exists():
+    root = Path(__file__).parents[2]
+    pages = [root / "README.md", *(root / "docs").rglob("*.md"), *(root / "deployments").rglob("*.toml")]
+    quoted = {name for page in pages for name in re.findall(r"-m benchmarks[ .](\w+)", page.read_text())}
+    assert quoted and quoted <= set(command_line.BENCHMARKS)
 
 
 def config(**sections) -> Config:

@@ -10,9 +10,16 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from benchmarks import served_quality
-from benchmarks.served_baselines import build_baselines, judge, list_items, read_log
-from benchmarks.served_tables import SETS, build_config, hold_out_baskets, hold_out_from, hold_out_likes, write_tables
+from benchmarks.quality import served_quality
+from benchmarks.quality.served_baselines import build_baselines, judge, list_items, read_log
+from benchmarks.quality.served_tables import (
+    SETS,
+    build_config,
+    hold_out_baskets,
+    hold_out_from,
+    hold_out_likes,
+    write_tables,
+)
 
 from handsell.config import load_config
 from handsell.core.errors import DataError, HandsellError

@@ -1,0 +1,1 @@
+"""Faults: what clients see when a part of the serving graph fails under load."""

@@ -1,0 +1,1 @@
+"""Quality: NDCG of the service and of the funnel, ablations, and the price of diversity."""

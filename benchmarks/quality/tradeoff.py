@@ -1,0 +1,241 @@
+"""What does variety cost? Relevance against each list metric, for plain top-n and for every way of re-ranking.
+
+The twin of a deployment's newest training answers its validation and test requests once, up to the ranker; the same
+ranked candidates are then re-ranked by every variant. Choices are made on validation; on test the shipped default alone
+is compared with plain top-n, with paired bootstrap intervals by user. No model is trained.
+
+    python -m benchmarks tradeoff deployments/configs/world.toml
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.report import RESULTS, report
+from handsell.bundles.assemble import load_stages
+from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config, load_config
+from handsell.core.batches import NONE, Candidates
+from handsell.core.errors import HandsellError, TrainingError
+from handsell.core.funnel import run_local
+from handsell.core.paths import Layout
+from handsell.evaluation.intervals import TAILS, compare
+from handsell.evaluation.report.plots import curve_sheet
+from handsell.evaluation.report.summary_text import mean_of
+from handsell.evaluation.scorebook import HEADLINE, TOP, Contender, Replay, ScoreBook
+from handsell.jobs.train.examples import day_values, fetch_item_days, find_chunk
+from handsell.jobs.train.requests import chunks, fetch_user_rows
+from handsell.jobs.train.retrievers import popularity_counts
+from handsell.jobs.train.scoring import Judged, judged_requests
+from handsell.reranking.stage import LocalReranking
+
+CHUNK = 256
+NEUTRAL = {"diversity_by_taste": 0.0, "calibration": 0.0, "novelty": 0.0, "serendipity": 0.0, "category_window": 0}
+PLAIN = {**NEUTRAL, "diversity": 0.0, "same_creator_gap": 0}
+GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+SHOWN = ("diversity", "creator_coverage", "coverage", "novelty", "serendipity", "calibration_error", "small_creators",
+         "gini", "drift", "repeat_rate")  # fmt: skip
+RESAMPLES = 1_000
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of re-ranking: a family of dials and how strongly they are turned."""
+
+    family: str
+    strength: float
+    dials: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.family if self.family in ("plain", "shipped") else f"{self.family} {self.strength:g}"
+
+
+@dataclass(frozen=True)
+class Window:
+    """What every variant did on a window's requests; creator (I,) of items."""
+
+    replay: Replay
+    creator: np.ndarray
+
+
+def main() -> None:
+    options = _options()
+    try:
+        config = load_config(options.config)
+        folder = prepared(config)
+        every = variants(config)[: 2 if options.shipped else None]
+        found = {"validation": replayed(config, folder, "validation", every)}
+        found["test"] = replayed(config, folder, "test", every[:2])
+    except HandsellError as error:
+        sys.exit(f"error: {error}")
+    replay = found["validation"].replay
+    rows = [_row(v, replay) for v in every]
+    plot = options.plot or RESULTS / f"tradeoff_{config.name}.svg"
+    plot.parent.mkdir(parents=True, exist_ok=True)
+    plot.write_text(curve_sheet(rows), "utf-8")
+    about = {"config": config.name, "requests": len(replay), "plot": plot.name}
+    against = {f"shipped against plain, {name}": _against_plain(window) for name, window in found.items()}
+    report("tradeoff", rows, about, options.json, against)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks tradeoff", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file of a deployment that was trained")
+    parser.add_argument("--shipped", action="store_true", help="the shipped default alone, without the grid")
+    parser.add_argument("--json", type=Path, default=None, help="where the figures are written")
+    parser.add_argument("--plot", type=Path, default=None, help="where the curve is drawn (SVG)")
+    return parser.parse_args()
+
+
+def variants(config: Config) -> list[Variant]:
+    """Plain top-n, what the config ships, and a grid of each family."""
+    base = {**PLAIN, "same_creator_gap": config.reranking.same_creator_gap}
+    found = [Variant("plain", 0, PLAIN), Variant("shipped", config.reranking.diversity, {})]
+    found += [Variant("gap only", 0, base)]
+    for s in GRID:
+        families: dict[str, dict[str, Any]] = {
+            "mmr": {"selection": "mmr", "diversity": s},
+            "dpp": {"selection": "dpp", "diversity": s / 2},
+            "mmr by taste": {"selection": "mmr", "diversity": s, "diversity_by_taste": 0.5},
+            "calibrated": {"calibration": s},
+            "novelty": {"novelty": s},
+            "serendipity": {"serendipity": s},
+        }
+        for kind, half in (("mmr", 1), ("dpp", 2)):
+            varied = {"selection": kind, "diversity": s / half}
+            families[f"{kind} + novelty 0.1"] = {**varied, "novelty": 0.1}
+            families[f"{kind} + novelty 0.08, calibration 0.1"] = {**varied, "novelty": 0.08, "calibration": 0.1}
+            families[f"{kind} + novelty 0.1, calibration 0.1"] = {**varied, "novelty": 0.1, "calibration": 0.1}
+        found += [Variant(name, s, {**base, **dials}) for name, dials in families.items()]
+    return found
+
+
+def prepared(config: Config) -> Path:
+    """A run folder with rows, candidates and item values of both windows, from the newest twin; kept for next time."""
+    runs = [run for run in sorted(Layout(config.state).runs.glob("*")) if (run / "twin" / "retrievers").is_dir()]
+    if not runs:
+        raise TrainingError(f"no trained twin in {Layout(config.state).runs}: run make up CONFIG={config.source} first")
+    folder = config.state / "tradeoff" / runs[-1].name
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("fit", "windows", "twin"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(runs[-1] / name)
+    for window in ("validation", "test"):
+        if (folder / "item_days" / f"{window}.npz").exists():
+            continue
+        print(f"== {window}: rows, candidates and item values", flush=True)
+        fetch_user_rows(config, folder, window)
+        (folder / "candidates" / window).mkdir(parents=True, exist_ok=True)
+        for rows in chunks(folder, window):
+            find_chunk(config, folder, folder / "twin", window, rows)
+        fetch_item_days(config, folder, window)
+    return folder
+
+
+def replayed(config: Config, folder: Path, window: str, every: Sequence[Variant]) -> Window:
+    """All variants on the requests of a window."""
+    snapshot = Snapshot.load(Layout(config.state).snapshot)
+    values = day_values(config, folder, window, snapshot)
+    stages = load_stages(folder / "twin", config, snapshot=snapshot, items=values)
+    judged = judged_requests(config, folder, window, snapshot)
+    ranked = _ranked(stages, judged, folder / f"ranked_{window}.npz")
+    eligibility = stages.reranking.eligibility  # type: ignore[attr-defined]
+    book = ScoreBook(eligibility.reachable(judged.requests), popularity_counts(config, folder / "fit"), snapshot)
+    ways = {}
+    for variant in every:
+        dials = config.reranking.model_copy(update=variant.dials)
+        changed = config.model_copy(update={"reranking": dials})
+        ways[variant.name] = LocalReranking(snapshot, eligibility, changed, values)
+    for start in range(0, len(judged.requests), CHUNK):
+        rows = slice(start, start + CHUNK)
+        asked, given = judged.requests.take(rows), ranked.take(rows)
+        book.open(judged.relevant.take(rows), asked)
+        book.note("popularity", "retriever", TOP, lambda r=asked: stages.candidates.retrievers["popularity"].retrieve(
+            r, TOP, eligibility.mask(r))[0])  # fmt: skip
+        for name, way in ways.items():
+            book.note(name, "curve", TOP, lambda w=way, a=asked, g=given: run_local(w.rerank(a, g, TOP)).item)
+        book.close()
+    print(f"== {window}: {len(judged.requests)} requests, {len(ways)} ways", flush=True)
+    return Window(book.replay(judged.requests, {}), np.asarray(snapshot.creator))
+
+
+def _ranked(stages: Any, judged: Judged, path: Path) -> Candidates:
+    """What the ranker hands on, kept in a file."""
+    names = [f.name for f in fields(Candidates) if f.name not in ("sources", "degraded")]
+    if not path.exists():
+        parts = []
+        for start in range(0, len(judged.requests), CHUNK):
+            asked = judged.requests.take(slice(start, start + CHUNK))
+            found = run_local(stages.candidates.candidates(asked, stages.config.retrieval.candidates))
+            parts.append(run_local(stages.ranking.rank(asked, found, stages.config.ranking.ranked)))
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        np.savez(path, sources=np.array(parts[0].sources), **arrays)
+    with np.load(path) as kept:
+        return Candidates(**{name: kept[name] for name in names}, sources=tuple(kept["sources"].tolist()))
+
+
+def _row(variant: Variant, replay: Replay) -> dict[str, Any]:
+    ours, plain = replay.contenders[variant.name], replay.contenders["plain"]
+    ndcg, base = mean_of(ours.scores[HEADLINE]), mean_of(plain.scores[HEADLINE])
+    told = {name: _value(ours, name) for name in SHOWN}
+    gains = {f"{n} %": _percent(told[n], _value(plain, n)) for n in ("diversity", "creator_coverage")}
+    return {"family": variant.family, "strength": variant.strength, "ndcg": ndcg, "ndcg %": 100 * (ndcg / base - 1),
+            **gains, **told}  # fmt: skip
+
+
+def _value(contender: Contender, metric: str) -> float | None:
+    name = f"{metric}@{TOP}"
+    value = contender.whole[name] if name in contender.whole else mean_of(contender.scores[name])
+    return value if np.isfinite(value) else None
+
+
+def _percent(ours: float | None, theirs: float | None) -> float | None:
+    return 100 * (ours / theirs - 1) if ours is not None and theirs else None
+
+
+def _against_plain(window: Window) -> list[dict[str, Any]]:
+    """The shipped default against plain top-n, each metric with the 95 % interval of its relative change."""
+    replay = window.replay
+    ours, plain = replay.contenders["shipped"], replay.contenders["plain"]
+    rows = []
+    for metric in (HEADLINE, *(f"{name}@{TOP}" for name in SHOWN)):
+        if metric in ours.scores:
+            c = compare(ours.scores[metric], plain.scores[metric], replay.user, resamples=RESAMPLES)
+            rows.append(_interval(metric, c.challenger, c.baseline, 100 * c.relative, 100 * c.relative_low,
+                                  100 * c.relative_high))  # fmt: skip
+    return [*rows[:2], _of_creators(window), *rows[2:]]
+
+
+def _of_creators(window: Window) -> dict[str, Any]:
+    """Creator coverage is of all lists together: users are drawn, and the creators of their lists counted."""
+    creator, replay = window.creator, window.replay
+    ours, plain = (replay.contenders[name].items for name in ("shipped", "plain"))
+    people, at = np.unique(replay.user, return_inverse=True)
+    shown = [np.where(items >= 0, creator[np.maximum(items, 0)], NONE) for items in (ours, plain)]
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(RESAMPLES):
+        taken = np.isin(at, rng.integers(0, len(people), len(people)))
+        a, b = (len(np.setdiff1d(each[taken], [NONE])) for each in shown)
+        drawn.append(a / b - 1 if b else np.nan)
+    name = f"creator_coverage@{TOP}"
+    a, b = (replay.contenders[way].whole[name] for way in ("shipped", "plain"))
+    bias = np.median(drawn) - (a / b - 1)  # fewer users show fewer creators, and the poorer list loses more
+    low, high = 100 * (np.quantile(drawn, TAILS) - bias)
+    return _interval(name, a, b, 100 * (a / b - 1), low, high)
+
+
+def _interval(metric: str, ours: float, plain: float, percent: float, low: float, high: float) -> dict[str, Any]:
+    told = {"shipped": ours, "plain": plain, "change %": percent, "low %": float(low), "high %": float(high)}
+    return {"metric": metric, **{name: v if np.isfinite(v) else None for name, v in told.items()}}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Retrieval: the vector index and the latency of each retriever."""

@@ -1,0 +1,1 @@
+"""Stages: the cost of single stages on synthetic data, without a service."""

@@ -1,0 +1,98 @@
+"""What a first look by few trees changes: the live bundle's own requests, with the whole ranker on all candidates
+and with it on those that the first trees keep.
+
+    make up && python -m benchmarks first_look
+
+A first ten that stays the same loses nothing, so the share of changed ones bounds the NDCG@10 that can be lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from benchmarks.report import report
+from benchmarks.serving.smoke import users_of
+from handsell.bundles.assemble import Stages, load_stages
+from handsell.bundles.store import BundleStore
+from handsell.config import load_config
+from handsell.core.batches import Candidates, Requests
+from handsell.core.funnel import run_local
+from handsell.core.paths import Layout
+from handsell.features.request_builder import requests_from_rows
+from handsell.features.store import open_store
+from handsell.ranking.stage import LocalRanking
+
+TOP = 10
+
+
+def asked(stages: Stages, users: list[str], store) -> list[tuple[Requests, Candidates]]:
+    """Each user's request at the end of the data, and its candidates."""
+    home, now = stages.config.surface_names.index("home"), np.array([stages.snapshot.as_of])
+    found = []
+    for user in users:
+        rows = store.online_users([user])
+        request = requests_from_rows(rows, stages.snapshot, stages.config, now, np.array([home], np.int8))
+        found.append((request, run_local(stages.candidates.candidates(request, stages.config.retrieval.candidates))))
+    return found
+
+
+def looking(ranking: LocalRanking, trees: int, keeps: int) -> LocalRanking:
+    dials = ranking.config.ranking.model_copy(update={"first_look_trees": trees, "first_look_keeps": keeps})
+    return replace(ranking, config=ranking.config.model_copy(update={"ranking": dials}))
+
+
+def ranked(ranking: LocalRanking, found: list, k: int) -> tuple[list[np.ndarray], float]:
+    """The k best items of each request, and the median CPU milliseconds of one."""
+    lists, took = [], []
+    for request, candidates in found:
+        begun = time.thread_time()
+        lists.append(run_local(ranking.rank(request, candidates, k)).item[0])
+        took.append(time.thread_time() - begun)
+    return lists, float(np.median(took)) * 1e3
+
+
+def compared(whole: list[np.ndarray], looked: list[np.ndarray]) -> dict[str, float]:
+    same = [len(np.intersect1d(a, b)) / len(a) for a, b in zip(whole, looked, strict=True)]
+    changed = [a[:TOP].tolist() != b[:TOP].tolist() for a, b in zip(whole, looked, strict=True)]
+    return {"kept of the best": float(np.mean(same)), f"first {TOP} changed": float(np.mean(changed))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks first_look", description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path("deployments/configs/world.toml"))
+    parser.add_argument("--users", type=int, default=1_000)
+    parser.add_argument("--trees", type=int, nargs="+", default=[10, 20, 40])
+    parser.add_argument("--keeps", type=int, nargs="+", default=[100, 200, 300, 500])
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    config = load_config(options.config)
+    bundles = BundleStore(Layout(config.state).bundles)
+    live = bundles.live()
+    if live is None:
+        sys.exit(f"no bundle of {config.name} is live: `make up` trains one")
+    stages = load_stages(bundles.local_path(live), config)
+    if not isinstance(stages.ranking, LocalRanking):
+        sys.exit(f"bundle {live} has no ranker (ranking.enabled = false)")
+    found, k = asked(stages, users_of(config, options.users), open_store(config)), config.ranking.ranked
+    ranked(stages.ranking, found[:20], k)
+    whole, cpu = ranked(looking(stages.ranking, 0, k), found, k)
+    rows = [{"trees": "all", "keeps": "all", "CPU ms": cpu, **compared(whole, whole)}]
+    for trees in options.trees:
+        for keeps in options.keeps:
+            looked, cpu = ranked(looking(stages.ranking, trees, keeps), found, k)
+            rows.append({"trees": str(trees), "keeps": str(keeps), "CPU ms": cpu, **compared(whole, looked)})
+    about = {"bundle": live, "users": len(found), "candidates": config.retrieval.candidates, "k": k}
+    report("first_look", rows, about, options.json)
+
+
+if __name__ == "__main__":
+    main()

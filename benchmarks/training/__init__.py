@@ -1,0 +1,1 @@
+"""Training: throughput of the neural models and memory of the job drivers."""
