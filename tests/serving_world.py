@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import xgboost
 
-from handsell.bundles.assemble import save_config, source_names
 from handsell.bundles.manifest import Manifest
-from handsell.bundles.recorded import save_requests
+from handsell.bundles.stages import save_config
 from handsell.bundles.store import BundleStore
+from handsell.bundles.warm_up_requests import save_warm_up_requests
 from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config, load_config
@@ -174,13 +174,13 @@ def publish(config: Config, shelf: Snapshot, log: Interactions, rows: dict[str, 
     folder = store.new_dir()
     save_config(config, folder)
     shelf.save(folder / "snapshot")
-    sources = source_names(config)
+    sources = config.retrieval.enabled
     for name in sources:
         registry.fit(name, log, config.retrieval).save(folder / "retrievers" / name)
     names = feature_names(config, sources)
     XGBoostRanker(names, forest(names), Calibration.logistic()).save(folder / "ranker")
     users = DictStore(config, rows).online_users([f"u{i}" for i in range(10)])
-    save_requests(requests_from_rows(users, shelf, config, np.full(10, now), np.zeros(10, np.int8)), folder)
+    save_warm_up_requests(requests_from_rows(users, shelf, config, np.full(10, now), np.zeros(10, np.int8)), folder)
     manifest = Manifest(
         config=config.name, created_us=now, data_start_us=now - 30 * DAY_US, data_end_us=now - DAY_US,
         feature_service="ranking_v1", features=names, sources=sources,

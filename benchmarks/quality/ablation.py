@@ -25,7 +25,6 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.report import report
-from handsell.bundles.assemble import source_names
 from handsell.config import Config, load_config
 from handsell.core.errors import ConfigError, HandsellError
 from handsell.core.paths import Layout
@@ -122,7 +121,7 @@ def variants(config: Config, kinds: Sequence[str]) -> list[Variant]:
     """Each enabled source and each group of features left out in turn; raises ConfigError where there is no ranker."""
     if "groups" in kinds and not config.ranking.enabled:
         raise ConfigError("ranking.enabled = false: no ranker takes features; use --variants sources")
-    sources = source_names(config)
+    sources = config.retrieval.enabled
     found = []
     if "sources" in kinds and len(sources) > 1:
         found += [Variant("sources", name, without_source(config, name)) for name in sources]

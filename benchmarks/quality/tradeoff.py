@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import RESULTS, report
-from handsell.bundles.assemble import load_stages
+from handsell.bundles.stages import load_stages
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config, load_config
 from handsell.core.batches import NONE, Candidates

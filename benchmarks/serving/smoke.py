@@ -81,7 +81,7 @@ def spread(milliseconds: list[float]) -> dict:
 
 def floor(config: Config, users: list[str], seconds: float) -> dict:
     """The same questions as plain calls, one after another; `stages` has the mean ms of each, after warming up."""
-    from handsell.bundles.assemble import load_stages
+    from handsell.bundles.stages import load_stages
     from handsell.bundles.store import BundleStore
     from handsell.core.funnel import run_local
     from handsell.features.request_builder import requests_from_rows

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.report import report
 from benchmarks.serving.smoke import users_of
-from handsell.bundles.assemble import Stages, load_stages
+from handsell.bundles.stages import Stages, load_stages
 from handsell.bundles.store import BundleStore
 from handsell.config import load_config
 from handsell.core.batches import Candidates, Requests

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deployment import Deployment, write_config
-from handsell.bundles.assemble import load_candidates, source_names
+from handsell.bundles.stages import load_candidates
 from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import Ragged
 from handsell.core.funnel import run_local
@@ -105,7 +105,7 @@ def learn(made):
     config, run = made.config, made.config.state / "run"
     sizes, content = windows.Sizes.of(made.layout), Content.load(run / "content")
     log = Interactions.read(sorted((run / "fit").glob("*.parquet")), sizes.users, sizes.items)
-    for name in source_names(config):
+    for name in config.retrieval.enabled:
         registry.fit(name, log, config.retrieval, content).save(run / "retrievers" / name)
 
 

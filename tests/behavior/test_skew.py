@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from handsell.bundles.assemble import load_stages
+from handsell.bundles.stages import load_stages
 from handsell.core.errors import FeatureError
 from handsell.core.funnel import run_local
 from handsell.core.units import DAY_US

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from handsell.bundles.assemble import load_stages
+from handsell.bundles.stages import load_stages
 from handsell.serving.graph.stages import LocalStages
 from serving_service import served
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from handsell.bundles.assemble import load_stages, with_choices
+from handsell.bundles.stages import apply_choices, load_stages
 from handsell.core.batches import Ragged
 from handsell.core.funnel import run_local
 from handsell.events.reader import EventReader
@@ -67,7 +67,7 @@ def client(deployment):
 
 @pytest.fixture(scope="module")
 def stages(deployment):
-    return load_stages(deployment.path, with_choices(deployment.config, deployment.path))
+    return load_stages(deployment.path, apply_choices(deployment.config, deployment.path))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from test_served_is_funnel import expected, logged
 
-from handsell.bundles.assemble import load_stages
+from handsell.bundles.stages import load_stages
 from handsell.bundles.store import BundleStore, Pointer
 from handsell.core.paths import Layout
 from serving_world import another_bundle

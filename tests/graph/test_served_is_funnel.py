@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from handsell.bundles.assemble import load_stages
+from handsell.bundles.stages import load_stages
 from handsell.bundles.store import BundleStore
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xgboost
 
-from handsell.bundles.assemble import load_ranking
+from handsell.bundles.stages import load_ranking
 from handsell.config import Config
 from handsell.core.errors import BundleError, ConfigError
 from handsell.core.funnel import run_local

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from handsell.bundles.assemble import source_names
 from handsell.config import Config
 from handsell.core.batches import Ragged
 from handsell.core.units import DAY_US
@@ -102,14 +101,14 @@ def test_picked_sources_are_enabled_with_their_weights_and_nothing_else_changes(
         "als": SourceChoice("als", True, "", weight=BESIDE),
     }
     found = with_sources(config, picked)
-    assert source_names(found) == ("als", "ease") and not found.picks_sources
+    assert found.retrieval.enabled == ("als", "ease") and not found.picks_sources
     assert found.retrieval["ease"] == config.retrieval["ease"].model_copy(
         update={"enabled": True, "weight": 1.0, **how}
     )
     assert (found.retrieval["als"].weight, found.retrieval["als"].reg) == (BESIDE, 0.5)
-    assert found.retrieval["item_knn"].half_life_days == 3.0 and source_names(config) != source_names(found)
+    assert found.retrieval["item_knn"].half_life_days == 3.0 and config.retrieval.enabled != found.retrieval.enabled
     asked = with_sources(config, {"svd": None})
-    assert source_names(asked) == ("svd",) and asked.retrieval["svd"].weight == config.retrieval["svd"].weight
+    assert asked.retrieval.enabled == ("svd",) and asked.retrieval["svd"].weight == config.retrieval["svd"].weight
 
 
 def window() -> Window:
@@ -186,7 +185,7 @@ def plant(run, rng, monkeypatch):
 
     def fit(config, interactions, models):
         content.save(models / "content")
-        for name in source_names(config):
+        for name in config.retrieval.enabled:
             registry.fit(name, events, config.retrieval, content).save(models / "retrievers" / name)
 
     def planted(dislikes: int):
@@ -216,7 +215,7 @@ def test_training_picks_what_the_window_needs_and_how_it_reads_the_history(confi
     config, choice = choose_sources(configured(SMALL), plant(dislikes), tmp_path / "twin")
     told = {source.name: source for source in choice.sources}
     assert set(told) == set(question(configured(SMALL))) and choice.fused > 0.9
-    assert source_names(config) == tuple(n for n in retrievers() if n in choice.picked)
+    assert config.retrieval.enabled == tuple(n for n in retrievers() if n in choice.picked)
     assert told["popularity"].weight == BESIDE and "users of whom nothing is known" in told["popularity"].why
     assert {"ease", "content"} <= set(choice.picked), "what the config enables, and what finds new items, stays"
     assert told["als"].history["half_life_events"] == 20.0, "what the config says is not chosen again"

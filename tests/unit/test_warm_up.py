@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from handsell.bundles.recorded import KEPT, load_requests, save_requests
+from handsell.bundles.warm_up_requests import KEPT, load_warm_up_requests, save_warm_up_requests
 from handsell.core.batches import Ragged, object_rows
 from handsell.core.errors import BundleError
 from handsell.serving.graph.gateway import local_stages
@@ -25,8 +25,8 @@ def opened(tmp_path_factory):
 def test_requests_come_back_as_they_were(tmp_path):
     rng = np.random.default_rng(0)
     asked = requests(rng, snapshot(rng), 5)
-    save_requests(asked, tmp_path)
-    again = load_requests(tmp_path)
+    save_warm_up_requests(asked, tmp_path)
+    again = load_warm_up_requests(tmp_path)
     for part in (asked, asked.history, asked.profile, asked.seen):
         mine = next(x for x in (again, again.history, again.profile, again.seen) if type(x) is type(part))
         for name in part.__slots__:
@@ -41,9 +41,9 @@ def test_requests_come_back_as_they_were(tmp_path):
 
 def test_a_bundle_carries_a_few_of_many(tmp_path):
     rng = np.random.default_rng(0)
-    save_requests(requests(rng, snapshot(rng), 100), tmp_path)
-    assert len(load_requests(tmp_path)) == KEPT
-    assert load_requests(tmp_path / "elsewhere") is None
+    save_warm_up_requests(requests(rng, snapshot(rng), 100), tmp_path)
+    assert len(load_warm_up_requests(tmp_path)) == KEPT
+    assert load_warm_up_requests(tmp_path / "elsewhere") is None
 
 
 class Counting:
@@ -73,7 +73,7 @@ def test_each_stage_answers_alone_and_refuses_what_it_cannot(opened, stage):
 
 
 def test_stand_ins_are_real_items_and_padding(opened):
-    found = any_items(load_requests(opened.path), 7, 12, ("a", "b"))
+    found = any_items(load_warm_up_requests(opened.path), 7, 12, ("a", "b"))
     assert found.item.shape == (10, 12) and found.source_rank.shape == (10, 12, 2)
     assert sorted(set(found.item[0].tolist())) == [-1, *range(7)]
 
@@ -87,5 +87,5 @@ def test_requests_that_cannot_be_read_are_told(opened, tmp_path):
 def test_what_filters_read_of_users_is_recorded_too(rng, tmp_path):
     cells = [("de", True, None, ("a", "b")), (None, False, 3.5, ("c", "d"))]
     attributes = object_rows(cells, 4)
-    save_requests(replace(requests(rng, snapshot(rng), 2), attributes=attributes), tmp_path)
-    assert [tuple(row) for row in load_requests(tmp_path).attributes.tolist()] == cells
+    save_warm_up_requests(replace(requests(rng, snapshot(rng), 2), attributes=attributes), tmp_path)
+    assert [tuple(row) for row in load_warm_up_requests(tmp_path).attributes.tolist()] == cells

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from handsell.bundles.assemble import load_stages
+from handsell.bundles.stages import load_stages
 from handsell.catalog.snapshot import NEVER, Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config

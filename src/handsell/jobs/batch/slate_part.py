@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from handsell.bundles.assemble import Stages, load_stages, with_choices
+from handsell.bundles.stages import Stages, apply_choices, load_stages
 from handsell.bundles.store import BundleStore
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config, load_config
@@ -60,7 +60,7 @@ def open_worker(source: str, bundle: str) -> BatchWorker:
     config = load_config(source)
     layout = Layout(config.state)
     path = BundleStore(layout.bundles).local_path(bundle)
-    config = with_choices(config, path)
+    config = apply_choices(config, path)
     stages = load_stages(path, config)
     return BatchWorker(config, stages, open_store(config), Vocabulary.load(layout.catalog / "users"))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from handsell.bundles.assemble import load_snapshot
+from handsell.bundles.stages import load_snapshot
 from handsell.bundles.store import BundleStore
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config

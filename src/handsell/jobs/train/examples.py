@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from handsell.bundles.assemble import load_candidates, source_names
+from handsell.bundles.stages import load_candidates
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE, Candidates
@@ -122,7 +122,7 @@ def write_examples(config: Config, run: Path, models: Path, window: str) -> int:
 def _label_chunk(config: Config, run: Path, models: Path, window: str, rows: slice) -> int:
     snapshot, _ = _candidate_stage(config, models)
     requests, outcome = load_requests(config, run, window, rows, snapshot)
-    found = read_candidates(run / "candidates" / window / f"{rows.start:09d}.npz", source_names(config))
+    found = read_candidates(run / "candidates" / window / f"{rows.start:09d}.npz", config.retrieval.enabled)
     values = day_values(config, run, window, snapshot)
     examples = label_examples(
         requests, found,

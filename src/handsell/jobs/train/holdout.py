@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from handsell.bundles.assemble import Stages, load_stages
+from handsell.bundles.stages import Stages, load_stages
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE, Requests

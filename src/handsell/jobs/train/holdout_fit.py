@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import ray
 
-from handsell.bundles.assemble import source_names
 from handsell.config import Config
 from handsell.evaluation.replay import Replay
 from handsell.features.matrix import ranker_features
@@ -53,7 +52,9 @@ def fit_holdout(run: TrainingRun) -> TrainingRun:
             config, choice = choose_sources(config, folder, run.twin)
             run, note.text = replace(run, config=config, choice=choice), str(choice)
     else:
-        with progress.step("retrievers", f"{', '.join(source_names(config))} on {run.counts['fit']:,} events") as note:
+        with progress.step(
+            "retrievers", f"{', '.join(config.retrieval.enabled)} on {run.counts['fit']:,} events"
+        ) as note:
             seconds = fit_retrievers(config, folder / "fit", run.twin)
             note.text = ", ".join(f"{n} {s:.0f} s" for n, s in seconds.items())
     fit_on_candidates(run)
@@ -93,9 +94,9 @@ def fit_ranker(run: TrainingRun) -> None:
     """The ranker on the run's examples, of which it reads the features that its config leaves it."""
     config, folder, progress = run.config, run.folder, run.progress
     with progress.step("ranker", f"XGBoost rank:ndcg on {config.ranking.workers} Ray Train worker(s)") as note:
-        features = ranker_features(config, source_names(config))
+        features = ranker_features(config, config.retrieval.enabled)
         examples = folder / "examples"
-        largest = largest_fused([config.retrieval[name].weight for name in source_names(config)])
+        largest = largest_fused([config.retrieval[name].weight for name in config.retrieval.enabled])
         cpus = 2.0 if config.ranking.workers == 1 and ray.cluster_resources().get("CPU", 0) >= 4 else 1.0
         fit_on_ray(
             examples / "ranker", examples / "validation", config.ranking, features, run.twin / "ranker", cpus=cpus,

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from handsell.bundles.assemble import load_config_of, load_snapshot, load_stages, save_config, source_names
 from handsell.bundles.gate import RAILS, Gate, Lists, judge, judge_absence
 from handsell.bundles.manifest import Manifest, library_versions
-from handsell.bundles.recorded import save_requests
+from handsell.bundles.stages import load_bundle_config, load_snapshot, load_stages, save_config
 from handsell.bundles.store import BundleStore
+from handsell.bundles.warm_up_requests import save_warm_up_requests
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.paths import Layout
@@ -51,7 +51,7 @@ def gather(run: TrainingRun, staging: Path) -> None:
 
 def record_requests(config: Config, run: Path, staging: Path) -> None:
     """Some requests of the test window, for replicas to warm up with. A Ray task."""
-    save_requests(judged_requests(config, run, "test", load_snapshot(staging)).requests, staging)
+    save_warm_up_requests(judged_requests(config, run, "test", load_snapshot(staging)).requests, staging)
 
 
 def manifest(run: TrainingRun, report: dict, staging: Path) -> Manifest:
@@ -66,8 +66,8 @@ def manifest(run: TrainingRun, report: dict, staging: Path) -> Manifest:
         windows=spans,
         feature_service=SERVICE,
         service_features=service_columns(config, SERVICE),
-        features=ranker_features(config, source_names(config)) if config.ranking.enabled else (),
-        sources=source_names(config),
+        features=ranker_features(config, config.retrieval.enabled) if config.ranking.enabled else (),
+        sources=config.retrieval.enabled,
         metrics={k: v for k, v in report["contenders"][FUNNEL]["metrics"].items() if v is not None},
         metrics_of="twin",
         twin_data_end_us=spans["retrieval"][1],
@@ -184,7 +184,7 @@ def _recipe_retrained(run: TrainingRun, replay: Replay, live: Path) -> Lists:
 
     The same recipe on the same data gives the same model, so it is not trained twice.
     """
-    recipe = load_config_of(live)
+    recipe = load_bundle_config(live)
     if same_recipe(recipe, run.config):
         return lists_of(replay.contenders[FUNNEL])
     return lists_of(retrain(run, recipe).contenders[FUNNEL])

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from handsell.bundles.assemble import source_names
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.paths import Layout
@@ -23,7 +22,7 @@ from handsell.retrieval.content_vectors import Content, fit_content_vectors
 
 def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, float]:
     """Fit on the Parquet parts in `interactions`; saves out/retrievers/<name>; returns seconds by name."""
-    names = source_names(config)
+    names = config.retrieval.enabled
     content = out / "content"
     spread(save_content, [(config, interactions, content)])
     apart = {name: job for name in names if (job := retrievers()[name].job)}  # with workers of their own

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from handsell.bundles.assemble import Stages, load_stages
+from handsell.bundles.stages import Stages, load_stages
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE, Ragged, Requests

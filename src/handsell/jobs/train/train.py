@@ -18,7 +18,6 @@ import shutil
 import time
 from pathlib import Path
 
-from handsell.bundles.assemble import source_names
 from handsell.bundles.manifest import library_versions
 from handsell.bundles.store import BundleStore
 from handsell.catalog.snapshot import Snapshot
@@ -49,7 +48,7 @@ def train(config: Config, promote: bool = True) -> str:
     """Train, evaluate, bundle, and promote if the gate lets it; returns a sentence on what came of it."""
     layout = Layout(config.state)
     asked = with_sources(config, dict.fromkeys(question(config))) if config.picks_sources else config
-    ranker_features(asked, source_names(asked))  # a slip in ranking.without is told before anything is computed
+    ranker_features(asked, asked.retrieval.enabled)  # a slip in ranking.without is told before anything is computed
     folder = layout.runs / time.strftime("%Y%m%dt%H%M%S", time.gmtime())
     folder.mkdir(parents=True)
     search.spaces(config)  # a source that cannot be tuned is told before anything runs

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from handsell.bundles.assemble import load_stages
+from handsell.bundles.stages import load_stages
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.funnel import run_local

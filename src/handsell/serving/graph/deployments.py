@@ -50,7 +50,7 @@ class CandidatesDeployment(StageDeployment):
     """≤ 1000 candidates per request from every retriever."""
 
     def __init__(self, config: str, bundle: str):
-        from handsell.bundles.assemble import load_candidates
+        from handsell.bundles.stages import load_candidates
         from handsell.serving.graph.stages import LocalStages
 
         self._hold(config, bundle, lambda o: LocalStages(load_candidates(o.path, o.config, o.snapshot)))
@@ -70,7 +70,7 @@ class RankingDeployment(StageDeployment):
     """The best candidates by the ranker's score; logs sampled feature vectors."""
 
     def __init__(self, config: str, bundle: str):
-        from handsell.bundles.assemble import load_ranking
+        from handsell.bundles.stages import load_ranking
         from handsell.serving.graph.stages import LocalStages, open_feature_log
 
         def load(opened: OpenedBundle) -> LocalStages:

@@ -78,7 +78,7 @@ class Gateway:
 
 def local_stages(opened: Any) -> StageCalls:
     """All three stages in this process."""
-    from handsell.bundles.assemble import load_stages
+    from handsell.bundles.stages import load_stages
     from handsell.serving.graph.stages import LocalStages, open_feature_log, ruled_reranking
     from handsell.serving.graph.warm_up import warm_up
 

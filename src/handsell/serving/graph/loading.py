@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from handsell.bundles.assemble import with_choices
 from handsell.bundles.manifest import Manifest
+from handsell.bundles.stages import apply_choices
 from handsell.bundles.store import BundleStore
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config, load_config
@@ -52,7 +52,7 @@ def open_bundle(config_path: str, bundle: str) -> OpenedBundle:
     manifest = store.verify(bundle)
     path = store.local_path(bundle)
     try:
-        return OpenedBundle(with_choices(config, path), path, manifest, Snapshot.load(path / "snapshot"))
+        return OpenedBundle(apply_choices(config, path), path, manifest, Snapshot.load(path / "snapshot"))
     except (OSError, ValueError, KeyError) as error:
         raise BundleError(
             f"bundle {bundle}: its item snapshot cannot be read ({error}): train a new one, or roll back"

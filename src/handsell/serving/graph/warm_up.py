@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from handsell.bundles.recorded import load_requests
+from handsell.bundles.warm_up_requests import load_warm_up_requests
 from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.errors import BundleError
 from handsell.core.funnel import run_local
@@ -24,7 +24,7 @@ def warm_up(stages: LocalStages, opened: OpenedBundle) -> LocalStages:
     """The same stages, having answered; raises BundleError where one of them cannot."""
     try:
         filters_of(opened.snapshot).prepare()
-        requests = load_requests(opened.path)
+        requests = load_warm_up_requests(opened.path)
         if requests is None:
             return stages
         some = min(len(requests), opened.config.serving.micro_batch)

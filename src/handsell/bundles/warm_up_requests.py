@@ -16,7 +16,7 @@ KEPT = 32
 PARTS = {"history": History, "profile": Profile, "seen": Seen}
 
 
-def save_requests(requests: Requests, folder: Path) -> None:
+def save_warm_up_requests(requests: Requests, folder: Path) -> None:
     """Write evenly chosen ones, at most KEPT, without their own filters."""
     some = requests.take(np.unique(np.linspace(0, len(requests) - 1, min(KEPT, len(requests))).astype(np.int64)))
     if some.attributes is not None:  # as texts: NumPy would pickle anything else
@@ -24,7 +24,7 @@ def save_requests(requests: Requests, folder: Path) -> None:
     np.savez(folder / NAME, **_arrays(some))  # type: ignore[arg-type]
 
 
-def load_requests(folder: Path) -> Requests | None:
+def load_warm_up_requests(folder: Path) -> Requests | None:
     """The requests, or None in a bundle that carries none; raises ValueError or OSError where they cannot be read."""
     path = folder / NAME
     if not path.exists():

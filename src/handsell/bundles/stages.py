@@ -42,7 +42,7 @@ def save_config(config: Config, path: Path) -> None:
     (path / "config.json").write_text(config.model_dump_json(indent=1))
 
 
-def load_config_of(path: Path) -> Config:
+def load_bundle_config(path: Path) -> Config:
     """The configuration that a bundle was trained with; raises BundleError when it is not one of ours."""
     try:
         return Config.model_validate(json.loads((path / "config.json").read_text()))
@@ -50,12 +50,12 @@ def load_config_of(path: Path) -> Config:
         raise BundleError(f"{path / 'config.json'} is not a handsell config: {error}; train the bundle again") from None
 
 
-def with_choices(config: Config, path: Path) -> Config:
+def apply_choices(config: Config, path: Path) -> Config:
     """A deployment's config with what training picked for the bundle in `path`, wherever the config leaves it open.
 
     That is: which sources there are and how they are weighed, and the strength of re-ranking.
     """
-    trained = load_config_of(path)
+    trained = load_bundle_config(path)
     update: dict[str, object] = {}
     if config.picks_sources:
         update["retrieval"] = trained.retrieval.model_copy(update={"candidates": config.retrieval.candidates})
@@ -72,7 +72,7 @@ def load_stages(path: Path, config: Config | None = None, *, snapshot: Snapshot 
     `config` overrides the bundle's own (surfaces, rules of the deployment); `items` gives the ranker's item
     values, by default those of the snapshot. Raises BundleError naming what is missing or does not fit.
     """
-    config = config or load_config_of(path)
+    config = config or load_bundle_config(path)
     snapshot = snapshot or load_snapshot(path)
     eligibility = Eligibility.of(snapshot, config)
     return Stages(
@@ -94,7 +94,7 @@ def load_snapshot(path: Path) -> Snapshot:
 
 def load_candidates(path: Path, config: Config, snapshot: Snapshot) -> LocalCandidates:
     """The retrievers that the bundle holds, in the order of the configuration; raises BundleError."""
-    found = {name: registry.load(name, path / "retrievers" / name) for name in source_names(config)}
+    found = {name: registry.load(name, path / "retrievers" / name) for name in config.retrieval.enabled}
     eligibility = Eligibility.of(snapshot, config)
     return LocalCandidates(found, eligibility, config.retrieval)
 
@@ -104,7 +104,7 @@ def load_ranking(path: Path, config: Config, snapshot: Snapshot, items: ItemValu
     if not config.ranking.enabled:
         return FusedRanking()
     ranker = XGBoostRanker.load(path / "ranker")
-    expected = ranker_features(config, source_names(config))
+    expected = ranker_features(config, config.retrieval.enabled)
     if ranker.features != expected:
         missing = sorted(set(ranker.features) - set(expected))
         added = sorted(set(expected) - set(ranker.features))
@@ -114,8 +114,3 @@ def load_ranking(path: Path, config: Config, snapshot: Snapshot, items: ItemValu
             " train again with this config, or serve the bundle with the config it was trained with"
         )
     return LocalRanking(ranker, snapshot, items or SnapshotValues(snapshot), config)
-
-
-def source_names(config: Config) -> tuple[str, ...]:
-    """Names of the enabled sources, in the order of the configuration."""
-    return config.retrieval.enabled

@@ -2,7 +2,7 @@
 
 import pytest
 
-from handsell.bundles.assemble import load_config_of, save_config, source_names, with_choices
+from handsell.bundles.stages import apply_choices, load_bundle_config, save_config
 from handsell.core.errors import BundleError
 from handsell.jobs.tuning.source_selection import SourceChoice, with_sources
 from handsell.jobs.tuning.strength_selection import with_strength
@@ -29,22 +29,22 @@ def bundle(configured, tmp_path):
 @pytest.mark.parametrize("left_open", [AUTO, TABLES], ids=["auto", "own tables"])
 def test_the_bundles_sources_are_served_as_training_picked_them(configured, bundle, left_open):
     config = configured(NAME + left_open)
-    served, trained = with_choices(config, bundle), load_config_of(bundle)
-    assert source_names(served) == ("popularity", "ease") != source_names(config)
+    served, trained = apply_choices(config, bundle), load_bundle_config(bundle)
+    assert served.retrieval.enabled == ("popularity", "ease") != config.retrieval.enabled
     assert served.retrieval["popularity"].weight == 0.1
     assert {name: getattr(served.retrieval["ease"], name) for name in HISTORY} == HISTORY
     assert served.retrieval.sections == trained.retrieval.sections
 
 
 def test_the_number_of_candidates_stays_the_deployments(configured, bundle):
-    served = with_choices(configured(NAME + AUTO + "candidates = 77"), bundle)
-    assert served.retrieval.candidates == 77 and source_names(served) == ("popularity", "ease")
+    served = apply_choices(configured(NAME + AUTO + "candidates = 77"), bundle)
+    assert served.retrieval.candidates == 77 and served.retrieval.enabled == ("popularity", "ease")
 
 
 @pytest.mark.parametrize("closed", ['[retrieval]\nsources = "enabled"\n', ""], ids=["said", "by default"])
 def test_sources_of_a_config_that_states_them_are_kept(configured, bundle, closed):
     config = configured(NAME + closed + "[retrieval.als]\nweight = 0.7")
-    assert with_choices(config, bundle).retrieval == config.retrieval
+    assert apply_choices(config, bundle).retrieval == config.retrieval
 
 
 def test_training_picks_where_the_config_says_so_and_for_own_tables(configured):
@@ -55,25 +55,25 @@ def test_training_picks_where_the_config_says_so_and_for_own_tables(configured):
 
 def test_the_strength_that_was_found_turns_the_deployments_own_dials(configured, bundle):
     config = configured(NAME + OWN)
-    served = with_choices(config, bundle).reranking
+    served = apply_choices(config, bundle).reranking
     assert (served.strength, served.diversity, served.novelty) == (0.5, 0.2, 0.1)
     assert served.same_creator_gap == config.reranking.same_creator_gap
 
 
 def test_a_strength_that_the_deployment_states_comes_first(configured, bundle):
-    served = with_choices(configured(NAME + OWN + "strength = 0.25"), bundle).reranking
+    served = apply_choices(configured(NAME + OWN + "strength = 0.25"), bundle).reranking
     assert (served.strength, served.diversity, served.novelty) == (0.25, 0.1, 0.05)
 
 
 def test_a_bundle_for_which_no_strength_was_found_leaves_the_dials(configured, tmp_path):
     config = configured(NAME + OWN)
     save_config(config, tmp_path)
-    assert with_choices(config, tmp_path).reranking == config.reranking
+    assert apply_choices(config, tmp_path).reranking == config.reranking
 
 
 def test_everything_else_stays_as_deployed(configured, bundle):
     config = configured(NAME + AUTO + "[surfaces.home]\ncount = 7\n[ranking]\nranked = 33\n[serving]\nport = 9999")
-    served = with_choices(config, bundle)
+    served = apply_choices(config, bundle)
     parts = {"retrieval", "reranking"}
     assert served.model_dump(exclude=parts) == config.model_dump(exclude=parts)
     assert served.source == config.source, "relative paths are still beside the deployment's file"
@@ -81,4 +81,4 @@ def test_everything_else_stays_as_deployed(configured, bundle):
 
 def test_a_bundle_without_a_config_is_named(configured, tmp_path):
     with pytest.raises(BundleError, match=r"config\.json is not a handsell config.*train the bundle again"):
-        with_choices(configured(NAME), tmp_path / "nowhere")
+        apply_choices(configured(NAME), tmp_path / "nowhere")
