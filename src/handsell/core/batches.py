@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from handsell.core.offsets import expand_segments, offsets_from_counts
+
 NONE = -1
 
 
@@ -25,8 +27,7 @@ class Ragged:
 
     @classmethod
     def from_rows(cls, rows: Sequence[np.ndarray | Sequence[int]], dtype: np.dtype | type = np.int32) -> Ragged:
-        lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        offsets = offsets_from_counts(np.fromiter((len(row) for row in rows), np.int64, len(rows)))
         parts = [np.asarray(row, dtype) for row in rows]
         return cls(np.concatenate(parts) if parts else np.zeros(0, dtype), offsets)
 
@@ -49,9 +50,18 @@ class Ragged:
         """(N,) the row number of each value: scatter `x[r.row_of_value, r.values] = …`."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
+    def where(self, mask: np.ndarray) -> Ragged:
+        """Only the values with mask (N,) true; all rows stay, some may become empty."""
+        counts = np.bincount(self.row_of_value[mask], minlength=len(self))
+        return Ragged(self.values[mask], offsets_from_counts(counts))
+
+    def positions(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Indices into `values` of all values of `rows` (R,) in sequence (M,), and which of `rows` each is in (M,)."""
+        return expand_segments(self.offsets[rows], self.offsets[rows + 1])
+
     def take(self, rows: np.ndarray | slice) -> Ragged:
         index = np.arange(len(self))[rows]
-        return Ragged.from_rows([self.row(int(b)) for b in index], self.values.dtype)
+        return Ragged(self.values[self.positions(index)[0]], offsets_from_counts(self.lengths[index]))
 
 
 def object_rows(rows: Sequence[Sequence[Any]], width: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from handsell.core.batches import Ragged
+from handsell.core.offsets import offsets_from_counts
 from handsell.core.units import DAY_US
 from handsell.data.config import SplitConfig
 from handsell.data.interactions import Interactions
@@ -173,5 +174,5 @@ def _ragged(keep: np.ndarray, of: np.ndarray, *columns: np.ndarray) -> tuple[Rag
     """Columns grouped by stretch for the stretches in `keep`; `of` is sorted."""
     wanted = np.isin(of, keep)
     counts = np.bincount(np.searchsorted(keep, of[wanted]), minlength=len(keep))
-    offsets = np.concatenate([[0], np.cumsum(counts)])
+    offsets = offsets_from_counts(counts)
     return tuple(Ragged(column[wanted], offsets) for column in columns)

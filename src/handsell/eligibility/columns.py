@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from handsell.core.offsets import offsets_from_counts
+
 NUMBER, FLAG, TEXT, TIME, TEXTS = "number", "true or false", "text", "time", "list of texts"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -117,7 +119,7 @@ class Texts:
         coded = lists.flatten().dictionary_encode()
         term = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False)
         lengths = pc.fill_null(lists.value_lengths(), 0).to_numpy(zero_copy_only=False)
-        return cls(coded.dictionary, term, np.concatenate([[0], np.cumsum(lengths)]))
+        return cls(coded.dictionary, term, offsets_from_counts(lengths))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -67,8 +67,7 @@ class Eligibility:
         quiet = np.array([_quiet_us(s) for s in self.surfaces])[requests.surface]  # (B,) µs
         row = seen.item.row_of_value
         blocked = (requests.time[row] - seen.time.values) < quiet[row]
-        counts = np.bincount(row[blocked], minlength=len(requests))
-        return Ragged(seen.item.values[blocked], np.concatenate([[0], np.cumsum(counts)]))
+        return seen.item.where(blocked)
 
     def allows(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """(B, K) bool for given items (B, K): the fail-closed check of a finished slate; -1 is False."""

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from handsell.core.batches import NONE, Requests
+from handsell.core.offsets import expand_segments, offsets_from_counts
 from handsell.data.interactions import Interactions
 
 MOST_ITEMS = 15_000  # the most liked items that EASE is fitted on
@@ -74,10 +75,9 @@ def _likes_before(liked: Interactions, requests: Requests) -> tuple[sparse.csr_m
         np.searchsorted(liked.time[b : liked.user_offsets[u + 1]], t) + b if u != NONE else b
         for u, b, t in zip(requests.user.tolist(), begin.tolist(), requests.time.tolist(), strict=True)
     ], np.int64)  # fmt: skip
-    lengths = end - begin
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    at = np.arange(offsets[-1]) + np.repeat(begin - offsets[:-1], lengths)
-    later = np.repeat(offsets[1:], lengths) - 1 - np.arange(offsets[-1])
+    offsets = offsets_from_counts(end - begin)
+    at, row = expand_segments(begin, end)
+    later = end[row] - 1 - at
     shape = (len(requests), liked.n_items)
     past = sparse.csr_matrix((np.ones(len(at), np.float32), liked.item[at], offsets), shape)
     recent = sparse.csr_matrix((np.exp2(-later / RECENT_HALF_LIFE).astype(np.float32), liked.item[at], offsets), shape)

@@ -36,9 +36,7 @@ class Relevant:
 
     def where(self, mask: np.ndarray) -> Relevant:
         """Only the relevant items with mask (N,) true; rows stay, some may become empty."""
-        counts = np.bincount(self.item.row_of_value[mask], minlength=len(self))
-        offsets = np.concatenate([[0], np.cumsum(counts)])
-        return Relevant(Ragged(self.item.values[mask], offsets), Ragged(self.grade.values[mask], offsets))
+        return Relevant(self.item.where(mask), self.grade.where(mask))
 
 
 def gains(items: np.ndarray, relevant: Relevant) -> np.ndarray:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from handsell.core.batches import NONE, History, Ragged, Seen
+from handsell.core.offsets import offsets_from_counts
 from handsell.core.units import DAY_US
 from handsell.events.states import HALF_LIVES_DAYS, Events, FoldRules, ItemFacts, UserStates, Weights
 
@@ -59,7 +60,7 @@ def truncated(states: UserStates, rules: FoldRules) -> UserStates:
         states,
         creators=_pick(states.creators, _strongest(states.creators.weight, size)),
         tags=_pick(states.tags, _strongest(states.tags.weight, size)),
-        seen=seen if keep is None else Seen(_where(seen.item, keep), _where(seen.time, keep)),
+        seen=seen if keep is None else Seen(seen.item.where(keep), seen.time.where(keep)),
     )
 
 
@@ -180,7 +181,7 @@ def _fold_creators(states: UserStates, told: Events, time: np.ndarray, items: It
 
 
 def _fold_tags(states: UserStates, told: Events, time: np.ndarray, items: ItemFacts, rules: FoldRules) -> Weights:
-    at, which = spans(items.tags.offsets, told.item)
+    at, which = items.tags.positions(told.item)
     fade = decay(time[told.row] - told.time, rules.affinity_half_life_us) * told.weight
     return _fold_weights(states.tags, states, time, (told.row[which], items.tags.values[at], fade[which]), rules)
 
@@ -210,17 +211,8 @@ def summed(row: np.ndarray, key: np.ndarray, weight: np.ndarray, rows: int) -> W
     return Weights(Ragged(key[first].astype(np.int32), offsets), Ragged(total, offsets))
 
 
-def spans(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values of a Ragged for many rows at once: positions (M,) in its values, and (M,) which of `rows` each is of."""
-    start = offsets[rows]
-    lengths = offsets[rows + 1] - start
-    which = np.repeat(np.arange(len(rows)), lengths)
-    before = np.cumsum(lengths) - lengths
-    return np.arange(len(which)) + (start - before)[which], which
-
-
 def _offsets(row: np.ndarray, rows: int) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))]).astype(np.int64)
+    return offsets_from_counts(np.bincount(row, minlength=rows))
 
 
 def _strongest(values: Ragged, size: int) -> np.ndarray | None:
@@ -234,9 +226,5 @@ def _strongest(values: Ragged, size: int) -> np.ndarray | None:
     return keep
 
 
-def _where(ragged: Ragged, keep: np.ndarray) -> Ragged:
-    return Ragged(ragged.values[keep], _offsets(ragged.row_of_value[keep], len(ragged)))
-
-
 def _pick(weights: Weights, keep: np.ndarray | None) -> Weights:
-    return weights if keep is None else Weights(_where(weights.key, keep), _where(weights.weight, keep))
+    return weights if keep is None else Weights(weights.key.where(keep), weights.weight.where(keep))

@@ -14,8 +14,8 @@ import numpy as np
 
 from handsell.catalog.snapshot import ALWAYS
 from handsell.core.batches import NONE, Ragged, Requests
+from handsell.core.offsets import offsets_from_counts
 from handsell.core.units import DAY_US, HOUR_US
-from handsell.events.fold import spans
 from handsell.events.states import MOST_AWAY_DAYS
 
 DENSE = 1_000_000  # cells of a look-up table
@@ -41,7 +41,7 @@ def crosses(requests: Requests, items: np.ndarray, catalog) -> np.ndarray:
     at = np.maximum(items, 0)
     creator = np.where(items == NONE, NONE, catalog.creator[at])
     listened = np.where(history.item == NONE, NONE, catalog.creator[np.maximum(history.item, 0)])
-    place, pair = spans(catalog.item_tags.offsets, at.ravel())
+    place, pair = catalog.item_tags.positions(at.ravel())
     tags, pairs = catalog.item_tags.values[place], (pair, items.shape)
     same_item = occurrences(history.item, history.time, items)
     same_creator = occurrences(listened, history.time, creator)
@@ -113,9 +113,9 @@ def last_similarity(
 ) -> np.ndarray:
     """(B, K) cosine between the tags of the latest history item (B,) and of the candidate; 0 without tags."""
     pair, shape = pairs
-    place, b = spans(item_tags.offsets, np.maximum(last, 0))
+    place, b = item_tags.positions(np.maximum(last, 0))
     own = last[b] != NONE
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(b[own], minlength=len(last)))])
+    offsets = offsets_from_counts(np.bincount(b[own], minlength=len(last)))
     key = _padded(Ragged(item_tags.values[place[own]], offsets))
     found = _lookup(key, np.ones(key.shape), pair // shape[1], tags)
     size = shape[0] * shape[1]

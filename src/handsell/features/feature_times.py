@@ -12,10 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from handsell.config import Config
+from handsell.core.offsets import expand_segments
 from handsell.core.units import DAY_US
 from handsell.data import splits
 from handsell.data.interactions import Interactions
-from handsell.events.fold import fold, spans
+from handsell.events.fold import fold
 from handsell.events.states import Events, FoldRules, ItemFacts, UserStates
 
 MARGIN_DAYS = 1.0
@@ -71,17 +72,10 @@ def states_at(
         if r:
             states = states.take(size[active] > r)
         active = now
-        which, row = spans_between(begin[now], moments[now] + 1)
+        which, row = expand_segments(begin[now], moments[now] + 1)
         fresh = Events.of(row, *(getattr(events, f)[which] for f in ("item", "type", "time", "weight")))
         states = fold(states, fresh, items, rules)
         yield user[now], states, size[now] == r + 1
-
-
-def spans_between(begin: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All numbers of begin[i]..end[i]-1 in a row, and the i of each."""
-    offsets = np.concatenate([[0], np.cumsum(end - begin)])
-    place, which = spans(offsets, np.arange(len(begin)))
-    return place - offsets[which] + begin[which], which
 
 
 def _before_stretches(events: Interactions, config: Config, meta: dict) -> np.ndarray:

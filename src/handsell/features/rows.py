@@ -11,6 +11,7 @@ import pyarrow as pa
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
 from handsell.core.batches import NONE
+from handsell.core.offsets import offsets_from_counts
 from handsell.data.schemas import TIME
 from handsell.events.fold import truncated
 from handsell.events.states import HALF_LIVES_DAYS, FoldRules, UserStates, Weights
@@ -130,7 +131,7 @@ def _top(kind: str, weights: Weights, vocabulary: Vocabulary, size: int) -> dict
 def _history(states: UserStates, names: Names, config: Config) -> dict[str, pa.Array]:
     history = states.history
     there = history.item != NONE
-    offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
+    offsets = offsets_from_counts(there.sum(axis=1))
     types = pa.array(config.events.names, pa.string()).take(pa.array(history.type[there]))
     return {
         "history_item_ids": lists(strings(names.items, history.item[there]), offsets),

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from handsell.core.batches import NONE, Requests
+from handsell.core.offsets import offsets_from_counts
 from handsell.core.units import DAY_US
 from handsell.retrieval.config import FoldInSource
 
@@ -82,5 +83,5 @@ def _merged(item: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def vote_matrix(item: np.ndarray, weight: np.ndarray, n_items: int) -> sparse.csr_matrix:
     """(B, I) the votes as a sparse matrix."""
     used = item != NONE
-    offsets = np.concatenate([[0], np.cumsum(used.sum(axis=1))])
+    offsets = offsets_from_counts(used.sum(axis=1))
     return sparse.csr_matrix((weight[used], item[used], offsets), shape=(len(item), n_items))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handsell.core.batches import NONE, Requests
+from handsell.core.offsets import expand_segments, offsets_from_counts
 from handsell.core.units import MINUTE_US
 from handsell.data.interactions import Interactions
 
@@ -50,9 +51,8 @@ class Sessions:
 
     def take(self, which: slice | np.ndarray) -> Sessions:
         lengths, starts = self.lengths[which], self.offsets[:-1][which]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        at = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        return Sessions(self.item[at], offsets, self.time[which])
+        at, _ = expand_segments(starts, starts + lengths)
+        return Sessions(self.item[at], offsets_from_counts(lengths), self.time[which])
 
 
 def cut(interactions: Interactions, gap_minutes: float) -> Sessions:
@@ -61,7 +61,7 @@ def cut(interactions: Interactions, gap_minutes: float) -> Sessions:
     starts = _starts(liked.user, liked.time, gap_minutes)
     lengths = np.diff(np.append(starts, len(liked)))
     newest = np.argsort(-liked.time[starts], kind="stable")
-    by_user = Sessions(liked.item, np.concatenate([[0], np.cumsum(lengths)]), liked.time[starts])
+    by_user = Sessions(liked.item, offsets_from_counts(lengths), liked.time[starts])
     return by_user.take(newest)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from handsell.core.offsets import offsets_from_counts
 from handsell.data.config import WorldConfig
 from handsell.data.schemas import ITEMS, STRINGS, TIME, USERS
 from handsell.data.world.catalog import Catalog, catalog, stream
@@ -69,5 +70,5 @@ def users_table(world: WorldConfig) -> pa.Table:
 def _tag_names(world: WorldConfig, tracks: Catalog) -> pa.ListArray:
     present = tracks.tags >= 0
     names = pa.array(genre_names(world.tags)).take(pa.array(tracks.tags[present].astype(np.int32)))
-    offsets = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int32)
+    offsets = offsets_from_counts(present.sum(axis=1)).astype(np.int32)
     return pa.ListArray.from_arrays(offsets, names).cast(STRINGS)

@@ -14,6 +14,7 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
 from handsell.core.batches import NONE, Ragged
 from handsell.core.errors import DataError
+from handsell.core.offsets import offsets_from_counts
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.data.numbering import numbers
@@ -167,7 +168,7 @@ def _tags(tags: pa.ListArray, vocabulary: Vocabulary) -> Ragged:
     _, first = np.unique(pairs, axis=0, return_index=True)
     row, number = pairs[np.sort(first)].T
     counts = np.bincount(row, minlength=len(tags))
-    return Ragged(number.astype(np.int32), np.concatenate([[0], np.cumsum(counts)]))
+    return Ragged(number.astype(np.int32), offsets_from_counts(counts))
 
 
 def _times(column: pa.ChunkedArray, unknown: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE, Candidates
 from handsell.core.errors import FeatureError
+from handsell.core.offsets import offsets_from_counts
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.events.reader import EventReader
@@ -93,7 +94,7 @@ def _has_tail(users: list[str], offset: np.ndarray, time: np.ndarray, config: Co
 def _within(group: np.ndarray, n: int) -> np.ndarray:
     """(N,) how many earlier rows belong to the same group."""
     order = np.argsort(group, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(np.bincount(group, minlength=n))[:-1]])
+    starts = offsets_from_counts(np.bincount(group, minlength=n))
     place = np.empty(len(group), np.int64)
     place[order] = np.arange(len(group)) - starts[group[order]]
     return place

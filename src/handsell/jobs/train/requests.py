@@ -69,6 +69,4 @@ def _eligible_outcome(
     padded = np.full((len(requests), width), NONE, np.int32)
     padded[row, column] = acted.values
     keep = eligibility.allows(requests, padded)[row, column]
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(row[keep], minlength=len(requests)))])
-    kept, gain = (Ragged(ragged.values[keep], offsets) for ragged in (acted, outcome.gain))
-    return replace(outcome, acted=kept, gain=gain)
+    return replace(outcome, acted=acted.where(keep), gain=outcome.gain.where(keep))

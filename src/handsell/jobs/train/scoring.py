@@ -148,10 +148,9 @@ def judged_requests(config: Config, run: Path, window: str, snapshot: Snapshot, 
 def relevant_of(outcome: WindowRequests) -> Relevant:
     """Items of positive total weight, graded like the ranker's labels."""
     positive = outcome.gain.values > 0
-    counts = np.bincount(outcome.acted.row_of_value[positive], minlength=len(outcome))
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    grades = np.clip(np.rint(outcome.gain.values[positive]), 1, HIGHEST_LABEL).astype(np.float32)
-    return Relevant(Ragged(outcome.acted.values[positive], offsets), Ragged(grades, offsets))
+    items, gain = outcome.acted.where(positive), outcome.gain.where(positive)
+    grades = np.clip(np.rint(gain.values), 1, HIGHEST_LABEL).astype(np.float32)
+    return Relevant(items, Ragged(grades, items.offsets))
 
 
 def oracle_lists(config: Config, snapshot: Snapshot, eligibility: Eligibility) -> Lists | None:

@@ -18,6 +18,7 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config, SplitConfig
 from handsell.core.batches import Ragged
 from handsell.core.errors import TrainingError
+from handsell.core.offsets import offsets_from_counts
 from handsell.core.paths import Layout
 from handsell.data import splits
 from handsell.data.interactions import Interactions
@@ -192,4 +193,4 @@ def read_requests(path: Path, rows: slice = slice(None)) -> WindowRequests:
 def _ragged(column: pa.ListArray, kind: type) -> Ragged:
     lengths = column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
     values = column.flatten().to_numpy(zero_copy_only=False).astype(kind)
-    return Ragged(values, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
+    return Ragged(values, offsets_from_counts(lengths))

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from handsell.core.batches import NONE, Requests
+from handsell.core.offsets import offsets_from_counts
 from handsell.retrieval.sparse_rows import best_of_rows, load_rows, save_rows, scores_at
 
 
@@ -39,7 +40,7 @@ class ListRetriever(ABC):
         """(B, I) float32 sums of the votes, columns sorted."""
         item, weight = self.asked(requests)
         used = item != NONE
-        ends = np.concatenate([[0], np.cumsum(used.sum(axis=1))])
+        ends = offsets_from_counts(used.sum(axis=1))
         shape = (len(item), len(self.known))
         found = sparse.csr_matrix((weight[used].astype(np.float32), item[used], ends), shape) @ self.lists
         found.sort_indices()

@@ -17,6 +17,7 @@ from pydantic import Field
 from scipy import sparse
 
 from handsell.core.batches import Requests
+from handsell.core.offsets import offsets_from_counts
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import FoldInSource, RetrieverPlugin
 from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
@@ -131,7 +132,7 @@ def _nearest(
         indices.append(item[chosen])
         data.append(near[chosen].astype(np.float32))
         lengths.append(len(chosen))
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    offsets = offsets_from_counts(lengths)
     return sparse.csr_matrix((np.concatenate(data), np.concatenate(indices), offsets), shape=product.shape)
 
 

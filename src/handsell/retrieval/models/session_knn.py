@@ -16,6 +16,7 @@ from pydantic import Field
 from scipy import sparse
 
 from handsell.core.batches import NONE, Requests
+from handsell.core.offsets import offsets_from_counts
 from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import RetrieverPlugin, SessionConfig
@@ -147,7 +148,7 @@ class SessionKNN:
 
     def _weigh(self, session: np.ndarray, used: np.ndarray, weight: np.ndarray) -> sparse.csr_matrix:
         """(B, N) sum of the weights of a row's items over the sessions that hold them."""
-        ends = np.concatenate([[0], np.cumsum(used.sum(axis=1))])
+        ends = offsets_from_counts(used.sum(axis=1))
         data = weight[used].astype(np.float32)
         product = sparse.csr_matrix((data, session[used], ends), (len(session), self.n_items)) @ self._holds
         product.sort_indices()

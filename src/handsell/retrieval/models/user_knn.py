@@ -17,6 +17,7 @@ from pydantic import Field
 from scipy import sparse
 
 from handsell.core.batches import Requests
+from handsell.core.offsets import offsets_from_counts
 from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import OptionalFoldIn, RetrieverPlugin
@@ -135,7 +136,7 @@ def fit_user_knn(interactions: Interactions, config: UserKNNConfig, content: obj
 
 
 def _rows(columns: list[np.ndarray], data: list[np.ndarray], width: int) -> sparse.csr_matrix:
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in columns])]).astype(np.int64)
+    offsets = offsets_from_counts([len(row) for row in columns])
     if not columns:
         return sparse.csr_matrix((0, width), dtype=np.float32)
     return sparse.csr_matrix(
