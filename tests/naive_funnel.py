@@ -187,6 +187,8 @@ class Oracle:
     def varied(self, asked: Asked, ranked: list[tuple[int, float]], n: int) -> list[tuple[int, float]]:
         """Greedy: what a candidate is worth beside the chosen; no two of one creator in a row while others are left."""
         dials, shelf = SimpleNamespace(**json.loads((self.bundle / "config.json").read_text())["reranking"]), self.shelf
+        for dial in ("diversity", "calibration", "novelty") if dials.strength != "auto" else ():
+            setattr(dials, dial, dials.strength * getattr(dials, dial))
         left = [(item, score) for item, score in ranked if self.eligible(asked, item)]
         scores = [score for _, score in left]
         span = (max(scores) - min(scores)) or 1

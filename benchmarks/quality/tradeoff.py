@@ -38,7 +38,7 @@ from handsell.reranking.stage import LocalReranking
 
 CHUNK = 256
 NEUTRAL = {"diversity_by_taste": 0.0, "calibration": 0.0, "novelty": 0.0, "serendipity": 0.0, "category_window": 0}
-PLAIN = {**NEUTRAL, "diversity": 0.0, "same_creator_gap": 0}
+PLAIN = {**NEUTRAL, "strength": 1.0, "diversity": 0.0, "same_creator_gap": 0}
 GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 SHOWN = ("diversity", "creator_coverage", "coverage", "novelty", "serendipity", "calibration_error", "small_creators",
          "gini", "drift", "repeat_rate")  # fmt: skip

@@ -56,13 +56,19 @@ def test_training_picks_where_the_config_says_so_and_for_own_tables(configured):
 def test_the_strength_that_was_found_turns_the_deployments_own_dials(configured, bundle):
     config = configured(NAME + OWN)
     served = apply_choices(config, bundle).reranking
-    assert (served.strength, served.diversity, served.novelty) == (0.5, 0.2, 0.1)
+    assert (served.strength, served.scaled().diversity, served.scaled().novelty) == (0.5, 0.2, 0.1)
     assert served.same_creator_gap == config.reranking.same_creator_gap
 
 
 def test_a_strength_that_the_deployment_states_comes_first(configured, bundle):
     served = apply_choices(configured(NAME + OWN + "strength = 0.25"), bundle).reranking
-    assert (served.strength, served.diversity, served.novelty) == (0.25, 0.1, 0.05)
+    assert (served.strength, served.scaled().diversity, served.scaled().novelty) == (0.25, 0.1, 0.05)
+
+
+@pytest.mark.parametrize("own", [AUTO, "[reranking]\nstrength = 0.25\n"], ids=["auto", "stated"])
+def test_choices_applied_twice_are_the_choices_applied_once(configured, bundle, own):
+    once = apply_choices(configured(NAME + own), bundle)
+    assert apply_choices(once, bundle) == once
 
 
 def test_a_bundle_for_which_no_strength_was_found_leaves_the_dials(configured, tmp_path):

@@ -88,21 +88,21 @@ def test_a_strength_turns_the_dials_of_variety_and_no_other(configured):
     own = "diversity = 0.4\ncalibration = 0.2\nserendipity = 0.1\nnovelty = 0"
     config = configured(f'name = "shop"\n[reranking]\n{own}')
     turned = with_strength(config, 0.5)
-    dials = turned.reranking
+    dials = turned.reranking.scaled()
     assert (dials.diversity, dials.calibration, dials.serendipity, dials.novelty) == (0.2, 0.1, 0.05, 0.0)
-    assert dials.strength == 0.5
+    assert turned.reranking.strength == 0.5 and dials.scaled() == dials, "a strength is applied once"
     soft = {"diversity", "calibration", "serendipity", "novelty", "strength"}
     assert dials.model_dump(exclude=soft) == config.reranking.model_dump(exclude=soft)
     assert turned.model_copy(update={"reranking": config.reranking}) == config
-    whole = with_strength(config, 1.0).reranking.model_copy(update={"strength": "auto"})
-    assert whole == config.reranking
+    assert with_strength(turned, 0.5) == turned
+    assert with_strength(config, 1.0).reranking.scaled() == config.reranking.scaled()
 
 
 def test_a_strength_that_the_config_states_is_kept_and_nothing_is_tried(configured, tmp_path, monkeypatch):
     monkeypatch.setattr(strength_selection, "spread", lambda *_: pytest.fail("nothing is to be tried"))
     config, found = choose_strength(configured('name = "shop"\n[reranking]\nstrength = 0.3'), tmp_path, tmp_path)
     assert found is None and config.reranking.strength == 0.3
-    assert config.reranking.diversity == pytest.approx(0.3 * 0.085)
+    assert config.reranking.scaled().diversity == pytest.approx(0.3 * 0.085)
 
 
 def test_otherwise_the_config_gets_what_was_found(configured, tmp_path, monkeypatch):

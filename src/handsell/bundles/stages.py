@@ -61,7 +61,7 @@ def apply_choices(config: Config, path: Path) -> Config:
         update["retrieval"] = trained.retrieval.model_copy(update={"candidates": config.retrieval.candidates})
     strength = trained.reranking.strength if config.reranking.strength == "auto" else config.reranking.strength
     if strength != "auto":
-        update["reranking"] = config.reranking.at_strength(strength)
+        update["reranking"] = config.reranking.model_copy(update={"strength": strength})
     return config.model_copy(update=update)
 
 

@@ -66,8 +66,8 @@ class RerankingConfig(Section):
         description="file of business rules, relative to the TOML file; followed while serving: docs/rules.md",
     )
 
-    def at_strength(self, strength: float) -> RerankingConfig:
-        """The same dials, those of variety turned down to this factor."""
-        soft = ("diversity", "calibration", "novelty", "serendipity")
-        turned = {name: getattr(self, name) * strength for name in soft}
-        return self.model_copy(update={"strength": strength, **turned})
+    def scaled(self) -> RerankingConfig:
+        """Return the settings with `strength` multiplied into the four that it scales, and set to 1 (`auto`: 1)."""
+        factor = 1.0 if self.strength == "auto" else self.strength
+        scaled = ("diversity", "calibration", "novelty", "serendipity")
+        return self.model_copy(update={"strength": 1.0, **{name: getattr(self, name) * factor for name in scaled}})

@@ -61,7 +61,7 @@ async def explain_reranking(
     without = {}
     for rule, without_rule in WITHOUT.items():
         other = without_rule(stage)
-        if other.config.reranking == stage.config.reranking and other.rules is stage.rules:
+        if other.dials == stage.dials and other.rules is stage.rules:
             continue  # it is off
         without[rule] = _place(await other.rerank(requests, ranked, ranked.item.shape[1]), item)
     before = int(np.flatnonzero(ranked.item[0] == item)[0])

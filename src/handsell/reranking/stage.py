@@ -14,6 +14,7 @@ from handsell.core.funnel import source_bits
 from handsell.eligibility.mask import Eligibility
 from handsell.features.item import ItemValues, SnapshotValues
 from handsell.reranking.calibrated import TasteCalibration, own_mix
+from handsell.reranking.config import RerankingConfig
 from handsell.reranking.dpp import Determinantal, kernel
 from handsell.reranking.exploration import Exploration, seeds
 from handsell.reranking.mmr import MarginalRelevance, relevance
@@ -59,7 +60,7 @@ class LocalReranking:
         k = candidates.item.shape[1]
         likeness = self._likeness(requests, candidates)
         constraints = self._constraints(requests, likeness, n)
-        diversity = own_diversity(self.config.reranking, requests.profile, len(self.snapshot.tags))
+        diversity = own_diversity(self.dials, requests.profile, len(self.snapshot.tags))
         pool = self._pool(requests, candidates, allowed, likeness, diversity)
         if ruled is not None:
             pool = replace(pool, boost=ruled.applied.boost, pin=ruled.applied.pin)
@@ -86,6 +87,11 @@ class LocalReranking:
         return slates if ruled is None else ruled.done(requests, slates)
 
     @cached_property
+    def dials(self) -> RerankingConfig:
+        """The settings of `[reranking]` with their strength applied."""
+        return self.config.reranking.scaled()
+
+    @cached_property
     def unseen(self) -> LocalReranking:
         """The same stage for slates that nobody is shown: rules do not count their impressions."""
         return self if self.rules is None else replace(self, rules=self.rules.uncounted())
@@ -97,7 +103,7 @@ class LocalReranking:
     @cached_property
     def _category_window(self) -> tuple[np.ndarray, np.ndarray]:
         """By surface code (S,): the window, 0 for none, and how many of a tag it may hold."""
-        dials, surfaces = self.config.reranking, self.config.surfaces.values()
+        dials, surfaces = self.dials, self.config.surfaces.values()
         window = [dials.category_window if s.category_window is None else s.category_window for s in surfaces]
         most = [dials.category_most if s.category_most is None else s.category_most for s in surfaces]
         return np.array(window, np.int64), np.array(most, np.int64)
@@ -112,7 +118,7 @@ class LocalReranking:
     def _pool(
         self, requests: Requests, candidates: Candidates, allowed: np.ndarray, likeness: Likeness, diversity: np.ndarray
     ) -> Pool:
-        dials, k = self.config.reranking, allowed.shape[1]
+        dials, k = self.dials, allowed.shape[1]
         relevant = relevance(candidates.score, allowed)
         rare = unlike = relevant
         if dials.novelty or dials.serendipity:
@@ -124,7 +130,7 @@ class LocalReranking:
         return Pool(worth(dials, relevant, diversity, rare, unlike), allowed, np.isfinite(candidates.score))
 
     def _preferences(self, requests: Requests, likeness: Likeness, diversity: np.ndarray, n: int) -> list[Preference]:
-        dials, k = self.config.reranking, likeness.alike.shape[1]
+        dials, k = self.dials, likeness.alike.shape[1]
         found: list[Preference] = []
         strength = (1 - dials.calibration) * diversity
         if dials.diversity and dials.selection == "dpp":
@@ -144,12 +150,12 @@ class LocalReranking:
         windows, most = self._category_window
         if (window := windows[requests.surface]).any():
             found.append(CategoryWindow(likeness.tags[:, :k] > 0, window, most[requests.surface], n))
-        if gap := self.config.reranking.same_creator_gap:
+        if gap := self.dials.same_creator_gap:
             found.append(CreatorGap(likeness.related[:, :, :k], gap))
         return found
 
     def _exploration(self, requests: Requests) -> Exploration | None:
-        explore = self.config.reranking.exploration
+        explore = self.dials.exploration
         if not explore.share:
             return None
         return Exploration(explore.share, frozenset(p - 1 for p in explore.positions), seeds(requests))

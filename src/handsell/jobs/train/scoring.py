@@ -115,7 +115,8 @@ def baseline_lists(config: Config, run: Path, requests: Requests, eligibility: E
 
 def curve(stages: Stages, eligibility: Eligibility) -> dict[str, RerankingStage]:
     """Other ways to re-rank, named "family strength": what more or less variety would cost."""
-    off = {"diversity": 0.0, "diversity_by_taste": 0.0, "calibration": 0.0, "novelty": 0.0, "serendipity": 0.0}
+    off = {"diversity": 0.0, "diversity_by_taste": 0.0, "calibration": 0.0, "novelty": 0.0, "serendipity": 0.0,
+           "strength": 1.0}  # fmt: skip
     ways: dict[str, dict[str, Any]] = {"plain 0": {**off, "same_creator_gap": 0, "category_window": 0}, "shipped 0": {}}
     for strength in (0.05, 0.1, 0.2, 0.4):
         ways[f"mmr {strength}"] = {**off, "selection": "mmr", "diversity": strength}

@@ -65,7 +65,7 @@ def choose_strength(config: Config, run: Path, models: Path) -> tuple[Config, St
 
 
 def with_strength(config: Config, strength: float) -> Config:
-    return config.model_copy(update={"reranking": config.reranking.at_strength(strength)})
+    return config.model_copy(update={"reranking": config.reranking.model_copy(update={"strength": strength})})
 
 
 def try_strengths(config: Config, run: Path, models: Path) -> Strength:
