@@ -41,7 +41,7 @@ from handsell.jobs.train.scoring import score
 from handsell.jobs.train.train import fetch_rows
 from handsell.jobs.train.training_run import TrainingRun
 from handsell.local.steps import Steps, code_digest
-from handsell.local.up import inputs
+from handsell.local.up import step_inputs
 
 KINDS = ("sources", "groups")
 SAME_WINDOWS = ("fit", "windows", "rows", "item_days")  # item values are the same for whoever asks
@@ -158,7 +158,7 @@ def prepare(config: Config) -> None:
     from handsell.jobs.features import feature_tables
     from handsell.jobs.ingest import ingest
 
-    steps, depends = Steps(Layout(config.state).steps, 4, Console()), inputs(config)
+    steps, depends = Steps(Layout(config.state).steps, 4, Console()), step_inputs(config)
 
     def read() -> str:
         return f"{ingest.prepare(config)['events']:,} events"

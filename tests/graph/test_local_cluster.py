@@ -70,7 +70,7 @@ def test_it_takes_jobs_and_listens_on_loopback_alone(head):
         [str(ray), "job", "submit", "--address", head.dashboard, "--", "handsell", "batch", "--help"],
         capture_output=True, text=True, timeout=90, env={**os.environ, **head.environment},
     )  # fmt: skip
-    assert "A slate for every user" in done.stdout, done.stdout + done.stderr
+    assert "Write recommendations for every user" in done.stdout, done.stdout + done.stderr
     sockets = [s.laddr for p in family(head) for s in p.net_connections("inet") if s.status == psutil.CONN_LISTEN]
     assert sockets
     assert {s.ip.removeprefix("::ffff:") for s in sockets} <= {"127.0.0.1", "::1"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from handsell.config import shipped
+from handsell.config import find_shipped
 from handsell.features.repository import feature_repo
 
 
@@ -14,7 +14,7 @@ def elsewhere(configured, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("topology", ["graph", "fused"])
 def test_serve_files_and_feature_definitions_are_found(elsewhere, topology, tmp_path):
-    found = shipped(elsewhere.source, f"deployments/serve/{topology}.yaml")
+    found = find_shipped(elsewhere.source, f"deployments/serve/{topology}.yaml")
     assert found is not None and found.is_file() and tmp_path not in found.parents
     assert (feature_repo(elsewhere) / "feature_store.yaml").is_file()
 
@@ -23,8 +23,8 @@ def test_what_lies_above_the_config_comes_first(elsewhere, tmp_path):
     own = tmp_path / "deployments" / "serve" / "graph.yaml"
     own.parent.mkdir(parents=True)
     own.write_text("")
-    assert shipped(elsewhere.source, "deployments/serve/graph.yaml") == own
+    assert find_shipped(elsewhere.source, "deployments/serve/graph.yaml") == own
 
 
 def test_what_nobody_ships_is_not_found(elsewhere):
-    assert shipped(elsewhere.source, "deployments/serve/nope.yaml") is None
+    assert find_shipped(elsewhere.source, "deployments/serve/nope.yaml") is None

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from handsell.local.up import inputs
+from handsell.local.up import step_inputs
 
 SHOP = """
 name = "shop"
@@ -22,22 +22,22 @@ def test_new_rows_in_the_users_own_tables_are_noticed(tmp_path, configured):
     log.parent.mkdir()
     log.write_text("user_id,item_id,time,type\nu,i,1,view\n")
     config = configured(SHOP)
-    before = inputs(config)["data"]
-    assert inputs(config)["data"] == before
+    before = step_inputs(config)["data"]
+    assert step_inputs(config)["data"] == before
     with log.open("a") as out:
         out.write("v,j,2,view\n")
-    assert inputs(config)["data"] != before
+    assert step_inputs(config)["data"] != before
 
 
 def test_a_new_file_is_noticed_and_a_missing_table_is_left_to_the_step(tmp_path, configured):
     config = configured(SHOP)
-    nothing = inputs(config)["data"]
+    nothing = step_inputs(config)["data"]
     (tmp_path / "events").mkdir()
     (tmp_path / "events" / "1.csv").write_text("user_id,item_id,time,type\n")
-    one = inputs(config)["data"]
+    one = step_inputs(config)["data"]
     assert one != nothing
     os.link(tmp_path / "events" / "1.csv", tmp_path / "events" / "2.csv")
-    assert inputs(config)["data"] != one
+    assert step_inputs(config)["data"] != one
 
 
 @pytest.mark.parametrize(
@@ -50,5 +50,5 @@ def test_a_new_file_is_noticed_and_a_missing_table_is_left_to_the_step(tmp_path,
     ],
 )
 def test_a_change_renews_the_steps_that_depend_on_it(configured, change, renewed):
-    before, after = inputs(configured(SHOP)), inputs(configured(SHOP + change))
+    before, after = step_inputs(configured(SHOP)), step_inputs(configured(SHOP + change))
     assert {step for step in before if before[step] != after[step]} == renewed

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from handsell.config import Config, load_config, shipped
+from handsell.config import Config, find_shipped, load_config
 from handsell.core.errors import FeatureError
 from handsell.core.paths import Layout
 
@@ -95,7 +95,7 @@ def disagreement(config: Config, repo: Path, feast_file: Path) -> str | None:
 
 def feature_repo(config: Config) -> Path:
     """The folder of Feast definitions: above the config file, above this package, or in the working directory."""
-    if settings := shipped(config.source, "feature_repo/feature_store.yaml"):
+    if settings := find_shipped(config.source, "feature_repo/feature_store.yaml"):
         return settings.parent
     raise FeatureError(
         f"no feature_repo/ above {config.source}, beside the package or in {Path.cwd()}: run inside a checkout"

@@ -22,6 +22,7 @@ from ray.exceptions import AuthenticationError
 
 from handsell.core.errors import HandsellError, TrainingError
 from handsell.core.ray_token import PATH, VALUE, create_token
+from handsell.jobs.progress import report_update
 
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 POLL_S = 5.0  # how often a job that has nothing to report looks whether it can ever go on
@@ -189,7 +190,7 @@ def _tell(name: str, done: int, total: int) -> None:
         _told[name] = now
     elif done < total and now - _told[name] >= TELL_EVERY_S:
         _told[name] = now
-        print(f"  · {name.strip('_').replace('_', ' ')}: {done} of {total} parts", flush=True)
+        report_update(f"{name.strip('_').replace('_', ' ')}: {done} of {total} parts")
 
 
 def _quiet_data() -> None:

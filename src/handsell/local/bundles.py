@@ -29,7 +29,7 @@ def resolve(store: BundleStore, name: str) -> str:
     return name
 
 
-def table(store: BundleStore) -> Table:
+def bundle_table(store: BundleStore) -> Table:
     """Newest first; the live one is marked."""
     out, live = Table(), store.live()
     for column in ("", "bundle", "created (UTC)", "data until", "NDCG@10"):

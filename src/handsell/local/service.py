@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import yaml
 
-from handsell.config import Config, shipped
+from handsell.config import Config, find_shipped
 from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
 from handsell.local.bundles import open_bundles, resolve
@@ -37,8 +37,8 @@ def submit(path: Path, head: RayHead) -> None:
 
 
 def render(config: Config, topology: str) -> Path:
-    """The shipped Serve file with this deployment's config, host and port filled in."""
-    source = shipped(config.source, f"deployments/serve/{topology}.yaml")
+    """The find_shipped Serve file with this deployment's config, host and port filled in."""
+    source = find_shipped(config.source, f"deployments/serve/{topology}.yaml")
     if source is None:
         raise HandsellError(
             f"no deployments/serve/{topology}.yaml above {config.source}, beside the package or in {Path.cwd()}: run "
@@ -82,7 +82,7 @@ def wait_until_ready(config: Config) -> str:
     )
 
 
-def followed(config: Config, bundle: str) -> str:
+def wait_for_switch(config: Config, bundle: str) -> str:
     """What came of a bundle that was made live: the seconds until the running service served it, or why it does not."""
     begun, last = time.monotonic(), None
     while time.monotonic() - begun < FOLLOW_TIMEOUT_S:

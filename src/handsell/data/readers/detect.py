@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from handsell.config import Config, home
+from handsell.config import Config, state_home
 from handsell.core.errors import DataError
 from handsell.data import download
 from handsell.data.readers import movielens, sequences
@@ -42,7 +42,7 @@ def source_path(config: Config, progress: Callable[[str], None] = print) -> Path
             raise DataError(f"data.path ({path}) does not exist: expected {EXPECTED}; set data.path or DATA")
         return path
     if config.data.download:
-        return download.fetch(config.data.download, home(config.source) / "downloads", progress=progress)
+        return download.fetch(config.data.download, state_home(config.source) / "downloads", progress=progress)
     raise DataError(
         f"{config.source}: no data is named: set data.path (or DATA=folder on the command line), "
         'data.download = "ml-latest-small", or data.format = "world"'

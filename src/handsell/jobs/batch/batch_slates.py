@@ -25,7 +25,7 @@ from handsell.core.paths import Layout
 from handsell.jobs.batch.batch_run import BatchRun, PartCounts
 from handsell.jobs.batch.slate_part import make_slates
 from handsell.jobs.cluster import connected, spread
-from handsell.jobs.progress import Progress
+from handsell.jobs.progress import Progress, peak_mib
 
 PLAN, MANIFEST = "run.json", "manifest.json"
 
@@ -53,7 +53,7 @@ def batch(config: Config, surface: str, out: Path, *, users_per_part: int = 1_00
         note.text = f"{users:,} users, {users / max(time.monotonic() - begun, 1e-9):,.0f} a second"
     with progress.step("manifest") as note:
         total = _add_up([PartCounts(**json.loads(mark.read_text())) for mark in marks])
-        manifest = {**asdict(run), "parts": run.parts, **asdict(total), "driver_peak_mib": round(progress.peak_mib())}
+        manifest = {**asdict(run), "parts": run.parts, **asdict(total), "driver_peak_mib": round(peak_mib())}
         _write(out / MANIFEST, json.dumps(manifest, indent=1))
         note.text = str(out / MANIFEST)
     return (

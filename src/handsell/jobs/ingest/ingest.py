@@ -38,6 +38,7 @@ from handsell.data.readers.detect import open_reader
 from handsell.data.readers.world import World
 from handsell.data.schemas import EVENTS
 from handsell.jobs.cluster import connected, spread
+from handsell.jobs.progress import report_update
 
 EVENTS_PER_PARTITION = 2_000_000
 VERSION = 1  # raise when what this job writes changes
@@ -54,7 +55,7 @@ class Landed:
     types: tuple[str, ...]
 
 
-def prepare(config: Config, progress: Callable[[str], None] = print) -> dict[str, Any]:
+def prepare(config: Config, progress: Callable[[str], None] = report_update) -> dict[str, Any]:
     """Write the data, catalog and interactions folders of the deployment; returns meta.json plus `skipped`.
 
     Raises DataError where the source cannot be used, naming what was expected, what was received and what to do.

@@ -22,6 +22,7 @@ from scipy import sparse
 from handsell.config import Config
 from handsell.data.interactions import Interactions
 from handsell.jobs.cluster import gathered
+from handsell.jobs.progress import report_update
 from handsell.jobs.train.windows import Sizes
 from handsell.retrieval.als_blocks import Penalty, gram, solve_block
 from handsell.retrieval.models.als import ALS, ALSConfig, extra_confidence, folding, lengthened, like_graph, penalties
@@ -52,7 +53,7 @@ def fit_in_blocks(parts: Sequence[str], sizes: Sizes, config: ALSConfig, wait_s:
     for epoch in range(config.epochs):
         others = users.solve(factors, by_user)
         factors = items.solve(others, by_item)
-        print(f"  · als: sweep {epoch + 1} of {config.epochs}", flush=True)
+        report_update(f"als: sweep {epoch + 1} of {config.epochs}")
     return folding(factors, by_user, config)
 
 

@@ -18,6 +18,7 @@ from ray.train.torch import TorchTrainer
 from handsell.config import Config
 from handsell.core.errors import TrainingError
 from handsell.data.interactions import Interactions
+from handsell.jobs.progress import report_update
 from handsell.jobs.train.windows import Sizes
 from handsell.retrieval.embedding import EmbeddingRetriever
 
@@ -120,7 +121,7 @@ def report(worker: int, line: str, metrics: dict[str, float], state: Callable[[]
     if worker:
         ray.train.report({})
         return
-    print(line, flush=True)
+    report_update(line)
     with tempfile.TemporaryDirectory() as folder:
         save_file({name: np.ascontiguousarray(a) for name, a in state().items()}, Path(folder) / STATE)
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))

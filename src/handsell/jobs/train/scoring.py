@@ -21,6 +21,7 @@ from handsell.evaluation.metrics import Relevant
 from handsell.evaluation.replay import Lists, Replay, evaluate_sources
 from handsell.evaluation.served import BASELINE_PREFIX, PAUSES, RequestScores, ask, describe_pauses, describe_served
 from handsell.jobs.cluster import spread
+from handsell.jobs.progress import report_update
 from handsell.jobs.train.examples import day_values
 from handsell.jobs.train.requests import chunks, load_requests
 from handsell.jobs.train.retrievers import popularity_counts, read_interactions
@@ -56,7 +57,7 @@ def score(config: Config, run: Path, models: Path, window: str = "test") -> Repl
         popularity=popularity_counts(config, run / "fit"),
         oracle=oracle_lists(config, snapshot, eligibility),
         curve=curve(stages, eligibility),
-        progress=lambda done, of: print(f"  scored {done:,} of {of:,} requests", flush=True),
+        progress=lambda done, of: report_update(f"scored {done:,} of {of:,} requests"),
     )
 
 

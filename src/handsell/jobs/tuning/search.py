@@ -26,6 +26,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from handsell.config import Config
 from handsell.core.errors import ConfigError, TrainingError
 from handsell.jobs.cluster import spread
+from handsell.jobs.progress import report_update
 from handsell.jobs.train.retrievers import save_content
 from handsell.jobs.tuning.trials import WINDOW, Material, Params, Task, Trial, measured, with_params
 from handsell.retrieval.config import retrievers
@@ -229,10 +230,9 @@ class Told(tune.Callback):
         self._done += 1
         result = f"failed: {trial.error}" if trial.value is None else f"{OBJECTIVE} {trial.value:.4f}"
         left_s = max(self._until - time.monotonic(), 0.0)
-        print(
-            f"  · {self._source}: trial {self._done} of at most {self._most}: {told(trial.params)}: {result} "
-            f"({trial.seconds:.1f} s, {left_s:.0f} s left)",
-            flush=True,
+        report_update(
+            f"{self._source}: trial {self._done} of at most {self._most}: {told(trial.params)}: {result} "
+            f"({trial.seconds:.1f} s, {left_s:.0f} s left)"
         )
 
 

@@ -17,7 +17,7 @@ from handsell.core.paths import Layout
 from handsell.local.service import address
 
 
-def one_user(config: Config, console: Console) -> str:
+def show_example(config: Config, console: Console) -> str:
     """Ask the running service for a user with a middling history; prints, and returns a summary."""
     layout = Layout(config.state)
     snapshot = Snapshot.load(layout.snapshot)

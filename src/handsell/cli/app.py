@@ -1,0 +1,40 @@
+"""The `handsell` command: all commands in the order of the data flow, and how errors are shown.
+
+Modules of this folder import heavy libraries (NumPy, Ray, Feast …) and the modules that need them inside the command
+functions only: `handsell --help` and usage errors then answer without the seconds that those imports take.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from handsell.cli import bundles, data, features, local, rules, serving, training
+from handsell.core.errors import HandsellError
+from handsell.jobs.progress import report_error
+
+app = typer.Typer(
+    name="handsell", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="A recommender platform on Ray: prepare data, train and evaluate models, serve recommendations.",
+)  # fmt: skip
+COMMANDS = {
+    "Everything on this machine": (local.up, local.down, local.env),
+    "Data and features": (data.doctor, data.data, features.features, features.apply, features.materialize),
+    "Training": (training.train, training.evaluate),
+    "Serving": (serving.serve, serving.recommend, serving.batch, serving.skew),
+}
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+for name, group in (("bundles", bundles.app), ("rules", rules.app)):
+    app.add_typer(group, name=name, rich_help_panel="Groups of commands")
+
+
+def main() -> None:
+    """Run the command line; exit with status 1 and the message alone, without a traceback, on a HandsellError."""
+    try:
+        app()
+    except HandsellError as error:
+        report_error(str(error))
+        sys.exit(1)

@@ -1,0 +1,35 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from handsell.config import Config
+
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="Configuration file (TOML), such as deployments/configs/world.toml.")
+]
+DataPath = Annotated[
+    Path | None, typer.Option("--data", help="Folder of the source data; overrides data.path in the configuration.")
+]
+Topology = Annotated[
+    Literal["graph", "fused"],
+    typer.Option(help="graph: each stage is a deployment that scales on its own; fused: all stages in one deployment."),
+]
+BundleName = Annotated[str, typer.Option(help="Bundle id, or live, or latest.")]
+ServiceUrl = Annotated[str, typer.Option(help="Base URL of the service; by default the address in the configuration.")]
+
+
+def load(path: Path, data: Path | None = None) -> Config:
+    """Read the configuration; `data` replaces its data folder, in this process and in those that it starts."""
+    import os
+
+    from handsell.config import load_config
+
+    if data is not None:
+        os.environ["HANDSELL_DATA"] = str(data.expanduser().resolve())
+    return load_config(path)

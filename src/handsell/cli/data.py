@@ -1,0 +1,26 @@
+"""Commands for source data."""
+
+from __future__ import annotations
+
+import typer
+
+from handsell.cli.arguments import ConfigPath, DataPath, load
+
+
+def doctor(config: ConfigPath, data: DataPath = None) -> None:
+    """Check the source data before training; exit with status 1 if it cannot be used."""
+    from handsell.data.doctor.inspection import examine, render
+
+    report = examine(load(config, data))
+    render(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def data(config: ConfigPath, data: DataPath = None) -> None:
+    """Read the source data and write it as Parquet with numbered users and items."""
+    from handsell.jobs.ingest.ingest import prepare
+    from handsell.jobs.progress import report_result
+
+    counts = prepare(load(config, data))
+    report_result(f"{counts['events']:,} events, {counts['users']:,} users, {counts['items']:,} items")

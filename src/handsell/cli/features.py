@@ -1,0 +1,34 @@
+"""Commands for feature values and the feature store."""
+
+from __future__ import annotations
+
+from handsell.cli.arguments import ConfigPath, load
+from handsell.jobs.progress import report_result
+
+
+def features(config: ConfigPath) -> None:
+    """Compute feature values for Feast, and the item snapshot, on Ray."""
+    from handsell.jobs.cluster import connected
+    from handsell.jobs.features.feature_tables import compute
+    from handsell.jobs.train.windows import request_keys
+
+    loaded = load(config)
+    with connected(loaded.jobs.num_cpus):
+        counts = compute(loaded, request_keys(loaded))
+    report_result(f"{counts['user_activity']:,} user rows and {counts['item_activity']:,} item-day rows")
+
+
+def apply(config: ConfigPath) -> None:
+    """Register the feature repository with Feast, as `feast apply` does."""
+    from handsell.features.store import open_store
+
+    open_store(load(config)).apply()
+    report_result("registered")
+
+
+def materialize(config: ConfigPath) -> None:
+    """Copy the newest feature values to the online store."""
+    from handsell.features.store import open_store
+
+    open_store(load(config)).materialize()
+    report_result("the online store is up to date")

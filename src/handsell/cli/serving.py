@@ -1,0 +1,80 @@
+"""Commands for what users receive: the service, batch slates, and checks of both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handsell.cli.arguments import ConfigPath, ServiceUrl, Topology, load
+from handsell.core.errors import HandsellError
+
+
+def serve(config: ConfigPath, topology: Topology = "graph") -> None:
+    """Deploy the live bundle on the running local cluster."""
+    from handsell.local import cluster, service
+
+    loaded = load(config)
+    head = cluster.running(loaded)
+    if head is None:
+        raise HandsellError(f"no cluster of {loaded.name} is running: start it with `make up CONFIG={config}`")
+    print(service.deploy(loaded, head, topology))
+    print(service.wait_until_ready(loaded))
+
+
+def recommend(
+    config: ConfigPath,
+    user: Annotated[str, typer.Argument(metavar="USER", help="User id.")],
+    count: Annotated[int, typer.Option(help="Number of items.")] = 10,
+    surface: Annotated[str, typer.Option(help="Surface of the configuration, such as home.")] = "home",
+    url: ServiceUrl = "",
+) -> None:
+    """Request recommendations for one user from the running service and print the response."""
+    from urllib.parse import quote
+
+    import httpx
+
+    from handsell.local.service import address
+
+    base = url or address(load(config))
+    try:
+        response = httpx.get(
+            f"{base}/v1/users/{quote(user, safe='')}/recommendations",
+            params={"count": count, "surface": surface},
+            timeout=10.0,
+        )
+    except httpx.HTTPError as error:
+        raise HandsellError(f"no service at {base} ({error}): start it with `make up CONFIG={config}`") from None
+    if "json" not in response.headers.get("content-type", ""):
+        raise HandsellError(
+            f"expected JSON from {base}, got status {response.status_code} with other content: "
+            "check that handsell listens at this address"
+        )
+    print(json.dumps(response.json(), indent=2, ensure_ascii=False))
+    if response.status_code >= 400:
+        raise typer.Exit(1)
+
+
+def batch(
+    config: ConfigPath,
+    surface: Annotated[str, typer.Option(help="Surface of the configuration, such as email.")],
+    out: Annotated[Path, typer.Option(help="Output folder; a stopped run continues in the same folder.")],
+    users_per_part: Annotated[int, typer.Option(min=1, max=10_000, help="Users per Parquet file.")] = 1_000,
+    record: Annotated[
+        bool, typer.Option(help="Log the slates as impressions, so that frequency caps and other surfaces count them.")
+    ] = True,
+) -> None:
+    """Write recommendations for every user as Parquet, for e-mail and push messages."""
+    from handsell.jobs.batch.batch_slates import batch as run
+    from handsell.jobs.progress import report_result
+
+    report_result(run(load(config), surface, out, users_per_part=users_per_part, record=record))
+
+
+def skew(config: ConfigPath) -> None:
+    """Compare logged feature vectors of served requests with point-in-time values."""
+    from handsell.jobs.features.skew import report
+
+    report(load(config))

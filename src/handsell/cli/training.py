@@ -1,0 +1,51 @@
+"""Commands for training and evaluation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handsell.cli.arguments import BundleName, ConfigPath, ServiceUrl, load
+
+
+def train(
+    config: ConfigPath,
+    promote: Annotated[bool, typer.Option(help="Make the bundle live if it passes its gate.")] = True,
+) -> None:
+    """Train, evaluate and write a bundle; promote it if it passes its gate."""
+    from handsell.jobs.progress import report_result
+    from handsell.jobs.train.train import train as run
+
+    report_result(run(load(config), promote=promote))
+
+
+def evaluate(
+    config: ConfigPath,
+    bundle: BundleName = "live",
+    served: Annotated[
+        bool, typer.Option("--served", help="Query the running service and compare it with an offline replay.")
+    ] = False,
+    held_out: Annotated[
+        Path | None, typer.Option(help="With --served: CSV or Parquet of held-out pairs of user_id and item_id.")
+    ] = None,
+    users: Annotated[int, typer.Option(min=1, help="With --served: query at most this many users.")] = 1_000,
+    url: ServiceUrl = "",
+) -> None:
+    """Print the evaluation stored in a bundle and the path of its report, or evaluate the running service."""
+    from handsell.local.bundles import open_bundles, resolve
+    from handsell.local.summary import print_report
+
+    loaded = load(config)
+    if served:
+        from handsell.local.served import evaluate_served
+
+        if not evaluate_served(loaded, held_out, users, url):
+            raise typer.Exit(1)
+        return
+    store = open_bundles(loaded)
+    path = store.local_path(resolve(store, bundle))
+    print_report(json.loads((path / "report.json").read_text()))
+    print(f"report: {path / 'report.html'}")

@@ -1,0 +1,26 @@
+"""Folders and files that are found from the place of a config file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def project_root(source: Path) -> Path:
+    """Return the nearest folder above a config file that holds `feature_repo`, or the file's own folder."""
+    for folder in source.parents:
+        if (folder / "feature_repo").is_dir():
+            return folder
+    return source.parent
+
+
+def state_home(source: Path) -> Path:
+    """Return the folder that holds the state of all deployments: $HANDSELL_HOME, or `.handsell` in the project root."""
+    home = os.environ.get("HANDSELL_HOME")
+    return Path(home).expanduser().resolve() if home else project_root(source) / ".handsell"
+
+
+def find_shipped(source: Path, part: str) -> Path | None:
+    """Find a file of the checkout: above the config file, then around this package, then in the working folder."""
+    folders = (*source.parents, Path(__file__).parents[3], Path.cwd())
+    return next((folder / part for folder in folders if (folder / part).exists()), None)

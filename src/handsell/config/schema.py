@@ -1,0 +1,83 @@
+"""The configuration of one deployment: a section for each component, whose class lives beside the component."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, PrivateAttr
+
+from handsell.bundles.config import GateConfig
+from handsell.config.locations import state_home
+from handsell.core.errors import ConfigError
+from handsell.core.section import Section
+from handsell.data.config import DataConfig, EventsConfig, SplitConfig
+from handsell.eligibility.config import Surface
+from handsell.features.config import FeaturesConfig
+from handsell.jobs.config import JobsConfig, TuningConfig
+from handsell.ranking.config import RankingConfig
+from handsell.reranking.config import RerankingConfig
+from handsell.retrieval.config import RetrievalConfig
+from handsell.serving.config import ServingConfig
+
+
+class Config(Section):
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]{0,30}$", description="name of the state folder and of the Feast project"
+    )
+    data: DataConfig = DataConfig()
+    events: EventsConfig = EventsConfig()
+    split: SplitConfig = SplitConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    ranking: RankingConfig = RankingConfig()
+    reranking: RerankingConfig = RerankingConfig()
+    tuning: TuningConfig = TuningConfig()
+    surfaces: dict[str, Surface] = Field(
+        default_factory=lambda: {"home": Surface(), "similar": Surface(repeat="allow")},
+        description="by name; `home` is the default surface of a request",
+    )
+    serving: ServingConfig = ServingConfig()
+    jobs: JobsConfig = JobsConfig()
+    gate: GateConfig = GateConfig()
+
+    _source: Path | None = PrivateAttr(None)
+
+    @property
+    def surface_names(self) -> tuple[str, ...]:
+        """Names of the surfaces; codes in `Requests.surface` are positions in this tuple."""
+        return tuple(self.surfaces)
+
+    @property
+    def picks_sources(self) -> bool:
+        """Whether training chooses the candidate sources."""
+        sources = self.retrieval.sources
+        return sources == "auto" or (sources is None and self.data.format == "tables")
+
+    @property
+    def source(self) -> Path:
+        """The TOML file of this config; raises ConfigError for a config that was not loaded from a file."""
+        if self._source is None:
+            raise ConfigError("this config was not loaded from a file: use load_config(path)")
+        return self._source
+
+    @property
+    def state(self) -> Path:
+        """The folder of everything that belongs to this deployment: data, features, bundles, logs."""
+        return state_home(self.source) / self.name
+
+    @property
+    def data_path(self) -> Path | None:
+        """The folder of the source data, absolute: $HANDSELL_DATA, or data.path relative to the TOML file."""
+        path = os.environ.get("HANDSELL_DATA")
+        if path:
+            return Path(path).expanduser().resolve()
+        if self.data.path is None:
+            return None
+        return (self.source.parent / self.data.path).resolve()
+
+    @property
+    def rules_path(self) -> Path | None:
+        """The file of business rules, absolute; None if there is none."""
+        rules = self.reranking.rules
+        return None if rules is None else (self.source.parent / rules).absolute()

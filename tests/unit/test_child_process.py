@@ -1,0 +1,97 @@
+"""Progress of a child process: read from JSON lines among other output, and the real cause when it fails."""
+
+import json
+import sys
+
+import pytest
+
+from handsell.core.errors import HandsellError
+from handsell.jobs.progress import ProgressLine
+from handsell.local.child_process import run_child
+
+JOB = """
+import sys
+from handsell.jobs.progress import Progress, report_result, report_update
+
+print("2026-11-29 08:00:00 INFO worker.py:1 -- Connecting to an existing Ray cluster")
+progress = Progress(2)
+with progress.step("windows", "3 of them") as note:
+    report_update("cut 1 of 3")
+    note.text = "10 requests"
+print("{not JSON}", '{"other": 1}', file=sys.stderr)
+with progress.step("ranker"):
+    report_update("cut 1 of 3")
+report_result("bundle b1 is live")
+"""
+FORWARDED = """
+from handsell.jobs.progress import ProgressLine
+
+line = ProgressLine("update", "scored 10 of 20 requests").to_json()
+print(line)
+print(f"\\x1b[36m(score pid=17, ip=127.0.0.1)\\x1b[0m {line} [repeated 2x across cluster]")
+print(ProgressLine("started", "", 2, 2, "gate").to_json()[:-9])
+"""
+
+
+def run(tmp_path, script: str) -> tuple[str, list[str], str]:
+    """(result, lines shown, log) of a Python script that runs as a child process."""
+    shown: list[str] = []
+    result = run_child([sys.executable, "-c", script], {}, tmp_path / "logs" / "job.log", shown.append)
+    return result, shown, (tmp_path / "logs" / "job.log").read_text()
+
+
+def test_steps_and_updates_are_shown_and_the_result_is_returned(tmp_path):
+    result, shown, log = run(tmp_path, JOB)
+    assert result == "bundle b1 is live"
+    assert [line.partition(" (")[0] for line in shown] == [
+        "    [1/2] windows: 3 of them …", "      · cut 1 of 3", "    [1/2] windows: 10 requests",
+        "    [2/2] ranker …", "      · cut 1 of 3", "    [2/2] ranker: done",
+    ]  # fmt: skip
+    assert "Connecting to an existing Ray cluster" in log and "{not JSON}" in log
+    assert "[1/2] windows: 10 requests" in log and '"progress"' not in log
+
+
+def test_a_line_that_ray_forwards_again_is_shown_once_and_a_cut_one_is_kept_in_the_log(tmp_path):
+    result, shown, log = run(tmp_path, FORWARDED)
+    assert shown == ["      · scored 10 of 20 requests"]
+    assert result == "done" and '{"progress": "started"' in log
+
+
+def test_a_failed_command_shows_its_own_message_and_not_what_was_printed_around_it(tmp_path):
+    config = tmp_path / "typo.toml"
+    config.write_text('name = "typo"\n[ranking]\ntress = 300\n')
+    command = [sys.executable, "-m", "handsell", "train", str(config)]
+    with pytest.raises(HandsellError, match=r"ranking\.tress") as raised:
+        run_child(command, {}, tmp_path / "train.log")
+    assert str(raised.value).startswith(f"config {config}:\n") and "train.log" in str(raised.value)
+
+
+def test_a_crash_shows_the_end_of_its_output(tmp_path):
+    with pytest.raises(HandsellError, match="ZeroDivisionError: division by zero"):
+        run(tmp_path, JOB + "1 / 0\n")
+
+
+def test_people_get_text(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("HANDSELL_PROGRESS", raising=False)
+    exec(JOB, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "[1/2] windows: 3 of them …" and lines[-1] == "result: bundle b1 is live"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ProgressLine("finished", "µ ≥ 1\nsecond line", 3, 12, "served", 1.25),
+        ProgressLine("error", 'a "quoted" cause'),
+        ProgressLine("update"),
+    ],
+)
+def test_json_lines_are_read_back(line):
+    text = line.to_json()
+    assert "\n" not in text and json.loads(text)["progress"] == line.progress
+    assert ProgressLine.from_json(text) == line
+
+
+def test_fields_of_a_newer_version_are_ignored():
+    assert ProgressLine.from_json('{"progress": "update", "text": "a", "color": "red"}') == ProgressLine("update", "a")
+    assert ProgressLine.from_json("[1/2] windows …") is None
