@@ -26,6 +26,7 @@ from ray_fixture import ray_cluster  # noqa: E402, F401
 
 ROOT = Path(__file__).parent.parent
 STARTS_RAY = {"ray_cluster", "deployment"}  # fixtures
+collect_ignore = ["plugins"]  # packages of their own: tests/behavior/test_plugin_package.py installs and tests them
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -13,14 +13,14 @@ from handsell.eligibility.mask import Eligibility
 from handsell.reranking.rules.live_rules import CompiledRules, RuleBook
 from handsell.reranking.rules.reading import parse_rules
 from handsell.reranking.stage import LocalReranking
-from small_catalog import NOW, snapshot
+from handsell.testing.small_catalog import NOW, draw_snapshot
 
 CONFIG = Config(name="test", surfaces={"home": Surface(repeat="allow"), "email": Surface(repeat="allow")})
 
 
 def shelf_of(rng, items=200):
     """Item i is of year 2000 + i % 20; every tenth is explicit; every item has been out for years."""
-    made = snapshot(rng, items)
+    made = draw_snapshot(rng, items)
     number = np.arange(items)
     table = pa.table(
         {

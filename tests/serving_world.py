@@ -35,7 +35,7 @@ from handsell.features.views import ITEM_ACTIVITY, USER_VIEWS, views
 from handsell.ranking.calibration import Calibration
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.retrieval import registry
-from small_catalog import snapshot
+from handsell.testing.small_catalog import draw_snapshot
 
 TOML = """
 name = "shop"
@@ -124,7 +124,7 @@ def write_world(folder: Path, port: int = 18_000) -> World:
 
 
 def shop_shelf(rng, now: int) -> Snapshot:
-    made = snapshot(rng, ITEMS)
+    made = draw_snapshot(rng, ITEMS)
     values = rng.random((ITEMS, len(ITEM_ACTIVITY))).astype(np.float32)
     available = np.ones(ITEMS, bool)
     available[7] = False

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent / "src" / "handsell"
 
 # Top to bottom; folders on one line may import each other unless they are listed in APART.
 LAYERS = (
+    ("testing",),
     ("__main__", "cli", "console", "local"),
     ("jobs", "serving", "simulation"),
     ("bundles", "evaluation", "experiments"),
@@ -31,6 +32,7 @@ HOMES = {
     "fastapi": ("serving/http/", "serving/graph/gateway.py"),
     "matplotlib": ("evaluation/report/",),
     "lark": ("eligibility/grammar.py",),
+    "pytest": ("testing/",),
 }
 MOST_MODULES = 16
 LEVEL = {folder: level for level, folders in enumerate(LAYERS) for folder in folders}

@@ -15,12 +15,12 @@ from handsell.features.crosses import CROSSES, crosses
 from handsell.features.request_builder import requests_from_rows
 from handsell.features.store import ITEM_VIEWS, ONLINE_VIEWS, USER_SERVICE, open_store
 from handsell.features.views import CREATED, CROSS_COLUMNS, CROSS_VIEW, TIMESTAMP, USER_VIEWS, service_columns
-from small_catalog import snapshot
+from handsell.testing.small_catalog import draw_snapshot
 
 
 @pytest.fixture(scope="module")
 def shelf():
-    return snapshot(np.random.default_rng(1), items=80)
+    return draw_snapshot(np.random.default_rng(1), items=80)
 
 
 @pytest.fixture(scope="module")

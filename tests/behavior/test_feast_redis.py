@@ -14,7 +14,7 @@ from feast_rows import END, TOML, USERS, write_sources
 from handsell.config import load_config
 from handsell.core.units import DAY_US
 from handsell.features.store import open_store
-from small_catalog import snapshot
+from handsell.testing.small_catalog import draw_snapshot
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def redis(tmp_path_factory):
 
 def test_redis_answers_what_sqlite_answers(redis, tmp_path, monkeypatch):
     monkeypatch.delenv("HANDSELL_HOME", raising=False)
-    shelf = snapshot(np.random.default_rng(1), items=40)
+    shelf = draw_snapshot(np.random.default_rng(1), items=40)
     rows = {}
     for name, line in (("kept", ""), ("shared", f'online_store = "{redis}"')):
         path = tmp_path / name / f"{name}.toml"

@@ -10,8 +10,8 @@ from handsell.core.funnel import run_local
 from handsell.core.units import DAY_US
 from handsell.reranking.rules.counts import Counts, ShownSlates, counted
 from handsell.reranking.rules.pacing import Common, Pacing
+from handsell.testing.small_catalog import draw_candidates, draw_requests
 from rules_world import rule, shelf_of, stage
-from small_catalog import candidates, requests
 
 MIDNIGHT = 20_600 * DAY_US
 SLATE = 10
@@ -34,8 +34,8 @@ class Day:
         self.batches = [self.batch() for _ in range(40)]
 
     def batch(self, rows: int = 4):
-        asked = requests(self.rng, self.shelf, rows)
-        return replace(asked, count=np.full(rows, SLATE, np.int16)), candidates(self.rng, self.shelf, rows, 50)
+        asked = draw_requests(self.rng, self.shelf, rows)
+        return replace(asked, count=np.full(rows, SLATE, np.int16)), draw_candidates(self.rng, self.shelf, rows, 50)
 
     def serve(self, replica: int, favor: float) -> None:
         """One micro-batch; `favor` moves the scores of new items, so that they come by themselves or never do."""

@@ -7,7 +7,15 @@ import pytest
 
 from handsell.retrieval import registry
 from handsell.retrieval.config import retrievers
-from planted_taste import BLOCKS, CONFIG, block_of, blocks, everything, request, second_thoughts
+from handsell.testing.planted_taste import (
+    BLOCKS,
+    CONFIG,
+    allow_all,
+    build_requests,
+    find_block,
+    plant_blocks,
+    plant_changed_tastes,
+)
 
 ITEMS, UNTOUCHED = 80, 8
 LINEAR = ("spectral", "svd", "ease", "user_knn")
@@ -17,7 +25,7 @@ LEARNING = ("item_knn", "als", "two_tower", "sasrec", "content", "blend", *LINEA
 
 @pytest.fixture(scope="module")
 def planted():
-    return blocks(np.random.default_rng(5), items=ITEMS, untouched=UNTOUCHED)
+    return plant_blocks(np.random.default_rng(5), items=ITEMS, untouched=UNTOUCHED)
 
 
 @pytest.fixture(scope="module")
@@ -28,47 +36,47 @@ def models(planted):
 
 @pytest.mark.parametrize("name", (*LEARNING, *SESSION))
 def test_a_new_user_with_three_likes_is_taken_to_their_block(models, name):
-    asked = request(*([(b, 1.0), (b + BLOCKS, 1.0), (b + 2 * BLOCKS, 2.0)] for b in range(BLOCKS)))
-    items, _ = models[name].retrieve(asked, 10, everything(asked, ITEMS))
+    asked = build_requests(*([(b, 1.0), (b + BLOCKS, 1.0), (b + 2 * BLOCKS, 2.0)] for b in range(BLOCKS)))
+    items, _ = models[name].retrieve(asked, 10, allow_all(asked, ITEMS))
     found = items != -1
-    right = block_of(items) == np.arange(BLOCKS)[:, None]
+    right = find_block(items) == np.arange(BLOCKS)[:, None]
     assert found.sum(axis=1).min() >= 8 and right[found].mean() > 0.9
 
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_a_dislike_pushes_the_neighbors_down(name):
     """The user likes blocks 0 and 1 alike; disliking things of block 1 must favor block 0."""
-    events, content = second_thoughts(np.random.default_rng(6), items=ITEMS)
+    events, content = plant_changed_tastes(np.random.default_rng(6), items=ITEMS)
     model = registry.fit(name, events, CONFIG, content)
     likes = [(0, 1.0), (1, 1.0), (4, 1.0), (5, 1.0)]
-    asked = request(likes, [*likes, (9, -1.0), (13, -1.0)])
+    asked = build_requests(likes, [*likes, (9, -1.0), (13, -1.0)])
     others = np.arange(20, ITEMS)
     before, after = model.score(asked, np.tile(others, (2, 1)))
     change = after - before
-    assert change[block_of(others) == 1].mean() < change[block_of(others) == 0].mean() - 1e-3
+    assert change[find_block(others) == 1].mean() < change[find_block(others) == 0].mean() - 1e-3
 
 
 @pytest.mark.parametrize("name", ["two_tower", "sasrec", "content"])
 def test_items_that_nobody_touched_are_found_through_content(models, name):
     untouched = np.arange(ITEMS - UNTOUCHED, ITEMS)
-    asked = request([(2, 1.0), (6, 1.0), (10, 1.0)])
+    asked = build_requests([(2, 1.0), (6, 1.0), (10, 1.0)])
     only_new = np.zeros((1, ITEMS), bool)
     only_new[:, untouched] = True
     items, _ = models[name].retrieve(asked, 2, only_new)
-    assert (block_of(items) == 2).all()
+    assert (find_block(items) == 2).all()
 
 
 @pytest.mark.parametrize("name", ["item_knn", "als", *LINEAR, *SESSION])
 def test_items_that_nobody_touched_are_unknown_to_models_of_behavior(models, name):
-    asked = request([(2, 1.0), (6, 1.0)])
-    items, _ = models[name].retrieve(asked, ITEMS, everything(asked, ITEMS))
+    asked = build_requests([(2, 1.0), (6, 1.0)])
+    items, _ = models[name].retrieve(asked, ITEMS, allow_all(asked, ITEMS))
     assert items.max() < ITEMS - UNTOUCHED
 
 
 def test_a_thing_that_everybody_loves_leads_popularity(planted, models):
     events, _ = planted
-    asked = request([])
-    items, _ = models["popularity"].retrieve(asked, 1, everything(asked, ITEMS))
+    asked = build_requests([])
+    items, _ = models["popularity"].retrieve(asked, 1, allow_all(asked, ITEMS))
     age_days = (events.time.max() - events.time) / 86_400_000_000
     liked = events.weight > 0
     mass = np.bincount(events.item[liked], (events.weight * 0.5 ** (age_days / 7.0))[liked], minlength=ITEMS)
@@ -106,9 +114,9 @@ def test_two_ray_workers_find_the_same_blocks(name, dials, planted, ray_cluster,
         config(name, workers=2, epochs=8, **dials), fit, content, sizes, tmp_path / "out"
     )
     model = registry.load(name, tmp_path / "out")
-    asked = request(*([(b, 1.0), (b + BLOCKS, 1.0), (b + 2 * BLOCKS, 2.0)] for b in range(BLOCKS)))
-    items, _ = model.retrieve(asked, 10, everything(asked, ITEMS))
-    assert (block_of(items) == np.arange(BLOCKS)[:, None]).mean() > 0.9
+    asked = build_requests(*([(b, 1.0), (b + BLOCKS, 1.0), (b + 2 * BLOCKS, 2.0)] for b in range(BLOCKS)))
+    items, _ = model.retrieve(asked, 10, allow_all(asked, ITEMS))
+    assert (find_block(items) == np.arange(BLOCKS)[:, None]).mean() > 0.9
 
 
 def test_a_killed_worker_changes_nothing(planted, ray_cluster, fit_files, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from handsell.ranking.config import RankingConfig
 from handsell.ranking.fitting import fit_xgboost
-from planted_ranking import FEATURES, GROUP, ndcg, planted, utility, write_planted
+from handsell.testing.planted_ranking import FEATURES, GROUP, compute_utility, ndcg, plant_groups, write_groups
 
 CONFIG = RankingConfig(trees=80, depth=4, min_child_weight=0.5)
 
@@ -14,14 +14,14 @@ CONFIG = RankingConfig(trees=80, depth=4, min_child_weight=0.5)
 def folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     rng = np.random.default_rng(0)
-    write_planted(folder / "train", rng, 400)
-    write_planted(folder / "validation", rng, 200, first=10**6)
+    write_groups(folder / "train", rng, 400)
+    write_groups(folder / "validation", rng, 200, first=10**6)
     return folder / "train", folder / "validation"
 
 
 @pytest.fixture(scope="module")
 def test_groups():
-    examples = planted(np.random.default_rng(99), 400)
+    examples = plant_groups(np.random.default_rng(99), 400)
     return examples.x.reshape(400, GROUP, -1), examples.label.reshape(400, GROUP)
 
 
@@ -32,7 +32,7 @@ def local(folders):
 
 def test_finds_the_planted_order(local, test_groups):
     x, label = test_groups
-    found, ceiling = ndcg(local.raw(x), label), ndcg(utility(x), label)
+    found, ceiling = ndcg(local.raw(x), label), ndcg(compute_utility(x), label)
     assert found > 0.95 * ceiling
     best_column = max(ndcg(sign * np.nan_to_num(x[..., f]), label) for f in range(len(FEATURES)) for sign in (1, -1))
     assert found > best_column + 0.15

@@ -6,13 +6,13 @@ import pytest
 from handsell.core.protocols import Ranker, Savable
 from handsell.ranking.config import RankingConfig
 from handsell.ranking.fitting import fit_xgboost
-from planted_ranking import FEATURES, write_planted
+from handsell.testing.planted_ranking import FEATURES, write_groups
 
 
 def xgboost_ranker(folder):
     rng = np.random.default_rng(1)
-    write_planted(folder / "train", rng, 60)
-    write_planted(folder / "validation", rng, 30, first=1000)
+    write_groups(folder / "train", rng, 60)
+    write_groups(folder / "validation", rng, 30, first=1000)
     config = RankingConfig(trees=40, depth=4, min_child_weight=0.1)
     return fit_xgboost(folder / "train", folder / "validation", config, FEATURES)
 

@@ -1,6 +1,6 @@
-"""The trained deployment, served over HTTP from real Feast rows, against an oracle that shares no code with it.
+"""The trained deployment, served over HTTP from real Feast rows, against a reference that shares no code with it.
 
-What the oracle (naive_funnel.py, naive_past.py) recomputes and what it takes from the bundle is written there.
+handsell.testing.naive_funnel says what the reference recomputes and what it reads from the bundle.
 """
 
 import time
@@ -18,8 +18,8 @@ from handsell.core.funnel import run_local
 from handsell.events.reader import EventReader
 from handsell.features.matrix import SnapshotValues, build_matrix
 from handsell.features.request_builder import events_from, requests_from_rows
-from naive_funnel import Asked, Oracle
-from naive_past import DAY_US, Event, Past, read_shelf
+from handsell.testing.naive_funnel import NaiveFunnel, NaiveRequest
+from handsell.testing.naive_past import DAY_US, NaiveEvent, NaiveUser, read_catalog
 
 COUNT = 12
 SESSION = (("listen", 3), ("save", 40), ("skip", 7), ("listen", 40))
@@ -71,8 +71,8 @@ def stages(deployment):
 
 
 @pytest.fixture(scope="module")
-def oracle(deployment):
-    return Oracle(read_shelf(deployment.config), deployment.path)
+def reference(deployment):
+    return NaiveFunnel(read_catalog(deployment.config), deployment.path)
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +108,14 @@ def impression_times(deployment, wanted):
     raise TimeoutError(f"{len(wanted - found.keys())} answers have no impression after 5 s")
 
 
-def asked_of(case, now, oracle):
-    """The case for the oracle: a session's events happened in the last microseconds, in the order given."""
-    shelf = oracle.shelf
+def asked_of(case, now, reference):
+    """Return the case as the reference takes it; the session's events are in the last microseconds, in order."""
+    catalog = reference.catalog
     first = now - len(case.session)
-    weight = {name: kind.weight for name, kind in shelf.config.events.types.items()}
-    told = [Event(item, kind, first + i, weight[kind]) for i, (kind, item) in enumerate(case.session)]
-    return Asked(Past(shelf, shelf.log.get(case.user, []) + told, now), case.surface, frozenset(case.exclude))
+    weight = {name: kind.weight for name, kind in catalog.config.events.types.items()}
+    session = [NaiveEvent(item, kind, first + i, weight[kind]) for i, (kind, item) in enumerate(case.session)]
+    user = NaiveUser(catalog, catalog.log.get(case.user, []) + session, now)
+    return NaiveRequest(user, case.surface, frozenset(case.exclude))
 
 
 def request_of(case, now, deployment, stages):
@@ -134,29 +135,29 @@ def request_of(case, now, deployment, stages):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.user}-{case.surface}-{len(case.session)}")
-def test_the_slate_is_the_oracles(case, answers, oracle, stages, deployment):
+def test_the_slate_is_that_of_the_reference(case, answers, reference, stages, deployment):
     answer, now = answers[case]
-    want = oracle.slate(asked_of(case, now, oracle), COUNT)
-    ids, scores = [oracle.shelf.item_ids[item] for item, _ in want], [score for _, score in want]
+    want = reference.recommend(asked_of(case, now, reference), COUNT)
+    ids, scores = [reference.catalog.item_ids[item] for item, _ in want], [score for _, score in want]
     assert len(ids) == COUNT
     assert [item["item_id"] for item in answer["items"]] == ids
     assert [item["score"] for item in answer["items"]] == pytest.approx(scores, abs=1e-5)
-    assert answer["degraded"] == [] and answer["cold_start"] == (case.user not in oracle.shelf.log)
+    assert answer["degraded"] == [] and answer["cold_start"] == (case.user not in reference.catalog.log)
     slate = run_local(stages.funnel.recommend(request_of(case, now, deployment, stages), COUNT))
     assert stages.snapshot.items.ids(slate.item[0]) == ids
     np.testing.assert_allclose(slate.score[0], scores, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES[6:], ids=lambda case: f"{case.user}-{case.surface}-{len(case.session)}")
-def test_candidates_and_features_are_the_oracles(case, answers, oracle, stages, deployment):
+def test_candidates_and_features_are_those_of_the_reference(case, answers, reference, stages, deployment):
     """Every candidate in its place, and every column of its row."""
     _, now = answers[case]
-    asked, request = asked_of(case, now, oracle), request_of(case, now, deployment, stages)
-    want = oracle.candidates(asked)
+    asked, request = asked_of(case, now, reference), request_of(case, now, deployment, stages)
+    want = reference.find_candidates(asked)
     found = run_local(stages.candidates.candidates(request, deployment.config.retrieval.candidates))
     assert found.item[0].tolist() == [item for item, _, _ in want]
     x = build_matrix(request, found, SnapshotValues(stages.snapshot), stages.snapshot, deployment.config)[0]
-    expected = oracle.matrix(asked, want)
+    expected = reference.build_matrix(asked, want)
     names = list(stages.ranking.ranker.features)
     for column, name in enumerate(names):
         if name.startswith("src_") and name.endswith("_rank"):
@@ -186,14 +187,14 @@ def test_only_ranks_of_equal_scores_may_change_places():
     assert wrong_ranks(np.array([0, 1, 2, 3]), rank, score) == [3]
 
 
-def test_no_request_is_earlier_than_what_its_row_holds(answers, oracle):
+def test_no_request_is_earlier_than_what_its_row_holds(answers, reference):
     """With serving.clock = "data" the service lives after the log's end, never within its last hours."""
-    last = max(event.time for past in oracle.shelf.log.values() for event in past)
+    last = max(event.time for log in reference.catalog.log.values() for event in log)
     assert all(last < now <= last + 2 * DAY_US for _, now in answers.values())
 
 
 def test_the_cases_differ(answers):
-    """Or the oracle would prove little: repeat policy, session and exclusions each change what is shown."""
+    """Or the reference would prove little: repeat policy, session and exclusions each change what is shown."""
     shown = {case: [item["item_id"] for item in answer["items"]] for case, (answer, _) in answers.items()}
     assert len({tuple(items) for items in shown.values()}) >= len(CASES) - 2
     for user in ("u0000000", "u0000003", "u0000042"):
@@ -202,8 +203,8 @@ def test_the_cases_differ(answers):
     assert shown[Case("nobody_yet")] != shown[Case("nobody_either", "discover", SESSION)]
 
 
-def test_the_oracle_notices_a_changed_model(answers, oracle, stages, deployment):
-    """A ranker with its columns mixed up, or no diversity, no longer gives the oracle's slates."""
+def test_the_reference_notices_a_changed_model(answers, reference, stages, deployment):
+    """A ranker with its columns mixed up, or no diversity, no longer gives the reference's slates."""
     from dataclasses import replace
 
     from handsell.core.funnel import Funnel
@@ -219,7 +220,9 @@ def test_the_oracle_notices_a_changed_model(answers, oracle, stages, deployment)
             now = answers[case][1]
             slate = run_local(funnel.recommend(request_of(case, now, deployment, stages), COUNT))
             assert slate.degraded == ()
-            changed += slate.item[0].tolist() != [i for i, _ in oracle.slate(asked_of(case, now, oracle), COUNT)]
+            changed += slate.item[0].tolist() != [
+                i for i, _ in reference.recommend(asked_of(case, now, reference), COUNT)
+            ]
         assert changed >= 5
 
 

@@ -8,7 +8,7 @@ from handsell.retrieval import als_blocks
 from handsell.retrieval.als_blocks import Penalty, axes, gram, solve_block
 from handsell.retrieval.history_weights import HistoryWeights
 from handsell.retrieval.models.als import ALSConfig, ALSEncoder, extra_confidence, fit_als, summed
-from planted_taste import blocks, request
+from handsell.testing.planted_taste import build_requests, plant_blocks
 
 FLAT = Penalty(size=0.1, exponent=0.0, unseen=1.0, typical=1.0)
 
@@ -73,7 +73,7 @@ def test_folding_in_equals_the_users_side_of_implicit(rng):
     values, turn = axes(gram(vectors))
     encoder = ALSEncoder(vectors @ turn, values, FLAT, alpha=5.0, weights=HistoryWeights(1e9))
     history = [(3, 1.0), (7, 2.0), (3, 1.0), (9, -1.0)]
-    folded = encoder.encode(request(history))[0] @ turn.T
+    folded = encoder.encode(build_requests(history))[0] @ turn.T
     weight = np.array([2.0, 2.0, -1.0])  # of items 3, 7, 9
     entries = np.sign(weight) * (1 + 5.0 * np.log1p(np.abs(weight)))
     row = sparse.csr_matrix((entries.astype(np.float32), [3, 7, 9], [0, 3]), shape=(1, 20))
@@ -85,7 +85,7 @@ def test_folding_in_equals_the_users_side_of_implicit(rng):
 def test_old_likes_count_less():
     vectors = np.eye(4, dtype=np.float32)
     encoder = ALSEncoder(vectors, np.ones(4, np.float32), FLAT, alpha=5.0, weights=HistoryWeights(1.0))
-    asked = request([(0, 1.0), (1, 1.0)])
+    asked = build_requests([(0, 1.0), (1, 1.0)])
     asked.history.time[0, -2] -= 10 * 86_400_000_000
     old, new = encoder.encode(asked)[0, :2]
     assert 0 < old < new
@@ -101,7 +101,7 @@ def test_the_penalty_grows_with_evidence_and_keeps_its_size():
 
 def test_a_spectral_start_is_ahead_of_a_random_one(rng):
     """The loss after one sweep."""
-    events, _ = blocks(rng)
+    events, _ = plant_blocks(rng)
     pairs = extra_confidence(summed(events), 10.0)
     started = fit_als(events, ALSConfig(embedding_size=4, epochs=1)).vectors
     noise = rng.standard_normal(started.shape).astype(np.float32) * 0.01
@@ -117,7 +117,7 @@ def test_a_spectral_start_is_ahead_of_a_random_one(rng):
 
 
 def test_the_same_seed_gives_the_same_factors_and_untouched_items_stay_zero(rng):
-    events, _ = blocks(rng)
+    events, _ = plant_blocks(rng)
     one, two = (fit_als(events, ALSConfig(embedding_size=4, seed=3)) for _ in range(2))
     assert np.array_equal(one.vectors, two.vectors)
     assert not one.vectors[-8:].any() and one.vectors[:60].any(axis=1).mean() > 0.9
@@ -132,7 +132,7 @@ def test_blocks_on_ray_give_the_local_model(rng, ray_cluster, tmp_path, configur
     from handsell.jobs.train.windows import Sizes
     from handsell.retrieval.models.als import ALS
 
-    events, _ = blocks(rng)
+    events, _ = plant_blocks(rng)
     for part in range(parts):
         mine = events.where(events.user % parts == part)
         columns = {name: getattr(mine, name) for name in ("user", "item", "type", "time", "weight")}
@@ -141,5 +141,5 @@ def test_blocks_on_ray_give_the_local_model(rng, ray_cluster, tmp_path, configur
     fit_als_on_ray(config, tmp_path, Sizes(events.n_users, events.n_items), tmp_path / "out")
     far, near = ALS.load(tmp_path / "out"), fit_als(events, config.retrieval["als"])
     every = np.arange(events.n_items)[None]
-    asked = request([(0, 1.0), (4, 2.0), (9, -1.0)])
+    asked = build_requests([(0, 1.0), (4, 2.0), (9, -1.0)])
     assert np.allclose(far.score(asked, every), near.score(asked, every), atol=1e-3, equal_nan=True)

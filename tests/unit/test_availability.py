@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from handsell.catalog.snapshot import ALWAYS, NEVER
 from handsell.eligibility.availability import KEPT, Availability
-from small_catalog import snapshot
+from handsell.testing.small_catalog import draw_snapshot
 
 MOMENT = st.integers(0, 12)
 
@@ -19,7 +19,7 @@ MOMENT = st.integers(0, 12)
     times=st.lists(st.integers(-2, 14), min_size=1, max_size=30),
 )
 def test_as_by_comparison(windows, times):
-    shelf = snapshot(np.random.default_rng(0), len(windows))
+    shelf = draw_snapshot(np.random.default_rng(0), len(windows))
     shelf = replace(
         shelf,
         published=np.array([ALWAYS if begin is None else begin for begin, _, _ in windows], np.int64),

@@ -12,9 +12,9 @@ from handsell.core.errors import ConfigError
 from handsell.eligibility.config import Surface
 from handsell.eligibility.filter_reasons import removed, verdicts
 from handsell.eligibility.mask import Eligibility
+from handsell.testing.small_catalog import draw_requests, draw_snapshot
 from serving_service import served
 from serving_world import write_world
-from small_catalog import requests, snapshot
 
 
 def ids(answer) -> list[str]:
@@ -136,10 +136,10 @@ def test_seen_on_names_surfaces_that_are_there(tmp_path):
 
 def test_verdicts_and_counts_are_what_the_mask_does(rng):
     """An item is removed where some filter says so, and each filter's count is that of its verdicts."""
-    shelf = snapshot(rng, 300)
+    shelf = draw_snapshot(rng, 300)
     gone = rng.random(300) < 0.1
     shelf = replace(shelf, available=~gone, expires=np.where(rng.random(300) < 0.1, shelf.as_of, shelf.expires))
-    asked = replace(requests(rng, shelf, rows=5), exclude=Ragged.from_rows([[3, 4], [], [7], [], []]))
+    asked = replace(draw_requests(rng, shelf, rows=5), exclude=Ragged.from_rows([[3, 4], [], [7], [], []]))
     barred = Barred(
         shown=Ragged.from_rows([[1, 2], [], [], [9], []]),
         capped=Ragged.from_rows([[], [5], [], [], []]),

@@ -10,7 +10,7 @@ from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.evaluation import baselines
 from handsell.evaluation.baselines import Baselines
-from planted_taste import BLOCKS, END, block_of, request
+from handsell.testing.planted_taste import BLOCKS, END, build_requests, find_block
 
 ITEMS, USERS = 40, 60
 PERSONAL = ("EASE", "EASE, recent", "item cosine, recent")
@@ -27,7 +27,7 @@ def log(rows: list[tuple[int, int, float, float]], users: int = USERS, items: in
 
 
 def of_users(*users: int, time: int = END) -> Requests:
-    return replace(request(*([] for _ in users), time=time), user=np.array(users, np.int32))
+    return replace(build_requests(*([] for _ in users), time=time), user=np.array(users, np.int32))
 
 
 def ask(fit: Interactions, events: Interactions, requests: Requests, repeats: bool = False, eligible=None):
@@ -51,7 +51,7 @@ def test_a_planted_taste_is_found(taste, name):
     seen = events.matrix().toarray()[:BLOCKS] > 0
     lists = ask(events, events, of_users(*range(BLOCKS)), eligible=~seen)[name]
     assert lists.shape == (BLOCKS, 10) and lists.dtype == np.int32
-    assert (block_of(lists[:, :3]) == np.arange(BLOCKS)[:, None]).all(), "the three items that are left of the block"
+    assert (find_block(lists[:, :3]) == np.arange(BLOCKS)[:, None]).all(), "the three items that are left of the block"
 
 
 def test_what_comes_at_or_after_the_request_changes_no_list(taste):
@@ -95,9 +95,9 @@ def test_recent_likes_say_more_where_a_baseline_is_recent(taste):
     events = log([*old, *new, *(row for row in taste if row[0] != 0)])
     seen = events.matrix().toarray()[:1] > 0
     lists = ask(events, events, of_users(0), eligible=~seen)
-    assert block_of(lists["EASE"][0, 0]) == 0, "six items against four"
+    assert find_block(lists["EASE"][0, 0]) == 0, "six items against four"
     for name in ("EASE, recent", "item cosine, recent"):
-        assert block_of(lists[name][0, 0]) == 1, name
+        assert find_block(lists[name][0, 0]) == 1, name
 
 
 def test_popularity_counts_people_and_not_their_repeats():
@@ -112,7 +112,7 @@ def test_popularity_counts_people_and_not_their_repeats():
 def test_an_item_does_not_speak_for_itself(taste, name):
     events = log([(0, 0, 1.0, 1.0), *(row for row in taste if row[0] != 0)])
     lists = ask(events, events, of_users(0), repeats=True)
-    assert 0 not in lists[name][0, :9] and (block_of(lists[name][0, :9]) == 0).all()
+    assert 0 not in lists[name][0, :9] and (find_block(lists[name][0, :9]) == 0).all()
     assert lists["own most frequent"][0, 0] == 0
 
 
@@ -156,5 +156,5 @@ def test_ease_of_a_large_catalog_knows_its_most_liked_items(taste, monkeypatch):
     monkeypatch.setattr(baselines, "MOST_ITEMS", 30)
     lists = ask(events, events, of_users(0, 1, 2, 3))
     for name in ("EASE", "EASE, recent"):
-        assert (block_of(lists[name][1:, :7]) == np.arange(1, 4)[:, None]).all()
+        assert (find_block(lists[name][1:, :7]) == np.arange(1, 4)[:, None]).all()
         np.testing.assert_array_equal(lists[name][0], lists["popularity"][0])

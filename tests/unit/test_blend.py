@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.index.topk import gather, padded, top_items
 from handsell.retrieval.models.blend import Blend
-from planted_taste import everything, request
+from handsell.testing.planted_taste import allow_all, build_requests
 
 ITEMS = 6
 
@@ -43,27 +43,27 @@ def blend(*parts, weights=None, depth=10) -> Blend:
 
 
 def test_standard_scores_by_hand():
-    asked = request([(0, 1.0)])  # item 0 is in the history: it has no part in mean and deviation
+    asked = build_requests([(0, 1.0)])  # item 0 is in the history: it has no part in mean and deviation
     one = (np.array([9, 5, 3, 1]) - 3) / np.std([5, 3, 1])
     two = (np.array([0, 0.1, 0.3, 0.2]) - 0.2) / np.std([0.1, 0.3, 0.2])
     expected = [one[0] + two[0], one[1], one[2] + two[1], one[3] + two[2], two[3], NAN]
     both = blend(FIRST, SECOND)
     assert both.score(asked, np.arange(ITEMS)[None]) == pytest.approx(np.array([expected]), abs=1e-5, nan_ok=True)
-    items, scores = both.retrieve(asked, ITEMS, everything(asked, ITEMS))
+    items, scores = both.retrieve(asked, ITEMS, allow_all(asked, ITEMS))
     order = np.argsort(-np.array(expected[:5]), kind="stable")
     assert items[0].tolist() == [*order, -1]
     assert scores[0, :5] == pytest.approx(np.array(expected)[order], abs=1e-5)
 
 
 def test_weights_decide():
-    asked = request([(0, 1.0)])
+    asked = build_requests([(0, 1.0)])
     for weights, best in (((1.0, 0.0), 1), ((0.0, 1.0), 3)):
         items, _ = blend(FIRST, SECOND, weights=weights).retrieve(asked, 1, np.arange(ITEMS)[None] > 0)
         assert items[0, 0] == best
 
 
 def test_a_mask_does_not_change_scores():
-    asked = request([(0, 1.0)])
+    asked = build_requests([(0, 1.0)])
     both = blend(FIRST, SECOND)
     some = np.array([[False, True, False, True, True, False]])
     items, scores = both.retrieve(asked, 3, some)
@@ -73,29 +73,29 @@ def test_a_mask_does_not_change_scores():
 
 def test_a_part_that_knows_nothing_adds_nothing():
     nothing = Fixed((NAN,) * ITEMS)
-    asked = request([(0, 1.0)])
-    alone, with_it = (b.retrieve(asked, 4, everything(asked, ITEMS)) for b in (blend(FIRST), blend(FIRST, nothing)))
+    asked = build_requests([(0, 1.0)])
+    alone, with_it = (b.retrieve(asked, 4, allow_all(asked, ITEMS)) for b in (blend(FIRST), blend(FIRST, nothing)))
     assert np.array_equal(alone[0], with_it[0]) and np.array_equal(alone[1], with_it[1])
-    items, scores = blend(nothing, nothing).retrieve(asked, 2, everything(asked, ITEMS))
+    items, scores = blend(nothing, nothing).retrieve(asked, 2, allow_all(asked, ITEMS))
     assert (items == -1).all() and np.isnan(scores).all()
 
 
 def test_equal_scores_add_nothing_among_themselves_and_stand_above_others():
-    asked = request([(5, 1.0)])
+    asked = build_requests([(5, 1.0)])
     alike = Fixed((2.0, NAN, NAN, 2.0, 0.0, NAN))
-    items, scores = blend(alike, depth=2).retrieve(asked, 3, everything(asked, ITEMS))
+    items, scores = blend(alike, depth=2).retrieve(asked, 3, allow_all(asked, ITEMS))
     assert items.tolist() == [[0, 3, 4]] and scores.tolist() == [[0.0, 0.0, -1.0]]
 
 
 def test_a_single_find_gives_candidates():
-    asked = request([(5, 1.0)])
-    items, scores = blend(Fixed((2.0, 2.0, 2.0, NAN, NAN, NAN))).retrieve(asked, 2, everything(asked, ITEMS))
+    asked = build_requests([(5, 1.0)])
+    items, scores = blend(Fixed((2.0, 2.0, 2.0, NAN, NAN, NAN))).retrieve(asked, 2, allow_all(asked, ITEMS))
     assert items.tolist() == [[0, 1]] and scores.tolist() == [[0.0, 0.0]]
 
 
 def test_more_are_given_than_the_depth_where_more_are_asked():
-    asked = request([(5, 1.0)])
-    items, _ = blend(FIRST, SECOND, depth=2).retrieve(asked, 5, everything(asked, ITEMS))
+    asked = build_requests([(5, 1.0)])
+    items, _ = blend(FIRST, SECOND, depth=2).retrieve(asked, 5, allow_all(asked, ITEMS))
     assert (items != -1).all()
 
 

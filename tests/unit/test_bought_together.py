@@ -7,7 +7,7 @@ import pytest
 from test_sessions import log as events
 
 from handsell.retrieval.models.bought_together import BoughtTogetherConfig, fit_bought_together
-from planted_taste import everything, request
+from handsell.testing.planted_taste import allow_all, build_requests
 
 DAY = 24 * 60
 BASKETS = ([0, 1], [0, 1, 1], [0, 2], [2, 3], [4])  # the last holds one item: it says nothing of pairs
@@ -53,8 +53,8 @@ def shop():
 
 def test_only_events_of_enough_weight_are_in_the_basket():
     model = fit_bought_together(shop(), BoughtTogetherConfig(least_weight=2.0, substitutes=0.0))
-    asked = request([(3, 3.0), (0, 1.0)], [(0, 1.0)])
-    items, _ = model.retrieve(asked, 1, everything(asked, 7))
+    asked = build_requests([(3, 3.0), (0, 1.0)], [(0, 1.0)])
+    items, _ = model.retrieve(asked, 1, allow_all(asked, 7))
     assert items[:, 0].tolist() == [4, 2], "the basket of the first is 3; the second has looked at 0 only"
 
 

@@ -14,7 +14,7 @@ from handsell.retrieval.history_weights import HistoryWeights
 from handsell.retrieval.models.history import HistoryRetriever
 from handsell.retrieval.models.popularity import Popularity
 from handsell.retrieval.stage import LocalCandidates
-from small_catalog import requests, snapshot
+from handsell.testing.small_catalog import draw_requests, draw_snapshot
 
 CONFIG = RetrievalConfig.model_validate({"history": {"enabled": True}})
 
@@ -28,12 +28,12 @@ class Broken(HistoryRetriever):
 
 @pytest.fixture
 def shelf(rng):
-    return snapshot(rng)
+    return draw_snapshot(rng)
 
 
 @pytest.fixture
 def asked(rng, shelf):
-    return requests(rng, shelf)
+    return draw_requests(rng, shelf)
 
 
 @pytest.fixture

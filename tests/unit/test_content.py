@@ -9,7 +9,7 @@ import pytest
 from handsell.core.batches import Ragged
 from handsell.core.units import DAY_US
 from handsell.retrieval.content_vectors import Content, fit_content_vectors
-from small_catalog import NOW, snapshot
+from handsell.testing.small_catalog import NOW, draw_snapshot
 
 WORDS = ("river", "stone", "cloud", "ember", "meadow", "harbour", "lantern", "thunder")
 
@@ -17,7 +17,7 @@ WORDS = ("river", "stone", "cloud", "ember", "meadow", "harbour", "lantern", "th
 @pytest.fixture
 def shelf(rng):
     """200 items whose creators, words and numbers are as random as their tags."""
-    base = snapshot(rng)
+    base = draw_snapshot(rng)
     names = base.creators.ids(np.arange(len(base.creators)))
     creators = [[names[c]] if c >= 0 else None for c in base.creator]
     titles = [" ".join(rng.choice(WORDS, 2)) for _ in range(len(base))]

@@ -5,12 +5,12 @@ import pytest
 
 from handsell.retrieval.models.ease import EASEConfig, fit_ease
 from handsell.retrieval.ratings import likes
-from planted_taste import blocks
+from handsell.testing.planted_taste import plant_blocks
 
 
 @pytest.fixture
 def planted(rng):
-    return blocks(rng)[0]
+    return plant_blocks(rng)[0]
 
 
 def by_the_book(r: np.ndarray, reg: float) -> np.ndarray:

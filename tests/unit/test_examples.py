@@ -9,7 +9,7 @@ from handsell.core.batches import Ragged
 from handsell.core.errors import TrainingError
 from handsell.ranking.examples import Coverage, Outcomes, ShownItems, ignored_chance, label_examples
 from handsell.ranking.shards import read_coverage, read_shards, shard_folders, usable_workers, write_shards
-from small_catalog import candidates, requests, snapshot
+from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
 K, ROWS = 60, 12
 
@@ -23,8 +23,8 @@ def as_matrix(requests, candidates, pick):
 @pytest.fixture
 def asked():
     rng = np.random.default_rng(5)
-    shelf = snapshot(rng)
-    asked, found = requests(rng, shelf, ROWS), candidates(rng, shelf, ROWS, K, pad=3)
+    shelf = draw_snapshot(rng)
+    asked, found = draw_requests(rng, shelf, ROWS), draw_candidates(rng, shelf, ROWS, K, pad=3)
     acted = [np.array([found.item[b, b], found.item[b, 20], found.item[b, 30], 999]) for b in range(ROWS)]
     acted[4] = np.array([999])  # its only positive was not retrieved
     grades = [np.array([0.3, 2.4, -1.0, 5.0])[: len(row)] for row in acted]

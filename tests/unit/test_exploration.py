@@ -19,7 +19,7 @@ from handsell.reranking.selection import Pool, select
 from handsell.reranking.spacing import CreatorGap
 from handsell.reranking.stage import LocalReranking
 from handsell.serving.graph.users import seed_of
-from small_catalog import candidates, requests, snapshot
+from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
 DRAWS = 100_000
 
@@ -100,8 +100,8 @@ def stage(shelf, share):
 
 def test_a_seed_decides_in_whatever_batch():
     rng = np.random.default_rng(0)
-    shelf = snapshot(rng)
-    asked, found = requests(rng, shelf, 8), candidates(rng, shelf, 8)
+    shelf = draw_snapshot(rng)
+    asked, found = draw_requests(rng, shelf, 8), draw_candidates(rng, shelf, 8)
     asked = replace(asked, seed=np.arange(8, dtype=np.uint64) + 5)
     where = stage(shelf, 0.7)
     whole = run_local(where.rerank(asked, found, 10))
@@ -118,8 +118,8 @@ def test_a_seed_decides_in_whatever_batch():
 
 def test_what_was_drawn_says_so_and_nothing_is_drawn_by_default():
     rng = np.random.default_rng(1)
-    shelf = snapshot(rng)
-    asked, found = requests(rng, shelf, 40), candidates(rng, shelf, 40)
+    shelf = draw_snapshot(rng)
+    asked, found = draw_requests(rng, shelf, 40), draw_candidates(rng, shelf, 40)
     usual, drawn = (run_local(stage(shelf, share).rerank(asked, found, 10)) for share in (0.0, 0.5))
     told = drawn.reason == CODE["explore"]
     assert told[:, [0, 1, 4]].any() and not told[:, [2, 3, 5]].any() and (drawn.reason_item[told] == NONE).all()

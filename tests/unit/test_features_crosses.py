@@ -7,7 +7,7 @@ from handsell.catalog.snapshot import ALWAYS
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.features.crosses import CROSSES, crosses, pair_crosses
 from handsell.features.views import CROSS_COLUMNS
-from small_catalog import NOW, requests, snapshot
+from handsell.testing.small_catalog import NOW, draw_requests, draw_snapshot
 
 
 def naive(asked, b: int, item: int, shelf) -> dict[str, float]:
@@ -43,8 +43,8 @@ def distinct(profile_keys: np.ndarray) -> None:
 
 @pytest.fixture
 def case(rng):
-    shelf = snapshot(rng, items=40, creators=6, tags=5)
-    asked = requests(rng, shelf, rows=6, history=12)
+    shelf = draw_snapshot(rng, items=40, creators=6, tags=5)
+    asked = draw_requests(rng, shelf, rows=6, history=12)
     distinct(asked.profile.creator)
     distinct(asked.profile.tag)
     asked.history.item[0] = -1  # one request knows nothing

@@ -16,7 +16,7 @@ from handsell.events.states import Events, FoldRules, ItemFacts
 from handsell.features.request_builder import events_from, requests_from_rows, states_from_rows
 from handsell.features.rows import Names, user_rows
 from handsell.features.user import user_feature_names
-from small_catalog import snapshot
+from handsell.testing.small_catalog import draw_snapshot
 
 NOW = START + 45 * DAY_US
 
@@ -24,7 +24,7 @@ NOW = START + 45 * DAY_US
 @pytest.fixture
 def case(rng, tmp_path):
     config = tiny_config(tmp_path)
-    shelf = snapshot(rng, items=40, creators=6, tags=5)
+    shelf = draw_snapshot(rng, items=40, creators=6, tags=5)
     facts, rules = ItemFacts(shelf.creator, shelf.item_tags), FoldRules.of(config)
     kind = rng.integers(0, 3, 120)
     time = np.sort(rng.choice(40 * DAY_US, 120, replace=False)) + START

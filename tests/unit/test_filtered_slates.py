@@ -19,9 +19,9 @@ from handsell.retrieval.models.popularity import Popularity
 from handsell.retrieval.stage import LocalCandidates
 from handsell.serving.graph.gateway import local_stages
 from handsell.serving.graph.loading import load_charts, open_bundle
+from handsell.testing.small_catalog import NOW, draw_requests, draw_snapshot
 from serving_service import served
 from serving_world import write_world
-from small_catalog import NOW, requests, snapshot
 
 RED = "'red' in item.tags"  # items of odd number
 FEW = "item.item_id in ['i3', 'i7', 'i40', 'i41', 'i90']"  # i7 is not available
@@ -162,7 +162,7 @@ async def test_a_surface_keeps_its_filter_and_the_requests_own_comes_on_top(tmp_
 @pytest.mark.parametrize("touched", [True, False])
 async def test_one_item_in_a_thousand_passes_and_n_is_given(rng, touched):
     """Also where nobody has ever touched one of them, so that no source knows them: then the newest come first."""
-    shelf = snapshot(rng, 20_000)
+    shelf = draw_snapshot(rng, 20_000)
     passing = np.arange(700, 20_000, 1_000)
     metadata = pa.table({"item_id": [f"i{i}" for i in range(20_000)], "shelf": np.arange(20_000) % 1_000})
     shelf = replace(shelf, metadata=metadata, published=np.minimum(shelf.published, NOW - DAY_US))
@@ -172,7 +172,7 @@ async def test_one_item_in_a_thousand_passes_and_n_is_given(rng, touched):
     config = Config(name="test")
     stage = LocalCandidates({"popularity": Popularity(popularity)}, eligibility, config.retrieval)
     funnel = Funnel(stage, FusedRanking(), LocalReranking(shelf, eligibility, config))
-    asked = requests(rng, shelf, rows=3).filtered(["item.shelf == 700", None, "item.shelf == 700"])
+    asked = draw_requests(rng, shelf, rows=3).filtered(["item.shelf == 700", None, "item.shelf == 700"])
     slates = run_local(funnel.recommend(asked, 15))
     assert (slates.item >= 0).all() and slates.item.shape == (3, 15) and not slates.degraded
     assert np.isin(slates.item[[0, 2]], passing).all() and not np.isin(slates.item[1], passing).all()

@@ -15,7 +15,7 @@ from handsell.core.errors import ConfigError, FilterError
 from handsell.eligibility.config import LONGEST_FILTER, Surface
 from handsell.eligibility.filters import Filters, filters_of
 from handsell.eligibility.mask import Eligibility
-from small_catalog import requests, snapshot
+from handsell.testing.small_catalog import draw_requests, draw_snapshot
 
 OPS = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 WORDS = ("", "Jazz", "jazz", "R'n'B", 'say "so"', "back\\slash", "Trad & Folk", "é", "true")
@@ -351,7 +351,7 @@ def test_a_misused_attribute_of_the_user_is_named(shelf, expression, column, wor
 @pytest.fixture
 def even(rng):
     """A catalog whose items know whether their number is even, and which third they are of."""
-    made = snapshot(rng, 40)
+    made = draw_snapshot(rng, 40)
     n = np.arange(40)
     columns = {"item_id": [f"i{i}" for i in n], "even": n % 2 == 0, "third": n % 3}
     return replace(made, metadata=pa.table(columns))
@@ -359,7 +359,7 @@ def even(rng):
 
 def test_each_request_of_a_batch_has_its_own_filter_and_that_of_its_surface(rng, even):
     eligibility = Eligibility(even, (Surface(repeat="allow"), Surface(repeat="allow", filter="item.even")))
-    asked = replace(requests(rng, even, rows=4), surface=np.array([0, 0, 1, 1], np.int8))
+    asked = replace(draw_requests(rng, even, rows=4), surface=np.array([0, 0, 1, 1], np.int8))
     free = Eligibility(even, (Surface(repeat="allow"),) * 2).mask(asked)
     asked = asked.filtered([None, "item.third == 1", "item.third == 1", None])
     n = np.arange(40)
@@ -377,7 +377,7 @@ def test_users_of_a_batch_are_filtered_each_by_what_is_known_of_them(rng, even):
     text = "item.third == user.third or user.all"
     surfaces = (Surface(repeat="allow"), Surface(repeat="allow", filter=text))
     eligibility = Eligibility(even, surfaces, (("all", "true or false"), ("third", "number")))
-    asked = replace(requests(rng, even, rows=5), surface=np.array([0, 1, 1, 1, 1], np.int8))
+    asked = replace(draw_requests(rng, even, rows=5), surface=np.array([0, 1, 1, 1, 1], np.int8))
     free = eligibility.mask(replace(asked, surface=np.zeros(5, np.int8)))
     cells = np.array([[None, 1.0], [None, 2.0], [True, None], [None, None], [False, 2.0]], object)
     n = np.arange(40)

@@ -10,7 +10,7 @@ from handsell.core.paths import Layout
 from handsell.features import store
 from handsell.features.views import ITEM_ACTIVITY
 from handsell.jobs.train import examples
-from small_catalog import snapshot
+from handsell.testing.small_catalog import draw_snapshot
 
 DAY_US = examples.DAY_US
 
@@ -18,7 +18,7 @@ DAY_US = examples.DAY_US
 @pytest.fixture
 def run(tmp_path, rng, monkeypatch):
     """A run's folder whose Feast answers item · 100 + day, and the (item, day) pairs that it was asked."""
-    shelf, asked = snapshot(rng), []
+    shelf, asked = draw_snapshot(rng), []
     shelf.save(Layout(tmp_path).snapshot)
 
     def historical_items(ids, times):

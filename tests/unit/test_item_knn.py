@@ -6,7 +6,7 @@ import pytest
 from handsell.data.interactions import Interactions
 from handsell.retrieval.models import item_knn
 from handsell.retrieval.models.item_knn import ItemKNNConfig, fit_item_knn
-from planted_taste import everything, request
+from handsell.testing.planted_taste import allow_all, build_requests
 
 
 def interactions(rng, users=30, items=25, events=300) -> Interactions:
@@ -52,12 +52,12 @@ def test_blocks_of_items_do_not_change_the_neighbors(rng, monkeypatch):
 def test_a_dislike_takes_the_item_itself_and_its_neighbors_down(rng):
     model = fit_item_knn(interactions(rng), ItemKNNConfig())
     liked, disliked = [(1, 1.0), (2, 1.0)], [(1, 1.0), (2, 1.0), (3, -1.0)]
-    asked = request(liked, disliked)
+    asked = build_requests(liked, disliked)
     every = np.tile(np.arange(25), (2, 1))
     before, after = model.score(asked, every)
     near = model.neighbors[3].indices
     assert after[3] < before[3] and (after[near] < before[near]).all()
-    items, _ = model.retrieve(asked, 25, everything(asked, 25))
+    items, _ = model.retrieve(asked, 25, allow_all(asked, 25))
     assert 3 not in items[1][items[1] != -1]
 
 

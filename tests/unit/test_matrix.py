@@ -11,7 +11,7 @@ from handsell.features.crosses import CROSSES, crosses
 from handsell.features.matrix import SnapshotValues, build_matrix, feature_groups, feature_names
 from handsell.features.user import user_feature_names
 from handsell.features.views import ITEM_ACTIVITY
-from small_catalog import candidates, requests, snapshot
+from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
 SOURCES = ("popularity", "item_knn", "content")
 
@@ -19,12 +19,12 @@ SOURCES = ("popularity", "item_knn", "content")
 @pytest.fixture
 def case(rng, tmp_path):
     config = tiny_config(tmp_path)
-    shelf = snapshot(rng)
+    shelf = draw_snapshot(rng)
     shelf = replace(shelf, values=rng.normal(size=(len(shelf), len(ITEM_ACTIVITY) + 1)).astype(np.float32))
-    asked = requests(rng, shelf)
+    asked = draw_requests(rng, shelf)
     users = rng.normal(size=(4, len(user_feature_names(config)))).astype(np.float32)
     asked = replace(asked, profile=replace(asked.profile, features=users))
-    return config, shelf, asked, candidates(rng, shelf, pad=3)
+    return config, shelf, asked, draw_candidates(rng, shelf, pad=3)
 
 
 def build(case, **changed):

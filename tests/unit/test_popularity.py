@@ -8,7 +8,7 @@ from handsell.data.interactions import Interactions
 from handsell.retrieval.models import popularity
 from handsell.retrieval.models.popularity import Popularity, PopularityConfig, context_of, fit_popularity
 from handsell.retrieval.models.trending import TrendingConfig, fit_trending
-from planted_taste import END, everything, request
+from handsell.testing.planted_taste import END, allow_all, build_requests
 
 
 def test_weights_halve_with_age_and_dislikes_do_not_count():
@@ -23,7 +23,7 @@ def test_weights_halve_with_age_and_dislikes_do_not_count():
     )
     model = fit_popularity(events, PopularityConfig(half_life_days=7))
     assert np.allclose(model.popularity, [1.0, 2 / 2 + 2 / 4, 0, 0])
-    items, scores = model.retrieve(request([]), 4, np.ones((1, 4), bool))
+    items, scores = model.retrieve(build_requests([]), 4, np.ones((1, 4), bool))
     assert items.tolist() == [[1, 0, -1, -1]]
     assert scores[0, :2] == pytest.approx([1.5, 1.0])
 
@@ -31,8 +31,8 @@ def test_weights_halve_with_age_and_dislikes_do_not_count():
 def test_looking_further_down_finds_what_a_full_sort_finds(rng, monkeypatch):
     monkeypatch.setattr(popularity, "FIRST_LOOK", 4)
     model = Popularity(rng.integers(0, 30, 500).astype(np.float32))
-    asked = request([])
-    eligible = everything(asked, 500)
+    asked = build_requests([])
+    eligible = allow_all(asked, 500)
     eligible[:, model.ranking[:350]] = False
     items, _ = model.retrieve(asked, 5, eligible)
     expected = sorted(np.flatnonzero(eligible[0] & (model.popularity > 0)), key=lambda i: (-model.popularity[i], i))
@@ -54,13 +54,13 @@ def weekly(rng, nightly: float, users=300, n_items=20) -> Interactions:
 def test_what_is_popular_depends_on_the_time_where_the_log_shows_it(rng):
     events = weekly(rng, nightly=0.9)
     model = fit_popularity(events, PopularityConfig(half_life_days=1e6))
-    noon, night = (request([], time=END - END % DAY_US + hour * HOUR_US) for hour in (13, 22))
+    noon, night = (build_requests([], time=END - END % DAY_US + hour * HOUR_US) for hour in (13, 22))
     for asked, first in ((noon, 0), (night, 10)):
-        items, scores = model.retrieve(asked, 5, everything(asked, 20))
+        items, scores = model.retrieve(asked, 5, allow_all(asked, 20))
         assert (items // 10 * 10 == first).all()
         assert np.array_equal(model.score(asked, items), scores)
     both = Popularity(model.popularity)
-    assert set(both.retrieve(noon, 20, everything(noon, 20))[0][0]) == set(range(20))
+    assert set(both.retrieve(noon, 20, allow_all(noon, 20))[0][0]) == set(range(20))
 
 
 def test_contexts_that_differ_by_chance_only_are_one(rng):
@@ -112,4 +112,4 @@ def test_trending_is_more_than_the_past_leads_to_expect():
     long = np.array([(0.5 ** (np.arange(10) / 10)).sum(), 3, 0.5, 0])
     expected = long * short.sum() / long.sum()
     assert np.allclose(model.popularity, np.maximum((short - expected) / np.sqrt(expected + 1), 0))
-    assert model.retrieve(request([]), 3, np.ones((1, 4), bool))[0].tolist() == [[1, -1, -1]]
+    assert model.retrieve(build_requests([]), 3, np.ones((1, 4), bool))[0].tolist() == [[1, -1, -1]]

@@ -10,7 +10,7 @@ from handsell.ranking.config import RankingConfig
 from handsell.ranking.fitting import fit_xgboost
 from handsell.ranking.shards import write_shards
 from handsell.ranking.xgboost_ranker import XGBoostRanker
-from planted_ranking import FEATURES, write_planted
+from handsell.testing.planted_ranking import FEATURES, write_groups
 
 SMALL = RankingConfig(trees=30, depth=3, min_child_weight=0.1, early_stopping_rounds=5)
 
@@ -19,8 +19,8 @@ SMALL = RankingConfig(trees=30, depth=3, min_child_weight=0.1, early_stopping_ro
 def fitted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     rng = np.random.default_rng(0)
-    write_planted(folder / "train", rng, 40)
-    write_planted(folder / "validation", rng, 20, first=1000)
+    write_groups(folder / "train", rng, 40)
+    write_groups(folder / "validation", rng, 20, first=1000)
     return fit_xgboost(folder / "train", folder / "validation", SMALL, FEATURES)
 
 
@@ -66,7 +66,7 @@ def test_only_the_best_trees_are_kept(fitted):
 
 
 def test_without_examples_it_says_what_to_do(tmp_path):
-    nothing = write_planted(tmp_path / "some", np.random.default_rng(0), 1)
+    nothing = write_groups(tmp_path / "some", np.random.default_rng(0), 1)
     empty = type(nothing)(*(getattr(nothing, f)[:0] for f in ("qid", "item", "label", "weight", "x")))
     write_shards(empty, FEATURES, tmp_path / "none", "p", 1)
     with pytest.raises(TrainingError, match="no positive was among the candidates"):

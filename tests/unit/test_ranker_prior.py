@@ -14,7 +14,7 @@ from handsell.ranking.fitting import PRIOR, fit_xgboost
 from handsell.ranking.shards import write_shards
 from handsell.ranking.xgboost_ranker import FUSED, XGBoostRanker, fused_margin
 from handsell.retrieval.fusion import K0, largest_fused, union
-from planted_ranking import GROUP, ndcg
+from handsell.testing.planted_ranking import GROUP, ndcg
 
 NAMES = ("noise_0", "noise_1", FUSED, *(f"noise_{i}" for i in range(2, 12)))
 AT = NAMES.index(FUSED)

@@ -16,7 +16,7 @@ from handsell.features.matrix import SnapshotValues, build_matrix, feature_names
 from handsell.features.user import user_feature_names
 from handsell.features.views import ITEM_ACTIVITY
 from handsell.ranking.stage import FusedRanking, LocalRanking, best_first
-from small_catalog import candidates, requests, snapshot
+from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
 CONFIG = Config(name="test", features=FeaturesConfig(item_columns=()))
 
@@ -43,13 +43,13 @@ class ColumnRanker:
 @pytest.fixture
 def asked() -> tuple[LocalRanking, Requests, Candidates]:
     rng = np.random.default_rng(0)
-    shelf = snapshot(rng)
+    shelf = draw_snapshot(rng)
     shelf = replace(
         shelf,
         values=rng.normal(size=(len(shelf), len(ITEM_ACTIVITY))).astype(np.float32),
         value_names=ITEM_ACTIVITY,
     )
-    batch, found = requests(rng, shelf, 5), candidates(rng, shelf, 5, 40, pad=4)
+    batch, found = draw_requests(rng, shelf, 5), draw_candidates(rng, shelf, 5, 40, pad=4)
     features = rng.normal(size=(5, len(user_feature_names(CONFIG)))).astype(np.float32)
     batch = replace(batch, profile=replace(batch.profile, features=features))
     ranker = ColumnRanker(feature_names(CONFIG, found.sources))

@@ -17,7 +17,7 @@ from handsell.features.user import user_feature_names
 from handsell.features.views import ITEM_ACTIVITY
 from handsell.ranking.calibration import Calibration
 from handsell.ranking.xgboost_ranker import XGBoostRanker
-from small_catalog import candidates, requests, snapshot
+from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
 SOURCES = ("popularity", "item_knn")
 
@@ -58,10 +58,10 @@ def few(tmp_path):
 
 def test_the_ranker_gets_its_own_columns_of_the_whole_matrix(few):
     rng, setting = np.random.default_rng(4), config("source", "user", "cross", "context")
-    shelf = snapshot(rng)
+    shelf = draw_snapshot(rng)
     values = rng.normal(size=(len(shelf), len(ITEM_ACTIVITY))).astype(np.float32)
     shelf = replace(shelf, values=values, value_names=ITEM_ACTIVITY)
-    asked, found = requests(rng, shelf, 4), candidates(rng, shelf, 4, 30)
+    asked, found = draw_requests(rng, shelf, 4), draw_candidates(rng, shelf, 4, 30)
     found = replace(
         found, sources=SOURCES, source_rank=found.source_rank[:, :, :2], source_score=found.source_score[:, :, :2]
     )
@@ -75,7 +75,7 @@ def test_the_ranker_gets_its_own_columns_of_the_whole_matrix(few):
 
 
 def test_a_config_that_leaves_out_something_else_is_refused(few):
-    shelf = snapshot(np.random.default_rng(4))
+    shelf = draw_snapshot(np.random.default_rng(4))
     with pytest.raises(BundleError, match=r"expects 7 features.*not asked for: .*src_item_knn_rank"):
         load_ranking(few, config("user", "cross", "context"), shelf)
 

@@ -15,7 +15,7 @@ from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.reranking.reasons import ALIKE, CODE, NEW_DAYS, REASONS, TASTE_TAGS, liked_weight
 from handsell.reranking.stage import LocalReranking
-from small_catalog import candidates, requests, snapshot
+from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
 SOURCES = ("popularity", "item_knn", "content", "trending")
 
@@ -56,8 +56,11 @@ def truths(shelf, asked, b, item, found_by):
 @pytest.mark.parametrize("seed", range(6))
 def test_every_reason_is_true_and_the_most_telling_one(seed):
     rng = np.random.default_rng(seed)
-    shelf = snapshot(rng, creators=60, tags=40)
-    asked, found = requests(rng, shelf, 6, history=6, affinities=8), candidates(rng, shelf, 6, sources=SOURCES)
+    shelf = draw_snapshot(rng, creators=60, tags=40)
+    asked, found = (
+        draw_requests(rng, shelf, 6, history=6, affinities=8),
+        draw_candidates(rng, shelf, 6, sources=SOURCES),
+    )
     slates = explained(shelf, asked, found)
     for (b, at), item in np.ndenumerate(slates.item):
         found_by = {name for s, name in enumerate(SOURCES) if slates.source[b, at] >> s & 1}
@@ -72,21 +75,21 @@ def test_every_reason_is_true_and_the_most_telling_one(seed):
 
 def test_all_reasons_occur():
     rng = np.random.default_rng(9)
-    shelf = snapshot(rng, creators=60, tags=40)
-    shelf.published[::2] = requests(rng, shelf, 1).time[0] - 3 * DAY_US
-    asked, found = requests(rng, shelf, 60, history=6), candidates(rng, shelf, 60, sources=SOURCES)
+    shelf = draw_snapshot(rng, creators=60, tags=40)
+    shelf.published[::2] = draw_requests(rng, shelf, 1).time[0] - 3 * DAY_US
+    asked, found = draw_requests(rng, shelf, 60, history=6), draw_candidates(rng, shelf, 60, sources=SOURCES)
     assert set(np.unique(explained(shelf, asked, found, 40).reason)) == set(range(len(REASONS))) - {CODE["explore"]}
 
 
 def test_liked_names_the_item_most_alike_and_the_latest_of_equals():
     rng = np.random.default_rng(0)
-    shelf = snapshot(rng, without_creator=1.1)
+    shelf = draw_snapshot(rng, without_creator=1.1)
     shelf = replace(shelf, item_tags=Ragged.from_rows([[0, 1], [0, 1], [0, 2], [0, 1], *[[5]] * 196]))
-    asked = requests(rng, shelf, 1, history=4)
+    asked = draw_requests(rng, shelf, 1, history=4)
     history = replace(
         asked.history, item=np.int32([[1, 3, 2, 7]]), weight=np.float32([[2, 2, 2, -1]]), type=np.int8([[1, 1, 1, 1]])
     )
-    found = candidates(rng, shelf, 1, k=2, sources=("item_knn",))
+    found = draw_candidates(rng, shelf, 1, k=2, sources=("item_knn",))
     found = replace(found, item=np.int32([[0, 9]]))
     slates = explained(shelf, replace(asked, history=history), found, 2)
     liked = slates.item[0] == 0
@@ -96,12 +99,12 @@ def test_liked_names_the_item_most_alike_and_the_latest_of_equals():
 
 def test_a_cold_user_is_told_popular():
     rng = np.random.default_rng(1)
-    shelf = snapshot(rng)
-    asked = requests(rng, shelf, 2)
+    shelf = draw_snapshot(rng)
+    asked = draw_requests(rng, shelf, 2)
     nobody = replace(asked.history, item=np.full_like(asked.history.item, NONE), weight=asked.history.weight * 0)
     blank = replace(asked.profile, creator=asked.profile.creator * 0 - 1, tag=asked.profile.tag * 0 - 1)
     slates = explained(
-        shelf, replace(asked, history=nobody, profile=blank), candidates(rng, shelf, 2, sources=("popularity",))
+        shelf, replace(asked, history=nobody, profile=blank), draw_candidates(rng, shelf, 2, sources=("popularity",))
     )
     assert (slates.reason == CODE["popular"]).all() and (slates.reason_item == NONE).all()
 

@@ -19,7 +19,7 @@ from handsell.features.matrix import SnapshotValues, build_matrix, feature_names
 from handsell.features.request_builder import requests_from_rows
 from handsell.features.rows import Names, user_rows
 from handsell.features.views import ITEM_ACTIVITY
-from small_catalog import candidates, snapshot
+from handsell.testing.small_catalog import draw_candidates, draw_snapshot
 
 GAP_US = 30 * MINUTE_US
 END = 20_000 * DAY_US
@@ -134,7 +134,7 @@ NOW = START + 45 * DAY_US
 @pytest.fixture
 def asked(rng, tmp_path):
     """Function from pauses (5,) µs to requests and ranker features by name (5, K); user 4 has no events."""
-    config, shelf = tiny_config(tmp_path), snapshot(rng, items=40, creators=6, tags=5)
+    config, shelf = tiny_config(tmp_path), draw_snapshot(rng, items=40, creators=6, tags=5)
     shelf = replace(shelf, values=rng.random((40, len(ITEM_ACTIVITY) + 1)))
     rules, kind = FoldRules.of(config), rng.integers(0, 3, 150)
     time = np.sort(rng.choice(40 * DAY_US, 150, replace=False)) + START
@@ -145,7 +145,7 @@ def asked(rng, tmp_path):
     rows = {c: t[c].combine_chunks() for t in tables.values() for c in t.column_names}
     rows |= {"user_number": pa.array(range(5)), "age": pa.array([20.0] * 5), "country": pa.array(["de"] * 5)}
     rows |= {"adult": pa.array([True] * 5), "languages": pa.array([["de"]] * 5)}
-    found = candidates(rng, shelf, rows=5, k=40)  # the whole catalog
+    found = draw_candidates(rng, shelf, rows=5, k=40)  # the whole catalog
 
     def ask(away):
         requests = requests_from_rows(rows, shelf, config, np.full(5, NOW), np.zeros(5, np.int8), away=away)

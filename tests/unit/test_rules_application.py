@@ -13,8 +13,8 @@ from handsell.core.units import DAY_US
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.reranking.stage import LocalReranking
+from handsell.testing.small_catalog import NOW, draw_candidates, draw_requests
 from rules_world import CONFIG, edition, rule, shelf_of, stage
-from small_catalog import NOW, candidates, requests
 
 N = 10
 SHELF = shelf_of(np.random.default_rng(3))
@@ -26,7 +26,7 @@ def year(item):
 
 def asked(seed, rows=3, k=40, exclude=0):
     rng = np.random.default_rng(seed)
-    ask, found = requests(rng, SHELF, rows), candidates(rng, SHELF, rows, k)
+    ask, found = draw_requests(rng, SHELF, rows), draw_candidates(rng, SHELF, rows, k)
     return replace(ask, exclude=Ragged.from_rows([found.item[b, :exclude] for b in range(rows)])), found
 
 
@@ -88,7 +88,7 @@ def test_a_quota_of_each_slate_is_kept_on_both_sides(seed, least, more):
 @example(seed=1740, rows=1, pad=0)  # five others
 def test_all_kinds_together_keep_their_order_of_precedence(seed, rows, pad):
     rng = np.random.default_rng(seed)
-    ask, found = requests(rng, SHELF, rows), candidates(rng, SHELF, rows, 30, pad=pad)
+    ask, found = draw_requests(rng, SHELF, rows), draw_candidates(rng, SHELF, rows, 30, pad=pad)
     text = (
         rule("most", "quota", items="item.year >= 2010", per="slate", max_share=0.3)
         + rule("up", "boost", items="item.year >= 2010", factor=3, add=0.5)

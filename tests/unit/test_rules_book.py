@@ -22,8 +22,8 @@ from handsell.reranking.rules.live_rules import FollowedRules, followed
 from handsell.reranking.rules.pacing import Common, Pacing
 from handsell.reranking.rules.shared_counts import CommonCounts
 from handsell.reranking.stage import LocalReranking
+from handsell.testing.small_catalog import NOW, draw_candidates, draw_requests
 from rules_world import edition, rule, shelf_of
-from small_catalog import NOW, candidates, requests
 
 MIDNIGHT = NOW // DAY_US * DAY_US
 OUT = rule("out", "exclude", items="item.year == 2007")
@@ -106,7 +106,7 @@ def test_a_file_that_is_being_written_is_not_taken_for_no_rules(book, config):
 
 def test_one_batch_is_answered_with_one_version_and_says_which(book, config, shelf, rng):
     stage = LocalReranking(shelf, eligibility(shelf, config), config, rules=book)
-    ask, found = requests(rng, shelf, 2), candidates(rng, shelf, 2)
+    ask, found = draw_requests(rng, shelf, 2), draw_candidates(rng, shelf, 2)
     before = run_local(stage.rerank(ask, found, 10))
     config.rules_path.write_text("rule = 7")
     settle(book)

@@ -10,7 +10,7 @@ from handsell.retrieval.neural import sasrec_rows
 from handsell.retrieval.neural.sasrec_rows import SequenceRows
 from handsell.retrieval.neural.sasrec_training import SoftmaxLoss, Training, fit_sasrec, new_transformer
 from handsell.retrieval.neural.training import weights_of
-from planted_taste import blocks, everything, request
+from handsell.testing.planted_taste import allow_all, build_requests, plant_blocks
 
 SMALL = SASRecConfig(embedding_size=8, length=6, epochs=3, batch_size=64, validation_users=0)
 
@@ -21,7 +21,7 @@ def silent(epoch) -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.1])
 def test_numpy_layers_equal_the_torch_module(rng, temperature):
-    events, content = blocks(rng)
+    events, content = plant_blocks(rng)
     config = SMALL.model_copy(update={"temperature": temperature})
     rows = SequenceRows(events, config)
     model = new_transformer(events.n_items, content, config)
@@ -41,7 +41,7 @@ def test_numpy_layers_equal_the_torch_module(rng, temperature):
         item, liked = batch.items[batch.history[b, : last + 1]], batch.liked[b, : last + 1]
         if liked.any():
             past = [(int(i), 1.0 if good else -1.0) for i, good in zip(item, liked, strict=True)]
-            query = retriever.encoder.encode(request(past))[0]
+            query = retriever.encoder.encode(build_requests(past))[0]
             assert np.allclose(query, queries[n].numpy() * scale, atol=1e-4)
 
 
@@ -63,7 +63,7 @@ def test_the_loss_and_its_gradients_are_those_of_cross_entropy(drawn):
 
 
 def test_every_like_after_the_first_event_is_a_target_once_an_epoch(rng):
-    events, _ = blocks(rng, users=40, per_user=20)  # lines of 21 events, windows of 6
+    events, _ = plant_blocks(rng, users=40, per_user=20)  # lines of 21 events, windows of 6
     rows = SequenceRows(events, SMALL)
     asked = [batch.items[batch.target] for batch in rows.batches(rows.steps, rows.trained, rng)]
     first = np.isin(np.arange(len(events)), events.user_offsets[:-1])
@@ -73,7 +73,7 @@ def test_every_like_after_the_first_event_is_a_target_once_an_epoch(rng):
 
 
 def test_windows_hold_what_came_just_before(rng):
-    events, _ = blocks(rng)
+    events, _ = plant_blocks(rng)
     rows = SequenceRows(events, SMALL)
     first, last = rows.windows(rng)
     assert (last - first <= SMALL.length).all() and (last > first).all()
@@ -87,7 +87,7 @@ def test_windows_hold_what_came_just_before(rng):
 
 
 def test_batches_hold_lines_of_like_length(rng):
-    events, _ = blocks(rng)
+    events, _ = plant_blocks(rng)
     lengths = rng.integers(2, 15, events.n_users)
     place = np.arange(len(events)) - events.user_offsets[events.user]
     rows = SequenceRows(events.where(place < lengths[events.user]), SMALL.model_copy(update={"length": 20}))
@@ -99,7 +99,7 @@ def test_batches_hold_lines_of_like_length(rng):
 
 def test_drawn_rivals_hold_every_target_and_their_chances(rng, monkeypatch):
     monkeypatch.setattr(sasrec_rows, "FULL_SOFTMAX", 10)
-    events, _ = blocks(rng)
+    events, _ = plant_blocks(rng)
     rows = SequenceRows(events, SMALL.model_copy(update={"negatives": 12}))
     seen, told = np.zeros(events.n_items), np.zeros(events.n_items)
     batches = [batch for _ in range(20) for batch in rows.batches(rows.steps, rows.trained, rng)]
@@ -112,7 +112,7 @@ def test_drawn_rivals_hold_every_target_and_their_chances(rng, monkeypatch):
 
 
 def test_held_out_likes_are_the_last_and_nothing_after_them_is_learned_(rng):
-    events, _ = blocks(rng, users=1000)
+    events, _ = plant_blocks(rng, users=1000)
     rows = SequenceRows(events, SMALL.model_copy(update={"validation_users": 1000}))
     assert len(rows.judges) == 100
     for user, wanted in zip(rows.judges, rows.wanted, strict=True):
@@ -125,7 +125,7 @@ def test_held_out_likes_are_the_last_and_nothing_after_them_is_learned_(rng):
 
 
 def test_the_same_seed_gives_the_same_model(rng):
-    events, content = blocks(rng)
+    events, content = plant_blocks(rng)
     one, two = (fit_sasrec(events, SMALL, content) for _ in range(2))
     assert np.array_equal(one.vectors, two.vectors)
     other = fit_sasrec(events, SMALL.model_copy(update={"seed": 1}), content)
@@ -133,7 +133,7 @@ def test_the_same_seed_gives_the_same_model(rng):
 
 
 def test_an_interrupted_course_ends_where_it_would_have(rng):
-    events, content = blocks(rng, users=600)
+    events, content = plant_blocks(rng, users=600)
     config = SMALL.model_copy(update={"validation_users": 60, "epochs": 4})
     rows = SequenceRows(events, config)
     states = []
@@ -149,7 +149,7 @@ def test_an_interrupted_course_ends_where_it_would_have(rng):
 
 
 def test_it_stops_when_nothing_gets_better_and_keeps_the_best(rng):
-    events, content = blocks(rng, users=600)
+    events, content = plant_blocks(rng, users=600)
     config = SMALL.model_copy(update={"validation_users": 60, "epochs": 50, "patience": 2, "learning_rate": 0.05})
     course = Training(new_transformer(events.n_items, content, config), SequenceRows(events, config))
     ndcg = []
@@ -162,11 +162,11 @@ def test_it_knows_the_order(rng):
     """Item i is always followed by item i + 1: a bag of events cannot tell, a sequence can."""
     start = rng.integers(0, 12, 300)
     items = (start[:, None] + np.arange(6)) % 12
-    events, _ = blocks(rng, users=300, items=20, per_user=5)
+    events, _ = plant_blocks(rng, users=300, items=20, per_user=5)
     events = type(events)(
         events.user, items.ravel().astype(np.int32), events.type, events.time, np.ones(1800, np.float32), 300, 20
     )
     model = fit_sasrec(events, SMALL.model_copy(update={"epochs": 15, "learning_rate": 0.01}))
-    asked = request([(3, 1.0), (4, 1.0), (5, 1.0)], [(7, 1.0), (8, 1.0), (9, 1.0)])
-    items, _ = model.retrieve(asked, 1, everything(asked, 20))
+    asked = build_requests([(3, 1.0), (4, 1.0), (5, 1.0)], [(7, 1.0), (8, 1.0), (9, 1.0)])
+    items, _ = model.retrieve(asked, 1, allow_all(asked, 20))
     assert items[:, 0].tolist() == [6, 10]

@@ -20,7 +20,7 @@ from handsell.reranking.selection import Pool, select
 from handsell.reranking.spacing import CreatorGap
 from handsell.reranking.stage import LocalReranking
 from handsell.reranking.utility import NEUTRAL, POSITIVES, breadth, own_diversity
-from small_catalog import candidates, requests, snapshot
+from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
 EVERYTHING = {
     "selection": "dpp", "diversity": 0.2, "diversity_by_taste": 0.5, "calibration": 0.1, "novelty": 0.1,
@@ -30,7 +30,7 @@ EVERYTHING = {
 
 
 def shop(rng, **options):
-    shelf = snapshot(rng, **options)
+    shelf = draw_snapshot(rng, **options)
     return replace(shelf, values=rng.integers(0, 500, (len(shelf), len(ITEM_ACTIVITY))).astype(np.float32))
 
 
@@ -50,7 +50,7 @@ def pool(score, **more):
 def test_with_every_dial_on_none_is_lost_or_doubled_and_batch_equals_single(seed, n, kind):
     rng = np.random.default_rng(seed)
     shelf = shop(rng, tags=8)
-    asked, found = requests(rng, shelf, 3), candidates(rng, shelf, 3, k=20, pad=2)
+    asked, found = draw_requests(rng, shelf, 3), draw_candidates(rng, shelf, 3, k=20, pad=2)
     where = stage(shelf, **{**EVERYTHING, "selection": kind})
     whole = run_local(where.rerank(asked, found, n))
     for b in range(3):
@@ -103,7 +103,7 @@ def test_calibration_costs_what_the_paper_says():
 def test_more_calibration_comes_nearer_to_the_users_mix():
     rng = np.random.default_rng(2)
     shelf = shop(rng, items=400, tags=10, tags_per_item=2)
-    asked, found = requests(rng, shelf, 40), candidates(rng, shelf, 40)
+    asked, found = draw_requests(rng, shelf, 40), draw_candidates(rng, shelf, 40)
     error = []
     for strength in (0.0, 0.1, 0.5):
         slates = run_local(stage(shelf, diversity=0, calibration=strength, same_creator_gap=0).rerank(asked, found, 10))
@@ -141,7 +141,7 @@ def test_a_dpp_is_the_greedy_maximum_of_the_log_determinant():
 def test_novelty_prefers_the_unpopular_and_serendipity_the_relevant_among_them():
     rng = np.random.default_rng(4)
     shelf = shop(rng)
-    asked, found = requests(rng, shelf, 30), candidates(rng, shelf, 30)
+    asked, found = draw_requests(rng, shelf, 30), draw_candidates(rng, shelf, 30)
     popular = []
     for dials in ({}, {"novelty": 0.3}, {"novelty": 1.0}):
         slates = run_local(stage(shelf, diversity=0, same_creator_gap=0, **dials).rerank(asked, found, 10))
@@ -158,7 +158,7 @@ def test_novelty_prefers_the_unpopular_and_serendipity_the_relevant_among_them()
 
 def test_broad_tastes_get_more_diversity_than_narrow_ones():
     rng = np.random.default_rng(5)
-    profile = requests(rng, snapshot(rng), 4, affinities=4).profile
+    profile = draw_requests(rng, draw_snapshot(rng), 4, affinities=4).profile
     tag = np.array([[0, 1, 2, 3], [0, 1, NONE, NONE], [0, NONE, NONE, NONE], [0, 1, NONE, NONE]], np.int32)
     weight = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [3, 0, 0, 0], [-1, -2, 0, 0]], np.float32)
     profile = replace(profile, tag=tag, tag_weight=weight)

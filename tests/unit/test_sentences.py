@@ -10,7 +10,7 @@ from test_content import WORDS
 from handsell.core.errors import ConfigError
 from handsell.retrieval.content_vectors import fit_content_vectors
 from handsell.retrieval.sentences import SentenceModel
-from small_catalog import NOW, snapshot
+from handsell.testing.small_catalog import NOW, draw_snapshot
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def model(tmp_path_factory):
 
 def shelf(rng, titles):
     """Items that differ in nothing but their titles."""
-    base = snapshot(rng, items=len(titles), tags_per_item=0)
+    base = draw_snapshot(rng, items=len(titles), tags_per_item=0)
     metadata = base.metadata.drop_columns([c for c in ("title", "creators", "text") if c in base.metadata.column_names])
     return dataclasses.replace(base, metadata=metadata.append_column("title", pa.array(titles, pa.string())))
 

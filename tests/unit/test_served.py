@@ -19,8 +19,8 @@ from handsell.jobs.train import scoring
 from handsell.retrieval import registry
 from handsell.retrieval.config import RetrievalConfig, retrievers
 from handsell.retrieval.stage import LocalCandidates
-from planted_taste import CONFIG, blocks, everything, request
-from small_catalog import requests, snapshot
+from handsell.testing.planted_taste import CONFIG, allow_all, build_requests, plant_blocks
+from handsell.testing.small_catalog import draw_requests, draw_snapshot
 
 USERS = 200
 QUICK = CONFIG.model_copy(
@@ -130,10 +130,10 @@ class Rolled:
 
 @pytest.mark.parametrize("at_once", [256, 3])
 def test_each_stage_is_scored_by_its_own_lists(rng, monkeypatch, at_once):
-    shelf = snapshot(rng, items=30)
+    shelf = draw_snapshot(rng, items=30)
     shelf = replace(shelf, published=np.zeros(30, np.int64))
     monkeypatch.setattr(served, "MASK_CELLS", 30 * at_once)
-    asked = replace(requests(rng, shelf, rows=8, seen=5), exclude=Ragged.from_rows([[0]] * 8))
+    asked = replace(draw_requests(rng, shelf, rows=8, seen=5), exclude=Ragged.from_rows([[0]] * 8))
     relevant = Relevant(Ragged.from_rows([[1, 2]] * 4 + [[7]] * 4), Ragged.from_rows([[1, 3]] * 4 + [[2]] * 4, "f4"))
     eligibility = Eligibility(shelf, (Surface(repeat="allow"),))
     retrievers = {"popularity": Fixed("popularity", [0, 1, 5]), "als": Fixed("als", [0, 2, 1, 9, 7])}
@@ -156,7 +156,7 @@ def test_each_stage_is_scored_by_its_own_lists(rng, monkeypatch, at_once):
 
 @pytest.fixture(scope="module")
 def models():
-    events, content = blocks(np.random.default_rng(0))
+    events, content = plant_blocks(np.random.default_rng(0))
     return {name: registry.fit(name, events, QUICK, content) for name in retrievers()}
 
 
@@ -164,11 +164,11 @@ def models():
 @pytest.mark.parametrize("name", retrievers())
 def test_no_retriever_answers_otherwise_to_users_who_have_been_away(models, name, days):
     """The history is moved, not the request: the time of day may matter."""
-    asked = request([(0, 1.0), (4, 2.0), (1, -1.0), (8, 1.0)], [(2, 1.0), (6, 1.0), (3, 1.0)], [(5, 2.0)], [])
+    asked = build_requests([(0, 1.0), (4, 2.0), (1, -1.0), (8, 1.0)], [(2, 1.0), (6, 1.0), (3, 1.0)], [(5, 2.0)], [])
     asked.history.time[:, :-2] -= 2 * DAY_US  # so that events have ages, and sessions end
-    soon = models[name].retrieve(asked, 30, everything(asked, 80))
+    soon = models[name].retrieve(asked, 30, allow_all(asked, 80))
     asked.history.time[asked.history.item != NONE] -= days * DAY_US
-    late = models[name].retrieve(asked, 30, everything(asked, 80))
+    late = models[name].retrieve(asked, 30, allow_all(asked, 80))
     np.testing.assert_array_equal(late[0], soon[0])
     np.testing.assert_array_equal(late[1], soon[1])
     assert (soon[0][0] != NONE).any()
@@ -176,7 +176,7 @@ def test_no_retriever_answers_otherwise_to_users_who_have_been_away(models, name
 
 def test_after_every_pause_the_same_requests_are_asked_for_the_same_items(monkeypatch):
     """A pause may let seen items come back: that changes what may be shown, not what is looked for."""
-    one = request([(1, 1.0)])
+    one = build_requests([(1, 1.0)])
 
     def loaded(config, run, window, rows, shelf, away=None):
         acted = Ragged.from_rows([[3, 4]] if away is None else [[3, 4, 5]])

@@ -6,7 +6,7 @@ from test_sessions import log
 
 from handsell.retrieval.models import session_knn
 from handsell.retrieval.models.session_knn import SessionKNNConfig, fit_session_knn
-from planted_taste import everything, request
+from handsell.testing.planted_taste import allow_all, build_requests
 
 PLAIN = {
     "position_half_life": 1.0, "last_boost": 0.0, "idf_exponent": 0.0, "half_life_days": 1e9, "length_exponent": 0.0,
@@ -20,7 +20,7 @@ def fitted(*lines, **options):
 
 
 def scores(model, *history) -> list[float]:
-    asked = request([(item, 1.0) for item in history])
+    asked = build_requests([(item, 1.0) for item in history])
     return model.score(asked, np.arange(model.n_items)[None])[0].tolist()
 
 
@@ -69,8 +69,8 @@ def test_the_latest_shared_item_is_found_among_many():
 def test_many_requests_are_worked_off_in_pieces(monkeypatch, rng):
     lines = [(u, int(i), 100 * u + n) for u in range(40) for n, i in enumerate(rng.integers(0, 10, 5))]
     model = fitted(*lines)
-    asked = request(*([(int(i), 1.0) for i in rng.integers(0, 10, 3)] for _ in range(9)))
-    whole = model.retrieve(asked, 5, everything(asked, 10))
+    asked = build_requests(*([(int(i), 1.0) for i in rng.integers(0, 10, 3)] for _ in range(9)))
+    whole = model.retrieve(asked, 5, allow_all(asked, 10))
     monkeypatch.setattr(session_knn, "ROWS_AT_ONCE", 2)
-    for a, b in zip(whole, model.retrieve(asked, 5, everything(asked, 10)), strict=True):
+    for a, b in zip(whole, model.retrieve(asked, 5, allow_all(asked, 10)), strict=True):
         assert np.array_equal(a, b)

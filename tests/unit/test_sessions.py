@@ -7,7 +7,7 @@ from handsell.core.units import MINUTE_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval import sessions
 from handsell.retrieval.sessions import current, cut
-from planted_taste import END, request
+from handsell.testing.planted_taste import END, build_requests
 
 
 def log(*lines: tuple[int, int, int] | tuple[int, int, int, float], n_items=10) -> Interactions:
@@ -47,7 +47,7 @@ def test_a_run_without_end_is_cut(monkeypatch):
 
 @pytest.mark.parametrize(("gap", "expected"), [(30, [3, 2, 7]), (0.5, [3])])
 def test_the_current_session_is_newest_first_and_holds_an_item_once(gap, expected):
-    asked = request([(1, 1.0), (7, 1.0), (3, 1.0), (9, -1.0), (2, 1.0), (3, 1.0)])
+    asked = build_requests([(1, 1.0), (7, 1.0), (3, 1.0), (9, -1.0), (2, 1.0), (3, 1.0)])
     asked.history.time[0, -6] -= 60 * MINUTE_US
     found = current(asked, 10, gap)
     assert found[0][found[0] >= 0].tolist() == expected
@@ -55,6 +55,6 @@ def test_the_current_session_is_newest_first_and_holds_an_item_once(gap, expecte
 
 
 def test_of_the_current_session_only_what_weighs_enough():
-    asked = request([(1, 3.0), (2, 1.0), (4, 3.0)], [(1, 1.0)])
+    asked = build_requests([(1, 3.0), (2, 1.0), (4, 3.0)], [(1, 1.0)])
     found = current(asked, 10, 30, least_weight=2.0)
     assert [row[row >= 0].tolist() for row in found] == [[4, 1], []]

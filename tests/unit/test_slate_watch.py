@@ -10,13 +10,13 @@ from handsell.evaluation import list_metrics
 from handsell.features.views import ITEM_ACTIVITY
 from handsell.serving.telemetry import slate_watch
 from handsell.serving.telemetry.slate_watch import SlateWatch
-from small_catalog import snapshot
+from handsell.testing.small_catalog import draw_snapshot
 
 
 @pytest.fixture
 def shelf():
     rng = np.random.default_rng(0)
-    found = snapshot(rng, items=50)
+    found = draw_snapshot(rng, items=50)
     values = rng.integers(0, 40, (50, len(ITEM_ACTIVITY))).astype(np.float32)
     return replace(found, values=values, value_names=ITEM_ACTIVITY)
 
@@ -58,7 +58,7 @@ def test_empty_slates_visitors_and_another_catalog(shelf, monkeypatch):
     watch.saw("home", None, np.zeros(0, np.int32), 0, shelf)
     watch.saw("home", None, np.array([3], np.int32), 0, shelf)
     assert registry.get_sample_value("handsell_slate_repeat_rate_count", {"surface": "home"}) is None
-    larger = snapshot(np.random.default_rng(0), items=100)
+    larger = draw_snapshot(np.random.default_rng(0), items=100)
     watch.saw("home", "u", np.array([3, 99], np.int32), 0, larger)
     watch.saw("home", "u", np.array([3, 4], np.int32), 0, larger)
     assert registry.get_sample_value("handsell_exposure_coverage") == 3 / 100

@@ -32,8 +32,8 @@ from handsell.retrieval import registry
 from handsell.retrieval.config import FoldInSource, retrievers
 from handsell.retrieval.history_weights import HistoryWeights
 from handsell.retrieval.models.popularity import fit_popularity
-from planted_taste import CONFIG, blocks, everything, request
-from small_catalog import snapshot
+from handsell.testing.planted_taste import CONFIG, allow_all, build_requests, plant_blocks
+from handsell.testing.small_catalog import draw_snapshot
 
 AUTO = 'name = "shop"\n[retrieval]\nsources = "auto"\n'
 FOLD_IN = tuple(name for name, section in CONFIG.sections.items() if isinstance(section, FoldInSource))
@@ -181,7 +181,7 @@ def test_the_choice_is_told_in_a_line_and_in_the_report():
 @pytest.fixture
 def plant(run, rng, monkeypatch):
     """Function from dislikes to a run: histories of eight likes of one block, then four of the wanted one."""
-    events, content = blocks(rng)
+    events, content = plant_blocks(rng)
 
     def fit(config, interactions, models):
         content.save(models / "content")
@@ -191,7 +191,7 @@ def plant(run, rng, monkeypatch):
     def planted(dislikes: int):
         likes = [*((4 * i, 1.0) for i in range(8)), *((1 + 4 * i, 1.0) for i in range(4))]
         past = [*likes[:8], *((1 + 4 * i, -1.0) for i in range(4, 4 + dislikes)), *likes[8:]]
-        asked = request(*([(item // 4 * 4 + (item + b) % 4, weight) for item, weight in past] for b in range(4)))
+        asked = build_requests(*([(item // 4 * 4 + (item + b) % 4, weight) for item, weight in past] for b in range(4)))
         wanted = Ragged.from_rows([(b + 1) % 4 + 4 * np.arange(18) for b in range(4)])
         judged = Judged(asked, Relevant(wanted, Ragged(np.ones(4 * 18, np.float32), wanted.offsets)))
         monkeypatch.setattr(source_selection, "sample_of", lambda config, run: judged)
@@ -199,7 +199,7 @@ def plant(run, rng, monkeypatch):
 
     monkeypatch.setattr(source_selection, "spread", lambda function, tasks: [function(*task) for task in tasks])
     monkeypatch.setattr(source_selection, "fit_retrievers", fit)
-    monkeypatch.setattr(source_selection.Snapshot, "load", lambda path: snapshot(rng, items=80))
+    monkeypatch.setattr(source_selection.Snapshot, "load", lambda path: draw_snapshot(rng, items=80))
     limit(monkeypatch, "two_tower", least_events=31)
     return planted
 
@@ -232,7 +232,7 @@ def test_training_picks_what_the_window_needs_and_how_it_reads_the_history(confi
 
 @pytest.mark.parametrize("name", FOLD_IN)
 def test_a_history_weighed_otherwise_gives_what_a_model_fitted_so_gives(rng, tmp_path, name):
-    events, content = blocks(rng)
+    events, content = plant_blocks(rng)
     section = CONFIG[name]
     settings = {"half_life_days": 0.01, "half_life_events": 1.5, "dislikes": 0.25, "weight_exponent": 0.5,
                 "repeat_exponent": 0.5, "popularity_exponent": 0.7}  # fmt: skip
@@ -240,10 +240,10 @@ def test_a_history_weighed_otherwise_gives_what_a_model_fitted_so_gives(rng, tmp
     other = CONFIG.with_sections({name: section.model_copy(update=settings)})
     model, expected = (registry.fit(name, events, config, content) for config in (CONFIG, other))
     model.weigh_history(**settings).save(tmp_path)
-    asked = request([(0, 1.0), (4, 2.0), (1, 1.0), (5, -1.0), (8, 1.0)], [(2, 1.0), (3, 1.0)], [])
-    want, plain = (m.retrieve(asked, 20, everything(asked, 80)) for m in (expected, model))
+    asked = build_requests([(0, 1.0), (4, 2.0), (1, 1.0), (5, -1.0), (8, 1.0)], [(2, 1.0), (3, 1.0)], [])
+    want, plain = (m.retrieve(asked, 20, allow_all(asked, 80)) for m in (expected, model))
     for found in (model.weigh_history(**settings), registry.load(name, tmp_path)):
-        for got, wanted in zip(found.retrieve(asked, 20, everything(asked, 80)), want, strict=True):
+        for got, wanted in zip(found.retrieve(asked, 20, allow_all(asked, 80)), want, strict=True):
             np.testing.assert_array_equal(got, wanted)
     assert not np.array_equal(plain[1], want[1], equal_nan=True), "the settings matter"
 
@@ -256,7 +256,7 @@ def test_popularity_forgets_as_slowly_as_the_log_asks():
         (day * DAY_US).astype(np.int64), np.ones(12, np.float32), 12, 2,
     )  # fmt: skip
     wants_the_first = SimpleNamespace(
-        ask=lambda model, k: model.retrieve(request([]), k, np.ones((1, 2), bool)),
+        ask=lambda model, k: model.retrieve(build_requests([]), k, np.ones((1, 2), bool)),
         ndcg=lambda items: float(items[0, 0] == 0),
     )
     config = Config(name="shop")

@@ -15,7 +15,7 @@ from handsell.eligibility.mask import Eligibility
 from handsell.reranking.config import RerankingConfig
 from handsell.reranking.spacing import CATEGORY_WINDOW, CREATOR_GAP, too_many, too_near
 from handsell.reranking.stage import LocalReranking
-from small_catalog import candidates, requests, snapshot
+from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
 
 def stage(shelf, **dials):
@@ -25,7 +25,7 @@ def stage(shelf, **dials):
 
 
 def rerank(shelf, found, n, rng, **dials):
-    return run_local(stage(shelf, **dials).rerank(requests(rng, shelf, len(found)), found, n))
+    return run_local(stage(shelf, **dials).rerank(draw_requests(rng, shelf, len(found)), found, n))
 
 
 def test_hand_made_rows():
@@ -46,8 +46,8 @@ def test_hand_made_rows():
 )
 def test_holds_unless_nothing_else_is_left(seed, creators, n, gap, diversity):
     rng = np.random.default_rng(seed)
-    shelf = snapshot(rng, items=60, creators=creators)
-    found = candidates(rng, shelf, rows=2, k=30)
+    shelf = draw_snapshot(rng, items=60, creators=creators)
+    found = draw_candidates(rng, shelf, rows=2, k=30)
     slates = rerank(shelf, found, n, rng, same_creator_gap=gap, diversity=diversity)
     creator = np.where(slates.item == NONE, NONE, shelf.creator[np.maximum(slates.item, 0)])
     near = too_near(creator, gap)
@@ -67,12 +67,12 @@ def test_holds_unless_nothing_else_is_left(seed, creators, n, gap, diversity):
 )  # fmt: skip
 def test_categories_keep_their_window_or_are_said_to_be_relaxed(seed, tags, n, window, most, gap, home):
     rng = np.random.default_rng(seed)
-    shelf = snapshot(rng, items=60, creators=12, tags=tags, tags_per_item=2)
-    found = candidates(rng, shelf, rows=3, k=30)
+    shelf = draw_snapshot(rng, items=60, creators=12, tags=tags, tags_per_item=2)
+    found = draw_candidates(rng, shelf, rows=3, k=30)
     dials = RerankingConfig(category_window=window, category_most=most, same_creator_gap=gap)
     config = Config(name="test", reranking=dials, surfaces={"home": Surface(repeat="allow", category_window=home)})
     where = LocalReranking(shelf, Eligibility(shelf, tuple(config.surfaces.values())), config)
-    slates = run_local(where.rerank(requests(rng, shelf, 3), found, n))
+    slates = run_local(where.rerank(draw_requests(rng, shelf, 3), found, n))
     window = window if home is None else home
     for b in range(3):
         shown = [int(i) for i in slates.item[b] if i != NONE]
@@ -97,11 +97,11 @@ def test_categories_keep_their_window_or_are_said_to_be_relaxed(seed, tags, n, w
 
 def test_surfaces_of_one_batch_have_their_own_windows():
     rng = np.random.default_rng(6)
-    shelf = snapshot(rng, tags=5, tags_per_item=1)
+    shelf = draw_snapshot(rng, tags=5, tags_per_item=1)
     surfaces = {"home": Surface(repeat="allow", category_window=4, category_most=1), "feed": Surface(repeat="allow")}
     config = Config(name="test", reranking=RerankingConfig(same_creator_gap=0), surfaces=surfaces)
     where = LocalReranking(shelf, Eligibility(shelf, tuple(surfaces.values())), config)
-    asked, found = requests(rng, shelf, 6), candidates(rng, shelf, 6)
+    asked, found = draw_requests(rng, shelf, 6), draw_candidates(rng, shelf, 6)
     asked = replace(asked, surface=np.array([0, 1] * 3, np.int8))
     whole = run_local(where.rerank(asked, found, 12))
     for b in range(6):
@@ -121,16 +121,16 @@ def test_a_window_of_categories_by_hand():
 
 def test_one_creator_only_still_fills_the_slate_and_names_the_rule():
     rng = np.random.default_rng(0)
-    shelf = snapshot(rng, creators=1, without_creator=0.0)
-    slates = rerank(shelf, candidates(rng, shelf), 30, rng)
+    shelf = draw_snapshot(rng, creators=1, without_creator=0.0)
+    slates = rerank(shelf, draw_candidates(rng, shelf), 30, rng)
     assert (slates.item != NONE).all()
     assert slates.relaxed_of(0, 30) == [CREATOR_GAP] and slates.relaxed_of(0, 1) == []
 
 
 def test_unknown_creators_never_conflict():
     rng = np.random.default_rng(0)
-    shelf = snapshot(rng, without_creator=1.1)
-    found = candidates(rng, shelf)
+    shelf = draw_snapshot(rng, without_creator=1.1)
+    found = draw_candidates(rng, shelf)
     slates = rerank(shelf, found, 30, rng, same_creator_gap=5, diversity=0)
     np.testing.assert_array_equal(slates.item, found.item[:, :30])
     assert slates.relaxed_of(0, 30) == []
@@ -139,10 +139,10 @@ def test_unknown_creators_never_conflict():
 def test_of_equal_candidates_the_earlier_comes_first_however_many_tags_they_have():
     """Float32 cosines of like items differ in the last place by the number of their tags."""
     rng = np.random.default_rng(5)
-    shelf = snapshot(rng, without_creator=1.1, tags=9)
+    shelf = draw_snapshot(rng, without_creator=1.1, tags=9)
     kinds = [[0], [1, 2], [3, 4, 5], [6, 7, 8, 0, 1]]
     shelf = replace(shelf, item_tags=Ragged.from_rows([kinds[i % 4] for i in range(len(shelf))]))
-    found = candidates(rng, shelf)
+    found = draw_candidates(rng, shelf)
     found = replace(found, score=np.full(found.score.shape, 0.5, np.float32))
     slates = rerank(shelf, found, 50, rng, diversity=0.5)
     for b, shown in enumerate(slates.item):
@@ -154,8 +154,8 @@ def test_of_equal_candidates_the_earlier_comes_first_however_many_tags_they_have
 
 def test_what_may_not_be_shown_is_not_shown_whatever_its_score():
     rng = np.random.default_rng(1)
-    shelf = snapshot(rng)
-    found, asked = candidates(rng, shelf), requests(rng, shelf)
+    shelf = draw_snapshot(rng)
+    found, asked = draw_candidates(rng, shelf), draw_requests(rng, shelf)
     shelf.available[found.item[:, 0]] = False
     strict = LocalReranking(shelf, Eligibility(shelf, (Surface(repeat="exclude"),)), Config(name="test"))
     slates = run_local(strict.rerank(asked, found, 50))
@@ -168,8 +168,8 @@ def test_what_may_not_be_shown_is_not_shown_whatever_its_score():
 
 def test_slates_carry_score_sources_and_propensity_of_their_items():
     rng = np.random.default_rng(2)
-    shelf = snapshot(rng)
-    found = candidates(rng, shelf, pad=5)
+    shelf = draw_snapshot(rng)
+    found = draw_candidates(rng, shelf, pad=5)
     slates = rerank(shelf, found, 60, rng)
     assert slates.item.shape == (4, 60) and slates.sources == found.sources
     for b in range(4):
@@ -188,16 +188,16 @@ def test_slates_carry_score_sources_and_propensity_of_their_items():
 @pytest.mark.parametrize("k", [0, 1])
 def test_few_candidates_give_padded_slates(k):
     rng = np.random.default_rng(3)
-    shelf = snapshot(rng)
-    found = candidates(rng, shelf, rows=3, k=5).take_columns(k)
+    shelf = draw_snapshot(rng)
+    found = draw_candidates(rng, shelf, rows=3, k=5).take_columns(k)
     slates = rerank(shelf, found, 10, rng)
     assert slates.item.shape == (3, 10) and (slates.item != NONE).sum() == 3 * k
 
 
 def test_bare_lists_and_a_catalog_without_tags_work():
     rng = np.random.default_rng(4)
-    shelf = snapshot(rng, tags_per_item=0)
-    bare = candidates(rng, shelf)
+    shelf = draw_snapshot(rng, tags_per_item=0)
+    bare = draw_candidates(rng, shelf)
     nan = np.full((4, 50, 0), np.nan, np.float32)
     found = Candidates(bare.item, bare.fused, nan, nan, bare.score, ())
     slates = rerank(shelf, found, 10, rng)

@@ -6,12 +6,12 @@ import pytest
 from handsell.retrieval.models.spectral import SpectralConfig, fit_spectral, leading
 from handsell.retrieval.models.svd import SVDConfig, fit_svd
 from handsell.retrieval.ratings import likes
-from planted_taste import blocks, request
+from handsell.testing.planted_taste import build_requests, plant_blocks
 
 
 @pytest.fixture
 def planted(rng):
-    return blocks(rng)[0]
+    return plant_blocks(rng)[0]
 
 
 def test_directions_are_the_singular_vectors(planted):
@@ -38,7 +38,7 @@ def test_scores_are_those_of_the_formula(planted):
     given[[0, 4, 1]] = 1.0, 2.0, -1.0
     expected = (given * by_item**-0.4) @ kept * by_item**0.2
     known = r.sum(axis=0) > 0
-    found = model.score(request(history), np.arange(80)[None])[0]
+    found = model.score(build_requests(history), np.arange(80)[None])[0]
     assert np.allclose(found[known], expected[known], atol=1e-4)
     assert np.isnan(found[~known]).all()
 
@@ -53,7 +53,7 @@ def test_a_ridge_keeps_more_of_the_strong_than_of_the_weak(planted):
 def test_svd_projects_the_history(planted):
     model = fit_svd(planted, SVDConfig(embedding_size=5, half_life_days=1e9))
     _, _, vt = np.linalg.svd(likes(planted).toarray())
-    scores = model.score(request([(2, 1.0), (6, 1.0)]), np.arange(70)[None])[0]
+    scores = model.score(build_requests([(2, 1.0), (6, 1.0)]), np.arange(70)[None])[0]
     directions = model.vectors
     assert np.allclose(scores, (directions[2] + directions[6]) @ directions[:70].T, atol=1e-4)
     assert np.abs(np.einsum("id,di->d", directions[:, :4], vt[:4])).min() > 0.99
@@ -61,7 +61,7 @@ def test_svd_projects_the_history(planted):
 
 def test_old_likes_count_less(planted):
     model = fit_spectral(planted, SpectralConfig(embedding_size=8, half_life_days=1.0))
-    asked = request([(0, 1.0), (1, 1.0)])
+    asked = build_requests([(0, 1.0), (1, 1.0)])
     even = model.score(asked, np.array([[8, 9]]))[0]
     asked.history.time[0, -2] -= 10 * 86_400_000_000
     late = model.score(asked, np.array([[8, 9]]))[0]
@@ -69,6 +69,6 @@ def test_old_likes_count_less(planted):
 
 
 def test_more_dimensions_than_the_data_has_are_zeros(rng):
-    events, _ = blocks(rng, users=5, items=16, per_user=4)
+    events, _ = plant_blocks(rng, users=5, items=16, per_user=4)
     model = fit_spectral(events, SpectralConfig(embedding_size=64))
     assert model.vectors.shape == (16, 64) and not model.vectors[:, 16:].any() and np.isfinite(model.vectors).all()

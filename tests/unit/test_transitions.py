@@ -7,7 +7,7 @@ from test_sessions import log
 
 from handsell.retrieval.index.item_to_item import strongest
 from handsell.retrieval.models.transitions import TransitionsConfig, fit_transitions
-from planted_taste import everything, request
+from handsell.testing.planted_taste import allow_all, build_requests
 
 PLAIN = {
     "steps": 2, "distance_half_life": 1.0, "backward": 0.0, "repeat": 0.0, "position_half_life": 1.0,
@@ -42,7 +42,7 @@ def test_each_dial_does_what_it_says():
 
 def test_the_last_item_votes_most():
     model = fit_transitions(log(*LINES), TransitionsConfig(**PLAIN))
-    asked = request([(1, 1.0), (0, 1.0)])
+    asked = build_requests([(1, 1.0), (0, 1.0)])
     assert model.score(asked, np.arange(4)[None])[0].tolist()[1:] == [1.0, 1.5 + 0.5 * 1, 0.5 * 0.5]
 
 
@@ -51,8 +51,8 @@ def test_a_planted_chain_is_followed_forwards(rng):
     starts = rng.integers(0, 7, 60)
     lines = [(u, int(start) + n, 100 * u + n) for u, start in enumerate(starts) for n in range(4)]
     model = fit_transitions(log(*lines), TransitionsConfig(**{**PLAIN, "backward": 0.6}))
-    asked = request(*([(i, 1.0)] for i in range(9)))
-    items, _ = model.retrieve(asked, 1, everything(asked, 10))
+    asked = build_requests(*([(i, 1.0)] for i in range(9)))
+    items, _ = model.retrieve(asked, 1, allow_all(asked, 10))
     assert items[:, 0].tolist() == list(range(1, 10))
 
 

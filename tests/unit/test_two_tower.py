@@ -15,16 +15,16 @@ from handsell.retrieval.neural.two_tower_training import (
     new_towers,
     weights_of,
 )
-from planted_taste import block_of, blocks, everything, request
+from handsell.testing.planted_taste import allow_all, build_requests, find_block, plant_blocks
 
 SMALL = TwoTowerConfig(embedding_size=8, hidden=8, epochs=2, batch_size=64)
 
 
 def test_numpy_towers_equal_the_torch_module(rng):
-    events, content = blocks(rng)
+    events, content = plant_blocks(rng)
     model = new_towers(events.n_items, content, SMALL).eval()
     retriever = towers_to_retriever(weights_of(model), content, np.ones(events.n_items, bool))
-    asked = request([(0, 1.0), (4, 2.0), (9, -1.0)])
+    asked = build_requests([(0, 1.0), (4, 2.0), (9, -1.0)])
     item, pools, context = (torch.from_numpy(a) for a in user_inputs(asked.history, asked.time, events.n_items))
     with torch.no_grad():
         x = model.inputs(torch.arange(events.n_items), torch.ones(events.n_items, 1))
@@ -36,7 +36,7 @@ def test_numpy_towers_equal_the_torch_module(rng):
 
 
 def test_pools_sum_to_one_and_dislikes_have_their_own(rng):
-    asked = request([(0, 1.0), (1, 1.0), (2, -3.0)], [])
+    asked = build_requests([(0, 1.0), (1, 1.0), (2, -3.0)], [])
     _, pools, context = user_inputs(asked.history, asked.time, 10)
     assert np.allclose(pools[0].sum(axis=1), 1) and not pools[1].any()
     assert pools[0, 2, -1] == 1.0 and pools[0, :2, -1].sum() == 0
@@ -45,7 +45,7 @@ def test_pools_sum_to_one_and_dislikes_have_their_own(rng):
 
 
 def test_rows_look_only_at_what_came_before(rng):
-    events, _ = blocks(rng)
+    events, _ = plant_blocks(rng)
     rows = TwoTowerRows(events, SMALL)
     targets = rows.epoch(rng)
     batch = rows.batch(targets[:40], rng)
@@ -58,7 +58,7 @@ def test_rows_look_only_at_what_came_before(rng):
 
 
 def test_an_epoch_draws_each_user_up_to_the_cap(rng):
-    events, _ = blocks(rng, users=3, per_user=3 * ROWS_PER_USER)
+    events, _ = plant_blocks(rng, users=3, per_user=3 * ROWS_PER_USER)
     rows = TwoTowerRows(events, SMALL)
     drawn = rows.epoch(rng)
     assert (np.bincount(rows.events.user[drawn]) == ROWS_PER_USER).all()
@@ -66,7 +66,7 @@ def test_an_epoch_draws_each_user_up_to_the_cap(rng):
 
 
 def test_the_correction_is_the_expected_number_of_draws(rng):
-    events, _ = blocks(rng)
+    events, _ = plant_blocks(rng)
     rows = TwoTowerRows(events, SMALL)
     chosen = rows.targets[rng.permutation(len(rows.targets))[:50]]
     batch = rows.batch(chosen, rng)
@@ -77,7 +77,7 @@ def test_the_correction_is_the_expected_number_of_draws(rng):
 
 
 def test_the_same_seed_gives_the_same_model(rng):
-    events, content = blocks(rng)
+    events, content = plant_blocks(rng)
     one, two = (fit_two_tower(events, SMALL, content) for _ in range(2))
     assert np.array_equal(one.vectors, two.vectors)
     other = fit_two_tower(events, SMALL.model_copy(update={"seed": 1}), content)
@@ -86,13 +86,13 @@ def test_the_same_seed_gives_the_same_model(rng):
 
 def test_context_knows_the_hour_and_the_weekend():
     noon_saturday = 2 * 86_400_000_000 + 43_200_000_000  # the epoch was a Thursday
-    asked = request([(0, 1.0)], time=noon_saturday)
+    asked = build_requests([(0, 1.0)], time=noon_saturday)
     _, _, context = user_inputs(asked.history, asked.time, 10)
     assert np.allclose(context[0, :3], [0, -1, 1], atol=1e-6)
 
 
 def test_context_knows_how_many_events_there_are_and_not_how_long_ago():
-    asked = request(
+    asked = build_requests(
         [(0, 1.0), (1, -1.0)], [(0, 1.0), (1, -1.0)], [], [(i, 1.0) for i in range(HISTORY)], length=HISTORY
     )
     asked.history.time[1, -2:] -= 30 * DAY_US
@@ -105,7 +105,7 @@ def test_context_knows_how_many_events_there_are_and_not_how_long_ago():
 
 def test_the_pool_of_the_moment_fades_by_likes_and_the_lasting_one_by_time():
     """Likes of 0, 1 and 2, the first 28 days before the others; a dislike in between ages nothing."""
-    asked = request([(0, 1.0), (1, 1.0), (3, -1.0), (2, 1.0)])
+    asked = build_requests([(0, 1.0), (1, 1.0), (3, -1.0), (2, 1.0)])
     asked.history.time[0, -4] = asked.history.time[0, -1] - 28 * DAY_US
     _, pools, _ = user_inputs(asked.history, asked.time, 10)
     lasting, moment, disliked = pools[0, :, -4:]
@@ -115,26 +115,26 @@ def test_the_pool_of_the_moment_fades_by_likes_and_the_lasting_one_by_time():
 
 
 def test_towers_answer_users_who_have_been_away_as_they_answer_the_others(rng):
-    events, content = blocks(rng)
+    events, content = plant_blocks(rng)
     weights = weights_of(new_towers(events.n_items, content, SMALL))
     encoder = towers_to_retriever(weights, content, np.ones(events.n_items, bool)).encoder
     past = [(0, 1.0), (4, 2.0), (9, -1.0)]
-    asked = request(*[past] * 5)
+    asked = build_requests(*[past] * 5)
     asked.history.time[:, -3:] -= (np.array([0, 1, 30, 180, 4000]) * DAY_US)[:, None]
     encoded = encoder.encode(asked)
     np.testing.assert_array_equal(encoded, np.tile(encoded[:1], (5, 1)))
-    at_eight = request(past, time=int(asked.time[0]) + DAY_US // 3)
+    at_eight = build_requests(past, time=int(asked.time[0]) + DAY_US // 3)
     assert not np.array_equal(encoder.encode(at_eight), encoded[:1]), "the hour may matter"
 
 
 def test_hard_negatives_are_top_ranks_that_the_user_has_not_liked(rng, monkeypatch):
-    events, content = blocks(rng)
+    events, content = plant_blocks(rng)
     rows = TwoTowerRows(events, SMALL)
     model = new_towers(events.n_items, content, SMALL)
     mine = HardNegatives.of(weights_of(model), content.vectors, rows.events, 3, rng)
     monkeypatch.setattr(hard_negatives, "RANKS_PER_NEGATIVE", 1)
     user = np.arange(10)
-    asked = request(*([(int(u) % 4, 1.0)] for u in user))
+    asked = build_requests(*([(int(u) % 4, 1.0)] for u in user))
     seen = user_inputs(asked.history, asked.time, events.n_items)
     found = mine(user, *seen, rng)
     retriever = towers_to_retriever(weights_of(model), content, rows.trained)
@@ -146,7 +146,7 @@ def test_hard_negatives_are_top_ranks_that_the_user_has_not_liked(rng, monkeypat
 
 
 def test_rows_meet_their_hard_negatives_and_nothing_where_there_is_none(rng):
-    events, _ = blocks(rng)
+    events, _ = plant_blocks(rng)
     rows = TwoTowerRows(events, SMALL)
     model = new_towers(events.n_items, None, SMALL)  # without content no id is left out at random
     mined = np.tile(np.array([5, -1]), (16, 1))
@@ -164,11 +164,11 @@ def test_rows_meet_their_hard_negatives_and_nothing_where_there_is_none(rng):
 
 
 def test_training_with_hard_negatives_still_finds_the_blocks(rng):
-    events, content = blocks(rng)
+    events, content = plant_blocks(rng)
     config = TwoTowerConfig(
         embedding_size=16, hidden=16, epochs=25, batch_size=256, learning_rate=0.01, hard_negatives=2
     )
     model = fit_two_tower(events, config, content)
-    asked = request(*([(b, 1.0), (b + 4, 1.0), (b + 8, 2.0)] for b in range(4)))
-    items, _ = model.retrieve(asked, 10, everything(asked, events.n_items))
-    assert (block_of(items) == np.arange(4)[:, None]).mean() > 0.9
+    asked = build_requests(*([(b, 1.0), (b + 4, 1.0), (b + 8, 2.0)] for b in range(4)))
+    items, _ = model.retrieve(asked, 10, allow_all(asked, events.n_items))
+    assert (find_block(items) == np.arange(4)[:, None]).mean() > 0.9

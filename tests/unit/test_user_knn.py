@@ -7,13 +7,13 @@ from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.models.user_knn import UserKNNConfig, fit_user_knn
 from handsell.retrieval.ratings import likes
-from planted_taste import blocks, everything, request
+from handsell.testing.planted_taste import allow_all, build_requests, plant_blocks
 
 CONFIG = UserKNNConfig(neighbors=4, shrinkage=2.0, item_exponent=0.6, sharpness=1.5, half_life_days=1e9)
 
 
 def test_answers_are_what_a_loop_gives(rng):
-    events, _ = blocks(rng, users=40)
+    events, _ = plant_blocks(rng, users=40)
     r = likes(events).toarray().astype(np.float64)
     degree = r.sum(axis=0)
     weight = np.where(degree > 0, np.maximum(degree, 1e-9) ** -0.6, 0)  # of an item in common: both sides' powers
@@ -24,7 +24,7 @@ def test_answers_are_what_a_loop_gives(rng):
     )
     chosen = np.argsort(-near, kind="stable")[:4]
     expected = sum(near[u] ** 1.5 * r[u] for u in chosen)
-    found = fit_user_knn(events, CONFIG).score(request([(0, 1.0), (4, 2.0), (8, 1.0)]), np.arange(80)[None])[0]
+    found = fit_user_knn(events, CONFIG).score(build_requests([(0, 1.0), (4, 2.0), (8, 1.0)]), np.arange(80)[None])[0]
     assert np.allclose(found[degree > 0], expected[degree > 0], atol=1e-5)
     assert np.isnan(found[degree == 0]).all()
 
@@ -34,12 +34,12 @@ def test_recent_items_of_a_neighbor_say_more():
     time = np.array([0, 1, 30]) * DAY_US
     events = Interactions(user, item, np.zeros(3, np.int8), time, np.ones(3, np.float32), 1, 3)
     model = fit_user_knn(events, UserKNNConfig(half_life_days=29.0))
-    old, new = model.score(request([(0, 1.0)]), np.array([[1, 2]]))[0]
+    old, new = model.score(build_requests([(0, 1.0)]), np.array([[1, 2]]))[0]
     assert old == pytest.approx(np.log2(1.5) * new, rel=1e-4)
 
 
 def test_what_the_user_dislikes_is_not_offered(rng):
-    model = fit_user_knn(blocks(rng)[0], CONFIG.model_copy(update={"neighbors": 50}))
-    asked = request([(0, 1.0), (4, 1.0)], [(0, 1.0), (4, 1.0), (8, -100.0)])
-    items, _ = model.retrieve(asked, 80, everything(asked, 80))
+    model = fit_user_knn(plant_blocks(rng)[0], CONFIG.model_copy(update={"neighbors": 50}))
+    asked = build_requests([(0, 1.0), (4, 1.0)], [(0, 1.0), (4, 1.0), (8, -100.0)])
+    items, _ = model.retrieve(asked, 80, allow_all(asked, 80))
     assert 8 in items[0] and 8 not in items[1]

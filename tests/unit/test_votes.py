@@ -6,12 +6,12 @@ from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
 from handsell.retrieval.models.history import HistoryConfig, HistoryRetriever, fit_history
-from planted_taste import END, request
+from handsell.testing.planted_taste import END, build_requests
 
 
 def aged(history, ages_days):
     """A request whose events happened these days before its newest one."""
-    asked = request(history)
+    asked = build_requests(history)
     asked.history.time[0, -len(history) :] = END - DAY_US - (np.array(ages_days) * DAY_US).astype(np.int64)
     return asked
 
@@ -46,7 +46,7 @@ def test_all_likes_may_count_alike_whatever_their_weight():
 
 def test_a_history_without_columns_or_events_votes_for_nothing():
     for length in (0, 5):
-        item, weight = votes(request([], length=length), HistoryWeights(7.0), 10)
+        item, weight = votes(build_requests([], length=length), HistoryWeights(7.0), 10)
         assert item.shape == weight.shape == (1, length) and not weight.any()
 
 
@@ -70,7 +70,7 @@ def test_own_items_that_are_taken_again_and_again_come_before_others():
         n_users=3,
         n_items=10,
     )
-    asked = request([(8, 1.0), (5, 1.0), (3, 1.0)])
+    asked = build_requests([(8, 1.0), (5, 1.0), (3, 1.0)])
     everything = np.ones((1, 10), bool)
     order, _ = fit_history(log, HistoryConfig()).retrieve(asked, 3, everything)
     assert order.tolist() == [[3, 5, 8]]

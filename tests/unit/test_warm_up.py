@@ -12,8 +12,8 @@ from handsell.serving.graph.gateway import local_stages
 from handsell.serving.graph.loading import open_bundle
 from handsell.serving.graph.stages import LocalStages
 from handsell.serving.graph.warm_up import any_items, warm_up
+from handsell.testing.small_catalog import draw_requests, draw_snapshot
 from serving_world import write_world
-from small_catalog import requests, snapshot
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def opened(tmp_path_factory):
 
 def test_requests_come_back_as_they_were(tmp_path):
     rng = np.random.default_rng(0)
-    asked = requests(rng, snapshot(rng), 5)
+    asked = draw_requests(rng, draw_snapshot(rng), 5)
     save_warm_up_requests(asked, tmp_path)
     again = load_warm_up_requests(tmp_path)
     for part in (asked, asked.history, asked.profile, asked.seen):
@@ -41,7 +41,7 @@ def test_requests_come_back_as_they_were(tmp_path):
 
 def test_a_bundle_carries_a_few_of_many(tmp_path):
     rng = np.random.default_rng(0)
-    save_warm_up_requests(requests(rng, snapshot(rng), 100), tmp_path)
+    save_warm_up_requests(draw_requests(rng, draw_snapshot(rng), 100), tmp_path)
     assert len(load_warm_up_requests(tmp_path)) == KEPT
     assert load_warm_up_requests(tmp_path / "elsewhere") is None
 
@@ -87,5 +87,5 @@ def test_requests_that_cannot_be_read_are_told(opened, tmp_path):
 def test_what_filters_read_of_users_is_recorded_too(rng, tmp_path):
     cells = [("de", True, None, ("a", "b")), (None, False, 3.5, ("c", "d"))]
     attributes = object_rows(cells, 4)
-    save_warm_up_requests(replace(requests(rng, snapshot(rng), 2), attributes=attributes), tmp_path)
+    save_warm_up_requests(replace(draw_requests(rng, draw_snapshot(rng), 2), attributes=attributes), tmp_path)
     assert [tuple(row) for row in load_warm_up_requests(tmp_path).attributes.tolist()] == cells

@@ -1,4 +1,7 @@
-"""Interactions in which the right neighbors are known: users and items fall into blocks of equal taste."""
+"""Interactions in which the right neighbors are known by construction.
+
+Users and items belong to BLOCKS blocks of equal taste.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from handsell.retrieval.content_vectors import Content
 END = 20_100 * DAY_US
 BLOCKS = 4
 
-# small towers, many steps: the planted data is tiny
+# Small models and many steps: the planted data is tiny.
 CONFIG = RetrievalConfig.model_validate(
     {
         "two_tower": {"embedding_size": 16, "hidden": 16, "epochs": 25, "batch_size": 256, "learning_rate": 0.01},
@@ -31,12 +34,18 @@ CONFIG = RetrievalConfig.model_validate(
 )
 
 
-def block_of(items: np.ndarray) -> np.ndarray:
+def find_block(items: np.ndarray) -> np.ndarray:
+    """Return the block (0 to BLOCKS - 1) of each item number."""
     return np.asarray(items) % BLOCKS
 
 
-def blocks(rng, users=120, items=80, per_user=14, untouched=8) -> tuple[Interactions, Content]:
-    """User u likes items of block u % BLOCKS and skips one of the next block; the last items nobody has touched."""
+def plant_blocks(
+    rng: np.random.Generator, users: int = 120, items: int = 80, per_user: int = 14, untouched: int = 8
+) -> tuple[Interactions, Content]:
+    """Return events and content vectors in which user u likes items of block u % BLOCKS.
+
+    Each user has `per_user` likes and skips one item of the next block. The last `untouched` items have no event.
+    """
     touched = items - untouched
     user = np.repeat(np.arange(users, dtype=np.int32), per_user + 1)
     own = rng.integers(0, touched // BLOCKS, (users, per_user)) * BLOCKS + np.arange(users)[:, None] % BLOCKS
@@ -44,7 +53,7 @@ def blocks(rng, users=120, items=80, per_user=14, untouched=8) -> tuple[Interact
     item = np.concatenate([own, other], axis=1).astype(np.int32)
     weight = np.concatenate([rng.choice([1.0, 2.0], own.shape), np.full(other.shape, -1.0)], axis=1)
     time = END - DAY_US * np.arange(per_user + 1, 0, -1) - rng.integers(0, 1000, (users, 1))
-    vectors = np.eye(BLOCKS, 6)[block_of(np.arange(items))] + 0.1 * rng.standard_normal((items, 6))
+    vectors = np.eye(BLOCKS, 6)[find_block(np.arange(items))] + 0.1 * rng.standard_normal((items, 6))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     events = Interactions(
         user, item.ravel(), np.zeros(len(user), np.int8), time.ravel(), weight.ravel().astype(np.float32), users, items
@@ -52,8 +61,11 @@ def blocks(rng, users=120, items=80, per_user=14, untouched=8) -> tuple[Interact
     return events, Content(vectors.astype(np.float32))
 
 
-def second_thoughts(rng, users=160, items=80) -> tuple[Interactions, Content]:
-    """User u likes two items each of two blocks, dislikes two of the second, and from then on likes the first only."""
+def plant_changed_tastes(rng: np.random.Generator, users: int = 160, items: int = 80) -> tuple[Interactions, Content]:
+    """Return events and content vectors in which a dislike predicts the later likes.
+
+    User u likes two items of each of two blocks, dislikes two of the second block, and then likes only the first.
+    """
     first = np.arange(users) % BLOCKS
     second = (first + 1 + rng.integers(0, BLOCKS - 1, users)) % BLOCKS
     block = np.stack([first, second, first, second, second, second, *[first] * 8], axis=1)
@@ -64,11 +76,14 @@ def second_thoughts(rng, users=160, items=80) -> tuple[Interactions, Content]:
     events = Interactions(
         user, item.ravel().astype(np.int32), np.zeros(len(user), np.int8), time.ravel(), weight.ravel(), users, items
     )
-    return events, Content(np.eye(BLOCKS, dtype=np.float32)[block_of(np.arange(items))])
+    return events, Content(np.eye(BLOCKS, dtype=np.float32)[find_block(np.arange(items))])
 
 
-def request(*histories: list[tuple[int, float]], length: int = 20, time: int = END) -> Requests:
-    """One request per history, each a list of (item, weight), oldest first, a minute apart, the last a minute ago."""
+def build_requests(*histories: list[tuple[int, float]], length: int = 20, time: int = END) -> Requests:
+    """Build one request per history of (item, weight) pairs, oldest first.
+
+    The events are one minute apart; the last is one minute before `time` (µs). The users are unknown (-1).
+    """
     rows = len(histories)
     past = History.empty(rows, length)
     for b, history in enumerate(histories):
@@ -87,5 +102,6 @@ def request(*histories: list[tuple[int, float]], length: int = 20, time: int = E
     )
 
 
-def everything(requests: Requests, items: int) -> np.ndarray:
+def allow_all(requests: Requests, items: int) -> np.ndarray:
+    """Return the (B, I) mask in which every item is eligible."""
     return np.ones((len(requests), items), bool)

@@ -1,4 +1,4 @@
-"""Ranking groups whose truth is known by construction, as shards on disk."""
+"""Ranker examples in which the right order is known by construction."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from handsell.ranking.examples import Coverage, Examples
 from handsell.ranking.shards import write_shards
 
 FEATURES = ("taste", "age", "fits_hour", "noise", "often_missing")
-GROUP = 40
+GROUP = 40  # candidates per group
 
 
-def utility(x: np.ndarray) -> np.ndarray:
-    """(…, F) → (…): taste counts only where the hour fits, and old items lose: no linear order of one column."""
+def compute_utility(x: np.ndarray) -> np.ndarray:
+    """Return the true utility (…) of features (…, F).
+
+    It is not linear in any column: `taste` counts only where `fits_hour` is positive, and an age of 0.5 is the best.
+    """
     return 2.0 * x[..., 0] * (x[..., 2] > 0) - np.abs(x[..., 1] - 0.5) * 2
 
 
-def planted(rng: np.random.Generator, groups: int, first: int = 0) -> Examples:
-    """Groups of GROUP candidates; the three of largest noisy utility are positive, graded 3, 2, 1."""
+def plant_groups(rng: np.random.Generator, groups: int, first: int = 0) -> Examples:
+    """Return groups of GROUP candidates in which the three of the largest noisy utility have labels 3, 2 and 1."""
     x = rng.normal(size=(groups, GROUP, len(FEATURES))).astype(np.float32)
     x[..., 4][rng.random(x.shape[:2]) < 0.7] = np.nan
-    noisy = utility(x) + rng.gumbel(0, 0.3, x.shape[:2])
+    noisy = compute_utility(x) + rng.gumbel(0, 0.3, x.shape[:2])
     place = np.argsort(np.argsort(-noisy, axis=1), axis=1)
     qid = np.repeat(np.arange(first, first + groups, dtype=np.int64) * 7919, GROUP)
     return Examples(
@@ -35,14 +38,15 @@ def planted(rng: np.random.Generator, groups: int, first: int = 0) -> Examples:
     )
 
 
-def write_planted(folder: Path, rng: np.random.Generator, groups: int, shards: int = 2, first: int = 0) -> Examples:
-    examples = planted(rng, groups, first)
+def write_groups(folder: Path, rng: np.random.Generator, groups: int, shards: int = 2, first: int = 0) -> Examples:
+    """Write planted groups as shards that a ranker is fitted from, and return them."""
+    examples = plant_groups(rng, groups, first)
     write_shards(examples, FEATURES, folder, "part-00000", shards)
     return examples
 
 
 def ndcg(score: np.ndarray, label: np.ndarray, k: int = 10) -> float:
-    """Mean NDCG@k with gain 2**label - 1 over rows (B, K)."""
+    """Return the mean NDCG@k of rows (B, K), with the gain 2**label - 1."""
     gain, discount = 2.0**label - 1, 1 / np.log2(np.arange(2, k + 2))
     ranked = np.take_along_axis(gain, np.argsort(-score, axis=1, kind="stable"), 1)[:, :k]
     ideal = -np.sort(-gain, axis=1)[:, :k]

@@ -1,6 +1,8 @@
-"""Small random catalogs, requests and candidates for tests of the later stages."""
+"""Small random snapshots, requests and candidates."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +15,18 @@ from handsell.core.units import DAY_US
 NOW = 20_000 * DAY_US
 
 
-def snapshot(rng, items=200, creators=20, tags=12, tags_per_item=4, without_creator=0.1) -> Snapshot:
+def draw_snapshot(
+    rng: np.random.Generator,
+    items: int = 200,
+    creators: int = 20,
+    tags: int = 12,
+    tags_per_item: int = 4,
+    without_creator: float = 0.1,
+) -> Snapshot:
+    """Draw a catalog as of NOW: ids `i0`, `c0`, `t0`, …; at most `tags_per_item` tags; three numeric columns.
+
+    `without_creator` is the share of items without a creator. All items are available.
+    """
     creator = rng.integers(0, creators, items).astype(np.int32)
     creator[rng.random(items) < without_creator] = -1
     rows = [rng.choice(tags, rng.integers(0, tags_per_item + 1), replace=False) for _ in range(items)]
@@ -35,20 +48,28 @@ def snapshot(rng, items=200, creators=20, tags=12, tags_per_item=4, without_crea
     )
 
 
-def requests(rng, shelf: Snapshot, rows=4, history=20, affinities=8, seen=30) -> Requests:
-    item = rng.integers(0, len(shelf), (rows, history)).astype(np.int32)
+def draw_requests(
+    rng: np.random.Generator,
+    snapshot: Snapshot,
+    rows: int = 4,
+    history: int = 20,
+    affinities: int = 8,
+    seen: int = 30,
+) -> Requests:
+    """Draw requests at NOW with histories of different length, profiles and `seen` seen items."""
+    item = rng.integers(0, len(snapshot), (rows, history)).astype(np.int32)
     item[np.arange(history) < rng.integers(0, history, rows)[:, None]] = -1
     real = item >= 0
     weight = np.where(real, rng.choice([-1.0, 0.5, 1.0, 2.0], item.shape), 0).astype(np.float32)
     time = np.where(real, NOW - np.arange(history, 0, -1) * DAY_US, 0)
     profile = Profile(
         features=rng.normal(size=(rows, 2)).astype(np.float32),
-        creator=rng.integers(-1, max(len(shelf.creators), 1), (rows, affinities)).astype(np.int32),
+        creator=rng.integers(-1, max(len(snapshot.creators), 1), (rows, affinities)).astype(np.int32),
         creator_weight=rng.normal(0.3, 1, (rows, affinities)).astype(np.float32),
-        tag=rng.integers(-1, max(len(shelf.tags), 1), (rows, affinities)).astype(np.int32),
+        tag=rng.integers(-1, max(len(snapshot.tags), 1), (rows, affinities)).astype(np.int32),
         tag_weight=rng.normal(0.3, 1, (rows, affinities)).astype(np.float32),
     )
-    seen_items = [rng.choice(len(shelf), seen, replace=False) for _ in range(rows)]
+    seen_items = [rng.choice(len(snapshot), seen, replace=False) for _ in range(rows)]
     return Requests(
         user=np.arange(rows, dtype=np.int32),
         time=np.full(rows, NOW),
@@ -60,13 +81,20 @@ def requests(rng, shelf: Snapshot, rows=4, history=20, affinities=8, seen=30) ->
     )
 
 
-def candidates(rng, shelf: Snapshot, rows=4, k=50, sources=("popularity", "item_knn", "content"), pad=0) -> Candidates:
-    """Distinct items, best first, each returned by at least one source; the last `pad` columns are padding."""
-    item = np.stack([rng.permutation(len(shelf))[:k] for _ in range(rows)]).astype(np.int32)
+def draw_candidates(
+    rng: np.random.Generator,
+    snapshot: Snapshot,
+    rows: int = 4,
+    k: int = 50,
+    sources: Sequence[str] = ("popularity", "item_knn", "content"),
+    pad: int = 0,
+) -> Candidates:
+    """Draw distinct items, best first, each from at least one source; the last `pad` columns are padding."""
+    item = np.stack([rng.permutation(len(snapshot))[:k] for _ in range(rows)]).astype(np.int32)
     rank = rng.integers(0, 300, (rows, k, len(sources))).astype(np.float32)
     rank[rng.random(rank.shape) < 0.5] = np.nan
-    orphan = np.isnan(rank).all(axis=2)
-    rank[..., 0][orphan] = 7.0
+    without_source = np.isnan(rank).all(axis=2)
+    rank[..., 0][without_source] = 7.0
     item[:, k - pad :] = -1
     rank[:, k - pad :] = np.nan
     score = -np.sort(-rng.random((rows, k)).astype(np.float32), axis=1)

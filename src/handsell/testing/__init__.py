@@ -1,0 +1,19 @@
+"""Tests and data for authors of plug-ins; needs pytest (`pip install 'handsell[testing]'`).
+
+Contract tests, one module per kind of plug-in: a test class inherits them and names the plug-in.
+    retriever_contract   `RetrieverContract`
+Data with a known answer:
+    planted_taste        interactions in which the right neighbors are known, requests, settings for small data
+    planted_ranking      ranker examples in which the right order is known
+    small_catalog        random snapshots, requests and candidates
+A reference for the served answer, in plain loops:
+    naive_funnel         the slate of a trained bundle
+    naive_past           the features of users and items, from the event log
+"""
+
+try:
+    import pytest
+except ImportError as error:
+    raise ImportError("handsell.testing needs pytest: pip install 'handsell[testing]'") from error
+
+pytest.register_assert_rewrite(f"{__name__}.retriever_contract")
