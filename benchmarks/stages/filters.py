@@ -62,7 +62,7 @@ def measured(text: str, shelf: Snapshot, runs: int) -> dict[str, Any]:
     new = [milliseconds(lambda t=text + " " * (run + 1): filters.mask(t)) for run in range(runs)]  # type: ignore[misc]
     kept = [milliseconds(lambda: filters.mask(text)) for _ in range(1_000)]
     eligibility, asked = Eligibility(shelf, (Surface(),)), one_request()
-    with_it = asked.filtered([text])
+    with_it = asked.with_filters([text])
     extra = [
         milliseconds(lambda: eligibility.mask(with_it)) - milliseconds(lambda: eligibility.mask(asked))
         for _ in range(200)

@@ -109,7 +109,7 @@ async def test_reranking_itself_refuses_what_does_not_pass(world):
 
     class Careless:
         async def candidates(self, requests, k):
-            return await inner.candidates(requests.filtered([None] * len(requests)), k)
+            return await inner.candidates(requests.with_filters([None] * len(requests)), k)
 
     object.__setattr__(stages, "candidate_stage", Careless())
     async with served(world, stages=stages) as (client, _):
@@ -172,7 +172,7 @@ async def test_one_item_in_a_thousand_passes_and_n_is_given(rng, touched):
     config = Config(name="test")
     stage = LocalCandidates({"popularity": Popularity(popularity)}, eligibility, config.retrieval)
     funnel = Funnel(stage, FusedRanking(), LocalReranking(shelf, eligibility, config))
-    asked = draw_requests(rng, shelf, rows=3).filtered(["item.shelf == 700", None, "item.shelf == 700"])
+    asked = draw_requests(rng, shelf, rows=3).with_filters(["item.shelf == 700", None, "item.shelf == 700"])
     slates = run_local(funnel.recommend(asked, 15))
     assert (slates.item >= 0).all() and slates.item.shape == (3, 15) and not slates.degraded
     assert np.isin(slates.item[[0, 2]], passing).all() and not np.isin(slates.item[1], passing).all()

@@ -361,7 +361,7 @@ def test_each_request_of_a_batch_has_its_own_filter_and_that_of_its_surface(rng,
     eligibility = Eligibility(even, (Surface(repeat="allow"), Surface(repeat="allow", filter="item.even")))
     asked = replace(draw_requests(rng, even, rows=4), surface=np.array([0, 0, 1, 1], np.int8))
     free = Eligibility(even, (Surface(repeat="allow"),) * 2).mask(asked)
-    asked = asked.filtered([None, "item.third == 1", "item.third == 1", None])
+    asked = asked.with_filters([None, "item.third == 1", "item.third == 1", None])
     n = np.arange(40)
     passes = np.stack([n >= 0, n % 3 == 1, (n % 3 == 1) & (n % 2 == 0), n % 2 == 0])
     assert asked.filters == ("item.third == 1",)

@@ -16,7 +16,7 @@ from handsell.catalog.snapshot import ALWAYS, NEVER, Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import Candidates, History, Profile, Ragged, Requests, Seen
 from handsell.core.errors import TrainingError
-from handsell.core.funnel import Funnel, slates_in_order
+from handsell.core.funnel import Funnel, build_slates_in_order
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.intervals import compare
@@ -117,7 +117,7 @@ class Planted:
 
 class Order:
     async def rerank(self, requests: Requests, candidates: Candidates, n: int):
-        return slates_in_order(candidates, n)
+        return build_slates_in_order(candidates, n)
 
 
 def run(snapshot: Snapshot, ranker_noise: float = 0.3, fails: bool = False, count: int = REQUESTS, **options):

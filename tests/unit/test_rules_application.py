@@ -58,7 +58,7 @@ def test_a_pinned_item_stands_where_it_should(seed, y, position, exclude):
     ask, found = asked(seed, k=25, exclude=exclude)
     got = slates(rule("here", "pin", items=f"item.year == {y}", position=position), ask, found)
     for b in range(len(ask)):
-        assert "rule:here" not in got.relaxed_of(b, N)
+        assert "rule:here" not in got.relaxed_constraints(b, N)
         assert year(got.item[b, position - 1]) == y
         may = [i for i in found.item[b] if year(i) == y and i not in found.item[b, :exclude]]
         assert got.item[b, position - 1] == may[0] if may else got.item[b, position - 1] not in found.item[b]
@@ -110,8 +110,8 @@ def test_all_kinds_together_keep_their_order_of_precedence(seed, rows, pad):
     for b in range(rows):
         real = got.item[b][got.item[b] != NONE]
         assert len(set(real)) == len(real)
-        assert {"rule:there", "rule:never"} <= set(got.relaxed_of(b, N))
-        assert "rule:here" not in got.relaxed_of(b, N)
+        assert {"rule:there", "rule:never"} <= set(got.relaxed_constraints(b, N))
+        assert "rule:here" not in got.relaxed_constraints(b, N)
 
 
 @settings(max_examples=30, deadline=None)
@@ -189,14 +189,14 @@ def test_what_is_brought_in_is_eligible_and_to_the_users_taste():
     assert got.score[0, 1] == pytest.approx(found.score.min())
     nothing = replace(ask, exclude=Ragged.from_rows([own]))
     refused = slates(text, nothing, found)
-    assert refused.relaxed_of(0, N) == ["rule:here"] and (refused.item != NONE).all()
+    assert refused.relaxed_constraints(0, N) == ["rule:here"] and (refused.item != NONE).all()
     assert not (year(refused.item) == missing).any()
 
 
 def test_a_pin_beyond_the_end_of_a_slate_is_told():
     ask, found = asked(9, rows=1, k=25, exclude=21)
     got = slates(rule("here", "pin", items="item.year == 2019", position=8), ask, found)
-    assert (got.item[0] != NONE).sum() < 8 and "rule:here" in got.relaxed_of(0, N)
+    assert (got.item[0] != NONE).sum() < 8 and "rule:here" in got.relaxed_constraints(0, N)
 
 
 def test_a_slate_shown_in_part_keeps_its_rules_within_that_part():
@@ -207,4 +207,4 @@ def test_a_slate_shown_in_part_keeps_its_rules_within_that_part():
     for b, count in enumerate((3, 5, 10)):
         assert (year(got.item[b, :count]) == 2019).any()
         assert (year(got.item[b, 4]) == 2018) or count < 5
-        assert not {"rule:in", "rule:late"} & set(got.relaxed_of(b, N))
+        assert not {"rule:in", "rule:late"} & set(got.relaxed_constraints(b, N))

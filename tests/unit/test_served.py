@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from handsell.core.batches import NONE, Ragged
-from handsell.core.funnel import Funnel, slates_in_order
+from handsell.core.funnel import Funnel, build_slates_in_order
 from handsell.core.units import DAY_US
 from handsell.data.splits import WindowRequests
 from handsell.eligibility.config import Surface
@@ -125,7 +125,7 @@ class Rolled:
         return candidates.reorder(np.roll(np.arange(width), 1)[None, :k] + np.zeros((len(asked), 1), int))
 
     async def rerank(self, asked, candidates, n):
-        return slates_in_order(await self.rank(asked, candidates, n), n)
+        return build_slates_in_order(await self.rank(asked, candidates, n), n)
 
 
 @pytest.mark.parametrize("at_once", [256, 3])

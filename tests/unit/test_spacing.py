@@ -53,7 +53,7 @@ def test_holds_unless_nothing_else_is_left(seed, creators, n, gap, diversity):
     near = too_near(creator, gap)
     np.testing.assert_array_equal(slates.relaxed > 0, near)
     for b in range(2):
-        assert slates.relaxed_of(b, n) == ([CREATOR_GAP] if near[b].any() else [])
+        assert slates.relaxed_constraints(b, n) == ([CREATOR_GAP] if near[b].any() else [])
     for b, position in zip(*np.nonzero(near), strict=True):
         left = set(found.item[b]) - set(slates.item[b, :position])
         before = set(creator[b, max(position - gap, 0) : position]) - {NONE}
@@ -81,8 +81,8 @@ def test_categories_keep_their_window_or_are_said_to_be_relaxed(seed, tags, n, w
         creator = shelf.creator[np.array(shown)]
         near = too_near(creator[None], gap)[0]
         for at in range(len(shown)):
-            said = slates.relaxed_of(b, at + 1)
-            before = slates.relaxed_of(b, at)
+            said = slates.relaxed_constraints(b, at + 1)
+            before = slates.relaxed_constraints(b, at)
             assert crowded[at] <= (CATEGORY_WINDOW in said) and near[at] <= (CREATOR_GAP in said)
             if set(said) - set(before):
                 assert crowded[at] or near[at]
@@ -124,7 +124,7 @@ def test_one_creator_only_still_fills_the_slate_and_names_the_rule():
     shelf = draw_snapshot(rng, creators=1, without_creator=0.0)
     slates = rerank(shelf, draw_candidates(rng, shelf), 30, rng)
     assert (slates.item != NONE).all()
-    assert slates.relaxed_of(0, 30) == [CREATOR_GAP] and slates.relaxed_of(0, 1) == []
+    assert slates.relaxed_constraints(0, 30) == [CREATOR_GAP] and slates.relaxed_constraints(0, 1) == []
 
 
 def test_unknown_creators_never_conflict():
@@ -133,7 +133,7 @@ def test_unknown_creators_never_conflict():
     found = draw_candidates(rng, shelf)
     slates = rerank(shelf, found, 30, rng, same_creator_gap=5, diversity=0)
     np.testing.assert_array_equal(slates.item, found.item[:, :30])
-    assert slates.relaxed_of(0, 30) == []
+    assert slates.relaxed_constraints(0, 30) == []
 
 
 def test_of_equal_candidates_the_earlier_comes_first_however_many_tags_they_have():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from handsell.bundles.warm_up_requests import KEPT, load_warm_up_requests, save_warm_up_requests
-from handsell.core.batches import Ragged, object_rows
+from handsell.core.batches import Ragged, to_object_array
 from handsell.core.errors import BundleError
 from handsell.serving.graph.gateway import local_stages
 from handsell.serving.graph.loading import open_bundle
@@ -86,6 +86,6 @@ def test_requests_that_cannot_be_read_are_told(opened, tmp_path):
 
 def test_what_filters_read_of_users_is_recorded_too(rng, tmp_path):
     cells = [("de", True, None, ("a", "b")), (None, False, 3.5, ("c", "d"))]
-    attributes = object_rows(cells, 4)
+    attributes = to_object_array(cells, 4)
     save_warm_up_requests(replace(draw_requests(rng, draw_snapshot(rng), 2), attributes=attributes), tmp_path)
     assert [tuple(row) for row in load_warm_up_requests(tmp_path).attributes.tolist()] == cells

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from handsell.core.batches import History, Profile, Ragged, Requests, Seen, object_rows
+from handsell.core.batches import History, Profile, Ragged, Requests, Seen, to_object_array
 
 NAME = "requests.npz"
 KEPT = 32
@@ -34,7 +34,7 @@ def load_warm_up_requests(folder: Path) -> Requests | None:
     if requests.attributes is None:
         return requests
     rows = [[tuple(c) if isinstance(c, list) else c for c in json.loads(text)] for text in requests.attributes]
-    return replace(requests, attributes=object_rows(rows, len(rows[0]) if rows else 0))
+    return replace(requests, attributes=to_object_array(rows, len(rows[0]) if rows else 0))
 
 
 def _arrays(batch: Any, prefix: str = "") -> dict[str, np.ndarray]:

@@ -1,1 +1,1 @@
-"""Permanent numbers of items, users, creators and tags, and the item snapshot that serving maps."""
+"""Permanent numbers of items, users, creators and tags, and the item snapshot for serving."""

@@ -1,4 +1,4 @@
-"""The item snapshot: everything that serving knows about every item, columnar and memory mapped."""
+"""The item snapshot: all item data that serving needs, columnar and memory mapped."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ALWAYS = np.iinfo(np.int64).min  # published before any time
 NEVER = np.iinfo(np.int64).max  # expires after any time
 
 
-@dataclass(frozen=True, eq=False)  # equal to itself alone, so that it may be a key
+@dataclass(frozen=True, eq=False)  # compared by identity, so that it can be a dictionary key
 class Snapshot:
-    """I items by number, with item values as of the start of `as_of`'s day."""
+    """I items by number; values are as of the start of the day of `as_of`."""
 
-    version: int  # rises with each snapshot of a catalog
+    version: int  # increases with each snapshot of a catalog
     as_of: int  # µs
     items: Vocabulary
     creators: Vocabulary
@@ -40,7 +40,7 @@ class Snapshot:
 
     @cached_property
     def tag_matrix(self):
-        """(I, number of tags) float32 CSR, each row of unit length: cosine of tags is a dot product."""
+        """(I, number of tags) float32 CSR, rows of unit length, so that a dot product is the cosine of two tag sets."""
         from scipy import sparse
 
         counts = np.maximum(self.item_tags.lengths, 1)
@@ -49,8 +49,8 @@ class Snapshot:
         return sparse.csr_matrix((data, self.item_tags.values, self.item_tags.offsets), shape=shape)
 
     @cached_property
-    def tag_holders(self):
-        """(number of tags, I) CSR: row t holds the items that have tag t."""
+    def items_by_tag(self):
+        """(number of tags, I) CSR; row t contains the items that have tag t."""
         return self.tag_matrix.T.tocsr()
 
     def save(self, path: Path) -> None:
@@ -73,7 +73,8 @@ class Snapshot:
     def load(cls, path: Path) -> Snapshot:
         about = json.loads((path / "snapshot.json").read_text())
         arrays = {
-            name: mapped(path / f"{name}.npy") for name in ("creator", "published", "expires", "available", "values")
+            name: load_mapped(path / f"{name}.npy")
+            for name in ("creator", "published", "expires", "available", "values")
         }
         return cls(
             version=about["version"],
@@ -83,14 +84,17 @@ class Snapshot:
             creators=Vocabulary.load(path / "creators"),
             tags=Vocabulary.load(path / "tags"),
             item_tags=Ragged(
-                mapped(path / "tag_values.npy"),
-                mapped(path / "tag_offsets.npy"),
+                load_mapped(path / "tag_values.npy"),
+                load_mapped(path / "tag_offsets.npy"),
             ),
             metadata=pa.ipc.open_file(pa.memory_map(str(path / "metadata.arrow"))).read_all(),
             **arrays,
         )
 
 
-def mapped(path: Path) -> np.ndarray:
-    """A saved array, read only, its pages shared between processes: a plain array, which is quicker to index."""
+def load_mapped(path: Path) -> np.ndarray:
+    """Map a saved array read-only, with pages shared between processes.
+
+    The result is a plain array, because indexing `np.memmap` is slower.
+    """
     return np.asarray(np.load(path, mmap_mode="r"))

@@ -15,8 +15,8 @@ from handsell.core.batches import NONE
 class Vocabulary:
     """N ids; an id's number is its position and never changes.
 
-    Ids are held as UTF-8 bytes in a fixed-width array, so that replicas share one mapped file and a
-    look-up is a binary search rather than a dictionary of a hundred bytes an entry.
+    Ids are UTF-8 bytes in a fixed-width array: replicas share one mapped file, and a lookup is a binary search. A
+    dictionary would need about 100 bytes per entry in every process.
     """
 
     encoded: np.ndarray  # (N,) bytes, by number
@@ -24,7 +24,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, ids: Iterable[str]) -> Vocabulary:
-        """Numbers in the order given; a repeated id keeps its first number."""
+        """Number ids in the order given; a repeated id keeps its first number."""
         unique = list(dict.fromkeys(ids))
         encoded = _encode(unique)
         return cls(encoded, np.argsort(encoded, kind="stable").astype(np.int32))
@@ -33,7 +33,7 @@ class Vocabulary:
         return len(self.encoded)
 
     def number(self, ids: Sequence[str]) -> np.ndarray:
-        """(M,) int32 numbers, -1 for ids that are not here."""
+        """(M,) int32 numbers, -1 for unknown ids."""
         wanted = _encode(ids)
         if not len(self) or not len(wanted):
             return np.full(len(wanted), NONE, np.int32)
@@ -45,8 +45,8 @@ class Vocabulary:
         """External ids of numbers ≥ 0."""
         return [raw.decode() for raw in self.encoded[np.asarray(numbers)].tolist()]
 
-    def extended(self, ids: Iterable[str]) -> Vocabulary:
-        """This vocabulary with the unknown ones of `ids` appended; known numbers stay."""
+    def extend(self, ids: Iterable[str]) -> Vocabulary:
+        """Return a vocabulary with the unknown ones of `ids` appended; existing numbers do not change."""
         fresh = list(dict.fromkeys(ids))
         fresh = [i for i, n in zip(fresh, self.number(fresh), strict=True) if n == NONE]
         if not fresh:

@@ -1,1 +1,1 @@
-"""What every stage shares: batches, stage protocols, the funnel, config and errors."""
+"""Shared by all stages: batches, stage protocols, the funnel, plug-ins and errors."""

@@ -1,4 +1,4 @@
-"""Struct-of-arrays batches that travel along the funnel: Requests → Candidates → Slates.
+"""Struct-of-arrays batches passed through the funnel: Requests → Candidates → Slates.
 
 Sizes: B requests, T history length, A affinities, K candidates, S sources, n slate length.
 Item, creator and tag values are catalog numbers (int32); -1 means "none" and pads.
@@ -47,11 +47,11 @@ class Ragged:
 
     @property
     def row_of_value(self) -> np.ndarray:
-        """(N,) the row number of each value: scatter `x[r.row_of_value, r.values] = …`."""
+        """(N,) row number of each value, as in `x[r.row_of_value, r.values] = …`."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
     def where(self, mask: np.ndarray) -> Ragged:
-        """Only the values with mask (N,) true; all rows stay, some may become empty."""
+        """Keep the values where mask (N,) is true; rows may become empty, none is removed."""
         counts = np.bincount(self.row_of_value[mask], minlength=len(self))
         return Ragged(self.values[mask], offsets_from_counts(counts))
 
@@ -64,8 +64,8 @@ class Ragged:
         return Ragged(self.values[self.positions(index)[0]], offsets_from_counts(self.lengths[index]))
 
 
-def object_rows(rows: Sequence[Sequence[Any]], width: int) -> np.ndarray:
-    """(B, width) object; a cell that is a sequence itself stays one."""
+def to_object_array(rows: Sequence[Sequence[Any]], width: int) -> np.ndarray:
+    """Build a (B, width) object array; a cell may itself be a sequence."""
     out = np.empty((len(rows), width), object)
     for b, row in enumerate(rows):
         for a, cell in enumerate(row):
@@ -73,8 +73,8 @@ def object_rows(rows: Sequence[Sequence[Any]], width: int) -> np.ndarray:
     return out
 
 
-class _Rows:
-    """Row selection shared by the batches: every field is an array, a Ragged or a batch of B rows."""
+class RowBatch:
+    """Base of batches whose fields are arrays, Ragged or batches of B rows each: selects rows."""
 
     __slots__ = ()
 
@@ -84,14 +84,14 @@ class _Rows:
             value = getattr(self, f.name)
             if isinstance(value, np.ndarray):
                 changed[f.name] = value[rows]
-            elif isinstance(value, Ragged | _Rows):
+            elif isinstance(value, Ragged | RowBatch):
                 changed[f.name] = value.take(rows)
         return replace(self, **changed)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, slots=True)
-class History(_Rows):
-    """The T most recent interactions before the request, oldest first, left padded with -1."""
+class History(RowBatch):
+    """The T latest interactions before the request, oldest first, left padded with -1."""
 
     item: np.ndarray  # (B, T) int32
     type: np.ndarray  # (B, T) int8, index into Config.events.names
@@ -109,7 +109,7 @@ class History(_Rows):
 
 
 @dataclass(frozen=True, slots=True)
-class Profile(_Rows):
+class Profile(RowBatch):
     """The user's row of the feature store as of the request, without the history."""
 
     features: np.ndarray  # (B, Fu) float32, ordered as handsell.features.user.USER_FEATURES; NaN = unknown
@@ -120,69 +120,69 @@ class Profile(_Rows):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen(_Rows):
-    """What the user has interacted with, for the repeat policy; capped, see `FeaturesConfig.seen_cap`."""
+class Seen(RowBatch):
+    """Items that the user has interacted with, for the repeat policy; at most `FeaturesConfig.seen_cap`."""
 
     item: Ragged  # (B, *) int32
-    time: Ragged  # (B, *) int64 µs of the last interaction with it
+    time: Ragged  # (B, *) int64 µs of the latest interaction, parallel to `item`
 
 
 @dataclass(frozen=True, slots=True)
-class Barred(_Rows):
-    """What is kept from each user beyond the catalog's own state: see handsell.events.shown."""
+class UserExclusions(RowBatch):
+    """Exclusions by user that do not depend on the catalog: shown items and blocks. See handsell.events.exclusions."""
 
-    shown: Ragged  # (B, *) int32 items shown on this surface, or on those that it does not repeat, of late
-    capped: Ragged  # (B, *) int32 items shown as often as the surface's item cap allows
-    creator: Ragged  # (B, *) int32 creators that the user or the caller blocks
-    tag: Ragged  # (B, *) int32 tags likewise
-    unknown: np.ndarray  # (B,) bool, what was shown or blocked could not be read: nothing may be shown
+    shown: Ragged  # (B, *) int32 items shown within `shown_days` on one of the surface's `seen_on`
+    capped: Ragged  # (B, *) int32 items that have reached the surface's item cap
+    creator: Ragged  # (B, *) int32 creators that the user blocks or the caller excludes
+    tag: Ragged  # (B, *) int32 tags, likewise
+    unreadable: np.ndarray  # (B,) bool, the event log could not be read: no item may be shown
 
     @classmethod
-    def nothing(cls, rows: int) -> Barred:
+    def empty(cls, rows: int) -> UserExclusions:
         none = Ragged.empty(rows)
         return cls(none, none, none, none, np.zeros(rows, bool))
 
 
 @dataclass(frozen=True, slots=True)
-class Requests(_Rows):
-    """B questions "what for this user, now?". `time` is the only clock: nothing at or after it is used."""
+class Requests(RowBatch):
+    """B requests for a slate. `time` is the only clock: no data at or after it is used."""
 
-    user: np.ndarray  # (B,) int32, -1 for a user the catalog has never seen
-    time: np.ndarray  # (B,) int64 µs, as of
+    user: np.ndarray  # (B,) int32, -1 for a user who is not in the catalog
+    time: np.ndarray  # (B,) int64 µs, as-of time
     surface: np.ndarray  # (B,) int8, index into Config.surface_names
     history: History
     profile: Profile
     seen: Seen
-    exclude: Ragged  # (B, *) int32, items that the caller does not want
-    filters: tuple[str, ...] = ()  # expressions that callers gave, each once: see handsell.eligibility.filters
-    filter: np.ndarray | None = None  # (B,) int16 index into `filters`, -1 for none; None: nobody gave one
-    seed: np.ndarray | None = None  # (B,) uint64 of what is drawn; None: made from user, time and surface
-    unit: np.ndarray | None = None  # (B,) uint64, the user as arms are assigned to one: a hash of the id, 0 for none
-    count: np.ndarray | None = None  # (B,) int16, positions of the slate that the caller is shown; None: all
-    barred: Barred | None = None  # None: nothing is
-    attributes: np.ndarray | None = None  # (B, A) object, by FeaturesConfig.filter_attributes; None: none are known
+    exclude: Ragged  # (B, *) int32, items that the caller excludes
+    filters: tuple[str, ...] = ()  # distinct filter expressions of the batch: see handsell.eligibility.filters
+    filter: np.ndarray | None = None  # (B,) int16 index into `filters`, -1 for none; None: no request has one
+    seed: np.ndarray | None = None  # (B,) uint64 for random draws; None: derived from user, time and surface
+    unit: np.ndarray | None = None  # (B,) uint64 hash of the user id by which arms are assigned; 0: no user
+    count: np.ndarray | None = None  # (B,) int16, positions of the slate that are returned to the caller; None: all
+    exclusions: UserExclusions | None = None
+    attributes: np.ndarray | None = None  # (B, A) object, ordered as FeaturesConfig.filter_attributes; None: unknown
 
     def __len__(self) -> int:
         return len(self.time)
 
-    def filtered(self, expressions: Sequence[str | None]) -> Requests:
-        """The same requests with the filter expression of each (B), or None."""
+    def with_filters(self, expressions: Sequence[str | None]) -> Requests:
+        """Return the requests with these filter expressions (B), None for no filter."""
         distinct = tuple(dict.fromkeys(text for text in expressions if text is not None))
         code = {text: number for number, text in enumerate(distinct)} | {None: NONE}
         return replace(self, filters=distinct, filter=np.array([code[text] for text in expressions], np.int16))
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates(_Rows):
-    """The union of what the retrievers returned, best fused score first, padded with item -1."""
+class Candidates(RowBatch):
+    """The union of all retrievers' results, best fused score first, padded with item -1."""
 
     item: np.ndarray  # (B, K) int32
-    fused: np.ndarray  # (B, K) float32, reciprocal-rank fusion; the order when there is no ranker
+    fused: np.ndarray  # (B, K) float32, reciprocal-rank fusion; decides the order without a ranker
     source_score: np.ndarray  # (B, K, S) float32, NaN where the source did not return the item
-    source_rank: np.ndarray  # (B, K, S) float32, 0 = the source's first, NaN likewise
+    source_rank: np.ndarray  # (B, K, S) float32, 0 = the source's first item, NaN likewise
     score: np.ndarray  # (B, K) float32, the ranker's; equals `fused` before ranking
     sources: tuple[str, ...]  # names of the S sources
-    degraded: tuple[str, ...] = ()  # stages that failed and were left out
+    degraded: tuple[str, ...] = ()  # sources and stages that failed and were skipped
 
     def __len__(self) -> int:
         return len(self.item)
@@ -199,7 +199,7 @@ class Candidates(_Rows):
         )
 
     def reorder(self, order: np.ndarray) -> Candidates:
-        """Columns picked per row by order (B, k) int."""
+        """Select columns per row by order (B, k) int."""
         pick3 = order[:, :, None]
         return replace(
             self,
@@ -213,34 +213,34 @@ class Candidates(_Rows):
 
 @dataclass(frozen=True, slots=True)
 class RulesStamp:
-    """The business rules that slates were made with."""
+    """The version of the business rules that made a batch of slates."""
 
     version: str
-    refused: str = ""  # version of a newer file that is not in force, because it is wrong
-    shares: tuple[tuple[str, float], ...] = ()  # by quota of the day: share of impressions so far
+    refused: str = ""  # version of a newer rules file that was rejected as invalid
+    shares: tuple[tuple[str, float], ...] = ()  # by daily quota: its share of the impressions so far
 
 
 @dataclass(frozen=True, slots=True)
-class Slates(_Rows):
-    """The ordered answers, padded with item -1 where the catalog had no more."""
+class Slates(RowBatch):
+    """Ordered items per request, padded with item -1 where no more are eligible."""
 
     item: np.ndarray  # (B, n) int32
     score: np.ndarray  # (B, n) float32, calibrated to 0..1 where a ranker scored
     source: np.ndarray  # (B, n) uint32, bit s set when source s returned the item
     reason: np.ndarray  # (B, n) int8, index into handsell.reranking.reasons.REASONS
-    reason_item: np.ndarray  # (B, n) int32, the history item that a reason speaks of, or -1
-    propensity: np.ndarray  # (B, n) float32, chance of this item here given those above it (1 = deterministic)
+    reason_item: np.ndarray  # (B, n) int32, the history item named by the reason, or -1
+    propensity: np.ndarray  # (B, n) float32, probability of the item here given those above (1 = deterministic)
     sources: tuple[str, ...]
-    relaxed: np.ndarray | None = None  # (B, n) uint32, bit c set where constraint c could not hold; None: nowhere
-    constraints: tuple[str, ...] = ()  # that were asked for, in the order in which they give way
+    relaxed: np.ndarray | None = None  # (B, n) uint32, bit c set where constraint c was relaxed; None: none was
+    constraints: tuple[str, ...] = ()  # constraints of the request, the first relaxed first
     degraded: tuple[str, ...] = ()
     rules: RulesStamp | None = None
 
     def __len__(self) -> int:
         return len(self.item)
 
-    def relaxed_of(self, row: int, count: int) -> list[str]:
-        """Constraints that could not hold within the first `count` positions of one slate."""
+    def relaxed_constraints(self, row: int, count: int) -> list[str]:
+        """Names of the constraints relaxed within the first `count` positions of a slate."""
         if self.relaxed is None or not self.relaxed[row, :count].any():
             return []
         bits = int(np.bitwise_or.reduce(self.relaxed[row, :count]))

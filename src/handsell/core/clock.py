@@ -1,4 +1,4 @@
-"""The service's clock: the wall's, or that of a historic log on whose last day the service lives."""
+"""The clock of the service: wall time, or wall time shifted to the end of a historic log."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from handsell.core.units import DAY_US
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """`offset_us` is subtracted from wall time; whole days, so that hours of the day keep their meaning."""
+    """`offset_us` is subtracted from wall time. It is a whole number of days, so that the hour of the day stays."""
 
     offset_us: int = 0
 
     @classmethod
     def of(cls, kind: str, manifest: Any) -> Clock:
-        """By `serving.clock` and the `created_us` and `data_end_us` of the bundle served.
+        """Build the clock from `serving.clock` and the manifest of the served bundle.
 
-        Never before the log's end: users' rows hold all of it, and a request must not see events after its time.
+        A data clock starts at the end of the log or later: user rows contain the whole log, and a request must not
+        use events after its time.
         """
         if kind != "data":
             return cls()
         return cls((manifest.created_us - manifest.data_end_us) // DAY_US * DAY_US)
 
     def now(self) -> int:
-        """µs, as requests are stamped."""
+        """The time of new requests, µs."""
         return time.time_ns() // 1_000 - self.offset_us
 
     def from_wall(self, wall_us: int) -> int:
-        """A caller's wall time as the log keeps it."""
+        """Convert the wall time of a caller into the time of the log."""
         return wall_us - self.offset_us

@@ -1,21 +1,21 @@
-"""The errors that handsell raises for its users.
+"""Errors that handsell raises for its users.
 
 HandsellError
  ├── ConfigError      a TOML file or a value in it
  ├── DataError        events, items or users that cannot be read or used
  ├── FeatureError     the feature store and the model disagree, or a feature is missing
  ├── BundleError      a model bundle is incomplete, corrupt or of the wrong contract
- ├── TrainingError    a training step cannot be done with this data
- ├── FilterError      a filter expression that cannot be read, or that asks for what items do not have
- └── RequestError     what a caller of the API sent (answered with 4xx)
+ ├── TrainingError    a training step is not possible with this data
+ ├── FilterError      a filter expression that cannot be parsed or names an unknown attribute
+ └── RequestError     an invalid API request (answered with 4xx)
 
-Every message says what was expected, what was received, and what to do. The command line prints it
-without a traceback; the gateway answers it as problem details (RFC 9457).
+Every message says what was expected, what was received, and what to do. The command line prints it without a
+traceback; the gateway returns it as problem details (RFC 9457).
 """
 
 
 class HandsellError(Exception):
-    """Base of all errors that a user of handsell is meant to read."""
+    """Base of all errors whose message is meant for users."""
 
 
 class ConfigError(HandsellError):
@@ -39,7 +39,7 @@ class TrainingError(HandsellError):
 
 
 class FilterError(HandsellError):
-    """`at` is the column of the expression, from 1; None where it is about all of it."""
+    """`at` is the column in the expression, from 1; None for an error of the whole expression."""
 
     def __init__(self, detail: str, at: int | None = None):
         super().__init__(detail if at is None else f"column {at}: {detail}")
@@ -47,7 +47,7 @@ class FilterError(HandsellError):
 
 
 class RequestError(HandsellError):
-    """A caller's mistake: `field` names where, `status` is the HTTP status it is answered with."""
+    """An invalid request: `field` names the field, `status` is the HTTP status of the answer."""
 
     def __init__(self, detail: str, *, field: str = "", status: int = 422, code: str = "invalid_request"):
         super().__init__(detail)

@@ -1,9 +1,8 @@
-"""The funnel, written once: candidates (≤ 1000) → ranking (→ 50) → re-ranking (→ n).
+"""The funnel: candidates (≤ 1000) → ranking (→ 50) → re-ranking (→ n).
 
-Offline evaluation, the simulator and every serving topology call `recommend`; they differ only in
-whether a stage is an object in this process or a handle to one in another. Failure policy: a failed
-retriever is dropped by the candidate stage and named; a failed ranker leaves retrieval order; a failed
-re-ranker leaves ranking order; each is named in `degraded`, nothing is silent.
+Offline evaluation and every serving topology call `recommend`; a stage is an object in this process or a handle to
+one in another. Failure policy: without a failed retriever, the other sources' candidates are used; without ranking,
+retrieval order; without re-ranking, ranking order. Each failure is named in `degraded`.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ class Funnel:
     candidates: CandidateStage
     ranking: RankingStage
     reranking: RerankingStage
-    k: int = 1000  # candidates asked of retrieval
-    ranked: int = 50  # candidates that ranking passes on
+    k: int = 1000  # candidates requested from retrieval
+    ranked: int = 50  # candidates passed on by ranking
 
     async def recommend(self, requests: Requests, n: int) -> Slates:
-        """Slates of n items for B requests; shorter only where the catalog has no more."""
+        """Return slates of n items for B requests; shorter where fewer items are eligible."""
         found = await self.candidates.candidates(requests, self.k)
         ranked = await self._rank(requests, found, max(self.ranked, n))
         return await self._rerank(requests, ranked, n)
@@ -50,17 +49,17 @@ class Funnel:
             return await self.reranking.rerank(requests, ranked, n)
         except Exception:
             log.exception("re-ranking failed; serving in ranking order")
-            return slates_in_order(ranked, n, degraded=(*ranked.degraded, "reranking"))
+            return build_slates_in_order(ranked, n, degraded=(*ranked.degraded, "reranking"))
 
 
-def slates_in_order(ranked: Candidates, n: int, degraded: tuple[str, ...] = ()) -> Slates:
-    """The first n candidates as they stand: no diversity, no reasons."""
+def build_slates_in_order(ranked: Candidates, n: int, degraded: tuple[str, ...] = ()) -> Slates:
+    """Make slates of the first n candidates, without rules, diversity or reasons."""
     top = ranked.take_columns(n)
     shape = top.item.shape
     return Slates(
         item=top.item,
         score=top.score,
-        source=source_bits(top.source_rank),
+        source=pack_source_bits(top.source_rank),
         reason=np.zeros(shape, np.int8),
         reason_item=np.full(shape, -1, np.int32),
         propensity=np.ones(shape, np.float32),
@@ -69,17 +68,17 @@ def slates_in_order(ranked: Candidates, n: int, degraded: tuple[str, ...] = ()) 
     )
 
 
-def source_bits(source_rank: np.ndarray) -> np.ndarray:
-    """(B, K, S) ranks → (B, K) uint32 with bit s set where source s returned the item."""
+def pack_source_bits(source_rank: np.ndarray) -> np.ndarray:
+    """Convert ranks (B, K, S) to (B, K) uint32, bit s set where source s returned the item."""
     bits = (1 << np.arange(source_rank.shape[2], dtype=np.uint32)).astype(np.uint32)
     return (np.isfinite(source_rank) * bits).sum(axis=2, dtype=np.uint32)
 
 
 def run_local(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a funnel whose stages all live in this process: it never waits, so it needs no event loop."""
+    """Run a coroutine whose stages are local: it never suspends, so it needs no event loop."""
     try:
         coroutine.send(None)
     except StopIteration as done:
         return done.value
     coroutine.close()
-    raise RuntimeError("a local stage waited for something: run this funnel in an event loop")
+    raise RuntimeError("expected local stages that never suspend, got one that awaits: use an event loop")

@@ -1,4 +1,4 @@
-"""Numbers that look random and are the same in every run: what is drawn by hash rather than by a generator."""
+"""Reproducible pseudorandom numbers by hash: the same keys give the same numbers in every run."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's increment
 
 
 def mix(x: np.ndarray) -> np.ndarray:
-    """The next number of SplitMix64 after the state x (uint64, any shape)."""
+    """Return the next output of SplitMix64 for state x (uint64, any shape)."""
     return finalize(x + GOLDEN)
 
 
 def finalize(x: np.ndarray) -> np.ndarray:
-    """SplitMix64's finalizer over uint64 (@steele2014splittable): every input bit changes half of the output."""
+    """Apply the finalizer of SplitMix64 (@steele2014splittable) to uint64: an input bit flips half of the output."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 def uniform(seed: int, *keys: np.ndarray) -> np.ndarray:
-    """(N,) float64 in [0, 1) from parallel integer keys (N,); another seed gives independent numbers."""
+    """Hash parallel integer keys (N,) to (N,) float64 in [0, 1); different seeds give independent numbers."""
     mixed = np.full(len(keys[0]), seed, np.uint64)
     for key in keys:
         mixed = mix(mixed ^ mix(key.astype(np.int64).view(np.uint64)))

@@ -1,4 +1,4 @@
-"""Where everything of one deployment lies under its state folder."""
+"""Paths of a deployment below its state folder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Paths below `Config.state`; nothing is created by asking for one."""
+    """Paths below `Config.state`. Reading a property creates nothing."""
 
     state: Path
 
-    # data: canonical tables as the readers wrote them
+    # canonical tables, written by the readers
     @property
     def events(self) -> Path:
         """Folder of Parquet parts in `handsell.data.schemas.EVENTS`."""
@@ -20,7 +20,7 @@ class Layout:
 
     @property
     def items(self) -> Path:
-        """Parquet file in schema ITEMS plus extra columns; row order is first appearance."""
+        """Parquet file in schema ITEMS plus extra columns, in order of first appearance."""
         return self.state / "data" / "items.parquet"
 
     @property
@@ -34,7 +34,7 @@ class Layout:
 
     @property
     def truth(self) -> Path:
-        """True preferences of the world: only evaluation and the simulator may read them."""
+        """True preferences of the synthetic world; only evaluation and the simulator may read them."""
         return self.state / "truth"
 
     # catalog and numbered log
@@ -44,10 +44,10 @@ class Layout:
 
     @property
     def interactions(self) -> Path:
-        """Folder of part-00000.parquet …: numbered events, a user wholly in one part, sorted by user and time."""
+        """Folder of part-00000.parquet …: numbered events sorted by user and time; each user is in one part."""
         return self.state / "interactions"
 
-    # features: the offline sources of Feast, and its registry and online store
+    # offline sources of Feast, its registry and online store
     @property
     def features(self) -> Path:
         """One folder of Parquet parts per feature view, named after the view."""
@@ -82,5 +82,5 @@ class Layout:
 
     @property
     def steps(self) -> Path:
-        """What `make up` has done, and on which inputs."""
+        """Completed steps of `make up` and the inputs of each."""
         return self.state / "steps"

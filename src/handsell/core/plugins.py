@@ -1,7 +1,6 @@
-"""Retrievers, features and rules are plug-ins: objects that register themselves by standing in a module.
+"""Discovery of plug-ins: a retriever, feature or rule is registered by a module-level object.
 
-Built-in modules are found by scanning their package. A package outside this repository names its modules as entry
-points:
+Built-in modules are found by scanning their package. Other installed packages name their modules as entry points:
 
     [project.entry-points."handsell.plugins"]
     shop = "shop_recommender.plugins"
@@ -27,7 +26,7 @@ P = TypeVar("P", bound="Plugin")
 
 @dataclass(frozen=True)
 class Plugin:
-    """What a registration object has. A subclass says which built-in package is scanned for its kind."""
+    """Base of registration objects; each kind is a subclass that names the built-in package to scan."""
 
     package: ClassVar[str]  # such as "handsell.retrieval.models"
     name: str  # unique among plug-ins of the kind
@@ -35,9 +34,9 @@ class Plugin:
 
 @cache
 def find_plugins(kind: type[P]) -> dict[str, P]:
-    """All plug-ins of a kind by name: built-in ones in the order of their modules, then those of installed packages.
+    """Return all plug-ins of a kind by name: built-in ones in module order, then those of installed packages.
 
-    Raises ConfigError where a package cannot be imported, or a name is registered twice.
+    Raises ConfigError if a package cannot be imported or a name is registered twice.
     """
     found: dict[str, P] = {}
     where: dict[str, str] = {}

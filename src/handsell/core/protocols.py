@@ -1,4 +1,4 @@
-"""The contracts that stages and models keep. Sizes as in `handsell.core.batches`; I items in the catalog."""
+"""Protocols of stages and models. Sizes as in `handsell.core.batches`; I items in the catalog."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from handsell.core.batches import Candidates, Requests, Slates
 
 @runtime_checkable
 class Savable(Protocol):
-    """Each model saves itself into a directory of its own and loads from it; no pickle."""
+    """Saves to a directory and loads from it; without pickle."""
 
     def save(self, path: Path) -> None: ...
 
@@ -22,10 +22,10 @@ class Savable(Protocol):
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns requests into query vectors; ALS, two-tower and sequence models differ only here."""
+    """Turns requests into query vectors. ALS, two-tower and sequence models differ only in their encoder."""
 
     def encode(self, requests: Requests) -> np.ndarray:
-        """(B, D) float32; a row of zeros where the history says nothing."""
+        """(B, D) float32; zeros for a request without usable history."""
         ...
 
 
@@ -36,13 +36,13 @@ class Retriever(Savable, Protocol):
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Items (B, k) int32 best first, padded with -1, and scores (B, k) float32, NaN where padded.
 
-        `eligible` (B, I) bool: only these items may be returned; k asked is k given where that many
-        have evidence. A request of which the retriever knows nothing gives an empty (-1) row.
+        `eligible` (B, I) bool: only these items may be returned. Return k items wherever that many have a score, and
+        an empty (-1) row for a request that the retriever has no data for.
         """
         ...
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
-        """(B, K) float32 scores of given items (B, K); NaN where item is -1 or unknown to the model."""
+        """(B, K) float32 scores of items (B, K); NaN where the item is -1 or unknown to the model."""
         ...
 
 

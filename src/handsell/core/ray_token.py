@@ -1,7 +1,7 @@
-"""The token that Ray asks of every caller: created for its owner alone, and handed on by its path.
+"""The authentication token of a Ray cluster, in a file that only its owner can read.
 
-Ray reads it in the order RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token, once per process. Only the path goes
-into environments: a value would be in every child's environment and in what Ray prints of it.
+Ray looks for it in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH and ~/.ray/auth_token, once per process. Environments contain
+only the path: a value would be visible to every child process and in Ray's logs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MODE, VALUE, PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
 def create_token(path: Path) -> Path:
-    """Write a new token that only this user can read, in a folder that only this user can change; returns the path."""
+    """Write a new token with mode 600 in a folder with mode 700; return the path."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.parent.chmod(0o700)
@@ -30,7 +30,7 @@ def create_token(path: Path) -> Path:
 
 
 def read_token(path: Path) -> str:
-    """The token; raises HandsellError where it is missing, or where it is not this user's alone."""
+    """Return the token; raise HandsellError if it is missing, empty, or accessible to other users."""
     try:
         with path.open() as file:
             status, token = os.fstat(file.fileno()), file.read().strip()
@@ -48,5 +48,5 @@ def read_token(path: Path) -> str:
 
 
 def token_environment(path: Path) -> dict[str, str]:
-    """Variables with which Ray's programs ask for the token at `path` and show it. An empty value counts as unset."""
+    """Environment variables that make Ray require and send the token at `path`; an empty value counts as unset."""
     return {MODE: "token", PATH: str(path), VALUE: ""}

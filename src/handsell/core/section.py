@@ -1,4 +1,4 @@
-"""What every section shares: frozen, and a key that nobody knows is an error."""
+"""Base class of all config sections: frozen, unknown keys are errors."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -1,4 +1,4 @@
-"""Lengths of time in µs, the unit of every `time` in the code."""
+"""Durations in µs, the unit of all times in the code."""
 
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US

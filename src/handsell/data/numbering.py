@@ -20,7 +20,7 @@ SCATTERED = NUMBERED.append(pa.field("event_id", pa.string(), nullable=False))  
 def extended(vocabulary: Vocabulary | None, ids: Iterable[pa.Array | pa.ChunkedArray]) -> Vocabulary:
     """The vocabulary with unknown ids appended, in order; nulls are left out. Holds distinct ids only."""
     fresh = (i for array in ids for i in pc.unique(array.drop_null()).to_pylist())
-    return Vocabulary.of(fresh) if vocabulary is None else vocabulary.extended(fresh)
+    return Vocabulary.of(fresh) if vocabulary is None else vocabulary.extend(fresh)
 
 
 def numbers(ids: pa.Array, vocabulary: Vocabulary) -> np.ndarray:

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from handsell.catalog.snapshot import Snapshot
-from handsell.core.batches import NONE, Barred, Ragged, Requests
+from handsell.core.batches import NONE, UserExclusions, Ragged, Requests
 from handsell.eligibility.mask import Eligibility, of_creators, with_tags
 
 FILTERS = (
@@ -24,18 +24,18 @@ def verdicts(eligibility: Eligibility, requests: Requests, items: np.ndarray) ->
     """Filter → (B, K) bool, True where it removes the item (B, K); only filters that remove one of them."""
     shelf, time = eligibility.snapshot, requests.time[:, None]
     at = np.maximum(items, 0)
-    barred = requests.barred or Barred.nothing(len(requests))
+    exclusions = requests.exclusions or UserExclusions.empty(len(requests))
     found = {
         "unavailable": ~shelf.available[at],
         "not_yet_published": shelf.published[at] > time,
         "expired": shelf.expires[at] <= time,
         "excluded": _among(items, requests.exclude),
         "seen": _among(items, eligibility.repeats(requests)),
-        "shown": _among(items, barred.shown),
-        "item_cap": _among(items, barred.capped),
-        "blocked_creator": np.stack([of_creators(shelf, barred.creator.row(b))[row] for b, row in enumerate(at)]),
-        "blocked_tag": np.stack([with_tags(shelf, barred.tag.row(b))[row] for b, row in enumerate(at)]),
-        "unknown_history": np.broadcast_to(barred.unknown[:, None], items.shape),
+        "shown": _among(items, exclusions.shown),
+        "item_cap": _among(items, exclusions.capped),
+        "blocked_creator": np.stack([of_creators(shelf, exclusions.creator.row(b))[row] for b, row in enumerate(at)]),
+        "blocked_tag": np.stack([with_tags(shelf, exclusions.tag.row(b))[row] for b, row in enumerate(at)]),
+        "unknown_history": np.broadcast_to(exclusions.unreadable[:, None], items.shape),
     }
     for name, rows, passes in eligibility.filters(requests):
         found[name] = found.get(name, np.zeros(items.shape, bool)) | (rows[:, None] & ~passes[at])
@@ -57,12 +57,12 @@ def removed(eligibility: Eligibility, requests: Requests) -> dict[str, int]:
         "excluded": len(requests.exclude.values),
         "seen": len(eligibility.repeats(requests).values),
     }
-    if requests.barred is not None:
-        barred = requests.barred
-        counts |= {"shown": len(barred.shown.values), "item_cap": len(barred.capped.values)}
-        counts["blocked_creator"] = _each(barred.creator, lambda row: of_creators(shelf, row))
-        counts["blocked_tag"] = _each(barred.tag, lambda row: with_tags(shelf, row))
-        counts["unknown_history"] = int(barred.unknown.sum()) * len(shelf)
+    if requests.exclusions is not None:
+        exclusions = requests.exclusions
+        counts |= {"shown": len(exclusions.shown.values), "item_cap": len(exclusions.capped.values)}
+        counts["blocked_creator"] = _each(exclusions.creator, lambda row: of_creators(shelf, row))
+        counts["blocked_tag"] = _each(exclusions.tag, lambda row: with_tags(shelf, row))
+        counts["unknown_history"] = int(exclusions.unreadable.sum()) * len(shelf)
     for name, rows, passes in eligibility.filters(requests):
         counts[name] = counts.get(name, 0) + int(rows.sum()) * (len(shelf) - int(np.count_nonzero(passes)))
     return {name: counts[name] for name in FILTERS if counts.get(name)}

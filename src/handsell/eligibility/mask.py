@@ -1,4 +1,4 @@
-"""The eligibility mask: available at the request's time, not excluded, not barred from this user, allowed by repeat
+"""The eligibility mask: available at the request's time, not excluded, not kept from this user, allowed by repeat
 policy and filters. Which filter removed what is told by `handsell.eligibility.filter_reasons`.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
-from handsell.core.batches import NONE, Barred, Ragged, Requests
+from handsell.core.batches import NONE, UserExclusions, Ragged, Requests
 from handsell.core.errors import ConfigError, FilterError
 from handsell.core.units import DAY_US
 from handsell.eligibility.availability import Availability
@@ -46,8 +46,8 @@ class Eligibility:
         allowed = self.available(requests.time)
         _clear(allowed, requests.exclude)
         _clear(allowed, self.repeats(requests))
-        if requests.barred is not None:
-            self._bar(allowed, requests.barred)
+        if requests.exclusions is not None:
+            self._bar(allowed, requests.exclusions)
         for _, rows, passes in self.filters(requests):
             for b in np.flatnonzero(rows):
                 allowed[b] &= passes  # in place: allowed[rows] would copy
@@ -78,9 +78,9 @@ class Eligibility:
         repeats = self.repeats(requests)
         for b in range(len(requests)):
             gone = [requests.exclude.row(b), repeats.row(b)]
-            if requests.barred is not None:
-                gone += [requests.barred.shown.row(b), requests.barred.capped.row(b)]
-                if (blocked := self.blocked(requests.barred, b)) is not None:
+            if requests.exclusions is not None:
+                gone += [requests.exclusions.shown.row(b), requests.exclusions.capped.row(b)]
+                if (blocked := self.blocked(requests.exclusions, b)) is not None:
                     good[b] &= ~blocked[at[b]]
             if any(map(len, gone)):
                 good[b] &= ~np.isin(items[b], np.concatenate(gone))
@@ -88,18 +88,18 @@ class Eligibility:
             good[rows] &= passes[at[rows]]
         return good
 
-    def _bar(self, allowed: np.ndarray, barred: Barred) -> None:
-        _clear(allowed, barred.shown)
-        _clear(allowed, barred.capped)
+    def _bar(self, allowed: np.ndarray, exclusions: UserExclusions) -> None:
+        _clear(allowed, exclusions.shown)
+        _clear(allowed, exclusions.capped)
         for b in range(len(allowed)):
-            if (blocked := self.blocked(barred, b)) is not None:
+            if (blocked := self.blocked(exclusions, b)) is not None:
                 allowed[b] &= ~blocked
 
-    def blocked(self, barred: Barred, b: int) -> np.ndarray | None:
+    def blocked(self, exclusions: UserExclusions, b: int) -> np.ndarray | None:
         """(I,) bool: items of creators and tags that row b blocks, or all where that is not known; None: no item."""
-        if barred.unknown[b]:
+        if exclusions.unreadable[b]:
             return np.ones(len(self.snapshot), bool)
-        creators, tags = barred.creator.row(b), barred.tag.row(b)
+        creators, tags = exclusions.creator.row(b), exclusions.tag.row(b)
         if not len(creators) and not len(tags):
             return None
         return of_creators(self.snapshot, creators) | with_tags(self.snapshot, tags)
@@ -165,7 +165,7 @@ def of_creators(snapshot: Snapshot, creators: np.ndarray) -> np.ndarray:
 
 def with_tags(snapshot: Snapshot, tags: np.ndarray) -> np.ndarray:
     """(I,) bool: items that have one of these tags."""
-    holders, found = snapshot.tag_holders, np.zeros(len(snapshot), bool)
+    holders, found = snapshot.items_by_tag, np.zeros(len(snapshot), bool)
     for tag in tags.tolist():
         found[holders.indices[holders.indptr[tag] : holders.indptr[tag + 1]]] = True
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handsell.config import Config
-from handsell.core.batches import History, Ragged, Seen, _Rows
+from handsell.core.batches import History, Ragged, RowBatch, Seen
 from handsell.core.units import DAY_US
 
 HALF_LIVES_DAYS = (1, 7, 28)
@@ -15,7 +15,7 @@ MOST_AWAY_DAYS = 90.0  # a longer time since an event is the same to every featu
 
 
 @dataclass(frozen=True, slots=True)
-class Weights(_Rows):
+class Weights(RowBatch):
     """A sparse map per row, kept sorted by key: what the user feels about creators, or about tags."""
 
     key: Ragged  # (B, *) int32 catalog numbers
@@ -27,7 +27,7 @@ class Weights(_Rows):
 
 
 @dataclass(frozen=True, slots=True)
-class UserStates(_Rows):
+class UserStates(RowBatch):
     """B users (or B moments of users). A row without events has state_time 0 and counts of 0."""
 
     state_time: np.ndarray  # (B,) int64 µs of the latest event folded

@@ -11,7 +11,7 @@ import pyarrow as pa
 from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
-from handsell.core.batches import NONE, History, Profile, Ragged, Requests, Seen, object_rows
+from handsell.core.batches import NONE, History, Profile, Ragged, Requests, Seen, to_object_array
 from handsell.core.errors import FeatureError
 from handsell.data.numbering import numbers, type_codes
 from handsell.data.weights import event_weights
@@ -86,7 +86,7 @@ def attributes_of(rows: Rows, config: Config) -> np.ndarray | None:
         return None
     columns = [column_of(rows, name) for name in names]
     cells = [column.to_pylist() if isinstance(column, pa.Array) else column for column in columns]
-    return object_rows([[_cell(value) for value in row] for row in zip(*cells, strict=True)], len(names))
+    return to_object_array([[_cell(value) for value in row] for row in zip(*cells, strict=True)], len(names))
 
 
 def _cell(value: Any) -> Any:

@@ -160,7 +160,7 @@ async def _known(opened: OpenedBundle, reader: EventReader, asked: RecordedReque
 
 def _note_unmet(unmet: Counter[str], slates: Slates, n: int) -> None:
     for row in range(len(slates)):
-        unmet.update(name for name in slates.relaxed_of(row, n) if name.startswith("rule:"))
+        unmet.update(name for name in slates.relaxed_constraints(row, n) if name.startswith("rule:"))
 
 
 def _seen(parts: Sequence[Slates], count: np.ndarray, name: str) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE, Candidates, Requests, Slates
-from handsell.core.funnel import source_bits
+from handsell.core.funnel import pack_source_bits
 from handsell.eligibility.mask import Eligibility
 from handsell.features.item import ItemValues, SnapshotValues
 from handsell.reranking.calibrated import TasteCalibration, own_mix
@@ -69,7 +69,7 @@ class LocalReranking:
         filled, order = chosen.column != NONE, np.maximum(chosen.column, 0)
         row = np.arange(len(order))[:, None]
         item = np.where(filled, candidates.item[row, order], NONE)
-        source = np.where(filled, source_bits(candidates.source_rank[row, order]), 0).astype(np.uint32)
+        source = np.where(filled, pack_source_bits(candidates.source_rank[row, order]), 0).astype(np.uint32)
         evidence = Evidence(item, source, candidates.sources, likeness.alike[row, order, k:])
         reason, reason_item = explain(requests, evidence, self.snapshot, self._liked)
         slates = Slates(

@@ -22,8 +22,8 @@ from handsell.core.errors import TrainingError
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
+from handsell.events.exclusions import load_exclusions
 from handsell.events.reader import EventReader
-from handsell.events.shown import barred
 from handsell.features.request_builder import events_from, requests_from_rows
 from handsell.features.store import FeatureStore, open_store
 from handsell.jobs.batch.batch_run import BatchRun, PartCounts
@@ -144,7 +144,7 @@ def build_requests(
     events = events_from(columns, np.array(row, np.int64), shelf, config) if row else None
     waited = None if away is None else np.full(len(ids), away)
     requests = requests_from_rows(rows, shelf, config, time, surface, events=events, away=waited)
-    return replace(requests, barred=barred(reader, ids, time, surface, shelf, config))
+    return replace(requests, exclusions=load_exclusions(reader, ids, time, surface, shelf, config))
 
 
 def _row(here: BatchWorker, run: BatchRun, user_id: str, slates: Slates, b: int) -> dict[str, Any]:

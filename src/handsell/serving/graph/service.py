@@ -203,7 +203,7 @@ class Service:
         slate = render.render_slate(served.slates, served.row, query.count, edition.snapshot)
         surface = edition.config.surface_names[query.surface]
         degraded = list(dict.fromkeys(served.slates.degraded))
-        relaxed = served.slates.relaxed_of(served.row, query.count)
+        relaxed = served.slates.relaxed_constraints(served.row, query.count)
         self.metrics.answered(surface, served.cold, len(slate.item_id) < query.count, degraded, relaxed)
         self.metrics.ruled(served.slates.rules)
         if degraded:

@@ -14,9 +14,9 @@ import numpy as np
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
-from handsell.core.batches import Barred, Ragged, Requests
+from handsell.core.batches import UserExclusions, Ragged, Requests
+from handsell.events.exclusions import load_exclusions
 from handsell.events.reader import EventReader
-from handsell.events.shown import barred
 from handsell.events.states import Events
 from handsell.features.request_builder import events_from, requests_from_rows
 from handsell.features.views import USER_VIEWS, views
@@ -67,7 +67,7 @@ class Users:
         except Exception:
             log.exception("the event log cannot be read; serving without the latest events")
             tail, degraded = Events.of([], [], [], [], []), [*degraded, "event_log"]
-        kept_away, unread = self._barred(queries)
+        kept_away, unread = self._exclusions(queries)
         degraded += unread
         try:
             requests = self._requests(queries, rows, tail)
@@ -75,7 +75,7 @@ class Users:
             log.exception("feature rows are not usable; serving with default features")
             rows, degraded = self._nothing(len(queries)), [*degraded, "features"]
             requests = self._requests(queries, rows, tail)
-        requests = replace(requests, barred=kept_away)
+        requests = replace(requests, exclusions=kept_away)
         state_time = [t or 0 for t in rows["state_time_us"]]
         cold = np.array([t == 0 for t in state_time])
         cold[tail.row] = False
@@ -116,20 +116,20 @@ class Users:
                 parts.append(events_from(tail, np.full(len(known), b), self._snapshot, self._config))
         return joined(parts)
 
-    def _barred(self, queries: Sequence[Query]) -> tuple[Barred | None, list[str]]:
+    def _exclusions(self, queries: Sequence[Query]) -> tuple[UserExclusions | None, list[str]]:
         """What each may not be shown, and what could not be read: then nothing at all is shown to those concerned."""
         surface = np.array([q.surface for q in queries], np.int8)
         time = np.array([q.time for q in queries], np.int64)
         ids = [q.user_id for q in queries]
         try:
-            found = barred(self._reader, ids, time, surface, self._snapshot, self._config)
+            found = load_exclusions(self._reader, ids, time, surface, self._snapshot, self._config)
         except Exception:
             log.exception("the event log cannot be read; nothing is shown to users whose blocks are not known")
             unknown = np.array([user_id is not None for user_id in ids])
-            return replace(Barred.nothing(len(queries)), unknown=unknown), ["shown_and_blocked"]
+            return replace(UserExclusions.empty(len(queries)), unreadable=unknown), ["shown_and_blocked"]
         if not any(len(q.creators) or len(q.tags) for q in queries):
             return found, []
-        found = found or Barred.nothing(len(queries))
+        found = found or UserExclusions.empty(len(queries))
         creators = [np.union1d(q.creators, found.creator.row(b)) for b, q in enumerate(queries)]
         tags = [np.union1d(q.tags, found.tag.row(b)) for b, q in enumerate(queries)]
         return replace(found, creator=Ragged.from_rows(creators), tag=Ragged.from_rows(tags)), []
@@ -151,7 +151,7 @@ class Users:
             events=joined([tail, *sessions]),
         )
         seed = np.array([seed_of(q.recommendation_id) for q in queries], np.uint64)
-        return replace(requests.filtered([q.filter for q in queries]), seed=seed)
+        return replace(requests.with_filters([q.filter for q in queries]), seed=seed)
 
     def anonymous(self, queries: Sequence[Query]) -> Requests:
         """Requests of visitors of whom nothing is known; asks nobody."""

@@ -86,8 +86,8 @@ def _creator(story: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
 
 
 def _tag(story: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
-    assert story.requests.barred is not None
-    blocked = np.intersect1d(snapshot.item_tags.row(story.item), story.requests.barred.tag.row(0))
+    assert story.requests.exclusions is not None
+    blocked = np.intersect1d(snapshot.item_tags.row(story.item), story.requests.exclusions.tag.row(0))
     return f"blocked tags: {', '.join(snapshot.tags.ids(blocked))}"
 
 

@@ -12,7 +12,7 @@ import orjson
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE, Candidates, Slates
-from handsell.core.funnel import source_bits
+from handsell.core.funnel import pack_source_bits
 from handsell.reranking.reasons import REASONS
 from handsell.serving.http.answers import Item, RankedItem, Reason, RecommendedItem
 
@@ -71,7 +71,7 @@ def recommended_items(slate: RenderedSlate, snapshot: Snapshot, metadata: bool) 
 def ranked_items(ranked: Candidates, snapshot: Snapshot) -> list[RankedItem]:
     """A caller's own list of one request, with the sources that gave each item a score."""
     ids, item = snapshot.items.ids(ranked.item[0]), ranked.item[0]
-    bits = source_bits(ranked.source_rank)[0].tolist()
+    bits = pack_source_bits(ranked.source_rank)[0].tolist()
     about = described(ids, scores(ranked.score[0]), item, snapshot, False)
     return [
         RankedItem(**entry, sources=names_of(ranked.sources, known)) for entry, known in zip(about, bits, strict=True)

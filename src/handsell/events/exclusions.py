@@ -13,7 +13,7 @@ import numpy as np
 from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
-from handsell.core.batches import NONE, Barred, Ragged
+from handsell.core.batches import NONE, UserExclusions, Ragged
 from handsell.core.units import DAY_US
 from handsell.eligibility.config import Surface
 from handsell.events.reader import EventReader
@@ -21,10 +21,10 @@ from handsell.events.reader import EventReader
 Slate = tuple[int, str, list[str]]  # time µs, surface, item ids
 
 
-def barred(
+def load_exclusions(
     reader: EventReader, user_ids: Sequence[str | None], time: np.ndarray, surface: np.ndarray, snapshot: Snapshot,
     config: Config,
-) -> Barred | None:  # fmt: skip
+) -> UserExclusions | None:  # fmt: skip
     """What B users may not be shown at `time` (B,) µs on surfaces (B,); None where nothing is kept from anybody.
 
     Raises sqlite3.Error where the log cannot be read.
@@ -41,7 +41,7 @@ def barred(
         shown.append(_known(snapshot.items, _shown_of_late(slates, now, rule)))
         capped.append(_often(snapshot.items, slates, now, rule))
     of_users = [blocks.get(user_id, ([], [])) if user_id is not None else ([], []) for user_id in user_ids]
-    return Barred(
+    return UserExclusions(
         Ragged.from_rows(shown),
         Ragged.from_rows(capped),
         Ragged.from_rows([_known(snapshot.creators, creators) for creators, _ in of_users]),

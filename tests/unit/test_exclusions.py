@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from handsell.config import load_config
-from handsell.core.batches import Barred, Ragged
+from handsell.core.batches import UserExclusions, Ragged
 from handsell.core.errors import ConfigError
 from handsell.eligibility.config import Surface
 from handsell.eligibility.filter_reasons import removed, verdicts
@@ -140,14 +140,14 @@ def test_verdicts_and_counts_are_what_the_mask_does(rng):
     gone = rng.random(300) < 0.1
     shelf = replace(shelf, available=~gone, expires=np.where(rng.random(300) < 0.1, shelf.as_of, shelf.expires))
     asked = replace(draw_requests(rng, shelf, rows=5), exclude=Ragged.from_rows([[3, 4], [], [7], [], []]))
-    barred = Barred(
+    exclusions = UserExclusions(
         shown=Ragged.from_rows([[1, 2], [], [], [9], []]),
         capped=Ragged.from_rows([[], [5], [], [], []]),
         creator=Ragged.from_rows([[0, 3], [], [1], [], []]),
         tag=Ragged.from_rows([[], [2, 4], [1], [], []]),
-        unknown=np.array([False, False, False, False, True]),
+        unreadable=np.array([False, False, False, False, True]),
     )
-    asked = replace(asked, barred=barred).filtered(["item.item_id > 'i2'", None, None, None, None])
+    asked = replace(asked, exclusions=exclusions).with_filters(["item.item_id > 'i2'", None, None, None, None])
     eligibility = Eligibility(shelf, (Surface(repeat="exclude"),))
     every = np.broadcast_to(np.arange(300, dtype=np.int32), (5, 300))
     told = verdicts(eligibility, asked, every)
