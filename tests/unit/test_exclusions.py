@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from handsell.config import load_config
-from handsell.core.batches import UserExclusions, Ragged
+from handsell.core.batches import Ragged, UserExclusions
 from handsell.core.errors import ConfigError
 from handsell.eligibility.config import Surface
 from handsell.eligibility.filter_reasons import removed, verdicts

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from handsell.catalog.snapshot import Snapshot
-from handsell.core.batches import NONE, UserExclusions, Ragged, Requests
+from handsell.core.batches import NONE, Ragged, Requests, UserExclusions
 from handsell.eligibility.mask import Eligibility, of_creators, with_tags
 
 FILTERS = (

@@ -12,7 +12,7 @@ import numpy as np
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
-from handsell.core.batches import NONE, UserExclusions, Ragged, Requests
+from handsell.core.batches import NONE, Ragged, Requests, UserExclusions
 from handsell.core.errors import ConfigError, FilterError
 from handsell.core.units import DAY_US
 from handsell.eligibility.availability import Availability

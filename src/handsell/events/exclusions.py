@@ -13,7 +13,7 @@ import numpy as np
 from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
-from handsell.core.batches import NONE, UserExclusions, Ragged
+from handsell.core.batches import NONE, Ragged, UserExclusions
 from handsell.core.units import DAY_US
 from handsell.eligibility.config import Surface
 from handsell.events.reader import EventReader

@@ -14,7 +14,7 @@ import numpy as np
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
-from handsell.core.batches import UserExclusions, Ragged, Requests
+from handsell.core.batches import Ragged, Requests, UserExclusions
 from handsell.events.exclusions import load_exclusions
 from handsell.events.reader import EventReader
 from handsell.events.states import Events
