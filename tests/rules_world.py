@@ -10,7 +10,7 @@ import pyarrow as pa
 from handsell.config import Config
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
-from handsell.reranking.rules.live_rules import CompiledRules, RuleBook
+from handsell.reranking.rules.live_rules import CompiledRules, LiveRules
 from handsell.reranking.rules.reading import parse_rules
 from handsell.reranking.stage import LocalReranking
 from handsell.testing.small_catalog import NOW, draw_snapshot
@@ -40,7 +40,7 @@ def edition(shelf, text: str, config: Config = CONFIG) -> CompiledRules:
 
 def stage(shelf, text: str, config: Config = CONFIG) -> LocalReranking:
     eligibility = Eligibility(shelf, tuple(config.surfaces.values()))
-    return LocalReranking(shelf, eligibility, config, rules=RuleBook(edition(shelf, text, config)))
+    return LocalReranking(shelf, eligibility, config, rules=LiveRules(edition(shelf, text, config)))
 
 
 def rule(name: str, kind: str, **fields) -> str:

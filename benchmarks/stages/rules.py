@@ -27,7 +27,7 @@ from handsell.core.batches import Candidates, History, Profile, Ragged, Requests
 from handsell.core.funnel import run_local
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
-from handsell.reranking.rules.live_rules import CompiledRules, RuleBook
+from handsell.reranking.rules.live_rules import CompiledRules, LiveRules
 from handsell.reranking.rules.reading import parse_rules
 from handsell.reranking.stage import LocalReranking
 
@@ -86,7 +86,7 @@ def measured(name: str, text: str, shelf: Snapshot, config: Config, batch: int, 
     """Whole re-rankings, and what the rules take of each; different requests, so that quotas go up and down."""
     rng = np.random.default_rng(7)
     eligibility = Eligibility(shelf, tuple(config.surfaces.values()))
-    book = RuleBook(CompiledRules.of(parse_rules(text.encode(), name), shelf, eligibility, config)) if text else None
+    book = LiveRules(CompiledRules.of(parse_rules(text.encode(), name), shelf, eligibility, config)) if text else None
     stage = LocalReranking(shelf, eligibility, config, rules=book)
     asked = [(_requests(rng, shelf, batch), _candidates(rng, shelf, batch)) for _ in range(50)]
     whole, rules = [], []

@@ -8,8 +8,8 @@ import pytest
 from handsell.core.batches import NONE
 from handsell.core.funnel import run_local
 from handsell.core.units import DAY_US
-from handsell.reranking.rules.counts import Counts, ShownSlates, counted
-from handsell.reranking.rules.pacing import Common, Pacing
+from handsell.reranking.rules.counts import ImpressionCounts, ShownSlates, count_impressions
+from handsell.reranking.rules.pacing import Pacing, SharedCounts
 from handsell.testing.small_catalog import draw_candidates, draw_requests
 from rules_world import rule, shelf_of, stage
 
@@ -54,14 +54,16 @@ class Day:
         self.read, cut = self.seconds, self.seconds - 0.4
         pacing = self.stages[0].rules.current.pacing
         while self.told < len(self.slates) and self.slates[self.told][0] < cut:
-            self.counts = self.count(pacing, self.slates[self.told][1]) + (self.counts or Counts.zero(len(pacing)))
+            self.counts = self.count(pacing, self.slates[self.told][1]) + (
+                self.counts or ImpressionCounts.zero(len(pacing))
+            )
             self.told += 1
         for each in self.stages if self.counts else ():
-            each.rules.current.pacing.common = Common(self.counts, np.full(len(pacing), 20_600), cut)
+            each.rules.current.pacing.shared = SharedCounts(self.counts, np.full(len(pacing), 20_600), cut)
 
-    def count(self, pacing: Pacing, item: np.ndarray) -> Counts:
+    def count(self, pacing: Pacing, item: np.ndarray) -> ImpressionCounts:
         seen = ShownSlates(item, np.full(len(item), MIDNIGHT), np.zeros(len(item), np.int8), None)
-        return counted(pacing.ruleset, seen, np.full(len(pacing), 20_600), pacing.since)
+        return count_impressions(pacing.ruleset, seen, np.full(len(pacing), 20_600), pacing.since)
 
     def run(self, batches: int) -> list[float]:
         """Shares of new items so far, by hour. Half of the day's traffic comes in bursts of minutes."""

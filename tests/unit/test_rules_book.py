@@ -17,10 +17,10 @@ from handsell.core.units import DAY_US
 from handsell.eligibility.mask import Eligibility
 from handsell.events.log import EventLog
 from handsell.events.reader import EventReader
-from handsell.reranking.rules.counts import Counts, ShownSlates
-from handsell.reranking.rules.live_rules import FollowedRules, followed
-from handsell.reranking.rules.pacing import Common, Pacing
-from handsell.reranking.rules.shared_counts import CommonCounts
+from handsell.reranking.rules.counts import ImpressionCounts, ShownSlates
+from handsell.reranking.rules.live_rules import WatchedRules, watch_rules
+from handsell.reranking.rules.pacing import Pacing, SharedCounts
+from handsell.reranking.rules.shared_counts import SharedCountReader
 from handsell.reranking.stage import LocalReranking
 from handsell.testing.small_catalog import NOW, draw_candidates, draw_requests
 from rules_world import edition, rule, shelf_of
@@ -46,7 +46,7 @@ def config(tmp_path):
 
 @pytest.fixture
 def book(config, shelf):
-    return FollowedRules(config.rules_path, shelf, eligibility(shelf, config), config)
+    return WatchedRules(config.rules_path, shelf, eligibility(shelf, config), config)
 
 
 def eligibility(shelf, config):
@@ -55,8 +55,8 @@ def eligibility(shelf, config):
 
 def settle(book):
     """A change counts when two looks in a row have found it."""
-    book.look()
-    book.look()
+    book.reload_if_changed()
+    book.reload_if_changed()
 
 
 def names(book):
@@ -73,7 +73,7 @@ def test_a_changed_file_comes_into_force_and_a_wrong_one_does_not(book, config, 
     assert book.current is first and book.refused == ""
     path.write_text(OUT + rule("typo", "exclude", items="item.yeer > 3"))
     settle(book)
-    book.look()  # again, and told no more
+    book.reload_if_changed()  # again, and told no more
     assert book.current is first and book.refused
     told = [r for r in caplog.records if "are refused" in r.getMessage()]
     assert len(told) == 1 and "rule 'typo': items: column 1" in told[0].getMessage()
@@ -92,12 +92,12 @@ def test_a_file_that_is_being_written_is_not_taken_for_no_rules(book, config):
     path, first = config.rules_path, book.current
     for halfway in ("", OUT[:3]):
         path.write_text(halfway)
-        book.look()
+        book.reload_if_changed()
         assert book.current is first and book.refused == ""
     path.write_text(OUT + NEW)
-    book.look()
+    book.reload_if_changed()
     assert book.current is first
-    book.look()
+    book.reload_if_changed()
     assert names(book) == ["out", "new"]
     path.write_text("")
     settle(book)
@@ -123,17 +123,17 @@ def test_one_batch_is_answered_with_one_version_and_says_which(book, config, she
 def test_wrong_rules_at_the_start_are_an_error(config, shelf):
     config.rules_path.write_text("rule = 7")
     with pytest.raises(ConfigError, match="rule: "):
-        followed(shelf, eligibility(shelf, config), config)
+        watch_rules(shelf, eligibility(shelf, config), config)
     none = config.model_copy(update={"reranking": config.reranking.model_copy(update={"rules": None})})
     none._source = config.source
-    assert followed(shelf, eligibility(shelf, config), none) is None
+    assert watch_rules(shelf, eligibility(shelf, config), none) is None
 
 
 def test_the_thread_follows_and_ends_with_the_book(config, shelf):
     quick = config.model_copy(update={"serving": config.serving.model_copy(update={"follow_s": 0.01})})
     quick._source = config.source
     before = threading.active_count()
-    book = followed(shelf, eligibility(shelf, config), quick)
+    book = watch_rules(shelf, eligibility(shelf, config), quick)
     config.rules_path.write_text(NEW)
     until = time.monotonic() + 10
     while names(book) != ["new"] and time.monotonic() < until:
@@ -162,23 +162,23 @@ def test_what_all_have_shown_today_is_read_from_the_log(tmp_path, shelf):
     path = tmp_path / "log.db"
     text = rule("new", "quota", items="item.year == 2019", share=0.1, within=2, surfaces=["home"])
     pacing = edition(shelf, text).pacing
-    view = CommonCounts(pacing, EventReader(path), ("home", "email"))
+    view = SharedCountReader(pacing, EventReader(path), ("home", "email"))
     view.read(NOW)
-    assert pacing.common.counts.shown.tolist() == [0]  # no log yet
+    assert pacing.shared.counts.shown.tolist() == [0]  # no log yet
     with EventLog(path) as log:
         yesterday = [slate(n, [19, 39], MIDNIGHT - 1 - n) for n in range(9, 0, -1)]
         today = [slate(20, [19, 0, 39], MIDNIGHT + 5), slate(21, [1, 59], MIDNIGHT + 9), slate(22, [], NOW),
                  slate(23, [19, 19], NOW, "email"), slate(24, [19], NOW, "gone")]  # fmt: skip
         log.append_slates(yesterday + today).result()
         view.read(NOW, clock=lambda: 100.0)
-        common = pacing.common
+        common = pacing.shared
         assert (common.counts.shown.tolist(), common.counts.own.tolist()) == ([4], [2])
         assert common.day.tolist() == [NOW // DAY_US] and common.cut < 100
         log.append_slates([slate(30, [19, 1], NOW)]).result()
         view.read(NOW)
-        assert (pacing.common.counts.shown.tolist(), pacing.common.counts.own.tolist()) == ([6], [3])
+        assert (pacing.shared.counts.shown.tolist(), pacing.shared.counts.own.tolist()) == ([6], [3])
         view.read(NOW + DAY_US)
-        assert pacing.common.counts.shown.tolist() == [0]  # another day
+        assert pacing.shared.counts.shown.tolist() == [0]  # another day
 
 
 def test_slates_are_found_from_a_time_on(tmp_path):
@@ -193,7 +193,7 @@ def test_slates_are_found_from_a_time_on(tmp_path):
 
 def noted(pacing, items, at=NOW):
     rows = len(items)
-    pacing.note(ShownSlates(np.array(items, np.int32), np.full(rows, at), np.zeros(rows, np.int8), None))
+    pacing.add(ShownSlates(np.array(items, np.int32), np.full(rows, at), np.zeros(rows, np.int8), None))
 
 
 def test_a_replica_owes_its_part_of_the_common_debt_and_all_of_its_own_since(shelf):
@@ -202,11 +202,13 @@ def test_a_replica_owes_its_part_of_the_common_debt_and_all_of_its_own_since(she
     noted(pacing, [list(range(10))] * 5)  # 50 shown, none of them new: 5 are owed
     assert pacing.debt(NOW).owed[0] == pytest.approx(5)
     day = pacing.day
-    pacing.common = Common(Counts(np.array([50.0]), np.array([0.0])), day, 0.5)
+    pacing.shared = SharedCounts(ImpressionCounts(np.array([50.0]), np.array([0.0])), day, 0.5)
     assert pacing.debt(NOW).owed[0] == pytest.approx(5)  # the same slates, now in the log
     second[0] = 1.0
     noted(pacing, [list(range(10))] * 5)
-    pacing.common = Common(Counts(np.array([250.0]), np.array([0.0])), day, 1.5)  # 200 more, of which 50 were ours
+    pacing.shared = SharedCounts(
+        ImpressionCounts(np.array([250.0]), np.array([0.0])), day, 1.5
+    )  # 200 more, of which 50 were ours
     part = 0.7 + 0.3 * 50 / 200
     assert pacing.debt(NOW).owed[0] == pytest.approx(part * 25)
     second[0] = 2.0
@@ -242,7 +244,7 @@ def test_unchanged_quotas_keep_their_counts_when_rules_change(book, config, shel
     assert book.current.pacing.debt(NOW).owed.tolist() == pytest.approx([4, 0])
     with EventLog(Layout(config.state).event_log) as log:  # the log knows of slates before the new quota
         log.append_slates([slate(n, range(10), NOW + 5) for n in range(4)]).result()
-        book.count()
-    later = replace(book.current.pacing.common, cut=time.monotonic() + 1)
-    book.current.pacing.common = later
+        book.read_shared_counts()
+    later = replace(book.current.pacing.shared, cut=time.monotonic() + 1)
+    book.current.pacing.shared = later
     assert book.current.pacing.debt(NOW).owed.tolist() == pytest.approx([4, 0])

@@ -29,7 +29,7 @@ from handsell.eligibility.mask import Eligibility
 from handsell.events.reader import EventReader
 from handsell.events.states import Events
 from handsell.features.store import open_store
-from handsell.reranking.rules.live_rules import CompiledRules, RuleBook
+from handsell.reranking.rules.live_rules import CompiledRules, LiveRules
 from handsell.reranking.rules.reading import Rules, read_rules
 from handsell.reranking.rules.scope import unit_of
 from handsell.reranking.stage import LocalReranking
@@ -82,10 +82,10 @@ class Preview:
 def open_rules(config: Config, path: Path) -> tuple[OpenedBundle, CompiledRules]:
     """The live bundle and the file's rules on it; raises ConfigError or BundleError."""
     opened = open_bundle(str(config.source), LIVE)
-    return opened, edition_of(opened, read_rules(path))
+    return opened, compile_rules(opened, read_rules(path))
 
 
-def edition_of(opened: OpenedBundle, rules: Rules) -> CompiledRules:
+def compile_rules(opened: OpenedBundle, rules: Rules) -> CompiledRules:
     return CompiledRules.of(rules, opened.snapshot, Eligibility.of(opened.snapshot, opened.config), opened.config)
 
 
@@ -98,8 +98,8 @@ def preview(config: Config, path: Path, requests: int) -> Preview:
     known = asyncio.run(_known(opened, reader, asked))
     stages = load_stages(opened.path, opened.config, snapshot=opened.snapshot)
     funnel, eligibility = stages.funnel, Eligibility.of(opened.snapshot, opened.config)
-    books = [RuleBook(edition_of(opened, before)), RuleBook(after)]
-    rerankings = [LocalReranking(opened.snapshot, eligibility, opened.config, rules=book) for book in books]
+    both = [LiveRules(compile_rules(opened, before)), LiveRules(after)]
+    rerankings = [LocalReranking(opened.snapshot, eligibility, opened.config, rules=rules) for rules in both]
     n, unmet, slates = int(asked.count.max()), Counter[str](), ([], [])  # type: ignore[var-annotated]
     for start in range(0, len(known), CHUNK):
         part = known.take(slice(start, start + CHUNK))

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from handsell.reranking.rules.live_rules import CompiledRules
-from handsell.reranking.rules.schema import AnyRule, Quota
 
 CONSOLE_WIDTH = 120
 
@@ -26,19 +25,8 @@ def checked(edition: CompiledRules, now: int) -> Table:
     for r, rule in enumerate(ruleset.rules.rules):
         items = int(ruleset.matches(every, np.array([now]), [r]).sum())
         force = f"arm {rule.arm}" if rule.arm else "yes" if here[r].any() else "no"
-        table.add_row(rule.name, rule.kind, asks(rule), f"{items:,}", ", ".join(rule.surfaces) or "all", force)
+        table.add_row(rule.name, rule.kind, rule.summary(), f"{items:,}", ", ".join(rule.surfaces) or "all", force)
     return table
-
-
-def asks(rule: AnyRule) -> str:
-    """What the rule wants, in a few words."""
-    if isinstance(rule, Quota):
-        share = f"{rule.least:.0%} to {rule.most:.0%}" if rule.share is None else f"{rule.share:.0%}"
-        return f"{share} of each {rule.per}"
-    own = {"factor": "× {:g}", "add": "+ {:g}", "subtract": "- {:g}", "position": "at {}", "within": "in the first {}"}
-    idle = {"factor": 1.0, "add": 0.0, "subtract": 0.0, "within": None}
-    values = {name: getattr(rule, name, None) for name in own}
-    return " ".join(own[n].format(v) for n, v in values.items() if v is not None and v != idle.get(n)) or "–"
 
 
 def show(told: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from handsell.reranking.dpp import Determinantal, kernel
 from handsell.reranking.exploration import Exploration, seeds
 from handsell.reranking.mmr import MarginalRelevance, relevance
 from handsell.reranking.reasons import CODE, Evidence, explain, liked_weight
-from handsell.reranking.rules.live_rules import RuleBook
+from handsell.reranking.rules.live_rules import LiveRules
 from handsell.reranking.selection import Constraint, Pool, Preference, select
 from handsell.reranking.similarity import cosines, same_creator, tag_vectors
 from handsell.reranking.spacing import CategoryWindow, CreatorGap
@@ -47,7 +47,7 @@ class LocalReranking:
     eligibility: Eligibility
     config: Config
     items: ItemValues | None = None
-    rules: RuleBook | None = None  # business rules; none offline, where models are measured
+    rules: LiveRules | None = None  # business rules; none offline, where models are measured
 
     async def rerank(self, requests: Requests, candidates: Candidates, n: int) -> Slates:
         """Slates of exactly n positions, padded with -1 where fewer than n candidates are allowed."""
@@ -56,14 +56,15 @@ class LocalReranking:
         allowed = self.eligibility.allows(requests, candidates.item)
         ruled = None if self.rules is None else self.rules.apply(requests, candidates, allowed, n)
         if ruled is not None:
-            candidates, allowed = ruled.applied.candidates, ruled.applied.allowed
+            candidates, allowed = ruled.result.candidates, ruled.result.allowed
         k = candidates.item.shape[1]
         likeness = self._likeness(requests, candidates)
         constraints = self._constraints(requests, likeness, n)
         diversity = own_diversity(self.dials, requests.profile, len(self.snapshot.tags))
         pool = self._pool(requests, candidates, allowed, likeness, diversity)
         if ruled is not None:
-            pool = replace(pool, boost=ruled.applied.boost, pin=ruled.applied.pin)
+            constraints += ruled.result.constraints
+            pool = replace(pool, boost=ruled.result.boost, pin=ruled.result.pin)
         preferences = self._preferences(requests, likeness, diversity, n)
         chosen = select(pool, n, preferences, constraints, self._exploration(requests))
         filled, order = chosen.column != NONE, np.maximum(chosen.column, 0)
@@ -84,7 +85,7 @@ class LocalReranking:
             constraints=tuple(constraint.name for constraint in constraints),
             degraded=candidates.degraded,
         )
-        return slates if ruled is None else ruled.done(requests, slates)
+        return slates if ruled is None else ruled.finish(requests, slates)
 
     @cached_property
     def dials(self) -> RerankingConfig:
@@ -94,7 +95,7 @@ class LocalReranking:
     @cached_property
     def unseen(self) -> LocalReranking:
         """The same stage for slates that nobody is shown: rules do not count their impressions."""
-        return self if self.rules is None else replace(self, rules=self.rules.uncounted())
+        return self if self.rules is None else replace(self, rules=self.rules.without_counting())
 
     @cached_property
     def _liked(self) -> float:

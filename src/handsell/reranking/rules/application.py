@@ -1,6 +1,7 @@
-"""Rules applied to a batch, before the slate is selected: what is barred, moved, brought in and put in its place.
+"""Apply rules to a batch, before the slates are selected.
 
-Precedence: exclude, pin, include, quota, then bury and boost. Among rules of one kind the earlier in the file is first.
+Order: items are removed; positions and counts are filled by precedence of the kinds (exclude, pin, include, quota),
+within a kind in the order of the file; weights order the other candidates. kind.py says what a rule can do.
 """
 
 from __future__ import annotations
@@ -11,160 +12,165 @@ import numpy as np
 
 from handsell.core.batches import NONE, Candidates, Requests
 from handsell.reranking.mmr import relevance
-from handsell.reranking.rules.backfill import Stock
+from handsell.reranking.rules.backfill import Backfill
+from handsell.reranking.rules.kind import RuleMatch
 from handsell.reranking.rules.pacing import Debt, Pacing
 from handsell.reranking.rules.ruleset import RuleSet
-from handsell.reranking.rules.schema import Include, Pin
 from handsell.reranking.rules.slots import Slots
+from handsell.reranking.selection import Constraint
 
 SINK = 100.0  # below every finite score
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """What selection is given; K may have grown by items that rules brought in, behind the others."""
+class RuledCandidates:
+    """Input of the selection. K may have grown by items that rules took from the catalog, behind the others."""
 
     candidates: Candidates
     allowed: np.ndarray  # (B, K) bool
     boost: np.ndarray  # (B, K) float64, added to relevance (0..1 within the request)
-    pin: np.ndarray | None  # (B, n) int64 column that stands at this position, -1: open; None: all open
-    unmet: dict[str, np.ndarray]  # rules that cannot hold, as `rule:<name>`, and for which requests: (B,) bool
-    places: dict[str, tuple[np.ndarray, int]]  # pins: for which requests (B,) bool, and the column of `pin`
+    pin: np.ndarray | None  # (B, n) int64 column of the candidate at each position, -1: open; None: all open
+    constraints: tuple[Constraint, ...]  # on the order of the slate
+    unmet: dict[str, np.ndarray]  # rules that cannot hold, by label → for which requests (B,) bool
+    pinned: dict[str, tuple[np.ndarray, int]]  # by label → requests (B,) bool with the pin, and its column of `pin`
 
-    def moved(self, item: np.ndarray) -> dict[str, np.ndarray]:
-        """Pins that do not stand in slates (B, n) where they should: a slate ended before their position."""
+    def displaced(self, item: np.ndarray) -> dict[str, np.ndarray]:
+        """Return pins that slates (B, n) do not show at their position, because the slate ended before it."""
         found = {}
-        for name, (rows, place) in self.places.items():
+        for label, (rows, place) in self.pinned.items():
             if self.pin is None or not rows.any():
                 continue
             column = self.pin[:, place]
             wanted = self.candidates.item[np.arange(len(item)), column]
             if (late := rows & (column != NONE) & (item[:, place] != wanted)).any():
-                found[name] = late
+                found[label] = late
         return found
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
-    """A batch as rules see it. R rules."""
+class _Scope:
+    """What R rules need to know of a batch."""
 
     requests: Requests
     active: np.ndarray  # (R, B) bool
-    width: np.ndarray  # (R, B) int, positions within which the rule looks
+    width: np.ndarray  # (R, B) int, positions to which the rule refers
     shown: np.ndarray  # (B,) int, positions that the caller sees
 
+    @classmethod
+    def of(cls, ruleset: RuleSet, requests: Requests, n: int) -> _Scope:
+        shown = np.full(len(requests), n) if requests.count is None else np.minimum(requests.count, n).astype(int)
+        return cls(requests, ruleset.active(requests), np.minimum(ruleset.within, shown), shown)
 
-class _Board:
-    """The candidates of a batch, matched and weighed."""
 
-    def __init__(
-        self, ruleset: RuleSet, here: Situation, lift: np.ndarray, candidates: Candidates, allowed: np.ndarray
-    ):
-        self.candidates = candidates
-        self.match = ruleset.matches(candidates.item, here.requests.time) & here.active[:, :, None]  # (R, B, K)
-        if ruleset.excludes:
-            allowed = allowed & ~self.match[ruleset.excludes].any(axis=0)
+class _Draft:
+    """The candidates of a batch, matched, filtered and weighed."""
+
+    def __init__(self, ruleset: RuleSet, scope: _Scope, lift: np.ndarray, candidates: Candidates, allowed: np.ndarray):
+        self.candidates, self._scope = candidates, scope
+        self.matching = ruleset.matches(candidates.item, scope.requests.time) & scope.active[:, :, None]  # (R, B, K)
+        for r in ruleset.removing:
+            allowed = allowed & ~ruleset.effects[r].remove(self.match(r))
         self.allowed = allowed
         plain = relevance(candidates.score, allowed)
         factor, self.boost = np.ones_like(plain), np.zeros_like(plain)
-        for rule, more, added in ruleset.weights:
-            if more:
-                factor += factor * more * self.match[rule]
-            if added:
-                self.boost += added * self.match[rule]
-        for rule, added in zip(ruleset.paced, lift.tolist(), strict=True):
-            if added:
-                self.boost += added * self.match[rule]
-        if ruleset.weights:
+        for r in ruleset.weighing:
+            times, plus = ruleset.effects[r].weigh(self.match(r))
+            if not np.isscalar(times) or times != 1:
+                factor += factor * (times - 1) * self.matching[r]
+            if not np.isscalar(plus) or plus != 0:
+                self.boost += plus * self.matching[r]
+        for r, plus in zip(ruleset.paced, lift.tolist(), strict=True):
+            if plus:
+                self.boost += plus * self.matching[r]
+        if ruleset.weighing:
             self.boost += plain * (factor - 1)
         value = plain + self.boost
         if not (finite := np.isfinite(candidates.score)).all():
             value -= SINK * ~finite
         self.value = np.where(allowed, value, -np.inf)
 
+    def match(self, r: int) -> RuleMatch:
+        return RuleMatch(self._scope.requests, self.candidates.item, self.matching[r], self._scope.active[r])
 
-def apply(
+
+def apply_rules(
     ruleset: RuleSet,
     pacing: Pacing,
-    stock: Stock,
+    backfill: Backfill,
     requests: Requests,
     candidates: Candidates,
     allowed: np.ndarray,
     n: int,
-) -> Applied:
-    """For slates of n positions; allowed (B, K) as eligibility has it."""
-    here = _situation(ruleset, requests, n)
+) -> RuledCandidates:
+    """Apply rules to slates of n positions; allowed (B, K) by eligibility."""
+    scope = _Scope.of(ruleset, requests, n)
     debt = pacing.debt(int(requests.time.max()))
     lift = debt.lift
-    board = _Board(ruleset, here, lift, candidates, allowed)
-    slots = Slots(board.value, n)
-    least, most = _quotas(ruleset, pacing, here, board, slots, debt)
-    missing = _missing(ruleset, here, board, least)
+    draft = _Draft(ruleset, scope, lift, candidates, allowed)
+    slots = Slots(draft.value, n)
+    least, most = _bounds(ruleset, pacing, scope, draft, slots, debt)
+    missing = _missing(ruleset, scope, draft, least)
     if missing.any():
-        board = _Board(ruleset, here, lift, *_brought_in(ruleset, stock, here, board, missing))
-        slots = Slots(board.value, n)
-    unmet = _fill(ruleset, here, board, slots, least, most)
-    names = {f"rule:{ruleset.rules.rules[r].name}": unmet[r] for r in np.flatnonzero(unmet.any(axis=1))}
-    pin = slots.pin if (slots.pin != NONE).any() else None
-    places = {
-        f"rule:{rule.name}": (here.active[r] & ~unmet[r], rule.position - 1)
-        for r in ruleset.pins
-        if isinstance(rule := ruleset.rules.rules[r], Pin) and rule.position <= n
-    }
-    return Applied(board.candidates, board.allowed, board.boost, pin, names, places)
+        draft = _Draft(ruleset, scope, lift, *_add_missing(backfill, scope, draft, missing))
+        slots = Slots(draft.value, n)
+    unmet = _fill(ruleset, scope, draft, slots, least, most)
+    label = [effect.label for effect in ruleset.effects]
+    constraints = (ruleset.effects[r].constraint(draft.match(r)) for r in ruleset.constraining if scope.active[r].any())
+    return RuledCandidates(
+        draft.candidates,
+        draft.allowed,
+        draft.boost,
+        slots.pin if (slots.pin != NONE).any() else None,
+        tuple(constraint for constraint in constraints if constraint is not None),
+        {label[r]: unmet[r] for r in np.flatnonzero(unmet.any(axis=1))},
+        {label[r]: (scope.active[r] & ~unmet[r], place) for r, place in ruleset.pins.items() if place < n},
+    )
 
 
-def _situation(ruleset: RuleSet, requests: Requests, n: int) -> Situation:
-    shown = np.full(len(requests), n) if requests.count is None else np.minimum(requests.count, n).astype(int)
-    return Situation(requests, ruleset.active(requests), np.minimum(ruleset.reach, shown), shown)
-
-
-def _quotas(
-    ruleset: RuleSet, pacing: Pacing, here: Situation, board: _Board, slots: Slots, debt: Debt
+def _bounds(
+    ruleset: RuleSet, pacing: Pacing, scope: _Scope, draft: _Draft, slots: Slots, debt: Debt
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(R, B) least and most items that each quota asks of each slate; 0 and everything for other rules."""
-    least, most = np.zeros(here.active.shape, int), here.width.copy()
-    for r in ruleset.quotas:
-        quota = ruleset.quota(r)
-        if quota.per == "slate":
-            least[r] = np.ceil(quota.least * here.width[r] - 1e-9) * here.active[r]
-            held = np.maximum(np.floor(quota.most * here.width[r] + 1e-9), least[r])
-            most[r] = np.where(here.active[r], held, here.width[r])
+    """(R, B) least and greatest number of each rule's items in each slate; 0 and all positions without a bound."""
+    least, most = np.zeros(scope.active.shape, int), scope.width.copy()
+    for r in ruleset.bounding:
+        low, high = ruleset.effects[r].bounds(draft.match(r), scope.width[r])
+        least[r] = low * scope.active[r]
+        most[r] = np.where(scope.active[r], np.maximum(high, least[r]), scope.width[r])
     if paced := ruleset.paced:
-        natural = (board.match[paced] & board.allowed & (slots.rank < here.width[paced][:, :, None])).sum(axis=2)
-        least[paced], most[paced] = pacing.slots(debt, here.active[paced], natural, here.width[paced])
+        natural = (draft.matching[paced] & draft.allowed & (slots.rank < scope.width[paced][:, :, None])).sum(axis=2)
+        least[paced], most[paced] = pacing.slots(debt, scope.active[paced], natural, scope.width[paced])
     return least, most
 
 
-def _missing(ruleset: RuleSet, here: Situation, board: _Board, least: np.ndarray) -> np.ndarray:
-    """(R, B) items that a rule asks for and that no candidate is."""
-    wanted = least.copy()
-    for r in (*ruleset.pins, *ruleset.includes):
-        wanted[r] = here.active[r]
-    return np.maximum(wanted - (board.match & board.allowed).sum(axis=2), 0)
+def _missing(ruleset: RuleSet, scope: _Scope, draft: _Draft, least: np.ndarray) -> np.ndarray:
+    """(R, B) number of items that a rule needs beyond its candidates."""
+    needed = least.copy()
+    for r in ruleset.pins:
+        needed[r] = np.maximum(needed[r], scope.active[r])
+    return np.maximum(needed - (draft.matching & draft.allowed).sum(axis=2), 0)
 
 
-def _brought_in(
-    ruleset: RuleSet, stock: Stock, here: Situation, board: _Board, missing: np.ndarray
+def _add_missing(
+    backfill: Backfill, scope: _Scope, draft: _Draft, missing: np.ndarray
 ) -> tuple[Candidates, np.ndarray]:
-    """Candidates and what is allowed, with items of the catalog behind them.
-
-    They carry the lowest score of their request: ranking put them below the others, or never saw them.
-    """
-    candidates, allowed = board.candidates, board.allowed
+    """Return candidates and allowed, extended by missing (R, B) items from the catalog."""
+    candidates, allowed = draft.candidates, draft.allowed
     for r in np.flatnonzero(missing.any(axis=1)):
         count = int(missing[r].max())
-        asks = np.flatnonzero(missing[r])
-        some = here.requests if len(asks) == len(allowed) else here.requests.take(asks)
+        rows = np.flatnonzero(missing[r])
+        some = scope.requests if len(rows) == len(allowed) else scope.requests.take(rows)
         found = np.full((len(allowed), count), NONE, np.int32)
-        found[asks] = stock.pick(int(r), some, candidates.item[asks], count)
+        found[rows] = backfill.find(int(r), some, candidates.item[rows], count)
         found[np.arange(count) >= missing[r][:, None]] = NONE
-        candidates, allowed = extended(candidates, allowed, found)
+        candidates, allowed = extend(candidates, allowed, found)
     return candidates, allowed
 
 
-def extended(candidates: Candidates, allowed: np.ndarray, items: np.ndarray) -> tuple[Candidates, np.ndarray]:
-    """Items (B, X), allowed where they are not -1, behind the others."""
+def extend(candidates: Candidates, allowed: np.ndarray, items: np.ndarray) -> tuple[Candidates, np.ndarray]:
+    """Append items (B, X), allowed where they are not -1.
+
+    Their score is the lowest of their request: ranking put them below the other candidates, or never saw them.
+    """
     rows, more = items.shape
     usable = np.where(allowed & np.isfinite(candidates.score), candidates.score, np.inf).min(axis=1, initial=np.inf)
     score = np.where(np.isfinite(usable), usable, 0).astype(candidates.score.dtype)[:, None].repeat(more, axis=1)
@@ -181,41 +187,34 @@ def extended(candidates: Candidates, allowed: np.ndarray, items: np.ndarray) -> 
 
 
 def _fill(
-    ruleset: RuleSet, here: Situation, board: _Board, slots: Slots, least: np.ndarray, most: np.ndarray
+    ruleset: RuleSet, scope: _Scope, draft: _Draft, slots: Slots, least: np.ndarray, most: np.ndarray
 ) -> np.ndarray:
-    """Fill positions in order of precedence and bar what is too much; (R, B) bool where a rule cannot hold."""
-    unmet = np.zeros(here.active.shape, bool)
-    for r in ruleset.pins:
-        rule = ruleset.rules.rules[r]
-        assert isinstance(rule, Pin)
-        asked = here.active[r] & (rule.position <= here.shown)
-        if asked.any():
-            unmet[r] = asked & ~slots.put(asked, board.match[r], here.shown, rule.position - 1)
-    for r in ruleset.includes:
-        assert isinstance(ruleset.rules.rules[r], Include)
-        asked = here.active[r] & (slots.standing(board.match[r], here.width[r]) == 0)
-        if asked.any():
-            unmet[r] = asked & ~slots.put(asked, board.match[r], here.width[r])
-    for r in ruleset.quotas:
-        unmet[r] = _fill_quota(here, board, slots, r, least[r], most[r])
-        unmet[r] &= ruleset.quota(r).per == "slate"  # of the day: there are other slates to make up for it
+    """Fill positions in order of precedence and remove what exceeds a bound; (R, B) bool where a rule cannot hold."""
+    unmet = np.zeros(scope.active.shape, bool)
+    for r in ruleset.filling:
+        if (place := ruleset.pins.get(r)) is not None:
+            rows = scope.active[r] & (place < scope.shown)
+            if rows.any():
+                unmet[r] = rows & ~slots.put(rows, draft.matching[r], scope.shown, place)
+        if r in ruleset.paced:
+            _fill_bounds(scope, draft, slots, r, least[r], most[r])  # later slates make up for this one
+        elif r in ruleset.bounding:
+            unmet[r] |= _fill_bounds(scope, draft, slots, r, least[r], most[r])
     return unmet
 
 
-def _fill_quota(
-    here: Situation, board: _Board, slots: Slots, r: int, least: np.ndarray, most: np.ndarray
-) -> np.ndarray:
-    mine, width = board.match[r], here.width[r]
+def _fill_bounds(scope: _Scope, draft: _Draft, slots: Slots, r: int, least: np.ndarray, most: np.ndarray) -> np.ndarray:
+    mine, width = draft.matching[r], scope.width[r]
     unmet = np.zeros(len(least), bool)
     if least.any():
-        lacking = least - slots.standing(mine, width)
+        lacking = least - slots.count(mine, width)
         for step in range(int(lacking.max(initial=0))):
-            asked = lacking > step
-            unmet |= asked & ~slots.put(asked, mine, width)
-    held = here.active[r] & (most < width)
-    if held.any() and ((mine & board.allowed).sum(axis=1) > most)[held].any():
-        barred = slots.surplus(mine, np.where(held, most, mine.shape[1]), here.shown)
-        board.allowed = board.allowed & ~barred
-        slots.value[barred] = -np.inf
-        unmet |= held & ((mine & board.allowed).sum(axis=1) > most)
+            rows = lacking > step
+            unmet |= rows & ~slots.put(rows, mine, width)
+    capped = scope.active[r] & (most < width)
+    if capped.any() and ((mine & draft.allowed).sum(axis=1) > most)[capped].any():
+        surplus = slots.surplus(mine, np.where(capped, most, mine.shape[1]), scope.shown)
+        draft.allowed = draft.allowed & ~surplus
+        slots.value[surplus] = -np.inf
+        unmet |= capped & ((mine & draft.allowed).sum(axis=1) > most)
     return unmet

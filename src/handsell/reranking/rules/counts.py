@@ -1,4 +1,4 @@
-"""Impressions by quota: what was shown, and how much of it was the quota's own."""
+"""Impressions of rules with a share of the day: how many were shown, and how many of these were the rule's items."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ from handsell.core.batches import NONE
 from handsell.core.units import DAY_US
 from handsell.reranking.rules.ruleset import RuleSet
 from handsell.reranking.rules.schema import LONGEST_SLATE
-from handsell.reranking.rules.scope import local
+from handsell.reranking.rules.scope import local_time
 
 
 @dataclass(frozen=True, slots=True)
 class ShownSlates:
     """B slates of n items as callers saw them."""
 
-    item: np.ndarray  # (B, n) int32, -1 where nothing was
+    item: np.ndarray  # (B, n) int32, -1 padded
     time: np.ndarray  # (B,) int64 µs
     surface: np.ndarray  # (B,) int8
-    unit: np.ndarray | None  # (B,) uint64 as of `unit_of`
+    unit: np.ndarray | None  # (B,) uint64 of `unit_of`
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """Of each of Q quotas of the day."""
+class ImpressionCounts:
+    """Of each of Q paced rules."""
 
-    shown: np.ndarray  # (Q,) impressions where the quota holds
-    own: np.ndarray  # (Q,) … of its items
+    shown: np.ndarray  # (Q,) impressions in requests and positions to which the rule applies
+    own: np.ndarray  # (Q,) those of its items
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(self.shown + other.shown, self.own + other.own)
+    def __add__(self, other: ImpressionCounts) -> ImpressionCounts:
+        return ImpressionCounts(self.shown + other.shown, self.own + other.own)
 
-    def only(self, these: np.ndarray) -> Counts:
-        """Zero but for these (Q,) bool."""
-        return Counts(np.where(these, self.shown, 0), np.where(these, self.own, 0))
+    def where(self, kept: np.ndarray) -> ImpressionCounts:
+        """Set all but kept (Q,) bool to zero."""
+        return ImpressionCounts(np.where(kept, self.shown, 0), np.where(kept, self.own, 0))
 
     @classmethod
-    def zero(cls, quotas: int) -> Counts:
-        return cls(np.zeros(quotas), np.zeros(quotas))
+    def zero(cls, rules: int) -> ImpressionCounts:
+        return cls(np.zeros(rules), np.zeros(rules))
 
 
-def counted(
+def count_impressions(
     ruleset: RuleSet, seen: ShownSlates, day: np.ndarray | None = None, since: np.ndarray | None = None
-) -> Counts:
-    """Impressions; only of the quotas' current day (Q,), and from `since` (Q,) µs on, where those are given."""
+) -> ImpressionCounts:
+    """Count impressions; if given, only those of the rules' current day (Q,) and from `since` (Q,) µs on."""
     paced = ruleset.paced
     active = ruleset.scope.active(seen.time, seen.surface, seen.unit)[paced]
     if day is not None and since is not None:
-        active &= (days(ruleset, seen.time) == day[:, None]) & (seen.time >= since[:, None])
+        active &= (local_days(ruleset, seen.time) == day[:, None]) & (seen.time >= since[:, None])
     real = (seen.item != NONE) & active[:, :, None]
-    if (reach := ruleset.reach[paced]).min(initial=LONGEST_SLATE) < seen.item.shape[1]:
-        real &= np.arange(seen.item.shape[1]) < reach[:, :, None]
+    if (within := ruleset.within[paced]).min(initial=LONGEST_SLATE) < seen.item.shape[1]:
+        real &= np.arange(seen.item.shape[1]) < within[:, :, None]
     own = ruleset.matches(seen.item, seen.time, paced) & real
-    return Counts(real.sum(axis=(1, 2)).astype(float), own.sum(axis=(1, 2)).astype(float))
+    return ImpressionCounts(real.sum(axis=(1, 2)).astype(float), own.sum(axis=(1, 2)).astype(float))
 
 
-def days(ruleset: RuleSet, time: np.ndarray) -> np.ndarray:
-    """(Q, B) number of the local day of times (B,)."""
+def local_days(ruleset: RuleSet, time: np.ndarray) -> np.ndarray:
+    """(Q, B) number of the day of times (B,) in each paced rule's time zone."""
     zones = [ruleset.rules.rules[r].time_zone for r in ruleset.paced]
-    return np.array([local(time, zone) // DAY_US for zone in zones]).reshape(len(zones), len(time))
+    return np.array([local_time(time, zone) // DAY_US for zone in zones]).reshape(len(zones), len(time))

@@ -1,11 +1,11 @@
-"""Pacing: quotas of the day, held slate by slate from what has been shown so far.
+"""Pacing: keep daily shares slate by slate, from what has been shown so far.
 
-What a quota is owed is a number of impressions: least · shown - own. It lifts the quota's items by a boost that grows
-with the debt; past PATIENCE impressions, where the boost is at its limit, slots are forced. What it has too much is
-treated the same way with the sign turned: the items are buried, then barred.
+A rule's debt is a number of impressions: least share · shown - own. It boosts the rule's items in proportion to the
+debt; beyond PATIENCE impressions, where the boost has reached its limit, slots are forced. A surplus over the greatest
+share is treated likewise: the items are buried, then removed.
 
-Each replica pays its part of the common debt, by its part of the traffic, and all of the debt it made itself since the
-common counts were read: so the parts add up to the debt, and replicas do not pay it twice. docs/decisions/010.
+A replica pays its share of the debt that all replicas have in common, by its share of the traffic, and all of the debt
+that it made since the shared counts were read. So the parts add up to the whole debt. docs/decisions/010.
 """
 
 from __future__ import annotations
@@ -17,76 +17,76 @@ from math import floor, nan
 
 import numpy as np
 
-from handsell.reranking.rules.counts import Counts, ShownSlates, counted, days
+from handsell.reranking.rules.counts import ImpressionCounts, ShownSlates, count_impressions, local_days
 from handsell.reranking.rules.ruleset import RuleSet
 from handsell.reranking.rules.scope import QUARTER_US
 
-PATIENCE = 2.0  # impressions that may be owed before slots are forced
+PATIENCE = 2.0  # impressions of debt beyond which slots are forced
 MOST_LIFT = 0.25  # of the span of relevance in a request, reached at PATIENCE
 FORCED_SHARE = 1 / 3  # of a slate, at least one slot
-MEMORY = 0.7  # of the estimated part of the traffic, from one reading of the common counts to the next
-LEAST_PART = 0.02
-BUCKET_S = 0.05
-MOST_BUCKETS = 64  # kept apart; older ones are put together
+MEMORY = 0.7  # smoothing of the estimated share of the traffic, from one reading of the shared counts to the next
+LEAST_TRAFFIC = 0.02
+BUCKET_S = 0.05  # own impressions are kept in buckets of this length
+MOST_BUCKETS = 64  # older ones are merged
 
 
 @dataclass(frozen=True, slots=True)
-class Common:
-    """What all replicas have shown on the quotas' days, as the impression log had it."""
+class SharedCounts:
+    """Impressions of all replicas on the rules' current days, from the impression log."""
 
-    counts: Counts
+    counts: ImpressionCounts
     day: np.ndarray  # (Q,)
-    cut: float  # own slates of before this moment (monotonic s) are in it
+    cut: float  # monotonic s; own slates from before it are included
 
 
 @dataclass(frozen=True, slots=True)
 class Debt:
-    """Of each quota (Q,), in impressions."""
+    """Of each paced rule (Q,), in impressions."""
 
-    owed: np.ndarray  # to `least`; negative: more than that was shown
-    left: np.ndarray  # below `most`; negative: too much was shown
+    owed: np.ndarray  # up to the least share; negative: more was shown
+    left: np.ndarray  # up to the greatest share; negative: too much was shown
 
     @property
     def lift(self) -> np.ndarray:
-        """(Q,) boost of the quota's items, negative where they have had too much."""
+        """(Q,) boost of the rule's items; negative after a surplus."""
         gain = MOST_LIFT / PATIENCE
         up = np.minimum(np.maximum(self.owed, 0) * gain, MOST_LIFT)
         return up - np.minimum(np.maximum(-self.left, 0) * gain, MOST_LIFT)
 
 
 class Pacing:
-    """The paced quotas (Q) of one rule set in this process. Not for several threads, but for `common`."""
+    """The Q paced rules of one rule set in this process. Only `shared` may be set from another thread."""
 
     def __init__(self, ruleset: RuleSet, clock: Callable[[], float] = time.monotonic):
         self.ruleset, self._clock = ruleset, clock
-        quotas = [ruleset.quota(r) for r in ruleset.paced]
-        self.least, self.most = np.array([q.least for q in quotas]), np.array([q.most for q in quotas])
-        self.day, self.since = np.full(len(quotas), -1), np.full(len(quotas), np.iinfo(np.int64).min)
-        self._turns = np.iinfo(np.int64).min  # when days are looked at again
-        self.common: Common | None = None  # replaced by whoever reads the log
-        self._taken: Common | None = None
-        self._part = np.ones(len(quotas))  # of the traffic
-        self._recent: list[tuple[float, Counts]] = []  # own slates that the common counts lack, by moment
-        self._own = Counts.zero(len(quotas))  # … and their sum
+        shares = [ruleset.effects[r].daily_share or (0.0, 1.0) for r in ruleset.paced]
+        self.least, self.most = np.array(shares, float).reshape(-1, 2).T
+        self.day, self.since = np.full(len(shares), -1), np.full(len(shares), np.iinfo(np.int64).min)
+        self._next_check = np.iinfo(np.int64).min  # µs, when a day may have ended
+        self.shared: SharedCounts | None = None  # set by SharedCountReader
+        self._merged: SharedCounts | None = None
+        self._traffic = np.ones(len(shares))  # this replica's share of all impressions
+        self._recent: list[tuple[float, ImpressionCounts]] = []  # own slates that are not in `_merged`, with their time
+        self._own = ImpressionCounts.zero(len(shares))  # their sum
 
     def __len__(self) -> int:
         return len(self.least)
 
-    # -- what is asked before a slate ----------------------------------------------------------------------------
+    # -- before a slate ------------------------------------------------------------------------------------------
 
     def debt(self, now: int) -> Debt:
-        """At now µs, for this process."""
-        self._turn(now)
-        self._take_common()
+        """Return this replica's debt at now µs."""
+        self._start_new_days(now)
+        self._merge_shared()
         mine = self._mine()
         return Debt(self.least * mine.shown - mine.own, self.most * mine.shown - mine.own)
 
     def slots(
         self, debt: Debt, active: np.ndarray, natural: np.ndarray, width: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(Q, B) least and most items of the quota in each slate, each slate knowing of those before it.
+        """(Q, B) least and greatest number of the rule's items in each slate, given the slates before it in the batch.
 
-        natural (Q, B): items that would be shown anyway, of width (Q, B) positions.
+        natural (Q, B): the rule's items among the best `width` (Q, B) candidates.
         """
         owed, left = debt.owed.copy(), debt.left.copy()
         force, cap = np.zeros(active.shape, int), width.astype(int)
@@ -101,76 +101,78 @@ class Pacing:
             left[q] -= planned
         return force, cap
 
-    # -- what is told after it -----------------------------------------------------------------------------------
+    # -- after a slate -------------------------------------------------------------------------------------------
 
-    def note(self, seen: ShownSlates) -> None:
-        self._turn(int(seen.time.max()))
-        new, at = counted(self.ruleset, seen), self._clock()
+    def add(self, seen: ShownSlates) -> None:
+        """Count impressions of this replica."""
+        self._start_new_days(int(seen.time.max()))
+        new, at = count_impressions(self.ruleset, seen), self._clock()
         self._own = self._own + new
         if self._recent and at - self._recent[-1][0] < BUCKET_S:
             at, before = self._recent.pop()
             new = before + new
         self._recent.append((at, new))
-        if len(self._recent) > MOST_BUCKETS:  # nobody reads the log: how late each was matters no more
+        if len(self._recent) > MOST_BUCKETS:  # the log is not read, so that exact times do not matter
             (_, first), (at, second) = self._recent[:2]
             self._recent[:2] = [(at, first + second)]
 
     def shares(self) -> tuple[tuple[str, float], ...]:
-        """By quota, the share of today's impressions as far as this process knows; NaN before the first."""
-        taken = self._taken_today()
-        known = self._own if taken is None else self._own + taken
+        """Return each rule's share of today's impressions that this replica knows of; NaN before the first."""
+        merged = self._merged_today()
+        known = self._own if merged is None else self._own + merged
         names = [self.ruleset.rules.rules[r].name for r in self.ruleset.paced]
         pairs = zip(names, known.own.tolist(), known.shown.tolist(), strict=True)
         return tuple((name, own / shown if shown else nan) for name, own, shown in pairs)
 
-    def goes_on_from(self, before: Pacing, now: int) -> None:
-        """Take over the counts of quotas that have not changed; a new one counts from now µs on."""
-        old = {before.ruleset.quota(r): q for q, r in enumerate(before.ruleset.paced)}
-        same = np.array([old.get(self.ruleset.quota(r), -1) for r in self.ruleset.paced], int)
+    def continue_from(self, before: Pacing, now: int) -> None:
+        """Take over the counts of rules that have not changed; a new rule counts from now µs on."""
+        old = [before.ruleset.rules.rules[r] for r in before.ruleset.paced]
+        rules = [self.ruleset.rules.rules[r] for r in self.ruleset.paced]
+        same = np.array([old.index(rule) if rule in old else -1 for rule in rules], int)
         new = same < 0
         self.since = np.where(new, now, before.since[same] if len(before) else now)
         if not len(before):
             return
-        self.day, self._part = np.where(new, -1, before.day[same]), np.where(new, 1.0, before._part[same])
+        self.day, self._traffic = np.where(new, -1, before.day[same]), np.where(new, 1.0, before._traffic[same])
         kept = before._mine()
-        self._set_recent([(self._clock(), Counts(kept.shown[same], kept.own[same]).only(~new))])
+        self._set_recent([(self._clock(), ImpressionCounts(kept.shown[same], kept.own[same]).where(~new))])
 
     # -- counts ----------------------------------------------------------------------------------------------------
 
-    def _mine(self) -> Counts:
-        taken = self._taken_today()
-        if taken is None:
+    def _mine(self) -> ImpressionCounts:
+        merged = self._merged_today()
+        if merged is None:
             return self._own
-        return self._own + Counts(self._part * taken.shown, self._part * taken.own)
+        return self._own + ImpressionCounts(self._traffic * merged.shown, self._traffic * merged.own)
 
-    def _set_recent(self, recent: list[tuple[float, Counts]]) -> None:
+    def _set_recent(self, recent: list[tuple[float, ImpressionCounts]]) -> None:
         self._recent = recent
-        self._own = sum((counts for _, counts in recent), Counts.zero(len(self)))
+        self._own = sum((counts for _, counts in recent), ImpressionCounts.zero(len(self)))
 
-    def _taken_today(self) -> Counts | None:
-        return None if self._taken is None else self._taken.counts.only(self._taken.day == self.day)
+    def _merged_today(self) -> ImpressionCounts | None:
+        return None if self._merged is None else self._merged.counts.where(self._merged.day == self.day)
 
-    def _turn(self, now: int) -> None:
-        """Quotas whose day has ended begin anew."""
-        if now < self._turns:
+    def _start_new_days(self, now: int) -> None:
+        """Reset the counts of rules whose day has ended."""
+        if now < self._next_check:
             return
-        self._turns = (now // QUARTER_US + 1) * QUARTER_US  # no day ends within a quarter of an hour, in any zone
-        today = days(self.ruleset, np.array([now], np.int64))[:, 0] if len(self) else self.day
+        self._next_check = (now // QUARTER_US + 1) * QUARTER_US  # in every zone a day ends on a quarter of an hour
+        today = local_days(self.ruleset, np.array([now], np.int64))[:, 0] if len(self) else self.day
         ended = today > self.day
         if ended.any():
             self.day = np.where(ended, today, self.day)
-            self._set_recent([(at, counts.only(~ended)) for at, counts in self._recent])
+            self._set_recent([(at, counts.where(~ended)) for at, counts in self._recent])
 
-    def _take_common(self) -> None:
-        """Take up newly read common counts: own slates that are in them are dropped, and say what part is ours."""
-        common, before = self.common, self._taken
-        if common is None or common is before:
+    def _merge_shared(self) -> None:
+        """Take over newly read shared counts, drop own slates that they include, and estimate the share of traffic."""
+        shared, before = self.shared, self._merged
+        if shared is None or shared is before:
             return
-        merged = [counts for at, counts in self._recent if at < common.cut]
-        self._set_recent([(at, counts) for at, counts in self._recent if at >= common.cut])
+        included = [counts for at, counts in self._recent if at < shared.cut]
+        self._set_recent([(at, counts) for at, counts in self._recent if at >= shared.cut])
         if before is not None:
-            more = np.where(before.day == common.day, common.counts.shown - before.counts.shown, common.counts.shown)
-            ours = sum(merged, Counts.zero(len(self))).shown
-            seen = np.divide(ours, more, out=self._part.copy(), where=more > 0)
-            self._part = np.clip(MEMORY * self._part + (1 - MEMORY) * seen, LEAST_PART, 1)
-        self._taken = common
+            more = np.where(before.day == shared.day, shared.counts.shown - before.counts.shown, shared.counts.shown)
+            ours = sum(included, ImpressionCounts.zero(len(self))).shown
+            seen = np.divide(ours, more, out=self._traffic.copy(), where=more > 0)
+            self._traffic = np.clip(MEMORY * self._traffic + (1 - MEMORY) * seen, LEAST_TRAFFIC, 1)
+        self._merged = shared

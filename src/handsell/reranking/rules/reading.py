@@ -1,4 +1,4 @@
-"""Rules from a TOML file; what is wrong is told with file, rule, field, what was expected and what was received."""
+"""Read rules from a TOML file. Errors name the file, the rule, the field, what was expected and what was received."""
 
 from __future__ import annotations
 
@@ -6,28 +6,42 @@ import difflib
 import hashlib
 import tomllib
 from dataclasses import dataclass
+from functools import cache, reduce
+from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from handsell.core.errors import ConfigError
 from handsell.core.section import Section
-from handsell.reranking.rules.schema import KINDS, MOST_RULES, AnyRule, Experiment, Rule, RulesFile
+from handsell.reranking.rules.kind import rule_kinds
+from handsell.reranking.rules.schema import Experiment, Rule
+
+MOST_RULES = 64  # enabled in one file: an item's memberships are the bits of one uint64
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules of one file that are switched on, in its order. `version` names the file's content."""
+    """The enabled rules of one file, in its order. `version` is a hash of the file's content."""
 
     version: str
-    rules: tuple[AnyRule, ...]
+    rules: tuple[Rule, ...]
     experiments: dict[str, Experiment]
     source: str
 
-    def fail(self, rule: Rule, field: str, why: str) -> ConfigError:
-        return ConfigError(f"rules {self.source}: rule {rule.name!r}: {field}: {why}")
+    def error(self, rule: Rule, why: str) -> ConfigError:
+        return ConfigError(f"rules {self.source}: rule {rule.name!r}: {why}")
+
+
+@cache
+def rules_file() -> type[Section]:
+    """Return the model of a rules file: `experiments`, and `rule`, each read by the class that its kind registers."""
+    any_rule: Any = reduce(or_, (kind.schema for kind in rule_kinds().values()))
+    rule: Any = (tuple[Annotated[any_rule, Field(discriminator="kind")], ...], ())
+    experiments: Any = (dict[str, Experiment], Field(default_factory=dict))
+    return create_model("RulesFile", __base__=Section, experiments=experiments, rule=rule)
 
 
 def read_rules(path: Path) -> Rules:
@@ -36,7 +50,7 @@ def read_rules(path: Path) -> Rules:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"rules {path} cannot be read ({error.strerror}): give a TOML file, see docs/rules.md"
+            f"rules {path} cannot be read ({error.strerror}): expected a TOML file, see docs/rules.md"
         ) from None
     return parse_rules(content, str(path))
 
@@ -46,29 +60,27 @@ def version_of(content: bytes) -> str:
 
 
 def parse_rules(content: bytes, source: str) -> Rules:
-    """`source` names the file in errors. Raises ConfigError."""
+    """Parse the content of a rules file; `source` names it in errors. Raises ConfigError."""
     try:
         raw = tomllib.loads(content.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"rules {source} is not readable TOML: {error}") from None
     try:
-        read = RulesFile.model_validate(raw)
+        read: Any = rules_file().model_validate(raw)
     except ValidationError as error:
-        lines = [f"  {_where(raw, e)}{_what(e)}" for e in error.errors()]
+        lines = [f"  {_location(raw, e)}{_problem(e)}" for e in error.errors()]
         raise ConfigError(f"rules {source}:\n" + "\n".join(lines)) from None
     rules = Rules(version_of(content), tuple(r for r in read.rule if r.enabled), read.experiments, source)
-    _check_names(rules, read)
+    _check_names(rules, read.rule)
     for rule in read.rule:
         _check_arm(rules, rule)
     return rules
 
 
-def _check_names(rules: Rules, read: RulesFile) -> None:
-    names = [rule.name for rule in read.rule]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(
-            f"rules {rules.source}: name: expected a name of its own for each rule; got twice: {', '.join(twice)}"
-        )
+def _check_names(rules: Rules, every: tuple[Rule, ...]) -> None:
+    names = [rule.name for rule in every]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"rules {rules.source}: name: expected unique names; got twice: {', '.join(repeated)}")
     if len(rules.rules) > MOST_RULES:
         raise ConfigError(
             f"rules {rules.source}: expected at most {MOST_RULES} rules; got {len(rules.rules)}: "
@@ -76,55 +88,58 @@ def _check_names(rules: Rules, read: RulesFile) -> None:
         )
 
 
-def _check_arm(rules: Rules, rule: AnyRule) -> None:
+def _check_arm(rules: Rules, rule: Rule) -> None:
     if rule.arm is None:
         return
-    name, there = experiment_of(rules, rule), ", ".join(rules.experiments) or "none"
+    name, known = experiment_of(rules, rule), ", ".join(rules.experiments) or "none"
     if name not in rules.experiments:
         got = "none" if name is None else repr(name)
-        raise rules.fail(rule, "experiment", f"expected one of the file's [experiments.<name>] ({there}); got {got}")
+        raise rules.error(rule, f"experiment: expected one of the file's [experiments.<name>] ({known}); got {got}")
     if rule.arm not in rules.experiments[name].arms:
         arms = ", ".join(rules.experiments[name].arms)
-        raise rules.fail(rule, "arm", f"expected an arm of {name} ({arms}); got {rule.arm!r}")
+        raise rules.error(rule, f"arm: expected an arm of {name} ({arms}); got {rule.arm!r}")
 
 
-def experiment_of(rules: Rules, rule: AnyRule) -> str | None:
-    """The rule's experiment; the only one of the file where the rule names none."""
+def experiment_of(rules: Rules, rule: Rule) -> str | None:
+    """Return the rule's experiment; the only one of the file if the rule names none."""
     if rule.experiment is None and len(rules.experiments) == 1:
         return next(iter(rules.experiments))
     return rule.experiment
 
 
-def _where(raw: dict[str, Any], error: ErrorDetails) -> str:
+# -- errors ------------------------------------------------------------------------------------------------------
+
+
+def _location(raw: dict[str, Any], error: ErrorDetails) -> str:
     """`rule 'fresh' (no. 2): factor: `"""
     loc = list(error["loc"])
     if len(loc) < 2 or loc[0] != "rule" or not isinstance(loc[1], int):
         return f"{'.'.join(map(str, loc))}: "
-    given = raw["rule"][loc[1]]
-    name = given.get("name") if isinstance(given, dict) else None
-    fields = [str(part) for part in loc[2:] if part not in KINDS]
-    return f"rule {name!r} (no. {loc[1] + 1}): " + "".join(f"{field}: " for field in fields)
+    rule = raw["rule"][loc[1]]
+    name = rule.get("name") if isinstance(rule, dict) else None
+    return f"rule {name!r} (no. {loc[1] + 1}): " + "".join(f"{field}: " for field in loc[3:])
 
 
-def _what(error: ErrorDetails) -> str:
+def _problem(error: ErrorDetails) -> str:
     got = f"; got {error['input']!r:.80}"
     match error["type"]:
         case "missing":
-            return "expected; it is not there"
+            return "expected a value; got none"
         case "extra_forbidden":
-            return _no_such(error)
+            return _unknown_key(error)
         case "union_tag_invalid" | "union_tag_not_found":
             kind = error["input"].get("kind") if isinstance(error["input"], dict) else error["input"]
-            return f"kind: expected one of {', '.join(KINDS)}; got {kind!r:.40}"
+            return f"kind: expected one of {', '.join(rule_kinds())}; got {kind!r:.40}"
         case "value_error":
-            said = str(error.get("ctx", {}).get("error", error["msg"]))
-            return said if "; got" in said else said + got
+            message = str(error.get("ctx", {}).get("error", error["msg"]))
+            return message if "; got" in message else message + got
     return error["msg"].replace("Input should be", "expected").replace("String should match", "expected text of") + got
 
 
-def _no_such(error: ErrorDetails) -> str:
-    model: type[Section] = next((KINDS[str(part)] for part in error["loc"] if part in KINDS), RulesFile)
-    there = [field.alias or name for name, field in model.model_fields.items()]
-    close = difflib.get_close_matches(str(error["loc"][-1]), there, 1)
-    meant = f"did you mean {close[0]}? " if close else ""
-    return f"there is no such key; {meant}expected: {', '.join(there)}"
+def _unknown_key(error: ErrorDetails) -> str:
+    loc = error["loc"]
+    model = rule_kinds()[str(loc[2])].schema if loc[0] == "rule" else rules_file()
+    known = [field.alias or name for name, field in model.model_fields.items()]
+    close = difflib.get_close_matches(str(loc[-1]), known, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"unknown key; {hint}expected: {', '.join(known)}"

@@ -1,41 +1,54 @@
-"""Rules made ready for one catalog: one number of bits per item, so that a batch is matched by one gather."""
+"""Rules compiled for one catalog: a bit mask for each item, so that one gather matches a batch against all rules."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE, Requests
-from handsell.core.errors import FilterError
+from handsell.core.errors import ConfigError, FilterError
 from handsell.core.units import DAY_US
 from handsell.eligibility.filters import filters_of
+from handsell.reranking.rules.kind import RuleEffect, RuleMatch, rule_kinds
 from handsell.reranking.rules.reading import Rules
-from handsell.reranking.rules.schema import LONGEST_SLATE, AnyRule, Boost, Bury, Exclude, Include, Pin, Quota
+from handsell.reranking.rules.schema import Rule
 from handsell.reranking.rules.scope import Scope
+
+MOST_CONSTRAINTS = 8  # rules of one file with a constraint: each weighs more than the one before it (selection.py)
 
 
 @dataclass(frozen=True, eq=False)
 class RuleSet:
-    """R rules over I items. Bit r of member[i]: item i is one of rule r's, its age left aside."""
+    """R rules over I items. Bit r of member[i]: rule r selects item i, apart from the item's age."""
 
     rules: Rules
     snapshot: Snapshot
     scope: Scope
+    effects: tuple[RuleEffect[Any], ...]  # (R,)
     member: np.ndarray  # (I,) uint64
-    age_us: np.ndarray  # (R,) int64, 0: of any age
+    age_us: np.ndarray  # (R,) int64, greatest age; 0: any
 
     @classmethod
     def of(cls, rules: Rules, snapshot: Snapshot, surfaces: Sequence[str]) -> RuleSet:
-        """Raises ConfigError for a selector or a surface that this deployment does not understand."""
+        """Raises ConfigError for a rule that does not fit the catalog or the surfaces."""
         member = np.zeros(len(snapshot), np.uint64)
         for bit, rule in enumerate(rules.rules):
-            member |= selected(rules, rule, snapshot).astype(np.uint64) << np.uint64(bit)
+            member |= select_items(rules, rule, snapshot).astype(np.uint64) << np.uint64(bit)
         age = np.array([round((r.newer_than_days or 0) * DAY_US) for r in rules.rules], np.int64)
-        return cls(rules, snapshot, Scope.of(rules, surfaces), member, age)
+        effects = tuple(_build_effect(rules, rule, snapshot) for rule in rules.rules)
+        made = cls(rules, snapshot, Scope.of(rules, surfaces), effects, member, age)
+        if len(made.constraining) > MOST_CONSTRAINTS:
+            names = ", ".join(rules.rules[r].name for r in made.constraining)
+            raise ConfigError(
+                f"rules {rules.source}: expected at most {MOST_CONSTRAINTS} rules that constrain the order of a slate; "
+                f"got {len(made.constraining)} ({names}): join their selectors with `or`"
+            )
+        return made
 
     def __len__(self) -> int:
         return len(self.rules.rules)
@@ -49,16 +62,27 @@ class RuleSet:
         return self.scope.active(requests.time, requests.surface, requests.unit)
 
     def matches(self, items: np.ndarray, time: np.ndarray, rules: Sequence[int] | None = None) -> np.ndarray:
-        """(R, B, K) bool: item (B, K) is one of the rule's at time (B,); -1 is of none. Some rules only, if given."""
+        """(R, B, K) bool, whether each rule, or each of `rules`, selects items (B, K) at time (B,); never -1."""
         at = np.maximum(items, 0)
-        which = self._bits if rules is None else self._bits[list(rules)]
-        found = (self.member[at] & which) != 0
+        bits = self._bits if rules is None else self._bits[list(rules)]
+        found = (self.member[at] & bits) != 0
         found &= items != NONE
-        if self._aged:
+        if self._limits_age:
             published, now = self.snapshot.published[at], time[:, None]
             for place, r in enumerate(range(len(self)) if rules is None else rules):
                 if self.age_us[r]:
                     found[place] &= (published <= now) & (published >= now - self.age_us[r])
+        return found
+
+    def removed(self, requests: Requests, items: np.ndarray) -> np.ndarray | None:
+        """(B, K) bool, items that some rule removes; None if no rule can."""
+        if not self.removing:
+            return None
+        active = self.active(requests)[self.removing]
+        matching = self.matches(items, requests.time, self.removing) & active[:, :, None]
+        found = np.zeros(items.shape, bool)
+        for r, mine, where in zip(self.removing, matching, active, strict=True):
+            found |= self.effects[r].remove(RuleMatch(requests, items, mine, where))
         return found
 
     @cached_property
@@ -67,73 +91,75 @@ class RuleSet:
         return (np.uint64(1) << np.arange(len(self), dtype=np.uint64))[:, None, None]
 
     @cached_property
-    def _aged(self) -> bool:
+    def _limits_age(self) -> bool:
         return bool(self.age_us.any())
 
     @cached_property
-    def reach(self) -> np.ndarray:
-        """(R, 1) positions within which each rule looks."""
-        reach = [getattr(rule, "within", None) or LONGEST_SLATE for rule in self.rules.rules]
-        return np.array(reach, np.int64)[:, None]
+    def within(self) -> np.ndarray:
+        """(R, 1) positions from the top to which each rule refers."""
+        return np.array([effect.within for effect in self.effects], np.int64)[:, None]
 
-    # -- rules by kind, in the order of the file ---------------------------------------------------------------
-
-    @cached_property
-    def excludes(self) -> list[int]:
-        return self._of(Exclude)
+    # -- rules by what they do, in the order of the file -------------------------------------------------------
 
     @cached_property
-    def pins(self) -> list[int]:
-        return self._of(Pin)
+    def removing(self) -> list[int]:
+        return self._overriding("remove")
 
     @cached_property
-    def includes(self) -> list[int]:
-        return self._of(Include)
+    def weighing(self) -> list[int]:
+        return self._overriding("weigh")
 
     @cached_property
-    def quotas(self) -> list[int]:
-        return self._of(Quota)
+    def constraining(self) -> list[int]:
+        return self._overriding("constraint")
 
     @cached_property
     def paced(self) -> list[int]:
-        """Quotas of the day."""
-        return [r for r in self.quotas if self.quota(r).per == "day"]
+        """Rules with a share of the day's impressions."""
+        return [r for r, effect in enumerate(self.effects) if effect.daily_share is not None]
 
     @cached_property
-    def weights(self) -> list[tuple[int, float, float]]:
-        """Rules that move relevance: (rule, factor - 1, what is added)."""
-        moved = []
-        for r, rule in enumerate(self.rules.rules):
-            if isinstance(rule, Boost):
-                moved.append((r, rule.factor - 1, rule.add))
-            elif isinstance(rule, Bury):
-                moved.append((r, rule.factor - 1, -rule.subtract))
-        return moved
+    def bounding(self) -> list[int]:
+        """Rules that bound the number of their items in each slate by itself."""
+        return [r for r in self._overriding("bounds") if r not in self.paced]
 
-    def quota(self, r: int) -> Quota:
-        rule = self.rules.rules[r]
-        assert isinstance(rule, Quota)
-        return rule
+    @cached_property
+    def pins(self) -> dict[int, int]:
+        """Rule → its position, counted from 0."""
+        return {r: effect.position - 1 for r, effect in enumerate(self.effects) if effect.position is not None}
 
-    def _of(self, kind: type) -> list[int]:
-        return [r for r, rule in enumerate(self.rules.rules) if isinstance(rule, kind)]
+    @cached_property
+    def filling(self) -> list[int]:
+        """Rules that fill positions or bound counts, in order of precedence."""
+        rules = sorted({*self.pins, *self.bounding, *self.paced})
+        return sorted(rules, key=lambda r: rule_kinds()[self.rules.rules[r].kind].order)
+
+    def _overriding(self, member: str) -> list[int]:
+        return [r for r, effect in enumerate(self.effects) if effect.overrides(member)]
 
 
-def selected(rules: Rules, rule: AnyRule, snapshot: Snapshot) -> np.ndarray:
-    """(I,) bool, the rule's items, their age left aside; raises ConfigError."""
+def select_items(rules: Rules, rule: Rule, snapshot: Snapshot) -> np.ndarray:
+    """(I,) bool, the rule's items whatever their age; raises ConfigError."""
     chosen = np.ones(len(snapshot), bool)
     if rule.items is not None:
         try:
             chosen &= filters_of(snapshot).mask(rule.items)
         except FilterError as error:
-            raise rules.fail(rule, "items", str(error)) from None
+            raise rules.error(rule, f"items: {error}") from None
     if rule.creator_items_at_most is not None:
-        chosen &= creator_items(snapshot) <= rule.creator_items_at_most
+        chosen &= creator_sizes(snapshot) <= rule.creator_items_at_most
     return chosen
 
 
-def creator_items(snapshot: Snapshot) -> np.ndarray:
-    """(I,) how many items the item's primary creator has in the catalog; 1 for an item without one."""
+def creator_sizes(snapshot: Snapshot) -> np.ndarray:
+    """(I,) number of items of the item's primary creator; 1 for an item without one."""
     known = snapshot.creator != NONE
     counts = np.bincount(snapshot.creator[known], minlength=1)
     return np.where(known, counts[np.maximum(snapshot.creator, 0)], 1)
+
+
+def _build_effect(rules: Rules, rule: Rule, snapshot: Snapshot) -> RuleEffect[Any]:
+    try:
+        return rule_kinds()[rule.kind].effect(rule, snapshot)
+    except ValueError as error:
+        raise rules.error(rule, str(error)) from None

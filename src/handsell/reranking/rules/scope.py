@@ -1,4 +1,4 @@
-"""When and for whom a rule is in force: surface, dates, days and hours, arm."""
+"""When and for whom a rule is active: surface, dates, days and hours, experiment arm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from handsell.core.hashing import finalize
 from handsell.core.units import MINUTE_US
 from handsell.reranking.rules.reading import Rules, experiment_of
-from handsell.reranking.rules.schema import DAYS, AnyRule
+from handsell.reranking.rules.schema import DAYS, Rule
 
 WEEK = 7 * 24 * 60  # minutes
 QUARTER_US = 15 * MINUTE_US  # time zones change their offset on quarters of an hour
@@ -24,39 +24,39 @@ ALWAYS, NEVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Scope:
-    """R rules. `active` says which of them hold for which requests."""
+    """The scopes of R rules."""
 
     surface: np.ndarray  # (R, number of surfaces) bool
     begins: np.ndarray  # (R,) int64 µs
-    ends: np.ndarray  # (R,) int64 µs, from then on no more
-    week: dict[int, np.ndarray]  # rule → (WEEK,) bool open minutes, Monday first, of rules with days or hours
+    ends: np.ndarray  # (R,) int64 µs, exclusive
+    week: dict[int, np.ndarray]  # rules with days or hours → (WEEK,) bool active minutes, Monday first
     zone: tuple[str, ...]
-    arm: dict[int, tuple[int, float, float]]  # rule → experiment's seed, and the part of 0..1 that is its arm
+    arm: dict[int, tuple[int, float, float]]  # rule → seed of the experiment, and its arm's interval of 0..1
 
     @classmethod
     def of(cls, rules: Rules, surfaces: Sequence[str]) -> Scope:
-        """Raises ConfigError for a surface that the config does not have."""
+        """Raises ConfigError for a surface that is not configured."""
         for rule in rules.rules:
             if unknown := [name for name in rule.surfaces if name not in surfaces]:
-                why = f"expected surfaces of the config ({', '.join(surfaces)}); got {unknown[0]!r}"
-                raise rules.fail(rule, "surfaces", why)
+                expected = f"expected surfaces of the config ({', '.join(surfaces)})"
+                raise rules.error(rule, f"surfaces: {expected}; got {unknown[0]!r}")
         every = rules.rules
         return cls(
             np.array([[not r.surfaces or s in r.surfaces for s in surfaces] for r in every], bool).reshape(
                 -1, len(surfaces)
             ),
-            np.array([ALWAYS if r.from_ is None else r.moment(r.from_) for r in every], np.int64),
-            np.array([NEVER if r.until is None else r.moment(r.until) for r in every], np.int64),
-            {i: open_minutes(r) for i, r in enumerate(every) if r.days or r.hours},
+            np.array([ALWAYS if r.from_ is None else r.to_micros(r.from_) for r in every], np.int64),
+            np.array([NEVER if r.until is None else r.to_micros(r.until) for r in every], np.int64),
+            {i: active_minutes(r) for i, r in enumerate(every) if r.days or r.hours},
             tuple(r.time_zone for r in every),
-            {i: _arm(rules, r) for i, r in enumerate(every) if r.arm is not None},
+            {i: _arm_interval(rules, r) for i, r in enumerate(every) if r.arm is not None},
         )
 
     def active(self, time: np.ndarray, surface: np.ndarray, unit: np.ndarray | None) -> np.ndarray:
-        """(R, B) bool for requests at time (B,) µs on surface (B,); unit (B,) as of `unit_of`."""
+        """(R, B) bool for requests at time (B,) µs on surface (B,); unit (B,) of `unit_of`, None: no user is known."""
         active = self.surface[:, surface] & (self.begins[:, None] <= time) & (time < self.ends[:, None])
         for rule, minutes in self.week.items():
-            active[rule] &= minutes[(local(time, self.zone[rule]) // MINUTE_US + EPOCH_DAY * 1_440) % WEEK]
+            active[rule] &= minutes[(local_time(time, self.zone[rule]) // MINUTE_US + EPOCH_DAY * 1_440) % WEEK]
         for rule, (seed, low, high) in self.arm.items():
             if unit is None:
                 active[rule] = False
@@ -66,8 +66,8 @@ class Scope:
         return active
 
 
-def open_minutes(rule: AnyRule) -> np.ndarray:
-    """(WEEK,) bool; hours past midnight belong to the day on which they begin."""
+def active_minutes(rule: Rule) -> np.ndarray:
+    """Return (WEEK,) bool; hours past midnight belong to the day on which they begin."""
     minutes = np.zeros(WEEK, bool)
     start, end = (0, 1_440) if rule.hours is None else (_minute(part) for part in rule.hours.split("-"))
     for day in rule.days or DAYS:
@@ -80,8 +80,8 @@ def _minute(clock: str) -> int:
     return int(clock[:2]) * 60 + int(clock[3:])
 
 
-def local(time: np.ndarray, zone: str) -> np.ndarray:
-    """Times (B,) µs as a clock in that zone shows them, µs."""
+def local_time(time: np.ndarray, zone: str) -> np.ndarray:
+    """Return times (B,) µs shifted by the offset of the zone."""
     if zone == "UTC":
         return time
     return time + np.array([offset_us(zone, quarter) for quarter in (time // QUARTER_US).tolist()], np.int64)
@@ -89,34 +89,34 @@ def local(time: np.ndarray, zone: str) -> np.ndarray:
 
 @lru_cache(4_096)
 def offset_us(zone: str, quarter: int) -> int:
-    """The zone's offset from UTC in that quarter of an hour since the epoch."""
+    """Return the zone's offset from UTC in µs, in that quarter of an hour since the epoch."""
     at = datetime.fromtimestamp(quarter * 900, UTC).astimezone(ZoneInfo(zone)).utcoffset()
     return 0 if at is None else round(at.total_seconds()) * 1_000_000
 
 
-# -- arms: which part of the users. The hook for experiments: nothing else decides on an arm -----------------------
+# -- experiment arms ----------------------------------------------------------------------------------------------
 
 
 def unit_of(user_id: str | None) -> int:
-    """The user as assignment sees one: 64 bits of a hash of the id; 0, in no arm at all, for one without an id."""
+    """Return the randomization unit of a user: 64 bits of a hash of the id; 0 without an id, which is in no arm."""
     return 0 if user_id is None else _bits(user_id) or 1
 
 
 def draw(unit: np.ndarray, seed: int) -> np.ndarray:
-    """(B,) float64 in 0..1, even over users, and independent from one experiment (seed) to the next: splitmix64."""
+    """Return (B,) float64 in 0..1, uniform over users and independent between seeds (one an experiment): SplitMix64."""
     with np.errstate(over="ignore"):
         return finalize(unit.astype(np.uint64) ^ np.uint64(seed)) / 2.0**64
 
 
-def _arm(rules: Rules, rule: AnyRule) -> tuple[int, float, float]:
+def _arm_interval(rules: Rules, rule: Rule) -> tuple[int, float, float]:
     name = experiment_of(rules, rule)
-    assert name is not None and rule.arm is not None  # checked when the file was read
+    assert name is not None and rule.arm is not None  # checked by parse_rules
     low = 0.0
     for arm, share in rules.experiments[name].arms.items():
         if arm == rule.arm:
             return _bits(name), low, low + share
         low += share
-    raise AssertionError("checked when the file was read")
+    raise AssertionError("arms are checked by parse_rules")
 
 
 def _bits(text: str) -> int:

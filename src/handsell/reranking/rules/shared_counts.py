@@ -1,4 +1,4 @@
-"""The common view of replicas: today's impressions by quota, read from the impression log as it grows."""
+"""Today's impressions of all replicas, read from the impression log as it grows."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ import numpy as np
 from handsell.core.batches import NONE
 from handsell.core.units import DAY_US
 from handsell.events.reader import EventReader
-from handsell.reranking.rules.counts import Counts, ShownSlates, counted, days
-from handsell.reranking.rules.pacing import Common, Pacing
+from handsell.reranking.rules.counts import ImpressionCounts, ShownSlates, count_impressions, local_days
+from handsell.reranking.rules.pacing import Pacing, SharedCounts
 from handsell.reranking.rules.scope import unit_of
 
-SETTLED_S = 0.4  # after which a slate served is in the log: queued 0.1 s at most, then committed
-DISORDER_US = 60_000_000  # slates are looked for from so much before the day on
+SETTLED_S = 0.4  # after which a served slate is in the log: queued 0.1 s at most, then committed
+DISORDER_US = 60_000_000  # reading starts this much before the day, as slates are not logged in order of time
 ROWS = 2_000  # read at a time
 
 
-class CommonCounts:
-    """Reads on from where it stopped; the first reading goes back to the beginning of the day."""
+class SharedCountReader:
+    """Continues from the offset of the last reading; the first reading starts at the beginning of the day."""
 
     def __init__(self, pacing: Pacing, reader: EventReader, surfaces: Sequence[str]):
         self._pacing, self._reader = pacing, reader
         self._surface = {name: code for code, name in enumerate(surfaces)}
-        self._counts, self._day = Counts.zero(len(pacing)), np.full(len(pacing), -1)
+        self._counts, self._day = ImpressionCounts.zero(len(pacing)), np.full(len(pacing), -1)
         self._offset: int | None = None
 
     def read(self, now: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Bring `pacing.common` up to date; now µs by the service clock. Raises sqlite3.Error."""
+        """Bring `pacing.shared` up to date; now µs by the service clock. Raises sqlite3.Error."""
         if not len(self._pacing):
             return
         cut = clock() - SETTLED_S
         if self._offset is None:
             self._offset = self._reader.slates_before(now - DAY_US - DISORDER_US)
-        self._turn(now)
+        self._start_new_days(now)
         while rows := self._reader.slates(self._offset, ROWS):
             self._offset = rows[-1][0]
             if known := [row for row in rows if row[3] in self._surface]:
                 self._add(known)
-        self._pacing.common = Common(self._counts, self._day, cut)
+        self._pacing.shared = SharedCounts(self._counts, self._day, cut)
 
     def _add(self, rows: Sequence[tuple[int, int, str | None, str, list[str]]]) -> None:
         ruleset = self._pacing.ruleset
@@ -54,11 +54,11 @@ class CommonCounts:
             np.array([self._surface[row[3]] for row in rows], np.int8),
             np.array([unit_of(row[2]) for row in rows], np.uint64),
         )
-        self._turn(int(seen.time.max()))
-        self._counts = self._counts + counted(ruleset, seen, self._day, self._pacing.since)
+        self._start_new_days(int(seen.time.max()))
+        self._counts = self._counts + count_impressions(ruleset, seen, self._day, self._pacing.since)
 
-    def _turn(self, now: int) -> None:
-        today = days(self._pacing.ruleset, np.array([now], np.int64))[:, 0]
+    def _start_new_days(self, now: int) -> None:
+        today = local_days(self._pacing.ruleset, np.array([now], np.int64))[:, 0]
         if (today > self._day).any():
-            self._counts = self._counts.only(today <= self._day)
+            self._counts = self._counts.where(today <= self._day)
             self._day = np.maximum(self._day, today)

@@ -21,7 +21,7 @@ from handsell.features.served_log import FEATURE_LOG
 from handsell.ranking.explain import RankingExplanation, explain_ranking
 from handsell.ranking.stage import LocalRanking
 from handsell.reranking.explain import RerankingExplanation, explain_reranking
-from handsell.reranking.rules.live_rules import followed
+from handsell.reranking.rules.live_rules import watch_rules
 from handsell.reranking.stage import LocalReranking
 from handsell.retrieval.explain import CandidateExplanation, explain_candidate
 from handsell.retrieval.stage import LocalCandidates
@@ -168,7 +168,7 @@ class StageRun:
 def ruled_reranking(snapshot: Snapshot, config: Config) -> LocalReranking:
     """Re-ranking by the deployment's business rules, which are followed in their file; raises ConfigError."""
     eligibility = Eligibility.of(snapshot, config)
-    return LocalReranking(snapshot, eligibility, config, rules=followed(snapshot, eligibility, config))
+    return LocalReranking(snapshot, eligibility, config, rules=watch_rules(snapshot, eligibility, config))
 
 
 def open_feature_log(config: Config, bundle: str) -> FeatureLog | None:
