@@ -1,4 +1,4 @@
-"""The machine that figures were taken on, and how every benchmark reports: a table for people, JSON for programs."""
+"""Output of the benchmarks: a table on the terminal, a JSON file, and a description of the machine in both."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ RESULTS = Path(__file__).parent / "results"
 MIB = 2**20
 
 
-def machine() -> dict[str, Any]:
-    """Processor, system, versions and memory; `load` is what others were doing when the benchmark began."""
-    told = handsell.evaluation.machine.machine()
+def describe_machine() -> dict[str, Any]:
+    """Processor, operating system, versions, memory, and the load average at this time."""
+    described = handsell.evaluation.machine.machine()
     return {
-        **{name: value for name, value in told.items() if name != "libraries"},
-        **told["libraries"],
+        **{name: value for name, value in described.items() if name != "libraries"},
+        **described["libraries"],
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "load": round(os.getloadavg()[0], 2),
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
-def speed(seconds: float = 0.2) -> float:
-    """Million turns a second of a bare Python loop in this process: how fast the processor is just now."""
+def measure_cpu_speed(seconds: float = 0.2) -> float:
+    """Million iterations per second of an empty Python loop: the present speed of the processor."""
     turns, begun = 0, time.perf_counter()
     while time.perf_counter() - begun < seconds:
         for _ in range(10_000):
@@ -41,39 +41,39 @@ def speed(seconds: float = 0.2) -> float:
     return turns / (time.perf_counter() - begun) / 1e6
 
 
-def report(
+def write_report(
     name: str,
     rows: Sequence[Mapping[str, Any]],
     about: Mapping[str, Any],
     path: Path | None = None,
     others: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> Path:
-    """Print rows (all with the same keys) as a table, the machine and what else is told; write all of it as JSON.
+    """Print rows (all with the same keys) as a table, then `about` and the machine; write everything as JSON.
 
-    `others` are further tables by name, printed first.
+    `others` are further tables by name, printed first. The file is benchmarks/results/NAME.json unless `path` is given.
     """
     console, others = Console(width=140), others or {}
-    for title, each in {**others, name: rows}.items():
-        console.print(_table(title, each))
-    here = machine()
-    console.print(", ".join(f"{key} {value}" for key, value in {**about, **here}.items()))
+    for title, table in {**others, name: rows}.items():
+        console.print(_build_table(title, table))
+    machine = describe_machine()
+    console.print(", ".join(f"{key} {value}" for key, value in {**about, **machine}.items()))
     path = path or RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"name": name, "machine": here, **about, "rows": list(rows), **others}, indent=1))
+    path.write_text(json.dumps({"name": name, "machine": machine, **about, "rows": list(rows), **others}, indent=1))
     console.print(f"written to {path}")
     return path
 
 
-def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def _build_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left")
     for column in rows[0] if rows else ():
         table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(_format(value) for value in row.values()))
     return table
 
 
-def _cell(value: Any) -> str:
+def _format(value: Any) -> str:
     if value is None:
         return "–"
     if not isinstance(value, int | float):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import ray
-from benchmarks.serving.load_generator import Load, p
+from benchmarks.serving.load_generator import Load, percentile_ms
 from ray import cloudpickle, serve
 from ray.cluster_utils import Cluster
 from ray.util.state import list_actors
@@ -97,7 +97,7 @@ def well_since(load: Load, moment: float) -> float | None:
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         time.sleep(0.2)
-        answers = load.answers(moment)
+        answers = load.responses(moment)
         last = max((a.sent for a in answers if not a.ok or a.degraded), default=moment)
         if any(a.sent > last + 2 for a in answers):
             return last - moment
@@ -114,7 +114,7 @@ def main(toml: str, folder: Path) -> dict:
     serve.run(application(str(config.source)), name="handsell", route_prefix="/")
     until_ready(url)
     load = Load(url, [f"u{i}" for i in range(18)], folder)
-    load.rate(RATE)
+    load.set_rate(RATE)
     well_since(load, time.monotonic())
     placed = nodes_of_stages(cluster)
     killed = time.monotonic()
@@ -124,7 +124,7 @@ def main(toml: str, folder: Path) -> dict:
     added(cluster, VICTIM)
     well = well_since(load, back)
     replaced = nodes_of_stages(cluster)
-    load.rate(0)
+    load.set_rate(0)
     answers = [answer for answer in load.stop() if answer.ended > killed]
     serve.shutdown()
     ray.shutdown()
@@ -138,7 +138,7 @@ def main(toml: str, folder: Path) -> dict:
         "lasting": sum(bool(a.degraded) for a in answers if killed + 4 < a.sent < back) / max(
             sum(killed + 4 < a.sent < back for a in answers), 1
         ),
-        "p99_ms": p(answers, 99),
+        "p99_ms": percentile_ms(answers, 99),
         "deadline_ms": config.serving.deadline_ms,
         "full_s": well,
     }  # fmt: skip

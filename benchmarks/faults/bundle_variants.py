@@ -1,84 +1,87 @@
-"""A second bundle that differs from the live one in a way that every slate shows, and a corrupt one."""
+"""Copies of the live bundle: one whose scores identify it in every slate, and a corrupt one."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-from benchmarks.serving.load_generator import Answer
+from benchmarks.serving.load_generator import Response
 from handsell.bundles.store import BundleStore
 from handsell.config import Config
 from handsell.core.paths import Layout
 
-HIGH = 0.9  # scores of the twin lie above
+HIGH = 0.9  # lower bound of the scores of the copy
 FOLLOW_S = 60.0
+SETTLE_S = 5.0
 
 
 @dataclass
-class Twins:
-    """The live bundle, its twin with the same ranker calibrated above HIGH, and a corrupt one."""
+class BundleVariants:
+    """The live bundle, a copy with the same ranker calibrated to scores above HIGH, and a corrupt copy."""
 
     store: BundleStore
     pointer: Path
-    first: str
-    twin: str
+    live: str
+    high: str
     corrupt: str
 
     @classmethod
-    def of(cls, config: Config) -> Twins:
+    def create(cls, config: Config) -> BundleVariants:
         store, pointer = BundleStore(Layout(config.state).bundles), Layout(config.state).bundles / "live.json"
-        first = store.live()
-        if first is None:
+        live = store.live()
+        if live is None:
             raise SystemExit(f"no bundle of {config.name} is live: train one first")
-        twin, corrupt = _lifted(store, first, 1), _lifted(store, first, 2)
+        high, corrupt = _copy_with_high_scores(store, live, 1), _copy_with_high_scores(store, live, 2)
         ranker = store.local_path(corrupt) / "ranker" / "ranker.ubj"
         ranker.write_bytes(ranker.read_bytes()[:-100])
-        return cls(store, pointer, first, twin, corrupt)
+        return cls(store, pointer, live, high, corrupt)
 
-    def play(self, url: str) -> dict:
-        """Promote the twin, roll back, make the corrupt one live, go back; what was not followed in time."""
-        before, unmoved, took = self.pointer.read_bytes(), [], {}
+    def change_live_bundle(self, url: str) -> dict[str, Any]:
+        """Promote the copy, roll back, make the corrupt one live, and restore the pointer.
+
+        Returns `followed`, the seconds until the service reported each change, and the changes that it did not follow.
+        """
+        before, took = self.pointer.read_bytes(), {}
         try:
-            for name, act, bundle in (
-                ("promote", lambda: self.store.promote(self.twin), self.twin),
-                ("rollback", self.store.rollback, self.first),
-            ):
-                act()
-                took[name] = _until(url, lambda ready, bundle=bundle: ready["release"]["bundle"] == bundle)
-                time.sleep(5)
+            self.store.promote(self.high)
+            took["promote"] = _wait_until(url, lambda ready: ready["release"]["bundle"] == self.high)
+            time.sleep(SETTLE_S)
+            self.store.rollback()
+            took["rollback"] = _wait_until(url, lambda ready: ready["release"]["bundle"] == self.live)
+            time.sleep(SETTLE_S)
             draft = self.pointer.with_suffix(".tmp")
-            draft.write_text(json.dumps({"live": self.corrupt, "previous": [self.first]}))
+            draft.write_text(json.dumps({"live": self.corrupt, "previous": [self.live]}))
             draft.replace(self.pointer)
-            took["refuse"] = _until(url, lambda ready: (ready["refused"] or {}).get("bundle") == self.corrupt)
-            time.sleep(5)
+            took["refuse"] = _wait_until(url, lambda ready: (ready["refused"] or {}).get("bundle") == self.corrupt)
+            time.sleep(SETTLE_S)
         finally:
             self.pointer.write_bytes(before)
-        unmoved = [name for name, seconds in took.items() if seconds is None]
-        return {"followed": took, "unmoved": unmoved}
+        return {"followed": took, "not followed": [name for name, seconds in took.items() if seconds is None]}
 
-    def mixed(self, answers: Sequence[Answer]) -> list[str]:
-        """Answers whose scores are not those of the bundle that they name, or that come from the corrupt one."""
+    def find_mixed(self, responses: Sequence[Response]) -> list[str]:
+        """Describe responses whose scores are not those of the bundle that they name, or that name the corrupt one."""
         found = []
-        for answer in answers:
-            if answer.ok and not answer.degraded:
-                high = answer.least >= HIGH
-                if answer.bundle not in (self.first, self.twin) or high != (answer.bundle == self.twin):
-                    found.append(f"{answer.bundle} with scores from {answer.least:.3f}")
+        for response in responses:
+            if response.ok and not response.degraded:
+                high = response.lowest_score >= HIGH
+                if response.bundle not in (self.live, self.high) or high != (response.bundle == self.high):
+                    found.append(f"{response.bundle} with scores from {response.lowest_score:.3f}")
         return found
 
     def remove(self) -> None:
-        for bundle in (self.twin, self.corrupt):
+        for bundle in (self.high, self.corrupt):
             shutil.rmtree(self.store.local_path(bundle))
 
 
-def _lifted(store: BundleStore, bundle: str, number: int) -> str:
-    """A copy of a bundle, `number` µs younger, whose scores lie between HIGH and 1."""
+def _copy_with_high_scores(store: BundleStore, bundle: str, number: int) -> str:
+    """Publish a copy of a bundle, `number` µs younger, whose scores are between HIGH and 1."""
     folder, manifest = store.new_dir(), store.show(bundle)
     shutil.copytree(store.local_path(bundle), folder, dirs_exist_ok=True)
     (folder / "manifest.json").unlink()
@@ -89,16 +92,16 @@ def _lifted(store: BundleStore, bundle: str, number: int) -> str:
     return store.publish(folder, later)
 
 
-def _until(url: str, what) -> float | None:
-    """Seconds until a readiness answer, five times in a row (gateways answer by turns), is as expected."""
-    begun, row = time.monotonic(), 0
+def _wait_until(url: str, condition: Callable[[dict[str, Any]], bool]) -> float | None:
+    """Seconds until five readiness responses in a row meet the condition (gateways take turns); None: not in time."""
+    begun, in_a_row = time.monotonic(), 0
     while time.monotonic() - begun < FOLLOW_S:
         try:
             ready = httpx.get(f"{url}/readyz", timeout=5.0)
-            row = row + 1 if ready.status_code == 200 and what(ready.json()) else 0
+            in_a_row = in_a_row + 1 if ready.status_code == 200 and condition(ready.json()) else 0
         except httpx.HTTPError:
-            row = 0
-        if row >= 5:
+            in_a_row = 0
+        if in_a_row >= 5:
             return round(time.monotonic() - begun, 1)
         time.sleep(0.1)
     return None

@@ -1,4 +1,4 @@
-"""The faults of benchmarks/faults.py: what is done to a graph under load, and what it must keep."""
+"""Fault scenarios: what is done to a graph under load, and the checks that its responses must pass."""
 
 from __future__ import annotations
 
@@ -13,25 +13,28 @@ from typing import Any
 import httpx
 import psutil
 
-from benchmarks.faults.fault_targets import STAGES, Graph, OnlineStore, kill, meanwhile, slowed
+from benchmarks.faults.bundle_variants import BundleVariants
+from benchmarks.faults.fault_targets import OnlineStore, kill, slow_down
 from benchmarks.faults.slo_checks import (
-    Promise,
-    answered,
-    flagged,
-    full_within,
-    no_5xx,
-    noted,
-    only_in_flight,
-    quick,
-    told_to_come_back,
+    SloCheck,
+    check_failures_are_shed,
+    check_flagged,
+    check_no_failures,
+    check_note_is_empty,
+    check_only_in_flight_failed,
+    check_p99,
+    check_recovery,
+    check_success_share,
 )  # fmt: skip
+from benchmarks.serving.graph_processes import GraphProcesses
 from benchmarks.serving.load_generator import Load
 
+STAGES = ("Candidates", "Ranking", "Reranking")
 JSON = {"content-type": "application/json"}
-STEP = 5  # times the load
+LOAD_FACTOR = 5  # of the load step
 SLOW_S = 0.5
-STORE_SLOW_S = 1.0  # longer than a request waits for the store; for less than that nothing is to be seen but latency
-POISON = {
+STORE_SLOW_S = 1.0  # longer than a request waits for the store; shorter locks only add latency
+BAD_REQUESTS = {
     "NaN": b'{"user_id":"u","count":NaN}',
     "10 MB": b'{"user_id":"' + b"x" * 10_000_000 + b'"}',
     "k = 1e9": b'{"user_id":"u","count":1000000000}',
@@ -41,133 +44,127 @@ POISON = {
 
 
 @dataclass
-class Scene:
-    """A graph under steady load, and what the drill has learned of it besides the answers."""
+class ScenarioContext:
+    """A graph under steady load, and what a scenario records besides the responses."""
 
-    graph: Graph
+    graph: GraphProcesses
     load: Load
     rate: float  # requests per second
-    bundles: Any = None  # benchmarks.twins.Twins
+    bundles: BundleVariants | None = None
     notes: dict[str, Any] = field(default_factory=dict)
-    begun: float = 0.0  # when the fault was there
+    begun: float = 0.0  # start of the fault
 
-    def stands_still(self) -> bool:
-        """Whether a process that was stopped is still there."""
+    def has_stopped_process(self) -> bool:
+        """Return True while a process that the scenario stopped has not been replaced."""
         return psutil.pid_exists(self.notes.get("stopped", -1))
 
 
-Injection = Callable[[Scene], contextlib.AbstractContextManager[None]]
+Injection = Callable[[ScenarioContext], contextlib.AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
-class Drill:
-    """`inject` is entered when the fault begins and left when it ends, `hold_s` later; None: it is over at once."""
+class FaultScenario:
+    """`inject` is entered when the fault begins and left when it ends."""
 
     name: str
     inject: Injection
-    promises: tuple[Promise, ...]
-    holds: bool = False
+    checks: tuple[SloCheck, ...]
+    lasts: bool = False  # True: the fault is held for --seconds; False: it is a single action
 
 
 # -- faults -----------------------------------------------------------------------------------------------------
 
 
-def killed(name: str) -> Injection:
+def inject_kill(name: str) -> Injection:
+    """SIGKILL of the oldest process of that name."""
+
     @contextlib.contextmanager
-    def inject(scene: Scene) -> Iterator[None]:
-        process = scene.graph.one(name)
-        scene.begun = kill(process)
+    def inject(context: ScenarioContext) -> Iterator[None]:
+        process = context.graph.find_oldest(name)
+        context.begun = kill(process)
         process.wait(10)
-        scene.notes["gone after s"] = round(time.monotonic() - scene.begun, 3)
+        context.notes["gone after s"] = round(time.monotonic() - context.begun, 3)
         yield
 
     return inject
 
 
-def stopped(name: str) -> Injection:
-    """SIGSTOP, for good: the health check has to replace it."""
+def inject_stop(name: str) -> Injection:
+    """SIGSTOP without a later SIGCONT: the health check has to replace the process."""
 
     @contextlib.contextmanager
-    def inject(scene: Scene) -> Iterator[None]:
-        process = scene.graph.one(name)
+    def inject(context: ScenarioContext) -> Iterator[None]:
+        process = context.graph.find_oldest(name)
         process.suspend()
-        scene.begun = time.monotonic()
-        scene.notes["stopped"] = process.pid
+        context.begun = time.monotonic()
+        context.notes["stopped"] = process.pid
         yield
 
     return inject
 
 
-def slow(name: str) -> Injection:
-    """It stands still for 500 ms, then runs for 100 ms, and so on."""
+def inject_slow(name: str) -> Injection:
+    """Stopped for 500 ms, running for 100 ms, in turns."""
 
     @contextlib.contextmanager
-    def inject(scene: Scene) -> Iterator[None]:
-        scene.begun = time.monotonic()
-        with slowed(scene.graph.one(name), SLOW_S, SLOW_S / 5):
+    def inject(context: ScenarioContext) -> Iterator[None]:
+        context.begun = time.monotonic()
+        with slow_down(context.graph.find_oldest(name), SLOW_S, SLOW_S / 5):
             yield
 
     return inject
 
 
-def store(how: str) -> Injection:
+def inject_store(how: str) -> Injection:
+    """The online store is `locked`, `slow` or `gone`."""
+
     @contextlib.contextmanager
-    def inject(scene: Scene) -> Iterator[None]:
-        scene.begun = time.monotonic()
-        online = OnlineStore(scene.graph)
-        with online.slow(STORE_SLOW_S, STORE_SLOW_S / 5) if how == "slow" else getattr(online, how)():
+    def inject(context: ScenarioContext) -> Iterator[None]:
+        context.begun = time.monotonic()
+        store = OnlineStore(context.graph)
+        with store.slow(STORE_SLOW_S, STORE_SLOW_S / 5) if how == "slow" else getattr(store, how)():
             yield
 
     return inject
 
 
 @contextlib.contextmanager
-def load_step(scene: Scene) -> Iterator[None]:
-    """Five times the load; notes the replicas over time."""
-    before, since = scene.graph.running(), time.monotonic()
-    with watched(scene.graph, lambda counts: _note_more(scene, before, counts, since)):
-        scene.load.rate(STEP * scene.rate)
-        scene.begun = since
+def inject_load_step(context: ScenarioContext) -> Iterator[None]:
+    """Multiply the load; the times at which replicas were added go into the notes."""
+    before, since = context.graph.count_running(), time.monotonic()
+
+    def note_new_replicas(counts: dict[str, int]) -> None:
+        for name, count in counts.items():
+            if count > before.get(name, 0):
+                scaled = context.notes.setdefault("scaled", {})
+                scaled.setdefault(f"{name} {count}", round(time.monotonic() - since, 1))
+
+    with context.graph.watch(note_new_replicas):
+        context.load.set_rate(LOAD_FACTOR * context.rate)
+        context.begun = since
         yield
-    scene.load.rate(scene.rate)
+    context.load.set_rate(context.rate)
 
 
 @contextlib.contextmanager
-def watched(graph: Graph, see: Callable[[dict[str, int]], None], every_s: float = 0.5) -> Iterator[None]:
-    """`see` gets the replicas by deployment while the block lasts."""
-
-    def look(end: threading.Event) -> None:
-        while not end.wait(every_s):
-            see(graph.running())
-
-    with meanwhile(look):
-        yield
-
-
-def _note_more(scene: Scene, before: dict[str, int], counts: dict[str, int], since: float) -> None:
-    for name, count in counts.items():
-        if count > before.get(name, 0):
-            scene.notes.setdefault("scaled", {}).setdefault(f"{name} {count}", round(time.monotonic() - since, 1))
-
-
-@contextlib.contextmanager
-def changing_bundles(scene: Scene) -> Iterator[None]:
-    """Promote, roll back, then point at a corrupt one; see benchmarks/twins.py."""
-    scene.begun = time.monotonic()
-    scene.notes |= scene.bundles.play(scene.graph.service.url)
+def inject_bundle_changes(context: ScenarioContext) -> Iterator[None]:
+    """Promote a bundle, roll back, then make a corrupt one live."""
+    assert context.bundles is not None
+    context.begun = time.monotonic()
+    context.notes |= context.bundles.change_live_bundle(context.graph.service.url)
     yield
 
 
 @contextlib.contextmanager
-def poison(scene: Scene) -> Iterator[None]:
-    """Bad requests at ten a second among the good ones, over connections of their own."""
+def inject_bad_requests(context: ScenarioContext) -> Iterator[None]:
+    """Send ten invalid requests per second on separate connections."""
     end, statuses = threading.Event(), Counter()  # type: threading.Event, Counter[tuple[str, int | str]]
-    url = f"{scene.graph.service.url}/v1/recommendations"
+    url = f"{context.graph.service.url}/v1/recommendations"
 
     def send() -> None:
         with httpx.Client(timeout=15) as client:
             while not end.is_set():
-                for name, body in POISON.items():
+                for name, body in BAD_REQUESTS.items():
                     try:
                         status = client.post(url, content=body, headers=JSON).status_code
                     except httpx.HTTPError as error:
@@ -177,50 +174,64 @@ def poison(scene: Scene) -> Iterator[None]:
                         return
 
     thread = threading.Thread(target=send, daemon=True)
-    scene.begun = time.monotonic()
+    context.begun = time.monotonic()
     thread.start()
     try:
         yield
     finally:
         end.set()
         thread.join()
-        told = {f"{name}: {status}": count for (name, status), count in statuses.items()}
+        counts = {f"{name}: {status}": count for (name, status), count in statuses.items()}
         refused = {f"{name}: {status}" for name, status in statuses if status in range(400, 500)}
-        scene.notes |= {"poison": told, "not 4xx": {name: n for name, n in told.items() if name not in refused}}
+        context.notes |= {"poison": counts, "not 4xx": {name: n for name, n in counts.items() if name not in refused}}
 
 
-def _stage_drills() -> Iterator[Drill]:
-    lasting = (answered(0.999), quick(2.0), full_within(30.0))
+def _build_stage_scenarios() -> Iterator[FaultScenario]:
+    kill_checks = (check_success_share(0.999), check_p99(2.0), check_recovery(30.0))
     for stage in STAGES:
-        yield Drill(f"kill {stage}", killed(stage), lasting)
+        yield FaultScenario(f"kill {stage}", inject_kill(stage), kill_checks)
     for stage in STAGES:
-        yield Drill(f"stop {stage}", stopped(stage), (answered(0.999), quick(1.1), full_within(60.0)))
+        stop_checks = (check_success_share(0.999), check_p99(1.1), check_recovery(60.0))
+        yield FaultScenario(f"stop {stage}", inject_stop(stage), stop_checks)
     for stage in STAGES:
-        yield Drill(f"slow {stage}", slow(stage), (answered(0.999), quick(1.1), full_within(30.0)), holds=True)
+        slow_checks = (check_success_share(0.999), check_p99(1.1), check_recovery(30.0))
+        yield FaultScenario(f"slow {stage}", inject_slow(stage), slow_checks, lasts=True)
 
 
-DRILLS = (
-    *_stage_drills(),
+STORE_CHECKS = (check_flagged("features"), check_recovery(30.0))
+SCENARIOS = (
+    *_build_stage_scenarios(),
     *(
-        Drill(f"kill {name}", killed(name), (only_in_flight, quick(2.0), full_within(30.0)))
+        FaultScenario(
+            f"kill {name}", inject_kill(name), (check_only_in_flight_failed, check_p99(2.0), check_recovery(30.0))
+        )
         for name in ("Gateway", "controller", "proxy")
     ),
     *(
-        Drill(f"store {how}", store(how), (no_5xx, flagged("features"), full_within(30.0)), holds=True)
+        FaultScenario(f"store {how}", inject_store(how), (check_no_failures, *STORE_CHECKS), lasts=True)
         for how in ("locked", "slow")
     ),
-    # a file that is gone is noticed when a gateway opens it: one is killed, what was in flight there fails
-    Drill("store gone", store("gone"), (only_in_flight, flagged("features"), full_within(30.0)), holds=True),
-    Drill("load step", load_step, (told_to_come_back, quick(1.0), full_within(30.0)), holds=True),
-    Drill(
-        "bundles", changing_bundles, (no_5xx, noted("mixed", "mixed versions"), noted("unmoved", "not followed"))
+    # a missing file is noticed when a gateway opens it: one is killed, and requests in flight there fail
+    FaultScenario("store gone", inject_store("gone"), (check_only_in_flight_failed, *STORE_CHECKS), lasts=True),
+    FaultScenario(
+        "load step", inject_load_step, (check_failures_are_shed, check_p99(1.0), check_recovery(30.0)), lasts=True
     ),
-    Drill("poison", poison, (answered(1.0), quick(1.0), noted("not 4xx", "poison not refused")), holds=True),
+    FaultScenario(
+        "bundles", inject_bundle_changes,
+        (
+            check_no_failures, check_note_is_empty("mixed", "mixed versions"),
+            check_note_is_empty("not followed", "not followed"),
+        ),
+    ),
+    FaultScenario(
+        "poison", inject_bad_requests,
+        (check_success_share(1.0), check_p99(1.0), check_note_is_empty("not 4xx", "poison not refused")), lasts=True,
+    ),
 )  # fmt: skip
 
 
-def clean_up(scene: Scene) -> None:
-    """A process that a drill left standing still and that nobody replaced."""
-    if pid := scene.notes.get("stopped"):
+def resume_stopped_process(context: ScenarioContext) -> None:
+    """Resume a process that a scenario stopped and Serve did not replace."""
+    if pid := context.notes.get("stopped"):
         with contextlib.suppress(psutil.NoSuchProcess):
             psutil.Process(pid).resume()

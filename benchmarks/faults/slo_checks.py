@@ -1,4 +1,4 @@
-"""What callers are promised of a fault, as checks of what was seen of it."""
+"""Service level checks: each takes an observation and returns what was violated, or None."""
 
 from __future__ import annotations
 
@@ -6,86 +6,90 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.serving.load_generator import Answer, p
+from benchmarks.serving.load_generator import Response, percentile_ms
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The answers from the fault on: what was under way then, and what was sent until all was well for a while."""
+class Observation:
+    """Responses to requests that were in flight when the fault began or sent later, until recovery."""
 
-    begun: float
-    answers: list[Answer]
+    begun: float  # start of the fault, s of the monotonic clock
+    responses: list[Response]
     deadline_ms: float
-    full_s: float | None  # until nothing failed, nothing was degraded and all replicas were back; None: never
+    recovered_s: float | None  # until nothing failed, nothing was degraded and all replicas ran; None: never
     notes: dict[str, Any]
 
-    def share(self, what: Callable[[Answer], bool]) -> float:
-        return sum(map(what, self.answers)) / max(len(self.answers), 1)
+    def share(self, condition: Callable[[Response], bool]) -> float:
+        return sum(map(condition, self.responses)) / max(len(self.responses), 1)
 
-    def failed(self) -> list[Answer]:
-        return [answer for answer in self.answers if not answer.ok]
+    def failed(self) -> list[Response]:
+        return [response for response in self.responses if not response.ok]
 
-    def p99(self) -> float | None:
-        """Of what was not told to come back."""
-        return p([answer for answer in self.answers if not answer.shed], 99)
-
-
-Promise = Callable[[Seen], str | None]  # what is broken, or None
+    def p99_ms(self) -> float | None:
+        """99th percentile of the latency, without shed requests."""
+        return percentile_ms([response for response in self.responses if not response.shed], 99)
 
 
-def answered(least: float) -> Promise:
-    def check(seen: Seen) -> str | None:
-        share = seen.share(lambda answer: answer.ok)
+SloCheck = Callable[[Observation], str | None]
+
+
+def check_success_share(least: float) -> SloCheck:
+    def check(observed: Observation) -> str | None:
+        share = observed.share(lambda response: response.ok)
         return None if share >= least else f"{share:.3%} 2xx"
 
     return check
 
 
-def quick(deadlines: float) -> Promise:
-    def check(seen: Seen) -> str | None:
-        p99 = seen.p99()
-        kept = p99 is not None and p99 <= deadlines * seen.deadline_ms
-        return None if kept else f"p99 {p99 or 0:.0f} ms"
+def check_p99(deadlines: float) -> SloCheck:
+    """The 99th percentile is at most this multiple of the deadline."""
+
+    def check(observed: Observation) -> str | None:
+        p99 = observed.p99_ms()
+        met = p99 is not None and p99 <= deadlines * observed.deadline_ms
+        return None if met else f"p99 {p99 or 0:.0f} ms"
 
     return check
 
 
-def full_within(limit_s: float) -> Promise:
-    def check(seen: Seen) -> str | None:
-        if seen.full_s is None:
-            return "not full again"
-        return None if seen.full_s <= limit_s else f"full after {seen.full_s:.1f} s"
+def check_recovery(limit_s: float) -> SloCheck:
+    def check(observed: Observation) -> str | None:
+        if observed.recovered_s is None:
+            return "did not recover"
+        return None if observed.recovered_s <= limit_s else f"recovered after {observed.recovered_s:.1f} s"
 
     return check
 
 
-def only_in_flight(seen: Seen) -> str | None:
-    """Whatever was sent when the process was gone is answered."""
-    late = [answer for answer in seen.failed() if answer.sent > seen.begun + seen.notes.get("gone after s", 0.0)]
-    last = max((answer.sent - seen.begun for answer in late), default=0.0)
-    return f"{len(late)} sent later failed, the last {last:.1f} s after" if late else None
+def check_only_in_flight_failed(observed: Observation) -> str | None:
+    """No request that was sent after the process had ended failed."""
+    ended = observed.begun + observed.notes.get("gone after s", 0.0)
+    late = [response for response in observed.failed() if response.sent > ended]
+    last = max((response.sent - observed.begun for response in late), default=0.0)
+    return f"{len(late)} sent later failed, the last {last:.1f} s after the fault" if late else None
 
 
-def no_5xx(seen: Seen) -> str | None:
-    failed = seen.failed()
+def check_no_failures(observed: Observation) -> str | None:
+    failed = observed.failed()
     return f"{len(failed)} not 2xx" if failed else None
 
 
-def flagged(cause: str) -> Promise:
-    """Answers say what they lack."""
+def check_flagged(cause: str) -> SloCheck:
+    """At least one response names this cause in `degraded`."""
 
-    def check(seen: Seen) -> str | None:
-        named = {name for answer in seen.answers for name in answer.degraded}
+    def check(observed: Observation) -> str | None:
+        named = {name for response in observed.responses for name in response.degraded}
         return None if cause in named else f"{cause} not flagged, degraded: {', '.join(sorted(named)) or 'nothing'}"
 
     return check
 
 
-def told_to_come_back(seen: Seen) -> str | None:
-    wrong = [answer for answer in seen.failed() if not answer.shed]
-    return f"{len(wrong)} neither answered nor told when to come back" if wrong else None
+def check_failures_are_shed(observed: Observation) -> str | None:
+    """Every request without a result got 503 with Retry-After."""
+    wrong = [response for response in observed.failed() if not response.shed]
+    return f"{len(wrong)} failed without 503 and Retry-After" if wrong else None
 
 
-def noted(name: str, what: str) -> Promise:
-    """A note of the drill itself that has to be empty."""
-    return lambda seen: f"{what}: {seen.notes[name]}" if seen.notes.get(name) else None
+def check_note_is_empty(name: str, meaning: str) -> SloCheck:
+    """A note that the scenario takes itself is empty."""
+    return lambda observed: f"{meaning}: {observed.notes[name]}" if observed.notes.get(name) else None

@@ -1,10 +1,10 @@
-"""What is each source worth, and each group of features? The funnel on a deployment's test window, and without them.
+"""Ablation: NDCG of the funnel on a deployment's test window, without each source and without each feature group.
 
-The twin is fitted once, as training does it. Without a source its candidates, examples and ranker are made again
-from the same fitted retrievers; without a group the ranker is fitted again on the same examples (`ranking.without`).
-Every variant answers the same requests as the whole funnel: differences are paired, their intervals drawn by user.
-Missing steps (data, features, feast apply) are run first, on a private Ray cluster. Nothing is chosen from the
-figures, and no bundle is written.
+The holdout model is fitted once, as in training. Without a source, candidates, examples and ranker are built again from
+the same fitted retrievers; without a feature group, the ranker is fitted again on the same examples
+(`ranking.without`). All variants answer the same requests: differences are paired, and intervals are resampled by user.
+Missing steps (data, features, feast apply) run first, on a private Ray cluster. Nothing is selected by these figures,
+and no bundle is written.
 
     python -m benchmarks ablation deployments/configs/movielens.toml
 """
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from benchmarks.report import report
+from benchmarks.report import write_report
 from handsell.config import Config, load_config
 from handsell.core.errors import ConfigError, HandsellError
 from handsell.core.paths import Layout
@@ -44,40 +44,40 @@ from handsell.local.steps import Steps, code_digest
 from handsell.local.up import step_inputs
 
 KINDS = ("sources", "groups")
-SAME_WINDOWS = ("fit", "windows", "rows", "item_days")  # item values are the same for whoever asks
+SAME_WINDOWS = ("fit", "windows", "rows", "item_days")  # item values do not depend on the variant
 SAME_CANDIDATES = (*SAME_WINDOWS, "candidates", "examples")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The deployment's recipe without one part of it."""
+    """The deployment's config without one source or one feature group."""
 
     kind: str
-    left_out: str
+    removed: str
     config: Config
 
     @property
     def name(self) -> str:
-        return f"without {self.left_out} {'features' if self.kind == 'groups' else ''}".strip()
+        return f"without {self.removed} {'features' if self.kind == 'groups' else ''}".strip()
 
 
 def main() -> None:
-    options = _options()
+    options = _parse_options()
     if options.data is not None:
         os.environ["HANDSELL_DATA"] = str(options.data.expanduser().resolve())
     try:
         config = load_config(options.config)
-        variants(config, options.variants)  # a slip is told before anything is computed
-        with private_cluster(config):
+        build_variants(config, options.variants)  # report a wrong option before anything is computed
+        with start_private_cluster(config):
             prepare(config)
-            measure(at_most(config, options.requests), options.variants, options.json)
+            measure(limit_requests(config, options.requests), options.variants, options.json)
     except HandsellError as error:
         sys.exit(f"error: {error}")
 
 
 @contextmanager
-def private_cluster(config: Config) -> Iterator[None]:
-    """A local Ray on loopback that no other process joins; its workers' own lines are left out."""
+def start_private_cluster(config: Config) -> Iterator[None]:
+    """Run a local Ray cluster on loopback that no other process joins, without the log lines of its workers."""
     import ray
 
     prepare_private_cluster()
@@ -92,33 +92,33 @@ def private_cluster(config: Config) -> Iterator[None]:
         ray.shutdown()
 
 
-def _options() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks ablation", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file of deployments/configs, or your own")
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="TOML file of the deployment")
     parser.add_argument("--data", type=Path, default=None, help="folder of the source data; overrides data.path")
-    parser.add_argument("--variants", type=_kinds, default=KINDS, help="sources, groups or both (default: both)")
+    parser.add_argument("--variants", type=_parse_kinds, default=KINDS, help="sources, groups or both (default: both)")
     parser.add_argument(
-        "--requests", type=_positive, default=None, help="of each window at most, if fewer than split.max_requests"
+        "--requests", type=_parse_positive, default=None, help="at most, per window (default: split.max_requests)"
     )
-    parser.add_argument("--json", type=Path, default=None, help="where the figures are written")
+    parser.add_argument("--json", type=Path, default=None, help="output file")
     return parser.parse_args()
 
 
-def _kinds(text: str) -> tuple[str, ...]:
+def _parse_kinds(text: str) -> tuple[str, ...]:
     kinds = tuple(name.strip() for name in text.split(","))
     if not set(kinds) <= set(KINDS):
-        raise argparse.ArgumentTypeError(f"expected some of {', '.join(KINDS)} with commas between, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected any of {', '.join(KINDS)}, separated by commas, got {text!r}")
     return kinds
 
 
-def _positive(text: str) -> int:
+def _parse_positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of requests, 1 or more, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a positive number of requests, got {text!r}")
     return int(text)
 
 
-def variants(config: Config, kinds: Sequence[str]) -> list[Variant]:
-    """Each enabled source and each group of features left out in turn; raises ConfigError where there is no ranker."""
+def build_variants(config: Config, kinds: Sequence[str]) -> list[Variant]:
+    """Remove each enabled source and each feature group in turn; raises ConfigError for groups without a ranker."""
     if "groups" in kinds and not config.ranking.enabled:
         raise ConfigError("ranking.enabled = false: no ranker takes features; use --variants sources")
     sources = config.retrieval.enabled
@@ -132,11 +132,11 @@ def variants(config: Config, kinds: Sequence[str]) -> list[Variant]:
 
 
 def without_source(config: Config, name: str) -> Config:
-    """The source is neither asked nor told of to the ranker."""
+    """Disable the source, and drop its features from `ranking.without`, where they would be unknown."""
     section = config.retrieval[name].model_copy(update={"enabled": False})
     retrieval = config.retrieval.with_sections({name: section})
-    gone = {f"src_{name}_rank", f"src_{name}_z"}
-    kept = tuple(feature for feature in config.ranking.without if feature not in gone)
+    removed = {f"src_{name}_rank", f"src_{name}_z"}
+    kept = tuple(feature for feature in config.ranking.without if feature not in removed)
     ranking = config.ranking.model_copy(update={"without": kept})
     return config.model_copy(update={"retrieval": retrieval, "ranking": ranking})
 
@@ -146,14 +146,14 @@ def without_features(config: Config, group: str) -> Config:
     return config.model_copy(update={"ranking": ranking})
 
 
-def at_most(config: Config, requests: int | None) -> Config:
-    """No more than `split.max_requests`: rows of users were computed for those."""
+def limit_requests(config: Config, requests: int | None) -> Config:
+    """Lower `split.max_requests`; it is never raised, because user rows exist only for those requests."""
     most = min(requests or config.split.max_requests, config.split.max_requests)
     return config.model_copy(update={"split": config.split.model_copy(update={"max_requests": most})})
 
 
 def prepare(config: Config) -> None:
-    """Data, features and Feast's registry, each unless `make up` or an earlier call has done it on the same inputs."""
+    """Run data, features and feast apply, except for steps that are up to date."""
     from handsell.features.store import open_store
     from handsell.jobs.features import feature_tables
     from handsell.jobs.ingest import ingest
@@ -164,106 +164,109 @@ def prepare(config: Config) -> None:
         return f"{ingest.prepare(config)['events']:,} events"
 
     def compute() -> str:
-        return f"{feature_tables.compute(config, windows.request_keys(config))['user_activity']:,} moments of users"
+        return f"{feature_tables.compute(config, windows.request_keys(config))['user_activity']:,} user rows"
 
     def register() -> str:
         open_store(config).apply()
         return "registered"
 
-    steps.run("ray", "a private cluster", lambda: "started", always=True)  # steps depend on those before: as in `up`
+    # as in `up`, a step depends on the steps before it
+    steps.run("ray", "a private cluster", lambda: "started", always=True)
     steps.run("data", "reading and numbering", read, [depends["data"], code_digest()])
     steps.run("features", "computing user and item features", compute, depends["features"])
     steps.run("feast apply", "registering entities, views and services", register)
 
 
 def measure(config: Config, kinds: Sequence[str], path: Path | None) -> None:
-    """Fit, replay, print and write."""
+    """Fit, replay all variants and write the report."""
     folder = config.state / "ablation"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    every = variants(config, kinds)
+    every = build_variants(config, kinds)
     try:
         print(f"== the whole funnel, then {len(every)} variants", flush=True)
         run = TrainingRun(config, folder, Progress(6), windows.cut(config, folder))
         fetch_rows(run)
         run = fit_holdout(run)
-        whole, found = _replayed(run), {}
+        whole, found = _replay(run), {}
         for place, variant in enumerate(every, start=1):
             print(f"== {variant.name} ({place} of {len(every)})", flush=True)
-            found[variant.name] = replayed_without(run, variant)
-            print(f"   {HEADLINE} {headline(found[variant.name]):.4f}, the whole {headline(whole):.4f}", flush=True)
+            found[variant.name] = replay_without(run, variant)
+            means = headline_mean(found[variant.name]), headline_mean(whole)
+            print(f"   {HEADLINE} {means[0]:.4f}, whole funnel {means[1]:.4f}", flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     about = {
         "config": config.name,
-        "best single": best_single(whole),
+        "best single": find_best_single(whole),
         "requests": len(whole),
         "users": len(np.unique(whole.user)),
         "relevant items": whole.relevant,
         "cold ones": whole.cold_relevant,
     }
-    report("ablation", differences(whole, found), about, path, {"funnel": slices(whole)})
+    write_report("ablation", build_difference_rows(whole, found), about, path, {"funnel": build_segment_rows(whole)})
 
 
-def replayed_without(run: TrainingRun, variant: Variant) -> Replay:
-    """Fit what depends on the part that is left out, share all else with the run, and replay the test window."""
-    again = variant.kind == "sources"
-    steps = 1 if not again else 4 if variant.config.ranking.enabled else 2
+def replay_without(run: TrainingRun, variant: Variant) -> Replay:
+    """Fit what depends on the removed part, share the rest with the run, and replay the test window."""
+    refit_candidates = variant.kind == "sources"
+    steps = 1 if not refit_candidates else 4 if variant.config.ranking.enabled else 2
     other = replace(run, config=variant.config, folder=run.folder / "variant", progress=Progress(steps))
     other.twin.mkdir(parents=True)
-    for name in SAME_WINDOWS if again else SAME_CANDIDATES:
+    for name in SAME_WINDOWS if refit_candidates else SAME_CANDIDATES:
         (other.folder / name).symlink_to(run.folder / name)
     (other.twin / "retrievers").symlink_to(run.twin / "retrievers")
-    if again:
+    if refit_candidates:
         fit_on_candidates(other)
     else:
         fit_ranker(other)
-    replay = _replayed(other)
+    replay = _replay(other)
     shutil.rmtree(other.folder)
     return replay
 
 
-def _replayed(run: TrainingRun) -> Replay:
+def _replay(run: TrainingRun) -> Replay:
     return spread(score, [(run.config, run.folder, run.twin)])[0]
 
 
-def headline(replay: Replay) -> float:
+def headline_mean(replay: Replay) -> float:
+    """Mean of the headline metric of the funnel."""
     return mean_of(replay.contenders[FUNNEL].scores[HEADLINE])
 
 
-def best_single(replay: Replay) -> str:
-    """The retriever of the highest mean on these very requests: the hardest rival there is."""
+def find_best_single(replay: Replay) -> str:
+    """Return the retriever with the highest mean on these requests."""
     scores = replay.scores(HEADLINE)
     return max(replay.of_kind("retriever"), key=lambda name: np.nan_to_num(mean_of(scores[name])))
 
 
-def slices(replay: Replay) -> list[dict[str, Any]]:
-    """Rows of the first table: all requests, users by what is known of them, and items warm and cold in the fit."""
+def build_segment_rows(replay: Replay) -> list[dict[str, Any]]:
+    """Build the first table: all requests, user segments, warm and cold items (with and without events in the fit)."""
     every = np.ones(len(replay), bool)
-    rows = [
-        _slice(replay, name, HEADLINE, "", where) for name, where in {"all requests": every, **replay.segments}.items()
-    ]
-    rows += [_slice(replay, f"{part} items", f"recall@{TOP}", f"{part}_item_", every) for part in ("warm", "cold")]
+    segments = {"all requests": every, **replay.segments}
+    rows = [_build_segment_row(replay, name, HEADLINE, "", where) for name, where in segments.items()]
+    for part in ("warm", "cold"):
+        rows.append(_build_segment_row(replay, f"{part} items", f"recall@{TOP}", f"{part}_item_", every))
     return rows
 
 
-def _slice(replay: Replay, name: str, metric: str, prefix: str, where: np.ndarray) -> dict[str, Any]:
-    """Means over the requests `where` (R,) that have a value at all."""
-    union, deep = replay.contenders[BLEND], deepest(replay)
-    shown = {"best single": best_single(replay), "blend": BLEND, "ranker": RANKER, "funnel": FUNNEL}
-    values = {told: replay.contenders[of].scores[prefix + metric][where] for told, of in shown.items()}
+def _build_segment_row(replay: Replay, name: str, metric: str, prefix: str, where: np.ndarray) -> dict[str, Any]:
+    """Means over the requests `where` (R,) that have a value."""
+    union, deep = replay.contenders[BLEND], candidate_metric(replay)
+    shown = {"best single": find_best_single(replay), "blend": BLEND, "ranker": RANKER, "funnel": FUNNEL}
+    values = {column: replay.contenders[of].scores[prefix + metric][where] for column, of in shown.items()}
     return {
         "of": name,
         "requests": int(np.isfinite(values["funnel"]).sum()),
         f"union {deep}": _known(mean_of(union.scores[prefix + deep][where])),
         "metric": metric,
-        **{told: _known(mean_of(each)) for told, each in values.items()},
+        **{column: _known(mean_of(each)) for column, each in values.items()},
     }
 
 
-def differences(whole: Replay, found: dict[str, Replay]) -> list[dict[str, Any]]:
-    """Rows of the second table: each variant's funnel against the whole one, request by request."""
-    deep, warm = deepest(whole), whole.segments["warm users"]
+def build_difference_rows(whole: Replay, found: dict[str, Replay]) -> list[dict[str, Any]]:
+    """Build the second table: each variant against the whole funnel, paired by request."""
+    deep, warm = candidate_metric(whole), whole.segments["warm users"]
     ours = whole.contenders[FUNNEL].scores[HEADLINE]
     theirs = {name: replay.contenders[FUNNEL].scores[HEADLINE] for name, replay in found.items()}
     compared = compare_all(theirs, ours, whole.user)
@@ -274,18 +277,18 @@ def differences(whole: Replay, found: dict[str, Replay]) -> list[dict[str, Any]]
 def _row(
     name: str, values: np.ndarray, replay: Replay, warm: np.ndarray, deep: str, against: dict[str, Any] | None
 ) -> dict[str, Any]:
-    told = against or dict.fromkeys(("difference", "low", "high", "relative", "verdict"))
+    comparison = against or dict.fromkeys(("difference", "low", "high", "relative", "verdict"))
     return {
         "variant": name,
         HEADLINE: _known(mean_of(values)),
-        **{key: told[key] for key in ("difference", "low", "high", "relative", "verdict")},
+        **{key: comparison[key] for key in ("difference", "low", "high", "relative", "verdict")},
         "warm users": _known(mean_of(values[warm])),
         deep: _known(mean_of(replay.contenders[BLEND].scores[deep])),
     }
 
 
-def deepest(replay: Replay) -> str:
-    """recall@K of the candidate union, K as many as go to ranking."""
+def candidate_metric(replay: Replay) -> str:
+    """Name of the recall metric of the candidate union, at the number of candidates that go to ranking."""
     return f"recall@{replay.contenders[BLEND].depth}"
 
 

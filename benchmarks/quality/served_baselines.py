@@ -1,8 +1,8 @@
-"""Baselines of a few lines each on a deployment's train table: what a service has to beat to be worth running.
+"""Simple baselines, fitted on the train table of a deployment.
 
-They know user, item, order and type of the events and nothing else. Their settings are the usual ones, the same on
-every data set, and none was chosen on the test part. Where the home surface does not repeat items, what a user has
-seen is left out of the lists; where it does, two baselines recommend the user's own items again.
+They use user, item, order and type of the events only. Settings are common defaults, the same on every data set; none
+was chosen on the test part. Where the home surface does not repeat items, items that the user has seen are excluded;
+where it does, two more baselines recommend the user's own items again.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ if TYPE_CHECKING:
 
 TOP = 10
 METRIC = f"ndcg@{TOP}"
-HALF_EVENTS = 10  # a like counts half as much as one that is so many likes newer
-NEWEST = 0.1  # share of all likes that recent popularity counts
+HALF_EVENTS = 10  # half-life of a like, in later likes of the user
+NEWEST = 0.1  # share of all likes that counts as recent
 EASE_REG, EASE_ITEMS = 200.0, 15_000  # ridge penalty (steck2019), most items in the dense matrix
 FACTORS, ITERATIONS, SEED = 64, 15, 7
 CONFIDENCE, ALS_REG = 10.0, 10.0  # chosen on the development parts of ml-100k, ml-latest-small and beauty
 CHUNK = 512  # users scored at once
-TIE = 1e-6  # weight of popularity where a baseline has no opinion
+TIE = 1e-6  # weight of popularity, which breaks ties
 
 Scores = Callable[[np.ndarray], np.ndarray]  # rows (B,) of users → (B, I) float, larger is better
 
 
 @dataclass(frozen=True)
 class TrainLog:
-    """A train table as matrices of U users and I items, ids in sorted order."""
+    """Train table as matrices of U users and I items, both sorted by id."""
 
     users: dict[str, int]
     items: np.ndarray  # (I,) text
-    likes: sparse.csr_matrix  # (U, I) 1 where an event of positive weight is
+    likes: sparse.csr_matrix  # (U, I) 1 for an event of positive weight
     recent: sparse.csr_matrix  # (U, I) 0.5 ** (newer likes of the user / HALF_EVENTS)
     counts: sparse.csr_matrix  # (U, I) number of likes
-    last: sparse.csr_matrix  # (U, I) place of the item's last like in the user's history, from 1
-    seen: sparse.csr_matrix  # (U, I) 1 where any event is that counts as having the item
+    last: sparse.csr_matrix  # (U, I) position, from 1, of the item's last like in the user's likes
+    seen: sparse.csr_matrix  # (U, I) 1 for an event whose type counts as seen
     newest: np.ndarray  # (I,) likes among the newest tenth of all
     repeats: bool  # seen items may be recommended again
 
     @property
     def popularity(self) -> np.ndarray:
-        """(I,) users who like the item."""
+        """Number of users who like each item (I,)."""
         return np.asarray(self.likes.sum(axis=0), float).ravel()
 
 
 @dataclass(frozen=True)
-class Judged:
-    """How good the lists of U users are."""
+class ListMetrics:
+    """Metrics of the lists of U users."""
 
     ndcg: np.ndarray  # (U,)
     recall: np.ndarray  # (U,)
@@ -69,7 +69,7 @@ class Judged:
 
 
 def read_log(folder: Path) -> TrainLog:
-    """Read train.csv and what served.toml says of event types and repeats."""
+    """Read train.csv, and event types and repeats from served.toml."""
     config = tomllib.loads(require(folder / CONFIG).read_text("utf-8"))
     types = config["events"]["types"]
     with require(folder / "train.csv").open(newline="", encoding="utf-8") as file:
@@ -83,12 +83,12 @@ def read_log(folder: Path) -> TrainLog:
     shape = len(user_ids), len(item_ids)
     users = {name: row for row, name in enumerate(user_ids.tolist())}
     newest = np.bincount(item[liked][-max(1, int(NEWEST * liked.sum())) :], minlength=shape[1]).astype(float)
-    matrices = _matrices(user[liked], item[liked], shape)
-    return TrainLog(users, item_ids, *matrices, _matrix(user[seen], item[seen], shape), newest, repeats)
+    matrices = _build_like_matrices(user[liked], item[liked], shape)
+    return TrainLog(users, item_ids, *matrices, _build_matrix(user[seen], item[seen], shape), newest, repeats)
 
 
-def _matrices(user: np.ndarray, item: np.ndarray, shape: tuple[int, int]) -> list[sparse.csr_matrix]:
-    """likes, recent, counts and last of likes in order of time."""
+def _build_like_matrices(user: np.ndarray, item: np.ndarray, shape: tuple[int, int]) -> list[sparse.csr_matrix]:
+    """Build likes, recent, counts and last from likes in order of time."""
     order = np.argsort(user, kind="stable")
     user, item = user[order], item[order]
     ends = np.searchsorted(user, user, side="right")
@@ -104,19 +104,19 @@ def _matrices(user: np.ndarray, item: np.ndarray, shape: tuple[int, int]) -> lis
     return [likes, recent, counts, sparse.csr_matrix((place[first].astype(float), (u, i)), shape)]
 
 
-def _matrix(user: np.ndarray, item: np.ndarray, shape: tuple[int, int]) -> sparse.csr_matrix:
+def _build_matrix(user: np.ndarray, item: np.ndarray, shape: tuple[int, int]) -> sparse.csr_matrix:
     found = sparse.csr_matrix((np.ones(len(user)), (user, item)), shape)
     found.data[:] = 1
     return found
 
 
 def score_by_counts(counts: np.ndarray) -> Scores:
-    """The same list for everyone."""
+    """Score items by counts (I,), the same for all users."""
     return lambda rows: np.tile(counts, (len(rows), 1))
 
 
 def score_by_cosine(log: TrainLog, taste: sparse.csr_matrix) -> Scores:
-    """Sum of cosines between the item's users and those of the items in the user's taste."""
+    """Score items by the sum of their cosines with the user's items, weighted by `taste` (U, I)."""
     gram = sparse.csr_matrix(log.likes.T @ log.likes)
     norm = sparse.diags(1 / np.sqrt(np.maximum(gram.diagonal(), 1)))
     gram.setdiag(0)
@@ -125,7 +125,7 @@ def score_by_cosine(log: TrainLog, taste: sparse.csr_matrix) -> Scores:
 
 
 def fit_ease(log: TrainLog) -> tuple[np.ndarray, np.ndarray]:
-    """The items of the dense matrix (J,) and item-to-item weights (J, J), diagonal 0; source: steck2019."""
+    """Return the J most popular items and item-to-item weights (J, J), diagonal 0; source: steck2019."""
     chosen = np.sort(np.argsort(-log.popularity, kind="stable")[:EASE_ITEMS])
     likes = log.likes[:, chosen]
     gram = np.asfortranarray((likes.T @ likes).toarray().astype(np.float32))
@@ -151,7 +151,7 @@ def score_by_ease(log: TrainLog, taste: sparse.csr_matrix, fitted: tuple[np.ndar
 
 
 def fit_als(log: TrainLog) -> AlternatingLeastSquares:
-    """Implicit matrix factorization of all likes (hu2008)."""
+    """Fit implicit matrix factorization on all likes (hu2008)."""
     from implicit.cpu.als import AlternatingLeastSquares
 
     model = AlternatingLeastSquares(
@@ -163,7 +163,7 @@ def fit_als(log: TrainLog) -> AlternatingLeastSquares:
 
 
 def score_by_als(taste: sparse.csr_matrix, model: AlternatingLeastSquares) -> Scores:
-    """Inner products with the item factors; users are folded in with their taste."""
+    """Score items by their factors and the user's, which is computed from `taste`."""
 
     def score(rows: np.ndarray) -> np.ndarray:
         with threadpool_limits(1, "blas"):
@@ -178,13 +178,13 @@ def _confidence(taste: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def score_own_items(log: TrainLog, own: sparse.csr_matrix) -> Scores:
-    """The user's own items in the order of `own`, values of at least 1; then, and among equals, popular ones."""
+    """Score the user's own items by `own` (at least 1), then other items by popularity, which also breaks ties."""
     fill = 0.5 * log.popularity / max(log.popularity.max(), 1)
     return lambda rows: own[rows].toarray() + fill
 
 
 def build_baselines(log: TrainLog) -> dict[str, Callable[[], Scores]]:
-    """Name → function that fits the baseline; a model that two of them read is fitted once."""
+    """Map each name to a function that fits the baseline; models that two baselines share are fitted once."""
     ease, als = cache(lambda: fit_ease(log)), cache(lambda: fit_als(log))
     found = {
         "popularity": lambda: score_by_counts(log.popularity),
@@ -203,7 +203,7 @@ def build_baselines(log: TrainLog) -> dict[str, Callable[[], Scores]]:
 
 
 def list_items(log: TrainLog, score: Scores, users: Sequence[str]) -> list[list[str]]:
-    """The TOP best items of each user."""
+    """List the TOP best items of each user."""
     tie = TIE * log.popularity / max(log.popularity.max(), 1)
     rows = np.array([log.users[user] for user in users])
     lists = []
@@ -220,23 +220,23 @@ def list_items(log: TrainLog, score: Scores, users: Sequence[str]) -> list[list[
     return lists
 
 
-def judge(lists: Sequence[Sequence[str]], wanted: Sequence[set[str]]) -> Judged:
-    """NDCG and recall of each user's list against the items that the user held out."""
+def score_lists(lists: Sequence[Sequence[str]], held_out: Sequence[set[str]]) -> ListMetrics:
+    """Compute NDCG and recall of each user's list against the held-out items of the user."""
     discount = 1 / np.log2(np.arange(TOP) + 2)
     ndcg, recall = np.zeros(len(lists)), np.zeros(len(lists))
-    for row, (items, held_out) in enumerate(zip(lists, wanted, strict=True)):
-        hit = np.array([item in held_out for item in items[:TOP]], bool)
-        ndcg[row] = discount[: len(hit)][hit].sum() / discount[: len(held_out)].sum()
-        recall[row] = hit.sum() / len(held_out)
-    return Judged(ndcg, recall, len({item for items in lists for item in items[:TOP]}))
+    for row, (items, relevant) in enumerate(zip(lists, held_out, strict=True)):
+        hit = np.array([item in relevant for item in items[:TOP]], bool)
+        ndcg[row] = discount[: len(hit)][hit].sum() / discount[: len(relevant)].sum()
+        recall[row] = hit.sum() / len(relevant)
+    return ListMetrics(ndcg, recall, len({item for items in lists for item in items[:TOP]}))
 
 
-def describe(name: str, judged: dict[str, Judged]) -> list[dict[str, Any]]:
-    """One row per contender, the best first, with the 95 % interval of its NDCG."""
-    found = means({n: each.ndcg for n, each in judged.items()}, np.arange(len(judged["popularity"].ndcg)))
+def build_rows(name: str, scored: dict[str, ListMetrics]) -> list[dict[str, Any]]:
+    """Build one row per model, best first, with the 95 % interval of its NDCG."""
+    found = means({n: each.ndcg for n, each in scored.items()}, np.arange(len(scored["popularity"].ndcg)))
     rows = [
-        {"set": name, "contender": contender, METRIC: found[contender].mean, "low": found[contender].low,
-         "high": found[contender].high, f"recall@{TOP}": float(each.recall.mean()), "items shown": each.shown}
-        for contender, each in judged.items()
+        {"set": name, "model": model, METRIC: found[model].mean, "low": found[model].low,
+         "high": found[model].high, f"recall@{TOP}": float(each.recall.mean()), "items shown": each.shown}
+        for model, each in scored.items()
     ]  # fmt: skip
     return sorted(rows, key=lambda row: -row[METRIC])

@@ -1,8 +1,8 @@
-"""Cut data sets into deployments with tables of their own: train, test, items, and the TOML of a new user.
+"""Split data sets into the tables of a deployment: train, test, items, and a TOML file.
 
-A cut holds out the last likes (films), the last item (Beauty), the next basket (Ta-Feng) or the last days (world) of
-each user. With `development` it is made once more on what the first cut left in train: choices can be made there
-without a look at the test part, which is then in neither table.
+A split holds out the last likes (films), the last item (Beauty), the next basket (Ta-Feng) or the last days (world) of
+each user. With `development`, the train part is split again and the test part is dropped, so that settings can be
+chosen without it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from handsell.data.readers.world import World
 Event = tuple  # user_id, item_id, time, type, and the values of Cut.more
 CONFIG = "served.toml"
 COLUMNS = ("user_id", "item_id", "time", "type")
-LIKES, LEAST_LIKES = 3, 8  # held out of a user, where there are so many at least
+LIKES, LEAST_LIKES = 3, 8  # held out per user; likes that a user needs at least
 MINUTE, DAY, WORLD_DAYS = 60, 86_400, 3  # two in seconds, and the days of the world that are held out
 END = 1_577_880_000  # noon, 2020-01-01: the last slot of logs without a clock
 WORLD_MORE = ("value", "surface", "recommendation_id", "position", "propensity")
@@ -35,7 +35,7 @@ WORLD_MORE = ("value", "surface", "recommendation_id", "position", "propensity")
 
 @dataclass(frozen=True)
 class Cut:
-    """A deployment's tables; `items` begins with its header, `more` names further columns of train."""
+    """Tables of a deployment; `items` begins with its header, `more` names further columns of train."""
 
     train: list[Event]
     test: dict[str, set[str]]
@@ -45,7 +45,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class DataSet:
-    """How one data set is cut and configured; `users` is how many are tested unless told otherwise (None: all)."""
+    """How to split and configure a data set; `users` is the default number of test users (None: all)."""
 
     cut: Callable[[Path, bool], Cut]
     types: str  # TOML of [events.types]
@@ -56,7 +56,7 @@ class DataSet:
 
 
 def hold_out_likes(events: Iterable[Event]) -> Cut:
-    """Hold out the last likes of users with enough of them; of such a user only what came before those stays."""
+    """Hold out the last likes of users with enough likes; later events of such users are dropped."""
     ordered = sorted(events, key=lambda event: (event[2], event[0], event[1]))
     liked = defaultdict(list)
     for user, item, time, kind in ordered:
@@ -71,7 +71,7 @@ def hold_out_likes(events: Iterable[Event]) -> Cut:
 def hold_out_baskets(
     histories: dict[str, list[list[str]]], least: int, slot: int, kind: str, development: bool = False
 ) -> Cut:
-    """Hold out the last basket of users with at least `least`; the rest end together, a slot of seconds per basket."""
+    """Hold out the last basket of users with at least `least`; the rest are `slot` seconds apart and end at END."""
     test: dict[str, set[str]] = {}
     for _ in range(1 + development):
         test = {user: set(baskets[-1]) for user, baskets in histories.items() if len(baskets) >= least}
@@ -86,11 +86,11 @@ def hold_out_baskets(
     return Cut(train, test)
 
 
-def hold_out_from(events: Iterable[Event], moment: int, weights: dict[str, float]) -> Cut:
-    """Hold out what happened from a moment on: the items whose weights in it add up to more than nothing."""
+def hold_out_from(events: Iterable[Event], start: int, weights: dict[str, float]) -> Cut:
+    """Hold out events from `start` on: the items of each user whose weights sum to more than 0."""
     train, totals = [], defaultdict[tuple[str, str], float](float)
     for event in sorted(events, key=lambda event: event[2]):
-        if event[2] < moment:
+        if event[2] < start:
             train.append(event)
         else:
             totals[event[:2]] += weights[event[3]]
@@ -149,17 +149,17 @@ def _cut_ta_feng(root: Path, development: bool) -> Cut:
 
 
 def _cut_world(_: Path, development: bool) -> Cut:
-    """The synthetic world; its catalog ends where train does, as a shop's would."""
+    """Split the synthetic world; items that are published after train ends are left out."""
     source = World(WorldConfig())
     step = WORLD_DAYS * DAY * 1_000_000
-    moment = int(datetime.fromisoformat(source.world.end).timestamp() * 1_000_000) - step
+    start = int(datetime.fromisoformat(source.world.end).timestamp() * 1_000_000) - step
     weights = {kind: about["weight"] for kind, about in tomllib.loads(WORLD_TYPES).items()}
-    cut = hold_out_from(_world_events(source), moment, weights)
+    cut = hold_out_from(_world_events(source), start, weights)
     if development:
-        moment -= step
-        cut = hold_out_from(cut.train, moment, weights)
+        start -= step
+        cut = hold_out_from(cut.train, start, weights)
     items = source.items().drop_columns(["expires_at", "available"])  # empty in the world
-    rows = (row for row in items.to_pylist() if row["published_at"].timestamp() * 1_000_000 < moment)
+    rows = (row for row in items.to_pylist() if row["published_at"].timestamp() * 1_000_000 < start)
     return replace(cut, items=[items.column_names, *(list(map(_cell, row.values())) for row in rows)], more=WORLD_MORE)
 
 
@@ -196,21 +196,21 @@ SETS = {
 
 
 def find_set(name: str) -> DataSet:
-    """The data set of that name; raises DataError where there is none."""
+    """Find the data set of that name; raises DataError where there is none."""
     if name not in SETS:
         raise DataError(f"expected a data set among {', '.join(SETS)}, got {name!r}; correct the name")
     return SETS[name]
 
 
 def write_tables(name: str, root: Path, folder: Path, development: bool = False, users: int | None = None) -> Path:
-    """Write a set's tables and config into a folder; the config's path. A hash chooses `users` to test (0: all)."""
+    """Write a set's tables and config to a folder; return the path of the config. A hash selects `users` (0: all)."""
     chosen = find_set(name)
     cut = chosen.cut(root, development)
     known = sorted({event[0] for event in cut.train} & cut.test.keys(), key=lambda user: zlib.crc32(user.encode()))
-    asked = sorted(known[: (chosen.users if users is None else users) or None])
+    tested = sorted(known[: (chosen.users if users is None else users) or None])
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "train.csv", [(*COLUMNS, *cut.more), *cut.train])
-    _write(folder / "test.csv", [COLUMNS[:2], *((user, item) for user in asked for item in sorted(cut.test[user]))])
+    _write(folder / "test.csv", [COLUMNS[:2], *((user, item) for user in tested for item in sorted(cut.test[user]))])
     if cut.items:
         _write(folder / "items.csv", cut.items)
     path = folder / CONFIG
@@ -219,7 +219,7 @@ def write_tables(name: str, root: Path, folder: Path, development: bool = False,
 
 
 def build_config(name: str, chosen: DataSet, items: bool) -> str:
-    """The TOML of a deployment on the tables of a set, with a table of items or without."""
+    """Build the TOML of a deployment on the tables of a set, with or without a table of items."""
     about = '[data.tables.items]\npath = "items.csv"\nlist_separator = "|"\n\n' if items else ""
     return (
         f'name = "served_{name.replace("-", "_")}"\n\n[data]\nformat = "tables"\n\n'
@@ -243,7 +243,7 @@ def _text(path: Path) -> str:
 
 
 def require(path: Path, todo: str = "write the tables with `python -m benchmarks served_quality --cut`") -> Path:
-    """The path of a file that exists; raises DataError, with what to do, where it does not."""
+    """Return the path of an existing file; raises DataError, with `todo`, if it does not exist."""
     if not path.is_file():
         raise DataError(f"{path} does not exist: {todo}")
     return path

@@ -1,8 +1,8 @@
-"""What does variety cost? Relevance against each list metric, for plain top-n and for every way of re-ranking.
+"""Relevance against each list metric, for plain top-n and for variants of re-ranking.
 
-The twin of a deployment's newest training answers its validation and test requests once, up to the ranker; the same
-ranked candidates are then re-ranked by every variant. Choices are made on validation; on test the shipped default alone
-is compared with plain top-n, with paired bootstrap intervals by user. No model is trained.
+The holdout model of a deployment's newest training ranks its validation and test requests once; every variant re-ranks
+the same candidates. Settings are chosen on validation. On test, only the default of the config is compared with plain
+top-n, with paired bootstrap intervals by user. No model is trained.
 
     python -m benchmarks tradeoff deployments/configs/world.toml
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import RESULTS, report
+from benchmarks.report import RESULTS, write_report
 from handsell.bundles.stages import load_stages
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config, load_config
@@ -47,11 +47,11 @@ RESAMPLES = 1_000
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of re-ranking: a family of dials and how strongly they are turned."""
+    """Settings of re-ranking: a family and its strength."""
 
     family: str
     strength: float
-    dials: dict[str, Any]
+    settings: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -59,44 +59,44 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Window:
-    """What every variant did on a window's requests; creator (I,) of items."""
+class WindowResult:
+    """Results of all variants on the requests of a window; creator (I,) of items."""
 
     replay: Replay
     creator: np.ndarray
 
 
 def main() -> None:
-    options = _options()
+    options = _parse_options()
     try:
         config = load_config(options.config)
-        folder = prepared(config)
-        every = variants(config)[: 2 if options.shipped else None]
-        found = {"validation": replayed(config, folder, "validation", every)}
-        found["test"] = replayed(config, folder, "test", every[:2])
+        folder = prepare_run(config)
+        every = build_variants(config)[: 2 if options.shipped else None]
+        found = {"validation": replay_variants(config, folder, "validation", every)}
+        found["test"] = replay_variants(config, folder, "test", every[:2])
     except HandsellError as error:
         sys.exit(f"error: {error}")
     replay = found["validation"].replay
-    rows = [_row(v, replay) for v in every]
+    rows = [_build_row(v, replay) for v in every]
     plot = options.plot or RESULTS / f"tradeoff_{config.name}.svg"
     plot.parent.mkdir(parents=True, exist_ok=True)
     plot.write_text(curve_sheet(rows), "utf-8")
     about = {"config": config.name, "requests": len(replay), "plot": plot.name}
-    against = {f"shipped against plain, {name}": _against_plain(window) for name, window in found.items()}
-    report("tradeoff", rows, about, options.json, against)
+    against = {f"default against plain, {name}": _compare_with_plain(window) for name, window in found.items()}
+    write_report("tradeoff", rows, about, options.json, against)
 
 
-def _options() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks tradeoff", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file of a deployment that was trained")
-    parser.add_argument("--shipped", action="store_true", help="the shipped default alone, without the grid")
-    parser.add_argument("--json", type=Path, default=None, help="where the figures are written")
-    parser.add_argument("--plot", type=Path, default=None, help="where the curve is drawn (SVG)")
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="TOML file of a trained deployment")
+    parser.add_argument("--shipped", action="store_true", help="only the default of the config, without the grid")
+    parser.add_argument("--json", type=Path, default=None, help="output file")
+    parser.add_argument("--plot", type=Path, default=None, help="output file of the curve (SVG)")
     return parser.parse_args()
 
 
-def variants(config: Config) -> list[Variant]:
-    """Plain top-n, what the config ships, and a grid of each family."""
+def build_variants(config: Config) -> list[Variant]:
+    """Build plain top-n, the default of the config, and a grid of each family."""
     base = {**PLAIN, "same_creator_gap": config.reranking.same_creator_gap}
     found = [Variant("plain", 0, PLAIN), Variant("shipped", config.reranking.diversity, {})]
     found += [Variant("gap only", 0, base)]
@@ -114,15 +114,17 @@ def variants(config: Config) -> list[Variant]:
             families[f"{kind} + novelty 0.1"] = {**varied, "novelty": 0.1}
             families[f"{kind} + novelty 0.08, calibration 0.1"] = {**varied, "novelty": 0.08, "calibration": 0.1}
             families[f"{kind} + novelty 0.1, calibration 0.1"] = {**varied, "novelty": 0.1, "calibration": 0.1}
-        found += [Variant(name, s, {**base, **dials}) for name, dials in families.items()]
+        found += [Variant(name, s, {**base, **settings}) for name, settings in families.items()]
     return found
 
 
-def prepared(config: Config) -> Path:
-    """A run folder with rows, candidates and item values of both windows, from the newest twin; kept for next time."""
+def prepare_run(config: Config) -> Path:
+    """Build a folder with rows, candidates and item values of both windows from the newest run, or reuse it."""
     runs = [run for run in sorted(Layout(config.state).runs.glob("*")) if (run / "twin" / "retrievers").is_dir()]
     if not runs:
-        raise TrainingError(f"no trained twin in {Layout(config.state).runs}: run make up CONFIG={config.source} first")
+        raise TrainingError(
+            f"no holdout model in {Layout(config.state).runs}: run make up CONFIG={config.source} first"
+        )
     folder = config.state / "tradeoff" / runs[-1].name
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("fit", "windows", "twin"):
@@ -140,55 +142,55 @@ def prepared(config: Config) -> Path:
     return folder
 
 
-def replayed(config: Config, folder: Path, window: str, every: Sequence[Variant]) -> Window:
-    """All variants on the requests of a window."""
+def replay_variants(config: Config, folder: Path, window: str, every: Sequence[Variant]) -> WindowResult:
+    """Run all variants on the requests of a window."""
     snapshot = Snapshot.load(Layout(config.state).snapshot)
     values = day_values(config, folder, window, snapshot)
     stages = load_stages(folder / "twin", config, snapshot=snapshot, items=values)
     judged = judged_requests(config, folder, window, snapshot)
-    ranked = _ranked(stages, judged, folder / f"ranked_{window}.npz")
+    ranked = _rank(stages, judged, folder / f"ranked_{window}.npz")
     eligibility = stages.reranking.eligibility  # type: ignore[attr-defined]
     book = ScoreBook(eligibility.reachable(judged.requests), popularity_counts(config, folder / "fit"), snapshot)
-    ways = {}
+    popular, rerankings = stages.candidates.retrievers["popularity"], {}  # type: ignore[attr-defined]
     for variant in every:
-        dials = config.reranking.model_copy(update=variant.dials)
-        changed = config.model_copy(update={"reranking": dials})
-        ways[variant.name] = LocalReranking(snapshot, eligibility, changed, values)
+        settings = config.reranking.model_copy(update=variant.settings)
+        changed = config.model_copy(update={"reranking": settings})
+        rerankings[variant.name] = LocalReranking(snapshot, eligibility, changed, values)
     for start in range(0, len(judged.requests), CHUNK):
         rows = slice(start, start + CHUNK)
-        asked, given = judged.requests.take(rows), ranked.take(rows)
-        book.open(judged.relevant.take(rows), asked)
-        book.note("popularity", "retriever", TOP, lambda r=asked: stages.candidates.retrievers["popularity"].retrieve(
-            r, TOP, eligibility.mask(r))[0])  # fmt: skip
-        for name, way in ways.items():
-            book.note(name, "curve", TOP, lambda w=way, a=asked, g=given: run_local(w.rerank(a, g, TOP)).item)
+        requests, candidates = judged.requests.take(rows), ranked.take(rows)
+        book.open(judged.relevant.take(rows), requests)
+        book.note("popularity", "retriever", TOP, lambda r=requests: popular.retrieve(r, TOP, eligibility.mask(r))[0])
+        for name, reranking in rerankings.items():
+            rerank = reranking.rerank
+            book.note(name, "curve", TOP, lambda r=rerank, q=requests, c=candidates: run_local(r(q, c, TOP)).item)
         book.close()
-    print(f"== {window}: {len(judged.requests)} requests, {len(ways)} ways", flush=True)
-    return Window(book.replay(judged.requests, {}), np.asarray(snapshot.creator))
+    print(f"== {window}: {len(judged.requests)} requests, {len(rerankings)} variants", flush=True)
+    return WindowResult(book.replay(judged.requests, {}), np.asarray(snapshot.creator))
 
 
-def _ranked(stages: Any, judged: Judged, path: Path) -> Candidates:
-    """What the ranker hands on, kept in a file."""
+def _rank(stages: Any, judged: Judged, path: Path) -> Candidates:
+    """Return the ranker's output, from a file if an earlier call wrote it."""
     names = [f.name for f in fields(Candidates) if f.name not in ("sources", "degraded")]
     if not path.exists():
         parts = []
         for start in range(0, len(judged.requests), CHUNK):
-            asked = judged.requests.take(slice(start, start + CHUNK))
-            found = run_local(stages.candidates.candidates(asked, stages.config.retrieval.candidates))
-            parts.append(run_local(stages.ranking.rank(asked, found, stages.config.ranking.ranked)))
+            requests = judged.requests.take(slice(start, start + CHUNK))
+            found = run_local(stages.candidates.candidates(requests, stages.config.retrieval.candidates))
+            parts.append(run_local(stages.ranking.rank(requests, found, stages.config.ranking.ranked)))
         arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         np.savez(path, sources=np.array(parts[0].sources), **arrays)
     with np.load(path) as kept:
         return Candidates(**{name: kept[name] for name in names}, sources=tuple(kept["sources"].tolist()))
 
 
-def _row(variant: Variant, replay: Replay) -> dict[str, Any]:
+def _build_row(variant: Variant, replay: Replay) -> dict[str, Any]:
     ours, plain = replay.contenders[variant.name], replay.contenders["plain"]
     ndcg, base = mean_of(ours.scores[HEADLINE]), mean_of(plain.scores[HEADLINE])
-    told = {name: _value(ours, name) for name in SHOWN}
-    gains = {f"{n} %": _percent(told[n], _value(plain, n)) for n in ("diversity", "creator_coverage")}
+    values = {name: _value(ours, name) for name in SHOWN}
+    gains = {f"{n} %": _percent(values[n], _value(plain, n)) for n in ("diversity", "creator_coverage")}
     return {"family": variant.family, "strength": variant.strength, "ndcg": ndcg, "ndcg %": 100 * (ndcg / base - 1),
-            **gains, **told}  # fmt: skip
+            **gains, **values}  # fmt: skip
 
 
 def _value(contender: Contender, metric: str) -> float | None:
@@ -201,8 +203,8 @@ def _percent(ours: float | None, theirs: float | None) -> float | None:
     return 100 * (ours / theirs - 1) if ours is not None and theirs else None
 
 
-def _against_plain(window: Window) -> list[dict[str, Any]]:
-    """The shipped default against plain top-n, each metric with the 95 % interval of its relative change."""
+def _compare_with_plain(window: WindowResult) -> list[dict[str, Any]]:
+    """Compare the default with plain top-n: each metric with the 95 % interval of its relative change."""
     replay = window.replay
     ours, plain = replay.contenders["shipped"], replay.contenders["plain"]
     rows = []
@@ -211,30 +213,30 @@ def _against_plain(window: Window) -> list[dict[str, Any]]:
             c = compare(ours.scores[metric], plain.scores[metric], replay.user, resamples=RESAMPLES)
             rows.append(_interval(metric, c.challenger, c.baseline, 100 * c.relative, 100 * c.relative_low,
                                   100 * c.relative_high))  # fmt: skip
-    return [*rows[:2], _of_creators(window), *rows[2:]]
+    return [*rows[:2], _compare_creator_coverage(window), *rows[2:]]
 
 
-def _of_creators(window: Window) -> dict[str, Any]:
-    """Creator coverage is of all lists together: users are drawn, and the creators of their lists counted."""
+def _compare_creator_coverage(window: WindowResult) -> dict[str, Any]:
+    """Resample users to get the interval of creator coverage, which is a property of all lists together."""
     creator, replay = window.creator, window.replay
     ours, plain = (replay.contenders[name].items for name in ("shipped", "plain"))
-    people, at = np.unique(replay.user, return_inverse=True)
+    users, at = np.unique(replay.user, return_inverse=True)
     shown = [np.where(items >= 0, creator[np.maximum(items, 0)], NONE) for items in (ours, plain)]
     rng, drawn = np.random.default_rng(0), []
     for _ in range(RESAMPLES):
-        taken = np.isin(at, rng.integers(0, len(people), len(people)))
+        taken = np.isin(at, rng.integers(0, len(users), len(users)))
         a, b = (len(np.setdiff1d(each[taken], [NONE])) for each in shown)
         drawn.append(a / b - 1 if b else np.nan)
     name = f"creator_coverage@{TOP}"
-    a, b = (replay.contenders[way].whole[name] for way in ("shipped", "plain"))
+    a, b = (replay.contenders[variant].whole[name] for variant in ("shipped", "plain"))
     bias = np.median(drawn) - (a / b - 1)  # fewer users show fewer creators, and the poorer list loses more
     low, high = 100 * (np.quantile(drawn, TAILS) - bias)
     return _interval(name, a, b, 100 * (a / b - 1), low, high)
 
 
 def _interval(metric: str, ours: float, plain: float, percent: float, low: float, high: float) -> dict[str, Any]:
-    told = {"shipped": ours, "plain": plain, "change %": percent, "low %": float(low), "high %": float(high)}
-    return {"metric": metric, **{name: v if np.isfinite(v) else None for name, v in told.items()}}
+    row = {"shipped": ours, "plain": plain, "change %": percent, "low %": float(low), "high %": float(high)}
+    return {"metric": metric, **{name: v if np.isfinite(v) else None for name, v in row.items()}}
 
 
 if __name__ == "__main__":

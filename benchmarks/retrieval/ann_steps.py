@@ -1,4 +1,4 @@
-"""What `ann` does, each step in a process of its own: generate, build, search."""
+"""Steps of the index benchmark, each run in a separate process: generate, build, search."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from handsell.retrieval.index.index import VectorIndex
 from handsell.retrieval.index.indexing import QUERIES, fit_index, shares_found
 from handsell.retrieval.index.nearest import ROWS, Nearest
 
-HALF_ABOVE = 10_000_000  # items from which on the vectors are kept as float16
-ITEMS_OF_A_CLUSTER = 4  # that a user's query is made of
+HALF_ABOVE = 10_000_000  # items; larger catalogs are stored as float16
+ITEMS_PER_CLUSTER = 4  # averaged into a user's query
 WARM_UP, ROUNDS = 20, 3
 
 
 @dataclass(frozen=True)
-class Clustered:
-    """The generator. Two of the same fields give the same items, block by block."""
+class ClusteredItems:
+    """Generator of clustered item vectors; equal fields generate equal items, block by block."""
 
     items: int
     dim: int = 64
@@ -48,101 +48,101 @@ class Clustered:
         for name, value in {"share": share / share.sum(), "turn": turn, "centers": centers}.items():
             object.__setattr__(self, name, value)
 
-    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """First item and (≤ ROWS, dim) unit vectors."""
+    def generate_blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the first item number and (≤ ROWS, dim) unit vectors of each block."""
         for first in range(0, self.items, ROWS):
             rng = np.random.default_rng((self.seed, 1, first))
             count = min(ROWS, self.items - first)
-            yield first, self._points(rng.choice(self.clusters, count, p=self.share), rng)
+            yield first, self._generate_points(rng.choice(self.clusters, count, p=self.share), rng)
 
-    def users(self, count: int, draw: int) -> np.ndarray:
-        """(count, dim) unit queries; another `draw`, other users."""
+    def generate_queries(self, count: int, draw: int) -> np.ndarray:
+        """Return (count, dim) unit vectors; each value of `draw` gives other users."""
         rng = np.random.default_rng((self.seed, 2, draw))
         out = np.empty((count, self.dim), np.float32)
         for row in out:
             taste = rng.choice(self.clusters, rng.integers(1, 4), p=self.share)
-            liked = self._points(np.repeat(taste, ITEMS_OF_A_CLUSTER), rng)
-            row[:] = np.repeat(rng.dirichlet(np.ones(len(taste))), ITEMS_OF_A_CLUSTER) @ liked
-        return unit(out)
+            liked = self._generate_points(np.repeat(taste, ITEMS_PER_CLUSTER), rng)
+            row[:] = np.repeat(rng.dirichlet(np.ones(len(taste))), ITEMS_PER_CLUSTER) @ liked
+        return normalize(out)
 
-    def _points(self, cluster: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _generate_points(self, cluster: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         z = self.centers[cluster] + self.spread * rng.standard_normal((len(cluster), self.latent), np.float32)
-        return unit(z @ self.turn + self.noise * rng.standard_normal((len(cluster), self.dim), np.float32))
+        return normalize(z @ self.turn + self.noise * rng.standard_normal((len(cluster), self.dim), np.float32))
 
-    def directions(self) -> float:
-        """Participation ratio (Σλ)² / Σλ² of a block's covariance: how many directions it fills."""
-        values = np.linalg.eigvalsh(np.cov(next(self.blocks())[1].T))
+    def effective_dimensions(self) -> float:
+        """Participation ratio (Σλ)² / Σλ² of the covariance of the first block."""
+        values = np.linalg.eigvalsh(np.cov(next(self.generate_blocks())[1].T))
         return float(values.sum() ** 2 / (values**2).sum())
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
+def normalize(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def alone(step: Callable[..., Any], *arguments: Any) -> tuple[dict[str, float], Any]:
-    """Run in a process of its own, so that its peak memory is its own; what it cost, and what it gave."""
+def run_in_subprocess(step: Callable[..., Any], *arguments: Any) -> tuple[dict[str, float], Any]:
+    """Run a step in a new process, so that its peak memory can be measured; return its cost and its result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_costed, step, *arguments).result()
+        return pool.submit(_run_and_measure, step, *arguments).result()
 
 
-def _costed(step: Callable[..., Any], *arguments: Any) -> tuple[dict[str, float], Any]:
+def _run_and_measure(step: Callable[..., Any], *arguments: Any) -> tuple[dict[str, float], Any]:
     begun, cpu = time.perf_counter(), time.process_time()
     with threadpool_limits(1):
-        given = step(*arguments)
+        result = step(*arguments)
     return {
         "seconds": round(time.perf_counter() - begun, 1),
         "cpu_s": round(time.process_time() - cpu, 1),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB),
-    }, given
+    }, result
 
 
-def stream(source: Clustered, options: argparse.Namespace, path: Path) -> list[np.ndarray]:
-    """Write the items to a file; for each share of eligible ones the exact (Q, k) nearest of them."""
+def generate(source: ClusteredItems, options: argparse.Namespace, path: Path) -> list[np.ndarray]:
+    """Write the items to a file and return, for each share of eligible items, the exact (Q, k) nearest ones."""
     kind = np.float16 if source.items > HALF_ABOVE else np.float32
     file = np.lib.format.open_memmap(path, "w+", kind, (source.items, source.dim))
-    users = source.users(options.queries, 0)
+    users = source.generate_queries(options.queries, 0)
     nearest = [Nearest(users, options.k) for _ in options.shares]
-    for first, block in source.blocks():
+    for first, block in source.generate_blocks():
         file[first : first + len(block)] = block
         for share, found in zip(options.shares, nearest, strict=True):
-            some = np.flatnonzero(eligible(share, first, len(block)))
+            some = np.flatnonzero(draw_eligible(share, first, len(block)))
             found.add(first + some, block[some])
     file.flush()
     return [found.found() for found in nearest]
 
 
-def eligible(share: float, first: int, count: int) -> np.ndarray:
-    """(count,) bool: which of the items from `first` on are eligible, by a hash of their numbers."""
+def draw_eligible(share: float, first: int, count: int) -> np.ndarray:
+    """Return (count,) bool: the eligible ones of the items from `first` on, chosen by a hash of the item number."""
     number = np.arange(first, first + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return (number >> np.uint64(32)).astype(np.float64) < share * 2**32
 
 
-def mask(items: int, share: float) -> np.ndarray:
-    """(1, items) bool, made block by block, since its numbers would weigh more than the index."""
+def build_mask(items: int, share: float) -> np.ndarray:
+    """Return (1, items) bool, built block by block because all hashes would take more memory than the index."""
     out = np.empty((1, items), bool)
     for first in range(0, items, ROWS):
         block = out[0, first : first + ROWS]
-        block[:] = eligible(share, first, len(block))
+        block[:] = draw_eligible(share, first, len(block))
     return out
 
 
-def build(source: Clustered, options: argparse.Namespace, folder: Path) -> None:
-    """The product's index of the file, saved to folder/index."""
+def build(source: ClusteredItems, options: argparse.Namespace, folder: Path) -> None:
+    """Build the index of the file as training does, and save it to folder/index."""
     chosen = {"flat_below": options.flat_below, "pq_above": options.pq_above, "index_recall": options.recall}
     config = RetrievalConfig.model_validate({name: value for name, value in chosen.items() if value is not None})
     vectors = np.load(folder / "source.npy", mmap_mode="r")
     fit_index(
-        vectors, config, options.k, lambda: source.users(QUERIES, 1), options.seed, options.threads
+        vectors, config, options.k, lambda: source.generate_queries(QUERIES, 1), options.seed, options.threads
     ).save(folder / "index")  # fmt: skip
 
 
 def search(
-    source: Clustered, options: argparse.Namespace, path: Path, truth: list[np.ndarray]
+    source: ClusteredItems, options: argparse.Namespace, path: Path, truth: list[np.ndarray]
 ) -> tuple[list[dict[str, Any]], int]:
-    """The saved index, loaded as serving does, one query at a time; rows, and MiB of mapped files in memory."""
-    index, users = VectorIndex.load(path), source.users(options.queries, 0)
+    """Search the saved index, loaded as in serving, by single queries; return rows and MiB of resident mapped files."""
+    index, users = VectorIndex.load(path), source.generate_queries(options.queries, 0)
     rows = [
-        _row(index, users, mask(source.items, share), share, exact)
+        _row(index, users, build_mask(source.items, share), share, exact)
         for share, exact in zip(options.shares, truth, strict=True)
     ]
     return rows, round(psutil.Process().memory_info().shared / MIB)
@@ -168,5 +168,5 @@ def _row(index: VectorIndex, users: np.ndarray, mask: np.ndarray, share: float, 
         "p99 ms": float(wall_ms[1]),
         "p50 CPU ms": float(cpu_ms[0]),
         "p99 CPU ms": float(cpu_ms[1]),
-        "given": float((np.stack(found) != NONE).sum(axis=1).mean()),
+        "items returned": float((np.stack(found) != NONE).sum(axis=1).mean()),
     }

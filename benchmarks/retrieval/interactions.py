@@ -1,4 +1,4 @@
-"""Interactions to fit retrievers on, with what is known of the items: the generated world, or a file of lines."""
+"""Interactions and item metadata to fit retrievers on, from the generated world or from a text file."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ HISTORY = 50  # most recent events of a request
 
 
 @dataclass(frozen=True)
-class Shop:
-    """What happened, and I items by number: their names, tags and creators (no columns where none are known)."""
+class Dataset:
+    """Interactions, and names, tags and creators of I items (no columns where none are known)."""
 
     events: Interactions
     names: list[str]
@@ -43,18 +43,18 @@ class Shop:
     def offsets(self) -> np.ndarray:
         return self.events.user_offsets
 
-    def without(self, users: np.ndarray) -> Shop:
-        """The same, but nothing is known of these users (n,)."""
+    def exclude_users(self, users: np.ndarray) -> Dataset:
+        """Return the dataset without the events of these users (n,)."""
         return replace(self, events=self.events.where(~np.isin(self.events.user, users)))
 
-    def liked(self, user: int) -> np.ndarray:
-        """Distinct items that the user liked, in the order of their first like."""
+    def liked_items(self, user: int) -> np.ndarray:
+        """Distinct items that the user liked, in the order of the first like."""
         rows = slice(self.offsets[user], self.offsets[user + 1])
         items = self.events.item[rows][self.events.weight[rows] > 0]
         return items[np.sort(np.unique(items, return_index=True)[1])]
 
-    def requests(self, users: np.ndarray) -> Requests:
-        """(B,) users an hour after the last event of each, with the HISTORY newest events of each."""
+    def build_requests(self, users: np.ndarray) -> Requests:
+        """Build a request for each user (B,), one hour after the last event, with the HISTORY newest events."""
         events, past = self.events, History.empty(len(users), HISTORY)
         time = np.zeros(len(users), np.int64)
         for b, user in enumerate(users):
@@ -63,48 +63,50 @@ class Shop:
             for column in ("item", "type", "time", "weight"):
                 getattr(past, column)[b, HISTORY - (rows.stop - rows.start) :] = getattr(events, column)[rows]
             time[b] = events.time[end - 1] + HOUR_US
-        return _asked(users, time, past)
+        return _assemble(users, time, past)
 
-    def newcomers(self, items: np.ndarray) -> Requests:
-        """Unknown users who have just liked items (B, n), an hour between them, at the end of the log."""
+    def build_new_user_requests(self, items: np.ndarray) -> Requests:
+        """Build requests of unknown users who liked items (B, n), one per hour, at the end of the log."""
         rows, n = items.shape
         end = int(self.events.time.max()) + HOUR_US
         past = History(
-            items.astype(np.int32), np.full((rows, n), self._like, np.int8),
+            items.astype(np.int32), np.full((rows, n), self._like_type, np.int8),
             np.tile(end - HOUR_US * np.arange(n, 0, -1), (rows, 1)), np.ones((rows, n), np.float32),
         )  # fmt: skip
-        return _asked(np.full(rows, NONE), np.full(rows, end), past)
+        return _assemble(np.full(rows, NONE), np.full(rows, end), past)
 
     @cached_property
-    def _like(self) -> int:
-        """The commonest type among events of positive weight."""
+    def _like_type(self) -> int:
+        """The most frequent type of events with positive weight."""
         return int(np.bincount(self.events.type[self.events.weight > 0]).argmax())
 
 
-def _asked(users: np.ndarray, time: np.ndarray, past: History) -> Requests:
-    nothing = np.zeros((len(users), 0))
+def _assemble(users: np.ndarray, time: np.ndarray, past: History) -> Requests:
+    empty = np.zeros((len(users), 0))
     return Requests(
         user=np.asarray(users, np.int32), time=time, surface=np.zeros(len(users), np.int8), history=past,
-        profile=Profile(*(nothing.astype(kind) for kind in ("f4", "i4", "f4", "i4", "f4"))),
+        profile=Profile(*(empty.astype(kind) for kind in ("f4", "i4", "f4", "i4", "f4"))),
         seen=Seen(Ragged.empty(len(users)), Ragged.empty(len(users), np.int64)), exclude=Ragged.empty(len(users)),
     )  # fmt: skip
 
 
-def from_lines(data: Path, attributes: Path | None, size: int) -> Shop:
-    """Lines `user item …`, without their last items; raises DataError as the protocols do.
+def load_lines(data: Path, attributes: Path | None, size: int) -> Dataset:
+    """Load lines of `user item …` without the last item of each; raises DataError if a file is malformed.
 
-    `attributes`: JSON of item → list of attributes, which become tags; content vectors of `size` dimensions.
+    `attributes`: JSON file of item → list of attributes, which become tags and content vectors of `size` dimensions.
     """
-    yard = datasets.sequences(data, attributes)
-    known: Attributes | None = yard.attributes
-    names = list(known.items) if known else in_order({item for line in read_users(data).values() for item in line})
-    tags = _matrix(known.tags if known else [[] for _ in names])
+    protocol = datasets.sequences(data, attributes)
+    described: Attributes | None = protocol.attributes
+    names = (
+        list(described.items) if described else in_order({item for line in read_users(data).values() for item in line})
+    )
+    tags = _matrix(described.tags if described else [[] for _ in names])
     none = sparse.csr_matrix((len(names), 0), dtype=np.float32)
-    return Shop(yard.final.events, names, known.content(size) if known else None, tags, none)
+    return Dataset(protocol.final.events, names, described.content(size) if described else None, tags, none)
 
 
-def from_world(world: WorldConfig, size: int) -> Shop:
-    """A generated world with the event weights of deployments/configs/world.toml, without impressions."""
+def generate_world(world: WorldConfig, size: int) -> Dataset:
+    """Generate a world with the event weights of deployments/configs/world.toml, without impressions."""
     config, reader = load_config(WORLD), World(world)
     items, users = reader.items(), Vocabulary.of(reader.users()["user_id"].to_pylist())
     ids = Vocabulary.of(items["item_id"].to_pylist())
@@ -116,7 +118,7 @@ def from_world(world: WorldConfig, size: int) -> Shop:
     titled = zip(items["title"].to_pylist(), items["creators"].to_pylist(), strict=True)
     names = [f"{title} ({by[0]})" for title, by in titled]
     tags, creators = (_matrix(items[column].to_pylist()) for column in ("tags", "creators"))
-    return Shop(events.where(acted), names, content, tags, creators)
+    return Dataset(events.where(acted), names, content, tags, creators)
 
 
 def _snapshot(ids: Vocabulary, items: pa.Table) -> Snapshot:

@@ -1,6 +1,6 @@
-"""Marks of when a call between deployments passes which point, in the replicas of an application that `hops` measures.
+"""Trace of calls between deployments: an application whose replicas record when a call passes each point.
 
-Points of Ray Serve are found by the names of its 2.60: another version may want others here.
+The points are methods of Ray Serve 2.60, found by name; another version may need other names.
 """
 
 # no `from __future__ import annotations`: Serve reads the argument's class from the signature of `build`
@@ -15,37 +15,37 @@ from typing import Any
 
 from ray.serve import Application
 
-from benchmarks.serving.layouts import MARKS
+from benchmarks.serving.layouts import TRACE_FOLDER
 from handsell.serving.http import app
 
 METHODS = ("candidates", "rank", "rerank")
-EVERY_S = 1.0
+FLUSH_S = 1.0
 
-_marks: list[str] = []
+_records: list[str] = []
 
 
-class Marked(str):
-    """A path whose arrival in another process installs the marks there. It stays one, as Serve hands it on."""
+class TracingPath(str):
+    """A path that installs the trace in each process that unpickles it, and stays a TracingPath when passed on."""
 
     def __reduce__(self) -> tuple[Callable[[str], str], tuple[str]]:
-        return arrived, (str(self),)
+        return _install_and_restore, (str(self),)
 
 
-def arrived(path: str) -> Marked:
+def _install_and_restore(path: str) -> TracingPath:
     install()
-    return Marked(path)
+    return TracingPath(path)
 
 
 def build(args: app.AppArgs) -> Application:
-    """The real application; the first argument of each of its deployments is a path."""
+    """Build the real application with a TracingPath as the first argument of each deployment."""
     plain = app.bind
-    app.bind = lambda deployment, path, *others: plain(deployment, Marked(path), *others)
+    app.bind = lambda deployment, path, *others: plain(deployment, TracingPath(path), *others)
     return app.build(args)
 
 
 @functools.cache
 def install() -> None:
-    """Wrap the points in this process, once."""
+    """Wrap the traced functions in this process, once."""
     from ray.serve._private import replica, replica_result
     from ray.serve._private.request_router import replica_wrapper
 
@@ -56,58 +56,58 @@ def install() -> None:
     async def call(handle: Any, method: str, *args: Any) -> Any:
         if method not in METHODS:
             return await plain(handle, method, *args)
-        mark(f"call:{method}")
-        answer = await plain(handle, method, *args)
-        mark("answered")
-        return answer
+        record(f"call:{method}")
+        result = await plain(handle, method, *args)
+        record("returned")
+        return result
 
     remote.call = call  # type: ignore[assignment]
     sender = replica_wrapper.gRPCReplicaWrapper
-    sender.send_request_python = _around(sender.send_request_python, "routed", "sent")
-    _around_async(replica.Replica, "HandleRequestWithRejection", "arrived", "replied")
-    _around_async(replica.UserCallableWrapper, "call_user_method", "entered", "done")
-    _around_async(replica_result.gRPCReplicaResult, "get_rejection_response", None, "accepted")
-    path = Path(os.environ[MARKS]) / f"{os.getpid()}.txt"
+    sender.send_request_python = _wrap(sender.send_request_python, "routed", "sent")
+    _wrap_async(replica.Replica, "HandleRequestWithRejection", "arrived", "replied")
+    _wrap_async(replica.UserCallableWrapper, "call_user_method", "entered", "done")
+    _wrap_async(replica_result.gRPCReplicaResult, "get_rejection_response", None, "accepted")
+    path = Path(os.environ[TRACE_FOLDER]) / f"{os.getpid()}.txt"
     threading.Thread(target=_write, args=(path,), daemon=True).start()
 
 
-def mark(point: str) -> None:
-    _marks.append(f"{time.monotonic_ns()} {point}\n")
+def record(point: str) -> None:
+    _records.append(f"{time.monotonic_ns()} {point}\n")
 
 
-def _around(function: Callable[..., Any], before: str, after: str) -> Callable[..., Any]:
+def _wrap(function: Callable[..., Any], before: str, after: str) -> Callable[..., Any]:
     @functools.wraps(function)
-    def marked(*args: Any, **named: Any) -> Any:
-        mark(before)
+    def traced(*args: Any, **named: Any) -> Any:
+        record(before)
         try:
             return function(*args, **named)
         finally:
-            mark(after)
+            record(after)
 
-    return marked
+    return traced
 
 
-def _around_async(owner: type, name: str, before: str | None, after: str) -> None:
+def _wrap_async(owner: type, name: str, before: str | None, after: str) -> None:
     function = getattr(owner, name)
 
     @functools.wraps(function)
-    async def marked(*args: Any, **named: Any) -> Any:
+    async def traced(*args: Any, **named: Any) -> Any:
         if before:
-            mark(before)
+            record(before)
         try:
             return await function(*args, **named)
         finally:
-            mark(after)
+            record(after)
 
-    setattr(owner, name, marked)
+    setattr(owner, name, traced)
 
 
 def _write(path: Path) -> None:
-    """Lines are made at once when they are complete; what comes meanwhile waits for the next turn."""
+    """Append the records to a file every FLUSH_S seconds."""
     with path.open("a") as out:
         while True:
-            time.sleep(EVERY_S)
-            taken = len(_marks)
-            out.write("".join(_marks[:taken]))
+            time.sleep(FLUSH_S)
+            count = len(_records)
+            out.write("".join(_records[:count]))
             out.flush()
-            del _marks[:taken]
+            del _records[:count]

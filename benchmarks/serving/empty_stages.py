@@ -1,6 +1,6 @@
-"""What Serve itself asks for three hops: a gateway and three stages that do nothing but hand on 1000 ids and scores.
+"""Serve application without computation: a gateway and three stages that pass on 1000 ids and scores.
 
-A Serve application, deployed by benchmarks/layouts.py with the settings of the real graph's deployments.
+layouts.py deploys it with the settings of the real graph's deployments.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ api = FastAPI()
 
 @serve.deployment
 class Stage:
-    """Hands on so many of what it was given."""
+    """Return the first `kept` of its arguments."""
 
     def __init__(self, kept: int):
         self._kept = kept
 
-    async def hand_on(self, item: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    async def truncate(self, item: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return item[: self._kept], score[: self._kept]
 
 
@@ -43,11 +43,11 @@ class Gateway:
     async def recommendations(self, user_id: str) -> dict[str, Any]:
         item, score = np.arange(K, dtype=np.int32), np.ones(K, np.float32)
         for stage in self._stages:
-            item, score = await call(stage, "hand_on", item, score)
+            item, score = await call(stage, "truncate", item, score)
         return {"items": item[:10].tolist(), "degraded": []}
 
 
 def build(arguments: dict[str, str]) -> serve.Application:
-    """The arguments are those of the real graph; none is used."""
+    """Build the application; the arguments, those of the real graph, are not used."""
     names = {"Candidates": K, "Ranking": RANKED, "Reranking": RANKED}
     return Gateway.bind(*(Stage.options(name=name).bind(kept) for name, kept in names.items()))

@@ -1,12 +1,12 @@
-"""What the inference graph costs beyond its compute: every layout of one live bundle, in one run, on one machine.
+"""Latency, throughput and CPU of each serving layout of one live bundle, in one run on one machine.
 
     make up && make down && python -m benchmarks serving
     python -m benchmarks serving --config deployments/configs/world.toml --repeats 3 --seconds 10
 
-The load is wrk (a Debian package), closed loops at 1, 8 and 32 connections, on the same cores. The floor is the
-funnel as plain calls in one thread, one user at a time. Every figure is the median over the repeats; layouts are
-started one after another, each warm before it is measured. CPU is that of all processes of the layout. `speed` is how
-fast a bare loop of Python ran just before (million turns a second): where it differs, so did the processor.
+wrk (a Debian package) sends the load from the same cores, in closed loops over 1, 8 and 32 connections. The floor is
+the funnel as plain calls in one thread, one user at a time. Layouts run one after another, each after a warm-up;
+figures are medians over the repeats. CPU is that of all processes of the layout. `speed` is million iterations per
+second of an empty Python loop just before the measurement: compare only rows of similar speed.
 """
 
 from __future__ import annotations
@@ -22,19 +22,23 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and the rest: one thread is what is measured
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported: the floor uses one thread
 
-from benchmarks.report import report, speed
-from benchmarks.serving.layouts import LAYOUTS, Running, running
-from benchmarks.serving.smoke import STAGES, floor, floors_at_once, users_of
+from benchmarks.report import measure_cpu_speed, write_report
+from benchmarks.serving.layouts import LAYOUTS, RunningService, start_layout
+from benchmarks.serving.smoke import STAGES, measure_floor, measure_parallel_floors, sample_users
 from handsell.config import load_config
 
 SCRIPT = Path(__file__).with_name("load.lua")
 WARM_S = 5
 
 
-def wrk(url: str, users: Path, connections: int, seconds: float) -> dict:
-    """One run of the load generator."""
+def require_wrk() -> None:
+    if shutil.which("wrk") is None:
+        sys.exit("expected the load generator wrk on the PATH: apt-get install wrk")
+
+
+def run_wrk(url: str, users: Path, connections: int, seconds: float) -> dict:
     command = ["wrk", "-t", "1", "-c", str(connections), "-d", f"{max(seconds, 1):.0f}s", "--timeout", "30s"]
     done = subprocess.run(
         [*command, "-s", str(SCRIPT), url], capture_output=True, text=True, check=True,
@@ -43,39 +47,39 @@ def wrk(url: str, users: Path, connections: int, seconds: float) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def measure(service: Running, users: Path, connections: int, seconds: float) -> dict:
-    """One repeat, with CPU per request, and the mean micro-batch and stage waits of the gateway that told them."""
-    pace = speed()
-    cpu, before = service.cpu_s(), service.counts()
-    found = wrk(service.url, users, connections, seconds)
-    after = service.counts()
+def measure(service: RunningService, users: Path, connections: int, seconds: float) -> dict:
+    """Measure one repeat, with CPU per request, and mean batch size and stage time of the gateway replica read."""
+    speed = measure_cpu_speed()
+    cpu, before = service.cpu_s(), service.read_counters()
+    found = run_wrk(service.url, users, connections, seconds)
+    after = service.read_counters()
     found["cpu ms"] = (service.cpu_s() - cpu) / max(found["n"], 1) * 1e3
-    found["speed"] = pace
-    found["batch"] = mean(before, after, "handsell_batch_size", "")
+    found["speed"] = speed
+    found["batch"] = compute_mean(before, after, "handsell_batch_size", "")
     for stage in STAGES:
-        seconds_each = mean(before, after, "handsell_stage_seconds", f'{{stage="{stage}"}}')
-        found[stage] = None if seconds_each is None else 1e3 * seconds_each
+        stage_s = compute_mean(before, after, "handsell_stage_seconds", f'{{stage="{stage}"}}')
+        found[stage] = None if stage_s is None else 1e3 * stage_s
     return found
 
 
-def mean(before: dict[str, float], after: dict[str, float], name: str, labels: str) -> float | None:
-    """Mean of what a histogram observed in between; None where nothing was, or another gateway answered."""
+def compute_mean(before: dict[str, float], after: dict[str, float], name: str, labels: str) -> float | None:
+    """Mean of a histogram's observations between two reads; None without any, or if different replicas answered."""
     keys = (f"{name}_sum{labels}", f"{name}_count{labels}")
     total, count = (after.get(key, 0.0) - before.get(key, 0.0) for key in keys)
     return total / count if count > 0 else None
 
 
-def middle(repeats: list[dict]) -> dict:
-    """The median of each figure; failures and degraded answers are summed."""
-    out = {}
+def combine(repeats: list[dict]) -> dict:
+    """Median of each figure; counts are summed."""
+    combined = {}
     for key in repeats[0]:
         values = [r[key] for r in repeats if r[key] is not None]
-        total = sum if key in ("failed", "degraded", "n") else statistics.median
-        out[key] = total(values) if values else None
-    return out
+        aggregate = sum if key in ("failed", "degraded", "n") else statistics.median
+        combined[key] = aggregate(values) if values else None
+    return combined
 
 
-def row(name: str, connections: int | str, found: dict) -> dict:
+def build_row(name: str, connections: int | str, found: dict) -> dict:
     return {
         "layout": name,
         "c": str(connections),
@@ -90,12 +94,12 @@ def row(name: str, connections: int | str, found: dict) -> dict:
     }
 
 
-def waits(name: str, connections: int | str, found: dict) -> dict:
-    """What the gateway waits for each stage, a trip; the floor's is the stage's compute."""
+def build_stage_row(name: str, connections: int | str, found: dict) -> dict:
+    """ms that the gateway waits for each stage; for the floor, the stage's computing time."""
     return {"layout": name, "c": str(connections), **{stage: found.get(stage) for stage in STAGES}}
 
 
-def main() -> None:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks serving", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("deployments/configs/world.toml"))
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 32])
@@ -103,32 +107,35 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--users", type=int, default=1_000)
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    if shutil.which("wrk") is None:
-        sys.exit("the load generator wrk is expected on the path: apt-get install wrk")
-    config = load_config(asked.config)
-    ids = users_of(config, asked.users)
-    pace = {"speed": speed()}
-    lowest = floor(config, ids, asked.seconds) | pace
-    twice = floors_at_once(config, 2, asked.seconds, asked.users) | pace
-    rows = [row("floor, no HTTP", "–", lowest), row("two floors at once", "–", twice)]
-    stages = [waits("floor, no HTTP", "–", lowest["stages"])]
+    parser.add_argument("--json", type=Path, help="output file")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = _parse_options()
+    require_wrk()
+    config = load_config(options.config)
+    ids = sample_users(config, options.users)
+    speed = {"speed": measure_cpu_speed()}
+    floor = measure_floor(config, ids, options.seconds) | speed
+    two_floors = measure_parallel_floors(config, 2, options.seconds, options.users) | speed
+    rows = [build_row("floor, no HTTP", "–", floor), build_row("two floors in parallel", "–", two_floors)]
+    stages = [build_stage_row("floor, no HTTP", "–", floor["stages"])]
     with tempfile.TemporaryDirectory(prefix="handsell-serving-") as folder:
         users = Path(folder) / "users.txt"
         users.write_text("\n".join(ids) + "\n")
-        for layout in (one for one in LAYOUTS if one.name in asked.layouts):
+        for layout in (one for one in LAYOUTS if one.name in options.layouts):
             print(f"{time.strftime('%H:%M:%S')} {layout.name} …", flush=True)
-            with running(layout, config, Path(folder)) as service:
-                wrk(service.url, users, 8, WARM_S)
-                for connections in asked.connections:
-                    repeats = [measure(service, users, connections, asked.seconds) for _ in range(asked.repeats)]
-                    found = middle(repeats)
-                    rows.append(row(layout.name, connections, found))
-                    stages.append(waits(layout.name, connections, found))
+            with start_layout(layout, config, Path(folder)) as service:
+                run_wrk(service.url, users, 8, WARM_S)
+                for connections in options.connections:
+                    repeats = [measure(service, users, connections, options.seconds) for _ in range(options.repeats)]
+                    found = combine(repeats)
+                    rows.append(build_row(layout.name, connections, found))
+                    stages.append(build_stage_row(layout.name, connections, found))
                     print(f"  c{connections}: {json.dumps(rows[-1])}", flush=True)
-    about = {"bundle": lowest["bundle"], "seconds": asked.seconds, "repeats": asked.repeats, "users": len(ids)}
-    report("serving", rows, about, asked.json, {"ms that the gateway waits for a stage, a trip": stages})
+    about = {"bundle": floor["bundle"], "seconds": options.seconds, "repeats": options.repeats, "users": len(ids)}
+    write_report("serving", rows, about, options.json, {"ms that the gateway waits for each stage": stages})
     sys.exit(any(r["failed"] for r in rows))
 
 

@@ -1,4 +1,4 @@
-"""The ways of laying out one live bundle that benchmarks/serving.py compares, each started and stopped as a whole."""
+"""Serving layouts of one live bundle: start one on free ports, and stop all of its processes."""
 
 from __future__ import annotations
 
@@ -23,80 +23,77 @@ from handsell.core.ray_token import token_environment
 from handsell.local import cluster, service
 
 START_S = 180.0
-COUNTED = tuple(
+COUNTERS = tuple(
     f"handsell_{name}_{part}" for name in ("batch_size", "stage_seconds") for part in ("sum", "count")
-)  # series of the gateway's metrics
-MARKS = "HANDSELL_MARKS"  # environment: where hop_marks.py writes
-COMPUTE = ("Gateway", "Candidates", "Ranking", "Reranking")
+)  # prefixes of the gateway's metrics
+TRACE_FOLDER = "HANDSELL_TRACE_FOLDER"  # environment variable that call_trace.py reads
+GRAPH = ("Gateway", "Candidates", "Ranking", "Reranking")
 
 
 @dataclass(frozen=True)
-class Layout:
-    """`topology` None is one uvicorn process without Ray; `bare` takes Serve's own settings for every deployment
-    and lets any number of requests in; `empty` puts stages that do nothing in its place. `least` is by deployment how
-    many replicas there are at least; with `nodes` 2 a second raylet on this machine takes half of the gateways, and a
-    proxy of the same port."""
+class ServingLayout:
+    """One way to deploy the live bundle."""
 
     name: str
-    topology: str | None
+    topology: str | None  # None: one uvicorn process without Ray
     ingress: str = "plain"
     micro_batch: int | None = None
-    bare: bool = False
-    least: Mapping[str, int] = field(default_factory=dict)
-    nodes: int = 1
-    empty: bool = False
-    by_load: bool = False
-    marks: str = ""
+    serve_defaults: bool = False  # Ray Serve's own settings for every deployment, and no limit on concurrent requests
+    min_replicas: Mapping[str, int] = field(default_factory=dict)  # by deployment
+    nodes: int = 1  # 2: a second raylet on this machine, with half of the gateways and a proxy on the same port
+    empty_stages: bool = False  # stages that do no work
+    by_load: bool = False  # scale by load alone, not by free cores too
+    trace_folder: str = ""  # where call_trace.py writes; empty: no trace
 
 
 LAYOUTS = (
-    Layout("empty stages, haproxy", "graph", "haproxy", empty=True),
-    Layout("uvicorn, plain calls", None, micro_batch=1, bare=True),
-    Layout("graph, Serve defaults", "graph", micro_batch=1, bare=True),
-    Layout("graph", "graph"),
-    Layout("graph, haproxy", "graph", "haproxy"),
-    Layout("fused", "fused"),
-    Layout("fused, haproxy", "fused", "haproxy"),
+    ServingLayout("empty stages, haproxy", "graph", "haproxy", empty_stages=True),
+    ServingLayout("uvicorn, plain calls", None, micro_batch=1, serve_defaults=True),
+    ServingLayout("graph, Serve defaults", "graph", micro_batch=1, serve_defaults=True),
+    ServingLayout("graph", "graph"),
+    ServingLayout("graph, haproxy", "graph", "haproxy"),
+    ServingLayout("fused", "fused"),
+    ServingLayout("fused, haproxy", "fused", "haproxy"),
 )
 
 
 @dataclass(frozen=True)
-class Running:
-    """A service that answers, and the processes that answer for it: below one root for each node."""
+class RunningService:
+    """The address of a ready service and the root processes of its nodes."""
 
     url: str
     roots: tuple[psutil.Process, ...]
     config: Config
 
-    def family(self) -> list[psutil.Process]:
-        return family_of(self.roots)
+    def processes(self) -> list[psutil.Process]:
+        return process_tree(self.roots)
 
     def cpu_s(self) -> float:
-        """CPU seconds so far of all its processes."""
+        """CPU seconds that all processes have used so far."""
         total = 0.0
-        for process in self.family():
+        for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
                 total += times.user + times.system
         return total
 
-    def counts(self) -> dict[str, float]:
-        """Sums and counts so far of the gateway that answers: of micro-batches, and of seconds by stage."""
+    def read_counters(self) -> dict[str, float]:
+        """Sums and counts of batch size and stage seconds, of the gateway replica that answers."""
         found = {}
         for line in httpx.get(f"{self.url}/metrics", timeout=10).text.splitlines():
             name, _, value = line.rpartition(" ")
-            if name.startswith(COUNTED):
+            if name.startswith(COUNTERS):
                 found[name] = float(value)
         return found
 
 
 @contextlib.contextmanager
-def running(layout: Layout, config: Config, folder: Path) -> Iterator[Running]:
-    """Start a layout on free ports, wait until it is ready, and end every process of it afterwards."""
-    variant = variant_of(layout, config, folder)
+def start_layout(layout: ServingLayout, config: Config, folder: Path) -> Iterator[RunningService]:
+    """Start a layout on free ports, wait until it is ready, and end all of its processes afterwards."""
+    variant = write_variant(layout, config, folder)
     url = f"http://127.0.0.1:{variant.serving.port}"
-    starts = _uvicorn if layout.topology is None else _serve
-    with starts(layout, variant) as roots:
+    start = _start_uvicorn if layout.topology is None else _start_serve
+    with start(layout, variant) as roots:
         until = time.monotonic() + START_S
         while True:
             with contextlib.suppress(httpx.HTTPError):
@@ -105,18 +102,18 @@ def running(layout: Layout, config: Config, folder: Path) -> Iterator[Running]:
             if time.monotonic() > until:
                 raise TimeoutError(f"{layout.name} was not ready within {START_S:.0f} s")
             time.sleep(0.5)
-        yield Running(url, roots, variant)
+        yield RunningService(url, roots, variant)
 
 
-def variant_of(layout: Layout, config: Config, folder: Path) -> Config:
-    """The config with this layout's settings and free ports, as a file of its own over the same state."""
+def write_variant(layout: ServingLayout, config: Config, folder: Path) -> Config:
+    """Write the config with the layout's settings and free ports to a new file that uses the same state."""
     os.environ["HANDSELL_HOME"] = str(config.state.parent)
     raw = tomllib.loads(config.source.read_text())
     serving = raw.setdefault("serving", {})
     serving |= {"host": "127.0.0.1", "port": free_port(), "ingress": layout.ingress, "feature_log_share": 0.0}
     if layout.micro_batch is not None:
         serving["micro_batch"] = layout.micro_batch
-    if layout.bare:
+    if layout.serve_defaults:
         serving["in_flight"] = 1_000
     raw.setdefault("jobs", {}).update({"gcs_port": free_port(), "dashboard_port": free_port()})
     path = folder / f"{layout.name.replace(' ', '_').replace(',', '')}.toml"
@@ -125,7 +122,7 @@ def variant_of(layout: Layout, config: Config, folder: Path) -> Config:
 
 
 @contextlib.contextmanager
-def _uvicorn(layout: Layout, config: Config) -> Iterator[tuple[psutil.Process, ...]]:
+def _start_uvicorn(layout: ServingLayout, config: Config) -> Iterator[tuple[psutil.Process, ...]]:
     command = [sys.executable, "-m", "benchmarks.serving.uvicorn_server", str(config.source)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -136,13 +133,17 @@ def _uvicorn(layout: Layout, config: Config) -> Iterator[tuple[psutil.Process, .
 
 
 @contextlib.contextmanager
-def _serve(layout: Layout, config: Config) -> Iterator[tuple[psutil.Process, ...]]:
+def _start_serve(layout: ServingLayout, config: Config) -> Iterator[tuple[psutil.Process, ...]]:
     if cluster.running(config) is not None:
-        raise SystemExit(f"a cluster of {config.name} is running: `make down` first")
+        raise SystemExit(f"a cluster of {config.name} is running: run `make down` first")
     head = cluster.start(config)
-    others = [_node(config, head) for _ in range(layout.nodes - 1)]
+    others = [_start_node(config, head) for _ in range(layout.nodes - 1)]
+    changed = (
+        layout.serve_defaults, layout.min_replicas, layout.nodes > 1, layout.empty_stages, layout.by_load,
+        layout.trace_folder,
+    )  # fmt: skip
     try:
-        if layout.bare or layout.least or layout.nodes > 1 or layout.empty or layout.by_load or layout.marks:
+        if any(changed):
             document = yaml.safe_load(service.render(config, layout.topology or "graph").read_text())
             _change(document, layout)
             _deploy(document, config, head)
@@ -150,12 +151,12 @@ def _serve(layout: Layout, config: Config) -> Iterator[tuple[psutil.Process, ...
             service.deploy(config, head, layout.topology or "graph")
         yield (psutil.Process(head.pid), *others)
     finally:
-        _end(family_of(others))
+        _end(process_tree(others))
         cluster.stop(config)
 
 
-def _node(config: Config, head: cluster.RayHead) -> psutil.Process:
-    """One more raylet: a CPU for the gateway that goes there."""
+def _start_node(config: Config, head: cluster.RayHead) -> psutil.Process:
+    """Start another raylet, with one CPU for a gateway."""
     command = [sys.executable, "-m", "benchmarks.serving.ray_node", head.gcs]
     with config.source.with_suffix(".node.log").open("a") as log:
         process = subprocess.Popen(
@@ -168,8 +169,8 @@ def _node(config: Config, head: cluster.RayHead) -> psutil.Process:
     return psutil.Process(process.pid)
 
 
-def family_of(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """The roots that live, and all below them."""
+def process_tree(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """The roots that still run and all of their descendants."""
     found = []
     for root in roots:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -187,30 +188,31 @@ def _end(processes: list[psutil.Process]) -> None:
             process.kill()
 
 
-def _change(document: dict, layout: Layout) -> None:
-    """With `bare`, the application as it would be without a word about its deployments."""
+def _change(document: dict, layout: ServingLayout) -> None:
+    """Apply the layout's settings to a Serve config document."""
     if layout.nodes > 1:
         document["proxy_location"] = "EveryNode"
     application = document["applications"][0]
-    if layout.empty or layout.marks:
-        application["runtime_env"]["env_vars"]["PYTHONPATH"] = str(Path(__file__).parents[2])
-    if layout.marks:
-        application["runtime_env"]["env_vars"][MARKS] = layout.marks
+    variables = application["runtime_env"]["env_vars"]
+    if layout.empty_stages or layout.trace_folder:
+        variables["PYTHONPATH"] = str(Path(__file__).parents[2])
+    if layout.trace_folder:
+        variables[TRACE_FOLDER] = layout.trace_folder
         application["import_path"] = "benchmarks.serving.call_trace:build"
-    if layout.empty:
+    if layout.empty_stages:
         application["import_path"] = "benchmarks.serving.empty_stages:build"
-        application["deployments"] = [one for one in application["deployments"] if one["name"] in COMPUTE]
+        application["deployments"] = [one for one in application["deployments"] if one["name"] in GRAPH]
     for deployment in application["deployments"]:
         name = deployment["name"]
         if layout.by_load:
             deployment.get("autoscaling_config", {}).pop("policy", None)
-        if layout.bare:
+        if layout.serve_defaults:
             deployment.clear()
             deployment |= {"name": name, "num_replicas": 1, "ray_actor_options": {"num_cpus": 0.2}}
-            if name in COMPUTE:
+            if name in GRAPH:
                 deployment |= {"max_ongoing_requests": 5, "max_queued_requests": -1}
-        elif name in layout.least:
-            deployment["autoscaling_config"]["min_replicas"] = layout.least[name]
+        elif name in layout.min_replicas:
+            deployment["autoscaling_config"]["min_replicas"] = layout.min_replicas[name]
             if layout.nodes > 1:
                 deployment["max_replicas_per_node"] = 1
 

@@ -1,4 +1,4 @@
--- wrk script: each request asks for the next user of $HANDSELL_USERS; the last line is JSON of what came.
+-- wrk script: requests recommendations for the users of $HANDSELL_USERS in turn; the last line of output is JSON.
 local users, threads = {}, {}
 for line in io.lines(os.getenv("HANDSELL_USERS")) do users[#users + 1] = line end
 

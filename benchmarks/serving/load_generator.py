@@ -1,8 +1,8 @@
-"""Load at a constant rate, from a process of its own: `Load` starts one, changes its rate and reads what came.
+"""Load generator in a separate process: open loop at a constant rate, or closed loops to measure capacity.
 
-Open loop: requests leave by the clock, however the earlier ones fare, and latency counts from the moment at which a
-request was due, so that a stall of the service (or of this client) is not left out of the figures. POST, because
-clients repeat a GET by themselves when a connection breaks. With `callers` it is a closed loop: the capacity.
+Open loop: requests are sent by the clock whether or not earlier ones have been answered, and latency counts from the
+scheduled time, so that stalls of the service (or of this client) are part of the figures. Requests are POST, because
+HTTP clients retry a GET on their own when a connection breaks.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from pathlib import Path
 
 import numpy as np
 
-TIMEOUT_S = 15.0  # far above any deadline: what is answered late counts as late, not as lost
+TIMEOUT_S = 15.0  # far above any deadline, so that late responses count as late and not as failed
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of one request. `sent` is when it was due (monotonic clock, s); `status` 0 is none at all."""
+class Response:
+    """Outcome of one request."""
 
-    sent: float
+    sent: float  # scheduled time, s of the monotonic clock
     ms: float
-    status: int
+    status: int  # 0: no response
     degraded: tuple[str, ...] = ()
     bundle: str = ""
     retry_after: bool = False
-    least: float = float("nan")  # lowest score of the slate
+    lowest_score: float = float("nan")  # of the slate
     error: str = ""
 
     @property
@@ -41,7 +41,7 @@ class Answer:
 
     @property
     def shed(self) -> bool:
-        """Told to come back, as overload is told."""
+        """True for 503 with Retry-After, the response to overload."""
         return self.status == 503 and self.retry_after
 
     @property
@@ -50,78 +50,83 @@ class Answer:
 
 
 class Load:
-    """A running generator. Answers are read from the file that it writes as they come."""
+    """Client of a running load generator process, which writes one line per response to a file."""
 
     def __init__(self, url: str, users: Sequence[str], folder: Path, seed: int = 0):
         self._path = folder / f"load-{time.monotonic_ns()}.jsonl"
-        self._read, self._place = [], 0  # type: list[Answer], int
+        self._read, self._offset = [], 0  # type: list[Response], int
         command = [sys.executable, "-m", "benchmarks.serving.load_generator"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
-        self._tell({"url": url, "users": list(users), "seed": seed, "out": str(self._path)})
+        self._send({"url": url, "users": list(users), "seed": seed, "out": str(self._path)})
 
-    def _tell(self, order: dict) -> None:
+    def _send(self, command: dict) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
 
-    def rate(self, per_second: float) -> None:
-        """From now on; 0 pauses."""
-        self._tell({"rate": per_second})
+    def set_rate(self, per_second: float) -> None:
+        """Change the request rate; 0 pauses."""
+        self._send({"rate": per_second})
 
-    def answers(self, since: float = 0.0) -> list[Answer]:
-        """Of requests due since then, in the order in which they ended."""
+    def run_closed_loops(self, clients: int, seconds: float) -> None:
+        self._send({"clients": clients, "seconds": seconds})
+
+    def responses(self, since: float = 0.0) -> list[Response]:
+        """Responses to requests that were scheduled at or after `since`, in the order in which they ended."""
         if self._path.exists():
             with self._path.open() as lines:
-                lines.seek(self._place)
+                lines.seek(self._offset)
                 while (line := lines.readline()).endswith("\n"):
-                    self._read.append(_answer(json.loads(line)))
-                    self._place = lines.tell()
-        return [answer for answer in self._read if answer.sent >= since]
+                    self._read.append(_parse_response(json.loads(line)))
+                    self._offset = lines.tell()
+        return [response for response in self._read if response.sent >= since]
 
-    def stop(self) -> list[Answer]:
-        """All answers, those under way included."""
+    def stop(self) -> list[Response]:
+        """Wait for requests in flight, end the process and return all responses."""
         if self._process.poll() is None:
             with contextlib.suppress(BrokenPipeError):
-                self._tell({"end": True})
+                self._send({"end": True})
             self._process.wait(TIMEOUT_S + 10)
-        return self.answers()
+        return self.responses()
 
 
-def capacity(url: str, users: Sequence[str], folder: Path, callers: int, seconds: float) -> float:
-    """Answers per second (2xx) that closed loops of this client get from the service."""
+def measure_capacity(url: str, users: Sequence[str], folder: Path, clients: int, seconds: float) -> float:
+    """Return the 2xx responses per second of closed loops."""
     load = Load(url, users, folder)
-    load._tell({"callers": callers, "seconds": seconds})
-    answers = [answer for answer in load.stop() if answer.ok]
-    if not answers:
-        raise SystemExit(f"{url} gave no answer with status 200")
-    begun = min(answer.sent for answer in answers)
-    return len(answers) / (max(answer.ended for answer in answers) - begun)
+    load.run_closed_loops(clients, seconds)
+    responses = [response for response in load.stop() if response.ok]
+    if not responses:
+        raise SystemExit(f"{url} gave no 2xx response: check that the service is ready")
+    begun = min(response.sent for response in responses)
+    return len(responses) / (max(response.ended for response in responses) - begun)
 
 
-def p(answers: Sequence[Answer], percent: float) -> float | None:
-    """Percentile of latency in ms; None without answers."""
-    return float(np.percentile([answer.ms for answer in answers], percent)) if answers else None
+def percentile_ms(responses: Sequence[Response], percent: float) -> float | None:
+    """Percentile of the latency in ms; None without responses."""
+    return float(np.percentile([response.ms for response in responses], percent)) if responses else None
 
 
-def _answer(row: list) -> Answer:
-    sent, ms, status, degraded, bundle, retry_after, least, error = row
-    return Answer(sent, ms, status, tuple(degraded), bundle, retry_after, np.nan if least is None else least, error)
+def _parse_response(row: list) -> Response:
+    sent, ms, status, degraded, bundle, retry_after, lowest, error = row
+    return Response(
+        sent, ms, status, tuple(degraded), bundle, retry_after, np.nan if lowest is None else lowest, error
+    )  # fmt: skip
 
 
-# -- the process ------------------------------------------------------------------------------------------------
+# -- the generator process --------------------------------------------------------------------------------------
 
 
-class Generator:
-    def __init__(self, about: dict, session):
-        self._url, self._session = f"{about['url']}/v1/recommendations", session
-        order = np.random.default_rng(about["seed"]).permutation(len(about["users"]))
-        self._users, self._next = [about["users"][i] for i in order], 0
-        self._out = Path(about["out"]).open("w", buffering=1)  # noqa: SIM115 - for as long as the process lives
-        self._under_way: set[asyncio.Task] = set()
+class LoadGenerator:
+    def __init__(self, settings: dict, session):
+        self._url, self._session = f"{settings['url']}/v1/recommendations", session
+        order = np.random.default_rng(settings["seed"]).permutation(len(settings["users"]))
+        self._users, self._next = [settings["users"][i] for i in order], 0
+        self._out = Path(settings["out"]).open("w", buffering=1)  # noqa: SIM115 - open as long as the process runs
+        self._in_flight: set[asyncio.Task] = set()
         self.rate = 0.0
 
-    async def ask(self, due: float) -> None:
-        """One request; its outcome as one line."""
+    async def send(self, due: float) -> None:
+        """Send one request and write its outcome as one line."""
         import aiohttp
         import orjson
 
@@ -129,9 +134,9 @@ class Generator:
         self._next += 1
         status, body, retry, error = 0, {}, False, ""
         try:
-            async with self._session.post(self._url, json={"user_id": user}) as answer:
-                content = await answer.read()
-                status, retry = answer.status, "Retry-After" in answer.headers
+            async with self._session.post(self._url, json={"user_id": user}) as response:
+                content = await response.read()
+                status, retry = response.status, "Retry-After" in response.headers
             ended = time.monotonic()
             body = orjson.loads(content) if status == 200 else {}
             error = "" if status == 200 else content[:200].decode(errors="replace")
@@ -143,8 +148,8 @@ class Generator:
         row = [due, ms, status, body.get("degraded", []), bundle, retry, min(scores, default=None), error]
         self._out.write(json.dumps(row) + "\n")
 
-    async def by_the_clock(self) -> None:
-        """For ever: one request each 1 / rate seconds."""
+    async def run_open_loop(self) -> None:
+        """Send a request every 1 / rate seconds, until cancelled."""
         due = time.monotonic()
         while True:
             if self.rate <= 0:
@@ -154,46 +159,46 @@ class Generator:
             due += 1 / self.rate
             if (wait := due - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
-            task = asyncio.create_task(self.ask(due))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            task = asyncio.create_task(self.send(due))
+            self._in_flight.add(task)
+            task.add_done_callback(self._in_flight.discard)
 
-    async def closed(self, callers: int, seconds: float) -> None:
+    async def run_closed_loops(self, clients: int, seconds: float) -> None:
         until = time.monotonic() + seconds
 
         async def loop() -> None:
             while time.monotonic() < until:
-                await self.ask(time.monotonic())
+                await self.send(time.monotonic())
 
-        await asyncio.gather(*(loop() for _ in range(callers)))
+        await asyncio.gather(*(loop() for _ in range(clients)))
 
-    async def rest(self) -> None:
-        """Until all that was sent is answered."""
-        while self._under_way:
-            await asyncio.wait(self._under_way)
+    async def finish(self) -> None:
+        """Wait for the requests in flight."""
+        while self._in_flight:
+            await asyncio.wait(self._in_flight)
 
 
-async def serve_orders() -> None:
-    """Orders come as lines of JSON: about, then rates or a closed loop, then the end."""
+async def run_commands() -> None:
+    """Read commands from stdin, one JSON object per line: settings, then rates or closed loops, then the end."""
     import aiohttp
 
-    orders = asyncio.StreamReader(limit=2**24)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
-    about = json.loads(await orders.readline())
+    commands = asyncio.StreamReader(limit=2**24)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    settings = json.loads(await commands.readline())
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
-        generator = Generator(about, session)
-        clock = asyncio.create_task(generator.by_the_clock())
-        while line := await orders.readline():
-            order = json.loads(line)
-            if "callers" in order:
-                await generator.closed(order["callers"], order["seconds"])
-            generator.rate = order.get("rate", 0.0)
-            if "end" in order:
+        generator = LoadGenerator(settings, session)
+        open_loop = asyncio.create_task(generator.run_open_loop())
+        while line := await commands.readline():
+            command = json.loads(line)
+            if "clients" in command:
+                await generator.run_closed_loops(command["clients"], command["seconds"])
+            generator.rate = command.get("rate", 0.0)
+            if "end" in command:
                 break
-        clock.cancel()
-        await generator.rest()
+        open_loop.cancel()
+        await generator.finish()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve_orders())
+    asyncio.run(run_commands())

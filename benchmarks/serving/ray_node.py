@@ -1,7 +1,7 @@
 """Start another raylet for a local cluster on loopback: `python -m benchmarks.serving.ray_node GCS_ADDRESS`.
 
-Uses the same classes as `ray.cluster_utils`, because `ray start` cannot add a node to a head that is bound to 127.0.0.1.
-Runs until SIGTERM.
+Runs until SIGTERM. Uses the classes of `ray.cluster_utils`, because `ray start` cannot add a node to a head that is
+bound to 127.0.0.1.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What each warm replica holds of the bundle for itself: memory of the graph's processes, files of the bundle apart.
+"""Memory of each replica of the graph, with the mapped files of the bundle apart.
 
     make up && make down && python -m benchmarks memory
 
-Every stage has two replicas, so that a page that one maps and the other has read too counts as shared. `files private`
-is what a replica has copied of mapped files of the bundle (dirty pages: 0 is asked); `files alone` is clean, in the
-page cache, and mapped by no other process just then. `private` is all else that would be freed with the process (USS).
+Each stage has two replicas, so that pages that both use count as shared. `files private`: pages of mapped bundle files
+that the replica has copied (dirty; expected 0). `files alone`: clean pages that no other process maps at the time.
+`private`: all other memory that would be freed with the process (USS).
 """
 
 from __future__ import annotations
@@ -19,22 +19,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and the rest
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported
 
 import psutil
 
-from benchmarks.faults.fault_targets import Graph
-from benchmarks.report import MIB, report
-from benchmarks.serving.layouts import Layout, running
-from benchmarks.serving.load_generator import capacity
-from benchmarks.serving.smoke import users_of
+from benchmarks.report import MIB, write_report
+from benchmarks.serving.graph_processes import GraphProcesses
+from benchmarks.serving.layouts import GRAPH, ServingLayout, start_layout
+from benchmarks.serving.load_generator import measure_capacity
+from benchmarks.serving.smoke import sample_users
 from handsell.config import load_config
 
-STAGES = ("Gateway", "Candidates", "Ranking", "Reranking")
 WARM_S = 10.0
 
 
-def held(process: psutil.Process, folder: Path) -> dict[str, Any]:
+def measure_memory(process: psutil.Process, folder: Path) -> dict[str, Any]:
     """MiB of one process; files are those mapped from below the folder."""
     files = [m for m in process.memory_maps() if m.path.startswith(f"{folder}/")]
     whole = process.memory_full_info()
@@ -57,27 +56,28 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=2, help="of each stage")
     parser.add_argument("--topology", choices=("graph", "fused"), default="graph")
     parser.add_argument("--users", type=int, default=500)
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    config = load_config(asked.config)
-    users = users_of(config, asked.users)
-    stages = STAGES if asked.topology == "graph" else ("Gateway",)
-    least = dict.fromkeys(stages, asked.replicas)
+    parser.add_argument("--json", type=Path, help="output file")
+    options = parser.parse_args()
+    config = load_config(options.config)
+    users = sample_users(config, options.users)
+    deployments = GRAPH if options.topology == "graph" else ("Gateway",)
+    min_replicas = dict.fromkeys(deployments, options.replicas)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="handsell-memory-")))
-        service = stack.enter_context(running(Layout("graph", asked.topology, least=least), config, folder))
-        graph = Graph(service)
-        graph.wait_for(least)
-        capacity(service.url, users, folder, 16, WARM_S)
+        layout = ServingLayout("graph", options.topology, min_replicas=min_replicas)
+        service = stack.enter_context(start_layout(layout, config, folder))
+        graph = GraphProcesses(service)
+        graph.wait_for(min_replicas)
+        measure_capacity(service.url, users, folder, 16, WARM_S)  # warm up
         time.sleep(2)
         bundles = config.state.resolve()
         rows = [
-            {"deployment": name, "replica": place, **held(process, bundles)}
-            for name in stages
-            for place, process in enumerate(graph.processes(name))
+            {"deployment": name, "replica": place, **measure_memory(process, bundles)}
+            for name in deployments
+            for place, process in enumerate(graph.find(name))
         ]
-        everything = sum(held(process, bundles)["pss"] for process in service.family())
-    report("memory", rows, {"topology": asked.topology, "pss of all processes, MiB": everything}, asked.json)
+        pss = sum(measure_memory(process, bundles)["pss"] for process in service.processes())
+    write_report("memory", rows, {"topology": options.topology, "pss of all processes, MiB": pss}, options.json)
     sys.exit(any(row["files private"] > 0 for row in rows))
 
 

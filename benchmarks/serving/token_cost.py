@@ -1,12 +1,12 @@
-"""What the token costs a call between deployments: the same application with and without it, in turns.
+"""Latency of a call between deployments with and without Ray's token, measured in turns.
 
     python -m benchmarks token_cost
     python -m benchmarks token_cost --rounds 20 --calls 200
 
-One local cluster serves two applications of a caller and a stage that hands on 1000 ids and scores. In the processes of
-one of them Serve's gRPC servers and channels are made as they are without a token. The caller times each call, one at
-a time; the applications take turns of `--calls` calls. Ray's own servers ask for the token either way: they are not on
-the path of these calls.
+One local cluster serves two applications, each with a caller and a stage that returns its 1000 ids and scores. In the
+processes of one application, Serve creates its gRPC servers and channels without the token. The caller times one call
+at a time; the applications take turns of `--calls` calls. Ray's own servers check the token in both cases: these calls
+do not go through them.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from ray._private.authentication import authentication_utils
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 
-from benchmarks.report import report, speed
+from benchmarks.report import measure_cpu_speed, write_report
 from benchmarks.serving.layouts import free_port
 from handsell.config import Config, load_config
 from handsell.local import cluster, service
 from handsell.serving.graph.remote import call
 
 K = 1_000
-WITHOUT = "HANDSELL_WITHOUT_TOKEN"  # environment of the one application's processes
+WITHOUT = "HANDSELL_WITHOUT_TOKEN"  # environment variable of the processes of one application
 MODES = ("with token", "without")
-WARM, START_S = 3, 90.0
+WARMUP_ROUNDS, START_S = 3, 90.0
 
-if os.environ.get(WITHOUT):  # before the replica makes its server: Serve imports this module first
+if os.environ.get(WITHOUT):  # Serve imports this module before the replica creates its server
     authentication_utils.is_token_auth_enabled = lambda: False
 
 
 class Stage:
-    """Hands on what it was given."""
+    """Return the arguments."""
 
-    async def hand_on(self, item: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    async def echo(self, item: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return item, score
 
 
 class Caller:
-    """Calls the stage so many times, one after another, and answers with the ms of each."""
+    """Call the stage a number of times, one after another, and return the ms of each call."""
 
     def __init__(self, stage: DeploymentHandle):
         self._stage = stage
@@ -60,19 +60,19 @@ class Caller:
         item, score, took = np.arange(K, dtype=np.int32), np.ones(K, np.float32), []
         for _ in range(int(request.query_params["calls"])):
             begun = time.perf_counter()
-            await call(self._stage, "hand_on", item, score)
+            await call(self._stage, "echo", item, score)
             took.append((time.perf_counter() - begun) * 1e3)
         return {"token": authentication_utils.is_token_auth_enabled(), "ms": took}
 
 
 def build(arguments: dict[str, str]) -> serve.Application:
-    """The classes are not decorated, so that replicas find them by name and import this module."""
+    """Build an application; its classes are not decorated, so that replicas import them from this module by name."""
     deployment = serve.deployment(ray_actor_options={"num_cpus": 0.1})
     return deployment(Caller).bind(deployment(Stage).bind())
 
 
-def serve_file(config: Config, folder: Path) -> Path:
-    """Both applications as a Serve file."""
+def write_serve_file(config: Config, folder: Path) -> Path:
+    """Write a Serve config file with both applications."""
     paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
     applications = [
         {
@@ -87,11 +87,11 @@ def serve_file(config: Config, folder: Path) -> Path:
     return path
 
 
-def ask(url: str, calls: int, token: bool) -> list[float]:
-    """The ms of each of so many calls; fails where the application is not the one that it should be."""
+def measure_calls(url: str, calls: int, token: bool) -> list[float]:
+    """Return the ms of each call; exits if the application does not run as expected."""
     answer = httpx.get(url, params={"calls": calls}, timeout=120).raise_for_status().json()
     if answer["token"] != token:
-        raise SystemExit(f"{url} was expected to run {'with' if token else 'without'} the token")
+        raise SystemExit(f"{url}: expected to run {'with' if token else 'without'} the token, got the opposite")
     return answer["ms"]
 
 
@@ -109,12 +109,8 @@ def wait_for(urls: list[str]) -> None:
             time.sleep(0.5)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks token_cost", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--calls", type=int, default=100, help="of each application in each round")
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
+def measure(rounds: int, calls: int) -> list[list[list[float]]]:
+    """Start the cluster, run both applications in turns, and stop it; ms by mode, round and call."""
     with tempfile.TemporaryDirectory(prefix="handsell-token-cost-") as name:
         os.environ["HANDSELL_HOME"] = name
         source = Path(name) / "hops.toml"
@@ -125,35 +121,46 @@ def main() -> None:
         config = load_config(source)
         head = cluster.start(config)
         try:
-            service.submit(serve_file(config, Path(name)), head)
+            service.submit(write_serve_file(config, Path(name)), head)
             urls = [f"{service.address(config)}/{application}/" for application in ("with", "without")]
             wait_for(urls)
             found: list[list[list[float]]] = [[], []]
-            for turn in range(WARM + asked.rounds):
-                order = (0, 1) if turn % 2 else (1, 0)
-                for which in order:
-                    took = ask(urls[which], asked.calls, token=which == 0)
-                    if turn >= WARM:
-                        found[which].append(took)
+            for turn in range(WARMUP_ROUNDS + rounds):
+                for mode in (0, 1) if turn % 2 else (1, 0):
+                    took = measure_calls(urls[mode], calls, token=mode == 0)
+                    if turn >= WARMUP_ROUNDS:
+                        found[mode].append(took)
         finally:
             cluster.stop(config)
             shutil.rmtree(cluster.ray_folder(config), ignore_errors=True)
-    middles = [[statistics.median(took) for took in rounds] for rounds in found]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks token_cost", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--calls", type=int, default=100, help="of each application in each round")
+    parser.add_argument("--json", type=Path, help="output file")
+    options = parser.parse_args()
+    found = measure(options.rounds, options.calls)
+    medians = [[statistics.median(took) for took in rounds] for rounds in found]
     rows = [
         {
-            "call": mode, "p50 ms": statistics.median(every), "p95 ms": float(np.percentile(every, 95)),
-            "fastest round's p50": min(each), "n": len(every),
+            "call": mode, "p50 ms": statistics.median(calls), "p95 ms": float(np.percentile(calls, 95)),
+            "fastest round's p50": min(by_round), "n": len(calls),
         }
-        for mode, each, every in zip(MODES, middles, ([ms for took in r for ms in took] for r in found), strict=True)
+        for mode, by_round, calls in zip(
+            MODES, medians, ([ms for took in rounds for ms in took] for rounds in found), strict=True
+        )
     ]  # fmt: skip
-    differences = [ours - bare for ours, bare in zip(*middles, strict=True)]
+    differences = [with_token - without for with_token, without in zip(*medians, strict=True)]
     about = {
         "ratio of p50": round(rows[0]["p50 ms"] / rows[1]["p50 ms"], 3),
         "difference of a round's p50, ms: median": round(statistics.median(differences), 4),
         "quartiles": [round(float(q), 4) for q in np.percentile(differences, [25, 75])],
-        "rounds": asked.rounds, "speed": round(speed(), 1),
+        "rounds": options.rounds, "speed": round(measure_cpu_speed(), 1),
     }  # fmt: skip
-    report("token_cost", rows, about, asked.json)
+    write_report("token_cost", rows, about, options.json)
 
 
 if __name__ == "__main__":

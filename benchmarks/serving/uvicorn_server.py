@@ -1,4 +1,4 @@
-"""The same calls behind one uvicorn process: the gateway with its stages inside, and no Ray."""
+"""The gateway and its stages in one uvicorn process, without Ray."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from handsell.serving.telemetry.observability import Metrics
 
 
 class LocalLog:
-    """The log's writer in this process."""
+    """Event log writer in this process."""
 
     def __init__(self, log: EventLog):
         self._log = log
@@ -46,8 +46,8 @@ def main(path: str) -> None:
     users = Users(open_store(config), EventReader(Layout(config.state).event_log), snapshot, config)
     release = Release(opened.manifest.id, snapshot.version, len(snapshot), opened.manifest.created_us)
     clock = Clock.of(config.serving.clock, opened.manifest)
-    edition = LoadedBundle(config, release, snapshot, local_stages(opened), users, load_charts(opened), clock, metrics)
-    app = build_api(Service(edition, LocalLog(log), metrics))
+    bundle = LoadedBundle(config, release, snapshot, local_stages(opened), users, load_charts(opened), clock, metrics)
+    app = build_api(Service(bundle, LocalLog(log), metrics))
     uvicorn.run(app, host="127.0.0.1", port=config.serving.port, log_level="error", access_log=False)
 
 

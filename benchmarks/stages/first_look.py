@@ -1,9 +1,9 @@
-"""What a first look by few trees changes: the live bundle's own requests, with the whole ranker on all candidates
-and with it on those that the first trees keep.
+"""Ranking with a first pass of few trees: results and CPU time, against the whole ranker on all candidates.
 
     make up && python -m benchmarks first_look
 
-A first ten that stays the same loses nothing, so the share of changed ones bounds the NDCG@10 that can be lost.
+Requests and ranker are those of the live bundle. The share of requests whose first ten items change is an upper bound
+of the loss of NDCG@10.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from benchmarks.report import report
-from benchmarks.serving.smoke import users_of
+from benchmarks.report import write_report
+from benchmarks.serving.smoke import sample_users
 from handsell.bundles.stages import Stages, load_stages
 from handsell.bundles.store import BundleStore
 from handsell.config import load_config
@@ -34,8 +34,8 @@ from handsell.ranking.stage import LocalRanking
 TOP = 10
 
 
-def asked(stages: Stages, users: list[str], store) -> list[tuple[Requests, Candidates]]:
-    """Each user's request at the end of the data, and its candidates."""
+def build_requests(stages: Stages, users: list[str], store) -> list[tuple[Requests, Candidates]]:
+    """Build each user's request at the end of the data, and find its candidates."""
     home, now = stages.config.surface_names.index("home"), np.array([stages.snapshot.as_of])
     found = []
     for user in users:
@@ -45,13 +45,13 @@ def asked(stages: Stages, users: list[str], store) -> list[tuple[Requests, Candi
     return found
 
 
-def looking(ranking: LocalRanking, trees: int, keeps: int) -> LocalRanking:
-    dials = ranking.config.ranking.model_copy(update={"first_look_trees": trees, "first_look_keeps": keeps})
-    return replace(ranking, config=ranking.config.model_copy(update={"ranking": dials}))
+def set_first_pass(ranking: LocalRanking, trees: int, keeps: int) -> LocalRanking:
+    settings = ranking.config.ranking.model_copy(update={"first_look_trees": trees, "first_look_keeps": keeps})
+    return replace(ranking, config=ranking.config.model_copy(update={"ranking": settings}))
 
 
-def ranked(ranking: LocalRanking, found: list, k: int) -> tuple[list[np.ndarray], float]:
-    """The k best items of each request, and the median CPU milliseconds of one."""
+def rank_all(ranking: LocalRanking, found: list, k: int) -> tuple[list[np.ndarray], float]:
+    """Return the k best items of each request, and the median CPU ms of a request."""
     lists, took = [], []
     for request, candidates in found:
         begun = time.thread_time()
@@ -60,9 +60,9 @@ def ranked(ranking: LocalRanking, found: list, k: int) -> tuple[list[np.ndarray]
     return lists, float(np.median(took)) * 1e3
 
 
-def compared(whole: list[np.ndarray], looked: list[np.ndarray]) -> dict[str, float]:
-    same = [len(np.intersect1d(a, b)) / len(a) for a, b in zip(whole, looked, strict=True)]
-    changed = [a[:TOP].tolist() != b[:TOP].tolist() for a, b in zip(whole, looked, strict=True)]
+def compare_lists(whole: list[np.ndarray], reduced: list[np.ndarray]) -> dict[str, float]:
+    same = [len(np.intersect1d(a, b)) / len(a) for a, b in zip(whole, reduced, strict=True)]
+    changed = [a[:TOP].tolist() != b[:TOP].tolist() for a, b in zip(whole, reduced, strict=True)]
     return {"kept of the best": float(np.mean(same)), f"first {TOP} changed": float(np.mean(changed))}
 
 
@@ -78,20 +78,20 @@ def main() -> None:
     bundles = BundleStore(Layout(config.state).bundles)
     live = bundles.live()
     if live is None:
-        sys.exit(f"no bundle of {config.name} is live: `make up` trains one")
+        sys.exit(f"no bundle of {config.name} is live: run `make up` to train one")
     stages = load_stages(bundles.local_path(live), config)
     if not isinstance(stages.ranking, LocalRanking):
         sys.exit(f"bundle {live} has no ranker (ranking.enabled = false)")
-    found, k = asked(stages, users_of(config, options.users), open_store(config)), config.ranking.ranked
-    ranked(stages.ranking, found[:20], k)
-    whole, cpu = ranked(looking(stages.ranking, 0, k), found, k)
-    rows = [{"trees": "all", "keeps": "all", "CPU ms": cpu, **compared(whole, whole)}]
+    found, k = build_requests(stages, sample_users(config, options.users), open_store(config)), config.ranking.ranked
+    rank_all(stages.ranking, found[:20], k)
+    whole, cpu = rank_all(set_first_pass(stages.ranking, 0, k), found, k)
+    rows = [{"trees": "all", "keeps": "all", "CPU ms": cpu, **compare_lists(whole, whole)}]
     for trees in options.trees:
         for keeps in options.keeps:
-            looked, cpu = ranked(looking(stages.ranking, trees, keeps), found, k)
-            rows.append({"trees": str(trees), "keeps": str(keeps), "CPU ms": cpu, **compared(whole, looked)})
+            reduced, cpu = rank_all(set_first_pass(stages.ranking, trees, keeps), found, k)
+            rows.append({"trees": str(trees), "keeps": str(keeps), "CPU ms": cpu, **compare_lists(whole, reduced)})
     about = {"bundle": live, "users": len(found), "candidates": config.retrieval.candidates, "k": k}
-    report("first_look", rows, about, options.json)
+    write_report("first_look", rows, about, options.json)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Re-ranking 50 → 30: what a request pays, with the shipped dials, and with every rule and preference on.
+"""Latency of re-ranking 50 candidates to 30, with the default settings and with all preferences.
 
     python -m benchmarks reranking
 
-One thread. A batch shares its arrays: `ms` is for a request of it. `select` is the greedy selection alone; the rest is
-eligibility, likeness and reasons. CPU time (`--cpu`) leaves out what other processes do to the clock.
+One thread; figures are ms per request of a batch. `select` is the greedy selection alone; the rest is eligibility,
+similarity and reasons. `--cpu` measures CPU time, which other processes do not affect.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import report
-from benchmarks.stages.filters import catalog
+from benchmarks.report import write_report
+from benchmarks.stages.filters import build_catalog
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config, RerankingConfig
 from handsell.core.batches import Candidates, History, Profile, Ragged, Requests, Seen
@@ -28,7 +28,7 @@ from handsell.reranking import stage as stages
 
 BATCHES = (1, 8, 16)
 K, N, HISTORY, ITEMS, TAGS = 50, 30, 50, 8_000, 60
-DIALS: dict[str, dict[str, Any]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "plain top-n": {"diversity": 0.0, "calibration": 0.0, "novelty": 0.0, "same_creator_gap": 0},
     "mmr, creator gap": {"selection": "mmr", "diversity": 0.05, "calibration": 0.0, "novelty": 0.0},
     "shipped": {},
@@ -40,68 +40,70 @@ DIALS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    options = _options()
-    shelf = _shelf()
-    rows = [_measured(shelf, name, dials, options) for name, dials in DIALS.items()]
+    options = _parse_options()
+    snapshot = _build_snapshot()
+    rows = [_measure(snapshot, name, settings, options) for name, settings in SETTINGS.items()]
     about = {"candidates": K, "slate": N, "history": HISTORY, "clock": "cpu" if options.cpu else "wall"}
-    report("reranking", rows, about, options.json)
+    write_report("reranking", rows, about, options.json)
 
 
-def _options() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks reranking", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--runs", type=int, default=300, help="of each batch; the median counts")
+    parser.add_argument("--runs", type=int, default=300, help="per batch size; the median is reported")
     parser.add_argument("--cpu", action="store_true", help="CPU time of this thread instead of wall time")
-    parser.add_argument("--json", type=Path, default=None, help="where the figures are written")
+    parser.add_argument("--json", type=Path, default=None, help="output file")
     return parser.parse_args()
 
 
-def _measured(shelf: Any, name: str, dials: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    config = Config(name="benchmark", reranking=RerankingConfig.model_validate(dials))
-    stage = stages.LocalReranking(shelf, Eligibility.of(shelf, config), config)
+def _measure(snapshot: Any, name: str, settings: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    config = Config(name="benchmark", reranking=RerankingConfig.model_validate(settings))
+    stage = stages.LocalReranking(snapshot, Eligibility.of(snapshot, config), config)
     clock = time.thread_time if options.cpu else time.perf_counter
-    told: dict[str, Any] = {"dials": name}
+    row: dict[str, Any] = {"settings": name}
     for rows in BATCHES:
-        asked, found = _asked(rows), _found(rows)
-        inside: list[float] = []
-        whole = [_timed(clock, stage, asked, found, inside) for _ in range(options.runs)]
-        told[f"ms, batch of {rows}"] = float(np.median(whole)) * 1_000 / rows
-        told[f"select, {rows}"] = float(np.median(inside)) * 1_000 / rows
-    return told
+        requests, found = _build_requests(rows), _build_candidates(rows)
+        selection: list[float] = []
+        whole = [_measure_s(clock, stage, requests, found, selection) for _ in range(options.runs)]
+        row[f"ms, batch of {rows}"] = float(np.median(whole)) * 1_000 / rows
+        row[f"select, {rows}"] = float(np.median(selection)) * 1_000 / rows
+    return row
 
 
-def _timed(clock: Callable[[], float], stage: Any, asked: Requests, found: Candidates, inside: list[float]) -> float:
-    """Seconds of one batch; those of the selection are put into `inside`."""
+def _measure_s(
+    clock: Callable[[], float], stage: Any, requests: Requests, found: Candidates, selection: list[float]
+) -> float:
+    """Measure the seconds of one batch, and append those of the selection to `selection`."""
     original = stages.select
 
-    def watched(*args: Any, **more: Any) -> Any:
-        began = clock()
+    def timed_select(*args: Any, **more: Any) -> Any:
+        begun = clock()
         chosen = original(*args, **more)
-        inside.append(clock() - began)
+        selection.append(clock() - begun)
         return chosen
 
-    stages.select = watched
+    stages.select = timed_select
     try:
-        began = clock()
-        run_local(stage.rerank(asked, found, N))
-        return clock() - began
+        begun = clock()
+        run_local(stage.rerank(requests, found, N))
+        return clock() - begun
     finally:
         stages.select = original
 
 
-def _shelf() -> Any:
+def _build_snapshot() -> Any:
     from dataclasses import replace
 
-    rng, shelf = np.random.default_rng(0), catalog(ITEMS)
+    rng, snapshot = np.random.default_rng(0), build_catalog(ITEMS)
     rows = [rng.choice(TAGS, rng.integers(1, 5), replace=False) for _ in range(ITEMS)]
     return replace(
-        shelf, tags=Vocabulary.of(f"t{i}" for i in range(TAGS)), item_tags=Ragged.from_rows(rows),
+        snapshot, tags=Vocabulary.of(f"t{i}" for i in range(TAGS)), item_tags=Ragged.from_rows(rows),
         creators=Vocabulary.of(f"c{i}" for i in range(ITEMS // 10)),
         creator=rng.integers(0, ITEMS // 10, ITEMS).astype(np.int32),
         values=rng.gamma(1, 50, (ITEMS, len(ITEM_ACTIVITY))).astype(np.float32), value_names=ITEM_ACTIVITY,
     )  # fmt: skip
 
 
-def _asked(rows: int) -> Requests:
+def _build_requests(rows: int) -> Requests:
     rng = np.random.default_rng(1)
     item = rng.integers(0, ITEMS, (rows, HISTORY)).astype(np.int32)
     weight = np.ones(item.shape, np.float32)
@@ -116,7 +118,7 @@ def _asked(rows: int) -> Requests:
     )  # fmt: skip
 
 
-def _found(rows: int) -> Candidates:
+def _build_candidates(rows: int) -> Candidates:
     rng = np.random.default_rng(2)
     item = np.stack([rng.permutation(ITEMS)[:K] for _ in range(rows)]).astype(np.int32)
     score = -np.sort(-rng.random((rows, K)).astype(np.float32), axis=1)

@@ -1,4 +1,4 @@
-"""What the benchmarks say, apart from the time that it takes: variants and tables, and one small run."""
+"""Benchmarks: command line, ablation variants, tables, and small runs of latency and ann."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from benchmarks import __main__ as command_line
 from benchmarks.quality import ablation
-from benchmarks.report import report
+from benchmarks.report import write_report
 from benchmarks.retrieval import ann, ann_steps
 from benchmarks.retrieval import latency as retrieval_latency
 from benchmarks.serving import hops
@@ -51,7 +51,7 @@ def config(**sections) -> Config:
 
 
 def replay(funnel: np.ndarray) -> Replay:
-    """Everything else stands at 0.5 on R requests; the first ten users are cold, as are the relevant items of two."""
+    """All other models score 0.5; the first ten users are cold, and two requests have cold relevant items."""
     same = np.full(USERS, 0.5)
     cold_items = np.where(np.arange(USERS) < 2, same, np.nan)
 
@@ -71,52 +71,52 @@ def replay(funnel: np.ndarray) -> Replay:
     return Replay(np.arange(USERS, dtype=np.int32), contenders, {}, segments)
 
 
-def test_each_source_and_each_group_is_left_out_once():
+def test_each_source_and_each_feature_group_is_removed_once():
     whole = config()
     sources = whole.retrieval.enabled
     groups = feature_groups(whole, sources)
-    found = ablation.variants(whole, ablation.KINDS)
-    assert [v.left_out for v in found] == [*sources, *groups]
+    found = ablation.build_variants(whole, ablation.KINDS)
+    assert [v.removed for v in found] == [*sources, *groups]
     for variant in found[: len(sources)]:
         left = variant.config.retrieval.enabled
-        assert left == tuple(name for name in sources if name != variant.left_out)
-        assert not [f for f in ranker_features(variant.config, left) if f.startswith(f"src_{variant.left_out}_")]
+        assert left == tuple(name for name in sources if name != variant.removed)
+        assert not [f for f in ranker_features(variant.config, left) if f.startswith(f"src_{variant.removed}_")]
     for variant in found[len(sources) :]:
         gone = set(ranker_features(whole, sources)) - set(ranker_features(variant.config, sources))
-        assert gone == set(groups[variant.left_out])
+        assert gone == set(groups[variant.removed])
         assert variant.config.retrieval.enabled == sources
 
 
-def test_what_the_config_leaves_out_already_stays_out():
-    found = ablation.variants(config(ranking={"without": ["user", "src_als_z"]}), ablation.KINDS)
-    assert "user" not in [v.left_out for v in found if v.kind == "groups"]
-    without_als = next(v for v in found if v.left_out == "als")
-    assert without_als.config.ranking.without == ("user",)  # there is no src_als_z to leave out any more
+def test_features_that_the_config_removes_stay_removed():
+    found = ablation.build_variants(config(ranking={"without": ["user", "src_als_z"]}), ablation.KINDS)
+    assert "user" not in [v.removed for v in found if v.kind == "groups"]
+    without_als = next(v for v in found if v.removed == "als")
+    assert without_als.config.ranking.without == ("user",)  # src_als_z does not exist without als
 
 
-def test_one_source_cannot_be_left_out():
+def test_a_single_source_is_not_removed():
     only = {name: {"enabled": False} for name in ("item_knn", "als", "two_tower", "content")}
-    assert ablation.variants(config(retrieval=only), ("sources",)) == []
+    assert ablation.build_variants(config(retrieval=only), ("sources",)) == []
 
 
-def test_without_a_ranker_there_are_no_groups():
+def test_feature_groups_need_a_ranker():
     with pytest.raises(ConfigError, match="--variants sources"):
-        ablation.variants(config(ranking={"enabled": False}), ablation.KINDS)
+        ablation.build_variants(config(ranking={"enabled": False}), ablation.KINDS)
 
 
 @pytest.mark.parametrize("text", ["source", "sources,models", ""])
 def test_unknown_variants_are_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="sources, groups"):
-        ablation._kinds(text)
+        ablation._parse_kinds(text)
 
 
-def test_fewer_requests_but_never_more_than_there_are_rows_for():
-    assert ablation.at_most(config(), 100).split.max_requests == 100
-    assert ablation.at_most(config(), 10**6).split.max_requests == config().split.max_requests
+def test_requests_are_limited_to_those_with_user_rows():
+    assert ablation.limit_requests(config(), 100).split.max_requests == 100
+    assert ablation.limit_requests(config(), 10**6).split.max_requests == config().split.max_requests
 
 
-def test_users_and_items_stand_apart_in_the_first_table():
-    rows = {row["of"]: row for row in ablation.slices(replay(np.where(np.arange(USERS) < 10, 0.1, 0.7)))}
+def test_the_first_table_separates_users_and_items():
+    rows = {row["of"]: row for row in ablation.build_segment_rows(replay(np.where(np.arange(USERS) < 10, 0.1, 0.7)))}
     assert list(rows) == ["all requests", "cold users (no history)", "warm users", "warm items", "cold items"]
     assert rows["all requests"]["funnel"] == pytest.approx(0.6) and rows["warm users"]["funnel"] == pytest.approx(0.7)
     assert rows["warm users"]["best single"] == pytest.approx(0.4)  # als, not item_knn
@@ -124,25 +124,33 @@ def test_users_and_items_stand_apart_in_the_first_table():
     assert rows["cold items"]["union recall@150"] == pytest.approx(0.5)
 
 
-def test_differences_are_paired_and_say_which_way(tmp_path):
+def test_differences_are_paired_and_have_a_verdict(tmp_path):
     rng = np.random.default_rng(0)
     ours = rng.random(USERS)
     found = {"without als": replay(ours - 0.05), "without user features": replay(ours + rng.normal(0, 0.2, USERS))}
-    whole, worse, noise = ablation.differences(replay(ours), found)
+    whole, worse, noise = ablation.build_difference_rows(replay(ours), found)
     assert whole["difference"] is None and whole["ndcg@10"] == pytest.approx(ours.mean())
     assert worse["verdict"] == "loses" and worse["low"] == pytest.approx(-0.05) == pytest.approx(worse["high"])
     assert noise["verdict"] == "undecided" and noise["low"] < 0 < noise["high"]
-    path = report("ablation", [whole, worse, noise], {}, tmp_path / "f.json", {"funnel": ablation.slices(replay(ours))})
+    path = write_report(
+        "ablation",
+        [whole, worse, noise],
+        {},
+        tmp_path / "f.json",
+        {"funnel": ablation.build_segment_rows(replay(ours))},
+    )
     written = json.loads(path.read_text())
     assert len(written["rows"]) == 3 and len(written["funnel"]) == 5
 
 
-def test_what_is_shared_with_the_three():
+def test_share_of_items_in_common():
     tags = sparse.csr_matrix(np.array([[1, 0], [0, 1], [1, 1], [0, 0]], np.float32))
     items, three = np.array([[1, 2], [3, -1]]), np.array([[0, 0, 3], [2, 1, 0]])
-    assert retrieval_latency.shared(items, three, tags) == pytest.approx(1 / 3)  # of 1, 2 and 3 only 2 shares a tag
-    assert retrieval_latency.shared(items, three, sparse.csr_matrix((4, 0))) is None
-    assert retrieval_latency.shared(np.full((2, 2), -1), three, tags) is None
+    assert retrieval_latency.share_in_common(items, three, tags) == pytest.approx(
+        1 / 3
+    )  # of 1, 2 and 3 only 2 shares a tag
+    assert retrieval_latency.share_in_common(items, three, sparse.csr_matrix((4, 0))) is None
+    assert retrieval_latency.share_in_common(np.full((2, 2), -1), three, tags) is None
 
 
 def test_latency_runs_on_lines(tmp_path, monkeypatch, capsys):
@@ -156,34 +164,34 @@ def test_latency_runs_on_lines(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["x", *options, "--families", ",".join(families), "--json", str(written)])
     retrieval_latency.main()
     found = json.loads(written.read_text())
-    times = found["latency, µs a request"]
+    times = found["latency, µs per request"]
     assert [row["family"] for row in times] == [retrieval_latency.FLOOR, *families]
     assert all(0 < row["p50"] <= row["p99"] for row in times)
     answers = {row["family"]: row for row in found["rows"]}
     assert answers["history"]["with a tag of the three"] == answers["content"]["with a tag of the three"] == 1.0
     assert answers["item_knn"]["answered"] == 1.0 and answers["popularity"]["with a creator"] is None
-    assert "the first newcomer has liked" in capsys.readouterr().out
+    assert "the first new user liked" in capsys.readouterr().out
 
 
-def test_the_generator_repeats_itself_and_draws_other_users_for_the_tuning():
-    source = ann_steps.Clustered(70_000, dim=16, latent=6, clusters=50)
-    blocks = dict(source.blocks())
+def test_item_generation_is_deterministic_and_queries_differ_by_draw():
+    source = ann_steps.ClusteredItems(70_000, dim=16, latent=6, clusters=50)
+    blocks = dict(source.generate_blocks())
     assert list(blocks) == [0, 65_536] and blocks[65_536].shape == (70_000 - 65_536, 16)
-    again = dict(ann_steps.Clustered(70_000, dim=16, latent=6, clusters=50).blocks())
+    again = dict(ann_steps.ClusteredItems(70_000, dim=16, latent=6, clusters=50).generate_blocks())
     assert all(np.array_equal(blocks[first], again[first]) for first in blocks)
-    assert np.allclose(np.linalg.norm(source.users(9, 0), axis=1), 1, atol=1e-5)
-    assert not np.isin(source.users(9, 0), source.users(9, 1)).any()
-    assert 3 < source.directions() < 7  # noise apart, the items vary in six
+    assert np.allclose(np.linalg.norm(source.generate_queries(9, 0), axis=1), 1, atol=1e-5)
+    assert not np.isin(source.generate_queries(9, 0), source.generate_queries(9, 1)).any()
+    assert 3 < source.effective_dimensions() < 7  # noise apart, the items vary in six
 
 
-def test_eligible_items_are_those_of_their_number_whatever_the_block():
-    whole = ann_steps.mask(5_000, 0.3)[0]
-    assert np.array_equal(whole[1_000:1_500], ann_steps.eligible(0.3, 1_000, 500))
-    assert abs(whole.mean() - 0.3) < 0.02 and ann_steps.mask(70_000, 1.0).all()
+def test_eligible_items_do_not_depend_on_the_block():
+    whole = ann_steps.build_mask(5_000, 0.3)[0]
+    assert np.array_equal(whole[1_000:1_500], ann_steps.draw_eligible(0.3, 1_000, 500))
+    assert abs(whole.mean() - 0.3) < 0.02 and ann_steps.build_mask(70_000, 1.0).all()
 
 
 @pytest.mark.parametrize(("above", "kind"), [(20_000, "ivf"), (5_000, "ivf_pq")])
-def test_ann_tells_what_the_index_finds_and_weighs(monkeypatch, tmp_path, above, kind):
+def test_ann_reports_recall_and_size(monkeypatch, tmp_path, above, kind):
     options = [
         "--items",
         "20000",
@@ -202,28 +210,33 @@ def test_ann_tells_what_the_index_finds_and_weighs(monkeypatch, tmp_path, above,
     chosen = ["--flat-below", "1000", "--pq-above", str(above), "--folder", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["ann", *options, *chosen, "--json", str(tmp_path / "ann.json")])
     ann.main()
-    told = json.loads((tmp_path / "ann.json").read_text())
-    assert told["index"]["kind"] == kind and told["index"]["items"] == 20_000
-    assert [row["eligible"] for row in told["rows"]] == ["100%", "50%"]
-    assert all(row["recall@50"] > 0.93 and row["given"] == 50 for row in told["rows"])
-    assert told["bytes_per_item_vectors"] == pytest.approx(64, abs=0.1)
-    assert told["bytes_per_item_lists"] < (24 if kind == "ivf_pq" else 32)
-    assert [path.name for path in tmp_path.iterdir()] == ["ann.json"]  # the files of the run are gone
+    written = json.loads((tmp_path / "ann.json").read_text())
+    assert written["index"]["kind"] == kind and written["index"]["items"] == 20_000
+    assert [row["eligible"] for row in written["rows"]] == ["100%", "50%"]
+    assert all(row["recall@50"] > 0.93 and row["items returned"] == 50 for row in written["rows"])
+    assert written["bytes_per_item_vectors"] == pytest.approx(64, abs=0.1)
+    assert written["bytes_per_item_lists"] < (24 if kind == "ivf_pq" else 32)
+    assert [path.name for path in tmp_path.iterdir()] == ["ann.json"]  # the files of the run are deleted
 
 
-def passing(method: str, *points: str) -> list[str]:
+def build_points(method: str, *points: str) -> list[str]:
     return [f"call:{method}", *points]
 
 
-def test_a_hop_counts_only_when_nothing_came_between_its_points():
+def test_calls_that_overlap_with_another_are_dropped():
     whole = list(hops.PARTS)
     disturbed = [*whole[:3], "routed", *whole[3:]]  # another call of the same processes
-    told = passing("rank", *whole) + passing("candidates", *disturbed) + ["sent"] + passing("rerank", *whole)
-    marks = [(place * 1_000_000, point) for place, point in enumerate(told)]
-    assert list(hops.calls(marks)) == [(stage, [1.0] * len(whole)) for stage in ("ranking", "reranking")]
+    points = (
+        build_points("rank", *whole)
+        + build_points("candidates", *disturbed)
+        + ["sent"]
+        + build_points("rerank", *whole)
+    )
+    records = [(place * 1_000_000, point) for place, point in enumerate(points)]
+    assert list(hops.split_calls(records)) == [(stage, [1.0] * len(whole)) for stage in ("ranking", "reranking")]
 
 
-def test_marks_of_all_processes_are_read_in_order_and_within_the_time(tmp_path):
+def test_records_of_all_processes_are_read_in_order_and_within_the_time(tmp_path):
     (tmp_path / "7.txt").write_text("30 sent\n10 call:rank\n")
     (tmp_path / "8.txt").write_text("20 routed\n90 arrived\n")
-    assert hops.marks_of(tmp_path, 10, 40) == [(10, "call:rank"), (20, "routed"), (30, "sent")]
+    assert hops.read_records(tmp_path, 10, 40) == [(10, "call:rank"), (20, "routed"), (30, "sent")]

@@ -1,4 +1,4 @@
-"""How data sets are cut for the benchmark of served quality, how lists are judged, and what its baselines find."""
+"""Benchmark of served quality: splits of the data sets, metrics of lists, and baselines."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from benchmarks.quality import served_quality
-from benchmarks.quality.served_baselines import build_baselines, judge, list_items, read_log
+from benchmarks.quality.served_baselines import build_baselines, list_items, read_log, score_lists
 from benchmarks.quality.served_tables import (
     SETS,
     build_config,
@@ -135,13 +135,13 @@ def test_development_and_a_limit_of_users_are_written_too(small_data, tmp_path):
     assert read(tmp_path / "first" / "test.csv") == read(tmp_path / "second" / "test.csv")
 
 
-def test_every_config_is_one_that_handsell_reads(configured):
+def test_every_config_is_valid(configured):
     for name, chosen in SETS.items():
         config = configured(build_config(name, chosen, items=True))
         assert any(kind.weight > 0 for kind in config.events.types.values())
 
 
-def test_an_unknown_set_and_missing_data_are_refused_in_words(small_data, tmp_path):
+def test_unknown_sets_and_missing_data_are_reported(small_data, tmp_path):
     with pytest.raises(DataError, match=r"ml-100k, ml-latest-small, .* got 'ml-1b'"):
         write_tables("ml-1b", small_data, tmp_path)
     with pytest.raises(DataError, match=r"ratings\.csv does not exist: set HANDSELL_TEST_DATA"):
@@ -154,24 +154,24 @@ def test_the_command_names_an_unknown_set(monkeypatch):
         served_quality.main()
 
 
-def test_planted_lists_are_judged_as_by_hand():
-    judged = judge([["a", "x", "b"], ["x"], []], [{"a", "b", "c"}, {"x"}, {"y"}])
+def test_metrics_of_planted_lists():
+    scored = score_lists([["a", "x", "b"], ["x"], []], [{"a", "b", "c"}, {"x"}, {"y"}])
     ideal = 1 + 1 / np.log2(3) + 1 / np.log2(4)
-    assert judged.ndcg == pytest.approx([(1 + 1 / np.log2(4)) / ideal, 1, 0])
-    assert judged.recall == pytest.approx([2 / 3, 1, 0])
-    assert judged.shown == 3
+    assert scored.ndcg == pytest.approx([(1 + 1 / np.log2(4)) / ideal, 1, 0])
+    assert scored.recall == pytest.approx([2 / 3, 1, 0])
+    assert scored.shown == 3
 
 
 def test_the_ideal_is_ten_hits_at_most():
     many = [f"i{place}" for place in range(12)]
-    judged = judge([many[:10]], [set(many)])
-    assert judged.ndcg == pytest.approx([1])
-    assert judged.recall == pytest.approx([10 / 12])
+    scored = score_lists([many[:10]], [set(many)])
+    assert scored.ndcg == pytest.approx([1])
+    assert scored.recall == pytest.approx([10 / 12])
 
 
 @pytest.mark.parametrize("name", ["item cosine", "item cosine, recent", "EASE", "EASE, recent", "ALS", "ALS, recent"])
 def test_baselines_find_a_planted_taste(tmp_path, rng, name):
-    """Two groups like items of their own; each user lacks some, which are the group's best left for them."""
+    """Each of two groups likes its own items; the items that a user lacks must come first."""
     events = [(f"u{u}", f"i{12 * (u % 2) + i}") for u in range(30) for i in rng.permutation(12)[:8]]
     log = write_deployment(tmp_path, events)
     for user, items in zip(("u0", "u1"), lists_of(log, name, ["u0", "u1"]), strict=True):
@@ -188,7 +188,7 @@ def test_recent_popularity_counts_the_newest_tenth(tmp_path):
     assert lists_of(log, "popularity, recent", ["w"])[0][0] == "new"
 
 
-def test_own_items_come_again_where_repeats_are_allowed(tmp_path):
+def test_own_items_are_recommended_where_repeats_are_allowed(tmp_path):
     events = [("u", "a"), ("u", "b"), ("u", "b"), ("u", "c"), *((f"v{n}", "popular") for n in range(5))]
     log = write_deployment(tmp_path, events, repeat="allow")
     assert lists_of(log, "own most frequent", ["u"])[0][0] == "b"
@@ -197,7 +197,7 @@ def test_own_items_come_again_where_repeats_are_allowed(tmp_path):
     assert "own most frequent" not in build_baselines(write_deployment(tmp_path, events))
 
 
-def test_ports_are_written_into_a_config_and_written_again(tmp_path):
+def test_ports_are_set_and_replaced_in_a_config(tmp_path):
     path = tmp_path / "served.toml"
     path.write_text('name = "test"\n\n[jobs]\nnum_cpus = 2\n\n[serving]\nclock = "data"\n')
     for _ in range(2):
@@ -210,7 +210,7 @@ def test_ports_are_written_into_a_config_and_written_again(tmp_path):
 
 @pytest.fixture
 def service():
-    """Address of a service that recommends every user the id it was asked for, and fails for those named `broken…`."""
+    """Address of a service that recommends each user its own id, and fails for ids that start with `broken`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -228,20 +228,20 @@ def service():
         server.shutdown()
 
 
-def test_every_user_is_asked_whatever_the_id_looks_like(service):
+def test_requests_work_for_any_user_id(service):
     users = ["u1", "a/b c?", "slow", "broken", "ü%2F"]
-    lists, faults = served_quality.ask(service, users)
+    lists, failures = served_quality.request_lists(service, users)
     assert lists == [["u1"], ["a/b c?"], ["slow"], [], ["ü%2F"]]
-    assert faults == 2
+    assert failures == 2
 
 
-def test_a_service_that_answers_nothing_is_an_error(service):
-    with pytest.raises(HandsellError, match="answered none of 2 requests, at first with 503"):
-        served_quality.ask(service, ["broken", "broken too"])
+def test_a_service_that_always_fails_is_an_error(service):
+    with pytest.raises(HandsellError, match=r"all 2 requests to .* failed, the first with 503"):
+        served_quality.request_lists(service, ["broken", "broken too"])
 
 
-def test_a_running_service_is_measured_against_the_baselines(service, small_data, tmp_path, monkeypatch):
-    """It recommends user ids, which are items to nobody: its figure is 0."""
+def test_a_running_service_is_compared_with_the_baselines(service, small_data, tmp_path, monkeypatch):
+    """The service recommends user ids, which are no items: NDCG is 0."""
     write_tables("beauty", small_data, tmp_path / "cut")
     out = tmp_path / "out.json"
     options = ["--url", service, "--folder", str(tmp_path / "cut"), "--out", str(out)]
@@ -250,5 +250,5 @@ def test_a_running_service_is_measured_against_the_baselines(service, small_data
         served_quality.main()
     assert end.value.code == 0
     (row,) = json.loads(out.read_text())["rows"]
-    assert (row["set"], row["users"], row["served"], row["faults"]) == ("cut", 2, 0, 0)
-    assert {each["contender"] for each in json.loads(out.read_text())["contenders"]} >= {"served", "popularity", "EASE"}
+    assert (row["set"], row["users"], row["served"], row["failed or degraded"]) == ("cut", 2, 0, 0)
+    assert {each["model"] for each in json.loads(out.read_text())["models"]} >= {"served", "popularity", "EASE"}
