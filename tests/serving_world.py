@@ -27,7 +27,7 @@ from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.events.fold import fold
-from handsell.events.states import Events, FoldRules, ItemFacts
+from handsell.events.states import Events, FoldRules, ItemAttributes
 from handsell.features.matrix import feature_names
 from handsell.features.request_builder import requests_from_rows
 from handsell.features.rows import Names, user_rows
@@ -158,7 +158,7 @@ def feature_rows(config: Config, shelf: Snapshot, log: Interactions) -> dict[str
     """As the features job would write them, by user."""
     rules = FoldRules.of(config)
     events = Events.of(log.user, log.item, log.type, log.time, log.weight)
-    states = fold(rules.start(USERS), events, ItemFacts(shelf.creator, shelf.item_tags), rules)
+    states = fold(rules.empty_states(USERS), events, ItemAttributes(shelf.creator, shelf.item_tags), rules)
     users = Vocabulary.of(f"u{i}" for i in range(USERS))
     tables = user_rows(states, np.arange(USERS), Names(users, shelf.items, shelf.creators, shelf.tags), config)
     rows: dict[str, dict] = {f"u{i}": {"user_number": i} for i in range(USERS)}

@@ -11,7 +11,7 @@ import uvicorn
 
 from handsell.core.clock import Clock
 from handsell.core.paths import Layout
-from handsell.events.log import Appended, EventLog
+from handsell.events.log import AppendResult, EventLog
 from handsell.events.reader import EventReader
 from handsell.features.store import open_store
 from handsell.serving.graph.gateway import local_stages
@@ -29,13 +29,13 @@ class LocalLog:
     def __init__(self, log: EventLog):
         self._log = log
 
-    async def append(self, events: Sequence[dict[str, Any]]) -> Appended:
+    async def append(self, events: Sequence[dict[str, Any]]) -> AppendResult:
         return await asyncio.wrap_future(self._log.append(events))
 
-    async def append_slates(self, slates: Sequence[dict[str, Any]]) -> Appended:
+    async def append_slates(self, slates: Sequence[dict[str, Any]]) -> AppendResult:
         return await asyncio.wrap_future(self._log.append_slates(slates))
 
-    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> Appended:
+    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult:
         return await asyncio.wrap_future(self._log.put_blocks(user_id, creators, tags))
 
 

@@ -48,7 +48,7 @@ async def test_rules_are_kept_named_logged_and_changed_without_a_new_replica(wor
         assert told["items"][0]["item_id"] == "i46"
         assert "handsell_rules_refused{" not in (await client.get("/metrics")).text
         await service.close()
-    logged = EventReader(Layout(world.config.state).event_log).impressions()
+    logged = EventReader(Layout(world.config.state).event_log).read_impressions()
     assert set(logged["rules"]) == {first, told["release"]["rules"]}
 
 

@@ -100,7 +100,7 @@ def load_ids(deployment):
 def impression_times(deployment, wanted):
     reader = EventReader(deployment.layout.event_log)
     for _ in range(100):
-        shown = reader.impressions(limit=10_000)
+        shown = reader.read_impressions(limit=10_000)
         found = dict(zip(shown["recommendation_id"], shown["time"], strict=True))
         if wanted <= found.keys():
             return found

@@ -38,7 +38,7 @@ def logged(world, recommendation_id):
 
     async def wait():
         for _ in range(50):
-            shown = reader.impressions(limit=10_000)
+            shown = reader.read_impressions(limit=10_000)
             at = [i for i, r in enumerate(shown["recommendation_id"]) if r == recommendation_id]
             if at:
                 return {name: [cells[i] for i in at] for name, cells in shown.items()}

@@ -125,7 +125,7 @@ async def test_the_log_gets_the_event_and_the_impression_as_they_were(client, wo
     )
     assert stored == {k: v for k, v in event.items() if k != "timestamp"}
     until = time.monotonic() + 30  # impressions are written behind the answer
-    while not (shown := reader.impressions())["item_id"] and time.monotonic() < until:
+    while not (shown := reader.read_impressions())["item_id"] and time.monotonic() < until:
         await asyncio.sleep(0.02)
     assert shown["item_id"] == [i["item_id"] for i in answer["items"]]
     assert shown["score"] == [i["score"] for i in answer["items"]]

@@ -42,7 +42,7 @@ def slates(out) -> dict[str, list[str]]:
 
 def shown(world) -> dict[str, list[str]]:
     """user → what the log says was shown by e-mail."""
-    columns = EventReader(Layout(world.config.state).event_log).impressions(limit=10_000)
+    columns = EventReader(Layout(world.config.state).event_log).read_impressions(limit=10_000)
     found: dict[str, list[str]] = {}
     for user, surface, item in zip(columns["user_id"], columns["surface"], columns["item_id"], strict=True):
         if surface == "email":
@@ -61,7 +61,7 @@ def test_every_user_gets_a_slate_and_the_log_knows_it(world, tmp_path):
     assert len(row["score"]) == len(row["reason"]) == len(row["sources"]) == 5 and row["degraded"] == []
     manifest = json.loads((out / "manifest.json").read_text())
     assert (manifest["parts"], manifest["users"], manifest["slates"], manifest["bundle"]) == (4, 20, 20, world.bundle)
-    assert EventReader(Layout(world.config.state).event_log).impressions_lost() == {
+    assert EventReader(Layout(world.config.state).event_log).count_lost_impressions() == {
         f"{manifest['id']}-{part:05d}": 0 for part in range(4)
     }
 

@@ -44,16 +44,16 @@ def test_a_second_event_with_the_same_id_changes_nothing(path):
 
 def test_readers_follow_the_writer_and_a_missing_log_is_empty(path):
     reader = EventReader(path)
-    assert reader.scan()["event_id"] == [] and reader.last_offset() == 0 and reader.impressions_lost() == {}
+    assert reader.scan()["event_id"] == [] and reader.last_offset() == 0 and reader.count_lost_impressions() == {}
     with EventLog(path) as log:
         log.append([event(1), event(2, user="u2"), event(3)]).result()
-        assert reader.tail("u1", 0)["item_id"] == ["i1", "i3"]
+        assert reader.read_tail("u1", 0)["item_id"] == ["i1", "i3"]
         log.append([event(4)]).result()
-        assert reader.tail("u1", 3)["item_id"] == ["i4"]
-        assert reader.tail("u1", 0, limit=2)["item_id"] == ["i3", "i4"]
+        assert reader.read_tail("u1", 3)["item_id"] == ["i4"]
+        assert reader.read_tail("u1", 0, limit=2)["item_id"] == ["i3", "i4"]
         assert reader.scan(after_offset=1, limit=2)["event_id"] == ["e2", "e3"]
         assert reader.last_offset() == 4
-        assert reader.tail("nobody")["time"] == []
+        assert reader.read_tail("nobody")["time"] == []
 
 
 def test_concurrent_appends_share_commits_and_lose_nothing(path):
@@ -126,11 +126,11 @@ async def test_impressions_reach_the_log_once_though_a_send_fails(path):
         impressions.offer(slate("r2"))
         await impressions.close()
         reader = EventReader(path)
-        shown = reader.impressions()
+        shown = reader.read_impressions()
     assert shown["recommendation_id"] == ["r1", "r1", "r2", "r2"]
     assert shown["position"] == [1, 2, 1, 2] and shown["item_id"] == ["a", "b", "a", "b"]
     assert shown["sources"][:2] == [["x"], []]
-    assert lost == [] and reader.impressions_lost() == {impressions.gateway: 0}
+    assert lost == [] and reader.count_lost_impressions() == {impressions.gateway: 0}
 
 
 async def test_lost_impressions_are_counted_and_leave_a_gap_in_the_sequence(path):
@@ -147,7 +147,7 @@ async def test_lost_impressions_are_counted_and_leave_a_gap_in_the_sequence(path
         impressions.offer(slate("r9"))
         await impressions.close()
         assert lost == [1, 1]
-        assert EventReader(path).impressions_lost() == {impressions.gateway: 2}
+        assert EventReader(path).count_lost_impressions() == {impressions.gateway: 2}
 
 
 async def test_impressions_are_flushed_within_a_tenth_of_a_second_without_being_asked():

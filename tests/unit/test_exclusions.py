@@ -123,7 +123,7 @@ async def test_where_it_cannot_be_read_nothing_is_shown(tmp_path):
         def broken(*_):
             raise sqlite3.OperationalError("disk I/O error")
 
-        service.edition._users._reader.blocks = broken
+        service.edition._users._reader.read_blocks = broken
         body = (await client.post("/v1/recommendations", json={"user_id": "u1"})).json()
         assert body["items"] == [] and body["degraded"] == ["shown_and_blocked"]
         assert ids(await client.post("/v1/recommendations", json={}))  # a visitor without an id blocks nothing

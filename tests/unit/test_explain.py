@@ -145,4 +145,4 @@ async def test_nothing_is_logged_as_shown(client, world):
     from handsell.events.reader import EventReader
 
     await explain(client, "i3")
-    assert EventReader(Layout(world.config.state).event_log).impressions()["item_id"] == []
+    assert EventReader(Layout(world.config.state).event_log).read_impressions()["item_id"] == []

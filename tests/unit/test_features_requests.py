@@ -11,8 +11,8 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import Ragged
 from handsell.core.errors import FeatureError
 from handsell.core.units import DAY_US
-from handsell.events.fold import fold, truncated
-from handsell.events.states import Events, FoldRules, ItemFacts
+from handsell.events.fold import fold, truncate
+from handsell.events.states import Events, FoldRules, ItemAttributes
 from handsell.features.request_builder import events_from, requests_from_rows, states_from_rows
 from handsell.features.rows import Names, user_rows
 from handsell.features.user import user_feature_names
@@ -25,11 +25,11 @@ NOW = START + 45 * DAY_US
 def case(rng, tmp_path):
     config = tiny_config(tmp_path)
     shelf = draw_snapshot(rng, items=40, creators=6, tags=5)
-    facts, rules = ItemFacts(shelf.creator, shelf.item_tags), FoldRules.of(config)
+    facts, rules = ItemAttributes(shelf.creator, shelf.item_tags), FoldRules.of(config)
     kind = rng.integers(0, 3, 120)
     time = np.sort(rng.choice(40 * DAY_US, 120, replace=False)) + START
     log = Events.of(rng.integers(0, 4, 120), rng.integers(0, 40, 120), kind, time, np.array([0, 1, -0.5])[kind])
-    states = fold(rules.start(4), log, facts, rules)
+    states = fold(rules.empty_states(4), log, facts, rules)
     names = Names(Vocabulary.of(f"u{i}" for i in range(4)), shelf.items, shelf.creators, shelf.tags)
     tables = user_rows(states, np.arange(4), names, config)
     rows = {c: t[c].combine_chunks() for t in tables.values() for c in t.column_names}
@@ -64,7 +64,7 @@ def same(one, other):
 
 def test_a_row_gives_back_the_truncated_state(case):
     config, shelf, rules, _, states, rows = case
-    same(states_from_rows(rows, shelf, config), truncated(states, rules))
+    same(states_from_rows(rows, shelf, config), truncate(states, rules))
 
 
 def test_online_lists_and_offline_arrays_give_the_same_requests(case):
@@ -95,7 +95,7 @@ def test_the_tail_of_the_log_folds_onto_the_row(case):
     events = events_from(columns, np.array([2, 2, 2]), shelf, config)
     found = ask(case, events=events)
     assert found.history.item[2, -2:].tolist() == [3, 4]  # an item that the catalog lacks leaves no trace there
-    folded = fold(truncated(states, rules), events, facts, rules)
+    folded = fold(truncate(states, rules), events, facts, rules)
     np.testing.assert_array_equal(found.history.item, folded.history.item)
     names = user_feature_names(config)
     count = found.profile.features[2, names.index("user_log_count_listen")]

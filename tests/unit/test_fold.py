@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from handsell.core.batches import NONE, Ragged
 from handsell.core.units import DAY_US
-from handsell.events.fold import fold, move_last_event, truncated
-from handsell.events.states import Events, FoldRules, ItemFacts, UserStates
+from handsell.events.fold import fold, move_last_event, truncate
+from handsell.events.states import Events, FoldRules, ItemAttributes, UserStates
 
 RULES = FoldRules(np.array([False, True, True]), 4, 28.0 * DAY_US, affinity_size=2, seen_cap=3)
-ITEMS = ItemFacts(
+ITEMS = ItemAttributes(
     np.array([0, 0, 1, 2, NONE, 3], np.int32),
     Ragged.from_rows([[0], [0, 1], [1], [], [2], [0, 1, 2]]),
 )
@@ -46,8 +46,8 @@ def assert_same(one: UserStates, other: UserStates) -> None:
 @given(st.integers(0, 10_000), st.lists(st.integers(0, 50), max_size=5))
 def test_any_partition_of_the_log_gives_the_same_states(seed, cuts):
     events = some_events(np.random.default_rng(seed), 50)
-    whole = fold(RULES.start(3), events, ITEMS, RULES)
-    states = RULES.start(3)
+    whole = fold(RULES.empty_states(3), events, ITEMS, RULES)
+    states = RULES.empty_states(3)
     edges = [0, *sorted(cuts), 50]
     for begin, end in pairwise(edges):
         states = fold(states, events.where(slice(begin, end)), ITEMS, RULES)
@@ -56,32 +56,32 @@ def test_any_partition_of_the_log_gives_the_same_states(seed, cuts):
 
 def test_late_events_land_where_they_would_have_been(rng):
     events = some_events(rng, 60)
-    late = fold(RULES.start(3), events.where(np.arange(60) % 3 != 0), ITEMS, RULES)
+    late = fold(RULES.empty_states(3), events.where(np.arange(60) % 3 != 0), ITEMS, RULES)
     late = fold(late, events.where(np.arange(60) % 3 == 0), ITEMS, RULES)
-    assert_same(late, fold(RULES.start(3), events, ITEMS, RULES))
+    assert_same(late, fold(RULES.empty_states(3), events, ITEMS, RULES))
 
 
 def test_an_event_of_the_log_counts_once(rng):
     events = some_events(rng, 40)
     events = Events(*(getattr(events, f) for f in events.__slots__[:-1]), np.arange(1, 41))
-    once = fold(RULES.start(3), events, ITEMS, RULES)
+    once = fold(RULES.empty_states(3), events, ITEMS, RULES)
     assert_same(fold(once, events, ITEMS, RULES), once)
     twice_in_one_batch = Events(*(np.concatenate([getattr(events, f)] * 2) for f in events.__slots__))
-    assert_same(fold(RULES.start(3), twice_in_one_batch, ITEMS, RULES), once)
+    assert_same(fold(RULES.empty_states(3), twice_in_one_batch, ITEMS, RULES), once)
     assert once.log_offset.tolist() == [int(events.offset[events.row == u].max()) for u in range(3)]
 
 
 def test_rows_do_not_touch_each_other(rng):
     events = some_events(rng, 50)
-    together = fold(RULES.start(3), events, ITEMS, RULES)
+    together = fold(RULES.empty_states(3), events, ITEMS, RULES)
     mine = events.where(events.row == 1)
     alone = Events(np.zeros_like(mine.row), *(getattr(mine, f) for f in mine.__slots__[1:]))
-    assert_same(fold(RULES.start(1), alone, ITEMS, RULES), together.take(np.array([1])))
+    assert_same(fold(RULES.empty_states(1), alone, ITEMS, RULES), together.take(np.array([1])))
 
 
 def test_hand_computed_state():
     events = Events.of([0, 0, 0, 0], [0, 1, 1, 7], [1, 2, 0, 1], np.array([1, 8, 8, 8]) * DAY_US, [1, -0.5, 0, 2])
-    state = fold(RULES.start(1), events, ITEMS, RULES)
+    state = fold(RULES.empty_states(1), events, ITEMS, RULES)
     assert state.state_time[0] == 8 * DAY_US and state.first_time[0] == DAY_US
     assert state.counts[0].tolist() == [1, 2, 1] and state.signs[0].tolist() == [2, 1]
     np.testing.assert_allclose(state.decayed[0, 0], [2 + 2**-7, 2.5, 2 + 2 ** (-7 / 28)])
@@ -98,7 +98,7 @@ def test_hand_computed_state():
 def test_truncation_keeps_the_strongest_and_the_latest_and_all_totals():
     time = np.arange(1, 6) * DAY_US
     events = Events.of([0] * 5, [0, 2, 3, 5, 4], [1, 1, 2, 1, 1], time, [1, 1, -4, 3, 1])
-    state = truncated(fold(RULES.start(1), events, ITEMS, RULES), RULES)
+    state = truncate(fold(RULES.empty_states(1), events, ITEMS, RULES), RULES)
     assert state.creators.key.row(0).tolist() == [2, 3]  # by strength, whichever sign
     assert state.seen.item.row(0).tolist() == [3, 4, 5] and state.seen_total[0] == 5
     assert state.history.item[0].tolist() == [2, 3, 5, 4]
@@ -106,14 +106,14 @@ def test_truncation_keeps_the_strongest_and_the_latest_and_all_totals():
 
 def test_an_item_met_again_keeps_its_latest_time():
     events = Events.of([0, 0, 0], [1, 2, 1], [1, 1, 1], np.array([1, 2, 3]) * DAY_US, [1, 1, 1])
-    state = fold(RULES.start(1), events, ITEMS, RULES)
+    state = fold(RULES.empty_states(1), events, ITEMS, RULES)
     assert state.seen.item.row(0).tolist() == [1, 2] and state.seen_total[0] == 2
     assert state.seen.time.row(0).tolist() == [3 * DAY_US, 2 * DAY_US]
 
 
 @pytest.mark.parametrize("rows", [0, 2])
 def test_nothing_to_fold_changes_nothing(rows):
-    start = RULES.start(rows)
+    start = RULES.empty_states(rows)
     assert_same(fold(start, Events.of([], [], [], [], []), ITEMS, RULES), start)
 
 
@@ -124,16 +124,16 @@ def test_moving_a_past_is_folding_the_same_events_at_other_times(seed):
     rng = np.random.default_rng(seed)
     events = some_events(rng, 50)
     by = rng.integers(0, 400, 4) * DAY_US + rng.integers(0, DAY_US, 4)
-    states = fold(RULES.start(4), events, ITEMS, RULES)
+    states = fold(RULES.empty_states(4), events, ITEMS, RULES)
     later = replace(events, time=events.time + by[events.row])
     moved = move_last_event(states, states.state_time + by)
-    assert_same(moved, fold(RULES.start(4), later, ITEMS, RULES))
+    assert_same(moved, fold(RULES.empty_states(4), later, ITEMS, RULES))
     assert not moved.state_time[3] and not moved.first_time[3]
     assert_same(move_last_event(moved, states.state_time), states)
 
 
 def test_a_past_that_is_moved_is_left_as_it_was(rng):
-    states = fold(RULES.start(3), some_events(rng, 40), ITEMS, RULES)
+    states = fold(RULES.empty_states(3), some_events(rng, 40), ITEMS, RULES)
     before = {name: array.copy() for name, array in flat(states).items()}
     move_last_event(states, states.state_time + DAY_US)
     for name, array in flat(states).items():

@@ -14,7 +14,7 @@ from handsell.data.interactions import Interactions
 from handsell.data.return_times import BINS, BINS_PER_DOUBLING, SHORTEST_US, ReturnTimes, drawn_for
 from handsell.data.splits import AS_IT_WAS
 from handsell.events.fold import fold
-from handsell.events.states import MOST_AWAY_DAYS, Events, FoldRules, ItemFacts
+from handsell.events.states import MAX_AWAY_DAYS, Events, FoldRules, ItemAttributes
 from handsell.features.matrix import SnapshotValues, build_matrix, feature_names
 from handsell.features.request_builder import requests_from_rows
 from handsell.features.rows import Names, user_rows
@@ -139,7 +139,7 @@ def asked(rng, tmp_path):
     rules, kind = FoldRules.of(config), rng.integers(0, 3, 150)
     time = np.sort(rng.choice(40 * DAY_US, 150, replace=False)) + START
     log = Events.of(rng.integers(0, 4, 150), rng.integers(0, 40, 150), kind, time, np.array([0, 1, -0.5])[kind])
-    states = fold(rules.start(5), log, ItemFacts(shelf.creator, shelf.item_tags), rules)
+    states = fold(rules.empty_states(5), log, ItemAttributes(shelf.creator, shelf.item_tags), rules)
     names = Names(Vocabulary.of(f"u{i}" for i in range(5)), shelf.items, shelf.creators, shelf.tags)
     tables = user_rows(states, np.arange(5), names, config)
     rows = {c: t[c].combine_chunks() for t in tables.values() for c in t.column_names}
@@ -155,16 +155,16 @@ def asked(rng, tmp_path):
     return ask
 
 
-@pytest.mark.parametrize("days", [1 / 1440, 1.5, 30, MOST_AWAY_DAYS, 400])
+@pytest.mark.parametrize("days", [1 / 1440, 1.5, 30, MAX_AWAY_DAYS, 400])
 def test_a_pause_changes_the_features_that_read_it_and_no_other(asked, days):
     _, before = asked(None)
     requests, after = asked(np.full(5, int(days * DAY_US)))
     changed = {name for name, x in after.items() if not np.array_equal(x, before[name], equal_nan=True)}
     assert changed == READS_THE_PAUSE
     away = after["user_days_since_last"][:, 0]
-    np.testing.assert_allclose(away[:4], min(days, MOST_AWAY_DAYS), rtol=1e-6)
+    np.testing.assert_allclose(away[:4], min(days, MAX_AWAY_DAYS), rtol=1e-6)
     assert np.isnan(away[4]) and (requests.history.item[4] == NONE).all()
-    assert np.nanmin(after["hours_since_item"]) >= 24 * min(days, MOST_AWAY_DAYS) - 1e-3
+    assert np.nanmin(after["hours_since_item"]) >= 24 * min(days, MAX_AWAY_DAYS) - 1e-3
 
 
 def test_a_pause_moves_events_and_keeps_their_order_and_the_gaps_between_them(asked):

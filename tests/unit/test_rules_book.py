@@ -183,11 +183,11 @@ def test_what_all_have_shown_today_is_read_from_the_log(tmp_path, shelf):
 
 def test_slates_are_found_from_a_time_on(tmp_path):
     reader = EventReader(tmp_path / "log.db")
-    assert reader.slates_before(5) == 0
+    assert reader.find_slate_offset(5) == 0
     with EventLog(tmp_path / "log.db") as log:
         log.append_slates([slate(n, [n], 10 * n) for n in range(1, 40)]).result()
     for time_us in range(0, 420, 5):
-        later = reader.slates(reader.slates_before(time_us))
+        later = reader.read_slates(reader.find_slate_offset(time_us))
         assert [row[1] for row in later] == [10 * n for n in range(1, 40) if 10 * n >= time_us]
 
 

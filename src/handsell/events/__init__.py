@@ -1,0 +1,1 @@
+"""The event log, user state folded from it, and exclusions by user."""

@@ -1,7 +1,7 @@
-"""What a user has been shown and what they block, and what is kept away because of it.
+"""Exclusions by user: items that were shown recently or too often, and blocked creators and tags.
 
-Served slates are read from the event log, so what another surface showed counts here: an e-mail need not repeat home.
-A slate is in the log within a tenth of a second after it was answered (see events/impressions.py).
+Served slates are read from the event log, so items shown on other surfaces count: an e-mail need not repeat home.
+A slate is in the log within 0.1 s of its answer (see events/impressions.py).
 """
 
 from __future__ import annotations
@@ -16,30 +16,28 @@ from handsell.config import Config
 from handsell.core.batches import NONE, Ragged, UserExclusions
 from handsell.core.units import DAY_US
 from handsell.eligibility.config import Surface
-from handsell.events.reader import EventReader
-
-Slate = tuple[int, str, list[str]]  # time µs, surface, item ids
+from handsell.events.reader import EventReader, Slate
 
 
 def load_exclusions(
     reader: EventReader, user_ids: Sequence[str | None], time: np.ndarray, surface: np.ndarray, snapshot: Snapshot,
     config: Config,
 ) -> UserExclusions | None:  # fmt: skip
-    """What B users may not be shown at `time` (B,) µs on surfaces (B,); None where nothing is kept from anybody.
+    """Read the exclusions of B users at `time` (B,) µs on surfaces (B,); None where no user has any.
 
-    Raises sqlite3.Error where the log cannot be read.
+    Raises sqlite3.Error if the log cannot be read.
     """
     rules = [tuple(config.surfaces.values())[code] for code in surface.tolist()]
-    blocks = reader.blocks(list(dict.fromkeys(user_id for user_id in user_ids if user_id is not None)))
+    blocks = reader.read_blocks(list(dict.fromkeys(user_id for user_id in user_ids if user_id is not None)))
     if not blocks and not any(rule.remembers for rule in rules):
         return None
     shown, capped = [], []
     for user_id, now, rule in zip(user_ids, time.tolist(), rules, strict=True):
         slates: list[Slate] = []
         if user_id is not None and rule.remembers:
-            slates = reader.slates_of(user_id, now - window_us(rule), now)
-        shown.append(_known(snapshot.items, _shown_of_late(slates, now, rule)))
-        capped.append(_often(snapshot.items, slates, now, rule))
+            slates = reader.read_user_slates(user_id, now - window_us(rule), now)
+        shown.append(_known(snapshot.items, _find_recently_shown(slates, now, rule)))
+        capped.append(_find_capped(snapshot.items, slates, now, rule))
     of_users = [blocks.get(user_id, ([], [])) if user_id is not None else ([], []) for user_id in user_ids]
     return UserExclusions(
         Ragged.from_rows(shown),
@@ -56,19 +54,19 @@ def _known(vocabulary: Vocabulary, ids: Sequence[str]) -> np.ndarray:
 
 
 def window_us(surface: Surface) -> int:
-    """How far back a surface looks."""
+    """How far back a surface needs the served slates, µs."""
     days = [surface.shown_days] if surface.seen_on else []
     days += [surface.item_cap.days] if surface.item_cap else []
     return int(max(days, default=0.0) * DAY_US)
 
 
-def _shown_of_late(slates: Sequence[Slate], now: int, rules: Surface) -> list[str]:
+def _find_recently_shown(slates: Sequence[Slate], now: int, rules: Surface) -> list[str]:
     since = now - int(rules.shown_days * DAY_US)
     return list(dict.fromkeys(i for time, on, ids in slates if on in rules.seen_on and time >= since for i in ids))
 
 
-def _often(items: Vocabulary, slates: Sequence[Slate], now: int, rules: Surface) -> np.ndarray:
-    """(C,) items whose impressions within the item cap's days have reached it."""
+def _find_capped(items: Vocabulary, slates: Sequence[Slate], now: int, rules: Surface) -> np.ndarray:
+    """(C,) items with at least `item_cap.times` impressions within `item_cap.days`."""
     if rules.item_cap is None:
         return np.zeros(0, np.int32)
     since = now - int(rules.item_cap.days * DAY_US)

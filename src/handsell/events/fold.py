@@ -1,8 +1,8 @@
-"""The one fold of events into user states: for the batch job, the tail of the log and a request's session.
+"""Fold events into user states: used for the batch job, the tail of the log and the session events of a request.
 
-All sums decay to the state's own time, histories are ordered by event time and the seen map keeps the
-latest time, so any partition of the events in time order gives the same states (up to rounding), and a
-late event lands where it would have been. Events whose log offset a row has folded already are ignored.
+Any split of the events gives the same states up to rounding, also with late events: sums decay to the time of the
+state, histories are sorted by event time, and the seen map keeps the latest time. Events up to the log offset of a
+state are ignored.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import numpy as np
 from handsell.core.batches import NONE, History, Ragged, Seen
 from handsell.core.offsets import offsets_from_counts
 from handsell.core.units import DAY_US
-from handsell.events.states import HALF_LIVES_DAYS, Events, FoldRules, ItemFacts, UserStates, Weights
+from handsell.events.states import HALF_LIVES_DAYS, Affinities, Events, FoldRules, ItemAttributes, UserStates
 
 HALF_LIVES_US = np.array(HALF_LIVES_DAYS) * DAY_US
 
 
-def fold(states: UserStates, events: Events, items: ItemFacts, rules: FoldRules) -> UserStates:
-    """States after the events; vectorized over rows, O((kept + new) log) in all.
+def fold(states: UserStates, events: Events, items: ItemAttributes, rules: FoldRules) -> UserStates:
+    """Return the states after the events.
 
-    Events of items outside `items` count in totals but enter neither history nor affinities. Histories
-    break ties in time by arrival.
+    Events of unknown items count in totals only, not in history or affinities. Events of the same time keep their
+    order.
     """
     events = _unfolded(states, events)
     if not len(events):
@@ -32,7 +32,8 @@ def fold(states: UserStates, events: Events, items: ItemFacts, rules: FoldRules)
     np.maximum.at(time, events.row, events.time)
     known = (events.item >= 0) & (events.item < len(items.creator))
     acted = events.where(known & rules.seen[events.type])
-    told = events.where(known & (events.weight != 0))
+    rated = events.where(known & (events.weight != 0))
+    creators, tags = _fold_affinities(states, rated, time, items, rules)
     seen, new = merge_seen(states.seen, acted)
     return UserStates(
         state_time=time,
@@ -42,17 +43,17 @@ def fold(states: UserStates, events: Events, items: ItemFacts, rules: FoldRules)
         signs=states.signs + _signs(events, len(states)),
         decayed=_fold_decayed(states, events, time),
         history=merge_history(states.history, acted),
-        creators=_fold_creators(states, told, time, items, rules),
-        tags=_fold_tags(states, told, time, items, rules),
+        creators=creators,
+        tags=tags,
         seen=seen,
         seen_total=states.seen_total + new,
     )
 
 
-def truncated(states: UserStates, rules: FoldRules) -> UserStates:
-    """The online form: the strongest creators and tags by |weight|, the latest seen items, the same totals.
+def truncate(states: UserStates, rules: FoldRules) -> UserStates:
+    """Keep the creators and tags of largest |weight|, and the latest seen items; totals stay.
 
-    The batch job, training and serving all read this form, so that they agree on what was cut.
+    The batch job, training and serving all use the truncated form.
     """
     size, seen = rules.affinity_size, states.seen
     keep = _strongest(seen.time, rules.seen_cap)
@@ -65,10 +66,10 @@ def truncated(states: UserStates, rules: FoldRules) -> UserStates:
 
 
 def move_last_event(states: UserStates, last: np.ndarray) -> UserStates:
-    """The same pasts moved in time as a whole, so that each user's last event was at `last` (B,) µs.
+    """Shift each user's whole past in time, so that their last event is at `last` (B,) µs.
 
-    Asks what would be shown to a user who came back sooner or later than they did; users without events stay as
-    they are. Sums and affinities are as of the last event, so they move with it.
+    For requests after a shorter or longer absence than the logged one. Users without events stay as they are. Sums and
+    affinities are as of the last event and need no change.
     """
     known = states.first_time > 0
     by = np.where(known, last - states.state_time, 0)
@@ -83,12 +84,12 @@ def move_last_event(states: UserStates, last: np.ndarray) -> UserStates:
 
 
 def decay(age_us: np.ndarray, half_life_us: np.ndarray | float) -> np.ndarray:
-    """2^(-age / half life); ages below 0 (clock skew) count as 0."""
+    """Return 2^(-age / half life); negative ages (clock skew) count as 0."""
     return np.exp2(-np.maximum(age_us, 0) / half_life_us)
 
 
 def _unfolded(states: UserStates, events: Events) -> Events:
-    """Drop what the log offset of a row says it has, and repeats of one offset within the batch."""
+    """Drop events up to the log offset of their row, and repeated offsets within the batch."""
     logged = events.offset > 0
     if not logged.any():
         return events
@@ -113,7 +114,7 @@ def _first_time(first: np.ndarray, events: Events) -> np.ndarray:
 
 
 def _table(row: np.ndarray, column: np.ndarray, rows: int, columns: int, weights=None) -> np.ndarray:
-    """(rows, columns) float64 sums of weights (or counts) by row and column."""
+    """Sum weights (or count events) by row and column: (rows, columns) float64."""
     cell = row * columns + column
     return np.bincount(cell, weights=weights, minlength=rows * columns).reshape(rows, columns).astype(np.float64)
 
@@ -134,12 +135,12 @@ def _fold_decayed(states: UserStates, events: Events, time: np.ndarray) -> np.nd
 
 
 def merge_history(history: History, acted: Events) -> History:
-    """The T latest of both, in order of time."""
+    """Merge events into histories, keeping the T latest in order of time."""
     rows, length = history.item.shape
     kept = history.item != NONE
     row = np.concatenate([np.nonzero(kept)[0], acted.row])
     time = np.concatenate([history.time[kept], acted.time])
-    order = np.lexsort((time, row))  # stable: what was there first stays first
+    order = np.lexsort((time, row))  # stable: ties keep their order
     row = row[order]
     counts = np.bincount(row, minlength=rows)
     column = length - np.cumsum(counts)[row] + np.arange(len(row))  # left padded
@@ -153,70 +154,63 @@ def merge_history(history: History, acted: Events) -> History:
 
 
 def merge_seen(seen: Seen, acted: Events) -> tuple[Seen, np.ndarray]:
-    """The merged map, and (B,) how many items it had not held."""
+    """Return the merged map and (B,) the number of new items."""
     before = seen.item.lengths
     row = np.concatenate([seen.item.row_of_value, acted.row])
     item = np.concatenate([seen.item.values, acted.item])
     time = np.concatenate([seen.time.values, acted.time])
     order, starts = _groups(row, item)
     row, item = row[order[starts]], item[order[starts]]
-    offsets = _offsets(row, len(seen.item))
+    offsets = offsets_from_counts(np.bincount(row, minlength=len(seen.item)))
     latest = np.maximum.reduceat(time[order], starts) if len(starts) else time
     return Seen(Ragged(item, offsets), Ragged(latest, offsets)), np.diff(offsets) - before
 
 
 def _groups(row: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An order by row and key (≥ 0), and where in it each distinct pair begins; fast on what is sorted already."""
+    """Sort by row and key (≥ 0): the order (N,), and where in it each distinct pair begins. Fast on sorted input."""
     pair = (row.astype(np.int64) << 32) | key
     order = np.argsort(pair, kind="stable")
     pair = pair[order]
     return order, np.flatnonzero(np.concatenate([np.ones(min(len(pair), 1), bool), pair[1:] != pair[:-1]]))
 
 
-def _fold_creators(states: UserStates, told: Events, time: np.ndarray, items: ItemFacts, rules: FoldRules) -> Weights:
-    creator = items.creator[told.item]
+def _fold_affinities(
+    states: UserStates, rated: Events, time: np.ndarray, items: ItemAttributes, rules: FoldRules
+) -> tuple[Affinities, Affinities]:
+    """Affinities for creators and for tags as of `time`."""
+    added = decay(time[rated.row] - rated.time, rules.affinity_half_life_us) * rated.weight
+    aged = decay(time - states.state_time, rules.affinity_half_life_us)
+    creator = items.creator[rated.item]
     some = creator != NONE
-    fade = decay(time[told.row] - told.time, rules.affinity_half_life_us) * told.weight
-    return _fold_weights(states.creators, states, time, (told.row[some], creator[some], fade[some]), rules)
+    at, event = items.tags.positions(rated.item)
+    return (
+        _add_affinities(states.creators, aged, rated.row[some], creator[some], added[some]),
+        _add_affinities(states.tags, aged, rated.row[event], items.tags.values[at], added[event]),
+    )
 
 
-def _fold_tags(states: UserStates, told: Events, time: np.ndarray, items: ItemFacts, rules: FoldRules) -> Weights:
-    at, which = items.tags.positions(told.item)
-    fade = decay(time[told.row] - told.time, rules.affinity_half_life_us) * told.weight
-    return _fold_weights(states.tags, states, time, (told.row[which], items.tags.values[at], fade[which]), rules)
-
-
-def _fold_weights(
-    old: Weights,
-    states: UserStates,
-    time: np.ndarray,
-    added: tuple[np.ndarray, np.ndarray, np.ndarray],
-    rules: FoldRules,
-) -> Weights:
-    """Decay what there is to the new time and add (row, key, weight)."""
+def _add_affinities(
+    old: Affinities, aged: np.ndarray, row: np.ndarray, key: np.ndarray, weight: np.ndarray
+) -> Affinities:
+    """Multiply old weights by `aged` (B,) and add weights (N,) by row and key."""
     of = old.key.row_of_value
-    aged = old.weight.values * decay(time - states.state_time, rules.affinity_half_life_us)[of]
-    row, key, weight = (np.concatenate(pair) for pair in zip((of, old.key.values, aged), added, strict=True))
-    return summed(row, key, weight, len(old.key))
+    weights = np.concatenate([old.weight.values * aged[of], weight])
+    return sum_affinities(np.concatenate([of, row]), np.concatenate([old.key.values, key]), weights, len(old.key))
 
 
-def summed(row: np.ndarray, key: np.ndarray, weight: np.ndarray, rows: int) -> Weights:
-    """Weights from loose (row, key, weight); those of one row and key are added."""
+def sum_affinities(row: np.ndarray, key: np.ndarray, weight: np.ndarray, rows: int) -> Affinities:
+    """Sum weights (N,) by row and key."""
     if not len(row):
-        return Weights.empty(rows)
+        return Affinities.empty(rows)
     order, starts = _groups(row, key)
     first = order[starts]
-    offsets = _offsets(row[first], rows)
+    offsets = offsets_from_counts(np.bincount(row[first], minlength=rows))
     total = np.add.reduceat(weight[order], starts)
-    return Weights(Ragged(key[first].astype(np.int32), offsets), Ragged(total, offsets))
-
-
-def _offsets(row: np.ndarray, rows: int) -> np.ndarray:
-    return offsets_from_counts(np.bincount(row, minlength=rows))
+    return Affinities(Ragged(key[first].astype(np.int32), offsets), Ragged(total, offsets))
 
 
 def _strongest(values: Ragged, size: int) -> np.ndarray | None:
-    """(N,) bool: the `size` largest of each row by absolute value, the first of equal ones; None = all."""
+    """(N,) bool: the `size` values of largest |value| in each row, ties by position; None: all values."""
     if (values.lengths <= size).all():
         return None
     row = values.row_of_value
@@ -226,5 +220,5 @@ def _strongest(values: Ragged, size: int) -> np.ndarray | None:
     return keep
 
 
-def _pick(weights: Weights, keep: np.ndarray | None) -> Weights:
-    return weights if keep is None else Weights(weights.key.where(keep), weights.weight.where(keep))
+def _pick(weights: Affinities, keep: np.ndarray | None) -> Affinities:
+    return weights if keep is None else Affinities(weights.key.where(keep), weights.weight.where(keep))

@@ -1,7 +1,7 @@
-"""Served slates on their way to the log: a bounded queue that never makes a response wait.
+"""Bounded queue from served slates to the event log; a response never waits for it.
 
-Each gateway numbers its slates 1, 2, 3 …; a number that never arrives in the log is a slate that was
-lost (queue full, log gone, gateway killed) and is left out of click rates and off-policy estimates.
+Each gateway numbers its slates 1, 2, 3 …. A number missing in the log is a lost slate (queue full, log unavailable,
+gateway killed), which click rates and off-policy estimates leave out.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 IMPRESSION_FIELDS = ("recommendation_id", "gateway", "sequence", "time", "user_id", "surface", "bundle", "items")
-"""Columns of a served slate; `time` in µs, `items` JSON {item_id, score, propensity, sources} of equal lengths,
-and `rules`, the version of the business rules, where there were some."""
+"""Columns of a served slate; `time` in µs; `items` is JSON of equally long lists {item_id, score, propensity, sources}
+and, with business rules, their version `rules`."""
 
 FLUSH_S = 0.1
-BATCH = 500  # slates in one send
+BATCH = 500  # slates per send
 
 
 class ImpressionQueue:
-    """`offer` a slate and go on; a background task sends what has gathered within FLUSH_S.
+    """Queues slates without waiting; a background task sends them every FLUSH_S seconds.
 
-    `send` appends slates durably and may fail: they are tried once more, then counted as lost.
-    `lost` is called with a number of slates each time some are given up.
+    `send` appends slates durably. If it fails twice, `lost` is called with the number of slates.
     """
 
     def __init__(
@@ -43,7 +42,7 @@ class ImpressionQueue:
         self._task: asyncio.Task | None = None
 
     def offer(self, slate: dict[str, Any]) -> None:
-        """Number the slate and queue it; over capacity it is lost, and its number with it."""
+        """Number the slate and queue it; beyond the capacity it is lost."""
         self._sequence += 1
         if len(self._waiting) >= self._capacity:
             self._lost(1)
@@ -53,7 +52,7 @@ class ImpressionQueue:
             self._task = asyncio.get_running_loop().create_task(self._flush())
 
     async def _flush(self) -> None:
-        """Runs while there is something to send; idle gateways have no task."""
+        """Send until the queue is empty; an idle gateway has no task."""
         while self._waiting:
             await asyncio.sleep(FLUSH_S)
             await self._drain()
@@ -62,7 +61,7 @@ class ImpressionQueue:
         while self._waiting:
             batch = self._waiting[:BATCH]
             await self._deliver(batch)
-            del self._waiting[: len(batch)]  # only now: a cancelled send is repeated by `close`, which is harmless
+            del self._waiting[: len(batch)]  # last: `close` repeats a cancelled send, duplicates are dropped
 
     async def _deliver(self, batch: list[dict[str, Any]]) -> None:
         for last in (False, True):
@@ -71,11 +70,11 @@ class ImpressionQueue:
                 return
             except Exception:
                 if last:
-                    log.exception("gave up %d impressions", len(batch))
+                    log.exception("%d slates could not be logged; they are counted as lost", len(batch))
                     self._lost(len(batch))
 
     async def close(self) -> None:
-        """Send what waits now."""
+        """Send all queued slates."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

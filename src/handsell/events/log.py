@@ -1,8 +1,8 @@
 """The durable event log: one SQLite file, one writer process, any number of readers on the machine.
 
-An event is acknowledged after it is on the disk (WAL, synchronous FULL) and only then. Writers that
-arrive while a commit is under way share the next one, so the disk is synchronized once per group and
-nobody waits for a timer. A second event with the same `event_id` is a duplicate and changes nothing.
+An event is acknowledged only after it is on disk (WAL, synchronous FULL). Appends that arrive during a commit share
+the next one: one disk synchronization per group, without a timer. A second event with the same `event_id` is a
+duplicate and changes nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EVENT_FIELDS = (
 )  # fmt: skip
 """Columns of an event, those of handsell.data.schemas.EVENTS; `time` is int µs."""
 
-GROUP = 256  # events after which a group is committed though more are waiting
+GROUP = 256  # a group is committed at this number of events, even if more are waiting
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -60,12 +60,12 @@ _INSERT = {
 
 
 class EventLogError(HandsellError):
-    """The log could not take what it was given (disk full, another writer, closed); nothing was acknowledged."""
+    """An append failed (disk full, another writer, log closed); no event of it was acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
-class Appended:
-    """What one append did; `offsets[i]` is where event i now is, -1 for a duplicate."""
+class AppendResult:
+    """The result of one append; `offsets[i]` is the offset of event i, -1 for a duplicate."""
 
     accepted: int
     duplicates: int
@@ -80,7 +80,7 @@ class _Waiting:
 
 
 class EventLog:
-    """The writer. `append` returns a future that completes after the commit; use as a context manager."""
+    """The writer, a context manager. Appends return futures that complete after the commit."""
 
     def __init__(self, path: Path, *, lock_wait_s: float = 0.0):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,23 +95,23 @@ class EventLog:
         self._writer = threading.Thread(target=self._write_groups, name="event-log", daemon=True)
         self._writer.start()
 
-    def append(self, events: Sequence[dict[str, Any]]) -> Future[Appended]:
-        """Events as dicts of EVENT_FIELDS (absent = null). The future raises EventLogError when not durable."""
+    def append(self, events: Sequence[dict[str, Any]]) -> Future[AppendResult]:
+        """Append events, dicts of EVENT_FIELDS (absent = null); the future raises EventLogError if that fails."""
         return self._submit("events", [tuple(e.get(f) for f in EVENT_FIELDS) for e in events])
 
-    def append_slates(self, slates: Sequence[dict[str, Any]]) -> Future[Appended]:
-        """Served slates as dicts of IMPRESSION_FIELDS; sending one twice is harmless."""
+    def append_slates(self, slates: Sequence[dict[str, Any]]) -> Future[AppendResult]:
+        """Append served slates, dicts of IMPRESSION_FIELDS; a repeated `recommendation_id` is ignored."""
         return self._submit("slates", [tuple(s[f] for f in IMPRESSION_FIELDS) for s in slates])
 
-    def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> Future[Appended]:
-        """What a user never wants to be shown; replaces what was there."""
+    def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> Future[AppendResult]:
+        """Replace the creators and tags that a user blocks."""
         return self._submit("blocks", [(user_id, json.dumps(list(creators)), json.dumps(list(tags)))])
 
-    def _submit(self, table: str, rows: list[tuple]) -> Future[Appended]:
+    def _submit(self, table: str, rows: list[tuple]) -> Future[AppendResult]:
         if self._closed:
             raise EventLogError(f"event log {self.path} is closed: open it again before appending")
-        done: Future[Appended] = Future()
-        done.set_running_or_notify_cancel()  # a caller that goes away must not cancel what others share
+        done: Future[AppendResult] = Future()
+        done.set_running_or_notify_cancel()  # a cancelled caller must not cancel the shared commit
         self._queue.put(_Waiting(table, rows, done))
         return done
 
@@ -135,23 +135,25 @@ class EventLog:
         except Exception as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            failure = EventLogError(f"event log {self.path} took nothing: {error}; free disk space and send it again")
+            failure = EventLogError(
+                f"event log {self.path}: nothing was stored: {error}; free disk space and send again"
+            )
             for waiting in group:
                 waiting.done.set_exception(failure)
             return
         for waiting, result in zip(group, results, strict=True):
             waiting.done.set_result(result)
 
-    def _insert(self, table: str, rows: list[tuple]) -> Appended:
+    def _insert(self, table: str, rows: list[tuple]) -> AppendResult:
         offsets = []
         for row in rows:
             cursor = self._db.execute(_INSERT[table], row)
             offsets.append(cursor.lastrowid if cursor.rowcount > 0 else -1)
         duplicates = offsets.count(-1)
-        return Appended(len(offsets) - duplicates, duplicates, tuple(offsets))  # type: ignore[arg-type]
+        return AppendResult(len(offsets) - duplicates, duplicates, tuple(offsets))  # type: ignore[arg-type]
 
     def close(self) -> None:
-        """Commit what waits, then let go of the file and the lock."""
+        """Commit all pending appends, then close the file and release the lock."""
         if self._closed:
             return
         self._closed = True
@@ -168,14 +170,14 @@ class EventLog:
 
 
 def _lock(path: Path, wait_s: float) -> FileLock:
-    """Hold the writer's lock; the kernel frees it when the process dies, however it dies."""
+    """Acquire the writer's lock; the kernel releases it when the process ends for any reason."""
     lock, owner = FileLock(path, mode=0o600, thread_local=False), path.with_suffix(".owner")
     try:
         lock.acquire(timeout=wait_s)
     except Timeout:
         held_by = owner.read_text() if owner.exists() else "unknown"
         raise EventLogError(
-            f"{path} is held by process {held_by}: an event log has one writer; stop that one first"
+            f"{path} is locked by process {held_by}: an event log has one writer; stop that process first"
         ) from None
     owner.write_text(str(os.getpid()))
     return lock

@@ -1,4 +1,4 @@
-"""Reading the event log from any process of the machine, while its writer writes."""
+"""Read the event log from any process of the machine, while its writer appends."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 from handsell.events.log import EVENT_FIELDS
 
+Slate = tuple[int, str, list[str]]  # time µs, surface, item ids
+
 Columns = dict[str, list[Any]]
 """Column name → values; `offset` and the fields of handsell.data.schemas.EVENTS with `time` in µs."""
 
@@ -19,29 +21,31 @@ _SLATES = 'SELECT "offset", recommendation_id, gateway, sequence, time, user_id,
 
 
 class EventReader:
-    """A read-only view. A log that nobody has written yet reads as empty."""
+    """Read-only access to the log. A log without a file yet is empty."""
 
     def __init__(self, path: Path):
         self.path = path
         self._connection: sqlite3.Connection | None = None
 
-    def tail(self, user_id: str, after_offset: int = 0, limit: int = 2_000) -> Columns:
-        """The newest `limit` events of one user beyond an offset, in log order."""
+    def read_tail(self, user_id: str, after_offset: int = 0, limit: int = 2_000) -> Columns:
+        """Read the newest `limit` events of a user after an offset, in log order."""
         sql = f'{_SELECT} WHERE user_id = ? AND "offset" > ? ORDER BY "offset" DESC LIMIT ?'
         return _columns(self._rows(sql, (user_id, after_offset, limit))[::-1])
 
     def scan(self, after_offset: int = 0, limit: int = 10_000) -> Columns:
-        """The next `limit` events beyond an offset, in log order; keep the last offset and go on from there."""
+        """Read the next `limit` events after an offset, in log order."""
         sql = f'{_SELECT} WHERE "offset" > ? ORDER BY "offset" LIMIT ?'
         return _columns(self._rows(sql, (after_offset, limit)))
 
     def last_offset(self) -> int:
-        """Offset of the newest event; 0 in an empty log."""
+        """Return the offset of the newest event, 0 in an empty log."""
         rows = self._rows('SELECT max("offset") FROM events', ())
         return int(rows[0][0] or 0) if rows else 0
 
-    def slates_of(self, user_id: str, since: int, before: int, limit: int = 500) -> list[tuple[int, str, list[str]]]:
-        """(time µs, surface, item ids) of the user's newest `limit` slates in [since, before), newest first."""
+    def read_user_slates(
+        self, user_id: str, since: int, before: int, limit: int = 500
+    ) -> list[tuple[int, str, list[str]]]:
+        """Read (time µs, surface, item ids) of a user's newest `limit` slates in [since, before), newest first."""
         sql = (
             "SELECT time, surface, items FROM slates WHERE user_id = ? AND time >= ? AND time < ? "
             "ORDER BY time DESC LIMIT ?"
@@ -49,8 +53,8 @@ class EventReader:
         rows = self._rows(sql, (user_id, since, before, limit))
         return [(time, surface, json.loads(items)["item_id"]) for time, surface, items in rows]
 
-    def slates_had(self, user_ids: Sequence[str], surface: str, since: int, before: int) -> dict[str, int]:
-        """How many slates of a surface users got in [since, before) µs, of those who got one."""
+    def count_slates(self, user_ids: Sequence[str], surface: str, since: int, before: int) -> dict[str, int]:
+        """Count the slates of a surface in [since, before) µs by user; users without one are left out."""
         marks = ", ".join("?" * len(user_ids))
         sql = (
             f"SELECT user_id, count(*) FROM slates WHERE user_id IN ({marks}) AND time >= ? AND time < ? "
@@ -58,14 +62,14 @@ class EventReader:
         )
         return dict(self._rows(sql, (*user_ids, since, before, surface)))
 
-    def blocks(self, user_ids: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
-        """Creators and tags that users block, of those who block something."""
+    def read_blocks(self, user_ids: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
+        """Read blocked creators and tags by user; users without blocks are left out."""
         marks = ", ".join("?" * len(user_ids))
         rows = self._rows(f"SELECT user_id, creators, tags FROM blocks WHERE user_id IN ({marks})", tuple(user_ids))
         return {user_id: (json.loads(creators), json.loads(tags)) for user_id, creators, tags in rows}
 
-    def impressions(self, after_offset: int = 0, limit: int = 1_000) -> Columns:
-        """Items of the next `limit` served slates, one row per item and position (1 = top), in the order served."""
+    def read_impressions(self, after_offset: int = 0, limit: int = 1_000) -> Columns:
+        """Read the items of the next `limit` slates: one row per item with its position (1 = top), in log order."""
         names = ("offset", "recommendation_id", "gateway", "sequence", "time", "user_id", "surface", "bundle")
         own = ("item_id", "position", "score", "propensity", "sources", "rules")
         columns: Columns = {n: [] for n in (*names, *own)}
@@ -77,20 +81,22 @@ class EventReader:
             for name, value in zip(names, slate, strict=True):
                 columns[name] += [value] * n
             columns["position"] += range(1, n + 1)
-            columns["rules"] += [shown.get("rules")] * n  # version of the business rules; None where there were none
+            columns["rules"] += [shown.get("rules")] * n  # version of the business rules, or None
             for name in ("item_id", "score", "propensity", "sources"):
                 columns[name] += shown[name]
         return columns
 
-    def slates(self, after_offset: int = 0, limit: int = 1_000) -> list[tuple[int, int, str | None, str, list[str]]]:
-        """(offset, time µs, user id, surface, item ids) of the next `limit` served slates."""
+    def read_slates(
+        self, after_offset: int = 0, limit: int = 1_000
+    ) -> list[tuple[int, int, str | None, str, list[str]]]:
+        """Read (offset, time µs, user id, surface, item ids) of the next `limit` served slates."""
         sql = 'SELECT "offset", time, user_id, surface, items FROM slates WHERE "offset" > ? ORDER BY "offset" LIMIT ?'
         return [(*slate, json.loads(items)["item_id"]) for *slate, items in self._rows(sql, (after_offset, limit))]  # type: ignore[misc]
 
-    def slates_before(self, time: int) -> int:
-        """Offset behind which the slates of `time` µs and later stand: by halving, as they are written in their order.
+    def find_slate_offset(self, time: int) -> int:
+        """Return the offset after which slates of `time` µs and later are logged, by binary search.
 
-        Slates of the same second may have changed places: give a time that much earlier.
+        Slates are logged in order of time only up to about a second: pass a time that much earlier.
         """
         rows = self._rows('SELECT min("offset"), max("offset") FROM slates', ())
         if not rows or rows[0][0] is None:
@@ -105,8 +111,8 @@ class EventReader:
                 high = middle - 1
         return low
 
-    def impressions_lost(self) -> dict[str, int]:
-        """Per gateway, the slates whose sequence number never arrived: left out of rates and estimates."""
+    def count_lost_impressions(self) -> dict[str, int]:
+        """Count the missing sequence numbers of slates by gateway."""
         sql = "SELECT gateway, max(sequence) - count(DISTINCT sequence) FROM slates GROUP BY gateway"
         return dict(self._rows(sql, ()))
 

@@ -1,4 +1,4 @@
-"""What is kept of each user's past: enough for every user feature, and foldable event by event."""
+"""User state: the part of a user's past that features need, updated event by event."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from handsell.core.batches import History, Ragged, RowBatch, Seen
 from handsell.core.units import DAY_US
 
 HALF_LIVES_DAYS = (1, 7, 28)
-MOST_AWAY_DAYS = 90.0  # a longer time since an event is the same to every feature: few examples tell of it
+MAX_AWAY_DAYS = 90.0  # features cap times since an event here: longer ones are too rare to learn from
 
 
 @dataclass(frozen=True, slots=True)
-class Weights(RowBatch):
-    """A sparse map per row, kept sorted by key: what the user feels about creators, or about tags."""
+class Affinities(RowBatch):
+    """Weights of creators or of tags per user: a sparse map per row, sorted by key."""
 
     key: Ragged  # (B, *) int32 catalog numbers
     weight: Ragged  # (B, *) float64, as of the row's state_time
 
     @classmethod
-    def empty(cls, rows: int) -> Weights:
+    def empty(cls, rows: int) -> Affinities:
         return cls(Ragged.empty(rows, np.int32), Ragged.empty(rows, np.float64))
 
 
 @dataclass(frozen=True, slots=True)
 class UserStates(RowBatch):
-    """B users (or B moments of users). A row without events has state_time 0 and counts of 0."""
+    """States of B users, or of users at B times. A row without events has state_time 0 and counts 0."""
 
-    state_time: np.ndarray  # (B,) int64 µs of the latest event folded
-    first_time: np.ndarray  # (B,) int64 µs of the earliest event folded, 0 = none
-    log_offset: np.ndarray  # (B,) int64 event-log offset folded so far, 0 from batch jobs
+    state_time: np.ndarray  # (B,) int64 µs of the latest folded event
+    first_time: np.ndarray  # (B,) int64 µs of the earliest folded event, 0 = none
+    log_offset: np.ndarray  # (B,) int64 last folded event-log offset, 0 from batch jobs
     counts: np.ndarray  # (B, number of event types) float64
     signs: np.ndarray  # (B, 2) float64 number of positive and of negative events
-    decayed: np.ndarray  # (B, 2, 3) float64 sums of |weight|, positive and negative, halving in 1, 7, 28 days
+    decayed: np.ndarray  # (B, 2, 3) float64 sums of |weight|, positive and negative, by half-life 1, 7, 28 days
     history: History  # (B, T)
-    creators: Weights
-    tags: Weights
+    creators: Affinities
+    tags: Affinities
     seen: Seen  # sorted by item within a row
-    seen_total: np.ndarray  # (B,) int64 distinct items ever seen, also those beyond the cap
+    seen_total: np.ndarray  # (B,) int64 distinct items ever seen, including those beyond the cap
 
     def __len__(self) -> int:
         return len(self.state_time)
@@ -53,28 +53,28 @@ class UserStates(RowBatch):
         return cls(
             zeros(), zeros(), zeros(),
             np.zeros((rows, n_types)), np.zeros((rows, 2)), np.zeros((rows, 2, len(HALF_LIVES_DAYS))),
-            History.empty(rows, length), Weights.empty(rows), Weights.empty(rows),
+            History.empty(rows, length), Affinities.empty(rows), Affinities.empty(rows),
             Seen(Ragged.empty(rows, np.int32), Ragged.empty(rows, np.int64)), zeros(),
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """N events to fold, in log order; `row` says into which state."""
+    """N events to fold, in log order; `row` is the row of the state."""
 
     row: np.ndarray  # (N,) int64, 0..B-1
-    item: np.ndarray  # (N,) int32, -1 for an item that the catalog does not know
+    item: np.ndarray  # (N,) int32, -1 for an item that is not in the catalog
     type: np.ndarray  # (N,) int8
     time: np.ndarray  # (N,) int64 µs
     weight: np.ndarray  # (N,) float32
-    offset: np.ndarray  # (N,) int64 event-log offset, 0 = not from the log (batch, or given in the request)
+    offset: np.ndarray  # (N,) int64 event-log offset, 0 = not from the log (batch, or sent with a request)
 
     def __len__(self) -> int:
         return len(self.row)
 
     @classmethod
     def of(cls, row, item, type, time, weight, offset=None) -> Events:
-        """From anything array-like; without `offset` nothing counts as folded before."""
+        """Convert array-likes; without `offset`, no event counts as folded already."""
         rows = np.asarray(row, np.int64)
         return cls(
             rows,
@@ -90,8 +90,8 @@ class Events:
 
 
 @dataclass(frozen=True, slots=True)
-class ItemFacts:
-    """What the fold needs to know of I items."""
+class ItemAttributes:
+    """Attributes of I items that the fold uses."""
 
     creator: np.ndarray  # (I,) int32 primary creator, -1 none
     tags: Ragged  # (I, *) int32
@@ -99,9 +99,9 @@ class ItemFacts:
 
 @dataclass(frozen=True, slots=True)
 class FoldRules:
-    """How events count, and how much is kept."""
+    """Settings of the fold: which event types are interactions, half-life and sizes."""
 
-    seen: np.ndarray  # (number of event types,) bool: an interaction, as against an impression
+    seen: np.ndarray  # (number of event types,) bool: interactions, as opposed to impressions
     history_length: int
     affinity_half_life_us: float
     affinity_size: int
@@ -118,6 +118,6 @@ class FoldRules:
             features.seen_cap,
         )
 
-    def start(self, rows: int) -> UserStates:
-        """States of users who have done nothing yet."""
+    def empty_states(self, rows: int) -> UserStates:
+        """Return states of users without events."""
         return UserStates.empty(rows, len(self.seen), self.history_length)

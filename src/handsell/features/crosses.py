@@ -16,7 +16,7 @@ from handsell.catalog.snapshot import ALWAYS
 from handsell.core.batches import NONE, Ragged, Requests
 from handsell.core.offsets import offsets_from_counts
 from handsell.core.units import DAY_US, HOUR_US
-from handsell.events.states import MOST_AWAY_DAYS
+from handsell.events.states import MAX_AWAY_DAYS
 
 DENSE = 1_000_000  # cells of a look-up table
 
@@ -104,8 +104,8 @@ def tag_affinity(
 
 
 def hours_since(count: np.ndarray, latest: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """(B, K) hours from the latest occurrence (B, K) to time (B,), at most MOST_AWAY_DAYS; NaN without one."""
-    return np.where(count > 0, np.minimum((time[:, None] - latest) / HOUR_US, 24 * MOST_AWAY_DAYS), np.nan)
+    """(B, K) hours from the latest occurrence (B, K) to time (B,), at most MAX_AWAY_DAYS; NaN without one."""
+    return np.where(count > 0, np.minimum((time[:, None] - latest) / HOUR_US, 24 * MAX_AWAY_DAYS), np.nan)
 
 
 def last_similarity(

@@ -17,7 +17,7 @@ from handsell.core.units import DAY_US
 from handsell.data import splits
 from handsell.data.interactions import Interactions
 from handsell.events.fold import fold
-from handsell.events.states import Events, FoldRules, ItemFacts, UserStates
+from handsell.events.states import Events, FoldRules, ItemAttributes, UserStates
 
 MARGIN_DAYS = 1.0
 NEVER = np.iinfo(np.int64).max
@@ -54,7 +54,7 @@ def moments(
 
 
 def states_at(
-    events: Interactions, moments: np.ndarray, items: ItemFacts, rules: FoldRules
+    events: Interactions, moments: np.ndarray, items: ItemAttributes, rules: FoldRules
 ) -> Iterator[tuple[np.ndarray, UserStates, np.ndarray]]:
     """(users (B,), states, is the user's last moment (B,)) in rounds: the r-th moment of every user that has one.
 
@@ -66,7 +66,7 @@ def states_at(
     rank = np.arange(len(user)) - np.flatnonzero(first)[group]
     size = np.bincount(group)[group] if len(user) else rank
     begin = np.where(first, events.user_offsets[user], np.concatenate([[0], moments[:-1] + 1]))
-    states, active = rules.start(int(first.sum())), np.flatnonzero(first)
+    states, active = rules.empty_states(int(first.sum())), np.flatnonzero(first)
     for r in range(int(rank.max(initial=-1)) + 1):
         now = np.flatnonzero(rank == r)
         if r:

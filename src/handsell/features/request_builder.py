@@ -15,8 +15,8 @@ from handsell.core.batches import NONE, History, Profile, Ragged, Requests, Seen
 from handsell.core.errors import FeatureError
 from handsell.data.numbering import numbers, type_codes
 from handsell.data.weights import event_weights
-from handsell.events.fold import fold, merge_history, merge_seen, move_last_event, summed, truncated
-from handsell.events.states import HALF_LIVES_DAYS, Events, FoldRules, ItemFacts, UserStates, Weights
+from handsell.events.fold import fold, merge_history, merge_seen, move_last_event, sum_affinities, truncate
+from handsell.events.states import HALF_LIVES_DAYS, Affinities, Events, FoldRules, ItemAttributes, UserStates
 from handsell.features.row_columns import (
     Rows,
     codes_of,
@@ -59,7 +59,7 @@ def requests_from_rows(
         raise FeatureError(f"expected rows for {len(time)} requests, got {len(states)}: one row a request")
     rules = FoldRules.of(config)
     if events is not None and len(events):
-        states = truncated(_with_events(states, events, time, snapshot, rules), rules)
+        states = truncate(_with_events(states, events, time, snapshot, rules), rules)
     if away is not None:
         states = move_last_event(states, np.where(away >= 0, np.asarray(time) - away, states.state_time))
     if user is None:
@@ -100,7 +100,7 @@ def states_from_rows(rows: Rows, snapshot: Snapshot, config: Config) -> UserStat
     rules, n_types = FoldRules.of(config), len(config.events.names)
     state_time, first_time, log_offset, seen_total = numbers_of(rows, STATE_NUMBERS).T
     sums = floats_of(rows, (*map(count_column, config.events.names), *STATE_SUMS), missing=0.0)
-    start = rules.start(len(state_time))
+    start = rules.empty_states(len(state_time))
     history, seen = _history_and_seen(rows, start, snapshot, config)
     states = UserStates(
         state_time=state_time,
@@ -115,7 +115,7 @@ def states_from_rows(rows: Rows, snapshot: Snapshot, config: Config) -> UserStat
         seen=seen,
         seen_total=seen_total,
     )
-    return truncated(states, rules)  # a config may keep less than the one that wrote the rows
+    return truncate(states, rules)  # a config may keep less than the one that wrote the rows
 
 
 def events_from(columns: Mapping[str, Sequence[Any]], row: np.ndarray, snapshot: Snapshot, config: Config) -> Events:
@@ -139,7 +139,7 @@ def _with_events(
     states: UserStates, events: Events, time: np.ndarray, snapshot: Snapshot, rules: FoldRules
 ) -> UserStates:
     """The log's tail first, then what the request tells and the log has not told already."""
-    items = ItemFacts(snapshot.creator, snapshot.item_tags)
+    items = ItemAttributes(snapshot.creator, snapshot.item_tags)
     before = np.minimum(events.time, np.asarray(time)[events.row] - 1)
     events = Events(events.row, events.item, events.type, before, events.weight, events.offset)
     logged = events.offset > 0
@@ -170,9 +170,9 @@ def _history_and_seen(rows: Rows, start: UserStates, snapshot: Snapshot, config:
     return merge_history(start.history, past.where(past.item != NONE)), seen
 
 
-def _weights(rows: Rows, kind: str, vocabulary: Vocabulary, n: int) -> Weights:
+def _weights(rows: Rows, kind: str, vocabulary: Vocabulary, n: int) -> Affinities:
     ids, row = lists_of(rows, f"top_{kind}s")
     weight = np.asarray(lists_of(rows, f"top_{kind}_weights")[0], np.float64)
     key = ids_to_numbers(ids, vocabulary)
     there = key != NONE
-    return summed(row[there], key[there], weight[there], n)
+    return sum_affinities(row[there], key[there], weight[there], n)

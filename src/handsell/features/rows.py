@@ -13,8 +13,8 @@ from handsell.config import Config
 from handsell.core.batches import NONE
 from handsell.core.offsets import offsets_from_counts
 from handsell.data.schemas import TIME
-from handsell.events.fold import truncated
-from handsell.events.states import HALF_LIVES_DAYS, FoldRules, UserStates, Weights
+from handsell.events.fold import truncate
+from handsell.events.states import HALF_LIVES_DAYS, Affinities, FoldRules, UserStates
 from handsell.features.user import rates_of
 from handsell.features.views import CREATED, TIMESTAMP, View, count_column, views
 
@@ -41,7 +41,7 @@ def user_rows(states: UserStates, user: np.ndarray, names: Names, config: Config
     `user` (B,) numbers, `states` in any form: rows hold the truncated one. A row holds from just after the
     state's last event; `created` is the same moment, so that a backfill is never hidden from the past.
     """
-    states = truncated(states, FoldRules.of(config))
+    states = truncate(states, FoldRules.of(config))
     keys = {"user_id": strings(names.users, user)}
     columns = {
         "user_activity": activity_columns(states, config),
@@ -107,7 +107,7 @@ def activity_columns(states: UserStates, config: Config) -> dict[str, np.ndarray
     return columns
 
 
-def top(weights: Weights, size: int) -> tuple[np.ndarray, np.ndarray]:
+def top(weights: Affinities, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Keys (B, size) int32 by falling weight, -1 padded, and their weights float32; rows hold at most `size`."""
     row, offsets = weights.key.row_of_value, weights.key.offsets
     order = np.lexsort((weights.key.values, -weights.weight.values, row))
@@ -119,7 +119,7 @@ def top(weights: Weights, size: int) -> tuple[np.ndarray, np.ndarray]:
     return key, worth
 
 
-def _top(kind: str, weights: Weights, vocabulary: Vocabulary, size: int) -> dict[str, pa.Array]:
+def _top(kind: str, weights: Affinities, vocabulary: Vocabulary, size: int) -> dict[str, pa.Array]:
     key, worth = top(weights, size)
     offsets, there = weights.key.offsets, key != NONE
     return {

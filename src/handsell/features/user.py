@@ -6,7 +6,7 @@ import numpy as np
 
 from handsell.config import Config
 from handsell.core.units import DAY_US
-from handsell.events.states import HALF_LIVES_DAYS, MOST_AWAY_DAYS, UserStates
+from handsell.events.states import HALF_LIVES_DAYS, MAX_AWAY_DAYS, UserStates
 from handsell.features.views import count_column
 
 USER_FEATURES = (
@@ -35,7 +35,7 @@ def user_features(states: UserStates, time: np.ndarray, columns: np.ndarray | No
     """(B, Fu) float32 at time (B,) µs; `columns` (B, number of user_columns) pass through.
 
     Sums fade until the user's last event and no further: how busy users were when they were last here and how long
-    they have been away are two things, and only `user_days_since_last` tells the second, up to MOST_AWAY_DAYS.
+    they have been away are two things, and only `user_days_since_last` tells the second, up to MAX_AWAY_DAYS.
     Users without events have counts of 0 and NaN where nothing can be said (rates, ages).
     """
     started = states.first_time > 0
@@ -52,7 +52,7 @@ def user_features(states: UserStates, time: np.ndarray, columns: np.ndarray | No
         *rates.T,
         np.log((recent[:, 0, 0] + 0.1) / (recent[:, 0, 2] + 1.0)),
         _days(states.first_time, states.state_time, started),
-        np.minimum(_days(states.state_time, time, started), MOST_AWAY_DAYS),
+        np.minimum(_days(states.state_time, time, started), MAX_AWAY_DAYS),
         length,
         np.log1p(states.seen_total),
         stretch_h / np.maximum(length - 1, 1),

@@ -117,7 +117,7 @@ def preview(config: Config, path: Path, requests: int) -> Preview:
 def recorded(reader: EventReader, opened: OpenedBundle, most: int) -> RecordedRequests | None:
     """The latest requests of the impression log, for surfaces that there still are; None where it has none."""
     names = opened.config.surface_names
-    rows = reader.slates(max(reader.slates_before(NEVER) - most, 0), most)
+    rows = reader.read_slates(max(reader.find_slate_offset(NEVER) - most, 0), most)
     rows = sorted((row for row in rows if row[3] in names and row[4]), key=lambda row: row[1])
     if not rows:
         return None

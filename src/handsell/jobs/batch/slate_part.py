@@ -103,7 +103,7 @@ def _below_cap(ids: list[str], run: BatchRun, config: Config, reader: EventReade
     cap = config.surfaces[run.surface].cap
     if cap is None:
         return ids
-    had = reader.slates_had(ids, run.surface, run.time - int(cap.days * DAY_US), run.time)
+    had = reader.count_slates(ids, run.surface, run.time - int(cap.days * DAY_US), run.time)
     return [user_id for user_id in ids if had.get(user_id, 0) < cap.slates]
 
 
@@ -131,7 +131,9 @@ def build_requests(
     """
     config, shelf = here.config, here.stages.snapshot
     rows = here.store.online_users(ids)
-    tails = [reader.tail(user_id, int(offset or 0)) for user_id, offset in zip(ids, rows["log_offset"], strict=True)]
+    tails = [
+        reader.read_tail(user_id, int(offset or 0)) for user_id, offset in zip(ids, rows["log_offset"], strict=True)
+    ]
     columns: dict[str, list] = {name: [] for name in ("offset", "item_id", "type", "time", "value")}
     row: list[int] = []
     for b, tail in enumerate(tails):

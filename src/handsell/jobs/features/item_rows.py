@@ -18,7 +18,7 @@ from handsell.core.offsets import offsets_from_counts
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.data.numbering import numbers
-from handsell.events.states import ItemFacts
+from handsell.events.states import ItemAttributes
 from handsell.features.item import DailyValues, ItemDays, item_activity, merged
 from handsell.features.rows import Names, lists, stamped, strings
 from handsell.features.views import ATTRIBUTES, ITEM_ACTIVITY, views
@@ -38,8 +38,8 @@ class ItemTable:
     columns: np.ndarray  # (I, Fs) float32, features.item_columns
 
     @property
-    def facts(self) -> ItemFacts:
-        return ItemFacts(self.creator, self.tags)
+    def facts(self) -> ItemAttributes:
+        return ItemAttributes(self.creator, self.tags)
 
 
 def read_items(config: Config, names: Names) -> ItemTable:

@@ -85,7 +85,7 @@ def _has_tail(users: list[str], offset: np.ndarray, time: np.ndarray, config: Co
     """(B,) bool: the event log holds something of the user before the request that the row has not folded."""
     reader = EventReader(Layout(config.state).event_log)
     try:
-        tails = [reader.tail(user, int(after)) for user, after in zip(users, offset, strict=True)]
+        tails = [reader.read_tail(user, int(after)) for user, after in zip(users, offset, strict=True)]
     finally:
         reader.close()
     return np.array([any(t < now for t in tail["time"]) for tail, now in zip(tails, time, strict=True)], bool)

@@ -14,7 +14,7 @@ from handsell.config import Config
 from handsell.core.batches import Ragged
 from handsell.core.paths import Layout
 from handsell.data.interactions import Interactions
-from handsell.events.states import FoldRules, ItemFacts
+from handsell.events.states import FoldRules, ItemAttributes
 from handsell.features.feature_times import moments, states_at
 from handsell.features.item import ItemDays, day_counts
 from handsell.features.rows import Names, pair_rows, user_rows
@@ -42,7 +42,7 @@ class Work:
         return self.scratch / f"days-{bucket:05d}" / f"{part}.parquet"
 
 
-def save_facts(facts: ItemFacts, scratch: Path) -> None:
+def save_facts(facts: ItemAttributes, scratch: Path) -> None:
     """Where tasks map them from."""
     for name, array in (
         ("creator", facts.creator),
@@ -52,9 +52,9 @@ def save_facts(facts: ItemFacts, scratch: Path) -> None:
         np.save(scratch / f"{name}.npy", array)
 
 
-def load_facts(scratch: Path) -> ItemFacts:
+def load_facts(scratch: Path) -> ItemAttributes:
     creator, tags, offsets = (np.load(scratch / f"{n}.npy", mmap_mode="r") for n in ("creator", "tags", "tag_offsets"))
-    return ItemFacts(creator, Ragged(tags, offsets))
+    return ItemAttributes(creator, Ragged(tags, offsets))
 
 
 def write_part(part: Path, work: Work) -> dict[str, int]:

@@ -34,9 +34,9 @@ class SharedCountReader:
             return
         cut = clock() - SETTLED_S
         if self._offset is None:
-            self._offset = self._reader.slates_before(now - DAY_US - DISORDER_US)
+            self._offset = self._reader.find_slate_offset(now - DAY_US - DISORDER_US)
         self._start_new_days(now)
-        while rows := self._reader.slates(self._offset, ROWS):
+        while rows := self._reader.read_slates(self._offset, ROWS):
             self._offset = rows[-1][0]
             if known := [row for row in rows if row[3] in self._surface]:
                 self._add(known)

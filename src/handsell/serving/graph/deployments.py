@@ -16,7 +16,7 @@ from ray import serve
 from handsell.config import load_config
 from handsell.core.batches import Candidates, Requests, Slates
 from handsell.core.paths import Layout
-from handsell.events.log import Appended
+from handsell.events.log import AppendResult
 from handsell.serving.telemetry.feature_log import Sample
 
 if TYPE_CHECKING:
@@ -113,14 +113,14 @@ class EventLogDeployment:
 
         self._log = EventLog(Layout(load_config(config).state).event_log, lock_wait_s=LOCK_WAIT_S)
 
-    async def append(self, events: Sequence[dict[str, Any]]) -> Appended:
+    async def append(self, events: Sequence[dict[str, Any]]) -> AppendResult:
         """Returns after the commit; raises EventLogError."""
         return await asyncio.wrap_future(self._log.append(events))
 
-    async def append_slates(self, slates: Sequence[dict[str, Any]]) -> Appended:
+    async def append_slates(self, slates: Sequence[dict[str, Any]]) -> AppendResult:
         return await asyncio.wrap_future(self._log.append_slates(slates))
 
-    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> Appended:
+    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult:
         return await asyncio.wrap_future(self._log.put_blocks(user_id, creators, tags))
 
     def __del__(self) -> None:

@@ -12,7 +12,7 @@ from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
 from handsell.core.batches import Candidates, Requests, Slates
-from handsell.events.log import Appended, EventLogError
+from handsell.events.log import AppendResult, EventLogError
 from handsell.serving.telemetry.feature_log import Sample
 
 
@@ -72,16 +72,16 @@ class RemoteLog:
 
     writer: DeploymentHandle
 
-    async def append(self, events: Sequence[dict[str, Any]]) -> Appended:
+    async def append(self, events: Sequence[dict[str, Any]]) -> AppendResult:
         return await self._call("append", events)
 
-    async def append_slates(self, slates: Sequence[dict[str, Any]]) -> Appended:
+    async def append_slates(self, slates: Sequence[dict[str, Any]]) -> AppendResult:
         return await self._call("append_slates", slates)
 
-    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> Appended:
+    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult:
         return await self._call("put_blocks", user_id, creators, tags)
 
-    async def _call(self, method: str, *args: Any) -> Appended:
+    async def _call(self, method: str, *args: Any) -> AppendResult:
         try:
             return await call(self.writer, method, *args)
         except EventLogError:

@@ -11,7 +11,7 @@ import numpy as np
 
 from handsell.core.errors import RequestError
 from handsell.events.impressions import ImpressionQueue
-from handsell.events.log import Appended
+from handsell.events.log import AppendResult
 from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList, Refused, UserSlate, now
 from handsell.serving.graph.stages import BUDGET, NotHeld
 from handsell.serving.http import answers as a
@@ -31,11 +31,11 @@ PROBE = schemas.RecommendationsBody(user_id="readiness probe")  # an id, so that
 class EventSink(Protocol):
     """The durable log, wherever its one writer runs; both raise EventLogError when nothing was stored."""
 
-    async def append(self, events: Sequence[dict[str, Any]]) -> Appended: ...
+    async def append(self, events: Sequence[dict[str, Any]]) -> AppendResult: ...
 
-    async def append_slates(self, slates: Sequence[dict[str, Any]]) -> Appended: ...
+    async def append_slates(self, slates: Sequence[dict[str, Any]]) -> AppendResult: ...
 
-    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> Appended: ...
+    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult: ...
 
 
 class Service:
@@ -141,7 +141,7 @@ class Service:
     async def events(self, body: schemas.EventsBody) -> a.EventsAnswer:
         """Answers when the accepted events are durable; raises EventLogError when they are not."""
         found = sort_events(body, self.edition.config, self.edition.snapshot, self.edition.clock)
-        done = await self._events.append(found.rows) if found.rows else Appended(0, 0, ())
+        done = await self._events.append(found.rows) if found.rows else AppendResult(0, 0, ())
         self.metrics.unknown_items.inc(found.unknown_items)
         counts = {"accepted": done.accepted, "duplicates": done.duplicates, "rejected": len(found.rejected)}
         for outcome, count in counts.items():

@@ -109,7 +109,7 @@ class Users:
         for b, query in enumerate(queries):
             if query.user_id is None:
                 continue
-            tail = self._reader.tail(query.user_id, int(rows["log_offset"][b] or 0))
+            tail = self._reader.read_tail(query.user_id, int(rows["log_offset"][b] or 0))
             if tail["type"]:
                 known = [i for i, name in enumerate(tail["type"]) if name in self._config.events.types]
                 tail = {name: [cells[i] for i in known] for name, cells in tail.items()}
@@ -136,7 +136,7 @@ class Users:
 
     def blocks(self, user_id: str) -> dict[str, list[str]]:
         """Creators and tags that a user blocks; raises sqlite3.Error."""
-        creators, tags = self._reader.blocks([user_id]).get(user_id, ([], []))
+        creators, tags = self._reader.read_blocks([user_id]).get(user_id, ([], []))
         return {"creators": creators, "tags": tags}
 
     def _requests(self, queries: Sequence[Query], rows: Rows, tail: Events) -> Requests:
