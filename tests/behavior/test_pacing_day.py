@@ -10,8 +10,8 @@ from handsell.core.funnel import run_local
 from handsell.core.units import DAY_US
 from handsell.reranking.rules.counts import ImpressionCounts, ShownSlates, count_impressions
 from handsell.reranking.rules.pacing import Pacing, SharedCounts
+from handsell.testing.rule_catalog import build_stage, draw_rule_catalog, write_rule
 from handsell.testing.small_catalog import draw_candidates, draw_requests
-from rules_world import rule, shelf_of, stage
 
 MIDNIGHT = 20_600 * DAY_US
 SLATE = 10
@@ -22,8 +22,8 @@ class Day:
     """Replicas with a stage of their own each, and what the impression log holds of them all."""
 
     def __init__(self, rng, rules: str, replicas: int, logged: bool = True):
-        self.rng, self.shelf = rng, shelf_of(rng, 400)
-        self.stages = [stage(self.shelf, rules) for _ in range(replicas)]
+        self.rng, self.shelf = rng, draw_rule_catalog(rng, 400)
+        self.stages = [build_stage(self.shelf, rules) for _ in range(replicas)]
         self.seconds, self.logged = 0.0, logged
         for each in self.stages:
             current = each.rules.current
@@ -93,13 +93,13 @@ class Day:
 
 @pytest.mark.parametrize(("replicas", "logged"), [(1, True), (3, True), (3, False)])
 def test_new_releases_hold_eight_percent_of_a_bursty_day(rng, replicas, logged):
-    day = Day(rng, rule("new", "quota", items=NEW, share=0.08), replicas, logged)
+    day = Day(rng, write_rule("new", "quota", items=NEW, share=0.08), replicas, logged)
     shares = day.run(700)
     assert abs(shares[-1] - 0.08) < 0.01
     assert all(abs(share - 0.08) < 0.01 for share in shares[3:])  # and not only at midnight
 
 
 def test_without_the_quota_the_day_goes_another_way(rng):
-    day = Day(rng, rule("none", "boost", items="item.year == 1900", factor=2), 1)
+    day = Day(rng, write_rule("none", "boost", items="item.year == 1900", factor=2), 1)
     shares = day.run(300)
     assert max(abs(share - 0.08) for share in shares) > 0.05

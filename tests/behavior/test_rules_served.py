@@ -11,11 +11,11 @@ from handsell.events.reader import EventReader
 from handsell.local import rules as local_rules
 from handsell.serving.graph.gateway import local_stages
 from handsell.serving.graph.loading import open_bundle
-from rules_world import rule
+from handsell.testing.rule_catalog import write_rule
 from serving_service import served
 from serving_world import write_world
 
-RULES = rule("out", "exclude", items="'red' in item.tags", surfaces=["email"]) + rule(
+RULES = write_rule("out", "exclude", items="'red' in item.tags", surfaces=["email"]) + write_rule(
     "here", "pin", items="item.item_id == 'i44'", position=3
 )
 ASK = "/v1/users/u1/recommendations"
@@ -43,7 +43,7 @@ async def test_rules_are_kept_named_logged_and_changed_without_a_new_replica(wor
         (tmp_path / "rules.toml").write_text("[[rule]]\nname = 3")
         told = await until(client, lambda _, metrics: "handsell_rules_refused{" in metrics)
         assert told["release"]["rules"] == first
-        (tmp_path / "rules.toml").write_text(rule("there", "pin", items="item.item_id == 'i46'", position=1))
+        (tmp_path / "rules.toml").write_text(write_rule("there", "pin", items="item.item_id == 'i46'", position=1))
         told = await until(client, lambda answer, _: answer["release"]["rules"] != first)
         assert told["items"][0]["item_id"] == "i46"
         assert "handsell_rules_refused{" not in (await client.get("/metrics")).text
@@ -62,14 +62,16 @@ async def until(client, holds):
 
 
 async def test_a_pin_that_cannot_hold_is_told(world, tmp_path):
-    (tmp_path / "rules.toml").write_text(rule("gone", "pin", items="item.item_id == 'i7'", position=1))  # not available
+    (tmp_path / "rules.toml").write_text(
+        write_rule("gone", "pin", items="item.item_id == 'i7'", position=1)
+    )  # not available
     async with served(world) as (client, _):
         answer = (await client.get(ASK)).json()
         assert answer["relaxed"][-1:] == ["rule:gone"] and len(answer["items"]) == 10
 
 
 def test_wrong_rules_refuse_to_start(world, tmp_path):
-    (tmp_path / "rules.toml").write_text(rule("typo", "exclude", items="item.titel == 'x'"))
+    (tmp_path / "rules.toml").write_text(write_rule("typo", "exclude", items="item.titel == 'x'"))
     with pytest.raises(Exception, match=r"rule 'typo': items: column 1: .*item\.title"):
         local_stages(open_bundle(str(world.config.source), "live"))
 

@@ -13,11 +13,11 @@ from handsell.core.units import DAY_US
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.reranking.stage import LocalReranking
+from handsell.testing.rule_catalog import CONFIG, build_stage, compile_rules, draw_rule_catalog, write_rule
 from handsell.testing.small_catalog import NOW, draw_candidates, draw_requests
-from rules_world import CONFIG, edition, rule, shelf_of, stage
 
 N = 10
-SHELF = shelf_of(np.random.default_rng(3))
+SHELF = draw_rule_catalog(np.random.default_rng(3))
 
 
 def year(item):
@@ -31,7 +31,7 @@ def asked(seed, rows=3, k=40, exclude=0):
 
 
 def slates(text, ask, found, n=N):
-    return run_local(stage(SHELF, text).rerank(ask, found, n))
+    return run_local(build_stage(SHELF, text).rerank(ask, found, n))
 
 
 def plain(ask, found, n=N):
@@ -46,7 +46,7 @@ seeds = st.integers(0, 10**6)
 @given(seed=seeds, y=st.integers(2000, 2019))
 def test_what_is_excluded_is_never_shown_and_slates_stay_full(seed, y):
     ask, found = asked(seed)
-    got = slates(rule("out", "exclude", items=f"item.year == {y} or item.explicit"), ask, found)
+    got = slates(write_rule("out", "exclude", items=f"item.year == {y} or item.explicit"), ask, found)
     assert (got.item != NONE).all()
     assert not (year(got.item) == y).any() and not (got.item % 10 == 0).any()
 
@@ -56,7 +56,7 @@ def test_what_is_excluded_is_never_shown_and_slates_stay_full(seed, y):
 def test_a_pinned_item_stands_where_it_should(seed, y, position, exclude):
     """The best of its candidates that may be shown; one of the catalog where there is none."""
     ask, found = asked(seed, k=25, exclude=exclude)
-    got = slates(rule("here", "pin", items=f"item.year == {y}", position=position), ask, found)
+    got = slates(write_rule("here", "pin", items=f"item.year == {y}", position=position), ask, found)
     for b in range(len(ask)):
         assert "rule:here" not in got.relaxed_constraints(b, N)
         assert year(got.item[b, position - 1]) == y
@@ -69,7 +69,7 @@ def test_a_pinned_item_stands_where_it_should(seed, y, position, exclude):
 @given(seed=seeds, y=st.integers(2000, 2019), within=st.integers(1, N))
 def test_what_is_included_is_within_reach(seed, y, within):
     ask, found = asked(seed, k=15)
-    got = slates(rule("in", "include", items=f"item.year == {y}", within=within), ask, found)
+    got = slates(write_rule("in", "include", items=f"item.year == {y}", within=within), ask, found)
     assert (year(got.item[:, :within]) == y).any(axis=1).all()
 
 
@@ -77,7 +77,7 @@ def test_what_is_included_is_within_reach(seed, y, within):
 @given(seed=seeds, least=st.sampled_from([0.0, 0.1, 0.3]), more=st.sampled_from([0.0, 0.2, 0.7]))
 def test_a_quota_of_each_slate_is_kept_on_both_sides(seed, least, more):
     ask, found = asked(seed, k=45)
-    text = rule("q", "quota", items="item.year >= 2010", per="slate", min_share=least, max_share=least + more)
+    text = write_rule("q", "quota", items="item.year >= 2010", per="slate", min_share=least, max_share=least + more)
     own = (year(slates(text, ask, found).item) >= 2010).sum(axis=1)
     assert (own >= np.ceil(least * N - 1e-9)).all()
     assert (own <= np.floor((least + more) * N + 1e-9)).all()
@@ -90,14 +90,14 @@ def test_all_kinds_together_keep_their_order_of_precedence(seed, rows, pad):
     rng = np.random.default_rng(seed)
     ask, found = draw_requests(rng, SHELF, rows), draw_candidates(rng, SHELF, rows, 30, pad=pad)
     text = (
-        rule("most", "quota", items="item.year >= 2010", per="slate", max_share=0.3)
-        + rule("up", "boost", items="item.year >= 2010", factor=3, add=0.5)
-        + rule("down", "bury", items="item.year == 2018", subtract=2)
-        + rule("in", "include", items="item.year == 2018", within=3)
-        + rule("here", "pin", items="item.year == 2019", position=1)
-        + rule("there", "pin", items="item.year == 2019", position=1)
-        + rule("never", "pin", items="item.explicit", position=2)
-        + rule("out", "exclude", items="item.explicit")
+        write_rule("most", "quota", items="item.year >= 2010", per="slate", max_share=0.3)
+        + write_rule("up", "boost", items="item.year >= 2010", factor=3, add=0.5)
+        + write_rule("down", "bury", items="item.year == 2018", subtract=2)
+        + write_rule("in", "include", items="item.year == 2018", within=3)
+        + write_rule("here", "pin", items="item.year == 2019", position=1)
+        + write_rule("there", "pin", items="item.year == 2019", position=1)
+        + write_rule("never", "pin", items="item.explicit", position=2)
+        + write_rule("out", "exclude", items="item.explicit")
     )
     got = slates(text, ask, found)
     years = year(got.item)
@@ -119,10 +119,10 @@ def test_all_kinds_together_keep_their_order_of_precedence(seed, rows, pad):
 def test_a_request_alone_gets_what_it_gets_in_a_batch(seed):
     ask, found = asked(seed, rows=4, k=20)
     text = (
-        rule("up", "boost", items="item.year >= 2010", factor=2)
-        + rule("here", "pin", items="item.year == 2019", position=4)
-        + rule("q", "quota", items="item.year < 2003", per="slate", min_share=0.2)
-        + rule("out", "exclude", items="item.explicit")
+        write_rule("up", "boost", items="item.year >= 2010", factor=2)
+        + write_rule("here", "pin", items="item.year == 2019", position=4)
+        + write_rule("q", "quota", items="item.year < 2003", per="slate", min_share=0.2)
+        + write_rule("out", "exclude", items="item.explicit")
     )
     together = slates(text, ask, found)
     for b in range(4):
@@ -132,7 +132,7 @@ def test_a_request_alone_gets_what_it_gets_in_a_batch(seed):
 
 def test_rules_that_are_not_in_force_change_nothing():
     ask, found = asked(5)
-    text = rule("out", "exclude", items="item.year > 0", surfaces=["email"]) + rule(
+    text = write_rule("out", "exclude", items="item.year > 0", surfaces=["email"]) + write_rule(
         "old", "pin", items="item.year > 0", position=1, newer_than_days=1
     ).replace('kind = "pin"', 'kind = "pin"\nuntil = 2001-01-01')
     without, got = plain(ask, found), slates(text, ask, found)
@@ -149,10 +149,14 @@ def test_a_file_without_rules_changes_nothing():
 def test_boost_and_bury_move_by_what_they_say():
     ask, found = asked(6)
     none = (year(plain(ask, found).item) >= 2010).mean()
-    up = (year(slates(rule("up", "boost", items="item.year >= 2010", factor=1.5), ask, found).item) >= 2010).mean()
-    down = (year(slates(rule("d", "bury", items="item.year >= 2010", factor=0.5), ask, found).item) >= 2010).mean()
+    up = (
+        year(slates(write_rule("up", "boost", items="item.year >= 2010", factor=1.5), ask, found).item) >= 2010
+    ).mean()
+    down = (
+        year(slates(write_rule("d", "bury", items="item.year >= 2010", factor=0.5), ask, found).item) >= 2010
+    ).mean()
     assert down < none < up
-    applied = edition(SHELF, rule("up", "boost", items="item.year >= 2010", factor=1.5, add=0.25)).apply(
+    applied = compile_rules(SHELF, write_rule("up", "boost", items="item.year >= 2010", factor=1.5, add=0.25)).apply(
         ask, found, np.ones(found.item.shape, bool), N
     )
     low, high = found.score.min(axis=1, keepdims=True), found.score.max(axis=1, keepdims=True)
@@ -165,9 +169,9 @@ def test_new_is_what_was_published_in_time_and_small_what_has_few():
     published[:6] = NOW - np.array([1, 29, 31, -1, 0, 400]) * DAY_US
     shelf = replace(SHELF, published=published, creator=np.repeat([0, 1, 2], [2, 5, 193]).astype(np.int32))
     item, time = np.arange(8, dtype=np.int32)[None], np.array([NOW])
-    new = edition(shelf, rule("n", "exclude", newer_than_days=30)).ruleset.matches(item, time)[0, 0]
+    new = compile_rules(shelf, write_rule("n", "exclude", newer_than_days=30)).ruleset.matches(item, time)[0, 0]
     assert new.tolist() == [True, True, False, False, True, False, False, False]
-    small = edition(shelf, rule("s", "exclude", creator_items_at_most=5)).ruleset.matches(item, time)[0, 0]
+    small = compile_rules(shelf, write_rule("s", "exclude", creator_items_at_most=5)).ruleset.matches(item, time)[0, 0]
     assert small.tolist() == [True] * 7 + [False]
 
 
@@ -181,7 +185,7 @@ def test_what_is_brought_in_is_eligible_and_to_the_users_taste():
         ask.profile, tag=np.full_like(ask.profile.tag, NONE), tag_weight=np.ones_like(ask.profile.tag_weight)
     )
     profile.tag[0, : len(tags)] = tags
-    text = rule("here", "pin", items=f"item.year == {missing}", position=2)
+    text = write_rule("here", "pin", items=f"item.year == {missing}", position=2)
     got = slates(text, replace(ask, profile=profile), found)
     other = SHELF.item_tags.row(int(own[-2]))
     if len(set(tags) - set(other)):
@@ -195,14 +199,16 @@ def test_what_is_brought_in_is_eligible_and_to_the_users_taste():
 
 def test_a_pin_beyond_the_end_of_a_slate_is_told():
     ask, found = asked(9, rows=1, k=25, exclude=21)
-    got = slates(rule("here", "pin", items="item.year == 2019", position=8), ask, found)
+    got = slates(write_rule("here", "pin", items="item.year == 2019", position=8), ask, found)
     assert (got.item[0] != NONE).sum() < 8 and "rule:here" in got.relaxed_constraints(0, N)
 
 
 def test_a_slate_shown_in_part_keeps_its_rules_within_that_part():
     ask, found = asked(8, k=45)
     ask = replace(ask, count=np.array([3, 5, 10], np.int16))
-    text = rule("in", "include", items="item.year == 2019") + rule("late", "pin", items="item.year == 2018", position=5)
+    text = write_rule("in", "include", items="item.year == 2019") + write_rule(
+        "late", "pin", items="item.year == 2018", position=5
+    )
     got = slates(text, ask, found)
     for b, count in enumerate((3, 5, 10)):
         assert (year(got.item[b, :count]) == 2019).any()

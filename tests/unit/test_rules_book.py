@@ -22,18 +22,18 @@ from handsell.reranking.rules.live_rules import WatchedRules, watch_rules
 from handsell.reranking.rules.pacing import Pacing, SharedCounts
 from handsell.reranking.rules.shared_counts import SharedCountReader
 from handsell.reranking.stage import LocalReranking
+from handsell.testing.rule_catalog import compile_rules, draw_rule_catalog, write_rule
 from handsell.testing.small_catalog import NOW, draw_candidates, draw_requests
-from rules_world import edition, rule, shelf_of
 
 MIDNIGHT = NOW // DAY_US * DAY_US
-OUT = rule("out", "exclude", items="item.year == 2007")
-NEW = rule("new", "quota", items="item.year == 2019", share=0.1)
+OUT = write_rule("out", "exclude", items="item.year == 2007")
+NEW = write_rule("new", "quota", items="item.year == 2019", share=0.1)
 TOML = 'name = "shop"\n[reranking]\nrules = "rules/shop.toml"\n[surfaces.home]\nrepeat = "allow"\n[surfaces.email]\n'
 
 
 @pytest.fixture
 def shelf(rng):
-    return shelf_of(rng)
+    return draw_rule_catalog(rng)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_changed_file_comes_into_force_and_a_wrong_one_does_not(book, config, 
     path, first = config.rules_path, book.current
     settle(book)
     assert book.current is first and book.refused == ""
-    path.write_text(OUT + rule("typo", "exclude", items="item.yeer > 3"))
+    path.write_text(OUT + write_rule("typo", "exclude", items="item.yeer > 3"))
     settle(book)
     book.reload_if_changed()  # again, and told no more
     assert book.current is first and book.refused
@@ -160,8 +160,8 @@ def slate(n, items, at, surface="home"):
 
 def test_what_all_have_shown_today_is_read_from_the_log(tmp_path, shelf):
     path = tmp_path / "log.db"
-    text = rule("new", "quota", items="item.year == 2019", share=0.1, within=2, surfaces=["home"])
-    pacing = edition(shelf, text).pacing
+    text = write_rule("new", "quota", items="item.year == 2019", share=0.1, within=2, surfaces=["home"])
+    pacing = compile_rules(shelf, text).pacing
     view = SharedCountReader(pacing, EventReader(path), ("home", "email"))
     view.read(NOW)
     assert pacing.shared.counts.shown.tolist() == [0]  # no log yet
@@ -198,7 +198,7 @@ def noted(pacing, items, at=NOW):
 
 def test_a_replica_owes_its_part_of_the_common_debt_and_all_of_its_own_since(shelf):
     second = [0.0]
-    pacing = Pacing(edition(shelf, NEW).ruleset, clock=lambda: second[0])
+    pacing = Pacing(compile_rules(shelf, NEW).ruleset, clock=lambda: second[0])
     noted(pacing, [list(range(10))] * 5)  # 50 shown, none of them new: 5 are owed
     assert pacing.debt(NOW).owed[0] == pytest.approx(5)
     day = pacing.day
@@ -218,7 +218,7 @@ def test_a_replica_owes_its_part_of_the_common_debt_and_all_of_its_own_since(she
 
 
 def test_debt_lifts_then_forces_and_surplus_buries_then_bars(shelf):
-    pacing = Pacing(edition(shelf, NEW).ruleset, clock=lambda: 0.0)
+    pacing = Pacing(compile_rules(shelf, NEW).ruleset, clock=lambda: 0.0)
     one, ten = np.ones((1, 1), bool), np.full((1, 1), 10)
 
     def slots():
@@ -238,7 +238,7 @@ def test_unchanged_quotas_keep_their_counts_when_rules_change(book, config, shel
     settle(book)
     noted(book.current.pacing, [list(range(10))] * 4, NOW + 5)
     book.now = NOW + 10
-    config.rules_path.write_text(NEW + rule("other", "quota", items="item.year == 2018", share=0.5) + OUT)
+    config.rules_path.write_text(NEW + write_rule("other", "quota", items="item.year == 2018", share=0.5) + OUT)
     settle(book)
     assert names(book) == ["new", "other", "out"]
     assert book.current.pacing.debt(NOW).owed.tolist() == pytest.approx([4, 0])

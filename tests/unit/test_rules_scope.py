@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 
 from handsell.reranking.rules.schema import DAYS
 from handsell.reranking.rules.scope import draw, unit_of
-from rules_world import edition, rule, shelf_of
+from handsell.testing.rule_catalog import compile_rules, draw_rule_catalog, write_rule
 
-SHELF = shelf_of(np.random.default_rng(2))
+SHELF = draw_rule_catalog(np.random.default_rng(2))
 AB = "[experiments.fresh_first]\narms = { a = 0.3, b = 0.7 }\n"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def active(fields: dict, times, surface=0, unit=None, head="", tail=""):
-    scope = edition(SHELF, head + rule("r", "exclude", items="item.explicit", **fields) + tail).ruleset.scope
+    scope = compile_rules(
+        SHELF, head + write_rule("r", "exclude", items="item.explicit", **fields) + tail
+    ).ruleset.scope
     at = np.array([(t - EPOCH) // timedelta(microseconds=1) for t in times], np.int64)
     return scope.active(at, np.full(len(at), surface), unit)[0]
 

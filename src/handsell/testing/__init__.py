@@ -2,10 +2,12 @@
 
 Contract tests, one module per kind of plug-in: a test class inherits them and names the plug-in.
     retriever_contract   `RetrieverContract`
+    rule_contract        `RuleContract`
 Data with a known answer:
     planted_taste        interactions in which the right neighbors are known, requests, settings for small data
     planted_ranking      ranker examples in which the right order is known
     small_catalog        random snapshots, requests and candidates
+    rule_catalog         a snapshot for business rules, and rules compiled for it
 A reference for the served answer, in plain loops:
     naive_funnel         the slate of a trained bundle
     naive_past           the features of users and items, from the event log
@@ -16,4 +18,4 @@ try:
 except ImportError as error:
     raise ImportError("handsell.testing needs pytest: pip install 'handsell[testing]'") from error
 
-pytest.register_assert_rewrite(f"{__name__}.retriever_contract")
+pytest.register_assert_rewrite(f"{__name__}.retriever_contract", f"{__name__}.rule_contract")
