@@ -1,4 +1,4 @@
-"""A retriever in a package of its own is configured, fitted, saved and loaded like those of the house."""
+"""The plug-ins of an installed package work without a change of handsell."""
 
 import os
 import shutil
@@ -41,6 +41,25 @@ except ConfigError as error:
     print("error", str(error).splitlines()[-1])
 """
 
+SLATES = """
+import numpy as np
+from handsell.core.funnel import run_local
+from handsell.testing.rule_catalog import build_stage, draw_rule_catalog, write_rule
+from handsell.testing.small_catalog import draw_candidates, draw_requests
+
+def rerank(rules):
+    rng = np.random.default_rng(0)
+    catalog = draw_rule_catalog(rng)
+    requests, candidates = draw_requests(rng, catalog), draw_candidates(rng, catalog)
+    return run_local(build_stage(catalog, rules).rerank(requests, candidates, 10)).item
+
+rule = write_rule("brands", "apart", items="item.year > 0", column="brand", gap=2)
+for name, rules in (("without", None), ("with", rule)):
+    brand = rerank(rules) % 7
+    near = (brand[:, 1:] == brand[:, :-1]).sum() + (brand[:, 2:] == brand[:, :-2]).sum()
+    print(name, near)
+"""
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
@@ -64,6 +83,18 @@ def test_a_retriever_of_another_package_needs_no_change_here(installed, tmp_path
     assert said["sources"].split()[-1] == "latest", "after the built-in ones"
     assert {"src_latest_rank", "src_latest_z"} <= set(said["features"].split())
     assert said["error"].strip().startswith("retrieval.latest.least_likes: ") and "received: 0" in said["error"]
+
+
+def test_a_rule_of_another_package_changes_slates_and_needs_no_change_here(installed):
+    done, absent = (
+        subprocess.run([sys.executable, "-c", SLATES], env=env, capture_output=True, text=True, timeout=120)
+        for env in (installed[0], {**os.environ, "PYTHONPATH": str(ROOT / "src")})
+    )
+    assert done.returncode == 0, done.stderr
+    counts = dict(line.split() for line in done.stdout.splitlines())
+    assert int(counts["without"]) > 0 and int(counts["with"]) == 0, "pairs of one brand that are too near"
+    assert "rule 'brands' (no. 1): kind: expected one of exclude, pin" in absent.stderr
+    assert "got 'apart'" in absent.stderr
 
 
 def test_the_tests_of_the_package_pass(installed):

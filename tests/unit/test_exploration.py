@@ -16,7 +16,7 @@ from handsell.reranking.exploration import Exploration, uniform
 from handsell.reranking.mmr import MarginalRelevance
 from handsell.reranking.reasons import CODE
 from handsell.reranking.selection import Pool, select
-from handsell.reranking.spacing import CreatorGap
+from handsell.reranking.spacing import CREATOR_GAP, ItemGap
 from handsell.reranking.stage import LocalReranking
 from handsell.serving.graph.users import seed_of
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
@@ -34,7 +34,7 @@ def slates_of(seed, share=0.4, positions=(1, 3), n=4, pin=None):
     pool = Pool(np.nan_to_num(score), allowed, np.isfinite(score), pin=pin)
     explore = Exploration(share, frozenset(p - 1 for p in positions), seed)
     diversity = [MarginalRelevance(same.astype(float), np.full(rows, 0.3))]
-    return select(pool, n, diversity, [CreatorGap(same, 1)], explore)
+    return select(pool, n, diversity, [ItemGap(same, 1, CREATOR_GAP)], explore)
 
 
 def test_propensities_are_the_frequencies():

@@ -17,7 +17,7 @@ from handsell.reranking.calibrated import ALPHA, TasteCalibration, own_mix
 from handsell.reranking.config import RerankingConfig
 from handsell.reranking.dpp import Determinantal, kernel
 from handsell.reranking.selection import Pool, select
-from handsell.reranking.spacing import CreatorGap
+from handsell.reranking.spacing import CREATOR_GAP, ItemGap
 from handsell.reranking.stage import LocalReranking
 from handsell.reranking.utility import NEUTRAL, POSITIVES, breadth, own_diversity
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
@@ -65,7 +65,7 @@ def test_pins_stand_where_they_are_put_even_beside_their_own_creator():
     same = np.zeros((1, 5, 5), bool)
     same[0, 0, 3] = same[0, 3, 0] = True
     pin = np.array([[NONE, 3, 0, NONE]])
-    found = select(pool([[5.0, 4, 3, 2, 1]], pin=pin), 4, constraints=[CreatorGap(same, 1)])
+    found = select(pool([[5.0, 4, 3, 2, 1]], pin=pin), 4, constraints=[ItemGap(same, 1, CREATOR_GAP)])
     assert found.column.tolist() == [[1, 3, 0, 2]]
     assert found.broken.tolist() == [[0, 0, 1, 0]]  # the pin broke it, and it is said
 
@@ -82,7 +82,7 @@ def test_boosts_move_and_cannot_outbid_a_constraint():
     same[0, 0, 1] = same[0, 1, 0] = True
     score = [[0.9, 0.5, 0.1]]
     assert select(pool(score, boost=np.array([[0, 0, 0.85]])), 3).column.tolist() == [[2, 0, 1]]
-    found = select(pool(score, boost=np.array([[0, 1e9, 0]])), 3, constraints=[CreatorGap(same, 1)])
+    found = select(pool(score, boost=np.array([[0, 1e9, 0]])), 3, constraints=[ItemGap(same, 1, CREATOR_GAP)])
     assert found.column.tolist() == [[1, 2, 0]] and not found.broken.any()
 
 

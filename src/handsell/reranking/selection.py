@@ -25,7 +25,8 @@ from handsell.reranking.exploration import Exploration, Turn
 
 MOST_BOOST = 40.0  # larger boosts, either way, count as this: a rule may not outbid SINK or a constraint
 SINK = 100.0  # taken off candidates without a finite score: more than any worth, less than breaking a constraint
-STRAIN = 1e3  # of breaking the first constraint once; each later one weighs MOST_BREAKS times as much
+STRAIN = 1e3  # of breaking the first constraint once; each later one weighs MOST_BREAKS times as much …
+MOST_STRAIN = 1e10  # … up to this: constraints after the fifth are not ordered among themselves
 MOST_BREAKS = 64.0  # a constraint broken more often by one candidate counts as broken so often
 RESERVED = 1e12  # of taking before its time what is pinned to a later position: only where nothing else is left
 
@@ -141,7 +142,7 @@ def _strain(
             cost = weight * np.minimum(often, MOST_BREAKS - 1)
             strain = cost if strain is None else strain + cost
             broken.append((bit, often))
-        weight *= MOST_BREAKS
+        weight = min(weight * MOST_BREAKS, MOST_STRAIN)
     return strain, broken
 
 

@@ -1,6 +1,6 @@
-"""Hard spacing: of creators within a gap, and of categories (tags) within a window.
+"""Constraints on the order of a slate: a gap between related items, and a limit for each tag within a window.
 
-`RELAXED_FIRST` is the order in which they give way where they cannot all hold.
+They are relaxed in the order of `RELAXED_FIRST` if they cannot all hold.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ CATEGORY_WINDOW, CREATOR_GAP = "category_window", "same_creator_gap"
 RELAXED_FIRST = (CATEGORY_WINDOW, CREATOR_GAP)
 
 
-class CreatorGap:
-    """Never two items of one creator within `gap` positions; same_creator (B, K, K) bool. Unknown ones never clash."""
+class ItemGap:
+    """At least `gap` positions between two related items; related (B, K, K) bool."""
 
-    name = CREATOR_GAP
-
-    def __init__(self, same_creator: np.ndarray, gap: int):
-        rows, width, _ = same_creator.shape
-        self._same, self._gap = same_creator.reshape(rows * width, width), gap
-        self._near: list[np.ndarray] = []  # whom the last `gap` items clash with, (B, K) bool each
+    def __init__(self, related: np.ndarray, gap: int, name: str):
+        rows, width, _ = related.shape
+        self.name, self._gap = name, gap
+        self._related = related.reshape(rows * width, width)
+        self._near: list[np.ndarray] = []  # (B, K) bool, candidates related to each of the last `gap` items
 
     @property
     def breaks(self) -> np.ndarray | None:
         return sum(self._near[1:], start=self._near[0].astype(np.float64)) if self._near else None
 
     def add(self, position: int, place: np.ndarray) -> None:
-        self._near = [*self._near, self._same.take(place, axis=0)][-self._gap :]
+        self._near = [*self._near, self._related.take(place, axis=0)][-self._gap :]
 
 
 class CategoryWindow:

@@ -22,7 +22,7 @@ from handsell.reranking.reasons import CODE, Evidence, explain, liked_weight
 from handsell.reranking.rules.live_rules import LiveRules
 from handsell.reranking.selection import Constraint, Pool, Preference, select
 from handsell.reranking.similarity import cosines, same_creator, tag_vectors
-from handsell.reranking.spacing import CategoryWindow, CreatorGap
+from handsell.reranking.spacing import CREATOR_GAP, CategoryWindow, ItemGap
 from handsell.reranking.utility import own_diversity, surprise, worth
 
 
@@ -152,7 +152,7 @@ class LocalReranking:
         if (window := windows[requests.surface]).any():
             found.append(CategoryWindow(likeness.tags[:, :k] > 0, window, most[requests.surface], n))
         if gap := self.dials.same_creator_gap:
-            found.append(CreatorGap(likeness.related[:, :, :k], gap))
+            found.append(ItemGap(likeness.related[:, :, :k], gap, CREATOR_GAP))
         return found
 
     def _exploration(self, requests: Requests) -> Exploration | None:
