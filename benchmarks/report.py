@@ -21,7 +21,7 @@ MIB = 2**20
 
 def describe_machine() -> dict[str, Any]:
     """Processor, operating system, versions, memory, and the load average at this time."""
-    described = handsell.evaluation.machine.machine()
+    described = handsell.evaluation.machine.describe_machine()
     return {
         **{name: value for name, value in described.items() if name != "libraries"},
         **described["libraries"],

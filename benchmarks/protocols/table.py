@@ -16,7 +16,7 @@ from benchmarks.protocols.datasets import Yardstick
 from benchmarks.protocols.protocol import METRICS, OBJECTIVE
 from benchmarks.protocols.run import Row, Settings, told
 from handsell.core.errors import DataError
-from handsell.evaluation.machine import machine
+from handsell.evaluation.machine import describe_machine
 
 WIDTH = 140  # the table's; a narrower terminal folds it
 
@@ -57,7 +57,7 @@ def as_json(rows: Sequence[Row], yard: Yardstick, settings: Settings, command: s
             "events": len(yard.final.events), "requests": len(yard.final.questions),
             "masks_history": yard.masks_history,
         },
-        "machine": machine(),
+        "machine": describe_machine(),
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "metrics": shown,
         "rows": [_row(row, yard, settings.k) for row in rows],

@@ -30,8 +30,8 @@ from handsell.core.errors import ConfigError, HandsellError
 from handsell.core.paths import Layout
 from handsell.evaluation.intervals import compare_all
 from handsell.evaluation.replay import BLEND, FUNNEL, RANKER
-from handsell.evaluation.report.summary_text import mean_of
-from handsell.evaluation.scorebook import HEADLINE, TOP, Replay
+from handsell.evaluation.metrics import mean_known
+from handsell.evaluation.replay_scores import HEADLINE, TOP, Replay
 from handsell.features.matrix import feature_groups
 from handsell.jobs.cluster import THREADS, connected, prepare_private_cluster, spread
 from handsell.jobs.progress import Progress
@@ -231,13 +231,13 @@ def _replay(run: TrainingRun) -> Replay:
 
 def headline_mean(replay: Replay) -> float:
     """Mean of the headline metric of the funnel."""
-    return mean_of(replay.contenders[FUNNEL].scores[HEADLINE])
+    return mean_known(replay.models[FUNNEL].scores[HEADLINE])
 
 
 def find_best_single(replay: Replay) -> str:
     """Return the retriever with the highest mean on these requests."""
     scores = replay.scores(HEADLINE)
-    return max(replay.of_kind("retriever"), key=lambda name: np.nan_to_num(mean_of(scores[name])))
+    return max(replay.of_kind("retriever"), key=lambda name: np.nan_to_num(mean_known(scores[name])))
 
 
 def build_segment_rows(replay: Replay) -> list[dict[str, Any]]:
@@ -252,23 +252,23 @@ def build_segment_rows(replay: Replay) -> list[dict[str, Any]]:
 
 def _build_segment_row(replay: Replay, name: str, metric: str, prefix: str, where: np.ndarray) -> dict[str, Any]:
     """Means over the requests `where` (R,) that have a value."""
-    union, deep = replay.contenders[BLEND], candidate_metric(replay)
+    union, deep = replay.models[BLEND], candidate_metric(replay)
     shown = {"best single": find_best_single(replay), "blend": BLEND, "ranker": RANKER, "funnel": FUNNEL}
-    values = {column: replay.contenders[of].scores[prefix + metric][where] for column, of in shown.items()}
+    values = {column: replay.models[of].scores[prefix + metric][where] for column, of in shown.items()}
     return {
         "of": name,
         "requests": int(np.isfinite(values["funnel"]).sum()),
-        f"union {deep}": _known(mean_of(union.scores[prefix + deep][where])),
+        f"union {deep}": _known(mean_known(union.scores[prefix + deep][where])),
         "metric": metric,
-        **{column: _known(mean_of(each)) for column, each in values.items()},
+        **{column: _known(mean_known(each)) for column, each in values.items()},
     }
 
 
 def build_difference_rows(whole: Replay, found: dict[str, Replay]) -> list[dict[str, Any]]:
     """Build the second table: each variant against the whole funnel, paired by request."""
     deep, warm = candidate_metric(whole), whole.segments["warm users"]
-    ours = whole.contenders[FUNNEL].scores[HEADLINE]
-    theirs = {name: replay.contenders[FUNNEL].scores[HEADLINE] for name, replay in found.items()}
+    ours = whole.models[FUNNEL].scores[HEADLINE]
+    theirs = {name: replay.models[FUNNEL].scores[HEADLINE] for name, replay in found.items()}
     compared = compare_all(theirs, ours, whole.user)
     rows = [_row("the whole funnel", ours, whole, warm, deep, None)]
     return rows + [_row(name, theirs[name], found[name], warm, deep, c.as_dict()) for name, c in compared.items()]
@@ -277,19 +277,19 @@ def build_difference_rows(whole: Replay, found: dict[str, Replay]) -> list[dict[
 def _row(
     name: str, values: np.ndarray, replay: Replay, warm: np.ndarray, deep: str, against: dict[str, Any] | None
 ) -> dict[str, Any]:
-    comparison = against or dict.fromkeys(("difference", "low", "high", "relative", "verdict"))
+    comparison = against or dict.fromkeys(("difference", "low", "high", "relative", "outcome"))
     return {
         "variant": name,
-        HEADLINE: _known(mean_of(values)),
-        **{key: comparison[key] for key in ("difference", "low", "high", "relative", "verdict")},
-        "warm users": _known(mean_of(values[warm])),
-        deep: _known(mean_of(replay.contenders[BLEND].scores[deep])),
+        HEADLINE: _known(mean_known(values)),
+        **{key: comparison[key] for key in ("difference", "low", "high", "relative", "outcome")},
+        "warm users": _known(mean_known(values[warm])),
+        deep: _known(mean_known(replay.models[BLEND].scores[deep])),
     }
 
 
 def candidate_metric(replay: Replay) -> str:
     """Name of the recall metric of the candidate union, at the number of candidates that go to ranking."""
-    return f"recall@{replay.contenders[BLEND].depth}"
+    return f"recall@{replay.models[BLEND].depth}"
 
 
 def _known(value: float) -> float | None:

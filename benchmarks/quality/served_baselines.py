@@ -21,7 +21,7 @@ from scipy.linalg import lapack
 from threadpoolctl import threadpool_limits
 
 from benchmarks.quality.served_tables import CONFIG, require
-from handsell.evaluation.intervals import means
+from handsell.evaluation.intervals import estimate_means
 
 if TYPE_CHECKING:
     from implicit.cpu.als import AlternatingLeastSquares
@@ -233,7 +233,7 @@ def score_lists(lists: Sequence[Sequence[str]], held_out: Sequence[set[str]]) ->
 
 def build_rows(name: str, scored: dict[str, ListMetrics]) -> list[dict[str, Any]]:
     """Build one row per model, best first, with the 95 % interval of its NDCG."""
-    found = means({n: each.ndcg for n, each in scored.items()}, np.arange(len(scored["popularity"].ndcg)))
+    found = estimate_means({n: each.ndcg for n, each in scored.items()}, np.arange(len(scored["popularity"].ndcg)))
     rows = [
         {"set": name, "model": model, METRIC: found[model].mean, "low": found[model].low,
          "high": found[model].high, f"recall@{TOP}": float(each.recall.mean()), "items shown": each.shown}

@@ -53,7 +53,7 @@ from benchmarks.report import write_report
 from handsell.config import load_config
 from handsell.core.errors import HandsellError
 from handsell.evaluation.intervals import compare
-from handsell.local.bundles import open_bundles, resolve
+from handsell.local.bundles import open_bundles, resolve_bundle
 from handsell.local.cluster import ray_folder
 
 SERVED = "served"
@@ -255,10 +255,10 @@ def _request_slate(client: httpx.Client, user: str) -> dict[str, Any] | str:
 def read_report(path: Path) -> float | None:
     """Read NDCG@10 from the report of the live bundle: the served figure if it has one, else that of the funnel."""
     store = open_bundles(load_config(path))
-    document = json.loads((store.local_path(resolve(store, "live")) / "report.json").read_text("utf-8"))
+    document = json.loads((store.local_path(resolve_bundle(store, "live")) / "report.json").read_text("utf-8"))
     if document.get(SERVED):
-        return document[SERVED]["contenders"]["funnel"]["ndcg"]
-    return document["contenders"]["funnel"]["metrics"].get(METRIC)
+        return document[SERVED]["models"]["funnel"]["ndcg"]
+    return document["models"]["funnel"]["metrics"].get(METRIC)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
 from handsell.evaluation.intervals import TAILS, compare
 from handsell.evaluation.report.plots import curve_sheet
-from handsell.evaluation.report.summary_text import mean_of
-from handsell.evaluation.scorebook import HEADLINE, TOP, Contender, Replay, ScoreBook
+from handsell.evaluation.metrics import mean_known
+from handsell.evaluation.replay_scores import HEADLINE, TOP, ModelScores, Replay, ReplayScorer
 from handsell.jobs.train.examples import day_values, fetch_item_days, find_chunk
 from handsell.jobs.train.requests import chunks, fetch_user_rows
 from handsell.jobs.train.retrievers import popularity_counts
@@ -150,7 +150,7 @@ def replay_variants(config: Config, folder: Path, window: str, every: Sequence[V
     judged = judged_requests(config, folder, window, snapshot)
     ranked = _rank(stages, judged, folder / f"ranked_{window}.npz")
     eligibility = stages.reranking.eligibility  # type: ignore[attr-defined]
-    book = ScoreBook(eligibility.reachable(judged.requests), popularity_counts(config, folder / "fit"), snapshot)
+    scorer = ReplayScorer(eligibility.reachable(judged.requests), popularity_counts(config, folder / "fit"), snapshot)
     popular, rerankings = stages.candidates.retrievers["popularity"], {}  # type: ignore[attr-defined]
     for variant in every:
         settings = config.reranking.model_copy(update=variant.settings)
@@ -159,14 +159,14 @@ def replay_variants(config: Config, folder: Path, window: str, every: Sequence[V
     for start in range(0, len(judged.requests), CHUNK):
         rows = slice(start, start + CHUNK)
         requests, candidates = judged.requests.take(rows), ranked.take(rows)
-        book.open(judged.relevant.take(rows), requests)
-        book.note("popularity", "retriever", TOP, lambda r=requests: popular.retrieve(r, TOP, eligibility.mask(r))[0])
+        scorer.start_chunk(judged.relevant.take(rows), requests)
+        scorer.add("popularity", "retriever", TOP, lambda r=requests: popular.retrieve(r, TOP, eligibility.mask(r))[0])
         for name, reranking in rerankings.items():
             rerank = reranking.rerank
-            book.note(name, "curve", TOP, lambda r=rerank, q=requests, c=candidates: run_local(r(q, c, TOP)).item)
-        book.close()
+            scorer.add(name, "curve", TOP, lambda r=rerank, q=requests, c=candidates: run_local(r(q, c, TOP)).item)
+        scorer.finish_chunk()
     print(f"== {window}: {len(judged.requests)} requests, {len(rerankings)} variants", flush=True)
-    return WindowResult(book.replay(judged.requests, {}), np.asarray(snapshot.creator))
+    return WindowResult(scorer.finish(judged.requests, {}), np.asarray(snapshot.creator))
 
 
 def _rank(stages: Any, judged: Judged, path: Path) -> Candidates:
@@ -185,17 +185,17 @@ def _rank(stages: Any, judged: Judged, path: Path) -> Candidates:
 
 
 def _build_row(variant: Variant, replay: Replay) -> dict[str, Any]:
-    ours, plain = replay.contenders[variant.name], replay.contenders["plain"]
-    ndcg, base = mean_of(ours.scores[HEADLINE]), mean_of(plain.scores[HEADLINE])
+    ours, plain = replay.models[variant.name], replay.models["plain"]
+    ndcg, base = mean_known(ours.scores[HEADLINE]), mean_known(plain.scores[HEADLINE])
     values = {name: _value(ours, name) for name in SHOWN}
     gains = {f"{n} %": _percent(values[n], _value(plain, n)) for n in ("diversity", "creator_coverage")}
     return {"family": variant.family, "strength": variant.strength, "ndcg": ndcg, "ndcg %": 100 * (ndcg / base - 1),
             **gains, **values}  # fmt: skip
 
 
-def _value(contender: Contender, metric: str) -> float | None:
+def _value(contender: ModelScores, metric: str) -> float | None:
     name = f"{metric}@{TOP}"
-    value = contender.whole[name] if name in contender.whole else mean_of(contender.scores[name])
+    value = contender.whole[name] if name in contender.whole else mean_known(contender.scores[name])
     return value if np.isfinite(value) else None
 
 
@@ -206,7 +206,7 @@ def _percent(ours: float | None, theirs: float | None) -> float | None:
 def _compare_with_plain(window: WindowResult) -> list[dict[str, Any]]:
     """Compare the default with plain top-n: each metric with the 95 % interval of its relative change."""
     replay = window.replay
-    ours, plain = replay.contenders["shipped"], replay.contenders["plain"]
+    ours, plain = replay.models["shipped"], replay.models["plain"]
     rows = []
     for metric in (HEADLINE, *(f"{name}@{TOP}" for name in SHOWN)):
         if metric in ours.scores:
@@ -219,7 +219,7 @@ def _compare_with_plain(window: WindowResult) -> list[dict[str, Any]]:
 def _compare_creator_coverage(window: WindowResult) -> dict[str, Any]:
     """Resample users to get the interval of creator coverage, which is a property of all lists together."""
     creator, replay = window.creator, window.replay
-    ours, plain = (replay.contenders[name].items for name in ("shipped", "plain"))
+    ours, plain = (replay.models[name].items for name in ("shipped", "plain"))
     users, at = np.unique(replay.user, return_inverse=True)
     shown = [np.where(items >= 0, creator[np.maximum(items, 0)], NONE) for items in (ours, plain)]
     rng, drawn = np.random.default_rng(0), []
@@ -228,7 +228,7 @@ def _compare_creator_coverage(window: WindowResult) -> dict[str, Any]:
         a, b = (len(np.setdiff1d(each[taken], [NONE])) for each in shown)
         drawn.append(a / b - 1 if b else np.nan)
     name = f"creator_coverage@{TOP}"
-    a, b = (replay.contenders[variant].whole[name] for variant in ("shipped", "plain"))
+    a, b = (replay.models[variant].whole[name] for variant in ("shipped", "plain"))
     bias = np.median(drawn) - (a / b - 1)  # fewer users show fewer creators, and the poorer list loses more
     low, high = 100 * (np.quantile(drawn, TAILS) - bias)
     return _interval(name, a, b, 100 * (a / b - 1), low, high)

@@ -134,7 +134,7 @@ def _start_uvicorn(layout: ServingLayout, config: Config) -> Iterator[tuple[psut
 
 @contextlib.contextmanager
 def _start_serve(layout: ServingLayout, config: Config) -> Iterator[tuple[psutil.Process, ...]]:
-    if cluster.running(config) is not None:
+    if cluster.find_running(config) is not None:
         raise SystemExit(f"a cluster of {config.name} is running: run `make down` first")
     head = cluster.start(config)
     others = [_start_node(config, head) for _ in range(layout.nodes - 1)]
@@ -144,7 +144,7 @@ def _start_serve(layout: ServingLayout, config: Config) -> Iterator[tuple[psutil
     )  # fmt: skip
     try:
         if any(changed):
-            document = yaml.safe_load(service.render(config, layout.topology or "graph").read_text())
+            document = yaml.safe_load(service.write_serve_file(config, layout.topology or "graph").read_text())
             _change(document, layout)
             _deploy(document, config, head)
         else:
@@ -220,7 +220,7 @@ def _change(document: dict, layout: ServingLayout) -> None:
 def _deploy(document: dict, config: Config, head: cluster.RayHead) -> None:
     path = config.source.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(document))
-    service.submit(path, head)
+    service.run_serve_deploy(path, head)
 
 
 def free_port() -> int:

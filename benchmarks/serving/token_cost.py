@@ -121,8 +121,8 @@ def measure(rounds: int, calls: int) -> list[list[list[float]]]:
         config = load_config(source)
         head = cluster.start(config)
         try:
-            service.submit(write_serve_file(config, Path(name)), head)
-            urls = [f"{service.address(config)}/{application}/" for application in ("with", "without")]
+            service.run_serve_deploy(write_serve_file(config, Path(name)), head)
+            urls = [f"{service.service_url(config)}/{application}/" for application in ("with", "without")]
             wait_for(urls)
             found: list[list[list[float]]] = [[], []]
             for turn in range(WARMUP_ROUNDS + rounds):

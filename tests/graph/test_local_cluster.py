@@ -100,7 +100,7 @@ def test_stop_ends_every_process_it_started_and_only_those(config, head):
         assert set(cluster.stop(config)) >= mine - {os.getpid()}
         assert not [pid for pid in mine if psutil.pid_exists(pid)]
         assert stranger.poll() is None
-        assert cluster.running(config) is None
+        assert cluster.find_running(config) is None
     finally:
         stranger.kill()
         stranger.wait()

@@ -48,13 +48,13 @@ def head(config):
     """A local cluster that serves the graph: started and deployed by the functions of `make up`."""
     started = cluster.start(config)
     try:
-        path = service.render(config, "graph")
+        path = service.write_serve_file(config, "graph")
         document = yaml.safe_load(path.read_text())
         application = document["applications"][0]
         application["import_path"] = "shop_application:build"  # the rows of users come from a file
         application["runtime_env"]["env_vars"]["PYTHONPATH"] = str(TESTS)
         path.write_text(yaml.safe_dump(document))
-        service.submit(path, started)
+        service.run_serve_deploy(path, started)
         service.wait_until_ready(config)
         yield started
     finally:
@@ -68,7 +68,7 @@ def token(head):
 
 
 def test_calls_between_deployments_pass(head, config):
-    answer = httpx.get(f"{service.address(config)}/v1/users/u3/recommendations", timeout=30).json()
+    answer = httpx.get(f"{service.service_url(config)}/v1/users/u3/recommendations", timeout=30).json()
     assert len(answer["items"]) == 10 and answer["degraded"] == []
 
 

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from handsell.config import Config
 from handsell.core.errors import ConfigError
-from handsell.evaluation.scorebook import Contender, Replay
+from handsell.evaluation.replay_scores import ModelScores, Replay
 from handsell.features.matrix import feature_groups, ranker_features
 
 USERS = 60
@@ -55,11 +55,11 @@ def replay(funnel: np.ndarray) -> Replay:
     same = np.full(USERS, 0.5)
     cold_items = np.where(np.arange(USERS) < 2, same, np.nan)
 
-    def contender(kind: str, depth: int, values: np.ndarray) -> Contender:
+    def contender(kind: str, depth: int, values: np.ndarray) -> ModelScores:
         scores = {"ndcg@10": values}
         for part, of in (("", values), ("warm_item_", values), ("cold_item_", cold_items)):
             scores |= {f"{part}recall@10": of, f"{part}recall@{depth}": of}
-        return Contender(kind, depth, scores, np.zeros((USERS, 10), np.int32), {})
+        return ModelScores(kind, depth, scores, np.zeros((USERS, 10), np.int32), {})
 
     contenders = {
         "als": contender("retriever", 1000, same - 0.1), "item_knn": contender("retriever", 1000, same - 0.2),
@@ -124,14 +124,14 @@ def test_the_first_table_separates_users_and_items():
     assert rows["cold items"]["union recall@150"] == pytest.approx(0.5)
 
 
-def test_differences_are_paired_and_have_a_verdict(tmp_path):
+def test_differences_are_paired_and_have_an_outcome(tmp_path):
     rng = np.random.default_rng(0)
     ours = rng.random(USERS)
     found = {"without als": replay(ours - 0.05), "without user features": replay(ours + rng.normal(0, 0.2, USERS))}
     whole, worse, noise = ablation.build_difference_rows(replay(ours), found)
     assert whole["difference"] is None and whole["ndcg@10"] == pytest.approx(ours.mean())
-    assert worse["verdict"] == "loses" and worse["low"] == pytest.approx(-0.05) == pytest.approx(worse["high"])
-    assert noise["verdict"] == "undecided" and noise["low"] < 0 < noise["high"]
+    assert worse["outcome"] == "loses" and worse["low"] == pytest.approx(-0.05) == pytest.approx(worse["high"])
+    assert noise["outcome"] == "undecided" and noise["low"] < 0 < noise["high"]
     path = write_report(
         "ablation",
         [whole, worse, noise],

@@ -27,7 +27,7 @@ def shifted(live: Lists, by: float, noise: float = 0.02, coverage: float = 0.5) 
 def test_a_better_challenger_passes(live):
     gate = judge(shifted(live, 0.05), live, USERS, CONFIG)
     assert gate.outcome == "promote" and gate.passed and not gate.warnings
-    assert gate.comparison.verdict == "beats" and "live bundle" in gate.sentences[1]
+    assert gate.comparison.outcome == "beats" and "live bundle" in gate.sentences[1]
 
 
 def test_an_equal_challenger_passes_within_the_tolerance(live):
@@ -49,7 +49,7 @@ def test_the_tolerance_is_what_decides(live):
 
 def test_what_cannot_be_ruled_out_is_refused(live):
     gate = judge(shifted(live, 0.0, noise=1.0), live, USERS, CONFIG)
-    assert gate.outcome == "refuse" and gate.comparison.verdict == "undecided"
+    assert gate.outcome == "refuse" and gate.comparison.outcome == "undecided"
     assert "cannot be ruled out" in gate.sentences[1]
 
 
@@ -141,7 +141,7 @@ def test_how_much_may_be_lost_with_time_is_a_setting(live):
 
 def test_a_loss_that_may_be_chance_is_a_warning(live):
     loss = absence(live, -0.13, noise=2.0)
-    assert loss.relative < -0.1 and loss.verdict == "undecided"
+    assert loss.relative < -0.1 and loss.outcome == "undecided"
     promoted = judge(live, live, USERS, CONFIG)
     gate = judge_absence(promoted, loss, CONFIG)
     assert gate.passed and gate.sentences == promoted.sentences

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from handsell.evaluation.intervals import MIN_USERS, compare, compare_all, means
+from handsell.evaluation.intervals import MIN_USERS, compare, compare_all, estimate_means
 
 
 @pytest.fixture
@@ -17,16 +17,16 @@ def test_a_planted_difference_is_found_either_way(rng):
     base, users = rng.random(800), np.arange(800)
     better = base + 0.05 + rng.normal(0, 0.1, 800)
     found = compare(better, base, users)
-    assert found.verdict == "beats" and found.low < 0.05 < found.high
+    assert found.outcome == "beats" and found.low < 0.05 < found.high
     assert found.relative == pytest.approx(found.difference / base.mean())
     assert found.relative_low < 0.05 / base.mean() < found.relative_high
-    assert compare(base, better, users).verdict == "loses"
+    assert compare(base, better, users).outcome == "loses"
 
 
 def test_no_difference_is_undecided(rng):
     base = rng.random(500)
-    assert compare(base + rng.normal(0, 0.1, 500), base, np.arange(500)).verdict == "undecided"
-    assert compare(base, base, np.arange(500)).verdict == "undecided"
+    assert compare(base + rng.normal(0, 0.1, 500), base, np.arange(500)).outcome == "undecided"
+    assert compare(base, base, np.arange(500)).outcome == "undecided"
 
 
 def test_the_interval_holds_the_truth_about_95_times_in_a_hundred(rng):
@@ -55,8 +55,8 @@ def test_unknown_users_are_clusters_of_one_request(rng):
 
 def test_too_few_users_decide_nothing():
     few = MIN_USERS - 1
-    assert compare(np.ones(few), np.zeros(few), np.arange(few)).verdict == "undecided"
-    assert compare(np.ones(few + 1), np.zeros(few + 1), np.arange(few + 1)).verdict == "beats"
+    assert compare(np.ones(few), np.zeros(few), np.arange(few)).outcome == "undecided"
+    assert compare(np.ones(few + 1), np.zeros(few + 1), np.arange(few + 1)).outcome == "beats"
 
 
 def test_the_same_seed_gives_the_same_interval(rng):
@@ -87,17 +87,17 @@ def test_several_challengers_give_what_each_gives_alone(rng):
 
 def test_a_baseline_of_zero_has_no_relative_difference():
     found = compare(np.ones(20), np.zeros(20), np.arange(20))
-    assert found.verdict == "beats" and np.isnan(found.relative) and np.isnan(found.relative_low)
+    assert found.outcome == "beats" and np.isnan(found.relative) and np.isnan(found.relative_low)
 
 
 def test_nothing_to_compare_is_undecided():
     found = compare(np.full(5, np.nan), np.ones(5), np.arange(5))
-    assert found.verdict == "undecided" and found.requests == 0
+    assert found.outcome == "undecided" and found.requests == 0
 
 
 def test_means_with_intervals(rng):
     values = rng.random(400)
-    found = means({"a": values}, np.arange(400))["a"]
+    found = estimate_means({"a": values}, np.arange(400))["a"]
     assert found.mean == pytest.approx(values.mean()) and found.low < found.mean < found.high
 
 

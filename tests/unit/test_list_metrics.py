@@ -80,7 +80,7 @@ def test_gini_does_not_need_those_who_were_never_shown():
     rng = np.random.default_rng(0)
     counts = rng.poisson(0.4, 200)
     pairs = np.abs(counts[:, None] - counts).sum() / (2 * len(counts) ** 2 * counts.mean())
-    assert list_metrics.gini_of(counts) == pytest.approx(pairs)
+    assert list_metrics.gini_of_counts(counts) == pytest.approx(pairs)
 
 
 def test_equals_rs_metrics():

@@ -120,7 +120,7 @@ def recorded(configured):
 def test_a_cluster_without_a_token_is_told_in_one_sentence(recorded):
     config = recorded()
     with pytest.raises(HandsellError, match="by an earlier version, without a token: stop it with `make down") as told:
-        cluster.running(config)
+        cluster.find_running(config)
     assert "\n" not in str(told.value)
 
 

@@ -21,9 +21,9 @@ from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.intervals import compare
 from handsell.evaluation.metrics import Relevant
-from handsell.evaluation.replay import evaluate_sources, slates
+from handsell.evaluation.replay import recommend_slates, replay_requests
 from handsell.evaluation.report.page import render
-from handsell.evaluation.report.report import About, build_report, write_report
+from handsell.evaluation.report.report import ReportContext, build_report, write_report
 from handsell.evaluation.report.served_plots import move_apart
 from handsell.evaluation.served import PAUSES, RequestScores, describe_pauses, describe_served
 from handsell.jobs.tuning.search import TunedSource
@@ -136,7 +136,7 @@ def run(snapshot: Snapshot, ranker_noise: float = 0.3, fails: bool = False, coun
         ITEMS,
     )
     popularity = np.r_[np.arange(COLD, 0, -1), np.zeros(ITEMS - COLD, int)]
-    return evaluate_sources(
+    return replay_requests(
         make_requests(count), relevant, funnel=funnel, retrievers=retrievers, eligibility=eligibility,
         popularity=popularity, **options,
     )  # fmt: skip
@@ -151,7 +151,7 @@ def replay(snapshot):
 
 @pytest.fixture(scope="module")
 def report(replay):
-    about = About(
+    about = ReportContext(
         config="planted", created_us=1_750_000_000_000_000, data={"events": 12_345, "ordered": True},
         windows={"test": (1_749_000_000_000_000, 1_750_000_000_000_000)},
         importance={"src_als_z": 3.0, "hour_sin": 1.0},
@@ -202,27 +202,27 @@ def table_rows(page: str, heading: str) -> list[list[str]]:
 
 
 def test_every_contender_is_measured_on_the_same_requests(replay):
-    assert set(replay.contenders) == {"popularity", "als", "content", "blend", "ranker", "funnel", "oracle"}
-    assert all(len(v) == REQUESTS for c in replay.contenders.values() for v in c.scores.values())
-    assert "recall@1000" not in replay.contenders["funnel"].scores
-    np.testing.assert_allclose(replay.contenders["oracle"].scores["ndcg@10"], 1.0)
+    assert set(replay.models) == {"popularity", "als", "content", "blend", "ranker", "funnel", "oracle"}
+    assert all(len(v) == REQUESTS for c in replay.models.values() for v in c.scores.values())
+    assert "recall@1000" not in replay.models["funnel"].scores
+    np.testing.assert_allclose(replay.models["oracle"].scores["ndcg@10"], 1.0)
 
 
 def test_chunks_do_not_matter(snapshot, replay):
     again = run(snapshot, chunk=7)
     assert again.sources == replay.sources and again.relevant == replay.relevant
-    for name, contender in again.contenders.items():
-        np.testing.assert_array_equal(contender.items, replay.contenders[name].items)
+    for name, contender in again.models.items():
+        np.testing.assert_array_equal(contender.items, replay.models[name].items)
         for metric, values in contender.scores.items():
-            np.testing.assert_allclose(values, replay.contenders[name].scores[metric], err_msg=f"{name} {metric}")
+            np.testing.assert_allclose(values, replay.models[name].scores[metric], err_msg=f"{name} {metric}")
 
 
 def test_an_order_that_stands_is_the_rankers_own(replay):
-    np.testing.assert_array_equal(replay.contenders["funnel"].items, replay.contenders["ranker"].items)
+    np.testing.assert_array_equal(replay.models["funnel"].items, replay.models["ranker"].items)
 
 
 def test_warm_and_cold_items_apart(replay):
-    als, content = replay.contenders["als"].scores, replay.contenders["content"].scores
+    als, content = replay.models["als"].scores, replay.models["content"].scores
     assert np.nanmax(als["cold_item_recall@1000"]) == 0 and np.nanmin(content["cold_item_recall@1000"]) == 1
     assert replay.cold_relevant == (make_relevant().item.values >= COLD).sum()
 
@@ -237,20 +237,20 @@ def test_unique_hits_are_those_that_one_source_alone_found(replay):
 
 def test_the_report_tells_what_was_planted(report):
     assert report["best_retriever"] == "als"
-    assert report["funnel"]["als"]["verdict"] == "beats" and report["funnel"]["oracle"]["verdict"] == "loses"
+    assert report["funnel"]["als"]["outcome"] == "beats" and report["funnel"]["oracle"]["outcome"] == "loses"
     assert "beats popularity and every single retriever" in report["summary"]
     assert len(report["verdicts"]["beats"]) == 3 and not report["verdicts"]["loses"]
-    assert list(report["contenders"])[:4] == ["oracle", "funnel", "ranker", "blend"]
-    assert report["contenders"]["als"]["to_popularity"]["verdict"] == "beats"
-    assert report["contenders"]["als"]["to_best_retriever"] is None
+    assert list(report["models"])[:4] == ["oracle", "funnel", "ranker", "blend"]
+    assert report["models"]["als"]["to_popularity"]["outcome"] == "beats"
+    assert report["models"]["als"]["to_best_retriever"] is None
     assert report["feature_importance"][0] == {"feature": "src_als_z", "share": 0.75}
     assert [s["requests"] for s in report["segments"].values()] == [50, 50, 50]
     assert report["windows"]["test"]["until"] == "2025-06-15T15:06:40Z"
 
 
 def test_a_bad_ranker_is_called_one(snapshot):
-    report = build_report(run(snapshot, ranker_noise=50.0), About("planted", 0))
-    assert report["funnel"]["als"]["verdict"] == "loses" and "loses to" in report["summary"]
+    report = build_report(run(snapshot, ranker_noise=50.0), ReportContext("planted", 0))
+    assert report["funnel"]["als"]["outcome"] == "loses" and "loses to" in report["summary"]
     assert any("before re-ranking" in reason for reason in report["reasons"])
     assert any(reason.startswith("Ranking takes from") for reason in report["reasons"])
 
@@ -258,7 +258,7 @@ def test_a_bad_ranker_is_called_one(snapshot):
 def test_a_failing_ranker_shows(snapshot):
     replay = run(snapshot, fails=True)
     assert replay.degraded == {"ranking": REQUESTS}
-    report = build_report(replay, About("planted", 0))
+    report = build_report(replay, ReportContext("planted", 0))
     assert any("degraded funnel" in reason for reason in report["reasons"])
 
 
@@ -332,8 +332,8 @@ def test_choices_that_were_configured_are_not_called_picked(served_report):
 
 def test_figures_without_a_value_are_dashes(served_report):
     changed = deepcopy(served_report)
-    changed["served"]["contenders"]["als"] |= {"ndcg": None, "low": None, "high": None, "recall": None}
-    changed["by_time_away"]["contenders"]["als"] = [None] * 5
+    changed["served"]["models"]["als"] |= {"ndcg": None, "low": None, "high": None, "recall": None}
+    changed["by_time_away"]["models"]["als"] = [None] * 5
     page = render(changed)
     served = {row[0]: row[1:] for row in table_rows(page, "What a service would answer")}
     assert served["als retriever"] == ["–"] * 3
@@ -366,14 +366,14 @@ def test_what_tuning_tried_is_kept_and_shown(report, tmp_path: Path):
 
 
 def test_a_run_without_tuning_has_no_table_of_it(snapshot, tmp_path: Path):
-    report = build_report(run(snapshot, count=5), About("planted", 0))
+    report = build_report(run(snapshot, count=5), ReportContext("planted", 0))
     write_report(report, tmp_path)
     assert report["tuning"] == {} and "<h2>Tuning" not in (tmp_path / "report.html").read_text("utf-8")
 
 
 def test_one_request_and_nothing_else_still_gives_a_report(snapshot, tmp_path: Path):
     replay = run(snapshot, count=1)
-    report = build_report(replay, About("planted", 0))
+    report = build_report(replay, ReportContext("planted", 0))
     assert "is undecided against" in report["summary"]
     write_report(report, tmp_path)
     assert "only 1 test requests" in " ".join(report["reasons"])
@@ -394,6 +394,6 @@ def test_slates_are_what_the_funnel_answers(snapshot):
     eligibility = Eligibility(snapshot, (Surface(),))
     stage = LocalCandidates({"content": Planted(relevant, 1.0, everything)}, eligibility, RetrievalConfig())
     funnel = Funnel(stage, Planted(relevant, 0.0, everything), Order(), ITEMS)
-    found = slates(funnel, make_requests(), n=4, chunk=64)
+    found = recommend_slates(funnel, make_requests(), n=4, chunk=64)
     assert found.shape == (REQUESTS, 4)
     assert all(set(found[b]) == set(relevant.item.row(b)) for b in range(REQUESTS))

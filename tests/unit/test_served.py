@@ -14,7 +14,14 @@ from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation import served
 from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
-from handsell.evaluation.served import PAUSES, RequestScores, ask, describe_pauses, describe_served, loss_by_pause
+from handsell.evaluation.served import (
+    PAUSES,
+    RequestScores,
+    describe_pauses,
+    describe_served,
+    loss_by_pause,
+    score_models,
+)
 from handsell.jobs.train import scoring
 from handsell.retrieval import registry
 from handsell.retrieval.config import RetrievalConfig, retrievers
@@ -45,7 +52,7 @@ def test_the_sentence_says_how_the_slates_stand_to_the_best_baseline(rng, funnel
     asked = scored(rng, als=0.5, funnel=funnel, **{"baseline: EASE": 0.2, "baseline: popularity": 0.1})
     found = describe_served(asked, "all at noon")
     assert found["best_baseline"] == "baseline: EASE", "a retriever is none, however good"
-    assert found["to_best_baseline"]["verdict"] == verdict
+    assert found["to_best_baseline"]["outcome"] == verdict
     assert f"(all at noon), the slates reach NDCG@10 {funnel:.4f}" in found["sentence"]
     said = f": {word} EASE, the best simple baseline, at 0.2000, {funnel / 0.2:.2f} times as much."
     assert found["sentence"].endswith(said)
@@ -55,7 +62,7 @@ def test_every_contender_is_told_with_its_interval(rng):
     asked = scored(rng, als=0.5, funnel=0.4, EASE=0.2)
     found = json.loads(json.dumps(describe_served(asked, "now")))
     assert (found["moment"], found["requests"]) == ("now", USERS)
-    for name, row in found["contenders"].items():
+    for name, row in found["models"].items():
         assert row["kind"] == asked.kinds[name] and row["low"] < row["ndcg"] < row["high"]
         assert row["ndcg"] == pytest.approx(asked.ndcg[name].mean())
         assert row["recall"] == pytest.approx(asked.recall[name].mean())
@@ -84,7 +91,7 @@ def test_a_funnel_that_gets_worse_with_time_is_told_and_the_worst_comes_first(rn
     assert found["loss"]["funnel"]["relative"] == pytest.approx(-0.2)
     assert found["loss"]["ranker"]["relative"] == 0
     assert [pause["seconds"] for pause in found["pauses"]] == [60, 86_400, 604_800, 2_592_000, 15_552_000]
-    before, after = found["contenders"]["funnel"][:3], found["contenders"]["funnel"][3:]
+    before, after = found["models"]["funnel"][:3], found["models"]["funnel"][3:]
     assert len(set(before)) == len(set(after)) == 1 and after[0] == pytest.approx(0.8 * before[0])
 
 
@@ -139,7 +146,7 @@ def test_each_stage_is_scored_by_its_own_lists(rng, monkeypatch, at_once):
     retrievers = {"popularity": Fixed("popularity", [0, 1, 5]), "als": Fixed("als", [0, 2, 1, 9, 7])}
     stage = LocalCandidates(retrievers, eligibility, RetrievalConfig())
     others = {"baseline": np.array([[2, 1] + [NONE] * 8] * 4 + [[7] + [NONE] * 9] * 4)}
-    found = ask(asked, relevant, Funnel(stage, Rolled(), Rolled()), retrievers, eligibility, others)
+    found = score_models(asked, relevant, Funnel(stage, Rolled(), Rolled()), retrievers, eligibility, others)
     lists = {
         "popularity": [1, 5], "als": [2, 1, 9, 7],
         "blend": [1, 2, 9, 7, 5],  # 1 has two sources; popularity weighs half

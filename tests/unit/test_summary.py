@@ -13,7 +13,7 @@ from handsell.local.summary import print_report
 def report():
     entry = {"metrics": {"ndcg@10": 0.25, "recall@10": None, "gini@10": 0.75}, "interval": [0.125, 0.375]}
     return {
-        "config": "shop", "requests": 1234, "users": 56, "contenders": {"als": entry, "content": entry},
+        "config": "shop", "requests": 1234, "users": 56, "models": {"als": entry, "content": entry},
         "summary": "The funnel wins.", "reasons": ["The first reason."],
     }  # fmt: skip
 

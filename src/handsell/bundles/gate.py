@@ -108,7 +108,7 @@ def judge_absence(gate: Gate, loss: Comparison, config: GateConfig) -> Gate:
         f"Asked 30 days after the last event instead of at once, its slates lose {-loss.relative:.1%} of NDCG@10: "
         f"beyond {config.max_absence_loss:.0%} (gate.max_absence_loss)"
     )
-    if gate.comparison is None or loss.verdict != "loses":
+    if gate.comparison is None or loss.outcome != "loses":
         return replace(gate, warnings=(*gate.warnings, f"{said}."))
     others = gate.sentences[1:] if gate.outcome != "insufficient" else gate.sentences  # without the verdict
     return replace(gate, outcome="refuse", sentences=("Not promoted: the live bundle stays.", f"{said}.", *others))
@@ -135,7 +135,7 @@ def _accuracy(found: Comparison, config: GateConfig, against: str) -> tuple[str,
     )
     if holds:
         return f"{said}; the lower bound is above −{config.tolerance:.1%} (gate.tolerance).", True
-    if found.verdict == "loses":
+    if found.outcome == "loses":
         return f"{said}; it is worse, and by more than −{config.tolerance:.1%} cannot be ruled out.", False
     return (
         f"{said}; a loss beyond −{config.tolerance:.1%} cannot be ruled out: "

@@ -24,10 +24,10 @@ def list_bundles(config: ConfigPath) -> None:
 @app.command("show")
 def show_bundle(config: ConfigPath, bundle: BundleName = "live") -> None:
     """Print the manifest of a bundle."""
-    from handsell.local.bundles import open_bundles, resolve
+    from handsell.local.bundles import open_bundles, resolve_bundle
 
     store = open_bundles(load(config))
-    print(store.show(resolve(store, bundle)).model_dump_json(indent=2))
+    print(store.show(resolve_bundle(store, bundle)).model_dump_json(indent=2))
 
 
 @app.command("promote")

@@ -29,7 +29,7 @@ def env(config: ConfigPath) -> None:
     from handsell.local import cluster
 
     loaded = load(config)
-    exports, head = feast_environment(loaded), cluster.running(loaded)
+    exports, head = feast_environment(loaded), cluster.find_running(loaded)
     if head is None:
         print(f"no cluster of {loaded.name} is running: exports for feast only", file=sys.stderr)
     else:

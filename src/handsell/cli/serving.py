@@ -17,7 +17,7 @@ def serve(config: ConfigPath, topology: Topology = "graph") -> None:
     from handsell.local import cluster, service
 
     loaded = load(config)
-    head = cluster.running(loaded)
+    head = cluster.find_running(loaded)
     if head is None:
         raise HandsellError(f"no cluster of {loaded.name} is running: start it with `make up CONFIG={config}`")
     print(service.deploy(loaded, head, topology))
@@ -36,9 +36,9 @@ def recommend(
 
     import httpx
 
-    from handsell.local.service import address
+    from handsell.local.service import service_url
 
-    base = url or address(load(config))
+    base = url or service_url(load(config))
     try:
         response = httpx.get(
             f"{base}/v1/users/{quote(user, safe='')}/recommendations",

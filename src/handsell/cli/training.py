@@ -35,7 +35,7 @@ def evaluate(
     url: ServiceUrl = "",
 ) -> None:
     """Print the evaluation stored in a bundle and the path of its report, or evaluate the running service."""
-    from handsell.local.bundles import open_bundles, resolve
+    from handsell.local.bundles import open_bundles, resolve_bundle
     from handsell.local.summary import print_report
 
     loaded = load(config)
@@ -46,6 +46,6 @@ def evaluate(
             raise typer.Exit(1)
         return
     store = open_bundles(loaded)
-    path = store.local_path(resolve(store, bundle))
+    path = store.local_path(resolve_bundle(store, bundle))
     print_report(json.loads((path / "report.json").read_text()))
     print(f"report: {path / 'report.html'}")

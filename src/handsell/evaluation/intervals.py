@@ -20,14 +20,14 @@ MIN_USERS = 10
 CELLS = 4_000_000  # draws held at once
 
 Key = TypeVar("Key", bound=Hashable)
-Verdict = Literal["beats", "loses", "undecided"]
+Outcome = Literal["beats", "loses", "undecided"]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Challenger against baseline on the requests where both have a value."""
 
-    verdict: Verdict
+    outcome: Outcome
     difference: float  # challenger − baseline, mean per request
     low: float
     high: float  # the 95 % interval of the difference
@@ -100,7 +100,7 @@ def compare_pairs(
     return {name: found[name] for name in pairs}
 
 
-def means(
+def estimate_means(
     values: Mapping[str, np.ndarray], users: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Mean]:
     """Means of per-request values (R,) by name, with their intervals."""
@@ -126,7 +126,7 @@ def _compare(
     ours, theirs = challengers.mean(axis=0).tolist(), baselines.mean(axis=0).tolist()
     return [
         Comparison(
-            verdict=_verdict(low[m], high[m], len(counts)),
+            outcome=_outcome(low[m], high[m], len(counts)),
             difference=ours[m] - theirs[m], low=low[m], high=high[m],
             relative=(ours[m] - theirs[m]) / theirs[m] if theirs[m] > 0 else nan,
             relative_low=relative_low[m], relative_high=relative_high[m],
@@ -136,7 +136,7 @@ def _compare(
     ]  # fmt: skip
 
 
-def _verdict(low: float, high: float, users: int) -> Verdict:
+def _outcome(low: float, high: float, users: int) -> Outcome:
     if users < MIN_USERS or low <= 0 <= high:
         return "undecided"
     return "beats" if low > 0 else "loses"

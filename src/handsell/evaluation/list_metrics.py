@@ -21,10 +21,10 @@ def coverage(items: np.ndarray, catalog: np.ndarray) -> float:
 
 def gini(items: np.ndarray, catalog: np.ndarray) -> float:
     """Inequality of exposure over the catalog (I,) bool; NaN where nothing was shown."""
-    return gini_of(_exposure(items, len(catalog))[catalog])
+    return gini_of_counts(_exposure(items, len(catalog))[catalog])
 
 
-def gini_of(counts: np.ndarray) -> float:
+def gini_of_counts(counts: np.ndarray) -> float:
     """Of exposures (I,); NaN where there is none. Items that were never shown need no sorting."""
     shown, size = np.sort(counts[counts > 0]), len(counts)
     if not len(shown):

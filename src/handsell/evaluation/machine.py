@@ -14,7 +14,7 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Processor, cores, system, and the versions of Python and of the libraries that are installed."""
     return {
         "cpu": _cpu_model(),

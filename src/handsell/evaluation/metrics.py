@@ -81,6 +81,12 @@ def hit_rate(gain: np.ndarray, relevant: Relevant, k: int) -> np.ndarray:
     return np.where(relevant.item.lengths > 0, (gain[:, :k] > 0).any(axis=1).astype(float), np.nan)
 
 
+def mean_known(values: np.ndarray) -> float:
+    """Return the mean of the values that are not NaN; NaN if there is none."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
 def _ideal(relevant: Relevant, k: int) -> np.ndarray:
     """(B,) discounted gain of the k highest grades in falling order."""
     row, grade = relevant.item.row_of_value, relevant.grade.values

@@ -17,7 +17,7 @@ from handsell.core.funnel import Funnel, run_local
 from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage, Retriever
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.metrics import Relevant
-from handsell.evaluation.scorebook import DEPTHS, TOP, Replay, ScoreBook, wide
+from handsell.evaluation.replay_scores import DEPTHS, TOP, Replay, ReplayScorer, wide
 
 BLEND, RANKER, FUNNEL, ORACLE = "blend", "ranker", "funnel", "oracle"
 MASK_CELLS = 64_000_000  # eligibility mask held at once
@@ -25,7 +25,7 @@ MASK_CELLS = 64_000_000  # eligibility mask held at once
 Lists = Callable[[Requests], np.ndarray]  # requests → items (B, n) int32, best first, -1 padded
 
 
-def evaluate_sources(
+def replay_requests(
     requests: Requests,
     relevant: Relevant,
     *,
@@ -47,7 +47,7 @@ def evaluate_sources(
     """
     _check(requests, relevant)
     catalog = eligibility.reachable(requests)
-    book, bent = (ScoreBook(catalog, popularity, eligibility.snapshot) for _ in range(2))
+    scorer, curve_scorer = (ReplayScorer(catalog, popularity, eligibility.snapshot) for _ in range(2))
     further = {name: (lists, "other") for name, lists in (others or {}).items()}
     if oracle is not None:
         further[ORACLE] = (oracle, ORACLE)
@@ -55,20 +55,20 @@ def evaluate_sources(
     for start in range(0, len(requests), step):
         rows = slice(start, start + step)
         asked = requests.take(rows)
-        book.open(relevant.take(rows), asked)
-        _note_retrievers(book, retrievers, eligibility, asked)
-        ranked = _note_funnel(book, funnel, asked)
+        scorer.start_chunk(relevant.take(rows), asked)
+        _note_retrievers(scorer, retrievers, eligibility, asked)
+        ranked = _note_funnel(scorer, funnel, asked)
         if curve:
-            _note_curve(bent, curve, asked, relevant.take(rows), ranked)
+            _note_curve(curve_scorer, curve, asked, relevant.take(rows), ranked)
         for name, (lists, kind) in further.items():
-            book.note(name, kind, TOP, lambda f=lists, r=asked: f(r))  # type: ignore[misc]
-        book.close()
+            scorer.add(name, kind, TOP, lambda f=lists, r=asked: f(r))  # type: ignore[misc]
+        scorer.finish_chunk()
         progress(start + len(asked), len(requests))
-    replay = book.replay(requests, segments_of(requests))
-    return replace(replay, curve=bent.replay(requests, {}).contenders) if curve else replay
+    replay = scorer.finish(requests, segments_of(requests))
+    return replace(replay, curve=curve_scorer.finish(requests, {}).models) if curve else replay
 
 
-def slates(funnel: Funnel, requests: Requests, n: int = TOP, chunk: int = 256) -> np.ndarray:
+def recommend_slates(funnel: Funnel, requests: Requests, n: int = TOP, chunk: int = 256) -> np.ndarray:
     """(R, n) int32 items that the funnel answers: what the gate and the comparison of twins score."""
     cuts = range(0, len(requests), chunk)
     parts = [run_local(funnel.recommend(requests.take(slice(s, s + chunk)), n)).item for s in cuts]
@@ -113,24 +113,24 @@ def watch(funnel: Funnel, requests: Requests, n: int) -> tuple[Candidates, Candi
 
 
 def _note_retrievers(
-    book: ScoreBook, retrievers: Mapping[str, Retriever], eligibility: Eligibility, asked: Requests
+    scorer: ReplayScorer, retrievers: Mapping[str, Retriever], eligibility: Eligibility, asked: Requests
 ) -> None:
     eligible = eligibility.mask(asked)
     k = min(DEPTHS[-1], eligible.shape[1])
     for name, retriever in retrievers.items():
-        book.note(name, "retriever", DEPTHS[-1], lambda r=retriever: r.retrieve(asked, k, eligible)[0])  # type: ignore[misc]
+        scorer.add(name, "retriever", DEPTHS[-1], lambda r=retriever: r.retrieve(asked, k, eligible)[0])  # type: ignore[misc]
 
 
 def _note_curve(
-    book: ScoreBook, curve: Mapping[str, RerankingStage], asked: Requests, relevant: Relevant, ranked: Candidates
+    scorer: ReplayScorer, curve: Mapping[str, RerankingStage], asked: Requests, relevant: Relevant, ranked: Candidates
 ) -> None:
-    book.open(relevant, asked)
+    scorer.start_chunk(relevant, asked)
     for name, stage in curve.items():
-        book.note(name, "curve", TOP, lambda s=stage: run_local(s.rerank(asked, ranked, TOP)).item)  # type: ignore[misc]
-    book.close()
+        scorer.add(name, "curve", TOP, lambda s=stage: run_local(s.rerank(asked, ranked, TOP)).item)  # type: ignore[misc]
+    scorer.finish_chunk()
 
 
-def _note_funnel(book: ScoreBook, funnel: Funnel, asked: Requests) -> Candidates:
+def _note_funnel(scorer: ReplayScorer, funnel: Funnel, asked: Requests) -> Candidates:
     """Note the funnel and its stages; what ranking handed on."""
     seen: list[tuple[Candidates, Candidates, Slates]] = []
 
@@ -138,12 +138,12 @@ def _note_funnel(book: ScoreBook, funnel: Funnel, asked: Requests) -> Candidates
         seen.append(watch(funnel, asked, TOP))
         return seen[0][2].item
 
-    book.note(FUNNEL, FUNNEL, TOP, answer)
+    scorer.add(FUNNEL, FUNNEL, TOP, answer)
     ((found, ranked, given),) = seen
-    book.note(BLEND, BLEND, funnel.k, lambda: found.item)
-    book.note(RANKER, RANKER, funnel.ranked, lambda: ranked.item)
-    book.note_sources(found)
-    book.note_degraded(given.degraded, len(asked))
+    scorer.add(BLEND, BLEND, funnel.k, lambda: found.item)
+    scorer.add(RANKER, RANKER, funnel.ranked, lambda: ranked.item)
+    scorer.add_sources(found)
+    scorer.add_degraded(given.degraded, len(asked))
     return ranked
 
 

@@ -17,10 +17,10 @@ from handsell.core.funnel import Funnel
 from handsell.core.protocols import Retriever
 from handsell.core.units import DAY_US, MINUTE_US
 from handsell.eligibility.mask import Eligibility
-from handsell.evaluation.intervals import Comparison, compare, means
+from handsell.evaluation.intervals import Comparison, compare, estimate_means
 from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
 from handsell.evaluation.replay import BLEND, FUNNEL, MASK_CELLS, RANKER, watch
-from handsell.evaluation.scorebook import TOP
+from handsell.evaluation.replay_scores import TOP
 
 PAUSES = {
     "1 minute": MINUTE_US,
@@ -45,7 +45,7 @@ class RequestScores:
     kinds: dict[str, str]
 
 
-def ask(
+def score_models(
     requests: Requests,
     relevant: Relevant,
     funnel: Funnel,
@@ -77,7 +77,7 @@ def ask(
 
 def describe_served(asked: RequestScores, moment: str) -> dict[str, Any]:
     """The report's section `served`: every contender, the best baseline, and how the slates stand to it."""
-    about = means(asked.ndcg, asked.user)
+    about = estimate_means(asked.ndcg, asked.user)
     rows = {
         name: {"kind": asked.kinds[name], "ndcg": m.mean, "low": m.low, "high": m.high,
                "recall": float(np.nanmean(asked.recall[name]))}
@@ -86,7 +86,7 @@ def describe_served(asked: RequestScores, moment: str) -> dict[str, Any]:
     best = max((n for n, kind in asked.kinds.items() if kind == BASELINE), key=lambda n: about[n].mean, default=None)
     against = None if best is None else compare(asked.ndcg[FUNNEL], asked.ndcg[best], asked.user)
     return {
-        "moment": moment, "requests": about[FUNNEL].requests, "contenders": rows, "best_baseline": best,
+        "moment": moment, "requests": about[FUNNEL].requests, "models": rows, "best_baseline": best,
         "to_best_baseline": None if against is None else against.as_dict(),
         "sentence": _served_sentence(about[FUNNEL], best, against, moment),
     }  # fmt: skip
@@ -99,7 +99,7 @@ def describe_pauses(by_pause: Mapping[str, RequestScores]) -> dict[str, Any]:
     return {
         "pauses": [{"name": name, "seconds": PAUSES[name] // 1_000_000} for name in by_pause],
         "requests": len(first.user),
-        "contenders": {n: [float(np.nanmean(a.ndcg[n])) for a in by_pause.values()] for n in first.ndcg},
+        "models": {n: [float(np.nanmean(a.ndcg[n])) for a in by_pause.values()] for n in first.ndcg},
         "kinds": first.kinds,
         "loss": {name: c.as_dict() for name, c in losses.items()},
         "sentences": _loss_sentences(losses),
@@ -107,7 +107,7 @@ def describe_pauses(by_pause: Mapping[str, RequestScores]) -> dict[str, Any]:
 
 
 def loss_by_pause(by_pause: Mapping[str, RequestScores]) -> dict[str, Comparison]:
-    """Contender → asked LATE against asked SOON, the same requests."""
+    """ModelScores → asked LATE against asked SOON, the same requests."""
     soon, late = by_pause[SOON], by_pause[LATE]
     return {name: compare(late.ndcg[name], soon.ndcg[name], soon.user) for name in soon.ndcg}
 
@@ -117,14 +117,14 @@ def _served_sentence(funnel: Any, best: str | None, against: Comparison | None, 
     said += f" ({funnel.low:.4f} to {funnel.high:.4f})"
     if best is None or against is None:
         return said + "."
-    word = {"beats": "better than", "loses": "worse than", "undecided": "undecided against"}[against.verdict]
+    word = {"beats": "better than", "loses": "worse than", "undecided": "undecided against"}[against.outcome]
     ratio = f", {against.challenger / against.baseline:.2f} times as much" if against.baseline > 0 else ""
     name = best.removeprefix(BASELINE_PREFIX)
     return f"{said}: {word} {name}, the best simple baseline, at {against.baseline:.4f}{ratio}."
 
 
 def _loss_sentences(losses: Mapping[str, Comparison]) -> list[str]:
-    worse = {n: c for n, c in losses.items() if c.relative < -LITTLE and c.verdict == "loses"}
+    worse = {n: c for n, c in losses.items() if c.relative < -LITTLE and c.outcome == "loses"}
     if not worse:
         return [f"Asked {LATE} after the last event instead of {SOON} after it, nothing loses more than {LITTLE:.0%}."]
     told = ", ".join(

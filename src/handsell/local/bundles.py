@@ -16,7 +16,7 @@ def open_bundles(config: Config) -> BundleStore:
     return BundleStore(Layout(config.state).bundles)
 
 
-def resolve(store: BundleStore, name: str) -> str:
+def resolve_bundle(store: BundleStore, name: str) -> str:
     """`live`, `latest` or an id; raises BundleError when there is no such bundle."""
     if name == "latest" and store.list():
         return store.list()[-1]

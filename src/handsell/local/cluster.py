@@ -94,7 +94,7 @@ INGRESS = {
 }
 
 
-def running(config: Config) -> RayHead | None:
+def find_running(config: Config) -> RayHead | None:
     """The head that an earlier `start` left, if it still lives; raises HandsellError where its token is no good."""
     head = _living(config)
     if head is None:

@@ -14,7 +14,7 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
 from handsell.core.paths import Layout
-from handsell.local.service import address
+from handsell.local.service import service_url
 
 
 def show_example(config: Config, console: Console) -> str:
@@ -22,7 +22,7 @@ def show_example(config: Config, console: Console) -> str:
     layout = Layout(config.state)
     snapshot = Snapshot.load(layout.snapshot)
     user_id, history = _typical_user(config, layout, snapshot)
-    base = address(config)
+    base = service_url(config)
     answer = httpx.get(f"{base}/v1/users/{user_id}/recommendations", params={"count": 10}, timeout=10.0)
     answer.raise_for_status()
     body = answer.json()

@@ -28,13 +28,13 @@ from handsell.core.errors import DataError, HandsellError
 from handsell.core.funnel import run_local
 from handsell.core.hashing import uniform
 from handsell.core.paths import Layout
-from handsell.evaluation.intervals import means
+from handsell.evaluation.intervals import estimate_means
 from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
 from handsell.evaluation.served import PAUSES
 from handsell.events.reader import EventReader
 from handsell.jobs.batch.slate_part import BatchWorker, build_requests, open_worker
 from handsell.local.bundles import open_bundles
-from handsell.local.service import address
+from handsell.local.service import service_url
 
 COUNT = 10
 AT_ONCE = 64  # users of one replay
@@ -60,7 +60,7 @@ def evaluate_served(
     """Print the comparison; returns whether service and replay agree on at least SAME_SHARE of the lists."""
     console = console or Console()
     wanted = None if held_out is None else read_held_out(held_out)
-    base = url or address(config)
+    base = url or service_url(config)
     here_bundle = _live(config)
     here = open_worker(str(config.source), here_bundle)
     ids = _some(here.users.ids(np.arange(len(here.users))) if wanted is None else sorted(wanted), users)
@@ -167,7 +167,7 @@ def _scored(lists: dict[str, Lists], wanted: list[set[str]], snapshot: Snapshot)
     table = Table(title=f"held-out items of {len(wanted):,} users", title_justify="left")
     for column in ("asked", "NDCG@10", "95 % interval", "recall@10", "items shown"):
         table.add_column(column, justify="left" if column == "asked" else "right")
-    for name, mean in means(scores, users).items():
+    for name, mean in estimate_means(scores, users).items():
         shown = len({item for row in lists[name] for item in row})
         table.add_row(
             name, f"{mean.mean:.4f}", f"{mean.low:.4f}–{mean.high:.4f}", f"{np.mean(recalls[name]):.4f}", f"{shown:,}"

@@ -15,20 +15,20 @@ import yaml
 from handsell.config import Config, find_shipped
 from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
-from handsell.local.bundles import open_bundles, resolve
+from handsell.local.bundles import open_bundles, resolve_bundle
 from handsell.local.cluster import RayHead
 
 READY_TIMEOUT_S = 120.0
-FOLLOW_TIMEOUT_S = 90.0
+SWITCH_TIMEOUT_S = 90.0
 
 
 def deploy(config: Config, head: RayHead, topology: str) -> str:
     """Write the deployment's Serve file from deployments/serve/<topology>.yaml and hand it to `serve deploy`."""
-    submit(render(config, topology), head)
-    return f"{topology} at {address(config)}"
+    run_serve_deploy(write_serve_file(config, topology), head)
+    return f"{topology} at {service_url(config)}"
 
 
-def submit(path: Path, head: RayHead) -> None:
+def run_serve_deploy(path: Path, head: RayHead) -> None:
     """Hand a Serve file to the stock `serve deploy`; raises HandsellError with what it said."""
     command = [str(Path(sys.executable).parent / "serve"), "deploy", "--address", head.dashboard, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **head.environment})
@@ -36,7 +36,7 @@ def submit(path: Path, head: RayHead) -> None:
         raise HandsellError(f"`{' '.join(command[-5:])}` failed:\n{done.stderr.strip()[-2000:]}")
 
 
-def render(config: Config, topology: str) -> Path:
+def write_serve_file(config: Config, topology: str) -> Path:
     """The find_shipped Serve file with this deployment's config, host and port filled in."""
     source = find_shipped(config.source, f"deployments/serve/{topology}.yaml")
     if source is None:
@@ -59,48 +59,56 @@ def render(config: Config, topology: str) -> Path:
     return path
 
 
-def address(config: Config) -> str:
+def service_url(config: Config) -> str:
     return f"http://{config.serving.host}:{config.serving.port}"
 
 
 def wait_until_ready(config: Config) -> str:
-    """Poll /readyz until the live bundle serves (its predecessor may still answer); raises HandsellError."""
-    bundle = resolve(open_bundles(config), "live")
-    deadline, last = time.monotonic() + READY_TIMEOUT_S, "no answer"
+    """Poll /readyz until the live bundle is served; raises HandsellError after READY_TIMEOUT_S.
+
+    An earlier bundle may still be served at first.
+    """
+    bundle, url = resolve_bundle(open_bundles(config), "live"), service_url(config)
+    deadline, last = time.monotonic() + READY_TIMEOUT_S, "no response"
     while time.monotonic() < deadline:
         try:
-            answer = httpx.get(f"{address(config)}/readyz", timeout=5.0)
-            if answer.status_code == 200 and answer.json()["release"]["bundle"] == bundle:
+            response = httpx.get(f"{url}/readyz", timeout=5.0)
+            if response.status_code == 200 and response.json()["release"]["bundle"] == bundle:
                 return f"ready, serving bundle {bundle}"
-            last = answer.text[:500]
+            last = response.text[:500]
         except httpx.HTTPError as error:
             last = repr(error)
         time.sleep(0.5)
     raise HandsellError(
-        f"{address(config)}/readyz did not turn ready with bundle {bundle} within {READY_TIMEOUT_S:.0f} s; "
-        f"it last said: {last}. The replicas' logs are in the dashboard, http://127.0.0.1:{config.jobs.dashboard_port}"
+        f"the service is not ready: expected {url}/readyz to report bundle {bundle} within {READY_TIMEOUT_S:.0f} s; "
+        f"last response: {last}. See the logs of the replicas in the Ray dashboard, "
+        f"http://127.0.0.1:{config.jobs.dashboard_port}"
     )
 
 
 def wait_for_switch(config: Config, bundle: str) -> str:
-    """What came of a bundle that was made live: the seconds until the running service served it, or why it does not."""
-    begun, last = time.monotonic(), None
-    while time.monotonic() - begun < FOLLOW_TIMEOUT_S:
+    """Wait until the running service serves a bundle that has just been promoted; return a sentence for people.
+
+    Raises HandsellError if the service refuses the bundle or does not switch within SWITCH_TIMEOUT_S.
+    """
+    url, started, last = service_url(config), time.monotonic(), None
+    while time.monotonic() - started < SWITCH_TIMEOUT_S:
         try:
-            last = httpx.get(f"{address(config)}/readyz", timeout=5.0).json()
+            last = httpx.get(f"{url}/readyz", timeout=5.0).json()
         except (httpx.HTTPError, ValueError):
             if last is None:
-                return f"no service answers at {address(config)}; the next one serves it"
+                return f"no service is running at {url}; the next one will serve this bundle"
             last = {}
         if (last.get("release") or {}).get("bundle") == bundle:
-            return f"served by {address(config)} after {time.monotonic() - begun:.1f} s"
+            return f"served by {url} after {time.monotonic() - started:.1f} s"
         refused = last.get("refused") or {}
         if refused.get("bundle") == bundle:
             raise HandsellError(
-                f"{address(config)} refuses {bundle} and serves {last['release']['bundle']} on: {refused['reason']}"
+                f"{url} cannot serve {bundle} and continues with {last['release']['bundle']}: {refused['reason']}"
             )
         time.sleep(0.2)
     raise HandsellError(
-        f"{address(config)} did not turn to {bundle} within {FOLLOW_TIMEOUT_S:.0f} s; it last said {last}. A service "
-        f"that was deployed with a bundle's id stays with it: `handsell serve {config.source}` deploys one that follows"
+        f"{url} did not switch to {bundle} within {SWITCH_TIMEOUT_S:.0f} s; last response: {last}. A service that was "
+        f"deployed with a fixed bundle id does not follow promotions: `handsell serve {config.source}` deploys one "
+        "that does"
     )

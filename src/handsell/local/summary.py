@@ -29,7 +29,7 @@ def _served(report: dict) -> Iterator[Table | str]:
     section = report.get("served")
     if not section:
         return
-    contenders = section["contenders"]
+    contenders = section["models"]
     kinds = {name: entry["kind"] for name, entry in contenders.items()}
     out = _table(f"{report['config']}: asked as a service is asked, {section['requests']:,} requests")
     for column in ("ndcg@10", "95 % interval", "recall@10"):
@@ -46,7 +46,7 @@ def _time_away(report: dict) -> Iterator[Table | str]:
     section = report.get("by_time_away")
     if not section:
         return
-    lines = section["contenders"]
+    lines = section["models"]
     out = _table(f"ndcg@10 by time since the last event, {section['requests']:,} requests")
     for pause in section["pauses"]:
         out.add_column(pause["name"], justify="right", no_wrap=True)
@@ -78,7 +78,7 @@ def _test_window(report: dict) -> Table:
     )
     for column in ("ndcg@10", "95 % interval", *COLUMNS):
         out.add_column(column, justify="right", no_wrap=True)
-    for name, contender in report["contenders"].items():
+    for name, contender in report["models"].items():
         metrics, interval = contender["metrics"], contender["interval"] or (None, None)
         figures = (_figure(metrics.get(column)) for column in COLUMNS)
         out.add_row(name, _figure(metrics.get("ndcg@10")), _span(*interval), *figures)

@@ -30,7 +30,7 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
     code = code_digest()
 
     steps.run("ray", "starting a local Ray cluster", lambda: _start_ray(config), always=True)
-    head = cluster.running(config)
+    head = cluster.find_running(config)
     if head is None:
         raise HandsellError(f"the Ray head process ended right after its start: see {layout.logs / 'ray.log'}")
 
@@ -62,7 +62,7 @@ def stop_everything(config: Config, console: Console | None = None) -> None:
 
 
 def _start_ray(config: Config) -> str:
-    head = cluster.running(config)
+    head = cluster.find_running(config)
     if head is None:
         head = cluster.start(config)
     return f"Ray dashboard and job API at {head.dashboard}, pid {head.pid}"

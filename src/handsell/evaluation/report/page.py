@@ -41,21 +41,19 @@ def render(report: dict[str, Any]) -> str:
     )  # fmt: skip
     environment.filters |= FILTERS
     figures = {name: plots.draw(plot, report, width, height) for name, (plot, width, height) in FIGURES.items()}
-    contenders, served, away = report["contenders"], report["served"].get("contenders", {}), report["by_time_away"]
+    contenders, served, away = report["models"], report["served"].get("models", {}), report["by_time_away"]
     columns = [c for c in COLUMNS if any(c in entry["metrics"] for entry in contenders.values())]
     return environment.get_template("report.html.j2").render(
         r=report, figures=figures, columns=columns, best={c: _best(report, c) for c in columns}, soon=SOON, late=LATE,
         served=order_by_kind({n: e["kind"] for n, e in served.items()}, {n: e["ndcg"] for n, e in served.items()}),
-        away=order_by_kind(away.get("kinds", {}), {n: v[0] for n, v in away.get("contenders", {}).items()}),
+        away=order_by_kind(away.get("kinds", {}), {n: v[0] for n, v in away.get("models", {}).items()}),
     )  # fmt: skip
 
 
 def _best(report: dict[str, Any], metric: str) -> float | None:
     """The best value among the contenders that could be served, where one end of the scale is the better."""
     better = report["definitions"].get(metric.split("@")[0], {}).get("better")
-    values = [
-        entry["metrics"].get(metric) for entry in report["contenders"].values() if entry["kind"] not in ("oracle",)
-    ]
+    values = [entry["metrics"].get(metric) for entry in report["models"].values() if entry["kind"] not in ("oracle",)]
     known = [v for v in values if v is not None]
     if not known or better not in ("higher", "lower"):
         return None

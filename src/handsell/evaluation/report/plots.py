@@ -51,9 +51,9 @@ def draw(plot: Callable[[Axes, Report], bool], report: Report, width: float = 6.
 
 def headline(axes: Axes, report: Report) -> bool:
     """NDCG@10 with its 95 % interval, one row per contender."""
-    names = list(report["contenders"])[::-1]
+    names = list(report["models"])[::-1]
     for row, name in enumerate(names):
-        entry = report["contenders"][name]
+        entry = report["models"][name]
         mean, (low, high) = entry["metrics"][report["headline"]], entry["interval"]
         if mean is not None:
             size = 8 if entry["kind"] == "funnel" else 6
@@ -83,7 +83,7 @@ def interval_row(axes: Axes, row: int, figures: tuple[float, float, float], colo
 def recall_curves(axes: Axes, report: Report) -> bool:
     """Recall over the depth of the list, for retrievers and their blend."""
     depths: set[int] = set()
-    for name, entry in report["contenders"].items():
+    for name, entry in report["models"].items():
         points = sorted(
             (int(metric.removeprefix("recall@")), value)
             for metric, value in entry["metrics"].items()
@@ -113,13 +113,13 @@ def recall_curves(axes: Axes, report: Report) -> bool:
 def segments(axes: Axes, report: Report) -> bool:
     """NDCG@10 of popularity, the best single retriever and the funnel, by segment of users."""
     parts = {name: s for name, s in report["segments"].items() if s["requests"]}
-    names = [n for n in dict.fromkeys(("popularity", report["best_retriever"], "funnel")) if n in report["contenders"]]
+    names = [n for n in dict.fromkeys(("popularity", report["best_retriever"], "funnel")) if n in report["models"]]
     if not parts or not names:
         return False
     width = 0.8 / len(names)
     for column, name in enumerate(names):
         for place, part in enumerate(parts.values()):
-            found = part["contenders"][name]
+            found = part["models"][name]
             if found["mean"] is None:
                 continue
             at = place + (column - (len(names) - 1) / 2) * width
@@ -149,7 +149,7 @@ def importance(axes: Axes, report: Report) -> bool:
 def trade_off(axes: Axes, report: Report) -> bool:
     """Catalog coverage against NDCG@10: up and to the right is better on both."""
     drawn = False
-    for name, entry in report["contenders"].items():
+    for name, entry in report["models"].items():
         x, y = entry["metrics"]["coverage@10"], entry["metrics"][report["headline"]]
         if x is None or y is None:
             continue
@@ -271,4 +271,4 @@ def color_of(kinds: Mapping[str, str], name: str) -> str:
 
 
 def _color(report: Report, name: str) -> str:
-    return color_of({n: entry["kind"] for n, entry in report["contenders"].items()}, name)
+    return color_of({n: entry["kind"] for n, entry in report["models"].items()}, name)

@@ -45,11 +45,11 @@ from typing import Any
 
 import numpy as np
 
-from handsell.evaluation.intervals import Comparison, means
-from handsell.evaluation.metrics import DEFINITIONS
+from handsell.evaluation.intervals import Comparison, estimate_means
+from handsell.evaluation.metrics import DEFINITIONS, mean_known
 from handsell.evaluation.replay import BLEND, FUNNEL, ORACLE, RANKER
-from handsell.evaluation.report.summary_text import mean_of, reasons, standing, summary, verdicts
-from handsell.evaluation.scorebook import HEADLINE, POPULARITY, TOP, Contender, Replay
+from handsell.evaluation.replay_scores import HEADLINE, POPULARITY, TOP, ModelScores, Replay
+from handsell.evaluation.report.summary_text import reasons, standing, summary, verdicts
 
 VERSION = 1
 BY_SEGMENT = ("diversity", "novelty", "serendipity", "calibration_error", "small_creators", "drift", "repeat_rate")
@@ -58,7 +58,7 @@ ORDER = {ORACLE: 0, FUNNEL: 1, RANKER: 2, BLEND: 3}  # of kinds; then retrievers
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class ReportContext:
     """What the training job knows and a replay does not."""
 
     config: str
@@ -75,10 +75,10 @@ class About:
     choices: Mapping[str, Any] = field(default_factory=dict)  # what training picked: sources, strength of re-ranking
 
 
-def build_report(replay: Replay, about: About, seed: int = 0) -> dict[str, Any]:
+def build_report(replay: Replay, about: ReportContext, seed: int = 0) -> dict[str, Any]:
     """The report as plain JSON data."""
     at = standing(replay, seed)
-    headline = means(replay.scores(HEADLINE), replay.user, seed=seed)
+    headline = estimate_means(replay.scores(HEADLINE), replay.user, seed=seed)
     report = {
         "version": VERSION,
         "config": about.config,
@@ -97,10 +97,10 @@ def build_report(replay: Replay, about: About, seed: int = 0) -> dict[str, Any]:
         "summary": summary(at),
         "verdicts": verdicts(at),
         "reasons": [*reasons(replay, at), *about.notes],
-        "contenders": {
+        "models": {
             name: {
-                "kind": replay.contenders[name].kind,
-                "metrics": _metrics(replay.contenders[name]),
+                "kind": replay.models[name].kind,
+                "metrics": _metrics(replay.models[name]),
                 "interval": [headline[name].low, headline[name].high],
                 "to_popularity": _plain(at.to_popularity.get(name)),
                 "to_best_retriever": _plain(at.to_best.get(name)),
@@ -134,14 +134,14 @@ def write_report(report: dict[str, Any], folder: Path) -> None:
 
 def _ordered(replay: Replay) -> list[str]:
     def key(name: str) -> tuple[int, float]:
-        contender = replay.contenders[name]
-        return ORDER.get(contender.kind, len(ORDER)), -np.nan_to_num(mean_of(contender.scores[HEADLINE]))
+        contender = replay.models[name]
+        return ORDER.get(contender.kind, len(ORDER)), -np.nan_to_num(mean_known(contender.scores[HEADLINE]))
 
-    return sorted(replay.contenders, key=key)
+    return sorted(replay.models, key=key)
 
 
-def _metrics(contender: Contender) -> dict[str, float]:
-    found = {metric: mean_of(values) for metric, values in contender.scores.items() if "_item_" not in metric}
+def _metrics(contender: ModelScores) -> dict[str, float]:
+    found = {metric: mean_known(values) for metric, values in contender.scores.items() if "_item_" not in metric}
     return {**found, **contender.whole}
 
 
@@ -149,12 +149,12 @@ def _segments(replay: Replay, seed: int) -> dict[str, Any]:
     found = {}
     for name, mask in replay.segments.items():
         if not mask.any():
-            found[name] = {"requests": 0, "contenders": {}, "lists": {}}
+            found[name] = {"requests": 0, "models": {}, "lists": {}}
             continue
         scores = {contender: values[mask] for contender, values in replay.scores(HEADLINE).items()}
-        by_name = means(scores, replay.user[mask], seed=seed)
+        by_name = estimate_means(scores, replay.user[mask], seed=seed)
         inner = {n: {"mean": m.mean, "low": m.low, "high": m.high} for n, m in by_name.items()}
-        found[name] = {"requests": int(mask.sum()), "contenders": inner, "lists": _lists(replay, mask)}
+        found[name] = {"requests": int(mask.sum()), "models": inner, "lists": _lists(replay, mask)}
     return found
 
 
@@ -162,8 +162,8 @@ def _lists(replay: Replay, mask: np.ndarray) -> dict[str, dict[str, float]]:
     """List metrics of the contenders that matter on the requests of one segment."""
     return {
         metric: {
-            name: mean_of(contender.scores[f"{metric}@{TOP}"][mask])
-            for name, contender in replay.contenders.items()
+            name: mean_known(contender.scores[f"{metric}@{TOP}"][mask])
+            for name, contender in replay.models.items()
             if name in (FUNNEL, RANKER, POPULARITY) and f"{metric}@{TOP}" in contender.scores
         }
         for metric in BY_SEGMENT
@@ -175,7 +175,7 @@ def _curve(replay: Replay) -> list[dict[str, Any]]:
     rows = []
     for name, contender in replay.curve.items():
         family, _, strength = name.rpartition(" ")
-        values = {**{m: mean_of(v) for m, v in contender.scores.items()}, **contender.whole}
+        values = {**{m: mean_known(v) for m, v in contender.scores.items()}, **contender.whole}
         lists = {metric: values[f"{metric}@{TOP}"] for metric in CURVE if f"{metric}@{TOP}" in values}
         rows.append({"family": family, "strength": float(strength), "ndcg": values[HEADLINE], **lists})
     return rows
@@ -183,8 +183,8 @@ def _curve(replay: Replay) -> list[dict[str, Any]]:
 
 def _item_recall(replay: Replay, prefix: str) -> dict[str, dict[str, float]]:
     return {
-        name: {m.removeprefix(prefix): mean_of(v) for m, v in contender.scores.items() if m.startswith(prefix)}
-        for name, contender in replay.contenders.items()
+        name: {m.removeprefix(prefix): mean_known(v) for m, v in contender.scores.items() if m.startswith(prefix)}
+        for name, contender in replay.models.items()
     }
 
 

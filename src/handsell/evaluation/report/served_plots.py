@@ -23,7 +23,7 @@ def order_by_kind(kinds: Mapping[str, str], scores: Mapping[str, float | None]) 
 
 def served(axes: Axes, report: Report) -> bool:
     """NDCG@10 with its 95 % interval, one row per contender; dotted: the best simple baseline."""
-    contenders = report["served"].get("contenders", {})
+    contenders = report["served"].get("models", {})
     kinds = {name: entry["kind"] for name, entry in contenders.items()}
     names = order_by_kind(kinds, {name: entry["ndcg"] for name, entry in contenders.items()})[::-1]
     models = {name: kind for name, kind in kinds.items() if kind != "baseline"}
@@ -53,7 +53,7 @@ def served(axes: Axes, report: Report) -> bool:
 def time_away(axes: Axes, report: Report) -> bool:
     """NDCG@10 over the time since the last event, each line named at its end."""
     section = report["by_time_away"]
-    lines = {n: v for n, v in section.get("contenders", {}).items() if None not in v}
+    lines = {n: v for n, v in section.get("models", {}).items() if None not in v}
     if not lines:
         return False
     seconds, names = ([pause[key] for pause in section["pauses"]] for key in ("seconds", "name"))

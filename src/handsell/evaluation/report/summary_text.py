@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from handsell.evaluation.intervals import Comparison, compare_pairs
+from handsell.evaluation.metrics import mean_known
 from handsell.evaluation.replay import BLEND, FUNNEL, ORACLE, RANKER
-from handsell.evaluation.scorebook import HEADLINE, POPULARITY, Replay
+from handsell.evaluation.replay_scores import HEADLINE, POPULARITY, Replay
 
 FEW_REQUESTS = 200
 
@@ -34,7 +35,7 @@ class Standing:
 def standing(replay: Replay, seed: int = 0) -> Standing:
     scores = replay.scores(HEADLINE)
     singles = replay.of_kind("retriever")
-    best = max(singles, key=lambda name: np.nan_to_num(mean_of(scores[name])), default=None)
+    best = max(singles, key=lambda name: np.nan_to_num(mean_known(scores[name])), default=None)
     pairs = {(a, b) for a in (FUNNEL, RANKER) for b in scores} | {(a, b) for a in scores for b in (POPULARITY, best)}
     values = {(a, b): (scores[a], scores[b]) for a, b in pairs if b is not None and b in scores and a != b}
     found = compare_pairs(values, replay.user, seed=seed)
@@ -59,7 +60,7 @@ def verdicts(at: Standing) -> dict[str, list[str]]:
     for name, c in sorted(at.rivals.items(), key=lambda pair: -pair[1].baseline):
         opening = {"beats": "The funnel beats", "loses": "The funnel loses to", "undecided": "Undecided against"}
         best = " (the best single retriever)" if name == at.best else ""
-        said[c.verdict].append(f"{opening[c.verdict]} {name}{best}: {_figures(c)}.")
+        said[c.outcome].append(f"{opening[c.outcome]} {name}{best}: {_figures(c)}.")
     return said
 
 
@@ -67,7 +68,7 @@ def summary(at: Standing) -> str:
     """One sentence over all rivals."""
     sides: dict[str, list[str]] = {"beats": [], "undecided": [], "loses": []}
     for name, c in at.rivals.items():
-        sides[c.verdict].append(name)
+        sides[c.outcome].append(name)
     if at.rivals and len(sides["beats"]) == len(at.rivals):
         return f"On NDCG@10 the funnel beats popularity and every single retriever ({_listed(sides['beats'])})."
     parts = [
@@ -81,7 +82,7 @@ def summary(at: Standing) -> str:
 def reasons(replay: Replay, at: Standing) -> list[str]:
     """Why it came out so: the ceiling, what each stage adds, and what the data lacks."""
     said = [_ceiling(replay), _stage("Ranking", "the blend of the sources", at.ranker_to_blend), _reranking(replay, at)]
-    said += [_loss(name, at) for name, c in at.rivals.items() if c.verdict == "loses"]
+    said += [_loss(name, at) for name, c in at.rivals.items() if c.outcome == "loses"]
     if ORACLE in at.funnel:
         c = at.funnel[ORACLE]
         said.append(
@@ -103,9 +104,9 @@ def reasons(replay: Replay, at: Standing) -> list[str]:
 
 
 def _ceiling(replay: Replay) -> str:
-    scores = replay.contenders[BLEND].scores
+    scores = replay.models[BLEND].scores
     deep = max(int(m.removeprefix("recall@")) for m in scores if m.startswith("recall@"))
-    found = mean_of(scores[f"recall@{deep}"])
+    found = mean_known(scores[f"recall@{deep}"])
     return (
         f"Retrieval brings {found:.1%} of a request's relevant items among {deep} candidates; the rest is out of the "
         "ranker's reach."
@@ -113,17 +114,17 @@ def _ceiling(replay: Replay) -> str:
 
 
 def _stage(stage: str, over: str, c: Comparison) -> str:
-    word = {"beats": "adds to", "loses": "takes from", "undecided": "shows no decided effect on"}[c.verdict]
+    word = {"beats": "adds to", "loses": "takes from", "undecided": "shows no decided effect on"}[c.outcome]
     return f"{stage} {word} {over}: {_figures(c)}."
 
 
 def _reranking(replay: Replay, at: Standing) -> str:
     def of(name: str) -> str:
-        value = mean_of(replay.contenders[name].scores["diversity@10"])
+        value = mean_known(replay.models[name].scores["diversity@10"])
         return f"{value:.2f}" if np.isfinite(value) else "unknown"
 
     said = _stage("Re-ranking", "the ranker's plain order", at.funnel_to_ranker)
-    coverage = replay.contenders[RANKER].coverage, replay.contenders[FUNNEL].coverage
+    coverage = replay.models[RANKER].coverage, replay.models[FUNNEL].coverage
     return (
         f"{said[:-1]}; diversity of a list {of(RANKER)} → {of(FUNNEL)}, coverage {coverage[0]:.1%} → {coverage[1]:.1%}."
     )
@@ -131,9 +132,9 @@ def _reranking(replay: Replay, at: Standing) -> str:
 
 def _loss(name: str, at: Standing) -> str:
     ranker = at.ranker.get(name)
-    if ranker is None or ranker.verdict != "loses":
+    if ranker is None or ranker.outcome != "loses":
         return f"The loss to {name} comes with re-ranking: the ranker's plain order does not lose to it."
-    if at.ranker_to_blend.verdict == "beats":
+    if at.ranker_to_blend.outcome == "beats":
         return (
             f"The loss to {name} is there before re-ranking: the ranker mends the blend but does not reach {name}; "
             "more ranker examples (split) or a higher weight of that source may help."
@@ -154,9 +155,3 @@ def _figures(c: Comparison) -> str:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]
-
-
-def mean_of(values: np.ndarray) -> float:
-    """Mean of what is known (not NaN), NaN where nothing is."""
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")

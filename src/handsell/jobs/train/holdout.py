@@ -20,7 +20,7 @@ from handsell.core.batches import NONE, Requests
 from handsell.core.errors import BundleError
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
-from handsell.evaluation.replay import slates
+from handsell.evaluation.replay import recommend_slates
 from handsell.features.matrix import ItemValues, build_matrix, feature_names
 from handsell.jobs.train.examples import day_values
 from handsell.jobs.train.requests import load_requests
@@ -65,7 +65,7 @@ def compare_with_holdout(config: Config, run: Path, twin: Path, bundle: Path) ->
     requests, _ = load_requests(config, run, "test", slice(0, min(REHEARSAL, rows)), snapshot)
     values = day_values(config, run, "test", snapshot)
     ours, theirs = load_stages(bundle), load_stages(twin, config, snapshot=snapshot, items=values)
-    slate, twin_slate = (slates(stages.funnel, requests) for stages in (ours, theirs))
+    slate, twin_slate = (recommend_slates(stages.funnel, requests) for stages in (ours, theirs))
     if (slate == NONE).all(axis=1).any():
         raise BundleError(f"bundle {bundle.name} gave an empty slate in its rehearsal: see the log of this job")
     before, after = (_features(stages, requests, values, snapshot) for stages in (theirs, ours))

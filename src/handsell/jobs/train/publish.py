@@ -22,9 +22,9 @@ from handsell.config import Config
 from handsell.core.paths import Layout
 from handsell.data import splits
 from handsell.eligibility.mask import Eligibility
-from handsell.evaluation.replay import FUNNEL, Replay, slates
-from handsell.evaluation.report.summary_text import mean_of
-from handsell.evaluation.scorebook import HEADLINE, TOP, Contender, ScoreBook
+from handsell.evaluation.metrics import mean_known
+from handsell.evaluation.replay import FUNNEL, Replay, recommend_slates
+from handsell.evaluation.replay_scores import HEADLINE, TOP, ModelScores, ReplayScorer
 from handsell.evaluation.served import loss_by_pause
 from handsell.features.matrix import ranker_features
 from handsell.features.views import service_columns
@@ -68,7 +68,7 @@ def manifest(run: TrainingRun, report: dict, staging: Path) -> Manifest:
         service_features=service_columns(config, SERVICE),
         features=ranker_features(config, config.retrieval.enabled) if config.ranking.enabled else (),
         sources=config.retrieval.enabled,
-        metrics={k: v for k, v in report["contenders"][FUNNEL]["metrics"].items() if v is not None},
+        metrics={k: v for k, v in report["models"][FUNNEL]["metrics"].items() if v is not None},
         metrics_of="twin",
         twin_data_end_us=spans["retrieval"][1],
         git_revision=_revision(),
@@ -133,7 +133,7 @@ def judge_against_live(run: TrainingRun, replay: Replay, served: ServedScores, s
 
 def _judge_against_live(run: TrainingRun, replay: Replay, store: BundleStore) -> Gate:
     """Both on the same requests, all later than the live one's data."""
-    live, ours = store.live(), replay.contenders[FUNNEL]
+    live, ours = store.live(), replay.models[FUNNEL]
     challenger = lists_of(ours)
     if live is None:
         return judge(challenger, None, replay.user, run.config.gate)
@@ -162,20 +162,20 @@ def score_live(config: Config, run: Path, bundle: Path, data_end_us: int) -> tup
     judged = judged_requests(config, run, "test", snapshot)
     stages = load_stages(bundle, snapshot=snapshot, items=day_values(config, run, "test", snapshot))
     eligibility = Eligibility.of(snapshot, config)
-    book = ScoreBook(eligibility.reachable(judged.requests), popularity_counts(config, run / "fit"), snapshot)
+    scorer = ReplayScorer(eligibility.reachable(judged.requests), popularity_counts(config, run / "fit"), snapshot)
     for start in range(0, len(judged.requests), CHUNK):
         rows = slice(start, start + CHUNK)
         asked = judged.requests.take(rows)
-        book.open(judged.relevant.take(rows), asked)
-        book.note(FUNNEL, FUNNEL, TOP, lambda r=asked: slates(stages.funnel, r))  # type: ignore[misc]
-        book.close()
-    live = book.replay(judged.requests, {}).contenders[FUNNEL]
+        scorer.start_chunk(judged.relevant.take(rows), asked)
+        scorer.add(FUNNEL, FUNNEL, TOP, lambda r=asked: recommend_slates(stages.funnel, r))  # type: ignore[misc]
+        scorer.finish_chunk()
+    live = scorer.finish(judged.requests, {}).models[FUNNEL]
     return lists_of(live), judged.requests.time >= data_end_us
 
 
-def lists_of(contender: Contender) -> Lists:
+def lists_of(contender: ModelScores) -> Lists:
     """What the gate looks at."""
-    values = {**{name: mean_of(scores) for name, scores in contender.scores.items()}, **contender.whole}
+    values = {**{name: mean_known(scores) for name, scores in contender.scores.items()}, **contender.whole}
     return Lists(contender.scores[HEADLINE], contender.coverage, {name: values[f"{name}@{TOP}"] for name in RAILS})
 
 
@@ -186,8 +186,8 @@ def _recipe_retrained(run: TrainingRun, replay: Replay, live: Path) -> Lists:
     """
     recipe = load_bundle_config(live)
     if same_recipe(recipe, run.config):
-        return lists_of(replay.contenders[FUNNEL])
-    return lists_of(retrain(run, recipe).contenders[FUNNEL])
+        return lists_of(replay.models[FUNNEL])
+    return lists_of(retrain(run, recipe).models[FUNNEL])
 
 
 def same_recipe(a: Config, b: Config) -> bool:

@@ -18,8 +18,15 @@ from handsell.data.splits import WindowRequests
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.baselines import Baselines
 from handsell.evaluation.metrics import Relevant
-from handsell.evaluation.replay import Lists, Replay, evaluate_sources
-from handsell.evaluation.served import BASELINE_PREFIX, PAUSES, RequestScores, ask, describe_pauses, describe_served
+from handsell.evaluation.replay import Lists, Replay, replay_requests
+from handsell.evaluation.served import (
+    BASELINE_PREFIX,
+    PAUSES,
+    RequestScores,
+    describe_pauses,
+    describe_served,
+    score_models,
+)
 from handsell.jobs.cluster import spread
 from handsell.jobs.progress import report_update
 from handsell.jobs.train.examples import day_values
@@ -48,7 +55,7 @@ def score(config: Config, run: Path, models: Path, window: str = "test") -> Repl
     stages = load_stages(models, config, snapshot=snapshot, items=day_values(config, run, window, snapshot))
     judged = judged_requests(config, run, window, snapshot)
     eligibility = Eligibility.of(snapshot, config)
-    return evaluate_sources(
+    return replay_requests(
         judged.requests,
         judged.relevant,
         funnel=stages.funnel,
@@ -101,7 +108,9 @@ def ask_served(config: Config, run: Path, models: Path, away: int | None) -> Req
     else:
         some = np.sort(np.random.default_rng(0).permutation(len(judged.requests))[:PAUSED_REQUESTS])
         judged = Judged(judged.requests.take(some), judged.relevant.take(some))
-    return ask(judged.requests, judged.relevant, stages.funnel, stages.candidates.retrievers, eligibility, others)
+    return score_models(
+        judged.requests, judged.relevant, stages.funnel, stages.candidates.retrievers, eligibility, others
+    )
 
 
 def baseline_lists(config: Config, run: Path, requests: Requests, eligibility: Eligibility) -> dict[str, np.ndarray]:

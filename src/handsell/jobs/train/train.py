@@ -26,7 +26,7 @@ from handsell.core.errors import TrainingError
 from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.replay import Replay
-from handsell.evaluation.report.report import About, build_report, write_report
+from handsell.evaluation.report.report import ReportContext, build_report, write_report
 from handsell.features.matrix import ranker_features
 from handsell.features.store import open_store
 from handsell.features.views import service_columns
@@ -96,7 +96,7 @@ def _report(run: TrainingRun, replay: Replay, served: ServedScores) -> dict:
     importance = {}
     if run.config.ranking.enabled:
         importance = XGBoostRanker.load(run.twin / "ranker").importance()
-    about = About(
+    about = ReportContext(
         config=run.config.name,
         created_us=time.time_ns() // 1000,
         data=run.counts,

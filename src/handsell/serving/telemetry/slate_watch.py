@@ -12,7 +12,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from handsell.catalog.snapshot import Snapshot
-from handsell.evaluation.list_metrics import gini_of, self_information
+from handsell.evaluation.list_metrics import gini_of_counts, self_information
 from handsell.features.views import ITEM_ACTIVITY
 from handsell.reranking.similarity import tag_vectors
 
@@ -90,7 +90,7 @@ class SlateWatch:
             self._last.popitem(last=False)
 
     def _gini(self) -> float:
-        return gini_of(self._count)
+        return gini_of_counts(self._count)
 
     def _coverage(self) -> float:
         return float((self._count > 0).mean()) if len(self._count) else float("nan")

@@ -23,7 +23,7 @@ POPULARITY = "popularity"  # the retriever that says what was to be expected any
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class ModelScores:
     """What one contender did on R requests."""
 
     kind: str  # retriever, blend, ranker, funnel, oracle or other
@@ -52,27 +52,27 @@ class Replay:
     """R requests, by contender."""
 
     user: np.ndarray  # (R,) int32
-    contenders: dict[str, Contender]
+    models: dict[str, ModelScores]
     sources: dict[str, SourceHits]
     segments: dict[str, np.ndarray]  # name → (R,) bool
     degraded: dict[str, int] = field(default_factory=dict)  # stage → requests in whose chunk it failed
     relevant: int = 0  # relevant items over all requests
     cold_relevant: int = 0  # … that had no event in the fit window
     seconds: dict[str, float] = field(default_factory=dict)  # contender → time taken
-    curve: dict[str, Contender] = field(default_factory=dict)  # other ways of re-ranking what the ranker gave
+    curve: dict[str, ModelScores] = field(default_factory=dict)  # other ways of re-ranking what the ranker gave
 
     def __len__(self) -> int:
         return len(self.user)
 
     def of_kind(self, kind: str) -> list[str]:
-        return [name for name, c in self.contenders.items() if c.kind == kind]
+        return [name for name, c in self.models.items() if c.kind == kind]
 
     def scores(self, metric: str) -> dict[str, np.ndarray]:
         """(R,) by contender, for those that have the metric."""
-        return {name: c.scores[metric] for name, c in self.contenders.items() if metric in c.scores}
+        return {name: c.scores[metric] for name, c in self.models.items() if metric in c.scores}
 
 
-class ScoreBook:
+class ReplayScorer:
     """`open` a chunk, `note` every contender's answer to it, `close` to score them; `replay` at the end."""
 
     def __init__(self, catalog: np.ndarray, popularity: np.ndarray, snapshot: Snapshot):
@@ -90,7 +90,7 @@ class ScoreBook:
         self._degraded: Counter[str] = Counter()
         self._union_hits = self._relevant = self._cold_relevant = 0
 
-    def open(self, wanted: Relevant, asked: Requests) -> None:
+    def start_chunk(self, wanted: Relevant, asked: Requests) -> None:
         """A chunk of requests, and what is relevant to them."""
         self._mix = self._mix_of(asked.history.item, asked.history.weight)
         cold = self._cold[wanted.item.values]
@@ -99,7 +99,7 @@ class ScoreBook:
         self._relevant += len(cold)
         self._cold_relevant += int(cold.sum())
 
-    def note(self, name: str, kind: str, depth: int, answer: Callable[[], np.ndarray]) -> None:
+    def add(self, name: str, kind: str, depth: int, answer: Callable[[], np.ndarray]) -> None:
         """Run one contender on the open chunk; it answers items (B, n), n ≤ depth."""
         if name in self._page:
             raise TrainingError(f"two contenders are named {name!r}: give each retriever and extra contender its own")
@@ -108,7 +108,7 @@ class ScoreBook:
         self._page[name] = answer()
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - begun
 
-    def note_sources(self, found: Candidates) -> None:
+    def add_sources(self, found: Candidates) -> None:
         hit = gains(found.item, self._wanted) > 0  # (B, K)
         returned = np.isfinite(found.source_rank)  # (B, K, S)
         alone = returned & (returned.sum(axis=2, keepdims=True) == 1)
@@ -118,10 +118,10 @@ class ScoreBook:
             row = np.array([here.sum(), (hit & here).sum(), (hit & alone[:, :, s]).sum()])
             self._sources[name] = self._sources.get(name, 0) + row
 
-    def note_degraded(self, stages: tuple[str, ...], requests: int) -> None:
+    def add_degraded(self, stages: tuple[str, ...], requests: int) -> None:
         self._degraded.update(dict.fromkeys(stages, requests))
 
-    def close(self) -> None:
+    def finish_chunk(self) -> None:
         expected = self._page.get(POPULARITY)
         for name, items in self._page.items():
             top = wide(items, TOP)
@@ -165,14 +165,14 @@ class ScoreBook:
             found |= {f"{part}recall@{k}": recall(shown, wanted, k) for k in sorted({*DEPTHS, depth}) if k <= depth}
         return found
 
-    def replay(self, requests: Requests, segments: dict[str, np.ndarray]) -> Replay:
+    def finish(self, requests: Requests, segments: dict[str, np.ndarray]) -> Replay:
         contenders = {}
         for name, (kind, depth) in self._kinds.items():
             items = np.concatenate(self._items[name])
             scores = {metric: np.concatenate(parts) for metric, parts in self._scores[name].items()}
             scores[f"drift@{TOP}"] = list_metrics.drift(items, requests.user, requests.time, self._tags)
             scores[f"repeat_rate@{TOP}"] = list_metrics.repeat_rate(items, requests.user, requests.time)
-            contenders[name] = Contender(kind, depth, scores, items, self._whole(items))
+            contenders[name] = ModelScores(kind, depth, scores, items, self._whole(items))
         sources = {
             name: SourceHits(float(r / len(requests)), int(h), int(u), float(u / max(self._union_hits, 1)))
             for name, (r, h, u) in self._sources.items()
