@@ -10,7 +10,7 @@ from benchmarks.protocols.coordinate_search import Params, Search, coordinate_se
 from benchmarks.protocols.datasets import Questions
 from benchmarks.protocols.protocol import OBJECTIVE, batches, figures
 from handsell.core.batches import NONE
-from handsell.retrieval.models.blend import Blend, ranked
+from handsell.retrieval.models.blend import Blend, select_best
 
 VALUES = (1.0, 0.5, 2.0, 0.2, 0.7, 1.5, 4.0, 0.1, 0.0)  # of a part's weight, before they are made to sum to 1
 
@@ -20,7 +20,7 @@ def tuned_weights(
 ) -> tuple[tuple[float, ...], Search]:
     """Weights that sum to 1, in the order of the parts, and what was tried."""
     cached = [
-        (rows, *blend.standardized(requests, k, eligible))
+        (rows, *blend.standardize(requests, k, eligible))
         for rows, requests, eligible in batches(questions, blend.n_items, masks_history)
     ]
 
@@ -30,7 +30,7 @@ def tuned_weights(
         weighted = replace(blend, weights=summing_to_one(params))
         found = np.full((len(questions), k), NONE, np.int32)
         for rows, items, standard in cached:
-            found[rows], _ = ranked(items, weighted.combined(standard), k)
+            found[rows], _ = select_best(items, weighted.combine(standard), k)
         return figures(found, questions, k)[OBJECTIVE]
 
     search = coordinate_search(dict.fromkeys(blend.parts, VALUES), tried, budget_s)

@@ -19,9 +19,9 @@ from threadpoolctl import threadpool_limits
 from benchmarks.report import MIB
 from handsell.config import RetrievalConfig
 from handsell.core.batches import NONE
-from handsell.retrieval.index.index import VectorIndex
-from handsell.retrieval.index.indexing import QUERIES, fit_index, shares_found
+from handsell.retrieval.index.index_fitting import QUERIES, compute_recall, fit_index
 from handsell.retrieval.index.nearest import ROWS, Nearest
+from handsell.retrieval.index.vector_index import VectorIndex
 
 HALF_ABOVE = 10_000_000  # items; larger catalogs are stored as float16
 ITEMS_PER_CLUSTER = 4  # averaged into a user's query
@@ -163,7 +163,7 @@ def _row(index: VectorIndex, users: np.ndarray, mask: np.ndarray, share: float, 
     wall_ms, cpu_ms = (np.percentile(np.array(taken) * 1e3, (50, 99)) for taken in (wall, cpu))
     return {
         "eligible": f"{share:.0%}",
-        f"recall@{k}": float(shares_found(np.stack(found), truth).mean()),
+        f"recall@{k}": float(compute_recall(np.stack(found), truth).mean()),
         "p50 ms": float(wall_ms[0]),
         "p99 ms": float(wall_ms[1]),
         "p50 CPU ms": float(cpu_ms[0]),

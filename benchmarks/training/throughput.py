@@ -34,7 +34,7 @@ from handsell.jobs.train.windows import Sizes
 from handsell.retrieval.config import retrievers
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.neural import sasrec_training, two_tower_training
-from handsell.retrieval.neural.training import coarse_products
+from handsell.retrieval.neural.training import use_reduced_precision
 
 TARGET = 0.9
 
@@ -105,9 +105,9 @@ def _run_plain_two_tower(events: Interactions, config: Config, epochs: int) -> f
     """Examples/s."""
     section = config.retrieval["two_tower"]
     rows = two_tower_training.TwoTowerRows(events, section)
-    model = two_tower_training.new_towers(events.n_items, None, section)
+    model = two_tower_training.build_towers(events.n_items, None, section)
     optimizer = torch.optim.Adam(model.parameters(), lr=section.learning_rate, weight_decay=section.reg)
-    steps = two_tower_training.steps_of(rows, section)
+    steps = two_tower_training.count_steps(rows, section)
     for epoch in range(1 + epochs):
         _run_epoch(model, optimizer, rows.batches(steps, np.random.default_rng(epoch)))
         if epoch == 0:  # not measured, as under Ray
@@ -118,9 +118,9 @@ def _run_plain_two_tower(events: Interactions, config: Config, epochs: int) -> f
 def _run_plain_sasrec(events: Interactions, config: Config, options: argparse.Namespace) -> float:
     section = config.retrieval["sasrec"]
     rows = sasrec_training.SequenceRows(events, section)
-    model = sasrec_training.new_transformer(events.n_items, None, section)
+    model = sasrec_training.build_transformer(events.n_items, None, section)
     optimizer = torch.optim.AdamW(model.parameters(), lr=section.learning_rate, fused=True)
-    with coarse_products():
+    with use_reduced_precision():
         for epoch in range(1 + options.epochs):
             _run_epoch(model, optimizer, rows.batches(rows.steps, rows.trained, np.random.default_rng(epoch)))
             if epoch == 0:
@@ -167,10 +167,10 @@ def _compare_als(events: Interactions, config: Config, epochs: int) -> list[dict
     from implicit.cpu.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
 
-    from handsell.retrieval.models.als import extra_confidence, fit_als, summed
+    from handsell.retrieval.models.als import compute_confidence, fit_als, sum_weights
 
     section = config.retrieval["als"]
-    pairs = extra_confidence(summed(events), section.alpha)
+    pairs = compute_confidence(sum_weights(events), section.alpha)
 
     def ours(n: int) -> float:
         begun = time.perf_counter()

@@ -5,9 +5,9 @@ import pytest
 from scipy import sparse
 
 from handsell.retrieval import als_blocks
-from handsell.retrieval.als_blocks import Penalty, axes, gram, solve_block
+from handsell.retrieval.als_blocks import Penalty, compute_gram, diagonalize, solve_block
 from handsell.retrieval.history_weights import HistoryWeights
-from handsell.retrieval.models.als import ALSConfig, ALSEncoder, extra_confidence, fit_als, summed
+from handsell.retrieval.models.als import ALSConfig, ALSEncoder, compute_confidence, fit_als, sum_weights
 from handsell.testing.planted_taste import build_requests, plant_blocks
 
 FLAT = Penalty(size=0.1, exponent=0.0, unseen=1.0, typical=1.0)
@@ -25,10 +25,10 @@ def signed(rng, rows=30, columns=20, density=0.3) -> sparse.csr_matrix:
 @pytest.mark.parametrize("width", [3, 16])  # rows are solved by factors, or by their pairs
 @pytest.mark.parametrize("exponent", [0.0, 1.0])
 def test_a_row_solves_its_normal_equations(rng, width, exponent):
-    pairs = extra_confidence(signed(rng), 5.0)
+    pairs = compute_confidence(signed(rng), 5.0)
     y = rng.standard_normal((20, width)).astype(np.float32)
     penalty = Penalty(0.5, exponent, unseen=4.0, typical=10.0)
-    found = solve_block(pairs, y, gram(y), penalty)
+    found = solve_block(pairs, y, compute_gram(y), penalty)
     for u, row in enumerate(pairs.toarray().astype(np.float64)):
         n = np.count_nonzero(row)
         c = 1 + np.abs(row)
@@ -37,11 +37,11 @@ def test_a_row_solves_its_normal_equations(rng, width, exponent):
 
 
 def test_blocks_and_stacks_do_not_change_a_row(rng, monkeypatch):
-    pairs = extra_confidence(signed(rng), 5.0)
+    pairs = compute_confidence(signed(rng), 5.0)
     y = rng.standard_normal((20, 8)).astype(np.float32)
-    whole = solve_block(pairs, y, gram(y), FLAT)
+    whole = solve_block(pairs, y, compute_gram(y), FLAT)
     monkeypatch.setattr(als_blocks, "FLOATS_AT_ONCE", 200)
-    halves = [solve_block(part, y, gram(y), FLAT) for part in (pairs[:11], pairs[11:])]
+    halves = [solve_block(part, y, compute_gram(y), FLAT) for part in (pairs[:11], pairs[11:])]
     assert np.allclose(np.concatenate(halves), whole, atol=1e-5)
 
 
@@ -49,7 +49,7 @@ def test_sweeps_are_those_of_implicit(rng):
     from implicit.cpu.als import AlternatingLeastSquares
 
     weight = signed(rng, 60, 40)
-    pairs = extra_confidence(weight, 5.0)
+    pairs = compute_confidence(weight, 5.0)
     first = rng.standard_normal((40, 6)).astype(np.float32)
     oracle = AlternatingLeastSquares(
         factors=6, regularization=0.1, alpha=1.0, iterations=5, use_cg=False, num_threads=1
@@ -60,8 +60,8 @@ def test_sweeps_are_those_of_implicit(rng):
     oracle.fit(confident, show_progress=False)
     items = first
     for _ in range(5):
-        users = solve_block(pairs, items, gram(items), FLAT)
-        items = solve_block(pairs.T.tocsr(), users, gram(users), FLAT)
+        users = solve_block(pairs, items, compute_gram(items), FLAT)
+        items = solve_block(pairs.T.tocsr(), users, compute_gram(users), FLAT)
     assert np.allclose(users, oracle.user_factors, atol=2e-3)
     assert np.allclose(users @ items.T, oracle.user_factors @ oracle.item_factors.T, atol=2e-3)
 
@@ -70,7 +70,7 @@ def test_folding_in_equals_the_users_side_of_implicit(rng):
     from implicit.cpu.als import AlternatingLeastSquares
 
     vectors = rng.standard_normal((20, 6)).astype(np.float32)
-    values, turn = axes(gram(vectors))
+    values, turn = diagonalize(compute_gram(vectors))
     encoder = ALSEncoder(vectors @ turn, values, FLAT, alpha=5.0, weights=HistoryWeights(1e9))
     history = [(3, 1.0), (7, 2.0), (3, 1.0), (9, -1.0)]
     folded = encoder.encode(build_requests(history))[0] @ turn.T
@@ -93,23 +93,23 @@ def test_old_likes_count_less():
 
 def test_the_penalty_grows_with_evidence_and_keeps_its_size():
     counts = np.array([1, 5, 30])
-    scaled = Penalty.over(counts, others=100, alpha=10.0, reg=0.01, exponent=1.0)
-    assert np.allclose(scaled.of(counts), 0.01 * (10.0 * counts + 100), rtol=1e-6)
-    flat = Penalty.over(counts, others=100, alpha=10.0, reg=0.01, exponent=0.0)
-    assert np.allclose(flat.of(counts), scaled.of(counts).mean())
+    scaled = Penalty.from_counts(counts, others=100, alpha=10.0, reg=0.01, exponent=1.0)
+    assert np.allclose(scaled.for_counts(counts), 0.01 * (10.0 * counts + 100), rtol=1e-6)
+    flat = Penalty.from_counts(counts, others=100, alpha=10.0, reg=0.01, exponent=0.0)
+    assert np.allclose(flat.for_counts(counts), scaled.for_counts(counts).mean())
 
 
 def test_a_spectral_start_is_ahead_of_a_random_one(rng):
     """The loss after one sweep."""
     events, _ = plant_blocks(rng)
-    pairs = extra_confidence(summed(events), 10.0)
+    pairs = compute_confidence(sum_weights(events), 10.0)
     started = fit_als(events, ALSConfig(embedding_size=4, epochs=1)).vectors
     noise = rng.standard_normal(started.shape).astype(np.float32) * 0.01
-    users = solve_block(pairs, noise, gram(noise), FLAT)
-    random = solve_block(pairs.T.tocsr(), users, gram(users), FLAT)
+    users = solve_block(pairs, noise, compute_gram(noise), FLAT)
+    random = solve_block(pairs.T.tocsr(), users, compute_gram(users), FLAT)
 
     def loss(items):
-        fitted = solve_block(pairs, items, gram(items), FLAT) @ items.T
+        fitted = solve_block(pairs, items, compute_gram(items), FLAT) @ items.T
         dense = pairs.toarray()
         return ((1 + np.abs(dense)) * ((dense > 0) - fitted) ** 2).sum()
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from handsell.retrieval.config import RetrievalConfig
-from handsell.retrieval.index.topk import gather, padded, top_items
+from handsell.retrieval.index.topk import gather, pad_rows, select_top
 from handsell.retrieval.models.blend import Blend
 from handsell.testing.planted_taste import allow_all, build_requests
 
@@ -24,8 +24,8 @@ class Fixed:
         table, rows = np.array(self.scores, np.float32), []
         for b, history in enumerate(requests.history.item):
             may = np.flatnonzero(eligible[b] & ~np.isnan(table) & (history >= 0).any())
-            rows.append(top_items(may.astype(np.int32), table[may], k))
-        return padded(rows, k)
+            rows.append(select_top(may.astype(np.int32), table[may], k))
+        return pad_rows(rows, k)
 
     def score(self, requests, items):
         table = np.array(self.scores, np.float32)

@@ -18,7 +18,7 @@ def baskets(*rows: list[int], weight=1.0):
 
 
 def strengths(lines, **options) -> np.ndarray:
-    config = BoughtTogetherConfig(**{"shrinkage": 1.0, "least_support": 1, **options})
+    config = BoughtTogetherConfig(**{"shrinkage": 1.0, "min_support": 1, **options})
     return fit_bought_together(events(*lines, n_items=5), config).lists.toarray()
 
 
@@ -31,7 +31,7 @@ def test_strength_is_the_shrunk_log_of_observed_over_expected():
 
 
 def test_a_pair_needs_support():
-    assert np.count_nonzero(strengths(baskets(*BASKETS), least_support=2)) == 2
+    assert np.count_nonzero(strengths(baskets(*BASKETS), min_support=2)) == 2
 
 
 def test_a_basket_ends_with_the_session():
@@ -52,7 +52,7 @@ def shop():
 
 
 def test_only_events_of_enough_weight_are_in_the_basket():
-    model = fit_bought_together(shop(), BoughtTogetherConfig(least_weight=2.0, substitutes=0.0))
+    model = fit_bought_together(shop(), BoughtTogetherConfig(min_weight=2.0, substitutes=0.0))
     asked = build_requests([(3, 3.0), (0, 1.0)], [(0, 1.0)])
     items, _ = model.retrieve(asked, 1, allow_all(asked, 7))
     assert items[:, 0].tolist() == [4, 2], "the basket of the first is 3; the second has looked at 0 only"
@@ -60,10 +60,10 @@ def test_only_events_of_enough_weight_are_in_the_basket():
 
 def test_what_is_compared_is_a_substitute_and_falls_behind():
     lines = shop()
-    both = fit_bought_together(lines, BoughtTogetherConfig(least_weight=0.0, substitutes=0.0)).lists.toarray()
+    both = fit_bought_together(lines, BoughtTogetherConfig(min_weight=0.0, substitutes=0.0)).lists.toarray()
     assert both[0, 1] > both[0, 2], "all interest taken alike, the other kettle is nearest"
-    bought = fit_bought_together(lines, BoughtTogetherConfig(least_weight=2.0, substitutes=1.0)).lists.toarray()
-    plain = fit_bought_together(lines, BoughtTogetherConfig(least_weight=2.0, substitutes=0.0)).lists.toarray()
+    bought = fit_bought_together(lines, BoughtTogetherConfig(min_weight=2.0, substitutes=1.0)).lists.toarray()
+    plain = fit_bought_together(lines, BoughtTogetherConfig(min_weight=2.0, substitutes=0.0)).lists.toarray()
     off = log((20 + 1) / (20 * 20 / 40 + 1))  # both kettles are in each of 20 sessions of looking, out of 40
     assert bought[0, 1] == pytest.approx(max(plain[0, 1] - off, 0))
     assert bought[0, 2] == plain[0, 2] > bought[0, 1]

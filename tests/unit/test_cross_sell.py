@@ -19,8 +19,8 @@ ranked = false
 substitutes = "KIND"
 [retrieval.bought_together]
 enabled = true
-least_weight = 2.0
-least_support = 1
+min_weight = 2.0
+min_support = 1
 session_gap_minutes = 10000
 """
 

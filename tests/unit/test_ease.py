@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from handsell.retrieval.like_matrix import build_like_matrix
 from handsell.retrieval.models.ease import EASEConfig, fit_ease
-from handsell.retrieval.ratings import likes
 from handsell.testing.planted_taste import plant_blocks
 
 
@@ -21,14 +21,14 @@ def by_the_book(r: np.ndarray, reg: float) -> np.ndarray:
 
 
 def test_weights_are_those_of_the_closed_form(planted):
-    r = likes(planted).toarray().astype(np.float64)
+    r = build_like_matrix(planted).toarray().astype(np.float64)
     model = fit_ease(planted, EASEConfig(reg=20.0))
     assert np.allclose(model.neighbors.toarray(), by_the_book(r, 20.0), atol=1e-5)
 
 
 def test_the_weights_minimise_what_they_should(planted, rng):
     """|R - RB|² + reg |B|² with a zero diagonal: no small change of B is better."""
-    r = likes(planted).toarray().astype(np.float64)
+    r = build_like_matrix(planted).toarray().astype(np.float64)
     b = fit_ease(planted, EASEConfig(reg=20.0)).neighbors.toarray().astype(np.float64)
 
     def loss(weights):
@@ -41,7 +41,7 @@ def test_the_weights_minimise_what_they_should(planted, rng):
 
 
 def test_degree_scaling_and_the_power_in_the_answer(planted):
-    r = likes(planted).toarray().astype(np.float64)
+    r = build_like_matrix(planted).toarray().astype(np.float64)
     known = r.sum(axis=0) > 0
     r = r[:, known]
     by_user, by_item = r.sum(axis=1), r.sum(axis=0)
@@ -62,7 +62,7 @@ def test_lists_keep_the_strongest_of_either_sign(planted):
 
 
 def test_above_max_items_only_the_most_liked_are_known(planted):
-    popularity = likes(planted).toarray().sum(axis=0)
+    popularity = build_like_matrix(planted).toarray().sum(axis=0)
     model = fit_ease(planted, EASEConfig(max_items=10))
     assert model.touched.sum() == 10
     assert popularity[model.touched].min() >= popularity[~model.touched].max()

@@ -7,8 +7,8 @@ import pytest
 
 from handsell.core.batches import Ragged
 from handsell.core.errors import TrainingError
-from handsell.ranking.examples import Coverage, Outcomes, ShownItems, ignored_chance, label_examples
-from handsell.ranking.shards import read_coverage, read_shards, shard_folders, usable_workers, write_shards
+from handsell.ranking.examples import Coverage, Outcomes, ShownItems, compute_keep_chance, label_examples
+from handsell.ranking.shards import count_usable_workers, read_coverage, read_shards, shard_folders, write_shards
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
 K, ROWS = 60, 12
@@ -34,7 +34,7 @@ def asked():
 
 def label(asked, shown=None, negatives=20, seed=0):
     batch, found, outcomes = asked
-    shown = shown or ShownItems.none(len(batch))
+    shown = shown or ShownItems.empty(len(batch))
     return label_examples(batch, found, outcomes, shown, as_matrix, negatives=negatives, seed=seed)
 
 
@@ -127,17 +127,17 @@ def test_chance_falls_with_position_and_never_to_nothing():
         Ragged.from_rows([position], np.int16),
         Ragged.from_rows([np.full(4, np.nan)], np.float32),
     )
-    np.testing.assert_allclose(ignored_chance(shown), [1, 0.5, 1 / np.log2(101), 1])
+    np.testing.assert_allclose(compute_keep_chance(shown), [1, 0.5, 1 / np.log2(101), 1])
     far = replace(shown, propensity=Ragged.from_rows([[1e-6, 1e-6, 1e-6, 1.0]], np.float32))
-    assert ignored_chance(far)[3] == pytest.approx(0.1)
+    assert compute_keep_chance(far)[3] == pytest.approx(0.1)
 
 
 def test_no_requests_and_no_outcomes_give_no_examples(asked):
     batch, found, _ = asked
-    nothing = label((batch, found, Outcomes.none(ROWS)))
+    nothing = label((batch, found, Outcomes.empty(ROWS)))
     assert len(nothing) == 0 and nothing.x.shape == (0, 2) and nothing.coverage == Coverage(ROWS, 0, 0, 0)
     empty = slice(0, 0)
-    assert len(label((batch.take(empty), found.take(empty), Outcomes.none(0)))) == 0
+    assert len(label((batch.take(empty), found.take(empty), Outcomes.empty(0)))) == 0
 
 
 def test_shards_hold_whole_groups_and_together_everything(asked, tmp_path):
@@ -170,6 +170,6 @@ def test_no_worker_is_left_without_rows(asked, tmp_path):
     single = label((batch.take(one), found.take(one), Outcomes(outcomes.item.take(one), outcomes.grade.take(one))))
     write_shards(label(asked), ("item", "user"), tmp_path / "train", "p", shards=2)
     write_shards(single, ("item", "user"), tmp_path / "single", "p", shards=2)
-    assert usable_workers(tmp_path / "train", tmp_path / "train", 2) == 2
-    assert usable_workers(tmp_path / "single", tmp_path / "train", 2) == 1
-    assert usable_workers(tmp_path / "train", tmp_path / "single", 2) == 1
+    assert count_usable_workers(tmp_path / "train", tmp_path / "train", 2) == 2
+    assert count_usable_workers(tmp_path / "single", tmp_path / "train", 2) == 1
+    assert count_usable_workers(tmp_path / "train", tmp_path / "single", 2) == 1

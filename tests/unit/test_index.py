@@ -12,10 +12,10 @@ from handsell.data.interactions import Interactions
 from handsell.jobs.train.publish import index_notes
 from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.index.approximate import SPARE
-from handsell.retrieval.index.index import MOSTLY, VectorIndex, products
-from handsell.retrieval.index.indexing import fit_index, kind_for, shares_found
+from handsell.retrieval.index.index_fitting import choose_kind, compute_recall, fit_index
 from handsell.retrieval.index.nearest import Nearest
-from handsell.retrieval.neural.sampled import next_requests
+from handsell.retrieval.index.query_sampling import sample_requests
+from handsell.retrieval.index.vector_index import MOSTLY, VectorIndex, compute_products
 
 ITEMS, SIZE = 3000, 16
 
@@ -98,7 +98,7 @@ APPROXIMATE = {"ivf": RetrievalConfig(**SIZES, pq_above=MANY), "ivf_pq": Retriev
 
 
 def found_share(found, truth):
-    return shares_found(found, truth).mean()
+    return compute_recall(found, truth).mean()
 
 
 def clustered(rng, centers, count):
@@ -127,7 +127,7 @@ def approximate(request, clusters, tmp_path_factory):
 
 def test_size_picks_the_kind():
     config = RetrievalConfig(flat_below=10, pq_above=20)
-    assert [kind_for(items, config) for items in (10, 11, 20, 21)] == [None, "ivf", "ivf", "ivf_pq"]
+    assert [choose_kind(items, config) for items in (10, 11, 20, 21)] == [None, "ivf", "ivf", "ivf_pq"]
 
 
 def test_small_catalogs_stay_exact_and_ask_for_no_queries(vectors):
@@ -142,7 +142,7 @@ def test_an_approximate_index_reaches_its_recall_and_says_so(approximate, cluste
     queries, everything = users[200:], np.ones((100, MANY), bool)  # none that it was tuned on
     truth = VectorIndex.exact(vectors).search(queries, K, everything)[0]
     recall = found_share(approximate.search(queries, K, everything)[0], truth)
-    tuned = approximate.approximate.tuned
+    tuned = approximate.approximate.settings
     assert recall >= 0.93 and abs(recall - tuned.recall) < 0.03
     assert tuned.k == K and tuned.stated == 0.95 and tuned.queries == "users"
     assert tuned.nprobe < approximate.approximate.lists.nlist  # not by reading all of it
@@ -206,7 +206,7 @@ def test_half_precision_is_kept_and_scored_as_it_is(clusters, tmp_path):
     loaded = VectorIndex.load(tmp_path)
     assert loaded.vectors.dtype == np.float16
     items, scores = loaded.search(clusters[1][:1], K, np.ones((1, MANY), bool))
-    assert np.array_equal(scores[0], products(half[items[0]].astype(np.float32), clusters[1][0]))
+    assert np.array_equal(scores[0], compute_products(half[items[0]].astype(np.float32), clusters[1][0]))
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="reads the mappings from /proc")
@@ -271,12 +271,12 @@ def test_a_bundle_tells_what_its_approximate_indexes_find(clusters, tmp_path):
     index.save(tmp_path / "retrievers" / "als" / "index")
     VectorIndex.exact(clusters[0][:10]).save(tmp_path / "retrievers" / "content" / "index")
     (note,) = index_notes(tmp_path)
-    assert note.startswith("als: the ivf index reads") and f"{index.approximate.tuned.recall:.1%}" in note
+    assert note.startswith("als: the ivf index reads") and f"{index.approximate.settings.recall:.1%}" in note
 
 
 def test_without_users_sampled_items_are_the_queries(clusters):
     index = fit_index(clusters[0], APPROXIMATE["ivf"], K, lambda: np.zeros((3, SIZE), np.float32))
-    assert index.approximate.tuned.queries == "items"
+    assert index.approximate.settings.queries == "items"
 
 
 @settings(max_examples=50, deadline=None)
@@ -289,14 +289,14 @@ def test_nearest_in_blocks_is_nearest_at_once(k, sizes, seed):
         nearest.add(np.arange(start, start + size), vectors[start : start + size])
         start += size
     expected = np.argsort(-(queries @ vectors.T), axis=1)[:, :k]
-    assert np.array_equal(np.sort(nearest.found()), np.sort(expected))
+    assert np.array_equal(np.sort(nearest.read_items()), np.sort(expected))
 
 
 def test_next_requests_hold_the_newest_events_of_each_user():
     user, item = np.array([0, 0, 2, 2, 2], np.int32), np.array([5, 6, 7, 8, 9], np.int32)
     time = np.arange(5, dtype=np.int64) * 10
     events = Interactions(user, item, np.zeros(5, np.int8), time, np.ones(5, np.float32), 3, 10)
-    requests = next_requests(events)
+    requests = sample_requests(events)
     assert requests.user.tolist() == [0, 2] and requests.time.tolist() == [11, 41]
     assert requests.history.item[:, -3:].tolist() == [[-1, 5, 6], [7, 8, 9]]
     assert (requests.history.item[:, :-3] == -1).all() and (requests.history.weight[:, :-3] == 0).all()

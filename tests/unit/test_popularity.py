@@ -6,7 +6,7 @@ import pytest
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.models import popularity
-from handsell.retrieval.models.popularity import Popularity, PopularityConfig, context_of, fit_popularity
+from handsell.retrieval.models.popularity import Popularity, PopularityConfig, find_context, fit_popularity
 from handsell.retrieval.models.trending import TrendingConfig, fit_trending
 from handsell.testing.planted_taste import END, allow_all, build_requests
 
@@ -29,7 +29,7 @@ def test_weights_halve_with_age_and_dislikes_do_not_count():
 
 
 def test_looking_further_down_finds_what_a_full_sort_finds(rng, monkeypatch):
-    monkeypatch.setattr(popularity, "FIRST_LOOK", 4)
+    monkeypatch.setattr(popularity, "FIRST_SCAN", 4)
     model = Popularity(rng.integers(0, 30, 500).astype(np.float32))
     asked = build_requests([])
     eligible = allow_all(asked, 500)
@@ -72,7 +72,7 @@ def test_a_context_of_few_events_falls_back_on_the_whole(rng):
     share = rng.dirichlet(np.full(200, 5.0))
     count = np.stack([rng.multinomial(n, rng.dirichlet(100 * share)) for n in (5000, 5000, 5000, 5)])
     count = np.c_[count, np.zeros(4, int)]
-    lift, whole = popularity.lifts(count), count.sum(axis=0) / count.sum()
+    lift, whole = popularity.estimate_lifts(count), count.sum(axis=0) / count.sum()
     assert lift is not None and (lift[:, -1] == 1).all(), "of an item that nobody liked nothing is known"
     smoothed = lift * whole
     assert np.allclose(smoothed.sum(axis=1), 1)
@@ -85,7 +85,7 @@ def test_the_smoothing_finds_the_prior_that_was_planted(rng):
     share = rng.dirichlet(np.full(200, 5.0))
     for planted in (30.0, 300.0):
         count = np.stack([rng.multinomial(5000, rng.dirichlet(planted * share)) for _ in range(12)])
-        lift = popularity.lifts(count)
+        lift = popularity.estimate_lifts(count)
         by_item = count.sum(axis=0) / count.sum()
         c, i = np.unravel_index(np.argmax(count), count.shape)
         # (count + m p) / (5000 + m) = lift p, solved for m
@@ -96,8 +96,8 @@ def test_the_smoothing_finds_the_prior_that_was_planted(rng):
 def test_parts_of_the_day_and_the_weekend_are_contexts():
     thursday = 0  # the epoch
     hours = np.array([0, 3.99, 4, 23.99]) * HOUR_US
-    assert context_of(thursday + hours.astype(np.int64)).tolist() == [0, 0, 1, 5]
-    assert context_of(np.array([2, 3, 4]) * DAY_US).tolist() == [6, 6, 0]
+    assert find_context(thursday + hours.astype(np.int64)).tolist() == [0, 0, 1, 5]
+    assert find_context(np.array([2, 3, 4]) * DAY_US).tolist() == [6, 6, 0]
 
 
 def test_trending_is_more_than_the_past_leads_to_expect():

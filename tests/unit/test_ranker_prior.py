@@ -12,14 +12,14 @@ from handsell.ranking.config import RankingConfig
 from handsell.ranking.examples import Coverage, Examples
 from handsell.ranking.fitting import PRIOR, fit_xgboost
 from handsell.ranking.shards import write_shards
-from handsell.ranking.xgboost_ranker import FUSED, XGBoostRanker, fused_margin
-from handsell.retrieval.fusion import K0, largest_fused, union
+from handsell.ranking.xgboost_ranker import FUSED, XGBoostRanker, compute_fused_margin
+from handsell.retrieval.fusion import K0, fuse_sources, max_fused_score
 from handsell.testing.planted_ranking import GROUP, ndcg
 
 NAMES = ("noise_0", "noise_1", FUSED, *(f"noise_{i}" for i in range(2, 12)))
 AT = NAMES.index(FUSED)
 KEPT = ("qid", "item", "label", "weight", "x")
-LARGEST = largest_fused([1.0, 1.0])
+LARGEST = max_fused_score([1.0, 1.0])
 SMALL = RankingConfig(trees=30, depth=4, min_child_weight=0.1, early_stopping_rounds=10)
 
 
@@ -100,11 +100,11 @@ def test_what_ranks_is_the_trees_and_the_fused_order_together(fitted, x):
 
 def test_a_candidate_that_every_source_puts_first_is_the_whole_prior_ahead():
     first = np.array([[4]], np.int32), np.ones((1, 1), np.float32)
-    both = union([first, first], ("a", "b"), [0.7, 0.3], 1)
-    assert both.fused[0, 0] == pytest.approx(largest_fused([0.7, 0.3]))
+    both = fuse_sources([first, first], ("a", "b"), [0.7, 0.3], 1)
+    assert both.fused[0, 0] == pytest.approx(max_fused_score([0.7, 0.3]))
     x = np.zeros((3, len(NAMES)), np.float32)
     x[:, AT] = both.fused[0, 0], 0, np.nan
-    margin = fused_margin(x, NAMES, PRIOR / largest_fused([0.7, 0.3]))
+    margin = compute_fused_margin(x, NAMES, PRIOR / max_fused_score([0.7, 0.3]))
     np.testing.assert_allclose(margin, [PRIOR, 0, 0], rtol=1e-6)
 
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from handsell.retrieval.models.sasrec import SASRecConfig, weights_to_retriever
+from handsell.retrieval.models.sasrec import SASRecConfig, build_sasrec
 from handsell.retrieval.neural import sasrec_rows
 from handsell.retrieval.neural.sasrec_rows import SequenceRows
-from handsell.retrieval.neural.sasrec_training import SoftmaxLoss, Training, fit_sasrec, new_transformer
-from handsell.retrieval.neural.training import weights_of
+from handsell.retrieval.neural.sasrec_training import SoftmaxLoss, Training, build_transformer, fit_sasrec
+from handsell.retrieval.neural.training import read_weights
 from handsell.testing.planted_taste import allow_all, build_requests, plant_blocks
 
 SMALL = SASRecConfig(embedding_size=8, length=6, epochs=3, batch_size=64, validation_users=0)
@@ -24,15 +24,15 @@ def test_numpy_layers_equal_the_torch_module(rng, temperature):
     events, content = plant_blocks(rng)
     config = SMALL.model_copy(update={"temperature": temperature})
     rows = SequenceRows(events, config)
-    model = new_transformer(events.n_items, content, config)
+    model = build_transformer(events.n_items, content, config)
     for parameter in model.parameters():  # fresh ones are too small to tell wrong from right
         torch.nn.init.normal_(parameter, std=0.3)
     model.eval()
     everyone = np.ones(events.n_items, bool)
-    retriever = weights_to_retriever(weights_of(model), content, everyone, cosine=temperature > 0)
+    retriever = build_sasrec(read_weights(model), content, everyone, cosine=temperature > 0)
     batch = next(rows.batches(rows.steps, everyone, rng))
     with torch.no_grad():
-        queries, rivals = model.both(batch)
+        queries, rivals = model.encode(batch)
     scale = temperature or 1.0
     assert np.allclose(retriever.vectors, rivals.numpy(), atol=1e-5)
     length = batch.history.shape[1]
@@ -75,7 +75,7 @@ def test_every_like_after_the_first_event_is_a_target_once_an_epoch(rng):
 def test_windows_hold_what_came_just_before(rng):
     events, _ = plant_blocks(rng)
     rows = SequenceRows(events, SMALL)
-    first, last = rows.windows(rng)
+    first, last = rows.draw_windows(rng)
     assert (last - first <= SMALL.length).all() and (last > first).all()
     assert (events.user[first] == events.user[last]).all(), "the next event is the same user's"
     batch = next(rows.batches(rows.steps, rows.trained, rng))
@@ -114,14 +114,14 @@ def test_drawn_rivals_hold_every_target_and_their_chances(rng, monkeypatch):
 def test_held_out_likes_are_the_last_and_nothing_after_them_is_learned_(rng):
     events, _ = plant_blocks(rng, users=1000)
     rows = SequenceRows(events, SMALL.model_copy(update={"validation_users": 1000}))
-    assert len(rows.judges) == 100
-    for user, wanted in zip(rows.judges, rows.wanted, strict=True):
+    assert len(rows.held_out_users) == 100
+    for user, wanted in zip(rows.held_out_users, rows.held_out_items, strict=True):
         mine = events.where(events.user == user)
         last = np.flatnonzero(mine.weight > 0)[-1]
         assert mine.item[last] == wanted
         assert np.array_equal(rows.events.item[rows.events.user == user], mine.item[:last])
-    judged = np.concatenate([batch.items[batch.target] for batch in rows.judging(rows.trained)])
-    assert np.array_equal(np.sort(judged), np.sort(rows.wanted))
+    judged = np.concatenate([batch.items[batch.target] for batch in rows.validation_batches(rows.trained)])
+    assert np.array_equal(np.sort(judged), np.sort(rows.held_out_items))
 
 
 def test_the_same_seed_gives_the_same_model(rng):
@@ -137,21 +137,21 @@ def test_an_interrupted_course_ends_where_it_would_have(rng):
     config = SMALL.model_copy(update={"validation_users": 60, "epochs": 4})
     rows = SequenceRows(events, config)
     states = []
-    whole = Training(new_transformer(events.n_items, content, config), rows)
+    whole = Training(build_transformer(events.n_items, content, config), rows)
     whole.run(lambda epoch: states.append(whole.state()))
-    again = Training(new_transformer(events.n_items, content, config), rows)
+    again = Training(build_transformer(events.n_items, content, config), rows)
     again.restore(states[1])
     lines = []
-    again.run(lambda epoch: lines.append(epoch.line(config)))
+    again.run(lambda epoch: lines.append(epoch.format_line(config)))
     assert [line.split()[2] for line in lines] == ["3/4", "4/4"] and "validation NDCG@10" in lines[0]
-    for name, weights in weights_of(whole.model).items():
-        assert np.array_equal(weights, weights_of(again.model)[name]), name
+    for name, weights in read_weights(whole.model).items():
+        assert np.array_equal(weights, read_weights(again.model)[name]), name
 
 
 def test_it_stops_when_nothing_gets_better_and_keeps_the_best(rng):
     events, content = plant_blocks(rng, users=600)
     config = SMALL.model_copy(update={"validation_users": 60, "epochs": 50, "patience": 2, "learning_rate": 0.05})
-    course = Training(new_transformer(events.n_items, content, config), SequenceRows(events, config))
+    course = Training(build_transformer(events.n_items, content, config), SequenceRows(events, config))
     ndcg = []
     course.run(lambda epoch: ndcg.append(epoch.ndcg))
     assert len(ndcg) == course.best_epoch + 2 < 50

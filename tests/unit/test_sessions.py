@@ -6,7 +6,7 @@ import pytest
 from handsell.core.units import MINUTE_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval import sessions
-from handsell.retrieval.sessions import current, cut
+from handsell.retrieval.sessions import cut_sessions, find_current_sessions
 from handsell.testing.planted_taste import END, build_requests
 
 
@@ -27,34 +27,34 @@ def rows(found: sessions.Sessions) -> list[list[int]]:
 
 def test_a_pause_longer_than_the_gap_begins_a_session_and_so_does_another_user():
     events = log((0, 1, 0), (0, 2, 30), (0, 3, 61), (1, 4, 61), (1, 5, 62))
-    found = cut(events, 30)
+    found = cut_sessions(events, 30)
     assert rows(found) == [[3], [4, 5], [1, 2]]  # the one that began last comes first; equal ones by user
     assert (found.time - END).tolist() == [61 * MINUTE_US, 61 * MINUTE_US, 0]
     assert found.session_of_event.tolist() == [0, 1, 1, 2, 2]
     assert found.place.tolist() == [0, 0, 1, 0, 1]
-    assert rows(found.of_length(2)) == [[4, 5], [1, 2]]
-    assert rows(found.newest(2)) == [[3], [4, 5]]
+    assert rows(found.with_at_least(2)) == [[4, 5], [1, 2]]
+    assert rows(found.take_newest(2)) == [[3], [4, 5]]
 
 
 def test_disliked_events_are_no_part_of_a_session():
-    assert rows(cut(log((0, 1, 0), (0, 2, 1, -1.0), (0, 3, 2)), 30)) == [[1, 3]]
+    assert rows(cut_sessions(log((0, 1, 0), (0, 2, 1, -1.0), (0, 3, 2)), 30)) == [[1, 3]]
 
 
 def test_a_run_without_end_is_cut(monkeypatch):
-    monkeypatch.setattr(sessions, "MOST_EVENTS", 3)
-    assert rows(cut(log(*((0, i, i) for i in range(7))), 30)) == [[6], [3, 4, 5], [0, 1, 2]]
+    monkeypatch.setattr(sessions, "MAX_EVENTS", 3)
+    assert rows(cut_sessions(log(*((0, i, i) for i in range(7))), 30)) == [[6], [3, 4, 5], [0, 1, 2]]
 
 
 @pytest.mark.parametrize(("gap", "expected"), [(30, [3, 2, 7]), (0.5, [3])])
 def test_the_current_session_is_newest_first_and_holds_an_item_once(gap, expected):
     asked = build_requests([(1, 1.0), (7, 1.0), (3, 1.0), (9, -1.0), (2, 1.0), (3, 1.0)])
     asked.history.time[0, -6] -= 60 * MINUTE_US
-    found = current(asked, 10, gap)
+    found = find_current_sessions(asked, 10, gap)
     assert found[0][found[0] >= 0].tolist() == expected
     assert found.shape == asked.history.item.shape
 
 
 def test_of_the_current_session_only_what_weighs_enough():
     asked = build_requests([(1, 3.0), (2, 1.0), (4, 3.0)], [(1, 1.0)])
-    found = current(asked, 10, 30, least_weight=2.0)
+    found = find_current_sessions(asked, 10, 30, min_weight=2.0)
     assert [row[row >= 0].tolist() for row in found] == [[4, 1], []]

@@ -53,7 +53,7 @@ def run(tmp_path, monkeypatch):
 
 def limit(monkeypatch, name="", **limits):
     """Sources without any limit of size, but for one."""
-    none = {"most_items": None, "most_users": None, "least_events": 0}
+    none = {"max_items": None, "max_users": None, "min_events": 0}
     known = {n: replace(plugin, **none) for n, plugin in retrievers().items()}
     if name:
         known[name] = replace(known[name], **limits)
@@ -63,16 +63,16 @@ def limit(monkeypatch, name="", **limits):
 @pytest.mark.parametrize(
     ("limits", "name", "number", "why"),
     [
-        ("most_items", "ease", 100, "the catalog has 100 items, it is fitted up to 99"),
-        ("most_users", "user_knn", 20, "there are 20 users, it is fitted up to 19"),
-        ("least_events", "two_tower", 30, "there are 30 events to learn from, it needs 31"),
+        ("max_items", "ease", 100, "the catalog has 100 items, it is fitted up to 99"),
+        ("max_users", "user_knn", 20, "there are 20 users, it is fitted up to 19"),
+        ("min_events", "two_tower", 30, "there are 30 events to learn from, it needs 31"),
     ],
 )
 def test_a_source_is_out_of_the_question_by_size(configured, run, monkeypatch, limits, name, number, why):
     config = configured(AUTO + '[surfaces.home]\nrepeat = "allow"')
     limit(monkeypatch, name, **{limits: number})
     assert misfits(config, run) == {}
-    limit(monkeypatch, name, **{limits: number + (1 if limits == "least_events" else -1)})
+    limit(monkeypatch, name, **{limits: number + (1 if limits == "min_events" else -1)})
     assert misfits(config, run) == {name: why}
     said = configured(AUTO + f'[retrieval.{name}]\nenabled = true\n[surfaces.home]\nrepeat = "allow"')
     assert misfits(said, run) == {}, "what the config enables never is"
@@ -200,7 +200,7 @@ def plant(run, rng, monkeypatch):
     monkeypatch.setattr(source_selection, "spread", lambda function, tasks: [function(*task) for task in tasks])
     monkeypatch.setattr(source_selection, "fit_retrievers", fit)
     monkeypatch.setattr(source_selection.Snapshot, "load", lambda path: draw_snapshot(rng, items=80))
-    limit(monkeypatch, "two_tower", least_events=31)
+    limit(monkeypatch, "two_tower", min_events=31)
     return planted
 
 
@@ -224,10 +224,12 @@ def test_training_picks_what_the_window_needs_and_how_it_reads_the_history(confi
     for name in set(FOLD_IN) & set(choice.picked) - {"als"}:
         section, history = config.retrieval[name], told[name].history
         assert history["half_life_events"] in (5.0, 2.0)
-        assert history == {key: getattr(section, key) for key in section.HISTORY}
+        assert history == {key: getattr(section, key) for key in section.HISTORY_KEYS}
         model = registry.load(name, tmp_path / "twin" / "retrievers" / name)
-        weights = HistoryWeights.of(model.config) if name == "user_knn" else getattr(model, "encoder", model).weights
-        assert weights == HistoryWeights.of(section)
+        weights = (
+            HistoryWeights.from_config(model.config) if name == "user_knn" else getattr(model, "encoder", model).weights
+        )
+        assert weights == HistoryWeights.from_config(section)
 
 
 @pytest.mark.parametrize("name", FOLD_IN)
@@ -236,13 +238,13 @@ def test_a_history_weighed_otherwise_gives_what_a_model_fitted_so_gives(rng, tmp
     section = CONFIG[name]
     settings = {"half_life_days": 0.01, "half_life_events": 1.5, "dislikes": 0.25, "weight_exponent": 0.5,
                 "repeat_exponent": 0.5, "popularity_exponent": 0.7}  # fmt: skip
-    settings = {key: settings[key] for key in section.HISTORY}
+    settings = {key: settings[key] for key in section.HISTORY_KEYS}
     other = CONFIG.with_sections({name: section.model_copy(update=settings)})
     model, expected = (registry.fit(name, events, config, content) for config in (CONFIG, other))
-    model.weigh_history(**settings).save(tmp_path)
+    model.with_history_weights(**settings).save(tmp_path)
     asked = build_requests([(0, 1.0), (4, 2.0), (1, 1.0), (5, -1.0), (8, 1.0)], [(2, 1.0), (3, 1.0)], [])
     want, plain = (m.retrieve(asked, 20, allow_all(asked, 80)) for m in (expected, model))
-    for found in (model.weigh_history(**settings), registry.load(name, tmp_path)):
+    for found in (model.with_history_weights(**settings), registry.load(name, tmp_path)):
         for got, wanted in zip(found.retrieve(asked, 20, allow_all(asked, 80)), want, strict=True):
             np.testing.assert_array_equal(got, wanted)
     assert not np.array_equal(plain[1], want[1], equal_nan=True), "the settings matter"

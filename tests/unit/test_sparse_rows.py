@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from handsell.retrieval.sparse_rows import best_of_rows, load_rows, save_rows, scores_at
+from handsell.retrieval.sparse_rows import load_rows, read_entries, save_rows, select_top_entries
 
 ITEMS = 40
 
@@ -20,7 +20,7 @@ def found(rng) -> sparse.csr_matrix:
 
 def test_the_best_are_positive_eligible_and_in_order_with_ties_by_number(found, rng):
     eligible = rng.random((7, ITEMS + 5)) < 0.7
-    items, scores = best_of_rows(found, 6, eligible)
+    items, scores = select_top_entries(found, 6, eligible)
     for b, row in enumerate(found.toarray()):
         want = sorted((-s, i) for i, s in enumerate(row.tolist()) if s > 0 and eligible[b, i])[:6]
         kept = items[b] != -1
@@ -31,7 +31,7 @@ def test_the_best_are_positive_eligible_and_in_order_with_ties_by_number(found, 
 def test_entries_are_those_of_the_dense_rows(found, rng):
     known = rng.random(ITEMS) < 0.8
     items = rng.integers(-1, ITEMS + 3, (7, 25)).astype(np.int32)
-    got = scores_at(found, items, known)
+    got = read_entries(found, items, known)
     dense = found.toarray()
     for b in range(7):
         for item, score in zip(items[b].tolist(), got[b].tolist(), strict=True):
@@ -45,7 +45,7 @@ def test_entries_are_those_of_the_dense_rows(found, rng):
 def test_nothing_found_is_zero_where_known(shape):
     none = sparse.csr_matrix(shape, dtype=np.float32)
     items = np.tile(np.array([[0, -1]], np.int32), (shape[0], 1))
-    got = scores_at(none, items, np.ones(shape[1], bool))
+    got = read_entries(none, items, np.ones(shape[1], bool))
     assert got.shape == items.shape and np.isnan(got[:, 1]).all()
     assert (got[:, 0] == 0).all() or shape[1] == 0
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from handsell.retrieval.models.spectral import SpectralConfig, fit_spectral, leading
+from handsell.retrieval.like_matrix import build_like_matrix
+from handsell.retrieval.models.spectral import SpectralConfig, find_leading_directions, fit_spectral
 from handsell.retrieval.models.svd import SVDConfig, fit_svd
-from handsell.retrieval.ratings import likes
 from handsell.testing.planted_taste import build_requests, plant_blocks
 
 
@@ -15,8 +15,8 @@ def planted(rng):
 
 
 def test_directions_are_the_singular_vectors(planted):
-    matrix = likes(planted)
-    directions, squares = leading(matrix, 6, seed=0)
+    matrix = build_like_matrix(planted)
+    directions, squares = find_leading_directions(matrix, 6, seed=0)
     _, values, right = np.linalg.svd(matrix.toarray())
     assert np.allclose(squares, values[:6] ** 2, rtol=5e-3)
     assert np.allclose(np.abs(np.einsum("id,di->d", directions[:, :4], right[:4])), 1, atol=1e-2)
@@ -28,7 +28,7 @@ def test_scores_are_those_of_the_formula(planted):
         embedding_size=80, ridge=0.1, user_exponent=0.3, item_exponent=0.4, answer_exponent=0.2, half_life_days=1e9
     )
     model = fit_spectral(planted, config)
-    r = likes(planted).toarray().astype(np.float64)
+    r = build_like_matrix(planted).toarray().astype(np.float64)
     by_user, by_item = r.sum(axis=1), np.maximum(r.sum(axis=0), 1e-30)
     graph = by_user[:, None] ** -0.3 * r * by_item**-0.4 * (r.sum(axis=0) > 0)
     _, s, vt = np.linalg.svd(graph, full_matrices=False)
@@ -52,7 +52,7 @@ def test_a_ridge_keeps_more_of_the_strong_than_of_the_weak(planted):
 
 def test_svd_projects_the_history(planted):
     model = fit_svd(planted, SVDConfig(embedding_size=5, half_life_days=1e9))
-    _, _, vt = np.linalg.svd(likes(planted).toarray())
+    _, _, vt = np.linalg.svd(build_like_matrix(planted).toarray())
     scores = model.score(build_requests([(2, 1.0), (6, 1.0)]), np.arange(70)[None])[0]
     directions = model.vectors
     assert np.allclose(scores, (directions[2] + directions[6]) @ directions[:70].T, atol=1e-4)

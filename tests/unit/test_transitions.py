@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 from test_sessions import log
 
-from handsell.retrieval.index.item_to_item import strongest
+from handsell.retrieval.index.item_to_item import keep_strongest
 from handsell.retrieval.models.transitions import TransitionsConfig, fit_transitions
 from handsell.testing.planted_taste import allow_all, build_requests
 
@@ -58,5 +58,5 @@ def test_a_planted_chain_is_followed_forwards(rng):
 
 def test_the_strongest_of_a_row_ties_by_the_lower_number():
     pairs = sparse.csr_matrix(np.array([[1.0, 3.0, 1.0, -2.0], [0, 0, 0, 5.0], [0, 0, 0, 0], [2.0, 2.0, 2.0, 2.0]]))
-    kept = strongest(pairs, 2).toarray()
+    kept = keep_strongest(pairs, 2).toarray()
     assert kept.tolist() == [[1, 3, 0, 0], [0, 0, 0, 5], [0] * 4, [2, 2, 0, 0]]

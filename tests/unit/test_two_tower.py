@@ -5,15 +5,15 @@ import torch
 from torch.nn import functional as F
 
 from handsell.core.units import DAY_US
-from handsell.retrieval.models.two_tower import CONTEXT, HISTORY, TwoTowerConfig, towers_to_retriever, user_inputs
+from handsell.retrieval.models.two_tower import CONTEXT, HISTORY, TwoTowerConfig, build_two_tower, build_user_inputs
 from handsell.retrieval.neural import hard_negatives
 from handsell.retrieval.neural.hard_negatives import HardNegatives
 from handsell.retrieval.neural.two_tower_training import (
     ROWS_PER_USER,
     TwoTowerRows,
+    build_towers,
     fit_two_tower,
-    new_towers,
-    weights_of,
+    read_weights,
 )
 from handsell.testing.planted_taste import allow_all, build_requests, find_block, plant_blocks
 
@@ -22,10 +22,10 @@ SMALL = TwoTowerConfig(embedding_size=8, hidden=8, epochs=2, batch_size=64)
 
 def test_numpy_towers_equal_the_torch_module(rng):
     events, content = plant_blocks(rng)
-    model = new_towers(events.n_items, content, SMALL).eval()
-    retriever = towers_to_retriever(weights_of(model), content, np.ones(events.n_items, bool))
+    model = build_towers(events.n_items, content, SMALL).eval()
+    retriever = build_two_tower(read_weights(model), content, np.ones(events.n_items, bool))
     asked = build_requests([(0, 1.0), (4, 2.0), (9, -1.0)])
-    item, pools, context = (torch.from_numpy(a) for a in user_inputs(asked.history, asked.time, events.n_items))
+    item, pools, context = (torch.from_numpy(a) for a in build_user_inputs(asked.history, asked.time, events.n_items))
     with torch.no_grad():
         x = model.inputs(torch.arange(events.n_items), torch.ones(events.n_items, 1))
         pooled = torch.bmm(pools, x[item])
@@ -37,7 +37,7 @@ def test_numpy_towers_equal_the_torch_module(rng):
 
 def test_pools_sum_to_one_and_dislikes_have_their_own(rng):
     asked = build_requests([(0, 1.0), (1, 1.0), (2, -3.0)], [])
-    _, pools, context = user_inputs(asked.history, asked.time, 10)
+    _, pools, context = build_user_inputs(asked.history, asked.time, 10)
     assert np.allclose(pools[0].sum(axis=1), 1) and not pools[1].any()
     assert pools[0, 2, -1] == 1.0 and pools[0, :2, -1].sum() == 0
     assert pools[0, 1, -2] > pools[0, 1, -3], "the later like weighs more in the pool of the moment"
@@ -47,7 +47,7 @@ def test_pools_sum_to_one_and_dislikes_have_their_own(rng):
 def test_rows_look_only_at_what_came_before(rng):
     events, _ = plant_blocks(rng)
     rows = TwoTowerRows(events, SMALL)
-    targets = rows.epoch(rng)
+    targets = rows.draw_epoch(rng)
     batch = rows.batch(targets[:40], rng)
     for b, target in enumerate(targets[:40]):
         first = rows.start[target]
@@ -60,7 +60,7 @@ def test_rows_look_only_at_what_came_before(rng):
 def test_an_epoch_draws_each_user_up_to_the_cap(rng):
     events, _ = plant_blocks(rng, users=3, per_user=3 * ROWS_PER_USER)
     rows = TwoTowerRows(events, SMALL)
-    drawn = rows.epoch(rng)
+    drawn = rows.draw_epoch(rng)
     assert (np.bincount(rows.events.user[drawn]) == ROWS_PER_USER).all()
     assert len(set(drawn.tolist())) == len(drawn) == rows.per_epoch
 
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_model(rng):
 def test_context_knows_the_hour_and_the_weekend():
     noon_saturday = 2 * 86_400_000_000 + 43_200_000_000  # the epoch was a Thursday
     asked = build_requests([(0, 1.0)], time=noon_saturday)
-    _, _, context = user_inputs(asked.history, asked.time, 10)
+    _, _, context = build_user_inputs(asked.history, asked.time, 10)
     assert np.allclose(context[0, :3], [0, -1, 1], atol=1e-6)
 
 
@@ -96,7 +96,7 @@ def test_context_knows_how_many_events_there_are_and_not_how_long_ago():
         [(0, 1.0), (1, -1.0)], [(0, 1.0), (1, -1.0)], [], [(i, 1.0) for i in range(HISTORY)], length=HISTORY
     )
     asked.history.time[1, -2:] -= 30 * DAY_US
-    item, pools, context = user_inputs(asked.history, asked.time, 100)
+    item, pools, context = build_user_inputs(asked.history, asked.time, 100)
     for inputs in (item, pools, context):
         np.testing.assert_array_equal(inputs[0], inputs[1])
     assert context.shape == (4, CONTEXT) and context.dtype == np.float32
@@ -107,7 +107,7 @@ def test_the_pool_of_the_moment_fades_by_likes_and_the_lasting_one_by_time():
     """Likes of 0, 1 and 2, the first 28 days before the others; a dislike in between ages nothing."""
     asked = build_requests([(0, 1.0), (1, 1.0), (3, -1.0), (2, 1.0)])
     asked.history.time[0, -4] = asked.history.time[0, -1] - 28 * DAY_US
-    _, pools, _ = user_inputs(asked.history, asked.time, 10)
+    _, pools, _ = build_user_inputs(asked.history, asked.time, 10)
     lasting, moment, disliked = pools[0, :, -4:]
     np.testing.assert_allclose(lasting / lasting[-1], [0.5, 1, 0, 1], rtol=1e-4)
     np.testing.assert_allclose(moment / moment[-1], [2 ** (-2 / 3), 2 ** (-1 / 3), 0, 1], rtol=1e-6)
@@ -116,8 +116,8 @@ def test_the_pool_of_the_moment_fades_by_likes_and_the_lasting_one_by_time():
 
 def test_towers_answer_users_who_have_been_away_as_they_answer_the_others(rng):
     events, content = plant_blocks(rng)
-    weights = weights_of(new_towers(events.n_items, content, SMALL))
-    encoder = towers_to_retriever(weights, content, np.ones(events.n_items, bool)).encoder
+    weights = read_weights(build_towers(events.n_items, content, SMALL))
+    encoder = build_two_tower(weights, content, np.ones(events.n_items, bool)).encoder
     past = [(0, 1.0), (4, 2.0), (9, -1.0)]
     asked = build_requests(*[past] * 5)
     asked.history.time[:, -3:] -= (np.array([0, 1, 30, 180, 4000]) * DAY_US)[:, None]
@@ -130,14 +130,14 @@ def test_towers_answer_users_who_have_been_away_as_they_answer_the_others(rng):
 def test_hard_negatives_are_top_ranks_that_the_user_has_not_liked(rng, monkeypatch):
     events, content = plant_blocks(rng)
     rows = TwoTowerRows(events, SMALL)
-    model = new_towers(events.n_items, content, SMALL)
-    mine = HardNegatives.of(weights_of(model), content.vectors, rows.events, 3, rng)
+    model = build_towers(events.n_items, content, SMALL)
+    mine = HardNegatives.from_weights(read_weights(model), content.vectors, rows.events, 3, rng)
     monkeypatch.setattr(hard_negatives, "RANKS_PER_NEGATIVE", 1)
     user = np.arange(10)
     asked = build_requests(*([(int(u) % 4, 1.0)] for u in user))
-    seen = user_inputs(asked.history, asked.time, events.n_items)
+    seen = build_user_inputs(asked.history, asked.time, events.n_items)
     found = mine(user, *seen, rng)
-    retriever = towers_to_retriever(weights_of(model), content, rows.trained)
+    retriever = build_two_tower(read_weights(model), content, rows.trained)
     for u in user:
         liked = events.item[(events.user == u) & (events.weight > 0)]
         eligible = rows.trained & ~np.isin(np.arange(events.n_items), liked)
@@ -148,7 +148,7 @@ def test_hard_negatives_are_top_ranks_that_the_user_has_not_liked(rng, monkeypat
 def test_rows_meet_their_hard_negatives_and_nothing_where_there_is_none(rng):
     events, _ = plant_blocks(rng)
     rows = TwoTowerRows(events, SMALL)
-    model = new_towers(events.n_items, None, SMALL)  # without content no id is left out at random
+    model = build_towers(events.n_items, None, SMALL)  # without content no id is left out at random
     mined = np.tile(np.array([5, -1]), (16, 1))
     plain, harder, none = (
         rows.batch(rows.targets[:16], np.random.default_rng(0), mine)

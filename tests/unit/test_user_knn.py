@@ -5,8 +5,8 @@ import pytest
 
 from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
+from handsell.retrieval.like_matrix import build_like_matrix
 from handsell.retrieval.models.user_knn import UserKNNConfig, fit_user_knn
-from handsell.retrieval.ratings import likes
 from handsell.testing.planted_taste import allow_all, build_requests, plant_blocks
 
 CONFIG = UserKNNConfig(neighbors=4, shrinkage=2.0, item_exponent=0.6, sharpness=1.5, half_life_days=1e9)
@@ -14,7 +14,7 @@ CONFIG = UserKNNConfig(neighbors=4, shrinkage=2.0, item_exponent=0.6, sharpness=
 
 def test_answers_are_what_a_loop_gives(rng):
     events, _ = plant_blocks(rng, users=40)
-    r = likes(events).toarray().astype(np.float64)
+    r = build_like_matrix(events).toarray().astype(np.float64)
     degree = r.sum(axis=0)
     weight = np.where(degree > 0, np.maximum(degree, 1e-9) ** -0.6, 0)  # of an item in common: both sides' powers
     given = np.zeros(80)

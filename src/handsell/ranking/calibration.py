@@ -79,10 +79,10 @@ def fit_calibration(raw: np.ndarray, positive: np.ndarray, weight: np.ndarray) -
     if len(level) == 1:  # no order that holds on validation: keep the ranker's, spread around the mean
         low, high = raw.min(), raw.max()
         return Calibration(np.array([low, high]), np.clip(level[0] * np.array([0.5, 1.5]), 0, 1))
-    return _with_ends(center, level, raw.min(), raw.max())
+    return _extend_to_ends(center, level, raw.min(), raw.max())
 
 
-def _with_ends(center: np.ndarray, level: np.ndarray, low: float, high: float) -> Calibration:
+def _extend_to_ends(center: np.ndarray, level: np.ndarray, low: float, high: float) -> Calibration:
     """Knots plus the two ends of the data, on the slope of the outermost lines."""
     slope = np.diff(level) / np.diff(center)
     knots, scores = center.tolist(), level.tolist()

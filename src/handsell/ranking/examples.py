@@ -28,7 +28,7 @@ class Outcomes:
     grade: Ragged  # float32 sums of event weights; ≤ 0 is a refusal (skip, dislike)
 
     @classmethod
-    def none(cls, rows: int) -> Outcomes:
+    def empty(cls, rows: int) -> Outcomes:
         return cls(Ragged.empty(rows), Ragged.empty(rows, np.float32))
 
 
@@ -41,7 +41,7 @@ class ShownItems:
     propensity: Ragged  # float32, chance that the policy put it there; NaN = unknown
 
     @classmethod
-    def none(cls, rows: int) -> ShownItems:
+    def empty(cls, rows: int) -> ShownItems:
         return cls(Ragged.empty(rows), Ragged.empty(rows, np.int16), Ragged.empty(rows, np.float32))
 
 
@@ -71,7 +71,7 @@ class Coverage:
 class Examples:
     """N labeled candidates; the rows of a group (one request) are together."""
 
-    qid: np.ndarray  # (N,) int64, see `request_ids`
+    qid: np.ndarray  # (N,) int64, see `hash_requests`
     item: np.ndarray  # (N,) int32
     label: np.ndarray  # (N,) int8, 0..HIGHEST_LABEL
     weight: np.ndarray  # (N,) float32, how many candidates the row stands for (1 / chance of being kept)
@@ -99,21 +99,21 @@ def label_examples(
 
     - positives: every candidate that the user acted on, label = round(sum of event weights) within 1..4;
     - refused: every candidate with a sum ≤ 0, label 0;
-    - shown and ignored: label 0, kept with the chance of `ignored_chance`. Ranking weights of XGBoost
+    - shown and ignored: label 0, kept with the chance of `compute_keep_chance`. Ranking weights of XGBoost
       are per group, so the correction for the logging policy is made by sampling rather than by weight;
     - untouched: up to `negatives`, drawn evenly. Not the best placed ones: kept in full beside a tenth of
       the rest, they teach that a poor place is no worse than a good one (docs/decisions/004).
     """
-    qid = request_ids(requests)
+    qid = hash_requests(requests)
     real = candidates.item != NONE
-    grade, acted = _lookup(candidates.item, outcomes.item, outcomes.grade.values)
+    grade, acted = _look_up(candidates.item, outcomes.item, outcomes.grade.values)
     positive = real & acted & (grade > 0)
     groups = positive.any(axis=1)
-    draw = draws(qid, candidates.item, seed)  # (B, K) uniform
+    draw = draw_uniform(qid, candidates.item, seed)  # (B, K) uniform
 
-    chance, was_shown = _lookup(candidates.item, shown.item, ignored_chance(shown), np.maximum)
+    chance, was_shown = _look_up(candidates.item, shown.item, compute_keep_chance(shown), np.maximum)
     ignored = real & was_shown & ~acted
-    drawn, stands_for = _sample(real & ~was_shown & ~acted, draw, negatives)
+    drawn, stands_for = _sample_negatives(real & ~was_shown & ~acted, draw, negatives)
 
     keep = ((real & acted) | (ignored & (draw < chance)) | drawn) & groups[:, None]
     weight = np.where(ignored, 1 / np.maximum(chance, LOWEST_KEEP), np.where(drawn, stands_for, 1.0))
@@ -124,12 +124,12 @@ def label_examples(
         item=candidates.item[row, column],
         label=label[row, column].astype(np.int8),
         weight=weight[row, column].astype(np.float32),
-        x=_features(requests, candidates, keep, groups, matrix),
-        coverage=Coverage(len(requests), int(groups.sum()), _positives(outcomes), int(positive.sum())),
+        x=_build_features(requests, candidates, keep, groups, matrix),
+        coverage=Coverage(len(requests), int(groups.sum()), _count_positives(outcomes), int(positive.sum())),
     )
 
 
-def _features(
+def _build_features(
     requests: Requests, candidates: Candidates, keep: np.ndarray, groups: np.ndarray, matrix: Matrix
 ) -> np.ndarray:
     """(N, F) rows of the kept candidates, in the order of np.nonzero(keep)."""
@@ -140,19 +140,19 @@ def _features(
     return x[np.arange(widest) < count[:, None]]
 
 
-def request_ids(requests: Requests) -> np.ndarray:
+def hash_requests(requests: Requests) -> np.ndarray:
     """(B,) int64 ≥ 0: the same request has the same number in every run and shard."""
     mixed = mix(mix(requests.user.astype(np.int64).view(np.uint64)) ^ requests.time.view(np.uint64))
     return (mix(mixed ^ requests.surface.astype(np.uint64)) >> np.uint64(1)).view(np.int64)
 
 
-def draws(qid: np.ndarray, item: np.ndarray, seed: int) -> np.ndarray:
+def draw_uniform(qid: np.ndarray, item: np.ndarray, seed: int) -> np.ndarray:
     """(B, K) float64 in [0, 1): a uniform draw for each (request, item), the same in every shard."""
     key = mix(qid.view(np.uint64) ^ mix(np.array([seed], np.uint64)))[:, None] ^ item.astype(np.int64).view(np.uint64)
     return (mix(key) >> np.uint64(11)) * 2.0**-53
 
 
-def ignored_chance(shown: ShownItems) -> np.ndarray:
+def compute_keep_chance(shown: ShownItems) -> np.ndarray:
     """(N,) chance of keeping a shown and ignored item as a negative.
 
     It is examination × min(1, median propensity / propensity): what the logging policy loved to show is
@@ -174,35 +174,35 @@ def ignored_chance(shown: ShownItems) -> np.ndarray:
     return np.maximum(examined * unloved, LOWEST_KEEP)
 
 
-def _sample(untouched: np.ndarray, draw: np.ndarray, negatives: int) -> tuple[np.ndarray, np.ndarray]:
+def _sample_negatives(untouched: np.ndarray, draw: np.ndarray, negatives: int) -> tuple[np.ndarray, np.ndarray]:
     """(B, K) mask of at most `negatives` drawn evenly, and (B, 1) how many each of them stands for."""
     place = np.argsort(np.argsort(np.where(untouched, draw, 2.0), axis=1, kind="stable"), axis=1, kind="stable")
     drawn = untouched & (place < negatives)
     return drawn, untouched.sum(axis=1, keepdims=True) / np.maximum(drawn.sum(axis=1, keepdims=True), 1)
 
 
-def _lookup(items: np.ndarray, rows: Ragged, values: np.ndarray, merge: np.ufunc = np.add):
+def _look_up(items: np.ndarray, rows: Ragged, values: np.ndarray, merge: np.ufunc = np.add):
     """(B, K) value of each item in its row of `rows`, 0 where absent, and (B, K) bool whether it is there."""
     out, found = np.zeros(items.shape), np.zeros(items.shape, bool)
     for b in np.flatnonzero(rows.lengths):
         mine = slice(rows.offsets[b], rows.offsets[b + 1])
-        unique, merged = _merged(rows.values[mine], values[mine], merge)
+        unique, merged = _merge_values(rows.values[mine], values[mine], merge)
         at = np.minimum(np.searchsorted(unique, items[b]), len(unique) - 1)
         found[b] = (unique[at] == items[b]) & (items[b] != NONE)
         out[b] = np.where(found[b], merged[at], 0.0)
     return out, found
 
 
-def _merged(keys: np.ndarray, values: np.ndarray, merge: np.ufunc) -> tuple[np.ndarray, np.ndarray]:
+def _merge_values(keys: np.ndarray, values: np.ndarray, merge: np.ufunc) -> tuple[np.ndarray, np.ndarray]:
     """Distinct keys (at least one is given), ascending, and their values merged."""
     order = np.argsort(keys, kind="stable")
     unique, start = np.unique(keys[order], return_index=True)
     return unique, merge.reduceat(values[order].astype(np.float64), start)
 
 
-def _positives(outcomes: Outcomes) -> int:
+def _count_positives(outcomes: Outcomes) -> int:
     """Distinct (request, item) pairs with a positive sum."""
     row, item = outcomes.item.row_of_value.astype(np.int64), outcomes.item.values.astype(np.int64)
     if not len(item):
         return 0
-    return int((_merged(row << np.int64(32) | item, outcomes.grade.values, np.add)[1] > 0).sum())
+    return int((_merge_values(row << np.int64(32) | item, outcomes.grade.values, np.add)[1] > 0).sum())

@@ -16,7 +16,7 @@ from handsell.core.errors import TrainingError
 from handsell.ranking.calibration import Calibration, fit_calibration
 from handsell.ranking.config import RankingConfig
 from handsell.ranking.shards import RankingExamples, read_shards, shard_folders
-from handsell.ranking.xgboost_ranker import XGBoostRanker, fused_margin
+from handsell.ranking.xgboost_ranker import XGBoostRanker, compute_fused_margin
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def fit_xgboost(
         threads,
         prior,
     )
-    return calibrated(booster, prior, shard_folders(validation), features)
+    return calibrate_ranker(booster, prior, shard_folders(validation), features)
 
 
 def train_booster(
@@ -52,11 +52,11 @@ def train_booster(
             "the ranker window gave no example: no positive was among the candidates; "
             "lengthen split.ranker_days, ask the sources for more candidates, or set ranking.enabled = false"
         )
-    dtrain = _matrix(xgboost.QuantileDMatrix, train, threads, prior)
+    dtrain = _build_matrix(xgboost.QuantileDMatrix, train, threads, prior)
     # with values missing, predicting from quantiles costs seven times the plain matrix, in every round
-    watch = [(_matrix(xgboost.DMatrix, validation, threads, prior), "validation")] if len(validation) else []
+    watch = [(_build_matrix(xgboost.DMatrix, validation, threads, prior), "validation")] if len(validation) else []
     booster = xgboost.train(
-        _params(config, threads),
+        _build_params(config, threads),
         dtrain,
         num_boost_round=config.trees,
         evals=watch,
@@ -68,7 +68,7 @@ def train_booster(
     return booster[:best]
 
 
-def calibrated(
+def calibrate_ranker(
     booster: xgboost.Booster, prior: float, validation: list[Path], features: tuple[str, ...]
 ) -> XGBoostRanker:
     """The ranker with its scores calibrated on the validation shards, one shard in memory at a time."""
@@ -84,7 +84,7 @@ def calibrated(
     return XGBoostRanker(features, booster, calibration, prior)
 
 
-def _params(config: RankingConfig, threads: int) -> dict[str, object]:
+def _build_params(config: RankingConfig, threads: int) -> dict[str, object]:
     return {
         "objective": "rank:ndcg",
         "eval_metric": "ndcg@10",
@@ -101,7 +101,7 @@ def _params(config: RankingConfig, threads: int) -> dict[str, object]:
     }
 
 
-def _matrix(kind: type[xgboost.DMatrix], rows: RankingExamples, threads: int, prior: float) -> xgboost.DMatrix:
+def _build_matrix(kind: type[xgboost.DMatrix], rows: RankingExamples, threads: int, prior: float) -> xgboost.DMatrix:
     _, group = np.unique(rows.qid, return_inverse=True)  # XGBoost keeps qid in 32 bits
     matrix = kind(
         rows.x,
@@ -112,5 +112,5 @@ def _matrix(kind: type[xgboost.DMatrix], rows: RankingExamples, threads: int, pr
         nthread=threads,
     )
     if prior:
-        matrix.set_base_margin(fused_margin(rows.x, rows.features, prior))
+        matrix.set_base_margin(compute_fused_margin(rows.x, rows.features, prior))
     return matrix

@@ -46,7 +46,7 @@ def write_shards(examples: Examples, features: tuple[str, ...], out: Path, part:
     )
     home = examples.qid % shards  # qid is a hash already
     for shard in range(shards):
-        folder = _shard(out, shard)
+        folder = _name_shard(out, shard)
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(table.filter(home == shard), folder / f"{part}.parquet", use_dictionary=False)
     about = {name: getattr(examples.coverage, name) for name in Coverage.__dataclass_fields__}
@@ -64,12 +64,12 @@ def shard_folders(out: Path, worker: int = 0, workers: int = 1) -> list[Path]:
     return folders[worker::workers]
 
 
-def usable_workers(examples: Path, validation: Path, wanted: int) -> int:
+def count_usable_workers(examples: Path, validation: Path, wanted: int) -> int:
     """The most workers ≤ wanted of which each has examples, and validation examples if there are any.
 
     A worker without rows would leave the collective waiting. 1 where even one has none.
     """
-    sizes = [np.array([_rows(folder) for folder in shard_folders(out)]) for out in (examples, validation)]
+    sizes = [np.array([_count_rows(folder) for folder in shard_folders(out)]) for out in (examples, validation)]
     sizes = [each for each in sizes if each.sum()]
     for workers in range(wanted, 1, -1):
         if all(each[worker::workers].sum() for each in sizes for worker in range(workers)):
@@ -98,11 +98,11 @@ def read_coverage(out: Path) -> Coverage:
     return sum(found, Coverage())
 
 
-def _shard(out: Path, shard: int) -> Path:
+def _name_shard(out: Path, shard: int) -> Path:
     return out / f"shard-{shard:05d}"
 
 
-def _rows(folder: Path) -> int:
+def _count_rows(folder: Path) -> int:
     return sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
 
 

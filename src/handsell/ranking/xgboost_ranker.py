@@ -47,7 +47,7 @@ class XGBoostRanker:
             rows, iteration_range=(0, min(trees, self.booster.num_boosted_rounds())), predict_type="margin",
             missing=np.nan, validate_features=False,
         )  # fmt: skip
-        return (np.asarray(margin, np.float32) + fused_margin(rows, self.features, self.prior)).reshape(shape)
+        return (np.asarray(margin, np.float32) + compute_fused_margin(rows, self.features, self.prior)).reshape(shape)
 
     def contributions(self, x: np.ndarray) -> tuple[np.ndarray, float]:
         """(F,) float32 what each feature of one row x (F,) adds to its margin, and the margin before any of them.
@@ -57,7 +57,7 @@ class XGBoostRanker:
         rows = xgboost.DMatrix(np.ascontiguousarray(x, np.float32)[None], feature_names=self.booster.feature_names)
         each = self.booster.predict(rows, pred_contribs=True, validate_features=False)[0]
         if self.prior:
-            each[self.features.index(FUSED)] += fused_margin(x[None], self.features, self.prior)[0]
+            each[self.features.index(FUSED)] += compute_fused_margin(x[None], self.features, self.prior)[0]
         return each[:-1], float(each[-1])
 
     def calibrate(self, raw: np.ndarray) -> np.ndarray:
@@ -97,7 +97,7 @@ class XGBoostRanker:
         return cls(features, booster, Calibration.load(path / "calibration.json"), prior)
 
 
-def fused_margin(rows: np.ndarray, features: tuple[str, ...], prior: float) -> np.ndarray:
+def compute_fused_margin(rows: np.ndarray, features: tuple[str, ...], prior: float) -> np.ndarray:
     """(N,) float32 what the fused order of the sources adds to the margin of rows (N, F); 0 where no source spoke."""
     if not prior:
         return np.zeros(len(rows), np.float32)

@@ -1,4 +1,4 @@
-"""Candidate sources: one file per retriever family, the index they share, and the union of what they return.
+"""Candidate generation: retrievers (models/), the vector index (index/), neural training (neural/), fusion.
 
-`registry.py` names them all; `stage.py` is what the funnel calls.
+`stage.py` runs the enabled retrievers and fuses their results; `registry.py` fits and loads retrievers by name.
 """

@@ -29,23 +29,23 @@ class Penalty:
     typical: float
 
     @classmethod
-    def over(cls, counts: np.ndarray, others: int, alpha: float, reg: float, exponent: float) -> Penalty:
+    def from_counts(cls, counts: np.ndarray, others: int, alpha: float, reg: float, exponent: float) -> Penalty:
         """`reg` per unit of evidence: rows have `counts` pairs of `others` possible, one seen weighs alpha unseen."""
         unseen = others / alpha
         typical = (float(counts.mean()) if len(counts) else 0.0) + unseen or 1.0
         return cls(reg * alpha * typical, exponent, unseen, typical)
 
-    def of(self, counts: np.ndarray) -> np.ndarray:
+    def for_counts(self, counts: np.ndarray) -> np.ndarray:
         """(b,) float32."""
         return (self.size * ((counts + self.unseen) / self.typical) ** self.exponent).astype(np.float32)
 
 
-def gram(factors: np.ndarray) -> np.ndarray:
+def compute_gram(factors: np.ndarray) -> np.ndarray:
     """(D, D) float64 sum of y yᵀ; grams of blocks add up."""
     return (factors.T @ factors).astype(np.float64)
 
 
-def axes(total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def diagonalize(total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues (D,) and eigenvectors (D, D) float32 of a gram: turned by these, factors have a diagonal gram."""
     values, turn = np.linalg.eigh(total)
     return np.maximum(values, 0).astype(np.float32), turn.astype(np.float32)
@@ -53,23 +53,23 @@ def axes(total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def solve_block(block: sparse.csr_matrix, other: np.ndarray, total: np.ndarray, penalty: Penalty) -> np.ndarray:
     """(b, D) float32 factors of the block's rows, given the other side's (J, D) and their gram (D, D)."""
-    values, turn = axes(total)
-    return solve_turned(block, other @ turn, values, penalty) @ turn.T
+    values, turn = diagonalize(total)
+    return solve_diagonal(block, other @ turn, values, penalty) @ turn.T
 
 
-def solve_turned(block: sparse.csr_matrix, other: np.ndarray, values: np.ndarray, penalty: Penalty) -> np.ndarray:
+def solve_diagonal(block: sparse.csr_matrix, other: np.ndarray, values: np.ndarray, penalty: Penalty) -> np.ndarray:
     """As solve_block, for factors whose gram is diagonal with `values` (D,); a row's bits depend on itself alone."""
     out = np.zeros((block.shape[0], other.shape[1]), np.float32)
-    ridge = values + penalty.of(np.diff(block.indptr))[:, None]  # (b, D)
-    for rows, places in _stacks(block.indptr, other.shape[1]):
+    ridge = values + penalty.for_counts(np.diff(block.indptr))[:, None]  # (b, D)
+    for rows, places in _stack_rows(block.indptr, other.shape[1]):
         extra = np.abs(block.data[places])  # (m, n)
         liked = block.data[places] > 0
-        step = _by_pairs if places.shape[1] < other.shape[1] else _by_factors
+        step = _solve_by_pairs if places.shape[1] < other.shape[1] else _solve_by_factors
         out[rows] = step(other[block.indices[places]], extra, liked, ridge[rows])
     return out
 
 
-def _stacks(offsets: np.ndarray, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _stack_rows(offsets: np.ndarray, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows of equal length n, in stacks: rows (m,) and the places (m, n) of their entries. Empty rows are left out."""
     lengths = np.diff(offsets)
     order = np.argsort(lengths, kind="stable")
@@ -84,7 +84,7 @@ def _stacks(offsets: np.ndarray, width: int) -> Iterator[tuple[np.ndarray, np.nd
             yield some, offsets[some][:, None] + np.arange(n)
 
 
-def _by_pairs(y: np.ndarray, extra: np.ndarray, liked: np.ndarray, ridge: np.ndarray) -> np.ndarray:
+def _solve_by_pairs(y: np.ndarray, extra: np.ndarray, liked: np.ndarray, ridge: np.ndarray) -> np.ndarray:
     """(m, D) by the n × n system of the row's pairs (Woodbury): cheap where a row has fewer pairs than factors.
 
     (Λ + YᵀCY)⁻¹ Yᵀ(C + 1)p  =  Λ⁻¹Yᵀ √C (1 + √C YΛ⁻¹Yᵀ √C)⁻¹ √C⁻¹ (C + 1)p
@@ -100,7 +100,7 @@ def _by_pairs(y: np.ndarray, extra: np.ndarray, liked: np.ndarray, ridge: np.nda
     return (dual[:, None, :] @ z)[:, 0] * whiten
 
 
-def _by_factors(y: np.ndarray, extra: np.ndarray, liked: np.ndarray, ridge: np.ndarray) -> np.ndarray:
+def _solve_by_factors(y: np.ndarray, extra: np.ndarray, liked: np.ndarray, ridge: np.ndarray) -> np.ndarray:
     """(m, D) by the D × D normal equations."""
     system = (y * extra[:, :, None]).transpose(0, 2, 1) @ y
     diagonal = np.arange(ridge.shape[1])

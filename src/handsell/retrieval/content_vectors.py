@@ -57,17 +57,21 @@ def fit_content_vectors(
     if not len(learn):
         learn = np.arange(len(snapshot))
     rng = np.random.default_rng(seed)
-    creators = _creator_vectors(snapshot, size // 2, rng)
+    creators = _build_creator_vectors(snapshot, size // 2, rng)
     parts = [] if creators is None else [CREATOR_WEIGHT * creators]
     if text_model:
-        parts.append(SENTENCE_WEIGHT * _sentence_vectors(snapshot, text_model, int(SENTENCE_SHARE * size), learn, rng))
+        parts.append(
+            SENTENCE_WEIGHT * _build_sentence_vectors(snapshot, text_model, int(SENTENCE_SHARE * size), learn, rng)
+        )
     rest = size - sum(part.shape[1] for part in parts)
     return Content(
-        _unit(np.hstack([_reduced(_described(snapshot, columns, learn, text_model), learn, rest, rng), *parts]))
+        _normalize(
+            np.hstack([_reduce(_build_attributes(snapshot, columns, learn, text_model), learn, rest, rng), *parts])
+        )
     )
 
 
-def _sentence_vectors(
+def _build_sentence_vectors(
     snapshot: Snapshot, model: str, size: int, learn: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """(I, size) sentence vectors, projected on the strongest directions of (a sample of) the learned ones."""
@@ -75,7 +79,7 @@ def _sentence_vectors(
 
     from handsell.retrieval.sentences import SentenceModel
 
-    encode, texts = SentenceModel(model), _texts(snapshot)
+    encode, texts = SentenceModel(model), _join_texts(snapshot)
     sample = encode([texts[i] for i in np.sort(rng.choice(learn, min(len(learn), SENTENCES), replace=False))])
     out = np.zeros((len(texts), size), np.float32)
     rank = min(size, *(n - 1 for n in sample.shape))
@@ -84,12 +88,12 @@ def _sentence_vectors(
     svd = TruncatedSVD(rank, random_state=int(rng.integers(2**31))).fit(sample)
     for start in range(0, len(texts), ROWS_AT_ONCE):
         out[start : start + ROWS_AT_ONCE, :rank] = svd.transform(encode(texts[start : start + ROWS_AT_ONCE]))
-    return _unit(out)
+    return _normalize(out)
 
 
-def _creator_vectors(snapshot: Snapshot, size: int, rng: np.random.Generator) -> np.ndarray | None:
+def _build_creator_vectors(snapshot: Snapshot, size: int, rng: np.random.Generator) -> np.ndarray | None:
     """(I, size) mean of the creators' random directions, unit length; None where items have no creators."""
-    names = _lists(snapshot.metadata, "creators", len(snapshot))
+    names = _read_lists(snapshot.metadata, "creators", len(snapshot))
     number = snapshot.creators.number(names.values.tolist())
     if not (number >= 0).any() or size == 0:
         return None
@@ -97,42 +101,42 @@ def _creator_vectors(snapshot: Snapshot, size: int, rng: np.random.Generator) ->
     known = number >= 0
     shape = (len(snapshot), len(snapshot.creators))
     who = sparse.csr_matrix((np.ones(known.sum(), np.float32), (names.row_of_value[known], number[known])), shape=shape)
-    return _unit(np.asarray(who @ _unit(directions)))
+    return _normalize(np.asarray(who @ _normalize(directions)))
 
 
-def _described(
+def _build_attributes(
     snapshot: Snapshot, columns: Sequence[str], learn: np.ndarray, text_model: str = ""
 ) -> sparse.csr_matrix:
     """(I, many) each kind of attribute as unit rows times its weight."""
-    kinds = {"tags": _tags(snapshot)}
+    kinds = {"tags": _count_tags(snapshot)}
     if not text_model:
-        kinds["words"] = _words(snapshot)
-    blocks = [WEIGHTS[kind] * _unit_rows(_idf(counts, learn)) for kind, counts in kinds.items()]
-    numbers = _numbers(snapshot.metadata, columns, learn)
-    blocks.append(WEIGHTS["numbers"] * _unit_rows(sparse.csr_matrix(numbers)))
+        kinds["words"] = _count_words(snapshot)
+    blocks = [WEIGHTS[kind] * _normalize_rows(_weight_by_idf(counts, learn)) for kind, counts in kinds.items()]
+    numbers = _scale_columns(snapshot.metadata, columns, learn)
+    blocks.append(WEIGHTS["numbers"] * _normalize_rows(sparse.csr_matrix(numbers)))
     return sparse.hstack(blocks, "csr")
 
 
-def _tags(snapshot: Snapshot) -> sparse.csr_matrix:
+def _count_tags(snapshot: Snapshot) -> sparse.csr_matrix:
     tags = snapshot.item_tags
     shape = (len(snapshot), max(len(snapshot.tags), 1))
     return sparse.csr_matrix((np.ones(len(tags.values), np.float32), tags.values, tags.offsets), shape=shape)
 
 
-def _words(snapshot: Snapshot) -> sparse.csr_matrix:
+def _count_words(snapshot: Snapshot) -> sparse.csr_matrix:
     """(I, BUCKETS) counts of hashed words of title and text."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
     hashing = HashingVectorizer(n_features=BUCKETS, norm=None, alternate_sign=False, stop_words="english", dtype="f4")
-    return hashing.transform(_texts(snapshot)).tocsr()
+    return hashing.transform(_join_texts(snapshot)).tocsr()
 
 
-def _texts(snapshot: Snapshot) -> list[str]:
+def _join_texts(snapshot: Snapshot) -> list[str]:
     columns = [snapshot.metadata[c].to_pylist() for c in ("title", "text") if c in snapshot.metadata.column_names]
     return [" ".join(filter(None, row)) for row in zip(*columns, strict=True)] if columns else [""] * len(snapshot)
 
 
-def _numbers(metadata: pa.Table, columns: Sequence[str], learn: np.ndarray) -> np.ndarray:
+def _scale_columns(metadata: pa.Table, columns: Sequence[str], learn: np.ndarray) -> np.ndarray:
     """(I, C) numeric columns, standardized over `learn`; an unknown value counts as average."""
     out = np.zeros((metadata.num_rows, len(columns)), np.float32)
     for c, name in enumerate(columns):
@@ -145,14 +149,14 @@ def _numbers(metadata: pa.Table, columns: Sequence[str], learn: np.ndarray) -> n
     return out
 
 
-def _idf(counts: sparse.csr_matrix, learn: np.ndarray) -> sparse.csr_matrix:
+def _weight_by_idf(counts: sparse.csr_matrix, learn: np.ndarray) -> sparse.csr_matrix:
     """Counts times log((n + 1) / (df + 1)); what fewer than two learned items have says nothing of others."""
     frequency = np.bincount(counts[learn].indices, minlength=counts.shape[1])
     weight = np.where(frequency >= 2, np.log((len(learn) + 1) / (frequency + 1)) + 1e-3, 0)
     return (counts @ sparse.diags(weight.astype(np.float32))).tocsr()
 
 
-def _reduced(matrix: sparse.csr_matrix, learn: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+def _reduce(matrix: sparse.csr_matrix, learn: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """(I, size) projected on the strongest singular directions of (a sample of) the learned rows."""
     from sklearn.decomposition import TruncatedSVD
     from threadpoolctl import threadpool_limits
@@ -177,7 +181,7 @@ def _reduced(matrix: sparse.csr_matrix, learn: np.ndarray, size: int, rng: np.ra
     return out
 
 
-def _lists(table: pa.Table, name: str, rows: int) -> Ragged:
+def _read_lists(table: pa.Table, name: str, rows: int) -> Ragged:
     """A list<string> column as strings with offsets; empty where the column is missing or null."""
     if name not in table.column_names:
         return Ragged(np.zeros(0, object), np.zeros(rows + 1, np.int64))
@@ -185,12 +189,12 @@ def _lists(table: pa.Table, name: str, rows: int) -> Ragged:
     return Ragged.from_rows([row or [] for row in lists], object)
 
 
-def _unit_rows(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+def _normalize_rows(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
     norm = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
     return sparse.diags((1 / np.where(norm > 0, norm, 1)).astype(np.float32)) @ matrix
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def _normalize(vectors: np.ndarray) -> np.ndarray:
     """Rows of unit length; rows of zeros stay."""
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(norm > 0, norm, 1)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Retrieval by vectors: an encoder turns the request into a query, the index finds the nearest items."""
+"""Retrieval by vectors: an encoder turns a request into a query vector, the index finds the nearest items."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from handsell.core.protocols import Encoder
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.history_weights import HistoryWeights
-from handsell.retrieval.index.index import VectorIndex
-from handsell.retrieval.index.indexing import fit_index
-from handsell.retrieval.neural.sampled import next_requests
+from handsell.retrieval.index.index_fitting import fit_index
+from handsell.retrieval.index.query_sampling import sample_requests
+from handsell.retrieval.index.vector_index import VectorIndex
 
 
 class FoldIn(Encoder, Protocol):
-    """An encoder that knows the user only by the history in the request, and shares the index's vectors."""
+    """An encoder that computes the user's vector from the history in the request, given the index's item vectors."""
 
     def save(self, path: Path) -> None:
-        """Write everything but the item vectors."""
+        """Save everything except the item vectors."""
         ...
 
     @classmethod
@@ -31,7 +31,7 @@ class FoldIn(Encoder, Protocol):
 
 @dataclass(frozen=True)
 class EmbeddingRetriever:
-    """Subclasses name themselves and their encoder, and nothing else."""
+    """Base of retrievers by vectors; a subclass sets `name` and `encoder_type`."""
 
     name: ClassVar[str]
     encoder_type: ClassVar[type[FoldIn]]
@@ -44,24 +44,24 @@ class EmbeddingRetriever:
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         return self.index.score(self.encoder.encode(requests), items)
 
-    def weigh_history(self, **settings: Any) -> Self:
-        """The same model with other `HistoryWeights`; for encoders that have them."""
+    def with_history_weights(self, **settings: Any) -> Self:
+        """Return a copy with other `HistoryWeights`; the encoder must have the field `weights`."""
         return replace(self, encoder=replace(self.encoder, weights=HistoryWeights(**settings)))  # type: ignore[type-var]
 
     @property
     def vectors(self) -> np.ndarray:
-        """(I, D) float32; zeros for an item that the model does not know."""
+        """(I, D) float32 item vectors; zeros for an item unknown to the model."""
         return self.index.vectors
 
-    def indexed(self, config: RetrievalConfig, interactions: Interactions) -> Self:
-        """The same model with an index fit for its size, tuned on users of the interactions and for the k of serving.
+    def with_index(self, config: RetrievalConfig, interactions: Interactions) -> Self:
+        """Return a copy with the index that suits the catalog's size, tuned for the source's k.
 
-        Any of the users will do: an exact index looks at none.
+        An approximate index is tuned on sampled users of the interactions; an exact one uses none.
         """
 
         def queries() -> np.ndarray:
-            asked = next_requests(interactions)
-            return self.encoder.encode(asked) if len(asked) else self.vectors[:0]
+            requests = sample_requests(interactions)
+            return self.encoder.encode(requests) if len(requests) else self.vectors[:0]
 
         return replace(self, index=fit_index(self.index.vectors, config, config[self.name].k, queries))
 

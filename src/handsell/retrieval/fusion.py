@@ -1,7 +1,4 @@
-"""The union of what the sources found, fused by reciprocal rank; no candidate is lost, none comes twice.
-
-Source: [cormack2009], with a weight per source.
-"""
+"""Weighted reciprocal rank fusion of the sources' results into one list of distinct candidates [cormack2009]."""
 
 from __future__ import annotations
 
@@ -10,33 +7,33 @@ from collections.abc import Sequence
 import numpy as np
 
 from handsell.core.batches import NONE, Candidates
+from handsell.retrieval.config import MAX_SOURCES
 
-K0 = 60  # damps the advantage of a source's very first
-MOST_SOURCES = 8
+K0 = 60  # added to ranks; reduces the advantage of the first ranks
 
 
-def largest_fused(weights: Sequence[float]) -> float:
-    """The fused score of an item that every source puts first."""
+def max_fused_score(weights: Sequence[float]) -> float:
+    """Return the fused score of an item that every source ranks first."""
     return sum(weights) / (K0 + 1)
 
 
-def union(
+def fuse_sources(
     found: Sequence[tuple[np.ndarray, np.ndarray]],
     names: tuple[str, ...],
     weights: Sequence[float],
     k: int,
     degraded: tuple[str, ...] = (),
 ) -> Candidates:
-    """Merge (items, scores) (B, k_s) of S sources into at most k candidates a row, best fused first.
+    """Merge the (items, scores) (B, k_s) of S sources into at most k candidates per request, best first.
 
-    fused = Σ_s weight_s / (K0 + 1 + rank_s), equal sums by the lower item number. A row is as wide as
-    the fullest one needs (at least 1). Raises ValueError for more than 8 sources.
+    fused = Σ_s weight_s / (K0 + 1 + rank_s); ties are ordered by item number. The result has as many columns as the
+    longest row needs, at least 1. Raises ValueError for more than MAX_SOURCES sources.
     """
-    if len(names) > MOST_SOURCES:
-        raise ValueError(f"at most {MOST_SOURCES} sources are expected, got {len(names)}: switch some off")
+    if len(names) > MAX_SOURCES:
+        raise ValueError(f"expected at most {MAX_SOURCES} sources, got {len(names)}: disable some")
     rows = len(found[0][0])
-    row, item, source, rank, score = _flat(found)
-    # one entry per (row, item), ascending; `entry` maps each find to its entry
+    row, item, source, rank, score = _flatten(found)
+    # One entry per (row, item), ascending; `entry` maps each result to its entry.
     width = int(item.max(initial=0)) + 1
     keys, entry = np.unique(row * width + item, return_inverse=True)
     gain = np.asarray(weights, np.float64)[source] / (K0 + 1 + rank)
@@ -48,7 +45,7 @@ def union(
     column[order] = np.arange(len(keys)) - starts[entry_row]  # entry_row is sorted, so order keeps rows together
     size = max(1, min(k, int(column.max(initial=-1)) + 1))
     kept = column < size
-    out = _empty(rows, size, names, degraded)
+    out = _allocate(rows, size, names, degraded)
     at = (entry_row[kept], column[kept])
     out.item[at] = (keys % width)[kept]
     out.fused[at] = fused[kept]
@@ -60,8 +57,8 @@ def union(
     return out
 
 
-def _flat(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, ...]:
-    """Row, item, source, rank (int64) and score of every find, in the order of the sources."""
+def _flatten(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, ...]:
+    """Return row, item, source, rank (int64) and score of every result, in the order of the sources."""
     parts = []
     for source, (items, scores) in enumerate(found):
         at = np.nonzero(items != NONE)
@@ -70,7 +67,7 @@ def _flat(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, .
     return row, item.astype(np.int64), sources, rank, score
 
 
-def _empty(rows: int, k: int, names: tuple[str, ...], degraded: tuple[str, ...]) -> Candidates:
+def _allocate(rows: int, k: int, names: tuple[str, ...], degraded: tuple[str, ...]) -> Candidates:
     return Candidates(
         item=np.full((rows, k), NONE, np.int32),
         fused=np.zeros((rows, k), np.float32),

@@ -1,14 +1,14 @@
 """Fit and load retrievers by name.
 
-To add one: a file in retrieval/models, or in a package of your own, with its config class, its class, its fit function
-and one `RetrieverPlugin`. A fit function has the signature
+A retriever is a module in retrieval/models, or in a package with an entry point, that has a config class, a model class,
+a fit function and one `RetrieverPlugin`. The fit function has the signature
 
     fit_x(interactions: Interactions, config: XConfig, content: Content | None = None) -> X
 
-where `interactions` holds the events of the fit window only (weights from the config, negative ones included,
-zero-weight ones ignored), sorted by user and time, and `content` (retrieval/content_vectors.py) the vectors of
-every item of the catalog. A fit never fails for lack of data: what nothing is known of is just never found.
-X has `name`, `retrieve`, `score`, `save(path)` and `load(path)`.
+`interactions` are the events of the fit window, sorted by user and time, with the weights of the config; negative weights
+are dislikes, events of weight 0 must be ignored. `content` (content_vectors.py) has a vector per item of the catalog.
+Fitting must not fail for lack of data: items and users without data are just not found.
+X has `name`, `retrieve`, `score`, `save(path)` and `load(path)`; handsell.testing.retriever_contract tests them.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from handsell.retrieval.embedding import EmbeddingRetriever
 
 
 def fit(name: str, interactions: Interactions, config: RetrievalConfig, content: Content | None = None) -> Retriever:
-    """Fit one retriever, with an index fit for the size of the catalog."""
+    """Fit a retriever; a model of vectors also gets the index that suits the size of the catalog."""
     plugin = retrievers()[name]
-    model = plugin.fit_function()(interactions, config if plugin.whole_config else config[name], content)
-    return model.indexed(config, interactions) if isinstance(model, EmbeddingRetriever) else model
+    model = plugin.resolve_fit()(interactions, config if plugin.whole_config else config[name], content)
+    return model.with_index(config, interactions) if isinstance(model, EmbeddingRetriever) else model
 
 
 def load(name: str, path: Path) -> Retriever:
-    """Load a saved retriever; raises BundleError when its files are missing or broken."""
+    """Load a saved retriever; raises BundleError where it is not registered, or its files are missing or corrupt."""
     if name not in retrievers():
         raise BundleError(
-            f"retriever {name!r} is not one of {', '.join(retrievers())}: install its package, or use the version of "
-            "handsell that wrote it"
+            f"expected a registered retriever ({', '.join(retrievers())}), got {name!r}: install its package, or use the "
+            "version of handsell that wrote the bundle"
         )
     try:
         return retrievers()[name].model.load(path)

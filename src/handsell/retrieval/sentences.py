@@ -1,4 +1,4 @@
-"""Vectors of titles and texts by a sentence-transformers model, where that package is installed.
+"""Sentence vectors of titles and texts, by the optional package sentence-transformers.
 
 pip install 'handsell[text]'
 [retrieval.content]
@@ -14,16 +14,16 @@ import numpy as np
 
 from handsell.core.errors import ConfigError
 
-AT_ONCE = 256  # texts in one pass of the model
+BATCH_SIZE = 256  # texts per pass of the model
 
 
 class SentenceModel:
-    """Raises ConfigError where the package or the model is missing."""
+    """A loaded sentence-transformers model; raises ConfigError where the package or the model is missing."""
 
     def __init__(self, model: str):
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         try:
-            from sentence_transformers import SentenceTransformer
+            from sentence_transformers import SentenceTransformer  # optional package
         except ImportError:
             raise ConfigError(
                 f"retrieval.content.text_model = {model!r} needs the package sentence-transformers: "
@@ -34,14 +34,18 @@ class SentenceModel:
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else repr(error)
             raise ConfigError(
-                f"retrieval.content.text_model: a sentence-transformers model is expected, {model!r} is none "
-                f"({reason}): give the folder of one, or its name where it can be downloaded"
+                f"retrieval.content.text_model: expected a sentence-transformers model, got {model!r} ({reason}): give its "
+                "folder, or a name that can be downloaded"
             ) from None
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """(N, S) float32 unit vectors; zeros for empty texts."""
+        """Return unit vectors (N, S) float32 of the texts; zeros for empty texts."""
         vectors = self._model.encode(
-            list(texts), batch_size=AT_ONCE, convert_to_numpy=True, normalize_embeddings=True, show_progress_bar=False
+            list(texts),
+            batch_size=BATCH_SIZE,
+            convert_to_numpy=True,
+            normalize_embeddings=True,
+            show_progress_bar=False,
         )
-        told = np.array([bool(text.strip()) for text in texts])
-        return np.where(told[:, None], vectors, 0).astype(np.float32)
+        has_text = np.array([bool(text.strip()) for text in texts])
+        return np.where(has_text[:, None], vectors, 0).astype(np.float32)

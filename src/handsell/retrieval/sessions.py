@@ -1,6 +1,6 @@
-"""Sessions: runs of a user's liked events without a long pause; and the session that a request is in.
+"""Sessions: consecutive liked events of a user without a long pause between them.
 
-What session_knn, transitions and bought_together learn from and are asked with.
+`cut_sessions` gives the sessions that retrievers are fitted on, `find_current_sessions` those of requests.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from handsell.core.offsets import expand_segments, offsets_from_counts
 from handsell.core.units import MINUTE_US
 from handsell.data.interactions import Interactions
 
-MOST_EVENTS = 100  # a longer run (a playlist left on) is cut, so that no session costs more than this
+MAX_EVENTS = 100  # longer sessions, such as of a playlist left running, are cut to bound their cost
 
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """N sessions, the one that began last first; session n is item[offsets[n]:offsets[n + 1]], oldest event first."""
+    """N sessions, ordered by start from newest to oldest; session n is item[offsets[n]:offsets[n + 1]] in time order."""
 
     item: np.ndarray  # (E,) int32
     offsets: np.ndarray  # (N + 1,) int64
-    time: np.ndarray  # (N,) int64 µs of the first event
+    time: np.ndarray  # (N,) int64 µs, first event
 
     def __len__(self) -> int:
         return len(self.time)
@@ -34,20 +34,20 @@ class Sessions:
 
     @property
     def session_of_event(self) -> np.ndarray:
-        """(E,) int64"""
+        """(E,) int64 session number of each event."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
     @property
     def place(self) -> np.ndarray:
-        """(E,) int64, 0 for the first event of a session."""
+        """(E,) int64 position of each event in its session, from 0."""
         return np.arange(len(self.item)) - self.offsets[self.session_of_event]
 
-    def newest(self, n: int) -> Sessions:
+    def take_newest(self, n: int) -> Sessions:
         return self.take(slice(n))
 
-    def of_length(self, least: int) -> Sessions:
-        """Those of at least so many events."""
-        return self.take(self.lengths >= least)
+    def with_at_least(self, events: int) -> Sessions:
+        """Return the sessions of at least this number of events."""
+        return self.take(self.lengths >= events)
 
     def take(self, which: slice | np.ndarray) -> Sessions:
         lengths, starts = self.lengths[which], self.offsets[:-1][which]
@@ -55,36 +55,36 @@ class Sessions:
         return Sessions(self.item[at], offsets_from_counts(lengths), self.time[which])
 
 
-def cut(interactions: Interactions, gap_minutes: float) -> Sessions:
-    """The events of positive weight, a new session after a pause longer than the gap."""
+def cut_sessions(interactions: Interactions, gap_minutes: float) -> Sessions:
+    """Cut each user's events of positive weight into sessions, at pauses longer than the gap."""
     liked = interactions.positives
-    starts = _starts(liked.user, liked.time, gap_minutes)
+    starts = _find_starts(liked.user, liked.time, gap_minutes)
     lengths = np.diff(np.append(starts, len(liked)))
     newest = np.argsort(-liked.time[starts], kind="stable")
     by_user = Sessions(liked.item, offsets_from_counts(lengths), liked.time[starts])
     return by_user.take(newest)
 
 
-def _starts(user: np.ndarray, time: np.ndarray, gap_minutes: float) -> np.ndarray:
-    """Rows at which a session begins."""
+def _find_starts(user: np.ndarray, time: np.ndarray, gap_minutes: float) -> np.ndarray:
+    """Return the rows at which a session starts, given rows ordered by user and time."""
     if not len(user):
         return np.zeros(0, np.int64)
     new = np.ones(len(user), bool)
     new[1:] = (np.diff(user) != 0) | (np.diff(time) > gap_minutes * MINUTE_US)
     start = np.flatnonzero(new)
     place = np.arange(len(user)) - np.repeat(start, np.diff(np.append(start, len(user))))
-    return np.flatnonzero(place % MOST_EVENTS == 0)
+    return np.flatnonzero(place % MAX_EVENTS == 0)
 
 
-def current(requests: Requests, n_items: int, gap_minutes: float, least_weight: float = 0.0) -> np.ndarray:
-    """(B, T) int32 items of each request's last session, newest first, an item once, -1 where there is none.
+def find_current_sessions(requests: Requests, n_items: int, gap_minutes: float, min_weight: float = 0.0) -> np.ndarray:
+    """Return the distinct items (B, T) int32 of each request's last session, newest first, padded with -1.
 
-    The last session may be long over: it is still the best evidence there is. Events at or after the request's
-    time, items beyond the model's, disliked ones and those of less than `least_weight` do not count.
+    The last session may have ended long ago. Events at or after the request's time, items beyond `n_items`, dislikes
+    and events of less than `min_weight` are ignored.
     """
     past = requests.history
     valid = (past.item >= 0) & (past.item < n_items) & (past.weight > 0) & (past.time < requests.time[:, None])
-    wanted = past.weight >= least_weight
+    wanted = past.weight >= min_weight
     out = np.full(past.item.shape, NONE, np.int32)
     for b in range(len(out)):
         at = np.flatnonzero(valid[b])

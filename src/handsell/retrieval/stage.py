@@ -12,10 +12,10 @@ import numpy as np
 from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.protocols import Retriever
 from handsell.eligibility.mask import Eligibility
-from handsell.retrieval.backfill import LEAST, with_reserve
+from handsell.retrieval.backfill import MIN_CANDIDATES, backfill
 from handsell.retrieval.config import RetrievalConfig
-from handsell.retrieval.fusion import union
-from handsell.retrieval.index.topk import nothing
+from handsell.retrieval.fusion import fuse_sources
+from handsell.retrieval.index.topk import make_empty_rows
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class LocalCandidates:
                 found.append(self._ask(name, requests, eligible))
             except Exception:
                 log.exception("retriever %s failed; answering without it", name)
-                found.append(nothing(len(requests), 1))
+                found.append(make_empty_rows(len(requests), 1))
                 degraded.append(f"retriever:{name}")
         return found, degraded
 
@@ -60,11 +60,11 @@ class LocalCandidates:
         self, requests: Requests, eligible: np.ndarray, found: list[Found], degraded: list[str], k: int
     ) -> Candidates:
         """The union of what the sources returned, at most k, filled up where a filter left too little."""
-        found = found or [nothing(len(requests), 1)]
+        found = found or [make_empty_rows(len(requests), 1)]
         weights = [self.config[name].weight for name in self.sources]
-        fused = union(found, self.sources, weights, k, tuple(degraded))
+        fused = fuse_sources(found, self.sources, weights, k, tuple(degraded))
         filtered = self.eligibility.filtered(requests) & ~self._wanting(requests, None)
-        return with_reserve(fused, eligible, filtered, min(k, LEAST))
+        return backfill(fused, eligible, filtered, min(k, MIN_CANDIDATES))
 
     def _wanting(self, requests: Requests, source: str | None) -> np.ndarray:
         """(B,) bool: surfaces that name their sources, and this one among them; None: that name any."""

@@ -12,7 +12,7 @@ from pydantic import Field
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import OptionalSource, RetrieverPlugin
-from handsell.retrieval.index.topk import gather, padded, top_items, within
+from handsell.retrieval.index.topk import fit_mask, gather, pad_rows, select_top
 
 
 class LatestConfig(OptionalSource):
@@ -27,10 +27,10 @@ class Latest:
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         liked = np.flatnonzero(np.isfinite(self.order))
         rows = []
-        for may in within(eligible, len(self.order)):
+        for may in fit_mask(eligible, len(self.order)):
             items = liked[may[liked]]
-            rows.append(top_items(items, self.order[items], k))
-        return padded(rows, k)
+            rows.append(select_top(items, self.order[items], k))
+        return pad_rows(rows, k)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         return gather(self.order, items, np.isfinite(self.order))

@@ -24,10 +24,18 @@ from handsell.data.interactions import Interactions
 from handsell.jobs.cluster import gathered
 from handsell.jobs.progress import report_update
 from handsell.jobs.train.windows import Sizes
-from handsell.retrieval.als_blocks import Penalty, gram, solve_block
-from handsell.retrieval.models.als import ALS, ALSConfig, extra_confidence, folding, lengthened, like_graph, penalties
-from handsell.retrieval.models.spectral import subspace
-from handsell.retrieval.ratings import power
+from handsell.retrieval.als_blocks import Penalty, compute_gram, solve_block
+from handsell.retrieval.like_matrix import raise_degrees
+from handsell.retrieval.models.als import (
+    ALS,
+    ALSConfig,
+    build_als,
+    build_like_graph,
+    build_penalties,
+    compute_confidence,
+    scale_directions,
+)
+from handsell.retrieval.models.spectral import iterate_subspace
 
 
 def fit_als_on_ray(config: Config, interactions: Path, sizes: Sizes, out: Path) -> float:
@@ -40,7 +48,7 @@ def fit_als_on_ray(config: Config, interactions: Path, sizes: Sizes, out: Path) 
     section = config.retrieval["als"]
     model = fit_in_blocks(parts, sizes, section, config.jobs.wait_for_resources_s)
     some = Interactions.read([Path(part) for part in parts[:1]], sizes.users, sizes.items)  # whole users
-    model.indexed(config.retrieval, some).save(out)
+    model.with_index(config.retrieval, some).save(out)
     return round(time.monotonic() - begun, 2)
 
 
@@ -48,13 +56,13 @@ def fit_in_blocks(parts: Sequence[str], sizes: Sizes, config: ALSConfig, wait_s:
     """As `fit_als`, each half sweep in config.blocks tasks."""
     users = _Side.read(parts, "user", sizes, config, wait_s)
     items = _Side.read(parts, "item", sizes, config, wait_s)
-    by_user, by_item = penalties(users.counts, items.counts, config)
+    by_user, by_item = build_penalties(users.counts, items.counts, config)
     factors = _first_factors(users, items, sizes, config)
     for epoch in range(config.epochs):
         others = users.solve(factors, by_user)
         factors = items.solve(others, by_item)
         report_update(f"als: sweep {epoch + 1} of {config.epochs}")
-    return folding(factors, by_user, config)
+    return build_als(factors, by_user, config)
 
 
 @dataclass(frozen=True)
@@ -81,19 +89,19 @@ class _Side:
 
     def solve(self, other: np.ndarray, penalty: Penalty) -> np.ndarray:
         """(rows, D) factors of this side."""
-        shared, total = ray.put(other), gram(other)
+        shared, total = ray.put(other), compute_gram(other)
         solved = [_solve.remote(block, shared, total, penalty) for block in self.blocks]
         return np.concatenate(gathered(solved, "als", wait_s=self.wait_s))
 
 
 def _first_factors(users: _Side, items: _Side, sizes: Sizes, config: ALSConfig) -> np.ndarray:
-    item_scale = ray.put(power(items.liked, -0.5))
+    item_scale = ray.put(raise_degrees(items.liked, -0.5))
 
     def product(basis: np.ndarray) -> np.ndarray:
         shared = ray.put(basis)
         return sum(gathered([_smooth.remote(b, item_scale, shared) for b in users.blocks], "als", wait_s=users.wait_s))
 
-    return lengthened(*subspace(product, (sizes.users, sizes.items), config.embedding_size, config.seed))
+    return scale_directions(*iterate_subspace(product, (sizes.users, sizes.items), config.embedding_size, config.seed))
 
 
 @ray.remote(num_cpus=1, num_returns=2, scheduling_strategy="SPREAD")
@@ -109,7 +117,7 @@ def _read_block(
     pairs = sparse.csr_matrix((weight, (row - first, column)), shape=(last - first, columns), dtype=np.float32)
     pairs.sum_duplicates()
     pairs.eliminate_zeros()
-    block = extra_confidence(pairs, alpha)
+    block = compute_confidence(pairs, alpha)
     liked = np.asarray(block.maximum(0).sum(axis=1, dtype=np.float64)).ravel()
     return block, (np.diff(block.indptr), liked)
 
@@ -122,5 +130,5 @@ def _solve(block: sparse.csr_matrix, other: np.ndarray, total: np.ndarray, penal
 @ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
 def _smooth(block: sparse.csr_matrix, item_scale: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """(I, K) the block's part of R̃ᵀ(R̃ basis)."""
-    graph = like_graph(block, item_scale)
+    graph = build_like_graph(block, item_scale)
     return graph.T @ (graph @ basis)

@@ -26,7 +26,7 @@ from handsell.jobs.tuning.strength_selection import choose_strength
 from handsell.ranking.fitting import PRIOR
 from handsell.ranking.shards import read_coverage
 from handsell.ranking.xgboost_ranker import FUSED
-from handsell.retrieval.fusion import largest_fused
+from handsell.retrieval.fusion import max_fused_score
 
 
 def tune(run: TrainingRun) -> TrainingRun:
@@ -96,7 +96,7 @@ def fit_ranker(run: TrainingRun) -> None:
     with progress.step("ranker", f"XGBoost rank:ndcg on {config.ranking.workers} Ray Train worker(s)") as note:
         features = ranker_features(config, config.retrieval.enabled)
         examples = folder / "examples"
-        largest = largest_fused([config.retrieval[name].weight for name in config.retrieval.enabled])
+        largest = max_fused_score([config.retrieval[name].weight for name in config.retrieval.enabled])
         cpus = 2.0 if config.ranking.workers == 1 and ray.cluster_resources().get("CPU", 0) >= 4 else 1.0
         fit_on_ray(
             examples / "ranker", examples / "validation", config.ranking, features, run.twin / "ranker", cpus=cpus,

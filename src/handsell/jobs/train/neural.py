@@ -55,7 +55,7 @@ def fit_on_ray(
     with tempfile.TemporaryDirectory(prefix=f"handsell-{name}-", dir=out.parent) as storage:
         state = _train(name, worker, loop, section.workers, Path(storage), config.jobs.wait_for_resources_s)
         some = Interactions.read([Path(part) for part in loop["parts"][:1]], sizes.users, sizes.items)  # whole users
-        finished(state, config, content).indexed(config.retrieval, some).save(out)
+        finished(state, config, content).with_index(config.retrieval, some).save(out)
     return round(time.monotonic() - begun, 2)
 
 
@@ -103,9 +103,9 @@ def read_share(parts: list[str], sizes: tuple[int, int], worker: int, workers: i
 
 def steps_together(name: str, own: int, workers: int) -> int:
     """Steps of an epoch that every worker has data for; raises TrainingError where one has none and another has."""
-    from handsell.retrieval.neural.training import among_workers
+    from handsell.retrieval.neural.training import reduce_over_workers
 
-    steps, most = (int(among_workers(np.array([own]), how)[0]) for how in ("min", "max"))
+    steps, most = (int(reduce_over_workers(np.array([own]), how)[0]) for how in ("min", "max"))
     if steps < most and steps == 0:
         raise TrainingError(
             f"{name}: one of {workers} workers has no user with two events to learn from, another has {most} steps: "

@@ -35,7 +35,7 @@ from handsell.jobs.train.requests import CHUNK
 from handsell.jobs.train.retrievers import popularity_counts
 from handsell.jobs.train.scoring import ServedScores, judged_requests
 from handsell.jobs.train.training_run import SERVICE, TrainingRun
-from handsell.retrieval.index.approximate import read_about
+from handsell.retrieval.index.approximate import read_description
 
 
 def gather(run: TrainingRun, staging: Path) -> None:
@@ -81,7 +81,7 @@ def index_notes(bundle: Path) -> tuple[str, ...]:
     """What each approximate index of a bundle was measured to find."""
     told = []
     for path in sorted(bundle.glob("retrievers/*/index")):
-        about = read_about(path)
+        about = read_description(path)
         if about["kind"] != "flat":
             told.append(
                 f"{path.parent.name}: the {about['kind']} index reads {about['nprobe']} of {about['lists']} lists and "

@@ -18,8 +18,8 @@ from ray.train.xgboost import XGBoostTrainer
 
 from handsell.core.errors import TrainingError
 from handsell.ranking.config import RankingConfig
-from handsell.ranking.fitting import calibrated, train_booster
-from handsell.ranking.shards import read_shards, shard_folders, usable_workers
+from handsell.ranking.fitting import calibrate_ranker, train_booster
+from handsell.ranking.shards import count_usable_workers, read_shards, shard_folders
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def fit_on_ray(
     """
     for folder in (examples, validation):
         shard_folders(folder, workers=config.workers)
-    workers = usable_workers(examples, validation, config.workers)
+    workers = count_usable_workers(examples, validation, config.workers)
     if workers < config.workers:
         log.warning("ranker: too few groups for %d workers; fitting on %d", config.workers, workers)
     loop = {
@@ -91,7 +91,7 @@ def train_worker(loop: dict[str, Any]) -> None:
         ray.train.report({})
         return
     with tempfile.TemporaryDirectory() as folder:
-        calibrated(booster, loop["prior"], shard_folders(validation), features).save(Path(folder))
+        calibrate_ranker(booster, loop["prior"], shard_folders(validation), features).save(Path(folder))
         ray.train.report({"trees": booster.num_boosted_rounds()}, checkpoint=Checkpoint.from_directory(folder))
 
 

@@ -12,7 +12,7 @@ from handsell.config import Config
 from handsell.jobs.train import neural
 from handsell.jobs.train.windows import Sizes
 from handsell.retrieval.content_vectors import Content
-from handsell.retrieval.models.sasrec import SASRec, SASRecConfig, weights_to_retriever
+from handsell.retrieval.models.sasrec import SASRec, SASRecConfig, build_sasrec
 
 
 def fit_sasrec_on_ray(config: Config, interactions: Path, content: Path, sizes: Sizes, out: Path) -> float:
@@ -23,21 +23,21 @@ def fit_sasrec_on_ray(config: Config, interactions: Path, content: Path, sizes: 
 def train_worker(loop: dict[str, Any]) -> None:
     """What each worker runs: its users in, gradients shared, and a checkpoint after each epoch from worker 0."""
     from handsell.retrieval.neural import sasrec_training as training
-    from handsell.retrieval.neural.training import among_workers, coarse_products, weights_of
+    from handsell.retrieval.neural.training import read_weights, reduce_over_workers, use_reduced_precision
 
     config = SASRecConfig(**loop["config"])
     context = ray.train.get_context()
     worker, workers = context.get_world_rank(), context.get_world_size()
     rows = training.SequenceRows(neural.read_share(loop["parts"], loop["sizes"], worker, workers), config)
-    model = training.new_transformer(loop["sizes"][1], Content.load(Path(loop["content"])), config)
-    trained = among_workers(rows.trained.astype(np.int64), "max") > 0
+    model = training.build_transformer(loop["sizes"][1], Content.load(Path(loop["content"])), config)
+    trained = reduce_over_workers(rows.trained.astype(np.int64), "max") > 0
     steps = neural.steps_together("sasrec", rows.steps, workers)
 
     def leave(line: str, metrics: dict[str, float], state: dict[str, np.ndarray]) -> None:
         neural.report(worker, line, metrics, lambda: {**state, "trained": trained.astype(np.uint8)})
 
     if steps == 0:
-        leave("sasrec: nothing to learn from", {}, {f"model.{n}": w for n, w in weights_of(model).items()})
+        leave("sasrec: nothing to learn from", {}, {f"model.{n}": w for n, w in read_weights(model).items()})
         return
     course = training.Training(model, rows, wrap=neural.data_parallel, trained=trained, steps=steps, worker=worker)
     before = neural.last_state()
@@ -45,9 +45,9 @@ def train_worker(loop: dict[str, Any]) -> None:
         course.restore(before)
 
     def report(epoch: training.Epoch) -> None:
-        leave(epoch.line(config), epoch.metrics, course.state())
+        leave(epoch.format_line(config), epoch.metrics, course.state())
 
-    with coarse_products():
+    with use_reduced_precision():
         course.run(report)
 
 
@@ -58,4 +58,4 @@ def finished(state: Path, config: Config, content: Path) -> SASRec:
     best = "best." if any(name.startswith("best.") for name in kept) else "model."
     weights = {name.removeprefix(best): w for name, w in kept.items() if name.startswith(best)}
     cosine = config.retrieval["sasrec"].temperature > 0
-    return weights_to_retriever(weights, Content.load(content), kept["trained"] > 0, cosine)
+    return build_sasrec(weights, Content.load(content), kept["trained"] > 0, cosine)

@@ -13,7 +13,13 @@ from handsell.config import Config
 from handsell.jobs.train import neural
 from handsell.jobs.train.windows import Sizes
 from handsell.retrieval.content_vectors import Content
-from handsell.retrieval.models.two_tower import TwoTower, TwoTowerConfig, assemble, input_vectors, item_vectors
+from handsell.retrieval.models.two_tower import (
+    TwoTower,
+    TwoTowerConfig,
+    assemble_two_tower,
+    build_input_vectors,
+    build_item_vectors,
+)
 
 ITEMS_A_BLOCK = 50_000
 
@@ -30,26 +36,26 @@ def finished(state: Path, config: Config, content: Path) -> TwoTower:
 def train_worker(loop: dict[str, Any]) -> None:
     """What each worker runs: its users in, gradients shared, and a checkpoint after each epoch from worker 0."""
     from handsell.retrieval.neural import two_tower_training as training
-    from handsell.retrieval.neural.training import among_workers, restore, weights_of
+    from handsell.retrieval.neural.training import load_weights, read_weights, reduce_over_workers
 
     config = TwoTowerConfig(**loop["config"])
     context = ray.train.get_context()
     worker, workers = context.get_world_rank(), context.get_world_size()
     rows = training.TwoTowerRows(neural.read_share(loop["parts"], loop["sizes"], worker, workers), config)
-    model = training.new_towers(loop["sizes"][1], Content.load(Path(loop["content"])), config)
-    trained = among_workers(rows.trained.astype(np.int64), "max").astype(np.uint8)
-    steps = neural.steps_together("two_tower", training.steps_of(rows, config), workers)
+    model = training.build_towers(loop["sizes"][1], Content.load(Path(loop["content"])), config)
+    trained = reduce_over_workers(rows.trained.astype(np.int64), "max").astype(np.uint8)
+    steps = neural.steps_together("two_tower", training.count_steps(rows, config), workers)
 
     def report(epoch: int, loss: float, seconds_left: float) -> None:
-        line = training.progress_line(config, epoch, loss, seconds_left)
+        line = training.format_progress(config, epoch, loss, seconds_left)
         metrics = {"epoch": epoch, "loss": loss, "seconds_left": seconds_left}
         neural.report(
-            worker, line, metrics, lambda: {**weights_of(model), "trained": trained, "epoch": np.array([epoch])}
+            worker, line, metrics, lambda: {**read_weights(model), "trained": trained, "epoch": np.array([epoch])}
         )
 
     before = neural.last_state()
     if before:
-        restore(model, before)
+        load_weights(model, before)
     first = int(before["epoch"][0]) if before else 0
     if steps == 0 or first >= config.epochs:
         report(config.epochs, 0.0, 0.0)
@@ -80,7 +86,7 @@ def _with_item_vectors(weights: Path, content: Path) -> TwoTower:
     done = items.map_batches(_vectors, fn_kwargs=arguments, batch_size=None)  # type: ignore[arg-type]
     for batch in done.iter_batches(batch_size=None):
         inputs[batch["item"]], vectors[batch["item"]] = batch["inputs"], batch["vectors"]
-    return assemble(inputs, vectors, towers)
+    return assemble_two_tower(inputs, vectors, towers)
 
 
 def _vectors(batch: dict[str, np.ndarray], weights: str, content: str) -> dict[str, np.ndarray]:
@@ -93,6 +99,6 @@ def _vectors(batch: dict[str, np.ndarray], weights: str, content: str) -> dict[s
         rows = {name: file.get_slice(name)[first:last] for name in ("embedding", "trained")}
         towers = {name: file.get_tensor(name) for name in file.keys() if name not in ("embedding", "trained", "epoch")}  # noqa: SIM118
     known = Content.load(Path(content)).vectors[first:last]
-    inputs = input_vectors(rows["embedding"], known, rows["trained"] > 0, towers)
+    inputs = build_input_vectors(rows["embedding"], known, rows["trained"] > 0, towers)
     chosen = item - first
-    return {"item": item, "inputs": inputs[chosen], "vectors": item_vectors(inputs, towers)[chosen]}
+    return {"item": item, "inputs": inputs[chosen], "vectors": build_item_vectors(inputs, towers)[chosen]}

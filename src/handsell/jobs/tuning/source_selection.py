@@ -28,9 +28,9 @@ from handsell.jobs.train.retrievers import fit_retrievers, read_interactions
 from handsell.jobs.train.scoring import Judged, judged_requests
 from handsell.jobs.train.windows import Sizes
 from handsell.retrieval import registry
-from handsell.retrieval.config import MOST_SOURCES, FoldInSource, retrievers
+from handsell.retrieval.config import MAX_SOURCES, FoldInSource, retrievers
 from handsell.retrieval.content_vectors import Content
-from handsell.retrieval.fusion import union
+from handsell.retrieval.fusion import fuse_sources
 from handsell.retrieval.models.popularity import fit_popularity
 
 WINDOW = "validation"
@@ -102,7 +102,9 @@ def choose_sources(config: Config, run: Path, models: Path) -> tuple[Config, Sou
 
 def asked_for(config: Config, name: str) -> bool:
     """Whether the config enables a source in so many words, or a surface names it: then it is never left out."""
-    return bool(config.retrieval.said(name)) or any(name in surface.only for surface in config.surfaces.values())
+    return bool(config.retrieval.explicitly_enabled(name)) or any(
+        name in surface.only for surface in config.surfaces.values()
+    )
 
 
 def question(config: Config) -> tuple[str, ...]:
@@ -110,7 +112,7 @@ def question(config: Config) -> tuple[str, ...]:
     return tuple(
         name
         for name, plugin in retrievers().items()
-        if asked_for(config, name) or (plugin.picked and config.retrieval.said(name) is None)
+        if asked_for(config, name) or (plugin.auto_selectable and config.retrieval.explicitly_enabled(name) is None)
     )
 
 
@@ -123,12 +125,12 @@ def misfits(config: Config, run: Path) -> dict[str, str]:
         if asked_for(config, name):
             continue
         plugin = retrievers()[name]
-        if plugin.most_items is not None and sizes.items > plugin.most_items:
-            found[name] = f"the catalog has {sizes.items:,} items, it is fitted up to {plugin.most_items:,}"
-        elif plugin.most_users is not None and sizes.users > plugin.most_users:
-            found[name] = f"there are {sizes.users:,} users, it is fitted up to {plugin.most_users:,}"
-        elif events < plugin.least_events:
-            found[name] = f"there are {events:,} events to learn from, it needs {plugin.least_events:,}"
+        if plugin.max_items is not None and sizes.items > plugin.max_items:
+            found[name] = f"the catalog has {sizes.items:,} items, it is fitted up to {plugin.max_items:,}"
+        elif plugin.max_users is not None and sizes.users > plugin.max_users:
+            found[name] = f"there are {sizes.users:,} users, it is fitted up to {plugin.max_users:,}"
+        elif events < plugin.min_events:
+            found[name] = f"there are {events:,} events to learn from, it needs {plugin.min_events:,}"
         elif name == "history" and config.surfaces["home"].repeat == "exclude":
             found[name] = "seen items do not come back on the home surface"
     return found
@@ -227,14 +229,14 @@ def grow(
     names = list(lists)
 
     def fused(weights: Mapping[str, float]) -> float:
-        found = union([lists[n] for n in weights], tuple(weights), list(weights.values()), 10)
+        found = fuse_sources([lists[n] for n in weights], tuple(weights), list(weights.values()), 10)
         return window.ndcg(found.item)
 
-    first = max(must if len(must) >= MOST_SOURCES else names, key=lambda name: alone[name])
+    first = max(must if len(must) >= MAX_SOURCES else names, key=lambda name: alone[name])
     weights, best, gain = {first: 1.0}, alone[first], {first: alone[first]}
 
     def left() -> list[str]:
-        full = len({*weights, *must}) >= MOST_SOURCES
+        full = len({*weights, *must}) >= MAX_SOURCES
         return [name for name in names if name not in weights and (name in must or not full)]
 
     while left():
@@ -254,7 +256,7 @@ def grow(
 
 def _weigh_history(model: Any, section: FoldInSource, window: Window) -> tuple[Any, dict[str, Any]]:
     """The model with the best of a few ways to weigh the history, one setting after the other."""
-    free = [name for name in section.HISTORY if name not in section.model_fields_set]
+    free = [name for name in section.HISTORY_KEYS if name not in section.model_fields_set]
     tries = {
         "half_life_days": HALF_LIVES_DAYS,
         "half_life_events": HALF_LIVES_EVENTS,
@@ -263,7 +265,7 @@ def _weigh_history(model: Any, section: FoldInSource, window: Window) -> tuple[A
         "repeat_exponent": EXPONENTS,
         "popularity_exponent": EXPONENTS,
     }
-    best = {name: getattr(section, name) for name in section.HISTORY}
+    best = {name: getattr(section, name) for name in section.HISTORY_KEYS}
     value = window.ndcg(window.ask(model, 10)[0])
     disliked = bool((window.judged.requests.history.weight < 0).any())
     for name in free:
@@ -272,10 +274,10 @@ def _weigh_history(model: Any, section: FoldInSource, window: Window) -> tuple[A
         start = best
         for other in tries[name]:
             trial = {**start, name: other}
-            found = window.ndcg(window.ask(model.weigh_history(**trial), 10)[0])
+            found = window.ndcg(window.ask(model.with_history_weights(**trial), 10)[0])
             if found > value:
                 best, value = trial, found
-    return model.weigh_history(**best), {name: best[name] for name in section.HISTORY}
+    return model.with_history_weights(**best), {name: best[name] for name in section.HISTORY_KEYS}
 
 
 def _age_popularity(model: Any, events: Interactions, config: Config, window: Window) -> tuple[Any, dict[str, Any]]:

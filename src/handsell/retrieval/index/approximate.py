@@ -15,7 +15,7 @@ from handsell.retrieval.index import packed_lists
 Kind = Literal["ivf", "ivf_pq"]
 
 SPARE = 16  # items proposed beyond those asked for, so that a tie at the cut is noticed
-FILE, ABOUT = "ivf.faiss", "index.json"
+FILE, DESCRIPTION = "ivf.faiss", "index.json"
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class IndexSettings:
     k: int  # items asked for
     nprobe: int  # lists read
     shortlist: float  # items scored again, per item asked for
-    recall: float  # share found of the exact k nearest, on queries other than those it was tuned on
-    stated: float  # the recall that it was tuned to
+    recall: float  # share found of the exact k nearest, on queries other than those it was settings on
+    stated: float  # the recall that it was settings to
     queries: str  # what those queries are
 
 
@@ -34,7 +34,7 @@ class IndexSettings:
 class Approximate:
     kind: Kind
     lists: Any  # a FAISS IVF index whose ids are item numbers
-    tuned: IndexSettings
+    settings: IndexSettings
 
     def propose(self, query: np.ndarray, k: int, share: float, allowed: np.ndarray | None = None) -> np.ndarray:
         """(N,) ascending items: those among which the k best are looked for.
@@ -43,32 +43,32 @@ class Approximate:
         the k / share nearest of all. `allowed` (I,) bool keeps the search to them; without it the proposal holds
         others too, and is longer by as much.
         """
-        faiss = one_thread()
+        faiss = load_faiss()
         only = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        wanted = k * self.tuned.shortlist / (share if allowed is None else 1) + SPARE
-        deeper = max(1.0, k / self.tuned.k / share)  # neighbors to reach, per neighbor that it was tuned for
-        nprobe = min(math.ceil(self.tuned.nprobe * math.sqrt(deeper)), self.lists.nlist)
+        wanted = k * self.settings.shortlist / (share if allowed is None else 1) + SPARE
+        deeper = max(1.0, k / self.settings.k / share)  # neighbors to reach, per neighbor that it was settings for
+        nprobe = min(math.ceil(self.settings.nprobe * math.sqrt(deeper)), self.lists.nlist)
         params = faiss.SearchParametersIVF(sel=only, nprobe=nprobe)
         _, item = self.lists.search(query[None], min(math.ceil(wanted), self.lists.ntotal), params=params)
         return np.sort(item[0][item[0] >= 0])
 
-    def about(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """What index.json says."""
-        return {"kind": self.kind, "lists": self.lists.nlist, **asdict(self.tuned)}
+        return {"kind": self.kind, "lists": self.lists.nlist, **asdict(self.settings)}
 
     def save(self, path: Path) -> None:
-        faiss = one_thread()
+        faiss = load_faiss()
         if self.kind == "ivf_pq":
-            packed_lists.save(self.lists, path)
+            packed_lists.save_lists(self.lists, path)
         else:
             faiss.write_index(self.lists, str(path / FILE))
 
     @classmethod
     def load(cls, path: Path, about: dict[str, Any]) -> Approximate:
         """Memory mapped: replicas on one machine share the pages."""
-        faiss = one_thread()
+        faiss = load_faiss()
         if about["kind"] == "ivf_pq" and not (path / FILE).exists():  # bundles of 0.1 may have the lists inside
-            lists = packed_lists.load(path)
+            lists = packed_lists.load_lists(path)
         else:
             lists = faiss.read_index(str(path / FILE), faiss.IO_FLAG_MMAP_IFC)
         return cls(
@@ -76,12 +76,12 @@ class Approximate:
         )
 
 
-def read_about(path: Path) -> dict[str, Any]:
+def read_description(path: Path) -> dict[str, Any]:
     """The index.json of a saved index."""
-    return json.loads((path / ABOUT).read_text())
+    return json.loads((path / DESCRIPTION).read_text())
 
 
-def one_thread() -> Any:
+def load_faiss() -> Any:
     """FAISS, held to one thread in the thread that calls it; imported only where it is used."""
     import faiss
 

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from handsell.core.batches import NONE, Requests
 from handsell.core.offsets import offsets_from_counts
-from handsell.retrieval.sparse_rows import best_of_rows, load_rows, save_rows, scores_at
+from handsell.retrieval.sparse_rows import load_rows, read_entries, save_rows, select_top_entries
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,19 @@ class ListRetriever(ABC):
     config: Any
 
     @abstractmethod
-    def asked(self, requests: Requests) -> tuple[np.ndarray, np.ndarray]:
+    def weigh_session(self, requests: Requests) -> tuple[np.ndarray, np.ndarray]:
         """Distinct items (B, T) int32, -1 where there is none, and the weights of their votes (B, T)."""
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return best_of_rows(self._found(requests), k, eligible)
+        return select_top_entries(self._score_all(requests), k, eligible)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Zero where no list of the session holds the item."""
-        return scores_at(self._found(requests), items, self.known)
+        return read_entries(self._score_all(requests), items, self.known)
 
-    def _found(self, requests: Requests) -> sparse.csr_matrix:
+    def _score_all(self, requests: Requests) -> sparse.csr_matrix:
         """(B, I) float32 sums of the votes, columns sorted."""
-        item, weight = self.asked(requests)
+        item, weight = self.weigh_session(requests)
         used = item != NONE
         ends = offsets_from_counts(used.sum(axis=1))
         shape = (len(item), len(self.known))
@@ -60,13 +60,13 @@ class ListRetriever(ABC):
         )
 
     @classmethod
-    def of(cls, pairs: sparse.csr_matrix, config: Any) -> Self:
+    def from_pairs(cls, pairs: sparse.csr_matrix, config: Any) -> Self:
         """The `config.neighbors` strongest positive pairs of each row, ties by the lower item number."""
-        lists = strongest(pairs, config.neighbors)
+        lists = keep_strongest(pairs, config.neighbors)
         return cls(lists, np.bincount(lists.indices, minlength=lists.shape[1]) > 0, config)
 
 
-def strongest(pairs: sparse.csr_matrix, k: int) -> sparse.csr_matrix:
+def keep_strongest(pairs: sparse.csr_matrix, k: int) -> sparse.csr_matrix:
     """The k largest positive entries of each row, columns sorted, float32."""
     coo = pairs.tocsr().tocoo()
     row, item, value = (a[coo.data > 0] for a in (coo.row, coo.col, coo.data))

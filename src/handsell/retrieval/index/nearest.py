@@ -27,7 +27,7 @@ class Nearest:
             if len(self.scores[q]) > 4 * self.k:
                 self._cut(q)
 
-    def found(self) -> np.ndarray:
+    def read_items(self) -> np.ndarray:
         """(Q, k) items in no order; fewer columns where fewer came."""
         for q in range(len(self.queries)):
             self._cut(q)
@@ -41,26 +41,26 @@ class Nearest:
         self.least[q] = self.scores[q].min()
 
 
-def blocks(vectors: np.ndarray, known: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def iterate_blocks(vectors: np.ndarray, known: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Known items and their vectors as float32, ROWS at a time: `vectors` (I, D) may be a mapped file or float16."""
     for start in range(0, len(vectors), ROWS):
         items = start + np.flatnonzero(known[start : start + ROWS])
         if len(items):
-            yield items, floats(vectors[start : start + ROWS][items - start])
+            yield items, to_float32(vectors[start : start + ROWS][items - start])
 
 
-def any_value(vectors: np.ndarray) -> np.ndarray:
+def find_known(vectors: np.ndarray) -> np.ndarray:
     """(I,) bool: rows that are not all zeros."""
     parts = [(vectors[s : s + ROWS] != 0).any(axis=1) for s in range(0, len(vectors), ROWS)]
     return np.concatenate(parts) if parts else np.zeros(0, bool)
 
 
-def longest(vectors: np.ndarray) -> float:
+def compute_max_norm(vectors: np.ndarray) -> float:
     """The largest length of a row; 0 without rows."""
-    parts = (floats(vectors[s : s + ROWS]) for s in range(0, len(vectors), ROWS))
+    parts = (to_float32(vectors[s : s + ROWS]) for s in range(0, len(vectors), ROWS))
     return float(np.sqrt(max((np.einsum("id,id->i", p, p).max() for p in parts), default=0.0)))
 
 
-def floats(vectors: np.ndarray) -> np.ndarray:
+def to_float32(vectors: np.ndarray) -> np.ndarray:
     """As float32; no copy where it is."""
     return np.asarray(vectors, np.float32)

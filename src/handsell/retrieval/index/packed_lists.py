@@ -18,7 +18,7 @@ BLOCKS, SIZES = "lists.bin", "list_sizes.npy"  # list after list its codes, then
 ID_BYTES = 8
 
 
-def save(index: Any, path: Path) -> None:
+def save_lists(index: Any, path: Path) -> None:
     """The index and, beside it, its lists; an index that was loaded cannot be saved again."""
     faiss = _faiss()
     lists = faiss.downcast_InvertedLists(index.invlists)
@@ -26,7 +26,7 @@ def save(index: Any, path: Path) -> None:
         raise ValueError(f"an index whose lists are mapped is saved by copying its files, not to {path}")
     sizes = np.array([lists.list_size(i) for i in range(index.nlist)], np.int64)
     with (path / BLOCKS).open("wb") as out:
-        for i, (size, room, _) in enumerate(_places(sizes, lists.n_per_block, index.code_size)):
+        for i, (size, room, _) in enumerate(_lay_out(sizes, lists.n_per_block, index.code_size)):
             if size:
                 ids = np.full(room, -1, np.int64)
                 ids[:size] = faiss.rev_swig_ptr(lists.get_ids(i), int(size))
@@ -42,7 +42,7 @@ def save(index: Any, path: Path) -> None:
         index.replace_invlists(lists, owned)
 
 
-def load(path: Path) -> Any:
+def load_lists(path: Path) -> Any:
     """The index, its lists mapped read-only; raises BundleError where the files do not belong together."""
     faiss = _faiss()
     for name in (HEAD, BLOCKS, SIZES):
@@ -55,7 +55,7 @@ def load(path: Path) -> Any:
             f"{sizes.sum()}: build the bundle again"
         )
     block = faiss.downcast_InvertedLists(index.invlists).n_per_block
-    places = _places(sizes, block, index.code_size)
+    places = _lay_out(sizes, block, index.code_size)
     total, got = int(places[:, 1].sum()) * (index.code_size + ID_BYTES), (path / BLOCKS).stat().st_size
     if got != total:
         raise BundleError(f"{path / BLOCKS}: {total} bytes are expected, got {got}: build the bundle again")
@@ -69,7 +69,7 @@ def load(path: Path) -> Any:
     return index
 
 
-def _places(sizes: np.ndarray, block: int, code_bytes: int) -> np.ndarray:
+def _lay_out(sizes: np.ndarray, block: int, code_bytes: int) -> np.ndarray:
     """(L, 3) uint64, as FAISS's OnDiskOneList: items of each list, items that its blocks have room for, first byte."""
     rooms = -(-sizes // block) * block
     ends = np.cumsum(rooms) * (code_bytes + ID_BYTES)

@@ -9,7 +9,7 @@ import numpy as np
 from handsell.core.batches import NONE
 
 
-def best(scores: np.ndarray, k: int) -> np.ndarray:
+def find_top(scores: np.ndarray, k: int) -> np.ndarray:
     """Positions of the k highest of (N,) finite scores, best first; equal scores keep their order."""
     if k <= 0:
         return np.zeros(0, np.int64)
@@ -20,13 +20,13 @@ def best(scores: np.ndarray, k: int) -> np.ndarray:
     return np.argsort(-scores, kind="stable")[:k]
 
 
-def top_items(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def select_top(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k best of items (N,), given in ascending order, with scores (N,)."""
-    chosen = best(scores, k)
+    chosen = find_top(scores, k)
     return items[chosen], scores[chosen]
 
 
-def padded(rows: Sequence[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
+def pad_rows(rows: Sequence[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows of (items, scores), each at most k long → (B, k) items padded with -1 and scores with NaN."""
     items = np.full((len(rows), k), NONE, np.int32)
     scores = np.full((len(rows), k), np.nan, np.float32)
@@ -36,12 +36,12 @@ def padded(rows: Sequence[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.nd
     return items, scores
 
 
-def nothing(rows: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+def make_empty_rows(rows: int, k: int) -> tuple[np.ndarray, np.ndarray]:
     """What a retriever says that knows nothing of B requests."""
     return np.full((rows, k), NONE, np.int32), np.full((rows, k), np.nan, np.float32)
 
 
-def within(eligible: np.ndarray, items: int) -> np.ndarray:
+def fit_mask(eligible: np.ndarray, items: int) -> np.ndarray:
     """(B, I) the mask cut or filled to a model's I items: beyond the mask nothing is eligible.
 
     The catalog grows after a model is fitted (the delta), so the mask is often the wider one.

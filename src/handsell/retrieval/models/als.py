@@ -21,13 +21,13 @@ from scipy import sparse
 
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
-from handsell.retrieval.als_blocks import Penalty, axes, gram, solve_block, solve_turned
+from handsell.retrieval.als_blocks import Penalty, compute_gram, diagonalize, solve_block, solve_diagonal
 from handsell.retrieval.config import FoldInSource, RetrieverPlugin
 from handsell.retrieval.embedding import EmbeddingRetriever
-from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
-from handsell.retrieval.index.index import VectorIndex
-from handsell.retrieval.models.spectral import leading
-from handsell.retrieval.ratings import degrees, power, scaled
+from handsell.retrieval.history_weights import HistoryWeights, build_history_matrix, weigh_history
+from handsell.retrieval.index.vector_index import VectorIndex
+from handsell.retrieval.like_matrix import raise_degrees, scale_matrix, sum_degrees
+from handsell.retrieval.models.spectral import find_leading_directions
 
 # what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
@@ -63,12 +63,12 @@ class ALSEncoder:
     weights: HistoryWeights
 
     def encode(self, requests: Requests) -> np.ndarray:
-        item, weight = votes(requests, self.weights, len(self.vectors))
+        item, weight = weigh_history(requests, self.weights, len(self.vectors))
         liked = (weight > 0).any(axis=1)
-        given = vote_matrix(item[liked], weight[liked], len(self.vectors))
+        given = build_history_matrix(item[liked], weight[liked], len(self.vectors))
         given.eliminate_zeros()  # a like and a dislike that cancel
         out = np.zeros((len(requests), self.vectors.shape[1]), np.float32)
-        out[liked] = solve_turned(extra_confidence(given, self.alpha), self.vectors, self.values, self.penalty)
+        out[liked] = solve_diagonal(compute_confidence(given, self.alpha), self.vectors, self.values, self.penalty)
         return out
 
     def save(self, path: Path) -> None:
@@ -91,17 +91,17 @@ class ALS(EmbeddingRetriever):
 
 def fit_als(interactions: Interactions, config: ALSConfig, content: object = None) -> ALS:
     """Item factors from the summed event weights; items that nobody liked stay unknown (zeros)."""
-    pairs = extra_confidence(summed(interactions), config.alpha)
+    pairs = compute_confidence(sum_weights(interactions), config.alpha)
     by_items = pairs.T.tocsr()
-    by_user, by_item = penalties(np.diff(pairs.indptr), np.diff(by_items.indptr), config)
-    factors = first_factors(pairs, config)
+    by_user, by_item = build_penalties(np.diff(pairs.indptr), np.diff(by_items.indptr), config)
+    factors = initialize_factors(pairs, config)
     for _ in range(config.epochs):
-        users = solve_block(pairs, factors, gram(factors), by_user)
-        factors = solve_block(by_items, users, gram(users), by_item)
-    return folding(factors, by_user, config)
+        users = solve_block(pairs, factors, compute_gram(factors), by_user)
+        factors = solve_block(by_items, users, compute_gram(users), by_item)
+    return build_als(factors, by_user, config)
 
 
-def summed(interactions: Interactions) -> sparse.csr_matrix:
+def sum_weights(interactions: Interactions) -> sparse.csr_matrix:
     """(U, I) float32 sums of event weights, without the pairs whose likes and dislikes cancel."""
     matrix = interactions.matrix()
     matrix.sum_duplicates()
@@ -109,44 +109,44 @@ def summed(interactions: Interactions) -> sparse.csr_matrix:
     return matrix
 
 
-def extra_confidence(weight: sparse.csr_matrix, alpha: float) -> sparse.csr_matrix:
+def compute_confidence(weight: sparse.csr_matrix, alpha: float) -> sparse.csr_matrix:
     """alpha log(1 + |weight|) with the weight's sign: the hundredth listen says less than the first."""
     out = weight.copy()
     out.data = (np.sign(weight.data) * alpha * np.log1p(np.abs(weight.data))).astype(np.float32)
     return out
 
 
-def penalties(user_counts: np.ndarray, item_counts: np.ndarray, config: ALSConfig) -> tuple[Penalty, Penalty]:
+def build_penalties(user_counts: np.ndarray, item_counts: np.ndarray, config: ALSConfig) -> tuple[Penalty, Penalty]:
     """Of users and of items; rows without pairs are zeros whatever their penalty, and do not count."""
     sides = [counts[counts > 0] for counts in (user_counts, item_counts)]
     users, items = (
-        Penalty.over(counts, len(others), config.alpha, config.reg, config.frequency_exponent)
+        Penalty.from_counts(counts, len(others), config.alpha, config.reg, config.frequency_exponent)
         for counts, others in (sides, reversed(sides))
     )
     return users, items
 
 
-def first_factors(pairs: sparse.csr_matrix, config: ALSConfig) -> np.ndarray:
+def initialize_factors(pairs: sparse.csr_matrix, config: ALSConfig) -> np.ndarray:
     """(I, D) singular vectors of the degree-scaled likes, each as long as the root of its singular value."""
-    graph = like_graph(pairs, power(degrees(pairs.maximum(0), 0), -0.5))
-    return lengthened(*leading(graph, config.embedding_size, config.seed))
+    graph = build_like_graph(pairs, raise_degrees(sum_degrees(pairs.maximum(0), 0), -0.5))
+    return scale_directions(*find_leading_directions(graph, config.embedding_size, config.seed))
 
 
-def like_graph(pairs: sparse.csr_matrix, item_scale: np.ndarray) -> sparse.csr_matrix:
+def build_like_graph(pairs: sparse.csr_matrix, item_scale: np.ndarray) -> sparse.csr_matrix:
     """The likes among pairs (b, I), scaled by the square roots of the users' degrees and by item_scale (I,)."""
     liked = sparse.csr_matrix((np.maximum(pairs.data, 0), pairs.indices, pairs.indptr), shape=pairs.shape)
-    return scaled(liked, power(degrees(liked, 1), -0.5), item_scale)
+    return scale_matrix(liked, raise_degrees(sum_degrees(liked, 1), -0.5), item_scale)
 
 
-def lengthened(directions: np.ndarray, squares: np.ndarray) -> np.ndarray:
+def scale_directions(directions: np.ndarray, squares: np.ndarray) -> np.ndarray:
     return directions * (squares**0.25).astype(np.float32)
 
 
-def folding(factors: np.ndarray, by_user: Penalty, config: ALSConfig) -> ALS:
+def build_als(factors: np.ndarray, by_user: Penalty, config: ALSConfig) -> ALS:
     """The finished model: factors turned onto the axes of their gram, which changes no score."""
-    values, turn = axes(gram(factors))
+    values, turn = diagonalize(compute_gram(factors))
     index = VectorIndex.exact(np.where(factors.any(axis=1, keepdims=True), factors @ turn, 0))
-    return ALS(ALSEncoder(index.vectors, values, by_user, config.alpha, HistoryWeights.of(config)), index)
+    return ALS(ALSEncoder(index.vectors, values, by_user, config.alpha, HistoryWeights.from_config(config)), index)
 
 
 RETRIEVER = RetrieverPlugin(
@@ -157,6 +157,6 @@ RETRIEVER = RetrieverPlugin(
     purpose="sparse likes, many items, small vectors for an index",
     needs="interactions",
     order=3,
-    picked=True,
+    auto_selectable=True,
     search=SEARCH,
 )

@@ -22,9 +22,9 @@ from handsell.data.interactions import Interactions
 from handsell.retrieval import registry
 from handsell.retrieval.config import OptionalSource, RetrievalConfig, RetrieverPlugin, retrievers
 from handsell.retrieval.content_vectors import Content
-from handsell.retrieval.index.topk import padded, top_items, within
+from handsell.retrieval.index.topk import fit_mask, pad_rows, select_top
 
-BEYOND = np.iinfo(np.int32).max
+LAST = np.iinfo(np.int32).max
 
 
 class BlendConfig(OptionalSource):
@@ -55,34 +55,36 @@ class Blend:
     n_items: int  # I
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        items, standard = self.standardized(requests, k, eligible)
-        return ranked(items, self.combined(standard), k)
+        items, standard = self.standardize(requests, k, eligible)
+        return select_best(items, self.combine(standard), k)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
-        return self.combined(self._standard(requests, items, self._own_best(requests, self._fresh(requests))))
+        return self.combine(
+            self._standardize(requests, items, self._retrieve_best(requests, self._mask_history(requests)))
+        )
 
-    def standardized(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def standardize(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Candidates (B, K) ascending, with -1 between them, and their standard scores by part (B, K, S)."""
-        allowed, fresh = within(eligible, self.n_items), self._fresh(requests)
-        best = self._own_best(requests, fresh)
+        allowed, fresh = fit_mask(eligible, self.n_items), self._mask_history(requests)
+        best = self._retrieve_best(requests, fresh)
         if k <= self.depth and np.array_equal(allowed, fresh):
             found = [items for items, _ in best]
         else:
             found = [part.retrieve(requests, max(k, self.depth), allowed)[0] for part in self.parts.values()]
-        items = _union(found)
-        return items, self._standard(requests, items, best)
+        items = _merge_items(found)
+        return items, self._standardize(requests, items, best)
 
-    def combined(self, standard: np.ndarray) -> np.ndarray:
+    def combine(self, standard: np.ndarray) -> np.ndarray:
         """(B, K) weighted sums of (B, K, S); NaN where no part knows the item."""
         total = np.zeros(standard.shape[:2], np.float32)
         for s, weight in enumerate(self.weights):  # summed in one order: bits do not depend on the batch
             total += np.float32(weight) * np.nan_to_num(standard[:, :, s], nan=0.0)
         return np.where(np.isnan(standard).all(axis=2), np.nan, total).astype(np.float32)
 
-    def _own_best(self, requests: Requests, fresh: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _retrieve_best(self, requests: Requests, fresh: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         return [part.retrieve(requests, self.depth, fresh) for part in self.parts.values()]
 
-    def _fresh(self, requests: Requests) -> np.ndarray:
+    def _mask_history(self, requests: Requests) -> np.ndarray:
         """(B, I) bool, items that are not in the request's history."""
         item = requests.history.item
         row, place = np.nonzero((item >= 0) & (item < self.n_items) & (requests.history.time < requests.time[:, None]))
@@ -90,9 +92,9 @@ class Blend:
         out[row, item[row, place]] = False
         return out
 
-    def _standard(self, requests: Requests, items: np.ndarray, best: list) -> np.ndarray:
+    def _standardize(self, requests: Requests, items: np.ndarray, best: list) -> np.ndarray:
         columns = [
-            _standard_scores(part.score(requests, items), scores)
+            _standardize_scores(part.score(requests, items), scores)
             for part, (_, scores) in zip(self.parts.values(), best, strict=True)
         ]
         return np.stack(columns, axis=2)
@@ -118,16 +120,16 @@ def fit_blend(interactions: Interactions, config: RetrievalConfig, content: Cont
     return Blend(parts, tuple(blend.parts.values()), blend.depth, interactions.n_items)
 
 
-def ranked(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def select_best(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k best (B, k) of candidates (B, K), ascending, by scores (B, K)."""
     rows = []
     for item, score in zip(items, scores, strict=True):
         may = (item != NONE) & ~np.isnan(score)
-        rows.append(top_items(item[may], score[may], k))
-    return padded(rows, k)
+        rows.append(select_top(item[may], score[may], k))
+    return pad_rows(rows, k)
 
 
-def _standard_scores(scores: np.ndarray, best: np.ndarray) -> np.ndarray:
+def _standardize_scores(scores: np.ndarray, best: np.ndarray) -> np.ndarray:
     """(B, K) scores less the mean of the part's best (B, depth), over their deviation.
 
     Over their size where they are all alike, so that what the part found still stands above what it did not.
@@ -143,13 +145,13 @@ def _standard_scores(scores: np.ndarray, best: np.ndarray) -> np.ndarray:
     return out
 
 
-def _union(found: list[np.ndarray]) -> np.ndarray:
+def _merge_items(found: list[np.ndarray]) -> np.ndarray:
     """(B, K) the distinct items of lists (B, k) ascending; -1 in the place of repeats and of padding."""
     items = np.concatenate(found, axis=1)
-    items = np.sort(np.where(items == NONE, BEYOND, items), axis=1)
+    items = np.sort(np.where(items == NONE, LAST, items), axis=1)
     again = np.zeros(items.shape, bool)
     again[:, 1:] = items[:, 1:] == items[:, :-1]
-    return np.where(again | (items == BEYOND), NONE, items).astype(np.int32)
+    return np.where(again | (items == LAST), NONE, items).astype(np.int32)
 
 
 RETRIEVER = RetrieverPlugin(

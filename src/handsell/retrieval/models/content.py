@@ -18,8 +18,8 @@ from handsell.data.interactions import Interactions
 from handsell.retrieval.config import FoldInSource, RetrieverPlugin
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever
-from handsell.retrieval.history_weights import HistoryWeights, votes
-from handsell.retrieval.index.index import VectorIndex
+from handsell.retrieval.history_weights import HistoryWeights, weigh_history
+from handsell.retrieval.index.vector_index import VectorIndex
 
 
 class ContentConfig(FoldInSource):
@@ -42,7 +42,7 @@ class ContentEncoder:
     weights: HistoryWeights
 
     def encode(self, requests: Requests) -> np.ndarray:
-        item, weight = votes(requests, self.weights, len(self.vectors))
+        item, weight = weigh_history(requests, self.weights, len(self.vectors))
         out = np.zeros((len(requests), self.vectors.shape[1]), np.float32)
         for b in np.flatnonzero((weight > 0).any(axis=1)):
             used = item[b] != NONE
@@ -68,7 +68,7 @@ def fit_content(interactions: Interactions, config: ContentConfig, content: Cont
     """The content vectors as they are: interactions have no part in it. Without content nothing is found."""
     vectors = content.vectors if content is not None else np.zeros((interactions.n_items, 1), np.float32)
     index = VectorIndex.exact(vectors)
-    return ContentRetriever(ContentEncoder(index.vectors, HistoryWeights.of(config)), index)
+    return ContentRetriever(ContentEncoder(index.vectors, HistoryWeights.from_config(config)), index)
 
 
 RETRIEVER = RetrieverPlugin(
@@ -79,5 +79,5 @@ RETRIEVER = RetrieverPlugin(
     purpose="items that nobody has touched",
     needs="text or attributes",
     order=6,
-    picked=True,
+    auto_selectable=True,
 )

@@ -20,8 +20,8 @@ from scipy.linalg import cho_factor, lapack
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import OptionalFoldIn, RetrieverPlugin
 from handsell.retrieval.history_weights import HistoryWeights
+from handsell.retrieval.like_matrix import build_like_matrix, raise_degrees, scale_matrix, sum_degrees
 from handsell.retrieval.models.item_knn import ItemKNN
-from handsell.retrieval.ratings import degrees, likes, power, scaled
 
 # what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
@@ -51,41 +51,45 @@ class EASE(ItemKNN):
 
 def fit_ease(interactions: Interactions, config: EASEConfig, content: object = None) -> EASE:
     """Weights between the most liked items; `reg` is measured against squared item degrees whatever the exponents."""
-    ratings = likes(interactions)
-    popularity = degrees(ratings, 0)
+    ratings = build_like_matrix(interactions)
+    popularity = sum_degrees(ratings, 0)
     items = np.sort(np.argsort(-popularity, kind="stable")[: config.max_items])
     items = items[popularity[items] > 0]
     touched = np.zeros(interactions.n_items, bool)
     touched[items] = True
     if not len(items):
         empty = sparse.csr_matrix((interactions.n_items, interactions.n_items), dtype=np.float32)
-        return EASE(empty, touched, HistoryWeights.of(config))
-    weights = _weights(ratings[:, items], config)
-    return EASE(_strongest(weights, items, interactions.n_items, config.neighbors), touched, HistoryWeights.of(config))
+        return EASE(empty, touched, HistoryWeights.from_config(config))
+    weights = _solve_weights(ratings[:, items], config)
+    return EASE(
+        _keep_strongest(weights, items, interactions.n_items, config.neighbors),
+        touched,
+        HistoryWeights.from_config(config),
+    )
 
 
-def _weights(ratings: sparse.csr_matrix, config: EASEConfig) -> np.ndarray:
+def _solve_weights(ratings: sparse.csr_matrix, config: EASEConfig) -> np.ndarray:
     """(J, J) float32 of the J chosen items; entry (i, j) is what a vote for i says of j."""
-    by_item, by_user = degrees(ratings, 0), degrees(ratings, 1)
-    divide = power(by_item, -config.item_exponent)
-    graph = scaled(ratings, power(by_user, -config.user_exponent), divide)
+    by_item, by_user = sum_degrees(ratings, 0), sum_degrees(ratings, 1)
+    divide = raise_degrees(by_item, -config.item_exponent)
+    graph = scale_matrix(ratings, raise_degrees(by_user, -config.user_exponent), divide)
     moments = np.zeros((graph.shape[1], graph.shape[1]), np.float32)
     transposed = graph.T.tocsr()
     for start in range(0, len(moments), 1024):  # the sparse product of all items at once would be held beside this
         moments[start : start + 1024] = (transposed[start : start + 1024] @ graph).toarray()
-    moments[np.diag_indices_from(moments)] += config.reg * _scale(ratings, graph)
-    inverse = _inverse(moments)
+    moments[np.diag_indices_from(moments)] += config.reg * _compute_scale(ratings, graph)
+    inverse = _invert(moments)
     weights = inverse / -np.diag(inverse)
     np.fill_diagonal(weights, 0)
-    return weights * divide[:, None] * power(by_item, config.answer_exponent)
+    return weights * divide[:, None] * raise_degrees(by_item, config.answer_exponent)
 
 
-def _scale(ratings: sparse.csr_matrix, graph: sparse.csr_matrix) -> float:
+def _compute_scale(ratings: sparse.csr_matrix, graph: sparse.csr_matrix) -> float:
     """How much smaller the scaled matrix's squares are: one `reg` then means the same at all exponents."""
     return float((graph.data**2).sum(dtype=np.float64) / (ratings.data**2).sum(dtype=np.float64))
 
 
-def _inverse(matrix: np.ndarray) -> np.ndarray:
+def _invert(matrix: np.ndarray) -> np.ndarray:
     """Of a symmetric positive definite matrix, in its place."""
     factor, _ = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
     inverse, _ = lapack.spotri(factor, lower=True, overwrite_c=True)
@@ -93,7 +97,7 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     return lower + np.tril(lower, -1).T
 
 
-def _strongest(weights: np.ndarray, items: np.ndarray, n_items: int, keep: int) -> sparse.csr_matrix:
+def _keep_strongest(weights: np.ndarray, items: np.ndarray, n_items: int, keep: int) -> sparse.csr_matrix:
     """(I, I) the `keep` largest absolute weights of each row."""
     rows, columns, data = [], [], []
     for i, row in enumerate(weights):
@@ -118,7 +122,7 @@ RETRIEVER = RetrieverPlugin(
     purpose="dense likes on up to some ten thousand items",
     needs="interactions, memory for items²",
     order=9,
-    most_items=15_000,
-    picked=True,
+    max_items=15_000,
+    auto_selectable=True,
     search=SEARCH,
 )

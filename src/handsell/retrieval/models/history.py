@@ -18,8 +18,8 @@ from scipy import sparse
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import FoldInSource, OptionalFoldIn, RetrieverPlugin
-from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
-from handsell.retrieval.sparse_rows import best_of_rows, scores_at
+from handsell.retrieval.history_weights import HistoryWeights, build_history_matrix, weigh_history
+from handsell.retrieval.sparse_rows import read_entries, select_top_entries
 
 PRIOR_LIKES = 10  # likes with the repeat share of all items that are added to those of each
 
@@ -27,7 +27,7 @@ PRIOR_LIKES = 10  # likes with the repeat share of all items that are added to t
 class HistoryConfig(OptionalFoldIn):
     """The user's own items, for surfaces that allow repeats."""
 
-    HISTORY: ClassVar[tuple[str, ...]] = (*FoldInSource.HISTORY, "repeat_exponent", "popularity_exponent")
+    HISTORY_KEYS: ClassVar[tuple[str, ...]] = (*FoldInSource.HISTORY_KEYS, "repeat_exponent", "popularity_exponent")
     k: int = Field(50, ge=1, description="candidates asked of this source")
     half_life_days: float = Field(7.0, gt=0, description="decay of the history events that are summed")
     repeat_exponent: float = Field(
@@ -52,20 +52,20 @@ class HistoryRetriever:
         return len(self.repeats)
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return best_of_rows(self._own_items(requests), k, eligible)
+        return select_top_entries(self._score_all(requests), k, eligible)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Zero for an item that is not in the history."""
-        return scores_at(self._own_items(requests), items, np.ones(self.n_items, bool))
+        return read_entries(self._score_all(requests), items, np.ones(self.n_items, bool))
 
-    def weigh_history(self, **settings: Any) -> Self:
+    def with_history_weights(self, **settings: Any) -> Self:
         """The same model with other exponents and `HistoryWeights`."""
         weights = {field.name: settings.pop(field.name) for field in fields(HistoryWeights) if field.name in settings}
         return replace(self, weights=replace(self.weights, **weights), **settings)
 
-    def _own_items(self, requests: Requests) -> sparse.csr_matrix:
+    def _score_all(self, requests: Requests) -> sparse.csr_matrix:
         """(B, I) scores of the items of each history."""
-        own = vote_matrix(*votes(requests, self.weights, self.n_items), self.n_items)
+        own = build_history_matrix(*weigh_history(requests, self.weights, self.n_items), self.n_items)
         item = own.indices
         own.data *= self.repeats[item] ** self.repeat_exponent * self.popularity[item] ** self.popularity_exponent
         return own
@@ -94,7 +94,7 @@ def fit_history(interactions: Interactions, config: HistoryConfig, content: obje
     repeats = (repeated + PRIOR_LIKES * usual) / (likes + PRIOR_LIKES) if usual else np.ones(len(likes))
     popularity = (likes + 1) / (likes.max(initial=0) + 1)
     return HistoryRetriever(
-        HistoryWeights.of(config), repeats.astype(np.float32), popularity.astype(np.float32),
+        HistoryWeights.from_config(config), repeats.astype(np.float32), popularity.astype(np.float32),
         config.repeat_exponent, config.popularity_exponent,
     )  # fmt: skip
 
@@ -107,5 +107,5 @@ RETRIEVER = RetrieverPlugin(
     purpose="items come back: music, groceries",
     needs="interactions",
     order=1,
-    picked=True,
+    auto_selectable=True,
 )

@@ -20,10 +20,10 @@ from handsell.core.batches import Requests
 from handsell.core.offsets import offsets_from_counts
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import FoldInSource, RetrieverPlugin
-from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
-from handsell.retrieval.index.topk import best
-from handsell.retrieval.ratings import degrees, power, scaled
-from handsell.retrieval.sparse_rows import best_of_rows, load_rows, save_rows, scores_at
+from handsell.retrieval.history_weights import HistoryWeights, build_history_matrix, weigh_history
+from handsell.retrieval.index.topk import find_top
+from handsell.retrieval.like_matrix import raise_degrees, scale_matrix, sum_degrees
+from handsell.retrieval.sparse_rows import load_rows, read_entries, save_rows, select_top_entries
 
 ITEMS_AT_ONCE = 1024
 RECENT_PER_USER = 500  # a user's items beyond these add cost quadratically and little taste
@@ -59,19 +59,19 @@ class ItemKNN:
     weights: HistoryWeights
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return best_of_rows(self._spread(requests), k, eligible)
+        return select_top_entries(self._score_all(requests), k, eligible)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Zero where no vote reaches the item."""
-        return scores_at(self._spread(requests), items, self.touched)
+        return read_entries(self._score_all(requests), items, self.touched)
 
-    def weigh_history(self, **settings: Any) -> Self:
+    def with_history_weights(self, **settings: Any) -> Self:
         """The same model with other `HistoryWeights`."""
         return replace(self, weights=HistoryWeights(**settings))
 
-    def _spread(self, requests: Requests) -> sparse.csr_matrix:
+    def _score_all(self, requests: Requests) -> sparse.csr_matrix:
         """(B, I) votes carried to the neighbors, columns sorted."""
-        given = vote_matrix(*votes(requests, self.weights, len(self.touched)), len(self.touched))
+        given = build_history_matrix(*weigh_history(requests, self.weights, len(self.touched)), len(self.touched))
         found = (given @ self.neighbors + given.minimum(0)).tocsr()
         found.sort_indices()
         return found
@@ -94,29 +94,31 @@ def fit_item_knn(interactions: Interactions, config: ItemKNNConfig, content: obj
 
     a is config.asymmetry, e config.user_exponent, |u| the sum of the user's r.
     """
-    ratings = _recent(interactions.positives).matrix()
+    ratings = _keep_recent(interactions.positives).matrix()
     ratings.data = np.log1p(ratings.data)
     by_item = ratings.T.tocsr()  # (I, U)
     norm = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1)).ravel())
     if config.user_exponent:
-        ratings = scaled(ratings, power(degrees(ratings, 1), -config.user_exponent), np.ones_like(norm))
+        ratings = scale_matrix(
+            ratings, raise_degrees(sum_degrees(ratings, 1), -config.user_exponent), np.ones_like(norm)
+        )
     own, others = norm ** (2 * config.asymmetry), norm ** (2 - 2 * config.asymmetry)
     blocks = [
-        _nearest(by_item[start : start + ITEMS_AT_ONCE] @ ratings, start, own, others, config)
+        _keep_nearest(by_item[start : start + ITEMS_AT_ONCE] @ ratings, start, own, others, config)
         for start in range(0, interactions.n_items, ITEMS_AT_ONCE)
     ]
     shape = (interactions.n_items, interactions.n_items)
     matrix = sparse.vstack(blocks, "csr") if blocks else sparse.csr_matrix(shape, dtype=np.float32)
-    return ItemKNN(matrix, norm > 0, HistoryWeights.of(config))
+    return ItemKNN(matrix, norm > 0, HistoryWeights.from_config(config))
 
 
-def _recent(liked: Interactions) -> Interactions:
+def _keep_recent(liked: Interactions) -> Interactions:
     """Each user's last RECENT_PER_USER events."""
     from_end = liked.user_offsets[liked.user + 1] - np.arange(len(liked))
     return liked if from_end.max(initial=0) <= RECENT_PER_USER else liked.where(from_end <= RECENT_PER_USER)
 
 
-def _nearest(
+def _keep_nearest(
     product: sparse.csr_matrix, start: int, own: np.ndarray, others: np.ndarray, config: ItemKNNConfig
 ) -> sparse.csr_matrix:
     """Items start… : the rows of their co-occurrence (b, I) cut to the nearest neighbors."""
@@ -128,7 +130,7 @@ def _nearest(
         near = product.data[at] / (own[start + row] * others[item] + config.shrinkage)
         other = item != start + row
         item, near = item[other], near[other]
-        chosen = np.sort(best(near, config.neighbors))
+        chosen = np.sort(find_top(near, config.neighbors))
         indices.append(item[chosen])
         data.append(near[chosen].astype(np.float32))
         lengths.append(len(chosen))
@@ -144,6 +146,6 @@ RETRIEVER = RetrieverPlugin(
     purpose="the first personal source: fits in seconds, explains itself",
     needs="interactions",
     order=2,
-    picked=True,
+    auto_selectable=True,
     search=SEARCH,
 )

@@ -20,13 +20,13 @@ from handsell.core.batches import Requests
 from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import RetrieverPlugin, SourceConfig
-from handsell.retrieval.index.topk import gather, padded, within
+from handsell.retrieval.index.topk import fit_mask, gather, pad_rows
 
 SEARCH = {"half_life_days": (7.0, 1.0, 30.0, 365.0)}
-FIRST_LOOK = 4096  # items of the ranking that are tried before looking further down
+FIRST_SCAN = 4096  # items of the ranking that are tried before looking further down
 DAY_PARTS = 6  # of four hours, UTC
 CONTEXTS = 2 * DAY_PARTS  # on working days, then at weekends
-SURE = 3.0  # standard deviations above chance at which contexts are told apart at all
+MIN_DEVIATIONS = 3.0  # standard deviations above chance at which contexts are told apart at all
 
 
 class PopularityConfig(SourceConfig):
@@ -36,7 +36,7 @@ class PopularityConfig(SourceConfig):
     by_context: bool = Field(True, description="whether time of day and weekend count, as far as the log shows it")
 
 
-def context_of(time: np.ndarray) -> np.ndarray:
+def find_context(time: np.ndarray) -> np.ndarray:
     """(B,) µs → number of the part of the day, plus DAY_PARTS at weekends."""
     weekend = (time // DAY_US + 3) % 7 >= 5  # the epoch began on a Thursday; Monday is 0
     return time % DAY_US // (DAY_US // DAY_PARTS) + DAY_PARTS * weekend
@@ -53,35 +53,38 @@ class Popularity:
     @cached_property
     def ranking(self) -> np.ndarray:
         """Items with any popularity, best first, whatever the context."""
-        return _ranked(self.popularity)
+        return _rank_items(self.popularity)
 
     @cached_property
     def _by_context(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """Scores (I,) and ranking of the contexts that were asked for."""
         return {}
 
-    def _in(self, context: int) -> tuple[np.ndarray, np.ndarray]:
+    def _score_context(self, context: int) -> tuple[np.ndarray, np.ndarray]:
         if self.lift is None:
             return self.popularity, self.ranking
         if context not in self._by_context:
             scores = self.popularity * self.lift[context]
-            self._by_context[context] = scores, _ranked(scores)
+            self._by_context[context] = scores, _rank_items(scores)
         return self._by_context[context]
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        allowed = within(eligible, len(self.popularity))
+        allowed = fit_mask(eligible, len(self.popularity))
         rows = []
-        for may, context in zip(allowed, context_of(requests.time).tolist(), strict=True):
-            scores, ranking = self._in(context)
-            items = _first(ranking, may, k)
+        for may, context in zip(allowed, find_context(requests.time).tolist(), strict=True):
+            scores, ranking = self._score_context(context)
+            items = _take_allowed(ranking, may, k)
             rows.append((items, scores[items]))
-        return padded(rows, k)
+        return pad_rows(rows, k)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         known = np.ones(len(self.popularity), bool)
         if self.lift is None:
             return gather(self.popularity, items, known)
-        rows = [gather(self._in(c)[0], items[b], known) for b, c in enumerate(context_of(requests.time).tolist())]
+        rows = [
+            gather(self._score_context(c)[0], items[b], known)
+            for b, c in enumerate(find_context(requests.time).tolist())
+        ]
         return np.stack(rows) if rows else np.zeros(items.shape, np.float32)
 
     def save(self, path: Path) -> None:
@@ -97,14 +100,14 @@ class Popularity:
         return cls(known, np.load(lift, mmap_mode="r") if lift.exists() else None)
 
 
-def _ranked(scores: np.ndarray) -> np.ndarray:
+def _rank_items(scores: np.ndarray) -> np.ndarray:
     order = np.argsort(-scores, kind="stable").astype(np.int32)
     return order[: np.count_nonzero(scores > 0)]
 
 
-def _first(ranking: np.ndarray, allowed: np.ndarray, k: int) -> np.ndarray:
+def _take_allowed(ranking: np.ndarray, allowed: np.ndarray, k: int) -> np.ndarray:
     """The first k allowed items of the ranking, looking down no further than needed."""
-    look = max(FIRST_LOOK, 2 * k)
+    look = max(FIRST_SCAN, 2 * k)
     while True:
         head = ranking[:look]
         found = head[allowed[head]][:k]
@@ -116,20 +119,20 @@ def _first(ranking: np.ndarray, allowed: np.ndarray, k: int) -> np.ndarray:
 def fit_popularity(interactions: Interactions, config: PopularityConfig, content: object = None) -> Popularity:
     """Positive event weights, halved every half_life_days before the window's last event."""
     liked = interactions.positives
-    mass = decayed(liked, config.half_life_days)
-    return Popularity(mass, lifts(counts_by_context(liked)) if config.by_context else None)
+    mass = sum_decayed(liked, config.half_life_days)
+    return Popularity(mass, estimate_lifts(count_by_context(liked)) if config.by_context else None)
 
 
-def decayed(liked: Interactions, half_life_days: float) -> np.ndarray:
+def sum_decayed(liked: Interactions, half_life_days: float) -> np.ndarray:
     """(I,) float32 sums of weights as of the last event."""
     age_days = (liked.time - liked.time.max(initial=0)) / DAY_US
     weight = liked.weight * np.exp2(age_days / half_life_days)
     return np.bincount(liked.item, weight, minlength=liked.n_items).astype(np.float32)
 
 
-def counts_by_context(liked: Interactions) -> np.ndarray:
+def count_by_context(liked: Interactions) -> np.ndarray:
     """(CONTEXTS, I) users who liked an item in a context; how often each did does not matter."""
-    cell = context_of(liked.time) * liked.n_items + liked.item
+    cell = find_context(liked.time) * liked.n_items + liked.item
     order = np.lexsort((cell, liked.user))
     user, cell = liked.user[order], cell[order]
     new = np.ones(len(cell), bool)
@@ -137,7 +140,7 @@ def counts_by_context(liked: Interactions) -> np.ndarray:
     return np.bincount(cell[new], minlength=CONTEXTS * liked.n_items).reshape(CONTEXTS, liked.n_items)
 
 
-def lifts(count: np.ndarray) -> np.ndarray | None:
+def estimate_lifts(count: np.ndarray) -> np.ndarray | None:
     """(C, I) counts → smoothed lifts (C, I) float32, or None where contexts differ no more than by chance.
 
     (n_ci + m p_i) / (n_c + m) / p_i, with the m of a Dirichlet prior around the overall shares p whose expected
@@ -151,7 +154,7 @@ def lifts(count: np.ndarray) -> np.ndarray | None:
     share = by_item / total
     observed = count.astype(np.float64) ** 2 / np.maximum(by_context[:, None] * share, 1e-300)
     chi_square = observed.sum() - total
-    if chi_square < free + SURE * np.sqrt(2 * free):
+    if chi_square < free + MIN_DEVIATIONS * np.sqrt(2 * free):
         return None
     spread = chi_square / (items - 1)
     most = ((1 - by_context / total) * by_context).sum()
@@ -169,6 +172,6 @@ RETRIEVER = RetrieverPlugin(
     needs="interactions",
     order=0,
     personal=False,
-    picked=True,
+    auto_selectable=True,
     search=SEARCH,
 )

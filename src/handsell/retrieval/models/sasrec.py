@@ -20,7 +20,7 @@ from handsell.core.batches import History, Requests
 from handsell.retrieval.config import OptionalSource, RetrieverPlugin
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever
-from handsell.retrieval.index.index import VectorIndex
+from handsell.retrieval.index.vector_index import VectorIndex
 
 TINY = 1e-6  # keeps the length of a vector of zeros from dividing
 
@@ -65,12 +65,12 @@ class SASRecEncoder:
         """(B, D) float32; zeros for a request whose history holds nothing that was liked."""
         out = np.zeros((len(requests), self.inputs.shape[1]), np.float32)
         for b in range(len(requests)):  # one at a time: no padding, and bits do not depend on the batch
-            item, liked = self._read(requests.history, requests.time[b], b)
+            item, liked = self._select_events(requests.history, requests.time[b], b)
             if liked.any():
-                out[b] = self._query(item, liked)
+                out[b] = self._compute_query(item, liked)
         return out
 
-    def _read(self, history: History, time: int, b: int) -> tuple[np.ndarray, np.ndarray]:
+    def _select_events(self, history: History, time: int, b: int) -> tuple[np.ndarray, np.ndarray]:
         """Row b's events that count, oldest first: items (L,) and whether they were liked (L,), L ≤ T."""
         item = history.item[b]
         valid = (item >= 0) & (item < len(self.inputs)) & (history.time[b] < time) & (history.weight[b] != 0)
@@ -78,14 +78,14 @@ class SASRecEncoder:
         most = len(self.weights["position"])
         return item[valid][-most:], (history.weight[b] > 0)[valid][-most:]
 
-    def _query(self, item: np.ndarray, liked: np.ndarray) -> np.ndarray:
+    def _compute_query(self, item: np.ndarray, liked: np.ndarray) -> np.ndarray:
         """(D,) what follows on events (L,)."""
         w = self.weights
-        x = sequence_inputs(self.inputs[item], liked, w)
+        x = build_sequence_inputs(self.inputs[item], liked, w)
         layers = sum(name.endswith("qkv.weight") for name in w)
         for n in range(layers):
-            x = layer(x, w, f"layers.{n}", last_only=n == layers - 1)
-        query = norm(x[-1:], w, "norm")[0]
+            x = apply_layer(x, w, f"layers.{n}", last_only=n == layers - 1)
+        query = apply_norm(x[-1:], w, "norm")[0]
         return query / np.maximum(np.linalg.norm(query), TINY) if "cosine" in w else query
 
     def save(self, path: Path) -> None:
@@ -102,32 +102,32 @@ class SASRecEncoder:
         return cls(np.load(path / "inputs.npy", mmap_mode="r"), load_file(path / "layers.safetensors"))
 
 
-def sequence_inputs(vectors: np.ndarray, liked: np.ndarray, w: Weights) -> np.ndarray:
+def build_sequence_inputs(vectors: np.ndarray, liked: np.ndarray, w: Weights) -> np.ndarray:
     """(L, D) what enters the first layer: a disliked item points the other way and says so; places from the oldest."""
     scaled = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), TINY) * np.sqrt(vectors.shape[1])
     felt = np.where(liked[:, None], scaled, w["disliked"] - scaled)
     return (felt + w["position"][: len(vectors)]).astype(np.float32)
 
 
-def layer(x: np.ndarray, w: Weights, name: str, last_only: bool) -> np.ndarray:
+def apply_layer(x: np.ndarray, w: Weights, name: str, last_only: bool) -> np.ndarray:
     """One pre-norm layer ([xiong2020]) over places (L, D); (1, D), the last place alone, if nothing else is needed."""
-    q, k, v = np.split(linear(norm(x, w, f"{name}.norm1"), w, f"{name}.qkv"), 3, axis=1)
+    q, k, v = np.split(apply_linear(apply_norm(x, w, f"{name}.norm1"), w, f"{name}.qkv"), 3, axis=1)
     rows = slice(len(x) - 1 if last_only else 0, None)
     logits = q[rows] @ k.T / np.float32(np.sqrt(x.shape[1]))
     later = np.arange(len(x))[None, :] > np.arange(len(x))[rows, None]
     logits = np.where(later, -np.inf, logits)
     share = np.exp(logits - logits.max(axis=1, keepdims=True))
     share /= share.sum(axis=1, keepdims=True)
-    x = x[rows] + linear(share @ v, w, f"{name}.out")
-    hidden = linear(norm(x, w, f"{name}.norm2"), w, f"{name}.wide")
-    return x + linear(np.maximum(hidden, 0), w, f"{name}.narrow")
+    x = x[rows] + apply_linear(share @ v, w, f"{name}.out")
+    hidden = apply_linear(apply_norm(x, w, f"{name}.norm2"), w, f"{name}.wide")
+    return x + apply_linear(np.maximum(hidden, 0), w, f"{name}.narrow")
 
 
-def linear(x: np.ndarray, w: Weights, name: str) -> np.ndarray:
+def apply_linear(x: np.ndarray, w: Weights, name: str) -> np.ndarray:
     return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
 
-def norm(x: np.ndarray, w: Weights, name: str) -> np.ndarray:
+def apply_norm(x: np.ndarray, w: Weights, name: str) -> np.ndarray:
     x = x - x.mean(axis=1, keepdims=True)
     return x / np.sqrt((x * x).mean(axis=1, keepdims=True) + 1e-5) * w[f"{name}.weight"] + w[f"{name}.bias"]
 
@@ -137,7 +137,7 @@ class SASRec(EmbeddingRetriever):
     encoder_type = SASRecEncoder
 
 
-def weights_to_retriever(weights: Weights, content: Content | None, trained: np.ndarray, cosine: bool) -> SASRec:
+def build_sasrec(weights: Weights, content: Content | None, trained: np.ndarray, cosine: bool) -> SASRec:
     """The retriever from trained parameters; items outside trained (I,) bool have their content alone."""
     inputs = weights["embedding"] * trained[:, None]
     if content is not None and "projection.weight" in weights:

@@ -20,12 +20,12 @@ from handsell.core.offsets import offsets_from_counts
 from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import RetrieverPlugin, SessionConfig
-from handsell.retrieval.index.topk import best
-from handsell.retrieval.sessions import Sessions, current, cut
-from handsell.retrieval.sparse_rows import best_of_rows, scores_at
+from handsell.retrieval.index.topk import find_top
+from handsell.retrieval.sessions import Sessions, cut_sessions, find_current_sessions
+from handsell.retrieval.sparse_rows import read_entries, select_top_entries
 
 ROWS_AT_ONCE = 256
-LAST_ITEMS = 20  # distinct items of the current session that are looked at; at most 24, see `_neighbors`
+LAST_ITEMS = 20  # distinct items of the current session that are looked at; at most 24, see `_find_neighbors`
 POPULARITY_PRIOR = 10.0  # sessions added to an item's count, so that the rarest are not the best for it
 SEARCH = {
     "position_half_life": (1.5, 1.0, 2.0, 4.0),
@@ -98,17 +98,17 @@ class SessionKNN:
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         starts = range(0, max(len(requests), 1), ROWS_AT_ONCE)
         some = [slice(start, start + ROWS_AT_ONCE) for start in starts]
-        found = [best_of_rows(self._found(requests.take(rows)), k, eligible[rows]) for rows in some]
+        found = [select_top_entries(self._score_all(requests.take(rows)), k, eligible[rows]) for rows in some]
         return np.concatenate([items for items, _ in found]), np.concatenate([scores for _, scores in found])
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Zero where no neighbor holds the item."""
-        return scores_at(self._found(requests), items, np.diff(self.holder_offsets) > 0)
+        return read_entries(self._score_all(requests), items, np.diff(self.holder_offsets) > 0)
 
-    def _found(self, requests: Requests) -> sparse.csr_matrix:
+    def _score_all(self, requests: Requests) -> sparse.csr_matrix:
         """(B, I) float32 scores, columns sorted."""
-        session = current(requests, self.n_items, self.config.session_gap_minutes)[:, :LAST_ITEMS]
-        row, neighbor, likeness, shared = self._neighbors(session)
+        session = find_current_sessions(requests, self.n_items, self.config.session_gap_minutes)[:, :LAST_ITEMS]
+        row, neighbor, likeness, shared = self._find_neighbors(session)
         first = self.sessions.offsets[neighbor]
         lengths = self.sessions.offsets[neighbor + 1] - first  # P events in all
         pair = np.repeat(np.arange(len(neighbor)), lengths)
@@ -116,7 +116,7 @@ class SessionKNN:
         place = np.arange(len(pair)) - begin[pair]
         item = self.sessions.item[first[pair] + place]
         meets = np.maximum.reduceat(np.where(item == shared[pair], place, -1), begin) if len(pair) else begin
-        vote = (likeness[pair] * self._nearness(place - meets[pair])).astype(np.float32)
+        vote = (likeness[pair] * self._weigh_distance(place - meets[pair])).astype(np.float32)
         # (B, P) @ (P, I) adds a row's votes item by item, always in the order of its neighbors
         ends = np.searchsorted(row[pair], np.arange(len(session) + 1))
         votes = sparse.csr_matrix((vote, np.arange(len(pair)), ends), (len(session), len(pair)))
@@ -126,7 +126,7 @@ class SessionKNN:
         found.data *= self._popular[found.indices]
         return found
 
-    def _neighbors(self, session: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _find_neighbors(self, session: np.ndarray) -> tuple[np.ndarray, ...]:
         """The nearest sessions of each row (B, T): parallel arrays of row, neighbor, likeness, latest shared item."""
         used = session != NONE
         age = np.broadcast_to(np.arange(session.shape[1]), session.shape)  # in items; 0 is the last one
@@ -139,7 +139,7 @@ class SessionKNN:
         rows, chosen = [none], [none]
         like.data *= self._session_weight[like.indices]
         for b in range(len(session)):
-            near = best(like.data[like.indptr[b] : like.indptr[b + 1]], self.config.neighbors)
+            near = find_top(like.data[like.indptr[b] : like.indptr[b + 1]], self.config.neighbors)
             chosen.append(near + like.indptr[b])
             rows.append(np.full(len(near), b))
         row, at = np.concatenate(rows), np.concatenate(chosen)
@@ -154,7 +154,7 @@ class SessionKNN:
         product.sort_indices()
         return product
 
-    def _nearness(self, distance: np.ndarray) -> np.ndarray:
+    def _weigh_distance(self, distance: np.ndarray) -> np.ndarray:
         """Weight of an item `distance` events after (before, if negative) the shared one."""
         steps = np.maximum(np.abs(distance) - 1, 0)
         weight = np.exp2(-steps / self.config.distance_half_life)
@@ -183,7 +183,7 @@ class SessionKNN:
 
 def fit_session_knn(interactions: Interactions, config: SessionKNNConfig, content: object = None) -> SessionKNN:
     """Keeps the newest sessions of two events or more; nothing is learned but which items they hold."""
-    sessions = cut(interactions, config.session_gap_minutes).of_length(2).newest(config.sessions)
+    sessions = cut_sessions(interactions, config.session_gap_minutes).with_at_least(2).take_newest(config.sessions)
     keys = np.unique(sessions.item.astype(np.int64) * max(len(sessions), 1) + sessions.session_of_event)
     item, session = np.divmod(keys, max(len(sessions), 1))  # by item, newest session first
     starts = np.searchsorted(item, np.arange(interactions.n_items))

@@ -27,9 +27,9 @@ from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import OptionalFoldIn, RetrieverPlugin
 from handsell.retrieval.embedding import EmbeddingRetriever
-from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
-from handsell.retrieval.index.index import VectorIndex
-from handsell.retrieval.ratings import degrees, likes, power, scaled
+from handsell.retrieval.history_weights import HistoryWeights, build_history_matrix, weigh_history
+from handsell.retrieval.index.vector_index import VectorIndex
+from handsell.retrieval.like_matrix import build_like_matrix, raise_degrees, scale_matrix, sum_degrees
 
 SPARE = 0.1  # share of directions sought beyond those kept: the last ones kept are found sooner
 ROUNDS = 6  # products with R̃ᵀR̃ after the first look
@@ -66,9 +66,9 @@ class SpectralEncoder:
     weights: HistoryWeights
 
     def encode(self, requests: Requests) -> np.ndarray:
-        item, weight = votes(requests, self.weights, len(self.vectors))
+        item, weight = weigh_history(requests, self.weights, len(self.vectors))
         liked = (weight > 0).any(axis=1, keepdims=True)
-        given = vote_matrix(item, np.where(liked, weight, 0), len(self.vectors))
+        given = build_history_matrix(item, np.where(liked, weight, 0), len(self.vectors))
         given.data = given.data * self.scale[given.indices]
         return given @ self.vectors  # a sparse row is summed in order, whatever the batch
 
@@ -90,24 +90,28 @@ class Spectral(EmbeddingRetriever):
 
 def fit_spectral(interactions: Interactions, config: SpectralConfig, content: object = None) -> Spectral:
     """Item vectors of D_I^(answer exponent) V √f(s); items that nobody liked stay unknown (zeros)."""
-    ratings = likes(interactions)
-    by_item = degrees(ratings, 0)
-    graph = scaled(ratings, power(degrees(ratings, 1), -config.user_exponent), power(by_item, -config.item_exponent))
-    directions, values = leading(graph, config.embedding_size, config.seed)
+    ratings = build_like_matrix(interactions)
+    by_item = sum_degrees(ratings, 0)
+    graph = scale_matrix(
+        ratings,
+        raise_degrees(sum_degrees(ratings, 1), -config.user_exponent),
+        raise_degrees(by_item, -config.item_exponent),
+    )
+    directions, values = find_leading_directions(graph, config.embedding_size, config.seed)
     kept = np.sqrt(values / (values + config.ridge * values.max(initial=0) + 1e-12))
-    vectors = directions * kept * power(by_item, config.answer_exponent)[:, None]
+    vectors = directions * kept * raise_degrees(by_item, config.answer_exponent)[:, None]
     index = VectorIndex.exact(vectors.astype(np.float32))
-    scale = power(by_item, -config.item_exponent - config.answer_exponent)
-    return Spectral(SpectralEncoder(index.vectors, scale, HistoryWeights.of(config)), index)
+    scale = raise_degrees(by_item, -config.item_exponent - config.answer_exponent)
+    return Spectral(SpectralEncoder(index.vectors, scale, HistoryWeights.from_config(config)), index)
 
 
-def leading(matrix: sparse.csr_matrix, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def find_leading_directions(matrix: sparse.csr_matrix, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Leading right singular vectors (I, D) float32 and squared values (D,), largest first; zeros beyond the rank."""
     transposed = matrix.T.tocsr()
-    return subspace(lambda q: transposed @ (matrix @ q), matrix.shape, count, seed)
+    return iterate_subspace(lambda q: transposed @ (matrix @ q), matrix.shape, count, seed)
 
 
-def subspace(
+def iterate_subspace(
     product: Callable[[np.ndarray], np.ndarray], shape: tuple[int, int], count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Randomized subspace iteration [halko2011] on R̃ᵀR̃, of which only the product with an (I, K) matrix is asked."""
@@ -125,10 +129,10 @@ def subspace(
     real = found > 1e-6 * max(found[0], 1e-12)
     directions[:, : len(found)] = np.where(real, basis @ turn.astype(np.float32), 0)
     values[: len(found)] = np.where(real, found, 0)
-    return _signed(directions), values
+    return _fix_signs(directions), values
 
 
-def _signed(directions: np.ndarray) -> np.ndarray:
+def _fix_signs(directions: np.ndarray) -> np.ndarray:
     """Each direction with its largest entry positive: a sign is free, and this one is the same everywhere."""
     peak = np.abs(directions).argmax(axis=0)
     return directions * np.where(directions[peak, np.arange(directions.shape[1])] < 0, -1, 1).astype(np.float32)
@@ -142,7 +146,7 @@ RETRIEVER = RetrieverPlugin(
     purpose="sparse likes, the strongest single closed form there",
     needs="interactions",
     order=7,
-    most_items=200_000,
-    picked=True,
+    max_items=200_000,
+    auto_selectable=True,
     search=SEARCH,
 )

@@ -32,7 +32,7 @@ def fit_svd(interactions: Interactions, config: SVDConfig, content: object = Non
     plain = SpectralConfig(
         embedding_size=config.embedding_size,
         user_exponent=0, item_exponent=0, answer_exponent=0, ridge=0,
-        seed=config.seed, **{name: getattr(config, name) for name in config.HISTORY},
+        seed=config.seed, **{name: getattr(config, name) for name in config.HISTORY_KEYS},
     )  # fmt: skip
     fitted = fit_spectral(interactions, plain)
     return SVD(fitted.encoder, fitted.index)

@@ -19,7 +19,7 @@ from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import RetrieverPlugin, SessionConfig
 from handsell.retrieval.index.item_to_item import ListRetriever
-from handsell.retrieval.sessions import Sessions, current, cut
+from handsell.retrieval.sessions import Sessions, cut_sessions, find_current_sessions
 
 SEARCH = {
     "position_half_life": (1.0, 0.5, 2.0, 4.0),
@@ -57,26 +57,26 @@ class Transitions(ListRetriever):
     name: ClassVar[str] = "transitions"
     config_type: ClassVar[type[TransitionsConfig]] = TransitionsConfig
 
-    def asked(self, requests: Requests) -> tuple[np.ndarray, np.ndarray]:
-        item = current(requests, len(self.known), self.config.session_gap_minutes)
+    def weigh_session(self, requests: Requests) -> tuple[np.ndarray, np.ndarray]:
+        item = find_current_sessions(requests, len(self.known), self.config.session_gap_minutes)
         age = np.arange(item.shape[1])  # in items; 0 is the last one
         return item, np.broadcast_to(np.exp2(-age / self.config.position_half_life), item.shape)
 
 
 def fit_transitions(interactions: Interactions, config: TransitionsConfig, content: object = None) -> Transitions:
     """Pairs up to `steps` events apart, summed over sessions and divided by powers of how often either item came."""
-    sessions = cut(interactions, config.session_gap_minutes).of_length(2)
-    weight = _event_weight(sessions, config)
+    sessions = cut_sessions(interactions, config.session_gap_minutes).with_at_least(2)
+    weight = _weigh_events(sessions, config)
     pairs = sparse.csr_matrix((interactions.n_items, interactions.n_items))
     for steps in range(config.steps + 1):
-        pairs = pairs + _apart(sessions, steps, weight, config, pairs.shape)
-    aged = np.exp2(-_age_days(sessions) / config.half_life_days)[sessions.session_of_event]
+        pairs = pairs + _sum_pairs(sessions, steps, weight, config, pairs.shape)
+    aged = np.exp2(-_compute_age_days(sessions) / config.half_life_days)[sessions.session_of_event]
     count = np.bincount(sessions.item, aged, minlength=interactions.n_items) + max(config.shrinkage, 1e-9)
     source, target = sparse.diags(count**-config.source_exponent), sparse.diags(count**-config.popularity_exponent)
-    return Transitions.of((source @ pairs @ target).tocsr(), config)
+    return Transitions.from_pairs((source @ pairs @ target).tocsr(), config)
 
 
-def _apart(
+def _sum_pairs(
     sessions: Sessions, steps: int, weight: np.ndarray, config: TransitionsConfig, shape: tuple[int, int]
 ) -> sparse.csr_matrix:
     """(I, I) summed weights of the pairs of events of one session that are `steps` apart; 0 is the event itself."""
@@ -89,13 +89,13 @@ def _apart(
     return after + config.backward * after.T
 
 
-def _event_weight(sessions: Sessions, config: TransitionsConfig) -> np.ndarray:
+def _weigh_events(sessions: Sessions, config: TransitionsConfig) -> np.ndarray:
     """(E,) newer and shorter sessions count more."""
-    weight = np.exp2(-_age_days(sessions) / config.half_life_days) / sessions.lengths**config.length_exponent
+    weight = np.exp2(-_compute_age_days(sessions) / config.half_life_days) / sessions.lengths**config.length_exponent
     return weight[sessions.session_of_event]
 
 
-def _age_days(sessions: Sessions) -> np.ndarray:
+def _compute_age_days(sessions: Sessions) -> np.ndarray:
     return (sessions.time.max(initial=0) - sessions.time) / DAY_US
 
 
@@ -107,6 +107,6 @@ RETRIEVER = RetrieverPlugin(
     purpose="what comes next, after the last item or two",
     needs="order of events",
     order=13,
-    picked=True,
+    auto_selectable=True,
     search=SEARCH,
 )

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import OptionalSource, RetrieverPlugin
-from handsell.retrieval.models.popularity import Popularity, decayed
+from handsell.retrieval.models.popularity import Popularity, sum_decayed
 
 SEARCH = {"half_life_days": (1.0, 0.5, 3.0), "long_half_life_days": (14.0, 7.0, 28.0)}
 
@@ -34,7 +34,7 @@ def fit_trending(interactions: Interactions, config: TrendingConfig, content: ob
     """(short - expected) / √(expected + prior), where that is positive."""
     liked = interactions.positives
     short, long = (
-        decayed(liked, days).astype(np.float64) for days in (config.half_life_days, config.long_half_life_days)
+        sum_decayed(liked, days).astype(np.float64) for days in (config.half_life_days, config.long_half_life_days)
     )
     expected = long * (short.sum() / max(long.sum(), 1e-300))
     excess = (short - expected) / np.sqrt(expected + config.prior)

@@ -21,8 +21,8 @@ from handsell.core.units import DAY_US
 from handsell.retrieval.config import RetrieverPlugin, SourceConfig
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever
-from handsell.retrieval.history_weights import decay, later_likes
-from handsell.retrieval.index.index import VectorIndex
+from handsell.retrieval.history_weights import compute_decay, count_later_likes
+from handsell.retrieval.index.vector_index import VectorIndex
 
 HISTORY = 50  # most recent events that the user tower looks at
 POOLS = 3  # lasting taste, taste of the moment, dislikes
@@ -47,7 +47,7 @@ class TwoTowerConfig(SourceConfig):
     seed: int = Field(0, description="of first weights and batch order")
 
 
-def user_inputs(history: History, time: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def build_user_inputs(history: History, time: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the user tower sees of B requests: items (B, T), pooling weights (B, POOLS, T), context (B, CONTEXT).
 
     The weights of a pool sum to 1, or are all 0; items that do not count are 0 with weight 0. The same function
@@ -57,17 +57,21 @@ def user_inputs(history: History, time: np.ndarray, n_items: int) -> tuple[np.nd
     valid = (item >= 0) & (item < n_items) & (when < time[:, None]) & (weight != 0)
     liked = np.where(valid & (weight > 0), weight, 0)
     disliked = np.where(valid & (weight < 0), -weight, 0)
-    later = later_likes(liked > 0)
+    later = count_later_likes(liked > 0)
     pools = np.stack(
-        [liked * decay(when, valid, LONG_HALF_LIFE_DAYS), liked * np.exp2(-later / RECENT_HALF_LIFE_EVENTS), disliked],
+        [
+            liked * compute_decay(when, valid, LONG_HALF_LIFE_DAYS),
+            liked * np.exp2(-later / RECENT_HALF_LIFE_EVENTS),
+            disliked,
+        ],
         axis=1,
     )
     total = pools.sum(axis=2, keepdims=True)
     pools = (pools / np.where(total > 0, total, 1)).astype(np.float32)
-    return np.where(valid, item, 0).astype(np.int64), pools, _context(valid, time)
+    return np.where(valid, item, 0).astype(np.int64), pools, _build_context(valid, time)
 
 
-def _context(valid: np.ndarray, time: np.ndarray) -> np.ndarray:
+def _build_context(valid: np.ndarray, time: np.ndarray) -> np.ndarray:
     """(B, CONTEXT) hour of the day as sine and cosine, weekend, events known.
 
     Nothing tells how long the user has been away: rows are trained a moment after the last event, and a tower that
@@ -79,27 +83,27 @@ def _context(valid: np.ndarray, time: np.ndarray) -> np.ndarray:
     return np.stack([np.sin(angle), np.cos(angle), weekend, count], axis=1).astype(np.float32)
 
 
-def item_tower(inputs: np.ndarray, weights: Weights) -> np.ndarray:
+def apply_item_tower(inputs: np.ndarray, weights: Weights) -> np.ndarray:
     """(N, E) unit vectors of items with input vectors (N, E)."""
     out = np.empty_like(inputs)
     for start in range(0, len(inputs), ROWS_AT_ONCE):
         x = inputs[start : start + ROWS_AT_ONCE]
-        out[start : start + ROWS_AT_ONCE] = _unit(x + _layers(x, weights, "item"))
+        out[start : start + ROWS_AT_ONCE] = _normalize(x + _apply_layers(x, weights, "item"))
     return out
 
 
-def user_tower(pooled: np.ndarray, context: np.ndarray, weights: Weights) -> np.ndarray:
+def apply_user_tower(pooled: np.ndarray, context: np.ndarray, weights: Weights) -> np.ndarray:
     """(B, E) unit vectors of users with pooled input vectors (B, POOLS, E) and context (B, CONTEXT)."""
     x = np.concatenate([pooled.reshape(len(pooled), -1), context], axis=1)
-    return _unit(pooled[:, 0] + pooled[:, 1] + _layers(x, weights, "user"))
+    return _normalize(pooled[:, 0] + pooled[:, 1] + _apply_layers(x, weights, "user"))
 
 
-def _layers(x: np.ndarray, weights: Weights, tower: str) -> np.ndarray:
+def _apply_layers(x: np.ndarray, weights: Weights, tower: str) -> np.ndarray:
     hidden = np.maximum(x @ weights[f"{tower}.0.weight"].T + weights[f"{tower}.0.bias"], 0)
     return hidden @ weights[f"{tower}.2.weight"].T + weights[f"{tower}.2.bias"]
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
+def _normalize(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
 
 
@@ -113,11 +117,11 @@ class TwoTowerEncoder:
     def encode(self, requests: Requests) -> np.ndarray:
         """Zeros for a request whose history holds nothing that was liked."""
         out = np.zeros((len(requests), self.inputs.shape[1]), np.float32)
-        item, pools, context = user_inputs(requests.history, requests.time, len(self.inputs))
+        item, pools, context = build_user_inputs(requests.history, requests.time, len(self.inputs))
         for b in np.flatnonzero(pools[:, 0].any(axis=1)):  # one at a time: bits do not depend on the batch
             used = pools[b].any(axis=0)
             pooled = pools[b][:, used] @ self.inputs[item[b, used]]
-            out[b] = user_tower(pooled[None], context[b : b + 1], self.weights)[0]
+            out[b] = apply_user_tower(pooled[None], context[b : b + 1], self.weights)[0]
         return out
 
     def save(self, path: Path) -> None:
@@ -139,7 +143,9 @@ class TwoTower(EmbeddingRetriever):
     encoder_type = TwoTowerEncoder
 
 
-def input_vectors(embedding: np.ndarray, content: np.ndarray, trained: np.ndarray, weights: Weights) -> np.ndarray:
+def build_input_vectors(
+    embedding: np.ndarray, content: np.ndarray, trained: np.ndarray, weights: Weights
+) -> np.ndarray:
     """(N, E) id embedding of the items that were trained (N,) bool, plus their projected content (N, D)."""
     inputs = embedding * trained[:, None]
     if "projection.weight" in weights:
@@ -147,23 +153,23 @@ def input_vectors(embedding: np.ndarray, content: np.ndarray, trained: np.ndarra
     return np.ascontiguousarray(inputs, np.float32)
 
 
-def item_vectors(inputs: np.ndarray, weights: Weights) -> np.ndarray:
+def build_item_vectors(inputs: np.ndarray, weights: Weights) -> np.ndarray:
     """(N, E) what the index holds; zeros for an item without any input."""
-    return np.where((inputs != 0).any(axis=1, keepdims=True), item_tower(inputs, weights), 0).astype(np.float32)
+    return np.where((inputs != 0).any(axis=1, keepdims=True), apply_item_tower(inputs, weights), 0).astype(np.float32)
 
 
-def assemble(inputs: np.ndarray, vectors: np.ndarray, weights: Weights) -> TwoTower:
+def assemble_two_tower(inputs: np.ndarray, vectors: np.ndarray, weights: Weights) -> TwoTower:
     """The retriever from what training gave."""
     towers = {name: w for name, w in weights.items() if name.startswith(("item.", "user."))}
     return TwoTower(TwoTowerEncoder(inputs, towers), VectorIndex.exact(vectors))
 
 
-def towers_to_retriever(weights: Weights, content: Content | None, trained: np.ndarray) -> TwoTower:
+def build_two_tower(weights: Weights, content: Content | None, trained: np.ndarray) -> TwoTower:
     """The retriever from trained parameters, in this process."""
-    inputs = input_vectors(
+    inputs = build_input_vectors(
         weights["embedding"], content.vectors if content else np.zeros((len(trained), 0)), trained, weights
     )
-    return assemble(inputs, item_vectors(inputs, weights), weights)
+    return assemble_two_tower(inputs, build_item_vectors(inputs, weights), weights)
 
 
 RETRIEVER = RetrieverPlugin(
@@ -175,6 +181,6 @@ RETRIEVER = RetrieverPlugin(
     needs="interactions, content",
     order=4,
     job="handsell.jobs.train.two_tower:fit_two_tower_on_ray",
-    least_events=5_000,
-    picked=True,
+    min_events=5_000,
+    auto_selectable=True,
 )

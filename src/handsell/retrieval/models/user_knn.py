@@ -21,10 +21,10 @@ from handsell.core.offsets import offsets_from_counts
 from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import OptionalFoldIn, RetrieverPlugin
-from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
-from handsell.retrieval.index.topk import best
-from handsell.retrieval.ratings import degrees, likes, power
-from handsell.retrieval.sparse_rows import best_of_rows, load_rows, save_rows, scores_at
+from handsell.retrieval.history_weights import HistoryWeights, build_history_matrix, weigh_history
+from handsell.retrieval.index.topk import find_top
+from handsell.retrieval.like_matrix import build_like_matrix, raise_degrees, sum_degrees
+from handsell.retrieval.sparse_rows import load_rows, read_entries, save_rows, select_top_entries
 
 # what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
@@ -38,7 +38,7 @@ SEARCH: dict[str, tuple] = {
 
 class UserKNNConfig(OptionalFoldIn):
     # half_life_days has a part in the fit, too
-    HISTORY: ClassVar[tuple[str, ...]] = ("weight_exponent", "half_life_events", "dislikes")
+    HISTORY_KEYS: ClassVar[tuple[str, ...]] = ("weight_exponent", "half_life_events", "dislikes")
 
     neighbors: int = Field(200, ge=1, description="most similar users that are asked")
     shrinkage: float = Field(5.0, ge=0, description="added to the denominator; damps users with little in common")
@@ -59,25 +59,27 @@ class UserKNN:
     config: UserKNNConfig
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return best_of_rows(self._answers(requests), k, eligible)
+        return select_top_entries(self._score_all(requests), k, eligible)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Zero where no neighbor liked the item."""
-        return scores_at(self._answers(requests), items, self.scale > 0)
+        return read_entries(self._score_all(requests), items, self.scale > 0)
 
-    def weigh_history(self, **settings: Any) -> Self:
+    def with_history_weights(self, **settings: Any) -> Self:
         """The same model with other `HistoryWeights`; the neighbors' own likes stay as they were fitted."""
         return replace(self, config=self.config.model_copy(update=settings))
 
-    def _answers(self, requests: Requests) -> sparse.csr_matrix:
+    def _score_all(self, requests: Requests) -> sparse.csr_matrix:
         """(B, I) sums of the neighbors' likes by their similarity, columns sorted; disliked items below zero."""
-        given = vote_matrix(*votes(requests, HistoryWeights.of(self.config), len(self.scale)), len(self.scale))
-        near = self._neighbors(given)
+        given = build_history_matrix(
+            *weigh_history(requests, HistoryWeights.from_config(self.config), len(self.scale)), len(self.scale)
+        )
+        near = self._find_neighbors(given)
         found = (near @ self.likes + given.minimum(0)).tocsr()
         found.sort_indices()
         return found
 
-    def _neighbors(self, given: sparse.csr_matrix) -> sparse.csr_matrix:
+    def _find_neighbors(self, given: sparse.csr_matrix) -> sparse.csr_matrix:
         """(B, U) similarity to each request's nearest users. A dislike in common with a like counts against them."""
         mine = given.copy()
         mine.data = mine.data * self.scale[mine.indices]
@@ -90,11 +92,11 @@ class UserKNN:
             at = slice(product.indptr[b], product.indptr[b + 1])
             user = product.indices[at]
             near = product.data[at] / (length[b] * lengths[user] + self.config.shrinkage + 1e-12)
-            chosen = np.sort(best(near, self.config.neighbors))
+            chosen = np.sort(find_top(near, self.config.neighbors))
             chosen = chosen[near[chosen] > 0]
             users.append(user[chosen])
             data.append(near[chosen] ** self.config.sharpness)
-        return _rows(users, data, len(lengths))
+        return _build_rows(users, data, len(lengths))
 
     @cached_property
     def _by_item(self) -> sparse.csr_matrix:
@@ -129,13 +131,13 @@ def fit_user_knn(interactions: Interactions, config: UserKNNConfig, content: obj
         liked.user, liked.item, liked.type, liked.time, (liked.weight * np.exp2(-age)).astype(np.float32),
         liked.n_users, liked.n_items,
     )  # fmt: skip
-    matrix = likes(recent)
+    matrix = build_like_matrix(recent)
     matrix.sort_indices()
     matrix = matrix[np.diff(matrix.indptr) > 0]
-    return UserKNN(matrix, power(degrees(likes(liked), 0), -config.item_exponent / 2), config)
+    return UserKNN(matrix, raise_degrees(sum_degrees(build_like_matrix(liked), 0), -config.item_exponent / 2), config)
 
 
-def _rows(columns: list[np.ndarray], data: list[np.ndarray], width: int) -> sparse.csr_matrix:
+def _build_rows(columns: list[np.ndarray], data: list[np.ndarray], width: int) -> sparse.csr_matrix:
     offsets = offsets_from_counts([len(row) for row in columns])
     if not columns:
         return sparse.csr_matrix((0, width), dtype=np.float32)
@@ -152,7 +154,7 @@ RETRIEVER = RetrieverPlugin(
     purpose="few users with much in common",
     needs="interactions",
     order=10,
-    most_users=50_000,
-    picked=True,
+    max_users=50_000,
+    auto_selectable=True,
     search=SEARCH,
 )

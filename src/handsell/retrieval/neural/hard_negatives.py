@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from handsell.data.interactions import Interactions
-from handsell.retrieval.models.two_tower import Weights, input_vectors, item_vectors, user_tower
+from handsell.retrieval.models.two_tower import Weights, apply_user_tower, build_input_vectors, build_item_vectors
 
 POOL = 8192  # items that are ranked, drawn anew each epoch
 RANKS_PER_NEGATIVE = 10  # a row's M negatives are drawn from its first 10 M ranks
@@ -30,23 +30,23 @@ class HardNegatives:
     count: int  # M
 
     @classmethod
-    def of(
+    def from_weights(
         cls, weights: Weights, content: np.ndarray | None, events: Interactions, count: int, rng: np.random.Generator
     ) -> HardNegatives:
         """Only items that somebody has touched are ranked."""
         touched = np.bincount(events.item, minlength=events.n_items) > 0
         known = np.zeros((events.n_items, 0), np.float32) if content is None else content
-        inputs = input_vectors(weights["embedding"], known, touched, weights)
+        inputs = build_input_vectors(weights["embedding"], known, touched, weights)
         pool = np.sort(rng.permutation(np.flatnonzero(touched))[:POOL])
         towers = {name: np.array(w) for name, w in weights.items() if name.startswith(("item.", "user."))}
         liked = events.positives.matrix()[:, pool].tocsr()
-        return cls(towers, inputs, pool, item_vectors(inputs[pool], towers), liked, count)
+        return cls(towers, inputs, pool, build_item_vectors(inputs[pool], towers), liked, count)
 
     def __call__(
         self, user: np.ndarray, item: np.ndarray, pools: np.ndarray, context: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
         """(B, M) items for users (B,) with the tower's inputs as in `user_inputs`; -1 where too few are left."""
-        users = user_tower(np.matmul(pools, self.inputs[item]), context, self.weights)
+        users = apply_user_tower(np.matmul(pools, self.inputs[item]), context, self.weights)
         scores = users @ self.vectors.T
         scores[self.liked[user].nonzero()] = -np.inf
         ranks = min(RANKS_PER_NEGATIVE * self.count, len(self.pool))

@@ -11,7 +11,7 @@ from handsell.data.interactions import Interactions
 from handsell.retrieval.models.sasrec import SASRecConfig
 
 HELD_OUT = 0.1  # share of a shard's users, at most, whose last like is kept back
-JUDGES = 50  # fewer users held out than this would say nothing
+MIN_VALIDATION_USERS = 50  # fewer users held out than this would say nothing
 FULL_SOFTMAX = 30_000  # items; above, rivals are drawn
 NONE = -1
 
@@ -34,8 +34,8 @@ class SequenceRows:
     def __init__(self, interactions: Interactions, config: SASRecConfig):
         self.config = config
         events = interactions.where(interactions.weight != 0)
-        last, user = held_out(events, config)
-        self.judges, self.wanted = user, events.item[last]
+        last, user = hold_out(events, config)
+        self.held_out_users, self.held_out_items = user, events.item[last]
         until = np.full(events.n_users, len(events))
         until[user] = last
         self.events = events = events.where(np.arange(len(events)) < until[events.user])
@@ -55,7 +55,7 @@ class SequenceRows:
 
     def batches(self, steps: int, trained: np.ndarray, rng: np.random.Generator) -> Iterator[SequenceBatch]:
         """One epoch; `trained` (I,) bool are the items of all shards."""
-        first, last = self.windows(rng)
+        first, last = self.draw_windows(rng)
         length = last - first
         order = np.argsort(length * rng.uniform(0.95, 1.05, len(length)) + rng.random(len(length)), kind="stable")
         reached = np.cumsum(length[order])
@@ -65,7 +65,7 @@ class SequenceRows:
             if len(parts[n]):
                 yield self._batch(first[parts[n]], last[parts[n]], rivals, rng)
 
-    def windows(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def draw_windows(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Ranges of events that are looked at: whole lines, or pieces of T cut at random; the next event is a target.
 
         No piece holds a line's last event, which nothing follows.
@@ -83,19 +83,19 @@ class SequenceRows:
     def _batch(
         self, first: np.ndarray, last: np.ndarray, rivals: np.ndarray, rng: np.random.Generator
     ) -> SequenceBatch:
-        at, inside = _padded(first, last)
+        at, inside = _pad_ranges(first, last)
         follows = np.where(inside, at + 1, 0)
         asked = np.flatnonzero(inside & (self.events.weight[follows] > 0))
         target = self.events.item[follows.ravel()[asked]]
         if len(rivals) <= FULL_SOFTMAX:
-            return self._numbered(at, inside, asked, target, rivals, None)
+            return self._assemble_batch(at, inside, asked, target, rivals, None)
         count = min(self.config.negatives, len(rivals))
         drawn = rng.choice(rivals, count, replace=False)
         rivals = np.unique(np.concatenate([target, self.events.item[at[inside]], drawn]))
         missed = (1 - count / len(self.share)) * np.exp(-inside.sum() * self.share[rivals])
-        return self._numbered(at, inside, asked, target, rivals, np.log(1 - missed).astype(np.float32))
+        return self._assemble_batch(at, inside, asked, target, rivals, np.log(1 - missed).astype(np.float32))
 
-    def _numbered(
+    def _assemble_batch(
         self,
         at: np.ndarray,
         inside: np.ndarray,
@@ -110,32 +110,32 @@ class SequenceRows:
         liked = self.events.weight[at] > 0
         return SequenceBatch(rivals.astype(np.int64), history, liked, asked, place[target], log_chance)
 
-    def judging(self, trained: np.ndarray, rows: int = 256) -> Iterator[SequenceBatch]:
+    def validation_batches(self, trained: np.ndarray, rows: int = 256) -> Iterator[SequenceBatch]:
         """The users held out, asked at their last place alone for what they liked next, among all trained items."""
-        last = self.offsets[self.judges + 1]
-        first = np.maximum(self.offsets[self.judges], last - self.config.length)
+        last = self.offsets[self.held_out_users + 1]
+        first = np.maximum(self.offsets[self.held_out_users], last - self.config.length)
         order = np.argsort(last - first, kind="stable")
         rivals = np.flatnonzero(trained)
         for part in (order[start : start + rows] for start in range(0, len(order), rows)):
-            at, inside = _padded(first[part], last[part])
+            at, inside = _pad_ranges(first[part], last[part])
             ends = np.arange(len(part)) * at.shape[1] + inside.sum(axis=1) - 1
-            yield self._numbered(at, inside, ends, self.wanted[part], rivals, None)
+            yield self._assemble_batch(at, inside, ends, self.held_out_items[part], rivals, None)
 
 
-def _padded(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _pad_ranges(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Event numbers (B, L) of ranges, and where they are inside their range; 0 where not."""
     at = first[:, None] + np.arange((last - first).max())
     inside = at < last[:, None]
     return np.where(inside, at, 0), inside
 
 
-def held_out(events: Interactions, config: SASRecConfig) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(events: Interactions, config: SASRecConfig) -> tuple[np.ndarray, np.ndarray]:
     """Last likes (V,), as event numbers, and their users (V,): a random part of those with three likes or more."""
     liked = np.flatnonzero(events.weight > 0)
     count = np.bincount(events.user[liked], minlength=events.n_users)
     able = np.flatnonzero(count >= 3)
     many = min(config.validation_users, int(HELD_OUT * len(able)))
-    if many < JUDGES:
+    if many < MIN_VALIDATION_USERS:
         able = able[:0]
     user = np.sort(np.random.default_rng(config.seed).permutation(able)[:many])
     return liked[np.cumsum(count)[user] - 1], user

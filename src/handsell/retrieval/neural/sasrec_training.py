@@ -21,9 +21,15 @@ from torch.nn import functional as F
 
 from handsell.data.interactions import Interactions
 from handsell.retrieval.content_vectors import Content
-from handsell.retrieval.models.sasrec import SASRec, SASRecConfig, Weights, weights_to_retriever
+from handsell.retrieval.models.sasrec import SASRec, SASRecConfig, Weights, build_sasrec
 from handsell.retrieval.neural.sasrec_rows import SequenceBatch, SequenceRows
-from handsell.retrieval.neural.training import among_workers, coarse_products, one_thread, restore, weights_of
+from handsell.retrieval.neural.training import (
+    load_weights,
+    read_weights,
+    reduce_over_workers,
+    use_one_thread,
+    use_reduced_precision,
+)
 
 log = logging.getLogger(__name__)
 ID_DROPOUT = 0.15
@@ -85,7 +91,7 @@ class Transformer(nn.Module):
         x = self.norm(x.flatten(0, 1).index_select(0, torch.from_numpy(batch.asked)))
         return F.normalize(x, dim=1) / self.config.temperature if self.config.temperature else x
 
-    def both(self, batch: SequenceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(self, batch: SequenceBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries (N, D) and rivals (U, D), whose products are the logits."""
         vectors = self.inputs(torch.from_numpy(batch.items))
         directions = F.normalize(vectors, dim=1)
@@ -94,7 +100,7 @@ class Transformer(nn.Module):
     def forward(self, batch: SequenceBatch) -> torch.Tensor:
         """Mean loss over the places asked."""
         log_chance = None if batch.log_chance is None else torch.from_numpy(batch.log_chance)
-        return SoftmaxLoss.apply(*self.both(batch), log_chance, torch.from_numpy(batch.target))
+        return SoftmaxLoss.apply(*self.encode(batch), log_chance, torch.from_numpy(batch.target))
 
 
 class SoftmaxLoss(torch.autograd.Function):
@@ -142,7 +148,7 @@ class Epoch:
     def metrics(self) -> dict[str, float]:
         return {"epoch": self.epoch, "loss": self.loss, "ndcg": self.ndcg, "seconds_left": self.seconds_left}
 
-    def line(self, config: SASRecConfig) -> str:
+    def format_line(self, config: SASRecConfig) -> str:
         judged = "" if np.isnan(self.ndcg) else f" validation NDCG@10 {self.ndcg:.4f}"
         done = f"sasrec epoch {self.epoch}/{config.epochs} loss {self.loss:.4f}"
         return f"{done}{judged} time left {self.seconds_left:.0f} s"
@@ -191,11 +197,11 @@ class Training:
             self.done += 1
             if np.isnan(ndcg) or ndcg > self.best:
                 self.best, self.best_epoch = ndcg, self.done
-                self.best_weights = weights_of(self.model) if ndcg == ndcg else {}
+                self.best_weights = read_weights(self.model) if ndcg == ndcg else {}
             left = (time.monotonic() - begun) / (self.done - first) * (self.config.epochs - self.done)
             after_epoch(Epoch(self.done, loss, ndcg, left))
         if self.best_weights:
-            restore(self.model, self.best_weights)
+            load_weights(self.model, self.best_weights)
 
     def _epoch(self) -> float:
         """Mean loss of one pass."""
@@ -217,28 +223,30 @@ class Training:
         self.model.eval()
         gain, many = 0.0, 0
         with torch.no_grad():
-            for batch in self.rows.judging(self.trained):
-                queries, rivals = self.model.both(batch)
+            for batch in self.rows.validation_batches(self.trained):
+                queries, rivals = self.model.encode(batch)
                 logits, target = (queries @ rivals.T).numpy(), batch.target
                 own = logits[np.arange(len(target)), target][:, None]
                 rank = np.where(target >= 0, (logits > own).sum(axis=1), len(rivals))
                 gain += (1 / np.log2(rank[rank < 10] + 2)).sum()
                 many += len(rank)
-        gain, many = among_workers(np.array([gain, many], np.float64), "sum")
+        gain, many = reduce_over_workers(np.array([gain, many], np.float64), "sum")
         return float(gain / many) if many else math.nan
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that the next epoch depends on."""
         moments = self.optimizer.state_dict()["state"]
         return {
-            **{f"model.{name}": w for name, w in weights_of(self.model).items()},
+            **{f"model.{name}": w for name, w in read_weights(self.model).items()},
             **{f"best.{name}": w for name, w in self.best_weights.items()},
             **{f"adam.{n}.{key}": value.numpy() for n, kept in moments.items() for key, value in kept.items()},
             "course": np.array([self.done, self.best, self.best_epoch], np.float64),
         }
 
     def restore(self, state: Weights) -> None:
-        restore(self.model, {name.removeprefix("model."): w for name, w in state.items() if name.startswith("model.")})
+        load_weights(
+            self.model, {name.removeprefix("model."): w for name, w in state.items() if name.startswith("model.")}
+        )
         self.best_weights = {name.removeprefix("best."): w for name, w in state.items() if name.startswith("best.")}
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in state.items():
@@ -249,7 +257,7 @@ class Training:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
 
-def new_transformer(n_items: int, content: Content | None, config: SASRecConfig) -> Transformer:
+def build_transformer(n_items: int, content: Content | None, config: SASRecConfig) -> Transformer:
     torch.manual_seed(config.seed)
     known = content is not None and bool(content.vectors.any())
     return Transformer(n_items, np.ascontiguousarray(content.vectors, np.float32) if known else None, config)  # type: ignore[union-attr]
@@ -258,10 +266,10 @@ def new_transformer(n_items: int, content: Content | None, config: SASRecConfig)
 def fit_sasrec(interactions: Interactions, config: SASRecConfig, content: Content | None = None) -> SASRec:
     """Train in this process, on one thread of torch."""
     rows = SequenceRows(interactions, config)
-    model = new_transformer(interactions.n_items, content, config)
+    model = build_transformer(interactions.n_items, content, config)
     if rows.steps:
-        with one_thread(), coarse_products():
-            Training(model, rows).run(lambda epoch: log.info(epoch.line(config)))
+        with use_one_thread(), use_reduced_precision():
+            Training(model, rows).run(lambda epoch: log.info(epoch.format_line(config)))
     else:
         log.warning("sasrec: no user liked anything after another event; only content speaks")
-    return weights_to_retriever(weights_of(model), content, rows.trained, cosine=config.temperature > 0)
+    return build_sasrec(read_weights(model), content, rows.trained, cosine=config.temperature > 0)

@@ -10,18 +10,18 @@ import torch
 from torch import nn
 
 
-def weights_of(model: nn.Module) -> dict[str, np.ndarray]:
+def read_weights(model: nn.Module) -> dict[str, np.ndarray]:
     """Every parameter by name, for safetensors; copies."""
     return {name: p.detach().cpu().numpy().copy() for name, p in model.named_parameters()}
 
 
-def restore(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
+def load_weights(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(np.array(weights[name])))
 
 
-def among_workers(value: np.ndarray, how: str) -> np.ndarray:
+def reduce_over_workers(value: np.ndarray, how: str) -> np.ndarray:
     """The `min`, `max` or `sum` of an array, of int64 or float64, over all workers of this training."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return value
@@ -31,7 +31,7 @@ def among_workers(value: np.ndarray, how: str) -> np.ndarray:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def use_one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -41,7 +41,7 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def coarse_products() -> Iterator[None]:
+def use_reduced_precision() -> Iterator[None]:
     """Matrix products of factors rounded to 16 bits, summed in 32, where the processor can: up to twice as fast."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")

@@ -29,11 +29,11 @@ from handsell.retrieval.models.two_tower import (
     POOLS,
     TwoTower,
     TwoTowerConfig,
-    towers_to_retriever,
-    user_inputs,
+    build_two_tower,
+    build_user_inputs,
 )
 from handsell.retrieval.neural.hard_negatives import HardNegatives
-from handsell.retrieval.neural.training import one_thread, weights_of
+from handsell.retrieval.neural.training import read_weights, use_one_thread
 
 log = logging.getLogger(__name__)
 ROWS_PER_USER = 32  # positions sampled of a user in an epoch, so that the busiest do not drown the others
@@ -123,7 +123,7 @@ class TwoTowerRows:
         per_user = np.bincount(self.events.user[self.targets], minlength=1)
         return int(np.minimum(per_user, ROWS_PER_USER).sum())
 
-    def epoch(self, rng: np.random.Generator) -> np.ndarray:
+    def draw_epoch(self, rng: np.random.Generator) -> np.ndarray:
         """Up to ROWS_PER_USER targets of each user, in random order."""
         shuffled = self.targets[rng.permutation(len(self.targets))]
         user = self.events.user[shuffled]
@@ -135,7 +135,7 @@ class TwoTowerRows:
     def batches(
         self, steps: int, rng: np.random.Generator, mine: HardNegatives | None = None
     ) -> Iterator[TwoTowerBatch]:
-        rows = self.epoch(rng)
+        rows = self.draw_epoch(rng)
         for chosen in np.array_split(rows, steps):
             yield self.batch(chosen, rng, mine)
 
@@ -150,7 +150,7 @@ class TwoTowerRows:
             events.time[at],
             np.where(inside, events.weight[at], 0),
         )
-        item, pools, context = user_inputs(past, events.time[targets], events.n_items)
+        item, pools, context = build_user_inputs(past, events.time[targets], events.n_items)
         drawn = rng.integers(events.n_items, size=min(len(targets) // 2 + 1, events.n_items))
         rivals = np.concatenate([events.item[targets], drawn])
         expected = len(targets) * self.share[rivals] + len(drawn) / events.n_items
@@ -188,7 +188,7 @@ def train(
     """
     parallel = wrap(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, weight_decay=config.reg)
-    steps = steps or steps_of(rows, config)
+    steps = steps or count_steps(rows, config)
     begun = time.monotonic()
     for epoch in range(first_epoch, config.epochs):
         rng = np.random.default_rng((config.seed, epoch, worker))
@@ -196,7 +196,7 @@ def train(
         mine = None
         if config.hard_negatives and 2 * epoch >= config.epochs:  # what a fresh model ranks high is not yet hard
             content = None if model.content is None else model.content.numpy()
-            mine = HardNegatives.of(weights_of(model), content, rows.events, config.hard_negatives, rng)
+            mine = HardNegatives.from_weights(read_weights(model), content, rows.events, config.hard_negatives, rng)
         for batch in rows.batches(steps, rng, mine):
             optimizer.zero_grad()
             loss = parallel(batch)
@@ -208,12 +208,12 @@ def train(
             after_epoch(epoch + 1, total / steps, left)
 
 
-def steps_of(rows: TwoTowerRows, config: TwoTowerConfig) -> int:
+def count_steps(rows: TwoTowerRows, config: TwoTowerConfig) -> int:
     """Batches in an epoch; 0 when no user liked two things one after the other."""
     return -(-rows.per_epoch // config.batch_size)
 
 
-def new_towers(n_items: int, content: Content | None, config: TwoTowerConfig) -> Towers:
+def build_towers(n_items: int, content: Content | None, config: TwoTowerConfig) -> Towers:
     torch.manual_seed(config.seed)
     known = content is not None and bool(content.vectors.any())
     return Towers(n_items, np.ascontiguousarray(content.vectors, np.float32) if known else None, config)  # type: ignore[union-attr]
@@ -222,14 +222,14 @@ def new_towers(n_items: int, content: Content | None, config: TwoTowerConfig) ->
 def fit_two_tower(interactions: Interactions, config: TwoTowerConfig, content: Content | None = None) -> TwoTower:
     """Train in this process, on one thread of torch."""
     rows = TwoTowerRows(interactions, config)
-    model = new_towers(interactions.n_items, content, config)
-    if steps_of(rows, config):
-        with one_thread():
-            train(model, rows, config, after_epoch=lambda *at: log.info(progress_line(config, *at)))
+    model = build_towers(interactions.n_items, content, config)
+    if count_steps(rows, config):
+        with use_one_thread():
+            train(model, rows, config, after_epoch=lambda *at: log.info(format_progress(config, *at)))
     else:
         log.warning("two_tower: no user liked two items one after the other; only content speaks")
-    return towers_to_retriever(weights_of(model), content, rows.trained)
+    return build_two_tower(read_weights(model), content, rows.trained)
 
 
-def progress_line(config: TwoTowerConfig, epoch: int, loss: float, seconds_left: float) -> str:
+def format_progress(config: TwoTowerConfig, epoch: int, loss: float, seconds_left: float) -> str:
     return f"two_tower epoch {epoch}/{config.epochs} loss {loss:.4f} time left {seconds_left:.0f} s"

@@ -1,4 +1,4 @@
-"""Requests such as users would make next, from the interactions themselves: what an index is tuned on."""
+"""Requests sampled from the interactions, on which an approximate index is tuned."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from handsell.data.interactions import Interactions
 USERS, HISTORY = 256, 50
 
 
-def next_requests(interactions: Interactions, users: int = USERS, seed: int = 0) -> Requests:
-    """Up to `users` drawn users, each with their HISTORY newest events, a µs after the last of them."""
+def sample_requests(interactions: Interactions, users: int = USERS, seed: int = 0) -> Requests:
+    """Sample up to `users` users, each with a request 1 µs after their last event and their HISTORY newest events."""
     active = np.unique(interactions.user)
     drawn = np.sort(np.random.default_rng(seed).permutation(active)[:users])
     end = np.searchsorted(interactions.user, drawn, side="right")

@@ -15,9 +15,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from handsell.retrieval.config import RetrievalConfig
-from handsell.retrieval.index.approximate import SPARE, Approximate, IndexSettings, Kind, one_thread
-from handsell.retrieval.index.index import VectorIndex
-from handsell.retrieval.index.nearest import Nearest, any_value, blocks, floats, longest
+from handsell.retrieval.index.approximate import SPARE, Approximate, IndexSettings, Kind, load_faiss
+from handsell.retrieval.index.nearest import Nearest, compute_max_norm, find_known, iterate_blocks, to_float32
+from handsell.retrieval.index.vector_index import VectorIndex
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ CODE_POINTS = 16_384  # vectors that the codes are learned from
 QUERIES = 256  # half of them tune, half measure
 FULL_PROBES = 64  # queries that read every list, to see what the codes alone lose
 SURE = 2  # standard errors that the tuning queries' mean recall lies above the stated one
-LONGEST = 16  # bound of the shortlist, per item asked for
+MAX_SHORTLIST = 16  # bound of the shortlist, per item asked for
 
 Queries = tuple[np.ndarray, str]  # (Q, D) and what they are
 
@@ -47,58 +47,60 @@ def fit_index(
     """
     if vectors.dtype != np.float16:
         vectors = np.ascontiguousarray(vectors, np.float32)
-    known = any_value(vectors)
+    known = find_known(vectors)
     count = int(np.count_nonzero(known))
-    kind = kind_for(count, config)
+    kind = choose_kind(count, config)
     if kind is None:
         return VectorIndex.exact(vectors)
     rng = np.random.default_rng(seed)
-    lists = train(vectors, known, kind, rng, threads)
-    asked, what = _queries(queries, vectors, known, rng)
+    lists = train_lists(vectors, known, kind, rng, threads)
+    asked, what = _choose_queries(queries, vectors, known, rng)
     nearest = Nearest(asked, min(k, count))
-    for items, block in blocks(vectors, known):
+    for items, block in iterate_blocks(vectors, known):
         nearest.add(items, block)
-    tuned = tune(lists, asked, nearest.found(), config.index_recall)
-    return VectorIndex(vectors, known, Approximate(kind, lists, replace(tuned, queries=what)), longest(vectors))
+    tuned = tune_lists(lists, asked, nearest.read_items(), config.index_recall)
+    return VectorIndex(
+        vectors, known, Approximate(kind, lists, replace(tuned, queries=what)), compute_max_norm(vectors)
+    )
 
 
-def kind_for(items: int, config: RetrievalConfig) -> Kind | None:
+def choose_kind(items: int, config: RetrievalConfig) -> Kind | None:
     """None is exact."""
     if items <= config.flat_below:
         return None
     return "ivf" if items <= config.pq_above else "ivf_pq"
 
 
-def train(vectors: np.ndarray, known: np.ndarray, kind: Kind, rng: np.random.Generator, threads: int) -> Any:
+def train_lists(vectors: np.ndarray, known: np.ndarray, kind: Kind, rng: np.random.Generator, threads: int) -> Any:
     """A FAISS IVF index with √I lists that holds every known item.
 
     Items go to the list of the nearest mean (L2), so that vectors may be of any length; a search reads the lists
     whose means have the largest inner product with the query, which is the mean score of their items.
     """
-    faiss = one_thread()
+    faiss = load_faiss()
     dim, count = vectors.shape[1], int(np.count_nonzero(known))
     lists = int(np.sqrt(count))
-    sample = _sample(vectors, known, POINTS_PER_LIST * lists, rng)
+    sample = _sample_vectors(vectors, known, POINTS_PER_LIST * lists, rng)
     means = faiss.Kmeans(
         dim, lists, niter=SWEEPS, seed=int(rng.integers(1 << 30)),
         max_points_per_centroid=POINTS_PER_LIST, min_points_per_centroid=1,
     )  # fmt: skip
     by_distance, by_product = faiss.IndexFlatL2(dim), faiss.IndexFlatIP(dim)
-    index = _empty(kind, by_distance, dim, lists)
+    index = _create_lists(kind, by_distance, dim, lists)
     with threadpool_limits(threads):  # of FAISS, and of the BLAS in which it looks for the nearest means
         means.train(sample)
         for coarse in (by_distance, by_product):
             coarse.add(means.centroids)
         index.train(sample[rng.permutation(len(sample))[:CODE_POINTS]])
-        for items, block in blocks(vectors, known):
+        for items, block in iterate_blocks(vectors, known):
             index.add_with_ids(block, items)
     index.quantizer = by_product
     index.referenced_objects = [by_product]  # Python owns it: it must live as long as the index
     return index
 
 
-def _empty(kind: Kind, coarse: Any, dim: int, lists: int) -> Any:
-    faiss = one_thread()
+def _create_lists(kind: Kind, coarse: Any, dim: int, lists: int) -> Any:
+    faiss = load_faiss()
     by = faiss.METRIC_INNER_PRODUCT
     if kind == "ivf":
         return faiss.IndexIVFScalarQuantizer(coarse, dim, lists, faiss.ScalarQuantizer.QT_8bit, by, False)
@@ -107,57 +109,57 @@ def _empty(kind: Kind, coarse: Any, dim: int, lists: int) -> Any:
     return index
 
 
-def _sample(vectors: np.ndarray, known: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def _sample_vectors(vectors: np.ndarray, known: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """(N, D) float32 vectors of up to `count` known items, read in the order of the file."""
     share = min(1.0, count / max(int(np.count_nonzero(known)), 1))
-    drawn = [block[rng.random(len(block)) < share] for _, block in blocks(vectors, known)]
+    drawn = [block[rng.random(len(block)) < share] for _, block in iterate_blocks(vectors, known)]
     return np.concatenate(drawn)
 
 
-def _queries(
+def _choose_queries(
     queries: Callable[[], np.ndarray] | None, vectors: np.ndarray, known: np.ndarray, rng: np.random.Generator
 ) -> Queries:
     if queries is not None:
-        asked = floats(queries())
+        asked = to_float32(queries())
         asked = asked[asked.any(axis=1)]
         if len(asked) > 1:
             return np.ascontiguousarray(rng.permutation(asked)[:QUERIES]), "users"
-    items = _sample(vectors, known, 4 * QUERIES, rng)
+    items = _sample_vectors(vectors, known, 4 * QUERIES, rng)
     return np.ascontiguousarray(rng.permutation(items)[:QUERIES]), "items"
 
 
-def tune(lists: Any, queries: np.ndarray, truth: np.ndarray, recall: float) -> IndexSettings:
+def tune_lists(lists: Any, queries: np.ndarray, truth: np.ndarray, recall: float) -> IndexSettings:
     """The shortest shortlist whose codes lose half of what may be lost, then the fewest lists that reach `recall`.
 
     queries (Q, D) with their exact nearest items `truth` (Q, k); every second one is kept to measure with.
     """
     ours, told = slice(0, None, 2), slice(1, None, 2)
     k = truth.shape[1]
-    shortlist = _shortlist(lists, queries[ours][:FULL_PROBES], truth[ours][:FULL_PROBES], (1 + recall) / 2)
+    shortlist = _tune_shortlist(lists, queries[ours][:FULL_PROBES], truth[ours][:FULL_PROBES], (1 + recall) / 2)
     wanted = int(k * shortlist) + SPARE
 
     def reached(nprobe: int) -> bool:
-        each = shares_found(_search(lists, queries[ours], wanted, nprobe), truth[ours])
+        each = compute_recall(_search(lists, queries[ours], wanted, nprobe), truth[ours])
         return bool(each.mean() - SURE * each.std() / np.sqrt(len(each)) >= recall)
 
-    nprobe = _fewest(lists.nlist, reached)
-    measured = float(shares_found(_search(lists, queries[told], wanted, nprobe), truth[told]).mean())
+    nprobe = _find_least(lists.nlist, reached)
+    measured = float(compute_recall(_search(lists, queries[told], wanted, nprobe), truth[told]).mean())
     if measured < recall - 0.02:
         log.warning("the index finds %.3f of the %d nearest, %.3f are asked for", measured, k, recall)
     return IndexSettings(k, nprobe, shortlist, round(measured, 4), recall, "")
 
 
-def _shortlist(lists: Any, queries: np.ndarray, truth: np.ndarray, recall: float) -> float:
+def _tune_shortlist(lists: Any, queries: np.ndarray, truth: np.ndarray, recall: float) -> float:
     """Items per item asked for among which `recall` of the true ones are, were every list read."""
     k = truth.shape[1]
-    most = min(LONGEST * k, lists.ntotal)
+    most = min(MAX_SHORTLIST * k, lists.ntotal)
     found = _search(lists, queries, most, lists.nlist)
     hits = np.mean([np.isin(f, t) for f, t in zip(found, truth, strict=True)], axis=0).cumsum() / k
     enough = int(np.searchsorted(hits, recall)) + 1  # a count, when hits[enough - 1] >= recall
     return round(min(max(enough, k), most) / k, 3)
 
 
-def _fewest(most: int, enough: Callable[[int], bool]) -> int:
+def _find_least(most: int, enough: Callable[[int], bool]) -> int:
     """The least number in 1 … most that is enough, within a twentieth of it; `most` where none is."""
     above = 1
     while above < most and not enough(above):
@@ -174,10 +176,10 @@ def _fewest(most: int, enough: Callable[[int], bool]) -> int:
 
 def _search(lists: Any, queries: np.ndarray, k: int, nprobe: int) -> np.ndarray:
     """(Q, k) items, best first by the codes."""
-    params = one_thread().SearchParametersIVF(nprobe=nprobe)
+    params = load_faiss().SearchParametersIVF(nprobe=nprobe)
     return lists.search(queries, min(k, lists.ntotal), params=params)[1]
 
 
-def shares_found(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def compute_recall(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """(Q,) recall: the share of truth (Q, k) that is in found (Q, N)."""
     return np.array([np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)])

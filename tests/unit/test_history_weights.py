@@ -4,7 +4,7 @@ import numpy as np
 
 from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
-from handsell.retrieval.history_weights import HistoryWeights, vote_matrix, votes
+from handsell.retrieval.history_weights import HistoryWeights, build_history_matrix, weigh_history
 from handsell.retrieval.models.history import HistoryConfig, HistoryRetriever, fit_history
 from handsell.testing.planted_taste import END, build_requests
 
@@ -17,8 +17,10 @@ def aged(history, ages_days):
 
 
 def test_repeated_items_are_summed_and_age_halves():
-    item, weight = votes(aged([(3, 1.0), (5, 2.0), (3, 1.0), (6, -1.0)], [14, 7, 0, 0]), HistoryWeights(7.0), 10)
-    table = vote_matrix(item, weight, 10).toarray()[0]
+    item, weight = weigh_history(
+        aged([(3, 1.0), (5, 2.0), (3, 1.0), (6, -1.0)], [14, 7, 0, 0]), HistoryWeights(7.0), 10
+    )
+    table = build_history_matrix(item, weight, 10).toarray()[0]
     assert np.allclose(table[[3, 5, 6]], [1 + 1 / 4, 2 / 2, -1])
     assert np.count_nonzero(table) == 3
 
@@ -26,27 +28,27 @@ def test_repeated_items_are_summed_and_age_halves():
 def test_a_long_absence_does_not_silence_the_history():
     asked = aged([(3, 1.0)], [0])
     asked.history.time[0, -1] -= 4000 * DAY_US
-    _, weight = votes(asked, HistoryWeights(1.0), 10)
+    _, weight = weigh_history(asked, HistoryWeights(1.0), 10)
     assert weight.max() == 1.0
 
 
 def test_later_likes_age_an_event_and_dislikes_may_count_less():
     asked = aged([(3, 1.0), (5, -1.0), (6, 1.0), (7, 2.0)], [0, 0, 0, 0])
-    item, weight = votes(asked, HistoryWeights(1e9, half_life_events=1.0, dislikes=0.5), 10)
-    table = vote_matrix(item, weight, 10).toarray()[0]
+    item, weight = weigh_history(asked, HistoryWeights(1e9, half_life_events=1.0, dislikes=0.5), 10)
+    table = build_history_matrix(item, weight, 10).toarray()[0]
     assert np.allclose(table[[3, 5, 6, 7]], [1 / 4, -0.5 / 4, 1 / 2, 2])
 
 
 def test_all_likes_may_count_alike_whatever_their_weight():
     asked = aged([(3, 4.0), (5, -0.25), (6, 1.0)], [0, 0, 0])
     for exponent, expected in ((0.0, [1, -1, 1]), (0.5, [2, -0.5, 1])):
-        item, weight = votes(asked, HistoryWeights(1e9, weight_exponent=exponent), 10)
-        assert np.allclose(vote_matrix(item, weight, 10).toarray()[0][[3, 5, 6]], expected)
+        item, weight = weigh_history(asked, HistoryWeights(1e9, weight_exponent=exponent), 10)
+        assert np.allclose(build_history_matrix(item, weight, 10).toarray()[0][[3, 5, 6]], expected)
 
 
 def test_a_history_without_columns_or_events_votes_for_nothing():
     for length in (0, 5):
-        item, weight = votes(build_requests([], length=length), HistoryWeights(7.0), 10)
+        item, weight = weigh_history(build_requests([], length=length), HistoryWeights(7.0), 10)
         assert item.shape == weight.shape == (1, length) and not weight.any()
 
 
@@ -80,7 +82,7 @@ def test_own_items_that_are_taken_again_and_again_come_before_others():
 
 def test_the_history_retriever_weighs_by_settings_and_keeps_them_when_saved(tmp_path):
     log = Interactions(*(np.zeros(0, t) for t in ("i4", "i4", "i1", "i8", "f4")), n_users=1, n_items=10)
-    model = fit_history(log, HistoryConfig()).weigh_history(half_life_days=3.0, repeat_exponent=0.5)
+    model = fit_history(log, HistoryConfig()).with_history_weights(half_life_days=3.0, repeat_exponent=0.5)
     model.save(tmp_path)
     loaded = HistoryRetriever.load(tmp_path)
     assert (loaded.weights.half_life_days, loaded.repeat_exponent, loaded.popularity_exponent) == (3.0, 0.5, 0.2)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handsell.retrieval.fusion import K0, union
+from handsell.retrieval.fusion import K0, fuse_sources
 
 
 def sources(rng, rows, sizes, items):
@@ -35,7 +35,7 @@ def sources(rng, rows, sizes, items):
 def test_no_candidate_is_lost_or_doubled(seed, rows, sizes, items, k):
     found = sources(np.random.default_rng(seed), rows, sizes, items)
     weights = np.random.default_rng(seed).random(len(sizes))
-    out = union(found, tuple(f"s{i}" for i in range(len(sizes))), weights, k)
+    out = fuse_sources(found, tuple(f"s{i}" for i in range(len(sizes))), weights, k)
     for b in range(rows):
         expected = {}
         for s, (item, _) in enumerate(found):
@@ -60,7 +60,7 @@ def test_no_candidate_is_lost_or_doubled(seed, rows, sizes, items, k):
 def test_two_sources_by_hand():
     one = (np.array([[5, 9]], np.int32), np.array([[0.9, 0.1]], np.float32))
     two = (np.array([[9, 2]], np.int32), np.array([[7.0, 6.0]], np.float32))
-    out = union([one, two], ("one", "two"), (1.0, 0.5), 10)
+    out = fuse_sources([one, two], ("one", "two"), (1.0, 0.5), 10)
     assert out.item.tolist() == [[9, 5, 2]]
     assert np.allclose(out.fused, [[1 / 62 + 0.5 / 61, 1 / 61, 0.5 / 62]])
     assert np.array_equal(out.source_rank[0], [[1, 0], [0, np.nan], [np.nan, 1]], equal_nan=True)
@@ -70,16 +70,16 @@ def test_two_sources_by_hand():
 def test_equal_sums_go_by_item_number_and_a_row_of_nothing_is_padding():
     left = (np.array([[8], [-1]], np.int32), np.array([[1.0], [np.nan]], np.float32))
     right = (np.array([[3], [-1]], np.int32), np.array([[1.0], [np.nan]], np.float32))
-    out = union([left, right], ("a", "b"), (1.0, 1.0), 10)
+    out = fuse_sources([left, right], ("a", "b"), (1.0, 1.0), 10)
     assert out.item.tolist() == [[3, 8], [-1, -1]]
-    nobody = union([(left[0][1:], left[1][1:])], ("a",), (1.0,), 10)
+    nobody = fuse_sources([(left[0][1:], left[1][1:])], ("a",), (1.0,), 10)
     assert nobody.item.tolist() == [[-1]]
 
 
 def test_more_than_eight_sources_are_refused():
     one = (np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32))
     with pytest.raises(ValueError, match="at most 8"):
-        union([one] * 9, tuple("abcdefghi"), (1.0,) * 9, 10)
+        fuse_sources([one] * 9, tuple("abcdefghi"), (1.0,) * 9, 10)
 
 
 def test_six_sources_of_400_take_little_time():
@@ -87,6 +87,6 @@ def test_six_sources_of_400_take_little_time():
     took = []
     for _ in range(20):
         begun = time.perf_counter()
-        union(found, tuple("abcdef"), (1.0,) * 6, 1000)
+        fuse_sources(found, tuple("abcdef"), (1.0,) * 6, 1000)
         took.append(time.perf_counter() - begun)
     assert min(took) < 0.002

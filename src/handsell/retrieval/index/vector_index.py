@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from handsell.retrieval.index.approximate import ABOUT, SPARE, Approximate, read_about
-from handsell.retrieval.index.nearest import ROWS, any_value, floats, longest
-from handsell.retrieval.index.topk import nothing, padded, top_items, within
+from handsell.retrieval.index.approximate import DESCRIPTION, SPARE, Approximate, read_description
+from handsell.retrieval.index.nearest import ROWS, compute_max_norm, find_known, to_float32
+from handsell.retrieval.index.topk import fit_mask, make_empty_rows, pad_rows, select_top
 
 SCAN_BELOW = 0.01  # share of eligible items under which they are simply all scored,
 SCAN_MOST = 50_000  # and the most that approximate lists are passed over for
@@ -38,25 +38,25 @@ class VectorIndex:
     vectors: np.ndarray  # (I, D) float32; float16 only where the caller of `fit_index` keeps them so
     known: np.ndarray  # (I,) bool
     approximate: Approximate | None = None  # None: every search is exact
-    reach: float | None = None  # length of the longest vector; None: found out when first needed
+    max_norm: float | None = None  # length of the longest vector; None: found out when first needed
 
     @classmethod
     def exact(cls, vectors: np.ndarray) -> VectorIndex:
         vectors = np.ascontiguousarray(vectors, np.float32)
-        return cls(vectors, any_value(vectors))
+        return cls(vectors, find_known(vectors))
 
     def search(self, queries: np.ndarray, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Items and scores (B, k) for queries (B, D); a query of zeros finds nothing."""
         if not len(self.vectors):
-            return nothing(len(queries), k)
-        eligible = within(eligible, len(self.vectors))
+            return make_empty_rows(len(queries), k)
+        eligible = fit_mask(eligible, len(self.vectors))
         if self.approximate is not None:
             near = self.approximate
-            return padded([self._near(near, q, k, eligible[b]) for b, q in enumerate(queries)], k)
+            return pad_rows([self._search_approximate(near, q, k, eligible[b]) for b, q in enumerate(queries)], k)
         allowed = eligible & self.known
         if k > 0 and len(queries) >= TOGETHER:
-            return padded(list(self._many(queries, k, allowed)), k)
-        return padded([self._row(q, k, allowed[b]) for b, q in enumerate(queries)], k)
+            return pad_rows(list(self._search_exact_batch(queries, k, allowed)), k)
+        return pad_rows([self._search_exact(q, k, allowed[b]) for b, q in enumerate(queries)], k)
 
     def score(self, queries: np.ndarray, items: np.ndarray) -> np.ndarray:
         """(B, K) inner products; NaN where an item is -1, beyond I or unknown, or where the query is zero."""
@@ -65,16 +65,16 @@ class VectorIndex:
             valid = (items[b] >= 0) & (items[b] < len(self.vectors))
             valid[valid] = self.known[items[b][valid]]
             if query.any():
-                out[b, valid] = products(self.vectors[items[b][valid]], query)
+                out[b, valid] = compute_products(self.vectors[items[b][valid]], query)
         return out
 
-    def _row(self, query: np.ndarray, k: int, allowed: np.ndarray) -> Found:
+    def _search_exact(self, query: np.ndarray, k: int, allowed: np.ndarray) -> Found:
         """The k best allowed items of one query, exactly."""
         if not query.any() or k <= 0:
             return self._scan(query, 0, np.zeros(0, np.int64))
         return self._scan(query, k, np.flatnonzero(allowed))
 
-    def _near(self, lists: Approximate, query: np.ndarray, k: int, eligible: np.ndarray) -> Found:
+    def _search_approximate(self, lists: Approximate, query: np.ndarray, k: int, eligible: np.ndarray) -> Found:
         """About the k best eligible items of one query; as many as there are, up to k.
 
         A mask that lets most items through is looked at only where items are proposed: to read all of it would cost
@@ -87,35 +87,35 @@ class VectorIndex:
             found = lists.propose(query, k, share)
             found = found[eligible[found]]
             if len(found) >= k:
-                return self._best(query, k, found)
+                return self._rescore(query, k, found)
         allowed = eligible & self.known
         count = int(np.count_nonzero(allowed))
         if count > max(min(SCAN_BELOW * len(allowed), SCAN_MOST), k + SPARE):
             found = lists.propose(query, k, count / lists.lists.ntotal, allowed)
             if len(found) >= k:
-                return self._best(query, k, found)
+                return self._rescore(query, k, found)
         return self._scan(query, k, np.flatnonzero(allowed))
 
-    def _best(self, query: np.ndarray, k: int, items: np.ndarray) -> Found:
+    def _rescore(self, query: np.ndarray, k: int, items: np.ndarray) -> Found:
         """The k best of items, given in ascending order."""
-        return top_items(items.astype(np.int32), products(self.vectors[items], query), k)
+        return select_top(items.astype(np.int32), compute_products(self.vectors[items], query), k)
 
     def _scan(self, query: np.ndarray, k: int, items: np.ndarray) -> Found:
         """Exact: every given item (ascending) is scored."""
         if len(items) > 2 * (k + SPARE):  # a fast pass leaves only those that rounding could still bring in
-            rough = self._rough(query, items)
-            least = np.partition(rough, len(rough) - k)[len(rough) - k] - self._slack(query)
+            rough = self._score_roughly(query, items)
+            least = np.partition(rough, len(rough) - k)[len(rough) - k] - self._rounding_bound(query)
             items = items[rough >= least]
-        return self._best(query, k, items)
+        return self._rescore(query, k, items)
 
-    def _rough(self, query: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """(K,) inner products by the fastest way, within `_slack` of those of `products`."""
+    def _score_roughly(self, query: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """(K,) inner products by the fastest way, within `_rounding_bound` of those of `products`."""
         if len(items) >= 0.5 * len(self.vectors) and self.approximate is None:
             return (self.vectors @ query)[items]
-        parts = [floats(self.vectors[items[s : s + ROWS]]) @ query for s in range(0, len(items), ROWS)]
+        parts = [to_float32(self.vectors[items[s : s + ROWS]]) @ query for s in range(0, len(items), ROWS)]
         return np.concatenate(parts)
 
-    def _many(self, queries: np.ndarray, k: int, allowed: np.ndarray) -> Iterator[Found]:
+    def _search_exact_batch(self, queries: np.ndarray, k: int, allowed: np.ndarray) -> Iterator[Found]:
         """Exact, for many queries: one product with all items for a block of them, then as `_scan`."""
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             some = queries[start : start + QUERIES_AT_ONCE]
@@ -126,15 +126,15 @@ class VectorIndex:
                     yield np.zeros(0, np.int32), np.zeros(0, np.float32)
                     continue
                 cut = max(len(row) - k, 0)
-                near = np.flatnonzero((row >= np.partition(row, cut)[cut] - self._slack(query)) & may)
-                yield self._best(query, k, near)
+                near = np.flatnonzero((row >= np.partition(row, cut)[cut] - self._rounding_bound(query)) & may)
+                yield self._rescore(query, k, near)
 
-    def _slack(self, query: np.ndarray) -> float:
-        return float(ROUNDING * np.linalg.norm(query) * self._longest)
+    def _rounding_bound(self, query: np.ndarray) -> float:
+        return float(ROUNDING * np.linalg.norm(query) * self._max_norm)
 
     @cached_property
-    def _longest(self) -> float:
-        return longest(self.vectors) if self.reach is None else self.reach
+    def _max_norm(self) -> float:
+        return compute_max_norm(self.vectors) if self.max_norm is None else self.max_norm
 
     @cached_property
     def _sample(self) -> np.ndarray:
@@ -142,30 +142,30 @@ class VectorIndex:
         drawn = np.random.default_rng(0).integers(len(self.vectors), size=4 * SAMPLE)
         return drawn[self.known[drawn]][:SAMPLE]
 
-    def about(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """What index.json says: the kind, and of an approximate one how it was tuned and what recall was measured."""
-        kind = {"kind": "flat"} if self.approximate is None else self.approximate.about()
-        return {**kind, "items": int(np.count_nonzero(self.known)), "longest": self._longest}
+        kind = {"kind": "flat"} if self.approximate is None else self.approximate.describe()
+        return {**kind, "items": int(np.count_nonzero(self.known)), "longest": self._max_norm}
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         np.save(path / "vectors.npy", self.vectors)
         np.save(path / "known.npy", self.known)
-        (path / ABOUT).write_text(json.dumps(self.about(), indent=1))
+        (path / DESCRIPTION).write_text(json.dumps(self.describe(), indent=1))
         if self.approximate is not None:
             self.approximate.save(path)
 
     @classmethod
     def load(cls, path: Path) -> VectorIndex:
         """Memory mapped: replicas on one machine share the pages."""
-        about = read_about(path)
+        about = read_description(path)
         vectors = np.asarray(np.load(path / "vectors.npy", mmap_mode="r"))
         kept = path / "known.npy"  # bundles of 0.1 have none
-        known = np.asarray(np.load(kept, mmap_mode="r")) if kept.exists() else any_value(vectors)
+        known = np.asarray(np.load(kept, mmap_mode="r")) if kept.exists() else find_known(vectors)
         approximate = None if about["kind"] == "flat" else Approximate.load(path, about)
         return cls(vectors, known, approximate, about.get("longest"))
 
 
-def products(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
+def compute_products(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
     """(K,) inner products of vectors (K, D) with query (D,), each summed in the same order whatever K is."""
-    return np.einsum("kd,d->k", floats(vectors), query)
+    return np.einsum("kd,d->k", to_float32(vectors), query)
