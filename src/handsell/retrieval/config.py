@@ -169,7 +169,7 @@ class RetrievalConfig(Section):
     def _limit_sources(self) -> Self:
         if len(self.enabled) > MAX_SOURCES:
             raise ValueError(
-                f"expected at most {MAX_SOURCES} enabled sources, got {len(self.enabled)} ({', '.join(self.enabled)}): "
+                f"expected at most {MAX_SOURCES} sources, got {len(self.enabled)} ({', '.join(self.enabled)}): "
                 "disable some with enabled = false, or combine several in retrieval.blend.parts"
             )
         return self

@@ -18,10 +18,10 @@ from handsell.retrieval.config import FoldInSource
 class HistoryWeights:
     """How events of the history are weighted.
 
-    weight = sign · |event weight| ^ weight_exponent · 2 ^ (-age / half_life_days) · 2 ^ (-later likes / half_life_events)
+    weight = sign · |event weight| ^ weight_exponent · 2 ^ -(age / half_life_days + later likes / half_life_events)
 
-    Age counts from the newest event. `half_life_events` None leaves its factor out. Dislikes are multiplied by
-    `dislikes`.
+    Age counts from the newest event. Where `half_life_events` is None, later likes do not count. Weights of dislikes
+    are multiplied by `dislikes`.
     """
 
     half_life_days: float

@@ -1,12 +1,12 @@
 """Fit and load retrievers by name.
 
-A retriever is a module in retrieval/models, or in a package with an entry point, that has a config class, a model class,
-a fit function and one `RetrieverPlugin`. The fit function has the signature
+A retriever is a module in retrieval/models, or of a package with an entry point, with a config class, a model class, a
+fit function and one `RetrieverPlugin`. The fit function has the signature
 
     fit_x(interactions: Interactions, config: XConfig, content: Content | None = None) -> X
 
-`interactions` are the events of the fit window, sorted by user and time, with the weights of the config; negative weights
-are dislikes, events of weight 0 must be ignored. `content` (content_vectors.py) has a vector per item of the catalog.
+`interactions` are the events of the fit window, sorted by user and time, weighted by the config; negative weights are
+dislikes, events of weight 0 must be ignored. `content` (content_vectors.py) has a vector per item of the catalog.
 Fitting must not fail for lack of data: items and users without data are just not found.
 X has `name`, `retrieve`, `score`, `save(path)` and `load(path)`; handsell.testing.retriever_contract tests them.
 """
@@ -34,8 +34,8 @@ def load(name: str, path: Path) -> Retriever:
     """Load a saved retriever; raises BundleError where it is not registered, or its files are missing or corrupt."""
     if name not in retrievers():
         raise BundleError(
-            f"expected a registered retriever ({', '.join(retrievers())}), got {name!r}: install its package, or use the "
-            "version of handsell that wrote the bundle"
+            f"expected a registered retriever ({', '.join(retrievers())}), got {name!r}: install its package, or use "
+            "the version of handsell that wrote the bundle"
         )
     try:
         return retrievers()[name].model.load(path)

@@ -34,8 +34,8 @@ class SentenceModel:
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else repr(error)
             raise ConfigError(
-                f"retrieval.content.text_model: expected a sentence-transformers model, got {model!r} ({reason}): give its "
-                "folder, or a name that can be downloaded"
+                f"retrieval.content.text_model: expected a sentence-transformers model, got {model!r} ({reason}): give "
+                "its folder, or a name that can be downloaded"
             ) from None
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:

@@ -19,7 +19,7 @@ MAX_EVENTS = 100  # longer sessions, such as of a playlist left running, are cut
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """N sessions, ordered by start from newest to oldest; session n is item[offsets[n]:offsets[n + 1]] in time order."""
+    """N sessions, newest first by start; session n is item[offsets[n]:offsets[n + 1]] in time order."""
 
     item: np.ndarray  # (E,) int32
     offsets: np.ndarray  # (N + 1,) int64
