@@ -1,11 +1,11 @@
-"""Public data sets with fixed protocols, on which any registered retriever is fitted, tuned and scored.
+"""Fixed protocols on public data sets, by which any registered retriever is fitted, tuned and evaluated.
 
-lines.py      files → lists of ids, with errors that name file and line
-datasets.py   lists → what models are fitted on, and the questions they are asked, per format
-protocol.py   a model and questions → metrics
-tuning.py     hyper-parameters by coordinate search on the validation part
-models.py names → models that fit the format
-blending.py   weights of a blend from cached scores of its parts
-run.py        the whole of it
-table.py      what is printed and written
+lines.py              files → lists of ids; errors name file and line
+datasets.py           lists → events to fit on and labeled requests, for each format
+protocol.py           a model and labeled requests → metrics
+coordinate_search.py  hyper-parameters by coordinate search on the validation part
+models.py             names → retrievers that fit the format
+blending.py           weights of a blend from cached scores of its parts
+run.py                all models of one run
+table.py              terminal output and JSON
 """

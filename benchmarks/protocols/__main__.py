@@ -1,4 +1,4 @@
-"""`python -m benchmarks protocols`: arguments, checked before anything is read."""
+"""Command line of `python -m benchmarks protocols`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.protocols import command
-from benchmarks.protocols.run import Settings
+from benchmarks.protocols.run import RunSettings
 from handsell.core.errors import ConfigError, HandsellError
 
 
@@ -44,34 +44,50 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def measure(
-    format: Annotated[Format, typer.Option(help="how the files are read, and by which protocol they are measured")],
-    train: Annotated[Path | None, typer.Option(help="adjacency: `user item …` a line; sessions: `item item …`")] = None,
-    test: Annotated[Path | None, typer.Option(help="adjacency: `user item …`; sessions: `prefix … target`")] = None,
-    validation: Annotated[Path | None, typer.Option(help="adjacency: tune on this file, not on a cut of train")] = None,
-    data: Annotated[Path | None, typer.Option(help="sequences: `user item …` a line, the last is the target")] = None,
+    format: Annotated[Format, typer.Option(help="format and protocol of the files")],
+    train: Annotated[
+        Path | None, typer.Option(help="adjacency: lines of `user item …`; sessions: of `item item …`")
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="adjacency: lines of `user item …`; sessions: of `prefix … target`")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="adjacency: tune on this file, not on a part of train")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="sequences: lines of `user item …`; the last item is the target")
+    ] = None,
     attributes: Annotated[Path | None, typer.Option(help="sequences: JSON of item → list of attributes")] = None,
     k: Annotated[int | None, typer.Option(min=1, help="length of the lists; default 20, for sequences 10")] = None,
-    models: Annotated[str, typer.Option(help="retrievers by name, with commas between, or all")] = "all",
-    blend: Annotated[list[str] | None, typer.Option(help="also a weighted blend of these; may be given again")] = None,
-    mask: Annotated[Mask | None, typer.Option(help="sequences: may history items be answers? default: history")] = None,
+    models: Annotated[str, typer.Option(help="comma-separated retrievers, or all")] = "all",
+    blend: Annotated[
+        list[str] | None, typer.Option(help="also a weighted blend of these retrievers; repeatable")
+    ] = None,
+    mask: Annotated[
+        Mask | None, typer.Option(help="sequences: whether items of the history are masked; default: history")
+    ] = None,
     budget_s: Annotated[float, typer.Option(min=0, help="seconds of tuning for each model")] = 600.0,
-    tune: Annotated[bool, typer.Option("--tune/--defaults", "--tune/--no-tune", help="or take the defaults")] = True,
+    tune: Annotated[
+        bool, typer.Option("--tune/--defaults", "--tune/--no-tune", help="tune, or use the defaults")
+    ] = True,
     chosen: Annotated[Path | None, typer.Option(help="hyper-parameters of an earlier run's --json")] = None,
     look_at_test: Annotated[
-        bool, typer.Option("--look-at-test/--no-look-at-test", help="or show validation figures only")
+        bool, typer.Option("--look-at-test/--no-look-at-test", help="evaluate on test, or on the validation part only")
     ] = True,
     seed: Annotated[int, typer.Option(help="of the models and of the validation sample")] = 0,
-    json: Annotated[Path | None, typer.Option(help="write everything that was found to this file")] = None,
+    json: Annotated[Path | None, typer.Option(help="output file")] = None,
 ) -> None:
     """Fit, tune and score retrievers on a public data set by its fixed protocol."""
     paths = {"--train": train, "--test": test, "--validation": validation, "--data": data, "--attributes": attributes}
     _check(format, {name for name, path in {**paths, "--mask": mask}.items() if path is not None})
-    yard = command.read(format.value, {name: path for name, path in paths.items() if path}, mask != Mask.NONE)
-    given = command.given(chosen) if chosen else {}
-    settings = Settings(k or DEFAULT_K[format], budget_s, tune, look_at_test, seed, given)
+    protocol_data = command.read_data(
+        format.value, {name: path for name, path in paths.items() if path}, mask != Mask.NONE
+    )
+    params = command.read_chosen(chosen) if chosen else {}
+    settings = RunSettings(k or DEFAULT_K[format], budget_s, tune, look_at_test, seed, params)
     blends = [_names(each) for each in blend or []]
     failed = command.measure(
-        yard,
+        protocol_data,
         settings,
         _names(models),
         blends,
@@ -86,14 +102,14 @@ def _command() -> str:
     return shlex.join(["python", "-m", "benchmarks", "protocols", *sys.argv[1:]])
 
 
-def _check(format: Format, given: set[str]) -> None:
-    missing = [name for name in NEEDS[format] if name not in given]
+def _check(format: Format, options: set[str]) -> None:
+    missing = [name for name in NEEDS[format] if name not in options]
     if missing:
         raise ConfigError(f"--format {format.value} needs {' and '.join(missing)}")
-    foreign = sorted(given - set(TAKES[format]))
+    foreign = sorted(options - set(TAKES[format]))
     if foreign:
         raise ConfigError(
-            f"--format {format.value} takes {', '.join(TAKES[format])}; {', '.join(foreign)} is for another format"
+            f"--format {format.value} takes {', '.join(TAKES[format])}; {', '.join(foreign)} belongs to another format"
         )
 
 

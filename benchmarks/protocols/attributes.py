@@ -1,4 +1,4 @@
-"""Attributes of a data set's items as the content vectors that training makes of tags."""
+"""Attributes of items, as tags for content vectors."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from handsell.retrieval.content_vectors import Content, fit_content_vectors
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """I items by number with their tags."""
+    """Ids and tags of I items, by item number."""
 
     items: Sequence[str]
     tags: Sequence[Sequence[str]]
 
     @classmethod
-    def of(cls, items: Sequence[str], described: Mapping[str, Sequence[str]]) -> Attributes:
-        return cls(items, [described.get(item, ()) for item in items])
+    def of(cls, items: Sequence[str], attributes: Mapping[str, Sequence[str]]) -> Attributes:
+        return cls(items, [attributes.get(item, ()) for item in items])
 
-    def content(self, size: int) -> Content:
-        """Vectors of `size` dimensions, by the same function as in training."""
-        return fit_content_vectors(self._snapshot(), size, before=NEVER)
+    def fit_content(self, size: int) -> Content:
+        """Fit content vectors of `size` dimensions as training does."""
+        return fit_content_vectors(self._build_snapshot(), size, before=NEVER)
 
-    def _snapshot(self) -> Snapshot:
+    def _build_snapshot(self) -> Snapshot:
         count = len(self.items)
         tags = Vocabulary.of(tag for row in self.tags for tag in row)
         return Snapshot(

@@ -1,4 +1,4 @@
-"""Hyper-parameters one at a time: the best value of the first, then of the second …, until nothing gets better."""
+"""Coordinate search: optimize one hyper-parameter after another until a round brings no improvement."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class Trial:
 
 @dataclass
 class Search:
-    """What was tried; `complete` is false where the budget ended it, so that another machine may get further."""
+    """Trials of a search; `complete` is False if the time budget ended it, so that a faster machine may find more."""
 
     trials: list[Trial] = field(default_factory=list)
     complete: bool = True
 
     @property
     def best(self) -> Trial:
-        """The first of the best."""
+        """The best trial; of equal ones, the first."""
         return max(self.trials, key=lambda trial: trial.value)
 
 
 def coordinate_search(
-    space: Mapping[str, Sequence[Any]], tried: Callable[[Params], float], budget_s: float,
-    told: Callable[[Search, float], None] = lambda search, left_s: None,
+    space: Mapping[str, Sequence[Any]], evaluate: Callable[[Params], float], budget_s: float,
+    on_trial: Callable[[Search, float], None] = lambda search, left_s: None,
 ) -> Search:  # fmt: skip
-    """Start at the first value of each field, move along one field at a time, stop when a round brings nothing.
+    """Maximize `evaluate`, starting at the first value of each field and changing one field at a time.
 
-    A trial is begun only if one as long as the last would end within `budget_s`; the first is always made.
+    A trial starts only if one as long as the last would end within `budget_s`; the first always runs.
     """
     search, begun = Search(), time.monotonic()
     seen: set[tuple] = set()
@@ -49,14 +49,14 @@ def coordinate_search(
             break
         seen.add(key)
         at = time.monotonic()
-        value = tried(params)
+        value = evaluate(params)
         search.trials.append(Trial(params, value, time.monotonic() - at))
-        told(search, budget_s - (time.monotonic() - begun))
+        on_trial(search, budget_s - (time.monotonic() - begun))
     return search
 
 
 def _proposals(space: Mapping[str, Sequence[Any]], search: Search) -> Iterator[Params]:
-    """What to try next, given the best so far (it changes while this runs)."""
+    """Yield the next parameters to try; `search` changes between them."""
     yield {name: values[0] for name, values in space.items()}
     before = None
     while before != search.best.params:

@@ -1,21 +1,20 @@
-"""Three public formats as one thing: what models are fitted on, and the questions that they are then asked.
+"""Three public formats as events to fit on and labeled requests.
 
-adjacency   `user item item …` in a train and a test file. Answers may not be in the user's train line.
-            Tuned on the last tenth of every train line (the lines of [wang2019ngcf]'s split are in order, and its test
-            continues them: a random cut puts other families first), or on a given validation file, which takes no
-            part in the final fit.
-sequences   one line per user, oldest first. The last item is the test's target, the one before it the validation's;
-            the final fit sees everything but the last.
-sessions    anonymous lines of items; a test line is `prefix … target`. Tuned on the last tenth of the training
-            sessions, in the order of the file, every prefix of which is a question. Nothing is masked.
+adjacency   `user item …` in a train and a test file. Items of the user's train line are masked. The validation part is
+            the last tenth of every train line (lines of [wang2019ngcf]'s split are ordered and continued by its test,
+            and a random split ranks models differently), or a validation file, which the final fit does not use.
+sequences   One line per user, oldest first. The last item is the test target, the one before it the validation target;
+            the final fit uses all items but the last.
+sessions    Anonymous lines of items; a test line is `prefix … target`. The validation part is every prefix of the last
+            tenth of the training sessions, in the order of the file. Nothing is masked.
 
-No format has a clock: event j of a line is j hours after the line's start. Sessions start a minute apart in the
-order of the file, so that later ones are later.
+The formats have no timestamps: event j of a line is j hours after the start of the line. Sessions start one minute
+apart, in the order of the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,12 +23,12 @@ import numpy as np
 
 from benchmarks.protocols.attributes import Attributes
 from benchmarks.protocols.lines import (
-    fingerprint,
-    in_order,
+    compute_fingerprint,
     read_attributes,
     read_rows,
     read_users,
     read_validation,
+    sort_ids,
 )
 from handsell.core.batches import Ragged
 from handsell.core.errors import DataError
@@ -37,16 +36,16 @@ from handsell.core.units import HOUR_US, MINUTE_US
 from handsell.data.interactions import Interactions
 
 START_US = 1_577_836_800_000_000  # 2020-01-01
-HELD_OUT = 0.1  # share of a line, or of the sessions, that is cut from train to tune on
+HELD_OUT = 0.1  # share of a line, or of the sessions, for validation
 
 Lists = Sequence[np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
-    """B requests by their histories, and what each should find."""
+class LabeledRequests:
+    """B requests with their histories and relevant items."""
 
-    user: np.ndarray  # (B,) int32, -1 for an anonymous one
+    user: np.ndarray  # (B,) int32, -1 for anonymous requests
     history: Ragged  # (B, *) int32 items, oldest first
     target: Ragged  # (B, *) int32 distinct items
     start: int = START_US  # µs of the first event of each history
@@ -54,23 +53,25 @@ class Questions:
     def __len__(self) -> int:
         return len(self.user)
 
-    def take(self, rows: np.ndarray | slice) -> Questions:
-        return Questions(self.user[rows], self.history.take(rows), self.target.take(rows), self.start)
+    def take(self, rows: np.ndarray | slice) -> LabeledRequests:
+        return LabeledRequests(self.user[rows], self.history.take(rows), self.target.take(rows), self.start)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Fit on these events, then answer these questions."""
+    """Events to fit on, and the requests to evaluate on."""
 
     events: Interactions
-    questions: Questions
+    requests: LabeledRequests
 
 
 @dataclass(frozen=True, slots=True)
-class Yardstick:
+class ProtocolData:
+    """A data set in one of the formats, with its validation and test parts."""
+
     format: str
     metrics: tuple[str, ...]  # names in `protocol.METRICS`
-    masks_history: bool  # whether an item of the history may not be an answer
+    masks_history: bool  # items of the history are not recommended
     tune: Part
     final: Part
     fingerprint: str  # of the files
@@ -81,11 +82,11 @@ class Yardstick:
         return self.final.events.n_items
 
 
-def adjacency(train: Path, test: Path, validation: Path | None = None) -> Yardstick:
+def read_adjacency(train: Path, test: Path, validation: Path | None = None) -> ProtocolData:
     lines, wanted = read_users(train), read_users(test)
     held = read_validation(validation) if validation else None
     everyone = list(dict.fromkeys(chain(lines, wanted)))
-    number = _numbers(chain(lines.values(), wanted.values(), (held or {}).values()))
+    number = ItemNumbers(chain(lines.values(), wanted.values(), (held or {}).values()))
     rows = [number(lines.get(user, [])) for user in everyone]
     if held is None:
         cut = [len(row) - max(1, int(HELD_OUT * len(row))) if len(row) > 1 else len(row) for row in rows]
@@ -97,42 +98,42 @@ def adjacency(train: Path, test: Path, validation: Path | None = None) -> Yardst
     targets = [number(wanted.get(user, [])) for user in everyone]
     files = [train, test] + ([validation] if validation else [])
     size = number.size
-    return Yardstick(
+    return ProtocolData(
         "adjacency", ("recall", "ndcg"), True, _part(before, before, after, size), _part(rows, rows, targets, size),
-        fingerprint(files),
+        compute_fingerprint(files),
     )  # fmt: skip
 
 
-def sequences(data: Path, attributes: Path | None = None, masks_history: bool = True) -> Yardstick:
+def read_sequences(data: Path, attributes: Path | None = None, masks_history: bool = True) -> ProtocolData:
     lines = read_users(data)
     described = read_attributes(attributes) if attributes else {}
-    number = _numbers(chain(lines.values(), [described.keys()]))
+    number = ItemNumbers(chain(lines.values(), [described.keys()]))
     rows = [number(line) for line in lines.values()]
     files = [data] + ([attributes] if attributes else [])
     about = Attributes.of(number.items, described) if attributes else None
     tune, final = (_part(cut, cut, last, number.size) for cut, last in (_without_last(rows, 2), _without_last(rows, 1)))
-    return Yardstick("sequences", ("hr", "ndcg"), masks_history, tune, final, fingerprint(files), about)
+    return ProtocolData("sequences", ("hr", "ndcg"), masks_history, tune, final, compute_fingerprint(files), about)
 
 
-def sessions(train: Path, test: Path) -> Yardstick:
+def read_sessions(train: Path, test: Path) -> ProtocolData:
     lines = read_rows(train, "item item …", at_least=1)
-    asked = read_rows(test, "item … target", at_least=2)
-    number = _numbers(chain(lines, asked))
+    test_lines = read_rows(test, "item … target", at_least=2)
+    number = ItemNumbers(chain(lines, test_lines))
     rows = [number(line) for line in lines]
     cut = len(rows) - max(1, int(HELD_OUT * len(rows)))
     splits = [row[: j + 1] for row in rows[cut:] for j in range(1, len(row))]
     tune, final = (
-        _sessions(rows[:cut], splits, number.size),
-        _sessions(rows, [number(line) for line in asked], number.size),
+        _session_part(rows[:cut], splits, number.size),
+        _session_part(rows, [number(line) for line in test_lines], number.size),
     )
-    return Yardstick("sessions", ("p", "mrr"), False, tune, final, fingerprint([train, test]))
+    return ProtocolData("sessions", ("p", "mrr"), False, tune, final, compute_fingerprint([train, test]))
 
 
-class _numbers:
-    """Item ids → numbers, over all files: the catalog is known, who takes what is not."""
+class ItemNumbers:
+    """Numbers of the items of all files."""
 
-    def __init__(self, lists) -> None:
-        self.items = in_order(set(chain.from_iterable(lists)))
+    def __init__(self, lists: Iterable[Iterable[str]]) -> None:
+        self.items = sort_ids(set(chain.from_iterable(lists)))
         self._of = {item: n for n, item in enumerate(self.items)}
 
     def __call__(self, ids: Sequence[str]) -> np.ndarray:
@@ -144,32 +145,32 @@ class _numbers:
 
 
 def _without_last(rows: Lists, n: int) -> tuple[Lists, Lists]:
-    """Each line without its last n items, and the first of these; nothing to find where nothing is left before it."""
+    """Return each line without its last n items, and the first of those; no target if no history is left."""
     before = [row[: max(len(row) - n, 0)] for row in rows]
     return before, [row[len(row) - n :][:1] if len(row) > n else row[:0] for row in rows]
 
 
 def _part(known: Lists, history: Lists, targets: Lists, n_items: int) -> Part:
-    """Questions only of users with something to find."""
-    asked = [u for u, target in enumerate(targets) if len(target)]
-    questions = Questions(
-        np.array(asked, np.int32),
-        Ragged.from_rows([history[u] for u in asked]),
-        Ragged.from_rows([np.unique(targets[u]) for u in asked]),
+    """Build the events, and a request for each user with targets."""
+    tested = [u for u, target in enumerate(targets) if len(target)]
+    requests = LabeledRequests(
+        np.array(tested, np.int32),
+        Ragged.from_rows([history[u] for u in tested]),
+        Ragged.from_rows([np.unique(targets[u]) for u in tested]),
     )
-    return Part(_events(known, n_items, 0), questions)
+    return Part(_build_events(known, n_items, 0), requests)
 
 
-def _sessions(known: Lists, asked: Lists, n_items: int) -> Part:
-    """The last item of each line of `asked` is the target."""
-    events = _events(known, n_items, MINUTE_US)
+def _session_part(known: Lists, lines: Lists, n_items: int) -> Part:
+    """Build the events, and a request for each line, whose last item is the target."""
+    events = _build_events(known, n_items, MINUTE_US)
     start = int(events.time.max(initial=START_US)) + HOUR_US
-    history, target = Ragged.from_rows([line[:-1] for line in asked]), Ragged.from_rows([line[-1:] for line in asked])
-    return Part(events, Questions(np.full(len(asked), -1, np.int32), history, target, start))
+    history, target = Ragged.from_rows([line[:-1] for line in lines]), Ragged.from_rows([line[-1:] for line in lines])
+    return Part(events, LabeledRequests(np.full(len(lines), -1, np.int32), history, target, start))
 
 
-def _events(rows: Lists, n_items: int, apart_us: int) -> Interactions:
-    """Line u as user u's events of weight 1, an hour between them; line u starts u · apart_us after START_US."""
+def _build_events(rows: Lists, n_items: int, apart_us: int) -> Interactions:
+    """Build events of weight 1, one per hour; line u is user u and starts u · apart_us after START_US."""
     flat = Ragged.from_rows(rows)
     user = flat.row_of_value.astype(np.int32)
     place = np.arange(len(user)) - flat.offsets[user]

@@ -1,4 +1,4 @@
-"""Files of ids: a line is white-space separated ids, and nothing else."""
+"""Files of ids separated by white space."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from handsell.core.errors import DataError
 
-FOREIGN = re.compile(r"[,;|\"'{}\[\]]")  # signs of another format: CSV, JSON
+FOREIGN = re.compile(r"[,;|\"'{}\[\]]")  # characters of other formats: CSV, JSON
 
 
 def read_rows(path: Path, expected: str, at_least: int) -> list[list[str]]:
-    """The ids of every line, which has `at_least` of them; blank lines are left out.
+    """Read the ids of every line; blank lines are skipped.
 
-    Raises DataError with the file, the line's number, what was expected and what was received.
+    Raises DataError, with file and line number, for a line with fewer than `at_least` ids or in another format.
     """
     rows = []
     for number, line in enumerate(_text(path, expected).splitlines(), start=1):
@@ -24,9 +24,9 @@ def read_rows(path: Path, expected: str, at_least: int) -> list[list[str]]:
         if not row:
             continue
         if FOREIGN.search(line):
-            raise DataError(f"{path}, line {number}: expected `{expected}` separated by spaces, found {_start(line)}")
+            raise DataError(f"{path}, line {number}: expected `{expected}` separated by spaces, got {_start(line)}")
         if len(row) < at_least:
-            raise DataError(f"{path}, line {number}: expected `{expected}`, found only {_start(line)}")
+            raise DataError(f"{path}, line {number}: expected `{expected}`, got only {_start(line)}")
         rows.append(row)
     if not rows:
         raise DataError(f"{path} is empty: expected lines of `{expected}`")
@@ -34,7 +34,7 @@ def read_rows(path: Path, expected: str, at_least: int) -> list[list[str]]:
 
 
 def read_users(path: Path) -> dict[str, list[str]]:
-    """User → items, from lines of `user item item …`; a user without items is allowed, one that comes twice is not."""
+    """Read user → items from lines of `user item item …`; raises DataError if a user has two lines."""
     users: dict[str, list[str]] = {}
     for row in read_rows(path, "user item item …", at_least=1):
         if row[0] in users:
@@ -44,19 +44,19 @@ def read_users(path: Path) -> dict[str, list[str]]:
 
 
 def read_validation(path: Path) -> dict[str, list[str]]:
-    """User → items, from lines of `user item …` or from JSON: an object, or a list whose place u is user u's items."""
+    """Read user → items from lines of `user item …` or from JSON: an object, or a list in the order of user numbers."""
     if not _text(path, "user item item …").lstrip().startswith(("[", "{")):
         return read_users(path)
     found = read_json(path)
     lists = dict(enumerate(found)) if isinstance(found, list) else found
     for user, items in lists.items():
         if not isinstance(items, list):
-            raise DataError(f"{path}: expected a list of items for each user, found {_start(repr(items))} for {user}")
+            raise DataError(f"{path}: expected a list of items for each user, got {_start(repr(items))} for {user}")
     return {str(user): [str(item) for item in items] for user, items in lists.items()}
 
 
 def read_attributes(path: Path) -> dict[str, list[str]]:
-    """Item → attributes, from a JSON object of lists."""
+    """Read item → attributes from a JSON object of lists."""
     found = read_json(path)
     if not isinstance(found, dict) or not all(isinstance(value, list) for value in found.values()):
         raise DataError(f"{path}: expected a JSON object of item → list of attributes; correct it or leave it out")
@@ -67,16 +67,16 @@ def read_json(path: Path):
     try:
         return json.loads(_text(path, "JSON"))
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not readable JSON ({error.msg}); correct it") from None
+        raise DataError(f"{path}, line {error.lineno}: invalid JSON ({error.msg}); correct it") from None
 
 
-def in_order(ids: set[str]) -> list[str]:
-    """Ids sorted, as numbers where all are numbers: an item's number depends on the set, not on who touched it."""
+def sort_ids(ids: set[str]) -> list[str]:
+    """Sort ids, as numbers if all are numbers, so that an item's number depends on the set of items alone."""
     return sorted(ids, key=int) if all(map(str.isdecimal, ids)) else sorted(ids)
 
 
-def fingerprint(paths: Sequence[Path]) -> str:
-    """16 hexadecimal digits over the contents of the files."""
+def compute_fingerprint(paths: Sequence[Path]) -> str:
+    """Return a hash of the contents of the files, 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(hashlib.sha256(path.read_bytes()).digest())

@@ -1,4 +1,4 @@
-"""What a measurement cost in memory."""
+"""Peak memory of this process."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import resource
 from pathlib import Path
 
 
-def restart_peak() -> None:
-    """Forget the peak so far, where the system can (Linux)."""
+def reset_peak_memory() -> None:
+    """Reset the peak, if the operating system supports it (Linux)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return
 
 
-def peak_mib() -> float:
-    """Peak resident memory of this process in MiB, since `restart_peak` where the system can tell."""
+def read_peak_mib() -> float:
+    """Peak resident memory of this process in MiB, since `reset_peak_memory` on Linux."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""One run: every model is tuned on the validation part, fitted on all of train, and asked the test's questions."""
+"""One run: tune each model on the validation part, fit it on all of train, and evaluate it on the test part."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.protocols.blending import tuned_weights
+from benchmarks.protocols.blending import tune_weights
 from benchmarks.protocols.coordinate_search import Params, Search, coordinate_search
-from benchmarks.protocols.datasets import Part, Questions, Yardstick
+from benchmarks.protocols.datasets import LabeledRequests, Part, ProtocolData
 from benchmarks.protocols.models import ModelFactory
 from benchmarks.protocols.progress import Progress
 from benchmarks.protocols.protocol import OBJECTIVE, measure
-from benchmarks.protocols.resources import peak_mib, restart_peak
+from benchmarks.protocols.resources import read_peak_mib, reset_peak_memory
 from handsell.core.errors import ConfigError
 from handsell.core.protocols import Retriever
 from handsell.retrieval.config import retrievers
 from handsell.retrieval.models.blend import Blend
 
-TUNE_QUESTIONS = 6_000  # validation requests that a trial answers, drawn by the seed
+MAX_TUNING_REQUESTS = 6_000  # validation requests per trial, drawn by the seed
 BLEND_DEPTH = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RunSettings:
     k: int
     budget_s: float = 600.0  # for tuning one model
-    tune: bool = True  # False takes the defaults
-    test: bool = True  # False looks at the validation part only
+    tune: bool = True  # False: use the defaults
+    test: bool = True  # False: evaluate on the validation part only
     seed: int = 0
-    given: Mapping[str, Params] = field(default_factory=dict)  # hyper-parameters by model, from an earlier run
+    chosen: Mapping[str, Params] = field(default_factory=dict)  # hyper-parameters by model, from an earlier run
 
 
 @dataclass
-class Row:
-    """What is told of one model; metrics are fractions by their names in `protocol.METRICS`."""
+class ModelResult:
+    """Results of one model; metrics are fractions by their names in `protocol.METRICS`."""
 
     model: str
     params: Params = field(default_factory=dict)
@@ -53,135 +53,136 @@ class Row:
 
 
 @dataclass
-class Run:
-    yard: Yardstick
-    settings: Settings
+class ProtocolRun:
+    data: ProtocolData
+    settings: RunSettings
     progress: Progress
-    kept: dict[str, Retriever] = field(default_factory=dict)  # fitted on the validation's train part, for blends
-    final: dict[str, Retriever] = field(default_factory=dict)
-    weighed: set[str] = field(default_factory=set)  # parts of blends whose weights are to be found
+    tuned: dict[str, Retriever] = field(default_factory=dict)  # parts of blends, fitted without the validation part
+    final: dict[str, Retriever] = field(default_factory=dict)  # fitted on all of train
+    weighted: set[str] = field(default_factory=set)  # parts of blends whose weights are tuned
 
     def __post_init__(self) -> None:
-        self.workshop = ModelFactory(self.yard, self.settings.seed)
-        questions = self.yard.tune.questions
+        self.factory = ModelFactory(self.data, self.settings.seed)
+        requests = self.data.tune.requests
         rng = np.random.default_rng(self.settings.seed)
-        if len(questions) > TUNE_QUESTIONS:
-            questions = questions.take(np.sort(rng.choice(len(questions), TUNE_QUESTIONS, replace=False)))
-        self.tune_part = Part(self.yard.tune.events, questions)
+        if len(requests) > MAX_TUNING_REQUESTS:
+            requests = requests.take(np.sort(rng.choice(len(requests), MAX_TUNING_REQUESTS, replace=False)))
+        self.validation = Part(self.data.tune.events, requests)
 
-    def __call__(self, names: Sequence[str], blends: Sequence[Sequence[str]]) -> list[Row]:
+    def run(self, names: Sequence[str], blends: Sequence[Sequence[str]]) -> list[ModelResult]:
+        """Measure single models, then blends; the parts of blends are measured, too."""
         parts = [part for blend in blends for part in blend]
-        self.weighed = {part for blend in blends if self._needs_weights(blend) for part in blend}
+        self.weighted = {part for blend in blends if self._tunes_weights(blend) for part in blend}
         singles = dict.fromkeys([*names, *parts])
-        rows = [self._guarded(name, partial(self._single, name=name, keep=name in parts)) for name in singles]
-        return rows + [self._guarded(title(blend), partial(self._blend, parts=blend)) for blend in blends]
+        results = [self._guard(name, partial(self._run_single, name=name, keep=name in parts)) for name in singles]
+        return results + [self._guard(blend_name(blend), partial(self._run_blend, parts=blend)) for blend in blends]
 
-    def _guarded(self, name: str, act: Callable[[Row], None]) -> Row:
-        """One model's failure is told in its row and does not cost the others theirs."""
-        row = Row(name)
+    def _guard(self, name: str, fill: Callable[[ModelResult], None]) -> ModelResult:
+        """Run one model; an exception other than ConfigError becomes the error of its result."""
+        result = ModelResult(name)
         try:
-            act(row)
+            fill(result)
         except ConfigError:
             raise
         except Exception as error:
-            row.error = f"{type(error).__name__}: {error}"
-            self.progress.failed(name, row.error)
-        return row
+            result.error = f"{type(error).__name__}: {error}"
+            self.progress.log_failure(name, result.error)
+        return result
 
-    def _single(self, row: Row, name: str, keep: bool) -> None:
+    def _run_single(self, result: ModelResult, name: str, keep: bool) -> None:
         begun = time.monotonic()
-        if name in self.settings.given:
-            row.params = dict(self.settings.given[name])
+        if name in self.settings.chosen:
+            result.params = dict(self.settings.chosen[name])
         elif self.settings.tune:
-            self._tune(row, name)
-        if not row.search and (name in self.weighed or not self.settings.test):
-            self.progress.say(f"{name}: fitting for validation, {told(row.params)} …")
-            model = self.workshop.fit(name, row.params, self.tune_part)
-            row.validation = self._measured(model, self.tune_part.questions, name)
+            self._tune(result, name)
+        if not result.search and (name in self.weighted or not self.settings.test):
+            self.progress.log(f"{name}: fitting for validation, {format_params(result.params)} …")
+            model = self.factory.fit(name, result.params, self.validation)
+            result.validation = self._measure(model, self.validation.requests, name)
             if keep:
-                self.kept[name] = model
-        row.tune_s = time.monotonic() - begun
+                self.tuned[name] = model
+        result.tune_s = time.monotonic() - begun
         if self.settings.test:
-            self._test(row, lambda: self.workshop.fit(name, row.params, self.yard.final))
+            self._test(result, lambda: self.factory.fit(name, result.params, self.data.final))
             if not keep:
                 del self.final[name]
 
-    def _tune(self, row: Row, name: str) -> None:
+    def _tune(self, result: ModelResult, name: str) -> None:
         best = -np.inf
 
-        def tried(params: Params) -> float:
+        def evaluate(params: Params) -> float:
             nonlocal best
-            model = self.workshop.fit(name, params, self.tune_part)
-            found = self._measured(model, self.tune_part.questions, name)
-            if found[OBJECTIVE] > best:
-                best, row.validation = found[OBJECTIVE], found
-                if name in self.weighed:
-                    self.kept[name] = model
-            return found[OBJECTIVE]
+            model = self.factory.fit(name, params, self.validation)
+            metrics = self._measure(model, self.validation.requests, name)
+            if metrics[OBJECTIVE] > best:
+                best, result.validation = metrics[OBJECTIVE], metrics
+                if name in self.weighted:
+                    self.tuned[name] = model
+            return metrics[OBJECTIVE]
 
         space = retrievers()[name].search_space()
-        self.progress.say(f"{name}: tuning {', '.join(space) or 'nothing'} within {self.settings.budget_s:.0f} s")
-        row.search = coordinate_search(
-            space, tried, self.settings.budget_s, lambda search, left: self.progress.trial(name, search, left)
+        self.progress.log(f"{name}: tuning {', '.join(space) or 'nothing'} within {self.settings.budget_s:.0f} s")
+        result.search = coordinate_search(
+            space, evaluate, self.settings.budget_s, lambda search, left: self.progress.log_trial(name, search, left)
         )
-        row.params = row.search.best.params
+        result.params = result.search.best.params
 
-    def _blend(self, row: Row, parts: Sequence[str]) -> None:
+    def _run_blend(self, result: ModelResult, parts: Sequence[str]) -> None:
         begun, settings = time.monotonic(), self.settings
-        validated = parts if self._needs_weights(parts) or not settings.test else ()
-        if absent := {p for p in validated if p not in self.kept} | {
+        validated = parts if self._tunes_weights(parts) or not settings.test else ()
+        if absent := {p for p in validated if p not in self.tuned} | {
             p for p in parts if settings.test and p not in self.final
         }:
             raise RuntimeError(f"its part {', '.join(sorted(absent))} failed")
         weights = tuple(round(1 / len(parts), 4) for _ in parts)
-        if row.model in settings.given:
-            weights = tuple(settings.given[row.model][part] for part in parts)
+        if result.model in settings.chosen:
+            weights = tuple(settings.chosen[result.model][part] for part in parts)
         if validated:
-            weights = self._weighed(row, self._blended(parts, self.kept, weights))
-        row.params = dict(zip(parts, weights, strict=True))
-        row.tune_s = time.monotonic() - begun
+            weights = self._validate_blend(result, self._build_blend(parts, self.tuned, weights))
+        result.params = dict(zip(parts, weights, strict=True))
+        result.tune_s = time.monotonic() - begun
         if settings.test:
-            self._test(row, lambda: self._blended(parts, self.final, weights))
+            self._test(result, lambda: self._build_blend(parts, self.final, weights))
 
-    def _weighed(self, row: Row, blend: Blend) -> tuple[float, ...]:
-        """The blend's weights, found on the validation part if they are to be found, and its figures there."""
-        if self._needs_weights(tuple(blend.parts)):
-            self.progress.say(f"{row.model}: tuning weights …")
-            questions, settings = self.tune_part.questions, self.settings
-            weights, row.search = tuned_weights(
-                blend, questions, settings.k, self.yard.masks_history, settings.budget_s
-            )
+    def _validate_blend(self, result: ModelResult, blend: Blend) -> tuple[float, ...]:
+        """Tune the weights if requested, measure the blend on the validation part, and return its weights."""
+        if self._tunes_weights(tuple(blend.parts)):
+            self.progress.log(f"{result.model}: tuning weights …")
+            requests, settings = self.validation.requests, self.settings
+            weights, result.search = tune_weights(
+                blend, requests, settings.k, self.data.masks_history, settings.budget_s
+            )  # fmt: skip
             blend = replace(blend, weights=weights)
-            self.progress.trial(row.model, row.search, settings.budget_s)
-        row.validation = self._measured(blend, self.tune_part.questions, row.model)
+            self.progress.log_trial(result.model, result.search, settings.budget_s)
+        result.validation = self._measure(blend, self.validation.requests, result.model)
         return blend.weights
 
-    def _needs_weights(self, parts: Sequence[str]) -> bool:
-        return self.settings.tune and title(parts) not in self.settings.given
+    def _tunes_weights(self, parts: Sequence[str]) -> bool:
+        return self.settings.tune and blend_name(parts) not in self.settings.chosen
 
-    def _blended(self, parts: Sequence[str], models: Mapping[str, Retriever], weights: tuple[float, ...]) -> Blend:
-        return Blend({part: models[part] for part in parts}, weights, BLEND_DEPTH, self.yard.n_items)
+    def _build_blend(self, parts: Sequence[str], models: Mapping[str, Retriever], weights: tuple[float, ...]) -> Blend:
+        return Blend({part: models[part] for part in parts}, weights, BLEND_DEPTH, self.data.n_items)
 
-    def _test(self, row: Row, fit: Callable[[], Any]) -> None:
-        self.progress.say(f"{row.model}: fitting on all of train, {told(row.params)} …")
-        restart_peak()
+    def _test(self, result: ModelResult, fit: Callable[[], Any]) -> None:
+        self.progress.log(f"{result.model}: fitting on all of train, {format_params(result.params)} …")
+        reset_peak_memory()
         begun = time.monotonic()
-        model = self.final[row.model] = fit()
-        row.fit_s = time.monotonic() - begun
+        model = self.final[result.model] = fit()
+        result.fit_s = time.monotonic() - begun
         begun = time.monotonic()
-        row.metrics = self._measured(model, self.yard.final.questions, row.model)
-        row.users_per_s = len(self.yard.final.questions) / (time.monotonic() - begun)
-        row.peak_mib = peak_mib()
-        self.progress.tested(row.model, row.fit_s, row.users_per_s)
+        result.metrics = self._measure(model, self.data.final.requests, result.model)
+        result.users_per_s = len(self.data.final.requests) / (time.monotonic() - begun)
+        result.peak_mib = read_peak_mib()
+        self.progress.log_test(result.model, result.fit_s, result.users_per_s)
 
-    def _measured(self, model: Retriever, questions: Questions, name: str) -> dict[str, float]:
-        with self.progress.bar(name, len(questions)) as tick:
-            return measure(model, questions, self.settings.k, self.yard.n_items, self.yard.masks_history, tick)
-
-
-def title(blend: Sequence[str]) -> str:
-    return f"blend({','.join(blend)})"
+    def _measure(self, model: Retriever, requests: LabeledRequests, name: str) -> dict[str, float]:
+        with self.progress.show_bar(name, len(requests)) as tick:
+            return measure(model, requests, self.settings.k, self.data.n_items, self.data.masks_history, tick)
 
 
-def told(params: Params) -> str:
+def blend_name(parts: Sequence[str]) -> str:
+    return f"blend({','.join(parts)})"
+
+
+def format_params(params: Params) -> str:
     return " ".join(f"{name}={value}" for name, value in params.items()) or "defaults"

@@ -1,4 +1,4 @@
-"""What a run found: a table for people, JSON for programs."""
+"""Results of a run as a table on the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -12,55 +12,59 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.protocols.datasets import Yardstick
+from benchmarks.protocols.datasets import ProtocolData
 from benchmarks.protocols.protocol import METRICS, OBJECTIVE
-from benchmarks.protocols.run import Row, Settings, told
+from benchmarks.protocols.run import ModelResult, RunSettings, format_params
 from handsell.core.errors import DataError
 from handsell.evaluation.machine import describe_machine
 
-WIDTH = 140  # the table's; a narrower terminal folds it
+WIDTH = 140  # of the table, in characters
 
 
-def print_table(rows: Sequence[Row], yard: Yardstick, settings: Settings, console: Console | None = None) -> None:
+def print_table(
+    results: Sequence[ModelResult], data: ProtocolData, settings: RunSettings, console: Console | None = None
+) -> None:
     console = console or Console(width=max(Console().width, WIDTH))
-    events, questions = yard.final.events, yard.final.questions
-    asked = f"{len(questions):,} test requests" if settings.test else "validation part only"
+    events, requests = data.final.events, data.final.requests
+    tested = f"{len(requests):,} test requests" if settings.test else "validation part only"
     out = Table(
-        title=f"{yard.format}: {events.n_users:,} lines, {yard.n_items:,} items, {len(events):,} events, {asked}"
+        title=f"{data.format}: {events.n_users:,} lines, {data.n_items:,} items, {len(events):,} events, {tested}"
     )
     out.add_column("model")
     out.add_column("hyper-parameters", overflow="fold")
     for name in ("trials", f"validation {OBJECTIVE}@{settings.k}", "fit s", "users/s", "peak MiB"):
         out.add_column(name, justify="right")
-    for name in yard.metrics:
+    for name in data.metrics:
         out.add_column(_heading(name, settings.k), justify="right", no_wrap=True)
-    for row in rows:
-        out.add_row(*_cells(row, yard.metrics))
+    for result in results:
+        out.add_row(*_build_cells(result, data.metrics))
     console.print(out)
-    for row in rows:
-        if row.error:
-            console.print(f"{row.model} failed: {row.error}", markup=False, soft_wrap=True)
+    for result in results:
+        if result.error:
+            console.print(f"{result.model} failed: {result.error}", markup=False, soft_wrap=True)
 
 
-def as_json(rows: Sequence[Row], yard: Yardstick, settings: Settings, command: str) -> dict[str, Any]:
-    """Everything that is needed to tell what was measured, and to measure it again."""
-    shown = [_heading(name, settings.k) for name in yard.metrics]
+def build_json(
+    results: Sequence[ModelResult], data: ProtocolData, settings: RunSettings, command: str
+) -> dict[str, Any]:
+    """Build the JSON document: command, settings, data, machine and results."""
+    shown = [_heading(name, settings.k) for name in data.metrics]
     return {
         "command": command,
-        "format": yard.format,
+        "format": data.format,
         "k": settings.k,
         "seed": settings.seed,
         "budget_s": settings.budget_s,
         "tuned": settings.tune,
         "data": {
-            "fingerprint": yard.fingerprint, "lines": yard.final.events.n_users, "items": yard.n_items,
-            "events": len(yard.final.events), "requests": len(yard.final.questions),
-            "masks_history": yard.masks_history,
+            "fingerprint": data.fingerprint, "lines": data.final.events.n_users, "items": data.n_items,
+            "events": len(data.final.events), "requests": len(data.final.requests),
+            "masks_history": data.masks_history,
         },
         "machine": describe_machine(),
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "metrics": shown,
-        "rows": [_row(row, yard, settings.k) for row in rows],
+        "rows": [_build_row(result, data, settings.k) for result in results],
     }  # fmt: skip
 
 
@@ -72,23 +76,25 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         raise DataError(f"{path} cannot be written ({error}): choose another --json") from None
 
 
-def _row(row: Row, yard: Yardstick, k: int) -> dict[str, Any]:
-    out = asdict(row)
+def _build_row(result: ModelResult, data: ProtocolData, k: int) -> dict[str, Any]:
+    out = asdict(result)
     for part in ("validation", "metrics"):
-        shown = getattr(row, part)
-        out[part] = {_heading(name, k): _value(name, shown[name]) for name in (*yard.metrics, OBJECTIVE) if shown}
+        shown = getattr(result, part)
+        out[part] = {_heading(name, k): _value(name, shown[name]) for name in (*data.metrics, OBJECTIVE) if shown}
     return out
 
 
-def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
-    trials = "" if row.search is None else f"{len(row.search.trials)}{'' if row.search.complete else ' (cut)'}"
-    value = f"{row.validation[OBJECTIVE]:.4f}" if row.validation else ""
-    cost = [f"{row.fit_s:.1f}", f"{row.users_per_s:,.0f}", f"{row.peak_mib:,.0f}"] if row.metrics else [""] * 3
-    shown = row.metrics or row.validation
-    figures = [_figure(name, shown[name]) if shown else "" for name in metrics]
-    if row.error:
-        return [row.model, "failed", *[""] * (5 + len(metrics))]
-    return [row.model, told(row.params), trials, value, *cost, *figures]
+def _build_cells(result: ModelResult, metrics: Sequence[str]) -> list[str]:
+    trials = "" if result.search is None else f"{len(result.search.trials)}{'' if result.search.complete else ' (cut)'}"
+    value = f"{result.validation[OBJECTIVE]:.4f}" if result.validation else ""
+    cost = (
+        [f"{result.fit_s:.1f}", f"{result.users_per_s:,.0f}", f"{result.peak_mib:,.0f}"] if result.metrics else [""] * 3
+    )
+    shown = result.metrics or result.validation
+    figures = [_format_metric(name, shown[name]) if shown else "" for name in metrics]
+    if result.error:
+        return [result.model, "failed", *[""] * (5 + len(metrics))]
+    return [result.model, format_params(result.params), trials, value, *cost, *figures]
 
 
 def _heading(name: str, k: int) -> str:
@@ -99,5 +105,5 @@ def _value(name: str, value: float) -> float:
     return 100 * value if METRICS[name].per_cent else value
 
 
-def _figure(name: str, value: float) -> str:
+def _format_metric(name: str, value: float) -> str:
     return f"{_value(name, value):.2f}" if METRICS[name].per_cent else f"{value:.4f}"

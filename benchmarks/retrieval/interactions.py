@@ -12,7 +12,7 @@ from scipy import sparse
 
 from benchmarks.protocols import datasets
 from benchmarks.protocols.attributes import Attributes
-from benchmarks.protocols.lines import in_order, read_users
+from benchmarks.protocols.lines import read_users, sort_ids
 from handsell.catalog.snapshot import ALWAYS, NEVER, Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import load_config
@@ -95,14 +95,14 @@ def load_lines(data: Path, attributes: Path | None, size: int) -> Dataset:
 
     `attributes`: JSON file of item → list of attributes, which become tags and content vectors of `size` dimensions.
     """
-    protocol = datasets.sequences(data, attributes)
+    protocol = datasets.read_sequences(data, attributes)
     described: Attributes | None = protocol.attributes
     names = (
-        list(described.items) if described else in_order({item for line in read_users(data).values() for item in line})
+        list(described.items) if described else sort_ids({item for line in read_users(data).values() for item in line})
     )
     tags = _matrix(described.tags if described else [[] for _ in names])
     none = sparse.csr_matrix((len(names), 0), dtype=np.float32)
-    return Dataset(protocol.final.events, names, described.content(size) if described else None, tags, none)
+    return Dataset(protocol.final.events, names, described.fit_content(size) if described else None, tags, none)
 
 
 def generate_world(world: WorldConfig, size: int) -> Dataset:

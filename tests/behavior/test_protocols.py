@@ -1,4 +1,4 @@
-"""The protocols end to end, on files in which users keep to one of four blocks of items."""
+"""Protocols end to end, on files in which each user takes items of one of four blocks."""
 
 import json
 from dataclasses import replace
@@ -16,8 +16,8 @@ BLOCKS, PER_BLOCK, USERS = 4, 12, 100
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """User u's line: items of block u % BLOCKS in an order of their own; the last three are the test's."""
-    rng, root = np.random.default_rng(3), tmp_path_factory.mktemp("yardstick")
+    """Files with a line per user: shuffled items of block u % BLOCKS, the last three for the test."""
+    rng, root = np.random.default_rng(3), tmp_path_factory.mktemp("protocols")
     lines = [rng.permutation(PER_BLOCK)[:9] * BLOCKS + u % BLOCKS for u in range(USERS)]
 
     def write(name, rows):
@@ -25,7 +25,7 @@ def files(tmp_path_factory):
         return str(root / name)
 
     users = list(enumerate(lines))
-    scrambled = rng.permutation(USERS)  # the same test items, given to others
+    scrambled = rng.permutation(USERS)  # the same test items, for other users
     return {
         "train": write("train", [(u, *line[:6]) for u, line in users]),
         "test": write("test", [(u, *line[6:]) for u, line in users]),
@@ -73,7 +73,7 @@ def by_model(found: dict) -> dict[str, dict]:
     [("adjacency", "recall@6", 6 / 42), ("sequences", "hr@6", 6 / 40), ("sessions", "p@6 %", 100 * 6 / 48)],
 )
 def test_models_that_learn_find_the_block_and_popularity_does_not(measured, format, metric, chance):
-    found, said = measured(format, "--models", "popularity,item_knn", "--blend", "item_knn,als", "--k", "6")
+    found, output = measured(format, "--models", "popularity,item_knn", "--blend", "item_knn,als", "--k", "6")
     rows = by_model(found)
     assert list(rows) == ["popularity", "item_knn", "als", "blend(item_knn,als)"]
     assert rows["item_knn"]["metrics"][metric] > 3 * chance
@@ -81,12 +81,12 @@ def test_models_that_learn_find_the_block_and_popularity_does_not(measured, form
     assert rows["popularity"]["metrics"][metric] < 2 * chance
     for row in rows.values():
         assert row["users_per_s"] > 0 and row["peak_mib"] > 10 and row["search"]["complete"]
-        assert row["model"] in said and f"{row['users_per_s']:,.0f}" in said
-    assert "trial 1" in said and "of the budget left" in said  # progress, on stderr
+        assert row["model"] in output and f"{row['users_per_s']:,.0f}" in output
+    assert "trial 1" in output and "of the budget left" in output  # progress, on stderr
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_test_part_has_no_say_in_what_is_chosen(measured, format):
+def test_the_test_part_does_not_affect_what_is_chosen(measured, format):
     options = ("--models", "popularity,item_knn", "--blend", "item_knn,popularity", "--k", "5")
     true, false = (by_model(measured(format, *options, how=how)[0]) for how in (FORMATS, SCRAMBLED))
     for name, row in true.items():
@@ -94,7 +94,9 @@ def test_the_test_part_has_no_say_in_what_is_chosen(measured, format):
         assert row["validation"] == false[name]["validation"]
         values = [[trial["value"] for trial in r["search"]["trials"]] for r in (row, false[name])]
         assert values[0] == values[1]
-    assert true["item_knn"]["metrics"] != false["item_knn"]["metrics"], "the scramble did nothing: this test is blind"
+    assert true["item_knn"]["metrics"] != false["item_knn"]["metrics"], (
+        "the scrambled file gives the same metrics: this test cannot fail"
+    )
 
 
 def test_the_same_seed_gives_the_same_figures(measured):
@@ -106,13 +108,13 @@ def test_the_same_seed_gives_the_same_figures(measured):
 
 
 def test_all_is_every_model_that_fits(measured):
-    found, said = measured("sequences", "--models", "all", "--defaults")
+    found, output = measured("sequences", "--models", "all", "--defaults")
     assert set(by_model(found)) == set(retrievers()) - {"blend", "history"}
-    assert "left out: history finds only items of the history" in said
+    assert "skipped: history returns only items of the history" in output
     assert all(row["metrics"]["hr@10"] > 0.1 and not row["error"] for row in found["rows"])
 
 
-def test_what_an_earlier_run_chose_can_be_taken(measured, files, tmp_path):
+def test_hyper_parameters_of_an_earlier_run_are_used(measured, files, tmp_path):
     chosen = tmp_path / "chosen.json"
     rows = [
         {"model": "popularity", "params": {"half_life_days": 2.5}, "error": ""},
@@ -126,16 +128,16 @@ def test_what_an_earlier_run_chose_can_be_taken(measured, files, tmp_path):
 
 
 @pytest.mark.parametrize("tune", ["--tune", "--defaults"])
-def test_one_can_work_without_looking_at_test(measured, tune):
+def test_the_test_part_can_be_left_out(measured, tune):
     options = ("--models", "item_knn", "--blend", "item_knn,als", "--no-look-at-test", tune)
-    found, said = measured("adjacency", *options)
-    assert "validation part only" in said
+    found, output = measured("adjacency", *options)
+    assert "validation part only" in output
     for row in found["rows"]:
         assert row["metrics"] == {} and row["users_per_s"] == 0 and not row["error"]
         assert row["validation"]["ndcg@20"] > 0.15
 
 
-def test_json_tells_how_it_was_measured(measured, files):
+def test_json_describes_the_measurement(measured, files):
     found, _ = measured("sessions", "--models", "popularity", "--seed", "4")
     assert found["format"] == "sessions" and found["k"] == 20 and found["seed"] == 4
     assert found["metrics"] == ["p@20 %", "mrr@20 %"]
@@ -144,46 +146,46 @@ def test_json_tells_how_it_was_measured(measured, files):
     assert found["data"]["requests"] == USERS and found["command"].startswith("python -m benchmarks protocols")
 
 
-def test_a_model_that_fails_is_told_and_the_others_are_measured(measured, monkeypatch):
+def test_a_failed_model_is_reported_and_the_others_are_measured(measured, monkeypatch):
     def broken(interactions, config, content=None):
         raise MemoryError("no room for it")
 
     monkeypatch.setitem(retrievers(), "als", replace(retrievers()["als"], fit=broken))
-    found, said = measured("adjacency", "--models", "als,item_knn", "--blend", "als,item_knn", "--defaults")
+    found, output = measured("adjacency", "--models", "als,item_knn", "--blend", "als,item_knn", "--defaults")
     rows = by_model(found)
     assert "no room for it" in rows["als"]["error"] and "als failed" in rows["blend(als,item_knn)"]["error"]
-    assert rows["item_knn"]["metrics"]["recall@20"] > 0.2 and "no room for it" in said
+    assert rows["item_knn"]["metrics"]["recall@20"] > 0.2 and "no room for it" in output
 
 
 @pytest.mark.parametrize(
     ("format", "options", "words"),
     [
-        ("adjacency", ("--models", "alss"), "model 'alss' is unknown: expected all or some of popularity, history"),
+        ("adjacency", ("--models", "alss"), "model 'alss' is unknown: expected all or any of popularity, history"),
         ("adjacency", ("--models", "content"), "does not fit --format adjacency: content needs --attributes"),
-        ("adjacency", ("--models", "history"), "history finds only items of the history, which this protocol masks"),
+        ("adjacency", ("--models", "history"), "history returns only items of the history, which this protocol masks"),
         ("adjacency", ("--models", "als", "--blend", "als"), "--blend als: expected two or more different models"),
-        ("sessions", ("--validation", "v"), "--format sessions takes --train, --test; --validation is for another"),
-        ("adjacency", ("--mask", "none"), "--mask is for another format"),
+        ("sessions", ("--validation", "v"), "--format sessions takes --train, --test; --validation belongs to another"),
+        ("adjacency", ("--mask", "none"), "--mask belongs to another format"),
     ],
 )
-def test_what_does_not_fit_is_said_in_words(measured, format, options, words):
+def test_options_that_do_not_fit_are_reported(measured, format, options, words):
     with pytest.raises(ConfigError) as error:
         measured(format, *options)
     assert words in str(error.value)
 
 
-def test_a_file_that_is_not_named_or_not_there(measured):
+def test_missing_options_and_missing_files(measured):
     with pytest.raises(ConfigError, match="--format adjacency needs --train and --test"):
         measured("adjacency", how={"adjacency": ()})
     with pytest.raises(HandsellError, match=r"nowhere.txt does not exist: expected a file with lines of `user item"):
         measured("adjacency", how={"adjacency": ("--train", "nowhere.txt", "--test", "test")})
 
 
-def test_hyper_parameters_that_do_not_suit(measured, tmp_path):
+def test_invalid_hyper_parameters(measured, tmp_path):
     chosen = tmp_path / "chosen.json"
     chosen.write_text(json.dumps({"rows": [{"model": "als", "params": {"epochs": 0}, "error": ""}]}))
-    with pytest.raises(ConfigError, match="do not suit als"):
+    with pytest.raises(ConfigError, match="are invalid for als"):
         measured("adjacency", "--models", "als", "--chosen", str(chosen))
     chosen.write_text(json.dumps({"row": []}))
-    with pytest.raises(HandsellError, match="is not what --json writes"):
+    with pytest.raises(HandsellError, match="expected a file written by --json"):
         measured("adjacency", "--models", "als", "--chosen", str(chosen))

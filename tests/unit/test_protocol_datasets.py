@@ -1,4 +1,4 @@
-"""Which events are fitted on and which are asked for, in each format."""
+"""Events and labeled requests of each format."""
 
 import json
 
@@ -25,69 +25,69 @@ def lines(events) -> list[list[int]]:
     return [events.item[events.user == u].tolist() for u in range(events.n_users)]
 
 
-def asked(questions) -> list[tuple]:
-    rows = range(len(questions))
-    return [(questions.user[b], questions.history.row(b).tolist(), questions.target.row(b).tolist()) for b in rows]
+def rows_of(requests) -> list[tuple]:
+    rows = range(len(requests))
+    return [(requests.user[b], requests.history.row(b).tolist(), requests.target.row(b).tolist()) for b in rows]
 
 
 def test_adjacency_is_tuned_on_the_last_tenth_of_each_line(file):
     long = " ".join(map(str, range(20)))
-    yard = datasets.adjacency(file("train", f"a {long}\nb 3 1\nc 7\nd\n"), file("test", "b 9 8 9\nc 2\n"))
-    assert lines(yard.tune.events) == [list(range(18)), [3], [7], []]
-    assert asked(yard.tune.questions) == [(0, list(range(18)), [18, 19]), (1, [3], [1])]
-    assert lines(yard.final.events) == [list(range(20)), [3, 1], [7], []]
-    assert asked(yard.final.questions) == [(1, [3, 1], [8, 9]), (2, [7], [2])]
-    assert yard.masks_history and yard.n_items == 20
+    data = datasets.read_adjacency(file("train", f"a {long}\nb 3 1\nc 7\nd\n"), file("test", "b 9 8 9\nc 2\n"))
+    assert lines(data.tune.events) == [list(range(18)), [3], [7], []]
+    assert rows_of(data.tune.requests) == [(0, list(range(18)), [18, 19]), (1, [3], [1])]
+    assert lines(data.final.events) == [list(range(20)), [3, 1], [7], []]
+    assert rows_of(data.final.requests) == [(1, [3, 1], [8, 9]), (2, [7], [2])]
+    assert data.masks_history and data.n_items == 20
 
 
-def test_a_given_validation_file_is_asked_for_and_never_fitted_on(file):
-    yard = datasets.adjacency(
+def test_a_validation_file_is_never_fitted_on(file):
+    data = datasets.read_adjacency(
         file("train", "0 1 2\n1 3\n"), file("test", "0 4\n"), file("validation.json", "[[5], [4, 2]]")
     )
-    assert lines(yard.tune.events) == lines(yard.final.events) == [[0, 1], [2]]
-    assert asked(yard.tune.questions) == [(0, [0, 1], [4]), (1, [2], [1, 3])]
-    assert asked(yard.final.questions) == [(0, [0, 1], [3])]
+    assert lines(data.tune.events) == lines(data.final.events) == [[0, 1], [2]]
+    assert rows_of(data.tune.requests) == [(0, [0, 1], [4]), (1, [2], [1, 3])]
+    assert rows_of(data.final.requests) == [(0, [0, 1], [3])]
     with pytest.raises(DataError, match="none of its 1 users is in the train file"):
-        datasets.adjacency(file("train", "0 1\n"), file("test", "0 4\n"), file("validation", "7 1\n"))
+        datasets.read_adjacency(file("train", "0 1\n"), file("test", "0 4\n"), file("validation", "7 1\n"))
 
 
-def test_a_user_of_the_test_file_without_a_train_line_is_asked_for_with_an_empty_history(file):
-    yard = datasets.adjacency(file("train", "0 1 2\n"), file("test", "9 1\n"))
-    assert asked(yard.final.questions) == [(1, [], [0])]
+def test_a_test_user_without_a_train_line_has_an_empty_history(file):
+    data = datasets.read_adjacency(file("train", "0 1 2\n"), file("test", "9 1\n"))
+    assert rows_of(data.final.requests) == [(1, [], [0])]
 
 
-def test_sequences_leave_the_last_out_and_for_tuning_the_last_two(file):
+def test_sequences_hold_out_the_last_item_and_for_tuning_the_last_two(file):
     attributes = file("attributes.json", json.dumps({"1": [10, 11], "8": [10]}))
-    yard = datasets.sequences(file("data", "u 1 2 3 4\nv 2 1\nw 3\n"), attributes)
-    assert lines(yard.tune.events) == [[0, 1], [], []]
-    assert asked(yard.tune.questions) == [(0, [0, 1], [2])]
-    assert lines(yard.final.events) == [[0, 1, 2], [1], []]
-    assert asked(yard.final.questions) == [(0, [0, 1, 2], [3]), (1, [1], [0])]
-    assert yard.n_items == 5  # 8 has attributes only
-    vectors = yard.attributes.content(4).vectors
+    data = datasets.read_sequences(file("data", "u 1 2 3 4\nv 2 1\nw 3\n"), attributes)
+    assert lines(data.tune.events) == [[0, 1], [], []]
+    assert rows_of(data.tune.requests) == [(0, [0, 1], [2])]
+    assert lines(data.final.events) == [[0, 1, 2], [1], []]
+    assert rows_of(data.final.requests) == [(0, [0, 1, 2], [3]), (1, [1], [0])]
+    assert data.n_items == 5  # 8 has attributes only
+    vectors = data.attributes.fit_content(4).vectors
     assert vectors.shape[0] == 5 and vectors[0].any() and vectors[4].any() and not vectors[1:4].any()
     assert vectors[0] @ vectors[4] > 0.5  # they share attribute 10
 
 
-def test_sessions_ask_every_prefix_of_the_last_tenth(file):
+def test_sessions_are_tuned_on_every_prefix_of_the_last_tenth(file):
     train = "".join(f"{s} {s + 1}\n" for s in range(18)) + "1 2 3\n4\n"
-    yard = datasets.sessions(file("train", train), file("test", "1 2 1\n5 3\n"))
-    assert len(lines(yard.tune.events)) == 18
-    assert asked(yard.tune.questions) == [(-1, [1], [2]), (-1, [1, 2], [3])]
-    assert len(lines(yard.final.events)) == 20
-    assert asked(yard.final.questions) == [(-1, [1, 2], [1]), (-1, [5], [3])]
-    assert not yard.masks_history
-    assert yard.final.questions.start > yard.final.events.time.max()
+    data = datasets.read_sessions(file("train", train), file("test", "1 2 1\n5 3\n"))
+    assert len(lines(data.tune.events)) == 18
+    assert rows_of(data.tune.requests) == [(-1, [1], [2]), (-1, [1, 2], [3])]
+    assert len(lines(data.final.events)) == 20
+    assert rows_of(data.final.requests) == [(-1, [1, 2], [1]), (-1, [5], [3])]
+    assert not data.masks_history
+    assert data.final.requests.start > data.final.events.time.max()
 
 
 def test_events_are_an_hour_apart_and_later_sessions_are_later(file):
-    yard = datasets.adjacency(file("train", "0 1 2 3\n1 3 1\n"), file("test", "0 4\n"))
-    assert (yard.final.events.time - START_US).tolist() == [0, HOUR_US, 2 * HOUR_US, 0, HOUR_US]
-    later = datasets.sessions(file("s", "1 2\n1 2\n"), file("t", "1 2\n")).final.events.time
+    data = datasets.read_adjacency(file("train", "0 1 2 3\n1 3 1\n"), file("test", "0 4\n"))
+    assert (data.final.events.time - START_US).tolist() == [0, HOUR_US, 2 * HOUR_US, 0, HOUR_US]
+    later = datasets.read_sessions(file("s", "1 2\n1 2\n"), file("t", "1 2\n")).final.events.time
     assert later.tolist() == [START_US, START_US + HOUR_US, START_US + 60_000_000, START_US + HOUR_US + 60_000_000]
 
 
-def test_numbers_depend_on_which_items_there_are_and_not_on_who_took_them(file):
-    one = datasets.adjacency(file("train", "0 5 7\n"), file("test", "0 9 3\n"))
-    other = datasets.adjacency(file("train", "0 5 7\n"), file("test", "0 3\n1 9\n"))
+def test_item_numbers_depend_on_the_set_of_items_alone(file):
+    one = datasets.read_adjacency(file("train", "0 5 7\n"), file("test", "0 9 3\n"))
+    other = datasets.read_adjacency(file("train", "0 5 7\n"), file("test", "0 3\n1 9\n"))
     assert np.array_equal(one.final.events.item, other.final.events.item)

@@ -1,13 +1,13 @@
-"""Reading the protocols' files: what is wrong is named by file and line."""
+"""Reading the files of the protocols; errors name file and line."""
 
 import pytest
 from benchmarks.protocols.lines import (
-    fingerprint,
-    in_order,
+    compute_fingerprint,
     read_attributes,
     read_rows,
     read_users,
     read_validation,
+    sort_ids,
 )
 
 from handsell.core.errors import DataError
@@ -37,7 +37,7 @@ def test_users_with_their_items_in_order_and_blank_lines_left_out(file):
         (b"\xff\xfe\x00", ["is not text"]),
     ],
 )
-def test_what_is_wrong_is_said(file, text, words):
+def test_errors_name_file_and_line(file, text, words):
     path = file(text)
     with pytest.raises(DataError) as error:
         read_users(path)
@@ -45,7 +45,7 @@ def test_what_is_wrong_is_said(file, text, words):
 
 
 def test_a_line_that_is_too_short(file):
-    with pytest.raises(DataError, match=r"train.txt, line 2: expected `item … target`, found only '4'"):
+    with pytest.raises(DataError, match=r"train.txt, line 2: expected `item … target`, got only '4'"):
         read_rows(file("1 2\n4\n"), "item … target", at_least=2)
 
 
@@ -60,10 +60,10 @@ def test_validation_in_lines_in_a_json_object_and_in_a_json_list_by_user_number(
         assert read_validation(file(text)) == expected
 
 
-def test_json_that_is_none_and_json_of_another_shape(file):
-    with pytest.raises(DataError, match="line 2: not readable JSON"):
+def test_invalid_json_and_json_of_another_shape(file):
+    with pytest.raises(DataError, match="line 2: invalid JSON"):
         read_validation(file("[[1],\n[2"))
-    with pytest.raises(DataError, match=r"expected a list of items for each user, found '3' for 0"):
+    with pytest.raises(DataError, match=r"expected a list of items for each user, got '3' for 0"):
         read_validation(file("[3]"))
     with pytest.raises(DataError, match="JSON object of item → list of attributes"):
         read_attributes(file("[1, 2]"))
@@ -71,11 +71,11 @@ def test_json_that_is_none_and_json_of_another_shape(file):
 
 
 def test_ids_sort_as_numbers_where_all_are_numbers():
-    assert in_order({"10", "9", "2"}) == ["2", "9", "10"]
-    assert in_order({"b10", "9", "a"}) == ["9", "a", "b10"]
+    assert sort_ids({"10", "9", "2"}) == ["2", "9", "10"]
+    assert sort_ids({"b10", "9", "a"}) == ["9", "a", "b10"]
 
 
 def test_the_fingerprint_is_of_the_contents(file):
     one, same, other = file("1 2", "a"), file("1 2", "b"), file("1 3", "c")
-    assert fingerprint([one]) == fingerprint([same]) != fingerprint([other])
-    assert fingerprint([one, other]) != fingerprint([other, one])
+    assert compute_fingerprint([one]) == compute_fingerprint([same]) != compute_fingerprint([other])
+    assert compute_fingerprint([one, other]) != compute_fingerprint([other, one])
