@@ -29,8 +29,8 @@ from handsell.config import Config, load_config
 from handsell.core.errors import ConfigError, HandsellError
 from handsell.core.paths import Layout
 from handsell.evaluation.intervals import compare_all
-from handsell.evaluation.replay import BLEND, FUNNEL, RANKER
 from handsell.evaluation.metrics import mean_known
+from handsell.evaluation.replay import BLEND, FUNNEL, RANKER
 from handsell.evaluation.replay_scores import HEADLINE, TOP, Replay
 from handsell.features.matrix import feature_groups
 from handsell.jobs.cluster import THREADS, connected, prepare_private_cluster, spread

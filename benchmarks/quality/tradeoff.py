@@ -27,9 +27,9 @@ from handsell.core.errors import HandsellError, TrainingError
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
 from handsell.evaluation.intervals import TAILS, compare
-from handsell.evaluation.report.plots import curve_sheet
 from handsell.evaluation.metrics import mean_known
 from handsell.evaluation.replay_scores import HEADLINE, TOP, ModelScores, Replay, ReplayScorer
+from handsell.evaluation.report.plots import curve_sheet
 from handsell.jobs.train.examples import day_values, fetch_item_days, find_chunk
 from handsell.jobs.train.requests import chunks, fetch_user_rows
 from handsell.jobs.train.retrievers import popularity_counts
