@@ -21,7 +21,7 @@ from handsell.core.batches import Ragged
 from handsell.core.funnel import run_local
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.interactions import Interactions
-from handsell.data.splits import AS_IT_WAS, Bounds, WindowRequests
+from handsell.data.splits import AS_LOGGED, Bounds, WindowRequests
 from handsell.features.matrix import build_matrix, feature_names
 from handsell.jobs.cluster import spread
 from handsell.jobs.features import feature_tables
@@ -113,7 +113,7 @@ def ask(run, users, time):
     """The window's requests: all users at one time, of whom it is not known what they did then."""
     n = len(users)
     outcome = (Ragged.empty(n, kind) for kind in WindowRequests.RAGGED.values())
-    asked = WindowRequests(users.astype(np.int32), np.full(n, time), np.full(n, AS_IT_WAS), *outcome)
+    asked = WindowRequests(users.astype(np.int32), np.full(n, time), np.full(n, AS_LOGGED), *outcome)
     pq.write_table(windows.requests_table(asked), run / "windows" / "ranker.parquet")
 
 

@@ -16,7 +16,7 @@ from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.data import splits
 from handsell.data.interactions import NUMBERED
-from handsell.data.numbering import number, settle
+from handsell.data.numbering import deduplicate_and_sort, number_events
 from handsell.data.schemas import EVENTS
 from handsell.features.request_builder import requests_from_rows
 from handsell.features.user import user_feature_names
@@ -141,11 +141,11 @@ def test_the_requests_of_every_window_need_not_be_asked_for(tmp_path, rng, kind)
     compute(config)
     acted = log.type != 0
     shown = (~acted, np.full(len(log), np.nan, np.float32))
-    window = splits.window_of_events(log, acted, config.split, splits.Bounds.of(config.split, int(log.time.max())))
+    window = splits.assign_windows(log, acted, config.split, splits.Bounds.of(config.split, int(log.time.max())))
     gap_us = int(config.events.session_gap_minutes * 60_000_000)
-    stretch = splits.stretches(log, acted, window, config.split, gap_us)
+    stretch = splits.number_stretches(log, acted, window, config.split, gap_us)
     for which in (splits.RANKER, splits.VALIDATION, splits.TEST):
-        found = splits.window_requests(log, acted, shown, window, stretch, which)
+        found = splits.build_window_requests(log, acted, shown, window, stretch, which)
         some = rng.permutation(len(found))[:25]
         check_requests(log, config, found.user[some], found.time[some])
 
@@ -214,7 +214,7 @@ def _renumber(config, log, order):
         schema=EVENTS,
     )
     users, items = (Vocabulary.load(layout.catalog / name) for name in ("users", "items"))
-    settled = settle(number(events.combine_chunks().to_batches()[0], users, items, config.events))
+    settled = deduplicate_and_sort(number_events(events.combine_chunks().to_batches()[0], users, items, config.events))
     user = settled["user"].to_numpy()
     for p in range(config.jobs.partitions):
         part = settled.filter(pa.array(user % config.jobs.partitions == p)).cast(NUMBERED)

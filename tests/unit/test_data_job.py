@@ -120,7 +120,7 @@ def test_a_failed_run_leaves_the_old_data(shop, tmp_path):
 
 def test_unknown_types_and_empty_data_are_refused(shop, tmp_path):
     (tmp_path / "events/3.csv").write_text("event_id,user_id,item_id,time,type\ne7,u1,a,5,wish\n")
-    with pytest.raises(DataError, match=r"expected view, buy .* got also 'wish'"):
+    with pytest.raises(DataError, match=r"expected view, buy .* also got 'wish'"):
         job.prepare(shop, quiet)
     for path in (tmp_path / "events").iterdir():
         path.write_text("event_id,user_id,item_id,time,type\n")

@@ -8,13 +8,19 @@ from hypothesis import strategies as st
 
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.errors import ConfigError, DataError
-from handsell.data.aligned import aligned, without_gone
+from handsell.data.alignment import align_rows, mark_unavailable
 from handsell.data.config import EventsConfig
 from handsell.data.interactions import NUMBERED
-from handsell.data.numbering import extended, number, numbers, settle, strictly_rising
+from handsell.data.numbering import (
+    deduplicate_and_sort,
+    extend_vocabulary,
+    look_up,
+    make_strictly_increasing,
+    number_events,
+)
 from handsell.data.readers.base import complete, event_batch, items_table
 from handsell.data.schemas import EVENTS, TIME
-from handsell.data.weights import event_weights
+from handsell.data.weights import compute_event_weights
 
 TYPES = EventsConfig.model_validate(
     {"types": {"rating": {"weight": 0.1, "weight_by_value": [[1, -1], [3, 0.5], [4.1, 2]]}, "skip": {"weight": -0.5}}}
@@ -33,17 +39,17 @@ def test_weights_by_hand():
     values = np.array([0.5, 1, 2.9, 3, 4, 4.1, 5, np.nan, 5], np.float32)
     types = np.array([0, 0, 0, 0, 0, 0, 0, 0, 1])
     expected = [0.1, -1, -1, 0.5, 0.5, 2, 2, 0.1, -0.5]
-    assert event_weights(types, values, TYPES) == pytest.approx(expected)
+    assert compute_event_weights(types, values, TYPES) == pytest.approx(expected)
 
 
 def test_thresholds_must_ascend():
     wrong = EventsConfig.model_validate({"types": {"r": {"weight_by_value": [[3, 1], [1, 0]]}}})
     with pytest.raises(ConfigError, match=r"events\.types\.r\.weight_by_value: expected .* ascending"):
-        event_weights(np.zeros(1, int), np.ones(1, np.float32), wrong)
+        compute_event_weights(np.zeros(1, int), np.ones(1, np.float32), wrong)
 
 
 def test_a_batch_by_hand():
-    rows = number(
+    rows = number_events(
         batch([("e1", "b", "y", "rating", 5, 4.5), ("e2", "a", "x", "skip", 6, None)]),
         Vocabulary.of(["a", "b"]),
         Vocabulary.of(["x", "y"]),
@@ -56,8 +62,8 @@ def test_a_batch_by_hand():
 
 
 def test_an_unknown_type_is_named():
-    with pytest.raises(DataError, match=r"expected rating, skip .* got also 'share'"):
-        number(batch([("e", "a", "x", "share", 1, None)]), Vocabulary.of(["a"]), Vocabulary.of(["x"]), TYPES)
+    with pytest.raises(DataError, match=r"expected rating, skip .* also got 'share'"):
+        number_events(batch([("e", "a", "x", "share", 1, None)]), Vocabulary.of(["a"]), Vocabulary.of(["x"]), TYPES)
 
 
 def test_rows_with_holes_are_left_out():
@@ -69,7 +75,7 @@ def test_rows_with_holes_are_left_out():
 
 def settled(rows: list[tuple]) -> list[dict]:
     known = Vocabulary.of(["a", "b", "c"]), Vocabulary.of(["x", "y", "z"])
-    table = settle(number(batch(rows), *known, TYPES))
+    table = deduplicate_and_sort(number_events(batch(rows), *known, TYPES))
     assert table.schema == NUMBERED
     return table.select(["user", "item", "time"]).to_pylist()
 
@@ -105,7 +111,7 @@ def naive_rising(user: list[int], time: list[int]) -> list[int]:
 def test_rising_times_equal_the_loop(pairs):
     pairs.sort()
     user, time = (np.array([p[k] for p in pairs], np.int64) for k in (0, 1))
-    assert strictly_rising(user, time).tolist() == naive_rising(user.tolist(), time.tolist())
+    assert make_strictly_increasing(user, time).tolist() == naive_rising(user.tolist(), time.tolist())
 
 
 def test_settling_does_not_depend_on_who_shares_the_partition(rng):
@@ -118,15 +124,15 @@ def test_settling_does_not_depend_on_who_shares_the_partition(rng):
 
 
 def test_vocabulary_is_append_only():
-    first = extended(None, [pa.array(["b", None, "a", "b"])])
-    more = extended(first, [pa.array(["c", "a"]), pa.array(["d"])])
+    first = extend_vocabulary(None, [pa.array(["b", None, "a", "b"])])
+    more = extend_vocabulary(first, [pa.array(["c", "a"]), pa.array(["d"])])
     assert more.ids(np.arange(4)) == ["b", "a", "c", "d"]
-    assert numbers(pa.array(["d", "a", "nobody", "d"]), more).tolist() == [3, 1, -1, 3]
+    assert look_up(pa.array(["d", "a", "nobody", "d"]), more).tolist() == [3, 1, -1, 3]
 
 
 def test_items_stand_in_order_of_their_numbers():
     table = items_table({"item_id": pa.array(["x", "y", "x"]), "title": pa.array(["X", "Y", "again"])})
-    rows = aligned(table, "item_id", Vocabulary.of(["y", "event only", "x", "gone"]))
+    rows = align_rows(table, "item_id", Vocabulary.of(["y", "event only", "x", "gone"]))
     assert rows["item_id"].to_pylist() == ["y", "event only", "x", "gone"]
     assert rows["title"].to_pylist() == ["Y", None, "X", None]
-    assert without_gone(rows, np.array([1, 1, 1, 0], bool))["available"].to_pylist() == [None, None, None, False]
+    assert mark_unavailable(rows, np.array([1, 1, 1, 0], bool))["available"].to_pylist() == [None, None, None, False]

@@ -11,8 +11,8 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import NONE
 from handsell.core.units import DAY_US, HOUR_US, MINUTE_US
 from handsell.data.interactions import Interactions
-from handsell.data.return_times import BINS, BINS_PER_DOUBLING, SHORTEST_US, ReturnTimes, drawn_for
-from handsell.data.splits import AS_IT_WAS
+from handsell.data.return_times import BINS, BINS_PER_DOUBLING, SHORTEST_US, ReturnTimes, has_drawn_pause
+from handsell.data.splits import AS_LOGGED
 from handsell.events.fold import fold
 from handsell.events.states import MAX_AWAY_DAYS, Events, FoldRules, ItemAttributes
 from handsell.features.matrix import SnapshotValues, build_matrix, feature_names
@@ -121,7 +121,7 @@ def test_a_draw_depends_on_its_own_request_and_on_nothing_else(rng):
 
 def test_half_of_the_requests_are_drawn_and_their_pauses_are_no_longer_than_the_others():
     user, time = requests(6_000)
-    chosen = drawn_for(user, time)
+    chosen = has_drawn_pause(user, time)
     assert chosen.mean() == pytest.approx(0.5, abs=0.02)
     away = np.log2(planted({HOUR_US: 1, 30 * DAY_US: 1}, {DAY_US: 1}).draw(user, time))
     assert abs(np.corrcoef(chosen, away)[0, 1]) < 0.04
@@ -183,7 +183,7 @@ def test_a_pause_moves_events_and_keeps_their_order_and_the_gaps_between_them(as
 def test_requests_that_are_asked_as_it_was_stay_beside_those_that_are_moved(asked):
     _, before = asked(None)
     _, moved = asked(np.full(5, 7 * DAY_US))
-    _, mixed = asked(np.array([AS_IT_WAS, 7 * DAY_US, AS_IT_WAS, 7 * DAY_US, AS_IT_WAS]))
+    _, mixed = asked(np.array([AS_LOGGED, 7 * DAY_US, AS_LOGGED, 7 * DAY_US, AS_LOGGED]))
     for name, x in mixed.items():
         np.testing.assert_array_equal(x[[0, 2, 4]], before[name][[0, 2, 4]], err_msg=name)
         np.testing.assert_array_equal(x[[1, 3]], moved[name][[1, 3]], err_msg=name)

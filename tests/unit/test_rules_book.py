@@ -53,7 +53,7 @@ def eligibility(shelf, config):
     return Eligibility(shelf, tuple(config.surfaces.values()))
 
 
-def settle(book):
+def deduplicate_and_sort(book):
     """A change counts when two looks in a row have found it."""
     book.reload_if_changed()
     book.reload_if_changed()
@@ -69,22 +69,22 @@ def names(book):
 def test_a_changed_file_comes_into_force_and_a_wrong_one_does_not(book, config, caplog):
     caplog.set_level("INFO", logger="handsell")
     path, first = config.rules_path, book.current
-    settle(book)
+    deduplicate_and_sort(book)
     assert book.current is first and book.refused == ""
     path.write_text(OUT + write_rule("typo", "exclude", items="item.yeer > 3"))
-    settle(book)
+    deduplicate_and_sort(book)
     book.reload_if_changed()  # again, and told no more
     assert book.current is first and book.refused
     told = [r for r in caplog.records if "are refused" in r.getMessage()]
     assert len(told) == 1 and "rule 'typo': items: column 1" in told[0].getMessage()
     path.write_text(OUT + NEW)
-    settle(book)
+    deduplicate_and_sort(book)
     assert names(book) == ["out", "new"] and book.refused == ""
     path.unlink()
-    settle(book)
+    deduplicate_and_sort(book)
     assert names(book) == ["out", "new"] and book.refused == "unreadable"
     path.write_text(OUT + NEW)
-    settle(book)
+    deduplicate_and_sort(book)
     assert book.refused == ""
 
 
@@ -100,7 +100,7 @@ def test_a_file_that_is_being_written_is_not_taken_for_no_rules(book, config):
     book.reload_if_changed()
     assert names(book) == ["out", "new"]
     path.write_text("")
-    settle(book)
+    deduplicate_and_sort(book)
     assert names(book) == []
 
 
@@ -109,12 +109,12 @@ def test_one_batch_is_answered_with_one_version_and_says_which(book, config, she
     ask, found = draw_requests(rng, shelf, 2), draw_candidates(rng, shelf, 2)
     before = run_local(stage.rerank(ask, found, 10))
     config.rules_path.write_text("rule = 7")
-    settle(book)
+    deduplicate_and_sort(book)
     refused = run_local(stage.rerank(ask, found, 10))
     assert refused.rules.version == before.rules.version and refused.rules.refused == book.refused != ""
     assert refused.item.tolist() == before.item.tolist()
     config.rules_path.write_text(NEW)
-    settle(book)
+    deduplicate_and_sort(book)
     after = run_local(stage.rerank(ask, found, 10))
     assert after.rules.version not in (before.rules.version, refused.rules.refused) and after.rules.refused == ""
     assert dict(after.rules.shares).keys() == {"new"}
@@ -235,11 +235,11 @@ def test_debt_lifts_then_forces_and_surplus_buries_then_bars(shelf):
 
 def test_unchanged_quotas_keep_their_counts_when_rules_change(book, config, shelf, rng):
     config.rules_path.write_text(NEW)
-    settle(book)
+    deduplicate_and_sort(book)
     noted(book.current.pacing, [list(range(10))] * 4, NOW + 5)
     book.now = NOW + 10
     config.rules_path.write_text(NEW + write_rule("other", "quota", items="item.year == 2018", share=0.5) + OUT)
-    settle(book)
+    deduplicate_and_sort(book)
     assert names(book) == ["new", "other", "out"]
     assert book.current.pacing.debt(NOW).owed.tolist() == pytest.approx([4, 0])
     with EventLog(Layout(config.state).event_log) as log:  # the log knows of slates before the new quota

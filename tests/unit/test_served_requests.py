@@ -10,8 +10,8 @@ from feature_world import tiny_config, write_tiny
 from handsell.data import splits
 from handsell.data.config import SplitConfig
 from handsell.data.interactions import Interactions
-from handsell.data.return_times import ReturnTimes, drawn_for
-from handsell.data.splits import AS_IT_WAS, requests_at_once
+from handsell.data.return_times import ReturnTimes, has_drawn_pause
+from handsell.data.splits import AS_LOGGED, build_simultaneous_requests
 from handsell.jobs.train import windows
 from handsell.jobs.train.windows import ASKED, AT_ONCE, SERVED, read_requests, requests_table
 
@@ -33,13 +33,13 @@ def cut(events: Interactions, split: SplitConfig) -> tuple[np.ndarray, tuple[int
     """Window of each event, where windows begin by time, and a slate of which nothing is known."""
     bounds = splits.Bounds.of(split, int(events.time.max()))
     unknown = np.zeros(len(events), np.int16), np.full(len(events), np.nan, np.float32)
-    window = splits.window_of_events(events, events.weight != 0, split, bounds)
+    window = splits.assign_windows(events, events.weight != 0, split, bounds)
     return window, (0, bounds.ranker, bounds.validation, bounds.test), unknown
 
 
 def ask_everybody(events: Interactions, split: SplitConfig, end_us: int, which: int = splits.TEST):
     window, begins, unknown = cut(events, split)
-    return requests_at_once(events, events.weight != 0, unknown, window, split, begins[which], end_us, which)
+    return build_simultaneous_requests(events, events.weight != 0, unknown, window, split, begins[which], end_us, which)
 
 
 def relevant(found: splits.WindowRequests, r: int) -> list[int]:
@@ -56,7 +56,7 @@ def test_by_time_asks_each_user_once_when_the_window_begins():
     events = log([(0, 1, 0.0, 1), (0, 2, 5.5, 1), (0, 3, 5.9, 1), (1, 5, 6.0, 1), (2, 4, 3.0, 1), (3, 6, 5.7, -1)])
     found = ask_everybody(events, BY_TIME, 9 * DAY)
     assert found.user.tolist() == [0, 1], "user 2 does nothing in the window, user 3 likes nothing"
-    assert set(found.time.tolist()) == {6 * DAY + 1 - DAY} and set(found.away.tolist()) == {AS_IT_WAS}
+    assert set(found.time.tolist()) == {6 * DAY + 1 - DAY} and set(found.away.tolist()) == {AS_LOGGED}
     assert [relevant(found, r) for r in range(2)] == [[2, 3], [5]], "two sessions, one request"
 
 
@@ -74,8 +74,8 @@ def test_a_user_who_starts_in_the_window_has_not_been_away():
     events = log([(0, 1, 1.0, 1), (0, 2, 2.0, 1), (1, 3, 2.0, 1)])
     window = np.array([0, splits.TEST, splits.TEST], np.int8)
     unknown = cut(events, LAST_K)[2]
-    found = requests_at_once(events, np.ones(3, bool), unknown, window, LAST_K, 0, 5 * DAY, splits.TEST)
-    assert found.away.tolist() == [4 * DAY, AS_IT_WAS]
+    found = build_simultaneous_requests(events, np.ones(3, bool), unknown, window, LAST_K, 0, 5 * DAY, splits.TEST)
+    assert found.away.tolist() == [4 * DAY, AS_LOGGED]
 
 
 @pytest.mark.parametrize("which", [splits.RANKER, splits.VALIDATION, splits.TEST])
@@ -91,7 +91,7 @@ def test_it_agrees_with_a_plain_loop_over_users(rng, split, which):
             total = {i: events.weight[inside][events.item[inside] == i].sum() for i in set(events.item[inside])}
             if liked := sorted(int(i) for i, weight in total.items() if weight > 0):
                 if split is BY_TIME:
-                    expected.append((user, begins[which], AS_IT_WAS, liked))
+                    expected.append((user, begins[which], AS_LOGGED, liked))
                 else:
                     expected.append((user, events.time[inside[0]], end - events.time[before[-1]], liked))
         found = ask_everybody(events, split, end, which)
@@ -111,7 +111,7 @@ def test_sampling_keeps_each_pause_with_its_request(rng):
 
 def test_windows_on_disk_keep_the_pause_and_every_outcome(rng, tmp_path):
     found = ask_everybody(random_log(rng), LAST_K, 9 * DAY)
-    found = replace(found, away=np.where(np.arange(len(found)) % 2, found.away, AS_IT_WAS))
+    found = replace(found, away=np.where(np.arange(len(found)) % 2, found.away, AS_LOGGED))
     path = tmp_path / "served.parquet"
     pq.write_table(requests_table(found), path)
     for rows in (slice(None), slice(2, 5), slice(3, 3)):
@@ -147,13 +147,13 @@ def test_half_of_what_teaches_and_judges_is_asked_after_drawn_pauses(case):
     drawn, total = 0, 0
     for name in ("ranker", "validation"):
         found = window_of(run, name)
-        chosen, away = drawn_for(found.user, found.time), returns.draw(found.user, found.time)
-        expected = np.where(chosen, away, AS_IT_WAS)
+        chosen, away = has_drawn_pause(found.user, found.time), returns.draw(found.user, found.time)
+        expected = np.where(chosen, away, AS_LOGGED)
         np.testing.assert_array_equal(found.away, expected)
         drawn, total = drawn + (found.away > 0).sum(), total + len(found)
         assert len(found) == counts[f"{name}_kept"] == counts[name] + counts.get(name + AT_ONCE, 0) > 40
     assert drawn / total == pytest.approx(0.5, abs=0.12)
-    assert (window_of(run, "test").away == AS_IT_WAS).all(), "the report's windows stay as they were"
+    assert (window_of(run, "test").away == AS_LOGGED).all(), "the report's windows stay as they were"
 
 
 def test_the_served_window_holds_the_users_of_the_test_window_once_each(case):
@@ -162,7 +162,7 @@ def test_the_served_window_holds_the_users_of_the_test_window_once_each(case):
     assert len(set(served.user.tolist())) == len(served) == counts["served_kept"]
     assert set(test.user.tolist()) >= set(served.user.tolist()) and len(served) > 30
     if config.split.kind == "by_time":
-        assert len(set(served.time.tolist())) == 1 and (served.away == AS_IT_WAS).all()
+        assert len(set(served.time.tolist())) == 1 and (served.away == AS_LOGGED).all()
     else:
         assert (served.away > 0).all()
 

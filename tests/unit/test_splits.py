@@ -21,10 +21,10 @@ def log(rows: list[tuple[int, int, float, float]], n_items: int = 10) -> Interac
 def requests_of(events: Interactions, split: SplitConfig, which: int, impression: np.ndarray | None = None):
     shown = np.zeros(len(events), bool) if impression is None else impression
     bounds = splits.Bounds.of(split, int(events.time.max()))
-    window = splits.window_of_events(events, ~shown, split, bounds)
-    stretch = splits.stretches(events, ~shown, window, split, gap_us=DAY // 24)
+    window = splits.assign_windows(events, ~shown, split, bounds)
+    stretch = splits.number_stretches(events, ~shown, window, split, gap_us=DAY // 24)
     unknown = np.zeros(len(events), np.int16), np.full(len(events), np.nan, np.float32)
-    return window, splits.window_requests(events, ~shown, unknown, window, stretch, which)
+    return window, splits.build_window_requests(events, ~shown, unknown, window, stretch, which)
 
 
 def relevant(found: splits.WindowRequests, r: int) -> list[int]:

@@ -1,1 +1,1 @@
-"""From any source to canonical events, items and users."""
+"""Source data: readers, checks, numbering, windows, and the synthetic world."""

@@ -1,4 +1,4 @@
-"""Where the data is, what its events mean, and how it is cut into windows."""
+"""Config of the source data, event types and windows."""
 
 from __future__ import annotations
 
@@ -10,64 +10,64 @@ from handsell.core.section import Section
 
 
 class TableSource(Section):
-    """One of the user's own tables: a Parquet or CSV file, or a folder of them."""
+    """A table of the user: a Parquet or CSV file, or a folder of them."""
 
     path: str = Field(description="file or folder, relative to the TOML file (or to DATA when given)")
     columns: dict[str, str] = Field(
         default_factory=dict,
         description="canonical column = column in the table; unnamed ones map to themselves",
     )
-    list_separator: str = Field("|", description="splits creators and tags that are stored as one string")
+    list_separator: str = Field("|", description="separator of creators and tags stored as one string")
 
 
 class TablesConfig(Section):
-    """The user's own data: the route real deployments take."""
+    """The user's own tables."""
 
     events: TableSource = Field(description="who did what with which item, and when")
-    items: TableSource | None = Field(None, description="what there is; without it new items cannot be recommended")
-    users: TableSource | None = Field(None, description="what is known of users beside their events")
+    items: TableSource | None = Field(None, description="item metadata; without it, only items with events are known")
+    users: TableSource | None = Field(None, description="user attributes")
 
 
 class WorldConfig(Section):
-    """The synthetic music service; the same seed and sizes give the same bytes."""
+    """The synthetic music service. Equal settings give equal bytes."""
 
-    seed: int = Field(7, ge=0, description="draws everything; another seed is another world")
+    seed: int = Field(7, ge=0, description="seed of all random draws")
     users: int = Field(3_000, ge=2, description="listeners")
     items: int = Field(8_000, ge=2, description="tracks")
-    artists: int = Field(800, ge=1, description="creators that share the tracks, unevenly")
+    artists: int = Field(800, ge=1, description="creators of the tracks")
     tags: int = Field(40, ge=2, description="genres and moods")
-    days: int = Field(45, ge=3, description="length of the log, up to `end`")
-    sessions_per_user_week: float = Field(3.0, gt=0, description="mean over listeners; some come far more often")
-    slate: int = Field(10, ge=1, description="items that the logging policy shows in a session")
-    organic_share: float = Field(0.6, ge=0, le=1, description="share of listens that come from search and library")
-    end: str = Field("2026-06-30T00:00:00Z", description="the moment at which the log ends")
-    users_per_partition: int = Field(1_000, ge=1, description="listeners written by one task; bounds its memory")
+    days: int = Field(45, ge=3, description="length of the log that ends at `end`")
+    sessions_per_user_week: float = Field(3.0, gt=0, description="mean over listeners; the distribution is skewed")
+    slate: int = Field(10, ge=1, description="items that the logging policy shows per session")
+    organic_share: float = Field(0.6, ge=0, le=1, description="share of listens from search and library")
+    end: str = Field("2026-06-30T00:00:00Z", description="end of the log")
+    users_per_partition: int = Field(1_000, ge=1, description="listeners per task; limits its memory")
 
 
 class DataConfig(Section):
     format: Literal["auto", "movielens", "atomic", "sequences", "tables", "world"] = Field(
-        "auto", description="layout of the source; auto looks at the files in the folder"
+        "auto", description="layout of the source; auto detects it from the files in the folder"
     )
     path: str | None = Field(None, description="folder of the source, relative to the TOML file; DATA overrides it")
     download: Literal["ml-latest-small", "ml-100k", "ml-1m", "ml-25m", "ml-32m"] | None = Field(
-        None, description="MovieLens data set to fetch when path is not given"
+        None, description="MovieLens data set to download if path is not set"
     )
     world: WorldConfig = WorldConfig()
-    tables: TablesConfig | None = Field(None, description="needed by format = tables")
+    tables: TablesConfig | None = Field(None, description="required with format = tables")
 
 
 class EventType(Section):
-    """What one kind of event says about a user's taste."""
+    """How events of one type count as feedback."""
 
     weight: float = Field(
         1.0,
         allow_inf_nan=False,
-        description="strength of preference; negative for skip or dislike, 0 for a mere impression",
+        description="strength of preference; negative for skip or dislike, 0 for an impression",
     )
     weight_by_value: tuple[tuple[float, float], ...] = Field(
-        (), description="[[from value, weight], …] ascending; overrides weight for events that carry a value"
+        (), description="[[from value, weight], …] ascending; overrides weight for events with a value"
     )
-    seen: bool = Field(True, description="counts as having seen the item (impressions do not)")
+    seen: bool = Field(True, description="counts as an interaction with the item; false for impressions")
 
 
 class EventsConfig(Section):
@@ -78,9 +78,9 @@ class EventsConfig(Section):
             "like": EventType(weight=2.0),
             "dislike": EventType(weight=-2.0),
         },
-        description="every event type that may occur; an event of another type is a data error named by the doctor",
+        description="all event types of the data; any other type is an error that the doctor reports",
     )
-    session_gap_minutes: float = Field(30.0, gt=0, description="silence that ends a session")
+    session_gap_minutes: float = Field(30.0, gt=0, description="time without events that ends a session")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,12 +93,14 @@ class SplitConfig(Section):
 
     kind: Literal["by_time", "leave_last_k"] = Field(
         "by_time",
-        description="by_time cuts at moments; leave_last_k cuts each user's events, for thin or unordered data",
+        description="by_time cuts at fixed times; leave_last_k cuts each user's events, for sparse or unordered data",
     )
     ranker_days: float = Field(6.0, gt=0, description="by_time: length of the ranker window")
-    validation_days: float = Field(3.0, gt=0, description="by_time: where trees stop and scores are calibrated")
-    test_days: float = Field(3.0, gt=0, description="by_time: what the report is about")
+    validation_days: float = Field(
+        3.0, gt=0, description="by_time: length of the validation window, for early stopping and calibration"
+    )
+    test_days: float = Field(3.0, gt=0, description="by_time: length of the test window, for the report")
     ranker_k: int = Field(5, ge=1, description="leave_last_k: events per user in the ranker window")
-    validation_k: int = Field(3, ge=1, description="leave_last_k: the same for validation")
-    test_k: int = Field(3, ge=1, description="leave_last_k: the same for the test; each user's last")
-    max_requests: int = Field(3_000, ge=1, description="requests kept per window, sampled by hash of user and time")
+    validation_k: int = Field(3, ge=1, description="leave_last_k: events per user in the validation window")
+    test_k: int = Field(3, ge=1, description="leave_last_k: events per user in the test window, the last ones")
+    max_requests: int = Field(3_000, ge=1, description="requests per window; more are sampled by hash of user and time")

@@ -1,4 +1,4 @@
-"""The numbered log as arrays: what models are fitted on."""
+"""The numbered event log as arrays, from which models are fitted."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Interactions:
 
     @classmethod
     def read(cls, parts: Iterable[Path], n_users: int, n_items: int) -> Interactions:
-        """Read numbered Parquet parts (schema NUMBERED, more columns are ignored)."""
+        """Read Parquet parts in schema NUMBERED; other columns are ignored."""
         columns = ["user", "item", "type", "time", "weight"]
         tables = [pq.read_table(part, columns=columns) for part in parts]
         table = pa.concat_tables(tables) if tables else NUMBERED.empty_table().select(columns)
@@ -64,15 +64,15 @@ class Interactions:
 
     @property
     def positives(self) -> Interactions:
-        """Events with positive weight."""
+        """The events of positive weight."""
         return self.where(self.weight > 0)
 
     @property
     def user_offsets(self) -> np.ndarray:
-        """(n_users + 1,) int64: user u's events are rows offsets[u]:offsets[u + 1]."""
+        """(n_users + 1,) int64: events of user u are rows offsets[u]:offsets[u + 1]."""
         return np.searchsorted(self.user, np.arange(self.n_users + 1))
 
     def matrix(self) -> sparse.csr_matrix:
-        """(n_users, n_items) float32 sums of weights."""
+        """Return the sums of weights, (n_users, n_items) float32."""
         shape = (self.n_users, self.n_items)
         return sparse.csr_matrix((self.weight, (self.user, self.item)), shape=shape, dtype=np.float32)

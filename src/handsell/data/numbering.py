@@ -1,4 +1,4 @@
-"""Canonical events → numbered interactions: weights, no duplicates, times strictly rising for each user."""
+"""Turn canonical events into numbered interactions: weighted, deduplicated, times strictly increasing per user."""
 
 from __future__ import annotations
 
@@ -12,77 +12,77 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.errors import DataError
 from handsell.data.config import EventsConfig
 from handsell.data.interactions import NUMBERED
-from handsell.data.weights import event_weights
+from handsell.data.weights import compute_event_weights
 
-SCATTERED = NUMBERED.append(pa.field("event_id", pa.string(), nullable=False))  # what travels to a partition
+NUMBERED_WITH_ID = NUMBERED.append(pa.field("event_id", pa.string(), nullable=False))  # input of deduplication
 
 
-def extended(vocabulary: Vocabulary | None, ids: Iterable[pa.Array | pa.ChunkedArray]) -> Vocabulary:
-    """The vocabulary with unknown ids appended, in order; nulls are left out. Holds distinct ids only."""
+def extend_vocabulary(vocabulary: Vocabulary | None, ids: Iterable[pa.Array | pa.ChunkedArray]) -> Vocabulary:
+    """Return the vocabulary with unknown ids appended in order, without nulls. Memory grows with distinct ids only."""
     fresh = (i for array in ids for i in pc.unique(array.drop_null()).to_pylist())
     return Vocabulary.of(fresh) if vocabulary is None else vocabulary.extend(fresh)
 
 
-def numbers(ids: pa.Array, vocabulary: Vocabulary) -> np.ndarray:
-    """(N,) int32; looks each distinct id up once."""
+def look_up(ids: pa.Array, vocabulary: Vocabulary) -> np.ndarray:
+    """Return the numbers of ids, (N,) int32, -1 for unknown ones; each distinct id is looked up once."""
     coded = ids.dictionary_encode()
     return vocabulary.number(coded.dictionary.to_pylist())[coded.indices.to_numpy()]
 
 
-def number(batch: pa.RecordBatch, users: Vocabulary, items: Vocabulary, events: EventsConfig) -> pa.Table:
-    """A batch of EVENTS as SCATTERED rows, in the same order; raises DataError on an unknown event type."""
+def number_events(batch: pa.RecordBatch, users: Vocabulary, items: Vocabulary, events: EventsConfig) -> pa.Table:
+    """Convert a batch of EVENTS to NUMBERED_WITH_ID in the same order; raise DataError for an unknown event type."""
     types = type_codes(batch["type"], events)
     values = np.asarray(pc.fill_null(batch["value"], np.nan))
     columns = {
-        "user": numbers(batch["user_id"], users),
-        "item": numbers(batch["item_id"], items),
+        "user": look_up(batch["user_id"], users),
+        "item": look_up(batch["item_id"], items),
         "type": types,
         "time": np.asarray(batch["time"].cast(pa.int64())),
-        "weight": event_weights(types, values, events),
+        "weight": compute_event_weights(types, values, events),
     }
     same = {name: batch[name] for name in ("position", "propensity", "surface", "recommendation_id", "event_id")}
-    return pa.table({**columns, **same}, schema=SCATTERED)
+    return pa.table({**columns, **same}, schema=NUMBERED_WITH_ID)
 
 
 def type_codes(types: pa.Array, events: EventsConfig) -> np.ndarray:
-    """(N,) int8 index into Config.events.names."""
+    """Return the index of each type in Config.events.names, (N,) int8."""
     codes = pc.index_in(types, pa.array(events.names, pa.string()))
     if codes.null_count:
-        raise unknown_types(pc.unique(types.filter(pc.is_null(codes))).to_pylist(), events)
+        raise unknown_types_error(pc.unique(types.filter(pc.is_null(codes))).to_pylist(), events)
     return codes.to_numpy().astype(np.int8)
 
 
-def unknown_types(got: Iterable[str], events: EventsConfig) -> DataError:
+def unknown_types_error(got: Iterable[str], events: EventsConfig) -> DataError:
     names = ", ".join(map(repr, sorted(got)))
     return DataError(
-        f"event types: expected {', '.join(events.names)} ([events.types]), got also {names}; "
-        "add them with a weight, or leave those events out of the source"
+        f"event types: expected {', '.join(events.names)} ([events.types]), also got {names}; "
+        "add them to [events.types] with a weight, or remove those events from the source"
     )
 
 
-def settle(rows: pa.Table) -> pa.Table:
-    """SCATTERED rows of whole users in log order → NUMBERED, sorted by user and time.
+def deduplicate_and_sort(rows: pa.Table) -> pa.Table:
+    """Convert NUMBERED_WITH_ID rows in log order, with all events of each user, to NUMBERED sorted by user and time.
 
-    A duplicate is a second event of one user with the same event_id: the first in the log stays. Events of
-    one user at the same time keep their log order, 1 µs apart.
+    Of several events of a user with the same event_id, the first is kept. Events of a user at the same time keep their
+    log order and are set 1 µs apart.
     """
-    rows = rows.take(pa.array(first_of_each(rows)))
+    rows = rows.take(pa.array(find_first_rows(rows)))
     user, time = rows["user"].to_numpy(), rows["time"].to_numpy()
     order = np.lexsort((time, user))  # stable: ties keep log order
-    rising = strictly_rising(user[order], time[order])
+    rising = make_strictly_increasing(user[order], time[order])
     rows = rows.select(NUMBERED.names).take(pa.array(order))
     return rows.set_column(rows.column_names.index("time"), NUMBERED.field("time"), pa.array(rising)).cast(NUMBERED)
 
 
-def first_of_each(rows: pa.Table) -> np.ndarray:
-    """Row numbers, rising, of the first event of each (user, event_id)."""
+def find_first_rows(rows: pa.Table) -> np.ndarray:
+    """Return the row of the first event of each (user, event_id), ascending."""
     codes = rows["event_id"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     key = rows["user"].to_numpy().astype(np.int64) << 32 | codes
     return np.sort(np.unique(key, return_index=True)[1])
 
 
-def strictly_rising(user: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Times (N,) µs, sorted within each user → the least ones ≥ them that rise by 1 µs or more within a user.
+def make_strictly_increasing(user: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Return the smallest times t' ≥ t (N,) µs that increase by at least 1 µs within each user; t is sorted per user.
 
     t'ᵢ = i + max over j ≤ i of (tⱼ − j) within the user: a running maximum by doubling steps.
     """

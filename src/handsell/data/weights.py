@@ -1,4 +1,4 @@
-"""What an event says about taste: its weight, from its type and value."""
+"""Preference weights of events, from type and value."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from handsell.core.errors import ConfigError
 from handsell.data.config import EventsConfig, EventType
 
 
-def event_weights(types: np.ndarray, values: np.ndarray, events: EventsConfig) -> np.ndarray:
-    """(N,) float32 weights of type codes (N,) and values (N,) float32, NaN where there is none.
+def compute_event_weights(types: np.ndarray, values: np.ndarray, events: EventsConfig) -> np.ndarray:
+    """Return (N,) float32 weights for type codes (N,) and values (N,) float32, NaN without value.
 
-    `weight_by_value` gives the weight of the highest threshold that the value reaches; a value below all of
-    them, or none, takes the type's plain weight.
+    With `weight_by_value`, the highest threshold that the value reaches decides; otherwise the type's `weight`.
     """
     weights = np.zeros(len(types), np.float32)
     for code, (name, event_type) in enumerate(events.types.items()):
         rows = types == code
-        weights[rows] = _of_type(name, event_type, values[rows])
+        weights[rows] = _weigh_type(name, event_type, values[rows])
     return weights
 
 
-def _of_type(name: str, event_type: EventType, values: np.ndarray) -> np.ndarray:
+def _weigh_type(name: str, event_type: EventType, values: np.ndarray) -> np.ndarray:
     steps = np.array(event_type.weight_by_value, np.float32).reshape(-1, 2)
     if (np.diff(steps[:, 0]) <= 0).any():
         raise ConfigError(
             f"events.types.{name}.weight_by_value: expected thresholds in ascending order, got "
             f"{steps[:, 0].tolist()}; sort the pairs"
         )
-    reached = np.searchsorted(steps[:, 0], values, side="right")  # NaN sorts behind everything
-    ladder = np.concatenate([[event_type.weight], steps[:, 1]])
-    return np.where(np.isnan(values), event_type.weight, ladder[reached])
+    reached = np.searchsorted(steps[:, 0], values, side="right")  # NaN sorts last
+    weights = np.concatenate([[event_type.weight], steps[:, 1]])
+    return np.where(np.isnan(values), event_type.weight, weights[reached])

@@ -82,9 +82,9 @@ def _before_stretches(events: Interactions, config: Config, meta: dict) -> np.nd
     """Last events before the stretches of the ranker, validation and test windows, as `data.splits` cuts them."""
     seen = np.array([kind.seen for kind in config.events.types.values()], bool)
     acted = seen[events.type]
-    window = splits.window_of_events(events, acted, config.split, splits.Bounds.of(config.split, meta["last_us"]))
+    window = splits.assign_windows(events, acted, config.split, splits.Bounds.of(config.split, meta["last_us"]))
     gap_us = int(config.events.session_gap_minutes * 60_000_000)
-    stretch = splits.stretches(events, acted, window, config.split, gap_us)
+    stretch = splits.number_stretches(events, acted, window, config.split, gap_us)
     new = np.flatnonzero(np.diff(stretch)) + 1
     new = new[events.user[new] == events.user[new - 1]]  # a user's first event has no past
     late = (window[new] != splits.RETRIEVAL) | (events.time[new] >= window_start_us(config, meta))

@@ -13,8 +13,8 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
 from handsell.core.batches import NONE, History, Profile, Ragged, Requests, Seen, to_object_array
 from handsell.core.errors import FeatureError
-from handsell.data.numbering import numbers, type_codes
-from handsell.data.weights import event_weights
+from handsell.data.numbering import look_up, type_codes
+from handsell.data.weights import compute_event_weights
 from handsell.events.fold import fold, merge_history, merge_seen, move_last_event, sum_affinities, truncate
 from handsell.events.states import HALF_LIVES_DAYS, Affinities, Events, FoldRules, ItemAttributes, UserStates
 from handsell.features.row_columns import (
@@ -127,10 +127,10 @@ def events_from(columns: Mapping[str, Sequence[Any]], row: np.ndarray, snapshot:
     value = [np.nan if v is None else v for v in columns.get("value", [None] * len(types))]
     return Events.of(
         row,
-        numbers(pa.array(columns["item_id"], pa.string()), snapshot.items),
+        look_up(pa.array(columns["item_id"], pa.string()), snapshot.items),
         types,
         np.array([JUST_NOW if t is None else t for t in columns["time"]], np.int64),
-        event_weights(types, np.array(value, np.float32), config.events),
+        compute_event_weights(types, np.array(value, np.float32), config.events),
         columns.get("offset"),
     )
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import NONE
 from handsell.core.errors import FeatureError
-from handsell.data.numbering import numbers
+from handsell.data.numbering import look_up
 
 Rows = Mapping[str, Sequence[Any] | pa.Array]
 """Column name → B cells; None (or NaN) where the store has no row: a new user."""
@@ -66,7 +66,7 @@ def ids_to_numbers(ids: Sequence[str] | pa.Array, vocabulary: Vocabulary) -> np.
     """(N,) int32, -1 where unknown; an Arrow array, which may be long, looks each distinct id up once."""
     if not isinstance(ids, pa.Array):
         return vocabulary.number(ids)
-    return numbers(ids, vocabulary) if len(ids) else np.zeros(0, np.int32)
+    return look_up(ids, vocabulary) if len(ids) else np.zeros(0, np.int32)
 
 
 def codes_of(values: Sequence[str] | pa.Array, names: Sequence[str]) -> np.ndarray:

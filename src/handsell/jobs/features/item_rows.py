@@ -17,7 +17,7 @@ from handsell.core.errors import DataError
 from handsell.core.offsets import offsets_from_counts
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
-from handsell.data.numbering import numbers
+from handsell.data.numbering import look_up
 from handsell.events.states import ItemAttributes
 from handsell.features.item import DailyValues, ItemDays, item_activity, merged
 from handsell.features.rows import Names, lists, stamped, strings
@@ -77,7 +77,7 @@ def known(ids: pa.Array, vocabulary: Vocabulary) -> np.ndarray:
     found = np.full(len(ids), NONE, np.int32)
     there = np.flatnonzero(ids.is_valid().to_numpy(zero_copy_only=False))
     if len(there):
-        found[there] = numbers(ids.drop_null(), vocabulary)
+        found[there] = look_up(ids.drop_null(), vocabulary)
     return found
 
 

@@ -30,9 +30,15 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
 from handsell.core.errors import DataError, HandsellError
 from handsell.core.paths import Layout
-from handsell.data.aligned import aligned, without_gone
+from handsell.data.alignment import align_rows, mark_unavailable
 from handsell.data.interactions import NUMBERED
-from handsell.data.numbering import SCATTERED, extended, number, settle, unknown_types
+from handsell.data.numbering import (
+    NUMBERED_WITH_ID,
+    deduplicate_and_sort,
+    extend_vocabulary,
+    number_events,
+    unknown_types_error,
+)
 from handsell.data.readers.base import Reader, SourcePart, complete
 from handsell.data.readers.detect import open_reader
 from handsell.data.readers.world import World
@@ -150,13 +156,13 @@ def scatter(config: Config, part: int, state: Path, partitions: int) -> None:
     writers: dict[int, pq.ParquetWriter] = {}
     try:
         for batch in _batches(_part(layout.events, part)):
-            rows = number(batch, users, items, config.events)
+            rows = number_events(batch, users, items, config.events)
             to = rows["user"].to_numpy() % partitions
             for partition in np.unique(to).tolist():
                 if partition not in writers:
                     folder = state / "scatter" / f"{partition:05d}"
                     folder.mkdir(parents=True, exist_ok=True)
-                    writers[partition] = pq.ParquetWriter(_part(folder, part), SCATTERED)
+                    writers[partition] = pq.ParquetWriter(_part(folder, part), NUMBERED_WITH_ID)
                 writers[partition].write_table(rows.filter(pa.array(to == partition)))
     finally:
         for writer in writers.values():
@@ -167,7 +173,7 @@ def settle_partition(partition: int, state: Path) -> int:
     """Task: merge what was dealt out to a partition into its file of interactions; returns how many."""
     folder, layout = state / "scatter" / f"{partition:05d}", Layout(state)
     tables = [pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))] if folder.is_dir() else []
-    settled = settle(pa.concat_tables(tables)) if tables else NUMBERED.empty_table()
+    settled = deduplicate_and_sort(pa.concat_tables(tables)) if tables else NUMBERED.empty_table()
     layout.interactions.mkdir(parents=True, exist_ok=True)
     pq.write_table(settled, _part(layout.interactions, partition))
     return len(settled)
@@ -179,19 +185,19 @@ def _catalog(reader: Reader, fresh: Layout, kept: dict[str, Vocabulary]) -> tupl
     for name, key, path in (("items", "item_id", fresh.items), ("users", "user_id", fresh.users)):
         known = tables[name].filter(pc.is_valid(tables[name][key]))
         seen = fresh.state / "ids" / key
-        vocabulary = extended(kept.get(name), (ids for ids in [known[key], *_ids(seen)]))
+        vocabulary = extend_vocabulary(kept.get(name), (ids for ids in [known[key], *_ids(seen)]))
         vocabulary.save(fresh.catalog / name)
         counts[name] = len(vocabulary)
-        table = aligned(known, key, vocabulary)
+        table = align_rows(known, key, vocabulary)
         if name == "items":
             alive = np.zeros(len(vocabulary), bool)
             for ids in [known[key], *_ids(seen)]:
                 alive[vocabulary.number(ids.to_pylist())] = True
-            table = without_gone(table, alive)
+            table = mark_unavailable(table, alive)
         pq.write_table(table, path)
     for name in ("creators", "tags"):
         lists = tables["items"][name].combine_chunks()
-        extended(kept.get(name), [pc.list_flatten(lists)]).save(fresh.catalog / name)
+        extend_vocabulary(kept.get(name), [pc.list_flatten(lists)]).save(fresh.catalog / name)
     return counts["items"], counts["users"]
 
 
@@ -211,7 +217,7 @@ def _refuse(config: Config, reader: Reader, landed: Sequence[Landed], events: in
         )
     unknown = {name for part in landed for name in part.types} - set(config.events.names)
     if unknown:
-        raise unknown_types(unknown, config.events)
+        raise unknown_types_error(unknown, config.events)
     first = min(part.first_us for part in landed if part.first_us is not None)
     last = max(part.last_us for part in landed if part.last_us is not None)
     if reader.ordered and events > 1 and first == last:

@@ -22,7 +22,7 @@ from handsell.core.offsets import offsets_from_counts
 from handsell.core.paths import Layout
 from handsell.data import splits
 from handsell.data.interactions import Interactions
-from handsell.data.return_times import ReturnTimes, drawn_for
+from handsell.data.return_times import ReturnTimes, has_drawn_pause
 from handsell.data.splits import WindowRequests
 from handsell.jobs.cluster import spread
 
@@ -94,9 +94,9 @@ def _cut_part(
     propensity = pc.fill_null(table["propensity"], np.nan).to_numpy()[order]
     seen = np.array([config.events.types[name].seen for name in config.events.names])
     acted = seen[events.type]
-    window = splits.window_of_events(events, acted, config.split, bounds)
+    window = splits.assign_windows(events, acted, config.split, bounds)
     gap_us = int(config.events.session_gap_minutes * 60_000_000)
-    stretch = splits.stretches(events, acted, window, config.split, gap_us)
+    stretch = splits.number_stretches(events, acted, window, config.split, gap_us)
     write_interactions(events.where(acted & (window == splits.RETRIEVAL)), run / "fit" / part.name)
     write_interactions(events.where(acted), run / "all" / part.name)
     counts = {"fit": int((acted & (window == splits.RETRIEVAL)).sum()), "all": int(acted.sum())}
@@ -104,9 +104,11 @@ def _cut_part(
     for name, (which, at_once) in _kinds(config.split).items():
         if at_once:
             begin_us = begins[which - 1]
-            found = splits.requests_at_once(events, acted, slate, window, config.split, begin_us, end_us, which)
+            found = splits.build_simultaneous_requests(
+                events, acted, slate, window, config.split, begin_us, end_us, which
+            )
         else:
-            found = splits.window_requests(events, acted, slate, window, stretch, which)
+            found = splits.build_window_requests(events, acted, slate, window, stretch, which)
         folder = run / "windows" / name
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(requests_table(found), folder / part.name)
@@ -163,7 +165,7 @@ def _gather(run: Path, name: str, most: int, found: dict[str, int], returns: Ret
 
 def _ask_later(requests: WindowRequests, returns: ReturnTimes) -> WindowRequests:
     key = requests.user, requests.time
-    return replace(requests, away=np.where(drawn_for(*key), returns.draw(*key), splits.AS_IT_WAS))
+    return replace(requests, away=np.where(has_drawn_pause(*key), returns.draw(*key), splits.AS_LOGGED))
 
 
 def write_interactions(events: Interactions, path: Path) -> None:

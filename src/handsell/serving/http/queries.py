@@ -14,7 +14,7 @@ from handsell.config import Config
 from handsell.core.batches import NONE
 from handsell.core.clock import Clock
 from handsell.core.errors import FilterError, RequestError
-from handsell.data.weights import event_weights
+from handsell.data.weights import compute_event_weights
 from handsell.eligibility.filters import filters_of
 from handsell.events.states import Events
 from handsell.serving.http import schemas
@@ -177,7 +177,7 @@ class Reading:
             np.concatenate([self.snapshot.items.number([e.item_id for e in given]), basket]),
             types,
             np.minimum(np.array(times, np.int64), now - n + np.arange(n)),  # in the order given, before now
-            event_weights(types, values, self.config.events),
+            compute_event_weights(types, values, self.config.events),
         )
 
     def _type(self, name: str, field: str) -> int:

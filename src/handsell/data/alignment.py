@@ -1,4 +1,4 @@
-"""Items and users with row i = number i: the tables beside the vocabularies."""
+"""Align items and users tables with their vocabularies: row i describes number i."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pyarrow.compute as pc
 from handsell.catalog.vocabulary import Vocabulary
 
 
-def aligned(table: pa.Table, key: str, vocabulary: Vocabulary) -> pa.Table:
-    """A row for every id of the vocabulary, in its order; null columns where the source describes nothing.
+def align_rows(table: pa.Table, key: str, vocabulary: Vocabulary) -> pa.Table:
+    """Return one row per id of the vocabulary, in its order; nulls where the table has no row.
 
-    Of several rows with one id the first counts.
+    The first of several rows with the same id is used.
     """
     ids = pa.array(vocabulary.ids(np.arange(len(vocabulary))), pa.string())
     found = table.take(pc.index_in(ids, table[key].combine_chunks()))
     return found.set_column(found.column_names.index(key), table.schema.field(key), ids)
 
 
-def without_gone(items: pa.Table, alive: np.ndarray) -> pa.Table:
-    """Items (I rows) that are neither described nor touched any more, alive (I,) False, become unavailable."""
+def mark_unavailable(items: pa.Table, alive: np.ndarray) -> pa.Table:
+    """Set available = false for items where alive (I,) is False: no longer in the items table nor in the events."""
     available = pc.if_else(pa.array(alive), items["available"].combine_chunks(), pa.scalar(False))
     return items.set_column(items.column_names.index("available"), "available", available)
