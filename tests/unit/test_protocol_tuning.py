@@ -54,5 +54,7 @@ def test_the_budget_ends_it_and_that_is_told():
 
 
 def test_a_space_with_a_field_that_the_section_lacks_is_refused():
-    with pytest.raises(ConfigError, match="retriever als: search names shrinkage: expected fields of ALSConfig"):
+    with pytest.raises(
+        ConfigError, match="retriever als: search expects fields of ALSConfig with at least one value, got shrinkage"
+    ):
         replace(retrievers()["als"], search={"shrinkage": (1,)}).search_space()
