@@ -9,19 +9,19 @@ from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Int64
 
 import views
-from handsell.features.views import CROSS_COLUMNS, CROSS_INPUTS, CROSS_REQUEST
+from handsell.features.views import CROSS_INPUTS, CROSS_REQUEST, cross_columns
 
 request = RequestSource(name="request", schema=[Field(name=name, dtype=Int64) for name, _ in CROSS_REQUEST])
 
 
 @on_demand_feature_view(
     sources=[*(getattr(views, name) for name in CROSS_INPUTS), request],
-    schema=[Field(name=name, dtype=views.feast_type(arrow)) for name, arrow in CROSS_COLUMNS],
+    schema=[Field(name=name, dtype=views.feast_type(arrow)) for name, arrow in cross_columns()],
     description="what the user's past says about the item, at request_time_us",
 )
 def request_crosses(inputs: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd  # Feast pickles this function by value: what it needs is imported in its body
 
-    from handsell.features.crosses import pair_crosses
+    from handsell.features.on_demand import compute_pair_crosses
 
-    return pd.DataFrame(pair_crosses(inputs))
+    return pd.DataFrame(compute_pair_crosses(inputs))

@@ -29,13 +29,16 @@ from handsell.data.interactions import Interactions
 from handsell.events.fold import fold
 from handsell.events.states import Events, FoldRules, ItemAttributes
 from handsell.features.matrix import feature_names
+from handsell.features.registry import find_features
 from handsell.features.request_builder import requests_from_rows
 from handsell.features.rows import Names, user_rows
-from handsell.features.views import ITEM_ACTIVITY, USER_VIEWS, views
+from handsell.features.views import USER_VIEWS, views
 from handsell.ranking.calibration import Calibration
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.retrieval import registry
 from handsell.testing.small_catalog import draw_snapshot
+
+ITEM_FEATURES = tuple(find_features("item"))
 
 TOML = """
 name = "shop"
@@ -125,7 +128,7 @@ def write_world(folder: Path, port: int = 18_000) -> World:
 
 def shop_shelf(rng, now: int) -> Snapshot:
     made = draw_snapshot(rng, ITEMS)
-    values = rng.random((ITEMS, len(ITEM_ACTIVITY))).astype(np.float32)
+    values = rng.random((ITEMS, len(ITEM_FEATURES))).astype(np.float32)
     available = np.ones(ITEMS, bool)
     available[7] = False
     metadata = pa.table(
@@ -138,7 +141,7 @@ def shop_shelf(rng, now: int) -> Snapshot:
         }
     )
     return replace(
-        made, as_of=now, values=values, value_names=ITEM_ACTIVITY, available=available, metadata=metadata,
+        made, as_of=now, values=values, value_names=ITEM_FEATURES, available=available, metadata=metadata,
         published=np.minimum(made.published, now - DAY_US),
     )  # fmt: skip
 

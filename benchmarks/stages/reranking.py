@@ -23,8 +23,10 @@ from handsell.config import Config, RerankingConfig
 from handsell.core.batches import Candidates, History, Profile, Ragged, Requests, Seen
 from handsell.core.funnel import run_local
 from handsell.eligibility.mask import Eligibility
-from handsell.features.views import ITEM_ACTIVITY
+from handsell.features.registry import find_features
 from handsell.reranking import stage as stages
+
+ITEM_FEATURES = tuple(find_features("item"))
 
 BATCHES = (1, 8, 16)
 K, N, HISTORY, ITEMS, TAGS = 50, 30, 50, 8_000, 60
@@ -99,7 +101,7 @@ def _build_snapshot() -> Any:
         snapshot, tags=Vocabulary.of(f"t{i}" for i in range(TAGS)), item_tags=Ragged.from_rows(rows),
         creators=Vocabulary.of(f"c{i}" for i in range(ITEMS // 10)),
         creator=rng.integers(0, ITEMS // 10, ITEMS).astype(np.int32),
-        values=rng.gamma(1, 50, (ITEMS, len(ITEM_ACTIVITY))).astype(np.float32), value_names=ITEM_ACTIVITY,
+        values=rng.gamma(1, 50, (ITEMS, len(ITEM_FEATURES))).astype(np.float32), value_names=ITEM_FEATURES,
     )  # fmt: skip
 
 

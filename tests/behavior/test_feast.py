@@ -11,11 +11,14 @@ import pytest
 from feast_rows import DAYS, END, START, USERS, write_config, write_sources
 from handsell.core.errors import FeatureError
 from handsell.core.units import DAY_US
-from handsell.features.crosses import CROSSES, crosses
+from handsell.features.crosses import compute_crosses
+from handsell.features.registry import find_features
 from handsell.features.request_builder import requests_from_rows
 from handsell.features.store import ITEM_VIEWS, ONLINE_VIEWS, USER_SERVICE, open_store
-from handsell.features.views import CREATED, CROSS_COLUMNS, CROSS_VIEW, TIMESTAMP, USER_VIEWS, service_columns
+from handsell.features.views import CREATED, CROSS_VIEW, TIMESTAMP, USER_VIEWS, cross_columns, service_columns
 from handsell.testing.small_catalog import draw_snapshot
+
+CROSSES = tuple(find_features("cross"))
 
 
 @pytest.fixture(scope="module")
@@ -146,13 +149,13 @@ def test_on_demand_crosses_equal_those_of_the_funnel(online, shelf, rng):
         "item_id": [f"i{i}" for i in items],
         "request_time_us": times.tolist(),
     }
-    names = [name for name, _ in CROSS_COLUMNS]
+    names = [name for name, _ in cross_columns()]
     answer = store.feast.get_online_features(features=[f"{CROSS_VIEW}:{n}" for n in names], entity_rows=rows).to_dict()
     stock = np.array([answer[name] for name in names], np.float64).T
     requests = requests_from_rows(
         store.online_users(rows["user_id"]), shelf, store.config, time=times, surface=np.zeros(1_000, np.int8)
     )
-    funnel = crosses(requests, items[:, None].astype(np.int32), shelf)[:, 0, [CROSSES.index(n) for n in names]]
+    funnel = compute_crosses(requests, items[:, None].astype(np.int32), shelf)[:, 0, [CROSSES.index(n) for n in names]]
     np.testing.assert_allclose(stock, funnel, rtol=1e-6, atol=1e-6)
     assert (np.nan_to_num(funnel) != 0).any(axis=0).all()  # every cross says something
 

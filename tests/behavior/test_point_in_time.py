@@ -18,10 +18,13 @@ from handsell.data import splits
 from handsell.data.interactions import NUMBERED
 from handsell.data.numbering import deduplicate_and_sort, number_events
 from handsell.data.schemas import EVENTS
+from handsell.features.registry import find_features
 from handsell.features.request_builder import requests_from_rows
 from handsell.features.user import user_feature_names
-from handsell.features.views import ITEM_ACTIVITY, USER_VIEWS, views
+from handsell.features.views import USER_VIEWS, views
 from handsell.jobs.features.feature_tables import compute
+
+ITEM_FEATURES = tuple(find_features("item"))
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -174,7 +177,7 @@ def test_item_rows_are_exact_on_every_day(tmp_path, rng):
     newest = table[table.event_timestamp <= stamp].groupby("item_id").last()
     for item_id, row in newest.iterrows():
         at = int(snapshot.items.number([item_id])[0])
-        np.testing.assert_array_equal(snapshot.values[at, :7], row[list(ITEM_ACTIVITY)].to_numpy(np.float32))
+        np.testing.assert_array_equal(snapshot.values[at, :7], row[list(ITEM_FEATURES)].to_numpy(np.float32))
 
 
 def test_late_and_duplicate_events_change_nothing(tmp_path, rng):

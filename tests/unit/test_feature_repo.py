@@ -23,7 +23,7 @@ from handsell.features.repository import (
     selected_config,
     write_feast_file,
 )
-from handsell.features.views import CROSS_COLUMNS, SERVICES, service_columns, views
+from handsell.features.views import SERVICES, cross_columns, service_columns, views
 
 ROOT = Path(__file__).parents[2]
 VARIABLES = ("HANDSELL_CONFIG", "HANDSELL_HOME", "FEAST_FS_YAML_FILE_PATH")
@@ -126,7 +126,9 @@ def test_definitions_offer_what_views_declare(checkout, monkeypatch):
             assert {c.name for c in made.entity_columns} == set(view.keys)
             assert tuple(f.name for f in made.features) == view.names
             assert made.batch_source.path == str(config.state / "features" / name)
-        assert tuple(f.name for f in modules["crosses"].request_crosses.features) == tuple(n for n, _ in CROSS_COLUMNS)
+        assert tuple(f.name for f in modules["crosses"].request_crosses.features) == tuple(
+            n for n, _ in cross_columns()
+        )
         for name in SERVICES:
             projections = getattr(modules["services"], name).feature_view_projections
             assert tuple(f.name for p in projections for f in p.features) == service_columns(config, name)

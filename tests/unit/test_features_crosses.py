@@ -5,9 +5,13 @@ import pytest
 
 from handsell.catalog.snapshot import ALWAYS
 from handsell.core.units import DAY_US, HOUR_US
-from handsell.features.crosses import CROSSES, crosses, pair_crosses
-from handsell.features.views import CROSS_COLUMNS
+from handsell.features.crosses import compute_crosses
+from handsell.features.on_demand import compute_pair_crosses
+from handsell.features.registry import find_features
+from handsell.features.views import cross_columns
 from handsell.testing.small_catalog import NOW, draw_requests, draw_snapshot
+
+CROSSES = tuple(find_features("cross"))
 
 
 def naive(asked, b: int, item: int, shelf) -> dict[str, float]:
@@ -57,7 +61,7 @@ def test_every_cross_equals_the_loop(case, dense, monkeypatch):
     """By table and by search alike."""
     monkeypatch.setattr("handsell.features.crosses.DENSE", dense)
     shelf, asked, items = case
-    found = crosses(asked, items, shelf)
+    found = compute_crosses(asked, items, shelf)
     assert found.dtype == np.float32 and found.shape == (6, 25, len(CROSSES))
     for b in range(6):
         for k in range(25):
@@ -68,19 +72,19 @@ def test_every_cross_equals_the_loop(case, dense, monkeypatch):
 
 def test_padding_is_nan_and_touches_nothing_else(case):
     shelf, asked, items = case
-    whole = crosses(asked, items, shelf)
+    whole = compute_crosses(asked, items, shelf)
     padded = items.copy()
     padded[:, 20:] = -1
-    found = crosses(asked, padded, shelf)
+    found = compute_crosses(asked, padded, shelf)
     assert np.isnan(found[:, 20:]).all()
     np.testing.assert_array_equal(found[:, :20], whole[:, :20])
 
 
 def test_a_batch_is_its_requests_one_by_one(case):
     shelf, asked, items = case
-    whole = crosses(asked, items, shelf)
+    whole = compute_crosses(asked, items, shelf)
     for b in range(6):
-        np.testing.assert_array_equal(crosses(asked.take(np.array([b])), items[b : b + 1], shelf)[0], whole[b])
+        np.testing.assert_array_equal(compute_crosses(asked.take(np.array([b])), items[b : b + 1], shelf)[0], whole[b])
 
 
 def test_pairs_of_strings_give_the_same(case):
@@ -105,10 +109,11 @@ def test_pairs_of_strings_give_the_same(case):
         "top_creator_weights": beside(profile.creator_weight, profile.creator),
         "top_tags": ids(shelf.tags, profile.tag),
         "top_tag_weights": beside(profile.tag_weight, profile.tag),
+        "history_weights": beside(history.weight, history.item),
         "request_time_us": asked.time,
     }
     columns["history_item_ids"][0] = columns["history_times_us"][0] = None  # what Feast gives for a new user
-    found, expected = pair_crosses(columns), crosses(asked, items, shelf)[:, 0]
-    assert list(found) == [name for name, _ in CROSS_COLUMNS]
+    found, expected = compute_pair_crosses(columns), compute_crosses(asked, items, shelf)[:, 0]
+    assert list(found) == [name for name, _ in cross_columns()]
     for name, column in found.items():
         np.testing.assert_allclose(column, expected[:, CROSSES.index(name)], rtol=1e-6, atol=1e-6, err_msg=name)

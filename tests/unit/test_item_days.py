@@ -8,9 +8,11 @@ import pytest
 
 from handsell.core.paths import Layout
 from handsell.features import store
-from handsell.features.views import ITEM_ACTIVITY
+from handsell.features.registry import find_features
 from handsell.jobs.train import examples
 from handsell.testing.small_catalog import draw_snapshot
+
+ITEM_FEATURES = tuple(find_features("item"))
 
 DAY_US = examples.DAY_US
 
@@ -24,10 +26,11 @@ def run(tmp_path, rng, monkeypatch):
     def historical_items(ids, times):
         numbers = shelf.items.number(ids)
         asked.append(sorted(zip(numbers.tolist(), (times // DAY_US).tolist(), strict=True)))
-        return {name: pa.chunked_array([numbers * 100.0 + times // DAY_US]) for name in ITEM_ACTIVITY}
+        return {name: pa.chunked_array([numbers * 100.0 + times // DAY_US]) for name in ITEM_FEATURES}
 
     monkeypatch.setattr(store, "open_store", lambda config: SimpleNamespace(historical_items=historical_items))
-    return SimpleNamespace(config=SimpleNamespace(state=tmp_path), folder=tmp_path, asked=asked)
+    config = SimpleNamespace(state=tmp_path, features=SimpleNamespace(item_columns=()))
+    return SimpleNamespace(config=config, folder=tmp_path, asked=asked)
 
 
 def found(run, *pairs):
@@ -42,7 +45,7 @@ def test_only_what_is_new_is_asked_and_all_is_kept(run):
     assert found(run, (2, 7), (2, 8), (5, 7)) == 2
     assert found(run, (1, 7), (5, 7)) == 0
     assert run.asked == [[(1, 7), (2, 7)], [(2, 8), (5, 7)]]
-    shelf = SimpleNamespace(values=np.zeros((30, len(ITEM_ACTIVITY)), np.float32))
+    shelf = SimpleNamespace(values=np.zeros((30, len(ITEM_FEATURES)), np.float32), value_names=ITEM_FEATURES)
     values = examples.day_values(run.config, run.folder, "test", shelf)
     told = values.gather(np.array([[1, 2, 5], [2, -1, 2]]), np.array([7, 8]) * DAY_US)[:, :, 0]
     np.testing.assert_array_equal(told[0], [107, 207, 507])

@@ -7,11 +7,14 @@ import pytest
 
 from feature_world import tiny_config
 from handsell.core.errors import FeatureError
-from handsell.features.crosses import CROSSES, crosses
+from handsell.features.crosses import compute_crosses
+from handsell.features.item import item_feature_names
 from handsell.features.matrix import SnapshotValues, build_matrix, feature_groups, feature_names
+from handsell.features.registry import find_features
 from handsell.features.user import user_feature_names
-from handsell.features.views import ITEM_ACTIVITY
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
+
+CROSSES = tuple(find_features("cross"))
 
 SOURCES = ("popularity", "item_knn", "content")
 
@@ -20,7 +23,8 @@ SOURCES = ("popularity", "item_knn", "content")
 def case(rng, tmp_path):
     config = tiny_config(tmp_path)
     shelf = draw_snapshot(rng)
-    shelf = replace(shelf, values=rng.normal(size=(len(shelf), len(ITEM_ACTIVITY) + 1)).astype(np.float32))
+    names = item_feature_names(config)
+    shelf = replace(shelf, values=rng.normal(size=(len(shelf), len(names))).astype(np.float32), value_names=names)
     asked = draw_requests(rng, shelf)
     users = rng.normal(size=(4, len(user_feature_names(config)))).astype(np.float32)
     asked = replace(asked, profile=replace(asked.profile, features=users))
@@ -44,7 +48,7 @@ def test_columns_stand_where_their_names_say(case):
     np.testing.assert_array_equal(at["user_age"], np.repeat(asked.profile.features[:, -1:], 50, axis=1))
     np.testing.assert_array_equal(at["item_energy"][:, :47], shelf.values[found.item[:, :47], -1])
     assert np.isnan(at["item_energy"][:, 47:]).all()
-    cross = crosses(asked, found.item, shelf)
+    cross = compute_crosses(asked, found.item, shelf)
     for f, name in enumerate(CROSSES):
         np.testing.assert_array_equal(at[name], cross[:, :, f])
     np.testing.assert_allclose(at["hour_cos"], 1.0)  # midnight
@@ -83,6 +87,6 @@ def test_groups_are_the_names(case):
 
 def test_a_config_that_disagrees_with_the_snapshot_is_named(case):
     config, shelf, asked, found = case
-    less = replace(shelf, values=shelf.values[:, :-1])
+    less = replace(shelf, values=shelf.values[:, :-1], value_names=shelf.value_names[:-1])
     with pytest.raises(FeatureError, match=r"expected 8 item values .*item_energy.*got 7"):
         build_matrix(asked, found, SnapshotValues(less), less, config)

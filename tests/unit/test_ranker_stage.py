@@ -13,10 +13,12 @@ from handsell.core.errors import FeatureError
 from handsell.core.funnel import Funnel, run_local
 from handsell.features.config import FeaturesConfig
 from handsell.features.matrix import SnapshotValues, build_matrix, feature_names
+from handsell.features.registry import find_features
 from handsell.features.user import user_feature_names
-from handsell.features.views import ITEM_ACTIVITY
 from handsell.ranking.stage import FusedRanking, LocalRanking, best_first
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
+
+ITEM_FEATURES = tuple(find_features("item"))
 
 CONFIG = Config(name="test", features=FeaturesConfig(item_columns=()))
 
@@ -46,8 +48,8 @@ def asked() -> tuple[LocalRanking, Requests, Candidates]:
     shelf = draw_snapshot(rng)
     shelf = replace(
         shelf,
-        values=rng.normal(size=(len(shelf), len(ITEM_ACTIVITY))).astype(np.float32),
-        value_names=ITEM_ACTIVITY,
+        values=rng.normal(size=(len(shelf), len(ITEM_FEATURES))).astype(np.float32),
+        value_names=ITEM_FEATURES,
     )
     batch, found = draw_requests(rng, shelf, 5), draw_candidates(rng, shelf, 5, 40, pad=4)
     features = rng.normal(size=(5, len(user_feature_names(CONFIG)))).astype(np.float32)

@@ -11,13 +11,16 @@ from handsell.config import Config
 from handsell.core.errors import BundleError, ConfigError
 from handsell.core.funnel import run_local
 from handsell.features.config import FeaturesConfig
-from handsell.features.crosses import CROSSES
-from handsell.features.matrix import CONTEXT, build_matrix, feature_names, ranker_features
+from handsell.features.matrix import build_matrix, feature_names, ranker_features
+from handsell.features.registry import find_features
 from handsell.features.user import user_feature_names
-from handsell.features.views import ITEM_ACTIVITY
 from handsell.ranking.calibration import Calibration
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
+
+ITEM_FEATURES = tuple(find_features("item"))
+CROSSES = tuple(find_features("cross"))
+CONTEXT = tuple(find_features("context"))
 
 SOURCES = ("popularity", "item_knn")
 
@@ -59,8 +62,8 @@ def few(tmp_path):
 def test_the_ranker_gets_its_own_columns_of_the_whole_matrix(few):
     rng, setting = np.random.default_rng(4), config("source", "user", "cross", "context")
     shelf = draw_snapshot(rng)
-    values = rng.normal(size=(len(shelf), len(ITEM_ACTIVITY))).astype(np.float32)
-    shelf = replace(shelf, values=values, value_names=ITEM_ACTIVITY)
+    values = rng.normal(size=(len(shelf), len(ITEM_FEATURES))).astype(np.float32)
+    shelf = replace(shelf, values=values, value_names=ITEM_FEATURES)
     asked, found = draw_requests(rng, shelf, 4), draw_candidates(rng, shelf, 4, 30)
     found = replace(
         found, sources=SOURCES, source_rank=found.source_rank[:, :, :2], source_score=found.source_score[:, :, :2]
@@ -69,7 +72,7 @@ def test_the_ranker_gets_its_own_columns_of_the_whole_matrix(few):
     asked = replace(asked, profile=replace(asked.profile, features=users))
     stage = load_ranking(few, setting, shelf)
     x = build_matrix(asked, found, stage.items, shelf, setting)
-    columns = [feature_names(setting, SOURCES).index(name) for name in ITEM_ACTIVITY]
+    columns = [feature_names(setting, SOURCES).index(name) for name in ITEM_FEATURES]
     expected = np.take_along_axis(found.item, np.argsort(-stage.ranker.raw(x[:, :, columns]), 1, kind="stable"), 1)
     np.testing.assert_array_equal(run_local(stage.rank(asked, found, 30)).item, expected)
 

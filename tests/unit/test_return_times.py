@@ -15,10 +15,10 @@ from handsell.data.return_times import BINS, BINS_PER_DOUBLING, SHORTEST_US, Ret
 from handsell.data.splits import AS_LOGGED
 from handsell.events.fold import fold
 from handsell.events.states import MAX_AWAY_DAYS, Events, FoldRules, ItemAttributes
+from handsell.features.item import item_feature_names
 from handsell.features.matrix import SnapshotValues, build_matrix, feature_names
 from handsell.features.request_builder import requests_from_rows
 from handsell.features.rows import Names, user_rows
-from handsell.features.views import ITEM_ACTIVITY
 from handsell.testing.small_catalog import draw_candidates, draw_snapshot
 
 GAP_US = 30 * MINUTE_US
@@ -135,7 +135,8 @@ NOW = START + 45 * DAY_US
 def asked(rng, tmp_path):
     """Function from pauses (5,) µs to requests and ranker features by name (5, K); user 4 has no events."""
     config, shelf = tiny_config(tmp_path), draw_snapshot(rng, items=40, creators=6, tags=5)
-    shelf = replace(shelf, values=rng.random((40, len(ITEM_ACTIVITY) + 1)))
+    value_names = item_feature_names(config)
+    shelf = replace(shelf, values=rng.random((40, len(value_names))), value_names=value_names)
     rules, kind = FoldRules.of(config), rng.integers(0, 3, 150)
     time = np.sort(rng.choice(40 * DAY_US, 150, replace=False)) + START
     log = Events.of(rng.integers(0, 4, 150), rng.integers(0, 40, 150), kind, time, np.array([0, 1, -0.5])[kind])

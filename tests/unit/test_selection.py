@@ -12,15 +12,17 @@ from handsell.core.batches import NONE
 from handsell.core.funnel import run_local
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
-from handsell.features.views import ITEM_ACTIVITY
+from handsell.features.registry import find_features
 from handsell.reranking.calibrated import ALPHA, TasteCalibration, own_mix
 from handsell.reranking.config import RerankingConfig
 from handsell.reranking.dpp import Determinantal, kernel
 from handsell.reranking.selection import Pool, select
 from handsell.reranking.spacing import CREATOR_GAP, ItemGap
 from handsell.reranking.stage import LocalReranking
-from handsell.reranking.utility import NEUTRAL, POSITIVES, breadth, own_diversity
+from handsell.reranking.utility import NEUTRAL, POPULARITY, breadth, own_diversity
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
+
+ITEM_FEATURES = tuple(find_features("item"))
 
 EVERYTHING = {
     "selection": "dpp", "diversity": 0.2, "diversity_by_taste": 0.5, "calibration": 0.1, "novelty": 0.1,
@@ -31,7 +33,8 @@ EVERYTHING = {
 
 def shop(rng, **options):
     shelf = draw_snapshot(rng, **options)
-    return replace(shelf, values=rng.integers(0, 500, (len(shelf), len(ITEM_ACTIVITY))).astype(np.float32))
+    values = rng.integers(0, 500, (len(shelf), len(ITEM_FEATURES))).astype(np.float32)
+    return replace(shelf, values=values, value_names=ITEM_FEATURES)
 
 
 def stage(shelf, **dials):
@@ -142,16 +145,16 @@ def test_novelty_prefers_the_unpopular_and_serendipity_the_relevant_among_them()
     rng = np.random.default_rng(4)
     shelf = shop(rng)
     asked, found = draw_requests(rng, shelf, 30), draw_candidates(rng, shelf, 30)
-    popular = []
+    popular, column = [], ITEM_FEATURES.index(POPULARITY)
     for dials in ({}, {"novelty": 0.3}, {"novelty": 1.0}):
         slates = run_local(stage(shelf, diversity=0, same_creator_gap=0, **dials).rerank(asked, found, 10))
-        popular.append(shelf.values[slates.item, POSITIVES].mean())
+        popular.append(shelf.values[slates.item, column].mean())
     assert popular[0] > popular[1] > popular[2]
     plain, odd = (
         run_local(stage(shelf, diversity=0, same_creator_gap=0, serendipity=s).rerank(asked, found, 10))
         for s in (0, 1.0)
     )
-    assert shelf.values[odd.item, POSITIVES].mean() < shelf.values[plain.item, POSITIVES].mean()
+    assert shelf.values[odd.item, column].mean() < shelf.values[plain.item, column].mean()
     best = found.score.argmax(axis=1)
     assert (found.item[np.arange(30), best] == plain.item[:, 0]).all()
 

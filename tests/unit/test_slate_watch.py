@@ -7,18 +7,20 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from handsell.evaluation import list_metrics
-from handsell.features.views import ITEM_ACTIVITY
+from handsell.features.registry import find_features
 from handsell.serving.telemetry import slate_watch
 from handsell.serving.telemetry.slate_watch import SlateWatch
 from handsell.testing.small_catalog import draw_snapshot
+
+ITEM_FEATURES = tuple(find_features("item"))
 
 
 @pytest.fixture
 def shelf():
     rng = np.random.default_rng(0)
     found = draw_snapshot(rng, items=50)
-    values = rng.integers(0, 40, (50, len(ITEM_ACTIVITY))).astype(np.float32)
-    return replace(found, values=values, value_names=ITEM_ACTIVITY)
+    values = rng.integers(0, 40, (50, len(ITEM_FEATURES))).astype(np.float32)
+    return replace(found, values=values, value_names=ITEM_FEATURES)
 
 
 def mean(registry, name):
@@ -35,7 +37,7 @@ def test_means_equal_the_reports(shelf, monkeypatch):
     for b, row in enumerate(items):
         watch.saw("home", f"u{b % 2}", row, b % 3, shelf)
     user, time = np.arange(6) % 2, np.arange(6)
-    popularity = shelf.values[:, ITEM_ACTIVITY.index("item_positives_total")]
+    popularity = shelf.values[:, ITEM_FEATURES.index("item_positives_total")]
     expected = {
         "slate_diversity": list_metrics.intra_list_diversity(items, shelf.tag_matrix),
         "slate_novelty_bits": list_metrics.novelty(items, list_metrics.self_information(popularity)),

@@ -29,7 +29,7 @@ class Config(Section):
     events: EventsConfig = EventsConfig()
     split: SplitConfig = SplitConfig()
     features: FeaturesConfig = FeaturesConfig()
-    retrieval: RetrievalConfig = RetrievalConfig()
+    retrieval: RetrievalConfig = Field(default_factory=RetrievalConfig)  # not at import: it imports plug-ins
     ranking: RankingConfig = RankingConfig()
     reranking: RerankingConfig = RerankingConfig()
     tuning: TuningConfig = TuningConfig()

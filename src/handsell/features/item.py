@@ -1,28 +1,34 @@
 """Item activity by day, and the item values that candidates are looked up in.
 
-A value of day D covers the days before D ("as of yesterday"). Rows exist only for days on which a value
-changes: the day after activity, and 1, 7 and 28 days later, when it leaves a window. So the latest row at
-or before D is exact on every day.
+A value of day D covers the days before D ("as of yesterday"). Rows exist only for days on which a value can change:
+the day after activity, and each registered window later, when it leaves the window. So the latest row at or before D
+is exact on every day.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Protocol
 
 import numpy as np
 
 from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config
 from handsell.core.batches import NONE
+from handsell.core.errors import FeatureError
 from handsell.core.units import DAY_US
-from handsell.features.views import ITEM_ACTIVITY
-
-WINDOWS_DAYS = (1, 7, 28)
-NO_ACTIVITY = np.array([0, 0, 0, 0, np.nan, 0, 0], np.float32)  # of an item that nobody has touched
+from handsell.features.registry import find_features
 
 
 class ItemValues(Protocol):
-    """Values of items as of yesterday: ITEM_ACTIVITY, then `features.item_columns`."""
+    """Values of items as of yesterday."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The Fi columns, see `item_feature_names`."""
+        ...
 
     def gather(self, items: np.ndarray, time: np.ndarray) -> np.ndarray:
         """(B, K, Fi) float32 of items (B, K) at time (B,) µs; NaN where item is -1."""
@@ -41,15 +47,50 @@ class ItemDays:
         return len(self.item)
 
 
-def day_counts(item: np.ndarray, time: np.ndarray, weight: np.ndarray, acted: np.ndarray) -> ItemDays:
+def item_feature_names(config: Config) -> tuple[str, ...]:
+    """Return the registered item features, then the item columns."""
+    return (*find_features("item"), *item_column_names(config))
+
+
+def item_column_names(config: Config) -> tuple[str, ...]:
+    """Return the feature names of `features.item_columns`."""
+    return tuple(f"item_{name}" for name in config.features.item_columns)
+
+
+def select_item_columns(snapshot: Snapshot, config: Config) -> np.ndarray:
+    """(I, number of item columns) float32; raises FeatureError if the snapshot lacks one."""
+    names = item_column_names(config)
+    if missing := [name for name in names if name not in snapshot.value_names]:
+        raise FeatureError(
+            f"expected {', '.join(missing)} in the item snapshot, got {', '.join(snapshot.value_names)}: run "
+            "`handsell features CONFIG` again"
+        )
+    return np.asarray(snapshot.values)[:, [snapshot.value_names.index(name) for name in names]]
+
+
+@cache
+def untouched_values() -> np.ndarray:
+    """(number of registered item features,) float32, read only: the values of an item that nobody has touched."""
+    values = np.array([found.default for found in find_features("item").values()], np.float32)
+    values.flags.writeable = False
+    return values
+
+
+@cache
+def activity_windows() -> tuple[int, ...]:
+    """The windows in days of all registered item features, rising."""
+    return tuple(sorted({days for found in find_features("item").values() for days in found.windows_days}))
+
+
+def count_days(item: np.ndarray, time: np.ndarray, weight: np.ndarray, acted: np.ndarray) -> ItemDays:
     """Positive events and interactions of each item on each day; values (N, 2) float64. `acted` (M,) bool."""
     keep = acted | (weight > 0)
     values = np.stack([weight[keep] > 0, acted[keep]], axis=1).astype(np.float64)
-    return merged(ItemDays(item[keep], time[keep] // DAY_US, values))
+    return merge_days(ItemDays(item[keep], time[keep] // DAY_US, values))
 
 
-def merged(counts: ItemDays) -> ItemDays:
-    """Sum rows of the same item and day; the parts of many partitions laid end to end."""
+def merge_days(counts: ItemDays) -> ItemDays:
+    """Sum rows of the same item and day, such as those of several partitions laid end to end."""
     order = np.lexsort((counts.day, counts.item))
     item, day, values = counts.item[order], counts.day[order], counts.values[order]
     if not len(item):
@@ -58,26 +99,57 @@ def merged(counts: ItemDays) -> ItemDays:
     return ItemDays(item[starts], day[starts], np.add.reduceat(values, starts, axis=0))
 
 
-def item_activity(counts: ItemDays) -> ItemDays:
-    """Rows (N', 7) float32 in the order of ITEM_ACTIVITY from merged day counts."""
+@dataclass(frozen=True)
+class ItemActivity:
+    """N (item, day) pairs and sums over the days before: the input of item features."""
+
+    item: np.ndarray  # (N,) int64
+    day: np.ndarray  # (N,) int64 days since `base`
+    base: int
+    _span: int
+    _active: np.ndarray  # (M,) int64 item * span + day of the merged counts, rising
+    _running: np.ndarray  # (M + 1, 2) float64 sums of positive events and interactions before each
+    _sums: dict[int | None, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, counts: ItemDays) -> ItemActivity:
+        """The pairs at which a value may change, from at least one merged day count."""
+        windows = activity_windows()
+        base, span = int(counts.day.min()), int(np.ptp(counts.day)) + max(windows, default=0) + 3
+        active = counts.item.astype(np.int64) * span + counts.day - base
+        changes = np.unique(np.concatenate([active + after for after in (1, *(1 + w for w in windows))]))
+        running = np.concatenate([np.zeros((1, 2)), np.cumsum(counts.values, axis=0)])
+        return cls(changes // span, changes % span, base, span, active, running)
+
+    def positives(self, days: int | None = None) -> np.ndarray:
+        """(N,) positive events of the last days before the pair's day; None: of all days."""
+        return self._sum(days)[:, 0]
+
+    def interactions(self, days: int | None = None) -> np.ndarray:
+        """(N,) interactions, likewise."""
+        return self._sum(days)[:, 1]
+
+    def _sum(self, days: int | None) -> np.ndarray:
+        if days is not None and days not in activity_windows():
+            raise FeatureError(f"expected a window of {activity_windows()} days, got {days}: add it to windows_days")
+        if days not in self._sums:
+            first = np.zeros_like(self.day) if days is None else np.maximum(self.day - days, 0)
+            ends = (self.item * self._span + day for day in (first, self.day))
+            begin, end = (self._running[np.searchsorted(self._active, key)] for key in ends)
+            self._sums[days] = end - begin
+        return self._sums[days]
+
+
+def compute_item_rows(counts: ItemDays) -> ItemDays:
+    """Rows of the registered item features, float32, from merged day counts."""
+    features = find_features("item").values()
     if not len(counts):
-        return ItemDays(counts.item, counts.day, np.zeros((0, len(ITEM_ACTIVITY)), np.float32))
-    base, span = int(counts.day.min()), int(np.ptp(counts.day)) + max(WINDOWS_DAYS) + 3
-    active = counts.item.astype(np.int64) * span + counts.day - base
-    changes = np.unique(np.concatenate([active + after for after in (1, *(1 + w for w in WINDOWS_DAYS))]))
-    item, day = changes // span, changes % span
-    running = np.concatenate([np.zeros((1, 2)), np.cumsum(counts.values, axis=0)])
-
-    def since(first: np.ndarray) -> np.ndarray:
-        """(N', 2) sums over days first..day-1 of the row's own item."""
-        return running[np.searchsorted(active, changes)] - running[np.searchsorted(active, item * span + first)]
-
-    day1, day7, day28 = (since(np.maximum(day - w, 0)) for w in WINDOWS_DAYS)
-    total = since(np.zeros_like(day))
-    rate = np.divide(day28[:, 0], day28[:, 1], out=np.full(len(day), np.nan), where=day28[:, 1] > 0)
-    trend = np.log((day7[:, 0] + 1) / (day28[:, 0] / 4 + 1))
-    columns = (day1[:, 0], day7[:, 0], day28[:, 0], day28[:, 1], rate, trend, total[:, 0])
-    return ItemDays(item.astype(np.int32), day + base, np.stack(columns, axis=1).astype(np.float32))
+        return ItemDays(counts.item, counts.day, np.zeros((0, len(features)), np.float32))
+    activity = ItemActivity.of(counts)
+    values = np.empty((len(activity.item), len(features)), np.float32)
+    for f, found in enumerate(features):
+        values[:, f] = found.value(activity)
+    return ItemDays(activity.item.astype(np.int32), activity.day + activity.base, values)
 
 
 @dataclass(frozen=True)
@@ -85,6 +157,10 @@ class SnapshotValues:
     """Values in serving: those of the snapshot, whatever the time."""
 
     snapshot: Snapshot
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.snapshot.value_names
 
     def gather(self, items: np.ndarray, time: np.ndarray) -> np.ndarray:
         return _blank(self.snapshot.values[np.maximum(items, 0)], items)
@@ -95,35 +171,40 @@ class DailyValues:
     """Values by day in training: the latest row at or before the request's day."""
 
     keys: np.ndarray  # (N,) int64 item * span + day - base, sorted
-    values: np.ndarray  # (N, Fa) float32
+    values: np.ndarray  # (N, Fa) float32 of the registered item features
     static: np.ndarray  # (I, Fs) float32, the item columns
+    static_names: tuple[str, ...]
     base: int
     span: int
 
     @classmethod
-    def of(cls, rows: ItemDays, static: np.ndarray) -> DailyValues:
-        """From activity rows in any order, sparse (the job's) or one for each day asked (Feast's)."""
+    def of(cls, rows: ItemDays, static: np.ndarray, static_names: Sequence[str] = ()) -> DailyValues:
+        """From activity rows in any order, sparse (the job's) or one for each requested day (Feast's)."""
+        names = tuple(static_names)
         if not len(rows):
-            return cls(np.zeros(0, np.int64), np.zeros((0, len(ITEM_ACTIVITY)), np.float32), static, 0, 1)
+            return cls(np.zeros(0, np.int64), np.zeros((0, len(untouched_values())), np.float32), static, names, 0, 1)
         base, span = int(rows.day.min()), int(np.ptp(rows.day)) + 1
         keys = rows.item.astype(np.int64) * span + rows.day - base
         order = np.argsort(keys, kind="stable")
-        return cls(keys[order], rows.values[order].astype(np.float32), static, base, span)
+        return cls(keys[order], rows.values[order].astype(np.float32), static, names, base, span)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*find_features("item"), *self.static_names)
 
     def gather(self, items: np.ndarray, time: np.ndarray) -> np.ndarray:
-        at = np.maximum(items, 0)
+        at, untouched = np.maximum(items, 0), untouched_values()
         day = np.minimum(time // DAY_US - self.base, self.span - 1)[:, None]
         own = at.astype(np.int64) * self.span
         place = np.searchsorted(self.keys, own + np.maximum(day, -1), side="right") - 1
         found = (place >= 0) & (day >= 0)
-        out = np.empty((*items.shape, len(ITEM_ACTIVITY) + self.static.shape[1]), np.float32)
+        out = np.empty((*items.shape, len(untouched) + self.static.shape[1]), np.float32)
         if len(self.keys):
             found &= self.keys[np.maximum(place, 0)] >= own
-            activity = np.where(found[:, :, None], self.values[np.maximum(place, 0)], NO_ACTIVITY)
+            out[:, :, : len(untouched)] = np.where(found[:, :, None], self.values[np.maximum(place, 0)], untouched)
         else:
-            activity = np.broadcast_to(NO_ACTIVITY, (*items.shape, len(NO_ACTIVITY)))
-        out[:, :, : len(ITEM_ACTIVITY)] = activity
-        out[:, :, len(ITEM_ACTIVITY) :] = self.static[at]
+            out[:, :, : len(untouched)] = untouched
+        out[:, :, len(untouched) :] = self.static[at]
         return _blank(out, items)
 
     def at(self, time: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The feature matrix (B, K, F) of the ranker: one builder for training and serving.
 
-Groups, in this order: `source` (what retrieval said), `user`, `item`, `cross`, `context`. Retrievers'
-raw scores are not here: only ranks and per-request standardized scores, so that retrievers may be
-refitted while the ranker stays.
+Groups, in this order: `source` (ranks and scores of retrievers), `user`, `item`, `cross`, `context`. All but `source`
+are registered features (`features/registry.py`) and configured columns. Retrievers' raw scores are left out: ranks and
+per-request standardized scores let retrievers be refitted while the ranker stays.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import Candidates, Requests
 from handsell.core.errors import ConfigError, FeatureError
-from handsell.core.units import DAY_US
-from handsell.features.crosses import CROSSES, crosses
-from handsell.features.item import DailyValues, ItemValues, SnapshotValues
+from handsell.features.crosses import compute_crosses
+from handsell.features.item import DailyValues, ItemValues, SnapshotValues, item_feature_names
+from handsell.features.registry import find_features
 from handsell.features.user import user_feature_names
-from handsell.features.views import ITEM_ACTIVITY
-
-CONTEXT = ("hour_sin", "hour_cos", "weekday_sin", "weekday_cos", "surface")
 
 
 def feature_groups(config: Config, sources: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Feature names by group, for reports and ablations; their concatenation is `feature_names`."""
+    """Return feature names by group; their concatenation is `feature_names`."""
     return {
         "source": (
             *(f"src_{name}_rank" for name in sources),
@@ -34,27 +31,35 @@ def feature_groups(config: Config, sources: Sequence[str]) -> dict[str, tuple[st
             "src_fused",
         ),
         "user": user_feature_names(config),
-        "item": (*ITEM_ACTIVITY, *(f"item_{name}" for name in config.features.item_columns)),
-        "cross": CROSSES,
-        "context": CONTEXT,
+        "item": item_feature_names(config),
+        "cross": tuple(find_features("cross")),
+        "context": tuple(find_features("context")),
     }
 
 
 def feature_names(config: Config, sources: Sequence[str]) -> tuple[str, ...]:
-    """The F columns of `build_matrix` in order; `sources` as in Candidates.sources."""
+    """Return the F columns of `build_matrix` in order; `sources` as in Candidates.sources."""
     return tuple(name for group in feature_groups(config, sources).values() for name in group)
 
 
 def source_names_in(features: Sequence[str]) -> tuple[str, ...]:
-    """The sources that feature names speak of, in their order: a bundle's, where training picked them."""
+    """Return the sources whose ranks are among the feature names, in their order."""
     ranks = (name.removeprefix("src_") for name in features if name.startswith("src_") and name.endswith("_rank"))
     return tuple(name.removesuffix("_rank") for name in ranks)
 
 
 def ranker_features(config: Config, sources: Sequence[str]) -> tuple[str, ...]:
-    """`feature_names` without what `ranking.without` names; raises ConfigError where it names what there is not."""
+    """Return `feature_names` without the groups and features that `ranking.without` names.
+
+    Raises ConfigError if it names an unknown one, if none is left, or if two features have the same name.
+    """
     groups = feature_groups(config, sources)
     names = feature_names(config, sources)
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ConfigError(
+            f"expected distinct feature names, got {', '.join(twice)} twice: rename the feature or column"
+        )
     picked = config.retrieval.sections if config.retrieval.sources is not None or config.picks_sources else ()
     of_others = {name for source in picked for name in (f"src_{source}_rank", f"src_{source}_z")}
     unknown = [name for name in config.ranking.without if name not in {*groups, *names, *of_others}]
@@ -79,37 +84,34 @@ def build_matrix(
     config: Config,
     pick: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(B, K, F) float32, contiguous; NaN where something is unknown.
+    """(B, K, F) float32, contiguous, in the order of `feature_names`; NaN where a value is unknown.
 
-    `pick` (B, k) int keeps those columns of the candidates: source features still speak of all K, as they
-    do in serving, so training on some candidates of a request must pass all and pick.
-    Raises FeatureError when users or items have another number of values than the config names.
+    `pick` (B, k) int keeps those columns of the candidates. Source features are standardized over all K, as in serving,
+    so training on some candidates of a request must pass all of them and `pick`.
+    Raises FeatureError if the users' or items' values are not those that the config names.
     """
     groups = feature_groups(config, candidates.sources)
-    source = source_features(candidates)
-    shown = candidates.item
+    profile = requests.profile.features
+    if profile.shape[1] != len(groups["user"]):
+        _refuse("user", groups["user"], f"{profile.shape[1]}")
+    if items.names != groups["item"]:
+        _refuse("item", groups["item"], f"{len(items.names)} ({', '.join(items.names)})")
+    source, item = compute_source_features(candidates), candidates.item
     if pick is not None:
         source = np.take_along_axis(source, pick[:, :, None], axis=1)
-        shown = np.take_along_axis(shown, pick, axis=1)
-    values = items.gather(shown, requests.time)
-    _expect("item", groups["item"], values.shape[2])
-    _expect("user", groups["user"], requests.profile.features.shape[1])
-    parts = (
-        source,
-        requests.profile.features[:, None, :],
-        values,
-        crosses(requests, shown, snapshot),
-        context_features(requests)[:, None, :],
-    )
-    out = np.empty((*shown.shape, sum(part.shape[2] for part in parts)), np.float32)
-    begin = 0
-    for part in parts:
-        out[:, :, begin : begin + part.shape[2]] = part
-        begin += part.shape[2]
+        item = np.take_along_axis(item, pick, axis=1)
+    out = np.empty((*item.shape, sum(map(len, groups.values()))), np.float32)
+    user, values, cross, context = np.cumsum([len(names) for names in groups.values()])[:-1]
+    out[:, :, :user] = source
+    out[:, :, user:values] = profile[:, None, :]
+    out[:, :, values:cross] = items.gather(item, requests.time)
+    compute_crosses(requests, item, snapshot, out[:, :, cross:context])
+    for f, found in enumerate(find_features("context").values(), start=context):
+        out[:, :, f] = found.value(requests)[:, None]
     return out
 
 
-def source_features(candidates: Candidates) -> np.ndarray:
+def compute_source_features(candidates: Candidates) -> np.ndarray:
     """(B, K, 2S + 2) float32: ranks, standardized scores, number of sources, fused score."""
     score = candidates.source_score.astype(np.float64)
     given = np.isfinite(score)
@@ -123,20 +125,11 @@ def source_features(candidates: Candidates) -> np.ndarray:
     return np.concatenate(parts, axis=2, dtype=np.float32, casting="same_kind")
 
 
-def context_features(requests: Requests) -> np.ndarray:
-    """(B, 5) float32: where in the day and the week (UTC), and the surface's code."""
-    day = requests.time / DAY_US
-    hour, week = 2 * np.pi * (day % 1), 2 * np.pi * (day % 7) / 7
-    columns = (np.sin(hour), np.cos(hour), np.sin(week), np.cos(week), requests.surface)
-    return np.stack(columns, axis=1).astype(np.float32)
-
-
-def _expect(what: str, names: tuple[str, ...], got: int) -> None:
-    if len(names) != got:
-        raise FeatureError(
-            f"expected {len(names)} {what} values ({', '.join(names)}), got {got}: the config and the "
-            f"features disagree; run `handsell features CONFIG` again, or use the config of the bundle"
-        )
+def _refuse(group: str, expected: tuple[str, ...], got: str) -> None:
+    raise FeatureError(
+        f"expected {len(expected)} {group} values ({', '.join(expected)}), got {got}: run `handsell features CONFIG` "
+        "again, or use the config and the packages that the bundle was trained with"
+    )
 
 
 __all__ = [
@@ -144,9 +137,8 @@ __all__ = [
     "ItemValues",
     "SnapshotValues",
     "build_matrix",
-    "context_features",
+    "compute_source_features",
     "feature_groups",
     "feature_names",
     "ranker_features",
-    "source_features",
 ]

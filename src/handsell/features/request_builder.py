@@ -28,7 +28,7 @@ from handsell.features.row_columns import (
     numbers_of,
 )
 from handsell.features.rows import SIGNS, top
-from handsell.features.user import user_features
+from handsell.features.user import compute_user_features
 from handsell.features.views import count_column
 
 STATE_NUMBERS = ("state_time_us", "first_time_us", "log_offset", "seen_total")
@@ -72,7 +72,7 @@ def requests_from_rows(
         time=np.asarray(time, np.int64),
         surface=np.asarray(surface, np.int8),
         history=states.history,
-        profile=Profile(user_features(states, time, columns), creator, creator_weight, tag, tag_weight),
+        profile=Profile(compute_user_features(states, time, columns), creator, creator_weight, tag, tag_weight),
         seen=states.seen,
         exclude=Ragged.empty(len(time)) if exclude is None else exclude,
         attributes=attributes_of(rows, config),

@@ -15,7 +15,7 @@ from handsell.core.offsets import offsets_from_counts
 from handsell.data.schemas import TIME
 from handsell.events.fold import truncate
 from handsell.events.states import HALF_LIVES_DAYS, Affinities, FoldRules, UserStates
-from handsell.features.user import rates_of
+from handsell.features.user import sign_rates
 from handsell.features.views import CREATED, TIMESTAMP, View, count_column, views
 
 SIGNS = ("positive", "negative")
@@ -94,7 +94,7 @@ def strings(vocabulary: Vocabulary, numbers: np.ndarray) -> pa.Array:
 
 def activity_columns(states: UserStates, config: Config) -> dict[str, np.ndarray]:
     """user_activity by column name; `handsell.features.request_builder` reads them back."""
-    rates = rates_of(states.signs)
+    rates = sign_rates(states.signs)
     columns: dict[str, np.ndarray] = {
         "state_time_us": states.state_time,
         "first_time_us": states.first_time,

@@ -16,6 +16,7 @@ import pyarrow as pa
 from handsell.config import Config
 from handsell.data.schemas import TIME
 from handsell.events.states import HALF_LIVES_DAYS
+from handsell.features.registry import find_features
 
 TEXT = pa.string()
 TEXTS = pa.list_(pa.string())
@@ -28,16 +29,6 @@ FLAG = pa.bool_()
 
 ATTRIBUTES = {"number": DOUBLE, "true or false": FLAG, "text": TEXT, "list of texts": TEXTS}
 """Arrow types of what `features.user_attributes` may hold."""
-
-ITEM_ACTIVITY = (
-    "item_positives_1d",
-    "item_positives_7d",
-    "item_positives_28d",
-    "item_events_28d",
-    "item_positive_rate_28d",
-    "item_trend",
-    "item_positives_total",
-)
 
 # Entity name → join key; all keys are strings.
 ENTITIES = {"user": "user_id", "item": "item_id", "creator": "creator_id", "tag": "tag_id"}
@@ -53,14 +44,10 @@ SERVICES = {
 }
 SERVICES_WITH_CROSSES = ("ranking_v1",)
 
-# The on-demand view: what it gives, and what it needs beside views (the request's time).
+# The on-demand view of crosses, the views that it reads, and what the caller gives (the request's time).
 CROSS_VIEW = "request_crosses"
 CROSS_INPUTS = ("user_history", "user_affinity", "item_profile")
 CROSS_REQUEST = (("request_time_us", INT),)
-CROSS_COLUMNS = tuple(
-    (name, FLOAT)
-    for name in ("creator_affinity", "tag_affinity", "times_in_history", "hours_since_item", "item_age_days")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +114,7 @@ def views(config: Config) -> dict[str, View]:
         View("user_creator", ("user", "creator"), (("user_creator_weight", DOUBLE),), online=False),
         View("user_tag", ("user", "tag"), (("user_tag_weight", DOUBLE),), online=False),
         View("item_profile", ("item",), _item_profile(config)),
-        View("item_activity", ("item",), tuple((name, FLOAT) for name in ITEM_ACTIVITY)),
+        View("item_activity", ("item",), tuple((name, FLOAT) for name in find_features("item"))),
     )
     return {view.name: view for view in found}
 
@@ -136,7 +123,12 @@ def service_columns(config: Config, service: str) -> tuple[str, ...]:
     """Every feature name that a service must offer: the contract written in a bundle's manifest."""
     every = views(config)
     names = [name for view in SERVICES[service] for name in every[view].names]
-    return (*names, *(n for n, _ in CROSS_COLUMNS)) if service in SERVICES_WITH_CROSSES else tuple(names)
+    return (*names, *(n for n, _ in cross_columns())) if service in SERVICES_WITH_CROSSES else tuple(names)
+
+
+def cross_columns() -> tuple[tuple[str, pa.DataType], ...]:
+    """(name, Arrow type) of the on-demand view's columns: the cross features that are `on_demand`."""
+    return tuple((name, FLOAT) for name, found in find_features("cross").items() if found.on_demand)
 
 
 def _user_profile(config: Config) -> tuple[tuple[str, pa.DataType], ...]:

@@ -7,10 +7,9 @@ import numpy as np
 from handsell.config import RerankingConfig
 from handsell.core.batches import NONE, Profile
 from handsell.features.item import ItemValues
-from handsell.features.views import ITEM_ACTIVITY
 from handsell.reranking.mmr import relevance
 
-POSITIVES = ITEM_ACTIVITY.index("item_positives_total")
+POPULARITY = "item_positives_total"  # positive events so far
 NEUTRAL = 0.5  # breadth of a user of whom no tag is known: the configured diversity as it is
 
 
@@ -36,10 +35,10 @@ def surprise(items: ItemValues, item: np.ndarray, time: np.ndarray, allowed: np.
     1 for the request's least popular candidate, 0 for its most popular; one is added to every count. 0 for all where
     the catalog has no activity.
     """
-    values = items.gather(item, time)
-    if values.shape[2] <= POSITIVES:
+    if POPULARITY not in items.names:
         return np.zeros(item.shape)
-    count = np.nan_to_num(values[:, :, POSITIVES].astype(np.float64))
+    values = items.gather(item, time)[:, :, items.names.index(POPULARITY)]
+    count = np.nan_to_num(values.astype(np.float64))
     return relevance(-np.log2(count + 1), allowed)
 
 

@@ -18,9 +18,9 @@ from handsell.config import Config
 from handsell.core.errors import DataError
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
-from handsell.features.item import NO_ACTIVITY
+from handsell.features.item import item_feature_names, untouched_values
 from handsell.features.rows import Names
-from handsell.features.views import ITEM_ACTIVITY, views
+from handsell.features.views import views
 from handsell.jobs.cluster import connected, spread
 from handsell.jobs.features.item_rows import ItemTable, item_profile, read_items, user_profile, write_bucket
 from handsell.jobs.features.user_rows import FORGETFUL, Work, save_facts, write_part
@@ -107,7 +107,7 @@ def _write_profiles(items: ItemTable, names: Names, work: Work) -> dict[str, int
 def _snapshot(
     items: ItemTable, names: Names, buckets: list[tuple[int, np.ndarray, np.ndarray]], config: Config, meta: dict
 ) -> Snapshot:
-    activity = np.tile(NO_ACTIVITY, (len(names.items), 1))
+    activity = np.tile(untouched_values(), (len(names.items), 1))
     for _, touched, values in buckets:
         activity[touched] = values
     return Snapshot(
@@ -122,7 +122,7 @@ def _snapshot(
         expires=items.expires,
         available=items.available,
         values=np.concatenate([activity, items.columns], axis=1),
-        value_names=(*ITEM_ACTIVITY, *(f"item_{name}" for name in config.features.item_columns)),
+        value_names=item_feature_names(config),
         metadata=items.metadata,
     )
 

@@ -19,9 +19,10 @@ from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.data.numbering import look_up
 from handsell.events.states import ItemAttributes
-from handsell.features.item import DailyValues, ItemDays, item_activity, merged
+from handsell.features.item import DailyValues, ItemDays, compute_item_rows, merge_days
+from handsell.features.registry import find_features
 from handsell.features.rows import Names, lists, stamped, strings
-from handsell.features.views import ATTRIBUTES, ITEM_ACTIVITY, views
+from handsell.features.views import ATTRIBUTES, views
 from handsell.jobs.features.user_rows import DAYS, Work
 
 
@@ -144,15 +145,15 @@ def user_profile(config: Config, names: Names, from_us: int) -> pa.Table:
 def write_bucket(bucket: int, work: Work, as_of_us: int) -> tuple[int, np.ndarray, np.ndarray]:
     """Merge one bucket's day counts from all parts and write its item_activity rows; a Ray task.
 
-    Returns the number of rows, and the bucket's items with their values (N, 7) as of `as_of_us`.
+    Returns the number of rows, and the bucket's items with the values of their registered features as of `as_of_us`.
     """
     files = sorted((work.scratch / f"days-{bucket:05d}").glob("*.parquet"))
     table = pa.concat_tables([DAYS.empty_table(), *(pq.read_table(file) for file in files)])
     values = np.stack([table["positives"].to_numpy(), table["events"].to_numpy()], axis=1)
-    rows = item_activity(merged(ItemDays(table["item"].to_numpy(), table["day"].to_numpy(), values)))
+    rows = compute_item_rows(merge_days(ItemDays(table["item"].to_numpy(), table["day"].to_numpy(), values)))
     items = Vocabulary.load(Layout(work.config.state).catalog / "items")
     columns = {"item_id": strings(items, rows.item)}
-    columns |= {name: rows.values[:, f] for f, name in enumerate(ITEM_ACTIVITY)}
+    columns |= {name: rows.values[:, f] for f, name in enumerate(find_features("item"))}
     view = views(work.config)["item_activity"]
     pq.write_table(stamped(view, columns, rows.day * DAY_US), work.out / view.name / f"bucket-{bucket:05d}.parquet")
     touched = np.unique(rows.item)

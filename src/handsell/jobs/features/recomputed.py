@@ -16,12 +16,12 @@ from handsell.core.offsets import offsets_from_counts
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.events.reader import EventReader
-from handsell.features.item import NO_ACTIVITY, DailyValues, ItemDays
+from handsell.features.item import DailyValues, ItemDays, item_column_names, untouched_values
 from handsell.features.matrix import build_matrix, feature_names, source_names_in
+from handsell.features.registry import find_features
 from handsell.features.request_builder import requests_from_rows
 from handsell.features.served_log import LoggedVectors
 from handsell.features.store import FeatureStore
-from handsell.features.views import ITEM_ACTIVITY
 
 NOBODY = ""  # asked of Feast for visitors without an id: there is no such row
 
@@ -113,12 +113,14 @@ def _item_values(
         cells = [columns[name].to_numpy(zero_copy_only=False).astype(np.float32) for name in names]
         return np.stack(cells, axis=1) if cells else np.zeros((len(pairs), 0), np.float32)
 
-    activity = floats(ITEM_ACTIVITY)
-    activity = np.where(np.isnan(activity).all(axis=1, keepdims=True), NO_ACTIVITY, activity)
+    activity = floats(tuple(find_features("item")))
+    activity = np.where(np.isnan(activity).all(axis=1, keepdims=True), untouched_values(), activity)
     extra = floats(tuple(config.features.item_columns))
     static = np.full((len(snapshot), extra.shape[1]), np.nan, np.float32)
     static[pairs[:, 0]] = extra  # sorted by day: an item's latest wins
-    return DailyValues.of(ItemDays(pairs[:, 0].astype(np.int32), pairs[:, 1], activity), static)
+    return DailyValues.of(
+        ItemDays(pairs[:, 0].astype(np.int32), pairs[:, 1], activity), static, item_column_names(config)
+    )
 
 
 def _without_sources(item: np.ndarray, sources: tuple[str, ...]) -> Candidates:

@@ -16,7 +16,7 @@ from handsell.core.paths import Layout
 from handsell.data.interactions import Interactions
 from handsell.events.states import FoldRules, ItemAttributes
 from handsell.features.feature_times import moments, states_at
-from handsell.features.item import ItemDays, day_counts
+from handsell.features.item import ItemDays, count_days
 from handsell.features.rows import Names, pair_rows, user_rows
 from handsell.features.views import views
 
@@ -62,7 +62,7 @@ def write_part(part: Path, work: Work) -> dict[str, int]:
     facts, names = load_facts(work.scratch), Names.load(Layout(work.config.state).catalog)
     events = Interactions.read([part], len(names.users), len(names.items))
     rules = FoldRules.of(work.config)
-    _write_days(day_counts(events.item, events.time, events.weight, rules.seen[events.type]), part.stem, work)
+    _write_days(count_days(events.item, events.time, events.weight, rules.seen[events.type]), part.stem, work)
     writers, forgetful = _Writers(work, part.name), 0
     for chunk in _chunks(events):
         at = moments(chunk, work.config, work.meta, _asked(work.asked, chunk))

@@ -18,15 +18,14 @@ from handsell.core.batches import NONE, Candidates
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
-from handsell.features.item import DailyValues, ItemDays
+from handsell.features.item import DailyValues, ItemDays, item_column_names, select_item_columns, untouched_values
 from handsell.features.matrix import build_matrix, feature_names
-from handsell.features.views import ITEM_ACTIVITY
+from handsell.features.registry import find_features
 from handsell.jobs.cluster import spread
 from handsell.jobs.train.requests import chunks, load_requests
 from handsell.ranking.examples import Outcomes, ShownItems, label_examples
 from handsell.ranking.shards import write_shards
 
-NO_DAYS = ItemDays(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, len(ITEM_ACTIVITY)), np.float32))
 ARRAYS = ("item", "fused", "source_score", "source_rank")
 
 
@@ -69,7 +68,7 @@ def _candidate_stage(config: Config, models: Path):
 def fetch_item_days(config: Config, run: Path, window: str) -> int:
     """Ask Feast for the values of every (item, day) among a window's candidates; returns how many it was asked for.
 
-    Writes run/item_days/<window>.npz: item, day, values in the order of ITEM_ACTIVITY. What the file holds already,
+    Writes run/item_days/<window>.npz: item, day, values of the registered item features. What the file holds already,
     from other candidates of the same run, is kept and not asked again.
     """
     from handsell.features.store import open_store
@@ -77,13 +76,14 @@ def fetch_item_days(config: Config, run: Path, window: str) -> int:
     parts = [np.load(path)["pairs"] for path in sorted((run / "candidates" / window).glob("*.npz"))]
     pairs = np.unique(np.concatenate(parts), axis=0) if parts else np.zeros((0, 2), np.int64)
     path = run / "item_days" / f"{window}.npz"
-    held = _read_days(path) if path.exists() else NO_DAYS
+    names = tuple(find_features("item"))
+    held = _read_days(path) if path.exists() else _no_days(len(names))
     pairs = pairs[~np.isin(_keys(*pairs.T), _keys(held.item, held.day))]
     if path.exists() and not len(pairs):
         return 0
     snapshot = Snapshot.load(Layout(config.state).snapshot)
     columns = open_store(config).historical_items(snapshot.items.ids(pairs[:, 0]), pairs[:, 1] * DAY_US)
-    values = np.stack([columns[name].to_numpy(zero_copy_only=False) for name in ITEM_ACTIVITY], axis=1)
+    values = np.stack([columns[name].to_numpy(zero_copy_only=False) for name in names], axis=1)
     values = _untouched_as_zero(values.astype(np.float32))
     path.parent.mkdir(exist_ok=True)
     item, day = np.concatenate([held.item, pairs[:, 0].astype(np.int32)]), np.concatenate([held.day, pairs[:, 1]])
@@ -100,17 +100,19 @@ def _read_days(path: Path) -> ItemDays:
         return ItemDays(found["item"], found["day"], found["values"])
 
 
+def _no_days(width: int) -> ItemDays:
+    return ItemDays(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, width), np.float32))
+
+
 def _untouched_as_zero(values: np.ndarray) -> np.ndarray:
     """A pair without a row is an item that nobody had touched yet: its counts are 0, its rate is unknown."""
-    from handsell.features.item import NO_ACTIVITY
-
-    return np.where(np.isnan(values).all(axis=1, keepdims=True), NO_ACTIVITY, values)
+    return np.where(np.isnan(values).all(axis=1, keepdims=True), untouched_values(), values)
 
 
 def day_values(config: Config, run: Path, window: str, snapshot: Snapshot) -> DailyValues:
     """The item values of a window, as Feast gave them."""
     rows = _read_days(run / "item_days" / f"{window}.npz")
-    return DailyValues.of(rows, np.asarray(snapshot.values)[:, len(ITEM_ACTIVITY) :])
+    return DailyValues.of(rows, select_item_columns(snapshot, config), item_column_names(config))
 
 
 def write_examples(config: Config, run: Path, models: Path, window: str) -> int:

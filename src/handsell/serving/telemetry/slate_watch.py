@@ -13,14 +13,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.evaluation.list_metrics import gini_of_counts, self_information
-from handsell.features.views import ITEM_ACTIVITY
 from handsell.reranking.similarity import tag_vectors
 
 WINDOW = 5_000  # slates over which exposure is counted
 USERS = 20_000  # whose last slate is remembered, the latest seen
 SHARES = tuple(n / 10 for n in range(1, 11))
 BITS = (2, 4, 6, 8, 9, 10, 11, 12, 13, 14, 16, 20)
-POPULARITY = ITEM_ACTIVITY[-1]  # positive events so far
+POPULARITY = "item_positives_total"  # positive events so far
 
 
 class SlateWatch:
