@@ -85,7 +85,7 @@ def test_fetches_checks_unpacks_and_is_then_content(server, tmp_path):
 
 def test_a_broken_connection_is_told_and_resumed(server, tmp_path):
     server.cut = len(GOOD) // 2
-    with pytest.raises(DataError, match=r"cannot be fetched: the connection closed after .*it resumes"):
+    with pytest.raises(DataError, match=r"download failed: the connection closed after .*it resumes"):
         fetch(server, tmp_path)
     assert (tmp_path / "ml-1m.zip.part").stat().st_size == len(GOOD) // 2
     server.cut = None
@@ -128,7 +128,7 @@ def test_not_a_zip_not_there_not_known(server, tmp_path):
     with pytest.raises(DataError, match="expected an MD5 checksum, got '<html>"):
         fetch(server, tmp_path)
     server.files.clear()
-    with pytest.raises(DataError, match="cannot be fetched: HTTP Error 404"):
+    with pytest.raises(DataError, match="download failed: HTTP Error 404"):
         fetch(server, tmp_path)
     with pytest.raises(DataError, match="expected one of ml-latest-small"):
         download.fetch("ml-9b", tmp_path, base=server.base)

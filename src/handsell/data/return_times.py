@@ -25,7 +25,7 @@ DRAWN_SHARE = 0.5  # of the requests for training and validation; the others kee
 
 @dataclass(frozen=True, slots=True)
 class ReturnTimes:
-    """Histograms (2, BINS) int64 of pause lengths, in logarithmic bins: ended pauses, and those at the end of the data."""
+    """Histograms (2, BINS) int64 of pauses, in logarithmic bins: those that ended, and those at the end of the data."""
 
     counts: np.ndarray
 
