@@ -59,10 +59,12 @@ def added(cluster: Cluster, stage: str):
 def application(source: str):
     """The graph on the live bundle, as `handsell.serving.http.app` composes it, with a place for each deployment."""
     on_head = {"num_cpus": 0.2, "resources": {"gateway": 1}}
-    stages = tuple(
-        bind(deployment.options(ray_actor_options={"num_cpus": 0.2, "resources": resource(name)}), source, "live")
+    stages = {
+        name.lower(): bind(
+            deployment.options(ray_actor_options={"num_cpus": 0.2, "resources": resource(name)}), source, "live"
+        )
         for name, deployment in STAGES.items()
-    )
+    }
     log = bind(EventLogDeployment.options(ray_actor_options=on_head), source)
     gateway = Gateway.options(ray_actor_options=on_head)
     return bind(gateway, source, "live", log, stages, serving_world.open_rows)

@@ -18,7 +18,7 @@ from ray.serve import Application
 from benchmarks.serving.layouts import TRACE_FOLDER
 from handsell.serving.http import app
 
-METHODS = ("candidates", "rank", "rerank")
+OPERATIONS = ("candidates", "rank", "rerank")
 FLUSH_S = 1.0
 
 _records: list[str] = []
@@ -54,9 +54,10 @@ def install() -> None:
     plain = remote.call
 
     async def call(handle: Any, method: str, *args: Any) -> Any:
-        if method not in METHODS:
+        operation = args[1] if method == "call" and len(args) > 1 else None
+        if operation not in OPERATIONS:
             return await plain(handle, method, *args)
-        record(f"call:{method}")
+        record(f"call:{operation}")
         result = await plain(handle, method, *args)
         record("returned")
         return result

@@ -8,11 +8,11 @@ from handsell.bundles.store import BundleStore, Pointer
 from handsell.core.errors import FeatureError
 from handsell.core.paths import Layout
 from handsell.features.served_log import FEATURE_LOG, read_feature_log
-from handsell.serving.graph.bundle_watcher import HELD, KEPT, LOADING, Follower, StageBundles
-from handsell.serving.graph.gateway import local_stages
+from handsell.serving.graph.bundle_watcher import HELD, KEPT, LOADING, BundleWatcher, StageBundles
 from handsell.serving.graph.loading import open_bundle
-from handsell.serving.graph.stages import NotHeld
-from serving_service import edition_of, served
+from handsell.serving.graph.stage_loading import load_local_stages
+from handsell.serving.graph.stages import BundleNotHeld
+from serving_service import load_bundle_of, served
 from serving_world import another_bundle, write_world
 
 ASK = "/v1/users/u1/recommendations?count=10"
@@ -29,7 +29,9 @@ def store(world):
 
 
 def follower(world, service, store, stages=None):
-    return Follower(service, store, lambda bundle: edition_of(world, service.metrics, bundle=bundle, stages=stages))
+    return BundleWatcher(
+        service, store, lambda bundle: load_bundle_of(world, service.metrics, bundle=bundle, stages=stages)
+    )
 
 
 def damaged(world, store, bundle):
@@ -47,7 +49,7 @@ async def test_promotion_and_rollback_change_what_answers(world, store):
         for bundle, change in ((world.bundle, None), (other, store.promote), (world.bundle, store.rollback)):
             if change:
                 change(other) if change == store.promote else change()
-            await follow.look()
+            await follow.check()
             answer = (await client.get(ASK)).json()
             assert answer["release"]["bundle"] == bundle and answer["degraded"] == []
             shown = [(i["item_id"], i["score"]) for i in answer["items"]]
@@ -66,7 +68,7 @@ async def test_a_corrupt_bundle_is_refused_and_the_old_one_serves_on(world, stor
         damaged(world, store, other)
         follow = follower(world, service, store)
         for _ in range(2):
-            await follow.look()
+            await follow.check()
         answer = (await client.get(ASK)).json()
         assert answer["release"]["bundle"] == world.bundle and answer["degraded"] == []
         ready = await client.get("/readyz")
@@ -74,7 +76,7 @@ async def test_a_corrupt_bundle_is_refused_and_the_old_one_serves_on(world, stor
         assert "ranker.ubj" in ready.json()["refused"]["reason"]
         assert f'handsell_bundle_refused{{bundle="{other}"}} 1.0' in (await client.get("/metrics")).text
         store.rollback()
-        await follow.look()
+        await follow.check()
         assert (await client.get("/readyz")).json()["refused"] is None
 
 
@@ -84,20 +86,20 @@ async def test_a_bundle_that_answers_worse_is_refused(world, store):
     other = another_bundle(world, seed=4, features=(*names[:-1], "moon_phase"))
     async with served(world) as (client, service):
         store._point(Pointer(other, (world.bundle,)))
-        await follower(world, service, store).look()
+        await follower(world, service, store).check()
         assert service.refused is not None and service.refused.bundle == other
         assert "moon_phase" in service.refused.reason or "ranking" in service.refused.reason
         assert (await client.get(ASK)).json()["release"]["bundle"] == world.bundle
 
 
 async def test_a_bundle_that_the_feature_store_cannot_feed_is_refused(world, store):
-    def open_edition(bundle):
+    def load_refused(bundle):
         raise FeatureError(f"bundle {bundle} wants user_mood: restore it")
 
     other = another_bundle(world, seed=4)
     async with served(world) as (client, service):
         store.promote(other)
-        await Follower(service, store, open_edition).look()
+        await BundleWatcher(service, store, load_refused).check()
         assert "user_mood" in (await client.get("/readyz")).json()["refused"]["reason"]
         assert (await client.get(ASK)).status_code == 200
 
@@ -106,20 +108,22 @@ class Behind:
     """Stages of which the ranking one does not hold the bundle."""
 
     def __init__(self, world, bundle):
-        self.inner = local_stages(open_bundle(str(world.config.source), bundle))
+        self.inner = load_local_stages(open_bundle(str(world.config.source), bundle))
 
-    def __getattr__(self, name):
-        return getattr(self.inner, name)
+    async def call(self, stage, operation, *args):
+        if stage == "ranking":
+            raise BundleNotHeld("not yet")
+        return await self.inner.call(stage, operation, *args)
 
-    async def rank(self, *args):
-        raise NotHeld("not yet")
+    async def states(self):
+        return {}
 
 
 async def test_a_request_is_answered_whole_from_the_bundle_before_where_a_stage_lacks_the_new_one(world, store):
     other = another_bundle(world, seed=4)
     async with served(world) as (client, service):
         first = (await client.get(ASK)).json()
-        service.turn_to(edition_of(world, service.metrics, bundle=other, stages=Behind(world, other)))
+        service.switch_to(load_bundle_of(world, service.metrics, bundle=other, stages=Behind(world, other)))
         answer = (await client.get(ASK)).json()
         assert answer["release"]["bundle"] == world.bundle and answer["degraded"] == []
         assert [i["item_id"] for i in answer["items"]] == [i["item_id"] for i in first["items"]]
@@ -135,7 +139,7 @@ async def test_without_a_bundle_before_such_a_stage_is_left_out_and_named(world)
 
 
 def holding(world, bundle="live"):
-    return StageBundles(str(world.config.source), bundle, local_stages)
+    return StageBundles(str(world.config.source), bundle, load_local_stages)
 
 
 def test_a_replica_holds_what_is_live_and_what_it_was_asked_for(world, store, monkeypatch):
@@ -143,15 +147,17 @@ def test_a_replica_holds_what_is_live_and_what_it_was_asked_for(world, store, mo
     held = holding(world)
     other = another_bundle(world, seed=4)
     assert held.state(world.bundle) == HELD and held.state(other) == LOADING
-    with pytest.raises(NotHeld, match=other):
-        held.of(other)
-    held.look()
-    assert held.state(other) == HELD and held.of(other) is not held.of(world.bundle)
+    with pytest.raises(BundleNotHeld, match=other):
+        held.get(other)
+    held.check()
+    assert held.state(other) == HELD and held.get(other) is not held.get(world.bundle)
     more, loads = [another_bundle(world, seed=s) for s in range(5, 5 + KEPT)], []
-    monkeypatch.setattr(held, "_take", lambda bundle, take=held._take: (loads.append(bundle), take(bundle)))
+    monkeypatch.setattr(
+        held, "_load_bundle", lambda bundle, take=held._load_bundle: (loads.append(bundle), take(bundle))
+    )
     for bundle in more:
         held.state(bundle)
-        held.look()
+        held.check()
     assert loads == more  # the live one was never dropped, to be loaded again
     assert held.state(world.bundle) == HELD  # live
     assert held.state(more[-1]) == HELD and held.state(other) == LOADING
@@ -161,11 +167,11 @@ def test_a_replica_says_why_a_bundle_cannot_be_held(world, store, monkeypatch):
     monkeypatch.setattr("handsell.serving.graph.bundle_watcher.threading.Thread.start", lambda self: None)
     held, other = holding(world), another_bundle(world, seed=4)
     damaged(world, store, other)
-    held.look()
+    held.check()
     assert "ranker.ubj" in held.state(other) and held.state(world.bundle) == HELD
     store.rollback()
-    held.look()
+    held.check()
     assert held.state(other) == LOADING  # it may be mended by the time that it is promoted again
     shutil.rmtree(store.local_path(other))
-    with pytest.raises(NotHeld):
-        held.of(other)
+    with pytest.raises(BundleNotHeld):
+        held.get(other)

@@ -9,8 +9,8 @@ from handsell.config import load_config
 from handsell.core.paths import Layout
 from handsell.events.reader import EventReader
 from handsell.local import rules as local_rules
-from handsell.serving.graph.gateway import local_stages
 from handsell.serving.graph.loading import open_bundle
+from handsell.serving.graph.stage_loading import load_local_stages
 from handsell.testing.rule_catalog import write_rule
 from serving_service import served
 from serving_world import write_world
@@ -73,7 +73,7 @@ async def test_a_pin_that_cannot_hold_is_told(world, tmp_path):
 def test_wrong_rules_refuse_to_start(world, tmp_path):
     (tmp_path / "rules.toml").write_text(write_rule("typo", "exclude", items="item.titel == 'x'"))
     with pytest.raises(Exception, match=r"rule 'typo': items: column 1: .*item\.title"):
-        local_stages(open_bundle(str(world.config.source), "live"))
+        load_local_stages(open_bundle(str(world.config.source), "live"))
 
 
 async def test_a_preview_answers_recorded_requests_with_both(world, tmp_path, monkeypatch):

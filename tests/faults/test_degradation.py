@@ -8,9 +8,10 @@ import pytest
 from handsell.core.errors import BundleError, FeatureError
 from handsell.core.paths import Layout
 from handsell.events.log import EventLogError
-from handsell.serving.graph.gateway import local_stages
+from handsell.serving.graph.event_sink import LocalSink
 from handsell.serving.graph.loading import check_features, open_bundle
-from serving_service import LocalLog, served
+from handsell.serving.graph.stage_loading import load_local_stages
+from serving_service import served
 from serving_world import write_world
 
 
@@ -18,18 +19,16 @@ class Faulty:
     """Stages of which the named ones raise, or answer after `delay_s`."""
 
     def __init__(self, world, broken=(), slow=(), delay_s=30.0):
-        self.inner = local_stages(open_bundle(str(world.config.source), "live"))
+        self.inner = load_local_stages(open_bundle(str(world.config.source), "live"))
         self.broken, self.slow, self.delay_s = broken, slow, delay_s
 
-    def __getattr__(self, name):
-        async def call(*args):
-            if name in self.broken:
-                raise ConnectionError(f"{name} is gone")
-            if name in self.slow:
-                await asyncio.sleep(self.delay_s)
-            return await getattr(self.inner, name)(*args)
-
-        return call
+    async def call(self, stage, operation, *args):
+        name = operation if isinstance(operation, str) else operation.__name__
+        if name in self.broken:
+            raise ConnectionError(f"{name} is gone")
+        if name in self.slow:
+            await asyncio.sleep(self.delay_s)
+        return await self.inner.call(stage, operation, *args)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +78,7 @@ async def test_rank_answers_without_its_ranker(world):
     async with served(world, stages=Faulty(world, broken=("rank",))) as (client, _):
         body = (await client.post("/v1/rank", json={"user_id": "u1", "item_ids": ["i1", "i2", "i3"]})).json()
         assert body["degraded"] == ["ranking"] and len(body["items"]) == 3
-    async with served(world, stages=Faulty(world, broken=("given",))) as (client, _):
+    async with served(world, stages=Faulty(world, broken=("score_items",))) as (client, _):
         body = (await client.post("/v1/rank", json={"user_id": "u1", "item_ids": ["i1", "i2", "i3"]})).json()
         assert "candidates" in body["degraded"] and len(body["items"]) == 3
 
@@ -97,7 +96,7 @@ async def test_events_that_cannot_be_stored_are_not_acknowledged(world, monkeypa
     async def full(self, events):
         raise EventLogError("database or disk is full")
 
-    monkeypatch.setattr(LocalLog, "append", full)
+    monkeypatch.setattr(LocalSink, "append", full)
     async with served(world) as (client, _):
         event = {"event_id": "e1", "type": "play", "user_id": "u1", "item_id": "i1"}
         answer = await client.post("/v1/events", json={"events": [event]})
@@ -162,18 +161,15 @@ class Halting:
     """Stages of which one method stands still while `halted`; counts the calls that reach it."""
 
     def __init__(self, world, name):
-        self.inner, self.name = local_stages(open_bundle(str(world.config.source), "live")), name
+        self.inner, self.name = load_local_stages(open_bundle(str(world.config.source), "live")), name
         self.halted, self.reached = True, 0
 
-    def __getattr__(self, name):
-        async def call(*args):
-            if name == self.name:
-                self.reached += 1
-                while self.halted:
-                    await asyncio.sleep(0.01)
-            return await getattr(self.inner, name)(*args)
-
-        return call
+    async def call(self, stage, operation, *args):
+        if operation == self.name:
+            self.reached += 1
+            while self.halted:
+                await asyncio.sleep(0.01)
+        return await self.inner.call(stage, operation, *args)
 
 
 @pytest.mark.parametrize("stage", ["candidates", "ranking", "reranking"])

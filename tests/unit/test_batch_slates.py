@@ -73,7 +73,7 @@ def test_slates_are_those_that_the_service_would_answer(world, tmp_path):
     here = slate_part.open_worker(str(world.config.source), world.bundle)
     run = job.BatchRun(**json.loads((tmp_path / "email" / "run.json").read_text()))
     reader = EventReader(Layout(world.config.state).event_log)
-    asked = slate_part.build_requests(here, run.surface, run.time, ["u7"], reader)
+    asked = slate_part.look_up_requests(here, run.surface, run.time, ["u7"], reader)
     one = run_local(here.stages.funnel.recommend(asked, 5))
     assert slates(tmp_path / "email")["u7"] == here.stages.snapshot.items.ids(one.item[0])
     assert shown(world) == {}  # not recorded

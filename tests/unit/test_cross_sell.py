@@ -44,7 +44,7 @@ async def ask(client, basket, **more):
 async def test_companions_of_the_basket_come_in_their_order(tmp_path, monkeypatch):
     world = shop(tmp_path, monkeypatch)
     async with served(world) as (client, service):
-        retriever = service.edition.stages.candidate_stage.retrievers["bought_together"]
+        retriever = service.bundle.stages.candidates.retrievers["bought_together"]
         one = await ask(client, ["i90"])
         assert one["items"] and "i90" not in [i["item_id"] for i in one["items"]]
         assert all(i["sources"] == ["bought_together"] for i in one["items"])

@@ -61,7 +61,7 @@ async def test_what_was_shown_longer_ago_than_the_window_comes_back(tmp_path):
     async with served(world) as (client, service):
         first = await ask(client, service, surface="email")
         assert not set(first) & set(await ask(client, service, surface="email"))
-        log = sqlite3.connect(service.edition._users._reader.path)
+        log = sqlite3.connect(service.bundle._users._reader.path)
         log.execute("UPDATE slates SET time = time - 86400000000 - 1")
         log.commit()
         assert await ask(client, service, surface="email") == first
@@ -123,7 +123,7 @@ async def test_where_it_cannot_be_read_nothing_is_shown(tmp_path):
         def broken(*_):
             raise sqlite3.OperationalError("disk I/O error")
 
-        service.edition._users._reader.read_blocks = broken
+        service.bundle._users._reader.read_blocks = broken
         body = (await client.post("/v1/recommendations", json={"user_id": "u1"})).json()
         assert body["items"] == [] and body["degraded"] == ["shown_and_blocked"]
         assert ids(await client.post("/v1/recommendations", json={}))  # a visitor without an id blocks nothing

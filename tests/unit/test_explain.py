@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from handsell.config import Config
-from handsell.serving.graph.gateway import local_stages
 from handsell.serving.graph.loading import open_bundle
-from serving_service import served
+from handsell.serving.graph.stage_loading import load_local_stages
+from serving_service import FailingStages, served
 from serving_world import write_world
 
 
@@ -109,7 +109,7 @@ async def test_re_ranking_names_the_rule_that_moved_an_item(world):
     config._source = world.config.source
     opened = open_bundle(str(world.config.source), "live")
     object.__setattr__(opened, "config", config)
-    async with served(world, config=config, stages=local_stages(opened)) as (client, _):
+    async with served(world, config=config, stages=load_local_stages(opened)) as (client, _):
         stories = [await explain(client, i) for i in await slate(client, n=30)]
         moved = [s["reranking"] for s in stories if s["reranking"]["before"] != s["reranking"]["place"]]
         assert moved and all(r["moved_by"] == ["same_creator_gap"] for r in moved)
@@ -124,19 +124,15 @@ async def test_unknown_items_are_404_and_unknown_users_a_cold_start(client):
     assert (await client.get("/v1/explain?item_id=i3")).json()["errors"][0]["field"] == "user_id"
 
 
-@pytest.mark.parametrize("stage", ["candidate", "ranking", "reranking"])
+@pytest.mark.parametrize("stage", ["candidates", "ranking", "reranking"])
 async def test_a_stage_that_fails_is_named_and_the_rest_is_told(world, stage):
-    stages = local_stages(open_bundle(str(world.config.source), "live"))
+    stages = FailingStages(world)
     async with served(world, stages=stages) as (client, _):
         item = (await slate(client))[0]
-
-        async def gone(*_):
-            raise ConnectionError("gone")
-
-        object.__setattr__(stages, f"{stage}_story", gone)
+        stages.failing = (stage,)
         story = await explain(client, item)
-        assert story["outcome"] == "unknown" and story["degraded"] == [stage if stage != "candidate" else "candidates"]
-        told = {"candidate": [], "ranking": ["candidates"], "reranking": ["candidates", "ranking"]}[stage]
+        assert story["outcome"] == "unknown" and story["degraded"] == [stage]
+        told = {"candidates": [], "ranking": ["candidates"], "reranking": ["candidates", "ranking"]}[stage]
         assert [part for part in ("candidates", "ranking", "reranking") if story[part] is not None] == told
 
 

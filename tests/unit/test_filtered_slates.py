@@ -17,10 +17,10 @@ from handsell.ranking.stage import FusedRanking
 from handsell.reranking.stage import LocalReranking
 from handsell.retrieval.models.popularity import Popularity
 from handsell.retrieval.stage import LocalCandidates
-from handsell.serving.graph.gateway import local_stages
-from handsell.serving.graph.loading import load_charts, open_bundle
+from handsell.serving.graph.loading import load_popularity, open_bundle
+from handsell.serving.graph.stage_loading import load_local_stages
 from handsell.testing.small_catalog import NOW, draw_requests, draw_snapshot
-from serving_service import served
+from serving_service import FailingStages, served
 from serving_world import write_world
 
 RED = "'red' in item.tags"  # items of odd number
@@ -87,15 +87,9 @@ async def test_each_request_of_a_batch_has_its_own(client):
     assert {len(found) for found in together} == {4, 8}
 
 
-@pytest.mark.parametrize("stage", ["candidates", "rank", "rerank"])
+@pytest.mark.parametrize("stage", ["candidates", "ranking", "reranking"])
 async def test_a_filter_holds_where_a_stage_is_gone(world, stage):
-    stages = local_stages(open_bundle(str(world.config.source), "live"))
-
-    async def gone(*_):
-        raise ConnectionError("gone")
-
-    object.__setattr__(stages, stage, gone)
-    async with served(world, stages=stages) as (client, _):
+    async with served(world, stages=FailingStages(world, stage)) as (client, _):
         answer = await client.post("/v1/recommendations", json={"user_id": "u1", "surface": "email", "filter": FEW})
         assert {*ids(answer)} <= {"i3", "i40", "i41", "i90"} and len(ids(answer)) >= 4
         assert answer.json()["degraded"]
@@ -104,14 +98,14 @@ async def test_a_filter_holds_where_a_stage_is_gone(world, stage):
 async def test_reranking_itself_refuses_what_does_not_pass(world):
     """Fail closed: candidates that were made without the filter."""
     opened = open_bundle(str(world.config.source), "live")
-    stages = local_stages(opened)
-    inner = stages.candidate_stage
+    stages = load_local_stages(opened)
+    inner = stages.candidates
 
     class Careless:
         async def candidates(self, requests, k):
             return await inner.candidates(requests.with_filters([None] * len(requests)), k)
 
-    object.__setattr__(stages, "candidate_stage", Careless())
+    object.__setattr__(stages, "candidates", Careless())
     async with served(world, stages=stages) as (client, _):
         answer = await client.post(
             "/v1/recommendations", json={"user_id": "u1", "surface": "email", "count": 20, "filter": RED}
@@ -154,7 +148,7 @@ async def test_a_surface_keeps_its_filter_and_the_requests_own_comes_on_top(tmp_
         assert not all(map(is_red, ids(await client.get("/v1/users/u1/recommendations?count=20"))))
     source.write_text(source.read_text().replace(RED, "item.color == 'red'"))
     opened = open_bundle(str(source), "live")
-    for load in (local_stages, load_charts):
+    for load in (load_local_stages, load_popularity):
         with pytest.raises(ConfigError, match=r"surfaces\.email\.filter: column 1: there is no item\.color"):
             load(opened)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from handsell.core.errors import RequestError
 from handsell.serving.http.paging import LONGEST, Feed
 from handsell.serving.http.schemas import RecommendationsBody
-from serving_service import edition_of, served
+from serving_service import FailingStages, load_bundle_of, served
 from serving_world import another_bundle, write_world
 
 FEED = Feed.of("home", "u1", None)
@@ -37,7 +37,7 @@ async def client(world):
 @given(NUMBERS | st.sets(st.integers(0, 5_000), max_size=1_500))
 def test_a_cursor_gives_back_what_it_was_made_of(numbers):
     cursor = FEED.cursor(np.array(list(numbers), np.int32))
-    assert FEED.given(cursor).tolist() == sorted(numbers)
+    assert FEED.shown(cursor).tolist() == sorted(numbers)
     assert cursor.replace("-", "").replace("_", "").isalnum()
 
 
@@ -52,14 +52,14 @@ def test_a_changed_cursor_is_refused(numbers, data):
     place = data.draw(st.integers(0, len(raw) - 1))
     raw[place] ^= data.draw(st.integers(1, 255))
     with pytest.raises(RequestError) as refused:
-        FEED.given(base64.urlsafe_b64encode(bytes(raw)).decode())
+        FEED.shown(base64.urlsafe_b64encode(bytes(raw)).decode())
     assert (refused.value.field, refused.value.status, refused.value.code) == ("cursor", 422, "invalid_cursor")
 
 
 @given(st.text(min_size=1, max_size=200))
 def test_made_up_cursors_are_refused(text):
     with pytest.raises(RequestError):
-        FEED.given(text)
+        FEED.shown(text)
 
 
 PAGES = st.lists(
@@ -91,7 +91,7 @@ async def walk(world, bundles, user, pages):
             assert len(page) == count
             if what == "turn":
                 turns += 1
-                service.turn_to(edition_of(world, service.metrics, bundle=bundles[turns % 3]))
+                service.switch_to(load_bundle_of(world, service.metrics, bundle=bundles[turns % 3]))
             if what == "act":
                 from handsell.serving.http.schemas import Event, EventsBody
 
@@ -142,22 +142,16 @@ async def test_a_bad_cursor_is_a_problem_of_its_field(client, cursor):
 
 
 async def test_a_feed_ends_where_it_is_full_and_not_because_a_stage_failed(world):
-    from handsell.serving.graph.gateway import local_stages
-    from handsell.serving.graph.loading import open_bundle
-
     config = world.config.model_copy(update={"serving": world.config.serving.model_copy(update={"max_feed": 12})})
     config._source = world.config.source
-    stages = local_stages(open_bundle(str(world.config.source), "live"))
+    stages = FailingStages(world)
     async with served(world, config=config, stages=stages) as (client, _):
         body = {"user_id": "u1", "count": 8}
         first = (await client.post("/v1/recommendations", json=body)).json()
         second = (await client.post("/v1/recommendations", json=body | {"cursor": first["next_cursor"]})).json()
         assert first["next_cursor"] and len(second["items"]) == 8 and second["next_cursor"] is None
 
-        async def nothing(requests, ranked, n):
-            raise ConnectionError("gone")
-
-        object.__setattr__(stages, "rerank", nothing)
+        stages.failing = ("reranking",)
         few = body | {"filter": "item.item_id in ['i3', 'i40']", "surface": "email"}
         degraded = (await client.post("/v1/recommendations", json=few)).json()
         assert degraded["degraded"] == ["reranking"] and len(degraded["items"]) == 2 and degraded["next_cursor"]

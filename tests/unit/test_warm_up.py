@@ -8,8 +8,8 @@ import pytest
 from handsell.bundles.warm_up_requests import KEPT, load_warm_up_requests, save_warm_up_requests
 from handsell.core.batches import Ragged, to_object_array
 from handsell.core.errors import BundleError
-from handsell.serving.graph.gateway import local_stages
 from handsell.serving.graph.loading import open_bundle
+from handsell.serving.graph.stage_loading import load_local_stages
 from handsell.serving.graph.stages import LocalStages
 from handsell.serving.graph.warm_up import any_items, warm_up
 from handsell.testing.small_catalog import draw_requests, draw_snapshot
@@ -62,9 +62,9 @@ class Counting:
         return call
 
 
-@pytest.mark.parametrize("stage", ["candidate_stage", "ranking_stage", "reranking_stage"])
+@pytest.mark.parametrize("stage", ["candidates", "ranking", "reranking"])
 def test_each_stage_answers_alone_and_refuses_what_it_cannot(opened, stage):
-    stages = local_stages(opened)
+    stages = load_local_stages(opened)
     counting = Counting(getattr(stages, stage))
     warm_up(LocalStages(**{stage: counting}), opened)
     assert counting.asked == [1, 1, 1, 1, 4]  # serving.micro_batch is 4
@@ -81,7 +81,7 @@ def test_stand_ins_are_real_items_and_padding(opened):
 def test_requests_that_cannot_be_read_are_told(opened, tmp_path):
     (tmp_path / "requests.npz").write_bytes(b"nothing")
     with pytest.raises(BundleError, match="train again, or roll back"):
-        warm_up(local_stages(opened), replace(opened, path=tmp_path))
+        warm_up(load_local_stages(opened), replace(opened, path=tmp_path))
 
 
 def test_what_filters_read_of_users_is_recorded_too(rng, tmp_path):

@@ -1,13 +1,12 @@
-"""The funnel: candidates (≤ 1000) → ranking (→ 50) → re-ranking (→ n).
+"""The funnel, written once: candidates (≤ 1000) → ranking (→ 50) → re-ranking (→ n).
 
-Offline evaluation and every serving topology call `recommend`; a stage is an object in this process or a handle to
-one in another. Failure policy: without a failed retriever, the other sources' candidates are used; without ranking,
-retrieval order; without re-ranking, ranking order. Each failure is named in `degraded`.
+Offline evaluation, the simulator and every serving topology call `recommend`; they differ only in whether a stage is
+an object in this process or a client of another. A failed retriever is left out by the candidate stage; a failed
+ranker leaves the order of retrieval; a failed re-ranker leaves the order of ranking. Each is named in `degraded`.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -15,9 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from handsell.core.batches import Candidates, Requests, Slates
+from handsell.core.failures import Failures
 from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -28,32 +27,30 @@ class Funnel:
     candidates: CandidateStage
     ranking: RankingStage
     reranking: RerankingStage
-    k: int = 1000  # candidates requested from retrieval
-    ranked: int = 50  # candidates passed on by ranking
+    k: int = 1000  # candidates wanted of retrieval
+    ranked: int = 50  # candidates that ranking passes on
 
     async def recommend(self, requests: Requests, n: int) -> Slates:
-        """Return slates of n items for B requests; shorter where fewer items are eligible."""
+        """Slates of n items for B requests; shorter only where the catalog has no more."""
         found = await self.candidates.candidates(requests, self.k)
         ranked = await self._rank(requests, found, max(self.ranked, n))
         return await self._rerank(requests, ranked, n)
 
     async def _rank(self, requests: Requests, found: Candidates, k: int) -> Candidates:
-        try:
+        failures = Failures()
+        with failures.tolerate("ranking"):
             return await self.ranking.rank(requests, found, k)
-        except Exception:
-            log.exception("ranking failed; serving in retrieval order")
-            return replace(found.take_columns(k), degraded=(*found.degraded, "ranking"))
+        return replace(found.take_columns(k), degraded=(*found.degraded, *failures.names))
 
     async def _rerank(self, requests: Requests, ranked: Candidates, n: int) -> Slates:
-        try:
+        failures = Failures()
+        with failures.tolerate("reranking"):
             return await self.reranking.rerank(requests, ranked, n)
-        except Exception:
-            log.exception("re-ranking failed; serving in ranking order")
-            return build_slates_in_order(ranked, n, degraded=(*ranked.degraded, "reranking"))
+        return build_slates_in_order(ranked, n, degraded=(*ranked.degraded, *failures.names))
 
 
 def build_slates_in_order(ranked: Candidates, n: int, degraded: tuple[str, ...] = ()) -> Slates:
-    """Make slates of the first n candidates, without rules, diversity or reasons."""
+    """The first n candidates in their order, without diversity and reasons."""
     top = ranked.take_columns(n)
     shape = top.item.shape
     return Slates(
@@ -69,16 +66,16 @@ def build_slates_in_order(ranked: Candidates, n: int, degraded: tuple[str, ...] 
 
 
 def pack_source_bits(source_rank: np.ndarray) -> np.ndarray:
-    """Convert ranks (B, K, S) to (B, K) uint32, bit s set where source s returned the item."""
+    """(B, K, S) ranks → (B, K) uint32 with bit s set where source s returned the item."""
     bits = (1 << np.arange(source_rank.shape[2], dtype=np.uint32)).astype(np.uint32)
     return (np.isfinite(source_rank) * bits).sum(axis=2, dtype=np.uint32)
 
 
 def run_local(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine whose stages are local: it never suspends, so it needs no event loop."""
+    """Run a coroutine of stages in this process, which never wait, without an event loop."""
     try:
         coroutine.send(None)
     except StopIteration as done:
         return done.value
     coroutine.close()
-    raise RuntimeError("expected local stages that never suspend, got one that awaits: use an event loop")
+    raise RuntimeError("a local stage waited for something: run this funnel in an event loop")

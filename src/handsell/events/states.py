@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -84,6 +85,22 @@ class Events:
             np.asarray(weight, np.float32),
             np.zeros(len(rows), np.int64) if offset is None else np.asarray(offset, np.int64),
         )
+
+    @classmethod
+    def none(cls) -> Events:
+        return cls.of([], [], [], [], [])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Events]) -> Events:
+        """The events of all parts, in their order."""
+        parts = [part for part in parts if len(part)]
+        if not parts:
+            return cls.none()
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
+
+    def at_row(self, row: int) -> Events:
+        """The same events for one row of a batch."""
+        return replace(self, row=np.full(len(self), row))
 
     def where(self, mask: np.ndarray) -> Events:
         return Events(*(getattr(self, f)[mask] for f in self.__slots__))

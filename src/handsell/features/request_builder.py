@@ -1,39 +1,181 @@
-"""Rows of the feature store → Requests: the same function in training (historical) and in serving (online)."""
+"""Build requests from what is known of their users.
+
+`requests_from_rows` is the one function from feature rows to requests, with point-in-time rows in training and skew
+checks, and with online rows in serving. `build_requests` calls it for online rows: it adds the events logged since a
+row was written, the events that the query carries, and what the user must not be shown. Serving, batch slates and
+rule previews call that one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from handsell.catalog.snapshot import Snapshot
-from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
-from handsell.core.batches import NONE, History, Profile, Ragged, Requests, Seen, to_object_array
+from handsell.core.batches import NONE, Profile, Ragged, Requests, UserExclusions, to_object_array
 from handsell.core.errors import FeatureError
+from handsell.core.failures import Failures
 from handsell.data.numbering import look_up, type_codes
 from handsell.data.weights import compute_event_weights
-from handsell.events.fold import fold, merge_history, merge_seen, move_last_event, sum_affinities, truncate
-from handsell.events.states import HALF_LIVES_DAYS, Affinities, Events, FoldRules, ItemAttributes, UserStates
-from handsell.features.row_columns import (
-    Rows,
-    codes_of,
-    column_of,
-    floats_of,
-    ids_to_numbers,
-    joined,
-    lists_of,
-    numbers_of,
-)
-from handsell.features.rows import SIGNS, top
+from handsell.events.exclusions import load_exclusions
+from handsell.events.fold import fold, move_last_event, truncate
+from handsell.events.reader import EventReader
+from handsell.events.states import Events, FoldRules, ItemAttributes, UserStates
+from handsell.features.row_columns import Rows, column_of, floats_of, numbers_of
+from handsell.features.rows import top
+from handsell.features.stored_states import states_from_rows
 from handsell.features.user import compute_user_features
-from handsell.features.views import count_column
+from handsell.features.views import USER_VIEWS, views
 
-STATE_NUMBERS = ("state_time_us", "first_time_us", "log_offset", "seen_total")
-STATE_SUMS = (*(f"{sign}s_total" for sign in SIGNS), *(f"{sign}_{d}d" for sign in SIGNS for d in HALF_LIVES_DAYS))
 JUST_NOW = np.iinfo(np.int64).max  # the time of an event that came without one
+
+
+@dataclass(frozen=True, slots=True)
+class QueryBatch:
+    """B queries before their users are looked up: who, when, on which surface, and what the caller adds."""
+
+    user_id: Sequence[str | None]  # as in the event log and the feature store; None for a visitor without an id
+    time: np.ndarray  # (B,) int64 µs, as of
+    surface: np.ndarray  # (B,) int8
+    session: Events  # that the queries carry, by row
+    exclude: Ragged  # (B, *) int32 items
+    creators: Ragged  # (B, *) int32 that the caller excludes
+    tags: Ragged  # (B, *) int32 likewise
+    filter: Sequence[str | None]
+    seed: np.ndarray | None = None  # (B,) uint64
+
+    @classmethod
+    def of(cls, user_id: Sequence[str | None], time: np.ndarray, surface: np.ndarray) -> QueryBatch:
+        """Queries whose callers add nothing."""
+        none = Ragged.empty(len(user_id))
+        return cls(user_id, time, surface, Events.none(), none, none, none, [None] * len(user_id))
+
+    def __len__(self) -> int:
+        return len(self.user_id)
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltRequests:
+    """Requests, and how much was known of their users."""
+
+    requests: Requests
+    cold: np.ndarray  # (B,) bool, nothing was known of the user before
+    age_s: list[float]  # seconds since the last folded event, of users who have a row
+
+
+class UserStore(Protocol):
+    def online_users(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[Any]]:
+        """Column → one cell per user, None where there is no row."""
+        ...
+
+
+class OnlineRows:
+    """Feature rows of users from the online store."""
+
+    def __init__(self, store: UserStore, config: Config):
+        every = views(config)
+        self._store, self._columns = store, tuple(name for view in USER_VIEWS for name in every[view].names)
+
+    def empty(self, n: int) -> dict[str, list[Any]]:
+        """Rows of n users of whom nothing is known."""
+        return {name: [None] * n for name in self._columns}
+
+    def read(self, user_ids: Sequence[str | None]) -> dict[str, list[Any]]:
+        """One row per user in one read of the store; users without an id have an empty one."""
+        ids = list(dict.fromkeys(user_id for user_id in user_ids if user_id is not None))
+        rows = self.empty(len(user_ids))
+        if not ids:
+            return rows
+        place = {user_id: i for i, user_id in enumerate(ids)}
+        at = [None if user_id is None else place[user_id] for user_id in user_ids]
+        found = self._store.online_users(ids)
+        return rows | {name: [None if i is None else cells[i] for i in at] for name, cells in found.items()}
+
+
+def build_requests(
+    queries: QueryBatch,
+    rows: Rows,
+    reader: EventReader,
+    snapshot: Snapshot,
+    config: Config,
+    failures: Failures,
+    *,
+    without_later_events: bool = False,
+    away: np.ndarray | None = None,
+) -> BuiltRequests:
+    """Build requests from online rows, the event log and what the queries carry.
+
+    Where the log cannot be read, `failures` names "event_log" or "shown_and_blocked", and users whose blocks are
+    unknown are shown nothing; where rows are unusable it names "features" and the defaults are taken. Logged events at
+    or after the query's time count as having just happened, unless `without_later_events` leaves them out. `away` as
+    in `requests_from_rows`. Raises what a strict `failures` does not tolerate.
+    """
+    tail = Events.none()
+    exclusions: UserExclusions | None = _unknown_exclusions(queries)
+    with failures.tolerate("event_log"):
+        tail = read_tail(queries, rows, reader, snapshot, config, without_later_events)
+    with failures.tolerate("shown_and_blocked"):
+        exclusions = _exclusions(queries, reader, snapshot, config)
+
+    def build(rows: Rows) -> Requests:
+        requests = requests_from_rows(
+            rows, snapshot, config, queries.time, queries.surface, exclude=queries.exclude,
+            events=Events.concatenate([tail, queries.session]), away=away,
+        )  # fmt: skip
+        return replace(requests.with_filters(queries.filter), exclusions=exclusions, seed=queries.seed)
+
+    requests = None
+    with failures.tolerate("features"):
+        requests = build(rows)
+    if requests is None:
+        rows = {name: [None] * len(queries) for name in rows}
+        requests = build(rows)
+    state_time = [t or 0 for t in rows["state_time_us"]]
+    cold = np.array([t == 0 for t in state_time], bool)
+    cold[tail.row] = False
+    ages = [(now - t) / 1e6 for now, t in zip(queries.time.tolist(), state_time, strict=True) if t]
+    return BuiltRequests(requests, cold, ages)
+
+
+def read_tail(
+    queries: QueryBatch, rows: Rows, reader: EventReader, snapshot: Snapshot, config: Config, without_later: bool
+) -> Events:
+    """Events that users did beyond the offset that their row includes; types that the config lacks are left out."""
+    parts: list[Events] = []
+    for b, (user_id, time) in enumerate(zip(queries.user_id, queries.time.tolist(), strict=True)):
+        if user_id is None:
+            continue
+        tail = reader.read_tail(user_id, int(rows["log_offset"][b] or 0))
+        kept = [
+            i for i, name in enumerate(tail["type"])
+            if name in config.events.types and not (without_later and tail["time"][i] >= time)
+        ]  # fmt: skip
+        if kept:
+            columns = {name: [cells[i] for i in kept] for name, cells in tail.items()}
+            parts.append(events_from(columns, np.full(len(kept), b), snapshot, config))
+    return Events.concatenate(parts)
+
+
+def _exclusions(queries: QueryBatch, reader: EventReader, snapshot: Snapshot, config: Config) -> UserExclusions | None:
+    """What the log keeps from each user, and the creators and tags that the caller excludes."""
+    found = load_exclusions(reader, queries.user_id, queries.time, queries.surface, snapshot, config)
+    if not len(queries.creators.values) and not len(queries.tags.values):
+        return found
+    found = found or UserExclusions.empty(len(queries))
+    creators = [np.union1d(queries.creators.row(b), found.creator.row(b)) for b in range(len(queries))]
+    tags = [np.union1d(queries.tags.row(b), found.tag.row(b)) for b in range(len(queries))]
+    return replace(found, creator=Ragged.from_rows(creators), tag=Ragged.from_rows(tags))
+
+
+def _unknown_exclusions(queries: QueryBatch) -> UserExclusions:
+    """Nothing may be shown to users with an id: their blocks could not be read."""
+    unreadable = np.array([user_id is not None for user_id in queries.user_id], bool)
+    return replace(UserExclusions.empty(len(queries)), unreadable=unreadable)
 
 
 def requests_from_rows(
@@ -42,24 +184,25 @@ def requests_from_rows(
     config: Config,
     time: np.ndarray,
     surface: np.ndarray,
+    *,
     exclude: Ragged | None = None,
     events: Events | None = None,
     user: np.ndarray | None = None,
     away: np.ndarray | None = None,
 ) -> Requests:
-    """B requests at time (B,) µs on surface codes (B,) from the user service's columns.
+    """Build B requests as of time (B,) µs on surfaces (B,) from the user service's columns.
 
-    `events` (see `events_from`) are folded in: the user's tail of the log beyond the row's `log_offset`,
-    and events given in the request; each counts as having just happened if its time is not before the
-    request's. `user` (B,) numbers replace the stored `user_number`. `away` (B,) µs asks each request that long after
-    its user's last event (see `move_last_event`). Raises FeatureError naming a column that the store did not give.
+    `events` (see `events_from`) are folded in: those logged beyond a row's `log_offset`, and those that the query
+    carries; an event that is not before its request counts as having just happened. `user` (B,) numbers replace the
+    stored `user_number`. `away` (B,) µs moves a user's past so that the last event lies that long before the request
+    (see `move_last_event`); a negative value leaves it. Raises FeatureError naming a column that `rows` lacks.
     """
     states = states_from_rows(rows, snapshot, config)
     if len(states) != len(time):
-        raise FeatureError(f"expected rows for {len(time)} requests, got {len(states)}: one row a request")
+        raise FeatureError(f"expected rows for {len(time)} requests, got {len(states)}: one row per request")
     rules = FoldRules.of(config)
     if events is not None and len(events):
-        states = truncate(_with_events(states, events, time, snapshot, rules), rules)
+        states = truncate(_fold_events(states, events, time, snapshot, rules), rules)
     if away is not None:
         states = move_last_event(states, np.where(away >= 0, np.asarray(time) - away, states.state_time))
     if user is None:
@@ -80,7 +223,7 @@ def requests_from_rows(
 
 
 def attributes_of(rows: Rows, config: Config) -> np.ndarray | None:
-    """(B, A) object cells that filters may read, lists as tuples, None where not known; None where A is 0."""
+    """User attributes that filters may read, (B, A) object: lists as tuples, None where unknown; None where A is 0."""
     names = tuple(config.features.filter_attributes)
     if not names:
         return None
@@ -95,33 +238,10 @@ def _cell(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def states_from_rows(rows: Rows, snapshot: Snapshot, config: Config) -> UserStates:
-    """The truncated states that the rows were written from; items, creators and tags unknown here are left out."""
-    rules, n_types = FoldRules.of(config), len(config.events.names)
-    state_time, first_time, log_offset, seen_total = numbers_of(rows, STATE_NUMBERS).T
-    sums = floats_of(rows, (*map(count_column, config.events.names), *STATE_SUMS), missing=0.0)
-    start = rules.empty_states(len(state_time))
-    history, seen = _history_and_seen(rows, start, snapshot, config)
-    states = UserStates(
-        state_time=state_time,
-        first_time=first_time,
-        log_offset=log_offset,
-        counts=sums[:, :n_types],
-        signs=sums[:, n_types : n_types + 2],
-        decayed=sums[:, n_types + 2 :].reshape(-1, 2, len(HALF_LIVES_DAYS)),
-        history=history,
-        creators=_weights(rows, "creator", snapshot.creators, len(start)),
-        tags=_weights(rows, "tag", snapshot.tags, len(start)),
-        seen=seen,
-        seen_total=seen_total,
-    )
-    return truncate(states, rules)  # a config may keep less than the one that wrote the rows
-
-
 def events_from(columns: Mapping[str, Sequence[Any]], row: np.ndarray, snapshot: Snapshot, config: Config) -> Events:
-    """Events to fold from columns type, item_id, time (µs; None = just now), value and, from the log, offset.
+    """Number events by columns type, item_id, time (µs; None = just now), value and, from the log, offset.
 
-    `row` (N,) says which request each belongs to. Raises DataError on an event type that the config lacks.
+    `row` (N,) is the request that each belongs to. Raises DataError on an event type that the config lacks.
     """
     types = type_codes(pa.array(columns["type"], pa.string()), config.events)
     value = [np.nan if v is None else v for v in columns.get("value", [None] * len(types))]
@@ -135,44 +255,16 @@ def events_from(columns: Mapping[str, Sequence[Any]], row: np.ndarray, snapshot:
     )
 
 
-def _with_events(
+def _fold_events(
     states: UserStates, events: Events, time: np.ndarray, snapshot: Snapshot, rules: FoldRules
 ) -> UserStates:
-    """The log's tail first, then what the request tells and the log has not told already."""
+    """Fold logged events first, then those of the query that the history does not hold already."""
     items = ItemAttributes(snapshot.creator, snapshot.item_tags)
     before = np.minimum(events.time, np.asarray(time)[events.row] - 1)
     events = Events(events.row, events.item, events.type, before, events.weight, events.offset)
     logged = events.offset > 0
     states = fold(states, events.where(logged), items, rules)
-    given = events.where(~logged)
-    past = states.history
-    told = (past.item[given.row] == given.item[:, None]) & (past.type[given.row] == given.type[:, None])
-    told &= past.time[given.row] == given.time[:, None]
-    return fold(states, given.where(~told.any(axis=1)), items, rules)
-
-
-def _history_and_seen(rows: Rows, start: UserStates, snapshot: Snapshot, config: Config) -> tuple[History, Seen]:
-    """Both from one look-up of all their items."""
-    history_ids, history_row = lists_of(rows, "history_item_ids")
-    seen_ids, seen_row = lists_of(rows, "seen_item_ids")
-    item = ids_to_numbers(joined(history_ids, seen_ids), snapshot.items)
-    n = len(history_row)
-    past = Events.of(
-        history_row,
-        item[:n],
-        codes_of(lists_of(rows, "history_types")[0], config.events.names),
-        lists_of(rows, "history_times_us")[0],
-        lists_of(rows, "history_weights")[0],
-    )
-    none = np.zeros(len(seen_row))
-    met = Events.of(seen_row, item[n:], none, lists_of(rows, "seen_times_us")[0], none)
-    seen, _ = merge_seen(start.seen, met.where(met.item != NONE))
-    return merge_history(start.history, past.where(past.item != NONE)), seen
-
-
-def _weights(rows: Rows, kind: str, vocabulary: Vocabulary, n: int) -> Affinities:
-    ids, row = lists_of(rows, f"top_{kind}s")
-    weight = np.asarray(lists_of(rows, f"top_{kind}_weights")[0], np.float64)
-    key = ids_to_numbers(ids, vocabulary)
-    there = key != NONE
-    return sum_affinities(row[there], key[there], weight[there], n)
+    carried, past = events.where(~logged), states.history
+    known = (past.item[carried.row] == carried.item[:, None]) & (past.type[carried.row] == carried.type[:, None])
+    known &= past.time[carried.row] == carried.time[:, None]
+    return fold(states, carried.where(~known.any(axis=1)), items, rules)

@@ -6,7 +6,6 @@ so that windows and pacing see the day as it was. Quotas count from the first re
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,24 +22,21 @@ from handsell.config import Config
 from handsell.core.batches import NONE, Requests, Slates
 from handsell.core.clock import Clock
 from handsell.core.errors import ConfigError
+from handsell.core.failures import Failures
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
 from handsell.events.reader import EventReader
-from handsell.events.states import Events
+from handsell.features.request_builder import OnlineRows, QueryBatch, build_requests
 from handsell.features.store import open_store
 from handsell.reranking.rules.live_rules import CompiledRules, LiveRules
 from handsell.reranking.rules.reading import Rules, read_rules
 from handsell.reranking.rules.scope import unit_of
 from handsell.reranking.stage import LocalReranking
 from handsell.serving.graph.loading import LIVE, OpenedBundle, open_bundle
-from handsell.serving.graph.users import Users
-from handsell.serving.http.paging import Feed
-from handsell.serving.http.queries import Query
 
 CHUNK = 16  # requests of one pass, as the gateway batches them
 NO_RULES = Rules("none", (), {}, "none")
-PATIENCE_S = 30.0  # for the feature store
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,7 @@ def preview(config: Config, path: Path, requests: int) -> Preview:
     before = read_rules(config.rules_path) if config.rules_path is not None else NO_RULES
     reader = EventReader(Layout(config.state).event_log)
     asked = recorded(reader, opened, requests) or made_up(opened, requests)
-    known = asyncio.run(_known(opened, reader, asked))
+    known = _build_requests(opened, reader, asked)
     stages = load_stages(opened.path, opened.config, snapshot=opened.snapshot)
     funnel, eligibility = stages.funnel, Eligibility.of(opened.snapshot, opened.config)
     both = [LiveRules(compile_rules(opened, before)), LiveRules(after)]
@@ -142,20 +138,13 @@ def made_up(opened: OpenedBundle, most: int) -> RecordedRequests:
     return RecordedRequests(list(users.ids(chosen)), np.full(n, home, np.int8), np.full(n, now), count, False)
 
 
-async def _known(opened: OpenedBundle, reader: EventReader, asked: RecordedRequests) -> Requests:
-    """The requests with what is known of their users now."""
-    now = Clock.of(opened.config.serving.clock, opened.manifest).now()
-    users = Users(open_store(opened.config), reader, opened.snapshot, opened.config)
-    nothing, none = Events.of([], [], [], [], []), np.zeros(0, np.int32)
-    limit = asyncio.get_running_loop().time() + PATIENCE_S
-    queries = [
-        Query("preview", user, int(surface), int(count), now, 0.0, PATIENCE_S, nothing, none, Feed.of("preview"))
-        for user, surface, count in zip(asked.user_id, asked.surface, asked.count, strict=True)
-    ]
-    try:
-        return (await users.known(queries, limit)).requests
-    finally:
-        users.close()
+def _build_requests(opened: OpenedBundle, reader: EventReader, recorded: RecordedRequests) -> Requests:
+    """The recorded requests with what is known of their users now."""
+    config, n = opened.config, len(recorded.user_id)
+    now = Clock.of(config.serving.clock, opened.manifest).now()
+    queries = QueryBatch.of(recorded.user_id, np.full(n, now, np.int64), recorded.surface)
+    rows = OnlineRows(open_store(config), config).read(recorded.user_id)
+    return build_requests(queries, rows, reader, opened.snapshot, config, Failures(strict=True)).requests
 
 
 def _note_unmet(unmet: Counter[str], slates: Slates, n: int) -> None:

@@ -32,7 +32,7 @@ from handsell.evaluation.intervals import estimate_means
 from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
 from handsell.evaluation.served import PAUSES
 from handsell.events.reader import EventReader
-from handsell.jobs.batch.slate_part import BatchWorker, build_requests, open_worker
+from handsell.jobs.batch.slate_part import BatchWorker, look_up_requests, open_worker
 from handsell.local.bundles import open_bundles
 from handsell.local.service import service_url
 
@@ -126,13 +126,13 @@ def ask_service(base: str, ids: Sequence[str]) -> Answers:
 
 
 def replay(here: BatchWorker, ids: Sequence[str], now: int, away: int | None = None) -> Lists:
-    """The bundle's own lists for users at `now` µs, in this process; `away` µs as `build_requests` takes it."""
+    """The bundle's own lists for users at `now` µs, in this process; `away` µs as in `requests_from_rows`."""
     found: Lists = []
     reader = EventReader(Layout(here.config.state).event_log)
     try:
         for start in range(0, len(ids), AT_ONCE):
             some = list(ids[start : start + AT_ONCE])
-            requests = build_requests(here, "home", now, some, reader, away)
+            requests = look_up_requests(here, "home", now, some, reader, away)
             items = run_local(here.stages.funnel.recommend(requests, COUNT)).item
             found += [here.stages.snapshot.items.ids(row[row != NONE]) if (row != NONE).any() else [] for row in items]
     finally:

@@ -43,7 +43,7 @@ class CandidateExplanation:
         return not self.removed_by and self.rank is not None and self.rank < self.k
 
 
-def explain_candidate(
+async def explain_candidate(
     stage: LocalCandidates, requests: Requests, item: int, k: int
 ) -> tuple[Candidates, CandidateExplanation]:
     """Story of an item for one request (B = 1), and the candidates: those that are served, and the item in any case.

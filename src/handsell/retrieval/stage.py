@@ -1,8 +1,7 @@
-"""The candidate stage: one eligibility mask, every retriever, one union."""
+"""The candidate stage: one eligibility mask, all retrievers, one fusion."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,14 +9,13 @@ from functools import cached_property
 import numpy as np
 
 from handsell.core.batches import NONE, Candidates, Requests
+from handsell.core.failures import Failures
 from handsell.core.protocols import Retriever
 from handsell.eligibility.mask import Eligibility
 from handsell.retrieval.backfill import MIN_CANDIDATES, backfill
 from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.fusion import fuse_sources
 from handsell.retrieval.index.topk import make_empty_rows
-
-log = logging.getLogger(__name__)
 
 Found = tuple[np.ndarray, np.ndarray]  # items and scores (B, k) of one source
 
@@ -26,8 +24,8 @@ Found = tuple[np.ndarray, np.ndarray]  # items and scores (B, k) of one source
 class LocalCandidates:
     """Candidates from retrievers in this process; sources are the enabled ones, in the order of the config.
 
-    A retriever that raises is left out of the answer and named in `degraded` as `retriever:<name>`; its column
-    stays, empty, so that the ranker's features keep their places. The eligibility mask fails closed: it raises.
+    A retriever that raises is left out and named in `degraded` as `retriever:<name>`; its empty column stays, so that
+    the ranker's features keep their places. The eligibility mask fails closed: it raises.
     """
 
     retrievers: Mapping[str, Retriever]
@@ -39,45 +37,43 @@ class LocalCandidates:
         return tuple(name for name in self.config.enabled if name in self.retrievers)
 
     async def candidates(self, requests: Requests, k: int) -> Candidates:
-        """At most k candidates per request, best fused first; a filtered one is filled up from the reserve."""
+        """At most k candidates per request, best fused score first; a filtered request is backfilled."""
         eligible = self.eligibility.mask(requests)
         found, degraded = self.found(requests, eligible)
         return self.fused(requests, eligible, found, degraded, k)
 
     def found(self, requests: Requests, eligible: np.ndarray) -> tuple[list[Found], list[str]]:
         """What each source returns of the eligible (B, I), and the names of those that failed."""
-        found, degraded = [], []
+        found, failures = [], Failures()
         for name in self.sources:
-            try:
-                found.append(self._ask(name, requests, eligible))
-            except Exception:
-                log.exception("retriever %s failed; answering without it", name)
-                found.append(make_empty_rows(len(requests), 1))
-                degraded.append(f"retriever:{name}")
-        return found, degraded
+            returned = make_empty_rows(len(requests), 1)
+            with failures.tolerate(f"retriever:{name}"):
+                returned = self._retrieve(name, requests, eligible)
+            found.append(returned)
+        return found, list(failures.names)
 
     def fused(
         self, requests: Requests, eligible: np.ndarray, found: list[Found], degraded: list[str], k: int
     ) -> Candidates:
-        """The union of what the sources returned, at most k, filled up where a filter left too little."""
+        """Fuse what the sources returned into at most k candidates, backfilled where a filter left too few."""
         found = found or [make_empty_rows(len(requests), 1)]
         weights = [self.config[name].weight for name in self.sources]
         fused = fuse_sources(found, self.sources, weights, k, tuple(degraded))
-        filtered = self.eligibility.filtered(requests) & ~self._wanting(requests, None)
+        filtered = self.eligibility.filtered(requests) & ~self._names_source(requests, None)
         return backfill(fused, eligible, filtered, min(k, MIN_CANDIDATES))
 
-    def _wanting(self, requests: Requests, source: str | None) -> np.ndarray:
-        """(B,) bool: surfaces that name their sources, and this one among them; None: that name any."""
+    def _names_source(self, requests: Requests, source: str | None) -> np.ndarray:
+        """(B,) bool: the surface names its sources, this one among them; with None: it names any."""
         named = [surface.only for surface in self.eligibility.surfaces]
         return np.array([bool(only) if source is None else source in only for only in named])[requests.surface]
 
-    def _ask(self, name: str, requests: Requests, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Asks for no more than the catalog holds, so that a small one costs little."""
+    def _retrieve(self, name: str, requests: Requests, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What one source returns, for no larger k than the catalog."""
         k = min(self.config[name].k, max(eligible.shape[1], 1))
         items, scores = self.retrievers[name].retrieve(requests, k, eligible)
         if items.shape != scores.shape or items.shape[0] != len(requests):
             raise ValueError(f"{name} gave items {items.shape} and scores {scores.shape} for {len(requests)} requests")
-        unwanted = self._wanting(requests, None) & ~self._wanting(requests, name)
+        unwanted = self._names_source(requests, None) & ~self._names_source(requests, name)
         if not unwanted.any():
             return items, scores
         return np.where(unwanted[:, None], NONE, items), np.where(unwanted[:, None], np.nan, scores)

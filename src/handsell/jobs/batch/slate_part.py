@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config, load_config
 from handsell.core.batches import NONE, Requests, Slates
 from handsell.core.errors import TrainingError
+from handsell.core.failures import Failures
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
-from handsell.events.exclusions import load_exclusions
 from handsell.events.reader import EventReader
-from handsell.features.request_builder import events_from, requests_from_rows
+from handsell.features.request_builder import OnlineRows, QueryBatch, build_requests
 from handsell.features.store import FeatureStore, open_store
 from handsell.jobs.batch.batch_run import BatchRun, PartCounts
 from handsell.jobs.train.record import recorded
@@ -109,7 +109,7 @@ def _below_cap(ids: list[str], run: BatchRun, config: Config, reader: EventReade
 
 def _slates(here: BatchWorker, run: BatchRun, ids: list[str], reader: EventReader) -> list[dict[str, Any]]:
     """Rows of SLATES; users for whom nothing was found have none."""
-    requests = build_requests(here, run.surface, run.time, ids, reader)
+    requests = look_up_requests(here, run.surface, run.time, ids, reader)
     n = here.config.surfaces[run.surface].count
     slates = run_local(here.stages.funnel.recommend(requests, n))
     degraded = [cause for cause in slates.degraded if not cause.startswith("retriever:")]
@@ -122,31 +122,20 @@ def _slates(here: BatchWorker, run: BatchRun, ids: list[str], reader: EventReade
     return [row for row in rows if row["item_id"]]
 
 
-def build_requests(
-    here: BatchWorker, surface_name: str, now: int, ids: list[str], reader: EventReader, away: int | None = None
+def look_up_requests(
+    worker: BatchWorker, surface: str, time: int, user_ids: list[str], reader: EventReader, away: int | None = None
 ) -> Requests:
-    """As the gateway makes them at `now` µs: the stored row, the log's tail beyond it, and what must not be shown.
-
-    `away` µs asks each of them that long after the user's last event instead (see `requests_from_rows`).
-    """
-    config, shelf = here.config, here.stages.snapshot
-    rows = here.store.online_users(ids)
-    tails = [
-        reader.read_tail(user_id, int(offset or 0)) for user_id, offset in zip(ids, rows["log_offset"], strict=True)
-    ]
-    columns: dict[str, list] = {name: [] for name in ("offset", "item_id", "type", "time", "value")}
-    row: list[int] = []
-    for b, tail in enumerate(tails):
-        kept = [i for i, name in enumerate(tail["type"]) if name in config.events.types and tail["time"][i] < now]
-        row += [b] * len(kept)
-        for name, cells in columns.items():
-            cells += [tail[name][i] for i in kept]
-    time = np.full(len(ids), now)
-    surface = np.full(len(ids), config.surface_names.index(surface_name), np.int8)
-    events = events_from(columns, np.array(row, np.int64), shelf, config) if row else None
-    waited = None if away is None else np.full(len(ids), away)
-    requests = requests_from_rows(rows, shelf, config, time, surface, events=events, away=waited)
-    return replace(requests, exclusions=load_exclusions(reader, ids, time, surface, shelf, config))
+    """Requests of users on a surface as the gateway builds them at `time` µs; `away` µs as in `requests_from_rows`."""
+    n, config = len(user_ids), worker.config
+    queries = QueryBatch.of(
+        user_ids, np.full(n, time, np.int64), np.full(n, config.surface_names.index(surface), np.int8)
+    )
+    rows = OnlineRows(worker.store, config).read(user_ids)
+    built = build_requests(
+        queries, rows, reader, worker.stages.snapshot, config, Failures(strict=True), without_later_events=True,
+        away=None if away is None else np.full(n, away),
+    )  # fmt: skip
+    return built.requests
 
 
 def _row(here: BatchWorker, run: BatchRun, user_id: str, slates: Slates, b: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
-from handsell.core.batches import NONE, Ragged, Requests
+from handsell.core.batches import NONE, Requests
 from handsell.core.paths import Layout
 from handsell.data.splits import WindowRequests
 from handsell.eligibility.mask import Eligibility
@@ -52,7 +52,7 @@ def load_requests(
     surface = np.full(len(outcome), home, np.int8)
     requests = requests_from_rows(
         {name: table[name].combine_chunks() for name in table.column_names},
-        snapshot, config, outcome.time, surface, Ragged.empty(len(outcome)),
+        snapshot, config, outcome.time, surface,
         away=outcome.away if away is None else np.full(len(outcome), away),
     )  # fmt: skip
     return requests, _eligible_outcome(requests, outcome, snapshot, config)

@@ -1,8 +1,8 @@
-"""Following the live pointer: a promoted bundle is loaded beside the one that serves, tried, and then answered from.
+"""Watch the pointer to the live bundle: load a promoted bundle beside the current one, check it, and switch to it.
 
-Every replica looks at the pointer by itself. A stage's replica holds a few bundles and answers for the one that a
-hop is stamped with; a gateway turns to the new one when the stages hold it and a real request through it lacks
-nothing that it has today. What cannot be loaded or does not answer is refused, and the old one serves on.
+Every replica watches by itself. A stage's replica holds a few bundles and answers for the one that a call names. A
+gateway switches when the stages hold the new bundle and a real request through it fails in nothing that works today.
+A bundle that cannot be loaded or does not answer is refused, and the current one stays.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Callable
 from handsell.bundles.store import BundleStore
 from handsell.core.errors import BundleError, HandsellError
 from handsell.core.paths import Layout
-from handsell.serving.graph.loaded_bundle import LoadedBundle, Refused
+from handsell.serving.graph.loaded_bundle import LoadedBundle
 from handsell.serving.graph.loading import LIVE, OpenedBundle, open_bundle
 from handsell.serving.graph.service import Service
-from handsell.serving.graph.stages import LocalStages, NotHeld
+from handsell.serving.graph.stages import BundleNotHeld, LocalStages
 from handsell.serving.graph.warm_up import warm_up
 
 log = logging.getLogger(__name__)
@@ -26,14 +26,15 @@ log = logging.getLogger(__name__)
 KEPT = 3  # bundles held by a stage's replica; their arrays are mapped files
 HELD = "held"
 LOADING = "loading"
-ROUNDS = 6  # in a row in which every stage asked holds the bundle: calls go to replicas by turns
-TRIES = 5  # requests through a new edition; the first are slow
-PATIENCE_S = 60.0
+ROUNDS = 6  # checks in a row that must find the bundle held: calls go to replicas in turns
+TRIES = 5  # requests through a new bundle; the first are slow
+MAX_LOADING_S = 60.0
 
 
 class StageBundles:
-    """What a stage's replica holds, by bundle. With `bundle` "live" a thread loads what the pointer names, and what
-    a hop has asked for in vain; with an id only that one is held.
+    """The stage objects of a replica, by bundle.
+
+    With `bundle` "live" a thread loads the live bundle and those that calls have named; with an id only that one.
     """
 
     def __init__(self, config: str, bundle: str, load: Callable[[OpenedBundle], LocalStages]):
@@ -43,54 +44,54 @@ class StageBundles:
         self._held = {opened.manifest.id: warm_up(load(opened), opened)}  # newest last; replaced as a whole
         self._refused: dict[str, str] = {}
         self._live: str | None = None  # as last seen
-        self._wanted: set[str] = set(self._store.pointer().previous[-1:])  # for gateways that are still there
+        self._wanted: set[str] = set(self._store.pointer().previous[-1:])  # for gateways that have not switched yet
         self._wake = threading.Event()
         if bundle == LIVE:
-            threading.Thread(target=self._follow, args=(opened.config.serving.follow_s,), daemon=True).start()
+            threading.Thread(target=self._watch, args=(opened.config.serving.follow_s,), daemon=True).start()
 
-    def of(self, bundle: str) -> LocalStages:
-        """Raises NotHeld, and then tries to load it."""
+    def get(self, bundle: str) -> LocalStages:
+        """The stage of a bundle; raises BundleNotHeld and begins to load it where it is not held."""
         try:
             return self._held[bundle]
         except KeyError:
-            self._want(bundle)
-            raise NotHeld(f"this replica holds {', '.join(self._held)}; {bundle} was asked for") from None
+            self._request(bundle)
+            raise BundleNotHeld(f"bundle {bundle} is not held; this replica holds {', '.join(self._held)}") from None
 
     def state(self, bundle: str) -> str:
         """HELD, LOADING, or why it cannot be loaded."""
         if bundle in self._held:
             return HELD
         if bundle not in self._refused:
-            self._want(bundle)
+            self._request(bundle)
         return self._refused.get(bundle, LOADING)
 
-    def _want(self, bundle: str) -> None:
+    def _request(self, bundle: str) -> None:
         self._wanted = {*self._wanted, bundle}
         self._wake.set()
 
-    def _follow(self, every_s: float) -> None:
+    def _watch(self, every_s: float) -> None:
         while True:
             try:
-                self.look()
+                self.check()
             except Exception:
-                log.exception("the live pointer cannot be followed; serving on")
+                log.exception("the live pointer cannot be read; the current bundle stays")
             self._wake.wait(every_s)
             self._wake.clear()
 
-    def look(self) -> None:
-        """Load what is live or wanted and not held; the live one is the last to be dropped."""
+    def check(self) -> None:
+        """Load the live and the wanted bundles that are not held; the live one is the last to be dropped."""
         live, wanted = self._store.live(), self._wanted
-        if live != self._live:  # what was refused may have been mended before it is promoted again
+        if live != self._live:  # a refused bundle may have been repaired and promoted again
             self._live, self._refused = live, {}
         for bundle in (*sorted(wanted), live):
             if bundle is not None and bundle not in self._held and bundle not in self._refused:
-                self._take(bundle)
+                self._load_bundle(bundle)
         self._wanted = self._wanted - wanted
         if live in self._held:
             others = {bundle: stages for bundle, stages in self._held.items() if bundle != live}
             self._held = {**others, live: self._held[live]}
 
-    def _take(self, bundle: str) -> None:
+    def _load_bundle(self, bundle: str) -> None:
         try:
             opened = open_bundle(self._config, bundle)
             stages = warm_up(self._load(opened), opened)
@@ -102,55 +103,55 @@ class StageBundles:
         self._held = dict([*kept, (bundle, stages)])
 
 
-class Follower:
-    """A gateway's: turns its service to the live bundle, or refuses that."""
+class BundleWatcher:
+    """Switches a gateway's service to the live bundle, or refuses that bundle."""
 
-    def __init__(self, service: Service, store: BundleStore, open_edition: Callable[[str], LoadedBundle]):
-        self._service, self._store, self._open = service, store, open_edition
+    def __init__(self, service: Service, store: BundleStore, load: Callable[[str], LoadedBundle]):
+        self._service, self._store, self._load = service, store, load
 
     async def run(self) -> None:
-        """For ever; a failure is told and tried again."""
+        """Check every `serving.follow_s` seconds, until cancelled; a failure is logged and retried."""
         while True:
-            await asyncio.sleep(self._service.edition.config.serving.follow_s)
+            await asyncio.sleep(self._service.bundle.config.serving.follow_s)
             try:
-                await self.look()
+                await self.check()
             except Exception:
-                log.exception("the live pointer cannot be followed; serving on")
+                log.exception("the live pointer cannot be read; the current bundle stays")
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         service, live = self._service, await asyncio.to_thread(self._store.live)
-        if live == service.edition.release.bundle:
+        if live == service.bundle.release.bundle:
             if service.refused is not None:
-                service.refuse(None)
+                service.clear_refusal()
             return
         if live is None or (service.refused is not None and service.refused.bundle == live):
             return
         try:
-            edition = await self._edition(live)
-            await self._tried(edition)
+            bundle = await self._loaded(live)
+            await self._compare(bundle)
         except Exception as error:
             expected = isinstance(error, HandsellError)
-            log.warning("bundle %s is refused, serving on: %s", live, error, exc_info=not expected)
-            service.refuse(Refused(live, str(error) if expected else repr(error)))
+            log.warning("bundle %s is refused; the current one stays: %s", live, error, exc_info=not expected)
+            service.refuse(live, str(error) if expected else repr(error))
             return
-        service.turn_to(edition)
+        service.switch_to(bundle)
         log.info("serving bundle %s", live)
 
-    async def _edition(self, bundle: str) -> LoadedBundle:
-        before = self._service.before
-        if before is not None and before.release.bundle == bundle:
-            return before
-        return await asyncio.to_thread(self._open, bundle)
+    async def _loaded(self, bundle: str) -> LoadedBundle:
+        previous = self._service.previous
+        if previous is not None and previous.release.bundle == bundle:
+            return previous
+        return await asyncio.to_thread(self._load, bundle)
 
-    async def _tried(self, edition: LoadedBundle) -> None:
-        """Returns when the edition answers as well as the present one; raises BundleError when it will not."""
-        until = asyncio.get_running_loop().time() + PATIENCE_S
-        today = set(await self._service.lacking(self._service.edition))
+    async def _compare(self, bundle: LoadedBundle) -> None:
+        """Return when the bundle answers as well as the current one; raises BundleError when it does not."""
+        until = asyncio.get_running_loop().time() + MAX_LOADING_S
+        failing_today = set(await self._service.probe(self._service.bundle))
         held, tries, missing = 0, 0, [LOADING]
         while tries < TRIES:
             if asyncio.get_running_loop().time() > until:
-                raise BundleError(f"the stages did not load it within {PATIENCE_S:.0f} s; the last said: {missing}")
-            states = await edition.stages.states()
+                raise BundleError(f"{', '.join(missing)} did not load the bundle within {MAX_LOADING_S:.0f} s")
+            states = await bundle.stages.states()
             if bad := {stage: state for stage, state in states.items() if state not in (HELD, LOADING)}:
                 raise BundleError("; ".join(f"{stage}: {state}" for stage, state in bad.items()))
             missing = [stage for stage, state in states.items() if state != HELD]
@@ -159,11 +160,11 @@ class Follower:
                 await asyncio.sleep(0.05 if held else 0.2)
                 continue
             try:
-                worse = sorted(set(await self._service.lacking(edition)) - today)
-            except NotHeld:
+                worse = sorted(set(await self._service.probe(bundle)) - failing_today)
+            except BundleNotHeld:
                 held = 0
                 continue
             if not worse:
                 return
             tries += 1
-        raise BundleError(f"a request through it goes without {', '.join(worse)}, which the present one has")
+        raise BundleError(f"{', '.join(worse)} fails with this bundle and works with the current one")

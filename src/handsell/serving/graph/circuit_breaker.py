@@ -1,4 +1,4 @@
-"""Not waiting for what does not answer: the callers behind the first few go on without it, until it answers again."""
+"""Circuit breaker for calls of a stage or a store: after a few late answers callers no longer wait."""
 
 from __future__ import annotations
 
@@ -11,69 +11,68 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STALL = 0.3  # share of the service's deadline that one call may take
-STRIKES = 2  # calls in a row that took as long, before nobody waits
-RETRY_S = 0.25  # between calls that only try
+LATE_CALLS = 2  # late calls in a row that open the breaker
+RETRY_S = 0.25  # between trial calls
 
 
 class Breaker:
-    """Around the calls of one stage, in one gateway.
+    """Guards the calls of one stage in one gateway.
 
-    A stage that stands still would keep every slot of the gateway for as long as its share of the deadline, and those
-    who wait for a slot would be refused. So a call is given up after `stall_s`, and after STRIKES such calls in a row
-    none is waited for: each raises TimeoutError at once, while now and then one goes on unwatched. The first that is
-    answered closes the breaker.
+    A stage that hangs would hold every slot of the gateway for its share of the deadline, and waiting requests would
+    be refused. A call is therefore abandoned after `stall_s`. After LATE_CALLS late calls in a row the breaker is open:
+    calls raise TimeoutError immediately, while a trial call is made every RETRY_S. An answered trial closes it.
     """
 
     def __init__(self, name: str, stall_s: float):
         self._name, self._stall_s = name, stall_s
-        self._late, self._tried = 0, 0.0
+        self._late, self._last_trial = 0, 0.0
         self._trial: asyncio.Task | None = None
 
     @property
     def open(self) -> bool:
-        """Whether nobody waits."""
-        return self._late >= STRIKES
+        """Whether calls fail without waiting."""
+        return self._late >= LATE_CALLS
 
     async def wait(self, call: Callable[[], Awaitable[T]], limit: float) -> T:
-        """The call's answer; raises TimeoutError where there is none by `limit` (event loop time) or `stall_s`."""
+        """The call's answer; raises TimeoutError when there is none by `limit` (event loop time) or after `stall_s`."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         if started >= limit:
-            raise TimeoutError(f"no time is left for {self._name}")
+            raise TimeoutError(f"no time is left to call {self._name}")
         if self.open:
-            self._try(call, started)
-            raise TimeoutError(f"{self._name} was late {self._late} times in a row: not waited for until it answers")
+            self._start_trial(call, started)
+            raise TimeoutError(f"{self._name} was late {self._late} times in a row; calls fail until it answers")
         try:
             async with asyncio.timeout_at(min(limit, started + self._stall_s)):
                 answer = await call()
         except TimeoutError:
-            if loop.time() - started >= self._stall_s / 2:  # who has less time than that tells nothing of the stage
-                self._strike()
+            if loop.time() - started >= self._stall_s / 2:  # a shorter limit says nothing about the stage
+                self._count_late()
             raise
-        except Exception:  # it answers
+        except Exception:  # an error is an answer
             self._late = 0
             raise
         self._late = 0
         return answer
 
-    def _strike(self) -> None:
+    def _count_late(self) -> None:
         self._late += 1
-        if self._late == STRIKES:
-            log.warning("%s does not answer within %.2f s: going on without it", self._name, self._stall_s)
+        if self._late == LATE_CALLS:
+            log.warning("%s does not answer within %.2f s; answering without it", self._name, self._stall_s)
 
-    def _try(self, call: Callable[[], Awaitable[T]], now: float) -> None:
-        """At most one call at a time of which nobody awaits the answer."""
-        if (self._trial is None or self._trial.done()) and now - self._tried >= RETRY_S:
-            self._tried = now
-            self._trial = asyncio.get_running_loop().create_task(self._alone(call))
+    def _start_trial(self, call: Callable[[], Awaitable[T]], now: float) -> None:
+        """Start a trial call, at most one at a time."""
+        if (self._trial is None or self._trial.done()) and now - self._last_trial >= RETRY_S:
+            self._last_trial = now
+            self._trial = asyncio.get_running_loop().create_task(self._run_trial(call))
 
-    async def _alone(self, call: Callable[[], Awaitable[T]]) -> None:
+    async def _run_trial(self, call: Callable[[], Awaitable[T]]) -> None:
         try:
             async with asyncio.timeout(self._stall_s):
                 await call()
         except TimeoutError:
             return
-        except Exception as error:  # it answers: what is wrong, the next caller is told
+        except Exception as error:  # an error is an answer; the next caller sees it
             log.info("%s answers again, with %r", self._name, error)
         else:
             log.info("%s answers again", self._name)

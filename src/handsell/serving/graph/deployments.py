@@ -1,27 +1,24 @@
-"""The deployments behind the gateway: three stages, each scaled apart, and the one writer of the event log.
+"""The deployments behind the gateway: three stages, scaled separately, and the one writer of the event log.
 
-A stage answers only for a bundle it holds (following.py), so that one answer never mixes two. Constructors raise
-what is wrong with config or bundle: Serve then keeps the old replicas and shows the message in `serve status`.
+A stage answers only for bundles that it holds (bundle_watcher.py), so that no answer mixes two. Constructors raise what
+is wrong with config or bundle: Serve then keeps the old replicas and shows the message in `serve status`.
+Constructors import what they load: the classes are also imported where they are only bound, by `serve deploy`.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from ray import serve
 
 from handsell.config import load_config
-from handsell.core.batches import Candidates, Requests, Slates
 from handsell.core.paths import Layout
 from handsell.events.log import AppendResult
-from handsell.serving.telemetry.feature_log import Sample
 
 if TYPE_CHECKING:
     from handsell.serving.graph.loading import OpenedBundle
-    from handsell.serving.graph.stages import LocalStages
+    from handsell.serving.graph.stages import LocalStages, Operation
 
 # Defaults for `serve run`; deployments/serve/*.yaml states them, with autoscaling, for every deployment.
 STAGE: dict[str, Any] = {"max_ongoing_requests": 8, "max_queued_requests": 64, "ray_actor_options": {"num_cpus": 0.2}}
@@ -30,78 +27,68 @@ WRITER: dict[str, Any] = {
     "max_queued_requests": 256,
     "ray_actor_options": {"num_cpus": 0.05},
 }
-LOCK_WAIT_S = 15.0  # for the log's former writer to go, when a replica replaces another
+LOCK_WAIT_S = 15.0  # for the former writer to stop, when one replica replaces another
 
 
 class StageDeployment:
-    """Holds the stage's objects of the live bundle and of those before it; `load` makes them of an opened bundle."""
+    """Holds a stage's objects of the live bundle and of those before it."""
+
+    stage: str
 
     def _hold(self, config: str, bundle: str, load: Callable[[OpenedBundle], LocalStages]) -> None:
         from handsell.serving.graph.bundle_watcher import StageBundles
 
-        self._holding = StageBundles(config, bundle, load)
+        self._bundles = StageBundles(config, bundle, load)
+
+    async def call(self, bundle: str, operation: Operation, *args: Any) -> Any:
+        """Run an operation of this deployment's stage; raises BundleNotHeld."""
+        return await self._bundles.get(bundle).call(self.stage, operation, *args)
 
     async def state(self, bundle: str) -> str:
-        return self._holding.state(bundle)
+        return self._bundles.state(bundle)
 
 
 @serve.deployment(name="Candidates", **STAGE)
 class CandidatesDeployment(StageDeployment):
-    """≤ 1000 candidates per request from every retriever."""
+    """At most 1000 candidates per request from all retrievers."""
+
+    stage = "candidates"
 
     def __init__(self, config: str, bundle: str):
-        from handsell.bundles.stages import load_candidates
-        from handsell.serving.graph.stages import LocalStages
+        from handsell.serving.graph.stage_loading import load_candidate_stage
 
-        self._hold(config, bundle, lambda o: LocalStages(load_candidates(o.path, o.config, o.snapshot)))
-
-    async def candidates(self, bundle: str, requests: Requests, k: int) -> Candidates:
-        return await self._holding.of(bundle).candidates(requests, k)
-
-    async def given(self, bundle: str, requests: Requests, items: np.ndarray) -> Candidates:
-        return await self._holding.of(bundle).given(requests, items)
-
-    async def candidate_story(self, bundle: str, requests: Requests, item: int, k: int) -> Any:
-        return await self._holding.of(bundle).candidate_story(requests, item, k)
+        self._hold(config, bundle, load_candidate_stage)
 
 
 @serve.deployment(name="Ranking", **STAGE)
 class RankingDeployment(StageDeployment):
     """The best candidates by the ranker's score; logs sampled feature vectors."""
 
+    stage = "ranking"
+
     def __init__(self, config: str, bundle: str):
-        from handsell.bundles.stages import load_ranking
-        from handsell.serving.graph.stages import LocalStages, open_feature_log
+        from handsell.serving.graph.stage_loading import load_ranking_stage
 
-        def load(opened: OpenedBundle) -> LocalStages:
-            ranking = load_ranking(opened.path, opened.config, opened.snapshot)
-            return LocalStages(ranking_stage=ranking, feature_log=open_feature_log(opened.config, opened.manifest.id))
-
-        self._hold(config, bundle, load)
-
-    async def rank(
-        self, bundle: str, requests: Requests, found: Candidates, k: int, samples: Sequence[Sample]
-    ) -> Candidates:
-        return await self._holding.of(bundle).rank(requests, found, k, samples)
-
-    async def ranking_story(self, bundle: str, requests: Requests, found: Candidates, item: int, k: int) -> Any:
-        return await self._holding.of(bundle).ranking_story(requests, found, item, k)
+        self._hold(config, bundle, load_ranking_stage)
 
 
 @serve.deployment(name="Reranking", **STAGE)
 class RerankingDeployment(StageDeployment):
-    """Eligible, varied and explained slates."""
+    """Eligible, diverse slates with reasons."""
+
+    stage = "reranking"
 
     def __init__(self, config: str, bundle: str):
-        from handsell.serving.graph.stages import LocalStages, ruled_reranking
+        from handsell.serving.graph.stage_loading import load_reranking_stage
 
-        self._hold(config, bundle, lambda o: LocalStages(reranking_stage=ruled_reranking(o.snapshot, o.config)))
+        self._hold(config, bundle, load_reranking_stage)
 
-    async def rerank(self, bundle: str, requests: Requests, ranked: Candidates, n: int) -> Slates:
-        return await self._holding.of(bundle).rerank(requests, ranked, n)
 
-    async def reranking_story(self, bundle: str, requests: Requests, ranked: Candidates, item: int) -> Any:
-        return await self._holding.of(bundle).reranking_story(requests, ranked, item)
+STAGE_DEPLOYMENTS: dict[str, Any] = {
+    "candidates": CandidatesDeployment,
+    "ranking": RankingDeployment,
+    "reranking": RerankingDeployment,
+}
 
 
 @serve.deployment(name="EventLog", num_replicas=1, **WRITER)
@@ -110,19 +97,14 @@ class EventLogDeployment:
 
     def __init__(self, config: str):
         from handsell.events.log import EventLog
+        from handsell.serving.graph.event_sink import LocalSink
 
-        self._log = EventLog(Layout(load_config(config).state).event_log, lock_wait_s=LOCK_WAIT_S)
+        self._sink = LocalSink(EventLog(Layout(load_config(config).state).event_log, lock_wait_s=LOCK_WAIT_S))
 
-    async def append(self, events: Sequence[dict[str, Any]]) -> AppendResult:
-        """Returns after the commit; raises EventLogError."""
-        return await asyncio.wrap_future(self._log.append(events))
-
-    async def append_slates(self, slates: Sequence[dict[str, Any]]) -> AppendResult:
-        return await asyncio.wrap_future(self._log.append_slates(slates))
-
-    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult:
-        return await asyncio.wrap_future(self._log.put_blocks(user_id, creators, tags))
+    async def call(self, method: str, *args: Any) -> AppendResult:
+        """Run a method of the sink; answers after the commit and raises EventLogError."""
+        return await getattr(self._sink, method)(*args)
 
     def __del__(self) -> None:
-        if hasattr(self, "_log"):
-            self._log.close()
+        if hasattr(self, "_sink"):
+            self._sink.log.close()

@@ -1,4 +1,8 @@
-"""The ingress deployment: HTTP in, the funnel, HTTP out. In the fused topology it holds the stages itself."""
+"""The ingress deployment: HTTP in, the funnel, HTTP out. In the fused topology it holds the stages itself.
+
+Methods import what they load: `serve deploy` imports this class only to bind it, and `import fastapi, feast` take
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,16 @@ from ray.serve.handle import DeploymentHandle
 
 from handsell.config import Config
 from handsell.core.paths import Layout
-from handsell.serving.graph.remote import RemoteLog, RemoteStages
-from handsell.serving.graph.stages import StageCalls
 
 if TYPE_CHECKING:
     from handsell.serving.graph.loaded_bundle import LoadedBundle
+    from handsell.serving.graph.stages import StageClient
 
 OpenStore = Callable[[Config], Any]
 
 
 def feast_store(config: Config) -> Any:
-    """The deployment's feature store (`import feast` takes seconds: only gateways pay)."""
+    """The deployment's feature store."""
     from handsell.features.store import open_store
 
     return open_store(config)
@@ -37,52 +40,38 @@ class Gateway:
         config: str,
         bundle: str,
         log: DeploymentHandle,
-        stages: tuple[DeploymentHandle, DeploymentHandle, DeploymentHandle] | None = None,
+        stages: dict[str, DeploymentHandle] | None = None,
         open_store: OpenStore = feast_store,
     ):
+        from handsell.serving.graph.event_sink import RemoteSink
         from handsell.serving.graph.loading import LIVE
         from handsell.serving.graph.service import Service
         from handsell.serving.telemetry.observability import Metrics, log_as_json
 
         log_as_json()
-        self._config, self._stages, self._open_store = config, stages, open_store
-        self._follows, self._metrics = bundle == LIVE, Metrics()
-        self._service = Service(self._edition(bundle), RemoteLog(log), self._metrics)
+        self._config, self._handles, self._open_store = config, stages, open_store
+        self._follows_live, self._metrics = bundle == LIVE, Metrics()
+        self._service = Service(self._load(bundle), RemoteSink(log), self._metrics)
 
-    def _edition(self, bundle: str) -> LoadedBundle:
-        """Everything of one bundle, loaded and checked; raises HandsellError (BundleError, mostly)."""
-        from handsell.core.clock import Clock
-        from handsell.events.reader import EventReader
-        from handsell.serving.graph.loaded_bundle import LoadedBundle, Release
-        from handsell.serving.graph.loading import check_features, load_charts, open_bundle
-        from handsell.serving.graph.users import Users
+    def _load(self, bundle: str) -> LoadedBundle:
+        """Load and check everything of one bundle; raises HandsellError, mostly BundleError."""
+        from handsell.serving.graph.loaded_bundle import load_bundle
+        from handsell.serving.graph.loading import check_features, open_bundle
+        from handsell.serving.graph.remote import RemoteStages
+        from handsell.serving.graph.stage_loading import load_local_stages
 
         opened = open_bundle(self._config, bundle)
-        config, snapshot, bundle = opened.config, opened.snapshot, opened.manifest.id
-        store = self._open_store(config)
+        store = self._open_store(opened.config)
         check_features(opened, store.check_contract)
-        calls: StageCalls = RemoteStages(bundle, *self._stages) if self._stages else local_stages(opened)
-        users = Users(store, EventReader(Layout(config.state).event_log), snapshot, config)
-        release = Release(bundle, snapshot.version, len(snapshot), opened.manifest.created_us)
-        clock = Clock.of(config.serving.clock, opened.manifest)
-        return LoadedBundle(config, release, snapshot, calls, users, load_charts(opened), clock, self._metrics)
+        stages: StageClient = (
+            RemoteStages(opened.manifest.id, self._handles) if self._handles else load_local_stages(opened)
+        )
+        return load_bundle(opened, stages, store, self._metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         from handsell.bundles.store import BundleStore
-        from handsell.serving.graph.bundle_watcher import Follower
+        from handsell.serving.graph.bundle_watcher import BundleWatcher
         from handsell.serving.http.api import build_api
 
         store = BundleStore(Layout(self._service.config.state).bundles)
-        return build_api(self._service, Follower(self._service, store, self._edition) if self._follows else None)
-
-
-def local_stages(opened: Any) -> StageCalls:
-    """All three stages in this process."""
-    from handsell.bundles.stages import load_stages
-    from handsell.serving.graph.stages import LocalStages, open_feature_log, ruled_reranking
-    from handsell.serving.graph.warm_up import warm_up
-
-    stages = load_stages(opened.path, opened.config, snapshot=opened.snapshot)
-    feature_log = open_feature_log(opened.config, opened.manifest.id)
-    reranking = ruled_reranking(opened.snapshot, opened.config)
-    return warm_up(LocalStages(stages.candidates, stages.ranking, reranking, feature_log), opened)
+        return build_api(self._service, BundleWatcher(self._service, store, self._load) if self._follows_live else None)

@@ -1,25 +1,28 @@
-"""One bundle in a gateway: all that depends on it, from reading a body to a batch's way through the stages."""
+"""One bundle in a gateway: everything that depends on it, from reading a query to calling the stages."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import Slates
 from handsell.core.clock import Clock
+from handsell.core.failures import Failures
+from handsell.core.paths import Layout
 from handsell.eligibility.filter_reasons import removed
+from handsell.events.reader import EventReader
+from handsell.features.request_builder import BuiltRequests, UserStore
+from handsell.retrieval.score_items import best_first, score_items
 from handsell.serving.graph.batcher import MicroBatcher
 from handsell.serving.graph.circuit_breaker import STALL, Breaker
-from handsell.serving.graph.popularity_fallback import Charts, named
-from handsell.serving.graph.score_items import best_first
-from handsell.serving.graph.stages import BUDGET, NotHeld, StageCalls, StageRun
-from handsell.serving.graph.users import Known, Users
+from handsell.serving.graph.loading import OpenedBundle, load_popularity
+from handsell.serving.graph.popularity_fallback import PopularItems
+from handsell.serving.graph.stages import BUDGET, STAGES, BundleNotHeld, StageClient, StageRun
+from handsell.serving.graph.users import UserLookup
 from handsell.serving.http import render
 from handsell.serving.http.answers import Item, RankedItem, ReleaseStamp, SlateStamp
 from handsell.serving.http.explain import ItemExplanation, explain_item
@@ -27,16 +30,16 @@ from handsell.serving.http.queries import Query, Reading
 from handsell.serving.telemetry.feature_log import Sample, sampled
 from handsell.serving.telemetry.observability import Metrics
 
-log = logging.getLogger(__name__)
+MAX_WAIT = 0.2
+"""Share of the deployment's deadline that a request may wait for its batch.
 
-# share of the deployment's deadline that a request may wait for its trip, well within the share of its features;
-# who asks for less time than the deployment gives gets a poorer slate sooner than a refusal
-PATIENCE = 0.2
+It lies well within the features' share. A caller's shorter deadline gets a degraded slate rather than a refusal.
+"""
 
 
 @dataclass(frozen=True)
 class Release:
-    """The versions that an answer was made with: stamped on responses, impressions and hops."""
+    """The versions that an answer was made with, stamped on answers, impressions and stage calls."""
 
     bundle: str
     snapshot: int
@@ -52,14 +55,6 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """A live bundle that is not served, and why."""
-
-    bundle: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class UserSlate:
     """One query's row of a batch of slates."""
 
@@ -70,52 +65,52 @@ class UserSlate:
 
 @dataclass(frozen=True, slots=True)
 class RankedList:
-    """A caller's own list, best first, and what failed on the way."""
+    """A caller's own list, best first, and what failed."""
 
     items: list[RankedItem]
     degraded: list[str]
 
 
 class LoadedBundle:
-    """Concurrent requests share trips through the stages; see `MicroBatcher`.
+    """Answers queries from one bundle; concurrent queries share batches (see `MicroBatcher`).
 
-    A trip raises NotHeld where a stage's replica does not hold this bundle: what the others answered is dropped,
-    so that no response mixes two. With `alone` set there is no other to fall back on: such a stage counts as failed.
+    A batch raises BundleNotHeld where a stage's replica does not hold this bundle: the other stages' answers are
+    dropped, so that no response mixes two bundles. With `is_only` there is no other bundle to answer from, and such a
+    stage counts as failed.
     """
 
     def __init__(
-        self, config: Config, release: Release, snapshot: Snapshot, stages: StageCalls, users: Users, charts: Charts,
-        clock: Clock, metrics: Metrics,
+        self, config: Config, release: Release, snapshot: Snapshot, stages: StageClient, users: UserLookup,
+        popular_items: PopularItems, clock: Clock, metrics: Metrics,
     ):  # fmt: skip
         self.config, self.release, self.snapshot, self.clock = config, release, snapshot, clock
-        self.stages, self.metrics, self.alone = stages, metrics, False
+        self.stages, self.metrics, self.is_only = stages, metrics, False
         self.reading = Reading(config, snapshot, clock)
-        self._users, self._charts = users, charts
-        serving, patience_s = config.serving, PATIENCE * config.serving.deadline_ms / 1_000
-        stall_s = STALL * serving.deadline_ms / 1_000
-        self._breakers = {stage: Breaker(stage, stall_s) for stage in ("candidates", "ranking", "reranking")}
+        self._users, self._popular_items = users, popular_items
+        serving, max_wait_s = config.serving, MAX_WAIT * config.serving.deadline_ms / 1_000
+        self._breakers = {stage: Breaker(stage, STALL * serving.deadline_ms / 1_000) for stage in STAGES}
         self._slates: MicroBatcher[Query, UserSlate] = MicroBatcher(
-            self._recommend, serving.micro_batch, serving.in_flight, patience_s, lambda query: query.deadline_s
+            self._recommend, serving.micro_batch, serving.in_flight, max_wait_s, lambda query: query.deadline_s
         )
-        self._lists: MicroBatcher[Query, RankedList] = MicroBatcher(self._rank, 1, serving.in_flight, patience_s)
-        self._stories: MicroBatcher[Query, ItemExplanation] = MicroBatcher(self._explain, 1, 1, patience_s)
+        self._lists: MicroBatcher[Query, RankedList] = MicroBatcher(self._rank, 1, serving.in_flight, max_wait_s)
+        self._explanations: MicroBatcher[Query, ItemExplanation] = MicroBatcher(self._explain, 1, 1, max_wait_s)
 
-    async def slate(self, query: Query) -> UserSlate:
+    async def recommend(self, query: Query) -> UserSlate:
         self.metrics.waiting.set(len(self._slates))
         return await self._slates.submit(query)
 
-    async def ranked(self, query: Query) -> RankedList:
-        """The caller's own list, ranked."""
+    async def rank(self, query: Query) -> RankedList:
+        """Rank the caller's own items."""
         return await self._lists.submit(query)
 
-    async def explained(self, query: Query) -> ItemExplanation:
-        """How the one item of the query fares in the query's slate."""
-        return await self._stories.submit(query)
+    async def explain(self, query: Query) -> ItemExplanation:
+        """Explain the place of the query's one item in the query's slate."""
+        return await self._explanations.submit(query)
 
-    def chart(self, name: str, visitor: Query, metadata: bool) -> list[Item]:
+    def public_list(self, name: str, query: Query, metadata: bool) -> list[Item]:
         """Available items of `popular` or `trending`."""
-        requests = self._users.anonymous([visitor])
-        item, score = self._charts.first(getattr(self._charts, name), requests, visitor.count)
+        order = getattr(self._popular_items, name)
+        item, score = self._popular_items.first_allowed(order, self._users.visitor(query), query.count)
         real = item[0] >= 0
         return render.listed_items(item[0, real], score[0, real], self.snapshot, metadata)
 
@@ -127,74 +122,74 @@ class LoadedBundle:
         self._users.close()
 
     async def _recommend(self, queries: Sequence[Query]) -> list[UserSlate]:
-        """One trip. Slates are as long as the longest asked: a shorter one is its beginning (greedy selection)."""
+        """Slates as long as the longest wanted: selection is greedy, so a shorter slate is the beginning of it."""
         self.metrics.batch_size.observe(len(queries))
-        trip, known = await self._depart(queries)
-        self.metrics.removed(removed(self._charts.eligibility, known.requests))
-        n = max(query.count for query in queries)
-        try:
-            slates = await trip.funnel(self.config).recommend(known.requests, n)
-        except Exception:
-            log.exception("candidates did not come; serving what is popular", extra={"fields": _ids(queries)})
-            slates = self._charts.slates(known.requests, n, ("candidates",))
-        self._same_bundle(trip)
-        slates = named(slates, *known.degraded)
-        return [UserSlate(slates, row, bool(cold)) for row, cold in enumerate(known.cold)]
+        run, built = await self._begin(queries)
+        self.metrics.removed(removed(self._popular_items.eligibility, built.requests))
+        n, slates = max(query.count for query in queries), None
+        with run.failures.tolerate("candidates"):
+            slates = await run.funnel(self.config).recommend(built.requests, n)
+        if slates is None:
+            slates = self._popular_items.slates(built.requests, n)
+        self._check_held(run)
+        slates = replace(slates, degraded=(*slates.degraded, *run.failures.names))
+        return [UserSlate(slates, row, bool(cold)) for row, cold in enumerate(built.cold)]
 
     async def _rank(self, queries: Sequence[Query]) -> list[RankedList]:
-        """The caller's own list of one query."""
-        trip, known = await self._depart(queries)
+        """Rank the caller's own items of one query."""
+        run, built = await self._begin(queries)
         items = queries[0].items[None]
-        try:
-            found = await trip.given(known.requests, items)
-        except Exception:
-            log.exception("candidates did not come; ranking without sources", extra={"fields": _ids(queries)})
-            found = self._charts.candidates(items)
-        degraded = [*known.degraded, *found.degraded]
-        try:
-            ranked = await trip.rank(known.requests, found, items.shape[1])
-        except Exception:
-            log.exception("ranking failed; answering in retrieval order", extra={"fields": _ids(queries)})
-            ranked, degraded = best_first(found), [*degraded, "ranking"]
-        self._same_bundle(trip)
-        for cause in degraded:
+        found = self._popular_items.candidates(items)
+        with run.failures.tolerate("candidates"):
+            found = await run.call("candidates", score_items, built.requests, items)
+            run.failures.add(*found.degraded)
+        ranked = best_first(found)
+        with run.failures.tolerate("ranking"):
+            ranked = await run.rank(built.requests, found, items.shape[1])
+        self._check_held(run)
+        for cause in run.failures.names:
             self.metrics.degraded.labels(cause).inc()
-        return [RankedList(render.ranked_items(ranked, self.snapshot), degraded)]
+        return [RankedList(render.ranked_items(ranked, self.snapshot), list(run.failures.names))]
 
     async def _explain(self, queries: Sequence[Query]) -> list[ItemExplanation]:
         (query,) = queries
-        trip, known = await self._depart(queries)
-        story = await explain_item(
-            trip, known.requests, int(query.items[0]), query.count, bool(known.cold[0]), self.config
-        )
-        self._same_bundle(trip)
-        return [replace(story, degraded=(*known.degraded, *story.degraded))]
+        run, built = await self._begin(queries)
+        item, cold = int(query.items[0]), bool(built.cold[0])
+        explanation = await explain_item(run, built.requests, item, query.count, cold, self.config)
+        self._check_held(run)
+        return [explanation]
 
-    def _same_bundle(self, trip: StageRun) -> None:
-        if trip.lacking and not self.alone:
-            raise NotHeld(f"{', '.join(trip.lacking)} no longer or not yet with bundle {self.release.bundle}")
+    def _check_held(self, run: StageRun) -> None:
+        if run.missing and not self.is_only:
+            raise BundleNotHeld(f"{', '.join(run.missing)} does not hold bundle {self.release.bundle}")
 
-    async def _depart(self, queries: Sequence[Query]) -> tuple[StageRun, Known]:
-        deadline_s = queries[0].deadline_s  # of all: others do not share a trip
+    async def _begin(self, queries: Sequence[Query]) -> tuple[StageRun, BuiltRequests]:
+        """Look up the users of a batch and prepare its stage calls."""
+        deadline_s = queries[0].deadline_s  # of all: queries with another deadline do not share a batch
         began = min(query.arrived for query in queries)
-        share = self.config.serving.feature_log_share
+        share = self.config.serving.feature_log_share if self.config.ranking.enabled else 0.0
         samples = tuple(
             Sample(row, query.recommendation_id, query.user_id)
             for row, query in enumerate(queries)
             if sampled(query.recommendation_id, share)
         )
-        started = now()
-        known = await self._users.known(queries, began + BUDGET["features"] * deadline_s)
+        started, failures = now(), Failures()
+        built = await self._users.build_requests(queries, began + BUDGET["features"] * deadline_s, failures)
         self.metrics.stage_seconds.labels("features").observe(now() - started)
-        for age_s in known.age_s:
+        for age_s in built.age_s:
             self.metrics.features_age.observe(age_s)
-        return StageRun(self.stages, self.metrics, self._breakers, began, deadline_s, samples), known
+        return StageRun(self.stages, self.metrics, self._breakers, began, deadline_s, failures, samples), built
+
+
+def load_bundle(opened: OpenedBundle, stages: StageClient, store: UserStore, metrics: Metrics) -> LoadedBundle:
+    """Everything of an opened bundle that a gateway answers with."""
+    config, snapshot, manifest = opened.config, opened.snapshot, opened.manifest
+    users = UserLookup(store, EventReader(Layout(config.state).event_log), snapshot, config)
+    release = Release(manifest.id, snapshot.version, len(snapshot), manifest.created_us)
+    clock = Clock.of(config.serving.clock, manifest)
+    return LoadedBundle(config, release, snapshot, stages, users, load_popularity(opened), clock, metrics)
 
 
 def now() -> float:
     """Event loop time, by which deadlines are kept."""
     return asyncio.get_running_loop().time()
-
-
-def _ids(queries: Sequence[Query]) -> dict[str, Any]:
-    return {"recommendation_ids": [query.recommendation_id for query in queries]}

@@ -1,4 +1,4 @@
-"""What a replica loads when it starts: its deployment's config and a verified bundle."""
+"""Open a bundle for serving: the deployment's config, verified files, checked features."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
 from handsell.features.views import SERVICES, service_columns
 from handsell.retrieval.registry import load as load_retriever
-from handsell.serving.graph.popularity_fallback import Charts
+from handsell.serving.graph.popularity_fallback import PopularItems
 
 SERVING_SERVICE = "user_serving_v1"
-LIVE = "live"  # stands for whatever the store's pointer names, also when that changes
+LIVE = "live"  # the promoted bundle, also after another promotion
 
 
 @dataclass(frozen=True)
 class OpenedBundle:
-    """A bundle whose every file has the hash that its manifest states."""
+    """A bundle whose files have the hashes of its manifest."""
 
     config: Config
     path: Path
@@ -60,15 +60,15 @@ def open_bundle(config_path: str, bundle: str) -> OpenedBundle:
 
 
 def check_features(opened: OpenedBundle, check: Callable[[str, tuple[str, ...]], None]) -> None:
-    """`check(service, names)` is the feature store's; raises BundleError naming what Feast no longer offers."""
+    """Check columns with the feature store's `check(service, names)`; raises BundleError naming the missing ones."""
     for service in dict.fromkeys((opened.manifest.feature_service, SERVING_SERVICE)):
         if service not in SERVICES:
             raise BundleError(
-                f"bundle {opened.manifest.id} wants feature service {service}, this version knows "
+                f"bundle {opened.manifest.id} needs feature service {service}; this version has "
                 f"{', '.join(SERVICES)}: train a new bundle"
             )
         wanted = dict.fromkeys(service_columns(opened.config, service))
-        if service == opened.manifest.feature_service:  # what it was trained on, whatever the config says today
+        if service == opened.manifest.feature_service:  # it was trained on these, whatever the config says now
             wanted = dict.fromkeys((*opened.manifest.service_features, *wanted))
         try:
             check(service, tuple(wanted))
@@ -76,9 +76,9 @@ def check_features(opened: OpenedBundle, check: Callable[[str, tuple[str, ...]],
             raise BundleError(f"bundle {opened.manifest.id} is refused: {error}") from None
 
 
-def load_charts(opened: OpenedBundle) -> Charts:
-    """Popularity as the bundle's popularity source has it; without one, by the snapshot's counts."""
+def load_popularity(opened: OpenedBundle) -> PopularItems:
+    """Popularity from the bundle's popularity retriever; without one, from the snapshot's counts."""
     folder = opened.path / "retrievers" / "popularity"
     popularity = load_retriever("popularity", folder).popularity if folder.is_dir() else None  # type: ignore[attr-defined]
     eligibility = Eligibility.of(opened.snapshot, opened.config)
-    return Charts(opened.snapshot, eligibility, popularity)
+    return PopularItems(opened.snapshot, eligibility, popularity)

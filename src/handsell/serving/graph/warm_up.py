@@ -1,10 +1,10 @@
-"""Before a replica answers anybody it answers its bundle's recorded requests: mapped pages are read, lazy parts of
-models are made, columns that filters ask for are read. A stage that cannot answer them is never put into service.
+"""Warm-up of a replica: it answers its bundle's recorded requests before it takes others.
+
+This reads mapped pages and the columns of filters, and builds lazy parts of models. A stage that cannot answer them is
+not put into service.
 """
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 
@@ -17,18 +17,18 @@ from handsell.reranking.stage import LocalReranking
 from handsell.serving.graph.loading import OpenedBundle
 from handsell.serving.graph.stages import LocalStages
 
-ALONE = 8  # requests that come one by one, before the micro-batch
+SINGLES = 8  # requests answered one by one, before the micro-batch
 
 
 def warm_up(stages: LocalStages, opened: OpenedBundle) -> LocalStages:
-    """The same stages, having answered; raises BundleError where one of them cannot."""
+    """Let the stages answer the bundle's recorded requests; raises BundleError where one of them cannot."""
     try:
         filters_of(opened.snapshot).prepare()
         requests = load_warm_up_requests(opened.path)
         if requests is None:
             return stages
         some = min(len(requests), opened.config.serving.micro_batch)
-        for rows in (*(slice(b, b + 1) for b in range(min(ALONE, some))), slice(0, some)):
+        for rows in (*(slice(b, b + 1) for b in range(min(SINGLES, some))), slice(0, some)):
             _answer(stages, requests.take(rows), opened)
     except Exception as error:
         raise BundleError(
@@ -39,22 +39,23 @@ def warm_up(stages: LocalStages, opened: OpenedBundle) -> LocalStages:
 
 
 def _answer(stages: LocalStages, requests: Requests, opened: OpenedBundle) -> None:
-    """One trip; stages that are not in this process are stood in for by items of the catalog."""
+    """Run one batch; items of the catalog replace the answers of stages that are not in this process."""
     retrieval, ranking = opened.config.retrieval, opened.config.ranking
     found = any_items(requests, len(opened.snapshot), retrieval.candidates, retrieval.enabled)
-    if stages.candidate_stage is not None:
-        found = run_local(stages.candidates(requests, retrieval.candidates))
+    if stages.candidates is not None:
+        found = run_local(stages.candidates.candidates(requests, retrieval.candidates))
     ranked = found.take_columns(ranking.ranked)
-    if stages.ranking_stage is not None:
-        ranked = run_local(stages.rank(requests, found, ranking.ranked))
-    if isinstance(stages.reranking_stage, LocalReranking):
-        stages = replace(stages, reranking_stage=stages.reranking_stage.unseen)
-    if stages.reranking_stage is not None:
-        run_local(stages.rerank(requests, ranked, opened.config.serving.max_count))
+    if stages.ranking is not None:
+        ranked = run_local(stages.ranking.rank(requests, found, ranking.ranked))
+    reranking = stages.reranking
+    if isinstance(reranking, LocalReranking):
+        reranking = reranking.unseen
+    if reranking is not None:
+        run_local(reranking.rerank(requests, ranked, opened.config.serving.max_count))
 
 
 def any_items(requests: Requests, items: int, k: int, sources: tuple[str, ...]) -> Candidates:
-    """Candidates (B, k) spread over the catalog, which no source found."""
+    """Candidates (B, k) spread over the catalog, without source scores."""
     shape = (len(requests), k)
     item = np.full(shape, NONE, np.int32)
     spread = np.unique(np.linspace(0, max(items - 1, 0), min(k, items)).astype(np.int32))

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import handsell
 from handsell.core.errors import RequestError
-from handsell.serving.graph.bundle_watcher import Follower
+from handsell.serving.graph.bundle_watcher import BundleWatcher
 from handsell.serving.graph.service import Service
 from handsell.serving.http import answers as a
 from handsell.serving.http import schemas as s
@@ -86,7 +86,7 @@ class StrictRoute(APIRoute):
         return strict
 
 
-def build_api(service: Service, follower: Follower | None = None) -> FastAPI:
+def build_api(service: Service, follower: BundleWatcher | None = None) -> FastAPI:
     """The ASGI app of one gateway; while it runs, `follower` turns it to whatever bundle becomes the live one."""
 
     @asynccontextmanager
@@ -131,12 +131,12 @@ def _answers(service: Service) -> APIRouter:
     @routes.get("/popular", response_model=a.ListAnswer, responses=problems(422))
     async def popular(query: Annotated[s.ListParameters, Query()]) -> Response:
         """What most users like."""
-        return answer(service.chart("popular", query))
+        return answer(service.public_list("popular", query))
 
     @routes.get("/trending", response_model=a.ListAnswer, responses=problems(422))
     async def trending(query: Annotated[s.ListParameters, Query()]) -> Response:
         """What is liked more this week than before."""
-        return answer(service.chart("trending", query))
+        return answer(service.public_list("trending", query))
 
     @routes.post("/rank", response_model=a.RankAnswer, responses=problems(*BODY))
     async def rank(body: s.RankBody) -> Response:

@@ -16,12 +16,7 @@ from ray.serve import Application
 
 import handsell
 from handsell.config import Config, load_config
-from handsell.serving.graph.deployments import (
-    CandidatesDeployment,
-    EventLogDeployment,
-    RankingDeployment,
-    RerankingDeployment,
-)
+from handsell.serving.graph.deployments import STAGE_DEPLOYMENTS, EventLogDeployment
 from handsell.serving.graph.gateway import Gateway, feast_store
 from handsell.serving.graph.loading import resolve
 
@@ -49,11 +44,7 @@ def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) ->
     log = bind(EventLogDeployment, source)
     if args.topology == "fused":
         return bind(Gateway, source, bundle, log, None, open_store)
-    stages = (
-        bind(CandidatesDeployment, source, bundle),
-        bind(RankingDeployment, source, bundle),
-        bind(RerankingDeployment, source, bundle),
-    )
+    stages = {stage: bind(deployment, source, bundle) for stage, deployment in STAGE_DEPLOYMENTS.items()}
     return bind(Gateway, source, bundle, log, stages, open_store)
 
 

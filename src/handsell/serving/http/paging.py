@@ -1,10 +1,8 @@
-"""Pages of one feed: an opaque cursor says what has been given, and every page is the best of the rest.
+"""Pages of one feed: an opaque cursor lists the items shown so far, and every page is the best of the rest.
 
-The cursor is all the state there is: any gateway replica can go on with it, also after another bundle went live. What
-it lists is excluded, so no page repeats an item; what it does not list stays a candidate of every later page, so none
-is skipped. Catalog numbers are permanent, so they mean the same in every bundle of a catalog.
-
-A cursor is checked, not secret: its holder could exclude the same items by name.
+The cursor holds all the state, so that any gateway replica can continue with it, also after another bundle is live.
+Listed items are excluded, so no page repeats an item; the others remain candidates, so no item is skipped. Catalog
+numbers are permanent and mean the same in every bundle of a catalog. A cursor has a checksum and is not secret.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ import numpy as np
 
 from handsell.core.errors import RequestError
 
-KEY = 8  # bytes that tell one feed from another
+KEY = 8  # bytes that identify a feed
 CHECK = 4  # bytes of checksum
 VERSION = b"handsell cursor 1"
 LONGEST = 8_192  # characters
@@ -28,30 +26,30 @@ LONGEST = 8_192  # characters
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What stays the same from page to page: surface, user, filter, catalog and what the feed is about."""
+    """What all pages share: surface, user, filter, catalog, and the item or basket."""
 
     key: bytes
 
     @classmethod
-    def of(cls, *same: Any) -> Feed:
-        return cls(blake2b(json.dumps(same).encode(), digest_size=KEY).digest())
+    def of(cls, *shared: Any) -> Feed:
+        return cls(blake2b(json.dumps(shared).encode(), digest_size=KEY).digest())
 
-    def cursor(self, given: np.ndarray) -> str:
-        """Text for the items (G,) given so far: about 2 or 4 bytes an item, and a third more for the text."""
-        steps = np.diff(np.unique(given), prepend=0)
+    def cursor(self, shown: np.ndarray) -> str:
+        """Encode the items (G,) shown so far: 2 or 4 bytes per item, and a third more as text."""
+        steps = np.diff(np.unique(shown), prepend=0)
         narrow = steps.max(initial=0) < 2**16
         body = self.key + (b"2" if narrow else b"4") + steps.astype("<u2" if narrow else "<u4").tobytes()
         return base64.urlsafe_b64encode(body + _check(body)).decode().rstrip("=")
 
-    def given(self, cursor: str | None) -> np.ndarray:
-        """(G,) int32 items that a cursor of this feed lists, ascending; raises RequestError (422) for any other."""
+    def shown(self, cursor: str | None) -> np.ndarray:
+        """(G,) int32 items that a cursor lists, ascending; raises RequestError (422) for one of another feed."""
         if cursor is None:
             return np.zeros(0, np.int32)
         body = _body(cursor)
         if body[:KEY] != self.key:
             raise RequestError(
-                "cursor is of another feed: expected user, surface, filter and item of the request that gave it; "
-                "leave it out to begin a new one",
+                "cursor belongs to another feed: expected the user, surface, filter and item of the request that "
+                "returned it; leave it out to begin a new feed",
                 field="cursor", code="foreign_cursor",
             )  # fmt: skip
         steps = np.frombuffer(body[KEY + 1 :], "<u2" if body[KEY : KEY + 1] == b"2" else "<u4")

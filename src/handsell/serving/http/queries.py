@@ -26,7 +26,7 @@ ANONYMOUS = "anonymous:"  # log and feature rows of a visitor without an account
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question. Session events are numbered, in time order and strictly before `time`."""
+    """One validated request. Session events are numbered, in time order, strictly before `time`."""
 
     recommendation_id: str
     user_id: str | None  # as the event log has it
@@ -34,20 +34,20 @@ class Query:
     count: int
     time: int  # µs, service clock
     arrived: float  # event loop time
-    deadline_s: float  # after it arrived
+    deadline_s: float  # from its arrival
     session: Events
-    exclude: np.ndarray  # (X,) int32, what the feed has given among it
+    exclude: np.ndarray  # (X,) int32, with the items on earlier pages of the feed
     feed: Feed
     filter: str | None = None  # checked against the snapshot
-    given: np.ndarray = field(default_factory=lambda: NOTHING)  # (G,) int32 items on the feed's pages before
+    shown: np.ndarray = field(default_factory=lambda: NOTHING)  # (G,) int32 items on earlier pages of the feed
     creators: np.ndarray = field(default_factory=lambda: NOTHING)  # int32 that the caller excludes
     tags: np.ndarray = field(default_factory=lambda: NOTHING)
-    items: np.ndarray = field(default_factory=lambda: NOTHING)  # the caller's own, to be ranked or explained
+    items: np.ndarray = field(default_factory=lambda: NOTHING)  # that are to be ranked or explained
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Turns bodies into queries; raises RequestError (4xx) naming the field, what was expected and received."""
+    """Turns bodies into queries; raises RequestError (4xx) that names the field, what was expected and received."""
 
     config: Config
     snapshot: Snapshot
@@ -55,11 +55,11 @@ class Reading:
 
     def recommendations(self, body: schemas.RecommendationsBody, arrived: float) -> Query:
         surface, user_id = self.surface(body.surface), logged_user(body.user_id, body.anonymous_id)
-        exclude, shelf = body.exclude or schemas.Exclusions(), self.snapshot
+        exclude, shelf = body.exclude or schemas.RequestExclusions(), self.snapshot
         basket = known(shelf.items, body.basket.item_ids) if body.basket else NOTHING
         creators, tags = self.substitutes(surface, basket)
         feed = self.feed(body.surface, user_id, body.filter, *(body.basket.item_ids if body.basket else ()))
-        given = feed.given(body.cursor)
+        shown = feed.shown(body.cursor)
         now = self.clock.now()
         return Query(
             recommendation_id=new_id(),
@@ -70,53 +70,53 @@ class Reading:
             arrived=arrived,
             deadline_s=self.deadline_s(body.deadline_ms),
             session=self.session(body.session, now, basket),
-            exclude=np.union1d(np.union1d(known(shelf.items, exclude.item_ids), basket), given),
+            exclude=np.union1d(np.union1d(known(shelf.items, exclude.item_ids), basket), shown),
             feed=feed,
             filter=self.filter(body.filter),
-            given=given,
+            shown=shown,
             creators=np.union1d(known(shelf.creators, exclude.creators), creators),
             tags=np.union1d(known(shelf.tags, exclude.tags), tags),
         )
 
     def substitutes(self, surface: int, basket: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Creators and tags of what would take the place of the basket's items on this surface."""
+        """Creators and tags of items that would substitute the basket's items on this surface."""
         kind = tuple(self.config.surfaces.values())[surface].substitutes
         creators = self.snapshot.creator[basket] if kind == "same_creator" else NOTHING
         tags = [self.snapshot.item_tags.row(int(item)) for item in basket] if kind == "same_tag" else []
         return np.unique(creators[creators != NONE]), np.unique(np.concatenate([NOTHING, *tags]))
 
-    def feed(self, *same: str | None) -> Feed:
-        """Of this catalog: its first item stays its first."""
+    def feed(self, *shared: str | None) -> Feed:
+        """A feed of this catalog, which its permanent first item identifies."""
         first = self.snapshot.items.ids(np.zeros(1, np.int64)) if len(self.snapshot) else []
-        return Feed.of(*same, first)
+        return Feed.of(*shared, first)
 
-    def similar(self, item_id: str, asked: schemas.SimilarParameters, arrived: float) -> Query:
-        """A visitor who has just looked at this one item, on surface `similar` where there is one."""
+    def similar(self, item_id: str, parameters: schemas.SimilarParameters, arrived: float) -> Query:
+        """The query of a visitor whose only event is on this item, on surface `similar` where it exists."""
         item = self.known_item(item_id)
         surface = self.surface("similar" if "similar" in self.config.surfaces else "home")
-        feed = self.feed("similar", item_id, asked.filter)
-        given = feed.given(asked.cursor)
+        feed = self.feed("similar", item_id, parameters.filter)
+        shown = feed.shown(parameters.cursor)
         now = self.clock.now()
-        weight, code = self._mildest_interest()
-        looked = Events.of([0], item, [code], [now - 1], [weight])
+        weight, code = self._weakest_interest()
+        session = Events.of([0], item, [code], [now - 1], [weight])
         return Query(
-            new_id(), None, surface, self.count(asked.count, surface), now, arrived, self.deadline_s(None), looked,
-            exclude=np.union1d(item, given), feed=feed, filter=self.filter(asked.filter), given=given,
+            new_id(), None, surface, self.count(parameters.count, surface), now, arrived, self.deadline_s(None),
+            session, exclude=np.union1d(item, shown), feed=feed, filter=self.filter(parameters.filter), shown=shown,
         )  # fmt: skip
 
-    def explain(self, asked: schemas.ExplainParameters, arrived: float) -> Query:
-        """The query of a user's slate, with the one item of which it is asked."""
+    def explain(self, parameters: schemas.ExplainParameters, arrived: float) -> Query:
+        """The query of a user's slate, with the one item of which it is parameters."""
         body = schemas.RecommendationsBody(
-            user_id=asked.user_id, surface=asked.surface, count=asked.count, filter=asked.filter
+            user_id=parameters.user_id, surface=parameters.surface, count=parameters.count, filter=parameters.filter
         )
-        return replace(self.recommendations(body, arrived), items=self.known_item(asked.item_id))
+        return replace(self.recommendations(body, arrived), items=self.known_item(parameters.item_id))
 
     def known_item(self, item_id: str) -> np.ndarray:
         """(1,) number; raises RequestError (404) for an item that the catalog does not hold."""
         item = self.snapshot.items.number([item_id])
         if item[0] == NONE:
             raise RequestError(
-                f"item {item_id!r:.80} is not in the catalog of this release: see GET /v1/popular for some that are",
+                f"item {item_id!r:.80} is not in the catalog of this release: GET /v1/popular lists items that are",
                 field="item_id", status=404, code="unknown_item",
             )  # fmt: skip
         return item
@@ -142,41 +142,41 @@ class Reading:
             )  # fmt: skip
         return names.index(name)
 
-    def count(self, given: int | None, surface: int) -> int:
+    def count(self, count: int | None, surface: int) -> int:
         most = self.config.serving.max_count
-        wanted = given or min(self.config.surfaces[self.config.surface_names[surface]].count, most)
+        wanted = count or min(self.config.surfaces[self.config.surface_names[surface]].count, most)
         if wanted > most:
             raise RequestError(f"count is expected to be 1 to {most}; got {wanted}", field="count")
         return wanted
 
-    def filter(self, given: str | None) -> str | None:
-        """A filter expression that this catalog understands."""
-        if given is not None:
+    def filter(self, expression: str | None) -> str | None:
+        """Check a filter expression against this catalog."""
+        if expression is not None:
             try:
-                filters_of(self.snapshot).check(given, self.config.features.filter_attributes)
+                filters_of(self.snapshot).check(expression, self.config.features.filter_attributes)
             except FilterError as error:
                 raise RequestError(f"filter: {error}", field="filter", code="invalid_filter") from None
-        return given
+        return expression
 
-    def deadline_s(self, asked_ms: int | None) -> float:
-        """What the caller grants, within what the service does: nobody can switch its deadline off."""
+    def deadline_s(self, wanted_ms: int | None) -> float:
+        """The caller's deadline, at most that of the service."""
         most = self.config.serving.deadline_ms
-        return min(asked_ms or most, most) / 1_000
+        return min(wanted_ms or most, most) / 1_000
 
     def session(self, session: schemas.VisitorSession | None, now: int, basket: np.ndarray = NOTHING) -> Events:
-        """The session's events for row 0, and then the basket; later than now counts as just now."""
-        given = session.events if session else []
-        codes = [self._type(event.type, f"session.events.{i}.type") for i, event in enumerate(given)]
-        times = [now if e.timestamp is None else min(self.clock.from_wall(e.timestamp), now) for e in given]
-        n = len(given) + len(basket)
+        """The session's events, then the basket; an event later than now counts as just now."""
+        events = session.events if session else []
+        codes = [self._type(event.type, f"session.events.{i}.type") for i, event in enumerate(events)]
+        times = [now if e.timestamp is None else min(self.clock.from_wall(e.timestamp), now) for e in events]
+        n = len(events) + len(basket)
         types = np.array([*codes, *[self._strongest()] * len(basket)], np.int8)
-        values = np.array([np.nan if e.value is None else e.value for e in given] + [np.nan] * len(basket), np.float32)
+        values = np.array([np.nan if e.value is None else e.value for e in events] + [np.nan] * len(basket), np.float32)
         times += [now] * len(basket)
         return Events.of(
             np.zeros(n, np.int64),
-            np.concatenate([self.snapshot.items.number([e.item_id for e in given]), basket]),
+            np.concatenate([self.snapshot.items.number([e.item_id for e in events]), basket]),
             types,
-            np.minimum(np.array(times, np.int64), now - n + np.arange(n)),  # in the order given, before now
+            np.minimum(np.array(times, np.int64), now - n + np.arange(n)),  # in their order, before now
             compute_event_weights(types, values, self.config.events),
         )
 
@@ -190,12 +190,12 @@ class Reading:
         return names.index(name)
 
     def _strongest(self) -> int:
-        """Type code of the event of largest weight: a purchase, where there are any."""
+        """Type code of the event with the largest weight, usually a purchase."""
         weights = [kind.weight for kind in self.config.events.types.values()]
         return weights.index(max(weights))
 
-    def _mildest_interest(self) -> tuple[float, int]:
-        """Weight and type code of the mildest event that still says "of interest"."""
+    def _weakest_interest(self) -> tuple[float, int]:
+        """Weight and type code of the event with the smallest positive weight."""
         types = enumerate(self.config.events.types.values())
         weights = [(w, code) for code, kind in types for w in (kind.weight, *(w for _, w in kind.weight_by_value))]
         return min([pair for pair in weights if pair[0] > 0], default=(1.0, 0))

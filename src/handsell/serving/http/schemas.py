@@ -106,7 +106,7 @@ class VisitorSession(Body):
     events: list[SessionEvent] = Field(max_length=200, description="oldest first")
 
 
-class Exclusions(Body):
+class RequestExclusions(Body):
     item_ids: list[Id] = Field(default_factory=list, max_length=1_000)
     creators: list[Id] = Field(default_factory=list, max_length=1_000, description="whose items do not come")
     tags: list[Id] = Field(default_factory=list, max_length=1_000, description="items with one of them do not come")
@@ -133,7 +133,7 @@ class RecommendationsBody(Body):
     surface: ShortId = Field(default="home", description="a surface of the configuration")
     count: Count | None = None
     filter: Filter | None = None
-    exclude: Exclusions | None = None
+    exclude: RequestExclusions | None = None
     cursor: Cursor | None = None
     include: list[Include] = Field(default_factory=list, max_length=4)
     deadline_ms: DeadlineMs | None = None

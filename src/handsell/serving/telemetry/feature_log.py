@@ -1,6 +1,6 @@
-"""Sampled feature vectors as the ranker saw them, kept to be compared with point-in-time values (skew).
+"""Sampled feature vectors as the ranker saw them, to be compared with point-in-time values by `handsell skew`.
 
-One SQLite file that all ranking replicas of a machine write; a sample of answers is small enough.
+All ranking replicas of a machine write one SQLite file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ KEPT_ROWS = 200_000  # older rows are dropped
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Row `row` of a batch is to be logged."""
+    """A row of a batch whose vectors are to be logged."""
 
     row: int
     recommendation_id: str
@@ -38,17 +38,17 @@ class Sample:
 
 
 def sampled(recommendation_id: str, share: float) -> bool:
-    """Whether an answer's vectors are logged: the same answer is always in or out, on every replica."""
+    """Whether an answer's vectors are logged; the same on every replica."""
     return zlib.crc32(recommendation_id.encode()) < share * 2**32
 
 
 class FeatureLog:
-    """Writes the vectors of sampled requests; a failure is told in the log and never fails the request."""
+    """Writes the vectors of sampled requests; a failure is logged and never fails the request."""
 
     def __init__(self, path: Path, bundle: str):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.bundle = bundle
-        # opened where a bundle is loaded, written where requests are answered: two threads, never at once
+        # opened by the thread that loads a bundle, written by the one that answers requests, never at the same time
         self._db = sqlite3.connect(path, timeout=0.05, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
@@ -62,7 +62,7 @@ class FeatureLog:
         ranked: Candidates,
         samples: Sequence[Sample],
     ) -> None:
-        """Build the rows' matrix once more, over all candidates as served, and keep the best ranked items."""
+        """Compute the vectors of the best ranked items again, over all candidates as served, and store them."""
         try:
             rows = [row for sample in samples for row in self._rows(ranking, requests, found, ranked, sample)]
             sql = (
@@ -102,3 +102,22 @@ class FeatureLog:
 
     def close(self) -> None:
         self._db.close()
+
+
+@dataclass(frozen=True)
+class LoggedRanking(LocalRanking):
+    """Ranking that logs the feature vectors of sampled requests."""
+
+    log: FeatureLog
+
+    @classmethod
+    def of(cls, ranking: LocalRanking, log: FeatureLog) -> LoggedRanking:
+        return cls(**{f.name: getattr(ranking, f.name) for f in fields(ranking)}, log=log)
+
+    async def rank(
+        self, requests: Requests, candidates: Candidates, k: int, samples: Sequence[Sample] = ()
+    ) -> Candidates:
+        ranked = await super().rank(requests, candidates, k)
+        if samples:
+            self.log.record(self, requests, candidates, ranked, samples)
+        return ranked

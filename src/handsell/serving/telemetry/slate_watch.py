@@ -23,7 +23,7 @@ POPULARITY = "item_positives_total"  # positive events so far
 
 
 class SlateWatch:
-    """`saw` a slate; gauges are computed when they are scraped."""
+    """Records served slates; gauges are computed when they are scraped."""
 
     def __init__(self, registry: CollectorRegistry):
         self.diversity = Histogram(
@@ -50,7 +50,7 @@ class SlateWatch:
         self._last: OrderedDict[str, np.ndarray] = OrderedDict()
         self._surprise: tuple[Snapshot | None, np.ndarray] = None, np.zeros(0)
 
-    def saw(self, surface: str, user_id: str | None, item: np.ndarray, explored: int, snapshot: Snapshot) -> None:
+    def record(self, surface: str, user_id: str | None, item: np.ndarray, explored: int, snapshot: Snapshot) -> None:
         """item (n,) int32, without padding."""
         if not len(item):
             return

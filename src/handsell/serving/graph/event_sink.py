@@ -1,0 +1,63 @@
+"""The gateway's way to the durable event log: the log in this process, or its writer behind a Serve handle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ray.serve.handle import DeploymentHandle
+
+from handsell.events.log import AppendResult, EventLog, EventLogError
+from handsell.serving.graph.remote import call
+
+
+class EventSink(Protocol):
+    """Methods answer after the commit; they raise EventLogError when nothing was stored."""
+
+    async def append(self, events: Sequence[dict[str, Any]]) -> AppendResult: ...
+
+    async def append_slates(self, slates: Sequence[dict[str, Any]]) -> AppendResult: ...
+
+    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSink:
+    """The log in this process."""
+
+    log: EventLog
+
+    async def append(self, events: Sequence[dict[str, Any]]) -> AppendResult:
+        return await asyncio.wrap_future(self.log.append(events))
+
+    async def append_slates(self, slates: Sequence[dict[str, Any]]) -> AppendResult:
+        return await asyncio.wrap_future(self.log.append_slates(slates))
+
+    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult:
+        return await asyncio.wrap_future(self.log.put_blocks(user_id, creators, tags))
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSink:
+    """The log's writer in its deployment; whatever prevents an acknowledged append is an EventLogError."""
+
+    writer: DeploymentHandle
+
+    async def append(self, events: Sequence[dict[str, Any]]) -> AppendResult:
+        return await self._call("append", events)
+
+    async def append_slates(self, slates: Sequence[dict[str, Any]]) -> AppendResult:
+        return await self._call("append_slates", slates)
+
+    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult:
+        return await self._call("put_blocks", user_id, creators, tags)
+
+    async def _call(self, method: str, *args: Any) -> AppendResult:
+        try:
+            return await call(self.writer, "call", method, *args)
+        except EventLogError:
+            raise
+        except Exception as error:
+            raise EventLogError(f"the event log's writer did not answer: {error!r}") from error

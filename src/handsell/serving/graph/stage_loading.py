@@ -1,0 +1,47 @@
+"""The stages of an opened bundle, as each deployment holds them."""
+
+from __future__ import annotations
+
+from handsell.bundles.stages import load_candidates, load_ranking
+from handsell.core.paths import Layout
+from handsell.core.protocols import RankingStage
+from handsell.eligibility.mask import Eligibility
+from handsell.features.served_log import FEATURE_LOG
+from handsell.ranking.stage import LocalRanking
+from handsell.reranking.rules.live_rules import watch_rules
+from handsell.reranking.stage import LocalReranking
+from handsell.serving.graph.loading import OpenedBundle
+from handsell.serving.graph.stages import LocalStages
+from handsell.serving.graph.warm_up import warm_up
+from handsell.serving.telemetry.feature_log import FeatureLog, LoggedRanking
+
+
+def load_candidate_stage(opened: OpenedBundle) -> LocalStages:
+    return LocalStages(candidates=load_candidates(opened.path, opened.config, opened.snapshot))
+
+
+def load_ranking_stage(opened: OpenedBundle) -> LocalStages:
+    return LocalStages(ranking=_logged(load_ranking(opened.path, opened.config, opened.snapshot), opened))
+
+
+def load_reranking_stage(opened: OpenedBundle) -> LocalStages:
+    """Re-ranking with the deployment's business rules, reloaded when their file changes; raises ConfigError."""
+    eligibility = Eligibility.of(opened.snapshot, opened.config)
+    rules = watch_rules(opened.snapshot, eligibility, opened.config)
+    return LocalStages(reranking=LocalReranking(opened.snapshot, eligibility, opened.config, rules=rules))
+
+
+def load_local_stages(opened: OpenedBundle) -> LocalStages:
+    """All three stages in this process, after their warm-up."""
+    candidates, ranking, reranking = (
+        load(opened) for load in (load_candidate_stage, load_ranking_stage, load_reranking_stage)
+    )
+    return warm_up(LocalStages(candidates.candidates, ranking.ranking, reranking.reranking), opened)
+
+
+def _logged(ranking: RankingStage, opened: OpenedBundle) -> RankingStage:
+    """The stage with a log of sampled feature vectors, where the config samples any."""
+    if not opened.config.serving.feature_log_share or not isinstance(ranking, LocalRanking):
+        return ranking
+    log = FeatureLog(Layout(opened.config.state).logs / FEATURE_LOG, opened.manifest.id)
+    return LoggedRanking.of(ranking, log)
