@@ -27,8 +27,7 @@ from handsell.events.fold import fold, move_last_event, truncate
 from handsell.events.reader import EventReader
 from handsell.events.states import Events, FoldRules, ItemAttributes, UserStates
 from handsell.features.row_columns import Rows, column_of, floats_of, numbers_of
-from handsell.features.rows import top
-from handsell.features.stored_states import states_from_rows
+from handsell.features.rows import states_from_rows, top
 from handsell.features.user import compute_user_features
 from handsell.features.views import USER_VIEWS, views
 
