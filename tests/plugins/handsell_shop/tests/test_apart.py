@@ -47,6 +47,12 @@ def test_it_yields_and_says_so_if_too_few_brands_are_left():
     assert all("rule:brands" in got.relaxed_constraints(b, 10) for b in range(8))
 
 
+def test_more_constraints_than_selection_can_order_are_refused():
+    text = "".join(write_rule(f"r{n}", "apart", items=EVERY) for n in range(9))
+    with pytest.raises(ConfigError, match=r"at most 8 rules that constrain the order of a slate; got 9 \(r0, r1"):
+        compile_rules(CATALOG, text)
+
+
 def test_an_unknown_column_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"rule 'brands': column: expected a column of the items .*; got 'colour'"):
         compile_rules(CATALOG, write_rule("brands", "apart", items=EVERY, column="colour"))
