@@ -14,8 +14,7 @@ from handsell.core.units import DAY_US
 from handsell.events.fold import fold, truncate
 from handsell.events.states import Events, FoldRules, ItemAttributes
 from handsell.features.request_builder import events_from, requests_from_rows
-from handsell.features.rows import states_from_rows
-from handsell.features.rows import Names, user_rows
+from handsell.features.rows import Names, states_from_rows, user_rows
 from handsell.features.user import user_feature_names
 from handsell.testing.small_catalog import draw_snapshot
 
