@@ -12,7 +12,7 @@ from handsell.core.funnel import run_local
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.reranking.config import ExplorationConfig, RerankingConfig
-from handsell.reranking.exploration import Exploration, uniform
+from handsell.reranking.exploration import Exploration, draw_uniform
 from handsell.reranking.mmr import MarginalRelevance
 from handsell.reranking.reasons import CODE
 from handsell.reranking.selection import Pool, select
@@ -86,7 +86,7 @@ def test_a_pinned_position_never_explores():
 
 def test_uniforms_are_uniform_and_their_streams_apart():
     seed = np.arange(DRAWS, dtype=np.uint64)
-    a, b = uniform(seed, 0), uniform(seed, 1)
+    a, b = draw_uniform(seed, 0), draw_uniform(seed, 1)
     for values in (a, b, (a + b) % 1):
         assert chisquare(np.bincount((values * 50).astype(int), minlength=50)).pvalue > 1e-4
     assert abs(np.corrcoef(a, b)[0, 1]) < 0.02

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handsell.core.batches import NONE
-from handsell.reranking.mmr import MarginalRelevance, relevance
+from handsell.reranking.mmr import MarginalRelevance, scale_scores
 from handsell.reranking.selection import Pool
 from handsell.reranking.selection import select as choose
 from handsell.reranking.spacing import CREATOR_GAP, ItemGap
@@ -15,7 +15,7 @@ from handsell.reranking.spacing import CREATOR_GAP, ItemGap
 def select(score, allowed, alike, same, n, diversity, gap):
     """MMR and the creator gap, as the stage puts them together."""
     strength = np.full(len(score), diversity)
-    pool = Pool((1 - diversity) * relevance(score, allowed), allowed, np.isfinite(score))
+    pool = Pool((1 - diversity) * scale_scores(score, allowed), allowed, np.isfinite(score))
     spacing = [ItemGap(same, gap, CREATOR_GAP)] if gap else []
     return choose(pool, n, [MarginalRelevance(alike, strength)], spacing).column
 

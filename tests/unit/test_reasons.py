@@ -13,7 +13,7 @@ from handsell.core.units import DAY_US
 from handsell.data.config import EventsConfig, EventType
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
-from handsell.reranking.reasons import ALIKE, CODE, NEW_DAYS, REASONS, TASTE_TAGS, liked_weight
+from handsell.reranking.reasons import CODE, LEAST_SIMILARITY, NEW_DAYS, REASONS, TASTE_TAGS, find_liked_weight
 from handsell.reranking.stage import LocalReranking
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
@@ -36,7 +36,7 @@ def truths(shelf, asked, b, item, found_by):
     history = asked.history
     past = [(int(i), float(w)) for i, w in zip(history.item[b], history.weight[b], strict=True) if i != NONE]
     personal = bool(found_by - {"popularity", "trending"})
-    near = {bar: {i for i, w in past if w >= bar and alike(shelf, item, i) >= ALIKE} for bar in (2.0, 1e-9)}
+    near = {bar: {i for i, w in past if w >= bar and alike(shelf, item, i) >= LEAST_SIMILARITY} for bar in (2.0, 1e-9)}
     profile = asked.profile
     played = {c for c, w in zip(profile.creator[b], profile.creator_weight[b], strict=True) if w > 0 and c != NONE}
     tags = list(zip(profile.tag[b], profile.tag_weight[b], strict=True))[:TASTE_TAGS]
@@ -119,4 +119,4 @@ def test_a_cold_user_is_told_popular():
     ],
 )
 def test_liked_means_stronger_than_the_weakest_positive_event(types, expected):
-    assert liked_weight(EventsConfig(types=types)) == expected
+    assert find_liked_weight(EventsConfig(types=types)) == expected

@@ -13,13 +13,13 @@ from handsell.core.funnel import run_local
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.features.registry import find_features
-from handsell.reranking.calibrated import ALPHA, TasteCalibration, own_mix
+from handsell.reranking.calibrated import ALPHA, TasteCalibration, compute_tag_mix
 from handsell.reranking.config import RerankingConfig
-from handsell.reranking.dpp import Determinantal, kernel
+from handsell.reranking.dpp import Determinantal, build_kernel
 from handsell.reranking.selection import Pool, select
 from handsell.reranking.spacing import CREATOR_GAP, ItemGap
 from handsell.reranking.stage import LocalReranking
-from handsell.reranking.utility import NEUTRAL, POPULARITY, breadth, own_diversity
+from handsell.reranking.utility import NEUTRAL, POPULARITY, compute_breadth, personalize_diversity
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
 ITEM_FEATURES = tuple(find_features("item"))
@@ -114,7 +114,7 @@ def test_more_calibration_comes_nearer_to_the_users_mix():
         mix = share[slates.item].sum(axis=1)
         mix /= np.maximum(mix.sum(axis=1, keepdims=True), 1e-9)
         history = np.where((asked.history.item != NONE)[:, :, None], share[np.maximum(asked.history.item, 0)], 0)
-        p = own_mix(asked.history, history.astype(np.float32))
+        p = compute_tag_mix(asked.history, history.astype(np.float32))
         error.append(np.abs(p - mix).sum(axis=1).mean())
     assert error[0] > error[1] > error[2]
 
@@ -125,7 +125,7 @@ def test_a_dpp_is_the_greedy_maximum_of_the_log_determinant():
     vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
     same = rng.random((2, 12, 12)) < 0.1
     same |= same.transpose(0, 2, 1)
-    gram = kernel(vectors @ vectors.transpose(0, 2, 1), np.zeros_like(same))
+    gram = build_kernel(vectors @ vectors.transpose(0, 2, 1), np.zeros_like(same))
     score, theta = rng.random((2, 12)), 0.3
     found = select(pool((1 - theta) * score), 8, [Determinantal(gram, np.full(2, theta), 8)]).column
     for b in range(2):
@@ -165,7 +165,7 @@ def test_broad_tastes_get_more_diversity_than_narrow_ones():
     tag = np.array([[0, 1, 2, 3], [0, 1, NONE, NONE], [0, NONE, NONE, NONE], [0, 1, NONE, NONE]], np.int32)
     weight = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [3, 0, 0, 0], [-1, -2, 0, 0]], np.float32)
     profile = replace(profile, tag=tag, tag_weight=weight)
-    np.testing.assert_allclose(breadth(profile, 50), [1, 0.5, 0, NEUTRAL])
+    np.testing.assert_allclose(compute_breadth(profile, 50), [1, 0.5, 0, NEUTRAL])
     dials = RerankingConfig(diversity=0.2, diversity_by_taste=0.5)
-    np.testing.assert_allclose(own_diversity(dials, profile, 50), [0.3, 0.2, 0.1, 0.2])
-    assert own_diversity(RerankingConfig(diversity=0.2), profile, 50) == pytest.approx([0.2] * 4)
+    np.testing.assert_allclose(personalize_diversity(dials, profile, 50), [0.3, 0.2, 0.1, 0.2])
+    assert personalize_diversity(RerankingConfig(diversity=0.2), profile, 50) == pytest.approx([0.2] * 4)

@@ -13,7 +13,7 @@ from handsell.core.funnel import run_local
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.reranking.config import RerankingConfig
-from handsell.reranking.spacing import CATEGORY_WINDOW, CREATOR_GAP, too_many, too_near
+from handsell.reranking.spacing import CATEGORY_WINDOW, CREATOR_GAP
 from handsell.reranking.stage import LocalReranking
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
@@ -28,12 +28,29 @@ def rerank(shelf, found, n, rng, **dials):
     return run_local(stage(shelf, **dials).rerank(draw_requests(rng, shelf, len(found)), found, n))
 
 
+def find_near_creators(creator, gap):
+    """(B, n) bool, positions whose creator is also that of one of the `gap` positions before them."""
+    near = np.zeros(creator.shape, bool)
+    for step in range(1, min(gap, creator.shape[1] - 1) + 1):
+        near[:, step:] |= (creator[:, step:] == creator[:, :-step]) & (creator[:, step:] != NONE)
+    return near
+
+
+def find_repeated_tags(tags, window, most):
+    """Return, for one slate's tags by position, which positions exceed `most` items of a tag within `window`."""
+    found = []
+    for at, own in enumerate(tags):
+        before = tags[max(at - window + 1, 0) : at]
+        found.append(any(sum(tag in other for other in before) >= most for tag in own))
+    return found
+
+
 def test_hand_made_rows():
     creator = np.array([[1, 2, 1, 1, NONE, NONE]])
-    assert too_near(creator, 0).tolist() == [[False] * 6]
-    assert too_near(creator, 1).tolist() == [[False, False, False, True, False, False]]
-    assert too_near(creator, 2).tolist() == [[False, False, True, True, False, False]]
-    assert too_near(creator, 50).sum() == 2
+    assert find_near_creators(creator, 0).tolist() == [[False] * 6]
+    assert find_near_creators(creator, 1).tolist() == [[False, False, False, True, False, False]]
+    assert find_near_creators(creator, 2).tolist() == [[False, False, True, True, False, False]]
+    assert find_near_creators(creator, 50).sum() == 2
 
 
 @settings(max_examples=40, deadline=None)
@@ -50,7 +67,7 @@ def test_holds_unless_nothing_else_is_left(seed, creators, n, gap, diversity):
     found = draw_candidates(rng, shelf, rows=2, k=30)
     slates = rerank(shelf, found, n, rng, same_creator_gap=gap, diversity=diversity)
     creator = np.where(slates.item == NONE, NONE, shelf.creator[np.maximum(slates.item, 0)])
-    near = too_near(creator, gap)
+    near = find_near_creators(creator, gap)
     np.testing.assert_array_equal(slates.relaxed > 0, near)
     for b in range(2):
         assert slates.relaxed_constraints(b, n) == ([CREATOR_GAP] if near[b].any() else [])
@@ -77,9 +94,9 @@ def test_categories_keep_their_window_or_are_said_to_be_relaxed(seed, tags, n, w
     for b in range(3):
         shown = [int(i) for i in slates.item[b] if i != NONE]
         rows = [shelf.item_tags.row(i).tolist() for i in shown]
-        crowded = too_many(rows, window, most)
+        crowded = find_repeated_tags(rows, window, most)
         creator = shelf.creator[np.array(shown)]
-        near = too_near(creator[None], gap)[0]
+        near = find_near_creators(creator[None], gap)[0]
         for at in range(len(shown)):
             said = slates.relaxed_constraints(b, at + 1)
             before = slates.relaxed_constraints(b, at)
@@ -87,10 +104,14 @@ def test_categories_keep_their_window_or_are_said_to_be_relaxed(seed, tags, n, w
             if set(said) - set(before):
                 assert crowded[at] or near[at]
             left = sorted(set(found.item[b].tolist()) - set(shown[:at]))
-            keeps_gap = [i for i in left if not too_near(np.append(creator[:at], shelf.creator[i])[None], gap)[0, -1]]
+            keeps_gap = [
+                i for i in left if not find_near_creators(np.append(creator[:at], shelf.creator[i])[None], gap)[0, -1]
+            ]
             assert not (near[at] and keeps_gap)  # the gap gives way last
             both = [
-                i for i in keeps_gap if not too_many([*rows[:at], shelf.item_tags.row(i).tolist()], window, most)[-1]
+                i
+                for i in keeps_gap
+                if not find_repeated_tags([*rows[:at], shelf.item_tags.row(i).tolist()], window, most)[-1]
             ]
             assert not (crowded[at] and both)
 
@@ -107,16 +128,16 @@ def test_surfaces_of_one_batch_have_their_own_windows():
     for b in range(6):
         one = run_local(where.rerank(asked.take(slice(b, b + 1)), found.take(slice(b, b + 1)), 12))
         np.testing.assert_array_equal(one.item[0], whole.item[b])
-        crowded = too_many([shelf.item_tags.row(i).tolist() for i in whole.item[b]], 4, 1)
+        crowded = find_repeated_tags([shelf.item_tags.row(i).tolist() for i in whole.item[b]], 4, 1)
         np.testing.assert_array_equal(whole.relaxed[b] > 0, np.array(crowded) & (b % 2 == 0))
 
 
 def test_a_window_of_categories_by_hand():
     tags = [[0], [0, 1], [1], [0], [], [1], [0]]
-    assert too_many(tags, 3, 1) == [False, True, True, True, False, False, False]
-    assert too_many(tags, 3, 2) == [False] * 7
-    assert too_many(tags, 4, 2) == [False, False, False, True, False, False, False]
-    assert too_many(tags, 0, 1) == [False] * 7
+    assert find_repeated_tags(tags, 3, 1) == [False, True, True, True, False, False, False]
+    assert find_repeated_tags(tags, 3, 2) == [False] * 7
+    assert find_repeated_tags(tags, 4, 2) == [False, False, False, True, False, False, False]
+    assert find_repeated_tags(tags, 0, 1) == [False] * 7
 
 
 def test_one_creator_only_still_fills_the_slate_and_names_the_rule():

@@ -1,21 +1,21 @@
-"""Determinantal point process, greedy MAP (@chen2018fast): a candidate is worth what the chosen ones do not explain.
+"""Determinantal point process, greedy MAP (@chen2018fast): prefer candidates that differ from all chosen ones.
 
 With L = diag(q) S diag(q) the log-determinant of a set is 2 Σ ln q + ln det S; an item gains 2 ln q plus the log of its
 residual in S. With ln q in proportion to relevance, the value of a candidate is (1 - θ) · relevance + θ · ln residual;
-a row of the Cholesky factor is added with each item. Unlike MMR it minds all items chosen, not the most alike alone.
+a row of the Cholesky factor is added with each item. Unlike MMR it counts all chosen items, not only the most similar.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-BY_CREATOR = 0.25  # of the kernel: the rest is the cosine of tags
-RIDGE = 0.05  # of an item that no other can explain: a catalog may have fewer tags than a slate has positions
+BY_CREATOR = 0.25  # share of the creator in the kernel; the rest is the cosine of tags
+RIDGE = 0.05  # unexplained part of each item, as there may be fewer tags than positions
 LEAST = 1e-9
 
 
 class Determinantal:
-    """−strength · ln residual; kernel (B, K, K) positive semi-definite with 1 on its diagonal, strength (B,)."""
+    """Cost: −strength (B,) · ln residual; kernel (B, K, K) positive semi-definite with 1 on its diagonal."""
 
     def __init__(self, kernel: np.ndarray, strength: np.ndarray, n: int):
         rows, width, _ = kernel.shape
@@ -39,9 +39,9 @@ class Determinantal:
         self.cost *= self._strength
 
 
-def kernel(cosine: np.ndarray, same_creator: np.ndarray) -> np.ndarray:
-    """(B, K, K) float64 from the cosines of tags and whether the creator is the same."""
-    found = (1 - RIDGE) * ((1 - BY_CREATOR) * cosine.astype(np.float64) + BY_CREATOR * same_creator)
+def build_kernel(cosine: np.ndarray, related: np.ndarray) -> np.ndarray:
+    """Return (B, K, K) float64 from the cosines of tags and from related (B, K, K) bool, the same creator."""
+    found = (1 - RIDGE) * ((1 - BY_CREATOR) * cosine.astype(np.float64) + BY_CREATOR * related)
     width = np.arange(cosine.shape[1])
     found[:, width, width] = 1
     return found

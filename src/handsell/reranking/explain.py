@@ -1,6 +1,6 @@
-"""One item's way through the re-ranking stage: where it comes, and which rule moved it.
+"""Explain the place of one item: its place in the slate, and which parts of re-ranking moved it.
 
-A rule is found by leaving it out: the slate is made once more without it, and the item's place compared.
+Each part is left out in turn, the slate is made again, and the places are compared.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from handsell.reranking.config import ExplorationConfig
 from handsell.reranking.stage import LocalReranking
 
 
-def _dial(**off: Any) -> Callable[[LocalReranking], LocalReranking]:
-    """Sets fields of [reranking]."""
+def _with_settings(**off: Any) -> Callable[[LocalReranking], LocalReranking]:
+    """Return a function that changes fields of [reranking]."""
 
     def without(stage: LocalReranking) -> LocalReranking:
         reranking = stage.config.reranking.model_copy(update=off)
@@ -27,47 +27,47 @@ def _dial(**off: Any) -> Callable[[LocalReranking], LocalReranking]:
 
 
 WITHOUT: dict[str, Callable[[LocalReranking], LocalReranking]] = {
-    "diversity": _dial(diversity=0.0),
-    "same_creator_gap": _dial(same_creator_gap=0),
-    "category_window": _dial(category_window=0),
-    "calibration": _dial(calibration=0.0),
-    "novelty": _dial(novelty=0.0),
-    "serendipity": _dial(serendipity=0.0),
-    "exploration": _dial(exploration=ExplorationConfig(share=0.0)),
+    "diversity": _with_settings(diversity=0.0),
+    "same_creator_gap": _with_settings(same_creator_gap=0),
+    "category_window": _with_settings(category_window=0),
+    "calibration": _with_settings(calibration=0.0),
+    "novelty": _with_settings(novelty=0.0),
+    "serendipity": _with_settings(serendipity=0.0),
+    "exploration": _with_settings(exploration=ExplorationConfig(share=0.0)),
     "business_rules": lambda stage: replace(stage, rules=None),
 }
-"""Rule → the stage without it. A new rule of the stage has its line here."""
+"""Part of re-ranking → the stage without it. `business_rules` are all rules of the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class RerankingExplanation:
-    """Places count from 0 in the order of all candidates that came from ranking; a slate is its beginning."""
+    """Places count from 0 in the order of all ranked candidates; a slate is the beginning of that order."""
 
-    before: int  # rank that it came with
-    place: int | None  # None where eligibility, checked once more, does not allow it
-    without: dict[str, int | None]  # place with one rule left out, of those that are on
+    before: int  # place in the order of ranking
+    place: int | None  # None if eligibility or a rule removes the item
+    without: dict[str, int | None]  # enabled part of re-ranking → place without it
 
     @property
     def moved_by(self) -> tuple[str, ...]:
-        return tuple(rule for rule, place in self.without.items() if place != self.place)
+        return tuple(part for part, place in self.without.items() if place != self.place)
 
 
 async def explain_reranking(
     stage: LocalReranking, requests: Requests, ranked: Candidates, item: int
 ) -> tuple[Slates, RerankingExplanation]:
-    """Story of an item among the ranked candidates of one request (B = 1), and the order of all of them."""
-    stage = stage.unseen
+    """Explain an item among the ranked candidates of one request (B = 1); also return the order of all of them."""
+    stage = stage.without_counting
     order = await stage.rerank(requests, ranked, ranked.item.shape[1])
     without = {}
-    for rule, without_rule in WITHOUT.items():
-        other = without_rule(stage)
-        if other.dials == stage.dials and other.rules is stage.rules:
-            continue  # it is off
-        without[rule] = _place(await other.rerank(requests, ranked, ranked.item.shape[1]), item)
+    for part, leave_out in WITHOUT.items():
+        other = leave_out(stage)
+        if other.settings == stage.settings and other.rules is stage.rules:
+            continue  # disabled
+        without[part] = _find_place(await other.rerank(requests, ranked, ranked.item.shape[1]), item)
     before = int(np.flatnonzero(ranked.item[0] == item)[0])
-    return order, RerankingExplanation(before, _place(order, item), without)
+    return order, RerankingExplanation(before, _find_place(order, item), without)
 
 
-def _place(slates: Slates, item: int) -> int | None:
+def _find_place(slates: Slates, item: int) -> int | None:
     at = np.flatnonzero(slates.item[0] == item)
     return int(at[0]) if len(at) else None

@@ -1,7 +1,7 @@
-"""Maximal marginal relevance (@carbonell1998use): a candidate costs its likeness to the most alike item chosen.
+"""Maximal marginal relevance (@carbonell1998use): the cost is the similarity to the most similar chosen item.
 
-With worth (1 - diversity) · relevance this is MMR as published. Relevance is the score stretched to 0..1 within the
-request, so that one `diversity` means the same for every request.
+With utility (1 - diversity) · relevance this is MMR as published. Relevance is the score scaled to 0..1 within the
+request, so that one `diversity` has the same effect on every request.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import numpy as np
 
 
 class MarginalRelevance:
-    """diversity (B,) · largest likeness to a chosen item, alike (B, K, K) in 0..1."""
+    """Cost: diversity (B,) · greatest similarity (B, K, K) in 0..1 to a chosen item."""
 
-    def __init__(self, alike: np.ndarray, diversity: np.ndarray):
-        rows, width, _ = alike.shape
-        self._costs = (alike * diversity[:, None, None]).reshape(rows * width, width)
+    def __init__(self, similarity: np.ndarray, diversity: np.ndarray):
+        rows, width, _ = similarity.shape
+        self._costs = (similarity * diversity[:, None, None]).reshape(rows * width, width)
         self.cost = np.zeros((rows, width), self._costs.dtype)
 
     def add(self, position: int, place: np.ndarray) -> None:
         np.maximum(self.cost, self._costs.take(place, axis=0), out=self.cost)
 
 
-def relevance(score: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """(B, K) float64 scores stretched to 0..1 over each row's allowed candidates; 0 where not finite."""
+def scale_scores(score: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Return relevance (B, K) float64: scores scaled to 0..1 over each row's allowed candidates; 0 where not finite."""
     use = allowed & np.isfinite(score)
     score = score.astype(np.float64)
     low = np.where(use, score, np.inf).min(axis=1, keepdims=True, initial=np.inf)

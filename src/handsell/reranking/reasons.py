@@ -1,7 +1,4 @@
-"""A reason for every item, chosen only from what is true of this request.
-
-Reasons are tried from the most to the least telling; the first that holds is given.
-"""
+"""A reason for every item: the most specific one that is true of this request."""
 
 from __future__ import annotations
 
@@ -14,50 +11,52 @@ from handsell.catalog.snapshot import ALWAYS, Snapshot
 from handsell.core.batches import NONE, Requests
 from handsell.core.units import DAY_US
 from handsell.data.config import EventsConfig
-from handsell.reranking.similarity import creators, tags_of
+from handsell.reranking.similarity import gather_creators, gather_tags
 from handsell.retrieval.config import retrievers
 
 REASONS = (
-    "recommended_for_you",  # nothing more telling is true
+    "recommended_for_you",  # no other reason holds
     "listen_again",  # the item itself is in the history
-    "because_you_liked",  # like an item (reason_item) of strong positive weight; a personal source found it
-    "similar_to_recent",  # the same for an item of any positive weight
-    "from_creator_you_play",  # of a creator among the user's strongest
-    "new_release",  # published in the last NEW_DAYS days; found by its content alone
-    "matches_your_taste",  # has a tag that is among the user's TASTE_TAGS strongest; a personal source found it
-    "popular",  # found by popularity alone
-    "explore",  # drawn at random, to learn whether it is liked: given by the selection, whatever else holds
+    "because_you_liked",  # similar to a strongly liked history item (reason_item); found by a personal source
+    "similar_to_recent",  # similar to a history item of any positive weight; found by a personal source
+    "from_creator_you_play",  # by one of the creators with the greatest weight for the user
+    "new_release",  # published in the last NEW_DAYS days, and found by content only
+    "matches_your_taste",  # has one of the user's TASTE_TAGS strongest tags, and found by a personal source
+    "popular",  # found by popularity only
+    "explore",  # drawn at random by exploration, whatever else holds
 )
 CODE = {name: code for code, name in enumerate(REASONS)}
-ALIKE = 0.499  # cosine of tags from which two items may be called alike: a half, with room for rounding
+LEAST_SIMILARITY = 0.499  # of two similar items: a cosine of one half, with room for rounding
 NEW_DAYS = 30
 TASTE_TAGS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a reason may be drawn from: B slates of n items, histories of T."""
+    """What reasons are derived from, of B slates of n items and histories of T items."""
 
     item: np.ndarray  # (B, n) int32
     source: np.ndarray  # (B, n) uint32, bit s set when source s returned the item
     sources: tuple[str, ...]
-    alike: np.ndarray  # (B, n, T) 0..1 likeness to each history item; 1 for the same creator
+    similarity: np.ndarray  # (B, n, T) 0..1, to each history item; 1 for the same creator
 
 
-def explain(requests: Requests, evidence: Evidence, snapshot: Snapshot, liked: float) -> tuple[np.ndarray, np.ndarray]:
+def choose_reasons(
+    requests: Requests, evidence: Evidence, snapshot: Snapshot, liked: float
+) -> tuple[np.ndarray, np.ndarray]:
     """(B, n) int8 index into REASONS and (B, n) int32 history item it speaks of, or -1.
 
-    `liked` is the event weight from which one may say "liked", see `liked_weight`.
+    `liked` is the event weight from which one may say "liked", see `find_liked_weight`.
     """
     item, history = evidence.item, requests.history
     known = {name for name in evidence.sources if name in retrievers() and retrievers()[name].personal}
     personal = evidence.source & _bits(evidence.sources, known) != 0
-    at, like = _most_alike(evidence.alike, np.stack([history.weight >= liked, history.weight > 0]))
+    at, similarity = _find_most_similar(evidence.similarity, np.stack([history.weight >= liked, history.weight > 0]))
     holds = np.stack(
         [
             ((item[:, :, None] == history.item[:, None, :]) & (history.item != NONE)[:, None, :]).any(axis=2),
-            personal & (like[0] >= ALIKE),
-            personal & (like[1] >= ALIKE),
+            personal & (similarity[0] >= LEAST_SIMILARITY),
+            personal & (similarity[1] >= LEAST_SIMILARITY),
             _plays_creator(requests, item, snapshot),
             _is_new(requests, item, snapshot) & _only(evidence, {"content"}),
             personal & _has_favorite_tag(requests, item, snapshot),
@@ -67,26 +66,26 @@ def explain(requests: Requests, evidence: Evidence, snapshot: Snapshot, liked: f
     reason = np.where(holds.any(axis=0), holds.argmax(axis=0) + 1, 0)
     reason = np.where(item == NONE, 0, reason).astype(np.int8)
     because, similar = reason == CODE["because_you_liked"], reason == CODE["similar_to_recent"]
-    spoken_of = history.item[np.arange(len(item))[:, None], np.where(because, at[0], at[1])]
-    return reason, np.where(because | similar, spoken_of, NONE).astype(np.int32)
+    named = history.item[np.arange(len(item))[:, None], np.where(because, at[0], at[1])]
+    return reason, np.where(because | similar, named, NONE).astype(np.int32)
 
 
-def liked_weight(events: EventsConfig) -> float:
-    """The weight of a strong event: any positive one above the weakest, or that one where it is the only one."""
-    given = {kind.weight for kind in events.types.values()}
-    given |= {weight for kind in events.types.values() for _, weight in kind.weight_by_value}
-    positive = sorted(weight for weight in given if weight > 0)
+def find_liked_weight(events: EventsConfig) -> float:
+    """Return the least weight of a strong event: the second lowest positive one, or the only one; inf without any."""
+    weights = {kind.weight for kind in events.types.values()}
+    weights |= {weight for kind in events.types.values() for _, weight in kind.weight_by_value}
+    positive = sorted(weight for weight in weights if weight > 0)
     return positive[min(1, len(positive) - 1)] if positive else np.inf
 
 
-def _most_alike(alike: np.ndarray, use: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each mask of `use` (2, B, T): (2, B, n) place of the most alike usable history item, and its likeness.
+def _find_most_similar(similarity: np.ndarray, use: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each mask of `use` (2, B, T) the most similar history item, (2, B, n) place, and its similarity.
 
-    The latest of equals; likeness -1 where nothing is usable.
+    Of equal ones the latest; similarity -1 if the mask is empty.
     """
-    likeness = np.where(use[:, :, None, :], alike, np.float32(-1))[..., ::-1]
-    back = likeness.argmax(axis=3)
-    return alike.shape[2] - 1 - back, likeness.max(axis=3)
+    usable = np.where(use[:, :, None, :], similarity, np.float32(-1))[..., ::-1]
+    back = usable.argmax(axis=3)
+    return similarity.shape[2] - 1 - back, usable.max(axis=3)
 
 
 def _bits(sources: tuple[str, ...], wanted: Set[str]) -> np.uint32:
@@ -101,14 +100,14 @@ def _only(evidence: Evidence, names: Set[str]) -> np.ndarray:
 def _plays_creator(requests: Requests, item: np.ndarray, snapshot: Snapshot) -> np.ndarray:
     profile = requests.profile
     played = np.where(profile.creator_weight > 0, profile.creator, NONE)
-    creator = creators(snapshot, item)
+    creator = gather_creators(snapshot, item)
     return ((creator[:, :, None] == played[:, None, :]) & (creator != NONE)[:, :, None]).any(axis=2)
 
 
 def _has_favorite_tag(requests: Requests, item: np.ndarray, snapshot: Snapshot) -> np.ndarray:
     profile = requests.profile
     top = np.where(profile.tag_weight > 0, profile.tag, NONE)[:, :TASTE_TAGS]
-    cell, tag, _ = tags_of(snapshot, item)
+    cell, tag, _ = gather_tags(snapshot, item)
     hit = (tag[:, None] == top[cell // item.shape[1]]).any(axis=1)
     has = np.zeros(item.size, bool)
     has[cell[hit]] = True

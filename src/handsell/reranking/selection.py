@@ -1,15 +1,12 @@
-"""Greedy selection of a slate: every position takes the candidate that is worth most, given what stands above.
+"""Greedy selection of a slate: each position takes the candidate of greatest value, given the positions above it.
 
-    value = worth + boost − what preferences cost − SINK (score not finite) − what broken constraints cost
+    value = utility + boost − cost of preferences − SINK (score not finite) − strain of broken constraints
 
-Constraints are given in the order in which they are relaxed: the first gives way first, and none gives way while a
-candidate is left that keeps it (how often one is broken counts too). What was broken is said for every position.
+Constraints are relaxed in their order. None is relaxed while a candidate is left that keeps it, and fewer breaks are
+better than more. Broken constraints are reported for every position.
 
-Hooks for business rules: `Pool.boost` is added to the worth, `Pool.pin` sets a position's candidate, and a rule that
-depends on what is chosen (a quota with pacing, say) is one more `Constraint` or `Preference` of the call.
-
-The loop runs over positions, not over requests. A shorter slate is the beginning of a longer one, and a request's slate
-does not depend on the batch that it came in.
+The loop runs over positions, not over requests. Without rules, a shorter slate is the beginning of a longer one. A
+request's slate does not depend on its batch.
 """
 
 from __future__ import annotations
@@ -21,48 +18,48 @@ from typing import Protocol
 import numpy as np
 
 from handsell.core.batches import NONE
-from handsell.reranking.exploration import Exploration, Turn
+from handsell.reranking.exploration import Draw, Exploration
 
-MOST_BOOST = 40.0  # larger boosts, either way, count as this: a rule may not outbid SINK or a constraint
-SINK = 100.0  # taken off candidates without a finite score: more than any worth, less than breaking a constraint
+MOST_BOOST = 40.0  # limit of boosts in either direction, so that none exceeds SINK or a constraint
+SINK = 100.0  # subtracted where the score is not finite: more than any utility, less than breaking a constraint
 STRAIN = 1e3  # of breaking the first constraint once; each later one weighs MOST_BREAKS times as much …
 MOST_STRAIN = 1e10  # … up to this: constraints after the fifth are not ordered among themselves
-MOST_BREAKS = 64.0  # a constraint broken more often by one candidate counts as broken so often
-RESERVED = 1e12  # of taking before its time what is pinned to a later position: only where nothing else is left
+MOST_BREAKS = 64.0  # limit of the breaks of one constraint by one candidate
+RESERVED = 1e12  # strain of a candidate that is pinned to a later position: taken only if nothing else is left
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """B requests' K candidates, best first: of equal ones the earlier is taken."""
+    """B requests' K candidates, best first: of equal values the earlier is taken."""
 
-    worth: np.ndarray  # (B, K) float64, what does not depend on the rest of the slate; about 0..1
-    allowed: np.ndarray  # (B, K) bool, others are never chosen
-    finite: np.ndarray  # (B, K) bool, the score is a number
-    boost: np.ndarray | None = None  # (B, K) float, added to the worth; 1 = the whole span of relevance in a request
-    pin: np.ndarray | None = None  # (B, n') int, the candidate's column that this position must take, -1 none
+    utility: np.ndarray  # (B, K) float64, independent of the rest of the slate; about 0..1
+    allowed: np.ndarray  # (B, K) bool, the others are never chosen
+    finite: np.ndarray  # (B, K) bool, whether the score is finite
+    boost: np.ndarray | None = None  # (B, K) float, added to the utility; 1 = the whole span of relevance in a request
+    pin: np.ndarray | None = None  # (B, n') int, column of the candidate that this position takes, -1: none
 
 
 class Preference(Protocol):
-    """Something that one would rather have than not."""
+    """A soft criterion: a cost of each candidate that depends on the positions above."""
 
     @property
     def cost(self) -> np.ndarray | None:
-        """(B, K) what each candidate costs at the next position; None: nothing, whichever it is."""
+        """(B, K) cost of each candidate at the next position; None: zero."""
         ...
 
     def add(self, position: int, place: np.ndarray) -> None:
-        """Flat places b·K + k (B,) stand at this position now."""
+        """Candidates b·K + k, flat places (B,), were chosen for this position."""
         ...
 
 
 class Constraint(Protocol):
-    """Something that holds, unless it cannot."""
+    """A hard criterion: it holds unless no candidate keeps it."""
 
     name: str
 
     @property
     def breaks(self) -> np.ndarray | None:
-        """(B, K) float, how often each candidate would break it at the next position; None: none does."""
+        """(B, K) number of times that each candidate would break it at the next position; None: zero."""
         ...
 
     def add(self, position: int, place: np.ndarray) -> None: ...
@@ -73,9 +70,9 @@ class Selection:
     """Chosen columns in slate order."""
 
     column: np.ndarray  # (B, n) int64, -1 where no allowed one is left
-    broken: np.ndarray  # (B, n) uint32, bit c set where constraint c gave way for this position
-    propensity: np.ndarray  # (B, n) float32, chance of this item at this position, given those above it
-    explored: np.ndarray  # (B, n) bool, drawn, and not what would have stood there otherwise
+    broken: np.ndarray  # (B, n) uint32, bit c set where constraint c is broken at this position
+    propensity: np.ndarray  # (B, n) float32, probability of this item at this position, given those above it
+    explored: np.ndarray  # (B, n) bool, drawn at random and different from the greedy choice
 
 
 def select(
@@ -85,23 +82,23 @@ def select(
     constraints: Sequence[Constraint] = (),
     exploration: Exploration | None = None,
 ) -> Selection:
-    """Slates of n positions, of as many items as are allowed."""
-    rows, width = pool.worth.shape
+    """Select slates of n positions, with fewer items where fewer are allowed."""
+    rows, width = pool.utility.shape
     first = np.arange(rows) * width  # flat place of each row's first candidate
-    worth, base = _worth(pool), _base(pool)
-    out = _nothing(rows, n)
+    utility, base = _utility(pool), _base_strain(pool)
+    out = _empty_selection(rows, n)
     pins = frozenset() if pool.pin is None else frozenset(np.flatnonzero((pool.pin != NONE).any(axis=0)).tolist())
     for position in range(min(n, width)):
-        strain, broken = _strain(base, constraints)
-        value = worth
+        strain, broken = _total_strain(base, constraints)
+        value = utility
         for preference in preferences:
             if (cost := preference.cost) is not None:
                 value = value - cost
         if strain is not None:
             value = value - strain
-        pick, pinned = value.argmax(axis=1), _pinned(pool.pin, position, worth) if position in pins else None
-        if exploration is not None and exploration.at(position):
-            pick = _explored(out, position, exploration.turn(position, pick, worth, strain), pinned)
+        pick, pinned = value.argmax(axis=1), _find_pinned(pool.pin, position, utility) if position in pins else None
+        if exploration is not None and exploration.explores(position):
+            pick = _record_draw(out, position, exploration.draw(position, pick, utility, strain), pinned)
         if pinned is not None:
             pick = np.where(pinned != NONE, pinned, pick)
         place = pick + first
@@ -109,33 +106,33 @@ def select(
         for bit, often in broken:
             if (hit := often.take(place) > 0).any():
                 out.broken[:, position] |= hit.astype(np.uint32) << np.uint32(bit)
-        worth.reshape(-1)[place] = -np.inf
+        utility.reshape(-1)[place] = -np.inf
         for preference in preferences:
             preference.add(position, place)
         for constraint in constraints:
             constraint.add(position, place)
-    return _cut(out, pool.allowed.sum(axis=1))
+    return _clear_beyond(out, pool.allowed.sum(axis=1))
 
 
-def _worth(pool: Pool) -> np.ndarray:
-    worth = pool.worth if pool.boost is None else pool.worth + np.clip(pool.boost, -MOST_BOOST, MOST_BOOST)
-    return np.where(pool.allowed, worth, -np.inf)
+def _utility(pool: Pool) -> np.ndarray:
+    utility = pool.utility if pool.boost is None else pool.utility + np.clip(pool.boost, -MOST_BOOST, MOST_BOOST)
+    return np.where(pool.allowed, utility, -np.inf)
 
 
-def _base(pool: Pool) -> np.ndarray | None:
-    """(B, K) strain of candidates that holds at every position; None where there is none."""
+def _base_strain(pool: Pool) -> np.ndarray | None:
+    """(B, K) strain that is the same at every position; None: zero."""
     base = None if pool.finite.all() else SINK * ~pool.finite
     if pool.pin is not None and (pool.pin != NONE).any():
-        base = np.zeros(pool.worth.shape) if base is None else base
+        base = np.zeros(pool.utility.shape) if base is None else base
         row, position = np.nonzero(pool.pin != NONE)
         base[row, pool.pin[row, position]] += RESERVED
     return base
 
 
-def _strain(
+def _total_strain(
     base: np.ndarray | None, constraints: Sequence[Constraint]
 ) -> tuple[np.ndarray | None, list[tuple[int, np.ndarray]]]:
-    """(B, K) what broken constraints cost, and the breaks of each constraint that some candidate breaks."""
+    """Return (B, K) strain of broken constraints, and the breaks of each constraint that some candidate breaks."""
     strain, broken, weight = base, [], STRAIN
     for bit, constraint in enumerate(constraints):
         if (often := constraint.breaks) is not None:
@@ -146,31 +143,31 @@ def _strain(
     return strain, broken
 
 
-def _pinned(pin: np.ndarray | None, position: int, worth: np.ndarray) -> np.ndarray:
-    """(B,) column pinned to this position where it is allowed and not taken yet, else -1."""
+def _find_pinned(pin: np.ndarray | None, position: int, utility: np.ndarray) -> np.ndarray:
+    """Return (B,) column pinned to this position if it is allowed and not taken yet, else -1."""
     assert pin is not None
     wanted = pin[:, position]
-    can = np.isfinite(worth[np.arange(len(wanted)), np.maximum(wanted, 0)])
+    can = np.isfinite(utility[np.arange(len(wanted)), np.maximum(wanted, 0)])
     return np.where(can, wanted, NONE)
 
 
-def _explored(out: Selection, position: int, turn: Turn, pinned: np.ndarray | None) -> np.ndarray:
-    """Write down what exploration did, but for rows whose position is pinned; (B,) what it picked."""
-    free = pinned == NONE if pinned is not None else np.ones(len(turn.pick), bool)
-    out.propensity[:, position] = np.where(free, turn.propensity, 1)
-    out.explored[:, position] = free & turn.explored
-    return turn.pick
+def _record_draw(out: Selection, position: int, draw: Draw, pinned: np.ndarray | None) -> np.ndarray:
+    """Record a random draw, except in rows whose position is pinned; return the picked columns (B,)."""
+    free = pinned == NONE if pinned is not None else np.ones(len(draw.pick), bool)
+    out.propensity[:, position] = np.where(free, draw.propensity, 1)
+    out.explored[:, position] = free & draw.explored
+    return draw.pick
 
 
-def _nothing(rows: int, n: int) -> Selection:
+def _empty_selection(rows: int, n: int) -> Selection:
     return Selection(
         np.full((rows, n), NONE, np.int64), np.zeros((rows, n), np.uint32),
         np.ones((rows, n), np.float32), np.zeros((rows, n), bool),
     )  # fmt: skip
 
 
-def _cut(out: Selection, allowed: np.ndarray) -> Selection:
-    """Positions beyond the allowed candidates are empty: allowed ones are always taken first."""
+def _clear_beyond(out: Selection, allowed: np.ndarray) -> Selection:
+    """Empty the positions beyond the number of allowed candidates (B,), which are always taken first."""
     beyond = np.arange(out.column.shape[1]) >= allowed[:, None]
     out.column[beyond], out.broken[beyond], out.propensity[beyond], out.explored[beyond] = NONE, 0, 1, False
     return out

@@ -1,4 +1,4 @@
-"""Likeness of items by tags and creator, for diversity and for reasons."""
+"""Similarity of items by tags and creator, for diversity and for reasons."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ import numpy as np
 from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE
 
-DECIMALS = 5  # of a likeness: float32 has seven, and the last two depend on the order of a sum
+DECIMALS = 5  # of a cosine: float32 has seven, and the last two depend on the order of summation
 
 
-def cosines(tags: np.ndarray, k: int) -> np.ndarray:
-    """(B, k, M) float32 cosines of the first k of unit tag vectors (B, M, U) to all of them, to DECIMALS places.
+def compute_cosines(tags: np.ndarray, k: int) -> np.ndarray:
+    """Return (B, k, M) float32 cosines of the first k of unit tag vectors (B, M, U) to all of them.
 
-    Rounded, so that equal likenesses are equal numbers: the same two tags give 0.99999994 before and the
-    same single tag 1, and of candidates with one score the earlier would not always come first.
+    They are rounded to DECIMALS places, so that ties are exact: unrounded, two items with the same two tags have
+    0.99999994, and two with the same single tag 1.
     """
-    alike = tags[:, :k] @ tags.transpose(0, 2, 1)
-    return np.round(alike, DECIMALS, out=alike)
+    cosine = tags[:, :k] @ tags.transpose(0, 2, 1)
+    return np.round(cosine, DECIMALS, out=cosine)
 
 
-def tag_vectors(snapshot: Snapshot, items: np.ndarray) -> np.ndarray:
-    """(B, M, U) float32 unit tag vectors of items (B, M), over the U tags that occur in their own row.
+def build_tag_vectors(snapshot: Snapshot, items: np.ndarray) -> np.ndarray:
+    """Return (B, M, U) float32 unit tag vectors of items (B, M), over the U tags that occur in the same row.
 
-    A row's columns mean that row's tags only: compare within a row. Zeros for -1 and for items without tags.
-    Numbering the tags row by row keeps the arrays small, however many tags the catalog has.
+    Vectors are comparable within a row only: each row numbers its own tags, which keeps the arrays small. Zeros for -1
+    and for items without tags.
     """
     rows, width = items.shape
-    cell, tag, count = tags_of(snapshot, items)
-    column, columns = _local(cell // max(width, 1), tag, rows)
+    cell, tag, count = gather_tags(snapshot, items)
+    column, columns = _number_by_row(cell // max(width, 1), tag, rows)
     vectors = np.zeros((rows * width, columns), np.float32)
     vectors[cell, column] = (1 / np.sqrt(np.maximum(count, 1)))[cell]
     return vectors.reshape(rows, width, columns)
 
 
-def tags_of(snapshot: Snapshot, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All tags of items (B, M) in a row: (N,) flat cell b·M + m, (N,) tag; and (B·M,) how many each cell has."""
+def gather_tags(snapshot: Snapshot, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return all N tags of items (B, M): (N,) flat cell b·M + m, (N,) tag; and (B·M,) number of tags of each cell."""
     flat = items.ravel()
     at = np.maximum(flat, 0)
     start = snapshot.item_tags.offsets[at]
@@ -46,19 +46,19 @@ def tags_of(snapshot: Snapshot, items: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.arange(len(flat)).repeat(count), snapshot.item_tags.values[where], count
 
 
-def same_creator(snapshot: Snapshot, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(B, M, N) bool for items (B, M) and (B, N): both have the same, known creator."""
-    a, b = creators(snapshot, left), creators(snapshot, right)
+def match_creators(snapshot: Snapshot, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return (B, M, N) bool, whether items (B, M) and (B, N) have the same, known creator."""
+    a, b = gather_creators(snapshot, left), gather_creators(snapshot, right)
     return (a[:, :, None] == b[:, None, :]) & (a != NONE)[:, :, None]
 
 
-def creators(snapshot: Snapshot, items: np.ndarray) -> np.ndarray:
-    """(B, M) int32 primary creator, -1 for none and for item -1."""
+def gather_creators(snapshot: Snapshot, items: np.ndarray) -> np.ndarray:
+    """Return (B, M) int32 primary creator, -1 for none and for item -1."""
     return np.where(items == NONE, NONE, snapshot.creator[np.maximum(items, 0)])
 
 
-def _local(row: np.ndarray, tag: np.ndarray, rows: int) -> tuple[np.ndarray, int]:
-    """Number the distinct tags of each row from 0; also the largest count of any row (at least 1)."""
+def _number_by_row(row: np.ndarray, tag: np.ndarray, rows: int) -> tuple[np.ndarray, int]:
+    """Number the distinct tags of each row from 0; also return the greatest count of any row, at least 1."""
     if not len(tag):
         return np.zeros(0, np.int64), 1
     span = int(tag.max()) + 1

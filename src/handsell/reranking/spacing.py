@@ -1,18 +1,10 @@
-"""Constraints on the order of a slate: a gap between related items, and a limit for each tag within a window.
-
-They are relaxed in the order of `RELAXED_FIRST` if they cannot all hold.
-"""
+"""Constraints on the order of a slate: a gap between related items, and a limit for each tag within a window."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from handsell.core.batches import NONE
-
 CATEGORY_WINDOW, CREATOR_GAP = "category_window", "same_creator_gap"
-RELAXED_FIRST = (CATEGORY_WINDOW, CREATOR_GAP)
 
 
 class ItemGap:
@@ -33,9 +25,9 @@ class ItemGap:
 
 
 class CategoryWindow:
-    """At most `most` items of a tag in any `window` positions in a row, each (B,); window 0 asks nothing.
+    """At most `most` (B,) items of a tag in any `window` (B,) positions in a row; window 0: no limit.
 
-    has (B, K, U) bool: which of its row's U tags an item has. An item of several tags counts for each of them.
+    has (B, K, U) bool: which of its row's U tags an item has. An item with several tags counts for each of them.
     """
 
     name = CATEGORY_WINDOW
@@ -44,10 +36,10 @@ class CategoryWindow:
         rows, width, columns = has.shape
         self._has, self._flat = has.astype(np.float32), has.reshape(rows * width, columns)
         self._window, self._row = window, np.arange(rows)
-        self._one = int(window[0]) if (window == window[0]).all() else None  # of all rows, as in most batches
+        self._one = int(window[0]) if (window == window[0]).all() else None  # as in most batches
         self._most = np.where(window > 0, most, np.iinfo(np.int16).max).astype(np.int16)[:, None]
-        self._placed = np.zeros((n + 1, rows, columns), np.int16)  # tags by position; the last is nobody's
-        self._count = np.zeros((rows, columns), np.int16)  # … in the last window - 1 positions
+        self._placed = np.zeros((n + 1, rows, columns), np.int16)  # tags by position; the last stays zero
+        self._count = np.zeros((rows, columns), np.int16)  # items of each tag in the last window - 1 positions
 
     @property
     def breaks(self) -> np.ndarray | None:
@@ -66,20 +58,3 @@ class CategoryWindow:
         leaving = position + 1 - self._window
         gone = np.where(leaving >= 0, np.minimum(leaving, position), len(self._placed) - 1)
         self._count -= self._placed[gone, self._row]
-
-
-def too_near(creator: np.ndarray, gap: int) -> np.ndarray:
-    """(B, n) bool: this slate position has a creator that one of the `gap` positions before it has too."""
-    near = np.zeros(creator.shape, bool)
-    for step in range(1, min(gap, creator.shape[1] - 1) + 1):
-        near[:, step:] |= (creator[:, step:] == creator[:, :-step]) & (creator[:, step:] != NONE)
-    return near
-
-
-def too_many(tags: Sequence[Sequence[int]], window: int, most: int) -> list[bool]:
-    """For one slate's tags by position: the position makes more than `most` of a tag within `window` in a row."""
-    found = []
-    for at, own in enumerate(tags):
-        before = tags[max(at - window + 1, 0) : at]
-        found.append(any(sum(tag in other for other in before) >= most for tag in own))
-    return found

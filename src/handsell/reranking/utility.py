@@ -1,4 +1,4 @@
-"""What a candidate is worth whatever else is in the slate, and how much diversity suits a user."""
+"""Utility of a candidate regardless of the rest of the slate, and the diversity for each user."""
 
 from __future__ import annotations
 
@@ -7,43 +7,42 @@ import numpy as np
 from handsell.config import RerankingConfig
 from handsell.core.batches import NONE, Profile
 from handsell.features.item import ItemValues
-from handsell.reranking.mmr import relevance
+from handsell.reranking.mmr import scale_scores
 
 POPULARITY = "item_positives_total"  # positive events so far
-NEUTRAL = 0.5  # breadth of a user of whom no tag is known: the configured diversity as it is
+NEUTRAL = 0.5  # breadth of a user without tags: the configured diversity applies
 
 
-def worth(
-    dials: RerankingConfig, relevant: np.ndarray, diversity: np.ndarray, surprise: np.ndarray, unlike: np.ndarray
+def compute_utility(
+    settings: RerankingConfig, relevant: np.ndarray, diversity: np.ndarray, surprise: np.ndarray, unlike: np.ndarray
 ) -> np.ndarray:
-    """(B, K) float64 from relevance, surprise and unlikeness to the history, (B, K) in 0..1; diversity (B,).
+    """Return (B, K) float64 from relevance, surprise and dissimilarity to the history, (B, K) in 0..1; diversity (B,).
 
-    Serendipity asks for all three at once (@ge2010beyond): relevant, not what popularity alone would show, and not
-    like what the user knows already.
+    Serendipity is the product of the three (@ge2010beyond): relevant, not popular, and unlike the user's history.
     """
     value = (1 - diversity)[:, None] * relevant
-    if dials.novelty:
-        value = value + dials.novelty * surprise
-    if dials.serendipity:
-        value = value + dials.serendipity * relevant * surprise * unlike
-    return (1 - dials.calibration) * value
+    if settings.novelty:
+        value = value + settings.novelty * surprise
+    if settings.serendipity:
+        value = value + settings.serendipity * relevant * surprise * unlike
+    return (1 - settings.calibration) * value
 
 
-def surprise(items: ItemValues, item: np.ndarray, time: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """(B, K) in 0..1: self-information −log₂ p(item), from positive events so far, stretched within the request.
+def compute_surprise(items: ItemValues, item: np.ndarray, time: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Return (B, K) in 0..1, the self-information −log₂ p(item) by positive events, scaled within the request.
 
-    1 for the request's least popular candidate, 0 for its most popular; one is added to every count. 0 for all where
-    the catalog has no activity.
+    1 for the request's least popular candidate, 0 for its most popular; one is added to every count. 0 for all without
+    a count of positive events.
     """
     if POPULARITY not in items.names:
         return np.zeros(item.shape)
     values = items.gather(item, time)[:, :, items.names.index(POPULARITY)]
     count = np.nan_to_num(values.astype(np.float64))
-    return relevance(-np.log2(count + 1), allowed)
+    return scale_scores(-np.log2(count + 1), allowed)
 
 
-def breadth(profile: Profile, tags: int) -> np.ndarray:
-    """(B,) in 0..1: entropy of a user's positive tag affinities over that of liking all equally; `tags` exist."""
+def compute_breadth(profile: Profile, tags: int) -> np.ndarray:
+    """Return (B,) in 0..1, the entropy of a user's positive tag affinities, relative to equal ones for all `tags`."""
     weight = np.where((profile.tag != NONE) & (profile.tag_weight > 0), profile.tag_weight, 0.0).astype(np.float64)
     total = weight.sum(axis=1, keepdims=True)
     share = weight / np.where(total > 0, total, 1)
@@ -52,9 +51,9 @@ def breadth(profile: Profile, tags: int) -> np.ndarray:
     return np.where(total[:, 0] > 0, np.minimum(entropy / most, 1), NEUTRAL)
 
 
-def own_diversity(dials: RerankingConfig, profile: Profile, tags: int) -> np.ndarray:
-    """(B,) in 0..1: `diversity`, by `diversity_by_taste` less for users of narrow taste and more for broad ones."""
-    if not dials.diversity_by_taste:
-        return np.full(len(profile.tag), dials.diversity)
-    factor = 1 + dials.diversity_by_taste * (2 * breadth(profile, tags) - 1)
-    return np.clip(dials.diversity * factor, 0, 1)
+def personalize_diversity(settings: RerankingConfig, profile: Profile, tags: int) -> np.ndarray:
+    """Return (B,) in 0..1: `diversity`, lowered for users with few tags and raised for many by `diversity_by_taste`."""
+    if not settings.diversity_by_taste:
+        return np.full(len(profile.tag), settings.diversity)
+    factor = 1 + settings.diversity_by_taste * (2 * compute_breadth(profile, tags) - 1)
+    return np.clip(settings.diversity * factor, 0, 1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from handsell.core.batches import NONE, Candidates, Requests
-from handsell.reranking.mmr import relevance
+from handsell.reranking.mmr import scale_scores
 from handsell.reranking.rules.backfill import Backfill
 from handsell.reranking.rules.kind import RuleMatch
 from handsell.reranking.rules.pacing import Debt, Pacing
@@ -71,7 +71,7 @@ class _Draft:
         for r in ruleset.removing:
             allowed = allowed & ~ruleset.effects[r].remove(self.match(r))
         self.allowed = allowed
-        plain = relevance(candidates.score, allowed)
+        plain = scale_scores(candidates.score, allowed)
         factor, self.boost = np.ones_like(plain), np.zeros_like(plain)
         for r in ruleset.weighing:
             times, plus = ruleset.effects[r].weigh(self.match(r))

@@ -49,7 +49,7 @@ def _answer(stages: LocalStages, requests: Requests, opened: OpenedBundle) -> No
         ranked = run_local(stages.ranking.rank(requests, found, ranking.ranked))
     reranking = stages.reranking
     if isinstance(reranking, LocalReranking):
-        reranking = reranking.unseen
+        reranking = reranking.without_counting
     if reranking is not None:
         run_local(reranking.rerank(requests, ranked, opened.config.serving.max_count))
 

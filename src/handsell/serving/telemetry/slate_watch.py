@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.evaluation.list_metrics import gini_of_counts, self_information
-from handsell.reranking.similarity import tag_vectors
+from handsell.reranking.similarity import build_tag_vectors
 
 WINDOW = 5_000  # slates over which exposure is counted
 USERS = 20_000  # whose last slate is remembered, the latest seen
@@ -97,7 +97,7 @@ class SlateWatch:
 
 def diversity(item: np.ndarray, snapshot: Snapshot) -> float:
     """1 − mean pairwise cosine of the tags of items (n,), n ≥ 2."""
-    tags = tag_vectors(snapshot, item[None])[0]
+    tags = build_tag_vectors(snapshot, item[None])[0]
     total = tags.sum(axis=0)
     pairs = len(item) * (len(item) - 1)
     return float(1 - (total @ total - (tags * tags).sum()) / pairs)
