@@ -36,9 +36,8 @@ from handsell.features.matrix import feature_groups
 from handsell.jobs.cluster import THREADS, connected, prepare_private_cluster, spread
 from handsell.jobs.progress import Progress
 from handsell.jobs.train import windows
-from handsell.jobs.train.holdout_fit import fit_holdout, fit_on_candidates, fit_ranker
-from handsell.jobs.train.scoring import score
-from handsell.jobs.train.train import fetch_rows
+from handsell.jobs.train.evaluation import replay_window
+from handsell.jobs.train.train import fetch_rows, fit_holdout, fit_on_candidates, fit_ranker
 from handsell.jobs.train.training_run import TrainingRun
 from handsell.local.steps import Steps, code_digest
 from handsell.local.up import step_inputs
@@ -164,7 +163,7 @@ def prepare(config: Config) -> None:
         return f"{ingest.prepare(config)['events']:,} events"
 
     def compute() -> str:
-        return f"{feature_tables.compute(config, windows.request_keys(config))['user_activity']:,} user rows"
+        return f"{feature_tables.compute(config, windows.write_request_keys(config))['user_activity']:,} user rows"
 
     def register() -> str:
         open_store(config).apply()
@@ -185,7 +184,7 @@ def measure(config: Config, kinds: Sequence[str], path: Path | None) -> None:
     every = build_variants(config, kinds)
     try:
         print(f"== the whole funnel, then {len(every)} variants", flush=True)
-        run = TrainingRun(config, folder, Progress(6), windows.cut(config, folder))
+        run = TrainingRun(config, folder, Progress(6), windows.cut_windows(config, folder))
         fetch_rows(run)
         run = fit_holdout(run)
         whole, found = _replay(run), {}
@@ -212,10 +211,10 @@ def replay_without(run: TrainingRun, variant: Variant) -> Replay:
     refit_candidates = variant.kind == "sources"
     steps = 1 if not refit_candidates else 4 if variant.config.ranking.enabled else 2
     other = replace(run, config=variant.config, folder=run.folder / "variant", progress=Progress(steps))
-    other.twin.mkdir(parents=True)
+    other.holdout.mkdir(parents=True)
     for name in SAME_WINDOWS if refit_candidates else SAME_CANDIDATES:
         (other.folder / name).symlink_to(run.folder / name)
-    (other.twin / "retrievers").symlink_to(run.twin / "retrievers")
+    (other.holdout / "retrievers").symlink_to(run.holdout / "retrievers")
     if refit_candidates:
         fit_on_candidates(other)
     else:
@@ -226,7 +225,7 @@ def replay_without(run: TrainingRun, variant: Variant) -> Replay:
 
 
 def _replay(run: TrainingRun) -> Replay:
-    return spread(score, [(run.config, run.folder, run.twin)])[0]
+    return spread(replay_window, [(run.config, run.folder, run.holdout)])[0]
 
 
 def headline_mean(replay: Replay) -> float:

@@ -30,10 +30,9 @@ from handsell.evaluation.intervals import TAILS, compare
 from handsell.evaluation.metrics import mean_known
 from handsell.evaluation.replay_scores import HEADLINE, TOP, ModelScores, Replay, ReplayScorer
 from handsell.evaluation.report.plots import curve_sheet
-from handsell.jobs.train.examples import day_values, fetch_item_days, find_chunk
-from handsell.jobs.train.requests import chunks, fetch_user_rows
-from handsell.jobs.train.retrievers import popularity_counts
-from handsell.jobs.train.scoring import Judged, judged_requests
+from handsell.jobs.train.examples import fetch_item_values, find_chunk, load_item_values
+from handsell.jobs.train.requests import EvaluationRequests, chunks, fetch_user_rows, load_evaluation_requests
+from handsell.jobs.train.retrievers import count_positives
 from handsell.reranking.stage import LocalReranking
 
 CHUNK = 256
@@ -120,14 +119,14 @@ def build_variants(config: Config) -> list[Variant]:
 
 def prepare_run(config: Config) -> Path:
     """Build a folder with rows, candidates and item values of both windows from the newest run, or reuse it."""
-    runs = [run for run in sorted(Layout(config.state).runs.glob("*")) if (run / "twin" / "retrievers").is_dir()]
+    runs = [run for run in sorted(Layout(config.state).runs.glob("*")) if (run / "holdout" / "retrievers").is_dir()]
     if not runs:
         raise TrainingError(
             f"no holdout model in {Layout(config.state).runs}: run make up CONFIG={config.source} first"
         )
     folder = config.state / "tradeoff" / runs[-1].name
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("fit", "windows", "twin"):
+    for name in ("fit", "windows", "holdout"):
         if not (folder / name).exists():
             (folder / name).symlink_to(runs[-1] / name)
     for window in ("validation", "test"):
@@ -137,20 +136,20 @@ def prepare_run(config: Config) -> Path:
         fetch_user_rows(config, folder, window)
         (folder / "candidates" / window).mkdir(parents=True, exist_ok=True)
         for rows in chunks(folder, window):
-            find_chunk(config, folder, folder / "twin", window, rows)
-        fetch_item_days(config, folder, window)
+            find_chunk(config, folder, folder / "holdout", window, rows)
+        fetch_item_values(config, folder, window)
     return folder
 
 
 def replay_variants(config: Config, folder: Path, window: str, every: Sequence[Variant]) -> WindowResult:
     """Run all variants on the requests of a window."""
     snapshot = Snapshot.load(Layout(config.state).snapshot)
-    values = day_values(config, folder, window, snapshot)
-    stages = load_stages(folder / "twin", config, snapshot=snapshot, items=values)
-    judged = judged_requests(config, folder, window, snapshot)
+    values = load_item_values(config, folder, window, snapshot)
+    stages = load_stages(folder / "holdout", config, snapshot=snapshot, items=values)
+    judged = load_evaluation_requests(config, folder, window, snapshot)
     ranked = _rank(stages, judged, folder / f"ranked_{window}.npz")
     eligibility = stages.reranking.eligibility  # type: ignore[attr-defined]
-    scorer = ReplayScorer(eligibility.reachable(judged.requests), popularity_counts(config, folder / "fit"), snapshot)
+    scorer = ReplayScorer(eligibility.reachable(judged.requests), count_positives(config, folder / "fit"), snapshot)
     popular, rerankings = stages.candidates.retrievers["popularity"], {}  # type: ignore[attr-defined]
     for variant in every:
         settings = config.reranking.model_copy(update=variant.settings)
@@ -169,7 +168,7 @@ def replay_variants(config: Config, folder: Path, window: str, every: Sequence[V
     return WindowResult(scorer.finish(judged.requests, {}), np.asarray(snapshot.creator))
 
 
-def _rank(stages: Any, judged: Judged, path: Path) -> Candidates:
+def _rank(stages: Any, judged: EvaluationRequests, path: Path) -> Candidates:
     """Return the ranker's output, from a file if an earlier call wrote it."""
     names = [f.name for f in fields(Candidates) if f.name not in ("sources", "degraded")]
     if not path.exists():

@@ -30,7 +30,7 @@ from handsell.config import Config, load_config
 from handsell.core.units import HOUR_US
 from handsell.data.interactions import Interactions
 from handsell.jobs.cluster import prepare_private_cluster
-from handsell.jobs.train.windows import Sizes
+from handsell.jobs.train.windows import CatalogSizes
 from handsell.retrieval.config import retrievers
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.neural import sasrec_training, two_tower_training
@@ -203,7 +203,7 @@ def _run_under_ray(
         "local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1",
         runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
     )  # fmt: skip
-    rows, sizes = [], Sizes(events.n_users, events.n_items)
+    rows, sizes = [], CatalogSizes(events.n_users, events.n_items)
     try:
         for name in counted:
             fit = resolve_name(retrievers()[name].job)

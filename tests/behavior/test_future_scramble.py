@@ -27,7 +27,7 @@ from handsell.jobs.cluster import spread
 from handsell.jobs.features import feature_tables
 from handsell.jobs.ingest import ingest
 from handsell.jobs.train import examples, retrievers, windows
-from handsell.jobs.train.requests import fetch_user_rows, load_requests
+from handsell.jobs.train.requests import fetch_user_rows, load_requests, requests_table
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.retrieval import registry
 from handsell.retrieval.content_vectors import Content
@@ -89,21 +89,21 @@ def prepared(folder, original, events, t):
     config = write_config(folder, data=TABLES)
     ingest.prepare(config, progress=lambda line: None)
     run = config.state / "run"
-    windows.cut(config, run)
+    windows.cut_windows(config, run)
     users = len(pq.read_table(source / "users.parquet"))
     ask(run, np.arange(users), t)
     feature_tables.compute(config, run / "windows" / "ranker.parquet")
     shutil.copytree(original.path / "ranker", run / "ranker")
     made = Deployment(config, "none")
     made.store().apply()
-    retrievers.save_content(config, run / "fit", run / "content")
+    retrievers.fit_content(config, run / "fit", run / "content")
     return made
 
 
 def learn(made):
     """The retrievers, the two-tower too in this process: its numbers are the same, and Ray Train costs more."""
     config, run = made.config, made.config.state / "run"
-    sizes, content = windows.Sizes.of(made.layout), Content.load(run / "content")
+    sizes, content = windows.CatalogSizes.load(made.layout), Content.load(run / "content")
     log = Interactions.read(sorted((run / "fit").glob("*.parquet")), sizes.users, sizes.items)
     for name in config.retrieval.enabled:
         registry.fit(name, log, config.retrieval, content).save(run / "retrievers" / name)
@@ -114,7 +114,7 @@ def ask(run, users, time):
     n = len(users)
     outcome = (Ragged.empty(n, kind) for kind in WindowRequests.RAGGED.values())
     asked = WindowRequests(users.astype(np.int32), np.full(n, time), np.full(n, AS_LOGGED), *outcome)
-    pq.write_table(windows.requests_table(asked), run / "windows" / "ranker.parquet")
+    pq.write_table(requests_table(asked), run / "windows" / "ranker.parquet")
 
 
 def answers(made):
@@ -124,12 +124,12 @@ def answers(made):
         shutil.rmtree(run / name, ignore_errors=True)
     spread(fetch_user_rows, [(config, run, "ranker")])
     examples.find_candidates(config, run, run, "ranker")
-    spread(examples.fetch_item_days, [(config, run, "ranker")])
+    spread(examples.fetch_item_values, [(config, run, "ranker")])
     snapshot = Snapshot.load(made.layout.snapshot)
     count = pq.read_metadata(run / "rows" / "ranker.parquet").num_rows
     requests, _ = load_requests(config, run, "ranker", slice(0, count), snapshot)
     found = run_local(load_candidates(run, config, snapshot).candidates(requests, config.retrieval.candidates))
-    values = examples.day_values(config, run, "ranker", snapshot)
+    values = examples.load_item_values(config, run, "ranker", snapshot)
     x = build_matrix(requests, found, values, snapshot, config)
     ranker = XGBoostRanker.load(run / "ranker")
     assert ranker.features == feature_names(config, found.sources)
@@ -222,7 +222,7 @@ def test_a_retriever_that_saw_the_future_is_noticed(pair):
     """Popularity fitted on everything."""
     folders = [made.config.state / "run" for made in pair]
     for made, run in zip(pair, folders, strict=True):
-        sizes = windows.Sizes.of(made.layout)
+        sizes = windows.CatalogSizes.load(made.layout)
         log = Interactions.read(sorted((run / "all").glob("*.parquet")), sizes.users, sizes.items)
         (run / "retrievers" / "popularity").rename(run / "kept")
         registry.fit("popularity", log, made.config.retrieval).save(run / "retrievers" / "popularity")

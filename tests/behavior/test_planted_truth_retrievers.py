@@ -106,10 +106,10 @@ def fit_files(planted, tmp_path, configured):
 
 @pytest.mark.parametrize(("name", "dials"), [("two_tower", {"hard_negatives": 2}), ("sasrec", {})])
 def test_two_ray_workers_find_the_same_blocks(name, dials, planted, ray_cluster, fit_files, tmp_path):
-    from handsell.jobs.train.windows import Sizes
+    from handsell.jobs.train.windows import CatalogSizes
 
     config, fit, content = fit_files
-    sizes = Sizes(planted[0].n_users, planted[0].n_items)
+    sizes = CatalogSizes(planted[0].n_users, planted[0].n_items)
     resolve_name(retrievers()[name].job)(
         config(name, workers=2, epochs=8, **dials), fit, content, sizes, tmp_path / "out"
     )
@@ -120,32 +120,32 @@ def test_two_ray_workers_find_the_same_blocks(name, dials, planted, ray_cluster,
 
 
 def test_a_killed_worker_changes_nothing(planted, ray_cluster, fit_files, tmp_path):
-    from handsell.jobs.train.neural import fit_on_ray
-    from handsell.jobs.train.sasrec import finished
-    from handsell.jobs.train.windows import Sizes
+    from handsell.jobs.train.distributed.neural import fit_on_workers
+    from handsell.jobs.train.distributed.sasrec import build_model
+    from handsell.jobs.train.windows import CatalogSizes
 
     config, fit, content = fit_files
     config = config("sasrec", epochs=4)
     killed = tmp_path / "killed"
 
-    def dying(loop):
+    def dying(arguments):
         import os
 
-        from handsell.jobs.train import neural, sasrec
+        from handsell.jobs.train.distributed import neural, sasrec
 
-        report = neural.report
+        report = neural.TrainWorker.report
 
-        def last_words(worker, line, metrics, state):
+        def report_and_die(worker, line, metrics, state):
             report(worker, line, metrics, state)
             if metrics["epoch"] == 2 and not killed.exists():
                 killed.touch()
                 os._exit(1)
 
-        neural.report = last_words
-        sasrec.train_worker(loop)
+        neural.TrainWorker.report = report_and_die
+        sasrec.train_worker(arguments)
 
-    sizes = Sizes(planted[0].n_users, planted[0].n_items)
-    fit_on_ray("sasrec", dying, finished, config, fit, content, sizes, tmp_path / "out")
+    sizes = CatalogSizes(planted[0].n_users, planted[0].n_items)
+    fit_on_workers("sasrec", dying, build_model, config, fit, content, sizes, tmp_path / "out")
     model = registry.load("sasrec", tmp_path / "out")
     here = registry.fit("sasrec", planted[0], config.retrieval, planted[1])
     assert killed.exists()

@@ -62,11 +62,11 @@ def test_a_better_item_scores_higher(local):
 
 
 def test_one_and_two_ray_workers_agree_with_the_local_fit(ray_cluster, folders, local, test_groups, tmp_path):
-    from handsell.jobs.train.ranker import fit_on_ray
+    from handsell.jobs.train.ranker import fit_ranker_on_ray
 
     x, label = test_groups
-    one = fit_on_ray(*folders, CONFIG, FEATURES, tmp_path / "one")
-    two = fit_on_ray(*folders, CONFIG.model_copy(update={"workers": 2}), FEATURES, tmp_path / "two")
+    one = fit_ranker_on_ray(*folders, CONFIG, FEATURES, tmp_path / "one")
+    two = fit_ranker_on_ray(*folders, CONFIG.model_copy(update={"workers": 2}), FEATURES, tmp_path / "two")
     np.testing.assert_array_equal(one.raw(x), local.raw(x))  # the same loop on the same rows
     expected = ndcg(local.raw(x), label)
     assert ndcg(two.raw(x), label) == pytest.approx(expected, rel=0.01)

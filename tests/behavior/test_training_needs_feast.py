@@ -82,15 +82,15 @@ def learned(deployment):
     for name in ("rows", "candidates", "item_days", "examples"):
         shutil.rmtree(run / name, ignore_errors=True)
     spread(fetch_user_rows, [(config, run, "ranker")])
-    examples.find_candidates(config, run, run / "twin", "ranker")
-    spread(examples.fetch_item_days, [(config, run, "ranker")])
-    examples.write_examples(config, run, run / "twin", "ranker")
+    examples.find_candidates(config, run, run / "holdout", "ranker")
+    spread(examples.fetch_item_values, [(config, run, "ranker")])
+    examples.write_examples(config, run, run / "holdout", "ranker")
     rows = read_shards(shard_folders(run / "examples" / "ranker"), deployment_features(run))
     return pq.read_table(run / "rows" / "ranker.parquet"), rows
 
 
 def deployment_features(run):
-    return tuple(json.loads((run / "twin" / "ranker" / "features.json").read_text()))
+    return tuple(json.loads((run / "holdout" / "ranker" / "features.json").read_text()))
 
 
 def changed_columns(before, after):

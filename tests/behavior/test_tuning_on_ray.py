@@ -8,8 +8,8 @@ import pytest
 from handsell.config import Config
 from handsell.jobs.cluster import spread
 from handsell.jobs.progress import Progress
-from handsell.jobs.train.holdout_fit import tune
 from handsell.jobs.train.requests import fetch_user_rows
+from handsell.jobs.train.train import tune
 from handsell.jobs.train.training_run import TrainingRun
 from handsell.retrieval.config import retrievers
 

@@ -73,21 +73,21 @@ def edit(**changes):
 
 
 DAMAGE = {
-    "truncated": (truncate, r"ranker/ranker\.ubj is truncated: 1000 bytes are expected, got 400"),
-    "too long": (lengthen, r"ranker/ranker\.ubj is too long: 1000 bytes are expected, got 1001"),
-    "corrupt": (flip_a_bit, r"ranker/ranker\.ubj is corrupt: SHA-256 .* is expected, got .*"),
-    "missing": (lose_a_file, r"ranker/ranker\.ubj is expected, it is missing"),
+    "truncated": (truncate, r"ranker/ranker\.ubj is truncated: expected 1000 bytes, got 400"),
+    "too long": (lengthen, r"ranker/ranker\.ubj is too long: expected 1000 bytes, got 1001"),
+    "corrupt": (flip_a_bit, r"ranker/ranker\.ubj is corrupt: expected SHA-256 .*, got .*"),
+    "missing": (lose_a_file, r"expected file ranker/ranker\.ubj, it is missing"),
     "extra": (add_a_file, r"ranker/surprise\.pkl is not in the manifest"),
     "link": (put_a_link, r"config\.json is a link"),
-    "no manifest": (lose_the_manifest, "the bundle was never finished"),
-    "half a manifest": (cut_the_manifest, r"manifest\.json is expected to be JSON"),
+    "no manifest": (lose_the_manifest, "the bundle is incomplete"),
+    "half a manifest": (cut_the_manifest, r"manifest\.json: expected JSON"),
     "not an object": (lambda folder: (folder / MANIFEST).write_text("[]"), "got version None"),
-    "newer": (edit(version=2), "of version 1 is expected, got version 2: use the handsell that wrote it"),
+    "newer": (edit(version=3), "expected version 2, got version 3: use the handsell that wrote it"),
     "unknown key": (edit(pickle="yes"), r"pickle: Extra inputs are not permitted"),
     "wrong type": (edit(features=7), r"manifest\.json: features"),
     "no hash": (edit(files={"a": {"size": 1, "sha256": "?"}}), r"files\.a\.sha256"),
-    "outside": (edit(files={"../a": {"size": 1, "sha256": "0" * 64}}), "lies outside the bundle"),
-    "another's": (edit(id="20200101t000000-00000000"), "undo the renaming"),
+    "outside": (edit(files={"../a": {"size": 1, "sha256": "0" * 64}}), "is outside the bundle"),
+    "another's": (edit(id="20200101t000000-00000000"), "rename the folder"),
 }
 
 
@@ -132,7 +132,7 @@ def test_rollback_with_nothing_whole_says_why_and_changes_nothing(store):
 def test_a_broken_pointer_is_an_error_and_not_an_empty_store(store, tmp_path, content):
     store.promote(add(store, 1))
     (tmp_path / POINTER).write_text(content)
-    with pytest.raises(BundleError, match=r"live\.json .* remove it and promote a bundle"):
+    with pytest.raises(BundleError, match=r"live\.json: .* remove it and promote a bundle"):
         store.live()
 
 

@@ -128,8 +128,8 @@ def test_blocks_on_ray_give_the_local_model(rng, ray_cluster, tmp_path, configur
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from handsell.jobs.train.als import fit_als_on_ray
-    from handsell.jobs.train.windows import Sizes
+    from handsell.jobs.train.distributed.als import fit
+    from handsell.jobs.train.windows import CatalogSizes
     from handsell.retrieval.models.als import ALS
 
     events, _ = plant_blocks(rng)
@@ -138,7 +138,7 @@ def test_blocks_on_ray_give_the_local_model(rng, ray_cluster, tmp_path, configur
         columns = {name: getattr(mine, name) for name in ("user", "item", "type", "time", "weight")}
         pq.write_table(pa.table(columns), tmp_path / f"part-0000{part}.parquet")
     config = configured('name = "planted"\n[retrieval.als]\nembedding_size = 8\nblocks = 3\nepochs = 4\n')
-    fit_als_on_ray(config, tmp_path, Sizes(events.n_users, events.n_items), tmp_path / "out")
+    fit(config, tmp_path, tmp_path, CatalogSizes(events.n_users, events.n_items), tmp_path / "out")
     far, near = ALS.load(tmp_path / "out"), fit_als(events, config.retrieval["als"])
     every = np.arange(events.n_items)[None]
     asked = build_requests([(0, 1.0), (4, 2.0), (9, -1.0)])

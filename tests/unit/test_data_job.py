@@ -173,9 +173,9 @@ def test_a_world_is_generated_in_partitions(configured):
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ("u1,a,100,view\nu1,b,200,view\n", "expected at least two users, got 1: there is nobody to compare with"),
-        ("u1,a,100,view\nu2,a,200,view\n", "expected at least two items, got 1: there is nothing to choose"),
-        ("u1,a,100,view\nu2,b,100,view\n", "all 2 events carry the same time"),
+        ("u1,a,100,view\nu1,b,200,view\n", "expected at least two users, got 1: there is no other user to learn from"),
+        ("u1,a,100,view\nu2,a,200,view\n", "expected at least two items, got 1: there is nothing to rank"),
+        ("u1,a,100,view\nu2,b,100,view\n", "all 2 events have the same time"),
     ],
 )
 def test_data_that_nothing_can_be_learned_from_is_refused(tmp_path, configured, rows, said):

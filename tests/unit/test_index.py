@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from handsell.core.errors import BundleError
 from handsell.data.interactions import Interactions
-from handsell.jobs.train.publish import index_notes
+from handsell.jobs.train.publication import index_notes
 from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.index.approximate import SPARE
 from handsell.retrieval.index.index_fitting import choose_kind, compute_recall, fit_index

@@ -37,7 +37,7 @@ def found(run, *pairs):
     folder = run.folder / "candidates" / "test"
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "000000000.npz", pairs=np.array(pairs, np.int64))
-    return examples.fetch_item_days(run.config, run.folder, "test")
+    return examples.fetch_item_values(run.config, run.folder, "test")
 
 
 def test_only_what_is_new_is_asked_and_all_is_kept(run):
@@ -46,7 +46,7 @@ def test_only_what_is_new_is_asked_and_all_is_kept(run):
     assert found(run, (1, 7), (5, 7)) == 0
     assert run.asked == [[(1, 7), (2, 7)], [(2, 8), (5, 7)]]
     shelf = SimpleNamespace(values=np.zeros((30, len(ITEM_FEATURES)), np.float32), value_names=ITEM_FEATURES)
-    values = examples.day_values(run.config, run.folder, "test", shelf)
+    values = examples.load_item_values(run.config, run.folder, "test", shelf)
     told = values.gather(np.array([[1, 2, 5], [2, -1, 2]]), np.array([7, 8]) * DAY_US)[:, :, 0]
     np.testing.assert_array_equal(told[0], [107, 207, 507])
     np.testing.assert_array_equal(told[1], [208, np.nan, 208])

@@ -79,7 +79,7 @@ def test_the_ranker_gets_its_own_columns_of_the_whole_matrix(few):
 
 def test_a_config_that_leaves_out_something_else_is_refused(few):
     shelf = draw_snapshot(np.random.default_rng(4))
-    with pytest.raises(BundleError, match=r"expects 7 features.*not asked for: .*src_item_knn_rank"):
+    with pytest.raises(BundleError, match=r"expects 7 features.*not expected: .*src_item_knn_rank"):
         load_ranking(few, config("user", "cross", "context"), shelf)
 
 

@@ -301,7 +301,7 @@ def test_what_training_picked_is_shown_with_the_reason(page):
         ["ease", "left out", "–", "–", "–", "the catalog has 60,000 items, it is fitted up to 15,000"],
     ]  # fmt: skip
     assert "reaches NDCG@10 0.3225 on 80 validation requests" in page
-    assert "Strength 0.5 of the dials of variety: -2.0% NDCG@10" in page
+    assert "Strength 0.5 of re-ranking: -2.0% NDCG@10" in page
 
 
 def test_the_new_figures_are_drawn_and_need_no_network(report, page):

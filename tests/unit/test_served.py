@@ -22,7 +22,7 @@ from handsell.evaluation.served import (
     loss_by_pause,
     score_models,
 )
-from handsell.jobs.train import scoring
+from handsell.jobs.train import requests as train_requests
 from handsell.retrieval import registry
 from handsell.retrieval.config import RetrievalConfig, retrievers
 from handsell.retrieval.stage import LocalCandidates
@@ -192,9 +192,9 @@ def test_after_every_pause_the_same_requests_are_asked_for_the_same_items(monkey
         asked = one if away is None else replace(one, time=one.time + away)
         return asked, WindowRequests(asked.user, asked.time, np.full(1, -1), acted, gain, *nothing)
 
-    monkeypatch.setattr(scoring, "load_requests", loaded)
-    monkeypatch.setattr(scoring, "chunks", lambda run, window: [slice(0, 1)])
+    monkeypatch.setattr(train_requests, "load_requests", loaded)
+    monkeypatch.setattr(train_requests, "chunks", lambda run, window: [slice(0, 1)])
     for away in (None, DAY_US):
-        judged = scoring.judged_requests(None, None, "served", None, away)
-        assert judged.relevant.item.values.tolist() == [3, 4]
-        assert judged.requests.time.tolist() == (one.time + (away or 0)).tolist()
+        evaluation = train_requests.load_evaluation_requests(None, None, "served", None, away)
+        assert evaluation.relevant.item.values.tolist() == [3, 4]
+        assert evaluation.requests.time.tolist() == (one.time + (away or 0)).tolist()

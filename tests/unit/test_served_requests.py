@@ -13,7 +13,8 @@ from handsell.data.interactions import Interactions
 from handsell.data.return_times import ReturnTimes, has_drawn_pause
 from handsell.data.splits import AS_LOGGED, build_simultaneous_requests
 from handsell.jobs.train import windows
-from handsell.jobs.train.windows import ASKED, AT_ONCE, SERVED, read_requests, requests_table
+from handsell.jobs.train.requests import read_requests, requests_table
+from handsell.jobs.train.windows import REQUEST_SETS, SERVED, SIMULTANEOUS
 
 DAY = splits.DAY_US
 BY_TIME = SplitConfig(kind="by_time", ranker_days=2, validation_days=1, test_days=1)
@@ -132,7 +133,7 @@ def case(request, rng, tmp_path, monkeypatch):
     monkeypatch.setattr(windows, "spread", lambda function, tasks, **_: [function(*task) for task in tasks])
     config = tiny_config(tmp_path, request.param)
     events = write_tiny(config, rng, users=60, n=3_000)
-    return config, events, windows.cut(config, tmp_path / "run"), tmp_path / "run"
+    return config, events, windows.cut_windows(config, tmp_path / "run"), tmp_path / "run"
 
 
 def window_of(run, name):
@@ -151,7 +152,7 @@ def test_half_of_what_teaches_and_judges_is_asked_after_drawn_pauses(case):
         expected = np.where(chosen, away, AS_LOGGED)
         np.testing.assert_array_equal(found.away, expected)
         drawn, total = drawn + (found.away > 0).sum(), total + len(found)
-        assert len(found) == counts[f"{name}_kept"] == counts[name] + counts.get(name + AT_ONCE, 0) > 40
+        assert len(found) == counts[f"{name}_kept"] == counts[name] + counts.get(name + SIMULTANEOUS, 0) > 40
     assert drawn / total == pytest.approx(0.5, abs=0.12)
     assert (window_of(run, "test").away == AS_LOGGED).all(), "the report's windows stay as they were"
 
@@ -170,31 +171,31 @@ def test_the_served_window_holds_the_users_of_the_test_window_once_each(case):
 def test_with_windows_in_time_models_are_also_taught_by_everybody_at_once(case, tmp_path):
     config, events, counts, run = case
     if config.split.kind != "by_time":
-        assert not any(name.endswith(AT_ONCE) for name in counts), "there, every request is of that kind"
+        assert not any(name.endswith(SIMULTANEOUS) for name in counts), "there, every request is of that kind"
         return
     few = config.model_copy(update={"split": config.split.model_copy(update={"max_requests": 60})})
-    windows.cut(few, tmp_path / "few")
+    windows.cut_windows(few, tmp_path / "few")
     for which, name in ((splits.RANKER, "ranker"), (splits.VALIDATION, "validation")):
         begin_us = cut(events, config.split)[1][which]
         at_once = window_of(run, name).time == begin_us
-        assert 40 < at_once.sum() == counts[name + AT_ONCE] == len(set(window_of(run, name).user[at_once]))
+        assert 40 < at_once.sum() == counts[name + SIMULTANEOUS] == len(set(window_of(run, name).user[at_once]))
         half = (window_of(tmp_path / "few", name).time == begin_us).sum()
         assert 15 <= half <= 45, "each kind has an equal part"
         assert 40 <= len(window_of(tmp_path / "few", name)) <= 80
 
 
 def test_no_more_users_are_served_than_are_asked_again_and_again(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(windows, "SERVED_REQUESTS", 15)
+    monkeypatch.setattr(windows, "MAX_SERVED_REQUESTS", 15)
     config, _, counts, _ = case
-    fewer = windows.cut(config, tmp_path / "fewer")
+    fewer = windows.cut_windows(config, tmp_path / "fewer")
     assert 0 < fewer["served_kept"] < 30 < fewer["served"]
     assert {**fewer, "served_kept": counts["served_kept"]} == counts
 
 
 def test_the_features_job_is_told_of_the_served_requests_too(case):
     config, _, _, run = case
-    keys = pq.read_table(windows.request_keys(config))
-    asked = [window_of(run, name) for name in ASKED]
+    keys = pq.read_table(windows.write_request_keys(config))
+    asked = [window_of(run, name) for name in REQUEST_SETS]
     for name in ("user", "time"):
         np.testing.assert_array_equal(keys[name].to_numpy(), np.concatenate([getattr(each, name) for each in asked]))
 

@@ -12,22 +12,22 @@ from handsell.config import Config
 from handsell.core.batches import Ragged
 from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
+from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.metrics import Relevant
-from handsell.jobs.train.scoring import Judged
+from handsell.jobs.train.requests import EvaluationRequests
 from handsell.jobs.tuning import source_selection
+from handsell.jobs.tuning.fusion_weights import LOW_WEIGHT, grow_fusion
+from handsell.jobs.tuning.history_settings import choose_popularity_half_life
 from handsell.jobs.tuning.source_selection import (
-    BESIDE,
     SourceChoice,
     SourceSelection,
-    Window,
-    _age_popularity,
-    asked_for,
-    choose_sources,
-    grow,
-    misfits,
-    question,
+    is_required,
+    select_sources,
+    selectable_sources,
+    unsuitable_sources,
     with_sources,
 )
+from handsell.jobs.tuning.validation_window import ValidationWindow
 from handsell.retrieval import registry
 from handsell.retrieval.config import FoldInSource, retrievers
 from handsell.retrieval.history_weights import HistoryWeights
@@ -46,7 +46,9 @@ def run(tmp_path, monkeypatch):
     (tmp_path / "fit").mkdir()
     for part in range(2):
         pq.write_table(pa.table({"user": np.arange(15)}), tmp_path / "fit" / f"part-{part:05d}.parquet")
-    monkeypatch.setattr(source_selection.Sizes, "of", lambda layout: source_selection.Sizes(users=20, items=100))
+    monkeypatch.setattr(
+        source_selection.CatalogSizes, "load", lambda layout: source_selection.CatalogSizes(users=20, items=100)
+    )
     limit(monkeypatch)
     return tmp_path
 
@@ -71,26 +73,28 @@ def limit(monkeypatch, name="", **limits):
 def test_a_source_is_out_of_the_question_by_size(configured, run, monkeypatch, limits, name, number, why):
     config = configured(AUTO + '[surfaces.home]\nrepeat = "allow"')
     limit(monkeypatch, name, **{limits: number})
-    assert misfits(config, run) == {}
+    assert unsuitable_sources(config, run) == {}
     limit(monkeypatch, name, **{limits: number + (1 if limits == "min_events" else -1)})
-    assert misfits(config, run) == {name: why}
+    assert unsuitable_sources(config, run) == {name: why}
     said = configured(AUTO + f'[retrieval.{name}]\nenabled = true\n[surfaces.home]\nrepeat = "allow"')
-    assert misfits(said, run) == {}, "what the config enables never is"
+    assert unsuitable_sources(said, run) == {}, "what the config enables never is"
 
 
 def test_ones_own_items_are_out_of_the_question_where_they_do_not_come_back(configured, run):
-    assert list(misfits(configured(AUTO), run)) == ["history"], "home excludes what was seen, unless it is told to"
-    assert misfits(configured(AUTO + "[retrieval.history]\nenabled = true"), run) == {}
+    assert list(unsuitable_sources(configured(AUTO), run)) == ["history"], (
+        "home excludes what was seen, unless it is told to"
+    )
+    assert unsuitable_sources(configured(AUTO + "[retrieval.history]\nenabled = true"), run) == {}
 
 
 def test_what_the_config_says_about_a_source_is_kept(configured):
-    usual = question(configured(AUTO))
+    usual = selectable_sources(configured(AUTO))
     assert "ease" in usual and "als" in usual and not {"sasrec", "svd", "blend"} & set(usual)
-    said = question(configured(AUTO + "[retrieval.svd]\nenabled = true\n[retrieval.als]\nenabled = false"))
+    said = selectable_sources(configured(AUTO + "[retrieval.svd]\nenabled = true\n[retrieval.als]\nenabled = false"))
     assert set(said) == {*usual, "svd"} - {"als"}
     only = configured(AUTO + "[retrieval.bought_together]\nenabled = true\n[surfaces.home]\n"
                       '[surfaces.basket]\nonly = ["bought_together", "item_knn"]')  # fmt: skip
-    assert set(question(only)) == {*usual, "bought_together"}
+    assert set(selectable_sources(only)) == {*usual, "bought_together"}
 
 
 def test_picked_sources_are_enabled_with_their_weights_and_nothing_else_changes(configured):
@@ -98,23 +102,25 @@ def test_picked_sources_are_enabled_with_their_weights_and_nothing_else_changes(
     how = {"half_life_days": 365.0, "half_life_events": 5.0, "dislikes": 0.0}
     picked = {
         "ease": SourceChoice("ease", True, "", weight=1.0, history=how),
-        "als": SourceChoice("als", True, "", weight=BESIDE),
+        "als": SourceChoice("als", True, "", weight=LOW_WEIGHT),
     }
     found = with_sources(config, picked)
     assert found.retrieval.enabled == ("als", "ease") and not found.picks_sources
     assert found.retrieval["ease"] == config.retrieval["ease"].model_copy(
         update={"enabled": True, "weight": 1.0, **how}
     )
-    assert (found.retrieval["als"].weight, found.retrieval["als"].reg) == (BESIDE, 0.5)
+    assert (found.retrieval["als"].weight, found.retrieval["als"].reg) == (LOW_WEIGHT, 0.5)
     assert found.retrieval["item_knn"].half_life_days == 3.0 and config.retrieval.enabled != found.retrieval.enabled
     asked = with_sources(config, {"svd": None})
     assert asked.retrieval.enabled == ("svd",) and asked.retrieval["svd"].weight == config.retrieval["svd"].weight
 
 
-def window() -> Window:
+def window() -> ValidationWindow:
     """Ten items are relevant to each request: row r wants 10 r … 10 r + 9."""
     wanted = Ragged.from_rows(list(np.arange(10 * ROWS).reshape(ROWS, 10)))
-    return Window(Judged(None, Relevant(wanted, Ragged(np.ones(10 * ROWS, np.float32), wanted.offsets))), None)
+    return ValidationWindow(
+        EvaluationRequests(None, Relevant(wanted, Ragged(np.ones(10 * ROWS, np.float32), wanted.offsets))), None
+    )
 
 
 def lists_of(hits: list[int] | range, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -128,11 +134,12 @@ NOISE = lists_of(range(10), first=10_000)
 
 def grown(lists, must=()):
     judge = window()
-    return grow(lists, {name: judge.ndcg(found[0]) for name, found in lists.items()}, judge, must)
+    fusion = grow_fusion(lists, {name: judge.ndcg(found[0]) for name, found in lists.items()}, judge, must)
+    return fusion.weights, fusion.ndcg, fusion.gain
 
 
 def test_a_complementary_source_is_added_and_a_useless_one_is_left_out():
-    lists = {"als": lists_of([0, 1, 2, 3, 4]), "ease": lists_of([5, 6, 7]), "twin": lists_of([0, 1]), "bad": NOISE}
+    lists = {"als": lists_of([0, 1, 2, 3, 4]), "ease": lists_of([5, 6, 7]), "duplicate": lists_of([0, 1]), "bad": NOISE}
     weights, fused, gain = grown(lists)
     assert weights == {"als": 1.0, "ease": 1.0} and list(gain) == ["als", "ease"]
     judge = window()
@@ -143,7 +150,7 @@ def test_a_complementary_source_is_added_and_a_useless_one_is_left_out():
 def test_a_source_that_must_be_there_and_adds_nothing_gets_the_small_weight():
     lists = {"als": lists_of(range(10)), "popularity": NOISE, "bad": NOISE}
     weights, fused, gain = grown(lists, ("popularity",))
-    assert weights == {"als": 1.0, "popularity": BESIDE} and "popularity" not in gain
+    assert weights == {"als": 1.0, "popularity": LOW_WEIGHT} and "popularity" not in gain
     assert fused == pytest.approx(1.0), "beside, it does not come between"
     assert grown({"als": lists_of([0]), "popularity": lists_of([1])}, ("popularity",))[0]["popularity"] == 1.0
 
@@ -153,7 +160,7 @@ def test_no_more_sources_are_picked_than_a_bundle_may_have():
     lists = {f"s{i}": lists_of([i]) for i in range(10)} | {"popularity": NOISE, "content": NOISE}
     weights, _, gain = grown(lists, ("popularity", "content"))
     assert len(weights) == 8 and len(gain) == 6
-    assert weights["popularity"] == weights["content"] == BESIDE
+    assert weights["popularity"] == weights["content"] == LOW_WEIGHT
 
 
 def test_eight_that_must_be_there_leave_no_room_for_a_better_one():
@@ -164,7 +171,9 @@ def test_eight_that_must_be_there_leave_no_room_for_a_better_one():
 
 def test_a_source_that_a_surface_names_is_never_left_out(configured):
     config = configured(AUTO + '[surfaces.home]\n[surfaces.extra]\nonly = ["item_knn"]')
-    assert asked_for(config, "item_knn") and not asked_for(config, "als") and "item_knn" in question(config)
+    assert (
+        is_required(config, "item_knn") and not is_required(config, "als") and "item_knn" in selectable_sources(config)
+    )
 
 
 def test_the_choice_is_told_in_a_line_and_in_the_report():
@@ -179,7 +188,7 @@ def test_the_choice_is_told_in_a_line_and_in_the_report():
 
 
 @pytest.fixture
-def plant(run, rng, monkeypatch):
+def plant(run, rng, monkeypatch, configured):
     """Function from dislikes to a run: histories of eight likes of one block, then four of the wanted one."""
     events, content = plant_blocks(rng)
 
@@ -193,13 +202,14 @@ def plant(run, rng, monkeypatch):
         past = [*likes[:8], *((1 + 4 * i, -1.0) for i in range(4, 4 + dislikes)), *likes[8:]]
         asked = build_requests(*([(item // 4 * 4 + (item + b) % 4, weight) for item, weight in past] for b in range(4)))
         wanted = Ragged.from_rows([(b + 1) % 4 + 4 * np.arange(18) for b in range(4)])
-        judged = Judged(asked, Relevant(wanted, Ragged(np.ones(4 * 18, np.float32), wanted.offsets)))
-        monkeypatch.setattr(source_selection, "sample_of", lambda config, run: judged)
+        judged = EvaluationRequests(asked, Relevant(wanted, Ragged(np.ones(4 * 18, np.float32), wanted.offsets)))
+        window = ValidationWindow(judged, Eligibility.of(shelf, configured(AUTO)))
+        monkeypatch.setattr(ValidationWindow, "load", lambda config, run, otherwise: window)
         return run
 
     monkeypatch.setattr(source_selection, "spread", lambda function, tasks: [function(*task) for task in tasks])
     monkeypatch.setattr(source_selection, "fit_retrievers", fit)
-    monkeypatch.setattr(source_selection.Snapshot, "load", lambda path: draw_snapshot(rng, items=80))
+    shelf = draw_snapshot(rng, items=80)
     limit(monkeypatch, "two_tower", min_events=31)
     return planted
 
@@ -212,11 +222,11 @@ SMALL = (
 
 @pytest.mark.parametrize("dislikes", [0, 4])
 def test_training_picks_what_the_window_needs_and_how_it_reads_the_history(configured, plant, tmp_path, dislikes):
-    config, choice = choose_sources(configured(SMALL), plant(dislikes), tmp_path / "twin")
+    config, choice = select_sources(configured(SMALL), plant(dislikes), tmp_path / "holdout")
     told = {source.name: source for source in choice.sources}
-    assert set(told) == set(question(configured(SMALL))) and choice.fused > 0.9
+    assert set(told) == set(selectable_sources(configured(SMALL))) and choice.fused > 0.9
     assert config.retrieval.enabled == tuple(n for n in retrievers() if n in choice.picked)
-    assert told["popularity"].weight == BESIDE and "users of whom nothing is known" in told["popularity"].why
+    assert told["popularity"].weight == LOW_WEIGHT and "users without a history" in told["popularity"].why
     assert {"ease", "content"} <= set(choice.picked), "what the config enables, and what finds new items, stays"
     assert told["als"].history["half_life_events"] == 20.0, "what the config says is not chosen again"
     assert "31" in told["two_tower"].why and told["two_tower"].ndcg is None
@@ -225,7 +235,7 @@ def test_training_picks_what_the_window_needs_and_how_it_reads_the_history(confi
         section, history = config.retrieval[name], told[name].history
         assert history["half_life_events"] in (5.0, 2.0)
         assert history == {key: getattr(section, key) for key in section.HISTORY_KEYS}
-        model = registry.load(name, tmp_path / "twin" / "retrievers" / name)
+        model = registry.load(name, tmp_path / "holdout" / "retrievers" / name)
         weights = (
             HistoryWeights.from_config(model.config) if name == "user_knn" else getattr(model, "encoder", model).weights
         )
@@ -258,11 +268,10 @@ def test_popularity_forgets_as_slowly_as_the_log_asks():
         (day * DAY_US).astype(np.int64), np.ones(12, np.float32), 12, 2,
     )  # fmt: skip
     wants_the_first = SimpleNamespace(
-        ask=lambda model, k: model.retrieve(build_requests([]), k, np.ones((1, 2), bool)),
-        ndcg=lambda items: float(items[0, 0] == 0),
+        model_ndcg=lambda model: float(model.retrieve(build_requests([]), 10, np.ones((1, 2), bool))[0][0, 0] == 0)
     )
     config = Config(name="shop")
-    model, how = _age_popularity(
+    model, how = choose_popularity_half_life(
         fit_popularity(events, config.retrieval["popularity"]), events, config, wants_the_first
     )
     assert how["half_life_days"] > 100 and model.popularity[0] > model.popularity[1]

@@ -8,20 +8,20 @@ import pytest
 from handsell.evaluation.intervals import compare
 from handsell.jobs.tuning import strength_selection
 from handsell.jobs.tuning.strength_selection import (
-    ENOUGH_REQUESTS,
+    MIN_REQUESTS_FOR_INTERVAL,
     STRENGTHS,
-    Strength,
+    StrengthChoice,
     choose_strength,
     pick_strength,
     with_strength,
 )
 
-MANY, FEW = ENOUGH_REQUESTS, ENOUGH_REQUESTS - 1
+MANY, FEW = MIN_REQUESTS_FOR_INTERVAL, MIN_REQUESTS_FOR_INTERVAL - 1
 NOTHING = compare(np.zeros(0), np.zeros(0), np.zeros(0, int))
 
 
 def changes(means: dict[float, float], below: float = 0.0) -> dict:
-    """Strength → a comparison with this relative change, and a bound that lies `below` it."""
+    """StrengthChoice → a comparison with this relative change, and a bound that lies `below` it."""
     return {s: replace(NOTHING, relative=change, relative_low=change - below) for s, change in means.items()}
 
 
@@ -57,7 +57,7 @@ def test_a_loss_in_between_does_not_hide_a_larger_strength_that_costs_nothing():
 
 def test_where_every_strength_costs_too_much_there_is_none():
     found = pick_strength(changes(dict.fromkeys(STRENGTHS, -0.2)), MANY, 0.02)
-    assert found.value == 0.0 and str(found).startswith("strength 0 of the dials of variety: -20.0% NDCG@10")
+    assert found.value == 0.0 and str(found).startswith("strength 0 of re-ranking: -20.0% NDCG@10")
 
 
 def test_without_a_request_nothing_can_be_said_and_there_is_none():
@@ -106,7 +106,7 @@ def test_a_strength_that_the_config_states_is_kept_and_nothing_is_tried(configur
 
 
 def test_otherwise_the_config_gets_what_was_found(configured, tmp_path, monkeypatch):
-    picked = Strength(0.35, ({"strength": 0.35, "relative": -0.01, "relative_low": -0.02},), 500, True, 0.02)
+    picked = StrengthChoice(0.35, ({"strength": 0.35, "relative": -0.01, "relative_low": -0.02},), 500, True, 0.02)
     monkeypatch.setattr(strength_selection, "spread", lambda function, tasks: [picked])
     plain = configured('name = "shop"')
     assert plain.reranking.strength == "auto"

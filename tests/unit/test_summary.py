@@ -51,7 +51,7 @@ def test_the_loss_by_time_away_and_the_choices_follow(served_report):
     assert ranker == ["ranker", "0.4375", "0.4375", "0.3281", "0.2188", "0.1094"]
     in_order = [
         "asked as a service is asked, 20 requests", "by time since the last event", "ranker -50.0% (0.4375 to 0.2188)",
-        "picked the sources als, content and left out ease: ndcg@10 0.3225", "picked strength 0.5 of the dials",
+        "picked the sources als, content and left out ease: ndcg@10 0.3225", "picked strength 0.5 of re-ranking",
         "made when they came back (test window)", served_report["summary"],
     ]  # fmt: skip
     places = [text.index(part) for part in in_order]

@@ -3,8 +3,8 @@
 import pytest
 
 from handsell.core.errors import ConfigError, TrainingError
-from handsell.jobs.train.train import steps
-from handsell.jobs.tuning.search import TunedSource, combinations, spaces, with_best
+from handsell.jobs.train.train import count_steps
+from handsell.jobs.tuning.search import TunedSource, combinations, search_spaces, with_best_params
 from handsell.jobs.tuning.trials import Trial, with_params
 
 SPACE = {"embedding_size": (128, 64, 256), "reg": (0.001, 0.01, 0.1)}
@@ -16,7 +16,7 @@ def tuned(*trials: Trial) -> TunedSource:
 
 def test_it_is_off_until_a_source_is_named(configured):
     config = configured('name = "shop"')
-    assert config.tuning.sources == () and spaces(config) == {}
+    assert config.tuning.sources == () and search_spaces(config) == {}
 
 
 def test_a_source_that_is_not_enabled_is_refused_by_the_config(configured):
@@ -27,9 +27,9 @@ def test_a_source_that_is_not_enabled_is_refused_by_the_config(configured):
 def test_a_source_without_a_search_space_is_refused_before_anything_runs(configured):
     config = configured('name = "shop"\n[tuning]\nsources = ["als", "two_tower"]')
     with pytest.raises(
-        ConfigError, match=r"tuning\.sources has two_tower, .* no values to search: expected some of popul"
+        ConfigError, match=r"tuning\.sources: expected sources that register values to search \(popul.*got two_tower:"
     ):
-        spaces(config)
+        search_spaces(config)
 
 
 @pytest.mark.parametrize("key", ["budget_s = 0", "trials = 0", "max_requests = 0", "concurrent = 0", "budget = 3"])
@@ -41,7 +41,7 @@ def test_numbers_that_mean_nothing_and_unknown_keys_are_refused(configured, key)
 @pytest.mark.parametrize(("ranking", "sources", "count"), [("true", "", 13), ("true", '"als"', 14), ("false", "", 11)])
 def test_the_number_of_steps(configured, ranking, sources, count):
     config = configured(f'name = "shop"\n[ranking]\nenabled = {ranking}\n[tuning]\nsources = [{sources}]')
-    assert steps(config) == count
+    assert count_steps(config) == count
 
 
 def test_the_configs_own_values_come_first_then_the_first_of_each_field():
@@ -64,19 +64,21 @@ def test_the_seed_decides_which_are_drawn():
 
 def test_the_first_of_the_best_is_kept_and_failures_are_not():
     trials = [Trial({"reg": 1.0}, 0.2, 1), Trial({"reg": 2.0}, None, 1, "no"), Trial({"reg": 3.0}, 0.2, 1)]
-    assert tuned(*trials).best is trials[0] and "stays as configured at 0.2000" in str(tuned(*trials))
+    assert tuned(*trials).best is trials[0] and "als as configured, at 0.2000" in str(tuned(*trials))
     better = tuned(*trials, Trial({"reg": 4.0}, 0.3, 1))
     assert str(better) == "als 0.2000 → 0.3000 with reg 4 (4 of 9 tried, 1 failed)"
 
 
 def test_where_all_fail_the_first_reason_is_told():
-    with pytest.raises(TrainingError, match=r"tuning of als: every one of 1 trials failed, the first with: no data"):
+    with pytest.raises(
+        TrainingError, match=r"tuning of als: expected a trial to succeed, all 1 failed, the first with: no data"
+    ):
         tuned(Trial({"reg": 1.0}, None, 1, "no data")).best  # noqa: B018
 
 
 def test_what_was_found_stands_in_the_section_and_nowhere_else(configured):
     config = configured('name = "shop"\n[retrieval.als]\nk = 77\n[tuning]\nsources = ["als"]')
-    changed = with_best(config, [tuned(Trial({"embedding_size": 32, "reg": 0.5}, 0.2, 1))])
+    changed = with_best_params(config, [tuned(Trial({"embedding_size": 32, "reg": 0.5}, 0.2, 1))])
     assert (changed.retrieval["als"].embedding_size, changed.retrieval["als"].reg, changed.retrieval["als"].k) == (
         32,
         0.5,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from handsell.bundles.warm_up_requests import KEPT, load_warm_up_requests, save_warm_up_requests
+from handsell.bundles.warm_up_requests import MAX_REQUESTS, load_warm_up_requests, save_warm_up_requests
 from handsell.core.batches import Ragged, to_object_array
 from handsell.core.errors import BundleError
 from handsell.serving.graph.loading import open_bundle
@@ -42,7 +42,7 @@ def test_requests_come_back_as_they_were(tmp_path):
 def test_a_bundle_carries_a_few_of_many(tmp_path):
     rng = np.random.default_rng(0)
     save_warm_up_requests(draw_requests(rng, draw_snapshot(rng), 100), tmp_path)
-    assert len(load_warm_up_requests(tmp_path)) == KEPT
+    assert len(load_warm_up_requests(tmp_path)) == MAX_REQUESTS
     assert load_warm_up_requests(tmp_path / "elsewhere") is None
 
 

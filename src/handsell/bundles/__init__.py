@@ -1,1 +1,1 @@
-"""Immutable, verified model bundles: manifest, store, the promotion gate, and assembly into stages."""
+"""Immutable, verified model bundles: manifest, store, promotion gate, and the stages loaded from a bundle."""

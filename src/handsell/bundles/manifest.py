@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what it is, what it needs, and the hash of every file; written last."""
+"""The manifest of a bundle: its contents, its requirements, and the hash of every file; written last."""
 
 from __future__ import annotations
 
@@ -16,18 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from handsell.core.errors import BundleError
 
 MANIFEST = "manifest.json"
-VERSION = 1
-LIBRARIES = (
-    "handsell",
-    "numpy",
-    "pyarrow",
-    "ray",
-    "feast",
-    "xgboost",
-    "torch",
-    "faiss-cpu",
-    "scikit-learn",
-)
+VERSION = 2
+LIBRARIES = ("handsell", "numpy", "pyarrow", "ray", "feast", "xgboost", "torch", "faiss-cpu", "scikit-learn")
 BLOCK = 1 << 20
 
 
@@ -41,86 +31,93 @@ class FileEntry(_Record):
 
 
 class Manifest(_Record):
-    """A bundle's passport. Times are µs since the epoch, UTC; windows are [from, until)."""
+    """Identity, contents and origin of a bundle. Times are µs since the epoch, UTC; windows are [from, until)."""
 
     version: int = VERSION
-    id: str = ""  # given by `sealed`
+    id: str = ""  # set by `seal`
     config: str = Field(description="name of the config that it was trained with")
     created_us: int
     data_start_us: int
-    data_end_us: int = Field(description="the models know nothing at or after this moment")
+    data_end_us: int = Field(description="the models use no data at or after this time")
     windows: dict[str, tuple[int, int]] = Field(default_factory=dict)
     feature_service: str
-    service_features: tuple[str, ...] = Field((), description="what that Feast service offered when this was trained")
+    service_features: tuple[str, ...] = Field((), description="features of that Feast service at the time of training")
     features: tuple[str, ...] = Field(description="names in the order of the ranker's columns")
     sources: tuple[str, ...] = Field(description="candidate sources in the order of Candidates.sources")
     metrics: dict[str, float] = Field(default_factory=dict)
-    metrics_of: Literal["twin", "bundle"] = Field(
-        "twin",
-        description="twin: measured on the same recipe fitted without the test window; bundle: on these very models",
+    metrics_of: Literal["holdout", "bundle"] = Field(
+        "holdout",
+        description="holdout: of the holdout model, with the same settings, fitted without the test window; bundle: of "
+        "these models",
     )
-    twin_data_end_us: int | None = Field(None, description="data end of that twin's retrievers")
+    holdout_data_end_us: int | None = Field(None, description="data end of the holdout model's retrievers")
     git_revision: str | None = None
     libraries: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    files: dict[str, FileEntry] = Field(default_factory=dict, description="by path inside the bundle, but this one")
+    files: dict[str, FileEntry] = Field(default_factory=dict, description="by path in the bundle, without the manifest")
 
     @field_validator("metrics", mode="before")
     @classmethod
     def _finite(cls, metrics: dict[str, float]) -> dict[str, float]:
-        """A metric without a value has no place in JSON."""
+        """Leave out metrics without a value, which JSON cannot hold."""
         return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
-    def sealed(self, folder: Path) -> Manifest:
-        """This manifest with the folder's files, and an id made of its time and its content."""
+    def seal(self, folder: Path) -> Manifest:
+        """Return this manifest with the files of the folder, and an id made of its time and contents."""
         files = {name: _entry(folder / name) for name in files_of(folder)}
         if not files:
-            raise BundleError(
-                f"bundle in {folder}: files of models are expected, got none: save them before publishing"
-            )
+            raise BundleError(f"bundle in {folder}: expected files of models, got none: save them before publishing")
         bare = self.model_copy(update={"files": files, "id": ""})
         digest = hashlib.sha256(bare.model_dump_json().encode()).hexdigest()[:8]
-        moment = datetime.fromtimestamp(self.created_us / 1e6, UTC)
-        return bare.model_copy(update={"id": f"{moment:%Y%m%dt%H%M%S}-{digest}"})
+        created = datetime.fromtimestamp(self.created_us / 1e6, UTC)
+        return bare.model_copy(update={"id": f"{created:%Y%m%dt%H%M%S}-{digest}"})
 
     def write(self, folder: Path) -> None:
-        """Write it to disk for good: whoever sees it may rely on all files being there."""
+        """Write it after flushing all files to disk: where a manifest exists, the bundle is complete."""
         for name in self.files:
             _flush(folder / name)
         path = folder / MANIFEST
         path.write_text(json.dumps(self.model_dump(mode="json"), indent=1), encoding="utf-8")
         _flush(path)
-        for inner in (*(p for p in folder.rglob("*") if p.is_dir()), folder):  # names are kept by their folder
+        for inner in (*(p for p in folder.rglob("*") if p.is_dir()), folder):  # a folder holds the names of its files
             _flush(inner)
 
     def check(self, folder: Path) -> None:
-        """Every file, no more, no less, of the stated size and hash; BundleError names the first that is not."""
+        """Raise BundleError for the first file that is missing, extra, or of another size or hash."""
         there = set(files_of(folder))
         for name, entry in self.files.items():
             if name not in there:
-                raise self._broken(f"file {name} is expected, it is missing")
-            _check_file(self, folder / name, name, entry)
+                raise self.error(f"expected file {name}, it is missing")
+            self._check_file(folder / name, name, entry)
         if extra := sorted(there - set(self.files)):
-            raise self._broken(f"file {extra[0]} is not in the manifest ({len(extra)} such)")
+            raise self.error(f"file {extra[0]} is not in the manifest ({len(extra)} such)")
 
-    def _broken(self, what: str) -> BundleError:
+    def _check_file(self, path: Path, name: str, entry: FileEntry) -> None:
+        size = path.stat().st_size
+        if size != entry.size:
+            word = "truncated" if size < entry.size else "too long"
+            raise self.error(f"file {name} is {word}: expected {entry.size} bytes, got {size}")
+        if (digest := _digest(path)) != entry.sha256:
+            raise self.error(f"file {name} is corrupt: expected SHA-256 {entry.sha256[:12]}…, got {digest[:12]}…")
+
+    def error(self, what: str) -> BundleError:
         return BundleError(
             f"bundle {self.id}: {what}: copy the bundle again, or train a new one and roll back meanwhile"
         )
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Raises BundleError where there is none, or where it is not one of this version."""
+    """Read the manifest in a folder; raise BundleError if it is missing, unreadable or of another version."""
     path = folder / MANIFEST
     named = f"bundle {folder.name}: {MANIFEST}"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BundleError(f"{named} is expected in {folder}, it is missing: the bundle was never finished") from None
-    except (ValueError, OSError) as error:
         raise BundleError(
-            f"{named} is expected to be JSON, it is not readable ({error}): copy the bundle again"
+            f"{named}: expected in {folder}, it is missing: the bundle is incomplete; train a new one"
         ) from None
+    except (ValueError, OSError) as error:
+        raise BundleError(f"{named}: expected JSON, it is not readable ({error}): copy the bundle again") from None
     _check_version(raw, named)
     try:
         manifest = Manifest.model_validate(raw)
@@ -129,27 +126,29 @@ def read_manifest(folder: Path) -> Manifest:
         key = ".".join(map(str, first["loc"]))
         raise BundleError(f"{named}: {key}: {first['msg']}: copy the bundle again, or train a new one") from None
     if manifest.id != folder.name:
-        raise BundleError(f"{named} is of bundle {manifest.id!r}, its folder is {folder.name!r}: undo the renaming")
+        raise BundleError(
+            f"{named}: expected the id {folder.name!r} of its folder, got {manifest.id!r}: rename the folder"
+        )
     for name in manifest.files:
         if name.startswith("/") or ".." in Path(name).parts:
-            raise BundleError(f"{named}: file {name!r} lies outside the bundle: do not use a bundle of unknown origin")
+            raise BundleError(f"{named}: file {name!r} is outside the bundle: do not use a bundle of unknown origin")
     return manifest
 
 
 def files_of(folder: Path) -> list[str]:
-    """Paths inside a bundle's folder, sorted, without the manifest; a link raises BundleError."""
+    """Return the paths inside a bundle's folder, sorted, without the manifest; raise BundleError for a link."""
     names = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
-            raise BundleError(f"bundle {folder.name}: file {name} is a link, plain files are expected: copy its target")
+            raise BundleError(f"bundle {folder.name}: expected plain files, file {name} is a link: copy its target")
         if path.is_file() and name != MANIFEST:
             names.append(name)
     return names
 
 
 def library_versions() -> dict[str, str]:
-    """Installed versions, without importing anything."""
+    """Return the installed versions of LIBRARIES, without importing them."""
     found = {}
     for name in LIBRARIES:
         try:
@@ -163,18 +162,9 @@ def _check_version(raw: Any, named: str) -> None:
     version = raw.get("version") if isinstance(raw, dict) else None
     if version != VERSION:
         raise BundleError(
-            f"{named} of version {VERSION} is expected, got version {version}: "
+            f"{named}: expected version {VERSION}, got version {version}: "
             "use the handsell that wrote it, or train a new bundle with this one"
         )
-
-
-def _check_file(manifest: Manifest, path: Path, name: str, entry: FileEntry) -> None:
-    size = path.stat().st_size
-    if size != entry.size:
-        word = "truncated" if size < entry.size else "too long"
-        raise manifest._broken(f"file {name} is {word}: {entry.size} bytes are expected, got {size}")
-    if (digest := _digest(path)) != entry.sha256:
-        raise manifest._broken(f"file {name} is corrupt: SHA-256 {entry.sha256[:12]}… is expected, got {digest[:12]}…")
 
 
 def _entry(path: Path) -> FileEntry:
@@ -190,7 +180,7 @@ def _digest(path: Path) -> str:
 
 
 def _flush(path: Path) -> None:
-    """To the disk itself, so that a power cut cannot leave a manifest without its files."""
+    """Flush to the disk itself, so that a power cut cannot leave a manifest without its files."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

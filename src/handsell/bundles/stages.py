@@ -1,4 +1,4 @@
-"""From a directory of saved models to the stages that serve: the same loading for evaluation and serving."""
+"""The three stages, loaded from a folder of saved models: the same for evaluation and for serving."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from handsell.retrieval.stage import LocalCandidates
 
 @dataclass(frozen=True)
 class Stages:
-    """The three stages in this process, and what they were made from."""
+    """The three stages in this process, with the snapshot and config that they use."""
 
     candidates: LocalCandidates
     ranking: RankingStage
     reranking: RerankingStage
     snapshot: Snapshot
     config: Config
-    items: ItemValues | None = None  # as given to `load_stages`
+    items: ItemValues | None = None  # the argument of `load_stages`
 
     @property
     def funnel(self) -> Funnel:
@@ -43,7 +43,7 @@ def save_config(config: Config, path: Path) -> None:
 
 
 def load_bundle_config(path: Path) -> Config:
-    """The configuration that a bundle was trained with; raises BundleError when it is not one of ours."""
+    """Load the config that a bundle was trained with; raise BundleError if it is missing or invalid."""
     try:
         return Config.model_validate(json.loads((path / "config.json").read_text()))
     except (OSError, ValueError) as error:
@@ -51,9 +51,9 @@ def load_bundle_config(path: Path) -> Config:
 
 
 def apply_choices(config: Config, path: Path) -> Config:
-    """A deployment's config with what training picked for the bundle in `path`, wherever the config leaves it open.
+    """Return a deployment's config with the choices of the training of the bundle in `path`, where it leaves them open.
 
-    That is: which sources there are and how they are weighed, and the strength of re-ranking.
+    The choices are the sources with their settings, and the strength of re-ranking.
     """
     trained = load_bundle_config(path)
     update: dict[str, object] = {}
@@ -67,10 +67,10 @@ def apply_choices(config: Config, path: Path) -> Config:
 
 def load_stages(path: Path, config: Config | None = None, *, snapshot: Snapshot | None = None,
                 items: ItemValues | None = None) -> Stages:  # fmt: skip
-    """Load every stage of a bundle directory.
+    """Load every stage of a bundle's folder.
 
-    `config` overrides the bundle's own (surfaces, rules of the deployment); `items` gives the ranker's item
-    values, by default those of the snapshot. Raises BundleError naming what is missing or does not fit.
+    `config` replaces the bundle's own (surfaces and rules of the deployment); `items` replaces the snapshot's item
+    values. Raises BundleError for what is missing or does not match.
     """
     config = config or load_bundle_config(path)
     snapshot = snapshot or load_snapshot(path)
@@ -93,14 +93,14 @@ def load_snapshot(path: Path) -> Snapshot:
 
 
 def load_candidates(path: Path, config: Config, snapshot: Snapshot) -> LocalCandidates:
-    """The retrievers that the bundle holds, in the order of the configuration; raises BundleError."""
+    """Load the enabled retrievers; raise BundleError if one is missing."""
     found = {name: registry.load(name, path / "retrievers" / name) for name in config.retrieval.enabled}
     eligibility = Eligibility.of(snapshot, config)
     return LocalCandidates(found, eligibility, config.retrieval)
 
 
 def load_ranking(path: Path, config: Config, snapshot: Snapshot, items: ItemValues | None = None) -> RankingStage:
-    """The ranker, checked against the features that this code and configuration compute."""
+    """Load the ranker; raise BundleError if its features are not those that this code and config compute."""
     if not config.ranking.enabled:
         return FusedRanking()
     ranker = XGBoostRanker.load(path / "ranker")
@@ -110,7 +110,7 @@ def load_ranking(path: Path, config: Config, snapshot: Snapshot, items: ItemValu
         added = sorted(set(expected) - set(ranker.features))
         raise BundleError(
             f"{path.name} expects {len(ranker.features)} features, this deployment gives {len(expected)}"
-            f" (missing: {', '.join(missing) or 'none'}; not asked for: {', '.join(added) or 'none'}):"
+            f" (missing: {', '.join(missing) or 'none'}; not expected: {', '.join(added) or 'none'}):"
             " train again with this config, or serve the bundle with the config it was trained with"
         )
     return LocalRanking(ranker, snapshot, items or SnapshotValues(snapshot), config)

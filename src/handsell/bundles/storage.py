@@ -1,7 +1,7 @@
-"""Where bundles are kept: a local folder, or any `pyarrow.fs` address with a local cache in front.
+"""Storage of bundles: a local folder, or any `pyarrow.fs` address with a local cache.
 
-A storage knows folders and small files by name; what they mean is the store's affair. On both kinds a
-bundle appears only as a whole: by a rename locally, elsewhere because its manifest is uploaded last.
+A storage holds folders and small files by name. A bundle appears only when it is complete: locally by a rename,
+remotely because its manifest is uploaded last.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 LOCK_WAIT_S = 30.0
-STAGING = ".staging-"  # folders of this name are unfinished
+STAGING = ".staging-"  # prefix of unfinished folders
 
 
 class Storage(Protocol):
-    local: Path  # staging, and the cache of what is elsewhere
+    local: Path  # staging folders, and the cache of remote bundles
 
     def names(self) -> list[str]:
-        """Names of finished bundles (their manifest is there)."""
+        """Return the names of the folders with a manifest."""
         ...
 
     def fetch(self, name: str) -> Path:
-        """A local folder with the bundle's files; FileNotFoundError where there is none."""
+        """Return a local folder with the bundle's files; raise FileNotFoundError if there is no bundle."""
         ...
 
     def publish(self, staging: Path, name: str) -> None: ...
@@ -43,7 +43,7 @@ class Storage(Protocol):
     def read(self, name: str) -> bytes | None: ...
 
     def write(self, name: str, content: bytes) -> None:
-        """Replace a small file in one step: readers see the old or the new one, never a part."""
+        """Replace a small file atomically."""
         ...
 
 
@@ -60,12 +60,12 @@ class LocalStorage:
         return self.local / name
 
     def publish(self, staging: Path, name: str) -> None:
-        _make_room(self.local / name)
+        _remove_remains(self.local / name)
         staging.rename(self.local / name)
         _flush_folder(self.local)
 
     def remove(self, name: str) -> None:
-        (self.local / name / MANIFEST).unlink(missing_ok=True)  # from here on it is no bundle
+        (self.local / name / MANIFEST).unlink(missing_ok=True)  # first: without a manifest it is no bundle
         shutil.rmtree(self.local / name, ignore_errors=True)
 
     def read(self, name: str) -> bytes | None:
@@ -84,7 +84,7 @@ class LocalStorage:
 
 
 class RemoteStorage:
-    """On an object store the replacement of one small object is atomic; the lock holds on this machine only."""
+    """Bundles on an object store, which replaces a small object atomically. Locks hold on this machine only."""
 
     def __init__(self, filesystem: FileSystem, root: str, cache: Path):
         self._fs, self._root, self.local = filesystem, PurePosixPath(root), cache
@@ -115,7 +115,7 @@ class RemoteStorage:
     def publish(self, staging: Path, name: str) -> None:
         for file in (*files_of(staging), MANIFEST):
             self._put(f"{name}/{file}", (staging / file).read_bytes())
-        _make_room(self.local / name)
+        _remove_remains(self.local / name)
         staging.rename(self.local / name)
 
     def remove(self, name: str) -> None:
@@ -141,7 +141,7 @@ class RemoteStorage:
 
 
 def open_storage(root: str | Path, cache: Path | None = None) -> Storage:
-    """A folder, or an address such as s3://bucket/bundles; raises BundleError for one that cannot be used."""
+    """Open a folder, or an address such as s3://bucket/bundles; raise BundleError for an invalid address."""
     if "://" not in str(root):
         return LocalStorage(Path(root).absolute())
     from pyarrow.fs import FileSystem
@@ -150,7 +150,7 @@ def open_storage(root: str | Path, cache: Path | None = None) -> Storage:
         filesystem, path = FileSystem.from_uri(str(root))
     except (ValueError, OSError) as error:
         raise BundleError(
-            f"bundles at {root}: a folder or an address of pyarrow.fs is expected (s3://…, gs://…): {error}"
+            f"bundles at {root}: expected a folder or an address of pyarrow.fs (s3://…, gs://…): {error}"
         ) from None
     if filesystem.type_name == "local":
         return LocalStorage(Path(path))
@@ -160,20 +160,20 @@ def open_storage(root: str | Path, cache: Path | None = None) -> Storage:
 
 @contextmanager
 def locked(folder: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
-    """One writer at a time on this machine; BundleError after wait_s. The lock dies with its process."""
+    """Hold the lock of the only writer on this machine; raise BundleError after wait_s. It ends with its process."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=wait_s, poll_interval=0.02):
             yield
     except Timeout:
         raise BundleError(
-            f"bundles in {folder} are being promoted or pruned by another process for {wait_s:.0f} s: wait for it, or "
-            "end it, then try again"
+            f"bundles in {folder}: another process has promoted or pruned for {wait_s:.0f} s: wait for it, or end it, "
+            "then try again"
         ) from None
 
 
-def _make_room(folder: Path) -> None:
-    """Clear what an interrupted removal has left under this name."""
+def _remove_remains(folder: Path) -> None:
+    """Remove what an interrupted removal has left under this name."""
     if not (folder / MANIFEST).exists():
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Requests that a bundle carries along: what it was evaluated on, replayed by a replica before it answers anybody."""
+"""Requests of the test window, stored in a bundle: a replica answers them to warm up before it serves."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ import numpy as np
 from handsell.core.batches import History, Profile, Ragged, Requests, Seen, to_object_array
 
 NAME = "requests.npz"
-KEPT = 32
+MAX_REQUESTS = 32
 PARTS = {"history": History, "profile": Profile, "seen": Seen}
 
 
 def save_warm_up_requests(requests: Requests, folder: Path) -> None:
-    """Write evenly chosen ones, at most KEPT, without their own filters."""
-    some = requests.take(np.unique(np.linspace(0, len(requests) - 1, min(KEPT, len(requests))).astype(np.int64)))
-    if some.attributes is not None:  # as texts: NumPy would pickle anything else
+    """Save at most MAX_REQUESTS of them, evenly spaced, without their filters."""
+    some = requests.take(
+        np.unique(np.linspace(0, len(requests) - 1, min(MAX_REQUESTS, len(requests))).astype(np.int64))
+    )
+    if some.attributes is not None:  # as JSON: NumPy would pickle objects
         some = replace(some, attributes=np.array([json.dumps(cells) for cells in some.attributes.tolist()]))
     np.savez(folder / NAME, **_arrays(some))  # type: ignore[arg-type]
 
 
 def load_warm_up_requests(folder: Path) -> Requests | None:
-    """The requests, or None in a bundle that carries none; raises ValueError or OSError where they cannot be read."""
+    """Load the requests of a bundle, or None if it has none; raise ValueError or OSError if they cannot be read."""
     path = folder / NAME
     if not path.exists():
         return None
@@ -38,7 +40,7 @@ def load_warm_up_requests(folder: Path) -> Requests | None:
 
 
 def _arrays(batch: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    """Every array of a batch and of the batches in it, by dotted name."""
+    """Return every array of a batch and of the batches in it, by dotted name."""
     found: dict[str, np.ndarray] = {}
     for f in fields(batch):
         value, name = getattr(batch, f.name), prefix + f.name

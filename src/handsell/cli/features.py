@@ -10,11 +10,11 @@ def features(config: ConfigPath) -> None:
     """Compute feature values for Feast, and the item snapshot, on Ray."""
     from handsell.jobs.cluster import connected
     from handsell.jobs.features.feature_tables import compute
-    from handsell.jobs.train.windows import request_keys
+    from handsell.jobs.train.windows import write_request_keys
 
     loaded = load(config)
     with connected(loaded.jobs.num_cpus):
-        counts = compute(loaded, request_keys(loaded))
+        counts = compute(loaded, write_request_keys(loaded))
     report_result(f"{counts['user_activity']:,} user rows and {counts['item_activity']:,} item-day rows")
 
 

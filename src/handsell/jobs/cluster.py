@@ -1,4 +1,4 @@
-"""The Ray cluster as jobs see it: connect, map parts of the data over the nodes, and never wait in silence."""
+"""The Ray cluster of the jobs: connect, map a function over parts of the data, and report what blocks a job."""
 
 from __future__ import annotations
 
@@ -19,48 +19,49 @@ import ray
 import ray.data
 from ray._private import ray_constants
 from ray.exceptions import AuthenticationError
+from ray.util.state import list_tasks
 
 from handsell.core.errors import HandsellError, TrainingError
 from handsell.core.ray_token import PATH, VALUE, create_token
 from handsell.jobs.progress import report_update
 
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-POLL_S = 5.0  # how often a job that has nothing to report looks whether it can ever go on
-TELL_EVERY_S = 10.0  # a long map says how far it is
+POLL_S = 5.0  # how often a waiting job checks whether tasks can run
+PROGRESS_EVERY_S = 10.0
 
 
 @contextmanager
 def connected(num_cpus: int | None = None) -> Iterator[None]:
-    """Use the cluster that this process belongs to, or start one for the time of the block.
+    """Connect to the cluster of RAY_ADDRESS, or start a private one for the block.
 
-    Inside `ray job submit` the address is in the environment. Alone (tests, a quick `handsell train`
-    without a cluster) a private one is started on loopback and stopped again. Either way Ray asks for a token.
+    `ray job submit` sets the address. Without one (tests, `handsell train` without a cluster), a private cluster is
+    started on loopback and stopped at the end. Both need a token.
     """
-    _quiet_data()
+    _silence_ray_data()
     if ray.is_initialized():
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS")
-    alone: dict[str, Any] = {
+    private: dict[str, Any] = {
         "address": "local",  # never join a cluster that happens to run on this machine
         "num_cpus": num_cpus,
         "include_dashboard": False,
         "_node_ip_address": "127.0.0.1",
-        "runtime_env": {"env_vars": THREADS},  # a cluster's nodes, or the submitted job, bring their own
+        "runtime_env": {"env_vars": THREADS},  # nodes of a cluster and submitted jobs have their own
     }
     if not address:
         prepare_private_cluster()
-    options = {"address": address} if address else alone
+    options = {"address": address} if address else private
     try:
         ray.init(log_to_driver=True, logging_level=logging.WARNING, **options)
     except (AuthenticationError, ConnectionError) as error:
         if not address:
             raise
         raise HandsellError(
-            f"cannot join the cluster at {address} of RAY_ADDRESS ({str(error).splitlines()[0][:200]}): it is down, or "
-            'asks for a token that this process lacks. `eval "$(handsell env CONFIG)"` exports address and token of '
-            "the cluster that `make up` started."
+            f"cannot connect to the cluster at {address} of RAY_ADDRESS ({str(error).splitlines()[0][:200]}): it is "
+            'down, or this process lacks its token. `eval "$(handsell env CONFIG)"` exports address and token of the '
+            "cluster that `make up` started."
         ) from None
     try:
         yield
@@ -69,12 +70,12 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
 
 
 def prepare_private_cluster() -> None:
-    """Make the cluster that this process is about to start keep to loopback, and ask for a token of its own.
+    """Restrict the cluster that this process starts next to loopback, with its own token.
 
-    Ray replaces 127.0.0.1 by the machine's own address, and listens everywhere, unless it is told that other nodes are
-    not wanted; it looks for that when it is imported. It turns token mode on by itself unless RAY_AUTH_MODE says
-    otherwise, but would keep the token in the home folder, readable by everybody. One token serves all private clusters
-    of a process, because Ray reads it once.
+    Ray replaces 127.0.0.1 by the machine's address and listens on every interface unless multi-node clusters are
+    switched off; it reads that switch at import. It enables token authentication unless RAY_AUTH_MODE says otherwise,
+    but stores the token in the home folder, readable by everybody. Ray reads the token once, so all private clusters of
+    a process share it.
     """
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
@@ -89,38 +90,38 @@ def _private_folder() -> tempfile.TemporaryDirectory:
 
 
 def spread(function: Callable, arguments: Sequence[tuple], *, cpus: float = 1.0, wait_s: float = 120.0) -> list[Any]:
-    """function(*args) for each args, mapped by Ray Data over the nodes; results in the order of the arguments.
+    """Call function(*args) for each args as a Ray Data task on any node; return the results in order.
 
-    Arguments and results are small (paths, counts): the data lies in files. The first HandsellError is
-    raised as it is. Raises TrainingError when nothing has run for `wait_s` seconds because the CPUs are
-    promised to something else: Ray would otherwise wait for ever without a word.
+    Arguments and results are small (paths, counts); data is exchanged in files. Raises the first HandsellError of a
+    task, and TrainingError when no task could start for `wait_s` seconds because the CPUs are reserved: Ray would
+    otherwise wait forever.
     """
     if not arguments:
         return []
-    given = list(arguments)
+    tasks = list(arguments)
 
-    def one(row: dict[str, Any]) -> dict[str, Any]:
+    def run_task(row: dict[str, Any]) -> dict[str, Any]:
         try:
-            result = function(*given[row["place"]])
+            result = function(*tasks[row["place"]])
         except HandsellError as error:
             result = error
         return {"place": row["place"], "result": cloudpickle.dumps(result)}
 
-    results: list[Any] = [None] * len(given)
-    with connected():  # Ray would start a cluster by itself, on every interface
-        places = ray.data.from_items([{"place": i} for i in range(len(given))], override_num_blocks=len(given))
-        mapped = places.map(one, num_cpus=cpus)  # Ray Data spreads its tasks over the nodes by default
-        for done, row in enumerate(_watched(mapped, function.__name__, cpus, wait_s), start=1):
+    results: list[Any] = [None] * len(tasks)
+    with connected():  # otherwise Ray starts a cluster itself, on every interface
+        places = ray.data.from_items([{"place": i} for i in range(len(tasks))], override_num_blocks=len(tasks))
+        mapped = places.map(run_task, num_cpus=cpus)  # Ray Data spreads tasks over the nodes
+        for done, row in enumerate(_iterate(mapped, function.__name__, cpus, wait_s), start=1):
             result = cloudpickle.loads(row["result"])
             if isinstance(result, HandsellError):
                 raise result
             results[row["place"]] = result
-            _tell(function.__name__, done, len(given))
+            _print_progress(function.__name__, done, len(tasks))
     return results
 
 
-def _watched(rows: ray.data.Dataset, name: str, cpus: float, wait_s: float) -> Iterator[dict[str, Any]]:
-    """Rows as they come; a thread pulls them, so that this one can notice when none can come."""
+def _iterate(rows: ray.data.Dataset, name: str, cpus: float, wait_s: float) -> Iterator[dict[str, Any]]:
+    """Yield rows as they are computed; a second thread waits for them while this one checks that tasks can run."""
     arrived: queue.Queue = queue.Queue()
 
     def pull() -> None:
@@ -128,7 +129,7 @@ def _watched(rows: ray.data.Dataset, name: str, cpus: float, wait_s: float) -> I
             for row in rows.iter_rows():
                 arrived.put(row)
             arrived.put(None)
-        except BaseException as error:  # handed to the caller's thread, whatever it is
+        except BaseException as error:  # raised in the caller's thread
             arrived.put(error)
 
     threading.Thread(target=pull, daemon=True, name=f"spread-{name}").start()
@@ -138,9 +139,9 @@ def _watched(rows: ray.data.Dataset, name: str, cpus: float, wait_s: float) -> I
             row = arrived.get(timeout=POLL_S)
         except queue.Empty:
             free = ray.available_resources().get("CPU", 0.0)
-            idle_s = 0.0 if free >= cpus or _running(name) else idle_s + POLL_S
+            idle_s = 0.0 if free >= cpus or _has_running_task() else idle_s + POLL_S
             if idle_s >= wait_s:
-                raise TrainingError(_starved(name, cpus, free, wait_s)) from None
+                raise TrainingError(_describe_shortage(name, cpus, free, wait_s)) from None
             continue
         if row is None:
             return
@@ -150,51 +151,49 @@ def _watched(rows: ray.data.Dataset, name: str, cpus: float, wait_s: float) -> I
         yield row
 
 
-def gathered(tasks: Sequence[ray.ObjectRef], name: str, *, cpus: float = 1.0, wait_s: float = 120.0) -> list[Any]:
-    """Results of Ray tasks in their order; raises TrainingError when nothing has run for `wait_s` seconds."""
+def get_results(tasks: Sequence[ray.ObjectRef], name: str, *, cpus: float = 1.0, wait_s: float = 120.0) -> list[Any]:
+    """Return the results of Ray tasks in order; raise TrainingError when no task could run for `wait_s` seconds."""
     waiting, idle_s = list(tasks), 0.0
     while waiting:
         ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_S)
         free = ray.available_resources().get("CPU", 0.0)
-        idle_s = 0.0 if ready or free >= cpus or _running(name) else idle_s + POLL_S
+        idle_s = 0.0 if ready or free >= cpus or _has_running_task() else idle_s + POLL_S
         if waiting and idle_s >= wait_s:
-            raise TrainingError(_starved(name, cpus, free, wait_s))
+            raise TrainingError(_describe_shortage(name, cpus, free, wait_s))
     return ray.get(list(tasks))
 
 
-def _starved(name: str, cpus: float, free: float, wait_s: float) -> str:
+def _describe_shortage(name: str, cpus: float, free: float, wait_s: float) -> str:
     total = ray.cluster_resources().get("CPU", 0)
     return (
-        f"{name}: nothing could start for {wait_s:.0f} s: {cpus:g} CPUs are needed and {free:g} of {total:g} are free. "
+        f"{name}: no task could start for {wait_s:.0f} s: expected {cpus:g} free CPUs, got {free:g} of {total:g}. "
         "Stop another job, or declare more CPUs (jobs.num_cpus)."
     )
 
 
-def _running(name: str) -> bool:
-    """Whether any task is under way in the cluster: then CPUs are busy rather than lost."""
-    from ray.util.state import list_tasks
-
+def _has_running_task() -> bool:
+    """Return whether a task runs in the cluster: then the CPUs are in use, not reserved."""
     try:
         return bool(list_tasks(filters=[("state", "=", "RUNNING")], limit=1))
-    except Exception:  # no dashboard, no state API: give it the benefit of the doubt
+    except Exception:  # without a dashboard there is no state API: assume that one runs
         return True
 
 
-_told: dict[str, float] = {}
+_printed_at: dict[str, float] = {}
 
 
-def _tell(name: str, done: int, total: int) -> None:
-    """At most one line in TELL_EVERY_S seconds: long maps are seen to move, short ones stay silent."""
+def _print_progress(name: str, done: int, total: int) -> None:
+    """Print at most one line in PROGRESS_EVERY_S seconds; short maps print nothing."""
     now = time.monotonic()
     if done == 1:
-        _told[name] = now
-    elif done < total and now - _told[name] >= TELL_EVERY_S:
-        _told[name] = now
+        _printed_at[name] = now
+    elif done < total and now - _printed_at[name] >= PROGRESS_EVERY_S:
+        _printed_at[name] = now
         report_update(f"{name.strip('_').replace('_', ' ')}: {done} of {total} parts")
 
 
-def _quiet_data() -> None:
-    """Ray Data's own bars and plans are for notebooks: the job tells its progress itself."""
+def _silence_ray_data() -> None:
+    """Switch off the progress bars and plans of Ray Data; jobs print their own progress."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -24,6 +24,11 @@ class SourceConfig(Section):
     k: int = Field(400, ge=1, description="candidates requested from this source")
     weight: float = Field(1.0, ge=0, description="weight of this source in reciprocal rank fusion")
 
+    @property
+    def distributed(self) -> bool:
+        """Whether the fit takes several Ray workers, if the plug-in has a `job`."""
+        return True
+
 
 class OptionalSource(SourceConfig):
     """A source that is off by default."""

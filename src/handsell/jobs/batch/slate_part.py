@@ -27,7 +27,7 @@ from handsell.events.reader import EventReader
 from handsell.features.request_builder import OnlineRows, QueryBatch, build_requests
 from handsell.features.store import FeatureStore, open_store
 from handsell.jobs.batch.batch_run import BatchRun, PartCounts
-from handsell.jobs.train.record import recorded
+from handsell.jobs.batch.slate_log import log_slates
 from handsell.reranking.reasons import REASONS
 
 CELLS = 32_000_000  # of the eligibility mask held at once
@@ -74,7 +74,7 @@ def make_slates(source: str, run: BatchRun, out: str, part: int) -> PartCounts:
     else:
         done = PartCounts(**json.loads(counts.read_text()))
     if run.record:
-        recorded(load_config(source), _impressions(pq.read_table(path), run, part))
+        log_slates(load_config(source), _impressions(pq.read_table(path), run, part))
     counts.replace(path.with_suffix(".json"))
     return done
 

@@ -1,11 +1,11 @@
 """The data job: source → canonical events, items and users → catalog → numbered interactions.
 
-    1 land      each part of the source becomes a Parquet file of canonical events          one task a part
-    2 number    distinct ids extend the catalog's vocabularies                            driver, ids only
-    3 scatter   each file is numbered and dealt out to partitions by user                   one task a part
-    4 settle    each partition is deduplicated, sorted, its times made to rise              one task a partition
+    1 read       write each part of the source as a Parquet file of canonical events          a task per part
+    2 number     add new ids to the catalog's vocabularies                                   driver, ids only
+    3 partition  number the events of each file and split them into partitions of users       a task per part
+    4 merge      deduplicate and sort each partition, with strictly rising times per user     a task per partition
 
-The driver never holds events. All is written beside the old state and moved into place at the end.
+The driver never holds events. Everything is written to a new folder and moved into place at the end.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from handsell.jobs.cluster import connected, spread
 from handsell.jobs.progress import report_update
 
 EVENTS_PER_PARTITION = 2_000_000
-VERSION = 1  # raise when what this job writes changes
+VERSION = 1  # increase when the output of this job changes
 
 
 @dataclass(frozen=True, slots=True)
-class Landed:
-    """What landing one part found."""
+class PartSummary:
+    """Counts of one part of the source."""
 
     events: int
     dropped: int  # rows without an id, a type or a time
@@ -62,26 +62,26 @@ class Landed:
 
 
 def prepare(config: Config, progress: Callable[[str], None] = report_update) -> dict[str, Any]:
-    """Write the data, catalog and interactions folders of the deployment; returns meta.json plus `skipped`.
+    """Write the data, catalog and interactions folders of a deployment; return meta.json with `skipped`.
 
-    Raises DataError where the source cannot be used, naming what was expected, what was received and what to do.
+    An unchanged source is skipped. Raises DataError for a source that cannot be used.
     """
     reader, layout = open_reader(config, progress), Layout(config.state)
-    before, mark = _meta(layout), fingerprint(config, reader)
-    if before.get("fingerprint") == mark and layout.interactions.is_dir() and layout.catalog.is_dir():
+    before, current = _read_meta(layout), fingerprint(config, reader)
+    if before.get("fingerprint") == current and layout.interactions.is_dir() and layout.catalog.is_dir():
         return {**before, "skipped": True}
     config.state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=config.state, prefix=".data-") as raw, connected(config.jobs.num_cpus):
         fresh = Layout(Path(raw))
-        kept = _vocabularies(layout) if before.get("source") == reader.source else {}
-        meta = {"fingerprint": mark, **_write(config, reader, fresh, kept, progress)}
+        kept = _load_vocabularies(layout) if before.get("source") == reader.source else {}
+        meta = {"fingerprint": current, **_write(config, reader, fresh, kept, progress)}
         fresh.data_meta.write_text(json.dumps(meta, indent=1))
         _publish(fresh, layout)
     return {**meta, "skipped": False}
 
 
 def fingerprint(config: Config, reader: Reader) -> str:
-    """Changes when a source file, the [data] or [events] section, or the number of partitions does."""
+    """Return a hash of the source files' names, sizes and times, of [data] and [events], and of the partitions."""
     stats = [(str(path), path.stat()) for path in reader.files()]
     files = [(name, s.st_size, s.st_mtime_ns) for name, s in stats]
     sections = [config.data.model_dump(), config.events.model_dump(), config.jobs.partitions]
@@ -91,19 +91,19 @@ def fingerprint(config: Config, reader: Reader) -> str:
 def _write(
     config: Config, reader: Reader, fresh: Layout, kept: dict[str, Vocabulary], progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """All four steps into the folders of `fresh`; returns the counts for meta.json."""
+    """Run the four steps in the folders of `fresh`; return the counts for meta.json."""
     parts = reader.parts()
     progress(f"reading {len(parts)} part{'s' * (len(parts) > 1)} of {type(reader).__name__}")
-    landed = _tasks(land, [(reader, part, fresh.state) for part in parts], config)
-    events = sum(part.events for part in landed)
-    _refuse(config, reader, landed, events)
+    summaries = _run_tasks(read_part, [(reader, part, fresh.state) for part in parts], config)
+    events = sum(part.events for part in summaries)
+    _require_events(config, reader, summaries, events)
     progress(f"{events:,} events; numbering users and items")
-    items, users = _catalog(reader, fresh, kept)
-    _refuse_alone(reader, items, users)
+    items, users = _write_catalog(reader, fresh, kept)
+    _require_two(reader, items, users)
     partitions = max(config.jobs.partitions, math.ceil(events / EVENTS_PER_PARTITION))
-    progress(f"{users:,} users, {items:,} items; dealing events out to {partitions} partitions")
-    _tasks(scatter, [(config, part.number, fresh.state, partitions) for part in parts], config)
-    written = sum(_tasks(settle_partition, [(p, fresh.state) for p in range(partitions)], config))
+    progress(f"{users:,} users, {items:,} items; splitting events into {partitions} partitions")
+    _run_tasks(partition_part, [(config, part.number, fresh.state, partitions) for part in parts], config)
+    written = sum(_run_tasks(merge_partition, [(p, fresh.state) for p in range(partitions)], config))
     shutil.rmtree(fresh.state / "scatter")
     shutil.rmtree(fresh.state / "ids")
     return {
@@ -112,17 +112,17 @@ def _write(
         "ordered": reader.ordered,
         "events": written,
         "duplicates": events - written,
-        "dropped": sum(part.dropped for part in landed),
+        "dropped": sum(part.dropped for part in summaries),
         "items": items,
         "users": users,
         "partitions": partitions,
-        "first_us": min(part.first_us for part in landed if part.first_us is not None),
-        "last_us": max(part.last_us for part in landed if part.last_us is not None),
+        "first_us": min(part.first_us for part in summaries if part.first_us is not None),
+        "last_us": max(part.last_us for part in summaries if part.last_us is not None),
     }
 
 
-def land(reader: Reader, part: SourcePart, state: Path) -> Landed:
-    """Task: canonical events of one part, and its distinct user and item ids in order of appearance."""
+def read_part(reader: Reader, part: SourcePart, state: Path) -> PartSummary:
+    """Write the canonical events of one part, and its distinct ids in order of appearance. A Ray task."""
     layout = Layout(state)
     layout.events.mkdir(parents=True, exist_ok=True)
     path, found = _part(layout.events, part.number), 0
@@ -146,11 +146,11 @@ def land(reader: Reader, part: SourcePart, state: Path) -> Landed:
         (state / "ids" / name).mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table({"id": pa.array(seen, pa.string())}), _part(state / "ids" / name, part.number))
     first, last = (min(times), max(times)) if times else (None, None)
-    return Landed(events, max(found - events, 0), first, last, tuple(sorted(types)))
+    return PartSummary(events, max(found - events, 0), first, last, tuple(sorted(types)))
 
 
-def scatter(config: Config, part: int, state: Path, partitions: int) -> None:
-    """Task: number one part's events and append each to the file of its user's partition."""
+def partition_part(config: Config, part: int, state: Path, partitions: int) -> None:
+    """Number the events of one part and write each to the partition of its user. A Ray task."""
     layout = Layout(state)
     users, items = (Vocabulary.load(layout.catalog / name) for name in ("users", "items"))
     writers: dict[int, pq.ParquetWriter] = {}
@@ -169,8 +169,8 @@ def scatter(config: Config, part: int, state: Path, partitions: int) -> None:
             writer.close()
 
 
-def settle_partition(partition: int, state: Path) -> int:
-    """Task: merge what was dealt out to a partition into its file of interactions; returns how many."""
+def merge_partition(partition: int, state: Path) -> int:
+    """Merge the events of a partition into its file of interactions; return how many. A Ray task."""
     folder, layout = state / "scatter" / f"{partition:05d}", Layout(state)
     tables = [pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))] if folder.is_dir() else []
     settled = deduplicate_and_sort(pa.concat_tables(tables)) if tables else NUMBERED.empty_table()
@@ -179,8 +179,8 @@ def settle_partition(partition: int, state: Path) -> int:
     return len(settled)
 
 
-def _catalog(reader: Reader, fresh: Layout, kept: dict[str, Vocabulary]) -> tuple[int, int]:
-    """Extend and save the vocabularies, write items and users in their order; returns how many of each."""
+def _write_catalog(reader: Reader, fresh: Layout, kept: dict[str, Vocabulary]) -> tuple[int, int]:
+    """Extend and save the vocabularies, write items and users in their order; return the number of each."""
     tables, counts = {"items": reader.items(), "users": reader.users()}, {}
     for name, key, path in (("items", "item_id", fresh.items), ("users", "user_id", fresh.users)):
         known = tables[name].filter(pc.is_valid(tables[name][key]))
@@ -206,39 +206,38 @@ def _ids(folder: Path) -> Iterator[pa.ChunkedArray]:
         yield pq.read_table(path)["id"]
 
 
-def _refuse(config: Config, reader: Reader, landed: Sequence[Landed], events: int) -> None:
-    """Raise DataError where there is nothing to work with, or an event type that nobody has given a weight."""
+def _require_events(config: Config, reader: Reader, summaries: Sequence[PartSummary], events: int) -> None:
+    """Raise DataError without events, for event types without a weight, or if all events have the same time."""
     if not events:
         files = ", ".join(map(str, reader.files()[:3]))
-        dropped = sum(part.dropped for part in landed)
+        dropped = sum(part.dropped for part in summaries)
         raise DataError(
-            f"no usable events in {files}: expected rows with user, item, type and time, got {dropped} without one "
-            "of them; run `handsell doctor` to see examples"
+            f"no usable events in {files}: expected rows with user, item, type and time, got {dropped} rows that lack "
+            "one of them; run `handsell doctor` to see examples"
         )
-    unknown = {name for part in landed for name in part.types} - set(config.events.names)
+    unknown = {name for part in summaries for name in part.types} - set(config.events.names)
     if unknown:
         raise unknown_types_error(unknown, config.events)
-    first = min(part.first_us for part in landed if part.first_us is not None)
-    last = max(part.last_us for part in landed if part.last_us is not None)
+    first = min(part.first_us for part in summaries if part.first_us is not None)
+    last = max(part.last_us for part in summaries if part.last_us is not None)
     if reader.ordered and events > 1 and first == last:
         raise DataError(
-            f"all {events:,} events carry the same time: expected times at which one comes before another, got "
-            "one moment; map the column that holds the real time"
+            f"all {events:,} events have the same time: expected different times; map the column with the real time"
         )
 
 
-def _refuse_alone(reader: Reader, items: int, users: int) -> None:
-    """Raise DataError where there is nothing to choose, or nobody to learn from."""
-    for name, got, why in (("item", items, "nothing to choose"), ("user", users, "nobody to compare with")):
+def _require_two(reader: Reader, items: int, users: int) -> None:
+    """Raise DataError with fewer than two items or users."""
+    for name, got, why in (("item", items, "nothing to rank"), ("user", users, "no other user to learn from")):
         if got < 2:
             raise DataError(
                 f"{reader.source.partition(':{')[0]}: expected at least two {name}s, got {got}: there is {why}; "
-                "check the column mapping, or write rules instead of training a recommender"
+                "check the column mapping, or use rules instead of a trained recommender"
             )
 
 
-def _tasks(function: Callable, arguments: list[tuple], config: Config) -> list[Any]:
-    """Ray tasks whose own complaints reach the user as they were raised."""
+def _run_tasks(function: Callable, arguments: list[tuple], config: Config) -> list[Any]:
+    """Run Ray tasks; raise their errors as they were raised there."""
     try:
         return spread(function, arguments, wait_s=config.jobs.wait_for_resources_s)
     except ray.exceptions.RayTaskError as error:
@@ -248,7 +247,7 @@ def _tasks(function: Callable, arguments: list[tuple], config: Config) -> list[A
 
 
 def _publish(fresh: Layout, layout: Layout) -> None:
-    """Move the new folders into place; meta.json, without which nothing counts, goes first and comes last."""
+    """Move the new folders into place; meta.json, which marks complete data, is removed first and written last."""
     layout.data_meta.unlink(missing_ok=True)
     replaced = fresh.state / "replaced"
     replaced.mkdir()
@@ -264,12 +263,12 @@ def _publish(fresh: Layout, layout: Layout) -> None:
             new.rename(old)
 
 
-def _vocabularies(layout: Layout) -> dict[str, Vocabulary]:
+def _load_vocabularies(layout: Layout) -> dict[str, Vocabulary]:
     names = ("items", "users", "creators", "tags")
     return {n: Vocabulary.load(layout.catalog / n) for n in names if (layout.catalog / n).is_dir()}
 
 
-def _meta(layout: Layout) -> dict[str, Any]:
+def _read_meta(layout: Layout) -> dict[str, Any]:
     return json.loads(layout.data_meta.read_text()) if layout.data_meta.exists() else {}
 
 

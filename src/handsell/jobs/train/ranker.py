@@ -1,7 +1,7 @@
-"""Fitting the ranker under Ray Train: each worker reads whole groups from shards of its own.
+"""The ranker's fit under Ray Train: each worker reads whole groups from its own shards.
 
-`RayTrainReportCallback` is not used (with two workers it did not finish here, and it checkpoints each
-round); the first worker reports once, at the end, with the finished ranker as the checkpoint.
+`RayTrainReportCallback` is not used: with two workers it does not finish, and it saves a checkpoint each round. The
+first worker reports once, at the end, with the finished ranker as the checkpoint.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from handsell.ranking.xgboost_ranker import XGBoostRanker
 log = logging.getLogger(__name__)
 
 
-def fit_on_ray(
+def fit_ranker_on_ray(
     examples: Path,
     validation: Path,
     config: RankingConfig,
@@ -38,8 +38,8 @@ def fit_on_ray(
 ) -> XGBoostRanker:
     """Fit on `config.workers` workers of `cpus` logical CPUs each, save the ranker to `out`, and load it.
 
-    Folders must be readable on every node. Needs a connected Ray cluster. Raises TrainingError where there
-    are fewer shards than workers, no examples, or Ray Train gave up after `retries` failures.
+    Folders must be readable on every node. Needs a connected Ray cluster. Raises TrainingError for fewer shards than
+    workers, without examples, or after more than `retries` failures.
     """
     for folder in (examples, validation):
         shard_folders(folder, workers=config.workers)
@@ -54,7 +54,8 @@ def fit_on_ray(
         "threads": max(int(cpus), 1),
         "prior": prior,
     }
-    with tempfile.TemporaryDirectory(prefix="handsell-ranker-", dir=_parent(out)) as storage:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="handsell-ranker-", dir=out.parent) as storage:
         trainer = XGBoostTrainer(
             train_worker,
             train_loop_config=loop,
@@ -68,14 +69,16 @@ def fit_on_ray(
         except ray.train.TrainingFailedError as error:
             raise TrainingError(f"the ranker could not be trained on {workers} Ray workers: {error}") from error
         if result.checkpoint is None:
-            raise TrainingError("the ranker's training ended without a model: see the Ray Train log of run 'ranker'")
+            raise TrainingError(
+                "ranker: expected a model, training ended without one: see the Ray Train log of run 'ranker'"
+            )
         with result.checkpoint.as_directory() as folder:
             shutil.copytree(folder, out, dirs_exist_ok=True)
     return XGBoostRanker.load(out)
 
 
 def train_worker(loop: dict[str, Any]) -> None:
-    """What each worker runs: its shards in, one common booster out; worker 0 calibrates and reports it."""
+    """Train one common booster on this worker's shards; the first worker calibrates and reports it."""
     context = ray.train.get_context()
     worker, workers = context.get_world_rank(), context.get_world_size()
     features = tuple(loop["features"])
@@ -93,8 +96,3 @@ def train_worker(loop: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         calibrate_ranker(booster, loop["prior"], shard_folders(validation), features).save(Path(folder))
         ray.train.report({"trees": booster.num_boosted_rounds()}, checkpoint=Checkpoint.from_directory(folder))
-
-
-def _parent(out: Path) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return out.parent

@@ -1,8 +1,9 @@
-"""Fit every enabled retriever: sparse and linear ones as Ray tasks (ALS as many, if told so), towers by Ray Train."""
+"""Fit every enabled retriever: each as one Ray task, or with several Ray workers where its plug-in says so."""
 
 from __future__ import annotations
 
 import pkgutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,38 +14,34 @@ from handsell.config import Config
 from handsell.core.paths import Layout
 from handsell.data.interactions import Interactions
 from handsell.jobs.cluster import spread
-from handsell.jobs.train.als import fit_als_on_ray
-from handsell.jobs.train.windows import Sizes
+from handsell.jobs.train.windows import CatalogSizes
 from handsell.retrieval import registry
 from handsell.retrieval.config import retrievers
 from handsell.retrieval.content_vectors import Content, fit_content_vectors
 
 
 def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, float]:
-    """Fit on the Parquet parts in `interactions`; saves out/retrievers/<name>; returns seconds by name."""
-    names = config.retrieval.enabled
+    """Fit on the Parquet parts in `interactions`; save to out/retrievers/<name>; return the seconds by name."""
     content = out / "content"
-    spread(save_content, [(config, interactions, content)])
-    apart = {name: job for name in names if (job := retrievers()[name].job)}  # with workers of their own
-    blocks = "als" in names and config.retrieval["als"].blocks > 1  # tasks of their own
-    tasks = [
-        (name, config, interactions, content, out)
-        for name in names
-        if name not in apart and not (blocks and name == "als")
-    ]
+    spread(fit_content, [(config, interactions, content)])
+    distributed = {
+        name: plugin.job
+        for name, plugin in retrievers().items()
+        if name in config.retrieval.enabled and plugin.job and config.retrieval[name].distributed
+    }
+    tasks = [(name, config, interactions, content, out) for name in config.retrieval.enabled if name not in distributed]
     seconds = dict(spread(_fit_one, tasks, wait_s=config.jobs.wait_for_resources_s))
-    sizes = Sizes.of(Layout(config.state))
-    if blocks:
-        seconds["als"] = fit_als_on_ray(config, interactions, sizes, out / "retrievers" / "als")
-    for name, job in apart.items():
-        # resolved when it is called for: torch costs a second and 200 MiB in each worker, most of which do without
-        fit = pkgutil.resolve_name(job)
-        seconds[name] = fit(config, interactions, content, sizes, out / "retrievers" / name)
+    sizes = CatalogSizes.load(Layout(config.state))
+    for name, job in distributed.items():
+        fit = pkgutil.resolve_name(job)  # only when needed: torch takes seconds and 600 MiB to import
+        begun = time.monotonic()
+        fit(config, interactions, content, sizes, out / "retrievers" / name)
+        seconds[name] = round(time.monotonic() - begun, 2)
     return seconds
 
 
-def save_content(config: Config, interactions: Path, out: Path) -> None:
-    """Vectors of every item as of the last of the interactions, in the folder `out`. A Ray task."""
+def fit_content(config: Config, interactions: Path, out: Path) -> None:
+    """Save the content vectors of every item, as of the last interaction, to the folder `out`. A Ray task."""
     snapshot = Snapshot.load(Layout(config.state).snapshot)
     last = max((_last_time(part) for part in interactions.glob("*.parquet")), default=0)
     content = config.retrieval["content"]
@@ -55,8 +52,6 @@ def save_content(config: Config, interactions: Path, out: Path) -> None:
 
 
 def _fit_one(name: str, config: Config, interactions: Path, content: Path, out: Path) -> tuple[str, float]:
-    import time
-
     begun = time.monotonic()
     model = registry.fit(name, read_interactions(config, interactions), config.retrieval, Content.load(content))
     model.save(out / "retrievers" / name)
@@ -64,18 +59,18 @@ def _fit_one(name: str, config: Config, interactions: Path, content: Path, out: 
 
 
 def read_interactions(config: Config, interactions: Path) -> Interactions:
-    sizes = Sizes.of(Layout(config.state))
+    sizes = CatalogSizes.load(Layout(config.state))
     return Interactions.read(sorted(interactions.glob("*.parquet")), sizes.users, sizes.items)
 
 
-def popularity_counts(config: Config, interactions: Path) -> np.ndarray:
-    """(I,) positive interactions of each item in the fit window."""
+def count_positives(config: Config, interactions: Path) -> np.ndarray:
+    """Return the number of positive interactions of each item, (I,)."""
     events = read_interactions(config, interactions).positives
     return np.bincount(events.item, minlength=events.n_items)
 
 
 def _last_time(part: Path) -> int:
-    """µs of a part's latest event, from the file's statistics."""
+    """Return the time of a part's latest event in µs, from the statistics of the file."""
     about = pq.read_metadata(part)
     column = about.schema.names.index("time")
     groups = (about.row_group(g).column(column).statistics for g in range(about.num_row_groups))

@@ -1,14 +1,13 @@
-"""`handsell train CONFIG`: from features to a promoted bundle, on the Ray cluster that it is submitted to.
+"""`handsell train CONFIG`: from feature values to a promoted bundle, on the Ray cluster that runs this process.
 
-    windows → rows from Feast → tuning (where asked for) → retrievers, from which sources are picked → candidates
-            → item values from Feast → examples → ranker → strength of re-ranking
-            → evaluation of this twin, as it came and as a service is asked
-            → the same recipe on all data → bundle → gate → live
+    windows → user rows → tuning (if configured) → retrievers of the holdout model → candidates → item values
+            → examples → ranker → strength of re-ranking → evaluation of the holdout model
+            → refit on all data → bundle → gate → promotion
 
-The twin knows nothing of the windows after its fit; the bundle's retrievers are refitted on everything
-with the same settings, and keep the twin's ranker, which sees sources only as ranks and standardized scores.
-What tuning finds replaces the config's values for the whole run, and for the bundle's own config; the TOML file
-is left as it is, so that the next training knows nothing of it.
+The holdout model is fitted on the past and evaluated on the windows after it. The bundle has the same settings: its
+retrievers are refitted on all data, and its ranker is the holdout's, which sees sources only as ranks and standardized
+scores. Settings that training chooses replace the config's for this run and are stored in the bundle; the TOML file
+stays as it is.
 """
 
 from __future__ import annotations
@@ -16,100 +15,202 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from pathlib import Path
+from dataclasses import replace
 
+import ray
+
+from handsell.bundles.gate import GateDecision, check_absence_loss
 from handsell.bundles.manifest import library_versions
+from handsell.bundles.stages import load_bundle_config
 from handsell.bundles.store import BundleStore
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.errors import TrainingError
 from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
-from handsell.evaluation.replay import Replay
+from handsell.evaluation.replay import FUNNEL, Replay
 from handsell.evaluation.report.report import ReportContext, build_report, write_report
+from handsell.evaluation.served import loss_by_pause
 from handsell.features.matrix import ranker_features
 from handsell.features.store import open_store
 from handsell.features.views import service_columns
 from handsell.jobs.cluster import connected, spread
 from handsell.jobs.progress import Progress
-from handsell.jobs.train import publish, windows
-from handsell.jobs.train.holdout import HoldoutComparison, compare_with_holdout
-from handsell.jobs.train.holdout_fit import fit_holdout, select_strength, tune
+from handsell.jobs.train import publication
+from handsell.jobs.train.evaluation import ServedScores, evaluate_served, replay_window
+from handsell.jobs.train.examples import fetch_item_values, find_candidates, write_examples
+from handsell.jobs.train.ranker import fit_ranker_on_ray
 from handsell.jobs.train.requests import fetch_user_rows
 from handsell.jobs.train.retrievers import fit_retrievers
-from handsell.jobs.train.scoring import ServedScores, score, score_served
 from handsell.jobs.train.training_run import SERVICE, TrainingRun
+from handsell.jobs.train.windows import REQUEST_SETS, REQUEST_WINDOWS, SERVED, cut_windows
 from handsell.jobs.tuning import search
-from handsell.jobs.tuning.source_selection import question, with_sources
-from handsell.ranking.xgboost_ranker import XGBoostRanker
+from handsell.jobs.tuning.source_selection import select_sources, selectable_sources, with_sources
+from handsell.jobs.tuning.strength_selection import choose_strength
+from handsell.ranking.fitting import PRIOR
+from handsell.ranking.shards import read_coverage
+from handsell.ranking.xgboost_ranker import FUSED, XGBoostRanker
+from handsell.retrieval.fusion import max_fused_score
 
 
 def train(config: Config, promote: bool = True) -> str:
-    """Train, evaluate, bundle, and promote if the gate lets it; returns a sentence on what came of it."""
-    layout = Layout(config.state)
-    asked = with_sources(config, dict.fromkeys(question(config))) if config.picks_sources else config
-    ranker_features(asked, asked.retrieval.enabled)  # a slip in ranking.without is told before anything is computed
-    folder = layout.runs / time.strftime("%Y%m%dt%H%M%S", time.gmtime())
-    folder.mkdir(parents=True)
-    search.spaces(config)  # a source that cannot be tuned is told before anything runs
-    progress = Progress(steps(config))
+    """Train, evaluate, bundle, and promote the bundle if it passes its gate; return the outcome as a sentence."""
+    _check_settings(config)
+    run = TrainingRun(config, Layout(config.state).runs / time.strftime("%Y%m%dt%H%M%S", time.gmtime()),
+                      Progress(count_steps(config)), {})  # fmt: skip
+    run.folder.mkdir(parents=True)
     with connected(config.jobs.num_cpus):
-        spread(_check_names, [(config,)])
-        with progress.step("windows") as note:
-            counts = windows.cut(config, folder)
-            note.text = ", ".join(f"{counts[f'{w}_kept']:,} {w} requests" for w in windows.REQUEST_WINDOWS)
-        run = TrainingRun(config, folder, progress, counts)
-        _require_requests(run)
+        spread(_check_features, [(config,)])
+        run = split_into_windows(run)
         fetch_rows(run)
-        run = select_strength(fit_holdout(tune(run)))
-        with progress.step("evaluation", f"{counts['test_kept']:,} requests, every source, blend, ranker, funnel"):
-            replay = spread(score, [(run.config, folder, run.twin)])[0]
-        with progress.step("served", f"{counts['served_kept']:,} users asked at one moment, and after pauses") as note:
-            served = score_served(run.config, folder, run.twin)
+        run = choose_strength_of_reranking(fit_holdout(tune(run)))
+        with run.progress.step("evaluation", f"{run.counts['test_kept']:,} requests: sources, blend, ranker, funnel"):
+            replay = _replay(run)
+        with run.progress.step("served", f"{run.counts['served_kept']:,} users, at one time and after pauses") as note:
+            served = evaluate_served(run.config, run.folder, run.holdout)
             note.text = served.sentence
         report = _report(run, replay, served)
-        store, bundle_id, twins = _bundle(run, report)
-        with progress.step("gate") as note:
-            gate = publish.judge_against_live(run, replay, served, store)
-            note.text = " ".join((*gate.sentences, *gate.warnings, *twins.warnings))
-            if gate.passed and promote:
+        store = BundleStore(Layout(config.state).bundles)
+        bundle_id, refit = publication.publish_refit(run, report, store)
+        with run.progress.step("gate") as note:
+            decision = _decide_promotion(run, replay, served, store)
+            note.text = " ".join((*decision.sentences, *decision.warnings, *refit.warnings))
+            if decision.passed and promote:
                 store.promote(bundle_id)
-    _clean(folder)
-    outcome = "is live" if gate.passed and promote else "was not promoted"
+    _remove_intermediate_files(run)
+    outcome = "is live" if decision.passed and promote else "was not promoted"
     return f"{bundle_id} {outcome}; {report['served']['sentence']} {report['summary']}"
 
 
-def steps(config: Config) -> int:
-    """How many steps a training has."""
+def count_steps(config: Config) -> int:
     return 11 + 2 * config.ranking.enabled + bool(config.tuning.sources)
 
 
+def _check_settings(config: Config) -> None:
+    """Raise ConfigError for settings that would fail late: a feature of ranking.without, a source of tuning.sources."""
+    candidates = with_sources(config, dict.fromkeys(selectable_sources(config))) if config.picks_sources else config
+    ranker_features(candidates, candidates.retrieval.enabled)
+    search.search_spaces(config)
+
+
+def _check_features(config: Config) -> None:
+    """Raise an error for filters of columns or Feast features that do not exist. A Ray task."""
+    Eligibility.of(Snapshot.load(Layout(config.state).snapshot), config)
+    open_store(config).check_contract(SERVICE, service_columns(config, SERVICE))
+
+
+def split_into_windows(run: TrainingRun) -> TrainingRun:
+    """Write the files of every window; raise TrainingError if a window has no request."""
+    with run.progress.step("windows") as note:
+        counts = cut_windows(run.config, run.folder)
+        note.text = ", ".join(f"{counts[f'{w}_kept']:,} {w} requests" for w in REQUEST_WINDOWS)
+    if empty := [w for w in REQUEST_WINDOWS if counts[f"{w}_kept"] == 0]:
+        raise TrainingError(
+            f"expected requests in every window, got none in {', '.join(empty)}: {json.dumps(counts)}. Give more data, "
+            "widen split.*_days, or use split.kind = 'leave_last_k'"
+        )
+    return replace(run, counts=counts)
+
+
 def fetch_rows(run: TrainingRun) -> None:
-    """The user's row of every request of every window."""
+    """Fetch the user row of every request from Feast."""
     with run.progress.step("user rows", "point in time, from Feast") as note:
-        rows = spread(fetch_user_rows, [(run.config, run.folder, name) for name in windows.ASKED])
+        rows = spread(fetch_user_rows, [(run.config, run.folder, name) for name in REQUEST_SETS])
         note.text = f"{sum(rows):,} rows"
 
 
+def tune(run: TrainingRun) -> TrainingRun:
+    """Search hyper-parameters for the sources of config.tuning; return a run with the best ones in its config."""
+    options = run.config.tuning
+    if not options.sources:
+        return run
+    with run.progress.step("tuning", f"{', '.join(options.sources)}, up to {options.budget_s:.0f} s each") as note:
+        found = search.tune_sources(run.config, run.folder)
+        note.text = "; ".join(map(str, found))
+    return replace(run, config=search.with_best_params(run.config, found), tuned=tuple(found))
+
+
+def fit_holdout(run: TrainingRun) -> TrainingRun:
+    """Fit retrievers on the retrieval window and a ranker on their candidates for the ranker window.
+
+    Where training picks the sources, the returned run has them in its config.
+    """
+    config, folder, events = run.config, run.folder, f"{run.counts['fit']:,} events"
+    if config.picks_sources:
+        names = ", ".join(selectable_sources(config))
+        with run.progress.step("retrievers", f"{names} on {events}, to pick from") as note:
+            config, selection = select_sources(config, folder, run.holdout)
+            run, note.text = replace(run, config=config, selection=selection), str(selection)
+    else:
+        with run.progress.step("retrievers", f"{', '.join(config.retrieval.enabled)} on {events}") as note:
+            seconds = fit_retrievers(config, folder / "fit", run.holdout)
+            note.text = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
+    fit_on_candidates(run)
+    return run
+
+
+def fit_on_candidates(run: TrainingRun) -> None:
+    """Find the candidates of every request with the fitted retrievers, and fit the ranker on them."""
+    config, folder, progress = run.config, run.folder, run.progress
+    names = REQUEST_SETS if config.ranking.enabled else ("test", SERVED)
+    with progress.step("candidates", f"{config.retrieval.candidates} for each request") as note:
+        note.text = f"{sum(find_candidates(config, folder, run.holdout, name) for name in names):,} requests"
+    with progress.step("item values", "as of each day, from Feast") as note:
+        note.text = f"{sum(spread(fetch_item_values, [(config, folder, name) for name in names])):,} (item, day) pairs"
+    if not config.ranking.enabled:
+        return
+    with progress.step("examples") as note:
+        total = sum(write_examples(config, folder, run.holdout, name) for name in ("ranker", "validation"))
+        ceiling = read_coverage(folder / "examples" / "ranker").recall_ceiling
+        note.text = f"{total:,} labeled candidates, which include {ceiling:.1%} of the relevant items"
+    fit_ranker(run)
+
+
+def fit_ranker(run: TrainingRun) -> None:
+    """Fit the ranker on the run's examples, with the features that its config leaves."""
+    config, examples = run.config, run.folder / "examples"
+    with run.progress.step("ranker", f"XGBoost rank:ndcg on {config.ranking.workers} Ray Train worker(s)") as note:
+        features = ranker_features(config, config.retrieval.enabled)
+        largest = max_fused_score([config.retrieval[name].weight for name in config.retrieval.enabled])
+        cpus = 2.0 if config.ranking.workers == 1 and ray.cluster_resources().get("CPU", 0) >= 4 else 1.0
+        fit_ranker_on_ray(
+            examples / "ranker", examples / "validation", config.ranking, features, run.holdout / "ranker", cpus=cpus,
+            prior=PRIOR / largest if FUSED in features and largest else 0.0,
+        )  # fmt: skip
+        note.text = f"{len(features)} features"
+
+
+def choose_strength_of_reranking(run: TrainingRun) -> TrainingRun:
+    """Return a run with the strength of re-ranking in its config."""
+    with run.progress.step("re-ranking", "how much NDCG variety costs on validation requests") as note:
+        config, strength = choose_strength(run.config, run.folder, run.holdout)
+        note.text = str(strength or f"strength {config.reranking.strength} as configured")
+    return replace(run, config=config, strength=strength)
+
+
+def _replay(run: TrainingRun) -> Replay:
+    return spread(replay_window, [(run.config, run.folder, run.holdout)])[0]
+
+
 def _report(run: TrainingRun, replay: Replay, served: ServedScores) -> dict:
-    """report.json and report.html in the run's folder."""
+    """Write report.json and report.html to the run's folder; return the report."""
     importance = {}
     if run.config.ranking.enabled:
-        importance = XGBoostRanker.load(run.twin / "ranker").importance()
+        importance = XGBoostRanker.load(run.holdout / "ranker").importance()
     about = ReportContext(
         config=run.config.name,
         created_us=time.time_ns() // 1000,
         data=run.counts,
-        windows=publish.window_spans(run.config, run.folder),
+        windows=publication.window_spans(run.config, run.folder),
         importance=importance,
         seconds=run.progress.seconds,
         libraries=library_versions(),
-        notes=publish.notes(run),
+        notes=publication.evaluation_notes(run),
         tuning={one.source: one.as_dict() for one in run.tuned},
         served=served.as_dict(),
         by_time_away=served.by_time_away(),
         choices={
-            "sources": None if run.choice is None else run.choice.as_dict(),
+            "sources": None if run.selection is None else run.selection.as_dict(),
             "strength": None if run.strength is None else run.strength.as_dict(),
         },
     )
@@ -118,40 +219,30 @@ def _report(run: TrainingRun, replay: Replay, served: ServedScores) -> dict:
     return report
 
 
-def _bundle(run: TrainingRun, report: dict) -> tuple[BundleStore, str, HoldoutComparison]:
-    """Refit on all data, gather every file, write the manifest last, load it back and let it answer beside its twin."""
-    config, progress = run.config, run.progress
-    store = BundleStore(Layout(config.state).bundles)
-    staging = store.new_dir()
-    with progress.step("refit", f"the same recipe on all {run.counts['all']:,} events"):
-        fit_retrievers(config, run.folder / "all", staging)
-        shutil.rmtree(staging / "content")
-    with progress.step("bundle") as note:
-        publish.gather(run, staging)
-        bundle_id = store.publish(staging, publish.manifest(run, report, staging))
-        store.verify(bundle_id)
-        twins = spread(compare_with_holdout, [(config, run.folder, run.twin, store.local_path(bundle_id))])[0]
-        twins.save(run.folder / "twins.json")
-        note.text = f"{bundle_id}, verified; slates share {twins.overlap:.0%} of their items with the twin's"
-    return store, bundle_id, twins
+def _decide_promotion(run: TrainingRun, replay: Replay, served: ServedScores, store: BundleStore) -> GateDecision:
+    """Compare the holdout model with the live bundle, or with its retrained recipe where they share few requests."""
+    decision = publication.compare_with_live(run, replay, store)
+    if decision.outcome == "insufficient":
+        recipe = load_bundle_config(store.local_path(str(store.live())))
+        same = publication.same_recipe(recipe, run.config)
+        other = replay if same else replay_recipe(run, recipe)  # the same recipe on the same data: the same model
+        decision = publication.compare_with_retrained(run, replay, other)
+    return check_absence_loss(decision, loss_by_pause(served.by_pause)[FUNNEL], run.config.gate)
 
 
-def _check_names(config: Config) -> None:
-    """Features and filters that the config names are there, before anything takes time."""
-    Eligibility.of(Snapshot.load(Layout(config.state).snapshot), config)
-    open_store(config).check_contract(SERVICE, service_columns(config, SERVICE))
+def replay_recipe(run: TrainingRun, recipe: Config) -> Replay:
+    """Fit a holdout model with the settings of another config on the run's windows, and replay the test window."""
+    parts = {part: getattr(recipe, part) for part in ("retrieval", "ranking", "reranking")}
+    config = run.config.model_copy(update=parts)
+    progress = Progress(3 + 2 * config.ranking.enabled)
+    other = replace(run, config=config, folder=run.folder / "live_recipe", progress=progress)
+    other.folder.mkdir()
+    for name in ("fit", "windows", "rows"):
+        (other.folder / name).symlink_to(run.folder / name)
+    return _replay(fit_holdout(other))
 
 
-def _require_requests(run: TrainingRun) -> None:
-    empty = [w for w in windows.REQUEST_WINDOWS if run.counts[f"{w}_kept"] == 0]
-    if empty:
-        raise TrainingError(
-            f"no request falls into the {', '.join(empty)} window: {json.dumps(run.counts)}. Give more data, widen "
-            "split.*_days, or use split.kind = 'leave_last_k'"
-        )
-
-
-def _clean(folder: Path) -> None:
-    """Keep the report, the windows and the twin; drop what can be computed again."""
+def _remove_intermediate_files(run: TrainingRun) -> None:
+    """Keep the report, the windows and the holdout model; remove what can be computed again."""
     for name in ("candidates", "item_days", "rows", "examples", "all", "live_recipe"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+        shutil.rmtree(run.folder / name, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One training run: its folder, and what it found on the way."""
+"""One training run: its config, its folder, and what it has chosen so far."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from handsell.config import Config
 from handsell.jobs.progress import Progress
 from handsell.jobs.tuning.search import TunedSource
 from handsell.jobs.tuning.source_selection import SourceSelection
-from handsell.jobs.tuning.strength_selection import Strength
+from handsell.jobs.tuning.strength_selection import StrengthChoice
 
 SERVICE = "ranking_v1"  # Feast's feature service that rankers are trained on
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One training: its folder, and what it found on the way."""
+    """The state of a training between its steps; a step that chooses settings returns a run with another config."""
 
     config: Config
     folder: Path
     progress: Progress
-    counts: dict[str, int]
+    counts: dict[str, int]  # events and requests by window
     tuned: tuple[TunedSource, ...] = ()
-    choice: SourceSelection | None = None  # of sources, where training picks them
-    strength: Strength | None = None  # of re-ranking, likewise
+    selection: SourceSelection | None = None  # where training picks the sources
+    strength: StrengthChoice | None = None  # where training chooses the strength of re-ranking
 
     @property
-    def twin(self) -> Path:
-        return self.folder / "twin"
+    def holdout(self) -> Path:
+        """Folder of the holdout model: fitted on the past, evaluated on the windows after it."""
+        return self.folder / "holdout"

@@ -1,4 +1,4 @@
-"""A trial of tuning: one source fitted with one combination of hyper-parameters, measured on validation requests."""
+"""A trial of tuning: one source fitted with one combination of hyper-parameters, scored on validation requests."""
 
 from __future__ import annotations
 
@@ -9,28 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
-from handsell.core.errors import HandsellError, TrainingError
-from handsell.core.paths import Layout
-from handsell.core.protocols import Retriever
+from handsell.core.errors import HandsellError
 from handsell.data.interactions import Interactions
-from handsell.eligibility.mask import Eligibility
-from handsell.evaluation.metrics import gains, ndcg
-from handsell.evaluation.replay import MASK_CELLS
 from handsell.jobs.train.retrievers import read_interactions
-from handsell.jobs.train.scoring import Judged, judged_requests
+from handsell.jobs.tuning.validation_window import ValidationWindow
 from handsell.retrieval import registry
 from handsell.retrieval.content_vectors import Content
 
 Params = dict[str, Any]
 
-WINDOW = "validation"
-
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One combination: its mean NDCG@10, or why it has none."""
+    """One combination with its mean NDCG@10, or with the error that prevented it."""
 
     params: Params
     value: float | None
@@ -39,8 +31,8 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """What all trials of a source share: where its data lies, not the data."""
+class TrialTask:
+    """What all trials of a source share: the paths of the data, not the data."""
 
     source: str
     config: Config
@@ -49,60 +41,39 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """What a trial is fitted on and measured by."""
+class TrialData:
+    """What a trial is fitted and scored on."""
 
     events: Interactions
     content: Content
-    judged: Judged
-    eligibility: Eligibility
+    window: ValidationWindow
 
     @classmethod
-    def of(cls, task: Task) -> Material:
-        """Reads it from the run's folder; raises TrainingError where nothing is relevant to any request."""
+    def load(cls, task: TrialTask) -> TrialData:
+        """Read it from the run's folder; raise TrainingError if no request has a relevant item."""
         config, options = task.config, task.config.tuning
-        snapshot = Snapshot.load(Layout(config.state).snapshot)
-        judged = judged_requests(config, task.run, WINDOW, snapshot)
-        count = len(judged.requests)
-        if not count:
-            raise TrainingError(
-                f"tuning: no request of the {WINDOW} window has an eligible item that was liked: lengthen "
-                "split.validation_days (or split.validation_k), or empty tuning.sources"
-            )
+        window = ValidationWindow.load(config, task.run, "empty tuning.sources")
+        count = len(window.evaluation)
         if count > options.max_requests:
             rows = np.random.default_rng(options.seed).choice(count, options.max_requests, replace=False)
-            judged = Judged(judged.requests.take(np.sort(rows)), judged.relevant.take(np.sort(rows)))
-        eligibility = Eligibility.of(snapshot, config)
-        return cls(read_interactions(config, task.run / "fit"), Content.load(task.content), judged, eligibility)
+            window = ValidationWindow(window.evaluation.take(np.sort(rows)), window.eligibility)
+        return cls(read_interactions(config, task.run / "fit"), Content.load(task.content), window)
 
 
-def measured(task: Task, material: Material, params: Params) -> Trial:
-    """Fit and answer; a combination that does not suit the source or the data is a failed trial."""
+def run_trial(task: TrialTask, data: TrialData, params: Params) -> Trial:
+    """Fit and score one combination; one that does not suit the source or the data gives a failed trial."""
     begun, value, error = time.monotonic(), None, None
     try:
         config = with_params(task.config, task.source, params)
-        model = registry.fit(task.source, material.events, config.retrieval, material.content)
-        value = mean_ndcg(model, material.judged, material.eligibility)
+        model = registry.fit(task.source, data.events, config.retrieval, data.content)
+        value = data.window.model_ndcg(model)
     except (HandsellError, ValueError) as caught:
         error = " ".join(str(caught).split())
     return Trial(dict(params), value, round(time.monotonic() - begun, 2), error)
 
 
-def mean_ndcg(model: Retriever, judged: Judged, eligibility: Eligibility, k: int = 10) -> float:
-    """Mean NDCG@k of the model's own top k among what each request may be shown."""
-    items = max(len(eligibility.snapshot), 1)
-    step = max(1, min(256, MASK_CELLS // items))
-    scores = []
-    for start in range(0, len(judged.requests), step):
-        rows = slice(start, start + step)
-        asked, relevant = judged.requests.take(rows), judged.relevant.take(rows)
-        found, _ = model.retrieve(asked, min(k, items), eligibility.mask(asked))
-        scores.append(ndcg(gains(found, relevant), relevant, k))
-    return float(np.concatenate(scores).mean())
-
-
 def with_params(config: Config, source: str, params: Params) -> Config:
-    """The config with other values in a source's section; raises ValueError where the section does not allow them."""
+    """Return the config with other values in a source's section; raise ValueError for values it does not allow."""
     section = config.retrieval[source]
     changed = type(section).model_validate({**section.model_dump(), **params})
     return config.model_copy(update={"retrieval": config.retrieval.with_sections({source: changed})})

@@ -4,8 +4,8 @@ Source: [hu2008]: a pair has preference 1 where the summed weight is positive, e
 1 + alpha log(1 + |weight|); every unseen pair has confidence 1. Factors start from the singular vectors of the
 degree-scaled matrix, from which far fewer sweeps are needed than from noise, and their penalty grows with the
 row's evidence [rendle2022]. The users' side is never stored: the user's vector is the same least-squares step,
-solved for the decayed votes of the request. `retrieval/als_blocks.py` has that step, `jobs/train/als.py` the same fit
-over the nodes of a cluster.
+solved for the decayed votes of the request. `retrieval/als_blocks.py` has that step, `jobs/train/distributed/als.py`
+the same fit over the nodes of a cluster.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ class ALSConfig(FoldInSource):
     blocks: int = Field(1, ge=1, description="Ray tasks per half sweep; 1 fits in one task")
     half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
     seed: int = Field(0, description="of the first factors")
+
+    @property
+    def distributed(self) -> bool:
+        return self.blocks > 1
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,7 @@ RETRIEVER = RetrieverPlugin(
     purpose="sparse likes, many items, small vectors for an index",
     needs="interactions",
     order=3,
+    job="handsell.jobs.train.distributed.als:fit",
     auto_selectable=True,
     search=SEARCH,
 )

@@ -158,6 +158,6 @@ RETRIEVER = RetrieverPlugin(
     purpose="the order of long histories says more than their sum",
     needs="order of events, minutes of training",
     order=5,
-    job="handsell.jobs.train.sasrec:fit_sasrec_on_ray",
+    job="handsell.jobs.train.distributed.sasrec:fit",
     search=SEARCH,
 )

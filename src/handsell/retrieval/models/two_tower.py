@@ -180,7 +180,7 @@ RETRIEVER = RetrieverPlugin(
     purpose="features of users and items matter, and new items",
     needs="interactions, content",
     order=4,
-    job="handsell.jobs.train.two_tower:fit_two_tower_on_ray",
+    job="handsell.jobs.train.distributed.two_tower:fit",
     min_events=5_000,
     auto_selectable=True,
 )

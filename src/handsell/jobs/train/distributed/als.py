@@ -1,12 +1,11 @@
-"""ALS over the nodes of a cluster: blocks of users and of items are read, and solved, by Ray tasks.
+"""ALS on several nodes: Ray tasks read blocks of users and of items, and solve them.
 
-The driver holds the factors and never the interactions; the blocks stay in the object store of the nodes that read
-them. The steps are those of retrieval/models/als.py, so that the model is the local one within rounding.
+The driver holds the factors and no interactions; each block stays in the object store of the node that read it. The
+steps are those of retrieval/models/als.py, so the model is the local one within rounding.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,9 +20,9 @@ from scipy import sparse
 
 from handsell.config import Config
 from handsell.data.interactions import Interactions
-from handsell.jobs.cluster import gathered
+from handsell.jobs.cluster import get_results
 from handsell.jobs.progress import report_update
-from handsell.jobs.train.windows import Sizes
+from handsell.jobs.train.windows import CatalogSizes
 from handsell.retrieval.als_blocks import Penalty, compute_gram, solve_block
 from handsell.retrieval.like_matrix import raise_degrees
 from handsell.retrieval.models.als import (
@@ -38,22 +37,19 @@ from handsell.retrieval.models.als import (
 from handsell.retrieval.models.spectral import iterate_subspace
 
 
-def fit_als_on_ray(config: Config, interactions: Path, sizes: Sizes, out: Path) -> float:
-    """Fit on the Parquet parts in `interactions`, save the model to `out`; returns seconds.
+def fit(config: Config, interactions: Path, content: Path, sizes: CatalogSizes, out: Path) -> None:
+    """Fit on the Parquet parts in `interactions`, save the model to `out`; content is not used.
 
     Needs a connected Ray cluster; the folder must be readable on every node.
     """
-    begun = time.monotonic()
     parts = [str(part) for part in sorted(interactions.resolve().glob("*.parquet"))]
-    section = config.retrieval["als"]
-    model = fit_in_blocks(parts, sizes, section, config.jobs.wait_for_resources_s)
-    some = Interactions.read([Path(part) for part in parts[:1]], sizes.users, sizes.items)  # whole users
+    model = fit_in_blocks(parts, sizes, config.retrieval["als"], config.jobs.wait_for_resources_s)
+    some = Interactions.read([Path(part) for part in parts[:1]], sizes.users, sizes.items)
     model.with_index(config.retrieval, some).save(out)
-    return round(time.monotonic() - begun, 2)
 
 
-def fit_in_blocks(parts: Sequence[str], sizes: Sizes, config: ALSConfig, wait_s: float = 120.0) -> ALS:
-    """As `fit_als`, each half sweep in config.blocks tasks."""
+def fit_in_blocks(parts: Sequence[str], sizes: CatalogSizes, config: ALSConfig, wait_s: float = 120.0) -> ALS:
+    """Fit like `fit_als`, each half sweep in config.blocks tasks."""
     users = _Side.read(parts, "user", sizes, config, wait_s)
     items = _Side.read(parts, "item", sizes, config, wait_s)
     by_user, by_item = build_penalties(users.counts, items.counts, config)
@@ -67,39 +63,41 @@ def fit_in_blocks(parts: Sequence[str], sizes: Sizes, config: ALSConfig, wait_s:
 
 @dataclass(frozen=True)
 class _Side:
-    """The pairs by users, or by items, in blocks of rows that lie in the object store."""
+    """The pairs by user or by item, in blocks of rows in the object store."""
 
-    blocks: list[ray.ObjectRef]  # each a csr matrix (b, the other side)
-    counts: np.ndarray  # (rows,) pairs of each row
-    liked: np.ndarray  # (rows,) summed confidence of its likes
+    blocks: list[ray.ObjectRef]  # csr matrices (rows of the block, size of the other side)
+    counts: np.ndarray  # (rows,) number of pairs
+    liked: np.ndarray  # (rows,) summed confidence of the likes
     wait_s: float
 
     @classmethod
-    def read(cls, parts: Sequence[str], name: str, sizes: Sizes, config: ALSConfig, wait_s: float) -> _Side:
+    def read(cls, parts: Sequence[str], name: str, sizes: CatalogSizes, config: ALSConfig, wait_s: float) -> _Side:
         rows, columns = (sizes.users, sizes.items) if name == "user" else (sizes.items, sizes.users)
         edges = np.linspace(0, rows, config.blocks + 1).astype(int)
-        asked: list[Any] = [  # pairs of references: the block, and what the driver needs to know of it
+        reads: list[Any] = [  # pairs of references: a block, and its counts and confidences
             _read_block.remote(parts, name, int(first), int(last), columns, config.alpha)
             for first, last in pairwise(edges)
         ]
-        blocks = [block for block, _ in asked]
-        about = gathered([about for _, about in asked], "als", wait_s=wait_s)
-        counts, liked = (np.concatenate([one[i] for one in about]) for i in (0, 1))
+        blocks = [block for block, _ in reads]
+        sums = get_results([sums for _, sums in reads], "als", wait_s=wait_s)
+        counts, liked = (np.concatenate([one[i] for one in sums]) for i in (0, 1))
         return cls(blocks, counts, liked, wait_s)
 
     def solve(self, other: np.ndarray, penalty: Penalty) -> np.ndarray:
-        """(rows, D) factors of this side."""
+        """Return the factors of this side, (rows, D)."""
         shared, total = ray.put(other), compute_gram(other)
         solved = [_solve.remote(block, shared, total, penalty) for block in self.blocks]
-        return np.concatenate(gathered(solved, "als", wait_s=self.wait_s))
+        return np.concatenate(get_results(solved, "als", wait_s=self.wait_s))
 
 
-def _first_factors(users: _Side, items: _Side, sizes: Sizes, config: ALSConfig) -> np.ndarray:
+def _first_factors(users: _Side, items: _Side, sizes: CatalogSizes, config: ALSConfig) -> np.ndarray:
     item_scale = ray.put(raise_degrees(items.liked, -0.5))
 
     def product(basis: np.ndarray) -> np.ndarray:
         shared = ray.put(basis)
-        return sum(gathered([_smooth.remote(b, item_scale, shared) for b in users.blocks], "als", wait_s=users.wait_s))
+        return sum(
+            get_results([_smooth.remote(b, item_scale, shared) for b in users.blocks], "als", wait_s=users.wait_s)
+        )
 
     return scale_directions(*iterate_subspace(product, (sizes.users, sizes.items), config.embedding_size, config.seed))
 
@@ -108,7 +106,7 @@ def _first_factors(users: _Side, items: _Side, sizes: Sizes, config: ALSConfig) 
 def _read_block(
     parts: Sequence[str], side: str, first: int, last: int, columns: int, alpha: float
 ) -> tuple[sparse.csr_matrix, tuple[np.ndarray, np.ndarray]]:
-    """Pairs of the rows first…last - 1 of a side, with each row's count and its likes' confidence."""
+    """Read the pairs of rows first…last - 1 of a side, with each row's count and the confidence of its likes."""
     other = "item" if side == "user" else "user"
     mine = [(side, ">=", first), (side, "<", last)]
     tables = [pq.read_table(part, columns=[side, other, "weight"], filters=mine) for part in parts]
@@ -129,6 +127,6 @@ def _solve(block: sparse.csr_matrix, other: np.ndarray, total: np.ndarray, penal
 
 @ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
 def _smooth(block: sparse.csr_matrix, item_scale: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """(I, K) the block's part of R̃ᵀ(R̃ basis)."""
+    """Return the block's part of R̃ᵀ(R̃ basis), (I, K)."""
     graph = build_like_graph(block, item_scale)
     return graph.T @ (graph @ basis)

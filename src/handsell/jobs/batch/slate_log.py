@@ -1,9 +1,12 @@
-"""Slates that a job made, on their way to the event log: through its one writer, wherever that runs."""
+"""Slates of a job are appended to the event log, through its only writer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+import ray
+from ray import serve
 
 from handsell.config import Config
 from handsell.core.paths import Layout
@@ -13,16 +16,17 @@ WRITER = "EventLog"  # the deployment of handsell.serving.graph.deployments that
 APPLICATION = "handsell"  # of deployments/serve/*.yaml
 BATCH = 500  # slates in one append
 ANSWER_S = 60.0
-LOCK_WAIT_S = 60.0  # for other tasks of the job, which write by turns where no service runs
+LOCK_WAIT_S = 60.0  # for other tasks of the job, which take turns if no service runs
 
 
-def recorded(config: Config, slates: Sequence[dict[str, Any]]) -> None:
-    """Durable when it returns; sending slates twice is harmless. Raises EventLogError where nothing was stored.
+def log_slates(config: Config, slates: Sequence[dict[str, Any]]) -> None:
+    """Append slates as impressions; they are durable on return, and appending them twice has no effect.
 
-    The writer of a service that runs on this cluster takes them; else the file is opened here.
+    The writer of a service on this cluster appends them; without one, this process opens the log itself. Raises
+    EventLogError if nothing was stored.
     """
     parts = [slates[begin : begin + BATCH] for begin in range(0, len(slates), BATCH)]
-    writer = _service()
+    writer = _running_writer()
     if writer is not None:
         for part in parts:
             writer.append_slates.remote(part).result(timeout_s=ANSWER_S)
@@ -32,11 +36,8 @@ def recorded(config: Config, slates: Sequence[dict[str, Any]]) -> None:
             log.append_slates(part).result(ANSWER_S)
 
 
-def _service() -> Any | None:
-    """A handle of the running service's writer; None where no service runs on this cluster."""
-    import ray
-    from ray import serve
-
+def _running_writer() -> Any | None:
+    """Return a handle of the running service's writer; None if no service runs on this cluster."""
     if not ray.is_initialized():
         return None
     application = serve.status().applications.get(APPLICATION)
