@@ -27,8 +27,8 @@ def context(load: float, replicas: int = 1):
     ids=["free: up", "full: not up", "full: down", "full: stays", "free: down"],
 )
 def test_full_cores_keep_a_stage_from_growing_and_from_nothing_else(monkeypatch, busy, load, replicas, wanted):
-    monkeypatch.setattr(scaling, "machine", lambda: SimpleNamespace(busy=lambda: busy))
-    assert scaling.where_cores_are_free(context(load, replicas))[0] == wanted
+    monkeypatch.setattr(scaling, "machine_usage", lambda: SimpleNamespace(share=lambda: busy))
+    assert scaling.add_where_processors_are_free(context(load, replicas))[0] == wanted
 
 
 def test_cores_are_averaged_over_a_while_however_often_they_are_asked(monkeypatch):
@@ -40,24 +40,24 @@ def test_cores_are_averaged_over_a_while_however_often_they_are_asked(monkeypatc
 
     monkeypatch.setattr(scaling.psutil, "cpu_times", times)
     monkeypatch.setattr(scaling, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    cores = scaling.Cores()
-    told = []
+    usage = scaling.ProcessorUsage()
+    shares = []
     for at, share in [(0.1, 1.0), (1.9, 1.0), (2.1, 1.0), (3.0, 0.0), (4.2, 0.0), (9.0, 0.5)]:
         used[0] += 2 * share * (at - clock[0])
         clock[0] = at
-        told.append(round(cores.busy(), 3))
-    assert told == [0.0, 0.0, 1.0, 1.0, 0.0, 0.5]
+        shares.append(round(usage.share(), 3))
+    assert shares == [0.0, 0.0, 1.0, 1.0, 0.0, 0.5]
 
 
 def test_the_policies_of_all_deployments_look_at_the_same_machine():
-    path = "handsell.serving.graph.scaling:where_cores_are_free"
+    path = "handsell.serving.graph.scaling:add_where_processors_are_free"
     ours = [AutoscalingPolicy(policy_function=path).get_policy() for _ in range(2)]
-    assert all(policy.__globals__["machine"] is scaling.machine for policy in ours)
+    assert all(policy.__globals__["machine_usage"] is scaling.machine_usage for policy in ours)
 
 
 def test_this_machine_is_as_busy_as_it_is_kept(monkeypatch):
-    monkeypatch.setattr(scaling, "OVER_S", 0.2)
-    cores, until = scaling.Cores(), time.monotonic() + 0.4
+    monkeypatch.setattr(scaling, "MIN_INTERVAL_S", 0.2)
+    usage, until = scaling.ProcessorUsage(), time.monotonic() + 0.4
     while time.monotonic() < until:
         pass
-    assert 0.0 < cores.busy() <= 1.0
+    assert 0.0 < usage.share() <= 1.0

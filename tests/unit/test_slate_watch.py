@@ -35,7 +35,7 @@ def test_means_equal_the_reports(shelf, monkeypatch):
     watch = SlateWatch(registry)
     items = np.stack([rng.permutation(50)[:8] for _ in range(6)]).astype(np.int32)
     for b, row in enumerate(items):
-        watch.saw("home", f"u{b % 2}", row, b % 3, shelf)
+        watch.record("home", f"u{b % 2}", row, b % 3, shelf)
     user, time = np.arange(6) % 2, np.arange(6)
     popularity = shelf.values[:, ITEM_FEATURES.index("item_positives_total")]
     expected = {
@@ -57,12 +57,12 @@ def test_empty_slates_visitors_and_another_catalog(shelf, monkeypatch):
     registry = CollectorRegistry()
     watch = SlateWatch(registry)
     assert np.isnan(registry.get_sample_value("handsell_exposure_gini"))
-    watch.saw("home", None, np.zeros(0, np.int32), 0, shelf)
-    watch.saw("home", None, np.array([3], np.int32), 0, shelf)
+    watch.record("home", None, np.zeros(0, np.int32), 0, shelf)
+    watch.record("home", None, np.array([3], np.int32), 0, shelf)
     assert registry.get_sample_value("handsell_slate_repeat_rate_count", {"surface": "home"}) is None
     larger = draw_snapshot(np.random.default_rng(0), items=100)
-    watch.saw("home", "u", np.array([3, 99], np.int32), 0, larger)
-    watch.saw("home", "u", np.array([3, 4], np.int32), 0, larger)
+    watch.record("home", "u", np.array([3, 99], np.int32), 0, larger)
+    watch.record("home", "u", np.array([3, 4], np.int32), 0, larger)
     assert registry.get_sample_value("handsell_exposure_coverage") == 3 / 100
     assert mean(registry, "handsell_slate_repeat_rate") == 0.5
 
@@ -72,5 +72,5 @@ def test_only_the_latest_users_are_remembered(shelf, monkeypatch):
     registry = CollectorRegistry()
     watch = SlateWatch(registry)
     for user in ("a", "b", "c", "a"):
-        watch.saw("home", user, np.array([1, 2], np.int32), 0, shelf)
+        watch.record("home", user, np.array([1, 2], np.int32), 0, shelf)
     assert registry.get_sample_value("handsell_slate_repeat_rate_count", {"surface": "home"}) is None

@@ -1,4 +1,4 @@
-"""One item's way through the candidate stage: what removed it, what each source says of it, where fusion puts it."""
+"""Explain one item in the candidate stage: the filters that remove it, its score in each source, its fused rank."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from handsell.eligibility.filter_reasons import verdicts
 from handsell.retrieval.stage import Found, LocalCandidates
 
 RETURNED = "returned"
-BEYOND = "beyond_k"  # the source knows the item and asked of it were only the k best
-SILENT = "no_evidence"  # the source says nothing of this item to this user
+BEYOND = "beyond_k"  # the source has a score for the item, which is not among its k best
+SILENT = "no_evidence"  # the source has no score of this item for this user
 FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceExplanation:
     name: str
-    k: int  # items asked of it
+    k: int  # items requested from the source
     outcome: str  # RETURNED, BEYOND, SILENT or FAILED
     score: float | None  # on the source's own scale
-    rank: int | None  # 0 = its best eligible item
+    rank: int | None  # 0 = the source's best eligible item
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateExplanation:
-    """Of an item that a filter removed, all but `removed_by` is as if it were eligible."""
+    """For an item that a filter removes, the other fields are as if it were eligible."""
 
     removed_by: tuple[str, ...]  # names of handsell.eligibility.filter_reasons.FILTERS
     sources: tuple[SourceExplanation, ...]
     fused: float | None
     rank: int | None  # in the fused order, 0 = best; None where no source returned it
     of: int  # items found
-    k: int  # candidates that go on to ranking
+    k: int  # candidates passed on to ranking
 
     @property
     def kept(self) -> bool:
-        """It is a candidate."""
+        """Whether the item is a candidate."""
         return not self.removed_by and self.rank is not None and self.rank < self.k
 
 
 async def explain_candidate(
     stage: LocalCandidates, requests: Requests, item: int, k: int
 ) -> tuple[Candidates, CandidateExplanation]:
-    """Story of an item for one request (B = 1), and the candidates: those that are served, and the item in any case.
+    """Find the candidates of one request (B = 1) and explain one item; returns candidates and explanation.
 
-    Where it is not one of the k it comes after them, with what the sources say of it.
+    An item that is not among the k candidates is appended to them.
     """
-    asked = np.array([[item]], np.int32)
-    removed_by = tuple(verdicts(stage.eligibility, requests, asked))
+    wanted = np.array([[item]], np.int32)
+    removed_by = tuple(verdicts(stage.eligibility, requests, wanted))
     eligible = stage.eligibility.mask(requests)
     eligible[0, item] = True
     found, degraded = stage.found(requests, eligible)
@@ -62,7 +62,7 @@ async def explain_candidate(
         _source(stage, requests, item, eligible, s, None if f"retriever:{name}" in degraded else found[s])
         for s, name in enumerate(stage.sources)
     )
-    story = CandidateExplanation(
+    explanation = CandidateExplanation(
         removed_by,
         tuple(sources),
         None if rank is None else float(everything.fused[0, rank]),
@@ -70,31 +70,31 @@ async def explain_candidate(
         int((everything.item[0] >= 0).sum()),
         k,
     )
-    return _with_item(everything, asked, rank, k), story
+    return _with_item(everything, wanted, rank, k), explanation
 
 
 def _source(
     stage: LocalCandidates, requests: Requests, item: int, eligible: np.ndarray, s: int, found: Found | None
 ) -> SourceExplanation:
-    """What source number `s` says; `found` is what it returned, None where it failed."""
+    """Explain the item in source `s`; `found` is what the source returned, None where it failed."""
     name = stage.sources[s]
-    asked = stage.config[name].k
+    k = stage.config[name].k
     if found is None:
-        return SourceExplanation(name, asked, FAILED, None, None)
+        return SourceExplanation(name, k, FAILED, None, None)
     items, scores = found
     place = np.flatnonzero(items[0] == item)
     if len(place):
-        return SourceExplanation(name, asked, RETURNED, float(scores[0, place[0]]), int(place[0]))
-    if (items[0] >= 0).sum() < asked:  # all that it knows of
-        return SourceExplanation(name, asked, SILENT, None, None)
+        return SourceExplanation(name, k, RETURNED, float(scores[0, place[0]]), int(place[0]))
+    if (items[0] >= 0).sum() < k:  # every item with a score was returned
+        return SourceExplanation(name, k, SILENT, None, None)
     score, rank = _full_rank(stage, requests, item, eligible, name)
-    return SourceExplanation(name, asked, SILENT if score is None else BEYOND, score, rank)
+    return SourceExplanation(name, k, SILENT if score is None else BEYOND, score, rank)
 
 
 def _full_rank(
     stage: LocalCandidates, requests: Requests, item: int, eligible: np.ndarray, name: str
 ) -> tuple[float | None, int | None]:
-    """Score and rank of an item that the source did not return: by its scores of all eligible items."""
+    """Score and rank of an item that the source did not return, from its scores of all eligible items."""
     every = np.flatnonzero(eligible[0]).astype(np.int32)
     score = stage.retrievers[name].score(requests, every[None])[0]
     own = score[np.searchsorted(every, item)]
@@ -104,7 +104,7 @@ def _full_rank(
     return float(own), int(np.count_nonzero(before))
 
 
-def _with_item(everything: Candidates, asked: np.ndarray, rank: int | None, k: int) -> Candidates:
+def _with_item(everything: Candidates, item: np.ndarray, rank: int | None, k: int) -> Candidates:
     top = everything.take_columns(k)
     if rank is not None and rank < k:
         return top
@@ -113,7 +113,7 @@ def _with_item(everything: Candidates, asked: np.ndarray, rank: int | None, k: i
     else:
         blank = np.full((1, 1, len(everything.sources)), np.nan, np.float32)
         zero = np.zeros((1, 1), np.float32)
-        last = replace(everything, item=asked, fused=zero, score=zero, source_score=blank, source_rank=blank)
+        last = replace(everything, item=item, fused=zero, score=zero, source_score=blank, source_rank=blank)
     names = ("item", "fused", "score", "source_score", "source_rank")
     both: dict[str, Any] = {n: np.concatenate([getattr(top, n), getattr(last, n)], axis=1) for n in names}
     return replace(top, **both)

@@ -10,24 +10,26 @@ from handsell.core.section import Section
 
 
 class ServingConfig(Section):
-    host: str = Field("127.0.0.1", description="address listened on; the default is reached from this machine only")
-    port: int = Field(8000, ge=1, le=65_535, description="of the HTTP API")
+    host: str = Field("127.0.0.1", description="listening address; the default is reachable from this machine only")
+    port: int = Field(8000, ge=1, le=65_535, description="port of the HTTP API")
     ingress: Literal["plain", "haproxy"] = Field(
         "plain",
-        description="of a local cluster: plain: Serve's own proxy, on `host` alone; haproxy: faster, but its "
-        "statistics and metrics (8404, 9101) listen on every interface, without a token: only behind a firewall",
+        description="proxy of a local cluster. plain: Serve's own, on `host` only. haproxy: faster, but its statistics "
+        "and metrics (ports 8404, 9101) listen on every interface without a token; use it behind a firewall only",
     )
     clock: Literal["wall", "data"] = Field(
         "wall",
-        description="wall: requests happen now; data: the service lives at the end of a historic log (whole days are "
-        "subtracted from now), so that ages and windows mean what they meant in training",
+        description="wall: requests happen now. data: requests happen at the end of a historic log (whole days are "
+        "subtracted from now), so that ages and windows mean the same as in training",
     )
-    max_count: int = Field(30, ge=1, le=30, description="longest slate that a caller may ask for")
-    max_feed: int = Field(300, ge=1, le=1_500, description="items in the pages of one feed; after them it ends")
+    max_count: int = Field(30, ge=1, le=30, description="longest slate that a caller may request")
+    max_feed: int = Field(300, ge=1, le=1_500, description="items on all pages of one feed")
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="larger request bodies are answered with 413")
     max_events: int = Field(1_000, ge=1, description="events in one POST")
-    deadline_ms: int = Field(2_000, ge=1, description="after this a stage is left out of the answer")
-    micro_batch: int = Field(16, ge=1, description="requests that may share one trip through the stages")
-    in_flight: int = Field(3, ge=1, description="micro-batches under way at once")
-    follow_s: float = Field(1.0, gt=0, description="how often replicas look which bundle is live")
-    feature_log_share: float = Field(0.01, ge=0, le=1, description="requests whose feature vectors are logged for skew")
+    deadline_ms: int = Field(2_000, ge=1, description="a stage that answers later is left out")
+    micro_batch: int = Field(16, ge=1, description="most requests in one batch")
+    in_flight: int = Field(3, ge=1, description="micro-batches processed at the same time")
+    follow_s: float = Field(1.0, gt=0, description="seconds between checks for another live bundle")
+    feature_log_share: float = Field(
+        0.01, ge=0, le=1, description="share of requests whose feature vectors are logged for `handsell skew`"
+    )

@@ -112,7 +112,7 @@ class LoadedBundle:
         order = getattr(self._popular_items, name)
         item, score = self._popular_items.first_allowed(order, self._users.visitor(query), query.count)
         real = item[0] >= 0
-        return render.listed_items(item[0, real], score[0, real], self.snapshot, metadata)
+        return render.build_items(item[0, real], score[0, real], self.snapshot, metadata)
 
     def blocks(self, user_id: str) -> dict[str, list[str]]:
         """Creators and tags that a user blocks."""
@@ -125,7 +125,7 @@ class LoadedBundle:
         """Slates as long as the longest wanted: selection is greedy, so a shorter slate is the beginning of it."""
         self.metrics.batch_size.observe(len(queries))
         run, built = await self._begin(queries)
-        self.metrics.removed(removed(self._popular_items.eligibility, built.requests))
+        self.metrics.count_removed(removed(self._popular_items.eligibility, built.requests))
         n, slates = max(query.count for query in queries), None
         with run.failures.tolerate("candidates"):
             slates = await run.funnel(self.config).recommend(built.requests, n)
@@ -149,7 +149,7 @@ class LoadedBundle:
         self._check_held(run)
         for cause in run.failures.names:
             self.metrics.degraded.labels(cause).inc()
-        return [RankedList(render.ranked_items(ranked, self.snapshot), list(run.failures.names))]
+        return [RankedList(render.build_ranked_items(ranked, self.snapshot), list(run.failures.names))]
 
     async def _explain(self, queries: Sequence[Query]) -> list[ItemExplanation]:
         (query,) = queries

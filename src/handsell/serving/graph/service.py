@@ -76,7 +76,7 @@ class Service:
         self.metrics.refused.clear()
         if self.refused is not None:
             self.metrics.refused.labels(self.refused.bundle).set(1)
-        self.metrics.serves(release.made_us, self.bundle.snapshot.as_of, self.bundle.clock.offset_us)
+        self.metrics.set_ages(release.made_us, self.bundle.snapshot.as_of, self.bundle.clock.offset_us)
 
     async def _from_one_bundle(self, answer_from: Callable[[LoadedBundle], Awaitable[T]]) -> T:
         """A whole answer from one bundle: the current one, else the previous one."""
@@ -200,8 +200,8 @@ class Service:
         surface = bundle.config.surface_names[query.surface]
         degraded = list(dict.fromkeys(served.slates.degraded))
         relaxed = served.slates.relaxed_constraints(served.row, query.count)
-        self.metrics.answered(surface, served.cold, len(slate.item_id) < query.count, degraded, relaxed)
-        self.metrics.ruled(served.slates.rules)
+        self.metrics.count_answer(surface, served.cold, len(slate.item_id) < query.count, degraded, relaxed)
+        self.metrics.set_rules(served.slates.rules)
         if degraded:
             log.warning(
                 "degraded answer",
@@ -216,14 +216,14 @@ class Service:
                 "user_id": query.user_id,
                 "surface": surface,
                 "bundle": bundle.release.bundle,
-                "items": render.impression_items(slate),
+                "items": render.encode_impression(slate),
             }
         )
         return a.RecommendationsAnswer(
             recommendation_id=query.recommendation_id,
             surface=surface,
             cold_start=served.cold,
-            items=render.recommended_items(slate, bundle.snapshot, metadata),
+            items=render.build_recommended_items(slate, bundle.snapshot, metadata),
             relaxed=relaxed,
             next_cursor=self._next_cursor(query, slate.item, complete=not degraded),
             degraded=degraded,

@@ -82,7 +82,7 @@ class StageRun:
 
     async def candidates(self, requests: Requests, k: int) -> Candidates:
         found = await self.call("candidates", "candidates", requests, k)
-        self.metrics.found(found)
+        self.metrics.count_candidates(found)
         return found
 
     async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:

@@ -1,6 +1,6 @@
-"""What the HTTP API answers (v1). The OpenAPI document is made from these models, and so is every answer.
+"""Answers of the HTTP API (v1). The OpenAPI document and every answer are generated from these models.
 
-A field that was not set is not written: `metadata` of an item is there only when it was asked for.
+Fields that were not set are not written: an item has `metadata` only if the request includes it.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ class Answer(BaseModel):
 
 class Reason(Answer):
     code: str
-    item_id: str | None = Field(default=None, description="the item of the user's history that the reason speaks of")
+    item_id: str | None = Field(default=None, description="the item of the user's history that the reason refers to")
 
 
 class Item(Answer):
     item_id: str
     rank: int = Field(description="1 = top")
     score: float = Field(description="0 to 1")
-    metadata: dict[str, Any] | None = Field(default=None, description="only when asked for")
+    metadata: dict[str, Any] | None = Field(default=None, description="only if the request includes it")
 
 
 class RecommendedItem(Item):
-    sources: list[str] = Field(description="the retrievers that found it")
+    sources: list[str] = Field(description="retrievers that returned the item")
     reason: Reason
 
 
@@ -43,7 +43,7 @@ class ReleaseStamp(Answer):
 
 
 class SlateStamp(ReleaseStamp):
-    rules: str | None = Field(description="version of the business rules in force; null where there are none")
+    rules: str | None = Field(description="version of the business rules applied; null without rules")
 
 
 class RecommendationsAnswer(Answer):
@@ -51,14 +51,14 @@ class RecommendationsAnswer(Answer):
     surface: str
     cold_start: bool
     items: list[RecommendedItem]
-    relaxed: list[str] = Field(description="constraints on the slate that could not hold, the first to give way first")
-    next_cursor: str | None = Field(description="gives the next page of this feed; null at its end")
-    degraded: list[str] = Field(description="what failed or was too late, and was left out")
+    relaxed: list[str] = Field(description="constraints that could not be kept, the first relaxed first")
+    next_cursor: str | None = Field(description="requests the next page of this feed; null at its end")
+    degraded: list[str] = Field(description="parts that failed or were late, and were left out")
     release: SlateStamp
 
 
 class RankedItem(Item):
-    sources: list[str] = Field(description="the retrievers that know it")
+    sources: list[str] = Field(description="retrievers that have a score for the item")
 
 
 class RankAnswer(Answer):
@@ -87,41 +87,43 @@ class ExplainedSource(Answer):
     source: str
     outcome: Literal["returned", "beyond_k", "no_evidence", "failed"]
     rank: int | None = Field(description="among eligible items, 1 = the source's best; null without evidence")
-    k: int = Field(description="items asked of this source")
+    k: int = Field(description="items requested from this source")
     score: float | None = Field(description="on the source's own scale")
 
 
 class ExplainedCandidates(Answer):
-    as_if_eligible: bool = Field(description="a filter removes the item: this is what would be without it")
+    as_if_eligible: bool = Field(description="a filter removes the item; the values are those without the filter")
     sources: list[ExplainedSource]
     fused_score: float | None
     rank: int | None = Field(description="in the fused order of the sources; null where none returned it")
     of: int
-    passed_on: int = Field(description="so many go on to ranking")
+    passed_on: int = Field(description="candidates passed on to ranking")
 
 
 class Contribution(Answer):
     feature: str
-    value: float | None = Field(description="null where it is unknown")
+    value: float | None = Field(description="null if unknown")
     contribution: float
 
 
 class ExplainedRanking(Answer):
-    as_if_candidate: bool = Field(description="the item is no candidate: this is what the ranker would say if it were")
+    as_if_candidate: bool = Field(description="the item is not a candidate; the values are those it would have as one")
     rank: int
     of: int
-    passed_on: int = Field(description="so many go on to re-ranking")
+    passed_on: int = Field(description="candidates passed on to re-ranking")
     score: float | None = Field(description="0 to 1")
-    raw_score: float | None = Field(description="base + all contributions; what is ordered by")
+    raw_score: float | None = Field(description="base + all contributions; decides the order")
     base: float | None
     contributions: list[Contribution] = Field(description="the largest first; empty without a ranker")
     other_features: float | None = Field(description="sum of the contributions that are not listed")
 
 
 class ExplainedReranking(Answer):
-    before: int = Field(description="rank with which the item came")
-    place: int | None = Field(description="in the order of re-ranking, of which the slate is the beginning")
-    moved_by: list[str] = Field(description="rules without which the place would be another")
+    before: int = Field(description="rank in the ranking stage")
+    place: int | None = Field(
+        description="in the order of all re-ranked candidates, of which the slate is the beginning"
+    )
+    moved_by: list[str] = Field(description="settings without which the place would be another")
     place_without: dict[str, int | None]
     reason: Reason | None
 
@@ -132,7 +134,7 @@ class ExplainAnswer(Answer):
     surface: str
     count: int
     cold_start: bool
-    time: str = Field(description="as of which everything is said")
+    time: str = Field(description="as-of time of the explanation")
     outcome: Literal[
         "shown", "filtered", "not_retrieved", "beyond_candidates", "cut_by_ranking", "below_the_slate", "unknown"
     ]
@@ -140,7 +142,7 @@ class ExplainAnswer(Answer):
     eligibility: ExplainedEligibility | None
     candidates: ExplainedCandidates | None
     ranking: ExplainedRanking | None
-    reranking: ExplainedReranking | None = Field(description="null where the item did not come that far")
+    reranking: ExplainedReranking | None = Field(description="null if the item did not reach re-ranking")
     degraded: list[str]
     release: ReleaseStamp
 
@@ -151,7 +153,7 @@ class BlocksAnswer(Answer):
     tags: list[str]
 
 
-class Rejected(Answer):
+class RejectedEvent(Answer):
     index: int
     code: str
     detail: str
@@ -160,7 +162,7 @@ class Rejected(Answer):
 class EventsAnswer(Answer):
     accepted: int
     duplicates: int
-    rejected: list[Rejected]
+    rejected: list[RejectedEvent]
 
 
 class RefusedBundle(Answer):

@@ -2,8 +2,7 @@
 
     serve deploy deployments/serve/graph.yaml        # or serve run, or `handsell serve CONFIG`
 
-Sizes, CPUs and autoscaling of each deployment stand in that file, by the names Gateway, Candidates,
-Ranking, Reranking and EventLog.
+The file sets CPUs and autoscaling of each deployment by its name: Gateway, Candidates, Ranking, Reranking, EventLog.
 """
 
 # no `from __future__ import annotations`: Serve reads the argument's class from the signature of `build`
@@ -26,9 +25,11 @@ class AppArgs(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    config: str = Field(description="TOML file of the deployment, an absolute path on the cluster's machines")
-    topology: Literal["graph", "fused"] = Field("graph", description="stages apart, or all in each gateway replica")
-    bundle: str = Field("live", description="id of a bundle to stay with, or live: whichever is, also when it changes")
+    config: str = Field(description="the deployment's TOML file, an absolute path on the cluster's machines")
+    topology: Literal["graph", "fused"] = Field(
+        "graph", description="stages in deployments of their own, or all in each gateway"
+    )
+    bundle: str = Field("live", description="live (the promoted bundle, also after a promotion) or a bundle id")
 
 
 def build(args: AppArgs) -> Application:
@@ -38,7 +39,7 @@ def build(args: AppArgs) -> Application:
 
 def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) -> Application:
     """`build` with another feature store."""
-    config = load_config(located(args.config))
+    config = load_config(locate_config(args.config))
     resolve(config, args.bundle)  # raises before anything is started
     source, bundle = str(config.source), args.bundle
     log = bind(EventLogDeployment, source)
@@ -49,12 +50,12 @@ def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) ->
 
 
 def bind(deployment: Any, *args: Any) -> Application:
-    """`deployment.bind`: type checkers take a decorated class for the class that it was."""
+    """Call `deployment.bind`, which type checkers do not know of a decorated class."""
     return deployment.bind(*args)
 
 
-def located(config: str) -> Path:
-    """A relative path means below the working directory of the cluster's processes, else below this checkout."""
+def locate_config(config: str) -> Path:
+    """Resolve a relative path in the working directory of the cluster's processes, else in this checkout."""
     path = Path(config).expanduser()
     checkout = Path(handsell.__file__).parents[2] / path
     return checkout if not path.exists() and checkout.exists() else path

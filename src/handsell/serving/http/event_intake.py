@@ -1,4 +1,4 @@
-"""POST /v1/events: which events are taken, and as what they are logged."""
+"""POST /v1/events: which events are accepted, and the rows in which they are logged."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from handsell.core.batches import NONE
 from handsell.core.clock import Clock
 from handsell.core.errors import RequestError
 from handsell.serving.http import schemas
-from handsell.serving.http.answers import Rejected
+from handsell.serving.http.answers import RejectedEvent
 from handsell.serving.http.queries import logged_user, new_id
 
-AHEAD_US = 300_000_000  # clocks of callers may be this far ahead; such events count as now
+AHEAD_US = 300_000_000  # a caller's clock may be this far ahead; such events count as now
 
 
 @dataclass(frozen=True, slots=True)
-class Sorted:
-    """Rows for the log (dicts of events.log.EVENT_FIELDS), what was refused by index, and how many items are new."""
+class SortedEvents:
+    """Rows for the log (dicts of events.log.EVENT_FIELDS), rejected events, and the number of unknown items."""
 
     rows: list[dict[str, Any]]
-    rejected: list[Rejected]
+    rejected: list[RejectedEvent]
     unknown_items: int
 
 
-def sort_events(body: schemas.EventsBody, config: Config, snapshot: Snapshot, clock: Clock) -> Sorted:
-    """Events of a known type, user and time are taken; an item that the catalog lacks may arrive later."""
+def sort_events(body: schemas.EventsBody, config: Config, snapshot: Snapshot, clock: Clock) -> SortedEvents:
+    """Accept events with a known type, a user and a plausible time; their item may be missing from the catalog."""
     most = config.serving.max_events
     if len(body.events) > most:
         raise RequestError(
-            f"events: at most {most} in one request are expected, got {len(body.events)}: send them in parts",
+            f"events: expected at most {most} in one request, got {len(body.events)}: send them in parts",
             field="events", status=413, code="too_many_events",
         )  # fmt: skip
     now = clock.now()
     rows: list[dict[str, Any]] = []
-    rejected: list[Rejected] = []
+    rejected: list[RejectedEvent] = []
     for index, event in enumerate(body.events):
         problem = _problem(event, config, clock, now)
         if problem:
-            rejected.append(Rejected(index=index, **problem))
+            rejected.append(RejectedEvent(index=index, **problem))
         else:
             rows.append(_row(event, clock, now))
     numbers = snapshot.items.number([row["item_id"] for row in rows])
-    return Sorted(rows, rejected, int(np.count_nonzero(numbers == NONE)))
+    return SortedEvents(rows, rejected, int(np.count_nonzero(numbers == NONE)))
 
 
 def _problem(event: schemas.Event, config: Config, clock: Clock, now: int) -> dict[str, str] | None:
@@ -57,9 +57,12 @@ def _problem(event: schemas.Event, config: Config, clock: Clock, now: int) -> di
             "detail": f"type: expected one of {', '.join(names)}; got {event.type!r}",
         }
     if event.user_id is None and event.anonymous_id is None:
-        return {"code": "no_user", "detail": "user_id or anonymous_id is expected; got neither"}
+        return {"code": "no_user", "detail": "user_id: expected user_id or anonymous_id; got neither"}
     if event.timestamp is not None and clock.from_wall(event.timestamp) > now + AHEAD_US:
-        return {"code": "in_the_future", "detail": "timestamp: expected now or earlier; it lies over 5 minutes ahead"}
+        return {
+            "code": "in_the_future",
+            "detail": "timestamp: expected now or earlier; got one over 5 minutes ahead",
+        }
     return None
 
 

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details, and the guard in front of the routes that reads bodies within a limit."""
+"""Errors as RFC 9457 problem details, and the limit on request bodies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FieldError(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457. `code` is stable and meant for programs; `errors` names each field that is wrong."""
+    """RFC 9457 problem details. `code` is stable and meant for programs; `errors` names each wrong field."""
 
     type: str = "about:blank"
     title: str
@@ -52,7 +52,7 @@ def problem(status: int, detail: str, code: str, errors: Sequence[dict[str, Any]
     return Response(body.model_dump_json(exclude_unset=True), status, headers, MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
+def install_handlers(app: FastAPI) -> None:
     """Answer every error of the app as a problem."""
     handlers: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
         RequestError: _request_error,
@@ -84,7 +84,7 @@ async def _validation_error(_: Request, error: RequestValidationError) -> Respon
 
 async def _event_log_error(_: Request, error: EventLogError) -> Response:
     log.error("event log: %s", error)
-    return problem(503, "events cannot be stored now and were not accepted: send them again later", "log_unavailable")
+    return problem(503, "events cannot be stored now and were not accepted; send them again later", "log_unavailable")
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
@@ -96,7 +96,7 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 async def _unexpected(_: Request, error: Exception) -> Response:
     log.error("unexpected error", exc_info=error)
-    return problem(500, "this should not have happened; the service's log has the details", "internal_error")
+    return problem(500, "an unexpected error; the service's log has the details", "internal_error")
 
 
 def _path(location: Sequence[str | int]) -> str:
@@ -111,7 +111,7 @@ def _short(value: Any) -> str:
 
 
 class BodyLimit:
-    """Reads a request's body before any route runs and refuses one over `limit` bytes, however it is sent."""
+    """Reads a request's body before any route runs, and refuses one over `limit` bytes, also if sent in chunks."""
 
     def __init__(self, app: ASGIApp, limit: int):
         self.app, self.limit = app, limit
@@ -129,14 +129,14 @@ class BodyLimit:
             body += message.get("body", b"")
             more = message.get("more_body", False)
         if len(body) > self.limit:
-            detail = f"a body has at most {self.limit} bytes: split it, or raise serving.max_body_bytes"
+            detail = f"body: expected at most {self.limit} bytes, got more: split it, or raise serving.max_body_bytes"
             await problem(413, detail, "body_too_large")(scope, receive, send)
             return
         await self.app(scope, _replay(bytes(body), receive), send)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """The body once, then whatever comes after it (a disconnect)."""
+    """Return a receiver of the body already read, and then of later messages."""
     first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replayed() -> Message:

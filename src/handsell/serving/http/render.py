@@ -1,4 +1,4 @@
-"""From arrays to what callers read: answers, metadata, and the impression that is logged."""
+"""Convert slates from arrays to answers, and to the impressions that are logged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from handsell.core.funnel import pack_source_bits
 from handsell.reranking.reasons import REASONS
 from handsell.serving.http.answers import Item, RankedItem, Reason, RecommendedItem
 
-NOT_SHOWN = ("item_id", "text", "available")  # metadata columns that callers have, or have no use for
+NOT_SHOWN = ("item_id", "text", "available")  # metadata columns that answers leave out
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class RenderedSlate:
     reason: list[Reason]
     propensity: list[float]
     item: np.ndarray  # (n,) int32
-    rules: str | None  # version of the business rules that it was made with
+    rules: str | None  # version of the business rules applied
 
 
 def render_slate(slates: Slates, row: int, count: int, snapshot: Snapshot) -> RenderedSlate:
@@ -42,52 +42,53 @@ def render_slate(slates: Slates, row: int, count: int, snapshot: Snapshot) -> Re
     about_ids = snapshot.items.ids(np.maximum(about, 0)) if n else []
     return RenderedSlate(
         item_id=snapshot.items.ids(item) if n else [],
-        score=scores(slates.score[row, :n]),
-        sources=[names_of(slates.sources, b) for b in bits],
+        score=round_scores(slates.score[row, :n]),
+        sources=[source_names(slates.sources, b) for b in bits],
         reason=[
             Reason(code=REASONS[code], item_id=item_id if number != NONE else None)
             for code, number, item_id in zip(slates.reason[row, :n].tolist(), about.tolist(), about_ids, strict=True)
         ],
-        propensity=scores(slates.propensity[row, :n]),
+        propensity=round_scores(slates.propensity[row, :n]),
         item=item,
         rules=None if slates.rules is None else slates.rules.version,
     )
 
 
-def scores(values: np.ndarray) -> list[float]:
-    """Six digits are more than float32 holds."""
+def round_scores(values: np.ndarray) -> list[float]:
+    """Round to six digits, about the precision of float32."""
     return np.round(np.nan_to_num(values.astype(np.float64)), 6).tolist()
 
 
-def recommended_items(slate: RenderedSlate, snapshot: Snapshot, metadata: bool) -> list[RecommendedItem]:
-    """A slate's items with their sources and reasons."""
-    about = described(slate.item_id, slate.score, slate.item, snapshot, metadata)
+def build_recommended_items(slate: RenderedSlate, snapshot: Snapshot, metadata: bool) -> list[RecommendedItem]:
+    """The items of a slate with their sources and reasons."""
+    about = _describe(slate.item_id, slate.score, slate.item, snapshot, metadata)
     return [
         RecommendedItem(**item, sources=sources, reason=reason)
         for item, sources, reason in zip(about, slate.sources, slate.reason, strict=True)
     ]
 
 
-def ranked_items(ranked: Candidates, snapshot: Snapshot) -> list[RankedItem]:
-    """A caller's own list of one request, with the sources that gave each item a score."""
+def build_ranked_items(ranked: Candidates, snapshot: Snapshot) -> list[RankedItem]:
+    """The caller's own items, ranked, with the sources that have a score for each."""
     ids, item = snapshot.items.ids(ranked.item[0]), ranked.item[0]
     bits = pack_source_bits(ranked.source_rank)[0].tolist()
-    about = described(ids, scores(ranked.score[0]), item, snapshot, False)
+    about = _describe(ids, round_scores(ranked.score[0]), item, snapshot, False)
     return [
-        RankedItem(**entry, sources=names_of(ranked.sources, known)) for entry, known in zip(about, bits, strict=True)
+        RankedItem(**entry, sources=source_names(ranked.sources, known))
+        for entry, known in zip(about, bits, strict=True)
     ]
 
 
-def listed_items(item: np.ndarray, score: np.ndarray, snapshot: Snapshot, metadata: bool) -> list[Item]:
+def build_items(item: np.ndarray, score: np.ndarray, snapshot: Snapshot, metadata: bool) -> list[Item]:
     """Items (n,) of a public list."""
     ids = snapshot.items.ids(item) if len(item) else []
-    return [Item(**entry) for entry in described(ids, scores(score), item, snapshot, metadata)]
+    return [Item(**entry) for entry in _describe(ids, round_scores(score), item, snapshot, metadata)]
 
 
-def described(
+def _describe(
     ids: list[str], score: list[float], item: np.ndarray, snapshot: Snapshot, metadata: bool
 ) -> list[dict[str, Any]]:
-    """The fields of `Item`: rank and score, and metadata when asked for."""
+    """The fields of `Item`; metadata if wanted."""
     items: list[dict[str, Any]] = [
         {"item_id": i, "rank": rank, "score": value}
         for rank, (i, value) in enumerate(zip(ids, score, strict=True), start=1)
@@ -98,13 +99,13 @@ def described(
     return items
 
 
-def names_of(sources: Sequence[str], bits: int) -> list[str]:
+def source_names(sources: Sequence[str], bits: int) -> list[str]:
     """The sources whose bit is set."""
     return [name for s, name in enumerate(sources) if bits >> s & 1]
 
 
 def metadata_rows(snapshot: Snapshot, item: np.ndarray) -> list[dict[str, Any]]:
-    """What is known of each item, nulls left out."""
+    """The metadata of each item, without nulls."""
     names = [name for name in snapshot.metadata.column_names if name not in NOT_SHOWN]
     rows = snapshot.metadata.select(names).take(item).to_pylist()
     return [{k: _plain(v) for k, v in row.items() if v is not None and v != []} for row in rows]
@@ -114,8 +115,8 @@ def _plain(value: Any) -> Any:
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
 
 
-def impression_items(slate: RenderedSlate) -> str:
-    """The `items` of a logged slate, see events.impressions."""
+def encode_impression(slate: RenderedSlate) -> str:
+    """Encode the `items` of a logged slate, see events.impressions."""
     columns: dict[str, Any] = {
         "item_id": slate.item_id, "score": slate.score, "propensity": slate.propensity, "sources": slate.sources,
     }  # fmt: skip

@@ -1,7 +1,4 @@
-"""The HTTP API's bodies and parameters (v1); what is answered stands in answers.py.
-
-A field is here when it works; any other is refused.
-"""
+"""Bodies and parameters of the HTTP API (v1); unknown fields are refused. Answers: answers.py."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from handsell.eligibility.config import LONGEST_FILTER
 from handsell.serving.http.paging import LONGEST
 
 NO_CONTROL = r"^[^\x00-\x1f\x7f]+$"
-"""Ids are opaque, but a control character in one is a mistake (and NUL would be cut off by NumPy)."""
+"""Ids are opaque, but a control character in one is a mistake, and NumPy would cut an id at NUL."""
 
 YEAR_2200_MS = 7_258_118_400_000
 RFC3339 = re.compile(r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$", re.ASCII)
@@ -28,13 +25,13 @@ def _id(value: str) -> str:
 
 
 def _timestamp(value: Any) -> int:
-    """RFC 3339 text with a zone, or epoch milliseconds → µs."""
+    """Convert RFC 3339 text with a zone, or epoch milliseconds, to µs."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= YEAR_2200_MS:
         return value * 1_000
     if isinstance(value, str) and len(value) <= 40 and RFC3339.match(value):
         try:
-            moment = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value.upper()))
-            us = round((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000_000)
+            parsed = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value.upper()))
+            us = round((parsed - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000_000)
         except (ValueError, OverflowError):
             us = -1
         if 0 <= us <= YEAR_2200_MS * 1_000:
@@ -63,10 +60,10 @@ Timestamp = Annotated[
         }
     ),
 ]
-Count = Annotated[int, Field(ge=1, le=30, description="items wanted; by default what the surface is configured with")]
+Count = Annotated[int, Field(ge=1, le=30, description="items wanted; by default the count of the surface")]
 DeadlineMs = Annotated[
     int,
-    Field(ge=10, le=60_000, description="a stage that is later is left out; at most the service's own deadline counts"),
+    Field(ge=10, le=60_000, description="stages that answer later are left out; at most the service's own deadline"),
 ]
 Filter = Annotated[
     str,
@@ -76,9 +73,7 @@ Filter = Annotated[
         description="expression that every item must pass, such as `item.year >= 2015 and not item.explicit`",
     ),
 ]
-Cursor = Annotated[
-    str, Field(min_length=1, max_length=LONGEST, description="`next_cursor` of the page before, for the one after it")
-]
+Cursor = Annotated[str, Field(min_length=1, max_length=LONGEST, description="`next_cursor` of the previous page")]
 Value = Annotated[float, Field(allow_inf_nan=False, ge=-3e38, le=3e38)]
 Include = Literal["metadata"]
 
@@ -88,17 +83,17 @@ class Body(BaseModel):
 
 
 class Parameters(BaseModel):
-    """Query strings arrive as text, so they are converted."""
+    """Query strings are text, so values are converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SessionEvent(Body):
-    """Something the user just did, not (yet) in the event log."""
+    """An event of the current session that need not be in the event log."""
 
     type: ShortId = Field(description="an event type of the configuration")
     item_id: Id
-    timestamp: Timestamp | None = Field(default=None, description="now, when absent")
+    timestamp: Timestamp | None = Field(default=None, description="default: now")
     value: Value | None = Field(default=None, description="rating, seconds, price …")
 
 
@@ -108,21 +103,21 @@ class VisitorSession(Body):
 
 class RequestExclusions(Body):
     item_ids: list[Id] = Field(default_factory=list, max_length=1_000)
-    creators: list[Id] = Field(default_factory=list, max_length=1_000, description="whose items do not come")
-    tags: list[Id] = Field(default_factory=list, max_length=1_000, description="items with one of them do not come")
+    creators: list[Id] = Field(default_factory=list, max_length=1_000, description="exclude items by these creators")
+    tags: list[Id] = Field(default_factory=list, max_length=1_000, description="exclude items with one of these tags")
 
 
 class BlocksBody(Body):
-    """What a user never wants to be shown, on any surface; it replaces what was blocked before."""
+    """Creators and tags that are never shown to a user, on any surface; replaces earlier blocks."""
 
     creators: list[Id] = Field(default_factory=list, max_length=1_000)
     tags: list[Id] = Field(default_factory=list, max_length=1_000)
 
 
 class Basket(Body):
-    """What the user is about to take: counts as the strongest kind of event just now, and does not come itself."""
+    """Items in the basket: they count as the strongest kind of event, and are excluded from the results."""
 
-    item_ids: list[Id] = Field(min_length=1, max_length=100, description="the latest last")
+    item_ids: list[Id] = Field(min_length=1, max_length=100, description="the last added last")
 
 
 class RecommendationsBody(Body):
@@ -150,13 +145,13 @@ class RankBody(Body):
 
 class Event(Body):
     event_id: Id | None = Field(
-        default=None, description="yours, so that sending again counts once; made up when absent"
+        default=None, description="an event sent twice with the same id counts once; generated when absent"
     )
     type: ShortId
     user_id: Id | None = None
     anonymous_id: Id | None = None
     item_id: Id
-    timestamp: Timestamp | None = Field(default=None, description="now, when absent")
+    timestamp: Timestamp | None = Field(default=None, description="default: now")
     value: Value | None = Field(default=None, description="rating, seconds, price …")
     surface: ShortId | None = None
     recommendation_id: ShortId | None = Field(default=None, description="of the answer that showed the item")

@@ -1,4 +1,4 @@
-"""What the gateway tells about itself: Prometheus metrics, and one JSON line per log record."""
+"""Prometheus metrics of a gateway, JSON log lines, and trace ids."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 
 
 def continue_trace(header: bytes) -> bytes:
-    """A caller's `traceparent` with a span of our own; a new trace where there is none, or none that is valid.
+    """The caller's `traceparent` with a new span; a new trace where the header is missing or invalid.
 
-    The trace's id goes into the log records of this request.
+    The id of the trace is added to this request's log records.
     """
     parent = PROPAGATOR.extract({"traceparent": header.decode("latin-1")})
     caller = get_current_span(parent).get_span_context()
@@ -49,28 +49,26 @@ class Metrics:
         self.stage_seconds = Histogram(
             "handsell_stage_seconds", "One batch in a stage", ("stage",), registry=r, buckets=SECONDS
         )
-        self.batch_size = Histogram(
-            "handsell_batch_size", "Requests that shared a trip through the stages", registry=r, buckets=COUNTS
-        )
+        self.batch_size = Histogram("handsell_batch_size", "Requests in one batch", registry=r, buckets=COUNTS)
         self.waiting = Gauge("handsell_waiting_requests", "Requests that wait for a free slot", registry=r)
-        self.degraded = Counter("handsell_degraded", "Answers that lack something", ("cause",), registry=r)
+        self.degraded = Counter("handsell_degraded", "Answers without a part that failed", ("cause",), registry=r)
         self.relaxed = Counter(
-            "handsell_relaxed", "Answers in which a constraint could not hold", ("constraint",), registry=r
+            "handsell_relaxed", "Answers in which a constraint was relaxed", ("constraint",), registry=r
         )
         self.candidates = Counter("handsell_candidates", "Candidates found, by source", ("source",), registry=r)
         self.items_removed = Counter(
-            "handsell_items_removed", "Catalog items that a filter kept from a request, each filter by itself",
+            "handsell_items_removed", "Catalog items that a filter removes from a request, by filter",
             ("filter",), registry=r,
         )  # fmt: skip
         self.slates = Counter("handsell_slates", "Slates answered", ("surface",), registry=r)
-        self.cold_starts = Counter("handsell_cold_starts", "Slates for users of whom nothing is known", registry=r)
-        self.short_slates = Counter("handsell_short_slates", "Slates shorter than asked", registry=r)
+        self.cold_starts = Counter("handsell_cold_starts", "Slates for users without any known events", registry=r)
+        self.short_slates = Counter("handsell_short_slates", "Slates shorter than requested", registry=r)
         self.impressions_lost = Counter(
             "handsell_impressions_lost", "Served slates that did not reach the log", registry=r
         )
         self.events = Counter("handsell_events", "Events received, by outcome", ("outcome",), registry=r)
         self.unknown_items = Counter(
-            "handsell_events_unknown_items", "Events accepted of items that the catalog does not hold", registry=r
+            "handsell_events_unknown_items", "Accepted events of items that are not in the catalog", registry=r
         )
         self.features_age = Histogram(
             "handsell_user_features_age_seconds", "Time since the user's last folded event", registry=r,
@@ -78,45 +76,45 @@ class Metrics:
         )  # fmt: skip
         self.bundle = Gauge("handsell_bundle_info", "1 for the bundle served", ("bundle", "snapshot"), registry=r)
         self.refused = Gauge(
-            "handsell_bundle_refused", "1 for a live bundle that this gateway does not serve", ("bundle",), registry=r
+            "handsell_bundle_refused", "1 for a live bundle that this gateway refuses to serve", ("bundle",), registry=r
         )
         self.stepped_back = Counter(
-            "handsell_stepped_back", "Requests answered from the bundle before, a stage not holding the live one",
+            "handsell_stepped_back", "Requests answered from the previous bundle because a stage lacks the live one",
             registry=r,
         )  # fmt: skip
-        self.rules = Gauge("handsell_rules_info", "1 for the business rules in force", ("version",), registry=r)
+        self.rules = Gauge("handsell_rules_info", "1 for the business rules applied", ("version",), registry=r)
         self.rules_refused = Gauge(
-            "handsell_rules_refused", "1 for a file of rules that is wrong, so that those before stay in force",
+            "handsell_rules_refused", "1 for an invalid rules file; the earlier rules are still applied",
             ("version",), registry=r,
         )  # fmt: skip
         self.rules_share = Gauge(
-            "handsell_rules_share", "Of a quota of the day: its share of impressions so far", ("rule",), registry=r
+            "handsell_rules_share", "Share of impressions so far of a daily quota", ("rule",), registry=r
         )
         self._rules = ("", "")
-        self.bundle_age = Gauge("handsell_bundle_age_seconds", "Since the bundle was made", registry=r)
+        self.bundle_age = Gauge("handsell_bundle_age_seconds", "Time since the bundle was made", registry=r)
         self.data_age = Gauge(
-            "handsell_snapshot_age_seconds", "Since the last event that the item snapshot knows", registry=r
+            "handsell_snapshot_age_seconds", "Time since the last event in the item snapshot", registry=r
         )
         self.clock_offset = Gauge("handsell_clock_offset_seconds", "Wall time minus service time", registry=r)
 
-    def serves(self, made_us: int, as_of_us: int, offset_us: int) -> None:
-        """The moments (µs) from which the ages of bundle and item snapshot count, and the service clock's offset."""
+    def set_ages(self, made_us: int, as_of_us: int, offset_us: int) -> None:
+        """Set the times (µs) from which the ages of bundle and snapshot count, and the service clock's offset."""
         self.bundle_age.set_function(lambda: time.time() - made_us / 1e6)
         self.data_age.set_function(lambda: time.time() - offset_us / 1e6 - as_of_us / 1e6)
         self.clock_offset.set(offset_us / 1e6)
 
-    def found(self, candidates: Candidates) -> None:
+    def count_candidates(self, candidates: Candidates) -> None:
         """Count candidates by source."""
         per_source = (np.isfinite(candidates.source_rank) & (candidates.item != NONE)[:, :, None]).sum(axis=(0, 1))
         for name, count in zip(candidates.sources, per_source.tolist(), strict=True):
             self.candidates.labels(name).inc(count)
 
-    def removed(self, counts: Mapping[str, int]) -> None:
+    def count_removed(self, counts: Mapping[str, int]) -> None:
         """Count items by the filter that removed them."""
         for name, count in counts.items():
             self.items_removed.labels(name).inc(count)
 
-    def answered(
+    def count_answer(
         self, surface: str, cold: bool, short: bool, degraded: Iterable[str], relaxed: Iterable[str] = ()
     ) -> None:
         self.slates.labels(surface).inc()
@@ -127,8 +125,8 @@ class Metrics:
         for constraint in relaxed:
             self.relaxed.labels(constraint).inc()
 
-    def ruled(self, stamp: RulesStamp | None) -> None:
-        """What slates say of the rules they were made with."""
+    def set_rules(self, stamp: RulesStamp | None) -> None:
+        """Publish the version of the rules that slates were made with."""
         if stamp is None:
             return
         if (stamp.version, stamp.refused) != self._rules:
@@ -148,7 +146,7 @@ class Metrics:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object per record; fields given as `extra={"fields": {...}}` (recommendation_id …) come along."""
+    """Format a record as one JSON object, with the fields of `extra={"fields": {...}}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -165,7 +163,7 @@ class JsonLines(logging.Formatter):
 
 
 def log_as_json() -> None:
-    """Send handsell's own records to stderr as JSON lines; other loggers are left alone."""
+    """Write handsell's own log records to stderr as JSON lines."""
     logger = logging.getLogger("handsell")
     if not any(isinstance(h.formatter, JsonLines) for h in logger.handlers):
         handler = logging.StreamHandler()

@@ -1,4 +1,4 @@
-"""List metrics of what is served, as Prometheus series: computed from each slate as it goes to the impression log.
+"""List metrics of served slates as Prometheus series, computed when a slate is logged as an impression.
 
 Means are rates: `rate(handsell_slate_diversity_sum) / rate(handsell_slate_diversity_count)`. Exposure is over the last
 WINDOW slates of this gateway. Definitions: docs/list-metrics.md.
@@ -16,7 +16,7 @@ from handsell.evaluation.list_metrics import gini_of_counts, self_information
 from handsell.reranking.similarity import build_tag_vectors
 
 WINDOW = 5_000  # slates over which exposure is counted
-USERS = 20_000  # whose last slate is remembered, the latest seen
+USERS = 20_000  # users whose last slate is kept
 SHARES = tuple(n / 10 for n in range(1, 11))
 BITS = (2, 4, 6, 8, 9, 10, 11, 12, 13, 14, 16, 20)
 POPULARITY = "item_positives_total"  # positive events so far
@@ -63,7 +63,7 @@ class SlateWatch:
             self._remember(surface, user_id, item)
 
     def _bits(self, snapshot: Snapshot) -> np.ndarray:
-        """(I,) self-information of items, made once for a snapshot."""
+        """(I,) self-information of items, computed once per snapshot."""
         if self._surprise[0] is not snapshot:
             names, popularity = snapshot.value_names, np.zeros(len(snapshot))
             if POPULARITY in names:
@@ -72,7 +72,7 @@ class SlateWatch:
         return self._surprise[1]
 
     def _expose(self, item: np.ndarray, size: int) -> None:
-        if len(self._count) != size:  # another catalog: numbers of one catalog never change, so counts stay
+        if len(self._count) != size:  # a longer catalog: item numbers never change, so counts stay valid
             self._window = deque(shown[shown < size] for shown in self._window)
             self._count = np.bincount(np.concatenate([*self._window, item[:0]]), minlength=size)
         self._window.append(item)
