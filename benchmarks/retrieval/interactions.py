@@ -21,7 +21,7 @@ from handsell.core.units import HOUR_US
 from handsell.data.config import WorldConfig
 from handsell.data.interactions import Interactions
 from handsell.data.numbering import deduplicate_and_sort, number_events
-from handsell.data.readers.base import all_events, complete
+from handsell.data.readers.base import drop_incomplete, read_all_events
 from handsell.data.readers.world import World
 from handsell.retrieval.content_vectors import Content, fit_content_vectors
 
@@ -110,7 +110,9 @@ def generate_world(world: WorldConfig, size: int) -> Dataset:
     config, reader = load_config(WORLD), World(world)
     items, users = reader.items(), Vocabulary.of(reader.users()["user_id"].to_pylist())
     ids = Vocabulary.of(items["item_id"].to_pylist())
-    log = pa.concat_tables([number_events(complete(b), users, ids, config.events) for b in all_events(reader)])
+    log = pa.concat_tables(
+        [number_events(drop_incomplete(b), users, ids, config.events) for b in read_all_events(reader)]
+    )
     events = Interactions.from_table(deduplicate_and_sort(log.combine_chunks()), len(users), len(ids))
     acted = np.array([kind.seen for kind in config.events.types.values()])[events.type]
     snapshot = _snapshot(ids, items)

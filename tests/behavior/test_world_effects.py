@@ -12,7 +12,7 @@ import pytest
 
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.config import WorldConfig
-from handsell.data.world import n_partitions, users_table, write_partition
+from handsell.data.world import build_users_table, n_partitions, write_partition
 from handsell.data.world.catalog import span
 from handsell.data.world.oracle import Oracle
 from handsell.data.world.preference import moment
@@ -77,7 +77,7 @@ def test_there_are_cold_items_and_cold_users(log: Log) -> None:
     before = np.bincount(log.item[log.time < end - 3 * DAY_US], minlength=WORLD.items)
     assert (before[published >= end - 3 * DAY_US] == 0).all()
     assert (np.bincount(log.item[log.time >= end - 3 * DAY_US], minlength=WORLD.items)[before == 0] > 0).any()
-    joined = users_table(WORLD)["joined_at"].cast(pa.int64()).to_numpy()
+    joined = build_users_table(WORLD)["joined_at"].cast(pa.int64()).to_numpy()
     assert 0.15 < (joined > start).mean() < 0.35
     listens = np.bincount(log.user[log.type == "listen"], minlength=WORLD.users)
     assert (listens <= 5).mean() > 0.05

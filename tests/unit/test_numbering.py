@@ -18,7 +18,7 @@ from handsell.data.numbering import (
     make_strictly_increasing,
     number_events,
 )
-from handsell.data.readers.base import complete, event_batch, items_table
+from handsell.data.readers.base import build_event_batch, build_items_table, drop_incomplete
 from handsell.data.schemas import EVENTS, TIME
 from handsell.data.weights import compute_event_weights
 
@@ -32,7 +32,7 @@ def batch(rows: list[tuple]) -> pa.RecordBatch:
     names = ("event_id", "user_id", "item_id", "type", "time", "value")
     kinds = (pa.string(), pa.string(), pa.string(), pa.string(), TIME, pa.float32())
     columns = {n: pa.array(c, k) for n, k, c in zip(names, kinds, zip(*rows, strict=True), strict=True)}
-    return complete(event_batch(0, 0, columns))
+    return drop_incomplete(build_event_batch(0, 0, columns))
 
 
 def test_weights_by_hand():
@@ -131,7 +131,7 @@ def test_vocabulary_is_append_only():
 
 
 def test_items_stand_in_order_of_their_numbers():
-    table = items_table({"item_id": pa.array(["x", "y", "x"]), "title": pa.array(["X", "Y", "again"])})
+    table = build_items_table({"item_id": pa.array(["x", "y", "x"]), "title": pa.array(["X", "Y", "again"])})
     rows = align_rows(table, "item_id", Vocabulary.of(["y", "event only", "x", "gone"]))
     assert rows["item_id"].to_pylist() == ["y", "event only", "x", "gone"]
     assert rows["title"].to_pylist() == ["Y", None, "X", None]

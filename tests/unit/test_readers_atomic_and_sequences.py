@@ -12,7 +12,7 @@ from handsell.core.errors import DataError
 from handsell.core.units import DAY_US
 from handsell.data.config import SplitConfig
 from handsell.data.readers.atomic import Atomic
-from handsell.data.readers.base import AS_FOUND, all_events
+from handsell.data.readers.base import NULLABLE_EVENTS, read_all_events
 from handsell.data.readers.detect import detect, open_reader
 from handsell.data.readers.sequences import END_US, Sequences
 from handsell.data.splits import RANKER, RETRIEVAL, TEST, VALIDATION, Bounds
@@ -21,7 +21,7 @@ END = datetime(2020, 1, 1, 12, tzinfo=UTC)
 
 
 def events(reader) -> pa.Table:
-    return pa.Table.from_batches(list(all_events(reader)), AS_FOUND)
+    return pa.Table.from_batches(list(read_all_events(reader)), NULLABLE_EVENTS)
 
 
 @pytest.mark.data
@@ -86,7 +86,7 @@ def test_beauty_counts_and_attributes(test_data):
 def test_movielens_sequences_are_found_among_lists_of_users(test_data):
     reader = detect(test_data("ml-1m-sequences"))
     assert isinstance(reader, Sequences)
-    assert sum(len(batch) for batch in all_events(reader)) == 999_561
+    assert sum(len(batch) for batch in read_all_events(reader)) == 999_561
 
 
 def test_sequences_end_together_a_day_apart(tmp_path):
@@ -130,14 +130,14 @@ def test_an_unknown_folder_says_what_it_looked_for_and_what_is_there(tmp_path):
     (tmp_path / "notes.docx").write_bytes(b"\x00")
     with pytest.raises(DataError, match=r"ratings\.csv .* got: notes\.docx"):
         detect(tmp_path)
-    with pytest.raises(DataError, match="more than one source"):
+    with pytest.raises(DataError, match="expected one source"):
         for name in ("a.txt", "b.txt"):
             (tmp_path / name).write_text("1 2 3 4\n")
         detect(tmp_path)
 
 
 def test_a_source_that_is_not_there(configured):
-    with pytest.raises(DataError, match="no data is named"):
+    with pytest.raises(DataError, match="expected a data source"):
         open_reader(configured('name = "x"'))
     with pytest.raises(DataError, match=r"data\.path .* does not exist"):
         open_reader(configured('name = "x"\n[data]\npath = "nowhere"'))
@@ -147,4 +147,4 @@ def test_a_source_that_is_not_there(configured):
 
 def test_reading_is_bounded_by_batches(tmp_path):
     (tmp_path / "s.txt").write_text("".join(f"{u} a b c\n" for u in range(25_000)))
-    assert [len(batch) for batch in all_events(detect(tmp_path))] == [30_000, 30_000, 15_000]
+    assert [len(batch) for batch in read_all_events(detect(tmp_path))] == [30_000, 30_000, 15_000]

@@ -8,15 +8,15 @@ import pyarrow.compute as pc
 import pytest
 
 from handsell.core.errors import DataError
-from handsell.data.readers.base import AS_FOUND, all_events
+from handsell.data.readers.base import NULLABLE_EVENTS, read_all_events
 from handsell.data.readers.detect import detect
 from handsell.data.readers.movielens import MovieLens100K, MovieLensCSV, MovieLensDat
-from handsell.data.readers.release import published, split_year
+from handsell.data.readers.release_years import estimate_published_at, split_title_and_year
 from handsell.data.schemas import TIME
 
 
 def events(reader) -> pa.Table:
-    return pa.Table.from_batches(list(all_events(reader)), AS_FOUND)
+    return pa.Table.from_batches(list(read_all_events(reader)), NULLABLE_EVENTS)
 
 
 def at(*date: int) -> datetime:
@@ -138,7 +138,7 @@ def test_a_torn_line_of_movies_dat_is_named(tmp_path):
 
 def test_years_in_titles():
     titles = pa.array(["Heat (1995)", "Up", "Fall (The) (2006)  ", "Series (2006–2007)", "Odd (19)", None])
-    title, year = split_year(titles)
+    title, year = split_title_and_year(titles)
     assert title.to_pylist() == ["Heat", "Up", "Fall (The)", "Series", "Odd (19)", None]
     assert year.to_pylist() == [1995, None, 2006, 2006, None, None]
 
@@ -146,5 +146,7 @@ def test_years_in_titles():
 def test_published_gives_way_to_an_earlier_rating():
     when = pa.array(np.array(["1999-06-05", "2001-02-03"], "M8[us]"), TIME)
     batch = pa.record_batch({"item_id": pa.array(["late", "fine"]), "time": when})
-    found = published(pa.array(["late", "fine", "no year", "untouched"]), pa.array([2010, 1990, None, 1980]), [batch])
+    found = estimate_published_at(
+        pa.array(["late", "fine", "no year", "untouched"]), pa.array([2010, 1990, None, 1980]), [batch]
+    )
     assert found.to_pylist() == [at(1999, 1, 1), at(1990, 1, 1), None, at(1980, 1, 1)]

@@ -10,14 +10,14 @@ import pytest
 from handsell.core.errors import DataError
 from handsell.data.config import TablesConfig
 from handsell.data.readers import tables as module
-from handsell.data.readers.base import AS_FOUND, all_events
-from handsell.data.readers.conversion import Place, convert
+from handsell.data.readers.base import NULLABLE_EVENTS, read_all_events
+from handsell.data.readers.conversion import ColumnLocation, convert
 from handsell.data.readers.detect import open_reader
 from handsell.data.readers.tables import Tables
 from handsell.data.schemas import STRINGS, TIME
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
-PLACE = Place("file", "col", "canonical")
+PLACE = ColumnLocation("file", "col", "canonical")
 
 
 def reader(folder, types=("click", "buy"), **tables) -> Tables:
@@ -25,7 +25,7 @@ def reader(folder, types=("click", "buy"), **tables) -> Tables:
 
 
 def events(source) -> pa.Table:
-    return pa.Table.from_batches(list(all_events(source)), AS_FOUND)
+    return pa.Table.from_batches(list(read_all_events(source)), NULLABLE_EVENTS)
 
 
 def test_csv_with_a_mapping_keeps_ids_as_they_are(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from handsell.core.errors import ConfigError, DataError
 from handsell.data.config import WorldConfig
 from handsell.data.schemas import EVENTS, ITEMS, USERS
-from handsell.data.world import items_table, n_partitions, users_table, write_partition
+from handsell.data.world import build_items_table, build_users_table, n_partitions, write_partition
 from handsell.data.world.catalog import catalog, span
 from handsell.data.world.oracle import Oracle
 
@@ -55,7 +55,7 @@ def test_a_partition_written_alone_equals_the_one_written_among_others(tmp_path:
 
 
 def test_tables_keep_the_canonical_schemas() -> None:
-    items, users = items_table(SMALL), users_table(SMALL)
+    items, users = build_items_table(SMALL), build_users_table(SMALL)
     assert [items.schema.field(f.name) for f in ITEMS] == list(ITEMS)
     assert [users.schema.field(f.name) for f in USERS] == list(USERS)
     assert items.column_names[len(ITEMS) :] == ["energy", "acousticness", "tempo", "year", "explicit"]
@@ -63,7 +63,7 @@ def test_tables_keep_the_canonical_schemas() -> None:
     assert len(set(items["item_id"].to_pylist())) == SMALL.items
     assert {len(t) for t in items["tags"].to_pylist()} <= {1, 2, 3, 4}
     assert len({c[0] for c in items["creators"].to_pylist()}) == SMALL.artists
-    assert items.equals(items_table(SMALL))
+    assert items.equals(build_items_table(SMALL))
 
 
 def test_events_are_canonical_sorted_and_refer_to_what_exists(small: Path) -> None:
@@ -72,7 +72,7 @@ def test_events_are_canonical_sorted_and_refer_to_what_exists(small: Path) -> No
         assert (np.diff(pq.read_table(path)["time"].cast(pa.int64()).to_numpy()) >= 0).all()
     e = events_of(small)
     assert len(set(e["event_id"])) == len(e["event_id"])
-    items, users = items_table(SMALL), users_table(SMALL)
+    items, users = build_items_table(SMALL), build_users_table(SMALL)
     published = dict(zip(items["item_id"].to_pylist(), items["published_at"].cast(pa.int64()).to_pylist(), strict=True))
     joined = dict(zip(users["user_id"].to_pylist(), users["joined_at"].cast(pa.int64()).to_pylist(), strict=True))
     assert (e["time"] >= [published[i] for i in e["item_id"]]).all()
@@ -120,7 +120,7 @@ def test_events_do_not_depend_on_the_truth_folder_and_do_not_hold_it(tmp_path: P
     write_partition(SMALL, 0, tmp_path / "e", tmp_path / "elsewhere")
     assert (tmp_path / "e/part-00000.parquet").read_bytes() == (small / "events/part-00000.parquet").read_bytes()
     hidden = {"vector", "weight", "taste", "taste_end", "share", "energy_pull", "loyalty", "novelty"}
-    seen = {*EVENTS.names, *items_table(SMALL).column_names, *users_table(SMALL).column_names}
+    seen = {*EVENTS.names, *build_items_table(SMALL).column_names, *build_users_table(SMALL).column_names}
     assert not hidden & seen
     assert not [p for p in (small / "events").iterdir() if p.suffix != ".parquet"]
 
@@ -142,19 +142,19 @@ def test_odd_worlds_are_written_and_read_back(sizes: dict, tmp_path: Path) -> No
     counts = [write_partition(world, p, tmp_path / "events", tmp_path / "truth") for p in range(n_partitions(world))]
     table = pq.read_table(tmp_path / "events")
     assert table.num_rows == sum(c["events"] for c in counts)
-    assert sum(c["users"] for c in counts) == world.users == len(users_table(world))
+    assert sum(c["users"] for c in counts) == world.users == len(build_users_table(world))
     oracle = Oracle.load(tmp_path / "truth")
     none = np.full((2, 3), -1)
     value = oracle.true_utility(np.arange(2), np.repeat(span(world)[1], 2), none, np.zeros((2, 3), np.int64))
     assert value.shape == (2, world.items) and np.isfinite(value).all()
-    assert len(items_table(world)) == world.items
+    assert len(build_items_table(world)) == world.items
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="partition"):
         write_partition(SMALL, 99, tmp_path, tmp_path)
     with pytest.raises(ConfigError, match=r"world\.end"):
-        items_table(SMALL.model_copy(update={"end": "next Tuesday"}))
+        build_items_table(SMALL.model_copy(update={"end": "next Tuesday"}))
     with pytest.raises(DataError, match="truth"):
         Oracle.load(tmp_path)
     written(SMALL, tmp_path, [0])

@@ -14,7 +14,7 @@ from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.config import EventsConfig
 from handsell.data.doctor.counters import Distinct, Tally, hashes
 from handsell.data.doctor.doctor_report import EXAMPLES, Finding
-from handsell.data.readers.base import REQUIRED, complete
+from handsell.data.readers.base import REQUIRED, drop_incomplete
 
 EPOCH_YEAR_US = 365 * DAY_US
 SHOWN = ("user_id", "item_id", "type", "time", "value")
@@ -22,7 +22,7 @@ SHOWN = ("user_id", "item_id", "type", "time", "value")
 
 @dataclass
 class Symptoms:
-    """Fed with batches in AS_FOUND; keeps counts, three examples of each problem, and nothing else."""
+    """Fed with batches in NULLABLE_EVENTS; keeps counts, three examples of each problem, and nothing else."""
 
     config: EventsConfig
     items: pa.Array  # described ids; empty: the source describes none
@@ -44,7 +44,7 @@ class Symptoms:
         for problem, mask in self._look(batch):
             self._note(problem, mask, batch)
         self.events += len(batch)
-        good = complete(batch)
+        good = drop_incomplete(batch)
         for entry in pc.value_counts(good["type"]).to_pylist():
             self.types[entry["values"]] = self.types.get(entry["values"], 0) + entry["counts"]
         self.event_ids.add(hashes(good["event_id"]))

@@ -14,7 +14,7 @@ from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.doctor.checks import Symptoms
 from handsell.data.doctor.doctor_report import EXAMPLES, DoctorReport, Finding, Spread, TypeCount
 from handsell.data.doctor.view import render
-from handsell.data.readers.base import Reader, all_events
+from handsell.data.readers.base import Reader, read_all_events
 from handsell.data.readers.detect import open_reader
 from handsell.data.splits import Bounds
 
@@ -30,7 +30,7 @@ def examine(config: Config, progress: Callable[[str], None] = lambda text: None)
     items, users = reader.items(), reader.users()
     ids = (items["item_id"].combine_chunks().drop_null(), users["user_id"].combine_chunks().drop_null())
     symptoms = Symptoms(config.events, *ids, reader.ordered)
-    for batch in all_events(reader):
+    for batch in read_all_events(reader):
         symptoms.add(batch)
     return conclude(config, reader, items, users, symptoms)
 

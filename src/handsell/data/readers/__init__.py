@@ -1,1 +1,1 @@
-"""Readers of known formats: each turns one layout of source data into canonical events, items and users."""
+"""Readers: each converts one format of source data to canonical events, items and users."""

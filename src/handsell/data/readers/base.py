@@ -1,4 +1,4 @@
-"""What every reader of source data offers, and the batches that it hands out."""
+"""The reader protocol, and helpers to build canonical batches and tables."""
 
 from __future__ import annotations
 
@@ -14,73 +14,72 @@ import pyarrow.compute as pc
 from handsell.core.errors import DataError
 from handsell.data.schemas import EVENTS, ITEMS, TIME, USERS
 
-AS_FOUND = pa.schema([field.with_nullable(True) for field in EVENTS])  # EVENTS with the holes of the source
+NULLABLE_EVENTS = pa.schema([field.with_nullable(True) for field in EVENTS])  # before incomplete rows are dropped
 REQUIRED = ("user_id", "item_id", "type", "time")
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePart:
-    """A stretch of the events that is read on its own, by one task."""
+    """A part of the events that one task reads."""
 
-    number: int  # parts are numbered in log order
+    number: int  # in log order
     path: str = ""
-    row_groups: tuple[int, ...] | None = None  # of a Parquet file; None reads all of it
+    row_groups: tuple[int, ...] | None = None  # of a Parquet file; None: all
 
 
 class Reader(Protocol):
-    """A source of canonical events, items and users; holds paths and settings, never data."""
+    """A source of canonical events, items and users; has paths and settings, no data."""
 
     @property
     def ordered(self) -> bool:
-        """Whether times are real (False: only the order within a user is known)."""
+        """Whether times are real; False: only the order within a user is known."""
         ...
 
     @property
     def source(self) -> str:
-        """Names the id space: item "7" of another source is another item."""
+        """Name of the id space: item "7" of another source is another item."""
         ...
 
     def files(self) -> list[Path]:
-        """Every file that is read; a change of size or time of any means that the data has changed."""
+        """Return all files of the source; a changed size or time of one means that the data changed."""
         ...
 
     def parts(self) -> list[SourcePart]: ...
 
     def events(self, part: SourcePart) -> Iterator[pa.RecordBatch]:
-        """Batches in AS_FOUND, in log order; raises DataError naming file, column, expected and received."""
+        """Yield batches in NULLABLE_EVENTS in log order; DataErrors name file, column, expected and received value."""
         ...
 
     def items(self) -> pa.Table:
-        """Schema ITEMS plus extra columns, one row per item that is described."""
+        """Read the items: schema ITEMS plus extra columns."""
         ...
 
     def users(self) -> pa.Table:
-        """Schema USERS plus extra columns; empty where the source describes no users."""
+        """Read the users: schema USERS plus extra columns; may be empty."""
         ...
 
 
-def all_events(reader: Reader) -> Iterator[pa.RecordBatch]:
-    """Every part, one after another."""
+def read_all_events(reader: Reader) -> Iterator[pa.RecordBatch]:
+    """Yield the events of all parts in order."""
     for part in reader.parts():
         yield from reader.events(part)
 
 
-def event_batch(part: int, start: int, columns: dict[str, pa.Array]) -> pa.RecordBatch:
-    """Canonical batch of the columns that a source has; `start` is the row number of the first event.
+def build_event_batch(part: int, start: int, columns: dict[str, pa.Array]) -> pa.RecordBatch:
+    """Build a canonical batch from the columns of the source; `start` is the row number of its first event.
 
-    Without an event_id of its own an event is named by its place in the log, so none is ever taken for a
-    duplicate of another.
+    Without event_id, the id is the position in the log, so no event counts as a duplicate.
     """
     n = len(next(iter(columns.values())))
     if "event_id" not in columns:
         rows = pc.cast(pa.array(np.arange(start, start + n)), pa.string())
         columns = {**columns, "event_id": pc.binary_join_element_wise(f"{part}", rows, "-")}
-    arrays = [columns[f.name] if f.name in columns else pa.nulls(n, f.type) for f in AS_FOUND]
-    return pa.RecordBatch.from_arrays(arrays, schema=AS_FOUND)
+    arrays = [columns[f.name] if f.name in columns else pa.nulls(n, f.type) for f in NULLABLE_EVENTS]
+    return pa.RecordBatch.from_arrays(arrays, schema=NULLABLE_EVENTS)
 
 
-def complete(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The events that can be used, in EVENTS: without those that lack an id, a type or a time."""
+def drop_incomplete(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Drop events without id, user, item, type or time; the result has schema EVENTS."""
     good = np.ones(len(batch), bool)
     for name in ("event_id", *REQUIRED):
         good &= np.asarray(pc.is_valid(batch[name]))
@@ -88,16 +87,17 @@ def complete(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(kept.columns, schema=EVENTS)
 
 
-def items_table(columns: dict[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
-    """ITEMS with nulls for what the source does not say; other columns follow."""
+def build_items_table(columns: dict[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
+    """Build an items table: missing canonical columns are null, extra columns follow."""
     return _table(ITEMS, columns)
 
 
-def users_table(columns: dict[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
+def build_users_table(columns: dict[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
+    """Build a users table; extra columns follow."""
     return _table(USERS, columns)
 
 
-def no_users() -> pa.Table:
+def empty_users() -> pa.Table:
     return USERS.empty_table()
 
 
@@ -110,7 +110,7 @@ def _table(schema: pa.Schema, columns: dict[str, pa.Array | pa.ChunkedArray]) ->
 
 
 def seconds_to_time(seconds: pa.Array) -> pa.Array:
-    """Whole or fractional seconds since the epoch → TIME."""
+    """Convert whole or fractional epoch seconds to TIME."""
     if pa.types.is_floating(seconds.type):
         micros = pc.cast(pc.round(pc.multiply(seconds, 1e6)), pa.int64())
     else:
@@ -118,9 +118,8 @@ def seconds_to_time(seconds: pa.Array) -> pa.Array:
     return pc.cast(micros, TIME)
 
 
-def need_file(path: Path, what: str) -> Path:
+def require_file(path: Path, what: str) -> Path:
+    """Return the path; raise DataError if it is not a file."""
     if not path.is_file():
-        raise DataError(
-            f"{path} does not exist: expected {what}. Set data.path in the TOML, or DATA, to the folder that holds it"
-        )
+        raise DataError(f"{path} does not exist: expected {what}. set data.path in the TOML, or DATA, to its folder")
     return path

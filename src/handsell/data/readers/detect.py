@@ -1,4 +1,4 @@
-"""From a config to its reader: data.format, or for "auto" a look at the files in the folder."""
+"""Choose the reader of a config by data.format; "auto" looks at the files in the folder."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ EXPECTED = (
 
 
 def open_reader(config: Config, progress: Callable[[str], None] = print) -> Reader:
-    """The reader of a deployment's source; downloads MovieLens first where the config asks for it.
+    """Return the reader of the configured source; downloads MovieLens if configured.
 
-    Raises DataError when nothing readable is there.
+    Raises DataError if there is no readable source.
     """
     if config.data.format == "world":
         return World(config.data.world)
@@ -32,11 +32,11 @@ def open_reader(config: Config, progress: Callable[[str], None] = print) -> Read
         if config.data.tables is None:
             raise DataError(f'{config.source}: data.format = "tables" expects [data.tables.events] with a path; add it')
         return Tables(config.data_path or config.source.parent, config.data.tables, config.events.names)
-    return detect(source_path(config, progress), config.data.format)
+    return detect(find_source(config, progress), config.data.format)
 
 
-def source_path(config: Config, progress: Callable[[str], None] = print) -> Path:
-    """Folder (or file) of the source, fetched first when data.download names a data set and no path is given."""
+def find_source(config: Config, progress: Callable[[str], None] = print) -> Path:
+    """Return the path of the source; without data.path, the data set of data.download is downloaded."""
     if path := config.data_path:
         if not path.exists():
             raise DataError(f"data.path ({path}) does not exist: expected {EXPECTED}; set data.path or DATA")
@@ -44,13 +44,13 @@ def source_path(config: Config, progress: Callable[[str], None] = print) -> Path
     if config.data.download:
         return download.fetch(config.data.download, state_home(config.source) / "downloads", progress=progress)
     raise DataError(
-        f"{config.source}: no data is named: set data.path (or DATA=folder on the command line), "
+        f"{config.source}: expected a data source, got none: set data.path (or DATA=folder on the command line), "
         'data.download = "ml-latest-small", or data.format = "world"'
     )
 
 
 def detect(path: Path, kind: str = "auto") -> Reader:
-    """The reader for what lies at a path; `kind` narrows the search to one format."""
+    """Return the reader for the files at a path; `kind` limits the search to one format."""
     found = [reader for name, find in FINDERS.items() if kind in ("auto", name) for reader in find(path)]
     if len(found) == 1:
         return found[0]
@@ -58,7 +58,7 @@ def detect(path: Path, kind: str = "auto") -> Reader:
         got = ", ".join(sorted(p.name for p in path.iterdir())[:12]) if path.is_dir() else path.name
         raise DataError(f"{path}: expected {EXPECTED}; got: {got or 'an empty folder'}; set data.format and data.path")
     sources = ", ".join(str(reader.files()[0]) for reader in found)
-    raise DataError(f"{path}: more than one source is here: {sources}; point data.path at one file, or set data.format")
+    raise DataError(f"{path}: expected one source, got {sources}; set data.path to one file, or set data.format")
 
 
 def _movielens(path: Path) -> list[Reader]:
@@ -72,7 +72,9 @@ def _atomic(path: Path) -> list[Reader]:
 
 def _sequences(path: Path) -> list[Reader]:
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
-    texts = [f for f in files if f.suffix == ".txt" and "readme" not in f.name.lower() and sequences.looks_like(f)]
+    texts = [
+        f for f in files if f.suffix == ".txt" and "readme" not in f.name.lower() and sequences.is_sequence_file(f)
+    ]
     return [Sequences(file, next(iter(sorted(file.parent.glob("*attributes*.json"))), None)) for file in texts]
 
 

@@ -1,8 +1,8 @@
-"""Sequence files: a line is `user item item …`, oldest first; no clock.
+"""Sequence files: lines of `user item item …`, oldest first, without times.
 
-Every user's sequence is aligned at its end: the last item of each at END, the one before a day earlier, and
-so on. Windows in time that are cut between the days then leave the same number of last items out for all.
-A file `*attributes*.json` beside it (item → list of attribute ids) gives tags.
+Times are made up: each user's last item is at END_US, the one before a day earlier, and so on. Windows in whole days
+then take the same number of last items from every user. Tags come from a file `*attributes*.json` in the same folder
+(item → list of attribute ids).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import pyarrow as pa
 
 from handsell.core.errors import DataError
 from handsell.core.units import DAY_US
-from handsell.data.readers.base import SourcePart, event_batch, items_table, need_file, no_users
+from handsell.data.readers.base import SourcePart, build_event_batch, build_items_table, empty_users, require_file
 from handsell.data.schemas import STRINGS, TIME
 
-END_US = 1_577_880_000_000_000  # 2020-01-01T12:00Z; noon, so that midnight parts two positions
-LINES = 10_000  # per batch
+END_US = 1_577_880_000_000_000  # 2020-01-01T12:00Z; noon, so that windows that begin at midnight fall between two items
+LINES = 10_000  # lines per batch
 TYPE = "click"
 
 
@@ -53,11 +53,11 @@ class Sequences:
                 "type": pa.repeat(pa.scalar(TYPE), len(items)),
                 "time": pa.array(END_US - to_end * DAY_US, TIME),
             }
-            yield event_batch(0, start, columns)
+            yield build_event_batch(0, start, columns)
             start += len(items)
 
     def items(self) -> pa.Table:
-        """Items in order of first appearance, then those that only have attributes."""
+        """Read the items in order of first appearance, then those with attributes only."""
         attributes = self._attributes()
         seen: dict[str, None] = {}
         for _, items, _ in _chunks(self.path):
@@ -65,12 +65,12 @@ class Sequences:
         seen.update(dict.fromkeys(attributes))
         tags = [[f"attr_{a}" for a in attributes.get(item, ())] for item in seen]
         titles = [f"item {item}" for item in seen]
-        return items_table(
+        return build_items_table(
             {"item_id": pa.array(seen, pa.string()), "title": pa.array(titles), "tags": pa.array(tags, STRINGS)}
         )
 
     def users(self) -> pa.Table:
-        return no_users()
+        return empty_users()
 
     def _attributes(self) -> dict[str, list]:
         if self.attributes is None:
@@ -87,8 +87,8 @@ class Sequences:
 
 
 def _chunks(path: Path) -> Iterator[tuple[list[str], list[str], np.ndarray]]:
-    """Users, all their items in a row, and how many each has: LINES lines at a time."""
-    with need_file(path, "lines of `user item item …`").open(encoding="utf8") as file:
+    """Yield users, their items in sequence, and the number of items per user, LINES lines at a time."""
+    with require_file(path, "lines of `user item item …`").open(encoding="utf8") as file:
         try:
             while lines := list(islice(file, LINES)):
                 rows = [row for row in map(str.split, lines) if len(row) > 1]
@@ -96,11 +96,13 @@ def _chunks(path: Path) -> Iterator[tuple[list[str], list[str], np.ndarray]]:
                     items = [item for row in rows for item in row[1:]]
                     yield [row[0] for row in rows], items, np.array([len(row) - 1 for row in rows])
         except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not text: {error}; expected lines of `user item item …`") from None
+            raise DataError(
+                f"{path}: expected UTF-8 lines of `user item item …`, got {error}; convert the file"
+            ) from None
 
 
-def looks_like(path: Path) -> bool:
-    """Whether one of the first lines has a user and at least two items, with no separator but white space."""
+def is_sequence_file(path: Path) -> bool:
+    """Whether the first lines are words separated by white space, one of them with a user and two items or more."""
     try:
         with path.open(encoding="utf8") as file:
             head = list(islice(file, 20))

@@ -1,7 +1,6 @@
-"""The user's own tables: Parquet or CSV files or folders, columns mapped in the TOML.
+"""The user's own tables: Parquet or CSV files or folders, with columns mapped in the TOML.
 
-Events are scanned file by file and, within Parquet, row group by row group: memory does not grow with them.
-Items and users are read whole.
+Events are read in batches, so memory does not grow with their number. Items and users are read whole.
 """
 
 from __future__ import annotations
@@ -19,8 +18,15 @@ import pyarrow.parquet as pq
 
 from handsell.core.errors import DataError
 from handsell.data.config import TablesConfig, TableSource
-from handsell.data.readers.base import AS_FOUND, SourcePart, event_batch, items_table, no_users, users_table
-from handsell.data.readers.conversion import Place, convert
+from handsell.data.readers.base import (
+    NULLABLE_EVENTS,
+    SourcePart,
+    build_event_batch,
+    build_items_table,
+    build_users_table,
+    empty_users,
+)
+from handsell.data.readers.conversion import ColumnLocation, convert, first_line
 from handsell.data.readers.text_files import read_header
 from handsell.data.schemas import ITEMS, USERS
 
@@ -33,73 +39,75 @@ EMPTY_TEXT = ["", "NULL", "null", "NaN", "nan"]
 
 @dataclass(frozen=True)
 class Tables:
-    """`base` is the folder that relative paths start from; `types` the event types of the config."""
+    """`base`: folder for relative paths; `types`: event types of the config."""
 
     base: Path
     tables: TablesConfig
     types: tuple[str, ...]
     ordered: ClassVar[bool] = True
-    source: ClassVar[str] = "tables"  # the user's ids are theirs wherever the files lie
+    source: ClassVar[str] = "tables"  # without the path: moving the files does not change the ids
 
     def files(self) -> list[Path]:
         given = [("events", self.tables.events), ("items", self.tables.items), ("users", self.tables.users)]
-        return [path for name, source in given if source for path in table_files(self.base, source, name)]
+        return [path for name, source in given if source for path in find_table_files(self.base, source, name)]
 
     def parts(self) -> list[SourcePart]:
-        """Files, large Parquet files cut at row groups; log order is the order of the file names."""
-        cuts = [cut for path in table_files(self.base, self.tables.events, "events") for cut in _cut(path)]
+        """One part per file, in order of file names; large Parquet files are cut at row groups."""
+        cuts = [cut for path in find_table_files(self.base, self.tables.events, "events") for cut in _cut(path)]
         return [SourcePart(number, str(path), groups) for number, (path, groups) in enumerate(cuts)]
 
     def events(self, part: SourcePart) -> Iterator[pa.RecordBatch]:
         source, path = self.tables.events, Path(part.path)
-        kinds = {field.name: field.type for field in AS_FOUND}
+        kinds = {field.name: field.type for field in NULLABLE_EVENTS}
         unknown = [name for name in source.columns if name not in kinds]
         if unknown:
             raise DataError(
                 f"data.tables.events.columns: expected names among {', '.join(kinds)}; got {', '.join(unknown)}; "
-                "the left side of each mapping is the canonical name"
+                "write canonical names on the left side"
             )
         columns = _mapping(path, source, kinds, EVENT_NEEDS, "events", extras=False)
         one_type = None if "type" in columns else self._only_type(path)
         start = 0
         for batch in _scan(path, columns, part.row_groups):
             found = {
-                name: convert(batch[column], kinds[name], Place(str(path), column, name), source.list_separator)
+                name: convert(
+                    batch[column], kinds[name], ColumnLocation(str(path), column, name), source.list_separator
+                )
                 for name, column in columns.items()
             }
             if one_type:
                 found["type"] = pa.repeat(pa.scalar(one_type), len(batch))
-            yield event_batch(part.number, start, found)
+            yield build_event_batch(part.number, start, found)
             start += len(batch)
 
     def items(self) -> pa.Table:
         if self.tables.items is None:
-            return items_table({"item_id": pa.array([], pa.string())})
-        return items_table(self._whole(self.tables.items, ITEMS, ITEM_NEEDS, "items"))
+            return build_items_table({"item_id": pa.array([], pa.string())})
+        return build_items_table(self._whole(self.tables.items, ITEMS, ITEM_NEEDS, "items"))
 
     def users(self) -> pa.Table:
         if self.tables.users is None:
-            return no_users()
-        return users_table(self._whole(self.tables.users, USERS, USER_NEEDS, "users"))
+            return empty_users()
+        return build_users_table(self._whole(self.tables.users, USERS, USER_NEEDS, "users"))
 
     def _only_type(self, path: Path) -> str:
         if len(self.types) == 1:
             return self.types[0]
         raise DataError(
             f"{path}: no column for `type`, and [events.types] names {len(self.types)}: {', '.join(self.types)}; "
-            "map `type` to a column, or keep the one type that these events are"
+            "map `type` to a column, or keep only the type of these events"
         )
 
     def _whole(self, source: TableSource, schema: pa.Schema, needs: tuple[str, ...], name: str) -> dict:
-        """All files of an items or users table, canonical columns converted, the others as they are."""
+        """Read all files of an items or users table; canonical columns are converted, others kept."""
         kinds = {field.name: field.type for field in schema}
-        _no_near_miss(source, kinds, name)
+        _reject_near_misses(source, kinds, name)
         tables = []
-        for path in table_files(self.base, source, name):
+        for path in find_table_files(self.base, source, name):
             columns = _mapping(path, source, kinds, needs, name, extras=True)
             for batch in _scan(path, columns, None, [c for n, c in columns.items() if n in kinds]):
                 arrays = {
-                    n: convert(batch[c], kinds[n], Place(str(path), c, n), source.list_separator)
+                    n: convert(batch[c], kinds[n], ColumnLocation(str(path), c, n), source.list_separator)
                     if n in kinds
                     else batch[c]
                     for n, c in columns.items()
@@ -112,24 +120,24 @@ class Tables:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(
                 f"data.tables.{name} ({self.base / source.path}): a column has different types in its files "
-                f"({_first(error)}); give it one type, or leave it out of the files"
+                f"({first_line(error)}); give it one type, or leave it out of the files"
             ) from None
         return dict(zip(whole.column_names, whole.columns, strict=True))
 
 
-def _no_near_miss(source: TableSource, kinds: dict, name: str) -> None:
-    """Columns of any name may come along, but one that almost bears a canonical name is a slip."""
+def _reject_near_misses(source: TableSource, kinds: dict, name: str) -> None:
+    """Raise DataError for an extra column whose name is almost a canonical one: probably a typo."""
     for given in source.columns:
         near = [] if given in kinds else difflib.get_close_matches(given, kinds, 1, cutoff=0.75)
         if near:
             raise DataError(
-                f"data.tables.{name}.columns.{given}: expected one of {', '.join(kinds)}, or a name unlike them for a "
-                f"column of your own; got {given} (perhaps {near[0]}?)"
+                f"data.tables.{name}.columns.{given}: expected one of {', '.join(kinds)}, or a clearly different "
+                f"name for an extra column; got {given} (perhaps {near[0]}?)"
             )
 
 
-def table_files(base: Path, source: TableSource, name: str) -> list[Path]:
-    """The table's files in order of their names; raises DataError where there are none."""
+def find_table_files(base: Path, source: TableSource, name: str) -> list[Path]:
+    """Return the files of a table sorted by name; raise DataError if there is none."""
     path = base / Path(source.path).expanduser()
     where = f"data.tables.{name}.path ({path})"
     if path.is_dir():
@@ -137,7 +145,7 @@ def table_files(base: Path, source: TableSource, name: str) -> list[Path]:
         files = [p for p in every if p.name.endswith(PARQUET + CSV)]
         if not files:
             got = ", ".join(p.name for p in every[:5]) or "an empty folder"
-            raise DataError(f"{where}: expected .parquet or .csv files, got {got}; put the table there")
+            raise DataError(f"{where}: expected .parquet or .csv files, got {got}; correct the path")
         return files
     if not path.is_file():
         raise DataError(
@@ -173,7 +181,7 @@ def _parquet(path: Path) -> pq.ParquetFile:
 def _mapping(
     path: Path, source: TableSource, kinds: dict, needs: tuple[str, ...], name: str, extras: bool
 ) -> dict[str, str]:
-    """Canonical (or extra) column → column of the file."""
+    """Map canonical (or extra) columns to columns of the file."""
     present = _parquet(path).schema_arrow.names if path.name.endswith(PARQUET) else _csv_names(path)
     for canonical in (*source.columns, *needs):
         column = source.columns.get(canonical, canonical)
@@ -201,8 +209,8 @@ def _csv_names(path: Path) -> tuple[str, ...]:
 def _scan(
     path: Path, columns: dict[str, str], row_groups: tuple[int, ...] | None, as_text: list[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of the file's columns; in CSV the canonical ones come as text, so that id 007 stays 007."""
-    wanted = list(dict.fromkeys(columns.values()))  # two canonical columns may come from one of the file
+    """Read columns of a file in batches; CSV columns `as_text` (all by default) as text, so that id 007 stays 007."""
+    wanted = list(dict.fromkeys(columns.values()))  # two canonical columns may be mapped to the same one
     try:
         if path.name.endswith(PARQUET):
             groups = list(row_groups) if row_groups is not None else None
@@ -217,8 +225,4 @@ def _scan(
         scanner = ds.dataset(path, format=options).scanner(columns=wanted, batch_size=BATCH_ROWS, use_threads=False)
         yield from scanner.to_batches()
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} cannot be read: {_first(error)}; correct or remove the file") from None
-
-
-def _first(error: Exception) -> str:
-    return str(error).splitlines()[0]
+        raise DataError(f"{path} cannot be read: {first_line(error)}; correct or remove the file") from None

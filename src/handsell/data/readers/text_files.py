@@ -1,4 +1,4 @@
-"""Delimited text as Arrow batches, with errors that name file, column, expected and received."""
+"""Read delimited text as Arrow batches; errors name file, column, expected and received value."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.csv as csv
 
 from handsell.core.errors import DataError
-from handsell.data.readers.base import need_file
+from handsell.data.readers.base import require_file
 
 BLOCK_BYTES = 8 << 20
 KINDS = {"string": "text", "float": "a number", "double": "a number", "int64": "a whole number"}
 
 
-def batches(
+def read_batches(
     path: Path,
     columns: dict[str, pa.DataType],
     *,
@@ -25,12 +25,12 @@ def batches(
     encoding: str = "utf8",
     quotes: bool = True,
 ) -> Iterator[pa.RecordBatch]:
-    """Stream the named columns of a file, in that order; `names` are the columns of a file without header.
+    """Stream columns of a file, in the order of `columns`; `names` are the columns of a file without a header.
 
-    Raises DataError: file missing or empty, column missing, a value that is not of its type.
+    Raises DataError for a missing or empty file, a missing column, or a value of another type.
     """
     header = tuple(names) if names else read_header(path, delimiter, encoding)
-    require(path, header, columns)
+    require_columns(path, header, columns)
     try:
         reader = csv.open_csv(
             path,
@@ -44,25 +44,25 @@ def batches(
         )
         yield from reader
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise bad_text(path, header, columns, error) from None
+        raise build_parse_error(path, header, columns, error) from None
 
 
-def table(path: Path, columns: dict[str, pa.DataType], **options) -> pa.Table:
-    """As `batches`, whole: for the small files beside the events."""
+def read_table(path: Path, columns: dict[str, pa.DataType], **options) -> pa.Table:
+    """Read a small file whole; options as for `read_batches`."""
     schema = pa.schema(list(columns.items()))
-    return pa.Table.from_batches(batches(path, columns, **options), schema=schema)
+    return pa.Table.from_batches(read_batches(path, columns, **options), schema=schema)
 
 
 def read_header(path: Path, delimiter: str, encoding: str = "utf8") -> tuple[str, ...]:
-    """Column names of the first line."""
-    with need_file(path, "a table with a header line").open(encoding=encoding, errors="replace") as file:
+    """Return the column names of the first line."""
+    with require_file(path, "a table with a header line").open(encoding=encoding, errors="replace") as file:
         line = file.readline().lstrip("\ufeff").rstrip("\r\n")
     if not line:
-        raise DataError(f"{path} is empty: expected a header line and rows; put the data there")
+        raise DataError(f"{path} is empty: expected a header line and rows; correct the path or the file")
     return tuple(name.strip().strip('"') for name in line.split(delimiter))
 
 
-def require(path: Path, header: Sequence[str], columns: dict[str, pa.DataType]) -> None:
+def require_columns(path: Path, header: Sequence[str], columns: dict[str, pa.DataType]) -> None:
     missing = [name for name in columns if name not in header]
     if missing:
         raise DataError(
@@ -71,11 +71,13 @@ def require(path: Path, header: Sequence[str], columns: dict[str, pa.DataType]) 
         )
 
 
-def bad_text(path: Path, header: Sequence[str], columns: dict[str, pa.DataType], error: Exception) -> DataError:
-    """Arrow's complaint in our words."""
+def build_parse_error(
+    path: Path, header: Sequence[str], columns: dict[str, pa.DataType], error: Exception
+) -> DataError:
+    """Convert an Arrow error to a DataError that names column, row and value."""
     text = str(error)
     if "Empty CSV" in text:
-        return DataError(f"{path} is empty: expected rows of {', '.join(columns)}; put the data there")
+        return DataError(f"{path} is empty: expected rows of {', '.join(columns)}; correct the path or the file")
     at = re.search(r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to (\w+).*?invalid value '(.*)'", text)
     if not at:
         return DataError(f"{path} is not readable as text with columns {', '.join(header)}: {text}; correct the file")

@@ -1,4 +1,4 @@
-"""The synthetic world as a source: events are generated when they are read."""
+"""The synthetic world as a source; events are generated when they are read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from handsell.data import world as generator
 from handsell.data.config import WorldConfig
-from handsell.data.readers.base import AS_FOUND, SourcePart
+from handsell.data.readers.base import NULLABLE_EVENTS, SourcePart
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class World:
             self.write(part, events, truth)
             for path in sorted(events.glob("*.parquet")):
                 for batch in pq.ParquetFile(path).iter_batches():
-                    yield batch.select(AS_FOUND.names).cast(AS_FOUND)
+                    yield batch.select(NULLABLE_EVENTS.names).cast(NULLABLE_EVENTS)
 
     def write(self, part: SourcePart, events: Path, truth: Path) -> None:
-        """The part's events and true preferences as Parquet files in the two folders."""
+        """Write the events and true preferences of a part into two folders."""
         events.mkdir(parents=True, exist_ok=True)
         truth.mkdir(parents=True, exist_ok=True)
         generator.write_partition(self.world, part.number, events, truth)
 
     def items(self) -> pa.Table:
-        return generator.items_table(self.world)
+        return generator.build_items_table(self.world)
 
     def users(self) -> pa.Table:
-        return generator.users_table(self.world)
+        return generator.build_users_table(self.world)

@@ -17,7 +17,7 @@ from handsell.data.world.catalog import catalog
 from handsell.data.world.diary import TYPES, events_table
 from handsell.data.world.listeners import listeners, n_partitions
 from handsell.data.world.listening import live
-from handsell.data.world.tables import items_table, users_table
+from handsell.data.world.tables import build_items_table, build_users_table
 
 
 def write_partition(world: WorldConfig, partition: int, events_dir: Path, truth_dir: Path) -> dict[str, int | str]:
@@ -46,4 +46,4 @@ def write_partition(world: WorldConfig, partition: int, events_dir: Path, truth_
     }
 
 
-__all__ = ["TYPES", "items_table", "n_partitions", "users_table", "write_partition"]
+__all__ = ["TYPES", "build_items_table", "build_users_table", "n_partitions", "write_partition"]

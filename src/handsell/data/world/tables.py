@@ -25,7 +25,7 @@ def user_ids(numbers: np.ndarray) -> list[str]:
     return [f"u{n:07d}" for n in numbers.tolist()]
 
 
-def items_table(world: WorldConfig) -> pa.Table:
+def build_items_table(world: WorldConfig) -> pa.Table:
     """One row per track in order of release, ITEM_SCHEMA."""
     tracks = catalog(world)
     rng = stream(world, "names")
@@ -52,7 +52,7 @@ def items_table(world: WorldConfig) -> pa.Table:
     return pa.table(columns, schema=ITEM_SCHEMA)
 
 
-def users_table(world: WorldConfig) -> pa.Table:
+def build_users_table(world: WorldConfig) -> pa.Table:
     """One row per user in order of number, USER_SCHEMA."""
     parts = []
     for partition in range(n_partitions(world)):

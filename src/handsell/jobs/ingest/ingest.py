@@ -39,7 +39,7 @@ from handsell.data.numbering import (
     number_events,
     unknown_types_error,
 )
-from handsell.data.readers.base import Reader, SourcePart, complete
+from handsell.data.readers.base import Reader, SourcePart, drop_incomplete
 from handsell.data.readers.detect import open_reader
 from handsell.data.readers.world import World
 from handsell.data.schemas import EVENTS
@@ -132,7 +132,7 @@ def read_part(reader: Reader, part: SourcePart, state: Path) -> PartSummary:
         with pq.ParquetWriter(path, EVENTS) as out:
             for batch in reader.events(part):
                 found += len(batch)
-                out.write_batch(complete(batch))
+                out.write_batch(drop_incomplete(batch))
     ids: dict[str, dict[str, None]] = {"user_id": {}, "item_id": {}}
     types: set[str] = set()
     events, times = 0, []

@@ -1,4 +1,4 @@
-"""Years of release: in titles, and as the moment from which an item may be recommended."""
+"""Release years: parsed from titles, and converted to published_at."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from handsell.data.schemas import TIME
 YEAR = r"^(?P<title>.*?)\s*\((?P<year>\d{4})(?:[-–]\d{0,4})?\)\s*$"
 
 
-def split_year(titles: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
-    """ "Toy Story (1995)" → "Toy Story", 1995; a title without a year is kept, its year is null (int32)."""
+def split_title_and_year(titles: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
+    """Split "Toy Story (1995)" into "Toy Story" and 1995 (int32); the year is null where a title has none."""
     titles = _flat(pc.utf8_trim_whitespace(titles))
     found = pc.extract_regex(titles, YEAR)
     title = pc.coalesce(pc.struct_field(found, "title"), titles)
     return title, pc.cast(pc.struct_field(found, "year"), pa.int32())
 
 
-def published(item_ids: pa.Array, years: pa.Array, events: Iterable[pa.RecordBatch]) -> pa.Array:
-    """1 January of the release year, or of the year of the item's first event where that is earlier; null without year.
+def estimate_published_at(item_ids: pa.Array, years: pa.Array, events: Iterable[pa.RecordBatch]) -> pa.Array:
+    """Return 1 January of the release year, or of the year of the item's first event if earlier; null without a year.
 
-    Release years in public data err, and an item must be available in every session in which it was rated.
+    Release years in public data have errors, and an item must be available whenever it was rated.
     """
-    first = first_times(events)
+    first = find_first_times(events)
     place = pc.index_in(item_ids, first["item_id"].combine_chunks())
     earliest = pc.year(pc.take(first["time_min"].combine_chunks(), place))
     year = pc.min_element_wise(pc.cast(years, pa.int64()), earliest, skip_nulls=True)
@@ -36,8 +36,8 @@ def published(item_ids: pa.Array, years: pa.Array, events: Iterable[pa.RecordBat
     return pa.array(numbers.astype("datetime64[Y]").astype("datetime64[us]"), TIME, mask=~known)
 
 
-def first_times(events: Iterable[pa.RecordBatch]) -> pa.Table:
-    """item_id, time_min over all events: memory grows with items only."""
+def find_first_times(events: Iterable[pa.RecordBatch]) -> pa.Table:
+    """Return item_id and time_min of all items with events; memory grows with items only."""
     total = pa.table({"item_id": pa.array([], pa.string()), "time_min": pa.array([], TIME)})
     for batch in events:
         found = _earliest(pa.table({"item_id": batch["item_id"], "time": batch["time"]}))
