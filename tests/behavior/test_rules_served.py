@@ -94,11 +94,13 @@ async def test_a_preview_answers_recorded_requests_with_both(world, tmp_path, mo
         "rule": "here", "kind": "pin", "requests": 4, "before": 0.0, "after": pytest.approx(1 / 6), "could_not_hold": 0
     }  # fmt: skip
     same = await preview(world, tmp_path / "rules.toml", monkeypatch)
-    assert same["changed_slates"] == 0 and same["mean_score"]["given_up"] == 0
+    assert same["changed_slates"] == 0 and same["mean_score"]["loss"] == 0
 
 
 async def preview(world, path, monkeypatch):
     import asyncio
 
     monkeypatch.setattr(local_rules, "open_store", lambda config: world.store())
-    return await asyncio.to_thread(lambda: local_rules.summary(local_rules.preview(world.config, path, 100)))
+    return await asyncio.to_thread(
+        lambda: local_rules.summarize_preview(local_rules.preview_rules(world.config, path, 100))
+    )

@@ -21,10 +21,10 @@ def check_rules(config: ConfigPath, rules: RulesPath) -> None:
 
     from handsell.core.clock import Clock
     from handsell.local.rules import open_rules
-    from handsell.local.rules_view import checked
+    from handsell.local.rules_view import build_rules_table
 
     opened, compiled = open_rules(load(config), rules)
-    show(checked(compiled, Clock.of(opened.config.serving.clock, opened.manifest).now()))
+    show(build_rules_table(compiled, Clock.of(opened.config.serving.clock, opened.manifest).now()))
 
 
 @app.command("preview")
@@ -35,12 +35,12 @@ def preview_rules(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show what a file of rules would change in the responses to recorded requests, without activating it."""
-    from handsell.local.rules import preview, summary
+    from handsell.local.rules import preview_rules, summarize_preview
 
-    effect = summary(preview(load(config), rules, requests))
+    effect = summarize_preview(preview_rules(load(config), rules, requests))
     if as_json:
         print(json.dumps(effect, indent=2, ensure_ascii=False))
         return
-    from handsell.local.rules_view import show
+    from handsell.local.rules_view import print_preview
 
-    show(effect)
+    print_preview(effect)

@@ -1,7 +1,7 @@
-"""What a file of business rules would change: recorded requests answered with the rules of today and with the new ones.
+"""Preview a file of business rules: recorded requests, answered with the current rules and with the new ones.
 
-Candidates and scores are made once, from what is known of each user now; both re-rankings run at the recorded moment,
-so that windows and pacing see the day as it was. Quotas count from the first request of the preview.
+Candidates and scores are computed once, from the users' present state. Both re-rankings run as of the recorded time, so
+that time windows and pacing see the recorded day. Daily quotas count from the first request of the preview.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ from handsell.reranking.rules.scope import unit_of
 from handsell.reranking.stage import LocalReranking
 from handsell.serving.graph.loading import LIVE, OpenedBundle, open_bundle
 
-CHUNK = 16  # requests of one pass, as the gateway batches them
+CHUNK = 16  # requests of one batch, as in the gateway
 NO_RULES = Rules("none", (), {}, "none")
 
 
 @dataclass(frozen=True)
 class RecordedRequests:
-    """N requests that somebody made, in their order."""
+    """N requests in order of time."""
 
     user_id: list[str | None]
     surface: np.ndarray  # (N,) int8
     time: np.ndarray  # (N,) int64 µs
     count: np.ndarray  # (N,) int16
-    recorded: bool  # False: made up from users of the catalog, for want of a log
+    recorded: bool  # False: users of the catalog, as the log has no requests
 
 
 @dataclass(frozen=True)
 class Preview:
     """The same N requests under two sets of rules; slates are (N, n)."""
 
-    asked: RecordedRequests
+    requests: RecordedRequests
     before: Rules
     after: CompiledRules
-    shelf: Snapshot
+    catalog: Snapshot
     surfaces: tuple[str, ...]
     item: tuple[np.ndarray, np.ndarray]  # before, after
     score: tuple[np.ndarray, np.ndarray]
@@ -65,18 +65,18 @@ class Preview:
 
     @property
     def changed(self) -> np.ndarray:
-        """(N,) how many positions show another item."""
+        """(N,) number of positions with another item."""
         return (self.item[0] != self.item[1]).sum(axis=1)
 
     @cached_property
     def active(self) -> np.ndarray:
-        """(R, N) bool: the new rule holds for the request."""
-        unit = np.array([unit_of(user) for user in self.asked.user_id], np.uint64)
-        return self.after.ruleset.scope.active(self.asked.time, self.asked.surface, unit)
+        """(R, N) bool, whether each new rule is active for the request."""
+        unit = np.array([unit_of(user) for user in self.requests.user_id], np.uint64)
+        return self.after.ruleset.scope.active(self.requests.time, self.requests.surface, unit)
 
 
 def open_rules(config: Config, path: Path) -> tuple[OpenedBundle, CompiledRules]:
-    """The live bundle and the file's rules on it; raises ConfigError or BundleError."""
+    """Return the live bundle and the file's rules compiled for it; raises ConfigError or BundleError."""
     opened = open_bundle(str(config.source), LIVE)
     return opened, compile_rules(opened, read_rules(path))
 
@@ -85,33 +85,33 @@ def compile_rules(opened: OpenedBundle, rules: Rules) -> CompiledRules:
     return CompiledRules.of(rules, opened.snapshot, Eligibility.of(opened.snapshot, opened.config), opened.config)
 
 
-def preview(config: Config, path: Path, requests: int) -> Preview:
-    """Raises ConfigError or BundleError."""
+def preview_rules(config: Config, path: Path, requests: int) -> Preview:
+    """Answer up to this many recorded requests with both sets of rules; raises ConfigError or BundleError."""
     opened, after = open_rules(config, path)
     before = read_rules(config.rules_path) if config.rules_path is not None else NO_RULES
     reader = EventReader(Layout(config.state).event_log)
-    asked = recorded(reader, opened, requests) or made_up(opened, requests)
-    known = _build_requests(opened, reader, asked)
+    recorded = read_recorded(reader, opened, requests) or sample_users(opened, requests)
+    known = _build_requests(opened, reader, recorded)
     stages = load_stages(opened.path, opened.config, snapshot=opened.snapshot)
     funnel, eligibility = stages.funnel, Eligibility.of(opened.snapshot, opened.config)
     both = [LiveRules(compile_rules(opened, before)), LiveRules(after)]
     rerankings = [LocalReranking(opened.snapshot, eligibility, opened.config, rules=rules) for rules in both]
-    n, unmet, slates = int(asked.count.max()), Counter[str](), ([], [])  # type: ignore[var-annotated]
+    n, unmet, slates = int(recorded.count.max()), Counter[str](), ([], [])  # type: ignore[var-annotated]
     for start in range(0, len(known), CHUNK):
         part = known.take(slice(start, start + CHUNK))
         found = run_local(funnel.candidates.candidates(part, funnel.k))
         ranked = run_local(funnel.ranking.rank(part, found, max(funnel.ranked, n)))
-        then = replace(part, time=asked.time[start : start + CHUNK])
+        then = replace(part, time=recorded.time[start : start + CHUNK])
         for kept, reranking in zip(slates, rerankings, strict=True):
             kept.append(run_local(reranking.rerank(then, ranked, n)))
-        _note_unmet(unmet, slates[1][-1], n)
-    item, score = ([_seen(s, asked.count, name) for s in slates] for name in ("item", "score"))
+        _count_unmet(unmet, slates[1][-1], n)
+    item, score = ([_stack_shown(s, recorded.count, name) for s in slates] for name in ("item", "score"))
     names = opened.config.surface_names
-    return Preview(asked, before, after, opened.snapshot, names, (item[0], item[1]), (score[0], score[1]), unmet)
+    return Preview(recorded, before, after, opened.snapshot, names, (item[0], item[1]), (score[0], score[1]), unmet)
 
 
-def recorded(reader: EventReader, opened: OpenedBundle, most: int) -> RecordedRequests | None:
-    """The latest requests of the impression log, for surfaces that there still are; None where it has none."""
+def read_recorded(reader: EventReader, opened: OpenedBundle, most: int) -> RecordedRequests | None:
+    """Return the latest requests of the impression log on configured surfaces; None if there are none."""
     names = opened.config.surface_names
     rows = reader.read_slates(max(reader.find_slate_offset(NEVER) - most, 0), most)
     rows = sorted((row for row in rows if row[3] in names and row[4]), key=lambda row: row[1])
@@ -126,11 +126,11 @@ def recorded(reader: EventReader, opened: OpenedBundle, most: int) -> RecordedRe
     )
 
 
-def made_up(opened: OpenedBundle, most: int) -> RecordedRequests:
-    """Users from all over the catalog, who ask on the first surface at the service's now."""
+def sample_users(opened: OpenedBundle, most: int) -> RecordedRequests:
+    """Return requests of users spread evenly over the catalog, on surface home at the present service time."""
     users = Vocabulary.load(Layout(opened.config.state).catalog / "users")
     if not len(users):
-        raise ConfigError("a preview expected recorded requests or users of the catalog; there are neither")
+        raise ConfigError("expected recorded requests or users of the catalog; got neither: run handsell data first")
     chosen = np.unique(np.linspace(0, len(users) - 1, min(most, len(users))).astype(np.int32))
     now, home = Clock.of(opened.config.serving.clock, opened.manifest).now(), opened.config.surface_names.index("home")
     n = len(chosen)
@@ -139,7 +139,7 @@ def made_up(opened: OpenedBundle, most: int) -> RecordedRequests:
 
 
 def _build_requests(opened: OpenedBundle, reader: EventReader, recorded: RecordedRequests) -> Requests:
-    """The recorded requests with what is known of their users now."""
+    """Build requests from the users' present state."""
     config, n = opened.config, len(recorded.user_id)
     now = Clock.of(config.serving.clock, opened.manifest).now()
     queries = QueryBatch.of(recorded.user_id, np.full(n, now, np.int64), recorded.surface)
@@ -147,47 +147,47 @@ def _build_requests(opened: OpenedBundle, reader: EventReader, recorded: Recorde
     return build_requests(queries, rows, reader, opened.snapshot, config, Failures(strict=True)).requests
 
 
-def _note_unmet(unmet: Counter[str], slates: Slates, n: int) -> None:
+def _count_unmet(unmet: Counter[str], slates: Slates, n: int) -> None:
     for row in range(len(slates)):
         unmet.update(name for name in slates.relaxed_constraints(row, n) if name.startswith("rule:"))
 
 
-def _seen(parts: Sequence[Slates], count: np.ndarray, name: str) -> np.ndarray:
-    """(N, n) items or scores as callers saw them: -1 and NaN beyond what was asked for."""
+def _stack_shown(parts: Sequence[Slates], count: np.ndarray, name: str) -> np.ndarray:
+    """Return (N, n) items or scores as callers see them: -1 and NaN beyond the requested count."""
     item = np.concatenate([part.item for part in parts])
     hidden = (np.arange(item.shape[1]) >= count[:, None]) | (item == NONE)
     values = np.concatenate([getattr(part, name) for part in parts])
     return np.where(hidden, NONE if name == "item" else np.nan, values)
 
 
-# -- what it comes to ----------------------------------------------------------------------------------------------
+# -- summary -------------------------------------------------------------------------------------------------------
 
 
-def summary(found: Preview, examples: int = 3, names: int = 8) -> dict[str, Any]:
-    """Plain values: what `--json` prints and what the tables show."""
+def summarize_preview(found: Preview, examples: int = 3, names: int = 8) -> dict[str, Any]:
+    """Return the values that `--json` prints and the tables show."""
     before, after = (float(np.nanmean(s)) if np.isfinite(s).any() else 0.0 for s in found.score)
     shown = [int((item != NONE).sum()) for item in found.item]
     most_changed = np.argsort(-found.changed, kind="stable")[:examples]
     return {
         "requests": len(found.changed),
-        "recorded": found.asked.recorded,
+        "recorded": found.requests.recorded,
         "rules": {"before": found.before.version, "after": found.after.ruleset.version},
         "changed_slates": int((found.changed > 0).sum()),
         "impressions": {"before": shown[0], "after": shown[1]},
-        "mean_score": {"before": before, "after": after, "given_up": before - after},
-        "by_rule": by_rule(found),
-        "items": moved(found, lambda number: found.shelf.items.ids(number), lambda item: item, names),
-        "creators": moved(found, lambda number: found.shelf.creators.ids(number), _creator(found.shelf), names),
-        "slates": [slate_pair(found, int(row)) for row in most_changed if found.changed[row]],
+        "mean_score": {"before": before, "after": after, "loss": before - after},
+        "by_rule": summarize_rules(found),
+        "items": find_changes(found, lambda number: found.catalog.items.ids(number), lambda item: item, names),
+        "creators": find_changes(found, lambda n: found.catalog.creators.ids(n), _creator_of(found.catalog), names),
+        "slates": [compare_slates(found, int(row)) for row in most_changed if found.changed[row]],
     }
 
 
-def by_rule(found: Preview) -> list[dict[str, Any]]:
-    """Of each rule the share of impressions of its items, where it was in force, before and after."""
-    ruleset, asked, active = found.after.ruleset, found.asked, found.active
+def summarize_rules(found: Preview) -> list[dict[str, Any]]:
+    """Return for each rule the share of its items in the impressions of active requests, before and after."""
+    ruleset, recorded, active = found.after.ruleset, found.requests, found.active
     shares = []
     for item in found.item:
-        own = (ruleset.matches(item, asked.time) & active[:, :, None]).sum(axis=(1, 2))
+        own = (ruleset.matches(item, recorded.time) & active[:, :, None]).sum(axis=(1, 2))
         every = ((item != NONE) & active[:, :, None]).sum(axis=(1, 2))
         shares.append(np.divide(own, every, out=np.zeros(len(own)), where=every > 0))
     return [
@@ -203,44 +203,45 @@ def by_rule(found: Preview) -> list[dict[str, Any]]:
     ]
 
 
-def _creator(shelf: Snapshot):
-    return lambda item: np.where(item == NONE, NONE, shelf.creator[np.maximum(item, 0)])
+def _creator_of(catalog: Snapshot):
+    return lambda item: np.where(item == NONE, NONE, catalog.creator[np.maximum(item, 0)])
 
 
-def moved(found: Preview, ids, group, names: int) -> dict[str, list[dict[str, Any]]]:
-    """Who gains and who loses most impressions, by item or by what `group` makes of items."""
+def find_changes(found: Preview, ids, group, names: int) -> dict[str, list[dict[str, Any]]]:
+    """Return the ids with the greatest gain and loss of impressions, by `group` of the items (N, n)."""
     counts = [Counter(group(item)[item != NONE].tolist()) for item in found.item]
     change = {key: counts[1][key] - counts[0][key] for key in counts[0] | counts[1] if key != NONE}
     ordered = sorted(change, key=lambda key: (-change[key], key))
-    told = {"winners": [k for k in ordered if change[k] > 0][:names]}
-    told["losers"] = [k for k in ordered[::-1] if change[k] < 0][:names]
+    keys_of = {"winners": [k for k in ordered if change[k] > 0][:names]}
+    keys_of["losers"] = [k for k in ordered[::-1] if change[k] < 0][:names]
     return {
         side: [
             {"id": name, "before": counts[0][key], "after": counts[1][key], "change": change[key]}
             for key, name in zip(keys, ids(np.array(keys, np.int32)) if keys else [], strict=True)
         ]
-        for side, keys in told.items()
+        for side, keys in keys_of.items()
     }
 
 
-def slate_pair(found: Preview, row: int) -> dict[str, Any]:
-    """One request's slates, position by position."""
-    ruleset, asked = found.after.ruleset, found.asked
-    matches = ruleset.matches(found.item[1][row : row + 1], asked.time[row : row + 1])[:, 0]
+def compare_slates(found: Preview, row: int) -> dict[str, Any]:
+    """Return both slates of one request."""
+    ruleset, recorded = found.after.ruleset, found.requests
+    matches = ruleset.matches(found.item[1][row : row + 1], recorded.time[row : row + 1])[:, 0]
     matches &= found.active[:, row : row + 1]
     names = [rule.name for rule in ruleset.rules.rules]
-    sides = [_listed(found.shelf, item[row], score[row]) for item, score in zip(found.item, found.score, strict=True)]
+    shown = zip(found.item, found.score, strict=True)
+    sides = [_list_items(found.catalog, item[row], score[row]) for item, score in shown]
     for at, entry in enumerate(sides[1]):
         entry["rules"] = [name for r, name in enumerate(names) if matches[r, at]]
-    surface = found.surfaces[asked.surface[row]]
-    return {"user_id": asked.user_id[row], "surface": surface, "before": sides[0], "after": sides[1]}
+    surface = found.surfaces[recorded.surface[row]]
+    return {"user_id": recorded.user_id[row], "surface": surface, "before": sides[0], "after": sides[1]}
 
 
-def _listed(shelf: Snapshot, item: np.ndarray, score: np.ndarray) -> list[dict[str, Any]]:
+def _list_items(catalog: Snapshot, item: np.ndarray, score: np.ndarray) -> list[dict[str, Any]]:
     item, score = item[item != NONE], score[item != NONE]
-    ids = shelf.items.ids(item) if len(item) else []
-    titled = "title" in shelf.metadata.column_names
-    titles = shelf.metadata["title"].take(item).to_pylist() if titled else [""] * len(ids)
+    ids = catalog.items.ids(item) if len(item) else []
+    titled = "title" in catalog.metadata.column_names
+    titles = catalog.metadata["title"].take(item).to_pylist() if titled else [""] * len(ids)
     return [
         {"item_id": i, "title": title or "", "score": round(float(s), 6)}
         for i, title, s in zip(ids, titles, score, strict=True)

@@ -1,4 +1,4 @@
-"""`handsell rules check` and `handsell rules preview` as tables."""
+"""Tables of `handsell rules check` and `handsell rules preview`."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from handsell.reranking.rules.live_rules import CompiledRules
 CONSOLE_WIDTH = 120
 
 
-def checked(edition: CompiledRules, now: int) -> Table:
-    """The rules as they were understood: what each speaks of and whether it is in force at now µs."""
-    ruleset = edition.ruleset
+def build_rules_table(compiled: CompiledRules, now: int) -> Table:
+    """Return the effect, items and surfaces of each rule, and whether it is active at now µs."""
+    ruleset = compiled.ruleset
     table = Table(title=f"rules {ruleset.version}: {len(ruleset)}", title_justify="left")
-    for name in ("rule", "kind", "asks", "items", "surfaces", "in force now"):
+    for name in ("rule", "kind", "effect", "items", "surfaces", "active now"):
         table.add_column(name, justify="right" if name == "items" else "left")
     every = np.arange(len(ruleset.snapshot), dtype=np.int32)[None]
     surfaces = len(ruleset.scope.surface[0]) if len(ruleset) else 0
-    here = ruleset.scope.active(np.full(surfaces, now), np.arange(surfaces), None)
+    active = ruleset.scope.active(np.full(surfaces, now), np.arange(surfaces), None)
     for r, rule in enumerate(ruleset.rules.rules):
         items = int(ruleset.matches(every, np.array([now]), [r]).sum())
-        force = f"arm {rule.arm}" if rule.arm else "yes" if here[r].any() else "no"
-        table.add_row(rule.name, rule.kind, rule.summary(), f"{items:,}", ", ".join(rule.surfaces) or "all", force)
+        state = f"arm {rule.arm}" if rule.arm else "yes" if active[r].any() else "no"
+        table.add_row(rule.name, rule.kind, rule.summary(), f"{items:,}", ", ".join(rule.surfaces) or "all", state)
     return table
 
 
-def show(told: dict[str, Any]) -> None:
-    """A summary of `local.rules` for people."""
+def print_preview(summary: dict[str, Any]) -> None:
+    """Print the result of `summarize_preview`."""
     console = Console(width=CONSOLE_WIDTH)
-    whose = "recorded requests" if told["recorded"] else "users of the catalog, as no request is recorded yet"
-    console.print(f"{told['requests']} {whose}: rules {told['rules']['before']} → {told['rules']['after']}")
-    for each in told["slates"]:
+    kind = "recorded requests" if summary["recorded"] else "users of the catalog (no request is recorded yet)"
+    console.print(f"{summary['requests']} {kind}: rules {summary['rules']['before']} → {summary['rules']['after']}")
+    for each in summary["slates"]:
         console.print(_slates(each))
-    console.print(_rules(told["by_rule"]))
+    console.print(_rules(summary["by_rule"]))
     for title in ("items", "creators"):
-        console.print(_moved(title, told[title]))
-    score, shown = told["mean_score"], told["impressions"]
-    relative = score["given_up"] / score["before"] if score["before"] else 0.0
+        console.print(_moved(title, summary[title]))
+    score, shown = summary["mean_score"], summary["impressions"]
+    relative = score["loss"] / score["before"] if score["before"] else 0.0
     console.print(
-        f"{told['changed_slates']} of {told['requests']} slates change. Mean score {score['before']:.4f} → "
-        f"{score['after']:.4f}: {relative:.2%} given up. Impressions {shown['before']:,} → {shown['after']:,}."
+        f"{summary['changed_slates']} of {summary['requests']} slates change. Mean score {score['before']:.4f} → "
+        f"{score['after']:.4f}: {relative:.2%} lower. Impressions {shown['before']:,} → {shown['after']:,}."
     )
 
 
@@ -62,7 +62,9 @@ def _slates(pair: dict[str, Any]) -> Table:
 
 
 def _rules(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="share of impressions of each rule's items, where it is in force", title_justify="left")
+    table = Table(
+        title="share of impressions of each rule's items, where the rule is active", title_justify="left"
+    )
     for name in ("rule", "kind", "requests", "before", "after", "could not hold"):
         table.add_column(name, justify="left" if name in ("rule", "kind") else "right")
     for row in rows:
@@ -72,7 +74,7 @@ def _rules(rows: list[dict[str, Any]]) -> Table:
 
 
 def _moved(title: str, sides: dict[str, list[dict[str, Any]]]) -> Table:
-    table = Table(title=f"exposure by {title}: who gains, who loses", title_justify="left")
+    table = Table(title=f"exposure by {title}: winners and losers", title_justify="left")
     for name in ("winner", "impressions", "loser", "impressions"):
         table.add_column(name, justify="right" if name == "impressions" else "left")
     winners, losers = sides["winners"], sides["losers"]

@@ -60,7 +60,7 @@ class Rule(Section):
     )
     until: datetime | None = Field(None, description="day or time from which the rule no longer applies")
     days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
-        (), description="days of the week; empty: all"
+        (), description='days of the week, such as `["mon", "fri"]`; empty: all'
     )
     hours: Annotated[str, AfterValidator(_check_hours)] | None = Field(
         None,
