@@ -62,9 +62,7 @@ def _slates(pair: dict[str, Any]) -> Table:
 
 
 def _rules(rows: list[dict[str, Any]]) -> Table:
-    table = Table(
-        title="share of impressions of each rule's items, where the rule is active", title_justify="left"
-    )
+    table = Table(title="share of impressions of each rule's items, where the rule is active", title_justify="left")
     for name in ("rule", "kind", "requests", "before", "after", "could not hold"):
         table.add_column(name, justify="left" if name in ("rule", "kind") else "right")
     for row in rows:
