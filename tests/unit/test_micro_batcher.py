@@ -47,7 +47,7 @@ async def test_more_than_may_wait_is_told_to_come_back():
     stages = Stages()
     batcher = MicroBatcher(stages.run, size=1, in_flight=1)
     tasks = await asked(batcher, range(1 + WAITING_BATCHES))
-    with pytest.raises(RequestError, match="try again") as refused:
+    with pytest.raises(RequestError, match="retry") as refused:
         await batcher.submit(99)
     assert refused.value.status == 503
     stages.gate.set()
@@ -83,7 +83,7 @@ async def test_a_caller_who_hangs_up_is_not_carried_along():
 async def test_who_would_wait_too_long_is_told_to_come_back_before_the_queue_is_full():
     stages = Stages()
     stages.gate.set()
-    batcher = MicroBatcher(stages.run, size=2, in_flight=1, patience_s=0.05)
+    batcher = MicroBatcher(stages.run, size=2, in_flight=1, max_wait_s=0.05)
 
     async def slow(queries):
         await asyncio.sleep(0.04)

@@ -1,7 +1,6 @@
-"""Micro-batching without idle waiting: a batch is cut when a slot frees, not when a timer rings.
+"""Micro-batching without a timer: a batch starts as soon as a slot is free, with the queries waiting then.
 
-Load is shed at the door: who would wait longer than is worth waiting is told to come back, before anybody else waits
-longer for it.
+Queries that would wait too long are refused when they arrive, before they delay others.
 """
 
 from __future__ import annotations
@@ -16,15 +15,16 @@ from handsell.core.errors import RequestError
 Q = TypeVar("Q")
 A = TypeVar("A")
 
-WAITING_BATCHES = 8  # full batches that may wait at most, however fast they go
-RECENT = 0.2  # weight of the latest trip in the running mean of their seconds
+WAITING_BATCHES = 8  # most full batches that may wait
+SMOOTHING = 0.2  # weight of the latest batch in the running mean of batch durations
 
 
 class MicroBatcher(Generic[Q, A]):
-    """Queries that arrive while `in_flight` batches are under way share the next one, up to `size`.
+    """Queries that arrive while `in_flight` batches are running share the next one, up to `size`.
 
-    `run(queries)` gives one answer per query; its exception reaches every caller of that batch. Only queries of one
-    `kind` share a batch. A query that would wait longer than `patience_s`, going by recent trips, is refused.
+    `run(queries)` returns one answer per query; its exception reaches every caller of the batch. Only queries of one
+    `kind` share a batch. A query that would wait longer than `max_wait_s`, by the duration of recent batches, is
+    refused.
     """
 
     def __init__(
@@ -32,38 +32,38 @@ class MicroBatcher(Generic[Q, A]):
         run: Callable[[Sequence[Q]], Awaitable[Sequence[A]]],
         size: int,
         in_flight: int,
-        patience_s: float = float("inf"),
+        max_wait_s: float = float("inf"),
         kind: Callable[[Q], object] = lambda query: None,
     ):
         self._run, self._size, self._slots, self._free = run, size, in_flight, in_flight
-        self._patience_s, self._kind = patience_s, kind
+        self._max_wait_s, self._kind = max_wait_s, kind
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
-        self._trips: set[asyncio.Task] = set()
-        self._trip_s = 0.0
+        self._batches: set[asyncio.Task] = set()
+        self._batch_s = 0.0
         self.capacity = WAITING_BATCHES * size
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     async def submit(self, query: Q) -> A:
-        """The query's answer; raises RequestError (503) when too many are waiting already."""
-        if len(self._waiting) >= self.capacity or self.wait_s() > self._patience_s:
+        """The query's answer; raises RequestError (503) when too many queries are waiting."""
+        if len(self._waiting) >= self.capacity or self.wait_s() > self._max_wait_s:
             raise RequestError(
-                f"{len(self._waiting)} requests are waiting: try again in a second", status=503, code="overloaded"
+                f"{len(self._waiting)} requests are waiting: retry in a second", status=503, code="overloaded"
             )
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((query, answer))
-        self._depart()
+        self._start()
         return await answer
 
     def wait_s(self) -> float:
-        """Seconds until a query that came now would depart, if trips go on as they went."""
+        """Estimated seconds until a query that arrives now would start."""
         if self._free:
             return 0.0
-        return (len(self._waiting) // self._size + 1) * self._trip_s / self._slots
+        return (len(self._waiting) // self._size + 1) * self._batch_s / self._slots
 
     def _next(self) -> list[tuple[Q, asyncio.Future[A]]]:
-        """The longest waiting query, and the next ones of its kind."""
+        """The query that has waited longest, and the next ones of its kind."""
         batch = [self._waiting.popleft()]
         others: list[tuple[Q, asyncio.Future[A]]] = []
         kind = self._kind(batch[0][0])
@@ -71,18 +71,18 @@ class MicroBatcher(Generic[Q, A]):
             one = self._waiting.popleft()
             (batch if self._kind(one[0]) == kind else others).append(one)
         self._waiting.extendleft(reversed(others))
-        return [(query, answer) for query, answer in batch if not answer.done()]  # without callers who hung up
+        return [(query, answer) for query, answer in batch if not answer.done()]  # without those whose caller disconnected
 
-    def _depart(self) -> None:
+    def _start(self) -> None:
         while self._free and self._waiting:
             if batch := self._next():
                 self._free -= 1
-                trip = asyncio.get_running_loop().create_task(self._trip(batch))
-                self._trips.add(trip)
-                trip.add_done_callback(self._trips.discard)
+                task = asyncio.get_running_loop().create_task(self._run_batch(batch))
+                self._batches.add(task)
+                task.add_done_callback(self._batches.discard)
 
-    async def _trip(self, batch: list[tuple[Q, asyncio.Future[A]]]) -> None:
-        begun = asyncio.get_running_loop().time()
+    async def _run_batch(self, batch: list[tuple[Q, asyncio.Future[A]]]) -> None:
+        started = asyncio.get_running_loop().time()
         try:
             answers = await self._run([query for query, _ in batch])
             for (_, waiting), answer in zip(batch, answers, strict=True):
@@ -93,7 +93,7 @@ class MicroBatcher(Generic[Q, A]):
                 if not waiting.done():
                     waiting.set_exception(error)
         finally:
-            took = asyncio.get_running_loop().time() - begun
-            self._trip_s += (took - self._trip_s) * (RECENT if self._trip_s else 1.0)
+            took = asyncio.get_running_loop().time() - started
+            self._batch_s += (took - self._batch_s) * (SMOOTHING if self._batch_s else 1.0)
             self._free += 1
-            self._depart()
+            self._start()
