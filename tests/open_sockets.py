@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import pickle
+import socket
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,6 +35,15 @@ class Listener:
     @property
     def on_loopback(self) -> bool:
         return ipaddress.ip_address(self.ip.removeprefix("::ffff:")).is_loopback
+
+
+def free_ports(n: int) -> list[int]:
+    """Ports of loopback that nobody listens on now."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
 
 
 def list_listeners(root: psutil.Process) -> list[Listener]:

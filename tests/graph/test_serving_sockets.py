@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,20 +16,12 @@ import yaml
 from handsell.config import load_config
 from handsell.core.ray_token import read_token
 from handsell.local import cluster, service
-from open_sockets import find_open, list_listeners
+from open_sockets import find_open, free_ports, list_listeners
 from serving_world import write_world
 
 TESTS = Path(__file__).parents[1]
 COMMANDS = Path(sys.executable).parent
 REPLICA = re.compile(r"ray::ServeReplica:handsell:(?P<deployment>\w+)")
-
-
-def free_ports(n: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @pytest.fixture(scope="module")
