@@ -36,30 +36,30 @@ async def client(world):
 
 @given(NUMBERS | st.sets(st.integers(0, 5_000), max_size=1_500))
 def test_a_cursor_gives_back_what_it_was_made_of(numbers):
-    cursor = FEED.cursor(np.array(list(numbers), np.int32))
-    assert FEED.shown(cursor).tolist() == sorted(numbers)
+    cursor = FEED.encode(np.array(list(numbers), np.int32))
+    assert FEED.decode(cursor).tolist() == sorted(numbers)
     assert cursor.replace("-", "").replace("_", "").isalnum()
 
 
 def test_the_longest_feed_of_the_largest_catalog_fits_into_a_request():
     numbers = np.linspace(0, 2**31 - 1, 1_500).astype(np.int32)
-    assert len(FEED.cursor(numbers)) < LONGEST + 1
+    assert len(FEED.encode(numbers)) < LONGEST + 1
 
 
 @given(NUMBERS, st.data())
 def test_a_changed_cursor_is_refused(numbers, data):
-    raw = bytearray(base64.urlsafe_b64decode(FEED.cursor(np.array(list(numbers), np.int32)) + "=="))
+    raw = bytearray(base64.urlsafe_b64decode(FEED.encode(np.array(list(numbers), np.int32)) + "=="))
     place = data.draw(st.integers(0, len(raw) - 1))
     raw[place] ^= data.draw(st.integers(1, 255))
     with pytest.raises(RequestError) as refused:
-        FEED.shown(base64.urlsafe_b64encode(bytes(raw)).decode())
+        FEED.decode(base64.urlsafe_b64encode(bytes(raw)).decode())
     assert (refused.value.field, refused.value.status, refused.value.code) == ("cursor", 422, "invalid_cursor")
 
 
 @given(st.text(min_size=1, max_size=200))
 def test_made_up_cursors_are_refused(text):
     with pytest.raises(RequestError):
-        FEED.shown(text)
+        FEED.decode(text)
 
 
 PAGES = st.lists(

@@ -115,11 +115,11 @@ def build_requests(
     in `requests_from_rows`. Raises what a strict `failures` does not tolerate.
     """
     tail = Events.none()
-    exclusions: UserExclusions | None = _unknown_exclusions(queries)
+    exclusions: UserExclusions | None = _withhold_everything(queries)
     with failures.tolerate("event_log"):
         tail = read_tail(queries, rows, reader, snapshot, config, without_later_events)
     with failures.tolerate("shown_and_blocked"):
-        exclusions = _exclusions(queries, reader, snapshot, config)
+        exclusions = _read_exclusions(queries, reader, snapshot, config)
 
     def build(rows: Rows) -> Requests:
         requests = requests_from_rows(
@@ -160,7 +160,9 @@ def read_tail(
     return Events.concatenate(parts)
 
 
-def _exclusions(queries: QueryBatch, reader: EventReader, snapshot: Snapshot, config: Config) -> UserExclusions | None:
+def _read_exclusions(
+    queries: QueryBatch, reader: EventReader, snapshot: Snapshot, config: Config
+) -> UserExclusions | None:
     """What the log keeps from each user, and the creators and tags that the caller excludes."""
     found = load_exclusions(reader, queries.user_id, queries.time, queries.surface, snapshot, config)
     if not len(queries.creators.values) and not len(queries.tags.values):
@@ -171,7 +173,7 @@ def _exclusions(queries: QueryBatch, reader: EventReader, snapshot: Snapshot, co
     return replace(found, creator=Ragged.from_rows(creators), tag=Ragged.from_rows(tags))
 
 
-def _unknown_exclusions(queries: QueryBatch) -> UserExclusions:
+def _withhold_everything(queries: QueryBatch) -> UserExclusions:
     """Nothing may be shown to users with an id: their blocks could not be read."""
     unreadable = np.array([user_id is not None for user_id in queries.user_id], bool)
     return replace(UserExclusions.empty(len(queries)), unreadable=unreadable)
@@ -217,11 +219,11 @@ def requests_from_rows(
         profile=Profile(compute_user_features(states, time, columns), creator, creator_weight, tag, tag_weight),
         seen=states.seen,
         exclude=Ragged.empty(len(time)) if exclude is None else exclude,
-        attributes=attributes_of(rows, config),
+        attributes=read_attributes(rows, config),
     )
 
 
-def attributes_of(rows: Rows, config: Config) -> np.ndarray | None:
+def read_attributes(rows: Rows, config: Config) -> np.ndarray | None:
     """User attributes that filters may read, (B, A) object: lists as tuples, None where unknown; None where A is 0."""
     names = tuple(config.features.filter_attributes)
     if not names:

@@ -54,8 +54,8 @@ async def explain_candidate(
     removed_by = tuple(verdicts(stage.eligibility, requests, wanted))
     eligible = stage.eligibility.mask(requests)
     eligible[0, item] = True
-    found, degraded = stage.found(requests, eligible)
-    everything = stage.fused(requests, eligible, found, degraded, max(k, sum(items.shape[1] for items, _ in found)))
+    found, degraded = stage.retrieve_all(requests, eligible)
+    everything = stage.fuse(requests, eligible, found, degraded, max(k, sum(items.shape[1] for items, _ in found)))
     place = np.flatnonzero(everything.item[0] == item)
     rank = int(place[0]) if len(place) else None
     sources = (

@@ -39,10 +39,10 @@ class LocalCandidates:
     async def candidates(self, requests: Requests, k: int) -> Candidates:
         """At most k candidates per request, best fused score first; a filtered request is backfilled."""
         eligible = self.eligibility.mask(requests)
-        found, degraded = self.found(requests, eligible)
-        return self.fused(requests, eligible, found, degraded, k)
+        found, degraded = self.retrieve_all(requests, eligible)
+        return self.fuse(requests, eligible, found, degraded, k)
 
-    def found(self, requests: Requests, eligible: np.ndarray) -> tuple[list[Found], list[str]]:
+    def retrieve_all(self, requests: Requests, eligible: np.ndarray) -> tuple[list[Found], list[str]]:
         """What each source returns of the eligible (B, I), and the names of those that failed."""
         found, failures = [], Failures()
         for name in self.sources:
@@ -52,7 +52,7 @@ class LocalCandidates:
             found.append(returned)
         return found, list(failures.names)
 
-    def fused(
+    def fuse(
         self, requests: Requests, eligible: np.ndarray, found: list[Found], degraded: list[str], k: int
     ) -> Candidates:
         """Fuse what the sources returned into at most k candidates, backfilled where a filter left too few."""

@@ -71,7 +71,7 @@ class MicroBatcher(Generic[Q, A]):
             one = self._waiting.popleft()
             (batch if self._kind(one[0]) == kind else others).append(one)
         self._waiting.extendleft(reversed(others))
-        return [(query, answer) for query, answer in batch if not answer.done()]  # without those whose caller disconnected
+        return [(query, answer) for query, answer in batch if not answer.done()]  # drop disconnected callers
 
     def _start(self) -> None:
         while self._free and self._waiting:

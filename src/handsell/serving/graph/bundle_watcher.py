@@ -127,7 +127,7 @@ class BundleWatcher:
         if live is None or (service.refused is not None and service.refused.bundle == live):
             return
         try:
-            bundle = await self._loaded(live)
+            bundle = await self._load_or_reuse(live)
             await self._compare(bundle)
         except Exception as error:
             expected = isinstance(error, HandsellError)
@@ -137,7 +137,7 @@ class BundleWatcher:
         service.switch_to(bundle)
         log.info("serving bundle %s", live)
 
-    async def _loaded(self, bundle: str) -> LoadedBundle:
+    async def _load_or_reuse(self, bundle: str) -> LoadedBundle:
         previous = self._service.previous
         if previous is not None and previous.release.bundle == bundle:
             return previous

@@ -27,7 +27,7 @@ from handsell.serving.http import render
 from handsell.serving.http.answers import Item, RankedItem, ReleaseStamp, SlateStamp
 from handsell.serving.http.explain import ItemExplanation, explain_item
 from handsell.serving.http.queries import Query, Reading
-from handsell.serving.telemetry.feature_log import Sample, sampled
+from handsell.serving.telemetry.feature_log import Sample, is_sampled
 from handsell.serving.telemetry.observability import Metrics
 
 MAX_WAIT = 0.2
@@ -171,7 +171,7 @@ class LoadedBundle:
         samples = tuple(
             Sample(row, query.recommendation_id, query.user_id)
             for row, query in enumerate(queries)
-            if sampled(query.recommendation_id, share)
+            if is_sampled(query.recommendation_id, share)
         )
         started, failures = now(), Failures()
         built = await self._users.build_requests(queries, began + BUDGET["features"] * deadline_s, failures)

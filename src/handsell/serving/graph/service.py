@@ -193,7 +193,7 @@ class Service:
         shown = np.union1d(query.shown, items)
         if len(shown) >= self.config.serving.max_feed or (complete and len(items) < query.count):
             return None
-        return query.feed.cursor(shown)
+        return query.feed.encode(shown)
 
     def _answer(self, bundle: LoadedBundle, query: Query, served: UserSlate, metadata: bool) -> a.RecommendationsAnswer:
         slate = render.render_slate(served.slates, served.row, query.count, bundle.snapshot)

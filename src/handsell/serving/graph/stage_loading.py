@@ -21,7 +21,7 @@ def load_candidate_stage(opened: OpenedBundle) -> LocalStages:
 
 
 def load_ranking_stage(opened: OpenedBundle) -> LocalStages:
-    return LocalStages(ranking=_logged(load_ranking(opened.path, opened.config, opened.snapshot), opened))
+    return LocalStages(ranking=_with_log(load_ranking(opened.path, opened.config, opened.snapshot), opened))
 
 
 def load_reranking_stage(opened: OpenedBundle) -> LocalStages:
@@ -39,7 +39,7 @@ def load_local_stages(opened: OpenedBundle) -> LocalStages:
     return warm_up(LocalStages(candidates.candidates, ranking.ranking, reranking.reranking), opened)
 
 
-def _logged(ranking: RankingStage, opened: OpenedBundle) -> RankingStage:
+def _with_log(ranking: RankingStage, opened: OpenedBundle) -> RankingStage:
     """The stage with a log of sampled feature vectors, where the config samples any."""
     if not opened.config.serving.feature_log_share or not isinstance(ranking, LocalRanking):
         return ranking

@@ -14,7 +14,7 @@ from handsell.core.clock import Clock
 from handsell.core.errors import RequestError
 from handsell.serving.http import schemas
 from handsell.serving.http.answers import RejectedEvent
-from handsell.serving.http.queries import logged_user, new_id
+from handsell.serving.http.queries import make_user_key, new_id
 
 AHEAD_US = 300_000_000  # a caller's clock may be this far ahead; such events count as now
 
@@ -70,7 +70,7 @@ def _row(event: schemas.Event, clock: Clock, now: int) -> dict[str, Any]:
     when = now if event.timestamp is None else min(clock.from_wall(event.timestamp), now)
     return {
         "event_id": event.event_id or new_id(),
-        "user_id": logged_user(event.user_id, event.anonymous_id),
+        "user_id": make_user_key(event.user_id, event.anonymous_id),
         "item_id": event.item_id,
         "type": event.type,
         "time": when,

@@ -119,7 +119,7 @@ def _eligibility(explanation: ItemExplanation, config: Config, snapshot: Snapsho
     return a.ExplainedEligibility(eligible=not removed, removed_by=removed)
 
 
-def _seen(explanation: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
+def _describe_seen(explanation: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
     seen = explanation.requests.seen
     at = int(seen.time.row(0)[seen.item.row(0) == explanation.item].max())
     name, surface = _surface(explanation, config)
@@ -129,28 +129,28 @@ def _seen(explanation: ItemExplanation, config: Config, snapshot: Snapshot) -> s
     return f"the user acted on it at {_format_time(at)}; surface {name} shows it again from {_format_time(back)}"
 
 
-def _shown(explanation: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
+def _describe_shown(explanation: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
     name, surface = _surface(explanation, config)
     places = " or ".join(surface.seen_on)
     return f"shown on {places} in the last {surface.shown_days:g} days; surface {name} does not repeat it"
 
 
-def _capped(explanation: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
+def _describe_capped(explanation: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
     cap = _surface(explanation, config)[1].item_cap
     assert cap is not None
     return f"shown {cap.times} times or more in the last {cap.days:g} days, the limit of item_cap"
 
 
-def _surface_filter(explanation: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
+def _describe_surface_filter(explanation: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
     name, surface = _surface(explanation, config)
     return f"does not pass the filter of surface {name}: {surface.filter}"
 
 
-def _creator(explanation: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
+def _describe_creator(explanation: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
     return f"its creator {snapshot.creators.ids(snapshot.creator[[explanation.item]])[0]} is blocked"
 
 
-def _tag(explanation: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
+def _describe_tag(explanation: ItemExplanation, config: Config, snapshot: Snapshot) -> str:
     assert explanation.requests.exclusions is not None
     blocked = np.intersect1d(snapshot.item_tags.row(explanation.item), explanation.requests.exclusions.tag.row(0))
     return f"blocked tags: {', '.join(snapshot.tags.ids(blocked))}"
@@ -161,12 +161,12 @@ FILTER_TEXTS: dict[str, Callable[[ItemExplanation, Config, Snapshot], str]] = {
     "not_yet_published": lambda e, _, snapshot: f"it is published at {_format_time(int(snapshot.published[e.item]))}",
     "expired": lambda e, _, snapshot: f"it expired at {_format_time(int(snapshot.expires[e.item]))}",
     "excluded": lambda *_: "the request excludes it",
-    "seen": _seen,
-    "shown": _shown,
-    "item_cap": _capped,
-    "blocked_creator": _creator,
-    "blocked_tag": _tag,
-    "surface_filter": _surface_filter,
+    "seen": _describe_seen,
+    "shown": _describe_shown,
+    "item_cap": _describe_capped,
+    "blocked_creator": _describe_creator,
+    "blocked_tag": _describe_tag,
+    "surface_filter": _describe_surface_filter,
     "request_filter": lambda e, *_: f"does not pass the request's filter: {e.requests.filters[0]}",
     "unknown_history": lambda *_: "the user's impressions and blocks could not be read, so nothing is shown",
 }

@@ -34,14 +34,14 @@ class Feed:
     def of(cls, *shared: Any) -> Feed:
         return cls(blake2b(json.dumps(shared).encode(), digest_size=KEY).digest())
 
-    def cursor(self, shown: np.ndarray) -> str:
+    def encode(self, shown: np.ndarray) -> str:
         """Encode the items (G,) shown so far: 2 or 4 bytes per item, and a third more as text."""
         steps = np.diff(np.unique(shown), prepend=0)
         narrow = steps.max(initial=0) < 2**16
         body = self.key + (b"2" if narrow else b"4") + steps.astype("<u2" if narrow else "<u4").tobytes()
         return base64.urlsafe_b64encode(body + _check(body)).decode().rstrip("=")
 
-    def shown(self, cursor: str | None) -> np.ndarray:
+    def decode(self, cursor: str | None) -> np.ndarray:
         """(G,) int32 items that a cursor lists, ascending; raises RequestError (422) for one of another feed."""
         if cursor is None:
             return np.zeros(0, np.int32)

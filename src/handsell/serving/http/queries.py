@@ -54,12 +54,12 @@ class Reading:
     clock: Clock
 
     def recommendations(self, body: schemas.RecommendationsBody, arrived: float) -> Query:
-        surface, user_id = self.surface(body.surface), logged_user(body.user_id, body.anonymous_id)
+        surface, user_id = self.surface(body.surface), make_user_key(body.user_id, body.anonymous_id)
         exclude, shelf = body.exclude or schemas.RequestExclusions(), self.snapshot
-        basket = known(shelf.items, body.basket.item_ids) if body.basket else NOTHING
+        basket = find_known(shelf.items, body.basket.item_ids) if body.basket else NOTHING
         creators, tags = self.substitutes(surface, basket)
         feed = self.feed(body.surface, user_id, body.filter, *(body.basket.item_ids if body.basket else ()))
-        shown = feed.shown(body.cursor)
+        shown = feed.decode(body.cursor)
         now = self.clock.now()
         return Query(
             recommendation_id=new_id(),
@@ -70,12 +70,12 @@ class Reading:
             arrived=arrived,
             deadline_s=self.deadline_s(body.deadline_ms),
             session=self.session(body.session, now, basket),
-            exclude=np.union1d(np.union1d(known(shelf.items, exclude.item_ids), basket), shown),
+            exclude=np.union1d(np.union1d(find_known(shelf.items, exclude.item_ids), basket), shown),
             feed=feed,
             filter=self.filter(body.filter),
             shown=shown,
-            creators=np.union1d(known(shelf.creators, exclude.creators), creators),
-            tags=np.union1d(known(shelf.tags, exclude.tags), tags),
+            creators=np.union1d(find_known(shelf.creators, exclude.creators), creators),
+            tags=np.union1d(find_known(shelf.tags, exclude.tags), tags),
         )
 
     def substitutes(self, surface: int, basket: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,10 +92,10 @@ class Reading:
 
     def similar(self, item_id: str, parameters: schemas.SimilarParameters, arrived: float) -> Query:
         """The query of a visitor whose only event is on this item, on surface `similar` where it exists."""
-        item = self.known_item(item_id)
+        item = self.find_item(item_id)
         surface = self.surface("similar" if "similar" in self.config.surfaces else "home")
         feed = self.feed("similar", item_id, parameters.filter)
-        shown = feed.shown(parameters.cursor)
+        shown = feed.decode(parameters.cursor)
         now = self.clock.now()
         weight, code = self._weakest_interest()
         session = Events.of([0], item, [code], [now - 1], [weight])
@@ -109,9 +109,9 @@ class Reading:
         body = schemas.RecommendationsBody(
             user_id=parameters.user_id, surface=parameters.surface, count=parameters.count, filter=parameters.filter
         )
-        return replace(self.recommendations(body, arrived), items=self.known_item(parameters.item_id))
+        return replace(self.recommendations(body, arrived), items=self.find_item(parameters.item_id))
 
-    def known_item(self, item_id: str) -> np.ndarray:
+    def find_item(self, item_id: str) -> np.ndarray:
         """(1,) number; raises RequestError (404) for an item that the catalog does not hold."""
         item = self.snapshot.items.number([item_id])
         if item[0] == NONE:
@@ -127,8 +127,8 @@ class Reading:
         numbers = self.snapshot.items.number(ids)
         now = self.clock.now()
         query = Query(
-            new_id(), logged_user(body.user_id, body.anonymous_id), self.surface(body.surface), len(ids), now, arrived,
-            self.deadline_s(body.deadline_ms), self.session(body.session, now), NOTHING, Feed.of(None),
+            new_id(), make_user_key(body.user_id, body.anonymous_id), self.surface(body.surface), len(ids), now,
+            arrived, self.deadline_s(body.deadline_ms), self.session(body.session, now), NOTHING, Feed.of(None),
             items=numbers[numbers != NONE],
         )  # fmt: skip
         return query, [i for i, n in zip(ids, numbers.tolist(), strict=True) if n == NONE]
@@ -201,13 +201,13 @@ class Reading:
         return min([pair for pair in weights if pair[0] > 0], default=(1.0, 0))
 
 
-def known(vocabulary: Vocabulary, ids: Sequence[str]) -> np.ndarray:
+def find_known(vocabulary: Vocabulary, ids: Sequence[str]) -> np.ndarray:
     """Numbers of those ids that the vocabulary holds."""
     numbers = vocabulary.number(ids)
     return numbers[numbers != NONE]
 
 
-def logged_user(user_id: str | None, anonymous_id: str | None) -> str | None:
+def make_user_key(user_id: str | None, anonymous_id: str | None) -> str | None:
     """The user id under which events are logged and features are kept."""
     if user_id is not None:
         return user_id

@@ -37,7 +37,7 @@ class Sample:
     user_id: str | None
 
 
-def sampled(recommendation_id: str, share: float) -> bool:
+def is_sampled(recommendation_id: str, share: float) -> bool:
     """Whether an answer's vectors are logged; the same on every replica."""
     return zlib.crc32(recommendation_id.encode()) < share * 2**32
 
