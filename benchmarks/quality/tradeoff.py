@@ -29,7 +29,7 @@ from handsell.core.paths import Layout
 from handsell.evaluation.intervals import TAILS, compare
 from handsell.evaluation.metrics import mean_known
 from handsell.evaluation.replay_scores import HEADLINE, TOP, ModelScores, Replay, ReplayScorer
-from handsell.evaluation.report.plots import curve_sheet
+from handsell.evaluation.report.plots import render_curves
 from handsell.jobs.train.examples import fetch_item_values, find_chunk, load_item_values
 from handsell.jobs.train.requests import EvaluationRequests, chunks, fetch_user_rows, load_evaluation_requests
 from handsell.jobs.train.retrievers import count_positives
@@ -79,7 +79,7 @@ def main() -> None:
     rows = [_build_row(v, replay) for v in every]
     plot = options.plot or RESULTS / f"tradeoff_{config.name}.svg"
     plot.parent.mkdir(parents=True, exist_ok=True)
-    plot.write_text(curve_sheet(rows), "utf-8")
+    plot.write_text(render_curves(rows), "utf-8")
     about = {"config": config.name, "requests": len(replay), "plot": plot.name}
     against = {f"default against plain, {name}": _compare_with_plain(window) for name, window in found.items()}
     write_report("tradeoff", rows, about, options.json, against)
@@ -192,9 +192,8 @@ def _build_row(variant: Variant, replay: Replay) -> dict[str, Any]:
             **gains, **values}  # fmt: skip
 
 
-def _value(contender: ModelScores, metric: str) -> float | None:
-    name = f"{metric}@{TOP}"
-    value = contender.whole[name] if name in contender.whole else mean_known(contender.scores[name])
+def _value(scores: ModelScores, metric: str) -> float | None:
+    value = scores.means()[f"{metric}@{TOP}"]
     return value if np.isfinite(value) else None
 
 
@@ -227,7 +226,7 @@ def _compare_creator_coverage(window: WindowResult) -> dict[str, Any]:
         a, b = (len(np.setdiff1d(each[taken], [NONE])) for each in shown)
         drawn.append(a / b - 1 if b else np.nan)
     name = f"creator_coverage@{TOP}"
-    a, b = (replay.models[variant].whole[name] for variant in ("shipped", "plain"))
+    a, b = (replay.models[variant].overall[name] for variant in ("shipped", "plain"))
     bias = np.median(drawn) - (a / b - 1)  # fewer users show fewer creators, and the poorer list loses more
     low, high = 100 * (np.quantile(drawn, TAILS) - bias)
     return _interval(name, a, b, 100 * (a / b - 1), low, high)

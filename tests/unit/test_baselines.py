@@ -32,7 +32,7 @@ def of_users(*users: int, time: int = END) -> Requests:
 
 def ask(fit: Interactions, events: Interactions, requests: Requests, repeats: bool = False, eligible=None):
     may = np.ones((len(requests), events.n_items), bool) if eligible is None else eligible
-    return Baselines.of(fit, events, requests, repeats).lists(lambda rows: may[rows])
+    return Baselines.of(fit, events, requests, repeats).rank(lambda rows: may[rows])
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ TAGS = sparse.csr_matrix(np.array([[1, 0, 0], [2**-0.5, 2**-0.5, 0], [0, 1, 0], 
 
 def mixes(items, weight=None):
     items = np.array(items, np.int32)
-    return list_metrics.tag_mix(list_metrics.as_weights(items, 5, weight), TAGS)
+    return list_metrics.tag_shares(list_metrics.item_weights(items, 5, weight), TAGS)
 
 
 def test_mixes_spread_an_item_over_its_tags():

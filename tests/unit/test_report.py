@@ -1,4 +1,4 @@
-"""A replay of planted contenders, and the report that must tell what was planted."""
+"""A replay of planted models, and the report, which must show what was planted."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def report(replay):
 
 
 def make_asked(scores: dict[str, float], fade: float = 1.0) -> RequestScores:
-    """Twenty users for whom every contender scores the same; the ranker's scores fade."""
+    """Twenty users for whom every model scores the same; the ranker's scores are multiplied by `fade`."""
     kinds = {name: name if name in ("funnel", "ranker", "blend") else "retriever" for name in scores}
     kinds |= dict.fromkeys((name for name in scores if name.startswith("baseline: ")), "baseline")
     ndcg = {name: np.full(20, value * (fade if name == "ranker" else 1)) for name, value in scores.items()}
@@ -171,7 +171,7 @@ def make_asked(scores: dict[str, float], fade: float = 1.0) -> RequestScores:
 
 
 def with_served(report):
-    """The report with planted sections of what a service would answer."""
+    """The report with planted sections of the served evaluation."""
     pauses = dict(zip(PAUSES, (1.0, 1.0, 0.75, 0.5, 0.25), strict=True))
     models = {name: value for name, value in SERVED.items() if "baseline" not in name}
     base, users = np.full(300, 0.5), np.arange(300)
@@ -201,7 +201,7 @@ def table_rows(page: str, heading: str) -> list[list[str]]:
     return [[re.sub("<.*?>", " ", cell).strip() for cell in row] for row in rows[1:]]
 
 
-def test_every_contender_is_measured_on_the_same_requests(replay):
+def test_every_model_is_scored_on_the_same_requests(replay):
     assert set(replay.models) == {"popularity", "als", "content", "blend", "ranker", "funnel", "oracle"}
     assert all(len(v) == REQUESTS for c in replay.models.values() for v in c.scores.values())
     assert "recall@1000" not in replay.models["funnel"].scores
@@ -211,9 +211,9 @@ def test_every_contender_is_measured_on_the_same_requests(replay):
 def test_chunks_do_not_matter(snapshot, replay):
     again = run(snapshot, chunk=7)
     assert again.sources == replay.sources and again.relevant == replay.relevant
-    for name, contender in again.models.items():
-        np.testing.assert_array_equal(contender.items, replay.models[name].items)
-        for metric, values in contender.scores.items():
+    for name, model in again.models.items():
+        np.testing.assert_array_equal(model.items, replay.models[name].items)
+        for metric, values in model.scores.items():
             np.testing.assert_allclose(values, replay.models[name].scores[metric], err_msg=f"{name} {metric}")
 
 
@@ -235,11 +235,11 @@ def test_unique_hits_are_those_that_one_source_alone_found(replay):
     assert content.unique_share == content.unique_hits / replay.relevant
 
 
-def test_the_report_tells_what_was_planted(report):
+def test_the_report_shows_what_was_planted(report):
     assert report["best_retriever"] == "als"
     assert report["funnel"]["als"]["outcome"] == "beats" and report["funnel"]["oracle"]["outcome"] == "loses"
     assert "beats popularity and every single retriever" in report["summary"]
-    assert len(report["verdicts"]["beats"]) == 3 and not report["verdicts"]["loses"]
+    assert len(report["outcomes"]["beats"]) == 3 and not report["outcomes"]["loses"]
     assert list(report["models"])[:4] == ["oracle", "funnel", "ranker", "blend"]
     assert report["models"]["als"]["to_popularity"]["outcome"] == "beats"
     assert report["models"]["als"]["to_best_retriever"] is None
@@ -248,11 +248,11 @@ def test_the_report_tells_what_was_planted(report):
     assert report["windows"]["test"]["until"] == "2025-06-15T15:06:40Z"
 
 
-def test_a_bad_ranker_is_called_one(snapshot):
+def test_a_bad_ranker_is_reported(snapshot):
     report = build_report(run(snapshot, ranker_noise=50.0), ReportContext("planted", 0))
     assert report["funnel"]["als"]["outcome"] == "loses" and "loses to" in report["summary"]
     assert any("before re-ranking" in reason for reason in report["reasons"])
-    assert any(reason.startswith("Ranking takes from") for reason in report["reasons"])
+    assert any(reason.startswith("Ranking is worse than") for reason in report["reasons"])
 
 
 def test_a_failing_ranker_shows(snapshot):
@@ -271,12 +271,12 @@ def test_the_report_is_json_without_nan_and_a_page_that_needs_no_network(report,
     assert report["summary"] in page and "src_als_z" in page and "12\u2009345" in page
 
 
-def test_what_a_service_would_answer_comes_first(served_report, page):
+def test_the_served_evaluation_comes_first(served_report, page):
     assert re.findall(r"<h2>(.*?)</h2>", page)[:4] == [
-        "What a service would answer", "By time since the last event", "What training picked", "When users came back",
+        "Evaluated as served", "By time since the last event", "What training picked", "Test window",
     ]  # fmt: skip
     assert page.index(served_report["served"]["sentence"]) < page.index(served_report["summary"])
-    rows = table_rows(page, "What a service would answer")
+    rows = table_rows(page, "Evaluated as served")
     assert [row[0].split(" retriever")[0] for row in rows] == [
         "funnel", "ranker", "blend", "als", "content", "baseline: EASE best baseline", "baseline: popularity",
     ]  # fmt: skip
@@ -306,7 +306,7 @@ def test_what_training_picked_is_shown_with_the_reason(page):
 
 def test_the_new_figures_are_drawn_and_need_no_network(report, page):
     without = render(report)
-    assert "<h2>When users came back" in without and "What a service would answer" not in without
+    assert "<h2>Test window" in without and "Evaluated as served" not in without
     assert page.count("data:image/svg+xml") == without.count("data:image/svg+xml") + 3
     assert not re.search(r'(src|href)="(?!data:)', page) and "<script" not in page
 
@@ -315,7 +315,7 @@ def test_the_new_figures_are_drawn_and_need_no_network(report, page):
     "absent", [("served",), ("by_time_away",), ("choices",), ("served", "by_time_away", "choices")]
 )
 def test_a_section_without_content_is_left_out(served_report, absent):
-    headings = {"served": "What a service would answer", "by_time_away": "By time since the last event",
+    headings = {"served": "Evaluated as served", "by_time_away": "By time since the last event",
                 "choices": "What training picked"}  # fmt: skip
     empty = served_report | {name: {} for name in absent}
     missing = {name: section for name, section in served_report.items() if name not in absent}
@@ -335,14 +335,14 @@ def test_figures_without_a_value_are_dashes(served_report):
     changed["served"]["models"]["als"] |= {"ndcg": None, "low": None, "high": None, "recall": None}
     changed["by_time_away"]["models"]["als"] = [None] * 5
     page = render(changed)
-    served = {row[0]: row[1:] for row in table_rows(page, "What a service would answer")}
+    served = {row[0]: row[1:] for row in table_rows(page, "Evaluated as served")}
     assert served["als retriever"] == ["–"] * 3
     assert {row[0]: row for row in table_rows(page, "By time since the last event")}["als"][1:6] == ["–"] * 5
 
 
 def test_a_failing_stage_is_named_above_all_figures(served_report):
     page = render(served_report | {"degraded": {"ranking": 7}})
-    assert 0 < page.index("ranking failed during 7 requests") < page.index("What a service would answer")
+    assert 0 < page.index("ranking failed during 7 requests") < page.index("Evaluated as served")
 
 
 def test_labels_are_moved_apart_and_keep_their_order():
@@ -380,12 +380,12 @@ def test_one_request_and_nothing_else_still_gives_a_report(snapshot, tmp_path: P
 
 
 def test_no_requests_is_an_error_that_says_what_to_do(snapshot):
-    with pytest.raises(TrainingError, match=r"lengthen split\.test_days"):
+    with pytest.raises(TrainingError, match=r"increase split\.test_days"):
         run(snapshot, count=0)
 
 
-def test_two_contenders_of_one_name_are_refused(snapshot):
-    with pytest.raises(TrainingError, match="two contenders are named 'als'"):
+def test_two_models_with_one_name_are_refused(snapshot):
+    with pytest.raises(TrainingError, match="two models are named 'als'"):
         run(snapshot, others={"als": lambda requests: np.zeros((len(requests), 10), np.int32)})
 
 

@@ -1,4 +1,4 @@
-"""What a service would answer: planted lists are scored and told in words, and no retriever reads the pause."""
+"""Evaluation as served: planted lists get their scores, and no retriever depends on the time since the last event."""
 
 import json
 from dataclasses import replace
@@ -12,7 +12,7 @@ from handsell.core.units import DAY_US
 from handsell.data.splits import WindowRequests
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
-from handsell.evaluation import served
+from handsell.evaluation import replay
 from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
 from handsell.evaluation.served import (
     PAUSES,
@@ -37,7 +37,7 @@ KINDS = {"als": "retriever", "blend": "blend", "ranker": "ranker", "funnel": "fu
 
 
 def scored(rng: np.random.Generator, **means: float) -> RequestScores:
-    """Contenders with exactly these mean NDCGs; those that are not stages or retrievers are baselines."""
+    """Models with exactly these mean NDCGs; those that are not stages or retrievers are baselines."""
     noise = {name: rng.normal(0, 0.02, USERS) for name in means}
     values = {name: m + noise[name] - noise[name].mean() for name, m in means.items()}
     kinds = {name: KINDS.get(name, "baseline") for name in values}
@@ -45,23 +45,27 @@ def scored(rng: np.random.Generator, **means: float) -> RequestScores:
 
 
 @pytest.mark.parametrize(
-    ("funnel", "word", "verdict"),
-    [(0.30, "better than", "beats"), (0.20, "undecided against", "undecided"), (0.15, "worse than", "loses")],
+    ("funnel", "relation", "outcome"),
+    [
+        (0.30, "better than", "beats"),
+        (0.20, "not decidedly different from", "undecided"),
+        (0.15, "worse than", "loses"),
+    ],
 )
-def test_the_sentence_says_how_the_slates_stand_to_the_best_baseline(rng, funnel, word, verdict):
+def test_the_sentence_compares_the_slates_with_the_best_baseline(rng, funnel, relation, outcome):
     asked = scored(rng, als=0.5, funnel=funnel, **{"baseline: EASE": 0.2, "baseline: popularity": 0.1})
     found = describe_served(asked, "all at noon")
     assert found["best_baseline"] == "baseline: EASE", "a retriever is none, however good"
-    assert found["to_best_baseline"]["outcome"] == verdict
+    assert found["to_best_baseline"]["outcome"] == outcome
     assert f"(all at noon), the slates reach NDCG@10 {funnel:.4f}" in found["sentence"]
-    said = f": {word} EASE, the best simple baseline, at 0.2000, {funnel / 0.2:.2f} times as much."
-    assert found["sentence"].endswith(said)
+    end = f": {relation} EASE, the best simple baseline (0.2000), {funnel / 0.2:.2f} times its value."
+    assert found["sentence"].endswith(end)
 
 
-def test_every_contender_is_told_with_its_interval(rng):
+def test_every_model_has_its_interval(rng):
     asked = scored(rng, als=0.5, funnel=0.4, EASE=0.2)
     found = json.loads(json.dumps(describe_served(asked, "now")))
-    assert (found["moment"], found["requests"]) == ("now", USERS)
+    assert (found["as_of"], found["requests"]) == ("now", USERS)
     for name, row in found["models"].items():
         assert row["kind"] == asked.kinds[name] and row["low"] < row["ndcg"] < row["high"]
         assert row["ndcg"] == pytest.approx(asked.ndcg[name].mean())
@@ -81,13 +85,11 @@ def after_pauses(rng, late: dict[str, float]) -> dict[str, RequestScores]:
     return {name: lost if pause_us >= 30 * DAY_US else soon for name, pause_us in PAUSES.items()}
 
 
-def test_a_funnel_that_gets_worse_with_time_is_told_and_the_worst_comes_first(rng):
+def test_models_that_get_worse_with_time_are_named_the_worst_first(rng):
     found = describe_pauses(after_pauses(rng, {"funnel": 0.8, "als": 0.5}))
-    (said,) = found["sentences"]
-    assert said.startswith(
-        "Asked 30 days after the last event instead of 1 minute after it, NDCG@10 changes: als -50.0%"
-    )
-    assert ", slates -20.0% (0.4" in said
+    (sentence,) = found["sentences"]
+    assert sentence.startswith("At 30 days after the last event instead of 1 minute, NDCG@10 changes: als -50.0%")
+    assert ", slates -20.0% (0.4" in sentence
     assert found["loss"]["funnel"]["relative"] == pytest.approx(-0.2)
     assert found["loss"]["ranker"]["relative"] == 0
     assert [pause["seconds"] for pause in found["pauses"]] == [60, 86_400, 604_800, 2_592_000, 15_552_000]
@@ -96,18 +98,18 @@ def test_a_funnel_that_gets_worse_with_time_is_told_and_the_worst_comes_first(rn
 
 
 @pytest.mark.parametrize("late", [{}, {"funnel": 0.985}, {"funnel": 1.3}], ids=["same", "hardly", "better"])
-def test_where_nothing_is_lost_that_is_said(rng, late):
+def test_a_small_loss_or_a_gain_is_reported_as_no_loss(rng, late):
     (sentence,) = describe_pauses(after_pauses(rng, late))["sentences"]
-    assert sentence.endswith("nothing loses more than 2%.")
+    assert sentence.endswith("no model loses more than 2% of NDCG@10.")
 
 
-def test_a_loss_that_may_be_chance_is_not_told(rng):
+def test_an_undecided_loss_is_not_reported(rng):
     by_pause = after_pauses(rng, {})
     noisy = by_pause["30 days"].ndcg["funnel"] * 0.95 + rng.normal(0, 1, USERS)
     noisy -= noisy.mean() - 0.95 * by_pause["1 minute"].ndcg["funnel"].mean()
     by_pause["30 days"] = replace(by_pause["30 days"], ndcg={**by_pause["30 days"].ndcg, "funnel": noisy})
     assert loss_by_pause(by_pause)["funnel"].relative == pytest.approx(-0.05)
-    assert describe_pauses(by_pause)["sentences"][0].endswith("nothing loses more than 2%.")
+    assert describe_pauses(by_pause)["sentences"][0].endswith("no model loses more than 2% of NDCG@10.")
 
 
 class Fixed:
@@ -139,7 +141,7 @@ class Rolled:
 def test_each_stage_is_scored_by_its_own_lists(rng, monkeypatch, at_once):
     shelf = draw_snapshot(rng, items=30)
     shelf = replace(shelf, published=np.zeros(30, np.int64))
-    monkeypatch.setattr(served, "MASK_CELLS", 30 * at_once)
+    monkeypatch.setattr(replay, "MASK_CELLS", 30 * at_once)
     asked = replace(draw_requests(rng, shelf, rows=8, seen=5), exclude=Ragged.from_rows([[0]] * 8))
     relevant = Relevant(Ragged.from_rows([[1, 2]] * 4 + [[7]] * 4), Ragged.from_rows([[1, 3]] * 4 + [[2]] * 4, "f4"))
     eligibility = Eligibility(shelf, (Surface(repeat="allow"),))

@@ -1,1 +1,1 @@
-"""Metrics of relevance and of the whole list, offline replay, paired intervals, the report."""
+"""Offline evaluation: replay of requests, metrics, paired intervals, baselines, the report."""

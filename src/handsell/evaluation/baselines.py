@@ -1,7 +1,7 @@
-"""Simple recommenders of a few lines each, on the same events: whoever reads a report knows what they could have had.
+"""Simple recommenders of a few lines each, fitted on the same events, to compare the models of a report with.
 
-They know no content and no context. Settings are fixed and not tuned. Where seen items may come back, a user's own
-most frequent items are the baseline that many published models miss.
+They use no content and no context, and their settings are fixed, not tuned. If liked items may be recommended again, a
+user's own most frequent items are one of the baselines; many published models do not reach it.
 """
 
 from __future__ import annotations
@@ -13,81 +13,83 @@ from functools import partial
 import numpy as np
 from scipy import sparse
 
-from handsell.core.batches import NONE, Requests
-from handsell.core.offsets import expand_segments, offsets_from_counts
+from handsell.core.batches import NONE, Requests, expand_segments, offsets_from_counts
 from handsell.data.interactions import Interactions
 
-MOST_ITEMS = 15_000  # the most liked items that EASE is fitted on
+MOST_ITEMS = 15_000  # EASE is fitted on this many of the most liked items
 EASE_REG = 200.0
-RECENT_HALF_LIFE = 10  # likes after it at which a like counts half
-TINY = 1e-6  # share of popularity that orders what a baseline knows nothing of
+RECENT_HALF_LIFE = 10  # a like counts half after this many later likes
+TIE_BREAK = 1e-6  # weight of popularity, which orders items of equal score
+CHUNK = 256  # requests scored at a time
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """Users' likes of the fit window, and everybody's likes before each request (R, I): all, and the recent more."""
+    """Likes of users in the fit window, and the likes of each request's user before the request."""
 
-    liked: sparse.csr_matrix  # (U, I) float32, 1 for a like
-    past: sparse.csr_matrix  # (R, I) float32, how often it was liked
-    recent: sparse.csr_matrix  # (R, I) float32, the latest like at 1, half for every RECENT_HALF_LIFE likes after
-    repeats: bool  # whether liked items may be shown again
+    liked: sparse.csr_matrix  # (U, I) float32, 1 if the user liked the item in the fit window
+    past: sparse.csr_matrix  # (R, I) float32, number of likes before the request
+    recent: sparse.csr_matrix  # (R, I) float32, likes before the request; the latest counts 1, earlier ones less
+    repeats: bool  # whether liked items may be recommended again
 
     @classmethod
     def of(cls, fit: Interactions, events: Interactions, requests: Requests, repeats: bool) -> Baselines:
-        """`events` holds what users did before and after the requests; only what came before is used."""
+        """Build from the events of the fit window and from all events; those after a request are not used for it."""
         liked = fit.positives.matrix()
         liked.sum_duplicates()
         liked.data[:] = 1
         past, recent = _likes_before(events.positives, requests)
         return cls(liked, past, recent, repeats)
 
-    def lists(self, eligible: Callable[[slice], np.ndarray], n: int = 10) -> dict[str, np.ndarray]:
-        """Name → items (R, n), best first among `eligible(rows)` (b, I), -1 where nothing is left."""
-        found: dict[str, list[np.ndarray]] = {}
+    def rank(self, eligible: Callable[[slice], np.ndarray], n: int = 10) -> dict[str, np.ndarray]:
+        """Return name → items (R, n) int32, best first, padded with -1; `eligible(rows)` is a mask (b, I) bool."""
+        lists: dict[str, list[np.ndarray]] = {}
         models = dict(self._models())
-        for start in range(0, self.past.shape[0], 256):
-            rows = slice(start, start + 256)
-            may = eligible(rows)
+        for start in range(0, self.past.shape[0], CHUNK):
+            rows = slice(start, start + CHUNK)
+            mask = eligible(rows)
             for name, score in models.items():
-                found.setdefault(name, []).append(_first(score(rows), may, n))
-        return {name: np.concatenate(parts) for name, parts in found.items()}
+                lists.setdefault(name, []).append(_select_top(score(rows), mask, n))
+        return {name: np.concatenate(parts) for name, parts in lists.items()}
 
     def _models(self) -> Iterator[tuple[str, Callable[[slice], np.ndarray]]]:
+        """Yield (name, function from rows to scores (b, I))."""
         popularity = np.asarray(self.liked.sum(axis=0)).ravel()
-        beside = TINY * popularity / max(popularity.max(initial=0), 1)
+        tie_break = TIE_BREAK * popularity / max(popularity.max(initial=0), 1)
         pairs = (self.liked.T @ self.liked).tocsr()
         norm = np.sqrt(np.maximum(popularity, 1e-9))
         cosine = sparse.diags(1 / norm) @ pairs @ sparse.diags(1 / norm)
         cosine.setdiag(0)
         kept = np.sort(np.argsort(-popularity, kind="stable")[:MOST_ITEMS])
-        weights = _ease(pairs[kept][:, kept].toarray().astype(np.float32))
-        for name, given in (("EASE", self.past.sign()), ("EASE, recent", self.recent)):
-            yield name, partial(_spread, given, weights, kept, beside)
-        yield "item cosine, recent", partial(_vote, self.recent, cosine, beside)
-        yield "popularity", partial(_vote, self.past * 0, cosine, beside)
+        weights = _fit_ease(pairs[kept][:, kept].toarray().astype(np.float32))
+        for name, likes in (("EASE", self.past.sign()), ("EASE, recent", self.recent)):
+            yield name, partial(_score_with_ease, likes, weights, kept, tie_break)
+        yield "item cosine, recent", partial(_score_with_neighbors, self.recent, cosine, tie_break)
+        yield "popularity", partial(_score_with_neighbors, self.past * 0, cosine, tie_break)
         if self.repeats:
-            yield "own most frequent", partial(_vote, self.past, None, beside)
+            yield "own most frequent", partial(_score_with_neighbors, self.past, None, tie_break)
 
 
-def _likes_before(liked: Interactions, requests: Requests) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    begin = liked.user_offsets[np.maximum(requests.user, 0)]
+def _likes_before(likes: Interactions, requests: Requests) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Return the likes before each request (R, I): their number, and their sum with weights that fall with age."""
+    begin = likes.user_offsets[np.maximum(requests.user, 0)]
     end = np.array([
-        np.searchsorted(liked.time[b : liked.user_offsets[u + 1]], t) + b if u != NONE else b
+        np.searchsorted(likes.time[b : likes.user_offsets[u + 1]], t) + b if u != NONE else b
         for u, b, t in zip(requests.user.tolist(), begin.tolist(), requests.time.tolist(), strict=True)
     ], np.int64)  # fmt: skip
     offsets = offsets_from_counts(end - begin)
     at, row = expand_segments(begin, end)
-    later = end[row] - 1 - at
-    shape = (len(requests), liked.n_items)
-    past = sparse.csr_matrix((np.ones(len(at), np.float32), liked.item[at], offsets), shape)
-    recent = sparse.csr_matrix((np.exp2(-later / RECENT_HALF_LIFE).astype(np.float32), liked.item[at], offsets), shape)
+    later = end[row] - 1 - at  # number of later likes of the same request
+    shape = (len(requests), likes.n_items)
+    past = sparse.csr_matrix((np.ones(len(at), np.float32), likes.item[at], offsets), shape)
+    recent = sparse.csr_matrix((np.exp2(-later / RECENT_HALF_LIFE).astype(np.float32), likes.item[at], offsets), shape)
     past.sum_duplicates()
     recent.sum_duplicates()
     return past, recent
 
 
-def _ease(gram: np.ndarray) -> np.ndarray:
-    """Weights (J, J) of [steck2019] from the gram matrix (J, J) of the likes."""
+def _fit_ease(gram: np.ndarray) -> np.ndarray:
+    """Return the weights (J, J) of EASE [steck2019] from the gram matrix (J, J) of the likes, which is overwritten."""
     gram[np.diag_indices_from(gram)] += EASE_REG
     inverse = np.linalg.inv(gram)
     weights = -inverse / np.diag(inverse)
@@ -95,20 +97,23 @@ def _ease(gram: np.ndarray) -> np.ndarray:
     return weights
 
 
-def _vote(given: sparse.csr_matrix, neighbors: sparse.csr_matrix | None, beside: np.ndarray, rows: slice) -> np.ndarray:
-    """(b, I) what the rows' likes say of every item; of themselves without neighbors."""
-    return (given[rows] if neighbors is None else given[rows] @ neighbors).toarray() + beside
-
-
-def _spread(
-    given: sparse.csr_matrix, weights: np.ndarray, kept: np.ndarray, beside: np.ndarray, rows: slice
+def _score_with_neighbors(
+    likes: sparse.csr_matrix, neighbors: sparse.csr_matrix | None, tie_break: np.ndarray, rows: slice
 ) -> np.ndarray:
-    out = np.tile(beside, (given[rows].shape[0], 1))
-    out[:, kept] += given[rows][:, kept] @ weights
-    return out
+    """Return scores (b, I): the likes themselves, or their products with the item similarities (I, I)."""
+    return (likes[rows] if neighbors is None else likes[rows] @ neighbors).toarray() + tie_break
 
 
-def _first(scores: np.ndarray, eligible: np.ndarray, n: int) -> np.ndarray:
+def _score_with_ease(
+    likes: sparse.csr_matrix, weights: np.ndarray, kept: np.ndarray, tie_break: np.ndarray, rows: slice
+) -> np.ndarray:
+    """Return scores (b, I); items that EASE was not fitted on have their popularity alone."""
+    scores = np.tile(tie_break, (likes[rows].shape[0], 1))
+    scores[:, kept] += likes[rows][:, kept] @ weights
+    return scores
+
+
+def _select_top(scores: np.ndarray, eligible: np.ndarray, n: int) -> np.ndarray:
     scores = np.where(eligible, scores, -np.inf)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :n]
     return np.where(np.isfinite(np.take_along_axis(scores, best, 1)), best, NONE).astype(np.int32)

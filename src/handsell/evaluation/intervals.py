@@ -1,8 +1,8 @@
-"""Is one better than the other? Paired bootstrap over users, and a verdict that may be "undecided".
+"""Paired bootstrap over users: is one model better than another, worse, or is it undecided?
 
-Requests of one user are not independent, so users are drawn, each with all of their requests; an unknown
-user (-1) is a cluster of one request. A verdict needs an interval that excludes 0; with fewer than
-`MIN_USERS` users the percentile interval is too narrow to be trusted and nothing is decided.
+Requests of one user are not independent, so the bootstrap draws users, each with all of their requests; an unknown
+user (-1) is a cluster of one request. The outcome is undecided if the 95 % interval of the difference includes 0, or if
+there are fewer than `MIN_USERS` users, for whom a percentile interval is too narrow.
 Sources: sakai2006bootstrap (paired bootstrap of per-request scores), field2007clusters (drawing clusters).
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 RESAMPLES = 2_000
 TAILS = (0.025, 0.975)  # of the 95 % interval
 MIN_USERS = 10
-CELLS = 4_000_000  # draws held at once
+CELLS = 4_000_000  # draws in memory at a time
 
 Key = TypeVar("Key", bound=Hashable)
 Outcome = Literal["beats", "loses", "undecided"]
@@ -25,7 +25,7 @@ Outcome = Literal["beats", "loses", "undecided"]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Challenger against baseline on the requests where both have a value."""
+    """A challenger compared with a baseline on the requests for which both have a value."""
 
     outcome: Outcome
     difference: float  # challenger − baseline, mean per request
@@ -40,13 +40,13 @@ class Comparison:
     users: int
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: None where there is no value."""
+        """Return the fields for JSON, with None for values that are not finite."""
         return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean per request and its 95 % interval; NaN where there is no value."""
+    """The mean over requests and its 95 % interval; NaN if no request has a value."""
 
     mean: float
     low: float
@@ -57,7 +57,7 @@ class Mean:
 def compare(
     challenger: np.ndarray, baseline: np.ndarray, users: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Comparison:
-    """Paired comparison of per-request values (R,), NaN = no value, clustered by users (R,)."""
+    """Compare per-request values (R,), NaN for none, with users (R,) as clusters."""
     return compare_all({"": challenger}, baseline, users, resamples=resamples, seed=seed)[""]
 
 
@@ -69,7 +69,7 @@ def compare_all(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[Key, Comparison]:
-    """`compare` for several challengers."""
+    """Compare several challengers with one baseline, as `compare` does."""
     pairs = {name: (values, baseline) for name, values in challengers.items()}
     return compare_pairs(pairs, users, resamples=resamples, seed=seed)
 
@@ -81,13 +81,16 @@ def compare_pairs(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[Key, Comparison]:
-    """`compare` for several (challenger, baseline); pairs with values for the same requests share their draws."""
+    """Compare several pairs (challenger, baseline), as `compare` does.
+
+    Pairs with values for the same requests share the draws. Raises ValueError if lengths differ.
+    """
     groups: dict[bytes, list[Key]] = {}
     for name, (challenger, baseline) in pairs.items():
         if not len(challenger) == len(baseline) == len(users):
             raise ValueError(
-                f"values of the same requests are expected; got {len(challenger)} of the challenger, "
-                f"{len(baseline)} of the baseline, {len(users)} users: score all on the same requests"
+                f"expected one value per request; got {len(challenger)} values of the challenger, {len(baseline)} of "
+                f"the baseline and {len(users)} users: score all on the same requests"
             )
         groups.setdefault((np.isfinite(challenger) & np.isfinite(baseline)).tobytes(), []).append(name)
     found: dict[Key, Comparison] = {}
@@ -103,7 +106,7 @@ def compare_pairs(
 def estimate_means(
     values: Mapping[str, np.ndarray], users: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Mean]:
-    """Means of per-request values (R,) by name, with their intervals."""
+    """Return the mean of each array of per-request values (R,) with its interval."""
     zero = np.zeros(len(users))
     against = compare_all(values, zero, users, resamples=resamples, seed=seed)
     return {name: Mean(c.challenger, c.low, c.high, c.requests) for name, c in against.items()}
@@ -112,7 +115,7 @@ def estimate_means(
 def _compare(
     challengers: np.ndarray, baselines: np.ndarray, users: np.ndarray, resamples: int, seed: int
 ) -> list[Comparison]:
-    """One comparison per column of challengers and baselines (R, M)."""
+    """Return one comparison for each column of challengers and baselines (R, M)."""
     nan = float("nan")
     if not len(users):
         return [Comparison("undecided", nan, nan, nan, nan, nan, nan, nan, nan, 0, 0) for _ in challengers.T]
@@ -126,7 +129,7 @@ def _compare(
     ours, theirs = challengers.mean(axis=0).tolist(), baselines.mean(axis=0).tolist()
     return [
         Comparison(
-            outcome=_outcome(low[m], high[m], len(counts)),
+            outcome=_decide(low[m], high[m], len(counts)),
             difference=ours[m] - theirs[m], low=low[m], high=high[m],
             relative=(ours[m] - theirs[m]) / theirs[m] if theirs[m] > 0 else nan,
             relative_low=relative_low[m], relative_high=relative_high[m],
@@ -136,22 +139,22 @@ def _compare(
     ]  # fmt: skip
 
 
-def _outcome(low: float, high: float, users: int) -> Outcome:
+def _decide(low: float, high: float, users: int) -> Outcome:
     if users < MIN_USERS or low <= 0 <= high:
         return "undecided"
     return "beats" if low > 0 else "loses"
 
 
 def _by_user(values: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums (U, M) and counts (U,) of values (R, M) per user; each -1 stands alone."""
-    alone = np.where(users < 0, -1 - np.arange(len(users)), users)
-    distinct, at = np.unique(alone, return_inverse=True)
+    """Return sums (U, M) and counts (U,) of values (R, M) per user; each unknown user (-1) counts as another one."""
+    clusters = np.where(users < 0, -1 - np.arange(len(users)), users)
+    distinct, at = np.unique(clusters, return_inverse=True)
     sums = np.stack([np.bincount(at, weights=column, minlength=len(distinct)) for column in values.T], axis=1)
     return sums, np.bincount(at, minlength=len(distinct)).astype(float)
 
 
 def _draw(rows: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, M) sums of as many rows (U, M) as there are, drawn with replacement."""
+    """Return (resamples, M): each the sum of U rows (U, M) drawn with replacement."""
     rng = np.random.default_rng(seed)
     size, chunk, out = len(rows), max(1, CELLS // len(rows)), []
     for start in range(0, resamples, chunk):

@@ -1,4 +1,4 @@
-"""The machine that figures were taken on."""
+"""The machine on which measurements were made."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ LIBRARIES = (
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, system, and the versions of Python and of the libraries that are installed."""
+    """Return processor, cores, system, and the versions of Python and of the installed libraries."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
-        "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
+        "libraries": {name: found for name in LIBRARIES if (found := _installed_version(name))},
     }
 
 
-def _version(name: str) -> str | None:
+def _installed_version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:

@@ -1,7 +1,7 @@
-"""Offline replay: the same test requests go through every contender, and through the funnel that serves.
+"""Offline replay: every model answers the same test requests, and so does the funnel that is served.
 
-The funnel is run once per chunk of requests and observed between its stages, so the blend (fused order),
-the ranker (plain top of its scores) and the slate come from the very pass that serving would make.
+The funnel runs once per chunk of requests and is observed between its stages: the blend (fused order), the ranker
+(candidates by its score) and the slate come from the same pass that serving makes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from handsell.core.funnel import Funnel, run_local
 from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage, Retriever
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.metrics import Relevant
-from handsell.evaluation.replay_scores import DEPTHS, TOP, Replay, ReplayScorer, wide
+from handsell.evaluation.replay_scores import DEPTHS, TOP, Replay, ReplayScorer, cut_or_pad
 
 BLEND, RANKER, FUNNEL, ORACLE = "blend", "ranker", "funnel", "oracle"
-MASK_CELLS = 64_000_000  # eligibility mask held at once
+MASK_CELLS = 64_000_000  # size of the eligibility mask in memory at a time
 
-Lists = Callable[[Requests], np.ndarray]  # requests → items (B, n) int32, best first, -1 padded
+Lists = Callable[[Requests], np.ndarray]  # requests → items (B, n) int32, best first, padded with -1
 
 
 def replay_requests(
@@ -37,13 +37,14 @@ def replay_requests(
     others: Mapping[str, Lists] | None = None,
     curve: Mapping[str, RerankingStage] | None = None,
     chunk: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Replay:
-    """Replay R requests through single retrievers, blend, ranker, funnel, and given further contenders.
+    """Score R requests with each retriever, the blend, the ranker, the funnel, the oracle and `others`.
 
-    `popularity` (I,) counts events of the fit window: it gives novelty and says which items were cold.
-    `curve` re-ranks what the ranker gave in other ways, to show what variety costs.
-    A retriever named "popularity" is what serendipity calls expected. Raises TrainingError without requests.
+    `popularity` (I,) counts events of the fit window: it gives novelty, and shows which items were cold.
+    `curve` re-ranks the ranker's candidates in other ways, to show what variety costs.
+    The retriever named "popularity" defines what is expected, for serendipity.
+    Raises TrainingError without requests, ValueError if `relevant` has another number of rows.
     """
     _check(requests, relevant)
     catalog = eligibility.reachable(requests)
@@ -51,32 +52,36 @@ def replay_requests(
     further = {name: (lists, "other") for name, lists in (others or {}).items()}
     if oracle is not None:
         further[ORACLE] = (oracle, ORACLE)
-    step = chunk or max(1, min(256, MASK_CELLS // max(len(catalog), 1)))
-    for start in range(0, len(requests), step):
-        rows = slice(start, start + step)
-        asked = requests.take(rows)
-        scorer.start_chunk(relevant.take(rows), asked)
-        _note_retrievers(scorer, retrievers, eligibility, asked)
-        ranked = _note_funnel(scorer, funnel, asked)
+    for rows in mask_chunks(len(requests), len(catalog), chunk):
+        batch = requests.take(rows)
+        scorer.start_chunk(relevant.take(rows), batch)
+        _add_retrievers(scorer, retrievers, eligibility, batch)
+        ranked = _add_funnel(scorer, funnel, batch)
         if curve:
-            _note_curve(curve_scorer, curve, asked, relevant.take(rows), ranked)
+            _add_curve(curve_scorer, curve, batch, relevant.take(rows), ranked)
         for name, (lists, kind) in further.items():
-            scorer.add(name, kind, TOP, lambda f=lists, r=asked: f(r))  # type: ignore[misc]
+            scorer.add(name, kind, TOP, lambda f=lists, r=batch: f(r))  # type: ignore[misc]
         scorer.finish_chunk()
-        progress(start + len(asked), len(requests))
-    replay = scorer.finish(requests, segments_of(requests))
+        progress(rows.start + len(batch), len(requests))
+    replay = scorer.finish(requests, segment_requests(requests))
     return replace(replay, curve=curve_scorer.finish(requests, {}).models) if curve else replay
 
 
+def mask_chunks(requests: int, items: int, chunk: int | None = None) -> list[slice]:
+    """Cut R requests into slices whose eligibility mask (B, I) has at most MASK_CELLS cells."""
+    step = chunk or max(1, min(256, MASK_CELLS // max(items, 1)))
+    return [slice(start, start + step) for start in range(0, requests, step)]
+
+
 def recommend_slates(funnel: Funnel, requests: Requests, n: int = TOP, chunk: int = 256) -> np.ndarray:
-    """(R, n) int32 items that the funnel answers: what the gate and the comparison of twins score."""
-    cuts = range(0, len(requests), chunk)
-    parts = [run_local(funnel.recommend(requests.take(slice(s, s + chunk)), n)).item for s in cuts]
-    return np.concatenate([wide(p, n) for p in parts]) if parts else np.zeros((0, n), np.int32)
+    """Return the funnel's slates (R, n) int32, padded with -1."""
+    starts = range(0, len(requests), chunk)
+    parts = [run_local(funnel.recommend(requests.take(slice(s, s + chunk)), n)).item for s in starts]
+    return np.concatenate([cut_or_pad(part, n) for part in parts]) if parts else np.zeros((0, n), np.int32)
 
 
-def segments_of(requests: Requests) -> dict[str, np.ndarray]:
-    """(R,) bool by segment of users: how many interactions the request can see in its history."""
+def segment_requests(requests: Requests) -> dict[str, np.ndarray]:
+    """Return segment of users → (R,) bool, by the number of interactions in the history of the request."""
     known = (requests.history.item >= 0).sum(axis=1)
     return {
         "cold users (no history)": known == 0,
@@ -85,73 +90,77 @@ def segments_of(requests: Requests) -> dict[str, np.ndarray]:
     }
 
 
-class _Watched:
-    """The candidate and ranking stages of a funnel, remembering what they handed on."""
+class _ObservedStages:
+    """The candidate and ranking stages of a funnel; keeps what each returned last."""
 
     def __init__(self, funnel: Funnel):
         self._candidates: CandidateStage = funnel.candidates
         self._ranking: RankingStage = funnel.ranking
-        self.found: Candidates | None = None
+        self.retrieved: Candidates | None = None
         self.ranked: Candidates | None = None
 
     async def candidates(self, requests: Requests, k: int) -> Candidates:
-        self.found = await self._candidates.candidates(requests, k)
-        return self.found
+        self.retrieved = await self._candidates.candidates(requests, k)
+        return self.retrieved
 
     async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
         self.ranked = await self._ranking.rank(requests, candidates, k)
         return self.ranked
 
 
-def watch(funnel: Funnel, requests: Requests, n: int) -> tuple[Candidates, Candidates, Slates]:
-    """One pass of the funnel, seen between its stages: candidates in fused order, in ranked order, and slates."""
-    stages = _Watched(funnel)
+def run_observed(funnel: Funnel, requests: Requests, n: int) -> tuple[Candidates, Candidates, Slates]:
+    """Run the funnel once; return the candidates in fused order, the candidates in ranked order, and the slates."""
+    stages = _ObservedStages(funnel)
     slates = run_local(replace(funnel, candidates=stages, ranking=stages).recommend(requests, n))
-    assert stages.found is not None  # else `recommend` has raised
-    ranked = stages.ranked if stages.ranked is not None else stages.found.take_columns(funnel.ranked)
-    return stages.found, ranked, slates
+    assert stages.retrieved is not None  # otherwise `recommend` has raised
+    ranked = stages.ranked if stages.ranked is not None else stages.retrieved.take_columns(funnel.ranked)
+    return stages.retrieved, ranked, slates
 
 
-def _note_retrievers(
-    scorer: ReplayScorer, retrievers: Mapping[str, Retriever], eligibility: Eligibility, asked: Requests
+def _add_retrievers(
+    scorer: ReplayScorer, retrievers: Mapping[str, Retriever], eligibility: Eligibility, requests: Requests
 ) -> None:
-    eligible = eligibility.mask(asked)
+    eligible = eligibility.mask(requests)
     k = min(DEPTHS[-1], eligible.shape[1])
     for name, retriever in retrievers.items():
-        scorer.add(name, "retriever", DEPTHS[-1], lambda r=retriever: r.retrieve(asked, k, eligible)[0])  # type: ignore[misc]
+        scorer.add(name, "retriever", DEPTHS[-1], lambda r=retriever: r.retrieve(requests, k, eligible)[0])  # type: ignore[misc]
 
 
-def _note_curve(
-    scorer: ReplayScorer, curve: Mapping[str, RerankingStage], asked: Requests, relevant: Relevant, ranked: Candidates
+def _add_curve(
+    scorer: ReplayScorer,
+    curve: Mapping[str, RerankingStage],
+    requests: Requests,
+    relevant: Relevant,
+    ranked: Candidates,
 ) -> None:
-    scorer.start_chunk(relevant, asked)
+    scorer.start_chunk(relevant, requests)
     for name, stage in curve.items():
-        scorer.add(name, "curve", TOP, lambda s=stage: run_local(s.rerank(asked, ranked, TOP)).item)  # type: ignore[misc]
+        scorer.add(name, "curve", TOP, lambda s=stage: run_local(s.rerank(requests, ranked, TOP)).item)  # type: ignore[misc]
     scorer.finish_chunk()
 
 
-def _note_funnel(scorer: ReplayScorer, funnel: Funnel, asked: Requests) -> Candidates:
-    """Note the funnel and its stages; what ranking handed on."""
-    seen: list[tuple[Candidates, Candidates, Slates]] = []
+def _add_funnel(scorer: ReplayScorer, funnel: Funnel, requests: Requests) -> Candidates:
+    """Add the funnel, the blend and the ranker; return the ranked candidates."""
+    observed: list[tuple[Candidates, Candidates, Slates]] = []
 
-    def answer() -> np.ndarray:
-        seen.append(watch(funnel, asked, TOP))
-        return seen[0][2].item
+    def recommend() -> np.ndarray:
+        observed.append(run_observed(funnel, requests, TOP))
+        return observed[0][2].item
 
-    scorer.add(FUNNEL, FUNNEL, TOP, answer)
-    ((found, ranked, given),) = seen
-    scorer.add(BLEND, BLEND, funnel.k, lambda: found.item)
+    scorer.add(FUNNEL, FUNNEL, TOP, recommend)
+    ((retrieved, ranked, slates),) = observed
+    scorer.add(BLEND, BLEND, funnel.k, lambda: retrieved.item)
     scorer.add(RANKER, RANKER, funnel.ranked, lambda: ranked.item)
-    scorer.add_sources(found)
-    scorer.add_degraded(given.degraded, len(asked))
+    scorer.add_sources(retrieved)
+    scorer.add_degraded(slates.degraded, len(requests))
     return ranked
 
 
 def _check(requests: Requests, relevant: Relevant) -> None:
     if len(requests) != len(relevant):
-        raise ValueError(f"one row of relevant items per request is expected; got {len(relevant)} for {len(requests)}")
+        raise ValueError(f"expected one row of relevant items per request, got {len(relevant)} for {len(requests)}")
     if not len(requests):
         raise TrainingError(
-            "evaluation expected test requests, but none is left: lengthen split.test_days (or split.test_k), "
-            'or use split.kind = "leave_last_k"'
+            "evaluation expected test requests, got none: increase split.test_days (or split.test_k), or set "
+            'split.kind = "leave_last_k"'
         )

@@ -1,4 +1,4 @@
-"""`report.html`: one file with its figures inside, readable without a network."""
+"""Render `report.html`: one file that contains its figures and needs no network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from handsell.evaluation.report import plots, served_plots
-from handsell.evaluation.report.served_plots import order_by_kind
+from handsell.evaluation.report.model_order import order_by_kind
 from handsell.evaluation.served import LATE, SOON
 
 COLUMNS = (
@@ -16,33 +16,33 @@ COLUMNS = (
     "coverage@10", "creator_coverage@10", "diversity@10", "novelty@10", "serendipity@10", "calibration_error@10",
     "small_creators@10", "drift@10", "repeat_rate@10", "gini@10",
 )  # fmt: skip
-NO_FADING_DAYS = 1e5  # half-life from which on the age of an event has no weight
+NO_DECAY_DAYS = 1e5  # half-life from which on the age of an event makes no difference
 FIGURES = {
-    "served": (served_plots.served, 6.0, 4.0),
-    "time_away": (served_plots.time_away, 6.0, 4.2),
-    "strength": (served_plots.strength, 6.0, 3.0),
-    "headline": (plots.headline, 6.4, 3.6),
-    "recall": (plots.recall_curves, 6.4, 3.8),
-    "segments": (plots.segments, 6.4, 3.6),
-    "sources": (plots.sources, 6.4, 3.2),
-    "importance": (plots.importance, 6.4, 5.0),
-    "trade_off": (plots.trade_off, 6.4, 3.8),
-    "curve": (plots.diversity_curve, 6.4, 3.8),
-    "lists": (plots.list_segments, 6.4, 5.4),
+    "served": (served_plots.draw_served, 6.0, 4.0),
+    "time_away": (served_plots.draw_time_away, 6.0, 4.2),
+    "strength": (served_plots.draw_strength, 6.0, 3.0),
+    "headline": (plots.draw_headline, 6.4, 3.6),
+    "recall": (plots.draw_recall, 6.4, 3.8),
+    "segments": (plots.draw_segments, 6.4, 3.6),
+    "sources": (plots.draw_sources, 6.4, 3.2),
+    "importance": (plots.draw_importance, 6.4, 5.0),
+    "trade_off": (plots.draw_trade_off, 6.4, 3.8),
+    "curve": (plots.draw_diversity_curve, 6.4, 3.8),
+    "lists": (plots.draw_list_segments, 6.4, 5.4),
 }
 
 
 def render(report: dict[str, Any]) -> str:
-    """The page for a report of `handsell.evaluation.report.report`."""
+    """Return the page for a report of `handsell.evaluation.report.report`."""
     report = {"served": {}, "by_time_away": {}, "choices": {}, **report}
     environment = Environment(
         loader=PackageLoader("handsell.evaluation.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= FILTERS
-    figures = {name: plots.draw(plot, report, width, height) for name, (plot, width, height) in FIGURES.items()}
-    contenders, served, away = report["models"], report["served"].get("models", {}), report["by_time_away"]
-    columns = [c for c in COLUMNS if any(c in entry["metrics"] for entry in contenders.values())]
+    figures = {name: plots.render_svg(plot, report, width, height) for name, (plot, width, height) in FIGURES.items()}
+    models, served, away = report["models"], report["served"].get("models", {}), report["by_time_away"]
+    columns = [c for c in COLUMNS if any(c in entry["metrics"] for entry in models.values())]
     return environment.get_template("report.html.j2").render(
         r=report, figures=figures, columns=columns, best={c: _best(report, c) for c in columns}, soon=SOON, late=LATE,
         served=order_by_kind({n: e["kind"] for n, e in served.items()}, {n: e["ndcg"] for n, e in served.items()}),
@@ -51,9 +51,9 @@ def render(report: dict[str, Any]) -> str:
 
 
 def _best(report: dict[str, Any], metric: str) -> float | None:
-    """The best value among the contenders that could be served, where one end of the scale is the better."""
+    """Return the best value of a metric among all models but the oracle; None if no direction is better."""
     better = report["definitions"].get(metric.split("@")[0], {}).get("better")
-    values = [entry["metrics"].get(metric) for entry in report["models"].values() if entry["kind"] not in ("oracle",)]
+    values = [entry["metrics"].get(metric) for entry in report["models"].values() if entry["kind"] != "oracle"]
     known = [v for v in values if v is not None]
     if not known or better not in ("higher", "lower"):
         return None
@@ -61,7 +61,7 @@ def _best(report: dict[str, Any], metric: str) -> float | None:
 
 
 def _figure(svg: str, alt: str) -> str:
-    """A data address: figures cannot disturb each other's ids, and nothing is fetched."""
+    """Embed a figure as a data URL: nothing is fetched, and the ids of two figures cannot collide."""
     from markupsafe import Markup
 
     encoded = base64.b64encode(svg.encode()).decode()
@@ -91,20 +91,20 @@ def _percent(value: float | None) -> str:
 
 
 def _history(settings: dict[str, Any] | None) -> str:
-    """How a source weighs the events of a history, in words; a dash where it has no such setting."""
+    """Describe how a source weighs the events of a history; a dash if it has no such setting."""
     if not settings:
         return "–"
     days, events, dislikes = (settings.get(key) for key in ("half_life_days", "half_life_events", "dislikes"))
-    fading = [] if days is None or days >= NO_FADING_DAYS else [f"{days:g} days"]
-    fading += [] if events is None else [f"{events:g} later likes"]
-    if fading:
-        said = [f"events count half after {' and after '.join(fading)}"]
+    half_lives = [] if days is None or days >= NO_DECAY_DAYS else [f"{days:g} days"]
+    half_lives += [] if events is None else [f"{events:g} later likes"]
+    if half_lives:
+        parts = [f"events count half after {' and after '.join(half_lives)}"]
     else:
-        said = ["events fade as configured" if days is None else "events count the same at any age"]
+        parts = ["events decay as configured" if days is None else "events count the same at any age"]
     if dislikes is not None:
         share = {0.0: "do not count", 1.0: "count in full"}.get(dislikes, f"count at {dislikes:.0%}")
-        said.append(f"dislikes {share}")
-    return ", ".join(said)
+        parts.append(f"dislikes {share}")
+    return ", ".join(parts)
 
 
 FILTERS = {

@@ -1,6 +1,7 @@
-"""The figures of the report, drawn from `report.json` alone: each returns an SVG text, or None without data.
+"""The figures of the report, drawn from the data of `report.json`.
 
-matplotlib's object interface with SVG output: no display, no global state, fit for a worker process.
+Each figure is a function that draws on axes and returns False if the report has no data for it. They use matplotlib's
+object interface with SVG output, which needs neither a display nor global state.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ STYLE: Any = {
 }
 
 
-def draw(plot: Callable[[Axes, Report], bool], report: Report, width: float = 6.2, height: float = 3.6) -> str | None:
-    """One plot as SVG text; None where the report has nothing for it."""
+def render_svg(
+    plot: Callable[[Axes, Report], bool], report: Report, width: float = 6.2, height: float = 3.6
+) -> str | None:
+    """Return one figure as SVG text; None if the report has no data for it."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         if not plot(figure.add_subplot(), report):
@@ -49,15 +52,15 @@ def draw(plot: Callable[[Axes, Report], bool], report: Report, width: float = 6.
     return text[text.index("<svg") :]
 
 
-def headline(axes: Axes, report: Report) -> bool:
-    """NDCG@10 with its 95 % interval, one row per contender."""
+def draw_headline(axes: Axes, report: Report) -> bool:
+    """Draw NDCG@10 with its 95 % interval, one row per model."""
     names = list(report["models"])[::-1]
     for row, name in enumerate(names):
         entry = report["models"][name]
         mean, (low, high) = entry["metrics"][report["headline"]], entry["interval"]
         if mean is not None:
             size = 8 if entry["kind"] == "funnel" else 6
-            interval_row(axes, row, (mean, low, high), color=_color(report, name), markersize=size)
+            draw_interval(axes, row, (mean, low, high), color=_color(report, name), markersize=size)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel("NDCG@10, mean and 95 % interval")
@@ -68,8 +71,8 @@ def headline(axes: Axes, report: Report) -> bool:
     return bool(names)
 
 
-def interval_row(axes: Axes, row: int, figures: tuple[float, float, float], color: str, **marker: Any) -> None:
-    """A mean and its interval (mean, low, high) as one row of a chart, with the mean written beside."""
+def draw_interval(axes: Axes, row: int, figures: tuple[float, float, float], color: str, **marker: Any) -> None:
+    """Draw (mean, low, high) as one row of a chart, and write the mean next to it."""
     mean, low, high = figures
     axes.plot([low, high], [row, row], color=color, linewidth=2.4, solid_capstyle="round", alpha=0.55)
     options: dict[str, Any] = {"marker": "o", "markersize": 6, **marker}
@@ -80,8 +83,8 @@ def interval_row(axes: Axes, row: int, figures: tuple[float, float, float], colo
     )  # fmt: skip
 
 
-def recall_curves(axes: Axes, report: Report) -> bool:
-    """Recall over the depth of the list, for retrievers and their blend."""
+def draw_recall(axes: Axes, report: Report) -> bool:
+    """Draw recall by list length, for retrievers, blend and ranker."""
     depths: set[int] = set()
     for name, entry in report["models"].items():
         points = sorted(
@@ -103,15 +106,15 @@ def recall_curves(axes: Axes, report: Report) -> bool:
     axes.set_xticks(sorted(depths), [str(depth) for depth in sorted(depths)])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("length of the list")
+    axes.set_xlabel("list length")
     axes.set_ylabel("recall")
     axes.grid(axis="y")
     axes.legend(frameon=False, fontsize=8.5, loc="upper left")
     return True
 
 
-def segments(axes: Axes, report: Report) -> bool:
-    """NDCG@10 of popularity, the best single retriever and the funnel, by segment of users."""
+def draw_segments(axes: Axes, report: Report) -> bool:
+    """Draw NDCG@10 of popularity, the best single retriever and the funnel by user segment."""
     parts = {name: s for name, s in report["segments"].items() if s["requests"]}
     names = [n for n in dict.fromkeys(("popularity", report["best_retriever"], "funnel")) if n in report["models"]]
     if not parts or not names:
@@ -135,8 +138,8 @@ def segments(axes: Axes, report: Report) -> bool:
     return True
 
 
-def importance(axes: Axes, report: Report) -> bool:
-    """The twenty strongest features of the ranker."""
+def draw_importance(axes: Axes, report: Report) -> bool:
+    """Draw the twenty features of the ranker with the highest share of gain."""
     top = [entry for entry in report["feature_importance"][:20] if entry["share"] > 0][::-1]
     axes.barh(range(len(top)), [entry["share"] for entry in top], color=KINDS["ranker"], height=0.7)
     axes.set_yticks(range(len(top)), [entry["feature"] for entry in top], fontsize=9)
@@ -146,18 +149,18 @@ def importance(axes: Axes, report: Report) -> bool:
     return bool(top)
 
 
-def trade_off(axes: Axes, report: Report) -> bool:
-    """Catalog coverage against NDCG@10: up and to the right is better on both."""
+def draw_trade_off(axes: Axes, report: Report) -> bool:
+    """Draw NDCG@10 over catalog coverage, one point per model."""
     drawn = False
     for name, entry in report["models"].items():
         x, y = entry["metrics"]["coverage@10"], entry["metrics"][report["headline"]]
         if x is None or y is None:
             continue
         axes.plot([x], [y], "o", color=_color(report, name), markersize=9 if entry["kind"] == "funnel" else 6)
-        below = -11 if entry["kind"] == "ranker" else 3  # it often lies on the funnel
+        below = -11 if entry["kind"] == "ranker" else 3  # the ranker is often at the same place as the funnel
         axes.annotate(name, (x, y), (7, below), textcoords="offset points", fontsize=9)
         drawn = True
-    axes.set_xlabel("share of the catalog in anybody's first ten")
+    axes.set_xlabel("share of the catalog in any list of ten")
     axes.set_ylabel("NDCG@10")
     axes.margins(x=0.18, y=0.12)
     axes.set_xlim(left=0)
@@ -168,14 +171,14 @@ def trade_off(axes: Axes, report: Report) -> bool:
 
 CURVES = {
     "diversity": "diversity of a list",
-    "creator_coverage": "creators in anybody's first ten",
-    "calibration_error": "distance from the user's own mix (less is better)",
+    "creator_coverage": "share of creators in any list of ten",
+    "calibration_error": "calibration error, nats (lower is better)",
     "novelty": "novelty, bits",
 }
 
 
-def curve(axes: Axes, rows: list[dict[str, Any]], metric: str) -> bool:
-    """NDCG@10 against a list metric, one line per family of re-ranking as its dial is turned, from plain top-n."""
+def draw_curve(axes: Axes, rows: list[dict[str, Any]], metric: str) -> bool:
+    """Draw NDCG@10 over a list metric: one line per family of re-ranking, which begins at the ranker's own order."""
     known = [row for row in rows if row[metric] is not None and row["ndcg"] is not None]
     plain = [row for row in known if row["family"] == "plain"]
     families = [f for f in dict.fromkeys(row["family"] for row in known) if f not in ("plain", "shipped")]
@@ -196,28 +199,28 @@ def curve(axes: Axes, rows: list[dict[str, Any]], metric: str) -> bool:
     return bool(families)
 
 
-def diversity_curve(axes: Axes, report: Report) -> bool:
-    """What diversity costs: the report's own curve, with the legend inside."""
-    if not curve(axes, report["curve"], "diversity"):
+def draw_diversity_curve(axes: Axes, report: Report) -> bool:
+    """Draw NDCG@10 over diversity, with a legend."""
+    if not draw_curve(axes, report["curve"], "diversity"):
         return False
     axes.legend(frameon=False, fontsize=8.5, loc="lower left")
     return True
 
 
-def list_segments(axes: Axes, report: Report) -> bool:
-    """Each list metric of the funnel by segment of users, relative to the ranker's plain order."""
+def draw_list_segments(axes: Axes, report: Report) -> bool:
+    """Draw the change of each list metric from the ranker's own order to the funnel, by user segment."""
     parts = {name: s["lists"] for name, s in report["segments"].items() if s["requests"]}
     every: dict[str, Any] = next(iter(parts.values()), {})
-    metrics = [m for m in every if any(_ratio(lists, m) is not None for lists in parts.values())]
+    metrics = [m for m in every if any(_percent_change(lists, m) is not None for lists in parts.values())]
     height = 0.8 / max(len(parts), 1)
     for column, (name, lists) in enumerate(parts.items()):
         for row, metric in enumerate(metrics):
             at = len(metrics) - 1 - row + ((len(parts) - 1) / 2 - column) * height
             color = RETRIEVERS[column % len(RETRIEVERS)]
-            axes.barh(at, _ratio(lists, metric) or 0.0, height * 0.9, color=color, label=None if row else name)
+            axes.barh(at, _percent_change(lists, metric) or 0.0, height * 0.9, color=color, label=None if row else name)
     axes.axvline(0, color=FAINT, linewidth=1)
     axes.set_yticks(range(len(metrics)), [m.replace("_", " ") for m in reversed(metrics)])
-    axes.set_xlabel("funnel against the ranker's plain order, %")
+    axes.set_xlabel("funnel compared with the ranker's own order, %")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     if metrics:
@@ -225,18 +228,18 @@ def list_segments(axes: Axes, report: Report) -> bool:
     return bool(metrics)
 
 
-def _ratio(lists: dict[str, Any], metric: str) -> float | None:
-    """Relative change in per cent; None where it cannot be told, as of a metric that may be negative."""
+def _percent_change(lists: dict[str, Any], metric: str) -> float | None:
+    """Return the relative change in percent; None if the ranker's value is missing or not positive."""
     ours, plain = (lists.get(metric, {}).get(name) for name in ("funnel", "ranker"))
     return None if ours is None or plain is None or plain <= 0 else 100 * (ours / plain - 1)
 
 
-def curve_sheet(rows: list[dict[str, Any]]) -> str:
-    """SVG text of `curve` for every metric of CURVES; the dotted line is 2 % below plain top-n."""
+def render_curves(rows: list[dict[str, Any]]) -> str:
+    """Return `draw_curve` for every metric of CURVES as SVG text; dotted lines: 2 % below the ranker's own order."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 8), layout="constrained")
         for axes, metric in zip(figure.subplots(2, 2).ravel(), CURVES, strict=True):
-            curve(axes, rows, metric)
+            draw_curve(axes, rows, metric)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, frameon=False, fontsize=9, ncols=5, loc="outside upper center")
         out = StringIO()
@@ -244,16 +247,16 @@ def curve_sheet(rows: list[dict[str, Any]]) -> str:
     return out.getvalue()
 
 
-def sources(axes: Axes, report: Report) -> bool:
-    """Relevant items that each source brought into the union: shared, and its own."""
+def draw_sources(axes: Axes, report: Report) -> bool:
+    """Draw the relevant items that each source returned: unique hits, and hits shared with other sources."""
     names = sorted(report["sources"], key=lambda name: report["sources"][name]["hits"])
     for row, name in enumerate(names):
         found = report["sources"][name]
         own, shared = found["unique_hits"], found["hits"] - found["unique_hits"]
-        axes.barh(row, own, color=KINDS["funnel"], height=0.65, label="found by no other source" if not row else None)
+        axes.barh(row, own, color=KINDS["funnel"], height=0.65, label="unique" if not row else None)
         axes.barh(row, shared, left=own, color="#cfd6dd", height=0.65, label="shared" if not row else None)
     axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("relevant items in the candidate union")
+    axes.set_xlabel("relevant items among the candidates")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     axes.legend(frameon=False, fontsize=8.5, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
@@ -261,7 +264,7 @@ def sources(axes: Axes, report: Report) -> bool:
 
 
 def color_of(kinds: Mapping[str, str], name: str) -> str:
-    """The color of a contender, the same in every figure; `kinds` names the kind of each contender."""
+    """Return the color of a model, the same in every figure; `kinds` maps each model to its kind."""
     if kinds[name] in KINDS:
         return KINDS[kinds[name]]
     if name == "popularity":

@@ -1,6 +1,6 @@
-"""Figures of what a service would answer, from the report's sections `served`, `by_time_away` and `choices`.
+"""Figures of the report's sections `served`, `by_time_away` and `choices`.
 
-For `plots.draw`: each returns False where its section is empty.
+Each is a function for `plots.render_svg` and returns False if its section is empty.
 """
 
 from __future__ import annotations
@@ -11,32 +11,26 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from handsell.evaluation.report.plots import FAINT, INK, KINDS, Report, color_of, interval_row
-
-BY_KIND = ("funnel", "ranker", "blend", "retriever", "baseline")
-
-
-def order_by_kind(kinds: Mapping[str, str], scores: Mapping[str, float | None]) -> list[str]:
-    """Contenders in the order of BY_KIND, the better of one kind first."""
-    return sorted(kinds, key=lambda name: (BY_KIND.index(kinds[name]), -(scores[name] or 0.0)))
+from handsell.evaluation.report.model_order import order_by_kind
+from handsell.evaluation.report.plots import FAINT, INK, KINDS, Report, color_of, draw_interval
 
 
-def served(axes: Axes, report: Report) -> bool:
-    """NDCG@10 with its 95 % interval, one row per contender; dotted: the best simple baseline."""
-    contenders = report["served"].get("models", {})
-    kinds = {name: entry["kind"] for name, entry in contenders.items()}
-    names = order_by_kind(kinds, {name: entry["ndcg"] for name, entry in contenders.items()})[::-1]
+def draw_served(axes: Axes, report: Report) -> bool:
+    """Draw NDCG@10 with its 95 % interval, one row per model, and a dotted line at the best simple baseline."""
+    rows = report["served"].get("models", {})
+    kinds = {name: entry["kind"] for name, entry in rows.items()}
+    names = order_by_kind(kinds, {name: entry["ndcg"] for name, entry in rows.items()})[::-1]
     models = {name: kind for name, kind in kinds.items() if kind != "baseline"}
     best = report["served"].get("best_baseline")
     for row, name in enumerate(names):
-        entry = contenders[name]
+        entry = rows[name]
         if entry["ndcg"] is None:
             continue
         color = color_of(models, name) if name in models else INK if name == best else FAINT
         marker = {"marker": "o", "markersize": 8 if name == "funnel" else 6} if name in models else {"marker": "D"}
-        interval_row(axes, row, (entry["ndcg"], entry["low"], entry["high"]), color, **{"markersize": 5, **marker})
-    if best is not None and contenders[best]["ndcg"] is not None:
-        axes.axvline(contenders[best]["ndcg"], color=INK, linewidth=1, linestyle=":", zorder=1)
+        draw_interval(axes, row, (entry["ndcg"], entry["low"], entry["high"]), color, **{"markersize": 5, **marker})
+    if best is not None and rows[best]["ndcg"] is not None:
+        axes.axvline(rows[best]["ndcg"], color=INK, linewidth=1, linestyle=":", zorder=1)
     axes.set_yticks(range(len(names)), names)
     for label in axes.get_yticklabels():
         label.set_fontweight("bold" if label.get_text() in ("funnel", best) else "normal")
@@ -50,21 +44,21 @@ def served(axes: Axes, report: Report) -> bool:
     return bool(names)
 
 
-def time_away(axes: Axes, report: Report) -> bool:
-    """NDCG@10 over the time since the last event, each line named at its end."""
+def draw_time_away(axes: Axes, report: Report) -> bool:
+    """Draw NDCG@10 over the time since the last event, with a name at the end of each line."""
     section = report["by_time_away"]
     lines = {n: v for n, v in section.get("models", {}).items() if None not in v}
     if not lines:
         return False
     seconds, names = ([pause[key] for pause in section["pauses"]] for key in ("seconds", "name"))
     for name, values in lines.items():
-        strong = section["kinds"][name] in KINDS
+        is_stage = section["kinds"][name] in KINDS
         axes.plot(
-            seconds, values, "o-", color=color_of(section["kinds"], name), zorder=3 if strong else 2,
-            linewidth=3.0 if name == "funnel" else 2.2 if strong else 1.1, markersize=5 if strong else 2.5,
+            seconds, values, "o-", color=color_of(section["kinds"], name), zorder=3 if is_stage else 2,
+            linewidth=3.0 if name == "funnel" else 2.2 if is_stage else 1.1, markersize=5 if is_stage else 2.5,
         )  # fmt: skip
     axes.set_xscale("log")
-    axes.set_xticks(seconds, [name.replace(" ", "\n") for name in names])  # the last ones lie close together
+    axes.set_xticks(seconds, [name.replace(" ", "\n") for name in names])  # the last ticks are close together
     axes.minorticks_off()
     axes.set_xlim(seconds[0] / 2, seconds[-1] * 1.6)
     axes.set_ylim(0, 1.08 * (max(max(values) for values in lines.values()) or 1.0))
@@ -75,8 +69,8 @@ def time_away(axes: Axes, report: Report) -> bool:
     return True
 
 
-def strength(axes: Axes, report: Report) -> bool:
-    """What each strength of re-ranking costs in NDCG@10, and the loss that is tolerated."""
+def draw_strength(axes: Axes, report: Report) -> bool:
+    """Draw the change of NDCG@10 by strength of re-ranking, and the tolerated loss."""
     found = report["choices"].get("strength") or {}
     tried = [one for one in found.get("tried", ()) if one["relative"] is not None]
     if len(tried) < 2:
@@ -108,10 +102,10 @@ def strength(axes: Axes, report: Report) -> bool:
 
 
 def _name_line_ends(axes: Axes, ends: Mapping[str, float], kinds: Mapping[str, str]) -> None:
-    """Names to the right of the axes, moved apart where lines end close together."""
+    """Write the names of lines right of the axes, moved apart where lines end close together."""
     names = sorted(ends, key=lambda name: ends[name])
     bottom, top = axes.get_ylim()
-    lines_of_text = 3.8 * _height(axes)  # that fit beside the axes
+    lines_of_text = 3.8 * _height(axes)  # that fit next to the axes
     places = move_apart([ends[name] for name in names], (top - bottom) / lines_of_text)
     lift = max(0.0, bottom - places[0])
     for name, place in zip(names, places, strict=True):
@@ -126,13 +120,13 @@ def _name_line_ends(axes: Axes, ends: Mapping[str, float], kinds: Mapping[str, s
 
 
 def move_apart(values: Sequence[float], gap: float) -> list[float]:
-    """Places at least `gap` apart for ascending values; a crowded group keeps its center."""
+    """Return positions at least `gap` apart for ascending values; a group that is moved apart keeps its center."""
     groups: list[tuple[float, int]] = []  # center and size
     for value in values:
         center, size = value, 1
         while groups and groups[-1][0] + gap * (groups[-1][1] + size) / 2 > center + 1e-12:
-            before, many = groups.pop()
-            center, size = (before * many + center * size) / (many + size), many + size
+            before, count = groups.pop()
+            center, size = (before * count + center * size) / (count + size), count + size
         groups.append((center, size))
     return [center + gap * (n - (size - 1) / 2) for center, size in groups for n in range(size)]
 

@@ -1,4 +1,4 @@
-"""What a replay says in sentences: where the funnel beats, is undecided, loses, and why."""
+"""The result of a replay in sentences: what the funnel beats, loses to or is undecided against, and why."""
 
 from __future__ import annotations
 
@@ -15,132 +15,139 @@ FEW_REQUESTS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """All comparisons of the headline metric that the report needs, by contender."""
+class ReplayComparisons:
+    """All comparisons of the headline metric that the report needs, by model."""
 
-    best: str | None  # best single retriever, chosen on these very requests: the hardest rival there is
-    funnel: dict[str, Comparison]  # funnel against each other contender
-    to_popularity: dict[str, Comparison]  # each contender against popularity
-    to_best: dict[str, Comparison]  # each contender against the best single retriever
+    best: str | None  # the best single retriever; chosen on these same requests, so it is a strong rival
+    funnel: dict[str, Comparison]  # the funnel with each other model
+    to_popularity: dict[str, Comparison]  # each model with popularity
+    to_best: dict[str, Comparison]  # each model with the best single retriever
     ranker_to_blend: Comparison
     funnel_to_ranker: Comparison
-    ranker: dict[str, Comparison]  # ranker against each retriever
+    ranker: dict[str, Comparison]  # the ranker with each retriever
 
     @property
     def rivals(self) -> dict[str, Comparison]:
-        """The funnel against every contender but the oracle and its own stages."""
+        """The funnel with every model but the oracle and the funnel's own stages."""
         return {name: c for name, c in self.funnel.items() if name not in (ORACLE, BLEND, RANKER)}
 
 
-def standing(replay: Replay, seed: int = 0) -> Standing:
+def compare_models(replay: Replay, seed: int = 0) -> ReplayComparisons:
+    """Compare the models of a replay by the headline metric."""
     scores = replay.scores(HEADLINE)
-    singles = replay.of_kind("retriever")
-    best = max(singles, key=lambda name: np.nan_to_num(mean_known(scores[name])), default=None)
+    retrievers = replay.of_kind("retriever")
+    best = max(retrievers, key=lambda name: np.nan_to_num(mean_known(scores[name])), default=None)
     pairs = {(a, b) for a in (FUNNEL, RANKER) for b in scores} | {(a, b) for a in scores for b in (POPULARITY, best)}
     values = {(a, b): (scores[a], scores[b]) for a, b in pairs if b is not None and b in scores and a != b}
-    found = compare_pairs(values, replay.user, seed=seed)
+    comparisons = compare_pairs(values, replay.user, seed=seed)
 
-    def against(baseline: str | None) -> dict[str, Comparison]:
-        return {a: comparison for (a, b), comparison in found.items() if b == baseline}
+    def compared_with(baseline: str | None) -> dict[str, Comparison]:
+        return {a: comparison for (a, b), comparison in comparisons.items() if b == baseline}
 
-    return Standing(
+    return ReplayComparisons(
         best=best,
-        funnel={name: found[FUNNEL, name] for name in scores if name != FUNNEL},
-        to_popularity=against(POPULARITY),
-        to_best=against(best),
-        ranker_to_blend=found[RANKER, BLEND],
-        funnel_to_ranker=found[FUNNEL, RANKER],
-        ranker={name: found[RANKER, name] for name in singles},
+        funnel={name: comparisons[FUNNEL, name] for name in scores if name != FUNNEL},
+        to_popularity=compared_with(POPULARITY),
+        to_best=compared_with(best),
+        ranker_to_blend=comparisons[RANKER, BLEND],
+        funnel_to_ranker=comparisons[FUNNEL, RANKER],
+        ranker={name: comparisons[RANKER, name] for name in retrievers},
     )
 
 
-def verdicts(at: Standing) -> dict[str, list[str]]:
-    """Sentences by verdict, the funnel against every single retriever and further contenders."""
-    said: dict[str, list[str]] = {"beats": [], "undecided": [], "loses": []}
-    for name, c in sorted(at.rivals.items(), key=lambda pair: -pair[1].baseline):
-        opening = {"beats": "The funnel beats", "loses": "The funnel loses to", "undecided": "Undecided against"}
-        best = " (the best single retriever)" if name == at.best else ""
-        said[c.outcome].append(f"{opening[c.outcome]} {name}{best}: {_figures(c)}.")
-    return said
+def describe_outcomes(found: ReplayComparisons) -> dict[str, list[str]]:
+    """Return outcome → sentences, one for each rival of the funnel."""
+    opening = {"beats": "The funnel beats", "loses": "The funnel loses to", "undecided": "Undecided against"}
+    sentences: dict[str, list[str]] = {"beats": [], "undecided": [], "loses": []}
+    for name, c in sorted(found.rivals.items(), key=lambda pair: -pair[1].baseline):
+        best = " (the best single retriever)" if name == found.best else ""
+        sentences[c.outcome].append(f"{opening[c.outcome]} {name}{best}: {_figures(c)}.")
+    return sentences
 
 
-def summary(at: Standing) -> str:
-    """One sentence over all rivals."""
-    sides: dict[str, list[str]] = {"beats": [], "undecided": [], "loses": []}
-    for name, c in at.rivals.items():
-        sides[c.outcome].append(name)
-    if at.rivals and len(sides["beats"]) == len(at.rivals):
-        return f"On NDCG@10 the funnel beats popularity and every single retriever ({_listed(sides['beats'])})."
+def summarize(found: ReplayComparisons) -> str:
+    """Return one sentence about all rivals."""
+    names: dict[str, list[str]] = {"beats": [], "undecided": [], "loses": []}
+    for name, c in found.rivals.items():
+        names[c.outcome].append(name)
+    if found.rivals and len(names["beats"]) == len(found.rivals):
+        return f"On NDCG@10 the funnel beats popularity and every single retriever ({_join(names['beats'])})."
     parts = [
-        f"beats {_listed(sides['beats'])}" if sides["beats"] else "",
-        f"loses to {_listed(sides['loses'])}" if sides["loses"] else "",
-        f"is undecided against {_listed(sides['undecided'])}" if sides["undecided"] else "",
+        f"beats {_join(names['beats'])}" if names["beats"] else "",
+        f"loses to {_join(names['loses'])}" if names["loses"] else "",
+        f"is undecided against {_join(names['undecided'])}" if names["undecided"] else "",
     ]
-    return "On NDCG@10 the funnel " + ("; ".join(p for p in parts if p) or "stands alone: nothing to compare") + "."
+    return "On NDCG@10 the funnel " + ("; ".join(p for p in parts if p) or "has no model to compare with") + "."
 
 
-def reasons(replay: Replay, at: Standing) -> list[str]:
-    """Why it came out so: the ceiling, what each stage adds, and what the data lacks."""
-    said = [_ceiling(replay), _stage("Ranking", "the blend of the sources", at.ranker_to_blend), _reranking(replay, at)]
-    said += [_loss(name, at) for name, c in at.rivals.items() if c.outcome == "loses"]
-    if ORACLE in at.funnel:
-        c = at.funnel[ORACLE]
-        said.append(
-            f"The oracle, which knows the true preferences, reaches {c.baseline:.4f}: the funnel gets "
-            f"{c.challenger / c.baseline:.0%} of what can be had."
+def explain_result(replay: Replay, found: ReplayComparisons) -> list[str]:
+    """Return sentences on why: recall of the candidates, the effect of each stage, and what the data lacks."""
+    sentences = [
+        _describe_recall(replay),
+        _describe_stage("Ranking", "the blend of the sources", found.ranker_to_blend),
+        _describe_reranking(replay, found),
+    ]
+    sentences += [_explain_loss(name, found) for name, c in found.rivals.items() if c.outcome == "loses"]
+    if ORACLE in found.funnel:
+        c = found.funnel[ORACLE]
+        sentences.append(
+            f"The oracle, which knows the true preferences, reaches {c.baseline:.4f}: the funnel reaches "
+            f"{c.challenger / c.baseline:.0%} of that."
             if c.baseline > 0
-            else "The oracle finds nothing either."
+            else "The oracle finds no relevant item either."
         )
     if replay.cold_relevant:
-        said.append(
-            f"{replay.cold_relevant} of {replay.relevant} relevant items had no event in the fit window: only content "
-            "can find them."
+        sentences.append(
+            f"{replay.cold_relevant} of {replay.relevant} relevant items had no event in the fit window: only "
+            "retrievers that use content can find them."
         )
     if len(replay) < FEW_REQUESTS:
-        said.append(f"There are only {len(replay)} test requests: intervals are wide, and much stays undecided.")
-    said += [f"{stage} failed during {n} requests: these figures are of a degraded funnel." for stage, n in
-             replay.degraded.items()]  # fmt: skip
-    return said
+        sentences.append(f"There are only {len(replay)} test requests: intervals are wide, and much is undecided.")
+    sentences += [
+        f"{stage} failed during {n} requests: these are the figures of a degraded funnel."
+        for stage, n in replay.degraded.items()
+    ]
+    return sentences
 
 
-def _ceiling(replay: Replay) -> str:
+def _describe_recall(replay: Replay) -> str:
     scores = replay.models[BLEND].scores
-    deep = max(int(m.removeprefix("recall@")) for m in scores if m.startswith("recall@"))
-    found = mean_known(scores[f"recall@{deep}"])
+    depth = max(int(m.removeprefix("recall@")) for m in scores if m.startswith("recall@"))
     return (
-        f"Retrieval brings {found:.1%} of a request's relevant items among {deep} candidates; the rest is out of the "
-        "ranker's reach."
+        f"Retrieval finds {mean_known(scores[f'recall@{depth}']):.1%} of a request's relevant items among {depth} "
+        "candidates; the ranker cannot recommend the others."
     )
 
 
-def _stage(stage: str, over: str, c: Comparison) -> str:
-    word = {"beats": "adds to", "loses": "takes from", "undecided": "shows no decided effect on"}[c.outcome]
-    return f"{stage} {word} {over}: {_figures(c)}."
+def _describe_stage(stage: str, baseline: str, c: Comparison) -> str:
+    effect = {"beats": "improves on", "loses": "is worse than", "undecided": "is undecided against"}[c.outcome]
+    return f"{stage} {effect} {baseline}: {_figures(c)}."
 
 
-def _reranking(replay: Replay, at: Standing) -> str:
-    def of(name: str) -> str:
+def _describe_reranking(replay: Replay, found: ReplayComparisons) -> str:
+    def diversity(name: str) -> str:
         value = mean_known(replay.models[name].scores["diversity@10"])
         return f"{value:.2f}" if np.isfinite(value) else "unknown"
 
-    said = _stage("Re-ranking", "the ranker's plain order", at.funnel_to_ranker)
+    sentence = _describe_stage("Re-ranking", "the ranker's own order", found.funnel_to_ranker)
     coverage = replay.models[RANKER].coverage, replay.models[FUNNEL].coverage
     return (
-        f"{said[:-1]}; diversity of a list {of(RANKER)} → {of(FUNNEL)}, coverage {coverage[0]:.1%} → {coverage[1]:.1%}."
+        f"{sentence[:-1]}; diversity of a list {diversity(RANKER)} → {diversity(FUNNEL)}, "
+        f"coverage {coverage[0]:.1%} → {coverage[1]:.1%}."
     )
 
 
-def _loss(name: str, at: Standing) -> str:
-    ranker = at.ranker.get(name)
+def _explain_loss(name: str, found: ReplayComparisons) -> str:
+    ranker = found.ranker.get(name)
     if ranker is None or ranker.outcome != "loses":
-        return f"The loss to {name} comes with re-ranking: the ranker's plain order does not lose to it."
-    if at.ranker_to_blend.outcome == "beats":
+        return f"The loss to {name} arises in re-ranking: the ranker's own order does not lose to it."
+    if found.ranker_to_blend.outcome == "beats":
         return (
-            f"The loss to {name} is there before re-ranking: the ranker mends the blend but does not reach {name}; "
+            f"The loss to {name} arises before re-ranking: the ranker improves on the blend but does not reach {name}; "
             "more ranker examples (split) or a higher weight of that source may help."
         )
     return (
-        f"The loss to {name} is there before re-ranking: with these examples the ranker does not improve on the blend; "
+        f"The loss to {name} arises before re-ranking: the ranker does not improve on the blend; "
         "a longer ranker window (split) may help."
     )
 
@@ -153,5 +160,5 @@ def _figures(c: Comparison) -> str:
     )
 
 
-def _listed(names: list[str]) -> str:
+def _join(names: list[str]) -> str:
     return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]

@@ -118,7 +118,7 @@ def baseline_lists(config: Config, run: Path, requests: Requests, eligibility: E
         return {}
     fit, every = (read_interactions(config, run / part) for part in ("fit", "all"))
     repeats = config.surfaces["home"].repeat != "exclude"
-    found = Baselines.of(fit, every, requests, repeats).lists(lambda rows: eligibility.mask(requests.take(rows)))
+    found = Baselines.of(fit, every, requests, repeats).rank(lambda rows: eligibility.mask(requests.take(rows)))
     return {f"{BASELINE_PREFIX}{name}": items for name, items in found.items()}
 
 

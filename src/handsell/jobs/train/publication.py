@@ -22,7 +22,6 @@ from handsell.config import Config
 from handsell.core.paths import Layout
 from handsell.data import splits
 from handsell.eligibility.mask import Eligibility
-from handsell.evaluation.metrics import mean_known
 from handsell.evaluation.replay import FUNNEL, Replay, recommend_slates
 from handsell.evaluation.replay_scores import HEADLINE, TOP, ModelScores, ReplayScorer
 from handsell.features.matrix import ranker_features
@@ -180,7 +179,7 @@ def score_live(config: Config, run: Path, bundle: Path, data_end_us: int) -> tup
 
 def bundle_scores(contender: ModelScores) -> BundleScores:
     """Return the metrics that the gate compares."""
-    values = {**{name: mean_known(scores) for name, scores in contender.scores.items()}, **contender.whole}
+    values = contender.means()
     return BundleScores(
         contender.scores[HEADLINE], contender.coverage, {name: values[f"{name}@{TOP}"] for name in GUARD_RAILS}
     )
