@@ -235,22 +235,22 @@ def test_packed_lists_find_what_they_found_before_they_were_saved(clusters, tmp_
 
 def cut_short(path):
     (path / "lists.bin").write_bytes((path / "lists.bin").read_bytes()[:-8])
-    return r"lists.bin: \d+ bytes are expected, got \d+"
+    return r"lists.bin: expected \d+ bytes, got \d+"
 
 
 def one_list_more(path):
     np.save(path / "list_sizes.npy", np.append(np.load(path / "list_sizes.npy"), 0))
-    return r"list_sizes.npy: 77 lists of 5950 items are expected, got 78 of 5950"
+    return r"list_sizes.npy: expected 77 lists of 5950 items, got 78 of 5950"
 
 
 def one_item_less(path):
     np.save(path / "list_sizes.npy", np.load(path / "list_sizes.npy") - np.eye(1, 77, dtype=np.int64)[0])
-    return r"list_sizes.npy: 77 lists of 5950 items are expected, got 77 of 5949"
+    return r"list_sizes.npy: expected 77 lists of 5950 items, got 77 of 5949"
 
 
 def not_there(path):
     (path / "list_sizes.npy").unlink()
-    return r"list_sizes.npy is missing"
+    return r"list_sizes.npy, which is missing"
 
 
 @pytest.mark.parametrize("broken", [cut_short, one_list_more, one_item_less, not_there])
@@ -262,7 +262,7 @@ def test_packed_lists_that_do_not_belong_together_are_refused(clusters, tmp_path
 
 def test_a_loaded_index_of_packed_lists_is_not_saved_without_them(clusters, tmp_path):
     fit_index(clusters[0], APPROXIMATE["ivf_pq"], K, lambda: clusters[1]).save(tmp_path / "first")
-    with pytest.raises(ValueError, match="is saved by copying its files"):
+    with pytest.raises(ValueError, match="expected an index in memory, got one with mapped lists"):
         VectorIndex.load(tmp_path / "first").save(tmp_path / "second")
 
 

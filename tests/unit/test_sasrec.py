@@ -1,4 +1,4 @@
-"""SASRec: NumPy equals torch, the loss equals its textbook form, windows and rivals are the right ones."""
+"""SASRec: NumPy equals torch, the loss equals its textbook form, windows and items are the right ones."""
 
 import numpy as np
 import pytest
@@ -32,11 +32,11 @@ def test_numpy_layers_equal_the_torch_module(rng, temperature):
     retriever = build_sasrec(read_weights(model), content, everyone, cosine=temperature > 0)
     batch = next(rows.batches(rows.steps, everyone, rng))
     with torch.no_grad():
-        queries, rivals = model.encode(batch)
+        queries, items = model.encode(batch)
     scale = temperature or 1.0
-    assert np.allclose(retriever.vectors, rivals.numpy(), atol=1e-5)
+    assert np.allclose(retriever.vectors, items.numpy(), atol=1e-5)
     length = batch.history.shape[1]
-    for n, place in enumerate(batch.asked):
+    for n, place in enumerate(batch.place):
         b, last = divmod(place, length)
         item, liked = batch.items[batch.history[b, : last + 1]], batch.liked[b, : last + 1]
         if liked.any():
@@ -48,17 +48,17 @@ def test_numpy_layers_equal_the_torch_module(rng, temperature):
 @pytest.mark.parametrize("drawn", [False, True])
 def test_the_loss_and_its_gradients_are_those_of_cross_entropy(drawn):
     torch.manual_seed(0)
-    queries, rivals = (torch.randn(n, 4, requires_grad=True) for n in (300, 9))
+    queries, items = (torch.randn(n, 4, requires_grad=True) for n in (300, 9))
     target = torch.randint(9, (300,))
     log_chance = torch.rand(9).log() if drawn else None
-    logits = queries @ rivals.T
+    logits = queries @ items.T
     if drawn:
         logits = logits - log_chance * (1 - F.one_hot(target, 9))
     expected = F.cross_entropy(logits, target)
-    wanted = torch.autograd.grad(expected, (queries, rivals))
-    loss = SoftmaxLoss.apply(queries, rivals, log_chance, target)
+    wanted = torch.autograd.grad(expected, (queries, items))
+    loss = SoftmaxLoss.apply(queries, items, log_chance, target)
     assert torch.allclose(loss, expected, atol=1e-5)
-    for a, b in zip(torch.autograd.grad(loss, (queries, rivals)), wanted, strict=True):
+    for a, b in zip(torch.autograd.grad(loss, (queries, items)), wanted, strict=True):
         assert torch.allclose(a, b, atol=1e-6)
 
 
@@ -80,7 +80,7 @@ def test_windows_hold_what_came_just_before(rng):
     assert (events.user[first] == events.user[last]).all(), "the next event is the same user's"
     batch = next(rows.batches(rows.steps, rows.trained, rng))
     length = batch.history.shape[1]
-    for place, target in zip(batch.asked[:50], batch.target[:50], strict=True):
+    for place, target in zip(batch.place[:50], batch.target[:50], strict=True):
         b, at = divmod(place, length)
         if at + 1 < length and (batch.history[b, at + 1] != 0):  # 0 also pads
             assert batch.history[b, at + 1] == target
@@ -97,7 +97,7 @@ def test_batches_hold_lines_of_like_length(rng):
     assert used <= room < 1.25 * used
 
 
-def test_drawn_rivals_hold_every_target_and_their_chances(rng, monkeypatch):
+def test_drawn_items_contain_every_target_with_their_probabilities(rng, monkeypatch):
     monkeypatch.setattr(sasrec_rows, "FULL_SOFTMAX", 10)
     events, _ = plant_blocks(rng)
     rows = SequenceRows(events, SMALL.model_copy(update={"negatives": 12}))

@@ -54,7 +54,7 @@ def test_rows_look_only_at_what_came_before(rng):
         expected = rows.events.item[max(first, target - HISTORY) : target]
         used = batch.pools[b].numpy().any(axis=0)
         assert np.array_equal(batch.items[batch.history[b]].numpy()[used], expected)
-        assert batch.items[batch.rivals[b]] == rows.events.item[target]
+        assert batch.items[batch.candidates[b]] == rows.events.item[target]
 
 
 def test_an_epoch_draws_each_user_up_to_the_cap(rng):
@@ -70,10 +70,10 @@ def test_the_correction_is_the_expected_number_of_draws(rng):
     rows = TwoTowerRows(events, SMALL)
     chosen = rows.targets[rng.permutation(len(rows.targets))[:50]]
     batch = rows.batch(chosen, rng)
-    drawn = len(batch.rivals) - 50
+    drawn = len(batch.candidates) - 50
     counts = np.bincount(rows.events.item[rows.targets], minlength=events.n_items)
     expected = 50 * counts / counts.sum() + drawn / events.n_items
-    assert np.allclose(np.exp(batch.log_chance.numpy()), expected[batch.items[batch.rivals].numpy()], rtol=1e-5)
+    assert np.allclose(np.exp(batch.log_chance.numpy()), expected[batch.items[batch.candidates].numpy()], rtol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_model(rng):

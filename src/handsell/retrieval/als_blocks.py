@@ -1,7 +1,7 @@
-"""The steps of ALS over blocks of rows: pure functions, so that a block may be solved here or as a Ray task.
+"""Least-squares steps of ALS over blocks of rows: pure functions, called in one process or in Ray tasks.
 
-A block is a sparse (b, J) matrix of the extra confidences c - 1 of its rows' pairs, negative where the pair is a
-dislike (preference 0 with that confidence). A row x minimizes  Σ_j c_j (p_j - x·y_j)² + penalty |x|²  over all J.
+A block is a sparse (b, J) matrix of the added confidences c - 1 of its rows' pairs, negative for a dislike (preference
+0 with that confidence). A row's factors x minimize  Σ_j c_j (p_j - x·y_j)² + penalty |x|²  over all J.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-FLOATS_AT_ONCE = 4_000_000  # gathered factors of one stack of rows
+FLOATS_AT_ONCE = 4_000_000  # bound of the gathered factors of one stack of rows
 
 
 @dataclass(frozen=True)
 class Penalty:
     """L2 penalty of a row with n pairs: size · ((n + unseen) / typical)^exponent, the scaling of [rendle2022].
 
-    `unseen` is what all the other pairs of a row weigh beside one seen pair, so that n + unseen is the row's whole
-    evidence, in seen pairs; `typical` is its mean over the rows: the mean penalty hardly depends on the exponent.
+    `unseen` is the confidence of all unseen pairs of a row, in units of one seen pair, so that n + unseen is the row's
+    evidence. `typical` is its mean over the rows: the mean penalty hardly depends on the exponent.
     """
 
     size: float
@@ -30,35 +30,35 @@ class Penalty:
 
     @classmethod
     def from_counts(cls, counts: np.ndarray, others: int, alpha: float, reg: float, exponent: float) -> Penalty:
-        """`reg` per unit of evidence: rows have `counts` pairs of `others` possible, one seen weighs alpha unseen."""
+        """Build from the numbers of pairs of the rows, of `others` possible ones, and `reg` per unit of evidence."""
         unseen = others / alpha
         typical = (float(counts.mean()) if len(counts) else 0.0) + unseen or 1.0
         return cls(reg * alpha * typical, exponent, unseen, typical)
 
     def for_counts(self, counts: np.ndarray) -> np.ndarray:
-        """(b,) float32."""
+        """Return the penalties (b,) float32 of rows with `counts` (b,) pairs."""
         return (self.size * ((counts + self.unseen) / self.typical) ** self.exponent).astype(np.float32)
 
 
 def compute_gram(factors: np.ndarray) -> np.ndarray:
-    """(D, D) float64 sum of y yᵀ; grams of blocks add up."""
+    """Return the Gram matrix Σ y yᵀ (D, D) float64; those of blocks add up."""
     return (factors.T @ factors).astype(np.float64)
 
 
 def diagonalize(total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues (D,) and eigenvectors (D, D) float32 of a gram: turned by these, factors have a diagonal gram."""
+    """Return eigenvalues (D,) and eigenvectors (D, D) float32 of a Gram matrix."""
     values, turn = np.linalg.eigh(total)
     return np.maximum(values, 0).astype(np.float32), turn.astype(np.float32)
 
 
 def solve_block(block: sparse.csr_matrix, other: np.ndarray, total: np.ndarray, penalty: Penalty) -> np.ndarray:
-    """(b, D) float32 factors of the block's rows, given the other side's (J, D) and their gram (D, D)."""
+    """Return factors (b, D) float32 of the block's rows, given the other side's (J, D) and their Gram matrix (D, D)."""
     values, turn = diagonalize(total)
     return solve_diagonal(block, other @ turn, values, penalty) @ turn.T
 
 
 def solve_diagonal(block: sparse.csr_matrix, other: np.ndarray, values: np.ndarray, penalty: Penalty) -> np.ndarray:
-    """As solve_block, for factors whose gram is diagonal with `values` (D,); a row's bits depend on itself alone."""
+    """Solve as `solve_block`, for a diagonal Gram matrix `values` (D,); rows do not affect each other's results."""
     out = np.zeros((block.shape[0], other.shape[1]), np.float32)
     ridge = values + penalty.for_counts(np.diff(block.indptr))[:, None]  # (b, D)
     for rows, places in _stack_rows(block.indptr, other.shape[1]):
@@ -70,7 +70,7 @@ def solve_diagonal(block: sparse.csr_matrix, other: np.ndarray, values: np.ndarr
 
 
 def _stack_rows(offsets: np.ndarray, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows of equal length n, in stacks: rows (m,) and the places (m, n) of their entries. Empty rows are left out."""
+    """Yield stacks of rows with equal length n: rows (m,) and positions (m, n) of their entries; skip empty rows."""
     lengths = np.diff(offsets)
     order = np.argsort(lengths, kind="stable")
     cuts = np.flatnonzero(np.diff(lengths[order])) + 1
@@ -85,7 +85,7 @@ def _stack_rows(offsets: np.ndarray, width: int) -> Iterator[tuple[np.ndarray, n
 
 
 def _solve_by_pairs(y: np.ndarray, extra: np.ndarray, liked: np.ndarray, ridge: np.ndarray) -> np.ndarray:
-    """(m, D) by the n × n system of the row's pairs (Woodbury): cheap where a row has fewer pairs than factors.
+    """Solve the n × n system of each row's pairs (Woodbury identity): cheaper where n < D. Returns (m, D).
 
     (Λ + YᵀCY)⁻¹ Yᵀ(C + 1)p  =  Λ⁻¹Yᵀ √C (1 + √C YΛ⁻¹Yᵀ √C)⁻¹ √C⁻¹ (C + 1)p
     """
@@ -101,7 +101,7 @@ def _solve_by_pairs(y: np.ndarray, extra: np.ndarray, liked: np.ndarray, ridge: 
 
 
 def _solve_by_factors(y: np.ndarray, extra: np.ndarray, liked: np.ndarray, ridge: np.ndarray) -> np.ndarray:
-    """(m, D) by the D × D normal equations."""
+    """Solve the D × D normal equations of each row. Returns (m, D)."""
     system = (y * extra[:, :, None]).transpose(0, 2, 1) @ y
     diagonal = np.arange(ridge.shape[1])
     system[:, diagonal, diagonal] += ridge

@@ -1,10 +1,9 @@
-"""Item vectors from what is known of an item before anybody touches it: creators, tags, words, numbers.
+"""Content vectors of items: creators, tags, words and numeric columns; no interactions.
 
 Tags, words and numeric columns are weighted by inverse document frequency and reduced by a truncated SVD
-([deerwester1990]); creators, too many and too even for a few singular directions, get random unit vectors of
-their own ([johnson1984]). Dictionaries, frequencies and scales come from items that were published before the
-fit's cut-off, and every item of the catalog gets a vector. A sentence model, where the config names one, takes the
-place of the words.
+[deerwester1990]. Creators, which a few singular directions do not represent well, get random unit vectors
+[johnson1984]. Dictionaries, frequencies and scales are learned from items published before the cut-off; every item of
+the catalog gets a vector. A sentence model, if configured, replaces the words.
 """
 
 from __future__ import annotations
@@ -16,25 +15,31 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import Ragged
+from handsell.retrieval.sentences import SentenceModel
 
-SVD_ROWS = 50_000  # items that the reduction is fitted on
-SENTENCES = 10_000  # likewise, of sentence vectors
+SVD_ROWS = 50_000  # items on which the reduction is fitted
+SENTENCES = 10_000  # items on which the reduction of sentence vectors is fitted
 ROWS_AT_ONCE = 100_000
-BUCKETS = 2**16  # of hashed words
-WEIGHTS = {"tags": 1.0, "words": 0.7, "numbers": 0.5}  # share of each kind in an item's vector, before reduction
+BUCKETS = 2**16  # hash buckets of words
+WEIGHTS = {
+    "tags": 1.0,
+    "words": 0.7,
+    "numbers": 0.5,
+}  # norm of each kind of attribute in an item's vector, before the reduction
 CREATOR_WEIGHT = 0.7
 SENTENCE_WEIGHT = 0.7
-SENTENCE_SHARE = 0.25  # of the dimensions, where a sentence model is used
+SENTENCE_SHARE = 0.25  # share of the dimensions for sentence vectors
 
 
 @dataclass(frozen=True)
 class Content:
-    """What retrievers may know of I items beyond their interactions."""
+    """Content vectors of I items."""
 
-    vectors: np.ndarray  # (I, D) float32, unit length; zeros where nothing is known
+    vectors: np.ndarray  # (I, D) float32, unit length; zeros for an item without content
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
@@ -48,9 +53,9 @@ class Content:
 def fit_content_vectors(
     snapshot: Snapshot, size: int, *, before: int, columns: Sequence[str] = (), text_model: str = "", seed: int = 0
 ) -> Content:
-    """Vectors of `size` dimensions for every item; learned from items published before `before` (µs).
+    """Compute vectors of `size` dimensions for every item, learned from items published before `before` (µs).
 
-    `columns` are numeric columns of the snapshot's metadata (FeaturesConfig.item_columns); `text_model` is a
+    `columns` are numeric columns of the snapshot's metadata (`FeaturesConfig.item_columns`); `text_model` is a
     sentence-transformers model (retrieval/sentences.py).
     """
     learn = np.flatnonzero(snapshot.published < before)
@@ -74,10 +79,8 @@ def fit_content_vectors(
 def _build_sentence_vectors(
     snapshot: Snapshot, model: str, size: int, learn: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """(I, size) sentence vectors, projected on the strongest directions of (a sample of) the learned ones."""
-    from sklearn.decomposition import TruncatedSVD
-
-    from handsell.retrieval.sentences import SentenceModel
+    """Return sentence vectors (I, size), reduced to the leading directions of a sample of the items in `learn`."""
+    from sklearn.decomposition import TruncatedSVD  # slow to import; only fitting needs it
 
     encode, texts = SentenceModel(model), _join_texts(snapshot)
     sample = encode([texts[i] for i in np.sort(rng.choice(learn, min(len(learn), SENTENCES), replace=False))])
@@ -92,12 +95,14 @@ def _build_sentence_vectors(
 
 
 def _build_creator_vectors(snapshot: Snapshot, size: int, rng: np.random.Generator) -> np.ndarray | None:
-    """(I, size) mean of the creators' random directions, unit length; None where items have no creators."""
+    """Return (I, size) the mean of the creators' random directions, unit length; None where items have no creators."""
     names = _read_lists(snapshot.metadata, "creators", len(snapshot))
     number = snapshot.creators.number(names.values.tolist())
     if not (number >= 0).any() or size == 0:
         return None
-    directions = rng.standard_normal((len(snapshot.creators), size), np.float32)  # old creators keep theirs
+    directions = rng.standard_normal(
+        (len(snapshot.creators), size), np.float32
+    )  # in the order of creator numbers, so that new creators do not change those of others
     known = number >= 0
     shape = (len(snapshot), len(snapshot.creators))
     who = sparse.csr_matrix((np.ones(known.sum(), np.float32), (names.row_of_value[known], number[known])), shape=shape)
@@ -107,7 +112,7 @@ def _build_creator_vectors(snapshot: Snapshot, size: int, rng: np.random.Generat
 def _build_attributes(
     snapshot: Snapshot, columns: Sequence[str], learn: np.ndarray, text_model: str = ""
 ) -> sparse.csr_matrix:
-    """(I, many) each kind of attribute as unit rows times its weight."""
+    """Return the attributes (I, F) of all kinds, each kind as unit rows × its weight."""
     kinds = {"tags": _count_tags(snapshot)}
     if not text_model:
         kinds["words"] = _count_words(snapshot)
@@ -124,8 +129,8 @@ def _count_tags(snapshot: Snapshot) -> sparse.csr_matrix:
 
 
 def _count_words(snapshot: Snapshot) -> sparse.csr_matrix:
-    """(I, BUCKETS) counts of hashed words of title and text."""
-    from sklearn.feature_extraction.text import HashingVectorizer
+    """Count the hashed words (I, BUCKETS) of titles and texts."""
+    from sklearn.feature_extraction.text import HashingVectorizer  # slow to import; only fitting needs it
 
     hashing = HashingVectorizer(n_features=BUCKETS, norm=None, alternate_sign=False, stop_words="english", dtype="f4")
     return hashing.transform(_join_texts(snapshot)).tocsr()
@@ -150,16 +155,15 @@ def _scale_columns(metadata: pa.Table, columns: Sequence[str], learn: np.ndarray
 
 
 def _weight_by_idf(counts: sparse.csr_matrix, learn: np.ndarray) -> sparse.csr_matrix:
-    """Counts times log((n + 1) / (df + 1)); what fewer than two learned items have says nothing of others."""
+    """Multiply counts by log((n + 1) / (df + 1)); columns with fewer than two items of `learn` become 0."""
     frequency = np.bincount(counts[learn].indices, minlength=counts.shape[1])
     weight = np.where(frequency >= 2, np.log((len(learn) + 1) / (frequency + 1)) + 1e-3, 0)
     return (counts @ sparse.diags(weight.astype(np.float32))).tocsr()
 
 
 def _reduce(matrix: sparse.csr_matrix, learn: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """(I, size) projected on the strongest singular directions of (a sample of) the learned rows."""
-    from sklearn.decomposition import TruncatedSVD
-    from threadpoolctl import threadpool_limits
+    """Project rows on the leading singular directions (I, size) of a sample of the rows in `learn`."""
+    from sklearn.decomposition import TruncatedSVD  # slow to import; only fitting needs it
 
     out = np.zeros((matrix.shape[0], size), np.float32)
     sample = learn if len(learn) <= SVD_ROWS else np.sort(rng.choice(learn, SVD_ROWS, replace=False))
@@ -182,7 +186,7 @@ def _reduce(matrix: sparse.csr_matrix, learn: np.ndarray, size: int, rng: np.ran
 
 
 def _read_lists(table: pa.Table, name: str, rows: int) -> Ragged:
-    """A list<string> column as strings with offsets; empty where the column is missing or null."""
+    """Read a list<string> column; rows are empty where the column is missing or null."""
     if name not in table.column_names:
         return Ragged(np.zeros(0, object), np.zeros(rows + 1, np.int64))
     lists = table[name].to_pylist()
@@ -195,6 +199,6 @@ def _normalize_rows(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def _normalize(vectors: np.ndarray) -> np.ndarray:
-    """Rows of unit length; rows of zeros stay."""
+    """Scale rows to unit length; rows of zeros stay zeros."""
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(norm > 0, norm, 1)).astype(np.float32)

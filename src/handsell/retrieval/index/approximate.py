@@ -1,4 +1,4 @@
-"""Lists of compressed vectors in FAISS, which propose items: they are scored again from the vectors themselves."""
+"""Approximate search: an inverted file of compressed vectors in FAISS proposes items to be scored exactly."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from handsell.retrieval.index import packed_lists
 
 Kind = Literal["ivf", "ivf_pq"]
 
-SPARE = 16  # items proposed beyond those asked for, so that a tie at the cut is noticed
+SPARE = 16  # items proposed beyond those requested, so that ties at the cut are found
 FILE, DESCRIPTION = "ivf.faiss", "index.json"
 
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """How far a search goes, and what it was measured to find."""
+    """Search effort, and the recall measured with it."""
 
-    k: int  # items asked for
+    k: int  # items requested
     nprobe: int  # lists read
-    shortlist: float  # items scored again, per item asked for
-    recall: float  # share found of the exact k nearest, on queries other than those it was settings on
-    stated: float  # the recall that it was settings to
-    queries: str  # what those queries are
+    shortlist: float  # items scored exactly, per requested item
+    recall: float  # share found of the exact k nearest, on queries not used in tuning
+    stated: float  # the recall to which it was tuned
+    queries: str  # the kind of queries: "users" or "items"
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,23 @@ class Approximate:
     settings: IndexSettings
 
     def propose(self, query: np.ndarray, k: int, share: float, allowed: np.ndarray | None = None) -> np.ndarray:
-        """(N,) ascending items: those among which the k best are looked for.
+        """Return items (N,), ascending, that contain about the k nearest eligible ones.
 
-        `share` in (0, 1] is how much of the known items may be answered, so that the k nearest of these are about
-        the k / share nearest of all. `allowed` (I,) bool keeps the search to them; without it the proposal holds
-        others too, and is longer by as much.
+        `share` in (0, 1] is the share of known items that are eligible: the k nearest of these are about the k / share
+        nearest of all. `allowed` (I,) bool restricts the search; without it the result contains other items, too, and
+        is longer accordingly.
         """
         faiss = load_faiss()
         only = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         wanted = k * self.settings.shortlist / (share if allowed is None else 1) + SPARE
-        deeper = max(1.0, k / self.settings.k / share)  # neighbors to reach, per neighbor that it was settings for
+        deeper = max(1.0, k / self.settings.k / share)  # nearest items needed, relative to tuning
         nprobe = min(math.ceil(self.settings.nprobe * math.sqrt(deeper)), self.lists.nlist)
         params = faiss.SearchParametersIVF(sel=only, nprobe=nprobe)
         _, item = self.lists.search(query[None], min(math.ceil(wanted), self.lists.ntotal), params=params)
         return np.sort(item[0][item[0] >= 0])
 
     def describe(self) -> dict[str, Any]:
-        """What index.json says."""
+        """Return the content of index.json."""
         return {"kind": self.kind, "lists": self.lists.nlist, **asdict(self.settings)}
 
     def save(self, path: Path) -> None:
@@ -65,9 +65,11 @@ class Approximate:
 
     @classmethod
     def load(cls, path: Path, about: dict[str, Any]) -> Approximate:
-        """Memory mapped: replicas on one machine share the pages."""
+        """Load memory mapped: replicas on one machine share the pages."""
         faiss = load_faiss()
-        if about["kind"] == "ivf_pq" and not (path / FILE).exists():  # bundles of 0.1 may have the lists inside
+        if (
+            about["kind"] == "ivf_pq" and not (path / FILE).exists()
+        ):  # some bundles of version 0.1 have the lists inside
             lists = packed_lists.load_lists(path)
         else:
             lists = faiss.read_index(str(path / FILE), faiss.IO_FLAG_MMAP_IFC)
@@ -77,12 +79,12 @@ class Approximate:
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """The index.json of a saved index."""
+    """Read the index.json of a saved index."""
     return json.loads((path / DESCRIPTION).read_text())
 
 
 def load_faiss() -> Any:
-    """FAISS, held to one thread in the thread that calls it; imported only where it is used."""
+    """Import FAISS, limited to one thread in the calling thread; slow to import, and exact indexes do not need it."""
     import faiss
 
     faiss.omp_set_num_threads(1)

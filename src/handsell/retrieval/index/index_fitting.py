@@ -1,7 +1,8 @@
-"""Which index a catalog gets, how it is trained, and how it is tuned to a stated recall.
+"""Choice, training and tuning of the index for a catalog.
 
-Up to `retrieval.flat_below` known items the index is exact. Above, lists of vectors of one byte per dimension (`ivf`);
-above `retrieval.pq_above`, lists of residuals in four bits per two dimensions (`ivf_pq`). Both only propose.
+Up to `retrieval.flat_below` known items the index is exact. Above, it is an inverted file with one byte per dimension
+(`ivf`); above `retrieval.pq_above`, one of residuals with four bits per two dimensions (`ivf_pq`). Both only propose
+items.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from handsell.retrieval.index.vector_index import VectorIndex
 
 log = logging.getLogger(__name__)
 
-POINTS_PER_LIST = 64  # vectors that k-means learns a centroid from
-SWEEPS = 10  # of k-means
-CODE_POINTS = 16_384  # vectors that the codes are learned from
-QUERIES = 256  # half of them tune, half measure
-FULL_PROBES = 64  # queries that read every list, to see what the codes alone lose
-SURE = 2  # standard errors that the tuning queries' mean recall lies above the stated one
-MAX_SHORTLIST = 16  # bound of the shortlist, per item asked for
+POINTS_PER_LIST = 64  # training vectors of k-means per centroid
+SWEEPS = 10  # iterations of k-means
+CODE_POINTS = 16_384  # training vectors of the codes
+QUERIES = 256  # half for tuning, half for measuring
+FULL_PROBES = 64  # queries that read every list, to measure the loss by the codes alone
+STANDARD_ERRORS = 2  # by which the mean recall of the tuning queries must exceed the stated recall
+MAX_SHORTLIST = 16  # largest shortlist, per requested item
 
-Queries = tuple[np.ndarray, str]  # (Q, D) and what they are
+Queries = tuple[np.ndarray, str]  # (Q, D), and "users" or "items"
 
 
 def fit_index(
@@ -40,10 +41,11 @@ def fit_index(
     seed: int = 0,
     threads: int = 1,
 ) -> VectorIndex:
-    """An index for vectors (I, D) float32, or a mapped file of float32 or float16, which is then read in blocks.
+    """Fit an index for vectors (I, D) float32, or a mapped file of float32 or float16, which is read in blocks.
 
-    `queries` gives (Q, D) encoded users, zeros where there is nothing to ask; it is not called for an exact index.
-    Without it, or where all are zeros, sampled items are the queries. `k`: how many items are asked for.
+    `k` is the number of items requested in serving. `queries` returns user vectors (Q, D), on which an approximate
+    index is tuned; it is not called for an exact index. Without it, or where all its rows are zeros, sampled items are
+    the queries.
     """
     if vectors.dtype != np.float16:
         vectors = np.ascontiguousarray(vectors, np.float32)
@@ -54,28 +56,28 @@ def fit_index(
         return VectorIndex.exact(vectors)
     rng = np.random.default_rng(seed)
     lists = train_lists(vectors, known, kind, rng, threads)
-    asked, what = _choose_queries(queries, vectors, known, rng)
-    nearest = Nearest(asked, min(k, count))
+    tuning_queries, source = _choose_queries(queries, vectors, known, rng)
+    nearest = Nearest(tuning_queries, min(k, count))
     for items, block in iterate_blocks(vectors, known):
         nearest.add(items, block)
-    tuned = tune_lists(lists, asked, nearest.read_items(), config.index_recall)
+    settings = tune_lists(lists, tuning_queries, nearest.read_items(), config.index_recall)
     return VectorIndex(
-        vectors, known, Approximate(kind, lists, replace(tuned, queries=what)), compute_max_norm(vectors)
+        vectors, known, Approximate(kind, lists, replace(settings, queries=source)), compute_max_norm(vectors)
     )
 
 
 def choose_kind(items: int, config: RetrievalConfig) -> Kind | None:
-    """None is exact."""
+    """Return the kind of approximate index for a number of items; None: exact."""
     if items <= config.flat_below:
         return None
     return "ivf" if items <= config.pq_above else "ivf_pq"
 
 
 def train_lists(vectors: np.ndarray, known: np.ndarray, kind: Kind, rng: np.random.Generator, threads: int) -> Any:
-    """A FAISS IVF index with √I lists that holds every known item.
+    """Train a FAISS IVF index with √I lists, and add every known item.
 
-    Items go to the list of the nearest mean (L2), so that vectors may be of any length; a search reads the lists
-    whose means have the largest inner product with the query, which is the mean score of their items.
+    An item is in the list of its nearest centroid (L2), so that vectors may have any norm. A search reads the lists
+    whose centroids have the largest inner product with the query, which is the mean score of their items.
     """
     faiss = load_faiss()
     dim, count = vectors.shape[1], int(np.count_nonzero(known))
@@ -87,7 +89,7 @@ def train_lists(vectors: np.ndarray, known: np.ndarray, kind: Kind, rng: np.rand
     )  # fmt: skip
     by_distance, by_product = faiss.IndexFlatL2(dim), faiss.IndexFlatIP(dim)
     index = _create_lists(kind, by_distance, dim, lists)
-    with threadpool_limits(threads):  # of FAISS, and of the BLAS in which it looks for the nearest means
+    with threadpool_limits(threads):  # of FAISS and of the BLAS that it uses
         means.train(sample)
         for coarse in (by_distance, by_product):
             coarse.add(means.centroids)
@@ -95,7 +97,7 @@ def train_lists(vectors: np.ndarray, known: np.ndarray, kind: Kind, rng: np.rand
         for items, block in iterate_blocks(vectors, known):
             index.add_with_ids(block, items)
     index.quantizer = by_product
-    index.referenced_objects = [by_product]  # Python owns it: it must live as long as the index
+    index.referenced_objects = [by_product]  # Python owns it: it must not be freed before the index
     return index
 
 
@@ -110,7 +112,7 @@ def _create_lists(kind: Kind, coarse: Any, dim: int, lists: int) -> Any:
 
 
 def _sample_vectors(vectors: np.ndarray, known: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """(N, D) float32 vectors of up to `count` known items, read in the order of the file."""
+    """Return vectors (N, D) float32 of about `count` known items, read in the order of the file."""
     share = min(1.0, count / max(int(np.count_nonzero(known)), 1))
     drawn = [block[rng.random(len(block)) < share] for _, block in iterate_blocks(vectors, known)]
     return np.concatenate(drawn)
@@ -120,37 +122,38 @@ def _choose_queries(
     queries: Callable[[], np.ndarray] | None, vectors: np.ndarray, known: np.ndarray, rng: np.random.Generator
 ) -> Queries:
     if queries is not None:
-        asked = to_float32(queries())
-        asked = asked[asked.any(axis=1)]
-        if len(asked) > 1:
-            return np.ascontiguousarray(rng.permutation(asked)[:QUERIES]), "users"
+        users = to_float32(queries())
+        users = users[users.any(axis=1)]
+        if len(users) > 1:
+            return np.ascontiguousarray(rng.permutation(users)[:QUERIES]), "users"
     items = _sample_vectors(vectors, known, 4 * QUERIES, rng)
     return np.ascontiguousarray(rng.permutation(items)[:QUERIES]), "items"
 
 
 def tune_lists(lists: Any, queries: np.ndarray, truth: np.ndarray, recall: float) -> IndexSettings:
-    """The shortest shortlist whose codes lose half of what may be lost, then the fewest lists that reach `recall`.
+    """Find the shortest shortlist and then the fewest lists with which the search reaches `recall`.
 
-    queries (Q, D) with their exact nearest items `truth` (Q, k); every second one is kept to measure with.
+    Half of the allowed loss is for the shortlist. `truth` (Q, k) are the exact nearest items of the queries (Q, D).
+    Every second query is used for tuning, the others for measuring the recall.
     """
-    ours, told = slice(0, None, 2), slice(1, None, 2)
+    tuning, held_out = slice(0, None, 2), slice(1, None, 2)
     k = truth.shape[1]
-    shortlist = _tune_shortlist(lists, queries[ours][:FULL_PROBES], truth[ours][:FULL_PROBES], (1 + recall) / 2)
+    shortlist = _tune_shortlist(lists, queries[tuning][:FULL_PROBES], truth[tuning][:FULL_PROBES], (1 + recall) / 2)
     wanted = int(k * shortlist) + SPARE
 
     def reached(nprobe: int) -> bool:
-        each = compute_recall(_search(lists, queries[ours], wanted, nprobe), truth[ours])
-        return bool(each.mean() - SURE * each.std() / np.sqrt(len(each)) >= recall)
+        each = compute_recall(_search(lists, queries[tuning], wanted, nprobe), truth[tuning])
+        return bool(each.mean() - STANDARD_ERRORS * each.std() / np.sqrt(len(each)) >= recall)
 
     nprobe = _find_least(lists.nlist, reached)
-    measured = float(compute_recall(_search(lists, queries[told], wanted, nprobe), truth[told]).mean())
+    measured = float(compute_recall(_search(lists, queries[held_out], wanted, nprobe), truth[held_out]).mean())
     if measured < recall - 0.02:
-        log.warning("the index finds %.3f of the %d nearest, %.3f are asked for", measured, k, recall)
+        log.warning("the index finds %.3f of the %d nearest items, expected %.3f", measured, k, recall)
     return IndexSettings(k, nprobe, shortlist, round(measured, 4), recall, "")
 
 
 def _tune_shortlist(lists: Any, queries: np.ndarray, truth: np.ndarray, recall: float) -> float:
-    """Items per item asked for among which `recall` of the true ones are, were every list read."""
+    """Return the shortlist per requested item that contains `recall` of the true items if every list is read."""
     k = truth.shape[1]
     most = min(MAX_SHORTLIST * k, lists.ntotal)
     found = _search(lists, queries, most, lists.nlist)
@@ -160,7 +163,7 @@ def _tune_shortlist(lists: Any, queries: np.ndarray, truth: np.ndarray, recall: 
 
 
 def _find_least(most: int, enough: Callable[[int], bool]) -> int:
-    """The least number in 1 … most that is enough, within a twentieth of it; `most` where none is."""
+    """Return the least number in 1 … most that is enough, up to 5 % more; `most` where none is."""
     above = 1
     while above < most and not enough(above):
         above = min(2 * above, most)
@@ -175,11 +178,11 @@ def _find_least(most: int, enough: Callable[[int], bool]) -> int:
 
 
 def _search(lists: Any, queries: np.ndarray, k: int, nprobe: int) -> np.ndarray:
-    """(Q, k) items, best first by the codes."""
+    """Return items (Q, k), best first by the codes."""
     params = load_faiss().SearchParametersIVF(nprobe=nprobe)
     return lists.search(queries, min(k, lists.ntotal), params=params)[1]
 
 
 def compute_recall(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(Q,) recall: the share of truth (Q, k) that is in found (Q, N)."""
+    """Return the recall (Q,): the share of truth (Q, k) that is in found (Q, N)."""
     return np.array([np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)])

@@ -1,4 +1,4 @@
-"""Retrieval by lists: every item has a list of others that it speaks for, and the current session votes."""
+"""Retrieval by item lists: scores are sums over the current session's items of weight × strength."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from handsell.retrieval.sparse_rows import load_rows, read_entries, save_rows, s
 
 @dataclass(frozen=True)
 class ListRetriever(ABC):
-    """Subclasses name themselves and their config's type, and say with what weights a session votes."""
+    """Base of retrievers by item lists; a subclass sets `name` and `config_type` and weights the session."""
 
     name: ClassVar[str]
     config_type: ClassVar[type[Any]]
-    lists: sparse.csr_matrix  # (I, I) float32: row i is what a vote for item i speaks for
-    known: np.ndarray  # (I,) bool, items that are in some list
+    lists: sparse.csr_matrix  # (I, I) float32, row i has the strengths of the items listed for i
+    known: np.ndarray  # (I,) bool, items that occur in a list
     config: Any
 
     @abstractmethod
     def weigh_session(self, requests: Requests) -> tuple[np.ndarray, np.ndarray]:
-        """Distinct items (B, T) int32, -1 where there is none, and the weights of their votes (B, T)."""
+        """Return distinct items (B, T) int32, padded with -1, and their weights (B, T)."""
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return select_top_entries(self._score_all(requests), k, eligible)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
-        """Zero where no list of the session holds the item."""
+        """Return scores (B, K); 0 where no list of the session's items contains the item."""
         return read_entries(self._score_all(requests), items, self.known)
 
     def _score_all(self, requests: Requests) -> sparse.csr_matrix:
-        """(B, I) float32 sums of the votes, columns sorted."""
+        """Return scores (B, I) float32 with sorted columns."""
         item, weight = self.weigh_session(requests)
         used = item != NONE
         ends = offsets_from_counts(used.sum(axis=1))
@@ -61,13 +61,13 @@ class ListRetriever(ABC):
 
     @classmethod
     def from_pairs(cls, pairs: sparse.csr_matrix, config: Any) -> Self:
-        """The `config.neighbors` strongest positive pairs of each row, ties by the lower item number."""
+        """Build from strengths (I, I): keep the `config.neighbors` largest positive ones of each row."""
         lists = keep_strongest(pairs, config.neighbors)
         return cls(lists, np.bincount(lists.indices, minlength=lists.shape[1]) > 0, config)
 
 
 def keep_strongest(pairs: sparse.csr_matrix, k: int) -> sparse.csr_matrix:
-    """The k largest positive entries of each row, columns sorted, float32."""
+    """Return the k largest positive entries of each row, float32 with sorted columns; ties by column."""
     coo = pairs.tocsr().tocoo()
     row, item, value = (a[coo.data > 0] for a in (coo.row, coo.col, coo.data))
     order = np.lexsort((item, -value, row))

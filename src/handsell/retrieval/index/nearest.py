@@ -1,4 +1,4 @@
-"""The exact k nearest by inner product over vectors that come in blocks: what an approximate index is measured by."""
+"""The exact k nearest items by inner product over blocks of vectors, to measure an approximate index."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-ROWS = 65_536  # vectors that are held as float32 at once
+ROWS = 65_536  # vectors converted to float32 at once
 
 
 class Nearest:
-    """The k best of all blocks seen so far, for Q queries; memory is Q × (a block + 4 k)."""
+    """The k nearest items of the blocks added so far, for Q queries; memory is Q × (block + 4 k)."""
 
     def __init__(self, queries: np.ndarray, k: int):
         self.queries, self.k = queries, k
@@ -19,7 +19,7 @@ class Nearest:
         self.least = np.full(len(queries), -np.inf, np.float32)
 
     def add(self, items: np.ndarray, vectors: np.ndarray) -> None:
-        """Items (N,) with vectors (N, D) float32."""
+        """Add items (N,) with vectors (N, D) float32."""
         for q, row in enumerate(self.queries @ vectors.T):
             better = np.flatnonzero(row > self.least[q])
             self.items[q] = np.concatenate([self.items[q], items[better]])
@@ -28,7 +28,7 @@ class Nearest:
                 self._cut(q)
 
     def read_items(self) -> np.ndarray:
-        """(Q, k) items in no order; fewer columns where fewer came."""
+        """Return the nearest items (Q, k), not ordered; fewer columns where fewer items were added."""
         for q in range(len(self.queries)):
             self._cut(q)
         return np.stack(self.items) if self.items else np.zeros((0, 0), np.int64)
@@ -42,7 +42,7 @@ class Nearest:
 
 
 def iterate_blocks(vectors: np.ndarray, known: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Known items and their vectors as float32, ROWS at a time: `vectors` (I, D) may be a mapped file or float16."""
+    """Yield known items and their vectors as float32, ROWS at a time; `vectors` (I, D) may be mapped or float16."""
     for start in range(0, len(vectors), ROWS):
         items = start + np.flatnonzero(known[start : start + ROWS])
         if len(items):
@@ -50,17 +50,17 @@ def iterate_blocks(vectors: np.ndarray, known: np.ndarray) -> Iterator[tuple[np.
 
 
 def find_known(vectors: np.ndarray) -> np.ndarray:
-    """(I,) bool: rows that are not all zeros."""
+    """Return (I,) bool: rows that are not all zeros."""
     parts = [(vectors[s : s + ROWS] != 0).any(axis=1) for s in range(0, len(vectors), ROWS)]
     return np.concatenate(parts) if parts else np.zeros(0, bool)
 
 
 def compute_max_norm(vectors: np.ndarray) -> float:
-    """The largest length of a row; 0 without rows."""
+    """Return the largest norm of a row; 0 without rows."""
     parts = (to_float32(vectors[s : s + ROWS]) for s in range(0, len(vectors), ROWS))
     return float(np.sqrt(max((np.einsum("id,id->i", p, p).max() for p in parts), default=0.0)))
 
 
 def to_float32(vectors: np.ndarray) -> np.ndarray:
-    """As float32; no copy where it is."""
+    """Convert to float32; no copy if it already is."""
     return np.asarray(vectors, np.float32)

@@ -1,4 +1,4 @@
-"""The k best of a row, ties by the lower item number: the only place where retrieval sorts."""
+"""Top-k selection by row; ties are ordered by item number. All retrievers use these functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from handsell.core.batches import NONE
 
 
 def find_top(scores: np.ndarray, k: int) -> np.ndarray:
-    """Positions of the k highest of (N,) finite scores, best first; equal scores keep their order."""
+    """Return the positions of the k highest of (N,) finite scores, best first; equal scores keep their order."""
     if k <= 0:
         return np.zeros(0, np.int64)
     if len(scores) > 2 * k:
@@ -21,13 +21,13 @@ def find_top(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def select_top(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of items (N,), given in ascending order, with scores (N,)."""
+    """Return the k best of items (N,), given in ascending order, and their scores."""
     chosen = find_top(scores, k)
     return items[chosen], scores[chosen]
 
 
 def pad_rows(rows: Sequence[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of (items, scores), each at most k long → (B, k) items padded with -1 and scores with NaN."""
+    """Stack rows of (items, scores), each at most k long: items (B, k) padded with -1, scores padded with NaN."""
     items = np.full((len(rows), k), NONE, np.int32)
     scores = np.full((len(rows), k), np.nan, np.float32)
     for b, (item, score) in enumerate(rows):
@@ -37,14 +37,14 @@ def pad_rows(rows: Sequence[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.
 
 
 def make_empty_rows(rows: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a retriever says that knows nothing of B requests."""
+    """Return the result (rows, k) of a retriever that found no item: all padding."""
     return np.full((rows, k), NONE, np.int32), np.full((rows, k), np.nan, np.float32)
 
 
 def fit_mask(eligible: np.ndarray, items: int) -> np.ndarray:
-    """(B, I) the mask cut or filled to a model's I items: beyond the mask nothing is eligible.
+    """Cut or extend the mask to a model's number of items (B, items); items beyond the mask are not eligible.
 
-    The catalog grows after a model is fitted (the delta), so the mask is often the wider one.
+    The mask is often wider, since the catalog grows after a model is fitted.
     """
     if eligible.shape[1] >= items:
         return eligible[:, :items]
@@ -53,7 +53,7 @@ def fit_mask(eligible: np.ndarray, items: int) -> np.ndarray:
 
 
 def gather(table: np.ndarray, items: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(B, K) table (I,) or (B, I) looked up at items; NaN where an item is -1, beyond I, or not known (I,)."""
+    """Look up a table (I,) or (B, I) at items (B, K); NaN where an item is -1, beyond I, or not in `known` (I,)."""
     inside = (items >= 0) & (items < len(known))
     if not inside.any():
         return np.full(items.shape, np.nan, np.float32)

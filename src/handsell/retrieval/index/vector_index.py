@@ -1,8 +1,8 @@
-"""The vector index: inner product under an eligibility mask, exact for small catalogs, FAISS lists above.
+"""Vector index: the k largest inner products under an eligibility mask, exact or approximate by catalog size.
 
-The same items always get bit-identical scores: FAISS (or one matrix product) proposes, then the proposed items are
-scored again by one kernel whose result for an item depends neither on the batch nor on the item's place in it. So a
-micro-batch of requests gives what single requests give, and `score` agrees with `search`.
+Scores are bit-identical for the same query and item: FAISS, or a matrix product, proposes items, and `compute_products`
+scores these again, independent of the batch and of the other items. So a batch gives what single requests give, and
+`score` agrees with `search`.
 """
 
 from __future__ import annotations
@@ -20,33 +20,34 @@ from handsell.retrieval.index.approximate import DESCRIPTION, SPARE, Approximate
 from handsell.retrieval.index.nearest import ROWS, compute_max_norm, find_known, to_float32
 from handsell.retrieval.index.topk import fit_mask, make_empty_rows, pad_rows, select_top
 
-SCAN_BELOW = 0.01  # share of eligible items under which they are simply all scored,
-SCAN_MOST = 50_000  # and the most that approximate lists are passed over for
-TOGETHER = 8  # from so many queries on, an exact search multiplies them as one matrix
+SCAN_BELOW = 0.01  # share of eligible items below which all of them are scored instead of an approximate search …
+SCAN_MOST = 50_000  # … up to this number of items
+MIN_BATCH = 8  # number of queries from which an exact search multiplies them as one matrix
 QUERIES_AT_ONCE = 128
-ROUNDING = 1e-5  # bound of the difference between two float32 inner products, relative to |query| max |vector|
-SAMPLE = 512  # items in which a mask is looked at first
-MOSTLY = 0.5  # share of eligible items from which on the mask is applied to what is found, not pushed into FAISS
+ROUNDING = 1e-5  # bound of the rounding error of a float32 inner product, relative to |query| max |vector|
+SAMPLE = 512  # items from which the eligible share of a mask is estimated
+MOSTLY = 0.5  # share of eligible items from which the mask is applied to the results instead of within FAISS
 
 Found = tuple[np.ndarray, np.ndarray]  # items (n,) int32 best first, and their scores
 
 
 @dataclass(frozen=True)
 class VectorIndex:
-    """I item vectors by number; a vector of zeros means that the model does not know the item."""
+    """I item vectors by item number; a vector of zeros is an item unknown to the model."""
 
-    vectors: np.ndarray  # (I, D) float32; float16 only where the caller of `fit_index` keeps them so
+    vectors: np.ndarray  # (I, D) float32; float16 if given so to `fit_index`
     known: np.ndarray  # (I,) bool
     approximate: Approximate | None = None  # None: every search is exact
-    max_norm: float | None = None  # length of the longest vector; None: found out when first needed
+    max_norm: float | None = None  # largest norm of a vector; None: computed on first use
 
     @classmethod
     def exact(cls, vectors: np.ndarray) -> VectorIndex:
+        """Build an exact index of vectors (I, D)."""
         vectors = np.ascontiguousarray(vectors, np.float32)
         return cls(vectors, find_known(vectors))
 
     def search(self, queries: np.ndarray, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Items and scores (B, k) for queries (B, D); a query of zeros finds nothing."""
+        """Return items and scores (B, k) for queries (B, D); a query of zeros finds no item."""
         if not len(self.vectors):
             return make_empty_rows(len(queries), k)
         eligible = fit_mask(eligible, len(self.vectors))
@@ -54,12 +55,12 @@ class VectorIndex:
             near = self.approximate
             return pad_rows([self._search_approximate(near, q, k, eligible[b]) for b, q in enumerate(queries)], k)
         allowed = eligible & self.known
-        if k > 0 and len(queries) >= TOGETHER:
+        if k > 0 and len(queries) >= MIN_BATCH:
             return pad_rows(list(self._search_exact_batch(queries, k, allowed)), k)
         return pad_rows([self._search_exact(q, k, allowed[b]) for b, q in enumerate(queries)], k)
 
     def score(self, queries: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """(B, K) inner products; NaN where an item is -1, beyond I or unknown, or where the query is zero."""
+        """Return inner products (B, K); NaN where an item is -1, beyond I or unknown, or where the query is zero."""
         out = np.full(items.shape, np.nan, np.float32)
         for b, query in enumerate(queries):
             valid = (items[b] >= 0) & (items[b] < len(self.vectors))
@@ -69,16 +70,16 @@ class VectorIndex:
         return out
 
     def _search_exact(self, query: np.ndarray, k: int, allowed: np.ndarray) -> Found:
-        """The k best allowed items of one query, exactly."""
+        """Return exactly the k best allowed items of one query."""
         if not query.any() or k <= 0:
             return self._scan(query, 0, np.zeros(0, np.int64))
         return self._scan(query, k, np.flatnonzero(allowed))
 
     def _search_approximate(self, lists: Approximate, query: np.ndarray, k: int, eligible: np.ndarray) -> Found:
-        """About the k best eligible items of one query; as many as there are, up to k.
+        """Return approximately the k best eligible items of one query.
 
-        A mask that lets most items through is looked at only where items are proposed: to read all of it would cost
-        more than the search.
+        A mask under which most items are eligible is read only at proposed items: reading all of it would cost more
+        than the search.
         """
         if not query.any() or k <= 0:
             return self._scan(query, 0, np.zeros(0, np.int64))
@@ -97,26 +98,26 @@ class VectorIndex:
         return self._scan(query, k, np.flatnonzero(allowed))
 
     def _rescore(self, query: np.ndarray, k: int, items: np.ndarray) -> Found:
-        """The k best of items, given in ascending order."""
+        """Return the k best of items, given in ascending order, by exact scores."""
         return select_top(items.astype(np.int32), compute_products(self.vectors[items], query), k)
 
     def _scan(self, query: np.ndarray, k: int, items: np.ndarray) -> Found:
-        """Exact: every given item (ascending) is scored."""
-        if len(items) > 2 * (k + SPARE):  # a fast pass leaves only those that rounding could still bring in
+        """Return exactly the k best of items, given in ascending order."""
+        if len(items) > 2 * (k + SPARE):  # a fast pass drops items that cannot be among the k best despite rounding
             rough = self._score_roughly(query, items)
             least = np.partition(rough, len(rough) - k)[len(rough) - k] - self._rounding_bound(query)
             items = items[rough >= least]
         return self._rescore(query, k, items)
 
     def _score_roughly(self, query: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """(K,) inner products by the fastest way, within `_rounding_bound` of those of `products`."""
+        """Return inner products (K,) by the fastest way, within `_rounding_bound` of `compute_products`."""
         if len(items) >= 0.5 * len(self.vectors) and self.approximate is None:
             return (self.vectors @ query)[items]
         parts = [to_float32(self.vectors[items[s : s + ROWS]]) @ query for s in range(0, len(items), ROWS)]
         return np.concatenate(parts)
 
     def _search_exact_batch(self, queries: np.ndarray, k: int, allowed: np.ndarray) -> Iterator[Found]:
-        """Exact, for many queries: one product with all items for a block of them, then as `_scan`."""
+        """Yield exact results of many queries: one product with all items per block of queries, then as `_scan`."""
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             some = queries[start : start + QUERIES_AT_ONCE]
             rough = some @ self.vectors.T
@@ -138,12 +139,12 @@ class VectorIndex:
 
     @cached_property
     def _sample(self) -> np.ndarray:
-        """(≤ SAMPLE,) known items, drawn evenly."""
+        """At most SAMPLE known items, drawn uniformly."""
         drawn = np.random.default_rng(0).integers(len(self.vectors), size=4 * SAMPLE)
         return drawn[self.known[drawn]][:SAMPLE]
 
     def describe(self) -> dict[str, Any]:
-        """What index.json says: the kind, and of an approximate one how it was tuned and what recall was measured."""
+        """Return the content of index.json: kind, number of items, and settings and recall of an approximate index."""
         kind = {"kind": "flat"} if self.approximate is None else self.approximate.describe()
         return {**kind, "items": int(np.count_nonzero(self.known)), "longest": self._max_norm}
 
@@ -157,15 +158,15 @@ class VectorIndex:
 
     @classmethod
     def load(cls, path: Path) -> VectorIndex:
-        """Memory mapped: replicas on one machine share the pages."""
+        """Load memory mapped: replicas on one machine share the pages."""
         about = read_description(path)
         vectors = np.asarray(np.load(path / "vectors.npy", mmap_mode="r"))
-        kept = path / "known.npy"  # bundles of 0.1 have none
+        kept = path / "known.npy"  # absent in bundles of version 0.1
         known = np.asarray(np.load(kept, mmap_mode="r")) if kept.exists() else find_known(vectors)
         approximate = None if about["kind"] == "flat" else Approximate.load(path, about)
         return cls(vectors, known, approximate, about.get("longest"))
 
 
 def compute_products(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """(K,) inner products of vectors (K, D) with query (D,), each summed in the same order whatever K is."""
+    """Return inner products (K,) of vectors (K, D) with a query (D,), each summed in an order independent of K."""
     return np.einsum("kd,d->k", to_float32(vectors), query)

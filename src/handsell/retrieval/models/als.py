@@ -1,11 +1,12 @@
-"""Matrix factorization of implicit feedback; a user is folded in from the history at request time.
+"""Matrix factorization of implicit feedback by alternating least squares (ALS).
 
-Source: [hu2008]: a pair has preference 1 where the summed weight is positive, else 0, and confidence
-1 + alpha log(1 + |weight|); every unseen pair has confidence 1. Factors start from the singular vectors of the
-degree-scaled matrix, from which far fewer sweeps are needed than from noise, and their penalty grows with the
-row's evidence [rendle2022]. The users' side is never stored: the user's vector is the same least-squares step,
-solved for the decayed votes of the request. `retrieval/als_blocks.py` has that step, `jobs/train/distributed/als.py`
-the same fit over the nodes of a cluster.
+Source: [hu2008]: a pair has preference 1 where its summed weight is positive, else 0, and confidence 1 + alpha log(1 +
+|weight|); every unseen pair has preference 0 and confidence 1. Factors start from the singular vectors of the
+degree-scaled matrix, which needs far fewer sweeps than a random start. The penalty grows with the evidence of a row
+[rendle2022].
+
+User factors are not stored: a request's user vector is the same least-squares step, solved for the weighted history.
+`retrieval/als_blocks.py` has that step, `jobs/train/distributed/als.py` the same fit on several nodes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from handsell.retrieval.index.vector_index import VectorIndex
 from handsell.retrieval.like_matrix import raise_degrees, scale_matrix, sum_degrees
 from handsell.retrieval.models.spectral import find_leading_directions
 
-# what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
     "half_life_days": (1e6, 0.5, 2.0, 14.0),
     "reg": (0.001, 0.0003, 0.003, 0.01),
@@ -41,15 +41,15 @@ SEARCH: dict[str, tuple] = {
 
 class ALSConfig(FoldInSource):
     embedding_size: int = Field(64, ge=2, description="D, factors per user and item")
-    epochs: int = Field(8, ge=1, description="sweeps over users and items, from a spectral start")
-    reg: float = Field(0.001, gt=0, description="L2 penalty of factors per unit of a row's evidence")
+    epochs: int = Field(8, ge=1, description="sweeps over users and items")
+    reg: float = Field(0.001, gt=0, description="L2 penalty of factors per unit of evidence of a row")
     frequency_exponent: float = Field(
-        1.0, ge=0, description="how the penalty grows with a row's evidence; 0 not at all"
+        1.0, ge=0, description="exponent of a row's evidence in its penalty; 0: the same penalty for all rows"
     )
-    alpha: float = Field(3.0, gt=0, description="confidence of a seen pair per unit of event weight; unseen pairs: 1")
-    blocks: int = Field(1, ge=1, description="Ray tasks per half sweep; 1 fits in one task")
-    half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
-    seed: int = Field(0, description="of the first factors")
+    alpha: float = Field(3.0, gt=0, description="added confidence of a seen pair per unit of log(1 + event weight)")
+    blocks: int = Field(1, ge=1, description="Ray tasks per half sweep; 1: one task for the whole fit")
+    half_life_days: float = Field(28.0, gt=0, description="half-life of history events by age")
+    seed: int = Field(0, description="random seed of the initial factors")
 
     @property
     def distributed(self) -> bool:
@@ -58,10 +58,10 @@ class ALSConfig(FoldInSource):
 
 @dataclass(frozen=True)
 class ALSEncoder:
-    """Solves (Λ + penalty + Σ (c - 1) y yᵀ) x = Σ c p y over the items y of the history, Λ the diagonal gram."""
+    """Solves (Λ + penalty + Σ (c - 1) y yᵀ) x = Σ c p y over the history's items y; Λ is the diagonal Gram matrix."""
 
-    vectors: np.ndarray  # (I, D) float32, turned so that YᵀY is diagonal
-    values: np.ndarray  # (D,) float32, that diagonal
+    vectors: np.ndarray  # (I, D) float32, rotated so that YᵀY is diagonal
+    values: np.ndarray  # (D,) float32, diagonal of YᵀY
     penalty: Penalty
     alpha: float
     weights: HistoryWeights
@@ -69,10 +69,10 @@ class ALSEncoder:
     def encode(self, requests: Requests) -> np.ndarray:
         item, weight = weigh_history(requests, self.weights, len(self.vectors))
         liked = (weight > 0).any(axis=1)
-        given = build_history_matrix(item[liked], weight[liked], len(self.vectors))
-        given.eliminate_zeros()  # a like and a dislike that cancel
+        history = build_history_matrix(item[liked], weight[liked], len(self.vectors))
+        history.eliminate_zeros()  # a like and a dislike that cancel
         out = np.zeros((len(requests), self.vectors.shape[1]), np.float32)
-        out[liked] = solve_diagonal(compute_confidence(given, self.alpha), self.vectors, self.values, self.penalty)
+        out[liked] = solve_diagonal(compute_confidence(history, self.alpha), self.vectors, self.values, self.penalty)
         return out
 
     def save(self, path: Path) -> None:
@@ -94,7 +94,7 @@ class ALS(EmbeddingRetriever):
 
 
 def fit_als(interactions: Interactions, config: ALSConfig, content: object = None) -> ALS:
-    """Item factors from the summed event weights; items that nobody liked stay unknown (zeros)."""
+    """Fit item factors to the summed event weights; items without likes stay unknown (zeros)."""
     pairs = compute_confidence(sum_weights(interactions), config.alpha)
     by_items = pairs.T.tocsr()
     by_user, by_item = build_penalties(np.diff(pairs.indptr), np.diff(by_items.indptr), config)
@@ -106,7 +106,7 @@ def fit_als(interactions: Interactions, config: ALSConfig, content: object = Non
 
 
 def sum_weights(interactions: Interactions) -> sparse.csr_matrix:
-    """(U, I) float32 sums of event weights, without the pairs whose likes and dislikes cancel."""
+    """Return the sums of event weights (U, I) float32, without the pairs whose likes and dislikes cancel."""
     matrix = interactions.matrix()
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
@@ -114,14 +114,14 @@ def sum_weights(interactions: Interactions) -> sparse.csr_matrix:
 
 
 def compute_confidence(weight: sparse.csr_matrix, alpha: float) -> sparse.csr_matrix:
-    """alpha log(1 + |weight|) with the weight's sign: the hundredth listen says less than the first."""
+    """Return the added confidence alpha log(1 + |weight|), with the sign of the weight."""
     out = weight.copy()
     out.data = (np.sign(weight.data) * alpha * np.log1p(np.abs(weight.data))).astype(np.float32)
     return out
 
 
 def build_penalties(user_counts: np.ndarray, item_counts: np.ndarray, config: ALSConfig) -> tuple[Penalty, Penalty]:
-    """Of users and of items; rows without pairs are zeros whatever their penalty, and do not count."""
+    """Build the penalties of users and of items from their numbers of pairs; rows without pairs are left out."""
     sides = [counts[counts > 0] for counts in (user_counts, item_counts)]
     users, items = (
         Penalty.from_counts(counts, len(others), config.alpha, config.reg, config.frequency_exponent)
@@ -131,23 +131,24 @@ def build_penalties(user_counts: np.ndarray, item_counts: np.ndarray, config: AL
 
 
 def initialize_factors(pairs: sparse.csr_matrix, config: ALSConfig) -> np.ndarray:
-    """(I, D) singular vectors of the degree-scaled likes, each as long as the root of its singular value."""
+    """Return singular vectors (I, D) of the degree-scaled likes, scaled by the roots of their singular values."""
     graph = build_like_graph(pairs, raise_degrees(sum_degrees(pairs.maximum(0), 0), -0.5))
     return scale_directions(*find_leading_directions(graph, config.embedding_size, config.seed))
 
 
 def build_like_graph(pairs: sparse.csr_matrix, item_scale: np.ndarray) -> sparse.csr_matrix:
-    """The likes among pairs (b, I), scaled by the square roots of the users' degrees and by item_scale (I,)."""
+    """Return the likes of pairs (b, I), divided by the roots of the users' degrees, multiplied by item_scale (I,)."""
     liked = sparse.csr_matrix((np.maximum(pairs.data, 0), pairs.indices, pairs.indptr), shape=pairs.shape)
     return scale_matrix(liked, raise_degrees(sum_degrees(liked, 1), -0.5), item_scale)
 
 
 def scale_directions(directions: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Scale singular vectors (I, D) by the roots of their singular values, given as squared values (D,)."""
     return directions * (squares**0.25).astype(np.float32)
 
 
 def build_als(factors: np.ndarray, by_user: Penalty, config: ALSConfig) -> ALS:
-    """The finished model: factors turned onto the axes of their gram, which changes no score."""
+    """Build the model from item factors, rotated so that their Gram matrix is diagonal; this changes no score."""
     values, turn = diagonalize(compute_gram(factors))
     index = VectorIndex.exact(np.where(factors.any(axis=1, keepdims=True), factors @ turn, 0))
     return ALS(ALSEncoder(index.vectors, values, by_user, config.alpha, HistoryWeights.from_config(config)), index)
@@ -158,7 +159,7 @@ RETRIEVER = RetrieverPlugin(
     ALSConfig,
     ALS,
     fit_als,
-    purpose="sparse likes, many items, small vectors for an index",
+    purpose="likes are sparse, there are many items, and vectors must be small",
     needs="interactions",
     order=3,
     job="handsell.jobs.train.distributed.als:fit",

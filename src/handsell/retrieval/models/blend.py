@@ -1,8 +1,8 @@
-"""A plain weighted blend of several retrievers: for where there is no ranker.
+"""A weighted sum of the scores of several retrievers, for services without a ranker.
 
-Every part scores the union of what the parts found, and its scores are standardized per request, so that a weight
-means the same for votes, probabilities and inner products. Mean and deviation come from the part's own best items
-outside the request's history, whatever is eligible: a mask removes items and does not reorder the others.
+Each part scores the union of the parts' results. Its scores are standardized per request, since the parts have
+different scales. Mean and deviation are those of the part's best items outside the request's history, independent of
+eligibility, so that a mask removes items without reordering the others.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from handsell.retrieval.config import OptionalSource, RetrievalConfig, Retriever
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.index.topk import fit_mask, pad_rows, select_top
 
-LAST = np.iinfo(np.int32).max
+LAST = np.iinfo(np.int32).max  # sorts padding behind all items
 
 
 class BlendConfig(OptionalSource):
-    """Several retrievers as one source, for where there is no ranker; each is fitted by its own section."""
+    """Several retrievers as one source, for services without a ranker; each is fitted with its own section."""
 
     parts: dict[str, float] = Field(
-        {"item_knn": 0.5, "als": 0.5}, min_length=1, description="weight of each part's scores, by retriever"
+        {"item_knn": 0.5, "als": 0.5}, min_length=1, description="weight of the standardized scores, by retriever"
     )
-    depth: int = Field(200, ge=2, description="items asked of each part; its scores are standardized over them")
+    depth: int = Field(200, ge=2, description="items requested from each part, over which its scores are standardized")
 
     @field_validator("parts")
     @classmethod
     def _registered(cls, parts: dict[str, float]) -> dict[str, float]:
-        known = sorted(set(retrievers()) - {"blend", "history"})  # a blend standardizes by items outside the history
+        known = sorted(set(retrievers()) - {"blend", "history"})  # standardization uses items outside the history
         if unknown := [name for name in parts if name not in known]:
-            raise ValueError(f"expected retrievers of {', '.join(known)}; got {', '.join(unknown)}")
+            raise ValueError(f"expected retrievers of {', '.join(known)}, got {', '.join(unknown)}")
         return parts
 
 
 @dataclass(frozen=True)
 class Blend:
-    """S parts by their registered names. A part that knows nothing of a request, or of an item, adds nothing to it."""
+    """S retrievers by registered name. A part without results for a request, or without the item, contributes 0."""
 
     name: ClassVar[str] = "blend"
     parts: Mapping[str, Retriever]
     weights: tuple[float, ...]  # (S,) in the order of the parts
-    depth: int  # items asked of each part
+    depth: int  # items requested from each part
     n_items: int  # I
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +64,7 @@ class Blend:
         )
 
     def standardize(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Candidates (B, K) ascending, with -1 between them, and their standard scores by part (B, K, S)."""
+        """Return candidates (B, K), ascending with -1 between them, and their standardized scores by part (B, K, S)."""
         allowed, fresh = fit_mask(eligible, self.n_items), self._mask_history(requests)
         best = self._retrieve_best(requests, fresh)
         if k <= self.depth and np.array_equal(allowed, fresh):
@@ -75,9 +75,9 @@ class Blend:
         return items, self._standardize(requests, items, best)
 
     def combine(self, standard: np.ndarray) -> np.ndarray:
-        """(B, K) weighted sums of (B, K, S); NaN where no part knows the item."""
+        """Return weighted sums (B, K) of scores (B, K, S); NaN where no part has a score."""
         total = np.zeros(standard.shape[:2], np.float32)
-        for s, weight in enumerate(self.weights):  # summed in one order: bits do not depend on the batch
+        for s, weight in enumerate(self.weights):  # a fixed order: results do not depend on the batch
             total += np.float32(weight) * np.nan_to_num(standard[:, :, s], nan=0.0)
         return np.where(np.isnan(standard).all(axis=2), np.nan, total).astype(np.float32)
 
@@ -85,7 +85,7 @@ class Blend:
         return [part.retrieve(requests, self.depth, fresh) for part in self.parts.values()]
 
     def _mask_history(self, requests: Requests) -> np.ndarray:
-        """(B, I) bool, items that are not in the request's history."""
+        """Return (B, I) bool: items outside the request's history."""
         item = requests.history.item
         row, place = np.nonzero((item >= 0) & (item < self.n_items) & (requests.history.time < requests.time[:, None]))
         out = np.ones((len(requests), self.n_items), bool)
@@ -114,14 +114,14 @@ class Blend:
 
 
 def fit_blend(interactions: Interactions, config: RetrievalConfig, content: Content | None = None) -> Blend:
-    """Fits each part of config.blend.parts by the part's own section."""
+    """Fit each part of `retrieval.blend.parts` with its own section."""
     blend = config["blend"]
     parts = {name: registry.fit(name, interactions, config, content) for name in blend.parts}
     return Blend(parts, tuple(blend.parts.values()), blend.depth, interactions.n_items)
 
 
 def select_best(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best (B, k) of candidates (B, K), ascending, by scores (B, K)."""
+    """Return items and scores (B, k) of the k best of ascending candidates (B, K) with scores (B, K)."""
     rows = []
     for item, score in zip(items, scores, strict=True):
         may = (item != NONE) & ~np.isnan(score)
@@ -130,10 +130,10 @@ def select_best(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarr
 
 
 def _standardize_scores(scores: np.ndarray, best: np.ndarray) -> np.ndarray:
-    """(B, K) scores less the mean of the part's best (B, depth), over their deviation.
+    """Return scores (B, K) minus the mean of the part's best scores (B, depth), divided by their deviation.
 
-    Over their size where they are all alike, so that what the part found still stands above what it did not.
-    NaN for an item that the part does not know and for a request of which it found nothing.
+    Where the best scores are all equal, their size is the divisor, so that items found stay above items not found. NaN
+    for an item unknown to the part, and for a request without results.
     """
     out = np.full(scores.shape, np.nan, np.float32)
     for b, row in enumerate(best):
@@ -159,7 +159,7 @@ RETRIEVER = RetrieverPlugin(
     BlendConfig,
     Blend,
     fit_blend,
-    purpose="there is no ranker, and two of the above are good at different things",
+    purpose="there is no ranker, and several of the above complement each other",
     needs="the parts",
     order=15,
     whole_config=True,

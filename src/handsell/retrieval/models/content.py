@@ -1,6 +1,6 @@
-"""Items like those that the user liked, by attributes and text: reaches items that nobody has touched.
+"""Items whose attributes and texts are similar to those of the user's history; finds items without interactions.
 
-The profile of [pazzani2007]: the mean of the history's item vectors, weighted and decayed; disliked items push away.
+Source: [pazzani2007]: the user profile is the weighted mean of the history's item vectors; dislikes count negatively.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from handsell.retrieval.index.vector_index import VectorIndex
 
 
 class ContentConfig(FoldInSource):
-    k: int = Field(300, ge=1, description="candidates asked of this source")
-    weight: float = Field(0.5, ge=0, description="weight of its ranks in the fused order (the blend)")
-    embedding_size: int = Field(128, ge=2, description="dimensions kept of the hashed text and attribute vectors")
+    k: int = Field(300, ge=1, description="candidates requested from this source")
+    weight: float = Field(0.5, ge=0, description="weight of this source in reciprocal rank fusion")
+    embedding_size: int = Field(128, ge=2, description="dimensions of the content vectors")
     text_model: str = Field(
         "",
         description="folder or name of a sentence-transformers model for titles and texts (`pip install "
         "'handsell[text]'`); empty: hashed words",
     )
-    half_life_days: float = Field(14.0, gt=0, description="decay of history events at fold-in")
+    half_life_days: float = Field(14.0, gt=0, description="half-life of history events by age")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ContentRetriever(EmbeddingRetriever):
 
 
 def fit_content(interactions: Interactions, config: ContentConfig, content: Content | None = None) -> ContentRetriever:
-    """The content vectors as they are: interactions have no part in it. Without content nothing is found."""
+    """Build an index of the content vectors; interactions are not used. Without content no item is found."""
     vectors = content.vectors if content is not None else np.zeros((interactions.n_items, 1), np.float32)
     index = VectorIndex.exact(vectors)
     return ContentRetriever(ContentEncoder(index.vectors, HistoryWeights.from_config(config)), index)
@@ -76,7 +76,7 @@ RETRIEVER = RetrieverPlugin(
     ContentConfig,
     ContentRetriever,
     fit_content,
-    purpose="items that nobody has touched",
+    purpose="many items have no interactions yet",
     needs="text or attributes",
     order=6,
     auto_selectable=True,

@@ -1,11 +1,11 @@
-"""EASE [steck2019]: the item–item weights that best rebuild every user's likes from their other likes, in closed form.
+"""EASE [steck2019]: item–item weights that best reconstruct each user's likes from their other likes, in closed form.
 
-With G = R̃ᵀR̃ + reg and P = G⁻¹ the weights are B_ij = -P_ij / P_jj, zero on the diagonal. R̃ = D_U^-a R D_I^-b: with
-exponents above 0 busy users and popular items say less. A history r then scores by r D_I^-b B D_I^x, where x = b
-undoes the scaling and a smaller x holds popular items back.
+With G = R̃ᵀR̃ + reg and P = G⁻¹ the weights are B_ij = -P_ij / P_jj, zero on the diagonal. R̃ = D_U^-a R D_I^-b:
+exponents above 0 reduce the influence of active users and popular items. The scores of a history r are r D_I^-b B
+D_I^x; x = b reverts the scaling, a smaller x lowers popular items.
 
-One dense matrix of the fitted items is held while fitting, so that the catalog is cut to its `max_items` most liked
-items; the rest stay unknown to this source. What is kept are each item's strongest weights, as sparse lists.
+Fitting needs a dense matrix of the fitted items, so that only the `max_items` most liked items are fitted; the others
+are unknown to this source. The strongest weights of each item are stored as a sparse matrix.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from handsell.retrieval.history_weights import HistoryWeights
 from handsell.retrieval.like_matrix import build_like_matrix, raise_degrees, scale_matrix, sum_degrees
 from handsell.retrieval.models.item_knn import ItemKNN
 
-# what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
     "half_life_days": (1e6, 0.5, 2.0, 14.0),
     "reg": (1000.0, 500.0, 250.0, 2000.0, 100.0),
@@ -35,22 +34,28 @@ SEARCH: dict[str, tuple] = {
 
 class EASEConfig(OptionalFoldIn):
     reg: float = Field(300.0, gt=0, description="L2 penalty of the item–item weights")
-    user_exponent: float = Field(0.0, ge=0, le=1, description="a user's row is divided by their degree to this power")
-    item_exponent: float = Field(0.0, ge=0, le=1, description="an item's column, likewise")
-    answer_exponent: float = Field(0.0, ge=0, le=1, description="power of an item's degree in its answer")
+    user_exponent: float = Field(0.0, ge=0, le=1, description="rows are divided by the user's degree to this exponent")
+    item_exponent: float = Field(
+        0.0, ge=0, le=1, description="columns are divided by the item's degree to this exponent"
+    )
+    answer_exponent: float = Field(
+        0.0, ge=0, le=1, description="scores are multiplied by the item's degree to this exponent"
+    )
     neighbors: int = Field(1_000, ge=1, description="strongest weights kept per item")
-    max_items: int = Field(20_000, ge=1, description="the most liked items that are fitted; the rest stay unknown")
-    half_life_days: float = Field(28.0, gt=0, description="decay of the history events that vote")
+    max_items: int = Field(
+        20_000, ge=1, description="number of most liked items that are fitted; others are unknown to this source"
+    )
+    half_life_days: float = Field(28.0, gt=0, description="half-life of history events by age")
 
 
 class EASE(ItemKNN):
-    """Weights as an (I, I) sparse matrix: the history votes through it as through neighbor lists."""
+    """Item–item weights as a sparse matrix (I, I), applied as the neighbors of `ItemKNN`."""
 
     name: ClassVar[str] = "ease"
 
 
 def fit_ease(interactions: Interactions, config: EASEConfig, content: object = None) -> EASE:
-    """Weights between the most liked items; `reg` is measured against squared item degrees whatever the exponents."""
+    """Solve for the weights between the most liked items; `reg` is relative to squared degrees for all exponents."""
     ratings = build_like_matrix(interactions)
     popularity = sum_degrees(ratings, 0)
     items = np.sort(np.argsort(-popularity, kind="stable")[: config.max_items])
@@ -69,28 +74,28 @@ def fit_ease(interactions: Interactions, config: EASEConfig, content: object = N
 
 
 def _solve_weights(ratings: sparse.csr_matrix, config: EASEConfig) -> np.ndarray:
-    """(J, J) float32 of the J chosen items; entry (i, j) is what a vote for i says of j."""
+    """Return the weights (J, J) float32 of the J fitted items; entry (i, j) is the weight from i to j."""
     by_item, by_user = sum_degrees(ratings, 0), sum_degrees(ratings, 1)
     divide = raise_degrees(by_item, -config.item_exponent)
     graph = scale_matrix(ratings, raise_degrees(by_user, -config.user_exponent), divide)
-    moments = np.zeros((graph.shape[1], graph.shape[1]), np.float32)
+    gram = np.zeros((graph.shape[1], graph.shape[1]), np.float32)
     transposed = graph.T.tocsr()
-    for start in range(0, len(moments), 1024):  # the sparse product of all items at once would be held beside this
-        moments[start : start + 1024] = (transposed[start : start + 1024] @ graph).toarray()
-    moments[np.diag_indices_from(moments)] += config.reg * _compute_scale(ratings, graph)
-    inverse = _invert(moments)
+    for start in range(0, len(gram), 1024):  # in blocks: the sparse product of all items would double the memory
+        gram[start : start + 1024] = (transposed[start : start + 1024] @ graph).toarray()
+    gram[np.diag_indices_from(gram)] += config.reg * _compute_scale(ratings, graph)
+    inverse = _invert(gram)
     weights = inverse / -np.diag(inverse)
     np.fill_diagonal(weights, 0)
     return weights * divide[:, None] * raise_degrees(by_item, config.answer_exponent)
 
 
 def _compute_scale(ratings: sparse.csr_matrix, graph: sparse.csr_matrix) -> float:
-    """How much smaller the scaled matrix's squares are: one `reg` then means the same at all exponents."""
+    """Return the ratio of the squared sums of the scaled and the unscaled matrix, so that `reg` is comparable."""
     return float((graph.data**2).sum(dtype=np.float64) / (ratings.data**2).sum(dtype=np.float64))
 
 
 def _invert(matrix: np.ndarray) -> np.ndarray:
-    """Of a symmetric positive definite matrix, in its place."""
+    """Invert a symmetric positive definite matrix; overwrites it."""
     factor, _ = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
     inverse, _ = lapack.spotri(factor, lower=True, overwrite_c=True)
     lower = np.tril(inverse)
@@ -98,7 +103,7 @@ def _invert(matrix: np.ndarray) -> np.ndarray:
 
 
 def _keep_strongest(weights: np.ndarray, items: np.ndarray, n_items: int, keep: int) -> sparse.csr_matrix:
-    """(I, I) the `keep` largest absolute weights of each row."""
+    """Return the `keep` largest absolute weights of each row as a sparse matrix (I, I)."""
     rows, columns, data = [], [], []
     for i, row in enumerate(weights):
         chosen = np.flatnonzero(row)
@@ -119,7 +124,7 @@ RETRIEVER = RetrieverPlugin(
     EASEConfig,
     EASE,
     fit_ease,
-    purpose="dense likes on up to some ten thousand items",
+    purpose="likes are dense, on up to about ten thousand items",
     needs="interactions, memory for items²",
     order=9,
     max_items=15_000,

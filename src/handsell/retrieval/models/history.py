@@ -1,7 +1,7 @@
-"""The user's own items, for surfaces on which items may come back: what they took often, and what is taken again.
+"""Items of the user's own history, for surfaces that allow repeats.
 
-Source: counts of a user's own items are the baseline that next-basket models have to beat [hu2020]; that items
-differ in how often they are taken again is the observation of [benson2016].
+Sources: personal item frequency is a strong baseline of next-basket recommendation [hu2020]; items differ in how often
+they are consumed again [benson2016].
 """
 
 from __future__ import annotations
@@ -21,29 +21,31 @@ from handsell.retrieval.config import FoldInSource, OptionalFoldIn, RetrieverPlu
 from handsell.retrieval.history_weights import HistoryWeights, build_history_matrix, weigh_history
 from handsell.retrieval.sparse_rows import read_entries, select_top_entries
 
-PRIOR_LIKES = 10  # likes with the repeat share of all items that are added to those of each
+PRIOR_LIKES = 10  # likes with the mean repeat share that smooth the repeat share of an item
 
 
 class HistoryConfig(OptionalFoldIn):
-    """The user's own items, for surfaces that allow repeats."""
+    """Items of the user's own history, for surfaces that allow repeats."""
 
     HISTORY_KEYS: ClassVar[tuple[str, ...]] = (*FoldInSource.HISTORY_KEYS, "repeat_exponent", "popularity_exponent")
-    k: int = Field(50, ge=1, description="candidates asked of this source")
-    half_life_days: float = Field(7.0, gt=0, description="decay of the history events that are summed")
+    k: int = Field(50, ge=1, description="candidates requested from this source")
+    half_life_days: float = Field(7.0, gt=0, description="half-life of history events by age")
     repeat_exponent: float = Field(
-        1.0, ge=0, le=2, description="power of the share of an item's likes that are repeats; 0: all items alike"
+        1.0, ge=0, le=2, description="exponent of the share of an item's likes that are repeats; 0: all items equal"
     )
-    popularity_exponent: float = Field(0.2, ge=0, le=1, description="power of an item's share of likes; 0: all alike")
+    popularity_exponent: float = Field(
+        0.2, ge=0, le=1, description="exponent of an item's popularity; 0: all items equal"
+    )
 
 
 @dataclass(frozen=True)
 class HistoryRetriever:
-    """Score = decayed sum of the user's event weights × repeat share ^ exponent × popularity ^ exponent of the item."""
+    """Score = weight of the item in the history × repeat share ^ exponent × popularity ^ exponent."""
 
     name: ClassVar[str] = "history"
     weights: HistoryWeights
-    repeats: np.ndarray  # (I,) float32, share of an item's likes that its users had given before
-    popularity: np.ndarray  # (I,) float32 in (0, 1], likes as a share of those of the most liked item
+    repeats: np.ndarray  # (I,) float32, share of an item's likes by users who had liked it before
+    popularity: np.ndarray  # (I,) float32 in (0, 1], likes divided by those of the most liked item
     repeat_exponent: float = 0.0
     popularity_exponent: float = 0.0
 
@@ -55,20 +57,20 @@ class HistoryRetriever:
         return select_top_entries(self._score_all(requests), k, eligible)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
-        """Zero for an item that is not in the history."""
+        """Return scores (B, K); 0 for an item that is not in the history."""
         return read_entries(self._score_all(requests), items, np.ones(self.n_items, bool))
 
     def with_history_weights(self, **settings: Any) -> Self:
-        """The same model with other exponents and `HistoryWeights`."""
+        """Return a copy with other exponents and `HistoryWeights`."""
         weights = {field.name: settings.pop(field.name) for field in fields(HistoryWeights) if field.name in settings}
         return replace(self, weights=replace(self.weights, **weights), **settings)
 
     def _score_all(self, requests: Requests) -> sparse.csr_matrix:
-        """(B, I) scores of the items of each history."""
-        own = build_history_matrix(*weigh_history(requests, self.weights, self.n_items), self.n_items)
-        item = own.indices
-        own.data *= self.repeats[item] ** self.repeat_exponent * self.popularity[item] ** self.popularity_exponent
-        return own
+        """Return scores (B, I) of the items of each history."""
+        scores = build_history_matrix(*weigh_history(requests, self.weights, self.n_items), self.n_items)
+        item = scores.indices
+        scores.data *= self.repeats[item] ** self.repeat_exponent * self.popularity[item] ** self.popularity_exponent
+        return scores
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
@@ -84,7 +86,7 @@ class HistoryRetriever:
 
 
 def fit_history(interactions: Interactions, config: HistoryConfig, content: object = None) -> HistoryRetriever:
-    """Count each item's likes, and those of them that a user had given it before."""
+    """Count each item's likes, and those of users who had liked it before."""
     liked = interactions.positives
     likes = np.bincount(liked.item, minlength=interactions.n_items)
     pairs = np.unique(liked.user.astype(np.int64) * interactions.n_items + liked.item)
@@ -104,7 +106,7 @@ RETRIEVER = RetrieverPlugin(
     HistoryConfig,
     HistoryRetriever,
     fit_history,
-    purpose="items come back: music, groceries",
+    purpose="users repeat items: music, groceries",
     needs="interactions",
     order=1,
     auto_selectable=True,

@@ -1,8 +1,7 @@
-"""Items liked by the same people: cosine neighbors with shrinkage, for which the history votes.
+"""Item-based nearest neighbors: items liked by the same users as the items of the history.
 
 Sources: [sarwar2001] for item-based neighborhoods, [bell2007] for the shrinkage, [aiolli2013] for the asymmetric
-cosine. With user_exponent 1 and no shrinkage the lists are those of the linear graph filter R̃ᵀR̃, R̃ scaled by the
-degrees of both sides to the power -½ [shen2021].
+cosine. With user_exponent 1 and no shrinkage the neighbors are those of the linear graph filter R̃ᵀR̃ [shen2021].
 """
 
 from __future__ import annotations
@@ -26,9 +25,8 @@ from handsell.retrieval.like_matrix import raise_degrees, scale_matrix, sum_degr
 from handsell.retrieval.sparse_rows import load_rows, read_entries, save_rows, select_top_entries
 
 ITEMS_AT_ONCE = 1024
-RECENT_PER_USER = 500  # a user's items beyond these add cost quadratically and little taste
+RECENT_PER_USER = 500  # newest events used per user; the cost grows with their square
 
-# what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
     "half_life_days": (1e6, 0.5, 2.0, 14.0),
     "asymmetry": (0.5, 0.4, 0.3, 0.2),
@@ -40,39 +38,45 @@ SEARCH: dict[str, tuple] = {
 
 class ItemKNNConfig(FoldInSource):
     neighbors: int = Field(100, ge=1, description="most similar items kept per item")
-    shrinkage: float = Field(20.0, ge=0, description="added to the denominator; damps pairs with little support")
-    asymmetry: float = Field(0.5, ge=0, le=1, description="share of the history item in the norm; 0.5 is the cosine")
-    user_exponent: float = Field(0.0, ge=0, le=2, description="a pair counts by its user's degree to this power less")
-    half_life_days: float = Field(14.0, gt=0, description="decay of the history events that vote")
+    shrinkage: float = Field(
+        20.0, ge=0, description="added to the denominator; reduces similarities with little support"
+    )
+    asymmetry: float = Field(
+        0.5, ge=0, le=1, description="exponent share of the history item's norm; 0.5 is the cosine"
+    )
+    user_exponent: float = Field(
+        0.0, ge=0, le=2, description="co-occurrences are divided by the user's degree to this exponent"
+    )
+    half_life_days: float = Field(14.0, gt=0, description="half-life of history events by age")
 
 
 @dataclass(frozen=True)
 class ItemKNN:
-    """Neighbor lists as a sparse (I, I) matrix: row i holds the items that a vote for i speaks for.
+    """Neighbor lists as a sparse matrix; scores are sums over the history of weight × similarity.
 
-    A negative vote counts against the neighbors and against the item itself.
+    A disliked item lowers the scores of its neighbors and its own.
     """
 
     name: ClassVar[str] = "item_knn"
-    neighbors: sparse.csr_matrix  # (I, I) float32
-    touched: np.ndarray  # (I,) bool, liked by anybody in the fit window
+    neighbors: sparse.csr_matrix  # (I, I) float32, row i has the similarities of i's neighbors
+    touched: np.ndarray  # (I,) bool, with likes in the fit window
     weights: HistoryWeights
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return select_top_entries(self._score_all(requests), k, eligible)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
-        """Zero where no vote reaches the item."""
+        """Return scores (B, K); 0 where the item is no neighbor of the history."""
         return read_entries(self._score_all(requests), items, self.touched)
 
     def with_history_weights(self, **settings: Any) -> Self:
-        """The same model with other `HistoryWeights`."""
+        """Return a copy with other `HistoryWeights`."""
         return replace(self, weights=HistoryWeights(**settings))
 
     def _score_all(self, requests: Requests) -> sparse.csr_matrix:
-        """(B, I) votes carried to the neighbors, columns sorted."""
-        given = build_history_matrix(*weigh_history(requests, self.weights, len(self.touched)), len(self.touched))
-        found = (given @ self.neighbors + given.minimum(0)).tocsr()
+        """Return scores (B, I) with sorted columns."""
+        history = build_history_matrix(*weigh_history(requests, self.weights, len(self.touched)), len(self.touched))
+        found = (history @ self.neighbors + history.minimum(0)).tocsr()
         found.sort_indices()
         return found
 
@@ -90,9 +94,10 @@ class ItemKNN:
 
 
 def fit_item_knn(interactions: Interactions, config: ItemKNNConfig, content: object = None) -> ItemKNN:
-    """Neighbors by  Σ_u r_ui r_uj |u|^-e / (|r_i|^2a |r_j|^(2 - 2a) + shrinkage),  r = log(1 + positive weight).
+    """Keep the nearest items of each item.
 
-    a is config.asymmetry, e config.user_exponent, |u| the sum of the user's r.
+    similarity = Σ_u r_ui r_uj |u|^-e / (|r_i|^2a |r_j|^(2 - 2a) + shrinkage),  r = log(1 + positive weight).
+    a is config.asymmetry, e is config.user_exponent, |u| is the sum of the user's r.
     """
     ratings = _keep_recent(interactions.positives).matrix()
     ratings.data = np.log1p(ratings.data)
@@ -113,7 +118,7 @@ def fit_item_knn(interactions: Interactions, config: ItemKNNConfig, content: obj
 
 
 def _keep_recent(liked: Interactions) -> Interactions:
-    """Each user's last RECENT_PER_USER events."""
+    """Return each user's last RECENT_PER_USER events."""
     from_end = liked.user_offsets[liked.user + 1] - np.arange(len(liked))
     return liked if from_end.max(initial=0) <= RECENT_PER_USER else liked.where(from_end <= RECENT_PER_USER)
 
@@ -121,7 +126,7 @@ def _keep_recent(liked: Interactions) -> Interactions:
 def _keep_nearest(
     product: sparse.csr_matrix, start: int, own: np.ndarray, others: np.ndarray, config: ItemKNNConfig
 ) -> sparse.csr_matrix:
-    """Items start… : the rows of their co-occurrence (b, I) cut to the nearest neighbors."""
+    """Cut the co-occurrence rows (b, I) of the items from `start` to their nearest neighbors."""
     product.sort_indices()
     indices, data, lengths = [], [], []
     for row in range(product.shape[0]):
@@ -143,7 +148,7 @@ RETRIEVER = RetrieverPlugin(
     ItemKNNConfig,
     ItemKNN,
     fit_item_knn,
-    purpose="the first personal source: fits in seconds, explains itself",
+    purpose="a first personal source is needed: it fits in seconds and is easy to explain",
     needs="interactions",
     order=2,
     auto_selectable=True,

@@ -1,9 +1,10 @@
-"""What everybody likes now, at this time of day and week: the answer when nothing is known of the user.
+"""The most popular items at this time of day and week, independent of the user.
 
-Score = decayed positive weight of the item × its lift in the context. The lift is the item's share of the context's
-likes over its share of all, after empirical-Bayes smoothing ([casella1985]): a context of few events, and any in
-which shares differ no more than by chance, falls back on the whole. Lifts come from the whole window: habits last
-longer than hits. Surfaces are no context: what is liked on one is mostly what it showed.
+Score = decayed positive weight of the item × its lift in the context. The lift is the item's share of likes in the
+context divided by its share of all likes, with empirical-Bayes smoothing [casella1985]: it is near 1 for contexts of
+few events, and left out where shares differ no more than by chance. Lifts use the whole window, since habits change
+more slowly than popularity. The surface is no part of the context, since likes on a surface mostly depend on what it
+showed.
 """
 
 from __future__ import annotations
@@ -23,44 +24,47 @@ from handsell.retrieval.config import RetrieverPlugin, SourceConfig
 from handsell.retrieval.index.topk import fit_mask, gather, pad_rows
 
 SEARCH = {"half_life_days": (7.0, 1.0, 30.0, 365.0)}
-FIRST_SCAN = 4096  # items of the ranking that are tried before looking further down
+FIRST_SCAN = 4096  # items at the top of the ranking that are checked for eligibility first
 DAY_PARTS = 6  # of four hours, UTC
-CONTEXTS = 2 * DAY_PARTS  # on working days, then at weekends
-MIN_DEVIATIONS = 3.0  # standard deviations above chance at which contexts are told apart at all
+CONTEXTS = 2 * DAY_PARTS  # weekdays, then weekends
+MIN_DEVIATIONS = 3.0  # standard deviations above chance that the differences of contexts must have
 
 
 class PopularityConfig(SourceConfig):
-    k: int = Field(200, ge=1, description="candidates asked of this source")
-    weight: float = Field(0.5, ge=0, description="weight of its ranks in the fused order (the blend)")
-    half_life_days: float = Field(7.0, gt=0, description="age at which an interaction counts half")
-    by_context: bool = Field(True, description="whether time of day and weekend count, as far as the log shows it")
+    k: int = Field(200, ge=1, description="candidates requested from this source")
+    weight: float = Field(0.5, ge=0, description="weight of this source in reciprocal rank fusion")
+    half_life_days: float = Field(7.0, gt=0, description="half-life of a like by age")
+    by_context: bool = Field(
+        True, description="whether popularity depends on time of day and weekend, where the events show it"
+    )
 
 
 def find_context(time: np.ndarray) -> np.ndarray:
-    """(B,) µs → number of the part of the day, plus DAY_PARTS at weekends."""
-    weekend = (time // DAY_US + 3) % 7 >= 5  # the epoch began on a Thursday; Monday is 0
+    """Return the context number of times (B,) µs: the part of the day, plus DAY_PARTS at weekends."""
+    weekend = (time // DAY_US + 3) % 7 >= 5  # the epoch started on a Thursday; Monday is 0
     return time % DAY_US // (DAY_US // DAY_PARTS) + DAY_PARTS * weekend
 
 
 @dataclass(frozen=True)
 class Popularity:
-    """I items with their decayed popularity; zero means that nobody ever liked it."""
+    """The decayed popularity of I items; 0 for an item without likes."""
 
     name: ClassVar[str] = "popularity"
-    popularity: np.ndarray  # (I,) float32, whatever the context
-    lift: np.ndarray | None = None  # (CONTEXTS, I) float32, or None: contexts do not differ
+    popularity: np.ndarray  # (I,) float32, over all contexts
+    lift: np.ndarray | None = None  # (CONTEXTS, I) float32; None where contexts do not differ
 
     @cached_property
     def ranking(self) -> np.ndarray:
-        """Items with any popularity, best first, whatever the context."""
+        """Items with likes, most popular first, over all contexts."""
         return _rank_items(self.popularity)
 
     @cached_property
     def _by_context(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """Scores (I,) and ranking of the contexts that were asked for."""
+        """Cached scores (I,) and ranking by context."""
         return {}
 
     def _score_context(self, context: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scores (I,) in a context and the items in the order of these."""
         if self.lift is None:
             return self.popularity, self.ranking
         if context not in self._by_context:
@@ -106,7 +110,7 @@ def _rank_items(scores: np.ndarray) -> np.ndarray:
 
 
 def _take_allowed(ranking: np.ndarray, allowed: np.ndarray, k: int) -> np.ndarray:
-    """The first k allowed items of the ranking, looking down no further than needed."""
+    """Return the first k allowed items of the ranking; reads the ranking only as far as needed."""
     look = max(FIRST_SCAN, 2 * k)
     while True:
         head = ranking[:look]
@@ -117,21 +121,21 @@ def _take_allowed(ranking: np.ndarray, allowed: np.ndarray, k: int) -> np.ndarra
 
 
 def fit_popularity(interactions: Interactions, config: PopularityConfig, content: object = None) -> Popularity:
-    """Positive event weights, halved every half_life_days before the window's last event."""
+    """Sum positive event weights by item, decayed with age from the window's last event."""
     liked = interactions.positives
     mass = sum_decayed(liked, config.half_life_days)
     return Popularity(mass, estimate_lifts(count_by_context(liked)) if config.by_context else None)
 
 
 def sum_decayed(liked: Interactions, half_life_days: float) -> np.ndarray:
-    """(I,) float32 sums of weights as of the last event."""
+    """Return the decayed sums (I,) float32 of weights as of the last event."""
     age_days = (liked.time - liked.time.max(initial=0)) / DAY_US
     weight = liked.weight * np.exp2(age_days / half_life_days)
     return np.bincount(liked.item, weight, minlength=liked.n_items).astype(np.float32)
 
 
 def count_by_context(liked: Interactions) -> np.ndarray:
-    """(CONTEXTS, I) users who liked an item in a context; how often each did does not matter."""
+    """Count the users (CONTEXTS, I) who liked an item in a context; repeated likes count once."""
     cell = find_context(liked.time) * liked.n_items + liked.item
     order = np.lexsort((cell, liked.user))
     user, cell = liked.user[order], cell[order]
@@ -141,10 +145,10 @@ def count_by_context(liked: Interactions) -> np.ndarray:
 
 
 def estimate_lifts(count: np.ndarray) -> np.ndarray | None:
-    """(C, I) counts → smoothed lifts (C, I) float32, or None where contexts differ no more than by chance.
+    """Return smoothed lifts (C, I) float32 from counts (C, I); None where contexts differ no more than by chance.
 
-    (n_ci + m p_i) / (n_c + m) / p_i, with the m of a Dirichlet prior around the overall shares p whose expected
-    chi-square over the table equals the observed one.
+    lift = (n_ci + m p_i) / (n_c + m) / p_i, where p are the overall shares and m is the weight of a Dirichlet prior
+    around p, chosen such that its expected chi-square over the table equals the observed one.
     """
     by_item, by_context, total = count.sum(axis=0), count.sum(axis=1), int(count.sum())
     items, contexts = np.count_nonzero(by_item), np.count_nonzero(by_context)
@@ -168,7 +172,7 @@ RETRIEVER = RetrieverPlugin(
     PopularityConfig,
     Popularity,
     fit_popularity,
-    purpose="nothing is known of the user, and as the floor that others must beat",
+    purpose="nothing is known about the user; also the baseline that others must beat",
     needs="interactions",
     order=0,
     personal=False,

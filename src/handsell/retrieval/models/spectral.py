@@ -1,13 +1,13 @@
-"""A graph filter on the user–item graph: what is smooth on it stays, the rest is damped; new users fold in.
+"""A low-pass filter on the user–item graph (spectral collaborative filtering).
 
-With R̃ = D_U^-a R D_I^-b and its singular vectors V and values s, a history r scores items by
+With R̃ = D_U^-a R D_I^-b, its right singular vectors V and singular values s, the scores of a history r are
 
     r D_I^-b  V f(s) Vᵀ  D_I^b,      f(s) = s² / (s² + ridge · s₁²)
 
-The ideal low-pass f = 1 (ridge 0) with a = b = ½ is the spectral part of GF-CF [shen2021]; [choi2023] blurs and
-sharpens along the same axes; a ridge that fades out slowly is what ridge regression of R̃ on itself gives, and
-keeps many more directions useful. D_I, the items' degrees, may enter the answer by another power than b.
-Both sides share one (I, D) matrix of item vectors, so that search, index and storage are those of every embedding.
+The ideal low-pass filter f = 1 (ridge 0) with a = b = ½ is the spectral part of GF-CF [shen2021]; [choi2023] combines
+such filters. A ridge above 0 is ridge regression of R̃ on itself, and makes use of many more directions. The last
+factor D_I may have another exponent than b. Both sides use one matrix (I, D) of item vectors, which is stored in the
+index.
 """
 
 from __future__ import annotations
@@ -31,46 +31,49 @@ from handsell.retrieval.history_weights import HistoryWeights, build_history_mat
 from handsell.retrieval.index.vector_index import VectorIndex
 from handsell.retrieval.like_matrix import build_like_matrix, raise_degrees, scale_matrix, sum_degrees
 
-SPARE = 0.1  # share of directions sought beyond those kept: the last ones kept are found sooner
-ROUNDS = 6  # products with R̃ᵀR̃ after the first look
+OVERSAMPLING = 0.1  # share of directions computed beyond those kept; the last ones kept converge sooner
+ROUNDS = 6  # subspace iterations after the first
 
-# what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
     "half_life_days": (1e6, 0.5, 2.0, 14.0),
     "answer_exponent": (0.4, 0.3, 0.5),
     "item_exponent": (0.4, 0.5, 0.3),
     "ridge": (0.03, 0.1, 0.01),
     "user_exponent": (0.5, 0.3, 0.7),
-    "embedding_size": (256, 512, 1024),  # last: what is found at the small size is kept for the large ones
+    "embedding_size": (256, 512, 1024),  # last: the other keys are tuned at the small size
 }
 
 
 class SpectralConfig(OptionalFoldIn):
-    embedding_size: int = Field(256, ge=2, description="D, leading singular vectors kept")
+    embedding_size: int = Field(256, ge=2, description="D, number of leading singular vectors")
     ridge: float = Field(
-        0.03, ge=0, description="half-way point of the filter, a share of the largest squared value; 0: ideal"
+        0.03, ge=0, description="ridge of the filter as a share of the largest squared singular value; 0: ideal filter"
     )
-    user_exponent: float = Field(0.5, ge=0, le=1, description="a user's row is divided by their degree to this power")
-    item_exponent: float = Field(0.5, ge=0, le=1, description="an item's column, likewise")
-    answer_exponent: float = Field(0.5, ge=0, le=1, description="power of an item's degree in its answer")
-    half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
-    seed: int = Field(0, description="of the randomized decomposition")
+    user_exponent: float = Field(0.5, ge=0, le=1, description="rows are divided by the user's degree to this exponent")
+    item_exponent: float = Field(
+        0.5, ge=0, le=1, description="columns are divided by the item's degree to this exponent"
+    )
+    answer_exponent: float = Field(
+        0.5, ge=0, le=1, description="scores are multiplied by the item's degree to this exponent"
+    )
+    half_life_days: float = Field(28.0, gt=0, description="half-life of history events by age")
+    seed: int = Field(0, description="random seed of the decomposition")
 
 
 @dataclass(frozen=True)
 class SpectralEncoder:
-    """The sum of the history's item vectors, each by its vote and its scale."""
+    """The sum of the history's item vectors, multiplied by their weights and scales."""
 
     vectors: np.ndarray  # (I, D) float32
-    scale: np.ndarray  # (I,) float32, what a vote for the item is multiplied by
+    scale: np.ndarray  # (I,) float32, factor of the item's weight in the history
     weights: HistoryWeights
 
     def encode(self, requests: Requests) -> np.ndarray:
         item, weight = weigh_history(requests, self.weights, len(self.vectors))
         liked = (weight > 0).any(axis=1, keepdims=True)
-        given = build_history_matrix(item, np.where(liked, weight, 0), len(self.vectors))
-        given.data = given.data * self.scale[given.indices]
-        return given @ self.vectors  # a sparse row is summed in order, whatever the batch
+        history = build_history_matrix(item, np.where(liked, weight, 0), len(self.vectors))
+        history.data = history.data * self.scale[history.indices]
+        return history @ self.vectors  # a sparse row is summed in order, independent of the batch
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
@@ -89,7 +92,7 @@ class Spectral(EmbeddingRetriever):
 
 
 def fit_spectral(interactions: Interactions, config: SpectralConfig, content: object = None) -> Spectral:
-    """Item vectors of D_I^(answer exponent) V √f(s); items that nobody liked stay unknown (zeros)."""
+    """Compute the item vectors D_I^(answer exponent) V √f(s); items without likes stay unknown (zeros)."""
     ratings = build_like_matrix(interactions)
     by_item = sum_degrees(ratings, 0)
     graph = scale_matrix(
@@ -106,7 +109,7 @@ def fit_spectral(interactions: Interactions, config: SpectralConfig, content: ob
 
 
 def find_leading_directions(matrix: sparse.csr_matrix, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Leading right singular vectors (I, D) float32 and squared values (D,), largest first; zeros beyond the rank."""
+    """Return the leading right singular vectors (I, D) float32 and squared values (D,); 0 beyond the rank."""
     transposed = matrix.T.tocsr()
     return iterate_subspace(lambda q: transposed @ (matrix @ q), matrix.shape, count, seed)
 
@@ -114,9 +117,12 @@ def find_leading_directions(matrix: sparse.csr_matrix, count: int, seed: int) ->
 def iterate_subspace(
     product: Callable[[np.ndarray], np.ndarray], shape: tuple[int, int], count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Randomized subspace iteration [halko2011] on R̃ᵀR̃, of which only the product with an (I, K) matrix is asked."""
+    """Run randomized subspace iteration [halko2011] on R̃ᵀR̃, given as its product with a matrix (I, K).
+
+    `shape` is (U, I). Returns as `find_leading_directions`.
+    """
     items = shape[1]
-    width = min(count + max(8, int(SPARE * count)), *shape)
+    width = min(count + max(8, int(OVERSAMPLING * count)), *shape)
     directions, values = np.zeros((items, count), np.float32), np.zeros(count)
     if width == 0:
         return directions, values
@@ -133,7 +139,7 @@ def iterate_subspace(
 
 
 def _fix_signs(directions: np.ndarray) -> np.ndarray:
-    """Each direction with its largest entry positive: a sign is free, and this one is the same everywhere."""
+    """Choose the sign of each direction so that its largest entry is positive, for a reproducible result."""
     peak = np.abs(directions).argmax(axis=0)
     return directions * np.where(directions[peak, np.arange(directions.shape[1])] < 0, -1, 1).astype(np.float32)
 
@@ -143,7 +149,7 @@ RETRIEVER = RetrieverPlugin(
     SpectralConfig,
     Spectral,
     fit_spectral,
-    purpose="sparse likes, the strongest single closed form there",
+    purpose="likes are sparse; the best closed-form model for them",
     needs="interactions",
     order=7,
     max_items=200_000,

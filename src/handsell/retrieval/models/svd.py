@@ -1,7 +1,6 @@
-"""PureSVD [cremonesi2010]: the history projected on the leading singular vectors of the plain user–item matrix.
+"""PureSVD [cremonesi2010]: the history projected on the leading singular vectors of the user–item matrix.
 
-It is the spectral filter without degree scaling (all exponents 0) and with an ideal low-pass (no ridge): the same
-code under its own name, since it is what others mean by "SVD" and where a comparison begins.
+It is the spectral filter without degree scaling (all exponents 0) and without ridge.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ SEARCH: dict[str, tuple] = {"half_life_days": (1e6, 0.5, 2.0, 14.0), "embedding_
 
 
 class SVDConfig(OptionalFoldIn):
-    embedding_size: int = Field(64, ge=2, description="D, leading singular vectors kept")
-    half_life_days: float = Field(28.0, gt=0, description="decay of history events at fold-in")
-    seed: int = Field(0, description="of the randomized decomposition")
+    embedding_size: int = Field(64, ge=2, description="D, number of leading singular vectors")
+    half_life_days: float = Field(28.0, gt=0, description="half-life of history events by age")
+    seed: int = Field(0, description="random seed of the decomposition")
 
 
 class SVD(Spectral):
@@ -28,7 +27,7 @@ class SVD(Spectral):
 
 
 def fit_svd(interactions: Interactions, config: SVDConfig, content: object = None) -> SVD:
-    """Item vectors are the right singular vectors; a history's query is the sum of its items'."""
+    """Compute the right singular vectors as item vectors."""
     plain = SpectralConfig(
         embedding_size=config.embedding_size,
         user_exponent=0, item_exponent=0, answer_exponent=0, ridge=0,
@@ -43,7 +42,7 @@ RETRIEVER = RetrieverPlugin(
     SVDConfig,
     SVD,
     fit_svd,
-    purpose="the plainest vectors, to compare with",
+    purpose="a simple baseline by vectors is needed",
     needs="interactions",
     order=8,
     search=SEARCH,

@@ -1,8 +1,8 @@
-"""What goes with what in a session: rules item → item, the nearer the two were the stronger, forwards above all.
+"""Sequential rules item → item from sessions, weighted by distance and direction.
 
-Sources: [ludewig2018] for sequential rules weighted by distance, [garg2019] for the decays with the age of a session
-and with the place in the current one, [deshpande2004itemtopn] for conditional probability with the popularity of
-the item divided out to a power. With `backward` 0 and `steps` 1 it is the Markov chain of first order.
+Sources: [ludewig2018] for sequential rules weighted by distance, [garg2019] for the decay with the age of a session and
+with the position in the current one, [deshpande2004itemtopn] for conditional probability normalized by popularity. With
+`backward` 0 and `steps` 1 it is a first-order Markov chain.
 """
 
 from __future__ import annotations
@@ -35,24 +35,32 @@ SEARCH = {
 
 
 class TransitionsConfig(SessionConfig):
-    neighbors: int = Field(500, ge=1, description="strongest rules kept per item")
-    steps: int = Field(15, ge=1, description="events apart that two items may be")
-    distance_half_life: float = Field(3.0, gt=0, description="events apart at which a pair counts half")
-    backward: float = Field(0.6, ge=0, description="weight of a pair against its order; 0: only what comes after")
-    repeat: float = Field(2.0, ge=0, description="weight of an item's rule to itself, where the surface may repeat it")
-    position_half_life: float = Field(1.0, gt=0, description="items back at which an item of the session counts half")
-    half_life_days: float = Field(90.0, gt=0, description="age at which a past session counts half")
-    length_exponent: float = Field(0.25, ge=0, description="a past session of n events counts 1 / n to this power")
-    source_exponent: float = Field(
-        0.7, ge=0, description="a rule is divided by the events of its first item to this power"
+    neighbors: int = Field(500, ge=1, description="number of strongest rules kept per item")
+    steps: int = Field(15, ge=1, description="largest distance of two items, in events")
+    distance_half_life: float = Field(3.0, gt=0, description="half-life of a pair by distance, in events")
+    backward: float = Field(0.6, ge=0, description="factor of pairs in reverse order; 0: only later items")
+    repeat: float = Field(2.0, ge=0, description="factor of an item's rule to itself")
+    position_half_life: float = Field(
+        1.0, gt=0, description="half-life of an item of the current session, in items back from the last"
     )
-    popularity_exponent: float = Field(0.3, ge=0, description="and by those of its second item to this power")
-    shrinkage: float = Field(10.0, ge=0, description="added to both; damps rules with little support")
+    half_life_days: float = Field(90.0, gt=0, description="half-life of a past session by age")
+    length_exponent: float = Field(
+        0.25, ge=0, description="a past session of n events is divided by n to this exponent"
+    )
+    source_exponent: float = Field(
+        0.7, ge=0, description="a rule is divided by the events of its first item to this exponent"
+    )
+    popularity_exponent: float = Field(
+        0.3, ge=0, description="a rule is divided by the events of its second item to this exponent"
+    )
+    shrinkage: float = Field(
+        10.0, ge=0, description="added to both numbers of events; reduces rules with little support"
+    )
 
 
 @dataclass(frozen=True)
 class Transitions(ListRetriever):
-    """Row i of the lists holds what is seen near i; the last item of the session votes most."""
+    """Row i of the lists has the items that occur near i; the last item of the session has the largest weight."""
 
     name: ClassVar[str] = "transitions"
     config_type: ClassVar[type[TransitionsConfig]] = TransitionsConfig
@@ -64,7 +72,7 @@ class Transitions(ListRetriever):
 
 
 def fit_transitions(interactions: Interactions, config: TransitionsConfig, content: object = None) -> Transitions:
-    """Pairs up to `steps` events apart, summed over sessions and divided by powers of how often either item came."""
+    """Sum the pairs up to `steps` events apart over sessions, normalized by powers of both items' events."""
     sessions = cut_sessions(interactions, config.session_gap_minutes).with_at_least(2)
     weight = _weigh_events(sessions, config)
     pairs = sparse.csr_matrix((interactions.n_items, interactions.n_items))
@@ -79,7 +87,7 @@ def fit_transitions(interactions: Interactions, config: TransitionsConfig, conte
 def _sum_pairs(
     sessions: Sessions, steps: int, weight: np.ndarray, config: TransitionsConfig, shape: tuple[int, int]
 ) -> sparse.csr_matrix:
-    """(I, I) summed weights of the pairs of events of one session that are `steps` apart; 0 is the event itself."""
+    """Return summed weights (I, I) of the event pairs `steps` apart in a session; 0 pairs an event with itself."""
     first = np.flatnonzero(sessions.place + steps < sessions.lengths[sessions.session_of_event])
     a, b = sessions.item[first], sessions.item[first + steps]
     near = weight[first] * np.exp2(-max(steps - 1, 0) / config.distance_half_life)
@@ -90,7 +98,7 @@ def _sum_pairs(
 
 
 def _weigh_events(sessions: Sessions, config: TransitionsConfig) -> np.ndarray:
-    """(E,) newer and shorter sessions count more."""
+    """Return event weights (E,), larger in newer and shorter sessions."""
     weight = np.exp2(-_compute_age_days(sessions) / config.half_life_days) / sessions.lengths**config.length_exponent
     return weight[sessions.session_of_event]
 
@@ -104,7 +112,7 @@ RETRIEVER = RetrieverPlugin(
     TransitionsConfig,
     Transitions,
     fit_transitions,
-    purpose="what comes next, after the last item or two",
+    purpose="the next item depends on the last one or two",
     needs="order of events",
     order=13,
     auto_selectable=True,

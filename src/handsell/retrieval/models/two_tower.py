@@ -1,9 +1,9 @@
-"""Two towers: a network for the user's history and context meets one for items; inference in NumPy.
+"""Two-tower model: one network for the user's history and context, one for items; inference in NumPy.
 
-Sources: [covington2016] for a user tower over pooled history, [yi2019] for its training, in
-`two_tower_training.py`. Every item has an input vector, its id embedding plus its projected content; an item that
-nobody touched has content alone. The item tower turns input vectors into the vectors of the index; the user tower
-pools the input vectors of the history, so that a user who is new today is encoded like any other.
+Sources: [covington2016] for a user tower over the pooled history, [yi2019] for the training, which is in
+`neural/two_tower_training.py`. The input vector of an item is its id embedding plus its projected content; items
+without interactions have content only. The item tower maps input vectors to the vectors of the index. The user tower
+pools the input vectors of the history, so that new users need no training.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
+from safetensors.numpy import load_file, save_file
 
 from handsell.core.batches import History, Requests
 from handsell.core.units import DAY_US
@@ -24,8 +25,8 @@ from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.history_weights import compute_decay, count_later_likes
 from handsell.retrieval.index.vector_index import VectorIndex
 
-HISTORY = 50  # most recent events that the user tower looks at
-POOLS = 3  # lasting taste, taste of the moment, dislikes
+HISTORY = 50  # most recent events that the user tower reads
+POOLS = 3  # long-term likes, recent likes, dislikes
 CONTEXT = 4
 LONG_HALF_LIFE_DAYS = 28.0
 RECENT_HALF_LIFE_EVENTS = 3.0
@@ -36,22 +37,22 @@ Weights = Mapping[str, np.ndarray]
 
 class TwoTowerConfig(SourceConfig):
     embedding_size: int = Field(64, ge=2, description="D, width of both towers' output")
-    hidden: int = Field(128, ge=2, description="width of the layer inside a tower")
-    epochs: int = Field(6, ge=1, description="passes over the positives")
-    batch_size: int = Field(1024, ge=2, description="positives per step; the others of a batch are its negatives")
-    learning_rate: float = Field(2e-3, gt=0, description="of Adam")
+    hidden: int = Field(128, ge=2, description="width of a tower's hidden layer")
+    epochs: int = Field(6, ge=1, description="passes over the likes")
+    batch_size: int = Field(1024, ge=2, description="likes per step; the other items of a batch are negatives")
+    learning_rate: float = Field(2e-3, gt=0, description="learning rate of Adam")
     reg: float = Field(1e-6, ge=0, description="weight decay")
-    temperature: float = Field(0.07, gt=0, description="divides the inner products; lower is sharper")
-    hard_negatives: int = Field(0, ge=0, description="negatives mined per row from the model's own top ranks; 0: none")
+    temperature: float = Field(0.07, gt=0, description="divisor of the cosine similarities in the softmax")
+    hard_negatives: int = Field(0, ge=0, description="negatives per row, drawn from the model's own top ranks; 0: none")
     workers: int = Field(1, ge=1, description="Ray Train workers")
-    seed: int = Field(0, description="of first weights and batch order")
+    seed: int = Field(0, description="random seed of the initial weights and of the batch order")
 
 
 def build_user_inputs(history: History, time: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the user tower sees of B requests: items (B, T), pooling weights (B, POOLS, T), context (B, CONTEXT).
+    """Return the user tower's inputs: items (B, T), pooling weights (B, POOLS, T) and context (B, CONTEXT).
 
-    The weights of a pool sum to 1, or are all 0; items that do not count are 0 with weight 0. The same function
-    serves training and inference.
+    The weights of a pool sum to 1, or are all 0; ignored events have item 0 and weight 0. Training and inference use
+    the same function.
     """
     item, when, weight = (a[:, -HISTORY:] for a in (history.item, history.time, history.weight))
     valid = (item >= 0) & (item < n_items) & (when < time[:, None]) & (weight != 0)
@@ -72,19 +73,19 @@ def build_user_inputs(history: History, time: np.ndarray, n_items: int) -> tuple
 
 
 def _build_context(valid: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """(B, CONTEXT) hour of the day as sine and cosine, weekend, events known.
+    """Return (B, CONTEXT): sine and cosine of the hour, weekend, length of the history.
 
-    Nothing tells how long the user has been away: rows are trained a moment after the last event, and a tower that
-    reads the pause answers worse to users who come back later (docs/decisions/013).
+    The time since the last event is left out: training rows follow the last event directly, so that a model that reads
+    it is worse for users who return later (docs/decisions/013).
     """
     angle = (time % DAY_US) * (2 * np.pi / DAY_US)
-    weekend = ((time // DAY_US + 3) % 7) >= 5  # the epoch began on a Thursday; Monday is 0
+    weekend = ((time // DAY_US + 3) % 7) >= 5  # the epoch started on a Thursday; Monday is 0
     count = np.log1p(valid.sum(axis=1)) / np.log1p(HISTORY)
     return np.stack([np.sin(angle), np.cos(angle), weekend, count], axis=1).astype(np.float32)
 
 
 def apply_item_tower(inputs: np.ndarray, weights: Weights) -> np.ndarray:
-    """(N, E) unit vectors of items with input vectors (N, E)."""
+    """Return unit vectors (N, E) of items with input vectors (N, E)."""
     out = np.empty_like(inputs)
     for start in range(0, len(inputs), ROWS_AT_ONCE):
         x = inputs[start : start + ROWS_AT_ONCE]
@@ -93,7 +94,7 @@ def apply_item_tower(inputs: np.ndarray, weights: Weights) -> np.ndarray:
 
 
 def apply_user_tower(pooled: np.ndarray, context: np.ndarray, weights: Weights) -> np.ndarray:
-    """(B, E) unit vectors of users with pooled input vectors (B, POOLS, E) and context (B, CONTEXT)."""
+    """Return unit vectors (B, E) of users with pooled input vectors (B, POOLS, E) and context (B, CONTEXT)."""
     x = np.concatenate([pooled.reshape(len(pooled), -1), context], axis=1)
     return _normalize(pooled[:, 0] + pooled[:, 1] + _apply_layers(x, weights, "user"))
 
@@ -109,32 +110,28 @@ def _normalize(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TwoTowerEncoder:
-    """The user tower, with the input vectors of all items to pool."""
+    """The user tower, and the input vectors of all items."""
 
     inputs: np.ndarray  # (I, E) float32
     weights: Weights
 
     def encode(self, requests: Requests) -> np.ndarray:
-        """Zeros for a request whose history holds nothing that was liked."""
+        """Return user vectors (B, E); zeros for a request whose history has no likes."""
         out = np.zeros((len(requests), self.inputs.shape[1]), np.float32)
         item, pools, context = build_user_inputs(requests.history, requests.time, len(self.inputs))
-        for b in np.flatnonzero(pools[:, 0].any(axis=1)):  # one at a time: bits do not depend on the batch
+        for b in np.flatnonzero(pools[:, 0].any(axis=1)):  # one at a time: results do not depend on the batch
             used = pools[b].any(axis=0)
             pooled = pools[b][:, used] @ self.inputs[item[b, used]]
             out[b] = apply_user_tower(pooled[None], context[b : b + 1], self.weights)[0]
         return out
 
     def save(self, path: Path) -> None:
-        from safetensors.numpy import save_file
-
         path.mkdir(parents=True, exist_ok=True)
         np.save(path / "inputs.npy", self.inputs)
         save_file({name: np.ascontiguousarray(w) for name, w in self.weights.items()}, path / "towers.safetensors")
 
     @classmethod
     def load(cls, path: Path, vectors: np.ndarray) -> TwoTowerEncoder:
-        from safetensors.numpy import load_file
-
         return cls(np.load(path / "inputs.npy", mmap_mode="r"), load_file(path / "towers.safetensors"))
 
 
@@ -146,7 +143,7 @@ class TwoTower(EmbeddingRetriever):
 def build_input_vectors(
     embedding: np.ndarray, content: np.ndarray, trained: np.ndarray, weights: Weights
 ) -> np.ndarray:
-    """(N, E) id embedding of the items that were trained (N,) bool, plus their projected content (N, D)."""
+    """Return input vectors (N, E): id embeddings of the items in `trained` (N,) bool, plus projected content (N, D)."""
     inputs = embedding * trained[:, None]
     if "projection.weight" in weights:
         inputs = inputs + content @ weights["projection.weight"].T
@@ -154,18 +151,18 @@ def build_input_vectors(
 
 
 def build_item_vectors(inputs: np.ndarray, weights: Weights) -> np.ndarray:
-    """(N, E) what the index holds; zeros for an item without any input."""
+    """Return the index's vectors (N, E); zeros for an item without any input."""
     return np.where((inputs != 0).any(axis=1, keepdims=True), apply_item_tower(inputs, weights), 0).astype(np.float32)
 
 
 def assemble_two_tower(inputs: np.ndarray, vectors: np.ndarray, weights: Weights) -> TwoTower:
-    """The retriever from what training gave."""
+    """Build the retriever from item inputs, item vectors and the towers' weights."""
     towers = {name: w for name, w in weights.items() if name.startswith(("item.", "user."))}
     return TwoTower(TwoTowerEncoder(inputs, towers), VectorIndex.exact(vectors))
 
 
 def build_two_tower(weights: Weights, content: Content | None, trained: np.ndarray) -> TwoTower:
-    """The retriever from trained parameters, in this process."""
+    """Build the retriever from all trained weights; items outside `trained` (I,) bool have content only."""
     inputs = build_input_vectors(
         weights["embedding"], content.vectors if content else np.zeros((len(trained), 0)), trained, weights
     )
@@ -177,7 +174,7 @@ RETRIEVER = RetrieverPlugin(
     TwoTowerConfig,
     TwoTower,
     "handsell.retrieval.neural.two_tower_training:fit_two_tower",
-    purpose="features of users and items matter, and new items",
+    purpose="context and content matter, and many items are new",
     needs="interactions, content",
     order=4,
     job="handsell.jobs.train.distributed.two_tower:fit",

@@ -1,7 +1,7 @@
-"""People with the same likes: the request's history finds its nearest users, and their items are what it gets.
+"""User-based nearest neighbors: items liked by the users who are most similar to the request's history.
 
-Source: [herlocker1999] for the neighborhood of users; cosine with shrinkage [bell2007], items in common discounted by
-their degree. The users' likes are kept as one sparse matrix: a history never seen in training is a row like any.
+Sources: [herlocker1999] for user neighborhoods, [bell2007] for the shrinkage of the cosine; common items are discounted
+by their degree. The model stores the users' likes as one sparse matrix and compares any history with its rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from handsell.retrieval.index.topk import find_top
 from handsell.retrieval.like_matrix import build_like_matrix, raise_degrees, sum_degrees
 from handsell.retrieval.sparse_rows import load_rows, read_entries, save_rows, select_top_entries
 
-# what to try, and where to begin, when the model is tuned on a validation part
 SEARCH: dict[str, tuple] = {
     "half_life_days": (1e6, 0.5, 2.0, 14.0),
     "neighbors": (300, 600, 150),
@@ -37,51 +36,53 @@ SEARCH: dict[str, tuple] = {
 
 
 class UserKNNConfig(OptionalFoldIn):
-    # half_life_days has a part in the fit, too
+    # without half_life_days, which is used in fitting, too
     HISTORY_KEYS: ClassVar[tuple[str, ...]] = ("weight_exponent", "half_life_events", "dislikes")
 
-    neighbors: int = Field(200, ge=1, description="most similar users that are asked")
-    shrinkage: float = Field(5.0, ge=0, description="added to the denominator; damps users with little in common")
-    item_exponent: float = Field(
-        0.5, ge=0, le=2, description="an item in common counts by its degree to this power less"
+    neighbors: int = Field(200, ge=1, description="number of most similar users used")
+    shrinkage: float = Field(
+        5.0, ge=0, description="added to the denominator; reduces similarities of users with few common items"
     )
-    sharpness: float = Field(1.0, gt=0, description="power of the similarity with which a neighbor speaks")
-    half_life_days: float = Field(28.0, gt=0, description="decay of the history's and of the neighbors' events")
+    item_exponent: float = Field(0.5, ge=0, le=2, description="a common item is divided by its degree to this exponent")
+    sharpness: float = Field(1.0, gt=0, description="exponent applied to neighbor similarity")
+    half_life_days: float = Field(
+        28.0, gt=0, description="half-life by age of events of the history and of the neighbors"
+    )
 
 
 @dataclass(frozen=True)
 class UserKNN:
-    """The fit window's users as rows; their ids are not needed."""
+    """The likes of the fit window's users."""
 
     name: ClassVar[str] = "user_knn"
     likes: sparse.csr_matrix  # (U, I) float32
-    scale: np.ndarray  # (I,) float32, weight of an item when users are compared; zero where nobody liked it
+    scale: np.ndarray  # (I,) float32, weight of an item when users are compared; 0 for items without likes
     config: UserKNNConfig
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return select_top_entries(self._score_all(requests), k, eligible)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
-        """Zero where no neighbor liked the item."""
+        """Return scores (B, K); 0 where no neighbor liked the item."""
         return read_entries(self._score_all(requests), items, self.scale > 0)
 
     def with_history_weights(self, **settings: Any) -> Self:
-        """The same model with other `HistoryWeights`; the neighbors' own likes stay as they were fitted."""
+        """Return a copy with other `HistoryWeights`; the neighbors' likes do not change."""
         return replace(self, config=self.config.model_copy(update=settings))
 
     def _score_all(self, requests: Requests) -> sparse.csr_matrix:
-        """(B, I) sums of the neighbors' likes by their similarity, columns sorted; disliked items below zero."""
-        given = build_history_matrix(
+        """Return sums (B, I) of the neighbors' likes × similarity, with sorted columns; disliked items are lowered."""
+        history = build_history_matrix(
             *weigh_history(requests, HistoryWeights.from_config(self.config), len(self.scale)), len(self.scale)
         )
-        near = self._find_neighbors(given)
-        found = (near @ self.likes + given.minimum(0)).tocsr()
+        near = self._find_neighbors(history)
+        found = (near @ self.likes + history.minimum(0)).tocsr()
         found.sort_indices()
         return found
 
-    def _find_neighbors(self, given: sparse.csr_matrix) -> sparse.csr_matrix:
-        """(B, U) similarity to each request's nearest users. A dislike in common with a like counts against them."""
-        mine = given.copy()
+    def _find_neighbors(self, history: sparse.csr_matrix) -> sparse.csr_matrix:
+        """Return similarities (B, U) to the nearest users; disliked items that they like lower them."""
+        mine = history.copy()
         mine.data = mine.data * self.scale[mine.indices]
         length = np.sqrt(np.asarray(mine.multiply(mine).sum(axis=1)).ravel())
         product = (mine @ self._by_item).tocsr()
@@ -123,7 +124,7 @@ class UserKNN:
 
 
 def fit_user_knn(interactions: Interactions, config: UserKNNConfig, content: object = None) -> UserKNN:
-    """Keeps the likes, each user's decayed from their newest event on, for neighbors' recent items say more."""
+    """Store the users' likes, decayed with age from each user's newest event."""
     liked = interactions.positives
     last = liked.time[np.maximum(liked.user_offsets[liked.user + 1] - 1, 0)]
     age = (last - liked.time) / (config.half_life_days * DAY_US)
@@ -151,7 +152,7 @@ RETRIEVER = RetrieverPlugin(
     UserKNNConfig,
     UserKNN,
     fit_user_knn,
-    purpose="few users with much in common",
+    purpose="there are few users who have many items in common",
     needs="interactions",
     order=10,
     max_users=50_000,

@@ -1,7 +1,7 @@
-"""Hard negatives of the two towers: what the current vectors rank high for a user who has not liked it.
+"""Hard negatives of the two-tower model: items that it ranks high for a user without a like.
 
-Source: [xiong2021], with two bounds: an epoch ranks a pool of drawn items rather than all, and a row gets random ones
-of its top ranks, since the very first are often what the user would like next.
+Source: [xiong2021], with two changes: each epoch ranks a random pool of items instead of all, and negatives are drawn
+from the top ranks, since the first ones are often items that the user would like.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from scipy import sparse
 from handsell.data.interactions import Interactions
 from handsell.retrieval.models.two_tower import Weights, apply_user_tower, build_input_vectors, build_item_vectors
 
-POOL = 8192  # items that are ranked, drawn anew each epoch
-RANKS_PER_NEGATIVE = 10  # a row's M negatives are drawn from its first 10 M ranks
+POOL = 8192  # items ranked, drawn again for each epoch
+RANKS_PER_NEGATIVE = 10  # the M negatives of a row are drawn from its first 10 M ranks
 
 
 @dataclass(frozen=True)
 class HardNegatives:
-    """A snapshot of the model, taken at the start of an epoch."""
+    """Draws hard negatives with a snapshot of the model at the start of an epoch."""
 
     weights: Weights
     inputs: np.ndarray  # (I, E)
     pool: np.ndarray  # (P,) items
     vectors: np.ndarray  # (P, E) of the pool
-    liked: sparse.csr_matrix  # (U, P) not zero where a user likes an item of the pool
-    count: int  # M
+    liked: sparse.csr_matrix  # (U, P), not 0 where a user likes an item of the pool
+    count: int  # M negatives per row
 
     @classmethod
     def from_weights(
         cls, weights: Weights, content: np.ndarray | None, events: Interactions, count: int, rng: np.random.Generator
     ) -> HardNegatives:
-        """Only items that somebody has touched are ranked."""
+        """Build from the model's weights; the pool contains only items with events."""
         touched = np.bincount(events.item, minlength=events.n_items) > 0
         known = np.zeros((events.n_items, 0), np.float32) if content is None else content
         inputs = build_input_vectors(weights["embedding"], known, touched, weights)
@@ -45,7 +45,7 @@ class HardNegatives:
     def __call__(
         self, user: np.ndarray, item: np.ndarray, pools: np.ndarray, context: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
-        """(B, M) items for users (B,) with the tower's inputs as in `user_inputs`; -1 where too few are left."""
+        """Return items (B, M) for users (B,) with inputs as of `build_user_inputs`; -1 where too few items remain."""
         users = apply_user_tower(np.matmul(pools, self.inputs[item]), context, self.weights)
         scores = users @ self.vectors.T
         scores[self.liked[user].nonzero()] = -np.inf

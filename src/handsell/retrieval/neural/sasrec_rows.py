@@ -1,4 +1,4 @@
-"""What SASRec is trained on, windows over the users' lines in batches of like length; and the likes that judge it."""
+"""Training data of SASRec: windows of the users' event sequences in batches of similar length, and validation data."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 from handsell.data.interactions import Interactions
 from handsell.retrieval.models.sasrec import SASRecConfig
 
-HELD_OUT = 0.1  # share of a shard's users, at most, whose last like is kept back
-MIN_VALIDATION_USERS = 50  # fewer users held out than this would say nothing
-FULL_SOFTMAX = 30_000  # items; above, rivals are drawn
+HELD_OUT = 0.1  # largest share of a shard's users whose last like is held out
+MIN_VALIDATION_USERS = 50  # fewer held-out users would not give a reliable NDCG
+FULL_SOFTMAX = 30_000  # largest number of items in the softmax; above, negatives are drawn
 NONE = -1
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceBatch:
-    """B windows of at most L events, padded at the end; items are positions in `items`, the U rivals."""
+    """B windows of at most L events, padded at the end. Items are given as positions in `items`."""
 
-    items: np.ndarray  # (U,) int64
+    items: np.ndarray  # (U,) int64, the items of the softmax
     history: np.ndarray  # (B, L) int64 positions
     liked: np.ndarray  # (B, L) bool
-    asked: np.ndarray  # (N,) int64 places of the flattened (B, L) after which something was liked
-    target: np.ndarray  # (N,) int64 position of what was liked, -1 if it is no rival
-    log_chance: np.ndarray | None  # (U,) float32 log of the chance to be among the rivals; None where all are
+    place: np.ndarray  # (N,) int64 places of the flattened (B, L) that a like follows
+    target: np.ndarray  # (N,) int64 position of the liked item, -1 if it is not in `items`
+    log_chance: np.ndarray | None  # (U,) float32 log probability of being in `items`; None where all items are
 
 
 class SequenceRows:
-    """One shard of users: their lines without the likes held out, and how these are cut into batches."""
+    """Batches from the event sequences of one shard of users, without the held-out likes."""
 
     def __init__(self, interactions: Interactions, config: SASRecConfig):
         self.config = config
@@ -44,93 +44,91 @@ class SequenceRows:
         self.offsets = events.user_offsets
         likes = np.concatenate([[0], np.cumsum(events.weight > 0)])
         first, last = self.offsets[:-1], self.offsets[1:]
-        learned = likes[last] - likes[np.minimum(first + 1, last)]  # likes that something came before
-        self.lines = first[learned > 0], last[learned > 0]
+        learned = likes[last] - likes[np.minimum(first + 1, last)]  # likes with an event before them
+        self.sequences = first[learned > 0], last[learned > 0]
         self.per_epoch = int(learned.sum())
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch; 0 when nobody liked anything after another event."""
+        """Batches per epoch; 0 where no like follows another event."""
         return -(-self.per_epoch // self.config.batch_size)
 
     def batches(self, steps: int, trained: np.ndarray, rng: np.random.Generator) -> Iterator[SequenceBatch]:
-        """One epoch; `trained` (I,) bool are the items of all shards."""
+        """Yield the batches of one epoch; `trained` (I,) bool are the items with events in any shard."""
         first, last = self.draw_windows(rng)
         length = last - first
         order = np.argsort(length * rng.uniform(0.95, 1.05, len(length)) + rng.random(len(length)), kind="stable")
         reached = np.cumsum(length[order])
         parts = np.split(order, np.searchsorted(reached, np.arange(1, steps) * (reached[-1] / steps)))
-        rivals = np.flatnonzero(trained)
+        items = np.flatnonzero(trained)
         for n in rng.permutation(steps):
             if len(parts[n]):
-                yield self._batch(first[parts[n]], last[parts[n]], rivals, rng)
+                yield self._batch(first[parts[n]], last[parts[n]], items, rng)
 
     def draw_windows(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Ranges of events that are looked at: whole lines, or pieces of T cut at random; the next event is a target.
+        """Draw ranges of events to read: whole sequences, or pieces of T events with a random offset.
 
-        No piece holds a line's last event, which nothing follows.
+        The event after each position is its target, so that no range contains the last event of a sequence.
         """
         most = self.config.length
-        begin, end = self.lines[0], self.lines[1] - 1
+        begin, end = self.sequences[0], self.sequences[1] - 1
         spare = end - begin
         shift = np.where(spare > most, rng.integers(0, most, len(spare)), 0)
         pieces = -(-(spare + shift) // most)
-        line = np.repeat(np.arange(len(spare)), pieces)
-        nth = np.arange(len(line)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        last = begin[line] - shift[line] + (nth + 1) * most
-        return np.maximum(last - most, begin[line]), np.minimum(last, end[line])
+        sequence = np.repeat(np.arange(len(spare)), pieces)
+        nth = np.arange(len(sequence)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        last = begin[sequence] - shift[sequence] + (nth + 1) * most
+        return np.maximum(last - most, begin[sequence]), np.minimum(last, end[sequence])
 
-    def _batch(
-        self, first: np.ndarray, last: np.ndarray, rivals: np.ndarray, rng: np.random.Generator
-    ) -> SequenceBatch:
+    def _batch(self, first: np.ndarray, last: np.ndarray, items: np.ndarray, rng: np.random.Generator) -> SequenceBatch:
         at, inside = _pad_ranges(first, last)
         follows = np.where(inside, at + 1, 0)
-        asked = np.flatnonzero(inside & (self.events.weight[follows] > 0))
-        target = self.events.item[follows.ravel()[asked]]
-        if len(rivals) <= FULL_SOFTMAX:
-            return self._assemble_batch(at, inside, asked, target, rivals, None)
-        count = min(self.config.negatives, len(rivals))
-        drawn = rng.choice(rivals, count, replace=False)
-        rivals = np.unique(np.concatenate([target, self.events.item[at[inside]], drawn]))
-        missed = (1 - count / len(self.share)) * np.exp(-inside.sum() * self.share[rivals])
-        return self._assemble_batch(at, inside, asked, target, rivals, np.log(1 - missed).astype(np.float32))
+        place = np.flatnonzero(inside & (self.events.weight[follows] > 0))
+        target = self.events.item[follows.ravel()[place]]
+        if len(items) <= FULL_SOFTMAX:
+            return self._assemble_batch(at, inside, place, target, items, None)
+        count = min(self.config.negatives, len(items))
+        drawn = rng.choice(items, count, replace=False)
+        items = np.unique(np.concatenate([target, self.events.item[at[inside]], drawn]))
+        missed = (1 - count / len(self.share)) * np.exp(-inside.sum() * self.share[items])
+        return self._assemble_batch(at, inside, place, target, items, np.log(1 - missed).astype(np.float32))
 
     def _assemble_batch(
         self,
         at: np.ndarray,
         inside: np.ndarray,
-        asked: np.ndarray,
+        place: np.ndarray,
         target: np.ndarray,
-        rivals: np.ndarray,
+        items: np.ndarray,
         log_chance: np.ndarray | None,
     ) -> SequenceBatch:
-        place = np.full(self.events.n_items, NONE)
-        place[rivals] = np.arange(len(rivals))
-        history = np.where(inside, place[self.events.item[at]], 0)
+        position = np.full(self.events.n_items, NONE)
+        position[items] = np.arange(len(items))
+        history = np.where(inside, position[self.events.item[at]], 0)
         liked = self.events.weight[at] > 0
-        return SequenceBatch(rivals.astype(np.int64), history, liked, asked, place[target], log_chance)
+        return SequenceBatch(items.astype(np.int64), history, liked, place, position[target], log_chance)
 
     def validation_batches(self, trained: np.ndarray, rows: int = 256) -> Iterator[SequenceBatch]:
-        """The users held out, asked at their last place alone for what they liked next, among all trained items."""
+        """Yield the held-out users, with their held-out like as the only target, among all trained items."""
         last = self.offsets[self.held_out_users + 1]
         first = np.maximum(self.offsets[self.held_out_users], last - self.config.length)
         order = np.argsort(last - first, kind="stable")
-        rivals = np.flatnonzero(trained)
+        items = np.flatnonzero(trained)
         for part in (order[start : start + rows] for start in range(0, len(order), rows)):
             at, inside = _pad_ranges(first[part], last[part])
             ends = np.arange(len(part)) * at.shape[1] + inside.sum(axis=1) - 1
-            yield self._assemble_batch(at, inside, ends, self.held_out_items[part], rivals, None)
+            yield self._assemble_batch(at, inside, ends, self.held_out_items[part], items, None)
 
 
 def _pad_ranges(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Event numbers (B, L) of ranges, and where they are inside their range; 0 where not."""
+    """Return the event numbers (B, L) of ranges, 0 as padding, and a mask (B, L) that is False at padding."""
     at = first[:, None] + np.arange((last - first).max())
     inside = at < last[:, None]
     return np.where(inside, at, 0), inside
 
 
 def hold_out(events: Interactions, config: SASRecConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Last likes (V,), as event numbers, and their users (V,): a random part of those with three likes or more."""
+    """Return last likes (V,), as event numbers, and their users (V,): a random part of users with at least 3 likes."""
     liked = np.flatnonzero(events.weight > 0)
     count = np.bincount(events.user[liked], minlength=events.n_users)
     able = np.flatnonzero(count >= 3)

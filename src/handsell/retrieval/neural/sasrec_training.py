@@ -1,8 +1,8 @@
-"""Training of SASRec: at every place of a user's line, the next item the user liked, against all other items.
+"""Training of SASRec: every position of a user's history predicts the next liked item, among all items.
 
-Sources: [kang2018] for the model; [klenitskiy2023] for the full softmax, without which it falls far behind, and for
-drawn negatives, each corrected by the log of its chance ([yi2019]), where the catalog is too large for it.
-The same loop runs in this process and, given a wrapped model, in every worker of Ray Train.
+Sources: [kang2018] for the model; [klenitskiy2023] for the full softmax, which is much better than few negatives;
+[yi2019] for the correction of drawn negatives by their log probability, where the catalog is too large for the full
+softmax. The same loop runs in one process and, with a wrapped model, in every worker of Ray Train.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from handsell.retrieval.neural.training import (
 )
 
 log = logging.getLogger(__name__)
-ID_DROPOUT = 0.15
-START = 0.02  # standard deviation of fresh weights
+ID_DROPOUT = 0.15  # share of items without id embedding in training, so that content is learned
+INITIAL_DEVIATION = 0.02  # standard deviation of initial weights
 WARM_UP = 0.05  # share of the steps in which the learning rate rises
-LOGITS_AT_ONCE = 128  # rows of the softmax, so that they stay in the processor's cache
+LOGITS_AT_ONCE = 128  # rows of the softmax, to fit in the processor's cache
 
 
 class Layer(nn.Module):
-    """Pre-norm attention and feed-forward; read by name in retrieval/models/sasrec.py."""
+    """Pre-norm attention and feed-forward; models/sasrec.py reads the weights by name."""
 
     def __init__(self, size: int, dropout: float):
         super().__init__()
@@ -49,7 +49,7 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, L, D) → (B, L, D). Padding is at the end, where causal attention never looks."""
+        """(B, L, D) → (B, L, D). Padding is at the end, which causal attention does not read."""
         q, k, v = self.qkv(self.norm1(x)).unsqueeze(1).chunk(3, dim=3)  # one head
         seen = F.scaled_dot_product_attention(q, k, v, is_causal=True).squeeze(1)
         x = x + self.dropout(self.out(seen))
@@ -57,15 +57,17 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
+    """The transformer over item and position embeddings; models/sasrec.py reads the weights by name."""
+
     content: torch.Tensor  # (I, C), a buffer
 
     def __init__(self, n_items: int, content: np.ndarray | None, config: SASRecConfig):
         super().__init__()
         size = config.embedding_size
         self.config = config
-        self.embedding = nn.Parameter(torch.randn(n_items, size) * START)
-        self.position = nn.Parameter(torch.randn(config.length, size) * START)
-        self.disliked = nn.Parameter(torch.randn(size) * START)
+        self.embedding = nn.Parameter(torch.randn(n_items, size) * INITIAL_DEVIATION)
+        self.position = nn.Parameter(torch.randn(config.length, size) * INITIAL_DEVIATION)
+        self.disliked = nn.Parameter(torch.randn(size) * INITIAL_DEVIATION)
         self.layers = nn.ModuleList(Layer(size, config.dropout) for _ in range(config.layers))
         self.norm = nn.LayerNorm(size)
         self.dropout = nn.Dropout(config.dropout)
@@ -73,7 +75,7 @@ class Transformer(nn.Module):
         self.projection = None if content is None else nn.Linear(content.shape[1], size, bias=False)
 
     def inputs(self, items: torch.Tensor) -> torch.Tensor:
-        """(N, D) input vectors of items (N,); in training some lose their id embedding, so that content speaks."""
+        """Return input vectors (N, D) of items (N,); in training, some without their id embedding."""
         x = self.embedding.index_select(0, items)
         if self.projection is None:
             return x
@@ -82,66 +84,66 @@ class Transformer(nn.Module):
         return x + self.projection(self.content[items])
 
     def queries(self, directions: torch.Tensor, batch: SequenceBatch) -> torch.Tensor:
-        """(N, D) what is expected at the places `batch.asked`, from unit vectors (U, D) of the batch's items."""
+        """Return queries (N, D) at `batch.place`, given unit vectors (U, D) of the batch's items."""
         x = F.embedding(torch.from_numpy(batch.history), directions) * directions.shape[1] ** 0.5
         x = torch.where(torch.from_numpy(batch.liked)[:, :, None], x, self.disliked - x)
         x = self.dropout(x + self.position[: x.shape[1]])
         for layer in self.layers:
             x = layer(x)
-        x = self.norm(x.flatten(0, 1).index_select(0, torch.from_numpy(batch.asked)))
+        x = self.norm(x.flatten(0, 1).index_select(0, torch.from_numpy(batch.place)))
         return F.normalize(x, dim=1) / self.config.temperature if self.config.temperature else x
 
     def encode(self, batch: SequenceBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries (N, D) and rivals (U, D), whose products are the logits."""
+        """Return queries (N, D) and item vectors (U, D), whose products are the logits."""
         vectors = self.inputs(torch.from_numpy(batch.items))
         directions = F.normalize(vectors, dim=1)
         return self.queries(directions, batch), directions if self.config.temperature else vectors
 
     def forward(self, batch: SequenceBatch) -> torch.Tensor:
-        """Mean loss over the places asked."""
+        """Return the mean loss over the batch's targets."""
         log_chance = None if batch.log_chance is None else torch.from_numpy(batch.log_chance)
         return SoftmaxLoss.apply(*self.encode(batch), log_chance, torch.from_numpy(batch.target))
 
 
 class SoftmaxLoss(torch.autograd.Function):
-    """Mean cross-entropy of queries (N, D) against rivals (U, D); target (N,) is a row of the rivals.
+    """Mean cross-entropy of queries (N, D) over items (U, D); target (N,) are rows of the items.
 
-    The rival's logit is lessened by its log_chance (U,), or None, except where it is the target. Gradients are
-    taken in the same pass over blocks of rows: the (N, U) logits never exist as a whole.
+    `log_chance` (U,), or None, is subtracted from the logits except at targets. The gradients are computed in the same
+    pass over blocks of rows, so that the logits (N, U) are never in memory as a whole.
     """
 
     @staticmethod
-    def forward(ctx: Any, queries: Any, rivals: Any, log_chance: Any, target: Any) -> torch.Tensor:
-        to_queries, to_rivals = torch.empty_like(queries), torch.zeros_like(rivals)
+    def forward(ctx: Any, queries: Any, items: Any, log_chance: Any, target: Any) -> torch.Tensor:
+        to_queries, to_items = torch.empty_like(queries), torch.zeros_like(items)
         chance = torch.empty(len(queries))
-        space = torch.empty(min(LOGITS_AT_ONCE, len(queries)), len(rivals))
+        space = torch.empty(min(LOGITS_AT_ONCE, len(queries)), len(items))
         for start in range(0, len(queries), LOGITS_AT_ONCE):
             part = slice(start, start + LOGITS_AT_ONCE)
             wanted = target[part, None]
-            error = torch.mm(queries[part], rivals.T, out=space[: len(wanted)])
+            error = torch.mm(queries[part], items.T, out=space[: len(wanted)])
             if log_chance is not None:
                 error.sub_(log_chance).scatter_add_(1, wanted, log_chance[wanted])
             torch.softmax(error, 1, out=error)
             chance[part] = error.gather(1, wanted)[:, 0]
             error.scatter_add_(1, wanted, torch.full(wanted.shape, -1.0))
-            torch.mm(error, rivals, out=to_queries[part])
-            to_rivals.addmm_(error.T, queries[part])
-        ctx.save_for_backward(to_queries / len(queries), to_rivals / len(queries))
+            torch.mm(error, items, out=to_queries[part])
+            to_items.addmm_(error.T, queries[part])
+        ctx.save_for_backward(to_queries / len(queries), to_items / len(queries))
         return -chance.clamp_min(1e-30).log().mean()
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:  # type: ignore[override]
-        to_queries, to_rivals = ctx.saved_tensors
-        return to_queries * gradient, to_rivals * gradient, None, None
+        to_queries, to_items = ctx.saved_tensors
+        return to_queries * gradient, to_items * gradient, None, None
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What is told after an epoch, counted from 1."""
+    """Progress after an epoch, counted from 1."""
 
     epoch: int
     loss: float
-    ndcg: float  # validation NDCG@10; NaN where nobody was held out
+    ndcg: float  # validation NDCG@10; NaN without held-out users
     seconds_left: float
 
     @property
@@ -155,7 +157,7 @@ class Epoch:
 
 
 class Training:
-    """One worker's course from fresh weights to the best ones; `state` and `restore` carry it over an interruption."""
+    """Training loop of one worker, up to the best weights; `state` and `restore` resume it after an interruption."""
 
     def __init__(
         self,
@@ -167,7 +169,7 @@ class Training:
         steps: int | None = None,
         worker: int = 0,
     ):
-        """`wrap` makes the model data parallel; `trained` (I,) and `steps` an epoch must then agree between workers."""
+        """`wrap` makes the model data parallel; `trained` (I,) and `steps` per epoch must be equal in all workers."""
         self.model, self.rows, self.config, self.worker = model, rows, rows.config, worker
         self.parallel = wrap(model)
         self.trained = rows.trained if trained is None else trained
@@ -183,13 +185,13 @@ class Training:
         self.best_weights: dict[str, np.ndarray] = {}
 
     def _rate(self, step: int) -> float:
-        """The learning rate of a step of the whole course."""
+        """Return the learning rate of a step, counted over all epochs."""
         total = self.steps * self.config.epochs
         share = min((step + 1) / max(WARM_UP * total, 1), 0.5 + 0.5 * math.cos(math.pi * step / total))
         return self.config.learning_rate * share
 
     def run(self, after_epoch: Callable[[Epoch], None]) -> None:
-        """The epochs that are left, until `patience` of them brought nothing better; then the best weights are back."""
+        """Run the remaining epochs, until `patience` of them are not better; then restore the best weights."""
         begun, first = time.monotonic(), self.done
         while self.done < self.config.epochs and self.done - self.best_epoch < self.config.patience:
             loss = self._epoch()
@@ -204,9 +206,9 @@ class Training:
             load_weights(self.model, self.best_weights)
 
     def _epoch(self) -> float:
-        """Mean loss of one pass."""
+        """Run one pass over the data and return its mean loss."""
         rng = np.random.default_rng((self.config.seed, self.done, self.worker))
-        torch.manual_seed(int(rng.integers(2**62)))  # of dropout: an interrupted course goes on as it would have
+        torch.manual_seed(int(rng.integers(2**62)))  # of dropout: a resumed training continues identically
         self.model.train()
         total = 0.0
         for n, batch in enumerate(self.rows.batches(self.steps, self.trained, rng)):
@@ -219,22 +221,22 @@ class Training:
         return total / self.steps
 
     def validate(self) -> float:
-        """NDCG@10 of the likes held out, over all workers."""
+        """Return NDCG@10 of the held-out likes over all workers; NaN without any."""
         self.model.eval()
         gain, many = 0.0, 0
         with torch.no_grad():
             for batch in self.rows.validation_batches(self.trained):
-                queries, rivals = self.model.encode(batch)
-                logits, target = (queries @ rivals.T).numpy(), batch.target
+                queries, items = self.model.encode(batch)
+                logits, target = (queries @ items.T).numpy(), batch.target
                 own = logits[np.arange(len(target)), target][:, None]
-                rank = np.where(target >= 0, (logits > own).sum(axis=1), len(rivals))
+                rank = np.where(target >= 0, (logits > own).sum(axis=1), len(items))
                 gain += (1 / np.log2(rank[rank < 10] + 2)).sum()
                 many += len(rank)
         gain, many = reduce_over_workers(np.array([gain, many], np.float64), "sum")
         return float(gain / many) if many else math.nan
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything that the next epoch depends on."""
+        """Return everything on which the next epoch depends."""
         moments = self.optimizer.state_dict()["state"]
         return {
             **{f"model.{name}": w for name, w in read_weights(self.model).items()},
@@ -244,6 +246,7 @@ class Training:
         }
 
     def restore(self, state: Weights) -> None:
+        """Continue from a saved `state`."""
         load_weights(
             self.model, {name.removeprefix("model."): w for name, w in state.items() if name.startswith("model.")}
         )
@@ -264,12 +267,12 @@ def build_transformer(n_items: int, content: Content | None, config: SASRecConfi
 
 
 def fit_sasrec(interactions: Interactions, config: SASRecConfig, content: Content | None = None) -> SASRec:
-    """Train in this process, on one thread of torch."""
+    """Train in this process, on one thread."""
     rows = SequenceRows(interactions, config)
     model = build_transformer(interactions.n_items, content, config)
     if rows.steps:
         with use_one_thread(), use_reduced_precision():
             Training(model, rows).run(lambda epoch: log.info(epoch.format_line(config)))
     else:
-        log.warning("sasrec: no user liked anything after another event; only content speaks")
+        log.warning("sasrec: no like follows another event of its user; item vectors are from content alone")
     return build_sasrec(read_weights(model), content, rows.trained, cosine=config.temperature > 0)

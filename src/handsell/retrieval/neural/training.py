@@ -1,4 +1,4 @@
-"""What the trainings of neural models share: weights in and out, agreement between workers, threads and precision."""
+"""Shared by the training of neural models: weights, reduction over workers, threads and precision."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from torch import nn
 
 
 def read_weights(model: nn.Module) -> dict[str, np.ndarray]:
-    """Every parameter by name, for safetensors; copies."""
+    """Return copies of all parameters by name, for safetensors."""
     return {name: p.detach().cpu().numpy().copy() for name, p in model.named_parameters()}
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
+    """Set all parameters of a model by name."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(np.array(weights[name])))
 
 
 def reduce_over_workers(value: np.ndarray, how: str) -> np.ndarray:
-    """The `min`, `max` or `sum` of an array, of int64 or float64, over all workers of this training."""
+    """Return the `min`, `max` or `sum` of an array of int64 or float64 over all workers; without workers the array."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return value
     both = torch.from_numpy(np.array(value))
@@ -32,6 +33,7 @@ def reduce_over_workers(value: np.ndarray, how: str) -> np.ndarray:
 
 @contextmanager
 def use_one_thread() -> Iterator[None]:
+    """Limit torch to one thread within a `with` block."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -42,7 +44,7 @@ def use_one_thread() -> Iterator[None]:
 
 @contextmanager
 def use_reduced_precision() -> Iterator[None]:
-    """Matrix products of factors rounded to 16 bits, summed in 32, where the processor can: up to twice as fast."""
+    """Within a `with` block, round factors of matrix products to 16 bits where the processor supports it: up to 2×."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:

@@ -1,10 +1,10 @@
-"""Training of the two towers: the prefix of a user's history predicts the next item the user liked.
+"""Training of the two-tower model: the events before a like predict the liked item.
 
-Source: [yi2019]: softmax over the items of the batch, each logit corrected by the log of its sampling probability;
-[yang2020] for the uniformly drawn negatives mixed in, without which rarely liked items never lose. Items lose
-their id embedding at random ([volkovs2017]), so that content alone serves items outside the fit window.
-From the middle of training each row may also meet negatives of its own, mined from the current vectors
-(hard_negatives.py). The same loop runs in this process and, given a wrapped model, in every worker of Ray Train.
+Sources: [yi2019] for the softmax over the items of the batch, with logits corrected by the log of their sampling
+probability; [yang2020] for additional uniformly drawn negatives, without which rarely liked items are never negatives;
+[volkovs2017] for the dropout of id embeddings, so that items outside the fit window can be scored by content alone. In
+the second half of training, each row may have hard negatives (hard_negatives.py). The same loop runs in one process
+and, with a wrapped model, in every worker of Ray Train.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from handsell.retrieval.neural.hard_negatives import HardNegatives
 from handsell.retrieval.neural.training import read_weights, use_one_thread
 
 log = logging.getLogger(__name__)
-ROWS_PER_USER = 32  # positions sampled of a user in an epoch, so that the busiest do not drown the others
-ID_DROPOUT = 0.15
-START = 0.05  # standard deviation of fresh embeddings
+ROWS_PER_USER = 32  # likes sampled per user and epoch; limits the influence of active users
+ID_DROPOUT = 0.15  # share of items without id embedding in a batch, so that content is learned
+INITIAL_DEVIATION = 0.05  # standard deviation of initial embeddings
 
 
 class Towers(nn.Module):
-    """Parameters and loss. Submodules `item` and `user` are read by name in retrieval/models/two_tower.py."""
+    """Parameters and loss; models/two_tower.py reads the weights of `item` and `user` by name."""
 
     content: Any  # (I, D) tensor, a buffer, or None
 
@@ -50,7 +50,7 @@ class Towers(nn.Module):
         super().__init__()
         size = config.embedding_size
         self.temperature = config.temperature
-        self.embedding = nn.Parameter(torch.randn(n_items, size) * START)
+        self.embedding = nn.Parameter(torch.randn(n_items, size) * INITIAL_DEVIATION)
         self.item = nn.Sequential(nn.Linear(size, config.hidden), nn.ReLU(), nn.Linear(config.hidden, size))
         width = POOLS * size + CONTEXT
         self.user = nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, size))
@@ -58,12 +58,12 @@ class Towers(nn.Module):
         self.projection = None if content is None else nn.Linear(content.shape[1], size, bias=False)
 
     def inputs(self, items: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-        """(N, E) input vectors of items (N,); keep (N, 1) is 0 where the id embedding is left out."""
+        """Return input vectors (N, E) of items (N,); `keep` (N, 1) is 0 where the id embedding is left out."""
         x = self.embedding[items] * keep
         return x if self.projection is None else x + self.projection(self.content[items])
 
     def forward(self, batch: TwoTowerBatch) -> torch.Tensor:
-        """Mean loss of B rows whose targets compete with each other and with N drawn items."""
+        """Return the mean loss of B rows, whose negatives are the other targets, drawn items and hard negatives."""
         keep = torch.ones(len(batch.items), 1)
         if self.projection is not None:
             keep = (torch.rand(len(batch.items), 1) >= ID_DROPOUT).float()
@@ -72,11 +72,11 @@ class Towers(nn.Module):
         pooled = torch.bmm(batch.pools, history)
         users = torch.cat([pooled.flatten(1), batch.context], 1)
         users = F.normalize(pooled[:, 0] + pooled[:, 1] + self.user(users), dim=1)
-        rivals = x[batch.rivals]
-        rivals = F.normalize(rivals + self.item(rivals), dim=1)
-        logits = users @ rivals.T / self.temperature - batch.log_chance
-        same = batch.rivals[None, :] == batch.rivals[: len(users), None]
-        same.fill_diagonal_(False)  # another row's target that equals this one's is no rival
+        candidates = x[batch.candidates]
+        candidates = F.normalize(candidates + self.item(candidates), dim=1)
+        logits = users @ candidates.T / self.temperature - batch.log_chance
+        same = batch.candidates[None, :] == batch.candidates[: len(users), None]
+        same.fill_diagonal_(False)  # the same item in another row is no negative
         logits = logits.masked_fill(same, -torch.inf)
         if batch.hard.shape[1]:
             mined = x[batch.hard.clamp(min=0)]
@@ -88,24 +88,24 @@ class Towers(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class TwoTowerBatch:
-    """B rows; items are positions in `items`, the U distinct ones of the batch."""
+    """B rows. Items are given as positions in `items`, the U distinct items of the batch."""
 
     items: torch.Tensor  # (U,)
     history: torch.Tensor  # (B, T) positions
     pools: torch.Tensor  # (B, POOLS, T)
     context: torch.Tensor  # (B, CONTEXT)
-    rivals: torch.Tensor  # (B + N,) positions: first the B targets, then the drawn items
-    log_chance: torch.Tensor  # (B + N,) log of the expected number of times that it is among the rivals
-    hard: torch.Tensor  # (B, M) positions of each row's own hard negatives, -1 where there is none
+    candidates: torch.Tensor  # (B + N,) positions: first the B targets, then the drawn items
+    log_chance: torch.Tensor  # (B + N,) log of the item's expected number of occurrences in the candidates
+    hard: torch.Tensor  # (B, M) positions of each row's hard negatives, -1 as padding
 
 
 class TwoTowerRows:
-    """Training rows over one shard of users: an event that was liked, and the T events before it."""
+    """Training rows of one shard of users: a like, and the T events before it."""
 
     def __init__(self, interactions: Interactions, config: TwoTowerConfig):
         self.events = interactions.where(interactions.weight != 0)
         self.config = config
-        self.start = self.events.user_offsets[self.events.user]  # (N,) first row of the event's user
+        self.start = self.events.user_offsets[self.events.user]  # (N,) first event of the same user
         liked_before = np.concatenate([[0], np.cumsum(self.events.weight > 0)])
         some = liked_before[:-1] > liked_before[self.start]
         self.targets = np.flatnonzero((self.events.weight > 0) & some)
@@ -114,17 +114,18 @@ class TwoTowerRows:
 
     @property
     def trained(self) -> np.ndarray:
-        """(I,) bool: items whose id embedding has been learned."""
+        """(I,) bool: items whose id embedding is learned."""
         seen = np.bincount(self.events.item, minlength=self.events.n_items) > 0
         return seen & (len(self.targets) > 0)
 
     @property
     def per_epoch(self) -> int:
+        """Rows per epoch."""
         per_user = np.bincount(self.events.user[self.targets], minlength=1)
         return int(np.minimum(per_user, ROWS_PER_USER).sum())
 
     def draw_epoch(self, rng: np.random.Generator) -> np.ndarray:
-        """Up to ROWS_PER_USER targets of each user, in random order."""
+        """Draw up to ROWS_PER_USER targets of each user, in random order."""
         shuffled = self.targets[rng.permutation(len(self.targets))]
         user = self.events.user[shuffled]
         order = np.argsort(user, kind="stable")
@@ -133,13 +134,15 @@ class TwoTowerRows:
         return kept[rng.permutation(len(kept))]
 
     def batches(
-        self, steps: int, rng: np.random.Generator, mine: HardNegatives | None = None
+        self, steps: int, rng: np.random.Generator, hard_negatives: HardNegatives | None = None
     ) -> Iterator[TwoTowerBatch]:
         rows = self.draw_epoch(rng)
         for chosen in np.array_split(rows, steps):
-            yield self.batch(chosen, rng, mine)
+            yield self.batch(chosen, rng, hard_negatives)
 
-    def batch(self, targets: np.ndarray, rng: np.random.Generator, mine: HardNegatives | None = None) -> TwoTowerBatch:
+    def batch(
+        self, targets: np.ndarray, rng: np.random.Generator, hard_negatives: HardNegatives | None = None
+    ) -> TwoTowerBatch:
         events = self.events
         at = targets[:, None] + np.arange(-HISTORY, 0)
         inside = at >= self.start[targets][:, None]
@@ -152,14 +155,14 @@ class TwoTowerRows:
         )
         item, pools, context = build_user_inputs(past, events.time[targets], events.n_items)
         drawn = rng.integers(events.n_items, size=min(len(targets) // 2 + 1, events.n_items))
-        rivals = np.concatenate([events.item[targets], drawn])
-        expected = len(targets) * self.share[rivals] + len(drawn) / events.n_items
+        candidates = np.concatenate([events.item[targets], drawn])
+        expected = len(targets) * self.share[candidates] + len(drawn) / events.n_items
         hard = np.zeros((len(targets), 0), np.int64)
-        if mine is not None:
-            hard = mine(events.user[targets], item, pools, context, rng)
-        wanted = np.concatenate([item.ravel(), rivals, np.maximum(hard, 0).ravel()])
+        if hard_negatives is not None:
+            hard = hard_negatives(events.user[targets], item, pools, context, rng)
+        wanted = np.concatenate([item.ravel(), candidates, np.maximum(hard, 0).ravel()])
         items, place = np.unique(wanted, return_inverse=True)
-        split, end = item.size, item.size + len(rivals)
+        split, end = item.size, item.size + len(candidates)
         return TwoTowerBatch(
             torch.from_numpy(items.astype(np.int64)),
             torch.from_numpy(place[:split].reshape(item.shape)),
@@ -182,7 +185,7 @@ def train(
     worker: int = 0,
     after_epoch: Callable[[int, float, float], None] | None = None,
 ) -> None:
-    """Fit the model in place. `wrap` makes it data parallel; `steps` per epoch must then agree between workers.
+    """Train the model in place. `wrap` makes it data parallel; `steps` per epoch must then agree between workers.
 
     `after_epoch(epoch, loss, seconds_left)` is called with epochs counted from 1.
     """
@@ -193,11 +196,13 @@ def train(
     for epoch in range(first_epoch, config.epochs):
         rng = np.random.default_rng((config.seed, epoch, worker))
         total = 0.0
-        mine = None
-        if config.hard_negatives and 2 * epoch >= config.epochs:  # what a fresh model ranks high is not yet hard
+        hard_negatives = None
+        if config.hard_negatives and 2 * epoch >= config.epochs:  # the top ranks of a new model are random
             content = None if model.content is None else model.content.numpy()
-            mine = HardNegatives.from_weights(read_weights(model), content, rows.events, config.hard_negatives, rng)
-        for batch in rows.batches(steps, rng, mine):
+            hard_negatives = HardNegatives.from_weights(
+                read_weights(model), content, rows.events, config.hard_negatives, rng
+            )
+        for batch in rows.batches(steps, rng, hard_negatives):
             optimizer.zero_grad()
             loss = parallel(batch)
             loss.backward()
@@ -209,7 +214,7 @@ def train(
 
 
 def count_steps(rows: TwoTowerRows, config: TwoTowerConfig) -> int:
-    """Batches in an epoch; 0 when no user liked two things one after the other."""
+    """Return the batches per epoch; 0 where no like follows another like of its user."""
     return -(-rows.per_epoch // config.batch_size)
 
 
@@ -220,14 +225,14 @@ def build_towers(n_items: int, content: Content | None, config: TwoTowerConfig) 
 
 
 def fit_two_tower(interactions: Interactions, config: TwoTowerConfig, content: Content | None = None) -> TwoTower:
-    """Train in this process, on one thread of torch."""
+    """Train in this process, on one thread."""
     rows = TwoTowerRows(interactions, config)
     model = build_towers(interactions.n_items, content, config)
     if count_steps(rows, config):
         with use_one_thread():
             train(model, rows, config, after_epoch=lambda *at: log.info(format_progress(config, *at)))
     else:
-        log.warning("two_tower: no user liked two items one after the other; only content speaks")
+        log.warning("two_tower: no like follows another like of its user; item vectors are from content alone")
     return build_two_tower(read_weights(model), content, rows.trained)
 
 
