@@ -33,7 +33,7 @@ from handsell.evaluation.metrics import mean_known
 from handsell.evaluation.replay import BLEND, FUNNEL, RANKER
 from handsell.evaluation.replay_scores import HEADLINE, TOP, Replay
 from handsell.features.matrix import feature_groups
-from handsell.jobs.cluster import THREADS, connected, prepare_private_cluster, spread
+from handsell.jobs.cluster import THREADS, connect, prepare_private_cluster, spread
 from handsell.jobs.progress import Progress
 from handsell.jobs.train import windows
 from handsell.jobs.train.evaluation import replay_window
@@ -85,7 +85,7 @@ def start_private_cluster(config: Config) -> Iterator[None]:
         _node_ip_address="127.0.0.1", runtime_env={"env_vars": THREADS},
     )  # fmt: skip
     try:
-        with connected():
+        with connect():
             yield
     finally:
         ray.shutdown()

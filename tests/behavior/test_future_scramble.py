@@ -27,7 +27,7 @@ from handsell.jobs.cluster import spread
 from handsell.jobs.features import feature_tables
 from handsell.jobs.ingest import ingest
 from handsell.jobs.train import examples, retrievers, windows
-from handsell.jobs.train.requests import fetch_user_rows, load_requests, requests_table
+from handsell.jobs.train.requests import build_requests_table, fetch_user_rows, load_requests
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.retrieval import registry
 from handsell.retrieval.content_vectors import Content
@@ -114,7 +114,7 @@ def ask(run, users, time):
     n = len(users)
     outcome = (Ragged.empty(n, kind) for kind in WindowRequests.RAGGED.values())
     asked = WindowRequests(users.astype(np.int32), np.full(n, time), np.full(n, AS_LOGGED), *outcome)
-    pq.write_table(requests_table(asked), run / "windows" / "ranker.parquet")
+    pq.write_table(build_requests_table(asked), run / "windows" / "ranker.parquet")
 
 
 def answers(made):

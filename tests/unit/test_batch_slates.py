@@ -29,7 +29,7 @@ def world(tmp_path, monkeypatch):
     Vocabulary.of(f"u{i}" for i in range(USERS)).save(Layout(made.config.state).catalog / "users")
     monkeypatch.setattr(slate_part, "open_store", lambda config: made.store())
     monkeypatch.setattr(job, "spread", lambda task, arguments, **_: [task(*each) for each in arguments])
-    monkeypatch.setattr(job, "connected", lambda *_: __import__("contextlib").nullcontext())
+    monkeypatch.setattr(job, "connect", lambda *_: __import__("contextlib").nullcontext())
     slate_part.open_worker.cache_clear()
     yield made
     slate_part.open_worker.cache_clear()

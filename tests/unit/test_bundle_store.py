@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from handsell.bundles.manifest import MANIFEST, Manifest, library_versions
-from handsell.bundles.storage import RemoteStorage, locked, open_storage
+from handsell.bundles.manifest import MANIFEST, Manifest, read_library_versions
+from handsell.bundles.storage import RemoteStorage, lock_folder, open_storage
 from handsell.bundles.store import BundleStore
 from handsell.core.errors import BundleError
 
@@ -136,7 +136,7 @@ def test_an_address_of_no_file_system_is_refused():
 def test_only_one_promotes_at_a_time(tmp_path: Path):
     store = BundleStore(tmp_path, lock_wait_s=0.05)
     bundle_id = add(store, 1)
-    with locked(tmp_path), pytest.raises(BundleError, match="another process"):
+    with lock_folder(tmp_path), pytest.raises(BundleError, match="another process"):
         store.promote(bundle_id)
     store.promote(bundle_id)
     assert store.live() == bundle_id
@@ -157,4 +157,4 @@ def test_the_manifest_is_plain_json(tmp_path: Path):
 
 
 def test_library_versions_are_those_installed():
-    assert {"numpy", "pyarrow"} <= set(library_versions())
+    assert {"numpy", "pyarrow"} <= set(read_library_versions())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from handsell.core.errors import BundleError
 from handsell.data.interactions import Interactions
-from handsell.jobs.train.publication import index_notes
+from handsell.jobs.train.publication import describe_indexes
 from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.index.approximate import SPARE
 from handsell.retrieval.index.index_fitting import choose_kind, compute_recall, fit_index
@@ -270,7 +270,7 @@ def test_a_bundle_tells_what_its_approximate_indexes_find(clusters, tmp_path):
     index = fit_index(clusters[0], APPROXIMATE["ivf"], K, lambda: clusters[1])
     index.save(tmp_path / "retrievers" / "als" / "index")
     VectorIndex.exact(clusters[0][:10]).save(tmp_path / "retrievers" / "content" / "index")
-    (note,) = index_notes(tmp_path)
+    (note,) = describe_indexes(tmp_path)
     assert note.startswith("als: the ivf index reads") and f"{index.approximate.settings.recall:.1%}" in note
 
 

@@ -3,20 +3,20 @@
 import numpy as np
 import pytest
 
-from handsell.jobs.train.refit_comparison import RefitComparison, feature_drift, mean_overlap
+from handsell.jobs.train.refit_comparison import RefitComparison, compute_drift, compute_overlap
 
 
 def test_overlap_is_the_share_of_the_refits_items():
     refit = np.array([[1, 2, 3, -1], [4, 5, -1, -1]])
     holdout = np.array([[3, 1, 9, 8], [6, 7, 8, 9]])
-    assert mean_overlap(refit, holdout) == pytest.approx((2 / 3 + 0) / 2)
+    assert compute_overlap(refit, holdout) == pytest.approx((2 / 3 + 0) / 2)
 
 
 def test_drift_is_in_standard_deviations_of_the_holdout_and_skips_missing_features(rng):
     before = rng.normal([0, 10, 5, 1], [1, 4, 0, 1], (50_000, 4))
     after = rng.normal([0, 14, 9, 1], [1, 1, 1, 1], (40_000, 4))
     before[:, 3], before[::2, 1], after[::3, 1] = np.nan, np.nan, np.nan
-    drift = feature_drift(before, after, ("still", "moved", "constant", "missing"))
+    drift = compute_drift(before, after, ("still", "moved", "constant", "missing"))
     assert set(drift) == {"still", "moved"}
     assert drift["moved"] == pytest.approx(1.0, abs=0.03)
     assert drift["still"] < 0.03

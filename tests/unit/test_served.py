@@ -195,7 +195,7 @@ def test_after_every_pause_the_same_requests_are_asked_for_the_same_items(monkey
         return asked, WindowRequests(asked.user, asked.time, np.full(1, -1), acted, gain, *nothing)
 
     monkeypatch.setattr(train_requests, "load_requests", loaded)
-    monkeypatch.setattr(train_requests, "chunks", lambda run, window: [slice(0, 1)])
+    monkeypatch.setattr(train_requests, "list_chunks", lambda run, window: [slice(0, 1)])
     for away in (None, DAY_US):
         evaluation = train_requests.load_evaluation_requests(None, None, "served", None, away)
         assert evaluation.relevant.item.values.tolist() == [3, 4]

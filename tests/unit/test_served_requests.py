@@ -13,7 +13,7 @@ from handsell.data.interactions import Interactions
 from handsell.data.return_times import ReturnTimes, has_drawn_pause
 from handsell.data.splits import AS_LOGGED, build_simultaneous_requests
 from handsell.jobs.train import windows
-from handsell.jobs.train.requests import read_requests, requests_table
+from handsell.jobs.train.requests import build_requests_table, read_requests
 from handsell.jobs.train.windows import REQUEST_SETS, SERVED, SIMULTANEOUS
 
 DAY = splits.DAY_US
@@ -114,7 +114,7 @@ def test_windows_on_disk_keep_the_pause_and_every_outcome(rng, tmp_path):
     found = ask_everybody(random_log(rng), LAST_K, 9 * DAY)
     found = replace(found, away=np.where(np.arange(len(found)) % 2, found.away, AS_LOGGED))
     path = tmp_path / "served.parquet"
-    pq.write_table(requests_table(found), path)
+    pq.write_table(build_requests_table(found), path)
     for rows in (slice(None), slice(2, 5), slice(3, 3)):
         again = read_requests(path, rows)
         assert again.away.dtype == np.int64

@@ -21,10 +21,10 @@ from handsell.jobs.tuning.history_settings import choose_popularity_half_life
 from handsell.jobs.tuning.source_selection import (
     SourceChoice,
     SourceSelection,
+    find_unsuitable_sources,
     is_required,
+    list_selectable_sources,
     select_sources,
-    selectable_sources,
-    unsuitable_sources,
     with_sources,
 )
 from handsell.jobs.tuning.validation_window import ValidationWindow
@@ -73,28 +73,30 @@ def limit(monkeypatch, name="", **limits):
 def test_a_source_is_out_of_the_question_by_size(configured, run, monkeypatch, limits, name, number, why):
     config = configured(AUTO + '[surfaces.home]\nrepeat = "allow"')
     limit(monkeypatch, name, **{limits: number})
-    assert unsuitable_sources(config, run) == {}
+    assert find_unsuitable_sources(config, run) == {}
     limit(monkeypatch, name, **{limits: number + (1 if limits == "min_events" else -1)})
-    assert unsuitable_sources(config, run) == {name: why}
+    assert find_unsuitable_sources(config, run) == {name: why}
     said = configured(AUTO + f'[retrieval.{name}]\nenabled = true\n[surfaces.home]\nrepeat = "allow"')
-    assert unsuitable_sources(said, run) == {}, "what the config enables never is"
+    assert find_unsuitable_sources(said, run) == {}, "what the config enables never is"
 
 
 def test_ones_own_items_are_out_of_the_question_where_they_do_not_come_back(configured, run):
-    assert list(unsuitable_sources(configured(AUTO), run)) == ["history"], (
+    assert list(find_unsuitable_sources(configured(AUTO), run)) == ["history"], (
         "home excludes what was seen, unless it is told to"
     )
-    assert unsuitable_sources(configured(AUTO + "[retrieval.history]\nenabled = true"), run) == {}
+    assert find_unsuitable_sources(configured(AUTO + "[retrieval.history]\nenabled = true"), run) == {}
 
 
 def test_what_the_config_says_about_a_source_is_kept(configured):
-    usual = selectable_sources(configured(AUTO))
+    usual = list_selectable_sources(configured(AUTO))
     assert "ease" in usual and "als" in usual and not {"sasrec", "svd", "blend"} & set(usual)
-    said = selectable_sources(configured(AUTO + "[retrieval.svd]\nenabled = true\n[retrieval.als]\nenabled = false"))
+    said = list_selectable_sources(
+        configured(AUTO + "[retrieval.svd]\nenabled = true\n[retrieval.als]\nenabled = false")
+    )
     assert set(said) == {*usual, "svd"} - {"als"}
     only = configured(AUTO + "[retrieval.bought_together]\nenabled = true\n[surfaces.home]\n"
                       '[surfaces.basket]\nonly = ["bought_together", "item_knn"]')  # fmt: skip
-    assert set(selectable_sources(only)) == {*usual, "bought_together"}
+    assert set(list_selectable_sources(only)) == {*usual, "bought_together"}
 
 
 def test_picked_sources_are_enabled_with_their_weights_and_nothing_else_changes(configured):
@@ -172,7 +174,9 @@ def test_eight_that_must_be_there_leave_no_room_for_a_better_one():
 def test_a_source_that_a_surface_names_is_never_left_out(configured):
     config = configured(AUTO + '[surfaces.home]\n[surfaces.extra]\nonly = ["item_knn"]')
     assert (
-        is_required(config, "item_knn") and not is_required(config, "als") and "item_knn" in selectable_sources(config)
+        is_required(config, "item_knn")
+        and not is_required(config, "als")
+        and "item_knn" in list_selectable_sources(config)
     )
 
 
@@ -224,7 +228,7 @@ SMALL = (
 def test_training_picks_what_the_window_needs_and_how_it_reads_the_history(configured, plant, tmp_path, dislikes):
     config, choice = select_sources(configured(SMALL), plant(dislikes), tmp_path / "holdout")
     told = {source.name: source for source in choice.sources}
-    assert set(told) == set(selectable_sources(configured(SMALL))) and choice.fused > 0.9
+    assert set(told) == set(list_selectable_sources(configured(SMALL))) and choice.fused > 0.9
     assert config.retrieval.enabled == tuple(n for n in retrievers() if n in choice.picked)
     assert told["popularity"].weight == LOW_WEIGHT and "users without a history" in told["popularity"].why
     assert {"ease", "content"} <= set(choice.picked), "what the config enables, and what finds new items, stays"

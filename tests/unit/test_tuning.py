@@ -4,7 +4,7 @@ import pytest
 
 from handsell.core.errors import ConfigError, TrainingError
 from handsell.jobs.train.train import count_steps
-from handsell.jobs.tuning.search import TunedSource, combinations, search_spaces, with_best_params
+from handsell.jobs.tuning.search import TunedSource, draw_combinations, load_search_spaces, with_best_params
 from handsell.jobs.tuning.trials import Trial, with_params
 
 SPACE = {"embedding_size": (128, 64, 256), "reg": (0.001, 0.01, 0.1)}
@@ -16,7 +16,7 @@ def tuned(*trials: Trial) -> TunedSource:
 
 def test_it_is_off_until_a_source_is_named(configured):
     config = configured('name = "shop"')
-    assert config.tuning.sources == () and search_spaces(config) == {}
+    assert config.tuning.sources == () and load_search_spaces(config) == {}
 
 
 def test_a_source_that_is_not_enabled_is_refused_by_the_config(configured):
@@ -29,7 +29,7 @@ def test_a_source_without_a_search_space_is_refused_before_anything_runs(configu
     with pytest.raises(
         ConfigError, match=r"tuning\.sources: expected sources that register values to search \(popul.*got two_tower:"
     ):
-        search_spaces(config)
+        load_search_spaces(config)
 
 
 @pytest.mark.parametrize("key", ["budget_s = 0", "trials = 0", "max_requests = 0", "concurrent = 0", "budget = 3"])
@@ -46,19 +46,19 @@ def test_the_number_of_steps(configured, ranking, sources, count):
 
 def test_the_configs_own_values_come_first_then_the_first_of_each_field():
     own = {"embedding_size": 32, "reg": 5.0}
-    every = combinations(SPACE, own, most=100, seed=0)
+    every = draw_combinations(SPACE, own, most=100, seed=0)
     assert every[:2] == [own, {"embedding_size": 128, "reg": 0.001}]
     assert len(every) == 10 == len({tuple(params.items()) for params in every})
-    assert combinations(SPACE, own, most=1, seed=0) == [own]
+    assert draw_combinations(SPACE, own, most=1, seed=0) == [own]
 
 
 def test_values_of_the_config_that_are_also_in_the_space_are_tried_once():
-    every = combinations(SPACE, {"embedding_size": 64, "reg": 0.1}, most=100, seed=0)
+    every = draw_combinations(SPACE, {"embedding_size": 64, "reg": 0.1}, most=100, seed=0)
     assert len(every) == 9 and every[0] == {"embedding_size": 64, "reg": 0.1}
 
 
 def test_the_seed_decides_which_are_drawn():
-    drawn = [combinations(SPACE, {"embedding_size": 32, "reg": 5.0}, most=6, seed=seed) for seed in (1, 1, 2)]
+    drawn = [draw_combinations(SPACE, {"embedding_size": 32, "reg": 5.0}, most=6, seed=seed) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 

@@ -64,7 +64,7 @@ class Manifest(_Record):
 
     def seal(self, folder: Path) -> Manifest:
         """Return this manifest with the files of the folder, and an id made of its time and contents."""
-        files = {name: _entry(folder / name) for name in files_of(folder)}
+        files = {name: _entry(folder / name) for name in list_files(folder)}
         if not files:
             raise BundleError(f"bundle in {folder}: expected files of models, got none: save them before publishing")
         bare = self.model_copy(update={"files": files, "id": ""})
@@ -84,23 +84,25 @@ class Manifest(_Record):
 
     def check(self, folder: Path) -> None:
         """Raise BundleError for the first file that is missing, extra, or of another size or hash."""
-        there = set(files_of(folder))
+        there = set(list_files(folder))
         for name, entry in self.files.items():
             if name not in there:
-                raise self.error(f"expected file {name}, it is missing")
+                raise self._build_error(f"expected file {name}, it is missing")
             self._check_file(folder / name, name, entry)
         if extra := sorted(there - set(self.files)):
-            raise self.error(f"file {extra[0]} is not in the manifest ({len(extra)} such)")
+            raise self._build_error(f"file {extra[0]} is not in the manifest ({len(extra)} such)")
 
     def _check_file(self, path: Path, name: str, entry: FileEntry) -> None:
         size = path.stat().st_size
         if size != entry.size:
             word = "truncated" if size < entry.size else "too long"
-            raise self.error(f"file {name} is {word}: expected {entry.size} bytes, got {size}")
+            raise self._build_error(f"file {name} is {word}: expected {entry.size} bytes, got {size}")
         if (digest := _digest(path)) != entry.sha256:
-            raise self.error(f"file {name} is corrupt: expected SHA-256 {entry.sha256[:12]}…, got {digest[:12]}…")
+            raise self._build_error(
+                f"file {name} is corrupt: expected SHA-256 {entry.sha256[:12]}…, got {digest[:12]}…"
+            )
 
-    def error(self, what: str) -> BundleError:
+    def _build_error(self, what: str) -> BundleError:
         return BundleError(
             f"bundle {self.id}: {what}: copy the bundle again, or train a new one and roll back meanwhile"
         )
@@ -135,7 +137,7 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def files_of(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     """Return the paths inside a bundle's folder, sorted, without the manifest; raise BundleError for a link."""
     names = []
     for path in sorted(folder.rglob("*")):
@@ -147,7 +149,7 @@ def files_of(folder: Path) -> list[str]:
     return names
 
 
-def library_versions() -> dict[str, str]:
+def read_library_versions() -> dict[str, str]:
     """Return the installed versions of LIBRARIES, without importing them."""
     found = {}
     for name in LIBRARIES:

@@ -51,9 +51,9 @@ def load_bundle_config(path: Path) -> Config:
 
 
 def apply_choices(config: Config, path: Path) -> Config:
-    """Return a deployment's config with the choices of the training of the bundle in `path`, where it leaves them open.
+    """Return a deployment's config, with the choices of a bundle's training where the config leaves them open.
 
-    The choices are the sources with their settings, and the strength of re-ranking.
+    The choices are the sources with their settings, and the strength of re-ranking; `path` is the bundle's folder.
     """
     trained = load_bundle_config(path)
     update: dict[str, object] = {}

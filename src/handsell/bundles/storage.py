@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from filelock import FileLock, Timeout
 
-from handsell.bundles.manifest import MANIFEST, files_of
+from handsell.bundles.manifest import MANIFEST, list_files
 from handsell.core.errors import BundleError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class RemoteStorage:
         return kept
 
     def publish(self, staging: Path, name: str) -> None:
-        for file in (*files_of(staging), MANIFEST):
+        for file in (*list_files(staging), MANIFEST):
             self._put(f"{name}/{file}", (staging / file).read_bytes())
         _remove_remains(self.local / name)
         staging.rename(self.local / name)
@@ -159,7 +159,7 @@ def open_storage(root: str | Path, cache: Path | None = None) -> Storage:
 
 
 @contextmanager
-def locked(folder: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
+def lock_folder(folder: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
     """Hold the lock of the only writer on this machine; raise BundleError after wait_s. It ends with its process."""
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -20,7 +20,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from handsell.bundles.manifest import Manifest, read_manifest
-from handsell.bundles.storage import LOCK_WAIT_S, STAGING, Storage, locked, open_storage
+from handsell.bundles.storage import LOCK_WAIT_S, STAGING, Storage, lock_folder, open_storage
 from handsell.core.errors import BundleError
 
 POINTER = "live.json"
@@ -96,7 +96,7 @@ class BundleStore:
     def promote(self, bundle_id: str) -> None:
         """Verify a bundle and make it live; promoting the live one changes nothing."""
         self.verify(bundle_id)
-        with locked(self._storage.local, self._wait_s):
+        with lock_folder(self._storage.local, self._wait_s):
             now = self.pointer()
             if now.live == bundle_id:
                 return
@@ -105,7 +105,7 @@ class BundleStore:
 
     def rollback(self) -> str:
         """Make the previous bundle live again and return its id; missing and broken ones are skipped."""
-        with locked(self._storage.local, self._wait_s):
+        with lock_folder(self._storage.local, self._wait_s):
             now = self.pointer()
             before, skipped = list(now.previous), []
             while before:
@@ -124,7 +124,7 @@ class BundleStore:
         """Remove all but the newest `keep` bundles, the live one and its predecessor; return the removed ids."""
         if keep < 1:
             raise BundleError(f"prune: expected to keep at least 1 bundle, got {keep}: give --keep 1 or more")
-        with locked(self._storage.local, self._wait_s):
+        with lock_folder(self._storage.local, self._wait_s):
             now, ids = self.pointer(), self.list()
             predecessors = [i for i in now.previous if i in ids]
             kept = {*ids[-keep:], now.live, *predecessors[-1:]}

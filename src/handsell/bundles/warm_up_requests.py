@@ -23,7 +23,7 @@ def save_warm_up_requests(requests: Requests, folder: Path) -> None:
     )
     if some.attributes is not None:  # as JSON: NumPy would pickle objects
         some = replace(some, attributes=np.array([json.dumps(cells) for cells in some.attributes.tolist()]))
-    np.savez(folder / NAME, **_arrays(some))  # type: ignore[arg-type]
+    np.savez(folder / NAME, **_flatten_batch(some))  # type: ignore[arg-type]
 
 
 def load_warm_up_requests(folder: Path) -> Requests | None:
@@ -32,14 +32,14 @@ def load_warm_up_requests(folder: Path) -> Requests | None:
     if not path.exists():
         return None
     with np.load(path, allow_pickle=False) as arrays:
-        requests = _batch(Requests, dict(arrays))
+        requests = _build_batch(Requests, dict(arrays))
     if requests.attributes is None:
         return requests
     rows = [[tuple(c) if isinstance(c, list) else c for c in json.loads(text)] for text in requests.attributes]
     return replace(requests, attributes=to_object_array(rows, len(rows[0]) if rows else 0))
 
 
-def _arrays(batch: Any, prefix: str = "") -> dict[str, np.ndarray]:
+def _flatten_batch(batch: Any, prefix: str = "") -> dict[str, np.ndarray]:
     """Return every array of a batch and of the batches in it, by dotted name."""
     found: dict[str, np.ndarray] = {}
     for f in fields(batch):
@@ -47,11 +47,11 @@ def _arrays(batch: Any, prefix: str = "") -> dict[str, np.ndarray]:
         if isinstance(value, np.ndarray):
             found[name] = value
         elif isinstance(value, Ragged) or f.name in PARTS:
-            found |= _arrays(value, f"{name}.")
+            found |= _flatten_batch(value, f"{name}.")
     return found
 
 
-def _batch(kind: Any, arrays: dict[str, np.ndarray], prefix: str = "") -> Any:
+def _build_batch(kind: Any, arrays: dict[str, np.ndarray], prefix: str = "") -> Any:
     values: dict[str, Any] = {}
     for f in fields(kind):
         name = prefix + f.name
@@ -60,5 +60,5 @@ def _batch(kind: Any, arrays: dict[str, np.ndarray], prefix: str = "") -> Any:
         elif f"{name}.values" in arrays:
             values[f.name] = Ragged(arrays[f"{name}.values"], arrays[f"{name}.offsets"])
         elif f.name in PARTS:
-            values[f.name] = _batch(PARTS[f.name], arrays, f"{name}.")
+            values[f.name] = _build_batch(PARTS[f.name], arrays, f"{name}.")
     return kind(**values)

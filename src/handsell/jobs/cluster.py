@@ -31,7 +31,7 @@ PROGRESS_EVERY_S = 10.0
 
 
 @contextmanager
-def connected(num_cpus: int | None = None) -> Iterator[None]:
+def connect(num_cpus: int | None = None) -> Iterator[None]:
     """Connect to the cluster of RAY_ADDRESS, or start a private one for the block.
 
     `ray job submit` sets the address. Without one (tests, `handsell train` without a cluster), a private cluster is
@@ -108,7 +108,7 @@ def spread(function: Callable, arguments: Sequence[tuple], *, cpus: float = 1.0,
         return {"place": row["place"], "result": cloudpickle.dumps(result)}
 
     results: list[Any] = [None] * len(tasks)
-    with connected():  # otherwise Ray starts a cluster itself, on every interface
+    with connect():  # otherwise Ray starts a cluster itself, on every interface
         places = ray.data.from_items([{"place": i} for i in range(len(tasks))], override_num_blocks=len(tasks))
         mapped = places.map(run_task, num_cpus=cpus)  # Ray Data spreads tasks over the nodes
         for done, row in enumerate(_iterate(mapped, function.__name__, cpus, wait_s), start=1):

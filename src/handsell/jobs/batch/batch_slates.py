@@ -24,7 +24,7 @@ from handsell.core.errors import BundleError, ConfigError, DataError
 from handsell.core.paths import Layout
 from handsell.jobs.batch.batch_run import BatchRun, PartCounts
 from handsell.jobs.batch.slate_part import make_slates
-from handsell.jobs.cluster import connected, spread
+from handsell.jobs.cluster import connect, spread
 from handsell.jobs.progress import Progress, peak_mib
 
 PLAN, MANIFEST = "run.json", "manifest.json"
@@ -45,7 +45,7 @@ def batch(config: Config, surface: str, out: Path, *, users_per_part: int = 1_00
         missing = [part for part, mark in enumerate(marks) if not mark.is_file()]
         already = f", {run.parts - len(missing):,} of them done already" if len(missing) < run.parts else ""
         note.text = f"{run.users:,} users in {run.parts:,} parts{already}, bundle {run.bundle}"
-    with progress.step("slates", f"{len(missing):,} parts") as note, connected(config.jobs.num_cpus):
+    with progress.step("slates", f"{len(missing):,} parts") as note, connect(config.jobs.num_cpus):
         begun = time.monotonic()
         arguments = [(str(config.source), run, str(out), part) for part in missing]
         made = spread(make_slates, arguments, cpus=1.0, wait_s=config.jobs.wait_for_resources_s)

@@ -21,7 +21,7 @@ from handsell.core.units import DAY_US
 from handsell.features.item import item_feature_names, untouched_values
 from handsell.features.rows import Names
 from handsell.features.views import views
-from handsell.jobs.cluster import connected, spread
+from handsell.jobs.cluster import connect, spread
 from handsell.jobs.features.item_rows import ItemTable, item_profile, read_items, user_profile, write_bucket
 from handsell.jobs.features.user_rows import FORGETFUL, Work, save_facts, write_part
 from handsell.jobs.progress import Progress
@@ -43,7 +43,7 @@ def compute(config: Config, requests: Path | None = None) -> dict[str, int]:
         save_facts(items.facts, work.scratch)
         rows = _write_profiles(items, names, work)
         note.text = f"{sum(rows.values()):,} rows"
-    with connected(config.jobs.num_cpus):
+    with connect(config.jobs.num_cpus):
         with progress.step("user rows", f"{meta['events']:,} events in {len(parts)} parts") as note:
             done = spread(write_part, [(part, work) for part in parts], wait_s=config.jobs.wait_for_resources_s)
             rows |= {view: sum(d[view] for d in done) for view in done[0] if view not in ("events", FORGETFUL)}

@@ -43,7 +43,7 @@ from handsell.data.readers.base import Reader, SourcePart, drop_incomplete
 from handsell.data.readers.detect import open_reader
 from handsell.data.readers.world import World
 from handsell.data.schemas import EVENTS
-from handsell.jobs.cluster import connected, spread
+from handsell.jobs.cluster import connect, spread
 from handsell.jobs.progress import report_update
 
 EVENTS_PER_PARTITION = 2_000_000
@@ -67,11 +67,11 @@ def prepare(config: Config, progress: Callable[[str], None] = report_update) -> 
     An unchanged source is skipped. Raises DataError for a source that cannot be used.
     """
     reader, layout = open_reader(config, progress), Layout(config.state)
-    before, current = _read_meta(layout), fingerprint(config, reader)
+    before, current = _read_meta(layout), compute_fingerprint(config, reader)
     if before.get("fingerprint") == current and layout.interactions.is_dir() and layout.catalog.is_dir():
         return {**before, "skipped": True}
     config.state.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=config.state, prefix=".data-") as raw, connected(config.jobs.num_cpus):
+    with tempfile.TemporaryDirectory(dir=config.state, prefix=".data-") as raw, connect(config.jobs.num_cpus):
         fresh = Layout(Path(raw))
         kept = _load_vocabularies(layout) if before.get("source") == reader.source else {}
         meta = {"fingerprint": current, **_write(config, reader, fresh, kept, progress)}
@@ -80,7 +80,7 @@ def prepare(config: Config, progress: Callable[[str], None] = report_update) -> 
     return {**meta, "skipped": False}
 
 
-def fingerprint(config: Config, reader: Reader) -> str:
+def compute_fingerprint(config: Config, reader: Reader) -> str:
     """Return a hash of the source files' names, sizes and times, of [data] and [events], and of the partitions."""
     stats = [(str(path), path.stat()) for path in reader.files()]
     files = [(name, s.st_size, s.st_mtime_ns) for name, s in stats]
@@ -125,7 +125,7 @@ def read_part(reader: Reader, part: SourcePart, state: Path) -> PartSummary:
     """Write the canonical events of one part, and its distinct ids in order of appearance. A Ray task."""
     layout = Layout(state)
     layout.events.mkdir(parents=True, exist_ok=True)
-    path, found = _part(layout.events, part.number), 0
+    path, found = _part_path(layout.events, part.number), 0
     if isinstance(reader, World):
         reader.write(part, layout.events, layout.truth)
     else:
@@ -136,7 +136,7 @@ def read_part(reader: Reader, part: SourcePart, state: Path) -> PartSummary:
     ids: dict[str, dict[str, None]] = {"user_id": {}, "item_id": {}}
     types: set[str] = set()
     events, times = 0, []
-    for batch in _batches(path):
+    for batch in _read_batches(path):
         events += len(batch)
         for name, seen in ids.items():
             seen.update(dict.fromkeys(pc.unique(batch[name]).to_pylist()))
@@ -144,7 +144,7 @@ def read_part(reader: Reader, part: SourcePart, state: Path) -> PartSummary:
         times += [t for t in pc.min_max(batch["time"].cast(pa.int64())).as_py().values() if t is not None]
     for name, seen in ids.items():
         (state / "ids" / name).mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table({"id": pa.array(seen, pa.string())}), _part(state / "ids" / name, part.number))
+        pq.write_table(pa.table({"id": pa.array(seen, pa.string())}), _part_path(state / "ids" / name, part.number))
     first, last = (min(times), max(times)) if times else (None, None)
     return PartSummary(events, max(found - events, 0), first, last, tuple(sorted(types)))
 
@@ -155,14 +155,14 @@ def partition_part(config: Config, part: int, state: Path, partitions: int) -> N
     users, items = (Vocabulary.load(layout.catalog / name) for name in ("users", "items"))
     writers: dict[int, pq.ParquetWriter] = {}
     try:
-        for batch in _batches(_part(layout.events, part)):
+        for batch in _read_batches(_part_path(layout.events, part)):
             rows = number_events(batch, users, items, config.events)
             to = rows["user"].to_numpy() % partitions
             for partition in np.unique(to).tolist():
                 if partition not in writers:
                     folder = state / "scatter" / f"{partition:05d}"
                     folder.mkdir(parents=True, exist_ok=True)
-                    writers[partition] = pq.ParquetWriter(_part(folder, part), NUMBERED_WITH_ID)
+                    writers[partition] = pq.ParquetWriter(_part_path(folder, part), NUMBERED_WITH_ID)
                 writers[partition].write_table(rows.filter(pa.array(to == partition)))
     finally:
         for writer in writers.values():
@@ -175,7 +175,7 @@ def merge_partition(partition: int, state: Path) -> int:
     tables = [pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))] if folder.is_dir() else []
     settled = deduplicate_and_sort(pa.concat_tables(tables)) if tables else NUMBERED.empty_table()
     layout.interactions.mkdir(parents=True, exist_ok=True)
-    pq.write_table(settled, _part(layout.interactions, partition))
+    pq.write_table(settled, _part_path(layout.interactions, partition))
     return len(settled)
 
 
@@ -185,13 +185,13 @@ def _write_catalog(reader: Reader, fresh: Layout, kept: dict[str, Vocabulary]) -
     for name, key, path in (("items", "item_id", fresh.items), ("users", "user_id", fresh.users)):
         known = tables[name].filter(pc.is_valid(tables[name][key]))
         seen = fresh.state / "ids" / key
-        vocabulary = extend_vocabulary(kept.get(name), (ids for ids in [known[key], *_ids(seen)]))
+        vocabulary = extend_vocabulary(kept.get(name), (ids for ids in [known[key], *_read_ids(seen)]))
         vocabulary.save(fresh.catalog / name)
         counts[name] = len(vocabulary)
         table = align_rows(known, key, vocabulary)
         if name == "items":
             alive = np.zeros(len(vocabulary), bool)
-            for ids in [known[key], *_ids(seen)]:
+            for ids in [known[key], *_read_ids(seen)]:
                 alive[vocabulary.number(ids.to_pylist())] = True
             table = mark_unavailable(table, alive)
         pq.write_table(table, path)
@@ -201,7 +201,7 @@ def _write_catalog(reader: Reader, fresh: Layout, kept: dict[str, Vocabulary]) -
     return counts["items"], counts["users"]
 
 
-def _ids(folder: Path) -> Iterator[pa.ChunkedArray]:
+def _read_ids(folder: Path) -> Iterator[pa.ChunkedArray]:
     for path in sorted(folder.glob("part-*.parquet")):
         yield pq.read_table(path)["id"]
 
@@ -272,9 +272,9 @@ def _read_meta(layout: Layout) -> dict[str, Any]:
     return json.loads(layout.data_meta.read_text()) if layout.data_meta.exists() else {}
 
 
-def _part(folder: Path, number: int) -> Path:
+def _part_path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.parquet"
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+def _read_batches(path: Path) -> Iterator[pa.RecordBatch]:
     yield from pq.ParquetFile(path).iter_batches(batch_size=131_072, columns=EVENTS.names)

@@ -57,7 +57,7 @@ def replay_window(config: Config, run: Path, models: Path, window: str = "test")
         eligibility=eligibility,
         popularity=count_positives(config, run / "fit"),
         oracle=load_oracle(config, snapshot, eligibility),
-        curve=reranking_variants(stages, eligibility),
+        curve=build_reranking_variants(stages, eligibility),
         progress=lambda done, of: report_update(f"scored {done:,} of {of:,} requests"),
     )
 
@@ -94,7 +94,7 @@ def evaluate_served(config: Config, run: Path, models: Path) -> ServedScores:
 
 
 def score_served_requests(config: Config, run: Path, models: Path, away: int | None) -> RequestScores:
-    """Score the served requests, with simple baselines beside; a Ray task.
+    """Score the served requests and simple baselines. A Ray task.
 
     `away`: score a sample of them, each request that many µs after the user's last event, without baselines.
     """
@@ -104,7 +104,7 @@ def score_served_requests(config: Config, run: Path, models: Path, away: int | N
     eligibility = Eligibility.of(snapshot, config)
     baselines = {}
     if away is None:
-        baselines = baseline_lists(config, run, served.requests, eligibility)
+        baselines = recommend_baselines(config, run, served.requests, eligibility)
     else:
         served = served.sample(PAUSED_REQUESTS)
     return score_models(
@@ -112,7 +112,9 @@ def score_served_requests(config: Config, run: Path, models: Path, away: int | N
     )
 
 
-def baseline_lists(config: Config, run: Path, requests: Requests, eligibility: Eligibility) -> dict[str, np.ndarray]:
+def recommend_baselines(
+    config: Config, run: Path, requests: Requests, eligibility: Eligibility
+) -> dict[str, np.ndarray]:
     """Return the lists of simple recommenders of the same events by name; none for a catalog over BASELINE_ITEMS."""
     if len(eligibility.snapshot) > BASELINE_ITEMS:
         return {}
@@ -122,7 +124,7 @@ def baseline_lists(config: Config, run: Path, requests: Requests, eligibility: E
     return {f"{BASELINE_PREFIX}{name}": items for name, items in found.items()}
 
 
-def reranking_variants(stages: Stages, eligibility: Eligibility) -> dict[str, RerankingStage]:
+def build_reranking_variants(stages: Stages, eligibility: Eligibility) -> dict[str, RerankingStage]:
     """Return re-rankers with other settings by name, "family strength", for the report's curve."""
     off = {"strength": 1.0, "diversity": 0.0, "diversity_by_taste": 0.0, "calibration": 0.0, "novelty": 0.0,
            "serendipity": 0.0}  # fmt: skip

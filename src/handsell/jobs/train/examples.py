@@ -22,7 +22,7 @@ from handsell.features.item import DailyValues, ItemDays, item_column_names, sel
 from handsell.features.matrix import build_matrix, feature_names
 from handsell.features.registry import find_features
 from handsell.jobs.cluster import spread
-from handsell.jobs.train.requests import chunks, load_requests
+from handsell.jobs.train.requests import list_chunks, load_requests
 from handsell.ranking.examples import Outcomes, ShownItems, label_examples
 from handsell.ranking.shards import write_shards
 from handsell.retrieval.stage import LocalCandidates
@@ -36,7 +36,7 @@ def find_candidates(config: Config, run: Path, models: Path, window: str) -> int
     Writes candidates/<window>/<first row>.npz to the folder `run`, with the (item, day) pairs that need values.
     """
     (run / "candidates" / window).mkdir(parents=True, exist_ok=True)
-    parts = [(config, run, models, window, rows) for rows in chunks(run, window)]
+    parts = [(config, run, models, window, rows) for rows in list_chunks(run, window)]
     return sum(spread(find_chunk, parts, wait_s=config.jobs.wait_for_resources_s))
 
 
@@ -105,14 +105,14 @@ def _no_item_days(width: int) -> ItemDays:
 
 
 def load_item_values(config: Config, run: Path, window: str, snapshot: Snapshot) -> DailyValues:
-    """Load the values of a window's candidates as of each day; columns without a history are the snapshot's."""
+    """Load the values of a window's candidates as of each day; columns of the source tables are the snapshot's."""
     days = _read_item_days(run / "item_days" / f"{window}.npz")
     return DailyValues.of(days, select_item_columns(snapshot, config), item_column_names(config))
 
 
 def write_examples(config: Config, run: Path, models: Path, window: str) -> int:
     """Label the candidates of a window and write them as shards to examples/<window>; return the number of examples."""
-    parts = [(config, run, models, window, rows) for rows in chunks(run, window)]
+    parts = [(config, run, models, window, rows) for rows in list_chunks(run, window)]
     return sum(spread(_label_chunk, parts, wait_s=config.jobs.wait_for_resources_s))
 
 

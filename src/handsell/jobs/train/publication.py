@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from handsell.bundles.gate import GUARD_RAILS, BundleScores, GateDecision, decide_promotion
-from handsell.bundles.manifest import Manifest, library_versions
+from handsell.bundles.manifest import Manifest, read_library_versions
 from handsell.bundles.stages import load_snapshot, load_stages, save_config
 from handsell.bundles.store import BundleStore
 from handsell.bundles.warm_up_requests import save_warm_up_requests
@@ -72,7 +72,7 @@ def _write_warm_up_requests(config: Config, run: Path, staging: Path) -> None:
 def build_manifest(run: TrainingRun, report: dict, staging: Path) -> Manifest:
     """Build the manifest of the files in `staging`, without their hashes."""
     config, meta = run.config, json.loads(Layout(run.config.state).data_meta.read_text())
-    spans = window_spans(config, run.folder)
+    spans = compute_window_spans(config, run.folder)
     return Manifest(
         config=config.name,
         created_us=time.time_ns() // 1000,
@@ -87,12 +87,12 @@ def build_manifest(run: TrainingRun, report: dict, staging: Path) -> Manifest:
         metrics_of="holdout",
         holdout_data_end_us=spans["retrieval"][1],
         git_revision=_git_revision(),
-        libraries=library_versions(),
-        notes=(*evaluation_notes(run), *index_notes(staging)),
+        libraries=read_library_versions(),
+        notes=(*describe_evaluation(run), *describe_indexes(staging)),
     )
 
 
-def index_notes(bundle: Path) -> tuple[str, ...]:
+def describe_indexes(bundle: Path) -> tuple[str, ...]:
     """Describe the measured recall of each approximate index of a bundle."""
     notes = []
     for path in sorted(bundle.glob("retrievers/*/index")):
@@ -105,7 +105,7 @@ def index_notes(bundle: Path) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def window_spans(config: Config, run: Path) -> dict[str, tuple[int, int]]:
+def compute_window_spans(config: Config, run: Path) -> dict[str, tuple[int, int]]:
     """Return [first, last + 1) of each window in µs; under leave_last_k windows overlap in time."""
     meta = json.loads(Layout(config.state).data_meta.read_text())
     if config.split.kind == "by_time":
@@ -119,7 +119,7 @@ def window_spans(config: Config, run: Path) -> dict[str, tuple[int, int]]:
     return spans
 
 
-def evaluation_notes(run: TrainingRun) -> tuple[str, ...]:
+def describe_evaluation(run: TrainingRun) -> tuple[str, ...]:
     """Describe the split and the tuning for readers of the report."""
     if run.config.split.kind == "by_time":
         split = "Windows are cut in time: retrievers are fitted on nothing later than the retrieval window."
@@ -136,11 +136,11 @@ def evaluation_notes(run: TrainingRun) -> tuple[str, ...]:
 
 def compare_with_live(run: TrainingRun, replay: Replay, store: BundleStore) -> GateDecision:
     """Compare the holdout model with the live bundle on the test requests that are later than the live one's data."""
-    live, challenger = store.live(), bundle_scores(replay.models[FUNNEL])
+    live, challenger = store.live(), extract_scores(replay.models[FUNNEL])
     if live is None:
         return decide_promotion(challenger, None, replay.user, run.config.gate)
     path, about = store.local_path(live), store.verify(live)
-    if not same_catalog(path, Layout(run.config.state).snapshot):
+    if not has_same_catalog(path, Layout(run.config.state).snapshot):
         first = decide_promotion(challenger, None, replay.user, run.config.gate)
         warning = f"The live bundle {live} has other items (another data source), so there is no comparison."
         return replace(first, sentences=("Promoted: it is the first bundle on this data.",), warnings=(warning,))
@@ -151,11 +151,11 @@ def compare_with_live(run: TrainingRun, replay: Replay, store: BundleStore) -> G
 
 def compare_with_retrained(run: TrainingRun, replay: Replay, retrained: Replay) -> GateDecision:
     """Compare the holdout model with one of the live bundle's recipe, fitted on the same windows."""
-    challenger, live = (bundle_scores(one.models[FUNNEL]) for one in (replay, retrained))
+    challenger, live = (extract_scores(one.models[FUNNEL]) for one in (replay, retrained))
     return decide_promotion(challenger, live, replay.user, run.config.gate, retrained=True)
 
 
-def same_catalog(bundle: Path, snapshot: Path) -> bool:
+def has_same_catalog(bundle: Path, snapshot: Path) -> bool:
     """Return whether the bundle's items are the first ones of the present catalog, whose numbers never change."""
     then, now = load_snapshot(bundle).items.encoded, Snapshot.load(snapshot).items.encoded
     return len(then) <= len(now) and bool((then == now[: len(then)]).all())
@@ -174,10 +174,10 @@ def score_live(config: Config, run: Path, bundle: Path, data_end_us: int) -> tup
         scorer.add(FUNNEL, FUNNEL, TOP, lambda r=chunk.requests: recommend_slates(stages.funnel, r))  # type: ignore[misc]
         scorer.finish_chunk()
     live = scorer.finish(evaluation.requests, {}).models[FUNNEL]
-    return bundle_scores(live), evaluation.requests.time >= data_end_us
+    return extract_scores(live), evaluation.requests.time >= data_end_us
 
 
-def bundle_scores(contender: ModelScores) -> BundleScores:
+def extract_scores(contender: ModelScores) -> BundleScores:
     """Return the metrics that the gate compares."""
     values = contender.means()
     return BundleScores(
@@ -185,7 +185,7 @@ def bundle_scores(contender: ModelScores) -> BundleScores:
     )
 
 
-def same_recipe(a: Config, b: Config) -> bool:
+def is_same_recipe(a: Config, b: Config) -> bool:
     """Return whether two configs train the same models from the same data."""
     return all(getattr(a, part) == getattr(b, part) for part in ("retrieval", "ranking", "reranking", "features"))
 

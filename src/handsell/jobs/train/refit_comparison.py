@@ -74,16 +74,16 @@ def compare_refit(config: Config, run: Path, holdout: Path, bundle: Path) -> Ref
         )
     before, after = (_candidate_features(stages, requests, values, snapshot) for stages in (evaluated, refitted))
     names = feature_names(config, refitted.candidates.sources)
-    return RefitComparison(mean_overlap(new, old), feature_drift(before, after, names))
+    return RefitComparison(compute_overlap(new, old), compute_drift(before, after, names))
 
 
-def mean_overlap(new: np.ndarray, old: np.ndarray) -> float:
+def compute_overlap(new: np.ndarray, old: np.ndarray) -> float:
     """Return the mean over rows of the share of the items in `new` (R, n), -1 padded, that `old` has too."""
     parts = [len(np.intersect1d(x[x >= 0], y[y >= 0])) / max((x >= 0).sum(), 1) for x, y in zip(new, old, strict=True)]
     return float(np.mean(parts))
 
 
-def feature_drift(before: np.ndarray, after: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
+def compute_drift(before: np.ndarray, after: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
     """Return |mean after - mean before| in standard deviations before, by feature; (N, F) and (M, F), NaN: missing.
 
     Features that are constant before, or missing in all rows, are left out.

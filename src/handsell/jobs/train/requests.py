@@ -50,7 +50,7 @@ class EvaluationRequests:
         return self.take(np.sort(np.random.default_rng(0).permutation(len(self))[:most]))
 
 
-def requests_table(requests: WindowRequests) -> pa.Table:
+def build_requests_table(requests: WindowRequests) -> pa.Table:
     lists = {
         name: pa.ListArray.from_arrays(
             pa.array(getattr(requests, name).offsets.astype(np.int32)), pa.array(getattr(requests, name).values)
@@ -89,7 +89,7 @@ def fetch_user_rows(config: Config, run: Path, window: str) -> int:
     return len(requests)
 
 
-def chunks(run: Path, window: str) -> list[slice]:
+def list_chunks(run: Path, window: str) -> list[slice]:
     """Return the rows of a window by task."""
     count = pq.read_metadata(run / "windows" / f"{window}.parquet").num_rows
     return [slice(begin, min(begin + CHUNK, count)) for begin in range(0, count, CHUNK)]
@@ -131,7 +131,7 @@ def load_evaluation_requests(
 
     `away`: place each of them that many µs after the user's last event; the relevant items stay the same.
     """
-    tasks = chunks(run, window)
+    tasks = list_chunks(run, window)
     rows = slice(0, tasks[-1].stop) if tasks else slice(0, 0)
     requests, outcome = load_requests(config, run, window, rows, snapshot)
     relevant = grade_outcome(outcome)

@@ -1,4 +1,4 @@
-"""Fit every enabled retriever: each as one Ray task, or with several Ray workers where its plug-in says so."""
+"""Fit every enabled retriever: each as one Ray task, or on several Ray workers by the `job` of its plug-in."""
 
 from __future__ import annotations
 

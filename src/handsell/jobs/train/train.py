@@ -20,7 +20,7 @@ from dataclasses import replace
 import ray
 
 from handsell.bundles.gate import GateDecision, check_absence_loss
-from handsell.bundles.manifest import library_versions
+from handsell.bundles.manifest import read_library_versions
 from handsell.bundles.stages import load_bundle_config
 from handsell.bundles.store import BundleStore
 from handsell.catalog.snapshot import Snapshot
@@ -34,7 +34,7 @@ from handsell.evaluation.served import loss_by_pause
 from handsell.features.matrix import ranker_features
 from handsell.features.store import open_store
 from handsell.features.views import service_columns
-from handsell.jobs.cluster import connected, spread
+from handsell.jobs.cluster import connect, spread
 from handsell.jobs.progress import Progress
 from handsell.jobs.train import publication
 from handsell.jobs.train.evaluation import ServedScores, evaluate_served, replay_window
@@ -45,7 +45,7 @@ from handsell.jobs.train.retrievers import fit_retrievers
 from handsell.jobs.train.training_run import SERVICE, TrainingRun
 from handsell.jobs.train.windows import REQUEST_SETS, REQUEST_WINDOWS, SERVED, cut_windows
 from handsell.jobs.tuning import search
-from handsell.jobs.tuning.source_selection import select_sources, selectable_sources, with_sources
+from handsell.jobs.tuning.source_selection import list_selectable_sources, select_sources, with_sources
 from handsell.jobs.tuning.strength_selection import choose_strength
 from handsell.ranking.fitting import PRIOR
 from handsell.ranking.shards import read_coverage
@@ -59,7 +59,7 @@ def train(config: Config, promote: bool = True) -> str:
     run = TrainingRun(config, Layout(config.state).runs / time.strftime("%Y%m%dt%H%M%S", time.gmtime()),
                       Progress(count_steps(config)), {})  # fmt: skip
     run.folder.mkdir(parents=True)
-    with connected(config.jobs.num_cpus):
+    with connect(config.jobs.num_cpus):
         spread(_check_features, [(config,)])
         run = split_into_windows(run)
         fetch_rows(run)
@@ -88,9 +88,11 @@ def count_steps(config: Config) -> int:
 
 def _check_settings(config: Config) -> None:
     """Raise ConfigError for settings that would fail late: a feature of ranking.without, a source of tuning.sources."""
-    candidates = with_sources(config, dict.fromkeys(selectable_sources(config))) if config.picks_sources else config
+    candidates = (
+        with_sources(config, dict.fromkeys(list_selectable_sources(config))) if config.picks_sources else config
+    )
     ranker_features(candidates, candidates.retrieval.enabled)
-    search.search_spaces(config)
+    search.load_search_spaces(config)
 
 
 def _check_features(config: Config) -> None:
@@ -137,7 +139,7 @@ def fit_holdout(run: TrainingRun) -> TrainingRun:
     """
     config, folder, events = run.config, run.folder, f"{run.counts['fit']:,} events"
     if config.picks_sources:
-        names = ", ".join(selectable_sources(config))
+        names = ", ".join(list_selectable_sources(config))
         with run.progress.step("retrievers", f"{names} on {events}, to pick from") as note:
             config, selection = select_sources(config, folder, run.holdout)
             run, note.text = replace(run, config=config, selection=selection), str(selection)
@@ -201,11 +203,11 @@ def _report(run: TrainingRun, replay: Replay, served: ServedScores) -> dict:
         config=run.config.name,
         created_us=time.time_ns() // 1000,
         data=run.counts,
-        windows=publication.window_spans(run.config, run.folder),
+        windows=publication.compute_window_spans(run.config, run.folder),
         importance=importance,
         seconds=run.progress.seconds,
-        libraries=library_versions(),
-        notes=publication.evaluation_notes(run),
+        libraries=read_library_versions(),
+        notes=publication.describe_evaluation(run),
         tuning={one.source: one.as_dict() for one in run.tuned},
         served=served.as_dict(),
         by_time_away=served.by_time_away(),
@@ -224,7 +226,7 @@ def _decide_promotion(run: TrainingRun, replay: Replay, served: ServedScores, st
     decision = publication.compare_with_live(run, replay, store)
     if decision.outcome == "insufficient":
         recipe = load_bundle_config(store.local_path(str(store.live())))
-        same = publication.same_recipe(recipe, run.config)
+        same = publication.is_same_recipe(recipe, run.config)
         other = replay if same else replay_recipe(run, recipe)  # the same recipe on the same data: the same model
         decision = publication.compare_with_retrained(run, replay, other)
     return check_absence_loss(decision, loss_by_pause(served.by_pause)[FUNNEL], run.config.gate)

@@ -27,7 +27,7 @@ from handsell.data.interactions import Interactions
 from handsell.data.return_times import ReturnTimes, has_drawn_pause
 from handsell.data.splits import WindowRequests
 from handsell.jobs.cluster import spread
-from handsell.jobs.train.requests import read_requests, requests_table
+from handsell.jobs.train.requests import build_requests_table, read_requests
 
 REQUEST_WINDOWS = splits.WINDOWS[1:]
 SERVED = "served"  # requests of the test window as a service gets them: one per user, all at the same time
@@ -120,13 +120,13 @@ def _cut_part(
             found = splits.build_window_requests(events, acted, slate, window, stretch, which)
         folder = run / "windows" / name
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(requests_table(found), folder / part.name)
+        pq.write_table(build_requests_table(found), folder / part.name)
         counts[name] = len(found)
     return counts, ReturnTimes.of(events.where(acted), gap_us, end_us)
 
 
 def _request_kinds(split: SplitConfig) -> dict[str, tuple[int, bool]]:
-    """Return, by name, the window of a kind of requests, and whether all of its users come at the same time.
+    """Return the kinds of requests by name: their window, and whether all requests have the same time.
 
     With windows in time, the ranker and validation windows have both kinds: a request at the start of each session,
     and one per user at the start of the window, whose outcome is the whole window. With leave_last_k a window has the
@@ -152,7 +152,7 @@ def _write_sample(run: Path, name: str, most: int, found: dict[str, int], return
         kept += [splits.sample(read_requests(part), share) for part in parts]
     if name in DELAYED:
         kept = [_delay_half(requests, returns) for requests in kept]
-    table = pa.concat_tables(map(requests_table, kept)).sort_by([("time", "ascending"), ("user", "ascending")])
+    table = pa.concat_tables(map(build_requests_table, kept)).sort_by([("time", "ascending"), ("user", "ascending")])
     pq.write_table(table, run / "windows" / f"{name}.parquet")
     return table.num_rows
 

@@ -81,7 +81,7 @@ class TunedSource:
         return f"{self.source} {before} → {best.value:.4f} with {format_params(best.params)} ({tried})"
 
 
-def search_spaces(config: Config) -> dict[str, Space]:
+def load_search_spaces(config: Config) -> dict[str, Space]:
     """Return the values to try by source and field; raise ConfigError for a source that registers none."""
     found: dict[str, Space] = {name: retrievers()[name].search_space() for name in config.tuning.sources}
     if none := [name for name, space in found.items() if not space]:
@@ -94,7 +94,7 @@ def search_spaces(config: Config) -> dict[str, Space]:
 
 
 def tune_sources(config: Config, run: Path) -> list[TunedSource]:
-    """Search for each source of config.tuning in turn, on the connected cluster.
+    """Search for each source of config.tuning in turn, on the Ray cluster of this process.
 
     Needs fit/ and rows/validation.parquet in the folder `run`. Raises TrainingError if every trial of a source failed.
     """
@@ -102,7 +102,7 @@ def tune_sources(config: Config, run: Path) -> list[TunedSource]:
     with tempfile.TemporaryDirectory(prefix="tuning-", dir=run) as folder:
         content = Path(folder).resolve() / "content"
         spread(fit_content, [(config, run / "fit", content)], wait_s=config.jobs.wait_for_resources_s)
-        for name, space in search_spaces(config).items():
+        for name, space in load_search_spaces(config).items():
             one = _tune_source(TrialTask(name, config, run.resolve(), content), space, Path(folder).resolve())
             one.best  # noqa: B018 - raises if all failed
             found.append(one)
@@ -116,7 +116,7 @@ def with_best_params(config: Config, found: Sequence[TunedSource]) -> Config:
     return config
 
 
-def combinations(space: Space, configured: Params, most: int, seed: int) -> list[Params]:
+def draw_combinations(space: Space, configured: Params, most: int, seed: int) -> list[Params]:
     """Return at most `most`: the config's own, the first value of each field, then others drawn by the seed."""
     shape = [len(values) for values in space.values()]
     total = math.prod(shape)
@@ -138,12 +138,12 @@ def _tune_source(task: TrialTask, space: Space, storage: Path) -> TunedSource:
     options, begun = task.config.tuning, time.monotonic()
     section = task.config.retrieval[task.source]
     configured = {name: getattr(section, name) for name in space}
-    every = combinations(space, configured, options.trials, options.seed)
+    every = draw_combinations(space, configured, options.trials, options.seed)
     in_grid = all(configured[name] in values for name, values in space.items())
     reporter = TrialReporter(task.source, len(every), begun + options.budget_s)
     wait_s = task.config.jobs.wait_for_resources_s
     first, requests = spread(_run_first_trial, [(task, every[0])], wait_s=wait_s)[0]
-    reporter.print_trial(first)
+    reporter.report_trial(first)
     trials, left_s = [first], begun + options.budget_s - time.monotonic()
     if len(every) > 1 and left_s > first.seconds:
         trials += _run_trials(task, every[1:], left_s, reporter, storage)
@@ -218,19 +218,19 @@ class TrialActor(tune.Trainable):
 
 
 class TrialReporter(tune.Callback):
-    """Prints one line per trial, in place of Ray Tune's own tables."""
+    """Reports one line per trial, in place of Ray Tune's own tables."""
 
     def __init__(self, source: str, most: int, until: float) -> None:
         self._source, self._most, self._until, self._done = source, most, until, 0
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         if (ended := _parse_result(trial.config, trial.last_result or {}, None)) is not None:
-            self.print_trial(ended)
+            self.report_trial(ended)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self.print_trial(Trial(dict(trial.config), None, 0.0, "the trial's process ended in an error"))
+        self.report_trial(Trial(dict(trial.config), None, 0.0, "the trial's process ended in an error"))
 
-    def print_trial(self, trial: Trial) -> None:
+    def report_trial(self, trial: Trial) -> None:
         self._done += 1
         result = f"failed: {trial.error}" if trial.value is None else f"{OBJECTIVE} {trial.value:.4f}"
         left_s = max(self._until - time.monotonic(), 0.0)

@@ -74,8 +74,8 @@ def select_sources(config: Config, run: Path, models: Path) -> tuple[Config, Sou
     Needs fit/ and the rows of the validation window in the folder `run`. Raises TrainingError if that window has no
     request with a relevant item.
     """
-    unsuitable = unsuitable_sources(config, run)
-    pool = tuple(name for name in selectable_sources(config) if name not in unsuitable)
+    unsuitable = find_unsuitable_sources(config, run)
+    pool = tuple(name for name in list_selectable_sources(config) if name not in unsuitable)
     fitted = with_sources(config, dict.fromkeys(pool, None))
     fit_retrievers(fitted, run / "fit", models)
     required = tuple(name for name in pool if is_required(config, name))
@@ -92,7 +92,7 @@ def is_required(config: Config, name: str) -> bool:
     )
 
 
-def selectable_sources(config: Config) -> tuple[str, ...]:
+def list_selectable_sources(config: Config) -> tuple[str, ...]:
     """Return the required sources and those that plug-ins declare selectable, unless the config disables them."""
     return tuple(
         name
@@ -101,12 +101,12 @@ def selectable_sources(config: Config) -> tuple[str, ...]:
     )
 
 
-def unsuitable_sources(config: Config, run: Path) -> dict[str, str]:
+def find_unsuitable_sources(config: Config, run: Path) -> dict[str, str]:
     """Return the selectable sources that do not suit the data, with the reason; a required source always suits."""
     sizes = CatalogSizes.load(Layout(config.state))
     events = sum(pq.read_metadata(path).num_rows for path in (run / "fit").glob("*.parquet"))
     found = {}
-    for name in selectable_sources(config):
+    for name in list_selectable_sources(config):
         if is_required(config, name):
             continue
         plugin = retrievers()[name]
@@ -140,7 +140,7 @@ def compare_sources(
     """Choose the settings of each fitted source, and the sources of the fused order. A Ray task; saves the settings."""
     window = ValidationWindow.load(config, run, 'set retrieval.sources = "enabled" to keep the sources as configured')
     window = replace(window, evaluation=window.evaluation.sample(MAX_REQUESTS))
-    kept = _kept_sources(pool, Content.load(models / "content"))
+    kept = _list_kept_sources(pool, Content.load(models / "content"))
     lists, history = {}, {}
     for name in pool:
         path, section = models / "retrievers" / name, config.retrieval[name]
@@ -165,7 +165,7 @@ def compare_sources(
     return SourceSelection(tuple(choices), fusion.ndcg, len(window.evaluation))
 
 
-def _kept_sources(pool: Sequence[str], content: Content) -> dict[str, str]:
+def _list_kept_sources(pool: Sequence[str], content: Content) -> dict[str, str]:
     """Return the sources that are kept for requests outside the window, with the reason."""
     kept = {"popularity": "it serves users without a history"}
     if content.vectors.any():

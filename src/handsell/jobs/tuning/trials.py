@@ -32,7 +32,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class TrialTask:
-    """What all trials of a source share: the paths of the data, not the data."""
+    """The common inputs of all trials of a source: paths of the data, not the data."""
 
     source: str
     config: Config
@@ -42,7 +42,7 @@ class TrialTask:
 
 @dataclass(frozen=True, slots=True)
 class TrialData:
-    """What a trial is fitted and scored on."""
+    """The data that trials are fitted and scored on."""
 
     events: Interactions
     content: Content

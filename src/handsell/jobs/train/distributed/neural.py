@@ -1,7 +1,7 @@
 """Neural retrievers under Ray Train: each worker has its own users; a killed worker costs at most an epoch.
 
-A module beside this one has, for each of them, a `fit(config, interactions, content, sizes, out)`, which the
-retriever's plug-in names, and the loop of a worker. A package outside this repository does the same with its own.
+A retriever has a module in this folder, or in a package outside this repository, with `fit(config, interactions,
+content, sizes, out)`, which its plug-in names as `job`, the loop of a worker, and the function that builds the model.
 """
 
 from __future__ import annotations
@@ -129,11 +129,11 @@ class TrainWorker:
         events = Interactions.read(parts, *sizes)
         return events.where(events.user % self.count == self.rank)
 
-    def any_worker(self, mask: np.ndarray) -> np.ndarray:
+    def is_true_on_any_worker(self, mask: np.ndarray) -> np.ndarray:
         """Return where a mask (N,) bool is true on at least one worker."""
         return reduce_over_workers(mask.astype(np.int64), "max") > 0
 
-    def common_steps(self, own: int) -> int:
+    def agree_on_steps(self, own: int) -> int:
         """Return the steps of an epoch that every worker has data for.
 
         Raises TrainingError if one has no data and another has.

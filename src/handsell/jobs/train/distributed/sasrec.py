@@ -27,8 +27,8 @@ def train_worker(arguments: dict[str, Any]) -> None:
     config, worker = SASRecConfig(**arguments["config"]), TrainWorker.current(arguments)
     rows = training.SequenceRows(worker.read_interactions(), config)
     model = training.build_transformer(worker.n_items, worker.load_content(), config)
-    trained = worker.any_worker(rows.trained)
-    steps = worker.common_steps(rows.steps)
+    trained = worker.is_true_on_any_worker(rows.trained)
+    steps = worker.agree_on_steps(rows.steps)
 
     def report(line: str, metrics: dict[str, float], state: dict[str, np.ndarray]) -> None:
         worker.report(line, metrics, lambda: {**state, "trained": trained.astype(np.uint8)})

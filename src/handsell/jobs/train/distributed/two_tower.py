@@ -38,8 +38,8 @@ def train_worker(arguments: dict[str, Any]) -> None:
     config, worker = TwoTowerConfig(**arguments["config"]), TrainWorker.current(arguments)
     rows = training.TwoTowerRows(worker.read_interactions(), config)
     model = training.build_towers(worker.n_items, worker.load_content(), config)
-    trained = worker.any_worker(rows.trained).astype(np.uint8)
-    steps = worker.common_steps(training.count_steps(rows, config))
+    trained = worker.is_true_on_any_worker(rows.trained).astype(np.uint8)
+    steps = worker.agree_on_steps(training.count_steps(rows, config))
 
     def report(epoch: int, loss: float, seconds_left: float) -> None:
         line = training.format_progress(config, epoch, loss, seconds_left)
