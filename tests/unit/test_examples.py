@@ -156,7 +156,7 @@ def test_shards_hold_whole_groups_and_together_everything(asked, tmp_path):
 
 def test_missing_features_and_shards_are_named(asked, tmp_path):
     write_shards(label(asked), ("item", "user"), tmp_path, "part-0", shards=2)
-    with pytest.raises(TrainingError, match="lacks item_age_days"):
+    with pytest.raises(TrainingError, match="missing item_age_days"):
         read_shards(shard_folders(tmp_path), ("item", "item_age_days"))
     with pytest.raises(TrainingError, match="2 shards for 3 workers"):
         shard_folders(tmp_path, 0, 3)

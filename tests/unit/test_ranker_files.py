@@ -38,7 +38,7 @@ def test_no_pickle_and_only_these_files(fitted, tmp_path):
 def test_features_that_disagree_are_refused_by_name(fitted, tmp_path):
     fitted.save(tmp_path)
     (tmp_path / "features.json").write_text(json.dumps(FEATURES[:-1]))
-    with pytest.raises(BundleError, match=r"names 4 features, the booster expects 5"):
+    with pytest.raises(BundleError, match=r"the booster expects 5 features, features.json has 4"):
         XGBoostRanker.load(tmp_path)
     (tmp_path / "features.json").write_text(json.dumps(["taste", "AGE", *FEATURES[2:]]))
     with pytest.raises(BundleError, match=r"feature 1 is age in the booster, AGE in features.json"):

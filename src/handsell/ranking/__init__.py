@@ -1,1 +1,1 @@
-"""Ranking: from ≤ 1000 candidates to the 50 best; labeled examples, the XGBoost ranker, its calibration."""
+"""Ranking: scores up to 1000 candidates and keeps the best; labeled examples, the XGBoost ranker, its calibration."""

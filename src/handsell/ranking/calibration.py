@@ -1,9 +1,9 @@
-"""Calibration: from the ranker's raw margin to the chance that the user acts on a retrieved candidate.
+"""Calibration: maps the ranker's raw margin to the probability that the user interacts with a retrieved candidate.
 
-Isotonic regression gives steps; a step would tie candidates that the ranker tells apart. So the knots are
-the *centers* of the steps, joined by lines (centered isotonic regression, @oron2017centered), and the
-outermost lines go on to the ends of the data. The map never turns an order round. Where it is flat (below
-the first knot, beyond the data) candidates may tie: ranking therefore orders by the raw margin.
+Isotonic regression gives steps, which would tie candidates with different margins. The knots are therefore the centers
+of the steps, joined by lines (centered isotonic regression, @oron2017centered); the outermost lines are extended to the
+ends of the data. The map is monotone. Where it is constant, outside the knots, candidates may tie, so that ranking
+orders by the raw margin.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from handsell.core.errors import BundleError
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """M knots: raw ascending, score non-decreasing in 0..1; linear between, constant beyond."""
+    """M knots of a monotone map: linear between knots, constant beyond them."""
 
-    raw: np.ndarray  # (M,) float64
-    score: np.ndarray  # (M,) float64
+    raw: np.ndarray  # (M,) float64, ascending
+    score: np.ndarray  # (M,) float64 in 0..1, non-decreasing
 
     def __call__(self, raw: np.ndarray) -> np.ndarray:
-        """float32 chances in 0..1 of raw margins, any shape; NaN stays NaN."""
+        """Return probabilities float32 in 0..1 of raw margins of any shape; NaN stays NaN."""
         return np.interp(raw, self.raw, self.score).astype(np.float32)
 
     @classmethod
     def logistic(cls) -> Calibration:
-        """Where nothing can be fitted: keeps the order, claims no chance."""
+        """Return the logistic function, for where no calibration can be fitted."""
         raw = np.linspace(-8.0, 8.0, 65)
         return cls(raw, 1 / (1 + np.exp(-raw)))
 
@@ -39,17 +39,20 @@ class Calibration:
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
-        """Raises BundleError where the knots are not a non-decreasing map into 0..1."""
+        """Load the knots; raises BundleError where they are not a monotone map into 0..1."""
         try:
             knots = json.loads(path.read_text())
             found = cls(np.array(knots["raw"], float), np.array(knots["score"], float))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"{path} is not a calibration ({error}): the bundle is corrupt, roll back") from error
+            raise BundleError(
+                f"{path}: expected knots of a calibration, got {error!r}: roll back, or train again"
+            ) from error
         if not found.is_sound():
-            raise BundleError(f"{path}: expected ascending knots and scores in 0..1: the bundle is corrupt, roll back")
+            raise BundleError(f"{path}: expected ascending knots with scores in 0..1: roll back, or train again")
         return found
 
     def is_sound(self) -> bool:
+        """Return whether the knots are a monotone map into 0..1."""
         return bool(
             len(self.raw) == len(self.score) > 0
             and np.isfinite(self.raw).all()
@@ -61,29 +64,29 @@ class Calibration:
 
 
 def fit_calibration(raw: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> Calibration:
-    """Fit on N validation candidates; `weight` is how many candidates each sampled row stands for.
+    """Fit on N validation candidates; `weight` is the number of candidates that a sampled row represents.
 
-    Falls back to `Calibration.logistic` without positives or negatives or with a constant margin.
+    Returns `Calibration.logistic` without positives, without negatives, or for a constant margin.
     """
     use = np.isfinite(raw)
-    raw = raw[use].astype(float).round(6)  # closer margins are one: keeps slopes finite
+    raw = raw[use].astype(float).round(6)  # merges almost equal margins: slopes stay finite
     positive, weight = positive[use].astype(float), weight[use].astype(float)
     if not len(raw) or positive.min() == positive.max() or raw.min() == raw.max():
         return Calibration.logistic()
-    from sklearn.isotonic import IsotonicRegression
+    from sklearn.isotonic import IsotonicRegression  # slow to import; only fitting needs it
 
     step = IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(raw, positive, sample_weight=weight)
     level, block = np.unique(step.round(12), return_inverse=True)
     mass = np.bincount(block, weight)
     center = np.bincount(block, weight * raw) / mass
-    if len(level) == 1:  # no order that holds on validation: keep the ranker's, spread around the mean
+    if len(level) == 1:  # the order does not hold on validation: keep it, spread around the mean
         low, high = raw.min(), raw.max()
         return Calibration(np.array([low, high]), np.clip(level[0] * np.array([0.5, 1.5]), 0, 1))
     return _extend_to_ends(center, level, raw.min(), raw.max())
 
 
 def _extend_to_ends(center: np.ndarray, level: np.ndarray, low: float, high: float) -> Calibration:
-    """Knots plus the two ends of the data, on the slope of the outermost lines."""
+    """Add knots at the ends of the data, on the extension of the outermost lines."""
     slope = np.diff(level) / np.diff(center)
     knots, scores = center.tolist(), level.tolist()
     if high > knots[-1]:

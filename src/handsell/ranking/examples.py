@@ -1,9 +1,8 @@
-"""Labeled examples for the ranker: what retrieval found for past requests, and what the user then did.
+"""Labeled examples for the ranker: the candidates of past requests, and the user's interactions after them.
 
-Rules (DESIGN §4): a positive that retrieval missed is never injected, since its missing source scores
-would leak the label; a group without a positive teaches an order nothing and is dropped, and counted.
-Which negatives are kept is a function of (request, item, seed) alone, so that any cut of the requests
-into shards gives the same examples.
+Positives that retrieval missed are not added, since their missing source scores would leak the label. Groups without a
+positive are dropped and counted. Whether a negative is kept depends only on request, item and seed, so that the
+examples do not depend on how requests are divided into shards.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ import numpy as np
 from handsell.core.batches import NONE, Candidates, Ragged, Requests
 from handsell.core.hashing import mix
 
-HIGHEST_LABEL = 4  # XGBoost's exponential gain: 2**4 - 1 = 15 times a plain positive
-LOWEST_KEEP = 0.1  # no shown negative is kept with less than this chance: bounds its weight at 10
+HIGHEST_LABEL = 4
+LOWEST_KEEP = 0.1  # least probability of keeping a shown negative; bounds its weight at 10
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """What followed each of B requests: parallel ragged rows."""
+    """Interactions after each of B requests, as parallel ragged rows."""
 
-    item: Ragged  # items the user acted on
-    grade: Ragged  # float32 sums of event weights; ≤ 0 is a refusal (skip, dislike)
+    item: Ragged  # items with an interaction
+    grade: Ragged  # float32 sums of event weights; ≤ 0 for skips and dislikes
 
     @classmethod
     def empty(cls, rows: int) -> Outcomes:
@@ -34,11 +33,11 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class ShownItems:
-    """What each of B requests was shown, by the policy that ran then."""
+    """Items shown after each of B requests, by the logging policy."""
 
     item: Ragged
     position: Ragged  # 1 = top; 0 = unknown
-    propensity: Ragged  # float32, chance that the policy put it there; NaN = unknown
+    propensity: Ragged  # float32, probability under the logging policy; NaN = unknown
 
     @classmethod
     def empty(cls, rows: int) -> ShownItems:
@@ -47,12 +46,12 @@ class ShownItems:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much of what users wanted the ranker gets to see: the recall ceiling of the whole funnel."""
+    """Share of positives that retrieval found, which bounds the recall of the funnel."""
 
     requests: int = 0
     groups: int = 0  # requests with a positive among their candidates
-    positives: int = 0  # distinct (request, item) pairs that the user acted on
-    found: int = 0  # of these, retrieved
+    positives: int = 0  # distinct (request, item) pairs with a positive interaction
+    found: int = 0  # positives among the candidates
 
     @property
     def recall_ceiling(self) -> float:
@@ -69,12 +68,12 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """N labeled candidates; the rows of a group (one request) are together."""
+    """N labeled candidates; the rows of a group (a request) are adjacent."""
 
     qid: np.ndarray  # (N,) int64, see `hash_requests`
     item: np.ndarray  # (N,) int32
     label: np.ndarray  # (N,) int8, 0..HIGHEST_LABEL
-    weight: np.ndarray  # (N,) float32, how many candidates the row stands for (1 / chance of being kept)
+    weight: np.ndarray  # (N,) float32, number of candidates that the row represents (1 / probability of being kept)
     x: np.ndarray  # (N, F) float32
     coverage: Coverage = Coverage()
 
@@ -95,14 +94,17 @@ def label_examples(
     negatives: int,
     seed: int,
 ) -> Examples:
-    """Kept candidates of B requests with labels and features; `matrix` is called for the kept ones only.
+    """Return the kept candidates of B requests with labels and features.
 
-    - positives: every candidate that the user acted on, label = round(sum of event weights) within 1..4;
-    - refused: every candidate with a sum ≤ 0, label 0;
-    - shown and ignored: label 0, kept with the chance of `compute_keep_chance`. Ranking weights of XGBoost
-      are per group, so the correction for the logging policy is made by sampling rather than by weight;
-    - untouched: up to `negatives`, drawn evenly. Not the best placed ones: kept in full beside a tenth of
-      the rest, they teach that a poor place is no worse than a good one (docs/decisions/004).
+    - Positives: all, with label = round(sum of event weights) within 1..HIGHEST_LABEL.
+    - Candidates with a sum ≤ 0: all, with label 0.
+    - Shown candidates without interaction: label 0, kept with the probability `compute_keep_chance`. XGBoost's ranking
+      weights are per group, so that the correction for the logging policy is made by sampling.
+    - Other candidates: label 0, up to `negatives` per request, drawn uniformly, since a preference for those of good
+    source
+      ranks would teach that a good rank does not matter (docs/decisions/004).
+
+    `matrix` is called with the kept candidates only.
     """
     qid = hash_requests(requests)
     real = candidates.item != NONE
@@ -132,7 +134,7 @@ def label_examples(
 def _build_features(
     requests: Requests, candidates: Candidates, keep: np.ndarray, groups: np.ndarray, matrix: Matrix
 ) -> np.ndarray:
-    """(N, F) rows of the kept candidates, in the order of np.nonzero(keep)."""
+    """Return the features (N, F) of the kept candidates, in the order of np.nonzero(keep)."""
     kept, count = keep[groups], keep.sum(axis=1)[groups]
     widest = int(count.max(initial=0))
     pick = np.argsort(~kept, axis=1, kind="stable")[:, :widest]  # kept columns first, in their order
@@ -141,24 +143,24 @@ def _build_features(
 
 
 def hash_requests(requests: Requests) -> np.ndarray:
-    """(B,) int64 ≥ 0: the same request has the same number in every run and shard."""
+    """Return a hash (B,) int64 ≥ 0 of user, time and surface, equal in every run and shard."""
     mixed = mix(mix(requests.user.astype(np.int64).view(np.uint64)) ^ requests.time.view(np.uint64))
     return (mix(mixed ^ requests.surface.astype(np.uint64)) >> np.uint64(1)).view(np.int64)
 
 
 def draw_uniform(qid: np.ndarray, item: np.ndarray, seed: int) -> np.ndarray:
-    """(B, K) float64 in [0, 1): a uniform draw for each (request, item), the same in every shard."""
+    """Return uniform numbers (B, K) float64 in [0, 1) that depend only on request, item and seed."""
     key = mix(qid.view(np.uint64) ^ mix(np.array([seed], np.uint64)))[:, None] ^ item.astype(np.int64).view(np.uint64)
     return (mix(key) >> np.uint64(11)) * 2.0**-53
 
 
 def compute_keep_chance(shown: ShownItems) -> np.ndarray:
-    """(N,) chance of keeping a shown and ignored item as a negative.
+    """Return the probability (N,) of keeping a shown item without interaction as a negative.
 
-    It is examination × min(1, median propensity / propensity): what the logging policy loved to show is
-    kept less often, so that the negatives do not merely mirror that policy (clipped inverse propensity,
-    normalized within the request; @schnabel2016recommendations); and an item deep in the slate, which
-    may never have been looked at, is kept with 1 / log2(1 + position). Never below LOWEST_KEEP.
+    It is examination × min(1, median propensity / propensity), at least LOWEST_KEEP. The second factor is a clipped
+    inverse propensity, normalized within the request (@schnabel2016recommendations): it keeps fewer of the items that
+    the logging policy preferred. Examination is 1 / log2(1 + position), since users may not see items deep in the
+    slate.
     """
     position = np.maximum(shown.position.values.astype(float), 1)
     examined = 1 / np.log2(1 + position)
@@ -170,19 +172,19 @@ def compute_keep_chance(shown: ShownItems) -> np.ndarray:
         if known[mine].any():
             median[b] = np.median(propensity[mine][known[mine]])
     ratio = median[shown.item.row_of_value] / np.where(known, propensity, np.inf)
-    unloved = np.where(known, np.minimum(ratio, 1.0), 1.0)
-    return np.maximum(examined * unloved, LOWEST_KEEP)
+    correction = np.where(known, np.minimum(ratio, 1.0), 1.0)
+    return np.maximum(examined * correction, LOWEST_KEEP)
 
 
 def _sample_negatives(untouched: np.ndarray, draw: np.ndarray, negatives: int) -> tuple[np.ndarray, np.ndarray]:
-    """(B, K) mask of at most `negatives` drawn evenly, and (B, 1) how many each of them stands for."""
+    """Draw at most `negatives` candidates as a mask (B, K); also return the number (B, 1) that each represents."""
     place = np.argsort(np.argsort(np.where(untouched, draw, 2.0), axis=1, kind="stable"), axis=1, kind="stable")
     drawn = untouched & (place < negatives)
     return drawn, untouched.sum(axis=1, keepdims=True) / np.maximum(drawn.sum(axis=1, keepdims=True), 1)
 
 
 def _look_up(items: np.ndarray, rows: Ragged, values: np.ndarray, merge: np.ufunc = np.add):
-    """(B, K) value of each item in its row of `rows`, 0 where absent, and (B, K) bool whether it is there."""
+    """Return the value of each item in its row of `rows` (B, K), 0 where absent, and whether it is present (B, K)."""
     out, found = np.zeros(items.shape), np.zeros(items.shape, bool)
     for b in np.flatnonzero(rows.lengths):
         mine = slice(rows.offsets[b], rows.offsets[b + 1])
@@ -194,7 +196,7 @@ def _look_up(items: np.ndarray, rows: Ragged, values: np.ndarray, merge: np.ufun
 
 
 def _merge_values(keys: np.ndarray, values: np.ndarray, merge: np.ufunc) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct keys (at least one is given), ascending, and their values merged."""
+    """Return the distinct keys, ascending, and their merged values; needs at least one key."""
     order = np.argsort(keys, kind="stable")
     unique, start = np.unique(keys[order], return_index=True)
     return unique, merge.reduceat(values[order].astype(np.float64), start)

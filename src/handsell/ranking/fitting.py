@@ -1,7 +1,7 @@
-"""Fitting the ranker: one training loop for a single process and for each Ray Train worker.
+"""Fitting of the ranker, in one process or in each Ray Train worker.
 
-No monotone constraints are set: with the other sources held fixed, a better rank in one of them may
-truly lower the odds (being popular without being similar), and a missing rank is a value of its own.
+No monotone constraints are set: with the other sources fixed, a better rank in one source may lower the probability,
+such as for items that are popular but not similar; and a missing rank is information, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from handsell.ranking.xgboost_ranker import XGBoostRanker, compute_fused_margin
 
 log = logging.getLogger(__name__)
 
-PRIOR = 24.0  # margin of an item that every source puts first, over one that none returned
+PRIOR = 24.0  # initial margin of an item that every source ranks first, over one without source
 
 
 def fit_xgboost(
@@ -41,19 +41,19 @@ def fit_xgboost(
 def train_booster(
     train: RankingExamples, validation: RankingExamples, config: RankingConfig, threads: int = 1, prior: float = 0.0
 ) -> xgboost.Booster:
-    """LambdaMART on whole groups; keeps the trees up to the best NDCG@10 on the validation groups.
+    """Train LambdaMART on whole groups; keep the trees up to the best NDCG@10 on the validation groups.
 
-    With a `prior`, trees start from the fused order of the sources and only correct it: on few examples they otherwise
-    learn a worse one (docs/decisions/013). Under a collective (Ray Train) every worker passes its own rows, and all get
-    the same booster.
+    With a `prior`, the initial margin is the fused score × prior, which the trees correct: without it, they learn a
+    worse order from few examples (docs/decisions/013). In a collective (Ray Train) every worker passes its own rows,
+    and all get the same booster.
     """
     if not len(train):
         raise TrainingError(
-            "the ranker window gave no example: no positive was among the candidates; "
-            "lengthen split.ranker_days, ask the sources for more candidates, or set ranking.enabled = false"
+            "expected examples from the ranker window, got none: no positive was among the candidates; increase "
+            "split.ranker_days or the sources' k, or set ranking.enabled = false"
         )
     dtrain = _build_matrix(xgboost.QuantileDMatrix, train, threads, prior)
-    # with values missing, predicting from quantiles costs seven times the plain matrix, in every round
+    # A plain DMatrix: with missing values, predicting from a QuantileDMatrix takes seven times as long.
     watch = [(_build_matrix(xgboost.DMatrix, validation, threads, prior), "validation")] if len(validation) else []
     booster = xgboost.train(
         _build_params(config, threads),
@@ -71,7 +71,7 @@ def train_booster(
 def calibrate_ranker(
     booster: xgboost.Booster, prior: float, validation: list[Path], features: tuple[str, ...]
 ) -> XGBoostRanker:
-    """The ranker with its scores calibrated on the validation shards, one shard in memory at a time."""
+    """Build the ranker, calibrated on the validation shards; one shard is in memory at a time."""
     booster.set_param({"nthread": 1})
     ranker = XGBoostRanker(features, booster, Calibration.logistic(), prior)
     raw, positive, weight = [np.zeros(0)], [np.zeros(0, bool)], [np.zeros(0)]
@@ -88,7 +88,7 @@ def _build_params(config: RankingConfig, threads: int) -> dict[str, object]:
     return {
         "objective": "rank:ndcg",
         "eval_metric": "ndcg@10",
-        # gains are the event weights as stated, as in the report; groups of many positives count for more
+        # Gains are the labels, as in the report; groups with many positives have a larger weight.
         "ndcg_exp_gain": False,
         "lambdarank_normalization": False,
         "tree_method": "hist",

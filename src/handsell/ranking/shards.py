@@ -1,4 +1,4 @@
-"""Examples on disk: hash(qid) % shards Parquet folders, so that each training worker reads whole groups of its own."""
+"""Ranker examples on disk, as Parquet folders by hash of the group, so that each worker reads whole groups."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from handsell.core.errors import TrainingError
 from handsell.ranking.examples import Coverage, Examples
 
-KEYS = ("qid", "item", "label", "weight")  # columns are named _qid …: a feature may be called weight
+KEYS = ("qid", "item", "label", "weight")  # stored as _qid …, since a feature may have the same name
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,14 @@ class RankingExamples:
 
 
 def write_shards(examples: Examples, features: tuple[str, ...], out: Path, part: str, shards: int) -> None:
-    """Write one batch of examples as out/shard-00000/part.parquet …, and its coverage beside them.
+    """Write examples as out/shard-00000/<part>.parquet …, and their coverage as out/<part>.coverage.json.
 
-    Different parts may be written at the same time by different tasks; a part written twice is replaced.
+    Tasks may write different parts at the same time. An existing part is replaced.
     """
     if examples.x.shape[1] != len(features):
-        raise TrainingError(f"examples have {examples.x.shape[1]} feature columns, {len(features)} names were given")
+        raise TrainingError(
+            f"expected {len(features)} feature columns, got {examples.x.shape[1]}: pass one name per column"
+        )
     table = pa.table(
         {
             **{f"_{key}": getattr(examples, key) for key in KEYS},
@@ -54,20 +56,20 @@ def write_shards(examples: Examples, features: tuple[str, ...], out: Path, part:
 
 
 def shard_folders(out: Path, worker: int = 0, workers: int = 1) -> list[Path]:
-    """The shards that `worker` of `workers` reads; raises TrainingError where it would have none."""
+    """Return the shards of `worker`; raises TrainingError where there are fewer shards than workers."""
     folders = sorted(out.glob("shard-*"))
     if len(folders) < workers:
         raise TrainingError(
-            f"{out}: {len(folders)} shards for {workers} workers: write at least one shard a worker "
-            "(ranking.workers in the config, then rerun the example step)"
+            f"{out}: expected at least {workers} shards, one per worker, got {len(folders)}: lower ranking.workers, or "
+            "write the examples again"
         )
     return folders[worker::workers]
 
 
 def count_usable_workers(examples: Path, validation: Path, wanted: int) -> int:
-    """The most workers ≤ wanted of which each has examples, and validation examples if there are any.
+    """Return the largest number of workers ≤ `wanted` such that each has examples, and validation examples if any.
 
-    A worker without rows would leave the collective waiting. 1 where even one has none.
+    A worker without rows would block the collective. Returns at least 1.
     """
     sizes = [np.array([_count_rows(folder) for folder in shard_folders(out)]) for out in (examples, validation)]
     sizes = [each for each in sizes if each.sum()]
@@ -78,7 +80,7 @@ def count_usable_workers(examples: Path, validation: Path, wanted: int) -> int:
 
 
 def read_shards(folders: list[Path], features: tuple[str, ...]) -> RankingExamples:
-    """Examples of these shards in group order; raises TrainingError naming feature columns that are missing."""
+    """Read shards, sorted by group; raises TrainingError that names missing feature columns."""
     parts = [_read(path, features) for folder in folders for path in sorted(folder.glob("*.parquet"))]
     table = pa.concat_tables(parts) if parts else None
     if table is None:
@@ -93,7 +95,7 @@ def read_shards(folders: list[Path], features: tuple[str, ...]) -> RankingExampl
 
 
 def read_coverage(out: Path) -> Coverage:
-    """The sum over all parts."""
+    """Return the coverage summed over all parts."""
     found = (Coverage(**json.loads(path.read_text())) for path in sorted(out.glob("*.coverage.json")))
     return sum(found, Coverage())
 
@@ -111,5 +113,7 @@ def _read(path: Path, features: tuple[str, ...]) -> pa.Table:
     columns = [*(f"_{key}" for key in KEYS), *features]
     missing = [name for name in columns if name not in have]
     if missing:
-        raise TrainingError(f"{path} lacks {', '.join(missing)}: write the examples again with the current features")
+        raise TrainingError(
+            f"{path}: expected {len(columns)} columns, missing {', '.join(missing)}: write the examples again"
+        )
     return pq.read_table(path, columns=columns)

@@ -1,4 +1,4 @@
-"""The XGBoost ranker: a frozen forest over the columns of the feature matrix, with its calibration."""
+"""The XGBoost ranker: gradient boosted trees over the feature matrix, with calibration."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ FUSED = "src_fused"
 
 @dataclass(frozen=True)
 class XGBoostRanker:
-    """Keeps the contract `handsell.core.protocols.Ranker`; the booster holds its best trees only."""
+    """A `Ranker`; the booster has only the trees that are used."""
 
     features: tuple[str, ...]
     booster: xgboost.Booster
     calibration: Calibration
-    prior: float = 0.0  # factor of FUSED that the trees start from: the order of the sources, which they correct
+    prior: float = 0.0  # the initial margin is prior × FUSED
 
     def score(self, x: np.ndarray) -> np.ndarray:
-        """(B, K, F) float32, NaN = missing → (B, K) float32 chance of a positive, 0..1."""
+        """Return the probability of a positive (B, K) float32 from features (B, K, F) float32, NaN = missing."""
         return self.calibrate(self.raw(x))
 
     def raw(self, x: np.ndarray, trees: int = 0) -> np.ndarray:
-        """(…, F) → (…) float32 margins: what ranking orders by, since calibration may tie candidates.
+        """Return raw margins (…) float32 of features (…, F), by which candidates are ordered.
 
-        With `trees`, of the first ones only: a cheap first look.
+        With `trees`, only the first trees are used, for a fast preselection.
         """
         *shape, width = x.shape
         if width != len(self.features):
             raise BundleError(
                 f"the ranker expects {len(self.features)} features, got {width} columns: "
-                "build the matrix with the names in its features.json"
+                "build the matrix with the names in features.json"
             )
         rows = np.ascontiguousarray(x, np.float32).reshape(-1, width)
         if not len(rows):
@@ -50,9 +50,9 @@ class XGBoostRanker:
         return (np.asarray(margin, np.float32) + compute_fused_margin(rows, self.features, self.prior)).reshape(shape)
 
     def contributions(self, x: np.ndarray) -> tuple[np.ndarray, float]:
-        """(F,) float32 what each feature of one row x (F,) adds to its margin, and the margin before any of them.
+        """Return the contribution (F,) float32 of each feature of a row x (F,) to its margin, and the base margin.
 
-        Tree SHAP values (@lundberg2020trees): they and the base sum to `raw`.
+        These are tree SHAP values (@lundberg2020trees); with the base they sum to `raw`.
         """
         rows = xgboost.DMatrix(np.ascontiguousarray(x, np.float32)[None], feature_names=self.booster.feature_names)
         each = self.booster.predict(rows, pred_contribs=True, validate_features=False)[0]
@@ -61,18 +61,18 @@ class XGBoostRanker:
         return each[:-1], float(each[-1])
 
     def calibrate(self, raw: np.ndarray) -> np.ndarray:
-        """Raw margins, any shape → float32 chances, never turning an order round."""
+        """Return probabilities float32 of raw margins of any shape; the order is kept."""
         return self.calibration(raw)
 
     def importance(self) -> dict[str, float]:
-        """Share of the total gain of each feature, largest first; features without a split have 0."""
+        """Return each feature's share of the total gain, largest first; 0 for features without a split."""
         gain: dict[str, Any] = self.booster.get_score(importance_type="total_gain")
         total = sum(gain.values()) or 1.0
         share = {name: gain.get(name, 0.0) / total for name in self.features}
         return dict(sorted(share.items(), key=lambda pair: -pair[1]))
 
     def save(self, path: Path) -> None:
-        """ranker.ubj, features.json, prior.json, calibration.json."""
+        """Save ranker.ubj, features.json, prior.json and calibration.json."""
         path.mkdir(parents=True, exist_ok=True)
         self.booster.save_model(str(path / "ranker.ubj"))
         (path / "features.json").write_text(json.dumps(list(self.features), indent=1))
@@ -81,7 +81,7 @@ class XGBoostRanker:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Raises BundleError where a file is missing or corrupt, or booster and features.json disagree."""
+        """Load the ranker; raises BundleError where a file is missing or corrupt, or the files disagree."""
         try:
             features = tuple(json.loads((path / "features.json").read_text()))
             prior = float(json.loads((path / "prior.json").read_text()))
@@ -98,22 +98,22 @@ class XGBoostRanker:
 
 
 def compute_fused_margin(rows: np.ndarray, features: tuple[str, ...], prior: float) -> np.ndarray:
-    """(N,) float32 what the fused order of the sources adds to the margin of rows (N, F); 0 where no source spoke."""
+    """Return the initial margin (N,) float32 of rows (N, F): prior × fused score, 0 without a source."""
     if not prior:
         return np.zeros(len(rows), np.float32)
     return np.float32(prior) * np.nan_to_num(rows[:, features.index(FUSED)])
 
 
 def check_features(booster: xgboost.Booster, features: tuple[str, ...], path: Path) -> None:
-    """Raises BundleError where the booster was not trained on exactly these names."""
+    """Raise BundleError where the booster was not trained on exactly these features."""
     if booster.num_features() != len(features):
         raise BundleError(
-            f"ranker in {path}: features.json names {len(features)} features, the booster expects "
-            f"{booster.num_features()}: the two are from different runs; roll back, or train again"
+            f"ranker in {path}: the booster expects {booster.num_features()} features, features.json has "
+            f"{len(features)}: they are from different trainings; roll back, or train again"
         )
     if booster.feature_names is not None and tuple(booster.feature_names) != features:
         wrong = next(i for i, (a, b) in enumerate(zip(booster.feature_names, features, strict=True)) if a != b)
         raise BundleError(
-            f"ranker in {path}: feature {wrong} is {booster.feature_names[wrong]} in the booster, "
-            f"{features[wrong]} in features.json: roll back, or train again"
+            f"ranker in {path}: the booster expects feature {wrong} to be {booster.feature_names[wrong]}, "
+            f"features.json has {features[wrong]}: roll back, or train again"
         )
