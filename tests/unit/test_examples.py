@@ -158,7 +158,7 @@ def test_missing_features_and_shards_are_named(asked, tmp_path):
     write_shards(label(asked), ("item", "user"), tmp_path, "part-0", shards=2)
     with pytest.raises(TrainingError, match="missing item_age_days"):
         read_shards(shard_folders(tmp_path), ("item", "item_age_days"))
-    with pytest.raises(TrainingError, match="2 shards for 3 workers"):
+    with pytest.raises(TrainingError, match="expected at least 3 shards, one per worker, got 2"):
         shard_folders(tmp_path, 0, 3)
     with pytest.raises(TrainingError, match="2 feature columns, 1 names"):
         write_shards(label(asked), ("item",), tmp_path, "part-1", shards=2)
