@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from handsell.config import load_config
-from handsell.data.doctor.counters import Distinct, Tally, hashes
+from handsell.data.doctor.counters import DistinctCounter, IdStatistics, hashes
 from handsell.data.doctor.inspection import examine, render
 
 DAY = 86_400
@@ -32,16 +32,16 @@ LAST_K = '[split]\nkind = "leave_last_k"\nranker_k = 2\nvalidation_k = 1\ntest_k
 
 @pytest.fixture
 def shop(tmp_path, configured):
-    """Function from rows (event_id, user, item, time, type) to findings."""
+    """Function from rows (event_id, user, item, time, type) to report."""
 
-    def findings(rows, more="", items=None):
+    def report(rows, more="", items=None):
         lines = ["event_id,user_id,item_id,time,type", *(",".join(map(str, row)) for row in rows)]
         (tmp_path / "events.csv").write_text("\n".join(lines) + "\n")
         if items is not None:
             (tmp_path / "items.csv").write_text(items)
         return examine(configured(SHOP + more))
 
-    return findings
+    return report
 
 
 def healthy(users=60, items=80, days=40, each=60):
@@ -54,8 +54,8 @@ def healthy(users=60, items=80, days=40, each=60):
     return rows
 
 
-def problem(findings, name):
-    found = {p.name: p for p in findings.problems}
+def problem(report, name):
+    found = {p.name: p for p in report.problems}
     assert name in found, f"{name} not among {list(found)}"
     return found[name]
 
@@ -70,7 +70,7 @@ def test_a_healthy_log_has_counts_and_no_complaint(shop):
     assert f.density == pytest.approx(f.pairs / (60 * 80))
     assert (f.per_user.median, f.per_user.most) == (60, 60)
     assert f.first.startswith("2026-01-01T0") and 39 < f.days <= 40
-    assert f.verdicts == ["Enough to train every model."]
+    assert f.advice == ["Enough data to train all models."]
     assert f.cold_users == 0
 
 
@@ -115,16 +115,16 @@ def test_cold_users_of_the_test_window(shop):
 
 
 @pytest.mark.parametrize(
-    ("rows", "verdict"),
+    ("rows", "advice"),
     [
-        (healthy(items=12), "wrong tool for a few dozen"),
+        (healthy(items=12), "too few for a recommender"),
         (healthy(users=1), "One user"),
-        (healthy(items=1), "One item"),
-        (healthy(users=20, each=20), "too few for the learned models"),
+        (healthy(items=1), "One item: there is nothing"),
+        (healthy(users=20, each=20), "too few for learned models"),
     ],
 )
-def test_says_where_a_recommender_is_the_wrong_tool(shop, rows, verdict):
-    assert any(verdict in line for line in shop(rows, LAST_K).verdicts)
+def test_says_where_a_recommender_is_the_wrong_tool(shop, rows, advice):
+    assert any(advice in line for line in shop(rows, LAST_K).advice)
 
 
 def test_a_window_in_which_nobody_acted_is_an_error(shop):
@@ -132,9 +132,9 @@ def test_a_window_in_which_nobody_acted_is_an_error(shop):
     end = max(r[3] for r in rows)
     gap = [r for r in rows if not end - 6 * DAY < r[3] <= end - 3 * DAY]  # the default validation window
     found = problem(shop(gap), "empty window")
-    assert found.severity == "error" and "validation window: lengthen split.validation_days" in found.says
+    assert found.severity == "error" and "validation window: lengthen split.validation_days" in found.message
     later = [*rows, ("late", "u1", "i1", end + 100 * DAY, "view")]
-    assert "ranker and validation window" in problem(shop(later), "empty window").says
+    assert "ranker and validation window" in problem(shop(later), "empty window").message
     assert all(p.name != "empty window" for p in shop(rows).problems)
 
 
@@ -148,7 +148,7 @@ def test_identical_times_short_logs_and_thin_users(shop):
 def test_no_events_at_all(shop):
     f = shop([])
     assert problem(f, "no events").severity == "error" and not f.ok
-    assert f.verdicts == ["There is nothing to learn from: no event of a type with seen = true."]
+    assert f.advice == ["No interactions: there is nothing to learn from. Add events of a type with seen = true."]
     assert (f.first, f.days, f.density) == (None, 0, 0)
 
 
@@ -171,14 +171,14 @@ def test_real_movielens_is_ready(test_data, repository, monkeypatch):
     assert f.untouched_items == pytest.approx(59 / 9_125)
 
 
-def test_tally_by_batches_equals_all_at_once(rng, monkeypatch):
+def test_id_statistics_by_batches_equals_all_at_once(rng, monkeypatch):
     monkeypatch.setattr("handsell.data.doctor.counters.COMPACT_ROWS", 10)
     ids, at = rng.integers(20, size=500), rng.integers(1_000, size=500)
-    tally = Tally()
+    statistics = IdStatistics()
     for rows in np.array_split(np.arange(500), 17):
-        tally.add(pa.array([f"u{i}" for i in ids[rows]]), pa.array(at[rows], pa.timestamp("us", "UTC")))
+        statistics.add(pa.array([f"u{i}" for i in ids[rows]]), pa.array(at[rows], pa.timestamp("us", "UTC")))
     for row in (
-        tally.table()
+        statistics.table()
         .cast(pa.schema([("id", pa.string()), *((n, pa.int64()) for n in ("count", "first", "last"))]))
         .to_pylist()
     ):
@@ -188,7 +188,7 @@ def test_tally_by_batches_equals_all_at_once(rng, monkeypatch):
 
 def test_distinct_is_exact_below_the_limit_and_close_above_it(rng):
     keys = rng.integers(50_000, size=200_000)
-    exact, rough = Distinct(), Distinct(limit=2_000)
+    exact, rough = DistinctCounter(), DistinctCounter(limit=2_000)
     for rows in np.array_split(keys, 20):
         mixed = hashes(pa.array(rows))
         exact.add(mixed)

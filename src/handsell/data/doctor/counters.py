@@ -1,4 +1,4 @@
-"""Counters over a stream: memory grows with users and items, never with events."""
+"""Counters of a stream; memory grows with users and items, not with events."""
 
 from __future__ import annotations
 
@@ -8,90 +8,89 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from handsell.core.hashing import finalize
+from handsell.core.hashing import GOLDEN, finalize
 
 COMPACT_ROWS = 500_000
 POWERS = np.random.default_rng(20_260_630).integers(1, 2**63, 4096, dtype=np.uint64) | np.uint64(1)
 
 
 @dataclass
-class Tally:
-    """Per id: how many events, the first and the last."""
+class IdStatistics:
+    """Number of events, first and last time per id."""
 
-    _done: pa.Table | None = None
+    _merged_table: pa.Table | None = None
     _open: list[pa.Table] = field(default_factory=list)
 
     def add(self, ids: pa.Array, time: pa.Array) -> None:
         ones = pa.array(np.ones(len(ids), np.int64))
-        self._open.append(_merged(pa.table({"id": ids, "count": ones, "first": time, "last": time})))
-        if sum(map(len, self._open)) > max(COMPACT_ROWS, len(self._done or ())):
+        self._open.append(_merge(pa.table({"id": ids, "count": ones, "first": time, "last": time})))
+        if sum(map(len, self._open)) > max(COMPACT_ROWS, len(self._merged_table or ())):
             self.table()
 
     def table(self) -> pa.Table:
-        """id, count, first, last; one row per id, in order of appearance."""
-        tables = ([self._done] if self._done is not None else []) + self._open
+        """Return one row (id, count, first, last) per id, in order of appearance."""
+        tables = ([self._merged_table] if self._merged_table is not None else []) + self._open
         if not tables:
             none, time = pa.array([], pa.int64()), pa.array([], pa.timestamp("us", "UTC"))
             tables = [pa.table({"id": pa.array([], pa.string()), "count": none, "first": time, "last": time})]
-        self._done, self._open = _merged(pa.concat_tables(tables)), []
-        return self._done
+        self._merged_table, self._open = _merge(pa.concat_tables(tables)), []
+        return self._merged_table
 
 
-def _merged(table: pa.Table) -> pa.Table:
+def _merge(table: pa.Table) -> pa.Table:
     total = table.group_by("id", use_threads=False).aggregate([("count", "sum"), ("first", "min"), ("last", "max")])
     return total.select(["id", "count_sum", "first_min", "last_max"]).rename_columns(["id", "count", "first", "last"])
 
 
 @dataclass
-class Distinct:
-    """How many different keys a stream holds: exact up to `limit`, then estimated from a share of the hash space."""
+class DistinctCounter:
+    """Counts distinct keys: exact up to `limit`, then estimated from a share of the hash space."""
 
     limit: int = 4_000_000
     rows: int = 0
-    share: int = 1  # hashes divisible by this are kept
+    step: int = 1  # only hashes divisible by this are kept
     _kept: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     _open: list[np.ndarray] = field(default_factory=list)
 
     def add(self, hashes: np.ndarray) -> None:
         """`hashes` (N,) uint64."""
         self.rows += len(hashes)
-        self._open.append(hashes[hashes % np.uint64(self.share) == 0])
+        self._open.append(hashes[hashes % np.uint64(self.step) == 0])
         if sum(map(len, self._open)) > self.limit // 4:
             self._compact()
 
     @property
     def exact(self) -> bool:
-        return self.share == 1
+        return self.step == 1
 
     @property
     def count(self) -> int:
         self._compact()
-        return len(self._kept) * self.share
+        return len(self._kept) * self.step
 
     @property
     def repeats(self) -> int:
-        """Rows beyond the first of each key."""
-        count = self.count
-        return max(self.rows - count, 0) if self.exact else max(int(self.rows - count), 0)
+        """Number of rows after the first of each key."""
+        return max(self.rows - self.count, 0)
 
     def _compact(self) -> None:
         self._kept, self._open = np.unique(np.concatenate([self._kept, *self._open])), []
         while len(self._kept) > self.limit:
-            self.share *= 2
-            self._kept = self._kept[self._kept % np.uint64(self.share) == 0]
+            self.step *= 2
+            self._kept = self._kept[self._kept % np.uint64(self.step) == 0]
 
 
 def hashes(*columns: pa.Array) -> np.ndarray:
-    """(N,) uint64 of the rows of text, number or time columns; nulls count as empty or 0."""
+    """Hash rows of text, number or time columns to (N,) uint64; nulls hash like empty text or 0."""
     total = np.zeros(len(columns[0]), np.uint64)
     for column in columns:
-        own = _of_text(column) if pa.types.is_string(column.type) else _of_numbers(column)
-        total = finalize(total * np.uint64(0x9E3779B97F4A7C15) + own)
+        own = _hash_text(column) if pa.types.is_string(column.type) else _hash_numbers(column)
+        total = finalize(total * GOLDEN + own)
     return total
 
 
-def _of_text(text: pa.Array) -> np.ndarray:
-    """Polynomial over the bytes of each value, by differences of one running sum."""
+def _hash_text(text: pa.Array) -> np.ndarray:
+    """Hash each value as a polynomial of its bytes, by differences of one running sum."""
     text = pa.concat_arrays([pc.fill_null(text, "")])  # one buffer, offset 0
     if not len(text):
         return np.zeros(0, np.uint64)
@@ -106,5 +105,5 @@ def _of_text(text: pa.Array) -> np.ndarray:
     return sums[at[1:]] - sums[at[:-1]] + lengths.astype(np.uint64)
 
 
-def _of_numbers(column: pa.Array) -> np.ndarray:
+def _hash_numbers(column: pa.Array) -> np.ndarray:
     return np.asarray(pc.fill_null(column.cast(pa.int64()), 0)).astype(np.uint64)

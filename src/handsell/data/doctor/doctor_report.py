@@ -1,4 +1,4 @@
-"""What the doctor found, as plain data."""
+"""The report of the data doctor."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclass
 class Finding:
-    """One kind of trouble: `says` tells what it is and what to do."""
+    """One kind of problem; `message` says what it is and what to do."""
 
     name: str
     severity: Severity
-    says: str
+    message: str
     count: int = 0
-    examples: list[dict] = field(default_factory=list)  # rows as they came, at most EXAMPLES
+    examples: list[dict] = field(default_factory=list)  # at most EXAMPLES rows of the source
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class TypeCount:
-    """Events of one type, and the weight that the config gives it, in words; None where it names no such type."""
+    """Number of events of a type, and its configured weight as text; None for a type that is not configured."""
 
     events: int
     weight: str | None
@@ -40,7 +40,7 @@ class TypeCount:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """Counts are of events as they came; users and items are those with an interaction."""
+    """Counts of the source data; users and items are those with an interaction."""
 
     source: str
     ordered: bool
@@ -56,18 +56,18 @@ class DoctorReport:
     pairs: int  # distinct (user, item)
     density: float  # pairs / (users × items)
     types: dict[str, TypeCount]
-    split: str  # kind of split that `cold_*` refers to
+    split: str  # split.kind, which defines `cold_*`
     per_user: Spread
     per_item: Spread
-    cold_users: float  # by_time: share of the test window's users without earlier event; leave_last_k: with too few
-    cold_items: float  # the same of items
-    untouched_items: float  # share of the described items that nobody has touched
+    cold_users: float  # share of the test window's users without earlier events; leave_last_k: of users with too few
+    cold_items: float  # the same for items
+    untouched_items: float  # share of the items table without an interaction
     problems: list[Finding]
-    verdicts: list[str]
+    advice: list[str]
 
     @property
     def ok(self) -> bool:
-        """Whether the data can be trained on."""
+        """Whether training is possible with this data."""
         return not any(problem.severity == "error" for problem in self.problems)
 
     def as_dict(self) -> dict:

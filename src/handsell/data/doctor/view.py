@@ -1,4 +1,4 @@
-"""The doctor's findings on a terminal."""
+"""Print a doctor report on a terminal."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ from rich.table import Table
 
 from handsell.data.doctor.doctor_report import DoctorReport, Finding
 
-COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
-def render(findings: DoctorReport, console: Console | None = None) -> None:
-    """Counts, event types, problems with example rows, verdicts."""
+def render(report: DoctorReport, console: Console | None = None) -> None:
+    """Print counts, event types, problems with example rows, and advice."""
     console = console or Console()
-    console.print(counts(findings))
-    console.print(types(findings))
-    for problem in findings.problems:
-        _problem(problem, console)
-    for verdict in findings.verdicts:
-        console.print(f"→ {escape(verdict)}")
-    if findings.ok:
+    console.print(build_counts_table(report))
+    console.print(build_types_table(report))
+    for problem in report.problems:
+        _print_problem(problem, console)
+    for line in report.advice:
+        console.print(f"→ {escape(line)}")
+    if report.ok:
         console.print("[green]ready to train[/green]")
     else:
-        console.print("[red]not ready: correct the errors above first[/red]")
+        console.print("[red]not ready to train: correct the errors above[/red]")
 
 
-def counts(f: DoctorReport) -> Table:
+def build_counts_table(f: DoctorReport) -> Table:
     table = Table(title=escape(f.source), show_header=False, title_justify="left")
-    times = f"{f.first} … {f.last} ({f.days:.1f} days)" if f.ordered else "none, only order"
+    times = f"{f.first} … {f.last} ({f.days:.1f} days)" if f.ordered else "none, only the order per user"
     for name, value in (
         ("events", f"{f.events:,}, of which {f.interactions:,} interactions"),
-        ("users", f"{f.users:,} active, {f.described_users:,} described"),
-        ("items", f"{f.items:,} active, {f.described_items:,} described, {f.untouched_items:.1%} of these untouched"),
+        ("users", f"{f.users:,} with interactions, {f.described_users:,} in the users table"),
+        ("items", f"{f.items:,} with interactions, {f.described_items:,} in the items table"),
+        ("untouched items", f"{f.untouched_items:.1%} of the items table"),
         ("time", times),
-        ("density", f"{f.density:.4%} of all user-item pairs"),
-        ("per user", f"median {f.per_user.median:g}, p90 {f.per_user.p90:g}, most {f.per_user.most:,}"),
-        ("per item", f"median {f.per_item.median:g}, p90 {f.per_item.p90:g}, most {f.per_item.most:,}"),
+        ("density", f"{f.density:.4%} of all user-item pairs have an interaction"),
+        ("per user", f"median {f.per_user.median:g}, p90 {f.per_user.p90:g}, maximum {f.per_user.most:,}"),
+        ("per item", f"median {f.per_item.median:g}, p90 {f.per_item.p90:g}, maximum {f.per_item.most:,}"),
         (
-            "new in the test window" if f.split == "by_time" else "thin",
+            "new in the test window" if f.split == "by_time" else "too few events for the split",
             f"{f.cold_users:.1%} of users, {f.cold_items:.1%} of items",
         ),
     ):
@@ -46,7 +47,7 @@ def counts(f: DoctorReport) -> Table:
     return table
 
 
-def types(f: DoctorReport) -> Table:
+def build_types_table(f: DoctorReport) -> Table:
     table = Table("event type", "events", "weight")
     for name, found in f.types.items():
         weight = "[red]not in \\[events.types][/red]" if found.weight is None else escape(found.weight)
@@ -54,9 +55,9 @@ def types(f: DoctorReport) -> Table:
     return table
 
 
-def _problem(problem: Finding, console: Console) -> None:
-    color = COLOURS[problem.severity]
+def _print_problem(problem: Finding, console: Console) -> None:
+    color = COLORS[problem.severity]
     count = f" ({problem.count:,})" if problem.count else ""
-    console.print(f"[{color}]{problem.severity}[/{color}] {problem.name}{count}: {escape(problem.says)}")
+    console.print(f"[{color}]{problem.severity}[/{color}] {problem.name}{count}: {escape(problem.message)}")
     for example in problem.examples:
         console.print("    " + escape(", ".join(f"{name}={value}" for name, value in example.items())), style="dim")
