@@ -21,7 +21,7 @@ class RawRanker(Ranker, Protocol):
     """A ranker whose calibrated scores may tie: it is ordered by its raw scores."""
 
     def raw(self, x: np.ndarray, trees: int = 0) -> np.ndarray:
-        """(…, F) → (…); with `trees`, by the first ones only, where the model is a forest."""
+        """(…, F) → (…) raw scores; a model of trees uses only its first `trees` if that is not 0."""
         ...
 
     def calibrate(self, raw: np.ndarray) -> np.ndarray: ...
@@ -29,10 +29,10 @@ class RawRanker(Ranker, Protocol):
 
 @dataclass(frozen=True)
 class LocalRanking:
-    """Scores every candidate and passes on the k best of each request.
+    """Scores all candidates and passes on the k best of each request.
 
-    A caller's own list (POST /v1/rank) goes the same way: candidates with NaN sources. Padding and
-    candidates without a finite score come last, with score 0; equal scores keep the candidates' order.
+    The caller's own items (POST /v1/rank) are ranked the same way. Padding and candidates without a finite score are
+    last, with score 0; equal scores keep the order of the candidates.
     """
 
     ranker: Ranker
@@ -41,7 +41,7 @@ class LocalRanking:
     config: Config
 
     async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
-        """The k best by raw score, best first; raises ArithmeticError where a request got no finite score."""
+        """The k best by raw score, best first; raises ArithmeticError for a request without any finite score."""
         raw, as_found = self._raw(requests, candidates, k), ~self.ranks(requests)[:, None]
         raw = np.where(as_found, candidates.fused, raw)
         real = candidates.item != NONE
@@ -56,11 +56,11 @@ class LocalRanking:
         return replace(top, score=np.nan_to_num(score, nan=0.0).astype(np.float32))
 
     def ranks(self, requests: Requests) -> np.ndarray:
-        """(B,) bool: the surface is ranked by the ranker rather than left in the order of its sources."""
+        """(B,) bool: the surface uses the ranker and not the fused order of its sources."""
         return np.array([surface.ranked for surface in self.config.surfaces.values()])[requests.surface]
 
     def _raw(self, requests: Requests, candidates: Candidates, k: int) -> np.ndarray:
-        """(B, K) what to order by; NaN where nothing was scored: at padding, and beyond the first look."""
+        """(B, K) values that decide the order; NaN for padding and for candidates that the first look drops."""
         x = self.matrix(requests, candidates)
         look = self._first_look(x, candidates.item != NONE, k)
         if look.all():
@@ -70,9 +70,9 @@ class LocalRanking:
         return raw
 
     def _first_look(self, x: np.ndarray, real: np.ndarray, k: int) -> np.ndarray:
-        """(B, K) bool: candidates that the whole ranker scores: all real ones, or the best by its first trees.
+        """(B, K) bool: candidates that the whole ranker scores: all, or the best by its first trees.
 
-        Nobody is cut where nearly all are asked for, and a request never gets fewer than k of its candidates.
+        At least k candidates of a request are kept.
         """
         trees, keeps = self.config.ranking.first_look_trees, max(self.config.ranking.first_look_keeps, k)
         if not trees or real.shape[1] <= keeps or self._by_raw is None:
@@ -91,7 +91,7 @@ class LocalRanking:
         return self.ranker if isinstance(self.ranker, RawRanker) else None
 
     def matrix(self, requests: Requests, candidates: Candidates) -> np.ndarray:
-        """The columns that the ranker was trained on, in its order; raises FeatureError naming the missing."""
+        """The matrix in the ranker's columns and order; raises FeatureError naming missing features."""
         x = build_matrix(requests, candidates, self.items, self.snapshot, self.config)
         names = feature_names(self.config, candidates.sources)
         if names == self.ranker.features:
@@ -107,7 +107,7 @@ class LocalRanking:
 
 @dataclass(frozen=True)
 class FusedRanking:
-    """Ranking without a model (`ranking.enabled = false`): the fused order of the sources as it stands."""
+    """Ranking without a model (`ranking.enabled = false`): the fused order of the sources."""
 
     async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
         """The first k by fused score, with the fused score as score."""
