@@ -1,4 +1,4 @@
-"""The ranker finds an order that was planted, alone and on two Ray workers alike."""
+"""The ranker finds a planted order, in one process and on two Ray workers."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_importance_names_what_was_planted(local):
     assert set(names[:3]) == {"taste", "age", "fits_hour"}
 
 
-def test_scores_are_honest_chances(local, test_groups):
+def test_scores_are_calibrated_probabilities(local, test_groups):
     x, label = test_groups
     score, positive = local.score(x).ravel(), (label > 0).ravel()
     assert score.mean() == pytest.approx(positive.mean(), abs=0.01)

@@ -1,4 +1,4 @@
-"""Feast is not decoration: what it holds decides what is served and what is learned, and what it lacks is missed."""
+"""Values in Feast decide what is served and what is learned; a missing feature is an error."""
 
 import json
 import os
@@ -126,7 +126,7 @@ def baseline(mine):
     return learned(mine)
 
 
-def test_one_offline_value_of_a_user_changes_the_examples_that_it_was_true_for(mine, asked, baseline):
+def test_one_offline_value_of_a_user_changes_the_examples_of_its_time(mine, asked, baseline):
     rows, before = baseline
     every = stamped(mine.layout.features / "user_activity")
     user, at_us, stamps = next(
@@ -220,7 +220,7 @@ async def test_a_bundle_is_refused_by_the_name_of_the_missing_feature(without):
 
 
 def test_a_bundle_is_refused_for_what_it_was_trained_on(deployment):
-    """Also where today's config no longer speaks of that feature."""
+    """Even if the present config does not name that feature."""
     opened = open_bundle(str(deployment.config.source), deployment.bundle)
     assert GONE in opened.manifest.service_features
     check_features(opened, deployment.store().check_contract)

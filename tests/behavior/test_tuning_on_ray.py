@@ -1,4 +1,4 @@
-"""Tuning on the cluster: of one good, one useless and one impossible value the good one is found, and told."""
+"""Tuning on the cluster: of a good, a useless and an invalid value, the good one is found and reported."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +48,7 @@ def planted(monkeypatch):
     monkeypatch.setitem(retrievers(), "item_knn", replace(retrievers()["item_knn"], search=space))
 
 
-def test_the_planted_value_is_found_whatever_fails_and_found_again(bare, capfd):
+def test_the_planted_value_is_found_twice_despite_a_failed_trial(bare, capfd):
     run = bare.tuned(concurrent=2)
     (found,) = run.tuned
     by_value = {trial.params["neighbors"]: trial for trial in found.trials}
@@ -66,13 +66,13 @@ def test_the_planted_value_is_found_whatever_fails_and_found_again(bare, capfd):
     assert values[0] == values[1]
 
 
-def test_a_budget_for_nothing_still_measures_what_is_configured(bare):
+def test_the_configured_values_are_tried_whatever_the_budget(bare):
     (found,) = bare.tuned(budget_s=0.001, max_requests=20).tuned
     assert [trial.params["neighbors"] for trial in found.trials] == [USELESS]
     assert found.trials[0].value is not None and found.requests == 20 and found.combinations == 3
 
 
-def test_without_sources_nothing_is_tuned_nor_remembered(bare):
+def test_without_sources_nothing_is_tuned(bare):
     run = bare.tuned(sources=())
     assert run.tuned == () and run.config.retrieval["item_knn"].neighbors == USELESS
     assert run.progress.done == 0

@@ -1,4 +1,4 @@
-"""What can happen to a bundle on disk: each is refused by name, and what was live stays live."""
+"""Damaged bundles are refused by name, and the live bundle stays live."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_rollback_skips_a_broken_predecessor(store):
     assert store.rollback() == a
 
 
-def test_rollback_with_nothing_whole_says_why_and_changes_nothing(store):
+def test_rollback_without_a_valid_predecessor_changes_nothing(store):
     a, b = add(store, 1), add(store, 2)
     store.promote(a)
     store.promote(b)

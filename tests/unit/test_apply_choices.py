@@ -1,4 +1,4 @@
-"""A deployment serves what training picked for its bundle where its config leaves that open, and its own word else."""
+"""A deployment serves the choices of the bundle's training where its config leaves them open."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def bundle(configured, tmp_path):
 
 
 @pytest.mark.parametrize("left_open", [AUTO, TABLES], ids=["auto", "own tables"])
-def test_the_bundles_sources_are_served_as_training_picked_them(configured, bundle, left_open):
+def test_sources_that_training_picked_are_served(configured, bundle, left_open):
     config = configured(NAME + left_open)
     served, trained = apply_choices(config, bundle), load_bundle_config(bundle)
     assert served.retrieval.enabled == ("popularity", "ease") != config.retrieval.enabled
@@ -36,31 +36,31 @@ def test_the_bundles_sources_are_served_as_training_picked_them(configured, bund
     assert served.retrieval.sections == trained.retrieval.sections
 
 
-def test_the_number_of_candidates_stays_the_deployments(configured, bundle):
+def test_the_number_of_candidates_is_the_deployments(configured, bundle):
     served = apply_choices(configured(NAME + AUTO + "candidates = 77"), bundle)
     assert served.retrieval.candidates == 77 and served.retrieval.enabled == ("popularity", "ease")
 
 
-@pytest.mark.parametrize("closed", ['[retrieval]\nsources = "enabled"\n', ""], ids=["said", "by default"])
-def test_sources_of_a_config_that_states_them_are_kept(configured, bundle, closed):
+@pytest.mark.parametrize("closed", ['[retrieval]\nsources = "enabled"\n', ""], ids=["explicit", "by default"])
+def test_configured_sources_are_kept(configured, bundle, closed):
     config = configured(NAME + closed + "[retrieval.als]\nweight = 0.7")
     assert apply_choices(config, bundle).retrieval == config.retrieval
 
 
-def test_training_picks_where_the_config_says_so_and_for_own_tables(configured):
+def test_training_picks_sources_for_auto_and_for_tables(configured):
     assert configured(NAME + AUTO).picks_sources and configured(NAME + TABLES).picks_sources
     assert not configured(NAME).picks_sources
     assert not configured(f'{NAME}{TABLES}[retrieval]\nsources = "enabled"').picks_sources
 
 
-def test_the_strength_that_was_found_turns_the_deployments_own_dials(configured, bundle):
+def test_the_chosen_strength_scales_the_deployments_settings(configured, bundle):
     config = configured(NAME + OWN)
     served = apply_choices(config, bundle).reranking
     assert (served.strength, served.scaled().diversity, served.scaled().novelty) == (0.5, 0.2, 0.1)
     assert served.same_creator_gap == config.reranking.same_creator_gap
 
 
-def test_a_strength_that_the_deployment_states_comes_first(configured, bundle):
+def test_a_configured_strength_takes_precedence(configured, bundle):
     served = apply_choices(configured(NAME + OWN + "strength = 0.25"), bundle).reranking
     assert (served.strength, served.scaled().diversity, served.scaled().novelty) == (0.25, 0.1, 0.05)
 
@@ -71,13 +71,13 @@ def test_choices_applied_twice_are_the_choices_applied_once(configured, bundle, 
     assert apply_choices(once, bundle) == once
 
 
-def test_a_bundle_for_which_no_strength_was_found_leaves_the_dials(configured, tmp_path):
+def test_without_a_chosen_strength_the_settings_are_kept(configured, tmp_path):
     config = configured(NAME + OWN)
     save_config(config, tmp_path)
     assert apply_choices(config, tmp_path).reranking == config.reranking
 
 
-def test_everything_else_stays_as_deployed(configured, bundle):
+def test_all_other_settings_are_the_deployments(configured, bundle):
     config = configured(NAME + AUTO + "[surfaces.home]\ncount = 7\n[ranking]\nranked = 33\n[serving]\nport = 9999")
     served = apply_choices(config, bundle)
     parts = {"retrieval", "reranking"}
@@ -85,6 +85,6 @@ def test_everything_else_stays_as_deployed(configured, bundle):
     assert served.source == config.source, "relative paths are still beside the deployment's file"
 
 
-def test_a_bundle_without_a_config_is_named(configured, tmp_path):
+def test_a_bundle_without_a_config_is_refused_by_name(configured, tmp_path):
     with pytest.raises(BundleError, match=r"config\.json is not a handsell config.*train the bundle again"):
         apply_choices(configured(NAME), tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""The life of a bundle: published whole, promoted, rolled back, pruned; locally and on a remote file system."""
+"""The bundle store: publish, promote, roll back and prune, locally and on a remote file system."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_published_bundle_is_listed_shown_and_verified(store):
     assert (store.local_path(bundle_id) / "ranker" / "ranker.ubj").read_bytes() == b"\x01" * 100
 
 
-def test_ids_sort_by_time_and_tell_it(store):
+def test_ids_begin_with_the_time_and_sort_by_it(store):
     ids = [add(store, n) for n in (3, 1, 2)]
     assert store.list() == sorted(ids) == [ids[1], ids[2], ids[0]]
     assert ids[1].startswith("20250615t")
@@ -105,7 +105,7 @@ def test_prune_clears_only_old_staging_folders(store):
     assert not old.exists() and fresh.exists()
 
 
-def test_a_second_reader_fetches_from_elsewhere(tmp_path: Path):
+def test_a_second_reader_fetches_a_remote_bundle(tmp_path: Path):
     (tmp_path / "bucket").mkdir()
     bucket = SubTreeFileSystem(str(tmp_path / "bucket"), LocalFileSystem())
     here = BundleStore(RemoteStorage(bucket, "b", tmp_path / "here"))
@@ -117,7 +117,7 @@ def test_a_second_reader_fetches_from_elsewhere(tmp_path: Path):
     assert there.local_path(bundle_id).is_relative_to(tmp_path / "there")
 
 
-def test_a_bundle_appears_elsewhere_only_with_its_manifest(tmp_path: Path):
+def test_a_remote_bundle_appears_only_with_its_manifest(tmp_path: Path):
     (tmp_path / "bucket" / "b" / "20250615t000000-00000000").mkdir(parents=True)
     bucket = SubTreeFileSystem(str(tmp_path / "bucket"), LocalFileSystem())
     assert BundleStore(RemoteStorage(bucket, "b", tmp_path / "cache")).list() == []

@@ -102,7 +102,7 @@ def test_unchanged_data_is_skipped_and_new_events_keep_the_numbers(shop, tmp_pat
     assert items["available"].to_pylist() == [None, None, False, None, None, None]  # idle is gone
 
 
-def test_other_event_weights_are_other_data(shop, configured):
+def test_changed_event_weights_rerun_the_job(shop, configured):
     job.prepare(shop, quiet)
     changed = configured(SHOP.replace("3.0", "5.0"))
     assert not job.prepare(changed, quiet)["skipped"]
@@ -178,7 +178,7 @@ def test_a_world_is_generated_in_partitions(configured):
         ("u1,a,100,view\nu2,b,100,view\n", "all 2 events have the same time"),
     ],
 )
-def test_data_that_nothing_can_be_learned_from_is_refused(tmp_path, configured, rows, said):
+def test_data_without_a_choice_or_an_order_is_refused(tmp_path, configured, rows, said):
     (tmp_path / "events").mkdir()
     (tmp_path / "events/1.csv").write_text("user_id,item_id,time,type\n" + rows)
     with pytest.raises(DataError, match=said):

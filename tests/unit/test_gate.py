@@ -47,7 +47,7 @@ def test_the_tolerance_is_what_decides(live):
     assert not decide_promotion(worse, live, USERS, GateConfig(tolerance=0.0)).passed
 
 
-def test_what_cannot_be_ruled_out_is_refused(live):
+def test_a_loss_that_cannot_be_ruled_out_is_refused(live):
     decision = decide_promotion(shifted(live, 0.0, noise=1.0), live, USERS, CONFIG)
     assert decision.outcome == "refuse" and decision.comparison.outcome == "undecided"
     assert "cannot be ruled out" in decision.sentences[1]
@@ -104,7 +104,7 @@ def test_a_live_bundle_that_finds_nothing_is_replaced(live):
     assert decide_promotion(nothing, nothing, USERS, CONFIG).passed
 
 
-def test_the_verdict_names_a_retrained_rival_and_is_plain_data(live):
+def test_the_decision_names_a_retrained_recipe_and_is_json(live):
     import json
 
     decision = decide_promotion(live, live, USERS, CONFIG, retrained=True)
@@ -113,7 +113,7 @@ def test_the_verdict_names_a_retrained_rival_and_is_plain_data(live):
 
 
 def absence(live: BundleScores, by: float, noise: float = 0.0):
-    """What slates lose when asked 30 days after the last event, relative."""
+    """Compare requests 30 days after the last event, with a relative change of `by`, with those right after it."""
     late = live.ndcg * (1 + by) + np.random.default_rng(5).normal(0, noise, len(live.ndcg))
     return compare(late, live.ndcg, USERS)
 
@@ -130,7 +130,7 @@ def test_a_challenger_that_fails_users_who_have_been_away_is_refused(live):
 
 
 @pytest.mark.parametrize("by", [-0.099, 0.0, 0.3])
-def test_a_loss_within_the_tolerance_changes_no_verdict(live, by):
+def test_an_absence_loss_within_the_limit_changes_nothing(live, by):
     for gate in (
         decide_promotion(shifted(live, 0.1), live, USERS, CONFIG),
         decide_promotion(shifted(live, -0.1), live, USERS, CONFIG),
@@ -138,7 +138,7 @@ def test_a_loss_within_the_tolerance_changes_no_verdict(live, by):
         assert check_absence_loss(gate, absence(live, by), CONFIG) is gate
 
 
-def test_how_much_may_be_lost_with_time_is_a_setting(live):
+def test_the_limit_of_the_absence_loss_is_a_setting(live):
     promoted = decide_promotion(live, live, USERS, CONFIG)
     assert check_absence_loss(promoted, absence(live, -0.2), GateConfig(max_absence_loss=0.25)) is promoted
     assert not check_absence_loss(promoted, absence(live, -0.05), GateConfig(max_absence_loss=0.01)).passed
@@ -153,13 +153,13 @@ def test_a_loss_that_may_be_chance_is_a_warning(live):
     assert len(decision.warnings) == 1 and "beyond 10%" in decision.warnings[0]
 
 
-def test_the_first_bundle_is_warned_of_and_promoted(live):
+def test_a_first_bundle_with_an_absence_loss_is_promoted_with_a_warning(live):
     decision = check_absence_loss(decide_promotion(live, None, USERS, CONFIG), absence(live, -0.5), CONFIG)
     assert decision.passed and len(decision.warnings) == 2
     assert "First bundle" in decision.warnings[0] and "lose 50.0%" in decision.warnings[1]
 
 
-def test_what_cannot_be_compared_has_not_been_lost(live):
+def test_an_undefined_absence_loss_changes_nothing(live):
     promoted = decide_promotion(live, live, USERS, CONFIG)
     nothing = compare(np.zeros(600), np.zeros(600), USERS)
     assert np.isnan(nothing.relative) and check_absence_loss(promoted, nothing, CONFIG) is promoted

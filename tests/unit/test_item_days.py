@@ -1,4 +1,4 @@
-"""Item values of a run's candidates: asked of Feast once, whoever's candidates they are."""
+"""Item values of a run's candidates are fetched from Feast once per item and day."""
 
 from types import SimpleNamespace
 
@@ -40,7 +40,7 @@ def found(run, *pairs):
     return examples.fetch_item_values(run.config, run.folder, "test")
 
 
-def test_only_what_is_new_is_asked_and_all_is_kept(run):
+def test_only_new_pairs_are_fetched_and_all_are_kept(run):
     assert found(run, (1, 7), (2, 7)) == 2
     assert found(run, (2, 7), (2, 8), (5, 7)) == 2
     assert found(run, (1, 7), (5, 7)) == 0

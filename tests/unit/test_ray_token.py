@@ -81,7 +81,7 @@ def test_a_token_that_others_can_read_is_refused(tmp_path, wide):
     assert token not in str(told.value)
 
 
-def test_a_missing_or_empty_token_is_told(tmp_path):
+def test_a_missing_or_empty_token_is_reported(tmp_path):
     with pytest.raises(HandsellError, match="cannot read Ray's token"):
         read_token(tmp_path / "none")
     create_token(tmp_path / "ray.token").write_text("\n")
@@ -95,7 +95,7 @@ def test_environments_carry_the_path_and_not_the_token(tmp_path):
     assert token_environment(path)["RAY_AUTH_TOKEN"] == ""  # it would win over the path
 
 
-def test_a_cluster_of_its_own_is_on_loopback_with_a_token_that_goes_with_the_process():
+def test_a_private_cluster_is_on_loopback_with_a_token_of_its_process():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run([sys.executable, "-c", PRIVATE], capture_output=True, text=True, env=environment, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -117,7 +117,7 @@ def recorded(configured):
     return record
 
 
-def test_a_cluster_without_a_token_is_told_in_one_sentence(recorded):
+def test_a_cluster_without_a_token_is_reported_in_one_sentence(recorded):
     config = recorded()
     with pytest.raises(HandsellError, match="by an earlier version, without a token: stop it with `make down") as told:
         cluster.find_running(config)

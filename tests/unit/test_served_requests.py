@@ -53,7 +53,7 @@ def random_log(rng: np.random.Generator, users: int = 15) -> Interactions:
     return log(rows)
 
 
-def test_by_time_asks_each_user_once_when_the_window_begins():
+def test_by_time_has_one_request_per_user_at_the_start_of_the_window():
     events = log([(0, 1, 0.0, 1), (0, 2, 5.5, 1), (0, 3, 5.9, 1), (1, 5, 6.0, 1), (2, 4, 3.0, 1), (3, 6, 5.7, -1)])
     found = ask_everybody(events, BY_TIME, 9 * DAY)
     assert found.user.tolist() == [0, 1], "user 2 does nothing in the window, user 3 likes nothing"
@@ -61,7 +61,7 @@ def test_by_time_asks_each_user_once_when_the_window_begins():
     assert [relevant(found, r) for r in range(2)] == [[2, 3], [5]], "two sessions, one request"
 
 
-def test_leave_last_k_asks_each_user_when_the_data_ends():
+def test_leave_last_k_has_one_request_per_user_at_the_end_of_the_data():
     mine = [(0, i, float(i), 1.0) for i in range(9)]
     others = [(1, i, 0.1 * i, 1.0) for i in range(7)]
     found = ask_everybody(log([*mine, *others, (2, 0, 8.5, 1.0)]), LAST_K, end_us=10 * DAY)
@@ -140,7 +140,7 @@ def window_of(run, name):
     return read_requests(run / "windows" / f"{name}.parquet")
 
 
-def test_half_of_what_teaches_and_judges_is_asked_after_drawn_pauses(case):
+def test_half_of_the_ranker_and_validation_requests_have_drawn_pauses(case):
     config, events, counts, run = case
     seen = np.array([config.events.types[name].seen for name in config.events.names])
     gap_us = int(config.events.session_gap_minutes * 60_000_000)
@@ -157,7 +157,7 @@ def test_half_of_what_teaches_and_judges_is_asked_after_drawn_pauses(case):
     assert (window_of(run, "test").away == AS_LOGGED).all(), "the report's windows stay as they were"
 
 
-def test_the_served_window_holds_the_users_of_the_test_window_once_each(case):
+def test_the_served_requests_are_one_per_user_of_the_test_window(case):
     config, _, counts, run = case
     served, test = window_of(run, SERVED), window_of(run, "test")
     assert len(set(served.user.tolist())) == len(served) == counts["served_kept"]
@@ -168,7 +168,7 @@ def test_the_served_window_holds_the_users_of_the_test_window_once_each(case):
         assert (served.away > 0).all()
 
 
-def test_with_windows_in_time_models_are_also_taught_by_everybody_at_once(case, tmp_path):
+def test_by_time_adds_simultaneous_requests_to_ranker_and_validation(case, tmp_path):
     config, events, counts, run = case
     if config.split.kind != "by_time":
         assert not any(name.endswith(SIMULTANEOUS) for name in counts), "there, every request is of that kind"
@@ -184,7 +184,7 @@ def test_with_windows_in_time_models_are_also_taught_by_everybody_at_once(case, 
         assert 40 <= len(window_of(tmp_path / "few", name)) <= 80
 
 
-def test_no_more_users_are_served_than_are_asked_again_and_again(case, tmp_path, monkeypatch):
+def test_served_requests_have_a_maximum(case, tmp_path, monkeypatch):
     monkeypatch.setattr(windows, "MAX_SERVED_REQUESTS", 15)
     config, _, counts, _ = case
     fewer = windows.cut_windows(config, tmp_path / "fewer")
@@ -192,7 +192,7 @@ def test_no_more_users_are_served_than_are_asked_again_and_again(case, tmp_path,
     assert {**fewer, "served_kept": counts["served_kept"]} == counts
 
 
-def test_the_features_job_is_told_of_the_served_requests_too(case):
+def test_request_keys_include_the_served_requests(case):
     config, _, _, run = case
     keys = pq.read_table(windows.write_request_keys(config))
     asked = [window_of(run, name) for name in REQUEST_SETS]
@@ -200,7 +200,7 @@ def test_the_features_job_is_told_of_the_served_requests_too(case):
         np.testing.assert_array_equal(keys[name].to_numpy(), np.concatenate([getattr(each, name) for each in asked]))
 
 
-def test_windows_in_time_are_taught_by_who_came_back_and_by_everybody_at_once(case):
+def test_by_time_mixes_session_starts_and_simultaneous_requests(case):
     config, events, _, run = case
     bounds = splits.Bounds.of(config.split, int(events.time.max()))
     for name, begin_us in (("ranker", bounds.ranker), ("validation", bounds.validation)):

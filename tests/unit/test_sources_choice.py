@@ -1,4 +1,4 @@
-"""Sources picked for the data: what is out of the question, which ones the fused order needs, and how they read it."""
+"""Selection of sources: which suit the data, which the fused order needs, and how they weigh the history."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -54,7 +54,7 @@ def run(tmp_path, monkeypatch):
 
 
 def limit(monkeypatch, name="", **limits):
-    """Sources without any limit of size, but for one."""
+    """Remove the size limits of all sources but one."""
     none = {"max_items": None, "max_users": None, "min_events": 0}
     known = {n: replace(plugin, **none) for n, plugin in retrievers().items()}
     if name:
@@ -70,7 +70,7 @@ def limit(monkeypatch, name="", **limits):
         ("min_events", "two_tower", 30, "there are 30 events to learn from, it needs 31"),
     ],
 )
-def test_a_source_is_out_of_the_question_by_size(configured, run, monkeypatch, limits, name, number, why):
+def test_a_source_is_unsuitable_by_size(configured, run, monkeypatch, limits, name, number, why):
     config = configured(AUTO + '[surfaces.home]\nrepeat = "allow"')
     limit(monkeypatch, name, **{limits: number})
     assert find_unsuitable_sources(config, run) == {}
@@ -80,14 +80,14 @@ def test_a_source_is_out_of_the_question_by_size(configured, run, monkeypatch, l
     assert find_unsuitable_sources(said, run) == {}, "what the config enables never is"
 
 
-def test_ones_own_items_are_out_of_the_question_where_they_do_not_come_back(configured, run):
+def test_history_is_unsuitable_if_seen_items_are_excluded(configured, run):
     assert list(find_unsuitable_sources(configured(AUTO), run)) == ["history"], (
         "home excludes what was seen, unless it is told to"
     )
     assert find_unsuitable_sources(configured(AUTO + "[retrieval.history]\nenabled = true"), run) == {}
 
 
-def test_what_the_config_says_about_a_source_is_kept(configured):
+def test_explicit_settings_decide_which_sources_are_selectable(configured):
     usual = list_selectable_sources(configured(AUTO))
     assert "ease" in usual and "als" in usual and not {"sasrec", "svd", "blend"} & set(usual)
     said = list_selectable_sources(
@@ -149,7 +149,7 @@ def test_a_complementary_source_is_added_and_a_useless_one_is_left_out():
     assert fused == pytest.approx(gain["als"] + gain["ease"]) == judge.ndcg(lists_of(range(8))[0])
 
 
-def test_a_source_that_must_be_there_and_adds_nothing_gets_the_small_weight():
+def test_a_required_source_that_adds_nothing_gets_the_low_weight():
     lists = {"als": lists_of(range(10)), "popularity": NOISE, "bad": NOISE}
     weights, fused, gain = grown(lists, ("popularity",))
     assert weights == {"als": 1.0, "popularity": LOW_WEIGHT} and "popularity" not in gain
@@ -157,21 +157,21 @@ def test_a_source_that_must_be_there_and_adds_nothing_gets_the_small_weight():
     assert grown({"als": lists_of([0]), "popularity": lists_of([1])}, ("popularity",))[0]["popularity"] == 1.0
 
 
-def test_no_more_sources_are_picked_than_a_bundle_may_have():
-    """Ten sources, of which each finds another item; two that must be there find nothing."""
+def test_at_most_eight_sources_are_picked():
+    """Ten sources find one item each; two required ones find nothing."""
     lists = {f"s{i}": lists_of([i]) for i in range(10)} | {"popularity": NOISE, "content": NOISE}
     weights, _, gain = grown(lists, ("popularity", "content"))
     assert len(weights) == 8 and len(gain) == 6
     assert weights["popularity"] == weights["content"] == LOW_WEIGHT
 
 
-def test_eight_that_must_be_there_leave_no_room_for_a_better_one():
+def test_eight_required_sources_exclude_a_better_one():
     lists = {"best": lists_of(range(10))} | {f"m{i}": NOISE for i in range(8)}
     weights, _, _ = grown(lists, tuple(f"m{i}" for i in range(8)))
     assert sorted(weights) == [f"m{i}" for i in range(8)]
 
 
-def test_a_source_that_a_surface_names_is_never_left_out(configured):
+def test_a_source_that_a_surface_names_is_required(configured):
     config = configured(AUTO + '[surfaces.home]\n[surfaces.extra]\nonly = ["item_knn"]')
     assert (
         is_required(config, "item_knn")
@@ -180,7 +180,7 @@ def test_a_source_that_a_surface_names_is_never_left_out(configured):
     )
 
 
-def test_the_choice_is_told_in_a_line_and_in_the_report():
+def test_the_selection_as_a_sentence_and_in_the_report():
     rows = (
         SourceChoice("ease", True, "", 0.2),
         SourceChoice("als", False, "", 0.1),
@@ -225,7 +225,7 @@ SMALL = (
 
 
 @pytest.mark.parametrize("dislikes", [0, 4])
-def test_training_picks_what_the_window_needs_and_how_it_reads_the_history(configured, plant, tmp_path, dislikes):
+def test_sources_and_their_history_settings_are_chosen_on_the_window(configured, plant, tmp_path, dislikes):
     config, choice = select_sources(configured(SMALL), plant(dislikes), tmp_path / "holdout")
     told = {source.name: source for source in choice.sources}
     assert set(told) == set(list_selectable_sources(configured(SMALL))) and choice.fused > 0.9
@@ -247,7 +247,7 @@ def test_training_picks_what_the_window_needs_and_how_it_reads_the_history(confi
 
 
 @pytest.mark.parametrize("name", FOLD_IN)
-def test_a_history_weighed_otherwise_gives_what_a_model_fitted_so_gives(rng, tmp_path, name):
+def test_changed_history_weights_equal_a_fit_with_them(rng, tmp_path, name):
     events, content = plant_blocks(rng)
     section = CONFIG[name]
     settings = {"half_life_days": 0.01, "half_life_events": 1.5, "dislikes": 0.25, "weight_exponent": 0.5,
@@ -264,7 +264,7 @@ def test_a_history_weighed_otherwise_gives_what_a_model_fitted_so_gives(rng, tmp
     assert not np.array_equal(plain[1], want[1], equal_nan=True), "the settings matter"
 
 
-def test_popularity_forgets_as_slowly_as_the_log_asks():
+def test_the_popularity_half_life_follows_the_log():
     """Item 0 was liked by many a year ago, item 1 by two yesterday; requests want item 0."""
     day = np.array([0.0] * 10 + [365.0] * 2)
     events = Interactions(

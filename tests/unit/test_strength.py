@@ -1,4 +1,4 @@
-"""How much variety the data affords: the largest strength within the tolerance, and the dials that it turns."""
+"""Strength of re-ranking: the largest one within the tolerance is chosen and scales four settings."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ NOTHING = compare(np.zeros(0), np.zeros(0), np.zeros(0, int))
 
 
 def changes(means: dict[float, float], below: float = 0.0) -> dict:
-    """StrengthChoice → a comparison with this relative change, and a bound that lies `below` it."""
+    """Strength → a comparison with this relative change, and a bound that lies `below` it."""
     return {s: replace(NOTHING, relative=change, relative_low=change - below) for s, change in means.items()}
 
 
@@ -37,7 +37,7 @@ def test_the_largest_strength_within_the_tolerance_is_picked(loss, expected):
     assert pick_strength(changes(linear(loss)), MANY, 0.02).value == expected
 
 
-def test_more_tolerance_never_means_less_variety():
+def test_strength_never_falls_with_the_tolerance():
     found = [pick_strength(changes(linear(0.1)), MANY, tolerance).value for tolerance in np.linspace(0, 0.12, 25)]
     assert found == sorted(found) and found[0] == 0.0 and found[-1] == 1.0
 
@@ -51,21 +51,21 @@ def test_many_requests_are_judged_by_the_bound_and_few_by_the_mean():
     assert "at worst" not in str(unsure) and f"the mean, as {FEW} requests are few" in str(unsure)
 
 
-def test_a_loss_in_between_does_not_hide_a_larger_strength_that_costs_nothing():
+def test_a_smaller_strength_with_a_loss_does_not_exclude_a_larger_one():
     assert pick_strength(changes({1.0: -0.01, 0.5: -0.3, 0.0: 0.0}), MANY, 0.02).value == 1.0
 
 
-def test_where_every_strength_costs_too_much_there_is_none():
+def test_strength_is_0_if_every_strength_costs_too_much():
     found = pick_strength(changes(dict.fromkeys(STRENGTHS, -0.2)), MANY, 0.02)
     assert found.value == 0.0 and str(found).startswith("strength 0 of re-ranking: -20.0% NDCG@10")
 
 
-def test_without_a_request_nothing_can_be_said_and_there_is_none():
+def test_strength_is_0_without_requests():
     found = pick_strength({}, 0, 0.02)
     assert found.value == 0.0 and not found.by_bound and "on 0 validation requests" in str(found)
 
 
-def test_where_nothing_is_ever_found_no_change_is_a_number_and_there_is_none():
+def test_strength_is_0_if_relative_changes_are_undefined():
     """The ranker's own NDCG is 0: relative changes are NaN."""
     zero = np.zeros(300)
     same = compare(zero, zero, np.arange(300))
@@ -84,7 +84,7 @@ def test_planted_slates_are_compared_with_the_rankers_own(rng):
     assert said["window"] == "validation" and said["sentence"] == str(found) and said["tolerance"] == 0.02
 
 
-def test_a_strength_turns_the_dials_of_variety_and_no_other(configured):
+def test_a_strength_scales_the_settings_of_variety_and_no_other(configured):
     own = "diversity = 0.4\ncalibration = 0.2\nserendipity = 0.1\nnovelty = 0"
     config = configured(f'name = "shop"\n[reranking]\n{own}')
     turned = with_strength(config, 0.5)
@@ -98,14 +98,14 @@ def test_a_strength_turns_the_dials_of_variety_and_no_other(configured):
     assert with_strength(config, 1.0).reranking.scaled() == config.reranking.scaled()
 
 
-def test_a_strength_that_the_config_states_is_kept_and_nothing_is_tried(configured, tmp_path, monkeypatch):
+def test_a_configured_strength_is_kept_and_nothing_is_tried(configured, tmp_path, monkeypatch):
     monkeypatch.setattr(strength_selection, "spread", lambda *_: pytest.fail("nothing is to be tried"))
     config, found = choose_strength(configured('name = "shop"\n[reranking]\nstrength = 0.3'), tmp_path, tmp_path)
     assert found is None and config.reranking.strength == 0.3
     assert config.reranking.scaled().diversity == pytest.approx(0.3 * 0.085)
 
 
-def test_otherwise_the_config_gets_what_was_found(configured, tmp_path, monkeypatch):
+def test_the_config_gets_the_chosen_strength(configured, tmp_path, monkeypatch):
     picked = StrengthChoice(0.35, ({"strength": 0.35, "relative": -0.01, "relative_low": -0.02},), 500, True, 0.02)
     monkeypatch.setattr(strength_selection, "spread", lambda function, tasks: [picked])
     plain = configured('name = "shop"')

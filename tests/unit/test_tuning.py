@@ -1,4 +1,4 @@
-"""Tuning as the config asks for it, the combinations that are tried, and which is kept."""
+"""Tuning: its settings, the combinations that are tried, and which one is kept."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_a_source_without_a_search_space_is_refused_before_anything_runs(configu
 
 
 @pytest.mark.parametrize("key", ["budget_s = 0", "trials = 0", "max_requests = 0", "concurrent = 0", "budget = 3"])
-def test_numbers_that_mean_nothing_and_unknown_keys_are_refused(configured, key):
+def test_invalid_numbers_and_unknown_keys_are_refused(configured, key):
     with pytest.raises(ConfigError, match=rf"tuning\.{key.split()[0]}"):
         configured(f'name = "shop"\n[tuning]\n{key}')
 
@@ -69,14 +69,14 @@ def test_the_first_of_the_best_is_kept_and_failures_are_not():
     assert str(better) == "als 0.2000 → 0.3000 with reg 4 (4 of 9 tried, 1 failed)"
 
 
-def test_where_all_fail_the_first_reason_is_told():
+def test_if_all_trials_fail_the_first_error_is_reported():
     with pytest.raises(
         TrainingError, match=r"tuning of als: expected a trial to succeed, all 1 failed, the first with: no data"
     ):
         tuned(Trial({"reg": 1.0}, None, 1, "no data")).best  # noqa: B018
 
 
-def test_what_was_found_stands_in_the_section_and_nowhere_else(configured):
+def test_the_best_parameters_change_their_section_alone(configured):
     config = configured('name = "shop"\n[retrieval.als]\nk = 77\n[tuning]\nsources = ["als"]')
     changed = with_best_params(config, [tuned(Trial({"embedding_size": 32, "reg": 0.5}, 0.2, 1))])
     assert (changed.retrieval["als"].embedding_size, changed.retrieval["als"].reg, changed.retrieval["als"].k) == (
