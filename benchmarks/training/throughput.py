@@ -109,7 +109,7 @@ def _run_plain_two_tower(events: Interactions, config: Config, epochs: int) -> f
     optimizer = torch.optim.Adam(model.parameters(), lr=section.learning_rate, weight_decay=section.reg)
     steps = two_tower_training.count_steps(rows, section)
     for epoch in range(1 + epochs):
-        _run_epoch(model, optimizer, rows.batches(steps, np.random.default_rng(epoch)))
+        _run_epoch(model, optimizer, rows.iterate_batches(steps, np.random.default_rng(epoch)))
         if epoch == 0:  # not measured, as under Ray
             begun = time.perf_counter()
     return epochs * rows.per_epoch / (time.perf_counter() - begun)
@@ -122,7 +122,7 @@ def _run_plain_sasrec(events: Interactions, config: Config, options: argparse.Na
     optimizer = torch.optim.AdamW(model.parameters(), lr=section.learning_rate, fused=True)
     with use_reduced_precision():
         for epoch in range(1 + options.epochs):
-            _run_epoch(model, optimizer, rows.batches(rows.steps, rows.trained, np.random.default_rng(epoch)))
+            _run_epoch(model, optimizer, rows.iterate_batches(rows.steps, rows.trained, np.random.default_rng(epoch)))
             if epoch == 0:
                 begun = time.perf_counter()
     return options.epochs * rows.per_epoch / (time.perf_counter() - begun)

@@ -30,7 +30,7 @@ def test_numpy_layers_equal_the_torch_module(rng, temperature):
     model.eval()
     everyone = np.ones(events.n_items, bool)
     retriever = build_sasrec(read_weights(model), content, everyone, cosine=temperature > 0)
-    batch = next(rows.batches(rows.steps, everyone, rng))
+    batch = next(rows.iterate_batches(rows.steps, everyone, rng))
     with torch.no_grad():
         queries, items = model.encode(batch)
     scale = temperature or 1.0
@@ -65,7 +65,7 @@ def test_the_loss_and_its_gradients_are_those_of_cross_entropy(drawn):
 def test_every_like_after_the_first_event_is_a_target_once_an_epoch(rng):
     events, _ = plant_blocks(rng, users=40, per_user=20)  # lines of 21 events, windows of 6
     rows = SequenceRows(events, SMALL)
-    asked = [batch.items[batch.target] for batch in rows.batches(rows.steps, rows.trained, rng)]
+    asked = [batch.items[batch.target] for batch in rows.iterate_batches(rows.steps, rows.trained, rng)]
     first = np.isin(np.arange(len(events)), events.user_offsets[:-1])
     likes = events.item[(events.weight > 0) & ~first]
     assert np.array_equal(np.sort(np.concatenate(asked)), np.sort(likes))
@@ -78,7 +78,7 @@ def test_windows_hold_what_came_just_before(rng):
     first, last = rows.draw_windows(rng)
     assert (last - first <= SMALL.length).all() and (last > first).all()
     assert (events.user[first] == events.user[last]).all(), "the next event is the same user's"
-    batch = next(rows.batches(rows.steps, rows.trained, rng))
+    batch = next(rows.iterate_batches(rows.steps, rows.trained, rng))
     length = batch.history.shape[1]
     for place, target in zip(batch.place[:50], batch.target[:50], strict=True):
         b, at = divmod(place, length)
@@ -91,7 +91,7 @@ def test_batches_hold_lines_of_like_length(rng):
     lengths = rng.integers(2, 15, events.n_users)
     place = np.arange(len(events)) - events.user_offsets[events.user]
     rows = SequenceRows(events.where(place < lengths[events.user]), SMALL.model_copy(update={"length": 20}))
-    batches = list(rows.batches(rows.steps, rows.trained, rng))
+    batches = list(rows.iterate_batches(rows.steps, rows.trained, rng))
     room = sum(batch.history.size for batch in batches)
     used = len(rows.events) - events.n_users
     assert used <= room < 1.25 * used
@@ -102,7 +102,7 @@ def test_drawn_items_contain_every_target_with_their_probabilities(rng, monkeypa
     events, _ = plant_blocks(rng)
     rows = SequenceRows(events, SMALL.model_copy(update={"negatives": 12}))
     seen, told = np.zeros(events.n_items), np.zeros(events.n_items)
-    batches = [batch for _ in range(20) for batch in rows.batches(rows.steps, rows.trained, rng)]
+    batches = [batch for _ in range(20) for batch in rows.iterate_batches(rows.steps, rows.trained, rng)]
     for batch in batches:
         assert (batch.target >= 0).all() and (batch.log_chance <= 0).all()
         seen[batch.items] += 1
@@ -120,7 +120,7 @@ def test_held_out_likes_are_the_last_and_nothing_after_them_is_learned_(rng):
         last = np.flatnonzero(mine.weight > 0)[-1]
         assert mine.item[last] == wanted
         assert np.array_equal(rows.events.item[rows.events.user == user], mine.item[:last])
-    judged = np.concatenate([batch.items[batch.target] for batch in rows.validation_batches(rows.trained)])
+    judged = np.concatenate([batch.items[batch.target] for batch in rows.iterate_validation(rows.trained)])
     assert np.array_equal(np.sort(judged), np.sort(rows.held_out_items))
 
 
@@ -138,7 +138,7 @@ def test_an_interrupted_course_ends_where_it_would_have(rng):
     rows = SequenceRows(events, config)
     states = []
     whole = Training(build_transformer(events.n_items, content, config), rows)
-    whole.run(lambda epoch: states.append(whole.state()))
+    whole.run(lambda epoch: states.append(whole.get_state()))
     again = Training(build_transformer(events.n_items, content, config), rows)
     again.restore(states[1])
     lines = []

@@ -27,7 +27,7 @@ def test_numpy_towers_equal_the_torch_module(rng):
     asked = build_requests([(0, 1.0), (4, 2.0), (9, -1.0)])
     item, pools, context = (torch.from_numpy(a) for a in build_user_inputs(asked.history, asked.time, events.n_items))
     with torch.no_grad():
-        x = model.inputs(torch.arange(events.n_items), torch.ones(events.n_items, 1))
+        x = model.compute_inputs(torch.arange(events.n_items), torch.ones(events.n_items, 1))
         pooled = torch.bmm(pools, x[item])
         user = F.normalize(pooled[:, 0] + pooled[:, 1] + model.user(torch.cat([pooled.flatten(1), context], 1)), dim=1)
         items = F.normalize(x + model.item(x), dim=1)
@@ -48,7 +48,7 @@ def test_rows_look_only_at_what_came_before(rng):
     events, _ = plant_blocks(rng)
     rows = TwoTowerRows(events, SMALL)
     targets = rows.draw_epoch(rng)
-    batch = rows.batch(targets[:40], rng)
+    batch = rows.build_batch(targets[:40], rng)
     for b, target in enumerate(targets[:40]):
         first = rows.start[target]
         expected = rows.events.item[max(first, target - HISTORY) : target]
@@ -69,7 +69,7 @@ def test_the_correction_is_the_expected_number_of_draws(rng):
     events, _ = plant_blocks(rng)
     rows = TwoTowerRows(events, SMALL)
     chosen = rows.targets[rng.permutation(len(rows.targets))[:50]]
-    batch = rows.batch(chosen, rng)
+    batch = rows.build_batch(chosen, rng)
     drawn = len(batch.candidates) - 50
     counts = np.bincount(rows.events.item[rows.targets], minlength=events.n_items)
     expected = 50 * counts / counts.sum() + drawn / events.n_items
@@ -151,7 +151,7 @@ def test_rows_meet_their_hard_negatives_and_nothing_where_there_is_none(rng):
     model = build_towers(events.n_items, None, SMALL)  # without content no id is left out at random
     mined = np.tile(np.array([5, -1]), (16, 1))
     plain, harder, none = (
-        rows.batch(rows.targets[:16], np.random.default_rng(0), mine)
+        rows.build_batch(rows.targets[:16], np.random.default_rng(0), mine)
         for mine in (None, lambda *_: mined, lambda *_: np.full((16, 1), -1))
     )
     assert (harder.items[harder.hard[:, 0]] == 5).all() and (harder.hard[:, 1] == -1).all()

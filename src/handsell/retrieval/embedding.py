@@ -59,11 +59,11 @@ class EmbeddingRetriever:
         An approximate index is tuned on sampled users of the interactions; an exact one uses none.
         """
 
-        def queries() -> np.ndarray:
+        def encode_users() -> np.ndarray:
             requests = sample_requests(interactions)
             return self.encoder.encode(requests) if len(requests) else self.vectors[:0]
 
-        return replace(self, index=fit_index(self.index.vectors, config, config[self.name].k, queries))
+        return replace(self, index=fit_index(self.index.vectors, config, config[self.name].k, encode_users))
 
     def save(self, path: Path) -> None:
         self.encoder.save(path / "encoder")

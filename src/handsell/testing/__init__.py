@@ -10,7 +10,8 @@ Data with a known answer:
     rule_catalog         a snapshot for business rules, and rules compiled for it
 A reference for the served answer, in plain loops:
     naive_funnel         the slate of a trained bundle
-    naive_past           the features of users and items, from the event log
+    naive_past           features of users and items, from the interactions
+    naive_sources        scores of retrievers, from what they save in the bundle
 """
 
 try:

@@ -77,7 +77,7 @@ class NaiveFunnel:
         """Return the ranker's features (K, F) float32 of the candidates."""
         names = json.loads((self.bundle / "ranker" / "features.json").read_text())
         shared = request.user.compute_user_features() | request.user.compute_context(request.surface)
-        by_source = self._source_features(found)
+        by_source = self._compute_source_features(found)
         rows = []
         for (item, _, _), own in zip(found, by_source, strict=True):
             values = shared | own | request.user.compute_item_features(item) | request.user.compute_crosses(item)
@@ -88,7 +88,7 @@ class NaiveFunnel:
             rows.append([values[name] for name in names])
         return np.array(rows, np.float32)
 
-    def _source_features(self, found: list[tuple[int, float, dict]]) -> list[dict[str, float]]:
+    def _compute_source_features(self, found: list[tuple[int, float, dict]]) -> list[dict[str, float]]:
         """Return the rank and standardized score of each candidate in each source."""
         rows: list[dict[str, float]] = [{"src_count": len(by), "src_fused": fused} for _, fused, by in found]
         for source in self.sources:
@@ -123,7 +123,7 @@ class NaiveFunnel:
         likes = {item: request.user.compute_item_features(item)["item_positives_total"] for item, _ in left}
         popularity = {item: math.log2(count + 1) for item, count in likes.items()}
         popularity_span = (max(popularity.values()) - min(popularity.values())) or 1
-        target = self._tag_shares([(e.item, e.weight) for e in request.user.history if e.weight > 0])
+        target = self._compute_tag_shares([(e.item, e.weight) for e in request.user.history if e.weight > 0])
         slate: list[tuple[int, float]] = []
         while left and len(slate) < n:
             chosen = [item for item, _ in slate]
@@ -134,8 +134,8 @@ class NaiveFunnel:
                 repeats_creator = any(creator[item] == creator[other] for other in near)
                 gain = (1 - settings.diversity) * (score - min(scores)) / span
                 gain += settings.novelty * (max(popularity.values()) - popularity[item]) / popularity_span
-                gain -= settings.diversity * self._redundant(item, chosen)
-                mix = self._tag_shares([(i, 1.0) for i in [*chosen, item]])
+                gain -= settings.diversity * self._measure_redundancy(item, chosen)
+                mix = self._compute_tag_shares([(i, 1.0) for i in [*chosen, item]])
                 divergence = sum(p * math.log(p / (0.99 * mix.get(tag, 0.0) + 0.01 * p)) for tag, p in target.items())
                 gain = (1 - settings.calibration) * gain - settings.calibration * divergence
                 return not repeats_creator, round(gain, 6)
@@ -145,14 +145,14 @@ class NaiveFunnel:
             slate.append(taken)
         return slate
 
-    def _redundant(self, item: int, chosen: list[int]) -> float:
+    def _measure_redundancy(self, item: int, chosen: list[int]) -> float:
         """Return the largest similarity to a chosen item (MMR), or the loss of log volume (DPP)."""
         if self.catalog.config.reranking.selection == "mmr":
-            return max((self._similarity(item, other) for other in chosen), default=0.0)
-        before, after = (np.linalg.slogdet(self._kernel(some))[1] for some in (chosen, [*chosen, item]))
+            return max((self._compute_similarity(item, other) for other in chosen), default=0.0)
+        before, after = (np.linalg.slogdet(self._build_kernel(some))[1] for some in (chosen, [*chosen, item]))
         return before - after
 
-    def _kernel(self, items: list[int]) -> np.ndarray:
+    def _build_kernel(self, items: list[int]) -> np.ndarray:
         def entry(a: int, b: int) -> float:
             same = self.catalog.creator[a] == self.catalog.creator[b]
             tags = round(cosine(self.catalog.tags[a], self.catalog.tags[b]), 5)
@@ -160,7 +160,7 @@ class NaiveFunnel:
 
         return np.array([[entry(a, b) for b in items] for a in items]).reshape(len(items), len(items))
 
-    def _tag_shares(self, weighted: list[tuple[int, float]]) -> dict[str, float]:
+    def _compute_tag_shares(self, weighted: list[tuple[int, float]]) -> dict[str, float]:
         """Return the shares of tags; the weight of an item is divided evenly among its tags."""
         mix: dict[str, float] = {}
         for item, weight in weighted:
@@ -169,7 +169,7 @@ class NaiveFunnel:
         total = sum(mix.values())
         return {tag: value / total for tag, value in mix.items()}
 
-    def _similarity(self, a: int, b: int) -> float:
+    def _compute_similarity(self, a: int, b: int) -> float:
         same = self.catalog.creator[a] == self.catalog.creator[b]
         return 1.0 if same else round(cosine(self.catalog.tags[a], self.catalog.tags[b]), 5)
 

@@ -156,14 +156,14 @@ class NaiveUser:
             "creator_affinity": creators.get(creator, 0.0),
             "tag_affinity": sum(by_tag.get(tag, 0.0) for tag in tags) / len(tags) if tags else 0.0,
             "times_in_history": len(same),
-            "hours_since_item": self._hours_since(same),
-            "hours_since_creator": self._hours_since(related),
+            "hours_since_item": self._count_hours_since(same),
+            "hours_since_creator": self._count_hours_since(related),
             "creator_share": len(related) / max(len(history), 1),
             "last_item_similarity": cosine(catalog.tags[history[-1].item], tags) if history else 0.0,
             "item_age_days": (self.time - catalog.published[item]) / DAY_US,
         }
 
-    def _hours_since(self, events: list[NaiveEvent]) -> float:
+    def _count_hours_since(self, events: list[NaiveEvent]) -> float:
         return min((self.time - events[-1].time) / (DAY_US / 24), 90 * 24) if events else math.nan
 
     def compute_context(self, surface: str) -> dict[str, float]:

@@ -141,11 +141,11 @@ def tune_lists(lists: Any, queries: np.ndarray, truth: np.ndarray, recall: float
     shortlist = _tune_shortlist(lists, queries[tuning][:FULL_PROBES], truth[tuning][:FULL_PROBES], (1 + recall) / 2)
     wanted = int(k * shortlist) + SPARE
 
-    def reached(nprobe: int) -> bool:
+    def reaches_recall(nprobe: int) -> bool:
         each = compute_recall(_search(lists, queries[tuning], wanted, nprobe), truth[tuning])
         return bool(each.mean() - STANDARD_ERRORS * each.std() / np.sqrt(len(each)) >= recall)
 
-    nprobe = _find_least(lists.nlist, reached)
+    nprobe = _find_least(lists.nlist, reaches_recall)
     measured = float(compute_recall(_search(lists, queries[held_out], wanted, nprobe), truth[held_out]).mean())
     if measured < recall - 0.02:
         log.warning("the index finds %.3f of the %d nearest items, expected %.3f", measured, k, recall)

@@ -37,7 +37,7 @@ class BlendConfig(OptionalSource):
 
     @field_validator("parts")
     @classmethod
-    def _registered(cls, parts: dict[str, float]) -> dict[str, float]:
+    def _check_parts(cls, parts: dict[str, float]) -> dict[str, float]:
         known = sorted(set(retrievers()) - {"blend", "history"})  # standardization uses items outside the history
         if unknown := [name for name in parts if name not in known]:
             raise ValueError(f"expected retrievers of {', '.join(known)}, got {', '.join(unknown)}")

@@ -176,11 +176,11 @@ class SessionKNN:
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        for name, array in self._arrays().items():
+        for name, array in self._list_arrays().items():
             np.save(path / f"{name}.npy", array)
         (path / "config.json").write_text(self.config.model_dump_json())
 
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def _list_arrays(self) -> dict[str, np.ndarray]:
         s = self.sessions
         named = {"item": s.item, "offsets": s.offsets, "time": s.time}
         return {**named, "holder": self.holder, "holder_offsets": self.holder_offsets}

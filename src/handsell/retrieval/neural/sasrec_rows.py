@@ -53,7 +53,7 @@ class SequenceRows:
         """Batches per epoch; 0 where no like follows another event."""
         return -(-self.per_epoch // self.config.batch_size)
 
-    def batches(self, steps: int, trained: np.ndarray, rng: np.random.Generator) -> Iterator[SequenceBatch]:
+    def iterate_batches(self, steps: int, trained: np.ndarray, rng: np.random.Generator) -> Iterator[SequenceBatch]:
         """Yield the batches of one epoch; `trained` (I,) bool are the items with events in any shard."""
         first, last = self.draw_windows(rng)
         length = last - first
@@ -63,7 +63,7 @@ class SequenceRows:
         items = np.flatnonzero(trained)
         for n in rng.permutation(steps):
             if len(parts[n]):
-                yield self._batch(first[parts[n]], last[parts[n]], items, rng)
+                yield self._build_batch(first[parts[n]], last[parts[n]], items, rng)
 
     def draw_windows(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw ranges of events to read: whole sequences, or pieces of T events with a random offset.
@@ -80,7 +80,9 @@ class SequenceRows:
         last = begin[sequence] - shift[sequence] + (nth + 1) * most
         return np.maximum(last - most, begin[sequence]), np.minimum(last, end[sequence])
 
-    def _batch(self, first: np.ndarray, last: np.ndarray, items: np.ndarray, rng: np.random.Generator) -> SequenceBatch:
+    def _build_batch(
+        self, first: np.ndarray, last: np.ndarray, items: np.ndarray, rng: np.random.Generator
+    ) -> SequenceBatch:
         at, inside = _pad_ranges(first, last)
         follows = np.where(inside, at + 1, 0)
         place = np.flatnonzero(inside & (self.events.weight[follows] > 0))
@@ -108,7 +110,7 @@ class SequenceRows:
         liked = self.events.weight[at] > 0
         return SequenceBatch(items.astype(np.int64), history, liked, place, position[target], log_chance)
 
-    def validation_batches(self, trained: np.ndarray, rows: int = 256) -> Iterator[SequenceBatch]:
+    def iterate_validation(self, trained: np.ndarray, rows: int = 256) -> Iterator[SequenceBatch]:
         """Yield the held-out users, with their held-out like as the only target, among all trained items."""
         last = self.offsets[self.held_out_users + 1]
         first = np.maximum(self.offsets[self.held_out_users], last - self.config.length)

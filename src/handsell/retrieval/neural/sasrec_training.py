@@ -74,7 +74,7 @@ class Transformer(nn.Module):
         self.register_buffer("content", None if content is None else torch.tensor(content), persistent=False)
         self.projection = None if content is None else nn.Linear(content.shape[1], size, bias=False)
 
-    def inputs(self, items: torch.Tensor) -> torch.Tensor:
+    def compute_inputs(self, items: torch.Tensor) -> torch.Tensor:
         """Return input vectors (N, D) of items (N,); in training, some without their id embedding."""
         x = self.embedding.index_select(0, items)
         if self.projection is None:
@@ -83,7 +83,7 @@ class Transformer(nn.Module):
             x = x * (torch.rand(len(items), 1) >= ID_DROPOUT)
         return x + self.projection(self.content[items])
 
-    def queries(self, directions: torch.Tensor, batch: SequenceBatch) -> torch.Tensor:
+    def compute_queries(self, directions: torch.Tensor, batch: SequenceBatch) -> torch.Tensor:
         """Return queries (N, D) at `batch.place`, given unit vectors (U, D) of the batch's items."""
         x = F.embedding(torch.from_numpy(batch.history), directions) * directions.shape[1] ** 0.5
         x = torch.where(torch.from_numpy(batch.liked)[:, :, None], x, self.disliked - x)
@@ -95,9 +95,9 @@ class Transformer(nn.Module):
 
     def encode(self, batch: SequenceBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return queries (N, D) and item vectors (U, D), whose products are the logits."""
-        vectors = self.inputs(torch.from_numpy(batch.items))
+        vectors = self.compute_inputs(torch.from_numpy(batch.items))
         directions = F.normalize(vectors, dim=1)
-        return self.queries(directions, batch), directions if self.config.temperature else vectors
+        return self.compute_queries(directions, batch), directions if self.config.temperature else vectors
 
     def forward(self, batch: SequenceBatch) -> torch.Tensor:
         """Return the mean loss over the batch's targets."""
@@ -157,7 +157,7 @@ class Epoch:
 
 
 class Training:
-    """Training loop of one worker, up to the best weights; `state` and `restore` resume it after an interruption."""
+    """Training loop of one worker, up to the best weights; `get_state` and `restore` resume an interrupted one."""
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class Training:
         self.done, self.best, self.best_epoch = 0, -1.0, 0
         self.best_weights: dict[str, np.ndarray] = {}
 
-    def _rate(self, step: int) -> float:
+    def _compute_rate(self, step: int) -> float:
         """Return the learning rate of a step, counted over all epochs."""
         total = self.steps * self.config.epochs
         share = min((step + 1) / max(WARM_UP * total, 1), 0.5 + 0.5 * math.cos(math.pi * step / total))
@@ -194,7 +194,7 @@ class Training:
         """Run the remaining epochs, until `patience` of them are not better; then restore the best weights."""
         begun, first = time.monotonic(), self.done
         while self.done < self.config.epochs and self.done - self.best_epoch < self.config.patience:
-            loss = self._epoch()
+            loss = self._run_epoch()
             ndcg = self.validate()
             self.done += 1
             if np.isnan(ndcg) or ndcg > self.best:
@@ -205,14 +205,14 @@ class Training:
         if self.best_weights:
             load_weights(self.model, self.best_weights)
 
-    def _epoch(self) -> float:
+    def _run_epoch(self) -> float:
         """Run one pass over the data and return its mean loss."""
         rng = np.random.default_rng((self.config.seed, self.done, self.worker))
         torch.manual_seed(int(rng.integers(2**62)))  # of dropout: a resumed training continues identically
         self.model.train()
         total = 0.0
-        for n, batch in enumerate(self.rows.batches(self.steps, self.trained, rng)):
-            self.optimizer.param_groups[0]["lr"] = self._rate(self.done * self.steps + n)
+        for n, batch in enumerate(self.rows.iterate_batches(self.steps, self.trained, rng)):
+            self.optimizer.param_groups[0]["lr"] = self._compute_rate(self.done * self.steps + n)
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.parallel(batch)
             loss.backward()
@@ -225,7 +225,7 @@ class Training:
         self.model.eval()
         gain, many = 0.0, 0
         with torch.no_grad():
-            for batch in self.rows.validation_batches(self.trained):
+            for batch in self.rows.iterate_validation(self.trained):
                 queries, items = self.model.encode(batch)
                 logits, target = (queries @ items.T).numpy(), batch.target
                 own = logits[np.arange(len(target)), target][:, None]
@@ -235,7 +235,7 @@ class Training:
         gain, many = reduce_over_workers(np.array([gain, many], np.float64), "sum")
         return float(gain / many) if many else math.nan
 
-    def state(self) -> dict[str, np.ndarray]:
+    def get_state(self) -> dict[str, np.ndarray]:
         """Return everything on which the next epoch depends."""
         moments = self.optimizer.state_dict()["state"]
         return {
@@ -246,7 +246,7 @@ class Training:
         }
 
     def restore(self, state: Weights) -> None:
-        """Continue from a saved `state`."""
+        """Continue from the state of `get_state`."""
         load_weights(
             self.model, {name.removeprefix("model."): w for name, w in state.items() if name.startswith("model.")}
         )

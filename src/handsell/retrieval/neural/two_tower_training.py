@@ -57,7 +57,7 @@ class Towers(nn.Module):
         self.register_buffer("content", None if content is None else torch.tensor(content), persistent=False)
         self.projection = None if content is None else nn.Linear(content.shape[1], size, bias=False)
 
-    def inputs(self, items: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    def compute_inputs(self, items: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         """Return input vectors (N, E) of items (N,); `keep` (N, 1) is 0 where the id embedding is left out."""
         x = self.embedding[items] * keep
         return x if self.projection is None else x + self.projection(self.content[items])
@@ -67,7 +67,7 @@ class Towers(nn.Module):
         keep = torch.ones(len(batch.items), 1)
         if self.projection is not None:
             keep = (torch.rand(len(batch.items), 1) >= ID_DROPOUT).float()
-        x = self.inputs(batch.items, keep)
+        x = self.compute_inputs(batch.items, keep)
         history = x[batch.history]  # (B, T, E)
         pooled = torch.bmm(batch.pools, history)
         users = torch.cat([pooled.flatten(1), batch.context], 1)
@@ -133,14 +133,14 @@ class TwoTowerRows:
         kept = shuffled[order][np.arange(len(order)) - first < ROWS_PER_USER]
         return kept[rng.permutation(len(kept))]
 
-    def batches(
+    def iterate_batches(
         self, steps: int, rng: np.random.Generator, hard_negatives: HardNegatives | None = None
     ) -> Iterator[TwoTowerBatch]:
         rows = self.draw_epoch(rng)
         for chosen in np.array_split(rows, steps):
-            yield self.batch(chosen, rng, hard_negatives)
+            yield self.build_batch(chosen, rng, hard_negatives)
 
-    def batch(
+    def build_batch(
         self, targets: np.ndarray, rng: np.random.Generator, hard_negatives: HardNegatives | None = None
     ) -> TwoTowerBatch:
         events = self.events
@@ -202,7 +202,7 @@ def train(
             hard_negatives = HardNegatives.from_weights(
                 read_weights(model), content, rows.events, config.hard_negatives, rng
             )
-        for batch in rows.batches(steps, rng, hard_negatives):
+        for batch in rows.iterate_batches(steps, rng, hard_negatives):
             optimizer.zero_grad()
             loss = parallel(batch)
             loss.backward()

@@ -43,7 +43,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     if last:
         course.restore(last)
     with use_reduced_precision():
-        course.run(lambda epoch: report(epoch.format_line(config), epoch.metrics, course.state()))
+        course.run(lambda epoch: report(epoch.format_line(config), epoch.metrics, course.get_state()))
 
 
 def build_model(state: Path, config: Config, content: Path) -> SASRec:
