@@ -41,6 +41,31 @@ except ConfigError as error:
     print("error", str(error).splitlines()[-1])
 """
 
+MATRIX = """
+import numpy as np
+from handsell.features.matrix import build_matrix, feature_groups
+from handsell.testing.feature_contract import CONFIG, NOW, USERS, FeatureCase
+from handsell.testing.small_catalog import draw_candidates
+
+case = FeatureCase.draw(3)
+found = draw_candidates(np.random.default_rng(3), case.catalog, USERS, 20)
+requests, values = case.requests(case.before(NOW)), case.daily_values(case.before(NOW))
+groups = feature_groups(CONFIG, found.sources)
+names = [name for group in groups.values() for name in group]
+matrix = build_matrix(requests, found, values, case.catalog, CONFIG)
+share, same = (matrix[:, :, names.index(name)] for name in ("user_evening_share", "creator_of_last_item"))
+history, creator = requests.history, case.catalog.creator
+for b in range(USERS):
+    known = history.item[b] >= 0
+    evening = (history.time[b][known] // 3_600_000_000 % 24 >= 18).mean() if known.any() else np.nan
+    last = creator[history.item[b, -1]] if known.any() else -1
+    np.testing.assert_allclose(share[b], evening, rtol=1e-6)
+    np.testing.assert_array_equal(same[b], (creator[found.item[b]] == last) & (last >= 0))
+print("shares", len(np.unique(share[np.isfinite(share)])))
+print("same", int(same.sum()))
+print("groups", groups["user"].index("user_evening_share") >= 0, groups["cross"].index("creator_of_last_item") >= 0)
+"""
+
 SLATES = """
 import numpy as np
 from handsell.core.funnel import run_local
@@ -83,6 +108,14 @@ def test_a_retriever_of_another_package_needs_no_change_here(installed, tmp_path
     assert said["sources"].split()[-1] == "latest", "after the built-in ones"
     assert {"src_latest_rank", "src_latest_z"} <= set(said["features"].split())
     assert said["error"].strip().startswith("retrieval.latest.least_likes: ") and "received: 0" in said["error"]
+
+
+def test_features_of_another_package_are_columns_of_the_matrix(installed):
+    done = subprocess.run([sys.executable, "-c", MATRIX], env=installed[0], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    printed = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert int(printed["shares"]) > 2 and int(printed["same"]) > 0, "the values vary"
+    assert printed["groups"] == "True True"
 
 
 def test_a_rule_of_another_package_changes_slates_and_needs_no_change_here(installed):

@@ -2,6 +2,7 @@
 
 Contract tests, one module per kind of plug-in: a test class inherits them and names the plug-in.
     retriever_contract   `RetrieverContract`
+    feature_contract     `FeatureContract`
     rule_contract        `RuleContract`
 Data with a known answer:
     planted_taste        interactions in which the right neighbors are known, requests, settings for small data
@@ -19,4 +20,4 @@ try:
 except ImportError as error:
     raise ImportError("handsell.testing needs pytest: pip install 'handsell[testing]'") from error
 
-pytest.register_assert_rewrite(f"{__name__}.retriever_contract", f"{__name__}.rule_contract")
+pytest.register_assert_rewrite(*(f"{__name__}.{kind}_contract" for kind in ("retriever", "feature", "rule")))
