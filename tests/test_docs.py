@@ -30,13 +30,17 @@ def pages() -> list[Path]:
     return tracked("*.md")
 
 
-@pytest.fixture(scope="module")
-def generator():
-    """docs/make_configuration.py as a module."""
-    spec = importlib.util.spec_from_file_location("make_configuration", ROOT / "docs" / "make_configuration.py")
+def load_generator(name: str):
+    """A script of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return load_generator("make_configuration")
 
 
 def commands(group, prefix: str = "") -> list[str]:
@@ -48,6 +52,11 @@ def commands(group, prefix: str = "") -> list[str]:
 
 def test_the_configuration_page_is_what_the_models_say(generator):
     assert generator.PAGE.read_text(encoding="utf-8") == generator.page(), "run python docs/make_configuration.py"
+
+
+def test_the_page_of_features_is_what_the_registrations_say():
+    features = load_generator("make_features")
+    assert features.PAGE.read_text(encoding="utf-8") == features.page(), "run python docs/make_features.py"
 
 
 def test_every_key_has_a_heading_or_a_row_with_a_description(generator):
