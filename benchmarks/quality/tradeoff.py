@@ -149,7 +149,9 @@ def replay_variants(config: Config, folder: Path, window: str, every: Sequence[V
     judged = load_evaluation_requests(config, folder, window, snapshot)
     ranked = _rank(stages, judged, folder / f"ranked_{window}.npz")
     eligibility = stages.reranking.eligibility  # type: ignore[attr-defined]
-    scorer = ReplayScorer(eligibility.reachable(judged.requests), count_positives(config, folder / "fit"), snapshot)
+    scorer = ReplayScorer(
+        eligibility.find_reachable(judged.requests), count_positives(config, folder / "fit"), snapshot
+    )
     popular, rerankings = stages.candidates.retrievers["popularity"], {}  # type: ignore[attr-defined]
     for variant in every:
         settings = config.reranking.model_copy(update=variant.settings)

@@ -26,7 +26,7 @@ from handsell.catalog.snapshot import ALWAYS, NEVER, Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import History, Profile, Ragged, Requests, Seen
 from handsell.eligibility.config import Surface
-from handsell.eligibility.filters import filters_of
+from handsell.eligibility.filters import get_filters
 from handsell.eligibility.mask import Eligibility
 
 EXPRESSIONS = (
@@ -55,7 +55,7 @@ def main() -> None:
 
 def measure(text: str, snapshot: Snapshot, runs: int) -> dict[str, Any]:
     """Measure one expression on a newly loaded catalog."""
-    filters = filters_of(snapshot)
+    filters = get_filters(snapshot)
     filters.check("item.year is null")  # builds the parser, once per process
     ready = measure_ms(filters.prepare)
     first = measure_ms(lambda: filters.mask(text))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handsell.catalog.snapshot import ALWAYS, NEVER
-from handsell.eligibility.availability import KEPT, Availability
+from handsell.eligibility.availability import CACHED_SPANS, Availability
 from handsell.testing.small_catalog import draw_snapshot
 
 MOMENT = st.integers(0, 12)
@@ -32,4 +32,4 @@ def test_as_by_comparison(windows, times):
         found = availability.at(time)
         np.testing.assert_array_equal(found, expected)
         found[:] = False  # the caller's to change
-    assert len(availability._rows) <= KEPT
+    assert len(availability._rows) <= CACHED_SPANS

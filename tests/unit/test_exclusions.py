@@ -10,7 +10,7 @@ from handsell.config import load_config
 from handsell.core.batches import Ragged, UserExclusions
 from handsell.core.errors import ConfigError
 from handsell.eligibility.config import Surface
-from handsell.eligibility.filter_reasons import removed, verdicts
+from handsell.eligibility.filter_reasons import count_removed, find_removals
 from handsell.eligibility.mask import Eligibility
 from handsell.testing.small_catalog import draw_requests, draw_snapshot
 from serving_service import served
@@ -135,7 +135,7 @@ def test_seen_on_names_surfaces_that_are_there(tmp_path):
 
 
 def test_verdicts_and_counts_are_what_the_mask_does(rng):
-    """An item is removed where some filter says so, and each filter's count is that of its verdicts."""
+    """An item is removed where some filter says so, and each filter's count is that of its find_removals."""
     shelf = draw_snapshot(rng, 300)
     gone = rng.random(300) < 0.1
     shelf = replace(shelf, available=~gone, expires=np.where(rng.random(300) < 0.1, shelf.as_of, shelf.expires))
@@ -150,10 +150,10 @@ def test_verdicts_and_counts_are_what_the_mask_does(rng):
     asked = replace(asked, exclusions=exclusions).with_filters(["item.item_id > 'i2'", None, None, None, None])
     eligibility = Eligibility(shelf, (Surface(repeat="exclude"),))
     every = np.broadcast_to(np.arange(300, dtype=np.int32), (5, 300))
-    told = verdicts(eligibility, asked, every)
+    told = find_removals(eligibility, asked, every)
     mask = eligibility.mask(asked)
     assert (np.logical_or.reduce(list(told.values())) == ~mask).all() and not mask[4].any() and mask[:4].any()
     assert (eligibility.allows(asked, every) == mask).all()
-    assert {name: int(rows.sum()) for name, rows in told.items()} == removed(eligibility, asked)
+    assert {name: int(rows.sum()) for name, rows in told.items()} == count_removed(eligibility, asked)
     one = asked.take(slice(1, 2))
     assert (eligibility.mask(one) == mask[1:2]).all()

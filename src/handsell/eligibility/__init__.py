@@ -1,1 +1,1 @@
-"""Which items may be recommended: one mask for candidates, labels and evaluation alike."""
+"""Items that may be recommended: one mask for candidates, labels and evaluation."""

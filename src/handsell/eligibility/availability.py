@@ -1,4 +1,4 @@
-"""Which items are published, not expired and available at a time: found once for all times between two changes."""
+"""Items that are published, not expired and available at a time; computed once for each span between two changes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 
 from handsell.catalog.snapshot import ALWAYS, NEVER, Snapshot
 
-KEPT = 8  # spans whose items are remembered
+CACHED_SPANS = 8  # cached spans
 
 
 @dataclass(frozen=True)
 class Availability:
-    """Service time moves on, and changes are few: requests of one span share one row, which is copied."""
+    """Caches one row of items for each span, as most requests fall in the same one."""
 
     snapshot: Snapshot
     _rows: dict[int, np.ndarray] = field(default_factory=dict, compare=False)
 
     def at(self, time: np.ndarray) -> np.ndarray:
-        """(B, I) bool for times (B,) µs; the caller's to change."""
+        """Return (B, I) bool for times (B,) µs, a new array."""
         out = np.empty((len(time), len(self.snapshot)), bool)
         for b, span in enumerate(np.searchsorted(self._changes, time, side="right").tolist()):
             out[b] = self._row(span, int(time[b]))
@@ -38,7 +38,7 @@ class Availability:
         if row is None:
             s = self.snapshot
             row = (s.published <= time) & (time < s.expires) & s.available
-            while len(rows) >= KEPT:
+            while len(rows) >= CACHED_SPANS:
                 rows.pop(next(iter(rows)), None)
             rows[span] = row
         return row

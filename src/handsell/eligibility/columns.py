@@ -1,4 +1,4 @@
-"""Item attributes as filters read them: columns of the snapshot's metadata, by kind."""
+"""Item attributes for filters: columns of the snapshot's metadata."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ COMPARE_TEXT = {
 }  # fmt: skip
 
 
-def kind_of(kind: pa.DataType) -> str | None:
-    """How a filter sees a column of this type; None where it cannot."""
+def find_kind(kind: pa.DataType) -> str | None:
+    """Return the kind of a column of this type; None if filters cannot read it."""
     t = pa.types
     if t.is_dictionary(kind):
         kind = kind.value_type
@@ -42,30 +42,30 @@ def kind_of(kind: pa.DataType) -> str | None:
     return None
 
 
-def micros(text: str) -> int:
-    """A date (its midnight in UTC) or RFC 3339 with a zone, as µs; raises ValueError."""
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
+def parse_micros(text: str) -> int:
+    """Parse a date (midnight UTC) or an RFC 3339 time with a zone to µs; raises ValueError."""
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
         if len(text) != len("2024-01-31"):
             raise ValueError("no zone")
-        moment = moment.replace(tzinfo=UTC)
-    return (moment - EPOCH) // timedelta(microseconds=1)
+        time = time.replace(tzinfo=UTC)
+    return (time - EPOCH) // timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """I values. Every method gives (I,) bool, of no meaning where `known` is False."""
+    """I values. Methods return (I,) bool, undefined where `known` is False."""
 
     kind: str
-    values: Any  # (I,) numbers, flags, µs or Texts; texts stay with Arrow
+    values: Any  # (I,) numbers, flags, µs, an Arrow array of texts, or Texts
     known: np.ndarray | None  # (I,) bool; None: all of them
 
     @classmethod
     def of(cls, chunks: pa.ChunkedArray) -> Column:
-        """Numbers without nulls are not copied."""
+        """Build a column; numbers without nulls are not copied."""
         array = chunks.combine_chunks()
-        kind = kind_of(array.type)
-        assert kind is not None  # checked when the expression was
+        kind = find_kind(array.type)
+        assert kind is not None  # checked with the expression
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
         known = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else None
@@ -85,14 +85,14 @@ class Column:
         return cls(kind, values, known)
 
     def compare(self, op: str, value: Any) -> np.ndarray:
-        """Numbers are compared in the precision of the column."""
+        """Compare values; numbers in the precision of the column."""
         if self.kind == TEXT:
             return COMPARE_TEXT[op](self.values, pa.scalar(value, pa.large_string())).to_numpy(zero_copy_only=False)
         with np.errstate(over="ignore"):
             return COMPARE[op](self.values, value)
 
-    def among(self, values: tuple[Any, ...]) -> np.ndarray:
-        """Whether it is one of the given values."""
+    def is_among(self, values: tuple[Any, ...]) -> np.ndarray:
+        """Return whether the value is one of these."""
         if self.kind == TEXT:
             return pc.is_in(self.values, pa.array(values, pa.large_string())).to_numpy(zero_copy_only=False)
         found = np.zeros(len(self.values), bool)
@@ -100,22 +100,21 @@ class Column:
             found |= self.compare("==", value)
         return found
 
-    def holds(self, value: str) -> np.ndarray:
-        """Whether the list has the text in it."""
-        return self.values.holds(value)
+    def contains(self, value: str) -> np.ndarray:
+        """Return whether the list contains the text."""
+        return self.values.contains(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """I lists of texts as numbers of distinct ones: a test compares whole numbers, not texts."""
+    """I lists of texts, dictionary encoded, so that a test compares integers."""
 
     terms: pa.Array  # distinct texts
-    term: np.ndarray  # (N,) int32, all lists end to end; -1 for null
-    offsets: np.ndarray  # (I + 1,) of each list
+    term: np.ndarray  # (N,) int32 of all lists, concatenated; -1 for null
+    offsets: np.ndarray  # (I + 1,)
 
     @classmethod
     def of(cls, lists: pa.ListArray) -> Texts:
-        """Reads every text once."""
         coded = lists.flatten().dictionary_encode()
         term = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False)
         lengths = pc.fill_null(lists.value_lengths(), 0).to_numpy(zero_copy_only=False)
@@ -124,7 +123,7 @@ class Texts:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def holds(self, value: str) -> np.ndarray:
+    def contains(self, value: str) -> np.ndarray:
         """(I,) bool."""
         found = np.zeros(len(self), bool)
         number = pc.index(self.terms, pa.scalar(value, self.terms.type)).as_py()

@@ -1,6 +1,6 @@
-"""Which filter removes what: for one item of an explanation, and counted over the catalog for the metrics.
+"""Filters that remove items: of single items for explanations, and counted over the catalog for metrics.
 
-Filters are looked at one by one, whatever the others say: an item that two of them remove counts for both.
+Each filter is evaluated by itself: an item that two of them remove counts for both.
 """
 
 from __future__ import annotations
@@ -11,80 +11,82 @@ import numpy as np
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE, Ragged, Requests, UserExclusions
-from handsell.eligibility.mask import Eligibility, of_creators, with_tags
+from handsell.eligibility.mask import Eligibility, select_by_creator, select_by_tag
 
 FILTERS = (
     "unavailable", "not_yet_published", "expired", "excluded", "seen", "shown", "item_cap", "blocked_creator",
     "blocked_tag", "surface_filter", "request_filter", "unknown_history",
 )  # fmt: skip
-"""In the order in which they are told."""
+"""In the order in which they are reported."""
 
 
-def verdicts(eligibility: Eligibility, requests: Requests, items: np.ndarray) -> dict[str, np.ndarray]:
-    """Filter → (B, K) bool, True where it removes the item (B, K); only filters that remove one of them."""
-    shelf, time = eligibility.snapshot, requests.time[:, None]
+def find_removals(eligibility: Eligibility, requests: Requests, items: np.ndarray) -> dict[str, np.ndarray]:
+    """Return filter → (B, K) bool, whether it removes the items (B, K); only filters that remove one of them."""
+    catalog, time = eligibility.snapshot, requests.time[:, None]
     at = np.maximum(items, 0)
     exclusions = requests.exclusions or UserExclusions.empty(len(requests))
     found = {
-        "unavailable": ~shelf.available[at],
-        "not_yet_published": shelf.published[at] > time,
-        "expired": shelf.expires[at] <= time,
-        "excluded": _among(items, requests.exclude),
-        "seen": _among(items, eligibility.repeats(requests)),
-        "shown": _among(items, exclusions.shown),
-        "item_cap": _among(items, exclusions.capped),
-        "blocked_creator": np.stack([of_creators(shelf, exclusions.creator.row(b))[row] for b, row in enumerate(at)]),
-        "blocked_tag": np.stack([with_tags(shelf, exclusions.tag.row(b))[row] for b, row in enumerate(at)]),
+        "unavailable": ~catalog.available[at],
+        "not_yet_published": catalog.published[at] > time,
+        "expired": catalog.expires[at] <= time,
+        "excluded": _is_among(items, requests.exclude),
+        "seen": _is_among(items, eligibility.find_repeats(requests)),
+        "shown": _is_among(items, exclusions.shown),
+        "item_cap": _is_among(items, exclusions.capped),
+        "blocked_creator": np.stack(
+            [select_by_creator(catalog, exclusions.creator.row(b))[row] for b, row in enumerate(at)]
+        ),
+        "blocked_tag": np.stack([select_by_tag(catalog, exclusions.tag.row(b))[row] for b, row in enumerate(at)]),
         "unknown_history": np.broadcast_to(exclusions.unreadable[:, None], items.shape),
     }
-    for name, rows, passes in eligibility.filters(requests):
+    for name, rows, passes in eligibility.apply_filters(requests):
         found[name] = found.get(name, np.zeros(items.shape, bool)) | (rows[:, None] & ~passes[at])
     real = items != NONE
     return {name: found[name] & real for name in FILTERS if name in found and (found[name] & real).any()}
 
 
-def removed(eligibility: Eligibility, requests: Requests) -> dict[str, int]:
-    """Filter → items of the catalog that it keeps from these requests, summed over them; others are left out.
+def count_removed(eligibility: Eligibility, requests: Requests) -> dict[str, int]:
+    """Return filter → number of items that it removes, summed over the requests; filters without any are omitted.
 
-    Costs no pass over the catalog but one for each filter expression and each user who blocks something.
+    Passes over the catalog once for each filter expression and for each user with blocks.
     """
-    shelf = eligibility.snapshot
-    times = _times(shelf)
+    catalog = eligibility.snapshot
+    times = _sorted_times(catalog)
     counts = {
         "unavailable": times.unavailable * len(requests),
-        "not_yet_published": int((len(shelf) - np.searchsorted(times.published, requests.time, "right")).sum()),
+        "not_yet_published": int((len(catalog) - np.searchsorted(times.published, requests.time, "right")).sum()),
         "expired": int(np.searchsorted(times.expires, requests.time, "right").sum()),
         "excluded": len(requests.exclude.values),
-        "seen": len(eligibility.repeats(requests).values),
+        "seen": len(eligibility.find_repeats(requests).values),
     }
     if requests.exclusions is not None:
         exclusions = requests.exclusions
         counts |= {"shown": len(exclusions.shown.values), "item_cap": len(exclusions.capped.values)}
-        counts["blocked_creator"] = _each(exclusions.creator, lambda row: of_creators(shelf, row))
-        counts["blocked_tag"] = _each(exclusions.tag, lambda row: with_tags(shelf, row))
-        counts["unknown_history"] = int(exclusions.unreadable.sum()) * len(shelf)
-    for name, rows, passes in eligibility.filters(requests):
-        counts[name] = counts.get(name, 0) + int(rows.sum()) * (len(shelf) - int(np.count_nonzero(passes)))
+        counts["blocked_creator"] = _count_each(exclusions.creator, lambda row: select_by_creator(catalog, row))
+        counts["blocked_tag"] = _count_each(exclusions.tag, lambda row: select_by_tag(catalog, row))
+        counts["unknown_history"] = int(exclusions.unreadable.sum()) * len(catalog)
+    for name, rows, passes in eligibility.apply_filters(requests):
+        counts[name] = counts.get(name, 0) + int(rows.sum()) * (len(catalog) - int(np.count_nonzero(passes)))
     return {name: counts[name] for name in FILTERS if counts.get(name)}
 
 
-class _Times:
-    """What availability counts are read from: sorted once per catalog."""
+class _SortedTimes:
+    """Publication and expiry times of a catalog, sorted for counting."""
 
-    def __init__(self, shelf: Snapshot):
-        self.unavailable = int(len(shelf) - np.count_nonzero(shelf.available))
-        self.published, self.expires = np.sort(shelf.published), np.sort(shelf.expires)
-
-
-@lru_cache(4)  # of the editions that a gateway holds
-def _times(shelf: Snapshot) -> _Times:
-    return _Times(shelf)
+    def __init__(self, catalog: Snapshot):
+        self.unavailable = int(len(catalog) - np.count_nonzero(catalog.available))
+        self.published, self.expires = np.sort(catalog.published), np.sort(catalog.expires)
 
 
-def _each(rows: Ragged, removed_by) -> int:
+@lru_cache(4)  # bundles that a gateway holds
+def _sorted_times(catalog: Snapshot) -> _SortedTimes:
+    return _SortedTimes(catalog)
+
+
+def _count_each(rows: Ragged, select) -> int:
     held = np.flatnonzero(rows.lengths)
-    return sum(int(np.count_nonzero(removed_by(rows.row(int(b))))) for b in held)
+    return sum(int(np.count_nonzero(select(rows.row(int(b))))) for b in held)
 
 
-def _among(items: np.ndarray, gone: Ragged) -> np.ndarray:
-    return np.stack([np.isin(row, gone.row(b)) for b, row in enumerate(items)])
+def _is_among(items: np.ndarray, removed: Ragged) -> np.ndarray:
+    return np.stack([np.isin(row, removed.row(b)) for b, row in enumerate(items)])

@@ -1,7 +1,7 @@
-"""The grammar of filter expressions, and the tree that one is parsed to. docs/filters.md is its page.
+"""The grammar of filter expressions and the tree that they are parsed to; documented in docs/filters.md.
 
-Lark's LALR parser does the work: linear in the length, without recursion, and nothing is ever evaluated. What an
-attribute is and which comparison it allows, `filters.py` decides.
+Lark's LALR parser takes time linear in the length, does not recurse and evaluates nothing. `plans.py` checks attributes
+and types.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput
 from handsell.core.errors import FilterError
 from handsell.eligibility.config import LONGEST_FILTER
 
-DEEPEST = 32  # parentheses and `not` within one another
+DEEPEST = 32  # nested parentheses and `not`
 LONGEST_LIST = 100
-LARGEST = 2**63  # whole numbers are smaller
+LARGEST = 2**63  # bound of the absolute value of whole numbers
 
 GRAMMAR = r"""
-?some: every ("or" every)*
-?every: one ("and" one)*
-?one: "not" one -> negation | test | "(" some ")" -> nested
+?disjunction: conjunction ("or" conjunction)*
+?conjunction: factor ("and" factor)*
+?factor: "not" factor -> negation | test | "(" disjunction ")" -> nested
 ?test: value COMPARE value -> comparison
     | value "in" value -> membership
     | value "not" "in" value -> no_membership
     | value "is" "null" -> null
     | value "is" "not" "null" -> no_null
     | value -> flag
-?value: NAME -> attribute | literal | "[" literal ("," literal)* "]" -> several
+?value: NAME -> attribute | literal | "[" literal ("," literal)* "]" -> list_of
 ?literal: NUMBER -> number | TEXT -> text | TRUE -> true | FALSE -> false
 COMPARE: /==|!=|<=|>=|<|>/
 NUMBER: /-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?/
@@ -63,9 +63,9 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    value: Any  # bool, int, float, str, or a tuple of those; None: not known
+    value: Any  # bool, int, float, str, or a tuple of those; None: null
     at: int
-    name: str = ""  # of the user's attribute that it is the value of
+    name: str = ""  # of the user attribute with this value
 
 
 Value = Attribute | Literal
@@ -73,7 +73,7 @@ Value = Attribute | Literal
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """One test; `op` is == != < <= > >= in, or, without a right side, `null` or `flag` (a value alone)."""
+    """A comparison; `op` is == != < <= > >= in, or without a right side `null` or `flag` (a value alone)."""
 
     left: Value
     op: str
@@ -87,7 +87,7 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class Junction:
-    """All of `parts`, or with `every` false any of them."""
+    """All of `parts`, or any of them if `every` is False."""
 
     every: bool
     parts: tuple[Node, ...]
@@ -96,35 +96,35 @@ class Junction:
 Node = Test | Not | Junction
 
 
-def attributes(node: Node) -> Iterator[Attribute]:
-    """Those that the tree reads, from left to right."""
+def find_attributes(node: Node) -> Iterator[Attribute]:
+    """Yield the attributes in a tree, from left to right."""
     if isinstance(node, Test):
         yield from (side for side in (node.left, node.right) if isinstance(side, Attribute))
     else:
         for part in (node.part,) if isinstance(node, Not) else node.parts:
-            yield from attributes(part)
+            yield from find_attributes(part)
 
 
 def parse(expression: str) -> Node:
-    """The tree of an expression; raises FilterError with the column, what was expected and what was received."""
+    """Parse an expression; raises FilterError with the column, what was expected and what was received."""
     if len(expression) > LONGEST_FILTER:
         raise FilterError(f"expected at most {LONGEST_FILTER} characters; got {len(expression)}")
     try:
         return _parser().parse(expression)[0]  # type: ignore[return-value, index]
     except UnexpectedInput as error:
-        raise _refusal(error, expression) from None
+        raise _to_filter_error(error, expression) from None
 
 
 @cache
 def _parser() -> Lark:
-    return Lark(GRAMMAR, start="some", parser="lalr", transformer=_Tree(), maybe_placeholders=False)
+    return Lark(GRAMMAR, start="disjunction", parser="lalr", transformer=_Tree(), maybe_placeholders=False)
 
 
-Deep = tuple[Node, int]  # a node and how deep parentheses and `not` go in it
+NodeAndDepth = tuple[Node, int]  # depth of nested parentheses and `not`
 
 
 class _Tree(Transformer):
-    """Builds the tree while the text is parsed."""
+    """Build the tree while the text is parsed; methods are named after the grammar's rules."""
 
     def attribute(self, parts: list[Token]) -> Attribute:
         return Attribute(str(parts[0]), _at(parts[0]))
@@ -145,49 +145,49 @@ class _Tree(Transformer):
     def false(self, parts: list[Token]) -> Literal:
         return Literal(False, _at(parts[0]))
 
-    def several(self, parts: list[Literal]) -> Literal:
+    def list_of(self, parts: list[Literal]) -> Literal:
         if len(parts) > LONGEST_LIST:
             raise FilterError(f"expected at most {LONGEST_LIST} values in a list; got {len(parts)}", parts[0].at)
         return Literal(tuple(part.value for part in parts), parts[0].at)
 
-    def comparison(self, parts: list[Any]) -> Deep:
+    def comparison(self, parts: list[Any]) -> NodeAndDepth:
         return Test(parts[0], str(parts[1]), parts[2]), 0
 
-    def membership(self, parts: list[Value]) -> Deep:
+    def membership(self, parts: list[Value]) -> NodeAndDepth:
         return Test(parts[0], "in", parts[1]), 0
 
-    def no_membership(self, parts: list[Value]) -> Deep:
+    def no_membership(self, parts: list[Value]) -> NodeAndDepth:
         return Not(Test(parts[0], "in", parts[1])), 0
 
-    def null(self, parts: list[Value]) -> Deep:
+    def null(self, parts: list[Value]) -> NodeAndDepth:
         return Test(parts[0], "null"), 0
 
-    def no_null(self, parts: list[Value]) -> Deep:
+    def no_null(self, parts: list[Value]) -> NodeAndDepth:
         return Not(Test(parts[0], "null")), 0
 
-    def flag(self, parts: list[Value]) -> Deep:
+    def flag(self, parts: list[Value]) -> NodeAndDepth:
         return Test(parts[0], "flag"), 0
 
-    def negation(self, parts: list[Deep]) -> Deep:
-        return Not(parts[0][0]), _deeper(parts[0][1])
+    def negation(self, parts: list[NodeAndDepth]) -> NodeAndDepth:
+        return Not(parts[0][0]), _increase_depth(parts[0][1])
 
-    def nested(self, parts: list[Deep]) -> Deep:
-        return parts[0][0], _deeper(parts[0][1])
+    def nested(self, parts: list[NodeAndDepth]) -> NodeAndDepth:
+        return parts[0][0], _increase_depth(parts[0][1])
 
-    def every(self, parts: list[Deep]) -> Deep:
+    def conjunction(self, parts: list[NodeAndDepth]) -> NodeAndDepth:
         return _junction(True, parts)
 
-    def some(self, parts: list[Deep]) -> Deep:
+    def disjunction(self, parts: list[NodeAndDepth]) -> NodeAndDepth:
         return _junction(False, parts)
 
 
-def _junction(every: bool, parts: list[Deep]) -> Deep:
+def _junction(every: bool, parts: list[NodeAndDepth]) -> NodeAndDepth:
     return Junction(every, tuple(node for node, _ in parts)), max(depth for _, depth in parts)
 
 
-def _deeper(depth: int) -> int:
+def _increase_depth(depth: int) -> int:
     if depth >= DEEPEST:
-        raise FilterError(f"expected at most {DEEPEST} parentheses and `not` within one another; got more")
+        raise FilterError(f"expected at most {DEEPEST} nested parentheses and `not`; got more")
     return depth + 1
 
 
@@ -195,8 +195,8 @@ def _at(token: Token) -> int:
     return (token.start_pos or 0) + 1
 
 
-def _refusal(error: UnexpectedInput, expression: str) -> FilterError:
-    """Lark's error in our words."""
+def _to_filter_error(error: UnexpectedInput, expression: str) -> FilterError:
+    """Convert an error of Lark."""
     start = error.pos_in_stream or 0
     if isinstance(error, UnexpectedToken):
         start = len(expression) if error.token.type == "$END" else start
@@ -206,7 +206,7 @@ def _refusal(error: UnexpectedInput, expression: str) -> FilterError:
         wanted = error.allowed if isinstance(error, UnexpectedCharacters) else set()
     if got and got in "'\"":
         escapes = f"\\{got} and \\\\"
-        return FilterError(f"expected a text that ends with {got}, and in it no \\ but {escapes}", start + 1)
+        return FilterError(f"expected a text that ends with {got}, with no backslashes except in {escapes}", start + 1)
     wanted = set(wanted or ()) - (set() if "(" in expression[:start] else {"RPAR"})
     words = [word for name, word in WORDS.items() if name in wanted]
     expected = " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

@@ -1,7 +1,7 @@
-"""From a parsed expression to a plan: checked against what items and users have, and then run as often as it is asked.
+"""Plans of filter expressions: checked once against the attributes of items and users, then run for each mask.
 
-A test reads items, with a user's attributes as values beside them, or a user alone: that is a table of one row, to
-which all of the above applies likewise. Logic has three values, as in SQL: a test of what is not known is unknown.
+A test reads items, with user attributes as values, or only the user, as a table of one row. Logic has three values, as
+in SQL: a test of a null is unknown.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from handsell.core.errors import FilterError
-from handsell.eligibility.columns import FLAG, NUMBER, TEXT, TEXTS, TIME, Column, micros
-from handsell.eligibility.grammar import Attribute, Junction, Literal, Node, Not, Test, Value, attributes
+from handsell.eligibility.columns import FLAG, NUMBER, TEXT, TEXTS, TIME, Column, parse_micros
+from handsell.eligibility.grammar import Attribute, Junction, Literal, Node, Not, Test, Value, find_attributes
 
 ITEM, USER = "item.", "user."
-LONGEST_LISTING = 1_000  # characters that tell which attributes there are
+LONGEST_LISTING = 1_000  # characters of the attributes that an error lists
 MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 SHAPES = {
     NUMBER: "{0} >= 2015, or {0} in [2014, 2015]",
@@ -29,37 +29,37 @@ SHAPES = {
     TIME: "{0} >= '2024-01-31', or with a time and zone '2024-01-31T12:00:00Z'",
     TEXTS: "'a' in {0}",
 }
-OF_USER: dict[str, tuple[pa.DataType, Any]] = {  # kind → how a value is held, and one to check expressions with
+OF_USER: dict[str, tuple[pa.DataType, Any]] = {  # kind → Arrow type, and a value for checking expressions
     NUMBER: (pa.float64(), 1),
     FLAG: (pa.bool_(), True),
     TEXT: (pa.string(), "a"),
     TEXTS: (pa.list_(pa.string()), ("a",)),
 }
 
-Truth = tuple[np.ndarray, np.ndarray]  # (I,) or, of the user alone, (1,) bool: surely true, surely false
+Truth = tuple[np.ndarray, np.ndarray]  # (I,) bool, or (1,) of the user alone: known to be true, known to be false
 Plan = Callable[[], Truth]
-User = tuple[tuple[str, str, Any], ...]  # name, kind and value of each attribute; a list is a tuple, None not known
+User = tuple[tuple[str, str, Any], ...]  # name, kind and value of each attribute; a list is a tuple, None is null
 
 
 @dataclass(frozen=True)
 class ColumnSource:
-    """What stands behind a prefix: attributes by kind, and their columns of R rows."""
+    """The attributes of one prefix, with their kinds and columns of R rows."""
 
     prefix: str
     kinds: Mapping[str, str]
     column: Callable[[str], Column]
-    unread: Mapping[str, str]  # columns of types that filters do not read
+    unread: Mapping[str, str]  # name → type of columns that filters cannot read
 
     @classmethod
     def of_user(cls, user: User) -> ColumnSource:
         held = {name: pa.chunked_array([pa.array([value], OF_USER[kind][0])]) for name, kind, value in user}
         return cls(USER, {name: kind for name, kind, _ in user}, lambda name: Column.of(held[name]), {})
 
-    def named(self, value: Value | None) -> tuple[str, str]:
-        """Name and kind of an attribute that exists; raises FilterError."""
+    def resolve(self, value: Value | None) -> tuple[str, str]:
+        """Return name and kind of an attribute; raises FilterError if it does not exist."""
         if not isinstance(value, Attribute):
             assert value is not None
-            raise FilterError(f"expected a test of item.<attribute>; got {_shown(value)}", value.at)
+            raise FilterError(f"expected a test of item.<attribute>; got {_format_literal(value)}", value.at)
         name = value.name.removeprefix(self.prefix)
         if value.name.startswith(self.prefix) and name in self.kinds:
             return name, self.kinds[name]
@@ -67,9 +67,9 @@ class ColumnSource:
             why = f"{value.name:.80} holds {self.unread[name]}, which filters do not read"
         else:
             why = f"there is no {value.name:.80}"
-        raise FilterError(why + self._others(name), value.at)
+        raise FilterError(why + self._list_attributes(name), value.at)
 
-    def _others(self, name: str) -> str:
+    def _list_attributes(self, name: str) -> str:
         if not self.kinds and self.prefix == USER:
             return ": features.user_attributes names no column of users, or only items are read here"
         close = difflib.get_close_matches(name.split(".")[0], self.kinds, 1)
@@ -80,84 +80,84 @@ class ColumnSource:
         return f"{meant} there are: {there}"
 
 
-def samples(kinds: Mapping[str, str]) -> User:
-    """A user to check expressions with."""
+def sample_user(kinds: Mapping[str, str]) -> User:
+    """Return a user with a value of each kind, for checking expressions."""
     return tuple((name, kind, OF_USER[kind][1]) for name, kind in kinds.items())
 
 
-def planned(node: Node, items: ColumnSource, user: User) -> Plan:
-    """The plan of a tree for this user; raises FilterError with the column, what was expected and what was received."""
-    return _node(node, items, ColumnSource.of_user(user), {name: value for name, _, value in user})
+def build_plan(node: Node, items: ColumnSource, user: User) -> Plan:
+    """Plan a tree for this user; raises FilterError with the column, what was expected and what was received."""
+    return _plan_node(node, items, ColumnSource.of_user(user), {name: value for name, _, value in user})
 
 
-def _node(node: Node, items: ColumnSource, user: ColumnSource, values: Mapping[str, Any]) -> Plan:
+def _plan_node(node: Node, items: ColumnSource, user: ColumnSource, values: Mapping[str, Any]) -> Plan:
     if isinstance(node, Test):
-        names = list(attributes(node))
+        names = list(find_attributes(node))
         if names and all(one.name.startswith(USER) for one in names):
-            return _test(node, user)
-        left, right = (_valued(side, user, values) for side in (node.left, node.right))
+            return _plan_test(node, user)
+        left, right = (_resolve_user(side, user, values) for side in (node.left, node.right))
         if any(isinstance(side, Literal) and side.value is None for side in (left, right)):
             return lambda: (np.zeros(1, bool), np.zeros(1, bool))
-        return _test(Test(left, node.op, right), items)
+        return _plan_test(Test(left, node.op, right), items)
     if isinstance(node, Not):
-        part = _node(node.part, items, user, values)
+        part = _plan_node(node.part, items, user, values)
         return lambda: part()[::-1]
-    parts = [_node(part, items, user, values) for part in node.parts]
-    return lambda: _joined(node, [part() for part in parts])
+    parts = [_plan_node(part, items, user, values) for part in node.parts]
+    return lambda: _combine(node, [part() for part in parts])
 
 
-def _valued(side: Any, user: ColumnSource, values: Mapping[str, Any]) -> Any:
-    """A user's attribute as the literal that it is beside an item's."""
+def _resolve_user(side: Any, user: ColumnSource, values: Mapping[str, Any]) -> Any:
+    """Replace a user attribute by its value."""
     if not isinstance(side, Attribute) or not side.name.startswith(USER):
         return side
-    name, kind = user.named(side)
+    name, kind = user.resolve(side)
     return Literal(values[name], side.at, f"{side.name} ({kind})")
 
 
-def _test(test: Test, source: ColumnSource) -> Plan:
+def _plan_test(test: Test, source: ColumnSource) -> Plan:
     left, op, right = test.left, test.op, test.right
     if isinstance(left, Literal) and isinstance(right, Attribute) and op != "in":
         left, op, right = right, MIRRORED.get(op, op), left
     if op == "in" and isinstance(right, Attribute):
-        return _membership(left, right, source)
-    name, kind = source.named(left)
+        return _plan_membership(left, right, source)
+    name, kind = source.resolve(left)
     if op == "null":
-        return lambda: _nulls(source.column(name))
+        return lambda: _test_null(source.column(name))
     if op == "flag":
         right, op = Literal(True, left.at), "=="
         if kind != FLAG:
-            raise _misfit(left, kind, f"{source.prefix}{name} alone")
+            raise _type_error(left, kind, f"{source.prefix}{name} alone")
     if not isinstance(right, Literal):
         assert right is not None
         hint = f" (write {source.prefix}{name} is null)" if right.name in ("null", "None") else ""
         raise FilterError(f"expected a value, not another name; got {right.name:.80}{hint}", right.at)
-    value = _fitting(left, kind, op, right)
+    value = _convert_literal(left, kind, op, right)
     if op == "in":
-        return lambda: _truth(source.column(name), source.column(name).among(value))
-    return lambda: _truth(source.column(name), source.column(name).compare(op, value))
+        return lambda: _split_truth(source.column(name), source.column(name).is_among(value))
+    return lambda: _split_truth(source.column(name), source.column(name).compare(op, value))
 
 
-def _membership(left: Value, right: Attribute, source: ColumnSource) -> Plan:
-    name, kind = source.named(right)
+def _plan_membership(left: Value, right: Attribute, source: ColumnSource) -> Plan:
+    name, kind = source.resolve(right)
     if kind != TEXTS:
-        raise _misfit(right, kind, f"in {right.name}")
+        raise _type_error(right, kind, f"in {right.name}")
     if not isinstance(left, Literal) or not isinstance(left.value, str):
-        got = left.name if isinstance(left, Attribute) else _shown(left)
+        got = left.name if isinstance(left, Attribute) else _format_literal(left)
         raise FilterError(f"expected a text in quotes before in; got {got}", left.at)
-    return lambda: _truth(source.column(name), source.column(name).holds(left.value))
+    return lambda: _split_truth(source.column(name), source.column(name).contains(left.value))
 
 
-def _fitting(attribute: Any, kind: str, op: str, literal: Literal) -> Any:
-    """The literal as the column wants it; raises FilterError where types or operators do not go together."""
+def _convert_literal(attribute: Any, kind: str, op: str, literal: Literal) -> Any:
+    """Convert the literal to the column's type; raises FilterError if type or operator does not fit."""
     several = isinstance(literal.value, tuple)
     if several != (op == "in"):
-        raise _misfit(attribute, kind, f"{op} {_shown(literal)}")
+        raise _type_error(attribute, kind, f"{op} {_format_literal(literal)}")
     if several:
-        return tuple(_one(attribute, kind, op, Literal(v, literal.at, literal.name)) for v in literal.value)
-    return _one(attribute, kind, op, literal)
+        return tuple(_convert_value(attribute, kind, op, Literal(v, literal.at, literal.name)) for v in literal.value)
+    return _convert_value(attribute, kind, op, literal)
 
 
-def _one(attribute: Any, kind: str, op: str, literal: Literal) -> Any:
+def _convert_value(attribute: Any, kind: str, op: str, literal: Literal) -> Any:
     value = literal.value
     if kind == NUMBER and isinstance(value, int | float) and not isinstance(value, bool):
         return value
@@ -167,19 +167,19 @@ def _one(attribute: Any, kind: str, op: str, literal: Literal) -> Any:
         return value
     if kind == TIME and isinstance(value, str) and not literal.name:
         try:
-            return micros(value)
+            return parse_micros(value)
         except (ValueError, OverflowError):
-            raise FilterError(f"expected a date such as '2024-01-31', or with a time and zone "
-                              f"'2024-01-31T12:00:00Z'; got {_shown(literal)}", literal.at) from None  # fmt: skip
-    raise _misfit(attribute, kind, f"{op} {_shown(literal)}")
+            expected = "expected a date such as '2024-01-31', or with a time and zone '2024-01-31T12:00:00Z'"
+            raise FilterError(f"{expected}; got {_format_literal(literal)}", literal.at) from None
+    raise _type_error(attribute, kind, f"{op} {_format_literal(literal)}")
 
 
-def _misfit(attribute: Any, kind: str, got: str) -> FilterError:
+def _type_error(attribute: Any, kind: str, got: str) -> FilterError:
     shape = SHAPES[kind].format(attribute.name)
     return FilterError(f"{attribute.name} is a {kind}: expected {shape}; got {got}", attribute.at)
 
 
-def _shown(literal: Literal) -> str:
+def _format_literal(literal: Literal) -> str:
     if literal.name:
         return literal.name
     if isinstance(literal.value, tuple):
@@ -187,18 +187,18 @@ def _shown(literal: Literal) -> str:
     return str(literal.value).lower() if isinstance(literal.value, bool) else f"{literal.value!r:.60}"
 
 
-def _truth(column: Column, true: np.ndarray) -> Truth:
+def _split_truth(column: Column, true: np.ndarray) -> Truth:
     if column.known is None:
         return true, ~true
     return true & column.known, ~true & column.known
 
 
-def _nulls(column: Column) -> Truth:
+def _test_null(column: Column) -> Truth:
     known = np.ones(len(column.values), bool) if column.known is None else column.known
     return ~known, known
 
 
-def _joined(node: Junction, parts: list[Truth]) -> Truth:
-    """`and` is true where all are true and false where any is false; `or` the other way round."""
+def _combine(node: Junction, parts: list[Truth]) -> Truth:
+    """`and` is true if all parts are true and false if any is false; `or` the reverse."""
     true, false = (np.logical_and, np.logical_or) if node.every else (np.logical_or, np.logical_and)
     return reduce(true, [part[0] for part in parts]), reduce(false, [part[1] for part in parts])

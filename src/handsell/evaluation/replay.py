@@ -47,7 +47,7 @@ def replay_requests(
     Raises TrainingError without requests, ValueError if `relevant` has another number of rows.
     """
     _check(requests, relevant)
-    catalog = eligibility.reachable(requests)
+    catalog = eligibility.find_reachable(requests)
     scorer, curve_scorer = (ReplayScorer(catalog, popularity, eligibility.snapshot) for _ in range(2))
     further = {name: (lists, "other") for name, lists in (others or {}).items()}
     if oracle is not None:

@@ -29,12 +29,12 @@ def load_exclusions(
     """
     rules = [tuple(config.surfaces.values())[code] for code in surface.tolist()]
     blocks = reader.read_blocks(list(dict.fromkeys(user_id for user_id in user_ids if user_id is not None)))
-    if not blocks and not any(rule.remembers for rule in rules):
+    if not blocks and not any(rule.uses_impressions for rule in rules):
         return None
     shown, capped = [], []
     for user_id, now, rule in zip(user_ids, time.tolist(), rules, strict=True):
         slates: list[Slate] = []
-        if user_id is not None and rule.remembers:
+        if user_id is not None and rule.uses_impressions:
             slates = reader.read_user_slates(user_id, now - window_us(rule), now)
         shown.append(_known(snapshot.items, _find_recently_shown(slates, now, rule)))
         capped.append(_find_capped(snapshot.items, slates, now, rule))

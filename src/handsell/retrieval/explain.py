@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from handsell.core.batches import Candidates, Requests
-from handsell.eligibility.filter_reasons import verdicts
+from handsell.eligibility.filter_reasons import find_removals
 from handsell.retrieval.stage import Found, LocalCandidates
 
 RETURNED = "returned"
@@ -51,7 +51,7 @@ async def explain_candidate(
     An item that is not among the k candidates is appended to them.
     """
     wanted = np.array([[item]], np.int32)
-    removed_by = tuple(verdicts(stage.eligibility, requests, wanted))
+    removed_by = tuple(find_removals(stage.eligibility, requests, wanted))
     eligible = stage.eligibility.mask(requests)
     eligible[0, item] = True
     found, degraded = stage.retrieve_all(requests, eligible)

@@ -59,7 +59,7 @@ class LocalCandidates:
         found = found or [make_empty_rows(len(requests), 1)]
         weights = [self.config[name].weight for name in self.sources]
         fused = fuse_sources(found, self.sources, weights, k, tuple(degraded))
-        filtered = self.eligibility.filtered(requests) & ~self._names_source(requests, None)
+        filtered = self.eligibility.has_filter(requests) & ~self._names_source(requests, None)
         return backfill(fused, eligible, filtered, min(k, MIN_CANDIDATES))
 
     def _names_source(self, requests: Requests, source: str | None) -> np.ndarray:

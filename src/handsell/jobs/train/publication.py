@@ -167,7 +167,9 @@ def score_live(config: Config, run: Path, bundle: Path, data_end_us: int) -> tup
     evaluation = load_evaluation_requests(config, run, "test", snapshot)
     stages = load_stages(bundle, snapshot=snapshot, items=load_item_values(config, run, "test", snapshot))
     eligibility = Eligibility.of(snapshot, config)
-    scorer = ReplayScorer(eligibility.reachable(evaluation.requests), count_positives(config, run / "fit"), snapshot)
+    scorer = ReplayScorer(
+        eligibility.find_reachable(evaluation.requests), count_positives(config, run / "fit"), snapshot
+    )
     for start in range(0, len(evaluation), CHUNK):
         chunk = evaluation.take(slice(start, start + CHUNK))
         scorer.start_chunk(chunk.relevant, chunk.requests)

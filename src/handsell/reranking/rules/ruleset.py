@@ -13,7 +13,7 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE, Requests
 from handsell.core.errors import ConfigError, FilterError
 from handsell.core.units import DAY_US
-from handsell.eligibility.filters import filters_of
+from handsell.eligibility.filters import get_filters
 from handsell.reranking.rules.kind import RuleEffect, RuleMatch, rule_kinds
 from handsell.reranking.rules.reading import Rules
 from handsell.reranking.rules.schema import Rule
@@ -143,7 +143,7 @@ def select_items(rules: Rules, rule: Rule, snapshot: Snapshot) -> np.ndarray:
     chosen = np.ones(len(snapshot), bool)
     if rule.items is not None:
         try:
-            chosen &= filters_of(snapshot).mask(rule.items)
+            chosen &= get_filters(snapshot).mask(rule.items)
         except FilterError as error:
             raise rules.error(rule, f"items: {error}") from None
     if rule.creator_items_at_most is not None:

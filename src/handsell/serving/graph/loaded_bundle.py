@@ -13,7 +13,7 @@ from handsell.core.batches import Slates
 from handsell.core.clock import Clock
 from handsell.core.failures import Failures
 from handsell.core.paths import Layout
-from handsell.eligibility.filter_reasons import removed
+from handsell.eligibility.filter_reasons import count_removed
 from handsell.events.reader import EventReader
 from handsell.features.request_builder import BuiltRequests, UserStore
 from handsell.retrieval.score_items import best_first, score_items
@@ -125,7 +125,7 @@ class LoadedBundle:
         """Slates as long as the longest wanted: selection is greedy, so a shorter slate is the beginning of it."""
         self.metrics.batch_size.observe(len(queries))
         run, built = await self._begin(queries)
-        self.metrics.count_removed(removed(self._popular_items.eligibility, built.requests))
+        self.metrics.count_removed(count_removed(self._popular_items.eligibility, built.requests))
         n, slates = max(query.count for query in queries), None
         with run.failures.tolerate("candidates"):
             slates = await run.funnel(self.config).recommend(built.requests, n)

@@ -12,7 +12,7 @@ from handsell.bundles.warm_up_requests import load_warm_up_requests
 from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.errors import BundleError
 from handsell.core.funnel import run_local
-from handsell.eligibility.filters import filters_of
+from handsell.eligibility.filters import get_filters
 from handsell.reranking.stage import LocalReranking
 from handsell.serving.graph.loading import OpenedBundle
 from handsell.serving.graph.stages import LocalStages
@@ -23,7 +23,7 @@ SINGLES = 8  # requests answered one by one, before the micro-batch
 def warm_up(stages: LocalStages, opened: OpenedBundle) -> LocalStages:
     """Let the stages answer the bundle's recorded requests; raises BundleError where one of them cannot."""
     try:
-        filters_of(opened.snapshot).prepare()
+        get_filters(opened.snapshot).prepare()
         requests = load_warm_up_requests(opened.path)
         if requests is None:
             return stages

@@ -15,7 +15,7 @@ from handsell.core.batches import NONE
 from handsell.core.clock import Clock
 from handsell.core.errors import FilterError, RequestError
 from handsell.data.weights import compute_event_weights
-from handsell.eligibility.filters import filters_of
+from handsell.eligibility.filters import get_filters
 from handsell.events.states import Events
 from handsell.serving.http import schemas
 from handsell.serving.http.paging import Feed
@@ -153,7 +153,7 @@ class Reading:
         """Check a filter expression against this catalog."""
         if expression is not None:
             try:
-                filters_of(self.snapshot).check(expression, self.config.features.filter_attributes)
+                get_filters(self.snapshot).check(expression, self.config.features.filter_attributes)
             except FilterError as error:
                 raise RequestError(f"filter: {error}", field="filter", code="invalid_filter") from None
         return expression
