@@ -13,9 +13,9 @@ import pytest
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.config import WorldConfig
 from handsell.data.world import build_users_table, n_partitions, write_partition
-from handsell.data.world.catalog import span
+from handsell.data.world.catalog import get_log_span
 from handsell.data.world.oracle import Oracle
-from handsell.data.world.preference import moment
+from handsell.data.world.preference import build_listener_states
 
 WORLD = WorldConfig(users=900, items=1500, artists=200, tags=24, days=30, users_per_partition=450)
 
@@ -71,7 +71,7 @@ def test_the_shape_of_the_world(log: Log) -> None:
 
 
 def test_there_are_cold_items_and_cold_users(log: Log) -> None:
-    start, end = span(WORLD)
+    start, end = get_log_span(WORLD)
     published = log.oracle.tracks.published
     assert (published >= end - 3 * DAY_US).sum() >= 5
     before = np.bincount(log.item[log.time < end - 3 * DAY_US], minlength=WORLD.items)
@@ -131,7 +131,7 @@ def test_order_within_a_session_energy_flows_and_artists_alternate(log: Log) -> 
 
 def test_new_releases_are_sought_beyond_their_popularity(log: Log) -> None:
     search = log.surface == "search"
-    tracks, (start, end) = log.oracle.tracks, span(WORLD)
+    tracks, (start, end) = log.oracle.tracks, get_log_span(WORLD)
     age = (log.time - tracks.published[log.item]) / DAY_US
     released_days = np.clip((end - np.maximum(tracks.published, start)) / DAY_US, 0, 10)
     during = tracks.published > start
@@ -142,7 +142,7 @@ def test_new_releases_are_sought_beyond_their_popularity(log: Log) -> None:
 
 def test_tastes_drift_and_listens_follow(log: Log) -> None:
     """From the first to the last third, a user's listens move the way that the true tastes move."""
-    start, end = span(WORLD)
+    start, end = get_log_span(WORLD)
     part = (log.time - start) * 3 // (end - start)
     everybody = np.arange(WORLD.users)
     means, true, enough = [], [], np.ones(WORLD.users, bool)
@@ -153,7 +153,9 @@ def test_tastes_drift_and_listens_follow(log: Log) -> None:
         count = np.bincount(log.user[rows], minlength=WORLD.users)
         means.append(heard / np.maximum(count, 1)[:, None])
         enough &= count >= 8
-        now = moment(log.oracle.people, everybody, np.full(WORLD.users, start + int(at * (end - start))), (start, end))
+        now = build_listener_states(
+            log.oracle.people, everybody, np.full(WORLD.users, start + int(at * (end - start))), (start, end)
+        )
         true.append((np.exp(now.share)[:, :, None] * now.taste).sum(axis=1))
     moved, meant = means[1][enough] - means[0][enough], true[1][enough] - true[0][enough]
     agree = (moved * meant).sum(axis=1) / np.linalg.norm(moved, axis=1) / np.linalg.norm(meant, axis=1)
@@ -175,7 +177,7 @@ def requests(log: Log, rows: np.ndarray, size: int = 60) -> tuple[np.ndarray, ..
 
 def test_first_choices_follow_the_softmax_of_true_utility(log: Log) -> None:
     """The oracle and the listeners are one: predicted and observed chances agree for known and for night music."""
-    start, _ = span(WORLD)
+    start, _ = get_log_span(WORLD)
     first = np.flatnonzero(np.diff(log.session, prepend=-1))
     first = first[log.organic[first] & (log.start[first] > start + 7 * DAY_US)]
     asked = requests(log, first)
@@ -197,7 +199,7 @@ def test_first_choices_follow_the_softmax_of_true_utility(log: Log) -> None:
 
 
 def test_the_oracle_is_far_above_popularity_and_below_one(log: Log) -> None:
-    _, end = span(WORLD)
+    _, end = get_log_span(WORLD)
     test = log.start >= end - 3 * DAY_US
     good = np.isin(log.type, ["listen", "like", "save", "share"])
     first = np.flatnonzero(np.diff(log.session, prepend=-1))

@@ -13,14 +13,14 @@ from handsell.core.errors import ConfigError, DataError
 from handsell.data.config import WorldConfig
 from handsell.data.schemas import EVENTS, ITEMS, USERS
 from handsell.data.world import build_items_table, build_users_table, n_partitions, write_partition
-from handsell.data.world.catalog import catalog, span
+from handsell.data.world.catalog import build_catalog, get_log_span
 from handsell.data.world.oracle import Oracle
 
 SMALL = WorldConfig(users=130, items=300, artists=40, tags=12, days=12, users_per_partition=50)
 
 
 def written(world: WorldConfig, folder: Path, partitions: list[int]) -> dict[str, bytes]:
-    catalog.cache_clear()
+    build_catalog.cache_clear()
     for partition in partitions:
         write_partition(world, partition, folder / "events", folder / "truth")
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.*")) if p.is_file()}
@@ -77,7 +77,7 @@ def test_events_are_canonical_sorted_and_refer_to_what_exists(small: Path) -> No
     joined = dict(zip(users["user_id"].to_pylist(), users["joined_at"].cast(pa.int64()).to_pylist(), strict=True))
     assert (e["time"] >= [published[i] for i in e["item_id"]]).all()
     assert (e["time"] >= [joined[u] for u in e["user_id"]]).all()
-    start, end = span(SMALL)
+    start, end = get_log_span(SMALL)
     assert start <= e["time"].min() and e["time"].max() < end
 
 
@@ -145,7 +145,7 @@ def test_odd_worlds_are_written_and_read_back(sizes: dict, tmp_path: Path) -> No
     assert sum(c["users"] for c in counts) == world.users == len(build_users_table(world))
     oracle = Oracle.load(tmp_path / "truth")
     none = np.full((2, 3), -1)
-    value = oracle.true_utility(np.arange(2), np.repeat(span(world)[1], 2), none, np.zeros((2, 3), np.int64))
+    value = oracle.true_utility(np.arange(2), np.repeat(get_log_span(world)[1], 2), none, np.zeros((2, 3), np.int64))
     assert value.shape == (2, world.items) and np.isfinite(value).all()
     assert len(build_items_table(world)) == world.items
 
@@ -165,7 +165,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 def test_the_oracle_agrees_with_itself_on_all_and_on_given_items(small: Path) -> None:
     oracle = Oracle.load(small / "truth")
     rng = np.random.default_rng(0)
-    start, end = span(SMALL)
+    start, end = get_log_span(SMALL)
     user, time = rng.integers(SMALL.users, size=7), rng.integers(start, end, 7)
     heard, when = rng.integers(-1, 60, (7, 12)), time[:, None] - rng.integers(1, 10**12, (7, 12))
     whole = oracle.true_utility(user, time, heard, when)
@@ -173,7 +173,7 @@ def test_the_oracle_agrees_with_itself_on_all_and_on_given_items(small: Path) ->
     part = oracle.true_utility(user, time, heard, when, some)
     expected = np.where(some < 0, -np.inf, np.take_along_axis(whole, np.maximum(some, 0), axis=1))
     np.testing.assert_allclose(part, expected, rtol=1e-5)
-    released = catalog(SMALL).published[None, :] <= time[:, None]
+    released = build_catalog(SMALL).published[None, :] <= time[:, None]
     assert (np.isfinite(whole) == released).all()
     assert (oracle.expected_listens(user, time, heard, when) > 0).sum() <= released.sum()
     # a listen at or after the asked time changes nothing

@@ -1,4 +1,4 @@
-"""What there is to hear: artists, tracks, genres, and the latent vectors behind them."""
+"""Artists, tracks and genres, with their latent vectors."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 from handsell.core.errors import ConfigError
 from handsell.core.units import DAY_US
 from handsell.data.config import WorldConfig
-from handsell.data.world.words import GENRES
+from handsell.data.world.names import GENRES
 
 DIMENSIONS = 16
 MAX_TAGS = 4
-RELEASED_DURING = 0.12  # share of tracks that come out while the log runs: cold-start items
-ZIPF = 0.85
+RELEASED_DURING = 0.12  # share of tracks released during the log: cold-start items
+ZIPF = 0.85  # exponent of popularity
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Tracks by artist or by tag: group g holds member[offset[g]:offset[g + 1]], oldest release first."""
+    """Tracks by artist or by tag: group g is member[offset[g]:offset[g + 1]], oldest release first."""
 
     member: np.ndarray  # (M,) int32
     offset: np.ndarray  # (G + 1,) int64
-    below: np.ndarray  # (M + 1,) float64, weight of all members before this place
+    below: np.ndarray  # (M + 1,) float64, cumulative weight of the members before
     key: np.ndarray  # (M,) int64 sorted, group * I + member
 
     @classmethod
@@ -38,7 +38,7 @@ class Groups:
 
 @dataclass(frozen=True)
 class Catalog:
-    """I tracks numbered in order of release, so that what is available at a moment is a prefix."""
+    """I tracks numbered in order of release, so that the available tracks at any time are a prefix."""
 
     artist: np.ndarray  # (I,) int32
     tags: np.ndarray  # (I, MAX_TAGS) int16, -1 padded; the first is the main one
@@ -52,53 +52,53 @@ class Catalog:
     genre_vector: np.ndarray  # (T, DIMENSIONS) float32, unit length
     by_artist: Groups
     by_tag: Groups
-    below: np.ndarray  # (I + 1,) float64, weight of all tracks before this one
+    below: np.ndarray  # (I + 1,) float64, cumulative weight of the tracks before
 
     def __len__(self) -> int:
         return len(self.artist)
 
-    def available(self, time: np.ndarray) -> np.ndarray:
-        """(B,) number of tracks released at or before each time; those below it may be heard."""
+    def count_released(self, time: np.ndarray) -> np.ndarray:
+        """Return the number of tracks released at or before each time (B,); tracks of lower number are available."""
         return np.searchsorted(self.published, time, side="right")
 
 
 def stream(world: WorldConfig, name: str, partition: int = 0) -> np.random.Generator:
-    """The random numbers of one part of the world: the same whatever else was generated before."""
+    """Return the random generator of one part of the world, independent of the other parts."""
     return np.random.default_rng([world.seed, int.from_bytes(name.encode(), "big"), partition])
 
 
-def span(world: WorldConfig) -> tuple[int, int]:
-    """(start, end) of the log in µs; raises ConfigError where `end` is not a time."""
+def get_log_span(world: WorldConfig) -> tuple[int, int]:
+    """Return (start, end) of the log in µs; raise ConfigError if `end` is not a time."""
     try:
         end = datetime.fromisoformat(world.end)
         if end.tzinfo is None:
             raise ValueError("no time zone")
     except ValueError as error:
         raise ConfigError(
-            f"data.world.end: a time such as 2026-06-30T00:00:00Z is expected, got {world.end!r} ({error}): correct it"
+            f"data.world.end: expected a time such as 2026-06-30T00:00:00Z, got {world.end!r} ({error}); correct it"
         ) from None
     end_us = int(end.timestamp()) * 1_000_000
     return end_us - world.days * DAY_US, end_us
 
 
-def unit(x: np.ndarray) -> np.ndarray:
+def normalize(x: np.ndarray) -> np.ndarray:
     return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
 
 
 @lru_cache(maxsize=4)
-def catalog(world: WorldConfig) -> Catalog:
-    """All tracks of the world; O(items) memory, the same in every process."""
-    rng = stream(world, "catalogue")  # a name that seeds the draws: another one is another world
+def build_catalog(world: WorldConfig) -> Catalog:
+    """Build all tracks of the world, the same in every process; O(items) memory."""
+    rng = stream(world, "catalogue")  # the name is part of the seed: do not change it
     center, energy, acousticness = _genres(world.tags, rng)
     fame = rng.normal(0, 1.0, world.artists)
     popular_genre = 1.0 / (np.arange(world.tags) + 6.0)
     home = rng.choice(world.tags, world.artists, p=popular_genre / popular_genre.sum())
     second = rng.integers(world.tags, size=world.artists)
-    artist_vector = unit(center[home] + 0.3 * center[second] + 0.5 * _noise(rng, world.artists))
+    artist_vector = normalize(center[home] + 0.3 * center[second] + 0.5 * _noise(rng, world.artists))
 
     artist = _artists_of_tracks(world, rng)
     published = _release_times(world, rng)
-    vector = unit(artist_vector[artist] + 0.45 * _noise(rng, world.items))
+    vector = normalize(artist_vector[artist] + 0.45 * _noise(rng, world.items))
     order_of_fame = np.argsort(np.argsort(-(0.8 * fame[artist] + rng.normal(0, 1.0, world.items))))
     weight = (order_of_fame + 8.0) ** -ZIPF
     weight /= weight.mean()
@@ -124,11 +124,11 @@ def catalog(world: WorldConfig) -> Catalog:
 
 
 def _genres(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Latent centers (T, D), of which two directions carry energy and acousticness, and both attributes."""
+    """Draw latent centers (T, D), whose first two directions are energy and acousticness, and both attributes (T,)."""
     known = np.array([GENRES[k % len(GENRES)][1:] for k in range(count)])
     known = np.clip(known + np.where(np.arange(count)[:, None] < len(GENRES), 0, rng.normal(0, 0.08, (count, 2))), 0, 1)
     rest = rng.normal(0, 1 / np.sqrt(DIMENSIONS - 2), (count, DIMENSIONS - 2))
-    return unit(np.hstack([(known - 0.5) * 1.2, rest])), known[:, 0], known[:, 1]
+    return normalize(np.hstack([(known - 0.5) * 1.2, rest])), known[:, 0], known[:, 1]
 
 
 def _noise(rng: np.random.Generator, rows: int) -> np.ndarray:
@@ -136,7 +136,7 @@ def _noise(rng: np.random.Generator, rows: int) -> np.ndarray:
 
 
 def _artists_of_tracks(world: WorldConfig, rng: np.random.Generator) -> np.ndarray:
-    """(I,) int32; every artist has a track where there are enough, some have many."""
+    """Draw the artist of each track, (I,) int32; each artist has a track if there are enough, some have many."""
     productive = rng.lognormal(0, 0.7, world.artists)
     artist = rng.choice(world.artists, world.items, p=productive / productive.sum())
     sure = min(world.artists, world.items)
@@ -145,8 +145,8 @@ def _artists_of_tracks(world: WorldConfig, rng: np.random.Generator) -> np.ndarr
 
 
 def _release_times(world: WorldConfig, rng: np.random.Generator) -> np.ndarray:
-    """(I,) int64 µs ascending: most lie years back, some within the log; the first is always before it."""
-    start, end = span(world)
+    """Draw release times, (I,) int64 µs ascending: most are years old, some within the log; the first is before it."""
+    start, end = get_log_span(world)
     age_days = np.minimum(1 + rng.exponential(1400, world.items), 30 * 365)
     before = start - (age_days * DAY_US).astype(np.int64)
     during = rng.integers(start, end, world.items)
@@ -156,7 +156,7 @@ def _release_times(world: WorldConfig, rng: np.random.Generator) -> np.ndarray:
 
 
 def _tags(vector: np.ndarray, home: np.ndarray, center: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(I, MAX_TAGS) int16: the artist's genre, then up to three more that lie near the track."""
+    """Draw tags, (I, MAX_TAGS) int16: the artist's genre, then up to three genres near the track."""
     items, genres = len(vector), len(center)
     tags = np.full((items, MAX_TAGS), -1, np.int16)
     more = rng.choice(MAX_TAGS, items, p=[0.3, 0.4, 0.2, 0.1])

@@ -1,30 +1,30 @@
-"""The logging policy: what the service's old recommender showed, with the exact chance of each choice."""
+"""The logging policy: slates of the recommender that was in use during the log, with exact propensities."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from handsell.data.world.catalog import Catalog
-from handsell.data.world.draws import Mixture
-from handsell.data.world.memory import Recall
+from handsell.data.world.listen_history import RecentListens
+from handsell.data.world.mixture import Mixture
 
 # popular, uniform over the whole catalog (exploration), artists heard, tags heard, tracks heard
 SHARES = (0.35, 0.15, 0.22, 0.22, 0.06)
-_SPARE = 3  # draws per place of the slate; a slate that still lacks distinct tracks is shorter
+_SPARE = 3  # draws per position; with fewer distinct tracks, the slate is shorter
 
 
-def logging_mixture(tracks: Catalog, time: np.ndarray, recall: Recall) -> Mixture:
-    """The policy's mixture for B listeners, who are known to it by what they heard only."""
-    released = tracks.available(time)
-    chance = heard_tags(tracks, recall)
-    return Mixture.of(tracks, released, np.zeros_like(released), recall, chance, SHARES)
+def build_logging_mixture(tracks: Catalog, time: np.ndarray, listens: RecentListens) -> Mixture:
+    """Build the mixture for B listeners from their latest listens."""
+    released = tracks.count_released(time)
+    chance = compute_tag_chances(tracks, listens)
+    return Mixture.of(tracks, released, np.zeros_like(released), listens, chance, SHARES)
 
 
-def slate(mixture: Mixture, rng: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Items (B, length) int32, -1 padded, and propensities (B, length), top first.
+def draw_slate(mixture: Mixture, rng: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw slates: items (B, length) int32, -1 padded, and propensities (B, length), top first.
 
-    The propensity of a place is the chance of its track given the tracks above: m(i) / (1 - m(those above)),
-    because draws that repeat a track above are thrown away.
+    The propensity is the probability of the track given the tracks above, m(i) / (1 - m(tracks above)), because draws
+    that repeat a track above are discarded.
     """
     drawn = mixture.draw(rng, _SPARE * length)  # (B, N)
     n = drawn.shape[1]
@@ -39,12 +39,12 @@ def slate(mixture: Mixture, rng: np.random.Generator, length: int) -> tuple[np.n
     return item, np.where(item >= 0, chance / np.maximum(1 - above, 1e-12), 0.0)
 
 
-def heard_tags(tracks: Catalog, recall: Recall) -> np.ndarray:
-    """(B, T) chance of each tag when a listen is picked evenly, then one of its tags; 0 without listens."""
+def compute_tag_chances(tracks: Catalog, listens: RecentListens) -> np.ndarray:
+    """Probability of each tag (B, T) if a listen is drawn uniformly, then one of its tags; 0 without listens."""
     genres = len(tracks.genre_vector)
-    tag = tracks.tags[recall.item]  # (B, H, MAX_TAGS)
-    valid = (tag >= 0) & recall.present[:, :, None]
-    share = valid / np.maximum(valid.sum(axis=2, keepdims=True), 1) / np.maximum(recall.count, 1)[:, None, None]
+    tag = tracks.tags[listens.item]  # (B, H, MAX_TAGS)
+    valid = (tag >= 0) & listens.present[:, :, None]
+    share = valid / np.maximum(valid.sum(axis=2, keepdims=True), 1) / np.maximum(listens.count, 1)[:, None, None]
     row, listen, place = np.nonzero(valid)
     cell = row * genres + tag[row, listen, place]
     return np.bincount(cell, share[row, listen, place], minlength=len(tag) * genres).reshape(len(tag), genres)

@@ -1,4 +1,4 @@
-"""What the service knows about its tracks and users, as canonical tables."""
+"""Items and users tables of the world, without hidden parameters."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pyarrow as pa
 from handsell.core.offsets import offsets_from_counts
 from handsell.data.config import WorldConfig
 from handsell.data.schemas import ITEMS, STRINGS, TIME, USERS
-from handsell.data.world.catalog import Catalog, catalog, stream
-from handsell.data.world.listeners import AGE_BANDS, COUNTRIES, listeners, n_partitions
-from handsell.data.world.words import artist_names, genre_names, mood, track_titles
+from handsell.data.world.catalog import Catalog, build_catalog, stream
+from handsell.data.world.listeners import AGE_BANDS, COUNTRIES, build_listeners, n_partitions
+from handsell.data.world.names import artist_names, genre_names, mood, track_titles
 
 _EXTRA = (("energy", pa.float32()), ("acousticness", pa.float32()), ("tempo", pa.float32()))
 ITEM_SCHEMA = pa.schema([*ITEMS, *_EXTRA, ("year", pa.int32()), ("explicit", pa.bool_())])
@@ -26,8 +26,8 @@ def user_ids(numbers: np.ndarray) -> list[str]:
 
 
 def build_items_table(world: WorldConfig) -> pa.Table:
-    """One row per track in order of release, ITEM_SCHEMA."""
-    tracks = catalog(world)
+    """Build one row per track in order of release, ITEM_SCHEMA."""
+    tracks = build_catalog(world)
     rng = stream(world, "names")
     artists = np.array(artist_names(world.artists, rng), object)[tracks.artist].tolist()
     years = tracks.published.astype("M8[us]").astype("M8[Y]").astype(np.int64) + 1970
@@ -53,10 +53,10 @@ def build_items_table(world: WorldConfig) -> pa.Table:
 
 
 def build_users_table(world: WorldConfig) -> pa.Table:
-    """One row per user in order of number, USER_SCHEMA."""
+    """Build one row per user in order of number, USER_SCHEMA."""
     parts = []
     for partition in range(n_partitions(world)):
-        people = listeners(world, partition)
+        people = build_listeners(world, partition)
         columns = {
             "user_id": user_ids(people.number),
             "country": np.array(COUNTRIES, object)[people.country],

@@ -1,6 +1,6 @@
-"""The world's truth on disk: one NumPy archive for the catalog and one for each partition of users.
+"""The truth of a world on disk: a NumPy archive for the catalog, and one per partition of users.
 
-Only evaluation and the simulator may read this folder. Nothing else of handsell imports `oracle`.
+Only evaluation may read this folder and import `oracle`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def write_listeners(people: Listeners, folder: Path, partition: int) -> None:
 
 
 def read(folder: Path) -> tuple[WorldConfig, Catalog, Listeners]:
-    """The whole truth; raises DataError where the folder is not one, or a partition is missing."""
+    """Read the truth; raise DataError if the folder is not one or a partition is missing."""
     try:
         world = WorldConfig.model_validate(json.loads((folder / "world.json").read_text()))
         with np.load(folder / "catalog.npz", allow_pickle=False) as kept:
@@ -40,10 +40,12 @@ def read(folder: Path) -> tuple[WorldConfig, Catalog, Listeners]:
             with np.load(path, allow_pickle=False) as kept:
                 parts.append({name: kept[name] for name in kept.files})
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"the truth of a world is expected in {folder}: {error}; run handsell data again") from None
+        raise DataError(f"expected the truth of a world in {folder}, got {error}; run handsell data again") from None
     people = Listeners(**{f.name: np.concatenate([p[f.name] for p in parts]) for f in fields(Listeners)})
     if len(people) != world.users:
-        raise DataError(f"{folder}: truth of {world.users} users is expected, got {len(people)}: run handsell data")
+        raise DataError(
+            f"{folder}: expected the truth of {world.users} users, got {len(people)}; run handsell data again"
+        )
     return world, tracks, people
 
 
@@ -63,7 +65,7 @@ def _unflat(kind: type, kept: Any) -> Any:
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """A finished file or none: written beside and renamed."""
+    """Write a temporary file and rename it, so that the file is complete or absent."""
     beside = path.with_suffix(".part.npz")
     np.savez(beside, allow_pickle=False, **arrays)
     beside.rename(path)

@@ -1,10 +1,10 @@
-"""Readable genres, artist names and track titles; a name says nothing about what is hidden."""
+"""Readable genres, artist names and track titles, independent of hidden parameters."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# genre, energy, acousticness: what a listener would expect of it, both 0..1
+# genre, typical energy, typical acousticness (0..1)
 GENRES = (
     ("dream pop", 0.40, 0.45), ("bossa nova", 0.35, 0.80), ("techno", 0.92, 0.05), ("ambient", 0.10, 0.55),
     ("indie rock", 0.65, 0.35), ("hip hop", 0.68, 0.20), ("folk", 0.30, 0.92), ("house", 0.82, 0.08),
@@ -47,7 +47,7 @@ FORMS = (
 
 
 def genre_names(count: int) -> list[str]:
-    """`count` different readable genres: the plain ones first, then regional kinds of them."""
+    """Return `count` distinct genres: GENRES first, then regional variants."""
     plain = len(GENRES)
     names = [GENRES[k % plain][0] for k in range(count)]
     for k in range(plain, count):
@@ -58,7 +58,7 @@ def genre_names(count: int) -> list[str]:
 
 
 def artist_names(count: int, rng: np.random.Generator) -> list[str]:
-    """`count` different names; beyond every combination a number tells them apart."""
+    """Draw `count` distinct names; after all combinations, names get a number."""
     kinds = len(FIRST) * len(SECOND)
     order = rng.permutation(kinds)
     names = []
@@ -71,7 +71,7 @@ def artist_names(count: int, rng: np.random.Generator) -> list[str]:
 
 
 def track_titles(count: int, rng: np.random.Generator) -> list[str]:
-    """Titles that may repeat between artists, as they do in life."""
+    """Draw titles; they may repeat between artists."""
     form, h, h2 = (rng.integers(n, size=count).tolist() for n in (len(FORMS), len(HEAD), len(HEAD)))
     t, t2 = (rng.integers(len(TAIL), size=count).tolist() for _ in range(2))
     return [
@@ -81,7 +81,7 @@ def track_titles(count: int, rng: np.random.Generator) -> list[str]:
 
 
 def mood(energy: float, acousticness: float) -> str:
-    """A phrase for the audible attributes, used in the free text of a track."""
+    """Describe the audible attributes, for the free text of a track."""
     tempo = "calm" if energy < 0.35 else "easy-going" if energy < 0.6 else "driving" if energy < 0.85 else "intense"
     sound = "acoustic" if acousticness > 0.6 else "warm" if acousticness > 0.3 else "electronic"
     return f"{tempo}, {sound}"

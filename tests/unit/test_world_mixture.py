@@ -8,38 +8,38 @@ from scipy import stats
 
 from handsell.core.units import DAY_US
 from handsell.data.config import WorldConfig
-from handsell.data.world.catalog import catalog, span
-from handsell.data.world.draws import Mixture
-from handsell.data.world.listeners import listeners
-from handsell.data.world.listening import minds
-from handsell.data.world.memory import Memory, Recall, occurrences
-from handsell.data.world.policy import logging_mixture, slate
-from handsell.data.world.preference import moment
+from handsell.data.world.catalog import build_catalog, get_log_span
+from handsell.data.world.listen_history import ListenHistory, RecentListens, sum_matches
+from handsell.data.world.listeners import build_listeners
+from handsell.data.world.mixture import Mixture
+from handsell.data.world.policy import build_logging_mixture, draw_slate
+from handsell.data.world.preference import build_listener_states
+from handsell.data.world.session_simulation import build_proposal
 
 TINY = WorldConfig(users=40, items=60, artists=12, tags=8, days=20)
 
 
-def recall_of(users: int, rng: np.random.Generator, time: int) -> Recall:
+def listens_of(users: int, rng: np.random.Generator, time: int) -> RecentListens:
     """Random listens to the oldest tracks, none for user 0."""
-    memory = Memory.empty(users)
+    history = ListenHistory.empty(users)
     for _ in range(50):
         who = np.flatnonzero(rng.random(users) < 0.4)
         who = who[who > 0]
-        memory.add(who, rng.integers(0, 30, len(who)), np.full(len(who), time - DAY_US))
-    return memory.recall(np.arange(users))
+        history.add(who, rng.integers(0, 30, len(who)), np.full(len(who), time - DAY_US))
+    return history.select(np.arange(users))
 
 
 @pytest.fixture
 def mixtures() -> dict[str, Mixture]:
     rng, users = np.random.default_rng(3), 6
-    start, end = span(TINY)
-    tracks, time = catalog(TINY), np.full(users, (start + end) // 2)
-    recall = recall_of(users, rng, int(time[0]))
-    now = moment(listeners(TINY, 0), np.arange(users), time, (start, end))
-    return {"policy": logging_mixture(tracks, time, recall), "minds": minds(tracks, now, recall)}
+    start, end = get_log_span(TINY)
+    tracks, time = build_catalog(TINY), np.full(users, (start + end) // 2)
+    listens = listens_of(users, rng, int(time[0]))
+    now = build_listener_states(build_listeners(TINY, 0), np.arange(users), time, (start, end))
+    return {"policy": build_logging_mixture(tracks, time, listens), "proposal": build_proposal(tracks, now, listens)}
 
 
-@pytest.mark.parametrize("name", ["policy", "minds"])
+@pytest.mark.parametrize("name", ["policy", "proposal"])
 def test_chances_sum_to_one_and_both_forms_agree(name: str, mixtures: dict[str, Mixture]) -> None:
     mixture = mixtures[name]
     whole = mixture.chance_of_all()
@@ -49,7 +49,7 @@ def test_chances_sum_to_one_and_both_forms_agree(name: str, mixtures: dict[str, 
     assert (whole[every >= mixture.released[:, None]] == 0).all()
 
 
-@pytest.mark.parametrize("name", ["policy", "minds"])
+@pytest.mark.parametrize("name", ["policy", "proposal"])
 def test_draws_come_as_often_as_their_chance_says(name: str, mixtures: dict[str, Mixture]) -> None:
     mixture, n = mixtures[name], 40_000
     drawn = mixture.draw(np.random.default_rng(5), n)
@@ -68,10 +68,10 @@ def test_shown_items_match_their_logged_propensity_at_every_place(mixtures: dict
     one = 1  # the same listener, asked again and again
     many = Mixture(
         policy.tracks, *(np.repeat(x[[one]], n, axis=0) for x in (policy.released, policy.recent)),
-        Recall(*(np.repeat(getattr(policy.recall, f)[[one]], n, axis=0) for f in ("item", "time", "count"))),
+        RecentListens(*(np.repeat(getattr(policy.listens, f)[[one]], n, axis=0) for f in ("item", "time", "count"))),
         *(np.repeat(x[[one]], n, axis=0) for x in (policy.tag_chance, policy.share)),
     )  # fmt: skip
-    item, propensity = slate(many, rng, 5)
+    item, propensity = draw_slate(many, rng, 5)
     assert (item >= 0).all()
     assert all(len(set(row)) == 5 for row in item[:500].tolist())
     released = int(policy.released[one])
@@ -87,17 +87,17 @@ def test_shown_items_match_their_logged_propensity_at_every_place(mixtures: dict
 
 def test_a_catalog_smaller_than_the_slate_gives_a_shorter_slate() -> None:
     world = WorldConfig(users=2, items=3, artists=2, tags=2)
-    tracks, time = catalog(world), np.full(4, span(world)[1])
-    item, propensity = slate(
-        logging_mixture(tracks, time, Memory.empty(4).recall(np.arange(4))), np.random.default_rng(0), 6
+    tracks, time = build_catalog(world), np.full(4, get_log_span(world)[1])
+    item, propensity = draw_slate(
+        build_logging_mixture(tracks, time, ListenHistory.empty(4).select(np.arange(4))), np.random.default_rng(0), 6
     )
     assert ((item >= 0).sum(axis=1) <= 3).all() and (item[:, 0] >= 0).all()
     assert (propensity[item < 0] == 0).all() and (propensity <= 1 + 1e-9).all()
 
 
-def test_occurrences_count_and_sum_by_hand() -> None:
+def test_sum_matches_count_and_sum_by_hand() -> None:
     heard = np.array([[4, 7, 4], [-1, 7, -1]])
     item = np.array([[4, 5], [7, 4]])
-    count, total = occurrences(heard, item, np.ones((2, 3)), np.array([[0.5, 9, 0.25], [9, 3, 9]]))
+    count, total = sum_matches(heard, item, np.ones((2, 3)), np.array([[0.5, 9, 0.25], [9, 3, 9]]))
     assert count.tolist() == [[2, 0], [1, 0]]
     assert total.tolist() == [[0.75, 0], [3, 0]]

@@ -1,7 +1,7 @@
-"""Drawing tracks from known mixtures, and the exact chance that a mixture gives a track.
+"""Draw tracks from known mixtures, with the exact probability of each track.
 
-A mixture has five parts, for B listeners at once: popular, uniform, by artist, by tag, again. Its shares
-say how often each part is used. Every part draws only what has been released.
+A mixture has five parts: popular, uniform, by artist, by tag, again (a track heard before). `share` is the probability
+of each part. All parts draw released tracks only.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from handsell.data.world.catalog import Catalog, Groups
-from handsell.data.world.memory import Recall, occurrences
+from handsell.data.world.listen_history import RecentListens, sum_matches
 
 POPULAR, UNIFORM, ARTIST, TAG, AGAIN = range(5)
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """What the draws of B listeners depend on; a part without support passes its share to `popular`."""
+    """Mixtures of B listeners; a part that cannot draw any track gives its share to `popular`."""
 
     tracks: Catalog
-    released: np.ndarray  # (B,) the first so many tracks may be drawn
-    recent: np.ndarray  # (B,) tracks from this number on count as recent, for `uniform` of new releases; 0 = all
-    recall: Recall  # (B, H) what they heard
+    released: np.ndarray  # (B,) number of released tracks
+    recent: np.ndarray  # (B,) first track that `uniform` draws; 0: all tracks
+    listens: RecentListens  # (B, H)
     tag_chance: np.ndarray  # (B, T) float, rows sum to 1 or are all 0
     share: np.ndarray  # (B, 5) float, rows sum to 1
 
@@ -33,7 +33,7 @@ class Mixture:
         tracks: Catalog,
         released: np.ndarray,
         recent: np.ndarray,
-        recall: Recall,
+        listens: RecentListens,
         tag_chance: np.ndarray,
         share: tuple[float, ...],
     ) -> Mixture:
@@ -42,14 +42,14 @@ class Mixture:
         tag_chance = np.where(some & (first < released[:, None]), tag_chance, 0.0)
         tag_chance /= np.maximum(tag_chance.sum(axis=1, keepdims=True), 1e-300)
         shares = np.tile(np.asarray(share, float), (len(released), 1))
-        shares[recall.count == 0, ARTIST] = shares[recall.count == 0, AGAIN] = 0
+        shares[listens.count == 0, ARTIST] = shares[listens.count == 0, AGAIN] = 0
         shares[recent >= released, UNIFORM] = 0
         shares[~tag_chance.any(axis=1), TAG] = 0
         shares[:, POPULAR] += 1 - shares.sum(axis=1)
-        return cls(tracks, released, recent, recall, tag_chance, shares)
+        return cls(tracks, released, recent, listens, tag_chance, shares)
 
     def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        """(B, n) int32 independent draws; a track may come more than once."""
+        """Draw n tracks independently, with repeats: (B, n) int32."""
         b = len(self.released)
         part = (rng.random((b, n, 1)) > np.cumsum(self.share, axis=1)[:, None, :-1]).sum(axis=2)
         which, within = rng.random((b, n)), rng.random((b, n))
@@ -60,25 +60,25 @@ class Mixture:
         return item
 
     def chance(self, item: np.ndarray) -> np.ndarray:
-        """(B, C) float: the chance that one draw gives each of item (B, C)."""
-        heard = np.where(self.recall.present, self.recall.item, -1)
+        """Return the probability of item (B, C) in one draw, (B, C) float."""
+        heard = np.where(self.listens.present, self.listens.item, -1)
         by = np.where(heard >= 0, self.tracks.artist[heard], -1)
-        (again,) = occurrences(heard, item, self._per_listen(self.recall.present))
-        (artist,) = occurrences(by, self.tracks.artist[item], self._per_listen(self._artist_rate()))
+        (again,) = sum_matches(heard, item, self._per_listen(self.listens.present))
+        (artist,) = sum_matches(by, self.tracks.artist[item], self._per_listen(self._artist_rate()))
         return self._sum(item, again, artist)
 
     def chance_of_all(self) -> np.ndarray:
-        """(B, I) float: the same for the whole catalog."""
-        row, place = np.nonzero(self.recall.present)
-        heard = self.recall.item[row, place]
+        """Return the probability of every track in one draw, (B, I) float."""
+        row, place = np.nonzero(self.listens.present)
+        heard = self.listens.item[row, place]
         again = np.zeros((len(self.released), len(self.tracks)))
-        np.add.at(again, (row, heard), self._per_listen(self.recall.present)[row, place])
+        np.add.at(again, (row, heard), self._per_listen(self.listens.present)[row, place])
         artist = np.zeros((len(self.released), len(self.tracks.by_artist.offset) - 1))
         np.add.at(artist, (row, self.tracks.artist[heard]), self._per_listen(self._artist_rate())[row, place])
         return self._sum(np.arange(len(self.tracks))[None, :], again, artist[:, self.tracks.artist])
 
     def _sum(self, item: np.ndarray, again: np.ndarray, artist: np.ndarray) -> np.ndarray:
-        """(B, C) all five parts; item (B, C) or (1, C), `artist` per unit of a track's weight."""
+        """Sum all five parts, (B, C); item (B, C) or (1, C), `artist` per unit of track weight."""
         t, n, share = self.tracks, self.released[:, None], self.share[:, :, None]
         per_weight = share[:, POPULAR] / t.below[n] + share[:, ARTIST] * artist
         tag_rate = self.share[:, [TAG]] * self._tag_rate()
@@ -91,17 +91,17 @@ class Mixture:
         return np.where(item < n, per_weight * t.weight[item] + uniform + share[:, AGAIN] * again, 0.0)
 
     def _per_listen(self, value: np.ndarray) -> np.ndarray:
-        """(B, H) value where something was heard, divided by how much was."""
-        return np.where(self.recall.present, value, 0) / np.maximum(self.recall.count, 1)[:, None]
+        """Divide value (B, H) by the number of listens; 0 in unused columns."""
+        return np.where(self.listens.present, value, 0) / np.maximum(self.listens.count, 1)[:, None]
 
     def _artist_rate(self) -> np.ndarray:
-        """(B, H) chance per unit of weight that an artist's draw gives one of its tracks."""
-        low, high = self._bounds(self.tracks.by_artist, self.tracks.artist[self.recall.item], self.released[:, None])
+        """Probability per unit of track weight in a draw from the artist of each listen, (B, H)."""
+        low, high = self._bounds(self.tracks.by_artist, self.tracks.artist[self.listens.item], self.released[:, None])
         below = self.tracks.by_artist.below
         return 1 / np.where(high > low, below[high] - below[low], 1.0)
 
     def _tag_rate(self) -> np.ndarray:
-        """(B, T) the same for tags, times the chance of the tag."""
+        """The same for tags (B, T), times the probability of the tag."""
         low, high = self._bounds(
             self.tracks.by_tag, np.arange(self.tag_chance.shape[1])[None, :], self.released[:, None]
         )
@@ -129,7 +129,7 @@ class Mixture:
         return self._in_group(self.tracks.by_tag, np.minimum(tag, edges.shape[1] - 1), row, within)
 
     def _again(self, row: np.ndarray, which: np.ndarray, within: np.ndarray) -> np.ndarray:
-        return self.recall.item[row, (which * self.recall.count[row]).astype(np.int64)]
+        return self.listens.item[row, (which * self.listens.count[row]).astype(np.int64)]
 
     def _in_group(self, groups: Groups, group: np.ndarray, row: np.ndarray, within: np.ndarray) -> np.ndarray:
         low, high = self._bounds(groups, group, self.released[row])

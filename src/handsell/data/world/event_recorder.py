@@ -1,4 +1,4 @@
-"""What happened, column by column, and its form as canonical events."""
+"""Collect simulated events as columns, and convert them to canonical events."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _COLUMNS = {
 _NONE = {"value": np.nan, "slate": -1, "position": -1, "propensity": np.nan}
 
 
-class Diary:
-    """Blocks of events in the order in which they were noted."""
+class EventRecorder:
+    """Blocks of events in the order of recording."""
 
     def __init__(self) -> None:
         self._blocks: dict[str, list[np.ndarray]] = defaultdict(list)
 
-    def note(self, **columns: np.ndarray | int) -> None:
-        """One block of events; a scalar holds for all of them, what is missing is null."""
+    def record(self, **columns: np.ndarray | int) -> None:
+        """Append a block of events; scalars apply to all of them, missing columns are null."""
         size = len(columns["user"])  # type: ignore[arg-type]
         if size:
             for name, dtype in _COLUMNS.items():
@@ -38,14 +38,14 @@ class Diary:
                 self._blocks[name].append(np.broadcast_to(value, (size,)))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All events, sorted by time, then user."""
+        """Return all events, sorted by time, then user."""
         arrays = {n: np.concatenate([np.zeros(0, t), *self._blocks[n]]).astype(t) for n, t in _COLUMNS.items()}
         order = np.lexsort((arrays["user"], arrays["time"]))
         return {name: a[order] for name, a in arrays.items()}
 
 
-def events_table(arrays: dict[str, np.ndarray], partition: int) -> pa.Table:
-    """Canonical EVENTS of one partition."""
+def build_events_table(arrays: dict[str, np.ndarray], partition: int) -> pa.Table:
+    """Build the canonical EVENTS of a partition."""
     n = len(arrays["user"])
     users, user = np.unique(arrays["user"], return_inverse=True)
     slates, slate = np.unique(arrays["slate"], return_inverse=True)
@@ -53,18 +53,18 @@ def events_table(arrays: dict[str, np.ndarray], partition: int) -> pa.Table:
     items, item = np.unique(arrays["item"], return_inverse=True)
     columns = {
         "event_id": pa.array([f"e{partition:05d}-{k:08d}" for k in range(n)], pa.string()),
-        "user_id": _taken(user_ids(users), user),
-        "item_id": _taken(item_ids(items), item),
-        "type": _taken(TYPES, arrays["type"]),
+        "user_id": _take(user_ids(users), user),
+        "item_id": _take(item_ids(items), item),
+        "type": _take(TYPES, arrays["type"]),
         "time": pa.array(arrays["time"], TIME),
         "value": pa.array(arrays["value"], mask=np.isnan(arrays["value"])),
-        "surface": _taken(SURFACES, arrays["surface"]),
-        "recommendation_id": _taken(names, slate),
+        "surface": _take(SURFACES, arrays["surface"]),
+        "recommendation_id": _take(names, slate),
         "position": pa.array(arrays["position"], mask=arrays["position"] < 0),
         "propensity": pa.array(arrays["propensity"], mask=np.isnan(arrays["propensity"])),
     }
     return pa.table(columns, schema=EVENTS)
 
 
-def _taken(names: Iterable[str | None], index: np.ndarray) -> pa.Array:
+def _take(names: Iterable[str | None], index: np.ndarray) -> pa.Array:
     return pa.array(names, pa.string()).take(pa.array(index))
