@@ -257,8 +257,8 @@ def test_length_depth_and_lists_are_bounded(shelf):
     shelf.check("(" * 32 + "item.explicit" + ")" * 32)
     shelf.check(f"item.year in [{', '.join(map(str, range(100)))}]")
     for expression, words in (
-        ("(" * 33 + "item.explicit" + ")" * 33, "at most 32 parentheses"),
-        ("not " * 200 + "item.explicit", "at most 32 parentheses"),
+        ("(" * 33 + "item.explicit" + ")" * 33, "at most 32 nested parentheses"),
+        ("not " * 200 + "item.explicit", "at most 32 nested parentheses"),
         (f"item.year in [{', '.join(map(str, range(101)))}]", "at most 100 values in a list"),
         ("item.explicit" + " " * LONGEST_FILTER, "at most 1000 characters"),
     ):
