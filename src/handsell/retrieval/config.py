@@ -77,7 +77,7 @@ class RetrieverPlugin(Plugin):
     needs: str = "interactions"  # the data that it needs, likewise
     order: int = 1_000  # position in `Candidates.sources`
     personal: bool = True  # uses the history: its items may get a personal reason
-    job: str = ""  # "module:function" that fits it with several Ray workers; empty: `fit` runs in one Ray task
+    job: str = ""  # "module:function" that fits it on several Ray workers, if its section is `distributed`
     whole_config: bool = False  # `fit` takes the RetrievalConfig instead of its own section
     auto_selectable: bool = False  # `retrieval.sources = "auto"` may select it …
     max_items: int | None = None  # … for catalogs of at most this size,

@@ -56,14 +56,16 @@ from handsell.retrieval.fusion import max_fused_score
 def train(config: Config, promote: bool = True) -> str:
     """Train, evaluate, bundle, and promote the bundle if it passes its gate; return the outcome as a sentence."""
     _check_settings(config)
-    run = TrainingRun(config, Layout(config.state).runs / time.strftime("%Y%m%dt%H%M%S", time.gmtime()),
-                      Progress(count_steps(config)), {})  # fmt: skip
-    run.folder.mkdir(parents=True)
+    folder = Layout(config.state).runs / time.strftime("%Y%m%dt%H%M%S", time.gmtime())
+    folder.mkdir(parents=True)
+    run = TrainingRun(config, folder, Progress(count_steps(config)))
     with connect(config.jobs.num_cpus):
         spread(_check_features, [(config,)])
         run = split_into_windows(run)
         fetch_rows(run)
-        run = choose_strength_of_reranking(fit_holdout(tune(run)))
+        run = tune(run)
+        run = fit_holdout(run)
+        run = choose_strength_of_reranking(run)
         with run.progress.step("evaluation", f"{run.counts['test_kept']:,} requests: sources, blend, ranker, funnel"):
             replay = _replay(run)
         with run.progress.step("served", f"{run.counts['served_kept']:,} users, at one time and after pauses") as note:

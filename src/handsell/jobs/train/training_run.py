@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from handsell.config import Config
@@ -21,7 +21,7 @@ class TrainingRun:
     config: Config
     folder: Path
     progress: Progress
-    counts: dict[str, int]  # events and requests by window
+    counts: dict[str, int] = field(default_factory=dict)  # events and requests by window
     tuned: tuple[TunedSource, ...] = ()
     selection: SourceSelection | None = None  # where training picks the sources
     strength: StrengthChoice | None = None  # where training chooses the strength of re-ranking
