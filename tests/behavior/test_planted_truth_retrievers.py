@@ -1,4 +1,4 @@
-"""Where the right neighbors were planted, every retriever that learns finds them."""
+"""Retrievers find planted neighbors."""
 
 from pkgutil import resolve_name
 
@@ -35,7 +35,7 @@ def models(planted):
 
 
 @pytest.mark.parametrize("name", (*LEARNING, *SESSION))
-def test_a_new_user_with_three_likes_is_taken_to_their_block(models, name):
+def test_a_new_user_with_three_likes_gets_items_of_their_block(models, name):
     asked = build_requests(*([(b, 1.0), (b + BLOCKS, 1.0), (b + 2 * BLOCKS, 2.0)] for b in range(BLOCKS)))
     items, _ = models[name].retrieve(asked, 10, allow_all(asked, ITEMS))
     found = items != -1
@@ -44,8 +44,8 @@ def test_a_new_user_with_three_likes_is_taken_to_their_block(models, name):
 
 
 @pytest.mark.parametrize("name", LEARNING)
-def test_a_dislike_pushes_the_neighbors_down(name):
-    """The user likes blocks 0 and 1 alike; disliking things of block 1 must favor block 0."""
+def test_a_dislike_lowers_the_neighbors(name):
+    """The user likes blocks 0 and 1 equally; dislikes of block 1 must favor block 0."""
     events, content = plant_changed_tastes(np.random.default_rng(6), items=ITEMS)
     model = registry.fit(name, events, CONFIG, content)
     likes = [(0, 1.0), (1, 1.0), (4, 1.0), (5, 1.0)]
@@ -57,7 +57,7 @@ def test_a_dislike_pushes_the_neighbors_down(name):
 
 
 @pytest.mark.parametrize("name", ["two_tower", "sasrec", "content"])
-def test_items_that_nobody_touched_are_found_through_content(models, name):
+def test_items_without_events_are_found_by_content(models, name):
     untouched = np.arange(ITEMS - UNTOUCHED, ITEMS)
     asked = build_requests([(2, 1.0), (6, 1.0), (10, 1.0)])
     only_new = np.zeros((1, ITEMS), bool)
@@ -67,13 +67,13 @@ def test_items_that_nobody_touched_are_found_through_content(models, name):
 
 
 @pytest.mark.parametrize("name", ["item_knn", "als", *LINEAR, *SESSION])
-def test_items_that_nobody_touched_are_unknown_to_models_of_behavior(models, name):
+def test_items_without_events_are_unknown_to_models_of_interactions(models, name):
     asked = build_requests([(2, 1.0), (6, 1.0)])
     items, _ = models[name].retrieve(asked, ITEMS, allow_all(asked, ITEMS))
     assert items.max() < ITEMS - UNTOUCHED
 
 
-def test_a_thing_that_everybody_loves_leads_popularity(planted, models):
+def test_the_most_liked_item_leads_popularity(planted, models):
     events, _ = planted
     asked = build_requests([])
     items, _ = models["popularity"].retrieve(asked, 1, allow_all(asked, ITEMS))
@@ -119,7 +119,7 @@ def test_two_ray_workers_find_the_same_blocks(name, dials, planted, ray_cluster,
     assert (find_block(items) == np.arange(BLOCKS)[:, None]).mean() > 0.9
 
 
-def test_a_killed_worker_changes_nothing(planted, ray_cluster, fit_files, tmp_path):
+def test_a_killed_worker_does_not_change_the_model(planted, ray_cluster, fit_files, tmp_path):
     from handsell.jobs.train.distributed.neural import fit_on_workers
     from handsell.jobs.train.distributed.sasrec import build_model
     from handsell.jobs.train.windows import CatalogSizes

@@ -1,4 +1,4 @@
-"""What every ranker keeps, whatever it is made of; add a ranker to RANKERS and it is held to the same."""
+"""Contract tests of rankers, run for each ranker of RANKERS."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_keeps_the_protocols(ranker):
     assert ranker.features == FEATURES
 
 
-def test_scores_are_chances(ranker, x):
+def test_scores_are_probabilities(ranker, x):
     score = ranker.score(x)
     assert score.shape == (6, 50) and score.dtype == np.float32
     assert np.isfinite(score).all() and score.min() >= 0 and score.max() <= 1
@@ -50,12 +50,12 @@ def test_batch_equals_single(ranker, x):
     np.testing.assert_array_equal(ranker.score(x[:, ::-1]), whole[:, ::-1])
 
 
-def test_nothing_in_nothing_out(ranker):
+def test_empty_input_gives_empty_output(ranker):
     assert ranker.score(np.zeros((0, 5, len(FEATURES)), np.float32)).shape == (0, 5)
     assert ranker.score(np.zeros((3, 0, len(FEATURES)), np.float32)).shape == (3, 0)
 
 
-def test_input_is_left_as_it_was(ranker, x):
+def test_input_is_not_changed(ranker, x):
     before = x.copy()
     ranker.score(x)
     np.testing.assert_array_equal(x, before)

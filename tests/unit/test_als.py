@@ -1,4 +1,4 @@
-"""Each step solves its normal equations, the sweeps are those of `implicit`, and fold-in is the same step."""
+"""ALS: steps solve the normal equations, sweeps equal those of `implicit`, fold-in is the same step."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_blocks_and_stacks_do_not_change_a_row(rng, monkeypatch):
     assert np.allclose(np.concatenate(halves), whole, atol=1e-5)
 
 
-def test_sweeps_are_those_of_implicit(rng):
+def test_sweeps_give_the_factors_of_implicit(rng):
     from implicit.cpu.als import AlternatingLeastSquares
 
     weight = signed(rng, 60, 40)
@@ -66,7 +66,7 @@ def test_sweeps_are_those_of_implicit(rng):
     assert np.allclose(users @ items.T, oracle.user_factors @ oracle.item_factors.T, atol=2e-3)
 
 
-def test_folding_in_equals_the_users_side_of_implicit(rng):
+def test_fold_in_equals_the_user_factors_of_implicit(rng):
     from implicit.cpu.als import AlternatingLeastSquares
 
     vectors = rng.standard_normal((20, 6)).astype(np.float32)
@@ -82,7 +82,7 @@ def test_folding_in_equals_the_users_side_of_implicit(rng):
     assert np.allclose(folded, solver.recalculate_user(0, row), atol=1e-4)
 
 
-def test_old_likes_count_less():
+def test_old_likes_have_less_weight():
     vectors = np.eye(4, dtype=np.float32)
     encoder = ALSEncoder(vectors, np.ones(4, np.float32), FLAT, alpha=5.0, weights=HistoryWeights(1.0))
     asked = build_requests([(0, 1.0), (1, 1.0)])
@@ -91,7 +91,7 @@ def test_old_likes_count_less():
     assert 0 < old < new
 
 
-def test_the_penalty_grows_with_evidence_and_keeps_its_size():
+def test_the_penalty_grows_with_evidence_and_keeps_its_mean():
     counts = np.array([1, 5, 30])
     scaled = Penalty.from_counts(counts, others=100, alpha=10.0, reg=0.01, exponent=1.0)
     assert np.allclose(scaled.for_counts(counts), 0.01 * (10.0 * counts + 100), rtol=1e-6)
@@ -99,7 +99,7 @@ def test_the_penalty_grows_with_evidence_and_keeps_its_size():
     assert np.allclose(flat.for_counts(counts), scaled.for_counts(counts).mean())
 
 
-def test_a_spectral_start_is_ahead_of_a_random_one(rng):
+def test_a_spectral_start_has_less_loss_than_a_random_one(rng):
     """The loss after one sweep."""
     events, _ = plant_blocks(rng)
     pairs = compute_confidence(sum_weights(events), 10.0)

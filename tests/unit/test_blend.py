@@ -1,4 +1,4 @@
-"""The blend: standard scores by hand, candidates, weights, and parts that know nothing."""
+"""The blend: standardized scores against values computed by hand, candidates, weights, parts without results."""
 
 from dataclasses import dataclass
 
@@ -55,7 +55,7 @@ def test_standard_scores_by_hand():
     assert scores[0, :5] == pytest.approx(np.array(expected)[order], abs=1e-5)
 
 
-def test_weights_decide():
+def test_weights_change_the_order():
     asked = build_requests([(0, 1.0)])
     for weights, best in (((1.0, 0.0), 1), ((0.0, 1.0), 3)):
         items, _ = blend(FIRST, SECOND, weights=weights).retrieve(asked, 1, np.arange(ITEMS)[None] > 0)
@@ -71,7 +71,7 @@ def test_a_mask_does_not_change_scores():
     assert np.array_equal(scores, both.score(asked, items))
 
 
-def test_a_part_that_knows_nothing_adds_nothing():
+def test_a_part_without_results_contributes_nothing():
     nothing = Fixed((NAN,) * ITEMS)
     asked = build_requests([(0, 1.0)])
     alone, with_it = (b.retrieve(asked, 4, allow_all(asked, ITEMS)) for b in (blend(FIRST), blend(FIRST, nothing)))
@@ -80,26 +80,26 @@ def test_a_part_that_knows_nothing_adds_nothing():
     assert (items == -1).all() and np.isnan(scores).all()
 
 
-def test_equal_scores_add_nothing_among_themselves_and_stand_above_others():
+def test_equal_scores_do_not_order_items_but_rank_above_items_not_found():
     asked = build_requests([(5, 1.0)])
     alike = Fixed((2.0, NAN, NAN, 2.0, 0.0, NAN))
     items, scores = blend(alike, depth=2).retrieve(asked, 3, allow_all(asked, ITEMS))
     assert items.tolist() == [[0, 3, 4]] and scores.tolist() == [[0.0, 0.0, -1.0]]
 
 
-def test_a_single_find_gives_candidates():
+def test_a_single_result_gives_candidates():
     asked = build_requests([(5, 1.0)])
     items, scores = blend(Fixed((2.0, 2.0, 2.0, NAN, NAN, NAN))).retrieve(asked, 2, allow_all(asked, ITEMS))
     assert items.tolist() == [[0, 1]] and scores.tolist() == [[0.0, 0.0]]
 
 
-def test_more_are_given_than_the_depth_where_more_are_asked():
+def test_more_items_than_the_depth_are_returned_on_request():
     asked = build_requests([(5, 1.0)])
     items, _ = blend(FIRST, SECOND, depth=2).retrieve(asked, 5, allow_all(asked, ITEMS))
     assert (items != -1).all()
 
 
-def test_parts_are_retrievers_that_a_blend_can_stand_on():
+def test_parts_must_be_retrievers_that_can_be_standardized():
     assert (
         RetrievalConfig.model_validate({"blend": {"parts": {"als": 1, "content": 0.5}}})["blend"].parts["content"]
         == 0.5

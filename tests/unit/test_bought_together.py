@@ -1,4 +1,4 @@
-"""Companions by hand: lift with shrinkage and support; substitutes are looked at together, complements bought."""
+"""Complements, against values computed by hand: lift with shrinkage and support, and substitutes."""
 
 from math import log
 
@@ -51,14 +51,14 @@ def shop():
     return events(*sorted(lines, key=lambda line: (line[0], line[2])), n_items=7)
 
 
-def test_only_events_of_enough_weight_are_in_the_basket():
+def test_only_events_of_min_weight_are_in_the_basket():
     model = fit_bought_together(shop(), BoughtTogetherConfig(min_weight=2.0, substitutes=0.0))
     asked = build_requests([(3, 3.0), (0, 1.0)], [(0, 1.0)])
     items, _ = model.retrieve(asked, 1, allow_all(asked, 7))
     assert items[:, 0].tolist() == [4, 2], "the basket of the first is 3; the second has looked at 0 only"
 
 
-def test_what_is_compared_is_a_substitute_and_falls_behind():
+def test_items_viewed_together_are_substitutes_and_rank_lower():
     lines = shop()
     both = fit_bought_together(lines, BoughtTogetherConfig(min_weight=0.0, substitutes=0.0)).lists.toarray()
     assert both[0, 1] > both[0, 2], "all interest taken alike, the other kettle is nearest"

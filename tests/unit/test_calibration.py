@@ -1,4 +1,4 @@
-"""Calibration: honest chances that never turn the ranker's order round."""
+"""Calibration: correct probabilities in the order of the ranker."""
 
 import json
 
@@ -22,14 +22,14 @@ def sample():
     return raw, rng.random(len(raw)) < sigmoid(raw), np.ones(len(raw))
 
 
-def test_recovers_a_planted_chance(sample):
+def test_recovers_a_planted_probability(sample):
     calibration = fit_calibration(*sample)
     grid = np.linspace(-4, 3, 50)
     assert np.abs(calibration(grid) - sigmoid(grid)).max() < 0.06
     assert calibration(sample[0]).mean() == pytest.approx(sample[1].mean(), abs=0.005)
 
 
-def test_sampled_negatives_count_for_those_left_out(sample):
+def test_sampled_negatives_represent_those_left_out(sample):
     raw, positive, weight = sample
     rng = np.random.default_rng(0)
     kept = positive | (rng.random(len(raw)) < 0.1)
@@ -42,7 +42,7 @@ def test_sampled_negatives_count_for_those_left_out(sample):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.floats(-50, 50), st.booleans(), st.floats(0.1, 20)), max_size=60))
-def test_never_turns_an_order_round_and_stays_in_0_1(rows):
+def test_is_monotone_within_0_and_1(rows):
     raw, positive, weight = (np.array(c) for c in zip(*rows, strict=True)) if rows else (np.zeros(0),) * 3
     calibration = fit_calibration(raw, positive.astype(bool), weight)
     assert calibration.is_sound()
@@ -50,7 +50,7 @@ def test_never_turns_an_order_round_and_stays_in_0_1(rows):
     assert (np.diff(score) >= 0).all() and score[0] >= 0 and score[-1] <= 1
 
 
-def test_tells_apart_what_isotonic_steps_would_tie(sample):
+def test_scores_within_an_isotonic_step_differ(sample):
     calibration = fit_calibration(*sample)
     inner = np.linspace(-2, 2, 200)
     assert len(np.unique(calibration(inner))) == 200

@@ -1,4 +1,4 @@
-"""The candidate stage: order of sources, one mask, and what happens when a retriever breaks."""
+"""The candidate stage: order of sources, eligibility, and failing retrievers."""
 
 import dataclasses
 import logging
@@ -45,13 +45,13 @@ def stage(rng, shelf):
     return LocalCandidates(retrievers, Eligibility(shelf, (Surface(repeat="allow"),)), CONFIG)
 
 
-def test_sources_come_in_the_order_of_the_config(stage, asked):
+def test_sources_have_the_order_of_the_config(stage, asked):
     assert run_local(stage.candidates(asked, 100)).sources == ("popularity", "history")
     without = RetrievalConfig.model_validate({"history": {"enabled": False}})
     assert dataclasses.replace(stage, config=without).sources == ("popularity",)
 
 
-def test_every_candidate_is_eligible_and_k_is_kept(stage, asked):
+def test_every_candidate_is_eligible_and_there_are_at_most_k(stage, asked):
     found = run_local(stage.candidates(asked, 60))
     assert found.item.shape == (len(asked), 60) and not found.degraded
     allowed = stage.eligibility.mask(asked)
@@ -59,7 +59,7 @@ def test_every_candidate_is_eligible_and_k_is_kept(stage, asked):
         assert allowed[b, row[row != -1]].all()
 
 
-def test_a_broken_retriever_is_left_out_and_named(stage, asked, shelf, caplog):
+def test_a_failing_retriever_is_dropped_and_named(stage, asked, shelf, caplog):
     broken = dataclasses.replace(
         stage,
         retrievers={**stage.retrievers, "history": Broken(HistoryWeights(7.0), *np.ones((2, len(shelf)), np.float32))},
@@ -72,11 +72,11 @@ def test_a_broken_retriever_is_left_out_and_named(stage, asked, shelf, caplog):
     assert (found.item[:, 0] != -1).all()
 
 
-def test_without_any_retriever_the_answer_is_empty_but_whole(stage, asked):
+def test_without_any_retriever_the_candidates_are_empty(stage, asked):
     found = run_local(dataclasses.replace(stage, retrievers={}).candidates(asked, 60))
     assert (found.item == -1).all() and found.source_rank.shape == (len(asked), 1, 0)
 
 
-def test_a_broken_mask_fails_closed(stage, asked):
+def test_a_failing_mask_fails_closed(stage, asked):
     with pytest.raises(AttributeError):
         run_local(dataclasses.replace(stage, eligibility=None).candidates(asked, 60))

@@ -1,4 +1,4 @@
-"""Content vectors: alike where the items are alike, learned from the past only."""
+"""Content vectors: similar for similar items, learned from the past only."""
 
 import dataclasses
 
@@ -37,7 +37,7 @@ def test_vectors_have_unit_length_or_are_zero(shelf):
     assert np.all((np.abs(length - 1) < 1e-5) | (length == 0))
 
 
-def test_sharing_a_creator_or_tags_brings_items_together(shelf):
+def test_items_with_common_creators_or_tags_are_similar(shelf):
     content = fit_content_vectors(shelf, 64, before=NOW)
     similar = content.vectors @ content.vectors.T
     same_creator = (shelf.creator[:, None] == shelf.creator) & (shelf.creator >= 0)[:, None]
@@ -47,7 +47,7 @@ def test_sharing_a_creator_or_tags_brings_items_together(shelf):
     assert similar[(shared_tags > 0.9) & other].mean() > similar[(shared_tags == 0) & other].mean() + 0.2
 
 
-def test_words_alone_bring_items_together(shelf):
+def test_items_with_common_words_are_similar(shelf):
     bare = dataclasses.replace(
         shelf,
         creator=np.full(len(shelf), -1, np.int32),
@@ -62,7 +62,7 @@ def test_words_alone_bring_items_together(shelf):
     assert cosine(content, *same) > 0.9 > cosine(content, *apart) + 0.5
 
 
-def test_what_comes_later_does_not_change_the_vectors_of_what_was_there(shelf):
+def test_later_items_do_not_change_the_vectors_of_earlier_ones(shelf):
     cut = NOW - 100 * DAY_US
     late = np.flatnonzero(shelf.published >= cut)
     assert len(late) > 10
@@ -82,7 +82,7 @@ def test_what_comes_later_does_not_change_the_vectors_of_what_was_there(shelf):
     assert not np.array_equal(before.vectors[late], after.vectors[late])
 
 
-def test_nothing_known_gives_zeros(shelf):
+def test_items_without_content_have_zero_vectors(shelf):
     bare = dataclasses.replace(
         shelf,
         creator=np.full(len(shelf), -1, np.int32),

@@ -1,4 +1,4 @@
-"""The weights equal the textbook's, also when lists are cut and the catalog is."""
+"""EASE: the weights equal the closed form, also where lists or the catalog are cut."""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ def by_the_book(r: np.ndarray, reg: float) -> np.ndarray:
     return weights
 
 
-def test_weights_are_those_of_the_closed_form(planted):
+def test_weights_equal_the_closed_form(planted):
     r = build_like_matrix(planted).toarray().astype(np.float64)
     model = fit_ease(planted, EASEConfig(reg=20.0))
     assert np.allclose(model.neighbors.toarray(), by_the_book(r, 20.0), atol=1e-5)
 
 
-def test_the_weights_minimise_what_they_should(planted, rng):
+def test_the_weights_minimize_the_loss(planted, rng):
     """|R - RB|² + reg |B|² with a zero diagonal: no small change of B is better."""
     r = build_like_matrix(planted).toarray().astype(np.float64)
     b = fit_ease(planted, EASEConfig(reg=20.0)).neighbors.toarray().astype(np.float64)
@@ -40,7 +40,7 @@ def test_the_weights_minimise_what_they_should(planted, rng):
         assert loss(b + change) > loss(b)
 
 
-def test_degree_scaling_and_the_power_in_the_answer(planted):
+def test_degree_scaling_and_answer_exponent(planted):
     r = build_like_matrix(planted).toarray().astype(np.float64)
     known = r.sum(axis=0) > 0
     r = r[:, known]
@@ -52,7 +52,7 @@ def test_degree_scaling_and_the_power_in_the_answer(planted):
     assert np.allclose(model.neighbors[known][:, known].toarray(), expected, atol=1e-5)
 
 
-def test_lists_keep_the_strongest_of_either_sign(planted):
+def test_lists_keep_the_strongest_weights_of_either_sign(planted):
     whole = fit_ease(planted, EASEConfig()).neighbors.toarray()
     cut = fit_ease(planted, EASEConfig(neighbors=5)).neighbors.toarray()
     for full, row in zip(whole, cut, strict=True):

@@ -1,4 +1,4 @@
-"""Labeled examples: which candidates are kept, with which label, and that shards do not matter."""
+"""Labeled examples: the candidates that are kept, their labels, and independence of shards."""
 
 from dataclasses import replace
 
@@ -68,7 +68,7 @@ def test_missed_positives_are_counted_and_never_injected(asked):
     assert (examples.item >= 0).all() and 999 not in examples.item
 
 
-def test_the_untouched_are_drawn_evenly_and_weights_count_the_rest(asked):
+def test_other_candidates_are_drawn_uniformly_and_weighted(asked):
     _, found, _ = asked
     place = {int(item): k for k, item in enumerate(found.item[0])}
     drawn = np.zeros(K)
@@ -81,7 +81,7 @@ def test_the_untouched_are_drawn_evenly_and_weights_count_the_rest(asked):
     assert front == pytest.approx(back, rel=0.15), "a good place must not be over-represented"
 
 
-def test_the_same_in_any_shard(asked):
+def test_examples_do_not_depend_on_shards(asked):
     whole = label(asked)
     batch, found, outcomes = asked
     parts = []
@@ -93,13 +93,13 @@ def test_the_same_in_any_shard(asked):
     assert parts[0].coverage + parts[1].coverage == whole.coverage
 
 
-def test_the_seed_decides_what_is_drawn(asked):
+def test_the_seed_changes_the_drawn_negatives(asked):
     a, b, again = label(asked, seed=1), label(asked, seed=2), label(asked, seed=1)
     np.testing.assert_array_equal(a.item, again.item)
     assert set(zip(a.qid, a.item, strict=True)) != set(zip(b.qid, b.item, strict=True))
 
 
-def test_shown_and_ignored_are_kept_by_their_chance(asked):
+def test_shown_items_without_interaction_are_kept_by_probability(asked):
     found = asked[1]
     rows = [found.item[b, 40:50] for b in range(ROWS)]
     propensity = np.array([0.9] * 5 + [0.1] * 5, np.float32)
@@ -120,7 +120,7 @@ def test_shown_and_ignored_are_kept_by_their_chance(asked):
     assert loved / possible == pytest.approx(0.5 / 0.9, abs=0.05)  # median 0.5 / propensity 0.9
 
 
-def test_chance_falls_with_position_and_never_to_nothing():
+def test_the_keep_probability_decreases_with_position_to_a_minimum():
     position = np.array([1, 3, 100, 0])
     shown = ShownItems(
         Ragged.from_rows([np.arange(4)]),
@@ -140,7 +140,7 @@ def test_no_requests_and_no_outcomes_give_no_examples(asked):
     assert len(label((batch.take(empty), found.take(empty), Outcomes.empty(0)))) == 0
 
 
-def test_shards_hold_whole_groups_and_together_everything(asked, tmp_path):
+def test_shards_have_whole_groups_and_together_all_examples(asked, tmp_path):
     examples = label(asked)
     write_shards(examples, ("item", "user"), tmp_path, "part-0", shards=3)
     parts = [read_shards(shard_folders(tmp_path, w, 3), ("item", "user")) for w in range(3)]
@@ -164,7 +164,7 @@ def test_missing_features_and_shards_are_named(asked, tmp_path):
         write_shards(label(asked), ("item",), tmp_path, "part-1", shards=2)
 
 
-def test_no_worker_is_left_without_rows(asked, tmp_path):
+def test_no_worker_has_no_rows(asked, tmp_path):
     batch, found, outcomes = asked
     one = slice(0, 1)
     single = label((batch.take(one), found.take(one), Outcomes(outcomes.item.take(one), outcomes.grade.take(one))))

@@ -1,4 +1,4 @@
-"""The union loses no candidate, makes none twice, and fuses by reciprocal rank."""
+"""Fusion loses no candidate, duplicates none, and orders by reciprocal rank."""
 
 import time
 
@@ -32,7 +32,7 @@ def sources(rng, rows, sizes, items):
     items=st.integers(1, 60),
     k=st.integers(1, 80),
 )
-def test_no_candidate_is_lost_or_doubled(seed, rows, sizes, items, k):
+def test_no_candidate_is_lost_or_duplicated(seed, rows, sizes, items, k):
     found = sources(np.random.default_rng(seed), rows, sizes, items)
     weights = np.random.default_rng(seed).random(len(sizes))
     out = fuse_sources(found, tuple(f"s{i}" for i in range(len(sizes))), weights, k)
@@ -67,7 +67,7 @@ def test_two_sources_by_hand():
     assert np.array_equal(out.score, out.fused)
 
 
-def test_equal_sums_go_by_item_number_and_a_row_of_nothing_is_padding():
+def test_ties_are_ordered_by_item_number_and_empty_rows_are_padding():
     left = (np.array([[8], [-1]], np.int32), np.array([[1.0], [np.nan]], np.float32))
     right = (np.array([[3], [-1]], np.int32), np.array([[1.0], [np.nan]], np.float32))
     out = fuse_sources([left, right], ("a", "b"), (1.0, 1.0), 10)
@@ -76,7 +76,7 @@ def test_equal_sums_go_by_item_number_and_a_row_of_nothing_is_padding():
     assert nobody.item.tolist() == [[-1]]
 
 
-def test_more_than_eight_sources_are_refused():
+def test_more_than_eight_sources_are_rejected():
     one = (np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32))
     with pytest.raises(ValueError, match="at most 8"):
         fuse_sources([one] * 9, tuple("abcdefghi"), (1.0,) * 9, 10)

@@ -1,4 +1,4 @@
-"""The vector index: exact where it says so, indifferent to batches, honest about masks and ties."""
+"""The vector index: exactness, independence of batches, masks, ties, and the recall of approximate indexes."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_search_is_exact_at_every_pass_rate(rng, vectors, share):
         assert items[b].tolist() == expected + [-1] * (25 - len(expected))
 
 
-def test_ties_across_the_cut_go_to_the_lower_number(rng, vectors):
+def test_ties_at_the_cut_are_ordered_by_item_number(rng, vectors):
     vectors[rng.choice(ITEMS, 500, replace=False)] = vectors[7]  # far more equals than SPARE
     items, scores = VectorIndex.exact(vectors).search(vectors[[7]], 20, np.ones((1, ITEMS), bool))
     equals = np.flatnonzero((vectors == vectors[7]).all(axis=1))
@@ -57,7 +57,7 @@ def test_ties_across_the_cut_go_to_the_lower_number(rng, vectors):
     assert (scores[0][np.isin(items[0], equals)] == scores[0][np.isin(items[0], equals)][0]).all()
 
 
-def test_bits_do_not_depend_on_the_batch(rng, vectors):
+def test_scores_do_not_depend_on_the_batch(rng, vectors):
     index = VectorIndex.exact(vectors)
     queries = rng.standard_normal((9, SIZE)).astype(np.float32)
     allowed = rng.random((9, ITEMS)) < 0.7
@@ -68,7 +68,7 @@ def test_bits_do_not_depend_on_the_batch(rng, vectors):
     assert np.array_equal(index.score(queries, together[0]), together[1])
 
 
-def test_many_queries_at_once_give_the_bits_of_one(rng, vectors):
+def test_a_batch_of_queries_gives_the_scores_of_single_ones(rng, vectors):
     index = VectorIndex.exact(vectors)
     queries = rng.standard_normal((150, vectors.shape[1])).astype(np.float32)  # more than one block of them
     queries[[3, 140]] = 0
@@ -82,7 +82,7 @@ def test_many_queries_at_once_give_the_bits_of_one(rng, vectors):
             assert np.array_equal(a[0], t[b], equal_nan=True)
 
 
-def test_zero_vectors_are_unknown_and_zero_queries_find_nothing(vectors):
+def test_zero_vectors_are_unknown_and_zero_queries_find_no_item(vectors):
     vectors[[3, 5]] = 0
     index = VectorIndex.exact(vectors)
     queries = np.stack([np.zeros(SIZE, np.float32), vectors[0]])
@@ -125,19 +125,19 @@ def approximate(request, clusters, tmp_path_factory):
     return VectorIndex.load(path)
 
 
-def test_size_picks_the_kind():
+def test_the_kind_depends_on_the_number_of_items():
     config = RetrievalConfig(flat_below=10, pq_above=20)
     assert [choose_kind(items, config) for items in (10, 11, 20, 21)] == [None, "ivf", "ivf", "ivf_pq"]
 
 
-def test_small_catalogs_stay_exact_and_ask_for_no_queries(vectors):
+def test_small_catalogs_get_an_exact_index_without_queries(vectors):
     def never():
         raise AssertionError("an exact index needs no queries")
 
     assert fit_index(vectors, RetrievalConfig(flat_below=ITEMS), 10, never).approximate is None
 
 
-def test_an_approximate_index_reaches_its_recall_and_says_so(approximate, clusters):
+def test_an_approximate_index_reaches_and_reports_its_recall(approximate, clusters):
     vectors, users = clusters
     queries, everything = users[200:], np.ones((100, MANY), bool)  # none that it was tuned on
     truth = VectorIndex.exact(vectors).search(queries, K, everything)[0]
@@ -159,7 +159,7 @@ def test_recall_holds_under_masks(approximate, clusters, share):
 
 
 @pytest.mark.parametrize("count", [0, 1, K - 1, K + SPARE + 1, 400])
-def test_k_asked_is_k_given_under_narrow_masks(approximate, clusters, count):
+def test_k_items_are_returned_under_narrow_masks(approximate, clusters, count):
     vectors, users = clusters
     known = np.flatnonzero(vectors.any(axis=1))
     eligible = np.zeros((5, MANY), bool)
@@ -170,8 +170,8 @@ def test_k_asked_is_k_given_under_narrow_masks(approximate, clusters, count):
     assert all(eligible[b, i] for b in range(5) for i in items[b] if i != -1)
 
 
-def test_a_mask_that_closes_just_what_is_near_still_gives_k(approximate, clusters):
-    """The share of the whole catalog misleads here: nothing that is proposed first may be answered."""
+def test_k_items_are_returned_where_the_mask_excludes_the_nearest(approximate, clusters):
+    """The eligible share of the whole catalog is misleading, since no item proposed first is eligible."""
     vectors, users = clusters
     score = vectors @ users[0]
     eligible = (score < np.quantile(score, MOSTLY + 0.1))[None]
@@ -181,7 +181,7 @@ def test_a_mask_that_closes_just_what_is_near_still_gives_k(approximate, cluster
 
 
 @pytest.mark.parametrize("share", [1.0, 0.4])
-def test_approximate_scores_are_those_of_score_whatever_the_batch(approximate, clusters, share):
+def test_approximate_scores_agree_with_score_in_any_batch(approximate, clusters, share):
     users, eligible = clusters[1][:12].copy(), np.random.default_rng(4).random((12, MANY)) < share
     users[5] = 0
     items, scores = approximate.search(users, K, eligible)
@@ -192,14 +192,14 @@ def test_approximate_scores_are_those_of_score_whatever_the_batch(approximate, c
         assert np.array_equal(alone[0][0], items[b]) and np.array_equal(alone[1][0], scores[b], equal_nan=True)
 
 
-def test_more_than_it_was_tuned_for_reads_more_lists(approximate, clusters):
+def test_a_larger_k_than_tuned_for_reads_more_lists(approximate, clusters):
     vectors, users = clusters
     queries, everything = users[200:230], np.ones((30, MANY), bool)
     truth = VectorIndex.exact(vectors).search(queries, 4 * K, everything)[0]
     assert found_share(approximate.search(queries, 4 * K, everything)[0], truth) >= 0.93
 
 
-def test_half_precision_is_kept_and_scored_as_it_is(clusters, tmp_path):
+def test_half_precision_vectors_are_stored_and_scored_unchanged(clusters, tmp_path):
     half = clusters[0].astype(np.float16)
     index = fit_index(half, APPROXIMATE["ivf_pq"], K, lambda: clusters[1])
     index.save(tmp_path)
@@ -211,7 +211,7 @@ def test_half_precision_is_kept_and_scored_as_it_is(clusters, tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="reads the mappings from /proc")
 def test_loaded_lists_are_mapped_and_not_copied(approximate, clusters):
-    """A search reads pages of the index's own files, and none of them is a copy of this process."""
+    """A search reads pages of the index's files, without copies in the process."""
     approximate.search(clusters[1][:20], K, np.ones((20, MANY), bool))
     kib, name = {}, ""
     for words in map(str.split, Path("/proc/self/smaps").read_text().splitlines()):
@@ -224,7 +224,7 @@ def test_loaded_lists_are_mapped_and_not_copied(approximate, clusters):
         assert kib[file, "Rss:"] > 0 and kib[file, "Anonymous:"] == 0, file
 
 
-def test_packed_lists_find_what_they_found_before_they_were_saved(clusters, tmp_path):
+def test_packed_lists_give_the_same_results_after_loading(clusters, tmp_path):
     fitted = fit_index(clusters[0], APPROXIMATE["ivf_pq"], K, lambda: clusters[1])
     mask = np.random.default_rng(3).random((50, MANY)) < 0.3
     before = fitted.search(clusters[1][:50], K, mask)
@@ -254,19 +254,19 @@ def not_there(path):
 
 
 @pytest.mark.parametrize("broken", [cut_short, one_list_more, one_item_less, not_there])
-def test_packed_lists_that_do_not_belong_together_are_refused(clusters, tmp_path, broken):
+def test_inconsistent_packed_lists_are_rejected(clusters, tmp_path, broken):
     fit_index(clusters[0], APPROXIMATE["ivf_pq"], K, lambda: clusters[1]).save(tmp_path)
     with pytest.raises(BundleError, match=broken(tmp_path)):
         VectorIndex.load(tmp_path)
 
 
-def test_a_loaded_index_of_packed_lists_is_not_saved_without_them(clusters, tmp_path):
+def test_saving_a_loaded_index_of_packed_lists_is_an_error(clusters, tmp_path):
     fit_index(clusters[0], APPROXIMATE["ivf_pq"], K, lambda: clusters[1]).save(tmp_path / "first")
     with pytest.raises(ValueError, match="expected an index in memory, got one with mapped lists"):
         VectorIndex.load(tmp_path / "first").save(tmp_path / "second")
 
 
-def test_a_bundle_tells_what_its_approximate_indexes_find(clusters, tmp_path):
+def test_a_bundle_reports_the_recall_of_its_approximate_indexes(clusters, tmp_path):
     index = fit_index(clusters[0], APPROXIMATE["ivf"], K, lambda: clusters[1])
     index.save(tmp_path / "retrievers" / "als" / "index")
     VectorIndex.exact(clusters[0][:10]).save(tmp_path / "retrievers" / "content" / "index")
@@ -281,7 +281,7 @@ def test_without_users_sampled_items_are_the_queries(clusters):
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 40), st.lists(st.integers(0, 60), min_size=1, max_size=6), st.integers(0, 10))
-def test_nearest_in_blocks_is_nearest_at_once(k, sizes, seed):
+def test_the_nearest_items_by_blocks_are_the_nearest_of_all(k, sizes, seed):
     rng = np.random.default_rng(seed)
     vectors, queries = rng.standard_normal((sum(sizes), 4), np.float32), rng.standard_normal((3, 4), np.float32)
     nearest, start = Nearest(queries, k), 0
@@ -292,7 +292,7 @@ def test_nearest_in_blocks_is_nearest_at_once(k, sizes, seed):
     assert np.array_equal(np.sort(nearest.read_items()), np.sort(expected))
 
 
-def test_next_requests_hold_the_newest_events_of_each_user():
+def test_sampled_requests_have_the_newest_events_of_each_user():
     user, item = np.array([0, 0, 2, 2, 2], np.int32), np.array([5, 6, 7, 8, 9], np.int32)
     time = np.arange(5, dtype=np.int64) * 10
     events = Interactions(user, item, np.zeros(5, np.int8), time, np.ones(5, np.float32), 3, 10)

@@ -1,4 +1,4 @@
-"""Item neighbors by hand and against a loop."""
+"""Item neighbors, against values computed by hand and by loops."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def interactions(rng, users=30, items=25, events=300) -> Interactions:
     return Interactions(user, item, np.zeros(events, np.int8), np.arange(events), weight, users, items)
 
 
-def test_similarities_are_what_a_loop_gives(rng):
+def test_similarities_equal_a_loop(rng):
     events = interactions(rng)
     model = fit_item_knn(events, ItemKNNConfig(neighbors=25, shrinkage=3.0))
     ratings = np.zeros((events.n_users, events.n_items))
@@ -30,7 +30,7 @@ def test_similarities_are_what_a_loop_gives(rng):
             assert model.neighbors[i, j] == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_asymmetric_cosine_and_the_linear_filter_are_what_dense_products_give(rng):
+def test_the_asymmetric_cosine_and_the_linear_filter_equal_dense_products(rng):
     events = interactions(rng)
     ratings = np.log1p(events.positives.matrix().toarray().astype(np.float64))
     square = np.diag(ratings.T @ ratings)
@@ -49,7 +49,7 @@ def test_blocks_of_items_do_not_change_the_neighbors(rng, monkeypatch):
     assert whole.neighbors.getnnz(axis=1).max() <= 4
 
 
-def test_a_dislike_takes_the_item_itself_and_its_neighbors_down(rng):
+def test_a_dislike_lowers_the_item_and_its_neighbors(rng):
     model = fit_item_knn(interactions(rng), ItemKNNConfig())
     liked, disliked = [(1, 1.0), (2, 1.0)], [(1, 1.0), (2, 1.0), (3, -1.0)]
     asked = build_requests(liked, disliked)
@@ -61,7 +61,7 @@ def test_a_dislike_takes_the_item_itself_and_its_neighbors_down(rng):
     assert 3 not in items[1][items[1] != -1]
 
 
-def test_only_the_most_recent_events_of_the_busiest_users_count(monkeypatch, rng):
+def test_only_the_most_recent_events_of_active_users_are_used(monkeypatch, rng):
     monkeypatch.setattr(item_knn, "RECENT_PER_USER", 2)
     events = Interactions(
         np.zeros(4, np.int32), np.arange(4, dtype=np.int32), np.zeros(4, np.int8), np.arange(4),

@@ -1,4 +1,4 @@
-"""Popularity by hand: event weights halved by age."""
+"""Popularity and trending, against values computed by hand."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_weights_halve_with_age_and_dislikes_do_not_count():
     assert scores[0, :2] == pytest.approx([1.5, 1.0])
 
 
-def test_looking_further_down_finds_what_a_full_sort_finds(rng, monkeypatch):
+def test_scanning_the_ranking_finds_what_a_full_sort_finds(rng, monkeypatch):
     monkeypatch.setattr(popularity, "FIRST_SCAN", 4)
     model = Popularity(rng.integers(0, 30, 500).astype(np.float32))
     asked = build_requests([])
@@ -51,7 +51,7 @@ def weekly(rng, nightly: float, users=300, n_items=20) -> Interactions:
     return Interactions(user, item, np.zeros(2 * users, np.int8), time, ones, users, n_items)
 
 
-def test_what_is_popular_depends_on_the_time_where_the_log_shows_it(rng):
+def test_popularity_depends_on_the_time_where_the_events_show_it(rng):
     events = weekly(rng, nightly=0.9)
     model = fit_popularity(events, PopularityConfig(half_life_days=1e6))
     noon, night = (build_requests([], time=END - END % DAY_US + hour * HOUR_US) for hour in (13, 22))
@@ -63,12 +63,12 @@ def test_what_is_popular_depends_on_the_time_where_the_log_shows_it(rng):
     assert set(both.retrieve(noon, 20, allow_all(noon, 20))[0][0]) == set(range(20))
 
 
-def test_contexts_that_differ_by_chance_only_are_one(rng):
+def test_contexts_that_differ_by_chance_only_get_no_lift(rng):
     assert fit_popularity(weekly(rng, nightly=0.0), PopularityConfig()).lift is None
     assert fit_popularity(weekly(rng, nightly=0.9), PopularityConfig(by_context=False)).lift is None
 
 
-def test_a_context_of_few_events_falls_back_on_the_whole(rng):
+def test_a_context_of_few_events_is_close_to_the_overall_popularity(rng):
     share = rng.dirichlet(np.full(200, 5.0))
     count = np.stack([rng.multinomial(n, rng.dirichlet(100 * share)) for n in (5000, 5000, 5000, 5)])
     count = np.c_[count, np.zeros(4, int)]
@@ -100,7 +100,7 @@ def test_parts_of_the_day_and_the_weekend_are_contexts():
     assert find_context(np.array([2, 3, 4]) * DAY_US).tolist() == [6, 6, 0]
 
 
-def test_trending_is_more_than_the_past_leads_to_expect():
+def test_trending_items_have_more_likes_than_expected():
     # item 0: a like a day for ten days; item 1: three likes today; item 2: one like, ten days ago
     age = np.r_[np.arange(10), 0, 0, 0, 10]
     item = np.r_[np.zeros(10), 1, 1, 1, 2].astype(np.int32)

@@ -1,4 +1,4 @@
-"""The ranker on disk: what it refuses to load, and why."""
+"""The ranker on disk, and the errors at loading."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_no_pickle_and_only_these_files(fitted, tmp_path):
     assert (tmp_path / "ranker.ubj").read_bytes()[:1] == b"{"  # universal binary JSON
 
 
-def test_features_that_disagree_are_refused_by_name(fitted, tmp_path):
+def test_inconsistent_features_are_rejected_by_name(fitted, tmp_path):
     fitted.save(tmp_path)
     (tmp_path / "features.json").write_text(json.dumps(FEATURES[:-1]))
     with pytest.raises(BundleError, match=r"the booster expects 5 features, features.json has 4"):
@@ -56,7 +56,7 @@ def test_a_missing_or_corrupt_file_is_a_bundle_error(fitted, tmp_path, name, con
         XGBoostRanker.load(tmp_path)
 
 
-def test_a_matrix_of_another_width_is_refused(fitted):
+def test_a_matrix_of_another_width_is_rejected(fitted):
     with pytest.raises(BundleError, match="expects 5 features, got 4 columns"):
         fitted.score(np.zeros((1, 2, 4), np.float32))
 
@@ -65,7 +65,7 @@ def test_only_the_best_trees_are_kept(fitted):
     assert fitted.booster.num_boosted_rounds() < SMALL.trees
 
 
-def test_without_examples_it_says_what_to_do(tmp_path):
+def test_fitting_without_examples_raises_an_error_with_advice(tmp_path):
     nothing = write_groups(tmp_path / "some", np.random.default_rng(0), 1)
     empty = type(nothing)(*(getattr(nothing, f)[:0] for f in ("qid", "item", "label", "weight", "x")))
     write_shards(empty, FEATURES, tmp_path / "none", "p", 1)

@@ -1,4 +1,4 @@
-"""The ranker that starts from the fused order of its sources: what that is good for, and what it adds up to."""
+"""The ranker's prior: an initial margin from the fused score."""
 
 import json
 from dataclasses import replace
@@ -66,14 +66,14 @@ def x(rng):
     return x
 
 
-def test_on_few_examples_the_fused_order_is_the_better_start(folders, fitted, rng):
+def test_on_few_examples_the_prior_is_better(folders, fitted, rng):
     plain, fresh = fit_xgboost(*folders, SMALL, NAMES), planted(rng, 300)
     assert plain.prior == 0.0 and fitted.prior == PRIOR / LARGEST
     own, corrected, fused = (ranked(s, fresh) for s in (plain.raw(fresh.x), fitted.raw(fresh.x), fresh.x[:, AT]))
     assert corrected > own + 0.05 and corrected > fused - 0.05
 
 
-def test_trees_correct_a_fused_order_that_misleads(tmp_path, rng):
+def test_trees_correct_a_misleading_fused_order(tmp_path, rng):
     for name, groups, first in (("train", 60, 0), ("validation", 60, 1_000)):
         write_shards(planted(rng, groups, first, sign=-1), NAMES, tmp_path / name, "p", 1)
     more = SMALL.model_copy(update={"trees": 150, "early_stopping_rounds": 40})
@@ -82,7 +82,7 @@ def test_trees_correct_a_fused_order_that_misleads(tmp_path, rng):
     assert ranked(ranker.raw(fresh.x), fresh) > ranked(fresh.x[:, AT], fresh) + 0.3
 
 
-def test_without_validation_all_trees_are_kept_and_the_start_too(folders, tmp_path, rng):
+def test_without_validation_all_trees_and_the_prior_are_kept(folders, tmp_path, rng):
     none = replace(planted(rng, 1), **{name: getattr(planted(rng, 1), name)[:0] for name in KEPT})
     write_shards(none, NAMES, tmp_path / "none", "p", 1)
     ranker = fit_xgboost(folders[0], tmp_path / "none", SMALL, NAMES, prior=3.0)
@@ -90,7 +90,7 @@ def test_without_validation_all_trees_are_kept_and_the_start_too(folders, tmp_pa
     assert np.isfinite(ranker.score(planted(rng, 2).x)).all()
 
 
-def test_what_ranks_is_the_trees_and_the_fused_order_together(fitted, x):
+def test_raw_scores_are_the_sum_of_trees_and_prior(fitted, x):
     trees = replace(fitted, prior=0.0)
     fused = np.nan_to_num(x[..., AT])
     np.testing.assert_allclose(fitted.raw(x), trees.raw(x) + np.float32(fitted.prior) * fused, rtol=1e-5, atol=1e-5)
@@ -98,7 +98,7 @@ def test_what_ranks_is_the_trees_and_the_fused_order_together(fitted, x):
     assert fitted.raw(x).dtype == np.float32 and np.isfinite(fitted.raw(x)).all()
 
 
-def test_a_candidate_that_every_source_puts_first_is_the_whole_prior_ahead():
+def test_a_candidate_that_every_source_ranks_first_gains_the_whole_prior():
     first = np.array([[4]], np.int32), np.ones((1, 1), np.float32)
     both = fuse_sources([first, first], ("a", "b"), [0.7, 0.3], 1)
     assert both.fused[0, 0] == pytest.approx(max_fused_score([0.7, 0.3]))
@@ -108,7 +108,7 @@ def test_a_candidate_that_every_source_puts_first_is_the_whole_prior_ahead():
     np.testing.assert_allclose(margin, [PRIOR, 0, 0], rtol=1e-6)
 
 
-def test_contributions_still_sum_to_what_ranks_and_the_prior_is_the_fused_orders(fitted, x):
+def test_contributions_sum_to_the_raw_score_and_the_prior_is_that_of_the_fused_score(fitted, x):
     for row in x.reshape(-1, len(NAMES))[:60:7]:
         each, base = fitted.contributions(row)
         assert base + each.sum() == pytest.approx(float(fitted.raw(row[None])[0]), abs=1e-4)
@@ -119,14 +119,14 @@ def test_contributions_still_sum_to_what_ranks_and_the_prior_is_the_fused_orders
         assert same == base
 
 
-def test_scores_are_chances_in_the_same_order(fitted, x):
+def test_scores_are_probabilities_in_the_same_order(fitted, x):
     score, raw = fitted.score(x), fitted.raw(x)
     assert score.min() >= 0 and score.max() <= 1
     order = np.argsort(raw, axis=1)
     assert (np.diff(np.take_along_axis(score, order, 1), axis=1) >= 0).all()
 
 
-def test_the_prior_is_kept_on_disk(fitted, x, tmp_path):
+def test_the_prior_is_saved(fitted, x, tmp_path):
     fitted.save(tmp_path)
     loaded = XGBoostRanker.load(tmp_path)
     assert loaded.prior == fitted.prior == json.loads((tmp_path / "prior.json").read_text())
@@ -143,6 +143,6 @@ def test_a_missing_or_corrupt_prior_is_a_bundle_error(fitted, tmp_path, content)
         XGBoostRanker.load(tmp_path)
 
 
-def test_without_a_prior_no_column_of_the_fused_order_is_needed(fitted):
+def test_without_a_prior_the_fused_score_is_not_needed(fitted):
     plain = XGBoostRanker(tuple(f"f{i}" for i in range(len(NAMES))), fitted.booster, Calibration.logistic())
     assert np.isfinite(plain.raw(np.zeros((2, len(NAMES)), np.float32))).all()

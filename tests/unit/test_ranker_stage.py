@@ -1,4 +1,4 @@
-"""The ranking stage: order by the raw score, calibrated scores, padding and broken scores at the end."""
+"""The ranking stage: order by raw score, calibrated scores, padding and non-finite scores last."""
 
 from dataclasses import dataclass, replace
 
@@ -86,7 +86,7 @@ def test_orders_by_the_raw_score_and_reports_the_calibrated(asked):
             assert score == (stage.ranker.calibrate(value) if good else 0)
 
 
-def test_keeps_k_and_what_belongs_to_each_candidate(asked):
+def test_keeps_k_candidates_with_their_columns(asked):
     stage, batch, found = asked
     ranked = run_local(stage.rank(batch, found, 10))
     assert ranked.item.shape == (5, 10) and ranked.source_rank.shape == (5, 10, 3)
@@ -108,7 +108,7 @@ def test_batch_equals_single(asked):
         np.testing.assert_array_equal(one.score[0], whole.score[b])
 
 
-def test_a_callers_own_list_is_ranked_whole(asked):
+def test_a_list_from_the_caller_is_ranked_completely(asked):
     stage, batch, found = asked
     nan = np.full((5, 6, 3), np.nan, np.float32)
     own = Candidates(
@@ -137,7 +137,7 @@ class Given:
         return self.found
 
 
-def test_a_broken_ranker_shows_in_degraded(asked):
+def test_a_failing_ranker_is_named_in_degraded(asked):
     stage, batch, found = asked
     broken = replace(stage, ranker=replace(stage.ranker, broken=True))
     with pytest.raises(ArithmeticError, match="no finite score"):
@@ -148,7 +148,7 @@ def test_a_broken_ranker_shows_in_degraded(asked):
     np.testing.assert_array_equal(ranked.item, found.item[:, :5])
 
 
-def test_blend_serves_the_fused_order(asked):
+def test_without_a_ranker_the_fused_order_is_served(asked):
     _, batch, found = asked
     shuffled = found.reorder(np.tile(np.random.default_rng(1).permutation(40), (5, 1)))
     ranked = run_local(FusedRanking().rank(batch, shuffled, 20))
@@ -162,7 +162,7 @@ def test_blend_serves_the_fused_order(asked):
     real=st.integers(0, 4095),
     k=st.integers(1, 14),
 )
-def test_no_candidate_is_lost_or_doubled(raw, real, k):
+def test_ranking_loses_and_duplicates_no_candidate(raw, real, k):
     row = np.array([raw])
     exists = (real >> np.arange(len(raw)) & 1).astype(bool)[None]
     finite = np.isfinite(row) & exists
@@ -188,7 +188,7 @@ class RoughRanker(ColumnRanker):
         return x[..., self.features.index(self.rough if trees else self.column)]
 
 
-def test_a_first_look_leaves_out_what_its_trees_think_least_of(asked):
+def test_the_preselection_drops_the_lowest_scores_of_its_trees(asked):
     stage, batch, found = asked
     stage = replace(stage, ranker=RoughRanker(stage.ranker.features))
     whole = run_local(stage.rank(batch, found, 10))
@@ -204,7 +204,7 @@ def test_a_first_look_leaves_out_what_its_trees_think_least_of(asked):
     np.testing.assert_array_equal(run_local(looking(stage, 40).rank(batch, found, 10)).item, whole.item)
 
 
-def test_a_first_look_never_leaves_a_request_short(asked):
+def test_the_preselection_keeps_at_least_k_candidates(asked):
     stage, batch, found = asked
     looked = run_local(looking(stage, 3).rank(batch, found, 12))
     assert looked.item.shape == (5, 12) and (looked.item >= 0).all()

@@ -1,4 +1,4 @@
-"""`ranking.without`: the ranker is trained on fewer features, and only a config that says so serves it."""
+"""`ranking.without`: the ranker is trained on fewer features, and served only with the same config."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def config(*without: str) -> Config:
     return Config.model_validate({"name": "test", "retrieval": on, "ranking": {"without": without}})
 
 
-def test_groups_and_names_are_left_out_and_the_rest_keeps_its_order():
+def test_groups_and_names_are_excluded_and_the_order_is_kept():
     every = feature_names(config(), SOURCES)
     assert ranker_features(config(), SOURCES) == every
     left = ranker_features(config("context", "cross", "src_item_knn_z"), SOURCES)
@@ -38,12 +38,12 @@ def test_groups_and_names_are_left_out_and_the_rest_keeps_its_order():
     assert list(left) == [name for name in every if name in left]
 
 
-def test_what_there_is_not_is_named_with_what_there_is():
+def test_unknown_features_are_named_with_the_known_ones():
     with pytest.raises(ConfigError, match=r"ranking.without names crosses, src_als_rank: .*source, user, item, cross"):
         ranker_features(config("crosses", "user", "src_als_rank"), SOURCES)
 
 
-def test_something_must_be_left():
+def test_at_least_one_feature_must_remain():
     with pytest.raises(ConfigError, match="leaves no feature"):
         ranker_features(config("source", "user", "item", "cross", "context"), SOURCES)
 
@@ -59,7 +59,7 @@ def few(tmp_path):
     return tmp_path
 
 
-def test_the_ranker_gets_its_own_columns_of_the_whole_matrix(few):
+def test_the_ranker_gets_its_columns_of_the_whole_matrix(few):
     rng, setting = np.random.default_rng(4), config("source", "user", "cross", "context")
     shelf = draw_snapshot(rng)
     values = rng.normal(size=(len(shelf), len(ITEM_FEATURES))).astype(np.float32)
@@ -77,7 +77,7 @@ def test_the_ranker_gets_its_own_columns_of_the_whole_matrix(few):
     np.testing.assert_array_equal(run_local(stage.rank(asked, found, 30)).item, expected)
 
 
-def test_a_config_that_leaves_out_something_else_is_refused(few):
+def test_a_config_with_other_exclusions_is_rejected(few):
     shelf = draw_snapshot(np.random.default_rng(4))
     with pytest.raises(BundleError, match=r"expects 7 features.*not expected: .*src_item_knn_rank"):
         load_ranking(few, config("user", "cross", "context"), shelf)

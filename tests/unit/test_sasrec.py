@@ -1,4 +1,4 @@
-"""SASRec: NumPy equals torch, the loss equals its textbook form, windows and items are the right ones."""
+"""SASRec: NumPy equals torch, the loss equals cross-entropy, windows and items are correct."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_the_loss_and_its_gradients_are_those_of_cross_entropy(drawn):
         assert torch.allclose(a, b, atol=1e-6)
 
 
-def test_every_like_after_the_first_event_is_a_target_once_an_epoch(rng):
+def test_every_like_after_the_first_event_is_a_target_once_per_epoch(rng):
     events, _ = plant_blocks(rng, users=40, per_user=20)  # lines of 21 events, windows of 6
     rows = SequenceRows(events, SMALL)
     asked = [batch.items[batch.target] for batch in rows.iterate_batches(rows.steps, rows.trained, rng)]
@@ -72,7 +72,7 @@ def test_every_like_after_the_first_event_is_a_target_once_an_epoch(rng):
     assert rows.per_epoch == len(likes)
 
 
-def test_windows_hold_what_came_just_before(rng):
+def test_windows_have_the_events_before_their_target(rng):
     events, _ = plant_blocks(rng)
     rows = SequenceRows(events, SMALL)
     first, last = rows.draw_windows(rng)
@@ -86,7 +86,7 @@ def test_windows_hold_what_came_just_before(rng):
             assert batch.history[b, at + 1] == target
 
 
-def test_batches_hold_lines_of_like_length(rng):
+def test_batches_have_sequences_of_similar_length(rng):
     events, _ = plant_blocks(rng)
     lengths = rng.integers(2, 15, events.n_users)
     place = np.arange(len(events)) - events.user_offsets[events.user]
@@ -111,7 +111,7 @@ def test_drawn_items_contain_every_target_with_their_probabilities(rng, monkeypa
     assert np.abs(seen / len(batches) - told)[often].mean() < 0.1
 
 
-def test_held_out_likes_are_the_last_and_nothing_after_them_is_learned_(rng):
+def test_held_out_likes_are_the_last_and_later_events_are_not_used(rng):
     events, _ = plant_blocks(rng, users=1000)
     rows = SequenceRows(events, SMALL.model_copy(update={"validation_users": 1000}))
     assert len(rows.held_out_users) == 100
@@ -132,7 +132,7 @@ def test_the_same_seed_gives_the_same_model(rng):
     assert not np.array_equal(one.vectors, other.vectors)
 
 
-def test_an_interrupted_course_ends_where_it_would_have(rng):
+def test_a_resumed_training_gives_the_same_model(rng):
     events, content = plant_blocks(rng, users=600)
     config = SMALL.model_copy(update={"validation_users": 60, "epochs": 4})
     rows = SequenceRows(events, config)
@@ -148,7 +148,7 @@ def test_an_interrupted_course_ends_where_it_would_have(rng):
         assert np.array_equal(weights, read_weights(again.model)[name]), name
 
 
-def test_it_stops_when_nothing_gets_better_and_keeps_the_best(rng):
+def test_training_stops_without_improvement_and_keeps_the_best_weights(rng):
     events, content = plant_blocks(rng, users=600)
     config = SMALL.model_copy(update={"validation_users": 60, "epochs": 50, "patience": 2, "learning_rate": 0.05})
     course = Training(build_transformer(events.n_items, content, config), SequenceRows(events, config))
@@ -158,8 +158,8 @@ def test_it_stops_when_nothing_gets_better_and_keeps_the_best(rng):
     assert course.validate() == max(ndcg)
 
 
-def test_it_knows_the_order(rng):
-    """Item i is always followed by item i + 1: a bag of events cannot tell, a sequence can."""
+def test_it_learns_the_order_of_events(rng):
+    """Item i is always followed by item i + 1, which only the order of events shows."""
     start = rng.integers(0, 12, 300)
     items = (start[:, None] + np.arange(6)) % 12
     events, _ = plant_blocks(rng, users=300, items=20, per_user=5)

@@ -1,4 +1,4 @@
-"""A sentence model in the place of hashed words: a real one, with an embedding for each of eight words."""
+"""Sentence vectors, with a real model that has an embedding for each of eight words."""
 
 import dataclasses
 
@@ -38,7 +38,7 @@ def shelf(rng, titles):
     return dataclasses.replace(base, metadata=metadata.append_column("title", pa.array(titles, pa.string())))
 
 
-def test_texts_that_mean_the_same_are_close_and_hashed_words_do_not_know_it(rng, model):
+def test_texts_of_the_same_meaning_are_similar_unlike_their_hashed_words(rng, model):
     titles = ["river cloud", "stone cloud", "ember meadow", "lantern thunder", *rng.choice(WORDS, 60), None]
     items = shelf(rng, titles)
     by_meaning = fit_content_vectors(items, 32, before=NOW, text_model=model).vectors
@@ -55,7 +55,7 @@ def test_vectors_are_of_unit_length_and_zeros_for_empty_texts(model):
     np.testing.assert_allclose(vectors[0], vectors[2], atol=1e-6)
 
 
-def test_what_is_no_model_is_told(tmp_path, monkeypatch):
+def test_a_wrong_model_is_named(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"retrieval.content.text_model.*nothing_here"):
         SentenceModel(str(tmp_path / "nothing_here"))
     monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", None)

@@ -1,4 +1,4 @@
-"""Session neighbors by hand: likeness, decays, and the votes of the nearest."""
+"""Session neighbors, against values computed by hand."""
 
 import numpy as np
 import pytest
@@ -27,18 +27,18 @@ def scores(model, *history) -> list[float]:
 SESSIONS = ((0, 0, 0), (0, 1, 1), (0, 2, 2), (0, 3, 3), (1, 1, 10), (1, 4, 11))
 
 
-def test_votes_fall_with_the_distance_to_the_shared_item():
+def test_scores_decrease_with_the_distance_to_the_shared_item():
     # both sessions hold item 1, the last of the history: likeness 1 each
     assert scores(fitted(*SESSIONS), 1)[:5] == [0.5, 0.25 + 0.25, 1.0, 0.5, 1.0]
 
 
-def test_earlier_items_of_the_session_find_neighbors_too_but_count_less():
+def test_earlier_items_of_the_session_have_less_weight():
     # user 0's session shares 0 (age 0) and 1 (age 1): likeness 1.5, measured from 0; user 1's shares 1: likeness 0.5
     found = scores(fitted(*SESSIONS), 1, 0)
     assert found[:5] == pytest.approx([1.5 * 0.25, 1.5 + 0.5 * 0.25, 1.5 * 0.5, 1.5 * 0.25, 0.5])
 
 
-def test_each_dial_does_what_it_says():
+def test_each_setting_has_its_effect():
     assert scores(fitted(*SESSIONS, last_boost=1.0), 1)[2] == 2.0
     assert scores(fitted(*SESSIONS, length_exponent=1.0), 1)[2:5] == pytest.approx([1 / 4, 1 / 8, 1 / 2])
     assert scores(fitted(*SESSIONS, idf_exponent=1.0), 1)[2] == pytest.approx(np.log1p(2 / 2))
@@ -48,14 +48,14 @@ def test_each_dial_does_what_it_says():
     assert rarer[1] / rarer[2] == pytest.approx(0.5 * 11 / 12)  # item 1 is in two sessions, ten are added to both
 
 
-def test_only_the_nearest_vote_and_ties_go_to_the_newer():
+def test_only_the_nearest_sessions_are_used_and_ties_prefer_newer_ones():
     assert scores(fitted(*SESSIONS, neighbors=1), 1)[2:5] == [0.0, 0.0, 1.0]
     assert scores(fitted(*SESSIONS, sessions_per_item=1), 1)[2:5] == [0.0, 0.0, 1.0]
     assert np.isnan(scores(fitted(*SESSIONS, sessions=1), 1)[2])  # item 2 is not in the newest session
 
 
 def test_the_latest_shared_item_is_found_among_many():
-    """A session that shares everything with a long history is measured from the item asked for last."""
+    """Distances to a session with all items of a long history are measured from the last item."""
     many = session_knn.LAST_ITEMS
     lines = [(0, i, i) for i in range(many)]
     model = fit_session_knn(log(*lines, n_items=many), SessionKNNConfig(**{**PLAIN, "distance_half_life": 0.1}))
@@ -66,7 +66,7 @@ def test_the_latest_shared_item_is_found_among_many():
         assert set(np.argsort(-found)[: len(near) + 1]) == {last, *near}
 
 
-def test_many_requests_are_worked_off_in_pieces(monkeypatch, rng):
+def test_many_requests_are_processed_in_blocks(monkeypatch, rng):
     lines = [(u, int(i), 100 * u + n) for u in range(40) for n, i in enumerate(rng.integers(0, 10, 5))]
     model = fitted(*lines)
     asked = build_requests(*([(int(i), 1.0) for i in rng.integers(0, 10, 3)] for _ in range(9)))

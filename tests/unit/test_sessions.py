@@ -1,4 +1,4 @@
-"""Sessions by hand: where a run of events is cut, and which part of a history is the current session."""
+"""Sessions: where events are cut, and which part of a history is the current session."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def rows(found: sessions.Sessions) -> list[list[int]]:
     return [found.item[a:b].tolist() for a, b in zip(found.offsets, found.offsets[1:], strict=False)]
 
 
-def test_a_pause_longer_than_the_gap_begins_a_session_and_so_does_another_user():
+def test_a_long_pause_or_another_user_starts_a_session():
     events = log((0, 1, 0), (0, 2, 30), (0, 3, 61), (1, 4, 61), (1, 5, 62))
     found = cut_sessions(events, 30)
     assert rows(found) == [[3], [4, 5], [1, 2]]  # the one that began last comes first; equal ones by user
@@ -36,17 +36,17 @@ def test_a_pause_longer_than_the_gap_begins_a_session_and_so_does_another_user()
     assert rows(found.take_newest(2)) == [[3], [4, 5]]
 
 
-def test_disliked_events_are_no_part_of_a_session():
+def test_dislikes_are_not_part_of_a_session():
     assert rows(cut_sessions(log((0, 1, 0), (0, 2, 1, -1.0), (0, 3, 2)), 30)) == [[1, 3]]
 
 
-def test_a_run_without_end_is_cut(monkeypatch):
+def test_a_very_long_session_is_cut(monkeypatch):
     monkeypatch.setattr(sessions, "MAX_EVENTS", 3)
     assert rows(cut_sessions(log(*((0, i, i) for i in range(7))), 30)) == [[6], [3, 4, 5], [0, 1, 2]]
 
 
 @pytest.mark.parametrize(("gap", "expected"), [(30, [3, 2, 7]), (0.5, [3])])
-def test_the_current_session_is_newest_first_and_holds_an_item_once(gap, expected):
+def test_the_current_session_has_distinct_items_newest_first(gap, expected):
     asked = build_requests([(1, 1.0), (7, 1.0), (3, 1.0), (9, -1.0), (2, 1.0), (3, 1.0)])
     asked.history.time[0, -6] -= 60 * MINUTE_US
     found = find_current_sessions(asked, 10, gap)
@@ -54,7 +54,7 @@ def test_the_current_session_is_newest_first_and_holds_an_item_once(gap, expecte
     assert found.shape == asked.history.item.shape
 
 
-def test_of_the_current_session_only_what_weighs_enough():
+def test_the_current_session_can_require_a_minimum_weight():
     asked = build_requests([(1, 3.0), (2, 1.0), (4, 3.0)], [(1, 1.0)])
     found = find_current_sessions(asked, 10, 30, min_weight=2.0)
     assert [row[row >= 0].tolist() for row in found] == [[4, 1], []]

@@ -1,4 +1,4 @@
-"""Sparse scores: the best of each row and entries at given places, against dense arithmetic."""
+"""Sparse scores: top items and lookup, against dense arrays."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def found(rng) -> sparse.csr_matrix:
     return rows
 
 
-def test_the_best_are_positive_eligible_and_in_order_with_ties_by_number(found, rng):
+def test_top_items_are_positive_eligible_and_sorted_with_ties_by_number(found, rng):
     eligible = rng.random((7, ITEMS + 5)) < 0.7
     items, scores = select_top_entries(found, 6, eligible)
     for b, row in enumerate(found.toarray()):
@@ -42,7 +42,7 @@ def test_entries_are_those_of_the_dense_rows(found, rng):
 
 
 @pytest.mark.parametrize("shape", [(3, 0), (0, 5), (3, 5)])
-def test_nothing_found_is_zero_where_known(shape):
+def test_known_items_without_entry_have_score_zero(shape):
     none = sparse.csr_matrix(shape, dtype=np.float32)
     items = np.tile(np.array([[0, -1]], np.int32), (shape[0], 1))
     got = read_entries(none, items, np.ones(shape[1], bool))
@@ -50,6 +50,6 @@ def test_nothing_found_is_zero_where_known(shape):
     assert (got[:, 0] == 0).all() or shape[1] == 0
 
 
-def test_kept_rows_come_back_the_same(found, tmp_path):
+def test_loaded_rows_equal_saved_ones(found, tmp_path):
     save_rows(found, tmp_path)
     assert (load_rows(tmp_path, ITEMS) != found).nnz == 0

@@ -1,4 +1,4 @@
-"""The filter equals its formula on dense matrices, and SVD is its plain case."""
+"""The spectral filter equals its formula on dense matrices; SVD is a special case."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_directions_are_the_singular_vectors(planted):
     assert np.allclose(directions.T @ directions, np.eye(6), atol=1e-4)
 
 
-def test_scores_are_those_of_the_formula(planted):
+def test_scores_equal_the_formula(planted):
     config = SpectralConfig(
         embedding_size=80, ridge=0.1, user_exponent=0.3, item_exponent=0.4, answer_exponent=0.2, half_life_days=1e9
     )
@@ -43,7 +43,7 @@ def test_scores_are_those_of_the_formula(planted):
     assert np.isnan(found[~known]).all()
 
 
-def test_a_ridge_keeps_more_of_the_strong_than_of_the_weak(planted):
+def test_a_ridge_reduces_weak_directions_more_than_strong_ones(planted):
     ideal = fit_spectral(planted, SpectralConfig(embedding_size=8, ridge=0.0)).vectors
     soft = fit_spectral(planted, SpectralConfig(embedding_size=8, ridge=0.3)).vectors
     share = np.linalg.norm(soft, axis=0) / np.linalg.norm(ideal, axis=0)
@@ -68,7 +68,7 @@ def test_old_likes_count_less(planted):
     assert late[0] < even[0] and late[1] == pytest.approx(even[1], rel=0.3)
 
 
-def test_more_dimensions_than_the_data_has_are_zeros(rng):
+def test_dimensions_beyond_the_rank_are_zeros(rng):
     events, _ = plant_blocks(rng, users=5, items=16, per_user=4)
     model = fit_spectral(events, SpectralConfig(embedding_size=64))
     assert model.vectors.shape == (16, 64) and not model.vectors[:, 16:].any() and np.isfinite(model.vectors).all()

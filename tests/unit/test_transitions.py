@@ -1,4 +1,4 @@
-"""Sequential rules by hand, and a planted chain."""
+"""Sequential rules, against values computed by hand, and a planted chain."""
 
 import numpy as np
 import pytest
@@ -20,14 +20,14 @@ def rules(*lines, **options) -> np.ndarray:
     return fit_transitions(log(*lines, n_items=4), TransitionsConfig(**{**PLAIN, **options})).lists.toarray()
 
 
-def test_rules_count_pairs_by_their_distance():
+def test_rules_weight_pairs_by_distance():
     expected = np.zeros((4, 4))
     expected[0, 1] = expected[1, 2] = expected[2, 3] = 1
     expected[0, 2], expected[1, 3] = 0.5 + 1, 0.5
     assert np.array_equal(rules(*LINES), expected)
 
 
-def test_each_dial_does_what_it_says():
+def test_each_setting_has_its_effect():
     plain = rules(*LINES)
     assert np.array_equal(rules(*LINES, backward=0.5), plain + 0.5 * plain.T)
     assert np.array_equal(rules(*LINES, repeat=0.5), plain + np.diag([1, 0.5, 1, 0.5]))
@@ -40,14 +40,14 @@ def test_each_dial_does_what_it_says():
     assert aged[0] == pytest.approx([0, 0.5, 0.25 + 1, 0])
 
 
-def test_the_last_item_votes_most():
+def test_the_last_item_has_the_largest_weight():
     model = fit_transitions(log(*LINES), TransitionsConfig(**PLAIN))
     asked = build_requests([(1, 1.0), (0, 1.0)])
     assert model.score(asked, np.arange(4)[None])[0].tolist()[1:] == [1.0, 1.5 + 0.5 * 1, 0.5 * 0.5]
 
 
 def test_a_planted_chain_is_followed_forwards(rng):
-    """Everybody goes 0 → 1 → … → 9 from a place of their own."""
+    """Every user follows 0 → 1 → … → 9 from their own start."""
     starts = rng.integers(0, 7, 60)
     lines = [(u, int(start) + n, 100 * u + n) for u, start in enumerate(starts) for n in range(4)]
     model = fit_transitions(log(*lines), TransitionsConfig(**{**PLAIN, "backward": 0.6}))
@@ -56,7 +56,7 @@ def test_a_planted_chain_is_followed_forwards(rng):
     assert items[:, 0].tolist() == list(range(1, 10))
 
 
-def test_the_strongest_of_a_row_ties_by_the_lower_number():
+def test_the_strongest_rules_of_a_row_with_ties_by_item_number():
     pairs = sparse.csr_matrix(np.array([[1.0, 3.0, 1.0, -2.0], [0, 0, 0, 5.0], [0, 0, 0, 0], [2.0, 2.0, 2.0, 2.0]]))
     kept = keep_strongest(pairs, 2).toarray()
     assert kept.tolist() == [[1, 3, 0, 0], [0, 0, 0, 5], [0] * 4, [2, 2, 0, 0]]

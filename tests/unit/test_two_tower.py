@@ -1,4 +1,4 @@
-"""The towers: NumPy equals torch, the correction is the sampling probability, training is repeatable."""
+"""The two-tower model: NumPy equals torch, logits are corrected by sampling probability, training is deterministic."""
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ def test_numpy_towers_equal_the_torch_module(rng):
     assert np.allclose(retriever.encoder.encode(asked), user.numpy(), atol=1e-5)
 
 
-def test_pools_sum_to_one_and_dislikes_have_their_own(rng):
+def test_pools_sum_to_one_and_dislikes_have_a_pool(rng):
     asked = build_requests([(0, 1.0), (1, 1.0), (2, -3.0)], [])
     _, pools, context = build_user_inputs(asked.history, asked.time, 10)
     assert np.allclose(pools[0].sum(axis=1), 1) and not pools[1].any()
@@ -44,7 +44,7 @@ def test_pools_sum_to_one_and_dislikes_have_their_own(rng):
     assert np.isfinite(context).all()
 
 
-def test_rows_look_only_at_what_came_before(rng):
+def test_rows_use_only_earlier_events(rng):
     events, _ = plant_blocks(rng)
     rows = TwoTowerRows(events, SMALL)
     targets = rows.draw_epoch(rng)
@@ -84,14 +84,14 @@ def test_the_same_seed_gives_the_same_model(rng):
     assert not np.array_equal(one.vectors, other.vectors)
 
 
-def test_context_knows_the_hour_and_the_weekend():
+def test_context_has_the_hour_and_the_weekend():
     noon_saturday = 2 * 86_400_000_000 + 43_200_000_000  # the epoch was a Thursday
     asked = build_requests([(0, 1.0)], time=noon_saturday)
     _, _, context = build_user_inputs(asked.history, asked.time, 10)
     assert np.allclose(context[0, :3], [0, -1, 1], atol=1e-6)
 
 
-def test_context_knows_how_many_events_there_are_and_not_how_long_ago():
+def test_context_has_the_number_of_events_and_not_their_age():
     asked = build_requests(
         [(0, 1.0), (1, -1.0)], [(0, 1.0), (1, -1.0)], [], [(i, 1.0) for i in range(HISTORY)], length=HISTORY
     )
@@ -103,8 +103,8 @@ def test_context_knows_how_many_events_there_are_and_not_how_long_ago():
     np.testing.assert_allclose(context[:, -1], np.log1p([2, 2, 0, HISTORY]) / np.log1p(HISTORY), rtol=1e-6)
 
 
-def test_the_pool_of_the_moment_fades_by_likes_and_the_lasting_one_by_time():
-    """Likes of 0, 1 and 2, the first 28 days before the others; a dislike in between ages nothing."""
+def test_the_recent_pool_decays_by_likes_and_the_long_term_one_by_time():
+    """Likes of 0, 1 and 2, the first 28 days before the others; a dislike in between has no effect."""
     asked = build_requests([(0, 1.0), (1, 1.0), (3, -1.0), (2, 1.0)])
     asked.history.time[0, -4] = asked.history.time[0, -1] - 28 * DAY_US
     _, pools, _ = build_user_inputs(asked.history, asked.time, 10)
@@ -114,7 +114,7 @@ def test_the_pool_of_the_moment_fades_by_likes_and_the_lasting_one_by_time():
     np.testing.assert_array_equal(disliked, [0, 0, 1, 0])
 
 
-def test_towers_answer_users_who_have_been_away_as_they_answer_the_others(rng):
+def test_the_time_since_the_last_event_does_not_matter(rng):
     events, content = plant_blocks(rng)
     weights = read_weights(build_towers(events.n_items, content, SMALL))
     encoder = build_two_tower(weights, content, np.ones(events.n_items, bool)).encoder
@@ -145,7 +145,7 @@ def test_hard_negatives_are_top_ranks_that_the_user_has_not_liked(rng, monkeypat
         assert set(found[u]) == set(best[0])
 
 
-def test_rows_meet_their_hard_negatives_and_nothing_where_there_is_none(rng):
+def test_rows_use_their_hard_negatives_and_ignore_padding(rng):
     events, _ = plant_blocks(rng)
     rows = TwoTowerRows(events, SMALL)
     model = build_towers(events.n_items, None, SMALL)  # without content no id is left out at random

@@ -1,4 +1,4 @@
-"""Neighbors and answers against a loop."""
+"""User neighbors and scores, against loops."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from handsell.testing.planted_taste import allow_all, build_requests, plant_bloc
 CONFIG = UserKNNConfig(neighbors=4, shrinkage=2.0, item_exponent=0.6, sharpness=1.5, half_life_days=1e9)
 
 
-def test_answers_are_what_a_loop_gives(rng):
+def test_scores_equal_a_loop(rng):
     events, _ = plant_blocks(rng, users=40)
     r = build_like_matrix(events).toarray().astype(np.float64)
     degree = r.sum(axis=0)
@@ -29,7 +29,7 @@ def test_answers_are_what_a_loop_gives(rng):
     assert np.isnan(found[degree == 0]).all()
 
 
-def test_recent_items_of_a_neighbor_say_more():
+def test_recent_items_of_a_neighbor_have_more_weight():
     user, item = np.array([0, 0, 0], np.int32), np.array([0, 1, 2], np.int32)
     time = np.array([0, 1, 30]) * DAY_US
     events = Interactions(user, item, np.zeros(3, np.int8), time, np.ones(3, np.float32), 1, 3)
@@ -38,7 +38,7 @@ def test_recent_items_of_a_neighbor_say_more():
     assert old == pytest.approx(np.log2(1.5) * new, rel=1e-4)
 
 
-def test_what_the_user_dislikes_is_not_offered(rng):
+def test_disliked_items_are_not_returned(rng):
     model = fit_user_knn(plant_blocks(rng)[0], CONFIG.model_copy(update={"neighbors": 50}))
     asked = build_requests([(0, 1.0), (4, 1.0)], [(0, 1.0), (4, 1.0), (8, -100.0)])
     items, _ = model.retrieve(asked, 80, allow_all(asked, 80))
