@@ -32,21 +32,24 @@ def shop(tmp_path_factory):
     serving, gcs, dashboard = free_ports(3)
     source = write_config(folder, serving, two_tower=False).source
     text = source.read_text()
-    text = text.replace('name = "tiny"\n', 'name = "plugins"\nrules = "rules.toml"\n')
+    text = text.replace('name = "tiny"\n', 'name = "plugins"\n')
+    text = text.replace("[reranking]\n", '[reranking]\nrules = "rules.toml"\n')
     text = text.replace("[jobs]\n", f"[jobs]\ngcs_port = {gcs}\ndashboard_port = {dashboard}\nnum_cpus = 2\n")
     source.write_text(f"{text}\n[retrieval.latest]\nenabled = true\nk = 60\n")
     (folder / "rules.toml").write_text(write_rule("years", "apart", items="item.year > 0", column="year", gap=GAP))
-    environment["HANDSELL_HOME"] = str(folder / "home")
     up = [sys.executable, "-m", "handsell", "up", str(source)]
-    config = load_plain_config(source)
-    try:
-        done = subprocess.run(up, env=environment, capture_output=True, text=True, timeout=540)
-        assert done.returncode == 0, done.stdout[-3_000:] + done.stderr[-3_000:]
-        with httpx.Client(base_url=service.service_url(config), timeout=30) as client:
-            yield client, config
-    finally:
-        subprocess.run([*up[:3], "down", str(source)], env=environment, capture_output=True, timeout=120)
-        shutil.rmtree(cluster.ray_folder(config), ignore_errors=True)
+    environment["HANDSELL_HOME"] = str(folder / "home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HANDSELL_HOME", environment["HANDSELL_HOME"])
+        config = load_plain_config(source)
+        try:
+            done = subprocess.run(up, env=environment, capture_output=True, text=True, timeout=540)
+            assert done.returncode == 0, done.stdout[-3_000:] + done.stderr[-3_000:]
+            with httpx.Client(base_url=service.service_url(config), timeout=30) as client:
+                yield client, config
+        finally:
+            subprocess.run([*up[:3], "down", str(source)], env=environment, capture_output=True, timeout=120)
+            shutil.rmtree(cluster.ray_folder(config), ignore_errors=True)
 
 
 def load_plain_config(source):
