@@ -1,15 +1,15 @@
 """The plug-ins of an installed package work without a change of handsell."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from installed_plugins import install_package
+
 ROOT = Path(__file__).parents[2]
-SHOP = ROOT / "tests" / "plugins" / "handsell_shop"
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -89,14 +89,7 @@ for name, rules in (("without", None), ("with", rule)):
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The environment of a process that has the package, and a copy of the package's source."""
-    place, source = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("source")
-    shutil.copytree(SHOP, source, dirs_exist_ok=True)  # building leaves files beside the source
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
-         "--disable-pip-version-check", "--target", str(place), str(source)],
-        check=True,
-    )  # fmt: skip
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (place, ROOT / "src")))}, source
+    return install_package(tmp_path_factory.mktemp("plugins"))
 
 
 def test_a_retriever_of_another_package_needs_no_change_here(installed, tmp_path):
