@@ -35,14 +35,14 @@ def row(text: str, name: str, after: str) -> list[str]:
     return [cell.strip() for cell in line.strip("│").split("│")]
 
 
-def test_what_a_service_would_answer_is_printed_first(served_report):
+def test_the_served_evaluation_is_printed_first(served_report):
     text = printed(served_report)
     sentence = served_report["served"]["sentence"]
     assert " ".join(text.split()).startswith(sentence)
-    assert row(text, "funnel", "as a service") == ["funnel", "0.5000", "0.5000–0.5000", "0.2500"]
-    served = text[text.index("as a service is asked,") : text.index("by time since")]
+    assert row(text, "funnel", "as served") == ["funnel", "0.5000", "0.5000–0.5000", "0.2500"]
+    served = text[text.index("evaluated as served,") : text.index("by time since")]
     names = [line.split("│")[1].strip() for line in served.splitlines() if line.startswith("│")]
-    assert names == ["funnel", "ranker", "blend", "baseline: EASE (best)", "baseline: popularity", "als", "content"]
+    assert names == ["funnel", "ranker", "blend", "als", "content", "baseline: EASE (best)", "baseline: popularity"]
 
 
 def test_the_loss_by_time_away_and_the_choices_follow(served_report):
@@ -50,9 +50,9 @@ def test_the_loss_by_time_away_and_the_choices_follow(served_report):
     ranker = row(text, "ranker", "by time since the last event")
     assert ranker == ["ranker", "0.4375", "0.4375", "0.3281", "0.2188", "0.1094"]
     in_order = [
-        "asked as a service is asked, 20 requests", "by time since the last event", "ranker -50.0% (0.4375 to 0.2188)",
-        "picked the sources als, content and left out ease: ndcg@10 0.3225", "picked strength 0.5 of re-ranking",
-        "made when they came back (test window)", served_report["summary"],
+        "evaluated as served, 20 requests", "by time since the last event", "ranker -50.0% (0.4375 to 0.2188)",
+        "picked the sources als, content and left out ease: their fused order reaches ndcg@10 0.3225", "picked strength 0.5 of re-ranking",
+        "test window, 150 requests", served_report["summary"],
     ]  # fmt: skip
     places = [text.index(part) for part in in_order]
     assert places == sorted(places)
@@ -61,7 +61,9 @@ def test_the_loss_by_time_away_and_the_choices_follow(served_report):
 @pytest.mark.parametrize("sections", [{}, {"served": {}, "by_time_away": {}, "choices": {}}])
 def test_a_report_without_these_sections_starts_with_the_test_window(report, sections):
     text = printed(report | sections)
-    assert text.splitlines()[0].strip() == "shop: 1,234 requests of 56 users, made when they came back (test window)"
-    assert "as a service" not in text and "time since" not in text and "picked" not in text
+    assert (
+        text.splitlines()[0].strip() == "shop: test window, 1,234 requests of 56 users at the times when they returned"
+    )
+    assert "as served" not in text and "time since" not in text and "picked" not in text
     assert row(text, "als", "test window") == ["als", "0.2500", "0.1250–0.3750", *[""] * 5, "0.7500"]
     assert text.splitlines()[-2:] == ["The funnel wins.", "- The first reason."]

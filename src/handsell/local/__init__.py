@@ -1,1 +1,1 @@
-"""The embedded default: one machine, one command from nothing to a served recommendation."""
+"""Everything on one machine: a local Ray cluster, the steps of `make up`, and views in the terminal."""

@@ -1,4 +1,4 @@
-"""A Ray head node of our own: started on loopback, found again by its process, stopped without touching others."""
+"""The local Ray cluster of a deployment: start its head node on loopback, find it by its process, stop only it."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ from handsell.core.ray_token import create_token, read_token, token_environment
 
 LOOPBACK = "127.0.0.1"
 START_TIMEOUT_S = 90.0
-ADDRESSES = ("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_API_SERVER_ADDRESS")  # of drivers, of `serve`, of `ray job`
+ADDRESSES = ("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_API_SERVER_ADDRESS")  # read by drivers, `serve`, `ray job`
 
 
 @dataclass(frozen=True, slots=True)
 class RayHead:
-    """A running head node: its process, and the addresses it listens on."""
+    """A running head node: its process and the addresses that it listens on."""
 
     pid: int
-    created: float  # the process's start time: with the pid it names one process for good
+    created: float  # start time of the process: with the pid it identifies one process
     gcs: str  # host:port
     dashboard: str  # http://host:port
-    token: str = ""  # path of the token's file; empty: started by a version that had none
+    token: str = ""  # path of the token file; empty if an earlier version, without tokens, started it
 
     @property
     def access(self) -> dict[str, str]:
-        """What stock commands need to reach this cluster and no other."""
+        """Environment variables with which ray and serve commands reach this cluster and no other."""
         addresses = dict(zip(ADDRESSES, (self.gcs, self.dashboard, self.dashboard), strict=True))
         return {**ON_LOOPBACK, **addresses, **token_environment(Path(self.token))}
 
     @property
     def environment(self) -> dict[str, str]:
-        """`access`, and how processes of this deployment run."""
+        """Environment variables of processes of this deployment: `access`, and one thread per native call."""
         return {**BASE_ENVIRONMENT, **self.access}
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the dashboard and the job API want in an HTTP request."""
+        """HTTP headers that the dashboard and the job API require."""
         return {"Authorization": f"Bearer {read_token(Path(self.token))}"}
 
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         try:
             return psutil.Process(self.pid).create_time() == self.created
         except psutil.NoSuchProcess:
             return False
 
 
-# Ray replaces a node address of 127.0.0.1 by the machine's own, and then listens on every interface or asks there,
-# unless it is told that nodes elsewhere are not wanted; the name is historical, it holds on Linux too.
+# Without this, Ray replaces a node address of 127.0.0.1 by the machine's own address and may listen on every interface.
+# The setting works on Linux too, despite its name.
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 BASE_ENVIRONMENT = {
@@ -72,9 +72,9 @@ BASE_ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
 }
 
-# How Serve runs in a head and in everything that it starts. The two intervals of autoscaling are for a later Ray: 2.60
-# reads them from metrics_interval_s in deployments/serve.
-# A proxy is replaced after three failed checks: with the default of ten seconds each its port is closed for thirty.
+# Settings of Serve for the head and all that it starts. Serve replaces a proxy after three failed health checks: with
+# the default period of ten seconds, its port would be closed for thirty. Ray 2.60 reads the two autoscaling intervals
+# from metrics_interval_s in deployments/serve; later versions read these variables.
 SERVE = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
@@ -86,8 +86,8 @@ INGRESS = {
         **SERVE,
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        # a gateway that is given up answers for five seconds more; until then callers' open connections, which the
-        # HAProxy from before its reload would keep sending there, are closed one after the other
+        # a gateway that stops answers for five more seconds; during these, HAProxy closes the open connections to it
+        # one after the other
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S": "2",
     },
@@ -95,8 +95,8 @@ INGRESS = {
 
 
 def find_running(config: Config) -> RayHead | None:
-    """The head that an earlier `start` left, if it still lives; raises HandsellError where its token is no good."""
-    head = _living(config)
+    """Return the head that an earlier `start` left running, or None; raises HandsellError if its token is unusable."""
+    head = _recorded_head(config)
     if head is None:
         return None
     if not head.token:
@@ -108,16 +108,16 @@ def find_running(config: Config) -> RayHead | None:
     return head
 
 
-def _living(config: Config) -> RayHead | None:
+def _recorded_head(config: Config) -> RayHead | None:
     path = _pid_file(config)
     if not path.exists():
         return None
     head = RayHead(**json.loads(path.read_text()))
-    return head if head.alive() else None
+    return head if head.is_alive() else None
 
 
 def start(config: Config) -> RayHead:
-    """Start the head node and wait until jobs can be submitted; raises HandsellError with its last words."""
+    """Start the head node and wait until jobs can be submitted; raises HandsellError with the end of its log."""
     jobs, layout = config.jobs, Layout(config.state)
     for name, port in (("jobs.gcs_port", jobs.gcs_port), ("jobs.dashboard_port", jobs.dashboard_port)):
         _require_free(name, port)
@@ -127,16 +127,18 @@ def start(config: Config) -> RayHead:
         str(commands / "ray"), "start", "--head", "--block", "--disable-usage-stats",
         f"--node-ip-address={LOOPBACK}", f"--port={jobs.gcs_port}", f"--num-cpus={jobs.num_cpus}",
         "--include-dashboard=true", f"--dashboard-host={LOOPBACK}", f"--dashboard-port={jobs.dashboard_port}",
-        # the agent takes jobs, the client server drivers: their fixed default ports may be another cluster's
+        # ports of the agent, which takes jobs, and of the client server: another cluster may use the fixed defaults
         f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}",
         f"--temp-dir={ray_folder(config)}", f"--object-store-memory={jobs.object_store_mib * 2**20}",
     ]  # fmt: skip
-    path = os.pathsep.join(filter(None, (str(commands), os.environ.get("PATH"))))  # jobs find `handsell` and `feast`
+    path = os.pathsep.join(
+        filter(None, (str(commands), os.environ.get("PATH")))
+    )  # so that jobs find `handsell` and `feast`
     inherited = {name: value for name, value in os.environ.items() if name not in ADDRESSES}
     token = create_token(_token_file(config))
-    with log.open("w") as out:
+    with log.open("w") as output:
         process = subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
             env={
                 **inherited, **BASE_ENVIRONMENT, **INGRESS[config.serving.ingress], **token_environment(token),
                 "PATH": path,
@@ -154,26 +156,26 @@ def start(config: Config) -> RayHead:
     return head
 
 
-def stop(config: Config, patience_s: float = 15.0) -> list[int]:
-    """End the head node and all that it started; returns the pids. Nothing else on the machine is touched."""
-    head = _living(config)
+def stop(config: Config, timeout_s: float = 15.0) -> list[int]:
+    """Terminate the head node and its child processes, and no others; kill after the timeout. Return the pids."""
+    head = _recorded_head(config)
     _pid_file(config).unlink(missing_ok=True)
     if head is None:
         return []
     root = psutil.Process(head.pid)
-    family = [root, *root.children(recursive=True)]
-    for process in family:
-        _quietly(process.terminate)
-    _, left = psutil.wait_procs(family, timeout=patience_s)
+    processes = [root, *root.children(recursive=True)]
+    for process in processes:
+        _ignore_ended(process.terminate)
+    _, left = psutil.wait_procs(processes, timeout=timeout_s)
     for process in left:
-        _quietly(process.kill)
+        _ignore_ended(process.kill)
     psutil.wait_procs(left, timeout=5)
     _token_file(config).unlink(missing_ok=True)
-    return [process.pid for process in family]
+    return [process.pid for process in processes]
 
 
 def ray_folder(config: Config) -> Path:
-    """Ray's sockets need a short path (107 bytes in all), so its folder is not below the state folder."""
+    """Return Ray's folder. Paths of its sockets have at most 107 bytes, so it is not in the state folder."""
     digest = hashlib.sha256(str(config.state).encode()).hexdigest()[:8]
     return Path(tempfile.gettempdir()) / f"handsell-{digest}"
 
@@ -193,8 +195,8 @@ def _require_free(name: str, port: int) -> None:
             probe.bind((LOOPBACK, port))
         except OSError:
             raise HandsellError(
-                f"port {port} is taken by another program: stop it (another `make up` is ended by "
-                f"`make down CONFIG=…`), or set {name} in the config to a free port"
+                f"port {port} is taken by another program: stop that program (`make down CONFIG=…` stops another "
+                f"`make up`), or set {name} in the config to a free port"
             ) from None
 
 
@@ -218,9 +220,9 @@ def _wait_for_jobs(head: RayHead, process: subprocess.Popen, log: Path) -> None:
             pass
         time.sleep(0.5)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise HandsellError(f"Ray did not come up within {START_TIMEOUT_S:.0f} s; the end of {log}:\n{tail}")
+    raise HandsellError(f"Ray did not start within {START_TIMEOUT_S:.0f} s; the end of {log}:\n{tail}")
 
 
-def _quietly(act: Callable[[], None]) -> None:
+def _ignore_ended(act: Callable[[], None]) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         act()

@@ -1,7 +1,7 @@
-"""`handsell evaluate CONFIG --served`: ask the running service, and compare with an offline replay of its bundle.
+"""`handsell evaluate CONFIG --served`: query the running service, and compare it with an offline replay of its bundle.
 
-Both must give the same lists for the same users at the same time. Where held-out items are given, the lists are scored
-as well, and the replay is asked again as if each user had been away for a minute, a day … half a year.
+Both must return the same lists for the same users at the same time. With held-out items, the lists are also scored, and
+the replay is repeated as if each user had been away for a minute, a day … half a year.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
 from handsell.evaluation.served import PAUSES
 from handsell.events.reader import EventReader
 from handsell.jobs.batch.slate_part import BatchWorker, look_up_requests, open_worker
-from handsell.local.bundles import open_bundles
+from handsell.local.bundles import open_bundles, resolve_bundle
 from handsell.local.service import service_url
 
 COUNT = 10
-AT_ONCE = 64  # users of one replay
+BATCH = 64  # users replayed at a time
 THREADS = 4
-AS_SERVED, REPLAYED = "service, now", "replay, now"
-SAME_SHARE = 0.99  # of the lists; below, the service and the replay disagree
+SERVICE, REPLAY = "service, now", "replay, now"
+MIN_EQUAL = 0.99  # share of equal lists below which service and replay disagree
 Lists = list[list[str]]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What the service said: one list a user, and what went wrong on the way."""
+class ServiceLists:
+    """The lists that the service returned, one for each user, with the number of degraded and cold-start responses."""
 
     lists: Lists
     bundle: str
@@ -57,32 +57,38 @@ class Answers:
 def evaluate_served(
     config: Config, held_out: Path | None, users: int, url: str, console: Console | None = None
 ) -> bool:
-    """Print the comparison; returns whether service and replay agree on at least SAME_SHARE of the lists."""
+    """Print the comparison; return whether at least MIN_EQUAL of the lists of service and replay are equal.
+
+    Raises HandsellError if the service does not answer or serves another bundle than the live one, and DataError for an
+    unusable file of held-out items.
+    """
     console = console or Console()
-    wanted = None if held_out is None else read_held_out(held_out)
-    base = url or service_url(config)
-    here_bundle = _live(config)
-    here = open_worker(str(config.source), here_bundle)
-    ids = _some(here.users.ids(np.arange(len(here.users))) if wanted is None else sorted(wanted), users)
-    answers = ask_service(base, ids)
-    if answers.bundle != here_bundle:
+    relevant = None if held_out is None else read_held_out(held_out)
+    url = url or service_url(config)
+    store = open_bundles(config)
+    live = resolve_bundle(store, "live")
+    worker = open_worker(str(config.source), live)
+    known = worker.users.ids(np.arange(len(worker.users))) if relevant is None else sorted(relevant)
+    ids = _sample(known, users)
+    served = query_service(url, ids)
+    if served.bundle != live:
         raise HandsellError(
-            f"{base} serves bundle {answers.bundle}, the live one is {here_bundle}: wait until it has turned, or "
-            "promote the one that is meant"
+            f"{url} serves bundle {served.bundle}, but {live} is live: wait until the service has switched, or promote "
+            "the bundle to evaluate"
         )
-    now = Clock.of(config.serving.clock, open_bundles(config).show(here_bundle)).now()
-    lists = {AS_SERVED: answers.lists, REPLAYED: replay(here, ids, now)}
-    if wanted is not None:
-        lists |= {f"replay, {name} away": replay(here, ids, now, away) for name, away in PAUSES.items()}
-        console.print(_scored(lists, [wanted[user] for user in ids], here.stages.snapshot))
-    same = sum(a == b for a, b in zip(lists[AS_SERVED], lists[REPLAYED], strict=True))
-    for line in _sentences(answers, same, len(ids)):
+    now = Clock.of(config.serving.clock, store.show(live)).now()
+    lists = {SERVICE: served.lists, REPLAY: replay(worker, ids, now)}
+    if relevant is not None:
+        lists |= {f"replay, {name} away": replay(worker, ids, now, pause) for name, pause in PAUSES.items()}
+        console.print(_build_table(lists, [relevant[user] for user in ids], worker.stages.snapshot))
+    equal = sum(a == b for a, b in zip(lists[SERVICE], lists[REPLAY], strict=True))
+    for line in _summarize(served, equal, len(ids)):
         console.print(line, soft_wrap=True, highlight=False)
-    return same >= SAME_SHARE * len(ids)
+    return equal >= MIN_EQUAL * len(ids)
 
 
 def read_held_out(path: Path) -> dict[str, set[str]]:
-    """User id → item ids; raises DataError naming what is missing."""
+    """Read user id → item ids from CSV or Parquet; raises DataError naming what is missing."""
     try:
         if path.suffix == ".parquet":
             table = pq.read_table(path)
@@ -90,83 +96,86 @@ def read_held_out(path: Path) -> dict[str, set[str]]:
             text = pa_csv.ConvertOptions(column_types={"user_id": pa.string(), "item_id": pa.string()})
             table = pa_csv.read_csv(path, convert_options=text)
     except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"held-out items in {path} cannot be read: {error}; expected CSV or Parquet") from None
+        raise DataError(f"expected CSV or Parquet with held-out items in {path}, cannot read it: {error}") from None
     if missing := [name for name in ("user_id", "item_id") if name not in table.column_names]:
         raise DataError(
             f"{path} lacks {', '.join(missing)}: expected columns user_id and item_id, got "
             f"{', '.join(table.column_names)}"
         )
-    found: dict[str, set[str]] = {}
+    held_out: dict[str, set[str]] = {}
     for user, item in zip(*(table[name].cast(pa.string()).to_pylist() for name in ("user_id", "item_id")), strict=True):
-        found.setdefault(user, set()).add(item)
-    if not found:
+        held_out.setdefault(user, set()).add(item)
+    if not held_out:
         raise DataError(f"{path} has no rows: expected at least one pair of user_id and item_id")
-    return found
+    return held_out
 
 
-def ask_service(base: str, ids: Sequence[str]) -> Answers:
-    """One GET a user; raises HandsellError where the service does not answer, or with anything but a slate."""
-    with httpx.Client(base_url=base, timeout=30.0, trust_env=False) as client, ThreadPoolExecutor(THREADS) as pool:
+def query_service(url: str, ids: Sequence[str]) -> ServiceLists:
+    """Request recommendations for each user; raises HandsellError if a response is missing or not a slate."""
+    with httpx.Client(base_url=url, timeout=30.0, trust_env=False) as client, ThreadPoolExecutor(THREADS) as pool:
 
-        def one(user_id: str) -> dict:
+        def recommend(user_id: str) -> dict:
             try:
-                answer = client.get(f"/v1/users/{quote(user_id, safe='')}/recommendations", params={"count": COUNT})
+                response = client.get(f"/v1/users/{quote(user_id, safe='')}/recommendations", params={"count": COUNT})
             except httpx.HTTPError as error:
-                raise HandsellError(f"no service answers at {base} ({error!r}): start it with `make up`") from None
-            if answer.status_code != 200:
-                raise HandsellError(f"{base} answered {answer.status_code} for user {user_id}: {answer.text[:300]}")
-            return answer.json()
+                raise HandsellError(f"no service at {url} ({error!r}): start it with `make up`") from None
+            if response.status_code != 200:
+                raise HandsellError(
+                    f"expected status 200 from {url} for user {user_id}, got {response.status_code}: "
+                    f"{response.text[:300]}"
+                )
+            return response.json()
 
-        said = list(pool.map(one, ids))
-    bundles = sorted({answer["release"]["bundle"] for answer in said})
+        bodies = list(pool.map(recommend, ids))
+    bundles = sorted({body["release"]["bundle"] for body in bodies})
     if len(bundles) != 1:
-        raise HandsellError(f"{base} answered with bundles {', '.join(bundles)}: ask again when it serves one")
-    lists = [[item["item_id"] for item in answer["items"]] for answer in said]
-    return Answers(lists, bundles[0], sum(bool(a["degraded"]) for a in said), sum(a["cold_start"] for a in said))
+        raise HandsellError(f"{url} served several bundles ({', '.join(bundles)}): wait until it has switched to one")
+    lists = [[item["item_id"] for item in body["items"]] for body in bodies]
+    return ServiceLists(
+        lists, bundles[0], sum(bool(b["degraded"]) for b in bodies), sum(b["cold_start"] for b in bodies)
+    )
 
 
-def replay(here: BatchWorker, ids: Sequence[str], now: int, away: int | None = None) -> Lists:
-    """The bundle's own lists for users at `now` µs, in this process; `away` µs as in `requests_from_rows`."""
-    found: Lists = []
-    reader = EventReader(Layout(here.config.state).event_log)
+def replay(worker: BatchWorker, ids: Sequence[str], now: int, away: int | None = None) -> Lists:
+    """Return the bundle's lists for users at `now` µs, computed in this process.
+
+    `away` µs, if given, moves each request to that time after the user's last event.
+    """
+    lists: Lists = []
+    items = worker.stages.snapshot.items
+    reader = EventReader(Layout(worker.config.state).event_log)
     try:
-        for start in range(0, len(ids), AT_ONCE):
-            some = list(ids[start : start + AT_ONCE])
-            requests = look_up_requests(here, "home", now, some, reader, away)
-            items = run_local(here.stages.funnel.recommend(requests, COUNT)).item
-            found += [here.stages.snapshot.items.ids(row[row != NONE]) if (row != NONE).any() else [] for row in items]
+        for start in range(0, len(ids), BATCH):
+            batch = list(ids[start : start + BATCH])
+            requests = look_up_requests(worker, "home", now, batch, reader, away)
+            slates = run_local(worker.stages.funnel.recommend(requests, COUNT)).item
+            lists += [items.ids(row[row != NONE]) if (row != NONE).any() else [] for row in slates]
     finally:
         reader.close()
-    return found
+    return lists
 
 
-def _live(config: Config) -> str:
-    live = open_bundles(config).live()
-    if live is None:
-        raise HandsellError(f"no bundle of {config.name} is live: `make up CONFIG={config.source}` trains one")
-    return live
+def _sample(ids: Sequence[str], most: int) -> list[str]:
+    """Return at most this many of the ids, the same ones each time."""
+    order = np.argsort(uniform(0, np.arange(len(ids))), kind="stable")[:most]
+    return [ids[i] for i in np.sort(order)]
 
 
-def _some(ids: Sequence[str], most: int) -> list[str]:
-    """At most so many of them, the same ones each time."""
-    place = np.argsort(uniform(0, np.arange(len(ids))), kind="stable")[:most]
-    return [ids[i] for i in np.sort(place)]
-
-
-def _scored(lists: dict[str, Lists], wanted: list[set[str]], snapshot: Snapshot) -> Table:
-    relevant, number = _relevant(wanted, snapshot)
-    users = np.arange(len(wanted))
+def _build_table(lists: dict[str, Lists], held_out: list[set[str]], snapshot: Snapshot) -> Table:
+    """Score the lists against each user's held-out items; one row for each way of making the lists."""
+    relevant, number = _number_items(held_out, snapshot)
+    users = np.arange(len(held_out))
     scores = {}
     recalls = {}
-    for name, found in lists.items():
-        items = np.full((len(found), COUNT), NONE, np.int32)
-        for b, row in enumerate(found):
+    for name, of_users in lists.items():
+        items = np.full((len(of_users), COUNT), NONE, np.int32)
+        for b, row in enumerate(of_users):
             items[b, : len(row)] = [number[item] for item in row] if row else []
         gain = gains(items, relevant)
         scores[name], recalls[name] = ndcg(gain, relevant, COUNT), recall(gain, relevant, COUNT)
-    table = Table(title=f"held-out items of {len(wanted):,} users", title_justify="left")
-    for column in ("asked", "NDCG@10", "95 % interval", "recall@10", "items shown"):
-        table.add_column(column, justify="left" if column == "asked" else "right")
+    table = Table(title=f"held-out items of {len(held_out):,} users", title_justify="left")
+    for column in ("lists", "NDCG@10", "95 % interval", "recall@10", "items shown"):
+        table.add_column(column, justify="left" if column == "lists" else "right")
     for name, mean in estimate_means(scores, users).items():
         shown = len({item for row in lists[name] for item in row})
         table.add_row(
@@ -175,26 +184,32 @@ def _scored(lists: dict[str, Lists], wanted: list[set[str]], snapshot: Snapshot)
     return table
 
 
-def _relevant(wanted: list[set[str]], snapshot: Snapshot) -> tuple[Relevant, dict[str, int]]:
-    """Held-out items as numbers, those that the catalog does not know beyond it; and the number of every id."""
-    every = sorted({item for row in wanted for item in row})
-    known = snapshot.items.number(every)
-    beyond = len(snapshot) + np.arange(len(every))
-    of = dict(zip(every, np.where(known == NONE, beyond, known).tolist(), strict=True))
-    rows = Ragged.from_rows([sorted(of[item] for item in row) for row in wanted])
+def _number_items(held_out: list[set[str]], snapshot: Snapshot) -> tuple[Relevant, dict[str, int]]:
+    """Return the held-out items as numbers, and item id → number for the whole catalog.
+
+    Held-out items that the catalog does not contain get numbers beyond it.
+    """
+    ids = sorted({item for row in held_out for item in row})
+    known = snapshot.items.number(ids)
+    beyond = len(snapshot) + np.arange(len(ids))
+    numbers = dict(zip(ids, np.where(known == NONE, beyond, known).tolist(), strict=True))
+    rows = Ragged.from_rows([sorted(numbers[item] for item in row) for row in held_out])
     catalog = snapshot.items.ids(np.arange(len(snapshot)))
-    number = {item: n for n, item in enumerate(catalog)}
-    return Relevant(rows, Ragged(np.ones(len(rows.values), np.float32), rows.offsets)), number
+    return Relevant(rows, Ragged(np.ones(len(rows.values), np.float32), rows.offsets)), {
+        item: number for number, item in enumerate(catalog)
+    }
 
 
-def _sentences(answers: Answers, same: int, asked: int) -> list[str]:
-    said = [f"{same:,} of {asked:,} lists of the service equal the replay of bundle {answers.bundle} at the same time."]
-    if same < SAME_SHARE * asked:
-        said.append(
-            "They differ more than a clock that went on explains: business rules, or another config, may be why."
+def _summarize(served: ServiceLists, equal: int, users: int) -> list[str]:
+    lines = [
+        f"{equal:,} of {users:,} lists of the service equal the replay of bundle {served.bundle} at the same time."
+    ]
+    if equal < MIN_EQUAL * users:
+        lines.append(
+            "More lists differ than the time between the two explains: check for business rules or a changed config."
         )
-    if answers.degraded:
-        said.append(f"{answers.degraded:,} answers were degraded: see /metrics for the stage.")
-    if answers.cold:
-        said.append(f"{answers.cold:,} users were a cold start.")
-    return said
+    if served.degraded:
+        lines.append(f"{served.degraded:,} responses were degraded: see /metrics for the stage.")
+    if served.cold:
+        lines.append(f"{served.cold:,} users were a cold start.")
+    return lines

@@ -1,4 +1,4 @@
-"""Deploy the Serve application on the local cluster with the stock `serve deploy`, and wait for it."""
+"""Deploy the Serve application on the local cluster with `serve deploy`, and wait until it is ready."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SWITCH_TIMEOUT_S = 90.0
 
 
 def deploy(config: Config, head: RayHead, topology: str) -> str:
-    """Write the deployment's Serve file from deployments/serve/<topology>.yaml and hand it to `serve deploy`."""
+    """Write the deployment's Serve file from deployments/serve/<topology>.yaml and deploy it."""
     run_serve_deploy(write_serve_file(config, topology), head)
     return f"{topology} at {service_url(config)}"
 
 
 def run_serve_deploy(path: Path, head: RayHead) -> None:
-    """Hand a Serve file to the stock `serve deploy`; raises HandsellError with what it said."""
+    """Run `serve deploy` with a Serve file; raises HandsellError with the end of its stderr."""
     command = [str(Path(sys.executable).parent / "serve"), "deploy", "--address", head.dashboard, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **head.environment})
     if done.returncode:
@@ -37,12 +37,12 @@ def run_serve_deploy(path: Path, head: RayHead) -> None:
 
 
 def write_serve_file(config: Config, topology: str) -> Path:
-    """The find_shipped Serve file with this deployment's config, host and port filled in."""
+    """Write the shipped Serve file with this deployment's config, host and port; return its path."""
     source = find_shipped(config.source, f"deployments/serve/{topology}.yaml")
     if source is None:
         raise HandsellError(
-            f"no deployments/serve/{topology}.yaml above {config.source}, beside the package or in {Path.cwd()}: run "
-            "inside a checkout"
+            f"expected deployments/serve/{topology}.yaml above {config.source}, in the package's checkout or in "
+            f"{Path.cwd()}, found none: run inside a checkout"
         )
     document = yaml.safe_load(source.read_text())
     document["http_options"] = {
@@ -50,9 +50,9 @@ def write_serve_file(config: Config, topology: str) -> Path:
     }  # fmt: skip
     digest = hashlib.sha256(config.source.read_bytes()).hexdigest()[:12]
     for application in document["applications"]:
-        application["args"] |= {"config": str(config.source), "bundle": "live"}  # replicas follow the live one
+        application["args"] |= {"config": str(config.source), "bundle": "live"}  # replicas follow promotions
         variables = application.setdefault("runtime_env", {}).setdefault("env_vars", {})
-        variables["HANDSELL_CONFIG_DIGEST"] = digest  # a changed config is a changed application: replicas restart
+        variables["HANDSELL_CONFIG_DIGEST"] = digest  # a changed config changes the application: replicas restart
     path = Layout(config.state).state / "run" / f"serve-{topology}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(document, sort_keys=False))

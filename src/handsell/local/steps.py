@@ -1,4 +1,4 @@
-"""Steps that are done once per input: each says what it does, how long it took, and is skipped when unchanged."""
+"""The steps of `make up`: run in order, reported with their time, and skipped if their inputs are unchanged."""
 
 from __future__ import annotations
 
@@ -16,44 +16,45 @@ from handsell.core.errors import HandsellError
 
 @dataclass
 class Steps:
-    """Runs named steps in order; `folder` remembers on which inputs each was done."""
+    """Runs named steps in order; `folder` holds, for each step, a digest of the inputs it last ran with."""
 
     folder: Path
     total: int
     console: Console
     number: int = 0
-    before: str = ""  # digest of all inputs so far: a step depends on the ones before it
+    digest: str = ""  # of the inputs of all steps so far: a step depends on those before it
 
     def run(self, name: str, doing: str, act: Callable[[], str], inputs: object = None, always: bool = False) -> None:
-        """Do `act` (which returns what came of it) unless it was done on the same inputs.
+        """Call `act`, which returns its result in a sentence, unless the step has run with the same inputs.
 
-        Raises HandsellError that names the step, why it failed and what to do.
+        `doing` describes the step; `always` runs it even if inputs are unchanged. Raises HandsellError that names the
+        step and the cause.
         """
         self.number += 1
         head = f"[bold]{self.number}/{self.total} {name}[/bold]"
-        self.before = hashlib.sha256(f"{self.before}|{name}|{json.dumps(inputs, sort_keys=True)}".encode()).hexdigest()
-        mark = self.folder / f"{name.replace(' ', '_')}.json"
-        if not always and mark.exists() and json.loads(mark.read_text())["inputs"] == self.before:
+        self.digest = hashlib.sha256(f"{self.digest}|{name}|{json.dumps(inputs, sort_keys=True)}".encode()).hexdigest()
+        record = self.folder / f"{name.replace(' ', '_')}.json"
+        if not always and record.exists() and json.loads(record.read_text())["inputs"] == self.digest:
             self.console.print(f"{head}: unchanged, skipped")
             return
         self.console.print(f"{head}: {doing} …")
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             result = act()
         except HandsellError as error:
             raise HandsellError(f"step {self.number}/{self.total} ({name}) failed: {error}") from error
-        took = time.monotonic() - begun
-        self.console.print(f"    {result} [dim]({took:.1f} s)[/dim]", soft_wrap=True, highlight=False)
+        seconds = time.monotonic() - started
+        self.console.print(f"    {result} [dim]({seconds:.1f} s)[/dim]", soft_wrap=True, highlight=False)
         if not always:
             self.folder.mkdir(parents=True, exist_ok=True)
-            mark.write_text(json.dumps({"inputs": self.before, "result": result, "seconds": round(took, 1)}))
+            record.write_text(json.dumps({"inputs": self.digest, "result": result, "seconds": round(seconds, 1)}))
 
 
 def code_digest() -> str:
-    """Digest of handsell's own source: another version redoes what it computes."""
+    """Return a digest of the package's source that computes data: a changed version runs all steps again."""
     root = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for source in sorted(root.rglob("*.py")):
-        if source.relative_to(root).parts[0] not in ("local", "serving", "console"):
+        if source.relative_to(root).parts[0] not in ("cli", "local", "serving", "console"):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
