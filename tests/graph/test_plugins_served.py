@@ -6,6 +6,7 @@ The package is tests/plugins/handsell_shop; nothing in src/ knows of it.
 import shutil
 import subprocess
 import sys
+import time
 
 import httpx
 import pytest
@@ -88,20 +89,27 @@ def test_the_features_are_columns_of_the_ranker(shop):
     assert 0 <= values["user_evening_share"] <= 1 and values["creator_of_last_item"] in (0, 1)
 
 
-def test_a_posted_event_changes_both_features_in_the_next_request(shop):
-    client, _ = shop
+def test_posted_events_change_both_features_in_the_next_request(shop):
+    """As many listens as the history holds, all of the same part of the day; the last one is of the explained item."""
+    client, config = shop
     user, item = next(
         (user, item["item_id"])
         for user in USERS
         for item in recommend(client, user)["items"]
-        if feature_values(explain(client, user, item["item_id"]))["creator_of_last_item"] == 0
+        if (values := feature_values(explain(client, user, item["item_id"])))["creator_of_last_item"] == 0
+        and 0 < values["user_evening_share"] < 1
     )
-    before = feature_values(explain(client, user, item))
-    event = {"event_id": "plugins-1", "type": "listen", "user_id": user, "item_id": item}
-    assert client.post("/v1/events", json={"events": [event]}).status_code == 202
-    after = feature_values(explain(client, user, item))
-    assert after["creator_of_last_item"] == 1
-    assert after["user_evening_share"] != before["user_evening_share"]
+    popular = [i["item_id"] for i in client.get("/v1/popular", params={"count": 30}).json()["items"]]
+    items = [*(i for i in popular if i != item), item][-config.features.history_length :]
+    now = time.time_ns() // 1_000_000
+    events = [
+        {"type": "listen", "user_id": user, "item_id": i, "timestamp": now - 100 * (len(items) - n)}
+        for n, i in enumerate(items)
+    ]
+    answer = client.post("/v1/events", json={"events": events}).json()
+    assert answer["accepted"] == config.features.history_length
+    values = feature_values(explain(client, user, item))
+    assert values["creator_of_last_item"] == 1 and values["user_evening_share"] in (0, 1)
 
 
 def test_the_rule_holds_in_every_slate_and_moves_items(shop):
