@@ -30,7 +30,7 @@ from handsell.evaluation.intervals import TAILS, compare
 from handsell.evaluation.metrics import mean_known
 from handsell.evaluation.replay_scores import HEADLINE, TOP, ModelScores, Replay, ReplayScorer
 from handsell.evaluation.report.plots import render_curves
-from handsell.jobs.train.examples import fetch_item_values, find_chunk, load_item_values
+from handsell.jobs.train.examples import fetch_item_values, load_item_values, retrieve_candidates
 from handsell.jobs.train.requests import EvaluationRequests, fetch_user_rows, list_chunks, load_evaluation_requests
 from handsell.jobs.train.retrievers import count_positives
 from handsell.reranking.stage import LocalReranking
@@ -136,7 +136,7 @@ def prepare_run(config: Config) -> Path:
         fetch_user_rows(config, folder, window)
         (folder / "candidates" / window).mkdir(parents=True, exist_ok=True)
         for rows in list_chunks(folder, window):
-            find_chunk(config, folder, folder / "holdout", window, rows)
+            retrieve_candidates(config, folder, folder / "holdout", window, rows)
         fetch_item_values(config, folder, window)
     return folder
 

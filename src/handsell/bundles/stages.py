@@ -59,9 +59,8 @@ def apply_choices(config: Config, path: Path) -> Config:
     update: dict[str, object] = {}
     if config.picks_sources:
         update["retrieval"] = trained.retrieval.model_copy(update={"candidates": config.retrieval.candidates})
-    strength = trained.reranking.strength if config.reranking.strength == "auto" else config.reranking.strength
-    if strength != "auto":
-        update["reranking"] = config.reranking.model_copy(update={"strength": strength})
+    if config.reranking.strength == "auto":
+        update["reranking"] = config.reranking.model_copy(update={"strength": trained.reranking.strength})
     return config.model_copy(update=update)
 
 

@@ -94,7 +94,7 @@ def _write(
     """Run the four steps in the folders of `fresh`; return the counts for meta.json."""
     parts = reader.parts()
     progress(f"reading {len(parts)} part{'s' * (len(parts) > 1)} of {type(reader).__name__}")
-    summaries = _run_tasks(read_part, [(reader, part, fresh.state) for part in parts], config)
+    summaries = _run_tasks(read_source, [(reader, part, fresh.state) for part in parts], config)
     events = sum(part.events for part in summaries)
     _require_events(config, reader, summaries, events)
     progress(f"{events:,} events; numbering users and items")
@@ -102,9 +102,9 @@ def _write(
     _require_two(reader, items, users)
     partitions = max(config.jobs.partitions, math.ceil(events / EVENTS_PER_PARTITION))
     progress(f"{users:,} users, {items:,} items; splitting events into {partitions} partitions")
-    _run_tasks(partition_part, [(config, part.number, fresh.state, partitions) for part in parts], config)
-    written = sum(_run_tasks(merge_partition, [(p, fresh.state) for p in range(partitions)], config))
-    shutil.rmtree(fresh.state / "scatter")
+    _run_tasks(partition_events, [(config, part.number, fresh.state, partitions) for part in parts], config)
+    written = sum(_run_tasks(merge_events, [(p, fresh.state) for p in range(partitions)], config))
+    shutil.rmtree(fresh.state / "partitions")
     shutil.rmtree(fresh.state / "ids")
     return {
         "source": reader.source,
@@ -121,7 +121,7 @@ def _write(
     }
 
 
-def read_part(reader: Reader, part: SourcePart, state: Path) -> PartSummary:
+def read_source(reader: Reader, part: SourcePart, state: Path) -> PartSummary:
     """Write the canonical events of one part, and its distinct ids in order of appearance. A Ray task."""
     layout = Layout(state)
     layout.events.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def read_part(reader: Reader, part: SourcePart, state: Path) -> PartSummary:
     return PartSummary(events, max(found - events, 0), first, last, tuple(sorted(types)))
 
 
-def partition_part(config: Config, part: int, state: Path, partitions: int) -> None:
+def partition_events(config: Config, part: int, state: Path, partitions: int) -> None:
     """Number the events of one part and write each to the partition of its user. A Ray task."""
     layout = Layout(state)
     users, items = (Vocabulary.load(layout.catalog / name) for name in ("users", "items"))
@@ -160,7 +160,7 @@ def partition_part(config: Config, part: int, state: Path, partitions: int) -> N
             to = rows["user"].to_numpy() % partitions
             for partition in np.unique(to).tolist():
                 if partition not in writers:
-                    folder = state / "scatter" / f"{partition:05d}"
+                    folder = state / "partitions" / f"{partition:05d}"
                     folder.mkdir(parents=True, exist_ok=True)
                     writers[partition] = pq.ParquetWriter(_part_path(folder, part), NUMBERED_WITH_ID)
                 writers[partition].write_table(rows.filter(pa.array(to == partition)))
@@ -169,14 +169,14 @@ def partition_part(config: Config, part: int, state: Path, partitions: int) -> N
             writer.close()
 
 
-def merge_partition(partition: int, state: Path) -> int:
+def merge_events(partition: int, state: Path) -> int:
     """Merge the events of a partition into its file of interactions; return how many. A Ray task."""
-    folder, layout = state / "scatter" / f"{partition:05d}", Layout(state)
+    folder, layout = state / "partitions" / f"{partition:05d}", Layout(state)
     tables = [pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))] if folder.is_dir() else []
-    settled = deduplicate_and_sort(pa.concat_tables(tables)) if tables else NUMBERED.empty_table()
+    merged = deduplicate_and_sort(pa.concat_tables(tables)) if tables else NUMBERED.empty_table()
     layout.interactions.mkdir(parents=True, exist_ok=True)
-    pq.write_table(settled, _part_path(layout.interactions, partition))
-    return len(settled)
+    pq.write_table(merged, _part_path(layout.interactions, partition))
+    return len(merged)
 
 
 def _write_catalog(reader: Reader, fresh: Layout, kept: dict[str, Vocabulary]) -> tuple[int, int]:

@@ -37,10 +37,10 @@ def find_candidates(config: Config, run: Path, models: Path, window: str) -> int
     """
     (run / "candidates" / window).mkdir(parents=True, exist_ok=True)
     parts = [(config, run, models, window, rows) for rows in list_chunks(run, window)]
-    return sum(spread(find_chunk, parts, wait_s=config.jobs.wait_for_resources_s))
+    return sum(spread(retrieve_candidates, parts, wait_s=config.jobs.wait_for_resources_s))
 
 
-def find_chunk(config: Config, run: Path, models: Path, window: str, rows: slice) -> int:
+def retrieve_candidates(config: Config, run: Path, models: Path, window: str, rows: slice) -> int:
     """Find the candidates of one chunk of requests. A Ray task."""
     snapshot, stage = _load_candidate_stage(config, models)
     requests, _ = load_requests(config, run, window, rows, snapshot)
@@ -113,10 +113,10 @@ def load_item_values(config: Config, run: Path, window: str, snapshot: Snapshot)
 def write_examples(config: Config, run: Path, models: Path, window: str) -> int:
     """Label the candidates of a window and write them as shards to examples/<window>; return the number of examples."""
     parts = [(config, run, models, window, rows) for rows in list_chunks(run, window)]
-    return sum(spread(_label_chunk, parts, wait_s=config.jobs.wait_for_resources_s))
+    return sum(spread(_label_candidates, parts, wait_s=config.jobs.wait_for_resources_s))
 
 
-def _label_chunk(config: Config, run: Path, models: Path, window: str, rows: slice) -> int:
+def _label_candidates(config: Config, run: Path, models: Path, window: str, rows: slice) -> int:
     snapshot, _ = _load_candidate_stage(config, models)
     requests, outcome = load_requests(config, run, window, rows, snapshot)
     found = _read_candidates(run / "candidates" / window / f"{rows.start:09d}.npz", config.retrieval.enabled)

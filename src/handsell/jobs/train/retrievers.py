@@ -30,7 +30,7 @@ def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, f
         if name in config.retrieval.enabled and plugin.job and config.retrieval[name].distributed
     }
     tasks = [(name, config, interactions, content, out) for name in config.retrieval.enabled if name not in distributed]
-    seconds = dict(spread(_fit_one, tasks, wait_s=config.jobs.wait_for_resources_s))
+    seconds = dict(spread(_fit_retriever, tasks, wait_s=config.jobs.wait_for_resources_s))
     sizes = CatalogSizes.load(Layout(config.state))
     for name, job in distributed.items():
         fit = pkgutil.resolve_name(job)  # only when needed: torch takes seconds and 600 MiB to import
@@ -51,7 +51,7 @@ def fit_content(config: Config, interactions: Path, out: Path) -> None:
     ).save(out)  # fmt: skip
 
 
-def _fit_one(name: str, config: Config, interactions: Path, content: Path, out: Path) -> tuple[str, float]:
+def _fit_retriever(name: str, config: Config, interactions: Path, content: Path, out: Path) -> tuple[str, float]:
     begun = time.monotonic()
     model = registry.fit(name, read_interactions(config, interactions), config.retrieval, Content.load(content))
     model.save(out / "retrievers" / name)

@@ -62,7 +62,7 @@ def cut_windows(config: Config, run: Path) -> dict[str, int]:
     sizes = CatalogSizes.load(layout)
     for folder in ("fit", "all", "windows"):
         (run / folder).mkdir(parents=True, exist_ok=True)
-    cuts = spread(_cut_part, [(part, config, sizes, run, end_us) for part in parts], cpus=0.5)
+    cuts = spread(_split_interactions, [(part, config, sizes, run, end_us) for part in parts], cpus=0.5)
     counts, returns = [c for c, _ in cuts], reduce(add, [r for _, r in cuts])
     totals = {key: sum(c[key] for c in counts) for key in counts[0]}
     if totals["fit"] == 0:
@@ -91,7 +91,7 @@ def write_request_keys(config: Config) -> Path:
     return folder / "keys.parquet"
 
 
-def _cut_part(
+def _split_interactions(
     part: Path, config: Config, sizes: CatalogSizes, run: Path, end_us: int
 ) -> tuple[dict[str, int], ReturnTimes]:
     """Cut one part of the interactions, a Ray task; return its counts and the pauses between its users' sessions."""
