@@ -1,4 +1,4 @@
-"""Every JSON answer that a test gets is checked against the service's own OpenAPI document."""
+"""Check of JSON responses in tests against the OpenAPI document of the service."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import httpx
 from jsonschema import Draft202012Validator
 
 
-class AnswerCheck:
-    """A response hook for httpx: raises AssertionError where an answer is not what the document says."""
+class ResponseCheck:
+    """Response hook for httpx; raises AssertionError if a response does not match the document."""
 
     def __init__(self, document: dict[str, Any]):
         self._document = document
@@ -23,8 +23,8 @@ class AnswerCheck:
         response.read()
         self.check(response)
 
-    async def later(self, response: httpx.Response) -> None:
-        """The same for an asynchronous client."""
+    async def check_async(self, response: httpx.Response) -> None:
+        """Hook for an asynchronous client."""
         await response.aread()
         self.check(response)
 
@@ -34,7 +34,7 @@ class AnswerCheck:
         found = next((operations for path, operations in self._paths if path.fullmatch(raw)), None)
         operation = (found or {}).get(response.request.method.lower())
         if operation is None or "json" not in media_type:
-            return  # no such route: what a stranger gets is checked elsewhere
+            return  # not a documented route; other tests check those
         answers = operation["responses"]
         assert str(response.status_code) in answers, f"{raw}: {response.status_code} is not documented"
         schema = answers[str(response.status_code)]["content"][media_type]["schema"]

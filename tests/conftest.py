@@ -1,4 +1,4 @@
-"""What all tests share: seeded randomness, the real data sets where they are, and one Ray cluster."""
+"""Fixtures for all tests: a seeded random generator, real data sets, and one Ray cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from handsell.core.ray_token import create_token, token_environment
 OWN = ("HANDSELL_DATA", "HANDSELL_HOME", "HANDSELL_CONFIG", "HANDSELL_ONLINE_STORE")
 RAYS = ("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_API_SERVER_ADDRESS")
 for name in (*OWN, *RAYS, "FEAST_FS_YAML_FILE_PATH"):
-    os.environ.pop(name, None)  # the caller's own deployment does not leak into tests
+    os.environ.pop(name, None)  # tests must not use the deployment of the caller
 TOKEN_FOLDER = tempfile.TemporaryDirectory(prefix="handsell-tests-")  # removed when the session ends
 os.environ |= token_environment(create_token(Path(TOKEN_FOLDER.name) / "ray.token"))  # before Ray is imported
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # nodes listen on 127.0.0.1 alone
@@ -26,12 +26,12 @@ from ray_fixture import ray_cluster  # noqa: E402, F401
 
 ROOT = Path(__file__).parent.parent
 STARTS_RAY = {"ray_cluster", "deployment"}  # fixtures
-collect_ignore = ["plugins"]  # packages of their own: tests/behavior/test_plugin_package.py installs and tests them
+collect_ignore = ["plugins"]  # separate packages, which tests/behavior/test_plugin_package.py installs and tests
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts processes of Ray is `cluster`: `make test` runs that by itself, and the rest on all cores."""
+    """Mark tests that start Ray processes as `cluster`; `make test` runs them one by one, the rest in parallel."""
     for item in items:
         if STARTS_RAY.intersection(item.fixturenames) or item.path.is_relative_to(ROOT / "tests" / "graph"):
             item.add_marker("cluster")
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    """The checkout."""
+    """Path of the checkout."""
     return ROOT
 
 
@@ -50,7 +50,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def test_data():
-    """Function from a folder's name to its path under $HANDSELL_TEST_DATA; skips where it is missing."""
+    """Function that returns the path of a data set under $HANDSELL_TEST_DATA, or skips the test if it is missing."""
     base = Path(os.environ.get("HANDSELL_TEST_DATA") or ROOT.parent / "shared" / "data")
 
     def folder(name: str) -> Path:
@@ -63,7 +63,7 @@ def test_data():
 
 @pytest.fixture
 def configured(tmp_path, monkeypatch):
-    """Function from TOML text to a Config whose state lies under tmp_path."""
+    """Function that loads a Config from TOML text, with its state under tmp_path."""
     from handsell.config import load_config
 
     monkeypatch.setenv("HANDSELL_HOME", str(tmp_path / "home"))

@@ -1,6 +1,6 @@
-"""A small deployment taken through the whole pipeline, once per session: data → features → Feast → train → live.
+"""A small deployment on which the whole pipeline has run, once per session: data, features, Feast, training, promotion.
 
-conftest.py imports the fixture from here. Tests that change something work on `Deployment.copy`.
+conftest.py imports the fixture from here. Tests that change the deployment use `Deployment.copy`.
 """
 
 from __future__ import annotations
@@ -98,10 +98,10 @@ partitions = PARTITIONS
 
 @dataclass(frozen=True)
 class Deployment:
-    """Everything that `make up` leaves behind but the running service."""
+    """The state of `make up` without the running service."""
 
     config: Config
-    bundle: str  # the live one
+    bundle: str  # id of the live bundle
 
     @property
     def layout(self) -> Layout:
@@ -109,22 +109,22 @@ class Deployment:
 
     @property
     def path(self) -> Path:
-        """The live bundle's folder."""
+        """Folder of the live bundle."""
         return BundleStore(self.layout.bundles).local_path(self.bundle)
 
     @property
     def run(self) -> Path:
-        """The folder of the training run that made the bundle."""
+        """Folder of the training run that built the bundle."""
         return min(self.layout.runs.iterdir())
 
     def store(self):
-        """Its feature store, opened anew."""
+        """Open the feature store."""
         from handsell.features.store import open_store
 
         return open_store(self.config)
 
     def copy(self, folder: Path) -> Deployment:
-        """The same in another folder, with a Feast registry of its own that points there."""
+        """Copy the deployment to another folder, with a new Feast registry for it."""
         source = folder / self.config.source.name
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(self.config.source, source)
@@ -139,7 +139,7 @@ class Deployment:
 def write_config(
     folder: Path, port: int = 18_100, data: str = WORLD, partitions: int = 2, two_tower: bool = True
 ) -> Config:
-    """The tiny deployment's TOML in `folder`; `data` is its [data] section."""
+    """Write the TOML of the deployment to `folder` and load it; `data` is its [data] section."""
     values = {"PORT": port, "DATA": data.strip(), "PARTITIONS": partitions, "TWO_TOWER": str(two_tower).lower()}
     text = TOML
     for name, value in values.items():
@@ -152,7 +152,7 @@ def write_config(
 
 @pytest.fixture(scope="session")
 def deployment(ray_cluster, tmp_path_factory) -> Deployment:
-    """Trained and promoted by the same functions that the commands call."""
+    """A trained and promoted deployment, by the functions that the commands call."""
     from handsell.features.store import open_store
     from handsell.jobs.features import feature_tables
     from handsell.jobs.ingest import ingest

@@ -1,4 +1,4 @@
-"""A small random catalog, config and numbered log on disk, as `handsell data` leaves them; for feature tests."""
+"""A small random catalog, config and numbered log on disk, as `handsell data` writes them."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ PEOPLE = pa.schema(
 )  # fmt: skip
 
 
-def tiny_config(folder: Path, kind: str = "by_time") -> Config:
+def write_tiny_config(folder: Path, kind: str = "by_time") -> Config:
     path = folder / "tiny.toml"
     path.write_text(TOML.replace("KIND", kind))
     return load_config(path)
@@ -54,22 +54,22 @@ def tiny_config(folder: Path, kind: str = "by_time") -> Config:
 def write_tiny(
     config: Config, rng: np.random.Generator, users: int = 12, items: int = 30, n: int = 1500
 ) -> Interactions:
-    """Catalog, item and user tables, meta and numbered parts under config.state; returns the whole log."""
+    """Write catalog, item and user tables, meta and numbered parts under config.state; return the log."""
     layout = Layout(config.state)
     layout.catalog.mkdir(parents=True)
     ids = {
         name: [f"{name[0]}{i}" for i in range(count)]
         for name, count in (("items", items), ("users", users), ("creators", 5), ("tags", 6))
     }
-    for name, every in ids.items():
-        Vocabulary.of(every).save(layout.catalog / name)
+    for name, values in ids.items():
+        Vocabulary.of(values).save(layout.catalog / name)
     _write_tables(layout, rng, ids)
-    log = _log(config, rng, users, items, n)
+    log = _draw_log(config, rng, users, items, n)
     layout.interactions.mkdir()
     for p in range(config.jobs.partitions):
-        mine = log.where(log.user % config.jobs.partitions == p)
-        rows = {f: getattr(mine, f) for f in ("user", "item", "type", "time", "weight")}
-        empty = {f.name: pa.nulls(len(mine), f.type) for f in NUMBERED if f.name not in rows}
+        part = log.where(log.user % config.jobs.partitions == p)
+        rows = {f: getattr(part, f) for f in ("user", "item", "type", "time", "weight")}
+        empty = {f.name: pa.nulls(len(part), f.type) for f in NUMBERED if f.name not in rows}
         pq.write_table(pa.table({**rows, **empty}, schema=NUMBERED), layout.interactions / f"part-{p:05d}.parquet")
     meta = {
         "events": len(log),
@@ -83,13 +83,13 @@ def write_tiny(
     return log
 
 
-def _log(config: Config, rng: np.random.Generator, users: int, items: int, n: int) -> Interactions:
-    """Bursts of events over 40 days; the last user does nothing at all."""
+def _draw_log(config: Config, rng: np.random.Generator, users: int, items: int, n: int) -> Interactions:
+    """Draw bursts of events over 40 days; the last user has none."""
     user = rng.integers(0, users - 1, n).astype(np.int32)
     time = START + rng.integers(0, 40 * 24, n) * (DAY_US // 24) + rng.integers(0, 600_000_000, n)
     order = np.lexsort((time, user))
     user, time = user[order], time[order]
-    time += np.arange(n)  # strictly rising within a user
+    time += np.arange(n)  # strictly increasing within a user
     kind = rng.integers(0, 3, n).astype(np.int8)
     weight = np.array([config.events.types[name].weight for name in config.events.names], np.float32)[kind]
     return Interactions(user, rng.integers(0, items, n).astype(np.int32), kind, time, weight, users, items)
@@ -97,7 +97,7 @@ def _log(config: Config, rng: np.random.Generator, users: int, items: int, n: in
 
 def _write_tables(layout: Layout, rng: np.random.Generator, ids: dict[str, list[str]]) -> None:
     n = len(ids["items"])
-    order = rng.permutation(n)  # the table need not be in the catalog's order
+    order = rng.permutation(n)  # the table is not in the order of the catalog
     published = pa.array(START - rng.integers(0, 100, n) * DAY_US, pa.int64(), mask=rng.random(n) < 0.2)
     columns = {
         "item_id": [ids["items"][i] for i in order],
@@ -110,7 +110,7 @@ def _write_tables(layout: Layout, rng: np.random.Generator, ids: dict[str, list[
         "available": [None] * n,
         "energy": rng.random(n).astype(np.float32),
     }
-    pq.write_table(pa.table(columns, schema=ITEMS.append(pa.field("energy", pa.float32()))), _made(layout.items))
+    pq.write_table(pa.table(columns, schema=ITEMS.append(pa.field("energy", pa.float32()))), _with_parent(layout.items))
     age = rng.integers(10, 80, len(ids["users"]))
     people = {
         "user_id": ids["users"],
@@ -122,6 +122,6 @@ def _write_tables(layout: Layout, rng: np.random.Generator, ids: dict[str, list[
     pq.write_table(pa.table(people).cast(PEOPLE), layout.users)
 
 
-def _made(path: Path) -> Path:
+def _with_parent(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

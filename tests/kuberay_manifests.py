@@ -12,44 +12,44 @@ FOLDER = ROOT / "deployments" / "kuberay" / "base"
 FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.name != "kustomization.yaml")
 
 
-def kustomization() -> dict:
+def load_kustomization() -> dict:
     return yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
 
 
-def manifest(name: str) -> dict:
+def load_manifest(name: str) -> dict:
     return yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
 
 
-def found(value, key: str) -> Iterator:
-    """Every value of that key, however deep."""
+def find_values(value, key: str) -> Iterator:
+    """Yield every value of a key, at any depth."""
     if isinstance(value, dict):
         for name, inner in value.items():
             if name == key:
                 yield inner
-            yield from found(inner, key)
+            yield from find_values(inner, key)
     elif isinstance(value, list):
         for inner in value:
-            yield from found(inner, key)
+            yield from find_values(inner, key)
 
 
-def pods(value: dict) -> list[dict]:
-    """The pod specs in a manifest."""
+def find_pods(value: dict) -> list[dict]:
+    """Return the pod specs in a manifest."""
     if isinstance(value, list):
-        return [pod for inner in value for pod in pods(inner)]
+        return [pod for inner in value for pod in find_pods(inner)]
     if not isinstance(value, dict):
         return []
     own = [value] if "containers" in value else []
-    return own + [pod for inner in value.values() for pod in pods(inner)]
+    return own + [pod for inner in value.values() for pod in find_pods(inner)]
 
 
-def environment() -> dict[str, str]:
-    """Variables of every Ray container."""
+def load_environment() -> dict[str, str]:
+    """Environment variables of every Ray container."""
     return dict(line.split("=", 1) for line in (FOLDER / "ray.env").read_text().splitlines())
 
 
-def clusters() -> dict[str, dict]:
+def load_clusters() -> dict[str, dict]:
     """Manifest → its RayCluster spec."""
     return {
-        "rayservice": manifest("rayservice")["spec"]["rayClusterConfig"],
-        "train-rayjob": manifest("train-rayjob")["spec"]["rayClusterSpec"],
+        "rayservice": load_manifest("rayservice")["spec"]["rayClusterConfig"],
+        "train-rayjob": load_manifest("train-rayjob")["spec"]["rayClusterSpec"],
     }

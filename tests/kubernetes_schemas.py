@@ -1,7 +1,7 @@
-"""JSON Schemas of Kubernetes objects in which a key that is not declared is an error.
+"""JSON Schemas of Kubernetes objects that forbid undeclared keys.
 
-Made from the API server's OpenAPI document and the CustomResourceDefinitions of KubeRay: both describe
-objects, but leave them open, so that a misspelled key would be dropped without a word.
+Built from the OpenAPI document of the API server and the CustomResourceDefinitions of KubeRay, which both allow unknown
+keys, so that a misspelled key would be ignored silently.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ QUANTITY = r"^[+-]?(\d+(\.\d*)?|\.\d+)(([KMGTPE]i)|[numkMGTPE]|([eE][+-]?(\d+(\.
 META = {"$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
 
 
-def closed(schema):
-    """The same schema, in which objects with declared properties have no others."""
+def forbid_unknown_keys(schema):
+    """Copy a schema so that objects with declared properties may have no others."""
     if isinstance(schema, list):
-        return [closed(entry) for entry in schema]
+        return [forbid_unknown_keys(entry) for entry in schema]
     if not isinstance(schema, dict):
         return schema
     if schema.get("format") == "int-or-string":  # the OpenAPI document says string alone
         return {"anyOf": [{"type": "integer"}, {"type": "string"}]}
     kept = {key: value for key, value in schema.items() if key != "properties"}
-    made = {key: closed(value) for key, value in kept.items() if not key.startswith("x-") and key != "default"}
+    made = {
+        key: forbid_unknown_keys(value) for key, value in kept.items() if not key.startswith("x-") and key != "default"
+    }
     if "properties" in schema:
-        made["properties"] = {name: closed(value) for name, value in schema["properties"].items()}
+        made["properties"] = {name: forbid_unknown_keys(value) for name, value in schema["properties"].items()}
         if not schema.get("x-kubernetes-preserve-unknown-fields"):
             made.setdefault("additionalProperties", False)
     return made
@@ -43,7 +45,7 @@ class Schemas:
     @cached_property
     def definitions(self) -> dict[str, dict]:
         (path,) = self.folder.glob("kubernetes-openapi-*.json")
-        made = {name: closed(schema) for name, schema in self._document(path)["definitions"].items()}
+        made = {name: forbid_unknown_keys(schema) for name, schema in self._document(path)["definitions"].items()}
         made["io.k8s.apimachinery.pkg.api.resource.Quantity"] = {
             "anyOf": [{"type": "number"}, {"type": "string", "pattern": QUANTITY}]
         }
@@ -61,18 +63,18 @@ class Schemas:
 
     @cached_property
     def custom(self) -> dict[tuple[str, str], dict]:
-        """(apiVersion, kind) → its closed schema."""
+        """(apiVersion, kind) → its schema without unknown keys."""
         found = {}
         for path in self.folder.glob("*.yaml"):
             spec = yaml.load(path.read_text(), yaml.CSafeLoader)["spec"]
             for version in spec["versions"]:
-                schema = closed(version["schema"]["openAPIV3Schema"])
-                schema["properties"]["metadata"] = META  # a CRD leaves it to the API server
+                schema = forbid_unknown_keys(version["schema"]["openAPIV3Schema"])
+                schema["properties"]["metadata"] = META  # a CRD does not declare it
                 found[(f"{spec['group']}/{version['name']}", spec["names"]["kind"])] = schema
         return found
 
     def errors(self, manifest: dict) -> list[str]:
-        """What is wrong with a manifest: "path: message"; empty where nothing is."""
+        """Return the errors of a manifest as "path: message"."""
         key = (manifest.get("apiVersion", ""), manifest.get("kind", ""))
         if key in self.custom:
             schema = self.custom[key]

@@ -1,6 +1,6 @@
-"""Who answers on the sockets of a cluster: what listens beyond loopback, and whether it runs a stranger's code.
+"""Check that no socket of a cluster beyond loopback runs code of unauthorized clients.
 
-The call is the attack itself: Serve's own gRPC method with a pickle that makes a folder when it is unpickled.
+The check is a real attack: a call of Serve's gRPC method with a pickle that creates a folder when it is unpickled.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def free_ports(n: int) -> list[int]:
 
 
 def list_listeners(root: psutil.Process) -> list[Listener]:
-    """The listening TCP sockets, IPv4 and IPv6, of a process and of all below it."""
+    """List the listening TCP sockets, IPv4 and IPv6, of a process and its descendants."""
     found = []
     for process in [root, *root.children(recursive=True)]:
         try:
@@ -60,7 +60,7 @@ def list_listeners(root: psutil.Process) -> list[Listener]:
 
 @dataclass(frozen=True)
 class Intrusion:
-    """Makes a folder in the process that unpickles it."""
+    """Object that creates a folder in the process that unpickles it."""
 
     folder: Path
 
@@ -69,7 +69,7 @@ class Intrusion:
 
 
 def attack(port: int, token: str | None, timeout_s: float = 5.0) -> str:
-    """What came of the call, with a token or without any: REFUSED, RAN, or the status in words."""
+    """Send an Intrusion, with or without a token; return REFUSED, RAN or the name of the gRPC status."""
     metadata = [] if token is None else [("authorization", f"Bearer {token}")]
     with tempfile.TemporaryDirectory() as name, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         folder = Path(name) / "made"
@@ -84,10 +84,10 @@ def attack(port: int, token: str | None, timeout_s: float = 5.0) -> str:
     return REFUSED if status in REFUSALS else status.name
 
 
-def find_open(listeners: Iterable[Listener], token: str) -> list[str]:
-    """One line for each socket beyond loopback that is anything but a replica's server that wants this token.
+def find_open_sockets(listeners: Iterable[Listener], token: str) -> list[str]:
+    """Describe each socket beyond loopback that is not a replica's server protected by this token.
 
-    The same call with the token runs the code: it is the token, and nothing else, that kept it out.
+    The call with the token must run the code: this shows that only the token refused the others.
     """
     wrong = []
     for listener in listeners:

@@ -1,4 +1,4 @@
-"""The Ray cluster that tests marked `cluster` share; conftest.py imports the fixture from here."""
+"""Ray cluster of the tests marked `cluster`; conftest.py imports the fixture from here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory):
-    """One private cluster on loopback with four logical CPUs, stopped at the end of the session."""
+    """A private cluster on loopback with four logical CPUs, for the whole session."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     import ray

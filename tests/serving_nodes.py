@@ -1,7 +1,7 @@
-"""The serving graph on three raylets on this machine, each stage on its own, under load while a node dies and returns.
+"""Run the serving graph on three raylets on this machine, under load, while a node is killed and replaced.
 
-Prints as JSON where the stages ran and what callers saw. Runs as a program of its own, because a process can be
-connected to one Ray cluster only: python serving_nodes.py TOML FOLDER
+Prints as JSON where the stages ran and the outcome of the requests. A separate program, because a process can
+connect to one Ray cluster only: python serving_nodes.py TOML FOLDER
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ from handsell.serving.http.app import bind
 
 MIB = 1024**2
 STAGES = {"Candidates": CandidatesDeployment, "Ranking": RankingDeployment, "Reranking": RerankingDeployment}
-VICTIM = "Candidates"
+KILLED_STAGE = "Candidates"
 RATE = 10.0  # requests per second
-PATIENCE_S = 60.0
+LIMIT_S = 60.0
 
 
 def resource(stage: str) -> dict[str, float]:
-    """The custom resource by which a stage is placed, as in deployments/kuberay."""
+    """Custom resource that places a stage, as in deployments/kuberay."""
     return {f"stage_{stage.lower()}": 1}
 
 
-def started() -> tuple[Cluster, dict[str, object]]:
-    """A head with the gateway, the log and re-ranking, and a node each for the other two stages."""
+def start_cluster() -> tuple[Cluster, dict[str, object]]:
+    """Start a head for the gateway, the log and re-ranking, and a node for each of the other two stages."""
     head = {
         "num_cpus": 2, "include_dashboard": True, "dashboard_port": 0, "object_store_memory": 100 * MIB,
         "resources": {**resource("Reranking"), "gateway": 2},
     }  # fmt: skip
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    return cluster, {stage: added(cluster, stage) for stage in ("Candidates", "Ranking")}
+    return cluster, {stage: add_node(cluster, stage) for stage in ("Candidates", "Ranking")}
 
 
-def added(cluster: Cluster, stage: str):
+def add_node(cluster: Cluster, stage: str):
     return cluster.add_node(num_cpus=1, object_store_memory=100 * MIB, resources=resource(stage))
 
 
-def application(source: str):
-    """The graph on the live bundle, as `handsell.serving.http.app` composes it, with a place for each deployment."""
+def build_application(source: str):
+    """Build the application of `handsell.serving.http.app`, with each deployment placed on its node."""
     on_head = {"num_cpus": 0.2, "resources": {"gateway": 1}}
     stages = {
         name.lower(): bind(
@@ -70,8 +70,8 @@ def application(source: str):
     return bind(gateway, source, "live", log, stages, serving_world.open_rows)
 
 
-def nodes_of_stages(cluster: Cluster) -> dict[str, list[str]]:
-    """Stage → the nodes of its live replicas."""
+def find_nodes_of_stages(cluster: Cluster) -> dict[str, list[str]]:
+    """Map each stage to the nodes of its live replicas."""
     found: dict[str, list[str]] = {stage: [] for stage in STAGES}
     for actor in list_actors(f"http://{cluster.webui_url}", filters=[("state", "=", "ALIVE")], limit=1_000):
         for stage in STAGES:
@@ -80,8 +80,8 @@ def nodes_of_stages(cluster: Cluster) -> dict[str, list[str]]:
     return found
 
 
-def until_ready(url: str) -> None:
-    until, last = time.monotonic() + PATIENCE_S, "no answer"
+def wait_until_ready(url: str) -> None:
+    until, last = time.monotonic() + LIMIT_S, "no answer"
     while time.monotonic() < until:
         try:
             answer = httpx.get(f"{url}/readyz", timeout=10)
@@ -94,38 +94,38 @@ def until_ready(url: str) -> None:
     raise TimeoutError(f"not ready: {last}")
 
 
-def well_since(load: Load, moment: float) -> float | None:
-    """Seconds from a moment until the first of two seconds in which every answer is whole."""
-    until = time.monotonic() + PATIENCE_S
+def measure_recovery(load: Load, since: float) -> float | None:
+    """Seconds from `since` until two seconds without a failed or degraded response begin."""
+    until = time.monotonic() + LIMIT_S
     while time.monotonic() < until:
         time.sleep(0.2)
-        answers = load.responses(moment)
-        last = max((a.sent for a in answers if not a.ok or a.degraded), default=moment)
+        answers = load.responses(since)
+        last = max((a.sent for a in answers if not a.ok or a.degraded), default=since)
         if any(a.sent > last + 2 for a in answers):
-            return last - moment
+            return last - since
     return None
 
 
 def main(toml: str, folder: Path) -> dict:
     config = load_config(toml)
     url = f"http://127.0.0.1:{config.serving.port}"
-    cluster, nodes = started()
+    cluster, nodes = start_cluster()
     ray.init(address=cluster.address, log_to_driver=False)
     cloudpickle.register_pickle_by_value(serving_world)
     serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": config.serving.port})
-    serve.run(application(str(config.source)), name="handsell", route_prefix="/")
-    until_ready(url)
+    serve.run(build_application(str(config.source)), name="handsell", route_prefix="/")
+    wait_until_ready(url)
     load = Load(url, [f"u{i}" for i in range(18)], folder)
     load.set_rate(RATE)
-    well_since(load, time.monotonic())
-    placed = nodes_of_stages(cluster)
+    measure_recovery(load, time.monotonic())
+    placed = find_nodes_of_stages(cluster)
     killed = time.monotonic()
-    cluster.remove_node(nodes[VICTIM], allow_graceful=False)
+    cluster.remove_node(nodes[KILLED_STAGE], allow_graceful=False)
     time.sleep(8)
     back = time.monotonic()
-    added(cluster, VICTIM)
-    well = well_since(load, back)
-    replaced = nodes_of_stages(cluster)
+    add_node(cluster, KILLED_STAGE)
+    well = measure_recovery(load, back)
+    replaced = find_nodes_of_stages(cluster)
     load.set_rate(0)
     answers = [answer for answer in load.stop() if answer.ended > killed]
     serve.shutdown()

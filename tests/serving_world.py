@@ -1,6 +1,6 @@
-"""A small deployment on disk: config, snapshot, a real bundle with a real ranker, and users who did something.
+"""A small deployment on disk: config, item snapshot, feature rows, and a live bundle with a trained ranker.
 
-Users u0..u19 have feature rows, u19's is empty of events; everybody else is new.
+Users u0 to u19 have feature rows, that of u19 without events; all other users are new.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ ITEMS, USERS = 120, 20
 @dataclass(frozen=True)
 class World:
     config: Config
-    shelf: Snapshot
+    snapshot: Snapshot
     bundle: str
     rows: dict[str, dict]  # user_id → feature row
 
@@ -94,14 +94,14 @@ class DictStore:
     """Feature rows from a dictionary, with the interface of handsell.features.store.FeatureStore."""
 
     def __init__(self, config: Config, rows: dict[str, dict]):
-        self.rows, self.asked, self.broken = rows, [], False
-        every = views(config)
-        self.columns = [name for view in USER_VIEWS for name in every[view].names]
+        self.rows, self.requested, self.broken = rows, [], False
+        by_name = views(config)
+        self.columns = [name for view in USER_VIEWS for name in by_name[view].names]
 
     def online_users(self, user_ids: Sequence[str]) -> dict[str, list]:
-        self.asked.append(list(user_ids))
+        self.requested.append(list(user_ids))
         if self.broken:
-            raise ConnectionError("the online store is gone")
+            raise ConnectionError("the online store is unavailable")
         return {name: [self.rows.get(u, {}).get(name) for u in user_ids] for name in self.columns}
 
     def check_contract(self, service: str, names: Sequence[str]) -> None:
@@ -109,7 +109,7 @@ class DictStore:
 
 
 def open_rows(config: Config) -> DictStore:
-    """The store of a gateway replica in another process: the rows that `write_world` left beside the config."""
+    """Open the store of a gateway replica in another process: the rows that `write_world` wrote beside the config."""
     return DictStore(config, json.loads((config.source.parent / "rows.json").read_text()))
 
 
@@ -119,15 +119,15 @@ def write_world(folder: Path, port: int = 18_000) -> World:
     config = load_config(path)
     rng = np.random.default_rng(11)
     now = time.time_ns() // 1000
-    shelf = shop_shelf(rng, now)
-    log = interactions(rng, now)
-    rows = feature_rows(config, shelf, log)
+    snapshot = draw_shop_snapshot(rng, now)
+    log = draw_interactions(rng, now)
+    rows = build_feature_rows(config, snapshot, log)
     (folder / "rows.json").write_text(json.dumps(rows, default=str))
-    return World(config, shelf, publish(config, shelf, log, rows, now), rows)
+    return World(config, snapshot, publish_bundle(config, snapshot, log, rows, now), rows)
 
 
-def shop_shelf(rng, now: int) -> Snapshot:
-    made = draw_snapshot(rng, ITEMS)
+def draw_shop_snapshot(rng, now: int) -> Snapshot:
+    drawn = draw_snapshot(rng, ITEMS)
     values = rng.random((ITEMS, len(ITEM_FEATURES))).astype(np.float32)
     available = np.ones(ITEMS, bool)
     available[7] = False
@@ -141,13 +141,13 @@ def shop_shelf(rng, now: int) -> Snapshot:
         }
     )
     return replace(
-        made, as_of=now, values=values, value_names=ITEM_FEATURES, available=available, metadata=metadata,
-        published=np.minimum(made.published, now - DAY_US),
+        drawn, as_of=now, values=values, value_names=ITEM_FEATURES, available=available, metadata=metadata,
+        published=np.minimum(drawn.published, now - DAY_US),
     )  # fmt: skip
 
 
-def interactions(rng, now: int, n: int = 900) -> Interactions:
-    """Two tribes that like the lower and the upper half of the catalog."""
+def draw_interactions(rng, now: int, n: int = 900) -> Interactions:
+    """Draw events of two groups of users, who like the lower and the upper half of the catalog."""
     user = np.sort(rng.integers(0, USERS - 1, n)).astype(np.int32)
     item = (rng.integers(0, ITEMS // 2, n) + (user % 2) * (ITEMS // 2)).astype(np.int32)
     time = np.sort(now - DAY_US - rng.integers(0, 20 * DAY_US, n))
@@ -157,13 +157,13 @@ def interactions(rng, now: int, n: int = 900) -> Interactions:
     return Interactions(user[order], item, kind, time[order], weight, USERS, ITEMS)
 
 
-def feature_rows(config: Config, shelf: Snapshot, log: Interactions) -> dict[str, dict]:
-    """As the features job would write them, by user."""
+def build_feature_rows(config: Config, snapshot: Snapshot, log: Interactions) -> dict[str, dict]:
+    """Build the feature rows as the features job does, by user."""
     rules = FoldRules.of(config)
     events = Events.of(log.user, log.item, log.type, log.time, log.weight)
-    states = fold(rules.empty_states(USERS), events, ItemAttributes(shelf.creator, shelf.item_tags), rules)
+    states = fold(rules.empty_states(USERS), events, ItemAttributes(snapshot.creator, snapshot.item_tags), rules)
     users = Vocabulary.of(f"u{i}" for i in range(USERS))
-    tables = user_rows(states, np.arange(USERS), Names(users, shelf.items, shelf.creators, shelf.tags), config)
+    tables = user_rows(states, np.arange(USERS), Names(users, snapshot.items, snapshot.creators, snapshot.tags), config)
     rows: dict[str, dict] = {f"u{i}": {"user_number": i} for i in range(USERS)}
     for table in tables.values():
         for row in table.to_pylist():
@@ -171,19 +171,19 @@ def feature_rows(config: Config, shelf: Snapshot, log: Interactions) -> dict[str
     return rows
 
 
-def publish(config: Config, shelf: Snapshot, log: Interactions, rows: dict[str, dict], now: int) -> str:
-    """A bundle of popularity, item kNN, a small forest and ten recorded requests; promoted."""
+def publish_bundle(config: Config, snapshot: Snapshot, log: Interactions, rows: dict[str, dict], now: int) -> str:
+    """Publish and promote a bundle of popularity, item kNN, a small forest and ten warm-up requests."""
     store = BundleStore(Layout(config.state).bundles)
     folder = store.new_dir()
     save_config(config, folder)
-    shelf.save(folder / "snapshot")
+    snapshot.save(folder / "snapshot")
     sources = config.retrieval.enabled
     for name in sources:
         registry.fit(name, log, config.retrieval).save(folder / "retrievers" / name)
     names = feature_names(config, sources)
-    XGBoostRanker(names, forest(names), Calibration.logistic()).save(folder / "ranker")
+    XGBoostRanker(names, train_forest(names), Calibration.logistic()).save(folder / "ranker")
     users = DictStore(config, rows).online_users([f"u{i}" for i in range(10)])
-    save_warm_up_requests(requests_from_rows(users, shelf, config, np.full(10, now), np.zeros(10, np.int8)), folder)
+    save_warm_up_requests(requests_from_rows(users, snapshot, config, np.full(10, now), np.zeros(10, np.int8)), folder)
     manifest = Manifest(
         config=config.name, created_us=now, data_start_us=now - 30 * DAY_US, data_end_us=now - DAY_US,
         feature_service="ranking_v1", features=names, sources=sources,
@@ -193,20 +193,20 @@ def publish(config: Config, shelf: Snapshot, log: Interactions, rows: dict[str, 
     return bundle
 
 
-def another_bundle(world: World, seed: int, features: tuple[str, ...] | None = None) -> str:
-    """The world's bundle with another ranker, published and not promoted; `features` are the ranker's columns."""
+def publish_other_bundle(world: World, seed: int, features: tuple[str, ...] | None = None) -> str:
+    """Publish a copy of the bundle with another ranker, without promotion; `features` are the ranker's columns."""
     store = BundleStore(Layout(world.config.state).bundles)
     folder, manifest = store.new_dir(), store.show(world.bundle)
     shutil.copytree(store.local_path(world.bundle), folder, dirs_exist_ok=True)
     (folder / "manifest.json").unlink()
     names = features or manifest.features
-    XGBoostRanker(names, forest(names, seed), Calibration.logistic()).save(folder / "ranker")
+    XGBoostRanker(names, train_forest(names, seed), Calibration.logistic()).save(folder / "ranker")
     later = manifest.model_copy(update={"created_us": manifest.created_us + seed, "features": names, "id": ""})
     return store.publish(folder, later)
 
 
-def forest(names: tuple[str, ...], seed: int = 3) -> xgboost.Booster:
-    """Trees that look at many columns, so that a wrong one changes the order."""
+def train_forest(names: tuple[str, ...], seed: int = 3) -> xgboost.Booster:
+    """Train trees that use many columns, so that a wrong column changes the order."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(4_000, len(names))).astype(np.float32)
     x[:, : len(names) // 3] *= 30

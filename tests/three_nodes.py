@@ -1,6 +1,6 @@
-"""The jobs on a cluster of three raylets on this machine; prints which nodes each step's tasks ran on, as JSON.
+"""Run the jobs on a cluster of three raylets on this machine; print as JSON on which nodes the tasks of each step ran.
 
-Runs as a program of its own, because a process can be connected to one Ray cluster only: python three_nodes.py TOML
+A separate program, because a process can connect to one Ray cluster only: python three_nodes.py TOML
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ NODES = 3
 MIB = 1024**2
 
 
-def started() -> Cluster:
-    """A head and two more nodes, two CPUs each; the head's dashboard answers questions about tasks."""
+def start_cluster() -> Cluster:
+    """Start a head and two more nodes with two CPUs each, and the dashboard, which lists tasks."""
     head = {"num_cpus": 2, "include_dashboard": True, "dashboard_port": 0, "object_store_memory": 100 * MIB}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(NODES - 1):
@@ -27,12 +27,12 @@ def started() -> Cluster:
     return cluster
 
 
-def nodes_of_tasks(since: set[str]) -> tuple[dict[str, int], set[str]]:
-    """Node → finished tasks that are not in `since`, and the ids of all tasks so far.
+def count_tasks_by_node(since: set[str]) -> tuple[dict[str, int], set[str]]:
+    """Count finished tasks by node, without those in `since`; return the counts and the ids of all tasks so far.
 
-    Only what maps data or trains counts: not Ray's own bookkeeping.
+    Only tasks that map data count, not those of Ray itself.
     """
-    time.sleep(1.5)  # nodes report what they ran once a second
+    time.sleep(1.5)  # nodes report their tasks once per second
     tasks = [task for task in list_tasks(limit=10_000, detail=True) if task.state == "FINISHED"]
     new = [task for task in tasks if task.task_id not in since and is_work(task)]
     counts: dict[str, int] = {}
@@ -62,12 +62,12 @@ def main(toml: str) -> None:
     found, known = {}, set()
     for name, step in steps.items():
         step()
-        found[name], known = nodes_of_tasks(known)
+        found[name], known = count_tasks_by_node(known)
     print("nodes:" + json.dumps({"alive": sum(node["Alive"] for node in ray.nodes()), "tasks": found}))
 
 
 if __name__ == "__main__":
-    cluster = started()
+    cluster = start_cluster()
     ray.init(address=cluster.address, log_to_driver=False)
     try:
         main(sys.argv[1])

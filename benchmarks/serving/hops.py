@@ -40,7 +40,7 @@ PARTS = {
     "accepted": "in transit, until the gateway's event loop has it",
     "returned": "gateway: unpickle",
 }
-STAGES = dict(zip(call_trace.METHODS, ("candidates", "ranking", "reranking"), strict=True))
+STAGES = dict(zip(call_trace.OPERATIONS, ("candidates", "ranking", "reranking"), strict=True))
 FLUSH_S = 2.5  # until all records are written
 
 

@@ -12,8 +12,8 @@ from handsell.serving.graph.bundle_watcher import HELD, KEPT, LOADING, BundleWat
 from handsell.serving.graph.loading import open_bundle
 from handsell.serving.graph.stage_loading import load_local_stages
 from handsell.serving.graph.stages import BundleNotHeld
-from serving_service import load_bundle_of, served
-from serving_world import another_bundle, write_world
+from serving_service import load_world_bundle, start_service
+from serving_world import publish_other_bundle, write_world
 
 ASK = "/v1/users/u1/recommendations?count=10"
 
@@ -30,7 +30,7 @@ def store(world):
 
 def follower(world, service, store, stages=None):
     return BundleWatcher(
-        service, store, lambda bundle: load_bundle_of(world, service.metrics, bundle=bundle, stages=stages)
+        service, store, lambda bundle: load_world_bundle(world, service.metrics, bundle=bundle, stages=stages)
     )
 
 
@@ -42,8 +42,8 @@ def damaged(world, store, bundle):
 
 
 async def test_promotion_and_rollback_change_what_answers(world, store):
-    other = another_bundle(world, seed=4)
-    async with served(world) as (client, service):
+    other = publish_other_bundle(world, seed=4)
+    async with start_service(world) as (client, service):
         follow = follower(world, service, store)
         slates = {}
         for bundle, change in ((world.bundle, None), (other, store.promote), (world.bundle, store.rollback)):
@@ -63,8 +63,8 @@ async def test_promotion_and_rollback_change_what_answers(world, store):
 
 
 async def test_a_corrupt_bundle_is_refused_and_the_old_one_serves_on(world, store):
-    other = another_bundle(world, seed=4)
-    async with served(world) as (client, service):
+    other = publish_other_bundle(world, seed=4)
+    async with start_service(world) as (client, service):
         damaged(world, store, other)
         follow = follower(world, service, store)
         for _ in range(2):
@@ -83,8 +83,8 @@ async def test_a_corrupt_bundle_is_refused_and_the_old_one_serves_on(world, stor
 async def test_a_bundle_that_answers_worse_is_refused(world, store):
     """Its files are whole, but the ranker wants a column that nobody computes."""
     names = store.show(world.bundle).features
-    other = another_bundle(world, seed=4, features=(*names[:-1], "moon_phase"))
-    async with served(world) as (client, service):
+    other = publish_other_bundle(world, seed=4, features=(*names[:-1], "moon_phase"))
+    async with start_service(world) as (client, service):
         store._point(Pointer(other, (world.bundle,)))
         await follower(world, service, store).check()
         assert service.refused is not None and service.refused.bundle == other
@@ -96,8 +96,8 @@ async def test_a_bundle_that_the_feature_store_cannot_feed_is_refused(world, sto
     def load_refused(bundle):
         raise FeatureError(f"bundle {bundle} wants user_mood: restore it")
 
-    other = another_bundle(world, seed=4)
-    async with served(world) as (client, service):
+    other = publish_other_bundle(world, seed=4)
+    async with start_service(world) as (client, service):
         store.promote(other)
         await BundleWatcher(service, store, load_refused).check()
         assert "user_mood" in (await client.get("/readyz")).json()["refused"]["reason"]
@@ -120,10 +120,10 @@ class Behind:
 
 
 async def test_a_request_is_answered_whole_from_the_bundle_before_where_a_stage_lacks_the_new_one(world, store):
-    other = another_bundle(world, seed=4)
-    async with served(world) as (client, service):
+    other = publish_other_bundle(world, seed=4)
+    async with start_service(world) as (client, service):
         first = (await client.get(ASK)).json()
-        service.switch_to(load_bundle_of(world, service.metrics, bundle=other, stages=Behind(world, other)))
+        service.switch_to(load_world_bundle(world, service.metrics, bundle=other, stages=Behind(world, other)))
         answer = (await client.get(ASK)).json()
         assert answer["release"]["bundle"] == world.bundle and answer["degraded"] == []
         assert [i["item_id"] for i in answer["items"]] == [i["item_id"] for i in first["items"]]
@@ -133,7 +133,7 @@ async def test_a_request_is_answered_whole_from_the_bundle_before_where_a_stage_
 
 
 async def test_without_a_bundle_before_such_a_stage_is_left_out_and_named(world):
-    async with served(world, stages=Behind(world, world.bundle)) as (client, _):
+    async with start_service(world, stages=Behind(world, world.bundle)) as (client, _):
         answer = (await client.get(ASK)).json()
         assert answer["degraded"] == ["ranking"] and len(answer["items"]) == 10
 
@@ -145,13 +145,13 @@ def holding(world, bundle="live"):
 def test_a_replica_holds_what_is_live_and_what_it_was_asked_for(world, store, monkeypatch):
     monkeypatch.setattr("handsell.serving.graph.bundle_watcher.threading.Thread.start", lambda self: None)
     held = holding(world)
-    other = another_bundle(world, seed=4)
+    other = publish_other_bundle(world, seed=4)
     assert held.state(world.bundle) == HELD and held.state(other) == LOADING
     with pytest.raises(BundleNotHeld, match=other):
         held.get(other)
     held.check()
     assert held.state(other) == HELD and held.get(other) is not held.get(world.bundle)
-    more, loads = [another_bundle(world, seed=s) for s in range(5, 5 + KEPT)], []
+    more, loads = [publish_other_bundle(world, seed=s) for s in range(5, 5 + KEPT)], []
     monkeypatch.setattr(
         held, "_load_bundle", lambda bundle, take=held._load_bundle: (loads.append(bundle), take(bundle))
     )
@@ -165,7 +165,7 @@ def test_a_replica_holds_what_is_live_and_what_it_was_asked_for(world, store, mo
 
 def test_a_replica_says_why_a_bundle_cannot_be_held(world, store, monkeypatch):
     monkeypatch.setattr("handsell.serving.graph.bundle_watcher.threading.Thread.start", lambda self: None)
-    held, other = holding(world), another_bundle(world, seed=4)
+    held, other = holding(world), publish_other_bundle(world, seed=4)
     damaged(world, store, other)
     held.check()
     assert "ranker.ubj" in held.state(other) and held.state(world.bundle) == HELD

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feature_world import START, tiny_config, write_tiny
+from feature_world import START, write_tiny, write_tiny_config
 from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.paths import Layout
@@ -103,7 +103,7 @@ def session_starts(log, config, since):
 
 
 def test_user_rows_are_exact_at_every_session_start_of_the_windows(tmp_path, rng):
-    config = tiny_config(tmp_path)
+    config = write_tiny_config(tmp_path)
     log = write_tiny(config, rng)
     compute(config)
     at = session_starts(log, config, log.time.max() - 12 * DAY_US)
@@ -115,7 +115,7 @@ def test_user_rows_are_exact_at_every_session_start_of_the_windows(tmp_path, rng
 
 @pytest.mark.parametrize("cap", [12, 20, 40])
 def test_it_is_told_how_many_users_have_seen_more_than_is_kept(tmp_path, rng, capsys, cap):
-    config = tiny_config(tmp_path)
+    config = write_tiny_config(tmp_path)
     log = write_tiny(config, rng)
     config = config.model_copy(update={"features": config.features.model_copy(update={"seen_cap": cap})})
     compute(config)
@@ -126,7 +126,7 @@ def test_it_is_told_how_many_users_have_seen_more_than_is_kept(tmp_path, rng, ca
 
 
 def test_moments_asked_for_by_training_are_exact(tmp_path, rng):
-    config = tiny_config(tmp_path, "leave_last_k")
+    config = write_tiny_config(tmp_path, "leave_last_k")
     log = write_tiny(config, rng)
     users, times = rng.integers(0, 12, 60), rng.integers(START, log.time.max(), 60)
     at = rng.choice(len(log), 20, replace=False)  # and some exactly at an event, which must not count
@@ -139,7 +139,7 @@ def test_moments_asked_for_by_training_are_exact(tmp_path, rng):
 
 @pytest.mark.parametrize("kind", ["by_time", "leave_last_k"])
 def test_the_requests_of_every_window_need_not_be_asked_for(tmp_path, rng, kind):
-    config = tiny_config(tmp_path, kind)
+    config = write_tiny_config(tmp_path, kind)
     log = write_tiny(config, rng)
     compute(config)
     acted = log.type != 0
@@ -154,7 +154,7 @@ def test_the_requests_of_every_window_need_not_be_asked_for(tmp_path, rng, kind)
 
 
 def test_item_rows_are_exact_on_every_day(tmp_path, rng):
-    config = tiny_config(tmp_path)
+    config = write_tiny_config(tmp_path)
     log = write_tiny(config, rng)
     compute(config)
     table = pq.read_table(Layout(config.state).features / "item_activity").to_pandas()
@@ -186,7 +186,7 @@ def test_late_and_duplicate_events_change_nothing(tmp_path, rng):
     for kind in ("tidy", "messy"):
         folder = tmp_path / kind
         folder.mkdir()
-        config = tiny_config(folder)
+        config = write_tiny_config(folder)
         log = write_tiny(config, np.random.default_rng(5))
         order = np.arange(len(log))
         if kind == "messy":

@@ -12,7 +12,7 @@ from handsell.local import rules as local_rules
 from handsell.serving.graph.loading import open_bundle
 from handsell.serving.graph.stage_loading import load_local_stages
 from handsell.testing.rule_catalog import write_rule
-from serving_service import served
+from serving_service import start_service
 from serving_world import write_world
 
 RULES = write_rule("out", "exclude", items="'red' in item.tags", surfaces=["email"]) + write_rule(
@@ -33,7 +33,7 @@ def world(tmp_path):
 
 
 async def test_rules_are_kept_named_logged_and_changed_without_a_new_replica(world, tmp_path):
-    async with served(world) as (client, service):
+    async with start_service(world) as (client, service):
         answer = (await client.get(ASK, params={"surface": "email", "count": 10})).json()
         ids = [item["item_id"] for item in answer["items"]]
         assert ids[2] == "i44" and all(int(i[1:]) % 2 == 0 for i in ids) and len(ids) == 10
@@ -65,7 +65,7 @@ async def test_a_pin_that_cannot_hold_is_told(world, tmp_path):
     (tmp_path / "rules.toml").write_text(
         write_rule("gone", "pin", items="item.item_id == 'i7'", position=1)
     )  # not available
-    async with served(world) as (client, _):
+    async with start_service(world) as (client, _):
         answer = (await client.get(ASK)).json()
         assert answer["relaxed"][-1:] == ["rule:gone"] and len(answer["items"]) == 10
 
@@ -77,7 +77,7 @@ def test_wrong_rules_refuse_to_start(world, tmp_path):
 
 
 async def test_a_preview_answers_recorded_requests_with_both(world, tmp_path, monkeypatch):
-    async with served(world) as (client, service):
+    async with start_service(world) as (client, service):
         for user in ("u1", "u2", "u3", "u4"):
             await client.get(f"/v1/users/{user}/recommendations", params={"surface": "email", "count": 6})
         await service.close()

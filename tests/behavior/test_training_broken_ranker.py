@@ -6,7 +6,7 @@ import numpy as np
 
 from handsell.bundles.stages import load_stages
 from handsell.serving.graph.stages import LocalStages
-from serving_service import served
+from serving_service import start_service
 
 
 class Silent:
@@ -23,7 +23,7 @@ async def degraded(deployment, ranking=None):
     """What ten users' answers say was left out."""
     stages = load_stages(deployment.path, deployment.config)
     local = LocalStages(stages.candidates, ranking(stages.ranking) if ranking else stages.ranking, stages.reranking)
-    async with served(deployment, stages=local) as (client, _):
+    async with start_service(deployment, stages=local) as (client, _):
         answers = [(await client.get(f"/v1/users/u{n:07d}/recommendations")).json() for n in range(10)]
         assert all(len(answer["items"]) == 10 for answer in answers)
         metrics = (await client.get("/metrics")).text

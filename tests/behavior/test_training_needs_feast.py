@@ -24,7 +24,7 @@ from handsell.jobs.train import examples, train
 from handsell.jobs.train.requests import fetch_user_rows
 from handsell.ranking.shards import read_shards, shard_folders
 from handsell.serving.graph.loading import check_features, open_bundle
-from serving_service import served
+from serving_service import start_service
 
 ANNA, BERT, CARL = "u0000003", "u0000042", "u0000077"
 
@@ -39,7 +39,7 @@ def mine(deployment, tmp_path_factory):
 
 
 async def slates(deployment):
-    async with served(deployment) as (client, _):
+    async with start_service(deployment) as (client, _):
         found = {}
         for user in (ANNA, BERT, CARL):
             body = (await client.get(f"/v1/users/{user}/recommendations?count=10")).json()

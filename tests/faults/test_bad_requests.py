@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from serving_service import served
+from serving_service import start_service
 from serving_world import write_world
 
 JSON = {"content-type": "application/json"}
@@ -84,7 +84,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 async def client(world):
-    async with served(world) as (client, _):
+    async with start_service(world) as (client, _):
         yield client
 
 
@@ -172,7 +172,7 @@ async def test_the_document_names_every_status_that_was_seen(client):
 
 async def test_a_surface_in_a_query_string_is_checked_like_one_in_a_body(world):
     """Schemathesis found a 500 here: the body refused what the query string let through."""
-    async with served(world) as (client, _):
+    async with start_service(world) as (client, _):
         wrong = {"surface": "home\x03"}
         told = {"user_id": "u1", "item_id": "i1", **wrong}
         for path, parameters in (("/v1/users/u1/recommendations", wrong), ("/v1/explain", told)):

@@ -11,7 +11,7 @@ from handsell.events.log import EventLogError
 from handsell.serving.graph.event_sink import LocalSink
 from handsell.serving.graph.loading import check_features, open_bundle
 from handsell.serving.graph.stage_loading import load_local_stages
-from serving_service import served
+from serving_service import start_service
 from serving_world import write_world
 
 
@@ -48,7 +48,7 @@ def quick(world, ms=1_500, **more):
 async def test_a_stage_that_is_gone_or_late_is_named(world, stage, how):
     method = {"candidates": "candidates", "ranking": "rank", "reranking": "rerank"}[stage]
     stages = Faulty(world, **{how: (method,)})
-    async with served(world, stages=stages, config=quick(world)) as (client, _):
+    async with start_service(world, stages=stages, config=quick(world)) as (client, _):
         started = asyncio.get_running_loop().time()
         answer = await client.get("/v1/users/u1/recommendations?count=10")
         assert asyncio.get_running_loop().time() - started < 5.0
@@ -62,7 +62,7 @@ async def test_a_stage_that_is_gone_or_late_is_named(world, stage, how):
 async def test_a_store_that_is_gone_gives_default_features(world):
     store = world.store()
     store.broken = True
-    async with served(world, store=store) as (client, _):
+    async with start_service(world, store=store) as (client, _):
         body = (await client.get("/v1/users/u1/recommendations")).json()
         assert body["degraded"] == ["features"] and body["cold_start"] and len(body["items"]) == 10
         assert (await client.get("/readyz")).status_code == 503
@@ -75,16 +75,16 @@ async def test_a_store_that_is_gone_gives_default_features(world):
 
 
 async def test_rank_answers_without_its_ranker(world):
-    async with served(world, stages=Faulty(world, broken=("rank",))) as (client, _):
+    async with start_service(world, stages=Faulty(world, broken=("rank",))) as (client, _):
         body = (await client.post("/v1/rank", json={"user_id": "u1", "item_ids": ["i1", "i2", "i3"]})).json()
         assert body["degraded"] == ["ranking"] and len(body["items"]) == 3
-    async with served(world, stages=Faulty(world, broken=("score_items",))) as (client, _):
+    async with start_service(world, stages=Faulty(world, broken=("score_items",))) as (client, _):
         body = (await client.post("/v1/rank", json={"user_id": "u1", "item_ids": ["i1", "i2", "i3"]})).json()
         assert "candidates" in body["degraded"] and len(body["items"]) == 3
 
 
 async def test_overload_is_told_with_a_time_to_come_back(world):
-    async with served(world, stages=Faulty(world, slow=("candidates",), delay_s=0.3)) as (client, _):
+    async with start_service(world, stages=Faulty(world, slow=("candidates",), delay_s=0.3)) as (client, _):
         answers = await asyncio.gather(*(client.get("/v1/users/u1/recommendations") for _ in range(60)))
         refused = [a for a in answers if a.status_code == 503]
         assert refused and len(refused) < 60
@@ -97,7 +97,7 @@ async def test_events_that_cannot_be_stored_are_not_acknowledged(world, monkeypa
         raise EventLogError("database or disk is full")
 
     monkeypatch.setattr(LocalSink, "append", full)
-    async with served(world) as (client, _):
+    async with start_service(world) as (client, _):
         event = {"event_id": "e1", "type": "play", "user_id": "u1", "item_id": "i1"}
         answer = await client.post("/v1/events", json={"events": [event]})
         assert answer.status_code == 503 and answer.headers["retry-after"]
@@ -129,7 +129,7 @@ async def test_a_caller_may_ask_for_less_time_and_its_neighbors_are_untouched(wo
     """Re-ranking takes two seconds: who has less gets the ranking's order; more than the service has is not given."""
     stages = Faulty(world, slow=("rerank",), delay_s=2.0)
     body = {"user_id": "u1", "count": 10}
-    async with served(world, stages=stages, config=quick(world, 8_000, in_flight=6)) as (client, _):
+    async with start_service(world, stages=stages, config=quick(world, 8_000, in_flight=6)) as (client, _):
         answers = await asyncio.gather(
             *(
                 client.post("/v1/recommendations", json={**body, "deadline_ms": ms})
@@ -147,7 +147,7 @@ async def test_a_caller_may_ask_for_less_time_and_its_neighbors_are_untouched(wo
 
 
 async def test_a_trace_is_taken_up_and_passed_on(world):
-    async with served(world) as (client, _):
+    async with start_service(world) as (client, _):
         given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
         answer = await client.get("/v1/users/u1/recommendations", headers={"traceparent": given})
         version, trace, span, flags = answer.headers["traceparent"].split("-")
@@ -176,7 +176,7 @@ class Halting:
 async def test_a_stage_that_stands_still_is_not_waited_for_by_everybody(world, stage):
     """The first few give it up; those behind them go on without it at once, until it answers again."""
     stages = Halting(world, {"candidates": "candidates", "ranking": "rank", "reranking": "rerank"}[stage])
-    async with served(world, stages=stages, config=quick(world)) as (client, _):
+    async with start_service(world, stages=stages, config=quick(world)) as (client, _):
         answers = [await client.get("/v1/users/u1/recommendations?count=10") for _ in range(40)]
         assert {a.status_code for a in answers} == {200}
         assert all(a.json()["degraded"] == [stage] and len(a.json()["items"]) == 10 for a in answers)
@@ -195,7 +195,7 @@ async def test_a_store_that_stands_still_is_flagged_and_read_again(world):
     store, free = world.store(), threading.Event()
     read = store.online_users
     store.online_users = lambda ids: free.wait(30) and read(ids)
-    async with served(world, store=store, config=quick(world)) as (client, _):
+    async with start_service(world, store=store, config=quick(world)) as (client, _):
         try:
             answers = [await client.get("/v1/users/u1/recommendations") for _ in range(40)]
             assert {a.status_code for a in answers} == {200}

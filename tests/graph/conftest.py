@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 import serving_world
-from api_document import AnswerCheck
+from api_document import ResponseCheck
 from serving_world import World, open_rows, write_world
 
 PORT = 18_000
@@ -32,7 +32,7 @@ def shop(request, ray_cluster, world):
     serve.run(compose(args, open_rows), name="shop", route_prefix="/")
     client = httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=30)
     wait_until_ready(client)
-    client.event_hooks = {"response": [AnswerCheck(client.get("/openapi.json").json())]}
+    client.event_hooks = {"response": [ResponseCheck(client.get("/openapi.json").json())]}
     yield client
     client.close()
     serve.delete("shop")

@@ -10,7 +10,7 @@ from test_served_is_funnel import expected, logged
 from handsell.bundles.stages import load_stages
 from handsell.bundles.store import BundleStore, Pointer
 from handsell.core.paths import Layout
-from serving_world import another_bundle
+from serving_world import publish_other_bundle
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ class Callers:
 
 
 def test_promotion_and_rollback_under_load(shop, world, store):
-    other = another_bundle(world, seed=4)
+    other = publish_other_bundle(world, seed=4)
     with Callers(shop) as callers:
         store.promote(other)
         until(shop, lambda ready: ready["release"]["bundle"] == other)
@@ -78,7 +78,7 @@ def test_promotion_and_rollback_under_load(shop, world, store):
 
 
 def test_a_corrupt_bundle_is_refused_under_load(shop, world, store):
-    other = another_bundle(world, seed=9)
+    other = publish_other_bundle(world, seed=9)
     path = store.local_path(other) / "ranker" / "ranker.ubj"
     path.write_bytes(path.read_bytes()[:-100])
     with Callers(shop) as callers:

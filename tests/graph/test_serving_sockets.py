@@ -16,7 +16,7 @@ import yaml
 from handsell.config import load_config
 from handsell.core.ray_token import read_token
 from handsell.local import cluster, service
-from open_sockets import find_open, free_ports, list_listeners
+from open_sockets import find_open_sockets, free_ports, list_listeners
 from serving_world import write_world
 
 TESTS = Path(__file__).parents[1]
@@ -68,7 +68,7 @@ def test_beyond_loopback_only_replicas_listen_and_want_the_token(head, token):
     names = [REPLICA.match(listener.name) for listener in beyond]
     assert all(names), beyond
     assert {name["deployment"] for name in names} == {"Gateway", "Candidates", "Ranking", "Reranking", "EventLog"}
-    assert find_open(beyond, token) == []
+    assert find_open_sockets(beyond, token) == []
 
 
 @pytest.mark.parametrize(

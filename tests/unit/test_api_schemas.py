@@ -7,14 +7,14 @@ import httpx
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from api_document import AnswerCheck
+from api_document import ResponseCheck
 from handsell.core.clock import Clock
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.events.reader import EventReader
 from handsell.serving.http import schemas
 from handsell.serving.http.schemas import Id, Timestamp
-from serving_service import served
+from serving_service import start_service
 from serving_world import write_world
 
 
@@ -25,7 +25,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 async def client(world):
-    async with served(world) as (client, _):
+    async with start_service(world) as (client, _):
         yield client
 
 
@@ -135,9 +135,9 @@ async def test_the_log_gets_the_event_and_the_impression_as_they_were(client, wo
 
 async def test_concurrent_requests_share_one_read_of_the_feature_store(world):
     store = world.store()
-    async with served(world, store=store) as (client, _):
+    async with start_service(world, store=store) as (client, _):
         await asyncio.gather(*(client.get(f"/v1/users/u{n}/recommendations") for n in range(12)))
-    assert sum(map(len, store.asked)) == 12 and len(store.asked) < 12
+    assert sum(map(len, store.requested)) == 12 and len(store.requested) < 12
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ async def test_an_answer_that_the_document_does_not_describe_is_noticed(client, 
     body = answer.json()
     spoil(body["items"][0])
     with pytest.raises(AssertionError, match=says):
-        AnswerCheck(document).check(httpx.Response(200, json=body, request=answer.request))
+        ResponseCheck(document).check(httpx.Response(200, json=body, request=answer.request))
 
 
 async def test_a_ranked_item_names_the_sources_that_know_it(client):

@@ -130,12 +130,14 @@ def test_an_email_does_not_hold_what_home_showed(world, tmp_path):
 
 def test_users_for_whom_nothing_is_left_have_no_slate(world, tmp_path):
     with EventLog(Layout(world.config.state).event_log) as log:
-        names = [world.shelf.creators.ids([i])[0] for i in range(len(world.shelf.creators))]
-        tags = [world.shelf.tags.ids([i])[0] for i in range(len(world.shelf.tags))]
+        names = [world.snapshot.creators.ids([i])[0] for i in range(len(world.snapshot.creators))]
+        tags = [world.snapshot.tags.ids([i])[0] for i in range(len(world.snapshot.tags))]
         log.put_blocks("u2", names, tags).result()
     said = job.batch(world.config, "email", tmp_path / "email")
     found = slates(tmp_path / "email")
-    left = {f"i{i}" for i in range(ITEMS) if world.shelf.creator[i] == -1 and not len(world.shelf.item_tags.row(i))}
+    left = {
+        f"i{i}" for i in range(ITEMS) if world.snapshot.creator[i] == -1 and not len(world.snapshot.item_tags.row(i))
+    }
     assert set(found.get("u2", [])) <= left and len(found.get("u2", [])) <= len(left)
     assert ("u2" in found) or "1 got nothing" in said
 

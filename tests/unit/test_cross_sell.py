@@ -8,7 +8,7 @@ import pytest
 from handsell.config import load_config
 from handsell.core.batches import NONE
 from handsell.core.errors import ConfigError
-from serving_service import served
+from serving_service import start_service
 from serving_world import write_world
 
 SHOP = """
@@ -43,7 +43,7 @@ async def ask(client, basket, **more):
 
 async def test_companions_of_the_basket_come_in_their_order(tmp_path, monkeypatch):
     world = shop(tmp_path, monkeypatch)
-    async with served(world) as (client, service):
+    async with start_service(world) as (client, service):
         retriever = service.bundle.stages.candidates.retrievers["bought_together"]
         one = await ask(client, ["i90"])
         assert one["items"] and "i90" not in [i["item_id"] for i in one["items"]]
@@ -65,7 +65,7 @@ async def test_companions_of_the_basket_come_in_their_order(tmp_path, monkeypatc
 @pytest.mark.parametrize("kind", ["same_creator", "same_tag"])
 async def test_substitutes_stay_away(tmp_path, monkeypatch, kind):
     world = shop(tmp_path, monkeypatch, kind)
-    shelf = world.shelf
+    shelf = world.snapshot
     basket = next(i for i in range(60, 120) if shelf.creator[i] != NONE and len(shelf.item_tags.row(i)) == 1)
 
     def substitute(item: int) -> bool:
@@ -73,7 +73,7 @@ async def test_substitutes_stay_away(tmp_path, monkeypatch, kind):
             return shelf.creator[item] == shelf.creator[basket]
         return len(np.intersect1d(shelf.item_tags.row(item), shelf.item_tags.row(basket))) > 0
 
-    async with served(world) as (client, _):
+    async with start_service(world) as (client, _):
         found = [int(i["item_id"][1:]) for i in (await ask(client, [f"i{basket}"], count=30))["items"]]
         assert found and not any(map(substitute, found))
         kept = [
@@ -91,7 +91,7 @@ def test_a_surface_names_sources_that_are_on(tmp_path, monkeypatch):
 
 
 async def test_a_basket_is_checked(tmp_path, monkeypatch):
-    async with served(shop(tmp_path, monkeypatch)) as (client, _):
+    async with start_service(shop(tmp_path, monkeypatch)) as (client, _):
         for basket in ({"item_ids": []}, {"item_ids": ["x"] * 101}, {"items": ["i1"]}, ["i1"]):
             answer = await client.post("/v1/recommendations", json={"basket": basket})
             assert answer.status_code == 422 and answer.json()["errors"][0]["field"].startswith("basket")

@@ -13,7 +13,7 @@ from handsell.eligibility.config import Surface
 from handsell.eligibility.filter_reasons import count_removed, find_removals
 from handsell.eligibility.mask import Eligibility
 from handsell.testing.small_catalog import draw_requests, draw_snapshot
-from serving_service import served
+from serving_service import start_service
 from serving_world import write_world
 
 
@@ -40,7 +40,7 @@ def with_surfaces(folder, **lines):
 
 async def test_an_email_does_not_repeat_what_home_showed(tmp_path):
     world = with_surfaces(tmp_path, email='seen_on = ["home"]\nshown_days = 2')
-    async with served(world) as (client, service):
+    async with start_service(world) as (client, service):
         free = await ask(client, service, surface="email")
         assert await ask(client, service, surface="email") == free  # what e-mail itself showed may come again
         other = await ask(client, service, user="u3", surface="email", n=30)
@@ -58,7 +58,7 @@ async def test_an_email_does_not_repeat_what_home_showed(tmp_path):
 
 async def test_what_was_shown_longer_ago_than_the_window_comes_back(tmp_path):
     world = with_surfaces(tmp_path, email='seen_on = ["email"]\nshown_days = 1')
-    async with served(world) as (client, service):
+    async with start_service(world) as (client, service):
         first = await ask(client, service, surface="email")
         assert not set(first) & set(await ask(client, service, surface="email"))
         log = sqlite3.connect(service.bundle._users._reader.path)
@@ -69,7 +69,7 @@ async def test_what_was_shown_longer_ago_than_the_window_comes_back(tmp_path):
 
 async def test_an_item_is_shown_no_oftener_than_its_cap(tmp_path):
     world = with_surfaces(tmp_path, email="item_cap = { times = 2, days = 3 }")
-    async with served(world) as (client, service):
+    async with start_service(world) as (client, service):
         first = await ask(client, service, surface="email")
         assert await ask(client, service, surface="email") == first
         third = await ask(client, service, surface="email")
@@ -80,8 +80,8 @@ async def test_an_item_is_shown_no_oftener_than_its_cap(tmp_path):
 
 async def test_what_the_request_excludes_by_creator_and_tag_does_not_come(tmp_path):
     world = write_world(tmp_path)
-    shelf = world.shelf
-    async with served(world) as (client, service):
+    shelf = world.snapshot
+    async with start_service(world) as (client, service):
         free = await ask(client, service, user="u4", n=30)
         number = shelf.items.number(free)
         creator = shelf.creators.ids(shelf.creator[number[shelf.creator[number] >= 0]])[0]
@@ -96,8 +96,8 @@ async def test_what_the_request_excludes_by_creator_and_tag_does_not_come(tmp_pa
 
 async def test_a_users_blocks_hold_on_every_surface_until_they_are_lifted(tmp_path):
     world = write_world(tmp_path)
-    shelf = world.shelf
-    async with served(world) as (client, service):
+    shelf = world.snapshot
+    async with start_service(world) as (client, service):
         first = (await ask(client, service, user="u4"))[0]
         tags = shelf.tags.ids(np.arange(len(shelf.tags)))
         every = {"creators": shelf.creators.ids(np.arange(len(shelf.creators))), "tags": []}
@@ -118,7 +118,7 @@ async def test_a_users_blocks_hold_on_every_surface_until_they_are_lifted(tmp_pa
 
 
 async def test_where_it_cannot_be_read_nothing_is_shown(tmp_path):
-    async with served(write_world(tmp_path)) as (client, service):
+    async with start_service(write_world(tmp_path)) as (client, service):
 
         def broken(*_):
             raise sqlite3.OperationalError("disk I/O error")

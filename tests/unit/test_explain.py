@@ -6,7 +6,7 @@ import pytest
 from handsell.config import Config
 from handsell.serving.graph.loading import open_bundle
 from handsell.serving.graph.stage_loading import load_local_stages
-from serving_service import FailingStages, served
+from serving_service import FailingStages, start_service
 from serving_world import write_world
 
 
@@ -17,7 +17,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 async def client(world):
-    async with served(world) as (client, _):
+    async with start_service(world) as (client, _):
         yield client
 
 
@@ -83,7 +83,7 @@ async def test_beyond_what_is_asked_of_a_source_it_still_has_a_rank(tmp_path):
     world = write_world(tmp_path)
     source = world.config.source
     source.write_text(source.read_text() + "\n[retrieval.popularity]\nk = 5\n[retrieval.history]\nenabled = false\n")
-    async with served(world) as (client, _):
+    async with start_service(world) as (client, _):
         popular = [i["item_id"] for i in (await client.get("/v1/popular?count=30")).json()["items"]]
         stories = [await explain(client, i, user="new", surface="email") for i in popular[3:8]]
         told = [s["candidates"]["sources"][0] for s in stories]
@@ -109,7 +109,7 @@ async def test_re_ranking_names_the_rule_that_moved_an_item(world):
     config._source = world.config.source
     opened = open_bundle(str(world.config.source), "live")
     object.__setattr__(opened, "config", config)
-    async with served(world, config=config, stages=load_local_stages(opened)) as (client, _):
+    async with start_service(world, config=config, stages=load_local_stages(opened)) as (client, _):
         stories = [await explain(client, i) for i in await slate(client, n=30)]
         moved = [s["reranking"] for s in stories if s["reranking"]["before"] != s["reranking"]["place"]]
         assert moved and all(r["moved_by"] == ["same_creator_gap"] for r in moved)
@@ -127,7 +127,7 @@ async def test_unknown_items_are_404_and_unknown_users_a_cold_start(client):
 @pytest.mark.parametrize("stage", ["candidates", "ranking", "reranking"])
 async def test_a_stage_that_fails_is_named_and_the_rest_is_told(world, stage):
     stages = FailingStages(world)
-    async with served(world, stages=stages) as (client, _):
+    async with start_service(world, stages=stages) as (client, _):
         item = (await slate(client))[0]
         stages.failing = (stage,)
         story = await explain(client, item)

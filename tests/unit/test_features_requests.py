@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from feature_world import START, tiny_config
+from feature_world import START, write_tiny_config
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import Ragged
 from handsell.core.errors import FeatureError
@@ -23,7 +23,7 @@ NOW = START + 45 * DAY_US
 
 @pytest.fixture
 def case(rng, tmp_path):
-    config = tiny_config(tmp_path)
+    config = write_tiny_config(tmp_path)
     shelf = draw_snapshot(rng, items=40, creators=6, tags=5)
     facts, rules = ItemAttributes(shelf.creator, shelf.item_tags), FoldRules.of(config)
     kind = rng.integers(0, 3, 120)

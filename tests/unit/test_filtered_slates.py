@@ -20,7 +20,7 @@ from handsell.retrieval.stage import LocalCandidates
 from handsell.serving.graph.loading import load_popularity, open_bundle
 from handsell.serving.graph.stage_loading import load_local_stages
 from handsell.testing.small_catalog import NOW, draw_requests, draw_snapshot
-from serving_service import FailingStages, served
+from serving_service import FailingStages, start_service
 from serving_world import write_world
 
 RED = "'red' in item.tags"  # items of odd number
@@ -34,7 +34,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 async def client(world):
-    async with served(world) as (client, _):
+    async with start_service(world) as (client, _):
         yield client
 
 
@@ -89,7 +89,7 @@ async def test_each_request_of_a_batch_has_its_own(client):
 
 @pytest.mark.parametrize("stage", ["candidates", "ranking", "reranking"])
 async def test_a_filter_holds_where_a_stage_is_gone(world, stage):
-    async with served(world, stages=FailingStages(world, stage)) as (client, _):
+    async with start_service(world, stages=FailingStages(world, stage)) as (client, _):
         answer = await client.post("/v1/recommendations", json={"user_id": "u1", "surface": "email", "filter": FEW})
         assert {*ids(answer)} <= {"i3", "i40", "i41", "i90"} and len(ids(answer)) >= 4
         assert answer.json()["degraded"]
@@ -106,7 +106,7 @@ async def test_reranking_itself_refuses_what_does_not_pass(world):
             return await inner.candidates(requests.with_filters([None] * len(requests)), k)
 
     object.__setattr__(stages, "candidates", Careless())
-    async with served(world, stages=stages) as (client, _):
+    async with start_service(world, stages=stages) as (client, _):
         answer = await client.post(
             "/v1/recommendations", json={"user_id": "u1", "surface": "email", "count": 20, "filter": RED}
         )
@@ -141,7 +141,7 @@ async def test_a_surface_keeps_its_filter_and_the_requests_own_comes_on_top(tmp_
     world = write_world(tmp_path)
     source = world.config.source
     source.write_text(source.read_text().replace("[surfaces.email]", f'[surfaces.email]\nfilter = "{RED}"'))
-    async with served(world) as (client, _):
+    async with start_service(world) as (client, _):
         assert all(map(is_red, ids(await client.get("/v1/users/u1/recommendations?surface=email&count=20"))))
         few = {"surface": "email", "filter": FEW}
         assert sorted(ids(await client.get("/v1/users/u1/recommendations", params=few))) == ["i3", "i41"]

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from kuberay_manifests import FOLDER, ROOT, manifest
+from kuberay_manifests import FOLDER, ROOT, load_manifest
 from kubernetes_schemas import Schemas
 
 OWNER = {"name": "handsell-nightly-29", "uid": "0b7e"}
@@ -39,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
         if not name:
             return self.answer(200, {"items": self.server.others})
         if name == "/handsell-train":
-            return self.answer(200, manifest("train-rayjob") | {"status": {"jobDeploymentStatus": "Complete"}})
+            return self.answer(200, load_manifest("train-rayjob") | {"status": {"jobDeploymentStatus": "Complete"}})
         assert name == "/handsell-train-x7"
         state = self.server.states.pop(0)
         self.answer(*((state, {}) if isinstance(state, int) else (200, {"metadata": {}, "status": state})))
@@ -84,9 +84,9 @@ def test_it_creates_a_copy_that_its_own_job_owns_and_waits_for_success(run):
     api = Api([{}, {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}, 503, ended("SUCCEEDED")])
     assert run(api) == 0 and not api.states
     (made,) = api.created
-    assert made["spec"] == manifest("train-rayjob")["spec"]
+    assert made["spec"] == load_manifest("train-rayjob")["spec"]
     assert made["metadata"]["generateName"] == "handsell-train-" and "name" not in made["metadata"]
-    assert made["metadata"]["labels"] == manifest("train-rayjob")["metadata"]["labels"]
+    assert made["metadata"]["labels"] == load_manifest("train-rayjob")["metadata"]["labels"]
     assert made["metadata"]["ownerReferences"] == [{"apiVersion": "batch/v1", "kind": "Job", **OWNER}]
     assert {token for _, token in api.asked} == {"Bearer secret"}
 
@@ -114,9 +114,9 @@ def test_a_second_training_is_not_started_beside_a_running_one(run, capsys):
 
 
 def test_the_role_allows_what_it_does_and_the_label_finds_trainings(nightly):
-    (rule,) = manifest("nightly-role")["rules"]
+    (rule,) = load_manifest("nightly-role")["rules"]
     assert (rule["apiGroups"], rule["resources"]) == (["ray.io"], ["rayjobs"])
     assert sorted(rule["verbs"]) == ["create", "get", "list"]
     name, value = nightly.TRAINING.split("=")
-    assert manifest("train-rayjob")["metadata"]["labels"][name] == value
-    assert manifest("train-rayjob")["metadata"]["name"] == nightly.TEMPLATE
+    assert load_manifest("train-rayjob")["metadata"]["labels"][name] == value
+    assert load_manifest("train-rayjob")["metadata"]["name"] == nightly.TEMPLATE

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 import ray
 
-from kuberay_manifests import FILES, FOLDER, ROOT, clusters, environment, found, kustomization, manifest, pods
+from kuberay_manifests import (
+    FILES,
+    FOLDER,
+    ROOT,
+    find_pods,
+    find_values,
+    load_clusters,
+    load_environment,
+    load_kustomization,
+    load_manifest,
+)
 
 NAMES = [path.stem for path in FILES]
 DOCKER = ROOT / "deployments" / "docker"
@@ -21,13 +31,13 @@ def containers(pod: dict) -> list[dict]:
 
 
 def test_one_image_of_this_version_everywhere():
-    images = {image for name in NAMES for image in found(manifest(name), "image")}
+    images = {image for name in NAMES for image in find_values(load_manifest(name), "image")}
     assert images == {f"handsell:{PROJECT['version']}"}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if pods(manifest(name))])
+@pytest.mark.parametrize("name", [name for name in NAMES if find_pods(load_manifest(name))])
 def test_no_container_runs_as_root(name):
-    for pod in pods(manifest(name)):
+    for pod in find_pods(load_manifest(name)):
         context = pod["securityContext"]
         assert context["runAsNonRoot"] is True and context["runAsUser"] > 0 and context["runAsGroup"] > 0
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -35,34 +45,40 @@ def test_no_container_runs_as_root(name):
             assert container["securityContext"].items() >= RESTRICTED.items(), container["name"]
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}
             assert "memory" in container["resources"]["limits"]
-    for options in found(manifest(name), "autoscalerOptions"):
+    for options in find_values(load_manifest(name), "autoscalerOptions"):
         assert options["securityContext"] == RESTRICTED  # the operator adds this container
 
 
 def test_every_pod_carries_the_label_of_the_network_policy():
-    label = manifest("cluster-networkpolicy")["spec"]["podSelector"]["matchLabels"]
-    for cluster in clusters().values():
+    label = load_manifest("cluster-networkpolicy")["spec"]["podSelector"]["matchLabels"]
+    for cluster in load_clusters().values():
         for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
             assert group["template"]["metadata"]["labels"].items() >= label.items()
-    submitter = manifest("train-rayjob")["spec"]["submitterPodTemplate"]
+    submitter = load_manifest("train-rayjob")["spec"]["submitterPodTemplate"]
     assert submitter["metadata"]["labels"].items() >= label.items()
 
 
 def test_what_is_named_exists():
-    made = {made["name"] for made in kustomization()["configMapGenerator"]}
-    claims = {manifest(name)["metadata"]["name"] for name in NAMES if manifest(name)["kind"] == "PersistentVolumeClaim"}
-    everything = [manifest(name) for name in NAMES]
-    assert {ref["name"] for key in ("configMap", "configMapRef") for ref in found(everything, key)} == made
-    assert set(found(everything, "claimName")) == claims
-    assert set(found(everything, "serviceAccountName")) == {manifest("nightly-serviceaccount")["metadata"]["name"]}
-    secrets = {(ref["name"], ref["key"]) for ref in found(everything, "secretKeyRef")}
+    made = {made["name"] for made in load_kustomization()["configMapGenerator"]}
+    claims = {
+        load_manifest(name)["metadata"]["name"]
+        for name in NAMES
+        if load_manifest(name)["kind"] == "PersistentVolumeClaim"
+    }
+    everything = [load_manifest(name) for name in NAMES]
+    assert {ref["name"] for key in ("configMap", "configMapRef") for ref in find_values(everything, key)} == made
+    assert set(find_values(everything, "claimName")) == claims
+    assert set(find_values(everything, "serviceAccountName")) == {
+        load_manifest("nightly-serviceaccount")["metadata"]["name"]
+    }
+    secrets = {(ref["name"], ref["key"]) for ref in find_values(everything, "secretKeyRef")}
     said = (ROOT / "docs" / "kubernetes.md").read_text()
     assert secrets and all(name in said and f"--from-literal={key}=" in said for name, key in secrets)
 
 
 def test_the_ray_version_is_the_images():
     pinned = next(d for d in PROJECT["dependencies"] if d.startswith("ray["))
-    versions = {cluster["rayVersion"] for cluster in clusters().values()}
+    versions = {cluster["rayVersion"] for cluster in load_clusters().values()}
     assert versions == {ray.__version__} == {pinned.partition("==")[2]}
 
 
@@ -70,7 +86,7 @@ def test_serves_variables_are_ones_that_serve_reads():
     import ray.serve._private.constants as constants
 
     known = Path(constants.__file__).read_text()
-    ours = [name for name in environment() if name.startswith("RAY_SERVE_")]
+    ours = [name for name in load_environment() if name.startswith("RAY_SERVE_")]
     assert ours and all(f'"{name}"' in known for name in ours)
 
 
@@ -80,14 +96,14 @@ def test_training_runs_the_steps_of_make_up_in_their_order():
     between = [step.removeprefix("feast ") for step in steps[steps.index("ray") + 1 : steps.index("serve")]]
     (ran,) = re.findall(r"for step in ([\w ]+); do", (FOLDER / "train.sh").read_text())
     assert ran.split() == between == ["data", "features", "apply", "materialize", "train"]
-    job = manifest("train-rayjob")["spec"]
+    job = load_manifest("train-rayjob")["spec"]
     assert job["entrypoint"].split()[-1] == "/etc/handsell/train.sh" and job["shutdownAfterJobFinishes"] is True
     assert job["entrypointNumCpus"] > 0  # the head offers none: the driver runs on a worker
 
 
 def test_the_nightly_job_outlives_its_training():
-    night = manifest("nightly-cronjob")["spec"]
-    job = manifest("train-rayjob")["spec"]
+    night = load_manifest("nightly-cronjob")["spec"]
+    job = load_manifest("train-rayjob")["spec"]
     assert night["concurrencyPolicy"] == "Forbid"
     assert (
         night["jobTemplate"]["spec"]["activeDeadlineSeconds"]
@@ -100,7 +116,7 @@ def test_the_image_is_installed_as_the_project_is():
     torch = next(d for d in PROJECT["dependencies"] if d.startswith("torch"))
     assert f" {torch} " in DOCKERFILE and "--constraint constraints.txt ." in DOCKERFILE
     assert "--no-deps --editable ." in DOCKERFILE
-    user = next(found(manifest("rayservice"), "runAsUser"))
+    user = next(find_values(load_manifest("rayservice"), "runAsUser"))
     assert re.findall(r"^USER (\d+):(\d+)$", DOCKERFILE, re.MULTILINE) == [(str(user), str(user))]
 
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import yaml
 
-from kuberay_manifests import FILES, FOLDER, ROOT, kustomization, manifest
+from kuberay_manifests import FILES, FOLDER, ROOT, load_kustomization, load_manifest
 from kubernetes_schemas import Schemas
 
 
@@ -49,14 +49,14 @@ def container(ray_service: dict) -> dict:
     ],
 )  # fmt: skip
 def test_a_planted_error_is_refused(schemas, name, plant, said):
-    broken = copy.deepcopy(manifest(name))
+    broken = copy.deepcopy(load_manifest(name))
     plant(broken)
     errors = schemas.errors(broken)
     assert errors and any(said in error for error in errors), errors
 
 
 def test_kustomize_is_given_every_file_of_the_folder():
-    document = kustomization()
+    document = load_kustomization()
     files = [name for made in document["configMapGenerator"] for key in ("files", "envs") for name in made.get(key, ())]
     listed = [*document["resources"], *files]
     assert sorted([*listed, "kustomization.yaml"]) == sorted(path.name for path in FOLDER.iterdir() if path.is_file())
@@ -71,6 +71,6 @@ def test_what_kustomize_builds_is_valid(schemas):
     built = subprocess.run([kubectl, "kustomize", str(FOLDER)], capture_output=True, text=True, env=os.environ)
     assert built.returncode == 0, built.stderr
     objects = list(yaml.safe_load_all(built.stdout))
-    assert len(objects) == len(FILES) + len(kustomization()["configMapGenerator"])
+    assert len(objects) == len(FILES) + len(load_kustomization()["configMapGenerator"])
     assert [error for each in objects for error in schemas.errors(each)] == []
     assert {each["metadata"].get("namespace") for each in objects if each["kind"] != "Namespace"} == {"handsell"}

@@ -11,25 +11,25 @@ from ray.serve.schema import ServeDeploySchema
 from handsell.config import load_config
 from handsell.core.paths import Layout
 from handsell.serving.http.app import AppArgs, compose
-from kuberay_manifests import FOLDER, ROOT, clusters, environment, found, manifest
-from serve_keys import unknown_keys
+from kuberay_manifests import FOLDER, ROOT, find_values, load_clusters, load_environment, load_manifest
+from serve_keys import find_unknown_keys
 
-SERVE = yaml.safe_load(manifest("rayservice")["spec"]["serveConfigV2"])
+SERVE = yaml.safe_load(load_manifest("rayservice")["spec"]["serveConfigV2"])
 (APPLICATION,) = SERVE["applications"]
 GRAPH = yaml.safe_load((ROOT / "deployments" / "serve" / "graph.yaml").read_text())
-GROUPS = {group["groupName"]: group for group in clusters()["rayservice"]["workerGroupSpecs"]}
+GROUPS = {group["groupName"]: group for group in load_clusters()["rayservice"]["workerGroupSpecs"]}
 SCALE = ("ray_actor_options", "autoscaling_config")  # what a larger machine may change
 
 
 @pytest.fixture
 def layout(monkeypatch) -> Layout:
-    monkeypatch.setenv("HANDSELL_HOME", environment()["HANDSELL_HOME"])
+    monkeypatch.setenv("HANDSELL_HOME", load_environment()["HANDSELL_HOME"])
     return Layout(load_config(FOLDER / "handsell.toml").state)
 
 
 def offered() -> dict[str, dict]:
     """Group → what Ray's own autoscaler reads from the manifest: resources of a pod, fewest and most pods."""
-    cluster = {"metadata": {"name": "handsell", "namespace": "handsell"}, "spec": clusters()["rayservice"]}
+    cluster = {"metadata": {"name": "handsell", "namespace": "handsell"}, "spec": load_clusters()["rayservice"]}
     return _derive_autoscaling_config_from_ray_cr(cluster)["available_node_types"]
 
 
@@ -51,7 +51,7 @@ def group_of(deployment: dict) -> str:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_serve_config_is_one_that_serve_reads_without_ignoring_a_key():
-    assert unknown_keys(SERVE) == []
+    assert find_unknown_keys(SERVE) == []
     ServeDeploySchema.model_validate(SERVE)
 
 
@@ -73,10 +73,10 @@ def test_it_is_the_application_of_the_serve_file():
 
 
 def test_the_config_is_the_mounted_one_and_the_worlds():
-    for group in (clusters()["rayservice"]["headGroupSpec"], *GROUPS.values()):
+    for group in (load_clusters()["rayservice"]["headGroupSpec"], *GROUPS.values()):
         mounts = {m["name"]: m["mountPath"] for m in group["template"]["spec"]["containers"][0]["volumeMounts"]}
         assert APPLICATION["args"]["config"] == f"{mounts['config']}/handsell.toml"
-        assert mounts["state"] == environment()["HANDSELL_HOME"]
+        assert mounts["state"] == load_environment()["HANDSELL_HOME"]
     ours, world = load_config(FOLDER / "handsell.toml"), load_config(ROOT / "deployments" / "configs" / "world.toml")
     assert ours.jobs.wait_for_resources_s > world.jobs.wait_for_resources_s  # machines may have to come first
     assert ours.model_dump(exclude={"jobs"}) == world.model_dump(exclude={"jobs"})
@@ -112,31 +112,31 @@ def test_each_stage_has_a_group_of_its_own_and_the_log_lies_beside_the_gateways(
 
 def test_the_event_log_is_one_file_on_one_pods_disk(layout):
     assert GROUPS["gateway"]["maxReplicas"] == 1
-    holders = [n for n, g in GROUPS.items() if "handsell-events" in list(found(g, "claimName"))]
+    holders = [n for n, g in GROUPS.items() if "handsell-events" in list(find_values(g, "claimName"))]
     assert holders == ["gateway"]
-    mounts = {m["name"]: m["mountPath"] for m in next(found(GROUPS["gateway"], "volumeMounts"))}
+    mounts = {m["name"]: m["mountPath"] for m in next(find_values(GROUPS["gateway"], "volumeMounts"))}
     assert mounts["events"] == str(layout.event_log.parent)
-    assert manifest("rayservice")["spec"]["upgradeStrategy"] == {
+    assert load_manifest("rayservice")["spec"]["upgradeStrategy"] == {
         "type": "None"
     }  # two writers would wait for each other
 
 
 def test_the_head_waits_for_the_pointer_to_the_live_bundle(layout):
-    (waits,) = clusters()["rayservice"]["headGroupSpec"]["template"]["spec"]["initContainers"]
+    (waits,) = load_clusters()["rayservice"]["headGroupSpec"]["template"]["spec"]["initContainers"]
     assert str(layout.bundles / "live.json") in waits["command"][-1]
 
 
-@pytest.mark.parametrize("name", clusters())
+@pytest.mark.parametrize("name", load_clusters())
 def test_the_head_runs_no_replica_and_no_task(name):
-    assert clusters()[name]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
-    assert clusters()[name]["authOptions"] == {"mode": "token"}
-    assert clusters()[name]["enableInTreeAutoscaling"] is True
-    assert clusters()[name]["autoscalerOptions"]["version"] == "v2"
+    assert load_clusters()[name]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert load_clusters()[name]["authOptions"] == {"mode": "token"}
+    assert load_clusters()[name]["enableInTreeAutoscaling"] is True
+    assert load_clusters()[name]["autoscalerOptions"]["version"] == "v2"
 
 
-@pytest.mark.parametrize("name", clusters())
+@pytest.mark.parametrize("name", load_clusters())
 def test_probes_ask_ports_that_answer_without_a_token(name):
-    cluster, http = clusters()[name], SERVE["http_options"]["port"]
+    cluster, http = load_clusters()[name], SERVE["http_options"]["port"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         (container,) = group["template"]["spec"]["containers"]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -152,8 +152,8 @@ def test_probes_ask_ports_that_answer_without_a_token(name):
 
 
 def test_traffic_reaches_gateways_only_and_by_the_port_that_serve_listens_on():
-    service, policy = manifest("service")["spec"], manifest("http-networkpolicy")["spec"]
+    service, policy = load_manifest("service")["spec"], load_manifest("http-networkpolicy")["spec"]
     assert service["selector"] == policy["podSelector"]["matchLabels"]
     assert service["selector"]["ray.io/group"] == group_of(APPLICATION["deployments"][0])
     assert service["ports"][0]["targetPort"] == "serve"
-    assert list(found(policy, "port")) == [SERVE["http_options"]["port"]]
+    assert list(find_values(policy, "port")) == [SERVE["http_options"]["port"]]

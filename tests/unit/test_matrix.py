@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from feature_world import tiny_config
+from feature_world import write_tiny_config
 from handsell.core.errors import FeatureError
 from handsell.features.crosses import compute_crosses
 from handsell.features.item import item_feature_names
@@ -21,7 +21,7 @@ SOURCES = ("popularity", "item_knn", "content")
 
 @pytest.fixture
 def case(rng, tmp_path):
-    config = tiny_config(tmp_path)
+    config = write_tiny_config(tmp_path)
     shelf = draw_snapshot(rng)
     names = item_feature_names(config)
     shelf = replace(shelf, values=rng.normal(size=(len(shelf), len(names))).astype(np.float32), value_names=names)

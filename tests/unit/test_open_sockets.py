@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from handsell.core.ray_token import read_token
-from open_sockets import RAN, REFUSED, Listener, attack, find_open, list_listeners
+from open_sockets import RAN, REFUSED, Listener, attack, find_open_sockets, list_listeners
 
 SERVER = """
 import pickle, time
@@ -56,7 +56,7 @@ def test_a_server_with_the_token_passes_and_one_without_is_reported(replica, tok
     mode, process = replica
     (listener,) = list_listeners(process)
     assert not listener.on_loopback
-    wrong = find_open([listener], token)
+    wrong = find_open_sockets([listener], token)
     if mode == "token":
         assert wrong == []
     else:
@@ -85,4 +85,4 @@ def test_what_speaks_no_grpc_is_reported():
 def test_which_addresses_are_loopback(ip, loopback):
     assert Listener(ip, 1, 1, "").on_loopback == loopback
     if loopback:
-        assert find_open([Listener(ip, 1, 1, "")], "x") == []
+        assert find_open_sockets([Listener(ip, 1, 1, "")], "x") == []

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from handsell.core.errors import RequestError
 from handsell.serving.http.paging import LONGEST, Feed
 from handsell.serving.http.schemas import RecommendationsBody
-from serving_service import FailingStages, load_bundle_of, served
-from serving_world import another_bundle, write_world
+from serving_service import FailingStages, load_world_bundle, start_service
+from serving_world import publish_other_bundle, write_world
 
 FEED = Feed.of("home", "u1", None)
 NUMBERS = st.sets(st.integers(0, 2**31 - 1), max_size=300)
@@ -25,12 +25,12 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bundles(world):
-    return [world.bundle, *(another_bundle(world, seed) for seed in (5, 6))]
+    return [world.bundle, *(publish_other_bundle(world, seed) for seed in (5, 6))]
 
 
 @pytest.fixture
 async def client(world):
-    async with served(world) as (client, _):
+    async with start_service(world) as (client, _):
         yield client
 
 
@@ -78,7 +78,7 @@ def test_pages_never_repeat_and_never_skip_while_models_change(world, bundles, p
 
 async def walk(world, bundles, user, pages):
     """The ids of all pages, and what a request finds that excludes them."""
-    async with served(world) as (_, service):
+    async with start_service(world) as (_, service):
         ids, cursor, turns = [], None, 0
         for count, what in pages:
             body = RecommendationsBody(user_id=user, count=count, cursor=cursor)
@@ -91,7 +91,7 @@ async def walk(world, bundles, user, pages):
             assert len(page) == count
             if what == "turn":
                 turns += 1
-                service.switch_to(load_bundle_of(world, service.metrics, bundle=bundles[turns % 3]))
+                service.switch_to(load_world_bundle(world, service.metrics, bundle=bundles[turns % 3]))
             if what == "act":
                 from handsell.serving.http.schemas import Event, EventsBody
 
@@ -145,7 +145,7 @@ async def test_a_feed_ends_where_it_is_full_and_not_because_a_stage_failed(world
     config = world.config.model_copy(update={"serving": world.config.serving.model_copy(update={"max_feed": 12})})
     config._source = world.config.source
     stages = FailingStages(world)
-    async with served(world, config=config, stages=stages) as (client, _):
+    async with start_service(world, config=config, stages=stages) as (client, _):
         body = {"user_id": "u1", "count": 8}
         first = (await client.post("/v1/recommendations", json=body)).json()
         second = (await client.post("/v1/recommendations", json=body | {"cursor": first["next_cursor"]})).json()

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from feature_world import START, tiny_config
+from feature_world import START, write_tiny_config
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import NONE
 from handsell.core.units import DAY_US, HOUR_US, MINUTE_US
@@ -134,7 +134,7 @@ NOW = START + 45 * DAY_US
 @pytest.fixture
 def asked(rng, tmp_path):
     """Function from pauses (5,) µs to requests and ranker features by name (5, K); user 4 has no events."""
-    config, shelf = tiny_config(tmp_path), draw_snapshot(rng, items=40, creators=6, tags=5)
+    config, shelf = write_tiny_config(tmp_path), draw_snapshot(rng, items=40, creators=6, tags=5)
     value_names = item_feature_names(config)
     shelf = replace(shelf, values=rng.random((40, len(value_names))), value_names=value_names)
     rules, kind = FoldRules.of(config), rng.integers(0, 3, 150)

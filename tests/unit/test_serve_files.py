@@ -7,7 +7,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from handsell.serving.http.app import AppArgs
-from serve_keys import unknown_keys
+from serve_keys import find_unknown_keys
 
 FOLDER = Path(__file__).parents[2] / "deployments" / "serve"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -21,10 +21,10 @@ DEPLOYMENTS = {
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_key_is_one_that_serve_knows(path):
     document = yaml.safe_load(path.read_text())
-    assert unknown_keys(document) == []
+    assert find_unknown_keys(document) == []
     ServeDeploySchema.model_validate(document)
     document["applications"][0]["deployments"][0]["autoscaling_config"]["min_replica"] = 1
-    assert [k.split(".")[-1] for k in unknown_keys(document)] == ["min_replica"]
+    assert [k.split(".")[-1] for k in find_unknown_keys(document)] == ["min_replica"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from feature_world import tiny_config, write_tiny
+from feature_world import write_tiny, write_tiny_config
 from handsell.data import splits
 from handsell.data.config import SplitConfig
 from handsell.data.interactions import Interactions
@@ -131,7 +131,7 @@ def case(request, rng, tmp_path, monkeypatch):
     """A config, its log, and the windows of a cut in this process."""
     monkeypatch.setenv("HANDSELL_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(windows, "spread", lambda function, tasks, **_: [function(*task) for task in tasks])
-    config = tiny_config(tmp_path, request.param)
+    config = write_tiny_config(tmp_path, request.param)
     events = write_tiny(config, rng, users=60, n=3_000)
     return config, events, windows.cut_windows(config, tmp_path / "run"), tmp_path / "run"
 
