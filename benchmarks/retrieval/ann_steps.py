@@ -108,7 +108,7 @@ def generate(source: ClusteredItems, options: argparse.Namespace, path: Path) ->
             some = np.flatnonzero(draw_eligible(share, first, len(block)))
             found.add(first + some, block[some])
     file.flush()
-    return [found.found() for found in nearest]
+    return [found.read_items() for found in nearest]
 
 
 def draw_eligible(share: float, first: int, count: int) -> np.ndarray:
