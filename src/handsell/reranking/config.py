@@ -1,4 +1,4 @@
-"""Settings of the re-ranker: `[reranking]`."""
+"""Settings of re-ranking: `[reranking]`."""
 
 from __future__ import annotations
 
@@ -10,60 +10,67 @@ from handsell.core.section import Section
 
 
 class ExplorationConfig(Section):
-    """Positions that now and then show a candidate drawn at random; its chance is logged with the impression."""
+    """Show random candidates at some positions; the probability is logged with the impression."""
 
-    share: float = Field(0.0, ge=0, le=1, description="chance that one of these positions draws; 0 switches it off")
+    share: float = Field(
+        0.0, ge=0, le=1, description="probability of a random candidate at each of the positions; 0: off"
+    )
     positions: tuple[Annotated[int, Field(ge=1, le=30)], ...] = Field(
-        (5, 10), description="positions (1 = top) that may draw, each on its own"
+        (5, 10), description="positions (1 = top) that explore, independently of each other"
     )
 
 
 class RerankingConfig(Section):
+    """Diversity, calibration, novelty and constraints of the slate."""
+
     strength: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
         "auto",
         description="factor of diversity, calibration, novelty and serendipity. auto: training picks the largest that "
         "costs at most `tolerance` of NDCG@10 on the validation window",
     )
-    tolerance: float = Field(0.02, ge=0, le=1, description="strength = auto: relative NDCG@10 that variety may cost")
+    tolerance: float = Field(0.02, ge=0, le=1, description="strength = auto: relative loss of NDCG@10 that is accepted")
     selection: Literal["mmr", "dpp"] = Field(
         "dpp",
-        description="what diversity minds: mmr: the most alike item above; dpp: all items above (determinantal point "
-        "process)",
+        description="diversity by maximal marginal relevance (mmr: compares with the most similar item above) or by a "
+        "determinantal point process (dpp: compares with all items above)",
     )
     diversity: float = Field(
         0.085,
         ge=0,
         le=1,
-        description="0 orders by score alone, 1 by difference from what is already chosen; a dpp needs about half of "
-        "what mmr needs",
+        description="0 orders by score, 1 by difference from the items above; dpp needs about half the value of mmr",
     )
     diversity_by_taste: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="how far diversity follows the breadth (entropy) of a user's tags: 0 the same for all, 1 none for "
-        "users of one tag and twice as much for those of all",
+        description="dependence of diversity on the entropy of the user's tags: 0 the same for all users, 1 none for "
+        "users with one tag and double for users with all tags equally",
     )
     calibration: float = Field(
         0.1,
         ge=0,
         le=1,
-        description="Steck's λ: 1 - λ goes to relevance and diversity, λ to a mix of tags like the user's own",
+        description="Steck's λ: weight of a mix of tags like that of the history; the rest has the weight 1 - λ",
     )
-    novelty: float = Field(0.08, ge=0, le=1, description="worth of being unpopular, where 1 is a request's whole span")
+    novelty: float = Field(
+        0.08, ge=0, le=1, description="weight of unpopularity; 1 is the span of relevance in a request"
+    )
     serendipity: float = Field(
-        0.0, ge=0, le=1, description="worth of being relevant, unpopular and unlike the history at once"
+        0.0, ge=0, le=1, description="weight of relevance · unpopularity · dissimilarity to the history"
     )
-    same_creator_gap: int = Field(1, ge=0, description="items between two of one creator; 0 switches it off")
+    same_creator_gap: int = Field(1, ge=0, description="least number of items between two of one creator; 0: off")
     category_window: int = Field(
-        0, ge=0, le=30, description="positions in a row that hold at most category_most of a tag; 0 switches it off"
+        0, ge=0, le=30, description="positions in a row with at most category_most items of one tag; 0: off"
     )
-    category_most: int = Field(3, ge=1, le=30, description="items of one tag in any category_window positions")
+    category_most: int = Field(
+        3, ge=1, le=30, description="greatest number of items of one tag in category_window positions"
+    )
     exploration: ExplorationConfig = ExplorationConfig()
     rules: str | None = Field(
         None,
         min_length=1,
-        description="file of business rules, relative to the TOML file; followed while serving: docs/rules.md",
+        description="file of business rules, relative to the TOML file, reloaded while serving; see docs/rules.md",
     )
 
     def scaled(self) -> RerankingConfig:

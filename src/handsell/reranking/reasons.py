@@ -44,7 +44,7 @@ class Evidence:
 def choose_reasons(
     requests: Requests, evidence: Evidence, snapshot: Snapshot, liked: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(B, n) int8 index into REASONS and (B, n) int32 history item it speaks of, or -1.
+    """Return (B, n) int8 index into REASONS and (B, n) int32 history item that the reason names, or -1.
 
     `liked` is the event weight from which one may say "liked", see `find_liked_weight`.
     """
