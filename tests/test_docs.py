@@ -51,7 +51,9 @@ def commands(group, prefix: str = "") -> list[str]:
 
 
 def test_the_configuration_page_is_what_the_models_say(generator):
-    assert generator.PAGE.read_text(encoding="utf-8") == generator.page(), "run python docs/make_configuration.py"
+    assert generator.PAGE.read_text(encoding="utf-8") == generator.render_page(), (
+        "run python docs/make_configuration.py"
+    )
 
 
 def test_the_page_of_features_is_what_the_registrations_say():
@@ -69,7 +71,7 @@ def test_every_key_has_a_heading_or_a_row_with_a_description(generator):
         for name, field in model.model_fields.items():
             if field.json_schema_extra == {"written": "by name"}:
                 continue  # each retriever has a heading of its own
-            inner, named = generator.section_of(field.annotation)
+            inner, named = generator.find_section(field.annotation)
             if inner is not None and not named:
                 assert f"## [{f'{path}.{name}'.lstrip('.')}]" in page
             else:

@@ -131,9 +131,7 @@ def start(config: Config) -> RayHead:
         f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}",
         f"--temp-dir={ray_folder(config)}", f"--object-store-memory={jobs.object_store_mib * 2**20}",
     ]  # fmt: skip
-    path = os.pathsep.join(
-        filter(None, (str(commands), os.environ.get("PATH")))
-    )  # so that jobs find `handsell` and `feast`
+    path = os.pathsep.join(filter(None, (str(commands), os.environ.get("PATH"))))  # where jobs find `handsell`
     inherited = {name: value for name, value in os.environ.items() if name not in ADDRESSES}
     token = create_token(_token_file(config))
     with log.open("w") as output:
