@@ -22,7 +22,7 @@ from handsell.testing.planted_taste import plant_blocks, allow_all, build_reques
 
 folder = Path(sys.argv[1])
 path = folder / "shop.toml"
-path.write_text('name = "shop"\\n[retrieval.latest]\\nenabled = true\\nleast_likes = 2\\n')
+path.write_text('name = "shop"\\n[retrieval.latest]\\nenabled = true\\nmin_likes = 2\\n')
 config = load_config(path)
 sources = config.retrieval.enabled
 print("sources", *sources)
@@ -34,7 +34,7 @@ asked = build_requests([(0, 1.0)])
 allowed = allow_all(asked, events.n_items)
 found, again = (m.retrieve(asked, 5, allowed)[0] for m in (model, registry.load("latest", folder / "latest")))
 assert (found == again).all() and found[0, 0] == events.item[np.argmax(np.where(events.weight > 0, events.time, 0))]
-path.write_text('name = "shop"\\n[retrieval.latest]\\nleast_likes = 0\\n')
+path.write_text('name = "shop"\\n[retrieval.latest]\\nmin_likes = 0\\n')
 try:
     load_config(path)
 except ConfigError as error:
@@ -100,7 +100,7 @@ def test_a_retriever_of_another_package_needs_no_change_here(installed, tmp_path
     said = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     assert said["sources"].split()[-1] == "latest", "after the built-in ones"
     assert {"src_latest_rank", "src_latest_z"} <= set(said["features"].split())
-    assert said["error"].strip().startswith("retrieval.latest.least_likes: ") and "received: 0" in said["error"]
+    assert said["error"].strip().startswith("retrieval.latest.min_likes: ") and "received: 0" in said["error"]
 
 
 def test_features_of_another_package_are_columns_of_the_matrix(installed):

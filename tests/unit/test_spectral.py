@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from handsell.retrieval.like_matrix import build_like_matrix
-from handsell.retrieval.models.spectral import SpectralConfig, find_leading_directions, fit_spectral
-from handsell.retrieval.models.svd import SVDConfig, fit_svd
+from handsell.retrieval.models.spectral import SpectralConfig, SVDConfig, find_leading_directions, fit_spectral, fit_svd
 from handsell.testing.planted_taste import build_requests, plant_blocks
 
 

@@ -1,4 +1,4 @@
-"""What is being liked right now: items in the order of their latest like."""
+"""A retriever of the items that were liked last, most recent first."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from handsell.retrieval.index.topk import fit_mask, gather, pad_rows, select_top
 
 
 class LatestConfig(OptionalSource):
-    least_likes: int = Field(1, ge=1, description="likes below which an item is left out")
+    min_likes: int = Field(1, ge=1, description="number of likes that an item must have")
 
 
 @dataclass(frozen=True)
 class Latest:
     name: ClassVar[str] = "latest"
-    order: np.ndarray  # (I,) float32, the later the higher; NaN where too few liked it
+    order: np.ndarray  # (I,) float32, higher for later likes; NaN for items with fewer than min_likes
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         liked = np.flatnonzero(np.isfinite(self.order))
         rows = []
-        for may in fit_mask(eligible, len(self.order)):
-            items = liked[may[liked]]
+        for allowed in fit_mask(eligible, len(self.order)):
+            items = liked[allowed[liked]]
             rows.append(select_top(items, self.order[items], k))
         return pad_rows(rows, k)
 
@@ -48,11 +48,11 @@ def fit_latest(interactions: Interactions, config: LatestConfig, content: object
     liked = interactions.positives
     last = np.zeros(interactions.n_items, np.int64)
     np.maximum.at(last, liked.item, liked.time)
-    enough = np.bincount(liked.item, minlength=interactions.n_items) >= config.least_likes
+    enough = np.bincount(liked.item, minlength=interactions.n_items) >= config.min_likes
     order = np.argsort(np.argsort(last, kind="stable"), kind="stable") + 1
     return Latest(np.where(enough, order, np.nan).astype(np.float32))
 
 
 LATEST = RetrieverPlugin(
-    "latest", LatestConfig, Latest, fit_latest, purpose="what is liked right now matters most", personal=False
+    "latest", LatestConfig, Latest, fit_latest, purpose="the latest likes matter most", personal=False
 )

@@ -8,6 +8,9 @@ The ideal low-pass filter f = 1 (ridge 0) with a = b = ½ is the spectral part o
 such filters. A ridge above 0 is ridge regression of R̃ on itself, and makes use of many more directions. The last
 factor D_I may have another exponent than b. Both sides use one matrix (I, D) of item vectors, which is stored in the
 index.
+
+PureSVD [cremonesi2010] (`svd`) is the special case without degree scaling and without ridge: the history is projected
+on the leading singular vectors of the user–item matrix.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from handsell.retrieval.like_matrix import build_like_matrix, raise_degrees, sca
 OVERSAMPLING = 0.1  # share of directions computed beyond those kept; the last ones kept converge sooner
 ROUNDS = 6  # subspace iterations after the first
 
-SEARCH: dict[str, tuple] = {
+SPECTRAL_SEARCH: dict[str, tuple] = {
     "half_life_days": (1e6, 0.5, 2.0, 14.0),
     "answer_exponent": (0.4, 0.3, 0.5),
     "item_exponent": (0.4, 0.5, 0.3),
@@ -42,6 +45,7 @@ SEARCH: dict[str, tuple] = {
     "user_exponent": (0.5, 0.3, 0.7),
     "embedding_size": (256, 512, 1024),  # last: the other keys are tuned at the small size
 }
+SVD_SEARCH: dict[str, tuple] = {"half_life_days": (1e6, 0.5, 2.0, 14.0), "embedding_size": (64, 32, 128, 256)}
 
 
 class SpectralConfig(OptionalFoldIn):
@@ -56,6 +60,12 @@ class SpectralConfig(OptionalFoldIn):
     answer_exponent: float = Field(
         0.5, ge=0, le=1, description="scores are multiplied by the item's degree to this exponent"
     )
+    half_life_days: float = Field(28.0, gt=0, description="half-life of history events by age")
+    seed: int = Field(0, description="random seed of the decomposition")
+
+
+class SVDConfig(OptionalFoldIn):
+    embedding_size: int = Field(64, ge=2, description="D, number of leading singular vectors")
     half_life_days: float = Field(28.0, gt=0, description="half-life of history events by age")
     seed: int = Field(0, description="random seed of the decomposition")
 
@@ -144,7 +154,22 @@ def _fix_signs(directions: np.ndarray) -> np.ndarray:
     return directions * np.where(directions[peak, np.arange(directions.shape[1])] < 0, -1, 1).astype(np.float32)
 
 
-RETRIEVER = RetrieverPlugin(
+class SVD(Spectral):
+    name: ClassVar[str] = "svd"
+
+
+def fit_svd(interactions: Interactions, config: SVDConfig, content: object = None) -> SVD:
+    """Compute the right singular vectors as item vectors."""
+    plain = SpectralConfig(
+        embedding_size=config.embedding_size,
+        user_exponent=0, item_exponent=0, answer_exponent=0, ridge=0,
+        seed=config.seed, **{name: getattr(config, name) for name in config.HISTORY_KEYS},
+    )  # fmt: skip
+    fitted = fit_spectral(interactions, plain)
+    return SVD(fitted.encoder, fitted.index)
+
+
+SPECTRAL_PLUGIN = RetrieverPlugin(
     "spectral",
     SpectralConfig,
     Spectral,
@@ -154,5 +179,16 @@ RETRIEVER = RetrieverPlugin(
     order=7,
     max_items=200_000,
     auto_selectable=True,
-    search=SEARCH,
+    search=SPECTRAL_SEARCH,
+)
+
+SVD_PLUGIN = RetrieverPlugin(
+    "svd",
+    SVDConfig,
+    SVD,
+    fit_svd,
+    purpose="a simple baseline by vectors is needed",
+    needs="interactions",
+    order=8,
+    search=SVD_SEARCH,
 )
