@@ -64,9 +64,9 @@ def main() -> int:
         return 0 if name in ("-h", "--help") else 2
     print(list_benchmarks(), flush=True)
     status = 0
-    for name, options in SHORT.items():
-        print(f"\n== {name} {' '.join(options)}", flush=True)
-        status = max(status, run(name, *options))
+    for short, arguments in SHORT.items():
+        print(f"\n== {short} {' '.join(arguments)}", flush=True)
+        status = max(status, run(short, *arguments))
     print("\nserving_smoke needs a running service: make up && python -m benchmarks serving_smoke")
     return status
 

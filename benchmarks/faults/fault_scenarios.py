@@ -166,7 +166,7 @@ def inject_bad_requests(context: ScenarioContext) -> Iterator[None]:
             while not end.is_set():
                 for name, body in BAD_REQUESTS.items():
                     try:
-                        status = client.post(url, content=body, headers=JSON).status_code
+                        status: int | str = client.post(url, content=body, headers=JSON).status_code
                     except httpx.HTTPError as error:
                         status = type(error).__name__
                     statuses[name, status] += 1

@@ -83,11 +83,13 @@ def read_log(folder: Path) -> TrainLog:
     shape = len(user_ids), len(item_ids)
     users = {name: row for row, name in enumerate(user_ids.tolist())}
     newest = np.bincount(item[liked][-max(1, int(NEWEST * liked.sum())) :], minlength=shape[1]).astype(float)
-    matrices = _build_like_matrices(user[liked], item[liked], shape)
-    return TrainLog(users, item_ids, *matrices, _build_matrix(user[seen], item[seen], shape), newest, repeats)
+    likes = _build_like_matrices(user[liked], item[liked], shape)
+    return TrainLog(
+        users, item_ids, **likes, seen=_build_matrix(user[seen], item[seen], shape), newest=newest, repeats=repeats
+    )  # fmt: skip
 
 
-def _build_like_matrices(user: np.ndarray, item: np.ndarray, shape: tuple[int, int]) -> list[sparse.csr_matrix]:
+def _build_like_matrices(user: np.ndarray, item: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
     """Build likes, recent, counts and last from likes in order of time."""
     order = np.argsort(user, kind="stable")
     user, item = user[order], item[order]
@@ -101,7 +103,8 @@ def _build_like_matrices(user: np.ndarray, item: np.ndarray, shape: tuple[int, i
     counts = sparse.csr_matrix((np.ones(len(user)), (user, item)), shape)
     weights = (np.ones(len(u)), 0.5 ** (back[first] / HALF_EVENTS))
     likes, recent = (sparse.csr_matrix((w, (u, i)), shape) for w in weights)
-    return [likes, recent, counts, sparse.csr_matrix((place[first].astype(float), (u, i)), shape)]
+    last = sparse.csr_matrix((place[first].astype(float), (u, i)), shape)
+    return {"likes": likes, "recent": recent, "counts": counts, "last": last}
 
 
 def _build_matrix(user: np.ndarray, item: np.ndarray, shape: tuple[int, int]) -> sparse.csr_matrix:

@@ -179,7 +179,7 @@ def _rank(stages: Any, judged: EvaluationRequests, path: Path) -> Candidates:
             requests = judged.requests.take(slice(start, start + CHUNK))
             found = run_local(stages.candidates.candidates(requests, stages.config.retrieval.candidates))
             parts.append(run_local(stages.ranking.rank(requests, found, stages.config.ranking.ranked)))
-        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         np.savez(path, sources=np.array(parts[0].sources), **arrays)
     with np.load(path) as kept:
         return Candidates(**{name: kept[name] for name in names}, sources=tuple(kept["sources"].tolist()))

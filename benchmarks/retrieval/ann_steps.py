@@ -7,7 +7,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,9 @@ class ClusteredItems:
     spread: float = 0.6  # standard deviation within a cluster; that of the centers is 1
     noise: float = 0.2  # of each of the dim dimensions; the latent part has about 1.2
     seed: int = 0
+    share: np.ndarray = field(init=False, repr=False)  # (clusters,) probability of each cluster
+    turn: np.ndarray = field(init=False, repr=False)  # (latent, dim)
+    centers: np.ndarray = field(init=False, repr=False)  # (clusters, latent)
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)

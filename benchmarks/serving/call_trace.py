@@ -64,7 +64,7 @@ def install() -> None:
 
     remote.call = call  # type: ignore[assignment]
     sender = replica_wrapper.gRPCReplicaWrapper
-    sender.send_request_python = _wrap(sender.send_request_python, "routed", "sent")
+    sender.send_request_python = _wrap(sender.send_request_python, "routed", "sent")  # type: ignore[method-assign]
     _wrap_async(replica.Replica, "HandleRequestWithRejection", "arrived", "replied")
     _wrap_async(replica.UserCallableWrapper, "call_user_method", "entered", "done")
     _wrap_async(replica_result.gRPCReplicaResult, "get_rejection_response", None, "accepted")

@@ -50,4 +50,5 @@ class Gateway:
 def build(arguments: dict[str, str]) -> serve.Application:
     """Build the application; the arguments, those of the real graph, are not used."""
     names = {"Candidates": K, "Ranking": RANKED, "Reranking": RANKED}
-    return Gateway.bind(*(Stage.options(name=name).bind(kept) for name, kept in names.items()))
+    stages = (Stage.options(name=name).bind(kept) for name, kept in names.items())  # type: ignore[attr-defined]
+    return Gateway.bind(*stages)  # type: ignore[attr-defined]

@@ -46,7 +46,9 @@ FLUSH_S = 2.5  # until all records are written
 
 def split_calls(records: Sequence[tuple[int, str]]) -> Iterator[tuple[str, list[float]]]:
     """Yield stage and ms of each part for every call whose points are complete and not mixed with another call's."""
-    stage, times, points = "", [], []
+    stage = ""
+    times: list[int] = []
+    points: list[str] = []
     for at, point in records:
         if point.startswith("call:"):
             stage, times, points = STAGES[point.removeprefix("call:")], [at], []

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -132,7 +133,8 @@ class LoadGenerator:
 
         user = self._users[self._next % len(self._users)]
         self._next += 1
-        status, body, retry, error = 0, {}, False, ""
+        status, retry, error = 0, False, ""
+        body: dict[str, Any] = {}
         try:
             async with self._session.post(self._url, json={"user_id": user}) as response:
                 content = await response.read()

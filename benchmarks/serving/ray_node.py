@@ -19,7 +19,7 @@ def main(gcs_address: str) -> None:
     parameters = RayParams(
         gcs_address=gcs_address, node_ip_address="127.0.0.1", num_cpus=1, num_gpus=0, object_store_memory=100 * MIB,
         min_worker_port=0, max_worker_port=0, node_manager_port=0, dashboard_agent_listen_port=None,
-        include_log_monitor=False,
+        include_log_monitor=False,  # type: ignore[arg-type]
     )  # fmt: skip
     node = Node(parameters, head=False, shutdown_at_exit=True, spawn_reaper=False)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

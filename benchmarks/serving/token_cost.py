@@ -144,7 +144,7 @@ def main() -> None:
     options = parser.parse_args()
     found = measure(options.rounds, options.calls)
     medians = [[statistics.median(took) for took in rounds] for rounds in found]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "call": mode, "p50 ms": statistics.median(calls), "p95 ms": float(np.percentile(calls, 95)),
             "fastest round's p50": min(by_round), "n": len(calls),
