@@ -145,7 +145,7 @@ def test_the_requests_of_every_window_need_not_be_asked_for(tmp_path, rng, kind)
     acted = log.type != 0
     shown = (~acted, np.full(len(log), np.nan, np.float32))
     window = splits.assign_windows(log, acted, config.split, splits.Bounds.of(config.split, int(log.time.max())))
-    gap_us = int(config.events.session_gap_minutes * 60_000_000)
+    gap_us = config.events.session_gap_us
     stretch = splits.number_stretches(log, acted, window, config.split, gap_us)
     for which in (splits.RANKER, splits.VALIDATION, splits.TEST):
         found = splits.build_window_requests(log, acted, shown, window, stretch, which)

@@ -143,7 +143,7 @@ def window_of(run, name):
 def test_half_of_the_ranker_and_validation_requests_have_drawn_pauses(case):
     config, events, counts, run = case
     seen = np.array([config.events.types[name].seen for name in config.events.names])
-    gap_us = int(config.events.session_gap_minutes * 60_000_000)
+    gap_us = config.events.session_gap_us
     returns = ReturnTimes.of(events.where(seen[events.type]), gap_us, int(events.time.max()) + 1)
     drawn, total = 0, 0
     for name in ("ranker", "validation"):

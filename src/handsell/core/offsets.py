@@ -1,4 +1,4 @@
-"""Offsets of consecutive segments: row i of a flat array is `offsets[i]:offsets[i + 1]`."""
+"""Segments of flat arrays: segment i is `offsets[i]:offsets[i + 1]`."""
 
 from __future__ import annotations
 
@@ -17,3 +17,10 @@ def expand_segments(begin: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.
     segment = np.repeat(np.arange(len(begin)), lengths)
     before = np.cumsum(lengths) - lengths
     return np.arange(len(segment)) + (begin - before)[segment], segment
+
+
+def mark_run_starts(*keys: np.ndarray) -> np.ndarray:
+    """(N,) bool: the first row, and rows where one of the parallel keys (N,) differs from the row before."""
+    starts = np.ones(len(keys[0]), bool)
+    starts[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
+    return starts

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from handsell.core.section import Section
+from handsell.core.units import MINUTE_US
 
 
 class TableSource(Section):
@@ -84,8 +85,12 @@ class EventsConfig(Section):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Event type names; an event's type code is its index here."""
+        """Event type names; the code of an event type is its index."""
         return tuple(self.types)
+
+    @property
+    def session_gap_us(self) -> int:
+        return int(self.session_gap_minutes * MINUTE_US)
 
 
 class SplitConfig(Section):

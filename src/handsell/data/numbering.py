@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.errors import DataError
+from handsell.core.offsets import mark_run_starts
 from handsell.data.config import EventsConfig
 from handsell.data.interactions import NUMBERED
 from handsell.data.weights import compute_event_weights
@@ -90,7 +91,7 @@ def make_strictly_increasing(user: np.ndarray, time: np.ndarray) -> np.ndarray:
         return time
     at = np.arange(len(time))
     high = time - at
-    starts = np.flatnonzero(np.concatenate([[True], user[1:] != user[:-1]]))
+    starts = np.flatnonzero(mark_run_starts(user))
     longest = int(np.diff(np.append(starts, len(user))).max())
     step = 1
     while step < longest:

@@ -14,9 +14,10 @@ from typing import Self
 import numpy as np
 
 from handsell.core.hashing import uniform
+from handsell.core.units import MINUTE_US
 from handsell.data.interactions import Interactions
 
-SHORTEST_US = 60_000_000
+SHORTEST_US = MINUTE_US
 BINS_PER_DOUBLING = 4
 DOUBLINGS = 23  # one minute to sixteen years
 BINS = BINS_PER_DOUBLING * DOUBLINGS

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from handsell.core.batches import Ragged
-from handsell.core.offsets import offsets_from_counts
+from handsell.core.offsets import mark_run_starts, offsets_from_counts
 from handsell.core.units import DAY_US
 from handsell.data.config import SplitConfig
 from handsell.data.interactions import Interactions
@@ -78,9 +78,7 @@ def number_stretches(
     events: Interactions, acted: np.ndarray, window: np.ndarray, split: SplitConfig, gap_us: int
 ) -> np.ndarray:
     """Return the stretch of each event, (N,) int64, ascending along the log."""
-    new = np.ones(len(events), bool)
-    same_user = events.user[1:] == events.user[:-1]
-    new[1:] = ~same_user | (window[1:] != window[:-1])
+    new = mark_run_starts(events.user, window)
     if split.kind == "by_time":
         new[1:] |= np.diff(events.time) > gap_us
         return np.cumsum(new) - 1
@@ -130,8 +128,7 @@ def build_simultaneous_requests(
     The outcome is everything the user did in the window. by_time: the time is `begin_us`, the start of the window.
     leave_last_k: it is `end_us`, the end of the data; `away` counts from the event before the user's window.
     """
-    new = np.ones(len(events), bool)
-    new[1:] = (events.user[1:] != events.user[:-1]) | (window[1:] != window[:-1])
+    new = mark_run_starts(events.user, window)
     found = build_window_requests(events, acted, slate, window, np.cumsum(new) - 1, which)
     if split.kind == "by_time":
         return replace(found, time=np.full(len(found), begin_us))

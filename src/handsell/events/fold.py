@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from handsell.core.batches import NONE, History, Ragged, Seen
-from handsell.core.offsets import offsets_from_counts
+from handsell.core.offsets import mark_run_starts, offsets_from_counts
 from handsell.core.units import DAY_US
 from handsell.events.states import HALF_LIVES_DAYS, Affinities, Events, FoldRules, ItemAttributes, UserStates
 
@@ -171,7 +171,7 @@ def _groups(row: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     pair = (row.astype(np.int64) << 32) | key
     order = np.argsort(pair, kind="stable")
     pair = pair[order]
-    return order, np.flatnonzero(np.concatenate([np.ones(min(len(pair), 1), bool), pair[1:] != pair[:-1]]))
+    return order, np.flatnonzero(mark_run_starts(pair))
 
 
 def _fold_affinities(

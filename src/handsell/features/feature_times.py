@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from handsell.config import Config
-from handsell.core.offsets import expand_segments
+from handsell.core.offsets import expand_segments, mark_run_starts
 from handsell.core.units import DAY_US
 from handsell.data import splits
 from handsell.data.interactions import Interactions
@@ -61,7 +61,7 @@ def states_at(
     Each round folds only the events since the round before, all users at once.
     """
     user = events.user[moments]
-    first = np.concatenate([[True], user[1:] != user[:-1]]) if len(user) else np.zeros(0, bool)
+    first = mark_run_starts(user)
     group = np.cumsum(first) - 1
     rank = np.arange(len(user)) - np.flatnonzero(first)[group]
     size = np.bincount(group)[group] if len(user) else rank
@@ -83,7 +83,7 @@ def _before_stretches(events: Interactions, config: Config, meta: dict) -> np.nd
     seen = np.array([kind.seen for kind in config.events.types.values()], bool)
     acted = seen[events.type]
     window = splits.assign_windows(events, acted, config.split, splits.Bounds.of(config.split, meta["last_us"]))
-    gap_us = int(config.events.session_gap_minutes * 60_000_000)
+    gap_us = config.events.session_gap_us
     stretch = splits.number_stretches(events, acted, window, config.split, gap_us)
     new = np.flatnonzero(np.diff(stretch)) + 1
     new = new[events.user[new] == events.user[new - 1]]  # a user's first event has no past

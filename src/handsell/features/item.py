@@ -18,6 +18,7 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE
 from handsell.core.errors import FeatureError
+from handsell.core.offsets import mark_run_starts
 from handsell.core.units import DAY_US
 from handsell.features.registry import find_features
 
@@ -95,7 +96,7 @@ def merge_days(counts: ItemDays) -> ItemDays:
     item, day, values = counts.item[order], counts.day[order], counts.values[order]
     if not len(item):
         return counts
-    starts = np.flatnonzero(np.concatenate([[True], (np.diff(item) != 0) | (np.diff(day) != 0)]))
+    starts = np.flatnonzero(mark_run_starts(item, day))
     return ItemDays(item[starts], day[starts], np.add.reduceat(values, starts, axis=0))
 
 

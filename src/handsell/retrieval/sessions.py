@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handsell.core.batches import NONE, Requests
-from handsell.core.offsets import expand_segments, offsets_from_counts
+from handsell.core.offsets import expand_segments, mark_run_starts, offsets_from_counts
 from handsell.core.units import MINUTE_US
 from handsell.data.interactions import Interactions
 
@@ -67,10 +67,8 @@ def cut_sessions(interactions: Interactions, gap_minutes: float) -> Sessions:
 
 def _find_starts(user: np.ndarray, time: np.ndarray, gap_minutes: float) -> np.ndarray:
     """Return the rows at which a session starts, given rows ordered by user and time."""
-    if not len(user):
-        return np.zeros(0, np.int64)
-    new = np.ones(len(user), bool)
-    new[1:] = (np.diff(user) != 0) | (np.diff(time) > gap_minutes * MINUTE_US)
+    new = mark_run_starts(user)
+    new[1:] |= np.diff(time) > gap_minutes * MINUTE_US
     start = np.flatnonzero(new)
     place = np.arange(len(user)) - np.repeat(start, np.diff(np.append(start, len(user))))
     return np.flatnonzero(place % MAX_EVENTS == 0)

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from handsell.core.errors import ConfigError
-from handsell.core.units import DAY_US
+from handsell.core.units import DAY_US, SECOND_US
 from handsell.data.config import WorldConfig
 from handsell.data.world.names import GENRES
 
@@ -77,7 +77,7 @@ def get_log_span(world: WorldConfig) -> tuple[int, int]:
         raise ConfigError(
             f"data.world.end: expected a time such as 2026-06-30T00:00:00Z, got {world.end!r} ({error}); correct it"
         ) from None
-    end_us = int(end.timestamp()) * 1_000_000
+    end_us = int(end.timestamp()) * SECOND_US
     return end_us - world.days * DAY_US, end_us
 
 
@@ -152,7 +152,7 @@ def _release_times(world: WorldConfig, rng: np.random.Generator) -> np.ndarray:
     during = rng.integers(start, end, world.items)
     fresh = rng.random(world.items) < RELEASED_DURING
     fresh[0] = False
-    return np.sort(np.where(fresh, during, before) // 1_000_000 * 1_000_000)
+    return np.sort(np.where(fresh, during, before) // SECOND_US * SECOND_US)
 
 
 def _tags(vector: np.ndarray, home: np.ndarray, center: np.ndarray, rng: np.random.Generator) -> np.ndarray:

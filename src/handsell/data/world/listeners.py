@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handsell.core.errors import ConfigError
-from handsell.core.units import DAY_US, HOUR_US
+from handsell.core.units import DAY_US, HOUR_US, SECOND_US
 from handsell.data.config import WorldConfig
 from handsell.data.world.catalog import DIMENSIONS, Catalog, build_catalog, get_log_span, normalize, stream
 
@@ -65,7 +65,7 @@ def build_listeners(world: WorldConfig, partition: int) -> Listeners:
         number=number,
         country=rng.choice(len(COUNTRIES), n, p=[0.55, 0.15, 0.15, 0.05, 0.1]).astype(np.int8),
         age_band=rng.choice(len(AGE_BANDS), n, p=[0.08, 0.24, 0.28, 0.18, 0.12, 0.1]).astype(np.int8),
-        joined=joined // 1_000_000 * 1_000_000,
+        joined=joined // SECOND_US * SECOND_US,
         rate=rate,
         **_draw_tastes(build_catalog(world), rng, n),
         energy_pull=rng.lognormal(2.35, 0.3, n).astype(np.float32),

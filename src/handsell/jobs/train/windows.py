@@ -104,7 +104,7 @@ def _split_interactions(
     acted = is_interaction[events.type]
     bounds = splits.Bounds.of(config.split, end_us - 1)
     window = splits.assign_windows(events, acted, config.split, bounds)
-    gap_us = int(config.events.session_gap_minutes * 60_000_000)
+    gap_us = config.events.session_gap_us
     stretch = splits.number_stretches(events, acted, window, config.split, gap_us)
     write_interactions(events.where(acted & (window == splits.RETRIEVAL)), run / "fit" / part.name)
     write_interactions(events.where(acted), run / "all" / part.name)

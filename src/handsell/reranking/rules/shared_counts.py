@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from handsell.core.batches import NONE
-from handsell.core.units import DAY_US
+from handsell.core.units import DAY_US, MINUTE_US
 from handsell.events.reader import EventReader
 from handsell.reranking.rules.counts import ImpressionCounts, ShownSlates, count_impressions, local_days
 from handsell.reranking.rules.pacing import Pacing, SharedCounts
 from handsell.reranking.rules.scope import unit_of
 
 SETTLED_S = 0.4  # after which a served slate is in the log: queued 0.1 s at most, then committed
-DISORDER_US = 60_000_000  # reading starts this much before the day, as slates are not logged in order of time
+DISORDER_US = MINUTE_US  # reading starts this much before the day, as slates are not logged in order of time
 ROWS = 2_000  # read at a time
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from handsell.core.batches import Requests
+from handsell.core.offsets import mark_run_starts
 from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import RetrieverPlugin, SourceConfig
@@ -138,9 +139,7 @@ def count_by_context(liked: Interactions) -> np.ndarray:
     """Count the users (CONTEXTS, I) who liked an item in a context; repeated likes count once."""
     cell = find_context(liked.time) * liked.n_items + liked.item
     order = np.lexsort((cell, liked.user))
-    user, cell = liked.user[order], cell[order]
-    new = np.ones(len(cell), bool)
-    new[1:] = (np.diff(user) != 0) | (np.diff(cell) != 0)
+    cell, new = cell[order], mark_run_starts(liked.user[order], cell[order])
     return np.bincount(cell[new], minlength=CONTEXTS * liked.n_items).reshape(CONTEXTS, liked.n_items)
 
 
