@@ -101,13 +101,10 @@ class Pairs:
         return np.bincount(self._tags[1], weights=values, minlength=self.item.size).reshape(self.item.shape)
 
 
-def compute_crosses(
-    requests: Requests, items: np.ndarray, catalog: ItemCatalog, out: np.ndarray | None = None
-) -> np.ndarray:
-    """(B, K, number of cross features) float32 of candidates (B, K), written to `out` if given; NaN for item -1."""
+def compute_crosses(requests: Requests, items: np.ndarray, catalog: ItemCatalog) -> np.ndarray:
+    """(B, K, number of cross features) float32 of candidates (B, K); NaN for item -1."""
     features = find_features("cross").values()
-    if out is None:
-        out = np.empty((*items.shape, len(features)), np.float32)
+    out = np.empty((*items.shape, len(features)), np.float32)
     pairs = Pairs(requests, items, catalog)
     for f, found in enumerate(features):
         out[:, :, f] = found.value(pairs)

@@ -100,29 +100,42 @@ def build_matrix(
     if pick is not None:
         source = np.take_along_axis(source, pick[:, :, None], axis=1)
         item = np.take_along_axis(item, pick, axis=1)
-    out = np.empty((*item.shape, sum(map(len, groups.values()))), np.float32)
-    user, values, cross, context = np.cumsum([len(names) for names in groups.values()])[:-1]
-    out[:, :, :user] = source
-    out[:, :, user:values] = profile[:, None, :]
-    out[:, :, values:cross] = items.gather(item, requests.time)
-    compute_crosses(requests, item, snapshot, out[:, :, cross:context])
-    for f, found in enumerate(find_features("context").values(), start=context):
-        out[:, :, f] = found.value(requests)[:, None]
+    parts = (
+        source,
+        profile[:, None, :],
+        items.gather(item, requests.time),
+        compute_crosses(requests, item, snapshot),
+        compute_context(requests)[:, None, :],
+    )
+    out = np.empty((*item.shape, sum(part.shape[2] for part in parts)), np.float32)
+    begin = 0
+    for part in parts:
+        out[:, :, begin : begin + part.shape[2]] = part
+        begin += part.shape[2]
     return out
 
 
 def compute_source_features(candidates: Candidates) -> np.ndarray:
     """(B, K, 2S + 2) float32: ranks, standardized scores, number of sources, fused score."""
     score = candidates.source_score.astype(np.float64)
-    given = np.isfinite(score)
-    count = np.maximum(given.sum(axis=1, keepdims=True), 1)  # (B, 1, S)
-    mean = np.where(given, score, 0).sum(axis=1, keepdims=True) / count
-    off = np.where(given, score - mean, 0)
+    known = np.isfinite(score)
+    count = np.maximum(known.sum(axis=1, keepdims=True), 1)  # (B, 1, S)
+    mean = np.where(known, score, 0).sum(axis=1, keepdims=True) / count
+    off = np.where(known, score - mean, 0)
     deviation = np.sqrt((off * off).sum(axis=1, keepdims=True) / count)
-    z = np.where(given, off / np.where(deviation > 0, deviation, 1), np.nan)
-    sources = np.isfinite(candidates.source_rank).sum(axis=2, keepdims=True)
-    parts = (candidates.source_rank, z, sources, candidates.fused[:, :, None])
-    return np.concatenate(parts, axis=2, dtype=np.float32, casting="same_kind")
+    n = score.shape[2]
+    out = np.empty((*score.shape[:2], 2 * n + 2), np.float32)
+    out[:, :, :n] = candidates.source_rank
+    out[:, :, n : 2 * n] = np.where(known, off / np.where(deviation > 0, deviation, 1), np.nan)
+    out[:, :, 2 * n] = np.isfinite(candidates.source_rank).sum(axis=2)
+    out[:, :, 2 * n + 1] = candidates.fused
+    return out
+
+
+def compute_context(requests: Requests) -> np.ndarray:
+    """(B, number of context features) float32."""
+    columns = [found.value(requests) for found in find_features("context").values()]
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _refuse(group: str, expected: tuple[str, ...], got: str) -> None:
