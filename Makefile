@@ -1,7 +1,7 @@
-# handsell: two commands do everything from a fresh clone.
-#   make up   [CONFIG=deployments/configs/world.toml] [DATA=dir]   set up, train, serve, and show a recommendation
-#   make install                                                only the environment: . .venv/bin/activate, then handsell --help
-#   make test                                                      set up and run the whole suite
+# handsell
+#   make up   [CONFIG=deployments/configs/world.toml] [DATA=dir]   install, train, serve, and show a recommendation
+#   make install                                                install only: . .venv/bin/activate, then handsell --help
+#   make test                                                      install and run all tests
 CONFIG ?= deployments/configs/world.toml
 DATA ?=
 TOPOLOGY ?= graph

@@ -110,7 +110,7 @@ def test_a_second_training_is_not_started_beside_a_running_one(run, capsys):
     done = {"metadata": {"name": "handsell-train-a1"}, "status": ended("SUCCEEDED")}
     api = Api(others=[done, under_way])
     assert run(api) == 1 and not api.created
-    assert "handsell-train is still under way" in capsys.readouterr().out
+    assert "handsell-train is still running" in capsys.readouterr().out
 
 
 def test_the_role_allows_what_it_does_and_the_label_finds_trainings(nightly):

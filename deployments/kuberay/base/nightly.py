@@ -1,6 +1,6 @@
-"""Creates a RayJob like `handsell-train` and waits for its end. Run by the CronJob; needs the standard library only.
+"""Create a RayJob like `handsell-train` and wait for its end. Run by the CronJob; needs the standard library only.
 
-Exit status 0: it succeeded. 1: it failed, or another training is under way: two would write the same files.
+Exit status 0: it succeeded. 1: it failed, or another training is running (two would write the same files).
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ class RayJobs:
         with urllib.request.urlopen(request, timeout=30, context=self.context) as answer:
             return json.load(answer)
 
-    def busy(self) -> list[str]:
-        """Names of trainings that have not ended."""
+    def list_running(self) -> list[str]:
+        """List the names of training jobs that have not ended."""
         return [
             job["metadata"]["name"]
             for job in self.call(f"?labelSelector={TRAINING}")["items"]
-            if state(job) not in ENDED
+            if get_state(job) not in ENDED
         ]
 
 
-def state(job: dict) -> str:
+def get_state(job: dict) -> str:
     return job.get("status", {}).get("jobDeploymentStatus", "")
 
 
-def copied(template: dict, owner: dict) -> dict:
-    """A RayJob with the template's spec; it is removed together with its owner, the Job of this night."""
+def build_job(template: dict, owner: dict) -> dict:
+    """Build a RayJob with the template's spec; Kubernetes deletes it together with its owner, the Job of this night."""
     metadata = {
         "generateName": f"{template['metadata']['name']}-",
         "labels": template["metadata"].get("labels", {}),
@@ -62,11 +62,11 @@ def copied(template: dict, owner: dict) -> dict:
 
 
 def train(jobs: RayJobs, owner: dict, poll_s: float = POLL_S) -> int:
-    """Create, wait, report; returns the exit status."""
-    if busy := jobs.busy():
-        print(f"not started: {', '.join(busy)} is still under way")
+    """Create a RayJob, wait for its end and print its state; return the exit status."""
+    if running := jobs.list_running():
+        print(f"not started: {', '.join(running)} is still running")
         return 1
-    name = jobs.call(body=copied(jobs.call(f"/{TEMPLATE}"), owner))["metadata"]["name"]
+    name = jobs.call(body=build_job(jobs.call(f"/{TEMPLATE}"), owner))["metadata"]["name"]
     print(f"created {name}", flush=True)
     while True:
         time.sleep(poll_s)
@@ -76,14 +76,14 @@ def train(jobs: RayJobs, owner: dict, poll_s: float = POLL_S) -> int:
             if error.code == 404:
                 print(f"{name} was deleted before it ended")
                 return 1
-            print(f"asking for {name}: {error}", flush=True)
+            print(f"reading {name}: {error}", flush=True)
             continue
-        except OSError as error:  # the API server is away for a moment
-            print(f"asking for {name}: {error}", flush=True)
+        except OSError as error:  # the API server is temporarily unavailable
+            print(f"reading {name}: {error}", flush=True)
             continue
-        if state(job) in ENDED:
+        if get_state(job) in ENDED:
             result = job["status"].get("jobStatus", "")
-            print(f"{name}: {result or state(job)} {job['status'].get('message', '')}".rstrip())
+            print(f"{name}: {result or get_state(job)} {job['status'].get('message', '')}".rstrip())
             return 0 if result == "SUCCEEDED" else 1
 
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# What `make up` does between starting Ray and serving, as one submitted Ray job.
+# The steps of `make up` between starting Ray and serving, as one Ray job.
 set -euo pipefail
 for step in data features apply materialize train; do
   echo "step: $step"
