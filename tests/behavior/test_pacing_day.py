@@ -1,4 +1,4 @@
-"""A simulated day: traffic that comes in bursts, replicas that see each other's impressions a second late."""
+"""A simulated day with bursts of traffic, where replicas see each other's impressions a second late."""
 
 from dataclasses import replace
 
@@ -92,14 +92,14 @@ class Day:
 
 
 @pytest.mark.parametrize(("replicas", "logged"), [(1, True), (3, True), (3, False)])
-def test_new_releases_hold_eight_percent_of_a_bursty_day(rng, replicas, logged):
+def test_a_quota_of_eight_percent_is_kept_over_a_bursty_day(rng, replicas, logged):
     day = Day(rng, write_rule("new", "quota", items=NEW, share=0.08), replicas, logged)
     shares = day.run(700)
     assert abs(shares[-1] - 0.08) < 0.01
     assert all(abs(share - 0.08) < 0.01 for share in shares[3:])  # and not only at midnight
 
 
-def test_without_the_quota_the_day_goes_another_way(rng):
+def test_without_the_quota_the_share_differs(rng):
     day = Day(rng, write_rule("none", "boost", items="item.year == 1900", factor=2), 1)
     shares = day.run(300)
     assert max(abs(share - 0.08) for share in shares) > 0.05

@@ -1,4 +1,4 @@
-"""Business rules of a deployment, in what the service answers, logs and measures."""
+"""Business rules of a deployment in answers, logs and metrics of the service."""
 
 import time
 from dataclasses import replace
@@ -32,7 +32,7 @@ def world(tmp_path):
     return replace(world, config=load_config(path))
 
 
-async def test_rules_are_kept_named_logged_and_changed_without_a_new_replica(world, tmp_path):
+async def test_rules_are_applied_named_logged_and_reloaded(world, tmp_path):
     async with start_service(world) as (client, service):
         answer = (await client.get(ASK, params={"surface": "email", "count": 10})).json()
         ids = [item["item_id"] for item in answer["items"]]
@@ -61,7 +61,7 @@ async def until(client, holds):
     raise AssertionError("it did not come about within 10 s")
 
 
-async def test_a_pin_that_cannot_hold_is_told(world, tmp_path):
+async def test_a_pin_that_cannot_hold_is_reported(world, tmp_path):
     (tmp_path / "rules.toml").write_text(
         write_rule("gone", "pin", items="item.item_id == 'i7'", position=1)
     )  # not available
@@ -70,7 +70,7 @@ async def test_a_pin_that_cannot_hold_is_told(world, tmp_path):
         assert answer["relaxed"][-1:] == ["rule:gone"] and len(answer["items"]) == 10
 
 
-def test_wrong_rules_refuse_to_start(world, tmp_path):
+def test_a_replica_does_not_start_with_invalid_rules(world, tmp_path):
     (tmp_path / "rules.toml").write_text(write_rule("typo", "exclude", items="item.titel == 'x'"))
     with pytest.raises(Exception, match=r"rule 'typo': items: column 1: .*item\.title"):
         load_local_stages(open_bundle(str(world.config.source), "live"))

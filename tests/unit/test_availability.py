@@ -1,4 +1,4 @@
-"""Availability by spans of time is availability by comparison, also at the very moment of a change."""
+"""Availability by spans of time equals comparing times, also at the time of a change."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ MOMENT = st.integers(0, 12)
     windows=st.lists(st.tuples(st.none() | MOMENT, st.none() | MOMENT, st.booleans()), min_size=1, max_size=12),
     times=st.lists(st.integers(-2, 14), min_size=1, max_size=30),
 )
-def test_as_by_comparison(windows, times):
+def test_availability_equals_comparing_times(windows, times):
     shelf = draw_snapshot(np.random.default_rng(0), len(windows))
     shelf = replace(
         shelf,

@@ -1,4 +1,4 @@
-"""Exploration: what is logged as the chance of a position is how often it happens, and a seed decides all."""
+"""Exploration: logged propensities equal observed frequencies, and draws depend only on the seed."""
 
 from dataclasses import replace
 
@@ -59,7 +59,7 @@ def test_propensities_are_the_frequencies():
     assert tested >= 6
 
 
-def test_the_chances_are_those_of_the_formula():
+def test_propensities_equal_the_formula():
     found = slates_of(np.arange(2_000, dtype=np.uint64), share=0.4, positions=(1,))
     usual = found.column[:, 0] == 0
     np.testing.assert_allclose(found.propensity[usual, 0], 0.6 + 0.4 / 6, rtol=1e-6)  # six of eight are open
@@ -84,7 +84,7 @@ def test_a_pinned_position_never_explores():
     assert found.explored[:, 1].any() and not (found.column[:, 1:] == 3).any()
 
 
-def test_uniforms_are_uniform_and_their_streams_apart():
+def test_draws_are_uniform_and_streams_independent():
     seed = np.arange(DRAWS, dtype=np.uint64)
     a, b = draw_uniform(seed, 0), draw_uniform(seed, 1)
     for values in (a, b, (a + b) % 1):
@@ -98,7 +98,7 @@ def stage(shelf, share):
     return LocalReranking(shelf, Eligibility(shelf, (Surface(repeat="allow"),)), config)
 
 
-def test_a_seed_decides_in_whatever_batch():
+def test_draws_depend_on_the_seed_and_not_on_the_batch():
     rng = np.random.default_rng(0)
     shelf = draw_snapshot(rng)
     asked, found = draw_requests(rng, shelf, 8), draw_candidates(rng, shelf, 8)
@@ -116,7 +116,7 @@ def test_a_seed_decides_in_whatever_batch():
     np.testing.assert_array_equal(*(run_local(where.rerank(unseeded, found, 10)).item for _ in range(2)))
 
 
-def test_what_was_drawn_says_so_and_nothing_is_drawn_by_default():
+def test_drawn_items_have_the_reason_explore_and_exploration_is_off_by_default():
     rng = np.random.default_rng(1)
     shelf = draw_snapshot(rng)
     asked, found = draw_requests(rng, shelf, 40), draw_candidates(rng, shelf, 40)

@@ -1,4 +1,4 @@
-"""A filter in a request, and that of a surface, over every slate that the service gives."""
+"""Filters of requests and of surfaces hold for every slate that the service returns."""
 
 import asyncio
 from dataclasses import replace
@@ -47,7 +47,7 @@ def is_red(item_id):
     return int(item_id[1:]) % 2 == 1
 
 
-async def test_only_what_passes_is_shown_and_n_asked_is_n_given(client, world):
+async def test_only_items_that_pass_are_shown_and_slates_are_full(client, world):
     for user in ("u1", "u2", "u19", "somebody_new"):
         seen = {*world.rows.get(user, {}).get("seen_item_ids", ())}
         body = {"user_id": user, "count": 12, "surface": "email", "filter": RED}
@@ -58,7 +58,7 @@ async def test_only_what_passes_is_shown_and_n_asked_is_n_given(client, world):
         assert len(ids(got)) == min(30, len(left)) and not seen & {*ids(got)} and all(map(is_red, ids(got)))
 
 
-async def test_of_the_few_that_pass_none_is_missing(client):
+async def test_if_few_items_pass_all_are_shown(client):
     answer = await client.post("/v1/recommendations", json={"user_id": "u1", "surface": "email", "filter": FEW})
     assert sorted(ids(answer)) == ["i3", "i40", "i41", "i90"]
     nothing = {"user_id": "u1", "surface": "email", "filter": "item.title == 'Title 7'"}
@@ -88,14 +88,14 @@ async def test_each_request_of_a_batch_has_its_own(client):
 
 
 @pytest.mark.parametrize("stage", ["candidates", "ranking", "reranking"])
-async def test_a_filter_holds_where_a_stage_is_gone(world, stage):
+async def test_a_filter_holds_without_a_stage(world, stage):
     async with start_service(world, stages=FailingStages(world, stage)) as (client, _):
         answer = await client.post("/v1/recommendations", json={"user_id": "u1", "surface": "email", "filter": FEW})
         assert {*ids(answer)} <= {"i3", "i40", "i41", "i90"} and len(ids(answer)) >= 4
         assert answer.json()["degraded"]
 
 
-async def test_reranking_itself_refuses_what_does_not_pass(world):
+async def test_reranking_removes_items_that_do_not_pass(world):
     """Fail closed: candidates that were made without the filter."""
     opened = open_bundle(str(world.config.source), "live")
     stages = load_local_stages(opened)
@@ -137,7 +137,7 @@ async def test_a_bad_filter_is_refused_by_field_and_column(client, text, words):
         assert all(word in answer.json()["detail"] for word in words), answer.json()["detail"]
 
 
-async def test_a_surface_keeps_its_filter_and_the_requests_own_comes_on_top(tmp_path):
+async def test_the_filters_of_surface_and_request_both_apply(tmp_path):
     world = write_world(tmp_path)
     source = world.config.source
     source.write_text(source.read_text().replace("[surfaces.email]", f'[surfaces.email]\nfilter = "{RED}"'))
@@ -154,7 +154,7 @@ async def test_a_surface_keeps_its_filter_and_the_requests_own_comes_on_top(tmp_
 
 
 @pytest.mark.parametrize("touched", [True, False])
-async def test_one_item_in_a_thousand_passes_and_n_is_given(rng, touched):
+async def test_slates_are_full_if_one_item_in_a_thousand_passes(rng, touched):
     """Also where nobody has ever touched one of them, so that no source knows them: then the newest come first."""
     shelf = draw_snapshot(rng, 20_000)
     passing = np.arange(700, 20_000, 1_000)

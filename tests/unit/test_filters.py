@@ -1,4 +1,4 @@
-"""Filter expressions: what passes is what a plain reading in Python says; what is refused says where and why."""
+"""Filter expressions: masks equal a plain evaluation in Python; errors name the column and the reason."""
 
 import operator
 from dataclasses import replace
@@ -136,7 +136,7 @@ def catalogs(draw):
 
 @settings(max_examples=300, deadline=None)
 @given(catalogs(), st.recursive(single_tests(), joined, max_leaves=6), st.data(), st.booleans())
-def test_what_passes_is_what_a_plain_reading_says(rows, tree, data, in_chunks):
+def test_masks_equal_a_plain_evaluation_in_python(rows, tree, data, in_chunks):
     table = pa.table({name: pa.array(rows[name], kind) for name, (_, kind) in COLUMNS.items()})
     if in_chunks:
         table = pa.concat_tables([table.slice(0, 1), table.slice(1)])
@@ -216,7 +216,7 @@ def test_the_language(shelf, expression, items):
         ("item.year == " + "9" * 900, 14, "64 bits"),
         ("item.explicit and item.yeer >= 2015", 19, "did you mean item.year? there are: item.title (text)"),
         ("year >= 2015", 1, "no year; did you mean item.year?"),
-        ("user.country == 'de'", 1, "there is no user.country: features.user_attributes names no column"),
+        ("user.country == 'de'", 1, "there is no user.country: user attributes need features.user_attributes"),
         ("item.cover == 'x'", 1, "holds binary"),
         ("item.tags > 3", 1, "item.tags is a list of texts: expected 'a' in item.tags; got > 3"),
         ("item.tags == 'Jazz'", 1, "expected 'a' in item.tags"),
@@ -246,7 +246,7 @@ def test_the_language(shelf, expression, items):
         ("lambda: 0", 7, "got ':'"),
     ],
 )  # fmt: skip
-def test_what_is_refused_says_where_and_what_is_expected(shelf, expression, column, words):
+def test_errors_name_the_column_and_what_is_expected(shelf, expression, column, words):
     with pytest.raises(FilterError) as error:
         shelf.check(expression)
     assert error.value.at == column and words in str(error.value), str(error.value)
@@ -266,7 +266,7 @@ def test_length_depth_and_lists_are_bounded(shelf):
             shelf.check(expression)
 
 
-def test_masks_are_kept_within_a_bound_and_cannot_be_written(shelf):
+def test_the_mask_cache_is_bounded_and_masks_are_read_only(shelf):
     first = shelf.mask("item.year > 0")
     assert shelf.mask("item.year > 0") is first
     with pytest.raises(ValueError, match="read-only"):
@@ -278,7 +278,7 @@ def test_masks_are_kept_within_a_bound_and_cannot_be_written(shelf):
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.sampled_from("item.yeartags \"'\\()[]<>=!,0123_-é\n andornotisnull"), max_size=60))
-def test_no_text_is_more_than_refused(expression):
+def test_any_text_is_parsed_or_refused(expression):
     table = pa.table({"year": [1, None], "tags": [["a"], None]})
     try:
         Filters(table).mask(expression)
@@ -321,7 +321,7 @@ def who(**values):
         ("not user.adult", who(), NOTHING),
     ],
 )
-def test_a_users_attribute_is_a_value_beside_an_item_and_a_test_of_its_own(shelf, expression, user, same_as):
+def test_user_attributes_compare_with_items_and_with_literals(shelf, expression, user, same_as):
     shelf.check(expression, KINDS)
     expected = np.flatnonzero(shelf.mask(same_as)).tolist() if isinstance(same_as, str) else same_as
     assert np.flatnonzero(shelf.mask(expression, user)).tolist() == expected
@@ -339,7 +339,7 @@ def test_a_users_attribute_is_a_value_beside_an_item_and_a_test_of_its_own(shelf
         ("item.released >= user.country", 1, "item.released is a time"),
     ],
 )
-def test_a_misused_attribute_of_the_user_is_named(shelf, expression, column, words):
+def test_a_misused_user_attribute_is_named(shelf, expression, column, words):
     with pytest.raises(FilterError, match=words) as error:
         shelf.check(expression, KINDS)
     assert error.value.at == column
@@ -373,7 +373,7 @@ def test_each_request_of_a_batch_has_its_own_filter_and_that_of_its_surface(rng,
     assert (eligibility.find_reachable(asked.take(slice(2, 4))) == (free[2:].any(axis=0) & (n % 2 == 0))).all()
 
 
-def test_users_of_a_batch_are_filtered_each_by_what_is_known_of_them(rng, even):
+def test_each_user_of_a_batch_is_filtered_by_their_own_attributes(rng, even):
     text = "item.third == user.third or user.all"
     surfaces = (Surface(repeat="allow"), Surface(repeat="allow", filter=text))
     eligibility = Eligibility(even, surfaces, (("all", "true or false"), ("third", "number")))
@@ -394,7 +394,7 @@ def test_all_stages_of_a_process_share_the_masks_of_a_snapshot(even):
     assert get_filters(even) is get_filters(even) and get_filters(replace(even)) is not get_filters(even)
 
 
-def test_a_surface_filter_that_the_catalog_does_not_understand_is_refused_at_load(even):
+def test_a_surface_filter_that_does_not_fit_the_catalog_is_refused_at_load(even):
     config = Config(name="test", surfaces={"home": Surface(), "kids": Surface(filter="not item.explicit")})
     with pytest.raises(ConfigError, match=r"surfaces\.kids\.filter: column 5: there is no item\.explicit.*item\.even"):
         Eligibility.of(even, config)

@@ -1,4 +1,4 @@
-"""Selection of a slate: the vectorized loop against a naive one, and what it may never do."""
+"""MMR selection: the vectorized loop equals a naive one."""
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ def test_equals_a_naive_loop(seed, rows, width, n, diversity, gap, coarse):
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 30), diversity=st.floats(0, 1), gap=st.integers(0, 3))
-def test_nothing_is_lost_doubled_or_smuggled_in(seed, n, diversity, gap):
+def test_no_item_is_lost_duplicated_or_added(seed, n, diversity, gap):
     score, allowed, alike, _, same = batch(seed, 3, 20)
     for row, may in zip(select(score, allowed, alike, same, n, diversity, gap), allowed, strict=True):
         real = row[row != NONE]
@@ -88,7 +88,7 @@ def test_nothing_is_lost_doubled_or_smuggled_in(seed, n, diversity, gap):
         assert (row[len(real) :] == NONE).all()
 
 
-def test_without_diversity_and_gap_it_is_the_order_that_came():
+def test_without_diversity_and_gap_the_order_is_unchanged():
     rng = np.random.default_rng(0)
     score = -np.sort(-np.round(rng.random((5, 50)), 2).astype(np.float32), axis=1)  # best first, with ties
     _, _, alike, _, same = batch(1, 5, 50)
@@ -107,7 +107,7 @@ def test_hand_computed():
     assert select(score, allowed, alike, same, 4, 0.05, 0).tolist() == [[0, 1, 2, 3]]
 
 
-def test_more_diversity_makes_slates_less_alike():
+def test_more_diversity_makes_items_less_similar():
     score, _, alike, _, same = batch(2, 40, 50, creators=30)
     score = np.nan_to_num(score)
 

@@ -1,4 +1,4 @@
-"""A reason must be true: each is checked against its own meaning, in plain Python, on random requests."""
+"""Reasons are true: each is checked against its definition in plain Python on random requests."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def truths(shelf, asked, b, item, found_by):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_every_reason_is_true_and_the_most_telling_one(seed):
+def test_every_reason_is_true_and_the_most_specific(seed):
     rng = np.random.default_rng(seed)
     shelf = draw_snapshot(rng, creators=60, tags=40)
     asked, found = (
@@ -81,7 +81,7 @@ def test_all_reasons_occur():
     assert set(np.unique(explained(shelf, asked, found, 40).reason)) == set(range(len(REASONS))) - {CODE["explore"]}
 
 
-def test_liked_names_the_item_most_alike_and_the_latest_of_equals():
+def test_liked_names_the_most_similar_item_and_the_latest_of_equals():
     rng = np.random.default_rng(0)
     shelf = draw_snapshot(rng, without_creator=1.1)
     shelf = replace(shelf, item_tags=Ragged.from_rows([[0, 1], [0, 1], [0, 2], [0, 1], *[[5]] * 196]))
@@ -97,7 +97,7 @@ def test_liked_names_the_item_most_alike_and_the_latest_of_equals():
     assert slates.reason[0][~liked] != CODE["because_you_liked"]  # 9 is like 7 only, which was skipped
 
 
-def test_a_cold_user_is_told_popular():
+def test_the_reason_for_a_cold_user_is_popular():
     rng = np.random.default_rng(1)
     shelf = draw_snapshot(rng)
     asked = draw_requests(rng, shelf, 2)

@@ -1,4 +1,4 @@
-"""What rules do to slates: each kind alone, all together, and beside a re-ranking without them."""
+"""Effects of rules on slates: each kind alone, all kinds together, and compared with re-ranking without rules."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ seeds = st.integers(0, 10**6)
 
 @settings(max_examples=40, deadline=None)
 @given(seed=seeds, y=st.integers(2000, 2019))
-def test_what_is_excluded_is_never_shown_and_slates_stay_full(seed, y):
+def test_excluded_items_are_never_shown_and_slates_stay_full(seed, y):
     ask, found = asked(seed)
     got = slates(write_rule("out", "exclude", items=f"item.year == {y} or item.explicit"), ask, found)
     assert (got.item != NONE).all()
@@ -53,8 +53,8 @@ def test_what_is_excluded_is_never_shown_and_slates_stay_full(seed, y):
 
 @settings(max_examples=60, deadline=None)
 @given(seed=seeds, y=st.integers(2000, 2019), position=st.integers(1, N), exclude=st.integers(0, 14))
-def test_a_pinned_item_stands_where_it_should(seed, y, position, exclude):
-    """The best of its candidates that may be shown; one of the catalog where there is none."""
+def test_a_pinned_item_is_at_its_position(seed, y, position, exclude):
+    """The best eligible candidate of the rule; an item of the catalog if there is none."""
     ask, found = asked(seed, k=25, exclude=exclude)
     got = slates(write_rule("here", "pin", items=f"item.year == {y}", position=position), ask, found)
     for b in range(len(ask)):
@@ -67,7 +67,7 @@ def test_a_pinned_item_stands_where_it_should(seed, y, position, exclude):
 
 @settings(max_examples=40, deadline=None)
 @given(seed=seeds, y=st.integers(2000, 2019), within=st.integers(1, N))
-def test_what_is_included_is_within_reach(seed, y, within):
+def test_an_included_item_is_within_its_positions(seed, y, within):
     ask, found = asked(seed, k=15)
     got = slates(write_rule("in", "include", items=f"item.year == {y}", within=within), ask, found)
     assert (year(got.item[:, :within]) == y).any(axis=1).all()
@@ -75,7 +75,7 @@ def test_what_is_included_is_within_reach(seed, y, within):
 
 @settings(max_examples=60, deadline=None)
 @given(seed=seeds, least=st.sampled_from([0.0, 0.1, 0.3]), more=st.sampled_from([0.0, 0.2, 0.7]))
-def test_a_quota_of_each_slate_is_kept_on_both_sides(seed, least, more):
+def test_a_quota_of_each_slate_keeps_both_bounds(seed, least, more):
     ask, found = asked(seed, k=45)
     text = write_rule("q", "quota", items="item.year >= 2010", per="slate", min_share=least, max_share=least + more)
     own = (year(slates(text, ask, found).item) >= 2010).sum(axis=1)
@@ -86,7 +86,7 @@ def test_a_quota_of_each_slate_is_kept_on_both_sides(seed, least, more):
 @settings(max_examples=60, deadline=None)
 @given(seed=seeds, rows=st.integers(1, 5), pad=st.integers(0, 12))
 @example(seed=1740, rows=1, pad=0)  # five others
-def test_all_kinds_together_keep_their_order_of_precedence(seed, rows, pad):
+def test_all_kinds_together_keep_their_precedence(seed, rows, pad):
     rng = np.random.default_rng(seed)
     ask, found = draw_requests(rng, SHELF, rows), draw_candidates(rng, SHELF, rows, 30, pad=pad)
     text = (
@@ -116,7 +116,7 @@ def test_all_kinds_together_keep_their_order_of_precedence(seed, rows, pad):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=seeds)
-def test_a_request_alone_gets_what_it_gets_in_a_batch(seed):
+def test_a_single_request_gets_the_same_slate_as_in_a_batch(seed):
     ask, found = asked(seed, rows=4, k=20)
     text = (
         write_rule("up", "boost", items="item.year >= 2010", factor=2)
@@ -130,7 +130,7 @@ def test_a_request_alone_gets_what_it_gets_in_a_batch(seed):
         assert alone.item[0].tolist() == together.item[b].tolist()
 
 
-def test_rules_that_are_not_in_force_change_nothing():
+def test_inactive_rules_change_nothing():
     ask, found = asked(5)
     text = write_rule("out", "exclude", items="item.year > 0", surfaces=["email"]) + write_rule(
         "old", "pin", items="item.year > 0", position=1, newer_than_days=1
@@ -146,7 +146,7 @@ def test_a_file_without_rules_changes_nothing():
     assert got.item.tolist() == plain(ask, found).item.tolist() and got.rules.shares == ()
 
 
-def test_boost_and_bury_move_by_what_they_say():
+def test_boost_and_bury_change_relevance_by_factor_and_addend():
     ask, found = asked(6)
     none = (year(plain(ask, found).item) >= 2010).mean()
     up = (
@@ -164,7 +164,7 @@ def test_boost_and_bury_move_by_what_they_say():
     np.testing.assert_allclose(applied.boost, expected, atol=1e-6)
 
 
-def test_new_is_what_was_published_in_time_and_small_what_has_few():
+def test_items_are_selected_by_age_and_by_size_of_their_creator():
     published = SHELF.published.copy()
     published[:6] = NOW - np.array([1, 29, 31, -1, 0, 400]) * DAY_US
     shelf = replace(SHELF, published=published, creator=np.repeat([0, 1, 2], [2, 5, 193]).astype(np.int32))
@@ -175,7 +175,7 @@ def test_new_is_what_was_published_in_time_and_small_what_has_few():
     assert small.tolist() == [True] * 7 + [False]
 
 
-def test_what_is_brought_in_is_eligible_and_to_the_users_taste():
+def test_items_from_the_catalog_are_eligible_and_match_the_users_tags():
     ask, found = asked(7, rows=1, k=20)
     missing = next(y for y in range(2000, 2020) if not (year(found.item) == y).any())
     own = np.flatnonzero(year(np.arange(len(SHELF))) == missing)
@@ -197,13 +197,13 @@ def test_what_is_brought_in_is_eligible_and_to_the_users_taste():
     assert not (year(refused.item) == missing).any()
 
 
-def test_a_pin_beyond_the_end_of_a_slate_is_told():
+def test_a_pin_beyond_the_end_of_a_slate_is_reported():
     ask, found = asked(9, rows=1, k=25, exclude=21)
     got = slates(write_rule("here", "pin", items="item.year == 2019", position=8), ask, found)
     assert (got.item[0] != NONE).sum() < 8 and "rule:here" in got.relaxed_constraints(0, N)
 
 
-def test_a_slate_shown_in_part_keeps_its_rules_within_that_part():
+def test_rules_hold_within_the_positions_that_the_caller_sees():
     ask, found = asked(8, k=45)
     ask = replace(ask, count=np.array([3, 5, 10], np.int16))
     text = write_rule("in", "include", items="item.year == 2019") + write_rule(

@@ -1,4 +1,4 @@
-"""What is wrong with a rules file is told with the rule, the field, what was expected and what was received."""
+"""Errors in a rules file name the rule, the field, what was expected and what was received."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def shelf():
         (write_rule("fresh", "exclude", items=EXPLICIT, surfaces=["hme"]), ["surfaces", "(home, email)", "'hme'"]),
     ],
 )
-def test_errors_say_where_what_was_expected_and_what_came(shelf, text, said):
+def test_errors_name_rule_field_expected_and_received(shelf, text, said):
     with pytest.raises(ConfigError) as error:
         compile_rules(shelf, text)
     assert "rules.toml" in str(error.value)
@@ -66,25 +66,25 @@ def test_errors_say_where_what_was_expected_and_what_came(shelf, text, said):
         assert part in str(error.value), str(error.value)
 
 
-def test_every_error_of_a_file_is_told_at_once():
+def test_all_errors_of_a_file_are_reported_together():
     text = write_rule("a", "pin", items=EXPLICIT) + write_rule("b", "boost", items=EXPLICIT, factor="x")
     with pytest.raises(ConfigError) as error:
         parse_rules(text.encode(), "rules.toml")
     assert "rule 'a' (no. 1)" in str(error.value) and "rule 'b' (no. 2)" in str(error.value)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         read_rules(tmp_path / "none.toml")
 
 
-def test_the_version_is_of_the_content_and_what_is_off_is_not_in_force(shelf):
+def test_the_version_is_a_hash_of_the_content_and_disabled_rules_are_left_out(shelf):
     off = GOOD + write_rule("off", "exclude", items=EXPLICIT, enabled=False)
     assert compile_rules(shelf, GOOD).ruleset.version == compile_rules(shelf, GOOD).ruleset.version
     assert compile_rules(shelf, off).ruleset.version != compile_rules(shelf, GOOD).ruleset.version
     assert [r.name for r in compile_rules(shelf, off).ruleset.rules.rules] == ["fresh"]
 
 
-def test_what_is_off_is_checked_all_the_same():
+def test_disabled_rules_are_checked_too():
     with pytest.raises(ConfigError, match="position"):
         parse_rules(write_rule("off", "pin", items=EXPLICIT, enabled=False).encode(), "rules.toml")

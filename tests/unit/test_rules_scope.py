@@ -1,4 +1,4 @@
-"""When and for whom a rule holds."""
+"""When and for whom a rule is active."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -33,8 +33,8 @@ def active(fields: dict, times, surface=0, unit=None, head="", tail=""):
     length=st.integers(1, 1_439),
     zone=st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu"]),
 )
-def test_days_and_hours_are_those_of_the_zones_own_clock(minute, days, start, length, zone):
-    """Beside a plain reading of a calendar; hours past midnight belong to the day on which they begin."""
+def test_days_and_hours_follow_the_time_zone(minute, days, start, length, zone):
+    """Compared with a calendar in plain Python; hours past midnight belong to the day on which they begin."""
     moment = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(minutes=minute)
     end = (start + length) % 1_440
     hours = f"{start // 60:02}:{start % 60:02}-{end // 60:02}:{end % 60:02}"
@@ -49,7 +49,7 @@ def test_days_and_hours_are_those_of_the_zones_own_clock(minute, days, start, le
     assert active(fields, [moment])[0] == inside
 
 
-def test_dates_hold_from_the_first_to_before_the_last_moment():
+def test_from_is_inclusive_and_until_exclusive():
     tail = 'from = 2026-03-01T00:00:00\nuntil = 2026-03-02T00:00:00Z\ntime_zone = "Europe/Berlin"\n'
     times = [datetime(2026, 2, 28, 22, 59, 59, tzinfo=UTC), datetime(2026, 2, 28, 23, tzinfo=UTC),
              datetime(2026, 3, 1, 23, 59, 59, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC)]  # fmt: skip
@@ -61,7 +61,7 @@ def test_surfaces():
     assert active({"surfaces": ["email"]}, now, surface=1)[0] and not active({"surfaces": ["email"]}, now, surface=0)[0]
 
 
-def test_arms_share_out_users_for_good_and_each_user_to_one():
+def test_every_user_is_in_one_arm_for_good():
     unit = np.array([unit_of(f"u{i}") for i in range(20_000)], np.uint64)
     times = [datetime(2026, 3, 1, tzinfo=UTC)] * len(unit)
     a, b = (active({"arm": arm}, times, unit=unit, head=AB) for arm in "ab")
@@ -72,13 +72,13 @@ def test_arms_share_out_users_for_good_and_each_user_to_one():
     assert (a & other).mean() == pytest.approx(0.09, abs=0.015)  # experiments know nothing of each other
 
 
-def test_assignment_does_not_change_with_a_new_release():
-    """A user who changed arms in the middle of an experiment would spoil it."""
+def test_assignment_to_arms_is_frozen():
+    """A change of arms during an experiment would invalidate it."""
     assert [unit_of(u) for u in ("u1", "ü", None)] == [15_378_189_911_849_802_130, 3_976_460_501_203_677_525, 0]
     assert draw(np.array([0x9E3779B97F4A7C15], np.uint64), 0)[0] == 0xE220A8397B1DCDAF / 2**64  # splitmix64's first
 
 
-def test_without_an_id_nobody_is_in_an_arm():
+def test_requests_without_a_user_id_are_in_no_arm():
     now = [datetime(2026, 3, 1, tzinfo=UTC)]
     assert not active({"arm": "a"}, now, unit=np.zeros(1, np.uint64), head=AB)[0]
     assert not active({"arm": "b"}, now, unit=np.zeros(1, np.uint64), head=AB)[0]

@@ -1,4 +1,4 @@
-"""The greedy selection and what is laid on it: pins, boosts, calibration, DPP, novelty and personal diversity."""
+"""Greedy selection with pins, boosts, calibration, DPP, novelty and personal diversity."""
 
 from dataclasses import replace
 
@@ -50,7 +50,7 @@ def pool(score, **more):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 40), kind=st.sampled_from(["mmr", "dpp"]))
-def test_with_every_dial_on_none_is_lost_or_doubled_and_batch_equals_single(seed, n, kind):
+def test_with_every_setting_on_no_item_is_lost_or_duplicated_and_batch_equals_single(seed, n, kind):
     rng = np.random.default_rng(seed)
     shelf = shop(rng, tags=8)
     asked, found = draw_requests(rng, shelf, 3), draw_candidates(rng, shelf, 3, k=20, pad=2)
@@ -64,7 +64,7 @@ def test_with_every_dial_on_none_is_lost_or_doubled_and_batch_equals_single(seed
             np.testing.assert_array_equal(getattr(one, name)[0], getattr(whole, name)[b], err_msg=name)
 
 
-def test_pins_stand_where_they_are_put_even_beside_their_own_creator():
+def test_pins_keep_their_position_even_next_to_their_own_creator():
     same = np.zeros((1, 5, 5), bool)
     same[0, 0, 3] = same[0, 3, 0] = True
     pin = np.array([[NONE, 3, 0, NONE]])
@@ -73,14 +73,14 @@ def test_pins_stand_where_they_are_put_even_beside_their_own_creator():
     assert found.broken.tolist() == [[0, 0, 1, 0]]  # the pin broke it, and it is said
 
 
-def test_a_pin_that_is_not_allowed_or_comes_too_late_takes_nothing_away():
+def test_a_pin_that_is_not_allowed_or_too_late_changes_nothing():
     some = replace(
         pool([[3.0, 2, 1]], pin=np.array([[NONE, 0, NONE, NONE, 2]])), allowed=np.array([[False, True, True]])
     )
     assert select(some, 5).column.tolist() == [[1, 2, NONE, NONE, NONE]]
 
 
-def test_boosts_move_and_cannot_outbid_a_constraint():
+def test_boosts_do_not_override_a_constraint():
     same = np.zeros((1, 3, 3), bool)
     same[0, 0, 1] = same[0, 1, 0] = True
     score = [[0.9, 0.5, 0.1]]
@@ -89,7 +89,7 @@ def test_boosts_move_and_cannot_outbid_a_constraint():
     assert found.column.tolist() == [[1, 2, 0]] and not found.broken.any()
 
 
-def test_calibration_costs_what_the_paper_says():
+def test_the_cost_of_calibration_equals_the_papers_formula():
     shares = np.array([[[1, 0], [0.5, 0.5], [0, 0]]], np.float32)
     wanted = np.array([[0.25, 0.75]], np.float32)
     cost = TasteCalibration(shares, wanted, 2.0)
@@ -103,7 +103,7 @@ def test_calibration_costs_what_the_paper_says():
     np.testing.assert_allclose(cost.cost[0], [kl([0.75, 0.25]), kl([0.5, 0.5]), kl([0.5, 0.5])], atol=2e-5)
 
 
-def test_more_calibration_comes_nearer_to_the_users_mix():
+def test_more_calibration_approaches_the_users_mix():
     rng = np.random.default_rng(2)
     shelf = shop(rng, items=400, tags=10, tags_per_item=2)
     asked, found = draw_requests(rng, shelf, 40), draw_candidates(rng, shelf, 40)

@@ -1,4 +1,4 @@
-"""Never two of one creator in a row, unless nothing else is left; and then it is said."""
+"""Spacing of creators and categories: it holds unless nothing else is left, and relaxed constraints are reported."""
 
 from dataclasses import replace
 
@@ -61,7 +61,7 @@ def test_hand_made_rows():
     gap=st.integers(0, 4),
     diversity=st.floats(0, 1),
 )
-def test_holds_unless_nothing_else_is_left(seed, creators, n, gap, diversity):
+def test_the_creator_gap_holds_unless_nothing_else_is_left(seed, creators, n, gap, diversity):
     rng = np.random.default_rng(seed)
     shelf = draw_snapshot(rng, items=60, creators=creators)
     found = draw_candidates(rng, shelf, rows=2, k=30)
@@ -82,7 +82,7 @@ def test_holds_unless_nothing_else_is_left(seed, creators, n, gap, diversity):
     seed=st.integers(0, 10**6), tags=st.integers(2, 12), n=st.integers(1, 30), window=st.integers(0, 8),
     most=st.integers(1, 3), gap=st.integers(0, 2), home=st.sampled_from([None, 0, 4]),
 )  # fmt: skip
-def test_categories_keep_their_window_or_are_said_to_be_relaxed(seed, tags, n, window, most, gap, home):
+def test_the_category_window_holds_or_is_reported_as_relaxed(seed, tags, n, window, most, gap, home):
     rng = np.random.default_rng(seed)
     shelf = draw_snapshot(rng, items=60, creators=12, tags=tags, tags_per_item=2)
     found = draw_candidates(rng, shelf, rows=3, k=30)
@@ -173,7 +173,7 @@ def test_of_equal_candidates_the_earlier_comes_first_however_many_tags_they_have
         assert later == sorted(later)
 
 
-def test_what_may_not_be_shown_is_not_shown_whatever_its_score():
+def test_ineligible_items_are_not_shown_whatever_their_score():
     rng = np.random.default_rng(1)
     shelf = draw_snapshot(rng)
     found, asked = draw_candidates(rng, shelf), draw_requests(rng, shelf)

@@ -71,7 +71,7 @@ class ColumnSource:
 
     def _list_attributes(self, name: str) -> str:
         if not self.kinds and self.prefix == USER:
-            return ": features.user_attributes names no column of users, or only items are read here"
+            return ": user attributes need features.user_attributes, and are not available in business rules"
         close = difflib.get_close_matches(name.split(".")[0], self.kinds, 1)
         meant = f"; did you mean {self.prefix}{close[0]:.80}?" if close else ";"
         there = ", ".join(f"{self.prefix}{name} ({kind})" for name, kind in self.kinds.items())

@@ -1,4 +1,4 @@
-"""Rules in force: followed in their file, kept where a new one is wrong, and paced by what all replicas have shown."""
+"""Rules are reloaded from their file, kept if a new one is invalid, and paced by the impressions of all replicas."""
 
 import gc
 import json
@@ -45,7 +45,7 @@ def config(tmp_path):
 
 
 @pytest.fixture
-def book(config, shelf):
+def rules(config, shelf):
     return WatchedRules(config.rules_path, shelf, eligibility(shelf, config), config)
 
 
@@ -53,74 +53,74 @@ def eligibility(shelf, config):
     return Eligibility(shelf, tuple(config.surfaces.values()))
 
 
-def deduplicate_and_sort(book):
-    """A change counts when two looks in a row have found it."""
-    book.reload_if_changed()
-    book.reload_if_changed()
+def deduplicate_and_sort(rules):
+    """A change takes effect after two checks."""
+    rules.reload_if_changed()
+    rules.reload_if_changed()
 
 
-def names(book):
-    return [r.name for r in book.current.ruleset.rules.rules]
+def names(rules):
+    return [r.name for r in rules.current.ruleset.rules.rules]
 
 
-# -- following ----------------------------------------------------------------------------------------------------
+# -- reloading ----------------------------------------------------------------------------------------------------
 
 
-def test_a_changed_file_comes_into_force_and_a_wrong_one_does_not(book, config, caplog):
+def test_a_changed_file_is_reloaded_unless_it_is_invalid(rules, config, caplog):
     caplog.set_level("INFO", logger="handsell")
-    path, first = config.rules_path, book.current
-    deduplicate_and_sort(book)
-    assert book.current is first and book.refused == ""
+    path, first = config.rules_path, rules.current
+    deduplicate_and_sort(rules)
+    assert rules.current is first and rules.refused == ""
     path.write_text(OUT + write_rule("typo", "exclude", items="item.yeer > 3"))
-    deduplicate_and_sort(book)
-    book.reload_if_changed()  # again, and told no more
-    assert book.current is first and book.refused
+    deduplicate_and_sort(rules)
+    rules.reload_if_changed()  # again, and told no more
+    assert rules.current is first and rules.refused
     told = [r for r in caplog.records if "are refused" in r.getMessage()]
     assert len(told) == 1 and "rule 'typo': items: column 1" in told[0].getMessage()
     path.write_text(OUT + NEW)
-    deduplicate_and_sort(book)
-    assert names(book) == ["out", "new"] and book.refused == ""
+    deduplicate_and_sort(rules)
+    assert names(rules) == ["out", "new"] and rules.refused == ""
     path.unlink()
-    deduplicate_and_sort(book)
-    assert names(book) == ["out", "new"] and book.refused == "unreadable"
+    deduplicate_and_sort(rules)
+    assert names(rules) == ["out", "new"] and rules.refused == "unreadable"
     path.write_text(OUT + NEW)
-    deduplicate_and_sort(book)
-    assert book.refused == ""
+    deduplicate_and_sort(rules)
+    assert rules.refused == ""
 
 
-def test_a_file_that_is_being_written_is_not_taken_for_no_rules(book, config):
-    path, first = config.rules_path, book.current
+def test_a_file_that_is_being_written_is_not_loaded(rules, config):
+    path, first = config.rules_path, rules.current
     for halfway in ("", OUT[:3]):
         path.write_text(halfway)
-        book.reload_if_changed()
-        assert book.current is first and book.refused == ""
+        rules.reload_if_changed()
+        assert rules.current is first and rules.refused == ""
     path.write_text(OUT + NEW)
-    book.reload_if_changed()
-    assert book.current is first
-    book.reload_if_changed()
-    assert names(book) == ["out", "new"]
+    rules.reload_if_changed()
+    assert rules.current is first
+    rules.reload_if_changed()
+    assert names(rules) == ["out", "new"]
     path.write_text("")
-    deduplicate_and_sort(book)
-    assert names(book) == []
+    deduplicate_and_sort(rules)
+    assert names(rules) == []
 
 
-def test_one_batch_is_answered_with_one_version_and_says_which(book, config, shelf, rng):
-    stage = LocalReranking(shelf, eligibility(shelf, config), config, rules=book)
+def test_slates_name_the_version_and_the_refused_one(rules, config, shelf, rng):
+    stage = LocalReranking(shelf, eligibility(shelf, config), config, rules=rules)
     ask, found = draw_requests(rng, shelf, 2), draw_candidates(rng, shelf, 2)
     before = run_local(stage.rerank(ask, found, 10))
     config.rules_path.write_text("rule = 7")
-    deduplicate_and_sort(book)
+    deduplicate_and_sort(rules)
     refused = run_local(stage.rerank(ask, found, 10))
-    assert refused.rules.version == before.rules.version and refused.rules.refused == book.refused != ""
+    assert refused.rules.version == before.rules.version and refused.rules.refused == rules.refused != ""
     assert refused.item.tolist() == before.item.tolist()
     config.rules_path.write_text(NEW)
-    deduplicate_and_sort(book)
+    deduplicate_and_sort(rules)
     after = run_local(stage.rerank(ask, found, 10))
     assert after.rules.version not in (before.rules.version, refused.rules.refused) and after.rules.refused == ""
     assert dict(after.rules.shares).keys() == {"new"}
 
 
-def test_wrong_rules_at_the_start_are_an_error(config, shelf):
+def test_invalid_rules_at_the_start_are_an_error(config, shelf):
     config.rules_path.write_text("rule = 7")
     with pytest.raises(ConfigError, match="rule: "):
         watch_rules(shelf, eligibility(shelf, config), config)
@@ -129,24 +129,24 @@ def test_wrong_rules_at_the_start_are_an_error(config, shelf):
     assert watch_rules(shelf, eligibility(shelf, config), none) is None
 
 
-def test_the_thread_follows_and_ends_with_the_book(config, shelf):
+def test_the_thread_reloads_and_ends_with_its_object(config, shelf):
     quick = config.model_copy(update={"serving": config.serving.model_copy(update={"follow_s": 0.01})})
     quick._source = config.source
     before = threading.active_count()
-    book = watch_rules(shelf, eligibility(shelf, config), quick)
+    rules = watch_rules(shelf, eligibility(shelf, config), quick)
     config.rules_path.write_text(NEW)
     until = time.monotonic() + 10
-    while names(book) != ["new"] and time.monotonic() < until:
+    while names(rules) != ["new"] and time.monotonic() < until:
         time.sleep(0.01)
-    assert names(book) == ["new"]
-    del book
+    assert names(rules) == ["new"]
+    del rules
     gc.collect()
     while threading.active_count() > before and time.monotonic() < until:
         time.sleep(0.01)
     assert threading.active_count() <= before
 
 
-# -- the common view --------------------------------------------------------------------------------------------------
+# -- impressions of all replicas ---------------------------------------------------------------------------------------
 
 
 def slate(n, items, at, surface="home"):
@@ -158,7 +158,7 @@ def slate(n, items, at, surface="home"):
     }  # fmt: skip
 
 
-def test_what_all_have_shown_today_is_read_from_the_log(tmp_path, shelf):
+def test_todays_impressions_of_all_replicas_are_read_from_the_log(tmp_path, shelf):
     path = tmp_path / "log.db"
     text = write_rule("new", "quota", items="item.year == 2019", share=0.1, within=2, surfaces=["home"])
     pacing = compile_rules(shelf, text).pacing
@@ -181,7 +181,7 @@ def test_what_all_have_shown_today_is_read_from_the_log(tmp_path, shelf):
         assert pacing.shared.counts.shown.tolist() == [0]  # another day
 
 
-def test_slates_are_found_from_a_time_on(tmp_path):
+def test_slates_are_read_from_a_time_on(tmp_path):
     reader = EventReader(tmp_path / "log.db")
     assert reader.find_slate_offset(5) == 0
     with EventLog(tmp_path / "log.db") as log:
@@ -196,7 +196,7 @@ def noted(pacing, items, at=NOW):
     pacing.add(ShownSlates(np.array(items, np.int32), np.full(rows, at), np.zeros(rows, np.int8), None))
 
 
-def test_a_replica_owes_its_part_of_the_common_debt_and_all_of_its_own_since(shelf):
+def test_a_replica_owes_its_share_of_the_common_debt_and_all_of_its_own_since(shelf):
     second = [0.0]
     pacing = Pacing(compile_rules(shelf, NEW).ruleset, clock=lambda: second[0])
     noted(pacing, [list(range(10))] * 5)  # 50 shown, none of them new: 5 are owed
@@ -217,7 +217,7 @@ def test_a_replica_owes_its_part_of_the_common_debt_and_all_of_its_own_since(she
     assert pacing.debt(NOW + DAY_US).owed[0] == 0  # a new day
 
 
-def test_debt_lifts_then_forces_and_surplus_buries_then_bars(shelf):
+def test_debt_boosts_then_forces_and_surplus_buries_then_removes(shelf):
     pacing = Pacing(compile_rules(shelf, NEW).ruleset, clock=lambda: 0.0)
     one, ten = np.ones((1, 1), bool), np.full((1, 1), 10)
 
@@ -233,18 +233,18 @@ def test_debt_lifts_then_forces_and_surplus_buries_then_bars(shelf):
     assert pacing.debt(NOW).lift[0] == -0.25 and slots() == [0, 0]
 
 
-def test_unchanged_quotas_keep_their_counts_when_rules_change(book, config, shelf, rng):
+def test_unchanged_quotas_keep_their_counts_when_rules_change(rules, config, shelf, rng):
     config.rules_path.write_text(NEW)
-    deduplicate_and_sort(book)
-    noted(book.current.pacing, [list(range(10))] * 4, NOW + 5)
-    book.now = NOW + 10
+    deduplicate_and_sort(rules)
+    noted(rules.current.pacing, [list(range(10))] * 4, NOW + 5)
+    rules.now = NOW + 10
     config.rules_path.write_text(NEW + write_rule("other", "quota", items="item.year == 2018", share=0.5) + OUT)
-    deduplicate_and_sort(book)
-    assert names(book) == ["new", "other", "out"]
-    assert book.current.pacing.debt(NOW).owed.tolist() == pytest.approx([4, 0])
+    deduplicate_and_sort(rules)
+    assert names(rules) == ["new", "other", "out"]
+    assert rules.current.pacing.debt(NOW).owed.tolist() == pytest.approx([4, 0])
     with EventLog(Layout(config.state).event_log) as log:  # the log knows of slates before the new quota
         log.append_slates([slate(n, range(10), NOW + 5) for n in range(4)]).result()
-        book.read_shared_counts()
-    later = replace(book.current.pacing.shared, cut=time.monotonic() + 1)
-    book.current.pacing.shared = later
-    assert book.current.pacing.debt(NOW).owed.tolist() == pytest.approx([4, 0])
+        rules.read_shared_counts()
+    later = replace(rules.current.pacing.shared, cut=time.monotonic() + 1)
+    rules.current.pacing.shared = later
+    assert rules.current.pacing.debt(NOW).owed.tolist() == pytest.approx([4, 0])
