@@ -1,4 +1,4 @@
-"""What the world plants can be measured in its events, and the oracle is a ceiling that can be reached for."""
+"""Planted effects of the world can be measured in its events; the oracle is an upper bound."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def requests(log: Log, rows: np.ndarray, size: int = 60) -> tuple[np.ndarray, ..
 
 
 def test_first_choices_follow_the_softmax_of_true_utility(log: Log) -> None:
-    """The oracle and the listeners are one: predicted and observed chances agree for known and for night music."""
+    """The oracle uses the preferences of the listeners: predicted and observed choices agree."""
     start, _ = get_log_span(WORLD)
     first = np.flatnonzero(np.diff(log.session, prepend=-1))
     first = first[log.organic[first] & (log.start[first] > start + 7 * DAY_US)]

@@ -1,4 +1,4 @@
-"""The doctor on planted problems, and on data where a recommender is the wrong tool."""
+"""The doctor on planted problems, and on data where a recommender does not fit."""
 
 import io
 import time
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from handsell.config import load_config
-from handsell.data.doctor.counters import DistinctCounter, IdStatistics, hashes
+from handsell.data.doctor.counters import DistinctCounter, IdStatistics, hash_rows
 from handsell.data.doctor.inspection import examine, render
 
 DAY = 86_400
@@ -45,7 +45,7 @@ def shop(tmp_path, configured):
 
 
 def healthy(users=60, items=80, days=40, each=60):
-    """Rows of a log that has nothing wrong with it."""
+    """Rows of a log without problems."""
     rng = np.random.default_rng(3)
     rows = []
     for k in range(users * each):
@@ -60,7 +60,7 @@ def problem(report, name):
     return found[name]
 
 
-def test_a_healthy_log_has_counts_and_no_complaint(shop):
+def test_a_healthy_log_has_counts_and_no_problem(shop):
     rows = [*healthy(), *((f"s{k}", f"u{k}", "i1", START + k, "impression") for k in range(20))]
     f = shop(rows)
     assert f.ok and [p.name for p in f.problems] == ["no items"]
@@ -123,11 +123,11 @@ def test_cold_users_of_the_test_window(shop):
         (healthy(users=20, each=20), "too few for learned models"),
     ],
 )
-def test_says_where_a_recommender_is_the_wrong_tool(shop, rows, advice):
+def test_advice_says_where_a_recommender_does_not_fit(shop, rows, advice):
     assert any(advice in line for line in shop(rows, LAST_K).advice)
 
 
-def test_a_window_in_which_nobody_acted_is_an_error(shop):
+def test_a_window_without_interactions_is_an_error(shop):
     rows = healthy()
     end = max(r[3] for r in rows)
     gap = [r for r in rows if not end - 6 * DAY < r[3] <= end - 3 * DAY]  # the default validation window
@@ -152,7 +152,7 @@ def test_no_events_at_all(shop):
     assert (f.first, f.days, f.density) == (None, 0, 0)
 
 
-def test_the_rendering_shows_counts_problems_examples_and_verdict(shop):
+def test_the_rendering_shows_counts_problems_and_examples(shop):
     text = io.StringIO()
     render(shop([*healthy(), ("x", "u1", "i1", 0, "wish[/bold]")]), Console(file=text, width=140))
     shown = text.getvalue()
@@ -186,11 +186,11 @@ def test_id_statistics_by_batches_equals_all_at_once(rng, monkeypatch):
         assert (row["count"], row["first"], row["last"]) == (len(own), own.min(), own.max())
 
 
-def test_distinct_is_exact_below_the_limit_and_close_above_it(rng):
+def test_distinct_counter_is_exact_below_the_limit_and_close_above_it(rng):
     keys = rng.integers(50_000, size=200_000)
     exact, rough = DistinctCounter(), DistinctCounter(limit=2_000)
     for rows in np.array_split(keys, 20):
-        mixed = hashes(pa.array(rows))
+        mixed = hash_rows(pa.array(rows))
         exact.add(mixed)
         rough.add(mixed)
     truth = len(np.unique(keys))
@@ -200,8 +200,8 @@ def test_distinct_is_exact_below_the_limit_and_close_above_it(rng):
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=6), st.text(max_size=6)), min_size=1, max_size=40))
-def test_hashes_are_equal_exactly_where_rows_are(rows):
+def test_row_hashes_are_equal_exactly_where_rows_are_equal(rows):
     left, right = (pa.array([r[k] for r in rows], pa.string()) for k in (0, 1))
-    found = hashes(left, right)
+    found = hash_rows(left, right)
     assert len(set(found.tolist())) == len(set(rows))
-    assert hashes(left.slice(1), right.slice(1)).tolist() == found[1:].tolist()
+    assert hash_rows(left.slice(1), right.slice(1)).tolist() == found[1:].tolist()

@@ -70,7 +70,7 @@ def serve(server, body: bytes) -> None:
     server.files["/ml-1m.zip.md5"] = hashlib.md5(body).hexdigest().encode()
 
 
-def test_fetches_checks_unpacks_and_is_then_content(server, tmp_path):
+def test_downloads_verifies_unpacks_and_does_not_repeat_it(server, tmp_path):
     said: list[str] = []
     folder = fetch(server, tmp_path / "downloads", said)
     assert folder == tmp_path / "downloads/ml-1m"
@@ -83,7 +83,7 @@ def test_fetches_checks_unpacks_and_is_then_content(server, tmp_path):
     assert len(server.asked) == asked
 
 
-def test_a_broken_connection_is_told_and_resumed(server, tmp_path):
+def test_a_broken_connection_is_reported_and_resumed(server, tmp_path):
     server.cut = len(GOOD) // 2
     with pytest.raises(DataError, match=r"download failed: the connection closed after .*it resumes"):
         fetch(server, tmp_path)

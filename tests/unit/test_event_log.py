@@ -150,7 +150,7 @@ async def test_lost_impressions_are_counted_and_leave_a_gap_in_the_sequence(path
         assert EventReader(path).count_lost_impressions() == {impressions.gateway: 2}
 
 
-async def test_impressions_are_flushed_within_a_tenth_of_a_second_without_being_asked():
+async def test_impressions_are_flushed_within_a_tenth_of_a_second_without_a_call():
     sent = asyncio.Event()
 
     async def send(slates):

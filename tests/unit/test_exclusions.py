@@ -1,4 +1,4 @@
-"""What was shown before, how often, and what a user blocks is kept from slates: every filter closed, and counted."""
+"""Shown items, item caps and blocks are excluded from slates; filters fail closed and are counted."""
 
 import sqlite3
 from dataclasses import replace
@@ -56,7 +56,7 @@ async def test_an_email_does_not_repeat_what_home_showed(tmp_path):
         assert "shown on home in the last 2 days" in story["eligibility"]["removed_by"][0]["detail"]
 
 
-async def test_what_was_shown_longer_ago_than_the_window_comes_back(tmp_path):
+async def test_items_shown_before_the_window_are_shown_again(tmp_path):
     world = with_surfaces(tmp_path, email='seen_on = ["email"]\nshown_days = 1')
     async with start_service(world) as (client, service):
         first = await ask(client, service, surface="email")
@@ -67,7 +67,7 @@ async def test_what_was_shown_longer_ago_than_the_window_comes_back(tmp_path):
         assert await ask(client, service, surface="email") == first
 
 
-async def test_an_item_is_shown_no_oftener_than_its_cap(tmp_path):
+async def test_an_item_is_shown_at_most_as_often_as_its_cap(tmp_path):
     world = with_surfaces(tmp_path, email="item_cap = { times = 2, days = 3 }")
     async with start_service(world) as (client, service):
         first = await ask(client, service, surface="email")
@@ -78,7 +78,7 @@ async def test_an_item_is_shown_no_oftener_than_its_cap(tmp_path):
         assert [r["filter"] for r in story["eligibility"]["removed_by"]] == ["item_cap"]
 
 
-async def test_what_the_request_excludes_by_creator_and_tag_does_not_come(tmp_path):
+async def test_what_the_request_excludes_by_creator_and_tag_is_not_shown(tmp_path):
     world = write_world(tmp_path)
     shelf = world.snapshot
     async with start_service(world) as (client, service):
@@ -94,7 +94,7 @@ async def test_what_the_request_excludes_by_creator_and_tag_does_not_come(tmp_pa
         assert 'filter="blocked_creator"' in text and 'filter="blocked_tag"' in text
 
 
-async def test_a_users_blocks_hold_on_every_surface_until_they_are_lifted(tmp_path):
+async def test_a_users_blocks_apply_to_every_surface_until_they_are_removed(tmp_path):
     world = write_world(tmp_path)
     shelf = world.snapshot
     async with start_service(world) as (client, service):
@@ -117,7 +117,7 @@ async def test_a_users_blocks_hold_on_every_surface_until_they_are_lifted(tmp_pa
         assert bad.status_code == 422 and bad.json()["errors"][0]["field"] == "colors"
 
 
-async def test_where_it_cannot_be_read_nothing_is_shown(tmp_path):
+async def test_nothing_is_shown_if_the_log_cannot_be_read(tmp_path):
     async with start_service(write_world(tmp_path)) as (client, service):
 
         def broken(*_):
@@ -129,13 +129,13 @@ async def test_where_it_cannot_be_read_nothing_is_shown(tmp_path):
         assert ids(await client.post("/v1/recommendations", json={}))  # a visitor without an id blocks nothing
 
 
-def test_seen_on_names_surfaces_that_are_there(tmp_path):
+def test_seen_on_names_existing_surfaces(tmp_path):
     with pytest.raises(ConfigError, match=r"surfaces\.email\.seen_on has moon: expected surfaces of this config"):
         with_surfaces(tmp_path, email='seen_on = ["moon"]')
 
 
-def test_verdicts_and_counts_are_what_the_mask_does(rng):
-    """An item is removed where some filter says so, and each filter's count is that of its find_removals."""
+def test_reasons_and_counts_match_the_mask(rng):
+    """An item is removed where some filter says so, and each filter's count is that of its removals."""
     shelf = draw_snapshot(rng, 300)
     gone = rng.random(300) < 0.1
     shelf = replace(shelf, available=~gone, expires=np.where(rng.random(300) < 0.1, shelf.as_of, shelf.expires))

@@ -1,4 +1,4 @@
-"""The fold of events into user states: any cut of the log gives the same; and pasts moved in time as a whole."""
+"""The fold of events into user states: any split of the log gives the same states; and shifted pasts."""
 
 from dataclasses import fields, replace
 from itertools import pairwise
@@ -54,7 +54,7 @@ def test_any_partition_of_the_log_gives_the_same_states(seed, cuts):
     assert_same(states, whole)
 
 
-def test_late_events_land_where_they_would_have_been(rng):
+def test_late_events_give_the_state_of_events_in_order(rng):
     events = some_events(rng, 60)
     late = fold(RULES.empty_states(3), events.where(np.arange(60) % 3 != 0), ITEMS, RULES)
     late = fold(late, events.where(np.arange(60) % 3 == 0), ITEMS, RULES)
@@ -71,7 +71,7 @@ def test_an_event_of_the_log_counts_once(rng):
     assert once.log_offset.tolist() == [int(events.offset[events.row == u].max()) for u in range(3)]
 
 
-def test_rows_do_not_touch_each_other(rng):
+def test_rows_are_independent(rng):
     events = some_events(rng, 50)
     together = fold(RULES.empty_states(3), events, ITEMS, RULES)
     mine = events.where(events.row == 1)
@@ -104,7 +104,7 @@ def test_truncation_keeps_the_strongest_and_the_latest_and_all_totals():
     assert state.history.item[0].tolist() == [2, 3, 5, 4]
 
 
-def test_an_item_met_again_keeps_its_latest_time():
+def test_a_repeated_item_has_its_latest_time():
     events = Events.of([0, 0, 0], [1, 2, 1], [1, 1, 1], np.array([1, 2, 3]) * DAY_US, [1, 1, 1])
     state = fold(RULES.empty_states(1), events, ITEMS, RULES)
     assert state.seen.item.row(0).tolist() == [1, 2] and state.seen_total[0] == 2
@@ -112,15 +112,15 @@ def test_an_item_met_again_keeps_its_latest_time():
 
 
 @pytest.mark.parametrize("rows", [0, 2])
-def test_nothing_to_fold_changes_nothing(rows):
+def test_folding_no_events_changes_nothing(rows):
     start = RULES.empty_states(rows)
     assert_same(fold(start, Events.of([], [], [], [], []), ITEMS, RULES), start)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000))
-def test_moving_a_past_is_folding_the_same_events_at_other_times(seed):
-    """The fourth user has no events and stays as they are."""
+def test_move_last_event_equals_folding_shifted_events(seed):
+    """The fourth user has no events, so their state does not change."""
     rng = np.random.default_rng(seed)
     events = some_events(rng, 50)
     by = rng.integers(0, 400, 4) * DAY_US + rng.integers(0, DAY_US, 4)
@@ -132,7 +132,7 @@ def test_moving_a_past_is_folding_the_same_events_at_other_times(seed):
     assert_same(move_last_event(moved, states.state_time), states)
 
 
-def test_a_past_that_is_moved_is_left_as_it_was(rng):
+def test_move_last_event_does_not_change_its_input(rng):
     states = fold(RULES.empty_states(3), some_events(rng, 40), ITEMS, RULES)
     before = {name: array.copy() for name, array in flat(states).items()}
     move_last_event(states, states.state_time + DAY_US)

@@ -43,7 +43,7 @@ def test_another_seed_or_key_gives_independent_numbers(other):
     assert not (one == two).any()
 
 
-def test_keys_are_told_apart_by_their_place():
+def test_the_order_of_keys_matters():
     a, b = np.arange(1, 100), np.arange(101, 200)
     assert not (uniform(1, a, b) == uniform(1, b, a)).any()
 

@@ -1,4 +1,4 @@
-"""Weights, numbers, duplicates, and times that rise."""
+"""Weights, numbers, duplicates, and increasing times."""
 
 import numpy as np
 import pyarrow as pa
@@ -66,14 +66,14 @@ def test_an_unknown_type_is_named():
         number_events(batch([("e", "a", "x", "share", 1, None)]), Vocabulary.of(["a"]), Vocabulary.of(["x"]), TYPES)
 
 
-def test_rows_with_holes_are_left_out():
+def test_incomplete_rows_are_dropped():
     rows = [("e", "a", "x", "skip", 1, None), ("f", None, "x", "skip", 1, None), ("g", "a", "x", "skip", None, None)]
     good = batch(rows)
     assert good["event_id"].to_pylist() == ["e"]
     assert good.schema == EVENTS
 
 
-def settled(rows: list[tuple]) -> list[dict]:
+def sorted_rows(rows: list[tuple]) -> list[dict]:
     known = Vocabulary.of(["a", "b", "c"]), Vocabulary.of(["x", "y", "z"])
     table = deduplicate_and_sort(number_events(batch(rows), *known, TYPES))
     assert table.schema == NUMBERED
@@ -81,7 +81,7 @@ def settled(rows: list[tuple]) -> list[dict]:
 
 
 def test_duplicates_ties_and_order_by_hand():
-    assert settled(
+    assert sorted_rows(
         [
             ("e1", "b", "x", "skip", 100, None),
             ("e2", "a", "y", "skip", 100, None),
@@ -99,7 +99,7 @@ def test_duplicates_ties_and_order_by_hand():
     ]
 
 
-def naive_rising(user: list[int], time: list[int]) -> list[int]:
+def increase_by_loop(user: list[int], time: list[int]) -> list[int]:
     out: list[int] = []
     for k, t in enumerate(time):
         out.append(max(t, out[-1] + 1) if k and user[k] == user[k - 1] else t)
@@ -108,19 +108,19 @@ def naive_rising(user: list[int], time: list[int]) -> list[int]:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), max_size=60))
-def test_rising_times_equal_the_loop(pairs):
+def test_increasing_times_equal_the_loop(pairs):
     pairs.sort()
     user, time = (np.array([p[k] for p in pairs], np.int64) for k in (0, 1))
-    assert make_strictly_increasing(user, time).tolist() == naive_rising(user.tolist(), time.tolist())
+    assert make_strictly_increasing(user, time).tolist() == increase_by_loop(user.tolist(), time.tolist())
 
 
-def test_settling_does_not_depend_on_who_shares_the_partition(rng):
+def test_deduplication_does_not_depend_on_other_users_of_the_partition(rng):
     rows = [
         (f"e{rng.integers(40)}", "abc"[rng.integers(3)], "xyz"[rng.integers(3)], "skip", int(rng.integers(10)), None)
         for _ in range(60)
     ]
-    alone = [row for user in "abc" for row in settled([r for r in rows if r[1] == user])]
-    assert alone == settled(rows)
+    alone = [row for user in "abc" for row in sorted_rows([r for r in rows if r[1] == user])]
+    assert alone == sorted_rows(rows)
 
 
 def test_vocabulary_is_append_only():
@@ -130,7 +130,7 @@ def test_vocabulary_is_append_only():
     assert look_up(pa.array(["d", "a", "nobody", "d"]), more).tolist() == [3, 1, -1, 3]
 
 
-def test_items_stand_in_order_of_their_numbers():
+def test_items_are_in_order_of_their_numbers():
     table = build_items_table({"item_id": pa.array(["x", "y", "x"]), "title": pa.array(["X", "Y", "again"])})
     rows = align_rows(table, "item_id", Vocabulary.of(["y", "event only", "x", "gone"]))
     assert rows["item_id"].to_pylist() == ["y", "event only", "x", "gone"]

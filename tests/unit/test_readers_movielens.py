@@ -143,7 +143,7 @@ def test_years_in_titles():
     assert year.to_pylist() == [1995, None, 2006, 2006, None, None]
 
 
-def test_published_gives_way_to_an_earlier_rating():
+def test_an_earlier_rating_moves_published_at():
     when = pa.array(np.array(["1999-06-05", "2001-02-03"], "M8[us]"), TIME)
     batch = pa.record_batch({"item_id": pa.array(["late", "fine"]), "time": when})
     found = estimate_published_at(

@@ -1,4 +1,4 @@
-"""The user's own tables: mappings, types of every origin, and every mistake named."""
+"""The user's own tables: mappings, types of every origin, and errors name the cause."""
 
 from datetime import UTC, date, datetime
 
@@ -137,7 +137,7 @@ def test_lists_and_dictionary_columns():
         (pa.array(["9" * 23]), TIME, "expected epoch seconds"),
     ],
 )
-def test_a_wrong_type_names_file_column_expected_and_came(array, kind, said):
+def test_a_wrong_type_names_file_column_expected_and_received(array, kind, said):
     with pytest.raises(DataError, match=r"file: column col \(canonical\): " + said):
         convert(array, kind, PLACE, "|")
 
@@ -190,7 +190,7 @@ def test_one_column_may_stand_for_two(tmp_path):
     assert table["creators"].to_pylist() == [["Acme"]]
 
 
-def test_a_slip_in_a_canonical_name_of_items_is_told(tmp_path):
+def test_a_typo_in_a_canonical_name_of_items_is_an_error(tmp_path):
     (tmp_path / "items.csv").write_text("item_id,name,cost\ni,Kettle,3\n")
 
     def items(columns):
@@ -201,7 +201,7 @@ def test_a_slip_in_a_canonical_name_of_items_is_told(tmp_path):
     assert items({"price": "cost"})["price"].to_pylist() == [3]
 
 
-def test_a_column_of_two_types_is_told(tmp_path):
+def test_a_column_of_two_types_is_an_error(tmp_path):
     (tmp_path / "items").mkdir()
     (tmp_path / "items/a.csv").write_text("item_id,price\ni,3\n")
     (tmp_path / "items/b.csv").write_text("item_id,price\nj,cheap\n")

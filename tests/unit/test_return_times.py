@@ -1,4 +1,4 @@
-"""Pauses as the data has them: counted, drawn again, the same in every run; and which features they change."""
+"""Pauses of the data: counted, drawn, the same in every run; and which features they change."""
 
 from dataclasses import replace
 
@@ -53,14 +53,14 @@ def requests(n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(n, dtype=np.int32), END + np.arange(n) * 1_000_003
 
 
-def test_pauses_within_a_session_do_not_count_and_each_users_last_one_lasts():
+def test_pauses_within_a_session_do_not_count_and_each_users_last_one_is_open():
     times = [END - 9 * DAY_US, END - 9 * DAY_US + GAP_US, END - 8 * DAY_US + GAP_US]  # in the session, then a day
     found = ReturnTimes.of(log(times, [END - 2 * HOUR_US], []), GAP_US, END)
     expected = planted({DAY_US: 1}, {8 * DAY_US - GAP_US: 1, 2 * HOUR_US: 1})
     np.testing.assert_array_equal(found.counts, expected.counts)
 
 
-def test_a_pause_falls_into_the_bin_that_begins_at_or_before_it(rng):
+def test_a_pause_falls_into_the_bin_that_starts_at_or_before_it(rng):
     pauses = (SHORTEST_US * np.exp2(rng.uniform(0, 22, 500))).astype(np.int64)
     counts = ReturnTimes.of(log(*([END - pause] for pause in pauses)), GAP_US, END).counts[1]
     np.testing.assert_array_equal(counts, np.bincount([bin_of(pause) for pause in pauses], minlength=BINS))
@@ -103,13 +103,13 @@ def test_where_one_distribution_is_empty_all_are_drawn_from_the_other(row):
     assert {bin_of(pause) for pause in planted(*lengths).draw(*requests(500))} == {bin_of(7 * DAY_US)}
 
 
-def test_without_any_pause_everybody_comes_back_after_a_minute():
+def test_without_any_pause_the_drawn_one_is_a_minute():
     nothing = ReturnTimes.of(log(), GAP_US, END)
     assert not nothing.counts.any()
     assert nothing.draw(*requests(5)).tolist() == [MINUTE_US] * 5
 
 
-def test_a_draw_depends_on_its_own_request_and_on_nothing_else(rng):
+def test_a_draw_depends_on_its_request_only(rng):
     returns = planted({HOUR_US: 10, 2 * DAY_US: 10}, {30 * DAY_US: 5})
     user, time = requests(300)
     whole, order = returns.draw(user, time), rng.permutation(300)
@@ -132,7 +132,7 @@ NOW = START + 45 * DAY_US
 
 
 @pytest.fixture
-def asked(rng, tmp_path):
+def build_requests(rng, tmp_path):
     """Function from pauses (5,) µs to requests and ranker features by name (5, K); user 4 has no events."""
     config, shelf = write_tiny_config(tmp_path), draw_snapshot(rng, items=40, creators=6, tags=5)
     value_names = item_feature_names(config)
@@ -157,9 +157,9 @@ def asked(rng, tmp_path):
 
 
 @pytest.mark.parametrize("days", [1 / 1440, 1.5, 30, MAX_AWAY_DAYS, 400])
-def test_a_pause_changes_the_features_that_read_it_and_no_other(asked, days):
-    _, before = asked(None)
-    requests, after = asked(np.full(5, int(days * DAY_US)))
+def test_a_pause_changes_the_features_that_read_it_and_no_other(build_requests, days):
+    _, before = build_requests(None)
+    requests, after = build_requests(np.full(5, int(days * DAY_US)))
     changed = {name for name, x in after.items() if not np.array_equal(x, before[name], equal_nan=True)}
     assert changed == READS_THE_PAUSE
     away = after["user_days_since_last"][:, 0]
@@ -168,9 +168,9 @@ def test_a_pause_changes_the_features_that_read_it_and_no_other(asked, days):
     assert np.nanmin(after["hours_since_item"]) >= 24 * min(days, MAX_AWAY_DAYS) - 1e-3
 
 
-def test_a_pause_moves_events_and_keeps_their_order_and_the_gaps_between_them(asked):
-    before, _ = asked(None)
-    after, _ = asked(np.full(5, 100 * DAY_US))
+def test_a_pause_moves_events_and_keeps_their_order_and_the_gaps_between_them(build_requests):
+    before, _ = build_requests(None)
+    after, _ = build_requests(np.full(5, 100 * DAY_US))
     for b in range(5):
         real = before.history.item[b] != NONE
         shift = (after.history.time - before.history.time)[b, real]
@@ -181,10 +181,10 @@ def test_a_pause_moves_events_and_keeps_their_order_and_the_gaps_between_them(as
     np.testing.assert_array_equal(after.seen.item.values, before.seen.item.values)
 
 
-def test_requests_that_are_asked_as_it_was_stay_beside_those_that_are_moved(asked):
-    _, before = asked(None)
-    _, moved = asked(np.full(5, 7 * DAY_US))
-    _, mixed = asked(np.array([AS_LOGGED, 7 * DAY_US, AS_LOGGED, 7 * DAY_US, AS_LOGGED]))
+def test_requests_at_their_logged_time_are_not_moved(build_requests):
+    _, before = build_requests(None)
+    _, moved = build_requests(np.full(5, 7 * DAY_US))
+    _, mixed = build_requests(np.array([AS_LOGGED, 7 * DAY_US, AS_LOGGED, 7 * DAY_US, AS_LOGGED]))
     for name, x in mixed.items():
         np.testing.assert_array_equal(x[[0, 2, 4]], before[name][[0, 2, 4]], err_msg=name)
         np.testing.assert_array_equal(x[[1, 3]], moved[name][[1, 3]], err_msg=name)

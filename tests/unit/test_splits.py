@@ -31,7 +31,7 @@ def relevant(found: splits.WindowRequests, r: int) -> list[int]:
     return found.acted.row(r)[found.gain.row(r) > 0].tolist()
 
 
-def test_by_time_cuts_at_moments_and_groups_sessions():
+def test_by_time_cuts_at_fixed_times_and_groups_sessions():
     events = log([(0, 1, 0.0, 1), (0, 2, 5.5, 1), (0, 3, 5.51, 1), (0, 4, 5.9, 1), (1, 5, 6.0, 1)])
     split = SplitConfig(kind="by_time", ranker_days=2, validation_days=1, test_days=1)
     window, test = requests_of(events, split, splits.TEST)
@@ -58,7 +58,7 @@ def test_impressions_are_shown_items_and_never_relevant():
     assert test.time[0] == events.time[1], "the request stands where the slate was shown"
 
 
-def test_leave_last_k_takes_each_users_own_tail():
+def test_leave_last_k_takes_the_last_events_of_each_user():
     rows = [(0, i, float(i), 1.0) for i in range(9)] + [(1, i, float(i), 1.0) for i in range(4)]
     split = SplitConfig(kind="leave_last_k", ranker_k=4, validation_k=2, test_k=2)
     events = log(rows)
@@ -72,7 +72,7 @@ def test_leave_last_k_takes_each_users_own_tail():
     assert ranker.time.tolist() == [1 * DAY, 3 * DAY]
 
 
-def test_every_relevant_item_is_acted_on_at_or_after_the_request(rng):
+def test_every_relevant_item_has_an_interaction_at_or_after_the_request(rng):
     n = 400
     user = np.sort(rng.integers(0, 12, n)).astype(np.int32)
     events = log([(int(u), int(rng.integers(10)), float(d), 1.0) for u, d in zip(user, rng.random(n) * 9, strict=True)])

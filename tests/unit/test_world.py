@@ -1,4 +1,4 @@
-"""The synthetic world: the same bytes from the same config, canonical tables, nothing hidden in the open."""
+"""The synthetic world: the same bytes from the same config, canonical tables, no hidden parameters in the tables."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_same_seed_gives_the_same_bytes_in_any_order_of_partitions(tmp_path:
     assert other["events/part-00000.parquet"] != forward["events/part-00000.parquet"]
 
 
-def test_a_partition_written_alone_equals_the_one_written_among_others(tmp_path: Path, small: Path) -> None:
+def test_a_partition_does_not_depend_on_other_partitions(tmp_path: Path, small: Path) -> None:
     alone = written(SMALL, tmp_path, [1])
     assert alone["events/part-00001.parquet"] == (small / "events/part-00001.parquet").read_bytes()
     assert alone["truth/users-00001.npz"] == (small / "truth/users-00001.npz").read_bytes()
@@ -66,7 +66,7 @@ def test_tables_keep_the_canonical_schemas() -> None:
     assert items.equals(build_items_table(SMALL))
 
 
-def test_events_are_canonical_sorted_and_refer_to_what_exists(small: Path) -> None:
+def test_events_are_canonical_sorted_and_refer_to_existing_items_and_users(small: Path) -> None:
     for path in sorted((small / "events").iterdir()):
         assert pq.read_schema(path).equals(EVENTS)
         assert (np.diff(pq.read_table(path)["time"].cast(pa.int64()).to_numpy()) >= 0).all()
@@ -91,7 +91,7 @@ def test_a_users_times_are_strictly_increasing_and_sessions_are_apart(small: Pat
     assert not ((minutes > 15) & (minutes < 40)).any()  # so that any usual session gap finds the same sessions
 
 
-def test_what_followed_an_impression_carries_its_slate_and_place(small: Path) -> None:
+def test_events_after_an_impression_have_its_slate_and_position(small: Path) -> None:
     e = events_of(small)
     shown = e["type"] == "impression"
     place = {
@@ -116,7 +116,7 @@ def test_what_followed_an_impression_carries_its_slate_and_place(small: Path) ->
     assert np.isnan(e["propensity"][~shown].astype(float)).all()
 
 
-def test_events_do_not_depend_on_the_truth_folder_and_do_not_hold_it(tmp_path: Path, small: Path) -> None:
+def test_events_do_not_depend_on_the_truth_folder_and_do_not_contain_it(tmp_path: Path, small: Path) -> None:
     write_partition(SMALL, 0, tmp_path / "e", tmp_path / "elsewhere")
     assert (tmp_path / "e/part-00000.parquet").read_bytes() == (small / "events/part-00000.parquet").read_bytes()
     hidden = {"vector", "weight", "taste", "taste_end", "share", "energy_pull", "loyalty", "novelty"}
@@ -150,7 +150,7 @@ def test_odd_worlds_are_written_and_read_back(sizes: dict, tmp_path: Path) -> No
     assert len(build_items_table(world)) == world.items
 
 
-def test_mistakes_are_named(tmp_path: Path) -> None:
+def test_errors_name_the_cause(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="partition"):
         write_partition(SMALL, 99, tmp_path, tmp_path)
     with pytest.raises(ConfigError, match=r"world\.end"):
@@ -162,7 +162,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         Oracle.load(tmp_path / "truth")
 
 
-def test_the_oracle_agrees_with_itself_on_all_and_on_given_items(small: Path) -> None:
+def test_the_oracle_agrees_with_itself_on_all_and_on_selected_items(small: Path) -> None:
     oracle = Oracle.load(small / "truth")
     rng = np.random.default_rng(0)
     start, end = get_log_span(SMALL)

@@ -40,7 +40,7 @@ def mixtures() -> dict[str, Mixture]:
 
 
 @pytest.mark.parametrize("name", ["policy", "proposal"])
-def test_chances_sum_to_one_and_both_forms_agree(name: str, mixtures: dict[str, Mixture]) -> None:
+def test_probabilities_sum_to_one_and_both_forms_agree(name: str, mixtures: dict[str, Mixture]) -> None:
     mixture = mixtures[name]
     whole = mixture.chance_of_all()
     every = np.broadcast_to(np.arange(TINY.items), whole.shape)
@@ -50,7 +50,7 @@ def test_chances_sum_to_one_and_both_forms_agree(name: str, mixtures: dict[str, 
 
 
 @pytest.mark.parametrize("name", ["policy", "proposal"])
-def test_draws_come_as_often_as_their_chance_says(name: str, mixtures: dict[str, Mixture]) -> None:
+def test_frequencies_of_draws_match_their_probabilities(name: str, mixtures: dict[str, Mixture]) -> None:
     mixture, n = mixtures[name], 40_000
     drawn = mixture.draw(np.random.default_rng(5), n)
     for b, chance in enumerate(mixture.chance_of_all()):
@@ -63,7 +63,7 @@ def test_draws_come_as_often_as_their_chance_says(name: str, mixtures: dict[str,
         assert stats.chisquare(found[some], expected[some] * n / expected[some].sum()).pvalue > 1e-4
 
 
-def test_shown_items_match_their_logged_propensity_at_every_place(mixtures: dict[str, Mixture]) -> None:
+def test_shown_items_match_their_logged_propensity_at_every_position(mixtures: dict[str, Mixture]) -> None:
     policy, rng, n = mixtures["policy"], np.random.default_rng(7), 20_000
     one = 1  # the same listener, asked again and again
     many = Mixture(

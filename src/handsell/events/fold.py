@@ -25,7 +25,7 @@ def fold(states: UserStates, events: Events, items: ItemAttributes, rules: FoldR
     Events of unknown items count in totals only, not in history or affinities. Events of the same time keep their
     order.
     """
-    events = _unfolded(states, events)
+    events = _drop_folded(states, events)
     if not len(events):
         return states
     time = states.state_time.copy()
@@ -37,10 +37,10 @@ def fold(states: UserStates, events: Events, items: ItemAttributes, rules: FoldR
     seen, new = merge_seen(states.seen, acted)
     return UserStates(
         state_time=time,
-        first_time=_first_time(states.first_time, events),
-        log_offset=_latest(states.log_offset, events.row, events.offset),
-        counts=states.counts + _table(events.row, events.type, len(states), states.counts.shape[1]),
-        signs=states.signs + _signs(events, len(states)),
+        first_time=_find_first_time(states.first_time, events),
+        log_offset=_max_by_row(states.log_offset, events.row, events.offset),
+        counts=states.counts + _sum_by_cell(events.row, events.type, len(states), states.counts.shape[1]),
+        signs=states.signs + _count_signs(events, len(states)),
         decayed=_fold_decayed(states, events, time),
         history=merge_history(states.history, acted),
         creators=creators,
@@ -56,11 +56,11 @@ def truncate(states: UserStates, rules: FoldRules) -> UserStates:
     The batch job, training and serving all use the truncated form.
     """
     size, seen = rules.affinity_size, states.seen
-    keep = _strongest(seen.time, rules.seen_cap)
+    keep = _find_strongest(seen.time, rules.seen_cap)
     return replace(
         states,
-        creators=_pick(states.creators, _strongest(states.creators.weight, size)),
-        tags=_pick(states.tags, _strongest(states.tags.weight, size)),
+        creators=_keep(states.creators, _find_strongest(states.creators.weight, size)),
+        tags=_keep(states.tags, _find_strongest(states.tags.weight, size)),
         seen=seen if keep is None else Seen(seen.item.where(keep), seen.time.where(keep)),
     )
 
@@ -88,7 +88,7 @@ def decay(age_us: np.ndarray, half_life_us: np.ndarray | float) -> np.ndarray:
     return np.exp2(-np.maximum(age_us, 0) / half_life_us)
 
 
-def _unfolded(states: UserStates, events: Events) -> Events:
+def _drop_folded(states: UserStates, events: Events) -> Events:
     """Drop events up to the log offset of their row, and repeated offsets within the batch."""
     logged = events.offset > 0
     if not logged.any():
@@ -100,28 +100,28 @@ def _unfolded(states: UserStates, events: Events) -> Events:
     return events.where(keep & once)
 
 
-def _latest(values: np.ndarray, row: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+def _max_by_row(values: np.ndarray, row: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     out = values.copy()
     np.maximum.at(out, row, candidates)
     return out
 
 
-def _first_time(first: np.ndarray, events: Events) -> np.ndarray:
+def _find_first_time(first: np.ndarray, events: Events) -> np.ndarray:
     never = np.iinfo(np.int64).max
     out = np.where(first == 0, never, first)
     np.minimum.at(out, events.row, events.time)
     return np.where(out == never, 0, out)
 
 
-def _table(row: np.ndarray, column: np.ndarray, rows: int, columns: int, weights=None) -> np.ndarray:
+def _sum_by_cell(row: np.ndarray, column: np.ndarray, rows: int, columns: int, weights=None) -> np.ndarray:
     """Sum weights (or count events) by row and column: (rows, columns) float64."""
     cell = row * columns + column
     return np.bincount(cell, weights=weights, minlength=rows * columns).reshape(rows, columns).astype(np.float64)
 
 
-def _signs(events: Events, rows: int) -> np.ndarray:
+def _count_signs(events: Events, rows: int) -> np.ndarray:
     rated = events.where(events.weight != 0)
-    return _table(rated.row, (rated.weight < 0).astype(np.int64), rows, 2)
+    return _sum_by_cell(rated.row, (rated.weight < 0).astype(np.int64), rows, 2)
 
 
 def _fold_decayed(states: UserStates, events: Events, time: np.ndarray) -> np.ndarray:
@@ -130,7 +130,7 @@ def _fold_decayed(states: UserStates, events: Events, time: np.ndarray) -> np.nd
     fade = decay((time[rated.row] - rated.time)[:, None], HALF_LIVES_US)  # (N, 3)
     fade *= np.abs(rated.weight, dtype=np.float64)[:, None]
     sign = (rated.weight < 0).astype(np.int64)
-    new = [_table(rated.row, sign, len(states), 2, fade[:, h]) for h in range(fade.shape[1])]
+    new = [_sum_by_cell(rated.row, sign, len(states), 2, fade[:, h]) for h in range(fade.shape[1])]
     return old + np.stack(new, axis=2)
 
 
@@ -159,14 +159,14 @@ def merge_seen(seen: Seen, acted: Events) -> tuple[Seen, np.ndarray]:
     row = np.concatenate([seen.item.row_of_value, acted.row])
     item = np.concatenate([seen.item.values, acted.item])
     time = np.concatenate([seen.time.values, acted.time])
-    order, starts = _groups(row, item)
+    order, starts = _group(row, item)
     row, item = row[order[starts]], item[order[starts]]
     offsets = offsets_from_counts(np.bincount(row, minlength=len(seen.item)))
     latest = np.maximum.reduceat(time[order], starts) if len(starts) else time
     return Seen(Ragged(item, offsets), Ragged(latest, offsets)), np.diff(offsets) - before
 
 
-def _groups(row: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _group(row: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sort by row and key (≥ 0): the order (N,), and where in it each distinct pair begins. Fast on sorted input."""
     pair = (row.astype(np.int64) << 32) | key
     order = np.argsort(pair, kind="stable")
@@ -202,14 +202,14 @@ def sum_affinities(row: np.ndarray, key: np.ndarray, weight: np.ndarray, rows: i
     """Sum weights (N,) by row and key."""
     if not len(row):
         return Affinities.empty(rows)
-    order, starts = _groups(row, key)
+    order, starts = _group(row, key)
     first = order[starts]
     offsets = offsets_from_counts(np.bincount(row[first], minlength=rows))
     total = np.add.reduceat(weight[order], starts)
     return Affinities(Ragged(key[first].astype(np.int32), offsets), Ragged(total, offsets))
 
 
-def _strongest(values: Ragged, size: int) -> np.ndarray | None:
+def _find_strongest(values: Ragged, size: int) -> np.ndarray | None:
     """(N,) bool: the `size` values of largest |value| in each row, ties by position; None: all values."""
     if (values.lengths <= size).all():
         return None
@@ -220,5 +220,5 @@ def _strongest(values: Ragged, size: int) -> np.ndarray | None:
     return keep
 
 
-def _pick(weights: Affinities, keep: np.ndarray | None) -> Affinities:
+def _keep(weights: Affinities, keep: np.ndarray | None) -> Affinities:
     return weights if keep is None else Affinities(weights.key.where(keep), weights.weight.where(keep))

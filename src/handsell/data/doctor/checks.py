@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.config import EventsConfig
-from handsell.data.doctor.counters import DistinctCounter, IdStatistics, hashes
+from handsell.data.doctor.counters import DistinctCounter, IdStatistics, hash_rows
 from handsell.data.doctor.doctor_report import EXAMPLES, Finding
 from handsell.data.readers.base import REQUIRED, drop_incomplete
 
@@ -47,14 +47,14 @@ class EventChecks:
         good = drop_incomplete(batch)
         for entry in pc.value_counts(good["type"]).to_pylist():
             self.types[entry["values"]] = self.types.get(entry["values"], 0) + entry["counts"]
-        self.event_ids.add(hashes(good["event_id"]))
-        self.rows.add(hashes(*(good[name] for name in ("user_id", "item_id", "type", "time"))))
+        self.event_ids.add(hash_rows(good["event_id"]))
+        self.rows.add(hash_rows(*(good[name] for name in ("user_id", "item_id", "type", "time"))))
         seen = [name for name, kind in self.config.types.items() if kind.seen]
         acted = good.filter(pc.is_in(good["type"], pa.array(seen, pa.string())))
         self.interactions += len(acted)
         self.per_user.add(acted["user_id"], acted["time"])
         self.per_item.add(acted["item_id"], acted["time"])
-        self.pairs.add(hashes(acted["user_id"], acted["item_id"]))
+        self.pairs.add(hash_rows(acted["user_id"], acted["item_id"]))
         self.hours.update((acted["time"].cast(pa.int64()).to_numpy() // HOUR_US).tolist())
 
     def _find_problems(self, batch: pa.RecordBatch) -> Iterator[tuple[Finding, np.ndarray]]:

@@ -80,7 +80,7 @@ class DistinctCounter:
             self._kept = self._kept[self._kept % np.uint64(self.step) == 0]
 
 
-def hashes(*columns: pa.Array) -> np.ndarray:
+def hash_rows(*columns: pa.Array) -> np.ndarray:
     """Hash rows of text, number or time columns to (N,) uint64; nulls hash like empty text or 0."""
     total = np.zeros(len(columns[0]), np.uint64)
     for column in columns:

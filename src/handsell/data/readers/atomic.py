@@ -43,7 +43,7 @@ class Atomic:
         return f"atomic:{self.inter}"
 
     def files(self) -> list[Path]:
-        return [path for path in (self.inter, self._beside("item"), self._beside("user")) if path.exists()]
+        return [path for path in (self.inter, self._get_sibling("item"), self._get_sibling("user")) if path.exists()]
 
     def parts(self) -> list[SourcePart]:
         return [SourcePart(0, str(self.inter))]
@@ -54,7 +54,7 @@ class Atomic:
         _require(path, kinds, ("user_id", "item_id", "timestamp"))
         wanted = [name for name in ("user_id", "item_id", "timestamp", "rating") if name in kinds]
         start, kind = 0, pa.scalar("rating" if "rating" in kinds else "click")
-        for batch in _batches(path, kinds, wanted):
+        for batch in _read_batches(path, kinds, wanted):
             columns = {"user_id": batch["user_id"], "item_id": batch["item_id"], "type": pa.repeat(kind, len(batch))}
             columns["time"] = seconds_to_time(batch["timestamp"])
             if "rating" in wanted:
@@ -63,13 +63,15 @@ class Atomic:
             start += len(batch)
 
     def items(self) -> pa.Table:
-        path = self._beside("item")
+        path = self._get_sibling("item")
         if not path.exists():
             return build_items_table({"item_id": pa.array([], pa.string())})
         kinds = read_typed_header(path)
         _require(path, kinds, ("item_id",))
         rows = _read(path, kinds)
-        columns = {_item_column(name, kinds[name]): array for name, array in rows.items() if kinds[name] != "token_seq"}
+        columns = {
+            _name_item_column(name, kinds[name]): array for name, array in rows.items() if kinds[name] != "token_seq"
+        }
         columns |= _extract_text(rows, kinds)
         year = next((name for name in YEARS if name in columns), None)
         if year:
@@ -78,7 +80,7 @@ class Atomic:
         return build_items_table(columns)
 
     def users(self) -> pa.Table:
-        path = self._beside("user")
+        path = self._get_sibling("user")
         if not path.exists():
             return empty_users()
         kinds = read_typed_header(path)
@@ -86,7 +88,7 @@ class Atomic:
         rows = _read(path, kinds)
         return build_users_table({"user_id": rows.pop("user_id")} | {n: _to_number(a) for n, a in rows.items()})
 
-    def _beside(self, kind: str) -> Path:
+    def _get_sibling(self, kind: str) -> Path:
         return self.inter.with_suffix(f".{kind}")
 
 
@@ -102,14 +104,14 @@ def read_typed_header(path: Path) -> dict[str, str]:
     return {name: kind for name, _, kind in pairs}
 
 
-def _batches(path: Path, kinds: dict[str, str], wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _read_batches(path: Path, kinds: dict[str, str], wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
     columns = {f"{name}:{kinds[name]}": KINDS[kinds[name]] for name in wanted}
     for batch in text_files.read_batches(path, columns, delimiter="\t", quotes=False):
         yield batch.rename_columns(list(wanted))
 
 
 def _read(path: Path, kinds: dict[str, str]) -> dict[str, pa.Array]:
-    table = pa.Table.from_batches(_batches(path, kinds, list(kinds))).combine_chunks()
+    table = pa.Table.from_batches(_read_batches(path, kinds, list(kinds))).combine_chunks()
     return {name: table[name].combine_chunks() for name in table.column_names}
 
 
@@ -117,7 +119,7 @@ def _require(path: Path, kinds: dict[str, str], names: tuple[str, ...]) -> None:
     text_files.require_columns(path, tuple(kinds), {name: pa.string() for name in names})
 
 
-def _item_column(name: str, kind: str) -> str:
+def _name_item_column(name: str, kind: str) -> str:
     return "title" if name in TITLES and kind.startswith("token") else name
 
 

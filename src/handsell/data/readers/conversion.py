@@ -80,9 +80,9 @@ def to_time(array: pa.Array, location: ColumnLocation) -> pa.Array:
     if pa.types.is_date(kind):
         return pc.assume_timezone(pc.cast(array, pa.timestamp("us")), "UTC")
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return _epoch(array)
+        return _parse_epoch(array)
     if _is_text(kind):
-        return _time_of_text(pc.cast(array, pa.string()), location)
+        return _parse_time(pc.cast(array, pa.string()), location)
     raise location.error("a timestamp, a date, epoch seconds or ISO 8601 text", f"type {kind}")
 
 
@@ -119,7 +119,7 @@ def to_flag(array: pa.Array, location: ColumnLocation) -> pa.Array:
     return pc.if_else(pc.is_valid(text), yes, None)
 
 
-def _epoch(numbers: pa.Array) -> pa.Array:
+def _parse_epoch(numbers: pa.Array) -> pa.Array:
     """Infer the unit from the size: the present is 1.8e9 in seconds, 1.8e12 in ms, 1.8e15 in µs, 1.8e18 in ns."""
     known = np.asarray(pc.is_valid(numbers))
     values = np.asarray(pc.fill_null(numbers, 0))
@@ -131,13 +131,13 @@ def _epoch(numbers: pa.Array) -> pa.Array:
     return pa.array(np.where(known, micros, 0).astype(np.int64), TIME, mask=~known)
 
 
-def _time_of_text(text: pa.Array, location: ColumnLocation) -> pa.Array:
+def _parse_time(text: pa.Array, location: ColumnLocation) -> pa.Array:
     text = pc.utf8_trim_whitespace(text)
     text = pc.if_else(pc.equal(text, ""), None, text)
     if pc.all(pc.match_substring_regex(text, DIGITS)).as_py() and len(text) > text.null_count:
         kind = pa.float64() if pc.any(pc.match_substring(text, ".")).as_py() else pa.int64()
         try:
-            return _epoch(pc.cast(text, kind))
+            return _parse_epoch(pc.cast(text, kind))
         except pa.ArrowInvalid as error:
             raise location.error("epoch seconds, ms, µs or ns", first_line(error)) from None
     text = pc.if_else(pc.match_substring_regex(text, DATE), pc.binary_join_element_wise(text, "T00:00:00", ""), text)

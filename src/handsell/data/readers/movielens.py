@@ -66,18 +66,20 @@ class MovieLensCSV(MovieLensFolder):
 
     def events(self, part: SourcePart) -> Iterator[pa.RecordBatch]:
         columns = {"userId": pa.string(), "movieId": pa.string(), "rating": pa.float32(), "timestamp": pa.int64()}
-        yield from _ratings(text_files.read_batches(Path(part.path), columns))
+        yield from _convert_ratings(text_files.read_batches(Path(part.path), columns))
 
     def items(self) -> pa.Table:
         text = dict.fromkeys(("movieId", "title", "genres"), pa.string())
         movies = text_files.read_table(self.folder / "movies.csv", text).combine_chunks()
         ids = movies["movieId"].combine_chunks()
-        return _movies(self, ids, movies["title"], _genre_lists(movies["genres"]), {"text": self._tags(ids)})
+        return _build_movies(
+            self, ids, movies["title"], _split_genres(movies["genres"]), {"text": self._read_tags(ids)}
+        )
 
     def users(self) -> pa.Table:
         return empty_users()
 
-    def _tags(self, ids: pa.Array) -> pa.Array:
+    def _read_tags(self, ids: pa.Array) -> pa.Array:
         """Join the distinct user tags of each movie by commas."""
         path = self.folder / "tags.csv"
         if not path.exists():
@@ -96,18 +98,22 @@ class MovieLensDat(MovieLensFolder):
         # with the separator ":", "::" gives an empty column between two columns
         names = ("user", "_1", "item", "_2", "rating", "_3", "time")
         path = require_file(Path(part.path), "UserID::MovieID::Rating::Timestamp")
-        yield from _ratings(text_files.read_batches(path, RATING, delimiter=":", names=names, encoding="latin1"))
+        yield from _convert_ratings(
+            text_files.read_batches(path, RATING, delimiter=":", names=names, encoding="latin1")
+        )
 
     def items(self) -> pa.Table:
-        ids, titles, genres = _double_colon(self.folder / "movies.dat", 3)
-        return _movies(self, pa.array(ids), pa.array(titles), _genre_lists(pa.array(genres)))
+        ids, titles, genres = _read_double_colon(self.folder / "movies.dat", 3)
+        return _build_movies(self, pa.array(ids), pa.array(titles), _split_genres(pa.array(genres)))
 
     def users(self) -> pa.Table:
         if not (self.folder / "users.dat").exists():
             return empty_users()
-        ids, gender, age, occupation, zip_code = _double_colon(self.folder / "users.dat", 5)
+        ids, gender, age, occupation, zip_code = _read_double_colon(self.folder / "users.dat", 5)
         columns = {"user_id": ids, "gender": gender, "occupation": occupation, "zip_code": zip_code}
-        return build_users_table({**{k: pa.array(v) for k, v in columns.items()}, "age": _whole(pa.array(age))})
+        return build_users_table(
+            {**{k: pa.array(v) for k, v in columns.items()}, "age": _to_whole_numbers(pa.array(age))}
+        )
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class MovieLens100K(MovieLensFolder):
 
     def events(self, part: SourcePart) -> Iterator[pa.RecordBatch]:
         path = require_file(Path(part.path), "user, item, rating and timestamp separated by tabs")
-        yield from _ratings(text_files.read_batches(path, RATING, delimiter="\t", names=tuple(RATING)))
+        yield from _convert_ratings(text_files.read_batches(path, RATING, delimiter="\t", names=tuple(RATING)))
 
     def items(self) -> pa.Table:
         path = require_file(self.folder / "u.item", "movie id | title | release date | … | 19 genre flags")
@@ -125,7 +131,7 @@ class MovieLens100K(MovieLensFolder):
         columns = {"id": pa.string(), "title": pa.string(), **flags}
         rows = text_files.read_table(path, columns, delimiter="|", names=names, encoding="latin1", quotes=False)
         on = [[g for g in GENRES_100K if row[g] == "1" and g not in NO_GENRE] for row in rows.to_pylist()]
-        return _movies(self, rows["id"].combine_chunks(), rows["title"], pa.array(on, STRINGS))
+        return _build_movies(self, rows["id"].combine_chunks(), rows["title"], pa.array(on, STRINGS))
 
     def users(self) -> pa.Table:
         path = self.folder / "u.user"
@@ -134,14 +140,14 @@ class MovieLens100K(MovieLensFolder):
         names = ("user_id", "age", "gender", "occupation", "zip_code")
         columns = dict.fromkeys(names, pa.string())
         rows = text_files.read_table(path, columns, delimiter="|", names=names, encoding="latin1", quotes=False)
-        return build_users_table({**{n: rows[n] for n in names}, "age": _whole(rows["age"])})
+        return build_users_table({**{n: rows[n] for n in names}, "age": _to_whole_numbers(rows["age"])})
 
 
 MovieLens = MovieLensCSV | MovieLensDat | MovieLens100K
 LAYOUTS: tuple[type[MovieLens], ...] = (MovieLensCSV, MovieLensDat, MovieLens100K)
 
 
-def _ratings(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _convert_ratings(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Convert user, item, rating and seconds to canonical events of type "rating"."""
     start = 0
     for user, item, rating, seconds in (batch.columns for batch in batches):
@@ -153,7 +159,7 @@ def _ratings(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         start += len(user)
 
 
-def _movies(
+def _build_movies(
     reader: MovieLens,
     ids: pa.Array,
     titles: pa.Array | pa.ChunkedArray,
@@ -167,13 +173,13 @@ def _movies(
     )
 
 
-def _genre_lists(genres: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _split_genres(genres: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Split "Action|Comedy" into ["Action", "Comedy"]."""
     rows = [[g for g in (text or "").split("|") if g not in NO_GENRE] for text in genres.to_pylist()]
     return pa.array(rows, STRINGS)
 
 
-def _double_colon(path: Path, width: int) -> list[tuple[str, ...]]:
+def _read_double_colon(path: Path, width: int) -> list[tuple[str, ...]]:
     """Read the columns of a small file separated by "::"; fields may contain single colons."""
     text = require_file(path, f"{width} fields separated by '::'").read_text(encoding="latin1")
     rows = [line.split("::") for line in text.splitlines() if line]
@@ -188,7 +194,7 @@ def _double_colon(path: Path, width: int) -> list[tuple[str, ...]]:
     return list(zip(*rows, strict=True))
 
 
-def _whole(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+def _to_whole_numbers(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Convert text to int32, null where it is not a whole number."""
     good = pc.match_substring_regex(text, r"^\d{1,9}$")
     return pc.cast(pc.if_else(good, text, None), pa.int32())

@@ -40,12 +40,12 @@ def find_first_times(events: Iterable[pa.RecordBatch]) -> pa.Table:
     """Return item_id and time_min of all items with events; memory grows with items only."""
     total = pa.table({"item_id": pa.array([], pa.string()), "time_min": pa.array([], TIME)})
     for batch in events:
-        found = _earliest(pa.table({"item_id": batch["item_id"], "time": batch["time"]}))
-        total = _earliest(pa.concat_tables([total, found]).rename_columns(["item_id", "time"]))
+        found = _find_earliest(pa.table({"item_id": batch["item_id"], "time": batch["time"]}))
+        total = _find_earliest(pa.concat_tables([total, found]).rename_columns(["item_id", "time"]))
     return total
 
 
-def _earliest(table: pa.Table) -> pa.Table:
+def _find_earliest(table: pa.Table) -> pa.Table:
     return table.group_by("item_id", use_threads=False).aggregate([("time", "min")]).select(["item_id", "time_min"])
 
 

@@ -45,7 +45,7 @@ class Sequences:
 
     def events(self, part: SourcePart) -> Iterator[pa.RecordBatch]:
         start = 0
-        for users, items, lengths in _chunks(Path(part.path)):
+        for users, items, lengths in _read_chunks(Path(part.path)):
             to_end = np.repeat(np.cumsum(lengths), lengths) - np.arange(1, lengths.sum() + 1)  # items after this one
             columns = {
                 "user_id": pa.array(users).take(pa.array(np.repeat(np.arange(len(users)), lengths))),
@@ -58,9 +58,9 @@ class Sequences:
 
     def items(self) -> pa.Table:
         """Read the items in order of first appearance, then those with attributes only."""
-        attributes = self._attributes()
+        attributes = self._read_attributes()
         seen: dict[str, None] = {}
-        for _, items, _ in _chunks(self.path):
+        for _, items, _ in _read_chunks(self.path):
             seen.update(dict.fromkeys(items))
         seen.update(dict.fromkeys(attributes))
         tags = [[f"attr_{a}" for a in attributes.get(item, ())] for item in seen]
@@ -72,7 +72,7 @@ class Sequences:
     def users(self) -> pa.Table:
         return empty_users()
 
-    def _attributes(self) -> dict[str, list]:
+    def _read_attributes(self) -> dict[str, list]:
         if self.attributes is None:
             return {}
         try:
@@ -86,7 +86,7 @@ class Sequences:
         return found
 
 
-def _chunks(path: Path) -> Iterator[tuple[list[str], list[str], np.ndarray]]:
+def _read_chunks(path: Path) -> Iterator[tuple[list[str], list[str], np.ndarray]]:
     """Yield users, their items in sequence, and the number of items per user, LINES lines at a time."""
     with require_file(path, "lines of `user item item …`").open(encoding="utf8") as file:
         try:
@@ -108,8 +108,8 @@ def is_sequence_file(path: Path) -> bool:
             head = list(islice(file, 20))
     except UnicodeDecodeError:
         return False
-    return any(len(line.split()) > 2 for line in head) and all(_plain(line) for line in head)
+    return any(len(line.split()) > 2 for line in head) and all(_is_plain(line) for line in head)
 
 
-def _plain(line: str) -> bool:
+def _is_plain(line: str) -> bool:
     return all(token.replace("_", "").replace("-", "").isalnum() for token in line.split())

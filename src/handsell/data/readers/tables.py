@@ -65,8 +65,8 @@ class Tables:
                 f"data.tables.events.columns: expected names among {', '.join(kinds)}; got {', '.join(unknown)}; "
                 "write canonical names on the left side"
             )
-        columns = _mapping(path, source, kinds, EVENT_NEEDS, "events", extras=False)
-        one_type = None if "type" in columns else self._only_type(path)
+        columns = _map_columns(path, source, kinds, EVENT_NEEDS, "events", extras=False)
+        one_type = None if "type" in columns else self._get_only_type(path)
         start = 0
         for batch in _scan(path, columns, part.row_groups):
             found = {
@@ -83,14 +83,14 @@ class Tables:
     def items(self) -> pa.Table:
         if self.tables.items is None:
             return build_items_table({"item_id": pa.array([], pa.string())})
-        return build_items_table(self._whole(self.tables.items, ITEMS, ITEM_NEEDS, "items"))
+        return build_items_table(self._read_whole(self.tables.items, ITEMS, ITEM_NEEDS, "items"))
 
     def users(self) -> pa.Table:
         if self.tables.users is None:
             return empty_users()
-        return build_users_table(self._whole(self.tables.users, USERS, USER_NEEDS, "users"))
+        return build_users_table(self._read_whole(self.tables.users, USERS, USER_NEEDS, "users"))
 
-    def _only_type(self, path: Path) -> str:
+    def _get_only_type(self, path: Path) -> str:
         if len(self.types) == 1:
             return self.types[0]
         raise DataError(
@@ -98,13 +98,13 @@ class Tables:
             "map `type` to a column, or keep only the type of these events"
         )
 
-    def _whole(self, source: TableSource, schema: pa.Schema, needs: tuple[str, ...], name: str) -> dict:
+    def _read_whole(self, source: TableSource, schema: pa.Schema, needs: tuple[str, ...], name: str) -> dict:
         """Read all files of an items or users table; canonical columns are converted, others kept."""
         kinds = {field.name: field.type for field in schema}
         _reject_near_misses(source, kinds, name)
         tables = []
         for path in find_table_files(self.base, source, name):
-            columns = _mapping(path, source, kinds, needs, name, extras=True)
+            columns = _map_columns(path, source, kinds, needs, name, extras=True)
             for batch in _scan(path, columns, None, [c for n, c in columns.items() if n in kinds]):
                 arrays = {
                     n: convert(batch[c], kinds[n], ColumnLocation(str(path), c, n), source.list_separator)
@@ -178,11 +178,11 @@ def _parquet(path: Path) -> pq.ParquetFile:
         raise DataError(f"{path} is not readable Parquet: {error}; write it again, or remove it") from None
 
 
-def _mapping(
+def _map_columns(
     path: Path, source: TableSource, kinds: dict, needs: tuple[str, ...], name: str, extras: bool
 ) -> dict[str, str]:
     """Map canonical (or extra) columns to columns of the file."""
-    present = _parquet(path).schema_arrow.names if path.name.endswith(PARQUET) else _csv_names(path)
+    present = _parquet(path).schema_arrow.names if path.name.endswith(PARQUET) else _read_csv_names(path)
     for canonical in (*source.columns, *needs):
         column = source.columns.get(canonical, canonical)
         if column not in present:
@@ -200,7 +200,7 @@ def _mapping(
     return mapped
 
 
-def _csv_names(path: Path) -> tuple[str, ...]:
+def _read_csv_names(path: Path) -> tuple[str, ...]:
     if path.name.endswith(".gz"):
         return tuple(ds.dataset(path, format="csv").schema.names)
     return read_header(path, ",")

@@ -33,9 +33,9 @@ def write_partition(world: WorldConfig, partition: int, events_dir: Path, truth_
         truth.write_catalog(world, build_catalog(world), truth_dir)
     events_dir.mkdir(parents=True, exist_ok=True)
     path = events_dir / f"part-{partition:05d}.parquet"
-    beside = path.with_suffix(".tmp")
-    pq.write_table(build_events_table(arrays, partition), beside, compression="zstd", row_group_size=1 << 17)
-    beside.rename(path)
+    temporary = path.with_suffix(".tmp")
+    pq.write_table(build_events_table(arrays, partition), temporary, compression="zstd", row_group_size=1 << 17)
+    temporary.rename(path)
     time = arrays["time"]
     return {
         "file": path.name,

@@ -89,22 +89,22 @@ def normalize(x: np.ndarray) -> np.ndarray:
 def build_catalog(world: WorldConfig) -> Catalog:
     """Build all tracks of the world, the same in every process; O(items) memory."""
     rng = stream(world, "catalogue")  # the name is part of the seed: do not change it
-    center, energy, acousticness = _genres(world.tags, rng)
+    center, energy, acousticness = _draw_genres(world.tags, rng)
     fame = rng.normal(0, 1.0, world.artists)
     popular_genre = 1.0 / (np.arange(world.tags) + 6.0)
     home = rng.choice(world.tags, world.artists, p=popular_genre / popular_genre.sum())
     second = rng.integers(world.tags, size=world.artists)
-    artist_vector = normalize(center[home] + 0.3 * center[second] + 0.5 * _noise(rng, world.artists))
+    artist_vector = normalize(center[home] + 0.3 * center[second] + 0.5 * _draw_noise(rng, world.artists))
 
-    artist = _artists_of_tracks(world, rng)
-    published = _release_times(world, rng)
-    vector = normalize(artist_vector[artist] + 0.45 * _noise(rng, world.items))
+    artist = _draw_artists(world, rng)
+    published = _draw_release_times(world, rng)
+    vector = normalize(artist_vector[artist] + 0.45 * _draw_noise(rng, world.items))
     order_of_fame = np.argsort(np.argsort(-(0.8 * fame[artist] + rng.normal(0, 1.0, world.items))))
     weight = (order_of_fame + 8.0) ** -ZIPF
     weight /= weight.mean()
     energy = np.clip(energy[home[artist]] + rng.normal(0, 0.14, world.items), 0, 1).astype(np.float32)
     acousticness = np.clip(acousticness[home[artist]] + rng.normal(0, 0.12, world.items), 0, 1).astype(np.float32)
-    tags = _tags(vector, home[artist], center, rng)
+    tags = _draw_tags(vector, home[artist], center, rng)
     row, column = np.nonzero(tags >= 0)
     return Catalog(
         artist=artist,
@@ -123,7 +123,7 @@ def build_catalog(world: WorldConfig) -> Catalog:
     )
 
 
-def _genres(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _draw_genres(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw latent centers (T, D), whose first two directions are energy and acousticness, and both attributes (T,)."""
     known = np.array([GENRES[k % len(GENRES)][1:] for k in range(count)])
     known = np.clip(known + np.where(np.arange(count)[:, None] < len(GENRES), 0, rng.normal(0, 0.08, (count, 2))), 0, 1)
@@ -131,11 +131,11 @@ def _genres(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
     return normalize(np.hstack([(known - 0.5) * 1.2, rest])), known[:, 0], known[:, 1]
 
 
-def _noise(rng: np.random.Generator, rows: int) -> np.ndarray:
+def _draw_noise(rng: np.random.Generator, rows: int) -> np.ndarray:
     return rng.normal(0, 1 / np.sqrt(DIMENSIONS), (rows, DIMENSIONS))
 
 
-def _artists_of_tracks(world: WorldConfig, rng: np.random.Generator) -> np.ndarray:
+def _draw_artists(world: WorldConfig, rng: np.random.Generator) -> np.ndarray:
     """Draw the artist of each track, (I,) int32; each artist has a track if there are enough, some have many."""
     productive = rng.lognormal(0, 0.7, world.artists)
     artist = rng.choice(world.artists, world.items, p=productive / productive.sum())
@@ -144,7 +144,7 @@ def _artists_of_tracks(world: WorldConfig, rng: np.random.Generator) -> np.ndarr
     return rng.permutation(artist).astype(np.int32)
 
 
-def _release_times(world: WorldConfig, rng: np.random.Generator) -> np.ndarray:
+def _draw_release_times(world: WorldConfig, rng: np.random.Generator) -> np.ndarray:
     """Draw release times, (I,) int64 µs ascending: most are years old, some within the log; the first is before it."""
     start, end = get_log_span(world)
     age_days = np.minimum(1 + rng.exponential(1400, world.items), 30 * 365)
@@ -155,7 +155,7 @@ def _release_times(world: WorldConfig, rng: np.random.Generator) -> np.ndarray:
     return np.sort(np.where(fresh, during, before) // SECOND_US * SECOND_US)
 
 
-def _tags(vector: np.ndarray, home: np.ndarray, center: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _draw_tags(vector: np.ndarray, home: np.ndarray, center: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw tags, (I, MAX_TAGS) int16: the artist's genre, then up to three genres near the track."""
     items, genres = len(vector), len(center)
     tags = np.full((items, MAX_TAGS), -1, np.int16)

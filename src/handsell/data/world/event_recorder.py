@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from handsell.data.schemas import EVENTS, TIME
-from handsell.data.world.tables import item_ids, user_ids
+from handsell.data.world.tables import format_item_ids, format_user_ids
 
 TYPES = ("impression", "listen", "skip", "like", "save", "share")
 IMPRESSION, LISTEN, SKIP, LIKE, SAVE, SHARE = range(6)
@@ -53,8 +53,8 @@ def build_events_table(arrays: dict[str, np.ndarray], partition: int) -> pa.Tabl
     items, item = np.unique(arrays["item"], return_inverse=True)
     columns = {
         "event_id": pa.array([f"e{partition:05d}-{k:08d}" for k in range(n)], pa.string()),
-        "user_id": _take(user_ids(users), user),
-        "item_id": _take(item_ids(items), item),
+        "user_id": _take(format_user_ids(users), user),
+        "item_id": _take(format_item_ids(items), item),
         "type": _take(TYPES, arrays["type"]),
         "time": pa.array(arrays["time"], TIME),
         "value": pa.array(arrays["value"], mask=np.isnan(arrays["value"])),

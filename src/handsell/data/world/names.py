@@ -46,7 +46,7 @@ FORMS = (
 )  # fmt: skip
 
 
-def genre_names(count: int) -> list[str]:
+def list_genres(count: int) -> list[str]:
     """Return `count` distinct genres: GENRES first, then regional variants."""
     plain = len(GENRES)
     names = [GENRES[k % plain][0] for k in range(count)]
@@ -57,7 +57,7 @@ def genre_names(count: int) -> list[str]:
     return names
 
 
-def artist_names(count: int, rng: np.random.Generator) -> list[str]:
+def draw_artist_names(count: int, rng: np.random.Generator) -> list[str]:
     """Draw `count` distinct names; after all combinations, names get a number."""
     kinds = len(FIRST) * len(SECOND)
     order = rng.permutation(kinds)
@@ -70,7 +70,7 @@ def artist_names(count: int, rng: np.random.Generator) -> list[str]:
     return names
 
 
-def track_titles(count: int, rng: np.random.Generator) -> list[str]:
+def draw_track_titles(count: int, rng: np.random.Generator) -> list[str]:
     """Draw titles; they may repeat between artists."""
     form, h, h2 = (rng.integers(n, size=count).tolist() for n in (len(FORMS), len(HEAD), len(HEAD)))
     t, t2 = (rng.integers(len(TAIL), size=count).tolist() for _ in range(2))
@@ -80,7 +80,7 @@ def track_titles(count: int, rng: np.random.Generator) -> list[str]:
     ]
 
 
-def mood(energy: float, acousticness: float) -> str:
+def describe_mood(energy: float, acousticness: float) -> str:
     """Describe the audible attributes, for the free text of a track."""
     tempo = "calm" if energy < 0.35 else "easy-going" if energy < 0.6 else "driving" if energy < 0.85 else "intense"
     sound = "acoustic" if acousticness > 0.6 else "warm" if acousticness > 0.3 else "electronic"

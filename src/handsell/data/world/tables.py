@@ -10,18 +10,18 @@ from handsell.data.config import WorldConfig
 from handsell.data.schemas import ITEMS, STRINGS, TIME, USERS
 from handsell.data.world.catalog import Catalog, build_catalog, stream
 from handsell.data.world.listeners import AGE_BANDS, COUNTRIES, build_listeners, n_partitions
-from handsell.data.world.names import artist_names, genre_names, mood, track_titles
+from handsell.data.world.names import describe_mood, draw_artist_names, draw_track_titles, list_genres
 
 _EXTRA = (("energy", pa.float32()), ("acousticness", pa.float32()), ("tempo", pa.float32()))
 ITEM_SCHEMA = pa.schema([*ITEMS, *_EXTRA, ("year", pa.int32()), ("explicit", pa.bool_())])
 USER_SCHEMA = pa.schema([*USERS, ("country", pa.string()), ("age_band", pa.string()), ("joined_at", TIME)])
 
 
-def item_ids(numbers: np.ndarray) -> list[str]:
+def format_item_ids(numbers: np.ndarray) -> list[str]:
     return [f"t{n:07d}" for n in numbers.tolist()]
 
 
-def user_ids(numbers: np.ndarray) -> list[str]:
+def format_user_ids(numbers: np.ndarray) -> list[str]:
     return [f"u{n:07d}" for n in numbers.tolist()]
 
 
@@ -29,14 +29,14 @@ def build_items_table(world: WorldConfig) -> pa.Table:
     """Build one row per track in order of release, ITEM_SCHEMA."""
     tracks = build_catalog(world)
     rng = stream(world, "names")
-    artists = np.array(artist_names(world.artists, rng), object)[tracks.artist].tolist()
+    artists = np.array(draw_artist_names(world.artists, rng), object)[tracks.artist].tolist()
     years = tracks.published.astype("M8[us]").astype("M8[Y]").astype(np.int64) + 1970
-    tags = _tag_names(world, tracks)
+    tags = _build_tag_lists(world, tracks)
     names = tags.to_pylist()
-    feels = [mood(e, a) for e, a in zip(tracks.energy.tolist(), tracks.acousticness.tolist(), strict=True)]
+    feels = [describe_mood(e, a) for e, a in zip(tracks.energy.tolist(), tracks.acousticness.tolist(), strict=True)]
     columns = {
-        "item_id": item_ids(np.arange(len(tracks))),
-        "title": track_titles(len(tracks), rng),
+        "item_id": format_item_ids(np.arange(len(tracks))),
+        "title": draw_track_titles(len(tracks), rng),
         "creators": pa.ListArray.from_arrays(np.arange(len(tracks) + 1, dtype=np.int32), pa.array(artists)),
         "tags": tags,
         "text": [f"{', '.join(t)}; {f}; by {a}" for t, f, a in zip(names, feels, artists, strict=True)],
@@ -58,7 +58,7 @@ def build_users_table(world: WorldConfig) -> pa.Table:
     for partition in range(n_partitions(world)):
         people = build_listeners(world, partition)
         columns = {
-            "user_id": user_ids(people.number),
+            "user_id": format_user_ids(people.number),
             "country": np.array(COUNTRIES, object)[people.country],
             "age_band": np.array(AGE_BANDS, object)[people.age_band],
             "joined_at": pa.array(people.joined, TIME),
@@ -67,8 +67,8 @@ def build_users_table(world: WorldConfig) -> pa.Table:
     return pa.concat_tables(parts).combine_chunks()
 
 
-def _tag_names(world: WorldConfig, tracks: Catalog) -> pa.ListArray:
+def _build_tag_lists(world: WorldConfig, tracks: Catalog) -> pa.ListArray:
     present = tracks.tags >= 0
-    names = pa.array(genre_names(world.tags)).take(pa.array(tracks.tags[present].astype(np.int32)))
+    names = pa.array(list_genres(world.tags)).take(pa.array(tracks.tags[present].astype(np.int32)))
     offsets = offsets_from_counts(present.sum(axis=1)).astype(np.int32)
     return pa.ListArray.from_arrays(offsets, names).cast(STRINGS)

@@ -33,12 +33,12 @@ def read(folder: Path) -> tuple[WorldConfig, Catalog, Listeners]:
     """Read the truth; raise DataError if the folder is not one or a partition is missing."""
     try:
         world = WorldConfig.model_validate(json.loads((folder / "world.json").read_text()))
-        with np.load(folder / "catalog.npz", allow_pickle=False) as kept:
-            tracks = _unflat(Catalog, kept)
+        with np.load(folder / "catalog.npz", allow_pickle=False) as archive:
+            tracks = _unflat(Catalog, archive)
         parts = []
         for path in sorted(folder.glob("users-*.npz")):
-            with np.load(path, allow_pickle=False) as kept:
-                parts.append({name: kept[name] for name in kept.files})
+            with np.load(path, allow_pickle=False) as archive:
+                parts.append({name: archive[name] for name in archive.files})
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"expected the truth of a world in {folder}, got {error}; run handsell data again") from None
     people = Listeners(**{f.name: np.concatenate([p[f.name] for p in parts]) for f in fields(Listeners)})
@@ -58,14 +58,14 @@ def _flat(thing: Any) -> dict[str, np.ndarray]:
     return flat
 
 
-def _unflat(kind: type, kept: Any) -> Any:
-    groups = {n.split(".")[0] for n in kept.files if "." in n}
-    nested = {g: Groups(**{f.name: kept[f"{g}.{f.name}"] for f in fields(Groups)}) for g in groups}
-    return kind(**nested, **{n: kept[n] for n in kept.files if "." not in n})
+def _unflat(kind: type, archive: Any) -> Any:
+    groups = {n.split(".")[0] for n in archive.files if "." in n}
+    nested = {g: Groups(**{f.name: archive[f"{g}.{f.name}"] for f in fields(Groups)}) for g in groups}
+    return kind(**nested, **{n: archive[n] for n in archive.files if "." not in n})
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write a temporary file and rename it, so that the file is complete or absent."""
-    beside = path.with_suffix(".part.npz")
-    np.savez(beside, allow_pickle=False, **arrays)
-    beside.rename(path)
+    temporary = path.with_suffix(".part.npz")
+    np.savez(temporary, allow_pickle=False, **arrays)
+    temporary.rename(path)
