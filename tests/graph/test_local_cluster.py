@@ -1,4 +1,4 @@
-"""The Ray head of `make up`: on loopback alone, takes jobs, and is stopped without a trace."""
+"""The Ray head of `make up`: listens on loopback only, takes jobs, and is stopped completely."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def family(head: cluster.RayHead) -> list[psutil.Process]:
     return [root, *root.children(recursive=True)]
 
 
-def test_it_takes_jobs_and_listens_on_loopback_alone(head):
+def test_it_takes_jobs_and_listens_on_loopback_only(head):
     ray = Path(sys.executable).with_name("ray")
     done = subprocess.run(
         [str(ray), "job", "submit", "--address", head.dashboard, "--", "handsell", "batch", "--help"],
@@ -76,8 +76,8 @@ def test_it_takes_jobs_and_listens_on_loopback_alone(head):
     assert {s.ip.removeprefix("::ffff:") for s in sockets} <= {"127.0.0.1", "::1"}
 
 
-def test_a_jobs_own_cluster_keeps_to_loopback_and_has_a_token(tmp_path):
-    """As in a shell that knows nothing of Ray, and leaves nothing in the home folder."""
+def test_a_private_cluster_of_a_job_is_on_loopback_and_has_a_token(tmp_path):
+    """Without Ray variables in the environment; nothing is written to the home folder."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-c", ALONE], capture_output=True, text=True, timeout=180,

@@ -1,4 +1,4 @@
-"""The simple recommenders of a report: they find a planted taste, from likes before the request and nothing else."""
+"""Baselines find a planted taste, and use only likes before the request."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def test_a_planted_taste_is_found(taste, name):
     assert (find_block(lists[:, :3]) == np.arange(BLOCKS)[:, None]).all(), "the three items that are left of the block"
 
 
-def test_what_comes_at_or_after_the_request_changes_no_list(taste):
+def test_events_at_or_after_the_request_change_no_list(taste):
     fit, asked = log(taste), of_users(0, 1, 2)
     before = ask(fit, fit, asked, repeats=True)
     future = [(user, item, age, 5.0) for user in range(3) for item in range(ITEMS) for age in (0.0, -1.0)]
@@ -64,13 +64,13 @@ def test_what_comes_at_or_after_the_request_changes_no_list(taste):
         np.testing.assert_array_equal(after[name], lists, err_msg=name)
 
 
-def test_what_comes_just_before_the_request_counts(taste):
+def test_events_just_before_the_request_count(taste):
     fit, asked = log(taste), of_users(0)
     just = ask(fit, log([*taste, (0, 33, 1e-9, 1.0), (0, 33, 2e-9, 1.0)]), asked, repeats=True)
     assert just["own most frequent"][0, 0] == 33
 
 
-def test_each_request_sees_the_past_up_to_its_own_time(taste):
+def test_each_request_uses_events_before_its_own_time(taste):
     asked = of_users(0, 0, time=END)
     asked.time[0] = END - int(3.5 * DAY_US)  # only the likes of 4 to 7 days ago
     lists = ask(log(taste), log(taste), asked, repeats=True)["own most frequent"]
@@ -80,7 +80,7 @@ def test_each_request_sees_the_past_up_to_its_own_time(taste):
     assert set(lists[1, :7].tolist()) == set(mine.values())
 
 
-def test_where_items_may_come_again_the_most_frequent_of_ones_own_come_first(taste):
+def test_with_repeats_a_users_most_frequent_items_are_first(taste):
     own = [(0, 5, 1.1, 1.0), (0, 5, 1.2, 1.0), (0, 5, 1.3, 1.0), (0, 9, 1.4, 1.0), (0, 9, 1.5, 1.0), (0, 2, 0.1, 1.0)]
     events = log([*own, *(row for row in taste if row[0] != 0)])
     lists = ask(events, events, of_users(0), repeats=True)
@@ -88,7 +88,7 @@ def test_where_items_may_come_again_the_most_frequent_of_ones_own_come_first(tas
     assert "own most frequent" not in ask(events, events, of_users(0), repeats=False)
 
 
-def test_recent_likes_say_more_where_a_baseline_is_recent(taste):
+def test_recent_baselines_prefer_recent_likes(taste):
     """User 0 liked twenty times in block 0 and then eight times in block 1."""
     old = [(0, 4 * (i % 6), 60.0 - i, 1.0) for i in range(20)]
     new = [(0, 4 * (i % 4) + 1, 9.0 - i, 1.0) for i in range(8)]
@@ -100,7 +100,7 @@ def test_recent_likes_say_more_where_a_baseline_is_recent(taste):
         assert find_block(lists[name][0, 0]) == 1, name
 
 
-def test_popularity_counts_people_and_not_their_repeats():
+def test_popularity_counts_users_and_not_their_repeats():
     many = [(user, 7, 2.0, 1.0) for user in range(10)] + [(11, 3, float(age), 1.0) for age in range(1, 30)]
     some = [(user, 8, 2.0, 1.0) for user in range(5)]
     events = log([*many, *some])
@@ -109,7 +109,7 @@ def test_popularity_counts_people_and_not_their_repeats():
 
 
 @pytest.mark.parametrize("name", PERSONAL)
-def test_an_item_does_not_speak_for_itself(taste, name):
+def test_an_item_is_not_its_own_neighbor(taste, name):
     events = log([(0, 0, 1.0, 1.0), *(row for row in taste if row[0] != 0)])
     lists = ask(events, events, of_users(0), repeats=True)
     assert 0 not in lists[name][0, :9] and (find_block(lists[name][0, :9]) == 0).all()
@@ -117,14 +117,14 @@ def test_an_item_does_not_speak_for_itself(taste, name):
 
 
 @pytest.mark.parametrize("user", [-1, USERS - 1])
-def test_of_whom_nothing_is_known_gets_what_is_popular(taste, user):
+def test_users_without_history_get_popular_items(taste, user):
     events = log([row for row in taste if row[0] != USERS - 1])
     lists = ask(events, events, of_users(user))
     for name in PERSONAL:
         np.testing.assert_array_equal(lists[name], lists["popularity"], err_msg=name)
 
 
-def test_dislikes_are_no_likes(taste):
+def test_dislikes_do_not_count_as_likes(taste):
     events = log(taste)
     disliked = log([*taste, *((user, user % ITEMS, 0.5, -1.0) for user in range(USERS))])
     asked = of_users(0, 1, 2, 3)
@@ -132,7 +132,7 @@ def test_dislikes_are_no_likes(taste):
         np.testing.assert_array_equal(ask(disliked, disliked, asked, repeats=True)[name], lists, err_msg=name)
 
 
-def test_only_eligible_items_come_and_minus_one_where_none_is_left(taste, rng):
+def test_lists_have_only_eligible_items_and_are_padded(taste, rng):
     events, asked = log(taste), of_users(0, 1, 2)
     may = rng.random((3, ITEMS)) < 0.5
     may[2] = False
@@ -143,14 +143,14 @@ def test_only_eligible_items_come_and_minus_one_where_none_is_left(taste, rng):
         assert set(lists[2, :2].tolist()) == {3, 4} and (lists[2, 2:] == -1).all(), name
 
 
-def test_a_request_gets_the_same_alone_and_among_many(taste):
+def test_a_single_request_equals_the_same_request_in_a_batch(taste):
     events, asked = log(taste), of_users(*(i % USERS for i in range(300)))
     together = ask(events, events, asked, repeats=True)
     for name, lists in ask(events, events, asked.take(slice(270, 271)), repeats=True).items():
         np.testing.assert_array_equal(together[name][270:271], lists, err_msg=name)
 
 
-def test_ease_of_a_large_catalog_knows_its_most_liked_items(taste, monkeypatch):
+def test_ease_of_a_large_catalog_is_fitted_on_its_most_liked_items(taste, monkeypatch):
     """Block 0 has two users left, and its items are beyond the limit."""
     events = log([row for row in taste if row[0] % BLOCKS or row[0] < 2 * BLOCKS])
     monkeypatch.setattr(baselines, "MOST_ITEMS", 30)

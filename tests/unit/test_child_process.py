@@ -60,10 +60,10 @@ def test_a_line_that_ray_forwards_again_is_shown_once_and_a_cut_one_is_kept_in_t
 def test_a_failed_command_shows_its_own_message_and_not_what_was_printed_around_it(tmp_path):
     config = tmp_path / "typo.toml"
     config.write_text('name = "typo"\n[ranking]\ntress = 300\n')
-    command = [sys.executable, "-m", "handsell", "train", str(config)]
+    command = [sys.executable, "-m", "handsell", "down", str(config)]
     with pytest.raises(HandsellError, match=r"ranking\.tress") as raised:
-        run_child(command, {}, tmp_path / "train.log")
-    assert str(raised.value).startswith(f"config {config}:\n") and "train.log" in str(raised.value)
+        run_child(command, {}, tmp_path / "down.log")
+    assert str(raised.value).startswith(f"config {config}:\n") and "down.log" in str(raised.value)
 
 
 def test_a_crash_shows_the_end_of_its_output(tmp_path):

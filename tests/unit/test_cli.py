@@ -1,4 +1,4 @@
-"""The command line: quick to answer, and errors in words."""
+"""The command line: help without heavy imports, and errors without tracebacks."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def test_bundles_have_their_own_commands(command):
 
 
 def one_error(done: subprocess.CompletedProcess) -> str:
-    """The message of a command that ended as a user's error should: exit 1, `error:` first, no traceback."""
+    """Return the error message after checking for exit status 1, a leading `error:`, and no traceback."""
     assert done.returncode == 1, (done.stdout, done.stderr)
     assert "Traceback" not in done.stderr + done.stdout
     assert done.stderr.startswith("error: ") and done.stderr.count("error: ") == 1
@@ -71,19 +71,19 @@ def test_an_unknown_key_is_named_with_its_section_and_value(tmp_path):
     assert "ranking.tress" in message and "300" in message
 
 
-def test_a_value_out_of_range_says_what_was_expected_and_what_came(tmp_path):
+def test_an_error_names_the_allowed_range_and_the_value_received(tmp_path):
     path = tmp_path / "range.toml"
     path.write_text('name = "range"\n[surfaces.home]\ncount = 31\n')
     message = one_error(handsell("doctor", str(path)))
     assert "surfaces.home.count" in message and "30" in message and "31" in message
 
 
-def test_text_that_is_not_toml(tmp_path):
+def test_a_file_that_is_not_toml_is_reported(tmp_path):
     path = tmp_path / "broken.toml"
     path.write_text("name = \n")
     assert "not readable TOML" in one_error(handsell("doctor", str(path)))
 
 
-def test_an_unknown_topology_is_refused_before_anything_starts():
+def test_an_unknown_topology_is_rejected_before_anything_starts():
     done = handsell("up", "deployments/configs/world.toml", "--topology", "nope")
     assert done.returncode == 2 and "graph" in done.stderr and "ray" not in done.stdout

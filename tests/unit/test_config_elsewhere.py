@@ -1,4 +1,4 @@
-"""A config file that lies outside the checkout finds what the checkout ships."""
+"""A config file outside the checkout uses the files of the checkout."""
 
 import pytest
 
@@ -19,12 +19,12 @@ def test_serve_files_and_feature_definitions_are_found(elsewhere, topology, tmp_
     assert (feature_repo(elsewhere) / "feature_store.yaml").is_file()
 
 
-def test_what_lies_above_the_config_comes_first(elsewhere, tmp_path):
+def test_a_file_above_the_config_has_priority(elsewhere, tmp_path):
     own = tmp_path / "deployments" / "serve" / "graph.yaml"
     own.parent.mkdir(parents=True)
     own.write_text("")
     assert find_shipped(elsewhere.source, "deployments/serve/graph.yaml") == own
 
 
-def test_what_nobody_ships_is_not_found(elsewhere):
+def test_an_unknown_file_is_not_found(elsewhere):
     assert find_shipped(elsewhere.source, "deployments/serve/nope.yaml") is None

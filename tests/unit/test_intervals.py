@@ -1,4 +1,4 @@
-"""Verdicts on planted differences, and coverage of the interval."""
+"""Outcomes for planted differences, and coverage of the interval."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(11)
 
 
-def test_a_planted_difference_is_found_either_way(rng):
+def test_a_planted_difference_is_found_in_both_directions(rng):
     base, users = rng.random(800), np.arange(800)
     better = base + 0.05 + rng.normal(0, 0.1, 800)
     found = compare(better, base, users)
@@ -29,7 +29,7 @@ def test_no_difference_is_undecided(rng):
     assert compare(base, base, np.arange(500)).outcome == "undecided"
 
 
-def test_the_interval_holds_the_truth_about_95_times_in_a_hundred(rng):
+def test_the_interval_contains_the_true_difference_in_about_95_percent_of_samples(rng):
     inside = 0
     for trial in range(200):
         difference = rng.normal(0.1, 1.0, 120)
@@ -39,7 +39,7 @@ def test_the_interval_holds_the_truth_about_95_times_in_a_hundred(rng):
 
 
 def test_requests_of_one_user_are_not_independent(rng):
-    """Ten copies of each user's value carry no more evidence than one."""
+    """Ten copies of each user's value are no more evidence than one."""
     value = rng.normal(0.02, 0.3, 60)
     once = compare(value, np.zeros(60), np.arange(60))
     tenfold = compare(np.repeat(value, 10), np.zeros(600), np.repeat(np.arange(60), 10))
@@ -53,7 +53,7 @@ def test_unknown_users_are_clusters_of_one_request(rng):
     assert compare(rng.random(30), np.zeros(30), np.full(30, -1)).users == 30
 
 
-def test_too_few_users_decide_nothing():
+def test_too_few_users_are_undecided():
     few = MIN_USERS - 1
     assert compare(np.ones(few), np.zeros(few), np.arange(few)).outcome == "undecided"
     assert compare(np.ones(few + 1), np.zeros(few + 1), np.arange(few + 1)).outcome == "beats"
@@ -72,7 +72,7 @@ def test_requests_without_a_value_are_left_out_of_both(rng):
     assert found == compare(a[8:], b[8:], np.arange(8, 50)) and found.requests == 42
 
 
-def test_several_challengers_give_what_each_gives_alone(rng):
+def test_several_challengers_compared_together_equal_single_comparisons(rng):
     base, users = rng.random(90), np.repeat(np.arange(30), 3)
     challengers = {"a": rng.random(90), "b": rng.random(90), "gap": np.where(np.arange(90) < 9, np.nan, 0.5)}
     together = compare_all(challengers, base, users)
@@ -101,6 +101,6 @@ def test_means_with_intervals(rng):
     assert found.mean == pytest.approx(values.mean()) and found.low < found.mean < found.high
 
 
-def test_unpaired_values_are_refused():
+def test_values_of_different_length_are_rejected():
     with pytest.raises(ValueError, match="score all on the same requests"):
         compare(np.ones(3), np.ones(4), np.arange(4))

@@ -1,4 +1,4 @@
-"""List metrics against values worked out by hand, and where rs-metrics is installed against it."""
+"""List metrics compared with values computed by hand, and with rs-metrics if it is installed."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def mixes(items, weight=None):
     return list_metrics.tag_shares(list_metrics.item_weights(items, 5, weight), TAGS)
 
 
-def test_mixes_spread_an_item_over_its_tags():
+def test_tag_shares_divide_an_item_among_its_tags():
     np.testing.assert_allclose(
         mixes([[0, 1, -1], [1, 3, 4], [4, -1, -1]]).toarray(),
         [[0.75, 0.25, 0], [0.25, 0.25, 0.5], [0, 0, 0]],
@@ -52,7 +52,7 @@ def test_drift_compares_the_halves_of_a_users_requests():
     np.testing.assert_allclose(narrower, [np.nan, np.nan, 0 - 1])  # the middle one belongs to neither half
 
 
-def test_repeat_rate_looks_at_the_list_before():
+def test_repeat_rate_compares_with_the_previous_list():
     items = np.array([[0, 1], [1, 2], [0, 1], [3, -1], [1, 3], [-1, -1]], np.int32)
     user = np.array([5, 5, 5, 5, 9, 9])
     time = np.array([1, 2, 3, 4, 1, 2])
@@ -76,7 +76,7 @@ def test_creators_by_size_and_their_exposure():
     assert np.isnan(list(list_metrics.exposure_by_size(items, nobody, none).values())).all()
 
 
-def test_gini_does_not_need_those_who_were_never_shown():
+def test_gini_includes_items_that_were_never_shown():
     rng = np.random.default_rng(0)
     counts = rng.poisson(0.4, 200)
     pairs = np.abs(counts[:, None] - counts).sum() / (2 * len(counts) ** 2 * counts.mean())

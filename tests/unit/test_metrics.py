@@ -1,4 +1,4 @@
-"""Metrics against values worked out by hand, against scikit-learn, and against their own invariants."""
+"""Metrics compared with values computed by hand and with scikit-learn, and their invariants."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_perfect_order_scores_one_and_nothing_scores_more(seed: int, k: int):
     assert (recall(gain, wanted, k) <= recall(gain, wanted, k + 1)).all()
 
 
-def test_a_batch_gives_what_its_rows_give(rng):
+def test_a_batch_equals_its_rows(rng):
     wanted = relevant(*[{int(i): 1.0 for i in rng.choice(50, n, replace=False)} for n in (0, 1, 7, 20)])
     items = np.stack([rng.permutation(50)[:12] for _ in range(4)]).astype(np.int32)
     together = ndcg(gains(items, wanted), wanted, 10)
@@ -95,7 +95,7 @@ def test_a_batch_gives_what_its_rows_give(rng):
     np.testing.assert_allclose(together, alone)
 
 
-def test_relevant_refuses_what_is_not_relevance():
+def test_relevant_rejects_grades_that_are_not_positive():
     with pytest.raises(ValueError, match="grades must be > 0"):
         relevant({1: 0.0})
     with pytest.raises(ValueError, match="same offsets"):
@@ -140,7 +140,7 @@ def test_novelty_by_hand():
     np.testing.assert_allclose(got, [-(np.log2(0.6) + np.log2(0.1)) / 2, -np.log2(0.1), np.nan])
 
 
-def test_serendipity_counts_hits_that_popularity_would_not_have_shown():
+def test_serendipity_counts_hits_outside_the_popularity_list():
     items = np.array([[1, 2, 3, 4]], np.int32)
     gain = gains(items, relevant({1: 1.0, 3: 1.0}))
     assert list_metrics.serendipity(items, gain, np.array([[1, 9, 8, 7]], np.int32)).tolist() == [1 / 4]

@@ -1,4 +1,4 @@
-"""Ray's token: its owner's alone, new at every start, and refused where others could have read it."""
+"""Ray's token: readable by its owner only, new at every start, rejected if others could have read it."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def mode(path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_file_and_folder_are_the_owners_alone_whatever_the_umask(tmp_path, wide_umask):
+def test_only_the_owner_can_read_file_and_folder_with_any_umask(tmp_path, wide_umask):
     path = create_token(tmp_path / "run" / "ray.token")
     assert mode(path) == 0o600 and mode(path.parent) == 0o700
     assert len(read_token(path)) == 64
@@ -59,20 +59,20 @@ def test_a_file_that_others_can_read_is_replaced_and_its_folder_closed(tmp_path)
     assert read_token(path) != "known to everybody"
 
 
-def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path):
+def test_a_symbolic_link_is_replaced_and_not_followed(tmp_path):
     (tmp_path / "elsewhere").write_text("untouched")
     (tmp_path / "ray.token").symlink_to(tmp_path / "elsewhere")
     assert not create_token(tmp_path / "ray.token").is_symlink()
     assert (tmp_path / "elsewhere").read_text() == "untouched"
 
 
-def test_every_start_has_another_one(tmp_path):
+def test_every_start_has_a_new_token(tmp_path):
     path = tmp_path / "ray.token"
     assert read_token(create_token(path)) != read_token(create_token(path))
 
 
 @pytest.mark.parametrize("wide", [0o640, 0o604])
-def test_a_token_that_others_can_read_is_refused(tmp_path, wide):
+def test_a_token_that_others_can_read_is_rejected(tmp_path, wide):
     path = create_token(tmp_path / "ray.token")
     token = read_token(path)
     path.chmod(wide)
@@ -104,7 +104,7 @@ def test_a_private_cluster_is_on_loopback_with_a_token_of_its_process():
 
 @pytest.fixture
 def recorded(configured):
-    """Function: a config whose recorded head is this process, with these fields beside."""
+    """Function: a config whose recorded head is this process, with these additional fields."""
 
     def record(**fields):
         config = configured('name = "shop"')
@@ -124,7 +124,7 @@ def test_a_cluster_without_a_token_is_reported_in_one_sentence(recorded):
     assert "\n" not in str(told.value)
 
 
-def test_env_exports_what_stock_commands_read(recorded, tmp_path):
+def test_env_exports_what_ray_and_serve_commands_read(recorded, tmp_path):
     path = create_token(tmp_path / "a 'quoted' folder" / "ray.token")
     config = recorded(token=str(path))
     done = CliRunner().invoke(app, ["env", str(config.source)])
@@ -138,7 +138,7 @@ def test_env_exports_what_stock_commands_read(recorded, tmp_path):
     assert told == ["h:1", "http://h:2", "http://h:2", "token", str(path)]
 
 
-def test_env_without_a_cluster_is_for_feast_alone(configured):
+def test_env_without_a_cluster_exports_for_feast_only(configured):
     done = CliRunner().invoke(app, ["env", str(configured('name = "shop"').source)])
     assert "export FEAST_FS_YAML_FILE_PATH=" in done.stdout and "RAY_" not in done.stdout
     assert "no cluster of shop is running" in done.stderr

@@ -86,7 +86,7 @@ def make_relevant(count: int = REQUESTS) -> Relevant:
 
 @dataclass
 class Planted:
-    """Scores items with the truth plus noise; `user` tells it which request it is."""
+    """Scores items with the truth plus noise; `user` identifies the request."""
 
     relevant: Relevant
     noise: float
@@ -208,7 +208,7 @@ def test_every_model_is_scored_on_the_same_requests(replay):
     np.testing.assert_allclose(replay.models["oracle"].scores["ndcg@10"], 1.0)
 
 
-def test_chunks_do_not_matter(snapshot, replay):
+def test_the_chunk_size_does_not_change_scores(snapshot, replay):
     again = run(snapshot, chunk=7)
     assert again.sources == replay.sources and again.relevant == replay.relevant
     for name, model in again.models.items():
@@ -217,18 +217,18 @@ def test_chunks_do_not_matter(snapshot, replay):
             np.testing.assert_allclose(values, replay.models[name].scores[metric], err_msg=f"{name} {metric}")
 
 
-def test_an_order_that_stands_is_the_rankers_own(replay):
+def test_without_reranking_the_funnel_equals_the_ranker(replay):
     np.testing.assert_array_equal(replay.models["funnel"].items, replay.models["ranker"].items)
 
 
-def test_warm_and_cold_items_apart(replay):
+def test_recall_of_warm_and_of_cold_items(replay):
     als, content = replay.models["als"].scores, replay.models["content"].scores
     assert np.nanmax(als["cold_item_recall@1000"]) == 0 and np.nanmin(content["cold_item_recall@1000"]) == 1
     assert replay.cold_relevant == (make_relevant().item.values >= COLD).sum()
 
 
-def test_unique_hits_are_those_that_one_source_alone_found(replay):
-    """The union holds the whole catalog; content alone knows cold items, all three know the warm ones."""
+def test_unique_hits_are_items_that_only_one_source_returned(replay):
+    """The candidates are the whole catalog; only content returns cold items, all three return the warm ones."""
     content, als = replay.sources["content"], replay.sources["als"]
     assert content.hits == replay.relevant and content.unique_hits == replay.cold_relevant > 0
     assert als.hits == replay.relevant - replay.cold_relevant and als.unique_hits == 0
@@ -255,7 +255,7 @@ def test_a_bad_ranker_is_reported(snapshot):
     assert any(reason.startswith("Ranking is worse than") for reason in report["reasons"])
 
 
-def test_a_failing_ranker_shows(snapshot):
+def test_a_failing_ranker_is_reported(snapshot):
     replay = run(snapshot, fails=True)
     assert replay.degraded == {"ranking": REQUESTS}
     report = build_report(replay, ReportContext("planted", 0))
@@ -304,7 +304,7 @@ def test_what_training_picked_is_shown_with_the_reason(page):
     assert "Strength 0.5 of re-ranking: -2.0% NDCG@10" in page
 
 
-def test_the_new_figures_are_drawn_and_need_no_network(report, page):
+def test_figures_of_the_served_sections_need_no_network(report, page):
     without = render(report)
     assert "<h2>Test window" in without and "Evaluated as served" not in without
     assert page.count("data:image/svg+xml") == without.count("data:image/svg+xml") + 3
@@ -340,7 +340,7 @@ def test_figures_without_a_value_are_dashes(served_report):
     assert {row[0]: row for row in table_rows(page, "By time since the last event")}["als"][1:6] == ["–"] * 5
 
 
-def test_a_failing_stage_is_named_above_all_figures(served_report):
+def test_a_failed_stage_is_named_before_all_figures(served_report):
     page = render(served_report | {"degraded": {"ranking": 7}})
     assert 0 < page.index("ranking failed during 7 requests") < page.index("Evaluated as served")
 
@@ -354,7 +354,7 @@ def test_labels_are_moved_apart_and_keep_their_order():
         assert (np.diff(places) >= 0.07 - 1e-9).all()
 
 
-def test_what_tuning_tried_is_kept_and_shown(report, tmp_path: Path):
+def test_trials_of_tuning_are_stored_and_shown(report, tmp_path: Path):
     tuned = report["tuning"]["als"]
     assert (tuned["configured"], tuned["best"], tuned["params"]) == (0.25, 0.375, {"reg": 0.125})
     assert [trial["error"] for trial in tuned["trials"]] == [None, "reg < 0", None]
@@ -365,13 +365,13 @@ def test_what_tuning_tried_is_kept_and_shown(report, tmp_path: Path):
     assert row and re.findall(r"<td[^>]*>([^<]*)", row[1]) == ["0.2500", "0.3750", "3 of 7", "1", "3", "reg 0.125"]
 
 
-def test_a_run_without_tuning_has_no_table_of_it(snapshot, tmp_path: Path):
+def test_without_tuning_there_is_no_table_of_it(snapshot, tmp_path: Path):
     report = build_report(run(snapshot, count=5), ReportContext("planted", 0))
     write_report(report, tmp_path)
     assert report["tuning"] == {} and "<h2>Tuning" not in (tmp_path / "report.html").read_text("utf-8")
 
 
-def test_one_request_and_nothing_else_still_gives_a_report(snapshot, tmp_path: Path):
+def test_a_single_request_gives_a_report(snapshot, tmp_path: Path):
     replay = run(snapshot, count=1)
     report = build_report(replay, ReportContext("planted", 0))
     assert "is undecided against" in report["summary"]
@@ -379,17 +379,17 @@ def test_one_request_and_nothing_else_still_gives_a_report(snapshot, tmp_path: P
     assert "only 1 test requests" in " ".join(report["reasons"])
 
 
-def test_no_requests_is_an_error_that_says_what_to_do(snapshot):
+def test_without_requests_the_error_says_what_to_do(snapshot):
     with pytest.raises(TrainingError, match=r"increase split\.test_days"):
         run(snapshot, count=0)
 
 
-def test_two_models_with_one_name_are_refused(snapshot):
+def test_two_models_with_one_name_are_rejected(snapshot):
     with pytest.raises(TrainingError, match="two models are named 'als'"):
         run(snapshot, others={"als": lambda requests: np.zeros((len(requests), 10), np.int32)})
 
 
-def test_slates_are_what_the_funnel_answers(snapshot):
+def test_recommend_slates_returns_the_slates_of_the_funnel(snapshot):
     relevant, everything = make_relevant(), np.arange(ITEMS)
     eligibility = Eligibility(snapshot, (Surface(),))
     stage = LocalCandidates({"content": Planted(relevant, 1.0, everything)}, eligibility, RetrievalConfig())

@@ -72,7 +72,7 @@ def test_every_model_has_its_interval(rng):
         assert row["recall"] == pytest.approx(asked.recall[name].mean())
 
 
-def test_without_baselines_the_figure_stands_alone(rng):
+def test_without_baselines_there_is_no_comparison(rng):
     found = describe_served(scored(rng, als=0.5, funnel=0.4), "now")
     assert found["best_baseline"] is None and found["to_best_baseline"] is None
     assert found["sentence"].endswith(").") and "baseline" not in found["sentence"]
@@ -113,7 +113,7 @@ def test_an_undecided_loss_is_not_reported(rng):
 
 
 class Fixed:
-    """Returns the same items to everybody, as far as they are eligible."""
+    """Returns the same items for every user, except those that are not eligible."""
 
     def __init__(self, name: str, items: list[int]):
         self.name, self.items = name, items
@@ -171,8 +171,8 @@ def models():
 
 @pytest.mark.parametrize("days", [1, 30, 180])
 @pytest.mark.parametrize("name", retrievers())
-def test_no_retriever_answers_otherwise_to_users_who_have_been_away(models, name, days):
-    """The history is moved, not the request: the time of day may matter."""
+def test_no_retriever_depends_on_the_time_since_the_last_event(models, name, days):
+    """The history is moved, not the request, since the time of day may matter."""
     asked = build_requests([(0, 1.0), (4, 2.0), (1, -1.0), (8, 1.0)], [(2, 1.0), (6, 1.0), (3, 1.0)], [(5, 2.0)], [])
     asked.history.time[:, :-2] -= 2 * DAY_US  # so that events have ages, and sessions end
     soon = models[name].retrieve(asked, 30, allow_all(asked, 80))
@@ -183,8 +183,8 @@ def test_no_retriever_answers_otherwise_to_users_who_have_been_away(models, name
     assert (soon[0][0] != NONE).any()
 
 
-def test_after_every_pause_the_same_requests_are_asked_for_the_same_items(monkeypatch):
-    """A pause may let seen items come back: that changes what may be shown, not what is looked for."""
+def test_the_relevant_items_are_the_same_after_every_pause(monkeypatch):
+    """After a pause, seen items may be eligible again: this changes what may be shown, not what is relevant."""
     one = build_requests([(1, 1.0)])
 
     def loaded(config, run, window, rows, shelf, away=None):

@@ -1,4 +1,4 @@
-"""A report in the terminal: what is printed, and in which order."""
+"""A report in the terminal: its content and order."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What makes a second `make up` do a step again: every input that the step depends on."""
+"""A second `make up` runs a step again if any of its inputs has changed."""
 
 import os
 
@@ -17,7 +17,7 @@ view = { weight = 1.0 }
 """
 
 
-def test_new_rows_in_the_users_own_tables_are_noticed(tmp_path, configured):
+def test_new_rows_in_a_source_table_change_the_inputs(tmp_path, configured):
     log = tmp_path / "events" / "1.csv"
     log.parent.mkdir()
     log.write_text("user_id,item_id,time,type\nu,i,1,view\n")
@@ -29,7 +29,7 @@ def test_new_rows_in_the_users_own_tables_are_noticed(tmp_path, configured):
     assert step_inputs(config)["data"] != before
 
 
-def test_a_new_file_is_noticed_and_a_missing_table_is_left_to_the_step(tmp_path, configured):
+def test_a_new_file_changes_the_inputs_and_a_missing_table_is_no_error_yet(tmp_path, configured):
     config = configured(SHOP)
     nothing = step_inputs(config)["data"]
     (tmp_path / "events").mkdir()
@@ -41,7 +41,7 @@ def test_a_new_file_is_noticed_and_a_missing_table_is_left_to_the_step(tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("change", "renewed"),
+    ("change", "changed"),
     [
         ("[split]\ntest_days = 1", {"features", "train"}),
         ("[features]\nhistory_length = 7", {"features"}),
@@ -49,6 +49,6 @@ def test_a_new_file_is_noticed_and_a_missing_table_is_left_to_the_step(tmp_path,
         ("[serving]\nport = 8001", set()),
     ],
 )
-def test_a_change_renews_the_steps_that_depend_on_it(configured, change, renewed):
+def test_a_changed_section_changes_the_inputs_of_the_steps_that_use_it(configured, change, changed):
     before, after = step_inputs(configured(SHOP)), step_inputs(configured(SHOP + change))
-    assert {step for step in before if before[step] != after[step]} == renewed
+    assert {step for step in before if before[step] != after[step]} == changed
