@@ -1,4 +1,4 @@
-"""A run of batch slates: what stays the same however often it is begun again, and the counts of its parts."""
+"""A run of batch slates: its fixed settings, and the counts of its parts."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class BatchRun:
-    """What stays the same however often the job is begun again."""
+    """Settings that stay the same when a stopped job is resumed."""
 
     id: str
     surface: str
     bundle: str
-    time: int  # µs, as of which every slate is made
+    time: int  # µs, as-of time of every slate
     users: int
     users_per_part: int
-    record: bool  # whether the slates are logged as shown
+    record: bool  # log the slates as impressions
 
     @property
     def parts(self) -> int:
@@ -28,10 +28,10 @@ class BatchRun:
 
 @dataclass(frozen=True, slots=True)
 class PartCounts:
-    """What a part's mark says."""
+    """Counts in the mark of a finished part."""
 
     users: int
     slates: int
     items: int
-    capped: int  # users who have had as many slates of this surface as its cap allows
-    empty: int  # users for whom nothing was found
+    capped: int  # users who have reached the cap of the surface
+    empty: int  # users without any item

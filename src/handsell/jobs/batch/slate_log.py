@@ -29,7 +29,7 @@ def log_slates(config: Config, slates: Sequence[dict[str, Any]]) -> None:
     writer = _running_writer()
     if writer is not None:
         for part in parts:
-            writer.append_slates.remote(part).result(timeout_s=ANSWER_S)
+            writer.call.remote("append_slates", part).result(timeout_s=ANSWER_S)
         return
     with EventLog(Layout(config.state).event_log, lock_wait_s=LOCK_WAIT_S) as log:
         for part in parts:

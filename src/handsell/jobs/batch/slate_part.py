@@ -1,4 +1,4 @@
-"""One part of a batch run: the slates of some users, written once and logged as shown."""
+"""One part of a batch run: the slates of some users, written once and logged as impressions."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from handsell.jobs.batch.batch_run import BatchRun, PartCounts
 from handsell.jobs.batch.slate_log import log_slates
 from handsell.reranking.reasons import REASONS
 
-CELLS = 32_000_000  # of the eligibility mask held at once
-MOST_AT_ONCE = 128  # users: 128 × 1000 candidates × 60 features × 4 bytes = 31 MB
+MASK_CELLS = 32_000_000  # most cells of the eligibility mask in memory
+MAX_BATCH = 128  # users: 128 × 1000 candidates × 60 features × 4 bytes = 31 MB
 
 TEXTS = pa.list_(pa.string())
 SLATES = pa.schema(
@@ -46,7 +46,7 @@ SLATES = pa.schema(
 
 @dataclass(frozen=True)
 class BatchWorker:
-    """What a worker holds from part to part."""
+    """Objects that a worker process keeps between parts."""
 
     config: Config
     stages: Stages
@@ -56,7 +56,7 @@ class BatchWorker:
 
 @lru_cache(1)
 def open_worker(source: str, bundle: str) -> BatchWorker:
-    """Config, the bundle's stages and the feature store, loaded once in a worker process."""
+    """Load config, stages and feature store, once per worker process."""
     config = load_config(source)
     layout = Layout(config.state)
     path = BundleStore(layout.bundles).local_path(bundle)
@@ -79,46 +79,46 @@ def make_slates(source: str, run: BatchRun, out: str, part: int) -> PartCounts:
     return done
 
 
-def _write_part(here: BatchWorker, run: BatchRun, part: int, path: Path, counts: Path) -> PartCounts:
-    ids = here.users.ids(np.array(run.of_part(part)))
-    reader = EventReader(Layout(here.config.state).event_log)
+def _write_part(worker: BatchWorker, run: BatchRun, part: int, path: Path, counts: Path) -> PartCounts:
+    ids = worker.users.ids(np.array(run.of_part(part)))
+    reader = EventReader(Layout(worker.config.state).event_log)
     try:
-        wanted = _below_cap(ids, run, here.config, reader)
-        at_once = int(np.clip(CELLS // max(len(here.stages.snapshot), 1), 1, MOST_AT_ONCE))
-        chunks = [wanted[begin : begin + at_once] for begin in range(0, len(wanted), at_once)]
-        rows = [row for chunk in chunks for row in _slates(here, run, chunk, reader)]
+        users = _select_below_cap(ids, run, worker.config, reader)
+        batch_size = int(np.clip(MASK_CELLS // max(len(worker.stages.snapshot), 1), 1, MAX_BATCH))
+        chunks = [users[begin : begin + batch_size] for begin in range(0, len(users), batch_size)]
+        rows = [row for chunk in chunks for row in _make_slates(worker, run, chunk, reader)]
     finally:
         reader.close()
-    done = PartCounts(len(ids), len(rows), sum(len(row["item_id"]) for row in rows), len(ids) - len(wanted),
-                len(wanted) - len(rows))  # fmt: skip
+    done = PartCounts(len(ids), len(rows), sum(len(row["item_id"]) for row in rows), len(ids) - len(users),
+                len(users) - len(rows))  # fmt: skip
     counts.write_text(json.dumps(asdict(done)))
-    fresh = path.with_suffix(".fresh")
-    pq.write_table(pa.Table.from_pylist(rows, SLATES), fresh)
-    fresh.replace(path)
+    partial = path.with_suffix(".partial")
+    pq.write_table(pa.Table.from_pylist(rows, SLATES), partial)
+    partial.replace(path)
     return done
 
 
-def _below_cap(ids: list[str], run: BatchRun, config: Config, reader: EventReader) -> list[str]:
-    """Users who may still get a slate of this surface. The run's own slates bear its time and do not count."""
+def _select_below_cap(ids: list[str], run: BatchRun, config: Config, reader: EventReader) -> list[str]:
+    """Users below the surface's cap. The run's own slates have its time and do not count."""
     cap = config.surfaces[run.surface].cap
     if cap is None:
         return ids
-    had = reader.count_slates(ids, run.surface, run.time - int(cap.days * DAY_US), run.time)
-    return [user_id for user_id in ids if had.get(user_id, 0) < cap.slates]
+    counts = reader.count_slates(ids, run.surface, run.time - int(cap.days * DAY_US), run.time)
+    return [user_id for user_id in ids if counts.get(user_id, 0) < cap.slates]
 
 
-def _slates(here: BatchWorker, run: BatchRun, ids: list[str], reader: EventReader) -> list[dict[str, Any]]:
-    """Rows of SLATES; users for whom nothing was found have none."""
-    requests = look_up_requests(here, run.surface, run.time, ids, reader)
-    n = here.config.surfaces[run.surface].count
-    slates = run_local(here.stages.funnel.recommend(requests, n))
+def _make_slates(worker: BatchWorker, run: BatchRun, ids: list[str], reader: EventReader) -> list[dict[str, Any]]:
+    """Rows of SLATES; users without any item have none."""
+    requests = look_up_requests(worker, run.surface, run.time, ids, reader)
+    n = worker.config.surfaces[run.surface].count
+    slates = run_local(worker.stages.funnel.recommend(requests, n))
     degraded = [cause for cause in slates.degraded if not cause.startswith("retriever:")]
     if degraded:
         raise TrainingError(
-            f"slates of bundle {run.bundle} go without {', '.join(degraded)}: see the log of this job, roll back or "
-            "train again, then begin it again"
+            f"{', '.join(degraded)} failed for bundle {run.bundle}: see the log of this job, roll back or train again, "
+            "then run it again"
         )
-    rows = [_row(here, run, user_id, slates, b) for b, user_id in enumerate(ids)]
+    rows = [_build_row(worker, run, user_id, slates, b) for b, user_id in enumerate(ids)]
     return [row for row in rows if row["item_id"]]
 
 
@@ -138,8 +138,8 @@ def look_up_requests(
     return built.requests
 
 
-def _row(here: BatchWorker, run: BatchRun, user_id: str, slates: Slates, b: int) -> dict[str, Any]:
-    items = here.stages.snapshot.items
+def _build_row(worker: BatchWorker, run: BatchRun, user_id: str, slates: Slates, b: int) -> dict[str, Any]:
+    items = worker.stages.snapshot.items
     n = int((slates.item[b] != NONE).sum())
     about = slates.reason_item[b, :n]
     return {
