@@ -8,7 +8,7 @@ from feast import Project
 from handsell.config import Config
 from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
-from handsell.features.repository import disagreement, selected_config
+from handsell.features.repository import explain_mismatch, load_selected_config
 
 REPO = Path(__file__).parent
 
@@ -17,8 +17,8 @@ def deployment() -> Config:
     """The config; ends a feast command whose feature_store.yaml belongs to another one."""
     command = click.get_current_context(silent=True)  # None where a test or a notebook imports these files
     try:
-        config = selected_config(REPO)
-        problem = disagreement(config, REPO, Path(command.obj["FS_YAML_FILE"])) if command else None
+        config = load_selected_config(REPO)
+        problem = explain_mismatch(config, REPO, Path(command.obj["FS_YAML_FILE"])) if command else None
     except HandsellError as error:
         if command is None:
             raise

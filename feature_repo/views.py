@@ -7,7 +7,7 @@ from feast.types import Array, Bool, Float32, Float64, Int64, String
 
 from deployment import config, layout
 from entities import creator, item, tag, user
-from handsell.features.views import CREATED, TIMESTAMP, View, views
+from handsell.features.views import CREATED, TIMESTAMP, View, build_views
 
 ENTITY = {entity.name: entity for entity in (user, item, creator, tag)}
 TYPES = {pa.string(): String, pa.int64(): Int64, pa.float32(): Float32, pa.float64(): Float64, pa.bool_(): Bool}
@@ -18,7 +18,7 @@ def feast_type(arrow: pa.DataType):
 
 
 def feature_view(name: str, description: str) -> FeatureView:
-    view: View = views(config)[name]
+    view: View = build_views(config)[name]
     source = FileSource(
         name=f"{name}_source",
         path=str(layout.features / name),  # a folder; absolute, because DuckDB resolves it on its own

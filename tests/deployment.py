@@ -160,7 +160,7 @@ def deployment(ray_cluster, tmp_path_factory) -> Deployment:
 
     config = write_config(tmp_path_factory.mktemp("deployment"))
     ingest.prepare(config)
-    feature_tables.compute(config, windows.write_request_keys(config))
+    feature_tables.compute_feature_tables(config, windows.write_request_keys(config))
     store = open_store(config)
     store.apply()
     store.materialize()

@@ -12,7 +12,7 @@ from handsell.catalog.snapshot import ALWAYS, Snapshot
 from handsell.config import Config, load_config
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
-from handsell.features.views import CREATED, TIMESTAMP, View, views
+from handsell.features.views import CREATED, TIMESTAMP, View, build_views
 
 START = 20_000 * DAY_US
 DAYS = 10
@@ -42,7 +42,7 @@ def write_config(folder: Path, name: str) -> Config:
 
 def write_sources(rng: np.random.Generator, config: Config, snapshot: Snapshot) -> dict[str, pa.Table]:
     """Write two Parquet files for each view; return the tables by view."""
-    tables = {name: _table(rng, view, snapshot, config) for name, view in views(config).items()}
+    tables = {name: _table(rng, view, snapshot, config) for name, view in build_views(config).items()}
     for name, table in tables.items():
         folder = Layout(config.state).features / name
         folder.mkdir(parents=True, exist_ok=True)

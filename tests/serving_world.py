@@ -28,11 +28,11 @@ from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.events.fold import fold
 from handsell.events.states import Events, FoldRules, ItemAttributes
-from handsell.features.matrix import feature_names
+from handsell.features.matrix import list_features
 from handsell.features.registry import find_features
 from handsell.features.request_builder import requests_from_rows
-from handsell.features.rows import Names, user_rows
-from handsell.features.views import USER_VIEWS, views
+from handsell.features.rows import Vocabularies, build_user_rows
+from handsell.features.views import USER_VIEWS, build_views
 from handsell.ranking.calibration import Calibration
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.retrieval import registry
@@ -95,7 +95,7 @@ class DictStore:
 
     def __init__(self, config: Config, rows: dict[str, dict]):
         self.rows, self.requested, self.broken = rows, [], False
-        by_name = views(config)
+        by_name = build_views(config)
         self.columns = [name for view in USER_VIEWS for name in by_name[view].names]
 
     def online_users(self, user_ids: Sequence[str]) -> dict[str, list]:
@@ -163,7 +163,9 @@ def build_feature_rows(config: Config, snapshot: Snapshot, log: Interactions) ->
     events = Events.of(log.user, log.item, log.type, log.time, log.weight)
     states = fold(rules.empty_states(USERS), events, ItemAttributes(snapshot.creator, snapshot.item_tags), rules)
     users = Vocabulary.of(f"u{i}" for i in range(USERS))
-    tables = user_rows(states, np.arange(USERS), Names(users, snapshot.items, snapshot.creators, snapshot.tags), config)
+    tables = build_user_rows(
+        states, np.arange(USERS), Vocabularies(users, snapshot.items, snapshot.creators, snapshot.tags), config
+    )
     rows: dict[str, dict] = {f"u{i}": {"user_number": i} for i in range(USERS)}
     for table in tables.values():
         for row in table.to_pylist():
@@ -180,7 +182,7 @@ def publish_bundle(config: Config, snapshot: Snapshot, log: Interactions, rows: 
     sources = config.retrieval.enabled
     for name in sources:
         registry.fit(name, log, config.retrieval).save(folder / "retrievers" / name)
-    names = feature_names(config, sources)
+    names = list_features(config, sources)
     XGBoostRanker(names, train_forest(names), Calibration.logistic()).save(folder / "ranker")
     users = DictStore(config, rows).online_users([f"u{i}" for i in range(10)])
     save_warm_up_requests(requests_from_rows(users, snapshot, config, np.full(10, now), np.zeros(10, np.int8)), folder)

@@ -56,7 +56,7 @@ def main(toml: str) -> None:
     store = open_store(config)
     steps = {
         "data": lambda: ingest.prepare(config),
-        "features": lambda: feature_tables.compute(config, windows.write_request_keys(config)),
+        "features": lambda: feature_tables.compute_feature_tables(config, windows.write_request_keys(config)),
         "train": lambda: (store.apply(), train.train(config)),
     }
     found, known = {}, set()

@@ -16,7 +16,7 @@ import psutil
 
 from benchmarks.serving.graph_processes import GraphProcesses, run_in_background
 from handsell.core.errors import HandsellError
-from handsell.features.repository import feast_settings
+from handsell.features.repository import build_feast_settings
 
 READ_LOCKS = (123, 5)  # first byte and number of SQLite's read locks in a -shm file; each WAL reader takes one of them
 
@@ -51,7 +51,7 @@ class OnlineStore:
     """The online store of a running graph: an SQLite file, or a Redis server on this machine."""
 
     def __init__(self, graph: GraphProcesses):
-        settings = feast_settings(graph.service.config)["online_store"]
+        settings = build_feast_settings(graph.service.config)["online_store"]
         self._graph, self._path, self._redis = graph, None, None  # type: GraphProcesses, Path | None, psutil.Process | None
         if "path" in settings:
             self._path = Path(settings["path"])

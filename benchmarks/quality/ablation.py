@@ -32,7 +32,7 @@ from handsell.evaluation.intervals import compare_all
 from handsell.evaluation.metrics import mean_known
 from handsell.evaluation.replay import BLEND, FUNNEL, RANKER
 from handsell.evaluation.replay_scores import HEADLINE, TOP, Replay
-from handsell.features.matrix import feature_groups
+from handsell.features.matrix import group_features
 from handsell.jobs.cluster import THREADS, connect, prepare_private_cluster, spread
 from handsell.jobs.progress import Progress
 from handsell.jobs.train import windows
@@ -125,7 +125,7 @@ def build_variants(config: Config, kinds: Sequence[str]) -> list[Variant]:
     if "sources" in kinds and len(sources) > 1:
         found += [Variant("sources", name, without_source(config, name)) for name in sources]
     if "groups" in kinds:
-        groups = [name for name in feature_groups(config, sources) if name not in config.ranking.without]
+        groups = [name for name in group_features(config, sources) if name not in config.ranking.without]
         found += [Variant("groups", name, without_features(config, name)) for name in groups]
     return found
 
@@ -163,7 +163,8 @@ def prepare(config: Config) -> None:
         return f"{ingest.prepare(config)['events']:,} events"
 
     def compute() -> str:
-        return f"{feature_tables.compute(config, windows.write_request_keys(config))['user_activity']:,} user rows"
+        rows = feature_tables.compute_feature_tables(config, windows.write_request_keys(config))
+        return f"{rows['user_activity']:,} user rows"
 
     def register() -> str:
         open_store(config).apply()

@@ -15,7 +15,7 @@ from handsell.features.crosses import compute_crosses
 from handsell.features.registry import find_features
 from handsell.features.request_builder import requests_from_rows
 from handsell.features.store import ITEM_VIEWS, ONLINE_VIEWS, USER_SERVICE, open_store
-from handsell.features.views import CREATED, CROSS_VIEW, TIMESTAMP, USER_VIEWS, cross_columns, service_columns
+from handsell.features.views import CREATED, CROSS_VIEW, TIMESTAMP, USER_VIEWS, list_cross_columns, list_service_columns
 from handsell.testing.small_catalog import draw_snapshot
 
 CROSSES = tuple(find_features("cross"))
@@ -105,7 +105,7 @@ def test_historical_items_equal_brute_force_as_of(shop, rng):
 def test_no_requests_give_no_rows(shop):
     store, _ = shop
     found = store.historical_users([], np.zeros(0, np.int64))
-    assert set(found) == set(service_columns(store.config, USER_SERVICE))
+    assert set(found) == set(list_service_columns(store.config, USER_SERVICE))
     assert {len(column) for column in found.values()} == {0}
 
 
@@ -149,7 +149,7 @@ def test_on_demand_crosses_equal_those_of_the_funnel(online, shelf, rng):
         "item_id": [f"i{i}" for i in items],
         "request_time_us": times.tolist(),
     }
-    names = [name for name, _ in cross_columns()]
+    names = [name for name, _ in list_cross_columns()]
     answer = store.feast.get_online_features(features=[f"{CROSS_VIEW}:{n}" for n in names], entity_rows=rows).to_dict()
     stock = np.array([answer[name] for name in names], np.float64).T
     requests = requests_from_rows(
@@ -202,9 +202,9 @@ def test_a_store_whose_file_was_gone_is_read_again_when_it_is_back(online):
 def test_a_feature_that_the_service_lost_is_named(online):
     store, _ = online
     for service in ("ranking_v1", USER_SERVICE):
-        store.check_contract(service, service_columns(store.config, service))
+        store.check_contract(service, list_service_columns(store.config, service))
     with pytest.raises(FeatureError, match=r"missing: item_moon_phase\).*feast -c feature_repo apply"):
-        store.check_contract("ranking_v1", [*service_columns(store.config, "ranking_v1"), "item_moon_phase"])
+        store.check_contract("ranking_v1", [*list_service_columns(store.config, "ranking_v1"), "item_moon_phase"])
     with pytest.raises(FeatureError, match="no service ranking_v9"):
         store.check_contract("ranking_v9", [])
 

@@ -22,7 +22,7 @@ from handsell.core.funnel import run_local
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.interactions import Interactions
 from handsell.data.splits import AS_LOGGED, Bounds, WindowRequests
-from handsell.features.matrix import build_matrix, feature_names
+from handsell.features.matrix import build_matrix, list_features
 from handsell.jobs.cluster import spread
 from handsell.jobs.features import feature_tables
 from handsell.jobs.ingest import ingest
@@ -92,7 +92,7 @@ def prepared(folder, original, events, t):
     windows.cut_windows(config, run)
     users = len(pq.read_table(source / "users.parquet"))
     ask(run, np.arange(users), t)
-    feature_tables.compute(config, run / "windows" / "ranker.parquet")
+    feature_tables.compute_feature_tables(config, run / "windows" / "ranker.parquet")
     shutil.copytree(original.path / "ranker", run / "ranker")
     made = Deployment(config, "none")
     made.store().apply()
@@ -132,7 +132,7 @@ def answers(made):
     values = examples.load_item_values(config, run, "ranker", snapshot)
     x = build_matrix(requests, found, values, snapshot, config)
     ranker = XGBoostRanker.load(run / "ranker")
-    assert ranker.features == feature_names(config, found.sources)
+    assert ranker.features == list_features(config, found.sources)
     score = ranker.raw(x)
     rows = pq.read_table(run / "rows" / "ranker.parquet")
     known = pc.sum(pc.is_valid(rows["state_time_us"])).as_py()

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from handsell.config import load_config
 from handsell.core.errors import ConfigError
-from handsell.features.matrix import feature_names
+from handsell.features.matrix import list_features
 from handsell.retrieval import registry
 from handsell.testing.planted_taste import plant_blocks, allow_all, build_requests
 
@@ -26,7 +26,7 @@ path.write_text('name = "shop"\\n[retrieval.latest]\\nenabled = true\\nmin_likes
 config = load_config(path)
 sources = config.retrieval.enabled
 print("sources", *sources)
-print("features", *feature_names(config, sources))
+print("features", *list_features(config, sources))
 events, content = plant_blocks(np.random.default_rng(0))
 model = registry.fit("latest", events, config.retrieval, content)
 model.save(folder / "latest")
@@ -43,14 +43,14 @@ except ConfigError as error:
 
 MATRIX = """
 import numpy as np
-from handsell.features.matrix import build_matrix, feature_groups
+from handsell.features.matrix import build_matrix, group_features
 from handsell.testing.feature_contract import CONFIG, NOW, USERS, FeatureCase
 from handsell.testing.small_catalog import draw_candidates
 
 case = FeatureCase.draw(3)
 found = draw_candidates(np.random.default_rng(3), case.catalog, USERS, 20)
 requests, values = case.requests(case.before(NOW)), case.daily_values(case.before(NOW))
-groups = feature_groups(CONFIG, found.sources)
+groups = group_features(CONFIG, found.sources)
 names = [name for group in groups.values() for name in group]
 matrix = build_matrix(requests, found, values, case.catalog, CONFIG)
 share, same = (matrix[:, :, names.index(name)] for name in ("user_evening_share", "creator_of_last_item"))

@@ -20,9 +20,9 @@ from handsell.data.numbering import deduplicate_and_sort, number_events
 from handsell.data.schemas import EVENTS
 from handsell.features.registry import find_features
 from handsell.features.request_builder import requests_from_rows
-from handsell.features.user import user_feature_names
-from handsell.features.views import USER_VIEWS, views
-from handsell.jobs.features.feature_tables import compute
+from handsell.features.user import list_user_features
+from handsell.features.views import USER_VIEWS, build_views
+from handsell.jobs.features.feature_tables import compute_feature_tables
 
 ITEM_FEATURES = tuple(find_features("item"))
 
@@ -39,7 +39,7 @@ def as_of(config, users, times):
     for view in USER_VIEWS:
         table = pq.read_table(Layout(config.state).features / view).to_pandas().sort_values("event_timestamp")
         joined = pd.merge_asof(asked, table, on="event_timestamp", by="user_id").sort_values("row")
-        found |= {column: joined[column].tolist() for column in views(config)[view].names}
+        found |= {column: joined[column].tolist() for column in build_views(config)[view].names}
     return found
 
 
@@ -80,7 +80,7 @@ def check_requests(log, config, users, times):
     rows = as_of(config, [f"u{u}" for u in users], times)
     zeros = np.zeros(len(times), np.int8)
     requests = requests_from_rows(rows, snapshot, config, time=times, surface=zeros)
-    names = user_feature_names(config)
+    names = list_user_features(config)
     for b, (user, time) in enumerate(zip(users, times, strict=True)):
         expected = naive_user(log, snapshot, user, time, config)
         got = dict(zip(names, requests.profile.features[b], strict=True))
@@ -105,7 +105,7 @@ def session_starts(log, config, since):
 def test_user_rows_are_exact_at_every_session_start_of_the_windows(tmp_path, rng):
     config = write_tiny_config(tmp_path)
     log = write_tiny(config, rng)
-    compute(config)
+    compute_feature_tables(config)
     at = session_starts(log, config, log.time.max() - 12 * DAY_US)
     at = rng.choice(at, 60, replace=False)
     check_requests(log, config, log.user[at], log.time[at])
@@ -118,7 +118,7 @@ def test_it_is_told_how_many_users_have_seen_more_than_is_kept(tmp_path, rng, ca
     config = write_tiny_config(tmp_path)
     log = write_tiny(config, rng)
     config = config.model_copy(update={"features": config.features.model_copy(update={"seen_cap": cap})})
-    compute(config)
+    compute_feature_tables(config)
     acted = log.type != 0
     beyond = sum(len(set(log.item[acted & (log.user == user)].tolist())) > cap for user in range(12))
     said = f"{beyond:,} users have seen more items than features.seen_cap = {cap}" in capsys.readouterr().out
@@ -133,7 +133,7 @@ def test_moments_asked_for_by_training_are_exact(tmp_path, rng):
     users, times = np.concatenate([users, log.user[at]]), np.concatenate([times, log.time[at]])
     asked = tmp_path / "asked.parquet"
     pq.write_table(pa.table({"user": users.astype(np.int32), "time": times}), asked)
-    compute(config, asked)
+    compute_feature_tables(config, asked)
     check_requests(log, config, users, times)
 
 
@@ -141,7 +141,7 @@ def test_moments_asked_for_by_training_are_exact(tmp_path, rng):
 def test_the_requests_of_every_window_need_not_be_asked_for(tmp_path, rng, kind):
     config = write_tiny_config(tmp_path, kind)
     log = write_tiny(config, rng)
-    compute(config)
+    compute_feature_tables(config)
     acted = log.type != 0
     shown = (~acted, np.full(len(log), np.nan, np.float32))
     window = splits.assign_windows(log, acted, config.split, splits.Bounds.of(config.split, int(log.time.max())))
@@ -156,7 +156,7 @@ def test_the_requests_of_every_window_need_not_be_asked_for(tmp_path, rng, kind)
 def test_item_rows_are_exact_on_every_day(tmp_path, rng):
     config = write_tiny_config(tmp_path)
     log = write_tiny(config, rng)
-    compute(config)
+    compute_feature_tables(config)
     table = pq.read_table(Layout(config.state).features / "item_activity").to_pandas()
     table = table.sort_values("event_timestamp")
     days = START // DAY_US + np.arange(0, 75, 5)
@@ -192,8 +192,8 @@ def test_late_and_duplicate_events_change_nothing(tmp_path, rng):
         if kind == "messy":
             order = rng.permutation(np.concatenate([order, rng.choice(order, 200)]))
         _renumber(config, log, order)
-        compute(config)
-        rows[kind] = {v: pq.read_table(Layout(config.state).features / v).to_pandas() for v in views(config)}
+        compute_feature_tables(config)
+        rows[kind] = {v: pq.read_table(Layout(config.state).features / v).to_pandas() for v in build_views(config)}
     for view, tidy in rows["tidy"].items():
         keys = [c for c in tidy.columns if c.endswith("_id") or c == "event_timestamp"]
         pd.testing.assert_frame_equal(

@@ -18,8 +18,8 @@ from handsell.events.log import EventLog
 from handsell.features.item import SnapshotValues
 from handsell.features.request_builder import events_from, requests_from_rows
 from handsell.features.served_log import FEATURE_LOG
-from handsell.features.user import user_feature_names
-from handsell.jobs.features.skew import REPORT, report
+from handsell.features.user import list_user_features
+from handsell.jobs.features.skew import REPORT, report_skew
 from handsell.serving.telemetry.feature_log import FeatureLog, Sample
 
 USERS = [f"u{i:07d}" for i in (0, 3, 17, 42, 77, 101, 149)] + ["nobody_yet", None]
@@ -65,7 +65,7 @@ def serve(shop, stages, change=lambda requests: requests, ranking=None, told=Non
 def compared(shop):
     """(the report, what it printed, the features that differ in its order)."""
     out = io.StringIO()
-    found = report(shop.config, Console(file=out, width=200))
+    found = report_skew(shop.config, Console(file=out, width=200))
     assert json.loads((shop.layout.logs / REPORT).read_text()) == found
     return found, out.getvalue(), [d["feature"] for d in found["features"] if d["differing"]]
 
@@ -91,7 +91,7 @@ def test_a_user_feature_that_serving_gets_wrong_is_named_first(shop, stages):
 
     serve(shop, stages, planted)
     found, text, differing = compared(shop)
-    name = user_feature_names(shop.config)[column]
+    name = list_user_features(shop.config)[column]
     assert differing == [name] and found["features"][0]["feature"] == name
     assert text.splitlines()[-2].startswith("SKEW: 1 of") and name in text.splitlines()[-2]
 
@@ -115,7 +115,7 @@ def test_a_value_that_only_one_side_knows_differs(shop, stages):
 
     serve(shop, stages, forgotten)
     found, text, differing = compared(shop)
-    assert differing == [user_feature_names(shop.config)[0]]
+    assert differing == [list_user_features(shop.config)[0]]
     assert found["features"][0]["max_abs"] is None and "one unknown" in text
 
 
@@ -130,7 +130,7 @@ def test_an_online_store_that_lags_behind_is_skew(shop, stages):
 
     serve(shop, stages, stale)
     found, _, differing = compared(shop)
-    assert found["fresh_rows"] == 0 and set(differing) & set(user_feature_names(shop.config))
+    assert found["fresh_rows"] == 0 and set(differing) & set(list_user_features(shop.config))
     assert not [name for name in differing if name.startswith("item_")]
 
 
@@ -152,4 +152,4 @@ def test_fresh_events_are_listed_apart(shop, stages, logged):
 
 def test_nothing_logged_says_what_to_do(shop):
     with pytest.raises(FeatureError, match=r"feature_log_share above 0 \(it is 0\)"):
-        report(shop.config)
+        report_skew(shop.config)

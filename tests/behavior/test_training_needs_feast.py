@@ -18,7 +18,7 @@ import pytest
 
 from handsell.core.errors import BundleError, FeatureError
 from handsell.data.schemas import TIME
-from handsell.features.repository import feast_environment, feature_repo, write_feast_file
+from handsell.features.repository import find_feature_repo, prepare_feast_environment, write_feast_file
 from handsell.jobs.cluster import spread
 from handsell.jobs.train import examples, train
 from handsell.jobs.train.requests import fetch_user_rows
@@ -191,7 +191,7 @@ GONE = "positives_total"
 def without(mine, tmp_path_factory):
     """The copy, after somebody applied a feature repository that lacks one feature."""
     repo = tmp_path_factory.mktemp("edited") / "feature_repo"
-    shutil.copytree(feature_repo(mine.config), repo, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(find_feature_repo(mine.config), repo, ignore=shutil.ignore_patterns("__pycache__"))
     views = (repo / "views.py").read_text()
     edited = views.replace(
         "for column, arrow in view.columns]", f'for column, arrow in view.columns if column != "{GONE}"]'
@@ -199,7 +199,7 @@ def without(mine, tmp_path_factory):
     assert edited != views
     (repo / "views.py").write_text(edited)
     command = [str(Path(sys.executable).with_name("feast")), "-c", str(repo), "apply"]
-    environment = os.environ | feast_environment(mine.config)
+    environment = os.environ | prepare_feast_environment(mine.config)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return mine

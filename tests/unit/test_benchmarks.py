@@ -19,7 +19,7 @@ from scipy import sparse
 from handsell.config import Config
 from handsell.core.errors import ConfigError
 from handsell.evaluation.replay_scores import ModelScores, Replay
-from handsell.features.matrix import feature_groups, ranker_features
+from handsell.features.matrix import group_features, select_ranker_features
 
 USERS = 60
 
@@ -74,15 +74,15 @@ def replay(funnel: np.ndarray) -> Replay:
 def test_each_source_and_each_feature_group_is_removed_once():
     whole = config()
     sources = whole.retrieval.enabled
-    groups = feature_groups(whole, sources)
+    groups = group_features(whole, sources)
     found = ablation.build_variants(whole, ablation.KINDS)
     assert [v.removed for v in found] == [*sources, *groups]
     for variant in found[: len(sources)]:
         left = variant.config.retrieval.enabled
         assert left == tuple(name for name in sources if name != variant.removed)
-        assert not [f for f in ranker_features(variant.config, left) if f.startswith(f"src_{variant.removed}_")]
+        assert not [f for f in select_ranker_features(variant.config, left) if f.startswith(f"src_{variant.removed}_")]
     for variant in found[len(sources) :]:
-        gone = set(ranker_features(whole, sources)) - set(ranker_features(variant.config, sources))
+        gone = set(select_ranker_features(whole, sources)) - set(select_ranker_features(variant.config, sources))
         assert gone == set(groups[variant.removed])
         assert variant.config.retrieval.enabled == sources
 

@@ -3,7 +3,7 @@
 import pytest
 
 from handsell.config import find_shipped
-from handsell.features.repository import feature_repo
+from handsell.features.repository import find_feature_repo
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def elsewhere(configured, tmp_path, monkeypatch):
 def test_serve_files_and_feature_definitions_are_found(elsewhere, topology, tmp_path):
     found = find_shipped(elsewhere.source, f"deployments/serve/{topology}.yaml")
     assert found is not None and found.is_file() and tmp_path not in found.parents
-    assert (feature_repo(elsewhere) / "feature_store.yaml").is_file()
+    assert (find_feature_repo(elsewhere) / "feature_store.yaml").is_file()
 
 
 def test_a_file_above_the_config_has_priority(elsewhere, tmp_path):

@@ -16,14 +16,14 @@ from feast_rows import write_config
 from handsell.config import load_config
 from handsell.core.errors import FeatureError
 from handsell.features.repository import (
-    disagreement,
-    feast_environment,
-    feast_settings,
-    feature_repo,
-    selected_config,
+    build_feast_settings,
+    explain_mismatch,
+    find_feature_repo,
+    load_selected_config,
+    prepare_feast_environment,
     write_feast_file,
 )
-from handsell.features.views import SERVICES, cross_columns, service_columns, views
+from handsell.features.views import SERVICES, build_views, list_cross_columns, list_service_columns
 
 ROOT = Path(__file__).parents[2]
 VARIABLES = ("HANDSELL_CONFIG", "HANDSELL_HOME", "FEAST_FS_YAML_FILE_PATH")
@@ -64,9 +64,9 @@ def test_the_stock_command_works_from_anywhere_and_never_on_the_wrong_registry(c
 
 def test_the_repository_file_is_the_world(checkout):
     repo = checkout / "feature_repo"
-    config = selected_config(repo)
+    config = load_selected_config(repo)
     assert config.name == "world"
-    assert disagreement(config, repo, repo / "feature_store.yaml") is None
+    assert explain_mismatch(config, repo, repo / "feature_store.yaml") is None
 
 
 @pytest.mark.parametrize("given", ["shop.toml", "./shop.toml"])
@@ -75,41 +75,41 @@ def test_a_relative_config_is_found_from_the_directory_of_the_caller(checkout, m
     monkeypatch.setenv("HANDSELL_CONFIG", given)
     monkeypatch.setenv("PWD", str(checkout))
     monkeypatch.chdir(checkout / "feature_repo")  # as feast does
-    assert selected_config(checkout / "feature_repo").name == "shop"
+    assert load_selected_config(checkout / "feature_repo").name == "shop"
 
 
 def test_another_home_disagrees_with_the_repository_file(checkout, monkeypatch):
     monkeypatch.setenv("HANDSELL_HOME", str(checkout / "elsewhere"))
     repo = checkout / "feature_repo"
-    problem = disagreement(selected_config(repo), repo, repo / "feature_store.yaml")
+    problem = explain_mismatch(load_selected_config(repo), repo, repo / "feature_store.yaml")
     assert problem is not None and "registry: expected" in problem and "project" not in problem.split("Export")[0]
 
 
 def test_the_online_store_follows_the_config(tmp_path):
     config = write_config(tmp_path, "shop")
     redis = config.model_copy(update={"features": config.features.model_copy(update={"online_store": "cache:6379"})})
-    assert feast_settings(config)["online_store"]["path"] == str(config.state / "feast" / "online.db")
-    assert feast_settings(redis)["online_store"] == {"type": "redis", "connection_string": "cache:6379"}
+    assert build_feast_settings(config)["online_store"]["path"] == str(config.state / "feast" / "online.db")
+    assert build_feast_settings(redis)["online_store"] == {"type": "redis", "connection_string": "cache:6379"}
     odd = config.model_copy(update={"features": config.features.model_copy(update={"online_store": "postgres"})})
     with pytest.raises(FeatureError, match=r"'postgres': expected sqlite, or a redis address host:port"):
-        feast_settings(odd)
+        build_feast_settings(odd)
 
 
 def test_the_environment_overrides_the_online_store_and_keeps_its_password(tmp_path, monkeypatch):
     config = write_config(tmp_path, "shop")
     monkeypatch.setenv("HANDSELL_ONLINE_STORE", "cache:6379,password=hush")
-    assert feast_settings(config)["online_store"]["connection_string"] == "cache:6379,password=hush"
+    assert build_feast_settings(config)["online_store"]["connection_string"] == "cache:6379,password=hush"
     written = write_feast_file(config)
     assert "hush" not in written.read_text()
-    assert disagreement(config, ROOT / "feature_repo", written) is None
+    assert explain_mismatch(config, ROOT / "feature_repo", written) is None
     monkeypatch.setenv("HANDSELL_ONLINE_STORE", "postgres")
     with pytest.raises(FeatureError, match=r"\$HANDSELL_ONLINE_STORE is 'postgres'"):
-        feast_settings(config)
+        build_feast_settings(config)
 
 
 def test_the_definitions_are_found_from_a_config_outside_the_checkout(tmp_path):
-    assert feature_repo(write_config(tmp_path, "shop")) == ROOT / "feature_repo"
-    assert feature_repo(load_config(ROOT / "deployments" / "configs" / "world.toml")) == ROOT / "feature_repo"
+    assert find_feature_repo(write_config(tmp_path, "shop")) == ROOT / "feature_repo"
+    assert find_feature_repo(load_config(ROOT / "deployments" / "configs" / "world.toml")) == ROOT / "feature_repo"
 
 
 def test_definitions_offer_what_views_declare(checkout, monkeypatch):
@@ -121,17 +121,17 @@ def test_definitions_offer_what_views_declare(checkout, monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)  # tests have a module `deployment` of their own
     try:
         modules = {name: importlib.import_module(name) for name in names}
-        for name, view in views(config).items():
+        for name, view in build_views(config).items():
             made = getattr(modules["views"], name)
             assert {c.name for c in made.entity_columns} == set(view.keys)
             assert tuple(f.name for f in made.features) == view.names
             assert made.batch_source.path == str(config.state / "features" / name)
         assert tuple(f.name for f in modules["crosses"].request_crosses.features) == tuple(
-            n for n, _ in cross_columns()
+            n for n, _ in list_cross_columns()
         )
         for name in SERVICES:
             projections = getattr(modules["services"], name).feature_view_projections
-            assert tuple(f.name for p in projections for f in p.features) == service_columns(config, name)
+            assert tuple(f.name for p in projections for f in p.features) == list_service_columns(config, name)
     finally:
         for name in names:
             sys.modules.pop(name, None)
@@ -139,6 +139,6 @@ def test_definitions_offer_what_views_declare(checkout, monkeypatch):
 
 def test_the_written_file_is_what_feast_reads(tmp_path):
     config = write_config(tmp_path, "shop")
-    path = Path(feast_environment(config)["FEAST_FS_YAML_FILE_PATH"])
-    assert yaml.safe_load(path.read_text()) == feast_settings(config)
+    path = Path(prepare_feast_environment(config)["FEAST_FS_YAML_FILE_PATH"])
+    assert yaml.safe_load(path.read_text()) == build_feast_settings(config)
     assert [p.name for p in path.parent.iterdir()] == ["feature_store.yaml"]

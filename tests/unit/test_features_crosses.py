@@ -9,7 +9,7 @@ from handsell.features.crosses import compute_crosses
 from handsell.features.definitions import cross
 from handsell.features.on_demand import compute_pair_crosses
 from handsell.features.registry import Feature, find_features
-from handsell.features.views import cross_columns
+from handsell.features.views import list_cross_columns
 from handsell.testing.small_catalog import NOW, draw_requests, draw_snapshot
 
 CROSSES = tuple(find_features("cross"))
@@ -118,6 +118,6 @@ def test_pairs_of_strings_give_the_same(case):
     }
     columns["history_item_ids"][0] = columns["history_times_us"][0] = None  # what Feast gives for a new user
     found, expected = compute_pair_crosses(columns), compute_crosses(asked, items, shelf)[:, 0]
-    assert list(found) == [name for name, _ in cross_columns()]
+    assert list(found) == [name for name, _ in list_cross_columns()]
     for name, column in found.items():
         np.testing.assert_allclose(column, expected[:, CROSSES.index(name)], rtol=1e-6, atol=1e-6, err_msg=name)

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from handsell.core.units import DAY_US
-from handsell.features.item import DailyValues, ItemDays, compute_item_rows, count_days, merge_days, untouched_values
+from handsell.features.item import (
+    DailyValues,
+    ItemDays,
+    compute_item_rows,
+    count_days,
+    get_untouched_values,
+    merge_days,
+)
 from handsell.features.registry import find_features
 
 ITEM_FEATURES = tuple(find_features("item"))
@@ -24,7 +31,7 @@ def naive(item: int, day: int, item_of, time, weight, acted) -> np.ndarray:
     events = count(28, acted)
     total, ever = count(10_000, positive), count(10_000, acted | positive)
     if not ever:
-        return untouched_values()
+        return get_untouched_values()
     trend = np.log((seven + 1) / (month / 4 + 1))
     return np.array([one, seven, month, events, month / events if events else np.nan, trend, total], np.float32)
 
@@ -71,5 +78,5 @@ def test_an_item_nobody_touched_and_no_item(n):
     events = (np.zeros(n, int), np.full(n, 100 * DAY_US), np.ones(n), np.ones(n, bool))
     values = DailyValues.of(compute_item_rows(merge_days(count_days(*events))), np.array([[7.0], [8.0]], np.float32))
     at = values.gather(np.array([[1, -1]]), np.array([200 * DAY_US]))[0]
-    np.testing.assert_array_equal(at[0], [*untouched_values(), 8.0])
+    np.testing.assert_array_equal(at[0], [*get_untouched_values(), 8.0])
     assert np.isnan(at[1]).all()

@@ -5,9 +5,9 @@ import pytest
 
 from feature_world import tiny_config
 from handsell.core.errors import ConfigError
-from handsell.features.item import activity_windows, untouched_values
+from handsell.features.item import get_untouched_values, list_activity_windows
 from handsell.features.registry import feature, find_features
-from handsell.features.views import cross_columns, views
+from handsell.features.views import build_views, list_cross_columns
 
 
 @pytest.mark.parametrize(
@@ -25,11 +25,11 @@ def test_a_wrong_registration_is_refused(name, options, message):
 
 
 def test_the_schema_of_feast_follows_from_the_registrations(tmp_path):
-    assert views(tiny_config(tmp_path))["item_activity"].names == tuple(find_features("item"))
-    assert [name for name, _ in cross_columns()] == [n for n, f in find_features("cross").items() if f.on_demand]
+    assert build_views(tiny_config(tmp_path))["item_activity"].names == tuple(find_features("item"))
+    assert [name for name, _ in list_cross_columns()] == [n for n, f in find_features("cross").items() if f.on_demand]
 
 
 def test_item_defaults_and_windows_follow_from_the_registrations():
     expected = [found.default for found in find_features("item").values()]
-    np.testing.assert_array_equal(untouched_values(), np.array(expected, np.float32))
-    assert activity_windows() == (1, 7, 28)
+    np.testing.assert_array_equal(get_untouched_values(), np.array(expected, np.float32))
+    assert list_activity_windows() == (1, 7, 28)

@@ -14,8 +14,8 @@ from handsell.core.units import DAY_US
 from handsell.events.fold import fold, truncate
 from handsell.events.states import Events, FoldRules, ItemAttributes
 from handsell.features.request_builder import events_from, requests_from_rows
-from handsell.features.rows import Names, states_from_rows, user_rows
-from handsell.features.user import user_feature_names
+from handsell.features.rows import Vocabularies, build_user_rows, read_states
+from handsell.features.user import list_user_features
 from handsell.testing.small_catalog import draw_snapshot
 
 NOW = START + 45 * DAY_US
@@ -30,8 +30,8 @@ def case(rng, tmp_path):
     time = np.sort(rng.choice(40 * DAY_US, 120, replace=False)) + START
     log = Events.of(rng.integers(0, 4, 120), rng.integers(0, 40, 120), kind, time, np.array([0, 1, -0.5])[kind])
     states = fold(rules.empty_states(4), log, facts, rules)
-    names = Names(Vocabulary.of(f"u{i}" for i in range(4)), shelf.items, shelf.creators, shelf.tags)
-    tables = user_rows(states, np.arange(4), names, config)
+    names = Vocabularies(Vocabulary.of(f"u{i}" for i in range(4)), shelf.items, shelf.creators, shelf.tags)
+    tables = build_user_rows(states, np.arange(4), names, config)
     rows = {c: t[c].combine_chunks() for t in tables.values() for c in t.column_names}
     rows |= {"user_number": pa.array(range(4)), "age": pa.array([20.0, 30.0, None, 50.0])}
     rows |= {"country": pa.array(["de", None, "", "fr"]), "adult": pa.array([True, False, None, True])}
@@ -64,7 +64,7 @@ def same(one, other):
 
 def test_a_row_gives_back_the_truncated_state(case):
     config, shelf, rules, _, states, rows = case
-    same(states_from_rows(rows, shelf, config), truncate(states, rules))
+    same(read_states(rows, shelf, config), truncate(states, rules))
 
 
 def test_online_lists_and_offline_arrays_give_the_same_requests(case):
@@ -76,7 +76,7 @@ def test_a_user_without_a_row_is_a_new_user(case):
     found = ask(case, rows)
     assert found.user.tolist() == [-1, 1, 2, 3]
     assert (found.history.item[0] == -1).all() and not len(found.seen.item.row(0))
-    values = dict(zip(user_feature_names(case[0]), found.profile.features[0], strict=True))
+    values = dict(zip(list_user_features(case[0]), found.profile.features[0], strict=True))
     assert values["user_positive_7d"] == 0 and np.isnan(values["user_active_days"]) and np.isnan(values["user_age"])
     whole = ask(case)
     same(found.take(np.array([1, 2, 3])), whole.take(np.array([1, 2, 3])))
@@ -97,7 +97,7 @@ def test_the_tail_of_the_log_folds_onto_the_row(case):
     assert found.history.item[2, -2:].tolist() == [3, 4]  # an item that the catalog lacks leaves no trace there
     folded = fold(truncate(states, rules), events, facts, rules)
     np.testing.assert_array_equal(found.history.item, folded.history.item)
-    names = user_feature_names(config)
+    names = list_user_features(config)
     count = found.profile.features[2, names.index("user_log_count_listen")]
     assert count == pytest.approx(np.log1p(states.counts[2, 1] + 2))
     same(found.take(np.array([0, 1, 3])), ask(case).take(np.array([0, 1, 3])))
@@ -132,7 +132,7 @@ def test_a_new_user_with_a_session_has_a_history(case):
     found = ask(case, rows, 1, events=events_from(columns, np.zeros(2), shelf, config))
     assert found.history.item[0].tolist() == [-1, -1, -1, -1, 5, 6]
     assert found.seen.item.row(0).tolist() == [5, 6]
-    assert np.isfinite(found.profile.features[0, user_feature_names(config).index("user_days_since_last")])
+    assert np.isfinite(found.profile.features[0, list_user_features(config).index("user_days_since_last")])
 
 
 def test_exclude_and_user_pass_through(case):

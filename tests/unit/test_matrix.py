@@ -8,10 +8,10 @@ import pytest
 from feature_world import write_tiny_config
 from handsell.core.errors import FeatureError
 from handsell.features.crosses import compute_crosses
-from handsell.features.item import item_feature_names
-from handsell.features.matrix import SnapshotValues, build_matrix, feature_groups, feature_names
+from handsell.features.item import list_item_features
+from handsell.features.matrix import SnapshotValues, build_matrix, group_features, list_features
 from handsell.features.registry import find_features
-from handsell.features.user import user_feature_names
+from handsell.features.user import list_user_features
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
 CROSSES = tuple(find_features("cross"))
@@ -23,10 +23,10 @@ SOURCES = ("popularity", "item_knn", "content")
 def case(rng, tmp_path):
     config = write_tiny_config(tmp_path)
     shelf = draw_snapshot(rng)
-    names = item_feature_names(config)
+    names = list_item_features(config)
     shelf = replace(shelf, values=rng.normal(size=(len(shelf), len(names))).astype(np.float32), value_names=names)
     asked = draw_requests(rng, shelf)
-    users = rng.normal(size=(4, len(user_feature_names(config)))).astype(np.float32)
+    users = rng.normal(size=(4, len(list_user_features(config)))).astype(np.float32)
     asked = replace(asked, profile=replace(asked.profile, features=users))
     return config, shelf, asked, draw_candidates(rng, shelf, pad=3)
 
@@ -38,7 +38,7 @@ def build(case, **changed):
 
 def test_columns_stand_where_their_names_say(case):
     config, shelf, asked, found = case
-    x, names = build(case), feature_names(config, SOURCES)
+    x, names = build(case), list_features(config, SOURCES)
     assert x.shape == (4, 50, len(names)) and x.dtype == np.float32 and x.flags.c_contiguous
     assert len(set(names)) == len(names)
     at = {name: x[:, :, f] for f, name in enumerate(names)}
@@ -55,7 +55,7 @@ def test_columns_stand_where_their_names_say(case):
 
 
 def test_source_scores_are_standardised_within_the_request(case):
-    names = feature_names(case[0], SOURCES)
+    names = list_features(case[0], SOURCES)
     x = build(case)
     scaled = replace(case[3], source_score=case[3].source_score * 1000 - 7)
     np.testing.assert_allclose(build(case, found=scaled), x, rtol=1e-3, atol=1e-4)
@@ -80,9 +80,9 @@ def test_picked_columns_keep_their_source_features(case, rng):
 
 
 def test_groups_are_the_names(case):
-    groups = feature_groups(case[0], SOURCES)
+    groups = group_features(case[0], SOURCES)
     assert list(groups) == ["source", "user", "item", "cross", "context"]
-    assert sum(map(len, groups.values())) == len(feature_names(case[0], SOURCES))
+    assert sum(map(len, groups.values())) == len(list_features(case[0], SOURCES))
 
 
 def test_a_config_that_disagrees_with_the_snapshot_is_named(case):

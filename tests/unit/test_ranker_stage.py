@@ -12,9 +12,9 @@ from handsell.core.batches import Candidates, Requests
 from handsell.core.errors import FeatureError
 from handsell.core.funnel import Funnel, run_local
 from handsell.features.config import FeaturesConfig
-from handsell.features.matrix import SnapshotValues, build_matrix, feature_names
+from handsell.features.matrix import SnapshotValues, build_matrix, list_features
 from handsell.features.registry import find_features
-from handsell.features.user import user_feature_names
+from handsell.features.user import list_user_features
 from handsell.ranking.stage import FusedRanking, LocalRanking, best_first
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
@@ -52,9 +52,9 @@ def asked() -> tuple[LocalRanking, Requests, Candidates]:
         value_names=ITEM_FEATURES,
     )
     batch, found = draw_requests(rng, shelf, 5), draw_candidates(rng, shelf, 5, 40, pad=4)
-    features = rng.normal(size=(5, len(user_feature_names(CONFIG)))).astype(np.float32)
+    features = rng.normal(size=(5, len(list_user_features(CONFIG)))).astype(np.float32)
     batch = replace(batch, profile=replace(batch.profile, features=features))
-    ranker = ColumnRanker(feature_names(CONFIG, found.sources))
+    ranker = ColumnRanker(list_features(CONFIG, found.sources))
     return LocalRanking(ranker, shelf, SnapshotValues(shelf), CONFIG), batch, found
 
 

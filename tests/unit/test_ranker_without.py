@@ -11,9 +11,9 @@ from handsell.config import Config
 from handsell.core.errors import BundleError, ConfigError
 from handsell.core.funnel import run_local
 from handsell.features.config import FeaturesConfig
-from handsell.features.matrix import build_matrix, feature_names, ranker_features
+from handsell.features.matrix import build_matrix, list_features, select_ranker_features
 from handsell.features.registry import find_features
-from handsell.features.user import user_feature_names
+from handsell.features.user import list_user_features
 from handsell.ranking.calibration import Calibration
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
@@ -31,27 +31,27 @@ def config(*without: str) -> Config:
 
 
 def test_groups_and_names_are_excluded_and_the_order_is_kept():
-    every = feature_names(config(), SOURCES)
-    assert ranker_features(config(), SOURCES) == every
-    left = ranker_features(config("context", "cross", "src_item_knn_z"), SOURCES)
+    every = list_features(config(), SOURCES)
+    assert select_ranker_features(config(), SOURCES) == every
+    left = select_ranker_features(config("context", "cross", "src_item_knn_z"), SOURCES)
     assert set(every) - set(left) == {*CONTEXT, *CROSSES, "src_item_knn_z"}
     assert list(left) == [name for name in every if name in left]
 
 
 def test_unknown_features_are_named_with_the_known_ones():
     with pytest.raises(ConfigError, match=r"ranking.without names crosses, src_als_rank: .*source, user, item, cross"):
-        ranker_features(config("crosses", "user", "src_als_rank"), SOURCES)
+        select_ranker_features(config("crosses", "user", "src_als_rank"), SOURCES)
 
 
 def test_at_least_one_feature_must_remain():
     with pytest.raises(ConfigError, match="leaves no feature"):
-        ranker_features(config("source", "user", "item", "cross", "context"), SOURCES)
+        select_ranker_features(config("source", "user", "item", "cross", "context"), SOURCES)
 
 
 @pytest.fixture
 def few(tmp_path):
     """A ranker of the item features alone, in a bundle's folder."""
-    rng, names = np.random.default_rng(3), ranker_features(config("source", "user", "cross", "context"), SOURCES)
+    rng, names = np.random.default_rng(3), select_ranker_features(config("source", "user", "cross", "context"), SOURCES)
     x = rng.normal(size=(500, len(names))).astype(np.float32)
     data = xgboost.DMatrix(x, x[:, 1] > 0, feature_names=list(names), nthread=1)
     booster = xgboost.train({"objective": "binary:logistic", "nthread": 1}, data, 5)
@@ -68,11 +68,11 @@ def test_the_ranker_gets_its_columns_of_the_whole_matrix(few):
     found = replace(
         found, sources=SOURCES, source_rank=found.source_rank[:, :, :2], source_score=found.source_score[:, :, :2]
     )
-    users = rng.normal(size=(4, len(user_feature_names(setting)))).astype(np.float32)
+    users = rng.normal(size=(4, len(list_user_features(setting)))).astype(np.float32)
     asked = replace(asked, profile=replace(asked.profile, features=users))
     stage = load_ranking(few, setting, shelf)
     x = build_matrix(asked, found, stage.items, shelf, setting)
-    columns = [feature_names(setting, SOURCES).index(name) for name in ITEM_FEATURES]
+    columns = [list_features(setting, SOURCES).index(name) for name in ITEM_FEATURES]
     expected = np.take_along_axis(found.item, np.argsort(-stage.ranker.raw(x[:, :, columns]), 1, kind="stable"), 1)
     np.testing.assert_array_equal(run_local(stage.rank(asked, found, 30)).item, expected)
 
@@ -85,4 +85,6 @@ def test_a_config_with_other_exclusions_is_rejected(few):
 
 def test_item_columns_belong_to_the_item_group():
     told = config("item").model_copy(update={"features": FeaturesConfig(item_columns=("year",))})
-    assert not [name for name in ranker_features(told, SOURCES) if name.startswith("item_") and name != "item_age_days"]
+    assert not [
+        name for name in select_ranker_features(told, SOURCES) if name.startswith("item_") and name != "item_age_days"
+    ]

@@ -15,10 +15,10 @@ from handsell.data.return_times import BINS, BINS_PER_DOUBLING, SHORTEST_US, Ret
 from handsell.data.splits import AS_LOGGED
 from handsell.events.fold import fold
 from handsell.events.states import MAX_AWAY_DAYS, Events, FoldRules, ItemAttributes
-from handsell.features.item import item_feature_names
-from handsell.features.matrix import SnapshotValues, build_matrix, feature_names
+from handsell.features.item import list_item_features
+from handsell.features.matrix import SnapshotValues, build_matrix, list_features
 from handsell.features.request_builder import requests_from_rows
-from handsell.features.rows import Names, user_rows
+from handsell.features.rows import Vocabularies, build_user_rows
 from handsell.testing.small_catalog import draw_candidates, draw_snapshot
 
 GAP_US = 30 * MINUTE_US
@@ -135,14 +135,14 @@ NOW = START + 45 * DAY_US
 def build_requests(rng, tmp_path):
     """Function from pauses (5,) µs to requests and ranker features by name (5, K); user 4 has no events."""
     config, shelf = write_tiny_config(tmp_path), draw_snapshot(rng, items=40, creators=6, tags=5)
-    value_names = item_feature_names(config)
+    value_names = list_item_features(config)
     shelf = replace(shelf, values=rng.random((40, len(value_names))), value_names=value_names)
     rules, kind = FoldRules.of(config), rng.integers(0, 3, 150)
     time = np.sort(rng.choice(40 * DAY_US, 150, replace=False)) + START
     log = Events.of(rng.integers(0, 4, 150), rng.integers(0, 40, 150), kind, time, np.array([0, 1, -0.5])[kind])
     states = fold(rules.empty_states(5), log, ItemAttributes(shelf.creator, shelf.item_tags), rules)
-    names = Names(Vocabulary.of(f"u{i}" for i in range(5)), shelf.items, shelf.creators, shelf.tags)
-    tables = user_rows(states, np.arange(5), names, config)
+    names = Vocabularies(Vocabulary.of(f"u{i}" for i in range(5)), shelf.items, shelf.creators, shelf.tags)
+    tables = build_user_rows(states, np.arange(5), names, config)
     rows = {c: t[c].combine_chunks() for t in tables.values() for c in t.column_names}
     rows |= {"user_number": pa.array(range(5)), "age": pa.array([20.0] * 5), "country": pa.array(["de"] * 5)}
     rows |= {"adult": pa.array([True] * 5), "languages": pa.array([["de"]] * 5)}
@@ -151,7 +151,7 @@ def build_requests(rng, tmp_path):
     def ask(away):
         requests = requests_from_rows(rows, shelf, config, np.full(5, NOW), np.zeros(5, np.int8), away=away)
         x = build_matrix(requests, found, SnapshotValues(shelf), shelf, config)
-        return requests, dict(zip(feature_names(config, found.sources), np.moveaxis(x, 2, 0), strict=True))
+        return requests, dict(zip(list_features(config, found.sources), np.moveaxis(x, 2, 0), strict=True))
 
     return ask
 

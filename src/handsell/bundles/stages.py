@@ -12,7 +12,7 @@ from handsell.core.errors import BundleError
 from handsell.core.funnel import Funnel
 from handsell.core.protocols import RankingStage, RerankingStage
 from handsell.eligibility.mask import Eligibility
-from handsell.features.matrix import ItemValues, SnapshotValues, ranker_features
+from handsell.features.matrix import ItemValues, SnapshotValues, select_ranker_features
 from handsell.ranking.stage import FusedRanking, LocalRanking
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.reranking.stage import LocalReranking
@@ -103,7 +103,7 @@ def load_ranking(path: Path, config: Config, snapshot: Snapshot, items: ItemValu
     if not config.ranking.enabled:
         return FusedRanking()
     ranker = XGBoostRanker.load(path / "ranker")
-    expected = ranker_features(config, config.retrieval.enabled)
+    expected = select_ranker_features(config, config.retrieval.enabled)
     if ranker.features != expected:
         missing = sorted(set(ranker.features) - set(expected))
         added = sorted(set(expected) - set(ranker.features))

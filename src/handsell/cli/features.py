@@ -9,12 +9,12 @@ from handsell.jobs.progress import report_result
 def features(config: ConfigPath) -> None:
     """Compute feature values for Feast, and the item snapshot, on Ray."""
     from handsell.jobs.cluster import connect
-    from handsell.jobs.features.feature_tables import compute
+    from handsell.jobs.features.feature_tables import compute_feature_tables
     from handsell.jobs.train.windows import write_request_keys
 
     loaded = load(config)
     with connect(loaded.jobs.num_cpus):
-        counts = compute(loaded, write_request_keys(loaded))
+        counts = compute_feature_tables(loaded, write_request_keys(loaded))
     report_result(f"{counts['user_activity']:,} user rows and {counts['item_activity']:,} item-day rows")
 
 

@@ -25,11 +25,11 @@ def env(config: ConfigPath) -> None:
     """Print shell exports that point the feast, ray and serve commands to this configuration and its cluster."""
     import shlex
 
-    from handsell.features.repository import feast_environment
+    from handsell.features.repository import prepare_feast_environment
     from handsell.local import cluster
 
     loaded = load(config)
-    exports, head = feast_environment(loaded), cluster.find_running(loaded)
+    exports, head = prepare_feast_environment(loaded), cluster.find_running(loaded)
     if head is None:
         print(f"no cluster of {loaded.name} is running: exports for feast only", file=sys.stderr)
     else:

@@ -75,6 +75,6 @@ def batch(
 
 def skew(config: ConfigPath) -> None:
     """Compare logged feature vectors of served requests with point-in-time values."""
-    from handsell.jobs.features.skew import report
+    from handsell.jobs.features.skew import report_skew
 
-    report(load(config))
+    report_skew(load(config))

@@ -112,7 +112,7 @@ class History(RowBatch):
 class Profile(RowBatch):
     """The user's row of the feature store as of the request, without the history."""
 
-    features: np.ndarray  # (B, Fu) float32, ordered as handsell.features.user.user_feature_names; NaN = unknown
+    features: np.ndarray  # (B, Fu) float32, ordered as handsell.features.user.list_user_features; NaN = unknown
     creator: np.ndarray  # (B, A) int32, strongest first, -1 padded
     creator_weight: np.ndarray  # (B, A) float32
     tag: np.ndarray  # (B, A) int32

@@ -23,7 +23,7 @@ MARGIN_DAYS = 1.0
 NEVER = np.iinfo(np.int64).max
 
 
-def window_start_us(config: Config, meta: dict) -> int:
+def compute_window_start(config: Config, meta: dict) -> int:
     """From when on every session gets a row; NEVER with leave_last_k, whose windows are not spans of time."""
     split = config.split
     if split.kind != "by_time":
@@ -32,7 +32,7 @@ def window_start_us(config: Config, meta: dict) -> int:
     return int(meta["last_us"] - days * DAY_US)
 
 
-def moments(
+def find_last_events(
     events: Interactions, config: Config, meta: dict, asked: tuple[np.ndarray, np.ndarray] | None = None
 ) -> np.ndarray:
     """(M,) rising row numbers of the last events before the moments; events sorted by user, then time.
@@ -43,7 +43,7 @@ def moments(
         return np.zeros(0, np.int64)
     starts = events.user_offsets
     last = [starts[1:] - 1, _before_stretches(events, config, meta)]
-    start = window_start_us(config, meta)
+    start = compute_window_start(config, meta)
     users = np.arange(events.n_users)
     if start != NEVER:
         last.append(_last_before(events, users, np.full(len(users), start)))
@@ -53,7 +53,7 @@ def moments(
     return every[every >= 0]
 
 
-def states_at(
+def fold_at(
     events: Interactions, moments: np.ndarray, items: ItemAttributes, rules: FoldRules
 ) -> Iterator[tuple[np.ndarray, UserStates, np.ndarray]]:
     """(users (B,), states, is the user's last moment (B,)) in rounds: the r-th moment of every user that has one.
@@ -87,7 +87,7 @@ def _before_stretches(events: Interactions, config: Config, meta: dict) -> np.nd
     stretch = splits.number_stretches(events, acted, window, config.split, gap_us)
     new = np.flatnonzero(np.diff(stretch)) + 1
     new = new[events.user[new] == events.user[new - 1]]  # a user's first event has no past
-    late = (window[new] != splits.RETRIEVAL) | (events.time[new] >= window_start_us(config, meta))
+    late = (window[new] != splits.RETRIEVAL) | (events.time[new] >= compute_window_start(config, meta))
     return new[late] - 1
 
 

@@ -28,7 +28,7 @@ class ItemValues(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The Fi columns, see `item_feature_names`."""
+        """The Fi columns, see `list_item_features`."""
         ...
 
     def gather(self, items: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -48,19 +48,19 @@ class ItemDays:
         return len(self.item)
 
 
-def item_feature_names(config: Config) -> tuple[str, ...]:
+def list_item_features(config: Config) -> tuple[str, ...]:
     """Return the registered item features, then the item columns."""
-    return (*find_features("item"), *item_column_names(config))
+    return (*find_features("item"), *list_item_columns(config))
 
 
-def item_column_names(config: Config) -> tuple[str, ...]:
+def list_item_columns(config: Config) -> tuple[str, ...]:
     """Return the feature names of `features.item_columns`."""
     return tuple(f"item_{name}" for name in config.features.item_columns)
 
 
 def select_item_columns(snapshot: Snapshot, config: Config) -> np.ndarray:
     """(I, number of item columns) float32; raises FeatureError if the snapshot lacks one."""
-    names = item_column_names(config)
+    names = list_item_columns(config)
     if missing := [name for name in names if name not in snapshot.value_names]:
         raise FeatureError(
             f"expected {', '.join(missing)} in the item snapshot, got {', '.join(snapshot.value_names)}: run "
@@ -70,7 +70,7 @@ def select_item_columns(snapshot: Snapshot, config: Config) -> np.ndarray:
 
 
 @cache
-def untouched_values() -> np.ndarray:
+def get_untouched_values() -> np.ndarray:
     """(number of registered item features,) float32, read only: the values of an item that nobody has touched."""
     values = np.array([found.default for found in find_features("item").values()], np.float32)
     values.flags.writeable = False
@@ -78,7 +78,7 @@ def untouched_values() -> np.ndarray:
 
 
 @cache
-def activity_windows() -> tuple[int, ...]:
+def list_activity_windows() -> tuple[int, ...]:
     """The windows in days of all registered item features, rising."""
     return tuple(sorted({days for found in find_features("item").values() for days in found.windows_days}))
 
@@ -115,7 +115,7 @@ class ItemActivity:
     @classmethod
     def of(cls, counts: ItemDays) -> ItemActivity:
         """The pairs at which a value may change, from at least one merged day count."""
-        windows = activity_windows()
+        windows = list_activity_windows()
         base, span = int(counts.day.min()), int(np.ptp(counts.day)) + max(windows, default=0) + 3
         active = counts.item.astype(np.int64) * span + counts.day - base
         changes = np.unique(np.concatenate([active + after for after in (1, *(1 + w for w in windows))]))
@@ -131,8 +131,10 @@ class ItemActivity:
         return self._sum(days)[:, 1]
 
     def _sum(self, days: int | None) -> np.ndarray:
-        if days is not None and days not in activity_windows():
-            raise FeatureError(f"expected a window of {activity_windows()} days, got {days}: add it to windows_days")
+        if days is not None and days not in list_activity_windows():
+            raise FeatureError(
+                f"expected a window of {list_activity_windows()} days, got {days}: add it to windows_days"
+            )
         if days not in self._sums:
             first = np.zeros_like(self.day) if days is None else np.maximum(self.day - days, 0)
             ends = (self.item * self._span + day for day in (first, self.day))
@@ -183,7 +185,9 @@ class DailyValues:
         """From activity rows in any order, sparse (the job's) or one for each requested day (Feast's)."""
         names = tuple(static_names)
         if not len(rows):
-            return cls(np.zeros(0, np.int64), np.zeros((0, len(untouched_values())), np.float32), static, names, 0, 1)
+            return cls(
+                np.zeros(0, np.int64), np.zeros((0, len(get_untouched_values())), np.float32), static, names, 0, 1
+            )
         base, span = int(rows.day.min()), int(np.ptp(rows.day)) + 1
         keys = rows.item.astype(np.int64) * span + rows.day - base
         order = np.argsort(keys, kind="stable")
@@ -194,7 +198,7 @@ class DailyValues:
         return (*find_features("item"), *self.static_names)
 
     def gather(self, items: np.ndarray, time: np.ndarray) -> np.ndarray:
-        at, untouched = np.maximum(items, 0), untouched_values()
+        at, untouched = np.maximum(items, 0), get_untouched_values()
         day = np.minimum(time // DAY_US - self.base, self.span - 1)[:, None]
         own = at.astype(np.int64) * self.span
         place = np.searchsorted(self.keys, own + np.maximum(day, -1), side="right") - 1

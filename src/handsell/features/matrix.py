@@ -16,13 +16,13 @@ from handsell.config import Config
 from handsell.core.batches import Candidates, Requests
 from handsell.core.errors import ConfigError, FeatureError
 from handsell.features.crosses import compute_crosses
-from handsell.features.item import DailyValues, ItemValues, SnapshotValues, item_feature_names
+from handsell.features.item import DailyValues, ItemValues, SnapshotValues, list_item_features
 from handsell.features.registry import find_features
-from handsell.features.user import user_feature_names
+from handsell.features.user import list_user_features
 
 
-def feature_groups(config: Config, sources: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return feature names by group; their concatenation is `feature_names`."""
+def group_features(config: Config, sources: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return feature names by group; their concatenation is `list_features`."""
     return {
         "source": (
             *(f"src_{name}_rank" for name in sources),
@@ -30,31 +30,31 @@ def feature_groups(config: Config, sources: Sequence[str]) -> dict[str, tuple[st
             "src_count",
             "src_fused",
         ),
-        "user": user_feature_names(config),
-        "item": item_feature_names(config),
+        "user": list_user_features(config),
+        "item": list_item_features(config),
         "cross": tuple(find_features("cross")),
         "context": tuple(find_features("context")),
     }
 
 
-def feature_names(config: Config, sources: Sequence[str]) -> tuple[str, ...]:
+def list_features(config: Config, sources: Sequence[str]) -> tuple[str, ...]:
     """Return the F columns of `build_matrix` in order; `sources` as in Candidates.sources."""
-    return tuple(name for group in feature_groups(config, sources).values() for name in group)
+    return tuple(name for group in group_features(config, sources).values() for name in group)
 
 
-def source_names_in(features: Sequence[str]) -> tuple[str, ...]:
+def find_sources(features: Sequence[str]) -> tuple[str, ...]:
     """Return the sources whose ranks are among the feature names, in their order."""
     ranks = (name.removeprefix("src_") for name in features if name.startswith("src_") and name.endswith("_rank"))
     return tuple(name.removesuffix("_rank") for name in ranks)
 
 
-def ranker_features(config: Config, sources: Sequence[str]) -> tuple[str, ...]:
-    """Return `feature_names` without the groups and features that `ranking.without` names.
+def select_ranker_features(config: Config, sources: Sequence[str]) -> tuple[str, ...]:
+    """Return `list_features` without the groups and features that `ranking.without` names.
 
     Raises ConfigError if it names an unknown one, if none is left, or if two features have the same name.
     """
-    groups = feature_groups(config, sources)
-    names = feature_names(config, sources)
+    groups = group_features(config, sources)
+    names = list_features(config, sources)
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ConfigError(
@@ -84,13 +84,13 @@ def build_matrix(
     config: Config,
     pick: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(B, K, F) float32, contiguous, in the order of `feature_names`; NaN where a value is unknown.
+    """(B, K, F) float32, contiguous, in the order of `list_features`; NaN where a value is unknown.
 
     `pick` (B, k) int keeps those columns of the candidates. Source features are standardized over all K, as in serving,
     so training on some candidates of a request must pass all of them and `pick`.
     Raises FeatureError if the users' or items' values are not those that the config names.
     """
-    groups = feature_groups(config, candidates.sources)
+    groups = group_features(config, candidates.sources)
     profile = requests.profile.features
     if profile.shape[1] != len(groups["user"]):
         _refuse("user", groups["user"], f"{profile.shape[1]}")
@@ -151,7 +151,8 @@ __all__ = [
     "SnapshotValues",
     "build_matrix",
     "compute_source_features",
-    "feature_groups",
-    "feature_names",
-    "ranker_features",
+    "find_sources",
+    "group_features",
+    "list_features",
+    "select_ranker_features",
 ]

@@ -28,7 +28,7 @@ SQLITE = "feast.infra.online_stores.sqlite.SqliteOnlineStore"
 ONLINE_BATCH = 10_000  # rows per write; without it Feast writes only the first Arrow batch of a table
 
 
-def selected_config(repo: Path) -> Config:
+def load_selected_config(repo: Path) -> Config:
     """The config of `$HANDSELL_CONFIG` (relative to the caller's directory), else the world of this checkout."""
     given = os.environ.get(CONFIG_VARIABLE)
     if not given:
@@ -38,7 +38,7 @@ def selected_config(repo: Path) -> Config:
     return load_config(next((path for path in candidates if path.is_file()), candidates[-1]))
 
 
-def feast_settings(config: Config) -> dict[str, Any]:
+def build_feast_settings(config: Config) -> dict[str, Any]:
     """The content of the config's feature_store.yaml, every path absolute."""
     folder = Layout(config.state).feast
     given = os.environ.get(STORE_VARIABLE)
@@ -65,7 +65,7 @@ def write_feast_file(config: Config) -> Path:
     """Write `<state>/feast/feature_store.yaml`; returns its path. A connection from the environment stays there."""
     path = Layout(config.state).feast / "feature_store.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    settings = feast_settings(config)
+    settings = build_feast_settings(config)
     if os.environ.get(STORE_VARIABLE) and "connection_string" in settings["online_store"]:
         settings["online_store"]["connection_string"] = f"${{{STORE_VARIABLE}}}"  # Feast expands variables
     text = f"# written by handsell for {config.source}\n" + yaml.safe_dump(settings, sort_keys=False)
@@ -76,24 +76,26 @@ def write_feast_file(config: Config) -> Path:
     return path
 
 
-def feast_environment(config: Config) -> dict[str, str]:
+def prepare_feast_environment(config: Config) -> dict[str, str]:
     """What to export so that every stock feast command works on this config; writes the file it points to."""
     return {CONFIG_VARIABLE: str(config.source), FILE_VARIABLE: str(write_feast_file(config))}
 
 
-def disagreement(config: Config, repo: Path, feast_file: Path) -> str | None:
+def explain_mismatch(config: Config, repo: Path, feast_file: Path) -> str | None:
     """Why `feast_file` is not this config's; None where project, registry and online store agree."""
     text = os.path.expandvars(feast_file.read_text(encoding="utf-8"))
-    got, expected = (_placed(settings, repo) for settings in (yaml.safe_load(text), feast_settings(config)))
+    got, expected = (_placed(settings, repo) for settings in (yaml.safe_load(text), build_feast_settings(config)))
     wrong = [key for key in expected if got.get(key) != expected[key]]
     if not wrong:
         return None
-    exports = "\n".join(f"  export {name}={json.dumps(value)}" for name, value in feast_environment(config).items())
+    exports = "\n".join(
+        f"  export {name}={json.dumps(value)}" for name, value in prepare_feast_environment(config).items()
+    )
     details = "; ".join(f"{key}: expected {expected[key]!r}, got {got.get(key)!r}" for key in wrong)
     return f"config {config.source} and {feast_file} disagree ({details}). Export both, then repeat:\n{exports}"
 
 
-def feature_repo(config: Config) -> Path:
+def find_feature_repo(config: Config) -> Path:
     """The folder of Feast definitions: above the config file, above this package, or in the working directory."""
     if settings := find_shipped(config.source, "feature_repo/feature_store.yaml"):
         return settings.parent

@@ -26,10 +26,10 @@ from handsell.events.exclusions import load_exclusions
 from handsell.events.fold import fold, move_last_event, truncate
 from handsell.events.reader import EventReader
 from handsell.events.states import Events, FoldRules, ItemAttributes, UserStates
-from handsell.features.row_columns import Rows, column_of, floats_of, numbers_of
-from handsell.features.rows import states_from_rows, top
+from handsell.features.row_columns import Rows, get_column, read_floats, read_integers
+from handsell.features.rows import rank_affinities, read_states
 from handsell.features.user import compute_user_features
-from handsell.features.views import USER_VIEWS, views
+from handsell.features.views import USER_VIEWS, build_views
 
 JUST_NOW = np.iinfo(np.int64).max  # the time of an event that came without one
 
@@ -77,7 +77,7 @@ class OnlineRows:
     """Feature rows of users from the online store."""
 
     def __init__(self, store: UserStore, config: Config):
-        every = views(config)
+        every = build_views(config)
         self._store, self._columns = store, tuple(name for view in USER_VIEWS for name in every[view].names)
 
     def empty(self, n: int) -> dict[str, list[Any]]:
@@ -198,7 +198,7 @@ def requests_from_rows(
     stored `user_number`. `away` (B,) µs moves a user's past so that the last event lies that long before the request
     (see `move_last_event`); a negative value leaves it. Raises FeatureError naming a column that `rows` lacks.
     """
-    states = states_from_rows(rows, snapshot, config)
+    states = read_states(rows, snapshot, config)
     if len(states) != len(time):
         raise FeatureError(f"expected rows for {len(time)} requests, got {len(states)}: one row per request")
     rules = FoldRules.of(config)
@@ -207,10 +207,13 @@ def requests_from_rows(
     if away is not None:
         states = move_last_event(states, np.where(away >= 0, np.asarray(time) - away, states.state_time))
     if user is None:
-        user = numbers_of(rows, ("user_number",), missing=NONE)[:, 0]
-    columns = floats_of(rows, config.features.user_columns) if config.features.user_columns else None
+        user = read_integers(rows, ("user_number",), missing=NONE)[:, 0]
+    columns = read_floats(rows, config.features.user_columns) if config.features.user_columns else None
     size = config.features.affinity_size
-    (creator, creator_weight), (tag, tag_weight) = top(states.creators, size), top(states.tags, size)
+    (creator, creator_weight), (tag, tag_weight) = (
+        rank_affinities(states.creators, size),
+        rank_affinities(states.tags, size),
+    )
     return Requests(
         user=np.asarray(user, np.int32),
         time=np.asarray(time, np.int64),
@@ -228,7 +231,7 @@ def read_attributes(rows: Rows, config: Config) -> np.ndarray | None:
     names = tuple(config.features.filter_attributes)
     if not names:
         return None
-    columns = [column_of(rows, name) for name in names]
+    columns = [get_column(rows, name) for name in names]
     cells = [column.to_pylist() if isinstance(column, pa.Array) else column for column in columns]
     return to_object_array([[_cell(value) for value in row] for row in zip(*cells, strict=True)], len(names))
 

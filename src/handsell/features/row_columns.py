@@ -19,7 +19,7 @@ Rows = Mapping[str, Sequence[Any] | pa.Array]
 """Column name → B cells; None (or NaN) where the store has no row: a new user."""
 
 
-def column_of(rows: Rows, name: str) -> Sequence[Any] | pa.Array:
+def get_column(rows: Rows, name: str) -> Sequence[Any] | pa.Array:
     """One column; raises FeatureError where the store did not give it."""
     try:
         return rows[name]
@@ -30,9 +30,9 @@ def column_of(rows: Rows, name: str) -> Sequence[Any] | pa.Array:
         ) from None
 
 
-def floats_of(rows: Rows, names: Sequence[str], missing: float = np.nan) -> np.ndarray:
+def read_floats(rows: Rows, names: Sequence[str], missing: float = np.nan) -> np.ndarray:
     """(B, len(names)) float64, `missing` where there is none."""
-    columns = [column_of(rows, name) for name in names]
+    columns = [get_column(rows, name) for name in names]
     cells = [c.to_numpy(zero_copy_only=False) if isinstance(c, pa.Array) else c for c in columns]
     out = np.array(cells, np.float64)  # None becomes NaN
     if missing == missing:
@@ -40,14 +40,14 @@ def floats_of(rows: Rows, names: Sequence[str], missing: float = np.nan) -> np.n
     return np.ascontiguousarray(out.T)
 
 
-def numbers_of(rows: Rows, names: Sequence[str], missing: int = 0) -> np.ndarray:
+def read_integers(rows: Rows, names: Sequence[str], missing: int = 0) -> np.ndarray:
     """(B, len(names)) int64 of whole numbers below 2^53, as µs since the epoch are until the year 2255."""
-    return floats_of(rows, names, float(missing)).astype(np.int64)
+    return read_floats(rows, names, float(missing)).astype(np.int64)
 
 
-def lists_of(rows: Rows, name: str) -> tuple[Sequence[Any] | pa.Array, np.ndarray]:
+def read_lists(rows: Rows, name: str) -> tuple[Sequence[Any] | pa.Array, np.ndarray]:
     """All values of a list column end to end (a list, or an Arrow array), and (N,) the row of each; null is empty."""
-    column = column_of(rows, name)
+    column = get_column(rows, name)
     if isinstance(column, pa.Array):
         lengths = pc.fill_null(column.value_lengths(), 0).to_numpy()
         return column.flatten(), np.repeat(np.arange(len(lengths)), lengths)
@@ -55,21 +55,21 @@ def lists_of(rows: Rows, name: str) -> tuple[Sequence[Any] | pa.Array, np.ndarra
     return list(chain.from_iterable(cells)), np.repeat(np.arange(len(cells)), [len(cell) for cell in cells])
 
 
-def joined(one: Sequence[Any] | pa.Array, other: Sequence[Any] | pa.Array) -> Sequence[Any] | pa.Array:
+def concat_values(one: Sequence[Any] | pa.Array, other: Sequence[Any] | pa.Array) -> Sequence[Any] | pa.Array:
     """Values end to end."""
     if isinstance(one, pa.Array) and isinstance(other, pa.Array):
         return pa.concat_arrays([one, other])
     return [*one, *other]
 
 
-def ids_to_numbers(ids: Sequence[str] | pa.Array, vocabulary: Vocabulary) -> np.ndarray:
+def look_up_ids(ids: Sequence[str] | pa.Array, vocabulary: Vocabulary) -> np.ndarray:
     """(N,) int32, -1 where unknown; an Arrow array, which may be long, looks each distinct id up once."""
     if not isinstance(ids, pa.Array):
         return vocabulary.number(ids)
     return look_up(ids, vocabulary) if len(ids) else np.zeros(0, np.int32)
 
 
-def codes_of(values: Sequence[str] | pa.Array, names: Sequence[str]) -> np.ndarray:
+def encode_values(values: Sequence[str] | pa.Array, names: Sequence[str]) -> np.ndarray:
     """(N,) int64 position of each value in names, -1 where it is not there."""
     if isinstance(values, pa.Array):
         return pc.fill_null(pc.index_in(values, pa.array(names, pa.string())), NONE).to_numpy()

@@ -18,15 +18,15 @@ from handsell.events.fold import merge_history, merge_seen, sum_affinities, trun
 from handsell.events.states import HALF_LIVES_DAYS, Affinities, Events, FoldRules, UserStates
 from handsell.features.row_columns import (
     Rows,
-    codes_of,
-    floats_of,
-    ids_to_numbers,
-    joined,
-    lists_of,
-    numbers_of,
+    concat_values,
+    encode_values,
+    look_up_ids,
+    read_floats,
+    read_integers,
+    read_lists,
 )
-from handsell.features.user import sign_rates
-from handsell.features.views import CREATED, TIMESTAMP, View, count_column, views
+from handsell.features.user import compute_sign_rates
+from handsell.features.views import CREATED, TIMESTAMP, View, build_views, name_count_column
 
 SIGNS = ("positive", "negative")
 STATE_NUMBERS = ("state_time_us", "first_time_us", "log_offset", "seen_total")
@@ -34,7 +34,7 @@ STATE_SUMS = (*(f"{sign}s_total" for sign in SIGNS), *(f"{sign}_{d}d" for sign i
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class Vocabularies:
     """The external ids behind numbers."""
 
     users: Vocabulary
@@ -43,24 +43,24 @@ class Names:
     tags: Vocabulary
 
     @classmethod
-    def load(cls, catalog: Path) -> Names:
+    def load(cls, catalog: Path) -> Vocabularies:
         return cls(*(Vocabulary.load(catalog / name) for name in cls.__slots__))
 
 
-def user_rows(states: UserStates, user: np.ndarray, names: Names, config: Config) -> dict[str, pa.Table]:
+def build_user_rows(states: UserStates, user: np.ndarray, names: Vocabularies, config: Config) -> dict[str, pa.Table]:
     """View name → table of B rows, for the four views that events fill.
 
     `user` (B,) numbers, `states` in any form: rows hold the truncated one. A row holds from just after the
     state's last event; `created` is the same moment, so that a backfill is never hidden from the past.
     """
     states = truncate(states, FoldRules.of(config))
-    keys = {"user_id": strings(names.users, user)}
+    keys = {"user_id": decode_ids(names.users, user)}
     columns = {
-        "user_activity": activity_columns(states, config),
+        "user_activity": build_activity_columns(states, config),
         "user_history": _history(states, names, config),
         "user_seen": {
-            "seen_item_ids": lists(strings(names.items, states.seen.item.values), states.seen.item.offsets),
-            "seen_times_us": lists(pa.array(states.seen.time.values), states.seen.time.offsets),
+            "seen_item_ids": build_lists(decode_ids(names.items, states.seen.item.values), states.seen.item.offsets),
+            "seen_times_us": build_lists(pa.array(states.seen.time.values), states.seen.time.offsets),
             "seen_total": states.seen_total,
         },
         "user_affinity": {
@@ -68,35 +68,38 @@ def user_rows(states: UserStates, user: np.ndarray, names: Names, config: Config
             **_top("tag", states.tags, names.tags, config.features.affinity_size),
         },
     }
-    every = views(config)
-    return {name: stamped(every[name], {**keys, **values}, states.state_time + 1) for name, values in columns.items()}
+    every = build_views(config)
+    return {
+        name: build_view_table(every[name], {**keys, **values}, states.state_time + 1)
+        for name, values in columns.items()
+    }
 
 
-def pair_rows(states: UserStates, user: np.ndarray, names: Names, config: Config) -> dict[str, pa.Table]:
+def build_pair_rows(states: UserStates, user: np.ndarray, names: Vocabularies, config: Config) -> dict[str, pa.Table]:
     """The offline user×creator and user×tag views, untruncated: one row per pair."""
-    every, found = views(config), {}
+    every, found = build_views(config), {}
     for kind, weights, vocabulary in (
         ("creator", states.creators, names.creators),
         ("tag", states.tags, names.tags),
     ):
         row = weights.key.row_of_value
         columns = {
-            "user_id": strings(names.users, user[row]),
-            f"{kind}_id": strings(vocabulary, weights.key.values),
+            "user_id": decode_ids(names.users, user[row]),
+            f"{kind}_id": decode_ids(vocabulary, weights.key.values),
             f"user_{kind}_weight": weights.weight.values,
         }
-        found[f"user_{kind}"] = stamped(every[f"user_{kind}"], columns, states.state_time[row] + 1)
+        found[f"user_{kind}"] = build_view_table(every[f"user_{kind}"], columns, states.state_time[row] + 1)
     return found
 
 
-def stamped(view: View, columns: dict, time: np.ndarray) -> pa.Table:
+def build_view_table(view: View, columns: dict, time: np.ndarray) -> pa.Table:
     """A table in the view's schema; rows hold from `time` (N,) µs on."""
     moment = pa.array(time, pa.int64()).cast(TIME)
     columns = {**columns, TIMESTAMP: moment, CREATED: moment}
     return pa.table([_as(columns[field.name], field.type) for field in view.schema], schema=view.schema)
 
 
-def strings(vocabulary: Vocabulary, numbers: np.ndarray) -> pa.Array:
+def decode_ids(vocabulary: Vocabulary, numbers: np.ndarray) -> pa.Array:
     """(N,) ids of numbers, null for -1; decodes each distinct one once."""
     distinct, inverse = np.unique(numbers, return_inverse=True)
     none = int(len(distinct) > 0 and distinct[0] == NONE)
@@ -104,22 +107,22 @@ def strings(vocabulary: Vocabulary, numbers: np.ndarray) -> pa.Array:
     return ids.take(pa.array(inverse.ravel()))
 
 
-def activity_columns(states: UserStates, config: Config) -> dict[str, np.ndarray]:
+def build_activity_columns(states: UserStates, config: Config) -> dict[str, np.ndarray]:
     """user_activity by column name; `handsell.features.request_builder` reads them back."""
-    rates = sign_rates(states.signs)
+    rates = compute_sign_rates(states.signs)
     columns: dict[str, np.ndarray] = {
         "state_time_us": states.state_time,
         "first_time_us": states.first_time,
         "log_offset": states.log_offset,
     }
-    columns |= {count_column(name): states.counts[:, c] for c, name in enumerate(config.events.names)}
+    columns |= {name_count_column(name): states.counts[:, c] for c, name in enumerate(config.events.names)}
     for s, sign in enumerate(SIGNS):
         columns |= {f"{sign}_{days}d": states.decayed[:, s, h] for h, days in enumerate(HALF_LIVES_DAYS)}
         columns |= {f"{sign}s_total": states.signs[:, s], f"{sign}_rate": rates[:, s]}
     return columns
 
 
-def top(weights: Affinities, size: int) -> tuple[np.ndarray, np.ndarray]:
+def rank_affinities(weights: Affinities, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Keys (B, size) int32 by falling weight, -1 padded, and their weights float32; rows hold at most `size`."""
     row, offsets = weights.key.row_of_value, weights.key.offsets
     order = np.lexsort((weights.key.values, -weights.weight.values, row))
@@ -132,28 +135,28 @@ def top(weights: Affinities, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _top(kind: str, weights: Affinities, vocabulary: Vocabulary, size: int) -> dict[str, pa.Array]:
-    key, worth = top(weights, size)
+    key, worth = rank_affinities(weights, size)
     offsets, there = weights.key.offsets, key != NONE
     return {
-        f"top_{kind}s": lists(strings(vocabulary, key[there]), offsets),
-        f"top_{kind}_weights": lists(pa.array(worth[there]), offsets),
+        f"top_{kind}s": build_lists(decode_ids(vocabulary, key[there]), offsets),
+        f"top_{kind}_weights": build_lists(pa.array(worth[there]), offsets),
     }
 
 
-def _history(states: UserStates, names: Names, config: Config) -> dict[str, pa.Array]:
+def _history(states: UserStates, names: Vocabularies, config: Config) -> dict[str, pa.Array]:
     history = states.history
     there = history.item != NONE
     offsets = offsets_from_counts(there.sum(axis=1))
     types = pa.array(config.events.names, pa.string()).take(pa.array(history.type[there]))
     return {
-        "history_item_ids": lists(strings(names.items, history.item[there]), offsets),
-        "history_types": lists(types, offsets),
-        "history_times_us": lists(pa.array(history.time[there]), offsets),
-        "history_weights": lists(pa.array(history.weight[there]), offsets),
+        "history_item_ids": build_lists(decode_ids(names.items, history.item[there]), offsets),
+        "history_types": build_lists(types, offsets),
+        "history_times_us": build_lists(pa.array(history.time[there]), offsets),
+        "history_weights": build_lists(pa.array(history.weight[there]), offsets),
     }
 
 
-def lists(values: pa.Array, offsets: np.ndarray) -> pa.Array:
+def build_lists(values: pa.Array, offsets: np.ndarray) -> pa.Array:
     """A list column with the rows of a Ragged: values and offsets."""
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)
 
@@ -164,11 +167,11 @@ def _as(column, kind: pa.DataType) -> pa.Array:
     return pa.array(column, kind)
 
 
-def states_from_rows(rows: Rows, snapshot: Snapshot, config: Config) -> UserStates:
+def read_states(rows: Rows, snapshot: Snapshot, config: Config) -> UserStates:
     """Read the states that B rows were written from; items, creators and tags that the snapshot lacks are left out."""
     rules, n_types = FoldRules.of(config), len(config.events.names)
-    state_time, first_time, log_offset, seen_total = numbers_of(rows, STATE_NUMBERS).T
-    sums = floats_of(rows, (*map(count_column, config.events.names), *STATE_SUMS), missing=0.0)
+    state_time, first_time, log_offset, seen_total = read_integers(rows, STATE_NUMBERS).T
+    sums = read_floats(rows, (*map(name_count_column, config.events.names), *STATE_SUMS), missing=0.0)
     start = rules.empty_states(len(state_time))
     history, seen = _history_and_seen(rows, start, snapshot, config)
     states = UserStates(
@@ -189,26 +192,26 @@ def states_from_rows(rows: Rows, snapshot: Snapshot, config: Config) -> UserStat
 
 def _history_and_seen(rows: Rows, start: UserStates, snapshot: Snapshot, config: Config) -> tuple[History, Seen]:
     """Read both, with one look-up of all their items."""
-    history_ids, history_row = lists_of(rows, "history_item_ids")
-    seen_ids, seen_row = lists_of(rows, "seen_item_ids")
-    item = ids_to_numbers(joined(history_ids, seen_ids), snapshot.items)
+    history_ids, history_row = read_lists(rows, "history_item_ids")
+    seen_ids, seen_row = read_lists(rows, "seen_item_ids")
+    item = look_up_ids(concat_values(history_ids, seen_ids), snapshot.items)
     n = len(history_row)
     past = Events.of(
         history_row,
         item[:n],
-        codes_of(lists_of(rows, "history_types")[0], config.events.names),
-        lists_of(rows, "history_times_us")[0],
-        lists_of(rows, "history_weights")[0],
+        encode_values(read_lists(rows, "history_types")[0], config.events.names),
+        read_lists(rows, "history_times_us")[0],
+        read_lists(rows, "history_weights")[0],
     )
     none = np.zeros(len(seen_row))
-    seen_events = Events.of(seen_row, item[n:], none, lists_of(rows, "seen_times_us")[0], none)
+    seen_events = Events.of(seen_row, item[n:], none, read_lists(rows, "seen_times_us")[0], none)
     seen, _ = merge_seen(start.seen, seen_events.where(seen_events.item != NONE))
     return merge_history(start.history, past.where(past.item != NONE)), seen
 
 
 def _weights(rows: Rows, kind: str, vocabulary: Vocabulary, n: int) -> Affinities:
-    ids, row = lists_of(rows, f"top_{kind}s")
-    weight = np.asarray(lists_of(rows, f"top_{kind}_weights")[0], np.float64)
-    key = ids_to_numbers(ids, vocabulary)
+    ids, row = read_lists(rows, f"top_{kind}s")
+    weight = np.asarray(read_lists(rows, f"top_{kind}_weights")[0], np.float64)
+    key = look_up_ids(ids, vocabulary)
     known = key != NONE
     return sum_affinities(row[known], key[known], weight[known], n)

@@ -37,8 +37,14 @@ from feast.utils import _convert_arrow_to_proto
 from handsell.config import Config
 from handsell.core.errors import FeatureError
 from handsell.core.paths import Layout
-from handsell.features.repository import ONLINE_BATCH, SQLITE, feast_environment, feast_settings, feature_repo
-from handsell.features.views import CREATED, TIMESTAMP, USER_VIEWS, View, views
+from handsell.features.repository import (
+    ONLINE_BATCH,
+    SQLITE,
+    build_feast_settings,
+    find_feature_repo,
+    prepare_feast_environment,
+)
+from handsell.features.views import CREATED, TIMESTAMP, USER_VIEWS, View, build_views
 
 warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)  # ibis, on every query
 
@@ -58,18 +64,22 @@ class FeatureStore:
 
     def __init__(self, config: Config):
         self.config = config
-        self.views: dict[str, View] = views(config)
+        self.views: dict[str, View] = build_views(config)
         self.layout = Layout(config.state)
-        settings = RepoConfig(**feast_settings(config))
+        settings = RepoConfig(**build_feast_settings(config))
         settings.repo_path = self.layout.feast
         self.feast = feast.FeatureStore(config=settings)
 
     def apply(self) -> str:
         """Register entities, views and services with the stock command; returns what it printed."""
-        repo = feature_repo(self.config)
+        repo = find_feature_repo(self.config)
         command = [str(Path(sys.executable).with_name("feast")), "-c", str(repo), "apply"]
         done = subprocess.run(
-            command, env=os.environ | feast_environment(self.config), capture_output=True, text=True, check=False
+            command,
+            env=os.environ | prepare_feast_environment(self.config),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise FeatureError(f"`{' '.join(command)}` failed with status {done.returncode}:\n{done.stderr.strip()}")
@@ -220,7 +230,7 @@ class FeatureStore:
 
     def _share_online_file(self) -> None:
         """SQLite in WAL mode, kept in the file: readers do not wait for a writer in another process."""
-        online = feast_settings(self.config)["online_store"]
+        online = build_feast_settings(self.config)["online_store"]
         if online["type"] == SQLITE:
             Path(online["path"]).parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(online["path"])
@@ -264,7 +274,7 @@ class FeatureStore:
 
     @property
     def _apply_command(self) -> str:
-        exports = " ".join(f"{name}={value}" for name, value in feast_environment(self.config).items())
+        exports = " ".join(f"{name}={value}" for name, value in prepare_feast_environment(self.config).items())
         return f"{exports} feast -c feature_repo apply"
 
 

@@ -7,17 +7,17 @@ import numpy as np
 from handsell.config import Config
 from handsell.events.states import UserStates
 from handsell.features.registry import find_features
-from handsell.features.views import count_column
+from handsell.features.views import name_count_column
 
 
-def user_feature_names(config: Config) -> tuple[str, ...]:
+def list_user_features(config: Config) -> tuple[str, ...]:
     """Registered user features, log counts by event type, then `features.user_columns`."""
-    by_type = (f"user_log_{count_column(name)}" for name in config.events.names)
+    by_type = (f"user_log_{name_count_column(name)}" for name in config.events.names)
     return (*find_features("user"), *by_type, *(f"user_{name}" for name in config.features.user_columns))
 
 
 def compute_user_features(states: UserStates, time: np.ndarray, columns: np.ndarray | None) -> np.ndarray:
-    """(B, Fu) float32 in the order of `user_feature_names`, at time (B,) µs.
+    """(B, Fu) float32 in the order of `list_user_features`, at time (B,) µs.
 
     `columns` (B, number of user_columns) are copied; None: there are none.
     """
@@ -32,7 +32,7 @@ def compute_user_features(states: UserStates, time: np.ndarray, columns: np.ndar
     return out
 
 
-def sign_rates(signs: np.ndarray) -> np.ndarray:
+def compute_sign_rates(signs: np.ndarray) -> np.ndarray:
     """(B, 2) share of positive and of negative events among the two; NaN without any."""
     total = signs.sum(axis=1, keepdims=True)
     return np.divide(signs, total, out=np.full(signs.shape, np.nan), where=total > 0)

@@ -76,12 +76,12 @@ class View:
 
 
 @cache
-def count_column(event_type: str) -> str:
+def name_count_column(event_type: str) -> str:
     """The column that counts events of a type: names of types may hold anything, columns may not."""
     return "count_" + re.sub(r"\W", "_", event_type)
 
 
-def views(config: Config) -> dict[str, View]:
+def build_views(config: Config) -> dict[str, View]:
     """Every view of a deployment by name; extra item and user columns come from `config.features`."""
     found = (
         View("user_profile", ("user",), _user_profile(config)),
@@ -119,14 +119,14 @@ def views(config: Config) -> dict[str, View]:
     return {view.name: view for view in found}
 
 
-def service_columns(config: Config, service: str) -> tuple[str, ...]:
+def list_service_columns(config: Config, service: str) -> tuple[str, ...]:
     """Every feature name that a service must offer: the contract written in a bundle's manifest."""
-    every = views(config)
+    every = build_views(config)
     names = [name for view in SERVICES[service] for name in every[view].names]
-    return (*names, *(n for n, _ in cross_columns())) if service in SERVICES_WITH_CROSSES else tuple(names)
+    return (*names, *(n for n, _ in list_cross_columns())) if service in SERVICES_WITH_CROSSES else tuple(names)
 
 
-def cross_columns() -> tuple[tuple[str, pa.DataType], ...]:
+def list_cross_columns() -> tuple[tuple[str, pa.DataType], ...]:
     """(name, Arrow type) of the on-demand view's columns: the cross features that are `on_demand`."""
     return tuple((name, FLOAT) for name, found in find_features("cross").items() if found.on_demand)
 
@@ -145,7 +145,7 @@ def _item_profile(config: Config) -> tuple[tuple[str, pa.DataType], ...]:
 
 def _user_activity(config: Config) -> tuple[tuple[str, pa.DataType], ...]:
     """Counts, and sums of weights that halve every 1, 7 or 28 days, as of `state_time_us` (the last event)."""
-    counts = [count_column(name) for name in config.events.names]
+    counts = [name_count_column(name) for name in config.events.names]
     decayed = [f"{sign}_{days}d" for sign in ("positive", "negative") for days in HALF_LIVES_DAYS]
     numbers = (*counts, *decayed, "positives_total", "negatives_total", "positive_rate", "negative_rate")
     times = (("state_time_us", INT), ("first_time_us", INT), ("log_offset", INT))

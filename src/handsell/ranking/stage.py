@@ -13,7 +13,7 @@ from handsell.config import Config
 from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.errors import FeatureError
 from handsell.core.protocols import Ranker
-from handsell.features.matrix import ItemValues, build_matrix, feature_names
+from handsell.features.matrix import ItemValues, build_matrix, list_features
 
 
 @runtime_checkable
@@ -93,7 +93,7 @@ class LocalRanking:
     def matrix(self, requests: Requests, candidates: Candidates) -> np.ndarray:
         """The matrix in the ranker's columns and order; raises FeatureError naming missing features."""
         x = build_matrix(requests, candidates, self.items, self.snapshot, self.config)
-        names = feature_names(self.config, candidates.sources)
+        names = list_features(self.config, candidates.sources)
         if names == self.ranker.features:
             return x
         missing = [name for name in self.ranker.features if name not in names]

@@ -29,13 +29,13 @@ from handsell.data.interactions import Interactions
 from handsell.events.fold import fold, truncate
 from handsell.events.states import Events, FoldRules, ItemAttributes, UserStates
 from handsell.features.crosses import Pairs
-from handsell.features.feature_times import moments, states_at
+from handsell.features.feature_times import find_last_events, fold_at
 from handsell.features.item import DailyValues, ItemDays, compute_item_rows, count_days
-from handsell.features.matrix import build_matrix, feature_names
+from handsell.features.matrix import build_matrix, list_features
 from handsell.features.registry import Feature, find_features
 from handsell.features.request_builder import requests_from_rows
-from handsell.features.rows import Names, user_rows
-from handsell.features.user import user_feature_names
+from handsell.features.rows import Vocabularies, build_user_rows
+from handsell.features.user import list_user_features
 from handsell.testing.small_catalog import NOW, draw_candidates, draw_snapshot
 
 USERS, ITEMS, EVENTS = 6, 40, 240  # the last user and the last item have no event
@@ -80,8 +80,8 @@ class FeatureCase:
     def requests_from(self, states: UserStates, user: np.ndarray, tail: Events | None = None) -> Requests:
         """Requests at NOW from the feature store rows of states; one for each user (B,)."""
         ids = Vocabulary.of(f"u{number}" for number in range(USERS))
-        names = Names(ids, self.catalog.items, self.catalog.creators, self.catalog.tags)
-        tables = user_rows(states, user, names, CONFIG)
+        names = Vocabularies(ids, self.catalog.items, self.catalog.creators, self.catalog.tags)
+        tables = build_user_rows(states, user, names, CONFIG)
         rows = {name: table[name].combine_chunks() for table in tables.values() for name in table.column_names}
         rows["user_number"] = pa.array(user)
         time, surface = np.full(len(user), NOW), np.zeros(len(user), np.int8)
@@ -92,10 +92,10 @@ class FeatureCase:
         order = np.lexsort((log.time, log.row))
         user, item, types, time, weight = (getattr(log, f)[order] for f in ("row", "item", "type", "time", "weight"))
         events = Interactions(user.astype(np.int32), item, types, time, weight, USERS, ITEMS)
-        rows = moments(events, CONFIG, {"last_us": int(log.time.max())}, (np.arange(USERS), self.time))
+        rows = find_last_events(events, CONFIG, {"last_us": int(log.time.max())}, (np.arange(USERS), self.time))
         attributes = ItemAttributes(self.catalog.creator, self.catalog.item_tags)
         found = {}
-        for users, states, _ in states_at(events, rows, attributes, FoldRules.of(CONFIG)):
+        for users, states, _ in fold_at(events, rows, attributes, FoldRules.of(CONFIG)):
             for b in np.flatnonzero(states.state_time < NOW):  # later rounds are later rows
                 one = slice(b, b + 1)
                 found[int(users[b])] = self.evaluate(feature, self.requests_from(states.take(one), users[one]))[0]
@@ -118,7 +118,7 @@ class FeatureCase:
     def evaluate(self, feature: Feature, requests: Requests) -> np.ndarray:
         """(B,) or (B, ITEMS) float32 of a user, cross or context feature."""
         if feature.group == "user":
-            return requests.profile.features[:, user_feature_names(CONFIG).index(feature.name)]
+            return requests.profile.features[:, list_user_features(CONFIG).index(feature.name)]
         return np.asarray(feature.value(self.inputs(feature, requests)), np.float32)
 
     def inputs(self, feature: Feature, requests: Requests) -> Any:
@@ -270,7 +270,7 @@ class FeatureContract:
         found = draw_candidates(np.random.default_rng(seed), case.catalog, USERS, ITEMS, pad=5)
         values = case.daily_values(case.before(NOW))
         requests = case.requests(case.before(NOW))
-        names = feature_names(CONFIG, found.sources)
+        names = list_features(CONFIG, found.sources)
         column = build_matrix(requests, found, values, case.catalog, CONFIG)[:, :, names.index(feature.name)]
         expected = case.compute(feature)
         if expected.ndim == 1:

@@ -14,7 +14,7 @@ from handsell.core.batches import NONE
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.events.states import MAX_AWAY_DAYS, UserStates
 from handsell.features.registry import feature
-from handsell.features.user import sign_rates
+from handsell.features.user import compute_sign_rates
 
 
 @feature("user_positive_1d", group="user", default=0.0)
@@ -68,13 +68,13 @@ def log_negatives(states: UserStates, time: np.ndarray) -> np.ndarray:
 @feature("user_positive_rate", group="user")
 def positive_rate(states: UserStates, time: np.ndarray) -> np.ndarray:
     """Share of positive events among positive and negative ones."""
-    return sign_rates(states.signs)[:, 0]
+    return compute_sign_rates(states.signs)[:, 0]
 
 
 @feature("user_negative_rate", group="user")
 def negative_rate(states: UserStates, time: np.ndarray) -> np.ndarray:
     """Share of negative events among positive and negative ones."""
-    return sign_rates(states.signs)[:, 1]
+    return compute_sign_rates(states.signs)[:, 1]
 
 
 @feature("user_trend", group="user", default=math.log(0.1))

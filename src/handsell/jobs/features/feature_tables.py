@@ -18,16 +18,16 @@ from handsell.config import Config
 from handsell.core.errors import DataError
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
-from handsell.features.item import item_feature_names, untouched_values
-from handsell.features.rows import Names
-from handsell.features.views import views
+from handsell.features.item import get_untouched_values, list_item_features
+from handsell.features.rows import Vocabularies
+from handsell.features.views import build_views
 from handsell.jobs.cluster import connect, spread
-from handsell.jobs.features.item_rows import ItemTable, item_profile, read_items, user_profile, write_bucket
-from handsell.jobs.features.user_rows import FORGETFUL, Work, save_facts, write_part
+from handsell.jobs.features.item_rows import ItemTable, build_item_profile, build_user_profile, read_items, write_bucket
+from handsell.jobs.features.user_rows import BEYOND_CAP, FeatureWork, save_attributes, write_part
 from handsell.jobs.progress import Progress
 
 
-def compute(config: Config, requests: Path | None = None) -> dict[str, int]:
+def compute_feature_tables(config: Config, requests: Path | None = None) -> dict[str, int]:
     """Write layout.features/<view>/*.parquet and layout.snapshot; returns rows by view.
 
     `requests`: a Parquet file or folder with columns user (number) and time (µs) of which rows are wanted
@@ -35,26 +35,26 @@ def compute(config: Config, requests: Path | None = None) -> dict[str, int]:
     """
     layout = Layout(config.state)
     parts, meta = _inputs(layout, config)
-    names = Names.load(layout.catalog)
+    names = Vocabularies.load(layout.catalog)
     work = _prepare(config, meta, requests)
     progress = Progress(total=4)
     with progress.step("profiles", f"{len(names.users):,} users, {len(names.items):,} items") as note:
         items = read_items(config, names)
-        save_facts(items.facts, work.scratch)
+        save_attributes(items.facts, work.scratch)
         rows = _write_profiles(items, names, work)
         note.text = f"{sum(rows.values()):,} rows"
     with connect(config.jobs.num_cpus):
         with progress.step("user rows", f"{meta['events']:,} events in {len(parts)} parts") as note:
             done = spread(write_part, [(part, work) for part in parts], wait_s=config.jobs.wait_for_resources_s)
-            rows |= {view: sum(d[view] for d in done) for view in done[0] if view not in ("events", FORGETFUL)}
+            rows |= {view: sum(d[view] for d in done) for view in done[0] if view not in ("events", BEYOND_CAP)}
             note.text = f"{rows['user_activity']:,} moments of users"
-            if forgetful := sum(d[FORGETFUL] for d in done):
+            if forgetful := sum(d[BEYOND_CAP] for d in done):
                 note.text += (
                     f"; {forgetful:,} users have seen more items than features.seen_cap = "
                     f"{config.features.seen_cap:,}: their oldest ones may be recommended again"
                 )
         with progress.step("item activity", f"{work.buckets} buckets of items") as note:
-            arguments = [(bucket, work, as_of(meta)) for bucket in range(work.buckets)]
+            arguments = [(bucket, work, next_day_us(meta)) for bucket in range(work.buckets)]
             buckets = spread(write_bucket, arguments, wait_s=config.jobs.wait_for_resources_s)
             rows["item_activity"] = sum(count for count, _, _ in buckets)
             note.text = f"{rows['item_activity']:,} rows"
@@ -66,7 +66,7 @@ def compute(config: Config, requests: Path | None = None) -> dict[str, int]:
     return rows
 
 
-def as_of(meta: dict) -> int:
+def next_day_us(meta: dict) -> int:
     """The start of the day after the last event: then the data's last day is yesterday."""
     return (meta["last_us"] // DAY_US + 1) * DAY_US
 
@@ -80,24 +80,24 @@ def _inputs(layout: Layout, config: Config) -> tuple[list[Path], dict]:
     return parts, json.loads(layout.data_meta.read_text(encoding="utf-8"))
 
 
-def _prepare(config: Config, meta: dict, requests: Path | None) -> Work:
+def _prepare(config: Config, meta: dict, requests: Path | None) -> FeatureWork:
     """Empty folders beside the live ones: readers see the old features until the new ones are complete."""
     layout = Layout(config.state)
     out, scratch = layout.state / "features.next", layout.state / "features.scratch"
     for folder in (out, scratch):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    for view in views(config):
+    for view in build_views(config):
         (out / view).mkdir()
-    return Work(config, meta, out, scratch, requests, buckets=config.jobs.partitions)
+    return FeatureWork(config, meta, out, scratch, requests, buckets=config.jobs.partitions)
 
 
-def _write_profiles(items: ItemTable, names: Names, work: Work) -> dict[str, int]:
+def _write_profiles(items: ItemTable, names: Vocabularies, work: FeatureWork) -> dict[str, int]:
     """Profiles hold from the day of the first event: nothing asks about earlier."""
     start = work.meta["first_us"] // DAY_US * DAY_US
     tables = {
-        "item_profile": item_profile(items, names, work.config, start),
-        "user_profile": user_profile(work.config, names, start),
+        "item_profile": build_item_profile(items, names, work.config, start),
+        "user_profile": build_user_profile(work.config, names, start),
     }
     for view, table in tables.items():
         pq.write_table(table, work.out / view / "part-00000.parquet")
@@ -105,14 +105,14 @@ def _write_profiles(items: ItemTable, names: Names, work: Work) -> dict[str, int
 
 
 def _snapshot(
-    items: ItemTable, names: Names, buckets: list[tuple[int, np.ndarray, np.ndarray]], config: Config, meta: dict
+    items: ItemTable, names: Vocabularies, buckets: list[tuple[int, np.ndarray, np.ndarray]], config: Config, meta: dict
 ) -> Snapshot:
-    activity = np.tile(untouched_values(), (len(names.items), 1))
+    activity = np.tile(get_untouched_values(), (len(names.items), 1))
     for _, touched, values in buckets:
         activity[touched] = values
     return Snapshot(
         version=_last_version(Layout(config.state)) + 1,
-        as_of=as_of(meta),
+        as_of=next_day_us(meta),
         items=names.items,
         creators=names.creators,
         tags=names.tags,
@@ -122,7 +122,7 @@ def _snapshot(
         expires=items.expires,
         available=items.available,
         values=np.concatenate([activity, items.columns], axis=1),
-        value_names=item_feature_names(config),
+        value_names=list_item_features(config),
         metadata=items.metadata,
     )
 
@@ -132,7 +132,7 @@ def _last_version(layout: Layout) -> int:
     return int(json.loads(about.read_text(encoding="utf-8"))["version"]) if about.is_file() else 0
 
 
-def _publish(work: Work, layout: Layout) -> None:
+def _publish(work: FeatureWork, layout: Layout) -> None:
     _replace(layout.features, lambda path: work.out.rename(path))
     shutil.rmtree(work.scratch)
 

@@ -21,9 +21,9 @@ from handsell.data.numbering import look_up
 from handsell.events.states import ItemAttributes
 from handsell.features.item import DailyValues, ItemDays, compute_item_rows, merge_days
 from handsell.features.registry import find_features
-from handsell.features.rows import Names, lists, stamped, strings
-from handsell.features.views import ATTRIBUTES, views
-from handsell.jobs.features.user_rows import DAYS, Work
+from handsell.features.rows import Vocabularies, build_lists, build_view_table, decode_ids
+from handsell.features.views import ATTRIBUTES, build_views
+from handsell.jobs.features.user_rows import DAYS, FeatureWork
 
 
 @dataclass(frozen=True)
@@ -43,29 +43,29 @@ class ItemTable:
         return ItemAttributes(self.creator, self.tags)
 
 
-def read_items(config: Config, names: Names) -> ItemTable:
+def read_items(config: Config, names: Vocabularies) -> ItemTable:
     """The item table in catalog order; raises DataError for a feature column that is missing or no number."""
-    table = by_number(pq.read_table(Layout(config.state).items), "item_id", names.items)
+    table = order_by_number(pq.read_table(Layout(config.state).items), "item_id", names.items)
     creators, tags = (table[name].combine_chunks() for name in ("creators", "tags"))
     first = pc.list_element(
         pc.if_else(pc.greater(pc.list_value_length(creators), 0), creators, pa.scalar([None], creators.type)), 0
     )
     return ItemTable(
         metadata=table,
-        creator=known(first, names.creators),
+        creator=look_up_known(first, names.creators),
         tags=_tags(tags, names.tags),
         published=_times(table["published_at"], ALWAYS),
         expires=_times(table["expires_at"], NEVER),
         available=pc.fill_null(table["available"], True).to_numpy().astype(bool),
-        columns=numeric(table, config.features.item_columns, "features.item_columns"),
+        columns=read_numbers(table, config.features.item_columns, "features.item_columns"),
     )
 
 
-def by_number(table: pa.Table, key: str, ids: Vocabulary) -> pa.Table:
+def order_by_number(table: pa.Table, key: str, ids: Vocabulary) -> pa.Table:
     """One row per number of the vocabulary; all nulls but the key where the table has none."""
     table = table.combine_chunks()
     row = np.full(len(ids), -1, np.int64)
-    number = known(table[key].combine_chunks(), ids)
+    number = look_up_known(table[key].combine_chunks(), ids)
     there = number != NONE
     row[number[there]] = np.flatnonzero(there)
     ordered = table.take(pa.array(row, mask=row < 0))
@@ -73,7 +73,7 @@ def by_number(table: pa.Table, key: str, ids: Vocabulary) -> pa.Table:
     return ordered.set_column(ordered.column_names.index(key), pa.field(key, pa.string(), nullable=False), every)
 
 
-def known(ids: pa.Array, vocabulary: Vocabulary) -> np.ndarray:
+def look_up_known(ids: pa.Array, vocabulary: Vocabulary) -> np.ndarray:
     """(N,) int32 numbers; -1 for null and for unknown ids."""
     found = np.full(len(ids), NONE, np.int32)
     there = np.flatnonzero(ids.is_valid().to_numpy(zero_copy_only=False))
@@ -82,11 +82,11 @@ def known(ids: pa.Array, vocabulary: Vocabulary) -> np.ndarray:
     return found
 
 
-def numeric(table: pa.Table, names: tuple[str, ...], setting: str) -> np.ndarray:
+def read_numbers(table: pa.Table, names: tuple[str, ...], setting: str) -> np.ndarray:
     """(N, len(names)) float32 of numeric or boolean columns, NaN where null."""
     out = np.empty((len(table), len(names)), np.float32)
     for f, name in enumerate(names):
-        require(table, name, setting)
+        require_column(table, name, setting)
         try:
             out[:, f] = table[name].cast(pa.float32(), safe=False).to_numpy()
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -95,9 +95,9 @@ def numeric(table: pa.Table, names: tuple[str, ...], setting: str) -> np.ndarray
     return out
 
 
-def attribute(table: pa.Table, name: str, kind: str) -> pa.Array:
+def read_attribute(table: pa.Table, name: str, kind: str) -> pa.Array:
     """(N,) a column as `features.user_attributes` says that it is; raises DataError."""
-    require(table, name, "features.user_attributes")
+    require_column(table, name, "features.user_attributes")
     try:
         return table[name].combine_chunks().cast(ATTRIBUTES[kind])
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -105,7 +105,7 @@ def attribute(table: pa.Table, name: str, kind: str) -> pa.Array:
         raise DataError(f"features.user_attributes: expected {name} to hold {kind}; got {got}: correct it") from None
 
 
-def require(table: pa.Table, name: str, setting: str) -> None:
+def require_column(table: pa.Table, name: str, setting: str) -> None:
     if name not in table.column_names:
         raise DataError(
             f"{setting} names {name}; the table has {', '.join(table.column_names)}: correct the name, or "
@@ -113,36 +113,36 @@ def require(table: pa.Table, name: str, setting: str) -> None:
         )
 
 
-def item_profile(items: ItemTable, names: Names, config: Config, from_us: int) -> pa.Table:
+def build_item_profile(items: ItemTable, names: Vocabularies, config: Config, from_us: int) -> pa.Table:
     """The item_profile view: one row per item, holding from `from_us` on."""
     ids = items.metadata["item_id"].combine_chunks()
     columns = {
         "item_id": ids,
         "item": ids,
         "item_number": np.arange(len(ids)),
-        "creator": strings(names.creators, items.creator),
-        "tags": lists(strings(names.tags, items.tags.values), items.tags.offsets),
+        "creator": decode_ids(names.creators, items.creator),
+        "tags": build_lists(decode_ids(names.tags, items.tags.values), items.tags.offsets),
         "published_us": pa.array(items.published, mask=items.published == ALWAYS),
         **{name: items.columns[:, f] for f, name in enumerate(config.features.item_columns)},
     }
-    return stamped(views(config)["item_profile"], columns, np.full(len(ids), from_us))
+    return build_view_table(build_views(config)["item_profile"], columns, np.full(len(ids), from_us))
 
 
-def user_profile(config: Config, names: Names, from_us: int) -> pa.Table:
+def build_user_profile(config: Config, names: Vocabularies, from_us: int) -> pa.Table:
     """The user_profile view: one row per user of the catalog, holding from `from_us` on."""
-    table = by_number(pq.read_table(Layout(config.state).users), "user_id", names.users)
+    table = order_by_number(pq.read_table(Layout(config.state).users), "user_id", names.users)
     wanted = config.features.user_columns
-    values = numeric(table, wanted, "features.user_columns")
+    values = read_numbers(table, wanted, "features.user_columns")
     columns = {
         "user_id": table["user_id"].combine_chunks(),
         "user_number": np.arange(len(table)),
         **{name: values[:, f] for f, name in enumerate(wanted)},
-        **{name: attribute(table, name, kind) for name, kind in config.features.user_attributes.items()},
+        **{name: read_attribute(table, name, kind) for name, kind in config.features.user_attributes.items()},
     }
-    return stamped(views(config)["user_profile"], columns, np.full(len(table), from_us))
+    return build_view_table(build_views(config)["user_profile"], columns, np.full(len(table), from_us))
 
 
-def write_bucket(bucket: int, work: Work, as_of_us: int) -> tuple[int, np.ndarray, np.ndarray]:
+def write_bucket(bucket: int, work: FeatureWork, as_of_us: int) -> tuple[int, np.ndarray, np.ndarray]:
     """Merge one bucket's day counts from all parts and write its item_activity rows; a Ray task.
 
     Returns the number of rows, and the bucket's items with the values of their registered features as of `as_of_us`.
@@ -152,10 +152,12 @@ def write_bucket(bucket: int, work: Work, as_of_us: int) -> tuple[int, np.ndarra
     values = np.stack([table["positives"].to_numpy(), table["events"].to_numpy()], axis=1)
     rows = compute_item_rows(merge_days(ItemDays(table["item"].to_numpy(), table["day"].to_numpy(), values)))
     items = Vocabulary.load(Layout(work.config.state).catalog / "items")
-    columns = {"item_id": strings(items, rows.item)}
+    columns = {"item_id": decode_ids(items, rows.item)}
     columns |= {name: rows.values[:, f] for f, name in enumerate(find_features("item"))}
-    view = views(work.config)["item_activity"]
-    pq.write_table(stamped(view, columns, rows.day * DAY_US), work.out / view.name / f"bucket-{bucket:05d}.parquet")
+    view = build_views(work.config)["item_activity"]
+    pq.write_table(
+        build_view_table(view, columns, rows.day * DAY_US), work.out / view.name / f"bucket-{bucket:05d}.parquet"
+    )
     touched = np.unique(rows.item)
     latest = DailyValues.of(rows, np.zeros((len(items), 0), np.float32))
     return len(rows), touched, latest.gather(touched[None], np.array([as_of_us]))[0]
@@ -164,7 +166,7 @@ def write_bucket(bucket: int, work: Work, as_of_us: int) -> tuple[int, np.ndarra
 def _tags(tags: pa.ListArray, vocabulary: Vocabulary) -> Ragged:
     """Distinct known tags of each item."""
     lengths = pc.fill_null(tags.value_lengths(), 0).to_numpy()
-    number, row = known(tags.flatten(), vocabulary), np.repeat(np.arange(len(tags)), lengths)
+    number, row = look_up_known(tags.flatten(), vocabulary), np.repeat(np.arange(len(tags)), lengths)
     pairs = np.stack([row, number], axis=1)[number != NONE]
     _, first = np.unique(pairs, axis=0, return_index=True)
     row, number = pairs[np.sort(first)].T

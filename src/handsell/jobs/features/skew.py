@@ -18,9 +18,9 @@ from rich.table import Table
 from handsell.config import Config
 from handsell.core.errors import FeatureError
 from handsell.core.paths import Layout
-from handsell.features.matrix import feature_groups, source_names_in
+from handsell.features.matrix import find_sources, group_features
 from handsell.features.served_log import FEATURE_LOG, read_feature_log
-from handsell.jobs.features.recomputed import Recomputed, recompute
+from handsell.jobs.features.recomputation import RecomputedVectors, recompute
 
 REPORT = "skew.json"  # in the deployment's log folder
 TOLERANCE = 1e-4  # relative; of values within ±1 it is absolute
@@ -43,7 +43,7 @@ class Difference:
         return self.differing / self.compared if self.compared else 0.0
 
 
-def report(config: Config, console: Console | None = None) -> dict:
+def report_skew(config: Config, console: Console | None = None) -> dict:
     """Compare, print, and write layout.logs/skew.json; returns what was written.
 
     Raises FeatureError where nothing was logged, or where the log is of other features than this config's.
@@ -58,7 +58,7 @@ def report(config: Config, console: Console | None = None) -> dict:
             f"serving.feature_log_share above 0 (it is {config.serving.feature_log_share:g}), then try again"
         )
     again = recompute(logged, config, open_store(config))
-    groups = feature_groups(config, source_names_in(logged.names))
+    groups = group_features(config, find_sources(logged.names))
     found = {
         "rows": len(logged.vectors),
         "answers": len(set(logged.recommendation_id)),
@@ -69,7 +69,7 @@ def report(config: Config, console: Console | None = None) -> dict:
         "fresh_users": sorted({logged.user_id[i] or "(no id)" for i in np.flatnonzero(again.fresh)}),
         "fresh_rows": int(again.fresh.sum()),
         "item_values_days_late": int(again.days_late.max()),
-        "features": [_plain(d) for d in worst_first(differences(logged.names, groups, logged.vectors, again))],
+        "features": [_plain(d) for d in sort_worst_first(compare_vectors(logged.names, groups, logged.vectors, again))],
     }
     (layout.logs / REPORT).write_text(json.dumps(found, indent=1, allow_nan=False))
     _show(found, console or Console())
@@ -77,8 +77,8 @@ def report(config: Config, console: Console | None = None) -> dict:
     return found
 
 
-def differences(
-    names: Sequence[str], groups: Mapping[str, Sequence[str]], served: np.ndarray, again: Recomputed
+def compare_vectors(
+    names: Sequence[str], groups: Mapping[str, Sequence[str]], served: np.ndarray, again: RecomputedVectors
 ) -> list[Difference]:
     """Every feature but the sources', in the order of `names`; `served` (N, F) float32."""
     group_of = {name: group for group, members in groups.items() for name in members}
@@ -104,7 +104,7 @@ def _gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(same, 0.0, np.where(np.isnan(gap), np.inf, gap))
 
 
-def worst_first(found: list[Difference]) -> list[Difference]:
+def sort_worst_first(found: list[Difference]) -> list[Difference]:
     return sorted(found, key=lambda d: (-d.share, -d.max_abs))
 
 

@@ -15,20 +15,20 @@ from handsell.core.batches import Ragged
 from handsell.core.paths import Layout
 from handsell.data.interactions import Interactions
 from handsell.events.states import FoldRules, ItemAttributes
-from handsell.features.feature_times import moments, states_at
+from handsell.features.feature_times import find_last_events, fold_at
 from handsell.features.item import ItemDays, count_days
-from handsell.features.rows import Names, pair_rows, user_rows
-from handsell.features.views import views
+from handsell.features.rows import Vocabularies, build_pair_rows, build_user_rows
+from handsell.features.views import build_views
 
 CHUNK_EVENTS = 400_000  # events of whole users folded at once: bounds a task's memory
-FORGETFUL = "beyond seen_cap"  # counts users who have seen more items than are kept of them
+BEYOND_CAP = "beyond seen_cap"  # counts users who have seen more items than are kept of them
 CHUNK_ROWS = 4_000  # user rows turned into tables at once
 
 DAYS = pa.schema([("item", pa.int32()), ("day", pa.int64()), ("positives", pa.float64()), ("events", pa.float64())])
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class FeatureWork:
     """What every task of one run shares: paths and sizes, no data."""
 
     config: Config
@@ -42,7 +42,7 @@ class Work:
         return self.scratch / f"days-{bucket:05d}" / f"{part}.parquet"
 
 
-def save_facts(facts: ItemAttributes, scratch: Path) -> None:
+def save_attributes(facts: ItemAttributes, scratch: Path) -> None:
     """Where tasks map them from."""
     for name, array in (
         ("creator", facts.creator),
@@ -52,37 +52,37 @@ def save_facts(facts: ItemAttributes, scratch: Path) -> None:
         np.save(scratch / f"{name}.npy", array)
 
 
-def load_facts(scratch: Path) -> ItemAttributes:
+def load_attributes(scratch: Path) -> ItemAttributes:
     creator, tags, offsets = (np.load(scratch / f"{n}.npy", mmap_mode="r") for n in ("creator", "tags", "tag_offsets"))
     return ItemAttributes(creator, Ragged(tags, offsets))
 
 
-def write_part(part: Path, work: Work) -> dict[str, int]:
+def write_part(part: Path, work: FeatureWork) -> dict[str, int]:
     """Write this part's rows of every user view and its day counts by item bucket; returns counts."""
-    facts, names = load_facts(work.scratch), Names.load(Layout(work.config.state).catalog)
+    facts, names = load_attributes(work.scratch), Vocabularies.load(Layout(work.config.state).catalog)
     events = Interactions.read([part], len(names.users), len(names.items))
     rules = FoldRules.of(work.config)
     _write_days(count_days(events.item, events.time, events.weight, rules.seen[events.type]), part.stem, work)
     writers, forgetful = _Writers(work, part.name), 0
     for chunk in _chunks(events):
-        at = moments(chunk, work.config, work.meta, _asked(work.asked, chunk))
-        for users, states, latest in states_at(chunk, at, facts, rules):
+        at = find_last_events(chunk, work.config, work.meta, _asked(work.asked, chunk))
+        for users, states, latest in fold_at(chunk, at, facts, rules):
             forgetful += int((states.seen_total[latest] > rules.seen_cap).sum())
             for begin in range(0, len(users), CHUNK_ROWS):
                 rows = slice(begin, begin + CHUNK_ROWS)
                 some = states.take(rows)
-                writers.write(user_rows(some, users[rows], names, work.config))
+                writers.write(build_user_rows(some, users[rows], names, work.config))
                 last = latest[rows]
-                writers.write(pair_rows(some.take(last), users[rows][last], names, work.config))
+                writers.write(build_pair_rows(some.take(last), users[rows][last], names, work.config))
     writers.close()
-    return {"events": len(events), FORGETFUL: forgetful, **writers.rows}
+    return {"events": len(events), BEYOND_CAP: forgetful, **writers.rows}
 
 
 class _Writers:
     """One open Parquet file per view, in the view's schema, also where no row comes."""
 
-    def __init__(self, work: Work, name: str):
-        every = views(work.config)
+    def __init__(self, work: FeatureWork, name: str):
+        every = build_views(work.config)
         self.rows = dict.fromkeys(
             ("user_activity", "user_history", "user_seen", "user_affinity", "user_creator", "user_tag"), 0
         )
@@ -122,7 +122,7 @@ def _asked(path: Path | None, events: Interactions) -> tuple[np.ndarray, np.ndar
     return table["user"].to_numpy(), table["time"].to_numpy()
 
 
-def _write_days(counts: ItemDays, part: str, work: Work) -> None:
+def _write_days(counts: ItemDays, part: str, work: FeatureWork) -> None:
     home = counts.item % work.buckets
     for bucket in range(work.buckets):
         mine = home == bucket

@@ -18,8 +18,8 @@ from handsell.core.batches import NONE, Candidates
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
-from handsell.features.item import DailyValues, ItemDays, item_column_names, select_item_columns, untouched_values
-from handsell.features.matrix import build_matrix, feature_names
+from handsell.features.item import DailyValues, ItemDays, get_untouched_values, list_item_columns, select_item_columns
+from handsell.features.matrix import build_matrix, list_features
 from handsell.features.registry import find_features
 from handsell.jobs.cluster import spread
 from handsell.jobs.train.requests import list_chunks, load_requests
@@ -84,7 +84,9 @@ def fetch_item_values(config: Config, run: Path, window: str) -> int:
     columns = open_store(config).historical_items(snapshot.items.ids(pairs[:, 0]), pairs[:, 1] * DAY_US)
     values = np.stack([columns[name].to_numpy(zero_copy_only=False) for name in names], axis=1)
     values = values.astype(np.float32)
-    values = np.where(np.isnan(values).all(axis=1, keepdims=True), untouched_values(), values)  # no row: no event yet
+    values = np.where(
+        np.isnan(values).all(axis=1, keepdims=True), get_untouched_values(), values
+    )  # no row: no event yet
     path.parent.mkdir(exist_ok=True)
     item, day = np.concatenate([known.item, pairs[:, 0].astype(np.int32)]), np.concatenate([known.day, pairs[:, 1]])
     np.savez(path, item=item, day=day, values=np.concatenate([known.values, values]))
@@ -107,7 +109,7 @@ def _no_item_days(width: int) -> ItemDays:
 def load_item_values(config: Config, run: Path, window: str, snapshot: Snapshot) -> DailyValues:
     """Load the values of a window's candidates as of each day; columns of the source tables are the snapshot's."""
     days = _read_item_days(run / "item_days" / f"{window}.npz")
-    return DailyValues.of(days, select_item_columns(snapshot, config), item_column_names(config))
+    return DailyValues.of(days, select_item_columns(snapshot, config), list_item_columns(config))
 
 
 def write_examples(config: Config, run: Path, models: Path, window: str) -> int:
@@ -128,7 +130,7 @@ def _label_candidates(config: Config, run: Path, models: Path, window: str, rows
         lambda some, candidates, pick: build_matrix(some, candidates, values, snapshot, config, pick),
         negatives=config.ranking.negatives, seed=config.ranking.seed,
     )  # fmt: skip
-    features = feature_names(config, found.sources)
+    features = list_features(config, found.sources)
     write_shards(examples, features, run / "examples" / window, f"{rows.start:09d}", max(config.ranking.workers, 1))
     return len(examples)
 

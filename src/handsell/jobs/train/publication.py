@@ -24,8 +24,8 @@ from handsell.data import splits
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.replay import FUNNEL, Replay, recommend_slates
 from handsell.evaluation.replay_scores import HEADLINE, TOP, ModelScores, ReplayScorer
-from handsell.features.matrix import ranker_features
-from handsell.features.views import service_columns
+from handsell.features.matrix import select_ranker_features
+from handsell.features.views import list_service_columns
 from handsell.jobs.cluster import spread
 from handsell.jobs.train.examples import load_item_values
 from handsell.jobs.train.refit_comparison import RefitComparison, compare_refit
@@ -80,8 +80,8 @@ def build_manifest(run: TrainingRun, report: dict, staging: Path) -> Manifest:
         data_end_us=meta["last_us"] + 1,
         windows=spans,
         feature_service=SERVICE,
-        service_features=service_columns(config, SERVICE),
-        features=ranker_features(config, config.retrieval.enabled) if config.ranking.enabled else (),
+        service_features=list_service_columns(config, SERVICE),
+        features=select_ranker_features(config, config.retrieval.enabled) if config.ranking.enabled else (),
         sources=config.retrieval.enabled,
         metrics={k: v for k, v in report["models"][FUNNEL]["metrics"].items() if v is not None},
         metrics_of="holdout",

@@ -21,7 +21,7 @@ from handsell.core.errors import BundleError
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
 from handsell.evaluation.replay import recommend_slates
-from handsell.features.matrix import ItemValues, build_matrix, feature_names
+from handsell.features.matrix import ItemValues, build_matrix, list_features
 from handsell.jobs.train.examples import load_item_values
 from handsell.jobs.train.requests import load_requests
 
@@ -73,7 +73,7 @@ def compare_refit(config: Config, run: Path, holdout: Path, bundle: Path) -> Ref
             "the log of this job"
         )
     before, after = (_candidate_features(stages, requests, values, snapshot) for stages in (evaluated, refitted))
-    names = feature_names(config, refitted.candidates.sources)
+    names = list_features(config, refitted.candidates.sources)
     return RefitComparison(compute_overlap(new, old), compute_drift(before, after, names))
 
 

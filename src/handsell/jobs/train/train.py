@@ -31,9 +31,9 @@ from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.replay import FUNNEL, Replay
 from handsell.evaluation.report.report import ReportContext, build_report, write_report
 from handsell.evaluation.served import loss_by_pause
-from handsell.features.matrix import ranker_features
+from handsell.features.matrix import select_ranker_features
 from handsell.features.store import open_store
-from handsell.features.views import service_columns
+from handsell.features.views import list_service_columns
 from handsell.jobs.cluster import connect, spread
 from handsell.jobs.progress import Progress
 from handsell.jobs.train import publication
@@ -93,14 +93,14 @@ def _check_settings(config: Config) -> None:
     candidates = (
         with_sources(config, dict.fromkeys(list_selectable_sources(config))) if config.picks_sources else config
     )
-    ranker_features(candidates, candidates.retrieval.enabled)
+    select_ranker_features(candidates, candidates.retrieval.enabled)
     search.load_search_spaces(config)
 
 
 def _check_features(config: Config) -> None:
     """Raise an error for filters of columns or Feast features that do not exist. A Ray task."""
     Eligibility.of(Snapshot.load(Layout(config.state).snapshot), config)
-    open_store(config).check_contract(SERVICE, service_columns(config, SERVICE))
+    open_store(config).check_contract(SERVICE, list_service_columns(config, SERVICE))
 
 
 def split_into_windows(run: TrainingRun) -> TrainingRun:
@@ -174,7 +174,7 @@ def fit_ranker(run: TrainingRun) -> None:
     """Fit the ranker on the run's examples, with the features that its config leaves."""
     config, examples = run.config, run.folder / "examples"
     with run.progress.step("ranker", f"XGBoost rank:ndcg on {config.ranking.workers} Ray Train worker(s)") as note:
-        features = ranker_features(config, config.retrieval.enabled)
+        features = select_ranker_features(config, config.retrieval.enabled)
         largest = max_fused_score([config.retrieval[name].weight for name in config.retrieval.enabled])
         cpus = 2.0 if config.ranking.workers == 1 and ray.cluster_resources().get("CPU", 0) >= 4 else 1.0
         fit_ranker_on_ray(

@@ -14,7 +14,7 @@ from handsell.config import Config, load_config
 from handsell.core.errors import BundleError, FeatureError
 from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
-from handsell.features.views import SERVICES, service_columns
+from handsell.features.views import SERVICES, list_service_columns
 from handsell.retrieval.registry import load as load_retriever
 from handsell.serving.graph.popularity_fallback import PopularItems
 
@@ -67,7 +67,7 @@ def check_features(opened: OpenedBundle, check: Callable[[str, tuple[str, ...]],
                 f"bundle {opened.manifest.id} needs feature service {service}; this version has "
                 f"{', '.join(SERVICES)}: train a new bundle"
             )
-        wanted = dict.fromkeys(service_columns(opened.config, service))
+        wanted = dict.fromkeys(list_service_columns(opened.config, service))
         if service == opened.manifest.feature_service:  # it was trained on these, whatever the config says now
             wanted = dict.fromkeys((*opened.manifest.service_features, *wanted))
         try:

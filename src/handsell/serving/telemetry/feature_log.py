@@ -18,7 +18,7 @@ import numpy as np
 
 from handsell.config import Config
 from handsell.core.batches import NONE, Candidates, Requests
-from handsell.features.matrix import build_matrix, feature_names
+from handsell.features.matrix import build_matrix, list_features
 from handsell.features.served_log import TABLES
 from handsell.ranking.stage import LocalRanking
 
@@ -80,7 +80,7 @@ class FeatureLog:
             log.exception("served feature vectors were not logged")
 
     def _names(self, config: Config, found: Candidates) -> tuple[str, str]:
-        names = json.dumps(feature_names(config, found.sources))
+        names = json.dumps(list_features(config, found.sources))
         return hashlib.sha256(names.encode()).hexdigest()[:16], names
 
     def _rows(self, ranking: LocalRanking, requests: Requests, found: Candidates, ranked: Candidates, sample: Sample):

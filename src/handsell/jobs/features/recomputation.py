@@ -16,8 +16,8 @@ from handsell.core.offsets import offsets_from_counts
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.events.reader import EventReader
-from handsell.features.item import DailyValues, ItemDays, item_column_names, untouched_values
-from handsell.features.matrix import build_matrix, feature_names, source_names_in
+from handsell.features.item import DailyValues, ItemDays, get_untouched_values, list_item_columns
+from handsell.features.matrix import build_matrix, find_sources, list_features
 from handsell.features.registry import find_features
 from handsell.features.request_builder import requests_from_rows
 from handsell.features.served_log import LoggedVectors
@@ -27,7 +27,7 @@ NOBODY = ""  # asked of Feast for visitors without an id: there is no such row
 
 
 @dataclass(frozen=True, slots=True)
-class Recomputed:
+class RecomputedVectors:
     """N rows of the log, point in time."""
 
     vectors: np.ndarray  # (N, F) float32 in the order of the logged names; source features are NaN
@@ -35,13 +35,13 @@ class Recomputed:
     days_late: np.ndarray  # (N,) int64 days between the bundle's item values and the request
 
 
-def recompute(logged: LoggedVectors, config: Config, store: FeatureStore) -> Recomputed:
+def recompute(logged: LoggedVectors, config: Config, store: FeatureStore) -> RecomputedVectors:
     """Item values as of the request's day, or as of the bundle's snapshot where that is older, as served.
 
     Raises FeatureError where the log's features are not those of this config, BundleError where a logged
     bundle is gone.
     """
-    expected = feature_names(config, source_names_in(logged.names))
+    expected = list_features(config, find_sources(logged.names))
     if logged.names != expected:
         differing = sorted(set(logged.names) ^ set(expected))
         raise FeatureError(
@@ -57,7 +57,7 @@ def recompute(logged: LoggedVectors, config: Config, store: FeatureStore) -> Rec
         snapshot = load_snapshot(BundleStore(Layout(config.state).bundles).local_path(name))
         vectors[rows], fresh[rows] = _of_bundle(logged, rows, snapshot, config, store)
         late[rows] = np.maximum(logged.time[rows] // DAY_US - snapshot.as_of // DAY_US, 0)
-    return Recomputed(vectors, fresh, late)
+    return RecomputedVectors(vectors, fresh, late)
 
 
 def _of_bundle(
@@ -77,7 +77,7 @@ def _of_bundle(
     shown = np.full((len(answers), int(place.max()) + 1), NONE, np.int32)
     shown[answer, place] = item
     values = _item_values(item, logged.time[rows], snapshot, config, store)
-    x = build_matrix(requests, _without_sources(shown, source_names_in(logged.names)), values, snapshot, config)
+    x = build_matrix(requests, _without_sources(shown, find_sources(logged.names)), values, snapshot, config)
     return x[answer, place], fresh[answer]
 
 
@@ -114,12 +114,12 @@ def _item_values(
         return np.stack(cells, axis=1) if cells else np.zeros((len(pairs), 0), np.float32)
 
     activity = floats(tuple(find_features("item")))
-    activity = np.where(np.isnan(activity).all(axis=1, keepdims=True), untouched_values(), activity)
+    activity = np.where(np.isnan(activity).all(axis=1, keepdims=True), get_untouched_values(), activity)
     extra = floats(tuple(config.features.item_columns))
     static = np.full((len(snapshot), extra.shape[1]), np.nan, np.float32)
     static[pairs[:, 0]] = extra  # sorted by day: an item's latest wins
     return DailyValues.of(
-        ItemDays(pairs[:, 0].astype(np.int32), pairs[:, 1], activity), static, item_column_names(config)
+        ItemDays(pairs[:, 0].astype(np.int32), pairs[:, 1], activity), static, list_item_columns(config)
     )
 
 
