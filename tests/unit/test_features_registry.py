@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from feature_world import tiny_config
+from feature_world import write_tiny_config
 from handsell.core.errors import ConfigError
 from handsell.features.item import get_untouched_values, list_activity_windows
 from handsell.features.registry import feature, find_features
@@ -25,7 +25,7 @@ def test_a_wrong_registration_is_refused(name, options, message):
 
 
 def test_the_schema_of_feast_follows_from_the_registrations(tmp_path):
-    assert build_views(tiny_config(tmp_path))["item_activity"].names == tuple(find_features("item"))
+    assert build_views(write_tiny_config(tmp_path))["item_activity"].names == tuple(find_features("item"))
     assert [name for name, _ in list_cross_columns()] == [n for n, f in find_features("cross").items() if f.on_demand]
 
 
