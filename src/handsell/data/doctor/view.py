@@ -33,7 +33,7 @@ def build_counts_table(f: DoctorReport) -> Table:
         ("events", f"{f.events:,}, of which {f.interactions:,} interactions"),
         ("users", f"{f.users:,} with interactions, {f.described_users:,} in the users table"),
         ("items", f"{f.items:,} with interactions, {f.described_items:,} in the items table"),
-        ("untouched items", f"{f.untouched_items:.1%} of the items table"),
+        ("without interactions", f"{f.untouched_items:.1%} of the items table"),
         ("time", times),
         ("density", f"{f.density:.4%} of all user-item pairs have an interaction"),
         ("per user", f"median {f.per_user.median:g}, p90 {f.per_user.p90:g}, maximum {f.per_user.most:,}"),
