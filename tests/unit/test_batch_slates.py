@@ -105,7 +105,7 @@ def test_what_was_stopped_goes_on_and_nothing_is_logged_twice(world, tmp_path, m
 
 def test_the_cap_holds_from_run_to_run_and_shown_items_stay_away(world, tmp_path):
     job.batch(world.config, "email", tmp_path / "first")
-    assert "20 had their fill" in job.batch(world.config, "email", tmp_path / "second")
+    assert "20 have reached the surface's cap" in job.batch(world.config, "email", tmp_path / "second")
     assert slates(tmp_path / "second") == {}
     open_ended = world.config.source.read_text().replace("cap = { slates = 1, days = 1 }", "cap = { slates = 2 }")
     world.config.source.write_text(open_ended)
@@ -139,14 +139,14 @@ def test_users_for_whom_nothing_is_left_have_no_slate(world, tmp_path):
         f"i{i}" for i in range(ITEMS) if world.snapshot.creator[i] == -1 and not len(world.snapshot.item_tags.row(i))
     }
     assert set(found.get("u2", [])) <= left and len(found.get("u2", [])) <= len(left)
-    assert ("u2" in found) or "1 got nothing" in said
+    assert ("u2" in found) or "1 got no items" in said
 
 
 @pytest.mark.parametrize(
     ("surface", "there", "error", "words"),
     [
         ("moon", {}, ConfigError, "one of home, similar, email; got 'moon'"),
-        ("email", {"notes.txt": "mine"}, DataError, "not empty and holds no run.json"),
+        ("email", {"notes.txt": "mine"}, DataError, "not empty and has no run.json"),
     ],
 )
 def test_what_cannot_be_done_is_told(world, tmp_path, surface, there, error, words):
@@ -161,6 +161,6 @@ def test_what_cannot_be_done_is_told(world, tmp_path, surface, there, error, wor
 def test_a_run_goes_on_only_as_it_was_begun(world, tmp_path):
     out = tmp_path / "email"
     job.plan_run(world.config, "email", out, 5, True)
-    with pytest.raises(DataError, match="holds a run for surface email"):
+    with pytest.raises(DataError, match="holds a run of surface email"):
         job.plan_run(world.config, "home", out, 5, True)
     assert job.plan_run(world.config, "email", out, 9, True).users_per_part == 5
