@@ -1,4 +1,4 @@
-"""The feature store against a brute-force as-of join, the stock feast calls, and the funnel's own crosses."""
+"""The feature store against a brute-force as-of join, stock Feast calls, and the cross features of the funnel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shelf():
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory, shelf):
-    """A store with registered views and its source tables; nothing online yet."""
+    """A store with registered views and source tables, before materialization."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("HANDSELL_HOME", raising=False)
         config = write_config(tmp_path_factory.mktemp("shop"), "shop")
@@ -46,7 +46,7 @@ def online(shop):
 
 
 def cell(value):
-    """One cell as plain data: NaN and null are the same, arrays become lists."""
+    """Convert a cell to plain data: NaN becomes null, arrays become lists."""
     value = value.as_py() if isinstance(value, pa.Scalar) else value
     if isinstance(value, float | np.floating):
         return None if np.isnan(value) else pytest.approx(float(value), rel=1e-6)
@@ -58,7 +58,7 @@ def cells(column) -> list:
 
 
 def as_of(table: pa.Table, key: str, time: int) -> dict | None:
-    """By definition: of the key's rows stamped and created by then, the latest stamped, then the last created."""
+    """Return the latest row of a key that was stamped and created by then; of equal stamps, the last created."""
     stamps, created = (table.column(name).cast(pa.int64()).to_pylist() for name in (TIMESTAMP, CREATED))
     ids = table.column(0).to_pylist()
     rows = [r for r in range(len(ids)) if ids[r] == key and stamps[r] <= time and created[r] <= time]
@@ -180,8 +180,8 @@ def test_written_user_rows_replace_those_online(online):
     assert store.online_users([user])["seen_times_us"] == [[7]]
 
 
-def test_a_store_whose_file_was_gone_is_read_again_when_it_is_back(online):
-    """A gateway that starts meanwhile opens an empty file, and must not stay with it."""
+def test_a_store_whose_file_was_missing_is_read_again_later(online):
+    """A gateway that starts meanwhile creates an empty file and must not keep it open."""
     store, _ = online
     path, asked = store.layout.feast / "online.db", ["u0", "u1", "u2"]
     here = open_store(store.config)
@@ -199,7 +199,7 @@ def test_a_store_whose_file_was_gone_is_read_again_when_it_is_back(online):
     assert late.online_users(asked) == found
 
 
-def test_a_feature_that_the_service_lost_is_named(online):
+def test_a_feature_missing_in_the_service_is_named(online):
     store, _ = online
     for service in ("ranking_v1", USER_SERVICE):
         store.check_contract(service, list_service_columns(store.config, service))
@@ -217,7 +217,7 @@ def test_a_view_without_files_is_named(tmp_path):
         store.materialize()
 
 
-def test_a_store_that_nobody_applied_says_so(tmp_path, shelf, rng):
+def test_a_store_without_apply_is_reported(tmp_path, shelf, rng):
     config = write_config(tmp_path, "fresh")
     write_sources(rng, config, shelf)
     for call in (

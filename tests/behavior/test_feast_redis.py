@@ -1,4 +1,4 @@
-"""The online store on a real Redis server gives what the SQLite one gives."""
+"""The online store on a Redis server gives the same values as on SQLite."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from handsell.testing.small_catalog import draw_snapshot
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory):
-    """host:port of a server of our own, on loopback, without persistence."""
+    """host:port of a new Redis server on loopback, without persistence."""
     binary = shutil.which("redis-server")
     if binary is None:
         pytest.skip("redis-server is not installed: apt-get install redis-server")
@@ -38,7 +38,7 @@ def redis(tmp_path_factory):
         server.terminate()
 
 
-def test_redis_answers_what_sqlite_answers(redis, tmp_path, monkeypatch):
+def test_redis_and_sqlite_give_the_same_rows(redis, tmp_path, monkeypatch):
     monkeypatch.delenv("HANDSELL_HOME", raising=False)
     shelf = draw_snapshot(np.random.default_rng(1), items=40)
     rows = {}

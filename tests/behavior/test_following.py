@@ -1,4 +1,4 @@
-"""A promoted bundle is turned to when it answers; what does not is refused, and the old one serves on."""
+"""The service switches to a promoted bundle if it answers; otherwise it refuses it and keeps the old one."""
 
 import shutil
 
@@ -34,8 +34,8 @@ def follower(world, service, store, stages=None):
     )
 
 
-def damaged(world, store, bundle):
-    """The bundle made live with its ranker cut short, past the check that promotion makes."""
+def promote_damaged(world, store, bundle):
+    """Make a bundle with a truncated ranker live, without the check of promotion."""
     path = store.local_path(bundle) / "ranker" / "ranker.ubj"
     path.write_bytes(path.read_bytes()[:-100])
     store._write_pointer(Pointer(bundle, (world.bundle,)))
@@ -62,10 +62,10 @@ async def test_promotion_and_rollback_change_what_answers(world, store):
         assert slates[world.bundle] != slates[other]
 
 
-async def test_a_corrupt_bundle_is_refused_and_the_old_one_serves_on(world, store):
+async def test_a_corrupt_bundle_is_refused_and_the_old_one_stays_live(world, store):
     other = publish_other_bundle(world, seed=4)
     async with start_service(world) as (client, service):
-        damaged(world, store, other)
+        promote_damaged(world, store, other)
         follow = follower(world, service, store)
         for _ in range(2):
             await follow.check()
@@ -80,8 +80,8 @@ async def test_a_corrupt_bundle_is_refused_and_the_old_one_serves_on(world, stor
         assert (await client.get("/readyz")).json()["refused"] is None
 
 
-async def test_a_bundle_that_answers_worse_is_refused(world, store):
-    """Its files are whole, but the ranker wants a column that nobody computes."""
+async def test_a_bundle_with_worse_answers_is_refused(world, store):
+    """Its files are valid, but the ranker needs a column that does not exist."""
     names = store.show(world.bundle).features
     other = publish_other_bundle(world, seed=4, features=(*names[:-1], "moon_phase"))
     async with start_service(world) as (client, service):
@@ -92,7 +92,7 @@ async def test_a_bundle_that_answers_worse_is_refused(world, store):
         assert (await client.get(ASK)).json()["release"]["bundle"] == world.bundle
 
 
-async def test_a_bundle_that_the_feature_store_cannot_feed_is_refused(world, store):
+async def test_a_bundle_without_its_features_in_the_store_is_refused(world, store):
     def load_refused(bundle):
         raise FeatureError(f"bundle {bundle} wants user_mood: restore it")
 
@@ -105,7 +105,7 @@ async def test_a_bundle_that_the_feature_store_cannot_feed_is_refused(world, sto
 
 
 class Behind:
-    """Stages of which the ranking one does not hold the bundle."""
+    """Stages of which ranking has not loaded the bundle."""
 
     def __init__(self, world, bundle):
         self.inner = load_local_stages(open_bundle(str(world.config.source), bundle))
@@ -119,7 +119,7 @@ class Behind:
         return {}
 
 
-async def test_a_request_is_answered_whole_from_the_bundle_before_where_a_stage_lacks_the_new_one(world, store):
+async def test_a_request_falls_back_to_the_previous_bundle_if_a_stage_has_not_loaded_the_new_one(world, store):
     other = publish_other_bundle(world, seed=4)
     async with start_service(world) as (client, service):
         first = (await client.get(ASK)).json()
@@ -132,7 +132,7 @@ async def test_a_request_is_answered_whole_from_the_bundle_before_where_a_stage_
         assert ranked.json()["degraded"] == [] and ranked.json()["release"]["bundle"] == world.bundle
 
 
-async def test_without_a_bundle_before_such_a_stage_is_left_out_and_named(world):
+async def test_without_a_previous_bundle_such_a_stage_is_skipped_and_named(world):
     async with start_service(world, stages=Behind(world, world.bundle)) as (client, _):
         answer = (await client.get(ASK)).json()
         assert answer["degraded"] == ["ranking"] and len(answer["items"]) == 10
@@ -142,7 +142,7 @@ def holding(world, bundle="live"):
     return StageBundles(str(world.config.source), bundle, load_local_stages)
 
 
-def test_a_replica_holds_what_is_live_and_what_it_was_asked_for(world, store, monkeypatch):
+def test_a_replica_loads_the_live_bundle_and_requested_ones(world, store, monkeypatch):
     monkeypatch.setattr("handsell.serving.graph.bundle_watcher.threading.Thread.start", lambda self: None)
     held = holding(world)
     other = publish_other_bundle(world, seed=4)
@@ -163,10 +163,10 @@ def test_a_replica_holds_what_is_live_and_what_it_was_asked_for(world, store, mo
     assert held.state(more[-1]) == HELD and held.state(other) == LOADING
 
 
-def test_a_replica_says_why_a_bundle_cannot_be_held(world, store, monkeypatch):
+def test_a_replica_reports_why_a_bundle_cannot_be_loaded(world, store, monkeypatch):
     monkeypatch.setattr("handsell.serving.graph.bundle_watcher.threading.Thread.start", lambda self: None)
     held, other = holding(world), publish_other_bundle(world, seed=4)
-    damaged(world, store, other)
+    promote_damaged(world, store, other)
     held.check()
     assert "ranker.ubj" in held.state(other) and held.state(world.bundle) == HELD
     store.rollback()

@@ -46,7 +46,7 @@ path = "users.parquet"
 
 @pytest.fixture(scope="module")
 def moment(deployment):
-    """t: when the ranker window begins, which ends what retrievers may learn from; not the start of a day."""
+    """t: start of the ranker window and end of the retrievers' fit window; not the start of a day."""
     last = pc.max(pq.read_table(deployment.layout.interactions, columns=["time"])["time"]).as_py()
     t = Bounds.of(deployment.config.split, last).ranker
     assert t % DAY_US > HOUR_US
@@ -55,7 +55,7 @@ def moment(deployment):
 
 @pytest.fixture(scope="module")
 def pair(deployment, moment, tmp_path_factory):
-    """The log as it was, and with its future scrambled; both up to fitted retrievers."""
+    """Two deployments with fitted retrievers: on the log, and on the log with a scrambled future."""
     events = pq.read_table(deployment.layout.events)
     folder = tmp_path_factory.mktemp("futures")
     logs = {"as_it_was": events, "scrambled": scrambled(events, moment)}
@@ -67,7 +67,7 @@ def pair(deployment, moment, tmp_path_factory):
 
 
 def scrambled(events, t):
-    """Times stay, and so do all events before t; from t on users, items and types are dealt out anew."""
+    """Shuffle users, items and types of the events from t on; times and earlier events stay."""
     rng = np.random.default_rng(5)
     later = np.flatnonzero(events["time"].cast(pa.int64()).to_numpy() >= t)
     assert 0.2 < len(later) / len(events) < 0.8
@@ -80,7 +80,7 @@ def scrambled(events, t):
 
 
 def prepared(folder, original, events, t):
-    """A deployment of that log up to its features and content; every user asks at t."""
+    """Build a deployment of that log up to features and content, with a request of every user at t."""
     source = folder / "source"
     (source / "events").mkdir(parents=True)
     pq.write_table(events.sort_by("time"), source / "events" / "part.parquet")
@@ -101,7 +101,7 @@ def prepared(folder, original, events, t):
 
 
 def learn(made):
-    """The retrievers, the two-tower too in this process: its numbers are the same, and Ray Train costs more."""
+    """Fit the retrievers; the two-tower in this process, which gives the same values as Ray Train in less time."""
     config, run = made.config, made.config.state / "run"
     sizes, content = windows.CatalogSizes.load(made.layout), Content.load(run / "content")
     log = Interactions.read(sorted((run / "fit").glob("*.parquet")), sizes.users, sizes.items)
@@ -110,7 +110,7 @@ def learn(made):
 
 
 def ask(run, users, time):
-    """The window's requests: all users at one time, of whom it is not known what they did then."""
+    """Replace the requests of the window by one of every user at the given time, without outcomes."""
     n = len(users)
     outcome = (Ragged.empty(n, kind) for kind in WindowRequests.RAGGED.values())
     asked = WindowRequests(users.astype(np.int32), np.full(n, time), np.full(n, AS_LOGGED), *outcome)
@@ -118,7 +118,7 @@ def ask(run, users, time):
 
 
 def answers(made):
-    """Bytes of all that a request's answer is made of, by name, through the functions that train."""
+    """Return the bytes of all inputs and intermediate results of the requests, by name, from the training functions."""
     config, run = made.config, made.config.state / "run"
     for name in ("rows", "candidates", "item_days"):
         shutil.rmtree(run / name, ignore_errors=True)
@@ -153,7 +153,7 @@ def answers(made):
 
 
 def different(pair):
-    """Names of what is not the same in both futures."""
+    """Return the names of the values that differ between both futures."""
     one, other = (answers(made) for made in pair)
     return {name for name in one if one[name] != other[name]}
 
@@ -167,17 +167,17 @@ def test_the_future_was_scrambled(pair, moment):
     assert not np.array_equal(snapshots[0].values, snapshots[1].values, equal_nan=True)
 
 
-def test_not_a_byte_of_a_request_at_t_depends_on_what_follows(pair):
+def test_requests_at_t_do_not_depend_on_later_events(pair):
     assert different(pair) == set()
 
 
-def test_retrievers_have_learned_from_the_past_alone(pair):
+def test_retrievers_are_fitted_on_the_past_only(pair):
     for file in sorted((pair[0].config.state / "run" / "retrievers").rglob("*.*")):
         other = pair[1].config.state / "run" / file.relative_to(pair[0].config.state / "run")
         assert file.read_bytes() == other.read_bytes(), file.name
 
 
-def test_a_request_that_comes_later_is_noticed(pair, moment):
+def test_a_later_request_is_detected(pair, moment):
     asked = [made.config.state / "run" / "windows" / "ranker.parquet" for made in pair]
     kept = [path.read_bytes() for path in asked]
     for made in pair:
@@ -200,8 +200,8 @@ LEAKS = {
 
 
 @pytest.mark.parametrize("view", LEAKS)
-def test_rows_stamped_too_early_are_noticed(pair, view):
-    """A leak planted in one view: what is true only later is stamped two days before."""
+def test_rows_stamped_too_early_are_detected(pair, view):
+    """A planted leak in one view: rows are stamped two days too early."""
     files = [path for made in pair for path in sorted((made.layout.features / view).glob("*.parquet"))]
     kept = {path: path.read_bytes() for path in files}
     for path in files:
@@ -218,8 +218,8 @@ def test_rows_stamped_too_early_are_noticed(pair, view):
             path.write_bytes(content)
 
 
-def test_a_retriever_that_saw_the_future_is_noticed(pair):
-    """Popularity fitted on everything."""
+def test_a_retriever_fitted_on_the_future_is_detected(pair):
+    """Popularity fitted on all data."""
     folders = [made.config.state / "run" for made in pair]
     for made, run in zip(pair, folders, strict=True):
         sizes = windows.CatalogSizes.load(made.layout)

@@ -44,7 +44,7 @@ def as_of(config, users, times):
 
 
 def naive_user(log, snapshot, user, time, config):
-    """What is known of one user before a time, by a loop over the log."""
+    """Compute the state of one user before a time, by a loop over the log."""
     counts, positive, negative = [0, 0, 0], [0.0] * 3, [0.0] * 3
     creators, history, seen = {}, [], {}
     mine = [n for n in range(len(log)) if log.user[n] == user and log.time[n] < time]
@@ -75,7 +75,7 @@ def naive_user(log, snapshot, user, time, config):
 
 
 def check_requests(log, config, users, times):
-    """Stored rows joined as of the times, made into Requests, against the naive reference."""
+    """Compare requests from stored rows, joined as of the times, with the naive reference."""
     snapshot = Snapshot.load(Layout(config.state).snapshot)
     rows = as_of(config, [f"u{u}" for u in users], times)
     zeros = np.zeros(len(times), np.int8)
@@ -109,12 +109,12 @@ def test_user_rows_are_exact_at_every_session_start_of_the_windows(tmp_path, rng
     at = session_starts(log, config, log.time.max() - 12 * DAY_US)
     at = rng.choice(at, 60, replace=False)
     check_requests(log, config, log.user[at], log.time[at])
-    # … now, for everybody, one user of whom nothing is known included
+    # … now, for all users, including one without events
     check_requests(log, config, np.arange(12), np.full(12, log.time.max() + 3 * DAY_US))
 
 
 @pytest.mark.parametrize("cap", [12, 20, 40])
-def test_it_is_told_how_many_users_have_seen_more_than_is_kept(tmp_path, rng, capsys, cap):
+def test_users_with_more_seen_items_than_the_cap_are_counted(tmp_path, rng, capsys, cap):
     config = write_tiny_config(tmp_path)
     log = write_tiny(config, rng)
     config = config.model_copy(update={"features": config.features.model_copy(update={"seen_cap": cap})})
@@ -125,7 +125,7 @@ def test_it_is_told_how_many_users_have_seen_more_than_is_kept(tmp_path, rng, ca
     assert said == (beyond > 0) == (cap < 40)
 
 
-def test_moments_asked_for_by_training_are_exact(tmp_path, rng):
+def test_times_requested_by_training_are_exact(tmp_path, rng):
     config = write_tiny_config(tmp_path, "leave_last_k")
     log = write_tiny(config, rng)
     users, times = rng.integers(0, 12, 60), rng.integers(START, log.time.max(), 60)
@@ -138,7 +138,7 @@ def test_moments_asked_for_by_training_are_exact(tmp_path, rng):
 
 
 @pytest.mark.parametrize("kind", ["by_time", "leave_last_k"])
-def test_the_requests_of_every_window_need_not_be_asked_for(tmp_path, rng, kind):
+def test_request_times_of_every_window_have_rows_by_default(tmp_path, rng, kind):
     config = write_tiny_config(tmp_path, kind)
     log = write_tiny(config, rng)
     compute_feature_tables(config)

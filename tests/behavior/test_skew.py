@@ -1,4 +1,4 @@
-"""The skew report on the trained deployment: silent on honest vectors, and it names what was planted."""
+"""The skew report on the trained deployment: no finding on correct vectors; planted skew is named."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def empty_logs(shop):
 
 
 def serve(shop, stages, change=lambda requests: requests, ranking=None, told=None):
-    """What a replica does with one batch, vectors logged; `told` are events the online row does not hold."""
+    """Serve one batch as a replica does, with logged vectors; `told` are events that the online row lacks."""
     ranking = ranking or stages.ranking
     time = np.full(len(USERS), stages.snapshot.as_of + DAY_US // 3)
     rows = shop.store().online_users([user or "" for user in USERS])
@@ -70,7 +70,7 @@ def compared(shop):
     return found, out.getvalue(), [d["feature"] for d in found["features"] if d["differing"]]
 
 
-def test_honest_vectors_have_no_skew(shop, stages):
+def test_correct_vectors_have_no_skew(shop, stages):
     serve(shop, stages)
     found, text, differing = compared(shop)
     assert differing == [] and found["fresh_rows"] == 0 and "No skew" in text
@@ -81,7 +81,7 @@ def test_honest_vectors_have_no_skew(shop, stages):
     assert all(name.startswith("src_") for name in found["left_out"])
 
 
-def test_a_user_feature_that_serving_gets_wrong_is_named_first(shop, stages):
+def test_a_wrong_user_feature_in_serving_is_named_first(shop, stages):
     column = 3
 
     def planted(requests):
@@ -119,8 +119,8 @@ def test_a_value_that_only_one_side_knows_differs(shop, stages):
     assert found["features"][0]["max_abs"] is None and "one unknown" in text
 
 
-def test_an_online_store_that_lags_behind_is_skew(shop, stages):
-    """Rows as they were three days before the end: a batch that should have run did not."""
+def test_an_outdated_online_store_is_skew(shop, stages):
+    """Rows of three days before the end: a batch job did not run."""
     rows = shop.store().historical_users([u or "" for u in USERS], np.full(len(USERS), stages.snapshot.as_of - DAY_US))
 
     def stale(requests):
@@ -150,6 +150,6 @@ def test_fresh_events_are_listed_apart(shop, stages, logged):
     assert counts["user"] == counts["cross"] == found["rows"] - 10
 
 
-def test_nothing_logged_says_what_to_do(shop):
+def test_an_empty_log_is_an_error_with_advice(shop):
     with pytest.raises(FeatureError, match=r"feature_log_share above 0 \(it is 0\)"):
         report_skew(shop.config)

@@ -1,4 +1,4 @@
-"""A ranker that fails shows in every answer: a fallback never hides it."""
+"""A failed ranker is named in every response; a fallback does not hide it."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from serving_service import start_service
 
 
 class Silent:
-    """A ranker that has no finite score for anything."""
+    """A ranker without finite scores."""
 
     def __init__(self, features):
         self.features = features
@@ -20,7 +20,7 @@ class Silent:
 
 
 async def degraded(deployment, ranking=None):
-    """What ten users' answers say was left out."""
+    """Return the `degraded` causes of ten users' responses."""
     stages = load_stages(deployment.path, deployment.config)
     local = LocalStages(stages.candidates, ranking(stages.ranking) if ranking else stages.ranking, stages.reranking)
     async with start_service(deployment, stages=local) as (client, _):
@@ -33,7 +33,7 @@ async def degraded(deployment, ranking=None):
     return count, causes
 
 
-async def test_a_sound_ranker_leaves_nothing_out(deployment):
+async def test_a_valid_ranker_is_not_degraded(deployment):
     assert await degraded(deployment) == (0, set())
 
 

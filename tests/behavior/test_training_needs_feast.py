@@ -1,4 +1,4 @@
-"""Values in Feast decide what is served and what is learned; a missing feature is an error."""
+"""Serving and training use the values in Feast; a missing feature is an error."""
 
 import json
 import os
@@ -31,7 +31,7 @@ ANNA, BERT, CARL = "u0000003", "u0000042", "u0000077"
 
 @pytest.fixture(scope="module")
 def mine(deployment, tmp_path_factory):
-    """A copy that these tests may change."""
+    """A copy of the deployment, which these tests change."""
     return deployment.copy(tmp_path_factory.mktemp("changed"))
 
 
@@ -94,13 +94,13 @@ def deployment_features(run):
 
 
 def changed_columns(before, after):
-    """Feature → the rows (N,) in which it differs."""
+    """Map each feature to the rows (N,) in which it differs."""
     differs = ~((before.x == after.x) | (np.isnan(before.x) & np.isnan(after.x)))
     return {name: np.flatnonzero(differs[:, f]) for f, name in enumerate(before.features) if differs[:, f].any()}
 
 
 def edit(folder, picked, column, value):
-    """Write `value` into one column where picked(table) says so; returns how many cells."""
+    """Write `value` to one column in the rows where picked(table) is true; return their number."""
     total = 0
     for path in sorted(folder.glob("*.parquet")):
         table = pq.read_table(path)
@@ -189,7 +189,7 @@ GONE = "positives_total"
 
 @pytest.fixture(scope="module")
 def without(mine, tmp_path_factory):
-    """The copy, after somebody applied a feature repository that lacks one feature."""
+    """The copy, after `feast apply` without one feature."""
     repo = tmp_path_factory.mktemp("edited") / "feature_repo"
     shutil.copytree(find_feature_repo(mine.config), repo, ignore=shutil.ignore_patterns("__pycache__"))
     views = (repo / "views.py").read_text()
@@ -211,7 +211,7 @@ def test_training_is_refused_by_the_name_of_the_missing_feature(without):
 
 
 async def test_a_bundle_is_refused_by_the_name_of_the_missing_feature(without):
-    """By the gateway's own constructor, which Serve runs before anything is answered."""
+    """By the constructor of the gateway, which Serve runs before the first request."""
     from handsell.serving.graph.gateway import Gateway
 
     made = Gateway.func_or_class  # Serve makes the constructor of an ingress a coroutine
@@ -220,7 +220,7 @@ async def test_a_bundle_is_refused_by_the_name_of_the_missing_feature(without):
 
 
 def test_a_bundle_is_refused_for_what_it_was_trained_on(deployment):
-    """Even if the present config does not name that feature."""
+    """Even if the present config does not name the feature."""
     opened = open_bundle(str(deployment.config.source), deployment.bundle)
     assert GONE in opened.manifest.service_features
     check_features(opened, deployment.store().check_contract)

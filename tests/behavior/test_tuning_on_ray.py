@@ -1,4 +1,4 @@
-"""Tuning on the cluster: of a good, a useless and an invalid value, the good one is found and reported."""
+"""Tuning on the cluster finds and reports the best of a good, a bad and an invalid value."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ GOOD, USELESS, IMPOSSIBLE = 100, 1, -5  # neighbors of an item
 
 @dataclass(frozen=True)
 class Bare:
-    """A run up to the rows of its validation window, of a config whose item_knn knows one neighbor."""
+    """A training run up to the rows of its validation window; item_knn has one neighbor."""
 
     config: Config
     folder: Path
@@ -48,7 +48,7 @@ def planted(monkeypatch):
     monkeypatch.setitem(retrievers(), "item_knn", replace(retrievers()["item_knn"], search=space))
 
 
-def test_the_planted_value_is_found_twice_despite_a_failed_trial(bare, capfd):
+def test_the_planted_value_is_found_despite_a_failed_trial(bare, capfd):
     run = bare.tuned(concurrent=2)
     (found,) = run.tuned
     by_value = {trial.params["neighbors"]: trial for trial in found.trials}
@@ -66,7 +66,7 @@ def test_the_planted_value_is_found_twice_despite_a_failed_trial(bare, capfd):
     assert values[0] == values[1]
 
 
-def test_the_configured_values_are_tried_whatever_the_budget(bare):
+def test_the_configured_values_are_tried_with_any_budget(bare):
     (found,) = bare.tuned(budget_s=0.001, max_requests=20).tuned
     assert [trial.params["neighbors"] for trial in found.trials] == [USELESS]
     assert found.trials[0].value is not None and found.requests == 20 and found.combinations == 3

@@ -1,4 +1,4 @@
-"""A stage that fails or is late is left out and named; the caller gets a slate all the same."""
+"""A stage that fails or is late is skipped and named in `degraded`; the client still gets a slate."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ from serving_world import write_world
 
 
 class Faulty:
-    """Stages of which the named ones raise, or answer after `delay_s`."""
+    """Stages of which some raise, or answer after `delay_s`."""
 
     def __init__(self, world, broken=(), slow=(), delay_s=30.0):
         self.inner = load_local_stages(open_bundle(str(world.config.source), "live"))
@@ -45,7 +45,7 @@ def quick(world, ms=1_500, **more):
 
 @pytest.mark.parametrize("stage", ["candidates", "ranking", "reranking"])
 @pytest.mark.parametrize("how", ["broken", "slow"])
-async def test_a_stage_that_is_gone_or_late_is_named(world, stage, how):
+async def test_a_failed_or_late_stage_is_named(world, stage, how):
     method = {"candidates": "candidates", "ranking": "rank", "reranking": "rerank"}[stage]
     stages = Faulty(world, **{how: (method,)})
     async with start_service(world, stages=stages, config=quick(world)) as (client, _):
@@ -59,7 +59,7 @@ async def test_a_stage_that_is_gone_or_late_is_named(world, stage, how):
         assert f'handsell_degraded_total{{cause="{stage}"}} 1.0' in (await client.get("/metrics")).text
 
 
-async def test_a_store_that_is_gone_gives_default_features(world):
+async def test_an_unavailable_store_gives_default_features(world):
     store = world.store()
     store.broken = True
     async with start_service(world, store=store) as (client, _):
@@ -83,7 +83,7 @@ async def test_rank_answers_without_its_ranker(world):
         assert "candidates" in body["degraded"] and len(body["items"]) == 3
 
 
-async def test_overload_is_told_with_a_time_to_come_back(world):
+async def test_overload_is_a_503_with_retry_after(world):
     async with start_service(world, stages=Faulty(world, slow=("candidates",), delay_s=0.3)) as (client, _):
         answers = await asyncio.gather(*(client.get("/v1/users/u1/recommendations") for _ in range(60)))
         refused = [a for a in answers if a.status_code == 503]
@@ -115,7 +115,7 @@ def test_a_corrupt_bundle_is_refused_by_name(world, tmp_path):
         open_bundle(str(copy.config.source), "nothing-like-it")
 
 
-def test_a_bundle_whose_features_feast_no_longer_offers_is_refused_by_name(world):
+def test_a_bundle_whose_features_are_missing_in_feast_is_refused_by_name(world):
     opened = open_bundle(str(world.config.source), "live")
 
     def check(service, names):
@@ -125,8 +125,8 @@ def test_a_bundle_whose_features_feast_no_longer_offers_is_refused_by_name(world
         check_features(opened, check)
 
 
-async def test_a_caller_may_ask_for_less_time_and_its_neighbors_are_untouched(world):
-    """Re-ranking takes two seconds: who has less gets the ranking's order; more than the service has is not given."""
+async def test_a_request_may_set_a_shorter_deadline_without_effect_on_others(world):
+    """Re-ranking takes two seconds: a shorter deadline gives the ranking order; a longer one has no effect."""
     stages = Faulty(world, slow=("rerank",), delay_s=2.0)
     body = {"user_id": "u1", "count": 10}
     async with start_service(world, stages=stages, config=quick(world, 8_000, in_flight=6)) as (client, _):
@@ -146,7 +146,7 @@ async def test_a_caller_may_ask_for_less_time_and_its_neighbors_are_untouched(wo
         assert wrong.status_code == 422 and "deadline_ms" in wrong.text
 
 
-async def test_a_trace_is_taken_up_and_passed_on(world):
+async def test_a_trace_is_continued(world):
     async with start_service(world) as (client, _):
         given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
         answer = await client.get("/v1/users/u1/recommendations", headers={"traceparent": given})
@@ -158,7 +158,7 @@ async def test_a_trace_is_taken_up_and_passed_on(world):
 
 
 class Halting:
-    """Stages of which one method stands still while `halted`; counts the calls that reach it."""
+    """Stages of which one method blocks while `halted`; counts its calls."""
 
     def __init__(self, world, name):
         self.inner, self.name = load_local_stages(open_bundle(str(world.config.source), "live")), name
@@ -173,8 +173,8 @@ class Halting:
 
 
 @pytest.mark.parametrize("stage", ["candidates", "ranking", "reranking"])
-async def test_a_stage_that_stands_still_is_not_waited_for_by_everybody(world, stage):
-    """The first few give it up; those behind them go on without it at once, until it answers again."""
+async def test_a_blocked_stage_opens_the_circuit_breaker(world, stage):
+    """After the first timeouts, requests skip the stage without waiting until it answers again."""
     stages = Halting(world, {"candidates": "candidates", "ranking": "rank", "reranking": "rerank"}[stage])
     async with start_service(world, stages=stages, config=quick(world)) as (client, _):
         answers = [await client.get("/v1/users/u1/recommendations?count=10") for _ in range(40)]
@@ -190,8 +190,8 @@ async def test_a_stage_that_stands_still_is_not_waited_for_by_everybody(world, s
             raise AssertionError("it answers again, and nobody asks it")
 
 
-async def test_a_store_that_stands_still_is_flagged_and_read_again(world):
-    """Its one thread is stuck in a read meanwhile."""
+async def test_a_blocked_store_is_flagged_and_read_again(world):
+    """Its only thread is blocked in a read meanwhile."""
     store, free = world.store(), threading.Event()
     read = store.online_users
     store.online_users = lambda ids: free.wait(30) and read(ids)

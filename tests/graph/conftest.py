@@ -1,4 +1,4 @@
-"""One real Serve application per topology, over HTTP, on the suite's shared Ray cluster."""
+"""Fixtures: one Serve application per topology, over HTTP, on the shared Ray cluster."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def world(tmp_path_factory) -> World:
 
 @pytest.fixture(scope="session", params=["graph", "fused"])
 def shop(request, ray_cluster, world):
-    """An HTTP client of the running application; the parameter is its topology."""
+    """HTTP client of the running application; the parameter is its topology."""
     from ray import cloudpickle, serve
 
     from handsell.serving.http.app import AppArgs, compose
 
-    cloudpickle.register_pickle_by_value(serving_world)  # replicas do not have tests/ on their path
+    cloudpickle.register_pickle_by_value(serving_world)  # replicas cannot import from tests/
     serve.start(http_options={"host": "127.0.0.1", "port": PORT})
     args = AppArgs(config=str(world.config.source), topology=request.param)
     serve.run(compose(args, open_rows), name="shop", route_prefix="/")

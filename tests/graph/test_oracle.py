@@ -48,7 +48,7 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def client(deployment):
-    """Four deployments, with the feature store that users have."""
+    """HTTP client of the graph, with the real feature store."""
     from ray import serve
 
     from handsell.serving.http.app import AppArgs, build
@@ -77,13 +77,13 @@ def reference(deployment):
 
 @pytest.fixture(scope="module")
 def answers(client, deployment):
-    """Case → (the answer's body, the µs at which the service asked itself)."""
-    found = {case: client.post("/v1/recommendations", json=body_of(case, deployment)).json() for case in CASES}
+    """Map each case to (response body, request time in µs as the service logged it)."""
+    found = {case: client.post("/v1/recommendations", json=build_body(case, deployment)).json() for case in CASES}
     times = impression_times(deployment, {answer["recommendation_id"] for answer in found.values()})
     return {case: (answer, times[answer["recommendation_id"]]) for case, answer in found.items()}
 
 
-def body_of(case, deployment):
+def build_body(case, deployment):
     ids = load_ids(deployment)
     body = {"user_id": case.user, "surface": case.surface, "count": COUNT}
     if case.session:
@@ -108,8 +108,8 @@ def impression_times(deployment, wanted):
     raise TimeoutError(f"{len(wanted - found.keys())} answers have no impression after 5 s")
 
 
-def asked_of(case, now, reference):
-    """Return the case as the reference takes it; the session's events are in the last microseconds, in order."""
+def build_reference_request(case, now, reference):
+    """Build the case for the reference; the events of the session are in the last microseconds, in order."""
     catalog = reference.catalog
     first = now - len(case.session)
     weight = {name: kind.weight for name, kind in catalog.config.events.types.items()}
@@ -118,8 +118,8 @@ def asked_of(case, now, reference):
     return NaiveRequest(user, case.surface, frozenset(case.exclude))
 
 
-def request_of(case, now, deployment, stages):
-    """The case for handsell's own funnel, from the online row."""
+def build_request(case, now, deployment, stages):
+    """Build the case for the product's funnel, from the online row."""
     n = len(case.session)
     config, snapshot = deployment.config, stages.snapshot
     told = {
@@ -137,22 +137,22 @@ def request_of(case, now, deployment, stages):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.user}-{case.surface}-{len(case.session)}")
 def test_the_slate_is_that_of_the_reference(case, answers, reference, stages, deployment):
     answer, now = answers[case]
-    want = reference.recommend(asked_of(case, now, reference), COUNT)
+    want = reference.recommend(build_reference_request(case, now, reference), COUNT)
     ids, scores = [reference.catalog.item_ids[item] for item, _ in want], [score for _, score in want]
     assert len(ids) == COUNT
     assert [item["item_id"] for item in answer["items"]] == ids
     assert [item["score"] for item in answer["items"]] == pytest.approx(scores, abs=1e-5)
     assert answer["degraded"] == [] and answer["cold_start"] == (case.user not in reference.catalog.log)
-    slate = run_local(stages.funnel.recommend(request_of(case, now, deployment, stages), COUNT))
+    slate = run_local(stages.funnel.recommend(build_request(case, now, deployment, stages), COUNT))
     assert stages.snapshot.items.ids(slate.item[0]) == ids
     np.testing.assert_allclose(slate.score[0], scores, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES[6:], ids=lambda case: f"{case.user}-{case.surface}-{len(case.session)}")
 def test_candidates_and_features_are_those_of_the_reference(case, answers, reference, stages, deployment):
-    """Every candidate in its place, and every column of its row."""
+    """The order of candidates, and every feature column."""
     _, now = answers[case]
-    asked, request = asked_of(case, now, reference), request_of(case, now, deployment, stages)
+    asked, request = build_reference_request(case, now, reference), build_request(case, now, deployment, stages)
     want = reference.find_candidates(asked)
     found = run_local(stages.candidates.candidates(request, deployment.config.retrieval.candidates))
     assert found.item[0].tolist() == [item for item, _, _ in want]
@@ -162,13 +162,13 @@ def test_candidates_and_features_are_those_of_the_reference(case, answers, refer
     for column, name in enumerate(names):
         if name.startswith("src_") and name.endswith("_rank"):
             score = expected[:, names.index(name.replace("_rank", "_z"))]
-            assert wrong_ranks(x[:, column], expected[:, column], score) == [], name
+            assert find_wrong_ranks(x[:, column], expected[:, column], score) == [], name
         else:
             np.testing.assert_allclose(x[:, column], expected[:, column], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def wrong_ranks(actual: np.ndarray, expected: np.ndarray, score: np.ndarray) -> list[int]:
-    """Rows of another rank than expected; two whose scores are equal to rounding may have changed places."""
+def find_wrong_ranks(actual: np.ndarray, expected: np.ndarray, score: np.ndarray) -> list[int]:
+    """Find rows with unexpected ranks; rows whose scores are equal up to rounding may be exchanged."""
     differ = np.flatnonzero(~np.isclose(actual, expected, equal_nan=True))
     holders = [np.flatnonzero(expected == actual[row]) for row in differ]
     return [
@@ -178,23 +178,23 @@ def wrong_ranks(actual: np.ndarray, expected: np.ndarray, score: np.ndarray) -> 
     ]
 
 
-def test_only_ranks_of_equal_scores_may_change_places():
+def test_only_items_of_equal_scores_may_be_exchanged():
     rank, score = np.array([0, 1, 2, np.nan]), np.array([2.0, 1.0, 1.000001, np.nan])
-    assert wrong_ranks(rank, rank, score) == []
-    assert wrong_ranks(np.array([0, 2, 1, np.nan]), rank, score) == []
-    assert wrong_ranks(np.array([1, 0, 2, np.nan]), rank, score) == [0, 1]
-    assert wrong_ranks(np.array([0, 1, 7, np.nan]), rank, score) == [2]
-    assert wrong_ranks(np.array([0, 1, 2, 3]), rank, score) == [3]
+    assert find_wrong_ranks(rank, rank, score) == []
+    assert find_wrong_ranks(np.array([0, 2, 1, np.nan]), rank, score) == []
+    assert find_wrong_ranks(np.array([1, 0, 2, np.nan]), rank, score) == [0, 1]
+    assert find_wrong_ranks(np.array([0, 1, 7, np.nan]), rank, score) == [2]
+    assert find_wrong_ranks(np.array([0, 1, 2, 3]), rank, score) == [3]
 
 
-def test_no_request_is_earlier_than_what_its_row_holds(answers, reference):
-    """With serving.clock = "data" the service lives after the log's end, never within its last hours."""
+def test_no_request_is_earlier_than_the_events_of_its_row(answers, reference):
+    """With serving.clock = "data" the clock is after the end of the log."""
     last = max(event.time for log in reference.catalog.log.values() for event in log)
     assert all(last < now <= last + 2 * DAY_US for _, now in answers.values())
 
 
 def test_the_cases_differ(answers):
-    """Or the reference would prove little: repeat policy, session and exclusions each change what is shown."""
+    """Repeat policy, session and exclusions each change the slate; otherwise the comparison would be weak."""
     shown = {case: [item["item_id"] for item in answer["items"]] for case, (answer, _) in answers.items()}
     assert len({tuple(items) for items in shown.values()}) >= len(CASES) - 2
     for user in ("u0000000", "u0000003", "u0000042"):
@@ -203,8 +203,8 @@ def test_the_cases_differ(answers):
     assert shown[Case("nobody_yet")] != shown[Case("nobody_either", "discover", SESSION)]
 
 
-def test_the_reference_notices_a_changed_model(answers, reference, stages, deployment):
-    """A ranker with its columns mixed up, or no diversity, no longer gives the reference's slates."""
+def test_the_comparison_detects_a_changed_model(answers, reference, stages, deployment):
+    """A ranker with permuted columns, or no diversity, does not give the reference's slates."""
     from dataclasses import replace
 
     from handsell.core.funnel import Funnel
@@ -218,15 +218,15 @@ def test_the_reference_notices_a_changed_model(answers, reference, stages, deplo
         changed = 0
         for case in CASES[:7]:
             now = answers[case][1]
-            slate = run_local(funnel.recommend(request_of(case, now, deployment, stages), COUNT))
+            slate = run_local(funnel.recommend(build_request(case, now, deployment, stages), COUNT))
             assert slate.degraded == ()
             changed += slate.item[0].tolist() != [
-                i for i, _ in reference.recommend(asked_of(case, now, reference), COUNT)
+                i for i, _ in reference.recommend(build_reference_request(case, now, reference), COUNT)
             ]
         assert changed >= 5
 
 
-def test_a_thousand_answers_from_the_trained_bundle_and_nothing_is_degraded(client):
+def test_a_thousand_requests_without_a_degraded_response(client):
     def ask(n):
         user = f"u{n % 150:07d}" if n % 10 else f"visitor{n}"
         answer = client.get(f"/v1/users/{user}/recommendations?count=5").json()

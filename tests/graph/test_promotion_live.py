@@ -1,4 +1,4 @@
-"""Promotion and rollback under a running service: no failed request, and no answer that mixes two bundles."""
+"""Promotion and rollback in a running service: no failed request, and no response that mixes two bundles."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ def store(world):
 
 
 def until(shop, what, limit_s=60):
-    """The first readiness answer of which `what` is true."""
+    """Return the first readiness response that meets the condition."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
         ready = shop.get("/readyz")
@@ -31,7 +31,7 @@ def until(shop, what, limit_s=60):
 
 
 class Callers:
-    """Threads that ask without a pause while the block runs; `answers` are (user, response)."""
+    """Threads that send requests while the block runs; `answers` are (user, response)."""
 
     def __init__(self, shop, threads=3):
         self.shop, self.threads, self.answers, self._stop = shop, threads, [], threading.Event()

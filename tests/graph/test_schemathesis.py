@@ -1,4 +1,4 @@
-"""Schemathesis reads the OpenAPI document and asks the running service what it allows, and what it does not."""
+"""Schemathesis sends valid and invalid requests, generated from the OpenAPI document, to the running service."""
 
 from urllib.parse import urlencode
 
@@ -38,7 +38,7 @@ CASES = [(name, mode) for name in ASKED for mode in GenerationMode] + [(n, Gener
 
 
 def with_known_ids(part, draw):
-    """The same with ids of the test's world in place of those that were made up."""
+    """Replace generated ids by ids of the test's world."""
     if isinstance(part, list):
         return [with_known_ids(one, draw) for one in part]
     if not isinstance(part, dict):
@@ -60,12 +60,12 @@ def operations(shop):
     return {f"{operation.method.upper()} {operation.path}": operation for operation in found}
 
 
-def test_every_operation_is_asked(operations):
+def test_every_operation_is_tested(operations):
     assert sorted(operations) == sorted((*ASKED, *PLAIN))
 
 
 @pytest.mark.parametrize(("name", "mode"), CASES, ids=lambda part: getattr(part, "value", part))
-def test_no_question_breaks_it(operations, name, mode):
+def test_no_request_causes_a_server_error(operations, name, mode):
     @settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(case=operations[name].as_strategy(mode), known=booleans(), draw=randoms())
     def ask(case, known, draw):

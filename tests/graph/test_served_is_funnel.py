@@ -1,4 +1,4 @@
-"""What is served over HTTP is what the funnel answers for the same request, in every topology."""
+"""Slates served over HTTP equal those of the funnel for the same request, in every topology."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ def funnel(world):
 
 
 def expected(funnel, world, user_id, time, n):
-    """The reference: stored row → request → funnel, all in this process."""
+    """Compute the reference in this process: stored row → request → funnel."""
     rows = world.store().online_users([user_id])
     requests = requests_from_rows(
         rows, funnel.snapshot, world.config, time=np.array([time]), surface=np.zeros(1, np.int8)
@@ -33,7 +33,7 @@ def expected(funnel, world, user_id, time, n):
 
 
 def logged(world, recommendation_id):
-    """The impression of an answer, once it has been flushed."""
+    """Wait for the impression of a response and return it."""
     reader = EventReader(Layout(world.config.state).event_log)
 
     async def wait():
@@ -60,8 +60,8 @@ def test_the_served_slate_is_the_funnels(shop, world, funnel):
         assert answer["release"]["bundle"] == world.bundle == impression["bundle"][0]
 
 
-def test_a_crowd_gets_what_each_would_get_alone(shop, world, funnel):
-    """Micro-batches of users and lengths that differ: nobody gets another's slate."""
+def test_concurrent_requests_get_the_same_slates_as_single_ones(shop, world, funnel):
+    """Micro-batches with different users and lengths."""
     users = [f"u{i}" for i in range(18)] * 3
     with ThreadPoolExecutor(16) as pool:
         answers = list(
@@ -90,7 +90,7 @@ def test_the_users_next_request_sees_the_event(shop, request):
     assert event["item_id"] not in [i["item_id"] for i in after["items"]]  # home excludes what was seen
 
 
-def test_a_thousand_answers_and_nothing_is_degraded(shop):
+def test_a_thousand_requests_without_a_degraded_response(shop):
     def ask(n):
         return shop.get(f"/v1/users/u{n % 20}/recommendations?count=5").json()["degraded"]
 
@@ -118,7 +118,7 @@ def test_served_vectors_are_those_of_the_reference(shop, world, funnel):
         assert found.user_id[i] == "u5"
 
 
-def test_bad_input_is_refused_over_http_and_neighbors_are_untouched(shop):
+def test_invalid_input_is_refused_without_effect_on_other_requests(shop):
     for body, status in (
         (b'{"user_id": NaN}', 400),
         (b"[" * 100_000, 413),
@@ -132,7 +132,7 @@ def test_bad_input_is_refused_over_http_and_neighbors_are_untouched(shop):
 
 
 def test_a_filter_reaches_every_stage(shop):
-    """Of a crowd with filters and without, each gets what its own lets through."""
+    """Concurrent requests with and without filters each get the items that their filter allows."""
     asked = ["'red' in item.tags", "not 'red' in item.tags", None, "item.item_id in ['i40', 'i41']"] * 4
 
     def one(text):
@@ -152,7 +152,7 @@ def test_a_filter_reaches_every_stage(shop):
 
 
 def test_an_item_is_explained_as_it_was_served(shop):
-    """Stage by stage, wherever the stages run."""
+    """Stage by stage, in every topology."""
     shown = [i["item_id"] for i in shop.get("/v1/users/u3/recommendations?count=5").json()["items"]]
     for place, item in enumerate(shown, start=1):
         story = shop.get("/v1/explain", params={"user_id": "u3", "item_id": item, "count": 5}).json()

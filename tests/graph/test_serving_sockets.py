@@ -1,4 +1,4 @@
-"""What `make up` leaves listening, while it serves: beyond loopback nobody runs code without the token."""
+"""Sockets of `make up` while it serves: none beyond loopback runs code without the token."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ REPLICA = re.compile(r"ray::ServeReplica:handsell:(?P<deployment>\w+)")
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """A deployment with a bundle and without Feast, on ports of its own."""
+    """A deployment with a bundle, without Feast, on free ports."""
     serving, gcs, dashboard = free_ports(3)
     source = write_world(tmp_path_factory.mktemp("shop"), serving).config.source
     with source.open("a") as file:
@@ -36,7 +36,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def head(config):
-    """A local cluster that serves the graph: started and deployed by the functions of `make up`."""
+    """A local cluster that serves the graph, started by the functions of `make up`."""
     started = cluster.start(config)
     try:
         path = service.write_serve_file(config, "graph")
@@ -58,12 +58,12 @@ def token(head):
     return read_token(Path(head.token))
 
 
-def test_calls_between_deployments_pass(head, config):
+def test_calls_between_deployments_succeed(head, config):
     answer = httpx.get(f"{service.service_url(config)}/v1/users/u3/recommendations", timeout=30).json()
     assert len(answer["items"]) == 10 and answer["degraded"] == []
 
 
-def test_beyond_loopback_only_replicas_listen_and_want_the_token(head, token):
+def test_beyond_loopback_only_replicas_listen_and_require_the_token(head, token):
     beyond = [listener for listener in list_listeners(psutil.Process(head.pid)) if not listener.on_loopback]
     names = [REPLICA.match(listener.name) for listener in beyond]
     assert all(names), beyond
@@ -74,7 +74,7 @@ def test_beyond_loopback_only_replicas_listen_and_want_the_token(head, token):
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/api/jobs/"), ("POST", "/api/jobs/"), ("GET", "/api/serve/applications/")]
 )
-def test_the_dashboard_refuses_who_has_no_token(head, method, path):
+def test_the_dashboard_refuses_requests_without_a_token(head, method, path):
     job = {"entrypoint": "true"} if method == "POST" else None
     url = head.dashboard + path
     assert httpx.request(method, url, json=job, timeout=30).status_code == 401
@@ -83,8 +83,8 @@ def test_the_dashboard_refuses_who_has_no_token(head, method, path):
     assert httpx.request(method, url, json=job, headers=head.headers, timeout=30).status_code == 200
 
 
-def test_the_token_is_in_its_file_alone(head, config, token):
-    """Not in what the dashboard shows, in no log, in no environment, on no command line."""
+def test_the_token_is_only_in_its_file(head, config, token):
+    """It is not in the dashboard, in a log, in an environment or on a command line."""
     with httpx.Client(base_url=head.dashboard, headers=head.headers, timeout=30) as client:
         for path in ("/api/serve/applications/", "/api/jobs/", "/api/v0/workers?detail=1", "/api/v0/actors?detail=1"):
             told = client.get(path)

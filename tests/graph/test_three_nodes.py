@@ -1,4 +1,4 @@
-"""Ray is not decoration: the jobs put work on several nodes of a cluster, and train a bundle there."""
+"""The jobs use several nodes of a Ray cluster and train a bundle there."""
 
 import json
 import os
@@ -28,7 +28,7 @@ users_per_partition = 15
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    """(config, what three_nodes.py printed); ends every process that it started."""
+    """(config, output of three_nodes.py); ends all processes that it started."""
     config = write_config(tmp_path_factory.mktemp("nodes"), data=SMALL, partitions=6, two_tower=False)
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     program = subprocess.Popen(
@@ -46,14 +46,14 @@ def outcome(tmp_path_factory):
 
 
 @pytest.mark.parametrize("step", ["data", "features", "train"])
-def test_the_work_of_a_step_is_on_two_nodes_at_least(outcome, step):
+def test_the_tasks_of_a_step_run_on_at_least_two_nodes(outcome, step):
     found = outcome[1]
     assert found["alive"] == three_nodes.NODES
     assert len(found["tasks"][step]) >= 2, found
     assert sum(found["tasks"][step].values()) >= 4
 
 
-def test_a_bundle_comes_of_it(outcome):
+def test_a_bundle_is_trained(outcome):
     layout = Layout(outcome[0].state)
     store = BundleStore(layout.bundles)
     assert store.verify(store.live()).sources == ("popularity", "history", "item_knn", "als", "content")
