@@ -1,7 +1,8 @@
 # handsell
 #   make up   [CONFIG=deployments/configs/world.toml] [DATA=dir]   install, train, serve, and show a recommendation
 #   make install                                                install only: . .venv/bin/activate, then handsell --help
-#   make test                                                      install and run all tests
+#   make test                                                      install and run the tests
+#   make test-all                                                  run the slow tests, too
 CONFIG ?= deployments/configs/world.toml
 DATA ?=
 TOPOLOGY ?= graph
@@ -13,7 +14,7 @@ READY := $(VENV)/.installed
 export RAY_USAGE_STATS_ENABLED := 0
 export OMP_NUM_THREADS := 1
 
-.PHONY: install up down test check bench clean
+.PHONY: install up down test test-all check bench clean
 
 install: $(READY)
 
@@ -25,9 +26,12 @@ down: $(READY)
 
 test: $(READY)
 	@status=0; \
-	$(BIN)/python -m pytest -m "not cluster" -n auto --dist loadfile || status=1; \
-	$(BIN)/python -m pytest -m cluster || status=1; \
+	$(BIN)/python -m pytest -m "not cluster and not slow" -n auto --dist loadfile || status=1; \
+	$(BIN)/python -m pytest -m "cluster and not slow" || status=1; \
 	exit $$status
+
+test-all: test
+	$(BIN)/python -m pytest -m slow
 
 check: $(READY)
 	$(BIN)/ruff check src tests benchmarks feature_repo

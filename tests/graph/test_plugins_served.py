@@ -20,6 +20,7 @@ from handsell.testing.rule_catalog import write_rule
 from installed_plugins import install_package
 from open_sockets import free_ports
 
+pytestmark = pytest.mark.slow  # a whole `make up`
 FEATURES = {"user_evening_share", "creator_of_last_item"}
 GAP = 2
 USERS = [f"u{n:07d}" for n in range(0, 150, 5)]
