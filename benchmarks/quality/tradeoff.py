@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from benchmarks.report import RESULTS, write_report
 from handsell.bundles.stages import load_stages
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config, load_config
-from handsell.core.batches import NONE, Candidates
+from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.errors import HandsellError, TrainingError
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
@@ -152,7 +153,8 @@ def replay_variants(config: Config, folder: Path, window: str, every: Sequence[V
     scorer = ReplayScorer(
         eligibility.find_reachable(judged.requests), count_positives(config, folder / "fit"), snapshot
     )
-    popular, rerankings = stages.candidates.retrievers["popularity"], {}  # type: ignore[attr-defined]
+    popular = stages.candidates.retrievers["popularity"]
+    rerankings: dict[str, LocalReranking] = {}
     for variant in every:
         settings = config.reranking.model_copy(update=variant.settings)
         changed = config.model_copy(update={"reranking": settings})
@@ -161,13 +163,17 @@ def replay_variants(config: Config, folder: Path, window: str, every: Sequence[V
         rows = slice(start, start + CHUNK)
         requests, candidates = judged.requests.take(rows), ranked.take(rows)
         scorer.start_chunk(judged.relevant.take(rows), requests)
-        scorer.add("popularity", "retriever", TOP, lambda r=requests: popular.retrieve(r, TOP, eligibility.mask(r))[0])
+        retrieve = partial(popular.retrieve, requests, TOP, eligibility.mask(requests))
+        scorer.add("popularity", "retriever", TOP, lambda: retrieve()[0])
         for name, reranking in rerankings.items():
-            rerank = reranking.rerank
-            scorer.add(name, "curve", TOP, lambda r=rerank, q=requests, c=candidates: run_local(r(q, c, TOP)).item)
+            scorer.add(name, "curve", TOP, partial(_rerank, reranking, requests, candidates))
         scorer.finish_chunk()
     print(f"== {window}: {len(judged.requests)} requests, {len(rerankings)} variants", flush=True)
     return WindowResult(scorer.finish(judged.requests, {}), np.asarray(snapshot.creator))
+
+
+def _rerank(reranking: LocalReranking, requests: Requests, candidates: Candidates) -> np.ndarray:
+    return run_local(reranking.rerank(requests, candidates, TOP)).item
 
 
 def _rank(stages: Any, judged: EvaluationRequests, path: Path) -> Candidates:
@@ -225,8 +231,8 @@ def _compare_creator_coverage(window: WindowResult) -> dict[str, Any]:
     rng, drawn = np.random.default_rng(0), []
     for _ in range(RESAMPLES):
         taken = np.isin(at, rng.integers(0, len(users), len(users)))
-        a, b = (len(np.setdiff1d(each[taken], [NONE])) for each in shown)
-        drawn.append(a / b - 1 if b else np.nan)
+        ours_shown, plain_shown = (len(np.setdiff1d(each[taken], [NONE])) for each in shown)
+        drawn.append(ours_shown / plain_shown - 1 if plain_shown else np.nan)
     name = f"creator_coverage@{TOP}"
     a, b = (replay.models[variant].overall[name] for variant in ("shipped", "plain"))
     bias = np.median(drawn) - (a / b - 1)  # fewer users show fewer creators, and the poorer list loses more

@@ -117,7 +117,6 @@ def _measure_ms(call: Callable[[], object]) -> float:
 def _build_snapshot(rng: np.random.Generator, items: int) -> Snapshot:
     catalog = build_catalog(items)
     tags = [rng.choice(TAGS, rng.integers(1, TAGS_EACH + 1), replace=False).astype(np.int32) for _ in range(items)]
-    names = {"tags": TAGS, "creators": CREATORS}
     return replace(
         catalog,
         creator=rng.integers(0, CREATORS, items).astype(np.int32),
@@ -127,7 +126,8 @@ def _build_snapshot(rng: np.random.Generator, items: int) -> Snapshot:
         metadata=catalog.metadata.set_column(
             catalog.metadata.column_names.index("year"), "year", pa.array(rng.integers(1960, 2026, items))
         ),
-        **{name: Vocabulary.of(f"{name} {i}" for i in range(count)) for name, count in names.items()},
+        tags=Vocabulary.of(f"tag {i}" for i in range(TAGS)),
+        creators=Vocabulary.of(f"creator {i}" for i in range(CREATORS)),
     )
 
 
