@@ -27,6 +27,7 @@ from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.errors import HandsellError, TrainingError
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
+from handsell.core.protocols import Retriever
 from handsell.evaluation.intervals import TAILS, compare
 from handsell.evaluation.metrics import mean_known
 from handsell.evaluation.replay_scores import HEADLINE, TOP, ModelScores, Replay, ReplayScorer
@@ -163,13 +164,16 @@ def replay_variants(config: Config, folder: Path, window: str, every: Sequence[V
         rows = slice(start, start + CHUNK)
         requests, candidates = judged.requests.take(rows), ranked.take(rows)
         scorer.start_chunk(judged.relevant.take(rows), requests)
-        retrieve = partial(popular.retrieve, requests, TOP, eligibility.mask(requests))
-        scorer.add("popularity", "retriever", TOP, lambda: retrieve()[0])
+        scorer.add("popularity", "retriever", TOP, partial(_retrieve, popular, requests, eligibility))
         for name, reranking in rerankings.items():
             scorer.add(name, "curve", TOP, partial(_rerank, reranking, requests, candidates))
         scorer.finish_chunk()
     print(f"== {window}: {len(judged.requests)} requests, {len(rerankings)} variants", flush=True)
     return WindowResult(scorer.finish(judged.requests, {}), np.asarray(snapshot.creator))
+
+
+def _retrieve(retriever: Retriever, requests: Requests, eligibility: Eligibility) -> np.ndarray:
+    return retriever.retrieve(requests, TOP, eligibility.mask(requests))[0]
 
 
 def _rerank(reranking: LocalReranking, requests: Requests, candidates: Candidates) -> np.ndarray:
