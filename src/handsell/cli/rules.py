@@ -15,7 +15,7 @@ RulesPath = Annotated[Path, typer.Option("--rules", help="File of business rules
 
 
 @app.command("check")
-def check_rules(config: ConfigPath, rules: RulesPath) -> None:
+def check(config: ConfigPath, rules: RulesPath) -> None:
     """Check that a file of rules fits this deployment, and show the items and surfaces of each rule."""
     from rich import print as show
 
@@ -28,7 +28,7 @@ def check_rules(config: ConfigPath, rules: RulesPath) -> None:
 
 
 @app.command("preview")
-def preview_rules(
+def preview(
     config: ConfigPath,
     rules: RulesPath,
     requests: Annotated[int, typer.Option(min=1, max=100_000, help="Use at most this many recent requests.")] = 200,
