@@ -28,6 +28,7 @@ from handsell.core.errors import HandsellError, TrainingError
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
 from handsell.core.protocols import Retriever
+from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.intervals import TAILS, compare
 from handsell.evaluation.metrics import mean_known
 from handsell.evaluation.replay_scores import HEADLINE, TOP, ModelScores, Replay, ReplayScorer
