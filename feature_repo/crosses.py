@@ -1,6 +1,6 @@
-"""Crosses of one user and one item at the request's time, for anybody who uses Feast without handsell's funnel.
+"""On-demand view: cross features of one user and one item at the request's time, for users of Feast alone.
 
-The funnel builds the same values for a thousand candidates at once; a parity test holds the two together.
+handsell's funnel computes the same values for many candidates at once; a test compares the two.
 """
 
 import pandas as pd
@@ -17,7 +17,7 @@ request = RequestSource(name="request", schema=[Field(name=name, dtype=Int64) fo
 @on_demand_feature_view(
     sources=[*(getattr(views, name) for name in CROSS_INPUTS), request],
     schema=[Field(name=name, dtype=views.feast_type(arrow)) for name, arrow in list_cross_columns()],
-    description="what the user's past says about the item, at request_time_us",
+    description="features of the user's past and the item, at request_time_us",
 )
 def request_crosses(inputs: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd  # Feast pickles this function by value: what it needs is imported in its body

@@ -1,4 +1,4 @@
-"""What features are about. All keys are strings."""
+"""Entities of the feature views. All keys are strings."""
 
 from feast import Entity, ValueType
 

@@ -37,12 +37,12 @@ def feature_view(name: str, description: str) -> FeatureView:
     )
 
 
-user_profile = feature_view("user_profile", "what the user table says")
+user_profile = feature_view("user_profile", "columns of the user table")
 user_activity = feature_view("user_activity", "counts and decayed sums of the user's events, by type and sign")
 user_history = feature_view("user_history", "the most recent interactions, oldest first")
-user_seen = feature_view("user_seen", "items already met, for the repeat policy")
-user_affinity = feature_view("user_affinity", "the strongest creators and tags, best liked first")
-user_creator = feature_view("user_creator", "how much a user likes a creator (offline)")
-user_tag = feature_view("user_tag", "how much a user likes a tag (offline)")
-item_profile = feature_view("item_profile", "what the item table says")
+user_seen = feature_view("user_seen", "items that the user interacted with, for the repeat policy")
+user_affinity = feature_view("user_affinity", "the strongest creators and tags, highest weight first")
+user_creator = feature_view("user_creator", "affinity of a user to a creator (offline)")
+user_tag = feature_view("user_tag", "affinity of a user to a tag (offline)")
+item_profile = feature_view("item_profile", "columns of the item table")
 item_activity = feature_view("item_activity", "events per item in windows that end with yesterday")

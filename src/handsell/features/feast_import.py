@@ -2,7 +2,7 @@
 
 Feast 0.67 does three things when it is imported. It rewrites its classes to check the types of all arguments
 (typeguard; 4 s): the stock command, which registers a deployment's views, still does. It imports torch if it is there
-(1 s, 200 MiB), for conversions to tensors that nobody here asks for. And it makes prometheus_client count in files that
+(1 s, 200 MiB), for conversions to tensors that are not used here. And it makes prometheus_client count in files that
 every registry and child process shares, so that metrics of several services would add up.
 """
 

@@ -1,8 +1,8 @@
-"""The moments at which a user's row is written, and the states at them.
+"""The times at which a user's row is written, and the user states at these times.
 
-A row is needed wherever a request may stand: at the start of every stretch of the windows that training
-asks about (a session, or k events with leave_last_k), at moments asked for by name, and now. A moment is
-the row number of the last event before it.
+A row is written for each time at which training may request one: the start of every stretch of its windows (a session,
+or k events with leave_last_k), explicitly requested times, and the end of the log. A time is represented by the number
+of the user's last event before it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NEVER = np.iinfo(np.int64).max
 
 
 def compute_window_start(config: Config, meta: dict) -> int:
-    """From when on every session gets a row; NEVER with leave_last_k, whose windows are not spans of time."""
+    """Return the time from which every session gets a row; NEVER with leave_last_k, which has no time windows."""
     split = config.split
     if split.kind != "by_time":
         return NEVER
@@ -33,11 +33,11 @@ def compute_window_start(config: Config, meta: dict) -> int:
 
 
 def find_last_events(
-    events: Interactions, config: Config, meta: dict, asked: tuple[np.ndarray, np.ndarray] | None = None
+    events: Interactions, config: Config, meta: dict, requested: tuple[np.ndarray, np.ndarray] | None = None
 ) -> np.ndarray:
-    """(M,) rising row numbers of the last events before the moments; events sorted by user, then time.
+    """Return the numbers (M,) of the last events before each time, ascending; events are sorted by user, then time.
 
-    `asked` = (users (R,), times (R,) µs). A moment before the user's first event has no row: a new user.
+    `requested` = (users (R,), times (R,) µs). A time before the user's first event gets no row: the user is new then.
     """
     if not len(events):
         return np.zeros(0, np.int64)
@@ -47,39 +47,39 @@ def find_last_events(
     users = np.arange(events.n_users)
     if start != NEVER:
         last.append(_last_before(events, users, np.full(len(users), start)))
-    if asked is not None:
-        last.append(_last_before(events, *asked))
+    if requested is not None:
+        last.append(_last_before(events, *requested))
     every = np.unique(np.concatenate(last))
     return every[every >= 0]
 
 
 def fold_at(
-    events: Interactions, moments: np.ndarray, items: ItemAttributes, rules: FoldRules
+    events: Interactions, last: np.ndarray, items: ItemAttributes, rules: FoldRules
 ) -> Iterator[tuple[np.ndarray, UserStates, np.ndarray]]:
-    """(users (B,), states, is the user's last moment (B,)) in rounds: the r-th moment of every user that has one.
+    """Yield (users (B,), states, whether it is the user's latest time (B,)) after the events `last` (M,).
 
-    Each round folds only the events since the round before, all users at once.
+    Round r yields the r-th time of every user that has one. It folds only the events since round r - 1.
     """
-    user = events.user[moments]
+    user = events.user[last]
     first = mark_run_starts(user)
     group = np.cumsum(first) - 1
     rank = np.arange(len(user)) - np.flatnonzero(first)[group]
     size = np.bincount(group)[group] if len(user) else rank
-    begin = np.where(first, events.user_offsets[user], np.concatenate([[0], moments[:-1] + 1]))
+    begin = np.where(first, events.user_offsets[user], np.concatenate([[0], last[:-1] + 1]))
     states, active = rules.empty_states(int(first.sum())), np.flatnonzero(first)
     for r in range(int(rank.max(initial=-1)) + 1):
         now = np.flatnonzero(rank == r)
         if r:
             states = states.take(size[active] > r)
         active = now
-        which, row = expand_segments(begin[now], moments[now] + 1)
+        which, row = expand_segments(begin[now], last[now] + 1)
         fresh = Events.of(row, *(getattr(events, f)[which] for f in ("item", "type", "time", "weight")))
         states = fold(states, fresh, items, rules)
         yield user[now], states, size[now] == r + 1
 
 
 def _before_stretches(events: Interactions, config: Config, meta: dict) -> np.ndarray:
-    """Last events before the stretches of the ranker, validation and test windows, as `data.splits` cuts them."""
+    """Return the last events before the stretches of the ranker, validation and test windows (see `data.splits`)."""
     seen = np.array([kind.seen for kind in config.events.types.values()], bool)
     acted = seen[events.type]
     window = splits.assign_windows(events, acted, config.split, splits.Bounds.of(config.split, meta["last_us"]))
@@ -92,10 +92,10 @@ def _before_stretches(events: Interactions, config: Config, meta: dict) -> np.nd
 
 
 def _last_before(events: Interactions, user: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """(R,) row of each user's last event strictly before a time, -1 without one."""
+    """Return the number of each user's last event strictly before a time (R,); -1 without one."""
     n, r = len(events), len(user)
     users, times = np.concatenate([user, events.user]), np.concatenate([time, events.time])
-    order = np.lexsort((np.repeat([0, 1], [r, n]), times, users))  # at equal times the question comes first
+    order = np.lexsort((np.repeat([0, 1], [r, n]), times, users))  # an event at the requested time is not before it
     is_event = order >= r
     before = np.cumsum(is_event) - 1
     last = np.empty(r, np.int64)

@@ -1,4 +1,4 @@
-"""Which Feast project, registry and online store belong to a config; no Feast import.
+"""The Feast project, registry and online store of a config. Does not import Feast.
 
 The stock command reads `feature_repo/feature_store.yaml`, which names the world's. Every other config has
 its own `<state>/feast/feature_store.yaml`, to which `$FEAST_FS_YAML_FILE_PATH` must point. `feature_repo`
@@ -29,7 +29,7 @@ ONLINE_BATCH = 10_000  # rows per write; without it Feast writes only the first 
 
 
 def load_selected_config(repo: Path) -> Config:
-    """The config of `$HANDSELL_CONFIG` (relative to the caller's directory), else the world of this checkout."""
+    """Load the config of `$HANDSELL_CONFIG` (relative to the caller's directory), by default that of the world."""
     given = os.environ.get(CONFIG_VARIABLE)
     if not given:
         return load_config(repo.parent / "deployments" / "configs" / "world.toml")
@@ -39,7 +39,7 @@ def load_selected_config(repo: Path) -> Config:
 
 
 def build_feast_settings(config: Config) -> dict[str, Any]:
-    """The content of the config's feature_store.yaml, every path absolute."""
+    """Return the content of the config's feature_store.yaml, with absolute paths."""
     folder = Layout(config.state).feast
     given = os.environ.get(STORE_VARIABLE)
     store = given or config.features.online_store
@@ -77,12 +77,12 @@ def write_feast_file(config: Config) -> Path:
 
 
 def prepare_feast_environment(config: Config) -> dict[str, str]:
-    """What to export so that every stock feast command works on this config; writes the file it points to."""
+    """Write the Feast file of a config; returns the variables with which every stock feast command works on it."""
     return {CONFIG_VARIABLE: str(config.source), FILE_VARIABLE: str(write_feast_file(config))}
 
 
 def explain_mismatch(config: Config, repo: Path, feast_file: Path) -> str | None:
-    """Why `feast_file` is not this config's; None where project, registry and online store agree."""
+    """Return how `feast_file` differs from this config; None if project, registry and online store agree."""
     text = os.path.expandvars(feast_file.read_text(encoding="utf-8"))
     got, expected = (_placed(settings, repo) for settings in (yaml.safe_load(text), build_feast_settings(config)))
     wrong = [key for key in expected if got.get(key) != expected[key]]
@@ -96,16 +96,17 @@ def explain_mismatch(config: Config, repo: Path, feast_file: Path) -> str | None
 
 
 def find_feature_repo(config: Config) -> Path:
-    """The folder of Feast definitions: above the config file, above this package, or in the working directory."""
+    """Find the folder of Feast definitions above the config file, above this package, or in the working directory."""
     if settings := find_shipped(config.source, "feature_repo/feature_store.yaml"):
         return settings.parent
     raise FeatureError(
-        f"no feature_repo/ above {config.source}, beside the package or in {Path.cwd()}: run inside a checkout"
+        f"expected feature_repo/ above {config.source}, beside the package or in {Path.cwd()}, got none: run inside a "
+        "checkout"
     )
 
 
 def _placed(settings: dict[str, Any], repo: Path) -> dict[str, Any]:
-    """What must agree, with relative paths resolved as Feast does: against the repository."""
+    """Return the settings that must agree; relative paths are resolved against the repository, as Feast does."""
     registry, online = settings.get("registry", {}), settings.get("online_store", {})
     where = online.get("connection_string") or _resolved(online.get("path", "data/online.db"), repo)
     return {

@@ -1,4 +1,4 @@
-"""Cells of the feature store as arrays: Python lists from the online store, Arrow arrays from the offline one."""
+"""Feature store columns as arrays. The online store returns Python lists, the offline store Arrow arrays."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from handsell.core.errors import FeatureError
 from handsell.data.numbering import look_up
 
 Rows = Mapping[str, Sequence[Any] | pa.Array]
-"""Column name → B cells; None (or NaN) where the store has no row: a new user."""
+"""Column name → B cells; None or NaN if the store has no row (a new user)."""
 
 
 def get_column(rows: Rows, name: str) -> Sequence[Any] | pa.Array:
-    """One column; raises FeatureError where the store did not give it."""
+    """Return one column; raises FeatureError if the store did not return it."""
     try:
         return rows[name]
     except KeyError:
         raise FeatureError(
-            f"column {name} is expected in the user's row, the feature store gave {', '.join(sorted(rows))}: "
+            f"expected column {name} in the user's row, got {', '.join(sorted(rows))} from the feature store: "
             "restore it in its view and run feast apply, or train a bundle without it"
         ) from None
 
 
 def read_floats(rows: Rows, names: Sequence[str], missing: float = np.nan) -> np.ndarray:
-    """(B, len(names)) float64, `missing` where there is none."""
+    """Return (B, len(names)) float64, with `missing` for missing values."""
     columns = [get_column(rows, name) for name in names]
     cells = [c.to_numpy(zero_copy_only=False) if isinstance(c, pa.Array) else c for c in columns]
     out = np.array(cells, np.float64)  # None becomes NaN
@@ -41,12 +41,12 @@ def read_floats(rows: Rows, names: Sequence[str], missing: float = np.nan) -> np
 
 
 def read_integers(rows: Rows, names: Sequence[str], missing: int = 0) -> np.ndarray:
-    """(B, len(names)) int64 of whole numbers below 2^53, as µs since the epoch are until the year 2255."""
+    """Return (B, len(names)) int64; exact below 2^53, which µs since the epoch reach in the year 2255."""
     return read_floats(rows, names, float(missing)).astype(np.int64)
 
 
 def read_lists(rows: Rows, name: str) -> tuple[Sequence[Any] | pa.Array, np.ndarray]:
-    """All values of a list column end to end (a list, or an Arrow array), and (N,) the row of each; null is empty."""
+    """Return all values of a list column, concatenated, and the row of each (N,); null is an empty list."""
     column = get_column(rows, name)
     if isinstance(column, pa.Array):
         lengths = pc.fill_null(column.value_lengths(), 0).to_numpy()
@@ -56,21 +56,21 @@ def read_lists(rows: Rows, name: str) -> tuple[Sequence[Any] | pa.Array, np.ndar
 
 
 def concat_values(one: Sequence[Any] | pa.Array, other: Sequence[Any] | pa.Array) -> Sequence[Any] | pa.Array:
-    """Values end to end."""
+    """Concatenate two columns of values."""
     if isinstance(one, pa.Array) and isinstance(other, pa.Array):
         return pa.concat_arrays([one, other])
     return [*one, *other]
 
 
 def look_up_ids(ids: Sequence[str] | pa.Array, vocabulary: Vocabulary) -> np.ndarray:
-    """(N,) int32, -1 where unknown; an Arrow array, which may be long, looks each distinct id up once."""
+    """Return numbers (N,) int32, -1 for unknown ids. In an Arrow array, each distinct id is looked up once."""
     if not isinstance(ids, pa.Array):
         return vocabulary.number(ids)
     return look_up(ids, vocabulary) if len(ids) else np.zeros(0, np.int32)
 
 
 def encode_values(values: Sequence[str] | pa.Array, names: Sequence[str]) -> np.ndarray:
-    """(N,) int64 position of each value in names, -1 where it is not there."""
+    """Return the index (N,) int64 of each value in names, -1 for others."""
     if isinstance(values, pa.Array):
         return pc.fill_null(pc.index_in(values, pa.array(names, pa.string())), NONE).to_numpy()
     code = {name: c for c, name in enumerate(names)}

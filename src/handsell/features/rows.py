@@ -1,4 +1,4 @@
-"""User states as rows of the feature views: written by the features job, read when a request is built."""
+"""Conversion of user states to rows of the feature views (features job) and back (request builder)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STATE_SUMS = (*(f"{sign}s_total" for sign in SIGNS), *(f"{sign}_{d}d" for sign i
 
 @dataclass(frozen=True, slots=True)
 class Vocabularies:
-    """The external ids behind numbers."""
+    """The external ids of catalog numbers."""
 
     users: Vocabulary
     items: Vocabulary
@@ -48,10 +48,10 @@ class Vocabularies:
 
 
 def build_user_rows(states: UserStates, user: np.ndarray, names: Vocabularies, config: Config) -> dict[str, pa.Table]:
-    """View name → table of B rows, for the four views that events fill.
+    """Return tables of B rows by view name, for the four views that are computed from events.
 
-    `user` (B,) numbers, `states` in any form: rows hold the truncated one. A row holds from just after the
-    state's last event; `created` is the same moment, so that a backfill is never hidden from the past.
+    `user` (B,) numbers. Rows hold the truncated states. A row is valid from 1 µs after the state's last event;
+    `created` is the same time, so that point-in-time joins see rows that are written later (a backfill).
     """
     states = truncate(states, FoldRules.of(config))
     keys = {"user_id": decode_ids(names.users, user)}
@@ -76,7 +76,7 @@ def build_user_rows(states: UserStates, user: np.ndarray, names: Vocabularies, c
 
 
 def build_pair_rows(states: UserStates, user: np.ndarray, names: Vocabularies, config: Config) -> dict[str, pa.Table]:
-    """The offline user×creator and user×tag views, untruncated: one row per pair."""
+    """Return the tables of the offline views user_creator and user_tag: one row per pair, not truncated."""
     every, found = build_views(config), {}
     for kind, weights, vocabulary in (
         ("creator", states.creators, names.creators),
@@ -93,14 +93,14 @@ def build_pair_rows(states: UserStates, user: np.ndarray, names: Vocabularies, c
 
 
 def build_view_table(view: View, columns: dict, time: np.ndarray) -> pa.Table:
-    """A table in the view's schema; rows hold from `time` (N,) µs on."""
-    moment = pa.array(time, pa.int64()).cast(TIME)
-    columns = {**columns, TIMESTAMP: moment, CREATED: moment}
+    """Return a table in the view's schema; its rows are valid from `time` (N,) µs."""
+    stamp = pa.array(time, pa.int64()).cast(TIME)
+    columns = {**columns, TIMESTAMP: stamp, CREATED: stamp}
     return pa.table([_as(columns[field.name], field.type) for field in view.schema], schema=view.schema)
 
 
 def decode_ids(vocabulary: Vocabulary, numbers: np.ndarray) -> pa.Array:
-    """(N,) ids of numbers, null for -1; decodes each distinct one once."""
+    """Return the ids (N,) of numbers, null for -1. Each distinct number is decoded once."""
     distinct, inverse = np.unique(numbers, return_inverse=True)
     none = int(len(distinct) > 0 and distinct[0] == NONE)
     ids = pa.array([None] * none + vocabulary.ids(distinct[none:]), pa.string())
@@ -108,7 +108,7 @@ def decode_ids(vocabulary: Vocabulary, numbers: np.ndarray) -> pa.Array:
 
 
 def build_activity_columns(states: UserStates, config: Config) -> dict[str, np.ndarray]:
-    """user_activity by column name; `handsell.features.request_builder` reads them back."""
+    """Return the columns of user_activity by name; `read_states` is the inverse."""
     rates = compute_sign_rates(states.signs)
     columns: dict[str, np.ndarray] = {
         "state_time_us": states.state_time,
@@ -123,41 +123,41 @@ def build_activity_columns(states: UserStates, config: Config) -> dict[str, np.n
 
 
 def rank_affinities(weights: Affinities, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Keys (B, size) int32 by falling weight, -1 padded, and their weights float32; rows hold at most `size`."""
+    """Return keys (B, size) int32 by descending weight, -1 padded, and weights float32; rows hold at most `size`."""
     row, offsets = weights.key.row_of_value, weights.key.offsets
     order = np.lexsort((weights.key.values, -weights.weight.values, row))
     column = np.arange(len(row)) - offsets[row]
     key = np.full((len(weights.key), size), NONE, np.int32)
-    worth = np.zeros(key.shape, np.float32)
+    weight = np.zeros(key.shape, np.float32)
     key[row, column] = weights.key.values[order]
-    worth[row, column] = weights.weight.values[order]
-    return key, worth
+    weight[row, column] = weights.weight.values[order]
+    return key, weight
 
 
 def _top(kind: str, weights: Affinities, vocabulary: Vocabulary, size: int) -> dict[str, pa.Array]:
-    key, worth = rank_affinities(weights, size)
-    offsets, there = weights.key.offsets, key != NONE
+    key, weight = rank_affinities(weights, size)
+    offsets, known = weights.key.offsets, key != NONE
     return {
-        f"top_{kind}s": build_lists(decode_ids(vocabulary, key[there]), offsets),
-        f"top_{kind}_weights": build_lists(pa.array(worth[there]), offsets),
+        f"top_{kind}s": build_lists(decode_ids(vocabulary, key[known]), offsets),
+        f"top_{kind}_weights": build_lists(pa.array(weight[known]), offsets),
     }
 
 
 def _history(states: UserStates, names: Vocabularies, config: Config) -> dict[str, pa.Array]:
     history = states.history
-    there = history.item != NONE
-    offsets = offsets_from_counts(there.sum(axis=1))
-    types = pa.array(config.events.names, pa.string()).take(pa.array(history.type[there]))
+    known = history.item != NONE
+    offsets = offsets_from_counts(known.sum(axis=1))
+    types = pa.array(config.events.names, pa.string()).take(pa.array(history.type[known]))
     return {
-        "history_item_ids": build_lists(decode_ids(names.items, history.item[there]), offsets),
+        "history_item_ids": build_lists(decode_ids(names.items, history.item[known]), offsets),
         "history_types": build_lists(types, offsets),
-        "history_times_us": build_lists(pa.array(history.time[there]), offsets),
-        "history_weights": build_lists(pa.array(history.weight[there]), offsets),
+        "history_times_us": build_lists(pa.array(history.time[known]), offsets),
+        "history_weights": build_lists(pa.array(history.weight[known]), offsets),
     }
 
 
 def build_lists(values: pa.Array, offsets: np.ndarray) -> pa.Array:
-    """A list column with the rows of a Ragged: values and offsets."""
+    """Return a list column from the values and offsets of a Ragged."""
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)
 
 

@@ -1,4 +1,4 @@
-"""Served feature vectors as they were logged: the tables, and their reader. Serving writes, the skew report reads."""
+"""Log of served feature vectors: tables and reader. Serving writes it, the skew report reads it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS served (
 
 @dataclass(frozen=True, slots=True)
 class LoggedVectors:
-    """N rows of the log in order; all of one list of feature names."""
+    """N rows of the log in order; all with the same feature names."""
 
     recommendation_id: list[str]
     user_id: list[str | None]
@@ -37,7 +37,7 @@ class LoggedVectors:
 
 
 def read_feature_log(path: Path, limit: int = 100_000) -> LoggedVectors | None:
-    """The newest rows that share the newest feature names; None where nothing was logged."""
+    """Return the latest rows that have the latest feature names; None if nothing was logged."""
     if not path.exists():
         return None
     db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)

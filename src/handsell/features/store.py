@@ -1,4 +1,4 @@
-"""The feature store of a deployment: the only file that imports Feast. Arrow in, Arrow or lists out, ids are strings.
+"""The feature store of a deployment: the only module that uses Feast. Ids are strings, results Arrow arrays or lists.
 
 store = open_store(config)
 store.apply()                                    # = feast -c feature_repo apply
@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-# first of all that is Feast's, which is imported here and nowhere else
+# before the other imports of Feast
 from handsell.features.feast_import import feast  # isort: skip
 
 import numpy as np
@@ -88,25 +88,25 @@ class FeatureStore:
         return done.stdout
 
     def refresh(self) -> None:
-        """Read the registry again: somebody may have applied meanwhile."""
+        """Read the registry again; another process may have run apply."""
         try:
             self.feast.refresh_registry()
         except FileNotFoundError:
-            raise FeatureError(f"{self._registered} is not there: run {self._apply_command}") from None
+            raise FeatureError(f"{self._registered} does not exist: run {self._apply_command}") from None
         self.__dict__.pop("_user_columns", None)
 
     # -- offline: training ------------------------------------------------------------------------------
 
     def historical_users(self, user_ids: Sequence[str], times_us: np.ndarray) -> dict[str, pa.Array]:
-        """The user's row as of each (user_id, time µs): column → one value per input, in input order.
+        """Read the user's row as of each (user_id, time µs): column → one value per input, in input order.
 
-        Null where there was no row yet. Rows stamped at or before the time count, and only those `created`
-        by then; of rows with the same stamp the last created wins.
+        Null if there was no row yet. Rows count if both their timestamp and `created` are at or before the time; of
+        rows with the same timestamp, the last created one is used.
         """
         return self._historical(USER_VIEWS, user_ids, times_us)
 
     def historical_items(self, item_ids: Sequence[str], day_us: np.ndarray) -> dict[str, pa.Array]:
-        """Item profile and activity as of the start of a UTC day (µs), likewise."""
+        """Read item profile and activity as of the start of a UTC day (µs), likewise."""
         return self._historical(ITEM_VIEWS, item_ids, day_us)
 
     def _historical(self, names: Sequence[str], ids: Sequence[str], times_us: np.ndarray) -> dict[str, pa.Array]:
@@ -120,7 +120,7 @@ class FeatureStore:
             return {name: pa.nulls(0, kind) for view in names for name, kind in self.views[view].columns}
         table = pa.concat_tables(parts).take(pa.array(inverse))
         if len(table) != len(ids):
-            raise FeatureError(f"{len(ids)} rows asked of {', '.join(names)}, got {len(table)}: report this bug")
+            raise FeatureError(f"expected {len(ids)} rows of {', '.join(names)}, got {len(table)}: report this bug")
         return {
             name: table.column(name).combine_chunks().cast(kind)
             for view in names
@@ -177,7 +177,7 @@ class FeatureStore:
                 self._write(self._feast_view(name), batch)
 
     def online_users(self, user_ids: Sequence[str]) -> dict[str, list[Any]]:
-        """The user's row now: column → one value per input; None where there is none."""
+        """Read the user's current row: column → one value per input; None if there is none."""
         keys = [EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user)]) for user in user_ids]
         found: dict[str, list[Any]] = {}
         for view, columns in self._user_columns:
@@ -204,7 +204,7 @@ class FeatureStore:
             raise FeatureError(f"online store of {self.config.name}: {error}. Run {self._apply_command}") from error
 
     def _close_online(self) -> None:
-        """The next read opens the file anew: an open one stays the empty one that SQLite made while it was gone."""
+        """Close the connection, so that the next read opens the file again, which may have been replaced."""
         connection = vars(self.feast.provider.online_store).pop("_conn", None)  # Feast opens another where it lacks one
         if connection is not None:
             connection.close()
@@ -229,7 +229,7 @@ class FeatureStore:
         return job.to_arrow()
 
     def _share_online_file(self) -> None:
-        """SQLite in WAL mode, kept in the file: readers do not wait for a writer in another process."""
+        """Set WAL mode in the SQLite file, so that readers do not wait for a writer in another process."""
         online = build_feast_settings(self.config)["online_store"]
         if online["type"] == SQLITE:
             Path(online["path"]).parent.mkdir(parents=True, exist_ok=True)
@@ -245,7 +245,7 @@ class FeatureStore:
         return tuple(feature.name for projection in found for feature in projection.features)
 
     def check_contract(self, service: str, expected: Sequence[str]) -> None:
-        """Raise FeatureError where the service no longer offers a feature; features nobody asks for are harmless."""
+        """Raise FeatureError if the service lacks an expected feature; additional features are allowed."""
         offered = self.service_features(service)
         missing = [name for name in expected if name not in offered]
         if missing:

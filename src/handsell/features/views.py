@@ -1,8 +1,8 @@
-"""The one definition of every feature view: its columns, its keys and the services made of views.
+"""Definitions of all feature views (columns, keys) and of the services that combine them.
 
-Plain data, no Feast: `feature_repo/` turns it into Feast objects, the features job writes its Parquet
-sources from it, and `features/store.py` reads by it. Every source also has `event_timestamp` (from when
-the row holds, µs UTC) and `created`.
+Does not import Feast: `feature_repo/` makes Feast objects of it, the features job writes the Parquet sources, and
+`features/store.py` reads them. Every source also has `event_timestamp` (time from which the row is valid, UTC) and
+`created`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DOUBLE = pa.float64()
 FLAG = pa.bool_()
 
 ATTRIBUTES = {"number": DOUBLE, "true or false": FLAG, "text": TEXT, "list of texts": TEXTS}
-"""Arrow types of what `features.user_attributes` may hold."""
+"""Arrow types of the kinds in `features.user_attributes`."""
 
 # Entity name → join key; all keys are strings.
 ENTITIES = {"user": "user_id", "item": "item_id", "creator": "creator_id", "tag": "tag_id"}
@@ -37,7 +37,7 @@ TIMESTAMP, CREATED = "event_timestamp", "created"
 
 USER_VIEWS = ("user_profile", "user_activity", "user_history", "user_seen", "user_affinity")
 
-# Service name → the views it is made of. `ranking_v1` also holds the on-demand crosses.
+# Service name → its views. `ranking_v1` also holds the on-demand crosses.
 SERVICES = {
     "ranking_v1": (*USER_VIEWS, "item_profile", "item_activity"),
     "user_serving_v1": USER_VIEWS,
@@ -77,12 +77,12 @@ class View:
 
 @cache
 def name_count_column(event_type: str) -> str:
-    """The column that counts events of a type: names of types may hold anything, columns may not."""
+    """Return the name of the column that counts events of a type; all but letters, digits and _ become _."""
     return "count_" + re.sub(r"\W", "_", event_type)
 
 
 def build_views(config: Config) -> dict[str, View]:
-    """Every view of a deployment by name; extra item and user columns come from `config.features`."""
+    """Return every view of a deployment by name, with the item and user columns of `config.features`."""
     found = (
         View("user_profile", ("user",), _user_profile(config)),
         View("user_activity", ("user",), _user_activity(config)),
@@ -105,7 +105,7 @@ def build_views(config: Config) -> dict[str, View]:
             "user_affinity",
             ("user",),
             (
-                ("top_creators", TEXTS),  # the features.affinity_size strongest, best liked first
+                ("top_creators", TEXTS),  # the features.affinity_size strongest, highest weight first
                 ("top_creator_weights", FLOATS),
                 ("top_tags", TEXTS),
                 ("top_tag_weights", FLOATS),
@@ -120,14 +120,14 @@ def build_views(config: Config) -> dict[str, View]:
 
 
 def list_service_columns(config: Config, service: str) -> tuple[str, ...]:
-    """Every feature name that a service must offer: the contract written in a bundle's manifest."""
+    """Return every feature name that a service must offer; a bundle's manifest records them."""
     every = build_views(config)
     names = [name for view in SERVICES[service] for name in every[view].names]
     return (*names, *(n for n, _ in list_cross_columns())) if service in SERVICES_WITH_CROSSES else tuple(names)
 
 
 def list_cross_columns() -> tuple[tuple[str, pa.DataType], ...]:
-    """(name, Arrow type) of the on-demand view's columns: the cross features that are `on_demand`."""
+    """Return (name, Arrow type) of the on-demand view's columns: the cross features that are `on_demand`."""
     return tuple((name, FLOAT) for name, found in find_features("cross").items() if found.on_demand)
 
 
@@ -144,7 +144,7 @@ def _item_profile(config: Config) -> tuple[tuple[str, pa.DataType], ...]:
 
 
 def _user_activity(config: Config) -> tuple[tuple[str, pa.DataType], ...]:
-    """Counts, and sums of weights that halve every 1, 7 or 28 days, as of `state_time_us` (the last event)."""
+    """Return counts, and sums of weights that halve every 1, 7 or 28 days, as of `state_time_us` (the last event)."""
     counts = [name_count_column(name) for name in config.events.names]
     decayed = [f"{sign}_{days}d" for sign in ("positive", "negative") for days in HALF_LIVES_DAYS]
     numbers = (*counts, *decayed, "positives_total", "negatives_total", "positive_rate", "negative_rate")

@@ -1,7 +1,7 @@
-"""`handsell features CONFIG`: the numbered log → sources of every feature view, and the item snapshot.
+"""`handsell features CONFIG`: compute the sources of every feature view, and the item snapshot, from the numbered log.
 
-Users are folded part by part and items merged bucket by bucket, as Ray tasks that read and write Parquet;
-the driver sees counts, the item table and one row of values per item, never the events.
+Ray tasks fold the users of one part of the log, then merge the items of one bucket; they read and write Parquet. The
+driver holds counts, the item table and one row of values per item, but no events.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from handsell.jobs.progress import Progress
 
 
 def compute_feature_tables(config: Config, requests: Path | None = None) -> dict[str, int]:
-    """Write layout.features/<view>/*.parquet and layout.snapshot; returns rows by view.
+    """Write layout.features/<view>/*.parquet and layout.snapshot; returns the number of rows by view.
 
-    `requests`: a Parquet file or folder with columns user (number) and time (µs) of which rows are wanted
-    beside those of every session in the training windows. Raises DataError where there is no data yet.
+    `requests`: a Parquet file or folder with columns user (number) and time (µs) for which rows are written, in
+    addition to those of every session in the training windows. Raises DataError if there is no data yet.
     """
     layout = Layout(config.state)
     parts, meta = _inputs(layout, config)
@@ -47,10 +47,10 @@ def compute_feature_tables(config: Config, requests: Path | None = None) -> dict
         with progress.step("user rows", f"{meta['events']:,} events in {len(parts)} parts") as note:
             done = spread(write_part, [(part, work) for part in parts], wait_s=config.jobs.wait_for_resources_s)
             rows |= {view: sum(d[view] for d in done) for view in done[0] if view not in ("events", BEYOND_CAP)}
-            note.text = f"{rows['user_activity']:,} moments of users"
-            if forgetful := sum(d[BEYOND_CAP] for d in done):
+            note.text = f"{rows['user_activity']:,} user rows"
+            if beyond := sum(d[BEYOND_CAP] for d in done):
                 note.text += (
-                    f"; {forgetful:,} users have seen more items than features.seen_cap = "
+                    f"; {beyond:,} users have seen more items than features.seen_cap = "
                     f"{config.features.seen_cap:,}: their oldest ones may be recommended again"
                 )
         with progress.step("item activity", f"{work.buckets} buckets of items") as note:
@@ -67,7 +67,7 @@ def compute_feature_tables(config: Config, requests: Path | None = None) -> dict
 
 
 def next_day_us(meta: dict) -> int:
-    """The start of the day after the last event: then the data's last day is yesterday."""
+    """Return the start of the day after the last event, so that the data's last day is yesterday."""
     return (meta["last_us"] // DAY_US + 1) * DAY_US
 
 
@@ -75,13 +75,13 @@ def _inputs(layout: Layout, config: Config) -> tuple[list[Path], dict]:
     parts = sorted(layout.interactions.glob("part-*.parquet"))
     if not parts or not layout.data_meta.is_file():
         raise DataError(
-            f"numbered events are expected in {layout.interactions}, got none: run `handsell data {config.source}`"
+            f"expected numbered events in {layout.interactions}, got none: run `handsell data {config.source}`"
         )
     return parts, json.loads(layout.data_meta.read_text(encoding="utf-8"))
 
 
 def _prepare(config: Config, meta: dict, requests: Path | None) -> FeatureWork:
-    """Empty folders beside the live ones: readers see the old features until the new ones are complete."""
+    """Make empty folders beside the live ones: readers see the old features until the new ones are complete."""
     layout = Layout(config.state)
     out, scratch = layout.state / "features.next", layout.state / "features.scratch"
     for folder in (out, scratch):
@@ -93,7 +93,7 @@ def _prepare(config: Config, meta: dict, requests: Path | None) -> FeatureWork:
 
 
 def _write_profiles(items: ItemTable, names: Vocabularies, work: FeatureWork) -> dict[str, int]:
-    """Profiles hold from the day of the first event: nothing asks about earlier."""
+    """Write profiles that are valid from the day of the first event: no request is earlier."""
     start = work.meta["first_us"] // DAY_US * DAY_US
     tables = {
         "item_profile": build_item_profile(items, names, work.config, start),
@@ -138,7 +138,7 @@ def _publish(work: FeatureWork, layout: Layout) -> None:
 
 
 def _replace(path: Path, write) -> None:
-    """Build beside, then swap by renaming, so that a killed job leaves a whole folder."""
+    """Write a folder beside the old one, then rename it, so that a killed job leaves a complete folder."""
     fresh, old = path.with_name(path.name + ".fresh"), path.with_name(path.name + ".old")
     for folder in (fresh, old):
         shutil.rmtree(folder, ignore_errors=True)

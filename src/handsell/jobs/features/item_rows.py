@@ -1,4 +1,4 @@
-"""Items → rows of the item views, and the parts of the item snapshot that come from the item table."""
+"""Rows of the item and user profile views, and the columns of the item snapshot that are read from the item table."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from handsell.jobs.features.user_rows import DAYS, FeatureWork
 
 @dataclass(frozen=True)
 class ItemTable:
-    """What the item table says of the I items of the catalog, by number."""
+    """The item table in catalog order: I items by number."""
 
-    metadata: pa.Table  # I rows, null where the table does not know the item
+    metadata: pa.Table  # I rows, null for items that the table lacks
     creator: np.ndarray  # (I,) int32
     tags: Ragged  # (I, *) int32
     published: np.ndarray  # (I,) int64 µs
@@ -44,7 +44,7 @@ class ItemTable:
 
 
 def read_items(config: Config, names: Vocabularies) -> ItemTable:
-    """The item table in catalog order; raises DataError for a feature column that is missing or no number."""
+    """Read the item table in catalog order; raises DataError if a feature column is missing or not numeric."""
     table = order_by_number(pq.read_table(Layout(config.state).items), "item_id", names.items)
     creators, tags = (table[name].combine_chunks() for name in ("creators", "tags"))
     first = pc.list_element(
@@ -62,7 +62,7 @@ def read_items(config: Config, names: Vocabularies) -> ItemTable:
 
 
 def order_by_number(table: pa.Table, key: str, ids: Vocabulary) -> pa.Table:
-    """One row per number of the vocabulary; all nulls but the key where the table has none."""
+    """Return one row per number of the vocabulary; null except for the key if the table has none."""
     table = table.combine_chunks()
     row = np.full(len(ids), -1, np.int64)
     number = look_up_known(table[key].combine_chunks(), ids)
@@ -74,7 +74,7 @@ def order_by_number(table: pa.Table, key: str, ids: Vocabulary) -> pa.Table:
 
 
 def look_up_known(ids: pa.Array, vocabulary: Vocabulary) -> np.ndarray:
-    """(N,) int32 numbers; -1 for null and for unknown ids."""
+    """Return numbers (N,) int32, -1 for null and for unknown ids."""
     found = np.full(len(ids), NONE, np.int32)
     there = np.flatnonzero(ids.is_valid().to_numpy(zero_copy_only=False))
     if len(there):
@@ -83,7 +83,7 @@ def look_up_known(ids: pa.Array, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def read_numbers(table: pa.Table, names: tuple[str, ...], setting: str) -> np.ndarray:
-    """(N, len(names)) float32 of numeric or boolean columns, NaN where null."""
+    """Return (N, len(names)) float32 of numeric or boolean columns, NaN for null."""
     out = np.empty((len(table), len(names)), np.float32)
     for f, name in enumerate(names):
         require_column(table, name, setting)
@@ -96,7 +96,7 @@ def read_numbers(table: pa.Table, names: tuple[str, ...], setting: str) -> np.nd
 
 
 def read_attribute(table: pa.Table, name: str, kind: str) -> pa.Array:
-    """(N,) a column as `features.user_attributes` says that it is; raises DataError."""
+    """Return a column (N,) cast to its kind in `features.user_attributes`; raises DataError if that fails."""
     require_column(table, name, "features.user_attributes")
     try:
         return table[name].combine_chunks().cast(ATTRIBUTES[kind])
@@ -114,7 +114,7 @@ def require_column(table: pa.Table, name: str, setting: str) -> None:
 
 
 def build_item_profile(items: ItemTable, names: Vocabularies, config: Config, from_us: int) -> pa.Table:
-    """The item_profile view: one row per item, holding from `from_us` on."""
+    """Return the rows of item_profile, one per item, valid from `from_us`."""
     ids = items.metadata["item_id"].combine_chunks()
     columns = {
         "item_id": ids,
@@ -129,7 +129,7 @@ def build_item_profile(items: ItemTable, names: Vocabularies, config: Config, fr
 
 
 def build_user_profile(config: Config, names: Vocabularies, from_us: int) -> pa.Table:
-    """The user_profile view: one row per user of the catalog, holding from `from_us` on."""
+    """Return the rows of user_profile, one per user of the catalog, valid from `from_us`."""
     table = order_by_number(pq.read_table(Layout(config.state).users), "user_id", names.users)
     wanted = config.features.user_columns
     values = read_numbers(table, wanted, "features.user_columns")
@@ -164,7 +164,7 @@ def write_bucket(bucket: int, work: FeatureWork, as_of_us: int) -> tuple[int, np
 
 
 def _tags(tags: pa.ListArray, vocabulary: Vocabulary) -> Ragged:
-    """Distinct known tags of each item."""
+    """Return the distinct known tags of each item."""
     lengths = pc.fill_null(tags.value_lengths(), 0).to_numpy()
     number, row = look_up_known(tags.flatten(), vocabulary), np.repeat(np.arange(len(tags)), lengths)
     pairs = np.stack([row, number], axis=1)[number != NONE]

@@ -1,4 +1,4 @@
-"""Logged feature vectors once more, from Feast's point-in-time values by the functions that serve and train."""
+"""Recomputation of logged feature vectors from Feast's point-in-time values, by the functions that serve."""
 
 from __future__ import annotations
 
@@ -23,29 +23,28 @@ from handsell.features.request_builder import requests_from_rows
 from handsell.features.served_log import LoggedVectors
 from handsell.features.store import FeatureStore
 
-NOBODY = ""  # asked of Feast for visitors without an id: there is no such row
+NOBODY = ""  # user id for visitors without one; Feast has no such row
 
 
 @dataclass(frozen=True, slots=True)
 class RecomputedVectors:
-    """N rows of the log, point in time."""
+    """N rows of the log, recomputed point in time."""
 
     vectors: np.ndarray  # (N, F) float32 in the order of the logged names; source features are NaN
-    fresh: np.ndarray  # (N,) bool: served with events of the user that the offline row does not hold
+    fresh: np.ndarray  # (N,) bool: served with events of the user that are not in the offline row
     days_late: np.ndarray  # (N,) int64 days between the bundle's item values and the request
 
 
 def recompute(logged: LoggedVectors, config: Config, store: FeatureStore) -> RecomputedVectors:
-    """Item values as of the request's day, or as of the bundle's snapshot where that is older, as served.
+    """Recompute logged vectors; item values are as of the request's day or the bundle's snapshot, whichever is older.
 
-    Raises FeatureError where the log's features are not those of this config, BundleError where a logged
-    bundle is gone.
+    Raises FeatureError if the log's features differ from this config's, BundleError if a logged bundle is missing.
     """
     expected = list_features(config, find_sources(logged.names))
     if logged.names != expected:
         differing = sorted(set(logged.names) ^ set(expected))
         raise FeatureError(
-            f"the log holds {len(logged.names)} features, this config gives {len(expected)} (differing: "
+            f"expected the {len(expected)} features of this config, got {len(logged.names)} in the log (differing: "
             f"{', '.join(differing) or 'only the order'}): compare with the config that served, or serve some "
             "requests with this one first"
         )
@@ -63,7 +62,7 @@ def recompute(logged: LoggedVectors, config: Config, store: FeatureStore) -> Rec
 def _of_bundle(
     logged: LoggedVectors, rows: np.ndarray, snapshot: Snapshot, config: Config, store: FeatureStore
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n, F) vectors and (n,) fresh of the rows of one bundle: one request an answer, its items as candidates."""
+    """Return (n, F) vectors and (n,) fresh of one bundle's rows: one request per answer, its items as candidates."""
     answers, first, answer = np.unique(np.array(logged.recommendation_id)[rows], return_index=True, return_inverse=True)
     first = rows[first]
     users = [NOBODY if logged.user_id[i] is None else str(logged.user_id[i]) for i in first]
@@ -82,7 +81,7 @@ def _of_bundle(
 
 
 def _has_tail(users: list[str], offset: np.ndarray, time: np.ndarray, config: Config) -> np.ndarray:
-    """(B,) bool: the event log holds something of the user before the request that the row has not folded."""
+    """Return (B,) bool: the event log holds events of the user before the request that the row does not include."""
     reader = EventReader(Layout(config.state).event_log)
     try:
         tails = [reader.read_tail(user, int(after)) for user, after in zip(users, offset, strict=True)]
@@ -92,7 +91,7 @@ def _has_tail(users: list[str], offset: np.ndarray, time: np.ndarray, config: Co
 
 
 def _within(group: np.ndarray, n: int) -> np.ndarray:
-    """(N,) how many earlier rows belong to the same group."""
+    """Return the number of earlier rows of the same group (N,)."""
     order = np.argsort(group, kind="stable")
     starts = offsets_from_counts(np.bincount(group, minlength=n))
     place = np.empty(len(group), np.int64)
@@ -103,7 +102,7 @@ def _within(group: np.ndarray, n: int) -> np.ndarray:
 def _item_values(
     item: np.ndarray, time: np.ndarray, snapshot: Snapshot, config: Config, store: FeatureStore
 ) -> DailyValues:
-    """Activity and item columns as Feast gives them for each (item, day)."""
+    """Read activity and item columns from Feast for each (item, day)."""
     day = np.minimum(time, snapshot.as_of) // DAY_US
     known = item != NONE
     pairs = np.unique(np.stack([item[known].astype(np.int64), day[known]], axis=1), axis=0)
@@ -124,7 +123,7 @@ def _item_values(
 
 
 def _without_sources(item: np.ndarray, sources: tuple[str, ...]) -> Candidates:
-    """What retrieval said then cannot be known now."""
+    """Return candidates without ranks and scores of sources, which cannot be recomputed."""
     unknown = np.full((*item.shape, len(sources)), np.nan, np.float32)
     blank = np.zeros(item.shape, np.float32)
     return Candidates(item, blank, unknown, unknown, blank, sources)

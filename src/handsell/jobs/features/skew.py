@@ -1,8 +1,8 @@
-"""`handsell skew CONFIG`: feature vectors as served against the same from point-in-time values.
+"""`handsell skew CONFIG`: compare served feature vectors with the same vectors computed from point-in-time values.
 
-What retrieval said (`src_…`) cannot be recomputed and is left out. Where a user was served with events that
-the offline store does not hold as of then (the log's tail, or a session told in the request), only the item
-and context features are compared, and the users are listed apart.
+Source features (`src_…`) cannot be recomputed and are left out. If a user was served with events that the offline store
+does not hold as of that time (newer events of the log, or a session sent with the request), only item and context
+features are compared, and the user is listed separately.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from handsell.core.errors import FeatureError
 from handsell.core.paths import Layout
 from handsell.features.matrix import find_sources, group_features
 from handsell.features.served_log import FEATURE_LOG, read_feature_log
+from handsell.features.store import open_store
 from handsell.jobs.features.recomputation import RecomputedVectors, recompute
 
 REPORT = "skew.json"  # in the deployment's log folder
 TOLERANCE = 1e-4  # relative; of values within ±1 it is absolute
-OF_ANYBODY = ("item", "context")  # groups that do not depend on what the user did
+USER_INDEPENDENT = ("item", "context")  # feature groups
 SHOWN_USERS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One feature: rows compared, how many differ, and by how much at most (NaN against a number is infinite)."""
+    """Comparison of one feature; the largest difference is infinite if a value is NaN on one side only."""
 
     feature: str
     group: str
@@ -44,17 +45,15 @@ class Difference:
 
 
 def report_skew(config: Config, console: Console | None = None) -> dict:
-    """Compare, print, and write layout.logs/skew.json; returns what was written.
+    """Compare, print, and write layout.logs/skew.json; returns its content.
 
-    Raises FeatureError where nothing was logged, or where the log is of other features than this config's.
+    Raises FeatureError if nothing was logged, or if the log holds other features than this config's.
     """
-    from handsell.features.store import open_store
-
     layout = Layout(config.state)
     logged = read_feature_log(layout.logs / FEATURE_LOG)
     if logged is None:
         raise FeatureError(
-            f"served feature vectors are expected in {layout.logs / FEATURE_LOG}, got none: serve some requests with "
+            f"expected served feature vectors in {layout.logs / FEATURE_LOG}, got none: serve some requests with "
             f"serving.feature_log_share above 0 (it is {config.serving.feature_log_share:g}), then try again"
         )
     again = recompute(logged, config, open_store(config))
@@ -80,14 +79,14 @@ def report_skew(config: Config, console: Console | None = None) -> dict:
 def compare_vectors(
     names: Sequence[str], groups: Mapping[str, Sequence[str]], served: np.ndarray, again: RecomputedVectors
 ) -> list[Difference]:
-    """Every feature but the sources', in the order of `names`; `served` (N, F) float32."""
+    """Return one Difference for each feature but the sources', in the order of `names`; `served` (N, F) float32."""
     group_of = {name: group for group, members in groups.items() for name in members}
     found = []
     for column, name in enumerate(names):
         group = group_of[name]
         if group == "source":
             continue
-        rows = np.ones(len(served), bool) if group in OF_ANYBODY else ~again.fresh
+        rows = np.ones(len(served), bool) if group in USER_INDEPENDENT else ~again.fresh
         a = served[rows, column].astype(np.float64)
         b = again.vectors[rows, column].astype(np.float64)
         gap = _gap(a, b)
@@ -97,7 +96,7 @@ def compare_vectors(
 
 
 def _gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """|a - b|, 0 where both are NaN or the same infinity, infinite where one is NaN."""
+    """Return |a - b|; 0 if both are NaN or the same infinity, infinite if one is NaN."""
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore"):
         gap = np.abs(a - b)
@@ -109,7 +108,7 @@ def sort_worst_first(found: list[Difference]) -> list[Difference]:
 
 
 def _plain(difference: Difference) -> dict:
-    """JSON has no infinity: null says that one side was unknown."""
+    """Return the fields for JSON, which has no infinity: null means that one side was unknown."""
     value = asdict(difference) | {"share": difference.share}
     return value | {"max_abs": None} if np.isinf(difference.max_abs) else value
 
@@ -127,8 +126,8 @@ def _show(found: dict, console: Console) -> None:
 
 
 def _sentences(found: dict) -> list[str]:
-    """What the table does not say, and the verdict last."""
-    lines = [f"Left out, because what retrieval said cannot be recomputed: {', '.join(found['left_out'])}."]
+    """Return the remarks below the table; the last one says whether there is skew."""
+    lines = [f"Left out, because ranks and scores of retrieval cannot be recomputed: {', '.join(found['left_out'])}."]
     if found["item_values_days_late"]:
         days = found["item_values_days_late"]
         lines.append(
@@ -145,9 +144,9 @@ def _sentences(found: dict) -> list[str]:
     bad = [d["feature"] for d in found["features"] if d["differing"]]
     compared = max((d["compared"] for d in found["features"]), default=0)
     if bad:
-        verdict = f"SKEW: {len(bad)} of {len(found['features'])} features differ, worst first: {', '.join(bad)}."
+        conclusion = f"SKEW: {len(bad)} of {len(found['features'])} features differ, worst first: {', '.join(bad)}."
     else:
-        verdict = (
+        conclusion = (
             f"No skew: {len(found['features'])} features of up to {compared:,} vectors agree within {TOLERANCE:g}."
         )
-    return [*lines, verdict]
+    return [*lines, conclusion]

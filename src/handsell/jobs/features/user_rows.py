@@ -1,4 +1,4 @@
-"""One part of the numbered log → rows of the user views and item counts by day; a Ray task."""
+"""A Ray task that writes the rows of the user views, and item counts by day, from one part of the numbered log."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ DAYS = pa.schema([("item", pa.int32()), ("day", pa.int64()), ("positives", pa.fl
 
 @dataclass(frozen=True, slots=True)
 class FeatureWork:
-    """What every task of one run shares: paths and sizes, no data."""
+    """Paths and sizes that all tasks of one run share; no data."""
 
     config: Config
     meta: dict
-    out: Path  # view folders in the making
-    scratch: Path  # item facts, and day counts on their way from parts to buckets
-    asked: Path | None  # Parquet with user, time: moments that training wants rows for
+    out: Path  # new view folders, not yet published
+    scratch: Path  # item attributes, and day counts from parts to buckets
+    requested: Path | None  # Parquet with user, time: rows that training needs
     buckets: int
 
     def days(self, part: str, bucket: int) -> Path:
@@ -43,7 +43,7 @@ class FeatureWork:
 
 
 def save_attributes(facts: ItemAttributes, scratch: Path) -> None:
-    """Where tasks map them from."""
+    """Save item attributes for tasks, which memory-map them."""
     for name, array in (
         ("creator", facts.creator),
         ("tags", facts.tags.values),
@@ -58,16 +58,16 @@ def load_attributes(scratch: Path) -> ItemAttributes:
 
 
 def write_part(part: Path, work: FeatureWork) -> dict[str, int]:
-    """Write this part's rows of every user view and its day counts by item bucket; returns counts."""
+    """Write a part's rows of every user view and its day counts by item bucket; returns the number of rows by view."""
     facts, names = load_attributes(work.scratch), Vocabularies.load(Layout(work.config.state).catalog)
     events = Interactions.read([part], len(names.users), len(names.items))
     rules = FoldRules.of(work.config)
     _write_days(count_days(events.item, events.time, events.weight, rules.seen[events.type]), part.stem, work)
-    writers, forgetful = _Writers(work, part.name), 0
+    writers, beyond_cap = _Writers(work, part.name), 0
     for chunk in _chunks(events):
-        at = find_last_events(chunk, work.config, work.meta, _asked(work.asked, chunk))
+        at = find_last_events(chunk, work.config, work.meta, _read_requested(work.requested, chunk))
         for users, states, latest in fold_at(chunk, at, facts, rules):
-            forgetful += int((states.seen_total[latest] > rules.seen_cap).sum())
+            beyond_cap += int((states.seen_total[latest] > rules.seen_cap).sum())
             for begin in range(0, len(users), CHUNK_ROWS):
                 rows = slice(begin, begin + CHUNK_ROWS)
                 some = states.take(rows)
@@ -75,11 +75,11 @@ def write_part(part: Path, work: FeatureWork) -> dict[str, int]:
                 last = latest[rows]
                 writers.write(build_pair_rows(some.take(last), users[rows][last], names, work.config))
     writers.close()
-    return {"events": len(events), BEYOND_CAP: forgetful, **writers.rows}
+    return {"events": len(events), BEYOND_CAP: beyond_cap, **writers.rows}
 
 
 class _Writers:
-    """One open Parquet file per view, in the view's schema, also where no row comes."""
+    """One open Parquet file per view, in the view's schema; it is written even without rows."""
 
     def __init__(self, work: FeatureWork, name: str):
         every = build_views(work.config)
@@ -99,7 +99,7 @@ class _Writers:
 
 
 def _chunks(events: Interactions) -> Iterator[Interactions]:
-    """Whole users, about CHUNK_EVENTS at a time."""
+    """Yield the events of whole users, about CHUNK_EVENTS at a time."""
     ends = events.user_offsets[1:]
     begin = 0
     while begin < len(events):
@@ -113,8 +113,8 @@ def _end_of_user(ends: np.ndarray, begin: int) -> int:
     return int(ends[np.searchsorted(ends, begin, side="right")])
 
 
-def _asked(path: Path | None, events: Interactions) -> tuple[np.ndarray, np.ndarray] | None:
-    """The moments asked for of the users of this chunk."""
+def _read_requested(path: Path | None, events: Interactions) -> tuple[np.ndarray, np.ndarray] | None:
+    """Read the requested (users, times) of the users of this chunk."""
     if path is None:
         return None
     lowest, highest = int(events.user[0]), int(events.user[-1])
