@@ -143,7 +143,7 @@ def test_exclude_and_user_pass_through(case):
 
 def test_a_missing_column_is_named(case):
     rows = {name: column for name, column in case[-1].items() if name != "history_times_us"}
-    with pytest.raises(FeatureError, match="history_times_us is expected"):
+    with pytest.raises(FeatureError, match="expected column history_times_us"):
         ask(case, rows)
 
 
