@@ -1,4 +1,4 @@
-"""How a user's past becomes features."""
+"""Settings of features: what is kept of each user, and which columns are read."""
 
 from __future__ import annotations
 

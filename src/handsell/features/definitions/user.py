@@ -1,7 +1,7 @@
 """User features: what is known of a user from the folded state, at the request's time.
 
-Sums fade until the user's last event and no further: how active users were when they were last here and how long they
-have been away are two things. Only `user_days_since_last` reads the second.
+Sums are as of the user's last event: activity then and the time since then are separate features. Only
+`user_days_since_last` reads the time since then.
 """
 
 from __future__ import annotations
