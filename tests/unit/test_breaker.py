@@ -28,14 +28,14 @@ def stage(monkeypatch):
     return Stage()
 
 
-async def ask(breaker: Breaker, stage: Stage, patience_s: float = 60.0) -> str:
-    return await breaker.wait(stage.answer, asyncio.get_running_loop().time() + patience_s)
+async def ask(breaker: Breaker, stage: Stage, limit_s: float = 60.0) -> str:
+    return await breaker.wait(stage.answer, asyncio.get_running_loop().time() + limit_s)
 
 
-async def late(breaker: Breaker, stage: Stage, times: int, patience_s: float = 60.0) -> None:
+async def late(breaker: Breaker, stage: Stage, times: int, limit_s: float = 60.0) -> None:
     for _ in range(times):
         with pytest.raises(TimeoutError):
-            await ask(breaker, stage, patience_s)
+            await ask(breaker, stage, limit_s)
 
 
 async def test_a_stage_that_answers_is_waited_for(stage):
@@ -46,7 +46,7 @@ async def test_a_stage_that_answers_is_waited_for(stage):
 
 async def test_after_two_late_answers_one_tries_and_nobody_waits(stage):
     watch = Breaker("ranking", 60.0)
-    watch._late = circuit_breaker.STRIKES
+    watch._late = circuit_breaker.LATE_CALLS
     assert watch.open
     await asyncio.wait_for(late(watch, stage, 4), 5)  # were they to wait, it would be for a minute
     await asyncio.sleep(0)
@@ -59,12 +59,12 @@ async def test_after_two_late_answers_one_tries_and_nobody_waits(stage):
 
 async def test_it_opens_after_strikes_in_a_row(stage):
     watch = Breaker("ranking", STALL_S)
-    await late(watch, stage, circuit_breaker.STRIKES - 1)
+    await late(watch, stage, circuit_breaker.LATE_CALLS - 1)
     assert not watch.open
     stage.up.set()
     assert await ask(watch, stage) == "answer"  # begins anew
     stage.up.clear()
-    await late(watch, stage, circuit_breaker.STRIKES - 1)
+    await late(watch, stage, circuit_breaker.LATE_CALLS - 1)
     assert not watch.open
     await late(watch, stage, 1)
     assert watch.open
@@ -72,8 +72,8 @@ async def test_it_opens_after_strikes_in_a_row(stage):
 
 async def test_callers_in_a_hurry_say_nothing_of_the_stage(stage):
     watch = Breaker("ranking", 60.0)
-    await late(watch, stage, 5, patience_s=0.01)
-    await late(watch, stage, 5, patience_s=-1.0)
+    await late(watch, stage, 5, limit_s=0.01)
+    await late(watch, stage, 5, limit_s=-1.0)
     assert not watch.open
 
 
@@ -83,13 +83,13 @@ async def test_an_error_is_an_answer(stage):
     async def broken():
         raise ConnectionError("no")
 
-    await late(watch, stage, circuit_breaker.STRIKES - 1)
+    await late(watch, stage, circuit_breaker.LATE_CALLS - 1)
     for _ in range(3):
         with pytest.raises(ConnectionError):
             await watch.wait(broken, asyncio.get_running_loop().time() + 60)
     await late(watch, stage, 1)
     assert not watch.open  # that was not the second in a row
-    watch._late = circuit_breaker.STRIKES
+    watch._late = circuit_breaker.LATE_CALLS
     with pytest.raises(TimeoutError):
         await watch.wait(broken, asyncio.get_running_loop().time() + 60)
     while watch.open:
