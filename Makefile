@@ -1,6 +1,6 @@
 # handsell
 #   make up   [CONFIG=deployments/configs/world.toml] [DATA=dir]   install, train, serve, and show a recommendation
-#   make install                                                install only: . .venv/bin/activate, then handsell --help
+#   make install                                                   install only; then: . .venv/bin/activate && handsell --help
 #   make test                                                      install and run the tests
 #   make test-all                                                  run the slow tests, too
 CONFIG ?= deployments/configs/world.toml

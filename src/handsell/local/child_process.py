@@ -1,4 +1,4 @@
-"""Run a command of ours in a child process: show its progress, keep its output in a log file, return its result."""
+"""Run a handsell command in a child process: show its progress, keep its output in a log file, return its result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JSON_LINES = {FORMAT: "json"}  # environment of a job whose progress is read her
 def run_child(
     command: Sequence[str], environment: Mapping[str, str], log: Path, show: Callable[[str], None] = print
 ) -> str:
-    """Run the command with `environment` added to ours; return its result, or "done" if it reports none.
+    """Run the command with `environment` added to `os.environ`; return its result, or "done" if it reports none.
 
     `show` gets a line for each step and update. Raises HandsellError with the error that the command reported, or with
     the end of its output if it reported none (as when it crashed).

@@ -203,7 +203,7 @@ def _merge_values(keys: np.ndarray, values: np.ndarray, merge: np.ufunc) -> tupl
 
 
 def _count_positives(outcomes: Outcomes) -> int:
-    """Distinct (request, item) pairs with a positive sum."""
+    """Count distinct (request, item) pairs with a positive sum."""
     row, item = outcomes.item.row_of_value.astype(np.int64), outcomes.item.values.astype(np.int64)
     if not len(item):
         return 0

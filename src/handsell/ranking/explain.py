@@ -46,7 +46,7 @@ async def explain_ranking(
 def _contributions(
     stage: RankingStage, requests: Requests, candidates: Candidates, item: int
 ) -> tuple[float | None, float | None, tuple[str, ...], np.ndarray, np.ndarray]:
-    """Raw score, base, names, values and contributions; empty for a ranker that cannot explain."""
+    """Return raw score, base, names, values and contributions; empty for a ranker that cannot explain."""
     nothing = np.zeros(0, np.float32)
     if (
         not isinstance(stage, LocalRanking)

@@ -41,7 +41,7 @@ class LocalRanking:
     config: Config
 
     async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
-        """The k best by raw score, best first; raises ArithmeticError for a request without any finite score."""
+        """Return the k best by raw score, best first; raises ArithmeticError for a request without any finite score."""
         raw, as_found = self._raw(requests, candidates, k), ~self.ranks(requests)[:, None]
         raw = np.where(as_found, candidates.fused, raw)
         real = candidates.item != NONE
@@ -56,11 +56,11 @@ class LocalRanking:
         return replace(top, score=np.nan_to_num(score, nan=0.0).astype(np.float32))
 
     def ranks(self, requests: Requests) -> np.ndarray:
-        """(B,) bool: the surface uses the ranker and not the fused order of its sources."""
+        """Return (B,) bool: whether the surface uses the ranker instead of the fused order of its sources."""
         return np.array([surface.ranked for surface in self.config.surfaces.values()])[requests.surface]
 
     def _raw(self, requests: Requests, candidates: Candidates, k: int) -> np.ndarray:
-        """(B, K) values that decide the order; NaN for padding and for candidates that the first look drops."""
+        """Return (B, K) values that decide the order; NaN for padding and for candidates that the first look drops."""
         x = self.matrix(requests, candidates)
         look = self._first_look(x, candidates.item != NONE, k)
         if look.all():
@@ -70,7 +70,7 @@ class LocalRanking:
         return raw
 
     def _first_look(self, x: np.ndarray, real: np.ndarray, k: int) -> np.ndarray:
-        """(B, K) bool: candidates that the whole ranker scores: all, or the best by its first trees.
+        """Return (B, K) bool: candidates that the whole ranker scores: all, or the best by its first trees.
 
         At least k candidates of a request are kept.
         """
@@ -91,7 +91,7 @@ class LocalRanking:
         return self.ranker if isinstance(self.ranker, RawRanker) else None
 
     def matrix(self, requests: Requests, candidates: Candidates) -> np.ndarray:
-        """The matrix in the ranker's columns and order; raises FeatureError naming missing features."""
+        """Return the matrix in the ranker's columns and order; raises FeatureError naming missing features."""
         x = build_matrix(requests, candidates, self.items, self.snapshot, self.config)
         names = list_features(self.config, candidates.sources)
         if names == self.ranker.features:
@@ -110,7 +110,7 @@ class FusedRanking:
     """Ranking without a model (`ranking.enabled = false`): the fused order of the sources."""
 
     async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
-        """The first k by fused score, with the fused score as score."""
+        """Return the first k by fused score, with the fused score as score."""
         real = candidates.item != NONE
         finite = np.isfinite(candidates.fused) & real
         top = candidates.reorder(best_first(candidates.fused, finite, real, k))
@@ -118,6 +118,6 @@ class FusedRanking:
 
 
 def best_first(raw: np.ndarray, finite: np.ndarray, real: np.ndarray, k: int) -> np.ndarray:
-    """(B, min(k, K)) columns: finite scores descending, then candidates without one, then padding; ties stable."""
+    """Return (B, min(k, K)) columns: finite scores descending, then others, then padding; ties keep their order."""
     key = np.where(finite, -raw.astype(np.float64), np.where(real, np.inf, np.nan))  # NaN sorts last
     return np.argsort(key, axis=1, kind="stable")[:, :k]

@@ -33,7 +33,7 @@ TASTE_TAGS = 5
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What reasons are derived from, of B slates of n items and histories of T items."""
+    """Inputs from which the reasons of B slates of n items are derived; histories have T items."""
 
     item: np.ndarray  # (B, n) int32
     source: np.ndarray  # (B, n) uint32, bit s set when source s returned the item

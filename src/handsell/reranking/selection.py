@@ -2,8 +2,8 @@
 
     value = utility + boost − cost of preferences − SINK (score not finite) − strain of broken constraints
 
-Constraints are relaxed in their order. None is relaxed while a candidate is left that keeps it, and fewer breaks are
-better than more. Broken constraints are reported for every position.
+Constraints are relaxed in their order. None is relaxed while a remaining candidate satisfies it, and as few as possible
+are broken. Broken constraints are reported for every position.
 
 The loop runs over positions, not over requests. Without rules, a shorter slate is the beginning of a longer one. A
 request's slate does not depend on its batch.
@@ -53,7 +53,7 @@ class Preference(Protocol):
 
 
 class Constraint(Protocol):
-    """A hard criterion: it holds unless no candidate keeps it."""
+    """A hard criterion, relaxed only if no candidate satisfies it."""
 
     name: str
 

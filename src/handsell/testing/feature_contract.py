@@ -227,7 +227,7 @@ class FeatureContract:
             np.testing.assert_array_equal(alone[0], whole[b], err_msg=f"row {b} depends on its batch")
 
     def test_events_at_or_after_the_request_change_nothing(self, feature: Feature, seed: int) -> None:
-        """The features job reads the whole log, with whatever happens later."""
+        """The features job reads the whole log, including events after the request."""
         case, rng = FeatureCase.draw(seed), np.random.default_rng(seed + 100)
         before, value = case.before(NOW), case.compute(feature)
         later = draw_events(rng, np.sort(NOW + rng.integers(0, 20 * DAY_US, EVENTS)))

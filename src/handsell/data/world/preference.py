@@ -21,7 +21,7 @@ from handsell.data.world.listeners import Listeners
 TASTE = 10.0  # sharpness of tastes
 APPEAL = 0.9  # effect of popularity
 FRESH_DAYS = 10.0
-BOREDOM = 7.0  # cost of repeating a track at once
+BOREDOM = 7.0  # cost of repeating a track right after it was played
 BOREDOM_HOURS = 60.0
 MOMENTUM = 2.5  # cost of a jump in energy from 0 to 1
 SAME_ARTIST = 1.5

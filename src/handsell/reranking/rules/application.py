@@ -49,7 +49,7 @@ class RuledCandidates:
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What R rules need to know of a batch."""
+    """The requests and positions of a batch to which each of R rules applies."""
 
     requests: Requests
     active: np.ndarray  # (R, B) bool

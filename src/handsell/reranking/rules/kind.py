@@ -75,7 +75,7 @@ class RuleEffect(Generic[R]):
         return 1.0, 0.0
 
     def constraint(self, match: RuleMatch) -> Constraint | None:
-        """Return a constraint on the order of the slate, such as a distance; it yields if it cannot hold.
+        """Return a constraint on the order of the slate, such as a distance; it is relaxed if it cannot be satisfied.
 
         Its name is `self.label`.
         """

@@ -1,4 +1,4 @@
-"""Items that are liked more than their past lets expect: recent likes compared with long-term likes.
+"""Items with more recent likes than their long-term likes predict.
 
 An item's recent likes are compared with its share of the long-term likes, in standard errors of a Poisson count.
 Changes of the total number of likes cancel out.
