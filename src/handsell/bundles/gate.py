@@ -1,8 +1,8 @@
 """The promotion gate: a decision from the paired scores of challenger and live bundle.
 
-The challenger passes if the lower 95 % bound of its relative difference in NDCG@10 is above the tolerance and no guard
-rail is broken: coverage of items and creators, diversity and calibration error of the lists, and the loss for users
-who have been away.
+The challenger passes if the lower bound of the 95 % interval of its relative difference in NDCG@10 is above
+-`gate.tolerance` and every guard rail holds: coverage of items and creators, diversity and calibration error of the
+lists. `check_absence_loss` adds a check for users who have been away.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class BundleScores:
 
 @dataclass(frozen=True, slots=True)
 class GuardRail:
-    """How much worse than the live bundle a list metric may be, relative, by a key of the gate's config."""
+    """A list metric, and the config key of its largest relative loss against the live bundle."""
 
     label: str
     key: str

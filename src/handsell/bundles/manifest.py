@@ -63,7 +63,7 @@ class Manifest(_Record):
         return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
     def seal(self, folder: Path) -> Manifest:
-        """Return this manifest with the files of the folder, and an id made of its time and contents."""
+        """Return this manifest with the files of the folder, and an id derived from its time and contents."""
         files = {name: _entry(folder / name) for name in list_files(folder)}
         if not files:
             raise BundleError(f"bundle in {folder}: expected files of models, got none: save them before publishing")
@@ -73,7 +73,7 @@ class Manifest(_Record):
         return bare.model_copy(update={"id": f"{created:%Y%m%dt%H%M%S}-{digest}"})
 
     def write(self, folder: Path) -> None:
-        """Write it after flushing all files to disk: where a manifest exists, the bundle is complete."""
+        """Flush all files to disk, then write the manifest: a folder with a manifest is a complete bundle."""
         for name in self.files:
             _flush(folder / name)
         path = folder / MANIFEST

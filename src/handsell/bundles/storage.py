@@ -160,7 +160,10 @@ def open_storage(root: str | Path, cache: Path | None = None) -> Storage:
 
 @contextmanager
 def lock_folder(folder: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
-    """Hold the lock of the only writer on this machine; raise BundleError after wait_s. It ends with its process."""
+    """Hold the lock against other writers on this machine; raise BundleError if it is still taken after `wait_s`.
+
+    The kernel releases the lock when the process ends.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=wait_s, poll_interval=0.02):
@@ -173,7 +176,7 @@ def lock_folder(folder: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
 
 
 def _remove_remains(folder: Path) -> None:
-    """Remove what an interrupted removal has left under this name."""
+    """Remove the rest of a folder whose removal was interrupted."""
     if not (folder / MANIFEST).exists():
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Requests of the test window, stored in a bundle: a replica answers them to warm up before it serves."""
+"""Save and load the warm-up requests of a bundle: a replica answers them before it serves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARTS = {"history": History, "profile": Profile, "seen": Seen}
 
 
 def save_warm_up_requests(requests: Requests, folder: Path) -> None:
-    """Save at most MAX_REQUESTS of them, evenly spaced, without their filters."""
+    """Save at most MAX_REQUESTS of the requests, evenly spaced, without their filters."""
     some = requests.take(
         np.unique(np.linspace(0, len(requests) - 1, min(MAX_REQUESTS, len(requests))).astype(np.int64))
     )

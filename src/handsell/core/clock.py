@@ -11,7 +11,7 @@ from handsell.core.units import DAY_US
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """`offset_us` is subtracted from wall time. It is a whole number of days, so that the hour of the day stays."""
+    """`offset_us` is subtracted from wall time. It is a whole number of days, which keeps the time of day."""
 
     offset_us: int = 0
 

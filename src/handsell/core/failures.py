@@ -1,4 +1,4 @@
-"""The failure policy: what fails is logged, named in the answer and left out; the rest goes on without it."""
+"""Failure policy: a part that fails is logged, named in the answer and left out."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ log = logging.getLogger(__name__)
 class Failures:
     """Names of what failed while one batch was answered, each once, in the order of failure.
 
-    `with failures.tolerate("ranking"):` ends at the first exception of its body and records the name. With `strict`
-    nothing is tolerated: the exception is raised, as jobs want it.
+    `with failures.tolerate("ranking"):` suppresses an exception of its body and records the name. With `strict`, as
+    in jobs, the exception is raised.
     """
 
     def __init__(self, strict: bool = False):

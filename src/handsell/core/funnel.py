@@ -1,4 +1,4 @@
-"""The funnel, written once: candidates (≤ 1000) → ranking (→ 50) → re-ranking (→ n).
+"""The funnel: candidates (≤ 1000) → ranking (→ 50) → re-ranking (→ n).
 
 Offline evaluation, the simulator and every serving topology call `recommend`; they differ only in whether a stage is
 an object in this process or a client of another. A failed retriever is left out by the candidate stage; a failed
@@ -27,11 +27,11 @@ class Funnel:
     candidates: CandidateStage
     ranking: RankingStage
     reranking: RerankingStage
-    k: int = 1000  # candidates wanted of retrieval
+    k: int = 1000  # candidates requested from retrieval
     ranked: int = 50  # candidates that ranking passes on
 
     async def recommend(self, requests: Requests, n: int) -> Slates:
-        """Slates of n items for B requests; shorter only where the catalog has no more."""
+        """Return slates of n items for B requests; a slate is shorter only if fewer items are eligible."""
         found = await self.candidates.candidates(requests, self.k)
         ranked = await self._rank(requests, found, max(self.ranked, n))
         return await self._rerank(requests, ranked, n)
@@ -50,7 +50,7 @@ class Funnel:
 
 
 def build_slates_in_order(ranked: Candidates, n: int, degraded: tuple[str, ...] = ()) -> Slates:
-    """The first n candidates in their order, without diversity and reasons."""
+    """Return the first n candidates in their order, without diversity and reasons."""
     top = ranked.take_columns(n)
     shape = top.item.shape
     return Slates(
@@ -72,7 +72,7 @@ def pack_source_bits(source_rank: np.ndarray) -> np.ndarray:
 
 
 def run_local(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine of stages in this process, which never wait, without an event loop."""
+    """Run a coroutine without an event loop; it must not wait, as with stages in this process."""
     try:
         coroutine.send(None)
     except StopIteration as done:

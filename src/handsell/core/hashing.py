@@ -13,7 +13,7 @@ def mix(x: np.ndarray) -> np.ndarray:
 
 
 def finalize(x: np.ndarray) -> np.ndarray:
-    """Apply the finalizer of SplitMix64 (@steele2014splittable) to uint64: an input bit flips half of the output."""
+    """Apply SplitMix64's finalizer (@steele2014splittable) to uint64: one input bit flips half of the output bits."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""Discovery of plug-ins: a retriever, feature or rule is registered by a module-level object.
+"""Discovery of plug-ins: a module-level object registers a retriever, feature or rule.
 
 Built-in modules are found by scanning their package. Other installed packages name their modules as entry points:
 

@@ -66,7 +66,7 @@ class CandidateStage(Protocol):
 
 class RankingStage(Protocol):
     async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
-        """The k best by score, best first."""
+        """Return the k candidates of highest score, best first."""
         ...
 
 

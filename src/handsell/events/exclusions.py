@@ -1,6 +1,6 @@
 """Exclusions by user: items that were shown recently or too often, and blocked creators and tags.
 
-Served slates are read from the event log, so items shown on other surfaces count: an e-mail need not repeat home.
+Served slates are read from the event log, so a surface can exclude items that other surfaces have shown.
 A slate is in the log within 0.1 s of its answer (see events/impressions.py).
 """
 
@@ -54,7 +54,7 @@ def _known(vocabulary: Vocabulary, ids: Sequence[str]) -> np.ndarray:
 
 
 def window_us(surface: Surface) -> int:
-    """How far back a surface needs the served slates, µs."""
+    """Return how far back a surface reads the served slates, µs."""
     days = [surface.shown_days] if surface.seen_on else []
     days += [surface.item_cap.days] if surface.item_cap else []
     return int(max(days, default=0.0) * DAY_US)

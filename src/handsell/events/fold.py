@@ -68,8 +68,8 @@ def truncate(states: UserStates, rules: FoldRules) -> UserStates:
 def move_last_event(states: UserStates, last: np.ndarray) -> UserStates:
     """Shift each user's whole past in time, so that their last event is at `last` (B,) µs.
 
-    For requests after a shorter or longer absence than the logged one. Users without events stay as they are. Sums and
-    affinities are as of the last event and need no change.
+    Training and evaluation simulate a shorter or longer absence with it. Users without events stay as they are. Sums
+    and affinities are as of the last event and need no change.
     """
     known = states.first_time > 0
     by = np.where(known, last - states.state_time, 0)

@@ -1,7 +1,7 @@
 """The durable event log: one SQLite file, one writer process, any number of readers on the machine.
 
-An event is acknowledged only after it is on disk (WAL, synchronous FULL). Appends that arrive during a commit share
-the next one: one disk synchronization per group, without a timer. A second event with the same `event_id` is a
+An event is acknowledged only after it is on disk (WAL, synchronous FULL). Appends that arrive during a commit form
+the next group: one disk synchronization per group, without a timer. A second event with the same `event_id` is a
 duplicate and changes nothing.
 """
 

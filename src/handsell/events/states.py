@@ -12,7 +12,7 @@ from handsell.core.batches import History, Ragged, RowBatch, Seen
 from handsell.core.units import DAY_US
 
 HALF_LIVES_DAYS = (1, 7, 28)
-MAX_AWAY_DAYS = 90.0  # features cap times since an event here: longer ones are too rare to learn from
+MAX_AWAY_DAYS = 90.0  # features cap the time since an event at this: longer times are too rare to learn from
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Settings of features: what is kept of each user, and which columns are read."""
+"""Settings of features: limits of the user state, and the columns to read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FeaturesConfig(Section):
 
     @property
     def filter_attributes(self) -> dict[str, AttributeKind]:
-        """What filters may read of a user: name → kind, in the order of `Requests.attributes`."""
+        """Return the user attributes that filters may read: name → kind, in the order of `Requests.attributes`."""
         return {**dict.fromkeys(self.user_columns, "number"), **self.user_attributes}
 
     @model_validator(mode="after")

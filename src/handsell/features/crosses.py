@@ -18,7 +18,7 @@ DENSE = 1_000_000  # most cells of a look-up table
 
 
 class ItemCatalog(Protocol):
-    """What cross features read of I items; a Snapshot has it, and metadata besides."""
+    """The attributes of I items that cross features read; a Snapshot has them."""
 
     @property
     def creator(self) -> np.ndarray: ...  # (I,) int32, -1 none
@@ -30,7 +30,7 @@ class ItemCatalog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Occurrences:
-    """Where candidates occur in the history."""
+    """Count and latest time of each candidate's occurrences in the history."""
 
     count: np.ndarray  # (B, K) int64
     latest: np.ndarray  # (B, K) int64 µs, 0 where there is none
@@ -38,7 +38,7 @@ class Occurrences:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """B requests with K candidates each: the input of cross features. What several of them need is computed once."""
+    """B requests with K candidates each: the input of cross features. Shared intermediate values are cached."""
 
     requests: Requests
     item: np.ndarray  # (B, K) int32, -1 pads
@@ -46,7 +46,7 @@ class Pairs:
 
     @cached_property
     def place(self) -> np.ndarray:
-        """(B, K) rows of the catalog: the item, or 0 for padding, whose values are blanked afterwards."""
+        """(B, K) rows of the catalog: the item, or 0 for padding, whose values `compute_crosses` blanks."""
         return np.maximum(self.item, 0)
 
     @cached_property
@@ -67,13 +67,13 @@ class Pairs:
 
     @cached_property
     def same_item(self) -> Occurrences:
-        """The candidate in the history."""
+        """Occurrences of the candidate in the history."""
         history = self.requests.history
         return find_occurrences(history.item, history.time, self.item)
 
     @cached_property
     def same_creator(self) -> Occurrences:
-        """Items of the candidate's creator in the history."""
+        """Occurrences of items by the candidate's creator in the history."""
         return find_occurrences(self.history_creator, self.requests.history.time, self.creator)
 
     @cached_property
@@ -83,7 +83,7 @@ class Pairs:
 
     @property
     def tag(self) -> np.ndarray:
-        """(M,) int32 tags of all candidates, end to end."""
+        """(M,) int32 tags of all candidates, concatenated."""
         return self._tags[0]
 
     @cached_property
@@ -113,10 +113,9 @@ def compute_crosses(requests: Requests, items: np.ndarray, catalog: ItemCatalog)
 
 
 def find_occurrences(past: np.ndarray, past_time: np.ndarray, wanted: np.ndarray) -> Occurrences:
-    """How often wanted (B, K) occurs in past (B, T), oldest first, and when last; -1 matches nothing.
+    """Count wanted (B, K) in past (B, T), oldest first, and find the latest time; -1 matches nothing.
 
-    The past is short and most candidates are not in it: they are looked up among its distinct values, not compared with
-    each event.
+    Candidates are looked up among the distinct values of the past, which is faster than a comparison with each event.
     """
     row = np.arange(len(past), dtype=np.int64)[:, None] << 32
     valid = past != NONE

@@ -1,8 +1,8 @@
 """Item activity by day, and the item values that candidates are looked up in.
 
 A value of day D covers the days before D ("as of yesterday"). Rows exist only for days on which a value can change:
-the day after activity, and each registered window later, when it leaves the window. So the latest row at or before D
-is exact on every day.
+the day after activity, and the day on which the activity leaves each registered window. So the latest row at or
+before D is exact on every day.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def select_item_columns(snapshot: Snapshot, config: Config) -> np.ndarray:
 
 @cache
 def get_untouched_values() -> np.ndarray:
-    """(number of registered item features,) float32, read only: the values of an item that nobody has touched."""
+    """(number of registered item features,) float32, read only: the values of an item without events."""
     values = np.array([found.default for found in find_features("item").values()], np.float32)
     values.flags.writeable = False
     return values
@@ -79,7 +79,7 @@ def get_untouched_values() -> np.ndarray:
 
 @cache
 def list_activity_windows() -> tuple[int, ...]:
-    """The windows in days of all registered item features, rising."""
+    """The windows in days of all registered item features, ascending."""
     return tuple(sorted({days for found in find_features("item").values() for days in found.windows_days}))
 
 
@@ -91,7 +91,7 @@ def count_days(item: np.ndarray, time: np.ndarray, weight: np.ndarray, acted: np
 
 
 def merge_days(counts: ItemDays) -> ItemDays:
-    """Sum rows of the same item and day, such as those of several partitions laid end to end."""
+    """Sum rows of the same item and day, such as those of several concatenated partitions."""
     order = np.lexsort((counts.day, counts.item))
     item, day, values = counts.item[order], counts.day[order], counts.values[order]
     if not len(item):
@@ -108,7 +108,7 @@ class ItemActivity:
     day: np.ndarray  # (N,) int64 days since `base`
     base: int
     _span: int
-    _active: np.ndarray  # (M,) int64 item * span + day of the merged counts, rising
+    _active: np.ndarray  # (M,) int64 item * span + day of the merged counts, ascending
     _running: np.ndarray  # (M + 1, 2) float64 sums of positive events and interactions before each
     _sums: dict[int | None, np.ndarray] = field(default_factory=dict)
 
@@ -157,7 +157,7 @@ def compute_item_rows(counts: ItemDays) -> ItemDays:
 
 @dataclass(frozen=True)
 class SnapshotValues:
-    """Values in serving: those of the snapshot, whatever the time."""
+    """Values in serving: those of the snapshot, at any request time."""
 
     snapshot: Snapshot
 

@@ -1,7 +1,7 @@
-"""Cross features of loose (user, item) pairs from Feast's string columns, for the on-demand view.
+"""Cross features of single (user, item) pairs from Feast's string columns, for the on-demand view.
 
 A cross feature may be `on_demand` if it reads the candidate's creator, tags and publication time, the history's items,
-times and weights, and the affinities: of the history's items, Feast's rows hold nothing but the ids.
+times and weights, and the affinities. Feast's rows hold only the ids of the history's items, not their attributes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def compute_pair_crosses(columns: Mapping[str, Sequence[Any]]) -> dict[str, np.n
     """The `on_demand` cross features of N (user, item) pairs by name; each (N,) float32.
 
     Needs the columns of user_history, user_affinity and item_profile, and request_time_us. A missing user or item
-    (None) is one without a past.
+    (None) counts as one without data.
     """
     pairs = _read_pairs(columns)
     features = find_features("cross").values()

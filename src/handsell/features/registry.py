@@ -9,7 +9,7 @@ Everything else follows from the registration: the matrix column and the ranker'
 that the features job writes, the skew check, docs/features.md and the contract tests. Built-in features are in
 `features/definitions`; packages outside this repository register theirs as `core/plugins.py` describes.
 
-| group | the function receives | and returns | what it reads is kept in |
+| group | the function receives | and returns | source of its input |
 |---|---|---|---|
 | user | `UserStates` of B users, folded up to the request; its time (B,) | (B,) | Feast's user views, new events |
 | item | `ItemActivity` of N (item, day) pairs | (N,) | the view item_activity, and the item snapshot |
@@ -43,7 +43,7 @@ class Feature(Plugin):
     package: ClassVar[str] = "handsell.features.definitions"
     group: Group
     value: Callable[..., np.ndarray]
-    default: float = math.nan  # of a user, an item or a pair of which nothing is known; if finite, all values are
+    default: float = math.nan  # for a user, item or pair without data; if finite, all values must be finite
     windows_days: tuple[int, ...] = ()  # item features: the windows that are read from ItemActivity
     on_demand: bool = False  # cross features: also in Feast's on-demand view, see features/on_demand.py
 

@@ -1,9 +1,9 @@
 """The Feast project, registry and online store of a config. Does not import Feast.
 
-The stock command reads `feature_repo/feature_store.yaml`, which names the world's. Every other config has
-its own `<state>/feast/feature_store.yaml`, to which `$FEAST_FS_YAML_FILE_PATH` must point. `feature_repo`
-checks that this file and `$HANDSELL_CONFIG` agree and prints both exports where they do not, so that one
-config's views never land in another's registry.
+The `feast` command reads `feature_repo/feature_store.yaml`, which belongs to the config `world`. Every other config has
+its own `<state>/feast/feature_store.yaml`, to which `$FEAST_FS_YAML_FILE_PATH` must point. `feature_repo` checks that
+this file and `$HANDSELL_CONFIG` agree; where they do not, it prints the two exports to set. So the views of one config
+are never registered in the registry of another.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from handsell.core.paths import Layout
 CONFIG_VARIABLE = "HANDSELL_CONFIG"
 FILE_VARIABLE = "FEAST_FS_YAML_FILE_PATH"  # Feast's own
 STORE_VARIABLE = "HANDSELL_ONLINE_STORE"  # overrides features.online_store: a connection with a password is a secret
-# By class path, "sqlite" for short would do the same but for one thing: Feast then keeps a plan of tables by file
-# path, and where that is spelled differently (a link, a `..`) or the file is gone, apply drops or forgets tables.
+# The class path, not the short name "sqlite": with the short name, Feast keeps a plan of tables by file path, and apply
+# drops or forgets tables if the path is spelled differently (a link, a `..`) or the file is missing.
 SQLITE = "feast.infra.online_stores.sqlite.SqliteOnlineStore"
 ONLINE_BATCH = 10_000  # rows per write; without it Feast writes only the first Arrow batch of a table
 
@@ -77,7 +77,7 @@ def write_feast_file(config: Config) -> Path:
 
 
 def prepare_feast_environment(config: Config) -> dict[str, str]:
-    """Write the Feast file of a config; returns the variables with which every stock feast command works on it."""
+    """Write the Feast file of a config; returns the variables with which every `feast` command uses that file."""
     return {CONFIG_VARIABLE: str(config.source), FILE_VARIABLE: str(write_feast_file(config))}
 
 

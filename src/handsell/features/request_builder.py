@@ -1,9 +1,8 @@
-"""Build requests from what is known of their users.
+"""Build requests from the feature rows, logged events and exclusions of their users.
 
-`requests_from_rows` is the one function from feature rows to requests, with point-in-time rows in training and skew
-checks, and with online rows in serving. `build_requests` calls it for online rows: it adds the events logged since a
-row was written, the events that the query carries, and what the user must not be shown. Serving, batch slates and
-rule previews call that one.
+`requests_from_rows` converts feature rows to requests: point-in-time rows in training and skew checks, online rows in
+serving. `build_requests` calls it for online rows and adds the events logged since a row was written, the session
+events of the query, and the exclusions by user. Serving, batch slates and rule previews call `build_requests`.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ from handsell.features.rows import rank_affinities, read_states
 from handsell.features.user import compute_user_features
 from handsell.features.views import USER_VIEWS, build_views
 
-JUST_NOW = np.iinfo(np.int64).max  # the time of an event that came without one
+JUST_NOW = np.iinfo(np.int64).max  # placeholder time of an event without a timestamp
 
 
 @dataclass(frozen=True, slots=True)
 class QueryBatch:
-    """B queries before their users are looked up: who, when, on which surface, and what the caller adds."""
+    """B queries before their users are looked up: user, time, surface, and the caller's own options."""
 
     user_id: Sequence[str | None]  # as in the event log and the feature store; None for a visitor without an id
     time: np.ndarray  # (B,) int64 µs, as of
     surface: np.ndarray  # (B,) int8
-    session: Events  # that the queries carry, by row
+    session: Events  # session events of the queries, by row
     exclude: Ragged  # (B, *) int32 items
     creators: Ragged  # (B, *) int32 that the caller excludes
     tags: Ragged  # (B, *) int32 likewise
@@ -50,7 +49,7 @@ class QueryBatch:
 
     @classmethod
     def of(cls, user_id: Sequence[str | None], time: np.ndarray, surface: np.ndarray) -> QueryBatch:
-        """Queries whose callers add nothing."""
+        """Build queries without session events, exclusions and filters."""
         none = Ragged.empty(len(user_id))
         return cls(user_id, time, surface, Events.none(), none, none, none, [None] * len(user_id))
 
@@ -60,10 +59,10 @@ class QueryBatch:
 
 @dataclass(frozen=True, slots=True)
 class BuiltRequests:
-    """Requests, and how much was known of their users."""
+    """Requests, and how much data their users have."""
 
     requests: Requests
-    cold: np.ndarray  # (B,) bool, nothing was known of the user before
+    cold: np.ndarray  # (B,) bool, the user has no earlier events
     age_s: list[float]  # seconds since the last folded event, of users who have a row
 
 
@@ -81,11 +80,11 @@ class OnlineRows:
         self._store, self._columns = store, tuple(name for view in USER_VIEWS for name in every[view].names)
 
     def empty(self, n: int) -> dict[str, list[Any]]:
-        """Rows of n users of whom nothing is known."""
+        """Return the rows of n unknown users."""
         return {name: [None] * n for name in self._columns}
 
     def read(self, user_ids: Sequence[str | None]) -> dict[str, list[Any]]:
-        """One row per user in one read of the store; users without an id have an empty one."""
+        """Read one row per user in one call of the store; users without an id get an empty row."""
         ids = list(dict.fromkeys(user_id for user_id in user_ids if user_id is not None))
         rows = self.empty(len(user_ids))
         if not ids:
@@ -107,12 +106,12 @@ def build_requests(
     without_later_events: bool = False,
     away: np.ndarray | None = None,
 ) -> BuiltRequests:
-    """Build requests from online rows, the event log and what the queries carry.
+    """Build requests from online rows, the event log and the queries.
 
     Where the log cannot be read, `failures` names "event_log" or "shown_and_blocked", and users whose blocks are
-    unknown are shown nothing; where rows are unusable it names "features" and the defaults are taken. Logged events at
-    or after the query's time count as having just happened, unless `without_later_events` leaves them out. `away` as
-    in `requests_from_rows`. Raises what a strict `failures` does not tolerate.
+    unknown are shown nothing. Where rows are unusable, it names "features" and the rows count as empty. With strict
+    `failures`, the error is raised instead. Logged events at or after the query's time count as having just happened,
+    unless `without_later_events` leaves them out. `away` as in `requests_from_rows`.
     """
     tail = Events.none()
     exclusions: UserExclusions | None = _withhold_everything(queries)
@@ -144,7 +143,7 @@ def build_requests(
 def read_tail(
     queries: QueryBatch, rows: Rows, reader: EventReader, snapshot: Snapshot, config: Config, without_later: bool
 ) -> Events:
-    """Events that users did beyond the offset that their row includes; types that the config lacks are left out."""
+    """Read the users' events after the log offset of their row; types that the config lacks are left out."""
     parts: list[Events] = []
     for b, (user_id, time) in enumerate(zip(queries.user_id, queries.time.tolist(), strict=True)):
         if user_id is None:
@@ -163,7 +162,7 @@ def read_tail(
 def _read_exclusions(
     queries: QueryBatch, reader: EventReader, snapshot: Snapshot, config: Config
 ) -> UserExclusions | None:
-    """What the log keeps from each user, and the creators and tags that the caller excludes."""
+    """Read the exclusions of each user, and add the creators and tags that the caller excludes."""
     found = load_exclusions(reader, queries.user_id, queries.time, queries.surface, snapshot, config)
     if not len(queries.creators.values) and not len(queries.tags.values):
         return found
@@ -174,7 +173,7 @@ def _read_exclusions(
 
 
 def _withhold_everything(queries: QueryBatch) -> UserExclusions:
-    """Nothing may be shown to users with an id: their blocks could not be read."""
+    """Return exclusions of all items for users with an id, whose blocks could not be read."""
     unreadable = np.array([user_id is not None for user_id in queries.user_id], bool)
     return replace(UserExclusions.empty(len(queries)), unreadable=unreadable)
 
@@ -193,10 +192,10 @@ def requests_from_rows(
 ) -> Requests:
     """Build B requests as of time (B,) µs on surfaces (B,) from the user service's columns.
 
-    `events` (see `events_from`) are folded in: those logged beyond a row's `log_offset`, and those that the query
-    carries; an event that is not before its request counts as having just happened. `user` (B,) numbers replace the
-    stored `user_number`. `away` (B,) µs moves a user's past so that the last event lies that long before the request
-    (see `move_last_event`); a negative value leaves it. Raises FeatureError naming a column that `rows` lacks.
+    `events` (see `events_from`) are folded in: those logged after a row's `log_offset`, and those of the query. An
+    event that is not before its request counts as having just happened. `user` (B,) replaces the stored `user_number`.
+    `away` (B,) µs moves a user's past so that the last event lies that long before the request (see `move_last_event`);
+    a negative value leaves it. Raises FeatureError naming a column that `rows` lacks.
     """
     states = read_states(rows, snapshot, config)
     if len(states) != len(time):
@@ -227,7 +226,10 @@ def requests_from_rows(
 
 
 def read_attributes(rows: Rows, config: Config) -> np.ndarray | None:
-    """User attributes that filters may read, (B, A) object: lists as tuples, None where unknown; None where A is 0."""
+    """Return the user attributes that filters may read, (B, A) object; None where A is 0.
+
+    Lists are tuples, unknown values None.
+    """
     names = tuple(config.features.filter_attributes)
     if not names:
         return None
@@ -243,9 +245,9 @@ def _cell(value: Any) -> Any:
 
 
 def events_from(columns: Mapping[str, Sequence[Any]], row: np.ndarray, snapshot: Snapshot, config: Config) -> Events:
-    """Number events by columns type, item_id, time (µs; None = just now), value and, from the log, offset.
+    """Build events from the columns type, item_id, time (µs; None = just now), value and, from the log, offset.
 
-    `row` (N,) is the request that each belongs to. Raises DataError on an event type that the config lacks.
+    `row` (N,) is the request of each event. Raises DataError on an event type that the config lacks.
     """
     types = type_codes(pa.array(columns["type"], pa.string()), config.events)
     value = [np.nan if v is None else v for v in columns.get("value", [None] * len(types))]
@@ -262,7 +264,7 @@ def events_from(columns: Mapping[str, Sequence[Any]], row: np.ndarray, snapshot:
 def _fold_events(
     states: UserStates, events: Events, time: np.ndarray, snapshot: Snapshot, rules: FoldRules
 ) -> UserStates:
-    """Fold logged events first, then those of the query that the history does not hold already."""
+    """Fold logged events first, then those of the query that are not in the history yet."""
     items = ItemAttributes(snapshot.creator, snapshot.item_tags)
     before = np.minimum(events.time, np.asarray(time)[events.row] - 1)
     events = Events(events.row, events.item, events.type, before, events.weight, events.offset)

@@ -60,7 +60,7 @@ def open_store(config: Config) -> FeatureStore:
 
 
 class FeatureStore:
-    """Feast for one config: same project, registry and online store as the stock command."""
+    """Feast for one config: same project, registry and online store as the `feast` command."""
 
     def __init__(self, config: Config):
         self.config = config
@@ -71,7 +71,7 @@ class FeatureStore:
         self.feast = feast.FeatureStore(config=settings)
 
     def apply(self) -> str:
-        """Register entities, views and services with the stock command; returns what it printed."""
+        """Register entities, views and services with the `feast` command; returns its output."""
         repo = find_feature_repo(self.config)
         command = [str(Path(sys.executable).with_name("feast")), "-c", str(repo), "apply"]
         done = subprocess.run(
@@ -153,9 +153,10 @@ class FeatureStore:
     # -- online: serving --------------------------------------------------------------------------------
 
     def materialize(self, end_us: int | None = None, names: Sequence[str] = ONLINE_VIEWS) -> dict[str, int]:
-        """Write each key's newest row stamped at or before `end_us` (all by default) online; rows per view.
+        """Write each key's newest row at or before `end_us` (default: now) to the online store.
 
-        The values and conversions are those of `feast materialize`; the interval is recorded in the registry.
+        Returns the number of rows per view. The values and conversions are those of `feast materialize`; the interval
+        is recorded in the registry.
         """
         end = datetime.now(UTC) if end_us is None else EPOCH + timedelta(microseconds=int(end_us))
         self._share_online_file()

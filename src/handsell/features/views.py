@@ -44,7 +44,7 @@ SERVICES = {
 }
 SERVICES_WITH_CROSSES = ("ranking_v1",)
 
-# The on-demand view of crosses, the views that it reads, and what the caller gives (the request's time).
+# The on-demand view of crosses, the views that it reads, and the caller's input (the request's time).
 CROSS_VIEW = "request_crosses"
 CROSS_INPUTS = ("user_history", "user_affinity", "item_profile")
 CROSS_REQUEST = (("request_time_us", INT),)
@@ -138,7 +138,7 @@ def _user_profile(config: Config) -> tuple[tuple[str, pa.DataType], ...]:
 
 
 def _item_profile(config: Config) -> tuple[tuple[str, pa.DataType], ...]:
-    # `item` repeats the key: Feast hands an on-demand view the columns of its sources, not their keys
+    # `item` repeats the key: Feast passes the columns of its sources to an on-demand view, not their keys
     fixed = (("item", TEXT), ("item_number", INT), ("creator", TEXT), ("tags", TEXTS), ("published_us", INT))
     return (*fixed, *((name, FLOAT) for name in config.features.item_columns))
 

@@ -1,4 +1,4 @@
-"""The Ray cluster of the jobs: connect, map a function over parts of the data, and report what blocks a job."""
+"""The Ray cluster of the jobs: connect, map a function over parts of the data, and report a lack of CPUs."""
 
 from __future__ import annotations
 

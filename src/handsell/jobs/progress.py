@@ -63,7 +63,7 @@ class ProgressLine:
 
 
 def report_update(text: str) -> None:
-    """Report how far the current step is."""
+    """Report progress within the current step."""
     _write(ProgressLine("update", text))
 
 

@@ -1,4 +1,4 @@
-"""Context features: what the request itself says."""
+"""Context features: the time and the surface of the request."""
 
 from __future__ import annotations
 

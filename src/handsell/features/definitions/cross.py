@@ -1,4 +1,4 @@
-"""Cross features: what a user's past says about a candidate, at the request's time."""
+"""Cross features: relations of a candidate to the user's past, as of the request's time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""User features: what is known of a user from the folded state, at the request's time.
+"""User features, computed from the folded state as of the request's time.
 
 Sums are as of the user's last event: activity then and the time since then are separate features. Only
 `user_days_since_last` reads the time since then.

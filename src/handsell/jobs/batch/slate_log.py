@@ -1,4 +1,4 @@
-"""Slates of a job are appended to the event log, through its only writer."""
+"""Append the slates of a job to the event log, through its single writer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recomputation of logged feature vectors from Feast's point-in-time values, by the functions that serve."""
+"""Recomputation of logged feature vectors from Feast's point-in-time values, with the functions that serving uses."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     1 read       write each part of the source as a Parquet file of canonical events          a task per part
     2 number     add new ids to the catalog's vocabularies                                   driver, ids only
     3 partition  number the events of each file and split them into partitions of users       a task per part
-    4 merge      deduplicate and sort each partition, with strictly rising times per user     a task per partition
+    4 merge      deduplicate and sort each partition, with strictly increasing times per user     a task per partition
 
 The driver never holds events. Everything is written to a new folder and moved into place at the end.
 """

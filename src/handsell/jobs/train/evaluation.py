@@ -1,4 +1,4 @@
-"""Evaluation of the holdout model: the replayed test window, and requests as a running service gets them."""
+"""Evaluation of the holdout model on the replayed test window, and on requests like those of a running service."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def score_served_requests(config: Config, run: Path, models: Path, away: int | N
 def recommend_baselines(
     config: Config, run: Path, requests: Requests, eligibility: Eligibility
 ) -> dict[str, np.ndarray]:
-    """Return the lists of simple recommenders of the same events by name; none for a catalog over BASELINE_ITEMS."""
+    """Return the lists of simple recommenders by name; none for a catalog of more than BASELINE_ITEMS."""
     if len(eligibility.snapshot) > BASELINE_ITEMS:
         return {}
     fit, every = (read_interactions(config, run / part) for part in ("fit", "all"))

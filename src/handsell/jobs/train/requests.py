@@ -46,7 +46,7 @@ class EvaluationRequests:
         return EvaluationRequests(self.requests.take(rows), self.relevant.take(rows))
 
     def sample(self, most: int) -> EvaluationRequests:
-        """Return `most` of them at most, drawn with a fixed seed, in their order."""
+        """Return at most `most` of them, drawn with a fixed seed, in their order."""
         return self.take(np.sort(np.random.default_rng(0).permutation(len(self))[:most]))
 
 

@@ -5,9 +5,9 @@
             → refit on all data → bundle → gate → promotion
 
 The holdout model is fitted on the past and evaluated on the windows after it. The bundle has the same settings: its
-retrievers are refitted on all data, and its ranker is the holdout's, which sees sources only as ranks and standardized
-scores. Settings that training chooses replace the config's for this run and are stored in the bundle; the TOML file
-stays as it is.
+retrievers are refitted on all data, and its ranker is the holdout's, whose source features are only ranks and
+standardized scores. Settings that training chooses replace the config's for this run and are stored in the bundle;
+the TOML file does not change.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def _request_kinds(split: SplitConfig) -> dict[str, tuple[int, bool]]:
 
 
 def _write_sample(run: Path, name: str, most: int, found: dict[str, int], returns: ReturnTimes) -> int:
-    """Write one file with about `most` requests at most, oldest first, so that chunks share days; return how many.
+    """Write one file with at most about `most` requests, oldest first, so that chunks share days; return how many.
 
     The kinds of requests have equal shares. In the sets of DELAYED, half of the requests get a drawn pause.
     """

@@ -1,4 +1,4 @@
-"""Sources and weights of the fused order: grown one source at a time, as long as validation NDCG@10 rises."""
+"""Choose the sources and weights of the fused order: add one source at a time while validation NDCG@10 rises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a fitted source weighs the events of a history: chosen on validation requests, without another fit."""
+"""Choose how a fitted source weighs the events of a history, on validation requests and without another fit."""
 
 from __future__ import annotations
 

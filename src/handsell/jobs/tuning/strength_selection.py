@@ -1,7 +1,7 @@
-"""Strength of re-ranking: how much variety the data affords, chosen on the validation window.
+"""Choose the strength of re-ranking on the validation window.
 
-The settings of `[reranking]` say which variety is wanted. One factor scales them all down until the slates lose no
-more than `reranking.tolerance` of the ranker's own NDCG@10.
+The strength is one factor that scales diversity, calibration, novelty and serendipity of `[reranking]`. The chosen one
+is the largest with which the slates lose at most `reranking.tolerance` of the ranker's own NDCG@10.
 """
 
 from __future__ import annotations

@@ -25,14 +25,14 @@ RankedLists = tuple[np.ndarray, np.ndarray]  # items and scores (R, k), best fir
 
 @dataclass(frozen=True)
 class ValidationWindow:
-    """Requests with their relevant items, and what each may be shown."""
+    """Requests with their relevant and their eligible items."""
 
     evaluation: EvaluationRequests
     eligibility: Eligibility
 
     @classmethod
     def load(cls, config: Config, run: Path, otherwise: str) -> ValidationWindow:
-        """Load all its requests that have something relevant.
+        """Load all requests that have a relevant item.
 
         Raises TrainingError if there is none; `otherwise` says what to do instead of a longer window.
         """
@@ -46,7 +46,7 @@ class ValidationWindow:
         return cls(evaluation, Eligibility.of(snapshot, config))
 
     def retrieve(self, model: Retriever, k: int) -> RankedLists:
-        """(R, k) items and scores of the model among what each request may be shown."""
+        """(R, k) items and scores of the model among the eligible items of each request."""
         items, scores = [], []
         step = max(1, min(256, MASK_CELLS // max(len(self.eligibility.snapshot), 1)))
         for start in range(0, len(self.evaluation), step):

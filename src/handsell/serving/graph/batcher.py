@@ -1,4 +1,4 @@
-"""Micro-batching without a timer: a batch starts as soon as a slot is free, with the queries waiting then.
+"""Micro-batching without a timer: when a slot is free, a batch starts with all waiting queries.
 
 Queries that would wait too long are refused when they arrive, before they delay others.
 """

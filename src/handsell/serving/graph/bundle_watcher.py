@@ -1,7 +1,8 @@
 """Watch the pointer to the live bundle: load a promoted bundle beside the current one, check it, and switch to it.
 
-Every replica watches by itself. A stage's replica holds a few bundles and answers for the one that a call names. A
-gateway switches when the stages hold the new bundle and a real request through it fails in nothing that works today.
+Every replica watches independently. A stage's replica holds a few bundles and answers from the one that a call names.
+A gateway switches when the stages hold the new bundle and a probe request through it has no failure that the current
+bundle does not have.
 A bundle that cannot be loaded or does not answer is refused, and the current one stays.
 """
 

@@ -49,7 +49,7 @@ class Breaker:
             if loop.time() - started >= self._stall_s / 2:  # a shorter limit says nothing about the stage
                 self._count_late()
             raise
-        except Exception:  # an error is an answer
+        except Exception:  # an error counts as an answer in time
             self._late = 0
             raise
         self._late = 0
@@ -72,7 +72,7 @@ class Breaker:
                 await call()
         except TimeoutError:
             return
-        except Exception as error:  # an error is an answer; the next caller sees it
+        except Exception as error:  # an error counts as an answer; the next caller gets it
             log.info("%s answers again, with %r", self._name, error)
         else:
             log.info("%s answers again", self._name)

@@ -1,8 +1,9 @@
 """The deployments behind the gateway: three stages, scaled separately, and the one writer of the event log.
 
-A stage answers only for bundles that it holds (bundle_watcher.py), so that no answer mixes two. Constructors raise what
-is wrong with config or bundle: Serve then keeps the old replicas and shows the message in `serve status`.
-Constructors import what they load: the classes are also imported where they are only bound, by `serve deploy`.
+A stage answers only for bundles that it holds (bundle_watcher.py), so that no answer mixes two. Constructors
+raise an error for an invalid config or bundle: Serve then keeps the old replicas and shows the message in
+`serve status`. Constructors import their heavy modules themselves, because `serve deploy` imports the classes only to
+bind them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The gateway's way to the durable event log: the log in this process, or its writer behind a Serve handle."""
+"""The gateway's access to the durable event log: in this process, or through the Serve handle of its writer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LocalSink:
 
 @dataclass(frozen=True, slots=True)
 class RemoteSink:
-    """The log's writer in its deployment; whatever prevents an acknowledged append is an EventLogError."""
+    """The log's writer in its deployment; every failure of an append is raised as EventLogError."""
 
     writer: DeploymentHandle
 

@@ -1,7 +1,7 @@
 """The ingress deployment: HTTP in, the funnel, HTTP out. In the fused topology it holds the stages itself.
 
-Methods import what they load: `serve deploy` imports this class only to bind it, and `import fastapi, feast` take
-seconds.
+Methods import heavy modules themselves: `serve deploy` imports this class only to bind it, and importing FastAPI and
+Feast takes seconds.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class UserSlate:
 
 @dataclass(frozen=True, slots=True)
 class RankedList:
-    """A caller's own list, best first, and what failed."""
+    """A caller's own list, best first, and the names of failed parts."""
 
     items: list[RankedItem]
     degraded: list[str]
@@ -122,7 +122,7 @@ class LoadedBundle:
         self._users.close()
 
     async def _recommend(self, queries: Sequence[Query]) -> list[UserSlate]:
-        """Slates as long as the longest wanted: selection is greedy, so a shorter slate is the beginning of it."""
+        """Build slates of the largest requested count; re-ranking is greedy, so shorter slates are prefixes of them."""
         self.metrics.batch_size.observe(len(queries))
         run, built = await self._begin(queries)
         self.metrics.count_removed(count_removed(self._popular_items.eligibility, built.requests))
@@ -182,7 +182,7 @@ class LoadedBundle:
 
 
 def load_bundle(opened: OpenedBundle, stages: StageClient, store: UserStore, metrics: Metrics) -> LoadedBundle:
-    """Everything of an opened bundle that a gateway answers with."""
+    """Build the objects with which a gateway answers from an opened bundle."""
     config, snapshot, manifest = opened.config, opened.snapshot, opened.manifest
     users = UserLookup(store, EventReader(Layout(config.state).event_log), snapshot, config)
     release = Release(manifest.id, snapshot.version, len(snapshot), manifest.created_us)

@@ -33,7 +33,7 @@ class OpenedBundle:
 
 
 def resolve(config: Config, bundle: str) -> str:
-    """The bundle's id; LIVE becomes the id of the promoted one. Raises BundleError where there is none."""
+    """Return the bundle's id, for LIVE that of the promoted one; raise BundleError if no bundle is live."""
     if bundle != LIVE:
         return bundle
     live = BundleStore(Layout(config.state).bundles).live()

@@ -1,4 +1,4 @@
-"""Popular and trending items: the public lists, and the fallback when no candidates can be had."""
+"""Popular and trending items: the public lists, and the fallback when the candidate stage fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIRST_TRIED = 4_096  # items of a list that are checked for eligibility at first
 
 @dataclass(frozen=True)
 class PopularItems:
-    """`popularity` (I,) float32 comes from the popularity retriever; None takes the snapshot's counts."""
+    """`popularity` (I,) float32 is from the popularity retriever; if None, the snapshot's counts are used."""
 
     snapshot: Snapshot
     eligibility: Eligibility
@@ -55,7 +55,7 @@ class PopularItems:
         return out, out_score
 
     def slates(self, requests: Requests, n: int) -> Slates:
-        """Popular slates, for when there are no candidates."""
+        """Build slates of popular items, the fallback when the candidate stage fails."""
         item, score = self.first_allowed(self.popular, requests, n)
         filled = item != NONE
         return Slates(
@@ -69,7 +69,7 @@ class PopularItems:
         )
 
     def candidates(self, items: np.ndarray) -> Candidates:
-        """A caller's own items (B, K) with their popularity as score, for when the candidate stage fails."""
+        """Build candidates from a caller's own items (B, K), scored by popularity: the same fallback for ranking."""
         order, score = self.popular
         by_item = np.zeros(len(self.snapshot), np.float32)
         by_item[order] = score

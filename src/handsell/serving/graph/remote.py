@@ -16,7 +16,7 @@ from handsell.serving.graph.stages import Operation
 async def call(handle: DeploymentHandle, method: str, *args: Any) -> Any:
     """Call a deployment by value, which is twice as fast as by reference for batches of this size.
 
-    The calls of a replica that dies are made once more: stages and log are idempotent.
+    A call is retried once if its replica dies: stages and log are idempotent.
     """
     remote = handle.options(
         method_name=method, _by_reference=False, request_serialization="pickle", response_serialization="pickle"
@@ -29,7 +29,7 @@ async def call(handle: DeploymentHandle, method: str, *args: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class RemoteStages:
-    """Stages in deployments of their own; every call carries the bundle."""
+    """Stages in separate deployments; every call names the bundle."""
 
     bundle: str
     handles: Mapping[str, DeploymentHandle]  # by stage

@@ -26,7 +26,7 @@ from handsell.serving.telemetry.slate_watch import SlateWatch
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-PROBE = schemas.RecommendationsBody(user_id="readiness probe")  # with an id, so that the feature store is read, too
+PROBE = schemas.RecommendationsBody(user_id="readiness probe")  # with a user id, so that the feature store is read
 
 
 class Service:
@@ -79,7 +79,7 @@ class Service:
         self.metrics.set_ages(release.made_us, self.bundle.snapshot.as_of, self.bundle.clock.offset_us)
 
     async def _from_one_bundle(self, answer_from: Callable[[LoadedBundle], Awaitable[T]]) -> T:
-        """A whole answer from one bundle: the current one, else the previous one."""
+        """Answer from the current bundle, or entirely from the previous one if a stage lacks the current one."""
         bundle, previous = self.bundle, self.previous
         bundle.is_only = previous is None
         try:
@@ -147,7 +147,7 @@ class Service:
         return a.EventsAnswer(accepted=done.accepted, duplicates=done.duplicates, rejected=found.rejected)
 
     async def block(self, user_id: str, body: schemas.BlocksBody) -> a.BlocksAnswer:
-        """Replace what a user blocks; durable when it answers. Raises EventLogError."""
+        """Replace the blocks of a user; they are durable on return. Raises EventLogError."""
         await self._events.put_blocks(user_id, body.creators, body.tags)
         return a.BlocksAnswer(user_id=user_id, creators=list(body.creators), tags=list(body.tags))
 

@@ -1,7 +1,7 @@
 """Calls of the three stages, in this process or behind Serve handles, under one failure policy.
 
-A call names a stage and an operation: a method of the stage's object, or a function that takes the object first, such
-as `explain_ranking`. So a new operation is written once, beside its stage.
+A call names a stage and an operation: a method of the stage's object, or a function whose first argument is the
+object, such as `explain_ranking`. So a new operation needs no change here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Look up the users of a batch: their feature rows, their latest events, and what they must not be shown."""
+"""Look up the users of a batch: their feature rows, latest events and exclusions."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class UserLookup:
         return {"creators": creators, "tags": tags}
 
     def visitor(self, query: Query) -> Requests:
-        """The request of a visitor of whom nothing is known, without reading anything."""
+        """Build the request of an unknown visitor, without reading the store or the log."""
         batch = query_batch([query])
         requests = requests_from_rows(
             self._rows.empty(1), self._snapshot, self._config, batch.time, batch.surface, exclude=batch.exclude
@@ -83,5 +83,5 @@ def query_batch(queries: Sequence[Query]) -> QueryBatch:
 
 
 def seed_of(recommendation_id: str) -> int:
-    """64 bits of an answer's id, so that what was drawn for it can be drawn again."""
+    """Return a 64-bit seed from a recommendation id, so that its random draws can be repeated."""
     return int.from_bytes(hashlib.blake2b(recommendation_id.encode(), digest_size=8).digest(), "big")

@@ -1,4 +1,4 @@
-"""Warm-up of a replica: it answers its bundle's recorded requests before it takes others.
+"""Warm-up of a replica: it answers its bundle's recorded requests before it serves.
 
 This reads mapped pages and the columns of filters, and builds lazy parts of models. A stage that cannot answer them is
 not put into service.

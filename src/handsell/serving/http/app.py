@@ -1,4 +1,4 @@
-"""The Serve application. `import_path: handsell.serving.http.app:build` in deployments/serve/*.yaml.
+"""The Serve application, `import_path: handsell.serving.http.app:build` in deployments/serve/*.yaml.
 
     serve deploy deployments/serve/graph.yaml        # or serve run, or `handsell serve CONFIG`
 

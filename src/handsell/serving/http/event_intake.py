@@ -1,4 +1,4 @@
-"""POST /v1/events: which events are accepted, and the rows in which they are logged."""
+"""POST /v1/events: validate events and convert them to rows of the event log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GET /v1/explain: why one item is or is not in a user's slate, stage by stage, in ids, names and words.
+"""GET /v1/explain: why one item is or is not in a user's slate, stage by stage.
 
 Ranks and positions in the answer count from 1.
 """
@@ -242,7 +242,7 @@ def _from_one(rank: int | None) -> int | None:
 
 
 def _number(value: Any) -> float | None:
-    """Rounded to six digits; None where there is no finite value."""
+    """Round to six digits; None if the value is missing or not finite."""
     return None if value is None or not np.isfinite(value) else round(float(value), 6)
 
 

@@ -42,7 +42,7 @@ class Feed:
         return base64.urlsafe_b64encode(body + _check(body)).decode().rstrip("=")
 
     def decode(self, cursor: str | None) -> np.ndarray:
-        """(G,) int32 items that a cursor lists, ascending; raises RequestError (422) for one of another feed."""
+        """(G,) int32 items of a cursor, ascending; raises RequestError (422) if it is invalid or of another feed."""
         if cursor is None:
             return np.zeros(0, np.int32)
         body = _body(cursor)

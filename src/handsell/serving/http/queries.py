@@ -1,4 +1,4 @@
-"""What callers ask, checked against this deployment and numbered: the last place where ids are text."""
+"""Convert request bodies to validated queries: ids become catalog numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from handsell.serving.http import schemas
 from handsell.serving.http.paging import Feed
 
 NOTHING = np.zeros(0, np.int32)
-ANONYMOUS = "anonymous:"  # log and feature rows of a visitor without an account
+ANONYMOUS = "anonymous:"  # prefix of the user id of a visitor without an account
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ class Query:
     shown: np.ndarray = field(default_factory=lambda: NOTHING)  # (G,) int32 items on earlier pages of the feed
     creators: np.ndarray = field(default_factory=lambda: NOTHING)  # int32 that the caller excludes
     tags: np.ndarray = field(default_factory=lambda: NOTHING)
-    items: np.ndarray = field(default_factory=lambda: NOTHING)  # that are to be ranked or explained
+    items: np.ndarray = field(default_factory=lambda: NOTHING)  # (X,) int32 items to rank or to explain
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Turns bodies into queries; raises RequestError (4xx) that names the field, what was expected and received."""
+    """Converts request bodies to queries; raises RequestError (4xx) for an invalid field."""
 
     config: Config
     snapshot: Snapshot
@@ -79,7 +79,7 @@ class Reading:
         )
 
     def substitutes(self, surface: int, basket: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Creators and tags of items that would substitute the basket's items on this surface."""
+        """Return the creators and tags whose items count as substitutes of the basket's items on this surface."""
         kind = tuple(self.config.surfaces.values())[surface].substitutes
         creators = self.snapshot.creator[basket] if kind == "same_creator" else NOTHING
         tags = [self.snapshot.item_tags.row(int(item)) for item in basket] if kind == "same_tag" else []
@@ -105,7 +105,7 @@ class Reading:
         )  # fmt: skip
 
     def explain(self, parameters: schemas.ExplainParameters, arrived: float) -> Query:
-        """The query of a user's slate, with the one item of which it is parameters."""
+        """Return the query for a user's slate, with the item to explain in `items`."""
         body = schemas.RecommendationsBody(
             user_id=parameters.user_id, surface=parameters.surface, count=parameters.count, filter=parameters.filter
         )
@@ -122,7 +122,7 @@ class Reading:
         return item
 
     def rank(self, body: schemas.RankBody, arrived: float) -> tuple[Query, list[str]]:
-        """The query, and the ids that the catalog does not hold."""
+        """Return the query, and the ids that are not in the catalog."""
         ids = list(dict.fromkeys(body.item_ids))
         numbers = self.snapshot.items.number(ids)
         now = self.clock.now()
@@ -202,13 +202,13 @@ class Reading:
 
 
 def find_known(vocabulary: Vocabulary, ids: Sequence[str]) -> np.ndarray:
-    """Numbers of those ids that the vocabulary holds."""
+    """Return the numbers of the ids that the vocabulary has."""
     numbers = vocabulary.number(ids)
     return numbers[numbers != NONE]
 
 
 def make_user_key(user_id: str | None, anonymous_id: str | None) -> str | None:
-    """The user id under which events are logged and features are kept."""
+    """Return the user id under which events are logged and features are stored."""
     if user_id is not None:
         return user_id
     return None if anonymous_id is None else ANONYMOUS + anonymous_id

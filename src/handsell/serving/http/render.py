@@ -33,7 +33,7 @@ class RenderedSlate:
 
 
 def render_slate(slates: Slates, row: int, count: int, snapshot: Snapshot) -> RenderedSlate:
-    """The first `count` items of one slate."""
+    """Render the first `count` items of one slate."""
     item = slates.item[row, :count]
     item = item[item != NONE]
     n = len(item)
@@ -88,7 +88,7 @@ def build_items(item: np.ndarray, score: np.ndarray, snapshot: Snapshot, metadat
 def _describe(
     ids: list[str], score: list[float], item: np.ndarray, snapshot: Snapshot, metadata: bool
 ) -> list[dict[str, Any]]:
-    """The fields of `Item`; metadata if wanted."""
+    """Return the fields of `Item`; metadata if requested."""
     items: list[dict[str, Any]] = [
         {"item_id": i, "rank": rank, "score": value}
         for rank, (i, value) in enumerate(zip(ids, score, strict=True), start=1)

@@ -51,7 +51,7 @@ class SlateWatch:
         self._surprise: tuple[Snapshot | None, np.ndarray] = None, np.zeros(0)
 
     def record(self, surface: str, user_id: str | None, item: np.ndarray, explored: int, snapshot: Snapshot) -> None:
-        """item (n,) int32, without padding."""
+        """Record one slate of items (n,) int32, without padding."""
         if not len(item):
             return
         self.explored.labels(surface).inc(explored)

@@ -1,7 +1,8 @@
-"""Neural retrievers under Ray Train: each worker has its own users; a killed worker costs at most an epoch.
+"""Neural retrievers under Ray Train: each worker has its own users, and each epoch a checkpoint.
 
-A retriever has a module in this folder, or in a package outside this repository, with `fit(config, interactions,
-content, sizes, out)`, which its plug-in names as `job`, the loop of a worker, and the function that builds the model.
+Each retriever has a module, in this folder or in a package outside this repository, with three functions:
+`fit(config, interactions, content, sizes, out)`, which its plug-in names as `job`; the loop of a worker; and the
+function that builds the model.
 """
 
 from __future__ import annotations
