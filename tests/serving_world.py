@@ -30,7 +30,7 @@ from handsell.events.fold import fold
 from handsell.events.states import Events, FoldRules, ItemAttributes
 from handsell.features.matrix import list_features
 from handsell.features.registry import find_features
-from handsell.features.request_builder import requests_from_rows
+from handsell.features.request_builder import build_requests_from_rows
 from handsell.features.rows import Vocabularies, build_user_rows
 from handsell.features.views import USER_VIEWS, build_views
 from handsell.ranking.calibration import Calibration
@@ -185,7 +185,9 @@ def publish_bundle(config: Config, snapshot: Snapshot, log: Interactions, rows: 
     names = list_features(config, sources)
     XGBoostRanker(names, train_forest(names), Calibration.logistic()).save(folder / "ranker")
     users = DictStore(config, rows).online_users([f"u{i}" for i in range(10)])
-    save_warm_up_requests(requests_from_rows(users, snapshot, config, np.full(10, now), np.zeros(10, np.int8)), folder)
+    save_warm_up_requests(
+        build_requests_from_rows(users, snapshot, config, np.full(10, now), np.zeros(10, np.int8)), folder
+    )
     manifest = Manifest(
         config=config.name, created_us=now, data_start_us=now - 30 * DAY_US, data_end_us=now - DAY_US,
         feature_service="ranking_v1", features=names, sources=sources,

@@ -33,7 +33,7 @@ from handsell.evaluation.metrics import mean_known
 from handsell.evaluation.replay import BLEND, FUNNEL, RANKER
 from handsell.evaluation.replay_scores import HEADLINE, TOP, Replay
 from handsell.features.matrix import group_features
-from handsell.jobs.cluster import THREADS, connect, prepare_private_cluster, spread
+from handsell.jobs.cluster import THREADS, connect, prepare_private_cluster, run_tasks
 from handsell.jobs.progress import Progress
 from handsell.jobs.train import windows
 from handsell.jobs.train.evaluation import replay_window
@@ -226,7 +226,7 @@ def replay_without(run: TrainingRun, variant: Variant) -> Replay:
 
 
 def _replay(run: TrainingRun) -> Replay:
-    return spread(replay_window, [(run.config, run.folder, run.holdout)])[0]
+    return run_tasks(replay_window, [(run.config, run.folder, run.holdout)])[0]
 
 
 def headline_mean(replay: Replay) -> float:

@@ -84,7 +84,7 @@ def measure_floor(config: Config, users: list[str], seconds: float) -> dict:
     from handsell.bundles.stages import load_stages
     from handsell.bundles.store import BundleStore
     from handsell.core.funnel import run_local
-    from handsell.features.request_builder import requests_from_rows
+    from handsell.features.request_builder import build_requests_from_rows
     from handsell.features.store import open_store
 
     bundles = BundleStore(Layout(config.state).bundles)
@@ -99,7 +99,7 @@ def measure_floor(config: Config, users: list[str], seconds: float) -> dict:
     def recommend(user: str) -> None:
         times = [time.perf_counter()]
         rows = store.online_users([user])
-        requests = requests_from_rows(rows, stages.snapshot, config, now, np.array([home], np.int8))
+        requests = build_requests_from_rows(rows, stages.snapshot, config, now, np.array([home], np.int8))
         times.append(time.perf_counter())
         found = run_local(funnel.candidates.candidates(requests, funnel.k))
         times.append(time.perf_counter())

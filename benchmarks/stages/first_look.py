@@ -27,7 +27,7 @@ from handsell.config import load_config
 from handsell.core.batches import Candidates, Requests
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
-from handsell.features.request_builder import requests_from_rows
+from handsell.features.request_builder import build_requests_from_rows
 from handsell.features.store import open_store
 from handsell.ranking.stage import LocalRanking
 
@@ -40,7 +40,7 @@ def build_requests(stages: Stages, users: list[str], store) -> list[tuple[Reques
     found = []
     for user in users:
         rows = store.online_users([user])
-        request = requests_from_rows(rows, stages.snapshot, stages.config, now, np.array([home], np.int8))
+        request = build_requests_from_rows(rows, stages.snapshot, stages.config, now, np.array([home], np.int8))
         found.append((request, run_local(stages.candidates.candidates(request, stages.config.retrieval.candidates))))
     return found
 

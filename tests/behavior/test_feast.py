@@ -13,7 +13,7 @@ from handsell.core.errors import FeatureError
 from handsell.core.units import DAY_US
 from handsell.features.crosses import compute_crosses
 from handsell.features.registry import find_features
-from handsell.features.request_builder import requests_from_rows
+from handsell.features.request_builder import build_requests_from_rows
 from handsell.features.store import ITEM_VIEWS, ONLINE_VIEWS, USER_SERVICE, open_store
 from handsell.features.views import CREATED, CROSS_VIEW, TIMESTAMP, USER_VIEWS, list_cross_columns, list_service_columns
 from handsell.testing.small_catalog import draw_snapshot
@@ -152,7 +152,7 @@ def test_on_demand_crosses_equal_those_of_the_funnel(online, shelf, rng):
     names = [name for name, _ in list_cross_columns()]
     answer = store.feast.get_online_features(features=[f"{CROSS_VIEW}:{n}" for n in names], entity_rows=rows).to_dict()
     stock = np.array([answer[name] for name in names], np.float64).T
-    requests = requests_from_rows(
+    requests = build_requests_from_rows(
         store.online_users(rows["user_id"]), shelf, store.config, time=times, surface=np.zeros(1_000, np.int8)
     )
     funnel = compute_crosses(requests, items[:, None].astype(np.int32), shelf)[:, 0, [CROSSES.index(n) for n in names]]

@@ -127,7 +127,7 @@ async def test_a_request_falls_back_to_the_previous_bundle_if_a_stage_has_not_lo
         answer = (await client.get(ASK)).json()
         assert answer["release"]["bundle"] == world.bundle and answer["degraded"] == []
         assert [i["item_id"] for i in answer["items"]] == [i["item_id"] for i in first["items"]]
-        assert "handsell_stepped_back_total 1.0" in (await client.get("/metrics")).text
+        assert "handsell_previous_bundle_answers_total 1.0" in (await client.get("/metrics")).text
         ranked = await client.post("/v1/rank", json={"user_id": "u1", "item_ids": ["i1", "i2"]})
         assert ranked.json()["degraded"] == [] and ranked.json()["release"]["bundle"] == world.bundle
 

@@ -23,7 +23,7 @@ from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.interactions import Interactions
 from handsell.data.splits import AS_LOGGED, Bounds, WindowRequests
 from handsell.features.matrix import build_matrix, list_features
-from handsell.jobs.cluster import spread
+from handsell.jobs.cluster import run_tasks
 from handsell.jobs.features import feature_tables
 from handsell.jobs.ingest import ingest
 from handsell.jobs.train import examples, retrievers, windows
@@ -122,9 +122,9 @@ def answers(made):
     config, run = made.config, made.config.state / "run"
     for name in ("rows", "candidates", "item_days"):
         shutil.rmtree(run / name, ignore_errors=True)
-    spread(fetch_user_rows, [(config, run, "ranker")])
+    run_tasks(fetch_user_rows, [(config, run, "ranker")])
     examples.find_candidates(config, run, run, "ranker")
-    spread(examples.fetch_item_values, [(config, run, "ranker")])
+    run_tasks(examples.fetch_item_values, [(config, run, "ranker")])
     snapshot = Snapshot.load(made.layout.snapshot)
     count = pq.read_metadata(run / "rows" / "ranker.parquet").num_rows
     requests, _ = load_requests(config, run, "ranker", slice(0, count), snapshot)

@@ -19,7 +19,7 @@ from handsell.data.interactions import NUMBERED
 from handsell.data.numbering import deduplicate_and_sort, number_events
 from handsell.data.schemas import EVENTS
 from handsell.features.registry import find_features
-from handsell.features.request_builder import requests_from_rows
+from handsell.features.request_builder import build_requests_from_rows
 from handsell.features.user import list_user_features
 from handsell.features.views import USER_VIEWS, build_views
 from handsell.jobs.features.feature_tables import compute_feature_tables
@@ -79,7 +79,7 @@ def check_requests(log, config, users, times):
     snapshot = Snapshot.load(Layout(config.state).snapshot)
     rows = as_of(config, [f"u{u}" for u in users], times)
     zeros = np.zeros(len(times), np.int8)
-    requests = requests_from_rows(rows, snapshot, config, time=times, surface=zeros)
+    requests = build_requests_from_rows(rows, snapshot, config, time=times, surface=zeros)
     names = list_user_features(config)
     for b, (user, time) in enumerate(zip(users, times, strict=True)):
         expected = naive_user(log, snapshot, user, time, config)

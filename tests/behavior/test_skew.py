@@ -16,7 +16,7 @@ from handsell.core.funnel import run_local
 from handsell.core.units import DAY_US
 from handsell.events.log import EventLog
 from handsell.features.item import SnapshotValues
-from handsell.features.request_builder import events_from, requests_from_rows
+from handsell.features.request_builder import build_events, build_requests_from_rows
 from handsell.features.served_log import FEATURE_LOG
 from handsell.features.user import list_user_features
 from handsell.jobs.features.skew import REPORT, report_skew
@@ -50,9 +50,9 @@ def serve(shop, stages, change=lambda requests: requests, ranking=None, told=Non
     events = None
     if told:
         columns = {"type": ["like"], "item_id": [told[1]], "time": [int(time[0]) - 5_000_000], "offset": [1]}
-        events = events_from(columns, np.array([USERS.index(told[0])]), stages.snapshot, shop.config)
+        events = build_events(columns, np.array([USERS.index(told[0])]), stages.snapshot, shop.config)
     surface = np.zeros(len(USERS), np.int8)
-    requests = change(requests_from_rows(rows, stages.snapshot, shop.config, time, surface, events=events))
+    requests = change(build_requests_from_rows(rows, stages.snapshot, shop.config, time, surface, events=events))
     found = run_local(stages.candidates.candidates(requests, shop.config.retrieval.candidates))
     ranked = run_local(ranking.rank(requests, found, shop.config.ranking.ranked))
     log = FeatureLog(shop.layout.logs / FEATURE_LOG, shop.bundle)
@@ -124,7 +124,7 @@ def test_an_outdated_online_store_is_skew(shop, stages):
     rows = shop.store().historical_users([u or "" for u in USERS], np.full(len(USERS), stages.snapshot.as_of - DAY_US))
 
     def stale(requests):
-        old = requests_from_rows(rows, stages.snapshot, shop.config, requests.time, requests.surface)
+        old = build_requests_from_rows(rows, stages.snapshot, shop.config, requests.time, requests.surface)
         assert (old.history.time.max(axis=1) < requests.history.time.max(axis=1)).any()
         return old
 

@@ -19,7 +19,7 @@ import pytest
 from handsell.core.errors import BundleError, FeatureError
 from handsell.data.schemas import TIME
 from handsell.features.repository import find_feature_repo, prepare_feast_environment, write_feast_file
-from handsell.jobs.cluster import spread
+from handsell.jobs.cluster import run_tasks
 from handsell.jobs.train import examples, train
 from handsell.jobs.train.requests import fetch_user_rows
 from handsell.ranking.shards import read_shards, shard_folders
@@ -81,9 +81,9 @@ def learned(deployment):
     config, run = deployment.config, deployment.run
     for name in ("rows", "candidates", "item_days", "examples"):
         shutil.rmtree(run / name, ignore_errors=True)
-    spread(fetch_user_rows, [(config, run, "ranker")])
+    run_tasks(fetch_user_rows, [(config, run, "ranker")])
     examples.find_candidates(config, run, run / "holdout", "ranker")
-    spread(examples.fetch_item_values, [(config, run, "ranker")])
+    run_tasks(examples.fetch_item_values, [(config, run, "ranker")])
     examples.write_examples(config, run, run / "holdout", "ranker")
     rows = read_shards(shard_folders(run / "examples" / "ranker"), deployment_features(run))
     return pq.read_table(run / "rows" / "ranker.parquet"), rows

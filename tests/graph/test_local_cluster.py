@@ -23,13 +23,13 @@ from ray._private.parameter import RayParams
 RayParams.__init__.__defaults__ = tuple(  # the agent's fixed port may be another cluster's
     0 if value == 52365 else value for value in RayParams.__init__.__defaults__
 )
-from handsell.jobs.cluster import spread
+from handsell.jobs.cluster import run_tasks
 from open_sockets import list_listeners
 
 def look(pid):
     return all(listener.on_loopback for listener in list_listeners(psutil.Process(pid)))
 
-[alone] = spread(look, [(os.getpid(),)], cpus=0.5)
+[alone] = run_tasks(look, [(os.getpid(),)], cpus=0.5)
 print(1, alone, os.environ["RAY_AUTH_MODE"])
 """
 

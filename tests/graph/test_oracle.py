@@ -17,7 +17,7 @@ from handsell.core.batches import Ragged
 from handsell.core.funnel import run_local
 from handsell.events.reader import EventReader
 from handsell.features.matrix import SnapshotValues, build_matrix
-from handsell.features.request_builder import events_from, requests_from_rows
+from handsell.features.request_builder import build_events, build_requests_from_rows
 from handsell.testing.naive_funnel import NaiveFunnel, NaiveRequest
 from handsell.testing.naive_past import DAY_US, NaiveEvent, NaiveUser, read_catalog
 
@@ -127,10 +127,10 @@ def build_request(case, now, deployment, stages):
         "item_id": snapshot.items.ids(np.array([item for _, item in case.session], int)) if n else [],
         "time": [now - n + i for i in range(n)],
     }
-    return requests_from_rows(
+    return build_requests_from_rows(
         deployment.store().online_users([case.user]), snapshot, config, np.array([now]),
         np.array([config.surface_names.index(case.surface)], np.int8),
-        exclude=Ragged.from_rows([case.exclude]), events=events_from(told, np.zeros(n, int), snapshot, config),
+        exclude=Ragged.from_rows([case.exclude]), events=build_events(told, np.zeros(n, int), snapshot, config),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from handsell.bundles.store import BundleStore
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
 from handsell.events.reader import EventReader
-from handsell.features.request_builder import requests_from_rows
+from handsell.features.request_builder import build_requests_from_rows
 from handsell.features.served_log import FEATURE_LOG, read_feature_log
 
 
@@ -25,7 +25,7 @@ def funnel(world):
 def expected(funnel, world, user_id, time, n):
     """Compute the reference in this process: stored row → request → funnel."""
     rows = world.store().online_users([user_id])
-    requests = requests_from_rows(
+    requests = build_requests_from_rows(
         rows, funnel.snapshot, world.config, time=np.array([time]), surface=np.zeros(1, np.int8)
     )
     slates = run_local(funnel.funnel.recommend(requests, n))
@@ -107,7 +107,7 @@ def test_served_vectors_are_those_of_the_reference(shop, world, funnel):
     assert at and found.names == funnel.ranking.ranker.features
     rows = world.store().online_users(["u5"])
     time = found.time[at[0]]
-    requests = requests_from_rows(
+    requests = build_requests_from_rows(
         rows, funnel.snapshot, world.config, time=np.array([time]), surface=np.zeros(1, np.int8)
     )
     candidates = run_local(funnel.candidates.candidates(requests, world.config.retrieval.candidates))

@@ -28,7 +28,7 @@ def world(tmp_path, monkeypatch):
     made = replace(made, config=load_config(source))
     Vocabulary.of(f"u{i}" for i in range(USERS)).save(Layout(made.config.state).catalog / "users")
     monkeypatch.setattr(slate_part, "open_store", lambda config: made.store())
-    monkeypatch.setattr(job, "spread", lambda task, arguments, **_: [task(*each) for each in arguments])
+    monkeypatch.setattr(job, "run_tasks", lambda task, arguments, **_: [task(*each) for each in arguments])
     monkeypatch.setattr(job, "connect", lambda *_: __import__("contextlib").nullcontext())
     slate_part.open_worker.cache_clear()
     yield made

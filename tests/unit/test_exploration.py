@@ -18,7 +18,7 @@ from handsell.reranking.reasons import CODE
 from handsell.reranking.selection import Pool, select
 from handsell.reranking.spacing import CREATOR_GAP, ItemGap
 from handsell.reranking.stage import LocalReranking
-from handsell.serving.graph.users import seed_of
+from handsell.serving.graph.users import derive_seed
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
 DRAWS = 100_000
@@ -128,4 +128,4 @@ def test_drawn_items_have_the_reason_explore_and_exploration_is_off_by_default()
 
 
 def test_an_answers_id_gives_its_seed():
-    assert seed_of("a") == seed_of("a") != seed_of("b") and 0 <= seed_of("a") < 2**64
+    assert derive_seed("a") == derive_seed("a") != derive_seed("b") and 0 <= derive_seed("a") < 2**64

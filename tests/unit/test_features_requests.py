@@ -13,7 +13,7 @@ from handsell.core.errors import FeatureError
 from handsell.core.units import DAY_US
 from handsell.events.fold import fold, truncate
 from handsell.events.states import Events, FoldRules, ItemAttributes
-from handsell.features.request_builder import events_from, requests_from_rows
+from handsell.features.request_builder import build_events, build_requests_from_rows
 from handsell.features.rows import Vocabularies, build_user_rows, read_states
 from handsell.features.user import list_user_features
 from handsell.testing.small_catalog import draw_snapshot
@@ -41,7 +41,7 @@ def case(rng, tmp_path):
 
 def ask(case, rows=None, n=4, **more):
     config, shelf, *_, stored = case
-    return requests_from_rows(rows or stored, shelf, config, np.full(n, NOW), np.zeros(n, np.int8), **more)
+    return build_requests_from_rows(rows or stored, shelf, config, np.full(n, NOW), np.zeros(n, np.int8), **more)
 
 
 def as_lists(rows):
@@ -92,7 +92,7 @@ def test_the_tail_of_the_log_folds_onto_the_row(case):
         "value": [None, None, None],
         "offset": [7, 8, 9],
     }
-    events = events_from(columns, np.array([2, 2, 2]), shelf, config)
+    events = build_events(columns, np.array([2, 2, 2]), shelf, config)
     found = ask(case, events=events)
     assert found.history.item[2, -2:].tolist() == [3, 4]  # an item that the catalog lacks leaves no trace there
     folded = fold(truncate(states, rules), events, facts, rules)
@@ -109,18 +109,18 @@ def test_the_tail_of_the_log_folds_onto_the_row(case):
 def test_session_events_count_once_and_as_just_happened(case):
     config, shelf, *_ = case
     columns = {"type": ["listen", "listen"], "item_id": ["i5", "i6"], "time": [None, NOW + 10**9]}
-    session = events_from(columns, np.array([1, 1]), shelf, config)
+    session = build_events(columns, np.array([1, 1]), shelf, config)
     found = ask(case, events=session)
     assert found.history.item[1, -2:].tolist() == [5, 6]
     assert (found.history.time[1] < NOW).all() and (found.seen.time.values < NOW).all()
     # told by the log and again by the request
     columns = {"type": ["listen"], "item_id": ["i5"], "time": [NOW - 1000]}
-    told = events_from({**columns, "offset": [3]}, np.array([1]), shelf, config)
-    again = events_from(columns, np.array([1]), shelf, config)
+    told = build_events({**columns, "offset": [3]}, np.array([1]), shelf, config)
+    again = build_events(columns, np.array([1]), shelf, config)
     both = Events(*(np.concatenate([getattr(told, f.name), getattr(again, f.name)]) for f in fields(Events)))
     same(ask(case, events=both), ask(case, events=told))
     # … but the same item a second time is a second event
-    later = events_from({**columns, "time": [NOW - 500]}, np.array([1]), shelf, config)
+    later = build_events({**columns, "time": [NOW - 500]}, np.array([1]), shelf, config)
     both = Events(*(np.concatenate([getattr(told, f.name), getattr(later, f.name)]) for f in fields(Events)))
     assert ask(case, events=both).history.item[1, -2:].tolist() == [5, 5]
 
@@ -129,7 +129,7 @@ def test_a_new_user_with_a_session_has_a_history(case):
     config, shelf, *_ = case
     rows = {name: [None] for name in case[-1]}
     columns = {"type": ["listen", "listen"], "item_id": ["i5", "i6"], "time": [None, None]}
-    found = ask(case, rows, 1, events=events_from(columns, np.zeros(2), shelf, config))
+    found = ask(case, rows, 1, events=build_events(columns, np.zeros(2), shelf, config))
     assert found.history.item[0].tolist() == [-1, -1, -1, -1, 5, 6]
     assert found.seen.item.row(0).tolist() == [5, 6]
     assert np.isfinite(found.profile.features[0, list_user_features(config).index("user_days_since_last")])

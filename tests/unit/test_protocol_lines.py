@@ -1,4 +1,4 @@
-"""Reading the files of the protocols; errors name file and line."""
+"""QueryParser the files of the protocols; errors name file and line."""
 
 import pytest
 from benchmarks.protocols.lines import (

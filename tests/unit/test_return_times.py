@@ -17,7 +17,7 @@ from handsell.events.fold import fold
 from handsell.events.states import MAX_AWAY_DAYS, Events, FoldRules, ItemAttributes
 from handsell.features.item import list_item_features
 from handsell.features.matrix import SnapshotValues, build_matrix, list_features
-from handsell.features.request_builder import requests_from_rows
+from handsell.features.request_builder import build_requests_from_rows
 from handsell.features.rows import Vocabularies, build_user_rows
 from handsell.testing.small_catalog import draw_candidates, draw_snapshot
 
@@ -149,7 +149,7 @@ def build_requests(rng, tmp_path):
     found = draw_candidates(rng, shelf, rows=5, k=40)  # the whole catalog
 
     def ask(away):
-        requests = requests_from_rows(rows, shelf, config, np.full(5, NOW), np.zeros(5, np.int8), away=away)
+        requests = build_requests_from_rows(rows, shelf, config, np.full(5, NOW), np.zeros(5, np.int8), away=away)
         x = build_matrix(requests, found, SnapshotValues(shelf), shelf, config)
         return requests, dict(zip(list_features(config, found.sources), np.moveaxis(x, 2, 0), strict=True))
 

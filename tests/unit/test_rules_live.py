@@ -130,7 +130,7 @@ def test_invalid_rules_at_the_start_are_an_error(config, shelf):
 
 
 def test_the_thread_reloads_and_ends_with_its_object(config, shelf):
-    quick = config.model_copy(update={"serving": config.serving.model_copy(update={"follow_s": 0.01})})
+    quick = config.model_copy(update={"serving": config.serving.model_copy(update={"bundle_check_s": 0.01})})
     quick._source = config.source
     before = threading.active_count()
     rules = watch_rules(shelf, eligibility(shelf, config), quick)

@@ -130,7 +130,7 @@ def test_windows_on_disk_keep_the_pause_and_every_outcome(rng, tmp_path):
 def case(request, rng, tmp_path, monkeypatch):
     """A config, its log, and the windows of a cut in this process."""
     monkeypatch.setenv("HANDSELL_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(windows, "spread", lambda function, tasks, **_: [function(*task) for task in tasks])
+    monkeypatch.setattr(windows, "run_tasks", lambda function, tasks, **_: [function(*task) for task in tasks])
     config = write_tiny_config(tmp_path, request.param)
     events = write_tiny(config, rng, users=60, n=3_000)
     return config, events, windows.cut_windows(config, tmp_path / "run"), tmp_path / "run"

@@ -211,7 +211,7 @@ def plant(run, rng, monkeypatch, configured):
         monkeypatch.setattr(ValidationWindow, "load", lambda config, run, otherwise: window)
         return run
 
-    monkeypatch.setattr(source_selection, "spread", lambda function, tasks: [function(*task) for task in tasks])
+    monkeypatch.setattr(source_selection, "run_tasks", lambda function, tasks: [function(*task) for task in tasks])
     monkeypatch.setattr(source_selection, "fit_retrievers", fit)
     shelf = draw_snapshot(rng, items=80)
     limit(monkeypatch, "two_tower", min_events=31)

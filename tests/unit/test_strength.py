@@ -99,7 +99,7 @@ def test_a_strength_scales_the_settings_of_variety_and_no_other(configured):
 
 
 def test_a_configured_strength_is_kept_and_nothing_is_tried(configured, tmp_path, monkeypatch):
-    monkeypatch.setattr(strength_selection, "spread", lambda *_: pytest.fail("nothing is to be tried"))
+    monkeypatch.setattr(strength_selection, "run_tasks", lambda *_: pytest.fail("nothing is to be tried"))
     config, found = choose_strength(configured('name = "shop"\n[reranking]\nstrength = 0.3'), tmp_path, tmp_path)
     assert found is None and config.reranking.strength == 0.3
     assert config.reranking.scaled().diversity == pytest.approx(0.3 * 0.085)
@@ -107,7 +107,7 @@ def test_a_configured_strength_is_kept_and_nothing_is_tried(configured, tmp_path
 
 def test_the_config_gets_the_chosen_strength(configured, tmp_path, monkeypatch):
     picked = StrengthChoice(0.35, ({"strength": 0.35, "relative": -0.01, "relative_low": -0.02},), 500, True, 0.02)
-    monkeypatch.setattr(strength_selection, "spread", lambda function, tasks: [picked])
+    monkeypatch.setattr(strength_selection, "run_tasks", lambda function, tasks: [picked])
     plain = configured('name = "shop"')
     assert plain.reranking.strength == "auto"
     config, found = choose_strength(plain, tmp_path, tmp_path)

@@ -11,7 +11,7 @@ from handsell.core.errors import BundleError
 from handsell.serving.graph.loading import open_bundle
 from handsell.serving.graph.stage_loading import load_local_stages
 from handsell.serving.graph.stages import LocalStages
-from handsell.serving.graph.warm_up import any_items, warm_up
+from handsell.serving.graph.warm_up import spread_items, warm_up
 from handsell.testing.small_catalog import draw_requests, draw_snapshot
 from serving_world import write_world
 
@@ -73,7 +73,7 @@ def test_each_stage_answers_alone_and_refuses_what_it_cannot(opened, stage):
 
 
 def test_stand_ins_are_real_items_and_padding(opened):
-    found = any_items(load_warm_up_requests(opened.path), 7, 12, ("a", "b"))
+    found = spread_items(load_warm_up_requests(opened.path), 7, 12, ("a", "b"))
     assert found.item.shape == (10, 12) and found.source_rank.shape == (10, 12, 2)
     assert sorted(set(found.item[0].tolist())) == [-1, *range(7)]
 

@@ -35,7 +35,7 @@ def load_exclusions(
     for user_id, now, rule in zip(user_ids, time.tolist(), rules, strict=True):
         slates: list[Slate] = []
         if user_id is not None and rule.uses_impressions:
-            slates = reader.read_user_slates(user_id, now - window_us(rule), now)
+            slates = reader.read_user_slates(user_id, now - compute_window_us(rule), now)
         shown.append(_known(snapshot.items, _find_recently_shown(slates, now, rule)))
         capped.append(_find_capped(snapshot.items, slates, now, rule))
     of_users = [blocks.get(user_id, ([], [])) if user_id is not None else ([], []) for user_id in user_ids]
@@ -53,7 +53,7 @@ def _known(vocabulary: Vocabulary, ids: Sequence[str]) -> np.ndarray:
     return numbers[numbers != NONE]
 
 
-def window_us(surface: Surface) -> int:
+def compute_window_us(surface: Surface) -> int:
     """Return how far back a surface reads the served slates, µs."""
     days = [surface.shown_days] if surface.seen_on else []
     days += [surface.item_cap.days] if surface.item_cap else []

@@ -1,7 +1,7 @@
 """Build requests from the feature rows, logged events and exclusions of their users.
 
-`requests_from_rows` converts feature rows to requests: point-in-time rows in training and skew checks, online rows in
-serving. `build_requests` calls it for online rows and adds the events logged since a row was written, the session
+`build_requests_from_rows` converts feature rows to requests: point-in-time rows in training and skew checks, online rows
+in serving. `build_requests` calls it for online rows and adds the events logged since a row was written, the session
 events of the query, and the exclusions by user. Serving, batch slates and rule previews call `build_requests`.
 """
 
@@ -111,7 +111,7 @@ def build_requests(
     Where the log cannot be read, `failures` names "event_log" or "shown_and_blocked", and users whose blocks are
     unknown are shown nothing. Where rows are unusable, it names "features" and the rows count as empty. With strict
     `failures`, the error is raised instead. Logged events at or after the query's time count as having just happened,
-    unless `without_later_events` leaves them out. `away` as in `requests_from_rows`.
+    unless `without_later_events` leaves them out. `away` as in `build_requests_from_rows`.
     """
     tail = Events.none()
     exclusions: UserExclusions | None = _withhold_everything(queries)
@@ -121,7 +121,7 @@ def build_requests(
         exclusions = _read_exclusions(queries, reader, snapshot, config)
 
     def build(rows: Rows) -> Requests:
-        requests = requests_from_rows(
+        requests = build_requests_from_rows(
             rows, snapshot, config, queries.time, queries.surface, exclude=queries.exclude,
             events=Events.concatenate([tail, queries.session]), away=away,
         )  # fmt: skip
@@ -155,7 +155,7 @@ def read_tail(
         ]  # fmt: skip
         if kept:
             columns = {name: [cells[i] for i in kept] for name, cells in tail.items()}
-            parts.append(events_from(columns, np.full(len(kept), b), snapshot, config))
+            parts.append(build_events(columns, np.full(len(kept), b), snapshot, config))
     return Events.concatenate(parts)
 
 
@@ -178,7 +178,7 @@ def _withhold_everything(queries: QueryBatch) -> UserExclusions:
     return replace(UserExclusions.empty(len(queries)), unreadable=unreadable)
 
 
-def requests_from_rows(
+def build_requests_from_rows(
     rows: Rows,
     snapshot: Snapshot,
     config: Config,
@@ -192,7 +192,7 @@ def requests_from_rows(
 ) -> Requests:
     """Build B requests as of time (B,) µs on surfaces (B,) from the user service's columns.
 
-    `events` (see `events_from`) are folded in: those logged after a row's `log_offset`, and those of the query. An
+    `events` (see `build_events`) are folded in: those logged after a row's `log_offset`, and those of the query. An
     event that is not before its request counts as having just happened. `user` (B,) replaces the stored `user_number`.
     `away` (B,) µs moves a user's past so that the last event lies that long before the request (see `move_last_event`);
     a negative value leaves it. Raises FeatureError naming a column that `rows` lacks.
@@ -244,7 +244,7 @@ def _cell(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def events_from(columns: Mapping[str, Sequence[Any]], row: np.ndarray, snapshot: Snapshot, config: Config) -> Events:
+def build_events(columns: Mapping[str, Sequence[Any]], row: np.ndarray, snapshot: Snapshot, config: Config) -> Events:
     """Build events from the columns type, item_id, time (µs; None = just now), value and, from the log, offset.
 
     `row` (N,) is the request of each event. Raises DataError on an event type that the config lacks.

@@ -89,7 +89,7 @@ def _private_folder() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="handsell-token-")  # removed when the process ends
 
 
-def spread(function: Callable, arguments: Sequence[tuple], *, cpus: float = 1.0, wait_s: float = 120.0) -> list[Any]:
+def run_tasks(function: Callable, arguments: Sequence[tuple], *, cpus: float = 1.0, wait_s: float = 120.0) -> list[Any]:
     """Call function(*args) for each args as a Ray Data task on any node; return the results in order.
 
     Arguments and results are small (paths, counts); data is exchanged in files. Raises the first HandsellError of a

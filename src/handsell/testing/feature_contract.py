@@ -33,7 +33,7 @@ from handsell.features.feature_times import find_last_events, fold_at
 from handsell.features.item import DailyValues, ItemDays, compute_item_rows, count_days
 from handsell.features.matrix import build_matrix, list_features
 from handsell.features.registry import Feature, find_features
-from handsell.features.request_builder import requests_from_rows
+from handsell.features.request_builder import build_requests_from_rows
 from handsell.features.rows import Vocabularies, build_user_rows
 from handsell.features.user import list_user_features
 from handsell.testing.small_catalog import NOW, draw_candidates, draw_snapshot
@@ -85,7 +85,7 @@ class FeatureCase:
         rows = {name: table[name].combine_chunks() for table in tables.values() for name in table.column_names}
         rows["user_number"] = pa.array(user)
         time, surface = np.full(len(user), NOW), np.zeros(len(user), np.int8)
-        return requests_from_rows(rows, self.catalog, CONFIG, time, surface, events=tail)
+        return build_requests_from_rows(rows, self.catalog, CONFIG, time, surface, events=tail)
 
     def compute_by_job(self, feature: Feature, log: Events) -> dict[int, np.ndarray]:
         """Values of the users with events before NOW, from the rows that the features job writes for a log."""

@@ -24,7 +24,7 @@ from handsell.core.errors import BundleError, ConfigError, DataError
 from handsell.core.paths import Layout
 from handsell.jobs.batch.batch_run import BatchRun, PartCounts
 from handsell.jobs.batch.slate_part import make_slates
-from handsell.jobs.cluster import connect, spread
+from handsell.jobs.cluster import connect, run_tasks
 from handsell.jobs.progress import Progress, peak_mib
 
 PLAN, MANIFEST = "run.json", "manifest.json"
@@ -47,7 +47,7 @@ def batch(config: Config, surface: str, out: Path, *, users_per_part: int = 1_00
     with progress.step("slates", f"{len(missing):,} parts") as note, connect(config.jobs.num_cpus):
         begun = time.monotonic()
         arguments = [(str(config.source), run, str(out), part) for part in missing]
-        made = spread(make_slates, arguments, cpus=1.0, wait_s=config.jobs.wait_for_resources_s)
+        made = run_tasks(make_slates, arguments, cpus=1.0, wait_s=config.jobs.wait_for_resources_s)
         users = sum(done.users for done in made)
         note.text = f"{users:,} users, {users / max(time.monotonic() - begun, 1e-9):,.0f} per second"
     with progress.step("manifest") as note:

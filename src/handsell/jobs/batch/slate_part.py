@@ -125,7 +125,7 @@ def _make_slates(worker: BatchWorker, run: BatchRun, ids: list[str], reader: Eve
 def look_up_requests(
     worker: BatchWorker, surface: str, time: int, user_ids: list[str], reader: EventReader, away: int | None = None
 ) -> Requests:
-    """Requests of users on a surface as the gateway builds them at `time` µs; `away` µs as in `requests_from_rows`."""
+    """Build requests as the gateway does at `time` µs; `away` µs as in `build_requests_from_rows`."""
     n, config = len(user_ids), worker.config
     queries = QueryBatch.of(
         user_ids, np.full(n, time, np.int64), np.full(n, config.surface_names.index(surface), np.int8)

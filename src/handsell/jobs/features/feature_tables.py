@@ -21,7 +21,7 @@ from handsell.core.units import DAY_US
 from handsell.features.item import get_untouched_values, list_item_features
 from handsell.features.rows import Vocabularies
 from handsell.features.views import build_views
-from handsell.jobs.cluster import connect, spread
+from handsell.jobs.cluster import connect, run_tasks
 from handsell.jobs.features.item_rows import ItemTable, build_item_profile, build_user_profile, read_items, write_bucket
 from handsell.jobs.features.user_rows import BEYOND_CAP, FeatureWork, save_attributes, write_part
 from handsell.jobs.progress import Progress
@@ -45,7 +45,7 @@ def compute_feature_tables(config: Config, requests: Path | None = None) -> dict
         note.text = f"{sum(rows.values()):,} rows"
     with connect(config.jobs.num_cpus):
         with progress.step("user rows", f"{meta['events']:,} events in {len(parts)} parts") as note:
-            done = spread(write_part, [(part, work) for part in parts], wait_s=config.jobs.wait_for_resources_s)
+            done = run_tasks(write_part, [(part, work) for part in parts], wait_s=config.jobs.wait_for_resources_s)
             rows |= {view: sum(d[view] for d in done) for view in done[0] if view not in ("events", BEYOND_CAP)}
             note.text = f"{rows['user_activity']:,} user rows"
             if beyond := sum(d[BEYOND_CAP] for d in done):
@@ -55,7 +55,7 @@ def compute_feature_tables(config: Config, requests: Path | None = None) -> dict
                 )
         with progress.step("item activity", f"{work.buckets} buckets of items") as note:
             arguments = [(bucket, work, next_day_us(meta)) for bucket in range(work.buckets)]
-            buckets = spread(write_bucket, arguments, wait_s=config.jobs.wait_for_resources_s)
+            buckets = run_tasks(write_bucket, arguments, wait_s=config.jobs.wait_for_resources_s)
             rows["item_activity"] = sum(count for count, _, _ in buckets)
             note.text = f"{rows['item_activity']:,} rows"
     with progress.step("snapshot") as note:

@@ -19,7 +19,7 @@ from handsell.events.reader import EventReader
 from handsell.features.item import DailyValues, ItemDays, get_untouched_values, list_item_columns
 from handsell.features.matrix import build_matrix, find_sources, list_features
 from handsell.features.registry import find_features
-from handsell.features.request_builder import requests_from_rows
+from handsell.features.request_builder import build_requests_from_rows
 from handsell.features.served_log import LoggedVectors
 from handsell.features.store import FeatureStore
 
@@ -68,7 +68,7 @@ def _of_bundle(
     users = [NOBODY if logged.user_id[i] is None else str(logged.user_id[i]) for i in first]
     time = logged.time[first]
     found = store.historical_users(users, time)
-    requests = requests_from_rows(found, snapshot, config, time, logged.surface[first])
+    requests = build_requests_from_rows(found, snapshot, config, time, logged.surface[first])
     newest = requests.history.time.max(axis=1, initial=0)
     fresh = logged.newest[first] > newest
     fresh |= _has_tail(users, found["log_offset"].fill_null(0).to_numpy(zero_copy_only=False), time, config)

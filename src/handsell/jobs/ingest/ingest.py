@@ -43,7 +43,7 @@ from handsell.data.readers.base import Reader, SourcePart, drop_incomplete
 from handsell.data.readers.detect import open_reader
 from handsell.data.readers.world import World
 from handsell.data.schemas import EVENTS
-from handsell.jobs.cluster import connect, spread
+from handsell.jobs.cluster import connect, run_tasks
 from handsell.jobs.progress import report_update
 
 EVENTS_PER_PARTITION = 2_000_000
@@ -239,7 +239,7 @@ def _require_two(reader: Reader, items: int, users: int) -> None:
 def _run_tasks(function: Callable, arguments: list[tuple], config: Config) -> list[Any]:
     """Run Ray tasks; raise their errors as they were raised there."""
     try:
-        return spread(function, arguments, wait_s=config.jobs.wait_for_resources_s)
+        return run_tasks(function, arguments, wait_s=config.jobs.wait_for_resources_s)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, HandsellError):
             raise error.cause from None

@@ -27,7 +27,7 @@ from handsell.evaluation.served import (
     describe_served,
     score_models,
 )
-from handsell.jobs.cluster import spread
+from handsell.jobs.cluster import run_tasks
 from handsell.jobs.progress import report_update
 from handsell.jobs.train.examples import load_item_values
 from handsell.jobs.train.requests import load_evaluation_requests
@@ -84,7 +84,7 @@ class ServedScores:
 def evaluate_served(config: Config, run: Path, models: Path) -> ServedScores:
     """Score the served requests with the stages of `models`: as they are, and after each of PAUSES, as Ray tasks."""
     tasks = [(config, run, models, pause) for pause in (None, *PAUSES.values())]
-    simultaneous, *by_pause = spread(score_served_requests, tasks, wait_s=config.jobs.wait_for_resources_s)
+    simultaneous, *by_pause = run_tasks(score_served_requests, tasks, wait_s=config.jobs.wait_for_resources_s)
     description = (
         "all users at the start of the test window"
         if config.split.kind == "by_time"

@@ -21,7 +21,7 @@ from handsell.core.units import DAY_US
 from handsell.features.item import DailyValues, ItemDays, get_untouched_values, list_item_columns, select_item_columns
 from handsell.features.matrix import build_matrix, list_features
 from handsell.features.registry import find_features
-from handsell.jobs.cluster import spread
+from handsell.jobs.cluster import run_tasks
 from handsell.jobs.train.requests import list_chunks, load_requests
 from handsell.ranking.examples import Outcomes, ShownItems, label_examples
 from handsell.ranking.shards import write_shards
@@ -37,7 +37,7 @@ def find_candidates(config: Config, run: Path, models: Path, window: str) -> int
     """
     (run / "candidates" / window).mkdir(parents=True, exist_ok=True)
     parts = [(config, run, models, window, rows) for rows in list_chunks(run, window)]
-    return sum(spread(retrieve_candidates, parts, wait_s=config.jobs.wait_for_resources_s))
+    return sum(run_tasks(retrieve_candidates, parts, wait_s=config.jobs.wait_for_resources_s))
 
 
 def retrieve_candidates(config: Config, run: Path, models: Path, window: str, rows: slice) -> int:
@@ -115,7 +115,7 @@ def load_item_values(config: Config, run: Path, window: str, snapshot: Snapshot)
 def write_examples(config: Config, run: Path, models: Path, window: str) -> int:
     """Label the candidates of a window and write them as shards to examples/<window>; return the number of examples."""
     parts = [(config, run, models, window, rows) for rows in list_chunks(run, window)]
-    return sum(spread(_label_candidates, parts, wait_s=config.jobs.wait_for_resources_s))
+    return sum(run_tasks(_label_candidates, parts, wait_s=config.jobs.wait_for_resources_s))
 
 
 def _label_candidates(config: Config, run: Path, models: Path, window: str, rows: slice) -> int:

@@ -26,7 +26,7 @@ from handsell.evaluation.replay import FUNNEL, Replay, recommend_slates
 from handsell.evaluation.replay_scores import HEADLINE, TOP, ModelScores, ReplayScorer
 from handsell.features.matrix import select_ranker_features
 from handsell.features.views import list_service_columns
-from handsell.jobs.cluster import spread
+from handsell.jobs.cluster import run_tasks
 from handsell.jobs.train.examples import load_item_values
 from handsell.jobs.train.refit_comparison import RefitComparison, compare_refit
 from handsell.jobs.train.requests import CHUNK, load_evaluation_requests
@@ -46,7 +46,7 @@ def publish_refit(run: TrainingRun, report: dict, store: BundleStore) -> tuple[s
         bundle_id = store.publish(staging, build_manifest(run, report, staging))
         store.verify(bundle_id)
         task = (config, run.folder, run.holdout, store.local_path(bundle_id))
-        comparison: RefitComparison = spread(compare_refit, [task])[0]
+        comparison: RefitComparison = run_tasks(compare_refit, [task])[0]
         comparison.save(run.folder / "refit_comparison.json")
         note.text = f"{bundle_id}, verified; {comparison.overlap:.0%} of its slate items are those of the holdout model"
     return bundle_id, comparison
@@ -60,7 +60,7 @@ def _copy_files(run: TrainingRun, staging: Path) -> None:
     save_config(run.config, staging)
     for name in ("report.json", "report.html"):
         shutil.copy(run.folder / name, staging / name)
-    spread(_write_warm_up_requests, [(run.config, run.folder, staging)])
+    run_tasks(_write_warm_up_requests, [(run.config, run.folder, staging)])
 
 
 def _write_warm_up_requests(config: Config, run: Path, staging: Path) -> None:
@@ -144,7 +144,7 @@ def compare_with_live(run: TrainingRun, replay: Replay, store: BundleStore) -> G
         first = decide_promotion(challenger, None, replay.user, run.config.gate)
         warning = f"The live bundle {live} has other items (another data source), so there is no comparison."
         return replace(first, sentences=("Promoted: it is the first bundle on this data.",), warnings=(warning,))
-    scores, is_later = spread(score_live, [(run.config, run.folder, path, about.data_end_us)])[0]
+    scores, is_later = run_tasks(score_live, [(run.config, run.folder, path, about.data_end_us)])[0]
     scores = replace(scores, ndcg=np.where(is_later, scores.ndcg, np.nan))
     return decide_promotion(challenger, scores, replay.user, run.config.gate)
 

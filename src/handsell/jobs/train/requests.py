@@ -18,7 +18,7 @@ from handsell.core.paths import Layout
 from handsell.data.splits import WindowRequests
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.metrics import Relevant
-from handsell.features.request_builder import requests_from_rows
+from handsell.features.request_builder import build_requests_from_rows
 from handsell.ranking.examples import HIGHEST_LABEL
 
 CHUNK = 256  # requests of one task, whose feature matrix takes 256 × 1000 × 60 × 4 bytes = 61 MB
@@ -105,7 +105,7 @@ def load_requests(
     outcome = read_requests(run / "windows" / f"{window}.parquet", rows)
     table = pq.read_table(run / "rows" / f"{window}.parquet").slice(rows.start, rows.stop - rows.start)
     surface = np.full(len(outcome), config.surface_names.index("home"), np.int8)
-    requests = requests_from_rows(
+    requests = build_requests_from_rows(
         {name: table[name].combine_chunks() for name in table.column_names},
         snapshot, config, outcome.time, surface,
         away=outcome.away if away is None else np.full(len(outcome), away),

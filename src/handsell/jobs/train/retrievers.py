@@ -13,7 +13,7 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.paths import Layout
 from handsell.data.interactions import Interactions
-from handsell.jobs.cluster import spread
+from handsell.jobs.cluster import run_tasks
 from handsell.jobs.train.windows import CatalogSizes
 from handsell.retrieval import registry
 from handsell.retrieval.config import retrievers
@@ -23,14 +23,14 @@ from handsell.retrieval.content_vectors import Content, fit_content_vectors
 def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, float]:
     """Fit on the Parquet parts in `interactions`; save to out/retrievers/<name>; return the seconds by name."""
     content = out / "content"
-    spread(fit_content, [(config, interactions, content)])
+    run_tasks(fit_content, [(config, interactions, content)])
     distributed = {
         name: plugin.job
         for name, plugin in retrievers().items()
         if name in config.retrieval.enabled and plugin.job and config.retrieval[name].distributed
     }
     tasks = [(name, config, interactions, content, out) for name in config.retrieval.enabled if name not in distributed]
-    seconds = dict(spread(_fit_retriever, tasks, wait_s=config.jobs.wait_for_resources_s))
+    seconds = dict(run_tasks(_fit_retriever, tasks, wait_s=config.jobs.wait_for_resources_s))
     sizes = CatalogSizes.load(Layout(config.state))
     for name, job in distributed.items():
         fit = pkgutil.resolve_name(job)  # only when needed: torch takes seconds and 600 MiB to import

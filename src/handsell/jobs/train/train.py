@@ -34,7 +34,7 @@ from handsell.evaluation.served import loss_by_pause
 from handsell.features.matrix import select_ranker_features
 from handsell.features.store import open_store
 from handsell.features.views import list_service_columns
-from handsell.jobs.cluster import connect, spread
+from handsell.jobs.cluster import connect, run_tasks
 from handsell.jobs.progress import Progress
 from handsell.jobs.train import publication
 from handsell.jobs.train.evaluation import ServedScores, evaluate_served, replay_window
@@ -60,7 +60,7 @@ def train(config: Config, promote: bool = True) -> str:
     folder.mkdir(parents=True)
     run = TrainingRun(config, folder, Progress(count_steps(config)))
     with connect(config.jobs.num_cpus):
-        spread(_check_features, [(config,)])
+        run_tasks(_check_features, [(config,)])
         run = split_into_windows(run)
         fetch_rows(run)
         run = tune(run)
@@ -119,7 +119,7 @@ def split_into_windows(run: TrainingRun) -> TrainingRun:
 def fetch_rows(run: TrainingRun) -> None:
     """Fetch the user row of every request from Feast."""
     with run.progress.step("user rows", "point in time, from Feast") as note:
-        rows = spread(fetch_user_rows, [(run.config, run.folder, name) for name in REQUEST_SETS])
+        rows = run_tasks(fetch_user_rows, [(run.config, run.folder, name) for name in REQUEST_SETS])
         note.text = f"{sum(rows):,} rows"
 
 
@@ -160,7 +160,9 @@ def fit_on_candidates(run: TrainingRun) -> None:
     with progress.step("candidates", f"{config.retrieval.candidates} for each request") as note:
         note.text = f"{sum(find_candidates(config, folder, run.holdout, name) for name in names):,} requests"
     with progress.step("item values", "as of each day, from Feast") as note:
-        note.text = f"{sum(spread(fetch_item_values, [(config, folder, name) for name in names])):,} (item, day) pairs"
+        note.text = (
+            f"{sum(run_tasks(fetch_item_values, [(config, folder, name) for name in names])):,} (item, day) pairs"
+        )
     if not config.ranking.enabled:
         return
     with progress.step("examples") as note:
@@ -193,7 +195,7 @@ def choose_strength_of_reranking(run: TrainingRun) -> TrainingRun:
 
 
 def _replay(run: TrainingRun) -> Replay:
-    return spread(replay_window, [(run.config, run.folder, run.holdout)])[0]
+    return run_tasks(replay_window, [(run.config, run.folder, run.holdout)])[0]
 
 
 def _report(run: TrainingRun, replay: Replay, served: ServedScores) -> dict:

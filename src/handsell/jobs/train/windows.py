@@ -26,7 +26,7 @@ from handsell.data import splits
 from handsell.data.interactions import Interactions
 from handsell.data.return_times import ReturnTimes, has_drawn_pause
 from handsell.data.splits import WindowRequests
-from handsell.jobs.cluster import spread
+from handsell.jobs.cluster import run_tasks
 from handsell.jobs.train.requests import build_requests_table, read_requests
 
 REQUEST_WINDOWS = splits.WINDOWS[1:]
@@ -62,7 +62,7 @@ def cut_windows(config: Config, run: Path) -> dict[str, int]:
     sizes = CatalogSizes.load(layout)
     for folder in ("fit", "all", "windows"):
         (run / folder).mkdir(parents=True, exist_ok=True)
-    cuts = spread(_split_interactions, [(part, config, sizes, run, end_us) for part in parts], cpus=0.5)
+    cuts = run_tasks(_split_interactions, [(part, config, sizes, run, end_us) for part in parts], cpus=0.5)
     counts, returns = [c for c, _ in cuts], reduce(add, [r for _, r in cuts])
     totals = {key: sum(c[key] for c in counts) for key in counts[0]}
     if totals["fit"] == 0:

@@ -24,7 +24,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from handsell.config import Config
 from handsell.core.errors import ConfigError, TrainingError
-from handsell.jobs.cluster import spread
+from handsell.jobs.cluster import run_tasks
 from handsell.jobs.progress import report_update
 from handsell.jobs.train.retrievers import fit_content
 from handsell.jobs.tuning.trials import Params, Trial, TrialData, TrialTask, run_trial, with_params
@@ -101,7 +101,7 @@ def tune_sources(config: Config, run: Path) -> list[TunedSource]:
     found = []
     with tempfile.TemporaryDirectory(prefix="tuning-", dir=run) as folder:
         content = Path(folder).resolve() / "content"
-        spread(fit_content, [(config, run / "fit", content)], wait_s=config.jobs.wait_for_resources_s)
+        run_tasks(fit_content, [(config, run / "fit", content)], wait_s=config.jobs.wait_for_resources_s)
         for name, space in load_search_spaces(config).items():
             one = _tune_source(TrialTask(name, config, run.resolve(), content), space, Path(folder).resolve())
             one.best  # noqa: B018 - raises if all failed
@@ -142,7 +142,7 @@ def _tune_source(task: TrialTask, space: Space, storage: Path) -> TunedSource:
     in_grid = all(configured[name] in values for name, values in space.items())
     reporter = TrialReporter(task.source, len(every), begun + options.budget_s)
     wait_s = task.config.jobs.wait_for_resources_s
-    first, requests = spread(_run_first_trial, [(task, every[0])], wait_s=wait_s)[0]
+    first, requests = run_tasks(_run_first_trial, [(task, every[0])], wait_s=wait_s)[0]
     reporter.report_trial(first)
     trials, left_s = [first], begun + options.budget_s - time.monotonic()
     if len(every) > 1 and left_s > first.seconds:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from handsell.config import Config
 from handsell.core.paths import Layout
-from handsell.jobs.cluster import spread
+from handsell.jobs.cluster import run_tasks
 from handsell.jobs.train.retrievers import fit_retrievers, read_interactions
 from handsell.jobs.train.windows import CatalogSizes
 from handsell.jobs.tuning.fusion_weights import MIN_GAIN, FusionWeights, grow_fusion
@@ -79,7 +79,7 @@ def select_sources(config: Config, run: Path, models: Path) -> tuple[Config, Sou
     fitted = with_sources(config, dict.fromkeys(pool, None))
     fit_retrievers(fitted, run / "fit", models)
     required = tuple(name for name in pool if is_required(config, name))
-    selection = spread(compare_sources, [(fitted, run, models, pool, required)])[0]
+    selection = run_tasks(compare_sources, [(fitted, run, models, pool, required)])[0]
     others = tuple(SourceChoice(name, False, why) for name, why in unsuitable.items())
     selection = replace(selection, sources=(*selection.sources, *others))
     return with_sources(fitted, {s.name: s for s in selection.sources if s.picked}), selection

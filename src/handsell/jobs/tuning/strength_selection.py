@@ -20,7 +20,7 @@ from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
 from handsell.evaluation.intervals import Comparison, compare
 from handsell.evaluation.metrics import gains, ndcg
-from handsell.jobs.cluster import spread
+from handsell.jobs.cluster import run_tasks
 from handsell.jobs.train.examples import load_item_values
 from handsell.jobs.train.requests import load_evaluation_requests
 from handsell.jobs.tuning.validation_window import TOP, WINDOW
@@ -59,7 +59,7 @@ def choose_strength(config: Config, run: Path, models: Path) -> tuple[Config, St
     """Return the config with the chosen strength; a configured strength is kept."""
     if config.reranking.strength != "auto":
         return config, None
-    choice = spread(try_strengths, [(config, run, models)])[0]
+    choice = run_tasks(try_strengths, [(config, run, models)])[0]
     return with_strength(config, choice.value), choice
 
 

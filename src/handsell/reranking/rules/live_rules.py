@@ -101,7 +101,7 @@ class LiveRules:
 
 
 class WatchedRules(LiveRules):
-    """Checks the file every `serving.follow_s`, in a thread that ends with the object."""
+    """Checks the file every `serving.bundle_check_s`, in a thread that ends with the object."""
 
     def __init__(self, path: Path, snapshot: Snapshot, eligibility: Eligibility, config: Config):
         """Raises ConfigError if the file is invalid."""
@@ -113,7 +113,9 @@ class WatchedRules(LiveRules):
         self._last_version = self.current.ruleset.version  # of the file at the last check
 
     def start(self) -> WatchedRules:
-        threading.Thread(target=_watch, args=(weakref.ref(self), self._config.serving.follow_s), daemon=True).start()
+        threading.Thread(
+            target=_watch, args=(weakref.ref(self), self._config.serving.bundle_check_s), daemon=True
+        ).start()
         return self
 
     def reload_if_changed(self) -> None:

@@ -48,7 +48,7 @@ class StageBundles:
         self._wanted: set[str] = set(self._store.pointer().previous[-1:])  # for gateways that have not switched yet
         self._wake = threading.Event()
         if bundle == LIVE:
-            threading.Thread(target=self._watch, args=(opened.config.serving.follow_s,), daemon=True).start()
+            threading.Thread(target=self._watch, args=(opened.config.serving.bundle_check_s,), daemon=True).start()
 
     def get(self, bundle: str) -> LocalStages:
         """The stage of a bundle; raises BundleNotHeld and begins to load it where it is not held."""
@@ -111,9 +111,9 @@ class BundleWatcher:
         self._service, self._store, self._load = service, store, load
 
     async def run(self) -> None:
-        """Check every `serving.follow_s` seconds, until cancelled; a failure is logged and retried."""
+        """Check every `serving.bundle_check_s` seconds, until cancelled; a failure is logged and retried."""
         while True:
-            await asyncio.sleep(self._service.bundle.config.serving.follow_s)
+            await asyncio.sleep(self._service.bundle.config.serving.bundle_check_s)
             try:
                 await self.check()
             except Exception:

@@ -26,7 +26,7 @@ from handsell.serving.graph.users import UserLookup
 from handsell.serving.http import render
 from handsell.serving.http.answers import Item, RankedItem, ReleaseStamp, SlateStamp
 from handsell.serving.http.explain import ItemExplanation, explain_item
-from handsell.serving.http.queries import Query, Reading
+from handsell.serving.http.queries import Query, QueryParser
 from handsell.serving.telemetry.feature_log import Sample, is_sampled
 from handsell.serving.telemetry.observability import Metrics
 
@@ -85,7 +85,7 @@ class LoadedBundle:
     ):  # fmt: skip
         self.config, self.release, self.snapshot, self.clock = config, release, snapshot, clock
         self.stages, self.metrics, self.is_only = stages, metrics, False
-        self.reading = Reading(config, snapshot, clock)
+        self.parser = QueryParser(config, snapshot, clock)
         self._users, self._popular_items = users, popular_items
         serving, max_wait_s = config.serving, MAX_WAIT * config.serving.deadline_ms / 1_000
         self._breakers = {stage: Breaker(stage, STALL * serving.deadline_ms / 1_000) for stage in STAGES}
@@ -110,13 +110,13 @@ class LoadedBundle:
     def public_list(self, name: str, query: Query, metadata: bool) -> list[Item]:
         """Available items of `popular` or `trending`."""
         order = getattr(self._popular_items, name)
-        item, score = self._popular_items.first_allowed(order, self._users.visitor(query), query.count)
+        item, score = self._popular_items.first_allowed(order, self._users.build_visitor_request(query), query.count)
         real = item[0] >= 0
         return render.build_items(item[0, real], score[0, real], self.snapshot, metadata)
 
     def blocks(self, user_id: str) -> dict[str, list[str]]:
         """Creators and tags that a user blocks."""
-        return self._users.blocks(user_id)
+        return self._users.read_blocks(user_id)
 
     def close(self) -> None:
         self._users.close()
@@ -130,7 +130,7 @@ class LoadedBundle:
         with run.failures.tolerate("candidates"):
             slates = await run.funnel(self.config).recommend(built.requests, n)
         if slates is None:
-            slates = self._popular_items.slates(built.requests, n)
+            slates = self._popular_items.build_slates(built.requests, n)
         self._check_held(run)
         slates = replace(slates, degraded=(*slates.degraded, *run.failures.names))
         return [UserSlate(slates, row, bool(cold)) for row, cold in enumerate(built.cold)]
@@ -139,7 +139,7 @@ class LoadedBundle:
         """Rank the caller's own items of one query."""
         run, built = await self._begin(queries)
         items = queries[0].items[None]
-        found = self._popular_items.candidates(items)
+        found = self._popular_items.build_candidates(items)
         with run.failures.tolerate("candidates"):
             found = await run.call("candidates", score_items, built.requests, items)
             run.failures.add(*found.degraded)

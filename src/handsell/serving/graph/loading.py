@@ -32,7 +32,7 @@ class OpenedBundle:
     snapshot: Snapshot
 
 
-def resolve(config: Config, bundle: str) -> str:
+def resolve_bundle_id(config: Config, bundle: str) -> str:
     """Return the bundle's id, for LIVE that of the promoted one; raise BundleError if no bundle is live."""
     if bundle != LIVE:
         return bundle
@@ -48,7 +48,7 @@ def open_bundle(config_path: str, bundle: str) -> OpenedBundle:
     """Load config and bundle; raises ConfigError or BundleError naming what is wrong and what to do."""
     config = load_config(config_path)
     store = BundleStore(Layout(config.state).bundles)
-    bundle = resolve(config, bundle)
+    bundle = resolve_bundle_id(config, bundle)
     manifest = store.verify(bundle)
     path = store.local_path(bundle)
     try:

@@ -54,7 +54,7 @@ class PopularItems:
             out[b, : len(at)], out_score[b, : len(at)] = items[at], scores[at]
         return out, out_score
 
-    def slates(self, requests: Requests, n: int) -> Slates:
+    def build_slates(self, requests: Requests, n: int) -> Slates:
         """Build slates of popular items, the fallback when the candidate stage fails."""
         item, score = self.first_allowed(self.popular, requests, n)
         filled = item != NONE
@@ -68,7 +68,7 @@ class PopularItems:
             sources=("popularity",),
         )
 
-    def candidates(self, items: np.ndarray) -> Candidates:
+    def build_candidates(self, items: np.ndarray) -> Candidates:
         """Build candidates from a caller's own items (B, K), scored by popularity: the same fallback for ranking."""
         order, score = self.popular
         by_item = np.zeros(len(self.snapshot), np.float32)

@@ -17,11 +17,11 @@ from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList, UserS
 from handsell.serving.graph.stages import BUDGET, BundleNotHeld
 from handsell.serving.http import answers as a
 from handsell.serving.http import render, schemas
-from handsell.serving.http.event_intake import sort_events
+from handsell.serving.http.event_intake import validate_events
 from handsell.serving.http.explain import build_answer
 from handsell.serving.http.queries import Query
 from handsell.serving.telemetry.observability import Metrics
-from handsell.serving.telemetry.slate_watch import SlateWatch
+from handsell.serving.telemetry.slate_metrics import SlateMetrics
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class Service:
         self.refused: a.RefusedBundle | None = None  # a live bundle that this gateway cannot serve
         self._events = events
         self._impressions = ImpressionQueue(events.append_slates, metrics.impressions_lost.inc)
-        self._watch = SlateWatch(metrics.registry)
+        self._watch = SlateMetrics(metrics.registry)
         self._was_ready = False
         self._report_bundle()
 
@@ -66,7 +66,7 @@ class Service:
 
     async def probe(self, bundle: LoadedBundle) -> list[str]:
         """Send a real request through a bundle; returns the names of what failed."""
-        query = bundle.reading.recommendations(PROBE, now())
+        query = bundle.parser.parse_recommendations(PROBE, now())
         return list((await bundle.recommend(query)).slates.degraded)
 
     def _report_bundle(self) -> None:
@@ -87,7 +87,7 @@ class Service:
         except BundleNotHeld as error:
             assert previous is not None
             log.info("%s; answering from %s", error, previous.release.bundle)
-            self.metrics.stepped_back.inc()
+            self.metrics.previous_bundle_answers.inc()
         previous.is_only = True
         return await answer_from(previous)
 
@@ -95,14 +95,14 @@ class Service:
 
     async def recommend(self, body: schemas.RecommendationsBody) -> a.RecommendationsAnswer:
         async def answer_from(bundle: LoadedBundle) -> a.RecommendationsAnswer:
-            query = bundle.reading.recommendations(body, now())
+            query = bundle.parser.parse_recommendations(body, now())
             return self._answer(bundle, query, await bundle.recommend(query), "metadata" in body.include)
 
         return await self._from_one_bundle(answer_from)
 
     async def similar(self, item_id: str, query: schemas.SimilarParameters) -> a.RecommendationsAnswer:
         async def answer_from(bundle: LoadedBundle) -> a.RecommendationsAnswer:
-            similar = bundle.reading.similar(item_id, query, now())
+            similar = bundle.parser.parse_similar(item_id, query, now())
             answer = self._answer(bundle, similar, await bundle.recommend(similar), "metadata" in query.include)
             answer.cold_start = False  # the query is an item, not a user
             return answer
@@ -111,7 +111,7 @@ class Service:
 
     async def rank(self, body: schemas.RankBody) -> a.RankAnswer:
         async def answer_from(bundle: LoadedBundle) -> a.RankAnswer:
-            query, unknown = bundle.reading.rank(body, now())
+            query, unknown = bundle.parser.parse_rank(body, now())
             ranked = await bundle.rank(query) if len(query.items) else RankedList([], [])
             return a.RankAnswer(
                 items=ranked.items, unknown_item_ids=unknown, degraded=ranked.degraded, release=bundle.release.stamp
@@ -123,7 +123,7 @@ class Service:
         """Explain why an item is or is not in the user's slate now; nothing is logged as shown."""
 
         async def answer_from(bundle: LoadedBundle) -> a.ExplainAnswer:
-            explanation = await bundle.explain(bundle.reading.explain(query, now()))
+            explanation = await bundle.explain(bundle.parser.parse_explain(query, now()))
             return build_answer(query, explanation, bundle.config, bundle.snapshot, bundle.release.stamp)
 
         return await self._from_one_bundle(answer_from)
@@ -132,13 +132,13 @@ class Service:
         """`popular` or `trending`, available items only."""
         bundle = self.bundle
         body = schemas.RecommendationsBody(count=query.count, filter=query.filter)
-        visitor = bundle.reading.recommendations(body, 0.0)
+        visitor = bundle.parser.parse_recommendations(body, 0.0)
         items = bundle.public_list(name, visitor, "metadata" in query.include)
         return a.ListAnswer(items=items, release=bundle.release.stamp)
 
     async def events(self, body: schemas.EventsBody) -> a.EventsAnswer:
         """Answer when the accepted events are durable; raises EventLogError when they are not."""
-        found = sort_events(body, self.bundle.config, self.bundle.snapshot, self.bundle.clock)
+        found = validate_events(body, self.bundle.config, self.bundle.snapshot, self.bundle.clock)
         done = await self._events.append(found.rows) if found.rows else AppendResult(0, 0, ())
         self.metrics.unknown_items.inc(found.unknown_items)
         counts = {"accepted": done.accepted, "duplicates": done.duplicates, "rejected": len(found.rejected)}

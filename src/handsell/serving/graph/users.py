@@ -22,7 +22,7 @@ from handsell.features.request_builder import (
     QueryBatch,
     UserStore,
     build_requests,
-    requests_from_rows,
+    build_requests_from_rows,
 )
 from handsell.serving.graph.circuit_breaker import STALL, Breaker
 from handsell.serving.http.queries import Query
@@ -38,7 +38,7 @@ class UserLookup:
 
     async def build_requests(self, queries: Sequence[Query], limit: float, failures: Failures) -> BuiltRequests:
         """Requests for a batch of queries; `limit` is the event loop time by which the store must have answered."""
-        batch = query_batch(queries)
+        batch = build_query_batch(queries)
         rows = self._rows.empty(len(queries))
         with failures.tolerate("features"):
             rows = await self._read(batch.user_id, limit)
@@ -50,15 +50,15 @@ class UserLookup:
         loop = asyncio.get_running_loop()
         return await self._breaker.wait(lambda: loop.run_in_executor(self._thread, self._rows.read, user_ids), limit)
 
-    def blocks(self, user_id: str) -> dict[str, list[str]]:
+    def read_blocks(self, user_id: str) -> dict[str, list[str]]:
         """Creators and tags that a user blocks; raises sqlite3.Error."""
         creators, tags = self._reader.read_blocks([user_id]).get(user_id, ([], []))
         return {"creators": creators, "tags": tags}
 
-    def visitor(self, query: Query) -> Requests:
+    def build_visitor_request(self, query: Query) -> Requests:
         """Build the request of an unknown visitor, without reading the store or the log."""
-        batch = query_batch([query])
-        requests = requests_from_rows(
+        batch = build_query_batch([query])
+        requests = build_requests_from_rows(
             self._rows.empty(1), self._snapshot, self._config, batch.time, batch.surface, exclude=batch.exclude
         )
         return requests.with_filters(batch.filter)
@@ -68,7 +68,7 @@ class UserLookup:
         self._reader.close()
 
 
-def query_batch(queries: Sequence[Query]) -> QueryBatch:
+def build_query_batch(queries: Sequence[Query]) -> QueryBatch:
     return QueryBatch(
         user_id=[q.user_id for q in queries],
         time=np.array([q.time for q in queries], np.int64),
@@ -78,10 +78,10 @@ def query_batch(queries: Sequence[Query]) -> QueryBatch:
         creators=Ragged.from_rows([q.creators for q in queries]),
         tags=Ragged.from_rows([q.tags for q in queries]),
         filter=[q.filter for q in queries],
-        seed=np.array([seed_of(q.recommendation_id) for q in queries], np.uint64),
+        seed=np.array([derive_seed(q.recommendation_id) for q in queries], np.uint64),
     )
 
 
-def seed_of(recommendation_id: str) -> int:
+def derive_seed(recommendation_id: str) -> int:
     """Return a 64-bit seed from a recommendation id, so that its random draws can be repeated."""
     return int.from_bytes(hashlib.blake2b(recommendation_id.encode(), digest_size=8).digest(), "big")

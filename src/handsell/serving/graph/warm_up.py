@@ -41,7 +41,7 @@ def warm_up(stages: LocalStages, opened: OpenedBundle) -> LocalStages:
 def _answer(stages: LocalStages, requests: Requests, opened: OpenedBundle) -> None:
     """Run one batch; items of the catalog replace the answers of stages that are not in this process."""
     retrieval, ranking = opened.config.retrieval, opened.config.ranking
-    found = any_items(requests, len(opened.snapshot), retrieval.candidates, retrieval.enabled)
+    found = spread_items(requests, len(opened.snapshot), retrieval.candidates, retrieval.enabled)
     if stages.candidates is not None:
         found = run_local(stages.candidates.candidates(requests, retrieval.candidates))
     ranked = found.take_columns(ranking.ranked)
@@ -54,7 +54,7 @@ def _answer(stages: LocalStages, requests: Requests, opened: OpenedBundle) -> No
         run_local(reranking.rerank(requests, ranked, opened.config.serving.max_count))
 
 
-def any_items(requests: Requests, items: int, k: int, sources: tuple[str, ...]) -> Candidates:
+def spread_items(requests: Requests, items: int, k: int, sources: tuple[str, ...]) -> Candidates:
     """Candidates (B, k) spread over the catalog, without source scores."""
     shape = (len(requests), k)
     item = np.full(shape, NONE, np.int32)

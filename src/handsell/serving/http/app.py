@@ -17,7 +17,7 @@ import handsell
 from handsell.config import Config, load_config
 from handsell.serving.graph.deployments import STAGE_DEPLOYMENTS, EventLogDeployment
 from handsell.serving.graph.gateway import Gateway, feast_store
-from handsell.serving.graph.loading import resolve
+from handsell.serving.graph.loading import resolve_bundle_id
 
 
 class AppArgs(BaseModel):
@@ -40,7 +40,7 @@ def build(args: AppArgs) -> Application:
 def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) -> Application:
     """`build` with another feature store."""
     config = load_config(locate_config(args.config))
-    resolve(config, args.bundle)  # raises before anything is started
+    resolve_bundle_id(config, args.bundle)  # raises before anything is started
     source, bundle = str(config.source), args.bundle
     log = bind(EventLogDeployment, source)
     if args.topology == "fused":

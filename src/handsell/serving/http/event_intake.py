@@ -20,7 +20,7 @@ AHEAD_US = 300_000_000  # a caller's clock may be this far ahead; such events co
 
 
 @dataclass(frozen=True, slots=True)
-class SortedEvents:
+class ValidatedEvents:
     """Rows for the log (dicts of events.log.EVENT_FIELDS), rejected events, and the number of unknown items."""
 
     rows: list[dict[str, Any]]
@@ -28,7 +28,7 @@ class SortedEvents:
     unknown_items: int
 
 
-def sort_events(body: schemas.EventsBody, config: Config, snapshot: Snapshot, clock: Clock) -> SortedEvents:
+def validate_events(body: schemas.EventsBody, config: Config, snapshot: Snapshot, clock: Clock) -> ValidatedEvents:
     """Accept events with a known type, a user and a plausible time; their item may be missing from the catalog."""
     most = config.serving.max_events
     if len(body.events) > most:
@@ -46,7 +46,7 @@ def sort_events(body: schemas.EventsBody, config: Config, snapshot: Snapshot, cl
         else:
             rows.append(_row(event, clock, now))
     numbers = snapshot.items.number([row["item_id"] for row in rows])
-    return SortedEvents(rows, rejected, int(np.count_nonzero(numbers == NONE)))
+    return ValidatedEvents(rows, rejected, int(np.count_nonzero(numbers == NONE)))
 
 
 def _problem(event: schemas.Event, config: Config, clock: Clock, now: int) -> dict[str, str] | None:

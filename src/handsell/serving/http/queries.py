@@ -46,14 +46,14 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Reading:
+class QueryParser:
     """Converts request bodies to queries; raises RequestError (4xx) for an invalid field."""
 
     config: Config
     snapshot: Snapshot
     clock: Clock
 
-    def recommendations(self, body: schemas.RecommendationsBody, arrived: float) -> Query:
+    def parse_recommendations(self, body: schemas.RecommendationsBody, arrived: float) -> Query:
         surface, user_id = self.surface(body.surface), make_user_key(body.user_id, body.anonymous_id)
         exclude, shelf = body.exclude or schemas.RequestExclusions(), self.snapshot
         basket = find_known(shelf.items, body.basket.item_ids) if body.basket else NOTHING
@@ -90,7 +90,7 @@ class Reading:
         first = self.snapshot.items.ids(np.zeros(1, np.int64)) if len(self.snapshot) else []
         return Feed.of(*shared, first)
 
-    def similar(self, item_id: str, parameters: schemas.SimilarParameters, arrived: float) -> Query:
+    def parse_similar(self, item_id: str, parameters: schemas.SimilarParameters, arrived: float) -> Query:
         """The query of a visitor whose only event is on this item, on surface `similar` where it exists."""
         item = self.find_item(item_id)
         surface = self.surface("similar" if "similar" in self.config.surfaces else "home")
@@ -104,12 +104,12 @@ class Reading:
             session, exclude=np.union1d(item, shown), feed=feed, filter=self.filter(parameters.filter), shown=shown,
         )  # fmt: skip
 
-    def explain(self, parameters: schemas.ExplainParameters, arrived: float) -> Query:
+    def parse_explain(self, parameters: schemas.ExplainParameters, arrived: float) -> Query:
         """Return the query for a user's slate, with the item to explain in `items`."""
         body = schemas.RecommendationsBody(
             user_id=parameters.user_id, surface=parameters.surface, count=parameters.count, filter=parameters.filter
         )
-        return replace(self.recommendations(body, arrived), items=self.find_item(parameters.item_id))
+        return replace(self.parse_recommendations(body, arrived), items=self.find_item(parameters.item_id))
 
     def find_item(self, item_id: str) -> np.ndarray:
         """(1,) number; raises RequestError (404) for an item that the catalog does not hold."""
@@ -121,7 +121,7 @@ class Reading:
             )  # fmt: skip
         return item
 
-    def rank(self, body: schemas.RankBody, arrived: float) -> tuple[Query, list[str]]:
+    def parse_rank(self, body: schemas.RankBody, arrived: float) -> tuple[Query, list[str]]:
         """Return the query, and the ids that are not in the catalog."""
         ids = list(dict.fromkeys(body.item_ids))
         numbers = self.snapshot.items.number(ids)

@@ -78,8 +78,8 @@ class Metrics:
         self.refused = Gauge(
             "handsell_bundle_refused", "1 for a live bundle that this gateway refuses to serve", ("bundle",), registry=r
         )
-        self.stepped_back = Counter(
-            "handsell_stepped_back", "Requests answered from the previous bundle because a stage lacks the live one",
+        self.previous_bundle_answers = Counter(
+            "handsell_previous_bundle_answers", "Requests answered from the previous bundle, as a stage lacks the live one",
             registry=r,
         )  # fmt: skip
         self.rules = Gauge("handsell_rules_info", "1 for the business rules applied", ("version",), registry=r)

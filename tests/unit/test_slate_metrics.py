@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 
 from handsell.evaluation import list_metrics
 from handsell.features.registry import find_features
-from handsell.serving.telemetry import slate_watch
-from handsell.serving.telemetry.slate_watch import SlateWatch
+from handsell.serving.telemetry import slate_metrics
+from handsell.serving.telemetry.slate_metrics import SlateMetrics
 from handsell.testing.small_catalog import draw_snapshot
 
 ITEM_FEATURES = tuple(find_features("item"))
@@ -30,9 +30,9 @@ def mean(registry, name):
 
 
 def test_means_equal_the_reports(shelf, monkeypatch):
-    monkeypatch.setattr(slate_watch, "WINDOW", 4)
+    monkeypatch.setattr(slate_metrics, "WINDOW", 4)
     rng, registry = np.random.default_rng(1), CollectorRegistry()
-    watch = SlateWatch(registry)
+    watch = SlateMetrics(registry)
     items = np.stack([rng.permutation(50)[:8] for _ in range(6)]).astype(np.int32)
     for b, row in enumerate(items):
         watch.record("home", f"u{b % 2}", row, b % 3, shelf)
@@ -55,7 +55,7 @@ def test_means_equal_the_reports(shelf, monkeypatch):
 
 def test_empty_slates_visitors_and_another_catalog(shelf, monkeypatch):
     registry = CollectorRegistry()
-    watch = SlateWatch(registry)
+    watch = SlateMetrics(registry)
     assert np.isnan(registry.get_sample_value("handsell_exposure_gini"))
     watch.record("home", None, np.zeros(0, np.int32), 0, shelf)
     watch.record("home", None, np.array([3], np.int32), 0, shelf)
@@ -68,9 +68,9 @@ def test_empty_slates_visitors_and_another_catalog(shelf, monkeypatch):
 
 
 def test_only_the_latest_users_are_remembered(shelf, monkeypatch):
-    monkeypatch.setattr(slate_watch, "USERS", 2)
+    monkeypatch.setattr(slate_metrics, "USERS", 2)
     registry = CollectorRegistry()
-    watch = SlateWatch(registry)
+    watch = SlateMetrics(registry)
     for user in ("a", "b", "c", "a"):
         watch.record("home", user, np.array([1, 2], np.int32), 0, shelf)
     assert registry.get_sample_value("handsell_slate_repeat_rate_count", {"surface": "home"}) is None

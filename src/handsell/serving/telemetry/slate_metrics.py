@@ -22,7 +22,7 @@ BITS = (2, 4, 6, 8, 9, 10, 11, 12, 13, 14, 16, 20)
 POPULARITY = "item_positives_total"  # positive events so far
 
 
-class SlateWatch:
+class SlateMetrics:
     """Records served slates; gauges are computed when they are scraped."""
 
     def __init__(self, registry: CollectorRegistry):
