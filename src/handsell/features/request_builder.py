@@ -1,8 +1,8 @@
 """Build requests from the feature rows, logged events and exclusions of their users.
 
-`build_requests_from_rows` converts feature rows to requests: point-in-time rows in training and skew checks, online rows
-in serving. `build_requests` calls it for online rows and adds the events logged since a row was written, the session
-events of the query, and the exclusions by user. Serving, batch slates and rule previews call `build_requests`.
+`build_requests_from_rows` converts feature rows to requests: point-in-time rows in training and skew checks, online
+rows in serving. `build_requests` calls it for online rows and adds the events logged since a row was written, the
+session events of the query, and the exclusions by user. Serving, batch slates and rule previews call `build_requests`.
 """
 
 from __future__ import annotations

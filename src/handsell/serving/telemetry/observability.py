@@ -79,7 +79,7 @@ class Metrics:
             "handsell_bundle_refused", "1 for a live bundle that this gateway refuses to serve", ("bundle",), registry=r
         )
         self.previous_bundle_answers = Counter(
-            "handsell_previous_bundle_answers", "Requests answered from the previous bundle, as a stage lacks the live one",
+            "handsell_previous_bundle_answers", "Requests answered from the previous bundle",
             registry=r,
         )  # fmt: skip
         self.rules = Gauge("handsell_rules_info", "1 for the business rules applied", ("version",), registry=r)
