@@ -153,7 +153,7 @@ def test_a_single_request_equals_the_same_request_in_a_batch(taste):
 def test_ease_of_a_large_catalog_is_fitted_on_its_most_liked_items(taste, monkeypatch):
     """Block 0 has two users left, and its items are beyond the limit."""
     events = log([row for row in taste if row[0] % BLOCKS or row[0] < 2 * BLOCKS])
-    monkeypatch.setattr(baselines, "MOST_ITEMS", 30)
+    monkeypatch.setattr(baselines, "MAX_ITEMS", 30)
     lists = ask(events, events, of_users(0, 1, 2, 3))
     for name in ("EASE", "EASE, recent"):
         assert (find_block(lists[name][1:, :7]) == np.arange(1, 4)[:, None]).all()

@@ -16,7 +16,7 @@ from scipy import sparse
 from handsell.core.batches import NONE, Requests, expand_segments, offsets_from_counts
 from handsell.data.interactions import Interactions
 
-MOST_ITEMS = 15_000  # EASE is fitted on this many of the most liked items
+MAX_ITEMS = 15_000  # EASE is fitted on this many of the most liked items
 EASE_REG = 200.0
 RECENT_HALF_LIFE = 10  # a like counts half after this many later likes
 TIE_BREAK = 1e-6  # weight of popularity, which orders items of equal score
@@ -60,7 +60,7 @@ class Baselines:
         norm = np.sqrt(np.maximum(popularity, 1e-9))
         cosine = sparse.diags(1 / norm) @ pairs @ sparse.diags(1 / norm)
         cosine.setdiag(0)
-        kept = np.sort(np.argsort(-popularity, kind="stable")[:MOST_ITEMS])
+        kept = np.sort(np.argsort(-popularity, kind="stable")[:MAX_ITEMS])
         weights = _fit_ease(pairs[kept][:, kept].toarray().astype(np.float32))
         for name, likes in (("EASE", self.past.sign()), ("EASE, recent", self.recent)):
             yield name, partial(_score_with_ease, likes, weights, kept, tie_break)

@@ -29,7 +29,7 @@ PAUSES = {  # time since the user's last event, µs
     "30 days": 30 * DAY_US,
     "180 days": 180 * DAY_US,
 }
-SOON, LATE = "1 minute", "30 days"  # the pauses that are compared, here and by the gate
+SHORT_PAUSE, LONG_PAUSE = "1 minute", "30 days"  # the pauses that are compared, here and by the gate
 BASELINE = "baseline"
 BASELINE_PREFIX = "baseline: "
 SMALLEST_LOSS = 0.02  # relative loss from which on it is reported
@@ -96,8 +96,8 @@ def describe_served(scores: RequestScores, as_of: str) -> dict[str, Any]:
 
 
 def describe_pauses(by_pause: Mapping[str, RequestScores]) -> dict[str, Any]:
-    """Build the report's section `by_time_away`: NDCG@10 of every model after each pause, and the loss at LATE."""
-    first = by_pause[SOON]
+    """Build the report's section `by_time_away`: NDCG@10 of every model after each pause, and the loss."""
+    first = by_pause[SHORT_PAUSE]
     losses = loss_by_pause(by_pause)
     return {
         "pauses": [{"name": name, "seconds": PAUSES[name] // 1_000_000} for name in by_pause],
@@ -110,8 +110,8 @@ def describe_pauses(by_pause: Mapping[str, RequestScores]) -> dict[str, Any]:
 
 
 def loss_by_pause(by_pause: Mapping[str, RequestScores]) -> dict[str, Comparison]:
-    """Return model → its NDCG@10 after the pause LATE compared with SOON, on the same requests."""
-    soon, late = by_pause[SOON], by_pause[LATE]
+    """Return model → its NDCG@10 after the pause LONG_PAUSE compared with SHORT_PAUSE, on the same requests."""
+    soon, late = by_pause[SHORT_PAUSE], by_pause[LONG_PAUSE]
     return {name: compare(late.ndcg[name], soon.ndcg[name], soon.user) for name in soon.ndcg}
 
 
@@ -130,7 +130,7 @@ def _summarize_served(funnel: Mean, best: str | None, to_best: Comparison | None
 
 def _summarize_losses(losses: Mapping[str, Comparison]) -> str:
     worse = {n: c for n, c in losses.items() if c.relative < -SMALLEST_LOSS and c.outcome == "loses"}
-    subject = f"At {LATE} after the last event instead of {SOON}"
+    subject = f"At {LONG_PAUSE} after the last event instead of {SHORT_PAUSE}"
     if not worse:
         return f"{subject}, no model loses more than {SMALLEST_LOSS:.0%} of NDCG@10."
     changes = ", ".join(

@@ -1,6 +1,6 @@
 """Greedy selection of a slate: each position takes the candidate of greatest value, given the positions above it.
 
-    value = utility + boost − cost of preferences − SINK (score not finite) − strain of broken constraints
+    value = utility + boost − cost of preferences − NOT_FINITE_PENALTY (score not finite) − strain of broken constraints
 
 Constraints are relaxed in their order. None is relaxed while a remaining candidate satisfies it, and as few as possible
 are broken. Broken constraints are reported for every position.
@@ -20,11 +20,13 @@ import numpy as np
 from handsell.core.batches import NONE
 from handsell.reranking.exploration import Draw, Exploration
 
-MOST_BOOST = 40.0  # limit of boosts in either direction, so that none exceeds SINK or a constraint
-SINK = 100.0  # subtracted where the score is not finite: more than any utility, less than breaking a constraint
-STRAIN = 1e3  # of breaking the first constraint once; each later one weighs MOST_BREAKS times as much …
-MOST_STRAIN = 1e10  # … up to this: constraints after the fifth are not ordered among themselves
-MOST_BREAKS = 64.0  # limit of the breaks of one constraint by one candidate
+MAX_BOOST = 40.0  # limit of boosts in either direction, so that none exceeds NOT_FINITE_PENALTY or a constraint
+NOT_FINITE_PENALTY = (
+    100.0  # subtracted where the score is not finite: more than any utility, less than breaking a constraint
+)
+CONSTRAINT_PENALTY = 1e3  # of breaking the first constraint once; each later one weighs MAX_BREAKS times as much
+MAX_PENALTY = 1e10  # limit of that weight: constraints after the fifth are not ordered among themselves
+MAX_BREAKS = 64.0  # limit of the breaks of one constraint by one candidate
 RESERVED = 1e12  # strain of a candidate that is pinned to a later position: taken only if nothing else is left
 
 
@@ -115,13 +117,13 @@ def select(
 
 
 def _utility(pool: Pool) -> np.ndarray:
-    utility = pool.utility if pool.boost is None else pool.utility + np.clip(pool.boost, -MOST_BOOST, MOST_BOOST)
+    utility = pool.utility if pool.boost is None else pool.utility + np.clip(pool.boost, -MAX_BOOST, MAX_BOOST)
     return np.where(pool.allowed, utility, -np.inf)
 
 
 def _base_strain(pool: Pool) -> np.ndarray | None:
     """(B, K) strain that is the same at every position; None: zero."""
-    base = None if pool.finite.all() else SINK * ~pool.finite
+    base = None if pool.finite.all() else NOT_FINITE_PENALTY * ~pool.finite
     if pool.pin is not None and (pool.pin != NONE).any():
         base = np.zeros(pool.utility.shape) if base is None else base
         row, position = np.nonzero(pool.pin != NONE)
@@ -133,13 +135,13 @@ def _total_strain(
     base: np.ndarray | None, constraints: Sequence[Constraint]
 ) -> tuple[np.ndarray | None, list[tuple[int, np.ndarray]]]:
     """Return (B, K) strain of broken constraints, and the breaks of each constraint that some candidate breaks."""
-    strain, broken, weight = base, [], STRAIN
+    strain, broken, weight = base, [], CONSTRAINT_PENALTY
     for bit, constraint in enumerate(constraints):
         if (often := constraint.breaks) is not None:
-            cost = weight * np.minimum(often, MOST_BREAKS - 1)
+            cost = weight * np.minimum(often, MAX_BREAKS - 1)
             strain = cost if strain is None else strain + cost
             broken.append((bit, often))
-        weight = min(weight * MOST_BREAKS, MOST_STRAIN)
+        weight = min(weight * MAX_BREAKS, MAX_PENALTY)
     return strain, broken
 
 

@@ -12,8 +12,8 @@ from handsell.eligibility.filter_reasons import find_removals
 from handsell.retrieval.stage import Found, LocalCandidates
 
 RETURNED = "returned"
-BEYOND = "beyond_k"  # the source has a score for the item, which is not among its k best
-SILENT = "no_evidence"  # the source has no score of this item for this user
+BEYOND_K = "beyond_k"  # the source has a score for the item, which is not among its k best
+NO_EVIDENCE = "no_evidence"  # the source has no score of this item for this user
 FAILED = "failed"
 
 
@@ -21,7 +21,7 @@ FAILED = "failed"
 class SourceExplanation:
     name: str
     k: int  # items requested from the source
-    outcome: str  # RETURNED, BEYOND, SILENT or FAILED
+    outcome: str  # RETURNED, BEYOND_K, NO_EVIDENCE or FAILED
     score: float | None  # on the source's own scale
     rank: int | None  # 0 = the source's best eligible item
 
@@ -86,9 +86,9 @@ def _source(
     if len(place):
         return SourceExplanation(name, k, RETURNED, float(scores[0, place[0]]), int(place[0]))
     if (items[0] >= 0).sum() < k:  # every item with a score was returned
-        return SourceExplanation(name, k, SILENT, None, None)
+        return SourceExplanation(name, k, NO_EVIDENCE, None, None)
     score, rank = _full_rank(stage, requests, item, eligible, name)
-    return SourceExplanation(name, k, SILENT if score is None else BEYOND, score, rank)
+    return SourceExplanation(name, k, NO_EVIDENCE if score is None else BEYOND_K, score, rank)
 
 
 def _full_rank(

@@ -34,7 +34,7 @@ from handsell.data.world.preference import ListenerState, build_listener_states,
 LISTENS = 3.4  # mean listens per session
 SLATE_LISTENS = 1.9  # measured mean listens from a home slate of ten with the base of `examination`
 CHOICES = 160  # tracks that a user considers per session of search and library
-MOST_ORGANIC = 12
+MAX_ORGANIC = 12
 # shares of those: popular, new releases, artists heard, tags of the tastes, tracks heard
 PROPOSAL_SHARES = (0.20, 0.08, 0.10, 0.32, 0.30)
 NEW_DAYS = 14
@@ -134,7 +134,7 @@ def _simulate_organic(
     """Simulate search and library: a softmax of true utility over the catalog, by importance sampling."""
     mean = world.organic_share * LISTENS
     count = np.where(at_home, rng.poisson(mean, len(s.row)), 1 + rng.poisson(max(mean - 1, 0), len(s.row)))
-    count = np.minimum(count, MOST_ORGANIC) if world.organic_share > 0 else np.zeros_like(count)
+    count = np.minimum(count, MAX_ORGANIC) if world.organic_share > 0 else np.zeros_like(count)
     proposal = build_proposal(tracks, s.now, s.listens)
     item = proposal.draw(rng, CHOICES)
     logit = utility(tracks, s.now, item) + familiarity(s.now, s.listens, item) - np.log(proposal.chance(item))

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from handsell.evaluation.report import plots, served_plots
 from handsell.evaluation.report.model_order import order_by_kind
-from handsell.evaluation.served import LATE, SOON
+from handsell.evaluation.served import LONG_PAUSE, SHORT_PAUSE
 
 COLUMNS = (
     "ndcg@10", "recall@10", "recall@50", "recall@1000", "mrr@10", "hit_rate@10",
@@ -44,7 +44,8 @@ def render(report: dict[str, Any]) -> str:
     models, served, away = report["models"], report["served"].get("models", {}), report["by_time_away"]
     columns = [c for c in COLUMNS if any(c in entry["metrics"] for entry in models.values())]
     return environment.get_template("report.html.j2").render(
-        r=report, figures=figures, columns=columns, best={c: _best(report, c) for c in columns}, soon=SOON, late=LATE,
+        r=report, figures=figures, columns=columns, best={c: _best(report, c) for c in columns},
+        soon=SHORT_PAUSE, late=LONG_PAUSE,
         served=order_by_kind({n: e["kind"] for n, e in served.items()}, {n: e["ndcg"] for n, e in served.items()}),
         away=order_by_kind(away.get("kinds", {}), {n: v[0] for n, v in away.get("models", {}).items()}),
     )  # fmt: skip

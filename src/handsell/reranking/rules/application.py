@@ -19,7 +19,7 @@ from handsell.reranking.rules.ruleset import RuleSet
 from handsell.reranking.rules.slots import Slots
 from handsell.reranking.selection import Constraint
 
-SINK = 100.0  # below every finite score
+NOT_FINITE_PENALTY = 100.0  # below every finite score
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class _Draft:
             self.boost += plain * (factor - 1)
         value = plain + self.boost
         if not (finite := np.isfinite(candidates.score)).all():
-            value -= SINK * ~finite
+            value -= NOT_FINITE_PENALTY * ~finite
         self.value = np.where(allowed, value, -np.inf)
 
     def match(self, r: int) -> RuleMatch:

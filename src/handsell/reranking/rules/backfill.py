@@ -13,7 +13,7 @@ from handsell.core.units import DAY_US
 from handsell.eligibility.mask import Eligibility
 from handsell.reranking.rules.ruleset import RuleSet
 
-MOST_ITEMS = 256  # of a rule, its most popular, from which the best for the user is chosen
+MAX_ITEMS = 256  # of a rule, its most popular, from which the best for the user is chosen
 POPULARITY = "item_positives_28d"
 
 
@@ -69,7 +69,7 @@ class Backfill:
         return out
 
     def _most_popular(self, rule: int, day: int) -> _RuleItems:
-        """At most MOST_ITEMS items that match the rule at some time of this day."""
+        """At most MAX_ITEMS items that match the rule at some time of this day."""
         ruleset, catalog = self._ruleset, self._ruleset.snapshot
         mine = (ruleset.member >> np.uint64(rule)) & np.uint64(1) == 1
         mine &= catalog.available & (catalog.published < (day + 1) * DAY_US) & (catalog.expires > day * DAY_US)
@@ -79,4 +79,4 @@ class Backfill:
         if POPULARITY in catalog.value_names:
             column = catalog.values[:, catalog.value_names.index(POPULARITY)]
             items = items[np.argsort(-np.nan_to_num(column[items]), kind="stable")]
-        return _RuleItems.of(items[:MOST_ITEMS], catalog)
+        return _RuleItems.of(items[:MAX_ITEMS], catalog)

@@ -1,7 +1,7 @@
 """Pacing: keep daily shares slate by slate, from what has been shown so far.
 
 A rule's debt is a number of impressions: least share · shown - own. It boosts the rule's items in proportion to the
-debt; beyond PATIENCE impressions, where the boost has reached its limit, slots are forced. A surplus over the greatest
+debt; beyond MAX_DEBT impressions, where the boost has reached its limit, slots are forced. A surplus over the greatest
 share is treated likewise: the items are buried, then removed.
 
 A replica pays its share of the debt that all replicas have in common, by its share of the traffic, and all of the debt
@@ -21,13 +21,13 @@ from handsell.reranking.rules.counts import ImpressionCounts, ShownSlates, count
 from handsell.reranking.rules.ruleset import RuleSet
 from handsell.reranking.rules.scope import QUARTER_US
 
-PATIENCE = 2.0  # impressions of debt beyond which slots are forced
-MOST_LIFT = 0.25  # of the span of relevance in a request, reached at PATIENCE
+MAX_DEBT = 2.0  # impressions of debt beyond which slots are forced
+MAX_LIFT = 0.25  # of the span of relevance in a request, reached at MAX_DEBT
 FORCED_SHARE = 1 / 3  # of a slate, at least one slot
-MEMORY = 0.7  # smoothing of the estimated share of the traffic, from one reading of the shared counts to the next
+SMOOTHING = 0.7  # smoothing of the estimated share of the traffic, from one reading of the shared counts to the next
 LEAST_TRAFFIC = 0.02
 BUCKET_S = 0.05  # own impressions are kept in buckets of this length
-MOST_BUCKETS = 64  # older ones are merged
+MAX_BUCKETS = 64  # older ones are merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ class Debt:
     @property
     def lift(self) -> np.ndarray:
         """(Q,) boost of the rule's items; negative after a surplus."""
-        gain = MOST_LIFT / PATIENCE
-        up = np.minimum(np.maximum(self.owed, 0) * gain, MOST_LIFT)
-        return up - np.minimum(np.maximum(-self.left, 0) * gain, MOST_LIFT)
+        gain = MAX_LIFT / MAX_DEBT
+        up = np.minimum(np.maximum(self.owed, 0) * gain, MAX_LIFT)
+        return up - np.minimum(np.maximum(-self.left, 0) * gain, MAX_LIFT)
 
 
 class Pacing:
@@ -94,8 +94,8 @@ class Pacing:
             w = int(width[q, b])
             owed[q] += self.least[q] * w
             left[q] += self.most[q] * w
-            force[q, b] = min(max(int(owed[q] - PATIENCE), 0), max(int(w * FORCED_SHARE), 1), w)
-            cap[q, b] = max(min(floor(left[q] + PATIENCE), w), force[q, b], 0)
+            force[q, b] = min(max(int(owed[q] - MAX_DEBT), 0), max(int(w * FORCED_SHARE), 1), w)
+            cap[q, b] = max(min(floor(left[q] + MAX_DEBT), w), force[q, b], 0)
             planned = min(max(int(natural[q, b]), force[q, b]), cap[q, b])
             owed[q] -= planned
             left[q] -= planned
@@ -112,7 +112,7 @@ class Pacing:
             at, before = self._recent.pop()
             new = before + new
         self._recent.append((at, new))
-        if len(self._recent) > MOST_BUCKETS:  # the log is not read, so that exact times do not matter
+        if len(self._recent) > MAX_BUCKETS:  # the log is not read, so that exact times do not matter
             (_, first), (at, second) = self._recent[:2]
             self._recent[:2] = [(at, first + second)]
 
@@ -174,5 +174,5 @@ class Pacing:
             more = np.where(before.day == shared.day, shared.counts.shown - before.counts.shown, shared.counts.shown)
             ours = sum(included, ImpressionCounts.zero(len(self))).shown
             seen = np.divide(ours, more, out=self._traffic.copy(), where=more > 0)
-            self._traffic = np.clip(MEMORY * self._traffic + (1 - MEMORY) * seen, LEAST_TRAFFIC, 1)
+            self._traffic = np.clip(SMOOTHING * self._traffic + (1 - SMOOTHING) * seen, LEAST_TRAFFIC, 1)
         self._merged = shared

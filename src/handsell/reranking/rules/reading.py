@@ -19,7 +19,7 @@ from handsell.core.section import Section
 from handsell.reranking.rules.kind import rule_kinds
 from handsell.reranking.rules.schema import Experiment, Rule
 
-MOST_RULES = 64  # enabled in one file: an item's memberships are the bits of one uint64
+MAX_RULES = 64  # enabled in one file: an item's memberships are the bits of one uint64
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ def _check_names(rules: Rules, every: tuple[Rule, ...]) -> None:
     names = [rule.name for rule in every]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"rules {rules.source}: name: expected unique names; got twice: {', '.join(repeated)}")
-    if len(rules.rules) > MOST_RULES:
+    if len(rules.rules) > MAX_RULES:
         raise ConfigError(
-            f"rules {rules.source}: expected at most {MOST_RULES} rules; got {len(rules.rules)}: "
+            f"rules {rules.source}: expected at most {MAX_RULES} rules; got {len(rules.rules)}: "
             "join selectors with `or`, or set enabled = false"
         )
 

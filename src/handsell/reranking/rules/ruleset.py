@@ -19,7 +19,7 @@ from handsell.reranking.rules.reading import Rules
 from handsell.reranking.rules.schema import Rule
 from handsell.reranking.rules.scope import Scope
 
-MOST_CONSTRAINTS = 8  # rules of one file with a constraint: each weighs more than the one before it (selection.py)
+MAX_CONSTRAINTS = 8  # rules of one file with a constraint: each weighs more than the one before it (selection.py)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +42,10 @@ class RuleSet:
         age = np.array([round((r.newer_than_days or 0) * DAY_US) for r in rules.rules], np.int64)
         effects = tuple(_build_effect(rules, rule, snapshot) for rule in rules.rules)
         made = cls(rules, snapshot, Scope.of(rules, surfaces), effects, member, age)
-        if len(made.constraining) > MOST_CONSTRAINTS:
+        if len(made.constraining) > MAX_CONSTRAINTS:
             names = ", ".join(rules.rules[r].name for r in made.constraining)
             raise ConfigError(
-                f"rules {rules.source}: expected at most {MOST_CONSTRAINTS} rules that constrain the order of a slate; "
+                f"rules {rules.source}: expected at most {MAX_CONSTRAINTS} rules that constrain the order of a slate; "
                 f"got {len(made.constraining)} ({names}): join their selectors with `or`"
             )
         return made
