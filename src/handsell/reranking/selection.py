@@ -1,6 +1,6 @@
 """Greedy selection of a slate: each position takes the candidate of greatest value, given the positions above it.
 
-    value = utility + boost − cost of preferences − NOT_FINITE_PENALTY (score not finite) − strain of broken constraints
+    value = utility + boost − cost of preferences − NOT_FINITE_PENALTY (score not finite) − penalty of broken constraints
 
 Constraints are relaxed in their order. None is relaxed while a remaining candidate satisfies it, and as few as possible
 are broken. Broken constraints are reported for every position.
@@ -27,7 +27,7 @@ NOT_FINITE_PENALTY = (
 CONSTRAINT_PENALTY = 1e3  # of breaking the first constraint once; each later one weighs MAX_BREAKS times as much
 MAX_PENALTY = 1e10  # limit of that weight: constraints after the fifth are not ordered among themselves
 MAX_BREAKS = 64.0  # limit of the breaks of one constraint by one candidate
-RESERVED = 1e12  # strain of a candidate that is pinned to a later position: taken only if nothing else is left
+RESERVED = 1e12  # penalty of a candidate that is pinned to a later position: taken only if nothing else is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +91,16 @@ def select(
     out = _empty_selection(rows, n)
     pins = frozenset() if pool.pin is None else frozenset(np.flatnonzero((pool.pin != NONE).any(axis=0)).tolist())
     for position in range(min(n, width)):
-        strain, broken = _total_strain(base, constraints)
+        penalty, broken = _total_strain(base, constraints)
         value = utility
         for preference in preferences:
             if (cost := preference.cost) is not None:
                 value = value - cost
-        if strain is not None:
-            value = value - strain
+        if penalty is not None:
+            value = value - penalty
         pick, pinned = value.argmax(axis=1), _find_pinned(pool.pin, position, utility) if position in pins else None
         if exploration is not None and exploration.explores(position):
-            pick = _record_draw(out, position, exploration.draw(position, pick, utility, strain), pinned)
+            pick = _record_draw(out, position, exploration.draw(position, pick, utility, penalty), pinned)
         if pinned is not None:
             pick = np.where(pinned != NONE, pinned, pick)
         place = pick + first
@@ -122,7 +122,7 @@ def _utility(pool: Pool) -> np.ndarray:
 
 
 def _base_strain(pool: Pool) -> np.ndarray | None:
-    """(B, K) strain that is the same at every position; None: zero."""
+    """(B, K) penalty that is the same at every position; None: zero."""
     base = None if pool.finite.all() else NOT_FINITE_PENALTY * ~pool.finite
     if pool.pin is not None and (pool.pin != NONE).any():
         base = np.zeros(pool.utility.shape) if base is None else base
@@ -134,15 +134,15 @@ def _base_strain(pool: Pool) -> np.ndarray | None:
 def _total_strain(
     base: np.ndarray | None, constraints: Sequence[Constraint]
 ) -> tuple[np.ndarray | None, list[tuple[int, np.ndarray]]]:
-    """Return (B, K) strain of broken constraints, and the breaks of each constraint that some candidate breaks."""
-    strain, broken, weight = base, [], CONSTRAINT_PENALTY
+    """Return (B, K) penalty of broken constraints, and the breaks of each constraint that some candidate breaks."""
+    penalty, broken, weight = base, [], CONSTRAINT_PENALTY
     for bit, constraint in enumerate(constraints):
         if (often := constraint.breaks) is not None:
             cost = weight * np.minimum(often, MAX_BREAKS - 1)
-            strain = cost if strain is None else strain + cost
+            penalty = cost if penalty is None else penalty + cost
             broken.append((bit, often))
         weight = min(weight * MAX_BREAKS, MAX_PENALTY)
-    return strain, broken
+    return penalty, broken
 
 
 def _find_pinned(pin: np.ndarray | None, position: int, utility: np.ndarray) -> np.ndarray:
