@@ -21,9 +21,7 @@ from handsell.core.batches import NONE
 from handsell.reranking.exploration import Draw, Exploration
 
 MAX_BOOST = 40.0  # limit of boosts in either direction, so that none exceeds NOT_FINITE_PENALTY or a constraint
-NOT_FINITE_PENALTY = (
-    100.0  # subtracted where the score is not finite: more than any utility, less than breaking a constraint
-)
+NOT_FINITE_PENALTY = 100.0  # of a score that is not finite: above any utility, below breaking a constraint
 CONSTRAINT_PENALTY = 1e3  # of breaking the first constraint once; each later one weighs MAX_BREAKS times as much
 MAX_PENALTY = 1e10  # limit of that weight: constraints after the fifth are not ordered among themselves
 MAX_BREAKS = 64.0  # limit of the breaks of one constraint by one candidate
@@ -87,11 +85,11 @@ def select(
     """Select slates of n positions, with fewer items where fewer are allowed."""
     rows, width = pool.utility.shape
     first = np.arange(rows) * width  # flat place of each row's first candidate
-    utility, base = _utility(pool), _base_strain(pool)
+    utility, base = _utility(pool), _base_penalty(pool)
     out = _empty_selection(rows, n)
     pins = frozenset() if pool.pin is None else frozenset(np.flatnonzero((pool.pin != NONE).any(axis=0)).tolist())
     for position in range(min(n, width)):
-        penalty, broken = _total_strain(base, constraints)
+        penalty, broken = _total_penalty(base, constraints)
         value = utility
         for preference in preferences:
             if (cost := preference.cost) is not None:
@@ -121,7 +119,7 @@ def _utility(pool: Pool) -> np.ndarray:
     return np.where(pool.allowed, utility, -np.inf)
 
 
-def _base_strain(pool: Pool) -> np.ndarray | None:
+def _base_penalty(pool: Pool) -> np.ndarray | None:
     """(B, K) penalty that is the same at every position; None: zero."""
     base = None if pool.finite.all() else NOT_FINITE_PENALTY * ~pool.finite
     if pool.pin is not None and (pool.pin != NONE).any():
@@ -131,7 +129,7 @@ def _base_strain(pool: Pool) -> np.ndarray | None:
     return base
 
 
-def _total_strain(
+def _total_penalty(
     base: np.ndarray | None, constraints: Sequence[Constraint]
 ) -> tuple[np.ndarray | None, list[tuple[int, np.ndarray]]]:
     """Return (B, K) penalty of broken constraints, and the breaks of each constraint that some candidate breaks."""
