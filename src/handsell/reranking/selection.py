@@ -1,6 +1,6 @@
 """Greedy selection of a slate: each position takes the candidate of greatest value, given the positions above it.
 
-    value = utility + boost − cost of preferences − NOT_FINITE_PENALTY (score not finite) − penalty of broken constraints
+    value = utility + boost − cost of preferences − NOT_FINITE_PENALTY (no finite score) − penalty of broken constraints
 
 Constraints are relaxed in their order. None is relaxed while a remaining candidate satisfies it, and as few as possible
 are broken. Broken constraints are reported for every position.
