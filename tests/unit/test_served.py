@@ -48,7 +48,7 @@ def scored(rng: np.random.Generator, **means: float) -> RequestScores:
     ("funnel", "relation", "outcome"),
     [
         (0.30, "better than", "beats"),
-        (0.20, "not decidedly different from", "undecided"),
+        (0.20, "not significantly different from", "undecided"),
         (0.15, "worse than", "loses"),
     ],
 )

@@ -122,7 +122,7 @@ def _summarize_served(funnel: Mean, best: str | None, to_best: Comparison | None
     )
     if best is None or to_best is None:
         return f"{sentence}."
-    relation = {"beats": "better than", "loses": "worse than", "undecided": "not decidedly different from"}
+    relation = {"beats": "better than", "loses": "worse than", "undecided": "not significantly different from"}
     ratio = f", {to_best.challenger / to_best.baseline:.2f} times its value" if to_best.baseline > 0 else ""
     name = best.removeprefix(BASELINE_PREFIX)
     return f"{sentence}: {relation[to_best.outcome]} {name}, the best simple baseline ({to_best.baseline:.4f}){ratio}."
