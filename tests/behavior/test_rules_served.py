@@ -26,7 +26,7 @@ def world(tmp_path):
     world = write_world(tmp_path)
     path = world.config.source
     path.write_text(path.read_text().replace("[ranking]", '[reranking]\nrules = "rules.toml"\n[ranking]', 1))
-    text = path.read_text().replace("[serving]", "[serving]\nfollow_s = 0.05", 1)
+    text = path.read_text().replace("[serving]", "[serving]\nbundle_check_s = 0.05", 1)
     path.write_text(text)
     (tmp_path / "rules.toml").write_text(RULES)
     return replace(world, config=load_config(path))
