@@ -28,7 +28,11 @@ class Item(Answer):
     item_id: str
     rank: int = Field(description="1 = top")
     score: float = Field(description="0 to 1")
-    metadata: dict[str, Any] | None = Field(default=None, description="only if the request includes it")
+    metadata: dict[str, Any] | None = Field(
+        default=None,
+        description="only if the request includes it; without nulls. Decimals are exact text, binary is base64, times "
+        "are ISO 8601, durations are seconds, NaN and infinity are null",
+    )
 
 
 class RecommendedItem(Item):

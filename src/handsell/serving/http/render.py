@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ from handsell.core.batches import NONE, Candidates, Slates
 from handsell.core.funnel import pack_source_bits
 from handsell.reranking.reasons import REASONS
 from handsell.serving.http.answers import Item, RankedItem, Reason, RecommendedItem
-
-NOT_SHOWN = ("item_id", "text", "available")  # metadata columns that answers leave out
+from handsell.serving.http.metadata import describe_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ def _describe(
         for rank, (i, value) in enumerate(zip(ids, score, strict=True), start=1)
     ]
     if metadata:
-        for entry, row in zip(items, metadata_rows(snapshot, item), strict=True):
+        for entry, row in zip(items, describe_rows(snapshot.metadata, item), strict=True):
             entry["metadata"] = row
     return items
 
@@ -102,17 +100,6 @@ def _describe(
 def source_names(sources: Sequence[str], bits: int) -> list[str]:
     """The sources whose bit is set."""
     return [name for s, name in enumerate(sources) if bits >> s & 1]
-
-
-def metadata_rows(snapshot: Snapshot, item: np.ndarray) -> list[dict[str, Any]]:
-    """The metadata of each item, without nulls."""
-    names = [name for name in snapshot.metadata.column_names if name not in NOT_SHOWN]
-    rows = snapshot.metadata.select(names).take(item).to_pylist()
-    return [{k: _plain(v) for k, v in row.items() if v is not None and v != []} for row in rows]
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
 
 
 def encode_impression(slate: RenderedSlate) -> str:
