@@ -1,5 +1,6 @@
 """The user's own tables: mappings, types of every origin, and errors name the cause."""
 
+import gzip
 from datetime import UTC, date, datetime
 
 import pyarrow as pa
@@ -11,13 +12,17 @@ from handsell.core.errors import DataError
 from handsell.data.config import TablesConfig
 from handsell.data.readers import tables as module
 from handsell.data.readers.base import NULLABLE_EVENTS, read_all_events
-from handsell.data.readers.conversion import ColumnLocation, convert
+from handsell.data.readers.conversion import convert
 from handsell.data.readers.detect import open_reader
+from handsell.data.readers.location import ColumnLocation
 from handsell.data.readers.tables import Tables
 from handsell.data.schemas import STRINGS, TIME
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
-PLACE = ColumnLocation("file", "col", "canonical")
+
+
+def place(canonical="canonical") -> ColumnLocation:
+    return ColumnLocation("file", "col", canonical)
 
 
 def reader(folder, types=("click", "buy"), **tables) -> Tables:
@@ -100,27 +105,159 @@ def test_items_and_users_keep_their_other_columns(tmp_path):
         pa.array(["2026-05-01T12:00:00Z"]),
         pa.array(["2026-05-01 12:00"]),
         pa.array(["2026-05-01T14:00:00.000000000+02:00"]),
+        pa.array(["2026-05-01 12:00:00+00"]),
+        pa.array(["2026-05-01 17:30:00+0530"]),
+        pa.array(["2026-05-01 12:00:00 UTC"]),
+        pa.array(["2026-05-01 05:00:00.0000000 -07:00"]),
+        pa.array(["2026-05-01t12:00:00z"]),
+        pa.array(["2026-05-01 12:00:00,000"]),
+        pa.array([" 20260501T120000Z "]),
+        pa.array(["20260501T1400+02"]),
+        pa.array(["20260501120000"]),
+        pa.array([20260501120000]),
+        pa.array(["1.7776368e9"]),
+        pa.array([NOON.replace(tzinfo=None)], pa.timestamp("ns")).dictionary_encode(),
         pa.array([NOON.replace(tzinfo=None)], pa.timestamp("ms")),
         pa.array([NOON], pa.timestamp("ns", "Europe/Berlin")),
     ],
 )
 def test_times_of_every_origin(array):
-    assert convert(array, TIME, PLACE, "|").to_pylist() == [NOON]
+    assert convert(array, TIME, place(), "|").to_pylist() == [NOON]
+
+
+def test_times_with_and_without_a_zone_in_one_column():
+    texts = pa.array(["2026-05-01 12:00:00", "2026-05-01 12:00:00+00", None, "", "2026-05-01T14:00+02:00"])
+    assert convert(texts, TIME, place(), "|").to_pylist() == [NOON, NOON, None, None, NOON]
+
+
+@pytest.mark.parametrize("factor", [1, 1_000, 1_000_000])
+@pytest.mark.parametrize("far", [0, 1, 99_999_999_999])
+def test_one_far_value_does_not_decide_the_unit_of_a_column(factor, far):
+    found = convert(pa.array([far * factor, 1_777_636_800 * factor]), TIME, place(), "|")
+    assert found.cast(pa.int64()).to_pylist() == [far * 1_000_000, 1_777_636_800_000_000]
+
+
+def test_the_unit_of_the_first_batch_holds_for_the_whole_file():
+    column = place()
+    for k in (1_777_636_800_000, 86_400_000):  # the second value alone would be read as seconds
+        assert convert(pa.array([k]), TIME, column, "|").cast(pa.int64()).to_pylist() == [k * 1_000]
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.float64(), pa.string()])
+@pytest.mark.parametrize("other", ["1777636800000", "1777636800000000", "1777636800000000000"])
+def test_mixed_units_are_refused_with_an_example_of_each(kind, other):
+    column = pa.array([1_777_636_800] * 5 + [int(other)]).cast(kind, safe=False)
+    with pytest.raises(DataError, match=r"epoch times of one unit, got 1777636800(\.0)? \(s\) and 1.*\((ms|µs|ns)\)"):
+        convert(column, TIME, place(), "|")
+
+
+def test_milliseconds_around_1970_are_not_mixed_units():
+    column = pa.array([-1_000_000, 1_700_000_000, 1_777_636_800_000, 1_777_636_800_001])
+    assert convert(column, TIME, place(), "|").cast(pa.int64()).to_pylist() == [k * 1_000 for k in column.to_pylist()]
+
+
+@pytest.mark.parametrize(
+    "never",
+    [
+        pa.array([253_402_300_799, 1_777_636_800]),
+        pa.array([0, 1_777_636_800]),
+        pa.array([2**63 - 1, 1_777_636_800]),
+        pa.array([253_402_300_799_000, 1_777_636_800_000]),
+        pa.array([float("inf"), 1_777_636_800.0]),
+        pa.array(["infinity", "2026-05-01T12:00:00Z"]),
+        pa.array(["9999-12-31", "2026-05-01 12:00"]),
+        pa.array(["9999-12-31 23:59:59.999999+00", "2026-05-01 12:00:00+00"]),
+        pa.array(["0000-00-00 00:00:00", "2026-05-01 12:00:00"]),
+        pa.array(["0", "1777636800"]),
+        pa.array(["0", "2026-05-01 12:00"]),
+        pa.array(["1970-01-01", "2026-05-01 12:00"]),
+        pa.array([10**12, 1_777_636_800], pa.timestamp("s")),
+        pa.array([datetime(9999, 12, 31), datetime(2026, 5, 1, 12)], pa.timestamp("us")),
+    ],
+)
+def test_sentinels_mean_never_for_expires_at_only(never):
+    assert convert(never, TIME, place("expires_at"), "|").to_pylist() == [None, NOON]
+    try:
+        event = convert(never, TIME, place("time"), "|")
+    except DataError:
+        return
+    at = event[0].value  # such a time is an error of the doctor: at the epoch, or in the future
+    assert at < 365 * 86_400_000_000 or at > 253_370_764_800_000_000
+
+
+def test_a_column_of_nothing_but_never(tmp_path):
+    assert convert(pa.array([253_402_300_799] * 3), TIME, place("expires_at"), "|").null_count == 3
+    with pytest.raises(DataError, match="got '-infinity'"):
+        convert(pa.array(["-infinity"]), TIME, place("expires_at"), "|")
 
 
 def test_dates_start_at_midnight_utc():
+    assert convert(pa.array([20260501]), TIME, place(), "|").to_pylist() == [datetime(2026, 5, 1, tzinfo=UTC)]
     midnight = [datetime(2026, 5, 1, tzinfo=UTC), None]
-    assert convert(pa.array([date(2026, 5, 1), None]), TIME, PLACE, "|").to_pylist() == midnight
-    assert convert(pa.array(["2026-05-01", ""]), TIME, PLACE, "|").to_pylist() == midnight
+    assert convert(pa.array([date(2026, 5, 1), None]), TIME, place(), "|").to_pylist() == midnight
+    assert convert(pa.array(["2026-05-01", ""]), TIME, place(), "|").to_pylist() == midnight
 
 
 def test_ids_that_pandas_made_floats_are_whole_again():
-    assert convert(pa.array([3.0, None, 12.0]), pa.string(), PLACE, "|").to_pylist() == ["3", None, "12"]
+    assert convert(pa.array([3.0, None, 12.0]), pa.string(), place(), "|").to_pylist() == ["3", None, "12"]
+
+
+@pytest.mark.parametrize("missing", ["", "  ", "NULL", "null", "NaN", "nan", "None", "NaT", "<NA>", r"\N"])
+def test_the_same_words_mean_no_value_in_csv_and_parquet(tmp_path, missing):
+    rows = {"user_id": ["u", missing], "item_id": [missing, "NA"], "time": ["1777636800", missing]}
+    lines = [",".join(rows), *(",".join(row) for row in zip(*rows.values(), strict=True))]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    pq.write_table(pa.table(rows), tmp_path / "log.parquet")
+    from_csv, from_parquet = (
+        events(reader(tmp_path, ("click",), events={"path": f"log.{kind}"})) for kind in ("csv", "parquet")
+    )
+    assert from_csv.equals(from_parquet)
+    assert from_csv["user_id"].to_pylist() == ["u", None] and from_csv["item_id"].to_pylist() == [None, "NA"]
+    assert from_csv["time"].to_pylist() == [NOON, None]
+
+
+def test_the_same_words_mean_no_value_in_other_columns(tmp_path):
+    (tmp_path / "items.csv").write_text("item_id,brand\na,None\nb,Acme\n")
+    pq.write_table(pa.table({"item_id": ["a", "b"], "brand": ["None", "Acme"]}), tmp_path / "items.parquet")
+    for name in ("items.csv", "items.parquet"):
+        table = reader(tmp_path, events={"path": "log.csv"}, items={"path": name}).items()
+        assert table["brand"].to_pylist() == [None, "Acme"]
+
+
+def test_a_folder_of_all_kinds_of_files_with_empty_parts(tmp_path):
+    folder, header = tmp_path / "events", "user_id,item_id,time,type\n"
+    folder.mkdir()
+    for name, user in (("a.csv", "u1"), ("b.CSV", "u2")):
+        (folder / name).write_text(f"{header}{user},i,1777636800,click\n")
+    for name, user in (("c.csv.gz", "u3"), ("d.CSV.GZ", "u4")):
+        with gzip.open(folder / name, "wt") as file:
+            file.write(f"{header}{user},i,1777636800,click\n")
+    table = pa.table({"user_id": ["u5"], "item_id": ["i"], "time": [1_777_636_800], "type": ["click"]})
+    pq.write_table(table, folder / "e.Parquet")
+    pq.write_table(table.slice(1), folder / "f.parquet")
+    (folder / "g.csv").write_text(header)
+    (folder / "h.csv").write_bytes(b"\xef\xbb\xbf\n")
+    (folder / "i.csv.gz").write_bytes(gzip.compress(b""))
+    for name in ("j.json", "_k.csv", "_SUCCESS", ".a.csv.crc"):
+        (folder / name).write_text("x")
+    source = reader(tmp_path, events={"path": "events"}, items={"path": "events"})
+    assert events(source)["user_id"].to_pylist() == ["u1", "u2", "u3", "u4", "u5"]
+    assert len(source.items()) == 5
+    skipped = {path.name: reason for path, reason in source.skipped_files()}
+    assert sorted(skipped) == ["_k.csv", "h.csv", "i.csv.gz", "j.json"]
+    assert skipped["h.csv"] == "the file is empty" and "does not end in .parquet" in skipped["j.json"]
+
+
+def test_a_folder_of_empty_files_is_an_error(tmp_path):
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events/a.csv").write_text("")
+    with pytest.raises(DataError, match=r"expected files with rows.*got a\.csv"):
+        events(reader(tmp_path, events={"path": "events"}))
 
 
 def test_lists_and_dictionary_columns():
-    assert convert(pa.array([["a", "b"], None]), STRINGS, PLACE, "|").to_pylist() == [["a", "b"], None]
-    assert convert(pa.array(["x;y", ""]).dictionary_encode(), STRINGS, PLACE, ";").to_pylist() == [["x", "y"], []]
+    assert convert(pa.array([["a", "b"], None]), STRINGS, place(), "|").to_pylist() == [["a", "b"], None]
+    assert convert(pa.array(["x;y", ""]).dictionary_encode(), STRINGS, place(), ";").to_pylist() == [["x", "y"], []]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +265,7 @@ def test_lists_and_dictionary_columns():
     [
         (pa.array([1.5]), pa.string(), "expected text or whole numbers, got 1.5"),
         (pa.array([True]), TIME, "expected a timestamp.*got type bool"),
+        (pa.array(["2026-13-01 12:00:00+00"]), TIME, r"expected ISO 8601.*got '2026-13-01 12:00:00\+00'"),
         (pa.array(["yesterday"]), TIME, "expected ISO 8601.*got 'yesterday'"),
         (pa.array(["many"]), pa.float32(), "expected a number.*'many'"),
         (pa.array(["perhaps"]), pa.bool_(), "expected true or false, got 'perhaps'"),
@@ -139,7 +277,7 @@ def test_lists_and_dictionary_columns():
 )
 def test_a_wrong_type_names_file_column_expected_and_received(array, kind, said):
     with pytest.raises(DataError, match=r"file: column col \(canonical\): " + said):
-        convert(array, kind, PLACE, "|")
+        convert(array, kind, place(), "|")
 
 
 def test_mistakes_in_the_tables_section(tmp_path):
@@ -160,7 +298,7 @@ def test_mistakes_in_the_tables_section(tmp_path):
     assert "expected names among event_id" in said(path="log.csv", columns={"user": "user"})
     assert "does not exist" in said(path="no.csv")
     assert "got an empty folder" in said(path="empty")
-    assert "ending in .parquet or .csv, got x.txt" in said(path="x.txt")
+    assert "ending in .parquet, .pq, .csv, .csv.gz, got x.txt" in said(path="x.txt")
     assert "not readable Parquet" in said(path="bad.parquet")
     assert "nothing.csv is empty" in said(path="nothing.csv")
 

@@ -26,15 +26,15 @@ from handsell.data.readers.base import (
     build_users_table,
     empty_users,
 )
-from handsell.data.readers.conversion import ColumnLocation, convert, first_line
+from handsell.data.readers.conversion import MISSING, clear_missing, convert
+from handsell.data.readers.location import ColumnLocation, first_line
+from handsell.data.readers.table_files import CSV, PARQUET, find_table_files, has_suffix
 from handsell.data.readers.text_files import read_header
 from handsell.data.schemas import ITEMS, USERS
 
-PARQUET, CSV = (".parquet", ".pq"), (".csv", ".csv.gz")
 ROWS_PER_PART = 2_000_000
 BATCH_ROWS = 131_072
 EVENT_NEEDS, ITEM_NEEDS, USER_NEEDS = ("user_id", "item_id", "time"), ("item_id",), ("user_id",)
-EMPTY_TEXT = ["", "NULL", "null", "NaN", "nan"]
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,19 @@ class Tables:
     source: ClassVar[str] = "tables"  # without the path: moving the files does not change the ids
 
     def files(self) -> list[Path]:
+        return [path for name, source in self._sources() for path in find_table_files(self.base, source, name)[0]]
+
+    def skipped_files(self) -> list[tuple[Path, str]]:
+        """Return the files of the tables' folders that are not read, each with the reason."""
+        return [entry for name, source in self._sources() for entry in find_table_files(self.base, source, name)[1]]
+
+    def _sources(self) -> list[tuple[str, TableSource]]:
         given = [("events", self.tables.events), ("items", self.tables.items), ("users", self.tables.users)]
-        return [path for name, source in given if source for path in find_table_files(self.base, source, name)]
+        return [(name, source) for name, source in given if source]
 
     def parts(self) -> list[SourcePart]:
         """One part per file, in order of file names; large Parquet files are cut at row groups."""
-        cuts = [cut for path in find_table_files(self.base, self.tables.events, "events") for cut in _cut(path)]
+        cuts = [cut for path in find_table_files(self.base, self.tables.events, "events")[0] for cut in _cut(path)]
         return [SourcePart(number, str(path), groups) for number, (path, groups) in enumerate(cuts)]
 
     def events(self, part: SourcePart) -> Iterator[pa.RecordBatch]:
@@ -67,12 +74,11 @@ class Tables:
             )
         columns = _map_columns(path, source, kinds, EVENT_NEEDS, "events", extras=False)
         one_type = None if "type" in columns else self._get_only_type(path)
+        places = {name: ColumnLocation(str(path), column, name) for name, column in columns.items()}
         start = 0
         for batch in _scan(path, columns, part.row_groups):
             found = {
-                name: convert(
-                    batch[column], kinds[name], ColumnLocation(str(path), column, name), source.list_separator
-                )
+                name: convert(batch[column], kinds[name], places[name], source.list_separator)
                 for name, column in columns.items()
             }
             if one_type:
@@ -103,13 +109,14 @@ class Tables:
         kinds = {field.name: field.type for field in schema}
         _reject_near_misses(source, kinds, name)
         tables = []
-        for path in find_table_files(self.base, source, name):
+        for path in find_table_files(self.base, source, name)[0]:
             columns = _map_columns(path, source, kinds, needs, name, extras=True)
+            places = {n: ColumnLocation(str(path), c, n) for n, c in columns.items()}
             for batch in _scan(path, columns, None, [c for n, c in columns.items() if n in kinds]):
                 arrays = {
-                    n: convert(batch[c], kinds[n], ColumnLocation(str(path), c, n), source.list_separator)
+                    n: convert(batch[c], kinds[n], places[n], source.list_separator)
                     if n in kinds
-                    else batch[c]
+                    else clear_missing(batch[c])
                     for n, c in columns.items()
                 }
                 tables.append(pa.table(arrays))
@@ -136,28 +143,8 @@ def _reject_near_misses(source: TableSource, kinds: dict, name: str) -> None:
             )
 
 
-def find_table_files(base: Path, source: TableSource, name: str) -> list[Path]:
-    """Return the files of a table sorted by name; raise DataError if there is none."""
-    path = base / Path(source.path).expanduser()
-    where = f"data.tables.{name}.path ({path})"
-    if path.is_dir():
-        every = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith((".", "_")))
-        files = [p for p in every if p.name.endswith(PARQUET + CSV)]
-        if not files:
-            got = ", ".join(p.name for p in every[:5]) or "an empty folder"
-            raise DataError(f"{where}: expected .parquet or .csv files, got {got}; correct the path")
-        return files
-    if not path.is_file():
-        raise DataError(
-            f"{where} does not exist: expected a Parquet or CSV file, or a folder of them; correct the path"
-        )
-    if not path.name.endswith(PARQUET + CSV):
-        raise DataError(f"{where}: expected a name ending in .parquet or .csv, got {path.name}; rename or convert it")
-    return [path]
-
-
 def _cut(path: Path) -> list[tuple[Path, tuple[int, ...] | None]]:
-    if path.name.endswith(CSV):
+    if has_suffix(path, CSV):
         return [(path, None)]
     about = _parquet(path).metadata
     cuts: list[tuple[Path, tuple[int, ...] | None]] = []
@@ -182,7 +169,7 @@ def _map_columns(
     path: Path, source: TableSource, kinds: dict, needs: tuple[str, ...], name: str, extras: bool
 ) -> dict[str, str]:
     """Map canonical (or extra) columns to columns of the file."""
-    present = _parquet(path).schema_arrow.names if path.name.endswith(PARQUET) else _read_csv_names(path)
+    present = _parquet(path).schema_arrow.names if has_suffix(path, PARQUET) else _read_csv_names(path)
     for canonical in (*source.columns, *needs):
         column = source.columns.get(canonical, canonical)
         if column not in present:
@@ -201,8 +188,12 @@ def _map_columns(
 
 
 def _read_csv_names(path: Path) -> tuple[str, ...]:
-    if path.name.endswith(".gz"):
-        return tuple(ds.dataset(path, format="csv").schema.names)
+    if has_suffix(path, (".gz",)):
+        try:
+            with csv.open_csv(pa.input_stream(path, compression="gzip")) as file:
+                return tuple(file.schema.names)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{path} cannot be read: {first_line(error)}; correct or remove the file") from None
     return read_header(path, ",")
 
 
@@ -212,17 +203,19 @@ def _scan(
     """Read columns of a file in batches; CSV columns `as_text` (all by default) as text, so that id 007 stays 007."""
     wanted = list(dict.fromkeys(columns.values()))  # two canonical columns may be mapped to the same one
     try:
-        if path.name.endswith(PARQUET):
+        if has_suffix(path, PARQUET):
             groups = list(row_groups) if row_groups is not None else None
             yield from _parquet(path).iter_batches(BATCH_ROWS, row_groups=groups, columns=wanted)
             return
         text = as_text if as_text is not None else list(columns.values())
-        options = ds.CsvFileFormat(
-            convert_options=csv.ConvertOptions(
-                column_types=dict.fromkeys(text, pa.string()), strings_can_be_null=True, null_values=EMPTY_TEXT
-            )
+        options = csv.ConvertOptions(
+            column_types=dict.fromkeys(text, pa.string()), strings_can_be_null=True, null_values=list(MISSING)
         )
-        scanner = ds.dataset(path, format=options).scanner(columns=wanted, batch_size=BATCH_ROWS, use_threads=False)
-        yield from scanner.to_batches()
+        if has_suffix(path, (".gz",)):  # a dataset does not know .GZ
+            options.include_columns = wanted
+            yield from csv.open_csv(pa.input_stream(path, compression="gzip"), convert_options=options)
+            return
+        source = ds.dataset(path, format=ds.CsvFileFormat(convert_options=options))
+        yield from source.scanner(columns=wanted, batch_size=BATCH_ROWS, use_threads=False).to_batches()
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} cannot be read: {first_line(error)}; correct or remove the file") from None

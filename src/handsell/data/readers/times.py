@@ -1,0 +1,176 @@
+"""Convert times of any notation that databases write to microseconds UTC."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from handsell.data.readers.location import ColumnLocation, first_line
+from handsell.data.schemas import TIME
+
+UNITS = {"s": 1_000_000, "ms": 1_000, "µs": 1, "ns": 0.001}  # microseconds per unit
+LIMITS = {"s": 1e11, "ms": 1e14, "µs": 1e17, "ns": np.inf}  # used if no time is between 1990 and 2100
+MODERN_US = (631_152_000_000_000, 4_102_444_800_000_000)  # 1990 to 2100: an unambiguous range in each unit
+YEAR_9999_US, END_US = 253_370_764_800_000_000, 253_402_300_800_000_000
+YEAR_1_US = -62_135_596_800_000_000
+NUMBER = r"^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$"
+COMPACT = r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])[0-5]\d[0-5]\d)?(\.0*)?$"
+NEVER_TEXT = r"(?i)^(\+?inf(inity)?|0000-00-00.*|\d{5,}-\d\d-\d\d.*|[+-]?0+(\.0*)?)$"
+ISO = (
+    r"^(?P<year>\d{4})-?(?P<month>\d{2})-?(?P<day>\d{2})"
+    r"(?:(?:[Tt]|\s+)?(?P<hour>\d{2})(?::?(?P<minute>\d{2})(?::?(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,6})\d*)?)?)?)?"
+    r"\s*(?:[Zz]|UTC|GMT|utc|gmt|(?P<sign>[+-])(?P<zone_hour>\d{2})(?::?(?P<zone_minute>\d{2})(?::?00)?)?)?$"
+)
+EXPECTED = "ISO 8601 times such as 2026-05-01T12:00:00Z, or epoch seconds, ms, µs or ns"
+
+
+def to_time(array: pa.Array, location: ColumnLocation) -> pa.Array:
+    """Convert timestamps, dates, epoch numbers or ISO 8601 text to TIME; without a zone, UTC.
+
+    Times of `expires_at` that mean "never" become null: year 9999 or later, infinity, 0, and times before 1970.
+    """
+    kind = array.type
+    if pa.types.is_timestamp(kind):
+        times = _cast_timestamps(array, location)
+    elif pa.types.is_date(kind):
+        times = _cast_timestamps(pc.cast(array, pa.timestamp("s")), location)
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        times = _parse_numbers(array, location)
+    elif pa.types.is_string(kind):
+        times = _parse_text(array, location)
+    else:
+        raise location.error("a timestamp, a date, epoch seconds or ISO 8601 text", f"type {kind}")
+    return _clear_never(times) if location.canonical == "expires_at" else times
+
+
+def _clear_never(times: pa.Array) -> pa.Array:
+    micros = np.asarray(pc.fill_null(times.cast(pa.int64()), 0))
+    return pc.if_else(pa.array((micros > 0) & (micros < YEAR_9999_US)), times, pa.scalar(None, TIME))
+
+
+def _cast_timestamps(array: pa.Array, location: ColumnLocation) -> pa.Array:
+    if array.type.tz is None:
+        array = pc.assume_timezone(array, "UTC")
+    try:
+        return pc.cast(array, TIME, safe=array.type.unit != "ns")  # ns: digits below µs are dropped
+    except pa.ArrowInvalid:
+        raw = np.asarray(pc.fill_null(array.cast(pa.int64()), 0)).astype(np.float64)
+        micros = raw * (UNITS["s"] if array.type.unit == "s" else UNITS["ms"])
+        return _build_times(micros, ~np.asarray(pc.is_valid(array)), raw, location)
+
+
+def _parse_numbers(numbers: pa.Array, location: ColumnLocation) -> pa.Array:
+    """Convert epoch numbers; a column of numbers such as 20260501 or 20260501120000 contains dates."""
+    if pa.types.is_floating(numbers.type):
+        numbers = pc.if_else(pc.is_nan(numbers), None, pc.cast(numbers, pa.float64()))
+    text = _format_numbers(numbers)
+    if _all_match(text, COMPACT):
+        return _parse_iso(pc.replace_substring_regex(text, r"\..*$", ""), location)
+    return _parse_epoch(numbers, location)
+
+
+def _format_numbers(numbers: pa.Array) -> pa.Array:
+    if pa.types.is_integer(numbers.type):
+        return pc.cast(numbers, pa.string())
+    whole = pc.and_(pc.equal(numbers, pc.floor(numbers)), pc.less(pc.abs(numbers), 1e15))
+    if not pc.all(pc.fill_null(whole, True)).as_py():
+        return pa.nulls(len(numbers), pa.string())
+    return pc.cast(pc.cast(numbers, pa.int64()), pa.string())
+
+
+def _parse_epoch(numbers: pa.Array, location: ColumnLocation) -> pa.Array:
+    """Convert epoch numbers of one unit; raise DataError where the column mixes units."""
+    missing = ~np.asarray(pc.is_valid(numbers))
+    values = np.asarray(pc.fill_null(numbers, 0))
+    unit = _decide_unit(values[~missing], location)
+    factor = UNITS[unit]
+    approximate = values.astype(np.float64) * factor
+    times = _build_times(approximate, missing, values, location)
+    if values.dtype.kind not in "iu" or factor < 1:
+        return times
+    inside = (approximate > YEAR_1_US) & (approximate < YEAR_9999_US)
+    exact = np.where(inside, values, 0).astype(np.int64) * int(factor)
+    return pc.if_else(pa.array(inside), pa.array(exact, TIME, mask=missing), times)
+
+
+def _decide_unit(values: np.ndarray, location: ColumnLocation) -> str:
+    """Return the unit in which most values are between 1990 and 2100; without such values, decide by the median."""
+    size = values.astype(np.float64)
+    never = [(size >= YEAR_9999_US / factor) & (size < END_US / factor) for factor in UNITS.values()]
+    modern = {unit: (size >= MODERN_US[0] / f) & (size < MODERN_US[1] / f) for unit, f in UNITS.items()}
+    usual = np.isfinite(size) & (size != 0) & ~np.logical_or.reduce(never)
+    votes = {unit: int(found.sum()) for unit, found in modern.items()}
+    unit = location.epoch_unit or max(votes, key=lambda name: votes[name])
+    if not (location.epoch_unit or votes[unit]):
+        median = float(np.median(np.abs(size[usual]))) if usual.any() else 0.0
+        return next(name for name, limit in LIMITS.items() if median < limit)
+    location.epoch_unit = unit
+    spans_1970 = (size < 0).any()  # small numbers are then times near 1970, not times of a larger unit
+    for other, found in modern.items():
+        if found.any() and other != unit and not (spans_1970 and UNITS[other] > UNITS[unit]):
+            own = f"{values[modern[unit]][0]} ({unit}) and " if votes[unit] else f"times in {unit} and "
+            raise location.error("epoch times of one unit", f"{own}{values[found][0]} ({other})")
+    return unit
+
+
+def _build_times(micros: np.ndarray, missing: np.ndarray, values: np.ndarray, location: ColumnLocation) -> pa.Array:
+    """Build times from float µs (N,); far times of expires_at become null, of other columns a DataError."""
+    far = ~missing & ~((micros >= YEAR_1_US) & (micros < END_US))
+    if far.any() and not (location.canonical == "expires_at" and (micros[far] > 0).all()):
+        raise location.error("times between the years 1 and 9999", values[far][0])
+    gone = missing | far
+    return pa.array(np.round(np.where(gone, 0, micros)).astype(np.int64), TIME, mask=gone)
+
+
+def _parse_text(text: pa.Array, location: ColumnLocation) -> pa.Array:
+    text = pc.utf8_trim_whitespace(text)
+    text = pc.if_else(pc.equal(text, ""), None, text)
+    if location.canonical == "expires_at":
+        text = pc.if_else(pc.match_substring_regex(text, NEVER_TEXT), None, text)
+    if _all_match(text, NUMBER) and not _all_match(text, COMPACT):
+        whole = not pc.any(pc.match_substring_regex(text, "[.eE]")).as_py()
+        try:
+            return _parse_epoch(pc.cast(text, pa.int64() if whole else pa.float64()), location)
+        except pa.ArrowInvalid as error:
+            raise location.error("epoch seconds, ms, µs or ns", first_line(error)) from None
+    for kind in (TIME, pa.timestamp("us")):  # fast: all times have a zone, or none has
+        try:
+            times = pc.cast(pc.replace_substring(text, " UTC", "Z"), kind)
+        except pa.ArrowInvalid:
+            continue
+        return times if kind == TIME else pc.assume_timezone(times, "UTC")
+    return _parse_iso(text, location)
+
+
+def _parse_iso(text: pa.Array, location: ColumnLocation) -> pa.Array:
+    parts = pc.extract_regex(text, ISO)
+    wrong = pc.and_(pc.is_valid(text), pc.is_null(parts))
+    if pc.any(wrong).as_py():
+        raise location.error(EXPECTED, repr(text.filter(wrong)[0].as_py()))
+    part = {name: pc.struct_field(parts, name) for name in parts.type.names}
+    clock = {
+        name: _replace_empty(part[name], "00") for name in ("hour", "minute", "second", "zone_hour", "zone_minute")
+    }
+    date = pc.binary_join_element_wise(part["year"], part["month"], part["day"], "-")
+    time = pc.binary_join_element_wise(clock["hour"], clock["minute"], clock["second"], ":")
+    zone = pc.binary_join_element_wise(clock["zone_hour"], clock["zone_minute"], ":")
+    written = pc.binary_join_element_wise(
+        date, "T", time, ".", _replace_empty(part["fraction"], "0"), _replace_empty(part["sign"], "+"), zone, ""
+    )
+    try:
+        return pc.cast(written, TIME)
+    except pa.ArrowInvalid as error:
+        bad = str(error).split("string: '")[-1].split("' as")[0].split("'")[0]
+        row = pc.index(written, pa.scalar(bad)).as_py()
+        raise location.error(EXPECTED, repr(text[row].as_py() if row >= 0 else bad)) from None
+
+
+def _replace_empty(text: pa.Array, default: str) -> pa.Array:
+    return pc.if_else(pc.equal(text, ""), default, text)
+
+
+def _all_match(text: pa.Array, pattern: str) -> bool:
+    """Whether there are values, and all match."""
+    start = text.drop_null().slice(0, 1)  # most columns are decided by one value
+    return all(len(part) and pc.all(pc.match_substring_regex(part, pattern)).as_py() for part in (start, text))
