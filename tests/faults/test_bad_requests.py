@@ -61,20 +61,45 @@ BAD_PATHS = {
     "/v1/users//recommendations": (404, ""),
 }
 
-BAD_EVENTS = {
+GOOD = {"type": "play", "item_id": "i1", "user_id": "u1"}
+
+BAD_BATCHES = {
     "no events": ({"events": []}, 422, "events"),
-    "no type": ({"events": [{"item_id": "i1", "user_id": "u1"}]}, 422, "events.0.type"),
-    "unknown field": ({"events": [{"type": "play", "item_id": "i1", "user_id": "u1", "x": 1}]}, 422, "events.0.x"),
-    "value text": ({"events": [{"type": "play", "item_id": "i1", "value": "5"}]}, 422, "events.0.value"),
-    "value huge": ({"events": [{"type": "play", "item_id": "i1", "value": 1e300}]}, 422, "events.0.value"),
-    "time year 9999": (
-        {"events": [{"type": "play", "item_id": "i1", "timestamp": "9999-01-01T00:00:00Z"}]}, 422, "events.0.timestamp",
-    ),
-    "time without zone": (
-        {"events": [{"type": "play", "item_id": "i1", "timestamp": "2026-01-01T00:00:00"}]}, 422, "events.0.timestamp",
-    ),
-    "too many": ({"events": [{"type": "play", "item_id": "i1", "user_id": "u1"}] * 51}, 413, "events"),
-}  # fmt: skip
+    "events is an object": ({"events": {"0": GOOD}}, 422, "events"),
+    "unknown field": ({"events": [GOOD], "x": 1}, 422, "x"),
+    "too many": ({"events": [GOOD] * 51}, 413, "events"),
+}
+
+BAD_EVENTS = [  # changes of a good event (None: no such field), the code and the field of the rejection
+    ({"type": None}, "invalid_event", "type"),
+    ({"type": 7}, "invalid_event", "type"),
+    ({"type": "hum"}, "unknown_event_type", "type"),
+    ({"item_id": None}, "invalid_event", "item_id"),
+    ({"item_id": 123}, "invalid_event", "item_id"),
+    ({"item_id": ""}, "invalid_event", "item_id"),
+    ({"item_id": LONG}, "invalid_event", "item_id"),
+    ({"item_id": ["i1"]}, "invalid_event", "item_id"),
+    ({"user_id": None}, "no_user", "user_id"),
+    ({"user_id": ""}, "invalid_event", "user_id"),
+    ({"user_id": 5}, "invalid_event", "user_id"),
+    ({"user_id": "u\x00"}, "invalid_event", "user_id"),
+    ({"anonymous_id": True}, "invalid_event", "anonymous_id"),
+    ({"event_id": 1.5}, "invalid_event", "event_id"),
+    ({"value": "5"}, "invalid_event", "value"),
+    ({"value": 1e300}, "invalid_event", "value"),
+    ({"position": 0}, "invalid_event", "position"),
+    ({"position": 1.5}, "invalid_event", "position"),
+    ({"surface": {}}, "invalid_event", "surface"),
+    ({"recommendation_id": "x" * 65}, "invalid_event", "recommendation_id"),
+    ({"color": "red"}, "invalid_event", "color"),
+    ({"timestamp": "9999-01-01T00:00:00Z"}, "invalid_event", "timestamp"),
+    ({"timestamp": "2026-01-01T00:00:00"}, "invalid_event", "timestamp"),
+    ({"timestamp": "2026-06-28 10:00:00"}, "invalid_event", "timestamp"),
+    ({"timestamp": 1_782_640_800}, "invalid_event", "timestamp"),
+    ({"timestamp": 7_000_000_000_000}, "in_the_future", "timestamp"),
+    ({"timestamp": 0}, "before_2000", "timestamp"),
+    ({"timestamp": "1999-12-31T23:59:59Z"}, "before_2000", "timestamp"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -117,26 +142,44 @@ async def test_bad_paths_and_parameters(client, path):
     is_problem(await client.get(path), *BAD_PATHS[path])
 
 
-@pytest.mark.parametrize("name", BAD_EVENTS)
-async def test_bad_events(client, name):
-    body, status, field = BAD_EVENTS[name]
+@pytest.mark.parametrize("name", BAD_BATCHES)
+async def test_bad_batches(client, name):
+    body, status, field = BAD_BATCHES[name]
     is_problem(await client.post("/v1/events", json=body), status, field)
 
 
-async def test_invalid_events_are_reported_by_index(client):
-    good = {"type": "play", "item_id": "not-yet-known", "user_id": "u1"}
-    wrong = [
-        {**good, "type": "hum"},
-        {"type": "play", "item_id": "i1"},
-        {**good, "timestamp": 7_000_000_000_000},
-    ]
-    answer = await client.post("/v1/events", json={"events": [*wrong, good]})
-    assert answer.status_code == 202
+@pytest.mark.parametrize(("change", "code", "field"), BAD_EVENTS, ids=lambda part: str(part)[:60])
+async def test_a_bad_event_is_rejected_and_its_neighbors_are_stored(client, change, code, field):
+    bad = {name: value for name, value in {**GOOD, **change}.items() if value is not None}
+    answer = await client.post("/v1/events", json={"events": [GOOD, bad, GOOD]})
+    assert answer.status_code == 202, answer.text
     body = answer.json()
+    assert body["accepted"] == 2
+    [rejected] = body["rejected"]
+    assert (rejected["index"], rejected["code"], rejected["field"]) == (1, code, field)
+    assert rejected["detail"].startswith(f"{field}: ") and len(rejected["detail"]) < 400
+
+
+async def test_invalid_events_are_reported_by_index(client):
+    wrong = [None, 7, "event", [GOOD], {}, {**GOOD, "item_id": None}, {**GOOD, "timestamp": 1_782_640_800.5}]
+    unknown_item = {**GOOD, "item_id": "not-yet-known", "timestamp": 1_767_323_045_678.5}
+    body = (await client.post("/v1/events", json={"events": [*wrong, unknown_item]})).json()
     assert body["accepted"] == 1 and body["duplicates"] == 0
-    codes = {r["index"]: r["code"] for r in body["rejected"]}
-    assert codes == {0: "unknown_event_type", 1: "no_user", 2: "in_the_future"}
+    assert [r["index"] for r in body["rejected"]] == list(range(len(wrong)))
+    assert body["rejected"][0]["field"] == "" and body["rejected"][5]["field"] == "item_id"
+    assert "epoch seconds" in body["rejected"][6]["detail"]
     assert "handsell_events_unknown_items_total 1.0" in (await client.get("/metrics")).text
+    nothing_stored = (await client.post("/v1/events", json={"events": wrong})).json()
+    assert nothing_stored["accepted"] == 0 and len(nothing_stored["rejected"]) == len(wrong)
+
+
+async def test_old_events_need_a_setting(world):
+    serving = world.config.serving.model_copy(update={"events_before_2000": True})
+    config = world.config.model_copy(update={"serving": serving})
+    async with start_service(world, config=config) as (client, _):
+        events = [{**GOOD, "timestamp": time} for time in (0, "1984-01-01T00:00:00Z", 1_782_640_800)]
+        body = (await client.post("/v1/events", json={"events": events})).json()
+        assert body["accepted"] == 2 and "epoch seconds" in body["rejected"][0]["detail"]
 
 
 async def test_wrong_methods_and_media_types(client):

@@ -147,15 +147,35 @@ async def test_concurrent_requests_share_one_read_of_the_feature_store(world):
         ("2026-01-02T03:04:05.678Z", 1_767_323_045_678_000),
         ("2026-01-02T04:04:05.678901234+01:00", 1_767_323_045_678_901),
         ("1970-01-01T00:00:00Z", 0),
+        (1_767_323_045_678.5, 1_767_323_045_678_500),
+        (0, 0),
     ],
 )
 def test_timestamps(given, us):
     assert TypeAdapter(Timestamp).validate_python(given) == us
 
 
-@pytest.mark.parametrize("given", [True, 1.5, -1, 10**20, "2026-13-01T00:00:00Z", "2026-01-01", "", None, "1e9", []])
+@pytest.mark.parametrize(
+    "given", [True, -1.5, -1, 10**20, float("nan"), "2026-13-01T00:00:00Z", "2026-01-01", "", None, "1e9", []]
+)
 def test_wrong_timestamps(given):
     with pytest.raises(ValidationError, match="RFC 3339"):
+        TypeAdapter(Timestamp).validate_python(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "unit"),
+    [
+        (1_767_323_045, "epoch seconds"),
+        (1_767_323_045.678, "epoch seconds"),
+        (1_767_323_045_678_000, "epoch microseconds"),
+        (1_767_323_045_678_000_000, "epoch nanoseconds"),
+        ("1767323045", "epoch seconds as text"),
+        ("1767323045678", "epoch milliseconds as text"),
+    ],
+)
+def test_a_time_in_another_unit_is_refused_with_the_unit(given, unit):
+    with pytest.raises(ValidationError, match=f"RFC 3339.* looks like {unit}"):
         TypeAdapter(Timestamp).validate_python(given)
 
 

@@ -26,6 +26,9 @@ class ServingConfig(Section):
     max_feed: int = Field(300, ge=1, le=1_500, description="items on all pages of one feed")
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="larger request bodies are answered with 413")
     max_events: int = Field(1_000, ge=1, description="events in one POST")
+    events_before_2000: bool = Field(
+        False, description="accept events with times before 2000, which are more often a wrong unit than history"
+    )
     deadline_ms: int = Field(2_000, ge=1, description="a stage that answers later is left out")
     micro_batch: int = Field(16, ge=1, description="most requests in one batch")
     in_flight: int = Field(3, ge=1, description="micro-batches processed at the same time")

@@ -158,9 +158,10 @@ class BlocksAnswer(Answer):
 
 
 class RejectedEvent(Answer):
-    index: int
+    index: int = Field(description="of the event in the request, 0 = first")
     code: str
-    detail: str
+    field: str = Field(description="the wrong field; empty if the event is not an object")
+    detail: str = Field(description="what was expected and what was received")
 
 
 class EventsAnswer(Answer):

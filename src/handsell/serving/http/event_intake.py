@@ -17,6 +17,7 @@ from handsell.serving.http.answers import RejectedEvent
 from handsell.serving.http.queries import make_user_key, new_id
 
 AHEAD_US = 300_000_000  # a caller's clock may be this far ahead; such events count as now
+YEAR_2000_US = schemas.YEAR_2000_S * 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,10 @@ class ValidatedEvents:
 
 
 def validate_events(body: schemas.EventsBody, config: Config, snapshot: Snapshot, clock: Clock) -> ValidatedEvents:
-    """Accept events with a known type, a user and a plausible time; their item may be missing from the catalog."""
+    """Accept events with a known type, a user and a plausible time; reject others one by one.
+
+    The item of an event may be missing from the catalog.
+    """
     most = config.serving.max_events
     if len(body.events) > most:
         raise RequestError(
@@ -39,30 +43,38 @@ def validate_events(body: schemas.EventsBody, config: Config, snapshot: Snapshot
     now = clock.now()
     rows: list[dict[str, Any]] = []
     rejected: list[RejectedEvent] = []
-    for index, event in enumerate(body.events):
-        problem = _problem(event, config, clock, now)
-        if problem:
-            rejected.append(RejectedEvent(index=index, **problem))
-        else:
+    for index, event in enumerate(body.validated):
+        problem = _find_problem(event, config, clock, now)
+        if isinstance(event, schemas.Event) and problem is None:
             rows.append(_row(event, clock, now))
+        elif problem is not None:
+            code, field, detail = problem
+            rejected.append(RejectedEvent(index=index, code=code, field=field, detail=detail))
     numbers = snapshot.items.number([row["item_id"] for row in rows])
     return ValidatedEvents(rows, rejected, int(np.count_nonzero(numbers == NONE)))
 
 
-def _problem(event: schemas.Event, config: Config, clock: Clock, now: int) -> dict[str, str] | None:
+def _find_problem(
+    event: schemas.Event | schemas.InvalidEvent, config: Config, clock: Clock, now: int
+) -> tuple[str, str, str] | None:
+    """Return code, field and detail of the reason to reject an event, if there is one."""
+    if isinstance(event, schemas.InvalidEvent):
+        return "invalid_event", event.field, event.detail
     names = config.events.names
     if event.type not in names:
-        return {
-            "code": "unknown_event_type",
-            "detail": f"type: expected one of {', '.join(names)}; got {event.type!r}",
-        }
+        return "unknown_event_type", "type", f"type: expected one of {', '.join(names)}; got {event.type!r}"
     if event.user_id is None and event.anonymous_id is None:
-        return {"code": "no_user", "detail": "user_id: expected user_id or anonymous_id; got neither"}
-    if event.timestamp is not None and clock.from_wall(event.timestamp) > now + AHEAD_US:
-        return {
-            "code": "in_the_future",
-            "detail": "timestamp: expected now or earlier; got one over 5 minutes ahead",
-        }
+        return "no_user", "user_id", "user_id: expected user_id or anonymous_id; got neither"
+    if event.timestamp is None:
+        return None
+    if event.timestamp < YEAR_2000_US and not config.serving.events_before_2000:
+        detail = (
+            f"timestamp: expected a time since 2000; got {event.timestamp // 1_000} ms after 1970-01-01: check that "
+            "it is in milliseconds, or set serving.events_before_2000 for historic events"
+        )
+        return "before_2000", "timestamp", detail
+    if clock.from_wall(event.timestamp) > now + AHEAD_US:
+        return "in_the_future", "timestamp", "timestamp: expected now or earlier; got one over 5 minutes ahead"
     return None
 
 

@@ -75,11 +75,8 @@ async def _validation_error(_: Request, error: RequestValidationError) -> Respon
     if any(e["type"] == "json_invalid" for e in found):
         reason = found[0].get("ctx", {}).get("error", "")
         return problem(400, f"the body is not valid JSON: {reason}", "malformed_json")
-    fields = [{"field": _path(e["loc"]), "detail": e["msg"], "received": _short(e.get("input"))} for e in found[:20]]
-    first = fields[0]
-    return problem(
-        422, f"{first['field']}: {first['detail']} (received: {first['received']})", "invalid_request", fields
-    )
+    fields = describe_errors(found, skip=1)
+    return problem(422, summarize_errors(fields), "invalid_request", fields)
 
 
 async def _event_log_error(_: Request, error: EventLogError) -> Response:
@@ -99,10 +96,24 @@ async def _unexpected(_: Request, error: Exception) -> Response:
     return problem(500, "an unexpected error; the service's log has the details", "internal_error")
 
 
-def _path(location: Sequence[str | int]) -> str:
+def describe_errors(errors: Sequence[Any], skip: int) -> list[dict[str, str]]:
+    """Return field, detail and received value of Pydantic errors, at most 20; `skip` leading parts of each location."""
+    return [
+        {"field": _path(e["loc"], skip), "detail": e["msg"], "received": _short(e.get("input"))} for e in errors[:20]
+    ]
+
+
+def summarize_errors(fields: Sequence[dict[str, str]]) -> str:
+    """Describe the first wrong field in one line."""
+    first = fields[0]
+    place = first["field"] + ": " if first["field"] else ""
+    return f"{place}{first['detail']} (received: {first['received']})"
+
+
+def _path(location: Sequence[str | int], skip: int) -> str:
     """("body", "session", "events", 0, "type") → "session.events.0.type"."""
     parts = [str(p) for p in location]
-    return ".".join(parts[1:] or parts)[:200]
+    return ".".join(parts[skip:] or parts)[:200]
 
 
 def _short(value: Any) -> str:

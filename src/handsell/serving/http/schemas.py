@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 
 from handsell.eligibility.config import LONGEST_FILTER
 from handsell.serving.http.paging import LONGEST
+from handsell.serving.http.problems import describe_errors, summarize_errors
 
 NO_CONTROL = r"^[^\x00-\x1f\x7f]+$"
 """Ids are opaque, but a control character in one is a mistake, and NumPy would cut an id at NUL."""
 
-YEAR_2200_MS = 7_258_118_400_000
+YEAR_2000_S, YEAR_2200_S = 946_684_800, 7_258_118_400
+YEAR_2200_MS = YEAR_2200_S * 1_000
+OTHER_UNITS = {"seconds": 1, "microseconds": 1_000_000, "nanoseconds": 1_000_000_000}  # units per second
+EXPECTED_TIME = "expected epoch milliseconds or RFC 3339 with a zone, such as 2026-06-30T12:00:00Z, up to 2200"
+NUMBER = re.compile(r"^-?\d+(\.\d+)?$", re.ASCII)
 RFC3339 = re.compile(r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$", re.ASCII)
 
 
@@ -24,10 +40,18 @@ def _id(value: str) -> str:
     return value
 
 
+def _find_other_unit(number: float) -> str | None:
+    """Return the unit other than milliseconds in which the number is a time between 2000 and 2200."""
+    return next((u for u, per_s in OTHER_UNITS.items() if YEAR_2000_S <= number / per_s <= YEAR_2200_S), None)
+
+
 def _timestamp(value: Any) -> int:
     """Convert RFC 3339 text with a zone, or epoch milliseconds, to µs."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= YEAR_2200_MS:
-        return value * 1_000
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if unit := _find_other_unit(value):
+            raise ValueError(f"{EXPECTED_TIME}; this number looks like epoch {unit}")
+        if 0 <= value <= YEAR_2200_MS:
+            return round(value * 1_000)
     if isinstance(value, str) and len(value) <= 40 and RFC3339.match(value):
         try:
             parsed = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value.upper()))
@@ -36,7 +60,10 @@ def _timestamp(value: Any) -> int:
             us = -1
         if 0 <= us <= YEAR_2200_MS * 1_000:
             return us
-    raise ValueError("expected epoch milliseconds or RFC 3339 with a zone, such as 2026-06-30T12:00:00Z, up to 2200")
+    if isinstance(value, str) and len(value) <= 40 and NUMBER.match(value):
+        unit = _find_other_unit(float(value)) or "milliseconds"
+        raise ValueError(f"{EXPECTED_TIME}; this looks like epoch {unit} as text")
+    raise ValueError(EXPECTED_TIME)
 
 
 Id = Annotated[
@@ -54,9 +81,10 @@ Timestamp = Annotated[
         {
             "anyOf": [
                 {"type": "string", "format": "date-time"},
-                {"type": "integer", "minimum": 0, "maximum": YEAR_2200_MS},
+                {"type": "number", "minimum": 0, "maximum": YEAR_2200_MS},
             ],
-            "description": "RFC 3339 with a zone, or epoch milliseconds",
+            "description": "RFC 3339 with a zone, or epoch milliseconds. Numbers that look like epoch seconds "
+            "(946684800 to 7258118400) are refused",
         }
     ),
 ]
@@ -158,8 +186,32 @@ class Event(Body):
     position: int | None = Field(default=None, ge=1, le=10_000)
 
 
+@dataclass(frozen=True, slots=True)
+class InvalidEvent:
+    """An event that does not match its schema."""
+
+    field: str
+    detail: str
+
+
+def _keep_invalid(value: Any, validate: ValidatorFunctionWrapHandler) -> Event | InvalidEvent:
+    """Validate one event of a batch; an invalid one must not refuse its neighbors."""
+    try:
+        return validate(value)
+    except ValidationError as error:
+        fields = describe_errors(error.errors(), skip=0)
+        others = f"; {len(fields) - 1} more" if len(fields) > 1 else ""
+        return InvalidEvent(fields[0]["field"], summarize_errors(fields) + others)
+
+
 class EventsBody(Body):
-    events: list[Event] = Field(min_length=1)
+    events: list[Annotated[Event, WrapValidator(_keep_invalid)]] = Field(
+        min_length=1, description="an invalid event is rejected by its index, the others are stored"
+    )
+
+    @property
+    def validated(self) -> list[Event | InvalidEvent]:
+        return cast("list[Event | InvalidEvent]", self.events)
 
 
 class SlateParameters(Parameters):
