@@ -145,6 +145,64 @@ def test_identical_times_short_logs_and_thin_users(shop):
     assert problem(shop(healthy(each=3), LAST_K), "thin users").severity == "error"
 
 
+@pytest.mark.parametrize(
+    ("write", "cause", "shown"),
+    [
+        (lambda k: f"{k}.0", "whole numbers as decimals", "'1001.0'"),
+        (lambda k: f" {k} ", "spaces around its ids", "' 1001 '"),
+        (lambda k: f"000{k}", "leading zeros", "'0001001'"),
+        (lambda k: f"{k}.0 ", "differ in spaces, case, decimals", "'1001.0 '"),
+        (lambda k: f"sku-{k}", "ids of different kinds", "'sku-1001'"),
+    ],
+)
+def test_tables_that_share_almost_no_id_are_an_error(shop, write, cause, shown):
+    rows = [(*r[:2], write(1_001 + k % 80), *r[3:]) for k, r in enumerate(healthy())]
+    items = "item_id,tags\n" + "".join(f"{k},a\n" for k in range(1_001, 1_200))
+    found = problem(shop(rows, ITEMS, items), "different item_id")
+    assert found.severity == "error" and cause in found.message
+    assert shown in found.message and "'1001'" in found.message
+    if "kinds" not in cause:
+        assert found.examples[0] == {"events": shown, "items": "'1001'"}
+
+
+def test_user_ids_in_another_case_are_an_error(shop, tmp_path):
+    (tmp_path / "users.csv").write_text("user_id\n" + "".join(f"U{k}\n" for k in range(60)))
+    found = problem(shop(healthy(), '[data.tables.users]\npath = "users.csv"\n'), "different user_id")
+    assert found.severity == "error" and "upper and lower case" in found.message
+    assert found.examples[0] == {"events": "'u0'", "users": "'U0'"}
+
+
+@pytest.mark.parametrize("described", [range(3), range(40, 4_000)])
+def test_a_table_of_few_or_many_other_items_uses_the_same_ids(shop, described):
+    items = "item_id,tags\n" + "".join(f"i{k},a\n" for k in described)
+    assert all(p.name != "different item_id" for p in shop(healthy(), ITEMS, items).problems)
+
+
+def test_long_ids_are_refused_with_rows_and_cut_in_examples(shop, tmp_path):
+    (tmp_path / "users.csv").write_text("user_id\nu1\n" + "ü" * 256 + "\n" + "y" * 257 + "\n")
+    rows = [*healthy(), ("x1", "t" * 20_000, "i1", START, "view"), ("x2", "t" * 256, "i" * 257, START, "view")]
+    items = "item_id,tags\n" + "".join(f"i{k},a\n" for k in range(80)) + "z" * 300 + ",a\n"
+    f = shop(rows, ITEMS + '[data.tables.users]\npath = "users.csv"\n', items)
+    user = problem(f, "long user_id")
+    assert (user.severity, user.count, user.examples[0]["row"]) == ("error", 1, 3_601)
+    assert user.examples[0]["user_id"] == "t" * 60 + "… (20,000 characters)"
+    assert "more than 256 characters" in user.message
+    assert problem(f, "long item_id").examples[0]["row"] == 3_602
+    assert problem(f, "long item_id in items").examples[0]["row"] == 81
+    assert problem(f, "long user_id in users").count == 1
+
+
+def test_skipped_files_of_a_folder_are_reported(shop, tmp_path):
+    (tmp_path / "items").mkdir()
+    (tmp_path / "items/a.CSV").write_text("item_id,tags\n" + "".join(f"i{k},a\n" for k in range(80)))
+    (tmp_path / "items/b.xlsx").write_text("x")
+    (tmp_path / "items/c.csv").write_text("")
+    f = shop(healthy(), '[data.tables.items]\npath = "items"\n')
+    skipped = problem(f, "skipped files")
+    assert f.ok and f.described_items == 80 and skipped.count == 2
+    assert skipped.examples[1]["file"].endswith("c.csv") and skipped.examples[1]["reason"] == "the file is empty"
+
+
 def test_no_events_at_all(shop):
     f = shop([])
     assert problem(f, "no events").severity == "error" and not f.ok

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 TIME = pa.timestamp("us", tz="UTC")
 STRINGS = pa.list_(pa.string())
+ID_CHARACTERS = 256  # longest id of a user or item
 
 EVENTS = pa.schema(
     [

@@ -14,6 +14,7 @@ from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.config import EventsConfig
 from handsell.data.doctor.counters import DistinctCounter, IdStatistics, hash_rows
 from handsell.data.doctor.doctor_report import EXAMPLES, Finding
+from handsell.data.doctor.id_checks import long_id_finding, mark_long_ids, shorten
 from handsell.data.readers.base import REQUIRED, drop_incomplete
 
 EPOCH_YEAR_US = 365 * DAY_US
@@ -73,6 +74,8 @@ class EventChecks:
             np.asarray(pc.and_(pc.is_valid(batch["type"]), pc.invert(known))),
         )
         yield from self._find_time_problems(batch)
+        for name in ("user_id", "item_id"):
+            yield long_id_finding(name, "events"), mark_long_ids(batch[name])
         for key, described, table in (("item_id", self.items, "items"), ("user_id", self.users, "users")):
             if len(described):
                 message = f"events whose {key} is not in the {table} table: add the missing rows, or ignore this"
@@ -100,5 +103,5 @@ class EventChecks:
         for row in np.flatnonzero(mask)[: EXAMPLES - len(found.examples)].tolist():
             values = {name: batch[name][row].as_py() for name in SHOWN}
             found.examples.append(
-                {"row": self.events + row + 1, **{n: str(v) for n, v in values.items() if v is not None}}
+                {"row": self.events + row + 1, **{n: shorten(v) for n, v in values.items() if v is not None}}
             )

@@ -13,6 +13,7 @@ from handsell.config import Config
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.doctor.checks import EventChecks
 from handsell.data.doctor.doctor_report import EXAMPLES, DoctorReport, Finding, Spread, TypeCount
+from handsell.data.doctor.id_checks import find_table_problems
 from handsell.data.doctor.view import render
 from handsell.data.readers.base import Reader, read_all_events
 from handsell.data.readers.detect import open_reader
@@ -45,6 +46,9 @@ def build_report(config: Config, reader: Reader, items: pa.Table, users: pa.Tabl
     cold_users, warm_users = _measure_cold(config, by_user, last, split.ranker_k + split.validation_k + split.test_k)
     pairs = checks.pairs.count
     found = [*checks.problems.values(), *_find_repeats(checks), *_find_item_problems(items, by_item)]
+    tables = {"items": items["item_id"].combine_chunks(), "users": users["user_id"].combine_chunks()}
+    seen = {"items": touched, "users": by_user["id"].combine_chunks()}
+    found += find_table_problems(reader, tables, seen)
     found += _find_window_problems(config, checks.hours, last, span_us, warm_users, reader.ordered)
     return DoctorReport(
         source=reader.source.partition(":{")[0],

@@ -47,7 +47,7 @@ from handsell.jobs.cluster import connect, run_tasks
 from handsell.jobs.progress import report_update
 
 EVENTS_PER_PARTITION = 2_000_000
-VERSION = 1  # increase when the output of this job changes
+VERSION = 2  # increase when the output of this job changes
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from pydantic import (
     WrapValidator,
 )
 
+from handsell.data.schemas import ID_CHARACTERS
 from handsell.eligibility.config import LONGEST_FILTER
 from handsell.serving.http.paging import LONGEST
 from handsell.serving.http.problems import describe_errors, summarize_errors
@@ -68,7 +69,7 @@ def _timestamp(value: Any) -> int:
 
 Id = Annotated[
     str,
-    Field(min_length=1, max_length=256, json_schema_extra={"pattern": NO_CONTROL}),
+    Field(min_length=1, max_length=ID_CHARACTERS, json_schema_extra={"pattern": NO_CONTROL}),
     AfterValidator(_id),
 ]
 ShortId = Annotated[
