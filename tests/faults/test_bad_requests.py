@@ -58,7 +58,7 @@ BAD_PATHS = {
     "/v1/popular?count=-3": (422, "count"),
     "/v1/trending?x=1": (422, "x"),
     "/v1/nowhere": (404, ""),
-    "/v1/users//recommendations": (404, ""),
+    "/v1/users//recommendations": (422, "user_id"),
 }
 
 GOOD = {"type": "play", "item_id": "i1", "user_id": "u1"}

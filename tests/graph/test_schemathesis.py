@@ -22,7 +22,9 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 ASKED = (
     "POST /v1/recommendations",
     "GET /v1/users/{user_id}/recommendations",
+    "GET /v1/recommendations",
     "GET /v1/items/{item_id}/similar",
+    "GET /v1/similar",
     "GET /v1/popular",
     "GET /v1/trending",
     "POST /v1/rank",
@@ -31,6 +33,9 @@ ASKED = (
     "PUT /v1/users/{user_id}/blocks",
     "GET /v1/users/{user_id}/blocks",
     "DELETE /v1/users/{user_id}/blocks",
+    "PUT /v1/blocks",
+    "GET /v1/blocks",
+    "DELETE /v1/blocks",
 )
 LONGEST_QUERY = 32_000  # the HTTP server itself answers longer request lines with a bare 400
 PLAIN = ("GET /healthz", "GET /readyz", "GET /metrics")  # there is nothing to get wrong

@@ -34,9 +34,11 @@ PROBLEMS: dict[int, dict[str, Any]] = {
         (503, "Service unavailable; retry after the given number of seconds"),
     )
 }  # fmt: skip
+USER, ITEM = "/users/{user_id:path}", "/items/{item_id:path}"  # `path`: servers decode %2F before the app routes
 BODY = (400, 413, 415, 422)  # problems of a request with a body
 UserId = Annotated[s.Id, Path(description="an unknown user is a cold start, not an error")]
 LoggedUser = Annotated[s.Id, Path(description="the id used in requests and events")]
+QueriedUser = Annotated[s.Id, Query(description="the id used in requests and events")]
 ItemId = Annotated[s.Id, Path()]
 
 
@@ -107,6 +109,7 @@ def build_api(service: Service, watcher: BundleWatcher | None = None) -> FastAPI
     app.include_router(_operation_routes(service))
     app.add_middleware(BodyLimit, limit=service.config.serving.max_body_bytes)
     app.add_middleware(RequestMetrics, service=service)
+    app.add_middleware(HeadAsGet)
     return app
 
 
@@ -118,15 +121,25 @@ def _recommendation_routes(service: Service) -> APIRouter:
         """Recommend items to a user on a surface."""
         return answer(await service.recommend(body))
 
-    @routes.get("/users/{user_id}/recommendations", response_model=a.RecommendationsAnswer, responses=problems(422))
+    @routes.get(f"{USER}/recommendations", response_model=a.RecommendationsAnswer, responses=problems(422))
     async def user_recommendations(user_id: UserId, query: Annotated[s.SlateParameters, Query()]) -> Response:
         """Recommend items to a user; the short form for a browser or curl."""
         return answer(await service.recommend(s.RecommendationsBody(user_id=user_id, **dict(query))))
 
-    @routes.get("/items/{item_id}/similar", response_model=a.RecommendationsAnswer, responses=problems(404, 422))
+    @routes.get("/recommendations", response_model=a.RecommendationsAnswer, responses=problems(422))
+    async def query_recommendations(query: Annotated[s.UserSlateParameters, Query()]) -> Response:
+        """Recommend items to a user; the form for any id."""
+        return answer(await service.recommend(s.RecommendationsBody(**dict(query))))
+
+    @routes.get(f"{ITEM}/similar", response_model=a.RecommendationsAnswer, responses=problems(404, 422))
     async def similar(item_id: ItemId, query: Annotated[s.SimilarParameters, Query()]) -> Response:
         """List items similar to one."""
         return answer(await service.similar(item_id, query))
+
+    @routes.get("/similar", response_model=a.RecommendationsAnswer, responses=problems(404, 422))
+    async def query_similar(query: Annotated[s.SimilarItemParameters, Query()]) -> Response:
+        """List items similar to one; the form for any id."""
+        return answer(await service.similar(query.item_id, query))
 
     @routes.get("/popular", response_model=a.ListAnswer, responses=problems(422))
     async def popular(query: Annotated[s.ListParameters, Query()]) -> Response:
@@ -148,19 +161,34 @@ def _recommendation_routes(service: Service) -> APIRouter:
         """Explain why an item is or is not in the user's slate, stage by stage."""
         return answer(await service.explain(query))
 
-    @routes.put("/users/{user_id}/blocks", response_model=a.BlocksAnswer, responses=problems(*BODY))
+    @routes.put(f"{USER}/blocks", response_model=a.BlocksAnswer, responses=problems(*BODY))
     async def put_blocks(user_id: LoggedUser, body: s.BlocksBody) -> Response:
         """Block creators and tags for a user; replaces earlier blocks."""
         return answer(await service.block(user_id, body))
 
-    @routes.get("/users/{user_id}/blocks", response_model=a.BlocksAnswer, responses=problems(422))
+    @routes.get(f"{USER}/blocks", response_model=a.BlocksAnswer, responses=problems(422))
     async def get_blocks(user_id: LoggedUser) -> Response:
         """Show the creators and tags that a user blocks."""
         return answer(service.blocks(user_id))
 
-    @routes.delete("/users/{user_id}/blocks", response_model=a.BlocksAnswer, responses=problems(422))
+    @routes.delete(f"{USER}/blocks", response_model=a.BlocksAnswer, responses=problems(422))
     async def delete_blocks(user_id: LoggedUser) -> Response:
         """Remove all blocks of a user."""
+        return answer(await service.block(user_id, s.BlocksBody()))
+
+    @routes.put("/blocks", response_model=a.BlocksAnswer, responses=problems(*BODY))
+    async def query_put_blocks(user_id: QueriedUser, body: s.BlocksBody) -> Response:
+        """Block creators and tags for a user; the form for any id."""
+        return answer(await service.block(user_id, body))
+
+    @routes.get("/blocks", response_model=a.BlocksAnswer, responses=problems(422))
+    async def query_blocks(user_id: QueriedUser) -> Response:
+        """Show the creators and tags that a user blocks; the form for any id."""
+        return answer(service.blocks(user_id))
+
+    @routes.delete("/blocks", response_model=a.BlocksAnswer, responses=problems(422))
+    async def query_delete_blocks(user_id: QueriedUser) -> Response:
+        """Remove all blocks of a user; the form for any id."""
         return answer(await service.block(user_id, s.BlocksBody()))
 
     @routes.post("/events", status_code=202, response_model=a.EventsAnswer, responses=problems(*BODY))
@@ -198,6 +226,23 @@ def answer(body: a.Answer, status: int = 200) -> Response:
     return Response(body.to_json(), status, media_type="application/json")
 
 
+class HeadAsGet:
+    """Middleware that answers HEAD like GET, without the body."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_headers(message: Message) -> None:
+            await send(message | {"body": b""} if message["type"] == "http.response.body" else message)
+
+        await self.app({**scope, "method": "GET"}, receive, send_headers)
+
+
 class RequestMetrics:
     """Middleware that times, counts and traces every request by its route, if it has one."""
 
@@ -221,6 +266,6 @@ class RequestMetrics:
         try:
             await self.app(scope, receive, observe)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(scope.get("route"), "path_format", "other")
             self.metrics.requests.labels(route, status).inc()
             self.metrics.request_seconds.labels(route).observe(time.perf_counter() - started)

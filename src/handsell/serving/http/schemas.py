@@ -89,7 +89,15 @@ Timestamp = Annotated[
         }
     ),
 ]
-Count = Annotated[int, Field(ge=1, le=30, description="items wanted; by default the count of the surface")]
+Count = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=30,
+        description="items wanted, at most `serving.max_count` (default 30); by default the count of the surface "
+        "(default 10), for public lists that of `home`",
+    ),
+]
 DeadlineMs = Annotated[
     int,
     Field(ge=10, le=60_000, description="stages that answer later are left out; at most the service's own deadline"),
@@ -224,6 +232,11 @@ class SlateParameters(Parameters):
     deadline_ms: DeadlineMs | None = None
 
 
+class UserSlateParameters(SlateParameters):
+    user_id: Id | None = Field(default=None, description="an unknown user is a cold start, not an error")
+    anonymous_id: Id | None = Field(default=None, description="a visitor without an account; ignored beside a user_id")
+
+
 class ListParameters(Parameters):
     count: Count | None = None
     filter: Filter | None = None
@@ -241,3 +254,7 @@ class ExplainParameters(Parameters):
 
 class SimilarParameters(ListParameters):
     cursor: Cursor | None = None
+
+
+class SimilarItemParameters(SimilarParameters):
+    item_id: Id
