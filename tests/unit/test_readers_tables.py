@@ -2,6 +2,7 @@
 
 import gzip
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -147,8 +148,34 @@ def test_the_unit_of_the_first_batch_holds_for_the_whole_file():
 @pytest.mark.parametrize("other", ["1777636800000", "1777636800000000", "1777636800000000000"])
 def test_mixed_units_are_refused_with_an_example_of_each(kind, other):
     column = pa.array([1_777_636_800] * 5 + [int(other)]).cast(kind, safe=False)
-    with pytest.raises(DataError, match=r"epoch times of one unit, got 1777636800(\.0)? \(s\) and 1.*\((ms|µs|ns)\)"):
+    with pytest.raises(
+        DataError, match=r"epoch times of one unit, got 1777636800(\.0)? \(s\) in row 1 and 1.*\((ms|µs|ns)\) in row 6"
+    ):
         convert(column, TIME, place(), "|")
+
+
+def test_a_wrong_time_names_its_row_in_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ROWS_PER_PART", 2)
+    times = pa.array(["2026-05-01 12:00"] * 4 + ["soon", "2026-05-01 12:00"])
+    table = pa.table({"user_id": ["u"] * 6, "item_id": ["i"] * 6, "time": times})
+    pq.write_table(table, tmp_path / "log.parquet", row_group_size=2)
+    with pytest.raises(DataError, match="got 'soon' in row 5;"):
+        events(reader(tmp_path, ("click",), events={"path": "log.parquet"}))
+
+
+def test_decimals_of_a_warehouse_are_ids_times_and_numbers():
+    def decimals(value):
+        return pa.array([Decimal(value), None])
+
+    assert convert(decimals("2025"), pa.string(), place(), "|").to_pylist() == ["2025", None]
+    assert convert(decimals("2025.00"), pa.string(), place(), "|").to_pylist() == ["2025", None]
+    assert convert(decimals("1777636800"), TIME, place(), "|").to_pylist() == [NOON, None]
+    assert convert(decimals("1.5"), pa.float32(), place(), "|").to_pylist() == [1.5, None]
+
+
+def test_nanoseconds_are_exact():
+    found = convert(pa.array([1_777_636_800_123_456_789]), TIME, place(), "|")
+    assert found.cast(pa.int64()).to_pylist() == [1_777_636_800_123_456]
 
 
 def test_milliseconds_around_1970_are_not_mixed_units():

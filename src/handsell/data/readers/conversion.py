@@ -14,8 +14,13 @@ YES, NO = ("true", "1", "yes", "t", "y"), ("false", "0", "no", "f", "n")
 
 
 def convert(array: pa.Array, kind: pa.DataType, location: ColumnLocation, separator: str) -> pa.Array:
-    """Convert to a type of the canonical schemas; text in MISSING becomes null."""
-    array = clear_missing(array)
+    """Convert the next rows of a column to a type of the canonical schemas; text in MISSING becomes null."""
+    converted = _convert(_simplify_decimals(clear_missing(array)), kind, location, separator)
+    location.rows += len(array)
+    return converted
+
+
+def _convert(array: pa.Array, kind: pa.DataType, location: ColumnLocation, separator: str) -> pa.Array:
     if pa.types.is_null(array.type):
         return pa.nulls(len(array), kind)
     if kind == pa.string():
@@ -37,6 +42,16 @@ def clear_missing(array: pa.Array) -> pa.Array:
         return array
     text = pc.cast(array, pa.string())
     return pc.if_else(pc.is_in(pc.utf8_trim_whitespace(text), pa.array(MISSING)), None, text)
+
+
+def _simplify_decimals(array: pa.Array) -> pa.Array:
+    """Convert decimals, as warehouses write whole numbers, to integers, else to floats."""
+    if not pa.types.is_decimal(array.type):
+        return array
+    try:
+        return pc.cast(array, pa.int64())
+    except pa.ArrowInvalid:
+        return pc.cast(array, pa.float64())
 
 
 def to_text(array: pa.Array, location: ColumnLocation) -> pa.Array:

@@ -15,12 +15,19 @@ class ColumnLocation:
     column: str  # name in the file
     canonical: str
     epoch_unit: str | None = None  # a key of times.UNITS; None: not decided
+    rows: int = 0  # of the file before the current batch, without the header
 
-    def error(self, expected: str, got: object) -> DataError:
+    def error(self, expected: str, got: object, row: int | None = None) -> DataError:
+        """Return the error of a value; `row` is its place in the current batch."""
+        where = "" if row is None else f" in {self.name_row(row)}"
         return DataError(
-            f"{self.path}: column {self.column} ({self.canonical}): expected {expected}, got {got}; correct the "
+            f"{self.path}: column {self.column} ({self.canonical}): expected {expected}, got {got}{where}; correct the "
             f"values, or map {self.canonical} to another column in the TOML"
         )
+
+    def name_row(self, row: int) -> str:
+        """Return the number of a row of the current batch, counted from 1 in the file, without the header."""
+        return f"row {self.rows + row + 1}"
 
 
 def first_line(error: Exception) -> str:

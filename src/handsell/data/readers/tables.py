@@ -74,7 +74,8 @@ class Tables:
             )
         columns = _map_columns(path, source, kinds, EVENT_NEEDS, "events", extras=False)
         one_type = None if "type" in columns else self._get_only_type(path)
-        places = {name: ColumnLocation(str(path), column, name) for name, column in columns.items()}
+        before = _count_rows_before(path, part.row_groups)
+        places = {name: ColumnLocation(str(path), column, name, rows=before) for name, column in columns.items()}
         start = 0
         for batch in _scan(path, columns, part.row_groups):
             found = {
@@ -156,6 +157,11 @@ def _cut(path: Path) -> list[tuple[Path, tuple[int, ...] | None]]:
             cuts.append((path, tuple(groups)))
             rows, groups = 0, []
     return [*cuts, (path, tuple(groups))] if groups else cuts
+
+
+def _count_rows_before(path: Path, row_groups: tuple[int, ...] | None) -> int:
+    """Return the number of rows of a Parquet file before the row groups of a part."""
+    return sum(_parquet(path).metadata.row_group(group).num_rows for group in range(row_groups[0] if row_groups else 0))
 
 
 def _parquet(path: Path) -> pq.ParquetFile:

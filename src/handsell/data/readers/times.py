@@ -83,14 +83,15 @@ def _parse_epoch(numbers: pa.Array, location: ColumnLocation) -> pa.Array:
     """Convert epoch numbers of one unit; raise DataError where the column mixes units."""
     missing = ~np.asarray(pc.is_valid(numbers))
     values = np.asarray(pc.fill_null(numbers, 0))
-    unit = _decide_unit(values[~missing], location)
+    unit = _decide_unit(values, location)
     factor = UNITS[unit]
     approximate = values.astype(np.float64) * factor
     times = _build_times(approximate, missing, values, location)
-    if values.dtype.kind not in "iu" or factor < 1:
+    if values.dtype.kind not in "iu":
         return times
     inside = (approximate > YEAR_1_US) & (approximate < YEAR_9999_US)
-    exact = np.where(inside, values, 0).astype(np.int64) * int(factor)
+    whole = np.where(inside, values, 0).astype(np.int64)
+    exact = whole * int(factor) if factor >= 1 else whole // 1_000
     return pc.if_else(pa.array(inside), pa.array(exact, TIME, mask=missing), times)
 
 
@@ -109,16 +110,21 @@ def _decide_unit(values: np.ndarray, location: ColumnLocation) -> str:
     spans_1970 = (size < 0).any()  # small numbers are then times near 1970, not times of a larger unit
     for other, found in modern.items():
         if found.any() and other != unit and not (spans_1970 and UNITS[other] > UNITS[unit]):
-            own = f"{values[modern[unit]][0]} ({unit}) and " if votes[unit] else f"times in {unit} and "
-            raise location.error("epoch times of one unit", f"{own}{values[found][0]} ({other})")
+            own = _show(values, modern[unit], unit, location) if votes[unit] else f"times in {unit}"
+            raise location.error("epoch times of one unit", f"{own} and {_show(values, found, other, location)}")
     return unit
+
+
+def _show(values: np.ndarray, found: np.ndarray, unit: str, location: ColumnLocation) -> str:
+    row = int(np.argmax(found))
+    return f"{values[row]} ({unit}) in {location.name_row(row)}"
 
 
 def _build_times(micros: np.ndarray, missing: np.ndarray, values: np.ndarray, location: ColumnLocation) -> pa.Array:
     """Build times from float µs (N,); far times of expires_at become null, of other columns a DataError."""
     far = ~missing & ~((micros >= YEAR_1_US) & (micros < END_US))
     if far.any() and not (location.canonical == "expires_at" and (micros[far] > 0).all()):
-        raise location.error("times between the years 1 and 9999", values[far][0])
+        raise location.error("times between the years 1 and 9999", values[far][0], int(np.argmax(far)))
     gone = missing | far
     return pa.array(np.round(np.where(gone, 0, micros)).astype(np.int64), TIME, mask=gone)
 
@@ -145,9 +151,10 @@ def _parse_text(text: pa.Array, location: ColumnLocation) -> pa.Array:
 
 def _parse_iso(text: pa.Array, location: ColumnLocation) -> pa.Array:
     parts = pc.extract_regex(text, ISO)
-    wrong = pc.and_(pc.is_valid(text), pc.is_null(parts))
-    if pc.any(wrong).as_py():
-        raise location.error(EXPECTED, repr(text.filter(wrong)[0].as_py()))
+    wrong = np.asarray(pc.and_(pc.is_valid(text), pc.is_null(parts)))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise location.error(EXPECTED, repr(text[row].as_py()), row)
     part = {name: pc.struct_field(parts, name) for name in parts.type.names}
     clock = {
         name: _replace_empty(part[name], "00") for name in ("hour", "minute", "second", "zone_hour", "zone_minute")
@@ -163,7 +170,8 @@ def _parse_iso(text: pa.Array, location: ColumnLocation) -> pa.Array:
     except pa.ArrowInvalid as error:
         bad = str(error).split("string: '")[-1].split("' as")[0].split("'")[0]
         row = pc.index(written, pa.scalar(bad)).as_py()
-        raise location.error(EXPECTED, repr(text[row].as_py() if row >= 0 else bad)) from None
+        got = repr(text[row].as_py() if row >= 0 else bad)
+        raise location.error(EXPECTED, got, row if row >= 0 else None) from None
 
 
 def _replace_empty(text: pa.Array, default: str) -> pa.Array:
