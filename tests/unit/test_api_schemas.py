@@ -5,6 +5,8 @@ import time
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from api_document import ResponseCheck
@@ -177,6 +179,25 @@ def test_wrong_timestamps(given):
 def test_a_time_in_another_unit_is_refused_with_the_unit(given, unit):
     with pytest.raises(ValidationError, match=f"RFC 3339.* looks like {unit}"):
         TypeAdapter(Timestamp).validate_python(given)
+
+
+GOOD_EVENT = {"type": "like", "item_id": "i1", "user_id": "u1"}
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=300),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["x", "type"]), inner),
+    max_leaves=5,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(JSON_VALUES | st.builds(lambda name, value: {**GOOD_EVENT, name: value},
+                               st.sampled_from([*schemas.Event.model_fields, "other"]), JSON_VALUES))  # fmt: skip
+def test_no_event_refuses_its_neighbors(event):
+    events = schemas.EventsBody.model_validate({"events": [GOOD_EVENT, event, GOOD_EVENT]}).validated
+    assert isinstance(events[0], schemas.Event) and isinstance(events[2], schemas.Event)
+    if isinstance(events[1], schemas.InvalidEvent):
+        assert events[1].detail and len(events[1].detail) < 600
 
 
 def test_ids_are_opaque_text():
