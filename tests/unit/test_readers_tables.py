@@ -138,6 +138,18 @@ def test_one_far_value_does_not_decide_the_unit_of_a_column(factor, far):
     assert found.cast(pa.int64()).to_pylist() == [far * 1_000_000, 1_777_636_800_000_000]
 
 
+def test_rare_times_decide_the_unit_beside_many_sentinels():
+    column = pa.array([2**63 - 1, 253_402_300_799] * 50 + [1_777_636_800])
+    assert convert(column, TIME, place("expires_at"), "|").to_pylist() == [None] * 100 + [NOON]
+
+
+def test_one_far_value_among_old_times_is_an_error_instead_of_their_unit():
+    old = [300_000_000 + k for k in range(50)]  # 1979, in seconds
+    with pytest.raises(DataError, match=r"epoch times of one unit, got times in s and 1777636800000 \(ms\) in row 51"):
+        convert(pa.array([*old, 1_777_636_800_000]), TIME, place(), "|")
+    assert convert(pa.array(old), TIME, place(), "|")[0].as_py().year == 1979
+
+
 def test_the_unit_of_the_first_batch_holds_for_the_whole_file():
     column = place()
     for k in (1_777_636_800_000, 86_400_000):  # the second value alone would be read as seconds

@@ -10,10 +10,12 @@ from handsell.data.readers.location import ColumnLocation, first_line
 from handsell.data.schemas import TIME
 
 UNITS = {"s": 1_000_000, "ms": 1_000, "µs": 1, "ns": 0.001}  # microseconds per unit
-LIMITS = {"s": 1e11, "ms": 1e14, "µs": 1e17, "ns": np.inf}  # used if no time is between 1990 and 2100
+LIMITS = {"s": 1e11, "ms": 1e14, "µs": 1e17, "ns": np.inf}  # used if few times are between 1990 and 2100
 MODERN_US = (631_152_000_000_000, 4_102_444_800_000_000)  # 1990 to 2100: an unambiguous range in each unit
 YEAR_9999_US, END_US = 253_370_764_800_000_000, 253_402_300_800_000_000
 YEAR_1_US = -62_135_596_800_000_000
+LONGEST_NS = 7.3e18  # year 2201; larger numbers, such as 2**63 - 1, decide no unit
+ENOUGH = 0.1  # share of modern times that decides the unit
 NUMBER = r"^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$"
 COMPACT = r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])[0-5]\d[0-5]\d)?(\.0*)?$"
 NEVER_TEXT = r"(?i)^(\+?inf(inity)?|0000-00-00.*|\d{5,}-\d\d-\d\d.*|[+-]?0+(\.0*)?)$"
@@ -96,17 +98,18 @@ def _parse_epoch(numbers: pa.Array, location: ColumnLocation) -> pa.Array:
 
 
 def _decide_unit(values: np.ndarray, location: ColumnLocation) -> str:
-    """Return the unit in which most values are between 1990 and 2100; without such values, decide by the median."""
+    """Return the unit in which most values are between 1990 and 2100; with few such values, decide by the median."""
     size = values.astype(np.float64)
     never = [(size >= YEAR_9999_US / factor) & (size < END_US / factor) for factor in UNITS.values()]
     modern = {unit: (size >= MODERN_US[0] / f) & (size < MODERN_US[1] / f) for unit, f in UNITS.items()}
-    usual = np.isfinite(size) & (size != 0) & ~np.logical_or.reduce(never)
+    usual = (size != 0) & (np.abs(size) < LONGEST_NS) & ~np.logical_or.reduce(never)
     votes = {unit: int(found.sum()) for unit, found in modern.items()}
     unit = location.epoch_unit or max(votes, key=lambda name: votes[name])
-    if not (location.epoch_unit or votes[unit]):
+    if location.epoch_unit or votes[unit] > ENOUGH * usual.sum():
+        location.epoch_unit = unit
+    else:
         median = float(np.median(np.abs(size[usual]))) if usual.any() else 0.0
-        return next(name for name, limit in LIMITS.items() if median < limit)
-    location.epoch_unit = unit
+        unit = next(name for name, limit in LIMITS.items() if median < limit)
     spans_1970 = (size < 0).any()  # small numbers are then times near 1970, not times of a larger unit
     for other, found in modern.items():
         if found.any() and other != unit and not (spans_1970 and UNITS[other] > UNITS[unit]):
