@@ -1,13 +1,15 @@
 """The user's own tables: mappings, types of every origin, and errors name the cause."""
 
 import gzip
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from handsell.core.errors import DataError
 from handsell.data.config import TablesConfig
@@ -136,6 +138,46 @@ def test_times_with_and_without_a_zone_in_one_column():
 def test_one_far_value_does_not_decide_the_unit_of_a_column(factor, far):
     found = convert(pa.array([far * factor, 1_777_636_800 * factor]), TIME, place(), "|")
     assert found.cast(pa.int64()).to_pylist() == [far * 1_000_000, 1_777_636_800_000_000]
+
+
+NOTATIONS = ("%Y-%m-%d{sep}%H:%M:%S", "%Y-%m-%d{sep}%H:%M:%S.%f", "%Y-%m-%d{sep}%H:%M:%S,%f", "%Y%m%d{sep}%H%M%S")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.datetimes(datetime(1, 1, 3), datetime(9998, 12, 30)), min_size=1, max_size=5),
+    st.sampled_from(NOTATIONS),
+    st.sampled_from(["T", "t", " "]),
+    st.integers(-14 * 4, 14 * 4),
+    st.sampled_from(["{0}{1:02}", "{0}{1:02}{2:02}", "{0}{1:02}:{2:02}", " {0}{1:02}:{2:02}"]),
+    st.sampled_from([None, "", "Z", "z", " UTC", "GMT"]),
+)
+def test_a_time_written_in_any_notation_is_read_back(moments, notation, sep, quarters, offset, name):
+    if "%f" not in notation:
+        moments = [at.replace(microsecond=0) for at in moments]
+    if "{2" not in offset:
+        quarters -= quarters % 4
+    shift, zone = timedelta(0), name
+    if name is None:
+        shift = timedelta(minutes=15 * quarters)
+        zone = offset.format("-" if quarters < 0 else "+", abs(quarters) // 4, abs(quarters) % 4 * 15)
+    written = []
+    for at in moments:
+        year = f"{(at + shift).year:04}"  # strftime does not pad years
+        written.append((at + shift).strftime(notation.replace("%Y", year).format(sep=sep)) + zone)
+    found = convert(pa.array(written), TIME, place(), "|").to_pylist()
+    assert found == [at.replace(tzinfo=UTC) for at in moments]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.integers(631_152_000, 4_102_444_799), min_size=3, max_size=9),
+    st.sampled_from([1, 1_000, 1_000_000, 1_000_000_000]),
+    st.sampled_from([pa.int64(), pa.string()]),
+)
+def test_epoch_times_of_each_unit_are_read_back(seconds, factor, kind):
+    found = convert(pa.array([k * factor for k in seconds]).cast(kind), TIME, place(), "|")
+    assert found.cast(pa.int64()).to_pylist() == [k * 1_000_000 for k in seconds]
 
 
 def test_rare_times_decide_the_unit_beside_many_sentinels():
