@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -10,6 +11,7 @@ from handsell.data.readers.times import to_time
 from handsell.data.schemas import STRINGS, TIME
 
 MISSING = ("", "NULL", "null", "NaN", "nan", "None", "NaT", "<NA>", "\\N")  # text that means "no value"
+EXACT = {16: 2**11, 32: 2**24, 64: 2**53}  # by bits of a float: larger whole numbers are not exact
 YES, NO = ("true", "1", "yes", "t", "y"), ("false", "0", "no", "f", "n")
 
 
@@ -45,13 +47,13 @@ def clear_missing(array: pa.Array) -> pa.Array:
 
 
 def _simplify_decimals(array: pa.Array) -> pa.Array:
-    """Convert decimals, as warehouses write whole numbers, to integers, else to floats."""
+    """Convert decimals, as warehouses write whole numbers, to integers; fractions to floats, long numbers to text."""
     if not pa.types.is_decimal(array.type):
         return array
     try:
         return pc.cast(array, pa.int64())
     except pa.ArrowInvalid:
-        return pc.cast(array, pa.float64())
+        return pc.cast(array, pa.float64() if array.type.scale > 0 else pa.string())
 
 
 def to_text(array: pa.Array, location: ColumnLocation) -> pa.Array:
@@ -62,15 +64,19 @@ def to_text(array: pa.Array, location: ColumnLocation) -> pa.Array:
     if pa.types.is_integer(kind):
         return pc.cast(array, pa.string())
     if pa.types.is_floating(kind):
-        array = pc.if_else(pc.is_nan(array), None, array)
-        whole = pc.equal(array, pc.floor(array))
-        if pc.all(whole).as_py() is not False:
-            try:
-                return pc.cast(pc.cast(array, pa.int64()), pa.string())
-            except pa.ArrowInvalid as error:
-                raise location.error("text or whole numbers", first_line(error)) from None
-        raise location.error("text or whole numbers", array.filter(pc.invert(whole))[0].as_py())
+        return _floats_to_text(pc.if_else(pc.is_nan(array), None, array), location)
     raise location.error("text or whole numbers", f"type {kind}")
+
+
+def _floats_to_text(numbers: pa.Array, location: ColumnLocation) -> pa.Array:
+    exact = EXACT.get(numbers.type.bit_width, 0)
+    values = np.asarray(pc.fill_null(numbers, 0))
+    wrong = (values != np.floor(values)) | ~(np.abs(values) < exact)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        expected = f"text or whole numbers (floats lose digits of numbers from {exact:,})"
+        raise location.error(expected, numbers[row].as_py(), row)
+    return pc.cast(pc.cast(numbers, pa.int64()), pa.string())
 
 
 def to_number(array: pa.Array, kind: pa.DataType, location: ColumnLocation) -> pa.Array:
