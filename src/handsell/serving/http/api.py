@@ -238,7 +238,7 @@ class HeadAsGet:
             return
 
         async def send_headers(message: Message) -> None:
-            await send(message | {"body": b""} if message["type"] == "http.response.body" else message)
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         await self.app({**scope, "method": "GET"}, receive, send_headers)
 

@@ -95,7 +95,7 @@ def _instant(value: int, unit: str) -> str | None:
     """Format an instant as ISO 8601, also beyond the years 1 to 9999; no fraction where it is zero."""
     if value == NAT:
         return None
-    whole, _, fraction = str(np.datetime64(value, unit)).partition(".")
+    whole, _, fraction = str(np.int64(value).view(f"datetime64[{unit}]")).partition(".")
     return f"{whole}.{fraction}" if fraction.strip("0") else whole
 
 
