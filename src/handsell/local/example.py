@@ -3,79 +3,130 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
+from handsell.core.batches import NONE
+from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
 from handsell.local.service import service_url
 
 Description = tuple[str, str, str]  # title, creators, tags
+NEW_USER = "someone-new"
+MAX_TAGS = 4  # shown of an item
 
 
 def show_example(config: Config, console: Console) -> str:
-    """Print a typical user's history and the slate that the running service returns; return a summary."""
+    """Print a typical user's history and the slate that the running service returns; return a summary.
+
+    Ids, titles and tags are printed as they are, without markup. Raises HandsellError if the service does not answer.
+    """
     layout = Layout(config.state)
     snapshot = Snapshot.load(layout.snapshot)
     user_id, history = _typical_user(config, layout, snapshot)
     url = service_url(config)
-    response = httpx.get(f"{url}/v1/users/{user_id}/recommendations", params={"count": 10}, timeout=10.0)
-    response.raise_for_status()
-    body = response.json()
+    body = _request_slate(url, user_id)
     items = body["items"]
     console.print(_build_table(f"latest events of user {user_id}", history, "event"))
     slate = [
-        (_describe_item(snapshot, _number(snapshot, item["item_id"])),
-         f"{item['score']:.3f}  {_describe_reason(item, snapshot)}")
+        (_describe_item(snapshot, item["item_id"]), f"{item['score']:.3f}  {_describe_reason(item, snapshot)}")
         for item in items
-    ]  # fmt: skip
-    console.print(_build_table(f"recommendations for user {user_id}", slate, "score and reason"))
+    ]
+    if slate:
+        console.print(_build_table(f"recommendations for user {user_id}", slate, "score and reason"))
     console.print(f"\nThe service is at [bold]{url}[/bold]. Try:\n")
-    item_id = items[0]["item_id"]
-    for line in (
-        f"curl {url}/v1/users/{user_id}/recommendations",
-        f"curl '{url}/v1/items/{item_id}/similar?count=5'",
-        f"curl {url}/v1/recommendations -H 'content-type: application/json' -d "
-        f"'{json.dumps(_new_user_request(config, item_id))}'",
-    ):
-        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+    for command in _list_commands(config, url, user_id, items[0]["item_id"] if items else None):
+        console.print(Text(f"  {command}"), soft_wrap=True)
     return f"{len(items)} items for user {user_id}" + (f", degraded: {body['degraded']}" if body["degraded"] else "")
 
 
+def _request_slate(url: str, user_id: str) -> dict:
+    """Request ten items, with the user id in the body: proxies and servers may decode an encoded slash in a path."""
+    try:
+        response = httpx.post(
+            f"{url}/v1/recommendations", json={"user_id": user_id, "count": 10}, timeout=10.0, trust_env=False
+        )
+    except httpx.HTTPError as error:
+        raise HandsellError(f"the service at {url} does not answer: {error!r}") from None
+    if response.status_code != 200:
+        raise HandsellError(
+            f"expected status 200 from {url}/v1/recommendations for user {user_id!r}, got {response.status_code}: "
+            f"{response.text[:300]}"
+        )
+    return response.json()
+
+
+def _list_commands(config: Config, url: str, user_id: str, item_id: str | None) -> list[str]:
+    """Return curl commands for a shell; ids are percent-encoded in paths, and every argument is quoted."""
+    commands = [["curl", f"{url}/v1/users/{quote(user_id, safe='')}/recommendations"]]
+    if item_id is not None:
+        body = json.dumps(_new_user_request(config, item_id))
+        commands += [
+            ["curl", f"{url}/v1/items/{quote(item_id, safe='')}/similar?count=5"],
+            ["curl", f"{url}/v1/recommendations", "-H", "content-type: application/json", "-d", body],
+        ]
+    return [shlex.join(command) for command in commands]
+
+
 def _typical_user(config: Config, layout: Layout, snapshot: Snapshot) -> tuple[str, list[tuple[Description, str]]]:
-    """Return the user of the first part with the median number of positive events, and the latest of these events."""
-    part = sorted(layout.interactions.glob("part-*.parquet"))[0]
-    table = pq.read_table(part, columns=["user", "item", "type", "time", "weight"])
-    table = table.filter(table["weight"].to_numpy() > 0) if table.num_rows else table
+    """Return the user of a part with the median number of positive events, and the latest of these events.
+
+    The part is the first one with positive events. Without any, the user is new and has no events.
+    """
+    for part in sorted(layout.interactions.glob("part-*.parquet")):
+        table = pq.read_table(part, columns=["user", "item", "type", "time", "weight"])
+        table = table.filter(pc.greater(table["weight"], 0))
+        if table.num_rows:
+            break
+    else:
+        return NEW_USER, []
     user = table["user"].to_numpy()
     users, counts = np.unique(user, return_counts=True)
     chosen = users[np.argsort(counts, kind="stable")[len(users) // 2]]
     latest = table.filter(user == chosen).sort_by("time").to_pylist()[:-9:-1]
     user_id = Vocabulary.load(layout.catalog / "users").ids(np.array([chosen]))[0]
+    item_ids = snapshot.items.ids(np.array([row["item"] for row in latest]))
     names = config.events.names
-    return user_id, [(_describe_item(snapshot, row["item"]), names[row["type"]]) for row in latest]
+    return user_id, [
+        (_describe_item(snapshot, item_id), names[row["type"]]) for item_id, row in zip(item_ids, latest, strict=True)
+    ]
 
 
-def _number(snapshot: Snapshot, item_id: str) -> int:
-    return int(snapshot.items.number([item_id])[0])
+def _describe_item(snapshot: Snapshot, item_id: str) -> Description:
+    """Return an item's title, creators and tags; the id is the title of an item without one."""
+    item = int(snapshot.items.number([item_id])[0])
+    if item == NONE:  # of a newer snapshot
+        return item_id, "", ""
+    title, creators, tags = (_read_value(snapshot, name, item) for name in ("title", "creators", "tags"))
+    return str(title or item_id), _join_texts(creators), _join_texts(tags, MAX_TAGS)
 
 
-def _describe_item(snapshot: Snapshot, item: int) -> Description:
-    row = {name: snapshot.metadata[name][item].as_py() for name in ("item_id", "title", "creators", "tags")}
-    return row["title"] or row["item_id"], ", ".join(row["creators"] or []), ", ".join((row["tags"] or [])[:4])
+def _read_value(snapshot: Snapshot, name: str, item: int) -> Any:
+    return snapshot.metadata[name][item].as_py() if name in snapshot.metadata.column_names else None
+
+
+def _join_texts(values: Sequence[Any] | None, most: int | None = None) -> str:
+    return ", ".join([str(value) for value in values or () if value is not None][:most])
 
 
 def _describe_reason(item: dict, snapshot: Snapshot) -> str:
     reason = item.get("reason") or {}
     if not reason.get("item_id"):
         return reason.get("code", "")
-    return f"{reason['code']}: {_describe_item(snapshot, _number(snapshot, reason['item_id']))[0]}"
+    return f"{reason['code']}: {_describe_item(snapshot, reason['item_id'])[0]}"
 
 
 def _new_user_request(config: Config, item_id: str) -> dict:
@@ -89,15 +140,16 @@ def _new_user_request(config: Config, item_id: str) -> dict:
     name = max(config.events.types, key=lambda n: highest(n)[0])
     value = highest(name)[1]
     event = {"type": name, "item_id": item_id} | ({} if value is None else {"value": value})
-    return {"user_id": "someone-new", "session": {"events": [event]}, "count": 5}
+    return {"user_id": NEW_USER, "session": {"events": [event]}, "count": 5}
 
 
 def _build_table(title: str, rows: list[tuple[Description, str]], last: str) -> Table:
     """Build a table of items; the column of creators is left out if no item has one."""
-    table = Table(title=title, title_justify="left", expand=False)
+    table = Table(title=Text(title), title_justify="left", expand=False)
     has_creators = any(creators for (_, creators, _), _ in rows)
     for column in ("title", *(["by"] if has_creators else []), "tags", last):
         table.add_column(column, overflow="fold")
     for (item_title, creators, tags), text in rows:
-        table.add_row(item_title, *([creators] if has_creators else []), tags, text)
+        cells = (item_title, *([creators] if has_creators else []), tags, text)
+        table.add_row(*map(Text, cells))
     return table

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from handsell.core.errors import HandsellError
 
@@ -44,7 +45,8 @@ class Steps:
         except HandsellError as error:
             raise HandsellError(f"step {self.number}/{self.total} ({name}) failed: {error}") from error
         seconds = time.monotonic() - started
-        self.console.print(f"    {result} [dim]({seconds:.1f} s)[/dim]", soft_wrap=True, highlight=False)
+        text = Text.assemble(f"    {result} ", (f"({seconds:.1f} s)", "dim"))  # no markup: the result may hold ids
+        self.console.print(text, soft_wrap=True)
         if not always:
             self.folder.mkdir(parents=True, exist_ok=True)
             record.write_text(json.dumps({"inputs": self.digest, "result": result, "seconds": round(seconds, 1)}))
