@@ -63,7 +63,8 @@ def save_deployment(config, *, weights=(1.0,) * len(UGLY), user="u") -> None:
     layout, count = Layout(config.state), len(UGLY)
     metadata = pa.table(
         {
-            "item_id": list(UGLY), "title": ["", None, *UGLY[2:]], "creators": [["[/red]", None], None, *[[]] * (count - 2)],
+            "item_id": list(UGLY), "title": ["", None, *UGLY[2:]],
+            "creators": [["[/red]", None], None, *[[]] * (count - 2)],
             "tags": [[None, "[/b]", None], None, *[["t"]] * (count - 2)],
         }
     )  # fmt: skip
@@ -119,7 +120,7 @@ def test_a_log_without_positive_events_shows_a_new_user(configured):
 
 
 def test_a_refused_request_is_one_sentence(configured):
-    with pytest.raises(HandsellError, match="expected status 200 from .* got 503"):
+    with pytest.raises(HandsellError, match=r"expected status 200 from .* got 503"):
         show(configured, lambda *_: (503, {"code": "overloaded"}))
 
 
