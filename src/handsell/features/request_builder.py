@@ -144,7 +144,8 @@ def read_tail(
     queries: QueryBatch, rows: Rows, reader: EventReader, snapshot: Snapshot, config: Config, without_later: bool
 ) -> Events:
     """Read the users' events after the log offset of their row; types that the config lacks are left out."""
-    parts: list[Events] = []
+    columns: dict[str, list[Any]] = {}
+    row: list[int] = []
     for b, (user_id, time) in enumerate(zip(queries.user_id, queries.time.tolist(), strict=True)):
         if user_id is None:
             continue
@@ -153,10 +154,10 @@ def read_tail(
             i for i, name in enumerate(tail["type"])
             if name in config.events.types and not (without_later and tail["time"][i] >= time)
         ]  # fmt: skip
-        if kept:
-            columns = {name: [cells[i] for i in kept] for name, cells in tail.items()}
-            parts.append(build_events(columns, np.full(len(kept), b), snapshot, config))
-    return Events.concatenate(parts)
+        row += [b] * len(kept)
+        for name, cells in tail.items():
+            columns.setdefault(name, []).extend(cells[i] for i in kept)
+    return build_events(columns, np.array(row, np.int64), snapshot, config) if row else Events.none()
 
 
 def _read_exclusions(

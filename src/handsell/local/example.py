@@ -20,9 +20,8 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
 from handsell.core.batches import NONE
-from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
-from handsell.local.service import service_url
+from handsell.local.service import request_slate, service_url
 
 Description = tuple[str, str, str]  # title, creators, tags
 NEW_USER = "someone-new"
@@ -38,7 +37,8 @@ def show_example(config: Config, console: Console) -> str:
     snapshot = Snapshot.load(layout.snapshot)
     user_id, history = _typical_user(config, layout, snapshot)
     url = service_url(config)
-    body = _request_slate(url, user_id)
+    with httpx.Client(base_url=url, timeout=10.0, trust_env=False) as client:
+        body = request_slate(client, user_id, 10)
     items = body["items"]
     console.print(_build_table(f"latest events of user {user_id}", history, "event"))
     slate = [
@@ -51,22 +51,6 @@ def show_example(config: Config, console: Console) -> str:
     for command in _list_commands(config, url, user_id, items[0]["item_id"] if items else None):
         console.print(Text(f"  {command}"), soft_wrap=True)
     return f"{len(items)} items for user {user_id}" + (f", degraded: {body['degraded']}" if body["degraded"] else "")
-
-
-def _request_slate(url: str, user_id: str) -> dict:
-    """Request ten items, with the user id in the body: proxies and servers may decode an encoded slash in a path."""
-    try:
-        response = httpx.post(
-            f"{url}/v1/recommendations", json={"user_id": user_id, "count": 10}, timeout=10.0, trust_env=False
-        )
-    except httpx.HTTPError as error:
-        raise HandsellError(f"the service at {url} does not answer: {error!r}") from None
-    if response.status_code != 200:
-        raise HandsellError(
-            f"expected status 200 from {url}/v1/recommendations for user {user_id!r}, got {response.status_code}: "
-            f"{response.text[:300]}"
-        )
-    return response.json()
 
 
 def _list_commands(config: Config, url: str, user_id: str, item_id: str | None) -> list[str]:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -34,7 +33,7 @@ from handsell.evaluation.served import PAUSES
 from handsell.events.reader import EventReader
 from handsell.jobs.batch.slate_part import BatchWorker, look_up_requests, open_worker
 from handsell.local.bundles import open_bundles, resolve_bundle
-from handsell.local.service import service_url
+from handsell.local.service import request_slate, service_url
 
 COUNT = 10
 BATCH = 64  # users replayed at a time
@@ -113,20 +112,7 @@ def read_held_out(path: Path) -> dict[str, set[str]]:
 def query_service(url: str, ids: Sequence[str]) -> ServiceLists:
     """Request recommendations for each user; raises HandsellError if a response is missing or not a slate."""
     with httpx.Client(base_url=url, timeout=30.0, trust_env=False) as client, ThreadPoolExecutor(THREADS) as pool:
-
-        def recommend(user_id: str) -> dict:
-            try:
-                response = client.get(f"/v1/users/{quote(user_id, safe='')}/recommendations", params={"count": COUNT})
-            except httpx.HTTPError as error:
-                raise HandsellError(f"no service at {url} ({error!r}): start it with `make up`") from None
-            if response.status_code != 200:
-                raise HandsellError(
-                    f"expected status 200 from {url} for user {user_id}, got {response.status_code}: "
-                    f"{response.text[:300]}"
-                )
-            return response.json()
-
-        bodies = list(pool.map(recommend, ids))
+        bodies = list(pool.map(lambda user_id: request_slate(client, user_id, COUNT), ids))
     bundles = sorted({body["release"]["bundle"] for body in bodies})
     if len(bundles) != 1:
         raise HandsellError(f"{url} served several bundles ({', '.join(bundles)}): wait until it has switched to one")

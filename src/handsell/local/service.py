@@ -63,6 +63,24 @@ def service_url(config: Config) -> str:
     return f"http://{config.serving.host}:{config.serving.port}"
 
 
+def request_slate(client: httpx.Client, user_id: str, count: int) -> dict:
+    """Request recommendations from the service at the client's base URL; raises HandsellError if there are none.
+
+    The user id is in the body: proxies and servers may decode an encoded slash in a path.
+    """
+    url = str(client.base_url).rstrip("/")
+    try:
+        response = client.post("/v1/recommendations", json={"user_id": user_id, "count": count})
+    except httpx.HTTPError as error:
+        raise HandsellError(f"the service at {url} does not answer ({error!r}): start it with `make up`") from None
+    if response.status_code != 200:
+        raise HandsellError(
+            f"expected status 200 from {url}/v1/recommendations for user {user_id!r}, got {response.status_code}: "
+            f"{response.text[:300]}"
+        )
+    return response.json()
+
+
 def wait_until_ready(config: Config) -> str:
     """Poll /readyz until the live bundle is served; raises HandsellError after READY_TIMEOUT_S.
 

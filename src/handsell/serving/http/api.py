@@ -105,15 +105,15 @@ def build_api(service: Service, watcher: BundleWatcher | None = None) -> FastAPI
     )  # fmt: skip
     install_handlers(app)
     app.openapi = build_document(app)  # type: ignore[method-assign]
-    app.include_router(_recommendation_routes(service))
-    app.include_router(_operation_routes(service))
+    for routes in (_slate_routes, _user_routes, _operation_routes):
+        app.include_router(routes(service))
     app.add_middleware(BodyLimit, limit=service.config.serving.max_body_bytes)
     app.add_middleware(RequestMetrics, service=service)
     app.add_middleware(HeadAsGet)
     return app
 
 
-def _recommendation_routes(service: Service) -> APIRouter:
+def _slate_routes(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1", route_class=StrictRoute)
 
     @routes.post("/recommendations", response_model=a.RecommendationsAnswer, responses=problems(*BODY))
@@ -160,6 +160,12 @@ def _recommendation_routes(service: Service) -> APIRouter:
     async def explain(query: Annotated[s.ExplainParameters, Query()]) -> Response:
         """Explain why an item is or is not in the user's slate, stage by stage."""
         return answer(await service.explain(query))
+
+    return routes
+
+
+def _user_routes(service: Service) -> APIRouter:
+    routes = APIRouter(prefix="/v1", route_class=StrictRoute)
 
     @routes.put(f"{USER}/blocks", response_model=a.BlocksAnswer, responses=problems(*BODY))
     async def put_blocks(user_id: LoggedUser, body: s.BlocksBody) -> Response:
