@@ -41,7 +41,7 @@ class SharedCounts:
 
 @dataclass(frozen=True, slots=True)
 class Debt:
-    """Of each paced rule (Q,), in impressions."""
+    """Impressions that each paced rule (Q,) is short of its share today, or above it."""
 
     owed: np.ndarray  # up to the least share; negative: more was shown
     left: np.ndarray  # up to the greatest share; negative: too much was shown
