@@ -99,7 +99,12 @@ async def _unexpected(_: Request, error: Exception) -> Response:
 def describe_errors(errors: Sequence[Any], skip: int) -> list[dict[str, str]]:
     """Return field, detail and received value of Pydantic errors, at most 20; `skip` leading parts of each location."""
     return [
-        {"field": _path(e["loc"], skip), "detail": e["msg"], "received": _short(e.get("input"))} for e in errors[:20]
+        {
+            "field": _path(e["loc"], skip),
+            "detail": e["msg"].removeprefix("Value error, "),  # pydantic's prefix for messages of our validators
+            "received": _short(e.get("input")),
+        }
+        for e in errors[:20]
     ]
 
 
