@@ -142,3 +142,27 @@ def test_env_without_a_cluster_exports_for_feast_only(configured):
     done = CliRunner().invoke(app, ["env", str(configured('name = "shop"').source)])
     assert "export FEAST_FS_YAML_FILE_PATH=" in done.stdout and "RAY_" not in done.stdout
     assert "no cluster of shop is running" in done.stderr
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", "null", '{"pid": 1}'])
+def test_a_damaged_record_of_a_cluster_counts_as_none(recorded, left):
+    config = recorded(token="none")
+    (config.state / "run" / "ray.json").write_text(left)
+    assert cluster.find_running(config) is None and cluster.stop(config) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "127.0.0.1,localhost,::1,0.0.0.0"),
+        ({"no_proxy": "shop.example, localhost"}, "shop.example,localhost,127.0.0.1,::1,0.0.0.0"),
+        ({"NO_PROXY": "*", "no_proxy": "a"}, "*"),
+    ],
+)
+def test_processes_of_a_cluster_bypass_proxies_on_this_machine(recorded, tmp_path, monkeypatch, given, expected):
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    head = cluster.find_running(recorded(token=str(create_token(tmp_path / "token" / "ray.token"))))
+    assert head is not None and (head.environment["NO_PROXY"], head.access["no_proxy"]) == (expected, expected)

@@ -1,9 +1,14 @@
 """A second `make up` runs a step again if any of its inputs has changed."""
 
+import io
 import os
 
 import pytest
+from rich.console import Console
 
+from handsell.core.errors import HandsellError
+from handsell.local.cluster import settings_digest
+from handsell.local.steps import Steps
 from handsell.local.up import step_inputs
 
 SHOP = """
@@ -44,6 +49,9 @@ def test_a_new_file_changes_the_inputs_and_a_missing_table_is_no_error_yet(tmp_p
     ("change", "changed"),
     [
         ("[split]\ntest_days = 1", {"features", "train"}),
+        ('[tuning]\nsources = ["item_knn"]', {"train"}),
+        ('[features]\nonline_store = "localhost:6379"', {"online store"}),
+        ("[jobs]\npartitions = 9", {"data"}),
         ("[features]\nhistory_length = 7", {"features"}),
         ("[retrieval.als]\nepochs = 3", {"train"}),
         ("[serving]\nport = 8001", set()),
@@ -52,3 +60,53 @@ def test_a_new_file_changes_the_inputs_and_a_missing_table_is_no_error_yet(tmp_p
 def test_a_changed_section_changes_the_inputs_of_the_steps_that_use_it(configured, change, changed):
     before, after = step_inputs(configured(SHOP)), step_inputs(configured(SHOP + change))
     assert {step for step in before if before[step] != after[step]} == changed
+
+
+def test_another_online_store_in_the_environment_is_filled_and_reaches_the_replicas(configured, monkeypatch):
+    config = configured(SHOP)
+    before, started = step_inputs(config), settings_digest(config)
+    monkeypatch.setenv("HANDSELL_ONLINE_STORE", "127.0.0.1:6390")
+    after = step_inputs(config)
+    assert {step for step in before if before[step] != after[step]} == {"online store"}
+    assert settings_digest(config) != started
+
+
+def test_a_cluster_with_other_settings_is_started_again(configured):
+    digests = {settings_digest(configured(SHOP + change)) for change in ("", "[jobs]\nnum_cpus = 3", "[serving]")}
+    assert len(digests) == 2
+
+
+def run_steps(folder, **inputs) -> list[str]:
+    """Names of the steps that ran: first, store (without effect on later steps), last."""
+    ran: list[str] = []
+
+    def act(name: str) -> str:
+        ran.append(name)
+        if inputs.get(name) == "fails":
+            raise HandsellError("no")
+        return "[/done]"
+
+    steps = Steps(folder, 3, Console(file=io.StringIO()))
+    for name in ("first", "store", "last"):
+        steps.run(name, "…", lambda name=name: act(name), inputs.get(name), feeds_later=name != "store")
+    return ran
+
+
+def test_a_step_runs_again_if_its_inputs_or_those_before_it_have_changed(tmp_path):
+    assert run_steps(tmp_path) == ["first", "store", "last"] and run_steps(tmp_path) == []
+    assert run_steps(tmp_path, store=1) == ["store"]
+    assert run_steps(tmp_path, store=1, first=1) == ["first", "store", "last"]
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", "{}", "null"])
+def test_a_damaged_record_of_a_step_counts_as_none(tmp_path, left):
+    run_steps(tmp_path)
+    (tmp_path / "last.json").write_text(left)
+    assert run_steps(tmp_path) == ["last"]
+
+
+def test_a_step_that_failed_runs_again_with_the_inputs_of_its_last_success(tmp_path):
+    run_steps(tmp_path)
+    with pytest.raises(HandsellError, match="step 2/3"):
+        run_steps(tmp_path, store="fails")
+    assert run_steps(tmp_path) == ["store"]

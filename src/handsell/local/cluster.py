@@ -21,8 +21,11 @@ from handsell.config import Config
 from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
 from handsell.core.ray_token import create_token, read_token, token_environment
+from handsell.features.repository import build_feast_settings
 
 LOOPBACK = "127.0.0.1"
+OWN_HOSTS = (LOOPBACK, "localhost", "::1", "0.0.0.0")
+NO_PROXY = ("NO_PROXY", "no_proxy")  # programs read one or the other
 START_TIMEOUT_S = 90.0
 ADDRESSES = ("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_API_SERVER_ADDRESS")  # read by drivers, `serve`, `ray job`
 
@@ -36,12 +39,13 @@ class RayHead:
     gcs: str  # host:port
     dashboard: str  # http://host:port
     token: str = ""  # path of the token file; empty if an earlier version, without tokens, started it
+    settings: str = ""  # `settings_digest` at its start
 
     @property
     def access(self) -> dict[str, str]:
         """Environment variables with which ray and serve commands reach this cluster and no other."""
         addresses = dict(zip(ADDRESSES, (self.gcs, self.dashboard, self.dashboard), strict=True))
-        return {**ON_LOOPBACK, **addresses, **token_environment(Path(self.token))}
+        return {**ON_LOOPBACK, **bypass_proxies(), **addresses, **token_environment(Path(self.token))}
 
     @property
     def environment(self) -> dict[str, str]:
@@ -94,6 +98,17 @@ INGRESS = {
 }
 
 
+def bypass_proxies() -> dict[str, str]:
+    """Return NO_PROXY in both spellings: the caller's entries and this machine's own addresses.
+
+    Ray's commands, jobs and replicas call each other on loopback, which a proxy cannot reach.
+    """
+    given = ",".join(os.environ.get(name, "") for name in NO_PROXY)
+    hosts = [host.strip() for host in given.split(",") if host.strip()]
+    value = "*" if "*" in hosts else ",".join(dict.fromkeys([*hosts, *OWN_HOSTS]))  # programs accept only a lone *
+    return dict.fromkeys(NO_PROXY, value)
+
+
 def find_running(config: Config) -> RayHead | None:
     """Return the head that an earlier `start` left running, or None; raises HandsellError if its token is unusable."""
     head = _recorded_head(config)
@@ -109,10 +124,10 @@ def find_running(config: Config) -> RayHead | None:
 
 
 def _recorded_head(config: Config) -> RayHead | None:
-    path = _pid_file(config)
-    if not path.exists():
+    try:
+        head = RayHead(**json.loads(_pid_file(config).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):  # missing, empty or damaged
         return None
-    head = RayHead(**json.loads(path.read_text()))
     return head if head.is_alive() else None
 
 
@@ -138,8 +153,8 @@ def start(config: Config) -> RayHead:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
             env={
-                **inherited, **BASE_ENVIRONMENT, **INGRESS[config.serving.ingress], **token_environment(token),
-                "PATH": path,
+                **inherited, **BASE_ENVIRONMENT, **bypass_proxies(), **INGRESS[config.serving.ingress],
+                **token_environment(token), "PATH": path,
             },
         )  # fmt: skip
     head = RayHead(
@@ -148,10 +163,18 @@ def start(config: Config) -> RayHead:
         gcs=f"{LOOPBACK}:{jobs.gcs_port}",
         dashboard=f"http://{LOOPBACK}:{jobs.dashboard_port}",
         token=str(token),
+        settings=settings_digest(config),
     )
     _pid_file(config).write_text(json.dumps(asdict(head)))
     _wait_for_jobs(head, process, log)
     return head
+
+
+def settings_digest(config: Config) -> str:
+    """Return a digest of the settings that a head keeps from its start and hands to jobs and replicas."""
+    store = build_feast_settings(config)["online_store"]  # replicas inherit $HANDSELL_ONLINE_STORE
+    settings = [config.jobs.model_dump(mode="json"), config.serving.ingress, store]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def stop(config: Config, timeout_s: float = 15.0) -> list[int]:
@@ -212,7 +235,8 @@ def _wait_for_jobs(head: RayHead, process: subprocess.Popen, log: Path) -> None:
         if process.poll() is not None:
             break
         try:
-            if httpx.get(f"{head.dashboard}/api/jobs/", headers=head.headers, timeout=5.0).status_code == 200:
+            jobs = httpx.get(f"{head.dashboard}/api/jobs/", headers=head.headers, timeout=5.0, trust_env=False)
+            if jobs.status_code == 200:
                 return
         except httpx.HTTPError:
             pass

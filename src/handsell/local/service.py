@@ -90,7 +90,7 @@ def wait_until_ready(config: Config) -> str:
     deadline, last = time.monotonic() + READY_TIMEOUT_S, "no response"
     while time.monotonic() < deadline:
         try:
-            response = httpx.get(f"{url}/readyz", timeout=5.0)
+            response = httpx.get(f"{url}/readyz", timeout=5.0, trust_env=False)
             if response.status_code == 200 and response.json()["release"]["bundle"] == bundle:
                 return f"ready, serving bundle {bundle}"
             last = response.text[:500]
@@ -112,7 +112,7 @@ def wait_for_switch(config: Config, bundle: str) -> str:
     url, started, last = service_url(config), time.monotonic(), None
     while time.monotonic() - started < SWITCH_TIMEOUT_S:
         try:
-            last = httpx.get(f"{url}/readyz", timeout=5.0).json()
+            last = httpx.get(f"{url}/readyz", timeout=5.0, trust_env=False).json()
         except (httpx.HTTPError, ValueError):
             if last is None:
                 return f"no service is running at {url}; the next one will serve this bundle"

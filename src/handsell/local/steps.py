@@ -25,20 +25,31 @@ class Steps:
     number: int = 0
     digest: str = ""  # of the inputs of all steps so far: a step depends on those before it
 
-    def run(self, name: str, doing: str, act: Callable[[], str], inputs: object = None, always: bool = False) -> None:
+    def run(
+        self,
+        name: str,
+        doing: str,
+        act: Callable[[], str],
+        inputs: object = None,
+        always: bool = False,
+        feeds_later: bool = True,
+    ) -> None:
         """Call `act`, which returns its result in a sentence, unless the step has run with the same inputs.
 
-        `doing` describes the step; `always` runs it even if inputs are unchanged. Raises HandsellError that names the
-        step and the cause.
+        `doing` describes the step; `always` runs it even if inputs are unchanged; no later step depends on the inputs
+        of a step with `feeds_later` false. Raises HandsellError that names the step and the cause.
         """
         self.number += 1
         head = f"[bold]{self.number}/{self.total} {name}[/bold]"
-        self.digest = hashlib.sha256(f"{self.digest}|{name}|{json.dumps(inputs, sort_keys=True)}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{self.digest}|{name}|{json.dumps(inputs, sort_keys=True)}".encode()).hexdigest()
+        if feeds_later:
+            self.digest = digest
         record = self.folder / f"{name.replace(' ', '_')}.json"
-        if not always and record.exists() and json.loads(record.read_text())["inputs"] == self.digest:
+        if not always and _read_inputs(record) == digest:
             self.console.print(f"{head}: unchanged, skipped")
             return
         self.console.print(f"{head}: {doing} …")
+        record.unlink(missing_ok=True)  # a step that fails may have replaced a part of its earlier results
         started = time.monotonic()
         try:
             result = act()
@@ -49,7 +60,15 @@ class Steps:
         self.console.print(text, soft_wrap=True)
         if not always:
             self.folder.mkdir(parents=True, exist_ok=True)
-            record.write_text(json.dumps({"inputs": self.digest, "result": result, "seconds": round(seconds, 1)}))
+            record.write_text(json.dumps({"inputs": digest, "result": result, "seconds": round(seconds, 1)}))
+
+
+def _read_inputs(record: Path) -> str | None:
+    """Return the digest of a step's record; None if the record is missing, empty or damaged."""
+    try:
+        return json.loads(record.read_text())["inputs"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def code_digest() -> str:

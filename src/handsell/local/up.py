@@ -14,6 +14,7 @@ from rich.console import Console
 from handsell.config import Config
 from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
+from handsell.features.repository import build_feast_settings
 from handsell.local import cluster, example, service
 from handsell.local.child_process import JSON_LINES, run_child
 from handsell.local.steps import Steps, code_digest
@@ -42,8 +43,12 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
         "data", "reading, checking and numbering events, items and users", command("data"), [inputs["data"], code]
     )
     steps.run("features", "computing user and item features on Ray", command("features"), inputs["features"])
-    steps.run("feast apply", "registering entities, views and services", command("apply"))
-    steps.run("materialize", "copying the newest feature values to the online store", command("materialize"))
+    store = inputs["online store"]
+    steps.run("feast apply", "registering entities, views and services", command("apply"), store, feeds_later=False)
+    steps.run(
+        "materialize", "copying the newest feature values to the online store", command("materialize"), store,
+        feeds_later=False,
+    )  # fmt: skip
     steps.run("train", "submitting the training job to Ray", lambda: _train(config, head), inputs["train"])
     steps.run(
         "serve", f"deploying the {topology} topology", lambda: service.deploy(config, head, topology), always=True
@@ -62,10 +67,13 @@ def stop_everything(config: Config, console: Console | None = None) -> None:
 
 
 def _start_ray(config: Config) -> str:
-    head = cluster.find_running(config)
+    head, restarted = cluster.find_running(config), ""
+    if head is not None and head.settings != cluster.settings_digest(config):
+        cluster.stop(config)
+        head, restarted = None, "; restarted because [jobs], serving.ingress or the online store has changed"
     if head is None:
         head = cluster.start(config)
-    return f"Ray dashboard and job API at {head.dashboard}, pid {head.pid}"
+    return f"Ray dashboard and job API at {head.dashboard}, pid {head.pid}{restarted}"
 
 
 def _run_command(config: Config, name: str, head: cluster.RayHead) -> str:
@@ -79,7 +87,7 @@ def _train(config: Config, head: cluster.RayHead) -> str:
     ray = str(Path(sys.executable).parent / "ray")
     own = {name: value for name, value in os.environ.items() if name in ("HANDSELL_HOME", "HANDSELL_DATA")}
     # the path of the token is not among the job's variables: the cluster has it
-    runtime = {"env_vars": {**own, **cluster.BASE_ENVIRONMENT, **JSON_LINES}}
+    runtime = {"env_vars": {**own, **cluster.BASE_ENVIRONMENT, **cluster.bypass_proxies(), **JSON_LINES}}
     command = [
         ray, "job", "submit", "--address", head.dashboard, "--log-style", "record", "--runtime-env-json",
         json.dumps(runtime), "--", sys.executable, "-m", "handsell", "train", str(config.source),
@@ -99,13 +107,24 @@ def _log_path(config: Config, name: str) -> Path:
 
 
 def step_inputs(config: Config) -> dict[str, object]:
-    """Step → what it depends on besides earlier steps: config sections, and size and time of the source files."""
-    features = {"features", "split"}  # the windows decide for which times user rows are written
-    trained = {"retrieval", "ranking", "reranking", "split", "surfaces", "gate"}
+    """Step → what it depends on besides earlier steps: config sections, and size and time of the source files.
+
+    `online store` is an input of two steps: apply and materialize.
+    """
+    # the windows decide for which times user rows are written
+    features = config.model_dump(mode="json", include={"features", "split"})
+    del features["features"]["online_store"]
+    trained = {"retrieval", "ranking", "reranking", "tuning", "split", "surfaces", "gate"}
     files = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in _source_files(config)]
     return {
-        "data": [config.data.model_dump(mode="json"), config.events.model_dump(mode="json"), files],
-        "features": config.model_dump(mode="json", include=features),
+        "data": [
+            config.data.model_dump(mode="json"),
+            config.events.model_dump(mode="json"),
+            config.jobs.partitions,
+            files,
+        ],
+        "features": features,
+        "online store": build_feast_settings(config)["online_store"],
         "train": config.model_dump(mode="json", include=trained),
     }
 
