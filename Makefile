@@ -18,11 +18,15 @@ export OMP_NUM_THREADS := 1
 
 install: $(READY)
 
+# the shell reads CONFIG and DATA from its environment: they may have spaces and quotes
+up down: export CONFIG := $(CONFIG)
+up: export DATA := $(DATA)
+
 up: $(READY)
-	@$(BIN)/handsell up $(CONFIG) --topology $(TOPOLOGY) $(if $(DATA),--data $(DATA))
+	@$(BIN)/handsell up "$$CONFIG" --topology $(TOPOLOGY) $(if $(DATA),--data "$$DATA")
 
 down: $(READY)
-	@$(BIN)/handsell down $(CONFIG)
+	@$(BIN)/handsell down "$$CONFIG"
 
 test: $(READY)
 	@status=0; \

@@ -1,11 +1,8 @@
 """The last step of `make up` shows any content: ids and titles are data, not markup, paths or shell text."""
 
-import http.server
 import io
 import json
 import shlex
-import threading
-from contextlib import contextmanager
 from dataclasses import replace
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +17,7 @@ from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
 from handsell.local.example import show_example
 from handsell.testing.small_catalog import draw_snapshot
+from played_service import played_service
 
 UGLY = ("acme/1000?v=1#x", "[/b]", "[bold", "a b'c\"d", "$(id)", "..", "%2F", "ü\n\x1b[31m", "\\")
 CONFIG = """
@@ -29,33 +27,6 @@ view = {{ weight = 1.0 }}
 [serving]
 port = {port}
 """
-
-
-@contextmanager
-def played_service(respond):
-    """Serve `respond(path, body) → (status, answer)` on loopback; yields the port and the list of requests."""
-    received = []
-
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            received.append((self.path, body))
-            status, answer = respond(self.path, body)
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server.server_port, received
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def save_deployment(config, *, weights=(1.0,) * len(UGLY), user="u") -> None:

@@ -6,12 +6,15 @@ functions only: `handsell --help` and usage errors then answer without the secon
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 
 import typer
 
 from handsell.cli import bundles, data, features, local, rules, serving, training
 from handsell.core.errors import HandsellError
+from handsell.core.proxies import bypass_proxies
 from handsell.jobs.progress import report_error
 
 app = typer.Typer(
@@ -32,9 +35,21 @@ for name, group in (("bundles", bundles.app), ("rules", rules.app)):
 
 
 def main() -> None:
-    """Run the command line; exit with status 1 and the message alone, without a traceback, on a HandsellError."""
+    """Run the command line; exit with status 1 and one message, without a traceback, on an error of the user's input.
+
+    These are all HandsellErrors, and files that cannot be read or written.
+    """
+    os.environ.update(bypass_proxies())
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal whose encoding lacks a character shows a question mark
     try:
         app()
     except HandsellError as error:
         report_error(str(error))
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        report_error(f"cannot use {error.filename}: {error.strerror}. State is kept in $HANDSELL_HOME, if it is set")
         sys.exit(1)

@@ -33,3 +33,19 @@ def load(path: Path, data: Path | None = None) -> Config:
     if data is not None:
         os.environ["HANDSELL_DATA"] = str(data.expanduser().resolve())
     return load_config(path)
+
+
+def load_on_cluster(path: Path, data: Path | None = None) -> Config:
+    """Read the configuration, and select its running cluster for the jobs of this process.
+
+    Without a running cluster a job starts a private one. An address that is already in the environment is kept. Call it
+    before anything imports Ray, which reads some of these variables at import.
+    """
+    import os
+
+    from handsell.local import cluster
+
+    config = load(path, data)
+    if not os.environ.get("RAY_ADDRESS") and (head := cluster.find_running(config)):
+        os.environ.update(head.environment)
+    return config

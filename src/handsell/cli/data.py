@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from handsell.cli.arguments import ConfigPath, DataPath, load
+from handsell.cli.arguments import ConfigPath, DataPath, load, load_on_cluster
 
 
 def doctor(config: ConfigPath, data: DataPath = None) -> None:
@@ -19,8 +19,10 @@ def doctor(config: ConfigPath, data: DataPath = None) -> None:
 
 def data(config: ConfigPath, data: DataPath = None) -> None:
     """Read the source data and write it as Parquet with numbered users and items."""
+    loaded = load_on_cluster(config, data)
+
     from handsell.jobs.ingest.ingest import prepare
     from handsell.jobs.progress import report_result
 
-    counts = prepare(load(config, data))
+    counts = prepare(loaded)
     report_result(f"{counts['events']:,} events, {counts['users']:,} users, {counts['items']:,} items")

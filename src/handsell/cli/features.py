@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from handsell.cli.arguments import ConfigPath, load
+from handsell.cli.arguments import ConfigPath, load, load_on_cluster
 from handsell.jobs.progress import report_result
 
 
 def features(config: ConfigPath) -> None:
     """Compute feature values for Feast, and the item snapshot, on Ray."""
+    loaded = load_on_cluster(config)
+
     from handsell.jobs.cluster import connect
     from handsell.jobs.features.feature_tables import compute_feature_tables
     from handsell.jobs.train.windows import write_request_keys
 
-    loaded = load(config)
     with connect(loaded.jobs.num_cpus):
         counts = compute_feature_tables(loaded, write_request_keys(loaded))
     report_result(f"{counts['user_activity']:,} user rows and {counts['item_activity']:,} item-day rows")

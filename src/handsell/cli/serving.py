@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from handsell.cli.arguments import ConfigPath, ServiceUrl, Topology, load
+from handsell.cli.arguments import ConfigPath, ServiceUrl, Topology, load, load_on_cluster
 from handsell.core.errors import HandsellError
 
 
@@ -44,6 +44,7 @@ def recommend(
             f"{base}/v1/users/{quote(user, safe='')}/recommendations",
             params={"count": count, "surface": surface},
             timeout=10.0,
+            trust_env=bool(url),  # proxies do not reach this machine; `url` may be another one
         )
     except httpx.HTTPError as error:
         raise HandsellError(f"no service at {base} ({error}): start it with `make up CONFIG={config}`") from None
@@ -67,14 +68,18 @@ def batch(
     ] = True,
 ) -> None:
     """Write recommendations for every user as Parquet, for e-mail and push messages."""
+    loaded = load_on_cluster(config)
+
     from handsell.jobs.batch.batch_slates import batch as run
     from handsell.jobs.progress import report_result
 
-    report_result(run(load(config), surface, out, users_per_part=users_per_part, record=record))
+    report_result(run(loaded, surface, out, users_per_part=users_per_part, record=record))
 
 
 def skew(config: ConfigPath) -> None:
     """Compare logged feature vectors of served requests with point-in-time values."""
+    loaded = load_on_cluster(config)
+
     from handsell.jobs.features.skew import report_skew
 
-    report_skew(load(config))
+    report_skew(loaded)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from handsell.cli.arguments import BundleName, ConfigPath, ServiceUrl, load
+from handsell.cli.arguments import BundleName, ConfigPath, ServiceUrl, load, load_on_cluster
 
 
 def train(
@@ -16,10 +16,12 @@ def train(
     promote: Annotated[bool, typer.Option(help="Make the bundle live if it passes its gate.")] = True,
 ) -> None:
     """Train, evaluate and write a bundle; promote it if it passes its gate."""
+    loaded = load_on_cluster(config)
+
     from handsell.jobs.progress import report_result
     from handsell.jobs.train.train import train as run
 
-    report_result(run(load(config), promote=promote))
+    report_result(run(loaded, promote=promote))
 
 
 def evaluate(

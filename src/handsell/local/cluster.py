@@ -20,12 +20,11 @@ import psutil
 from handsell.config import Config
 from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
+from handsell.core.proxies import bypass_proxies
 from handsell.core.ray_token import create_token, read_token, token_environment
 from handsell.features.repository import build_feast_settings
 
 LOOPBACK = "127.0.0.1"
-OWN_HOSTS = (LOOPBACK, "localhost", "::1", "0.0.0.0")
-NO_PROXY = ("NO_PROXY", "no_proxy")  # programs read one or the other
 START_TIMEOUT_S = 90.0
 ADDRESSES = ("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_API_SERVER_ADDRESS")  # read by drivers, `serve`, `ray job`
 
@@ -96,17 +95,6 @@ INGRESS = {
         "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S": "2",
     },
 }
-
-
-def bypass_proxies() -> dict[str, str]:
-    """Return NO_PROXY in both spellings: the caller's entries and this machine's own addresses.
-
-    Ray's commands, jobs and replicas call each other on loopback, which a proxy cannot reach.
-    """
-    given = ",".join(os.environ.get(name, "") for name in NO_PROXY)
-    hosts = [host.strip() for host in given.split(",") if host.strip()]
-    value = "*" if "*" in hosts else ",".join(dict.fromkeys([*hosts, *OWN_HOSTS]))  # programs accept only a lone *
-    return dict.fromkeys(NO_PROXY, value)
 
 
 def find_running(config: Config) -> RayHead | None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from handsell.config import Config
 from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
+from handsell.core.proxies import bypass_proxies
 from handsell.features.repository import build_feast_settings
 from handsell.local import cluster, example, service
 from handsell.local.child_process import JSON_LINES, run_child
@@ -87,7 +88,7 @@ def _train(config: Config, head: cluster.RayHead) -> str:
     ray = str(Path(sys.executable).parent / "ray")
     own = {name: value for name, value in os.environ.items() if name in ("HANDSELL_HOME", "HANDSELL_DATA")}
     # the path of the token is not among the job's variables: the cluster has it
-    runtime = {"env_vars": {**own, **cluster.BASE_ENVIRONMENT, **cluster.bypass_proxies(), **JSON_LINES}}
+    runtime = {"env_vars": {**own, **cluster.BASE_ENVIRONMENT, **bypass_proxies(), **JSON_LINES}}
     command = [
         ray, "job", "submit", "--address", head.dashboard, "--log-style", "record", "--runtime-env-json",
         json.dumps(runtime), "--", sys.executable, "-m", "handsell", "train", str(config.source),

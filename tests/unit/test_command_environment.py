@@ -1,0 +1,138 @@
+"""The command line in any environment: proxies, terminals, folders with spaces and quotes, a running cluster."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from handsell.cli.arguments import load_on_cluster
+from handsell.core.ray_token import create_token
+from played_service import played_service
+
+ROOT = Path(__file__).parents[2]
+PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+NAMES = ("my shop", "it's", 'a "b"', "$HOME", "a;b & c", "  two  ", "ü")
+
+
+def handsell(*arguments, **environment) -> subprocess.CompletedProcess:
+    """Run `handsell` with these variables added to the environment, and without NO_PROXY."""
+    inherited = {name: value for name, value in os.environ.items() if name.upper() != "NO_PROXY"}
+    return subprocess.run(
+        [sys.executable, "-m", "handsell", *map(str, arguments)],
+        capture_output=True, encoding="utf-8", errors="replace", timeout=60, env={**inherited, **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "shop.toml"
+    path.write_text('name = "shop"\n')
+    return path
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_proxy_does_not_receive_calls_to_this_machine(config_file, given):
+    with played_service(lambda *_: (200, {"items": []})) as (port, received):
+        config_file.write_text(f'name = "shop"\n[serving]\nport = {port}\n')
+        url = ["--url", f"http://127.0.0.1:{port}"] if given else []
+        proxies = dict.fromkeys(PROXIES, "http://127.0.0.1:9")
+        done = handsell("recommend", config_file, "a/b", *url, **proxies)
+    assert done.returncode == 0, done.stderr
+    assert received[0][0].startswith("/v1/users/a%2Fb/recommendations")
+
+
+def test_a_terminal_without_utf8_shows_the_rest(config_file):
+    with played_service(lambda *_: (200, {"title": "Käse …"})) as (port, _):
+        done = handsell(
+            "recommend", config_file, "u", "--url", f"http://127.0.0.1:{port}", PYTHONIOENCODING="ascii", PYTHONUTF8="0"
+        )
+    assert done.returncode == 0 and "K?se ?" in done.stdout
+
+
+@pytest.mark.parametrize("home", ["file/home", "file"])
+def test_a_home_that_cannot_be_a_folder_is_one_sentence(config_file, home):
+    (config_file.parent / "file").write_text("")
+    for command in (["env"], ["up"]):
+        done = handsell(*command, config_file, HANDSELL_HOME=str(config_file.parent / home))
+        assert "Traceback" not in done.stderr + done.stdout, command
+        if command == ["env"]:
+            assert done.returncode == 1 and done.stderr.startswith("error: cannot use ")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_passes_paths_with_spaces_and_quotes(tmp_path, name):
+    """A checkout in a folder of that name, with a `handsell` that prints its arguments."""
+    folder = tmp_path / name
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", folder)
+    for file in ("pyproject.toml", "constraints.txt", ".venv/.installed"):
+        (folder / file).write_text("")
+    command = folder / ".venv" / "bin" / "handsell"
+    command.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    command.chmod(0o755)
+    config, data = folder / "shop.toml", folder / "data"
+    given = [f"{key}={str(value).replace('$', '$$')}" for key, value in (("CONFIG", config), ("DATA", data))]
+    for target, expected in (
+        ("up", ["up", str(config), "--topology", "graph", "--data", str(data)]),
+        ("down", ["down", str(config)]),
+    ):
+        done = subprocess.run(["make", "-s", target, *given], cwd=folder, capture_output=True, encoding="utf-8")
+        assert (done.returncode, done.stdout.splitlines()) == (0, expected), done.stderr
+
+
+@pytest.fixture
+def running(configured, tmp_path, monkeypatch):
+    """A config whose recorded cluster is this process; changes of the environment are undone."""
+    for name in ("RAY_ADDRESS", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    config = configured('name = "shop"')
+    head = {
+        "pid": os.getpid(), "created": psutil.Process().create_time(), "gcs": "127.0.0.1:6501",
+        "dashboard": "http://127.0.0.1:8466", "token": str(create_token(tmp_path / "token" / "ray.token")),
+    }  # fmt: skip
+    (config.state / "run").mkdir(parents=True)
+    (config.state / "run" / "ray.json").write_text(json.dumps(head))
+    return config
+
+
+def test_jobs_run_on_the_cluster_of_their_config(running):
+    load_on_cluster(running.source)
+    assert os.environ["RAY_ADDRESS"] == "127.0.0.1:6501" and os.environ["RAY_AUTH_MODE"] == "token"
+    assert "127.0.0.1" in os.environ["NO_PROXY"]
+
+
+def test_an_address_in_the_environment_is_kept(running):
+    os.environ["RAY_ADDRESS"] = "10.0.0.1:6379"
+    load_on_cluster(running.source)
+    assert os.environ["RAY_ADDRESS"] == "10.0.0.1:6379"
+
+
+def test_without_a_running_cluster_no_address_is_set(running):
+    (running.state / "run" / "ray.json").unlink()
+    load_on_cluster(running.source)
+    assert "RAY_ADDRESS" not in os.environ
+
+
+@pytest.mark.parametrize("command", ["data", "features", "train", "batch", "skew"])
+def test_each_job_finds_its_cluster(running, monkeypatch, command):
+    """The loader of the command gets its config; it stops there."""
+    from typer.testing import CliRunner
+
+    from handsell.cli import app, data, features, serving, training
+    from handsell.core.errors import HandsellError
+
+    def load_on_cluster(path, data=None):
+        raise HandsellError(f"found {path}")
+
+    for module in (data, features, serving, training):
+        monkeypatch.setattr(module, "load_on_cluster", load_on_cluster)
+    options = ["--surface", "home", "--out", "out"] if command == "batch" else []
+    done = CliRunner().invoke(app, [command, str(running.source), *options])
+    assert str(done.exception) == f"found {running.source}"
