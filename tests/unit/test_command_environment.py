@@ -5,13 +5,19 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
 import pytest
 
 from handsell.cli.arguments import load_on_cluster
+from handsell.config import load_config
+from handsell.core.errors import ConfigError
 from handsell.core.ray_token import create_token
+from handsell.local.cluster import ray_folder
+from handsell.local.ownership import claim_state, require_owner
+from handsell.local.up import stop_everything
 from played_service import played_service
 
 ROOT = Path(__file__).parents[2]
@@ -60,8 +66,37 @@ def test_a_home_that_cannot_be_a_folder_is_one_sentence(config_file, home):
     for command in (["env"], ["up"]):
         done = handsell(*command, config_file, HANDSELL_HOME=str(config_file.parent / home))
         assert "Traceback" not in done.stderr + done.stdout, command
-        if command == ["env"]:
-            assert done.returncode == 1 and done.stderr.startswith("error: cannot use ")
+        assert done.returncode == 1 and done.stderr.startswith("error: cannot ")
+
+
+def test_two_configs_of_one_name_do_not_share_state(configured, tmp_path):
+    first = configured('name = "shop"')
+    claim_state(first)
+    claim_state(first)
+    (tmp_path / "other").mkdir()
+    second = load_config(shutil.copy(first.source, tmp_path / "other" / "config.toml"))
+    for use in (claim_state, require_owner, stop_everything, lambda config: load_on_cluster(config.source)):
+        with pytest.raises(ConfigError, match="have the same name, shop"):
+            use(second)
+    first.source.unlink()  # moved
+    claim_state(second)
+    assert (second.state / "config.path").read_text() == str(second.source)
+
+
+@pytest.mark.parametrize("left", [b"", b"\xff", b"\0", b"gone.toml"])
+def test_a_damaged_record_of_the_owner_is_replaced(configured, left):
+    config = configured('name = "shop"')
+    config.state.mkdir(parents=True)
+    (config.state / "config.path").write_bytes(left)
+    claim_state(config)
+    assert (config.state / "config.path").read_text() == str(config.source)
+
+
+def test_a_long_temporary_folder_is_not_used_for_sockets(configured, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/var/tmp/" + "long/" * 20)
+    assert len(str(ray_folder(configured('name = "shop"')))) <= 42
+    monkeypatch.setattr(tempfile, "tempdir", "/var/tmp")
+    assert str(ray_folder(configured('name = "shop"'))).startswith("/var/tmp/handsell-")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -44,8 +44,10 @@ def load_on_cluster(path: Path, data: Path | None = None) -> Config:
     import os
 
     from handsell.local import cluster
+    from handsell.local.ownership import require_owner
 
     config = load(path, data)
+    require_owner(config)
     if not os.environ.get("RAY_ADDRESS") and (head := cluster.find_running(config)):
         os.environ.update(head.environment)
     return config

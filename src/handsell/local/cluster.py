@@ -26,6 +26,7 @@ from handsell.features.repository import build_feast_settings
 
 LOOPBACK = "127.0.0.1"
 START_TIMEOUT_S = 90.0
+MAX_FOLDER = 42  # bytes of the path of Ray's folder; its sockets are up to 65 bytes longer
 ADDRESSES = ("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_API_SERVER_ADDRESS")  # read by drivers, `serve`, `ray job`
 
 
@@ -184,9 +185,13 @@ def stop(config: Config, timeout_s: float = 15.0) -> list[int]:
 
 
 def ray_folder(config: Config) -> Path:
-    """Return Ray's folder. Paths of its sockets have at most 107 bytes, so it is not in the state folder."""
+    """Return Ray's folder. Paths of its sockets have at most 107 bytes, so it is not in the state folder.
+
+    The folder is in /tmp if the path of the temporary folder is long.
+    """
     digest = hashlib.sha256(str(config.state).encode()).hexdigest()[:8]
-    return Path(tempfile.gettempdir()) / f"handsell-{digest}"
+    folder = Path(tempfile.gettempdir()) / f"handsell-{digest}"
+    return folder if len(os.fsencode(folder)) <= MAX_FOLDER else Path("/tmp") / folder.name
 
 
 def _pid_file(config: Config) -> Path:

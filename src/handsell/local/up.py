@@ -18,6 +18,7 @@ from handsell.core.proxies import bypass_proxies
 from handsell.features.repository import build_feast_settings
 from handsell.local import cluster, example, service
 from handsell.local.child_process import JSON_LINES, run_child
+from handsell.local.ownership import claim_state, require_owner
 from handsell.local.steps import Steps, code_digest
 
 STEPS = 9
@@ -27,6 +28,7 @@ SUBMIT_TRIES = 6
 def start_everything(config: Config, topology: str = "graph", console: Console | None = None) -> None:
     """Prepare data and features, train, deploy, and show an example; steps whose inputs are unchanged are skipped."""
     console = console or Console()
+    claim_state(config)
     layout = Layout(config.state)
     steps = Steps(layout.steps, STEPS, console)
     code = code_digest()
@@ -63,6 +65,7 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
 def stop_everything(config: Config, console: Console | None = None) -> None:
     """Stop the local Ray cluster and everything that runs on it."""
     console = console or Console()
+    require_owner(config)
     stopped = cluster.stop(config)
     console.print(f"stopped {len(stopped)} processes of {config.name}" if stopped else f"{config.name} was not running")
 
