@@ -1,6 +1,8 @@
 """Progress of a child process: read from JSON lines among other output, and the real cause when it fails."""
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -95,3 +97,23 @@ def test_json_lines_are_read_back(line):
 def test_fields_of_a_newer_version_are_ignored():
     assert ProgressLine.from_json('{"progress": "update", "text": "a", "color": "red"}') == ProgressLine("update", "a")
     assert ProgressLine.from_json("[1/2] windows …") is None
+
+
+def test_progress_of_any_characters_is_kept_in_any_locale(tmp_path):
+    script = r"""
+import sys
+from pathlib import Path
+from handsell.local.child_process import run_child
+job = r"from handsell.jobs.progress import *; print('K\xe4se'); report_update('\xfc \u2026'); report_result('\xb5')"
+print(ascii(run_child([sys.executable, "-c", job], {}, Path(sys.argv[1]), lambda line: print(ascii(line)))))
+"""
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    path = tmp_path / "job.py"
+    path.write_text(script, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(path), str(tmp_path / "job.log")], capture_output=True, encoding="utf-8", check=False,
+        timeout=60, env={**os.environ, **plain},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [ascii("      · ü …"), ascii("µ")]
+    assert "Käse" in (tmp_path / "job.log").read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from handsell.core.errors import HandsellError
 from handsell.jobs.progress import FORMAT, ProgressLine
 
 LAST_LINES = 12  # of the output of a command that failed without saying why
+UTF8 = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}  # in any locale
 JSON_LINES = {FORMAT: "json"}  # environment of a job whose progress is read here
 
 
@@ -26,10 +27,11 @@ def run_child(
     log.parent.mkdir(parents=True, exist_ok=True)
     result, error, output = "done", "", []
     child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
-        errors="replace", env={**os.environ, **environment, **JSON_LINES, "PYTHONUNBUFFERED": "1"},
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        encoding="utf-8", errors="replace",
+        env={**os.environ, **environment, **JSON_LINES, **UTF8, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
-    with child, log.open("w") as out:
+    with child, log.open("w", encoding="utf-8") as out:
         assert child.stdout is not None
         for line, progress in _read_progress(child.stdout):
             out.write(f"{progress.to_text()}\n" if progress else line)

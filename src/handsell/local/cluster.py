@@ -71,6 +71,7 @@ ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 BASE_ENVIRONMENT = {
     **ON_LOOPBACK,
     "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONUTF8": "1",  # jobs and replicas read and write files as UTF-8 in any locale
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",

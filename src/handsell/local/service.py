@@ -17,6 +17,7 @@ from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
 from handsell.local.bundles import open_bundles, resolve_bundle
 from handsell.local.cluster import RayHead
+from handsell.local.steps import code_digest
 
 READY_TIMEOUT_S = 120.0
 SWITCH_TIMEOUT_S = 90.0
@@ -48,11 +49,12 @@ def write_serve_file(config: Config, topology: str) -> Path:
     document["http_options"] = {
         **document.get("http_options", {}), "host": config.serving.host, "port": config.serving.port,
     }  # fmt: skip
-    digest = hashlib.sha256(config.source.read_bytes()).hexdigest()[:12]
+    code = code_digest(without=("cli", "local", "console"))
+    digest = hashlib.sha256(config.source.read_bytes() + code.encode()).hexdigest()[:12]
     for application in document["applications"]:
         application["args"] |= {"config": str(config.source), "bundle": "live"}  # replicas follow promotions
         variables = application.setdefault("runtime_env", {}).setdefault("env_vars", {})
-        variables["HANDSELL_CONFIG_DIGEST"] = digest  # a changed config changes the application: replicas restart
+        variables["HANDSELL_CONFIG_DIGEST"] = digest  # a changed config or version restarts the replicas
     path = Layout(config.state).state / "run" / f"serve-{topology}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(document, sort_keys=False))

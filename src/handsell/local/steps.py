@@ -71,11 +71,11 @@ def _read_inputs(record: Path) -> str | None:
         return None
 
 
-def code_digest() -> str:
-    """Return a digest of the package's source that computes data: a changed version runs all steps again."""
+def code_digest(without: tuple[str, ...] = ("cli", "local", "serving", "console")) -> str:
+    """Return a digest of the package's source, by default of the folders that compute data."""
     root = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for source in sorted(root.rglob("*.py")):
-        if source.relative_to(root).parts[0] not in ("cli", "local", "serving", "console"):
+        if source.relative_to(root).parts[0] not in without:
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

@@ -31,7 +31,7 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
     claim_state(config)
     layout = Layout(config.state)
     steps = Steps(layout.steps, STEPS, console)
-    code = code_digest()
+    code = code_digest()  # a changed version runs all steps again
 
     steps.run("ray", "starting a local Ray cluster", lambda: _start_ray(config), always=True)
     head = cluster.find_running(config)
