@@ -18,6 +18,7 @@ from handsell.core.proxies import bypass_proxies
 from handsell.features.repository import build_feast_settings
 from handsell.local import cluster, example, service
 from handsell.local.child_process import JSON_LINES, run_child
+from handsell.local.online_store import require_online_store
 from handsell.local.ownership import claim_state, require_owner
 from handsell.local.steps import Steps, code_digest
 
@@ -29,6 +30,7 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
     """Prepare data and features, train, deploy, and show an example; steps whose inputs are unchanged are skipped."""
     console = console or Console()
     claim_state(config)
+    require_online_store(config)
     layout = Layout(config.state)
     steps = Steps(layout.steps, STEPS, console)
     code = code_digest()  # a changed version runs all steps again

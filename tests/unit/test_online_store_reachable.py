@@ -1,0 +1,37 @@
+"""`make up` checks the address of the online store before it changes anything."""
+
+import socket
+
+import pytest
+
+from handsell.core.errors import HandsellError
+from handsell.local import up
+from handsell.local.online_store import require_online_store
+
+
+@pytest.fixture
+def ports():
+    """A port that listens, and one that does not."""
+    with socket.socket() as listening, socket.socket() as closed:
+        for one in (listening, closed):
+            one.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening.getsockname()[1], closed.getsockname()[1]
+
+
+def test_a_store_that_listens_and_a_file_are_accepted(configured, ports, monkeypatch):
+    config = configured('name = "shop"')
+    require_online_store(config)
+    for store in ("127.0.0.1:{0},password=p:1", "127.0.0.1:{1},127.0.0.1:{0}"):
+        monkeypatch.setenv("HANDSELL_ONLINE_STORE", store.format(*ports))
+        require_online_store(config)
+
+
+@pytest.mark.parametrize("store", ["127.0.0.1:{1},password=hunter2", "127.0.0.1:", "127.0.0.1:99999", "[::1]:x", ":"])
+def test_a_store_that_does_not_listen_is_one_sentence_without_its_password(configured, ports, monkeypatch, store):
+    config = configured('name = "shop"')
+    monkeypatch.setenv("HANDSELL_ONLINE_STORE", store.format(*ports))
+    monkeypatch.setattr(up.cluster, "stop", lambda *_: pytest.fail("the running cluster was stopped"))
+    with pytest.raises(HandsellError, match="cannot reach the online store") as raised:
+        up.start_everything(config)
+    assert "hunter2" not in str(raised.value) and "\n" not in str(raised.value)
