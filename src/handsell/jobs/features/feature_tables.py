@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.errors import DataError
+from handsell.core.json_files import read_json
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.features.item import get_untouched_values, list_item_features
@@ -77,7 +78,7 @@ def _inputs(layout: Layout, config: Config) -> tuple[list[Path], dict]:
         raise DataError(
             f"expected numbered events in {layout.interactions}, got none: run `handsell data {config.source}`"
         )
-    return parts, json.loads(layout.data_meta.read_text(encoding="utf-8"))
+    return parts, read_json(layout.data_meta, f"run `handsell data {config.source}` again")
 
 
 def _prepare(config: Config, meta: dict, requests: Path | None) -> FeatureWork:

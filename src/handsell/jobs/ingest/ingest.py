@@ -29,6 +29,7 @@ import ray
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
 from handsell.core.errors import DataError, HandsellError
+from handsell.core.json_files import read_json
 from handsell.core.paths import Layout
 from handsell.data.alignment import align_rows, mark_unavailable
 from handsell.data.interactions import NUMBERED
@@ -269,7 +270,11 @@ def _load_vocabularies(layout: Layout) -> dict[str, Vocabulary]:
 
 
 def _read_meta(layout: Layout) -> dict[str, Any]:
-    return json.loads(layout.data_meta.read_text()) if layout.data_meta.exists() else {}
+    """Return what the last run has recorded; empty if there is none, or if the file is damaged."""
+    try:
+        return read_json(layout.data_meta, "")
+    except HandsellError:
+        return {}
 
 
 def _part_path(folder: Path, number: int) -> Path:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,6 +19,7 @@ from handsell.bundles.store import BundleStore
 from handsell.bundles.warm_up_requests import save_warm_up_requests
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
+from handsell.core.json_files import read_json
 from handsell.core.paths import Layout
 from handsell.data import splits
 from handsell.eligibility.mask import Eligibility
@@ -71,7 +72,8 @@ def _write_warm_up_requests(config: Config, run: Path, staging: Path) -> None:
 
 def build_manifest(run: TrainingRun, report: dict, staging: Path) -> Manifest:
     """Build the manifest of the files in `staging`, without their hashes."""
-    config, meta = run.config, json.loads(Layout(run.config.state).data_meta.read_text())
+    config = run.config
+    meta = _read_meta(config)
     spans = compute_window_spans(config, run.folder)
     return Manifest(
         config=config.name,
@@ -107,7 +109,7 @@ def describe_indexes(bundle: Path) -> tuple[str, ...]:
 
 def compute_window_spans(config: Config, run: Path) -> dict[str, tuple[int, int]]:
     """Return [first, last + 1) of each window in µs; under leave_last_k windows overlap in time."""
-    meta = json.loads(Layout(config.state).data_meta.read_text())
+    meta = _read_meta(config)
     if config.split.kind == "by_time":
         bounds = splits.Bounds.of(config.split, meta["last_us"])
         edges = [meta["first_us"], bounds.ranker, bounds.validation, bounds.test, meta["last_us"] + 1]
@@ -198,3 +200,7 @@ def _git_revision() -> str | None:
     except OSError:
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def _read_meta(config: Config) -> dict[str, Any]:
+    return read_json(Layout(config.state).data_meta, f"run `handsell data {config.source}` again")

@@ -6,7 +6,6 @@ impressions, and windows/<name>.parquet for each name of REQUEST_SETS.
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config, SplitConfig
 from handsell.core.errors import TrainingError
+from handsell.core.json_files import read_json
 from handsell.core.paths import Layout
 from handsell.data import splits
 from handsell.data.interactions import Interactions
@@ -58,7 +58,7 @@ def cut_windows(config: Config, run: Path) -> dict[str, int]:
     parts = sorted(layout.interactions.glob("part-*.parquet"))
     if not parts:
         raise TrainingError(f"no interactions in {layout.interactions}: run `handsell data {config.source}` first")
-    end_us = json.loads(layout.data_meta.read_text())["last_us"] + 1
+    end_us = read_json(layout.data_meta, f"run `handsell data {config.source}` again")["last_us"] + 1
     sizes = CatalogSizes.load(layout)
     for folder in ("fit", "all", "windows"):
         (run / folder).mkdir(parents=True, exist_ok=True)
