@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent / "src" / "handsell"
 LAYERS = (
     ("testing",),
     ("__main__", "cli", "console", "local"),
+    ("doctor",),
     ("jobs", "serving", "simulation"),
     ("bundles", "evaluation", "experiments"),
     ("retrieval", "ranking", "reranking"),

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from handsell.config import load_config
-from handsell.data.doctor.counters import DistinctCounter, IdStatistics, hash_rows
-from handsell.data.doctor.inspection import examine, render
+from handsell.doctor.counters import DistinctCounter, IdStatistics, hash_rows
+from handsell.doctor.inspection import examine, render
 
 DAY = 86_400
 START = 1_767_225_600  # 2026-01-01
@@ -230,7 +230,7 @@ def test_real_movielens_is_ready(test_data, repository, monkeypatch):
 
 
 def test_id_statistics_by_batches_equals_all_at_once(rng, monkeypatch):
-    monkeypatch.setattr("handsell.data.doctor.counters.COMPACT_ROWS", 10)
+    monkeypatch.setattr("handsell.doctor.counters.COMPACT_ROWS", 10)
     ids, at = rng.integers(20, size=500), rng.integers(1_000, size=500)
     statistics = IdStatistics()
     for rows in np.array_split(np.arange(500), 17):

@@ -9,7 +9,7 @@ from handsell.cli.arguments import ConfigPath, DataPath, load, load_on_cluster
 
 def doctor(config: ConfigPath, data: DataPath = None) -> None:
     """Check the source data before training; exit with status 1 if it cannot be used."""
-    from handsell.data.doctor.inspection import examine, render
+    from handsell.doctor.inspection import examine, render
 
     report = examine(load(config, data))
     render(report)

@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 
 from handsell.config import Config
 from handsell.core.units import DAY_US, HOUR_US
-from handsell.data.doctor.checks import EventChecks
-from handsell.data.doctor.doctor_report import EXAMPLES, DoctorReport, Finding, Spread, TypeCount
-from handsell.data.doctor.id_checks import find_table_problems
-from handsell.data.doctor.view import render
 from handsell.data.readers.base import Reader, read_all_events
 from handsell.data.readers.detect import open_reader
 from handsell.data.splits import Bounds
+from handsell.doctor.checks import EventChecks
+from handsell.doctor.doctor_report import EXAMPLES, DoctorReport, Finding, Spread, TypeCount
+from handsell.doctor.id_checks import find_table_problems
+from handsell.doctor.view import render
 
 FEW_ITEMS = 50
 FEW_INTERACTIONS = 2_000

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.config import EventsConfig
-from handsell.data.doctor.counters import DistinctCounter, IdStatistics, hash_rows
-from handsell.data.doctor.doctor_report import EXAMPLES, Finding
-from handsell.data.doctor.id_checks import long_id_finding, mark_long_ids, shorten
 from handsell.data.readers.base import REQUIRED, drop_incomplete
+from handsell.doctor.counters import DistinctCounter, IdStatistics, hash_rows
+from handsell.doctor.doctor_report import EXAMPLES, Finding
+from handsell.doctor.id_checks import long_id_finding, mark_long_ids, shorten
 
 EPOCH_YEAR_US = 365 * DAY_US
 SHOWN = ("user_id", "item_id", "type", "time", "value")

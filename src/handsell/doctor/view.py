@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from handsell.data.doctor.doctor_report import DoctorReport, Finding
+from handsell.doctor.doctor_report import DoctorReport, Finding
 
 COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
 

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from handsell.data.doctor.doctor_report import EXAMPLES, Finding
 from handsell.data.readers.base import Reader
 from handsell.data.readers.tables import Tables
 from handsell.data.schemas import ID_CHARACTERS
+from handsell.doctor.doctor_report import EXAMPLES, Finding
 
 FEW_SHARED = 0.05  # of the distinct ids of the smaller table: below, the tables do not use the same ids
 LIKELY = 0.5  # share of ids that a correction must make equal to be named as the cause
