@@ -190,6 +190,15 @@ async def test_a_blocked_stage_opens_the_circuit_breaker(world, stage):
             raise AssertionError("it answers again, and nobody asks it")
 
 
+async def test_a_query_that_waited_for_a_blocked_stage_reads_its_features(world):
+    """The first query holds the only slot for as long as features may take after the second one's arrival."""
+    stages = Halting(world, "candidates")
+    config = quick(world, in_flight=1, micro_batch=1)
+    async with start_service(world, stages=stages, config=config) as (client, _):
+        answers = await asyncio.gather(*(client.get("/v1/users/u1/recommendations") for _ in range(2)))
+    assert [a.json()["degraded"] for a in answers] == [["candidates"]] * 2 and stages.reached == 2
+
+
 async def test_a_blocked_store_is_flagged_and_read_again(world):
     """Its only thread is blocked in a read meanwhile."""
     store, free = world.store(), threading.Event()

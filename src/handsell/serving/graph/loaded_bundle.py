@@ -21,7 +21,7 @@ from handsell.serving.graph.batcher import MicroBatcher
 from handsell.serving.graph.circuit_breaker import STALL, Breaker
 from handsell.serving.graph.loading import OpenedBundle, load_popularity
 from handsell.serving.graph.popularity_fallback import PopularItems
-from handsell.serving.graph.stages import BUDGET, STAGES, BundleNotHeld, StageClient, StageRun
+from handsell.serving.graph.stages import BUDGET, READ_SHARE, STAGES, BundleNotHeld, StageClient, StageRun
 from handsell.serving.graph.users import UserLookup
 from handsell.serving.http import render
 from handsell.serving.http.answers import Item, RankedItem, ReleaseStamp, SlateStamp
@@ -174,7 +174,8 @@ class LoadedBundle:
             if is_sampled(query.recommendation_id, share)
         )
         started, failures = now(), Failures()
-        built = await self._users.build_requests(queries, began + BUDGET["features"] * deadline_s, failures)
+        limit = max(began + BUDGET["features"] * deadline_s, started + READ_SHARE * deadline_s)
+        built = await self._users.build_requests(queries, limit, failures)
         self.metrics.stage_seconds.labels("features").observe(now() - started)
         for age_s in built.age_s:
             self.metrics.features_age.observe(age_s)

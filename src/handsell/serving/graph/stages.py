@@ -26,6 +26,8 @@ Operation = str | Callable[..., Awaitable[Any]]
 STAGES = ("candidates", "ranking", "reranking")
 BUDGET = {"features": 0.3, "candidates": 0.6, "ranking": 0.85, "reranking": 1.0}
 """Share of the deadline by which a stage must have answered, so that a late one leaves time for the next."""
+READ_SHARE = 0.1
+"""Share of the deadline that a batch has for reading its feature rows, however long it has waited for a slot."""
 
 
 class BundleNotHeld(BundleError):
