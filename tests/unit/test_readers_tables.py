@@ -70,6 +70,16 @@ def test_parquet_folder_read_in_order_of_names_and_cut_at_row_groups(tmp_path, m
     assert len(pc.unique(log["event_id"])) == 12
 
 
+def test_events_without_an_event_id_beside_others_with_one_are_kept(tmp_path):
+    (tmp_path / "log.csv").write_text(
+        "event_id,user_id,item_id,time,type\n0-1,7,A,2026-05-01,buy\n,7,A,2026-05-01,click\n,7,A,2026-05-01,click\n"
+    )
+    log = events(reader(tmp_path, events={"path": "log.csv"}))
+    assert log["event_id"][0].as_py() == "0-1"
+    assert log["event_id"].null_count == 0
+    assert len(pc.unique(log["event_id"])) == 3
+
+
 def test_one_event_type_needs_no_column(tmp_path):
     (tmp_path / "log.csv").write_text("user_id,item_id,time\nu,i,1777636800\n")
     assert events(reader(tmp_path, ("buy",), events={"path": "log.csv"}))["type"].to_pylist() == ["buy"]

@@ -68,12 +68,14 @@ def read_all_events(reader: Reader) -> Iterator[pa.RecordBatch]:
 def build_event_batch(part: int, start: int, columns: dict[str, pa.Array]) -> pa.RecordBatch:
     """Build a canonical batch from the columns of the source; `start` is the row number of its first event.
 
-    Without event_id, the id is the position in the log, so no event counts as a duplicate.
+    Where there is no event_id, the id is the position in the log, so that the event does not count as a duplicate.
     """
     n = len(next(iter(columns.values())))
-    if "event_id" not in columns:
+    given = columns.get("event_id")
+    if given is None or given.null_count:
         rows = pc.cast(pa.array(np.arange(start, start + n)), pa.string())
-        columns = {**columns, "event_id": pc.binary_join_element_wise(f"{part}", rows, "-")}
+        positions = pc.binary_join_element_wise(f"{part}" if given is None else f"row {part}", rows, "-")
+        columns = {**columns, "event_id": positions if given is None else pc.coalesce(given, positions)}
     arrays = [columns[f.name] if f.name in columns else pa.nulls(n, f.type) for f in NULLABLE_EVENTS]
     return pa.RecordBatch.from_arrays(arrays, schema=NULLABLE_EVENTS)
 
