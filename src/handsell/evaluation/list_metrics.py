@@ -39,7 +39,7 @@ def intra_list_diversity(items: np.ndarray, tags: sparse.csr_matrix) -> np.ndarr
 
     The sum over pairs is (‖Σv‖² − Σ‖v‖²) / 2, so pairs are not computed one by one.
     """
-    row, item = _listed(items)
+    row, item = _list_places(items)
     count = np.bincount(row, minlength=len(items))
     lists = sparse.csr_matrix((np.ones(len(row)), (row, item)), shape=(len(items), tags.shape[0]))
     total = lists @ tags
@@ -58,7 +58,7 @@ def self_information(popularity: np.ndarray) -> np.ndarray:
 
 def novelty(items: np.ndarray, information: np.ndarray) -> np.ndarray:
     """Return (B,): mean self-information (I,) of the items of a list; NaN for an empty one."""
-    row, item = _listed(items)
+    row, item = _list_places(items)
     count = np.bincount(row, minlength=len(items))
     total = np.bincount(row, weights=information[item], minlength=len(items))
     return np.divide(total, count, out=np.full(len(items), np.nan), where=count > 0)
@@ -195,7 +195,7 @@ def creator_coverage(items: np.ndarray, catalog: np.ndarray, creator: np.ndarray
     return float(np.isin(known, shown).mean()) if len(known) else float("nan")
 
 
-def _listed(items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _list_places(items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (row, item) of every place that is not padding."""
     row, place = np.nonzero(items >= 0)
     return row, items[row, place]

@@ -21,11 +21,11 @@ def describe_machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
-        "libraries": {name: found for name in LIBRARIES if (found := _installed_version(name))},
+        "libraries": {name: found for name in LIBRARIES if (found := _find_version(name))},
     }
 
 
-def _installed_version(name: str) -> str | None:
+def _find_version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:

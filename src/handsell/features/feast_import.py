@@ -25,10 +25,10 @@ def _unchecked() -> Iterator[None]:
     """Make typeguard's decorator return its argument unchanged."""
     check = typeguard.typechecked
 
-    def unchanged(target: Any = None, **_: Any) -> Any:
+    def leave_unchanged(target: Any = None, **_: Any) -> Any:
         return (lambda later: later) if target is None else target
 
-    typeguard.typechecked = unchanged
+    typeguard.typechecked = leave_unchanged
     try:
         yield
     finally:

@@ -84,7 +84,9 @@ def prepare_feast_environment(config: Config) -> dict[str, str]:
 def explain_mismatch(config: Config, repo: Path, feast_file: Path) -> str | None:
     """Return how `feast_file` differs from this config; None if project, registry and online store agree."""
     text = os.path.expandvars(feast_file.read_text(encoding="utf-8"))
-    got, expected = (_placed(settings, repo) for settings in (yaml.safe_load(text), build_feast_settings(config)))
+    got, expected = (
+        _locate_stores(settings, repo) for settings in (yaml.safe_load(text), build_feast_settings(config))
+    )
     wrong = [key for key in expected if got.get(key) != expected[key]]
     if not wrong:
         return None
@@ -105,17 +107,17 @@ def find_feature_repo(config: Config) -> Path:
     )
 
 
-def _placed(settings: dict[str, Any], repo: Path) -> dict[str, Any]:
+def _locate_stores(settings: dict[str, Any], repo: Path) -> dict[str, Any]:
     """Return the settings that must agree; relative paths are resolved against the repository, as Feast does."""
     registry, online = settings.get("registry", {}), settings.get("online_store", {})
-    where = online.get("connection_string") or _resolved(online.get("path", "data/online.db"), repo)
+    where = online.get("connection_string") or _resolve(online.get("path", "data/online.db"), repo)
     return {
         "project": settings.get("project"),
-        "registry": _resolved(registry if isinstance(registry, str) else registry.get("path", ""), repo),
+        "registry": _resolve(registry if isinstance(registry, str) else registry.get("path", ""), repo),
         "online_store": where,
         "offline_store": settings.get("offline_store", {}).get("type"),
     }
 
 
-def _resolved(path: str, repo: Path) -> str:
+def _resolve(path: str, repo: Path) -> str:
     return str((repo / path).resolve())

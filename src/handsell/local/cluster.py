@@ -101,7 +101,7 @@ INGRESS = {
 
 def find_running(config: Config) -> RayHead | None:
     """Return the head that an earlier `start` left running, or None; raises HandsellError if its token is unusable."""
-    head = _recorded_head(config)
+    head = _read_head(config)
     if head is None:
         return None
     if not head.token:
@@ -113,7 +113,7 @@ def find_running(config: Config) -> RayHead | None:
     return head
 
 
-def _recorded_head(config: Config) -> RayHead | None:
+def _read_head(config: Config) -> RayHead | None:
     try:
         head = RayHead(**json.loads(_pid_file(config).read_text()))
     except (FileNotFoundError, ValueError, TypeError):  # missing, empty or damaged
@@ -169,7 +169,7 @@ def settings_digest(config: Config) -> str:
 
 def stop(config: Config, timeout_s: float = 15.0) -> list[int]:
     """Terminate the head node and its child processes, and no others; kill after the timeout. Return the pids."""
-    head = _recorded_head(config)
+    head = _read_head(config)
     _pid_file(config).unlink(missing_ok=True)
     if head is None:
         return []

@@ -38,7 +38,7 @@ def print_preview(summary: dict[str, Any]) -> None:
         console.print(_slates(each))
     console.print(_rules(summary["by_rule"]))
     for title in ("items", "creators"):
-        console.print(_moved(title, summary[title]))
+        console.print(_build_movement_table(title, summary[title]))
     score, shown = summary["mean_score"], summary["impressions"]
     relative = score["loss"] / score["before"] if score["before"] else 0.0
     console.print(
@@ -71,7 +71,7 @@ def _rules(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _moved(title: str, sides: dict[str, list[dict[str, Any]]]) -> Table:
+def _build_movement_table(title: str, sides: dict[str, list[dict[str, Any]]]) -> Table:
     table = Table(title=f"exposure by {title}: winners and losers", title_justify="left")
     for name in ("winner", "impressions", "loser", "impressions"):
         table.add_column(name, justify="right" if name == "impressions" else "left")

@@ -16,7 +16,7 @@ WIDTH = 120  # of the tables; a narrower terminal wraps their lines but shows al
 def print_report(report: dict, console: Console | None = None) -> None:
     """Print the content of `report.json`; sections that a report lacks are left out."""
     console = console or Console(width=max(Console().width, WIDTH))
-    for part in (*_served(report), *_time_away(report), *_choices(report)):
+    for part in (*_build_served_table(report), *_time_away(report), *_choices(report)):
         console.print(part)
     console.print(_test_window(report))
     console.print(report["summary"])
@@ -24,7 +24,7 @@ def print_report(report: dict, console: Console | None = None) -> None:
         console.print(f"- {reason}")
 
 
-def _served(report: dict) -> Iterator[Table | str]:
+def _build_served_table(report: dict) -> Iterator[Table | str]:
     section = report.get("served")
     if not section:
         return

@@ -75,7 +75,7 @@ def _number(value: float | None) -> str:
     return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
 
 
-def _signed(value: float | None) -> str:
+def _format_signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.4f}"
 
 
@@ -109,6 +109,6 @@ def _history(settings: dict[str, Any] | None) -> str:
 
 
 FILTERS = {
-    "figure": _figure, "number": _number, "signed": _signed, "words": _words, "count": _count, "percent": _percent,
-    "history": _history,
+    "figure": _figure, "number": _number, "signed": _format_signed, "words": _words, "count": _count,
+    "percent": _percent, "history": _history,
 }  # fmt: skip

@@ -41,14 +41,14 @@ def compare_models(replay: Replay, seed: int = 0) -> ReplayComparisons:
     values = {(a, b): (scores[a], scores[b]) for a, b in pairs if b is not None and b in scores and a != b}
     comparisons = compare_pairs(values, replay.user, seed=seed)
 
-    def compared_with(baseline: str | None) -> dict[str, Comparison]:
+    def compare_with(baseline: str | None) -> dict[str, Comparison]:
         return {a: comparison for (a, b), comparison in comparisons.items() if b == baseline}
 
     return ReplayComparisons(
         best=best,
         funnel={name: comparisons[FUNNEL, name] for name in scores if name != FUNNEL},
-        to_popularity=compared_with(POPULARITY),
-        to_best=compared_with(best),
+        to_popularity=compare_with(POPULARITY),
+        to_best=compare_with(best),
         ranker_to_blend=comparisons[RANKER, BLEND],
         funnel_to_ranker=comparisons[FUNNEL, RANKER],
         ranker={name: comparisons[RANKER, name] for name in retrievers},

@@ -26,7 +26,7 @@ def log_slates(config: Config, slates: Sequence[dict[str, Any]]) -> None:
     EventLogError if nothing was stored.
     """
     parts = [slates[begin : begin + BATCH] for begin in range(0, len(slates), BATCH)]
-    writer = _running_writer()
+    writer = _find_writer()
     if writer is not None:
         for part in parts:
             writer.call.remote("append_slates", part).result(timeout_s=ANSWER_S)
@@ -36,7 +36,7 @@ def log_slates(config: Config, slates: Sequence[dict[str, Any]]) -> None:
             log.append_slates(part).result(ANSWER_S)
 
 
-def _running_writer() -> Any | None:
+def _find_writer() -> Any | None:
     """Return a handle of the running service's writer; None if no service runs on this cluster."""
     if not ray.is_initialized():
         return None

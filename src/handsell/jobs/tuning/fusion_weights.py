@@ -31,7 +31,7 @@ def grow_fusion(
     At most MAX_SOURCES are chosen, the required ones always.
     """
 
-    def fused_ndcg(weights: Mapping[str, float]) -> float:
+    def measure_ndcg(weights: Mapping[str, float]) -> float:
         found = fuse_sources([lists[n] for n in weights], tuple(weights), list(weights.values()), TOP)
         return window.ndcg(found.item)
 
@@ -39,20 +39,20 @@ def grow_fusion(
     first = max(required if len(required) >= MAX_SOURCES else names, key=lambda name: alone[name])
     weights, best, gain = {first: 1.0}, alone[first], {first: alone[first]}
 
-    def remaining() -> list[str]:
+    def list_remaining() -> list[str]:
         full = len({*weights, *required}) >= MAX_SOURCES
         return [name for name in names if name not in weights and (name in required or not full)]
 
-    while remaining():
-        trials = {name: fused_ndcg({**weights, name: 1.0}) for name in remaining()}
+    while list_remaining():
+        trials = {name: measure_ndcg({**weights, name: 1.0}) for name in list_remaining()}
         name = max(trials, key=trials.__getitem__)
         if trials[name] < best * (1 + MIN_GAIN):
             break
         weights[name], gain[name], best = 1.0, trials[name] - best, trials[name]
     for name in list(weights) * (len(weights) > 1):
         for weight in OTHER_WEIGHTS:
-            value = fused_ndcg({**weights, name: weight})
+            value = measure_ndcg({**weights, name: weight})
             if value >= best * (1 + MIN_GAIN):
                 weights[name], best = weight, value
     weights |= {name: LOW_WEIGHT for name in required if name not in weights}
-    return FusionWeights(weights, fused_ndcg(weights), gain)
+    return FusionWeights(weights, measure_ndcg(weights), gain)

@@ -109,7 +109,7 @@ def apply_rules(
     draft = _Draft(ruleset, scope, lift, candidates, allowed)
     slots = Slots(draft.value, n)
     least, most = _bounds(ruleset, pacing, scope, draft, slots, debt)
-    missing = _missing(ruleset, scope, draft, least)
+    missing = _count_missing(ruleset, scope, draft, least)
     if missing.any():
         draft = _Draft(ruleset, scope, lift, *_add_missing(backfill, scope, draft, missing))
         slots = Slots(draft.value, n)
@@ -142,7 +142,7 @@ def _bounds(
     return least, most
 
 
-def _missing(ruleset: RuleSet, scope: _Scope, draft: _Draft, least: np.ndarray) -> np.ndarray:
+def _count_missing(ruleset: RuleSet, scope: _Scope, draft: _Draft, least: np.ndarray) -> np.ndarray:
     """(R, B) number of items that a rule needs beyond its candidates."""
     needed = least.copy()
     for r in ruleset.pins:

@@ -118,7 +118,7 @@ class Pacing:
 
     def shares(self) -> tuple[tuple[str, float], ...]:
         """Return each rule's share of today's impressions that this replica knows of; NaN before the first."""
-        merged = self._merged_today()
+        merged = self._select_merged_today()
         known = self._own if merged is None else self._own + merged
         names = [self.ruleset.rules.rules[r].name for r in self.ruleset.paced]
         pairs = zip(names, known.own.tolist(), known.shown.tolist(), strict=True)
@@ -140,7 +140,7 @@ class Pacing:
     # -- counts ----------------------------------------------------------------------------------------------------
 
     def _mine(self) -> ImpressionCounts:
-        merged = self._merged_today()
+        merged = self._select_merged_today()
         if merged is None:
             return self._own
         return self._own + ImpressionCounts(self._traffic * merged.shown, self._traffic * merged.own)
@@ -149,7 +149,7 @@ class Pacing:
         self._recent = recent
         self._own = sum((counts for _, counts in recent), ImpressionCounts.zero(len(self)))
 
-    def _merged_today(self) -> ImpressionCounts | None:
+    def _select_merged_today(self) -> ImpressionCounts | None:
         return None if self._merged is None else self._merged.counts.where(self._merged.day == self.day)
 
     def _start_new_days(self, now: int) -> None:

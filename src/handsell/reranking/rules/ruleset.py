@@ -103,15 +103,15 @@ class RuleSet:
 
     @cached_property
     def removing(self) -> list[int]:
-        return self._overriding("remove")
+        return self._find_overriding("remove")
 
     @cached_property
     def weighing(self) -> list[int]:
-        return self._overriding("weigh")
+        return self._find_overriding("weigh")
 
     @cached_property
     def constraining(self) -> list[int]:
-        return self._overriding("constraint")
+        return self._find_overriding("constraint")
 
     @cached_property
     def paced(self) -> list[int]:
@@ -121,7 +121,7 @@ class RuleSet:
     @cached_property
     def bounding(self) -> list[int]:
         """Rules that bound the number of their items in each slate by itself."""
-        return [r for r in self._overriding("bounds") if r not in self.paced]
+        return [r for r in self._find_overriding("bounds") if r not in self.paced]
 
     @cached_property
     def pins(self) -> dict[int, int]:
@@ -134,7 +134,7 @@ class RuleSet:
         rules = sorted({*self.pins, *self.bounding, *self.paced})
         return sorted(rules, key=lambda r: rule_kinds()[self.rules.rules[r].kind].order)
 
-    def _overriding(self, member: str) -> list[int]:
+    def _find_overriding(self, member: str) -> list[int]:
         return [r for r, effect in enumerate(self.effects) if effect.overrides(member)]
 
 

@@ -100,8 +100,8 @@ def build_answer(
         position=_from_one(reranking.place) if reranking and explanation.outcome == "shown" else None,
         eligibility=None if candidates is None else _eligibility(explanation, config, snapshot),
         candidates=None if candidates is None else _candidates(candidates),
-        ranking=None if ranking is None else _ranking(ranking, candidates, query.features),
-        reranking=_reranking(explanation, snapshot),
+        ranking=None if ranking is None else _build_ranking(ranking, candidates, query.features),
+        reranking=_build_reranking(explanation, snapshot),
         degraded=list(explanation.degraded),
         release=release,
     )
@@ -194,7 +194,7 @@ def _candidates(explanation: CandidateExplanation) -> a.ExplainedCandidates:
     )
 
 
-def _ranking(
+def _build_ranking(
     explanation: RankingExplanation, candidates: CandidateExplanation | None, features: int
 ) -> a.ExplainedRanking:
     order = np.argsort(-np.abs(explanation.contributions), kind="stable")
@@ -218,7 +218,7 @@ def _ranking(
     )
 
 
-def _reranking(explanation: ItemExplanation, snapshot: Snapshot) -> a.ExplainedReranking | None:
+def _build_reranking(explanation: ItemExplanation, snapshot: Snapshot) -> a.ExplainedReranking | None:
     if explanation.reranking is None or explanation.order is None:
         return None
     place, reason = explanation.reranking.place, None

@@ -130,7 +130,7 @@ def _map(scalar: Any) -> dict[str, Any]:
     return {key if isinstance(key, str) else str(key): value for key, value in entries}
 
 
-def _decoded(scalar: Any) -> Any:
+def _convert_scalar(scalar: Any) -> Any:
     return _convert(scalar.value)
 
 
@@ -158,7 +158,7 @@ CONVERTERS: tuple[tuple[Callable[[pa.DataType], bool], Convert], ...] = (
         _list,
     ),
     (t.is_struct, _struct),
-    (t.is_dictionary, _decoded),
-    (t.is_run_end_encoded, _decoded),
-    (lambda kind: isinstance(kind, pa.BaseExtensionType), _decoded),
+    (t.is_dictionary, _convert_scalar),
+    (t.is_run_end_encoded, _convert_scalar),
+    (lambda kind: isinstance(kind, pa.BaseExtensionType), _convert_scalar),
 )  # fmt: skip

@@ -59,7 +59,7 @@ def install_handlers(app: FastAPI) -> None:
         RequestValidationError: _validation_error,
         EventLogError: _event_log_error,
         HTTPException: _http_error,
-        Exception: _unexpected,
+        Exception: _answer_unexpected,
     }
     for error, handler in handlers.items():
         app.add_exception_handler(error, handler)
@@ -91,7 +91,7 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     return answer
 
 
-async def _unexpected(_: Request, error: Exception) -> Response:
+async def _answer_unexpected(_: Request, error: Exception) -> Response:
     log.error("unexpected error", exc_info=error)
     return problem(500, "an unexpected error; the service's log has the details", "internal_error")
 
@@ -155,7 +155,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     """Return a receiver of the body already read, and then of later messages."""
     first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def replayed() -> Message:
+    async def replay_first() -> Message:
         return first.pop() if first else await receive()
 
-    return replayed
+    return replay_first
