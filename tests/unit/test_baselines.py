@@ -108,6 +108,24 @@ def test_popularity_counts_users_and_not_their_repeats():
     assert lists[:, :3].tolist() == [[7, 8, 3]] * 2
 
 
+def test_a_large_catalog_with_few_liked_items_has_baselines_of_the_liked_items():
+    """Nothing of the size of the whole catalog squared, or of all items for each request, is computed."""
+    catalog = 1_000_000
+    rows = [(user, catalog - 1 - item, 2.0, 1.0) for user in range(8) for item in range(user % 4 + 1)]
+    events, asked = log(rows, items=catalog), of_users(0, 1)
+    found = Baselines.of(events, events, asked, True)
+    assert found.items.tolist() == [catalog - 4, catalog - 3, catalog - 2, catalog - 1]
+    lists = found.rank(lambda rows: np.ones((2, catalog), bool))
+    assert len(lists) == 5
+    assert lists["popularity"][0].tolist() == [catalog - 1, catalog - 2, catalog - 3, catalog - 4, *[-1] * 6]
+    assert lists["own most frequent"][0, 0] == catalog - 1
+
+
+def test_without_any_like_the_lists_are_empty():
+    events = log([(0, 1, 1.0, -1.0)])
+    assert all((lists == -1).all() for lists in ask(events, events, of_users(0, -1), repeats=True).values())
+
+
 @pytest.mark.parametrize("name", PERSONAL)
 def test_an_item_is_not_its_own_neighbor(taste, name):
     events = log([(0, 0, 1.0, 1.0), *(row for row in taste if row[0] != 0)])

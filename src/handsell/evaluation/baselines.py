@@ -31,6 +31,7 @@ class Baselines:
     past: sparse.csr_matrix  # (R, I) float32, number of likes before the request
     recent: sparse.csr_matrix  # (R, I) float32, likes before the request; the latest counts 1, earlier ones less
     repeats: bool  # whether liked items may be recommended again
+    items: np.ndarray  # (I,) int32, the items of the columns: those with a like, which can be few of a catalog
 
     @classmethod
     def of(cls, fit: Interactions, events: Interactions, requests: Requests, repeats: bool) -> Baselines:
@@ -39,17 +40,23 @@ class Baselines:
         liked.sum_duplicates()
         liked.data[:] = 1
         past, recent = _likes_before(events.positives, requests)
-        return cls(liked, past, recent, repeats)
+        items = np.unique(np.concatenate([liked.indices, past.indices])).astype(np.int32)
+        return cls(liked[:, items], past[:, items], recent[:, items], repeats, items)
 
     def rank(self, eligible: Callable[[slice], np.ndarray], n: int = 10) -> dict[str, np.ndarray]:
-        """Return name → items (R, n) int32, best first, padded with -1; `eligible(rows)` is a mask (b, I) bool."""
+        """Return name → items (R, n) int32, best first, padded with -1.
+
+        `eligible(rows)` is a mask over the catalog, bool. Items without a like are not recommended.
+        """
         lists: dict[str, list[np.ndarray]] = {}
         models = dict(self._models())
         for start in range(0, self.past.shape[0], CHUNK):
             rows = slice(start, start + CHUNK)
-            mask = eligible(rows)
+            mask = eligible(rows)[:, self.items]
             for name, score in models.items():
-                lists.setdefault(name, []).append(_select_top(score(rows), mask, n))
+                best = _select_top(score(rows), mask, n)
+                found = np.where(best == NONE, NONE, self.items.take(best, mode="clip")) if len(self.items) else best
+                lists.setdefault(name, []).append(found.astype(np.int32))
         return {name: np.concatenate(parts) for name, parts in lists.items()}
 
     def _models(self) -> Iterator[tuple[str, Callable[[slice], np.ndarray]]]:
@@ -116,4 +123,5 @@ def _score_with_ease(
 def _select_top(scores: np.ndarray, eligible: np.ndarray, n: int) -> np.ndarray:
     scores = np.where(eligible, scores, -np.inf)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :n]
-    return np.where(np.isfinite(np.take_along_axis(scores, best, 1)), best, NONE).astype(np.int32)
+    best = np.where(np.isfinite(np.take_along_axis(scores, best, 1)), best, NONE)
+    return np.pad(best, ((0, 0), (0, n - best.shape[1])), constant_values=NONE)

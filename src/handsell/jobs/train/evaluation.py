@@ -36,7 +36,7 @@ from handsell.jobs.train.windows import SERVED
 from handsell.reranking.stage import LocalReranking
 
 PAUSED_REQUESTS = 500  # of the served requests, evaluated again after each pause
-BASELINE_ITEMS = 50_000  # the largest catalog for which simple baselines are computed
+BASELINE_ITEMS = 50_000  # most items with a like for which simple baselines are computed
 ORACLE_ITEMS = 200_000  # in a larger world the oracle takes a second per request
 
 
@@ -115,12 +115,13 @@ def score_served_requests(config: Config, run: Path, models: Path, away: int | N
 def recommend_baselines(
     config: Config, run: Path, requests: Requests, eligibility: Eligibility
 ) -> dict[str, np.ndarray]:
-    """Return the lists of simple recommenders by name; none for a catalog of more than BASELINE_ITEMS."""
-    if len(eligibility.snapshot) > BASELINE_ITEMS:
-        return {}
+    """Return the lists of simple recommenders by name; none if more than BASELINE_ITEMS have a like."""
     fit, every = (read_interactions(config, run / part) for part in ("fit", "all"))
     repeats = config.surfaces["home"].repeat != "exclude"
-    found = Baselines.of(fit, every, requests, repeats).rank(lambda rows: eligibility.mask(requests.take(rows)))
+    baselines = Baselines.of(fit, every, requests, repeats)
+    if len(baselines.items) > BASELINE_ITEMS:
+        return {}
+    found = baselines.rank(lambda rows: eligibility.mask(requests.take(rows)))
     return {f"{BASELINE_PREFIX}{name}": items for name, items in found.items()}
 
 
