@@ -25,6 +25,8 @@ path = "events.csv"
 [events.types]
 impression = { weight = 0.0, seen = false }
 view = { weight = 1.0 }
+[serving]
+clock = "data"
 """
 ITEMS = '[data.tables.items]\npath = "items.csv"\n'
 LAST_K = '[split]\nkind = "leave_last_k"\nranker_k = 2\nvalidation_k = 1\ntest_k = 1\n'
@@ -234,14 +236,17 @@ def test_id_statistics_by_batches_equals_all_at_once(rng, monkeypatch):
     ids, at = rng.integers(20, size=500), rng.integers(1_000, size=500)
     statistics = IdStatistics()
     for rows in np.array_split(np.arange(500), 17):
-        statistics.add(pa.array([f"u{i}" for i in ids[rows]]), pa.array(at[rows], pa.timestamp("us", "UTC")))
+        statistics.add(
+            pa.array([f"u{i}" for i in ids[rows]]), pa.array(at[rows], pa.timestamp("us", "UTC")), at[rows] % 2 > 0
+        )
     for row in (
         statistics.table()
-        .cast(pa.schema([("id", pa.string()), *((n, pa.int64()) for n in ("count", "first", "last"))]))
+        .cast(pa.schema([("id", pa.string()), *((n, pa.int64()) for n in ("count", "first", "last", "positive"))]))
         .to_pylist()
     ):
         own = at[ids == int(row["id"][1:])]
         assert (row["count"], row["first"], row["last"]) == (len(own), own.min(), own.max())
+        assert row["positive"] == (own % 2).sum()
 
 
 def test_distinct_counter_is_exact_below_the_limit_and_close_above_it(rng):

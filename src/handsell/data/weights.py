@@ -21,12 +21,24 @@ def compute_event_weights(types: np.ndarray, values: np.ndarray, events: EventsC
 
 
 def _weigh_type(name: str, event_type: EventType, values: np.ndarray) -> np.ndarray:
+    if problem := find_threshold_problem(name, event_type):
+        raise ConfigError(problem)
     steps = np.array(event_type.weight_by_value, np.float32).reshape(-1, 2)
-    if (np.diff(steps[:, 0]) <= 0).any():
-        raise ConfigError(
-            f"events.types.{name}.weight_by_value: expected thresholds in ascending order, got "
-            f"{steps[:, 0].tolist()}; sort the pairs"
-        )
     reached = np.searchsorted(steps[:, 0], values, side="right")  # NaN sorts last
     weights = np.concatenate([[event_type.weight], steps[:, 1]])
     return np.where(np.isnan(values), event_type.weight, weights[reached])
+
+
+def find_threshold_problem(name: str, event_type: EventType) -> str | None:
+    """Return what is wrong with `weight_by_value` of a type: the order, an equal pair, or a value that is no number."""
+    steps = np.array(event_type.weight_by_value, np.float32).reshape(-1, 2)
+    key = f"events.types.{name}.weight_by_value"
+    if not np.isfinite(steps).all():
+        return f"{key}: expected finite numbers as thresholds and weights, got {steps.tolist()}: correct them"
+    if (np.diff(steps[:, 0]) > 0).all():
+        return None
+    ascending = sorted(map(list, event_type.weight_by_value))
+    return (
+        f"{key}: expected different thresholds in ascending order, got "
+        f"{[value for value, _ in event_type.weight_by_value]}; write {ascending}"
+    )

@@ -10,15 +10,45 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from handsell.core.units import DAY_US, HOUR_US
+from handsell.catalog.snapshot import ALWAYS, NEVER
+from handsell.core.units import DAY_US
 from handsell.data.config import EventsConfig
 from handsell.data.readers.base import REQUIRED, drop_incomplete
-from handsell.doctor.counters import DistinctCounter, IdStatistics, hash_rows
+from handsell.data.weights import compute_event_weights, find_threshold_problem
+from handsell.doctor.counters import DistinctCounter, HourSpans, IdStatistics, hash_rows
 from handsell.doctor.doctor_report import EXAMPLES, Finding
-from handsell.doctor.id_checks import long_id_finding, mark_long_ids, shorten
+from handsell.doctor.id_checks import long_id_finding, mark_long_ids, show_row
+from handsell.jobs.features.item_rows import read_times
 
 EPOCH_YEAR_US = 365 * DAY_US
 SHOWN = ("user_id", "item_id", "type", "time", "value")
+
+
+@dataclass(frozen=True)
+class ItemSpans:
+    """Ids of the items table, and when each item may be recommended."""
+
+    ids: pa.Array  # (I,) without nulls; may be empty
+    published: np.ndarray  # (I,) µs
+    expires: np.ndarray  # (I,) µs
+    available: np.ndarray  # (I,) bool
+
+    @classmethod
+    def of(cls, items: pa.Table) -> ItemSpans:
+        known = items.filter(pc.is_valid(items["item_id"]))
+        return cls(
+            known["item_id"].combine_chunks(),
+            read_times(known["published_at"], ALWAYS),
+            read_times(known["expires_at"], NEVER),
+            np.asarray(pc.fill_null(known["available"], True)).astype(bool),
+        )
+
+    def allow(self, row: np.ndarray, time: np.ndarray) -> np.ndarray:
+        """Return whether the items in rows (N,), -1 for others, are available at time (N,) µs."""
+        if not len(self.ids):
+            return np.ones(len(row), bool)
+        at = np.maximum(row, 0)
+        return (row < 0) | ((self.published[at] <= time) & (time < self.expires[at]) & self.available[at])
 
 
 @dataclass
@@ -26,7 +56,7 @@ class EventChecks:
     """Checks batches in NULLABLE_EVENTS; keeps counts, and EXAMPLES rows of each problem."""
 
     config: EventsConfig
-    items: pa.Array  # ids of the items table; may be empty
+    items: ItemSpans
     users: pa.Array  # ids of the users table; may be empty
     ordered: bool
     now_us: int = field(default_factory=lambda: time.time_ns() // 1000)
@@ -38,7 +68,9 @@ class EventChecks:
     event_ids: DistinctCounter = field(default_factory=DistinctCounter)
     rows: DistinctCounter = field(default_factory=DistinctCounter)
     pairs: DistinctCounter = field(default_factory=DistinctCounter)
-    hours: set[int] = field(default_factory=set)  # hours since the epoch that have an interaction
+    liked: HourSpans = field(default_factory=HourSpans)  # events of positive weight
+    available_liked: HourSpans = field(default_factory=HourSpans)  # of these, with an item that was available
+    without_value: dict[str, int] = field(default_factory=dict)  # events of types with weight_by_value
     problems: dict[str, Finding] = field(default_factory=dict)
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -53,10 +85,34 @@ class EventChecks:
         seen = [name for name, kind in self.config.types.items() if kind.seen]
         acted = good.filter(pc.is_in(good["type"], pa.array(seen, pa.string())))
         self.interactions += len(acted)
-        self.per_user.add(acted["user_id"], acted["time"])
-        self.per_item.add(acted["item_id"], acted["time"])
+        self._count_interactions(acted)
+
+    def _count_interactions(self, acted: pa.RecordBatch) -> None:
+        positive = self._weigh(acted) > 0
+        self.per_user.add(acted["user_id"], acted["time"], positive)
+        self.per_item.add(acted["item_id"], acted["time"], positive)
         self.pairs.add(hash_rows(acted["user_id"], acted["item_id"]))
-        self.hours.update((acted["time"].cast(pa.int64()).to_numpy() // HOUR_US).tolist())
+        time = np.asarray(acted["time"].cast(pa.int64()))[positive]
+        self.liked.add(time)
+        row = np.asarray(pc.fill_null(pc.index_in(acted["item_id"], self.items.ids), -1))[positive]
+        self.available_liked.add(time[self.items.allow(row, time)])
+        for name in self._by_value:
+            rows = pc.and_(pc.equal(acted["type"], name), pc.is_null(acted["value"]))
+            self.without_value[name] = self.without_value.get(name, 0) + (pc.sum(rows).as_py() or 0)
+
+    def _weigh(self, acted: pa.RecordBatch) -> np.ndarray:
+        """Return the weights (N,) of events of configured types, by the type alone where its thresholds are wrong."""
+        kinds = {
+            name: kind.model_copy(update={"weight_by_value": ()}) if find_threshold_problem(name, kind) else kind
+            for name, kind in self.config.types.items()
+        }
+        types = np.asarray(pc.index_in(acted["type"], pa.array(list(kinds), pa.string())))
+        values = np.asarray(pc.fill_null(acted["value"], np.nan))
+        return compute_event_weights(types, values, EventsConfig(types=kinds))
+
+    @property
+    def _by_value(self) -> list[str]:
+        return [name for name, kind in self.config.types.items() if kind.weight_by_value]
 
     def _find_problems(self, batch: pa.RecordBatch) -> Iterator[tuple[Finding, np.ndarray]]:
         """Yield each check with the rows (N,) bool that fail it."""
@@ -76,7 +132,7 @@ class EventChecks:
         yield from self._find_time_problems(batch)
         for name in ("user_id", "item_id"):
             yield long_id_finding(name, "events"), mark_long_ids(batch[name])
-        for key, described, table in (("item_id", self.items, "items"), ("user_id", self.users, "users")):
+        for key, described, table in (("item_id", self.items.ids, "items"), ("user_id", self.users, "users")):
             if len(described):
                 message = f"events whose {key} is not in the {table} table: add the missing rows, or ignore this"
                 missing = pc.and_(pc.is_valid(batch[key]), pc.invert(pc.is_in(batch[key], described)))
@@ -101,7 +157,4 @@ class EventChecks:
         found = self.problems.setdefault(problem.name, problem)
         found.count += int(mask.sum())
         for row in np.flatnonzero(mask)[: EXAMPLES - len(found.examples)].tolist():
-            values = {name: batch[name][row].as_py() for name in SHOWN}
-            found.examples.append(
-                {"row": self.events + row + 1, **{n: shorten(v) for n, v in values.items() if v is not None}}
-            )
+            found.examples.append({"row": self.events + row + 1, **show_row(batch, row, SHOWN)})

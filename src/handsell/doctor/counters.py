@@ -9,37 +9,43 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from handsell.core.hashing import GOLDEN, finalize
+from handsell.core.units import HOUR_US
 
 COMPACT_ROWS = 500_000
+STATISTICS = ["id", "count", "first", "last", "positive"]
 POWERS = np.random.default_rng(20_260_630).integers(1, 2**63, 4096, dtype=np.uint64) | np.uint64(1)
 
 
 @dataclass
 class IdStatistics:
-    """Number of events, first and last time per id."""
+    """Number of events, first and last time, and number of positive events per id."""
 
     _merged_table: pa.Table | None = None
     _open: list[pa.Table] = field(default_factory=list)
 
-    def add(self, ids: pa.Array, time: pa.Array) -> None:
-        ones = pa.array(np.ones(len(ids), np.int64))
-        self._open.append(_merge(pa.table({"id": ids, "count": ones, "first": time, "last": time})))
+    def add(self, ids: pa.Array, time: pa.Array, positive: np.ndarray | None = None) -> None:
+        ones = np.ones(len(ids), np.int64)
+        positive = ones if positive is None else positive.astype(np.int64)
+        columns = (ids, pa.array(ones), time, time, pa.array(positive))
+        self._open.append(_merge(pa.table(dict(zip(STATISTICS, columns, strict=True)))))
         if sum(map(len, self._open)) > max(COMPACT_ROWS, len(self._merged_table or ())):
             self.table()
 
     def table(self) -> pa.Table:
-        """Return one row (id, count, first, last) per id, in order of appearance."""
+        """Return one row (id, count, first, last, positive) per id, in order of appearance."""
         tables = ([self._merged_table] if self._merged_table is not None else []) + self._open
         if not tables:
             none, time = pa.array([], pa.int64()), pa.array([], pa.timestamp("us", "UTC"))
-            tables = [pa.table({"id": pa.array([], pa.string()), "count": none, "first": time, "last": time})]
+            columns = (pa.array([], pa.string()), none, time, time, none)
+            tables = [pa.table(dict(zip(STATISTICS, columns, strict=True)))]
         self._merged_table, self._open = _merge(pa.concat_tables(tables)), []
         return self._merged_table
 
 
 def _merge(table: pa.Table) -> pa.Table:
-    total = table.group_by("id", use_threads=False).aggregate([("count", "sum"), ("first", "min"), ("last", "max")])
-    return total.select(["id", "count_sum", "first_min", "last_max"]).rename_columns(["id", "count", "first", "last"])
+    sums = [("count", "sum"), ("first", "min"), ("last", "max"), ("positive", "sum")]
+    total = table.group_by("id", use_threads=False).aggregate(sums)
+    return total.select(["id", *("_".join(one) for one in sums)]).rename_columns(STATISTICS)
 
 
 @dataclass
@@ -78,6 +84,28 @@ class DistinctCounter:
         while len(self._kept) > self.limit:
             self.step *= 2
             self._kept = self._kept[self._kept % np.uint64(self.step) == 0]
+
+
+@dataclass
+class HourSpans:
+    """First and last time of the events in each hour since the epoch that has some."""
+
+    spans: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, time: np.ndarray) -> None:
+        """`time` (N,) int64 µs."""
+        if not len(time):
+            return
+        time = np.sort(time)
+        starts = np.flatnonzero(np.diff(time // HOUR_US, prepend=time[0] // HOUR_US - 1))
+        lasts = np.append(starts[1:], len(time)) - 1
+        for first, last in zip(time[starts].tolist(), time[lasts].tolist(), strict=True):
+            known = self.spans.get(first // HOUR_US, (first, last))
+            self.spans[first // HOUR_US] = min(known[0], first), max(known[1], last)
+
+    def touches(self, begin: int, end: int) -> bool:
+        """Return whether an event lies in [begin, end) µs, as far as the first and last of each hour tell."""
+        return any(begin <= first < end or begin <= last < end for first, last in self.spans.values())
 
 
 def hash_rows(*columns: pa.Array) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,19 @@ def shorten(value: object) -> str:
     """Return the text of a value for an example; long text is cut."""
     text = str(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text):,} characters)"
+
+
+def show_row(table: pa.Table | pa.RecordBatch, row: int, names: Sequence[str]) -> dict[str, str]:
+    """Return the values of a row for an example, without nulls; times that Python cannot hold are microseconds."""
+    return {name: shorten(value) for name in names if (value := _read_cell(table[name], row)) is not None}
+
+
+def _read_cell(column: pa.Array | pa.ChunkedArray, row: int) -> object:
+    cell = column[row]
+    try:
+        return cell.as_py()
+    except (ValueError, OverflowError):
+        return f"{cell.cast(pa.int64()).as_py()} µs"
 
 
 def mark_long_ids(ids: pa.Array) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 import numpy as np
@@ -10,37 +10,52 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from handsell.config import Config
-from handsell.core.units import DAY_US, HOUR_US
+from handsell.core.units import DAY_US
 from handsell.data.readers.base import Reader, read_all_events
 from handsell.data.readers.detect import open_reader
 from handsell.data.splits import Bounds
-from handsell.doctor.checks import EventChecks
+from handsell.doctor.catalog_preview import preview_catalog
+from handsell.doctor.checks import EventChecks, ItemSpans
+from handsell.doctor.deployment_checks import find_deployment_problems, find_fixed_problems
 from handsell.doctor.doctor_report import EXAMPLES, DoctorReport, Finding, Spread, TypeCount
 from handsell.doctor.id_checks import find_table_problems
 from handsell.doctor.view import render
+from handsell.doctor.window_checks import find_window_problems
 
 FEW_ITEMS = 50
 FEW_INTERACTIONS = 2_000
-FEW_WARM_USERS = 30
 COLD_ITEM = 4  # events; leave_last_k: items with at most this many are cold
 
 
 def examine(config: Config, progress: Callable[[str], None] = lambda text: None) -> DoctorReport:
-    """Examine the source data of a deployment in batches; raises DataError if it cannot be read."""
+    """Examine the config and the source data in batches; raises DataError if the data cannot be read."""
     reader = open_reader(config, progress)
     items, users = reader.items(), reader.users()
-    ids = (items["item_id"].combine_chunks().drop_null(), users["user_id"].combine_chunks().drop_null())
-    checks = EventChecks(config.events, *ids, reader.ordered)
+    described = users["user_id"].combine_chunks().drop_null()
+    checks = EventChecks(config.events, ItemSpans.of(items), described, reader.ordered)
     for batch in read_all_events(reader):
         checks.add(batch)
     return build_report(config, reader, items, users, checks)
+
+
+def find_problems(config: Config, progress: Callable[[str], None] = lambda text: None) -> list[Finding]:
+    """Return the problems of a deployment, worst first; generated events are not examined.
+
+    Raises DataError if the data cannot be read.
+    """
+    if config.data.format != "world":
+        return examine(config, progress).problems
+    reader = open_reader(config, progress)
+    items, users = reader.items(), reader.users()
+    snapshot = preview_catalog(items, items["item_id"].combine_chunks())
+    return sort_problems(find_fixed_problems(config, items, users, snapshot))
 
 
 def build_report(config: Config, reader: Reader, items: pa.Table, users: pa.Table, checks: EventChecks) -> DoctorReport:
     by_user, by_item = checks.per_user.table(), checks.per_item.table()
     first, last = pc.min(by_user["first"]), pc.max(by_user["last"])
     span_us = last.value - first.value if last.is_valid else 0
-    described, touched = checks.items, by_item["id"].combine_chunks()
+    described, touched = checks.items.ids, by_item["id"].combine_chunks()
     untouched = pc.sum(pc.invert(pc.is_in(pc.unique(described), touched))).as_py() or 0
     split = config.split
     cold_users, warm_users = _measure_cold(config, by_user, last, split.ranker_k + split.validation_k + split.test_k)
@@ -49,7 +64,8 @@ def build_report(config: Config, reader: Reader, items: pa.Table, users: pa.Tabl
     tables = {"items": items["item_id"].combine_chunks(), "users": users["user_id"].combine_chunks()}
     seen = {"items": touched, "users": by_user["id"].combine_chunks()}
     found += find_table_problems(reader, tables, seen)
-    found += _find_window_problems(config, checks.hours, last, span_us, warm_users, reader.ordered)
+    found += find_window_problems(config, checks, warm_users)
+    found += find_deployment_problems(config, items, users, checks)
     return DoctorReport(
         source=reader.source.partition(":{")[0],
         ordered=reader.ordered,
@@ -71,9 +87,14 @@ def build_report(config: Config, reader: Reader, items: pa.Table, users: pa.Tabl
         cold_users=cold_users,
         cold_items=_measure_cold(config, by_item, last, COLD_ITEM)[0],
         untouched_items=untouched / max(len(pc.unique(described)), 1),
-        problems=sorted(found, key=lambda p: ("error", "warning", "note").index(p.severity)),
+        problems=sort_problems(found),
         advice=give_advice(config, checks, len(by_user), max(len(by_item), len(described))),
     )
+
+
+def sort_problems(found: Iterable[Finding]) -> list[Finding]:
+    """Return errors, then warnings, then notes."""
+    return sorted(found, key=lambda problem: ("error", "warning", "note").index(problem.severity))
 
 
 def give_advice(config: Config, checks: EventChecks, users: int, items: int) -> list[str]:
@@ -160,49 +181,6 @@ def _find_early_events(items: pa.Table, by_item: pa.Table) -> list[Finding]:
         for r in rows[:EXAMPLES].tolist()
     ]
     return [Finding("used before published", "warning", message, len(rows), examples)]
-
-
-def _find_window_problems(
-    config: Config, hours: set[int], last: pa.Scalar, span_us: int, warm_users: int, ordered: bool
-) -> list[Finding]:
-    split, found = config.split, []
-    if not last.is_valid:
-        return [Finding("no events", "error", "no usable events: check the source and the column mapping")]
-    if span_us == 0 and ordered:
-        message = "all events have the same time, so there is no past and no future: map the column with the real time"
-        return [Finding("identical times", "error", message)]
-    if split.kind == "leave_last_k":
-        if warm_users == 0:
-            message = "no user has more events than the windows take: lower split.ranker_k, validation_k or test_k"
-            found.append(Finding("thin users", "error", message))
-        return found
-    needs = split.ranker_days + split.validation_days + split.test_days
-    if span_us <= needs * DAY_US:
-        message = (
-            f"the log spans {span_us / DAY_US:.1f} days, the windows need more than {needs:g}: shorten "
-            'split.ranker_days, validation_days and test_days, or set split.kind = "leave_last_k"'
-        )
-        found.append(Finding("log too short", "error", message))
-    elif empty := _find_empty_windows(config, hours, last.value):
-        dials = " and ".join(f"split.{window}_days" for window in empty)
-        where = " and ".join(empty)
-        message = f'no interactions in the {where} window: lengthen {dials}, or set split.kind = "leave_last_k"'
-        found.append(Finding("empty window", "error", message))
-    elif warm_users < FEW_WARM_USERS:
-        message = f'only {warm_users} users of the test window have earlier events: set split.kind = "leave_last_k"'
-        found.append(Finding("thin test window", "warning", message))
-    return found
-
-
-def _find_empty_windows(config: Config, hours: set[int], last_us: int) -> list[str]:
-    """Return the names of the by_time windows without an interaction, by the hour."""
-    bounds = Bounds.of(config.split, last_us)
-    cuts = {"ranker": (bounds.ranker, bounds.validation), "validation": (bounds.validation, bounds.test)}
-    return [
-        name
-        for name, (first, end) in cuts.items()
-        if hours.isdisjoint(range(first // HOUR_US, (end - 1) // HOUR_US + 1))
-    ]  # the test window contains the last event
 
 
 def _measure_cold(config: Config, statistics: pa.Table, last: pa.Scalar, few: int) -> tuple[float, int]:

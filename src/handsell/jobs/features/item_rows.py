@@ -46,6 +46,11 @@ class ItemTable:
 def read_items(config: Config, names: Vocabularies) -> ItemTable:
     """Read the item table in catalog order; raises DataError if a feature column is missing or not numeric."""
     table = order_by_number(pq.read_table(Layout(config.state).items), "item_id", names.items)
+    return build_item_table(table, names, config.features.item_columns)
+
+
+def build_item_table(table: pa.Table, names: Vocabularies, feature_columns: tuple[str, ...] = ()) -> ItemTable:
+    """Number creators, tags and times of a table in catalog order; raises DataError for a feature column."""
     creators, tags = (table[name].combine_chunks() for name in ("creators", "tags"))
     first = pc.list_element(
         pc.if_else(pc.greater(pc.list_value_length(creators), 0), creators, pa.scalar([None], creators.type)), 0
@@ -54,10 +59,10 @@ def read_items(config: Config, names: Vocabularies) -> ItemTable:
         metadata=table,
         creator=look_up_known(first, names.creators),
         tags=_tags(tags, names.tags),
-        published=_times(table["published_at"], ALWAYS),
-        expires=_times(table["expires_at"], NEVER),
+        published=read_times(table["published_at"], ALWAYS),
+        expires=read_times(table["expires_at"], NEVER),
         available=pc.fill_null(table["available"], True).to_numpy().astype(bool),
-        columns=read_numbers(table, config.features.item_columns, "features.item_columns"),
+        columns=read_numbers(table, feature_columns, "features.item_columns"),
     )
 
 
@@ -174,6 +179,7 @@ def _tags(tags: pa.ListArray, vocabulary: Vocabulary) -> Ragged:
     return Ragged(number.astype(np.int32), offsets_from_counts(counts))
 
 
-def _times(column: pa.ChunkedArray, unknown: int) -> np.ndarray:
+def read_times(column: pa.ChunkedArray, unknown: int) -> np.ndarray:
+    """Return times (N,) int64 µs, `unknown` for null."""
     values = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
     return pc.fill_null(values, unknown).to_numpy()

@@ -1,0 +1,203 @@
+"""Checks of what could be recommended at request time: availability, filters of surfaces, and rules."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+
+from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config
+from handsell.core.batches import to_object_array
+from handsell.core.errors import ConfigError, FilterError, HandsellError
+from handsell.core.units import DAY_US
+from handsell.doctor.catalog_preview import build_new_user_requests
+from handsell.doctor.doctor_report import EXAMPLES, Finding
+from handsell.doctor.id_checks import show_row
+from handsell.eligibility.filters import get_filters
+from handsell.eligibility.mask import Eligibility
+from handsell.features.views import ATTRIBUTES
+from handsell.reranking.rules.reading import read_rules
+from handsell.reranking.rules.ruleset import RuleSet
+
+OLD_LOG_DAYS, AGING_LOG_DAYS = 90, 14  # by which the wall clock may be after the last event: error, warning
+FEW_SHARE = 0.1  # of the items with positive events
+SAMPLED_USERS = 1_000  # whose attributes are tried with filters that read them
+MAX_MASK_CELLS = 50_000_000
+
+
+@dataclass(frozen=True)
+class RecommendableItems:
+    """The preview of a catalog, and which of its items have positive events, (I,) bool."""
+
+    snapshot: Snapshot
+    liked: np.ndarray
+    users: pa.Table
+    last_us: int | None  # time of the last event
+    ordered: bool
+
+
+def find_filter_problems(config: Config, snapshot: Snapshot) -> Iterator[Finding]:
+    """Find filters of surfaces, and rules, that do not fit the items."""
+    for name, surface in config.surfaces.items():
+        try:
+            if surface.filter is not None:
+                get_filters(snapshot).check(surface.filter, config.features.filter_attributes)
+        except FilterError as error:
+            message = f"surfaces.{name}.filter ({surface.filter}): {error}. Correct the filter, or add the column"
+            yield Finding(f"filter of {name}", "error", message)
+    try:
+        load_rules(config, snapshot)
+    except ConfigError as error:
+        yield Finding("rules", "error", f"{error}. Correct the file that reranking.rules names")
+
+
+def load_rules(config: Config, snapshot: Snapshot) -> RuleSet | None:
+    """Return the rules of a config for a catalog, or None; raises ConfigError."""
+    path = config.rules_path
+    return None if path is None else RuleSet.of(read_rules(path), snapshot, config.surface_names)
+
+
+def find_clock_problems(config: Config, last_us: int | None, ordered: bool) -> Iterator[Finding]:
+    """Find a log that ended long before the time that requests have."""
+    if config.serving.clock != "wall" or last_us is None or not ordered:
+        return
+    days = (now_us() - last_us) / DAY_US
+    if days <= AGING_LOG_DAYS:
+        return
+    message = (
+        f'the last event is {days:,.0f} days old, and requests happen now (serving.clock = "wall"), so ages, trends '
+        'and expired items do not fit the log: bring newer events, or set serving.clock = "data" to replay an old log'
+    )
+    yield Finding("old log", "error" if days > OLD_LOG_DAYS else "warning", message)
+
+
+def find_availability_problems(config: Config, items: RecommendableItems) -> Iterator[Finding]:
+    """Find surfaces on which nothing, or nearly nothing, could be recommended at request time."""
+    snapshot, times = items.snapshot, find_request_times(config, items)
+    at = np.array(times, np.int64)
+    available = (snapshot.published <= at[:1]) & (at[1:] < snapshot.expires) & snapshot.available
+    name, few = "nothing to recommend", _count_few(config, int(items.liked.sum()))
+    if not available.any():
+        message = f"no item is available {_describe_time(config, times[0])}: {_explain(items, times, config)}"
+        yield Finding(name, "error", message, len(snapshot), _show(items, ~available))
+        return
+    left = int((available & items.liked).sum())
+    if not left:
+        message = (
+            f"none of the {available.sum():,} available items has an event of positive weight, so there is "
+            f"nothing to rank them by: {_explain(items, times, config)}"
+        )
+        yield Finding(name, "error", message, int(items.liked.sum()), _show(items, items.liked))
+        return
+    if left <= few:
+        message = (
+            f"only {left:,} of {items.liked.sum():,} items with positive events are available "
+            f"{_describe_time(config, times[0])}: {_explain(items, times, config)}"
+        )
+        yield Finding("nearly nothing to recommend", "error", message, 0, _show(items, items.liked & ~available))
+        return
+    yield from _find_empty_surfaces(config, items, times[0], available)
+
+
+def _count_few(config: Config, liked: int) -> int:
+    """Return the largest number of items that is nearly nothing of so many: less than a slate, and than a tenth."""
+    home = next(iter(config.surfaces.values()))
+    return min(home.count - 1, int(FEW_SHARE * liked))
+
+
+def find_request_times(config: Config, items: RecommendableItems) -> tuple[int, int]:
+    """Return the earliest and latest time of the first requests: now, or the day after the end of the log."""
+    if config.serving.clock == "data" and items.last_us is not None:
+        return items.last_us, items.last_us + DAY_US
+    return now_us(), now_us()
+
+
+def now_us() -> int:
+    return time.time_ns() // 1_000
+
+
+def _find_empty_surfaces(
+    config: Config, items: RecommendableItems, at: int, available: np.ndarray
+) -> Iterator[Finding]:
+    try:
+        eligibility = Eligibility.of(items.snapshot, config)
+        rules = load_rules(config, items.snapshot)
+    except HandsellError:
+        return  # reported with the filter or the rule
+    attributes = _sample_attributes(config, items.users, max(1, MAX_MASK_CELLS // max(len(items.snapshot), 1)))
+    everything = np.arange(len(items.snapshot), dtype=np.int32)
+    for code, (name, surface) in enumerate(config.surfaces.items()):
+        rows = 1 if attributes is None else len(attributes)
+        requests = build_new_user_requests(np.full(rows, code), at, attributes)
+        allowed = eligibility.mask(requests) & available
+        filtered = allowed.any(axis=0)
+        if rules is not None:
+            removed = rules.removed(requests, np.broadcast_to(everything, allowed.shape))
+            allowed &= True if removed is None else ~removed
+        left = int((allowed.any(axis=0) & items.liked).sum())
+        if left == 0:
+            causes = [f"surfaces.{name}.filter ({surface.filter})"] if surface.filter else []
+            causes += [f"the rules of {config.rules_path}"] if rules is not None and filtered.any() else []
+            message = (
+                f"on the surface {name}, {' and '.join(causes) or 'eligibility'} leave none of the "
+                f"{(available & items.liked).sum():,} available items with positive events: loosen them"
+            )
+            yield Finding(f"nothing to recommend on {name}", "error", message)
+        elif left < surface.count:
+            message = (
+                f"surfaces.{name}.count is {surface.count}, and only {left} available items with positive events may "
+                "be shown there: slates are shorter, or filled with other items; lower the count"
+            )
+            yield Finding(f"short slates on {name}", "warning", message)
+
+
+def _sample_attributes(config: Config, users: pa.Table, most: int) -> np.ndarray | None:
+    """Return the distinct attributes (B, A) of the first users that filters may read; None where there are none."""
+    names = tuple(config.features.filter_attributes)
+    if not names or not len(users):
+        return None
+    kinds = config.features.filter_attributes
+    columns = [users[name].slice(0, SAMPLED_USERS).cast(ATTRIBUTES[kinds[name]]).to_pylist() for name in names]
+    cells = ([tuple(value) if isinstance(value, list) else value for value in column] for column in columns)
+    rows = list(dict.fromkeys(zip(*cells, strict=True)))
+    return to_object_array(rows[:most], len(names))
+
+
+def _describe_time(config: Config, at: int) -> str:
+    if config.serving.clock == "data":
+        return f'at the end of the log ({_format(at)}, serving.clock = "data")'
+    return 'now (serving.clock = "wall")'
+
+
+def _explain(items: RecommendableItems, times: tuple[int, int], config: Config) -> str:
+    """Count why items are not available, and say what to do."""
+    s = items.snapshot
+    expired, early, off = s.expires <= times[1], s.published > times[0], ~s.available
+    counts = {"have expired (expires_at)": expired, "are published later (published_at)": early,
+              "are not available (available = false, or no longer in the items table)": off}  # fmt: skip
+    causes = "; ".join(f"{mask.sum():,} of {len(s):,} {what}" for what, mask in counts.items() if mask.any())
+    old = items.ordered and config.serving.clock == "wall" and items.last_us is not None
+    clock = (
+        f'; the log ended {_format(items.last_us or 0)}: set serving.clock = "data" to replay an old log'
+        if old and times[0] - (items.last_us or 0) > AGING_LOG_DAYS * DAY_US
+        else ""
+    )
+    return f"{causes or 'the available items have no positive events'}. Correct these columns of the items table{clock}"
+
+
+def _show(items: RecommendableItems, rows: np.ndarray) -> list[dict]:
+    """Return examples of items (I,) bool with the columns that decide whether they are available."""
+    columns = ("item_id", "published_at", "expires_at", "available")
+    return [show_row(items.snapshot.metadata, i, columns) for i in np.flatnonzero(rows)[:EXAMPLES].tolist()]
+
+
+def _format(at: int) -> str:
+    try:
+        return datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{at / 1e6:.0f} s since 1970"
