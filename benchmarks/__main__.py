@@ -22,6 +22,7 @@ BENCHMARKS = {
     "filters": ("stages.filters", "Latency of filter expressions, cached and uncached."),
     "rules": ("stages.rules", "Latency of re-ranking with and without business rules."),
     "reranking": ("stages.reranking", "Latency of re-ranking with default and with all preferences."),
+    "ids": ("stages.ids", "Memory and lookup time of ids beside fixed-width strings and a dictionary."),
     "first_look": ("stages.first_look", "Results and CPU time of ranking with a first pass of few trees."),
     "training_throughput": ("training.throughput", "Examples per second under Ray Train and in a plain torch loop."),
     "driver_memory": ("training.driver_memory", "Peak memory of the driver and the workers of each job."),
@@ -34,6 +35,7 @@ SHORT = {
     "ann": ("--items", "60000"),
     "driver_memory": ("--events", "500000", "--steps", "data", "features"),
     "filters": ("--items", "100000"),
+    "ids": ("--ids", "100000"),
 }
 
 

@@ -152,7 +152,7 @@ def test_the_manifest_is_plain_json(tmp_path: Path):
     store = BundleStore(tmp_path)
     raw = json.loads((store.local_path(add(store, 1)) / MANIFEST).read_text())
     assert (
-        raw["version"] == 2 and raw["metrics_of"] == "holdout" and raw["features"] == ["item_age_days", "src_als_rank"]
+        raw["version"] == 3 and raw["metrics_of"] == "holdout" and raw["features"] == ["item_age_days", "src_als_rank"]
     )
 
 

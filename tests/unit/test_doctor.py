@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from handsell.config import load_config
-from handsell.doctor.counters import DistinctCounter, IdStatistics, hash_rows
+from handsell.core.hashing import hash_rows
+from handsell.doctor.counters import DistinctCounter, IdStatistics
 from handsell.doctor.inspection import examine, render
 
 DAY = 86_400

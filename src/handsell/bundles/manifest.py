@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from handsell.core.errors import BundleError
 
 MANIFEST = "manifest.json"
-VERSION = 2
+VERSION = 3  # increase when older bundles cannot be read; 3: ids as Arrow strings
 LIBRARIES = ("handsell", "numpy", "pyarrow", "ray", "feast", "xgboost", "torch", "faiss-cpu", "scikit-learn")
 BLOCK = 1 << 20
 

@@ -5,45 +5,62 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
+import pyarrow as pa
 
 from handsell.core.batches import NONE
+from handsell.core.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """N ids; an id's number is its position and never changes.
 
-    Ids are UTF-8 bytes in a fixed-width array: replicas share one mapped file, and a lookup is a binary search. A
-    dictionary would need about 100 bytes per entry in every process.
+    The texts follow each other in one buffer: memory is the UTF-8 of all ids and 12 bytes per id, whatever the longest
+    id is. Replicas share one mapped copy, while a dictionary would need about 100 bytes per id in every process. A
+    lookup is a binary search among the hashes, then a comparison of the ids.
     """
 
-    encoded: np.ndarray  # (N,) bytes, by number
-    order: np.ndarray  # (N,) int32, numbers sorted by id
+    texts: pa.StringArray | pa.LargeStringArray  # (N,) by number
+    hashes: np.ndarray  # (N,) uint32 ascending
+    order: np.ndarray  # (N,) int32 number of each hash
 
     @classmethod
     def of(cls, ids: Iterable[str]) -> Vocabulary:
         """Number ids in the order given; a repeated id keeps its first number."""
         unique = list(dict.fromkeys(ids))
-        encoded = _encode(unique)
-        return cls(encoded, np.argsort(encoded, kind="stable").astype(np.int32))
+        return cls._build(_to_array(unique), _hash(unique))
+
+    @classmethod
+    def _build(cls, texts: pa.Array, hashes: np.ndarray) -> Vocabulary:
+        order = np.argsort(hashes, kind="stable").astype(np.int32)
+        short = texts.nbytes < 2**31  # offsets of 4 bytes are enough
+        return cls(texts.cast(pa.string()) if short else texts, hashes[order], order)
 
     def __len__(self) -> int:
-        return len(self.encoded)
+        return len(self.order)
 
     def number(self, ids: Sequence[str]) -> np.ndarray:
         """(M,) int32 numbers, -1 for unknown ids."""
-        wanted = _encode(ids)
-        if not len(self) or not len(wanted):
-            return np.full(len(wanted), NONE, np.int32)
-        place = np.searchsorted(self.encoded, wanted, sorter=self.order)
-        found = self.order[np.minimum(place, len(self) - 1)]
-        return np.where(self.encoded[found] == wanted, found, NONE).astype(np.int32)
+        found = np.full(len(ids), NONE, np.int32)
+        if not len(self) or not len(ids):
+            return found
+        wanted, last = _hash(ids), len(self) - 1
+        row, place = np.arange(len(ids)), np.minimum(np.searchsorted(self.hashes, wanted), last)
+        while len(row):  # more than once only for ids of equal hash
+            number = self.order[place]
+            pairs = zip(self.ids(number), row.tolist(), strict=True)
+            equal = np.fromiter((text == ids[r] for text, r in pairs), bool, len(row))
+            found[row[equal]] = number[equal]
+            again = ~equal & (self.hashes[place] == wanted[row]) & (place < last)
+            row, place = row[again], place[again] + 1
+        return found
 
     def ids(self, numbers: np.ndarray) -> list[str]:
         """External ids of numbers ≥ 0."""
-        return [raw.decode() for raw in self.encoded[np.asarray(numbers)].tolist()]
+        return self.texts.take(pa.array(np.asarray(numbers, np.int64))).to_pylist()
 
     def extend(self, ids: Iterable[str]) -> Vocabulary:
         """Return a vocabulary with the unknown ones of `ids` appended; existing numbers do not change."""
@@ -51,20 +68,39 @@ class Vocabulary:
         fresh = [i for i, n in zip(fresh, self.number(fresh), strict=True) if n == NONE]
         if not fresh:
             return self
-        added = _encode(fresh)
-        width = max(self.encoded.dtype.itemsize, added.dtype.itemsize, 1)
-        encoded = np.concatenate([self.encoded.astype(f"S{width}"), added.astype(f"S{width}")])
-        return Vocabulary(encoded, np.argsort(encoded, kind="stable").astype(np.int32))
+        hashes = np.empty(len(self) + len(fresh), np.uint32)
+        hashes[self.order], hashes[len(self) :] = self.hashes, _hash(fresh)
+        return self._build(pa.concat_arrays([self.texts.cast(pa.large_string()), _to_array(fresh)]), hashes)
+
+    def starts_with(self, other: Vocabulary) -> bool:
+        """Return whether the first ids are those of the other vocabulary, in the same order."""
+        return self.texts.slice(0, len(other)).equals(other.texts)
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        np.save(path / "ids.npy", self.encoded)
+        with pa.OSFile(str(path / "ids.arrow"), "wb") as sink:
+            batch = pa.record_batch([self.texts], names=["id"])
+            with pa.ipc.new_file(sink, batch.schema) as out:
+                out.write_batch(batch)
+        np.save(path / "hashes.npy", self.hashes)
         np.save(path / "order.npy", self.order)
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
-        return cls(np.load(path / "ids.npy", mmap_mode="r"), np.load(path / "order.npy", mmap_mode="r"))
+        """Map the files read-only; plain arrays, because indexing `np.memmap` is slower."""
+        if not (path / "ids.arrow").is_file():
+            raise DataError(
+                f"{path}: expected ids.arrow, it is missing: another version of handsell wrote this catalog, or it is "
+                "incomplete; run `handsell data CONFIG` again"
+            )
+        texts = pa.ipc.open_file(pa.memory_map(str(path / "ids.arrow"))).get_batch(0).column(0)
+        hashes, order = (np.asarray(np.load(path / f"{name}.npy", mmap_mode="r")) for name in ("hashes", "order"))
+        return cls(texts, hashes, order)
 
 
-def _encode(ids: Sequence[str]) -> np.ndarray:
-    return np.array([i.encode() for i in ids], dtype="S") if len(ids) else np.zeros(0, "S1")
+def _to_array(ids: list[str]) -> pa.Array:
+    return pa.array(ids, pa.large_string())
+
+
+def _hash(ids: Sequence[str]) -> np.ndarray:
+    return np.fromiter((crc32(i.encode("utf-8", "surrogatepass")) for i in ids), np.uint32, len(ids))

@@ -1,10 +1,13 @@
-"""Reproducible pseudorandom numbers by hash: the same keys give the same numbers in every run."""
+"""Reproducible hashes and pseudorandom numbers: the same keys give the same numbers in every run and version."""
 
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's increment
+ROWS_AT_ONCE = 65_536  # hashed at once, which bounds the memory
 
 
 def mix(x: np.ndarray) -> np.ndarray:
@@ -25,3 +28,45 @@ def uniform(seed: int, *keys: np.ndarray) -> np.ndarray:
     for key in keys:
         mixed = mix(mixed ^ mix(key.astype(np.int64).view(np.uint64)))
     return (mixed >> np.uint64(11)) * 2.0**-53
+
+
+FACTORS = mix(np.arange(4096, dtype=np.uint64)) | np.uint64(1)  # of the bytes of a text
+
+
+def hash_rows(*columns: pa.Array) -> np.ndarray:
+    """Hash rows of text, number or time columns to (N,) uint64; nulls hash like empty text or 0."""
+    total = np.zeros(len(columns[0]), np.uint64)
+    for column in columns:
+        if pa.types.is_string(column.type):
+            own = hash_texts(*read_utf8(column))
+        else:
+            own = np.asarray(pc.fill_null(column.cast(pa.int64()), 0)).astype(np.uint64)
+        total = finalize(total * GOLDEN + own)
+    return total
+
+
+def hash_texts(utf8: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Hash N texts, the bytes utf8[offsets[i]:offsets[i + 1]], to (N,) uint64: a weighted sum of bytes, and the length.
+
+    The sums are differences of one running sum.
+    """
+    out = np.empty(len(offsets) - 1, np.uint64)
+    for start in range(0, len(out), ROWS_AT_ONCE):
+        at = offsets[start : start + ROWS_AT_ONCE + 1].astype(np.int64)
+        raw, lengths, at = utf8[at[0] : at[-1]], np.diff(at), at - at[0]
+        place = np.arange(len(raw)) - np.repeat(at[:-1], lengths)
+        terms = (raw.astype(np.uint64) + np.uint64(1)) * FACTORS[place % len(FACTORS)]
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
+        out[start : start + ROWS_AT_ONCE] = sums[at[1:]] - sums[at[:-1]] + lengths.astype(np.uint64)
+    return out
+
+
+def read_utf8(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bytes of string or large_string values, and offsets (N + 1,) into them; nulls are empty."""
+    texts = pc.fill_null(texts, "") if texts.null_count else texts
+    _, offsets, utf8 = texts.buffers()
+    if offsets is None or not len(texts):
+        return np.zeros(0, np.uint8), np.zeros(len(texts) + 1, np.int64)
+    kind = np.int64 if pa.types.is_large_string(texts.type) else np.int32
+    at = np.frombuffer(offsets, kind)[texts.offset : texts.offset + len(texts) + 1]
+    return np.frombuffer(utf8, np.uint8) if utf8 is not None else np.zeros(0, np.uint8), at

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from handsell.catalog.snapshot import ALWAYS, NEVER
+from handsell.core.hashing import hash_rows
 from handsell.core.units import DAY_US
 from handsell.data.config import EventsConfig
 from handsell.data.readers.base import REQUIRED, drop_incomplete
 from handsell.data.weights import compute_event_weights, find_threshold_problem
-from handsell.doctor.counters import DistinctCounter, HourSpans, IdStatistics, hash_rows
+from handsell.doctor.counters import DistinctCounter, HourSpans, IdStatistics
 from handsell.doctor.doctor_report import EXAMPLES, Finding
 from handsell.doctor.id_checks import long_id_finding, mark_long_ids, show_row
 from handsell.jobs.features.item_rows import read_times

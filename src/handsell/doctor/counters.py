@@ -6,14 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from handsell.core.hashing import GOLDEN, finalize
 from handsell.core.units import HOUR_US
 
 COMPACT_ROWS = 500_000
 STATISTICS = ["id", "count", "first", "last", "positive"]
-POWERS = np.random.default_rng(20_260_630).integers(1, 2**63, 4096, dtype=np.uint64) | np.uint64(1)
 
 
 @dataclass
@@ -106,32 +103,3 @@ class HourSpans:
     def touches(self, begin: int, end: int) -> bool:
         """Return whether an event lies in [begin, end) µs, as far as the first and last of each hour tell."""
         return any(begin <= first < end or begin <= last < end for first, last in self.spans.values())
-
-
-def hash_rows(*columns: pa.Array) -> np.ndarray:
-    """Hash rows of text, number or time columns to (N,) uint64; nulls hash like empty text or 0."""
-    total = np.zeros(len(columns[0]), np.uint64)
-    for column in columns:
-        own = _hash_text(column) if pa.types.is_string(column.type) else _hash_numbers(column)
-        total = finalize(total * GOLDEN + own)
-    return total
-
-
-def _hash_text(text: pa.Array) -> np.ndarray:
-    """Hash each value as a polynomial of its bytes, by differences of one running sum."""
-    text = pa.concat_arrays([pc.fill_null(text, "")])  # one buffer, offset 0
-    if not len(text):
-        return np.zeros(0, np.uint64)
-    offsets = np.frombuffer(text.buffers()[1], np.int32)[text.offset : text.offset + len(text) + 1].astype(np.int64)
-    data = text.buffers()[2]
-    raw = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]] if data is not None else np.zeros(0, np.uint8)
-    lengths = np.diff(offsets)
-    place = np.arange(len(raw)) - np.repeat(offsets[:-1] - offsets[0], lengths)
-    terms = (raw.astype(np.uint64) + np.uint64(1)) * POWERS[place % len(POWERS)]
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
-    at = offsets - offsets[0]
-    return sums[at[1:]] - sums[at[:-1]] + lengths.astype(np.uint64)
-
-
-def _hash_numbers(column: pa.Array) -> np.ndarray:
-    return np.asarray(pc.fill_null(column.cast(pa.int64()), 0)).astype(np.uint64)

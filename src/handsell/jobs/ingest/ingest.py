@@ -48,7 +48,7 @@ from handsell.jobs.cluster import connect, run_tasks
 from handsell.jobs.progress import report_update
 
 EVENTS_PER_PARTITION = 2_000_000
-VERSION = 2  # increase when the output of this job changes
+VERSION = 3  # increase when the output of this job changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +266,7 @@ def _publish(fresh: Layout, layout: Layout) -> None:
 
 def _load_vocabularies(layout: Layout) -> dict[str, Vocabulary]:
     names = ("items", "users", "creators", "tags")
-    return {n: Vocabulary.load(layout.catalog / n) for n in names if (layout.catalog / n).is_dir()}
+    return {n: Vocabulary.load(layout.catalog / n) for n in names if (layout.catalog / n / "ids.arrow").is_file()}
 
 
 def _read_meta(layout: Layout) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from handsell.bundles.store import BundleStore
 from handsell.bundles.warm_up_requests import save_warm_up_requests
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
+from handsell.core.errors import BundleError
 from handsell.core.json_files import read_json
 from handsell.core.paths import Layout
 from handsell.data import splits
@@ -141,9 +142,13 @@ def compare_with_live(run: TrainingRun, replay: Replay, store: BundleStore) -> G
     live, challenger = store.live(), extract_scores(replay.models[FUNNEL])
     if live is None:
         return decide_promotion(challenger, None, replay.user, run.config.gate)
-    path, about = store.local_path(live), store.verify(live)
+    first = decide_promotion(challenger, None, replay.user, run.config.gate)
+    try:
+        path, about = store.local_path(live), store.verify(live)
+    except BundleError as error:
+        warning = f"The live bundle cannot be read, so there is no comparison: {error}."
+        return replace(first, sentences=("Promoted: the live bundle cannot be read.",), warnings=(warning,))
     if not has_same_catalog(path, Layout(run.config.state).snapshot):
-        first = decide_promotion(challenger, None, replay.user, run.config.gate)
         warning = f"The live bundle {live} has other items (another data source), so there is no comparison."
         return replace(first, sentences=("Promoted: it is the first bundle on this data.",), warnings=(warning,))
     scores, is_later = run_tasks(score_live, [(run.config, run.folder, path, about.data_end_us)])[0]
@@ -159,8 +164,7 @@ def compare_with_retrained(run: TrainingRun, replay: Replay, retrained: Replay) 
 
 def has_same_catalog(bundle: Path, snapshot: Path) -> bool:
     """Return whether the bundle's items are the first ones of the present catalog, whose numbers never change."""
-    then, now = load_snapshot(bundle).items.encoded, Snapshot.load(snapshot).items.encoded
-    return len(then) <= len(now) and bool((then == now[: len(then)]).all())
+    return Snapshot.load(snapshot).items.starts_with(load_snapshot(bundle).items)
 
 
 def score_live(config: Config, run: Path, bundle: Path, data_end_us: int) -> tuple[BundleScores, np.ndarray]:
