@@ -48,13 +48,15 @@ def test_a_new_file_changes_the_inputs_and_a_missing_table_is_no_error_yet(tmp_p
 @pytest.mark.parametrize(
     ("change", "changed"),
     [
-        ("[split]\ntest_days = 1", {"features", "train"}),
+        ("[split]\ntest_days = 1", {"doctor", "features", "train"}),
         ('[tuning]\nsources = ["item_knn"]', {"train"}),
         ('[features]\nonline_store = "localhost:6379"', {"online store"}),
         ("[jobs]\npartitions = 9", {"data"}),
         ("[features]\nhistory_length = 7", {"features"}),
         ("[retrieval.als]\nepochs = 3", {"train"}),
-        ("[serving]\nport = 8001", set()),
+        ("[serving]\nport = 8001", {"doctor"}),
+        ('[reranking]\nrules = "rules.toml"', {"doctor", "train"}),
+        ("[surfaces.home]\ncount = 3", {"doctor", "train"}),
     ],
 )
 def test_a_changed_section_changes_the_inputs_of_the_steps_that_use_it(configured, change, changed):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -16,14 +18,19 @@ def render(report: DoctorReport, console: Console | None = None) -> None:
     console = console or Console()
     console.print(build_counts_table(report))
     console.print(build_types_table(report))
-    for problem in report.problems:
-        _print_problem(problem, console)
+    print_problems(report.problems, console)
     for line in report.advice:
         console.print(f"→ {escape(line)}")
     if report.ok:
         console.print("[green]ready to train[/green]")
     else:
         console.print("[red]not ready to train: correct the errors above[/red]")
+
+
+def print_problems(problems: Sequence[Finding], console: Console) -> None:
+    """Print problems with their example rows."""
+    for problem in problems:
+        _print_problem(problem, console)
 
 
 def build_counts_table(f: DoctorReport) -> Table:

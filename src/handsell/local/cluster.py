@@ -22,7 +22,9 @@ from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
 from handsell.core.proxies import bypass_proxies
 from handsell.core.ray_token import create_token, read_token, token_environment
+from handsell.doctor.setting_checks import WORKER_PORTS
 from handsell.features.repository import build_feast_settings
+from handsell.local.ports import require_free_port
 
 LOOPBACK = "127.0.0.1"
 START_TIMEOUT_S = 90.0
@@ -124,8 +126,7 @@ def _read_head(config: Config) -> RayHead | None:
 def start(config: Config) -> RayHead:
     """Start the head node and wait until jobs can be submitted; raises HandsellError with the end of its log."""
     jobs, layout = config.jobs, Layout(config.state)
-    for name, port in (("jobs.gcs_port", jobs.gcs_port), ("jobs.dashboard_port", jobs.dashboard_port)):
-        _require_free(name, port)
+    require_free_ports(config)
     layout.logs.mkdir(parents=True, exist_ok=True)
     log, commands = layout.logs / "ray.log", Path(sys.executable).parent
     command = [
@@ -134,6 +135,7 @@ def start(config: Config) -> RayHead:
         "--include-dashboard=true", f"--dashboard-host={LOOPBACK}", f"--dashboard-port={jobs.dashboard_port}",
         # ports of the agent, which takes jobs, and of the client server: another cluster may use the fixed defaults
         f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}",
+        f"--min-worker-port={WORKER_PORTS[0]}", f"--max-worker-port={WORKER_PORTS[1]}",
         f"--temp-dir={ray_folder(config)}", f"--object-store-memory={jobs.object_store_mib * 2**20}",
     ]  # fmt: skip
     path = os.pathsep.join(filter(None, (str(commands), os.environ.get("PATH"))))  # where jobs find `handsell`
@@ -158,6 +160,12 @@ def start(config: Config) -> RayHead:
     _pid_file(config).write_text(json.dumps(asdict(head)))
     _wait_for_jobs(head, process, log)
     return head
+
+
+def require_free_ports(config: Config) -> None:
+    """Raise HandsellError if another program listens on a port of the head."""
+    for name in ("gcs_port", "dashboard_port"):
+        require_free_port(f"jobs.{name}", LOOPBACK, getattr(config.jobs, name))
 
 
 def settings_digest(config: Config) -> str:
@@ -201,18 +209,6 @@ def _pid_file(config: Config) -> Path:
 
 def _token_file(config: Config) -> Path:
     return config.state / "run" / "ray.token"
-
-
-def _require_free(name: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            raise HandsellError(
-                f"port {port} is taken by another program: stop that program (`make down CONFIG=…` stops another "
-                f"`make up`), or set {name} in the config to a free port"
-            ) from None
 
 
 def _free_port() -> int:

@@ -71,7 +71,7 @@ def _read_inputs(record: Path) -> str | None:
         return None
 
 
-def code_digest(without: tuple[str, ...] = ("cli", "local", "serving", "console")) -> str:
+def code_digest(without: tuple[str, ...] = ("cli", "local", "serving", "console", "doctor")) -> str:
     """Return a digest of the package's source, by default of the folders that compute data."""
     root = Path(__file__).parent.parent
     digest = hashlib.sha256()

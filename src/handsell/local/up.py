@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -15,14 +16,17 @@ from handsell.config import Config
 from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
 from handsell.core.proxies import bypass_proxies
+from handsell.doctor.inspection import find_problems
+from handsell.doctor.view import print_problems
 from handsell.features.repository import build_feast_settings
 from handsell.local import cluster, example, service
 from handsell.local.child_process import JSON_LINES, run_child
 from handsell.local.online_store import require_online_store
 from handsell.local.ownership import claim_state, require_owner
+from handsell.local.ports import list_own_pids, require_free_port
 from handsell.local.steps import Steps, code_digest
 
-STEPS = 9
+STEPS = 10
 SUBMIT_TRIES = 6
 
 
@@ -35,6 +39,13 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
     steps = Steps(layout.steps, STEPS, console)
     code = code_digest()  # a changed version runs all steps again
 
+    inputs = step_inputs(config)
+    _require_free_ports(config)
+    checked = [inputs["data"], inputs["doctor"], code_digest(without=("cli", "serving", "console"))]
+    steps.run(
+        "doctor", "checking settings and source data", lambda: _check_deployment(config, console), checked,
+        feeds_later=False,
+    )  # fmt: skip
     steps.run("ray", "starting a local Ray cluster", lambda: _start_ray(config), always=True)
     head = cluster.find_running(config)
     if head is None:
@@ -43,7 +54,6 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
     def command(name: str) -> Callable[[], str]:
         return lambda: _run_command(config, name, head)
 
-    inputs = step_inputs(config)
     steps.run(
         "data", "reading, checking and numbering events, items and users", command("data"), [inputs["data"], code]
     )
@@ -70,6 +80,28 @@ def stop_everything(config: Config, console: Console | None = None) -> None:
     require_owner(config)
     stopped = cluster.stop(config)
     console.print(f"stopped {len(stopped)} processes of {config.name}" if stopped else f"{config.name} was not running")
+
+
+def _require_free_ports(config: Config) -> None:
+    """Raise HandsellError if another program listens on a port of the deployment."""
+    head = cluster.find_running(config)
+    own = list_own_pids(head.pid) if head else frozenset[int]()
+    require_free_port("serving.port", config.serving.host, config.serving.port, own)
+    if head is None:
+        cluster.require_free_ports(config)
+
+
+def _check_deployment(config: Config, console: Console) -> str:
+    """Print what the doctor finds, without notes; raises HandsellError if the deployment is not ready to train."""
+    found = [problem for problem in find_problems(config, print) if problem.severity != "note"]
+    print_problems(found, console)
+    errors = sum(problem.severity == "error" for problem in found)
+    if errors:
+        raise HandsellError(
+            f"not ready to train: correct the {errors} error{'s' * (errors > 1)} above; `handsell doctor "
+            f"{config.source}` shows more about the data"
+        )
+    return f"ready to train, {len(found)} warning{'s' * (len(found) != 1)}"
 
 
 def _start_ray(config: Config) -> str:
@@ -123,6 +155,7 @@ def step_inputs(config: Config) -> dict[str, object]:
     trained = {"retrieval", "ranking", "reranking", "tuning", "split", "surfaces", "gate"}
     files = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in _source_files(config)]
     return {
+        "doctor": _doctor_inputs(config),
         "data": [
             config.data.model_dump(mode="json"),
             config.events.model_dump(mode="json"),
@@ -133,6 +166,21 @@ def step_inputs(config: Config) -> dict[str, object]:
         "online store": build_feast_settings(config)["online_store"],
         "train": config.model_dump(mode="json", include=trained),
     }
+
+
+def _doctor_inputs(config: Config) -> list[object]:
+    """Return the settings that the doctor reads besides [data] and [events], and the file of rules."""
+    read: dict[str, Any] = {
+        "split": True,
+        "surfaces": True,
+        "features": {"item_columns", "user_columns", "user_attributes"},
+        "serving": {"host", "port", "clock", "ingress"},
+        "jobs": {"gcs_port", "dashboard_port"},
+        "ranking": {"without"},
+    }
+    rules = config.rules_path
+    text = rules.read_text(encoding="utf-8", errors="replace") if rules and rules.is_file() else None
+    return [config.model_dump(mode="json", include=read), str(rules), text]
 
 
 def _source_files(config: Config) -> list[Path]:
