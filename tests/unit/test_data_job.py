@@ -66,7 +66,7 @@ def test_a_small_shop_by_hand(shop):
     assert {k: counts[k] for k in ("events", "duplicates", "dropped", "items", "users", "partitions")} == {
         "events": 4, "duplicates": 1, "dropped": 1, "items": 4, "users": 3, "partitions": 3,
     }  # fmt: skip
-    assert (counts["first_us"], counts["last_us"], counts["ordered"]) == (50_000_000, 100_000_000, True)
+    assert (counts["first_us"], counts["last_us"], counts["ordered"]) == (50_000_000, 100_000_001, True)
     assert ids(shop, "items") == ["b", "a", "idle", "new"]
     assert ids(shop, "users") == ["u1", "u2", "u3"]
     assert ids(shop, "creators") == ["Bolt", "Acme"]

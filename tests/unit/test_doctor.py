@@ -108,6 +108,19 @@ def test_each_planted_problem_is_counted_with_examples(shop):
     assert f.untouched_items == pytest.approx(1 / 81)
 
 
+def test_events_in_the_future_decide_nothing_and_many_are_an_error(shop):
+    early = ("x1", "new", "i1", int(time.time()) + 3600, "view")
+    far = ("x2", "u1", "i1", int(time.time()) + 70 * 365 * DAY, "view")
+    f, sound = shop([*healthy(), early, far]), shop(healthy())
+    assert f.ok and problem(f, "time in the future").severity == "warning"
+    assert [e["row"] for e in problem(f, "time in the future").examples] == [3_601, 3_602]
+    assert (f.last, f.days, f.interactions, f.users) == (sound.last, sound.days, sound.interactions, sound.users)
+    f = shop([*healthy(), *((f"y{k}", "u1", "i1", int(time.time()) + DAY + k, "view") for k in range(190))])
+    assert not f.ok and "more than 5% of the events in the future: probably" in problem(f, "time in the future").message
+    f = shop([*healthy(), ("x3", "u1", "i1", 253_402_214_400, "view")])
+    assert not f.ok and problem(f, "time that means never").examples[0]["row"] == 3_601
+
+
 def test_cold_users_of_the_test_window(shop):
     end = START + 40 * DAY
     rows = [*healthy(), *((f"n{k}", f"new{k}", "i1", end + k, "view") for k in range(40))]

@@ -1,4 +1,4 @@
-"""The clock of the service: wall time, or wall time shifted to the end of a historic log."""
+"""The clock of the service: wall time, or wall time shifted to the day after a historic log."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ class Clock:
         """Build the clock from `serving.clock` and the manifest of the served bundle.
 
         A data clock starts at the end of the log or later: user rows contain the whole log, and a request must not
-        use events after its time.
+        use events after its time. If the bundle was built after the last day of the log, it starts after that day,
+        which the item values of the snapshot contain. So both clocks are wall time for a log that ends today.
         """
         if kind != "data":
             return cls()
-        return cls((manifest.created_us - manifest.data_end_us) // DAY_US * DAY_US)
+        next_day = ((manifest.data_end_us - 1) // DAY_US + 1) * DAY_US
+        start = next_day if manifest.created_us >= next_day else manifest.data_end_us
+        return cls((manifest.created_us - start) // DAY_US * DAY_US)
 
     def now(self) -> int:
         """The time of new requests, µs."""

@@ -111,9 +111,9 @@ def _count_few(config: Config, liked: int) -> int:
 
 
 def find_request_times(config: Config, items: RecommendableItems) -> tuple[int, int]:
-    """Return the earliest and latest time of the first requests: now, or the day after the end of the log."""
+    """Return the earliest and latest time of the first requests: now, or from the end of the log to the next day's."""
     if config.serving.clock == "data" and items.last_us is not None:
-        return items.last_us, items.last_us + DAY_US
+        return items.last_us, (items.last_us // DAY_US + 2) * DAY_US
     return now_us(), now_us()
 
 

@@ -14,7 +14,8 @@ from handsell.catalog.snapshot import ALWAYS, NEVER
 from handsell.core.hashing import hash_rows
 from handsell.core.units import DAY_US
 from handsell.data.config import EventsConfig
-from handsell.data.readers.base import REQUIRED, drop_incomplete
+from handsell.data.readers.base import FEW_FUTURE, REQUIRED, drop_future, drop_incomplete
+from handsell.data.readers.times import YEAR_9999_US
 from handsell.data.weights import compute_event_weights, find_threshold_problem
 from handsell.doctor.counters import DistinctCounter, HourSpans, IdStatistics
 from handsell.doctor.doctor_report import EXAMPLES, Finding
@@ -79,6 +80,7 @@ class EventChecks:
             self._record(problem, mask, batch)
         self.events += len(batch)
         good = drop_incomplete(batch)
+        good = drop_future(good, self.now_us) if self.ordered else good
         for entry in pc.value_counts(good["type"]).to_pylist():
             self.types[entry["values"]] = self.types.get(entry["values"], 0) + entry["counts"]
         self.event_ids.add(hash_rows(good["event_id"]))
@@ -149,8 +151,18 @@ class EventChecks:
         at = np.asarray(pc.fill_null(batch["time"].cast(pa.int64()), 0))
         message = "events in 1970 or earlier: probably a missing time stored as 0, or a wrong unit; correct the times"
         yield Finding("time at the epoch", "error", message), present & (at < EPOCH_YEAR_US)
-        message = "events in the future: probably a wrong time zone or unit; correct the times"
-        yield Finding("time in the future", "error", message), present & (at > self.now_us + DAY_US)
+        never = at >= YEAR_9999_US
+        message = "events in the year 9999 or later: probably a missing time; correct the times"
+        yield Finding("time that means never", "error", message), present & never
+        message = "events in the future are left out: probably a wrong clock, time zone or unit; correct the times"
+        yield Finding("time in the future", "warning", message), present & (at > self.now_us) & ~never
+
+    def finish(self) -> None:
+        """Make events in the future an error if they are more than the data step leaves out."""
+        future = self.problems.get("time in the future")
+        if future and future.count > FEW_FUTURE * (sum(self.types.values()) + future.count):
+            future.severity = "error"
+            future.message = f"more than {FEW_FUTURE:.0%} of the {future.message.replace(' are left out', '')}"
 
     def _record(self, problem: Finding, mask: np.ndarray, batch: pa.RecordBatch) -> None:
         if not mask.any():

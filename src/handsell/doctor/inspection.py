@@ -35,6 +35,7 @@ def examine(config: Config, progress: Callable[[str], None] = lambda text: None)
     checks = EventChecks(config.events, ItemSpans.of(items), described, reader.ordered)
     for batch in read_all_events(reader):
         checks.add(batch)
+    checks.finish()
     return build_report(config, reader, items, users, checks)
 
 

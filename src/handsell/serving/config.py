@@ -19,7 +19,7 @@ class ServingConfig(Section):
     )
     clock: Literal["wall", "data"] = Field(
         "wall",
-        description="wall: requests happen now. data: requests happen at the end of a historic log (whole days are "
+        description="wall: requests happen now. data: requests happen on the day after a historic log (whole days are "
         "subtracted from now), so that ages and windows mean the same as in training",
     )
     max_count: int = Field(30, ge=1, le=30, description="longest slate that a caller may request")

@@ -16,6 +16,7 @@ from handsell.data.schemas import EVENTS, ITEMS, TIME, USERS
 
 NULLABLE_EVENTS = pa.schema([field.with_nullable(True) for field in EVENTS])  # before incomplete rows are dropped
 REQUIRED = ("user_id", "item_id", "type", "time")
+FEW_FUTURE = 0.05  # share of the events that may lie in the future and are left out; more are an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,12 @@ def drop_incomplete(batch: pa.RecordBatch) -> pa.RecordBatch:
         good &= np.asarray(pc.is_valid(batch[name]))
     kept = batch if good.all() else batch.filter(pa.array(good))
     return pa.RecordBatch.from_arrays(kept.columns, schema=EVENTS)
+
+
+def drop_future(batch: pa.RecordBatch, now_us: int) -> pa.RecordBatch:
+    """Drop events later than `now_us`, the start of the run, so that no wrong time decides the end of the data."""
+    future = np.asarray(batch["time"].cast(pa.int64())) > now_us
+    return batch.filter(pa.array(~future)) if future.any() else batch
 
 
 def build_items_table(columns: dict[str, pa.Array | pa.ChunkedArray]) -> pa.Table:

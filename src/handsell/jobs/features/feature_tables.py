@@ -55,7 +55,7 @@ def compute_feature_tables(config: Config, requests: Path | None = None) -> dict
                     f"{config.features.seen_cap:,}: their oldest ones may be recommended again"
                 )
         with progress.step("item activity", f"{work.buckets} buckets of items") as note:
-            arguments = [(bucket, work, next_day_us(meta)) for bucket in range(work.buckets)]
+            arguments = [(bucket, work, find_snapshot_day(meta)) for bucket in range(work.buckets)]
             buckets = run_tasks(write_bucket, arguments, wait_s=config.jobs.wait_for_resources_s)
             rows["item_activity"] = sum(count for count, _, _ in buckets)
             note.text = f"{rows['item_activity']:,} rows"
@@ -67,9 +67,14 @@ def compute_feature_tables(config: Config, requests: Path | None = None) -> dict
     return rows
 
 
-def next_day_us(meta: dict) -> int:
-    """Return the start of the day after the last event, so that the data's last day is yesterday."""
-    return (meta["last_us"] // DAY_US + 1) * DAY_US
+def find_snapshot_day(meta: dict) -> int:
+    """Return the start (µs) of the day whose item values the snapshot holds; they cover the days before.
+
+    This is the day after the last event, or the day of the last event if the data was read on that day: it was not
+    over then. So no request is served on a day before the snapshot's, as training never sees a part of a day.
+    """
+    last, read = meta["last_us"] // DAY_US, meta.get("read_us", 0) // DAY_US
+    return (last if last == read else last + 1) * DAY_US
 
 
 def _inputs(layout: Layout, config: Config) -> tuple[list[Path], dict]:
@@ -113,7 +118,7 @@ def _snapshot(
         activity[touched] = values
     return Snapshot(
         version=_last_version(Layout(config.state)) + 1,
-        as_of=next_day_us(meta),
+        as_of=find_snapshot_day(meta),
         items=names.items,
         creators=names.creators,
         tags=names.tags,

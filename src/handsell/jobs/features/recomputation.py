@@ -76,7 +76,7 @@ def _of_bundle(
     shown = np.full((len(answers), int(place.max()) + 1), NONE, np.int32)
     shown[answer, place] = item
     values = _item_values(item, logged.time[rows], snapshot, config, store)
-    x = build_matrix(requests, _without_sources(shown, find_sources(logged.names)), values, snapshot, config)
+    x = build_matrix(requests, without_sources(shown, find_sources(logged.names)), values, snapshot, config)
     return x[answer, place], fresh[answer]
 
 
@@ -122,7 +122,7 @@ def _item_values(
     )
 
 
-def _without_sources(item: np.ndarray, sources: tuple[str, ...]) -> Candidates:
+def without_sources(item: np.ndarray, sources: tuple[str, ...]) -> Candidates:
     """Return candidates without ranks and scores of sources, which cannot be recomputed."""
     unknown = np.full((*item.shape, len(sources)), np.nan, np.float32)
     blank = np.zeros(item.shape, np.float32)

@@ -28,6 +28,7 @@ import ray
 
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
+from handsell.core.clock import Clock
 from handsell.core.errors import DataError, HandsellError
 from handsell.core.json_files import read_json
 from handsell.core.paths import Layout
@@ -40,7 +41,7 @@ from handsell.data.numbering import (
     number_events,
     unknown_types_error,
 )
-from handsell.data.readers.base import Reader, SourcePart, drop_incomplete
+from handsell.data.readers.base import FEW_FUTURE, Reader, SourcePart, drop_future, drop_incomplete
 from handsell.data.readers.detect import open_reader
 from handsell.data.readers.world import World
 from handsell.data.schemas import EVENTS
@@ -57,6 +58,7 @@ class PartSummary:
 
     events: int
     dropped: int  # rows without an id, a type or a time
+    future: int  # events later than the start of the run, left out
     first_us: int | None
     last_us: int | None
     types: tuple[str, ...]
@@ -93,18 +95,21 @@ def _write(
     config: Config, reader: Reader, fresh: Layout, kept: dict[str, Vocabulary], progress: Callable[[str], None]
 ) -> dict[str, Any]:
     """Run the four steps in the folders of `fresh`; return the counts for meta.json."""
-    parts = reader.parts()
+    parts, now_us = reader.parts(), Clock().now()
     progress(f"reading {len(parts)} part{'s' * (len(parts) > 1)} of {type(reader).__name__}")
-    summaries = _run_tasks(read_source, [(reader, part, fresh.state) for part in parts], config)
-    events = sum(part.events for part in summaries)
+    summaries = _run_tasks(read_source, [(reader, part, fresh.state, now_us) for part in parts], config)
+    events, future = sum(part.events for part in summaries), sum(part.future for part in summaries)
     _require_events(config, reader, summaries, events)
+    if future:
+        progress(f"{future:,} event{'s' * (future > 1)} in the future left out: `handsell doctor` shows examples")
     progress(f"{events:,} events; numbering users and items")
     items, users = _write_catalog(reader, fresh, kept)
     _require_two(reader, items, users)
     partitions = max(config.jobs.partitions, math.ceil(events / EVENTS_PER_PARTITION))
     progress(f"{users:,} users, {items:,} items; splitting events into {partitions} partitions")
     _run_tasks(partition_events, [(config, part.number, fresh.state, partitions) for part in parts], config)
-    written = sum(_run_tasks(merge_events, [(p, fresh.state) for p in range(partitions)], config))
+    merged = _run_tasks(merge_events, [(p, fresh.state) for p in range(partitions)], config)
+    written = sum(count for count, _ in merged)
     shutil.rmtree(fresh.state / "partitions")
     shutil.rmtree(fresh.state / "ids")
     return {
@@ -114,26 +119,30 @@ def _write(
         "events": written,
         "duplicates": events - written,
         "dropped": sum(part.dropped for part in summaries),
+        "future": future,
+        "read_us": now_us,
         "items": items,
         "users": users,
         "partitions": partitions,
         "first_us": min(part.first_us for part in summaries if part.first_us is not None),
-        "last_us": max(part.last_us for part in summaries if part.last_us is not None),
+        "last_us": max(last for _, last in merged),
     }
 
 
-def read_source(reader: Reader, part: SourcePart, state: Path) -> PartSummary:
-    """Write the canonical events of one part, and its distinct ids in order of appearance. A Ray task."""
+def read_source(reader: Reader, part: SourcePart, state: Path, now_us: int) -> PartSummary:
+    """Write the canonical events of a part up to `now_us`, and its distinct ids in order of appearance. A Ray task."""
     layout = Layout(state)
     layout.events.mkdir(parents=True, exist_ok=True)
-    path, found = _part_path(layout.events, part.number), 0
+    path, dropped, future = _part_path(layout.events, part.number), 0, 0
     if isinstance(reader, World):
         reader.write(part, layout.events, layout.truth)
     else:
         with pq.ParquetWriter(path, EVENTS) as out:
             for batch in reader.events(part):
-                found += len(batch)
-                out.write_batch(drop_incomplete(batch))
+                complete = drop_incomplete(batch)
+                kept = drop_future(complete, now_us) if reader.ordered else complete
+                dropped, future = dropped + len(batch) - len(complete), future + len(complete) - len(kept)
+                out.write_batch(kept)
     ids: dict[str, dict[str, None]] = {"user_id": {}, "item_id": {}}
     types: set[str] = set()
     events, times = 0, []
@@ -147,7 +156,7 @@ def read_source(reader: Reader, part: SourcePart, state: Path) -> PartSummary:
         (state / "ids" / name).mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table({"id": pa.array(seen, pa.string())}), _part_path(state / "ids" / name, part.number))
     first, last = (min(times), max(times)) if times else (None, None)
-    return PartSummary(events, max(found - events, 0), first, last, tuple(sorted(types)))
+    return PartSummary(events, dropped, future, first, last, tuple(sorted(types)))
 
 
 def partition_events(config: Config, part: int, state: Path, partitions: int) -> None:
@@ -170,14 +179,14 @@ def partition_events(config: Config, part: int, state: Path, partitions: int) ->
             writer.close()
 
 
-def merge_events(partition: int, state: Path) -> int:
-    """Merge the events of a partition into its file of interactions; return how many. A Ray task."""
+def merge_events(partition: int, state: Path) -> tuple[int, int]:
+    """Merge the events of a partition into its file of interactions; return how many, and the last time. A Ray task."""
     folder, layout = state / "partitions" / f"{partition:05d}", Layout(state)
     tables = [pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))] if folder.is_dir() else []
     merged = deduplicate_and_sort(pa.concat_tables(tables)) if tables else NUMBERED.empty_table()
     layout.interactions.mkdir(parents=True, exist_ok=True)
     pq.write_table(merged, _part_path(layout.interactions, partition))
-    return len(merged)
+    return len(merged), max(merged["time"].to_pylist(), default=0)
 
 
 def _write_catalog(reader: Reader, fresh: Layout, kept: dict[str, Vocabulary]) -> tuple[int, int]:
@@ -208,7 +217,13 @@ def _read_ids(folder: Path) -> Iterator[pa.ChunkedArray]:
 
 
 def _require_events(config: Config, reader: Reader, summaries: Sequence[PartSummary], events: int) -> None:
-    """Raise DataError without events, for event types without a weight, or if all events have the same time."""
+    """Raise DataError without events, for types without a weight, and for times that are equal or in the future."""
+    future = sum(part.future for part in summaries)
+    if future > FEW_FUTURE * (events + future):
+        raise DataError(
+            f"{future:,} of {events + future:,} events are in the future: expected at most {FEW_FUTURE:.0%}; correct "
+            "the unit or the time zone of the times, `handsell doctor` shows examples"
+        )
     if not events:
         files = ", ".join(map(str, reader.files()[:3]))
         dropped = sum(part.dropped for part in summaries)
