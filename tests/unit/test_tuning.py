@@ -3,7 +3,8 @@
 import pytest
 
 from handsell.core.errors import ConfigError, TrainingError
-from handsell.jobs.train.train import count_steps
+from handsell.jobs.train.train import count_steps, list_request_sets
+from handsell.jobs.train.windows import REQUEST_SETS
 from handsell.jobs.tuning.search import TunedSource, draw_combinations, load_search_spaces, with_best_params
 from handsell.jobs.tuning.trials import Trial, with_params
 
@@ -42,6 +43,20 @@ def test_invalid_numbers_and_unknown_keys_are_refused(configured, key):
 def test_the_number_of_steps(configured, ranking, sources, count):
     config = configured(f'name = "shop"\n[ranking]\nenabled = {ranking}\n[tuning]\nsources = [{sources}]')
     assert count_steps(config) == count
+
+
+@pytest.mark.parametrize(
+    ("settings", "without"),
+    [
+        ("", set()),
+        ("[ranking]\nenabled = false", {"ranker"}),  # the strength of re-ranking is chosen without a ranker, too
+        ("[ranking]\nenabled = false\n[reranking]\nstrength = 0.5", {"ranker", "validation"}),
+        ("[reranking]\nstrength = 0.5", set()),
+    ],
+)
+def test_candidates_are_found_for_every_window_that_training_reads(configured, settings, without):
+    sets = list_request_sets(configured(f'name = "shop"\n{settings}'))
+    assert set(REQUEST_SETS) - set(sets) == without
 
 
 def test_the_configs_own_values_come_first_then_the_first_of_each_field():

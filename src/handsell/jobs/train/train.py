@@ -156,7 +156,7 @@ def fit_holdout(run: TrainingRun) -> TrainingRun:
 def fit_on_candidates(run: TrainingRun) -> None:
     """Find the candidates of every request with the fitted retrievers, and fit the ranker on them."""
     config, folder, progress = run.config, run.folder, run.progress
-    names = REQUEST_SETS if config.ranking.enabled else ("test", SERVED)
+    names = list_request_sets(config)
     with progress.step("candidates", f"{config.retrieval.candidates} for each request") as note:
         note.text = f"{sum(find_candidates(config, folder, run.holdout, name) for name in names):,} requests"
     with progress.step("item values", "as of each day, from Feast") as note:
@@ -170,6 +170,17 @@ def fit_on_candidates(run: TrainingRun) -> None:
         ceiling = read_coverage(folder / "examples" / "ranker").recall_ceiling
         note.text = f"{total:,} labeled candidates, which include {ceiling:.1%} of the relevant items"
     fit_ranker(run)
+
+
+def list_request_sets(config: Config) -> tuple[str, ...]:
+    """Return the names of the request sets that need candidates and item values.
+
+    The ranker window trains the ranker; the validation window stops its training and chooses the strength of
+    re-ranking.
+    """
+    learns = config.ranking.enabled
+    needed = {"ranker": learns, "validation": learns or config.reranking.strength == "auto"}
+    return tuple(name for name in REQUEST_SETS if needed.get(name, True))
 
 
 def fit_ranker(run: TrainingRun) -> None:
