@@ -13,20 +13,24 @@ READY := $(VENV)/.installed
 
 export RAY_USAGE_STATS_ENABLED := 0
 export OMP_NUM_THREADS := 1
+# with the locale C, Python cannot start where the path of the checkout is not ASCII
+ifneq ($(filter C POSIX,$(LC_ALL)),)
+export LC_ALL := C.UTF-8
+endif
 
 .PHONY: install up down test test-all check bench clean
 
 install: $(READY)
 
-# the shell reads CONFIG and DATA from its environment: they may have spaces and quotes
-up down: export CONFIG := $(CONFIG)
-up: export DATA := $(DATA)
+# the shell reads both paths from its environment, as they were given: they may have spaces, quotes and dollars
+up down: export CONFIG_PATH := $(value CONFIG)
+up: export DATA_PATH := $(value DATA)
 
 up: $(READY)
-	@$(BIN)/handsell up "$$CONFIG" --topology $(TOPOLOGY) $(if $(DATA),--data "$$DATA")
+	@$(BIN)/python -m handsell up "$$CONFIG_PATH" --topology $(TOPOLOGY) $(if $(value DATA),--data "$$DATA_PATH")
 
 down: $(READY)
-	@$(BIN)/handsell down "$$CONFIG"
+	@$(BIN)/python -m handsell down "$$CONFIG_PATH"
 
 test: $(READY)
 	@status=0; \

@@ -97,7 +97,7 @@ def _wait_until(url: str, condition: Callable[[dict[str, Any]], bool]) -> float 
     begun, in_a_row = time.monotonic(), 0
     while time.monotonic() - begun < FOLLOW_S:
         try:
-            ready = httpx.get(f"{url}/readyz", timeout=5.0)
+            ready = httpx.get(f"{url}/readyz", timeout=5.0, trust_env=False)
             in_a_row = in_a_row + 1 if ready.status_code == 200 and condition(ready.json()) else 0
         except httpx.HTTPError:
             in_a_row = 0

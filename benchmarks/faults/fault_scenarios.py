@@ -162,7 +162,7 @@ def inject_bad_requests(context: ScenarioContext) -> Iterator[None]:
     url = f"{context.graph.service.url}/v1/recommendations"
 
     def send() -> None:
-        with httpx.Client(timeout=15) as client:
+        with httpx.Client(timeout=15, trust_env=False) as client:
             while not end.is_set():
                 for name, body in BAD_REQUESTS.items():
                     try:

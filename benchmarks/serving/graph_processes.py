@@ -53,7 +53,7 @@ class GraphProcesses:
     def _status(self) -> dict[str, dict]:
         url = f"http://127.0.0.1:{self.service.config.jobs.dashboard_port}/api/serve/applications/"
         try:
-            applications = httpx.get(url, timeout=3.0).raise_for_status().json()["applications"]
+            applications = httpx.get(url, timeout=3.0, trust_env=False).raise_for_status().json()["applications"]
         except (httpx.HTTPError, ValueError, KeyError):
             return {}
         return applications.get("handsell", {}).get("deployments", {})

@@ -63,7 +63,7 @@ async def run_clients(base: str, users: list[str], clients: int, seconds: float)
             place += clients
 
     limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-    async with httpx.AsyncClient(timeout=30, limits=limits) as client:
+    async with httpx.AsyncClient(timeout=30, limits=limits, trust_env=False) as client:
         begun = time.perf_counter()
         await asyncio.gather(*(loop(client, i, begun + seconds) for i in range(clients)))
         took = time.perf_counter() - begun
@@ -184,7 +184,7 @@ def main() -> None:
         return
     base = (options.url or f"http://{config.serving.host}:{config.serving.port}").rstrip("/")
     try:
-        httpx.get(f"{base}/readyz", timeout=10).raise_for_status()
+        httpx.get(f"{base}/readyz", timeout=10, trust_env=False).raise_for_status()
     except httpx.HTTPError as error:
         sys.exit(f"expected a ready service at {base}, got: {error}. Start it with `make up`")
     users = sample_users(config, options.users)

@@ -1,5 +1,6 @@
 """The command line in any environment: proxies, terminals, folders with spaces and quotes, a running cluster."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,11 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from handsell.cli.arguments import load_on_cluster
+from handsell.cli import main
+from handsell.cli.arguments import load, load_on_cluster
 from handsell.config import load_config
 from handsell.core.errors import ConfigError
 from handsell.core.ray_token import create_token
-from handsell.local.cluster import ray_folder
+from handsell.local.cluster import find_running, ray_folder
 from handsell.local.ownership import claim_state, require_owner
 from handsell.local.up import stop_everything
 from played_service import played_service
@@ -83,6 +85,44 @@ def test_two_configs_of_one_name_do_not_share_state(configured, tmp_path):
     assert (second.state / "config.path").read_text() == str(second.source)
 
 
+def test_a_relative_home_is_the_same_folder_for_every_process(config_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", {**os.environ, "HANDSELL_HOME": "home", "HANDSELL_DATA": "data"})
+    monkeypatch.chdir(tmp_path)
+    assert load(config_file).state == tmp_path / "home" / "shop"
+    assert os.environ["HANDSELL_HOME"] == str(tmp_path / "home")
+    assert os.environ["HANDSELL_DATA"] == str(tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["HANDSELL_HOME", "HANDSELL_DATA"])
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "b\udcff"])
+def test_a_path_that_cannot_be_resolved_is_one_sentence(config_file, monkeypatch, name, path):
+    monkeypatch.setattr(os, "environ", {**os.environ, name: path})
+    with pytest.raises(ConfigError, match=name):
+        load(config_file)
+    del os.environ[name]
+    with pytest.raises(ConfigError, match="CONFIG"):
+        load(Path(path))
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        b"",
+        b"[1]",
+        b"{}",
+        b'{"pid": "x", "created": 1, "gcs": "", "dashboard": ""}',
+        b'{"pid": -1, "created": 1, "gcs": "", "dashboard": ""}',
+        b"\xff",
+    ],
+)
+def test_a_damaged_record_of_the_cluster_counts_as_none(configured, left):
+    config = configured('name = "shop"')
+    (config.state / "run").mkdir(parents=True)
+    (config.state / "run" / "ray.json").write_bytes(left)
+    assert find_running(config) is None
+    stop_everything(config)
+
+
 @pytest.mark.parametrize("left", [b"", b"\xff", b"\0", b"gone.toml"])
 def test_a_damaged_record_of_the_owner_is_replaced(configured, left):
     config = configured('name = "shop"')
@@ -102,20 +142,20 @@ def test_a_long_temporary_folder_is_not_used_for_sockets(configured, monkeypatch
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_passes_paths_with_spaces_and_quotes(tmp_path, name):
-    """A checkout in a folder of that name, with a `handsell` that prints its arguments."""
+    """A checkout in a folder of that name, with a Python that prints its arguments."""
     folder = tmp_path / name
     (folder / ".venv" / "bin").mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", folder)
     for file in ("pyproject.toml", "constraints.txt", ".venv/.installed"):
         (folder / file).write_text("")
-    command = folder / ".venv" / "bin" / "handsell"
+    command = folder / ".venv" / "bin" / "python"
     command.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     command.chmod(0o755)
     config, data = folder / "shop.toml", folder / "data"
-    given = [f"{key}={str(value).replace('$', '$$')}" for key, value in (("CONFIG", config), ("DATA", data))]
+    given = [f"CONFIG={config}", f"DATA={data}"]
     for target, expected in (
-        ("up", ["up", str(config), "--topology", "graph", "--data", str(data)]),
-        ("down", ["down", str(config)]),
+        ("up", ["-m", "handsell", "up", str(config), "--topology", "graph", "--data", str(data)]),
+        ("down", ["-m", "handsell", "down", str(config)]),
     ):
         done = subprocess.run(["make", "-s", target, *given], cwd=folder, capture_output=True, encoding="utf-8")
         assert (done.returncode, done.stdout.splitlines()) == (0, expected), done.stderr
@@ -171,3 +211,29 @@ def test_each_job_finds_its_cluster(running, monkeypatch, command):
     options = ["--surface", "home", "--out", "out"] if command == "batch" else []
     done = CliRunner().invoke(app, [command, str(running.source), *options])
     assert str(done.exception) == f"found {running.source}"
+
+
+def test_a_locale_without_utf8_does_not_change_paths(tmp_path):
+    config = tmp_path / "ü" / "café.toml"
+    config.parent.mkdir()
+    config.write_text('name = "shop"\n')
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "HANDSELL_HOME": str(tmp_path / "höme")}
+    done = handsell("env", config, **plain)
+    assert done.returncode == 0, done.stderr
+    (file,) = (tmp_path / "höme").rglob("feature_store.yaml")
+    assert str(config) in file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("error", "sentence"), [
+    (OSError(errno.ENOSPC, "No space left on device"), "error: cannot write: No space left on device. "),
+    (PermissionError(errno.EACCES, "Permission denied", "/x"), "error: cannot use /x: Permission denied. "),
+])  # fmt: skip
+def test_a_full_disk_and_a_forbidden_folder_are_one_sentence(monkeypatch, capsys, error, sentence):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(sys.modules["handsell.cli.app"], "app", fail)
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert raised.value.code == 1 and capsys.readouterr().err.startswith(sentence)

@@ -2,11 +2,14 @@
 
 import socket
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from handsell.core.errors import HandsellError
+from handsell.core.paths import Layout
 from handsell.local import up
-from handsell.local.online_store import require_online_store
+from handsell.local.online_store import is_filled, require_online_store
 
 
 @pytest.fixture
@@ -35,3 +38,32 @@ def test_a_store_that_does_not_listen_is_one_sentence_without_its_password(confi
     with pytest.raises(HandsellError, match="cannot reach the online store") as raised:
         up.start_everything(config)
     assert "hunter2" not in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_an_online_store_in_a_file_is_filled_if_the_file_has_content(configured):
+    config = configured('name = "shop"')
+    path = Layout(config.state).feast / "online.db"
+    path.parent.mkdir(parents=True)
+    assert not is_filled(config)
+    path.write_bytes(b"")
+    assert not is_filled(config)
+    path.write_bytes(b"x")
+    assert is_filled(config)
+
+
+@pytest.mark.parametrize(("row", "filled"), [([3], True), ([None], False), (RuntimeError("no answer"), False)])
+def test_a_redis_is_filled_if_it_has_the_row_of_a_user(configured, monkeypatch, row, filled):
+    class Store:
+        def online_users(self, ids):
+            assert ids == ["u/1"]
+            if isinstance(row, Exception):
+                raise row
+            return {"events": row}
+
+    monkeypatch.setattr("handsell.features.store.open_store", lambda _: Store())
+    config = configured('name = "shop"\n[features]\nonline_store = "localhost:6379"')
+    assert not is_filled(config)
+    part = Layout(config.state).features / "user_activity" / "part-0.parquet"
+    part.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"user_id": ["u/1", "u/2"]}), part)
+    assert is_filled(config) == filled

@@ -2,11 +2,13 @@
 
 import io
 import os
+from types import ModuleType
 
 import pytest
 from rich.console import Console
 
 from handsell.core.errors import HandsellError
+from handsell.local import steps
 from handsell.local.cluster import settings_digest
 from handsell.local.steps import Steps
 from handsell.local.up import step_inputs
@@ -73,8 +75,38 @@ def test_another_online_store_in_the_environment_is_filled_and_reaches_the_repli
     assert settings_digest(config) != started
 
 
-def test_a_cluster_with_other_settings_is_started_again(configured):
-    digests = {settings_digest(configured(SHOP + change)) for change in ("", "[jobs]\nnum_cpus = 3", "[serving]")}
+def test_a_cluster_with_other_settings_is_started_again(configured, monkeypatch):
+    changes = ("", "[serving]", "[jobs]\nnum_cpus = 3", "[serving]\nport = 8001", '[serving]\nhost = "0.0.0.0"')
+    assert len({settings_digest(configured(SHOP + change)) for change in changes}) == len(changes) - 1
+    before = settings_digest(configured(SHOP))
+    monkeypatch.setenv("AWS_PROFILE", "shop")  # workers read remote tables
+    assert settings_digest(configured(SHOP)) != before
+
+
+def test_changed_definitions_of_views_are_applied_again(configured, tmp_path):
+    repo = tmp_path / "feature_repo"
+    repo.mkdir()
+    (repo / "feature_store.yaml").write_text("")
+    before = step_inputs(configured(SHOP))
+    (repo / "views.py").write_text("")
+    after = step_inputs(configured(SHOP))
+    assert {step for step in before if before[step] != after[step]} == {"feature repo"}
+
+
+def test_a_step_whose_results_are_gone_runs_again(tmp_path):
+    ran: list[bool] = []
+    for there in (False, True, False):
+        Steps(tmp_path, 1, Console(file=io.StringIO())).run(
+            "data", "…", lambda: ran.append(True) or "read", is_there=lambda there=there: there
+        )
+    assert len(ran) == 2
+
+
+def test_a_changed_plugin_changes_the_code(tmp_path, monkeypatch):
+    module = ModuleType("shop")
+    module.__file__ = str(tmp_path / "shop.py")
+    monkeypatch.setattr(steps, "import_plugins", lambda: [module])
+    digests = {(tmp_path / "shop.py").write_text(text) and steps.code_digest() for text in ("a", "b")}
     assert len(digests) == 2
 
 
@@ -88,9 +120,9 @@ def run_steps(folder, **inputs) -> list[str]:
             raise HandsellError("no")
         return "[/done]"
 
-    steps = Steps(folder, 3, Console(file=io.StringIO()))
+    started = Steps(folder, 3, Console(file=io.StringIO()))
     for name in ("first", "store", "last"):
-        steps.run(name, "…", lambda name=name: act(name), inputs.get(name), feeds_later=name != "store")
+        started.run(name, "…", lambda name=name: act(name), inputs.get(name), feeds_later=name != "store")
     return ran
 
 

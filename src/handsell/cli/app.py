@@ -6,6 +6,7 @@ functions only: `handsell --help` and usage errors then answer without the secon
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -16,6 +17,8 @@ from handsell.cli import bundles, data, features, local, rules, serving, trainin
 from handsell.core.errors import HandsellError
 from handsell.core.proxies import bypass_proxies
 from handsell.jobs.progress import report_error
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors of a disk, which name no file
 
 app = typer.Typer(
     name="handsell", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -39,6 +42,8 @@ def main() -> None:
 
     These are all HandsellErrors, and files that cannot be read or written.
     """
+    if sys.getfilesystemencoding() != "utf-8":
+        _restart_in_utf8()
     os.environ.update(bypass_proxies())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -49,7 +54,18 @@ def main() -> None:
         report_error(str(error))
         sys.exit(1)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in FULL:
             raise
-        report_error(f"cannot use {error.filename}: {error.strerror}. State is kept in $HANDSELL_HOME, if it is set")
+        used = f"cannot use {error.filename}: {error.strerror}" if error.filename else f"cannot write: {error.strerror}"
+        report_error(f"{used}. State is kept in $HANDSELL_HOME, by default in .handsell")
         sys.exit(1)
+
+
+def _restart_in_utf8() -> None:
+    """Replace this process by the same command in Python's UTF-8 mode, so that all processes agree about paths.
+
+    The output keeps the encoding of the terminal.
+    """
+    terminal = f"{sys.stdout.encoding if sys.stdout else 'ascii'}:replace"
+    environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": terminal}
+    os.execve(sys.executable, [sys.executable, "-m", "handsell", *sys.argv[1:]], environment)

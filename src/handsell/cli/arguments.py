@@ -25,14 +25,24 @@ ServiceUrl = Annotated[str, typer.Option(help="Base URL of the service; by defau
 
 
 def load(path: Path, data: Path | None = None) -> Config:
-    """Read the configuration; `data` replaces its data folder, in this process and in those that it starts."""
+    """Read the configuration; `data` replaces its data folder, in this process and in those that it starts.
+
+    Raises ConfigError if another config of the same name owns the state folder.
+    """
     import os
 
     from handsell.config import load_config
+    from handsell.config.locations import expand_path
+    from handsell.local.ownership import require_owner
 
     if data is not None:
-        os.environ["HANDSELL_DATA"] = str(data.expanduser().resolve())
-    return load_config(path)
+        os.environ["HANDSELL_DATA"] = str(data)
+    for name in ("HANDSELL_HOME", "HANDSELL_DATA"):  # absolute: other processes have other working directories
+        if value := os.environ.get(name):
+            os.environ[name] = str(expand_path(value, name))
+    config = load_config(path)
+    require_owner(config)
+    return config
 
 
 def load_on_cluster(path: Path, data: Path | None = None) -> Config:
@@ -44,10 +54,8 @@ def load_on_cluster(path: Path, data: Path | None = None) -> Config:
     import os
 
     from handsell.local import cluster
-    from handsell.local.ownership import require_owner
 
     config = load(path, data)
-    require_owner(config)
     if not os.environ.get("RAY_ADDRESS") and (head := cluster.find_running(config)):
         os.environ.update(head.environment)
     return config

@@ -36,24 +36,24 @@ def recommend(
 
     import httpx
 
-    from handsell.local.service import service_url
+    from handsell.local.service import open_client, service_url
 
     base = url or service_url(load(config))
     try:
-        response = httpx.get(
-            f"{base}/v1/users/{quote(user, safe='')}/recommendations",
-            params={"count": count, "surface": surface},
-            timeout=10.0,
-            trust_env=bool(url),  # proxies do not reach this machine; `url` may be another one
-        )
+        with open_client(base, is_local=not url) as client:
+            response = client.get(
+                f"/v1/users/{quote(user, safe='')}/recommendations", params={"count": count, "surface": surface}
+            )
     except httpx.HTTPError as error:
         raise HandsellError(f"no service at {base} ({error}): start it with `make up CONFIG={config}`") from None
-    if "json" not in response.headers.get("content-type", ""):
+    try:
+        body = response.json()
+    except ValueError:
         raise HandsellError(
             f"expected JSON from {base}, got status {response.status_code} with other content: "
             "check that handsell listens at this address"
-        )
-    print(json.dumps(response.json(), indent=2, ensure_ascii=False))
+        ) from None
+    print(json.dumps(body, indent=2, ensure_ascii=False))
     if response.status_code >= 400:
         raise typer.Exit(1)
 

@@ -5,6 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from handsell.core.errors import ConfigError
+
+
+def expand_path(path: Path | str, name: str) -> Path:
+    """Return a caller's path, absolute; raises ConfigError if it has an unknown user or is not UTF-8."""
+    try:
+        absolute = Path(path).expanduser().resolve()
+        str(absolute).encode()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(f"{name} is {str(path)!r}: expected a path in UTF-8 that can be resolved ({error})") from None
+    return absolute
+
 
 def project_root(source: Path) -> Path:
     """Return the nearest folder above a config file that holds `feature_repo`, or the file's own folder."""
@@ -17,7 +29,7 @@ def project_root(source: Path) -> Path:
 def state_home(source: Path) -> Path:
     """Return the folder that holds the state of all deployments: $HANDSELL_HOME, or `.handsell` in the project root."""
     home = os.environ.get("HANDSELL_HOME")
-    return Path(home).expanduser().resolve() if home else project_root(source) / ".handsell"
+    return expand_path(home, "HANDSELL_HOME") if home else project_root(source) / ".handsell"
 
 
 def find_shipped(source: Path, part: str) -> Path | None:

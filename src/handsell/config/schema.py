@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, PrivateAttr
 
 from handsell.bundles.config import GateConfig
-from handsell.config.locations import state_home
+from handsell.config.locations import expand_path, state_home
 from handsell.core.errors import ConfigError
 from handsell.core.section import Section
 from handsell.data.config import DataConfig, EventsConfig, SplitConfig
@@ -71,7 +71,7 @@ class Config(Section):
         """The folder of the source data, absolute: $HANDSELL_DATA, or data.path relative to the TOML file."""
         path = os.environ.get("HANDSELL_DATA")
         if path:
-            return Path(path).expanduser().resolve()
+            return expand_path(path, "HANDSELL_DATA")
         if self.data.path is None:
             return None
         return (self.source.parent / self.data.path).resolve()

@@ -8,20 +8,21 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from handsell.config.locations import expand_path
 from handsell.config.schema import Config
 from handsell.core.errors import ConfigError
 
 
 def load_config(path: Path | str) -> Config:
     """Read and check a TOML file; raises ConfigError naming the key, what was expected and what was received."""
-    source = Path(path).expanduser().resolve()
+    source = expand_path(path, "CONFIG")
     try:
         raw = tomllib.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
             f"config {source} does not exist: give a TOML file such as deployments/configs/world.toml"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"config {source} is not readable TOML: {error}") from None
     try:
         config = Config.model_validate(raw)

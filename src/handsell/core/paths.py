@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+MAX_TEMPORARY = 24  # bytes of a temporary folder; the paths of Ray's sockets below it are up to 83 longer
+
+
+def find_socket_folder() -> Path:
+    """Return a folder for sockets, whose paths have at most 107 bytes: the temporary folder, or /tmp if it is long."""
+    folder = tempfile.gettempdir()
+    return Path(folder if len(os.fsencode(folder)) <= MAX_TEMPORARY else "/tmp")
 
 
 @dataclass(frozen=True, slots=True)

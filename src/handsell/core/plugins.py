@@ -40,7 +40,7 @@ def find_plugins(kind: type[P]) -> dict[str, P]:
     """
     found: dict[str, P] = {}
     where: dict[str, str] = {}
-    for module in (*_built_in(kind.package), *_import_plugins()):
+    for module in (*_built_in(kind.package), *import_plugins()):
         for plugin in vars(module).values():
             if not isinstance(plugin, kind) or found.get(plugin.name) is plugin:
                 continue
@@ -58,7 +58,8 @@ def _built_in(package: str) -> Iterator[ModuleType]:
         yield importlib.import_module(f"{package}.{module.name}")
 
 
-def _import_plugins() -> Iterator[ModuleType]:
+def import_plugins() -> Iterator[ModuleType]:
+    """Import the modules of installed plug-ins; raises ConfigError if one cannot be imported."""
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         try:
             yield importlib.import_module(point.module)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -37,6 +36,7 @@ from feast.utils import _convert_arrow_to_proto
 from handsell.config import Config
 from handsell.core.errors import FeatureError
 from handsell.core.paths import Layout
+from handsell.core.tools import start_command
 from handsell.features.repository import (
     ONLINE_BATCH,
     SQLITE,
@@ -73,7 +73,7 @@ class FeatureStore:
     def apply(self) -> str:
         """Register entities, views and services with the `feast` command; returns its output."""
         repo = find_feature_repo(self.config)
-        command = [str(Path(sys.executable).with_name("feast")), "-c", str(repo), "apply"]
+        command = [*start_command("feast"), "-c", str(repo), "apply"]
         done = subprocess.run(
             command,
             env=os.environ | prepare_feast_environment(self.config),
@@ -82,7 +82,7 @@ class FeatureStore:
             check=False,
         )
         if done.returncode:
-            raise FeatureError(f"`{' '.join(command)}` failed with status {done.returncode}:\n{done.stderr.strip()}")
+            raise FeatureError(f"`feast -c {repo} apply` failed with status {done.returncode}:\n{done.stderr.strip()}")
         self._share_online_file()
         self.refresh()
         return done.stdout

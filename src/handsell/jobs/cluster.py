@@ -22,6 +22,7 @@ from ray.exceptions import AuthenticationError
 from ray.util.state import list_tasks
 
 from handsell.core.errors import HandsellError, TrainingError
+from handsell.core.paths import find_socket_folder
 from handsell.core.ray_token import PATH, VALUE, create_token
 from handsell.jobs.progress import report_update
 
@@ -77,6 +78,7 @@ def prepare_private_cluster() -> None:
     but stores the token in the home folder, readable by everybody. Ray reads the token once, so all private clusters of
     a process share it.
     """
+    os.environ.setdefault("RAY_TMPDIR", str(find_socket_folder()))
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
     if not (os.environ.get(VALUE) or os.environ.get(PATH)):

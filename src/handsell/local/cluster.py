@@ -9,7 +9,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,16 +18,17 @@ import psutil
 
 from handsell.config import Config
 from handsell.core.errors import HandsellError
-from handsell.core.paths import Layout
+from handsell.core.paths import Layout, find_socket_folder
 from handsell.core.proxies import bypass_proxies
 from handsell.core.ray_token import create_token, read_token, token_environment
+from handsell.core.tools import start_command
 from handsell.doctor.setting_checks import WORKER_PORTS
 from handsell.features.repository import build_feast_settings
 from handsell.local.ports import require_free_port
 
 LOOPBACK = "127.0.0.1"
 START_TIMEOUT_S = 90.0
-MAX_FOLDER = 42  # bytes of the path of Ray's folder; its sockets are up to 65 bytes longer
+CREDENTIALS = ("AWS_", "AZURE_", "GOOGLE_")  # prefixes of variables with which jobs read remote tables
 ADDRESSES = ("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_API_SERVER_ADDRESS")  # read by drivers, `serve`, `ray job`
 
 
@@ -118,9 +118,9 @@ def find_running(config: Config) -> RayHead | None:
 def _read_head(config: Config) -> RayHead | None:
     try:
         head = RayHead(**json.loads(_pid_file(config).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):  # missing, empty or damaged
+        return head if head.is_alive() else None
+    except (FileNotFoundError, ValueError, TypeError, OverflowError):  # missing, empty or damaged
         return None
-    return head if head.is_alive() else None
 
 
 def start(config: Config) -> RayHead:
@@ -130,7 +130,7 @@ def start(config: Config) -> RayHead:
     layout.logs.mkdir(parents=True, exist_ok=True)
     log, commands = layout.logs / "ray.log", Path(sys.executable).parent
     command = [
-        str(commands / "ray"), "start", "--head", "--block", "--disable-usage-stats",
+        *start_command("ray"), "start", "--head", "--block", "--disable-usage-stats",
         f"--node-ip-address={LOOPBACK}", f"--port={jobs.gcs_port}", f"--num-cpus={jobs.num_cpus}",
         "--include-dashboard=true", f"--dashboard-host={LOOPBACK}", f"--dashboard-port={jobs.dashboard_port}",
         # ports of the agent, which takes jobs, and of the client server: another cluster may use the fixed defaults
@@ -171,7 +171,9 @@ def require_free_ports(config: Config) -> None:
 def settings_digest(config: Config) -> str:
     """Return a digest of the settings that a head keeps from its start and hands to jobs and replicas."""
     store = build_feast_settings(config)["online_store"]  # replicas inherit $HANDSELL_ONLINE_STORE
-    settings = [config.jobs.model_dump(mode="json"), config.serving.ingress, store]
+    listens = config.serving.model_dump(mode="json", include={"ingress", "host", "port"})
+    inherited = {name: value for name, value in sorted(os.environ.items()) if name.startswith(CREDENTIALS)}
+    settings = [config.jobs.model_dump(mode="json"), listens, store, inherited]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -194,13 +196,9 @@ def stop(config: Config, timeout_s: float = 15.0) -> list[int]:
 
 
 def ray_folder(config: Config) -> Path:
-    """Return Ray's folder. Paths of its sockets have at most 107 bytes, so it is not in the state folder.
-
-    The folder is in /tmp if the path of the temporary folder is long.
-    """
+    """Return Ray's folder, which is outside the state folder because of its sockets."""
     digest = hashlib.sha256(str(config.state).encode()).hexdigest()[:8]
-    folder = Path(tempfile.gettempdir()) / f"handsell-{digest}"
-    return folder if len(os.fsencode(folder)) <= MAX_FOLDER else Path("/tmp") / folder.name
+    return find_socket_folder() / f"handsell-{digest}"
 
 
 def _pid_file(config: Config) -> Path:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -21,7 +20,7 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
 from handsell.core.batches import NONE
 from handsell.core.paths import Layout
-from handsell.local.service import request_slate, service_url
+from handsell.local.service import open_client, request_slate, service_url
 
 Description = tuple[str, str, str]  # title, creators, tags
 NEW_USER = "someone-new"
@@ -37,7 +36,7 @@ def show_example(config: Config, console: Console) -> str:
     snapshot = Snapshot.load(layout.snapshot)
     user_id, history = _typical_user(config, layout, snapshot)
     url = service_url(config)
-    with httpx.Client(base_url=url, timeout=10.0, trust_env=False) as client:
+    with open_client(url, is_local=True) as client:
         body = request_slate(client, user_id, 10)
     items = body["items"]
     console.print(_build_table(f"latest events of user {user_id}", history, "event"))

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -33,7 +32,7 @@ from handsell.evaluation.served import PAUSES
 from handsell.events.reader import EventReader
 from handsell.jobs.batch.slate_part import BatchWorker, look_up_requests, open_worker
 from handsell.local.bundles import open_bundles, resolve_bundle
-from handsell.local.service import request_slate, service_url
+from handsell.local.service import open_client, request_slate, service_url
 
 COUNT = 10
 BATCH = 64  # users replayed at a time
@@ -63,13 +62,13 @@ def evaluate_served(
     """
     console = console or Console()
     relevant = None if held_out is None else read_held_out(held_out)
-    url = url or service_url(config)
+    url, is_local = url or service_url(config), not url
     store = open_bundles(config)
     live = resolve_bundle(store, "live")
     worker = open_worker(str(config.source), live)
     known = worker.users.ids(np.arange(len(worker.users))) if relevant is None else sorted(relevant)
     ids = _sample(known, users)
-    served = query_service(url, ids)
+    served = query_service(url, ids, is_local)
     if served.bundle != live:
         raise HandsellError(
             f"{url} serves bundle {served.bundle}, but {live} is live: wait until the service has switched, or promote "
@@ -109,9 +108,9 @@ def read_held_out(path: Path) -> dict[str, set[str]]:
     return held_out
 
 
-def query_service(url: str, ids: Sequence[str]) -> ServiceLists:
+def query_service(url: str, ids: Sequence[str], is_local: bool = False) -> ServiceLists:
     """Request recommendations for each user; raises HandsellError if a response is missing or not a slate."""
-    with httpx.Client(base_url=url, timeout=30.0, trust_env=False) as client, ThreadPoolExecutor(THREADS) as pool:
+    with open_client(url, 30.0, is_local) as client, ThreadPoolExecutor(THREADS) as pool:
         bodies = list(pool.map(lambda user_id: request_slate(client, user_id, COUNT), ids))
     bundles = sorted({body["release"]["bundle"] for body in bodies})
     if len(bundles) != 1:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
@@ -15,6 +15,8 @@ import yaml
 from handsell.config import Config, find_shipped
 from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
+from handsell.core.proxies import OWN_HOSTS
+from handsell.core.tools import start_command
 from handsell.local.bundles import open_bundles, resolve_bundle
 from handsell.local.cluster import RayHead
 from handsell.local.steps import code_digest
@@ -31,10 +33,10 @@ def deploy(config: Config, head: RayHead, topology: str) -> str:
 
 def run_serve_deploy(path: Path, head: RayHead) -> None:
     """Run `serve deploy` with a Serve file; raises HandsellError with the end of its stderr."""
-    command = [str(Path(sys.executable).parent / "serve"), "deploy", "--address", head.dashboard, str(path)]
+    command = [*start_command("serve"), "deploy", "--address", head.dashboard, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **head.environment})
     if done.returncode:
-        raise HandsellError(f"`{' '.join(command[-5:])}` failed:\n{done.stderr.strip()[-2000:]}")
+        raise HandsellError(f"`serve deploy --address {head.dashboard} {path}` failed:\n{done.stderr.strip()[-2000:]}")
 
 
 def write_serve_file(config: Config, topology: str) -> Path:
@@ -65,6 +67,20 @@ def service_url(config: Config) -> str:
     return f"http://{config.serving.host}:{config.serving.port}"
 
 
+def open_client(url: str, timeout_s: float = 10.0, is_local: bool = False) -> httpx.Client:
+    """Return a client of the service at a URL; raises HandsellError for an invalid URL or proxy.
+
+    Calls to this machine (`is_local`, or an address of its loopback) ignore the proxies of the environment.
+    """
+    try:
+        base = httpx.URL(url)
+        if not (base.scheme in ("http", "https") and base.host):
+            raise ValueError("expected http://host:port")
+        return httpx.Client(base_url=base, timeout=timeout_s, trust_env=not (is_local or base.host in OWN_HOSTS))
+    except (httpx.InvalidURL, ValueError, ImportError) as error:  # ImportError: a SOCKS proxy without its library
+        raise HandsellError(f"cannot use the address {url!r} with the proxies of the environment: {error}") from None
+
+
 def request_slate(client: httpx.Client, user_id: str, count: int) -> dict:
     """Request recommendations from the service at the client's base URL; raises HandsellError if there are none.
 
@@ -92,10 +108,9 @@ def wait_until_ready(config: Config) -> str:
     deadline, last = time.monotonic() + READY_TIMEOUT_S, "no response"
     while time.monotonic() < deadline:
         try:
-            response = httpx.get(f"{url}/readyz", timeout=5.0, trust_env=False)
-            if response.status_code == 200 and response.json()["release"]["bundle"] == bundle:
+            status, last, readiness = _read_readiness(url)
+            if status == 200 and _get_bundle(readiness, "release") == bundle:
                 return f"ready, serving bundle {bundle}"
-            last = response.text[:500]
         except httpx.HTTPError as error:
             last = repr(error)
         time.sleep(0.5)
@@ -114,17 +129,18 @@ def wait_for_switch(config: Config, bundle: str) -> str:
     url, started, last = service_url(config), time.monotonic(), None
     while time.monotonic() - started < SWITCH_TIMEOUT_S:
         try:
-            last = httpx.get(f"{url}/readyz", timeout=5.0, trust_env=False).json()
-        except (httpx.HTTPError, ValueError):
-            if last is None:
-                return f"no service is running at {url}; the next one will serve this bundle"
-            last = {}
-        if (last.get("release") or {}).get("bundle") == bundle:
+            _, _, readiness = _read_readiness(url)
+        except httpx.HTTPError:
+            readiness = {}
+        if last is None and not readiness:
+            return f"no service is running at {url}; the next one will serve this bundle"
+        last = readiness
+        if _get_bundle(last, "release") == bundle:
             return f"served by {url} after {time.monotonic() - started:.1f} s"
-        refused = last.get("refused") or {}
-        if refused.get("bundle") == bundle:
+        if _get_bundle(last, "refused") == bundle:
             raise HandsellError(
-                f"{url} cannot serve {bundle} and continues with {last['release']['bundle']}: {refused['reason']}"
+                f"{url} cannot serve {bundle} and continues with {_get_bundle(last, 'release')}: "
+                f"{last['refused'].get('reason')}"
             )
         time.sleep(0.2)
     raise HandsellError(
@@ -132,3 +148,18 @@ def wait_for_switch(config: Config, bundle: str) -> str:
         f"deployed with a fixed bundle id does not follow promotions: `handsell serve {config.source}` deploys one "
         "that does"
     )
+
+
+def _read_readiness(url: str) -> tuple[int, str, dict[str, Any]]:
+    """Return status, text and JSON object of /readyz; the object is empty if another program answers there."""
+    response = httpx.get(f"{url}/readyz", timeout=5.0, trust_env=False)
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    return response.status_code, response.text[:500], body if isinstance(body, dict) else {}
+
+
+def _get_bundle(readiness: dict[str, Any], key: str) -> str | None:
+    part = readiness.get(key)
+    return part.get("bundle") if isinstance(part, dict) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from handsell.core.errors import HandsellError
+from handsell.core.plugins import import_plugins
 
 
 @dataclass
@@ -33,11 +34,13 @@ class Steps:
         inputs: object = None,
         always: bool = False,
         feeds_later: bool = True,
+        is_there: Callable[[], bool] = lambda: True,
     ) -> None:
         """Call `act`, which returns its result in a sentence, unless the step has run with the same inputs.
 
         `doing` describes the step; `always` runs it even if inputs are unchanged; no later step depends on the inputs
-        of a step with `feeds_later` false. Raises HandsellError that names the step and the cause.
+        of a step with `feeds_later` false; `is_there` tells whether the step's results still exist. Raises
+        HandsellError that names the step and the cause.
         """
         self.number += 1
         head = f"[bold]{self.number}/{self.total} {name}[/bold]"
@@ -45,7 +48,7 @@ class Steps:
         if feeds_later:
             self.digest = digest
         record = self.folder / f"{name.replace(' ', '_')}.json"
-        if not always and _read_inputs(record) == digest:
+        if not always and _read_inputs(record) == digest and is_there():
             self.console.print(f"{head}: unchanged, skipped")
             return
         self.console.print(f"{head}: {doing} …")
@@ -67,15 +70,19 @@ def _read_inputs(record: Path) -> str | None:
     """Return the digest of a step's record; None if the record is missing, empty or damaged."""
     try:
         return json.loads(record.read_text())["inputs"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def code_digest(without: tuple[str, ...] = ("cli", "local", "serving", "console", "doctor")) -> str:
-    """Return a digest of the package's source, by default of the folders that compute data."""
+def code_digest(without: tuple[str, ...] = ("cli", "local", "doctor", "serving", "console")) -> str:
+    """Return a digest of the source of this package, by default of the folders that compute data, and of plug-ins."""
     root = Path(__file__).parent.parent
+    sources = [path for path in sorted(root.rglob("*.py")) if path.relative_to(root).parts[0] not in without]
+    return digest_files(sources + [Path(module.__file__) for module in import_plugins() if module.__file__])
+
+
+def digest_files(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for source in sorted(root.rglob("*.py")):
-        if source.relative_to(root).parts[0] not in without:
-            digest.update(source.read_bytes())
+    for path in paths:
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]

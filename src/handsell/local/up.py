@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,15 +15,17 @@ from handsell.config import Config
 from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
 from handsell.core.proxies import bypass_proxies
+from handsell.core.tools import start_command
 from handsell.doctor.inspection import find_problems
 from handsell.doctor.view import print_problems
-from handsell.features.repository import build_feast_settings
+from handsell.features.repository import build_feast_settings, find_feature_repo
 from handsell.local import cluster, example, service
+from handsell.local.bundles import open_bundles
 from handsell.local.child_process import JSON_LINES, run_child
-from handsell.local.online_store import require_online_store
+from handsell.local.online_store import has_content, is_filled, require_online_store
 from handsell.local.ownership import claim_state, require_owner
 from handsell.local.ports import list_own_pids, require_free_port
-from handsell.local.steps import Steps, code_digest
+from handsell.local.steps import Steps, code_digest, digest_files
 
 STEPS = 10
 SUBMIT_TRIES = 6
@@ -55,16 +56,26 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
         return lambda: _run_command(config, name, head)
 
     steps.run(
-        "data", "reading, checking and numbering events, items and users", command("data"), [inputs["data"], code]
-    )
-    steps.run("features", "computing user and item features on Ray", command("features"), inputs["features"])
-    store = inputs["online store"]
-    steps.run("feast apply", "registering entities, views and services", command("apply"), store, feeds_later=False)
-    steps.run(
-        "materialize", "copying the newest feature values to the online store", command("materialize"), store,
-        feeds_later=False,
+        "data", "reading, checking and numbering events, items and users", command("data"), [inputs["data"], code],
+        is_there=lambda: has_content(layout.data_meta, layout.interactions, layout.catalog),
     )  # fmt: skip
-    steps.run("train", "submitting the training job to Ray", lambda: _train(config, head), inputs["train"])
+    steps.run(
+        "features", "computing user and item features on Ray", command("features"), inputs["features"],
+        is_there=lambda: has_content(layout.features, layout.snapshot),
+    )  # fmt: skip
+    steps.run(
+        "feast apply", "registering entities, views and services", command("apply"),
+        [inputs["online store"], inputs["feature repo"]], feeds_later=False,
+        is_there=lambda: has_content(layout.feast / "registry.db", *_list_online_files(config)),
+    )  # fmt: skip
+    steps.run(
+        "materialize", "copying the newest feature values to the online store", command("materialize"),
+        inputs["online store"], feeds_later=False, is_there=lambda: is_filled(config),
+    )  # fmt: skip
+    steps.run(
+        "train", "submitting the training job to Ray", lambda: _train(config, head), inputs["train"],
+        is_there=lambda: open_bundles(config).live() is not None,
+    )  # fmt: skip
     steps.run(
         "serve", f"deploying the {topology} topology", lambda: service.deploy(config, head, topology), always=True
     )
@@ -108,7 +119,7 @@ def _start_ray(config: Config) -> str:
     head, restarted = cluster.find_running(config), ""
     if head is not None and head.settings != cluster.settings_digest(config):
         cluster.stop(config)
-        head, restarted = None, "; restarted because [jobs], serving.ingress or the online store has changed"
+        head, restarted = None, "; restarted because [jobs], [serving], the online store or credentials have changed"
     if head is None:
         head = cluster.start(config)
     return f"Ray dashboard and job API at {head.dashboard}, pid {head.pid}{restarted}"
@@ -122,13 +133,11 @@ def _run_command(config: Config, name: str, head: cluster.RayHead) -> str:
 
 def _train(config: Config, head: cluster.RayHead) -> str:
     """Train in a job of `ray job submit`. The package is installed, so the job uploads no code."""
-    ray = str(Path(sys.executable).parent / "ray")
-    own = {name: value for name, value in os.environ.items() if name in ("HANDSELL_HOME", "HANDSELL_DATA")}
-    # the path of the token is not among the job's variables: the cluster has it
-    runtime = {"env_vars": {**own, **cluster.BASE_ENVIRONMENT, **bypass_proxies(), **JSON_LINES}}
+    # the cluster has HANDSELL_HOME and the path of the token; Ray would replace a $NAME in these paths
+    runtime = {"env_vars": {**cluster.BASE_ENVIRONMENT, **bypass_proxies(), **JSON_LINES}}
     command = [
-        ray, "job", "submit", "--address", head.dashboard, "--log-style", "record", "--runtime-env-json",
-        json.dumps(runtime), "--", sys.executable, "-m", "handsell", "train", str(config.source),
+        *start_command("ray"), "job", "submit", "--address", head.dashboard, "--log-style", "record",
+        "--runtime-env-json", json.dumps(runtime), "--", sys.executable, "-m", "handsell", "train", str(config.source),
     ]  # fmt: skip
     for left in reversed(range(SUBMIT_TRIES)):
         try:
@@ -140,6 +149,12 @@ def _train(config: Config, head: cluster.RayHead) -> str:
     raise AssertionError("unreachable")
 
 
+def _list_online_files(config: Config) -> list[Path]:
+    """Return the file of an online store in SQLite, whose tables apply creates."""
+    path = build_feast_settings(config)["online_store"].get("path")
+    return [Path(path)] if path else []
+
+
 def _log_path(config: Config, name: str) -> Path:
     return Layout(config.state).logs / f"{name}.log"
 
@@ -147,7 +162,7 @@ def _log_path(config: Config, name: str) -> Path:
 def step_inputs(config: Config) -> dict[str, object]:
     """Step → what it depends on besides earlier steps: config sections, and size and time of the source files.
 
-    `online store` is an input of two steps: apply and materialize.
+    `online store` is an input of two steps, apply and materialize; `feature repo` is one of apply.
     """
     # the windows decide for which times user rows are written
     features = config.model_dump(mode="json", include={"features", "split"})
@@ -163,6 +178,7 @@ def step_inputs(config: Config) -> dict[str, object]:
             files,
         ],
         "features": features,
+        "feature repo": digest_files(sorted(find_feature_repo(config).glob("*.py"))),
         "online store": build_feast_settings(config)["online_store"],
         "train": config.model_dump(mode="json", include=trained),
     }

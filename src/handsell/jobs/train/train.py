@@ -43,7 +43,7 @@ from handsell.jobs.train.ranker import fit_ranker_on_ray
 from handsell.jobs.train.requests import fetch_user_rows
 from handsell.jobs.train.retrievers import fit_retrievers
 from handsell.jobs.train.training_run import SERVICE, TrainingRun
-from handsell.jobs.train.windows import REQUEST_SETS, REQUEST_WINDOWS, SERVED, cut_windows
+from handsell.jobs.train.windows import REQUEST_SETS, REQUEST_WINDOWS, cut_windows
 from handsell.jobs.tuning import search
 from handsell.jobs.tuning.source_selection import list_selectable_sources, select_sources, with_sources
 from handsell.jobs.tuning.strength_selection import choose_strength
