@@ -106,8 +106,7 @@ def find_availability_problems(config: Config, items: RecommendableItems) -> Ite
 
 def _count_few(config: Config, liked: int) -> int:
     """Return the largest number of items that is nearly nothing of so many: less than a slate, and than a tenth."""
-    home = next(iter(config.surfaces.values()))
-    return min(home.count - 1, int(FEW_SHARE * liked))
+    return min(config.surfaces["home"].count - 1, int(FEW_SHARE * liked))
 
 
 def find_request_times(config: Config, items: RecommendableItems) -> tuple[int, int]:
@@ -139,7 +138,8 @@ def _find_empty_surfaces(
         if rules is not None:
             removed = rules.removed(requests, np.broadcast_to(everything, allowed.shape))
             allowed &= True if removed is None else ~removed
-        left = int((allowed.any(axis=0) & items.liked).sum())
+        shown = allowed.any(axis=0) if surface.filter else allowed.any(axis=0) & items.liked  # filters are backfilled
+        left = int(shown.sum())
         if left == 0:
             causes = [f"surfaces.{name}.filter ({surface.filter})"] if surface.filter else []
             causes += [f"the rules of {config.rules_path}"] if rules is not None and filtered.any() else []
