@@ -19,7 +19,7 @@ from handsell.data.readers.times import YEAR_9999_US
 from handsell.data.weights import compute_event_weights, find_threshold_problem
 from handsell.doctor.counters import DistinctCounter, HourSpans, IdStatistics
 from handsell.doctor.doctor_report import EXAMPLES, Finding
-from handsell.doctor.id_checks import long_id_finding, mark_long_ids, show_row
+from handsell.doctor.id_checks import ID_RULES, show_row
 from handsell.jobs.features.item_rows import read_times
 
 EPOCH_YEAR_US = 365 * DAY_US
@@ -134,7 +134,8 @@ class EventChecks:
         )
         yield from self._find_time_problems(batch)
         for name in ("user_id", "item_id"):
-            yield long_id_finding(name, "events"), mark_long_ids(batch[name])
+            for rule in ID_RULES:
+                yield rule.build_finding(name, "events"), rule.mark(batch[name])
         for key, described, table in (("item_id", self.items.ids, "items"), ("user_id", self.users, "users")):
             if len(described):
                 message = f"events whose {key} is not in the {table} table: add the missing rows, or ignore this"

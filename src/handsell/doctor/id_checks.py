@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -54,8 +55,33 @@ def mark_long_ids(ids: pa.Array) -> np.ndarray:
     return np.asarray(pc.fill_null(pc.greater(pc.utf8_length(ids), ID_CHARACTERS), False))
 
 
+def mark_control_characters(ids: pa.Array) -> np.ndarray:
+    """Mark the ids (N,) bool that contain a control character, which the API rejects."""
+    return np.asarray(pc.fill_null(pc.match_substring_regex(ids, r"[\x00-\x1f\x7f]"), False))
+
+
+@dataclass(frozen=True)
+class IdRule:
+    """Ids that the API rejects."""
+
+    name: str
+    what: str  # that the rejected ids have
+    mark: Callable[[pa.Array], np.ndarray]
+
+    def build_finding(self, column: str, rows: str, count: int = 0, examples: list[dict] | None = None) -> Finding:
+        message = f"{rows} whose {column} has {self.what}: correct the ids, or remove the rows"
+        where = f" in {rows.split()[-2]}" if rows.endswith("table") else ""
+        return Finding(f"{self.name} {column}{where}", "error", message, count, examples or [])
+
+
+ID_RULES = (
+    IdRule("long", f"more than {ID_CHARACTERS} characters", mark_long_ids),
+    IdRule("unprintable", "control characters, such as line breaks", mark_control_characters),
+)
+
+
 def find_table_problems(reader: Reader, tables: dict[str, pa.Array], seen: dict[str, pa.Array]) -> Iterator[Finding]:
-    """Find skipped files, and ids of the items and users tables that are too long or match no event.
+    """Find skipped files, and ids of the items and users tables that the API rejects or that match no event.
 
     `tables`: ids of the rows of the table `items` and `users`; `seen`: distinct ids of the events.
     """
@@ -65,18 +91,13 @@ def find_table_problems(reader: Reader, tables: dict[str, pa.Array], seen: dict[
         yield Finding("skipped files", "note", message, len(skipped), examples)
     for table, ids in tables.items():
         column = f"{table.removesuffix('s')}_id"
-        long = np.flatnonzero(mark_long_ids(ids))
-        if len(long):
-            examples = [{"row": r + 1, column: shorten(ids[r].as_py())} for r in long[:EXAMPLES].tolist()]
-            yield long_id_finding(column, f"rows of the {table} table", len(long), examples)
+        for rule in ID_RULES:
+            bad = np.flatnonzero(rule.mark(ids))
+            if len(bad):
+                examples = [{"row": r + 1, column: shorten(ids[r].as_py())} for r in bad[:EXAMPLES].tolist()]
+                yield rule.build_finding(column, f"rows of the {table} table", len(bad), examples)
         if finding := _find_mismatch(column, table, pc.unique(ids.drop_null()), seen[table]):
             yield finding
-
-
-def long_id_finding(column: str, rows: str, count: int = 0, examples: list[dict] | None = None) -> Finding:
-    message = f"{rows} whose {column} has more than {ID_CHARACTERS} characters: correct the ids, or remove the rows"
-    where = f" in {rows.split()[-2]}" if rows.endswith("table") else ""
-    return Finding(f"long {column}{where}", "error", message, count, examples or [])
 
 
 def _find_mismatch(column: str, table: str, described: pa.Array, seen: pa.Array) -> Finding | None:

@@ -17,7 +17,7 @@ YES, NO = ("true", "1", "yes", "t", "y"), ("false", "0", "no", "f", "n")
 
 def convert(array: pa.Array, kind: pa.DataType, location: ColumnLocation, separator: str) -> pa.Array:
     """Convert the next rows of a column to a type of the canonical schemas; text in MISSING becomes null."""
-    converted = _convert(_simplify_decimals(clear_missing(array)), kind, location, separator)
+    converted = _convert(_simplify_decimals(clear_missing(_require_utf8(array, location))), kind, location, separator)
     location.rows += len(array)
     return converted
 
@@ -42,8 +42,34 @@ def clear_missing(array: pa.Array) -> pa.Array:
         array = array.dictionary_decode()
     if not _is_text(array.type):
         return array
-    text = pc.cast(array, pa.string())
+    text = _replace_invalid(array)
     return pc.if_else(pc.is_in(pc.utf8_trim_whitespace(text), pa.array(MISSING)), None, text)
+
+
+def _is_utf8(array: pa.Array) -> bool:
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _require_utf8(array: pa.Array, location: ColumnLocation) -> pa.Array:
+    """Return the array without a dictionary; raise DataError if it holds text that is not UTF-8."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if _is_utf8(array):
+        return array
+    row = next(row for row in range(len(array)) if not _is_utf8(pa.concat_arrays([array.slice(row, 1)])))
+    raise location.error("text in UTF-8", "bytes of another encoding", row)
+
+
+def _replace_invalid(text: pa.Array) -> pa.Array:
+    """Cast text to strings; bytes that are not UTF-8 become U+FFFD."""
+    if _is_utf8(text):
+        return pc.cast(text, pa.string())
+    cells = pc.cast(text, pa.large_binary()).to_pylist()
+    return pa.array([None if cell is None else cell.decode(errors="replace") for cell in cells], pa.string())
 
 
 def _simplify_decimals(array: pa.Array) -> pa.Array:
