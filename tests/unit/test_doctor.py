@@ -12,8 +12,11 @@ from rich.console import Console
 
 from handsell.config import load_config
 from handsell.core.hashing import hash_rows
+from handsell.data.readers.base import build_event_batch, drop_incomplete
+from handsell.data.schemas import TIME
 from handsell.doctor.counters import DistinctCounter, IdStatistics
 from handsell.doctor.inspection import examine, render
+from handsell.doctor.repeat_checks import RepeatChecks
 
 DAY = 86_400
 START = 1_767_225_600  # 2026-01-01
@@ -98,7 +101,7 @@ def test_each_planted_problem_is_counted_with_examples(shop):
     assert problem(f, "null user_id").examples[0]["row"] == 3_601
     assert problem(f, "unknown event type").count == 2 and problem(f, "unknown event type").severity == "error"
     assert f.types["wish"].weight is None
-    assert problem(f, "duplicate event_id").count == 1
+    assert problem(f, "duplicate events").count == 1  # x6
     assert problem(f, "unknown item_id").count == 2
     assert problem(f, "unknown item_id").examples[0]["item_id"] == "ghost"
     assert problem(f, "equal events").count == 1  # x7 and x8
@@ -119,6 +122,48 @@ def test_events_in_the_future_decide_nothing_and_many_are_an_error(shop):
     assert not f.ok and "more than 5% of the events in the future: probably" in problem(f, "time in the future").message
     f = shop([*healthy(), ("x3", "u1", "i1", 253_402_214_400, "view")])
     assert not f.ok and problem(f, "time that means never").examples[0]["row"] == 3_601
+
+
+def test_repeated_events_are_told_apart_with_examples(shop):
+    at = START + 9
+    more = [
+        ("o1", "u1", "i1", at, "view"),
+        ("o1", "u1", "i2", at, "view"),  # a line of the same order
+        ("o1", "u1", "i1", at, "view"),  # delivered twice
+        ("", "u2", "i1", at, "view"),
+        ("", "u2", "i1", at, "view"),  # twice, without an id
+        ("o3", "u1", "i1", at, "view"),  # the same with another id
+    ]
+    f, first = shop(healthy() + more), len(healthy()) + 1
+    assert f.ok
+    found = {name: problem(f, name) for name in ("duplicate events", "repeated event_id", "equal events")}
+    assert {name: p.count for name, p in found.items()} == {
+        "duplicate events": 2, "repeated event_id": 1, "equal events": 1,
+    }  # fmt: skip
+    rows = {name: [(e["row"], e["like_row"]) for e in p.examples] for name, p in found.items()}
+    assert rows == {
+        "duplicate events": [(first + 2, first), (first + 4, first + 3)],
+        "repeated event_id": [(first + 1, first)],
+        "equal events": [(first + 5, first)],
+    }
+    assert found["repeated event_id"].examples[0]["event_id"] == "o1"
+
+
+def test_repeats_are_found_across_batches():
+    def add(checks, *rows):
+        names = ("event_id", "user_id", "item_id", "type", "value")
+        columns = {name: pa.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+        columns |= {"value": columns["value"].cast(pa.float32()), "time": pa.array([START] * len(rows), TIME)}
+        batch = drop_incomplete(build_event_batch(columns))
+        checks.add(batch, np.arange(len(batch)) + checks.keys.rows + 1)
+
+    checks = RepeatChecks()
+    add(checks, ("e1", "u", "a", "rating", 1.0), ("e2", "u", "b", "rating", 1.0))
+    add(checks, ("e1", "u", "a", "rating", 4.0), ("e2", "u", "c", "rating", 1.0))
+    found = {finding.name: (finding.count, [e["like_row"] for e in finding.examples]) for finding in checks.find()}
+    assert found == {
+        "duplicate events": (1, [1]), "duplicates with another value": (1, [1]), "repeated event_id": (1, [2]),
+    }  # fmt: skip
 
 
 def test_cold_users_of_the_test_window(shop):

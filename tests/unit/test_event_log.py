@@ -29,10 +29,10 @@ def path(tmp_path):
     return tmp_path / "events" / "log.db"
 
 
-def test_a_second_event_with_the_same_id_changes_nothing(path):
+def test_a_second_event_with_the_same_key_changes_nothing(path):
     with EventLog(path) as log:
         first = log.append([event(1, value=3.0), event(2)]).result()
-        again = log.append([event(2, user="someone_else"), event(3), event(3)]).result()
+        again = log.append([event(2, value=9.0), event(3), event(3)]).result()
     assert (first.accepted, first.duplicates, first.offsets) == (2, 0, (1, 2))
     assert (again.accepted, again.duplicates) == (1, 2)
     assert [o > 0 for o in again.offsets] == [False, True, False]
@@ -40,6 +40,41 @@ def test_a_second_event_with_the_same_id_changes_nothing(path):
     assert rows["event_id"] == ["e1", "e2", "e3"]
     assert rows["user_id"] == ["u1"] * 3
     assert rows["value"] == [3.0, None, None]
+
+
+def test_lines_of_an_order_and_events_without_an_id_are_told_apart_by_their_key(path):
+    line = {"event_id": "order 7", "user_id": "u1", "item_id": "a", "type": "buy", "time": 5}
+    bare = {**line, "event_id": None}
+    arrived = {**line, "sent_time": None}  # without a timestamp: `time` is that of the arrival
+    with EventLog(path) as log:
+        done = log.append([
+            line, {**line, "item_id": "b"}, {**line, "type": "return"}, {**line, "user_id": "u2"}, {**line, "time": 6},
+            line, bare, bare, {**bare, "time": 6}, arrived, {**arrived, "time": 9}, {**arrived, "item_id": "b"},
+        ]).result()  # fmt: skip
+    assert [offset > 0 for offset in done.offsets] == [
+        True, True, True, True, True, False, True, False, True, True, False, True,
+    ]  # fmt: skip
+    assert (done.accepted, done.duplicates) == (9, 3)
+
+
+def test_a_log_without_keys_is_upgraded_and_keeps_its_events(path):
+    path.parent.mkdir()
+    old = sqlite3.connect(path)
+    old.executescript(
+        """CREATE TABLE events ("offset" INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL UNIQUE,
+        user_id TEXT NOT NULL, item_id TEXT NOT NULL, type TEXT NOT NULL, time INTEGER NOT NULL, value REAL,
+        surface TEXT, recommendation_id TEXT, position INTEGER, propensity REAL);
+        CREATE INDEX events_of_user ON events (user_id, "offset");
+        INSERT INTO events ("offset", event_id, user_id, item_id, type, time)
+        VALUES (3, 'e1', 'u1', 'i1', 'click', 1001), (8, 'e2', 'u1', 'i2', 'click', 1002);"""
+    )
+    old.close()
+    with EventLog(path) as log:
+        done = log.append([event(2), event(2, item_id="i9"), event(3)]).result()
+    assert done.offsets[0] == -1 and 8 < done.offsets[1] < done.offsets[2]
+    assert EventReader(path).read_tail("u1")["offset"] == [3, 8, *done.offsets[1:]]
+    with EventLog(path):
+        assert EventReader(path).scan()["item_id"] == ["i1", "i2", "i9", "i3"]
 
 
 def test_readers_follow_the_writer_and_a_missing_log_is_empty(path):

@@ -12,6 +12,7 @@ from handsell.data.alignment import align_rows, mark_unavailable
 from handsell.data.config import EventsConfig
 from handsell.data.interactions import NUMBERED
 from handsell.data.numbering import (
+    KEYED,
     deduplicate_and_sort,
     extend_vocabulary,
     look_up,
@@ -21,6 +22,7 @@ from handsell.data.numbering import (
 from handsell.data.readers.base import build_event_batch, build_items_table, drop_incomplete
 from handsell.data.schemas import EVENTS, TIME
 from handsell.data.weights import compute_event_weights
+from handsell.events.log import EventLog
 
 TYPES = EventsConfig.model_validate(
     {"types": {"rating": {"weight": 0.1, "weight_by_value": [[1, -1], [3, 0.5], [4.1, 2]]}, "skip": {"weight": -0.5}}}
@@ -32,7 +34,7 @@ def batch(rows: list[tuple]) -> pa.RecordBatch:
     names = ("event_id", "user_id", "item_id", "type", "time", "value")
     kinds = (pa.string(), pa.string(), pa.string(), pa.string(), TIME, pa.float32())
     columns = {n: pa.array(c, k) for n, k, c in zip(names, kinds, zip(*rows, strict=True), strict=True)}
-    return drop_incomplete(build_event_batch(0, 0, columns))
+    return drop_incomplete(build_event_batch(columns))
 
 
 def test_weights_by_hand():
@@ -136,3 +138,22 @@ def test_items_are_in_order_of_their_numbers():
     assert rows["item_id"].to_pylist() == ["y", "event only", "x", "gone"]
     assert rows["title"].to_pylist() == ["Y", None, "X", None]
     assert mark_unavailable(rows, np.array([1, 1, 1, 0], bool))["available"].to_pylist() == [None, None, None, False]
+
+
+EVENT = st.tuples(
+    st.sampled_from([None, "", "e1", "e2"]), st.sampled_from("ab"), st.sampled_from("xy"),
+    st.sampled_from(["skip", "rating"]), st.integers(0, 2),
+)  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.lists(EVENT, max_size=20))
+def test_the_tables_and_the_event_log_have_one_key(rows, tmp_path_factory):
+    """Lines of one order, deliveries with another id, without an id, in the same second: both sides keep the same."""
+    known = Vocabulary.of("ab"), Vocabulary.of("xy")
+    table = number_events(batch([(*row, None) for row in rows]), *known, TYPES) if rows else KEYED.empty_table()
+    names = ("event_id", "user_id", "item_id", "type", "time")
+    with EventLog(tmp_path_factory.mktemp("log") / "log.db") as log:
+        done = log.append([dict(zip(names, row, strict=True)) for row in rows]).result()
+    expected = len({(row[0] or "", *row[1:]) for row in rows})
+    assert len(deduplicate_and_sort(table)) == done.accepted == expected

@@ -12,10 +12,11 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.errors import DataError
 from handsell.core.offsets import mark_run_starts
 from handsell.data.config import EventsConfig
+from handsell.data.event_key import compute_event_keys
 from handsell.data.interactions import NUMBERED
 from handsell.data.weights import compute_event_weights
 
-NUMBERED_WITH_ID = NUMBERED.append(pa.field("event_id", pa.string(), nullable=False))  # input of deduplication
+KEYED = NUMBERED.append(pa.field("key", pa.int64(), nullable=False))  # input of deduplication, key of event_key.py
 
 
 def extend_vocabulary(vocabulary: Vocabulary | None, ids: Iterable[pa.Array | pa.ChunkedArray]) -> Vocabulary:
@@ -31,7 +32,7 @@ def look_up(ids: pa.Array, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def number_events(batch: pa.RecordBatch, users: Vocabulary, items: Vocabulary, events: EventsConfig) -> pa.Table:
-    """Convert a batch of EVENTS to NUMBERED_WITH_ID in the same order; raise DataError for an unknown event type."""
+    """Convert a batch of EVENTS to KEYED in the same order; raise DataError for an unknown event type."""
     types = type_codes(batch["type"], events)
     values = np.asarray(pc.fill_null(batch["value"], np.nan))
     columns = {
@@ -40,9 +41,10 @@ def number_events(batch: pa.RecordBatch, users: Vocabulary, items: Vocabulary, e
         "type": types,
         "time": np.asarray(batch["time"].cast(pa.int64())),
         "weight": compute_event_weights(types, values, events),
+        "key": compute_event_keys(batch),
     }
-    same = {name: batch[name] for name in ("position", "propensity", "surface", "recommendation_id", "event_id")}
-    return pa.table({**columns, **same}, schema=NUMBERED_WITH_ID)
+    same = {name: batch[name] for name in ("position", "propensity", "surface", "recommendation_id")}
+    return pa.table({**columns, **same}, schema=KEYED)
 
 
 def type_codes(types: pa.Array, events: EventsConfig) -> np.ndarray:
@@ -62,24 +64,18 @@ def unknown_types_error(got: Iterable[str], events: EventsConfig) -> DataError:
 
 
 def deduplicate_and_sort(rows: pa.Table) -> pa.Table:
-    """Convert NUMBERED_WITH_ID rows in log order, with all events of each user, to NUMBERED sorted by user and time.
+    """Convert KEYED rows in log order, with all events of each user, to NUMBERED sorted by user and time.
 
-    Of several events of a user with the same event_id, the first is kept. Events of a user at the same time keep their
-    log order and are set 1 µs apart.
+    Of several events with the same key, the first is kept. Events of a user at the same time keep their log order and
+    are set 1 µs apart.
     """
-    rows = rows.take(pa.array(find_first_rows(rows)))
+    first = np.sort(np.unique(rows["key"].to_numpy(), return_index=True)[1])
+    rows = rows.take(pa.array(first))
     user, time = rows["user"].to_numpy(), rows["time"].to_numpy()
     order = np.lexsort((time, user))  # stable: ties keep log order
     rising = make_strictly_increasing(user[order], time[order])
     rows = rows.select(NUMBERED.names).take(pa.array(order))
     return rows.set_column(rows.column_names.index("time"), NUMBERED.field("time"), pa.array(rising)).cast(NUMBERED)
-
-
-def find_first_rows(rows: pa.Table) -> np.ndarray:
-    """Return the row of the first event of each (user, event_id), ascending."""
-    codes = rows["event_id"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    key = rows["user"].to_numpy().astype(np.int64) << 32 | codes
-    return np.sort(np.unique(key, return_index=True)[1])
 
 
 def make_strictly_increasing(user: np.ndarray, time: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ ID_CHARACTERS = 256  # longest id of a user or item
 
 EVENTS = pa.schema(
     [
-        pa.field("event_id", pa.string(), nullable=False),  # unique; a second event with the same id is a duplicate
+        pa.field("event_id", pa.string()),  # tells events apart that are otherwise equal, see event_key.py
         pa.field("user_id", pa.string(), nullable=False),
         pa.field("item_id", pa.string(), nullable=False),
         pa.field("type", pa.string(), nullable=False),  # a key of Config.events.types

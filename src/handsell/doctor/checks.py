@@ -20,6 +20,7 @@ from handsell.data.weights import compute_event_weights, find_threshold_problem
 from handsell.doctor.counters import DistinctCounter, HourSpans, IdStatistics
 from handsell.doctor.doctor_report import EXAMPLES, Finding
 from handsell.doctor.id_checks import ID_RULES, show_row
+from handsell.doctor.repeat_checks import RepeatChecks
 from handsell.jobs.features.item_rows import read_times
 
 EPOCH_YEAR_US = 365 * DAY_US
@@ -67,8 +68,7 @@ class EventChecks:
     types: dict[str, int] = field(default_factory=dict)
     per_user: IdStatistics = field(default_factory=IdStatistics)
     per_item: IdStatistics = field(default_factory=IdStatistics)
-    event_ids: DistinctCounter = field(default_factory=DistinctCounter)
-    rows: DistinctCounter = field(default_factory=DistinctCounter)
+    repeats: RepeatChecks = field(default_factory=RepeatChecks)
     pairs: DistinctCounter = field(default_factory=DistinctCounter)
     liked: HourSpans = field(default_factory=HourSpans)  # events of positive weight
     available_liked: HourSpans = field(default_factory=HourSpans)  # of these, with an item that was available
@@ -78,13 +78,13 @@ class EventChecks:
     def add(self, batch: pa.RecordBatch) -> None:
         for problem, mask in self._find_problems(batch):
             self._record(problem, mask, batch)
-        self.events += len(batch)
+        complete = np.logical_and.reduce([np.asarray(pc.is_valid(batch[name])) for name in REQUIRED])
         good = drop_incomplete(batch)
+        self.repeats.add(good, self.events + np.flatnonzero(complete) + 1)
+        self.events += len(batch)
         good = drop_future(good, self.now_us) if self.ordered else good
         for entry in pc.value_counts(good["type"]).to_pylist():
             self.types[entry["values"]] = self.types.get(entry["values"], 0) + entry["counts"]
-        self.event_ids.add(hash_rows(good["event_id"]))
-        self.rows.add(hash_rows(*(good[name] for name in ("user_id", "item_id", "type", "time"))))
         seen = [name for name, kind in self.config.types.items() if kind.seen]
         acted = good.filter(pc.is_in(good["type"], pa.array(seen, pa.string())))
         self.interactions += len(acted)

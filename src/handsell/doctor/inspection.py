@@ -61,7 +61,7 @@ def build_report(config: Config, reader: Reader, items: pa.Table, users: pa.Tabl
     split = config.split
     cold_users, warm_users = _measure_cold(config, by_user, last, split.ranker_k + split.validation_k + split.test_k)
     pairs = checks.pairs.count
-    found = [*checks.problems.values(), *_find_repeats(checks), *_find_item_problems(items, by_item)]
+    found = [*checks.problems.values(), *checks.repeats.find(), *_find_item_problems(items, by_item)]
     tables = {"items": items["item_id"].combine_chunks(), "users": users["user_id"].combine_chunks()}
     seen = {"items": touched, "users": by_user["id"].combine_chunks()}
     found += find_table_problems(reader, tables, seen)
@@ -123,21 +123,6 @@ def give_advice(config: Config, checks: EventChecks, users: int, items: int) -> 
     if not lines:
         lines.append("Enough data to train all models.")
     return lines
-
-
-def _find_repeats(checks: EventChecks) -> list[Finding]:
-    about = "" if checks.event_ids.exact else " (estimated from a sample)"
-    found = []
-    if same := checks.event_ids.repeats:
-        message = f"events with the event_id of an earlier one{about}: only the first of each user is kept"
-        found.append(Finding("duplicate event_id", "warning", message, same))
-    if (rows := checks.rows.repeats) > same:
-        message = (
-            f"events equal to an earlier one in user, item, type and time{about}, with another event_id or "
-            "none: they are kept; if they are repeated deliveries of one event, map event_id"
-        )
-        found.append(Finding("equal events", "note", message, rows - same))
-    return found
 
 
 def _find_item_problems(items: pa.Table, by_item: pa.Table) -> list[Finding]:

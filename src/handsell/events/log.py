@@ -1,8 +1,8 @@
 """The durable event log: one SQLite file, one writer process, any number of readers on the machine.
 
 An event is acknowledged only after it is on disk (WAL, synchronous FULL). Appends that arrive during a commit form
-the next group: one disk synchronization per group, without a timer. A second event with the same `event_id` is a
-duplicate and changes nothing.
+the next group: one disk synchronization per group, without a timer. A second event with the same key
+(handsell.data.event_key) is a duplicate and changes nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from handsell.core.errors import HandsellError
+from handsell.data.event_key import EVENT_KEY, compute_event_keys
 from handsell.events.impressions import IMPRESSION_FIELDS
 
 EVENT_FIELDS = (
@@ -33,8 +35,8 @@ GROUP = 256  # a group is committed at this number of events, even if more are w
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
     "offset" INTEGER PRIMARY KEY AUTOINCREMENT,
-    event_id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL, item_id TEXT NOT NULL, type TEXT NOT NULL,
-    time INTEGER NOT NULL, value REAL, surface TEXT, recommendation_id TEXT, position INTEGER, propensity REAL
+    event_id TEXT, user_id TEXT NOT NULL, item_id TEXT NOT NULL, type TEXT NOT NULL, time INTEGER NOT NULL,
+    value REAL, surface TEXT, recommendation_id TEXT, position INTEGER, propensity REAL, key INTEGER NOT NULL UNIQUE
 );
 CREATE INDEX IF NOT EXISTS events_of_user ON events (user_id, "offset");
 CREATE TABLE IF NOT EXISTS slates (
@@ -53,7 +55,7 @@ def _insert_once(table: str, names: Sequence[str], key: str) -> str:
 
 
 _INSERT = {
-    "events": _insert_once("events", EVENT_FIELDS, "event_id"),
+    "events": _insert_once("events", (*EVENT_FIELDS, "key"), "key"),
     "slates": _insert_once("slates", IMPRESSION_FIELDS, "recommendation_id"),
     "blocks": "INSERT OR REPLACE INTO blocks (user_id, creators, tags) VALUES (?, ?, ?)",
 }
@@ -89,6 +91,7 @@ class EventLog:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
+        _upgrade(self._db)
         self._db.executescript(_SCHEMA)
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._closed = False
@@ -96,8 +99,11 @@ class EventLog:
         self._writer.start()
 
     def append(self, events: Sequence[dict[str, Any]]) -> Future[AppendResult]:
-        """Append events, dicts of EVENT_FIELDS (absent = null); the future raises EventLogError if that fails."""
-        return self._submit("events", [tuple(e.get(f) for f in EVENT_FIELDS) for e in events])
+        """Append events, dicts of EVENT_FIELDS (absent = null); the future raises EventLogError if that fails.
+
+        `sent_time`, if given, replaces `time` in the key: it is None where the time is that of the arrival.
+        """
+        return self._submit("events", _build_rows(events))
 
     def append_slates(self, slates: Sequence[dict[str, Any]]) -> Future[AppendResult]:
         """Append served slates, dicts of IMPRESSION_FIELDS; a repeated `recommendation_id` is ignored."""
@@ -167,6 +173,34 @@ class EventLog:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _build_rows(events: Sequence[dict[str, Any]]) -> list[tuple]:
+    """Return the rows of events: EVENT_FIELDS and the key."""
+    columns = {name: [event.get(name) for event in events] for name in EVENT_KEY}
+    columns["time"] = [event.get("sent_time", event["time"]) for event in events]
+    kinds = {name: pa.int64() if name == "time" else pa.string() for name in EVENT_KEY}
+    keys = compute_event_keys({name: pa.array(column, kinds[name]) for name, column in columns.items()})
+    return [(*(e.get(f) for f in EVENT_FIELDS), key) for e, key in zip(events, keys.tolist(), strict=True)]
+
+
+def _upgrade(db: sqlite3.Connection) -> None:
+    """Give the events of a log without keys, in which an `event_id` was unique, their keys; offsets stay."""
+    columns = {row[1] for row in db.execute("PRAGMA table_info(events)")}
+    if not columns or "key" in columns:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("DROP INDEX IF EXISTS events_of_user")
+    db.execute("ALTER TABLE events RENAME TO events_before")
+    db.execute(_SCHEMA.partition(";")[0])
+    names = ("offset", *EVENT_FIELDS)
+    old = db.execute(f'SELECT "offset", {", ".join(EVENT_FIELDS)} FROM events_before')
+    insert = _insert_once("events", ('"offset"', *EVENT_FIELDS, "key"), "key")
+    while rows := old.fetchmany(10_000):
+        keyed = _build_rows([dict(zip(names, row, strict=True)) for row in rows])
+        db.executemany(insert, [(row[0], *after) for row, after in zip(rows, keyed, strict=True)])
+    db.execute("DROP TABLE events_before")
+    db.execute("COMMIT")
 
 
 def _lock(path: Path, wait_s: float) -> FileLock:

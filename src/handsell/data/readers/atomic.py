@@ -53,14 +53,13 @@ class Atomic:
         kinds = read_typed_header(path)
         _require(path, kinds, ("user_id", "item_id", "timestamp"))
         wanted = [name for name in ("user_id", "item_id", "timestamp", "rating") if name in kinds]
-        start, kind = 0, pa.scalar("rating" if "rating" in kinds else "click")
+        kind = pa.scalar("rating" if "rating" in kinds else "click")
         for batch in _read_batches(path, kinds, wanted):
             columns = {"user_id": batch["user_id"], "item_id": batch["item_id"], "type": pa.repeat(kind, len(batch))}
             columns["time"] = seconds_to_time(batch["timestamp"])
             if "rating" in wanted:
                 columns["value"] = pc.cast(batch["rating"], pa.float32())
-            yield build_event_batch(0, start, columns)
-            start += len(batch)
+            yield build_event_batch(columns)
 
     def items(self) -> pa.Table:
         path = self._get_sibling("item")

@@ -66,25 +66,17 @@ def read_all_events(reader: Reader) -> Iterator[pa.RecordBatch]:
         yield from reader.events(part)
 
 
-def build_event_batch(part: int, start: int, columns: dict[str, pa.Array]) -> pa.RecordBatch:
-    """Build a canonical batch from the columns of the source; `start` is the row number of its first event.
-
-    Where there is no event_id, the id is the position in the log, so that the event does not count as a duplicate.
-    """
+def build_event_batch(columns: dict[str, pa.Array]) -> pa.RecordBatch:
+    """Build a canonical batch from the columns of the source; those that it lacks are null."""
     n = len(next(iter(columns.values())))
-    given = columns.get("event_id")
-    if given is None or given.null_count:
-        rows = pc.cast(pa.array(np.arange(start, start + n)), pa.string())
-        positions = pc.binary_join_element_wise(f"{part}" if given is None else f"row {part}", rows, "-")
-        columns = {**columns, "event_id": positions if given is None else pc.coalesce(given, positions)}
     arrays = [columns[f.name] if f.name in columns else pa.nulls(n, f.type) for f in NULLABLE_EVENTS]
     return pa.RecordBatch.from_arrays(arrays, schema=NULLABLE_EVENTS)
 
 
 def drop_incomplete(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Drop events without id, user, item, type or time; the result has schema EVENTS."""
+    """Drop events without user, item, type or time; the result has schema EVENTS."""
     good = np.ones(len(batch), bool)
-    for name in ("event_id", *REQUIRED):
+    for name in REQUIRED:
         good &= np.asarray(pc.is_valid(batch[name]))
     kept = batch if good.all() else batch.filter(pa.array(good))
     return pa.RecordBatch.from_arrays(kept.columns, schema=EVENTS)

@@ -149,14 +149,10 @@ LAYOUTS: tuple[type[MovieLens], ...] = (MovieLensCSV, MovieLensDat, MovieLens100
 
 def _convert_ratings(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Convert user, item, rating and seconds to canonical events of type "rating"."""
-    start = 0
     for user, item, rating, seconds in (batch.columns for batch in batches):
         kind = pa.repeat(pa.scalar("rating"), len(user))
         time = seconds_to_time(seconds)
-        yield build_event_batch(
-            0, start, {"user_id": user, "item_id": item, "type": kind, "time": time, "value": rating}
-        )
-        start += len(user)
+        yield build_event_batch({"user_id": user, "item_id": item, "type": kind, "time": time, "value": rating})
 
 
 def _build_movies(

@@ -52,8 +52,9 @@ class Sequences:
                 "item_id": pa.array(items, pa.string()),
                 "type": pa.repeat(pa.scalar(TYPE), len(items)),
                 "time": pa.array(END_US - to_end * DAY_US, TIME),
+                "event_id": pa.array(np.arange(start, start + len(items))).cast(pa.string()),  # times are not real
             }
-            yield build_event_batch(0, start, columns)
+            yield build_event_batch(columns)
             start += len(items)
 
     def items(self) -> pa.Table:

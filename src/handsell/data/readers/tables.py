@@ -76,7 +76,6 @@ class Tables:
         one_type = None if "type" in columns else self._get_only_type(path)
         before = _count_rows_before(path, part.row_groups)
         places = {name: ColumnLocation(str(path), column, name, rows=before) for name, column in columns.items()}
-        start = 0
         for batch in _scan(path, columns, part.row_groups):
             found = {
                 name: convert(batch[column], kinds[name], places[name], source.list_separator)
@@ -84,8 +83,7 @@ class Tables:
             }
             if one_type:
                 found["type"] = pa.repeat(pa.scalar(one_type), len(batch))
-            yield build_event_batch(part.number, start, found)
-            start += len(batch)
+            yield build_event_batch(found)
 
     def items(self) -> pa.Table:
         if self.tables.items is None:

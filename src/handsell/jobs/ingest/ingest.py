@@ -35,7 +35,7 @@ from handsell.core.paths import Layout
 from handsell.data.alignment import align_rows, mark_unavailable
 from handsell.data.interactions import NUMBERED
 from handsell.data.numbering import (
-    NUMBERED_WITH_ID,
+    KEYED,
     deduplicate_and_sort,
     extend_vocabulary,
     number_events,
@@ -172,7 +172,7 @@ def partition_events(config: Config, part: int, state: Path, partitions: int) ->
                 if partition not in writers:
                     folder = state / "partitions" / f"{partition:05d}"
                     folder.mkdir(parents=True, exist_ok=True)
-                    writers[partition] = pq.ParquetWriter(_part_path(folder, part), NUMBERED_WITH_ID)
+                    writers[partition] = pq.ParquetWriter(_part_path(folder, part), KEYED)
                 writers[partition].write_table(rows.filter(pa.array(to == partition)))
     finally:
         for writer in writers.values():

@@ -79,13 +79,15 @@ def _find_problem(
 
 
 def _row(event: schemas.Event, clock: Clock, now: int) -> dict[str, Any]:
-    when = now if event.timestamp is None else min(clock.from_wall(event.timestamp), now)
+    """Return the row for the log. An event without id and timestamp gets an id, so that it is no duplicate."""
+    sent = None if event.timestamp is None else clock.from_wall(event.timestamp)
     return {
-        "event_id": event.event_id or new_id(),
+        "event_id": event.event_id or (new_id() if sent is None else None),
         "user_id": make_user_key(event.user_id, event.anonymous_id),
         "item_id": event.item_id,
         "type": event.type,
-        "time": when,
+        "time": now if sent is None else min(sent, now),
+        "sent_time": sent,
         "value": event.value,
         "surface": event.surface,
         "recommendation_id": event.recommendation_id,

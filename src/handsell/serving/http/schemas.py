@@ -182,7 +182,9 @@ class RankBody(Body):
 
 class Event(Body):
     event_id: Id | None = Field(
-        default=None, description="an event sent twice with the same id counts once; generated when absent"
+        default=None,
+        description="events equal in user, item, type, timestamp and event_id count once; without a timestamp, the id "
+        "tells a repeated delivery from a new event",
     )
     type: ShortId
     user_id: Id | None = None
