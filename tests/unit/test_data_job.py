@@ -82,7 +82,9 @@ def test_a_small_shop_by_hand(shop):
         assert path.name == f"part-{number:05d}.parquet" and part.schema == NUMBERED
         assert set(np.unique(part["user"].to_numpy() % 3)) <= {number}
     assert pq.read_schema(layout.events / "part-00000.parquet") == EVENTS
-    assert pq.read_table(layout.items)["title"].to_pylist() == ["B", "A", "I", None]
+    items = pq.read_table(layout.items)
+    assert items["title"].to_pylist() == ["B", "A", "I", None]
+    assert items["available"].to_pylist() == [None, None, None, False] and counts["deleted_items"] == 1
     assert json.loads(layout.data_meta.read_text())["fingerprint"] == counts["fingerprint"]
     assert {p.name for p in shop.state.iterdir()} == {"data", "catalog", "interactions"}
 
@@ -99,7 +101,18 @@ def test_unchanged_data_is_skipped_and_new_events_keep_the_numbers(shop, tmp_pat
     assert ids(shop, "tags") == ["x", "y", "z", "w"]
     items = pq.read_table(Layout(shop.state).items)
     assert items["title"].to_pylist() == ["B2", None, None, None, "F", None]
-    assert items["available"].to_pylist() == [None, None, False, None, None, None]  # idle is gone
+    # a, new and zzz have events, but no row any more; idle has neither
+    assert items["available"].to_pylist() == [None, False, False, False, None, False]
+    assert after["deleted_items"] == 3
+
+
+def test_deleted_items_are_recommended_where_the_config_says_so_or_there_is_no_items_table(shop, configured):
+    allowed = configured(SHOP.replace("[data]", "[data]\nrecommend_deleted_items = true"))
+    assert job.prepare(allowed, quiet)["deleted_items"] == 0
+    assert pq.read_table(Layout(allowed.state).items)["available"].to_pylist() == [None] * 4
+    bare = configured(SHOP.replace('[data.tables.items]\npath = "items.csv"\n', ""))
+    assert job.prepare(bare, quiet)["deleted_items"] == 0
+    assert pq.read_table(Layout(bare.state).items)["available"].to_pylist() == [None, None, False, None]  # idle
 
 
 def test_changed_event_weights_rerun_the_job(shop, configured):

@@ -103,6 +103,8 @@ def test_each_planted_problem_is_counted_with_examples(shop):
     assert f.types["wish"].weight is None
     assert problem(f, "duplicate events").count == 1  # x6
     assert problem(f, "unknown item_id").count == 2
+    assert problem(f, "deleted items").count == 1
+    assert problem(f, "deleted items").examples == [{"item_id": "ghost", "events": "2"}]
     assert problem(f, "unknown item_id").examples[0]["item_id"] == "ghost"
     assert problem(f, "equal events").count == 1  # x7 and x8
     assert problem(f, "duplicate item_id").examples == [{"item_id": "i0", "rows": 2}]

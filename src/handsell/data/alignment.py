@@ -19,7 +19,16 @@ def align_rows(table: pa.Table, key: str, vocabulary: Vocabulary) -> pa.Table:
     return found.set_column(found.column_names.index(key), table.schema.field(key), ids)
 
 
-def mark_unavailable(items: pa.Table, alive: np.ndarray) -> pa.Table:
-    """Set available = false for items where alive (I,) is False: no longer in the items table nor in the events."""
-    available = pc.if_else(pa.array(alive), items["available"].combine_chunks(), pa.scalar(False))
+def find_present(listed: np.ndarray, used: np.ndarray, recommend_deleted: bool) -> np.ndarray:
+    """Return which items (I,) bool the source still has.
+
+    Those with a row in the items table, `listed`; also those with events, `used`, where there is no items table or
+    deleted items are recommended.
+    """
+    return listed | used if recommend_deleted or not listed.any() else listed
+
+
+def mark_unavailable(items: pa.Table, present: np.ndarray) -> pa.Table:
+    """Set available = false for items where present (I,) is False: those that the source no longer has."""
+    available = pc.if_else(pa.array(present), items["available"].combine_chunks(), pa.scalar(False))
     return items.set_column(items.column_names.index("available"), "available", available)

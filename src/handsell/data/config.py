@@ -53,6 +53,11 @@ class DataConfig(Section):
     download: Literal["ml-latest-small", "ml-100k", "ml-1m", "ml-25m", "ml-32m"] | None = Field(
         None, description="MovieLens data set to download if path is not set"
     )
+    recommend_deleted_items: bool = Field(
+        False,
+        description="recommend items that have events but no row in the items table; by default they count as deleted: "
+        "they stay in histories and in training, and are not recommended. Without an items table, no item is deleted",
+    )
     world: WorldConfig = WorldConfig()
     tables: TablesConfig | None = Field(None, description="required with format = tables")
 

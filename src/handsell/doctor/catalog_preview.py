@@ -9,20 +9,23 @@ import pyarrow.compute as pc
 from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import History, Profile, Ragged, Requests, Seen
-from handsell.data.alignment import align_rows
+from handsell.data.alignment import align_rows, find_present, mark_unavailable
 from handsell.data.numbering import extend_vocabulary
 from handsell.features.rows import Vocabularies
 from handsell.jobs.features.item_rows import build_item_table
 
 
-def preview_catalog(items: pa.Table, seen: pa.Array) -> Snapshot:
+def preview_catalog(items: pa.Table, seen: pa.Array, recommend_deleted: bool = False) -> Snapshot:
     """Build a snapshot, without feature values, of an items table and the ids of items with events."""
     known = items.filter(pc.is_valid(items["item_id"]))
     ids = extend_vocabulary(None, [known["item_id"], seen])
     creators, tags = (
         extend_vocabulary(None, [pc.list_flatten(known[name].combine_chunks())]) for name in ("creators", "tags")
     )
-    table = align_rows(known, "item_id", ids).combine_chunks()
+    listed, used = np.zeros((2, len(ids)), bool)
+    listed[ids.number(known["item_id"].to_pylist())] = used[ids.number(seen.to_pylist())] = True
+    table = align_rows(known, "item_id", ids)
+    table = mark_unavailable(table, find_present(listed, used, recommend_deleted)).combine_chunks()
     read = build_item_table(table, Vocabularies(Vocabulary.of([]), ids, creators, tags))
     return Snapshot(
         version=0,

@@ -35,15 +35,17 @@ class ItemSpans:
     published: np.ndarray  # (I,) µs
     expires: np.ndarray  # (I,) µs
     available: np.ndarray  # (I,) bool
+    deleted: bool  # whether items without a row may be recommended
 
     @classmethod
-    def of(cls, items: pa.Table) -> ItemSpans:
+    def of(cls, items: pa.Table, recommend_deleted: bool = False) -> ItemSpans:
         known = items.filter(pc.is_valid(items["item_id"]))
         return cls(
             known["item_id"].combine_chunks(),
             read_times(known["published_at"], ALWAYS),
             read_times(known["expires_at"], NEVER),
             np.asarray(pc.fill_null(known["available"], True)).astype(bool),
+            recommend_deleted,
         )
 
     def allow(self, row: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -51,7 +53,8 @@ class ItemSpans:
         if not len(self.ids):
             return np.ones(len(row), bool)
         at = np.maximum(row, 0)
-        return (row < 0) | ((self.published[at] <= time) & (time < self.expires[at]) & self.available[at])
+        known = (self.published[at] <= time) & (time < self.expires[at]) & self.available[at]
+        return np.where(row < 0, self.deleted, known)
 
 
 @dataclass
@@ -140,7 +143,7 @@ class EventChecks:
             if len(described):
                 message = f"events whose {key} is not in the {table} table: add the missing rows, or ignore this"
                 missing = pc.and_(pc.is_valid(batch[key]), pc.invert(pc.is_in(batch[key], described)))
-                yield Finding(f"unknown {key}", "warning" if key == "item_id" else "note", message), np.asarray(missing)
+                yield Finding(f"unknown {key}", "note", message), np.asarray(missing)
         share = np.asarray(pc.fill_null(batch["propensity"], 1.0))
         message = "propensities must be above 0 and at most 1: correct them, or drop the column"
         yield Finding("bad propensity", "warning", message), ~((share > 0) & (share <= 1))

@@ -36,7 +36,7 @@ def find_deployment_problems(
 ) -> Iterator[Finding]:
     """Find problems of the settings, and of what they name in the data or leave to recommend."""
     by_item, last = checks.per_item.table(), pc.max(checks.per_user.table()["last"])
-    snapshot = preview_catalog(items, by_item["id"])
+    snapshot = preview_catalog(items, by_item["id"], config.data.recommend_deleted_items)
     fixed = list(find_fixed_problems(config, items, users, snapshot))
     yield from fixed
     yield from _find_missing_values(config, checks)

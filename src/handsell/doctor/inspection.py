@@ -18,7 +18,7 @@ from handsell.doctor.catalog_preview import preview_catalog
 from handsell.doctor.checks import EventChecks, ItemSpans
 from handsell.doctor.deployment_checks import find_deployment_problems, find_fixed_problems
 from handsell.doctor.doctor_report import EXAMPLES, DoctorReport, Finding, Spread, TypeCount
-from handsell.doctor.id_checks import find_table_problems
+from handsell.doctor.id_checks import find_table_problems, show_row
 from handsell.doctor.view import render
 from handsell.doctor.window_checks import find_window_problems
 
@@ -32,7 +32,8 @@ def examine(config: Config, progress: Callable[[str], None] = lambda text: None)
     reader = open_reader(config, progress)
     items, users = reader.items(), reader.users()
     described = users["user_id"].combine_chunks().drop_null()
-    checks = EventChecks(config.events, ItemSpans.of(items), described, reader.ordered)
+    spans = ItemSpans.of(items, config.data.recommend_deleted_items)
+    checks = EventChecks(config.events, spans, described, reader.ordered)
     for batch in read_all_events(reader):
         checks.add(batch)
     checks.finish()
@@ -61,7 +62,7 @@ def build_report(config: Config, reader: Reader, items: pa.Table, users: pa.Tabl
     split = config.split
     cold_users, warm_users = _measure_cold(config, by_user, last, split.ranker_k + split.validation_k + split.test_k)
     pairs = checks.pairs.count
-    found = [*checks.problems.values(), *checks.repeats.find(), *_find_item_problems(items, by_item)]
+    found = [*checks.problems.values(), *checks.repeats.find(), *_find_item_problems(config, items, by_item)]
     tables = {"items": items["item_id"].combine_chunks(), "users": users["user_id"].combine_chunks()}
     seen = {"items": touched, "users": by_user["id"].combine_chunks()}
     found += find_table_problems(reader, tables, seen)
@@ -125,7 +126,7 @@ def give_advice(config: Config, checks: EventChecks, users: int, items: int) -> 
     return lines
 
 
-def _find_item_problems(items: pa.Table, by_item: pa.Table) -> list[Finding]:
+def _find_item_problems(config: Config, items: pa.Table, by_item: pa.Table) -> list[Finding]:
     """Find problems of the items table."""
     if not len(items):
         message = "no items table: items have no titles, and items without events cannot be recommended; add one"
@@ -142,6 +143,8 @@ def _find_item_problems(items: pa.Table, by_item: pa.Table) -> list[Finding]:
         examples = [{"item_id": e["values"], "rows": e["counts"]} for e in twice.slice(0, EXAMPLES).to_pylist()]
         message = "items with more than one row: the first row is used; remove the others"
         found.append(Finding("duplicate item_id", "warning", message, extra, examples))
+    if not config.data.recommend_deleted_items:
+        found += _find_deleted_items(ids, by_item)
     found += _find_early_events(items, by_item)
     bare = np.ones(len(items), bool)
     for name in ("creators", "tags"):
@@ -152,6 +155,20 @@ def _find_item_problems(items: pa.Table, by_item: pa.Table) -> list[Finding]:
         rows = items.select(["item_id", "title"]).take(np.flatnonzero(bare)[:EXAMPLES]).to_pylist()
         found.append(Finding("bare items", "note", message, int(bare.sum()), rows))
     return found
+
+
+def _find_deleted_items(listed: pa.Array, by_item: pa.Table) -> list[Finding]:
+    """Find items that have events, but no row in the items table."""
+    deleted = by_item.filter(pc.invert(pc.is_in(by_item["id"], listed)))
+    if not len(deleted):
+        return []
+    message = (
+        f"of {len(by_item):,} items with events have no row in the items table: they count as deleted and are not "
+        "recommended, but stay in histories and training; add their rows, or set data.recommend_deleted_items = true"
+    )
+    named = deleted.select(["id", "count"]).rename_columns(["item_id", "events"])
+    examples = [show_row(named, row, named.column_names) for row in range(min(EXAMPLES, len(named)))]
+    return [Finding("deleted items", "warning", message, len(deleted), examples)]
 
 
 def _find_early_events(items: pa.Table, by_item: pa.Table) -> list[Finding]:

@@ -32,7 +32,7 @@ from handsell.core.clock import Clock
 from handsell.core.errors import DataError, HandsellError
 from handsell.core.json_files import read_json
 from handsell.core.paths import Layout
-from handsell.data.alignment import align_rows, mark_unavailable
+from handsell.data.alignment import align_rows, find_present, mark_unavailable
 from handsell.data.interactions import NUMBERED
 from handsell.data.numbering import (
     KEYED,
@@ -103,8 +103,13 @@ def _write(
     if future:
         progress(f"{future:,} event{'s' * (future > 1)} in the future left out: `handsell doctor` shows examples")
     progress(f"{events:,} events; numbering users and items")
-    items, users = _write_catalog(reader, fresh, kept)
+    items, users, deleted = _write_catalog(config, reader, fresh, kept)
     _require_two(reader, items, users)
+    if deleted:
+        progress(
+            f"{deleted:,} items have events but no row in the items table: they are not recommended "
+            "(data.recommend_deleted_items)"
+        )
     partitions = max(config.jobs.partitions, math.ceil(events / EVENTS_PER_PARTITION))
     progress(f"{users:,} users, {items:,} items; splitting events into {partitions} partitions")
     _run_tasks(partition_events, [(config, part.number, fresh.state, partitions) for part in parts], config)
@@ -122,6 +127,7 @@ def _write(
         "future": future,
         "read_us": now_us,
         "items": items,
+        "deleted_items": deleted,
         "users": users,
         "partitions": partitions,
         "first_us": min(part.first_us for part in summaries if part.first_us is not None),
@@ -189,9 +195,12 @@ def merge_events(partition: int, state: Path) -> tuple[int, int]:
     return len(merged), max(merged["time"].to_pylist(), default=0)
 
 
-def _write_catalog(reader: Reader, fresh: Layout, kept: dict[str, Vocabulary]) -> tuple[int, int]:
-    """Extend and save the vocabularies, write items and users in their order; return the number of each."""
-    tables, counts = {"items": reader.items(), "users": reader.users()}, {}
+def _write_catalog(config: Config, reader: Reader, fresh: Layout, kept: dict[str, Vocabulary]) -> tuple[int, int, int]:
+    """Extend and save the vocabularies, write items and users in their order.
+
+    Returns the number of items, of users, and of items with events that count as deleted.
+    """
+    tables, counts, deleted = {"items": reader.items(), "users": reader.users()}, {}, 0
     for name, key, path in (("items", "item_id", fresh.items), ("users", "user_id", fresh.users)):
         known = tables[name].filter(pc.is_valid(tables[name][key]))
         seen = fresh.state / "ids" / key
@@ -200,15 +209,18 @@ def _write_catalog(reader: Reader, fresh: Layout, kept: dict[str, Vocabulary]) -
         counts[name] = len(vocabulary)
         table = align_rows(known, key, vocabulary)
         if name == "items":
-            alive = np.zeros(len(vocabulary), bool)
-            for ids in [known[key], *_read_ids(seen)]:
-                alive[vocabulary.number(ids.to_pylist())] = True
-            table = mark_unavailable(table, alive)
+            listed, used = np.zeros((2, len(vocabulary)), bool)
+            listed[vocabulary.number(known[key].to_pylist())] = True
+            for ids in _read_ids(seen):
+                used[vocabulary.number(ids.to_pylist())] = True
+            present = find_present(listed, used, config.data.recommend_deleted_items)
+            deleted = int(np.count_nonzero(used & ~present))
+            table = mark_unavailable(table, present)
         pq.write_table(table, path)
     for name in ("creators", "tags"):
         lists = tables["items"][name].combine_chunks()
         extend_vocabulary(kept.get(name), [pc.list_flatten(lists)]).save(fresh.catalog / name)
-    return counts["items"], counts["users"]
+    return counts["items"], counts["users"], deleted
 
 
 def _read_ids(folder: Path) -> Iterator[pa.ChunkedArray]:
