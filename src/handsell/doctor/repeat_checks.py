@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from handsell.core.hashing import finalize, hash_rows
 from handsell.data.event_key import EVENT_KEY, compute_event_keys
 from handsell.doctor.counters import DistinctCounter
-from handsell.doctor.doctor_report import EXAMPLES, Finding
+from handsell.doctor.doctor_report import EXAMPLES, Finding, Severity
 from handsell.doctor.id_checks import show_row
 
 SHOWN = ("event_id", "user_id", "item_id", "type", "time", "value")
@@ -87,7 +87,7 @@ class RepeatChecks:
         ]
 
 
-FINDINGS = {
+FINDINGS: dict[str, tuple[Severity, str]] = {
     "duplicate events": (
         "warning",
         "events with the user, item, type, time and event_id of an earlier one{about}: they count once; if they are "

@@ -32,12 +32,10 @@ from handsell.core.clock import Clock
 from handsell.core.errors import DataError, HandsellError
 from handsell.core.json_files import read_json
 from handsell.core.paths import Layout
-from handsell.data.alignment import align_rows, find_present, mark_unavailable
 from handsell.data.interactions import NUMBERED
 from handsell.data.numbering import (
     KEYED,
     deduplicate_and_sort,
-    extend_vocabulary,
     number_events,
     unknown_types_error,
 )
@@ -46,6 +44,7 @@ from handsell.data.readers.detect import open_reader
 from handsell.data.readers.world import World
 from handsell.data.schemas import EVENTS
 from handsell.jobs.cluster import connect, run_tasks
+from handsell.jobs.ingest.catalog import load_vocabularies, write_catalog
 from handsell.jobs.progress import report_update
 
 EVENTS_PER_PARTITION = 2_000_000
@@ -76,7 +75,7 @@ def prepare(config: Config, progress: Callable[[str], None] = report_update) -> 
     config.state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=config.state, prefix=".data-") as raw, connect(config.jobs.num_cpus):
         fresh = Layout(Path(raw))
-        kept = _load_vocabularies(layout) if before.get("source") == reader.source else {}
+        kept = load_vocabularies(layout) if before.get("source") == reader.source else {}
         meta = {"fingerprint": current, **_write(config, reader, fresh, kept, progress)}
         fresh.data_meta.write_text(json.dumps(meta, indent=1))
         _publish(fresh, layout)
@@ -103,7 +102,7 @@ def _write(
     if future:
         progress(f"{future:,} event{'s' * (future > 1)} in the future left out: `handsell doctor` shows examples")
     progress(f"{events:,} events; numbering users and items")
-    items, users, deleted = _write_catalog(config, reader, fresh, kept)
+    items, users, deleted = write_catalog(config, reader, fresh, kept)
     _require_two(reader, items, users)
     if deleted:
         progress(
@@ -195,39 +194,6 @@ def merge_events(partition: int, state: Path) -> tuple[int, int]:
     return len(merged), max(merged["time"].to_pylist(), default=0)
 
 
-def _write_catalog(config: Config, reader: Reader, fresh: Layout, kept: dict[str, Vocabulary]) -> tuple[int, int, int]:
-    """Extend and save the vocabularies, write items and users in their order.
-
-    Returns the number of items, of users, and of items with events that count as deleted.
-    """
-    tables, counts, deleted = {"items": reader.items(), "users": reader.users()}, {}, 0
-    for name, key, path in (("items", "item_id", fresh.items), ("users", "user_id", fresh.users)):
-        known = tables[name].filter(pc.is_valid(tables[name][key]))
-        seen = fresh.state / "ids" / key
-        vocabulary = extend_vocabulary(kept.get(name), (ids for ids in [known[key], *_read_ids(seen)]))
-        vocabulary.save(fresh.catalog / name)
-        counts[name] = len(vocabulary)
-        table = align_rows(known, key, vocabulary)
-        if name == "items":
-            listed, used = np.zeros((2, len(vocabulary)), bool)
-            listed[vocabulary.number(known[key].to_pylist())] = True
-            for ids in _read_ids(seen):
-                used[vocabulary.number(ids.to_pylist())] = True
-            present = find_present(listed, used, config.data.recommend_deleted_items)
-            deleted = int(np.count_nonzero(used & ~present))
-            table = mark_unavailable(table, present)
-        pq.write_table(table, path)
-    for name in ("creators", "tags"):
-        lists = tables["items"][name].combine_chunks()
-        extend_vocabulary(kept.get(name), [pc.list_flatten(lists)]).save(fresh.catalog / name)
-    return counts["items"], counts["users"], deleted
-
-
-def _read_ids(folder: Path) -> Iterator[pa.ChunkedArray]:
-    for path in sorted(folder.glob("part-*.parquet")):
-        yield pq.read_table(path)["id"]
-
-
 def _require_events(config: Config, reader: Reader, summaries: Sequence[PartSummary], events: int) -> None:
     """Raise DataError without events, for types without a weight, and for times that are equal or in the future."""
     future = sum(part.future for part in summaries)
@@ -289,11 +255,6 @@ def _publish(fresh: Layout, layout: Layout) -> None:
             old.rename(replaced / old.name)
         if new.exists():
             new.rename(old)
-
-
-def _load_vocabularies(layout: Layout) -> dict[str, Vocabulary]:
-    names = ("items", "users", "creators", "tags")
-    return {n: Vocabulary.load(layout.catalog / n) for n in names if (layout.catalog / n / "ids.arrow").is_file()}
 
 
 def _read_meta(layout: Layout) -> dict[str, Any]:
