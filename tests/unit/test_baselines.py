@@ -59,7 +59,7 @@ def test_events_at_or_after_the_request_change_no_list(taste):
     before = ask(fit, fit, asked, repeats=True)
     future = [(user, item, age, 5.0) for user in range(3) for item in range(ITEMS) for age in (0.0, -1.0)]
     after = ask(fit, log([*taste, *future]), asked, repeats=True)
-    assert before.keys() == after.keys() and len(before) == 5
+    assert before.keys() == after.keys() and len(before) == 6
     for name, lists in before.items():
         np.testing.assert_array_equal(after[name], lists, err_msg=name)
 
@@ -85,7 +85,14 @@ def test_with_repeats_a_users_most_frequent_items_are_first(taste):
     events = log([*own, *(row for row in taste if row[0] != 0)])
     lists = ask(events, events, of_users(0), repeats=True)
     assert lists["own most frequent"][0, :3].tolist() == [5, 9, 2]
-    assert "own most frequent" not in ask(events, events, of_users(0), repeats=False)
+    assert not {"own most frequent", "own latest"} & ask(events, events, of_users(0), repeats=False).keys()
+
+
+def test_with_repeats_a_users_latest_items_are_first(taste):
+    """Forty likes of item 9 lie between those of 5 and 2, and 5 is popular: neither counts."""
+    own = [(0, 5, 9.0, 1.0), (0, 7, 8.0, 1.0), *((0, 9, 2 + i / 100, 1.0) for i in range(40)), (0, 2, 0.1, 1.0)]
+    events = log([*own, (0, 7, 20.0, 1.0), *((user, 5, 1.0, 1.0) for user in range(1, USERS))])
+    assert ask(events, events, of_users(0), repeats=True)["own latest"][0, :4].tolist() == [2, 9, 7, 5]
 
 
 def test_recent_baselines_prefer_recent_likes(taste):
@@ -116,7 +123,7 @@ def test_a_large_catalog_with_few_liked_items_has_baselines_of_the_liked_items()
     found = Baselines.of(events, events, asked, True)
     assert found.items.tolist() == [catalog - 4, catalog - 3, catalog - 2, catalog - 1]
     lists = found.rank(lambda rows: np.ones((2, catalog), bool))
-    assert len(lists) == 5
+    assert len(lists) == 6
     assert lists["popularity"][0].tolist() == [catalog - 1, catalog - 2, catalog - 3, catalog - 4, *[-1] * 6]
     assert lists["own most frequent"][0, 0] == catalog - 1
 

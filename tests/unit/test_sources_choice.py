@@ -17,7 +17,7 @@ from handsell.evaluation.metrics import Relevant
 from handsell.jobs.train.requests import EvaluationRequests
 from handsell.jobs.tuning import source_selection
 from handsell.jobs.tuning.fusion_weights import LOW_WEIGHT, grow_fusion
-from handsell.jobs.tuning.history_settings import choose_popularity_half_life
+from handsell.jobs.tuning.history_settings import TRIED, choose_history_settings, choose_popularity_half_life
 from handsell.jobs.tuning.source_selection import (
     SourceChoice,
     SourceSelection,
@@ -31,6 +31,7 @@ from handsell.jobs.tuning.validation_window import ValidationWindow
 from handsell.retrieval import registry
 from handsell.retrieval.config import FoldInSource, retrievers
 from handsell.retrieval.history_weights import HistoryWeights
+from handsell.retrieval.models.history import fit_history
 from handsell.retrieval.models.popularity import fit_popularity
 from handsell.testing.planted_taste import CONFIG, allow_all, build_requests, plant_blocks
 from handsell.testing.small_catalog import draw_snapshot
@@ -225,7 +226,10 @@ SMALL = (
 
 
 @pytest.mark.parametrize("dislikes", [0, 4])
-def test_sources_and_their_history_settings_are_chosen_on_the_window(configured, plant, tmp_path, dislikes):
+def test_sources_and_their_history_settings_are_chosen_on_the_window(
+    configured, plant, tmp_path, dislikes, monkeypatch
+):
+    monkeypatch.setitem(TRIED, "half_life_events", (20.0, 10.0, 5.0, 2.0))  # with 1.0, no dislike would matter here
     config, choice = select_sources(configured(SMALL), plant(dislikes), tmp_path / "holdout")
     told = {source.name: source for source in choice.sources}
     assert set(told) == set(list_selectable_sources(configured(SMALL))) and choice.fused > 0.9
@@ -262,6 +266,19 @@ def test_changed_history_weights_equal_a_fit_with_them(rng, tmp_path, name):
         for got, wanted in zip(found.retrieve(asked, 20, allow_all(asked, 80)), want, strict=True):
             np.testing.assert_array_equal(got, wanted)
     assert not np.array_equal(plain[1], want[1], equal_nan=True), "the settings matter"
+
+
+def test_in_sessions_the_latest_item_comes_before_frequent_ones(rng):
+    """The requests want item 8, which was liked once, after item 4, which was liked twice."""
+    events, _ = plant_blocks(rng)
+    asked = build_requests([(0, 1.0)] * 5 + [(4, 1.0)] * 2 + [(8, 1.0)])
+    wants_the_latest = SimpleNamespace(
+        model_ndcg=lambda model: float(model.retrieve(asked, 10, allow_all(asked, 80))[0][0, 0] == 8),
+        evaluation=SimpleNamespace(requests=asked),
+    )
+    section = CONFIG["history"].model_copy(update={"repeat_exponent": 0.0, "popularity_exponent": 0.0})
+    model, how = choose_history_settings(fit_history(events, section), section, wants_the_latest)
+    assert wants_the_latest.model_ndcg(model) == 1.0 and how["half_life_events"] == 1.0
 
 
 def test_the_popularity_half_life_follows_the_log():

@@ -1,7 +1,8 @@
 """Simple recommenders of a few lines each, fitted on the same events, to compare the models of a report with.
 
 They use no content and no context, and their settings are fixed, not tuned. If liked items may be recommended again, a
-user's own most frequent items are one of the baselines; many published models do not reach it.
+user's own most frequent items and own latest items are two of the baselines; many published models do not reach the
+first where people shop for groceries, nor the second in sessions.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Baselines:
     liked: sparse.csr_matrix  # (U, I) float32, 1 if the user liked the item in the fit window
     past: sparse.csr_matrix  # (R, I) float32, number of likes before the request
     recent: sparse.csr_matrix  # (R, I) float32, likes before the request; the latest counts 1, earlier ones less
+    latest: sparse.csr_matrix  # (R, I) float32, 1 / (1 + likes after the item's last like)
     repeats: bool  # whether liked items may be recommended again
     items: np.ndarray  # (I,) int32, the items of the columns: those with a like, which can be few of a catalog
 
@@ -39,9 +41,9 @@ class Baselines:
         liked = fit.positives.matrix()
         liked.sum_duplicates()
         liked.data[:] = 1
-        past, recent = _likes_before(events.positives, requests)
+        past, recent, latest = _likes_before(events.positives, requests)
         items = np.unique(np.concatenate([liked.indices, past.indices])).astype(np.int32)
-        return cls(liked[:, items], past[:, items], recent[:, items], repeats, items)
+        return cls(liked[:, items], past[:, items], recent[:, items], latest[:, items], repeats, items)
 
     def rank(self, eligible: Callable[[slice], np.ndarray], n: int = 10) -> dict[str, np.ndarray]:
         """Return name → items (R, n) int32, best first, padded with -1.
@@ -75,10 +77,11 @@ class Baselines:
         yield "popularity", partial(_score_with_neighbors, self.past * 0, cosine, tie_break)
         if self.repeats:
             yield "own most frequent", partial(_score_with_neighbors, self.past, None, tie_break)
+            yield "own latest", partial(_score_with_neighbors, self.latest, None, tie_break)
 
 
-def _likes_before(likes: Interactions, requests: Requests) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Return the likes before each request (R, I): their number, and their sum with weights that fall with age."""
+def _likes_before(likes: Interactions, requests: Requests) -> tuple[sparse.csr_matrix, ...]:
+    """Return the likes before each request (R, I): their number, their sum with weights that fall with age, the last."""
     begin = likes.user_offsets[np.maximum(requests.user, 0)]
     end = np.array([
         np.searchsorted(likes.time[b : likes.user_offsets[u + 1]], t) + b if u != NONE else b
@@ -92,7 +95,10 @@ def _likes_before(likes: Interactions, requests: Requests) -> tuple[sparse.csr_m
     recent = sparse.csr_matrix((np.exp2(-later / RECENT_HALF_LIFE).astype(np.float32), likes.item[at], offsets), shape)
     past.sum_duplicates()
     recent.sum_duplicates()
-    return past, recent
+    key = row * np.int64(likes.n_items) + likes.item[at]
+    last = len(key) - 1 - np.unique(key[::-1], return_index=True)[1]
+    latest = sparse.csr_matrix((1 / (1 + later[last]).astype(np.float32), (row[last], likes.item[at[last]])), shape)
+    return past, recent, latest
 
 
 def _fit_ease(gram: np.ndarray) -> np.ndarray:

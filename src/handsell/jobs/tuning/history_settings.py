@@ -13,7 +13,7 @@ from handsell.retrieval.models.popularity import fit_popularity
 EXPONENTS = (0.0, 0.5)
 TRIED: dict[str, tuple[float, ...]] = {
     "half_life_days": (365.0, 1e6),
-    "half_life_events": (20.0, 10.0, 5.0, 2.0),
+    "half_life_events": (20.0, 10.0, 5.0, 2.0, 1.0),  # 1: the latest likes decide, as in short sessions
     "dislikes": (0.0,),
     "weight_exponent": EXPONENTS,
     "repeat_exponent": EXPONENTS,
