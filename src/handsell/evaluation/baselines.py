@@ -81,7 +81,7 @@ class Baselines:
 
 
 def _likes_before(likes: Interactions, requests: Requests) -> tuple[sparse.csr_matrix, ...]:
-    """Return the likes before each request (R, I): their number, their sum with weights that fall with age, the last."""
+    """Return the likes before each request (R, I): number, sum with weights that fall with age, the last."""
     begin = likes.user_offsets[np.maximum(requests.user, 0)]
     end = np.array([
         np.searchsorted(likes.time[b : likes.user_offsets[u + 1]], t) + b if u != NONE else b
