@@ -429,9 +429,14 @@ def test_a_typo_in_a_canonical_name_of_items_is_an_error(tmp_path):
     assert items({"price": "cost"})["price"].to_pylist() == [3]
 
 
-def test_a_column_of_two_types_is_an_error(tmp_path):
+def test_a_column_of_two_types_is_text_in_csv_and_an_error_in_parquet(tmp_path):
     (tmp_path / "items").mkdir()
-    (tmp_path / "items/a.csv").write_text("item_id,price\ni,3\n")
-    (tmp_path / "items/b.csv").write_text("item_id,price\nj,cheap\n")
+    for name, price in (("a", "3"), ("b", "cheap")):
+        (tmp_path / f"items/{name}.csv").write_text(f"item_id,price\n{name},{price}\n")
+    source = reader(tmp_path, events={"path": "log.csv"}, items={"path": "items"})
+    assert source.items()["price"].to_pylist() == ["3", "cheap"]
+    for name, price in (("a", 3), ("b", "cheap")):
+        pq.write_table(pa.table({"item_id": [name], "price": [price]}), tmp_path / f"items/{name}.parquet")
+        (tmp_path / f"items/{name}.csv").unlink()
     with pytest.raises(DataError, match=r"data\.tables\.items .*different types"):
-        reader(tmp_path, events={"path": "log.csv"}, items={"path": "items"}).items()
+        source.items()

@@ -4,21 +4,56 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from handsell.core.section import Section
 from handsell.core.units import MINUTE_US
 
 
+class CsvFormat(Section):
+    """Format of CSV files. Unset keys are detected in each file."""
+
+    delimiter: str | None = Field(None, min_length=1, max_length=1, description="character between columns")
+    quote: str | None = Field(None, max_length=1, description='character around values; "" if there is none')
+    escape: str | None = Field(
+        None, min_length=1, max_length=1, description="character before a quote in a value: the quote itself, or `\\`"
+    )
+    encoding: str | None = Field(None, description="name of a Python codec, such as `cp1252` or `shift_jis`")
+    decimal: Literal[".", ","] | None = Field(None, description="decimal sign of numbers; the other one groups digits")
+    comment: str | None = Field(None, min_length=1, max_length=1, description="character at the start of ignored lines")
+    skip_lines: int = Field(0, ge=0, description="lines before the header")
+    names: tuple[str, ...] = Field((), description="column names of files without a header")
+
+    @field_validator("encoding")
+    @classmethod
+    def _require_codec(cls, encoding: str | None) -> str | None:
+        if encoding is not None:
+            try:
+                "".encode(encoding)
+            except LookupError:
+                raise ValueError(
+                    f"expected a Python codec such as utf-8, cp1252 or shift_jis; got {encoding}"
+                ) from None
+        return encoding
+
+
 class TableSource(Section):
     """A table of the user: a Parquet or CSV file, or a folder of them."""
 
-    path: str = Field(description="file or folder, relative to the TOML file (or to DATA when given)")
+    path: str = Field(
+        description="file, folder or URI (s3://, gs://, https://), relative to the TOML file (or to DATA when given)"
+    )
     columns: dict[str, str] = Field(
         default_factory=dict,
         description="canonical column = column in the table; unnamed ones map to themselves",
     )
-    list_separator: str = Field("|", description="separator of creators and tags stored as one string")
+    list_separator: str | None = Field(
+        None,
+        min_length=1,
+        description="separator of creators and tags stored as text; by default the first of `|`, `;` and (tags only) "
+        "`,` that is in the column",
+    )
+    csv: CsvFormat = CsvFormat()
 
 
 class TablesConfig(Section):

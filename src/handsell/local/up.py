@@ -168,14 +168,13 @@ def step_inputs(config: Config) -> dict[str, object]:
     features = config.model_dump(mode="json", include={"features", "split"})
     del features["features"]["online_store"]
     trained = {"retrieval", "ranking", "reranking", "tuning", "split", "surfaces", "gate"}
-    files = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in _source_files(config)]
     return {
         "doctor": _doctor_inputs(config),
         "data": [
             config.data.model_dump(mode="json"),
             config.events.model_dump(mode="json"),
             config.jobs.partitions,
-            files,
+            _describe_source_files(config),
         ],
         "features": features,
         "feature repo": digest_files(sorted(find_feature_repo(config).glob("*.py"))),
@@ -199,13 +198,14 @@ def _doctor_inputs(config: Config) -> list[object]:
     return [config.model_dump(mode="json", include=read), str(rules), text]
 
 
-def _source_files(config: Config) -> list[Path]:
-    """Files of the source data; none if they cannot be listed, since the data step then reports the error."""
+def _describe_source_files(config: Config) -> list[list]:
+    """Name, size and time of the source files; none if they cannot be listed: the data step then reports the error."""
     from handsell.data.readers.detect import open_reader
 
     if config.data.download and config.data_path is None:
         return []  # the download is verified by its checksum
     try:
-        return open_reader(config).files()
+        found = [(str(file), file.stat()) for file in open_reader(config).files()]
     except HandsellError:
         return []
+    return [[name, status.st_size, status.st_mtime_ns] for name, status in found]

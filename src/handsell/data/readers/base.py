@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from handsell.core.errors import DataError
+from handsell.data.readers.formats.file_access import TableFile
 from handsell.data.schemas import EVENTS, ITEMS, TIME, USERS
 
 NULLABLE_EVENTS = pa.schema([field.with_nullable(True) for field in EVENTS])  # before incomplete rows are dropped
@@ -26,6 +27,7 @@ class SourcePart:
     number: int  # in log order
     path: str = ""
     row_groups: tuple[int, ...] | None = None  # of a Parquet file; None: all
+    first_row: int = 0  # number of rows of the file before this part
 
 
 class Reader(Protocol):
@@ -41,7 +43,7 @@ class Reader(Protocol):
         """Name of the id space: item "7" of another source is another item."""
         ...
 
-    def files(self) -> list[Path]:
+    def files(self) -> Sequence[TableFile]:
         """Return all files of the source; a changed size or time of one means that the data changed."""
         ...
 

@@ -6,7 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from handsell.data.readers.lists import split_text
 from handsell.data.readers.location import ColumnLocation, first_line
+from handsell.data.readers.numbers import parse_numbers
 from handsell.data.readers.times import to_time
 from handsell.data.schemas import STRINGS, TIME
 
@@ -17,7 +19,8 @@ YES, NO = ("true", "1", "yes", "t", "y"), ("false", "0", "no", "f", "n")
 
 def convert(array: pa.Array, kind: pa.DataType, location: ColumnLocation, separator: str) -> pa.Array:
     """Convert the next rows of a column to a type of the canonical schemas; text in MISSING becomes null."""
-    converted = _convert(_simplify_decimals(clear_missing(_require_utf8(array, location))), kind, location, separator)
+    text = _require_utf8(_decode(array), location)
+    converted = _convert(_simplify_decimals(clear_missing(text)), kind, location, separator)
     location.rows += len(array)
     return converted
 
@@ -34,6 +37,13 @@ def _convert(array: pa.Array, kind: pa.DataType, location: ColumnLocation, separ
     if kind == pa.bool_():
         return to_flag(array, location)
     return to_number(array, kind, location)
+
+
+def _decode(array: pa.Array) -> pa.Array:
+    """Take bytes, as some warehouses write text, for text."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    return pc.cast(pc.cast(array, pa.binary()), pa.string(), safe=False) if _is_binary(array.type) else array
 
 
 def clear_missing(array: pa.Array) -> pa.Array:
@@ -87,6 +97,8 @@ def to_text(array: pa.Array, location: ColumnLocation) -> pa.Array:
     kind = array.type
     if _is_text(kind):
         return array
+    if pa.types.is_null(kind):
+        return pa.nulls(len(array), pa.string())
     if pa.types.is_integer(kind):
         return pc.cast(array, pa.string())
     if pa.types.is_floating(kind):
@@ -106,6 +118,8 @@ def _floats_to_text(numbers: pa.Array, location: ColumnLocation) -> pa.Array:
 
 
 def to_number(array: pa.Array, kind: pa.DataType, location: ColumnLocation) -> pa.Array:
+    if _is_text(array.type):
+        return parse_numbers(array, kind, location)
     try:
         return pc.cast(array, kind, safe=not pa.types.is_floating(kind))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -113,16 +127,26 @@ def to_number(array: pa.Array, kind: pa.DataType, location: ColumnLocation) -> p
 
 
 def to_lists(array: pa.Array, location: ColumnLocation, separator: str) -> pa.Array:
-    """Convert lists of text, or text split at the separator; empty entries are dropped."""
+    """Convert lists of any text or whole numbers, or text that stands for a list; empty entries are dropped."""
     kind = array.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        try:
-            return pc.cast(array, STRINGS)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise location.error("lists of text", f"type {kind}") from None
-    text = to_text(array, location)
-    rows = pc.split_pattern(pc.fill_null(text, ""), separator).to_pylist()
-    return pa.array([[word for part in row if (word := part.strip())] for row in rows], STRINGS)
+    if not _is_list(kind):
+        return split_text(to_text(array, location), separator, location)
+    if _is_list(kind.value_type) or pa.types.is_nested(kind.value_type):
+        raise location.error("lists of text", f"type {kind}")
+    value = kind.value_type
+    if not pa.types.is_dictionary(value):
+        value = pa.string() if _is_text(value) else pa.binary() if _is_binary(value) else value
+    lists = pc.cast(array, pa.list_(value))  # views have no kernels
+    filled = lists.drop_null()
+    values = to_text(
+        _simplify_decimals(clear_missing(_require_utf8(_decode(pc.list_flatten(filled)), location))), location
+    )
+    kept = pc.is_valid(values)
+    owners = np.asarray(pc.list_parent_indices(filled))[np.asarray(kept)]
+    sizes = np.zeros(len(lists), np.int64)
+    sizes[np.asarray(lists.is_valid())] = np.bincount(owners, minlength=len(filled))
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.filter(kept), STRINGS, mask=lists.is_null())
 
 
 def to_flag(array: pa.Array, location: ColumnLocation) -> pa.Array:
@@ -138,3 +162,12 @@ def to_flag(array: pa.Array, location: ColumnLocation) -> pa.Array:
 
 def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    checks = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
+    return any(getattr(pa.types, check)(kind) for check in checks)

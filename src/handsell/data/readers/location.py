@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from handsell.core.errors import DataError
@@ -16,6 +17,8 @@ class ColumnLocation:
     canonical: str
     epoch_unit: str | None = None  # a key of times.UNITS; None: not decided
     rows: int = 0  # of the file before the current batch, without the header
+    decimal: str | None = None  # decimal sign of numbers in text; None: not decided
+    find_lines: Callable[[Sequence[int]], dict[int, int]] | None = None  # rows → lines of a text file
 
     def error(self, expected: str, got: object, row: int | None = None) -> DataError:
         """Return the error of a value; `row` is its place in the current batch."""
@@ -26,8 +29,10 @@ class ColumnLocation:
         )
 
     def name_row(self, row: int) -> str:
-        """Return the number of a row of the current batch, counted from 1 in the file, without the header."""
-        return f"row {self.rows + row + 1}"
+        """Return the number of a row of the current batch, counted from 1 without the header, and its line in CSV."""
+        number = self.rows + row + 1
+        line = self.find_lines([number]).get(number) if self.find_lines else None
+        return f"row {number}" + (f" (line {line})" if line else "")
 
 
 def first_line(error: Exception) -> str:

@@ -8,63 +8,80 @@ from pathlib import Path
 
 from handsell.core.errors import DataError
 from handsell.data.config import TableSource
+from handsell.data.readers.formats.file_access import RemoteFile, TableFile, has_suffix, is_uri, list_remote
 
 PARQUET, CSV = (".parquet", ".pq"), (".csv", ".csv.gz")
 EXPECTED = ", ".join(PARQUET + CSV)
 FEW_BYTES = 64
 
+Found = tuple[list[TableFile], list[tuple[TableFile, str]]]
 
-def find_table_files(base: Path, source: TableSource, name: str) -> tuple[list[Path], list[tuple[Path, str]]]:
+
+def find_table_files(base: Path, source: TableSource, name: str) -> Found:
     """Return the files of a table sorted by name, and the skipped files of its folder with the reasons.
 
     Marker files such as _SUCCESS and .part.crc are neither. Raises DataError if there is no file to read.
     """
+    if is_uri(source.path):
+        return _find_remote(source.path, f"data.tables.{name}.path ({source.path})")
     path = base / Path(source.path).expanduser()
     where = f"data.tables.{name}.path ({path})"
     if path.is_dir():
-        return _search_folder(path, where)
+        return _select(sorted(p for p in path.rglob("*") if p.is_file()), where)
     if not path.is_file():
         raise DataError(
             f"{where} does not exist: expected a Parquet or CSV file, or a folder of them; correct the path"
         )
-    if not has_suffix(path, PARQUET + CSV):
-        raise DataError(f"{where}: expected a name ending in {EXPECTED}, got {path.name}; rename or convert it")
-    return [path], []
+    return _require_suffix(path, where)
 
 
-def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
-    """Whether the name ends with a suffix, in upper or lower case."""
-    return path.name.lower().endswith(suffixes)
+def _find_remote(uri: str, where: str) -> Found:
+    found = list_remote(uri, where)
+    if not found:
+        raise DataError(f"{where} does not exist: expected a Parquet or CSV file, or a folder of them; correct the URI")
+    if found == [RemoteFile(uri)]:
+        return _require_suffix(found[0], where)
+    return _select(found, where)
 
 
-def _search_folder(folder: Path, where: str) -> tuple[list[Path], list[tuple[Path, str]]]:
+def _require_suffix(file: TableFile, where: str) -> Found:
+    if not has_suffix(file, PARQUET + CSV):
+        raise DataError(f"{where}: expected a name ending in {EXPECTED}, got {file.name}; rename or convert it")
+    return [file], []
+
+
+def _select(found: list, where: str) -> Found:
     files, skipped, empty = [], [], []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        hidden = path.name.startswith((".", "_"))
-        if not has_suffix(path, PARQUET + CSV):
+    for file in found:
+        hidden = file.name.startswith((".", "_"))
+        if not has_suffix(file, PARQUET + CSV):
             if not hidden:
-                skipped.append((path, f"the name does not end in {EXPECTED}"))
+                skipped.append((file, f"the name does not end in {EXPECTED}"))
         elif hidden:
-            skipped.append((path, "the name starts with . or _"))
-        elif _is_empty(path):
-            empty.append(path)
+            skipped.append((file, "the name starts with . or _"))
+        elif _is_empty(file):
+            empty.append(file)
         else:
-            files.append(path)
+            files.append(file)
     if not files:
-        got = ", ".join(p.name for p in [*empty, *(p for p, _ in skipped)][:5]) or "an empty folder"
+        got = ", ".join(f.name for f in [*empty, *(f for f, _ in skipped)][:5]) or "an empty folder"
         raise DataError(f"{where}: expected files with rows, ending in {EXPECTED}; got {got}; correct the path")
-    return files, sorted([*skipped, *((path, "the file is empty") for path in empty)])
+    return files, sorted([*skipped, *((file, "the file is empty") for file in empty)])
 
 
-def _is_empty(path: Path) -> bool:
+def _is_empty(file: TableFile) -> bool:
     """Whether there is no content, not even a header line."""
-    if not has_suffix(path, (".gz",)):
-        with path.open("rb") as file:
-            start = file.read(FEW_BYTES)
+    if isinstance(file, RemoteFile):
+        return file.stat().st_size == 0
+    if not has_suffix(file, (".gz",)):
+        with file.open("rb") as opened:
+            start = opened.read(FEW_BYTES)
     else:
         try:
-            with gzip.open(path) as unpacked:
+            with gzip.open(file) as unpacked:
                 start = unpacked.read(FEW_BYTES)
         except (OSError, EOFError, zlib.error):
-            return path.stat().st_size == 0  # a corrupt file is reported when it is read
-    return len(start) < FEW_BYTES and not start.removeprefix(b"\xef\xbb\xbf").strip()
+            return file.stat().st_size == 0  # a corrupt file is reported when it is read
+    for mark in (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"):
+        start = start.removeprefix(mark)
+    return len(start) < FEW_BYTES and not start.replace(b"\0", b"").strip()

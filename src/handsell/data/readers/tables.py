@@ -5,16 +5,12 @@ Events are read in batches, so memory does not grow with their number. Items and
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import pyarrow as pa
-import pyarrow.csv as csv
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from handsell.core.errors import DataError
 from handsell.data.config import TablesConfig, TableSource
@@ -26,11 +22,16 @@ from handsell.data.readers.base import (
     build_users_table,
     empty_users,
 )
-from handsell.data.readers.conversion import MISSING, clear_missing, convert
+from handsell.data.readers.conversion import clear_missing, convert
+from handsell.data.readers.formats.column_mapping import TableReader, map_columns, reject_near_misses
+from handsell.data.readers.formats.csv_table import CsvTable
+from handsell.data.readers.formats.file_access import TableFile, has_suffix, parse_file
+from handsell.data.readers.formats.parquet_table import ParquetTable
+from handsell.data.readers.lists import choose_separator
 from handsell.data.readers.location import ColumnLocation, first_line
-from handsell.data.readers.table_files import CSV, PARQUET, find_table_files, has_suffix
-from handsell.data.readers.text_files import read_header
-from handsell.data.schemas import ITEMS, USERS
+from handsell.data.readers.numbers import decide_decimal, has_commas, infer_type, normalize_numbers
+from handsell.data.readers.table_files import PARQUET, find_table_files
+from handsell.data.schemas import ITEMS, STRINGS, USERS
 
 ROWS_PER_PART = 2_000_000
 BATCH_ROWS = 131_072
@@ -47,10 +48,10 @@ class Tables:
     ordered: ClassVar[bool] = True
     source: ClassVar[str] = "tables"  # without the path: moving the files does not change the ids
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[TableFile]:
         return [path for name, source in self._sources() for path in find_table_files(self.base, source, name)[0]]
 
-    def skipped_files(self) -> list[tuple[Path, str]]:
+    def skipped_files(self) -> list[tuple[TableFile, str]]:
         """Return the files of the tables' folders that are not read, each with the reason."""
         return [entry for name, source in self._sources() for entry in find_table_files(self.base, source, name)[1]]
 
@@ -60,11 +61,12 @@ class Tables:
 
     def parts(self) -> list[SourcePart]:
         """One part per file, in order of file names; large Parquet files are cut at row groups."""
-        cuts = [cut for path in find_table_files(self.base, self.tables.events, "events")[0] for cut in _cut(path)]
-        return [SourcePart(number, str(path), groups) for number, (path, groups) in enumerate(cuts)]
+        files = find_table_files(self.base, self.tables.events, "events")[0]
+        cuts = [(str(file), *cut) for file in files for cut in _cut(file)]
+        return [SourcePart(number, path, groups, rows) for number, (path, groups, rows) in enumerate(cuts)]
 
     def events(self, part: SourcePart) -> Iterator[pa.RecordBatch]:
-        source, path = self.tables.events, Path(part.path)
+        source = self.tables.events
         kinds = {field.name: field.type for field in NULLABLE_EVENTS}
         unknown = [name for name in source.columns if name not in kinds]
         if unknown:
@@ -72,13 +74,17 @@ class Tables:
                 f"data.tables.events.columns: expected names among {', '.join(kinds)}; got {', '.join(unknown)}; "
                 "write canonical names on the left side"
             )
-        columns = _map_columns(path, source, kinds, EVENT_NEEDS, "events", extras=False)
-        one_type = None if "type" in columns else self._get_only_type(path)
-        before = _count_rows_before(path, part.row_groups)
-        places = {name: ColumnLocation(str(path), column, name, rows=before) for name, column in columns.items()}
-        for batch in _scan(path, columns, part.row_groups):
+        table = open_table(parse_file(part.path), source, kinds, EVENT_NEEDS, part.row_groups)
+        columns = map_columns(table, source, kinds, EVENT_NEEDS, "events", extras=False)
+        one_type = None if "type" in columns else self._get_only_type(part.path)
+        places = _locate_columns(table, columns, source, part.first_row)
+        wanted = list(dict.fromkeys(columns.values()))  # two canonical columns may be mapped to the same one
+        numbers = {name: column for name, column in columns.items() if _is_number(kinds[name])}
+        for batch in table.read(wanted, BATCH_ROWS):
+            for name, column in numbers.items():
+                _decide_decimal_sign(table, batch[column], places[name])
             found = {
-                name: convert(batch[column], kinds[name], places[name], source.list_separator)
+                name: convert(batch[column], kinds[name], places[name], source.list_separator or "|")
                 for name, column in columns.items()
             }
             if one_type:
@@ -95,7 +101,23 @@ class Tables:
             return empty_users()
         return build_users_table(self._read_whole(self.tables.users, USERS, USER_NEEDS, "users"))
 
-    def _get_only_type(self, path: Path) -> str:
+    def locate_rows(self, table: str, rows: Sequence[int]) -> dict[int, dict[str, object]]:
+        """Return file, row and line of rows of a table; `rows` count from 0 in all its files."""
+        source = dict(self._sources())[table]
+        files, before, places = find_table_files(self.base, source, table)[0], 0, dict[int, dict[str, object]]()
+        for file in files:
+            reader = open_table(file, source, {}, ())
+            names = reader.names[:1]
+            size = sum(len(batch) for batch in reader.read(names, BATCH_ROWS))
+            inside = [row - before + 1 for row in rows if before <= row < before + size]
+            lines = reader.find_lines(inside) if inside else {}
+            for row in inside:
+                place: dict[str, object] = {"file": file.name} if len(files) > 1 else {}
+                places[row + before - 1] = {**place, "row": row, **({"line": lines[row]} if row in lines else {})}
+            before += size
+        return places
+
+    def _get_only_type(self, path: str) -> str:
         if len(self.types) == 1:
             return self.types[0]
         raise DataError(
@@ -106,120 +128,129 @@ class Tables:
     def _read_whole(self, source: TableSource, schema: pa.Schema, needs: tuple[str, ...], name: str) -> dict:
         """Read all files of an items or users table; canonical columns are converted, others kept."""
         kinds = {field.name: field.type for field in schema}
-        _reject_near_misses(source, kinds, name)
+        reject_near_misses(source, kinds, name)
+        loaded = []
+        for file in find_table_files(self.base, source, name)[0]:
+            table = open_table(file, source, kinds, needs)
+            columns = map_columns(table, source, kinds, needs, name, extras=True)
+            loaded.append((table, columns, list(table.read(list(dict.fromkeys(columns.values())), BATCH_ROWS))))
+        separators = {n: source.list_separator or _choose_separator(loaded, n) for n in kinds if kinds[n] == STRINGS}
         tables = []
-        for path in find_table_files(self.base, source, name)[0]:
-            columns = _map_columns(path, source, kinds, needs, name, extras=True)
-            places = {n: ColumnLocation(str(path), c, n) for n, c in columns.items()}
-            for batch in _scan(path, columns, None, [c for n, c in columns.items() if n in kinds]):
+        for table, columns, batches in loaded:
+            places = _locate_columns(table, columns, source)
+            for batch in batches:
                 arrays = {
-                    n: convert(batch[c], kinds[n], places[n], source.list_separator)
+                    n: convert(batch[c], kinds[n], places[n], separators.get(n, "|"))
                     if n in kinds
                     else clear_missing(batch[c])
                     for n, c in columns.items()
                 }
-                tables.append(pa.table(arrays))
+                tables.append((table, pa.table(arrays)))
         if not tables:
-            raise DataError(f"data.tables.{name} ({self.base / source.path}) has no rows; leave it out, or fill it")
-        try:
-            whole = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise DataError(
-                f"data.tables.{name} ({self.base / source.path}): a column has different types in its files "
-                f"({first_line(error)}); give it one type, or leave it out of the files"
-            ) from None
+            raise DataError(f"data.tables.{name} ({source.path}) has no rows; leave it out, or fill it")
+        whole = _concatenate(tables, kinds, source, name)
         return dict(zip(whole.column_names, whole.columns, strict=True))
 
 
-def _reject_near_misses(source: TableSource, kinds: dict, name: str) -> None:
-    """Raise DataError for an extra column whose name is almost a canonical one: probably a typo."""
-    for given in source.columns:
-        near = [] if given in kinds else difflib.get_close_matches(given, kinds, 1, cutoff=0.75)
-        if near:
-            raise DataError(
-                f"data.tables.{name}.columns.{given}: expected one of {', '.join(kinds)}, or a clearly different "
-                f"name for an extra column; got {given} (perhaps {near[0]}?)"
-            )
+def open_table(
+    file: TableFile,
+    source: TableSource,
+    kinds: dict,
+    needs: tuple[str, ...],
+    row_groups: tuple[int, ...] | None = None,
+) -> TableReader:
+    """Return the reader of a file of a table."""
+    if has_suffix(file, PARQUET):
+        return ParquetTable(file, row_groups)
+    wanted = {name: name for name in (*needs, *kinds)} | source.columns
+    return CsvTable(file, source.csv, tuple(wanted.values()))
 
 
-def _cut(path: Path) -> list[tuple[Path, tuple[int, ...] | None]]:
-    if has_suffix(path, CSV):
-        return [(path, None)]
-    about = _parquet(path).metadata
-    cuts: list[tuple[Path, tuple[int, ...] | None]] = []
-    rows, groups = 0, list[int]()
-    for group in range(about.num_row_groups):
-        groups.append(group)
-        rows += about.row_group(group).num_rows
-        if rows >= ROWS_PER_PART:
-            cuts.append((path, tuple(groups)))
-            rows, groups = 0, []
-    return [*cuts, (path, tuple(groups))] if groups else cuts
-
-
-def _count_rows_before(path: Path, row_groups: tuple[int, ...] | None) -> int:
-    """Return the number of rows of a Parquet file before the row groups of a part."""
-    return sum(_parquet(path).metadata.row_group(group).num_rows for group in range(row_groups[0] if row_groups else 0))
-
-
-def _parquet(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} is not readable Parquet: {error}; write it again, or remove it") from None
-
-
-def _map_columns(
-    path: Path, source: TableSource, kinds: dict, needs: tuple[str, ...], name: str, extras: bool
-) -> dict[str, str]:
-    """Map canonical (or extra) columns to columns of the file."""
-    present = _parquet(path).schema_arrow.names if has_suffix(path, PARQUET) else _read_csv_names(path)
-    for canonical in (*source.columns, *needs):
-        column = source.columns.get(canonical, canonical)
-        if column not in present:
-            near = difflib.get_close_matches(column, present, 1) or difflib.get_close_matches(canonical, present, 1)
-            hint = f' (perhaps {canonical} = "{near[0]}"?)' if near else ""
-            raise DataError(
-                f"{path}: expected a column {column!r} for {canonical}, got: {', '.join(present)}; "
-                f"map it under [data.tables.{name}.columns]{hint}"
-            )
-    mapped = dict(source.columns)
-    taken = set(mapped.values())
-    for column in present:
-        if column not in taken and column not in mapped and (extras or column in kinds):
-            mapped[column] = column
-    return mapped
-
-
-def _read_csv_names(path: Path) -> tuple[str, ...]:
-    if has_suffix(path, (".gz",)):
-        try:
-            with csv.open_csv(pa.input_stream(path, compression="gzip")) as file:
-                return tuple(file.schema.names)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path} cannot be read: {first_line(error)}; correct or remove the file") from None
-    return read_header(path, ",")
-
-
-def _scan(
-    path: Path, columns: dict[str, str], row_groups: tuple[int, ...] | None, as_text: list[str] | None = None
-) -> Iterator[pa.RecordBatch]:
-    """Read columns of a file in batches; CSV columns `as_text` (all by default) as text, so that id 007 stays 007."""
-    wanted = list(dict.fromkeys(columns.values()))  # two canonical columns may be mapped to the same one
-    try:
-        if has_suffix(path, PARQUET):
-            groups = list(row_groups) if row_groups is not None else None
-            yield from _parquet(path).iter_batches(BATCH_ROWS, row_groups=groups, columns=wanted)
-            return
-        text = as_text if as_text is not None else list(columns.values())
-        options = csv.ConvertOptions(
-            column_types=dict.fromkeys(text, pa.string()), strings_can_be_null=True, null_values=list(MISSING)
+def _locate_columns(
+    table: TableReader, columns: dict[str, str], source: TableSource, before: int = 0
+) -> dict[str, ColumnLocation]:
+    return {
+        name: ColumnLocation(
+            str(table.file), column, name, rows=before, decimal=source.csv.decimal, find_lines=table.find_lines
         )
-        if has_suffix(path, (".gz",)):  # a dataset does not know .GZ
-            options.include_columns = wanted
-            yield from csv.open_csv(pa.input_stream(path, compression="gzip"), convert_options=options)
-            return
-        source = ds.dataset(path, format=ds.CsvFileFormat(convert_options=options))
-        yield from source.scanner(columns=wanted, batch_size=BATCH_ROWS, use_threads=False).to_batches()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} cannot be read: {first_line(error)}; correct or remove the file") from None
+        for name, column in columns.items()
+    }
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
+def _decide_decimal_sign(table: TableReader, values: pa.Array, place: ColumnLocation) -> None:
+    """Decide the decimal sign over the whole column as soon as a number contains a comma."""
+    if place.decimal or not pa.types.is_string(values.type) or not has_commas(values):
+        return
+    place.decimal = decide_decimal((batch[0] for batch in table.read([place.column], BATCH_ROWS)), place)
+    if place.decimal == "," and place.rows:  # earlier rows were read with points
+        raise place.error('csv = { decimal = "," } in the section of the table', "decimal commas late in the file", 0)
+
+
+def _choose_separator(loaded: list[tuple[TableReader, dict[str, str], list[pa.RecordBatch]]], name: str) -> str:
+    texts = (batch[columns[name]] for _, columns, batches in loaded if name in columns for batch in batches)
+    return choose_separator((text for text in texts if pa.types.is_string(text.type)), name)
+
+
+def _concatenate(tables: list[tuple[TableReader, pa.Table]], kinds: dict, source: TableSource, name: str) -> pa.Table:
+    """Join the parts of a table; other columns of CSV files get a type if all their values have it."""
+    typed = _infer_types([(table, part) for table, part in tables if isinstance(table, CsvTable)], kinds, source)
+    parts = [next(typed) if isinstance(table, CsvTable) else part for table, part in tables]
+    for attempt in (parts, [part for _, part in tables]):
+        try:
+            return pa.concat_tables(attempt, promote_options="permissive").combine_chunks()
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            reason = first_line(error)
+    raise DataError(
+        f"data.tables.{name} ({source.path}): a column has different types in its files ({reason}); give it one type, "
+        "or leave it out of the files"
+    )
+
+
+def _infer_types(parts: list[tuple[CsvTable, pa.Table]], kinds: dict, source: TableSource) -> Iterator[pa.Table]:
+    """Yield the parts of CSV files with a type for their other columns; with `;` or tabs, commas are decimal."""
+    if not parts:
+        return
+    plain = [_normalize(part, kinds, source.csv.decimal or _find_decimal_sign(table)) for table, part in parts]
+    whole, normalized = (
+        pa.concat_tables(tables, promote_options="default").combine_chunks()
+        for tables in ([part for _, part in parts], plain)
+    )
+    for place, name in enumerate(whole.column_names):
+        if name not in kinds:
+            text, numbers = (table[name].combine_chunks() for table in (whole, normalized))
+            whole = whole.set_column(place, name, infer_type(text, numbers))
+    start = 0
+    for _, part in parts:
+        yield whole.slice(start, len(part))
+        start += len(part)
+
+
+def _find_decimal_sign(table: CsvTable) -> str:
+    return "." if table.dialect.delimiter == "," else ","
+
+
+def _normalize(part: pa.Table, kinds: dict, decimal: str) -> pa.Table:
+    for place, name in enumerate(part.column_names):
+        if decimal == "," and name not in kinds:
+            part = part.set_column(place, name, normalize_numbers(part[name].combine_chunks(), decimal))
+    return part
+
+
+def _cut(file: TableFile) -> Iterator[tuple[tuple[int, ...] | None, int]]:
+    """Yield the row groups of each part of a file, and the number of rows before it."""
+    if not has_suffix(file, PARQUET):
+        yield None, 0
+        return
+    before, rows, groups = 0, 0, list[int]()
+    for group, size in enumerate(ParquetTable(file).count_rows()):
+        groups.append(group)
+        rows += size
+        if rows >= ROWS_PER_PART:
+            yield tuple(groups), before
+            before, rows, groups = before + rows, 0, []
+    if groups:
+        yield tuple(groups), before

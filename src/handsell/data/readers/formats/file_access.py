@@ -1,0 +1,140 @@
+"""Open the files of tables on this machine, in object stores (s3://, gs://) and on web servers (https://)."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import IO, cast
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from handsell.core.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """Size and time of a file; named like the fields of os.stat_result."""
+
+    st_size: int
+    st_mtime_ns: int
+
+
+@dataclass(frozen=True, order=True)
+class RemoteFile:
+    """A file that a URI names; has the methods of Path that readers need."""
+
+    uri: str
+
+    @property
+    def name(self) -> str:
+        return unquote(urlsplit(self.uri).path).rpartition("/")[2]
+
+    def stat(self) -> FileStatus:
+        """Return size and time; raise DataError if the file cannot be found."""
+        with explain_errors(self):
+            return self._stat()
+
+    def _stat(self) -> FileStatus:
+        filesystem, path = _open_filesystem(self.uri)
+        if self.uri.startswith(("http://", "https://")):
+            info = filesystem.handler.fs.info(path)
+            changed = info.get("Last-Modified") or info.get("last-modified")
+            time = int(parsedate_to_datetime(changed).timestamp() * 1e9) if changed else 0
+            return FileStatus(int(info.get("size") or 0), time or zlib.crc32(str(info.get("ETag", "")).encode()))
+        info = filesystem.get_file_info(path)
+        return FileStatus(info.size or 0, info.mtime_ns or 0)
+
+    def __str__(self) -> str:
+        return self.uri
+
+
+TableFile = Path | RemoteFile
+
+
+def parse_file(path: str) -> TableFile:
+    return RemoteFile(path) if is_uri(path) else Path(path)
+
+
+def is_uri(path: str) -> bool:
+    return "://" in path
+
+
+def has_suffix(file: TableFile, suffixes: tuple[str, ...]) -> bool:
+    """Whether the name ends with a suffix, in upper or lower case."""
+    return file.name.lower().endswith(suffixes)
+
+
+@contextmanager
+def open_binary(file: TableFile) -> Iterator[IO[bytes]]:
+    """Open a file for reading from its start; .gz files are unpacked. Errors while it is read become DataErrors."""
+    with explain_errors(file):
+        if isinstance(file, Path):
+            raw: IO[bytes] = file.open("rb")
+        else:
+            filesystem, path = _open_filesystem(file.uri)
+            raw = cast(IO[bytes], io.BufferedReader(filesystem.open_input_stream(path), 1 << 20))
+        with raw:
+            if not has_suffix(file, (".gz",)):
+                yield raw
+                return
+            with gzip.open(raw) as unpacked:
+                yield cast(IO[bytes], unpacked)
+
+
+@contextmanager
+def open_random_access(file: TableFile) -> Iterator[pa.NativeFile]:
+    with explain_errors(file):
+        if isinstance(file, Path):
+            opened = pa.memory_map(str(file)) if file.stat().st_size else pa.BufferReader(b"")
+        else:
+            filesystem, path = _open_filesystem(file.uri)
+            opened = filesystem.open_input_file(path)
+        with opened:
+            yield opened
+
+
+def list_remote(uri: str, where: str) -> list[RemoteFile]:
+    """Return the file at a URI, or all files below it, sorted; [] if there is none."""
+    if uri.startswith(("http://", "https://")):
+        return [RemoteFile(uri)]
+    with explain_errors(where):
+        filesystem, path = _open_filesystem(uri)
+        info = filesystem.get_file_info(path)
+        if info.type == pafs.FileType.File:
+            return [RemoteFile(uri)]
+        found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=True))
+        base, _, query = uri.partition("?")
+        tail = f"?{query}" if query else ""
+        inside = sorted(i.path for i in found if i.type == pafs.FileType.File)
+        return [RemoteFile(f"{base.rstrip('/')}/{p[len(path) :].lstrip('/')}{tail}") for p in inside]
+
+
+@contextmanager
+def explain_errors(file: TableFile | str) -> Iterator[None]:
+    """Raise DataError for a file that cannot be opened or read."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, pa.ArrowInvalid, ImportError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        remedy = "check the address and the credentials" if is_uri(str(file)) else "correct or remove the file"
+        raise DataError(f"{file} cannot be read: {lines[0]}; {remedy}") from None
+
+
+def _open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    if uri.startswith(("http://", "https://")):
+        import fsspec
+
+        return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(uri.partition(":")[0]))), uri
+    try:
+        return pafs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        expected = "s3://, gs://, https://, http://, hdfs:// or file://"
+        raise DataError(f"{uri}: expected an address that begins with {expected}; got: {error}") from None
