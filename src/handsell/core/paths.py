@@ -38,6 +38,11 @@ class Layout:
         return self.state / "data" / "users.parquet"
 
     @property
+    def event_keys(self) -> Path:
+        """Folder of the sorted keys of all events, one file per partition of users."""
+        return self.state / "data" / "keys"
+
+    @property
     def data_meta(self) -> Path:
         """JSON: source fingerprint, counts, time span, whether rows are ordered in time."""
         return self.state / "data" / "meta.json"

@@ -17,6 +17,7 @@ Columns = dict[str, list[Any]]
 
 _COLUMNS = ("offset", *EVENT_FIELDS)
 _SELECT = f'SELECT "offset", {", ".join(EVENT_FIELDS)} FROM events'
+_KEYED = f'SELECT "offset", {", ".join(EVENT_FIELDS)}, key FROM events'
 _SLATES = 'SELECT "offset", recommendation_id, gateway, sequence, time, user_id, surface, bundle, items FROM slates'
 
 
@@ -28,9 +29,19 @@ class EventReader:
         self._connection: sqlite3.Connection | None = None
 
     def read_tail(self, user_id: str, after_offset: int = 0, limit: int = 2_000) -> Columns:
-        """Read the newest `limit` events of a user after an offset, in log order."""
-        sql = f'{_SELECT} WHERE user_id = ? AND "offset" > ? ORDER BY "offset" DESC LIMIT ?'
-        return _columns(self._rows(sql, (user_id, after_offset, limit))[::-1])
+        """Read the newest `limit` events of a user after an offset, in log order, with their keys.
+
+        The keys are None in a log that its writer has not upgraded yet.
+        """
+        where = 'WHERE user_id = ? AND "offset" > ? ORDER BY "offset" DESC LIMIT ?'
+        values = (user_id, after_offset, limit)
+        try:
+            rows = self._rows(f"{_KEYED} {where}", values)
+        except sqlite3.OperationalError as error:
+            if "no such column" not in str(error):
+                raise
+            rows = [(*row, None) for row in self._rows(f"{_SELECT} {where}", values)]
+        return _columns(rows[::-1], (*_COLUMNS, "key"))
 
     def scan(self, after_offset: int = 0, limit: int = 10_000) -> Columns:
         """Read the next `limit` events after an offset, in log order."""
@@ -130,6 +141,6 @@ class EventReader:
         return self._connection.execute(sql, values).fetchall()
 
 
-def _columns(rows: list[tuple]) -> Columns:
-    values = zip(*rows, strict=True) if rows else [()] * len(_COLUMNS)
-    return {name: list(column) for name, column in zip(_COLUMNS, values, strict=True)}
+def _columns(rows: list[tuple], names: tuple[str, ...] = _COLUMNS) -> Columns:
+    values = zip(*rows, strict=True) if rows else [()] * len(names)
+    return {name: list(column) for name, column in zip(names, values, strict=True)}

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,12 +21,14 @@ from handsell.config import Config
 from handsell.core.batches import NONE, Profile, Ragged, Requests, UserExclusions, to_object_array
 from handsell.core.errors import FeatureError
 from handsell.core.failures import Failures
+from handsell.core.paths import Layout
 from handsell.data.numbering import look_up, type_codes
 from handsell.data.weights import compute_event_weights
 from handsell.events.exclusions import load_exclusions
 from handsell.events.fold import fold, move_last_event, truncate
 from handsell.events.reader import EventReader
 from handsell.events.states import Events, FoldRules, ItemAttributes, UserStates
+from handsell.events.table_keys import TableKeys
 from handsell.features.row_columns import Rows, get_column, read_floats, read_integers
 from handsell.features.rows import rank_affinities, read_states
 from handsell.features.user import compute_user_features
@@ -143,21 +147,40 @@ def build_requests(
 def read_tail(
     queries: QueryBatch, rows: Rows, reader: EventReader, snapshot: Snapshot, config: Config, without_later: bool
 ) -> Events:
-    """Read the users' events after the log offset of their row; types that the config lacks are left out."""
+    """Read the users' events after the log offset of their row.
+
+    Types that the config lacks are left out, and events that the tables have, too: the row counts them.
+    """
+    in_tables = get_table_keys(Layout(config.state).event_keys)
     columns: dict[str, list[Any]] = {}
     row: list[int] = []
     for b, (user_id, time) in enumerate(zip(queries.user_id, queries.time.tolist(), strict=True)):
         if user_id is None:
             continue
         tail = reader.read_tail(user_id, int(rows["log_offset"][b] or 0))
+        if not tail["time"]:
+            continue
+        known = in_tables.contain(_read_cell(rows, "user_number", b, NONE), tail["key"])
+        known &= np.array(tail["time"]) <= _read_cell(rows, "state_time_us", b, 0)  # an older row lacks newer events
         kept = [
             i for i, name in enumerate(tail["type"])
-            if name in config.events.types and not (without_later and tail["time"][i] >= time)
+            if name in config.events.types and not known[i] and not (without_later and tail["time"][i] >= time)
         ]  # fmt: skip
         row += [b] * len(kept)
         for name, cells in tail.items():
             columns.setdefault(name, []).extend(cells[i] for i in kept)
     return build_events(columns, np.array(row, np.int64), snapshot, config) if row else Events.none()
+
+
+@cache
+def get_table_keys(folder: Path) -> TableKeys:
+    """Return the keys in a folder; all requests of a process share them."""
+    return TableKeys(folder)
+
+
+def _read_cell(rows: Rows, name: str, row: int, missing: int) -> int:
+    cell = rows[name][row] if name in rows else None
+    return missing if cell is None else int(cell)
 
 
 def _read_exclusions(

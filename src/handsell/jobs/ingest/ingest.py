@@ -32,7 +32,6 @@ from handsell.core.clock import Clock
 from handsell.core.errors import DataError, HandsellError
 from handsell.core.json_files import read_json
 from handsell.core.paths import Layout
-from handsell.data.interactions import NUMBERED
 from handsell.data.numbering import (
     KEYED,
     deduplicate_and_sort,
@@ -43,6 +42,7 @@ from handsell.data.readers.base import FEW_FUTURE, Reader, SourcePart, drop_futu
 from handsell.data.readers.detect import open_reader
 from handsell.data.readers.world import World
 from handsell.data.schemas import EVENTS
+from handsell.events.table_keys import save_table_keys
 from handsell.jobs.cluster import connect, run_tasks
 from handsell.jobs.ingest.catalog import load_vocabularies, write_catalog
 from handsell.jobs.progress import report_update
@@ -188,7 +188,9 @@ def merge_events(partition: int, state: Path) -> tuple[int, int]:
     """Merge the events of a partition into its file of interactions; return how many, and the last time. A Ray task."""
     folder, layout = state / "partitions" / f"{partition:05d}", Layout(state)
     tables = [pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))] if folder.is_dir() else []
-    merged = deduplicate_and_sort(pa.concat_tables(tables)) if tables else NUMBERED.empty_table()
+    rows = pa.concat_tables([KEYED.empty_table(), *tables])
+    save_table_keys(layout.event_keys, partition, rows["key"].to_numpy())
+    merged = deduplicate_and_sort(rows)
     layout.interactions.mkdir(parents=True, exist_ok=True)
     pq.write_table(merged, _part_path(layout.interactions, partition))
     return len(merged), max(merged["time"].to_pylist(), default=0)
