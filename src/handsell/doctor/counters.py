@@ -77,7 +77,10 @@ class DistinctCounter:
         return max(self.rows - self.count, 0)
 
     def _compact(self) -> None:
-        self._kept, self._open = np.unique(np.concatenate([self._kept, *self._open])), []
+        hashes = np.sort(np.concatenate([self._kept, *self._open]))  # np.unique would build a slow hash table
+        first = np.ones(len(hashes), bool)
+        first[1:] = hashes[1:] != hashes[:-1]
+        self._kept, self._open = hashes[first], []
         while len(self._kept) > self.limit:
             self.step *= 2
             self._kept = self._kept[self._kept % np.uint64(self.step) == 0]
