@@ -342,7 +342,21 @@ def some_not_available(draft: Draft) -> None:
 
 
 @change(BROKEN)
-def only_new_items_available(draft: Draft) -> None:
+def only_new_items_without_content(draft: Draft) -> None:
+    for row in draft.items:
+        row.update(tags=None, creators=None, title=None)
+    only_new_items(draft)
+
+
+@change(BROKEN)
+def everything_seen(draft: Draft) -> None:
+    draft.section("surfaces")["home"]["repeat"] = "exclude"
+    draft.put(draft.events, "item_id", lambda k: f"i{k % 5}")
+    del draft.items[5:]
+
+
+@change(EITHER)
+def only_new_items(draft: Draft) -> None:
     draft.put(draft.items, "available", False)
     draft.items += [{**row, "item_id": f"new{k}", "available": True} for k, row in enumerate(draft.items[:9])]
 

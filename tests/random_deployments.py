@@ -198,7 +198,7 @@ def run_steps(config: Config) -> str | None:
             return f"no request in the window {name}"
         if not _count_eligible(config, name, snapshot, eligibility):
             return f"no liked item that was available in the window {name}"
-    return _recommend_to_new_user(config, snapshot, eligibility)
+    return _recommend(config, snapshot, eligibility)
 
 
 def _count_eligible(config: Config, window: str, snapshot: Snapshot, eligibility: Eligibility) -> int:
@@ -207,9 +207,13 @@ def _count_eligible(config: Config, window: str, snapshot: Snapshot, eligibility
     return int(((found.gain.values > 0) & eligibility.find_available(found.time)[row, item]).sum())
 
 
-def _recommend_to_new_user(config: Config, snapshot: Snapshot, eligibility: Eligibility) -> str | None:
+def _recommend(config: Config, snapshot: Snapshot, eligibility: Eligibility) -> str | None:
     sizes = CatalogSizes.load(Layout(config.state))
     events = _read_interactions(config, sizes)
+    if config.surfaces["home"].repeat == "exclude":
+        seen = np.unique(events.user * np.int64(sizes.items) + events.item)
+        if len(seen) >= 0.99 * len(np.unique(events.user)) * len(np.unique(events.item)):
+            return "users have seen everything"
     popularity = fit_popularity(events, PopularityConfig())
     meta = json.loads(Layout(config.state).data_meta.read_text())
     now = time.time_ns() // 1_000 if config.serving.clock == "wall" else meta["last_us"] + DAY * 500_000
@@ -223,9 +227,15 @@ def _recommend_to_new_user(config: Config, snapshot: Snapshot, eligibility: Elig
             removed = rules.removed(requests, np.arange(len(snapshot), dtype=np.int32)[None])
             allowed = allowed if removed is None else allowed & ~removed
         items, _ = popularity.retrieve(requests, 10, allowed)
-        if not ((items >= 0).any() or (surface.filter and allowed.any())):  # filters are backfilled
+        found = (items >= 0).any() or (allowed[0] & _have_content(snapshot)).any()
+        if not (found or (surface.filter and allowed.any())):  # filters are backfilled
             return f"nothing to recommend on {name}"
     return None
+
+
+def _have_content(snapshot: Snapshot) -> np.ndarray:
+    titles = np.array([bool(title) for title in snapshot.metadata["title"].to_pylist()])
+    return (snapshot.item_tags.lengths > 0) | (snapshot.creator >= 0) | titles
 
 
 def _read_interactions(config: Config, sizes: CatalogSizes) -> Interactions:

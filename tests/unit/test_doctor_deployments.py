@@ -230,7 +230,7 @@ filter = "'zzz' in item.tags"
 filter = "item.price < 3"
 """
     assert "surfaces.mail.filter" in errors(filters)["nothing to recommend on mail"].message
-    assert "only 3 available items" in errors(filters, severity="warning")["short slates on few"].message
+    assert "can be shown about 1 there" in errors(filters, severity="warning")["short slates on few"].message
     of_users = """
 [features]
 user_attributes = { country = "text" }
@@ -257,12 +257,22 @@ def test_items_that_are_not_available_at_request_time(errors, columns, name, sai
     assert found.examples[0]["item_id"] == "i0"
 
 
-def test_available_items_without_a_positive_event_are_not_enough(errors):
-    items = with_column(
-        [*ITEMS, *({**row, "item_id": f"new{k}"} for k, row in enumerate(ITEMS))], available=lambda k: k >= 60
-    )
-    found = errors(items=[{**row, "available": str(row["available"]).lower()} for row in items])["nothing to recommend"]
-    assert "none of the 60 available items has an event of positive weight" in found.message
+def test_available_items_without_a_positive_event(errors):
+    new = [{**row, "item_id": f"new{k}"} for k, row in enumerate(ITEMS)]
+    items = with_column([*ITEMS, *new], available=lambda k: "true" if k >= 60 else "false")
+    earlier = "[split]\nranker_days = 1\nvalidation_days = 1\ntest_days = 1\n"
+    assert "nothing to recommend" not in errors(earlier, items=items)
+    found = errors(items=items, severity="warning")["nothing for new users"]
+    assert "none of the 60 items that are available" in found.message
+    bare = errors(items=[{**row, "tags": ""} for row in items])["nothing to recommend"]
+    assert "none of the 60 items that are available at the end of the log" in bare.message
+
+
+def test_users_who_have_seen_everything_get_nothing_where_repeats_are_excluded(errors):
+    events = [{**row, "item_id": f"i{int(row['item_id'][1:]) % 8}"} for row in draw_events()]
+    found = errors(events=events, items=ITEMS[:8])["everything seen on home"]
+    assert "surfaces.home.repeat" in found.message and 'set repeat = "allow"' in found.message
+    assert errors('[surfaces.home]\nrepeat = "allow"\n', events=events, items=ITEMS[:8]) == {}
 
 
 def test_an_old_log_on_the_wall_clock_names_the_clock(errors):
@@ -312,7 +322,7 @@ def test_a_slate_longer_than_the_catalog_is_a_warning(errors):
     items = [row for k, row in enumerate(ITEMS) if k < 20]
     events = [{**row, "item_id": f"i{int(row['item_id'][1:]) % 20}"} for row in draw_events()]
     found = errors("[surfaces.home]\ncount = 30\n", events=events, items=items, severity="warning")
-    assert "surfaces.home.count is 30, and only 20" in found["short slates on home"].message
+    assert "surfaces.home.count is 30, and about" in found["short slates on home"].message
 
 
 def test_generated_events_are_not_examined_but_settings_are(configured):

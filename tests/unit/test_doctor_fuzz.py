@@ -21,7 +21,7 @@ from random_deployments import (
     write_draft,
 )
 
-FEW, MANY = range(40), range(40, 400)
+FEW, MANY, AT_ONCE = range(40), range(40, 400), 30
 
 
 def judge(config, draft, monkeypatch, seed) -> None:
@@ -62,8 +62,9 @@ def test_drawn_deployments(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_many_drawn_deployments(tmp_path, monkeypatch):
-    assert not judge_seeds(MANY, tmp_path, monkeypatch)
+@pytest.mark.parametrize("first", MANY[::AT_ONCE])
+def test_many_drawn_deployments(first, tmp_path, monkeypatch):
+    assert not judge_seeds(range(first, first + AT_ONCE), tmp_path, monkeypatch)
 
 
 @pytest.mark.slow

@@ -6,13 +6,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
-from handsell.core.batches import to_object_array
+from handsell.core.batches import NONE, to_object_array
 from handsell.core.errors import ConfigError, FilterError, HandsellError
 from handsell.core.units import DAY_US
 from handsell.doctor.catalog_preview import build_new_user_requests
@@ -32,13 +34,23 @@ MAX_MASK_CELLS = 50_000_000
 
 @dataclass(frozen=True)
 class RecommendableItems:
-    """The preview of a catalog, and which of its items have positive events, (I,) bool."""
+    """The preview of a catalog, which of its items have positive events, and what its users have seen."""
 
     snapshot: Snapshot
-    liked: np.ndarray
+    liked: np.ndarray  # (I,) bool
+    seen_share: float  # mean share of the items with events that a user has interacted with
     users: pa.Table
     last_us: int | None  # time of the last event
     ordered: bool
+
+    @cached_property
+    def usable(self) -> np.ndarray:
+        """(I,) bool, items that a source can find: liked ones, and those with content."""
+        found = self.liked | (self.snapshot.item_tags.lengths > 0) | (self.snapshot.creator != NONE)
+        for name in ("title", "text"):
+            length = pc.fill_null(pc.utf8_length(self.snapshot.metadata[name]), 0)
+            found = found | (np.asarray(length) > 0)
+        return found
 
 
 def find_filter_problems(config: Config, snapshot: Snapshot) -> Iterator[Finding]:
@@ -81,27 +93,31 @@ def find_availability_problems(config: Config, items: RecommendableItems) -> Ite
     snapshot, times = items.snapshot, find_request_times(config, items)
     at = np.array(times, np.int64)
     available = (snapshot.published <= at[:1]) & (at[1:] < snapshot.expires) & snapshot.available
-    name, few = "nothing to recommend", _count_few(config, int(items.liked.sum()))
+    usable, liked = available & items.usable, available & items.liked
+    name, when = "nothing to recommend", _describe_time(config, times[0])
     if not available.any():
-        message = f"no item is available {_describe_time(config, times[0])}: {_explain(items, times, config)}"
+        message = f"no item is available {when}: {_explain(items, times, config)}"
         yield Finding(name, "error", message, len(snapshot), _show(items, ~available))
-        return
-    left = int((available & items.liked).sum())
-    if not left:
+    elif not usable.any():
         message = (
-            f"none of the {available.sum():,} available items has an event of positive weight, so there is "
-            f"nothing to rank them by: {_explain(items, times, config)}"
+            f"none of the {available.sum():,} items that are available {when} has an event of positive weight, or "
+            f"creators, tags or text by which it could be found: {_explain(items, times, config)}"
         )
         yield Finding(name, "error", message, int(items.liked.sum()), _show(items, items.liked))
-        return
-    if left <= few:
+    elif usable.sum() <= _count_few(config, int(items.usable.sum())):
         message = (
-            f"only {left:,} of {items.liked.sum():,} items with positive events are available "
-            f"{_describe_time(config, times[0])}: {_explain(items, times, config)}"
+            f"only {usable.sum():,} of {items.usable.sum():,} items with positive events, creators, tags or text are "
+            f"available {when}: {_explain(items, times, config)}"
         )
-        yield Finding("nearly nothing to recommend", "error", message, 0, _show(items, items.liked & ~available))
-        return
-    yield from _find_empty_surfaces(config, items, times[0], available)
+        yield Finding("nearly nothing to recommend", "error", message, 0, _show(items, items.usable & ~available))
+    else:
+        if not liked.any():
+            message = (
+                f"none of the {available.sum():,} items that are available {when} has an event of positive weight: "
+                "users without a history get nothing, others what resembles their history"
+            )
+            yield Finding("nothing for new users", "warning", message, 0, _show(items, items.liked))
+        yield from _find_empty_surfaces(config, items, times[0], available)
 
 
 def _count_few(config: Config, liked: int) -> int:
@@ -138,20 +154,27 @@ def _find_empty_surfaces(
         if rules is not None:
             removed = rules.removed(requests, np.broadcast_to(everything, allowed.shape))
             allowed &= True if removed is None else ~removed
-        shown = allowed.any(axis=0) if surface.filter else allowed.any(axis=0) & items.liked  # filters are backfilled
+        shown = allowed.any(axis=0) if surface.filter else allowed.any(axis=0) & items.usable  # filters are backfilled
         left = int(shown.sum())
+        unseen = left * (1 - items.seen_share) if surface.repeat == "exclude" else left
         if left == 0:
             causes = [f"surfaces.{name}.filter ({surface.filter})"] if surface.filter else []
             causes += [f"the rules of {config.rules_path}"] if rules is not None and filtered.any() else []
             message = (
                 f"on the surface {name}, {' and '.join(causes) or 'eligibility'} leave none of the "
-                f"{(available & items.liked).sum():,} available items with positive events: loosen them"
+                f"{(available & items.usable).sum():,} available items: loosen them"
             )
             yield Finding(f"nothing to recommend on {name}", "error", message)
-        elif left < surface.count:
+        elif unseen < 1:
             message = (
-                f"surfaces.{name}.count is {surface.count}, and only {left} available items with positive events may "
-                "be shown there: slates are shorter, or filled with other items; lower the count"
+                f"on the surface {name}, which excludes what a user has seen (surfaces.{name}.repeat), users have seen "
+                f'nearly all of the {left:,} items, so nothing is left: set repeat = "allow" or "after_days"'
+            )
+            yield Finding(f"everything seen on {name}", "error", message)
+        elif unseen < surface.count:
+            message = (
+                f"surfaces.{name}.count is {surface.count}, and a user can be shown about {unseen:,.0f} there, apart "
+                "from seen ones: slates are shorter; lower the count, or loosen the filters or the repeat policy"
             )
             yield Finding(f"short slates on {name}", "warning", message)
 

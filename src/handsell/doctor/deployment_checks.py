@@ -44,7 +44,8 @@ def find_deployment_problems(
     liked = np.zeros(len(snapshot), bool)
     liked[snapshot.items.number(by_item["id"].filter(pc.greater(by_item["positive"], 0)).to_pylist())] = True
     if liked.any() and not any(problem.severity == "error" for problem in fixed):
-        about = RecommendableItems(snapshot, liked, users, last.value, checks.ordered)
+        pairs = len(by_item) * len(checks.per_user.table())
+        about = RecommendableItems(snapshot, liked, checks.pairs.count / pairs, users, last.value, checks.ordered)
         yield from find_availability_problems(config, about)
     for name, table in (("user", checks.per_user.table()), ("item", by_item)):
         liking = table.filter(pc.greater(table["positive"], 0))
