@@ -322,7 +322,7 @@ def test_a_slate_longer_than_the_catalog_is_a_warning(errors):
     items = [row for k, row in enumerate(ITEMS) if k < 20]
     events = [{**row, "item_id": f"i{int(row['item_id'][1:]) % 20}"} for row in draw_events()]
     found = errors("[surfaces.home]\ncount = 30\n", events=events, items=items, severity="warning")
-    assert "surfaces.home.count is 30, and about" in found["short slates on home"].message
+    assert "surfaces.home.count is 30, and a user can be shown about" in found["short slates on home"].message
 
 
 def test_generated_events_are_not_examined_but_settings_are(configured):
