@@ -220,6 +220,21 @@ def test_the_clock_of_a_historic_log_is_off_by_whole_days_and_never_before_its_e
     assert Clock.of("wall", Made()).offset_us == 0
 
 
+@pytest.mark.parametrize(
+    ("ended", "built", "offset"),
+    [(20.0, 20.5, 0), (20.0, 23.9, 0), (20.0, 24.1, 0), (20.0, 48.1, 1), (23.9, 24.0, 0), (24.0, 24.5, 0),
+     (0.1, 24 * 9 + 0.05, 8), (20.0, 19.0, -1)],
+)  # fmt: skip
+def test_a_data_clock_starts_on_the_day_after_the_log_unless_that_is_later_than_now(ended, built, offset):
+    """Hours since a midnight; the last case is a log of the future, such as a generated one."""
+
+    class Log:
+        created_us, data_end_us = int(built * 3_600_000_000), int(ended * 3_600_000_000)
+
+    assert Clock.of("data", Log()).offset_us == offset * DAY_US
+    assert Log.created_us - offset * DAY_US >= Log.data_end_us
+
+
 def test_a_session_event_may_carry_a_value_and_it_must_be_a_number():
     event = {"type": "rating", "item_id": "7", "value": 4.5}
     body = schemas.RecommendationsBody.model_validate({"user_id": "u", "session": {"events": [event]}})

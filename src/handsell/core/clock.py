@@ -20,8 +20,8 @@ class Clock:
         """Build the clock from `serving.clock` and the manifest of the served bundle.
 
         A data clock starts at the end of the log or later: user rows contain the whole log, and a request must not
-        use events after its time. If the bundle was built after the last day of the log, it starts after that day,
-        which the item values of the snapshot contain. So both clocks are wall time for a log that ends today.
+        use events after its time. A bundle that was built after the last day of the log starts after that day, which
+        the item values of the snapshot contain. For a log that ends today, both clocks are wall time.
         """
         if kind != "data":
             return cls()
