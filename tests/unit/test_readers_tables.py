@@ -273,6 +273,13 @@ def test_sentinels_mean_never_for_expires_at_only(never):
     assert at < 365 * 86_400_000_000 or at > 253_370_764_800_000_000
 
 
+def test_epoch_numbers_beside_other_notations_are_refused_with_both():
+    times = pa.array(["1777636800", None, "1777636801", "2026-05-01T12:00:00Z"])
+    with pytest.raises(DataError, match="one notation, got '1777636800' in row 1 and '2026-05-01T12:00:00Z' in row 4"):
+        convert(times, TIME, place("time"), "|")
+    assert convert(pa.array(["20260501", "2026-05-01T00:00:00Z"]), TIME, place("time"), "|").null_count == 0
+
+
 def test_a_column_of_nothing_but_never(tmp_path):
     assert convert(pa.array([253_402_300_799] * 3), TIME, place("expires_at"), "|").null_count == 3
     with pytest.raises(DataError, match="got '-infinity'"):

@@ -143,6 +143,7 @@ def _parse_text(text: pa.Array, location: ColumnLocation) -> pa.Array:
             return _parse_epoch(pc.cast(text, pa.int64() if whole else pa.float64()), location)
         except pa.ArrowInvalid as error:
             raise location.error("epoch seconds, ms, µs or ns", first_line(error)) from None
+    _reject_mixed_notations(text, location)
     for kind in (TIME, pa.timestamp("us")):  # fast: all times have a zone, or none has
         try:
             times = pc.cast(pc.replace_substring(text, " UTC", "Z"), kind)
@@ -150,6 +151,17 @@ def _parse_text(text: pa.Array, location: ColumnLocation) -> pa.Array:
             continue
         return times if kind == TIME else pc.assume_timezone(times, "UTC")
     return _parse_iso(text, location)
+
+
+def _reject_mixed_notations(text: pa.Array, location: ColumnLocation) -> None:
+    """Raise DataError, with both, where some values are epoch numbers and others are not."""
+    number = pc.match_substring_regex(text, NUMBER)
+    epoch = np.asarray(pc.fill_null(pc.and_not(number, pc.match_substring_regex(text, COMPACT)), False))
+    other = np.asarray(pc.fill_null(pc.invert(number), False))
+    if epoch.any() and other.any():
+        rows = (int(np.argmax(epoch)), int(np.argmax(other)))
+        shown = " and ".join(f"{text[row].as_py()!r} in {location.name_row(row)}" for row in rows)
+        raise location.error("times of one notation", shown)
 
 
 def _parse_iso(text: pa.Array, location: ColumnLocation) -> pa.Array:
