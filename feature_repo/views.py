@@ -7,7 +7,7 @@ from feast.types import Array, Bool, Float32, Float64, Int64, String
 
 from deployment import config, layout
 from entities import creator, item, tag, user
-from handsell.features.views import CREATED, TIMESTAMP, View, build_views
+from handsell.features.views import CREATED, TIMESTAMP, View, build_views, to_duckdb_path
 
 ENTITY = {entity.name: entity for entity in (user, item, creator, tag)}
 TYPES = {pa.string(): String, pa.int64(): Int64, pa.float32(): Float32, pa.float64(): Float64, pa.bool_(): Bool}
@@ -21,7 +21,7 @@ def feature_view(name: str, description: str) -> FeatureView:
     view: View = build_views(config)[name]
     source = FileSource(
         name=f"{name}_source",
-        path=str(layout.features / name),  # a folder; absolute, because DuckDB resolves it on its own
+        path=to_duckdb_path(layout.features / name),
         file_format=ParquetFormat(),
         timestamp_field=TIMESTAMP,
         created_timestamp_column=CREATED,

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from handsell.core.proxies import bypass_proxies
 from handsell.core.ray_token import create_token, token_environment
 
 OWN = ("HANDSELL_DATA", "HANDSELL_HOME", "HANDSELL_CONFIG", "HANDSELL_ONLINE_STORE")
 RAYS = ("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_API_SERVER_ADDRESS")
 for name in (*OWN, *RAYS, "FEAST_FS_YAML_FILE_PATH"):
     os.environ.pop(name, None)  # tests must not use the deployment of the caller
+os.environ |= bypass_proxies()  # the services of tests listen on this machine
 TOKEN_FOLDER = tempfile.TemporaryDirectory(prefix="handsell-tests-")  # removed when the session ends
 os.environ |= token_environment(create_token(Path(TOKEN_FOLDER.name) / "ray.token"))  # before Ray is imported
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # nodes listen on 127.0.0.1 alone

@@ -17,7 +17,7 @@ from handsell.cli.arguments import load, load_on_cluster
 from handsell.config import load_config
 from handsell.core.errors import ConfigError
 from handsell.core.ray_token import create_token
-from handsell.local.cluster import find_running, ray_folder
+from handsell.local.cluster import build_head_environment, find_running, ray_folder
 from handsell.local.ownership import claim_state, require_owner
 from handsell.local.up import stop_everything
 from played_service import played_service
@@ -137,6 +137,16 @@ def test_a_long_temporary_folder_is_not_used_for_sockets(configured, monkeypatch
     assert len(str(ray_folder(configured('name = "shop"')))) <= 42
     monkeypatch.setattr(tempfile, "tempdir", "/var/tmp")
     assert str(ray_folder(configured('name = "shop"'))).startswith("/var/tmp/handsell-")
+
+
+def test_the_head_and_its_children_have_short_sockets_and_no_proxies(configured, monkeypatch):
+    for name, value in {**dict.fromkeys(PROXIES, "http://127.0.0.1:9"), "RAY_ADDRESS": "10.0.0.1:6379"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NO_PROXY", "example.com")
+    monkeypatch.setattr(tempfile, "tempdir", "/var/tmp/" + "long/" * 20)
+    given = build_head_environment(configured('name = "shop"'))
+    assert given["TMPDIR"] == "/tmp" and "RAY_ADDRESS" not in given
+    assert {"example.com", "127.0.0.1", "localhost"} <= set(given["no_proxy"].split(","))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,7 +9,7 @@ import pytest
 from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
 from handsell.local import up
-from handsell.local.online_store import is_filled, require_online_store
+from handsell.local.online_store import has_content, is_filled, require_online_store
 
 
 @pytest.fixture
@@ -49,6 +49,18 @@ def test_an_online_store_in_a_file_is_filled_if_the_file_has_content(configured)
     assert not is_filled(config)
     path.write_bytes(b"x")
     assert is_filled(config)
+
+
+def test_a_folder_has_content_if_it_has_files_and_none_is_empty(tmp_path):
+    folder = tmp_path / "catalog"
+    assert not has_content(folder)
+    (folder / "items").mkdir(parents=True)
+    assert not has_content(folder)
+    (folder / "items" / "a").write_bytes(b"x")
+    assert has_content(folder, folder / "items" / "a")
+    assert not has_content(folder, tmp_path / "gone")
+    (folder / "items" / "b").write_bytes(b"")
+    assert not has_content(folder)
 
 
 @pytest.mark.parametrize(("row", "filled"), [([3], True), ([None], False), (RuntimeError("no answer"), False)])

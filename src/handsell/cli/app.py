@@ -16,6 +16,7 @@ import typer
 from handsell.cli import bundles, data, features, local, rules, serving, training
 from handsell.core.errors import HandsellError
 from handsell.core.proxies import bypass_proxies
+from handsell.core.tools import find_plain_interpreter
 from handsell.jobs.progress import report_error
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors of a disk, which name no file
@@ -42,13 +43,12 @@ def main() -> None:
 
     These are all HandsellErrors, and files that cannot be read or written.
     """
-    if sys.getfilesystemencoding() != "utf-8":
-        _restart_in_utf8()
     os.environ.update(bypass_proxies())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal whose encoding lacks a character shows a question mark
     try:
+        _restart_if_needed()
         app()
     except HandsellError as error:
         report_error(str(error))
@@ -61,11 +61,15 @@ def main() -> None:
         sys.exit(1)
 
 
-def _restart_in_utf8() -> None:
-    """Replace this process by the same command in Python's UTF-8 mode, so that all processes agree about paths.
+def _restart_if_needed() -> None:
+    """Replace this process by the same command where paths of its interpreter or its arguments could not be used.
 
-    The output keeps the encoding of the terminal.
+    Ray needs a path of Python without spaces. In Python's UTF-8 mode all processes agree about paths; the output keeps
+    the encoding of the terminal.
     """
+    executable, is_utf8 = find_plain_interpreter(), sys.getfilesystemencoding() == "utf-8"
+    if executable == sys.executable and is_utf8:
+        return
     terminal = f"{sys.stdout.encoding if sys.stdout else 'ascii'}:replace"
-    environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": terminal}
-    os.execve(sys.executable, [sys.executable, "-m", "handsell", *sys.argv[1:]], environment)
+    given = {} if is_utf8 else {"PYTHONUTF8": "1", "PYTHONIOENCODING": terminal}
+    os.execve(executable, [executable, "-m", "handsell", *sys.argv[1:]], {**os.environ, **given})

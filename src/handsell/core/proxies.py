@@ -8,6 +8,10 @@ NAMES = ("NO_PROXY", "no_proxy")  # programs read one or the other
 OWN_HOSTS = ("127.0.0.1", "localhost", "::1", "0.0.0.0")
 
 
+def is_own_host(host: str) -> bool:
+    return host in OWN_HOSTS or host.startswith("127.")
+
+
 def bypass_proxies() -> dict[str, str]:
     """Return NO_PROXY in both spellings: the caller's entries and this machine's own addresses.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from handsell.core.paths import Layout
 CONFIG_VARIABLE = "HANDSELL_CONFIG"
 FILE_VARIABLE = "FEAST_FS_YAML_FILE_PATH"  # Feast's own
 STORE_VARIABLE = "HANDSELL_ONLINE_STORE"  # overrides features.online_store: a connection with a password is a secret
+DOLLAR_VARIABLE = "HANDSELL_DOLLAR"
 # The class path, not the short name "sqlite": with the short name, Feast keeps a plan of tables by file path, and apply
 # drops or forgets tables if the path is spelled differently (a link, a `..`) or the file is missing.
 SQLITE = "feast.infra.online_stores.sqlite.SqliteOnlineStore"
@@ -65,11 +67,11 @@ def write_feast_file(config: Config) -> Path:
     """Write `<state>/feast/feature_store.yaml`; returns its path. A connection from the environment stays there."""
     path = Layout(config.state).feast / "feature_store.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    settings = build_feast_settings(config)
+    settings = _escape_dollars(build_feast_settings(config))
     if os.environ.get(STORE_VARIABLE) and "connection_string" in settings["online_store"]:
         settings["online_store"]["connection_string"] = f"${{{STORE_VARIABLE}}}"  # Feast expands variables
     text = f"# written by handsell for {config.source}\n" + yaml.safe_dump(settings, sort_keys=False)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if not path.is_file() or path.read_bytes() != text.encode():
         draft = path.with_suffix(f".{os.getpid()}.tmp")
         draft.write_text(text, encoding="utf-8")
         draft.replace(path)
@@ -78,7 +80,16 @@ def write_feast_file(config: Config) -> Path:
 
 def prepare_feast_environment(config: Config) -> dict[str, str]:
     """Write the Feast file of a config; returns the variables with which every `feast` command uses that file."""
-    return {CONFIG_VARIABLE: str(config.source), FILE_VARIABLE: str(write_feast_file(config))}
+    path = write_feast_file(config)
+    dollar = {DOLLAR_VARIABLE: "$"} if f"${{{DOLLAR_VARIABLE}}}" in path.read_text(encoding="utf-8") else {}
+    return {CONFIG_VARIABLE: str(config.source), FILE_VARIABLE: str(path), **dollar}
+
+
+def _escape_dollars(value: Any) -> Any:
+    """Replace each $ in texts by a variable that holds one: Feast expands variables, also in paths and passwords."""
+    if isinstance(value, dict):
+        return {key: _escape_dollars(one) for key, one in value.items()}
+    return value.replace("$", f"${{{DOLLAR_VARIABLE}}}") if isinstance(value, str) else value
 
 
 def explain_mismatch(config: Config, repo: Path, feast_file: Path) -> str | None:
@@ -121,3 +132,22 @@ def _locate_stores(settings: dict[str, Any], repo: Path) -> dict[str, Any]:
 
 def _resolve(path: str, repo: Path) -> str:
     return str((repo / path).resolve())
+
+
+def share_online_file(config: Config) -> None:
+    """Set WAL mode in the SQLite file, so that readers do not wait for a writer in another process.
+
+    Raises FeatureError if the file is damaged.
+    """
+    online = build_feast_settings(config)["online_store"]
+    if online["type"] != SQLITE:
+        return
+    path = Path(online["path"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.DatabaseError as error:
+        raise FeatureError(f"{path} is damaged ({error}): remove it, then run `make up` again") from None
+    finally:
+        connection.close()

@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 # before the other imports of Feast
@@ -27,11 +26,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from feast.errors import FeastObjectNotFoundException
+from feast.protos.feast.core.Registry_pb2 import Registry
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
 from feast.type_map import VALUE_TYPE_TO_PROTO_VALUE_MAP
 from feast.utils import _convert_arrow_to_proto
+from google.protobuf.message import DecodeError
 
 from handsell.config import Config
 from handsell.core.errors import FeatureError
@@ -39,10 +40,10 @@ from handsell.core.paths import Layout
 from handsell.core.tools import start_command
 from handsell.features.repository import (
     ONLINE_BATCH,
-    SQLITE,
     build_feast_settings,
     find_feature_repo,
     prepare_feast_environment,
+    share_online_file,
 )
 from handsell.features.views import CREATED, TIMESTAMP, USER_VIEWS, View, build_views
 
@@ -51,6 +52,7 @@ warnings.filterwarnings("ignore", message="fetch_arrow_table", category=Deprecat
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ITEM_VIEWS = ("item_profile", "item_activity")
 ONLINE_VIEWS = (*USER_VIEWS, *ITEM_VIEWS)
+UNREGISTERED = (FeastObjectNotFoundException, FileNotFoundError, DecodeError)  # none, no such file, a damaged one
 USER_SERVICE = "user_serving_v1"
 CHUNK = 20_000  # keys per point-in-time join; bounds memory, because a join holds each key times its earlier rows
 
@@ -73,6 +75,7 @@ class FeatureStore:
     def apply(self) -> str:
         """Register entities, views and services with the `feast` command; returns its output."""
         repo = find_feature_repo(self.config)
+        self._require_registry()
         command = [*start_command("feast"), "-c", str(repo), "apply"]
         done = subprocess.run(
             command,
@@ -83,16 +86,24 @@ class FeatureStore:
         )
         if done.returncode:
             raise FeatureError(f"`feast -c {repo} apply` failed with status {done.returncode}:\n{done.stderr.strip()}")
-        self._share_online_file()
+        share_online_file(self.config)
         self.refresh()
         return done.stdout
+
+    def _require_registry(self) -> None:
+        """Raise FeatureError if the file of the registry is damaged; a missing one is fine."""
+        path = self.layout.feast / "registry.db"
+        try:
+            Registry.FromString(path.read_bytes() if path.is_file() else b"")
+        except DecodeError:
+            raise FeatureError(f"{path} is damaged: remove it, then run `make up` again") from None
 
     def refresh(self) -> None:
         """Read the registry again; another process may have run apply."""
         try:
             self.feast.refresh_registry()
-        except FileNotFoundError:
-            raise FeatureError(f"{self._registered} does not exist: run {self._apply_command}") from None
+        except (FileNotFoundError, DecodeError):
+            raise FeatureError(f"{self._registered} does not exist or is damaged: run {self._apply_command}") from None
         self.__dict__.pop("_user_columns", None)
 
     # -- offline: training ------------------------------------------------------------------------------
@@ -134,7 +145,7 @@ class FeatureStore:
                 entity_df=keys.assign(row=np.arange(len(keys))), features=columns, filter_by_created_timestamp=True
             )
             table = job.to_arrow()
-        except (FeastObjectNotFoundException, FileNotFoundError) as error:
+        except UNREGISTERED as error:
             raise FeatureError(f"{self._registered} lacks a view: {error}. Run {self._apply_command}") from None
         row = table.column("row").to_numpy()
         if len(row) != len(keys) or len(np.unique(row)) != len(row):
@@ -159,7 +170,7 @@ class FeatureStore:
         is recorded in the registry.
         """
         end = datetime.now(UTC) if end_us is None else EPOCH + timedelta(microseconds=int(end_us))
-        self._share_online_file()
+        share_online_file(self.config)
         written = {}
         for name in names:
             self._require_files(name)
@@ -229,15 +240,6 @@ class FeatureStore:
         )
         return job.to_arrow()
 
-    def _share_online_file(self) -> None:
-        """Set WAL mode in the SQLite file, so that readers do not wait for a writer in another process."""
-        online = build_feast_settings(self.config)["online_store"]
-        if online["type"] == SQLITE:
-            Path(online["path"]).parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(online["path"])
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.close()
-
     # -- contracts --------------------------------------------------------------------------------------
 
     def service_features(self, service: str) -> tuple[str, ...]:
@@ -260,13 +262,13 @@ class FeatureStore:
     def _service(self, name: str) -> feast.FeatureService:
         try:
             return self.feast.get_feature_service(name, allow_cache=True)
-        except (FeastObjectNotFoundException, FileNotFoundError):
+        except UNREGISTERED:
             raise FeatureError(f"{self._registered} has no service {name}: run {self._apply_command}") from None
 
     def _feast_view(self, name: str) -> feast.FeatureView:
         try:
             return self.feast.registry.get_feature_view(name, self.feast.project, allow_cache=True)
-        except (FeastObjectNotFoundException, FileNotFoundError):
+        except UNREGISTERED:
             raise FeatureError(f"{self._registered} has no view {name}: run {self._apply_command}") from None
 
     @property

@@ -7,9 +7,11 @@ Does not import Feast: `feature_repo/` makes Feast objects of it, the features j
 
 from __future__ import annotations
 
+import glob
 import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -48,6 +50,12 @@ SERVICES_WITH_CROSSES = ("ranking_v1",)
 CROSS_VIEW = "request_crosses"
 CROSS_INPUTS = ("user_history", "user_affinity", "item_profile")
 CROSS_REQUEST = (("request_time_us", INT),)
+
+
+def to_duckdb_path(folder: Path) -> str:
+    """Return the absolute folder as DuckDB reads it: a pattern, if its path has characters of patterns."""
+    path, escaped = str(folder), glob.escape(str(folder))
+    return path if path == escaped else f"{escaped}/*.parquet"
 
 
 @dataclass(frozen=True, slots=True)

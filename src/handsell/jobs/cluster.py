@@ -78,7 +78,7 @@ def prepare_private_cluster() -> None:
     but stores the token in the home folder, readable by everybody. Ray reads the token once, so all private clusters of
     a process share it.
     """
-    os.environ.setdefault("RAY_TMPDIR", str(find_socket_folder()))
+    os.environ["TMPDIR"] = str(find_socket_folder())  # for sockets of Ray and of Python's multiprocessing
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
     if not (os.environ.get(VALUE) or os.environ.get(PATH)):

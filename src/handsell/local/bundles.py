@@ -29,6 +29,16 @@ def resolve_bundle(store: BundleStore, name: str) -> str:
     return name
 
 
+def has_live_bundle(config: Config) -> bool:
+    """Return whether a bundle is live and its files are complete."""
+    store = open_bundles(config)
+    try:
+        live = store.live()
+        return live is not None and bool(store.verify(live))
+    except BundleError:
+        return False
+
+
 def bundle_table(store: BundleStore) -> Table:
     """Return a table of all bundles, newest first, with the live one marked."""
     table, live = Table(), store.live()

@@ -61,7 +61,8 @@ class RayHead:
 
     def is_alive(self) -> bool:
         try:
-            return psutil.Process(self.pid).create_time() == self.created
+            process = psutil.Process(self.pid)
+            return process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
@@ -128,7 +129,7 @@ def start(config: Config) -> RayHead:
     jobs, layout = config.jobs, Layout(config.state)
     require_free_ports(config)
     layout.logs.mkdir(parents=True, exist_ok=True)
-    log, commands = layout.logs / "ray.log", Path(sys.executable).parent
+    log = layout.logs / "ray.log"
     command = [
         *start_command("ray"), "start", "--head", "--block", "--disable-usage-stats",
         f"--node-ip-address={LOOPBACK}", f"--port={jobs.gcs_port}", f"--num-cpus={jobs.num_cpus}",
@@ -138,16 +139,11 @@ def start(config: Config) -> RayHead:
         f"--min-worker-port={WORKER_PORTS[0]}", f"--max-worker-port={WORKER_PORTS[1]}",
         f"--temp-dir={ray_folder(config)}", f"--object-store-memory={jobs.object_store_mib * 2**20}",
     ]  # fmt: skip
-    path = os.pathsep.join(filter(None, (str(commands), os.environ.get("PATH"))))  # where jobs find `handsell`
-    inherited = {name: value for name, value in os.environ.items() if name not in ADDRESSES}
     token = create_token(_token_file(config))
     with log.open("w") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-            env={
-                **inherited, **BASE_ENVIRONMENT, **bypass_proxies(), **INGRESS[config.serving.ingress],
-                **token_environment(token), "PATH": path,
-            },
+            env=build_head_environment(config) | token_environment(token),
         )  # fmt: skip
     head = RayHead(
         pid=process.pid,
@@ -160,6 +156,17 @@ def start(config: Config) -> RayHead:
     _pid_file(config).write_text(json.dumps(asdict(head)))
     _wait_for_jobs(head, process, log)
     return head
+
+
+def build_head_environment(config: Config) -> dict[str, str]:
+    """Return the environment of the head and of all that it starts, without the token."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ADDRESSES}
+    commands = (str(Path(sys.executable).parent), os.environ.get("PATH"))  # where jobs find `handsell`
+    return {
+        **inherited, **BASE_ENVIRONMENT, **bypass_proxies(), **INGRESS[config.serving.ingress],
+        "PATH": os.pathsep.join(filter(None, commands)),
+        "TMPDIR": str(find_socket_folder()),  # for sockets of Python's multiprocessing
+    }  # fmt: skip
 
 
 def require_free_ports(config: Config) -> None:

@@ -47,8 +47,9 @@ def is_filled(config: Config) -> bool:
 
 
 def has_content(*paths: Path) -> bool:
-    """Return whether all files have content and all folders an entry."""
-    return all(any(path.iterdir()) if path.is_dir() else path.is_file() and path.stat().st_size > 0 for path in paths)
+    """Return whether all paths exist, no folder lacks files, and no file is empty, as a full disk may leave it."""
+    files = [[path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()] for path in paths]
+    return all(files) and all(file.stat().st_size > 0 for found in files for file in found)
 
 
 def _try_to_connect(address: str) -> str | None:

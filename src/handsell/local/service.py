@@ -15,7 +15,7 @@ import yaml
 from handsell.config import Config, find_shipped
 from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
-from handsell.core.proxies import OWN_HOSTS
+from handsell.core.proxies import is_own_host
 from handsell.core.tools import start_command
 from handsell.local.bundles import open_bundles, resolve_bundle
 from handsell.local.cluster import RayHead
@@ -76,7 +76,7 @@ def open_client(url: str, timeout_s: float = 10.0, is_local: bool = False) -> ht
         base = httpx.URL(url)
         if not (base.scheme in ("http", "https") and base.host):
             raise ValueError("expected http://host:port")
-        return httpx.Client(base_url=base, timeout=timeout_s, trust_env=not (is_local or base.host in OWN_HOSTS))
+        return httpx.Client(base_url=base, timeout=timeout_s, trust_env=not (is_local or is_own_host(base.host)))
     except (httpx.InvalidURL, ValueError, ImportError) as error:  # ImportError: a SOCKS proxy without its library
         raise HandsellError(f"cannot use the address {url!r} with the proxies of the environment: {error}") from None
 

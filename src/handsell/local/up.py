@@ -20,7 +20,7 @@ from handsell.doctor.inspection import find_problems
 from handsell.doctor.view import print_problems
 from handsell.features.repository import build_feast_settings, find_feature_repo
 from handsell.local import cluster, example, service
-from handsell.local.bundles import open_bundles
+from handsell.local.bundles import has_live_bundle
 from handsell.local.child_process import JSON_LINES, run_child
 from handsell.local.online_store import has_content, is_filled, require_online_store
 from handsell.local.ownership import claim_state, require_owner
@@ -74,7 +74,7 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
     )  # fmt: skip
     steps.run(
         "train", "submitting the training job to Ray", lambda: _train(config, head), inputs["train"],
-        is_there=lambda: open_bundles(config).live() is not None,
+        is_there=lambda: has_live_bundle(config),
     )  # fmt: skip
     steps.run(
         "serve", f"deploying the {topology} topology", lambda: service.deploy(config, head, topology), always=True
