@@ -278,7 +278,7 @@ def test_the_rendering_shows_counts_problems_and_examples(shop):
     render(shop([*healthy(), ("x", "u1", "i1", 0, "wish[/bold]")]), Console(file=text, width=140))
     shown = text.getvalue()
     assert "3,601, of which 3,600 interactions" in shown
-    assert "time at the epoch (1)" in shown and "row=3601, user_id=u1" in shown
+    assert "time at the epoch (1)" in shown and "row=3601, line=3602, user_id=u1" in shown
     assert "wish[/bold]" in shown and "not in [events.types]" in shown
     assert "not ready" in shown
 
@@ -329,3 +329,23 @@ def test_row_hashes_are_equal_exactly_where_rows_are_equal(rows):
     found = hash_rows(left, right)
     assert len(set(found.tolist())) == len(set(rows))
     assert hash_rows(left.slice(1), right.slice(1)).tolist() == found[1:].tolist()
+
+
+def test_rows_are_those_of_their_file_with_the_line_in_csv(tmp_path, configured):
+    (tmp_path / "log").mkdir()
+    header = "event_id,user_id,item_id,time,type\n"
+    lines = [",".join(map(str, row)) + "\n" for row in healthy()]
+    (tmp_path / "log/a.csv").write_text(header + "".join(lines))
+    (tmp_path / "log/b.csv").write_text(f'{header}"b\n1",u1,i1,{START},view\n\nb2,,i1,{START},view\n')
+    (tmp_path / "items").mkdir()
+    (tmp_path / "items/1.csv").write_text("item_id,cost\n" + "".join(f"i{k},1\n" for k in range(50)))
+    (tmp_path / "items/2.csv").write_text("# prices\ncost,item_id\ncheap,i50\n")
+    config = (
+        'name = "s"\n[data]\nformat = "tables"\n[data.tables.events]\npath = "log"\n'
+        '[data.tables.items]\npath = "items"\n[events.types]\nview = {}\n[features]\nitem_columns = ["cost"]\n'
+    )
+    f = examine(configured(config))
+    first = problem(f, "null user_id").examples[0]
+    assert (first["file"], first["row"], first["line"]) == ("b.csv", 2, 5)
+    first = problem(f, "values of cost").examples[0]
+    assert (first["file"], first["row"], first["line"], first["cost"]) == ("2.csv", 1, 3, "cheap")

@@ -51,7 +51,7 @@ def _check_column(
         f"{setting}: expected {expected} in {name} of the {which} table, got {column.type}: correct the values, or "
         "take the column out of this setting"
     )
-    yield Finding(f"values of {name}", "error", message, len(bad), examples)
+    yield Finding(f"values of {name}", "error", message, len(bad), examples, which)
 
 
 def _can_cast(column: pa.Array, kind: pa.DataType) -> bool:

@@ -19,6 +19,7 @@ class Finding:
     message: str
     count: int = 0
     examples: list[dict] = field(default_factory=list)  # at most EXAMPLES rows of the source
+    table: str = "events"  # of the examples
 
 
 @dataclass(frozen=True, slots=True)

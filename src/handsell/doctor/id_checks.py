@@ -95,7 +95,9 @@ def find_table_problems(reader: Reader, tables: dict[str, pa.Array], seen: dict[
             bad = np.flatnonzero(rule.mark(ids))
             if len(bad):
                 examples = [{"row": r + 1, column: shorten(ids[r].as_py())} for r in bad[:EXAMPLES].tolist()]
-                yield rule.build_finding(column, f"rows of the {table} table", len(bad), examples)
+                invalid = rule.build_finding(column, f"rows of the {table} table", len(bad), examples)
+                invalid.table = table
+                yield invalid
         if finding := _find_mismatch(column, table, pc.unique(ids.drop_null()), seen[table]):
             yield finding
 

@@ -19,6 +19,7 @@ from handsell.doctor.checks import EventChecks, ItemSpans
 from handsell.doctor.deployment_checks import find_deployment_problems, find_fixed_problems
 from handsell.doctor.doctor_report import EXAMPLES, DoctorReport, Finding, Spread, TypeCount
 from handsell.doctor.id_checks import find_table_problems, show_row
+from handsell.doctor.row_numbers import number_rows
 from handsell.doctor.view import render
 from handsell.doctor.window_checks import find_window_problems
 
@@ -68,6 +69,7 @@ def build_report(config: Config, reader: Reader, items: pa.Table, users: pa.Tabl
     found += find_table_problems(reader, tables, seen)
     found += find_window_problems(config, checks, warm_users)
     found += find_deployment_problems(config, items, users, checks)
+    number_rows(reader, found)
     return DoctorReport(
         source=reader.source.partition(":{")[0],
         ordered=reader.ordered,

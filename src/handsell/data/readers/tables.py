@@ -5,7 +5,8 @@ Events are read in batches, so memory does not grow with their number. Items and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -36,6 +37,7 @@ from handsell.data.schemas import ITEMS, STRINGS, USERS
 ROWS_PER_PART = 2_000_000
 BATCH_ROWS = 131_072
 EVENT_NEEDS, ITEM_NEEDS, USER_NEEDS = ("user_id", "item_id", "time"), ("item_id",), ("user_id",)
+KINDS = {"events": (NULLABLE_EVENTS.names, EVENT_NEEDS), "items": (ITEMS.names, ITEM_NEEDS), "users": ((), USER_NEEDS)}
 
 
 @dataclass(frozen=True)
@@ -101,20 +103,25 @@ class Tables:
             return empty_users()
         return build_users_table(self._read_whole(self.tables.users, USERS, USER_NEEDS, "users"))
 
-    def locate_rows(self, table: str, rows: Sequence[int]) -> dict[int, dict[str, object]]:
-        """Return file, row and line of rows of a table; `rows` count from 0 in all its files."""
-        source = dict(self._sources())[table]
-        files, before, places = find_table_files(self.base, source, table)[0], 0, dict[int, dict[str, object]]()
+    def locate_rows(self, table: str, rows: Sequence[int]) -> dict[int, tuple[str | None, int, int | None]]:
+        """Return file (None if there is one only), row in the file from 1, and line in CSV, of rows of a table.
+
+        `rows` count from 0 in all files of the table.
+        """
+        source, before = dict(self._sources())[table], 0
+        files = find_table_files(self.base, source, table)[0]
+        places: dict[int, tuple[str | None, int, int | None]] = {}
         for file in files:
-            reader = open_table(file, source, {}, ())
-            names = reader.names[:1]
-            size = sum(len(batch) for batch in reader.read(names, BATCH_ROWS))
-            inside = [row - before + 1 for row in rows if before <= row < before + size]
-            lines = reader.find_lines(inside) if inside else {}
+            reader = open_table(file, source, *KINDS[table])
+            size = reader.count_rows() if len(files) > 1 else sys.maxsize
+            inside = [row for row in rows if before <= row < before + size]
+            lines = reader.find_lines([row - before + 1 for row in inside]) if inside else {}
             for row in inside:
-                place: dict[str, object] = {"file": file.name} if len(files) > 1 else {}
-                places[row + before - 1] = {**place, "row": row, **({"line": lines[row]} if row in lines else {})}
+                number = row - before + 1
+                places[row] = (file.name if len(files) > 1 else None, number, lines.get(number))
             before += size
+            if len(places) == len(set(rows)):
+                break
         return places
 
     def _get_only_type(self, path: str) -> str:
@@ -155,7 +162,7 @@ class Tables:
 def open_table(
     file: TableFile,
     source: TableSource,
-    kinds: dict,
+    kinds: Iterable[str],
     needs: tuple[str, ...],
     row_groups: tuple[int, ...] | None = None,
 ) -> TableReader:
@@ -246,7 +253,7 @@ def _cut(file: TableFile) -> Iterator[tuple[tuple[int, ...] | None, int]]:
         yield None, 0
         return
     before, rows, groups = 0, 0, list[int]()
-    for group, size in enumerate(ParquetTable(file).count_rows()):
+    for group, size in enumerate(ParquetTable(file).count_group_rows()):
         groups.append(group)
         rows += size
         if rows >= ROWS_PER_PART:

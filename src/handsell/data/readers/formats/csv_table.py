@@ -24,6 +24,7 @@ from handsell.data.readers.formats.file_access import TableFile, has_suffix
 LONGEST_LINE = 16 << 20  # bytes of a record
 BUFFER = 32 << 20
 GLOB = re.compile(r"[*?\[\]{}]")
+COUNTED = 1 << 17  # rows per step
 COPIED = 1 << 20  # characters per step
 
 
@@ -57,6 +58,9 @@ class CsvTable:
                         yield pa.RecordBatch.from_arrays(part.columns, names=list(columns))
         except (duckdb.Error, pa.ArrowInvalid, OSError, csv.Error) as error:
             raise self._explain(error) from None
+
+    def count_rows(self) -> int:
+        return sum(len(batch) for batch in self.read(self.names[:1], COUNTED))
 
     def find_lines(self, rows: Sequence[int]) -> dict[int, int]:
         """Return the lines on which rows begin; rows count from 1 without the header, lines from 1 with it."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +46,7 @@ class RemoteFile:
 
     def _stat(self) -> FileStatus:
         filesystem, path = _open_filesystem(self.uri)
-        if self.uri.startswith(("http://", "https://")):
+        if is_web(self.uri):
             info = filesystem.handler.fs.info(path)
             changed = info.get("Last-Modified") or info.get("last-modified")
             time = int(parsedate_to_datetime(changed).timestamp() * 1e9) if changed else 0
@@ -61,6 +63,10 @@ TableFile = Path | RemoteFile
 
 def parse_file(path: str) -> TableFile:
     return RemoteFile(path) if is_uri(path) else Path(path)
+
+
+def is_web(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
 
 
 def is_uri(path: str) -> bool:
@@ -80,7 +86,7 @@ def open_binary(file: TableFile) -> Iterator[IO[bytes]]:
             raw: IO[bytes] = file.open("rb")
         else:
             filesystem, path = _open_filesystem(file.uri)
-            raw = cast(IO[bytes], io.BufferedReader(filesystem.open_input_stream(path), 1 << 20))
+            raw = cast(IO[bytes], io.BufferedReader(filesystem.open_input_stream(path, compression=None), 1 << 20))
         with raw:
             if not has_suffix(file, (".gz",)):
                 yield raw
@@ -93,17 +99,31 @@ def open_binary(file: TableFile) -> Iterator[IO[bytes]]:
 def open_random_access(file: TableFile) -> Iterator[pa.NativeFile]:
     with explain_errors(file):
         if isinstance(file, Path):
-            opened = pa.memory_map(str(file)) if file.stat().st_size else pa.BufferReader(b"")
-        else:
-            filesystem, path = _open_filesystem(file.uri)
-            opened = filesystem.open_input_file(path)
-        with opened:
+            with pa.memory_map(str(file)) if file.stat().st_size else pa.BufferReader(b"") as opened:
+                yield opened
+            return
+        filesystem, path = _open_filesystem(file.uri)
+        if is_web(file.uri) and not filesystem.handler.fs.info(path).get("partial"):
+            with _download(file) as opened:
+                yield opened
+            return
+        with filesystem.open_input_file(path) as opened:
+            yield opened
+
+
+@contextmanager
+def _download(file: RemoteFile) -> Iterator[pa.NativeFile]:
+    """Copy a file whose server sends whole files only to a temporary file."""
+    with open_binary(file) as source, tempfile.NamedTemporaryFile(prefix="handsell-") as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)
+        copy.flush()
+        with pa.OSFile(copy.name) as opened:
             yield opened
 
 
 def list_remote(uri: str, where: str) -> list[RemoteFile]:
     """Return the file at a URI, or all files below it, sorted; [] if there is none."""
-    if uri.startswith(("http://", "https://")):
+    if is_web(uri):
         return [RemoteFile(uri)]
     with explain_errors(where):
         filesystem, path = _open_filesystem(uri)
@@ -129,7 +149,7 @@ def explain_errors(file: TableFile | str) -> Iterator[None]:
 
 
 def _open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    if uri.startswith(("http://", "https://")):
+    if is_web(uri):
         import fsspec
 
         return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(uri.partition(":")[0]))), uri

@@ -28,7 +28,10 @@ class ParquetTable:
         with self._open() as file:
             yield from file.iter_batches(rows, row_groups=groups, columns=list(columns))
 
-    def count_rows(self) -> list[int]:
+    def count_rows(self) -> int:
+        return sum(self.count_group_rows())
+
+    def count_group_rows(self) -> list[int]:
         """Return the number of rows of each row group of the file."""
         with self._open() as file:
             return [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
