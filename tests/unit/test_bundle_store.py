@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+from rich.console import Console
 
+from handsell.bundles.config import GateConfig
+from handsell.bundles.gate import BundleScores
 from handsell.bundles.manifest import MANIFEST, Manifest, read_library_versions
 from handsell.bundles.storage import RemoteStorage, lock_folder, open_storage
 from handsell.bundles.store import BundleStore
 from handsell.core.errors import BundleError
+from handsell.jobs.train import publication
+from handsell.local.bundles import bundle_table
 
 
 def draft(created_us: int = 1_750_000_000_000_000, **changes) -> Manifest:
@@ -158,3 +165,35 @@ def test_the_manifest_is_plain_json(tmp_path: Path):
 
 def test_library_versions_are_those_installed():
     assert {"numpy", "pyarrow"} <= set(read_library_versions())
+
+
+def age(store: BundleStore, bundle_id: str) -> None:
+    """Make a bundle one of the former format, whose ids are fixed-width."""
+    path = store.local_path(bundle_id) / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 2}))
+
+
+def test_a_bundle_of_another_version_is_refused_in_one_sentence_and_listed(store):
+    old, new = add(store, 1), add(store, 2)
+    age(store, old)
+    with pytest.raises(
+        BundleError, match=r"expected version 3, got version 2: use the handsell that wrote it, or train"
+    ):
+        store.verify(old)
+    console = Console(width=200, record=True)
+    console.print(bundle_table(store))
+    text = console.export_text()
+    assert new in text and old in text and "unreadable" in text and "expected version 3" in text
+
+
+def test_training_replaces_a_live_bundle_that_it_cannot_read(store, monkeypatch):
+    old = add(store, 1)
+    store.promote(old)
+    age(store, old)
+    scores = BundleScores(np.full(3, 0.1), 0.5)
+    monkeypatch.setattr(publication, "extract_scores", lambda model: scores)
+    replay = SimpleNamespace(models={publication.FUNNEL: None}, user=np.arange(3))
+    run = SimpleNamespace(config=SimpleNamespace(gate=GateConfig()))
+    decision = publication.compare_with_live(run, replay, store)
+    assert decision.passed and "cannot be read" in decision.sentences[0]
+    assert "expected version 3, got version 2" in decision.warnings[0]

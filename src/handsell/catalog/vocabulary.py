@@ -91,7 +91,7 @@ class Vocabulary:
         if not (path / "ids.arrow").is_file():
             raise DataError(
                 f"{path}: expected ids.arrow, it is missing: another version of handsell wrote this catalog, or it is "
-                "incomplete; run `handsell data CONFIG` again"
+                "incomplete; run `handsell data CONFIG` and the steps after it again"
             )
         texts = pa.ipc.open_file(pa.memory_map(str(path / "ids.arrow"))).get_batch(0).column(0)
         hashes, order = (np.asarray(np.load(path / f"{name}.npy", mmap_mode="r")) for name in ("hashes", "order"))

@@ -77,7 +77,7 @@ class AppendResult:
 @dataclass(slots=True)
 class _Waiting:
     table: str  # of _INSERT
-    rows: list[tuple]
+    rows: list[Any]  # events as given; tuples for other tables
     done: Future
 
 
@@ -103,7 +103,7 @@ class EventLog:
 
         `sent_time`, if given, replaces `time` in the key: it is None where the time is that of the arrival.
         """
-        return self._submit("events", _build_rows(events))
+        return self._submit("events", list(events))
 
     def append_slates(self, slates: Sequence[dict[str, Any]]) -> Future[AppendResult]:
         """Append served slates, dicts of IMPRESSION_FIELDS; a repeated `recommendation_id` is ignored."""
@@ -113,7 +113,7 @@ class EventLog:
         """Replace the creators and tags that a user blocks."""
         return self._submit("blocks", [(user_id, json.dumps(list(creators)), json.dumps(list(tags)))])
 
-    def _submit(self, table: str, rows: list[tuple]) -> Future[AppendResult]:
+    def _submit(self, table: str, rows: list[Any]) -> Future[AppendResult]:
         if self._closed:
             raise EventLogError(f"event log {self.path} is closed: open it again before appending")
         done: Future[AppendResult] = Future()
@@ -135,8 +135,10 @@ class EventLog:
 
     def _commit(self, group: list[_Waiting]) -> None:
         try:
+            keyed = iter(_build_rows([event for w in group if w.table == "events" for event in w.rows]))
+            rows = [[next(keyed) for _ in w.rows] if w.table == "events" else w.rows for w in group]
             self._db.execute("BEGIN IMMEDIATE")
-            results = [self._insert(w.table, w.rows) for w in group]
+            results = [self._insert(w.table, own) for w, own in zip(group, rows, strict=True)]
             self._db.execute("COMMIT")
         except Exception as error:
             if self._db.in_transaction:
@@ -176,7 +178,9 @@ class EventLog:
 
 
 def _build_rows(events: Sequence[dict[str, Any]]) -> list[tuple]:
-    """Return the rows of events: EVENT_FIELDS and the key."""
+    """Return the rows of events: EVENT_FIELDS and the key. The keys of a group are computed at once."""
+    if not events:
+        return []
     columns = {name: [event.get(name) for event in events] for name in EVENT_KEY}
     columns["time"] = [event.get("sent_time", event["time"]) for event in events]
     kinds = {name: pa.int64() if name == "time" else pa.string() for name in EVENT_KEY}

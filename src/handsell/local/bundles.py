@@ -45,7 +45,12 @@ def bundle_table(store: BundleStore) -> Table:
     for column in ("", "bundle", "created (UTC)", "data until", "NDCG@10"):
         table.add_column(column, no_wrap=True)
     for bundle_id in reversed(store.list()):
-        about = store.show(bundle_id)
+        try:
+            about = store.show(bundle_id)
+        except BundleError as error:  # of another version, say: the others are listed all the same
+            table.add_row("live" if bundle_id == live else "", bundle_id, "unreadable", "", "")
+            table.caption = str(error)
+            continue
         created, until = (datetime.fromtimestamp(us / 1e6, UTC) for us in (about.created_us, about.data_end_us))
         score = about.metrics.get("ndcg@10")
         table.add_row(

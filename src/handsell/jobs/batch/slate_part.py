@@ -142,6 +142,7 @@ def _build_row(worker: BatchWorker, run: BatchRun, user_id: str, slates: Slates,
     items = worker.stages.snapshot.items
     n = int((slates.item[b] != NONE).sum())
     about = slates.reason_item[b, :n]
+    names = items.ids(np.maximum(about, 0)) if n else []
     return {
         "recommendation_id": f"{run.id}-{user_id}",
         "user_id": user_id,
@@ -153,7 +154,7 @@ def _build_row(worker: BatchWorker, run: BatchRun, user_id: str, slates: Slates,
             [s for bit, s in enumerate(slates.sources) if bits >> bit & 1] for bits in slates.source[b, :n].tolist()
         ],
         "reason": [REASONS[code] for code in slates.reason[b, :n].tolist()],
-        "reason_item_id": [None if i == NONE else items.ids(np.array([i]))[0] for i in about.tolist()],
+        "reason_item_id": [None if i == NONE else name for i, name in zip(about.tolist(), names, strict=True)],
         "degraded": list(slates.degraded),
     }
 
