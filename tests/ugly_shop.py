@@ -120,17 +120,17 @@ def write_shop(
     with (folder / "events.csv").open("w", newline="") as file:
         out = csv.writer(file)
         out.writerow(["user_id", "item_id", "time", "type"])
-        out.writerows([user, item, _write_time(int(at), form), kind] for user, item, at, kind in events)
+        out.writerows([user, item, write_time(int(at), form), kind] for user, item, at, kind in events)
     with (folder / "items.csv").open("w", newline="") as file:
         out = csv.writer(file)
         out.writerow(["item_id", "title", "creators", "tags", "price", "expires_at"])
         for i in range(ITEMS):
-            expires = _write_time(end - 3 * DAY_US, "iso") if i == 5 else ""
+            expires = write_time(end - 3 * DAY_US, "iso") if i == 5 else ""
             out.writerow([f"i{i}", f"Thing {i}", f"Brand {i % 5}", f"t{i % 3}|t{i % 7}", i * 1.5 or "", expires])
     (folder / "shop.toml").write_text(TOML.replace("CLOCK", clock))
 
 
-def _write_time(at: int, form: str) -> str:
+def write_time(at: int, form: str = "iso") -> str:
     if form == "epoch_ms":
         return str(at // 1_000)
     zone = dt.timezone(dt.timedelta(hours=5, minutes=30)) if form == "offset" else dt.UTC

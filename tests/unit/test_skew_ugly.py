@@ -7,14 +7,16 @@ import json
 import numpy as np
 import pytest
 
+from handsell.catalog.snapshot import Snapshot
 from handsell.core.clock import Clock
 from handsell.core.errors import DataError
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.features.matrix import group_features
+from handsell.features.served_log import LoggedVectors
 from handsell.jobs.features import recomputation
 from handsell.jobs.features.skew import compare_vectors
-from ugly_shop import FORMS, FUTURE_US, Shop, read_shop, serve, write_shop
+from ugly_shop import FORMS, FUTURE_US, Shop, read_shop, serve, write_shop, write_time
 
 MIDNIGHT = 20_600 * DAY_US  # 2026-05-27
 USERS = ["u0", "u1", "u2", "u7", "robot", "newcomer", "unknown", None]
@@ -26,9 +28,13 @@ def home(tmp_path, monkeypatch):
 
 
 def find_differences(shop: Shop, time: int, monkeypatch) -> dict[str, float]:
-    """Return the share of differing vectors by feature, of those that differ."""
-    logged = serve(shop, time, USERS)
-    monkeypatch.setattr(recomputation, "load_snapshot", lambda path: shop.snapshot)
+    """Serve requests and return the share of differing vectors by feature, of those that differ."""
+    return compare(shop, serve(shop, time, USERS), shop.snapshot, monkeypatch)
+
+
+def compare(shop: Shop, logged: LoggedVectors, served: Snapshot, monkeypatch) -> dict[str, float]:
+    """Compare vectors that were served with the snapshot `served` with the rows that the shop has now."""
+    monkeypatch.setattr(recomputation, "load_snapshot", lambda path: served)
     monkeypatch.setattr(recomputation.BundleStore, "local_path", lambda store, name: None)
     again = recomputation.recompute(logged, shop.config, shop.store)
     assert not again.fresh.any()
@@ -64,6 +70,20 @@ def test_no_feature_differs_on_random_shops(tmp_path, monkeypatch, seed):
     assert end - 1_000 < shop.meta["last_us"] < end + robot + 10  # events at the same time are set 1 µs apart
     for later in (0, rng.integers(DAY_US), rng.integers(9 * DAY_US)):
         assert find_differences(shop, first_request(shop) + int(later), monkeypatch) == {}
+
+
+def test_vectors_of_yesterday_agree_with_the_rows_of_today(tmp_path, rng, monkeypatch):
+    """The log goes on after the requests: the rest of the day must not change what was served on it."""
+    end = MIDNIGHT + 15 * HOUR_US
+    write_shop(tmp_path, rng, end, robot=100, clock="wall")
+    shop = read_shop(tmp_path, end + HOUR_US)
+    logged, snapshot = serve(shop, first_request(shop), USERS), shop.snapshot
+    with (tmp_path / "events.csv").open("a") as file:
+        times = end + 4 * HOUR_US + rng.integers(0, 20 * HOUR_US, 300)
+        file.writelines(f"u{n % 30},i{n % 40},{write_time(int(at))},view\n" for n, at in enumerate(times))
+    today = read_shop(tmp_path, end + DAY_US)
+    assert today.meta["events"] > shop.meta["events"] and today.snapshot.as_of == snapshot.as_of + DAY_US
+    assert compare(today, logged, snapshot, monkeypatch) == {}
 
 
 @pytest.mark.parametrize("clock", ["wall", "data"])
