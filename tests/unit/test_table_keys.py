@@ -1,5 +1,7 @@
 """An event that is in the tables and in the event log counts once in the next request of its user."""
 
+import time
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -13,6 +15,7 @@ from handsell.events.log import EventLog
 from handsell.events.reader import EventReader
 from handsell.events.table_keys import TableKeys, save_table_keys
 from handsell.features.request_builder import OnlineRows, QueryBatch, read_tail
+from serving_service import start_service
 from serving_world import write_world
 
 KEYS = st.integers(-(2**63), 2**63 - 1)
@@ -70,3 +73,33 @@ def test_events_of_the_tables_that_are_posted_too_are_not_folded_again(tmp_path,
     rows["state_time_us"][0] = posted[0]["time"]  # a row from before the newer ones: they are folded
     older = read_tail(queries, rows, reader, world.snapshot, world.config, False)
     assert len(older) == len(posted) - 1 + len(new)
+
+
+async def test_posted_events_have_the_key_of_the_tables(tmp_path):
+    line = {
+        "event_id": "order 7",
+        "user_id": "u1",
+        "item_id": "i1",
+        "type": "play",
+        "timestamp": "2026-05-01T00:00:00Z",
+    }
+    bare = {name: value for name, value in line.items() if name != "event_id"}
+    untimed = {name: value for name, value in line.items() if name != "timestamp"}
+    soon = {**bare, "timestamp": int(time.time() * 1000) + 60_000}  # counts as now, whenever it is delivered
+    async with start_service(write_world(tmp_path)) as (client, _):
+
+        async def post(*events):
+            answer = (await client.post("/v1/events", json={"events": list(events)})).json()
+            assert answer["rejected"] == []
+            return answer["accepted"], answer["duplicates"]
+
+        assert await post(line, {**line, "item_id": "i2"}, {**line, "type": "like"}, {**line, "user_id": "u2"}) == (
+            4,
+            0,
+        )
+        assert await post(line, {**line, "value": 5.0}, {**line, "timestamp": "2026-05-01T02:00:00+02:00"}) == (0, 3)
+        assert await post(bare, bare, {**bare, "timestamp": "2026-05-01T00:00:01Z"}) == (2, 1)
+        assert await post(untimed) == (1, 0) and await post(untimed, {**untimed, "item_id": "i2"}) == (1, 1)
+        assert await post(soon) == (1, 0) and await post(soon) == (0, 1)
+        neither = {name: value for name, value in untimed.items() if name != "event_id"}
+        assert await post(neither, neither) == (2, 0)

@@ -25,23 +25,24 @@ class TableKeys:
 
     def contain(self, user: int, keys: Sequence[int | None]) -> np.ndarray:
         """Return which keys (N,) of a user's events the tables have, (N,) bool; none without the folder."""
-        self._refresh()
+        parts = self._load()
         wanted = np.array([key or 0 for key in keys], np.int64)
-        if not self._parts or user < 0:
+        if not parts or user < 0:
             return np.zeros(len(wanted), bool)
-        known = self._parts[user % len(self._parts)]
+        known = parts[user % len(parts)]
         place = np.searchsorted(known, wanted)
         inside = place < len(known)
         inside[inside] = known[place[inside]] == wanted[inside]
         return inside
 
-    def _refresh(self) -> None:
+    def _load(self) -> list[np.ndarray]:
+        """Return the keys of each partition; none while the folder is missing or being replaced."""
         try:
             about = self.folder.stat()
-        except FileNotFoundError:
+            if self._version != (about.st_ino, about.st_mtime_ns):
+                paths = sorted(self.folder.glob("part-*.npy"))
+                self._parts = [np.asarray(np.load(path, mmap_mode="r")) for path in paths]
+                self._version = (about.st_ino, about.st_mtime_ns)
+        except OSError:
             self._version, self._parts = None, []
-            return
-        if self._version != (about.st_ino, about.st_mtime_ns):
-            paths = sorted(self.folder.glob("part-*.npy"))
-            self._parts = [np.asarray(np.load(path, mmap_mode="r")) for path in paths]
-            self._version = (about.st_ino, about.st_mtime_ns)
+        return self._parts
