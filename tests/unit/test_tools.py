@@ -45,6 +45,13 @@ def test_a_plain_path_is_kept(environment_at):
     assert find_plain_interpreter() == sys.executable and not any(links.iterdir())
 
 
+@pytest.mark.parametrize("executable", ["", "/opt/my python/bin/python"])
+def test_an_interpreter_outside_its_environment_is_kept(environment_at, monkeypatch, executable):
+    environment_at("my shop")
+    monkeypatch.setattr(sys, "executable", executable)
+    assert find_plain_interpreter() == executable
+
+
 def test_a_link_of_somebody_else_is_not_followed(environment_at, monkeypatch):
     links = environment_at("my shop")
     link = Path(find_plain_interpreter()).parents[1]

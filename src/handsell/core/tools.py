@@ -29,7 +29,7 @@ def find_plain_interpreter() -> str:
     Ray starts its workers through a shell and does not quote the interpreter. Raises HandsellError if the name of the
     link is taken.
     """
-    if shlex.quote(sys.executable) == sys.executable:
+    if shlex.quote(sys.executable) == sys.executable or not Path(sys.executable).is_relative_to(sys.prefix):
         return sys.executable
     link = find_socket_folder() / f"handsell-python-{hashlib.sha256(os.fsencode(sys.prefix)).hexdigest()[:8]}"
     try:
