@@ -77,7 +77,7 @@ def test_two_configs_of_one_name_do_not_share_state(configured, tmp_path):
     claim_state(first)
     (tmp_path / "other").mkdir()
     second = load_config(shutil.copy(first.source, tmp_path / "other" / "config.toml"))
-    for use in (claim_state, require_owner, stop_everything, lambda config: load_on_cluster(config.source)):
+    for use in (claim_state, require_owner, stop_everything, lambda config: load(config.source)):
         with pytest.raises(ConfigError, match="have the same name, shop"):
             use(second)
     first.source.unlink()  # moved
