@@ -193,7 +193,7 @@ def merge_events(partition: int, state: Path) -> tuple[int, int]:
     merged = deduplicate_and_sort(rows)
     layout.interactions.mkdir(parents=True, exist_ok=True)
     pq.write_table(merged, _part_path(layout.interactions, partition))
-    return len(merged), max(merged["time"].to_pylist(), default=0)
+    return len(merged), pc.max(merged["time"]).as_py() or 0
 
 
 def _require_events(config: Config, reader: Reader, summaries: Sequence[PartSummary], events: int) -> None:
