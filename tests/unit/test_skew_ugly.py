@@ -58,7 +58,7 @@ def test_a_small_shop_with_a_robot_a_deleted_item_and_an_event_in_the_future(tmp
     assert find_differences(shop, first_request(shop), monkeypatch) == {}
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_no_feature_differs_on_random_shops(tmp_path, monkeypatch, seed):
     """The log ends at any time of a day; it is read at once or later; requests follow at once or days later."""
     rng = np.random.default_rng(seed)
@@ -86,8 +86,9 @@ def test_vectors_of_yesterday_agree_with_the_rows_of_today(tmp_path, rng, monkey
     assert compare(today, logged, snapshot, monkeypatch) == {}
 
 
-@pytest.mark.parametrize("clock", ["wall", "data"])
-@pytest.mark.parametrize("read", [0, 3 * HOUR_US, 20 * HOUR_US, 40 * DAY_US])
+@pytest.mark.parametrize(
+    ("clock", "read"), [("wall", 3 * HOUR_US), ("wall", 40 * DAY_US), ("data", 0), ("data", 20 * HOUR_US)]
+)
 def test_an_event_in_the_future_decides_neither_the_end_of_the_data_nor_the_day_of_the_snapshot(tmp_path, clock, read):
     end, found = MIDNIGHT + 15 * HOUR_US, []
     for future in (0, 1):
