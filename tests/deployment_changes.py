@@ -419,6 +419,14 @@ def missing_rules_file(draft: Draft) -> None:
     draft.section("reranking")["rules"] = "nowhere.toml"
 
 
+@change(BROKEN)
+def other_items_every_day(draft: Draft) -> None:
+    end = max((row["time"] for row in draft.events if isinstance(row["time"], int)), default=0)
+    for row in draft.events:
+        row["item_id"] = f"{row['item_id']}-{(end - row['time']) // DAY if isinstance(row['time'], int) else 0}"
+    no_items_table(draft)
+
+
 # -- split and ports ------------------------------------------------------------------------------------------------
 
 
@@ -450,3 +458,39 @@ def port_of_a_worker(draft: Draft) -> None:
 @change(EITHER)
 def numbers_as_text(draft: Draft) -> None:
     draft.put(draft.items, "price", lambda k: f"{k},5")
+
+
+@change(EITHER)
+def tiny_shop(draft: Draft) -> None:
+    users, items = (int(draft.rng.integers(1, 5)) for _ in range(2))
+    del draft.events[int(draft.rng.integers(1, 60)) :]
+    for k, row in enumerate(draft.events):
+        row.update(user_id=f"u{k % users}", item_id=f"i{k % items}")
+    del draft.items[items:]
+    draft.toml["split"] = {"ranker_days": 0.1, "validation_days": 0.1, "test_days": 0.1}
+
+
+@change(EITHER)
+def mostly_negative(draft: Draft) -> None:
+    draft.section("events")["types"]["view"]["weight"] = -1.0
+    draft.put(draft.events, "type", "view")
+    draft.put(draft.some(draft.events, float(draft.rng.choice([0.002, 0.01, 0.05]))), "type", "cart")
+
+
+@change(EITHER)
+def short_windows(draft: Draft) -> None:
+    draft.toml["split"] = {f"{name}_days": float(draft.rng.random()) / 5 for name in ("ranker", "validation", "test")}
+
+
+@change(EITHER)
+def some_expired(draft: Draft) -> None:
+    days = draft.rng.integers(0, 30, len(draft.items))
+    end = max((row["time"] for row in draft.events if isinstance(row["time"], int)), default=0)
+    draft.put(draft.items, "expires_at", lambda k: iso(min(end, 2_000_000_000) + (15 - int(days[k])) * DAY))
+
+
+@change(EITHER)
+def some_published_later(draft: Draft) -> None:
+    days = draft.rng.integers(0, 30, len(draft.items))
+    end = max((row["time"] for row in draft.events if isinstance(row["time"], int)), default=0)
+    draft.put(draft.items, "published_at", lambda k: iso(min(end, 2_000_000_000) + (3 - int(days[k])) * DAY))

@@ -196,15 +196,25 @@ def run_steps(config: Config) -> str | None:
     for name in windows.REQUEST_WINDOWS:
         if not counts[f"{name}_kept"]:
             return f"no request in the window {name}"
-        if not _count_eligible(config, name, snapshot, eligibility):
-            return f"no liked item that was available in the window {name}"
+        known = _have_content(snapshot) | _liked_before_windows(config)
+        if not _count_eligible(config, name, eligibility, known):
+            return f"no liked item that was available and known in the window {name}"
     return _recommend(config, snapshot, eligibility)
 
 
-def _count_eligible(config: Config, window: str, snapshot: Snapshot, eligibility: Eligibility) -> int:
+def _count_eligible(config: Config, window: str, eligibility: Eligibility, known: np.ndarray) -> int:
     found = read_requests(config.state / "run" / "windows" / f"{window}.parquet")
     row, item = found.acted.row_of_value, found.acted.values
-    return int(((found.gain.values > 0) & eligibility.find_available(found.time)[row, item]).sum())
+    available = eligibility.find_available(found.time)[row, item]
+    return int(((found.gain.values > 0) & available & known[item]).sum())
+
+
+def _liked_before_windows(config: Config) -> np.ndarray:
+    sizes = CatalogSizes.load(Layout(config.state))
+    events = Interactions.read(sorted((config.state / "run" / "fit").glob("*.parquet")), sizes.users, sizes.items)
+    liked = np.zeros(sizes.items, bool)
+    liked[events.item[events.weight > 0]] = True
+    return liked
 
 
 def _recommend(config: Config, snapshot: Snapshot, eligibility: Eligibility) -> str | None:

@@ -43,13 +43,17 @@ class RecommendableItems:
     last_us: int | None  # time of the last event
     ordered: bool
 
-    @cached_property
+    @property
     def usable(self) -> np.ndarray:
-        """(I,) bool, items that a source can find: liked ones, and those with content."""
-        found = self.liked | (self.snapshot.item_tags.lengths > 0) | (self.snapshot.creator != NONE)
+        """(I,) bool, items that a source can find."""
+        return self.liked | self.has_content
+
+    @cached_property
+    def has_content(self) -> np.ndarray:
+        """(I,) bool, items with a creator, tags, title or text."""
+        found = (self.snapshot.item_tags.lengths > 0) | (self.snapshot.creator != NONE)
         for name in ("title", "text"):
-            length = pc.fill_null(pc.utf8_length(self.snapshot.metadata[name]), 0)
-            found = found | (np.asarray(length) > 0)
+            found = found | np.asarray(pc.greater(pc.fill_null(pc.utf8_length(self.snapshot.metadata[name]), 0), 0))
         return found
 
 

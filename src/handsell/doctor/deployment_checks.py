@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
+from handsell.data.splits import Bounds
 from handsell.doctor.availability_checks import (
     RecommendableItems,
     find_availability_problems,
@@ -47,12 +48,25 @@ def find_deployment_problems(
         pairs = len(by_item) * len(checks.per_user.table())
         about = RecommendableItems(snapshot, liked, checks.pairs.count / pairs, users, last.value, checks.ordered)
         yield from find_availability_problems(config, about)
+        if config.split.kind == "by_time" and not about.has_content.any():
+            yield from _find_new_items(Bounds.of(config.split, last.value).ranker, by_item)
     for name, table in (("user", checks.per_user.table()), ("item", by_item)):
         liking = table.filter(pc.greater(table["positive"], 0))
         if len(liking) == 1:
             message = f"all events of positive weight are of one {name}: check the mapping of {name}_id"
             examples = [show_row(liking, 0, ("id", "count"))]
             yield Finding(f"one {name}", "error", message, liking["positive"][0].as_py(), examples)
+
+
+def _find_new_items(ranker_us: int, by_item: pa.Table) -> Iterator[Finding]:
+    """Find a log in which no item without content has events both before and in the windows."""
+    first, latest = (by_item[name].cast(pa.int64()).to_numpy() for name in ("first", "last"))
+    if not ((first < ranker_us) & (latest >= ranker_us) & (by_item["positive"].to_numpy() > 0)).any():
+        message = (
+            "no item of the windows has earlier events, and items have no creators, tags, title or text, so nothing "
+            "can be known about them: bring such columns, or shorten split.ranker_days, validation_days and test_days"
+        )
+        yield Finding("new items in the windows", "error", message)
 
 
 def _find_missing_values(config: Config, checks: EventChecks) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -20,6 +21,29 @@ class Finding:
     count: int = 0
     examples: list[dict] = field(default_factory=list)  # at most EXAMPLES rows of the source
     table: str = "events"  # of the examples
+
+
+# Error → beginnings of the names of findings that it may cause, which are left out beside it.
+CONSEQUENCES = {
+    "different item_id": (
+        "empty window", "new items", "nothing", "nearly nothing", "deleted items", "unknown item_id", "short slates",
+        "everything seen",
+    ),
+    "different user_id": ("unknown user_id",),
+    "thresholds": ("no positive event", "empty window"),
+    "unknown event type": ("no events", "no positive event"),
+    "time in the future": ("no events", "log too short", "identical times"),
+}  # fmt: skip
+
+
+def sort_problems(found: Iterable[Finding]) -> list[Finding]:
+    """Return errors, then warnings, then notes, without the consequences of other errors."""
+    found = list(found)
+    effects = tuple(
+        effect for problem in found if problem.severity == "error" for effect in CONSEQUENCES.get(problem.name, ())
+    )
+    left = [problem for problem in found if not problem.name.startswith(effects)]
+    return sorted(left, key=lambda problem: ("error", "warning", "note").index(problem.severity))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import numpy as np
@@ -17,7 +17,7 @@ from handsell.data.splits import Bounds
 from handsell.doctor.catalog_preview import preview_catalog
 from handsell.doctor.checks import EventChecks, ItemSpans
 from handsell.doctor.deployment_checks import find_deployment_problems, find_fixed_problems
-from handsell.doctor.doctor_report import EXAMPLES, DoctorReport, Finding, Spread, TypeCount
+from handsell.doctor.doctor_report import EXAMPLES, DoctorReport, Finding, Spread, TypeCount, sort_problems
 from handsell.doctor.id_checks import find_table_problems, show_row
 from handsell.doctor.row_numbers import number_rows
 from handsell.doctor.view import render
@@ -94,11 +94,6 @@ def build_report(config: Config, reader: Reader, items: pa.Table, users: pa.Tabl
         problems=sort_problems(found),
         advice=give_advice(config, checks, len(by_user), max(len(by_item), len(described))),
     )
-
-
-def sort_problems(found: Iterable[Finding]) -> list[Finding]:
-    """Return errors, then warnings, then notes."""
-    return sorted(found, key=lambda problem: ("error", "warning", "note").index(problem.severity))
 
 
 def give_advice(config: Config, checks: EventChecks, users: int, items: int) -> list[str]:
