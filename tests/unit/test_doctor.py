@@ -349,3 +349,10 @@ def test_rows_are_those_of_their_file_with_the_line_in_csv(tmp_path, configured)
     assert (first["file"], first["row"], first["line"]) == ("b.csv", 2, 5)
     first = problem(f, "values of cost").examples[0]
     assert (first["file"], first["row"], first["line"], first["cost"]) == ("2.csv", 1, 3, "cheap")
+
+
+def test_a_guessed_encoding_is_a_note_with_a_word(tmp_path, shop):
+    (tmp_path / "items.csv").write_bytes("item_id,title\ni1,Café 3\ni2,Lamp\n".encode("latin-1"))
+    found = problem(shop(healthy(), ITEMS), "guessed encoding")
+    assert found.severity == "note"
+    assert found.examples == [{"file": str(tmp_path / "items.csv"), "for example": "Café"}]

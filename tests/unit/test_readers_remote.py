@@ -1,11 +1,17 @@
 """Tables at URIs: a web server, and an S3 server."""
 
+import contextlib
 import gzip
 import http.server
+import shutil
+import socket
+import subprocess
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -106,3 +112,50 @@ def test_a_folder_named_by_a_file_uri(tmp_path):
     assert [file.name for file, _ in source.skipped_files()] == ["d.json"]
     with pytest.raises(DataError, match="does not exist"):
         read_users(open_tables(tmp_path, events={"path": (tmp_path / "no").as_uri()}))
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    """URI of a folder on an S3 server, and its address for uploads."""
+    server = shutil.which("moto_server")
+    if server is None:
+        pytest.skip("no moto_server on the PATH: pipx install 'moto[server]'")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path_factory.mktemp("moto") / "log").open("wb")
+    process = subprocess.Popen([server, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
+    try:
+        for _ in range(150):
+            if process.poll() is not None:
+                pytest.skip("moto_server does not start")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.2)
+        address = f"http://127.0.0.1:{port}/shop"
+        httpx.put(address, trust_env=False).raise_for_status()
+        options = f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+        yield f"s3://key:secret@shop/my log?{options}", f"{address}/my%20log"
+    finally:
+        process.terminate()
+        process.wait(10)
+        log.close()
+
+
+def test_a_folder_in_an_object_store(tmp_path, bucket):
+    uri, address = bucket
+    write_tables(tmp_path)
+    (tmp_path / "d.json").write_text("{}")
+    (tmp_path / "e.csv").touch()
+    for path in tmp_path.iterdir():
+        httpx.put(f"{address}/{path.name}", content=path.read_bytes(), trust_env=False).raise_for_status()
+    source = open_tables(tmp_path, events={"path": uri}, items={"path": uri.replace("my log", "my log/a.csv")})
+    assert read_users(source) == ["ü", "v", "w"]
+    assert source.items()["item_id"].to_pylist() == ["i"]
+    assert [file.name for file, _ in source.skipped_files()] == ["d.json", "e.csv"]
+    assert source.files()[0].stat().st_size == (tmp_path / "a.csv").stat().st_size
+    assert source.files()[0].stat().st_mtime_ns > 0
+    with pytest.raises(DataError, match="does not exist") as error:
+        read_users(open_tables(tmp_path, events={"path": uri.replace("my log", "no")}))
+    assert "secret" not in str(error.value)
+    assert "secret" not in str(source.files()[0]) and "secret" not in source.source

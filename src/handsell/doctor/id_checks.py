@@ -89,6 +89,12 @@ def find_table_problems(reader: Reader, tables: dict[str, pa.Array], seen: dict[
         message = "files in the folders of the tables that are not read: rename them, or ignore this"
         examples = [{"file": str(path), "reason": reason} for path, reason in skipped[:EXAMPLES]]
         yield Finding("skipped files", "note", message, len(skipped), examples)
+    if isinstance(reader, Tables) and (guessed := reader.guessed_encodings()):
+        message = (
+            "files that are not UTF-8 are read as Windows-1252: set csv.encoding of the table if letters are wrong"
+        )
+        examples = [{"file": str(path), "for example": word} for path, word in guessed[:EXAMPLES]]
+        yield Finding("guessed encoding", "note", message, len(guessed), examples)
     for table, ids in tables.items():
         column = f"{table.removesuffix('s')}_id"
         for rule in ID_RULES:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from handsell.core.errors import DataError
 from handsell.data.config import TableSource
-from handsell.data.readers.formats.file_access import RemoteFile, TableFile, has_suffix, is_uri, list_remote
+from handsell.data.readers.formats.file_access import (
+    RemoteFile,
+    TableFile,
+    has_suffix,
+    hide_secrets,
+    is_uri,
+    list_remote,
+)
 
 PARQUET, CSV = (".parquet", ".pq"), (".csv", ".csv.gz")
 EXPECTED = ", ".join(PARQUET + CSV)
@@ -23,7 +30,7 @@ def find_table_files(base: Path, source: TableSource, name: str) -> Found:
     Marker files such as _SUCCESS and .part.crc are neither. Raises DataError if there is no file to read.
     """
     if is_uri(source.path):
-        return _find_remote(source.path, f"data.tables.{name}.path ({source.path})")
+        return _find_remote(source.path, f"data.tables.{name}.path ({hide_secrets(source.path)})")
     path = base / Path(source.path).expanduser()
     where = f"data.tables.{name}.path ({path})"
     if path.is_dir():

@@ -26,7 +26,7 @@ from handsell.data.readers.base import (
 from handsell.data.readers.conversion import clear_missing, convert
 from handsell.data.readers.formats.column_mapping import TableReader, map_columns, reject_near_misses
 from handsell.data.readers.formats.csv_table import CsvTable
-from handsell.data.readers.formats.file_access import TableFile, has_suffix, parse_file
+from handsell.data.readers.formats.file_access import TableFile, get_address, has_suffix, hide_secrets, parse_file
 from handsell.data.readers.formats.parquet_table import ParquetTable
 from handsell.data.readers.lists import choose_separator
 from handsell.data.readers.location import ColumnLocation, first_line
@@ -57,6 +57,16 @@ class Tables:
         """Return the files of the tables' folders that are not read, each with the reason."""
         return [entry for name, source in self._sources() for entry in find_table_files(self.base, source, name)[1]]
 
+    def guessed_encodings(self) -> list[tuple[TableFile, str]]:
+        """Return the CSV files that are read as Windows-1252 without a mark that says so, each with a word."""
+        tables = [
+            open_table(file, source, *KINDS[name])
+            for name, source in self._sources()
+            for file in find_table_files(self.base, source, name)[0]
+        ]
+        forms = [(table.file, table.dialect.form) for table in tables if isinstance(table, CsvTable)]
+        return [(file, form.example) for file, form in forms if form.guessed]
+
     def _sources(self) -> list[tuple[str, TableSource]]:
         given = [("events", self.tables.events), ("items", self.tables.items), ("users", self.tables.users)]
         return [(name, source) for name, source in given if source]
@@ -64,7 +74,7 @@ class Tables:
     def parts(self) -> list[SourcePart]:
         """One part per file, in order of file names; large Parquet files are cut at row groups."""
         files = find_table_files(self.base, self.tables.events, "events")[0]
-        cuts = [(str(file), *cut) for file in files for cut in _cut(file)]
+        cuts = [(get_address(file), *cut) for file in files for cut in _cut(file)]
         return [SourcePart(number, path, groups, rows) for number, (path, groups, rows) in enumerate(cuts)]
 
     def events(self, part: SourcePart) -> Iterator[pa.RecordBatch]:
@@ -78,7 +88,7 @@ class Tables:
             )
         table = open_table(parse_file(part.path), source, kinds, EVENT_NEEDS, part.row_groups)
         columns = map_columns(table, source, kinds, EVENT_NEEDS, "events", extras=False)
-        one_type = None if "type" in columns else self._get_only_type(part.path)
+        one_type = None if "type" in columns else self._get_only_type(str(table.file))
         places = _locate_columns(table, columns, source, part.first_row)
         wanted = list(dict.fromkeys(columns.values()))  # two canonical columns may be mapped to the same one
         numbers = {name: column for name, column in columns.items() if _is_number(kinds[name])}
@@ -154,7 +164,7 @@ class Tables:
                 }
                 tables.append((table, pa.table(arrays)))
         if not tables:
-            raise DataError(f"data.tables.{name} ({source.path}) has no rows; leave it out, or fill it")
+            raise DataError(f"data.tables.{name} ({hide_secrets(source.path)}) has no rows; leave it out, or fill it")
         whole = _concatenate(tables, kinds, source, name)
         return dict(zip(whole.column_names, whole.columns, strict=True))
 
@@ -212,8 +222,8 @@ def _concatenate(tables: list[tuple[TableReader, pa.Table]], kinds: dict, source
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             reason = first_line(error)
     raise DataError(
-        f"data.tables.{name} ({source.path}): a column has different types in its files ({reason}); give it one type, "
-        "or leave it out of the files"
+        f"data.tables.{name} ({hide_secrets(source.path)}): a column has different types in its files "
+        f"({reason}); give it one type, or leave it out of the files"
     )
 
 

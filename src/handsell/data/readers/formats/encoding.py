@@ -23,6 +23,7 @@ MARKS = (
 UNDEFINED = bytes([0x81, 0x8D, 0x8F, 0x90, 0x9D])  # not in Windows-1252
 BACKSLASHED = re.compile(r'\\"[^",;|\t\r\n]')  # a quote in a value as \"
 DOUBLED = re.compile(r'[^\\,;|\t\r\n"]""')  # a quote in a value as ""
+NOT_ASCII = re.compile(r"[^\W\d_]{0,20}[^\x00-\x7f][^\W\d_]{0,20}")
 MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}")  # a letter in UTF-8
 BINARY = {
     b"PK\x03\x04": "an Excel or zip file",
@@ -45,6 +46,7 @@ class TextForm:
 
     encoding: str  # a Python codec
     guessed: bool = False  # neither marked nor UTF-8: read as Windows-1252
+    example: str = ""  # a word of a guessed encoding
     line_ends: frozenset[str] = frozenset()
     backslashes: bool = False  # quotes in values are written as \"
     errors: str = "strict"  # what decoding does with wrong bytes
@@ -84,7 +86,7 @@ def _examine(file: TableFile, encoding: str, guessed: bool = False) -> TextForm:
     decoder = codecs.getincrementaldecoder(encoding)()
     ends: set[str] = set()
     backslashed = doubled = False
-    last, offset = "", 0
+    last, offset, example = "", 0, ""
     with open_binary(file) as raw:
         while True:
             chunk = raw.read(CHUNK)
@@ -105,9 +107,11 @@ def _examine(file: TableFile, encoding: str, guessed: bool = False) -> TextForm:
             ends |= _find_line_ends(text)
             backslashed = backslashed or BACKSLASHED.search(text) is not None
             doubled = doubled or DOUBLED.search(text) is not None
+            if guessed and not example and (word := NOT_ASCII.search(text)):
+                example = word[0]
             offset += len(chunk)
             if not chunk:
-                return TextForm(encoding, guessed, frozenset(ends), backslashed and not doubled)
+                return TextForm(encoding, guessed, example, frozenset(ends), backslashed and not doubled)
 
 
 def _find_line_ends(text: str) -> set[str]:

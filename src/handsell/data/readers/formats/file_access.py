@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -55,10 +55,24 @@ class RemoteFile:
         return FileStatus(info.size or 0, info.mtime_ns or 0)
 
     def __str__(self) -> str:
-        return self.uri
+        return hide_secrets(self.uri)
 
 
 TableFile = Path | RemoteFile
+
+
+def hide_secrets(uri: str) -> str:
+    """Return a URI for messages: without credentials, and without its query; other paths are unchanged."""
+    if not is_uri(uri):
+        return uri
+    parts = urlsplit(uri)
+    query = "?…" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
+
+
+def get_address(file: TableFile) -> str:
+    """Return the text from which parse_file makes the file again."""
+    return file.uri if isinstance(file, RemoteFile) else str(file)
 
 
 def parse_file(path: str) -> TableFile:
@@ -134,7 +148,7 @@ def list_remote(uri: str, where: str) -> list[RemoteFile]:
         base, _, query = uri.partition("?")
         tail = f"?{query}" if query else ""
         inside = sorted(i.path for i in found if i.type == pafs.FileType.File)
-        return [RemoteFile(f"{base.rstrip('/')}/{p[len(path) :].lstrip('/')}{tail}") for p in inside]
+        return [RemoteFile(f"{base.rstrip('/')}/{quote(p[len(path) :].lstrip('/'))}{tail}") for p in inside]
 
 
 @contextmanager
@@ -143,7 +157,9 @@ def explain_errors(file: TableFile | str) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, zlib.error, pa.ArrowInvalid, ImportError) as error:
-        lines = str(error).splitlines() or [type(error).__name__]
+        lines = (str(error) or type(error).__name__).splitlines()
+        if isinstance(file, RemoteFile):
+            lines[0] = lines[0].replace(file.uri, str(file))
         remedy = "check the address and the credentials" if is_uri(str(file)) else "correct or remove the file"
         raise DataError(f"{file} cannot be read: {lines[0]}; {remedy}") from None
 
@@ -154,7 +170,10 @@ def _open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
 
         return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(uri.partition(":")[0]))), uri
     try:
-        return pafs.FileSystem.from_uri(uri)
+        return pafs.FileSystem.from_uri(uri.replace(" ", "%20"))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         expected = "s3://, gs://, https://, http://, hdfs:// or file://"
-        raise DataError(f"{uri}: expected an address that begins with {expected}; got: {error}") from None
+        reason = str(error).replace(uri, hide_secrets(uri)).replace(uri.replace(" ", "%20"), hide_secrets(uri))
+        raise DataError(
+            f"{hide_secrets(uri)}: expected an address that begins with {expected}; got: {reason}"
+        ) from None
