@@ -89,6 +89,14 @@ def test_a_small_shop_by_hand(shop):
     assert {p.name for p in shop.state.iterdir()} == {"data", "catalog", "interactions"}
 
 
+@pytest.mark.parametrize("damaged", ["catalog/users/hashes.npy", "interactions/part-00000.parquet"])
+def test_an_empty_file_of_the_last_run_is_written_again(shop, damaged):
+    before = job.prepare(shop, quiet)
+    (shop.state / damaged).write_bytes(b"")
+    assert job.prepare(shop, quiet)["events"] == before["events"]
+    assert (shop.state / damaged).stat().st_size > 0
+
+
 def test_unchanged_data_is_skipped_and_new_events_keep_the_numbers(shop, tmp_path):
     before = job.prepare(shop, quiet)
     assert not before["skipped"] and job.prepare(shop, quiet) == {**before, "skipped": True}

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from handsell.core.errors import HandsellError
-from handsell.core.paths import Layout
+from handsell.core.paths import Layout, has_content
 from handsell.local import up
-from handsell.local.online_store import has_content, is_filled, require_online_store
+from handsell.local.online_store import is_filled, require_online_store
 
 
 @pytest.fixture

@@ -77,3 +77,12 @@ def test_a_catalog_of_another_version_is_refused_in_one_sentence(tmp_path):
     np.save(tmp_path / "ids.npy", np.array([b"a"]))
     with pytest.raises(DataError, match=r"expected ids\.arrow.*another version of handsell.*handsell data CONFIG"):
         Vocabulary.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ids.arrow", "hashes.npy", "order.npy"])
+@pytest.mark.parametrize("left", [b"", b"x", b"not a table or an array"])
+def test_a_damaged_catalog_is_one_sentence(tmp_path, name, left):
+    Vocabulary.of(["a", "b"]).save(tmp_path)
+    (tmp_path / name).write_bytes(left)
+    with pytest.raises(DataError, match=r"is damaged \(.*run `make up`"):
+        Vocabulary.load(tmp_path)

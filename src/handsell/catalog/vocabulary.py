@@ -93,8 +93,13 @@ class Vocabulary:
                 f"{path}: expected ids.arrow, it is missing: another version of handsell wrote this catalog, or it is "
                 "incomplete; run `handsell data CONFIG` and the steps after it again"
             )
-        texts = pa.ipc.open_file(pa.memory_map(str(path / "ids.arrow"))).get_batch(0).column(0)
-        hashes, order = (np.asarray(np.load(path / f"{name}.npy", mmap_mode="r")) for name in ("hashes", "order"))
+        try:
+            texts = pa.ipc.open_file(pa.memory_map(str(path / "ids.arrow"))).get_batch(0).column(0)
+            hashes, order = (np.asarray(np.load(path / f"{name}.npy", mmap_mode="r")) for name in ("hashes", "order"))
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(
+                f"{path} is damaged ({error}): run `make up`, or `handsell data CONFIG` and the steps after it, again"
+            ) from None
         return cls(texts, hashes, order)
 
 

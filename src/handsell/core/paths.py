@@ -16,6 +16,12 @@ def find_socket_folder() -> Path:
     return Path(folder if len(os.fsencode(folder)) <= MAX_TEMPORARY else "/tmp")
 
 
+def has_content(*paths: Path) -> bool:
+    """Return whether all paths exist, no folder lacks files, and no file is empty, as a full disk may leave it."""
+    files = [[path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()] for path in paths]
+    return all(files) and all(file.stat().st_size > 0 for found in files for file in found)
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Paths below `Config.state`. Reading a property creates nothing."""

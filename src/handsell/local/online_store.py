@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from handsell.config import Config
 from handsell.core.errors import HandsellError
-from handsell.core.paths import Layout
+from handsell.core.paths import Layout, has_content
 from handsell.features.repository import STORE_VARIABLE, build_feast_settings
 
 TIMEOUT_S = 5.0
@@ -44,12 +44,6 @@ def is_filled(config: Config) -> bool:
     except Exception:  # any error of Feast or of the store's client: materialize reports it
         return False
     return any(values[0] is not None for values in rows.values())
-
-
-def has_content(*paths: Path) -> bool:
-    """Return whether all paths exist, no folder lacks files, and no file is empty, as a full disk may leave it."""
-    files = [[path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()] for path in paths]
-    return all(files) and all(file.stat().st_size > 0 for found in files for file in found)
 
 
 def _try_to_connect(address: str) -> str | None:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from handsell.config import Config
 from handsell.core.errors import HandsellError
-from handsell.core.paths import Layout
+from handsell.core.paths import Layout, has_content
 from handsell.core.proxies import bypass_proxies
 from handsell.core.tools import start_command
 from handsell.doctor.inspection import find_problems
@@ -22,7 +22,7 @@ from handsell.features.repository import build_feast_settings, find_feature_repo
 from handsell.local import cluster, example, service
 from handsell.local.bundles import has_live_bundle
 from handsell.local.child_process import JSON_LINES, run_child
-from handsell.local.online_store import has_content, is_filled, require_online_store
+from handsell.local.online_store import is_filled, require_online_store
 from handsell.local.ownership import claim_state, require_owner
 from handsell.local.ports import list_own_pids, require_free_port
 from handsell.local.steps import Steps, code_digest, digest_files

@@ -12,13 +12,16 @@ import pyarrow.parquet as pq
 
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
-from handsell.core.paths import Layout
+from handsell.core.paths import Layout, has_content
 from handsell.data.alignment import align_rows, find_present, mark_unavailable
 from handsell.data.numbering import extend_vocabulary
 from handsell.data.readers.base import Reader
 
 
 def load_vocabularies(layout: Layout) -> dict[str, Vocabulary]:
+    """Load the vocabularies of the last run; none if a file is empty, as a crash may leave it."""
+    if not has_content(layout.catalog):
+        return {}
     names = ("items", "users", "creators", "tags")
     return {n: Vocabulary.load(layout.catalog / n) for n in names if (layout.catalog / n / "ids.arrow").is_file()}
 

@@ -31,7 +31,7 @@ from handsell.config import Config
 from handsell.core.clock import Clock
 from handsell.core.errors import DataError, HandsellError
 from handsell.core.json_files import read_json
-from handsell.core.paths import Layout
+from handsell.core.paths import Layout, has_content
 from handsell.data.numbering import (
     KEYED,
     deduplicate_and_sort,
@@ -70,7 +70,7 @@ def prepare(config: Config, progress: Callable[[str], None] = report_update) -> 
     """
     reader, layout = open_reader(config, progress), Layout(config.state)
     before, current = _read_meta(layout), compute_fingerprint(config, reader)
-    if before.get("fingerprint") == current and layout.interactions.is_dir() and layout.catalog.is_dir():
+    if before.get("fingerprint") == current and has_content(layout.interactions, layout.catalog, layout.items.parent):
         return {**before, "skipped": True}
     config.state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=config.state, prefix=".data-") as raw, connect(config.jobs.num_cpus):
