@@ -21,7 +21,7 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 UNDEFINED = bytes([0x81, 0x8D, 0x8F, 0x90, 0x9D])  # not in Windows-1252
-BACKSLASHED = re.compile(r'\\"[^",;|\t\r\n]')  # a quote in a value as \"
+BACKSLASHED = re.compile(r'\\"(?:[^",;|\t\r\n]|"[,;|\t\r\n])')  # a quote in a value as \"
 DOUBLED = re.compile(r'[^\\,;|\t\r\n"]""')  # a quote in a value as ""
 NOT_ASCII = re.compile(r"[^\W\d_]{0,20}[^\x00-\x7f][^\W\d_]{0,20}")
 MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}")  # a letter in UTF-8
@@ -105,8 +105,10 @@ def _examine(file: TableFile, encoding: str, guessed: bool = False) -> TextForm:
             else:
                 last = ""
             ends |= _find_line_ends(text)
-            backslashed = backslashed or BACKSLASHED.search(text) is not None
-            doubled = doubled or DOUBLED.search(text) is not None
+            if not backslashed and '\\"' in text:  # faster than the pattern alone
+                backslashed = BACKSLASHED.search(text) is not None
+            if not doubled and '""' in text:
+                doubled = DOUBLED.search(text) is not None
             if guessed and not example and (word := NOT_ASCII.search(text)):
                 example = word[0]
             offset += len(chunk)
