@@ -62,7 +62,7 @@ SENTENCES = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(" ".joi
 def tables(draw, values=None):
     """Return rows, and the bytes of the file that a common program would write for them; `values`: usual ones."""
     encoding = draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"]))
-    value = values or (VALUES if encoding == "cp1252" else WIDE)
+    value = values if values is not None else VALUES if encoding == "cp1252" else WIDE
     rows = draw(st.lists(st.tuples(value, value, value), min_size=1, max_size=6))
     backslash = draw(st.booleans())
     delimiter, end = draw(st.sampled_from([",", ";", "\t", "|"])), draw(st.sampled_from(["\n", "\r\n", "\r"]))
@@ -74,7 +74,7 @@ def tables(draw, values=None):
         text = value.replace("\\", "\\\\").replace('"', '\\"') if backslash else value.replace('"', '""')
         return f'"{text}"'
 
-    if values and backslash:  # a backslash at the end of a value would be ambiguous
+    if values is not None and backslash:  # a backslash at the end of a value would be ambiguous
         rows = [tuple(value.replace("\\", "/") for value in row) for row in rows]
     data = "".join(delimiter.join(map(form, row)) + end for row in [NAMES, *rows]).encode(encoding)
     packed = draw(st.booleans())
