@@ -252,6 +252,7 @@ def test_a_bad_ranker_is_reported(snapshot):
     report = build_report(run(snapshot, ranker_noise=50.0), ReportContext("planted", 0))
     assert report["funnel"]["als"]["outcome"] == "loses" and "loses to" in report["summary"]
     assert any("before re-ranking" in reason for reason in report["reasons"])
+    assert any("content or the user's own history" in reason for reason in report["reasons"])
     assert any(reason.startswith("Ranking is worse than") for reason in report["reasons"])
 
 

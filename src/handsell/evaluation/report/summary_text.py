@@ -99,7 +99,7 @@ def explain_result(replay: Replay, found: ReplayComparisons) -> list[str]:
     if replay.cold_relevant:
         sentences.append(
             f"{replay.cold_relevant} of {replay.relevant} relevant items had no event in the fit window: only "
-            "retrievers that use content can find them."
+            "retrievers that use content or the user's own history can find them."
         )
     if len(replay) < FEW_REQUESTS:
         sentences.append(f"There are only {len(replay)} test requests: intervals are wide, and much is undecided.")
