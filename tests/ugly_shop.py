@@ -109,8 +109,8 @@ def write_shop(
         for _ in range(rng.integers(1, 40)):
             at = end - int(rng.integers(0, 45 * DAY_US))
             events.append([f"u{user}", f"i{rng.integers(0, ITEMS)}", at, rng.choice(TYPES)])
-    robot_time = end - rng.integers(0, 2 * DAY_US, max(robot // 50, 1)) // 1_000_000 * 1_000_000
-    events += [["robot", f"i{i % ITEMS}", int(robot_time[i % len(robot_time)]), TYPES[i % 6]] for i in range(robot)]
+    robot_time = end - rng.integers(0, 2 * DAY_US, robot) // 10_000_000 * 10_000_000  # several events share a time
+    events += [["robot", f"i{i % ITEMS}", int(at), TYPES[i % 6]] for i, at in enumerate(robot_time)]
     events += [["newcomer", "i3", end - 60_000_000 * n, "view"] for n in range(1, 4)]
     events += [["u1", "deleted", end - n * 5 * HOUR_US, "purchase"] for n in range(1, 9)]
     events += [list(events[n]) for n in rng.integers(0, len(events), 30)]

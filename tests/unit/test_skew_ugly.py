@@ -55,6 +55,7 @@ def test_a_small_shop_with_a_robot_a_deleted_item_and_an_event_in_the_future(tmp
     write_shop(tmp_path, rng, end, robot=20_000, clock=clock)
     shop = read_shop(tmp_path, end + HOUR_US)
     assert first_request(shop) == shop.manifest.created_us
+    assert shop.meta["events"] > 19_000 and shop.meta["future"] == 1
     assert find_differences(shop, first_request(shop), monkeypatch) == {}
 
 
