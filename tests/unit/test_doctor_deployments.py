@@ -7,11 +7,12 @@ from functools import cache
 import numpy as np
 import pytest
 
-from handsell.core.errors import ConfigError
+from handsell.core.errors import ConfigError, DataError
 from handsell.data.config import EventType
 from handsell.data.weights import compute_event_weights, find_threshold_problem
 from handsell.doctor.counters import HourSpans
 from handsell.doctor.inspection import examine, find_problems
+from handsell.jobs.features.feature_tables import require_distinct_columns
 
 DAY = 86_400
 START = 1_767_225_600  # 2026-01-01
@@ -176,6 +177,12 @@ def test_names_and_ports_that_collide(errors, settings, name, said):
     items, users = with_column(ITEMS, item_number=1), USERS
     assert said in errors(settings, items=items, users=users)[name].message
     assert errors("[jobs]\ngcs_port = 20_000\ndashboard_port = 10_001\n") == {}
+
+
+def test_the_features_step_refuses_a_column_name_that_is_taken(configured):
+    with pytest.raises(DataError, match="view item_profile does not have, each once; got item_number"):
+        require_distinct_columns(configured(TABLES + '[features]\nitem_columns = ["item_number"]\n'))
+    require_distinct_columns(configured(TABLES + '[features]\nitem_columns = ["price"]\n'))
 
 
 def test_event_types_of_one_column(errors):

@@ -34,6 +34,7 @@ def compute_feature_tables(config: Config, requests: Path | None = None) -> dict
     `requests`: a Parquet file or folder with columns user (number) and time (µs) for which rows are written, in
     addition to those of every session in the training windows. Raises DataError if there is no data yet.
     """
+    require_distinct_columns(config)
     layout = Layout(config.state)
     parts, meta = _inputs(layout, config)
     names = Vocabularies.load(layout.catalog)
