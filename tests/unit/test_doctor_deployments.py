@@ -180,7 +180,7 @@ def test_names_and_ports_that_collide(errors, settings, name, said):
 
 
 def test_the_features_step_refuses_a_column_name_that_is_taken(configured):
-    with pytest.raises(DataError, match="view item_profile does not have, each once; got item_number"):
+    with pytest.raises(DataError, match="item_profile does not have, each once; got item_number"):
         require_distinct_columns(configured(TABLES + '[features]\nitem_columns = ["item_number"]\n'))
     require_distinct_columns(configured(TABLES + '[features]\nitem_columns = ["price"]\n'))
 

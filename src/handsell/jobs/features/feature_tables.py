@@ -78,6 +78,16 @@ def find_snapshot_day(meta: dict) -> int:
     return (last if last == read else last + 1) * DAY_US
 
 
+def require_distinct_columns(config: Config) -> None:
+    """Raise DataError if a column that [features] names has the name of another column of its view."""
+    for view in build_views(config).values():
+        if twice := sorted({name for name in view.names if view.names.count(name) > 1}):
+            raise DataError(
+                f"features: expected columns that {view.name} does not have, each once; got {', '.join(twice)}: "
+                "map them to other names in [data.tables.*.columns]"
+            )
+
+
 def _inputs(layout: Layout, config: Config) -> tuple[list[Path], dict]:
     parts = sorted(layout.interactions.glob("part-*.parquet"))
     if not parts or not layout.data_meta.is_file():
