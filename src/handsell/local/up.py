@@ -81,7 +81,7 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
     )
     steps.run("ready", "waiting until all stages are ready", lambda: service.wait_until_ready(config), always=True)
     steps.run(
-        "example", "requesting recommendations for one user", lambda: example.show_example(config, console), always=True
+        "show", "requesting recommendations for one user", lambda: example.show_example(config, console), always=True
     )
 
 
