@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from handsell.cli.arguments import load
 from handsell.core.errors import DataError
 from handsell.data.config import TablesConfig
 from handsell.data.readers.base import NULLABLE_EVENTS, read_all_events
+from handsell.data.readers.detect import open_reader
 from handsell.data.readers.tables import Tables
 
 HEADER = "user_id,item_id,time\n"
@@ -85,6 +87,28 @@ def test_tables_on_a_web_server(tmp_path, web):
         (file,) = {file.uri: file for file in source.files()}.values()
         assert file.stat().st_size == (tmp_path / name.partition("?")[0]).stat().st_size
         assert file.stat().st_mtime_ns > 0
+
+
+def test_the_folder_of_the_data_may_be_a_uri(tmp_path, web, configured, monkeypatch):
+    write_tables(tmp_path)
+    tables = """
+        name = "shop"
+        [events.types]
+        click = {}
+        [data.tables.events]
+        path = "a.csv"
+        [data]
+        format = "FORMAT"
+        """
+    config = configured(tables.replace("FORMAT", "tables") + f'path = "{web}"')
+    assert read_users(open_reader(config)) == ["ü"]
+    config = configured(tables.replace("FORMAT", "tables") + 'path = "nowhere"')
+    monkeypatch.setenv("HANDSELL_DATA", f"{web}/?key=1")
+    assert [file.uri for file in open_reader(config).files()] == [f"{web}/a.csv?key=1"]
+    assert load(config.source, f"{web}/").data_uri == f"{web}/"
+    config = configured(tables.replace("FORMAT", "movielens"))
+    with pytest.raises(DataError, match=r"data\.path \(http://.*: only tables are read from URIs"):
+        open_reader(config)
 
 
 def test_errors_of_web_addresses_name_them(tmp_path, web):

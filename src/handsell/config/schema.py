@@ -10,6 +10,7 @@ from pydantic import Field, PrivateAttr
 from handsell.bundles.config import GateConfig
 from handsell.config.locations import expand_path, state_home
 from handsell.core.errors import ConfigError
+from handsell.core.paths import is_uri
 from handsell.core.section import Section
 from handsell.data.config import DataConfig, EventsConfig, SplitConfig
 from handsell.eligibility.config import Surface
@@ -68,13 +69,24 @@ class Config(Section):
 
     @property
     def data_path(self) -> Path | None:
-        """The folder of the source data, absolute: $HANDSELL_DATA, or data.path relative to the TOML file."""
+        """The folder of the source data, absolute: $HANDSELL_DATA, or data.path relative to the TOML file.
+
+        None without either, or if it is a URI.
+        """
+        if self.data_uri:
+            return None
         path = os.environ.get("HANDSELL_DATA")
         if path:
             return expand_path(path, "HANDSELL_DATA")
         if self.data.path is None:
             return None
         return (self.source.parent / self.data.path).resolve()
+
+    @property
+    def data_uri(self) -> str | None:
+        """The URI of the source data, such as s3://bucket/folder, if $HANDSELL_DATA or else data.path is one."""
+        path = os.environ.get("HANDSELL_DATA") or self.data.path
+        return path if path and is_uri(path) else None
 
     @property
     def rules_path(self) -> Path | None:

@@ -10,6 +10,11 @@ from pathlib import Path
 MAX_TEMPORARY = 24  # bytes of a temporary folder; the paths of Ray's sockets below it are up to 83 longer
 
 
+def is_uri(path: str) -> bool:
+    """Return whether a path is a URI, such as s3://bucket/folder."""
+    return "://" in path
+
+
 def find_socket_folder() -> Path:
     """Return a folder for sockets, whose paths have at most 107 bytes: the temporary folder, or /tmp if it is long."""
     folder = tempfile.gettempdir()

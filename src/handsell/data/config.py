@@ -84,7 +84,10 @@ class DataConfig(Section):
     format: Literal["auto", "movielens", "atomic", "sequences", "tables", "world"] = Field(
         "auto", description="layout of the source; auto detects it from the files in the folder"
     )
-    path: str | None = Field(None, description="folder of the source, relative to the TOML file; DATA overrides it")
+    path: str | None = Field(
+        None,
+        description="folder of the source, relative to the TOML file, or the URI of tables; DATA overrides it",
+    )
     download: Literal["ml-latest-small", "ml-100k", "ml-1m", "ml-25m", "ml-32m"] | None = Field(
         None, description="MovieLens data set to download if path is not set"
     )

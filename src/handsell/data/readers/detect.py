@@ -11,6 +11,7 @@ from handsell.data import download
 from handsell.data.readers import movielens, sequences
 from handsell.data.readers.atomic import Atomic
 from handsell.data.readers.base import Reader
+from handsell.data.readers.formats.file_access import hide_secrets
 from handsell.data.readers.sequences import Sequences
 from handsell.data.readers.tables import Tables
 from handsell.data.readers.world import World
@@ -31,12 +32,16 @@ def open_reader(config: Config, progress: Callable[[str], None] = print) -> Read
     if config.data.format == "tables" or (config.data.format == "auto" and config.data.tables):
         if config.data.tables is None:
             raise DataError(f'{config.source}: data.format = "tables" expects [data.tables.events] with a path; add it')
-        return Tables(config.data_path or config.source.parent, config.data.tables, config.events.names)
+        return Tables(
+            config.data_uri or config.data_path or config.source.parent, config.data.tables, config.events.names
+        )
     return detect(find_source(config, progress), config.data.format)
 
 
 def find_source(config: Config, progress: Callable[[str], None] = print) -> Path:
     """Return the path of the source; without data.path, the data set of data.download is downloaded."""
+    if uri := config.data_uri:
+        raise DataError(f'data.path ({hide_secrets(uri)}): only tables are read from URIs; set data.format = "tables"')
     if path := config.data_path:
         if not path.exists():
             raise DataError(f"data.path ({path}) does not exist: expected {EXPECTED}; set data.path or DATA")

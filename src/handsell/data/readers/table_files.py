@@ -7,13 +7,13 @@ import zlib
 from pathlib import Path
 
 from handsell.core.errors import DataError
+from handsell.core.paths import is_uri
 from handsell.data.config import TableSource
 from handsell.data.readers.formats.file_access import (
     RemoteFile,
     TableFile,
     has_suffix,
     hide_secrets,
-    is_uri,
     list_remote,
 )
 
@@ -24,14 +24,16 @@ FEW_BYTES = 64
 Found = tuple[list[TableFile], list[tuple[TableFile, str]]]
 
 
-def find_table_files(base: Path, source: TableSource, name: str) -> Found:
+def find_table_files(base: Path | str, source: TableSource, name: str) -> Found:
     """Return the files of a table sorted by name, and the skipped files of its folder with the reasons.
 
     Marker files such as _SUCCESS and .part.crc are neither. Raises DataError if there is no file to read.
     """
-    if is_uri(source.path):
-        return _find_remote(source.path, f"data.tables.{name}.path ({hide_secrets(source.path)})")
-    path = base / Path(source.path).expanduser()
+    path = Path(source.path).expanduser()
+    if is_uri(source.path) or (isinstance(base, str) and not path.is_absolute()):
+        uri = source.path if is_uri(source.path) else _join(str(base), source.path)
+        return _find_remote(uri, f"data.tables.{name}.path ({hide_secrets(uri)})")
+    path = base / path
     where = f"data.tables.{name}.path ({path})"
     if path.is_dir():
         return _select(sorted(p for p in path.rglob("*") if p.is_file()), where)
@@ -40,6 +42,12 @@ def find_table_files(base: Path, source: TableSource, name: str) -> Found:
             f"{where} does not exist: expected a Parquet or CSV file, or a folder of them; correct the path"
         )
     return _require_suffix(path, where)
+
+
+def _join(uri: str, path: str) -> str:
+    """Return the URI of a path below that of a folder, with the same query."""
+    folder, mark, query = uri.partition("?")
+    return f"{folder.rstrip('/')}/{path.removeprefix('./')}{mark}{query}"
 
 
 def _find_remote(uri: str, where: str) -> Found:

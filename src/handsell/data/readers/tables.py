@@ -42,9 +42,9 @@ KINDS = {"events": (NULLABLE_EVENTS.names, EVENT_NEEDS), "items": (ITEMS.names, 
 
 @dataclass(frozen=True)
 class Tables:
-    """`base`: folder for relative paths; `types`: event types of the config."""
+    """`base`: folder or URI for relative paths; `types`: event types of the config."""
 
-    base: Path
+    base: Path | str
     tables: TablesConfig
     types: tuple[str, ...]
     ordered: ClassVar[bool] = True

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from handsell.core.errors import DataError
+from handsell.core.paths import is_uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,6 @@ def parse_file(path: str) -> TableFile:
 
 def is_web(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
-
-
-def is_uri(path: str) -> bool:
-    return "://" in path
 
 
 def has_suffix(file: TableFile, suffixes: tuple[str, ...]) -> bool:
