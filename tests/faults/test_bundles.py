@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from handsell.bundles.manifest import MANIFEST, Manifest
+from handsell.bundles.manifest import MANIFEST, VERSION, Manifest
 from handsell.bundles.store import POINTER, BundleStore
 from handsell.core.errors import BundleError
 
@@ -82,7 +82,10 @@ DAMAGE = {
     "no manifest": (lose_the_manifest, "the bundle is incomplete"),
     "half a manifest": (cut_the_manifest, r"manifest\.json: expected JSON"),
     "not an object": (lambda folder: (folder / MANIFEST).write_text("[]"), "got version None"),
-    "newer": (edit(version=3), "expected version 2, got version 3: use the handsell that wrote it"),
+    "newer": (
+        edit(version=VERSION + 1),
+        f"expected version {VERSION}, got version {VERSION + 1}: use the handsell that",
+    ),
     "unknown key": (edit(pickle="yes"), r"pickle: Extra inputs are not permitted"),
     "wrong type": (edit(features=7), r"manifest\.json: features"),
     "no hash": (edit(files={"a": {"size": 1, "sha256": "?"}}), r"files\.a\.sha256"),
