@@ -119,6 +119,7 @@ def test_two_ray_workers_find_the_same_blocks(name, dials, planted, ray_cluster,
     assert (find_block(items) == np.arange(BLOCKS)[:, None]).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_a_killed_worker_does_not_change_the_model(planted, ray_cluster, fit_files, tmp_path):
     from handsell.jobs.train.distributed.neural import fit_on_workers
     from handsell.jobs.train.distributed.sasrec import build_model

@@ -15,6 +15,8 @@ from serving_world import write_world
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.slow  # three raylets, of which one is killed
+
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):

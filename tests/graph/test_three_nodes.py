@@ -13,6 +13,8 @@ from deployment import write_config
 from handsell.bundles.store import BundleStore
 from handsell.core.paths import Layout
 
+pytestmark = pytest.mark.slow  # three raylets, a whole training
+
 SMALL = """
 format = "world"
 [data.world]
