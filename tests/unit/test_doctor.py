@@ -216,6 +216,10 @@ def test_identical_times_short_logs_and_thin_users(shop):
         (lambda k: f"000{k}", "leading zeros", "'0001001'"),
         (lambda k: f"{k}.0 ", "differ in spaces, case, decimals", "'1001.0 '"),
         (lambda k: f"sku-{k}", "ids of different kinds", "'sku-1001'"),
+        (lambda k: f"{k // 1000}-{k % 1000:03d}", "signs such as dashes", "'1-001'"),
+        (lambda k: f"{{{k}}}", "signs such as dashes", "'{1001}'"),
+        (lambda k: f"{k}\u200b", "signs such as dashes", r"'1001\u200b'"),
+        (lambda k: f"item_{k}", "text before the number", "'item_1001'"),
     ],
 )
 def test_tables_that_share_almost_no_id_are_an_error(shop, write, cause, shown):
@@ -226,6 +230,20 @@ def test_tables_that_share_almost_no_id_are_an_error(shop, write, cause, shown):
     assert shown in found.message and "'1001'" in found.message
     if "kinds" not in cause:
         assert found.examples[0] == {"events": shown, "items": "'1001'"}
+
+
+@pytest.mark.parametrize(
+    ("write", "cause"),
+    [(lambda k: f"i{k}.0", "whole numbers as decimals"), (lambda k: f"i{k} ", "spaces around its ids")],
+)
+def test_ids_of_a_part_of_the_events_in_another_spelling_are_an_error(shop, write, cause):
+    rows = [(*r[:2], write(r[2][1:]) if k % 3 else r[2], *r[3:]) for k, r in enumerate(healthy())]
+    items = "item_id,tags\n" + "".join(f"i{k},a\n" for k in range(80))
+    report = shop(rows, ITEMS, items)
+    found = problem(report, "different item_id")
+    assert found.severity == "error" and "80 of 160 item_ids" in found.message and cause in found.message
+    assert found.examples[0]["items"] == f"'i{found.examples[0]['events'][2:].split('.')[0].rstrip(chr(39)).strip()}'"
+    assert all(p.name != "deleted items" for p in report.problems)
 
 
 def test_user_ids_in_another_case_are_an_error(shop, tmp_path):

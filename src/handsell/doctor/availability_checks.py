@@ -98,7 +98,7 @@ def find_availability_problems(config: Config, items: RecommendableItems) -> Ite
     at = np.array(times, np.int64)
     available = (snapshot.published <= at[:1]) & (at[1:] < snapshot.expires) & snapshot.available
     usable, liked = available & items.usable, available & items.liked
-    name, when = "nothing to recommend", _describe_time(config, times[0])
+    name, when = "nothing to recommend", _describe_time(config, times)
     if not available.any():
         message = f"no item is available {when}: {_explain(items, times, config)}"
         yield Finding(name, "error", message, len(snapshot), _show(items, ~available))
@@ -195,9 +195,9 @@ def _sample_attributes(config: Config, users: pa.Table, most: int) -> np.ndarray
     return to_object_array(rows[:most], len(names))
 
 
-def _describe_time(config: Config, at: int) -> str:
+def _describe_time(config: Config, times: tuple[int, int]) -> str:
     if config.serving.clock == "data":
-        return f'at the end of the log ({_format(at)}, serving.clock = "data")'
+        return f'at the end of the log ({_format(times[0])} to {_format(times[1])}, serving.clock = "data")'
     return 'now (serving.clock = "wall")'
 
 

@@ -30,6 +30,7 @@ CONSEQUENCES = {
         "everything seen",
     ),
     "different user_id": ("unknown user_id",),
+    "no positive weight": ("no events",),
     "thresholds": ("no positive event", "empty window"),
     "unknown event type": ("no events", "no positive event"),
     "time in the future": ("no events", "log too short", "identical times"),

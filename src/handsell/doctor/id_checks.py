@@ -23,10 +23,18 @@ CAUSES: dict[str, Normalize] = {
     "one table has spaces around its ids: remove them": pc.utf8_trim_whitespace,
     "the ids differ in upper and lower case: write them alike": pc.utf8_lower,
     "one table has whole numbers as decimals, as pandas writes a column with a missing value: write integers": (
-        lambda ids: pc.replace_substring_regex(ids, r"^(\d+)\.0+$", r"\1")
+        lambda ids: pc.replace_substring_regex(ids, r"^(\w*\d)\.0+$", r"\1")
     ),
     "one table has leading zeros, the other has lost them: write the ids as text": (
         lambda ids: pc.replace_substring_regex(ids, r"^0+(\d)", r"\1")
+    ),
+}
+SIGNS: dict[str, Normalize] = {  # causes that are named only where almost no id is shared
+    "the ids differ in signs such as dashes, braces, quotes or thousands separators: write them alike": (
+        lambda ids: pc.replace_substring_regex(pc.utf8_normalize(ids, form="NFKC"), r"[^\pL\pN\pM]", "")
+    ),
+    "one table has a text before the number, or ids of different kinds: write them alike, or map the same kind of id": (
+        lambda ids: pc.replace_substring_regex(ids, r"^\D+(\d+)$", r"\1")
     ),
 }
 
@@ -110,12 +118,22 @@ def find_table_problems(reader: Reader, tables: dict[str, pa.Array], seen: dict[
 
 def _find_mismatch(column: str, table: str, described: pa.Array, seen: pa.Array) -> Finding | None:
     smaller = min(len(described), len(seen))
-    if not smaller or _count_shared(seen, described) >= FEW_SHARED * smaller:
+    if not smaller:
         return None
-    cause, normalize = _find_cause(described, seen)
+    if _count_shared(seen, described) >= FEW_SHARED * smaller:
+        all_seen, seen = len(seen), seen.filter(pc.invert(pc.is_in(seen, described)))
+        smaller = len(seen)
+        if smaller < max(FEW_SHARED * all_seen, 1):
+            return None
+        cause, normalize = _find_cause(described, seen, CAUSES)
+        if normalize is None:
+            return None
+        share = f"{smaller:,} of {all_seen:,} {column}s of the events are not"
+    else:
+        cause, normalize = _find_cause(described, seen, CAUSES | SIGNS)
+        share = f"almost no {column} of the events is"
     message = (
-        f"almost no {column} of the events is in the {table} table: {cause}. Events have "
-        f"{_show(seen)}; the {table} table has {_show(described)}"
+        f"{share} in the {table} table: {cause}. Events have {_show(seen)}; the {table} table has {_show(described)}"
     )
     examples = []
     if normalize:
@@ -126,9 +144,9 @@ def _find_mismatch(column: str, table: str, described: pa.Array, seen: pa.Array)
     return Finding(f"different {column}", "error", message, smaller, examples)
 
 
-def _find_cause(described: pa.Array, seen: pa.Array) -> tuple[str, Normalize | None]:
+def _find_cause(described: pa.Array, seen: pa.Array, causes: dict[str, Normalize]) -> tuple[str, Normalize | None]:
     smaller = min(len(described), len(seen))
-    for cause, normalize in CAUSES.items():
+    for cause, normalize in causes.items():
         if _count_shared(normalize(seen), normalize(described)) >= LIKELY * smaller:
             return cause, normalize
     if _count_shared(_normalize_fully(seen), _normalize_fully(described)) >= LIKELY * smaller:

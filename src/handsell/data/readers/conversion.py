@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from handsell.data.readers.lists import split_text
 from handsell.data.readers.location import ColumnLocation, first_line
-from handsell.data.readers.numbers import parse_numbers
+from handsell.data.readers.numbers import cast_whole, parse_numbers
 from handsell.data.readers.times import to_time
 from handsell.data.schemas import STRINGS, TIME
 
@@ -120,6 +122,8 @@ def _floats_to_text(numbers: pa.Array, location: ColumnLocation) -> pa.Array:
 def to_number(array: pa.Array, kind: pa.DataType, location: ColumnLocation) -> pa.Array:
     if _is_text(array.type):
         return parse_numbers(array, kind, location)
+    if pa.types.is_integer(kind) and (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
+        return cast_whole(array, kind, location)
     try:
         return pc.cast(array, kind, safe=not pa.types.is_floating(kind))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -138,11 +142,13 @@ def to_lists(array: pa.Array, location: ColumnLocation, separator: str) -> pa.Ar
         value = pa.string() if _is_text(value) else pa.binary() if _is_binary(value) else value
     lists = pc.cast(array, pa.list_(value))  # views have no kernels
     filled = lists.drop_null()
+    owners = np.asarray(pc.list_parent_indices(filled))
+    entries = replace(location, owners=np.flatnonzero(np.asarray(lists.is_valid()))[owners])
     values = to_text(
-        _simplify_decimals(clear_missing(_require_utf8(_decode(pc.list_flatten(filled)), location))), location
+        _simplify_decimals(clear_missing(_require_utf8(_decode(pc.list_flatten(filled)), entries))), entries
     )
     kept = pc.is_valid(values)
-    owners = np.asarray(pc.list_parent_indices(filled))[np.asarray(kept)]
+    owners = owners[np.asarray(kept)]
     sizes = np.zeros(len(lists), np.int64)
     sizes[np.asarray(lists.is_valid())] = np.bincount(owners, minlength=len(filled))
     offsets = np.concatenate([[0], np.cumsum(sizes)])
@@ -152,11 +158,13 @@ def to_lists(array: pa.Array, location: ColumnLocation, separator: str) -> pa.Ar
 def to_flag(array: pa.Array, location: ColumnLocation) -> pa.Array:
     if pa.types.is_boolean(array.type):
         return array
-    text = pc.utf8_lower(to_text(array, location))
+    text = pc.replace_substring_regex(
+        pc.utf8_lower(pc.utf8_trim_whitespace(to_text(array, location))), r"^([01])\.0*$", r"\1"
+    )
     yes, no = pc.is_in(text, pa.array(YES)), pc.is_in(text, pa.array(NO))
-    invalid = pc.and_(pc.is_valid(text), pc.invert(pc.or_(yes, no)))
-    if pc.any(invalid).as_py():
-        raise location.error("true or false", repr(text.filter(invalid)[0].as_py()))
+    row = pc.index(pc.and_(pc.is_valid(text), pc.invert(pc.or_(yes, no))), True).as_py()
+    if row >= 0:
+        raise location.error("true or false", repr(text[row].as_py()), row)
     return pc.if_else(pc.is_valid(text), yes, None)
 
 

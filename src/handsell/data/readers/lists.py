@@ -19,6 +19,7 @@ from handsell.data.schemas import STRINGS
 
 SEPARATORS = {"tags": ("|", ";", ","), "creators": ("|", ";")}
 BRACKETS = re.compile(r"^\s*(\[.*\]|\{.*\}|\(\s*['\"].*\))\s*$", re.DOTALL)
+CUT = re.compile(r"^\s*[\[{]\s*['\"]")  # the beginning of a list
 QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 QUOTED_LIST = re.compile(rf"^\s*(?:(?:{QUOTED})\s*,?\s*)*$", re.DOTALL)
 WORD = re.compile(rf"\s*({QUOTED}|[^,]*)\s*(?:,|$)", re.DOTALL)
@@ -42,6 +43,8 @@ def split_text(text: pa.Array, separator: str, location: ColumnLocation) -> pa.A
         value = value or ""
         listed = _parse_brackets(value.strip(), row, location) if BRACKETS.match(value) else None
         if listed is None:
+            if CUT.match(value) and not BRACKETS.match(value):
+                raise location.error("a list with a closing bracket", _shorten(value), row)
             listed = [word for part in value.split(separator) if (word := part.strip())]
         rows.append(listed)
     return pa.array(rows, STRINGS)

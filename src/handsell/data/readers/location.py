@@ -18,6 +18,7 @@ class ColumnLocation:
     epoch_unit: str | None = None  # a key of times.UNITS; None: not decided
     rows: int = 0  # of the file before the current batch, without the header
     decimal: str | None = None  # decimal sign of numbers in text; None: not decided
+    owners: Sequence[int] | None = None  # of the entries of lists: the row of each
     find_lines: Callable[[Sequence[int]], dict[int, int]] | None = None  # rows → lines of a text file
 
     def error(self, expected: str, got: object, row: int | None = None) -> DataError:
@@ -30,7 +31,7 @@ class ColumnLocation:
 
     def name_row(self, row: int) -> str:
         """Return the number of a row of the current batch, counted from 1 without the header, and its line in CSV."""
-        number = self.rows + row + 1
+        number = self.rows + int(row if self.owners is None else self.owners[row]) + 1
         line = self.find_lines([number]).get(number) if self.find_lines else None
         return f"row {number}" + (f" (line {line})" if line else "")
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from handsell.data.readers.location import ColumnLocation, first_line
 
 PLAIN = r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$|^(?i:[+-]?inf(inity)?)$"
+WHOLE = r"^[+-]?\d{1,15}(\.0*)?$"
 GROUPED = {".": r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$", ",": r"^[+-]?\d{1,3}(\.\d{3})+(,\d*)?$"}  # by decimal sign
 AMBIGUOUS = r"^[+-]?[1-9]\d{0,2},\d{3}$"
 COMMA_DECIMAL = r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)?,\d+([eE][+-]?\d+)?$|^[+-]?\d{1,3}(\.\d{3}){2,}$"
@@ -66,17 +67,31 @@ def normalize_numbers(text: pa.Array, decimal: str | None) -> pa.Array:
 def parse_numbers(text: pa.Array, kind: pa.DataType, location: ColumnLocation) -> pa.Array:
     """Convert text to numbers; raise DataError with the row of the first other text."""
     text = normalize_numbers(pc.utf8_trim_whitespace(text), location.decimal)
-    wrong = np.asarray(pc.fill_null(pc.invert(pc.match_substring_regex(text, PLAIN)), False))
+    whole = pa.types.is_integer(kind)
+    pattern = WHOLE if whole else PLAIN
+    wrong = np.asarray(pc.fill_null(pc.invert(pc.match_substring_regex(text, pattern)), False))
     if wrong.any():
         row = int(np.argmax(wrong))
         raise location.error(f"a number ({kind})", repr(text[row].as_py()), row)
     plain = pc.replace_substring_regex(text, r"^\+", "")
     try:
-        if pa.types.is_integer(kind):
-            return pc.cast(pc.cast(pc.replace_substring_regex(plain, r"\.0*$", ""), pa.int64()), kind)
+        if whole:
+            integers = pc.cast(pc.replace_substring_regex(plain, r"\.0*$", ""), pa.int64())
+            return cast_whole(integers, kind, location)
         return pc.cast(pc.cast(plain, pa.float64()), kind, safe=False)
     except pa.ArrowInvalid as error:
         raise location.error(f"a number ({kind})", first_line(error)) from None
+
+
+def cast_whole(numbers: pa.Array, kind: pa.DataType, location: ColumnLocation) -> pa.Array:
+    """Cast numbers to integers; raise DataError with the row of the first that does not fit."""
+    limits = np.iinfo(kind.to_pandas_dtype())
+    values = np.asarray(pc.fill_null(pc.cast(numbers, pa.float64(), safe=False), 0))
+    wrong = (values != np.floor(values)) | (values < limits.min) | (values > limits.max)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise location.error(f"a number ({kind})", numbers[row].as_py(), row)
+    return pc.cast(numbers, kind)
 
 
 def infer_type(text: pa.Array, plain: pa.Array) -> pa.Array:

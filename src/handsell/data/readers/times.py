@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from handsell.data.readers.location import ColumnLocation, first_line
+from handsell.data.readers.location import ColumnLocation
 from handsell.data.schemas import TIME
 
 UNITS = {"s": 1_000_000, "ms": 1_000, "µs": 1, "ns": 0.001}  # microseconds per unit
@@ -17,7 +17,13 @@ YEAR_1_US = -62_135_596_800_000_000
 LONGEST_NS = 7.3e18  # year 2201; larger numbers, such as 2**63 - 1, decide no unit
 ENOUGH = 0.1  # share of modern times that decides the unit
 NUMBER = r"^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$"
-COMPACT = r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])[0-5]\d[0-5]\d)?(\.0*)?$"
+COMPACT = (  # year alone, 20260501, 202605011200, 20260501120000 or 20260501120000123; no such number is a modern epoch
+    r"^((1[5-9]|20)\d{2}|9999)"
+    r"((0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])[0-5]\d([0-5]\d(\d{3})?)?)?)?(\.0*)?$"
+)
+SAMPLE = 1_000  # values that decide whether numbers are dates
+ROUNDED = 8  # digits: epoch times with an exponent and fewer digits have been rounded
+SINGLE = 2**24  # larger whole numbers are not exact as floats of 32 bits
 NEVER_TEXT = r"(?i)^(\+?inf(inity)?|0000-00-00.*|\d{5,}-\d\d-\d\d.*|[+-]?0+(\.0*)?)$"
 ISO = (
     r"^(?P<year>\d{4})-?(?P<month>\d{2})-?(?P<day>\d{2})"
@@ -65,11 +71,35 @@ def _cast_timestamps(array: pa.Array, location: ColumnLocation) -> pa.Array:
 def _parse_numbers(numbers: pa.Array, location: ColumnLocation) -> pa.Array:
     """Convert epoch numbers; a column of numbers such as 20260501 or 20260501120000 contains dates."""
     if pa.types.is_floating(numbers.type):
+        single = numbers.type.bit_width < 64
         numbers = pc.if_else(pc.is_nan(numbers), None, pc.cast(numbers, pa.float64()))
-    text = _format_numbers(numbers)
-    if _all_match(text, COMPACT):
-        return _parse_iso(pc.replace_substring_regex(text, r"\..*$", ""), location)
+        rounded = np.asarray(pc.fill_null(pc.greater(pc.abs(numbers), SINGLE), False))
+        if single and rounded.any():
+            row = int(np.argmax(rounded))
+            raise location.error("integers, doubles or timestamps (floats of 32 bits are rounded)", numbers[row], row)
+    if _are_dates(_format_numbers(_sample(numbers.filter(pc.fill_null(pc.not_equal(numbers, 0), False))))):
+        return _parse_dates(_format_numbers(numbers), location)
     return _parse_epoch(numbers, location)
+
+
+def _sample(values: pa.Array) -> pa.Array:
+    return values.take(np.linspace(0, max(len(values) - 1, 0), min(len(values), SAMPLE)).astype(np.int64))
+
+
+def _are_dates(sample: pa.Array) -> bool:
+    """Whether most numbers are dates such as 20260501."""
+    return 2 * (pc.sum(pc.match_substring_regex(sample, COMPACT)).as_py() or 0) > len(sample)
+
+
+def _parse_dates(text: pa.Array, location: ColumnLocation) -> pa.Array:
+    """Convert a column of dates such as 20260501; raise DataError with the row of the first other number."""
+    if location.canonical == "expires_at":
+        text = pc.if_else(pc.match_substring_regex(text, NEVER_TEXT), None, text)
+    wrong = np.asarray(pc.fill_null(pc.invert(pc.match_substring_regex(text, COMPACT)), False))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise location.error("dates such as 20260501, as in most rows", repr(text[row].as_py()), row)
+    return _parse_iso(text, location)
 
 
 def _format_numbers(numbers: pa.Array) -> pa.Array:
@@ -137,12 +167,16 @@ def _parse_text(text: pa.Array, location: ColumnLocation) -> pa.Array:
     text = pc.if_else(pc.equal(text, ""), None, text)
     if location.canonical == "expires_at":
         text = pc.if_else(pc.match_substring_regex(text, NEVER_TEXT), None, text)
-    if _all_match(text, NUMBER) and not _all_match(text, COMPACT):
+    if _all_match(text, NUMBER):
+        if _are_dates(_sample(text.drop_null())):
+            return _parse_dates(text, location)
+        _reject_rounded(text, location)
         whole = not pc.any(pc.match_substring_regex(text, "[.eE]")).as_py()
         try:
             return _parse_epoch(pc.cast(text, pa.int64() if whole else pa.float64()), location)
-        except pa.ArrowInvalid as error:
-            raise location.error("epoch seconds, ms, µs or ns", first_line(error)) from None
+        except pa.ArrowInvalid:
+            row = pc.index(pc.greater(pc.utf8_length(text), 18), True).as_py()
+            raise location.error("epoch seconds, ms, µs or ns", repr(text[row].as_py()), row) from None
     _reject_mixed_notations(text, location)
     for kind in (TIME, pa.timestamp("us")):  # fast: all times have a zone, or none has
         try:
@@ -151,6 +185,16 @@ def _parse_text(text: pa.Array, location: ColumnLocation) -> pa.Array:
             continue
         return times if kind == TIME else pc.assume_timezone(times, "UTC")
     return _parse_iso(text, location)
+
+
+def _reject_rounded(text: pa.Array, location: ColumnLocation) -> None:
+    """Raise DataError where all numbers with an exponent have few digits, as spreadsheets write them."""
+    exponent = pc.fill_null(pc.match_substring_regex(text, "[eE]"), False)
+    digits = pc.utf8_length(pc.replace_substring_regex(text.filter(exponent), r"[.+-]|[eE].*", ""))
+    if len(digits) and pc.max(digits).as_py() < ROUNDED:
+        row = pc.index(exponent, True).as_py()
+        expected = "epoch times with all their digits (spreadsheets round long numbers: save the column as text)"
+        raise location.error(expected, repr(text[row].as_py()), row)
 
 
 def _reject_mixed_notations(text: pa.Array, location: ColumnLocation) -> None:
@@ -165,7 +209,11 @@ def _reject_mixed_notations(text: pa.Array, location: ColumnLocation) -> None:
 
 
 def _parse_iso(text: pa.Array, location: ColumnLocation) -> pa.Array:
-    parts = pc.extract_regex(text, ISO)
+    plain = pc.replace_substring_regex(text, r"^(\d{4,17})\.0*$", r"\1")
+    plain = pc.replace_substring_regex(
+        pc.replace_substring_regex(plain, r"^(\d{4})$", r"\0-01-01"), r"^(\d{14})(\d{3})$", r"\1.\2"
+    )
+    parts = pc.extract_regex(plain, ISO)
     wrong = np.asarray(pc.and_(pc.is_valid(text), pc.is_null(parts)))
     if wrong.any():
         row = int(np.argmax(wrong))
