@@ -4,8 +4,10 @@ from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
+from starlette.datastructures import QueryParams
 
 from handsell.catalog.vocabulary import Vocabulary
+from handsell.serving.http.problems import UrlEncoding
 from serving_service import start_service
 from serving_world import ITEMS, write_world
 
@@ -79,6 +81,10 @@ async def test_invalid_ids_and_parameters_of_the_query_forms(world):
             ("/v1/similar", "item_id"),
             ("/v1/similar?item_id=a%0Ab", "item_id"),
             ("/v1/users/a%09b/recommendations", "user_id"),
+            ("/v1/users/a%0Ab/recommendations", "user_id"),
+            ("/v1/items/a%0A/similar", "item_id"),
+            ("/v1/users/caf%E9/recommendations", "path"),
+            ("/v1/recommendations?user_id=caf%E9", "query"),
             ("/v1/recommendations?user_id=" + "x" * 257, "user_id"),
             ("/v1/recommendations?user=u1", "user"),
         ):
@@ -86,6 +92,25 @@ async def test_invalid_ids_and_parameters_of_the_query_forms(world):
             assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == field, path
         visitor = (await client.get("/v1/recommendations")).json()
         assert visitor["cold_start"] and len(visitor["items"]) == 10
+
+
+async def test_a_query_may_have_utf8_that_is_not_encoded():
+    """As curl sends it. Starlette reads it as Latin-1."""
+    read = []
+
+    async def app(scope, receive, send):
+        read.append(QueryParams(scope["query_string"])["user_id"])
+
+    await UrlEncoding(app)({"type": "http", "query_string": "user_id=日本+é%C3%A9".encode()}, None, None)
+    assert read == ["日本 éé"]
+
+
+async def test_a_path_with_a_slash_at_its_end_is_unknown(world):
+    """A redirect would send `a%252Fb` to the user `a/b`."""
+    async with start_service(world) as (client, _):
+        for path in ("/v1/users/a%252Fb/recommendations/", "/v1/popular/"):
+            answer = await client.get(path)
+            assert answer.status_code == 404 and answer.json()["code"] == "not_found"
 
 
 async def test_the_metrics_name_routes_without_ids(world):

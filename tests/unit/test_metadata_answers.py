@@ -19,6 +19,7 @@ from serving_world import write_world
 NOT_UTF8 = pa.Array.from_buffers(
     pa.string(), 1, [None, pa.py_buffer(np.array([0, 4], np.int32)), pa.py_buffer(b"Caf\xe9")]
 )
+FIRST = pa.array([0], pa.int8())  # the type of a value of a union
 EXAMPLES = [
     (pa.array([Decimal("12.50")]), "12.50"),
     (pa.array([Decimal("-0.001")], pa.decimal256(50, 3)), "-0.001"),
@@ -52,6 +53,10 @@ EXAMPLES = [
     (pa.array([[]], pa.large_list(pa.int8())), None),
     (pa.array([None]), None),
     (NOT_UTF8, "Caf\ufffd"),
+    (pa.array([[(True, 1), (False, 2)]], pa.map_(pa.bool_(), pa.int8())), {"true": 1, "false": 2}),
+    (pa.array([[([1.5, float("nan")], 1)]], pa.map_(pa.list_(pa.float32()), pa.int8())), {"[1.5,null]": 1}),
+    (pa.UnionArray.from_sparse(FIRST, [pa.array([10**12], pa.timestamp("s"))]), "33658-09-27T01:46:40"),
+    (pa.UnionArray.from_dense(FIRST, pa.array([0], pa.int32()), [pa.array([b"x"])]), "eA=="),
     (pa.array([pa.MonthDayNano([1, 2, 3])]), "MonthDayNano(months=1, days=2, nanoseconds=3)"),
 ]
 

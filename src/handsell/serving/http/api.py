@@ -15,6 +15,7 @@ from fastapi.requests import Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import handsell
@@ -23,7 +24,7 @@ from handsell.serving.graph.bundle_watcher import BundleWatcher
 from handsell.serving.graph.service import Service
 from handsell.serving.http import answers as a
 from handsell.serving.http import schemas as s
-from handsell.serving.http.problems import MEDIA_TYPE, BodyLimit, Problem, install_handlers
+from handsell.serving.http.problems import MEDIA_TYPE, BodyLimit, Problem, UrlEncoding, install_handlers
 from handsell.serving.telemetry.observability import continue_trace
 
 PROBLEMS: dict[int, dict[str, Any]] = {
@@ -34,7 +35,16 @@ PROBLEMS: dict[int, dict[str, Any]] = {
         (503, "Service unavailable; retry after the given number of seconds"),
     )
 }  # fmt: skip
-USER, ITEM = "/users/{user_id:path}", "/items/{item_id:path}"  # `path`: servers decode %2F before the app routes
+
+
+class IdConvertor(PathConvertor):
+    """Any text in a path, also with slashes, because servers decode %2F before the app routes, and line breaks."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("id", IdConvertor())
+USER, ITEM = "/users/{user_id:id}", "/items/{item_id:id}"
 BODY = (400, 413, 415, 422)  # problems of a request with a body
 UserId = Annotated[s.Id, Path(description="an unknown user is a cold start, not an error")]
 LoggedUser = Annotated[s.Id, Path(description="the id used in requests and events")]
@@ -102,11 +112,13 @@ def build_api(service: Service, watcher: BundleWatcher | None = None) -> FastAPI
     app = FastAPI(
         title="handsell", version=handsell.__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
         summary="out of millions of items, which ten for this user, now?",
+        redirect_slashes=False,  # the decoded path is not quoted again: %252F would become a slash
     )  # fmt: skip
     install_handlers(app)
     app.openapi = build_document(app)  # type: ignore[method-assign]
     for routes in (_slate_routes, _user_routes, _operation_routes):
         app.include_router(routes(service))
+    app.add_middleware(UrlEncoding)
     app.add_middleware(BodyLimit, limit=service.config.serving.max_body_bytes)
     app.add_middleware(RequestMetrics, service=service)
     app.add_middleware(HeadAsGet)

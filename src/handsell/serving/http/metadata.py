@@ -11,8 +11,10 @@
 | text that is not UTF-8 | text with U+FFFD for the invalid bytes |
 | list | list |
 | struct, map | object; the keys of a map as text |
+| interval, any other type | text, as Arrow prints it |
 
-Dictionary and run-end encoded values follow the rule of their values, extension types that of their storage.
+Dictionary-encoded, run-end encoded and union values follow the rule of their values, extension types that of their
+storage.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 from pyarrow import types as t
 
@@ -127,7 +130,7 @@ def _struct(scalar: Any) -> dict[str, Any]:
 
 def _map(scalar: Any) -> dict[str, Any]:
     entries = [[_convert(cell) for cell in (entry[0], entry[1])] for entry in scalar.values]
-    return {key if isinstance(key, str) else str(key): value for key, value in entries}
+    return {key if isinstance(key, str) else orjson.dumps(key).decode(): value for key, value in entries}
 
 
 def _convert_scalar(scalar: Any) -> Any:
@@ -160,5 +163,6 @@ CONVERTERS: tuple[tuple[Callable[[pa.DataType], bool], Convert], ...] = (
     (t.is_struct, _struct),
     (t.is_dictionary, _convert_scalar),
     (t.is_run_end_encoded, _convert_scalar),
+    (t.is_union, _convert_scalar),
     (lambda kind: isinstance(kind, pa.BaseExtensionType), _convert_scalar),
 )  # fmt: skip

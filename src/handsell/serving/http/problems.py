@@ -1,10 +1,12 @@
-"""Errors as RFC 9457 problem details, and the limit on request bodies."""
+"""Errors as RFC 9457 problem details, and checks of a request before any route runs."""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -124,6 +126,28 @@ def _path(location: Sequence[str | int], skip: int) -> str:
 def _short(value: Any) -> str:
     text = value.decode(errors="replace") if isinstance(value, bytes) else repr(value)
     return text if len(text) <= 80 else f"{text[:80]}… ({len(text)} characters)"
+
+
+class UrlEncoding:
+    """Reads a URL as UTF-8 and refuses one that is not: its invalid bytes would be replaced, which makes ids equal."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            # Starlette reads bytes that are not percent-encoded as Latin-1
+            query = re.sub(rb"[^\x00-\x7f]", lambda byte: b"%%%02X" % ord(byte[0]), scope["query_string"])
+            for name, part in (("path", scope.get("raw_path") or b""), ("query", query)):
+                try:
+                    unquote_to_bytes(part).decode()
+                except UnicodeDecodeError as error:
+                    detail = f"{name}: expected percent-encoded UTF-8; got byte {error.object[error.start]:#04x}"
+                    fields = [{"field": name, "detail": detail}]
+                    await problem(422, detail, "invalid_request", fields)(scope, receive, send)
+                    return
+            scope["query_string"] = query
+        await self.app(scope, receive, send)
 
 
 class BodyLimit:
