@@ -7,8 +7,10 @@ import pyarrow as pa
 import pytest
 
 from handsell.core.errors import DataError
+from handsell.data.config import TablesConfig
 from handsell.data.readers.conversion import convert
 from handsell.data.readers.location import ColumnLocation
+from handsell.data.readers.tables import Tables
 from handsell.data.schemas import STRINGS, TIME
 
 
@@ -59,7 +61,7 @@ def test_one_number_that_is_no_date_does_not_make_the_others_seconds(wrong):
         (pa.array(["1777636800", "9" * 23]), TIME, f"epoch seconds.*got '{'9' * 23}' in row 2"),
         (pa.array(["yes", None, "maybe"]), pa.bool_(), "expected true or false, got 'maybe' in row 3"),
         (pa.array([["1"], None, ["2", "3"], [None]]), STRINGS, None),
-        (pa.array([[1.0], None, [2.0, 2.5]]), STRINGS, r"got 2\.5 in row 3"),
+        (pa.array([[1.0, 3.0], None, [2.0, 2.5]]), STRINGS, r"got 2\.5 in row 3"),
         (pa.array(["['a', 'b']", '["a", "b']), STRINGS, "expected a list with a closing bracket.* in row 2"),
         (pa.array(["1", "1.5"]), pa.int16(), r"expected a number.*got '1\.5' in row 2"),
         (pa.array(["1", "70000"]), pa.int16(), "expected a number.*got 70000 in row 2"),
@@ -85,3 +87,22 @@ def test_exact_epoch_times_with_an_exponent_and_flags_as_floats():
 def test_many_epoch_times_stay_epoch_times():
     seconds = np.arange(1_777_636_800, 1_777_636_800 + 5_000)
     assert read(pa.array(seconds)) == [datetime.fromtimestamp(int(s), UTC) for s in seconds]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+@pytest.mark.parametrize(
+    ("texts", "numbers"),
+    [
+        (["48.137", "48.1"], [48.137, 48.1]),
+        (["48.137", "11.575"], [48.137, 11.575]),
+        (["0.250", "1.250"], [0.25, 1.25]),
+        (["1.103,99", "1.103"], [1103.99, 1103]),
+        (["1,5", "2"], [1.5, 2]),
+        (["1,5", "1.5"], ["1,5", "1.5"]),
+    ],
+)
+def test_points_of_files_with_semicolons_or_tabs_are_decimal_unless_commas_are(tmp_path, delimiter, texts, numbers):
+    lines = [f"i{k}{delimiter}{text}" for k, text in enumerate(texts)]
+    (tmp_path / "items.csv").write_text("\n".join([f"item_id{delimiter}size", *lines]) + "\n")
+    tables = TablesConfig.model_validate({"events": {"path": "events.csv"}, "items": {"path": "items.csv"}})
+    assert Tables(tmp_path, tables, ("view",)).items()["size"].to_pylist() == numbers

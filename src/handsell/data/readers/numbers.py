@@ -53,6 +53,18 @@ def decide_decimal(texts: Iterable[pa.Array], location: ColumnLocation) -> str:
     return "," if "," in shown else "."
 
 
+def show_decimal_commas(texts: Iterable[pa.Array | pa.ChunkedArray]) -> bool:
+    """Whether a column contains numbers with a decimal comma, and none with a decimal point."""
+    found = False
+    for text in texts:
+        point = pc.and_not(pc.match_substring_regex(text, POINT_DECIMAL), pc.match_substring_regex(text, POINT_GROUPS))
+        if pc.any(point).as_py():
+            return False
+        comma = pc.or_(pc.match_substring_regex(text, COMMA_DECIMAL), pc.match_substring_regex(text, AMBIGUOUS))
+        found = found or bool(pc.any(comma).as_py())
+    return found
+
+
 def normalize_numbers(text: pa.Array, decimal: str | None) -> pa.Array:
     """Rewrite numbers with a decimal sign and groups of digits as plain numbers; other text is unchanged."""
     if decimal is None:

@@ -30,7 +30,7 @@ from handsell.data.readers.formats.file_access import TableFile, get_address, ha
 from handsell.data.readers.formats.parquet_table import ParquetTable
 from handsell.data.readers.lists import choose_separator
 from handsell.data.readers.location import ColumnLocation, first_line
-from handsell.data.readers.numbers import decide_decimal, has_commas, infer_type, normalize_numbers
+from handsell.data.readers.numbers import decide_decimal, has_commas, infer_type, normalize_numbers, show_decimal_commas
 from handsell.data.readers.table_files import PARQUET, find_table_files
 from handsell.data.schemas import ITEMS, STRINGS, USERS
 
@@ -228,10 +228,13 @@ def _concatenate(tables: list[tuple[TableReader, pa.Table]], kinds: dict, source
 
 
 def _infer_types(parts: list[tuple[CsvTable, pa.Table]], kinds: dict, source: TableSource) -> Iterator[pa.Table]:
-    """Yield the parts of CSV files with a type for their other columns; with `;` or tabs, commas are decimal."""
+    """Yield the parts of CSV files with a type for their other columns; with `;` or tabs, commas may be decimal."""
     if not parts:
         return
-    plain = [_normalize(part, kinds, source.csv.decimal or _find_decimal_sign(table)) for table, part in parts]
+    european = {
+        id(table): _find_european(table, parts, kinds, source) for table in {id(t): t for t, _ in parts}.values()
+    }
+    plain = [_normalize(part, european[id(table)]) for table, part in parts]
     whole, normalized = (
         pa.concat_tables(tables, promote_options="default").combine_chunks()
         for tables in ([part for _, part in parts], plain)
@@ -246,14 +249,22 @@ def _infer_types(parts: list[tuple[CsvTable, pa.Table]], kinds: dict, source: Ta
         start += len(part)
 
 
-def _find_decimal_sign(table: CsvTable) -> str:
-    return "." if table.dialect.delimiter == "," else ","
+def _find_european(
+    table: CsvTable, parts: list[tuple[CsvTable, pa.Table]], kinds: dict, source: TableSource
+) -> set[str]:
+    """Return the other columns of a file whose numbers have decimal commas."""
+    if (source.csv.decimal or ("." if table.dialect.delimiter == "," else ",")) == ".":
+        return set()
+    own = [part for other, part in parts if other is table]
+    others = [name for name in own[0].column_names if name not in kinds]
+    return {name for name in others if source.csv.decimal or show_decimal_commas(part[name] for part in own)}
 
 
-def _normalize(part: pa.Table, kinds: dict, decimal: str) -> pa.Table:
+def _normalize(part: pa.Table, columns: set[str]) -> pa.Table:
+    """Rewrite the numbers of columns with decimal commas as plain numbers."""
     for place, name in enumerate(part.column_names):
-        if decimal == "," and name not in kinds:
-            part = part.set_column(place, name, normalize_numbers(part[name].combine_chunks(), decimal))
+        if name in columns:
+            part = part.set_column(place, name, normalize_numbers(part[name].combine_chunks(), ","))
     return part
 
 
