@@ -3,13 +3,22 @@
 import numpy as np
 import pytest
 
-from handsell.jobs.train.refit_comparison import RefitComparison, compute_drift, compute_overlap
+from handsell.core.errors import BundleError
+from handsell.jobs.train.refit_comparison import RefitComparison, compute_drift, compute_overlap, require_items
 
 
 def test_overlap_is_the_share_of_the_refits_items():
-    refit = np.array([[1, 2, 3, -1], [4, 5, -1, -1]])
-    holdout = np.array([[3, 1, 9, 8], [6, 7, 8, 9]])
+    refit = np.array([[1, 2, 3, -1], [4, 5, -1, -1], [-1, -1, -1, -1]])
+    holdout = np.array([[3, 1, 9, 8], [6, 7, 8, 9], [-1, -1, -1, -1]])
     assert compute_overlap(refit, holdout) == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_a_slate_may_be_empty_where_that_of_the_holdout_is_and_not_all_are():
+    empty, full = np.full((1, 3), -1), np.array([[4, 5, -1]])
+    require_items("b", np.concatenate([empty, full]), np.concatenate([empty, full]))
+    for new, old in ((np.concatenate([empty, full]), np.concatenate([full, full])), (empty, empty)):
+        with pytest.raises(BundleError, match=r"bundle b: expected items .* got 1 empty slates"):
+            require_items("b", new, old)
 
 
 def test_drift_is_in_standard_deviations_of_the_holdout_and_skips_missing_features(rng):

@@ -59,7 +59,7 @@ class RefitComparison:
 def compare_refit(config: Config, run: Path, holdout: Path, bundle: Path) -> RefitComparison:
     """Load a bundle as serving does and compare its answers to test requests with the holdout's. A Ray task.
 
-    Raises BundleError for an empty slate.
+    Raises BundleError for slates that should not be empty (see require_items).
     """
     snapshot = Snapshot.load(Layout(config.state).snapshot)
     rows = pq.read_metadata(run / "windows" / "test.parquet").num_rows
@@ -67,20 +67,33 @@ def compare_refit(config: Config, run: Path, holdout: Path, bundle: Path) -> Ref
     values = load_item_values(config, run, "test", snapshot)
     refitted, evaluated = load_stages(bundle), load_stages(holdout, config, snapshot=snapshot, items=values)
     new, old = (recommend_slates(stages.funnel, requests) for stages in (refitted, evaluated))
-    if (new == NONE).all(axis=1).any():
-        raise BundleError(
-            f"bundle {bundle.name}: expected items for each of {len(requests)} test requests, got an empty slate: see "
-            "the log of this job"
-        )
+    require_items(bundle.name, new, old)
     before, after = (_candidate_features(stages, requests, values, snapshot) for stages in (evaluated, refitted))
     names = list_features(config, refitted.candidates.sources)
     return RefitComparison(compute_overlap(new, old), compute_drift(before, after, names))
 
 
+def require_items(bundle: str, new: np.ndarray, old: np.ndarray) -> None:
+    """Raise BundleError if all slates `new` (R, n) are empty, or one is where that of the holdout `old` is not.
+
+    A slate may be empty: nothing is left for a user who has interacted with every item.
+    """
+    empty = (new == NONE).all(axis=1)
+    wrong = empty if empty.all() else empty & (old != NONE).any(axis=1)
+    if wrong.any():
+        raise BundleError(
+            f"bundle {bundle}: expected items for each of {len(new)} test requests that the holdout model has items "
+            f"for, got {wrong.sum()} empty slates: see the log of this job"
+        )
+
+
 def compute_overlap(new: np.ndarray, old: np.ndarray) -> float:
-    """Return the mean over rows of the share of the items in `new` (R, n), -1 padded, that `old` has too."""
-    parts = [len(np.intersect1d(x[x >= 0], y[y >= 0])) / max((x >= 0).sum(), 1) for x, y in zip(new, old, strict=True)]
-    return float(np.mean(parts))
+    """Return the mean share of the items in a row of `new` (R, n), -1 padded, that `old` has too.
+
+    Rows without items are left out.
+    """
+    rows = [(x[x >= 0], y) for x, y in zip(new, old, strict=True) if (x >= 0).any()]
+    return float(np.mean([len(np.intersect1d(x, y)) / len(x) for x, y in rows]))
 
 
 def compute_drift(before: np.ndarray, after: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
