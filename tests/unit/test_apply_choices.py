@@ -41,6 +41,14 @@ def test_the_number_of_candidates_is_the_deployments(configured, bundle):
     assert served.retrieval.candidates == 77 and served.retrieval.enabled == ("popularity", "ease")
 
 
+def test_a_bundle_without_a_ranker_is_served_without_one(configured, tmp_path):
+    save_config(configured(NAME + "[ranking]\nenabled = false"), tmp_path)
+    assert not apply_choices(configured(NAME), tmp_path).ranking.enabled
+    save_config(configured(NAME), tmp_path)
+    assert apply_choices(configured(NAME), tmp_path).ranking.enabled
+    assert not apply_choices(configured(NAME + "[ranking]\nenabled = false"), tmp_path).ranking.enabled
+
+
 @pytest.mark.parametrize("closed", ['[retrieval]\nsources = "enabled"\n', ""], ids=["explicit", "by default"])
 def test_configured_sources_are_kept(configured, bundle, closed):
     config = configured(NAME + closed + "[retrieval.als]\nweight = 0.7")

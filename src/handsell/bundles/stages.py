@@ -53,7 +53,8 @@ def load_bundle_config(path: Path) -> Config:
 def apply_choices(config: Config, path: Path) -> Config:
     """Return a deployment's config, with the choices of a bundle's training where the config leaves them open.
 
-    The choices are the sources with their settings, and the strength of re-ranking; `path` is the bundle's folder.
+    The choices are the sources with their settings, and the strength of re-ranking; `path` is the bundle's folder. A
+    bundle without a ranker is served without one, also after the config has enabled it.
     """
     trained = load_bundle_config(path)
     update: dict[str, object] = {}
@@ -61,6 +62,8 @@ def apply_choices(config: Config, path: Path) -> Config:
         update["retrieval"] = trained.retrieval.model_copy(update={"candidates": config.retrieval.candidates})
     if config.reranking.strength == "auto":
         update["reranking"] = config.reranking.model_copy(update={"strength": trained.reranking.strength})
+    if config.ranking.enabled and not trained.ranking.enabled:
+        update["ranking"] = config.ranking.model_copy(update={"enabled": False})
     return config.model_copy(update=update)
 
 

@@ -53,8 +53,9 @@ def report_skew(config: Config, console: Console | None = None) -> dict:
     logged = read_feature_log(layout.logs / FEATURE_LOG)
     if logged is None:
         raise FeatureError(
-            f"expected served feature vectors in {layout.logs / FEATURE_LOG}, got none: serve some requests with "
-            f"serving.feature_log_share above 0 (it is {config.serving.feature_log_share:g}), then try again"
+            f"expected served feature vectors in {layout.logs / FEATURE_LOG}, got none: serve some requests with a "
+            "bundle that has a ranker (ranking.enabled when it was trained) and serving.feature_log_share above 0 "
+            f"(it is {config.serving.feature_log_share:g}), then try again"
         )
     again = recompute(logged, config, open_store(config))
     groups = group_features(config, find_sources(logged.names))
