@@ -9,7 +9,7 @@ import httpx
 
 from api_document import ResponseCheck
 from handsell.core.paths import Layout
-from handsell.events.log import EventLog
+from handsell.events.store.sqlite_writer import SqliteWriter
 from handsell.serving.graph.event_sink import LocalSink
 from handsell.serving.graph.loaded_bundle import LoadedBundle, load_bundle
 from handsell.serving.graph.loading import open_bundle
@@ -51,7 +51,7 @@ async def start_service(world: World, **parts):
     path = Layout(world.config.state).event_log
     for old in path.parent.glob("log.*"):
         old.unlink()
-    with EventLog(path) as log:
+    with SqliteWriter(path) as log:
         service = build_service(world, LocalSink(log), **parts)
         api = build_api(service)
         transport = httpx.ASGITransport(api, raise_app_exceptions=False)

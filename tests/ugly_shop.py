@@ -22,7 +22,7 @@ from handsell.config import Config, load_config
 from handsell.core.failures import Failures
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US, HOUR_US
-from handsell.events.reader import EventReader
+from handsell.events.store.opening import open_reader
 from handsell.features.item import SnapshotValues
 from handsell.features.matrix import build_matrix, list_features
 from handsell.features.request_builder import OnlineRows, QueryBatch, build_requests
@@ -203,7 +203,7 @@ def serve(shop: Shop, time: int, users: list[str | None]) -> LoggedVectors:
     store = shop.store.at(shop.now + 60_000_000)
     queries = QueryBatch.of(users, np.full(len(users), time), np.zeros(len(users), np.int8))
     rows = OnlineRows(store, config).read(users)
-    reader = EventReader(Layout(config.state).event_log)
+    reader = open_reader(config)
     requests = build_requests(queries, rows, reader, snapshot, config, Failures(strict=True)).requests
     items = np.tile(np.arange(len(snapshot), dtype=np.int32), (len(users), 1))
     x = build_matrix(requests, without_sources(items, ("popularity",)), SnapshotValues(snapshot), snapshot, config)

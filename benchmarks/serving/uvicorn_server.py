@@ -7,7 +7,7 @@ import sys
 import uvicorn
 
 from handsell.core.paths import Layout
-from handsell.events.log import EventLog
+from handsell.events.store.sqlite_writer import SqliteWriter
 from handsell.features.store import open_store
 from handsell.serving.graph.event_sink import LocalSink
 from handsell.serving.graph.loaded_bundle import load_bundle
@@ -21,7 +21,7 @@ from handsell.serving.telemetry.observability import Metrics
 def main(path: str) -> None:
     opened, metrics = open_bundle(path, LIVE), Metrics()
     config = opened.config
-    log = EventLog(Layout(config.state).event_log)
+    log = SqliteWriter(Layout(config.state).event_log)
     bundle = load_bundle(opened, load_local_stages(opened), open_store(config), metrics)
     app = build_api(Service(bundle, LocalSink(log), metrics))
     uvicorn.run(app, host="127.0.0.1", port=config.serving.port, log_level="error", access_log=False)

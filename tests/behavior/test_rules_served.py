@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 
 from handsell.config import load_config
-from handsell.core.paths import Layout
-from handsell.events.reader import EventReader
+from handsell.events.store.opening import open_reader
 from handsell.local import rules as local_rules
 from handsell.serving.graph.loading import open_bundle
 from handsell.serving.graph.stage_loading import load_local_stages
@@ -48,7 +47,7 @@ async def test_rules_are_applied_named_logged_and_reloaded(world, tmp_path):
         assert told["items"][0]["item_id"] == "i46"
         assert "handsell_rules_refused{" not in (await client.get("/metrics")).text
         await service.close()
-    logged = EventReader(Layout(world.config.state).event_log).read_impressions()
+    logged = open_reader(world.config).read_impressions()
     assert set(logged["rules"]) == {first, told["release"]["rules"]}
 
 

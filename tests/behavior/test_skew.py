@@ -14,7 +14,7 @@ from handsell.bundles.stages import load_stages
 from handsell.core.errors import FeatureError
 from handsell.core.funnel import run_local
 from handsell.core.units import DAY_US
-from handsell.events.log import EventLog
+from handsell.events.store.sqlite_writer import SqliteWriter
 from handsell.features.item import SnapshotValues
 from handsell.features.request_builder import build_events, build_requests_from_rows
 from handsell.features.served_log import FEATURE_LOG
@@ -139,7 +139,7 @@ def test_fresh_events_are_listed_apart(shop, stages, logged):
     user, item = USERS[2], stages.snapshot.items.ids(np.array([5]))[0]
     time = serve(shop, stages, told=(user, item))
     if logged:
-        with EventLog(shop.layout.event_log) as log:
+        with SqliteWriter(shop.layout.event_log) as log:
             event = {"event_id": "e1", "user_id": user, "item_id": item, "type": "like", "time": time - 5_000_000}
             log.append([event]).result(timeout=10)
     found, text, differing = compared(shop)

@@ -7,7 +7,7 @@ import pytest
 
 from handsell.core.errors import BundleError, FeatureError
 from handsell.core.paths import Layout
-from handsell.events.log import EventLogError
+from handsell.events.store.interface import EventStoreError
 from handsell.serving.graph.event_sink import LocalSink
 from handsell.serving.graph.loading import check_features, open_bundle
 from handsell.serving.graph.stage_loading import load_local_stages
@@ -94,7 +94,7 @@ async def test_overload_is_a_503_with_retry_after(world):
 
 async def test_events_that_cannot_be_stored_are_not_acknowledged(world, monkeypatch):
     async def full(self, events):
-        raise EventLogError("database or disk is full")
+        raise EventStoreError("database or disk is full")
 
     monkeypatch.setattr(LocalSink, "append", full)
     async with start_service(world) as (client, _):

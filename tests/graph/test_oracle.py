@@ -15,7 +15,7 @@ import pytest
 from handsell.bundles.stages import apply_choices, load_stages
 from handsell.core.batches import Ragged
 from handsell.core.funnel import run_local
-from handsell.events.reader import EventReader
+from handsell.events.store.sqlite_reader import SqliteReader
 from handsell.features.matrix import SnapshotValues, build_matrix
 from handsell.features.request_builder import build_events, build_requests_from_rows
 from handsell.testing.naive_funnel import NaiveFunnel, NaiveRequest
@@ -98,7 +98,7 @@ def load_ids(deployment):
 
 
 def impression_times(deployment, wanted):
-    reader = EventReader(deployment.layout.event_log)
+    reader = SqliteReader(deployment.layout.event_log)
     for _ in range(100):
         shown = reader.read_impressions(limit=10_000)
         found = dict(zip(shown["recommendation_id"], shown["time"], strict=True))

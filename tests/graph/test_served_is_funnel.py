@@ -11,7 +11,7 @@ from handsell.bundles.stages import load_stages
 from handsell.bundles.store import BundleStore
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
-from handsell.events.reader import EventReader
+from handsell.events.store.opening import open_reader
 from handsell.features.request_builder import build_requests_from_rows
 from handsell.features.served_log import FEATURE_LOG, read_feature_log
 
@@ -34,7 +34,7 @@ def expected(funnel, world, user_id, time, n):
 
 def logged(world, recommendation_id):
     """Wait for the impression of a response and return it."""
-    reader = EventReader(Layout(world.config.state).event_log)
+    reader = open_reader(world.config)
 
     async def wait():
         for _ in range(50):

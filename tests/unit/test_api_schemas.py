@@ -11,9 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from api_document import ResponseCheck
 from handsell.core.clock import Clock
-from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
-from handsell.events.reader import EventReader
+from handsell.events.store.opening import open_reader
 from handsell.serving.http import schemas
 from handsell.serving.http.schemas import Id, Timestamp
 from serving_service import start_service
@@ -120,7 +119,7 @@ async def test_the_log_gets_the_event_and_the_impression_as_they_were(client, wo
         "surface": "home",
     }  # fmt: skip
     assert (await client.post("/v1/events", json={"events": [event]})).json()["accepted"] == 1
-    reader = EventReader(Layout(world.config.state).event_log)
+    reader = open_reader(world.config)
     stored = {name: cells[0] for name, cells in reader.scan().items()}
     assert (
         stored.pop("offset") == 1 and stored.pop("time") == 1_767_323_045_678_000 and stored.pop("propensity") is None

@@ -10,8 +10,8 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import load_config
 from handsell.core.errors import ConfigError, DataError, HandsellError
 from handsell.core.paths import Layout
-from handsell.events.log import EventLog
-from handsell.events.reader import EventReader
+from handsell.events.store.opening import open_reader
+from handsell.events.store.sqlite_writer import SqliteWriter
 from handsell.jobs.batch import batch_slates as job
 from handsell.jobs.batch import slate_part
 from serving_world import ITEMS, USERS, write_world
@@ -42,7 +42,7 @@ def slates(out) -> dict[str, list[str]]:
 
 def shown(world) -> dict[str, list[str]]:
     """user → what the log says was shown by e-mail."""
-    columns = EventReader(Layout(world.config.state).event_log).read_impressions(limit=10_000)
+    columns = open_reader(world.config).read_impressions(limit=10_000)
     found: dict[str, list[str]] = {}
     for user, surface, item in zip(columns["user_id"], columns["surface"], columns["item_id"], strict=True):
         if surface == "email":
@@ -61,7 +61,7 @@ def test_every_user_gets_a_slate_and_the_log_knows_it(world, tmp_path):
     assert len(row["score"]) == len(row["reason"]) == len(row["sources"]) == 5 and row["degraded"] == []
     manifest = json.loads((out / "manifest.json").read_text())
     assert (manifest["parts"], manifest["users"], manifest["slates"], manifest["bundle"]) == (4, 20, 20, world.bundle)
-    assert EventReader(Layout(world.config.state).event_log).count_lost_impressions() == {
+    assert open_reader(world.config).count_lost_impressions() == {
         f"{manifest['id']}-{part:05d}": 0 for part in range(4)
     }
 
@@ -72,7 +72,7 @@ def test_slates_are_those_that_the_service_would_answer(world, tmp_path):
     job.batch(world.config, "email", tmp_path / "email", record=False)
     here = slate_part.open_worker(str(world.config.source), world.bundle)
     run = job.BatchRun(**json.loads((tmp_path / "email" / "run.json").read_text()))
-    reader = EventReader(Layout(world.config.state).event_log)
+    reader = open_reader(world.config)
     asked = slate_part.look_up_requests(here, run.surface, run.time, ["u7"], reader)
     one = run_local(here.stages.funnel.recommend(asked, 5))
     assert slates(tmp_path / "email")["u7"] == here.stages.snapshot.items.ids(one.item[0])
@@ -121,7 +121,7 @@ def test_an_email_does_not_hold_what_home_showed(world, tmp_path):
     now = json.loads((tmp_path / "before" / "run.json").read_text())["time"]
     items = json.dumps({"item_id": would, "score": [0] * 5, "propensity": [1] * 5, "sources": [[]] * 5})
     row = {"recommendation_id": "r", "gateway": "g", "sequence": 1, "time": now, "user_id": "u4", "surface": "home"}
-    with EventLog(Layout(world.config.state).event_log) as log:
+    with SqliteWriter(Layout(world.config.state).event_log) as log:
         log.append_slates([{**row, "bundle": "b", "items": items}]).result()
     job.batch(world.config, "email", tmp_path / "after", record=False)
     after = slates(tmp_path / "after")
@@ -129,7 +129,7 @@ def test_an_email_does_not_hold_what_home_showed(world, tmp_path):
 
 
 def test_users_for_whom_nothing_is_left_have_no_slate(world, tmp_path):
-    with EventLog(Layout(world.config.state).event_log) as log:
+    with SqliteWriter(Layout(world.config.state).event_log) as log:
         names = [world.snapshot.creators.ids([i])[0] for i in range(len(world.snapshot.creators))]
         tags = [world.snapshot.tags.ids([i])[0] for i in range(len(world.snapshot.tags))]
         log.put_blocks("u2", names, tags).result()

@@ -9,8 +9,9 @@ import sqlite3
 import pytest
 
 from handsell.events.impressions import ImpressionQueue
-from handsell.events.log import EventLog, EventLogError
-from handsell.events.reader import EventReader
+from handsell.events.store.interface import EventStoreError
+from handsell.events.store.sqlite_reader import SqliteReader
+from handsell.events.store.sqlite_writer import SqliteWriter
 
 
 def event(n, user="u1", **more):
@@ -30,13 +31,13 @@ def path(tmp_path):
 
 
 def test_a_second_event_with_the_same_key_changes_nothing(path):
-    with EventLog(path) as log:
+    with SqliteWriter(path) as log:
         first = log.append([event(1, value=3.0), event(2)]).result()
         again = log.append([event(2, value=9.0), event(3), event(3)]).result()
     assert (first.accepted, first.duplicates, first.offsets) == (2, 0, (1, 2))
     assert (again.accepted, again.duplicates) == (1, 2)
     assert [o > 0 for o in again.offsets] == [False, True, False]
-    rows = EventReader(path).scan()
+    rows = SqliteReader(path).scan()
     assert rows["event_id"] == ["e1", "e2", "e3"]
     assert rows["user_id"] == ["u1"] * 3
     assert rows["value"] == [3.0, None, None]
@@ -46,7 +47,7 @@ def test_lines_of_an_order_and_events_without_an_id_are_told_apart_by_their_key(
     line = {"event_id": "order 7", "user_id": "u1", "item_id": "a", "type": "buy", "time": 5}
     bare = {**line, "event_id": None}
     arrived = {**line, "sent_time": None}  # without a timestamp: `time` is that of the arrival
-    with EventLog(path) as log:
+    with SqliteWriter(path) as log:
         done = log.append([
             line, {**line, "item_id": "b"}, {**line, "type": "return"}, {**line, "user_id": "u2"}, {**line, "time": 6},
             line, bare, bare, {**bare, "time": 6}, arrived, {**arrived, "time": 9}, {**arrived, "item_id": "b"},
@@ -69,21 +70,21 @@ def test_a_log_without_keys_is_upgraded_and_keeps_its_events(path):
         VALUES (3, 'e1', 'u1', 'i1', 'click', 1001), (8, 'e2', 'u1', 'i2', 'click', 1002);"""
     )
     old.close()
-    reader = EventReader(path)
+    reader = SqliteReader(path)
     assert reader.read_tail("u1")["key"] == [None, None]  # read before its writer has opened it
-    with EventLog(path) as log:
+    with SqliteWriter(path) as log:
         done = log.append([event(2), event(2, item_id="i9"), event(3)]).result()
     assert done.offsets[0] == -1 and 8 < done.offsets[1] < done.offsets[2]
     tail = reader.read_tail("u1")
     assert tail["offset"] == [3, 8, *done.offsets[1:]] and None not in tail["key"]
-    with EventLog(path):
-        assert EventReader(path).scan()["item_id"] == ["i1", "i2", "i9", "i3"]
+    with SqliteWriter(path):
+        assert SqliteReader(path).scan()["item_id"] == ["i1", "i2", "i9", "i3"]
 
 
 def test_readers_follow_the_writer_and_a_missing_log_is_empty(path):
-    reader = EventReader(path)
+    reader = SqliteReader(path)
     assert reader.scan()["event_id"] == [] and reader.last_offset() == 0 and reader.count_lost_impressions() == {}
-    with EventLog(path) as log:
+    with SqliteWriter(path) as log:
         log.append([event(1), event(2, user="u2"), event(3)]).result()
         assert reader.read_tail("u1", 0)["item_id"] == ["i1", "i3"]
         log.append([event(4)]).result()
@@ -95,39 +96,39 @@ def test_readers_follow_the_writer_and_a_missing_log_is_empty(path):
 
 
 def test_concurrent_appends_share_commits_and_lose_nothing(path):
-    with EventLog(path) as log:
+    with SqliteWriter(path) as log:
         commits = []
         real = log._commit
         log._commit = lambda group: (commits.append(len(group)), real(group))
         futures = [log.append([event(n)]) for n in range(500)]
         assert sum(f.result().accepted for f in futures) == 500
     assert len(commits) < 500 and sum(commits) == 500
-    assert len(set(EventReader(path).scan()["offset"])) == 500
+    assert len(set(SqliteReader(path).scan()["offset"])) == 500
 
 
 def test_there_is_one_writer(path):
-    with EventLog(path), pytest.raises(EventLogError, match=rf"process {os.getpid()}.*one writer"):
-        EventLog(path)
-    with EventLog(path) as log:
+    with SqliteWriter(path), pytest.raises(EventStoreError, match=rf"process {os.getpid()}.*one writer"):
+        SqliteWriter(path)
+    with SqliteWriter(path) as log:
         log.append([event(1)]).result()
-    with pytest.raises(EventLogError, match="closed"):
+    with pytest.raises(EventStoreError, match="closed"):
         log.append([event(2)])
 
 
 def test_a_full_disk_is_an_error_and_not_an_acknowledgement(path):
-    with EventLog(path) as log:
+    with SqliteWriter(path) as log:
         log.append([event(0)]).result()
         pages = log._db.execute("PRAGMA page_count").fetchone()[0]
         log._db.execute(f"PRAGMA max_page_count={pages}")
-        with pytest.raises(EventLogError, match="full"):
+        with pytest.raises(EventStoreError, match="full"):
             log.append([event(n, item_id="x" * 500) for n in range(1, 200)]).result()
-        assert EventReader(path).last_offset() == 1
+        assert SqliteReader(path).last_offset() == 1
         log._db.execute("PRAGMA max_page_count=100000")
         assert log.append([event(n) for n in range(1, 200)]).result().accepted == 199
 
 
 def _write_until_killed(path, acknowledged):
-    log = EventLog(path)
+    log = SqliteWriter(path)
     n = 0
     while True:
         n += 1
@@ -144,15 +145,15 @@ def test_what_was_acknowledged_survives_kill_9(path):
         assert writer.is_alive()
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
-    assert EventReader(path).last_offset() >= acknowledged.value
-    with EventLog(path) as log:  # the lock went with the process
+    assert SqliteReader(path).last_offset() >= acknowledged.value
+    with SqliteWriter(path) as log:  # the lock went with the process
         assert log.append([event(1)]).result().duplicates == 1
     assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 async def test_impressions_reach_the_log_once_though_a_send_fails(path):
     lost, failures = [], iter([True, False, False])
-    with EventLog(path) as log:
+    with SqliteWriter(path) as log:
 
         async def send(slates):
             await asyncio.wrap_future(log.append_slates(slates))
@@ -163,7 +164,7 @@ async def test_impressions_reach_the_log_once_though_a_send_fails(path):
         impressions.offer(slate("r1"))
         impressions.offer(slate("r2"))
         await impressions.close()
-        reader = EventReader(path)
+        reader = SqliteReader(path)
         shown = reader.read_impressions()
     assert shown["recommendation_id"] == ["r1", "r1", "r2", "r2"]
     assert shown["position"] == [1, 2, 1, 2] and shown["item_id"] == ["a", "b", "a", "b"]
@@ -173,7 +174,7 @@ async def test_impressions_reach_the_log_once_though_a_send_fails(path):
 
 async def test_lost_impressions_are_counted_and_leave_a_gap_in_the_sequence(path):
     lost = []
-    with EventLog(path) as log:
+    with SqliteWriter(path) as log:
 
         async def send(slates):
             await asyncio.wrap_future(log.append_slates(slates))
@@ -185,7 +186,7 @@ async def test_lost_impressions_are_counted_and_leave_a_gap_in_the_sequence(path
         impressions.offer(slate("r9"))
         await impressions.close()
         assert lost == [1, 1]
-        assert EventReader(path).count_lost_impressions() == {impressions.gateway: 2}
+        assert SqliteReader(path).count_lost_impressions() == {impressions.gateway: 2}
 
 
 async def test_impressions_are_flushed_within_a_tenth_of_a_second_without_a_call():

@@ -137,8 +137,7 @@ async def test_a_stage_that_fails_is_named_and_the_rest_is_told(world, stage):
 
 
 async def test_nothing_is_logged_as_shown(client, world):
-    from handsell.core.paths import Layout
-    from handsell.events.reader import EventReader
+    from handsell.events.store.opening import open_reader
 
     await explain(client, "i3")
-    assert EventReader(Layout(world.config.state).event_log).read_impressions()["item_id"] == []
+    assert open_reader(world.config).read_impressions()["item_id"] == []

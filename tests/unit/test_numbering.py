@@ -22,7 +22,7 @@ from handsell.data.numbering import (
 from handsell.data.readers.base import build_event_batch, build_items_table, drop_incomplete
 from handsell.data.schemas import EVENTS, TIME
 from handsell.data.weights import compute_event_weights
-from handsell.events.log import EventLog
+from handsell.events.store.sqlite_writer import SqliteWriter
 
 TYPES = EventsConfig.model_validate(
     {"types": {"rating": {"weight": 0.1, "weight_by_value": [[1, -1], [3, 0.5], [4.1, 2]]}, "skip": {"weight": -0.5}}}
@@ -153,7 +153,7 @@ def test_the_tables_and_the_event_log_have_one_key(rows, tmp_path_factory):
     known = Vocabulary.of("ab"), Vocabulary.of("xy")
     table = number_events(batch([(*row, None) for row in rows]), *known, TYPES) if rows else KEYED.empty_table()
     names = ("event_id", "user_id", "item_id", "type", "time")
-    with EventLog(tmp_path_factory.mktemp("log") / "log.db") as log:
+    with SqliteWriter(tmp_path_factory.mktemp("log") / "log.db") as log:
         done = log.append([dict(zip(names, row, strict=True)) for row in rows]).result()
     expected = len({(row[0] or "", *row[1:]) for row in rows})
     assert len(deduplicate_and_sort(table)) == done.accepted == expected

@@ -15,8 +15,8 @@ from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.eligibility.mask import Eligibility
-from handsell.events.log import EventLog
-from handsell.events.reader import EventReader
+from handsell.events.store.sqlite_reader import SqliteReader
+from handsell.events.store.sqlite_writer import SqliteWriter
 from handsell.reranking.rules.counts import ImpressionCounts, ShownSlates
 from handsell.reranking.rules.live_rules import WatchedRules, watch_rules
 from handsell.reranking.rules.pacing import Pacing, SharedCounts
@@ -162,10 +162,10 @@ def test_todays_impressions_of_all_replicas_are_read_from_the_log(tmp_path, shel
     path = tmp_path / "log.db"
     text = write_rule("new", "quota", items="item.year == 2019", share=0.1, within=2, surfaces=["home"])
     pacing = compile_rules(shelf, text).pacing
-    view = SharedCountReader(pacing, EventReader(path), ("home", "email"))
+    view = SharedCountReader(pacing, SqliteReader(path), ("home", "email"))
     view.read(NOW)
     assert pacing.shared.counts.shown.tolist() == [0]  # no log yet
-    with EventLog(path) as log:
+    with SqliteWriter(path) as log:
         yesterday = [slate(n, [19, 39], MIDNIGHT - 1 - n) for n in range(9, 0, -1)]
         today = [slate(20, [19, 0, 39], MIDNIGHT + 5), slate(21, [1, 59], MIDNIGHT + 9), slate(22, [], NOW),
                  slate(23, [19, 19], NOW, "email"), slate(24, [19], NOW, "gone")]  # fmt: skip
@@ -182,9 +182,9 @@ def test_todays_impressions_of_all_replicas_are_read_from_the_log(tmp_path, shel
 
 
 def test_slates_are_read_from_a_time_on(tmp_path):
-    reader = EventReader(tmp_path / "log.db")
+    reader = SqliteReader(tmp_path / "log.db")
     assert reader.find_slate_offset(5) == 0
-    with EventLog(tmp_path / "log.db") as log:
+    with SqliteWriter(tmp_path / "log.db") as log:
         log.append_slates([slate(n, [n], 10 * n) for n in range(1, 40)]).result()
     for time_us in range(0, 420, 5):
         later = reader.read_slates(reader.find_slate_offset(time_us))
@@ -242,7 +242,7 @@ def test_unchanged_quotas_keep_their_counts_when_rules_change(rules, config, she
     deduplicate_and_sort(rules)
     assert names(rules) == ["new", "other", "out"]
     assert rules.current.pacing.debt(NOW).owed.tolist() == pytest.approx([4, 0])
-    with EventLog(Layout(config.state).event_log) as log:  # the log knows of slates before the new quota
+    with SqliteWriter(Layout(config.state).event_log) as log:  # the log knows of slates before the new quota
         log.append_slates([slate(n, range(10), NOW + 5) for n in range(4)]).result()
         rules.read_shared_counts()
     later = replace(rules.current.pacing.shared, cut=time.monotonic() + 1)

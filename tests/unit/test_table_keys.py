@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from handsell.core.paths import Layout
 from handsell.data.event_key import compute_event_keys
 from handsell.data.schemas import TIME
-from handsell.events.log import EventLog
-from handsell.events.reader import EventReader
+from handsell.events.store.sqlite_reader import SqliteReader
+from handsell.events.store.sqlite_writer import SqliteWriter
 from handsell.events.table_keys import TableKeys, save_table_keys
 from handsell.features.request_builder import OnlineRows, QueryBatch, read_tail
 from serving_service import start_service
@@ -62,11 +62,11 @@ def test_events_of_the_tables_that_are_posted_too_are_not_folded_again(tmp_path,
         {**posted[-1], "time": posted[-1]["time"] + 1},
         {**posted[-1], "user_id": "u2"},
     ]
-    with EventLog(layout.event_log) as log:
+    with SqliteWriter(layout.event_log) as log:
         assert log.append([*posted, *new]).result().duplicates == 0
     queries = QueryBatch.of(["u1", "u2", "new"], np.full(3, 2**62), np.zeros(3, np.int8))
     rows = OnlineRows(world.store(), world.config).read(queries.user_id)
-    reader = EventReader(layout.event_log)
+    reader = SqliteReader(layout.event_log)
     tail = read_tail(queries, rows, reader, world.snapshot, world.config, False)
     assert tail.row.tolist() == [0, 0, 1]
     assert tail.item[0] == world.snapshot.items.number(["i99"])[0]

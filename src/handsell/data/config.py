@@ -124,6 +124,11 @@ class EventsConfig(Section):
         },
         description="all event types of the data; any other type is an error that the doctor reports",
     )
+    store: str = Field(
+        "sqlite",
+        description="where events, slates and catalog changes are stored: `sqlite`, one machine, or "
+        "`postgresql://USER@HOST/DATABASE`, any number of machines; $HANDSELL_EVENT_STORE overrides it",
+    )
     session_gap_minutes: float = Field(30.0, gt=0, description="time without events that ends a session")
 
     @property

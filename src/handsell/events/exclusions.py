@@ -16,7 +16,7 @@ from handsell.config import Config
 from handsell.core.batches import NONE, Ragged, UserExclusions
 from handsell.core.units import DAY_US
 from handsell.eligibility.config import Surface
-from handsell.events.reader import EventReader, Slate
+from handsell.events.store.interface import EventReader, Slate
 
 
 def load_exclusions(

@@ -15,10 +15,6 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-IMPRESSION_FIELDS = ("recommendation_id", "gateway", "sequence", "time", "user_id", "surface", "bundle", "items")
-"""Columns of a served slate; `time` in µs; `items` is JSON of equally long lists {item_id, score, propensity, sources}
-and, with business rules, their version `rules`."""
-
 FLUSH_S = 0.1
 BATCH = 500  # slates per send
 

@@ -26,8 +26,8 @@ from handsell.data.numbering import look_up, type_codes
 from handsell.data.weights import compute_event_weights
 from handsell.events.exclusions import load_exclusions
 from handsell.events.fold import fold, move_last_event, truncate
-from handsell.events.reader import EventReader
 from handsell.events.states import Events, FoldRules, ItemAttributes, UserStates
+from handsell.events.store.interface import EventReader
 from handsell.events.table_keys import TableKeys
 from handsell.features.row_columns import Rows, get_column, read_floats, read_integers
 from handsell.features.rows import rank_affinities, read_states

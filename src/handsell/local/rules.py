@@ -26,7 +26,8 @@ from handsell.core.failures import Failures
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
-from handsell.events.reader import EventReader
+from handsell.events.store.interface import EventReader
+from handsell.events.store.opening import open_reader
 from handsell.features.request_builder import OnlineRows, QueryBatch, build_requests
 from handsell.features.store import open_store
 from handsell.reranking.rules.live_rules import CompiledRules, LiveRules
@@ -89,7 +90,7 @@ def preview_rules(config: Config, path: Path, requests: int) -> Preview:
     """Answer up to this many recorded requests with both sets of rules; raises ConfigError or BundleError."""
     opened, after = open_rules(config, path)
     before = read_rules(config.rules_path) if config.rules_path is not None else NO_RULES
-    reader = EventReader(Layout(config.state).event_log)
+    reader = open_reader(config)
     recorded = read_recorded(reader, opened, requests) or sample_users(opened, requests)
     known = _build_requests(opened, reader, recorded)
     stages = load_stages(opened.path, opened.config, snapshot=opened.snapshot)

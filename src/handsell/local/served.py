@@ -25,11 +25,10 @@ from handsell.core.clock import Clock
 from handsell.core.errors import DataError, HandsellError
 from handsell.core.funnel import run_local
 from handsell.core.hashing import uniform
-from handsell.core.paths import Layout
 from handsell.evaluation.intervals import estimate_means
 from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
 from handsell.evaluation.served import PAUSES
-from handsell.events.reader import EventReader
+from handsell.events.store.opening import open_reader
 from handsell.jobs.batch.slate_part import BatchWorker, look_up_requests, open_worker
 from handsell.local.bundles import open_bundles, resolve_bundle
 from handsell.local.service import open_client, request_slate, service_url
@@ -128,7 +127,7 @@ def replay(worker: BatchWorker, ids: Sequence[str], now: int, away: int | None =
     """
     lists: Lists = []
     items = worker.stages.snapshot.items
-    reader = EventReader(Layout(worker.config.state).event_log)
+    reader = open_reader(worker.config)
     try:
         for start in range(0, len(ids), BATCH):
             batch = list(ids[start : start + BATCH])

@@ -172,7 +172,7 @@ def step_inputs(config: Config) -> dict[str, object]:
         "doctor": _doctor_inputs(config),
         "data": [
             config.data.model_dump(mode="json"),
-            config.events.model_dump(mode="json"),
+            config.events.model_dump(mode="json", exclude={"store"}),
             config.jobs.partitions,
             _describe_source_files(config),
         ],

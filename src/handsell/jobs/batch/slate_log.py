@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import ray
 from ray import serve
 
 from handsell.config import Config
-from handsell.core.paths import Layout
-from handsell.events.log import EventLog
+from handsell.events.store.opening import open_writer
 
 WRITER = "EventLog"  # the deployment of handsell.serving.graph.deployments that owns the log
 APPLICATION = "handsell"  # of deployments/serve/*.yaml
@@ -23,7 +23,7 @@ def log_slates(config: Config, slates: Sequence[dict[str, Any]]) -> None:
     """Append slates as impressions; they are durable on return, and appending them twice has no effect.
 
     The writer of a service on this cluster appends them; without one, this process opens the log itself. Raises
-    EventLogError if nothing was stored.
+    EventStoreError if nothing was stored.
     """
     parts = [slates[begin : begin + BATCH] for begin in range(0, len(slates), BATCH)]
     writer = _find_writer()
@@ -31,7 +31,7 @@ def log_slates(config: Config, slates: Sequence[dict[str, Any]]) -> None:
         for part in parts:
             writer.call.remote("append_slates", part).result(timeout_s=ANSWER_S)
         return
-    with EventLog(Layout(config.state).event_log, lock_wait_s=LOCK_WAIT_S) as log:
+    with closing(open_writer(config, LOCK_WAIT_S)) as log:
         for part in parts:
             log.append_slates(part).result(ANSWER_S)
 

@@ -23,7 +23,8 @@ from handsell.core.failures import Failures
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
-from handsell.events.reader import EventReader
+from handsell.events.store.interface import EventReader
+from handsell.events.store.opening import open_reader
 from handsell.features.request_builder import OnlineRows, QueryBatch, build_requests
 from handsell.features.store import FeatureStore, open_store
 from handsell.jobs.batch.batch_run import BatchRun, PartCounts
@@ -81,7 +82,7 @@ def make_slates(source: str, run: BatchRun, out: str, part: int) -> PartCounts:
 
 def _write_part(worker: BatchWorker, run: BatchRun, part: int, path: Path, counts: Path) -> PartCounts:
     ids = worker.users.ids(np.array(run.of_part(part)))
-    reader = EventReader(Layout(worker.config.state).event_log)
+    reader = open_reader(worker.config)
     try:
         users = _select_below_cap(ids, run, worker.config, reader)
         batch_size = int(np.clip(MASK_CELLS // max(len(worker.stages.snapshot), 1), 1, MAX_BATCH))

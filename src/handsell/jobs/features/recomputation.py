@@ -15,7 +15,7 @@ from handsell.core.errors import FeatureError
 from handsell.core.offsets import offsets_from_counts
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
-from handsell.events.reader import EventReader
+from handsell.events.store.opening import open_reader
 from handsell.features.item import DailyValues, ItemDays, get_untouched_values, list_item_columns
 from handsell.features.matrix import build_matrix, find_sources, list_features
 from handsell.features.registry import find_features
@@ -82,7 +82,7 @@ def _of_bundle(
 
 def _has_tail(users: list[str], offset: np.ndarray, time: np.ndarray, config: Config) -> np.ndarray:
     """Return (B,) bool: the event log holds events of the user before the request that the row does not include."""
-    reader = EventReader(Layout(config.state).event_log)
+    reader = open_reader(config)
     try:
         tails = [reader.read_tail(user, int(after)) for user, after in zip(users, offset, strict=True)]
     finally:

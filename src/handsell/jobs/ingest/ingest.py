@@ -86,7 +86,7 @@ def compute_fingerprint(config: Config, reader: Reader) -> str:
     """Return a hash of the source files' names, sizes and times, of [data] and [events], and of the partitions."""
     stats = [(str(path), path.stat()) for path in reader.files()]
     files = [(name, s.st_size, s.st_mtime_ns) for name, s in stats]
-    sections = [config.data.model_dump(), config.events.model_dump(), config.jobs.partitions]
+    sections = [config.data.model_dump(), config.events.model_dump(exclude={"store"}), config.jobs.partitions]
     return hashlib.sha256(json.dumps([VERSION, reader.source, files, sections]).encode()).hexdigest()
 
 

@@ -16,9 +16,8 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import Candidates, Requests, RulesStamp, Slates
 from handsell.core.errors import ConfigError
-from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
-from handsell.events.reader import EventReader
+from handsell.events.store.opening import open_reader
 from handsell.reranking.rules.application import RuledCandidates, apply_rules
 from handsell.reranking.rules.backfill import Backfill
 from handsell.reranking.rules.counts import ShownSlates
@@ -107,7 +106,7 @@ class WatchedRules(LiveRules):
         """Raises ConfigError if the file is invalid."""
         super().__init__(CompiledRules.of(read_rules(path), snapshot, eligibility, config))
         self._path, self._eligibility, self._config = path, eligibility, config
-        self._reader = EventReader(Layout(config.state).event_log)
+        self._reader = open_reader(config)
         self._counts = self._reader_for(self.current)
         self._last_error = ""  # of reading the log
         self._last_version = self.current.ruleset.version  # of the file at the last check

@@ -9,7 +9,7 @@ import numpy as np
 
 from handsell.core.batches import NONE
 from handsell.core.units import DAY_US, MINUTE_US
-from handsell.events.reader import EventReader
+from handsell.events.store.interface import EventReader
 from handsell.reranking.rules.counts import ImpressionCounts, ShownSlates, count_impressions, local_days
 from handsell.reranking.rules.pacing import Pacing, SharedCounts
 from handsell.reranking.rules.scope import unit_of

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 
 from handsell.config import load_config
-from handsell.core.paths import Layout
-from handsell.events.log import AppendResult
+from handsell.events.store.interface import AppendResult
 
 if TYPE_CHECKING:
     from handsell.serving.graph.loading import OpenedBundle
@@ -97,13 +96,13 @@ class EventLogDeployment:
     """The log's one writer: exactly one replica, on the machine that holds the file."""
 
     def __init__(self, config: str):
-        from handsell.events.log import EventLog
+        from handsell.events.store.opening import open_writer
         from handsell.serving.graph.event_sink import LocalSink
 
-        self._sink = LocalSink(EventLog(Layout(load_config(config).state).event_log, lock_wait_s=LOCK_WAIT_S))
+        self._sink = LocalSink(open_writer(load_config(config), LOCK_WAIT_S))
 
     async def call(self, method: str, *args: Any) -> AppendResult:
-        """Run a method of the sink; answers after the commit and raises EventLogError."""
+        """Run a method of the sink; answers after the commit and raises EventStoreError."""
         return await getattr(self._sink, method)(*args)
 
     def __del__(self) -> None:

@@ -9,16 +9,18 @@ from typing import Any, Protocol
 
 from ray.serve.handle import DeploymentHandle
 
-from handsell.events.log import AppendResult, EventLog, EventLogError
+from handsell.events.store.interface import AppendResult, CatalogChange, EventStoreError, EventWriter
 from handsell.serving.graph.remote import call
 
 
 class EventSink(Protocol):
-    """Methods answer after the commit; they raise EventLogError when nothing was stored."""
+    """Methods answer after the commit; they raise EventStoreError when nothing was stored."""
 
     async def append(self, events: Sequence[dict[str, Any]]) -> AppendResult: ...
 
     async def append_slates(self, slates: Sequence[dict[str, Any]]) -> AppendResult: ...
+
+    async def append_changes(self, changes: Sequence[CatalogChange]) -> AppendResult: ...
 
     async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult: ...
 
@@ -27,7 +29,7 @@ class EventSink(Protocol):
 class LocalSink:
     """The log in this process."""
 
-    log: EventLog
+    log: EventWriter
 
     async def append(self, events: Sequence[dict[str, Any]]) -> AppendResult:
         return await asyncio.wrap_future(self.log.append(events))
@@ -35,13 +37,16 @@ class LocalSink:
     async def append_slates(self, slates: Sequence[dict[str, Any]]) -> AppendResult:
         return await asyncio.wrap_future(self.log.append_slates(slates))
 
+    async def append_changes(self, changes: Sequence[CatalogChange]) -> AppendResult:
+        return await asyncio.wrap_future(self.log.append_changes(changes))
+
     async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult:
         return await asyncio.wrap_future(self.log.put_blocks(user_id, creators, tags))
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteSink:
-    """The log's writer in its deployment; every failure of an append is raised as EventLogError."""
+    """The log's writer in its deployment; every failure of an append is raised as EventStoreError."""
 
     writer: DeploymentHandle
 
@@ -51,13 +56,16 @@ class RemoteSink:
     async def append_slates(self, slates: Sequence[dict[str, Any]]) -> AppendResult:
         return await self._call("append_slates", slates)
 
+    async def append_changes(self, changes: Sequence[CatalogChange]) -> AppendResult:
+        return await self._call("append_changes", changes)
+
     async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult:
         return await self._call("put_blocks", user_id, creators, tags)
 
     async def _call(self, method: str, *args: Any) -> AppendResult:
         try:
             return await call(self.writer, "call", method, *args)
-        except EventLogError:
+        except EventStoreError:
             raise
         except Exception as error:
-            raise EventLogError(f"the event log's writer did not answer: {error!r}") from error
+            raise EventStoreError(f"the event log's writer did not answer: {error!r}") from error

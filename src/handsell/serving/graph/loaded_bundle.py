@@ -12,9 +12,8 @@ from handsell.config import Config
 from handsell.core.batches import Slates
 from handsell.core.clock import Clock
 from handsell.core.failures import Failures
-from handsell.core.paths import Layout
 from handsell.eligibility.filter_reasons import count_removed
-from handsell.events.reader import EventReader
+from handsell.events.store.opening import open_reader
 from handsell.features.request_builder import BuiltRequests, UserStore
 from handsell.retrieval.score_items import best_first, score_items
 from handsell.serving.graph.batcher import MicroBatcher
@@ -185,7 +184,7 @@ class LoadedBundle:
 def load_bundle(opened: OpenedBundle, stages: StageClient, store: UserStore, metrics: Metrics) -> LoadedBundle:
     """Build the objects with which a gateway answers from an opened bundle."""
     config, snapshot, manifest = opened.config, opened.snapshot, opened.manifest
-    users = UserLookup(store, EventReader(Layout(config.state).event_log), snapshot, config)
+    users = UserLookup(store, open_reader(config), snapshot, config)
     release = Release(manifest.id, snapshot.version, len(snapshot), manifest.created_us)
     clock = Clock.of(config.serving.clock, manifest)
     return LoadedBundle(config, release, snapshot, stages, users, load_popularity(opened), clock, metrics)

@@ -11,7 +11,7 @@ import numpy as np
 
 from handsell.core.errors import RequestError
 from handsell.events.impressions import ImpressionQueue
-from handsell.events.log import AppendResult
+from handsell.events.store.interface import AppendResult
 from handsell.serving.graph.event_sink import EventSink
 from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList, UserSlate, now
 from handsell.serving.graph.stages import BUDGET, BundleNotHeld
@@ -137,7 +137,7 @@ class Service:
         return a.ListAnswer(items=items, release=bundle.release.stamp)
 
     async def events(self, body: schemas.EventsBody) -> a.EventsAnswer:
-        """Answer when the accepted events are durable; raises EventLogError when they are not."""
+        """Answer when the accepted events are durable; raises EventStoreError when they are not."""
         found = validate_events(body, self.bundle.config, self.bundle.snapshot, self.bundle.clock)
         done = await self._events.append(found.rows) if found.rows else AppendResult(0, 0, ())
         self.metrics.unknown_items.inc(found.unknown_items)
@@ -147,7 +147,7 @@ class Service:
         return a.EventsAnswer(accepted=done.accepted, duplicates=done.duplicates, rejected=found.rejected)
 
     async def block(self, user_id: str, body: schemas.BlocksBody) -> a.BlocksAnswer:
-        """Replace the blocks of a user; they are durable on return. Raises EventLogError."""
+        """Replace the blocks of a user; they are durable on return. Raises EventStoreError."""
         await self._events.put_blocks(user_id, body.creators, body.tags)
         return a.BlocksAnswer(user_id=user_id, creators=list(body.creators), tags=list(body.tags))
 

@@ -14,8 +14,8 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import Ragged, Requests
 from handsell.core.failures import Failures
-from handsell.events.reader import EventReader
 from handsell.events.states import Events
+from handsell.events.store.interface import EventReader
 from handsell.features.request_builder import (
     BuiltRequests,
     OnlineRows,

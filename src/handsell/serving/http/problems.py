@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handsell.core.errors import RequestError
-from handsell.events.log import EventLogError
+from handsell.events.store.interface import EventStoreError
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def install_handlers(app: FastAPI) -> None:
     handlers: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
         RequestError: _request_error,
         RequestValidationError: _validation_error,
-        EventLogError: _event_log_error,
+        EventStoreError: _event_log_error,
         HTTPException: _http_error,
         Exception: _answer_unexpected,
     }
@@ -81,7 +81,7 @@ async def _validation_error(_: Request, error: RequestValidationError) -> Respon
     return problem(422, summarize_errors(fields), "invalid_request", fields)
 
 
-async def _event_log_error(_: Request, error: EventLogError) -> Response:
+async def _event_log_error(_: Request, error: EventStoreError) -> Response:
     log.error("event log: %s", error)
     return problem(503, "events cannot be stored now and were not accepted; send them again later", "log_unavailable")
 

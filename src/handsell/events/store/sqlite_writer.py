@@ -21,14 +21,8 @@ from typing import Any
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from handsell.core.errors import HandsellError
 from handsell.data.event_key import EVENT_KEY, compute_event_keys
-from handsell.events.impressions import IMPRESSION_FIELDS
-
-EVENT_FIELDS = (
-    "event_id", "user_id", "item_id", "type", "time", "value", "surface", "recommendation_id", "position", "propensity",
-)  # fmt: skip
-"""Columns of an event, those of handsell.data.schemas.EVENTS; `time` is int µs."""
+from handsell.events.store.interface import EVENT_FIELDS, SLATE_FIELDS, AppendResult, CatalogChange, EventStoreError
 
 GROUP = 256  # a group is committed at this number of events, even if more are waiting
 
@@ -46,6 +40,12 @@ CREATE TABLE IF NOT EXISTS slates (
 );
 CREATE INDEX IF NOT EXISTS slates_of_user ON slates (user_id, time);
 CREATE TABLE IF NOT EXISTS blocks (user_id TEXT PRIMARY KEY, creators TEXT NOT NULL, tags TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS catalog_changes (
+    "offset" INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL, id TEXT NOT NULL, action TEXT NOT NULL, fields TEXT NOT NULL, time INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS changes_of_id ON catalog_changes (kind, id, "offset");
+CREATE TABLE IF NOT EXISTS positions (name TEXT PRIMARY KEY, "offset" INTEGER NOT NULL);
 """
 
 
@@ -56,22 +56,11 @@ def _insert_once(table: str, names: Sequence[str], key: str) -> str:
 
 _INSERT = {
     "events": _insert_once("events", (*EVENT_FIELDS, "key"), "key"),
-    "slates": _insert_once("slates", IMPRESSION_FIELDS, "recommendation_id"),
+    "slates": _insert_once("slates", SLATE_FIELDS, "recommendation_id"),
     "blocks": "INSERT OR REPLACE INTO blocks (user_id, creators, tags) VALUES (?, ?, ?)",
+    "catalog_changes": "INSERT INTO catalog_changes (kind, id, action, fields, time) VALUES (?, ?, ?, ?, ?)",
+    "positions": 'INSERT OR REPLACE INTO positions (name, "offset") VALUES (?, ?)',
 }
-
-
-class EventLogError(HandsellError):
-    """An append failed (disk full, another writer, log closed); no event of it was acknowledged."""
-
-
-@dataclass(frozen=True, slots=True)
-class AppendResult:
-    """The result of one append; `offsets[i]` is the offset of event i, -1 for a duplicate."""
-
-    accepted: int
-    duplicates: int
-    offsets: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -81,7 +70,7 @@ class _Waiting:
     done: Future
 
 
-class EventLog:
+class SqliteWriter:
     """The writer, a context manager. Appends return futures that complete after the commit."""
 
     def __init__(self, path: Path, *, lock_wait_s: float = 0.0):
@@ -99,23 +88,30 @@ class EventLog:
         self._writer.start()
 
     def append(self, events: Sequence[dict[str, Any]]) -> Future[AppendResult]:
-        """Append events, dicts of EVENT_FIELDS (absent = null); the future raises EventLogError if that fails.
+        """Append events, dicts of EVENT_FIELDS (absent = null); the future raises EventStoreError if that fails.
 
         `sent_time`, if given, replaces `time` in the key: it is None where the time is that of the arrival.
         """
         return self._submit("events", list(events))
 
     def append_slates(self, slates: Sequence[dict[str, Any]]) -> Future[AppendResult]:
-        """Append served slates, dicts of IMPRESSION_FIELDS; a repeated `recommendation_id` is ignored."""
-        return self._submit("slates", [tuple(s[f] for f in IMPRESSION_FIELDS) for s in slates])
+        """Append served slates, dicts of SLATE_FIELDS; a repeated `recommendation_id` is ignored."""
+        return self._submit("slates", [tuple(s[f] for f in SLATE_FIELDS) for s in slates])
 
     def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> Future[AppendResult]:
         """Replace the creators and tags that a user blocks."""
         return self._submit("blocks", [(user_id, json.dumps(list(creators)), json.dumps(list(tags)))])
 
+    def append_changes(self, changes: Sequence[CatalogChange]) -> Future[AppendResult]:
+        rows = [(c.kind, c.id, c.action, json.dumps(c.fields, ensure_ascii=False), c.time) for c in changes]
+        return self._submit("catalog_changes", rows)
+
+    def save_position(self, name: str, offset: int) -> Future[AppendResult]:
+        return self._submit("positions", [(name, offset)])
+
     def _submit(self, table: str, rows: list[Any]) -> Future[AppendResult]:
         if self._closed:
-            raise EventLogError(f"event log {self.path} is closed: open it again before appending")
+            raise EventStoreError(f"event log {self.path} is closed: open it again before appending")
         done: Future[AppendResult] = Future()
         done.set_running_or_notify_cancel()  # a cancelled caller must not cancel the shared commit
         self._queue.put(_Waiting(table, rows, done))
@@ -143,7 +139,7 @@ class EventLog:
         except Exception as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            failure = EventLogError(
+            failure = EventStoreError(
                 f"event log {self.path}: nothing was stored: {error}; free disk space and send again"
             )
             for waiting in group:
@@ -170,7 +166,7 @@ class EventLog:
         self._db.close()
         self._lock.release()
 
-    def __enter__(self) -> EventLog:
+    def __enter__(self) -> SqliteWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -214,7 +210,7 @@ def _lock(path: Path, wait_s: float) -> FileLock:
         lock.acquire(timeout=wait_s)
     except Timeout:
         held_by = owner.read_text() if owner.exists() else "unknown"
-        raise EventLogError(
+        raise EventStoreError(
             f"{path} is locked by process {held_by}: an event log has one writer; stop that process first"
         ) from None
     owner.write_text(str(os.getpid()))

@@ -6,14 +6,8 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from handsell.events.log import EVENT_FIELDS
-
-Slate = tuple[int, str, list[str]]  # time µs, surface, item ids
-
-Columns = dict[str, list[Any]]
-"""Column name → values; `offset` and the fields of handsell.data.schemas.EVENTS with `time` in µs."""
+from handsell.events.store.interface import EVENT_FIELDS, CatalogChange, Columns
 
 _COLUMNS = ("offset", *EVENT_FIELDS)
 _SELECT = f'SELECT "offset", {", ".join(EVENT_FIELDS)} FROM events'
@@ -21,7 +15,7 @@ _KEYED = f'SELECT "offset", {", ".join(EVENT_FIELDS)}, key FROM events'
 _SLATES = 'SELECT "offset", recommendation_id, gateway, sequence, time, user_id, surface, bundle, items FROM slates'
 
 
-class EventReader:
+class SqliteReader:
     """Read-only access to the log. A log without a file yet is empty."""
 
     def __init__(self, path: Path):
@@ -126,6 +120,25 @@ class EventReader:
         """Count the missing sequence numbers of slates by gateway."""
         sql = "SELECT gateway, max(sequence) - count(DISTINCT sequence) FROM slates GROUP BY gateway"
         return dict(self._rows(sql, ()))
+
+    def read_changes(self, after_offset: int = 0, limit: int = 10_000) -> list[CatalogChange]:
+        return self._read_changes('"offset" > ? ORDER BY "offset" LIMIT ?', (after_offset, limit))
+
+    def read_changes_of(self, kind: str, ids: Sequence[str]) -> list[CatalogChange]:
+        marks = ", ".join("?" * len(ids))
+        return self._read_changes(f'kind = ? AND id IN ({marks}) ORDER BY "offset"', (kind, *ids))
+
+    def last_change_offset(self) -> int:
+        rows = self._rows('SELECT max("offset") FROM catalog_changes', ())
+        return int(rows[0][0] or 0) if rows else 0
+
+    def read_position(self, name: str) -> int:
+        rows = self._rows('SELECT "offset" FROM positions WHERE name = ?', (name,))
+        return int(rows[0][0]) if rows else 0
+
+    def _read_changes(self, where: str, values: tuple) -> list[CatalogChange]:
+        sql = f'SELECT kind, id, action, fields, time, "offset" FROM catalog_changes WHERE {where}'
+        return [CatalogChange(k, i, a, json.loads(f), t, o) for k, i, a, f, t, o in self._rows(sql, values)]
 
     def close(self) -> None:
         if self._connection is not None:

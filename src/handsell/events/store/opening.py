@@ -1,0 +1,45 @@
+"""Open the event store of a deployment with the engine that its config names."""
+
+from __future__ import annotations
+
+import os
+
+from handsell.config import Config
+from handsell.core.errors import ConfigError
+from handsell.core.paths import Layout
+from handsell.events.store.interface import EventReader, EventWriter
+from handsell.events.store.sqlite_reader import SqliteReader
+from handsell.events.store.sqlite_writer import SqliteWriter
+
+SQLITE = "sqlite"
+POSTGRESQL = ("postgresql://", "postgres://")
+
+
+def find_store(config: Config) -> str:
+    """Return SQLITE or the URL of a PostgreSQL database: $HANDSELL_EVENT_STORE, or else events.store.
+
+    Raises ConfigError for anything else.
+    """
+    variable = os.environ.get("HANDSELL_EVENT_STORE")
+    store = variable or config.events.store
+    if store != SQLITE and not store.startswith(POSTGRESQL):
+        name = "$HANDSELL_EVENT_STORE" if variable else "events.store"
+        raise ConfigError(f"{name}: expected sqlite or postgresql://USER@HOST/DATABASE, got {store!r}")
+    return store
+
+
+def has_one_writer(config: Config) -> bool:
+    """Return whether only one process may write: a SQLite file."""
+    return find_store(config) == SQLITE
+
+
+def open_writer(config: Config, lock_wait_s: float = 0.0) -> EventWriter:
+    """Open the store for writing; for SQLite, wait up to `lock_wait_s` for another writer to end."""
+    find_store(config)
+    return SqliteWriter(Layout(config.state).event_log, lock_wait_s=lock_wait_s)
+
+
+def open_reader(config: Config) -> EventReader:
+    """Open the store for reading, from any process."""
+    find_store(config)
+    return SqliteReader(Layout(config.state).event_log)
