@@ -17,7 +17,7 @@ LAYERS = (
     ("__main__", "cli", "console", "local"),
     ("doctor",),
     ("jobs", "serving", "simulation"),
-    ("bundles", "evaluation", "experiments"),
+    ("bundles", "evaluation", "experiments", "maintenance"),
     ("retrieval", "ranking", "reranking"),
     ("eligibility", "features", "events"),
     ("catalog", "data"),

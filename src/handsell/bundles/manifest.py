@@ -51,6 +51,8 @@ class Manifest(_Record):
         "these models",
     )
     holdout_data_end_us: int | None = Field(None, description="data end of the holdout model's retrievers")
+    events_through: int = Field(0, ge=0, description="offset of the event store that the user rows include")
+    changes_through: int = Field(0, ge=0, description="offset of the catalog changes that the bundle includes")
     git_revision: str | None = None
     libraries: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from handsell.data.config import DataConfig, EventsConfig, SplitConfig
 from handsell.eligibility.config import Surface
 from handsell.features.config import FeaturesConfig
 from handsell.jobs.config import JobsConfig, TuningConfig
+from handsell.maintenance.config import RetentionConfig
 from handsell.ranking.config import RankingConfig
 from handsell.reranking.config import RerankingConfig
 from handsell.retrieval.config import RetrievalConfig
@@ -27,6 +28,7 @@ __all__ = [
     "JobsConfig",
     "RankingConfig",
     "RerankingConfig",
+    "RetentionConfig",
     "RetrievalConfig",
     "ServingConfig",
     "SplitConfig",

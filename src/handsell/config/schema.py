@@ -16,6 +16,7 @@ from handsell.data.config import DataConfig, EventsConfig, SplitConfig
 from handsell.eligibility.config import Surface
 from handsell.features.config import FeaturesConfig
 from handsell.jobs.config import JobsConfig, TuningConfig
+from handsell.maintenance.config import RetentionConfig
 from handsell.ranking.config import RankingConfig
 from handsell.reranking.config import RerankingConfig
 from handsell.retrieval.config import RetrievalConfig
@@ -41,6 +42,7 @@ class Config(Section):
     serving: ServingConfig = ServingConfig()
     jobs: JobsConfig = JobsConfig()
     gate: GateConfig = GateConfig()
+    retention: RetentionConfig = RetentionConfig()
 
     _source: Path | None = PrivateAttr(None)
 

@@ -1,0 +1,73 @@
+"""Through which offset each table of the event store may be trimmed, from the positions of everything that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from handsell.config import Config
+from handsell.core.units import DAY_US
+from handsell.eligibility.config import Surface
+
+QUOTA_DAYS = 2.0  # rules with daily quotas count the impressions of today, in any time zone
+
+
+@dataclass(frozen=True, slots=True)
+class Included:
+    """Through which offsets events and catalog changes are part of a bundle, or of the tables of the data job."""
+
+    events: int
+    changes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """How far everything that reads the store has come. Offsets; 0 = nothing read yet."""
+
+    compacted_events: int  # end of the last finished range
+    compacted_slates: int
+    processor: int  # the stream processor, which `materialize` sets back to the batch rows
+    data: Included  # the tables of the data job, from which the features are computed
+    bundles: Sequence[Included]  # every bundle that is kept
+    old_events: int  # newest offset of events that were stored before the retention
+    old_slates: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrimLimits:
+    """Offsets through which the rows of each table may be deleted; 0 = none."""
+
+    events: int
+    slates: int
+    catalog_changes: int
+
+
+def compute_limits(positions: Positions) -> TrimLimits:
+    """Return the highest offsets that nobody needs any more.
+
+    An event is needed until it is compacted, in the tables of the data job, in the user rows of every kept bundle, and
+    read by the stream processor: a request reads a user's events after the offset of the user's row. A catalog change
+    is needed by replicas of any kept bundle that does not include it.
+    """
+    kept = (positions.data, *positions.bundles)
+    return TrimLimits(
+        events=min(
+            positions.compacted_events, positions.processor, positions.old_events, *(part.events for part in kept)
+        ),
+        slates=min(positions.compacted_slates, positions.old_slates),
+        catalog_changes=min(part.changes for part in kept),
+    )
+
+
+def compute_impressions_window_us(config: Config) -> int:
+    """Return for how long impressions are needed, µs: by `[retention]`, the caps of any surface, and daily quotas."""
+    days = [config.retention.impressions_days, *(_find_longest_days(surface) for surface in config.surfaces.values())]
+    if config.reranking.rules is not None:
+        days.append(QUOTA_DAYS)
+    return int(max(days) * DAY_US)
+
+
+def _find_longest_days(surface: Surface) -> float:
+    days = [surface.shown_days] if surface.seen_on else []
+    days += [cap.days for cap in (surface.item_cap, surface.cap) if cap is not None]
+    return max(days, default=0.0)
