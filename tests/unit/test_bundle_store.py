@@ -105,6 +105,15 @@ def test_prune_keeps_the_newest_the_live_one_and_its_predecessor(store):
         store.prune(keep=0)
 
 
+@pytest.mark.parametrize(("rollbacks", "kept"), [(0, "cd"), (1, "bcd"), (2, "abcd"), (9, "abcd")])
+def test_prune_keeps_as_many_earlier_live_bundles_as_it_is_told(store, rollbacks, kept):
+    bundles = {name: add(store, n) for n, name in enumerate("abcd", 1)}
+    for name in "abc":
+        store.promote(bundles[name])
+    store.prune(keep=1, rollbacks=rollbacks)
+    assert store.list() == [bundles[name] for name in kept]
+
+
 def test_prune_clears_only_old_staging_folders(store):
     old, fresh = store.new_dir(), store.new_dir()
     os.utime(old, (1, 1))

@@ -9,14 +9,13 @@ from handsell.maintenance.retention import Included, Positions, compute_impressi
 
 OFFSET = st.integers(0, 40)
 INCLUDED = st.builds(Included, OFFSET, OFFSET)
-POSITIONS = st.builds(
-    Positions, OFFSET, OFFSET, OFFSET, INCLUDED, st.lists(INCLUDED, max_size=4), OFFSET, OFFSET
-)  # fmt: skip
+BUNDLES = st.lists(INCLUDED, max_size=4)
+POSITIONS = st.builds(Positions, OFFSET, OFFSET, OFFSET, INCLUDED, BUNDLES, BUNDLES, OFFSET, OFFSET)
 
 
 def is_event_needed(offset: int, at: Positions) -> bool:
     """The rule, said again by asking each reader for itself."""
-    readers = [at.compacted_events, at.processor, at.data.events, *(bundle.events for bundle in at.bundles)]
+    readers = [at.compacted_events, at.processor, at.data.events, *(bundle.events for bundle in at.served)]
     return any(position < offset for position in readers) or offset > at.old_events
 
 
@@ -27,13 +26,13 @@ def test_exactly_the_rows_that_nobody_needs_are_removed(at):
         assert not is_event_needed(offset, at)
     assert is_event_needed(limits.events + 1, at)
     for offset in range(1, limits.catalog_changes + 1):
-        assert all(part.changes >= offset for part in (at.data, *at.bundles))
-    assert any(part.changes == limits.catalog_changes for part in (at.data, *at.bundles))
+        assert all(part.changes >= offset for part in (at.data, *at.served, *at.bundles))
+    assert any(part.changes == limits.catalog_changes for part in (at.data, *at.served, *at.bundles))
     assert limits.slates == min(at.compacted_slates, at.old_slates)
 
 
 def test_a_deployment_without_a_bundle_or_a_compaction_keeps_everything():
-    nothing = Positions(0, 0, 0, Included(0, 0), (), 100, 100)
+    nothing = Positions(0, 0, 0, Included(0, 0), (), (), 100, 100)
     limits = compute_limits(nothing)
     assert (limits.events, limits.slates, limits.catalog_changes) == (0, 0, 0)
 

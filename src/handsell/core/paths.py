@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
@@ -19,6 +20,11 @@ def find_socket_folder() -> Path:
     """Return a folder for sockets, whose paths have at most 107 bytes: the temporary folder, or /tmp if it is long."""
     folder = tempfile.gettempdir()
     return Path(folder if len(os.fsencode(folder)) <= MAX_TEMPORARY else "/tmp")
+
+
+def find_ray_folder(state: Path) -> Path:
+    """Return the folder of a deployment's local Ray cluster, outside the state folder because of its sockets."""
+    return find_socket_folder() / f"handsell-{hashlib.sha256(str(state).encode()).hexdigest()[:8]}"
 
 
 def has_content(*paths: Path) -> bool:

@@ -18,7 +18,7 @@ import psutil
 
 from handsell.config import Config
 from handsell.core.errors import HandsellError
-from handsell.core.paths import Layout, find_socket_folder
+from handsell.core.paths import Layout, find_ray_folder, find_socket_folder
 from handsell.core.proxies import bypass_proxies
 from handsell.core.ray_token import create_token, read_token, token_environment
 from handsell.core.tools import start_command
@@ -79,6 +79,9 @@ BASE_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
+
+# Ray's own limits are six files of 512 MB for every process.
+LOG_SIZES = {"RAY_ROTATION_MAX_BYTES": str(16 * 2**20), "RAY_ROTATION_BACKUP_COUNT": "2"}
 
 # Settings of Serve for the head and all that it starts. Serve replaces a proxy after three failed health checks: with
 # the default period of ten seconds, its port would be closed for thirty. Ray 2.60 reads the two autoscaling intervals
@@ -163,7 +166,7 @@ def build_head_environment(config: Config) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name not in ADDRESSES}
     commands = (str(Path(sys.executable).parent), os.environ.get("PATH"))  # where jobs find `handsell`
     return {
-        **inherited, **BASE_ENVIRONMENT, **bypass_proxies(), **INGRESS[config.serving.ingress],
+        **inherited, **BASE_ENVIRONMENT, **LOG_SIZES, **bypass_proxies(), **INGRESS[config.serving.ingress],
         "PATH": os.pathsep.join(filter(None, commands)),
         "TMPDIR": str(find_socket_folder()),  # for sockets of Python's multiprocessing
     }  # fmt: skip
@@ -203,9 +206,7 @@ def stop(config: Config, timeout_s: float = 15.0) -> list[int]:
 
 
 def ray_folder(config: Config) -> Path:
-    """Return Ray's folder, which is outside the state folder because of its sockets."""
-    digest = hashlib.sha256(str(config.state).encode()).hexdigest()[:8]
-    return find_socket_folder() / f"handsell-{digest}"
+    return find_ray_folder(config.state)
 
 
 def _pid_file(config: Config) -> Path:

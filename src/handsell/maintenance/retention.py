@@ -28,6 +28,7 @@ class Positions:
     compacted_slates: int
     processor: int  # the stream processor, which `materialize` sets back to the batch rows
     data: Included  # the tables of the data job, from which the features are computed
+    served: Sequence[Included]  # the live bundle and the ones before it, to which a rollback returns
     bundles: Sequence[Included]  # every bundle that is kept
     old_events: int  # newest offset of events that were stored before the retention
     old_slates: int
@@ -45,14 +46,15 @@ class TrimLimits:
 def compute_limits(positions: Positions) -> TrimLimits:
     """Return the highest offsets that nobody needs any more.
 
-    An event is needed until it is compacted, in the tables of the data job, in the user rows of every kept bundle, and
+    An event is needed until it is compacted, in the tables of the data job, in the user rows of served bundles, and
     read by the stream processor: a request reads a user's events after the offset of the user's row. A catalog change
     is needed by replicas of any kept bundle that does not include it.
     """
-    kept = (positions.data, *positions.bundles)
+    served = (positions.data, *positions.served)
+    kept = (*served, *positions.bundles)
     return TrimLimits(
         events=min(
-            positions.compacted_events, positions.processor, positions.old_events, *(part.events for part in kept)
+            positions.compacted_events, positions.processor, positions.old_events, *(part.events for part in served)
         ),
         slates=min(positions.compacted_slates, positions.old_slates),
         catalog_changes=min(part.changes for part in kept),
