@@ -35,11 +35,12 @@ from handsell.evaluation.replay_scores import HEADLINE, TOP, Replay
 from handsell.features.matrix import group_features
 from handsell.jobs.cluster import THREADS, connect, prepare_private_cluster, run_tasks
 from handsell.jobs.progress import Progress
+from handsell.jobs.step_records import code_digest
 from handsell.jobs.train import windows
 from handsell.jobs.train.evaluation import replay_window
 from handsell.jobs.train.train import fetch_rows, fit_holdout, fit_on_candidates, fit_ranker
 from handsell.jobs.train.training_run import TrainingRun
-from handsell.local.steps import Steps, code_digest
+from handsell.local.steps import Steps
 from handsell.local.up import step_inputs
 
 KINDS = ("sources", "groups")

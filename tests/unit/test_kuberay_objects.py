@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import ray
 
+from handsell.jobs.pipeline import STEPS
 from kuberay_manifests import (
     FILES,
-    FOLDER,
     ROOT,
     find_pods,
     find_values,
@@ -94,10 +94,10 @@ def test_training_runs_the_steps_of_make_up_in_their_order():
     up = (ROOT / "src" / "handsell" / "local" / "up.py").read_text()
     steps = re.findall(r'steps\.run\(\s*"([\w ]+)"', up)
     between = [step.removeprefix("feast ") for step in steps[steps.index("ray") + 1 : steps.index("serve")]]
-    (ran,) = re.findall(r"for step in ([\w ]+); do", (FOLDER / "train.sh").read_text())
-    assert ran.split() == between == ["data", "features", "apply", "materialize", "train"]
+    assert [*STEPS, "train"] == between
     job = load_manifest("train-rayjob")["spec"]
-    assert job["entrypoint"].split()[-1] == "/etc/handsell/train.sh" and job["shutdownAfterJobFinishes"] is True
+    assert job["entrypoint"] == "python -m handsell train /etc/handsell/handsell.toml"
+    assert job["shutdownAfterJobFinishes"] is True
     assert job["entrypointNumCpus"] > 0  # the head offers none: the driver runs on a worker
 
 

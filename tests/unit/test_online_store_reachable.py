@@ -8,8 +8,9 @@ import pytest
 
 from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout, has_content
+from handsell.jobs.features.materialization import is_filled
 from handsell.local import up
-from handsell.local.online_store import is_filled, require_online_store
+from handsell.local.online_store import require_online_store
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from handsell.core.errors import HandsellError
-from handsell.local import steps
+from handsell.jobs import step_records
 from handsell.local.cluster import settings_digest
 from handsell.local.steps import Steps
 from handsell.local.up import step_inputs
@@ -105,8 +105,8 @@ def test_a_step_whose_results_are_gone_runs_again(tmp_path):
 def test_a_changed_plugin_changes_the_code(tmp_path, monkeypatch):
     module = ModuleType("shop")
     module.__file__ = str(tmp_path / "shop.py")
-    monkeypatch.setattr(steps, "import_plugins", lambda: [module])
-    digests = {(tmp_path / "shop.py").write_text(text) and steps.code_digest() for text in ("a", "b")}
+    monkeypatch.setattr(step_records, "import_plugins", lambda: [module])
+    digests = {(tmp_path / "shop.py").write_text(text) and step_records.code_digest() for text in ("a", "b")}
     assert len(digests) == 2
 
 

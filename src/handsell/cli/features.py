@@ -10,26 +10,20 @@ def features(config: ConfigPath) -> None:
     """Compute feature values for Feast, and the item snapshot, on Ray."""
     loaded = load_on_cluster(config)
 
-    from handsell.jobs.cluster import connect
-    from handsell.jobs.features.feature_tables import compute_feature_tables
-    from handsell.jobs.train.windows import write_request_keys
+    from handsell.jobs.features.steps import compute_features
 
-    with connect(loaded.jobs.num_cpus):
-        counts = compute_feature_tables(loaded, write_request_keys(loaded))
-    report_result(f"{counts['user_activity']:,} user rows and {counts['item_activity']:,} item-day rows")
+    report_result(compute_features(loaded))
 
 
 def apply(config: ConfigPath) -> None:
     """Register the feature repository with Feast, as `feast apply` does."""
-    from handsell.features.store import open_store
+    from handsell.jobs.features.steps import register_features
 
-    open_store(load(config)).apply()
-    report_result("registered")
+    report_result(register_features(load(config)))
 
 
 def materialize(config: ConfigPath) -> None:
     """Copy the newest feature values to the online store."""
-    from handsell.features.store import open_store
+    from handsell.jobs.features.steps import materialize as run
 
-    open_store(load(config)).materialize()
-    report_result("the online store is up to date")
+    report_result(run(load(config)))

@@ -15,13 +15,13 @@ def train(
     config: ConfigPath,
     promote: Annotated[bool, typer.Option(help="Make the bundle live if it passes its gate.")] = True,
 ) -> None:
-    """Train, evaluate and write a bundle; promote it if it passes its gate."""
+    """Read new events, update features, then train, evaluate and write a bundle; promote it if it passes its gate."""
     loaded = load_on_cluster(config)
 
+    from handsell.jobs.pipeline import run_pipeline
     from handsell.jobs.progress import report_result
-    from handsell.jobs.train.train import train as run
 
-    report_result(run(loaded, promote=promote))
+    report_result(run_pipeline(loaded, promote))
 
 
 def evaluate(

@@ -93,9 +93,13 @@ class StepNote:
 
 @dataclass
 class Progress:
-    """Number and report the steps of a job, and keep their seconds for the training report."""
+    """Number and report the steps of a job, and keep their seconds for the training report.
+
+    The parts of a step of another job are `nested`: each is reported as an update, when it ends.
+    """
 
     total: int
+    nested: bool = False
     done: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -103,11 +107,15 @@ class Progress:
     def step(self, name: str, detail: str = "") -> Iterator[StepNote]:
         """Report the start of a step and, unless it raises, its end with the text of the yielded note."""
         self.done += 1
-        _write(ProgressLine("started", detail, self.done, self.total, name))
+        if not self.nested:
+            _write(ProgressLine("started", detail, self.done, self.total, name))
         started, note = time.monotonic(), StepNote()
         yield note
         seconds = round(time.monotonic() - started, 2)
         self.seconds[name] = seconds
+        if self.nested:
+            report_update(f"{name}: {note.text or 'done'} ({seconds:.1f} s)")
+            return
         _write(ProgressLine("finished", note.text, self.done, self.total, name, seconds))
 
 

@@ -17,9 +17,9 @@ from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
 from handsell.core.proxies import is_own_host
 from handsell.core.tools import start_command
+from handsell.jobs.step_records import code_digest
 from handsell.local.bundles import open_bundles, resolve_bundle
 from handsell.local.cluster import RayHead
-from handsell.local.steps import code_digest
 
 READY_TIMEOUT_S = 120.0
 SWITCH_TIMEOUT_S = 90.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.text import Text
 
 from handsell.core.errors import HandsellError
-from handsell.core.plugins import import_plugins
 
 
 @dataclass
@@ -72,17 +71,3 @@ def _read_inputs(record: Path) -> str | None:
         return json.loads(record.read_text())["inputs"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def code_digest(without: tuple[str, ...] = ("cli", "local", "doctor", "serving", "console")) -> str:
-    """Return a digest of the source of this package, by default of the folders that compute data, and of plug-ins."""
-    root = Path(__file__).parent.parent
-    sources = [path for path in sorted(root.rglob("*.py")) if path.relative_to(root).parts[0] not in without]
-    return digest_files(sources + [Path(module.__file__) for module in import_plugins() if module.__file__])
-
-
-def digest_files(paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]

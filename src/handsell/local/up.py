@@ -19,13 +19,16 @@ from handsell.core.tools import start_command
 from handsell.doctor.inspection import find_problems
 from handsell.doctor.view import print_problems
 from handsell.features.repository import build_feast_settings, find_feature_repo
+from handsell.jobs.features.materialization import is_filled
+from handsell.jobs.features.steps import list_online_files
+from handsell.jobs.step_records import code_digest, digest_files
 from handsell.local import cluster, example, service
 from handsell.local.bundles import has_live_bundle
 from handsell.local.child_process import JSON_LINES, run_child
-from handsell.local.online_store import is_filled, require_online_store
+from handsell.local.online_store import require_online_store
 from handsell.local.ownership import claim_state, require_owner
 from handsell.local.ports import list_own_pids, require_free_port
-from handsell.local.steps import Steps, code_digest, digest_files
+from handsell.local.steps import Steps
 
 STEPS = 10
 SUBMIT_TRIES = 6
@@ -66,7 +69,7 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
     steps.run(
         "feast apply", "registering entities, views and services", command("apply"),
         [inputs["online store"], inputs["feature repo"]], feeds_later=False,
-        is_there=lambda: has_content(layout.feast / "registry.db", *_list_online_files(config)),
+        is_there=lambda: has_content(layout.feast / "registry.db", *list_online_files(config)),
     )  # fmt: skip
     steps.run(
         "materialize", "copying the newest feature values to the online store", command("materialize"),
@@ -147,12 +150,6 @@ def _train(config: Config, head: cluster.RayHead) -> str:
                 raise
             time.sleep(3.0)  # the job API of a new cluster answers before its agent accepts jobs
     raise AssertionError("unreachable")
-
-
-def _list_online_files(config: Config) -> list[Path]:
-    """Return the file of an online store in SQLite, whose tables apply creates."""
-    path = build_feast_settings(config)["online_store"].get("path")
-    return [Path(path)] if path else []
 
 
 def _log_path(config: Config, name: str) -> Path:

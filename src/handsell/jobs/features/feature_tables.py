@@ -28,7 +28,9 @@ from handsell.jobs.features.user_rows import BEYOND_CAP, FeatureWork, save_attri
 from handsell.jobs.progress import Progress
 
 
-def compute_feature_tables(config: Config, requests: Path | None = None) -> dict[str, int]:
+def compute_feature_tables(
+    config: Config, requests: Path | None = None, progress: Progress | None = None
+) -> dict[str, int]:
     """Write layout.features/<view>/*.parquet and layout.snapshot; returns the number of rows by view.
 
     `requests`: a Parquet file or folder with columns user (number) and time (µs) for which rows are written, in
@@ -39,7 +41,7 @@ def compute_feature_tables(config: Config, requests: Path | None = None) -> dict
     parts, meta = _inputs(layout, config)
     names = Vocabularies.load(layout.catalog)
     work = _prepare(config, meta, requests)
-    progress = Progress(total=4)
+    progress = progress or Progress(total=4)
     with progress.step("profiles", f"{len(names.users):,} users, {len(names.items):,} items") as note:
         items = read_items(config, names)
         save_attributes(items.facts, work.scratch)

@@ -1,4 +1,4 @@
-"""`handsell train CONFIG`: from feature values to a promoted bundle, on the Ray cluster that runs this process.
+"""Training: from feature values to a promoted bundle, on the Ray cluster that runs this process.
 
     windows → user rows → tuning (if configured) → retrievers of the holdout model → candidates → item values
             → examples → ranker → strength of re-ranking → evaluation of the holdout model
@@ -53,12 +53,15 @@ from handsell.ranking.xgboost_ranker import FUSED, XGBoostRanker
 from handsell.retrieval.fusion import max_fused_score
 
 
-def train(config: Config, promote: bool = True) -> str:
-    """Train, evaluate, bundle, and promote the bundle if it passes its gate; return the outcome as a sentence."""
+def train(config: Config, promote: bool = True, progress: Progress | None = None) -> str:
+    """Train, evaluate, bundle, and promote the bundle if it passes its gate; return the outcome as a sentence.
+
+    `progress` is that of a job whose last steps are these, see `count_steps`.
+    """
     _check_settings(config)
     folder = Layout(config.state).runs / time.strftime("%Y%m%dt%H%M%S", time.gmtime())
     folder.mkdir(parents=True)
-    run = TrainingRun(config, folder, Progress(count_steps(config)))
+    run = TrainingRun(config, folder, progress or Progress(count_steps(config)))
     with connect(config.jobs.num_cpus):
         run_tasks(_check_features, [(config,)])
         run = split_into_windows(run)

@@ -1,0 +1,47 @@
+"""`handsell train CONFIG`: from the newest events to a promoted bundle, on the Ray cluster that runs this process.
+
+    data → features → apply → materialize → training, whose steps are in train/train.py
+
+A step before training is skipped where its inputs are unchanged, so that training again without new events costs
+little more than training alone. `handsell data`, `features`, `apply` and `materialize` run the steps one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from handsell.config import Config
+from handsell.jobs.cluster import connect
+from handsell.jobs.features import steps
+from handsell.jobs.ingest.ingest import prepare
+from handsell.jobs.progress import Progress
+from handsell.jobs.train.train import count_steps, train
+
+UNCHANGED = "unchanged, skipped"
+
+
+def run_pipeline(config: Config, promote: bool = True) -> str:
+    """Run all steps; return the outcome of the training as a sentence."""
+    progress = Progress(len(STEPS) + count_steps(config))
+    with connect(config.jobs.num_cpus):
+        for name, run in STEPS.items():
+            with progress.step(name) as note:
+                skip = name != "data" and steps.is_unchanged(config, name)
+                note.text = UNCHANGED if skip else run(config)
+        return train(config, promote, progress)
+
+
+def ingest_events(config: Config) -> str:
+    """Read source tables and the event store; return the number of events, users and items in a sentence."""
+    counts = prepare(config)
+    if counts["skipped"]:
+        return UNCHANGED
+    return f"{counts['events']:,} events, {counts['users']:,} users, {counts['items']:,} items"
+
+
+STEPS: dict[str, Callable[[Config], str]] = {
+    "data": ingest_events,
+    "features": lambda config: steps.compute_features(config, Progress(4, nested=True)),
+    "apply": steps.register_features,
+    "materialize": steps.materialize,
+}
