@@ -3,9 +3,11 @@
 #   make install                                                   install only; then: . .venv/bin/activate && handsell --help
 #   make test                                                      install and run the tests
 #   make test-all                                                  run the slow tests, too
+#   make explore [ROUNDS=10]                                       run the property tests with fresh random examples
 CONFIG ?= deployments/configs/world.toml
 DATA ?=
 TOPOLOGY ?= graph
+ROUNDS ?= 10
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +20,7 @@ ifneq ($(filter C POSIX,$(LC_ALL)),)
 export LC_ALL := C.UTF-8
 endif
 
-.PHONY: install up down test test-all check bench clean
+.PHONY: install up down test test-all explore check bench clean
 
 install: $(READY)
 
@@ -40,6 +42,10 @@ test: $(READY)
 
 test-all: test
 	$(BIN)/python -m pytest -m slow
+
+explore: $(READY)
+	@set -e; for round in $$(seq $(ROUNDS)); do \
+	$(BIN)/python -m pytest -q -m "hypothesis and not slow" --hypothesis-profile=explore tests/unit; done
 
 check: $(READY)
 	$(BIN)/ruff check src tests benchmarks feature_repo

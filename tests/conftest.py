@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -27,6 +28,9 @@ from deployment import deployment  # noqa: E402, F401
 from ray_fixture import ray_cluster  # noqa: E402, F401
 
 ROOT = Path(__file__).parent.parent
+hypothesis.settings.register_profile("reproducible", derandomize=True, database=None)  # the same examples in every run
+hypothesis.settings.register_profile("explore", database=None, print_blob=True)  # fresh ones: make explore
+hypothesis.settings.load_profile("reproducible")
 STARTS_RAY = {"ray_cluster", "deployment"}  # fixtures
 collect_ignore = ["plugins"]  # separate packages, which tests/behavior/test_plugin_package.py installs and tests
 

@@ -71,7 +71,7 @@ def test_every_operation_is_tested(operations):
 
 @pytest.mark.parametrize(("name", "mode"), CASES, ids=lambda part: getattr(part, "value", part))
 def test_no_request_causes_a_server_error(operations, name, mode):
-    @settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
     @given(case=operations[name].as_strategy(mode), known=booleans(), draw=randoms())
     def ask(case, known, draw):
         if known:  # random ids are strangers: users and items that exist get answers with something in them

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from handsell.core.errors import DataError
 from handsell.data.config import CsvFormat, TablesConfig
 from handsell.data.readers.base import read_all_events
+from handsell.data.readers.formats import encoding
 from handsell.data.readers.formats.csv_table import CsvTable
 from handsell.data.readers.tables import Tables
 
@@ -110,6 +111,8 @@ HEADER = "user_id,item_id,note\n"
         (HEADER + 'u,i,"5"" pipe"\n', [("u", "i", '5" pipe')]),
         (HEADER + 'u,i,"say \\"hi\\", now"\n', [("u", "i", 'say "hi", now')]),
         (HEADER + 'u,i,"24\\""\nv,j,"a, b"\n', [("u", "i", '24"'), ("v", "j", "a, b")]),
+        (HEADER.replace("\n", "\r") + 'u,i,"24\\""\r', [("u", "i", '24"')]),
+        (HEADER + 'u,i,"24\\""', [("u", "i", '24"')]),
         (HEADER + 'u,i,"C:\\"\nu,j,"D:\\"\n', [("u", "i", "C:\\"), ("u", "j", "D:\\")]),
         (HEADER + 'u,i,5" pipe\n', [("u", "i", '5" pipe')]),
         (HEADER + "u,i,'tis\nu,j,don't\n", [("u", "i", "'tis"), ("u", "j", "don't")]),
@@ -139,6 +142,19 @@ def test_encodings_are_detected(tmp_path, encoding):
     rows = [("u", "i", "Café grün"), ("v", "j", "Straße")]
     content = HEADER + "".join(",".join(row) + "\n" for row in rows)
     assert read(write(tmp_path, content, encoding=encoding)) == rows
+
+
+@pytest.mark.parametrize("size", [16, 18, 20, 22, 24])
+def test_quotes_are_detected_wherever_the_file_is_cut_into_chunks(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(encoding, "CHUNK", size)
+    assert read(write(tmp_path, HEADER + 'u,i,"24\\""\r\n')) == [("u", "i", '24"')]
+    assert read(write(tmp_path, HEADER + 'u,i,"C:\\"\nu,j,"24"""\n')) == [("u", "i", "C:\\"), ("u", "j", '24"')]
+
+
+@pytest.mark.parametrize("form", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_detected_in_any_script(tmp_path, form):
+    row = ("用" * 20, "书", "目录" * 20)
+    assert read(write(tmp_path, HEADER + ",".join(row) + "\n", encoding=form)) == [row]
 
 
 def test_a_late_letter_decides_the_encoding_of_the_whole_file(tmp_path):

@@ -138,7 +138,7 @@ async def check_answers(world: World, users: list[str], metadata: dict[str, dict
             assert similar.status_code == 200, (item, similar.text)
 
 
-@settings(max_examples=2, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=2, deadline=None, phases=[Phase.generate])
 @given(id_lists(USERS), id_lists(ITEMS), st.integers(0, 2**32))
 def test_ids_come_back_exactly_and_metadata_follows_the_rule(users, items, seed):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:

@@ -78,7 +78,7 @@ FORMS = st.builds(
 )
 
 
-@settings(max_examples=4, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=4, deadline=None, phases=[Phase.generate])
 @given(id_lists(USERS), id_lists(ITEMS), FORMS, FORMS, st.integers(0, 2**32))
 def test_tables_in_any_form_give_the_rows_and_answers_that_they_hold(users, items, form, item_form, seed):
     rng, n = np.random.default_rng(seed), 40 * USERS

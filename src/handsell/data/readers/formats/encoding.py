@@ -23,6 +23,7 @@ MARKS = (
 UNDEFINED = bytes([0x81, 0x8D, 0x8F, 0x90, 0x9D])  # not in Windows-1252
 BACKSLASHED = re.compile(r'\\"(?:[^",;|\t\r\n]|"[,;|\t\r\n])')  # a quote in a value as \"
 DOUBLED = re.compile(r'[^\\,;|\t\r\n"]""')  # a quote in a value as ""
+LONGEST_PATTERN = 4  # characters that either of them matches
 NOT_ASCII = re.compile(r"[^\W\d_]{0,20}[^\x00-\x7f][^\W\d_]{0,20}")
 MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}")  # a letter in UTF-8
 BINARY = {
@@ -66,7 +67,7 @@ def examine_text(file: TableFile, status: tuple[int, int] | None, encoding: str 
 
 
 def _recognize(file: TableFile) -> str:
-    """Return the encoding that a byte order mark, or the places of zero bytes, show; otherwise UTF-8."""
+    """Return the encoding that a byte order mark, or the first line read as UTF-16, shows; otherwise UTF-8."""
     with open_binary(file) as raw:
         head = raw.read(HEAD)
     for magic, what in BINARY.items():
@@ -75,18 +76,24 @@ def _recognize(file: TableFile) -> str:
     for mark, name in MARKS:
         if head.startswith(mark):
             return name
-    zeros = np.frombuffer(head[: len(head) // 2 * 2], np.uint8).reshape(-1, 2) == 0
-    first, second = zeros.sum(axis=0).tolist()
-    if max(first, second) <= 0.2 * len(zeros) or min(first, second) > 0.1 * max(first, second):
-        return "utf-8"
-    return "utf-16-le" if second > first else "utf-16-be"
+    shares = {name: _share_of_ascii(head, order) for name, order in (("utf-16-le", "<u2"), ("utf-16-be", ">u2"))}
+    likely = max(shares, key=lambda name: shares[name])
+    return likely if shares[likely] > 0.1 else "utf-8"
+
+
+def _share_of_ascii(head: bytes, order: str) -> float:
+    """Return the share of ASCII in the first line, read as UTF-16: its delimiters and its end at least; 0 with NUL."""
+    units = np.frombuffer(head[: len(head) // 2 * 2], order)
+    ends = np.flatnonzero((units == ord("\n")) | (units == ord("\r")))
+    line = units[: ends[0] + 1] if len(ends) else units
+    return float((line < 0x80).mean()) if len(line) and line.all() else 0.0
 
 
 def _examine(file: TableFile, encoding: str, guessed: bool = False) -> TextForm:
     decoder = codecs.getincrementaldecoder(encoding)()
     ends: set[str] = set()
     backslashed = doubled = False
-    last, offset, example = "", 0, ""
+    last, tail, offset, example = "", "", 0, ""
     with open_binary(file) as raw:
         while True:
             chunk = raw.read(CHUNK)
@@ -105,10 +112,12 @@ def _examine(file: TableFile, encoding: str, guessed: bool = False) -> TextForm:
             else:
                 last = ""
             ends |= _find_line_ends(text)
-            if not backslashed and '\\"' in text:  # faster than the pattern alone
-                backslashed = BACKSLASHED.search(text) is not None
-            if not doubled and '""' in text:
-                doubled = DOUBLED.search(text) is not None
+            seen = tail + text + ("" if chunk else "\n")  # patterns span chunks; the last line may lack its end
+            tail = seen[-LONGEST_PATTERN + 1 :]
+            if not backslashed and '\\"' in seen:  # faster than the pattern alone
+                backslashed = BACKSLASHED.search(seen) is not None
+            if not doubled and '""' in seen:
+                doubled = DOUBLED.search(seen) is not None
             if guessed and not example and (word := NOT_ASCII.search(text)):
                 example = word[0]
             offset += len(chunk)
