@@ -71,7 +71,6 @@ def test_a_log_without_keys_is_upgraded_and_keeps_its_events(path):
     )
     old.close()
     reader = SqliteReader(path)
-    assert reader.read_tail("u1")["key"] == [None, None]  # read before its writer has opened it
     with SqliteWriter(path) as log:
         done = log.append([event(2), event(2, item_id="i9"), event(3)]).result()
     assert done.offsets[0] == -1 and 8 < done.offsets[1] < done.offsets[2]

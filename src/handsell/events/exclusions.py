@@ -25,17 +25,15 @@ def load_exclusions(
 ) -> UserExclusions | None:  # fmt: skip
     """Read the exclusions of B users at `time` (B,) µs on surfaces (B,); None where no user has any.
 
-    Raises sqlite3.Error if the log cannot be read.
+    Raises EventStoreError if the store cannot be read.
     """
     rules = [tuple(config.surfaces.values())[code] for code in surface.tolist()]
     blocks = reader.read_blocks(list(dict.fromkeys(user_id for user_id in user_ids if user_id is not None)))
     if not blocks and not any(rule.uses_impressions for rule in rules):
         return None
     shown, capped = [], []
-    for user_id, now, rule in zip(user_ids, time.tolist(), rules, strict=True):
-        slates: list[Slate] = []
-        if user_id is not None and rule.uses_impressions:
-            slates = reader.read_user_slates(user_id, now - compute_window_us(rule), now)
+    slates_of = _read_slates(reader, user_ids, time.tolist(), rules)
+    for now, rule, slates in zip(time.tolist(), rules, slates_of, strict=True):
         shown.append(_known(snapshot.items, _find_recently_shown(slates, now, rule)))
         capped.append(_find_capped(snapshot.items, slates, now, rule))
     of_users = [blocks.get(user_id, ([], [])) if user_id is not None else ([], []) for user_id in user_ids]
@@ -46,6 +44,23 @@ def load_exclusions(
         Ragged.from_rows([_known(snapshot.tags, tags) for _, tags in of_users]),
         np.zeros(len(time), bool),
     )
+
+
+def _read_slates(
+    reader: EventReader, user_ids: Sequence[str | None], time: Sequence[int], rules: Sequence[Surface]
+) -> list[list[Slate]]:
+    """Read the slates of each user that the rules of the surface need, in one query."""
+    asked = [
+        (b, user_id, now - compute_window_us(rule), now)
+        for b, (user_id, now, rule) in enumerate(zip(user_ids, time, rules, strict=True))
+        if user_id is not None and rule.uses_impressions
+    ]
+    slates: list[list[Slate]] = [[] for _ in user_ids]
+    if asked:
+        rows, ids, since, before = zip(*asked, strict=True)
+        for b, found in zip(rows, reader.read_slates_of_users(ids, since, before), strict=True):
+            slates[b] = found
+    return slates
 
 
 def _known(vocabulary: Vocabulary, ids: Sequence[str]) -> np.ndarray:

@@ -151,24 +151,32 @@ def read_tail(
 
     Types that the config lacks are left out, and events that the tables have, too: the row counts them.
     """
+    after: dict[str, int] = {}
+    for user_id, offset in zip(queries.user_id, rows["log_offset"], strict=True):
+        if user_id is not None:
+            after[user_id] = min(int(offset or 0), after.get(user_id, JUST_NOW))
+    tails = reader.read_tails(list(after), list(after.values()))
+    if not tails["time"]:
+        return Events.none()
     in_tables = get_table_keys(Layout(config.state).event_keys)
-    columns: dict[str, list[Any]] = {}
+    begin = np.searchsorted(tails.pop("row"), np.arange(len(after) + 1))
+    places = dict(zip(after, zip(begin[:-1].tolist(), begin[1:].tolist(), strict=True), strict=True))
     row: list[int] = []
+    kept: list[int] = []
     for b, (user_id, time) in enumerate(zip(queries.user_id, queries.time.tolist(), strict=True)):
-        if user_id is None:
+        first, last = places[user_id] if user_id is not None else (0, 0)
+        if first == last:
             continue
-        tail = reader.read_tail(user_id, int(rows["log_offset"][b] or 0))
-        if not tail["time"]:
-            continue
-        known = in_tables.contain(_read_cell(rows, "user_number", b, NONE), tail["key"])
-        known &= np.array(tail["time"]) <= _read_cell(rows, "state_time_us", b, 0)  # an older row lacks newer events
-        kept = [
-            i for i, name in enumerate(tail["type"])
-            if name in config.events.types and not known[i] and not (without_later and tail["time"][i] >= time)
+        sent = tails["time"][first:last]
+        known = in_tables.contain(_read_cell(rows, "user_number", b, NONE), tails["key"][first:last])
+        known &= np.array(sent) <= _read_cell(rows, "state_time_us", b, 0)  # an older row lacks newer events
+        mine = [
+            first + i for i, at in enumerate(sent)
+            if tails["type"][first + i] in config.events.types and not known[i] and not (without_later and at >= time)
         ]  # fmt: skip
-        row += [b] * len(kept)
-        for name, cells in tail.items():
-            columns.setdefault(name, []).extend(cells[i] for i in kept)
+        row += [b] * len(mine)
+        kept += mine
+    columns = {name: [cells[i] for i in kept] for name, cells in tails.items()}
     return build_events(columns, np.array(row, np.int64), snapshot, config) if row else Events.none()
 
 

@@ -27,11 +27,17 @@ Slate = tuple[int, str, list[str]]  # time, surface, item ids
 Columns = dict[str, list[Any]]
 """Column name → values; `offset` and EVENT_FIELDS."""
 
+TrimmedTable = Literal["events", "slates", "catalog_changes", "trimmed_keys"]
+
 TAIL = 2_000  # newest events of a user that a request reads
 
 
 class EventStoreError(HandsellError):
     """The store does not answer or refuses to write; nothing of this call was stored."""
+
+
+class IdentityConflict(EventStoreError):
+    """A merge or an erasure that contradicts an earlier merge; it will not succeed when it is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,8 @@ class EventWriter(Protocol):
         """Give a visitor's events and slates, earlier and later ones, to a user, in one transaction.
 
         The events get new offsets, so that followers see them as the user's. Merging the same two again changes
-        nothing; a visitor who belongs to another user raises EventStoreError.
+        nothing; a visitor who belongs to another user raises IdentityConflict. `accepted` counts the moved events,
+        `duplicates` those that the user had as well.
         """
         ...
 
@@ -109,6 +116,7 @@ class EventWriter(Protocol):
         """Delete everything of a user and of the visitors merged into it, and record the erasure, in one transaction.
 
         `accepted` counts the deleted rows. Appended events of an erased person are stored again: a new history begins.
+        The id of a merged visitor raises IdentityConflict.
         """
         ...
 
@@ -120,8 +128,12 @@ class EventWriter(Protocol):
         """Store how far a follower has read."""
         ...
 
-    def trim(self, table: Literal["events", "slates", "catalog_changes"], through: int) -> Future[AppendResult]:
-        """Delete the rows through an offset; `accepted` counts them. The keys of events stay, against duplicates."""
+    def trim(self, table: TrimmedTable, through: int) -> Future[AppendResult]:
+        """Delete the rows through an offset; `accepted` counts them.
+
+        The keys of trimmed events stay, so that an event that is sent again stays a duplicate, until `trimmed_keys`
+        is trimmed through the event's offset, too. Rows go in parts, between which other calls are committed.
+        """
         ...
 
     def close(self) -> None:

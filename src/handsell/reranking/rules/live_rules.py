@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 import time
 import weakref
@@ -17,6 +16,7 @@ from handsell.config import Config
 from handsell.core.batches import Candidates, Requests, RulesStamp, Slates
 from handsell.core.errors import ConfigError
 from handsell.eligibility.mask import Eligibility
+from handsell.events.store.interface import EventStoreError
 from handsell.events.store.opening import open_reader
 from handsell.reranking.rules.application import RuledCandidates, apply_rules
 from handsell.reranking.rules.backfill import Backfill
@@ -153,7 +153,7 @@ class WatchedRules(LiveRules):
         try:
             self._counts.read(self.now)
             self._last_error = ""
-        except sqlite3.Error as error:
+        except EventStoreError as error:
             if str(error) != self._last_error:
                 self._last_error = str(error)
                 log.warning(

@@ -29,7 +29,7 @@ class SharedCountReader:
         self._offset: int | None = None
 
     def read(self, now: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Bring `pacing.shared` up to date; now µs by the service clock. Raises sqlite3.Error."""
+        """Bring `pacing.shared` up to date; now µs by the service clock. Raises EventStoreError."""
         if not len(self._pacing):
             return
         cut = clock() - SETTLED_S

@@ -51,7 +51,7 @@ class UserLookup:
         return await self._breaker.wait(lambda: loop.run_in_executor(self._thread, self._rows.read, user_ids), limit)
 
     def read_blocks(self, user_id: str) -> dict[str, list[str]]:
-        """Creators and tags that a user blocks; raises sqlite3.Error."""
+        """Creators and tags that a user blocks; raises EventStoreError."""
         creators, tags = self._reader.read_blocks([user_id]).get(user_id, ([], []))
         return {"creators": creators, "tags": tags}
 
