@@ -47,8 +47,19 @@ class FilterError(HandsellError):
 
 
 class RequestError(HandsellError):
-    """An invalid request: `field` names the field, `status` is the HTTP status of the answer."""
+    """An invalid request: `field` names the field, `status` is the HTTP status of the answer.
 
-    def __init__(self, detail: str, *, field: str = "", status: int = 422, code: str = "invalid_request"):
+    `errors` are further wrong fields, each with its detail.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        field: str = "",
+        status: int = 422,
+        code: str = "invalid_request",
+        errors: tuple[tuple[str, str], ...] = (),
+    ):
         super().__init__(detail)
-        self.detail, self.field, self.status, self.code = detail, field, status, code
+        self.detail, self.field, self.status, self.code, self.errors = detail, field, status, code, errors

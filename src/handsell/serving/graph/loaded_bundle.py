@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
@@ -116,6 +117,10 @@ class LoadedBundle:
     def blocks(self, user_id: str) -> dict[str, list[str]]:
         """Creators and tags that a user blocks."""
         return self._users.read_blocks(user_id)
+
+    async def read_attributes(self, user_id: str) -> dict[str, Any] | None:
+        """Attributes of a user from the feature store; None for a user that it does not know."""
+        return await self._users.read_attributes(user_id, now() + self.config.serving.deadline_ms / 1_000)
 
     def close(self) -> None:
         self._users.close()

@@ -12,6 +12,8 @@ import numpy as np
 from handsell.core.errors import RequestError
 from handsell.events.impressions import ImpressionQueue
 from handsell.events.store.interface import AppendResult
+from handsell.events.store.opening import open_reader
+from handsell.serving.changes.catalog_rows import Items, StoredChanges, Users
 from handsell.serving.graph.event_sink import EventSink
 from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList, UserSlate, now
 from handsell.serving.graph.stages import BUDGET, BundleNotHeld
@@ -41,6 +43,8 @@ class Service:
         self.previous: LoadedBundle | None = None
         self.refused: a.RefusedBundle | None = None  # a live bundle that this gateway cannot serve
         self._events = events
+        self._changes = StoredChanges(open_reader(self.config), events, self.config.serving.deadline_ms / 1_000)
+        self.items, self.users = Items(self.config, self._changes), Users(self.config, self._changes)
         self._impressions = ImpressionQueue(events.append_slates, metrics.impressions_lost.inc)
         self._watch = SlateMetrics(metrics.registry)
         self._was_ready = False
@@ -182,6 +186,7 @@ class Service:
 
     async def close(self) -> None:
         await self._impressions.close()
+        self._changes.close()
         for bundle in (self.bundle, self.previous):
             if bundle is not None:
                 bundle.close()

@@ -24,6 +24,7 @@ from handsell.features.request_builder import (
     build_requests,
     build_requests_from_rows,
 )
+from handsell.features.row_columns import get_column
 from handsell.serving.graph.circuit_breaker import STALL, Breaker
 from handsell.serving.http.queries import Query
 
@@ -49,6 +50,13 @@ class UserLookup:
             return self._rows.empty(len(user_ids))
         loop = asyncio.get_running_loop()
         return await self._breaker.wait(lambda: loop.run_in_executor(self._thread, self._rows.read, user_ids), limit)
+
+    async def read_attributes(self, user_id: str, limit: float) -> dict[str, Any] | None:
+        """Read the attributes that filters and the ranker may read; None for a user that the store does not know."""
+        row = await self._read([user_id], limit)
+        if get_column(row, "user_number")[0] is None:
+            return None
+        return {name: row[name][0] for name in self._config.features.filter_attributes}
 
     def read_blocks(self, user_id: str) -> dict[str, list[str]]:
         """Creators and tags that a user blocks; raises EventStoreError."""

@@ -3,57 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-import orjson
-from fastapi import APIRouter, FastAPI, Path, Query
+from fastapi import APIRouter, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
-from fastapi.requests import Request
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.convertors import PathConvertor, register_url_convertor
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import handsell
-from handsell.core.errors import RequestError
 from handsell.serving.graph.bundle_watcher import BundleWatcher
 from handsell.serving.graph.service import Service
 from handsell.serving.http import answers as a
 from handsell.serving.http import schemas as s
-from handsell.serving.http.problems import MEDIA_TYPE, BodyLimit, Problem, UrlEncoding, install_handlers
-from handsell.serving.telemetry.observability import continue_trace
-
-PROBLEMS: dict[int, dict[str, Any]] = {
-    status: {"model": Problem, "description": what}
-    for status, what in (
-        (400, "Malformed JSON"), (404, "Unknown"), (413, "Body too large"), (415, "Not application/json"),
-        (422, "Invalid field"), (500, "Internal error"),
-        (503, "Service unavailable; retry after the given number of seconds"),
-    )
-}  # fmt: skip
-
-
-class IdConvertor(PathConvertor):
-    """Any text in a path, also with slashes, because servers decode %2F before the app routes, and line breaks."""
-
-    regex = r"[\s\S]*"
-
-
-register_url_convertor("id", IdConvertor())
-USER, ITEM = "/users/{user_id:id}", "/items/{item_id:id}"
-BODY = (400, 413, 415, 422)  # problems of a request with a body
-UserId = Annotated[s.Id, Path(description="an unknown user is a cold start, not an error")]
-LoggedUser = Annotated[s.Id, Path(description="the id used in requests and events")]
-QueriedUser = Annotated[s.Id, Query(description="the id used in requests and events")]
-ItemId = Annotated[s.Id, Path()]
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: PROBLEMS[status] for status in (*statuses, 500, 503)}
+from handsell.serving.http.catalog_api import build_item_routes, build_user_routes
+from handsell.serving.http.middleware import HeadAsGet, RequestMetrics
+from handsell.serving.http.problems import MEDIA_TYPE, BodyLimit, UrlEncoding, install_handlers
+from handsell.serving.http.routing import (
+    BODY,
+    ITEM,
+    PROBLEMS,
+    USER,
+    ItemId,
+    LoggedUser,
+    QueriedUser,
+    StrictRoute,
+    UserId,
+    answer,
+    problems,
+)
 
 
 def build_document(app: FastAPI) -> Callable[[], dict[str, Any]]:
@@ -74,30 +53,6 @@ def build_document(app: FastAPI) -> Callable[[], dict[str, Any]]:
     return openapi
 
 
-class StrictJson(Request):
-    """A request with strict JSON: no NaN, valid UTF-8, limited nesting."""
-
-    async def json(self) -> Any:
-        return orjson.loads(await self.body())
-
-
-class StrictRoute(APIRoute):
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def strict(request: Request) -> Response:
-            kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-            # browsers do not send this type to another site without its consent
-            if request.method in ("POST", "PUT") and kind != "application/json":
-                raise RequestError(
-                    f"content-type is expected to be application/json; got {kind[:80] or 'none'!r}",
-                    field="content-type", status=415, code="unsupported_media_type",
-                )  # fmt: skip
-            return await handle(StrictJson(request.scope, request.receive))
-
-        return strict
-
-
 def build_api(service: Service, watcher: BundleWatcher | None = None) -> FastAPI:
     """The ASGI app of one gateway; while it runs, `watcher` switches it to the live bundle."""
 
@@ -116,7 +71,7 @@ def build_api(service: Service, watcher: BundleWatcher | None = None) -> FastAPI
     )  # fmt: skip
     install_handlers(app)
     app.openapi = build_document(app)  # type: ignore[method-assign]
-    for routes in (_slate_routes, _user_routes, _operation_routes):
+    for routes in (_slate_routes, _user_routes, build_item_routes, build_user_routes, _operation_routes):
         app.include_router(routes(service))
     app.add_middleware(UrlEncoding)
     app.add_middleware(BodyLimit, limit=service.config.serving.max_body_bytes)
@@ -238,52 +193,3 @@ def _operation_routes(service: Service) -> APIRouter:
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     return routes
-
-
-def answer(body: a.Answer, status: int = 200) -> Response:
-    return Response(body.to_json(), status, media_type="application/json")
-
-
-class HeadAsGet:
-    """Middleware that answers HEAD like GET, without the body."""
-
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "HEAD":
-            await self.app(scope, receive, send)
-            return
-
-        async def send_headers(message: Message) -> None:
-            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
-
-        await self.app({**scope, "method": "GET"}, receive, send_headers)
-
-
-class RequestMetrics:
-    """Middleware that times, counts and traces every request by its route, if it has one."""
-
-    def __init__(self, app: ASGIApp, service: Service):
-        self.app, self.metrics = app, service.metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started, status = time.perf_counter(), 500
-        trace = continue_trace(next((value for name, value in scope["headers"] if name == b"traceparent"), b""))
-
-        async def observe(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"traceparent", trace)]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, observe)
-        finally:
-            route = getattr(scope.get("route"), "path_format", "other")
-            self.metrics.requests.labels(route, status).inc()
-            self.metrics.request_seconds.labels(route).observe(time.perf_counter() - started)

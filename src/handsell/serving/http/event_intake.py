@@ -55,10 +55,10 @@ def validate_events(body: schemas.EventsBody, config: Config, snapshot: Snapshot
 
 
 def _find_problem(
-    event: schemas.Event | schemas.InvalidEvent, config: Config, clock: Clock, now: int
+    event: schemas.Event | schemas.InvalidEntry, config: Config, clock: Clock, now: int
 ) -> tuple[str, str, str] | None:
     """Return code, field and detail of the reason to reject an event, if there is one."""
-    if isinstance(event, schemas.InvalidEvent):
+    if isinstance(event, schemas.InvalidEntry):
         return "invalid_event", event.field, event.detail
     names = config.events.names
     if event.type not in names:

@@ -53,6 +53,18 @@ def describe_rows(metadata: pa.Table, item: np.ndarray) -> list[dict[str, Any]]:
     return rows
 
 
+def describe_row(metadata: pa.Table, item: int) -> dict[str, Any]:
+    """Return all columns of an item as JSON values, without nulls."""
+    values = ((name, _convert(metadata[name][item])) for name in metadata.column_names)
+    return {name: value for name, value in values if value is not None}
+
+
+def format_time(us: int) -> str | None:
+    """Format a time in µs as answers have it."""
+    text = _instant(us, "us")
+    return text and text + "Z"
+
+
 @lru_cache(maxsize=1_000)
 def find_converter(kind: pa.DataType) -> Convert:
     """Return the function that converts a scalar of this type, which is not null, to a JSON value."""

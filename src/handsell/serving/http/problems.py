@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = "1"
 TITLES = {
-    400: "Malformed request", 404: "Not found", 405: "Method not allowed", 413: "Body too large",
+    400: "Malformed request", 404: "Not found", 405: "Method not allowed", 409: "Conflict", 413: "Body too large",
     415: "Unsupported media type", 422: "Invalid request", 500: "Internal error", 503: "Unavailable",
 }  # fmt: skip
 
@@ -68,7 +68,8 @@ def install_handlers(app: FastAPI) -> None:
 
 
 async def _request_error(_: Request, error: RequestError) -> Response:
-    fields = [{"field": error.field, "detail": error.detail}] if error.field else []
+    found = ((error.field, error.detail), *error.errors) if error.field else ()
+    fields = [{"field": field, "detail": detail} for field, detail in found]
     return problem(error.status, error.detail, error.code, fields)
 
 
@@ -83,7 +84,11 @@ async def _validation_error(_: Request, error: RequestValidationError) -> Respon
 
 async def _event_log_error(_: Request, error: EventStoreError) -> Response:
     log.error("event log: %s", error)
-    return problem(503, "events cannot be stored now and were not accepted; send them again later", "log_unavailable")
+    return problem(
+        503,
+        "the event store does not answer; nothing of this request was stored: send it again later",
+        "log_unavailable",
+    )
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:

@@ -198,31 +198,31 @@ class Event(Body):
 
 
 @dataclass(frozen=True, slots=True)
-class InvalidEvent:
-    """An event that does not match its schema."""
+class InvalidEntry:
+    """An entry of a list in a body that does not match its schema."""
 
     field: str
     detail: str
 
 
-def _keep_invalid(value: Any, validate: ValidatorFunctionWrapHandler) -> Event | InvalidEvent:
-    """Validate one event of a batch; an invalid one must not refuse its neighbors."""
+def keep_invalid(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Validate one entry of a list; an invalid one becomes an InvalidEntry and does not refuse its neighbors."""
     try:
         return validate(value)
     except ValidationError as error:
         fields = describe_errors(error.errors(), skip=0)
         others = f"; {len(fields) - 1} more" if len(fields) > 1 else ""
-        return InvalidEvent(fields[0]["field"], summarize_errors(fields) + others)
+        return InvalidEntry(fields[0]["field"], summarize_errors(fields) + others)
 
 
 class EventsBody(Body):
-    events: list[Annotated[Event, WrapValidator(_keep_invalid)]] = Field(
+    events: list[Annotated[Event, WrapValidator(keep_invalid)]] = Field(
         min_length=1, description="an invalid event is rejected by its index, the others are stored"
     )
 
     @property
-    def validated(self) -> list[Event | InvalidEvent]:
-        return cast("list[Event | InvalidEvent]", self.events)
+    def validated(self) -> list[Event | InvalidEntry]:
+        return cast("list[Event | InvalidEntry]", self.events)
 
 
 class SlateParameters(Parameters):
