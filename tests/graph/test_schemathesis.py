@@ -36,6 +36,14 @@ ASKED = (
     "PUT /v1/blocks",
     "GET /v1/blocks",
     "DELETE /v1/blocks",
+    *(
+        f"{method} /v1/{kind}s{place}"
+        for kind in ("item", "user")
+        for place in ("", f"/{{{kind}_id}}")
+        for method in ("PUT", "PATCH", "GET", "DELETE")
+    ),
+    "POST /v1/items",
+    "POST /v1/users",
 )
 LONGEST_QUERY = 32_000  # the HTTP server itself answers longer request lines with a bare 400
 PLAIN = ("GET /healthz", "GET /readyz", "GET /metrics")  # there is nothing to get wrong

@@ -195,7 +195,7 @@ JSON_VALUES = st.recursive(
 def test_no_event_refuses_its_neighbors(event):
     events = schemas.EventsBody.model_validate({"events": [GOOD_EVENT, event, GOOD_EVENT]}).validated
     assert isinstance(events[0], schemas.Event) and isinstance(events[2], schemas.Event)
-    if isinstance(events[1], schemas.InvalidEvent):
+    if isinstance(events[1], schemas.InvalidEntry):
         assert events[1].detail and len(events[1].detail) < 600
 
 
