@@ -27,7 +27,8 @@ app = typer.Typer(
 )  # fmt: skip
 COMMANDS = {
     "Everything on this machine": (local.up, local.down, local.env),
-    "Data and features": (data.doctor, data.data, features.features, features.apply, features.materialize),
+    "Data": (data.doctor, data.compact, data.data),
+    "Features": (features.features, features.apply, features.materialize),
     "Training": (training.train, training.evaluate),
     "Serving": (serving.serve, serving.recommend, serving.batch, serving.skew),
 }

@@ -26,3 +26,13 @@ def data(config: ConfigPath, data: DataPath = None) -> None:
 
     counts = prepare(loaded)
     report_result(f"{counts['events']:,} events, {counts['users']:,} users, {counts['items']:,} items")
+
+
+def compact(config: ConfigPath) -> None:
+    """Copy new events, impressions and catalog changes from the event store to Parquet files by date."""
+    loaded = load(config)
+
+    from handsell.events.compaction import compact as copy
+    from handsell.jobs.progress import report_result, report_update
+
+    report_result(copy(loaded, report_update).to_text())

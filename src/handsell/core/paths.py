@@ -79,6 +79,11 @@ class Layout:
         """Folder of part-00000.parquet …: numbered events sorted by user and time; each user is in one part."""
         return self.state / "interactions"
 
+    @property
+    def compacted(self) -> Path:
+        """Copies of closed offset ranges of the event store as Parquet files by date; see events/compaction.py."""
+        return self.state / "compacted"
+
     # offline sources of Feast, its registry and online store
     @property
     def features(self) -> Path:

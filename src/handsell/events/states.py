@@ -33,7 +33,7 @@ class UserStates(RowBatch):
 
     state_time: np.ndarray  # (B,) int64 µs of the latest folded event
     first_time: np.ndarray  # (B,) int64 µs of the earliest folded event, 0 = none
-    log_offset: np.ndarray  # (B,) int64 last folded event-log offset, 0 from batch jobs
+    log_offset: np.ndarray  # (B,) int64 offset of the event store through which events are folded
     counts: np.ndarray  # (B, number of event types) float64
     signs: np.ndarray  # (B, 2) float64 number of positive and of negative events
     decayed: np.ndarray  # (B, 2, 3) float64 sums of |weight|, positive and negative, by half-life 1, 7, 28 days

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,7 @@ def write_part(part: Path, work: FeatureWork) -> dict[str, int]:
     rules = FoldRules.of(work.config)
     _write_days(count_days(events.item, events.time, events.weight, rules.seen[events.type]), part.stem, work)
     writers, beyond_cap = _Writers(work, part.name), 0
+    through = work.meta.get("events_through", 0)  # requests read the store after this offset
     for chunk in _chunks(events):
         at = find_last_events(chunk, work.config, work.meta, _read_requested(work.requested, chunk))
         for users, states, latest in fold_at(chunk, at, facts, rules):
@@ -71,6 +72,7 @@ def write_part(part: Path, work: FeatureWork) -> dict[str, int]:
             for begin in range(0, len(users), CHUNK_ROWS):
                 rows = slice(begin, begin + CHUNK_ROWS)
                 some = states.take(rows)
+                some = replace(some, log_offset=np.full(len(some), through, np.int64))
                 writers.write(build_user_rows(some, users[rows], names, work.config))
                 last = latest[rows]
                 writers.write(build_pair_rows(some.take(last), users[rows][last], names, work.config))

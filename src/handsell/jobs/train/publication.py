@@ -81,6 +81,8 @@ def build_manifest(run: TrainingRun, report: dict, staging: Path) -> Manifest:
         created_us=time.time_ns() // 1000,
         data_start_us=meta["first_us"],
         data_end_us=meta["last_us"] + 1,
+        events_through=meta.get("events_through", 0),
+        changes_through=meta.get("changes_through", 0),
         windows=spans,
         feature_service=SERVICE,
         service_features=list_service_columns(config, SERVICE),
