@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from handsell.events.store.interface import EventStoreError
+import apsw
+
 from handsell.events.store.sql_reader import SqlReader
-from handsell.events.store.sqlite_file import build_condition, connect_to_read, count_file_bytes
+from handsell.events.store.sqlite_file import build_condition, connect_to_read, count_file_bytes, explain_failure
+from handsell.events.store.sqlite_upgrade import needs_upgrade
+from handsell.events.store.sqlite_writer import lock_file, open_to_write
+
+UPGRADE_WAIT_S = 5.0  # for the writer that upgrades the file at the same time
 
 
 class SqliteReader(SqlReader):
@@ -17,17 +22,18 @@ class SqliteReader(SqlReader):
 
     def __init__(self, path: Path):
         self.path = path
-        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+        self._connection: apsw.Connection | None = None
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
         try:
-            if self._connection is None:
-                if not self.path.exists():
+            with self._lock:  # a connection serves one thread at a time
+                if self._connection is None and (not self.path.exists() or not self.path.stat().st_size):
                     return []
-                self._connection = connect_to_read(self.path)
-            return self._connection.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise EventStoreError(f"event store {self.path} cannot be read: {error}") from error
+                self._connection = self._connection or open_to_read(self.path)
+                return self._connection.execute(sql, values).fetchall()
+        except apsw.Error as error:
+            raise explain_failure(self.path, error, "it cannot be read") from error
 
     def _among(self, column: str, values: Sequence[Any]) -> tuple[str, Any]:
         return build_condition(column, values)
@@ -49,6 +55,18 @@ class SqliteReader(SqlReader):
         return count_file_bytes(self.path)
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+
+def open_to_read(path: Path) -> apsw.Connection:
+    """Open the file; upgrade it first if an earlier version has written it. Raises EventStoreError."""
+    connection = connect_to_read(path)
+    if needs_upgrade(connection, path):
+        connection.close()
+        with lock_file(path, UPGRADE_WAIT_S):
+            open_to_write(path).close()
+        connection = connect_to_read(path)
+    return connection

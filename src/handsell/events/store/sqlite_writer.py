@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import apsw
 from filelock import FileLock, Timeout
 
 from handsell.events.store.grouped_writer import GroupedWriter
 from handsell.events.store.interface import EventStoreError
-from handsell.events.store.sqlite_file import build_condition, connect_to_write
-from handsell.events.store.sqlite_schema import prepare
+from handsell.events.store.sqlite_file import build_condition, connect_to_write, explain_failure
+from handsell.events.store.sqlite_upgrade import prepare
 
 
 class SqliteWriter(GroupedWriter):
@@ -26,9 +26,12 @@ class SqliteWriter(GroupedWriter):
     def __init__(self, path: Path, *, lock_wait_s: float = 0.0):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._lock = _lock(path.with_suffix(".lock"), lock_wait_s)
-        self._db = connect_to_write(path)
-        prepare(self._db)
+        self._lock = lock_file(path, lock_wait_s)
+        try:
+            self._db = open_to_write(path)
+        except BaseException:
+            self._lock.release()
+            raise
         super().__init__(f"event store {path}")
 
     @contextlib.contextmanager
@@ -44,7 +47,10 @@ class SqliteWriter(GroupedWriter):
             raise
 
     def _explain(self, error: Exception) -> EventStoreError:
-        return EventStoreError(f"{self.name}: nothing was stored: {error}; free disk space and send again")
+        remedy = "nothing was stored: free disk space and send again"
+        if isinstance(error, apsw.Error):
+            return explain_failure(self.path, error, remedy)
+        return EventStoreError(f"{self.name}: {error!r}; {remedy}")
 
     def _disconnect(self) -> None:
         self._db.close()
@@ -54,14 +60,15 @@ class SqliteWriter(GroupedWriter):
 class SqliteTransaction:
     """See Transaction."""
 
-    def __init__(self, db: sqlite3.Connection):
+    def __init__(self, db: apsw.Connection):
         self._db = db
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
         return self._db.execute(sql, values).fetchall()
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> int:
-        return self._db.execute(sql, values).rowcount
+        self._db.execute(sql, values)
+        return self._db.changes()
 
     def insert(self, table: str, names: Sequence[str], rows: Sequence[tuple]) -> None:
         columns = ", ".join(f'"{name}"' for name in names)
@@ -77,15 +84,27 @@ class SqliteTransaction:
         return range(last - count + 1, last + 1)
 
 
-def _lock(path: Path, wait_s: float) -> FileLock:
-    """Acquire the writer's lock; the kernel releases it when the process ends for any reason."""
-    lock, owner = FileLock(path, mode=0o600, thread_local=False), path.with_suffix(".owner")
+def open_to_write(path: Path) -> apsw.Connection:
+    """Open the file, whose lock the caller holds; create or upgrade its tables. Raises EventStoreError."""
+    try:
+        db = connect_to_write(path)
+        prepare(db, path)
+        return db
+    except apsw.Error as error:
+        raise explain_failure(path, error, "check the permissions and free space of its folder") from error
+
+
+def lock_file(path: Path, wait_s: float) -> FileLock:
+    """Acquire the lock of the file's writer; the kernel releases it when the process ends for any reason."""
+    lock = FileLock(path.with_suffix(".lock"), mode=0o600, thread_local=False)
+    owner = path.with_suffix(".owner")
     try:
         lock.acquire(timeout=wait_s)
     except Timeout:
         held_by = owner.read_text() if owner.exists() else "unknown"
         raise EventStoreError(
-            f"{path} is locked by process {held_by}: an event store in SQLite has one writer; stop that process first"
+            f"{lock.lock_file} is locked by process {held_by}: an event store in SQLite has one writer; "
+            "stop that process first"
         ) from None
     owner.write_text(str(os.getpid()))
     return lock
