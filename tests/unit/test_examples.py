@@ -127,9 +127,9 @@ def test_the_keep_probability_decreases_with_position_to_a_minimum():
         Ragged.from_rows([position], np.int16),
         Ragged.from_rows([np.full(4, np.nan)], np.float32),
     )
-    np.testing.assert_allclose(compute_keep_chance(shown), [1, 0.5, 1 / np.log2(101), 1])
+    np.testing.assert_allclose(compute_keep_chance(shown, 10), [1, 0.5, 1 / np.log2(101), 1])
     far = replace(shown, propensity=Ragged.from_rows([[1e-6, 1e-6, 1e-6, 1.0]], np.float32))
-    assert compute_keep_chance(far)[3] == pytest.approx(0.1)
+    assert compute_keep_chance(far, 10)[3] == pytest.approx(0.1)
 
 
 def test_no_requests_and_no_outcomes_give_no_examples(asked):

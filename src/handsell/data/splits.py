@@ -107,9 +107,9 @@ def build_window_requests(
     total, items, of = _sum_by_item(events, inside & acted, stretch)
     keep = np.unique(of[total > 0])
     first = np.searchsorted(stretch, keep, side="left")
-    outcome = _group_by_stretch(keep, of, items, total)
+    outcome = group_rows(keep, of, items, total)
     rows = inside & ~acted
-    shown = _group_by_stretch(keep, stretch[rows], events.item[rows], *(column[rows] for column in slate))
+    shown = group_rows(keep, stretch[rows], events.item[rows], *(column[rows] for column in slate))
     return WindowRequests(events.user[first], events.time[first], np.full(len(keep), AS_LOGGED), *outcome, *shown)
 
 
@@ -166,8 +166,8 @@ def _sum_by_item(events: Interactions, rows: np.ndarray, stretch: np.ndarray) ->
     return total, (pairs % events.n_items).astype(np.int32), pairs // events.n_items
 
 
-def _group_by_stretch(keep: np.ndarray, of: np.ndarray, *columns: np.ndarray) -> tuple[Ragged, ...]:
-    """Group columns by stretch `of` (sorted), for the stretches in `keep`."""
+def group_rows(keep: np.ndarray, of: np.ndarray, *columns: np.ndarray) -> tuple[Ragged, ...]:
+    """Group columns by the number `of` (sorted) of each row's stretch or slate, for the numbers in `keep`."""
     wanted = np.isin(of, keep)
     counts = np.bincount(np.searchsorted(keep, of[wanted]), minlength=len(keep))
     offsets = offsets_from_counts(counts)

@@ -1,9 +1,9 @@
 """`handsell train CONFIG`: from the newest events to a promoted bundle, on the Ray cluster that runs this process.
 
-    data → features → apply → materialize → training, whose steps are in train/train.py
+    compact → data → features → apply → materialize → training, whose steps are in train/train.py
 
 A step before training is skipped where its inputs are unchanged, so that training again without new events costs
-little more than training alone. `handsell data`, `features`, `apply` and `materialize` run the steps one by one.
+little more than training alone. The commands of the same names run the steps one by one.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from handsell.config import Config
+from handsell.events.compaction import compact
 from handsell.jobs.cluster import connect
 from handsell.jobs.features import steps
 from handsell.jobs.ingest.ingest import prepare
-from handsell.jobs.progress import Progress
+from handsell.jobs.progress import Progress, report_update
 from handsell.jobs.train.train import count_steps, train
 
 UNCHANGED = "unchanged, skipped"
@@ -26,8 +27,7 @@ def run_pipeline(config: Config, promote: bool = True) -> str:
     with connect(config.jobs.num_cpus):
         for name, run in STEPS.items():
             with progress.step(name) as note:
-                skip = name != "data" and steps.is_unchanged(config, name)
-                note.text = UNCHANGED if skip else run(config)
+                note.text = UNCHANGED if name in SKIPPED and steps.is_unchanged(config, name) else run(config)
         return train(config, promote, progress)
 
 
@@ -40,8 +40,10 @@ def ingest_events(config: Config) -> str:
 
 
 STEPS: dict[str, Callable[[Config], str]] = {
+    "compact": lambda config: compact(config, report_update).to_text(),
     "data": ingest_events,
     "features": lambda config: steps.compute_features(config, Progress(4, nested=True)),
     "apply": steps.register_features,
     "materialize": steps.materialize,
 }
+SKIPPED = ("features", "apply", "materialize")  # if unchanged; the others read what is new, and nothing else

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from handsell.core.section import Section
@@ -30,6 +32,20 @@ class RankingConfig(Section):
     )
     without: tuple[str, ...] = Field(
         (), description="features that the ranker does not use: names, or groups (source, user, item, cross, context)"
+    )
+    impressions: Literal["off", "negatives", "slates"] = Field(
+        "negatives",
+        description="how shown items teach the ranker; off: not at all; negatives: items shown in the session of a "
+        "request and not acted on are negatives; slates: in addition, each slate is a request of its own, with "
+        "split.kind = by_time",
+    )
+    outcome_hours: float = Field(
+        24.0, gt=0, description="with impressions = slates: hours after a slate in which interactions are its outcome"
+    )
+    propensity_cap: float = Field(
+        10.0,
+        ge=1,
+        description="largest weight of a shown item without interaction, by its inverse propensity and position",
     )
     workers: int = Field(1, ge=1, description="Ray Train workers; each reads a shard of whole groups")
     seed: int = Field(0, description="random seed of the negatives and of the trees")

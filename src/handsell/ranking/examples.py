@@ -16,7 +16,6 @@ from handsell.core.batches import NONE, Candidates, Ragged, Requests
 from handsell.core.hashing import mix
 
 HIGHEST_LABEL = 4
-LOWEST_KEEP = 0.1  # least probability of keeping a shown negative; bounds its weight at 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,7 @@ class Coverage:
     groups: int = 0  # requests with a positive among their candidates
     positives: int = 0  # distinct (request, item) pairs with a positive interaction
     found: int = 0  # positives among the candidates
+    ignored: int = 0  # shown candidates without interaction that are kept as negatives
 
     @property
     def recall_ceiling(self) -> float:
@@ -63,6 +63,7 @@ class Coverage:
             self.groups + other.groups,
             self.positives + other.positives,
             self.found + other.found,
+            self.ignored + other.ignored,
         )
 
 
@@ -93,6 +94,7 @@ def label_examples(
     *,
     negatives: int,
     seed: int,
+    propensity_cap: float = 10.0,
 ) -> Examples:
     """Return the kept candidates of B requests with labels and features.
 
@@ -113,12 +115,12 @@ def label_examples(
     groups = positive.any(axis=1)
     draw = draw_uniform(qid, candidates.item, seed)  # (B, K) uniform
 
-    chance, was_shown = _look_up(candidates.item, shown.item, compute_keep_chance(shown), np.maximum)
+    chance, was_shown = _look_up(candidates.item, shown.item, compute_keep_chance(shown, propensity_cap), np.maximum)
     ignored = real & was_shown & ~acted
     drawn, stands_for = _sample_negatives(real & ~was_shown & ~acted, draw, negatives)
 
     keep = ((real & acted) | (ignored & (draw < chance)) | drawn) & groups[:, None]
-    weight = np.where(ignored, 1 / np.maximum(chance, LOWEST_KEEP), np.where(drawn, stands_for, 1.0))
+    weight = np.where(ignored, 1 / np.maximum(chance, 1 / propensity_cap), np.where(drawn, stands_for, 1.0))
     label = np.where(positive, np.clip(np.rint(grade), 1, HIGHEST_LABEL), 0)
     row, column = np.nonzero(keep)
     return Examples(
@@ -127,7 +129,13 @@ def label_examples(
         label=label[row, column].astype(np.int8),
         weight=weight[row, column].astype(np.float32),
         x=_build_features(requests, candidates, keep, groups, matrix),
-        coverage=Coverage(len(requests), int(groups.sum()), _count_positives(outcomes), int(positive.sum())),
+        coverage=Coverage(
+            len(requests),
+            int(groups.sum()),
+            _count_positives(outcomes),
+            int(positive.sum()),
+            int((ignored & keep).sum()),
+        ),
     )
 
 
@@ -154,13 +162,13 @@ def draw_uniform(qid: np.ndarray, item: np.ndarray, seed: int) -> np.ndarray:
     return (mix(key) >> np.uint64(11)) * 2.0**-53
 
 
-def compute_keep_chance(shown: ShownItems) -> np.ndarray:
+def compute_keep_chance(shown: ShownItems, propensity_cap: float) -> np.ndarray:
     """Return the probability (N,) of keeping a shown item without interaction as a negative.
 
-    It is examination × min(1, median propensity / propensity), at least LOWEST_KEEP. The second factor is a clipped
-    inverse propensity, normalized within the request (@schnabel2016recommendations): it keeps fewer of the items that
-    the logging policy preferred. Examination is 1 / log2(1 + position), since users may not see items deep in the
-    slate.
+    It is examination × min(1, median propensity / propensity), at least 1 / propensity_cap. The second factor is a
+    clipped inverse propensity, normalized within the request (@schnabel2016recommendations): it keeps fewer of the
+    items that the logging policy preferred. Examination is 1 / log2(1 + position), since users may not see items deep
+    in the slate.
     """
     position = np.maximum(shown.position.values.astype(float), 1)
     examined = 1 / np.log2(1 + position)
@@ -173,7 +181,7 @@ def compute_keep_chance(shown: ShownItems) -> np.ndarray:
             median[b] = np.median(propensity[mine][known[mine]])
     ratio = median[shown.item.row_of_value] / np.where(known, propensity, np.inf)
     correction = np.where(known, np.minimum(ratio, 1.0), 1.0)
-    return np.maximum(examined * correction, LOWEST_KEEP)
+    return np.maximum(examined * correction, 1 / propensity_cap)
 
 
 def _sample_negatives(untouched: np.ndarray, draw: np.ndarray, negatives: int) -> tuple[np.ndarray, np.ndarray]:

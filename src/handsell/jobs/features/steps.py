@@ -9,6 +9,7 @@ from pathlib import Path
 
 from handsell.config import Config
 from handsell.core.paths import Layout, has_content
+from handsell.events.compacted_files import read_position
 from handsell.features.repository import build_feast_settings, find_feature_repo
 from handsell.jobs.features.materialization import is_filled, materialize_rows
 from handsell.jobs.progress import Progress
@@ -64,11 +65,13 @@ def list_online_files(config: Config) -> list[Path]:
 
 def _list_inputs(config: Config) -> dict[str, object]:
     """Step → what its results depend on."""
-    meta = Layout(config.state).data_meta
+    layout = Layout(config.state)
+    meta = layout.data_meta
     settings = config.model_dump(mode="json", include={"features", "split", "events", "jobs"})
+    shown = [read_position(layout.compacted, "impressions"), config.ranking.impressions, config.ranking.outcome_hours]
     store, code = build_feast_settings(config), code_digest()
     return {
-        "features": [settings, code, meta.read_text(encoding="utf-8") if meta.is_file() else ""],
+        "features": [settings, code, shown, meta.read_text(encoding="utf-8") if meta.is_file() else ""],
         "apply": [settings["features"], store, code, digest_files(sorted(find_feature_repo(config).glob("*.py")))],
         "materialize": [store, read_record(config, "features"), read_record(config, "apply")],
     }

@@ -123,12 +123,13 @@ def _label_candidates(config: Config, run: Path, models: Path, window: str, rows
     requests, outcome = load_requests(config, run, window, rows, snapshot)
     found = _read_candidates(run / "candidates" / window / f"{rows.start:09d}.npz", config.retrieval.enabled)
     values = load_item_values(config, run, window, snapshot)
+    shown = ShownItems(outcome.shown, outcome.position, outcome.propensity)
+    if config.ranking.impressions == "off":
+        shown = ShownItems.empty(len(requests))
     examples = label_examples(
-        requests, found,
-        Outcomes(outcome.acted, outcome.gain),
-        ShownItems(outcome.shown, outcome.position, outcome.propensity),
+        requests, found, Outcomes(outcome.acted, outcome.gain), shown,
         lambda some, candidates, pick: build_matrix(some, candidates, values, snapshot, config, pick),
-        negatives=config.ranking.negatives, seed=config.ranking.seed,
+        negatives=config.ranking.negatives, seed=config.ranking.seed, propensity_cap=config.ranking.propensity_cap,
     )  # fmt: skip
     features = list_features(config, found.sources)
     write_shards(examples, features, run / "examples" / window, f"{rows.start:09d}", max(config.ranking.workers, 1))

@@ -18,19 +18,24 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from handsell.catalog.vocabulary import Vocabulary
-from handsell.config import Config, SplitConfig
+from handsell.config import Config
+from handsell.core.batches import NONE
 from handsell.core.errors import TrainingError
 from handsell.core.json_files import read_json
 from handsell.core.paths import Layout
+from handsell.core.units import HOUR_US
 from handsell.data import splits
 from handsell.data.interactions import Interactions
 from handsell.data.return_times import ReturnTimes, has_drawn_pause
+from handsell.data.slate_requests import build_slate_requests
 from handsell.data.splits import WindowRequests
 from handsell.jobs.cluster import run_tasks
+from handsell.jobs.train.impressions import add_served_items
 from handsell.jobs.train.requests import build_requests_table, read_requests
 
 REQUEST_WINDOWS = splits.WINDOWS[1:]
 SERVED = "served"  # requests of the test window as a service gets them: one per user, all at the same time
+SLATES = "_slates"  # suffix of further requests of a window: one per slate that was shown
 SIMULTANEOUS = "_simultaneous"  # suffix of further requests of a window: one per user, all at the same time
 REQUEST_SETS = (*REQUEST_WINDOWS, SERVED)
 DELAYED = ("ranker", "validation")  # half of their requests come after a drawn pause
@@ -95,27 +100,31 @@ def _split_interactions(
     part: Path, config: Config, sizes: CatalogSizes, run: Path, end_us: int
 ) -> tuple[dict[str, int], ReturnTimes]:
     """Cut one part of the interactions, a Ray task; return its counts and the pauses between its users' sessions."""
-    table = pq.read_table(part)
+    bounds = splits.Bounds.of(config.split, end_us - 1)
+    table = add_served_items(pq.read_table(part), config, bounds.ranker if config.split.kind == "by_time" else 0)
     events = Interactions.from_table(table, sizes.users, sizes.items)
     order = np.lexsort((table["time"].to_numpy(), table["user"].to_numpy()))
     position = pc.fill_null(table["position"], 0).to_numpy()[order]
     propensity = pc.fill_null(table["propensity"], np.nan).to_numpy()[order]
-    is_interaction = np.array([config.events.types[name].seen for name in config.events.names])
+    recommendation = _number_recommendations(table["recommendation_id"])[order]
+    is_interaction = np.array([*(config.events.types[name].seen for name in config.events.names), False])  # served last
     acted = is_interaction[events.type]
-    bounds = splits.Bounds.of(config.split, end_us - 1)
     window = splits.assign_windows(events, acted, config.split, bounds)
     gap_us = config.events.session_gap_us
     stretch = splits.number_stretches(events, acted, window, config.split, gap_us)
     write_interactions(events.where(acted & (window == splits.RETRIEVAL)), run / "fit" / part.name)
     write_interactions(events.where(acted), run / "all" / part.name)
     counts = {"fit": int((acted & (window == splits.RETRIEVAL)).sum()), "all": int(acted.sum())}
-    slate, begins = (position, propensity), (bounds.ranker, bounds.validation, bounds.test)
-    for name, (which, simultaneous) in _request_kinds(config.split).items():
-        if simultaneous:
-            begin_us = begins[which - 1]
+    slate, begins = (position, propensity), (0, bounds.ranker, bounds.validation, bounds.test, end_us)
+    for name, (which, kind) in _request_kinds(config).items():
+        begin_us = begins[which]
+        if kind == SIMULTANEOUS:
             found = splits.build_simultaneous_requests(
                 events, acted, slate, window, config.split, begin_us, end_us, which
             )
+        elif kind == SLATES:
+            outcome_us = int(config.ranking.outcome_hours * HOUR_US)
+            found = build_slate_requests(events, acted, slate, recommendation, begin_us, begins[which + 1], outcome_us)
         else:
             found = splits.build_window_requests(events, acted, slate, window, stretch, which)
         folder = run / "windows" / name
@@ -125,18 +134,25 @@ def _split_interactions(
     return counts, ReturnTimes.of(events.where(acted), gap_us, end_us)
 
 
-def _request_kinds(split: SplitConfig) -> dict[str, tuple[int, bool]]:
-    """Return the kinds of requests by name: their window, and whether all requests have the same time.
+def _request_kinds(config: Config) -> dict[str, tuple[int, str]]:
+    """Return the kinds of requests by name: their window, and the kind's suffix.
 
-    With windows in time, the ranker and validation windows have both kinds: a request at the start of each session,
-    and one per user at the start of the window, whose outcome is the whole window. With leave_last_k a window has the
-    first kind alone.
+    With windows in time, the ranker and validation windows have several kinds: a request at the start of each session,
+    one per user at the start of the window, whose outcome is the whole window, and, if the config says so, one per
+    slate. With leave_last_k a window has the first kind alone.
     """
-    kinds = {name: (splits.WINDOWS.index(name), False) for name in REQUEST_WINDOWS}
-    kinds[SERVED] = (splits.TEST, True)
-    if split.kind == "by_time":
-        kinds |= {name + SIMULTANEOUS: (splits.WINDOWS.index(name), True) for name in DELAYED}
+    kinds = {name: (splits.WINDOWS.index(name), "") for name in REQUEST_WINDOWS}
+    kinds[SERVED] = (splits.TEST, SIMULTANEOUS)
+    if config.split.kind == "by_time":
+        more = (SIMULTANEOUS, SLATES) if config.ranking.impressions == "slates" else (SIMULTANEOUS,)
+        kinds |= {name + kind: (splits.WINDOWS.index(name), kind) for name in DELAYED for kind in more}
     return kinds
+
+
+def _number_recommendations(ids: pa.ChunkedArray) -> np.ndarray:
+    """Number the distinct recommendation ids (N,) int64, NONE where there is none."""
+    codes = ids.combine_chunks().dictionary_encode().indices
+    return pc.fill_null(codes, NONE).to_numpy().astype(np.int64)
 
 
 def _write_sample(run: Path, name: str, most: int, found: dict[str, int], returns: ReturnTimes) -> int:
@@ -144,7 +160,7 @@ def _write_sample(run: Path, name: str, most: int, found: dict[str, int], return
 
     The kinds of requests have equal shares. In the sets of DELAYED, half of the requests get a drawn pause.
     """
-    kinds = [kind for kind in (name, name + SIMULTANEOUS) if kind in found]
+    kinds = [kind for kind in (name + SLATES, name, name + SIMULTANEOUS) if kind in found]
     kept = []
     for kind in kinds:
         share = most / len(kinds) / max(found[kind], 1)
@@ -152,9 +168,17 @@ def _write_sample(run: Path, name: str, most: int, found: dict[str, int], return
         kept += [splits.sample(read_requests(part), share) for part in parts]
     if name in DELAYED:
         kept = [_delay_half(requests, returns) for requests in kept]
-    table = pa.concat_tables(map(build_requests_table, kept)).sort_by([("time", "ascending"), ("user", "ascending")])
+    table = _drop_repeated(pa.concat_tables(map(build_requests_table, kept)))
+    table = table.sort_by([("time", "ascending"), ("user", "ascending")])
     pq.write_table(table, run / "windows" / f"{name}.parquet")
     return table.num_rows
+
+
+def _drop_repeated(table: pa.Table) -> pa.Table:
+    """Keep the first of several requests of a user at one time: a session may begin with a slate."""
+    keys = np.stack([table["user"].to_numpy(), table["time"].to_numpy()], axis=1)
+    _, first = np.unique(keys, axis=0, return_index=True)
+    return table.take(pa.array(np.sort(first)))
 
 
 def _delay_half(requests: WindowRequests, returns: ReturnTimes) -> WindowRequests:
