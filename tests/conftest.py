@@ -25,6 +25,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from deployment import deployment  # noqa: E402, F401
+from event_stores import event_store, reader, writer  # noqa: E402, F401
+from postgresql_server import postgresql  # noqa: E402, F401
 from ray_fixture import ray_cluster  # noqa: E402, F401
 
 ROOT = Path(__file__).parent.parent

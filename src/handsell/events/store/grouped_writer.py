@@ -58,6 +58,14 @@ class GroupedWriter(ABC):
     def _explain(self, error: Exception) -> EventStoreError:
         """Say why a group was not stored, and what to do."""
 
+    def _is_unreachable(self, error: Exception) -> bool:
+        """Return whether the store did not answer, so that calls which wait for it fail, too."""
+        return False
+
+    def _is_about_data(self, error: Exception) -> bool:
+        """Return whether a value of one call caused the error, which has nothing to do with the other calls."""
+        return isinstance(error, TypeError | ValueError | LookupError | OverflowError)
+
     def append(self, events: Sequence[dict[str, Any]]) -> Future[AppendResult]:
         return self._submit("events", (list(events),), len(events))
 
@@ -130,15 +138,33 @@ class GroupedWriter(ABC):
                 for operation, calls in groupby(group, lambda call: call.operation):
                     results += OPERATIONS[operation](transaction, [call.arguments for call in calls])
         except Exception as error:
-            failure = self._explain(error)
-            for call in group:
-                call.done.set_exception(failure)
+            if len(group) > 1 and self._is_about_data(error):
+                for call in group:  # so that the others are stored
+                    self._commit([call])
+                return
+            self._fail([*group, *self._take_waiting()] if self._is_unreachable(error) else group, error)
             return
         for call, result in zip(group, results, strict=True):
             if isinstance(result, IdentityConflict):
                 call.done.set_exception(result)
             else:
                 call.done.set_result(result)
+
+    def _take_waiting(self) -> list[Call]:
+        """Take the calls that wait, so that they fail now, and not one group after another."""
+        waiting: list[Call] = []
+        while not self._queue.empty():
+            call = self._queue.get()
+            if call is None:
+                self._queue.put(None)
+                break
+            waiting.append(call)
+        return waiting
+
+    def _fail(self, calls: Sequence[Call], error: Exception) -> None:
+        failure = self._explain(error)
+        for call in calls:
+            call.done.set_exception(failure)
 
     def close(self) -> None:
         """Commit all pending calls, then close the store."""

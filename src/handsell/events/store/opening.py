@@ -35,11 +35,19 @@ def has_one_writer(config: Config) -> bool:
 
 def open_writer(config: Config, lock_wait_s: float = 0.0) -> EventWriter:
     """Open the store for writing; for SQLite, wait up to `lock_wait_s` for another writer to end."""
-    find_store(config)
-    return SqliteWriter(Layout(config.state).event_log, lock_wait_s=lock_wait_s)
+    store = find_store(config)
+    if store == SQLITE:
+        return SqliteWriter(Layout(config.state).event_log, lock_wait_s=lock_wait_s)
+    from handsell.events.store.postgres_writer import PostgresWriter  # of the extra `postgres`
+
+    return PostgresWriter(store)
 
 
 def open_reader(config: Config) -> EventReader:
     """Open the store for reading, from any process."""
-    find_store(config)
-    return SqliteReader(Layout(config.state).event_log)
+    store = find_store(config)
+    if store == SQLITE:
+        return SqliteReader(Layout(config.state).event_log)
+    from handsell.events.store.postgres_reader import PostgresReader  # of the extra `postgres`
+
+    return PostgresReader(store)
