@@ -19,6 +19,7 @@ from handsell.retrieval.models.popularity import Popularity
 from handsell.retrieval.stage import LocalCandidates
 from handsell.serving.graph.loading import load_popularity, open_bundle
 from handsell.serving.graph.stage_loading import load_local_stages
+from handsell.serving.graph.stages import LocalStages
 from handsell.testing.small_catalog import NOW, draw_requests, draw_snapshot
 from serving_service import FailingStages, start_service
 from serving_world import write_world
@@ -105,8 +106,8 @@ async def test_reranking_removes_items_that_do_not_pass(world):
         async def candidates(self, requests, k):
             return await inner.candidates(requests.with_filters([None] * len(requests)), k)
 
-    object.__setattr__(stages, "candidates", Careless())
-    async with start_service(world, stages=stages) as (client, _):
+    careless = LocalStages(Careless(), stages.ranking, stages.reranking)
+    async with start_service(world, stages=careless) as (client, _):
         answer = await client.post(
             "/v1/recommendations", json={"user_id": "u1", "surface": "email", "count": 20, "filter": RED}
         )

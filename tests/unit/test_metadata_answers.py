@@ -119,7 +119,7 @@ async def test_the_service_answers_metadata_of_all_types(tmp_path):
         table = snapshot.metadata
         for n, (values, _) in enumerate(EXAMPLES):
             table = table.append_column(f"x{n}", pa.chunked_array([values] * len(table)))
-        service.bundle.snapshot = replace(snapshot, metadata=table)
+        service.bundle.catalog.snapshot = replace(snapshot, metadata=table)
         answer = await client.get("/v1/popular?count=5&include=metadata")
         assert answer.status_code == 200, answer.text
         for item in answer.json()["items"]:

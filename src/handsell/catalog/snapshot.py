@@ -15,6 +15,7 @@ from handsell.core.batches import Ragged
 
 ALWAYS = np.iinfo(np.int64).min  # published before any time
 NEVER = np.iinfo(np.int64).max  # expires after any time
+SLICED = 256  # rows of metadata up to which slices are joined, which works for every Arrow type
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that it can be a dictionary key
@@ -37,6 +38,28 @@ class Snapshot:
 
     def __len__(self) -> int:
         return len(self.creator)
+
+    @property
+    def base(self) -> Snapshot:
+        """The snapshot without live changes."""
+        return self
+
+    def is_deleted(self, items: np.ndarray) -> np.ndarray:
+        """Return whether items ≥ 0 (any shape) have been deleted by a live change."""
+        return np.zeros(np.shape(items), bool)
+
+    def read_metadata(self, items: np.ndarray) -> pa.Table:
+        """Return the metadata of items (n,)."""
+        if len(items) > SLICED:
+            return self.metadata.take(pa.array(np.asarray(items, np.int64)))
+        return join_slices(self.metadata, [self.metadata.slice(item, 1) for item in items.tolist()])
+
+    def find_tagged(self, tags: np.ndarray) -> np.ndarray:
+        """Return (I,) bool, items that have one of these tags."""
+        holders, found = self.items_by_tag, np.zeros(len(self), bool)
+        for tag in tags.tolist():
+            found[holders.indices[holders.indptr[tag] : holders.indptr[tag + 1]]] = True
+        return found
 
     @cached_property
     def tag_matrix(self):
@@ -90,6 +113,11 @@ class Snapshot:
             metadata=pa.ipc.open_file(pa.memory_map(str(path / "metadata.arrow"))).read_all(),
             **arrays,
         )
+
+
+def join_slices(table: pa.Table, slices: list[pa.Table]) -> pa.Table:
+    """Join slices of one schema, that of `table`."""
+    return pa.concat_tables(slices) if slices else table.schema.empty_table()
 
 
 def load_mapped(path: Path) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from handsell.core.batches import Candidates, Requests, Slates
+from handsell.core.batches import NONE, Candidates, Requests, Slates
 from handsell.core.failures import Failures
 from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage
 
@@ -63,6 +63,21 @@ def build_slates_in_order(ranked: Candidates, n: int, degraded: tuple[str, ...] 
         sources=top.sources,
         degraded=degraded or top.degraded,
     )
+
+
+def remove_items(slates: Slates, gone: np.ndarray) -> Slates:
+    """Return slates without the items `gone` (B, n) bool; later ones move up, and padding fills the end."""
+    order = np.argsort(gone | (slates.item == NONE), axis=1, kind="stable")
+    removed = np.take_along_axis(gone, order, 1)
+    empty = {"item": NONE, "score": 0, "source": 0, "reason": 0, "reason_item": NONE, "propensity": 1}
+    moved: dict[str, Any] = {
+        name: np.where(removed, fill, np.take_along_axis(getattr(slates, name), order, 1)).astype(
+            getattr(slates, name).dtype
+        )
+        for name, fill in empty.items()
+    }
+    relaxed = slates.relaxed if slates.relaxed is None else np.take_along_axis(slates.relaxed, order, 1)
+    return replace(slates, **moved, relaxed=relaxed)
 
 
 def pack_source_bits(source_rank: np.ndarray) -> np.ndarray:

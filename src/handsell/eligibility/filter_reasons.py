@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from handsell.catalog.live_snapshot import LiveSnapshot
 from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE, Ragged, Requests, UserExclusions
 from handsell.eligibility.mask import Eligibility, select_by_creator, select_by_tag
@@ -54,8 +55,8 @@ def count_removed(eligibility: Eligibility, requests: Requests) -> dict[str, int
     times = _sorted_times(catalog)
     counts = {
         "unavailable": times.unavailable * len(requests),
-        "not_yet_published": int((len(catalog) - np.searchsorted(times.published, requests.time, "right")).sum()),
-        "expired": int(np.searchsorted(times.expires, requests.time, "right").sum()),
+        "not_yet_published": times.count_unpublished(requests.time),
+        "expired": times.count_expired(requests.time),
         "excluded": len(requests.exclude.values),
         "seen": len(eligibility.find_repeats(requests).values),
     }
@@ -71,14 +72,33 @@ def count_removed(eligibility: Eligibility, requests: Requests) -> dict[str, int
 
 
 class _SortedTimes:
-    """Publication and expiry times of a catalog, sorted for counting."""
+    """Publication and expiry times of a catalog, sorted for counting; of live changes only the changed items."""
 
     def __init__(self, catalog: Snapshot):
         self.unavailable = int(len(catalog) - np.count_nonzero(catalog.available))
-        self.published, self.expires = np.sort(catalog.published), np.sort(catalog.expires)
+        self._parts: list[tuple[int, np.ndarray, np.ndarray]] = []  # sign, and the times of items that count with it
+        if isinstance(catalog, LiveSnapshot):
+            base, changed = catalog.base, catalog.changed
+            self._parts += _sorted_times(base)._parts
+            old = changed[changed < len(base)]
+            self._add(-1, base.published[old], base.expires[old])
+            self._add(1, catalog.published[changed], catalog.expires[changed])
+        else:
+            self._add(1, catalog.published, catalog.expires)
+
+    def _add(self, sign: int, published: np.ndarray, expires: np.ndarray) -> None:
+        self._parts.append((sign, np.sort(published), np.sort(expires)))
+
+    def count_unpublished(self, time: np.ndarray) -> int:
+        """Count the items that are published after times (B,), summed over them."""
+        return sum(s * int((len(p) - np.searchsorted(p, time, "right")).sum()) for s, p, _ in self._parts)
+
+    def count_expired(self, time: np.ndarray) -> int:
+        """Count the items that have expired at times (B,), summed over them."""
+        return sum(s * int(np.searchsorted(e, time, "right").sum()) for s, _, e in self._parts)
 
 
-@lru_cache(4)  # bundles that a gateway holds
+@lru_cache(8)  # bundles that a gateway holds, and versions of their live changes
 def _sorted_times(catalog: Snapshot) -> _SortedTimes:
     return _SortedTimes(catalog)
 

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pyarrow as pa
 
+from handsell.catalog.live_snapshot import LiveSnapshot
 from handsell.catalog.snapshot import Snapshot
 from handsell.eligibility.columns import TEXTS, Column, find_kind
 from handsell.eligibility.grammar import find_attributes, parse
@@ -55,6 +56,25 @@ class Filters:
         return passes
 
 
+class LiveFilters(Filters):
+    """Filters under live catalog changes: the bundle's masks, corrected at the changed and new items."""
+
+    def __init__(self, before: Filters, snapshot: LiveSnapshot):
+        super().__init__(snapshot.changed_metadata)
+        self._before, self._changed, self._items = before, snapshot.changed, len(snapshot)
+        self.mask = lru_cache(int(np.clip(CACHE_BYTES // max(self._items, 1), 8, 1_024)))(self._correct)
+
+    def prepare(self) -> None:
+        self._before.prepare()
+
+    def _correct(self, expression: str, user: User = ()) -> np.ndarray:
+        passes, before = np.empty(self._items, bool), self._before.mask(expression, user)
+        passes[: len(before)] = before
+        passes[self._changed] = self._mask(expression, user)
+        passes.flags.writeable = False
+        return passes
+
+
 @lru_cache(1_024)
 def find_user_attributes(expression: str) -> tuple[str, ...]:
     """Return the names of the user attributes that an expression reads; raises FilterError if it cannot be parsed."""
@@ -69,5 +89,10 @@ def get_filters(snapshot: Snapshot) -> Filters:
     """Return the snapshot's Filters, one for each process, so that all stages share its masks."""
     found = _FILTERS.get(snapshot)
     if found is None:
-        found = _FILTERS.setdefault(snapshot, Filters(snapshot.metadata))
+        made = (
+            LiveFilters(get_filters(snapshot.base), snapshot)
+            if isinstance(snapshot, LiveSnapshot)
+            else Filters(snapshot.metadata)
+        )
+        found = _FILTERS.setdefault(snapshot, made)
     return found

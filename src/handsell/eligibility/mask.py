@@ -6,17 +6,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
+from handsell.catalog.live_snapshot import LiveSnapshot
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE, Ragged, Requests, UserExclusions
 from handsell.core.errors import ConfigError, FilterError
 from handsell.core.units import DAY_US
-from handsell.eligibility.availability import Availability
+from handsell.eligibility.availability import Availability, LiveAvailability
 from handsell.eligibility.config import Surface
 from handsell.eligibility.filters import find_user_attributes, get_filters
 from handsell.eligibility.plans import User
@@ -29,6 +30,7 @@ class Eligibility:
     snapshot: Snapshot
     surfaces: tuple[Surface, ...]
     attributes: tuple[tuple[str, str], ...] = ()  # of users: name and kind, as in Requests
+    known: Availability | None = field(default=None, compare=False)  # of the snapshot, if it was made before
 
     @classmethod
     def of(cls, snapshot: Snapshot, config: Config) -> Eligibility:
@@ -41,6 +43,14 @@ class Eligibility:
             except FilterError as error:
                 raise ConfigError(f"surfaces.{name}.filter: {error}") from None
         return cls(snapshot, tuple(config.surfaces.values()), tuple(attributes.items()))
+
+    def with_snapshot(self, snapshot: Snapshot) -> Eligibility:
+        """Return the eligibility under another version of this catalog's live changes."""
+        if not isinstance(snapshot, LiveSnapshot):
+            return replace(self, snapshot=snapshot, known=None)
+        known = self.availability
+        before = known.before if isinstance(known, LiveAvailability) else known
+        return replace(self, snapshot=snapshot, known=LiveAvailability(snapshot=snapshot, before=before))
 
     def mask(self, requests: Requests) -> np.ndarray:
         """Return (B, I) bool, whether the item may be shown."""
@@ -56,11 +66,11 @@ class Eligibility:
 
     def find_available(self, time: np.ndarray) -> np.ndarray:
         """Return (B, I) bool, whether the item is published, not expired and available at time (B,) µs."""
-        return self._availability.at(time)
+        return self.availability.at(time)
 
     @cached_property
-    def _availability(self) -> Availability:
-        return Availability(self.snapshot)
+    def availability(self) -> Availability:
+        return self.known or Availability(self.snapshot)
 
     def find_repeats(self, requests: Requests) -> Ragged:
         """Return (B, *) seen items that the surface's repeat policy excludes."""
@@ -166,10 +176,7 @@ def select_by_creator(snapshot: Snapshot, creators: np.ndarray) -> np.ndarray:
 
 def select_by_tag(snapshot: Snapshot, tags: np.ndarray) -> np.ndarray:
     """Return (I,) bool, items that have one of these tags."""
-    holders, found = snapshot.items_by_tag, np.zeros(len(snapshot), bool)
-    for tag in tags.tolist():
-        found[holders.indices[holders.indptr[tag] : holders.indptr[tag + 1]]] = True
-    return found
+    return snapshot.find_tagged(tags)
 
 
 def _clear(mask: np.ndarray, items: Ragged) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from handsell.config import Config
 from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.errors import FeatureError
 from handsell.core.protocols import Ranker
-from handsell.features.matrix import ItemValues, build_matrix, list_features
+from handsell.features.matrix import ItemValues, SnapshotValues, build_matrix, list_features
 
 
 @runtime_checkable
@@ -39,6 +39,10 @@ class LocalRanking:
     snapshot: Snapshot
     items: ItemValues
     config: Config
+
+    def with_snapshot(self, snapshot: Snapshot) -> Self:
+        """Return the stage on the next version of the live catalog."""
+        return replace(self, snapshot=snapshot, items=SnapshotValues(snapshot))
 
     async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
         """Return the k best by raw score, best first; raises ArithmeticError for a request without any finite score."""

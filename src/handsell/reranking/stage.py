@@ -50,6 +50,13 @@ class LocalReranking:
     items: ItemValues | None = None
     rules: LiveRules | None = None  # business rules; None in offline evaluation
 
+    def with_snapshot(self, snapshot: Snapshot) -> LocalReranking:
+        """Return the stage on the next version of the live catalog; its rules follow."""
+        eligibility = self.eligibility.with_snapshot(snapshot)
+        if self.rules is not None:
+            self.rules.follow(snapshot, eligibility)
+        return replace(self, snapshot=snapshot, eligibility=eligibility)
+
     async def rerank(self, requests: Requests, candidates: Candidates, n: int) -> Slates:
         """Return slates of n positions, padded with -1 where fewer than n candidates are allowed."""
         if not candidates.item.shape[1]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.failures import Failures
 from handsell.core.protocols import Retriever
@@ -31,6 +32,10 @@ class LocalCandidates:
     retrievers: Mapping[str, Retriever]
     eligibility: Eligibility
     config: RetrievalConfig
+
+    def with_snapshot(self, snapshot: Snapshot) -> LocalCandidates:
+        """Return the stage on the next version of the live catalog."""
+        return replace(self, eligibility=self.eligibility.with_snapshot(snapshot))
 
     @cached_property
     def sources(self) -> tuple[str, ...]:

@@ -45,6 +45,12 @@ class CompiledRules:
         ruleset = RuleSet.of(rules, snapshot, config.surface_names)
         return cls(ruleset, Pacing(ruleset), Backfill(ruleset, eligibility))
 
+    def with_snapshot(self, snapshot: Snapshot, eligibility: Eligibility) -> CompiledRules:
+        """Return the same rules on the next version of the live catalog; the counts of daily shares continue."""
+        ruleset = self.ruleset.with_snapshot(snapshot)
+        self.pacing.ruleset = ruleset
+        return CompiledRules(ruleset, self.pacing, Backfill(ruleset, eligibility))
+
     def apply(self, requests: Requests, candidates: Candidates, allowed: np.ndarray, n: int) -> RuledCandidates:
         return apply_rules(self.ruleset, self.pacing, self.backfill, requests, candidates, allowed, n)
 
@@ -87,12 +93,18 @@ class LiveRules:
 
     def __init__(self, compiled: CompiledRules, refused: str = "", counted: bool = True):
         self.current, self.refused, self._counted = compiled, refused, counted
+        self._changing = threading.Lock()  # held while `current` is replaced
         self.now = 0  # µs, the latest request's time
 
     def apply(self, requests: Requests, candidates: Candidates, allowed: np.ndarray, n: int) -> RuledBatch:
         """Apply the rules to slates of n positions; allowed (B, K) by eligibility."""
         compiled, self.now = self.current, max(self.now, int(requests.time.max()))
         return RuledBatch(compiled, compiled.apply(requests, candidates, allowed, n), self.refused, self._counted)
+
+    def follow(self, snapshot: Snapshot, eligibility: Eligibility) -> None:
+        """Apply the rules on the next version of the live catalog."""
+        with self._changing:
+            self.current = self.current.with_snapshot(snapshot, eligibility)
 
     def without_counting(self) -> LiveRules:
         """Return the present rules for slates that no user sees."""
@@ -111,6 +123,11 @@ class WatchedRules(LiveRules):
         self._last_error = ""  # of reading the log
         self._last_version = self.current.ruleset.version  # of the file at the last check
 
+    def follow(self, snapshot: Snapshot, eligibility: Eligibility) -> None:
+        with self._changing:
+            self._eligibility = eligibility
+            self.current = self.current.with_snapshot(snapshot, eligibility)
+
     def start(self) -> WatchedRules:
         threading.Thread(
             target=_watch, args=(weakref.ref(self), self._config.serving.bundle_check_s), daemon=True
@@ -128,13 +145,18 @@ class WatchedRules(LiveRules):
         except OSError as error:
             self._refuse("unreadable", f"rules {self._path} cannot be read ({error.strerror})")
             return
-        version, before = version_of(content), self.current
+        version = version_of(content)
         settled, self._last_version = version == self._last_version, version
-        if version == before.ruleset.version:
+        if version == self.current.ruleset.version:
             self.refused = ""
             return
         if version == self.refused or not settled:
             return
+        with self._changing:
+            self._reload(content, version)
+
+    def _reload(self, content: bytes, version: str) -> None:
+        before = self.current
         try:
             rules = parse_rules(content, str(self._path))
             compiled = CompiledRules.of(rules, before.ruleset.snapshot, self._eligibility, self._config)

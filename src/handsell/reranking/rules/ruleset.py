@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from handsell.catalog.live_snapshot import LiveSnapshot
 from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE, Requests
 from handsell.core.errors import ConfigError, FilterError
@@ -49,6 +50,22 @@ class RuleSet:
                 f"got {len(made.constraining)} ({names}): join their selectors with `or`"
             )
         return made
+
+    def with_snapshot(self, snapshot: Snapshot) -> RuleSet:
+        """Return the same rules on the next version of a bundle's live changes."""
+        if not isinstance(snapshot, LiveSnapshot):
+            return self
+        changed, member = snapshot.changed, np.zeros(len(snapshot), np.uint64)
+        member[: len(self.member)] = self.member
+        member[changed] = 0
+        for bit, rule in enumerate(self.rules.rules):
+            mine, mask = select_items(self.rules, rule, snapshot), np.uint64(1) << np.uint64(bit)
+            if rule.creator_items_at_most is None:
+                member[changed] |= np.where(mine[changed], mask, np.uint64(0))
+            else:  # a changed item changes the count of all items of its creator
+                member = np.where(mine, member | mask, member & ~mask)
+        effects = tuple(_build_effect(self.rules, rule, snapshot) for rule in self.rules.rules)
+        return RuleSet(self.rules, snapshot, self.scope, effects, member, self.age_us)
 
     def __len__(self) -> int:
         return len(self.rules.rules)

@@ -176,12 +176,12 @@ class Items(CatalogRows):
         return {**shown, "available": shown.get("available", True)}
 
     async def _read_base(self, bundle: LoadedBundle, row_id: str) -> Fields | None:
-        return read_item(bundle.snapshot, row_id)
+        return read_item(bundle.snapshot.base, row_id)
 
     def _rules(self, bundle: LoadedBundle) -> FieldRules:
         tables = self._config.data.tables
         separator = tables.items.list_separator if tables and tables.items else None
-        schema = bundle.snapshot.metadata.schema
+        schema = bundle.snapshot.base.metadata.schema
         found = {f.name: (f.type, "the items table") for f in schema if f.name not in ITEM_TYPES}
         numbers = dict.fromkeys(self._config.features.item_columns, (pa.float64(), "features.item_columns"))
         return FieldRules.of_items({**found, **numbers}, separator)

@@ -17,10 +17,11 @@ from handsell.bundles.store import BundleStore
 from handsell.core.errors import BundleError, HandsellError
 from handsell.core.paths import Layout
 from handsell.serving.graph.loaded_bundle import LoadedBundle
-from handsell.serving.graph.loading import LIVE, OpenedBundle, open_bundle
+from handsell.serving.graph.loading import LIVE, ChangesNotRead, OpenedBundle, open_bundle
 from handsell.serving.graph.service import Service
 from handsell.serving.graph.stages import BundleNotHeld, LocalStages
 from handsell.serving.graph.warm_up import warm_up
+from handsell.serving.live.live_stages import LiveStages
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ class StageBundles:
         opened = open_bundle(config, bundle)
         self._config, self._load = config, load
         self._store = BundleStore(Layout(opened.config.state).bundles)
-        self._held = {opened.manifest.id: warm_up(load(opened), opened)}  # newest last; replaced as a whole
+        # newest last; replaced as a whole
+        self._held = {opened.manifest.id: LiveStages(warm_up(load(opened), opened), opened.live)}
         self._refused: dict[str, str] = {}
         self._live: str | None = None  # as last seen
         self._wanted: set[str] = set(self._store.pointer().previous[-1:])  # for gateways that have not switched yet
@@ -50,7 +52,7 @@ class StageBundles:
         if bundle == LIVE:
             threading.Thread(target=self._watch, args=(opened.config.serving.bundle_check_s,), daemon=True).start()
 
-    def get(self, bundle: str) -> LocalStages:
+    def get(self, bundle: str) -> LiveStages:
         """The stage of a bundle; raises BundleNotHeld and begins to load it where it is not held."""
         try:
             return self._held[bundle]
@@ -84,10 +86,10 @@ class StageBundles:
         live, wanted = self._store.live(), self._wanted
         if live != self._live:  # a refused bundle may have been repaired and promoted again
             self._live, self._refused = live, {}
+        self._wanted = self._wanted - wanted
         for bundle in (*sorted(wanted), live):
             if bundle is not None and bundle not in self._held and bundle not in self._refused:
                 self._load_bundle(bundle)
-        self._wanted = self._wanted - wanted
         if live in self._held:
             others = {bundle: stages for bundle, stages in self._held.items() if bundle != live}
             self._held = {**others, live: self._held[live]}
@@ -95,7 +97,11 @@ class StageBundles:
     def _load_bundle(self, bundle: str) -> None:
         try:
             opened = open_bundle(self._config, bundle)
-            stages = warm_up(self._load(opened), opened)
+            stages = LiveStages(warm_up(self._load(opened), opened), opened.live)
+        except ChangesNotRead as error:
+            log.warning("%s; trying again", error)
+            self._wanted = {*self._wanted, bundle}
+            return
         except Exception as error:
             log.warning("bundle %s is refused: %s", bundle, error, exc_info=not isinstance(error, HandsellError))
             self._refused = {**self._refused, bundle: str(error)}
@@ -130,6 +136,9 @@ class BundleWatcher:
         try:
             bundle = await self._load_or_reuse(live)
             await self._compare(bundle)
+        except ChangesNotRead as error:
+            log.warning("%s; the current bundle stays, trying again", error)
+            return
         except Exception as error:
             expected = isinstance(error, HandsellError)
             log.warning("bundle %s is refused; the current one stays: %s", live, error, exc_info=not expected)

@@ -10,10 +10,12 @@ from typing import Any
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
-from handsell.core.batches import Slates
+from handsell.core.batches import NONE, Slates
 from handsell.core.clock import Clock
 from handsell.core.failures import Failures
+from handsell.core.funnel import remove_items
 from handsell.eligibility.filter_reasons import count_removed
+from handsell.events.live_catalog import LiveCatalog
 from handsell.events.store.opening import open_reader
 from handsell.features.request_builder import BuiltRequests, UserStore
 from handsell.retrieval.score_items import best_first, score_items
@@ -27,6 +29,7 @@ from handsell.serving.http import render
 from handsell.serving.http.answers import Item, RankedItem, ReleaseStamp, SlateStamp
 from handsell.serving.http.explain import ItemExplanation, explain_item
 from handsell.serving.http.queries import Query, QueryParser
+from handsell.serving.live.live_stages import read_now
 from handsell.serving.telemetry.feature_log import Sample, is_sampled
 from handsell.serving.telemetry.observability import Metrics
 
@@ -80,13 +83,13 @@ class LoadedBundle:
     """
 
     def __init__(
-        self, config: Config, release: Release, snapshot: Snapshot, stages: StageClient, users: UserLookup,
+        self, config: Config, release: Release, catalog: LiveCatalog, stages: StageClient, users: UserLookup,
         popular_items: PopularItems, clock: Clock, metrics: Metrics,
     ):  # fmt: skip
-        self.config, self.release, self.snapshot, self.clock = config, release, snapshot, clock
+        self.config, self.release, self.catalog, self.clock = config, release, catalog, clock
         self.stages, self.metrics, self.is_only = stages, metrics, False
-        self.parser = QueryParser(config, snapshot, clock)
         self._users, self._popular_items = users, popular_items
+        catalog.subscribe(self._follow)
         serving, max_wait_s = config.serving, MAX_WAIT * config.serving.deadline_ms / 1_000
         self._breakers = {stage: Breaker(stage, STALL * serving.deadline_ms / 1_000) for stage in STAGES}
         self._slates: MicroBatcher[Query, UserSlate] = MicroBatcher(
@@ -94,6 +97,18 @@ class LoadedBundle:
         )
         self._lists: MicroBatcher[Query, RankedList] = MicroBatcher(self._rank, 1, serving.in_flight, max_wait_s)
         self._explanations: MicroBatcher[Query, ItemExplanation] = MicroBatcher(self._explain, 1, 1, max_wait_s)
+
+    def _follow(self, snapshot: Snapshot) -> None:
+        self._popular_items = self._popular_items.with_snapshot(snapshot)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest version of the catalog: it has all numbers of earlier versions."""
+        return self.catalog.snapshot
+
+    @property
+    def parser(self) -> QueryParser:
+        return QueryParser(self.config, self.snapshot, self.clock)
 
     async def recommend(self, query: Query) -> UserSlate:
         self.metrics.waiting.set(len(self._slates))
@@ -136,8 +151,21 @@ class LoadedBundle:
         if slates is None:
             slates = self._popular_items.build_slates(built.requests, n)
         self._check_held(run)
+        slates = await self._drop_deleted(slates)
         slates = replace(slates, degraded=(*slates.degraded, *run.failures.names))
         return [UserSlate(slates, row, bool(cold)) for row, cold in enumerate(built.cold)]
+
+    async def _drop_deleted(self, slates: Slates) -> Slates:
+        """Return slates without items that were deleted, or that this process does not know, moved up.
+
+        A replica of a stage may have read the catalog changes a second earlier or later.
+        """
+        if slates.item.size and int(slates.item.max()) >= len(self.snapshot):
+            await read_now(self.catalog)
+        snapshot = self.snapshot
+        gone = slates.item >= len(snapshot)
+        gone |= ~gone & (slates.item != NONE) & snapshot.is_deleted(slates.item)
+        return slates if not gone.any() else remove_items(slates, gone)
 
     async def _rank(self, queries: Sequence[Query]) -> list[RankedList]:
         """Rank the caller's own items of one query."""
@@ -189,10 +217,10 @@ class LoadedBundle:
 def load_bundle(opened: OpenedBundle, stages: StageClient, store: UserStore, metrics: Metrics) -> LoadedBundle:
     """Build the objects with which a gateway answers from an opened bundle."""
     config, snapshot, manifest = opened.config, opened.snapshot, opened.manifest
-    users = UserLookup(store, open_reader(config), snapshot, config)
+    users = UserLookup(store, open_reader(config), opened.live, config)
     release = Release(manifest.id, snapshot.version, len(snapshot), manifest.created_us)
     clock = Clock.of(config.serving.clock, manifest)
-    return LoadedBundle(config, release, snapshot, stages, users, load_popularity(opened), clock, metrics)
+    return LoadedBundle(config, release, opened.live, stages, users, load_popularity(opened), clock, metrics)
 
 
 def now() -> float:

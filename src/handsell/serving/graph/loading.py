@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,15 @@ from handsell.config import Config, load_config
 from handsell.core.errors import BundleError, FeatureError
 from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
+from handsell.events.live_catalog import FOLLOWER, LiveCatalog
+from handsell.events.store.opening import open_reader
+from handsell.features.registry import find_features
 from handsell.features.views import SERVICES, list_service_columns
 from handsell.retrieval.registry import load as load_retriever
 from handsell.serving.graph.popularity_fallback import PopularItems
 
 SERVING_SERVICE = "user_serving_v1"
+FIRST_READ_S = 5.0  # for the store to answer, when a bundle is opened
 LIVE = "live"  # the promoted bundle, also after another promotion
 
 
@@ -29,7 +34,8 @@ class OpenedBundle:
     config: Config
     path: Path
     manifest: Manifest
-    snapshot: Snapshot
+    snapshot: Snapshot  # without live changes
+    live: LiveCatalog
 
 
 def resolve_bundle_id(config: Config, bundle: str) -> str:
@@ -52,11 +58,35 @@ def open_bundle(config_path: str, bundle: str) -> OpenedBundle:
     manifest = store.verify(bundle)
     path = store.local_path(bundle)
     try:
-        return OpenedBundle(apply_choices(config, path), path, manifest, Snapshot.load(path / "snapshot"))
+        config, snapshot = apply_choices(config, path), Snapshot.load(path / "snapshot")
     except (OSError, ValueError, KeyError) as error:
         raise BundleError(
             f"bundle {bundle}: its item snapshot cannot be read ({error}): train a new one, or roll back"
         ) from error
+    return OpenedBundle(config, path, manifest, snapshot, follow_catalog(config, manifest, snapshot))
+
+
+class ChangesNotRead(BundleError):
+    """The store does not answer, so that a bundle would show items that have been deleted."""
+
+
+def follow_catalog(config: Config, manifest: Manifest, snapshot: Snapshot) -> LiveCatalog:
+    """Read the catalog changes after those that the bundle includes, and follow them; raises ChangesNotRead."""
+    features = find_features("item").values()
+    untouched = {feature.name: feature.default for feature in features}
+    catalog = LiveCatalog(snapshot, open_reader(config), manifest.changes_through, untouched, config)
+    until = time.monotonic() + FIRST_READ_S
+    while True:
+        try:
+            catalog.read()
+            return FOLLOWER.follow(catalog)
+        except Exception as error:
+            if time.monotonic() > until:
+                raise ChangesNotRead(
+                    f"bundle {manifest.id}: the catalog changes in the event store cannot be read ({error!r}), and "
+                    "without them it would show deleted items: check events.store"
+                ) from error
+        time.sleep(0.2)
 
 
 def check_features(opened: OpenedBundle, check: Callable[[str, tuple[str, ...]], None]) -> None:

@@ -22,16 +22,33 @@ class PopularItems:
     snapshot: Snapshot
     eligibility: Eligibility
     popularity: np.ndarray | None = None
+    before: PopularItems | None = None  # of the bundle's snapshot, where `snapshot` has live changes
+
+    def with_snapshot(self, snapshot: Snapshot) -> PopularItems:
+        """Return the lists on a version of the live catalog; new items are last."""
+        eligibility = self.eligibility.with_snapshot(snapshot)
+        before = self.before or self if snapshot is not snapshot.base else None
+        return PopularItems(snapshot, eligibility, self.popularity, before)
+
+    def _append_new(self, order: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        new = np.arange(len(order[0]), len(self.snapshot), dtype=np.int32)
+        if not len(new):
+            return order
+        return np.concatenate([order[0], new]), np.concatenate([order[1], np.zeros(len(new), np.float32)])
 
     @cached_property
     def popular(self) -> tuple[np.ndarray, np.ndarray]:
         """All items, most popular first, and their scores in 0..1."""
+        if self.before is not None:
+            return self._append_new(self.before.popular)
         values = self.popularity
         return _order(self._column("item_positives_28d") if values is None else np.asarray(values))
 
     @cached_property
     def trending(self) -> tuple[np.ndarray, np.ndarray]:
         """Likewise by the snapshot's trend, then by this week's count; items without a count this week score 0."""
+        if self.before is not None:
+            return self._append_new(self.before.trending)
         week = self._column("item_positives_7d")
         return _order(np.where(week > 0, np.maximum(self._column("item_trend"), 0), 0), week)
 

@@ -13,6 +13,7 @@ from handsell.reranking.stage import LocalReranking
 from handsell.serving.graph.loading import OpenedBundle
 from handsell.serving.graph.stages import LocalStages
 from handsell.serving.graph.warm_up import warm_up
+from handsell.serving.live.live_stages import LiveStages
 from handsell.serving.telemetry.feature_log import FeatureLog, LoggedRanking
 
 
@@ -31,12 +32,16 @@ def load_reranking_stage(opened: OpenedBundle) -> LocalStages:
     return LocalStages(reranking=LocalReranking(opened.snapshot, eligibility, opened.config, rules=rules))
 
 
-def load_local_stages(opened: OpenedBundle) -> LocalStages:
-    """All three stages in this process, after their warm-up."""
+def load_all_stages(opened: OpenedBundle) -> LocalStages:
     candidates, ranking, reranking = (
         load(opened) for load in (load_candidate_stage, load_ranking_stage, load_reranking_stage)
     )
-    return warm_up(LocalStages(candidates.candidates, ranking.ranking, reranking.reranking), opened)
+    return LocalStages(candidates.candidates, ranking.ranking, reranking.reranking)
+
+
+def load_local_stages(opened: OpenedBundle) -> LiveStages:
+    """All three stages in this process, after their warm-up, on the live catalog."""
+    return LiveStages(warm_up(load_all_stages(opened), opened), opened.live)
 
 
 def _with_log(ranking: RankingStage, opened: OpenedBundle) -> RankingStage:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import Candidates, Requests, Slates
 from handsell.core.errors import BundleError
@@ -52,6 +53,10 @@ class LocalStages:
     ranking: RankingStage | None = None
     reranking: RerankingStage | None = None
 
+    def with_snapshot(self, snapshot: Snapshot) -> LocalStages:
+        """Return the stages on the next version of the live catalog."""
+        return LocalStages(*(_follow(stage, snapshot) for stage in (self.candidates, self.ranking, self.reranking)))
+
     async def call(self, stage: str, operation: Operation, *args: Any) -> Any:
         held = getattr(self, stage)
         if isinstance(operation, str):
@@ -60,6 +65,11 @@ class LocalStages:
 
     async def states(self) -> dict[str, str]:
         return {}
+
+
+def _follow(stage: Any, snapshot: Snapshot) -> Any:
+    """Return the stage on a version of the live catalog; one that does not read the catalog stays as it is."""
+    return stage.with_snapshot(snapshot) if hasattr(stage, "with_snapshot") else stage
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import Ragged, Requests
 from handsell.core.failures import Failures
+from handsell.events.live_catalog import LiveCatalog, Users
 from handsell.events.states import Events
 from handsell.events.store.interface import EventReader
 from handsell.features.request_builder import (
@@ -24,7 +24,7 @@ from handsell.features.request_builder import (
     build_requests,
     build_requests_from_rows,
 )
-from handsell.features.row_columns import get_column
+from handsell.features.row_columns import Rows, get_column
 from handsell.serving.graph.circuit_breaker import STALL, Breaker
 from handsell.serving.http.queries import Query
 
@@ -32,18 +32,19 @@ from handsell.serving.http.queries import Query
 class UserLookup:
     """One feature store read per batch, in its own thread, so that a store that hangs blocks nothing else."""
 
-    def __init__(self, store: UserStore, reader: EventReader, snapshot: Snapshot, config: Config):
-        self._rows, self._reader, self._snapshot, self._config = OnlineRows(store, config), reader, snapshot, config
+    def __init__(self, store: UserStore, reader: EventReader, catalog: LiveCatalog, config: Config):
+        self._rows, self._reader, self._catalog, self._config = OnlineRows(store, config), reader, catalog, config
         self._thread = ThreadPoolExecutor(1, "feature-store")
         self._breaker = Breaker("the feature store", STALL * config.serving.deadline_ms / 1_000)
 
     async def build_requests(self, queries: Sequence[Query], limit: float, failures: Failures) -> BuiltRequests:
         """Requests for a batch of queries; `limit` is the event loop time by which the store must have answered."""
         batch = build_query_batch(queries)
-        rows = self._rows.empty(len(queries))
+        rows: Rows = self._rows.empty(len(queries))
         with failures.tolerate("features"):
             rows = await self._read(batch.user_id, limit)
-        return build_requests(batch, rows, self._reader, self._snapshot, self._config, failures)
+        rows = change_attributes(rows, batch.user_id, self._catalog.users)
+        return build_requests(batch, rows, self._reader, self._catalog.snapshot, self._config, failures)
 
     async def _read(self, user_ids: Sequence[str | None], limit: float) -> dict[str, list[Any]]:
         if all(user_id is None for user_id in user_ids):
@@ -67,13 +68,26 @@ class UserLookup:
         """Build the request of an unknown visitor, without reading the store or the log."""
         batch = build_query_batch([query])
         requests = build_requests_from_rows(
-            self._rows.empty(1), self._snapshot, self._config, batch.time, batch.surface, exclude=batch.exclude
+            self._rows.empty(1), self._catalog.snapshot, self._config, batch.time, batch.surface, exclude=batch.exclude
         )
         return requests.with_filters(batch.filter)
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._reader.close()
+
+
+def change_attributes(rows: Rows, user_ids: Sequence[str | None], users: Users) -> Rows:
+    """Return feature rows (B) with the attributes that catalog changes have given to their users since."""
+    changed = [(b, users[one]) for b, one in enumerate(user_ids) if one is not None and one in users] if users else []
+    if not changed:
+        return rows
+    found = {name: list(rows[name]) for name in {name for _, fields in changed for name in fields} & set(rows)}
+    for b, fields in changed:
+        for name, value in fields.items():
+            if name in found:
+                found[name][b] = value
+    return {**rows, **found}
 
 
 def build_query_batch(queries: Sequence[Query]) -> QueryBatch:

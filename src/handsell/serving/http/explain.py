@@ -157,7 +157,9 @@ def _describe_tag(explanation: ItemExplanation, config: Config, snapshot: Snapsh
 
 
 FILTER_TEXTS: dict[str, Callable[[ItemExplanation, Config, Snapshot], str]] = {
-    "unavailable": lambda *_: "the catalog marks it as unavailable",
+    "unavailable": lambda e, _, snapshot: (
+        "it has been deleted" if snapshot.is_deleted(np.array(e.item)) else "the catalog marks it as unavailable"
+    ),
     "not_yet_published": lambda e, _, snapshot: f"it is published at {_format_time(int(snapshot.published[e.item]))}",
     "expired": lambda e, _, snapshot: f"it expired at {_format_time(int(snapshot.expires[e.item]))}",
     "excluded": lambda *_: "the request excludes it",

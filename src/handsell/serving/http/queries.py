@@ -109,11 +109,18 @@ class QueryParser:
         body = schemas.RecommendationsBody(
             user_id=parameters.user_id, surface=parameters.surface, count=parameters.count, filter=parameters.filter
         )
-        return replace(self.parse_recommendations(body, arrived), items=self.find_item(parameters.item_id))
+        return replace(
+            self.parse_recommendations(body, arrived), items=self.find_item(parameters.item_id, deleted_too=True)
+        )
 
-    def find_item(self, item_id: str) -> np.ndarray:
-        """(1,) number; raises RequestError (404) for an item that the catalog does not hold."""
+    def find_item(self, item_id: str, deleted_too: bool = False) -> np.ndarray:
+        """(1,) number; raises RequestError (404) for an item that the catalog does not hold, or that was deleted."""
         item = self.snapshot.items.number([item_id])
+        if item[0] != NONE and not deleted_too and self.snapshot.is_deleted(item)[0]:
+            raise RequestError(
+                f"item {item_id!r:.80} has been deleted: GET /v1/popular lists items that are in the catalog",
+                field="item_id", status=404, code="unknown_item",
+            )  # fmt: skip
         if item[0] == NONE:
             raise RequestError(
                 f"item {item_id!r:.80} is not in the catalog of this release: GET /v1/popular lists items that are",
@@ -122,9 +129,10 @@ class QueryParser:
         return item
 
     def parse_rank(self, body: schemas.RankBody, arrived: float) -> tuple[Query, list[str]]:
-        """Return the query, and the ids that are not in the catalog."""
+        """Return the query, and the ids that are not in the catalog, deleted ones too."""
         ids = list(dict.fromkeys(body.item_ids))
         numbers = self.snapshot.items.number(ids)
+        numbers = np.where(self.snapshot.is_deleted(numbers), NONE, numbers)
         now = self.clock.now()
         query = Query(
             new_id(), make_user_key(body.user_id, body.anonymous_id), self.surface(body.surface), len(ids), now,

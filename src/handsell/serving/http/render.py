@@ -92,7 +92,7 @@ def _describe(
         for rank, (i, value) in enumerate(zip(ids, score, strict=True), start=1)
     ]
     if metadata:
-        for entry, row in zip(items, describe_rows(snapshot.metadata, item), strict=True):
+        for entry, row in zip(items, describe_rows(snapshot.read_metadata(item), np.arange(len(item))), strict=True):
             entry["metadata"] = row
     return items
 

@@ -55,7 +55,7 @@ class SlateMetrics:
         if not len(item):
             return
         self.explored.labels(surface).inc(explored)
-        self.novelty.labels(surface).observe(float(self._bits(snapshot)[item].mean()))
+        self.novelty.labels(surface).observe(float(self._bits(snapshot)[np.minimum(item, len(snapshot.base))].mean()))
         if len(item) > 1:
             self.diversity.labels(surface).observe(diversity(item, snapshot))
         self._expose(item, len(snapshot))
@@ -63,16 +63,20 @@ class SlateMetrics:
             self._remember(surface, user_id, item)
 
     def _bits(self, snapshot: Snapshot) -> np.ndarray:
-        """(I,) self-information of items, computed once per snapshot."""
-        if self._surprise[0] is not snapshot:
-            names, popularity = snapshot.value_names, np.zeros(len(snapshot))
+        """(I + 1,) self-information of the bundle's items, computed once; the last is that of all new items."""
+        base = snapshot.base
+        if self._surprise[0] is not base:
+            names, popularity = base.value_names, np.zeros(len(base))
             if POPULARITY in names:
-                popularity = np.nan_to_num(np.asarray(snapshot.values[:, names.index(POPULARITY)], float))
-            self._surprise = snapshot, self_information(popularity)
+                popularity = np.nan_to_num(np.asarray(base.values[:, names.index(POPULARITY)], float))
+            bits = self_information(popularity)
+            self._surprise = base, np.append(bits, bits.max(initial=0.0))
         return self._surprise[1]
 
     def _expose(self, item: np.ndarray, size: int) -> None:
-        if len(self._count) != size:  # a longer catalog: item numbers never change, so counts stay valid
+        if len(self._count) < size:
+            self._count = np.concatenate([self._count, np.zeros(size - len(self._count), np.int64)])
+        elif len(self._count) > size:  # an earlier bundle: item numbers never change, so counts stay valid
             self._window = deque(shown[shown < size] for shown in self._window)
             self._count = np.bincount(np.concatenate([*self._window, item[:0]]), minlength=size)
         self._window.append(item)
