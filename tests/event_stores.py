@@ -41,8 +41,8 @@ def open_sqlite(path) -> EventStore:
 
 
 def open_postgresql(url: str) -> EventStore:
-    from handsell.events.store.postgres_reader import PostgresReader
-    from handsell.events.store.postgres_writer import PostgresWriter
+    from handsell.events.store.postgresql.reader import PostgresReader
+    from handsell.events.store.postgresql.writer import PostgresWriter
 
     return EventStore("postgresql", url, lambda: PostgresWriter(url), lambda: PostgresReader(url))
 

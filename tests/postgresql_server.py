@@ -78,13 +78,13 @@ class PostgresServer:
 
 
 def find_programs() -> Path:
-    """Return the folder of the server's programs. Without one, skip the test; in CI, fail."""
+    """Return the folder of the server's programs. Without one, skip the test; fail it where servers are required (CI)."""
     found = shutil.which("initdb")
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if found or debian:
         return debian[-1].parent if debian else Path(str(found)).resolve().parent
     missing = "PostgreSQL is not installed: apt-get install postgresql"
-    if os.environ.get("CI"):
+    if os.environ.get("HANDSELL_TEST_SERVERS") == "required":
         pytest.fail(missing)
     pytest.skip(missing)
 

@@ -38,7 +38,7 @@ def open_writer(config: Config, lock_wait_s: float = 0.0) -> EventWriter:
     store = find_store(config)
     if store == SQLITE:
         return SqliteWriter(Layout(config.state).event_log, lock_wait_s=lock_wait_s)
-    from handsell.events.store.postgres_writer import PostgresWriter  # of the extra `postgres`
+    from handsell.events.store.postgresql.writer import PostgresWriter  # of the extra `postgres`
 
     return PostgresWriter(store)
 
@@ -48,6 +48,6 @@ def open_reader(config: Config) -> EventReader:
     store = find_store(config)
     if store == SQLITE:
         return SqliteReader(Layout(config.state).event_log)
-    from handsell.events.store.postgres_reader import PostgresReader  # of the extra `postgres`
+    from handsell.events.store.postgresql.reader import PostgresReader  # of the extra `postgres`
 
     return PostgresReader(store)

@@ -14,7 +14,7 @@ import psycopg
 
 from handsell.events.store.grouped_writer import GroupedWriter
 from handsell.events.store.interface import EventStoreError
-from handsell.events.store.postgres_connection import connect, describe, explain_failure, is_unreachable, translate
+from handsell.events.store.postgresql.connection import connect, describe, explain_failure, is_unreachable, translate
 
 BEGIN = "BEGIN; SELECT last FROM offsets WHERE name = 'events' FOR UPDATE"
 

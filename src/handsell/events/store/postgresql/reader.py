@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from handsell.events.store.postgres_connection import connect, explain_failure, translate
+from handsell.events.store.postgresql.connection import connect, explain_failure, translate
 from handsell.events.store.sql_reader import MEASURED, SqlReader
 
 IDLE = 4  # connections that are kept open between calls
