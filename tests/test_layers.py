@@ -28,7 +28,7 @@ APART = ({"jobs", "serving", "simulation"}, {"retrieval", "ranking", "reranking"
 SETTINGS = "config.py"  # a component's own config class; config/ collects them
 HOMES = {
     "ray": ("jobs/", "serving/"),
-    "feast": ("features/feast_import.py", "features/store.py"),
+    "feast": ("features/feast_import.py", "features/store.py", "features/storage/"),
     "torch": ("retrieval/neural/",),
     "fastapi": ("serving/http/", "serving/graph/gateway.py"),
     "matplotlib": ("evaluation/report/",),

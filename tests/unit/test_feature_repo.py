@@ -89,7 +89,11 @@ def test_the_online_store_follows_the_config(tmp_path):
     config = write_config(tmp_path, "shop")
     redis = config.model_copy(update={"features": config.features.model_copy(update={"online_store": "cache:6379"})})
     assert build_feast_settings(config)["online_store"]["path"] == str(config.state / "feast" / "online.db")
-    assert build_feast_settings(redis)["online_store"] == {"type": "redis", "connection_string": "cache:6379"}
+    assert build_feast_settings(redis)["online_store"] == {
+        "type": "redis",
+        "connection_string": "cache:6379",
+        "skip_dedup": True,
+    }
     odd = config.model_copy(update={"features": config.features.model_copy(update={"online_store": "postgres"})})
     with pytest.raises(FeatureError, match=r"'postgres': expected sqlite, or a redis address host:port"):
         build_feast_settings(odd)

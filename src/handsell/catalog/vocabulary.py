@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from zlib import crc32
 
 import numpy as np
@@ -12,6 +13,14 @@ import pyarrow as pa
 
 from handsell.core.batches import NONE
 from handsell.core.errors import DataError
+
+
+class Numbering(Protocol):
+    """Ids by number and back, such as a Vocabulary."""
+
+    def number(self, ids: Sequence[str]) -> np.ndarray: ...
+
+    def ids(self, numbers: np.ndarray) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from handsell.catalog.vocabulary import Vocabulary
+from handsell.catalog.vocabulary import Numbering, Vocabulary
 from handsell.core.errors import DataError
 from handsell.core.offsets import mark_run_starts
 from handsell.data.config import EventsConfig
@@ -25,7 +25,7 @@ def extend_vocabulary(vocabulary: Vocabulary | None, ids: Iterable[pa.Array | pa
     return Vocabulary.of(fresh) if vocabulary is None else vocabulary.extend(fresh)
 
 
-def look_up(ids: pa.Array, vocabulary: Vocabulary) -> np.ndarray:
+def look_up(ids: pa.Array, vocabulary: Numbering) -> np.ndarray:
     """Return the numbers of ids, (N,) int32, -1 for unknown ones; each distinct id is looked up once."""
     coded = ids.dictionary_encode()
     return vocabulary.number(coded.dictionary.to_pylist())[coded.indices.to_numpy()]

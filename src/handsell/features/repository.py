@@ -45,7 +45,9 @@ def build_feast_settings(config: Config) -> dict[str, Any]:
     folder = Layout(config.state).feast
     given = os.environ.get(STORE_VARIABLE)
     store = given or config.features.online_store
-    online = {"type": "redis", "connection_string": store} if ":" in store else {"type": SQLITE}
+    online: dict[str, Any] = {"type": SQLITE}
+    if ":" in store:  # rows are overwritten whatever their time: that of a late event is not newer
+        online = {"type": "redis", "connection_string": store, "skip_dedup": True}
     if store == "sqlite":
         online["path"] = str(folder / "online.db")
     elif ":" not in store:

@@ -30,7 +30,7 @@ from handsell.events.states import Events, FoldRules, ItemAttributes, UserStates
 from handsell.events.store.interface import EventReader
 from handsell.events.table_keys import TableKeys
 from handsell.features.row_columns import Rows, get_column, read_floats, read_integers
-from handsell.features.rows import rank_affinities, read_states
+from handsell.features.rows import ItemNames, rank_affinities, read_states
 from handsell.features.user import compute_user_features
 from handsell.features.views import USER_VIEWS, build_views
 
@@ -276,7 +276,7 @@ def _cell(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def build_events(columns: Mapping[str, Sequence[Any]], row: np.ndarray, snapshot: Snapshot, config: Config) -> Events:
+def build_events(columns: Mapping[str, Sequence[Any]], row: np.ndarray, names: ItemNames, config: Config) -> Events:
     """Build events from the columns type, item_id, time (µs; None = just now), value and, from the log, offset.
 
     `row` (N,) is the request of each event. Raises DataError on an event type that the config lacks.
@@ -285,7 +285,7 @@ def build_events(columns: Mapping[str, Sequence[Any]], row: np.ndarray, snapshot
     value = [np.nan if v is None else v for v in columns.get("value", [None] * len(types))]
     return Events.of(
         row,
-        look_up(pa.array(columns["item_id"], pa.string()), snapshot.items),
+        look_up(pa.array(columns["item_id"], pa.string()), names.items),
         types,
         np.array([JUST_NOW if t is None else t for t in columns["time"]], np.int64),
         compute_event_weights(types, np.array(value, np.float32), config.events),

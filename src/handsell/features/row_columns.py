@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from handsell.catalog.vocabulary import Vocabulary
+from handsell.catalog.vocabulary import Numbering
 from handsell.core.batches import NONE
 from handsell.core.errors import FeatureError
 from handsell.data.numbering import look_up
@@ -62,7 +62,7 @@ def concat_values(one: Sequence[Any] | pa.Array, other: Sequence[Any] | pa.Array
     return [*one, *other]
 
 
-def look_up_ids(ids: Sequence[str] | pa.Array, vocabulary: Vocabulary) -> np.ndarray:
+def look_up_ids(ids: Sequence[str] | pa.Array, vocabulary: Numbering) -> np.ndarray:
     """Return numbers (N,) int32, -1 for unknown ids. In an Arrow array, each distinct id is looked up once."""
     if not isinstance(ids, pa.Array):
         return vocabulary.number(ids)

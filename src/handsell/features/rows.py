@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from handsell.catalog.snapshot import Snapshot
-from handsell.catalog.vocabulary import Vocabulary
+from handsell.catalog.vocabulary import Numbering, Vocabulary
 from handsell.config import Config
 from handsell.core.batches import NONE, History, Seen
 from handsell.core.offsets import offsets_from_counts
@@ -33,6 +33,26 @@ STATE_NUMBERS = ("state_time_us", "first_time_us", "log_offset", "seen_total")
 STATE_SUMS = (*(f"{sign}s_total" for sign in SIGNS), *(f"{sign}_{d}d" for sign in SIGNS for d in HALF_LIVES_DAYS))
 
 
+class ItemNames(Protocol):
+    """The ids of items, creators and tags, such as a Snapshot."""
+
+    @property
+    def items(self) -> Numbering: ...
+
+    @property
+    def creators(self) -> Numbering: ...
+
+    @property
+    def tags(self) -> Numbering: ...
+
+
+class RowNames(ItemNames, Protocol):
+    """All ids in rows."""
+
+    @property
+    def users(self) -> Numbering: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Vocabularies:
     """The external ids of catalog numbers."""
@@ -47,7 +67,7 @@ class Vocabularies:
         return cls(*(Vocabulary.load(catalog / name) for name in cls.__slots__))
 
 
-def build_user_rows(states: UserStates, user: np.ndarray, names: Vocabularies, config: Config) -> dict[str, pa.Table]:
+def build_user_rows(states: UserStates, user: np.ndarray, names: RowNames, config: Config) -> dict[str, pa.Table]:
     """Return tables of B rows by view name, for the four views that are computed from events.
 
     `user` (B,) numbers. Rows hold the truncated states. A row is valid from 1 µs after the state's last event;
@@ -99,7 +119,7 @@ def build_view_table(view: View, columns: dict, time: np.ndarray) -> pa.Table:
     return pa.table([_as(columns[field.name], field.type) for field in view.schema], schema=view.schema)
 
 
-def decode_ids(vocabulary: Vocabulary, numbers: np.ndarray) -> pa.Array:
+def decode_ids(vocabulary: Numbering, numbers: np.ndarray) -> pa.Array:
     """Return the ids (N,) of numbers, null for -1. Each distinct number is decoded once."""
     distinct, inverse = np.unique(numbers, return_inverse=True)
     none = int(len(distinct) > 0 and distinct[0] == NONE)
@@ -134,7 +154,7 @@ def rank_affinities(weights: Affinities, size: int) -> tuple[np.ndarray, np.ndar
     return key, weight
 
 
-def _top(kind: str, weights: Affinities, vocabulary: Vocabulary, size: int) -> dict[str, pa.Array]:
+def _top(kind: str, weights: Affinities, vocabulary: Numbering, size: int) -> dict[str, pa.Array]:
     key, weight = rank_affinities(weights, size)
     offsets, known = weights.key.offsets, key != NONE
     return {
@@ -143,7 +163,7 @@ def _top(kind: str, weights: Affinities, vocabulary: Vocabulary, size: int) -> d
     }
 
 
-def _history(states: UserStates, names: Vocabularies, config: Config) -> dict[str, pa.Array]:
+def _history(states: UserStates, names: RowNames, config: Config) -> dict[str, pa.Array]:
     history = states.history
     known = history.item != NONE
     offsets = offsets_from_counts(known.sum(axis=1))
@@ -167,13 +187,13 @@ def _as(column, kind: pa.DataType) -> pa.Array:
     return pa.array(column, kind)
 
 
-def read_states(rows: Rows, snapshot: Snapshot, config: Config) -> UserStates:
-    """Read the states that B rows were written from; items, creators and tags that the snapshot lacks are left out."""
+def read_states(rows: Rows, names: ItemNames, config: Config) -> UserStates:
+    """Read the states that B rows were written from; items, creators and tags that `names` lacks are left out."""
     rules, n_types = FoldRules.of(config), len(config.events.names)
     state_time, first_time, log_offset, seen_total = read_integers(rows, STATE_NUMBERS).T
     sums = read_floats(rows, (*map(name_count_column, config.events.names), *STATE_SUMS), missing=0.0)
     start = rules.empty_states(len(state_time))
-    history, seen = _history_and_seen(rows, start, snapshot, config)
+    history, seen = _history_and_seen(rows, start, names, config)
     states = UserStates(
         state_time=state_time,
         first_time=first_time,
@@ -182,19 +202,19 @@ def read_states(rows: Rows, snapshot: Snapshot, config: Config) -> UserStates:
         signs=sums[:, n_types : n_types + 2],
         decayed=sums[:, n_types + 2 :].reshape(-1, 2, len(HALF_LIVES_DAYS)),
         history=history,
-        creators=_weights(rows, "creator", snapshot.creators, len(start)),
-        tags=_weights(rows, "tag", snapshot.tags, len(start)),
+        creators=_weights(rows, "creator", names.creators, len(start)),
+        tags=_weights(rows, "tag", names.tags, len(start)),
         seen=seen,
         seen_total=seen_total,
     )
     return truncate(states, rules)  # a config may keep less than the one that wrote the rows
 
 
-def _history_and_seen(rows: Rows, start: UserStates, snapshot: Snapshot, config: Config) -> tuple[History, Seen]:
+def _history_and_seen(rows: Rows, start: UserStates, names: ItemNames, config: Config) -> tuple[History, Seen]:
     """Read both, with one look-up of all their items."""
     history_ids, history_row = read_lists(rows, "history_item_ids")
     seen_ids, seen_row = read_lists(rows, "seen_item_ids")
-    item = look_up_ids(concat_values(history_ids, seen_ids), snapshot.items)
+    item = look_up_ids(concat_values(history_ids, seen_ids), names.items)
     n = len(history_row)
     past = Events.of(
         history_row,
@@ -209,7 +229,7 @@ def _history_and_seen(rows: Rows, start: UserStates, snapshot: Snapshot, config:
     return merge_history(start.history, past.where(past.item != NONE)), seen
 
 
-def _weights(rows: Rows, kind: str, vocabulary: Vocabulary, n: int) -> Affinities:
+def _weights(rows: Rows, kind: str, vocabulary: Numbering, n: int) -> Affinities:
     ids, row = read_lists(rows, f"top_{kind}s")
     weight = np.asarray(read_lists(rows, f"top_{kind}_weights")[0], np.float64)
     key = look_up_ids(ids, vocabulary)

@@ -24,35 +24,36 @@ from handsell.features.feast_import import feast  # isort: skip
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from feast.errors import FeastObjectNotFoundException
 from feast.protos.feast.core.Registry_pb2 import Registry
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
-from feast.repo_config import RepoConfig
 from feast.type_map import VALUE_TYPE_TO_PROTO_VALUE_MAP
 from feast.utils import _convert_arrow_to_proto
+from filelock import FileLock
 from google.protobuf.message import DecodeError
 
 from handsell.config import Config
 from handsell.core.errors import FeatureError
-from handsell.core.paths import Layout
 from handsell.core.tools import start_command
 from handsell.features.repository import (
     ONLINE_BATCH,
-    build_feast_settings,
     find_feature_repo,
     prepare_feast_environment,
     share_online_file,
 )
-from handsell.features.views import CREATED, TIMESTAMP, USER_VIEWS, View, build_views
+from handsell.features.storage.materialization import open_row_lock, record_materialization
+from handsell.features.storage.registration import UNREGISTERED, FeatureRegistry
+from handsell.features.storage.user_rows import OnlineViews, open_online_views
+from handsell.features.views import CREATED, TIMESTAMP, USER_VIEWS, View
 
 warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)  # ibis, on every query
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+ACTIVITY = "user_activity"
 ITEM_VIEWS = ("item_profile", "item_activity")
 ONLINE_VIEWS = (*USER_VIEWS, *ITEM_VIEWS)
-UNREGISTERED = (FeastObjectNotFoundException, FileNotFoundError, DecodeError)  # none, no such file, a damaged one
 USER_SERVICE = "user_serving_v1"
 CHUNK = 20_000  # keys per point-in-time join; bounds memory, because a join holds each key times its earlier rows
 
@@ -61,16 +62,8 @@ def open_store(config: Config) -> FeatureStore:
     return FeatureStore(config)
 
 
-class FeatureStore:
+class FeatureStore(FeatureRegistry):
     """Feast for one config: same project, registry and online store as the `feast` command."""
-
-    def __init__(self, config: Config):
-        self.config = config
-        self.views: dict[str, View] = build_views(config)
-        self.layout = Layout(config.state)
-        settings = RepoConfig(**build_feast_settings(config))
-        settings.repo_path = self.layout.feast
-        self.feast = feast.FeatureStore(config=settings)
 
     def apply(self) -> str:
         """Register entities, views and services with the `feast` command; returns its output."""
@@ -171,29 +164,51 @@ class FeatureStore:
         """
         end = datetime.now(UTC) if end_us is None else EPOCH + timedelta(microseconds=int(end_us))
         share_online_file(self.config)
-        written = {}
         for name in names:
             self._require_files(name)
-            view = self._feast_view(name)
-            table = self._newest(self.views[name], view, end)
-            for batch in table.to_batches(max_chunksize=ONLINE_BATCH):
-                self._write(view, batch)
-            self.feast.registry.apply_materialization(view, self.feast.project, EPOCH, end)
-            written[name] = len(table)
+        users = [name for name in names if name in USER_VIEWS]
+        users.sort(key=lambda name: name != ACTIVITY)  # its offsets are recorded before any row is written
+        with self.lock, self._online.transaction():
+            written = {name: self._materialize_view(name, end) for name in users}
+        written |= {name: self._materialize_view(name, end) for name in names if name not in users}
+        for name in names:
+            self.feast.registry.apply_materialization(self._feast_view(name), self.feast.project, EPOCH, end)
         return written
 
+    def _materialize_view(self, name: str, end: datetime) -> int:
+        view = self._feast_view(name)
+        table = self._newest(self.views[name], view, end)
+        if name == ACTIVITY:
+            record_materialization(self.layout, pc.min(table["log_offset"]).as_py() or 0)
+        for batch in table.to_batches(max_chunksize=ONLINE_BATCH):
+            self.feast.provider.online_write_batch(self.feast.config, view, self._encode(view, batch), None)
+        return len(table)
+
+    @cached_property
+    def lock(self) -> FileLock:
+        """Held while rows of users are written: by `materialize`, the stream processor and erasure, in turn."""
+        return open_row_lock(self.layout)
+
     def write_user_rows(self, rows: Mapping[str, pa.Table]) -> None:
-        """Overwrite online rows: view name → table in that view's schema, one row per user."""
+        """Overwrite online rows: view name → table in that view's schema, one row per user; all views or none."""
+        batches = []
         for name, table in rows.items():
-            for batch in table.select(self.views[name].schema.names).to_batches(max_chunksize=ONLINE_BATCH):
-                self._write(self._feast_view(name), batch)
+            view, chunk = self._feast_view(name), table.select(self.views[name].schema.names).combine_chunks()
+            batches += [(view, self._encode(view, batch)) for batch in chunk.to_batches()]
+        with self.lock:
+            self._online.write(batches)
+
+    def forget_users(self, user_ids: Sequence[str]) -> None:
+        """Delete the online rows of users, with all their views."""
+        views = [self._feast_view(name) for name in USER_VIEWS]
+        with self.lock:
+            self._online.delete(views, _user_keys(user_ids))
 
     def online_users(self, user_ids: Sequence[str]) -> dict[str, list[Any]]:
         """Read the user's current row: column → one value per input; None if there is none."""
-        keys = [EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user)]) for user in user_ids]
         found: dict[str, list[Any]] = {}
-        for view, columns in self._user_columns:
-            rows = self._read(view, keys)
+        views = [view for view, _ in self._user_columns]
+        for (_, columns), rows in zip(self._user_columns, self._read(views, _user_keys(user_ids)), strict=True):
             for name, kind in columns:
                 found[name] = [None if row is None else _plain(row.get(name), kind) for _, row in rows]
         return found
@@ -208,9 +223,9 @@ class FeatureStore:
             plan.append((self._feast_view(projection.name), columns))
         return plan
 
-    def _read(self, view: feast.FeatureView, keys: list[EntityKey]) -> list:
+    def _read(self, views: list[feast.FeatureView], keys: list[EntityKey]) -> list:
         try:
-            return self.feast.provider.online_read(self.feast.config, view, keys)
+            return self._online.read(views, keys)
         except sqlite3.Error as error:
             self._close_online()
             raise FeatureError(f"online store of {self.config.name}: {error}. Run {self._apply_command}") from error
@@ -221,10 +236,14 @@ class FeatureStore:
         if connection is not None:
             connection.close()
 
-    def _write(self, view: feast.FeatureView, batch: pa.RecordBatch) -> None:
+    @cached_property
+    def _online(self) -> OnlineViews:
+        return open_online_views(self.feast.provider.online_store, self.feast.config)
+
+    @staticmethod
+    def _encode(view: feast.FeatureView, batch: pa.RecordBatch) -> list:
         types = {field.name: field.dtype.to_value_type() for field in view.entity_columns}
-        rows = _convert_arrow_to_proto(batch, view, types)
-        self.feast.provider.online_write_batch(self.feast.config, view, rows, None)
+        return _convert_arrow_to_proto(batch, view, types)
 
     def _newest(self, view: View, registered: feast.FeatureView, end: datetime) -> pa.Table:
         assert registered.batch_source is not None
@@ -240,46 +259,6 @@ class FeatureStore:
         )
         return job.to_arrow()
 
-    # -- contracts --------------------------------------------------------------------------------------
-
-    def service_features(self, service: str) -> tuple[str, ...]:
-        """Every feature that a registered service offers, on-demand ones included, in its order."""
-        found = self._service(service).feature_view_projections
-        return tuple(feature.name for projection in found for feature in projection.features)
-
-    def check_contract(self, service: str, expected: Sequence[str]) -> None:
-        """Raise FeatureError if the service lacks an expected feature; additional features are allowed."""
-        offered = self.service_features(service)
-        missing = [name for name in expected if name not in offered]
-        if missing:
-            extra = [name for name in offered if name not in expected]
-            raise FeatureError(
-                f"{len(expected)} features expected, service {service} of {self._registered} gives {len(offered)} "
-                f"(missing: {', '.join(missing)}{'; new: ' + ', '.join(extra) if extra else ''}): "
-                f"restore them and run {self._apply_command}, or train a new bundle on this service"
-            )
-
-    def _service(self, name: str) -> feast.FeatureService:
-        try:
-            return self.feast.get_feature_service(name, allow_cache=True)
-        except UNREGISTERED:
-            raise FeatureError(f"{self._registered} has no service {name}: run {self._apply_command}") from None
-
-    def _feast_view(self, name: str) -> feast.FeatureView:
-        try:
-            return self.feast.registry.get_feature_view(name, self.feast.project, allow_cache=True)
-        except UNREGISTERED:
-            raise FeatureError(f"{self._registered} has no view {name}: run {self._apply_command}") from None
-
-    @property
-    def _registered(self) -> str:
-        return f"project {self.config.name} in registry {self.layout.feast / 'registry.db'}"
-
-    @property
-    def _apply_command(self) -> str:
-        exports = " ".join(f"{name}={value}" for name, value in prepare_feast_environment(self.config).items())
-        return f"{exports} feast -c feature_repo apply"
-
 
 def _unique(key: str, ids: Sequence[str], times_us: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
     """Unique (id, time) as Feast's entity rows, sorted, and the (B,) row of each input among them."""
@@ -287,6 +266,10 @@ def _unique(key: str, ids: Sequence[str], times_us: np.ndarray) -> tuple[pd.Data
     pairs, inverse = np.unique(np.stack([codes, np.asarray(times_us, np.int64)], 1), axis=0, return_inverse=True)
     stamps = pd.to_datetime(pairs[:, 1].astype("datetime64[us]"), utc=True)
     return pd.DataFrame({key: names[pairs[:, 0]], TIMESTAMP: stamps}), inverse.reshape(-1)
+
+
+def _user_keys(user_ids: Sequence[str]) -> list[EntityKey]:
+    return [EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user)]) for user in user_ids]
 
 
 def _plain(value: Value | None, kind: str) -> Any:
