@@ -5,6 +5,7 @@ Users u0 to u19 have feature rows, that of u19 without events; all other users a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -95,6 +96,7 @@ class DictStore:
 
     def __init__(self, config: Config, rows: dict[str, dict]):
         self.rows, self.requested, self.broken = rows, [], False
+        self.lock = contextlib.nullcontext()
         by_name = build_views(config)
         self.columns = [name for view in USER_VIEWS for name in by_name[view].names]
 
@@ -103,6 +105,15 @@ class DictStore:
         if self.broken:
             raise ConnectionError("the online store is unavailable")
         return {name: [self.rows.get(u, {}).get(name) for u in user_ids] for name in self.columns}
+
+    def write_user_rows(self, rows: dict[str, pa.Table]) -> None:
+        for table in rows.values():
+            for row in table.to_pylist():
+                self.rows.setdefault(row["user_id"], {}).update(row)
+
+    def forget_users(self, user_ids: Sequence[str]) -> None:
+        for user_id in user_ids:
+            self.rows.pop(user_id, None)
 
     def check_contract(self, service: str, names: Sequence[str]) -> None:
         pass

@@ -38,7 +38,7 @@ STEADY_S = 5.0
 HEALTHY_S = 3.0  # without a bad response: recovered
 RECOVERY_LIMIT_S = 120.0
 DOWNSCALE_LIMIT_S = 100.0  # longer than downscale_delay_s in deployments/serve/graph.yaml
-MIN_REPLICAS = {"Gateway": 2, "Candidates": 1, "Ranking": 1, "Reranking": 1, "EventLog": 1}
+MIN_REPLICAS = {"Gateway": 2, "Candidates": 1, "Ranking": 1, "Reranking": 1, "EventLog": 1, "StreamProcessor": 1}
 
 
 def is_bad(response: Response) -> bool:

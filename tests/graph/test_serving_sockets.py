@@ -67,7 +67,8 @@ def test_beyond_loopback_only_replicas_listen_and_require_the_token(head, token)
     beyond = [listener for listener in list_listeners(psutil.Process(head.pid)) if not listener.on_loopback]
     names = [REPLICA.match(listener.name) for listener in beyond]
     assert all(names), beyond
-    assert {name["deployment"] for name in names} == {"Gateway", "Candidates", "Ranking", "Reranking", "EventLog"}
+    expected = {"Gateway", "Candidates", "Ranking", "Reranking", "EventLog", "StreamProcessor"}
+    assert {name["deployment"] for name in names} == expected
     assert find_open_sockets(beyond, token) == []
 
 

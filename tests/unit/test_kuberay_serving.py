@@ -107,7 +107,7 @@ def test_a_group_holds_its_replicas_at_the_least_and_at_the_most(name):
 def test_each_stage_has_a_group_of_its_own_and_the_log_lies_beside_the_gateways():
     groups = {d["name"]: group_of(d) for d in APPLICATION["deployments"]}
     assert len({groups[name] for name in ("Gateway", "Candidates", "Ranking", "Reranking")}) == 4
-    assert groups["EventLog"] == groups["Gateway"]
+    assert groups["EventLog"] == groups["StreamProcessor"] == groups["Gateway"]
 
 
 def test_the_event_log_is_one_file_on_one_pods_disk(layout):

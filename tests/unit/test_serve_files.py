@@ -12,8 +12,8 @@ from serve_keys import find_unknown_keys
 FOLDER = Path(__file__).parents[2] / "deployments" / "serve"
 FILES = sorted(FOLDER.glob("*.yaml"))
 DEPLOYMENTS = {
-    "graph": {"Gateway", "Candidates", "Ranking", "Reranking", "EventLog"},
-    "fused": {"Gateway", "EventLog"},
+    "graph": {"Gateway", "Candidates", "Ranking", "Reranking", "EventLog", "StreamProcessor"},
+    "fused": {"Gateway", "EventLog", "StreamProcessor"},
 }
 
 
@@ -35,7 +35,7 @@ def test_the_file_fits_the_app(path):
     assert {d["name"] for d in application["deployments"]} == DEPLOYMENTS[path.stem]
     for deployment in application["deployments"]:
         assert deployment["max_queued_requests"] > 0 and deployment["health_check_timeout_s"] <= 5
-        writer = deployment["name"] == "EventLog"
+        writer = deployment["name"] in ("EventLog", "StreamProcessor")
         assert deployment.get("num_replicas") == (1 if writer else None)
         assert ("autoscaling_config" in deployment) != writer
 

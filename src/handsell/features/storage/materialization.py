@@ -33,6 +33,7 @@ def record_materialization(layout: Layout, log_offset: int) -> None:
     """Record a batch write before its first row, so that one that is killed half way is seen, too."""
     record = Materialization(time.time_ns() // 1_000, log_offset)
     path, draft = _path(layout), _path(layout).with_suffix(f".{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft.write_text(json.dumps(asdict(record)), encoding="utf-8")
     draft.replace(path)
 

@@ -24,6 +24,8 @@ class EventSink(Protocol):
 
     async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult: ...
 
+    async def save_position(self, name: str, offset: int) -> AppendResult: ...
+
 
 @dataclass(frozen=True, slots=True)
 class LocalSink:
@@ -43,6 +45,9 @@ class LocalSink:
     async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult:
         return await asyncio.wrap_future(self.log.put_blocks(user_id, creators, tags))
 
+    async def save_position(self, name: str, offset: int) -> AppendResult:
+        return await asyncio.wrap_future(self.log.save_position(name, offset))
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteSink:
@@ -61,6 +66,9 @@ class RemoteSink:
 
     async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult:
         return await self._call("put_blocks", user_id, creators, tags)
+
+    async def save_position(self, name: str, offset: int) -> AppendResult:
+        return await self._call("save_position", name, offset)
 
     async def _call(self, method: str, *args: Any) -> AppendResult:
         try:

@@ -42,6 +42,7 @@ class Gateway:
         log: DeploymentHandle,
         stages: dict[str, DeploymentHandle] | None = None,
         open_store: OpenStore = feast_store,
+        processor: DeploymentHandle | None = None,
     ):
         from handsell.serving.graph.event_sink import RemoteSink
         from handsell.serving.graph.loading import LIVE

@@ -2,7 +2,8 @@
 
     serve deploy deployments/serve/graph.yaml        # or serve run, or `handsell serve CONFIG`
 
-The file sets CPUs and autoscaling of each deployment by its name: Gateway, Candidates, Ranking, Reranking, EventLog.
+The file sets CPUs and autoscaling of each deployment by its name: Gateway, Candidates, Ranking, Reranking, EventLog,
+StreamProcessor.
 """
 
 # no `from __future__ import annotations`: Serve reads the argument's class from the signature of `build`
@@ -18,6 +19,7 @@ from handsell.config import Config, load_config
 from handsell.serving.graph.deployments import STAGE_DEPLOYMENTS, EventLogDeployment
 from handsell.serving.graph.gateway import Gateway, feast_store
 from handsell.serving.graph.loading import resolve_bundle_id
+from handsell.serving.stream.deployment import StreamProcessorDeployment
 
 
 class AppArgs(BaseModel):
@@ -43,10 +45,11 @@ def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) ->
     resolve_bundle_id(config, args.bundle)  # raises before anything is started
     source, bundle = str(config.source), args.bundle
     log = bind(EventLogDeployment, source)
-    if args.topology == "fused":
-        return bind(Gateway, source, bundle, log, None, open_store)
-    stages = {stage: bind(deployment, source, bundle) for stage, deployment in STAGE_DEPLOYMENTS.items()}
-    return bind(Gateway, source, bundle, log, stages, open_store)
+    processor = bind(StreamProcessorDeployment, source, log, open_store)
+    stages = None
+    if args.topology == "graph":
+        stages = {stage: bind(deployment, source, bundle) for stage, deployment in STAGE_DEPLOYMENTS.items()}
+    return bind(Gateway, source, bundle, log, stages, open_store, processor)
 
 
 def bind(deployment: Any, *args: Any) -> Application:

@@ -1,0 +1,1 @@
+"""The stream processor: keeps the online rows of users up to date with the event store."""

@@ -1,0 +1,71 @@
+"""The Serve deployment of the stream processor: one replica, with a thread that follows the event store."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from handsell.config import Config, load_config
+from handsell.core.errors import HandsellError
+
+OPTIONS: dict[str, Any] = {
+    "max_ongoing_requests": 16,
+    "max_queued_requests": 64,
+    "ray_actor_options": {"num_cpus": 0.05},
+}
+NICENESS = 5  # requests come first where processors are short
+SAVE_TIMEOUT_S = 10.0
+STOP_S = 5.0
+
+
+@serve.deployment(name="StreamProcessor", num_replicas=1, **OPTIONS)
+class StreamProcessorDeployment:
+    """Writes the online rows of users: exactly one replica, which Serve starts again when it ends."""
+
+    def __init__(self, config: str, log: DeploymentHandle, open_store: Callable[[Config], Any]):
+        from handsell.events.store.opening import open_reader
+        from handsell.serving.stream.processor import Processor
+        from handsell.serving.stream.snapshots import LiveSnapshot
+
+        os.nice(NICENESS)
+        loaded = load_config(config)
+        self._processor = Processor(
+            loaded, open_store(loaded), open_reader(loaded), LiveSnapshot(loaded), save_through(loaded, log)
+        )
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._processor.run, args=(self._stop,), name="stream", daemon=True)
+        self._thread.start()
+
+    async def progress(self) -> Any:
+        """How far the processor is."""
+        return self._processor.progress
+
+    def check_health(self) -> None:
+        """Raise if the thread has ended, so that Serve replaces the replica."""
+        if not self._thread.is_alive():
+            raise HandsellError("the stream processor's thread has ended: Serve starts another replica")
+
+    def __del__(self) -> None:
+        if hasattr(self, "_thread"):
+            self._stop.set()
+            self._thread.join(STOP_S)
+
+
+def save_through(config: Config, log: DeploymentHandle) -> Callable[[str, int], None]:
+    """Return a function that stores a position: through the store's one writer, or directly if there may be several."""
+    from handsell.events.store.opening import has_one_writer, open_writer
+
+    if has_one_writer(config):
+        remote: Any = log.options(method_name="call")
+        return lambda name, offset: remote.remote("save_position", name, offset).result(timeout_s=SAVE_TIMEOUT_S)
+    writer = open_writer(config)
+
+    def save(name: str, offset: int) -> None:
+        writer.save_position(name, offset).result(timeout=SAVE_TIMEOUT_S)
+
+    return save

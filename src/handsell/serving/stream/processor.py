@@ -1,0 +1,147 @@
+"""Follow the event store and keep the online rows of users up to date, with the fold of the batch job.
+
+Rows are written with the offset that they include, then the position is saved. After a crash between the two, events
+at or below a row's offset are not folded again. `materialize` may write older rows at any time: it holds the same lock,
+and afterwards the position goes back to the offset of those rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config
+from handsell.core.paths import Layout
+from handsell.events.store.interface import Columns, EventReader
+from handsell.features.storage.materialization import read_materialization
+from handsell.features.storage.row_updates import fold_into_rows
+
+log = logging.getLogger(__name__)
+
+POSITION = "processor"  # events through this offset are in the online rows
+MATERIALIZED = "processor_materialized"  # start (µs) of the last `materialize` after which the position went back
+IDENTITIES = "processor_identities"  # merged visitors through this offset have no row
+BATCH = 2_000  # events read at once
+USERS = 256  # users whose rows are written together
+SAVE_S = 1.0  # the position is saved at most this often
+IDLE_S = 0.3  # pause after a scan without events
+RETRY_S = 2.0  # pause after an error
+
+
+class UserRowStore(Protocol):
+    """Online rows of users, see handsell.features.store."""
+
+    @property
+    def lock(self) -> AbstractContextManager: ...
+
+    def online_users(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[Any]]: ...
+
+    def write_user_rows(self, rows: Mapping[str, pa.Table]) -> None: ...
+
+    def forget_users(self, user_ids: Sequence[str]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the processor is."""
+
+    position: int  # offset through which events are in the rows
+    last_offset: int  # of the store, when last looked
+    events: int  # folded since the start
+    rows: int  # written since the start
+
+
+class Processor:
+    """One writer of online rows; `snapshot` returns the current one, `save_position` stores (name, offset)."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: UserRowStore,
+        reader: EventReader,
+        snapshot: Callable[[], Snapshot],
+        save_position: Callable[[str, int], None],
+    ):
+        self._config, self._store, self._reader = config, store, reader
+        self._snapshot, self._save_position = snapshot, save_position
+        self._layout = Layout(config.state)
+        self._position = self._saved = reader.read_position(POSITION)
+        self._materialized = reader.read_position(MATERIALIZED)
+        self._identities = reader.read_position(IDENTITIES)
+        self._saved_at = 0.0
+        self._events = self._rows = 0
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(self._position, max(self._position, self._reader.last_offset()), self._events, self._rows)
+
+    def run(self, stop: threading.Event) -> None:
+        """Follow the store until `stop`; an error is logged and the batch tried again."""
+        while not stop.is_set():
+            try:
+                pause_s = 0.0 if self.process_batch() else IDLE_S
+            except Exception:
+                log.exception("the stream processor could not process a batch and tries it again")
+                pause_s = RETRY_S
+            stop.wait(pause_s)
+        self.save()
+
+    def process_batch(self) -> int:
+        """Fold the next events into the rows of their users; return how many were read."""
+        with self._store.lock:  # events are read under it, too: those of an erased user must not come back
+            self._go_back_after_materialize()
+            self._forget_merged_visitors()
+            events = self._reader.scan(self._position, BATCH)
+            count = len(events["offset"])
+            if count:
+                self._rows += update_rows(events, self._store, self._snapshot(), self._config)
+                self._events += count
+                self._position = events["offset"][-1]
+        if self._position != self._saved and (not count or time.monotonic() >= self._saved_at + SAVE_S):
+            self.save()
+        return count
+
+    def save(self) -> None:
+        """Save the position, of which every event is in the rows."""
+        if self._position != self._saved:
+            self._save_position(POSITION, self._position)
+            self._saved, self._saved_at = self._position, time.monotonic()
+
+    def _go_back_after_materialize(self) -> None:
+        """Fold the events again that the rows of a newer `materialize` lack."""
+        done = read_materialization(self._layout)
+        if done.started_us == self._materialized:
+            return
+        self._position = min(self._position, done.log_offset)
+        self.save()
+        self._save_position(MATERIALIZED, done.started_us)
+        self._materialized = done.started_us
+
+    def _forget_merged_visitors(self) -> None:
+        """Delete the rows of visitors whose events now belong to a user."""
+        while merged := self._reader.read_identities(self._identities):
+            self._store.forget_users([identity.visitor_id for identity in merged])
+            self._identities = merged[-1].offset
+            self._save_position(IDENTITIES, self._identities)
+
+
+def update_rows(events: Columns, store: UserRowStore, snapshot: Snapshot, config: Config) -> int:
+    """Fold events (N,), in order of offsets, into the online rows of their users; return the number of rows."""
+    place: dict[str, int] = {}
+    row = [place.setdefault(user_id, len(place)) for user_id in events["user_id"]]
+    users = list(place)
+    for begin in range(0, len(users), USERS):
+        some = users[begin : begin + USERS]
+        own = [i for i, user in enumerate(row) if begin <= user < begin + USERS]
+        part = {name: [cells[i] for i in own] for name, cells in events.items()}
+        part["row"] = [row[i] - begin for i in own]
+        store.write_user_rows(fold_into_rows(store.online_users(some), some, part, snapshot, config))
+    return len(users)
