@@ -50,7 +50,7 @@ class UserRowStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StreamProgress:
     """How far the processor is."""
 
     position: int  # offset through which events are in the rows
@@ -80,8 +80,8 @@ class Processor:
         self._events = self._rows = 0
 
     @property
-    def progress(self) -> Progress:
-        return Progress(self._position, max(self._position, self._reader.last_offset()), self._events, self._rows)
+    def progress(self) -> StreamProgress:
+        return StreamProgress(self._position, max(self._position, self._reader.last_offset()), self._events, self._rows)
 
     def run(self, stop: threading.Event) -> None:
         """Follow the store until `stop`; an error is logged and the batch tried again."""
