@@ -38,7 +38,7 @@ def promote_damaged(world, store, bundle):
     """Make a bundle with a truncated ranker live, without the check of promotion."""
     path = store.local_path(bundle) / "ranker" / "ranker.ubj"
     path.write_bytes(path.read_bytes()[:-100])
-    store._write_pointer(Pointer(bundle, (world.bundle,)))
+    store.write_pointer(Pointer(bundle, (world.bundle,)))
 
 
 async def test_promotion_and_rollback_change_what_answers(world, store):
@@ -85,7 +85,7 @@ async def test_a_bundle_with_worse_answers_is_refused(world, store):
     names = store.show(world.bundle).features
     other = publish_other_bundle(world, seed=4, features=(*names[:-1], "moon_phase"))
     async with start_service(world) as (client, service):
-        store._write_pointer(Pointer(other, (world.bundle,)))
+        store.write_pointer(Pointer(other, (world.bundle,)))
         await follower(world, service, store).check()
         assert service.refused is not None and service.refused.bundle == other
         assert "moon_phase" in service.refused.reason or "ranking" in service.refused.reason

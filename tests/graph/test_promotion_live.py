@@ -82,7 +82,7 @@ def test_a_corrupt_bundle_is_refused_under_load(shop, world, store):
     path = store.local_path(other) / "ranker" / "ranker.ubj"
     path.write_bytes(path.read_bytes()[:-100])
     with Callers(shop) as callers:
-        store._write_pointer(Pointer(other, (world.bundle,)))
+        store.write_pointer(Pointer(other, (world.bundle,)))
         assert "ranker.ubj" in until(shop, lambda ready: ready["refused"])["refused"]["reason"]
         assert "handsell_bundle_refused" in shop.get("/metrics").text
         store.rollback()

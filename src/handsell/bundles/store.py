@@ -101,7 +101,7 @@ class BundleStore:
             if now.live == bundle_id:
                 return
             before = (*now.previous, now.live) if now.live else now.previous
-            self._write_pointer(Pointer(bundle_id, before))
+            self.write_pointer(Pointer(bundle_id, before))
 
     def rollback(self) -> str:
         """Make the previous bundle live again and return its id; missing and broken ones are skipped."""
@@ -115,7 +115,7 @@ class BundleStore:
                 except BundleError as error:
                     skipped.append(str(error))
                     continue
-                self._write_pointer(Pointer(bundle_id, tuple(before)))
+                self.write_pointer(Pointer(bundle_id, tuple(before)))
                 return bundle_id
         why = "; ".join(skipped) or "there is none"
         raise BundleError(f"rollback: expected a bundle that was live before {now.live}: {why}: promote one by its id")
@@ -135,7 +135,7 @@ class BundleStore:
             for bundle_id in removed:
                 self._storage.remove(bundle_id)
             if removed:
-                self._write_pointer(Pointer(now.live, tuple(i for i in now.previous if i not in removed)))
+                self.write_pointer(Pointer(now.live, tuple(i for i in now.previous if i not in removed)))
             self._remove_stale_staging()
         return removed
 
@@ -148,7 +148,8 @@ class BundleStore:
             known = ", ".join(self.list()[-5:]) or "none"
             raise BundleError(f"bundle {bundle_id!r} is not in {self._root}; the newest there: {known}") from None
 
-    def _write_pointer(self, pointer: Pointer) -> None:
+    def write_pointer(self, pointer: Pointer) -> None:
+        """Replace the pointer atomically, without any check; `promote` and `rollback` check."""
         state = {"live": pointer.live, "previous": pointer.previous, "changed_us": time.time_ns() // 1000}
         self._storage.write(POINTER, json.dumps(state, indent=1).encode())
 

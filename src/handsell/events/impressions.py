@@ -37,6 +37,10 @@ class ImpressionQueue:
         self._waiting: list[dict[str, Any]] = []
         self._task: asyncio.Task | None = None
 
+    def __len__(self) -> int:
+        """Number of slates that wait."""
+        return len(self._waiting)
+
     def offer(self, slate: dict[str, Any]) -> None:
         """Number the slate and queue it; beyond the capacity it is lost."""
         self._sequence += 1

@@ -26,6 +26,7 @@ class Positions:
 
     compacted_events: int  # end of the last finished range
     compacted_slates: int
+    compacted_changes: int
     processor: int  # the stream processor, which `materialize` sets back to the batch rows
     data: Included  # the tables of the data job, from which the features are computed
     served: Sequence[Included]  # the live bundle and the ones before it, to which a rollback returns
@@ -57,7 +58,7 @@ def compute_limits(positions: Positions) -> TrimLimits:
             positions.compacted_events, positions.processor, positions.old_events, *(part.events for part in served)
         ),
         slates=min(positions.compacted_slates, positions.old_slates),
-        catalog_changes=min(part.changes for part in kept),
+        catalog_changes=min(positions.compacted_changes, *(part.changes for part in kept)),
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from handsell.serving.http.explain import build_answer
 from handsell.serving.http.queries import Query
 from handsell.serving.telemetry.observability import Metrics
 from handsell.serving.telemetry.slate_metrics import SlateMetrics
+from handsell.serving.telemetry.state_metrics import StateMetrics
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,7 +46,8 @@ class Service:
         self._events = events
         self._changes = StoredChanges(open_reader(self.config), events, self.config.serving.deadline_ms / 1_000)
         self.items, self.users = Items(self.config, self._changes), Users(self.config, self._changes)
-        self._impressions = ImpressionQueue(events.append_slates, metrics.impressions_lost.inc)
+        self._impressions = ImpressionQueue(self._append_slates, metrics.impressions_lost.inc)
+        metrics.waiting_slates.set_function(lambda: len(self._impressions))
         self._watch = SlateMetrics(metrics.registry)
         self._was_ready = False
         self._report_bundle()
@@ -143,7 +145,10 @@ class Service:
     async def events(self, body: schemas.EventsBody) -> a.EventsAnswer:
         """Answer when the accepted events are durable; raises EventStoreError when they are not."""
         found = validate_events(body, self.bundle.config, self.bundle.snapshot, self.bundle.clock)
-        done = await self._events.append(found.rows) if found.rows else AppendResult(0, 0, ())
+        done = AppendResult(0, 0, ())
+        if found.rows:
+            with self.metrics.time_append("events", len(found.rows)):
+                done = await self._events.append(found.rows)
         self.metrics.unknown_items.inc(found.unknown_items)
         counts = {"accepted": done.accepted, "duplicates": done.duplicates, "rejected": len(found.rejected)}
         for outcome, count in counts.items():
@@ -184,12 +189,20 @@ class Service:
             refused=self.refused,
         )
 
+    async def measure(self) -> None:
+        """Publish size and lag of the event store and the disk use, until cancelled."""
+        await StateMetrics(self.metrics.registry, self.config, lambda: self.bundle.clock.now()).run()
+
     async def close(self) -> None:
         await self._impressions.close()
         self._changes.close()
         for bundle in (self.bundle, self.previous):
             if bundle is not None:
                 bundle.close()
+
+    async def _append_slates(self, slates: Sequence[dict[str, Any]]) -> None:
+        with self.metrics.time_append("slates"):
+            await self._events.append_slates(slates)
 
     # -- one answer -----------------------------------------------------------------------------------------
 

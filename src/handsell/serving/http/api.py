@@ -58,10 +58,10 @@ def build_api(service: Service, watcher: BundleWatcher | None = None) -> FastAPI
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(watcher.run()) if watcher else None
+        tasks = [asyncio.create_task(run()) for run in (*((watcher.run,) if watcher else ()), service.measure)]
         yield
-        if watching:
-            watching.cancel()
+        for task in tasks:
+            task.cancel()
         await service.close()
 
     app = FastAPI(

@@ -6,7 +6,8 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import numpy as np
@@ -66,6 +67,12 @@ class Metrics:
         self.impressions_lost = Counter(
             "handsell_impressions_lost", "Served slates that did not reach the log", registry=r
         )
+        self.append_seconds = Histogram(
+            "handsell_append_seconds", "From the hand-over to the event store until the commit", ("table",),
+            registry=r, buckets=SECONDS,
+        )  # fmt: skip
+        self.waiting_events = Gauge("handsell_waiting_events", "Events that wait for their commit", registry=r)
+        self.waiting_slates = Gauge("handsell_waiting_slates", "Slates that wait to be stored", registry=r)
         self.events = Counter("handsell_events", "Events received, by outcome", ("outcome",), registry=r)
         self.unknown_items = Counter(
             "handsell_events_unknown_items", "Accepted events of items that are not in the catalog", registry=r
@@ -102,6 +109,17 @@ class Metrics:
         self.bundle_age.set_function(lambda: time.time() - made_us / 1e6)
         self.data_age.set_function(lambda: time.time() - offset_us / 1e6 - as_of_us / 1e6)
         self.clock_offset.set(offset_us / 1e6)
+
+    @contextmanager
+    def time_append(self, table: str, rows: int = 0) -> Iterator[None]:
+        """Time an append of `rows` events, which wait for their commit meanwhile; failures are timed, too."""
+        started = time.perf_counter()
+        self.waiting_events.inc(rows)
+        try:
+            yield
+        finally:
+            self.waiting_events.dec(rows)
+            self.append_seconds.labels(table).observe(time.perf_counter() - started)
 
     def count_candidates(self, candidates: Candidates) -> None:
         """Count candidates by source."""
