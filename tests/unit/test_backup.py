@@ -14,6 +14,7 @@ from handsell.core.errors import BundleError
 from handsell.core.paths import Layout
 from handsell.events.store.interface import EventStoreError
 from handsell.events.store.opening import open_writer
+from handsell.events.store.sqlite_file import connect_to_read
 from handsell.maintenance import backup as backup_module
 from handsell.maintenance import restore as restore_module
 from handsell.maintenance.backup import back_up
@@ -39,8 +40,8 @@ def elsewhere(shop, tmp_path):
 
 
 def test_the_tables_of_a_backup_are_all_tables_of_a_store(shop):
-    with closing(sqlite3.connect(Layout(shop.state).event_log)) as db:
-        there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    with closing(connect_to_read(Layout(shop.state).event_log)) as db:
+        there = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     assert {name for name in there if not name.startswith("sqlite_")} - {"alembic_version"} == set(TABLES)
 
 
@@ -134,10 +135,8 @@ def test_a_damaged_deployment_is_not_backed_up_but_restored(shop, tmp_path):
     back_up(shop, tmp_path / "backup")
     rows, log = read_tables(shop), Layout(shop.state).event_log
     page = log.stat().st_size // 8_192 * 4_096
-    content = bytearray(log.read_bytes())
-    content[page : page + 64] = bytes(64)
-    log.write_bytes(content)
-    with pytest.raises(EventStoreError, match=r"cannot be read .*handsell restore"):
+    flip_bit(log, page + 100)
+    with pytest.raises(EventStoreError, match=r"is damaged .*handsell restore"):
         back_up(shop, tmp_path / "second")
     restore(shop, tmp_path / "backup", replace=True)
     assert read_tables(shop) == rows

@@ -17,7 +17,6 @@ from filelock import FileLock, Timeout
 from handsell.config import Config
 from handsell.core.paths import Layout
 from handsell.events.store.opening import SQLITE, find_store
-from handsell.events.store.sqlite_writer import SqliteWriter
 from handsell.maintenance.backup import STORE
 from handsell.maintenance.backup_manifest import BackupError, BackupManifest, check_files, flush, read_manifest
 from handsell.maintenance.sqlite_tables import SqliteLoader
@@ -86,11 +85,10 @@ def _require_free(config: Config, replace: bool) -> None:
 
 
 def _load_sqlite(path: Path, folder: Path, manifest: BackupManifest) -> None:
-    """Create the store's file with the tables of this version, and fill it."""
+    """Create the store's file with the tables of the backup's version, fill it, and upgrade it to this version."""
     if not manifest.rows:
         return
-    SqliteWriter(path).close()
-    with closing(SqliteLoader(path)) as loader:
+    with closing(SqliteLoader(path, manifest.revision)) as loader:
         load_tables(folder / STORE, manifest.rows, manifest.last_offsets, loader)
         loader.commit()
 

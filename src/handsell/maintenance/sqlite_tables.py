@@ -1,15 +1,27 @@
-"""Read and fill the tables of an event store in a SQLite file."""
+"""Read and fill the tables of an event store in a SQLite file; copy other SQLite files."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 
+import apsw
+
+from handsell.core.errors import HandsellError
 from handsell.events.store.interface import EventStoreError
+from handsell.events.store.schema import HEAD, READ_REVISION
+from handsell.events.store.sqlite_file import build_damage_error, connect_to_write, explain_failure
+from handsell.events.store.sqlite_reader import open_to_read
+from handsell.events.store.sqlite_upgrade import prepare
+from handsell.events.store.sqlite_writer import open_to_write
 from handsell.maintenance.store_tables import ROWS, ColumnKind, StoreColumn
 
-AFFINITY: dict[str, ColumnKind] = {"INT": "int", "CHAR": "text", "TEXT": "text", "REAL": "float", "BLOB": "bytes"}
+KINDS: dict[str, ColumnKind] = {
+    "INTEGER": "int", "BIGINT": "int", "TEXT": "text", "DOUBLE": "float", "REAL": "float", "BLOB": "bytes",
+}  # fmt: skip
 WAIT_S = 10.0
 
 
@@ -20,36 +32,30 @@ class SqliteSnapshot:
 
     def __init__(self, path: Path):
         self.path = path
-        if not path.is_file():
-            raise EventStoreError(f"event log {path} does not exist: start the service once, or correct events.store")
-        uri = f"{path.resolve().as_uri()}?mode=ro"
-        self._db = sqlite3.connect(uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
-        with _explain_damage(path):
+        with _explain(path):
+            self._db = open_to_read(path)
             self._db.execute("BEGIN")
-            self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the transaction begins with a read
+            self._db.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # the transaction begins with a read
 
     def check(self) -> None:
         """Raise EventStoreError if the file is damaged: pages, or indexes that differ from their tables."""
-        with _explain_damage(self.path):
-            (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
+        with _explain(self.path):
+            found = str(self._db.execute("PRAGMA integrity_check(1)").fetchall()[0][0])
         if found != "ok":
-            raise _damage_error(self.path, found)
+            raise build_damage_error(self.path, " ".join(found.split()))
 
     def read_revision(self) -> str:
-        try:
-            row = self._db.execute("SELECT version_num FROM alembic_version").fetchone()
-        except sqlite3.OperationalError:  # a store of before migrations
-            return ""
-        return str(row[0]) if row else ""
+        with _explain(self.path):
+            return str(self._db.execute(READ_REVISION).fetchall()[0][0])
 
     def list_columns(self, table: str) -> list[StoreColumn]:
-        with _explain_damage(self.path):
+        with _explain(self.path):
             return _list_columns(self._db, table)
 
     def read_rows(self, table: str, columns: Sequence[StoreColumn]) -> Iterator[list[tuple]]:
-        with _explain_damage(self.path):
+        with _explain(self.path):
             cursor = self._db.execute(f"SELECT {_join(columns)} FROM {table}")
-            while rows := cursor.fetchmany(ROWS):
+            while rows := list(islice(cursor, ROWS)):
                 yield rows
 
     def close(self) -> None:
@@ -57,21 +63,23 @@ class SqliteSnapshot:
 
 
 class SqliteLoader:
-    """One transaction on a new file, whose tables exist and are empty."""
+    """One transaction on a new file, whose tables are those of a revision; `commit` upgrades them to this version's."""
 
-    def __init__(self, path: Path):
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA synchronous=FULL")
+    def __init__(self, path: Path, revision: str = HEAD):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._db = connect_to_write(path)
+        prepare(self._db, path, revision)
         self._db.execute("BEGIN IMMEDIATE")
-        self._empty: set[str] = set()
+        self._emptied: set[str] = set()
 
     def list_columns(self, table: str) -> list[StoreColumn]:
         return _list_columns(self._db, table)
 
     def insert(self, table: str, columns: Sequence[StoreColumn], rows: list[tuple]) -> None:
-        if table not in self._empty:  # such as the rows with which a new store begins
+        if table not in self._emptied:  # of the rows with which a new store begins
             self._db.execute(f"DELETE FROM {table}")
-            self._empty.add(table)
+            self._emptied.add(table)
         marks = ", ".join("?" * len(columns))
         self._db.executemany(f"INSERT INTO {table} ({_join(columns)}) VALUES ({marks})", rows)
 
@@ -84,52 +92,42 @@ class SqliteLoader:
 
     def commit(self) -> None:
         self._db.execute("COMMIT")
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.close()
+        open_to_write(self.path).close()
 
     def close(self) -> None:
         self._db.close()
 
 
 def copy_database(source: Path, target: Path) -> None:
-    """Copy a SQLite file as of one moment, with SQLite's online backup, while others write it."""
+    """Copy a SQLite file that is not the event store, as of one moment, with SQLite's online backup."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _explain_damage(source):
-        here = sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True, timeout=WAIT_S)
-        there = sqlite3.connect(target)
-        try:
+    uri = f"{source.resolve().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=WAIT_S)) as here, closing(sqlite3.connect(target)) as there:
             here.backup(there)
-        finally:
-            here.close()
-            there.close()
+    except sqlite3.Error as error:
+        raise HandsellError(f"{source} cannot be copied: {error}") from error
 
 
-class _explain_damage:
+@contextmanager
+def _explain(path: Path) -> Iterator[None]:
     """Raise EventStoreError, in words, for an error of SQLite."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, sqlite3.DatabaseError):
-            raise _damage_error(self.path, str(error)) from error
+    try:
+        yield
+    except apsw.Error as error:
+        raise explain_failure(path, error, "it cannot be read") from error
 
 
-def _damage_error(path: Path, cause: str) -> EventStoreError:
-    reason = " ".join(cause.split())
-    return EventStoreError(f"{path} cannot be read ({reason}): restore a backup with `handsell restore CONFIG DIR`")
-
-
-def _list_columns(db: sqlite3.Connection, table: str) -> list[StoreColumn]:
-    return [StoreColumn(row[1], _find_kind(table, row[1], row[2])) for row in db.execute(f"PRAGMA table_info({table})")]
+def _list_columns(db: apsw.Connection, table: str) -> list[StoreColumn]:
+    rows: list[tuple] = db.execute(f"PRAGMA table_info({table})").fetchall()
+    return [StoreColumn(row[1], _find_kind(table, row[1], row[2])) for row in rows]
 
 
 def _find_kind(table: str, name: str, declared: str) -> ColumnKind:
-    for part, kind in AFFINITY.items():
-        if part in declared.upper():
-            return kind
-    raise EventStoreError(f"column {table}.{name} has the unknown type {declared!r}")
+    if declared.upper() not in KINDS:
+        raise EventStoreError(f"column {table}.{name} has the unknown type {declared!r}")
+    return KINDS[declared.upper()]
 
 
 def _join(columns: Sequence[StoreColumn]) -> str:
