@@ -1,6 +1,6 @@
 """`handsell train CONFIG`: from the newest events to a promoted bundle, on the Ray cluster that runs this process.
 
-    compact → data → features → apply → materialize → training, whose steps are in train/train.py
+    compact → data → features → apply → materialize → training, whose steps are in train/train.py → clean
 
 A step before training is skipped where its inputs are unchanged, so that training again without new events costs
 little more than training alone. The commands of the same names run the steps one by one.
@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from handsell.config import Config
+from handsell.core.errors import HandsellError
 from handsell.events.compaction import compact
+from handsell.jobs.cleaning import clean
 from handsell.jobs.cluster import connect
 from handsell.jobs.features import steps
 from handsell.jobs.ingest.ingest import prepare
@@ -28,7 +30,17 @@ def run_pipeline(config: Config, promote: bool = True) -> str:
         for name, run in STEPS.items():
             with progress.step(name) as note:
                 note.text = UNCHANGED if name in SKIPPED and steps.is_unchanged(config, name) else run(config)
-        return train(config, promote, progress)
+        outcome = train(config, promote, progress)
+        report_update(_clean(config))
+    return outcome
+
+
+def _clean(config: Config) -> str:
+    """Remove what `[retention]` does not keep; a store that does not answer does not fail the training."""
+    try:
+        return clean(config)
+    except HandsellError as error:
+        return f"old data was not removed: {error}"
 
 
 def ingest_events(config: Config) -> str:

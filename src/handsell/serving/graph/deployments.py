@@ -8,6 +8,7 @@ bind them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -102,8 +103,8 @@ class EventLogDeployment:
         self._sink = LocalSink(open_writer(load_config(config), LOCK_WAIT_S))
 
     async def call(self, method: str, *args: Any) -> AppendResult:
-        """Run a method of the sink; answers after the commit and raises EventStoreError."""
-        return await getattr(self._sink, method)(*args)
+        """Run a method of EventWriter; answers after the commit and raises EventStoreError."""
+        return await asyncio.wrap_future(getattr(self._sink.log, method)(*args))
 
     def __del__(self) -> None:
         if hasattr(self, "_sink"):
