@@ -21,6 +21,8 @@ from handsell.core.batches import Ragged
 from handsell.core.funnel import run_local
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.interactions import Interactions
+from handsell.data.readers.base import read_all_events
+from handsell.data.readers.detect import open_reader
 from handsell.data.splits import AS_LOGGED, Bounds, WindowRequests
 from handsell.features.matrix import build_matrix, list_features
 from handsell.jobs.cluster import run_tasks
@@ -56,7 +58,7 @@ def moment(deployment):
 @pytest.fixture(scope="module")
 def pair(deployment, moment, tmp_path_factory):
     """Two deployments with fitted retrievers: on the log, and on the log with a scrambled future."""
-    events = pq.read_table(deployment.layout.events)
+    events = pa.Table.from_batches(read_all_events(open_reader(deployment.config)))
     folder = tmp_path_factory.mktemp("futures")
     logs = {"as_it_was": events, "scrambled": scrambled(events, moment)}
     with ThreadPoolExecutor(len(logs)) as both:  # most of it is waiting for Ray and for Feast's command

@@ -15,8 +15,11 @@ from handsell.config import load_config
 from handsell.core.paths import Layout
 from handsell.data.readers.detect import open_reader
 from handsell.events.table_keys import TableKeys
-from handsell.jobs.ingest import ingest
 from handsell.jobs.ingest.catalog import write_catalog
+from handsell.jobs.ingest.catalog_changes import CatalogChanges
+from handsell.jobs.ingest.event_files import InputPart, ReadingWork, read_part
+from handsell.jobs.ingest.partitions import split_events, write_partition
+from handsell.jobs.ingest.person_rules import PersonRules
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 NAMES = ("event_id", "user_id", "item_id", "time", "type")
@@ -45,15 +48,19 @@ def prepare(folder, files, items, suffix="csv", rest=""):
     path.write_text(SHOP.replace("SUFFIX", suffix).replace("[data]", f"[data]\n{rest}", 1))
     config = load_config(path)
     reader, fresh = open_reader(config), Layout(folder / "state")
-    parts = reader.parts()
-    now = int(datetime.now(UTC).timestamp() * 1e6)
+    fresh.items.parent.mkdir(parents=True)
+    PersonRules().save(fresh.state)
+    parts = [InputPart(part.number, part.number, "source", source=part) for part in reader.parts()]
+    work = ReadingWork(
+        reader, fresh.state, fresh.compacted, config.events.names, int(datetime.now(UTC).timestamp() * 1e6)
+    )
     for part in parts:
-        ingest.read_source(reader, part, fresh.state, now)
-    deleted = write_catalog(config, reader, fresh, {})[2]
+        read_part(part, work)
+    counts = write_catalog(config, reader, fresh, {}, CatalogChanges({}), PersonRules(), np.zeros(0, bool))
     for part in parts:
-        ingest.partition_events(config, part.number, fresh.state, 2)
-    written = sum(ingest.merge_events(partition, fresh.state)[0] for partition in range(2))
-    return fresh, written, deleted
+        split_events(config, part, fresh.state, 2)
+    written = sum(write_partition(partition, fresh.state).events for partition in range(2))
+    return fresh, written, counts.deleted
 
 
 def write(path, names, rows):

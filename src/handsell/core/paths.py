@@ -39,12 +39,7 @@ class Layout:
 
     state: Path
 
-    # canonical tables, written by the readers
-    @property
-    def events(self) -> Path:
-        """Folder of Parquet parts in `handsell.data.schemas.EVENTS`."""
-        return self.state / "data" / "events"
-
+    # canonical tables, with the changes that came over HTTP
     @property
     def items(self) -> Path:
         """Parquet file in schema ITEMS plus extra columns, in order of first appearance."""
@@ -56,7 +51,7 @@ class Layout:
 
     @property
     def event_keys(self) -> Path:
-        """Folder of the sorted keys of all events, one file per partition of users."""
+        """Folder of the sorted keys of the source's events, in files per partition of users."""
         return self.state / "data" / "keys"
 
     @property
@@ -76,7 +71,7 @@ class Layout:
 
     @property
     def interactions(self) -> Path:
-        """Folder of part-00000.parquet …: numbered events sorted by user and time; each user is in one part."""
+        """Numbered events in partitions of users; `handsell.data.interaction_parts` reads them."""
         return self.state / "interactions"
 
     @property

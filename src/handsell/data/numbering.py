@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,17 @@ from handsell.data.event_key import compute_event_keys
 from handsell.data.interactions import NUMBERED
 from handsell.data.weights import compute_event_weights
 
-KEYED = NUMBERED.append(pa.field("key", pa.int64(), nullable=False))  # input of deduplication, key of event_key.py
+STORE = -1  # part of all events of the event store
+
+KEYED = pa.schema(  # input of deduplication; times are those of the source
+    [
+        *NUMBERED,
+        pa.field("key", pa.int64(), nullable=False),  # of event_key.py
+        pa.field("alias", pa.int64()),  # a second key of the same event
+        pa.field("part", pa.int32(), nullable=False),  # of the source, or STORE
+    ]
+)
+SETTLED = KEYED.append(pa.field("logged", pa.int64(), nullable=False))  # time before it was made strictly increasing
 
 
 def extend_vocabulary(vocabulary: Vocabulary | None, ids: Iterable[pa.Array | pa.ChunkedArray]) -> Vocabulary:
@@ -31,8 +41,14 @@ def look_up(ids: pa.Array, vocabulary: Numbering) -> np.ndarray:
     return vocabulary.number(coded.dictionary.to_pylist())[coded.indices.to_numpy()]
 
 
-def number_events(batch: pa.RecordBatch, users: Vocabulary, items: Vocabulary, events: EventsConfig) -> pa.Table:
-    """Convert a batch of EVENTS to KEYED in the same order; raise DataError for an unknown event type."""
+def number_events(
+    batch: pa.RecordBatch, users: Vocabulary, items: Vocabulary, events: EventsConfig, part: int = 0
+) -> pa.Table:
+    """Convert a batch of EVENTS to KEYED in the same order; raise DataError for an unknown event type.
+
+    Columns `key` and `alias` of the batch are kept, if it has them.
+    """
+    keyed = "key" in batch.schema.names
     types = type_codes(batch["type"], events)
     values = np.asarray(pc.fill_null(batch["value"], np.nan))
     columns = {
@@ -41,7 +57,9 @@ def number_events(batch: pa.RecordBatch, users: Vocabulary, items: Vocabulary, e
         "type": types,
         "time": np.asarray(batch["time"].cast(pa.int64())),
         "weight": compute_event_weights(types, values, events),
-        "key": compute_event_keys(batch),
+        "key": batch["key"] if keyed else compute_event_keys(batch),
+        "alias": batch["alias"] if keyed else pa.nulls(len(batch), pa.int64()),
+        "part": np.full(len(batch), part, np.int32),
     }
     same = {name: batch[name] for name in ("position", "propensity", "surface", "recommendation_id")}
     return pa.table({**columns, **same}, schema=KEYED)
@@ -64,18 +82,53 @@ def unknown_types_error(got: Iterable[str], events: EventsConfig) -> DataError:
 
 
 def deduplicate_and_sort(rows: pa.Table) -> pa.Table:
-    """Convert KEYED rows in log order, with all events of each user, to NUMBERED sorted by user and time.
+    """Convert KEYED rows in log order, with all events of each user, to NUMBERED sorted by user and time."""
+    return settle_events(rows).select(NUMBERED.names)
 
-    Of several events with the same key, the first is kept. Events of a user at the same time keep their log order and
-    are set 1 µs apart.
+
+def settle_events(rows: pa.Table, order: Sequence[int] = ()) -> pa.Table:
+    """Convert KEYED rows, with all events of each user, to SETTLED sorted by user and time.
+
+    The log order is that of the parts in `order`, or else of their numbers, with the event store last; within a part,
+    that of the rows. Of several events with the same key, the first is kept. Events of a user at the same time keep
+    their log order and are set 1 µs apart. So the result does not depend on the order in which parts were read.
     """
-    first = np.sort(np.unique(rows["key"].to_numpy(), return_index=True)[1])
-    rows = rows.take(pa.array(first))
+    rank = _rank_parts(rows["part"].to_numpy(), order)
+    if (np.diff(rank) < 0).any():
+        rows = rows.take(pa.array(np.argsort(rank, kind="stable")))
+    key = resolve_aliases(rows["key"].to_numpy(), rows["key"], rows["alias"])
+    rows = rows.take(pa.array(np.sort(np.unique(key, return_index=True)[1])))
     user, time = rows["user"].to_numpy(), rows["time"].to_numpy()
-    order = np.lexsort((time, user))  # stable: ties keep log order
-    rising = make_strictly_increasing(user[order], time[order])
-    rows = rows.select(NUMBERED.names).take(pa.array(order))
-    return rows.set_column(rows.column_names.index("time"), NUMBERED.field("time"), pa.array(rising)).cast(NUMBERED)
+    by_time = np.lexsort((time, user))  # stable: ties keep log order
+    rows = rows.append_column(SETTLED.field("logged"), rows["time"]).take(pa.array(by_time))
+    rising = make_strictly_increasing(user[by_time], time[by_time])
+    return rows.set_column(rows.column_names.index("time"), NUMBERED.field("time"), pa.array(rising)).cast(SETTLED)
+
+
+def unsettle_events(rows: pa.Table) -> pa.Table:
+    """Convert SETTLED rows back to KEYED."""
+    logged = rows["logged"]
+    return rows.set_column(rows.column_names.index("time"), KEYED.field("time"), logged).select(KEYED.names)
+
+
+def _rank_parts(parts: np.ndarray, order: Sequence[int]) -> np.ndarray:
+    """Return the place of each row's part in the log order, (N,)."""
+    last = max(int(parts.max(initial=0)), *order, 0) + 1
+    rank = np.arange(last + 1)
+    rank[list(order)] = np.arange(len(order))
+    return np.where(parts == STORE, np.iinfo(np.int64).max, rank[parts])
+
+
+def resolve_aliases(keys: np.ndarray, own: pa.ChunkedArray, alias: pa.ChunkedArray) -> np.ndarray:
+    """Replace keys (N,) that are the alias of an event by that event's own key."""
+    if alias.null_count == len(alias):
+        return keys
+    given = np.flatnonzero(np.asarray(alias.is_valid()))
+    second, first = np.asarray(alias.drop_null()), own.to_numpy()[given]
+    by_alias = np.argsort(second, kind="stable")
+    second, first = second[by_alias], first[by_alias]
+    place = np.minimum(np.searchsorted(second, keys), len(second) - 1)
+    return np.where(second[place] == keys, first[place], keys)
 
 
 def make_strictly_increasing(user: np.ndarray, time: np.ndarray) -> np.ndarray:

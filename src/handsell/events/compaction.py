@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from handsell.config import Config
+from handsell.core.errors import DataError
 from handsell.core.paths import Layout
 from handsell.events.compacted_files import (
     SCHEMAS,
@@ -58,13 +59,25 @@ def compact(config: Config, progress: Callable[[str], None]) -> CompactionSummar
     Raises EventStoreError if the store does not answer, DataError if earlier ranges are damaged or another process
     keeps compacting.
     """
-    folder, rows, through = Layout(config.state).compacted, {}, {}
-    with closing(open_reader(config)) as reader, lock_compacted(folder):
-        for kind, read in READERS.items():
-            remove_unlisted(folder, kind)
-            rows[kind] = _copy(folder, kind, reader, read, progress)
-            through[kind] = read_position(folder, kind)
-    return CompactionSummary(*(rows[kind] for kind in READERS), *(through[kind] for kind in READERS))
+    folder, rows = Layout(config.state).compacted, dict.fromkeys(READERS, 0)
+    with closing(open_reader(config)) as reader:
+        _require_newer(reader, folder)
+        if any(True for kind, read in READERS.items() for _ in read(reader, read_position(folder, kind))):
+            with lock_compacted(folder):
+                for kind, read in READERS.items():
+                    remove_unlisted(folder, kind)
+                    rows[kind] = _copy(folder, kind, reader, read, progress)
+    return CompactionSummary(*rows.values(), *(read_position(folder, kind) for kind in READERS))
+
+
+def _require_newer(reader: EventReader, folder: Path) -> None:
+    """Raise DataError for a store that ends before the copied events: its offsets would be taken for copied ones."""
+    last, copied = reader.last_offset(), read_position(folder, "events")
+    if last < copied:
+        raise DataError(
+            f"the event store ends at offset {last:,}, but events through offset {copied:,} were copied from it to "
+            f"{folder}: it is another or an older store; restore both from the same backup"
+        )
 
 
 def _copy(folder: Path, kind: Kind, reader: EventReader, read: Callable, progress: Callable[[str], None]) -> int:

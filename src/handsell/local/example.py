@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +19,7 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
 from handsell.core.batches import NONE
 from handsell.core.paths import Layout
+from handsell.data.interaction_parts import list_parts, read_part
 from handsell.local.service import open_client, request_slate, service_url
 
 Description = tuple[str, str, str]  # title, creators, tags
@@ -69,8 +69,8 @@ def _typical_user(config: Config, layout: Layout, snapshot: Snapshot) -> tuple[s
 
     The part is the first one with positive events. Without any, the user is new and has no events.
     """
-    for part in sorted(layout.interactions.glob("part-*.parquet")):
-        table = pq.read_table(part, columns=["user", "item", "type", "time", "weight"])
+    for part in list_parts(layout.interactions):
+        table = read_part(part, ("user", "item", "type", "time", "weight"))
         table = table.filter(pc.greater(table["weight"], 0))
         if table.num_rows:
             break

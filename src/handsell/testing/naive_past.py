@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from handsell.config import Config
 from handsell.core.paths import Layout
+from handsell.data.interaction_parts import list_parts, read_part
 
 DAY_US = 86_400_000_000
 HALF_LIVES_DAYS = (1, 7, 28)
@@ -49,7 +51,8 @@ def read_catalog(config: Config) -> NaiveCatalog:
     if items["expires_at"].null_count + items["available"].null_count < 2 * len(items):
         raise ValueError("expected a catalog without expires_at and available: the reference has no availability")
     log: dict[str, list[NaiveEvent]] = defaultdict(list)
-    for row in pq.read_table(layout.interactions, columns=["user", "item", "type", "time", "weight"]).to_pylist():
+    tables = [read_part(part) for part in list_parts(layout.interactions)]
+    for row in pa.concat_tables(tables).select(["user", "item", "type", "time", "weight"]).to_pylist():
         kind = config.events.names[row["type"]]
         log[users[row["user"]]].append(NaiveEvent(row["item"], kind, row["time"], row["weight"]))
     catalog = NaiveCatalog(

@@ -19,6 +19,7 @@ from handsell.core.errors import DataError
 from handsell.core.json_files import read_json
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
+from handsell.data.interaction_parts import list_parts
 from handsell.features.item import get_untouched_values, list_item_features
 from handsell.features.rows import Vocabularies
 from handsell.features.views import build_views
@@ -91,7 +92,7 @@ def require_distinct_columns(config: Config) -> None:
 
 
 def _inputs(layout: Layout, config: Config) -> tuple[list[Path], dict]:
-    parts = sorted(layout.interactions.glob("part-*.parquet"))
+    parts = list_parts(layout.interactions)
     if not parts or not layout.data_meta.is_file():
         raise DataError(
             f"expected numbered events in {layout.interactions}, got none: run `handsell data {config.source}`"

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from handsell.config import Config
 from handsell.core.batches import Ragged
 from handsell.core.paths import Layout
+from handsell.data.interaction_parts import read_part
 from handsell.data.interactions import Interactions
 from handsell.events.states import FoldRules, ItemAttributes
 from handsell.features.feature_times import find_last_events, fold_at
@@ -60,7 +61,7 @@ def load_attributes(scratch: Path) -> ItemAttributes:
 def write_part(part: Path, work: FeatureWork) -> dict[str, int]:
     """Write a part's rows of every user view and its day counts by item bucket; returns the number of rows by view."""
     facts, names = load_attributes(work.scratch), Vocabularies.load(Layout(work.config.state).catalog)
-    events = Interactions.read([part], len(names.users), len(names.items))
+    events = _read_events(part, names)
     rules = FoldRules.of(work.config)
     _write_days(count_days(events.item, events.time, events.weight, rules.seen[events.type]), part.stem, work)
     writers, beyond_cap = _Writers(work, part.name), 0
@@ -78,6 +79,11 @@ def write_part(part: Path, work: FeatureWork) -> dict[str, int]:
                 writers.write(build_pair_rows(some.take(last), users[rows][last], names, work.config))
     writers.close()
     return {"events": len(events), BEYOND_CAP: beyond_cap, **writers.rows}
+
+
+def _read_events(part: Path, names: Vocabularies) -> Interactions:
+    rows = read_part(part, ("user", "item", "type", "time", "weight"))
+    return Interactions.from_table(rows, len(names.users), len(names.items))
 
 
 class _Writers:

@@ -1,30 +1,30 @@
-"""The data job: source → canonical events, items and users → catalog → numbered interactions.
+"""The data job: source tables, compacted events and catalog changes → catalog → numbered interactions.
 
-    1 read       write each part of the source as a Parquet file of canonical events          a task per part
+    1 read       write each new part of the input as a Parquet file of canonical events      a task per part
     2 number     add new ids to the catalog's vocabularies                                   driver, ids only
-    3 partition  number the events of each file and split them into partitions of users       a task per part
-    4 merge      deduplicate and sort each partition, with strictly increasing times per user     a task per partition
+    3 split      number the events of each file and split them into partitions of users       a task per part
+    4 extend     add them to their partition; a first run deduplicates, sorts and writes it   a task per partition
 
-The driver never holds events. Everything is written to a new folder and moved into place at the end.
+The driver never holds events. Parts that an earlier run has read are not read again, and the files of partitions are
+linked, so that the cost of a run grows with what is new (docs/decisions/017-incremental-data.md). Everything is written
+to a new folder and moved into place at the end.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
+from filelock import FileLock, Timeout
 
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
@@ -32,207 +32,204 @@ from handsell.core.clock import Clock
 from handsell.core.errors import DataError, HandsellError
 from handsell.core.json_files import read_json
 from handsell.core.paths import Layout, has_content
-from handsell.data.numbering import (
-    KEYED,
-    deduplicate_and_sort,
-    number_events,
-    unknown_types_error,
-)
-from handsell.data.readers.base import FEW_FUTURE, Reader, SourcePart, drop_future, drop_incomplete
-from handsell.data.readers.detect import open_reader
-from handsell.data.readers.world import World
-from handsell.data.schemas import EVENTS
-from handsell.events.table_keys import save_table_keys
+from handsell.data.interaction_parts import write_order
 from handsell.jobs.cluster import connect, run_tasks
-from handsell.jobs.ingest.catalog import load_vocabularies, write_catalog
+from handsell.jobs.ingest.catalog import USED, CatalogCounts, forget_people, load_vocabularies, write_catalog
+from handsell.jobs.ingest.catalog_changes import CatalogChanges
+from handsell.jobs.ingest.checks import require_events, require_two
+from handsell.jobs.ingest.event_files import ReadingWork, read_part
+from handsell.jobs.ingest.inputs import JobInputs, find_inputs
+from handsell.jobs.ingest.partitions import extend_partition, split_events, write_partition
+from handsell.jobs.ingest.person_rules import PersonRules
+from handsell.jobs.ingest.publication import READY, finish_publication, publish
+from handsell.jobs.ingest.record import (
+    IngestRecord,
+    extend_record,
+    find_rebuild_reason,
+    has_waiting_due,
+    list_new_parts,
+    save_waiting,
+)
 from handsell.jobs.progress import report_update
 
 EVENTS_PER_PARTITION = 2_000_000
-VERSION = 3  # increase when the output of this job changes
+CHANGES = "changes.parquet"  # folded catalog changes, in the data folder
+LOCK_WAIT_S = 60.0
+
+Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class PartSummary:
-    """Counts of one part of the source."""
+@dataclass(frozen=True)
+class IngestRun:
+    """What one run works with; `before` is empty when everything is read."""
 
-    events: int
-    dropped: int  # rows without an id, a type or a time
-    future: int  # events later than the start of the run, left out
-    first_us: int | None
-    last_us: int | None
-    types: tuple[str, ...]
+    config: Config
+    inputs: JobInputs
+    layout: Layout
+    fresh: Layout  # the new folders
+    before: IngestRecord
+    kept: dict[str, Vocabulary]  # vocabularies, which numbers are added to
+    now_us: int
+    progress: Progress
+
+    @property
+    def extends(self) -> bool:
+        """Whether the files of the last run are kept and extended."""
+        return self.before.run > 0
 
 
-def prepare(config: Config, progress: Callable[[str], None] = report_update) -> dict[str, Any]:
+def prepare(config: Config, progress: Progress = report_update) -> dict[str, Any]:
     """Write the data, catalog and interactions folders of a deployment; return meta.json with `skipped`.
 
-    An unchanged source is skipped. Raises DataError for a source that cannot be used.
+    New events and catalog changes of the event store are compacted and included. Without anything new, nothing is done.
+    Raises DataError for a source that cannot be used, EventStoreError if the store does not answer.
     """
-    reader, layout = open_reader(config, progress), Layout(config.state)
-    before, current = _read_meta(layout), compute_fingerprint(config, reader)
-    if before.get("fingerprint") == current and has_content(layout.interactions, layout.catalog, layout.items.parent):
-        return {**before, "skipped": True}
-    config.state.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=config.state, prefix=".data-") as raw, connect(config.jobs.num_cpus):
-        fresh = Layout(Path(raw))
-        kept = load_vocabularies(layout) if before.get("source") == reader.source else {}
-        meta = {"fingerprint": current, **_write(config, reader, fresh, kept, progress)}
-        fresh.data_meta.write_text(json.dumps(meta, indent=1))
-        _publish(fresh, layout)
+    layout, now_us = Layout(config.state), Clock().now()
+    with _lock(layout):
+        finish_publication(layout)
+        inputs = find_inputs(config, progress)
+        before, record = _read_meta(layout), IngestRecord.load(layout.items.parent)
+        complete = has_content(layout.interactions, layout.catalog, layout.items.parent)
+        unchanged = complete and before.get("fingerprint") == inputs.fingerprint
+        if record and unchanged and not has_waiting_due(record, now_us):
+            return {**before, "skipped": True}
+        kept = load_vocabularies(layout) if before.get("source") == inputs.reader.source else {}
+        reason = _find_reason(record, complete, inputs, layout, kept)
+        if before and reason:
+            progress(f"reading all events again: {reason}")
+        with tempfile.TemporaryDirectory(dir=config.state, prefix=".data-", ignore_cleanup_errors=True) as raw:
+            start = IngestRecord() if record is None or reason else record
+            run = IngestRun(config, inputs, layout, Layout(Path(raw)), start, kept, now_us, progress)
+            with connect(config.jobs.num_cpus):
+                meta = {"fingerprint": inputs.fingerprint, **_write(run)}
+            run.fresh.data_meta.write_text(json.dumps(meta, indent=1))
+            publish(run.fresh, layout)
     return {**meta, "skipped": False}
 
 
-def compute_fingerprint(config: Config, reader: Reader) -> str:
-    """Return a hash of the source files' names, sizes and times, of [data] and [events], and of the partitions."""
-    stats = [(str(path), path.stat()) for path in reader.files()]
-    files = [(name, s.st_size, s.st_mtime_ns) for name, s in stats]
-    sections = [config.data.model_dump(), config.events.model_dump(exclude={"store"}), config.jobs.partitions]
-    return hashlib.sha256(json.dumps([VERSION, reader.source, files, sections]).encode()).hexdigest()
+@contextmanager
+def _lock(layout: Layout) -> Iterator[None]:
+    """Exclude other data jobs of the deployment, and remove what interrupted ones have left."""
+    layout.state.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(layout.state / ".data.lock", mode=0o600).acquire(timeout=LOCK_WAIT_S):
+            for folder in layout.state.glob(".data-*"):
+                if folder.name != READY:
+                    shutil.rmtree(folder, ignore_errors=True)
+            yield
+    except Timeout:
+        raise DataError(f"another data job of {layout.state} is running: wait for its end, then try again") from None
 
 
-def _write(
-    config: Config, reader: Reader, fresh: Layout, kept: dict[str, Vocabulary], progress: Callable[[str], None]
-) -> dict[str, Any]:
+def _find_reason(
+    record: IngestRecord | None, complete: bool, inputs: JobInputs, layout: Layout, kept: dict[str, Vocabulary]
+) -> str:
+    """Return why everything must be read again; empty if only new events are read."""
+    if record is None or not complete or not kept:
+        return "the files of the last run are missing, damaged or of another version or source"
+    if reason := find_rebuild_reason(record, inputs, EVENTS_PER_PARTITION):
+        return reason
+    moved, erased = inputs.rules.find_changes(PersonRules.load(layout.items.parent), kept["users"])
+    if len(moved) or len(erased):
+        return f"{len(moved):,} visitors became users and {len(erased):,} people were erased"
+    return ""
+
+
+def _write(run: IngestRun) -> dict[str, Any]:
     """Run the four steps in the folders of `fresh`; return the counts for meta.json."""
-    parts, now_us = reader.parts(), Clock().now()
-    progress(f"reading {len(parts)} part{'s' * (len(parts) > 1)} of {type(reader).__name__}")
-    summaries = _run_tasks(read_source, [(reader, part, fresh.state, now_us) for part in parts], config)
-    events, future = sum(part.events for part in summaries), sum(part.future for part in summaries)
-    _require_events(config, reader, summaries, events)
-    if future:
+    config, inputs, fresh, progress = run.config, run.inputs, run.fresh, run.progress
+    inputs.rules.save(fresh.state)
+    parts = list_new_parts(run.before, inputs, run.layout.items.parent / "waiting", run.now_us)
+    source = sum(part.source is not None for part in parts)
+    progress(
+        f"reading {source} part{'s' * (source != 1)} of {type(inputs.reader).__name__}"
+        + (f" and {len(parts) - source} of the event store" if len(parts) > source else "")
+        + (f"; {len(run.before.parts)} are unchanged" if run.extends else "")
+    )
+    work = ReadingWork(inputs.reader, fresh.state, run.layout.compacted, config.events.names, run.now_us)
+    summaries = _run_tasks(read_part, [(part, work) for part in parts], config)
+    record = extend_record(run.before, list(zip(parts, summaries, strict=True)), inputs)
+    require_events(config, inputs.reader, record, summaries)
+    if future := sum(one.events for one in record.waiting):
         progress(f"{future:,} event{'s' * (future > 1)} in the future left out: `handsell doctor` shows examples")
-    progress(f"{events:,} events; numbering users and items")
-    items, users, deleted = write_catalog(config, reader, fresh, kept)
-    _require_two(reader, items, users)
-    if deleted:
-        progress(
-            f"{deleted:,} items have events but no row in the items table: they are not recommended "
+    progress(f"{sum(part.events for part in summaries):,} events read; numbering users and items")
+    counts = _number(run)
+    partitions = len(run.before.partitions) or max(
+        config.jobs.partitions, math.ceil(record.events / EVENTS_PER_PARTITION)
+    )
+    progress(f"{counts.users:,} users, {counts.items:,} items; splitting events into {partitions} partitions")
+    _run_tasks(split_events, [(config, part, fresh.state, partitions) for part in parts], config)
+    write_order(fresh.interactions, [part.id for part in record.parts])
+    if run.extends:
+        shared = (run.layout.state, fresh.state, record.run)
+        written = _run_tasks(
+            extend_partition, [(p, *shared, old) for p, old in enumerate(run.before.partitions)], config
+        )
+    else:
+        written = _run_tasks(write_partition, [(p, fresh.state) for p in range(partitions)], config)
+    record = replace(record, partitions=tuple(written))
+    save_waiting(record, run.layout, fresh)
+    record.save(fresh.items.parent)
+    inputs.rules.save(fresh.items.parent)
+    for folder in ("partitions", "ids", "events", "generated", "waiting"):
+        shutil.rmtree(fresh.state / folder, ignore_errors=True)
+    return _describe(run, record, counts)
+
+
+def _number(run: IngestRun) -> CatalogCounts:
+    """Write the catalog with the changes that came over HTTP."""
+    data, inputs, kept = run.layout.items.parent, run.inputs, dict(run.kept)
+    changes = CatalogChanges.load(data / CHANGES) if run.extends else CatalogChanges({})
+    changes.fold(run.layout.compacted, [one for one in inputs.changes if one.through > run.before.changes_through])
+    changes.forget_users(inputs.rules.is_erased)
+    used = np.load(data / USED) if run.extends else np.zeros(0, bool)
+    if "users" in kept:
+        _, erased = inputs.rules.find_changes(PersonRules.load(data), kept["users"])
+        kept["users"] = forget_people(kept["users"], erased)
+    run.fresh.items.parent.mkdir(parents=True, exist_ok=True)
+    counts = write_catalog(run.config, inputs.reader, run.fresh, kept, changes, inputs.rules, used)
+    changes.save(run.fresh.items.parent / CHANGES)
+    require_two(inputs.reader, counts.items, counts.users)
+    if counts.deleted:
+        run.progress(
+            f"{counts.deleted:,} items have events but no row in the items table: they are not recommended "
             "(data.recommend_deleted_items)"
         )
-    partitions = max(config.jobs.partitions, math.ceil(events / EVENTS_PER_PARTITION))
-    progress(f"{users:,} users, {items:,} items; splitting events into {partitions} partitions")
-    _run_tasks(partition_events, [(config, part.number, fresh.state, partitions) for part in parts], config)
-    merged = _run_tasks(merge_events, [(p, fresh.state) for p in range(partitions)], config)
-    written = sum(count for count, _ in merged)
-    shutil.rmtree(fresh.state / "partitions")
-    shutil.rmtree(fresh.state / "ids")
+    return counts
+
+
+def _describe(run: IngestRun, record: IngestRecord, counts: CatalogCounts) -> dict[str, Any]:
+    """Return the content of meta.json, and report the events by origin."""
+    source, store, both = (sum(getattr(one, name) for one in record.partitions) for name in ("source", "store", "both"))
+    events = source + store - both
+    firsts = [record.stored_first_us, *(part.first_us for part in record.parts)]
+    if store:
+        run.progress(
+            f"{events:,} events: {source:,} in the source, {store:,} in the event store, {both:,} of them in both"
+        )
     return {
-        "source": reader.source,
-        "format": type(reader).__name__,
-        "ordered": reader.ordered,
-        "events": written,
-        "duplicates": events - written,
-        "dropped": sum(part.dropped for part in summaries),
-        "future": future,
-        "read_us": now_us,
-        "items": items,
-        "deleted_items": deleted,
-        "users": users,
-        "partitions": partitions,
-        "first_us": min(part.first_us for part in summaries if part.first_us is not None),
-        "last_us": max(last for _, last in merged),
+        "source": run.inputs.reader.source,
+        "format": type(run.inputs.reader).__name__,
+        "ordered": run.inputs.reader.ordered,
+        "events": events,
+        "origins": {"source": source, "event_store": store, "both": both},
+        "duplicates": record.events - events,
+        "dropped": sum(part.dropped for part in record.parts),
+        "unknown_types": record.unknown,
+        "future": sum(one.events for one in record.waiting),
+        "read_us": run.now_us,
+        "items": counts.items,
+        "deleted_items": counts.deleted,
+        "users": counts.users,
+        "partitions": len(record.partitions),
+        "first_us": min(first for first in firsts if first is not None),
+        "last_us": max(one.last_us for one in record.partitions),
+        "events_through": record.events_through,
+        "changes_through": record.changes_through,
     }
 
 
-def read_source(reader: Reader, part: SourcePart, state: Path, now_us: int) -> PartSummary:
-    """Write the canonical events of a part up to `now_us`, and its distinct ids in order of appearance. A Ray task."""
-    layout = Layout(state)
-    layout.events.mkdir(parents=True, exist_ok=True)
-    path, dropped, future = _part_path(layout.events, part.number), 0, 0
-    if isinstance(reader, World):
-        reader.write(part, layout.events, layout.truth)
-    else:
-        with pq.ParquetWriter(path, EVENTS) as out:
-            for batch in reader.events(part):
-                complete = drop_incomplete(batch)
-                kept = drop_future(complete, now_us) if reader.ordered else complete
-                dropped, future = dropped + len(batch) - len(complete), future + len(complete) - len(kept)
-                out.write_batch(kept)
-    ids: dict[str, dict[str, None]] = {"user_id": {}, "item_id": {}}
-    types: set[str] = set()
-    events, times = 0, []
-    for batch in _read_batches(path):
-        events += len(batch)
-        for name, seen in ids.items():
-            seen.update(dict.fromkeys(pc.unique(batch[name]).to_pylist()))
-        types.update(pc.unique(batch["type"]).to_pylist())
-        times += [t for t in pc.min_max(batch["time"].cast(pa.int64())).as_py().values() if t is not None]
-    for name, seen in ids.items():
-        (state / "ids" / name).mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table({"id": pa.array(seen, pa.string())}), _part_path(state / "ids" / name, part.number))
-    first, last = (min(times), max(times)) if times else (None, None)
-    return PartSummary(events, dropped, future, first, last, tuple(sorted(types)))
-
-
-def partition_events(config: Config, part: int, state: Path, partitions: int) -> None:
-    """Number the events of one part and write each to the partition of its user. A Ray task."""
-    layout = Layout(state)
-    users, items = (Vocabulary.load(layout.catalog / name) for name in ("users", "items"))
-    writers: dict[int, pq.ParquetWriter] = {}
-    try:
-        for batch in _read_batches(_part_path(layout.events, part)):
-            rows = number_events(batch, users, items, config.events)
-            to = rows["user"].to_numpy() % partitions
-            for partition in np.unique(to).tolist():
-                if partition not in writers:
-                    folder = state / "partitions" / f"{partition:05d}"
-                    folder.mkdir(parents=True, exist_ok=True)
-                    writers[partition] = pq.ParquetWriter(_part_path(folder, part), KEYED)
-                writers[partition].write_table(rows.filter(pa.array(to == partition)))
-    finally:
-        for writer in writers.values():
-            writer.close()
-
-
-def merge_events(partition: int, state: Path) -> tuple[int, int]:
-    """Merge the events of a partition into its file of interactions; return how many, and the last time. A Ray task."""
-    folder, layout = state / "partitions" / f"{partition:05d}", Layout(state)
-    tables = [pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))] if folder.is_dir() else []
-    rows = pa.concat_tables([KEYED.empty_table(), *tables])
-    save_table_keys(layout.event_keys, partition, rows["key"].to_numpy())
-    merged = deduplicate_and_sort(rows)
-    layout.interactions.mkdir(parents=True, exist_ok=True)
-    pq.write_table(merged, _part_path(layout.interactions, partition))
-    return len(merged), pc.max(merged["time"]).as_py() or 0
-
-
-def _require_events(config: Config, reader: Reader, summaries: Sequence[PartSummary], events: int) -> None:
-    """Raise DataError without events, for types without a weight, and for times that are equal or in the future."""
-    future = sum(part.future for part in summaries)
-    if future > FEW_FUTURE * (events + future):
-        raise DataError(
-            f"{future:,} of {events + future:,} events are in the future: expected at most {FEW_FUTURE:.0%}; correct "
-            "the unit or the time zone of the times, `handsell doctor` shows examples"
-        )
-    if not events:
-        files = ", ".join(map(str, reader.files()[:3]))
-        dropped = sum(part.dropped for part in summaries)
-        raise DataError(
-            f"no usable events in {files}: expected rows with user, item, type and time, got {dropped} rows that lack "
-            "one of them; run `handsell doctor` to see examples"
-        )
-    unknown = {name for part in summaries for name in part.types} - set(config.events.names)
-    if unknown:
-        raise unknown_types_error(unknown, config.events)
-    first = min(part.first_us for part in summaries if part.first_us is not None)
-    last = max(part.last_us for part in summaries if part.last_us is not None)
-    if reader.ordered and events > 1 and first == last:
-        raise DataError(
-            f"all {events:,} events have the same time: expected different times; map the column with the real time"
-        )
-
-
-def _require_two(reader: Reader, items: int, users: int) -> None:
-    """Raise DataError with fewer than two items or users."""
-    for name, got, why in (("item", items, "nothing to rank"), ("user", users, "no other user to learn from")):
-        if got < 2:
-            raise DataError(
-                f"{reader.source.partition(':{')[0]}: expected at least two {name}s, got {got}: there is {why}; "
-                "check the column mapping, or use rules instead of a trained recommender"
-            )
-
-
-def _run_tasks(function: Callable, arguments: list[tuple], config: Config) -> list[Any]:
+def _run_tasks(function: Callable, arguments: Sequence[tuple], config: Config) -> list[Any]:
     """Run Ray tasks; raise their errors as they were raised there."""
     try:
         return run_tasks(function, arguments, wait_s=config.jobs.wait_for_resources_s)
@@ -242,34 +239,9 @@ def _run_tasks(function: Callable, arguments: list[tuple], config: Config) -> li
         raise
 
 
-def _publish(fresh: Layout, layout: Layout) -> None:
-    """Move the new folders into place; meta.json, which marks complete data, is removed first and written last."""
-    layout.data_meta.unlink(missing_ok=True)
-    replaced = fresh.state / "replaced"
-    replaced.mkdir()
-    for new, old in (
-        (fresh.catalog, layout.catalog),
-        (fresh.interactions, layout.interactions),
-        (fresh.truth, layout.truth),
-        (fresh.items.parent, layout.items.parent),
-    ):
-        if old.exists():
-            old.rename(replaced / old.name)
-        if new.exists():
-            new.rename(old)
-
-
 def _read_meta(layout: Layout) -> dict[str, Any]:
     """Return what the last run has recorded; empty if there is none, or if the file is damaged."""
     try:
         return read_json(layout.data_meta, "")
     except HandsellError:
         return {}
-
-
-def _part_path(folder: Path, number: int) -> Path:
-    return folder / f"part-{number:05d}.parquet"
-
-
-def _read_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    yield from pq.ParquetFile(path).iter_batches(batch_size=131_072, columns=EVENTS.names)

@@ -25,6 +25,7 @@ from handsell.core.json_files import read_json
 from handsell.core.paths import Layout
 from handsell.core.units import HOUR_US
 from handsell.data import splits
+from handsell.data.interaction_parts import list_parts, read_part
 from handsell.data.interactions import Interactions
 from handsell.data.return_times import ReturnTimes, has_drawn_pause
 from handsell.data.slate_requests import build_slate_requests
@@ -60,7 +61,7 @@ def cut_windows(config: Config, run: Path) -> dict[str, int]:
     Raises TrainingError without interactions or with an empty retrieval window.
     """
     layout = Layout(config.state)
-    parts = sorted(layout.interactions.glob("part-*.parquet"))
+    parts = list_parts(layout.interactions)
     if not parts:
         raise TrainingError(f"no interactions in {layout.interactions}: run `handsell data {config.source}` first")
     end_us = read_json(layout.data_meta, f"run `handsell data {config.source}` again")["last_us"] + 1
@@ -101,7 +102,7 @@ def _split_interactions(
 ) -> tuple[dict[str, int], ReturnTimes]:
     """Cut one part of the interactions, a Ray task; return its counts and the pauses between its users' sessions."""
     bounds = splits.Bounds.of(config.split, end_us - 1)
-    table = add_served_items(pq.read_table(part), config, bounds.ranker if config.split.kind == "by_time" else 0)
+    table = add_served_items(read_part(part), config, bounds.ranker if config.split.kind == "by_time" else 0)
     events = Interactions.from_table(table, sizes.users, sizes.items)
     order = np.lexsort((table["time"].to_numpy(), table["user"].to_numpy()))
     position = pc.fill_null(table["position"], 0).to_numpy()[order]
