@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,46 +49,54 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "slates, cap 1": {"impressions": "slates", "propensity_cap": 1.0},
     "slates, 2 hours": {"impressions": "slates", "outcome_hours": 2.0},
 }
-BASELINE = "off"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks impressions", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks impressions", description=(__doc__ or "").split(":")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[11], help="seeds of the worlds")
     parser.add_argument("--users", type=int, default=1_500, help="listeners of a world")
     parser.add_argument("--items", type=int, default=4_000, help="tracks of a world")
+    parser.add_argument("--requests", type=int, default=3_000, help="most requests of a window")
+    parser.add_argument(
+        "--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS, help="the first is the baseline"
+    )
     parser.add_argument("--json", type=Path, default=None, help="output file")
     options = parser.parse_args()
-    scores: dict[str, dict[str, list[np.ndarray]]] = {}
-    negatives: dict[str, int] = dict.fromkeys(VARIANTS, 0)
-    users: dict[str, list[np.ndarray]] = {}
+    found = Measured(options.variants)
     with tempfile.TemporaryDirectory(prefix="handsell-impressions-") as folder:
         for seed in options.seeds:
-            config = write_config(Path(folder) / str(seed), seed, options.users, options.items)
+            config = write_config(Path(folder) / str(seed), seed, options)
             with start_private_cluster(config):
-                measure(config, seed, scores, users, negatives)
-    write_report(
-        "impressions", build_rows(scores, users, negatives),
-        {"worlds": len(options.seeds), "listeners": options.users, "tracks": options.items}, options.json,
-    )  # fmt: skip
+                measure(config, seed, found)
+    about = {"worlds": len(options.seeds), "listeners": options.users, "tracks": options.items}
+    write_report("impressions", build_rows(found), about, options.json)
 
 
-def write_config(folder: Path, seed: int, users: int, items: int) -> Config:
+@dataclass
+class Measured:
+    """Scores of all requests by kind and variant, one array per world, and the shown negatives of each variant."""
+
+    variants: list[str]
+    scores: dict[str, dict[str, list[np.ndarray]]] = field(default_factory=dict)
+    users: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    negatives: Counter = field(default_factory=Counter)
+
+
+def write_config(folder: Path, seed: int, options: argparse.Namespace) -> Config:
     """Write the world's config with another seed and size, without the two-tower model, which takes the longest."""
     folder.mkdir(parents=True)
-    sizes = f"\n[data.world]\nseed = {seed}\nusers = {users}\nitems = {items}\nartists = {items // 10}\n"
     text = WORLD.read_text().replace('name = "world"', 'name = "impressions"')
+    sizes = f"[data.world]\nseed = {seed}\nusers = {options.users}\nitems = {options.items}\n"
+    sizes += f"artists = {options.items // 10}\n[split]\nmax_requests = {options.requests}\n"
     path = folder / "impressions.toml"
-    path.write_text(text + sizes + "[retrieval.two_tower]\nenabled = false\n")
+    path.write_text(f"{text}\n{sizes}" + "[retrieval.two_tower]\nenabled = false\n")
     return load_config(path)
 
 
-def measure(config: Config, seed: int, scores: dict, users: dict, negatives: dict[str, int]) -> None:
+def measure(config: Config, seed: int, found: Measured) -> None:
     """Fit and replay every variant on one world, and add its scores by request kind, variant and world."""
     ingest.prepare(config, lambda text: None)
-    variants = {name: with_ranking(config, changes) for name, changes in VARIANTS.items()}
+    variants = {name: with_ranking(config, VARIANTS[name]) for name in found.variants}
     compute_feature_tables(config, write_keys(config, list(variants.values())))
     register_features(config)
     models = config.state / "models"
@@ -101,7 +110,7 @@ def measure(config: Config, seed: int, scores: dict, users: dict, negatives: dic
         for part in models.iterdir():
             (run.holdout / part.name).symlink_to(part)
         fit_on_candidates(replace(run, progress=Progress(4)))
-        negatives[name] += read_coverage(folder / "examples" / "ranker").ignored
+        found.negatives[name] += read_coverage(folder / "examples" / "ranker").ignored
         replay = run_tasks(replay_window, [(variant, folder, run.holdout)])[0]
         served = run_tasks(score_served_requests, [(variant, folder, run.holdout, None)])[0]
         for kind, model, each in (
@@ -109,9 +118,9 @@ def measure(config: Config, seed: int, scores: dict, users: dict, negatives: dic
             ("funnel", replay.models[FUNNEL].scores[HEADLINE], replay.user),
             ("served", served.ndcg[FUNNEL], served.user),
         ):
-            scores.setdefault(kind, {}).setdefault(name, []).append(model)
-            if name == BASELINE:
-                users.setdefault(kind, []).append(each.astype(np.int64) + seed * 10**7)
+            found.scores.setdefault(kind, {}).setdefault(name, []).append(model)
+            if name == found.variants[0]:
+                found.users.setdefault(kind, []).append(each.astype(np.int64) + seed * 10**7)
         shutil.rmtree(folder)
 
 
@@ -127,23 +136,19 @@ def write_keys(config: Config, variants: list[Config]) -> Path:
     return path
 
 
-def build_rows(scores: dict, users: dict, negatives: dict[str, int]) -> list[dict[str, Any]]:
-    """Build a row per kind of request and variant, compared with the baseline."""
+def build_rows(found: Measured) -> list[dict[str, Any]]:
+    """Build a row per kind of request and variant, compared with the first variant."""
     rows = []
-    for kind, found in scores.items():
-        values = {name: np.concatenate(parts) for name, parts in found.items()}
-        user = np.concatenate(users[kind])
-        others = {name: each for name, each in values.items() if name != BASELINE}
-        compared = compare_all(others, values[BASELINE], user)
+    for kind, scores in found.scores.items():
+        values = {name: np.concatenate(parts) for name, parts in scores.items()}
+        base = values[found.variants[0]]
+        others = {name: each for name, each in values.items() if name != found.variants[0]}
+        compared = compare_all(others, base, np.concatenate(found.users[kind])) if others else {}
         for name, each in values.items():
-            against = compared[name].as_dict() if name in compared else dict.fromkeys(("difference", "low", "high"))
-            rows.append(
-                {
-                    "scores": kind, "impressions": name, "shown negatives": negatives[name],
-                    HEADLINE: mean_known(each),
-                    **{key: against[key] for key in ("difference", "low", "high")},
-                }
-            )  # fmt: skip
+            row = {"scores": kind, "impressions": name, "shown negatives": found.negatives[name]}
+            against = compared[name].as_dict() if name in compared else {}
+            row |= {HEADLINE: mean_known(each), **{key: against.get(key) for key in ("difference", "low", "high")}}
+            rows.append(row)
     return rows
 
 

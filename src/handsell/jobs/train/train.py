@@ -39,6 +39,7 @@ from handsell.jobs.progress import Progress
 from handsell.jobs.train import publication
 from handsell.jobs.train.evaluation import ServedScores, evaluate_served, replay_window
 from handsell.jobs.train.examples import fetch_item_values, find_candidates, write_examples
+from handsell.jobs.train.origins import count_origins, describe_origins
 from handsell.jobs.train.ranker import fit_ranker_on_ray
 from handsell.jobs.train.requests import fetch_user_rows
 from handsell.jobs.train.retrievers import fit_retrievers
@@ -74,6 +75,7 @@ def train(config: Config, promote: bool = True, progress: Progress | None = None
         with run.progress.step("served", f"{run.counts['served_kept']:,} users, at one time and after pauses") as note:
             served = evaluate_served(run.config, run.folder, run.holdout)
             note.text = served.sentence
+        run = replace(run, counts=run.counts | count_origins(run.config, run.folder))
         report = _report(run, replay, served)
         store = BundleStore(Layout(config.state).bundles)
         bundle_id, refit = publication.publish_refit(run, report, store)
@@ -225,7 +227,7 @@ def _report(run: TrainingRun, replay: Replay, served: ServedScores) -> dict:
         importance=importance,
         seconds=run.progress.seconds,
         libraries=read_library_versions(),
-        notes=publication.describe_evaluation(run),
+        notes=(*publication.describe_evaluation(run), describe_origins(run.counts)),
         tuning={one.source: one.as_dict() for one in run.tuned},
         served=served.as_dict(),
         by_time_away=served.by_time_away(),

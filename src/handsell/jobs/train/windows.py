@@ -31,7 +31,7 @@ from handsell.data.return_times import ReturnTimes, has_drawn_pause
 from handsell.data.slate_requests import build_slate_requests
 from handsell.data.splits import WindowRequests
 from handsell.jobs.cluster import run_tasks
-from handsell.jobs.train.impressions import add_served_items
+from handsell.jobs.train.impressions import add_served_items, served_type
 from handsell.jobs.train.requests import build_requests_table, read_requests
 
 REQUEST_WINDOWS = splits.WINDOWS[1:]
@@ -116,6 +116,9 @@ def _split_interactions(
     write_interactions(events.where(acted & (window == splits.RETRIEVAL)), run / "fit" / part.name)
     write_interactions(events.where(acted), run / "all" / part.name)
     counts = {"fit": int((acted & (window == splits.RETRIEVAL)).sum()), "all": int(acted.sum())}
+    shown = ~acted & np.isin(window, [splits.RANKER, splits.VALIDATION])
+    counts["shown_items"] = int(shown.sum())
+    counts["served_items"] = int((shown & (events.type == served_type(config))).sum())
     slate, begins = (position, propensity), (0, bounds.ranker, bounds.validation, bounds.test, end_us)
     for name, (which, kind) in _request_kinds(config).items():
         begin_us = begins[which]
