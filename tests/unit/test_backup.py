@@ -13,12 +13,12 @@ from handsell.config import load_config
 from handsell.core.errors import BundleError
 from handsell.core.paths import Layout
 from handsell.events.store.interface import EventStoreError
-from handsell.events.store.opening import open_writer
+from handsell.events.store.opening import open_reader, open_writer
 from handsell.events.store.sqlite_file import connect_to_read
 from handsell.maintenance import backup as backup_module
 from handsell.maintenance import restore as restore_module
 from handsell.maintenance.backup import back_up
-from handsell.maintenance.backup_manifest import NAME, BackupError
+from handsell.maintenance.backup_manifest import NAME, BackupError, write_manifest
 from handsell.maintenance.restore import restore
 from handsell.maintenance.sqlite_tables import SqliteSnapshot
 from handsell.maintenance.store_tables import TABLES, read_last_offsets
@@ -232,3 +232,91 @@ def test_a_deployment_that_was_never_served_is_backed_up_without_a_store(shop, e
     restore(elsewhere, tmp_path / "backup")
     assert not Layout(elsewhere.state).event_log.exists()
     assert BundleStore(Layout(elsewhere.state).bundles).live()
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_a_backup_of_an_earlier_version_is_upgraded(shop, elsewhere, tmp_path, request, engine):
+    folder, old = tmp_path / "backup", ("events", "slates", "blocks")
+    manifest = back_up(shop, folder)
+    for path in (folder / "store").iterdir():
+        if path.stem not in old:
+            path.unlink()
+    files = {name: entry for name, entry in manifest.files.items() if (folder / name).exists()}
+    rows = {table: manifest.rows[table] for table in old}
+    write_manifest(
+        folder, manifest.model_copy(update={"revision": "0001", "rows": rows, "last_offsets": {}, "files": files})
+    )
+    config = request.getfixturevalue("in_postgresql") if engine == "postgresql" else elsewhere
+    restore(config, folder)
+    assert read_event_ids(config) == read_event_ids(shop)
+    with closing(open_reader(shop)) as reader, closing(open_writer(config)) as log:
+        last = reader.last_offset()
+        assert log.append([build_event(1_000)]).result().offsets == (last + 1,)
+        assert log.merge_identity("visitor", "u1", 7).result()
+
+
+@pytest.fixture
+def in_postgresql(elsewhere, postgresql):
+    """The config elsewhere, with its event store in an empty database."""
+    elsewhere.source.write_text(f'{elsewhere.source.read_text()}[events]\nstore = "{postgresql.create_database()}"\n')
+    return load_config(elsewhere.source)
+
+
+def test_a_backup_moves_a_deployment_to_postgresql_and_back(shop, in_postgresql, tmp_path):
+    first = back_up(shop, tmp_path / "backup")
+    restore(in_postgresql, tmp_path / "backup")
+    assert read_event_ids(in_postgresql) == read_event_ids(shop)
+    with closing(open_writer(in_postgresql)) as log:
+        again = log.append([build_event(2), build_event(20)]).result()
+        new = log.append([build_event(1_000)]).result()
+    assert again.duplicates == 2 and new.offsets == (first.last_offsets["events"] + 1,)
+    second = back_up(in_postgresql, tmp_path / "second")
+    assert second.engine == "postgresql" and second.rows == {**first.rows, "events": first.rows["events"] + 1}
+    restore(shop, tmp_path / "second", replace=True)
+    assert read_event_ids(shop) == read_event_ids(in_postgresql)
+
+
+def test_a_postgresql_store_with_rows_or_users_is_not_overwritten(shop, in_postgresql, tmp_path):
+    back_up(shop, tmp_path / "backup")
+    with closing(open_writer(in_postgresql)) as log:
+        log.append([build_event(1)]).result()
+        with pytest.raises(EventStoreError, match="other connections"):
+            restore(in_postgresql, tmp_path / "backup")
+    with pytest.raises(EventStoreError, match="table events has rows"):
+        restore(in_postgresql, tmp_path / "backup")
+    assert not in_postgresql.state.exists() and read_event_ids(in_postgresql) == ["e1"]
+    restore(in_postgresql, tmp_path / "backup", replace=True)
+    assert read_event_ids(in_postgresql) == read_event_ids(shop)
+
+
+def test_a_backup_of_postgresql_is_as_of_one_moment(shop, in_postgresql, tmp_path):
+    """Two writers commit in turns; the rows of the backup are the first ones, without a gap."""
+    stop, begun = threading.Event(), threading.Barrier(3)
+
+    def write(user):
+        with closing(open_writer(in_postgresql)) as log:
+            log.append([build_event(-1, user)]).result()
+            begun.wait()
+            n = 0
+            while not stop.is_set():
+                n += 1
+                log.append([build_event(n, user)]).result()
+
+    writers = [threading.Thread(target=write, args=(user,)) for user in ("u1", "u2")]
+    for writer in writers:
+        writer.start()
+    try:
+        begun.wait()
+        manifest = back_up(in_postgresql, tmp_path / "backup")
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    with closing(open_reader(in_postgresql)) as reader:
+        before = reader.scan(limit=100_000)
+    restore(in_postgresql, tmp_path / "backup", replace=True)
+    with closing(open_reader(in_postgresql)) as reader:
+        after = reader.scan(limit=100_000)
+    count = manifest.rows["events"]
+    assert count < len(before["offset"])
+    assert after["offset"] == before["offset"][:count] and after["key"] == before["key"][:count]

@@ -85,7 +85,7 @@ def _open_snapshot(config: Config) -> Iterator[StoreSnapshot | None]:
         with closing(SqliteSnapshot(path)) as file:
             yield file
         return
-    from handsell.maintenance.postgresql_tables import PostgresqlSnapshot
+    from handsell.maintenance.postgresql_tables import PostgresqlSnapshot  # of the extra `postgres`
 
     with closing(PostgresqlSnapshot(store)) as database:
         yield database

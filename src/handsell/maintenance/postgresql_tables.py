@@ -1,18 +1,23 @@
-"""Read and fill the tables of an event store in PostgreSQL, with COPY."""
+"""Read and fill the tables of an event store in PostgreSQL."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import psycopg
 
 from handsell.events.store.interface import EventStoreError
+from handsell.events.store.postgresql.connection import connect, describe, explain_failure
+from handsell.events.store.schema import READ_REVISION
 from handsell.maintenance.store_tables import ROWS, TABLES, ColumnKind, StoreColumn
 
 KINDS: dict[str, ColumnKind] = {
     "bigint": "int", "integer": "int", "smallint": "int", "double precision": "float", "real": "float", "text": "text",
     "character varying": "text", "bytea": "bytes",
 }  # fmt: skip
+TRIES, WAIT_S = 20, 0.1
 
 
 class PostgresqlSnapshot:
@@ -21,25 +26,27 @@ class PostgresqlSnapshot:
     engine = "postgresql"
 
     def __init__(self, url: str):
-        self._db = _connect(url)
+        self.url = url
+        with _explain(url):
+            connect(url).close()  # checks the database, and creates or upgrades its tables
+            self._db = psycopg.connect(url, connect_timeout=10)  # without a limit of time for a statement
         self._db.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         self._db.read_only = True
 
     def check(self) -> None:
-        """PostgreSQL checks each page as it is read."""
+        """PostgreSQL checks each page as it is read, where the cluster has checksums."""
 
     def read_revision(self) -> str:
-        row = self._db.execute("SELECT to_regclass('alembic_version') IS NOT NULL").fetchone()
-        if row is None or not row[0]:
-            return ""
-        found = self._db.execute("SELECT version_num FROM alembic_version").fetchone()
-        return str(found[0]) if found else ""
+        with _explain(self.url):
+            row = self._db.execute(READ_REVISION).fetchone()
+        return row[0] if row else ""
 
     def list_columns(self, table: str) -> list[StoreColumn]:
-        return _list_columns(self._db, table)
+        with _explain(self.url):
+            return _list_columns(self._db, table)
 
     def read_rows(self, table: str, columns: Sequence[StoreColumn]) -> Iterator[list[tuple]]:
-        with self._db.cursor(name=f"backup_{table}") as cursor:
+        with _explain(self.url), self._db.cursor(name=f"backup_{table}") as cursor:
             cursor.itersize = ROWS
             cursor.execute(f"SELECT {_join(columns)} FROM {table}")
             while rows := cursor.fetchmany(ROWS):
@@ -50,31 +57,53 @@ class PostgresqlSnapshot:
 
 
 class PostgresqlLoader:
-    """One transaction on tables that exist; raises EventStoreError unless they are empty or may be emptied."""
+    """One transaction on the tables of this version; raises EventStoreError unless they are empty or may be emptied.
+
+    No other process may be connected to the database.
+    """
 
     def __init__(self, url: str, replace: bool):
-        self._db = _connect(url)
-        there = [table for table in TABLES if _list_columns(self._db, table)]
-        others = self._db.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
-            "AND backend_type = 'client backend'"
-        ).fetchone()
-        if others and others[0]:
-            raise EventStoreError(
-                f"{others[0]} other processes are connected to the event store's database: stop the service first"
+        self.url = url
+        with _explain(url):
+            connect(url).close()
+            self._db = psycopg.connect(url, connect_timeout=10)
+        try:
+            with _explain(url):
+                self._require_alone()
+                self._empty(replace)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _require_alone(self) -> None:
+        for _ in range(TRIES):  # the server notices a closed connection some time later
+            others = self._count(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
             )
-        for table in ("events", "slates", "catalog_changes"):
-            if not replace and self._db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone():
-                raise EventStoreError(
-                    f"table {table} of the event store has rows: `handsell restore CONFIG DIR --replace` empties it"
-                )
+            self._db.rollback()  # the view is as of the beginning of a transaction
+            if not others:
+                return
+            time.sleep(WAIT_S)
+        raise EventStoreError(
+            f"{others} other connections to the {describe(self.url)}: stop all services and jobs that use it"
+        )
+
+    def _empty(self, replace: bool) -> None:
+        there = [table for table in TABLES if _list_columns(self._db, table)]
+        filled = [name for name in there if name != "offsets" and self._count(f"SELECT count(*) FROM {name}")]
+        if filled and not replace:
+            raise EventStoreError(
+                f"{describe(self.url)}: table {filled[0]} has rows: `handsell restore CONFIG DIR --replace` empties it"
+            )
         self._db.execute(f"TRUNCATE {', '.join(there)}")
 
     def list_columns(self, table: str) -> list[StoreColumn]:
         return _list_columns(self._db, table)
 
     def insert(self, table: str, columns: Sequence[StoreColumn], rows: list[tuple]) -> None:
-        with self._db.cursor() as cursor, cursor.copy(f"COPY {table} ({_join(columns)}) FROM STDIN") as copy:
+        copy_rows = f"COPY {table} ({_join(columns)}) FROM STDIN"
+        with _explain(self.url), self._db.cursor() as cursor, cursor.copy(copy_rows) as copy:
             for row in rows:
                 copy.write_row(row)
 
@@ -86,17 +115,24 @@ class PostgresqlLoader:
         )
 
     def commit(self) -> None:
-        self._db.commit()
+        with _explain(self.url):
+            self._db.commit()
 
     def close(self) -> None:
         self._db.close()
 
+    def _count(self, query: str) -> int:
+        row = self._db.execute(query).fetchone()
+        return int(row[0]) if row else 0
 
-def _connect(url: str) -> psycopg.Connection:
+
+@contextmanager
+def _explain(url: str) -> Iterator[None]:
+    """Raise EventStoreError, in words, for an error of the database."""
     try:
-        return psycopg.connect(url, connect_timeout=10)
+        yield
     except psycopg.Error as error:
-        raise EventStoreError(f"the event store's database does not answer ({error}): start PostgreSQL") from None
+        raise explain_failure(url, error, "nothing was changed") from error
 
 
 def _list_columns(db: psycopg.Connection, table: str) -> list[StoreColumn]:

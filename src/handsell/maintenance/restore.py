@@ -95,10 +95,8 @@ def _load_sqlite(path: Path, folder: Path, manifest: BackupManifest) -> None:
 
 def _load_postgresql(config: Config, folder: Path, manifest: BackupManifest, replace: bool) -> None:
     """Fill the tables of the database, in one transaction."""
-    from handsell.events.store.opening import open_writer
-    from handsell.maintenance.postgresql_tables import PostgresqlLoader
+    from handsell.maintenance.postgresql_tables import PostgresqlLoader  # of the extra `postgres`
 
-    open_writer(config).close()  # creates the tables
     with closing(PostgresqlLoader(find_store(config), replace)) as loader:
         load_tables(folder / STORE, manifest.rows, manifest.last_offsets, loader)
         loader.commit()

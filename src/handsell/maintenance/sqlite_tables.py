@@ -84,6 +84,8 @@ class SqliteLoader:
         self._db.executemany(f"INSERT INTO {table} ({_join(columns)}) VALUES ({marks})", rows)
 
     def raise_offset(self, table: str, last: int) -> None:
+        if not self.list_columns("offsets"):
+            return  # of an earlier revision: the upgrade sets it
         self._db.execute(
             "INSERT INTO offsets (name, last) VALUES (?, ?) "
             "ON CONFLICT (name) DO UPDATE SET last = max(last, excluded.last)",

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from handsell.core.errors import HandsellError
+from handsell.events.store.transaction import TABLES as WITH_OFFSETS
 
 TABLES = (
     "events", "slates", "catalog_changes", "identities", "erasures", "blocks", "positions", "trimmed_keys",
@@ -89,12 +91,13 @@ def load_tables(folder: Path, counts: dict[str, int], last_offsets: dict[str, in
 
     Raises HandsellError if a table has columns that the store lacks.
     """
+    highest = dict.fromkeys(WITH_OFFSETS, 0)
     for table, expected in counts.items():
-        loaded = _load_table(folder / f"{table}.parquet", table, loader)
+        loaded, highest[table] = _load_table(folder / f"{table}.parquet", table, loader)
         if loaded != expected:
             raise HandsellError(f"table {table} of the backup: expected {expected:,} rows, got {loaded:,}")
-    for table, last in last_offsets.items():
-        loader.raise_offset(table, last)
+    for table in WITH_OFFSETS:
+        loader.raise_offset(table, max(highest[table], last_offsets.get(table, 0)))
 
 
 def read_last_offsets(snapshot: StoreSnapshot) -> dict[str, int]:
@@ -118,9 +121,10 @@ def _write_table(snapshot: StoreSnapshot, table: str, columns: list[StoreColumn]
     return count
 
 
-def _load_table(path: Path, table: str, loader: StoreLoader) -> int:
+def _load_table(path: Path, table: str, loader: StoreLoader) -> tuple[int, int]:
+    """Insert the rows of a file; return their number and their highest offset."""
     there = {column.name: column for column in loader.list_columns(table)}
-    count = 0
+    count = last = 0
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
         if missing := [name for name in names if name not in there]:
@@ -133,4 +137,6 @@ def _load_table(path: Path, table: str, loader: StoreLoader) -> int:
             values: list[list[Any]] = [column.to_pylist() for column in batch.columns]
             loader.insert(table, columns, list(zip(*values, strict=True)))
             count += len(batch)
-    return count
+            if "offset" in names:
+                last = max(last, pc.max(batch["offset"]).as_py() or 0)
+    return count, last
