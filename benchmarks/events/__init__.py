@@ -1,0 +1,1 @@
+"""Events: how fast the intake accepts them, and how soon answers change."""
