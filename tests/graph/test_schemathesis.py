@@ -42,6 +42,7 @@ ASKED = (
         for place in ("", f"/{{{kind}_id}}")
         for method in ("PUT", "PATCH", "GET", "DELETE")
     ),
+    "POST /v1/identities/merge",
     "POST /v1/items",
     "POST /v1/users",
 )

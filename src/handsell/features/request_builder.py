@@ -75,6 +75,10 @@ class UserStore(Protocol):
         """Column → one cell per user, None where there is no row."""
         ...
 
+    def forget_users(self, user_ids: Sequence[str]) -> None:
+        """Remove the rows of users."""
+        ...
+
 
 class OnlineRows:
     """Feature rows of users from the online store."""
@@ -97,6 +101,10 @@ class OnlineRows:
         at = [None if user_id is None else place[user_id] for user_id in user_ids]
         found = self._store.online_users(ids)
         return rows | {name: [None if i is None else cells[i] for i in at] for name, cells in found.items()}
+
+    def forget(self, user_ids: Sequence[str]) -> None:
+        """Remove the rows of users."""
+        self._store.forget_users(user_ids)
 
 
 def build_requests(

@@ -26,6 +26,10 @@ class EventSink(Protocol):
 
     async def save_position(self, name: str, offset: int) -> AppendResult: ...
 
+    async def merge_identity(self, visitor_id: str, user_id: str, time: int) -> AppendResult: ...
+
+    async def erase_user(self, user_id: str, time: int) -> AppendResult: ...
+
 
 @dataclass(frozen=True, slots=True)
 class LocalSink:
@@ -48,6 +52,12 @@ class LocalSink:
     async def save_position(self, name: str, offset: int) -> AppendResult:
         return await asyncio.wrap_future(self.log.save_position(name, offset))
 
+    async def merge_identity(self, visitor_id: str, user_id: str, time: int) -> AppendResult:
+        return await asyncio.wrap_future(self.log.merge_identity(visitor_id, user_id, time))
+
+    async def erase_user(self, user_id: str, time: int) -> AppendResult:
+        return await asyncio.wrap_future(self.log.erase_user(user_id, time))
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteSink:
@@ -69,6 +79,12 @@ class RemoteSink:
 
     async def save_position(self, name: str, offset: int) -> AppendResult:
         return await self._call("save_position", name, offset)
+
+    async def merge_identity(self, visitor_id: str, user_id: str, time: int) -> AppendResult:
+        return await self._call("merge_identity", visitor_id, user_id, time)
+
+    async def erase_user(self, user_id: str, time: int) -> AppendResult:
+        return await self._call("erase_user", user_id, time)
 
     async def _call(self, method: str, *args: Any) -> AppendResult:
         try:

@@ -137,6 +137,10 @@ class LoadedBundle:
         """Attributes of a user from the feature store; None for a user that it does not know."""
         return await self._users.read_attributes(user_id, now() + self.config.serving.deadline_ms / 1_000)
 
+    async def forget_users(self, user_ids: Sequence[str]) -> None:
+        """Remove the online features of users."""
+        await self._users.forget_users(user_ids, now() + self.config.serving.deadline_ms / 1_000)
+
     def close(self) -> None:
         self._users.close()
 

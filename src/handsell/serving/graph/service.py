@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +15,8 @@ from handsell.events.impressions import ImpressionQueue
 from handsell.events.store.interface import AppendResult
 from handsell.events.store.opening import open_reader
 from handsell.serving.changes.catalog_rows import Items, StoredChanges, Users
+from handsell.serving.changes.identities import Identities
+from handsell.serving.changes.people import People
 from handsell.serving.graph.event_sink import EventSink
 from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList, UserSlate, now
 from handsell.serving.graph.stages import BUDGET, BundleNotHeld
@@ -21,13 +24,14 @@ from handsell.serving.http import answers as a
 from handsell.serving.http import render, schemas
 from handsell.serving.http.event_intake import validate_events
 from handsell.serving.http.explain import build_answer
-from handsell.serving.http.queries import Query
+from handsell.serving.http.queries import Query, make_user_key
 from handsell.serving.telemetry.observability import Metrics
 from handsell.serving.telemetry.slate_metrics import SlateMetrics
 from handsell.serving.telemetry.state_metrics import StateMetrics
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+B = TypeVar("B", schemas.RecommendationsBody, schemas.RankBody, schemas.ExplainParameters)
 
 PROBE = schemas.RecommendationsBody(user_id="readiness probe")  # with a user id, so that the feature store is read
 
@@ -45,6 +49,8 @@ class Service:
         self.refused: a.RefusedBundle | None = None  # a live bundle that this gateway cannot serve
         self._events = events
         self._changes = StoredChanges(open_reader(self.config), events, self.config.serving.deadline_ms / 1_000)
+        self.identities = Identities(partial(open_reader, self.config))
+        self.people = People(events, self.identities, self.config.serving.deadline_ms / 1_000)
         self.items, self.users = Items(self.config, self._changes), Users(self.config, self._changes)
         self._impressions = ImpressionQueue(self._append_slates, metrics.impressions_lost.inc)
         metrics.waiting_slates.set_function(lambda: len(self._impressions))
@@ -101,7 +107,7 @@ class Service:
 
     async def recommend(self, body: schemas.RecommendationsBody) -> a.RecommendationsAnswer:
         async def answer_from(bundle: LoadedBundle) -> a.RecommendationsAnswer:
-            query = bundle.parser.parse_recommendations(body, now())
+            query = bundle.parser.parse_recommendations(self._identify(body), now())
             return self._answer(bundle, query, await bundle.recommend(query), "metadata" in body.include)
 
         return await self._from_one_bundle(answer_from)
@@ -117,7 +123,7 @@ class Service:
 
     async def rank(self, body: schemas.RankBody) -> a.RankAnswer:
         async def answer_from(bundle: LoadedBundle) -> a.RankAnswer:
-            query, unknown = bundle.parser.parse_rank(body, now())
+            query, unknown = bundle.parser.parse_rank(self._identify(body), now())
             ranked = await bundle.rank(query) if len(query.items) else RankedList([], [])
             return a.RankAnswer(
                 items=ranked.items, unknown_item_ids=unknown, degraded=ranked.degraded, release=bundle.release.stamp
@@ -129,7 +135,7 @@ class Service:
         """Explain why an item is or is not in the user's slate now; nothing is logged as shown."""
 
         async def answer_from(bundle: LoadedBundle) -> a.ExplainAnswer:
-            explanation = await bundle.explain(bundle.parser.parse_explain(query, now()))
+            explanation = await bundle.explain(bundle.parser.parse_explain(self._identify(query), now()))
             return build_answer(query, explanation, bundle.config, bundle.snapshot, bundle.release.stamp)
 
         return await self._from_one_bundle(answer_from)
@@ -157,11 +163,11 @@ class Service:
 
     async def block(self, user_id: str, body: schemas.BlocksBody) -> a.BlocksAnswer:
         """Replace the blocks of a user; they are durable on return. Raises EventStoreError."""
-        await self._events.put_blocks(user_id, body.creators, body.tags)
+        await self._events.put_blocks(self.identities.find_user(user_id) or user_id, body.creators, body.tags)
         return a.BlocksAnswer(user_id=user_id, creators=list(body.creators), tags=list(body.tags))
 
     def blocks(self, user_id: str) -> a.BlocksAnswer:
-        return a.BlocksAnswer(user_id=user_id, **self.bundle.blocks(user_id))
+        return a.BlocksAnswer(user_id=user_id, **self.bundle.blocks(self.identities.find_user(user_id) or user_id))
 
     async def ready(self) -> a.Health:
         """Send a real request through every stage, and an empty append; raises RequestError (503) until all answer.
@@ -196,6 +202,7 @@ class Service:
     async def close(self) -> None:
         await self._impressions.close()
         self._changes.close()
+        self.identities.close()
         for bundle in (self.bundle, self.previous):
             if bundle is not None:
                 bundle.close()
@@ -203,6 +210,12 @@ class Service:
     async def _append_slates(self, slates: Sequence[dict[str, Any]]) -> None:
         with self.metrics.time_append("slates"):
             await self._events.append_slates(slates)
+
+    def _identify(self, body: B) -> B:
+        """Return the body as the user's, where it names a visitor who was merged into a user."""
+        key = make_user_key(body.user_id, getattr(body, "anonymous_id", None))
+        user_id = self.identities.find_user(key)
+        return body if user_id == key else body.model_copy(update={"user_id": user_id})
 
     # -- one answer -----------------------------------------------------------------------------------------
 

@@ -59,6 +59,11 @@ class UserLookup:
             return None
         return {name: row[name][0] for name in self._config.features.filter_attributes}
 
+    async def forget_users(self, user_ids: Sequence[str], limit: float) -> None:
+        """Remove the online rows of users."""
+        loop = asyncio.get_running_loop()
+        await self._breaker.wait(lambda: loop.run_in_executor(self._thread, self._rows.forget, user_ids), limit)
+
     def read_blocks(self, user_id: str) -> dict[str, list[str]]:
         """Creators and tags that a user blocks; raises EventStoreError."""
         creators, tags = self._reader.read_blocks([user_id]).get(user_id, ([], []))

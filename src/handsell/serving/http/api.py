@@ -19,6 +19,7 @@ from handsell.serving.http import answers as a
 from handsell.serving.http import schemas as s
 from handsell.serving.http.catalog_api import build_item_routes, build_user_routes
 from handsell.serving.http.middleware import HeadAsGet, RequestMetrics
+from handsell.serving.http.people_api import build_identity_routes
 from handsell.serving.http.problems import MEDIA_TYPE, BodyLimit, UrlEncoding, install_handlers
 from handsell.serving.http.routing import (
     BODY,
@@ -71,7 +72,9 @@ def build_api(service: Service, watcher: BundleWatcher | None = None) -> FastAPI
     )  # fmt: skip
     install_handlers(app)
     app.openapi = build_document(app)  # type: ignore[method-assign]
-    for routes in (_slate_routes, _user_routes, build_item_routes, build_user_routes, _operation_routes):
+    for routes in (
+        _slate_routes, _user_routes, build_item_routes, build_user_routes, build_identity_routes, _operation_routes,
+    ):  # fmt: skip
         app.include_router(routes(service))
     app.add_middleware(UrlEncoding)
     app.add_middleware(BodyLimit, limit=service.config.serving.max_body_bytes)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from handsell.serving.graph.service import Service
@@ -27,6 +27,9 @@ CREATED: dict[int | str, dict[str, Any]] = {
 }
 CREATED_USER: dict[int | str, dict[str, Any]] = {
     201: {"model": c.UserAnswer, "description": "The user was unknown or deleted"}
+}
+ERASED: dict[int | str, dict[str, Any]] = {
+    202: {"model": c.ErasureAnswer, "description": "Erased, as far as the answer says"}
 }
 GONE = Response(status_code=204)
 
@@ -111,7 +114,9 @@ def build_user_routes(service: Service) -> APIRouter:
     async def get(user_id: str) -> Response:
         return answer(c.UserAnswer(**await rows.get(service.bundle, user_id)))
 
-    async def delete(user_id: str) -> Response:
+    async def delete(user_id: str, query: c.DeleteParameters) -> Response:
+        if query.erase:
+            return answer(await service.people.erase(service.bundle, user_id), 202)
         await rows.delete(service.bundle, user_id)
         return GONE
 
@@ -150,14 +155,14 @@ def build_user_routes(service: Service) -> APIRouter:
         """Show the attributes of a user; the form for any id."""
         return await get(user_id)
 
-    @routes.delete(USER, status_code=204, response_class=Response, responses=problems(404, 422))
-    async def delete_user(user_id: LoggedUser) -> Response:
-        """Delete the attributes of a user; the history stays."""
-        return await delete(user_id)
+    @routes.delete(USER, status_code=204, response_class=Response, responses={**problems(404, 409, 422), **ERASED})
+    async def delete_user(user_id: LoggedUser, query: Annotated[c.DeleteParameters, Query()]) -> Response:
+        """Delete the attributes of a user; with `erase`, everything of this person."""
+        return await delete(user_id, query)
 
-    @routes.delete("/users", status_code=204, response_class=Response, responses=problems(404, 422))
-    async def query_delete_user(user_id: QueriedUser) -> Response:
-        """Delete the attributes of a user; the form for any id."""
-        return await delete(user_id)
+    @routes.delete("/users", status_code=204, response_class=Response, responses={**problems(404, 409, 422), **ERASED})
+    async def query_delete_user(query: Annotated[c.DeleteUserParameters, Query()]) -> Response:
+        """Delete the attributes of a user, or everything; the form for any id."""
+        return await delete(query.user_id, query)
 
     return routes

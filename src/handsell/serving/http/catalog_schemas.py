@@ -1,11 +1,11 @@
-"""Bodies and answers of the endpoints of items and users.
+"""Bodies and answers of the endpoints of items, users and people.
 
 Fields are read by the rules of tables (handsell.data.catalog_fields), which the bodies leave to the service.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, WrapValidator
 
@@ -102,6 +102,10 @@ class DeleteParameters(Parameters):
     erase: bool = Field(False, description="also forget everything that is known of this person, everywhere")
 
 
+class DeleteUserParameters(DeleteParameters):
+    user_id: Id
+
+
 class ItemAnswer(Answer):
     """The current columns of an item, without nulls; times are ISO 8601."""
 
@@ -135,3 +139,22 @@ class RejectedRow(Answer):
 class RowsAnswer(Answer):
     accepted: int
     rejected: list[RejectedRow]
+
+
+class MergeBody(Body):
+    visitor_id: Id = Field(description="the `anonymous_id` of earlier requests and events")
+    user_id: Id = Field(description="who the visitor turned out to be")
+
+
+class MergeAnswer(Answer):
+    visitor_id: str
+    user_id: str
+    moved_events: int = Field(description="events of the visitor that now are the user's; 0 if merged before")
+    duplicates: int = Field(description="events that both had, which count once")
+
+
+class ErasureAnswer(Answer):
+    user_id: str
+    status: Literal["pending"] = Field(description="pending: stored and started; see `pending` for what is left")
+    deleted_rows: int = Field(description="rows of this person deleted from the event store")
+    pending: list[str] = Field(description="where the person still is, and what removes it")

@@ -20,8 +20,8 @@ from handsell.serving.http.problems import Problem
 PROBLEMS: dict[int, dict[str, Any]] = {
     status: {"model": Problem, "description": what}
     for status, what in (
-        (400, "Malformed JSON"), (404, "Unknown"), (413, "Body too large"), (415, "Not application/json"),
-        (422, "Invalid field"), (500, "Internal error"),
+        (400, "Malformed JSON"), (404, "Unknown"), (409, "Conflict"), (413, "Body too large"),
+        (415, "Not application/json"), (422, "Invalid field"), (500, "Internal error"),
         (503, "Service unavailable; retry after the given number of seconds"),
     )
 }  # fmt: skip
