@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -75,6 +75,10 @@ class UserStore(Protocol):
         """Column → one cell per user, None where there is no row."""
         ...
 
+    def forget_users(self, user_ids: Sequence[str]) -> None:
+        """Remove the rows of users."""
+        ...
+
 
 class OnlineRows:
     """Feature rows of users from the online store."""
@@ -100,7 +104,7 @@ class OnlineRows:
 
     def forget(self, user_ids: Sequence[str]) -> None:
         """Remove the rows of users."""
-        cast("Any", self._store).forget_users(user_ids)
+        self._store.forget_users(user_ids)
 
 
 def build_requests(
