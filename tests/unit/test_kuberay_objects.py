@@ -114,7 +114,7 @@ def test_the_nightly_job_outlives_its_training():
 def test_the_image_is_installed_as_the_project_is():
     assert re.search(r"^FROM python:3\.11-slim$", DOCKERFILE, re.MULTILINE)
     torch = next(d for d in PROJECT["dependencies"] if d.startswith("torch"))
-    assert f" {torch} " in DOCKERFILE and "--constraint constraints.txt ." in DOCKERFILE
+    assert f" {torch} " in DOCKERFILE and "--constraint constraints.txt '.[postgres]'" in DOCKERFILE
     assert "--no-deps --editable ." in DOCKERFILE
     user = next(find_values(load_manifest("rayservice"), "runAsUser"))
     assert re.findall(r"^USER (\d+):(\d+)$", DOCKERFILE, re.MULTILINE) == [(str(user), str(user))]
