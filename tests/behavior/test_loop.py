@@ -1,4 +1,4 @@
-"""The loop: what users do over HTTP trains the next bundle, in which a new user is warm and a new item has neighbors."""
+"""What users do over HTTP trains the next bundle, in which a new user is warm and a new item has neighbors."""
 
 import contextlib
 import json

@@ -104,3 +104,47 @@ def test_a_shown_item_that_the_client_reported_too_counts_once(case):
     found = add_served_items(own, config, bounds.ranker)
     kinds = found["type"].to_pylist()
     assert kinds == [acted["type"], served_type(config), served_type(config)], "the interaction stays"
+
+
+def scramble_after(config, t: int, rng) -> None:
+    """Shuffle items, types and weights of the interactions from t on, in every part."""
+    for path in sorted((config.state / "interactions").glob("part-*.parquet")):
+        table = pq.read_table(path)
+        later = np.flatnonzero(table["time"].to_numpy() >= t)
+        take = np.arange(len(table))
+        take[later] = rng.permutation(later)
+        for name in ("item", "type", "weight"):
+            at = table.column_names.index(name)
+            table = table.set_column(at, table.schema.field(name), table[name].take(take))
+        pq.write_table(table, path)
+
+
+def draw_slates(events: Interactions, rng, begin: int, end: int) -> list[tuple[str, int, str, list[str]]]:
+    """A slate shortly before each of some interactions in [begin, end)."""
+    rows = rng.permutation(np.flatnonzero((events.time >= begin + HOUR_US) & (events.time < end)))[:80]
+    found = []
+    for row in np.sort(rows).tolist():
+        items = [f"i{i}" for i in rng.permutation(30)[:5]]
+        found.append((f"u{events.user[row]}", int(events.time[row]) - HOUR_US // 4, f"r{row}", items))
+    return found
+
+
+def test_what_happens_after_a_window_reaches_neither_its_examples_nor_the_retrievers(case, tmp_path, rng):
+    config, events, bounds = case
+    mine = draw_slates(events, rng, bounds.ranker, bounds.validation)
+    later = draw_slates(events, rng, bounds.validation, int(events.time.max()))
+    found = []
+    for name, more in (("as_it_was", later), ("scrambled", [(u, t, r, i[::-1]) for u, t, r, i in later[::2]])):
+        serve(config, mine + more)
+        found.append(cut(config, tmp_path / name)[1]["ranker"])
+        for path in (config.state / "compacted").rglob("*.json"):
+            path.unlink()
+        scramble_after(config, bounds.validation, rng)
+    one, other = found
+    assert len(one) > 60 and one.shown.lengths.sum() > 100
+    for name in ("user", "time"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for name in ("acted", "gain", "shown", "position", "propensity"):
+        np.testing.assert_array_equal(getattr(one, name).values, getattr(other, name).values)
+    for path in (tmp_path / "as_it_was" / "fit").glob("*.parquet"):
+        assert pq.read_table(path).equals(pq.read_table(tmp_path / "scrambled" / "fit" / path.name))
