@@ -7,8 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from test_bundle_store import add
 
+from handsell.bundles.manifest import Manifest
 from handsell.bundles.store import BundleStore
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config, load_config
@@ -39,6 +39,17 @@ def build_slate(n: int) -> dict:
     }  # fmt: skip
 
 
+def publish_bundle(store: BundleStore, number: int) -> str:
+    staging = store.new_dir()
+    (staging / "ranker").mkdir()
+    (staging / "ranker" / "ranker.ubj").write_bytes(bytes([number]) * 100)
+    manifest = Manifest(
+        config="shop", created_us=1_750_000_000_000_000 + number * 1_000_000, data_start_us=1, data_end_us=2,
+        feature_service="ranking_v1", features=(), sources=(),
+    )  # fmt: skip
+    return store.publish(staging, manifest)
+
+
 def write_shop(folder: Path, events: int = 30) -> Config:
     """Write a deployment with events, slates, changes, a merged visitor, two promoted bundles and online features."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +70,7 @@ def write_shop(folder: Path, events: int = 30) -> Config:
         log.trim("events", 10).result()
     store = BundleStore(layout.bundles)
     for n in (1, 2, 3):
-        store.promote(add(store, n))
+        store.promote(publish_bundle(store, n))
     Vocabulary.of(["a", "b"]).save(layout.catalog / "items")
     save_table_keys(layout.event_keys, 0, np.arange(5))
     layout.feast.mkdir()
