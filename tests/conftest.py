@@ -13,7 +13,7 @@ import pytest
 from handsell.core.proxies import bypass_proxies
 from handsell.core.ray_token import create_token, token_environment
 
-OWN = ("HANDSELL_DATA", "HANDSELL_HOME", "HANDSELL_CONFIG", "HANDSELL_ONLINE_STORE")
+OWN = ("HANDSELL_DATA", "HANDSELL_HOME", "HANDSELL_CONFIG", "HANDSELL_ONLINE_STORE", "HANDSELL_EVENT_STORE")
 RAYS = ("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_API_SERVER_ADDRESS")
 for name in (*OWN, *RAYS, "FEAST_FS_YAML_FILE_PATH"):
     os.environ.pop(name, None)  # tests must not use the deployment of the caller

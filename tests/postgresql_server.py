@@ -78,7 +78,7 @@ class PostgresServer:
 
 
 def find_programs() -> Path:
-    """Return the folder of the server's programs. Without one, skip the test; fail it where servers are required (CI)."""
+    """Return the folder of the server's programs. Without one, skip the test, or fail it in CI."""
     found = shutil.which("initdb")
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if found or debian:

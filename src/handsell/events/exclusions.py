@@ -28,7 +28,8 @@ def load_exclusions(
     Raises EventStoreError if the store cannot be read.
     """
     rules = [tuple(config.surfaces.values())[code] for code in surface.tolist()]
-    blocks = reader.read_blocks(list(dict.fromkeys(user_id for user_id in user_ids if user_id is not None)))
+    known = list(dict.fromkeys(user_id for user_id in user_ids if user_id is not None))
+    blocks = reader.read_blocks(known) if known else {}
     if not blocks and not any(rule.uses_impressions for rule in rules):
         return None
     shown, capped = [], []

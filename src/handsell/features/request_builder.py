@@ -70,6 +70,20 @@ class BuiltRequests:
     age_s: list[float]  # seconds since the last folded event, of users who have a row
 
 
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What the event store knows of the users of B queries."""
+
+    tail: Events  # since their feature rows were written
+    exclusions: UserExclusions | None
+
+    @classmethod
+    def unreadable(cls, queries: QueryBatch) -> Logged:
+        """Users with an id, whose blocks could not be read, are shown nothing."""
+        unreadable = np.array([user_id is not None for user_id in queries.user_id], bool)
+        return cls(Events.none(), replace(UserExclusions.empty(len(queries)), unreadable=unreadable))
+
+
 class UserStore(Protocol):
     def online_users(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[Any]]:
         """Column → one cell per user, None where there is no row."""
@@ -125,19 +139,45 @@ def build_requests(
     `failures`, the error is raised instead. Logged events at or after the query's time count as having just happened,
     unless `without_later_events` leaves them out. `away` as in `build_requests_from_rows`.
     """
-    tail = Events.none()
-    exclusions: UserExclusions | None = _withhold_everything(queries)
+    logged = read_logged(queries, rows, reader, snapshot, config, failures, without_later_events)
+    return complete_requests(queries, rows, logged, snapshot, config, failures, away)
+
+
+def read_logged(
+    queries: QueryBatch,
+    rows: Rows,
+    reader: EventReader,
+    snapshot: Snapshot,
+    config: Config,
+    failures: Failures,
+    without_later_events: bool = False,
+) -> Logged:
+    """Read what the event store knows of the users; see `build_requests`. It blocks: a gateway calls it in a thread."""
+    logged = Logged.unreadable(queries)
     with failures.tolerate("event_log"):
-        tail = read_tail(queries, rows, reader, snapshot, config, without_later_events)
+        logged = replace(logged, tail=read_tail(queries, rows, reader, snapshot, config, without_later_events))
     with failures.tolerate("shown_and_blocked"):
-        exclusions = _read_exclusions(queries, reader, snapshot, config)
+        logged = replace(logged, exclusions=_read_exclusions(queries, reader, snapshot, config))
+    return logged
+
+
+def complete_requests(
+    queries: QueryBatch,
+    rows: Rows,
+    logged: Logged,
+    snapshot: Snapshot,
+    config: Config,
+    failures: Failures,
+    away: np.ndarray | None = None,
+) -> BuiltRequests:
+    """Build requests from online rows, what was read from the event store, and the queries."""
 
     def build(rows: Rows) -> Requests:
         requests = build_requests_from_rows(
             rows, snapshot, config, queries.time, queries.surface, exclude=queries.exclude,
-            events=Events.concatenate([tail, queries.session]), away=away,
+            events=Events.concatenate([logged.tail, queries.session]), away=away,
         )  # fmt: skip
-        return replace(requests.with_filters(queries.filter), exclusions=exclusions, seed=queries.seed)
+        return replace(requests.with_filters(queries.filter), exclusions=logged.exclusions, seed=queries.seed)
 
     requests = None
     with failures.tolerate("features"):
@@ -147,7 +187,7 @@ def build_requests(
         requests = build(rows)
     state_time = [t or 0 for t in rows["state_time_us"]]
     cold = np.array([t == 0 for t in state_time], bool)
-    cold[tail.row] = False
+    cold[logged.tail.row] = False
     ages = [(now - t) / 1e6 for now, t in zip(queries.time.tolist(), state_time, strict=True) if t]
     return BuiltRequests(requests, cold, ages)
 
@@ -210,12 +250,6 @@ def _read_exclusions(
     creators = [np.union1d(queries.creators.row(b), found.creator.row(b)) for b in range(len(queries))]
     tags = [np.union1d(queries.tags.row(b), found.tag.row(b)) for b in range(len(queries))]
     return replace(found, creator=Ragged.from_rows(creators), tag=Ragged.from_rows(tags))
-
-
-def _withhold_everything(queries: QueryBatch) -> UserExclusions:
-    """Return exclusions of all items for users with an id, whose blocks could not be read."""
-    unreadable = np.array([user_id is not None for user_id in queries.user_id], bool)
-    return replace(UserExclusions.empty(len(queries)), unreadable=unreadable)
 
 
 def build_requests_from_rows(

@@ -17,7 +17,9 @@ from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
 from handsell.core.proxies import is_own_host
 from handsell.core.tools import start_command
+from handsell.events.store.opening import STORE_VARIABLE, has_one_writer
 from handsell.jobs.step_records import code_digest
+from handsell.jobs.store_writer import WRITER
 from handsell.local.bundles import open_bundles, resolve_bundle
 from handsell.local.cluster import RayHead
 
@@ -54,11 +56,15 @@ def write_serve_file(config: Config, topology: str) -> Path:
     code = code_digest(without=("cli", "local", "console"))
     digest = hashlib.sha256(config.source.read_bytes() + code.encode()).hexdigest()[:12]
     for application in document["applications"]:
+        if not has_one_writer(config):
+            application["deployments"] = [d for d in application["deployments"] if d["name"] != WRITER]
         application["args"] |= {"config": str(config.source), "bundle": "live"}  # replicas follow promotions
         variables = application.setdefault("runtime_env", {}).setdefault("env_vars", {})
         variables["HANDSELL_CONFIG_DIGEST"] = digest  # a changed config or version restarts the replicas
+        variables |= {name: os.environ[name] for name in (STORE_VARIABLE,) if name in os.environ}
     path = Layout(config.state).state / "run" / f"serve-{topology}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)  # the URL of the event store may hold a password
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path
 

@@ -11,6 +11,7 @@ from handsell.events.store.interface import EventReader, EventWriter
 from handsell.events.store.sqlite_reader import SqliteReader
 from handsell.events.store.sqlite_writer import SqliteWriter
 
+STORE_VARIABLE = "HANDSELL_EVENT_STORE"
 SQLITE = "sqlite"
 POSTGRESQL = ("postgresql://", "postgres://")
 
@@ -20,10 +21,10 @@ def find_store(config: Config) -> str:
 
     Raises ConfigError for anything else.
     """
-    variable = os.environ.get("HANDSELL_EVENT_STORE")
+    variable = os.environ.get(STORE_VARIABLE)
     store = variable or config.events.store
     if store != SQLITE and not store.startswith(POSTGRESQL):
-        name = "$HANDSELL_EVENT_STORE" if variable else "events.store"
+        name = f"${STORE_VARIABLE}" if variable else "events.store"
         raise ConfigError(f"{name}: expected sqlite or postgresql://USER@HOST/DATABASE, got {store!r}")
     return store
 

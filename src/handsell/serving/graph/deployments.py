@@ -108,4 +108,4 @@ class EventLogDeployment:
 
     def __del__(self) -> None:
         if hasattr(self, "_sink"):
-            self._sink.log.close()
+            self._sink.close()

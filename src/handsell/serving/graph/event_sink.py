@@ -1,95 +1,114 @@
-"""The gateway's access to the durable event log: in this process, or through the Serve handle of its writer."""
+"""The gateway's access to the event store: in this process, or through the Serve handle of the one SQLite writer."""
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
 from handsell.events.store.interface import AppendResult, CatalogChange, EventStoreError, EventWriter
 from handsell.serving.graph.remote import call
 
+ANSWER_S = 10.0  # a call that takes longer counts as failed
+GROUP = 128  # calls in one call of the writer's deployment
+IN_FLIGHT = 2  # calls of the deployment at once: one commits while the next is on its way
 
-class EventSink(Protocol):
+WriterCall = tuple[str, tuple[Any, ...]]  # a method of EventWriter, and its arguments
+
+
+class EventSink(ABC):
     """Methods answer after the commit; they raise EventStoreError when nothing was stored."""
 
-    async def append(self, events: Sequence[dict[str, Any]]) -> AppendResult: ...
-
-    async def append_slates(self, slates: Sequence[dict[str, Any]]) -> AppendResult: ...
-
-    async def append_changes(self, changes: Sequence[CatalogChange]) -> AppendResult: ...
-
-    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult: ...
-
-    async def save_position(self, name: str, offset: int) -> AppendResult: ...
-
-    async def merge_identity(self, visitor_id: str, user_id: str, time: int) -> AppendResult: ...
-
-    async def erase_user(self, user_id: str, time: int) -> AppendResult: ...
-
-
-@dataclass(frozen=True, slots=True)
-class LocalSink:
-    """The log in this process."""
-
-    log: EventWriter
+    @abstractmethod
+    async def call(self, method: str, *args: Any) -> AppendResult:
+        """Call a method of EventWriter."""
 
     async def append(self, events: Sequence[dict[str, Any]]) -> AppendResult:
-        return await asyncio.wrap_future(self.log.append(events))
+        return await self.call("append", events)
 
     async def append_slates(self, slates: Sequence[dict[str, Any]]) -> AppendResult:
-        return await asyncio.wrap_future(self.log.append_slates(slates))
+        return await self.call("append_slates", slates)
 
     async def append_changes(self, changes: Sequence[CatalogChange]) -> AppendResult:
-        return await asyncio.wrap_future(self.log.append_changes(changes))
+        return await self.call("append_changes", changes)
 
     async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult:
-        return await asyncio.wrap_future(self.log.put_blocks(user_id, creators, tags))
+        return await self.call("put_blocks", user_id, creators, tags)
 
     async def save_position(self, name: str, offset: int) -> AppendResult:
-        return await asyncio.wrap_future(self.log.save_position(name, offset))
+        return await self.call("save_position", name, offset)
 
     async def merge_identity(self, visitor_id: str, user_id: str, time: int) -> AppendResult:
-        return await asyncio.wrap_future(self.log.merge_identity(visitor_id, user_id, time))
+        return await self.call("merge_identity", visitor_id, user_id, time)
 
     async def erase_user(self, user_id: str, time: int) -> AppendResult:
-        return await asyncio.wrap_future(self.log.erase_user(user_id, time))
+        return await self.call("erase_user", user_id, time)
+
+    def close(self) -> None:
+        """Commit all pending calls and release the store, where it is open in this process."""
+        return None
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteSink:
-    """The log's writer in its deployment; every failure of an append is raised as EventStoreError."""
+class LocalSink(EventSink):
+    """A writer in this process."""
 
-    writer: DeploymentHandle
+    def __init__(self, log: EventWriter):
+        self.log = log
 
-    async def append(self, events: Sequence[dict[str, Any]]) -> AppendResult:
-        return await self._call("append", events)
-
-    async def append_slates(self, slates: Sequence[dict[str, Any]]) -> AppendResult:
-        return await self._call("append_slates", slates)
-
-    async def append_changes(self, changes: Sequence[CatalogChange]) -> AppendResult:
-        return await self._call("append_changes", changes)
-
-    async def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult:
-        return await self._call("put_blocks", user_id, creators, tags)
-
-    async def save_position(self, name: str, offset: int) -> AppendResult:
-        return await self._call("save_position", name, offset)
-
-    async def merge_identity(self, visitor_id: str, user_id: str, time: int) -> AppendResult:
-        return await self._call("merge_identity", visitor_id, user_id, time)
-
-    async def erase_user(self, user_id: str, time: int) -> AppendResult:
-        return await self._call("erase_user", user_id, time)
-
-    async def _call(self, method: str, *args: Any) -> AppendResult:
+    async def call(self, method: str, *args: Any) -> AppendResult:
         try:
-            return await call(self.writer, "call", method, *args)
-        except EventStoreError:
-            raise
-        except Exception as error:
-            raise EventStoreError(f"the event log's writer did not answer: {error!r}") from error
+            async with asyncio.timeout(ANSWER_S):
+                return await asyncio.wrap_future(getattr(self.log, method)(*args))
+        except TimeoutError:
+            raise EventStoreError(f"the event store did not answer within {ANSWER_S:.0f} s") from None
+
+    async def call_group(self, calls: Sequence[WriterCall]) -> list[AppendResult | EventStoreError]:
+        """Make calls that may share a commit; returns the result or the failure of each."""
+        found = await asyncio.gather(*(self.call(method, *args) for method, args in calls), return_exceptions=True)
+        return [one if isinstance(one, AppendResult | EventStoreError) else _explain(one) for one in found]
+
+    def close(self) -> None:
+        self.log.close()
+
+
+class RemoteSink(EventSink):
+    """The writer in its deployment. Calls that are made while others are on their way share the next one."""
+
+    def __init__(self, writer: DeploymentHandle):
+        self._writer = writer
+        self._waiting: list[tuple[WriterCall, asyncio.Future[AppendResult]]] = []
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def call(self, method: str, *args: Any) -> AppendResult:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[AppendResult] = loop.create_future()
+        self._waiting.append(((method, args), done))
+        if len(self._sending) < IN_FLIGHT:
+            task = loop.create_task(self._send())
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+        return await done
+
+    async def _send(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
+            results: Sequence[AppendResult | EventStoreError]
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    results = await call(self._writer, "call_group", [one for one, _ in group])
+            except Exception as error:
+                results = [_explain(error)] * len(group)
+            for (_, done), result in zip(group, results, strict=True):
+                if done.done():  # its caller has gone
+                    continue
+                if isinstance(result, EventStoreError):
+                    done.set_exception(result)
+                else:
+                    done.set_result(result)
+
+
+def _explain(error: BaseException) -> EventStoreError:
+    return EventStoreError(f"the event store's writer did not answer: {error!r}")

@@ -33,18 +33,22 @@ def feast_store(config: Config) -> Any:
 @serve.deployment(max_ongoing_requests=256, max_queued_requests=256, ray_actor_options={"num_cpus": 0.2})
 @serve.ingress()
 class Gateway:
-    """`stages` are the handles of candidates, ranking and re-ranking; without them they are loaded here."""
+    """`stages` are the handles of candidates, ranking and re-ranking; without them they are loaded here.
+
+    `log` is the handle of the event store's one writer; None: the gateway writes to PostgreSQL itself.
+    """
 
     def __init__(
         self,
         config: str,
         bundle: str,
-        log: DeploymentHandle,
+        log: DeploymentHandle | None,
         stages: dict[str, DeploymentHandle] | None = None,
         open_store: OpenStore = feast_store,
         processor: DeploymentHandle | None = None,
     ):
-        from handsell.serving.graph.event_sink import RemoteSink
+        from handsell.events.store.opening import open_writer
+        from handsell.serving.graph.event_sink import LocalSink, RemoteSink
         from handsell.serving.graph.loading import LIVE
         from handsell.serving.graph.service import Service
         from handsell.serving.telemetry.observability import Metrics, log_as_json
@@ -52,7 +56,9 @@ class Gateway:
         log_as_json()
         self._config, self._handles, self._open_store = config, stages, open_store
         self._follows_live, self._metrics = bundle == LIVE, Metrics()
-        self._service = Service(self._load(bundle), RemoteSink(log), self._metrics)
+        loaded = self._load(bundle)
+        sink = LocalSink(open_writer(loaded.config)) if log is None else RemoteSink(log)
+        self._service = Service(loaded, sink, self._metrics)
 
     def _load(self, bundle: str) -> LoadedBundle:
         """Load and check everything of one bundle; raises HandsellError, mostly BundleError."""

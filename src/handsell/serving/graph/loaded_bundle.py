@@ -129,9 +129,9 @@ class LoadedBundle:
         real = item[0] >= 0
         return render.build_items(item[0, real], score[0, real], self.snapshot, metadata)
 
-    def blocks(self, user_id: str) -> dict[str, list[str]]:
+    async def blocks(self, user_id: str) -> dict[str, list[str]]:
         """Creators and tags that a user blocks."""
-        return self._users.read_blocks(user_id)
+        return await self._users.read_blocks(user_id)
 
     async def read_attributes(self, user_id: str) -> dict[str, Any] | None:
         """Attributes of a user from the feature store; None for a user that it does not know."""

@@ -166,8 +166,9 @@ class Service:
         await self._events.put_blocks(self.identities.find_user(user_id) or user_id, body.creators, body.tags)
         return a.BlocksAnswer(user_id=user_id, creators=list(body.creators), tags=list(body.tags))
 
-    def blocks(self, user_id: str) -> a.BlocksAnswer:
-        return a.BlocksAnswer(user_id=user_id, **self.bundle.blocks(self.identities.find_user(user_id) or user_id))
+    async def blocks(self, user_id: str) -> a.BlocksAnswer:
+        found = await self.bundle.blocks(self.identities.find_user(user_id) or user_id)
+        return a.BlocksAnswer(user_id=user_id, **found)
 
     async def ready(self) -> a.Health:
         """Send a real request through every stage, and an empty append; raises RequestError (503) until all answer.
@@ -206,6 +207,7 @@ class Service:
         for bundle in (self.bundle, self.previous):
             if bundle is not None:
                 bundle.close()
+        await asyncio.to_thread(self._events.close)
 
     async def _append_slates(self, slates: Sequence[dict[str, Any]]) -> None:
         with self.metrics.time_append("slates"):

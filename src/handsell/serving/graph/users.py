@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,27 +15,35 @@ from handsell.core.batches import Ragged, Requests
 from handsell.core.failures import Failures
 from handsell.events.live_catalog import LiveCatalog, Users
 from handsell.events.states import Events
-from handsell.events.store.interface import EventReader
+from handsell.events.store.interface import EventReader, EventStoreError
 from handsell.features.request_builder import (
     BuiltRequests,
+    Logged,
     OnlineRows,
     QueryBatch,
     UserStore,
-    build_requests,
     build_requests_from_rows,
+    complete_requests,
+    read_logged,
 )
 from handsell.features.row_columns import Rows, get_column
 from handsell.serving.graph.circuit_breaker import STALL, Breaker
+from handsell.serving.graph.stages import READ_SHARE
 from handsell.serving.http.queries import Query
+
+T = TypeVar("T")
+LOG_THREADS = 4  # reads of the event store at once
 
 
 class UserLookup:
-    """One feature store read per batch, in its own thread, so that a store that hangs blocks nothing else."""
+    """One read of the feature store and one of the event store per batch, in threads: a store may hang."""
 
     def __init__(self, store: UserStore, reader: EventReader, catalog: LiveCatalog, config: Config):
         self._rows, self._reader, self._catalog, self._config = OnlineRows(store, config), reader, catalog, config
         self._thread = ThreadPoolExecutor(1, "feature-store")
-        self._breaker = Breaker("the feature store", STALL * config.serving.deadline_ms / 1_000)
+        self._log_threads = ThreadPoolExecutor(LOG_THREADS, "event-store-reader")
+        stall_s = STALL * config.serving.deadline_ms / 1_000
+        self._breaker, self._log_breaker = Breaker("the feature store", stall_s), Breaker("the event store", stall_s)
 
     async def build_requests(self, queries: Sequence[Query], limit: float, failures: Failures) -> BuiltRequests:
         """Requests for a batch of queries; `limit` is the event loop time by which the store must have answered."""
@@ -44,7 +52,29 @@ class UserLookup:
         with failures.tolerate("features"):
             rows = await self._read(batch.user_id, limit)
         rows = change_attributes(rows, batch.user_id, self._catalog.users)
-        return build_requests(batch, rows, self._reader, self._catalog.snapshot, self._config, failures)
+        logged = await self._read_logged(batch, rows, limit, failures)
+        return complete_requests(batch, rows, logged, self._catalog.snapshot, self._config, failures)
+
+    async def _read_logged(self, batch: QueryBatch, rows: Rows, limit: float, failures: Failures) -> Logged:
+        """Read the event store in a thread; users whose blocks cannot be read in time are shown nothing."""
+        unreadable = Logged.unreadable(batch)
+        if all(user_id is None for user_id in batch.user_id):
+            own = Failures(strict=True)  # nothing is read
+            return read_logged(batch, rows, self._reader, self._catalog.snapshot, self._config, own)
+        own = Failures()  # the thread may outlive this request
+        parts = (batch, rows, self._reader, self._catalog.snapshot, self._config, own)
+        with failures.tolerate("event_log"):
+            logged = await self._in_log_thread(lambda: read_logged(*parts), limit)
+            failures.add(*own.names)
+            return logged
+        failures.add("shown_and_blocked")
+        return unreadable
+
+    async def _in_log_thread(self, read: Callable[[], T], limit: float) -> T:
+        """Read the event store; a slow feature store leaves it a share of the deadline."""
+        loop = asyncio.get_running_loop()
+        limit = max(limit, loop.time() + READ_SHARE * self._config.serving.deadline_ms / 1_000)
+        return await self._log_breaker.wait(lambda: loop.run_in_executor(self._log_threads, read), limit)
 
     async def _read(self, user_ids: Sequence[str | None], limit: float) -> dict[str, list[Any]]:
         if all(user_id is None for user_id in user_ids):
@@ -64,9 +94,13 @@ class UserLookup:
         loop = asyncio.get_running_loop()
         await self._breaker.wait(lambda: loop.run_in_executor(self._thread, self._rows.forget, user_ids), limit)
 
-    def read_blocks(self, user_id: str) -> dict[str, list[str]]:
+    async def read_blocks(self, user_id: str) -> dict[str, list[str]]:
         """Creators and tags that a user blocks; raises EventStoreError."""
-        creators, tags = self._reader.read_blocks([user_id]).get(user_id, ([], []))
+        try:
+            found = await self._in_log_thread(lambda: self._reader.read_blocks([user_id]), 0.0)
+        except TimeoutError as error:
+            raise EventStoreError(f"the event store did not answer in time: {error}") from error
+        creators, tags = found.get(user_id, ([], []))
         return {"creators": creators, "tags": tags}
 
     def build_visitor_request(self, query: Query) -> Requests:
@@ -79,7 +113,8 @@ class UserLookup:
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
-        self._reader.close()
+        self._log_threads.submit(self._reader.close)  # after the reads that run
+        self._log_threads.shutdown(wait=False)
 
 
 def change_attributes(rows: Rows, user_ids: Sequence[str | None], users: Users) -> Rows:

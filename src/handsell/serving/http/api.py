@@ -145,7 +145,7 @@ def _user_routes(service: Service) -> APIRouter:
     @routes.get(f"{USER}/blocks", response_model=a.BlocksAnswer, responses=problems(422))
     async def get_blocks(user_id: LoggedUser) -> Response:
         """Show the creators and tags that a user blocks."""
-        return answer(service.blocks(user_id))
+        return answer(await service.blocks(user_id))
 
     @routes.delete(f"{USER}/blocks", response_model=a.BlocksAnswer, responses=problems(422))
     async def delete_blocks(user_id: LoggedUser) -> Response:
@@ -160,7 +160,7 @@ def _user_routes(service: Service) -> APIRouter:
     @routes.get("/blocks", response_model=a.BlocksAnswer, responses=problems(422))
     async def query_blocks(user_id: QueriedUser) -> Response:
         """Show the creators and tags that a user blocks; the form for any id."""
-        return answer(service.blocks(user_id))
+        return answer(await service.blocks(user_id))
 
     @routes.delete("/blocks", response_model=a.BlocksAnswer, responses=problems(422))
     async def query_delete_blocks(user_id: QueriedUser) -> Response:

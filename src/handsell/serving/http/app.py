@@ -16,6 +16,7 @@ from ray.serve import Application
 
 import handsell
 from handsell.config import Config, load_config
+from handsell.events.store.opening import has_one_writer
 from handsell.serving.graph.deployments import STAGE_DEPLOYMENTS, EventLogDeployment
 from handsell.serving.graph.gateway import Gateway, feast_store
 from handsell.serving.graph.loading import resolve_bundle_id
@@ -44,7 +45,7 @@ def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) ->
     config = load_config(locate_config(args.config))
     resolve_bundle_id(config, args.bundle)  # raises before anything is started
     source, bundle = str(config.source), args.bundle
-    log = bind(EventLogDeployment, source)
+    log = bind(EventLogDeployment, source) if has_one_writer(config) else None
     processor = bind(StreamProcessorDeployment, source, log, open_store)
     stages = None
     if args.topology == "graph":

@@ -27,7 +27,7 @@ STOP_S = 5.0
 class StreamProcessorDeployment:
     """Writes the online rows of users: exactly one replica, which Serve starts again when it ends."""
 
-    def __init__(self, config: str, log: DeploymentHandle, open_store: Callable[[Config], Any]):
+    def __init__(self, config: str, log: DeploymentHandle | None, open_store: Callable[[Config], Any]):
         from handsell.events.store.opening import open_reader
         from handsell.serving.stream.processor import Processor
         from handsell.serving.stream.snapshots import LiveSnapshot
@@ -56,11 +56,11 @@ class StreamProcessorDeployment:
             self._thread.join(STOP_S)
 
 
-def save_through(config: Config, log: DeploymentHandle) -> Callable[[str, int], None]:
+def save_through(config: Config, log: DeploymentHandle | None) -> Callable[[str, int], None]:
     """Return a function that stores a position: through the store's one writer, or directly if there may be several."""
-    from handsell.events.store.opening import has_one_writer, open_writer
+    from handsell.events.store.opening import open_writer
 
-    if has_one_writer(config):
+    if log is not None:
         remote: Any = log.options(method_name="call")
         return lambda name, offset: remote.remote("save_position", name, offset).result(timeout_s=SAVE_TIMEOUT_S)
     writer = open_writer(config)
