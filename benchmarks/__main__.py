@@ -18,6 +18,7 @@ BENCHMARKS = {
     "autoscaling": ("serving.autoscaling", "Replicas of each deployment before, during and after a load step."),
     "events": ("events.event_run", "Acknowledged events per second, and time until they change a slate."),
     "durability": ("durability.durability_run", "Acknowledged events that are lost or count twice after kill -9."),
+    "soak": ("soak.soak_run", "Disk, memory and latency over cycles of traffic and training, with retention."),
     "faults": ("faults.fault_run", "Responses under constant load while one part of the graph fails."),
     "ann": ("retrieval.ann", "Build time, size, recall and latency of the vector index for N items."),
     "retrieval_latency": ("retrieval.latency", "Latency of each retriever, and its results for new users."),

@@ -179,13 +179,12 @@ def compact_repeatedly(connection: Connection, around: Surroundings) -> None:
 
 def process_stream(connection: Connection, around: Surroundings) -> None:
     """Run the stream processor of the product until killed."""
-    from handsell.serving.stream.processor import Processor
-
     from handsell.bundles.stages import load_snapshot
     from handsell.bundles.store import BundleStore
     from handsell.core.paths import Layout
     from handsell.events.store.opening import has_one_writer, open_reader, open_writer
     from handsell.features.store import open_store
+    from handsell.serving.stream.processor import Processor
 
     config = _enter(around)
     bundles = BundleStore(Layout(config.state).bundles)

@@ -13,13 +13,15 @@ from handsell.core.errors import HandsellError
 
 
 def serve(config: ConfigPath, topology: Topology = "graph") -> None:
-    """Deploy the live bundle on the running local cluster."""
+    """Deploy the live bundle on the local cluster, which is started if it does not run."""
     from handsell.local import cluster, service
+    from handsell.local.bundles import open_bundles, resolve_bundle
+    from handsell.local.ownership import claim_state
 
     loaded = load(config)
-    head = cluster.find_running(loaded)
-    if head is None:
-        raise HandsellError(f"no cluster of {loaded.name} is running: start it with `make up CONFIG={config}`")
+    resolve_bundle(open_bundles(loaded), "live")  # raises before anything is started
+    claim_state(loaded)
+    head = cluster.find_running(loaded) or cluster.start(loaded)
     print(service.deploy(loaded, head, topology))
     print(service.wait_until_ready(loaded))
 

@@ -1,0 +1,1 @@
+"""A deployment over many days of traffic, with retention."""
