@@ -52,11 +52,19 @@ class Oracle:
 
     def user_numbers(self, ids: Sequence[str]) -> np.ndarray:
         """Return the numbers of user ids, (B,) int64; raise DataError for an unknown id."""
-        return _numbers(ids, "u", len(self.people))
+        return _require(self.find_users(ids), ids, "u", len(self.people))
+
+    def find_users(self, ids: Sequence[str]) -> np.ndarray:
+        """Return the numbers of user ids, (B,) int64, -1 for those that the world lacks."""
+        return _find(ids, "u", len(self.people))
 
     def item_numbers(self, ids: Sequence[str]) -> np.ndarray:
         """Return the track numbers of item ids, (N,) int64; raise DataError for an unknown id."""
-        return _numbers(ids, "t", len(self.tracks))
+        return _require(self.find_items(ids), ids, "t", len(self.tracks))
+
+    def find_items(self, ids: Sequence[str]) -> np.ndarray:
+        """Return the track numbers of item ids, (N,) int64, -1 for those that the world lacks."""
+        return _find(ids, "t", len(self.tracks))
 
     def true_utility(
         self, user: np.ndarray, time: np.ndarray, history_item: np.ndarray, history_time: np.ndarray,
@@ -131,11 +139,15 @@ def _rows(batch: T, part: slice) -> T:
     return type(batch)(*(getattr(batch, f.name)[part] for f in fields(batch)))
 
 
-def _numbers(ids: Sequence[str], prefix: str, count: int) -> np.ndarray:
-    numbers = [int(i[1:]) if i[:1] == prefix and i[1:].isdecimal() else -1 for i in ids]
-    for name, number in zip(ids, numbers, strict=True):
-        if not 0 <= number < count:
-            raise DataError(
-                f"expected an id {prefix}{0:07d} to {prefix}{count - 1:07d}, got {name!r}; use ids of this world"
-            )
-    return np.array(numbers, np.int64)
+def _find(ids: Sequence[str], prefix: str, count: int) -> np.ndarray:
+    numbers = np.array([int(i[1:]) if i[:1] == prefix and i[1:].isdecimal() else -1 for i in ids], np.int64)
+    return np.where(numbers < count, numbers, -1)
+
+
+def _require(numbers: np.ndarray, ids: Sequence[str], prefix: str, count: int) -> np.ndarray:
+    if (numbers < 0).any():
+        name = ids[int(np.argmax(numbers < 0))]
+        raise DataError(
+            f"expected an id {prefix}{0:07d} to {prefix}{count - 1:07d}, got {name!r}; use ids of this world"
+        )
+    return numbers

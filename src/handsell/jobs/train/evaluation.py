@@ -147,23 +147,28 @@ def build_reranking_variants(stages: Stages, eligibility: Eligibility) -> dict[s
 
 
 def load_oracle(config: Config, snapshot: Snapshot, eligibility: Eligibility) -> Lists | None:
-    """Return a recommender that knows the world's true preferences, the upper bound of evaluation; None elsewhere."""
+    """Return a recommender that knows the world's true preferences, the upper bound of evaluation; None elsewhere.
+
+    It recommends nothing to users and no items that the world lacks, as those that came over HTTP.
+    """
     truth = Layout(config.state).truth
     if config.data.format != "world" or not truth.is_dir() or len(snapshot) > ORACLE_ITEMS:
         return None
     oracle = Oracle.load(truth)
     users = Vocabulary.load(Layout(config.state).catalog / "users")
-    track = oracle.item_numbers(snapshot.items.ids(np.arange(len(snapshot))))  # (I,) the world's number of each item
+    track = oracle.find_items(snapshot.items.ids(np.arange(len(snapshot))))  # (I,) the world's number of each item
     listen = config.events.names.index("listen")
 
     def recommend(requests: Requests) -> np.ndarray:
         is_listen = (requests.history.type == listen) & (requests.history.item != NONE)
         history = np.where(is_listen, track[np.maximum(requests.history.item, 0)], NONE)
-        people = oracle.user_numbers(users.ids(requests.user))
-        wanted = oracle.expected_listens(people, requests.time, history, requests.history.time)[:, track]
-        wanted = np.where(eligibility.mask(requests), wanted, -np.inf)
+        people = oracle.find_users(users.ids(requests.user))
+        wanted = oracle.expected_listens(np.maximum(people, 0), requests.time, history, requests.history.time)[:, track]
+        known = (people != NONE)[:, None] & (track != NONE)
+        wanted = np.where(eligibility.mask(requests) & known, wanted, -np.inf)
         best = np.argpartition(-wanted, 10, axis=1)[:, :10] if wanted.shape[1] > 10 else np.argsort(-wanted, axis=1)
         order = np.argsort(-np.take_along_axis(wanted, best, 1), axis=1, kind="stable")
-        return np.take_along_axis(best, order, 1).astype(np.int32)
+        found = np.take_along_axis(best, order, 1)
+        return np.where(np.isfinite(np.take_along_axis(wanted, found, 1)), found, NONE).astype(np.int32)
 
     return recommend
