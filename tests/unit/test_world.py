@@ -183,3 +183,5 @@ def test_the_oracle_agrees_with_itself_on_all_and_on_selected_items(small: Path)
     with pytest.raises(DataError, match="t0000300"):
         oracle.item_numbers(["t0000000", "t0000300"])
     assert oracle.user_numbers(["u0000002"]).tolist() == [2]
+    assert oracle.find_items(["t0000001", "fresh-song", "t0000300", "t-1"]).tolist() == [1, -1, -1, -1]
+    assert oracle.find_users(["newcomer", "u0000002"]).tolist() == [-1, 2]
