@@ -8,22 +8,26 @@ from typing import Any
 import apsw
 
 from handsell.events.store.schema import HEAD, READ_REVISION, is_current, upgrade_tables
-from handsell.events.store.sqlite_file import add_checksums, has_checksums
+from handsell.events.store.sqlite_file import add_checksums, build_damage_error, has_checksums
 
 
 def prepare(db: apsw.Connection, path: Path, revision: str = HEAD) -> None:
     """Bring a file that is open for writing up to date; raises EventStoreError for one of a newer version."""
     if not needs_upgrade(db, path):
         return
-    upgrade(db, revision)
     if not has_checksums(db):
         add_checksums(db)
+    upgrade(db, revision)
 
 
 def needs_upgrade(db: apsw.Connection, path: Path) -> bool:
+    """Return whether an earlier version has written the file; raises EventStoreError if a newer one has."""
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     found = db.execute(READ_REVISION).fetchall() if "alembic_version" in tables else []
-    return not is_current(str(found[0][0]) if found else None, f"event store {path}")
+    current = is_current(str(found[0][0]) if found else None, f"event store {path}")
+    if current and not has_checksums(db):  # the upgrade adds them first
+        raise build_damage_error(path, "its header says that pages have no checksums")
+    return not current
 
 
 def upgrade(db: apsw.Connection, revision: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import apsw
 from filelock import FileLock, Timeout
 
+from handsell.events.store.commit_counter import ADD_ONE, CommitCounter
 from handsell.events.store.grouped_writer import GroupedWriter
 from handsell.events.store.interface import EventStoreError
 from handsell.events.store.sqlite_file import build_condition, connect_to_write, explain_failure
@@ -29,6 +30,7 @@ class SqliteWriter(GroupedWriter):
         self._lock = lock_file(path, lock_wait_s)
         try:
             self._db = open_to_write(path)
+            self._counter = open_counter(path, self._db)
         except BaseException:
             self._lock.release()
             raise
@@ -40,7 +42,9 @@ class SqliteWriter(GroupedWriter):
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield transaction
+            ((commits,),) = self._db.execute(ADD_ONE).fetchall()
             self._db.execute("COMMIT")
+            self._counter.save(commits)
         except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -54,6 +58,7 @@ class SqliteWriter(GroupedWriter):
 
     def _disconnect(self) -> None:
         self._db.close()
+        self._counter.close()
         self._lock.release()
 
 
@@ -92,6 +97,17 @@ def open_to_write(path: Path) -> apsw.Connection:
         return db
     except apsw.Error as error:
         raise explain_failure(path, error, "check the permissions and free space of its folder") from error
+
+
+def open_counter(path: Path, db: apsw.Connection) -> CommitCounter:
+    """Compare the file with the count of its commits; raises EventStoreError if it lacks some."""
+    try:
+        return CommitCounter(path, db)
+    except apsw.Error as error:
+        raise explain_failure(path, error, "it cannot be read") from error
+    except EventStoreError:
+        db.close()
+        raise
 
 
 def lock_file(path: Path, wait_s: float) -> FileLock:
