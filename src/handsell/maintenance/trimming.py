@@ -48,7 +48,7 @@ class TrimmedRows:
 def trim_store(config: Config, write: Write) -> TrimmedRows:
     """Delete the rows that nobody needs; `write(method, *arguments)` calls a method of the store's writer.
 
-    The writer deletes some thousand rows in a transaction, so appends wait for milliseconds only, and an interrupted
+    The writer deletes some hundred rows in a transaction, so appends wait for tens of milliseconds, and an interrupted
     run is continued by the next one.
     """
     with closing(open_reader(config)) as reader:

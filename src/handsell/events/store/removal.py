@@ -9,7 +9,7 @@ from handsell.events.store.interface import AppendResult
 from handsell.events.store.rows import hash_owner
 from handsell.events.store.transaction import Transaction
 
-TRIMMED_ROWS = 5_000  # in one transaction, so that appends in between wait milliseconds
+TRIMMED_ROWS = 500  # in one transaction, so that an append in between waits for tens of milliseconds
 
 
 def trim(tx: Transaction, table: str, through: int) -> AppendResult:
