@@ -72,8 +72,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks loop", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[21], help="seeds of the worlds")
     parser.add_argument("--users", type=int, default=1_500, help="listeners of a world")
-    parser.add_argument("--items", type=int, default=4_000, help="tracks of a world")
-    parser.add_argument("--days", type=int, default=36, help="days of a world's log, all parts together")
+    parser.add_argument("--items", type=int, default=2_000, help="tracks of a world")
+    parser.add_argument("--days", type=int, default=16, help="days of a world's log, all parts together")
     parser.add_argument("--more", type=int, default=3, help="days that arrive through the event store")
     parser.add_argument("--later", type=int, default=3, help="days that are held out")
     parser.add_argument("--requests", type=int, default=2_000, help="split.max_requests of the trainings")
@@ -130,7 +130,9 @@ def write_config(folder: Path, seed: int, options: argparse.Namespace) -> Config
     """Write the world's config with tables as its source, without the two-tower model, which takes the longest."""
     text = WORLD.read_text().replace('name = "world"', f'name = "loop_{seed}"')
     text = text.replace('[data]\nformat = "world"\n', SOURCE)
-    split = f"[split]\nmax_requests = {options.requests}\n"
+    first = options.days - options.more - options.later  # days of the source tables
+    split = f"[split]\nmax_requests = {options.requests}\nranker_days = {first / 5}\n"
+    split += f"validation_days = {first / 10}\ntest_days = {first / 10}\n"
     path = folder / "loop.toml"
     path.write_text(f'{text}\n{split}[retrieval]\nsources = "enabled"\n[retrieval.two_tower]\nenabled = false\n')
     return load_config(path)

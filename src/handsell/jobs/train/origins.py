@@ -39,10 +39,10 @@ def _count_new(counts: dict[str, int], store: BundleStore) -> dict[str, int]:
     """Count the users and items since the live bundle; numbers are never taken back, so the totals tell them."""
     live = store.live()
     try:
-        before = {} if live is None else read_json(store.local_path(live) / "report.json", "")["data"]
-    except (HandsellError, KeyError):
-        before = {}
-    return {f"new_{name}": max(counts[name] - before[name], 0) for name in ("users", "items") if name in before}
+        before = None if live is None else read_json(store.local_path(live) / "report.json", "")["data"]
+        return {} if before is None else {f"new_{n}": max(counts[n] - before[n], 0) for n in ("users", "items")}
+    except (HandsellError, KeyError):  # a bundle of an earlier version
+        return {}
 
 
 def describe_origins(counts: dict[str, int]) -> str:
@@ -53,10 +53,10 @@ def describe_origins(counts: dict[str, int]) -> str:
     )
     if "new_users" in counts:
         text += f" Since the live bundle {counts['new_users']:,} users and {counts['new_items']:,} items are new."
-    served = f", {counts['served_items']:,} of them from the event store" if counts.get("served_items") else ""
-    if counts.get("ignored_items_as_negatives"):
+    if counts.get("shown_items"):
         text += (
-            f" {counts['shown_items']:,} items were shown in the ranker and validation windows{served}; the ranker "
-            f"learns from {counts['ignored_items_as_negatives']:,} that their users ignored."
+            f" {counts['shown_items']:,} items were shown since the start of the ranker window, "
+            f"{counts['served_items']:,} of them according to the event store; the ranker learns from "
+            f"{counts.get('ignored_items_as_negatives', 0):,} that their users ignored."
         )
     return text

@@ -116,7 +116,7 @@ def _split_interactions(
     write_interactions(events.where(acted & (window == splits.RETRIEVAL)), run / "fit" / part.name)
     write_interactions(events.where(acted), run / "all" / part.name)
     counts = {"fit": int((acted & (window == splits.RETRIEVAL)).sum()), "all": int(acted.sum())}
-    shown = ~acted & np.isin(window, [splits.RANKER, splits.VALIDATION])
+    shown = ~acted & (window != splits.RETRIEVAL)
     counts["shown_items"] = int(shown.sum())
     counts["served_items"] = int((shown & (events.type == served_type(config))).sum())
     slate, begins = (position, propensity), (0, bounds.ranker, bounds.validation, bounds.test, end_us)
