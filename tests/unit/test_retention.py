@@ -10,7 +10,7 @@ from handsell.maintenance.retention import Included, Positions, compute_impressi
 OFFSET = st.integers(0, 40)
 INCLUDED = st.builds(Included, OFFSET, OFFSET)
 BUNDLES = st.lists(INCLUDED, max_size=4)
-POSITIONS = st.builds(Positions, OFFSET, OFFSET, OFFSET, OFFSET, INCLUDED, BUNDLES, BUNDLES, OFFSET, OFFSET)
+POSITIONS = st.builds(Positions, OFFSET, OFFSET, OFFSET, OFFSET, INCLUDED, BUNDLES, BUNDLES, OFFSET, OFFSET, OFFSET)
 
 
 def is_event_needed(offset: int, at: Positions) -> bool:
@@ -28,11 +28,12 @@ def test_exactly_the_rows_that_nobody_needs_are_removed(at):
     readers = [at.compacted_changes, *(part.changes for part in (at.data, *at.served, *at.bundles))]
     assert all(position >= limits.catalog_changes for position in readers)
     assert any(position < limits.catalog_changes + 1 for position in readers)
+    assert limits.trimmed_keys == min(limits.events, at.old_keys), "a key stays at least as long as its event"
     assert limits.slates == min(at.compacted_slates, at.old_slates)
 
 
 def test_a_deployment_without_a_bundle_or_a_compaction_keeps_everything():
-    nothing = Positions(0, 0, 0, 0, Included(0, 0), (), (), 100, 100)
+    nothing = Positions(0, 0, 0, 0, Included(0, 0), (), (), 100, 100, 100)
     limits = compute_limits(nothing)
     assert (limits.events, limits.slates, limits.catalog_changes) == (0, 0, 0)
 

@@ -82,9 +82,9 @@ def test_rows_are_trimmed_through_the_slowest_of_their_readers(shop):
     publish(shop, 1, events_through=12, changes_through=3)
     publish(shop, 2, events_through=15, changes_through=4)
     set_position(shop, 14)
-    assert trim(shop) == TrimmedRows(events=12, slates=3, catalog_changes=3)
+    assert trim(shop) == TrimmedRows(events=12, slates=3, catalog_changes=3, trimmed_keys=0)
     assert read_offsets(shop) == (list(range(13, 21)), [4, 5, 6], [4])
-    assert trim(shop) == TrimmedRows(0, 0, 0)
+    assert trim(shop) == TrimmedRows(0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("missing", ["compaction", "bundle", "data", "processor"])
@@ -201,20 +201,34 @@ def test_events_stay_for_days_after_their_compaction(configured, shop):
     assert find_limits(config).events == 20
 
 
-def test_the_space_of_trimmed_rows_is_reused(shop):
-    path = Layout(shop.state).event_log
-    publish(shop, 1, events_through=10**9)
+def test_the_file_does_not_grow_where_as_much_is_trimmed_as_written(configured):
+    config = configured(TOML + "keys_days = 0\n")
+    publish(config, 1, events_through=10**9)
     sizes = []
-    for cycle in range(4):
-        with closing(open_writer(shop)) as log:
-            log.append([build_event(100 + cycle * 5_000 + n) for n in range(5_000)]).result()
-        compact(shop, lambda _: None)
-        write_meta(shop, 10**9)
-        set_position(shop, 10**9)
-        trim(shop)
-        sizes.append(path.stat().st_size)
-    grown = sizes[-1] - sizes[0]
-    assert grown < sizes[0], f"only keys of trimmed events add to the file: {sizes}"
+    for cycle in range(5):
+        with closing(open_writer(config)) as log:
+            log.append([build_event(cycle * 3_000 + n) for n in range(3_000)]).result()
+        compact(config, lambda _: None)
+        write_meta(config, 10**9)
+        set_position(config, 10**9)
+        assert trim(config).events == 3_000
+        sizes.append(Layout(config.state).event_log.stat().st_size)
+    assert sizes[-1] <= 1.1 * sizes[1], sizes
+
+
+def test_a_trimmed_event_that_is_sent_again_is_known_for_days(configured, shop):
+    compact(shop, lambda _: None)
+    write_meta(shop, 20)
+    publish(shop, 1, events_through=20)
+    set_position(shop, 20)
+    assert trim(shop).trimmed_keys == 0
+    with closing(open_writer(shop)) as log:
+        assert log.append([build_event(3)]).result().duplicates == 1
+    (ranges,) = (Layout(shop.state).compacted / "ranges" / "events").glob("*.json")
+    os.utime(ranges, (time.time() - 31 * DAY_S,) * 2)
+    assert trim(shop).trimmed_keys == 20
+    with closing(open_writer(shop)) as log:
+        assert log.append([build_event(3)]).result().accepted == 1
 
 
 def test_old_compacted_ranges_are_removed_and_the_position_stays(configured, shop):

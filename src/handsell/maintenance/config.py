@@ -16,6 +16,12 @@ class RetentionConfig(Section):
         description="days for which the event store keeps events that are compacted and in the features of every kept "
         "bundle; training reads the compacted files, not the store",
     )
+    keys_days: float = Field(
+        30.0,
+        ge=0,
+        description="days after compaction for which the event store knows an event that is sent again; later it is "
+        "stored once more, and training counts it once all the same",
+    )
     impressions_days: float = Field(
         7.0,
         ge=0,

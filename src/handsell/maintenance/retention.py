@@ -31,7 +31,8 @@ class Positions:
     data: Included  # the tables of the data job, from which the features are computed
     served: Sequence[Included]  # the live bundle and the ones before it, to which a rollback returns
     bundles: Sequence[Included]  # every bundle that is kept
-    old_events: int  # newest offset of events that were stored before the retention
+    old_events: int  # newest offset of events that were compacted `events_days` ago
+    old_keys: int  # … `keys_days` ago
     old_slates: int
 
 
@@ -42,6 +43,7 @@ class TrimLimits:
     events: int
     slates: int
     catalog_changes: int
+    trimmed_keys: int  # of events that have been trimmed
 
 
 def compute_limits(positions: Positions) -> TrimLimits:
@@ -53,12 +55,14 @@ def compute_limits(positions: Positions) -> TrimLimits:
     """
     served = (positions.data, *positions.served)
     kept = (*served, *positions.bundles)
+    events = min(
+        positions.compacted_events, positions.processor, positions.old_events, *(part.events for part in served)
+    )
     return TrimLimits(
-        events=min(
-            positions.compacted_events, positions.processor, positions.old_events, *(part.events for part in served)
-        ),
+        events=events,
         slates=min(positions.compacted_slates, positions.old_slates),
         catalog_changes=min(positions.compacted_changes, *(part.changes for part in kept)),
+        trimmed_keys=min(events, positions.old_keys),
     )
 
 

@@ -43,6 +43,7 @@ class TrimmedRows:
     events: int
     slates: int
     catalog_changes: int
+    trimmed_keys: int
 
 
 def trim_store(config: Config, write: Write) -> TrimmedRows:
@@ -53,10 +54,12 @@ def trim_store(config: Config, write: Write) -> TrimmedRows:
     """
     with closing(open_reader(config)) as reader:
         limits, first = compute_limits(read_positions(config, reader)), find_first_offsets(reader)
+        keys = reader.measure()["trimmed_keys"]
     return TrimmedRows(
         events=trim_table(write, "events", first.events, limits.events),
         slates=trim_table(write, "slates", first.slates, limits.slates),
         catalog_changes=trim_table(write, "catalog_changes", first.catalog_changes, limits.catalog_changes),
+        trimmed_keys=trim_table(write, "trimmed_keys", max(limits.events - keys, 1), limits.trimmed_keys),
     )
 
 
@@ -81,6 +84,7 @@ def read_positions(config: Config, reader: EventReader) -> Positions:
         served=[included[bundle] for bundle in served],
         bundles=list(included.values()),
         old_events=_find_old_events(layout.compacted, config.retention.events_days),
+        old_keys=_find_old_events(layout.compacted, config.retention.keys_days),
         old_slates=_find_old_slates(config, reader, kept.get(pointer.live or "")),
     )
 
@@ -98,6 +102,7 @@ def find_first_offsets(reader: EventReader) -> TrimLimits:
         events=next(iter(reader.scan(0, 1)["offset"]), NEVER),
         slates=slates[0][0] if slates else NEVER,
         catalog_changes=changes[0].offset if changes else NEVER,
+        trimmed_keys=1,
     )
 
 
