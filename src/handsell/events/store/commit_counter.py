@@ -33,7 +33,7 @@ class CommitCounter:
             self._map = mmap.mmap(file.fileno(), _RECORD.size)
         self._inode = path.stat().st_ino
         found = db.execute("SELECT last FROM offsets WHERE name = 'commits'").fetchall()
-        stored = int(found[0][0]) if found else 0
+        stored = int(str(found[0][0])) if found else 0
         lost = self._read() - stored
         if lost > 0:
             self.close()

@@ -44,7 +44,7 @@ class SqliteWriter(GroupedWriter):
             yield transaction
             ((commits,),) = self._db.execute(ADD_ONE).fetchall()
             self._db.execute("COMMIT")
-            self._counter.save(commits)
+            self._counter.save(int(str(commits)))
         except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
