@@ -135,7 +135,10 @@ def _run_command(config: Config, name: str, head: cluster.RayHead) -> str:
 
 
 def _train(config: Config, head: cluster.RayHead) -> str:
-    """Train in a job of `ray job submit`. The package is installed, so the job uploads no code."""
+    """Train in a job of `ray job submit`, which skips the steps before it that have just run.
+
+    The package is installed, so the job uploads no code.
+    """
     # the cluster has HANDSELL_HOME and the path of the token; Ray would replace a $NAME in these paths
     runtime = {"env_vars": {**cluster.BASE_ENVIRONMENT, **bypass_proxies(), **JSON_LINES}}
     command = [
