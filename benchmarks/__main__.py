@@ -30,6 +30,7 @@ BENCHMARKS = {
     "ids": ("stages.ids", "Memory and lookup time of ids beside fixed-width strings and a dictionary."),
     "first_look": ("stages.first_look", "Results and CPU time of ranking with a first pass of few trees."),
     "training_throughput": ("training.throughput", "Examples per second under Ray Train and in a plain torch loop."),
+    "ingest": ("training.incremental_data", "Time and memory of the data step for new events, by size of the history."),
     "driver_memory": ("training.driver_memory", "Peak memory of the driver and the workers of each job."),
     "ablation": ("quality.ablation", "NDCG of the funnel without each source and each feature group."),
     "served_quality": ("quality.served_quality", "NDCG of a service over HTTP beside simple baselines."),

@@ -96,8 +96,8 @@ def settle_events(rows: pa.Table, order: Sequence[int] = ()) -> pa.Table:
     rank = _rank_parts(rows["part"].to_numpy(), order)
     if (np.diff(rank) < 0).any():
         rows = rows.take(pa.array(np.argsort(rank, kind="stable")))
-    key = resolve_aliases(rows["key"].to_numpy(), rows["key"], rows["alias"])
-    rows = rows.take(pa.array(np.sort(np.unique(key, return_index=True)[1])))
+    rows = resolve_aliases(rows)
+    rows = rows.take(pa.array(np.sort(np.unique(rows["key"].to_numpy(), return_index=True)[1])))
     user, time = rows["user"].to_numpy(), rows["time"].to_numpy()
     by_time = np.lexsort((time, user))  # stable: ties keep log order
     rows = rows.append_column(SETTLED.field("logged"), rows["time"]).take(pa.array(by_time))
@@ -119,16 +119,26 @@ def _rank_parts(parts: np.ndarray, order: Sequence[int]) -> np.ndarray:
     return np.where(parts == STORE, np.iinfo(np.int64).max, rank[parts])
 
 
-def resolve_aliases(keys: np.ndarray, own: pa.ChunkedArray, alias: pa.ChunkedArray) -> np.ndarray:
-    """Replace keys (N,) that are the alias of an event by that event's own key."""
-    if alias.null_count == len(alias):
-        return keys
-    given = np.flatnonzero(np.asarray(alias.is_valid()))
-    second, first = np.asarray(alias.drop_null()), own.to_numpy()[given]
-    by_alias = np.argsort(second, kind="stable")
-    second, first = second[by_alias], first[by_alias]
-    place = np.minimum(np.searchsorted(second, keys), len(second) - 1)
-    return np.where(second[place] == keys, first[place], keys)
+def resolve_aliases(rows: pa.Table) -> pa.Table:
+    """Give the copies of an event with two keys, which have one of them, both keys."""
+    if rows["alias"].null_count == len(rows):
+        return rows
+    keys = rows["key"].to_numpy()
+    given = rows.filter(pc.is_valid(rows["alias"]))
+    first, second = given["key"].to_numpy(), given["alias"].to_numpy()
+    keys = _look_up(keys, second, first, keys)
+    alias = _look_up(keys, first, second, np.zeros(len(keys), np.int64))
+    names = rows.column_names
+    rows = rows.set_column(names.index("key"), KEYED.field("key"), pa.array(keys))
+    return rows.set_column(names.index("alias"), KEYED.field("alias"), pa.array(alias, mask=alias == 0))
+
+
+def _look_up(wanted: np.ndarray, keys: np.ndarray, values: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Return the value of each wanted key (N,), or what `missing` (N,) has."""
+    order = np.argsort(keys, kind="stable")
+    keys, values = keys[order], values[order]
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[place] == wanted, values[place], missing)
 
 
 def make_strictly_increasing(user: np.ndarray, time: np.ndarray) -> np.ndarray:
