@@ -179,16 +179,12 @@ def compact_repeatedly(connection: Connection, around: Surroundings) -> None:
 
 def process_stream(connection: Connection, around: Surroundings) -> None:
     """Run the stream processor of the product until killed."""
-    from handsell.bundles.stages import load_snapshot
-    from handsell.bundles.store import BundleStore
-    from handsell.core.paths import Layout
     from handsell.events.store.opening import has_one_writer, open_reader, open_writer
     from handsell.features.store import open_store
     from handsell.serving.stream.processor import Processor
+    from handsell.serving.stream.snapshots import ServedCatalog
 
     config = _enter(around)
-    bundles = BundleStore(Layout(config.state).bundles)
-    snapshot = load_snapshot(bundles.local_path(bundles.live() or ""))
     if has_one_writer(config):
         save = _save_through(around.positions)
     else:
@@ -198,7 +194,7 @@ def process_stream(connection: Connection, around: Surroundings) -> None:
             writer.save_position(name, offset).result(timeout=5)
 
     def build() -> Processor:
-        return Processor(config, open_store(config), open_reader(config), lambda: snapshot, save)
+        return Processor(config, open_store(config), open_reader(config), ServedCatalog(config), save)
 
     processor = _open_when_reachable(build)
     connection.send(("ready", None))

@@ -43,15 +43,18 @@ class Shop:
             path.read_text().replace("seen_cap = 12", "seen_cap = 50").replace("affinity_size = 3", "affinity_size = 4")
         )
         self.rng, self.config = rng, load_config(path)
-        self.snapshot = draw_snapshot(rng, items=ITEMS, creators=3, tags=3, tags_per_item=2)  # nothing is cut off
+        self.items = draw_snapshot(rng, items=ITEMS, creators=3, tags=3, tags_per_item=2)  # nothing is cut off
         self.writer, self.reader = open_writer(self.config), open_reader(self.config)
         self.store = DictStore(self.config, {})
+
+    def snapshot(self):
+        return self.items
 
     def save(self, name: str, offset: int) -> None:
         self.writer.save_position(name, offset).result(timeout=10)
 
     def processor(self, save=None) -> Processor:
-        return Processor(self.config, self.store, self.reader, lambda: self.snapshot, save or self.save)
+        return Processor(self.config, self.store, self.reader, self, save or self.save)
 
     def post(self, n=N, users=USERS, times=None, items=ITEMS + 3) -> list[dict]:
         """Append events of distinct times, by default some of items that the catalog lacks."""
@@ -89,10 +92,10 @@ def shop(tmp_path, rng, monkeypatch):
 
 def replay(shop, events) -> dict[str, list]:
     """The rows that the batch job writes of all events: in order of time, with items that the catalog lacks."""
-    items = shop.snapshot.items.extend(event["item_id"] for event in events)
+    items = shop.items.items.extend(event["item_id"] for event in events)
     extra = len(items) - ITEMS
-    creator = np.concatenate([shop.snapshot.creator, np.full(extra, NONE, np.int32)])
-    tags = shop.snapshot.item_tags
+    creator = np.concatenate([shop.items.creator, np.full(extra, NONE, np.int32)])
+    tags = shop.items.item_tags
     tags = type(tags)(tags.values, np.concatenate([tags.offsets, np.full(extra, tags.offsets[-1])]))
     names, users = shop.config.events.names, [f"u{i}" for i in range(USERS)]
     kind = np.array([names.index(event["type"]) for event in events], np.int8)
@@ -104,7 +107,7 @@ def replay(shop, events) -> dict[str, list]:
     log = Events.of(row[order], item[order], kind[order], time[order], weight[order])
     rules = FoldRules.of(shop.config)
     states = fold(rules.empty_states(USERS), log, ItemAttributes(creator, tags), rules)
-    vocabularies = Vocabularies(type(items).of(users), items, shop.snapshot.creators, shop.snapshot.tags)
+    vocabularies = Vocabularies(type(items).of(users), items, shop.items.creators, shop.items.tags)
     expected = DictStore(shop.config, {})
     expected.write_user_rows(build_user_rows(states, np.arange(USERS), vocabularies, shop.config))
     return expected.online_users(users)
@@ -214,7 +217,7 @@ def test_a_request_is_the_same_before_and_after_the_fold(shop):
 
     def build():
         rows = OnlineRows(shop.store, shop.config).read(users)
-        built = build_requests(queries, rows, shop.reader, shop.snapshot, shop.config, Failures(strict=True))
+        built = build_requests(queries, rows, shop.reader, shop.items, shop.config, Failures(strict=True))
         return built, len(shop.reader.read_tails(users, [offset or 0 for offset in rows["log_offset"]])["offset"])
 
     before, tail = build()

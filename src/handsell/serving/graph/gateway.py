@@ -59,6 +59,7 @@ class Gateway:
         loaded = self._load(bundle)
         sink = LocalSink(open_writer(loaded.config)) if log is None else RemoteSink(log)
         self._service = Service(loaded, sink, self._metrics)
+        self._processor = processor
 
     def _load(self, bundle: str) -> LoadedBundle:
         """Load and check everything of one bundle; raises HandsellError, mostly BundleError."""
@@ -78,7 +79,14 @@ class Gateway:
     def __serve_build_asgi_app__(self) -> FastAPI:
         from handsell.bundles.store import BundleStore
         from handsell.serving.graph.bundle_watcher import BundleWatcher
-        from handsell.serving.http.api import build_api
+        from handsell.serving.graph.remote import call
+        from handsell.serving.http.api import Watcher, build_api
+        from handsell.serving.stream.likes_watcher import LikesWatcher
 
-        store = BundleStore(Layout(self._service.config.state).bundles)
-        return build_api(self._service, BundleWatcher(self._service, store, self._load) if self._follows_live else None)
+        watchers: list[Watcher] = []
+        if self._follows_live:
+            store = BundleStore(Layout(self._service.config.state).bundles)
+            watchers.append(BundleWatcher(self._service, store, self._load))
+        if (processor := self._processor) is not None:
+            watchers.append(LikesWatcher(self._service, lambda known: call(processor, "recent_likes", known)))
+        return build_api(self._service, watchers)

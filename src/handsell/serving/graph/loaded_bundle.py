@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,6 +31,7 @@ from handsell.serving.http.answers import Item, RankedItem, ReleaseStamp, SlateS
 from handsell.serving.http.explain import ItemExplanation, explain_item
 from handsell.serving.http.queries import Query, QueryParser
 from handsell.serving.live.live_stages import read_now
+from handsell.serving.stream.recent_likes import RecentLikes, add_likes
 from handsell.serving.telemetry.feature_log import Sample, is_sampled
 from handsell.serving.telemetry.observability import Metrics
 
@@ -47,7 +49,8 @@ class Release:
     bundle: str
     snapshot: int
     catalog: int
-    made_us: int = 0  # when the bundle was made; not stamped
+    made_us: int = 0  # when the bundle was made; not stamped, like the next
+    data_end_us: int = 0  # time of the newest event in its data
 
     @cached_property
     def stamp(self) -> ReleaseStamp:
@@ -88,7 +91,7 @@ class LoadedBundle:
     ):  # fmt: skip
         self.config, self.release, self.catalog, self.clock = config, release, catalog, clock
         self.stages, self.metrics, self.is_only = stages, metrics, False
-        self._users, self._popular_items = users, popular_items
+        self._users, self._popular_items, self._popular_lock = users, popular_items, threading.Lock()
         catalog.subscribe(self._follow)
         serving, max_wait_s = config.serving, MAX_WAIT * config.serving.deadline_ms / 1_000
         self._breakers = {stage: Breaker(stage, STALL * serving.deadline_ms / 1_000) for stage in STAGES}
@@ -99,7 +102,20 @@ class LoadedBundle:
         self._explanations: MicroBatcher[Query, ItemExplanation] = MicroBatcher(self._explain, 1, 1, max_wait_s)
 
     def _follow(self, snapshot: Snapshot) -> None:
-        self._popular_items = self._popular_items.with_snapshot(snapshot)
+        with self._popular_lock:
+            self._popular_items = self._popular_items.with_snapshot(snapshot)
+
+    def add_likes(self, likes: RecentLikes) -> None:
+        """Add recent likes to the popular and trending items; takes time that grows with the catalog."""
+        items, now_us = self._popular_items, self.clock.now()
+        counted = items.with_likes(
+            lambda popularity, trend: add_likes(
+                popularity, trend, likes, items.snapshot, self.config, self.release.data_end_us, now_us
+            )
+        )
+        with self._popular_lock:
+            snapshot = self._popular_items.snapshot  # a change of the catalog may have come meanwhile
+            self._popular_items = counted if snapshot is items.snapshot else counted.with_snapshot(snapshot)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -222,7 +238,7 @@ def load_bundle(opened: OpenedBundle, stages: StageClient, store: UserStore, met
     """Build the objects with which a gateway answers from an opened bundle."""
     config, snapshot, manifest = opened.config, opened.snapshot, opened.manifest
     users = UserLookup(store, open_reader(config), opened.live, config)
-    release = Release(manifest.id, snapshot.version, len(snapshot), manifest.created_us)
+    release = Release(manifest.id, snapshot.version, len(snapshot), manifest.created_us, manifest.data_end_us)
     clock = Clock.of(config.serving.clock, manifest)
     return LoadedBundle(config, release, opened.live, stages, users, load_popularity(opened), clock, metrics)
 

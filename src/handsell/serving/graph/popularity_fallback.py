@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +13,7 @@ from handsell.core.batches import NONE, Candidates, Requests, Slates
 from handsell.eligibility.mask import Eligibility
 from handsell.reranking.reasons import CODE
 
+Order = tuple[np.ndarray, np.ndarray]  # items, best first, and their scores
 FIRST_TRIED = 4_096  # items of a list that are checked for eligibility at first
 
 
@@ -22,39 +24,55 @@ class PopularItems:
     snapshot: Snapshot
     eligibility: Eligibility
     popularity: np.ndarray | None = None
-    before: PopularItems | None = None  # of the bundle's snapshot, where `snapshot` has live changes
+    before: PopularItems | None = None  # of an earlier snapshot, where `snapshot` has later changes
+    order: tuple[Order, Order] | None = None  # popular and trending items with recent likes, instead of the bundle's
 
     def with_snapshot(self, snapshot: Snapshot) -> PopularItems:
         """Return the lists on a version of the live catalog; new items are last."""
         eligibility = self.eligibility.with_snapshot(snapshot)
-        before = self.before or self if snapshot is not snapshot.base else None
+        before = self.before or self if self.order is not None or snapshot is not snapshot.base else None
         return PopularItems(snapshot, eligibility, self.popularity, before)
 
-    def _append_new(self, order: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def with_likes(self, add: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]) -> PopularItems:
+        """Return the lists after `add`, which returns popularity and trend (I,) with recent likes."""
+        popular, trend = add(*(pad(values, len(self.snapshot)) for values in (self._popularity, self._trend)))
+        week = self._column("item_positives_7d")
+        return PopularItems(
+            self.snapshot, self.eligibility, self.popularity, None, (_order(popular), _order(trend, week))
+        )
+
+    def _append_new(self, order: Order) -> Order:
         new = np.arange(len(order[0]), len(self.snapshot), dtype=np.int32)
         if not len(new):
             return order
         return np.concatenate([order[0], new]), np.concatenate([order[1], np.zeros(len(new), np.float32)])
 
     @cached_property
-    def popular(self) -> tuple[np.ndarray, np.ndarray]:
+    def popular(self) -> Order:
         """All items, most popular first, and their scores in 0..1."""
         if self.before is not None:
             return self._append_new(self.before.popular)
-        values = self.popularity
-        return _order(self._column("item_positives_28d") if values is None else np.asarray(values))
+        return _order(self._popularity) if self.order is None else self.order[0]
 
     @cached_property
-    def trending(self) -> tuple[np.ndarray, np.ndarray]:
+    def trending(self) -> Order:
         """Likewise by the snapshot's trend, then by this week's count; items without a count this week score 0."""
         if self.before is not None:
             return self._append_new(self.before.trending)
-        week = self._column("item_positives_7d")
-        return _order(np.where(week > 0, np.maximum(self._column("item_trend"), 0), 0), week)
+        if self.order is not None:
+            return self.order[1]
+        return _order(self._trend, self._column("item_positives_7d"))
 
-    def first_allowed(
-        self, order: tuple[np.ndarray, np.ndarray], requests: Requests, n: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def _popularity(self) -> np.ndarray:
+        values = self.popularity
+        return self._column("item_positives_28d") if values is None else np.asarray(values)
+
+    @property
+    def _trend(self) -> np.ndarray:
+        return np.where(self._column("item_positives_7d") > 0, np.maximum(self._column("item_trend"), 0), 0)
+
+    def first_allowed(self, order: Order, requests: Requests, n: int) -> tuple[np.ndarray, np.ndarray]:
         """(B, n) first items of an order that each request may be shown, -1 padded, and their scores."""
         items, scores = order
         rows = len(requests)
@@ -101,9 +119,14 @@ class PopularItems:
         return np.nan_to_num(self.snapshot.values[:, names.index(name)])
 
 
-def _order(values: np.ndarray, tie_values: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def _order(values: np.ndarray, tie_values: np.ndarray | None = None) -> Order:
     """All items, best first, ties by `tie_values`, then by number; scores relative to the best."""
     ties = np.zeros(len(values)) if tie_values is None else -tie_values
     order = np.lexsort((ties, -values)).astype(np.int32)
     best = max(float(values.max(initial=0)), 1e-9)
     return order, np.clip(values[order] / best, 0, 1).astype(np.float32)
+
+
+def pad(values: np.ndarray, size: int) -> np.ndarray:
+    """Return values (I,) with zeros for items that came later."""
+    return np.concatenate([values, np.zeros(size - len(values), values.dtype)])

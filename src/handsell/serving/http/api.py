@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
@@ -13,7 +13,6 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 import handsell
-from handsell.serving.graph.bundle_watcher import BundleWatcher
 from handsell.serving.graph.service import Service
 from handsell.serving.http import answers as a
 from handsell.serving.http import schemas as s
@@ -54,12 +53,18 @@ def build_document(app: FastAPI) -> Callable[[], dict[str, Any]]:
     return openapi
 
 
-def build_api(service: Service, watcher: BundleWatcher | None = None) -> FastAPI:
-    """The ASGI app of one gateway; while it runs, `watcher` switches it to the live bundle."""
+class Watcher(Protocol):
+    """Keeps a part of the service up to date."""
+
+    async def run(self) -> None: ...
+
+
+def build_api(service: Service, watchers: Sequence[Watcher] = ()) -> FastAPI:
+    """The ASGI app of one gateway; `watchers` run as long as it does."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(run()) for run in (*((watcher.run,) if watcher else ()), service.measure)]
+        tasks = [asyncio.create_task(run()) for run in (*(watcher.run for watcher in watchers), service.measure)]
         yield
         for task in tasks:
             task.cancel()

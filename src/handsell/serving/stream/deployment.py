@@ -30,12 +30,12 @@ class StreamProcessorDeployment:
     def __init__(self, config: str, log: DeploymentHandle | None, open_store: Callable[[Config], Any]):
         from handsell.events.store.opening import open_reader
         from handsell.serving.stream.processor import Processor
-        from handsell.serving.stream.snapshots import LiveSnapshot
+        from handsell.serving.stream.snapshots import ServedCatalog
 
         os.nice(NICENESS)
         loaded = load_config(config)
         self._processor = Processor(
-            loaded, open_store(loaded), open_reader(loaded), LiveSnapshot(loaded), save_through(loaded, log)
+            loaded, open_store(loaded), open_reader(loaded), ServedCatalog(loaded), save_through(loaded, log)
         )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._processor.run, args=(self._stop,), name="stream", daemon=True)
@@ -44,6 +44,11 @@ class StreamProcessorDeployment:
     async def progress(self) -> Any:
         """How far the processor is."""
         return self._processor.progress
+
+    async def recent_likes(self, known: int) -> Any:
+        """The likes since the live bundle's data (RecentLikes), None if this version is known."""
+        likes = self._processor.likes
+        return None if likes is None or likes.version == known else likes
 
     def check_health(self) -> None:
         """Raise if the thread has ended, so that Serve replaces the replica."""

@@ -17,12 +17,14 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from handsell.bundles.manifest import Manifest
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.paths import Layout
 from handsell.events.store.interface import Columns, EventReader
 from handsell.features.storage.materialization import read_materialization
 from handsell.features.storage.row_updates import fold_into_rows
+from handsell.serving.stream.recent_likes import LikeCounter, RecentLikes
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ BATCH = 2_000  # events read at once
 USERS = 256  # users whose rows are written together
 SAVE_S = 1.0  # the position is saved at most this often
 IDLE_S = 0.3  # pause after a scan without events
+LIKES_S = 2.0  # recent likes are summed at most this often
 RETRY_S = 2.0  # pause after an error
 
 
@@ -49,6 +52,14 @@ class UserRowStore(Protocol):
     def forget_users(self, user_ids: Sequence[str]) -> None: ...
 
 
+class StreamCatalog(Protocol):
+    """The live bundle and its catalog."""
+
+    def snapshot(self) -> Snapshot: ...
+
+    def follow(self) -> Manifest: ...
+
+
 @dataclass(frozen=True, slots=True)
 class StreamProgress:
     """How far the processor is."""
@@ -60,23 +71,26 @@ class StreamProgress:
 
 
 class Processor:
-    """One writer of online rows; `snapshot` returns the current one, `save_position` stores (name, offset)."""
+    """One writer of online rows; `save_position` stores (name, offset)."""
 
     def __init__(
         self,
         config: Config,
         store: UserRowStore,
         reader: EventReader,
-        snapshot: Callable[[], Snapshot],
+        catalog: StreamCatalog,
         save_position: Callable[[str, int], None],
     ):
         self._config, self._store, self._reader = config, store, reader
-        self._snapshot, self._save_position = snapshot, save_position
+        self._catalog, self._save_position = catalog, save_position
         self._layout = Layout(config.state)
         self._position = self._saved = reader.read_position(POSITION)
         self._materialized = reader.read_position(MATERIALIZED)
         self._identities = reader.read_position(IDENTITIES)
         self._saved_at = 0.0
+        self._likes: LikeCounter | None = None
+        self._read_likes_at = 0.0
+        self.likes: RecentLikes | None = None  # replaced as a whole: another thread reads it
         self._events = self._rows = 0
 
     @property
@@ -87,7 +101,9 @@ class Processor:
         """Follow the store until `stop`; an error is logged and the batch tried again."""
         while not stop.is_set():
             try:
-                pause_s = 0.0 if self.process_batch() else IDLE_S
+                more = self.process_batch() > 0
+                more |= self.count_likes()
+                pause_s = 0.0 if more else IDLE_S
             except Exception:
                 log.exception("the stream processor could not process a batch and tries it again")
                 pause_s = RETRY_S
@@ -102,12 +118,29 @@ class Processor:
             events = self._reader.scan(self._position, BATCH)
             count = len(events["offset"])
             if count:
-                self._rows += update_rows(events, self._store, self._snapshot(), self._config)
+                self._rows += update_rows(events, self._store, self._catalog.snapshot(), self._config)
                 self._events += count
+                if self._likes is not None and self._likes.offset >= self._position:
+                    self._likes.add(events)
                 self._position = events["offset"][-1]
         if self._position != self._saved and (not count or time.monotonic() >= self._saved_at + SAVE_S):
             self.save()
         return count
+
+    def count_likes(self) -> bool:
+        """Count the likes of the events that are in the rows; return whether there may be more.
+
+        Popularity and trends of a bundle include the events through its `events_through`; counting begins after it.
+        """
+        manifest = self._catalog.follow()
+        if self._likes is None or self._likes.bundle != manifest.id:
+            self._likes = LikeCounter(self._config, manifest.id, manifest.events_through)
+        more = self._likes.catch_up(self._reader, self._position)
+        if not more and time.monotonic() >= self._read_likes_at + LIKES_S:
+            self._read_likes_at = time.monotonic()
+            if self.likes is None or (self.likes.bundle, self.likes.version) != (manifest.id, self._likes.offset):
+                self.likes = self._likes.read()
+        return more
 
     def save(self) -> None:
         """Save the position, of which every event is in the rows."""

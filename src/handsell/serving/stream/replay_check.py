@@ -22,7 +22,7 @@ from handsell.features.storage.row_updates import fold_into_rows
 from handsell.features.store import FeatureStore, open_store
 from handsell.features.views import USER_VIEWS
 from handsell.serving.stream.processor import POSITION
-from handsell.serving.stream.snapshots import LiveSnapshot
+from handsell.serving.stream.snapshots import ServedCatalog
 
 USERS = 500  # compared at once
 PAGE = 10_000  # events read at once
@@ -48,7 +48,7 @@ class ReplayComparison:
 
 def compare_online_with_replay(config: Config) -> ReplayComparison:
     """Compare the online row of every user with stored events with a replay of them."""
-    reader, store, snapshot = open_reader(config), open_store(config), LiveSnapshot(config)()
+    reader, store, snapshot = open_reader(config), open_store(config), ServedCatalog(config).snapshot()
     try:
         unread = len(reader.scan(reader.read_position(POSITION), PAGE)["offset"])
         users, events = _count_users(reader)

@@ -1,24 +1,33 @@
-"""The item snapshot of the live bundle."""
+"""The catalog of the live bundle, with the changes since."""
 
 from __future__ import annotations
 
+from handsell.bundles.manifest import Manifest
 from handsell.bundles.stages import load_snapshot
 from handsell.bundles.store import BundleStore
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.paths import Layout
-from handsell.serving.graph.loading import LIVE, resolve_bundle_id
+from handsell.serving.graph.loading import LIVE, follow_catalog, resolve_bundle_id
 
 
-class LiveSnapshot:
-    """Returns the item snapshot of the live bundle; opens it again after a promotion."""
+class ServedCatalog:
+    """Follows the live bundle and its catalog, as gateways do."""
 
     def __init__(self, config: Config):
         self._config, self._store = config, BundleStore(Layout(config.state).bundles)
-        self._opened: tuple[str, Snapshot] | None = None
+        self._bundle = ""
 
-    def __call__(self) -> Snapshot:
+    def snapshot(self) -> Snapshot:
+        """Return the newest version of the live bundle's catalog."""
+        self.follow()
+        return self._catalog.snapshot
+
+    def follow(self) -> Manifest:
+        """Open the live bundle's catalog after a promotion; return its manifest."""
         bundle = resolve_bundle_id(self._config, LIVE)
-        if self._opened is None or self._opened[0] != bundle:
-            self._opened = bundle, load_snapshot(self._store.local_path(bundle))
-        return self._opened[1]
+        if bundle != self._bundle:
+            manifest = self._store.show(bundle)
+            self._catalog = follow_catalog(self._config, manifest, load_snapshot(self._store.local_path(bundle)))
+            self._manifest, self._bundle = manifest, bundle
+        return self._manifest
