@@ -14,12 +14,15 @@ from handsell.bundles.stages import load_stages
 from handsell.core.errors import FeatureError
 from handsell.core.funnel import run_local
 from handsell.core.units import DAY_US
+from handsell.events.store.opening import open_reader
 from handsell.events.store.sqlite_writer import SqliteWriter
 from handsell.features.item import SnapshotValues
 from handsell.features.request_builder import build_events, build_requests_from_rows
 from handsell.features.served_log import FEATURE_LOG
 from handsell.features.user import list_user_features
 from handsell.jobs.features.skew import REPORT, report_skew
+from handsell.serving.stream.processor import Processor
+from handsell.serving.stream.snapshots import ServedCatalog
 from handsell.serving.telemetry.feature_log import FeatureLog, Sample
 
 USERS = [f"u{i:07d}" for i in (0, 3, 17, 42, 77, 101, 149)] + ["nobody_yet", None]
@@ -148,6 +151,29 @@ def test_fresh_events_are_listed_apart(shop, stages, logged):
     counts = {d["group"]: d["compared"] for d in found["features"]}
     assert counts["item"] == counts["context"] == found["rows"]
     assert counts["user"] == counts["cross"] == found["rows"] - 10
+
+
+def test_rows_of_the_stream_processor_have_no_skew(shop, stages):
+    """Of their users only what does not depend on fresh events is compared, also where these change no history."""
+    store, users = shop.store(), USERS[:3]
+    before = store.online_users(users)
+    at = stages.snapshot.as_of + DAY_US // 4
+    items = stages.snapshot.items.ids(np.array([5, 6, 7]))
+    with SqliteWriter(shop.layout.event_log) as log:
+        for user, item, kind in zip(users, items, ("like", "impression", "skip"), strict=True):
+            event = {"event_id": user, "user_id": user, "item_id": item, "type": kind, "time": at}
+            log.append([event]).result(timeout=10)
+        reader = open_reader(shop.config)
+        catalog, saved = ServedCatalog(shop.config), {}
+        assert Processor(shop.config, store, reader, catalog, saved.__setitem__).process_batch() == 3
+        reader.close()
+    after = store.online_users(users)
+    assert after["log_offset"] == [1, 2, 3] and after["state_time_us"] == [at] * 3
+    assert [b - a for a, b in zip(before["count_like"], after["count_like"], strict=True)] == [1, 0, 0]
+    serve(shop, stages)
+    found, _, differing = compared(shop)
+    assert differing == [] and sorted(found["fresh_users"]) == sorted(users)
+    store.materialize()
 
 
 def test_an_empty_log_is_an_error_with_advice(shop):

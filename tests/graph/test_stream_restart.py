@@ -110,3 +110,15 @@ def test_a_killed_processor_is_started_again_and_loses_no_event(shop):
     assert tails["offset"] == []
     reader.close()
     assert len(killed) == ROUNDS
+
+
+def test_the_public_lists_follow_likes(shop):
+    world, client = shop
+    first = client.get("/v1/popular?count=1").json()["items"][0]["item_id"]
+    item = client.get("/v1/popular?count=30").json()["items"][-1]["item_id"]
+    assert item != first
+    for batch in range(40):
+        body = {"events": [{"user_id": f"u{user}", "item_id": item, "type": "like"} for user in range(50)]}
+        assert client.post("/v1/events", json=body).status_code == 202, batch
+    for name in ("popular", "trending"):
+        wait_for(lambda name=name: client.get(f"/v1/{name}?count=1").json()["items"][0]["item_id"] == item, 60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from handsell.bundles.stages import load_snapshot
 from handsell.bundles.store import BundleStore
@@ -71,7 +72,7 @@ def _of_bundle(
     requests = build_requests_from_rows(found, snapshot, config, time, logged.surface[first])
     newest = requests.history.time.max(axis=1, initial=0)
     fresh = logged.newest[first] > newest
-    fresh |= _has_tail(users, found["log_offset"].fill_null(0).to_numpy(zero_copy_only=False), time, config)
+    fresh |= _has_later_events(users, found, time, config)
     item, place = snapshot.items.number([logged.item_id[i] for i in rows]), _within(answer, len(answers))
     shown = np.full((len(answers), int(place.max()) + 1), NONE, np.int32)
     shown[answer, place] = item
@@ -80,14 +81,26 @@ def _of_bundle(
     return x[answer, place], fresh[answer]
 
 
-def _has_tail(users: list[str], offset: np.ndarray, time: np.ndarray, config: Config) -> np.ndarray:
-    """Return (B,) bool: the event log holds events of the user before the request that the row does not include."""
+def _has_later_events(users: list[str], rows: dict[str, pa.Array], time: np.ndarray, config: Config) -> np.ndarray:
+    """Return (B,) bool: the event store holds events of the user before the request that the row does not include.
+
+    A row includes the store through its offset, and of that the events until its own time.
+    """
+    offset, state_time = (
+        rows[name].fill_null(0).to_numpy(zero_copy_only=False) for name in ("log_offset", "state_time_us")
+    )
     reader = open_reader(config)
     try:
-        tails = [reader.read_tail(user, int(after)) for user, after in zip(users, offset, strict=True)]
+        tails = [reader.read_tail(user) for user in users]
     finally:
         reader.close()
-    return np.array([any(t < now for t in tail["time"]) for tail, now in zip(tails, time, strict=True)], bool)
+    return np.array(
+        [
+            any(t < now and (o > through or t > until) for o, t in zip(tail["offset"], tail["time"], strict=True))
+            for tail, now, through, until in zip(tails, time, offset, state_time, strict=True)
+        ],
+        bool,
+    )
 
 
 def _within(group: np.ndarray, n: int) -> np.ndarray:
