@@ -113,7 +113,7 @@ def test_a_killed_processor_is_started_again_and_loses_no_event(shop):
 
 
 def test_the_public_lists_follow_likes(shop):
-    world, client = shop
+    _, client = shop
     first = client.get("/v1/popular?count=1").json()["items"][0]["item_id"]
     item = client.get("/v1/popular?count=30").json()["items"][-1]["item_id"]
     assert item != first
