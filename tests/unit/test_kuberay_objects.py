@@ -94,7 +94,7 @@ def test_training_runs_the_steps_of_make_up_in_their_order():
     up = (ROOT / "src" / "handsell" / "local" / "up.py").read_text()
     steps = re.findall(r'steps\.run\(\s*"([\w ]+)"', up)
     between = [step.removeprefix("feast ") for step in steps[steps.index("ray") + 1 : steps.index("serve")]]
-    assert [*STEPS, "train"] == ["compact", *between]
+    assert [*STEPS, "train"] == ["erase", "compact", *between]
     job = load_manifest("train-rayjob")["spec"]
     assert job["entrypoint"] == "python -m handsell train /etc/handsell/handsell.toml"
     assert job["shutdownAfterJobFinishes"] is True

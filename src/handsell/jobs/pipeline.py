@@ -1,6 +1,6 @@
 """`handsell train CONFIG`: from the newest events to a promoted bundle, on the Ray cluster that runs this process.
 
-    compact → data → features → apply → materialize → training, whose steps are in train/train.py → clean
+    erase → compact → data → features → apply → materialize → training, whose steps are in train/train.py → clean
 
 A step before training is skipped where its inputs are unchanged, so that training again without new events costs
 little more than training alone. The commands of the same names run the steps one by one.
@@ -15,6 +15,7 @@ from handsell.core.errors import HandsellError
 from handsell.events.compaction import compact
 from handsell.jobs.cleaning import clean
 from handsell.jobs.cluster import connect
+from handsell.jobs.erasure.erase import resume
 from handsell.jobs.features import steps
 from handsell.jobs.ingest.ingest import prepare
 from handsell.jobs.progress import Progress, report_update
@@ -51,7 +52,14 @@ def ingest_events(config: Config) -> str:
     return f"{counts['events']:,} events, {counts['users']:,} users, {counts['items']:,} items"
 
 
+def finish_erasures(config: Config) -> str:
+    """Remove people whose erasure is not finished from all files."""
+    outcome = resume(config, report_update)
+    return outcome.to_text() if outcome.people else "nobody to erase"
+
+
 STEPS: dict[str, Callable[[Config], str]] = {
+    "erase": finish_erasures,
     "compact": lambda config: compact(config, report_update).to_text(),
     "data": ingest_events,
     "features": lambda config: steps.compute_features(config, Progress(4, nested=True)),

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from handsell.core.proxies import bypass_proxies
 from handsell.core.tools import start_command
 from handsell.doctor.inspection import find_problems
 from handsell.doctor.view import print_problems
+from handsell.events.store.opening import open_reader
 from handsell.features.repository import build_feast_settings, find_feature_repo
 from handsell.jobs.features.materialization import is_filled
 from handsell.jobs.features.steps import list_online_files
@@ -58,6 +60,7 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
     def command(name: str) -> Callable[[], str]:
         return lambda: _run_command(config, name, head)
 
+    _finish_erasures(config, command("erase"), console)
     steps.run(
         "data", "reading, checking and numbering events, items and users", command("data"), [inputs["data"], code],
         is_there=lambda: has_content(layout.data_meta, layout.interactions, layout.catalog),
@@ -116,6 +119,17 @@ def _check_deployment(config: Config, console: Console) -> str:
             f"{config.source}` shows more about the data"
         )
     return f"ready to train, {len(found)} warning{'s' * (len(found) != 1)}"
+
+
+def _finish_erasures(config: Config, run: Callable[[], str], console: Console) -> None:
+    """Remove people from the files whose erasure was interrupted; what is still left does not stop the service."""
+    try:
+        with closing(open_reader(config)) as reader:
+            if all(erasure.user_id is None for erasure in reader.read_erasures()):
+                return
+        console.print(run(), highlight=False)
+    except HandsellError as error:
+        console.print(f"people are not erased everywhere: {error}", highlight=False)
 
 
 def _start_ray(config: Config) -> str:

@@ -55,7 +55,7 @@ def back_up(config: Config, folder: Path, report: Report = lambda _: None) -> Ba
     report(f"live bundle: {live or 'none'}")
     _copy_data(config, folder)
     report("catalog, compacted events and online features")
-    with _open_snapshot(config) as snapshot:
+    with open_snapshot(config) as snapshot:
         last_offsets = read_last_offsets(snapshot) if snapshot else {}
     files = {name: describe_file(folder / name) for name in find_files(folder)}
     manifest = BackupManifest(
@@ -75,7 +75,7 @@ def stays_outside(config: Config) -> str | None:
 
 
 @contextmanager
-def _open_snapshot(config: Config) -> Iterator[StoreSnapshot | None]:
+def open_snapshot(config: Config) -> Iterator[StoreSnapshot | None]:
     """Open the store as of now; None for a SQLite file that no service has created yet."""
     store, path = find_store(config), Layout(config.state).event_log
     if store == SQLITE:
@@ -93,7 +93,7 @@ def _open_snapshot(config: Config) -> Iterator[StoreSnapshot | None]:
 
 def _copy_store(config: Config, folder: Path) -> tuple[dict[str, int], str, str]:
     """Write the store's tables; return their rows, the engine and the revision of the tables."""
-    with _open_snapshot(config) as snapshot:
+    with open_snapshot(config) as snapshot:
         if snapshot is None:
             return {}, SQLITE, ""
         snapshot.check()
