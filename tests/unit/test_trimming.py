@@ -18,6 +18,7 @@ from handsell.events.compacted_files import list_ranges, read_range
 from handsell.events.compaction import compact
 from handsell.events.store.interface import AppendResult, CatalogChange
 from handsell.events.store.opening import open_reader, open_writer
+from handsell.features.storage.materialization import record_materialization
 from handsell.jobs.cleaning import clean
 from handsell.maintenance.compacted_retention import remove_old_ranges
 from handsell.maintenance.files import DAY_S
@@ -61,6 +62,8 @@ def shop(configured):
 
 
 def set_position(config, offset):
+    """Let the stream processor read through an offset, of rows that `materialize` wrote through the same."""
+    record_materialization(Layout(config.state), offset)
     with closing(open_writer(config)) as log:
         log.save_position("processor", offset).result()
 
@@ -87,7 +90,7 @@ def test_rows_are_trimmed_through_the_slowest_of_their_readers(shop):
     assert trim(shop) == TrimmedRows(0, 0, 0, 0)
 
 
-@pytest.mark.parametrize("missing", ["compaction", "bundle", "data", "processor"])
+@pytest.mark.parametrize("missing", ["compaction", "bundle", "data", "processor", "materialize"])
 def test_nothing_is_trimmed_before_each_reader_has_begun(shop, missing):
     if missing != "compaction":
         compact(shop, lambda _: None)
@@ -97,6 +100,8 @@ def test_nothing_is_trimmed_before_each_reader_has_begun(shop, missing):
         publish(shop, 1, events_through=20)
     if missing != "processor":
         set_position(shop, 20)
+    if missing == "materialize":
+        record_materialization(Layout(shop.state), 0)
     before = read_offsets(shop)[0]
     trim(shop)
     left = read_offsets(shop)
@@ -131,6 +136,7 @@ def test_whatever_is_trimmed_is_compacted_and_in_every_row_that_a_request_begins
                 set_position(config, rows_through)
             elif step == "p" and written:  # the stream processor goes on
                 set_position(config, data.draw(st.integers(rows_through, written)))
+                record_materialization(Layout(config.state), rows_through)
             elif step == "t":
                 n += 1
                 publish(config, n, events_through=rows_through, live=data.draw(st.booleans()))

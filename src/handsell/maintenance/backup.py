@@ -35,7 +35,7 @@ from handsell.maintenance.sqlite_tables import SqliteSnapshot, copy_database
 from handsell.maintenance.store_tables import StoreSnapshot, read_last_offsets, write_tables
 
 STORE = "store"  # folder of the store's tables in a backup; the other parts have the paths of the state folder
-REGISTRY, ONLINE = "registry.db", "online.db"
+REGISTRY, MATERIALIZATION, ONLINE = "registry.db", "materialization.json", "online.db"
 TRIES, WAIT_S = 20, 0.5  # for a folder that the data job replaces meanwhile
 
 Report = Callable[[str], object]
@@ -135,9 +135,10 @@ def _copy_data(config: Config, folder: Path) -> None:
     if layout.compacted.exists():
         with lock_compacted(layout.compacted):
             shutil.copytree(layout.compacted, here.compacted, ignore=shutil.ignore_patterns(".lock"))
-    if (layout.feast / REGISTRY).is_file():
-        here.feast.mkdir()
-        shutil.copy2(layout.feast / REGISTRY, here.feast / REGISTRY)
+    for name in (REGISTRY, MATERIALIZATION):
+        if (layout.feast / name).is_file():
+            here.feast.mkdir(exist_ok=True)
+            shutil.copy2(layout.feast / name, here.feast / name)
     online = build_feast_settings(config)["online_store"].get("path")
     if online and Path(online).is_file():
         copy_database(Path(online), here.feast / ONLINE)

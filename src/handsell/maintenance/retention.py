@@ -27,7 +27,7 @@ class Positions:
     compacted_events: int  # end of the last finished range
     compacted_slates: int
     compacted_changes: int
-    processor: int  # the stream processor, which `materialize` sets back to the batch rows
+    processor: int  # the stream processor, and the batch rows to which it goes back after `materialize`
     data: Included  # the tables of the data job, from which the features are computed
     served: Sequence[Included]  # the live bundle and the ones before it, to which a rollback returns
     bundles: Sequence[Included]  # every bundle that is kept
