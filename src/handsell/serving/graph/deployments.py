@@ -9,15 +9,16 @@ bind them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
 from handsell.config import load_config
-from handsell.events.store.interface import AppendResult
+from handsell.events.store.interface import AppendResult, EventStoreError
 
 if TYPE_CHECKING:
+    from handsell.serving.graph.event_sink import WriterCall
     from handsell.serving.graph.loading import OpenedBundle
     from handsell.serving.graph.stages import LocalStages, Operation
 
@@ -105,6 +106,10 @@ class EventLogDeployment:
     async def call(self, method: str, *args: Any) -> AppendResult:
         """Run a method of EventWriter; answers after the commit and raises EventStoreError."""
         return await asyncio.wrap_future(getattr(self._sink.log, method)(*args))
+
+    async def call_group(self, calls: Sequence[WriterCall]) -> list[AppendResult | EventStoreError]:
+        """Make several calls that may share a commit; returns the result or the failure of each."""
+        return await self._sink.call_group(calls)
 
     def __del__(self) -> None:
         if hasattr(self, "_sink"):
