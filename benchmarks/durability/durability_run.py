@@ -89,7 +89,9 @@ def run_rounds(
             )
         system.stop_writers()
         found, compaction = system.compare(), system.count_compaction_errors()
-        online = len(compare_online_with_replay(config).differing) if system.catch_up() else -1
+        system.catch_up()
+        replay = compare_online_with_replay(config)
+        online = len(replay.differing) + replay.unread
         return Case(name, rounds, _list(system.kills), found, compaction, online)
     finally:
         system.stop()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -40,14 +41,15 @@ def validate_events(body: schemas.EventsBody, config: Config, snapshot: Snapshot
             f"events: expected at most {most} in one request, got {len(body.events)}: send them in parts",
             field="events", status=413, code="too_many_events",
         )  # fmt: skip
-    now = clock.now()
+    now, names = clock.now(), config.events.names
+    earliest = 0 if config.serving.events_before_2000 else YEAR_2000_US
     rows: list[dict[str, Any]] = []
     rejected: list[RejectedEvent] = []
     for index, event in enumerate(body.validated):
-        problem = _find_problem(event, config, clock, now)
-        if isinstance(event, schemas.Event) and problem is None:
-            rows.append(_row(event, clock, now))
-        elif problem is not None:
+        problem = _find_problem(event, names, earliest, clock, now)
+        if problem is None:
+            rows.append(_row(cast(schemas.Event, event), clock, now))
+        else:
             code, field, detail = problem
             rejected.append(RejectedEvent(index=index, code=code, field=field, detail=detail))
     numbers = snapshot.items.number([row["item_id"] for row in rows])
@@ -55,19 +57,18 @@ def validate_events(body: schemas.EventsBody, config: Config, snapshot: Snapshot
 
 
 def _find_problem(
-    event: schemas.Event | schemas.InvalidEntry, config: Config, clock: Clock, now: int
+    event: schemas.Event | schemas.InvalidEntry, names: Sequence[str], earliest: int, clock: Clock, now: int
 ) -> tuple[str, str, str] | None:
     """Return code, field and detail of the reason to reject an event, if there is one."""
     if isinstance(event, schemas.InvalidEntry):
         return "invalid_event", event.field, event.detail
-    names = config.events.names
     if event.type not in names:
         return "unknown_event_type", "type", f"type: expected one of {', '.join(names)}; got {event.type!r}"
     if event.user_id is None and event.anonymous_id is None:
         return "no_user", "user_id", "user_id: expected user_id or anonymous_id; got neither"
     if event.timestamp is None:
         return None
-    if event.timestamp < YEAR_2000_US and not config.serving.events_before_2000:
+    if event.timestamp < earliest:
         detail = (
             f"timestamp: expected a time since 2000; got {event.timestamp // 1_000} ms after 1970-01-01: check that "
             "it is in milliseconds, or set serving.events_before_2000 for historic events"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, cast
@@ -13,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
@@ -48,6 +50,8 @@ def _find_other_unit(number: float) -> str | None:
 
 def _timestamp(value: Any) -> int:
     """Convert RFC 3339 text with a zone, or epoch milliseconds, to µs."""
+    if type(value) is int and YEAR_2200_S < value <= YEAR_2200_MS:
+        return value * 1_000  # nearly every event: too late for seconds, too early for microseconds
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if unit := _find_other_unit(value):
             raise ValueError(f"{EXPECTED_TIME}; this number looks like epoch {unit}")
@@ -205,7 +209,7 @@ class InvalidEntry:
     detail: str
 
 
-def keep_invalid(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+def keep_invalid(value: Any, validate: Callable[[Any], Any]) -> Any:
     """Validate one entry of a list; an invalid one becomes an InvalidEntry and does not refuse its neighbors."""
     try:
         return validate(value)
@@ -215,8 +219,21 @@ def keep_invalid(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
         return InvalidEntry(fields[0]["field"], summarize_errors(fields) + others)
 
 
+_EVENT = TypeAdapter(Event)
+
+
+def _keep_invalid_events(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Validate all events at once, and one by one only if one of them is invalid."""
+    try:
+        return validate(value)
+    except ValidationError:
+        if not isinstance(value, list) or not value:
+            raise
+    return [keep_invalid(event, _EVENT.validate_python) for event in value]
+
+
 class EventsBody(Body):
-    events: list[Annotated[Event, WrapValidator(keep_invalid)]] = Field(
+    events: Annotated[list[Event], WrapValidator(_keep_invalid_events)] = Field(
         min_length=1, description="an invalid event is rejected by its index, the others are stored"
     )
 
