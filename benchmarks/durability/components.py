@@ -7,6 +7,7 @@ takes positions of followers through a socket, as its deployment does through it
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import random
@@ -25,6 +26,7 @@ from handsell.events.store.interface import EventStoreError, EventWriter
 MODULES = [__name__, "handsell.events.compaction", "handsell.serving.stream.processor", "handsell.features.store"]
 THREADS = 4
 LARGEST_BATCH = 20
+LONGEST_PAUSE_S = 0.06
 RETRY_S = 0.05
 READY_S = 60.0
 LOCK_WAIT_S = 10.0
@@ -130,6 +132,7 @@ def write_events(connection: Connection, around: Surroundings, task: WriterTask)
                 place += size
             _append(writer, [build_event(id, around, task.shift_s) for id in ids], ids, report, task.early)
             done = ids
+            time.sleep(rng.uniform(0.0, LONGEST_PAUSE_S))  # the stream processor must be able to follow
 
     connection.send(("ready", None))
     if task.silent:
@@ -203,6 +206,7 @@ def process_stream(connection: Connection, around: Surroundings) -> None:
 
 def _enter(around: Surroundings, shift_s: float = 0.0) -> Config:
     os.environ.update(around.environment)
+    logging.disable()  # what is killed makes its neighbors report errors
     if shift_s:
         now, now_ns = time.time, time.time_ns
         time.time = lambda: now() + shift_s  # type: ignore[method-assign]

@@ -88,6 +88,7 @@ def run_rounds(
                 flush=True,
             )
         system.stop_writers()
+        print(f"  {name}: comparing …", flush=True)
         found, compaction = system.compare(), system.count_compaction_errors()
         system.catch_up()
         replay = compare_online_with_replay(config)

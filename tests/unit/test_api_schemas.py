@@ -124,6 +124,7 @@ async def test_the_log_gets_the_event_and_the_impression_as_they_were(client, wo
     assert (
         stored.pop("offset") == 1 and stored.pop("time") == 1_767_323_045_678_000 and stored.pop("propensity") is None
     )
+    assert stored.pop("key")
     assert stored == {k: v for k, v in event.items() if k != "timestamp"}
     until = time.monotonic() + 30  # impressions are written behind the answer
     while not (shown := reader.read_impressions())["item_id"] and time.monotonic() < until:
