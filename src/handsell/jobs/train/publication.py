@@ -195,11 +195,6 @@ def extract_scores(contender: ModelScores) -> BundleScores:
     )
 
 
-def is_same_recipe(a: Config, b: Config) -> bool:
-    """Return whether two configs train the same models from the same data."""
-    return all(getattr(a, part) == getattr(b, part) for part in ("retrieval", "ranking", "reranking", "features"))
-
-
 def _git_revision() -> str | None:
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)

@@ -41,6 +41,7 @@ from handsell.jobs.train.evaluation import ServedScores, evaluate_served, replay
 from handsell.jobs.train.examples import fetch_item_values, find_candidates, write_examples
 from handsell.jobs.train.origins import count_origins, describe_origins
 from handsell.jobs.train.ranker import fit_ranker_on_ray
+from handsell.jobs.train.recipe import has_same_recipe
 from handsell.jobs.train.requests import fetch_user_rows
 from handsell.jobs.train.retrievers import fit_retrievers
 from handsell.jobs.train.training_run import SERVICE, TrainingRun
@@ -80,7 +81,7 @@ def train(config: Config, promote: bool = True, progress: Progress | None = None
         store = BundleStore(Layout(config.state).bundles)
         bundle_id, refit = publication.publish_refit(run, report, store)
         with run.progress.step("gate") as note:
-            decision = _decide_promotion(run, replay, served, store)
+            decision = _decide_promotion(run, config, replay, served, store)
             note.text = " ".join((*decision.sentences, *decision.warnings, *refit.warnings))
             if decision.passed and promote:
                 store.promote(bundle_id)
@@ -241,13 +242,18 @@ def _report(run: TrainingRun, replay: Replay, served: ServedScores) -> dict:
     return report
 
 
-def _decide_promotion(run: TrainingRun, replay: Replay, served: ServedScores, store: BundleStore) -> GateDecision:
-    """Compare the holdout model with the live bundle, or with its retrained recipe where they share few requests."""
+def _decide_promotion(
+    run: TrainingRun, given: Config, replay: Replay, served: ServedScores, store: BundleStore
+) -> GateDecision:
+    """Compare the holdout model with the live bundle, or with its retrained recipe where they share few requests.
+
+    `given` is the config without the choices of this training.
+    """
     decision = publication.compare_with_live(run, replay, store)
     if decision.outcome == "insufficient":
         recipe = load_bundle_config(store.local_path(str(store.live())))
-        same = publication.is_same_recipe(recipe, run.config)
-        other = replay if same else replay_recipe(run, recipe)  # the same recipe on the same data: the same model
+        same = has_same_recipe(given, recipe)  # on the same data it gives the same model
+        other = replay if same else replay_recipe(run, recipe)
         decision = publication.compare_with_retrained(run, replay, other)
     return check_absence_loss(decision, loss_by_pause(served.by_pause)[FUNNEL], run.config.gate)
 
