@@ -37,6 +37,7 @@ from handsell.features.views import USER_VIEWS, build_views
 from handsell.ranking.calibration import Calibration
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.retrieval import registry
+from handsell.retrieval.content_vectors import fit_content_vectors
 from handsell.testing.small_catalog import draw_snapshot
 
 ITEM_FEATURES = tuple(find_features("item"))
@@ -124,9 +125,12 @@ def open_rows(config: Config) -> DictStore:
     return DictStore(config, json.loads((config.source.parent / "rows.json").read_text()))
 
 
-def write_world(folder: Path, port: int = 18_000) -> World:
+def write_world(folder: Path, port: int = 18_000, with_content: bool = False) -> World:
     path = folder / "shop.toml"
-    path.write_text(TOML.replace("PORT", str(port)))
+    toml = TOML.replace("PORT", str(port))
+    if with_content:
+        toml = toml.replace("[retrieval.content]\nenabled = false", "[retrieval.content]\nembedding_size = 32")
+    path.write_text(toml)
     config = load_config(path)
     rng = np.random.default_rng(11)
     now = time.time_ns() // 1000
@@ -191,8 +195,9 @@ def publish_bundle(config: Config, snapshot: Snapshot, log: Interactions, rows: 
     save_config(config, folder)
     snapshot.save(folder / "snapshot")
     sources = config.retrieval.enabled
+    content = fit_content_vectors(snapshot, 32, before=now) if "content" in sources else None
     for name in sources:
-        registry.fit(name, log, config.retrieval).save(folder / "retrievers" / name)
+        registry.fit(name, log, config.retrieval, content).save(folder / "retrievers" / name)
     names = list_features(config, sources)
     XGBoostRanker(names, train_forest(names), Calibration.logistic()).save(folder / "ranker")
     users = DictStore(config, rows).online_users([f"u{i}" for i in range(10)])

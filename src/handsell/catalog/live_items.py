@@ -64,6 +64,7 @@ class LiveItems:
         self._expires, self._available = GrowingArray(base.expires), GrowingArray(base.available)
         self._values, self._item_tags = GrowingArray(base.values), GrowingRagged(base.item_tags)
         self._deleted: set[int] = set()
+        self._batch = 0
 
     def apply(self, changes: Sequence[ItemChange]) -> Snapshot:
         """Apply changes in their order; a patch or delete of an id that was never put is ignored."""
@@ -79,12 +80,14 @@ class LiveItems:
         self._set_creators(number, items, before)
         self._set_tags(number, items, before)
         self._set_values(number, items, before)
-        changed, metadata = self._set_metadata(number, items, before)
+        self._batch += 1
+        changed, revision, metadata = self._set_metadata(number, items, before)
         self.snapshot = LiveSnapshot.on(
             self.snapshot.base, items=self._items, creators=self._creators, tags=self._tags,
             creator=self._creator.view, item_tags=self._item_tags.view, published=self._published.view,
             expires=self._expires.view, available=self._available.view, values=self._values.view,
-            changed=changed, changed_metadata=metadata, deleted=np.array(sorted(self._deleted), np.int32),
+            changed=changed, revision=revision, changed_metadata=metadata,
+            deleted=np.array(sorted(self._deleted), np.int32),
         )  # fmt: skip
         return self.snapshot
 
@@ -163,8 +166,10 @@ class LiveItems:
             self._values.replace((row[differs], column[differs]), fresh[differs])
         self._values.append(rows[number >= before])
 
-    def _set_metadata(self, number: np.ndarray, items: Sequence[_Item], before: int) -> tuple[np.ndarray, pa.Table]:
-        """Return all changed and new items, and their metadata."""
+    def _set_metadata(
+        self, number: np.ndarray, items: Sequence[_Item], before: int
+    ) -> tuple[np.ndarray, np.ndarray, pa.Table]:
+        """Return all changed and new items, the batches that changed them last, and their metadata."""
         snapshot = self.snapshot
         old = snapshot.read_metadata(number[number < before])
         ids = self._items.ids(number)
@@ -178,11 +183,13 @@ class LiveItems:
             columns.append(build_column(old[f.name], f.type, named, [row.get(f.name) for row in rows]))
         batch = pa.Table.from_arrays(columns, schema=old.schema)
         if not isinstance(snapshot, LiveSnapshot):
-            return number, batch
+            return number, np.full(len(number), self._batch), batch
         every = np.concatenate([snapshot.changed, number])
         unique, last = np.unique(every[::-1], return_index=True)
         both = pa.concat_tables([snapshot.changed_metadata, batch])
-        return unique, both.take(pa.array(len(every) - 1 - last)).combine_chunks()
+        revision = np.concatenate([snapshot.revision, np.full(len(number), self._batch)])
+        kept = len(every) - 1 - last
+        return unique, revision[kept], both.take(pa.array(kept)).combine_chunks()
 
 
 def read_texts(value: Any) -> Iterable[str]:

@@ -20,6 +20,7 @@ class LiveSnapshot(Snapshot):
 
     changed: np.ndarray  # (C,) int32 ascending, changed and new items
     changed_metadata: pa.Table  # their C rows, in the schema of the bundle's
+    revision: np.ndarray  # (C,) int64, the batch of changes that changed each of them last
     deleted: np.ndarray  # (D,) int32 ascending
 
     @classmethod

@@ -76,7 +76,10 @@ class LiveCatalog:
         snapshot = self._items.apply(items) if items else self.snapshot
         if snapshot is not self.snapshot:
             for listener in self._listeners:
-                listener(snapshot)
+                try:
+                    listener(snapshot)
+                except Exception:
+                    log.exception("a version of the live catalog was not taken over; the next one will be")
             self.snapshot = snapshot
 
     def _change_users(self, changes: list[CatalogChange]) -> Users:

@@ -15,6 +15,7 @@ from handsell.core.protocols import Retriever
 from handsell.eligibility.mask import Eligibility
 from handsell.retrieval.backfill import MIN_CANDIDATES, backfill
 from handsell.retrieval.config import RetrievalConfig
+from handsell.retrieval.following import follow_snapshot
 from handsell.retrieval.fusion import fuse_sources
 from handsell.retrieval.index.topk import make_empty_rows
 
@@ -35,7 +36,8 @@ class LocalCandidates:
 
     def with_snapshot(self, snapshot: Snapshot) -> LocalCandidates:
         """Return the stage on the next version of the live catalog."""
-        return replace(self, eligibility=self.eligibility.with_snapshot(snapshot))
+        retrievers = {name: follow_snapshot(retriever, snapshot) for name, retriever in self.retrievers.items()}
+        return replace(self, retrievers=retrievers, eligibility=self.eligibility.with_snapshot(snapshot))
 
     @cached_property
     def sources(self) -> tuple[str, ...]:

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from pydantic import Field, field_validator
 
+from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE, Requests
 from handsell.core.protocols import Retriever
 from handsell.data.interactions import Interactions
 from handsell.retrieval import registry
 from handsell.retrieval.config import OptionalSource, RetrievalConfig, RetrieverPlugin, retrievers
 from handsell.retrieval.content_vectors import Content
+from handsell.retrieval.following import follow_snapshot
 from handsell.retrieval.index.topk import fit_mask, pad_rows, select_top
 
 LAST = np.iinfo(np.int32).max  # sorts padding behind all items
@@ -53,6 +55,11 @@ class Blend:
     weights: tuple[float, ...]  # (S,) in the order of the parts
     depth: int  # items requested from each part
     n_items: int  # I
+
+    def with_snapshot(self, snapshot: Snapshot) -> Blend:
+        """Return the blend with the parts that follow a version of the live catalog."""
+        parts = {name: follow_snapshot(part, snapshot) for name, part in self.parts.items()}
+        return replace(self, parts=parts, n_items=max(self.n_items, len(snapshot)))
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         items, standard = self.standardize(requests, k, eligible)

@@ -6,16 +6,20 @@ Source: [pazzani2007]: the user profile is the weighted mean of the history's it
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from pydantic import Field
 
+from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE, Requests
+from handsell.core.protocols import Encoder, Retriever
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import FoldInSource, RetrieverPlugin
+from handsell.retrieval.content.content_model import ContentModel
+from handsell.retrieval.content.live_content import LiveContent, LiveVectors
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.history_weights import HistoryWeights, weigh_history
@@ -38,7 +42,7 @@ class ContentConfig(FoldInSource):
 class ContentEncoder:
     """The weighted mean of the history's item vectors, of unit length."""
 
-    vectors: np.ndarray  # (I, D) float32
+    vectors: np.ndarray | LiveVectors  # (I, D) float32
     weights: HistoryWeights
 
     def encode(self, requests: Requests) -> np.ndarray:
@@ -59,16 +63,37 @@ class ContentEncoder:
         return cls(vectors, HistoryWeights(**json.loads((path / "encoder.json").read_text())))
 
 
+@dataclass(frozen=True)
 class ContentRetriever(EmbeddingRetriever):
     name: ClassVar[str] = "content"
     encoder_type = ContentEncoder
+    model: ContentModel | None = None  # of the vectors; without it, later items are not found
+
+    def with_snapshot(self, snapshot: Snapshot) -> Retriever:
+        """Return the source on a version of the live catalog."""
+        return self if self.model is None else LiveContent.of(self).with_snapshot(snapshot)
+
+    def build_encoder(self, vectors: LiveVectors) -> Encoder:
+        """Return the encoder on other item vectors."""
+        return replace(self.encoder, vectors=vectors)  # type: ignore[type-var]
+
+    def save(self, path: Path) -> None:
+        super().save(path)
+        if self.model is not None:
+            self.model.save(path / "model")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        found = super().load(path)
+        return replace(found, model=ContentModel.load(path / "model")) if (path / "model").is_dir() else found
 
 
 def fit_content(interactions: Interactions, config: ContentConfig, content: Content | None = None) -> ContentRetriever:
     """Build an index of the content vectors; interactions are not used. Without content no item is found."""
     vectors = content.vectors if content is not None else np.zeros((interactions.n_items, 1), np.float32)
     index = VectorIndex.exact(vectors)
-    return ContentRetriever(ContentEncoder(index.vectors, HistoryWeights.from_config(config)), index)
+    model = None if content is None else content.model
+    return ContentRetriever(ContentEncoder(index.vectors, HistoryWeights.from_config(config)), index, model)
 
 
 RETRIEVER = RetrieverPlugin(

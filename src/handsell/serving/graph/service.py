@@ -88,6 +88,8 @@ class Service:
         self.metrics.refused.clear()
         if self.refused is not None:
             self.metrics.refused.labels(self.refused.bundle).set(1)
+        catalog = self.bundle.catalog
+        self.metrics.watch_catalog(lambda: catalog.age_s, lambda: len(catalog.snapshot) - len(catalog.snapshot.base))
         self.metrics.set_ages(release.made_us, self.bundle.snapshot.as_of, self.bundle.clock.offset_us)
 
     async def _from_one_bundle(self, answer_from: Callable[[LoadedBundle], Awaitable[T]]) -> T:

@@ -68,9 +68,9 @@ def build_recommended_items(slate: RenderedSlate, snapshot: Snapshot, metadata: 
 
 def build_ranked_items(ranked: Candidates, snapshot: Snapshot) -> list[RankedItem]:
     """The caller's own items, ranked, with the sources that have a score for each."""
-    ids, item = snapshot.items.ids(ranked.item[0]), ranked.item[0]
-    bits = pack_source_bits(ranked.source_rank)[0].tolist()
-    about = _describe(ids, round_scores(ranked.score[0]), item, snapshot, False)
+    real = ranked.item[0] != NONE  # a stage may not know a new item yet
+    item, bits = ranked.item[0, real], pack_source_bits(ranked.source_rank)[0, real].tolist()
+    about = _describe(snapshot.items.ids(item), round_scores(ranked.score[0, real]), item, snapshot, False)
     return [
         RankedItem(**entry, sources=source_names(ranked.sources, known))
         for entry, known in zip(about, bits, strict=True)

@@ -75,6 +75,8 @@ def is_known(batch: Any, snapshot: Snapshot) -> bool:
     items = len(snapshot)
     if isinstance(batch, Candidates):
         return _is_below(batch.item, items)
+    if isinstance(batch, np.ndarray):  # a caller's own items
+        return _is_below(batch, items)
     if not isinstance(batch, Requests):
         return True
     exclusions, profile = batch.exclusions, batch.profile
@@ -100,6 +102,8 @@ def leave_out_unknown(batch: Any, snapshot: Snapshot) -> Any:
     if is_known(batch, snapshot):
         return batch
     items, creators, tags = len(snapshot), len(snapshot.creators), len(snapshot.tags)
+    if isinstance(batch, np.ndarray):
+        return np.where(batch < items, batch, NONE)
     if isinstance(batch, Candidates):
         return _drop_candidates(batch, items)
     past, profile, exclusions = batch.history, batch.profile, batch.exclusions

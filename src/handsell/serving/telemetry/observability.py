@@ -6,7 +6,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -98,11 +98,21 @@ class Metrics:
             "handsell_rules_share", "Share of impressions so far of a daily quota", ("rule",), registry=r
         )
         self._rules = ("", "")
+        self.changes_age = Gauge(
+            "handsell_catalog_changes_age_seconds", "Time since catalog changes were read from the event store",
+            registry=r,
+        )  # fmt: skip
+        self.new_items = Gauge("handsell_catalog_new_items", "Items that came after the bundle", registry=r)
         self.bundle_age = Gauge("handsell_bundle_age_seconds", "Time since the bundle was made", registry=r)
         self.data_age = Gauge(
             "handsell_snapshot_age_seconds", "Time since the last event in the item snapshot", registry=r
         )
         self.clock_offset = Gauge("handsell_clock_offset_seconds", "Wall time minus service time", registry=r)
+
+    def watch_catalog(self, age_s: Callable[[], float], new_items: Callable[[], float]) -> None:
+        """Publish the time since catalog changes were read, and the number of items that came after the bundle."""
+        self.changes_age.set_function(age_s)
+        self.new_items.set_function(new_items)
 
     def set_ages(self, made_us: int, as_of_us: int, offset_us: int) -> None:
         """Set the times (µs) from which the ages of bundle and snapshot count, and the service clock's offset."""
