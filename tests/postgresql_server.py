@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 OWNER = "postgres"  # root may not run a server
@@ -65,6 +66,12 @@ class PostgresServer:
             self._run("pg_ctl", "stop", f"--pgdata={self.folder / 'data'}", f"--mode={mode}")
             self._server.wait()
             self._server = None
+
+    def find_processes(self) -> list[psutil.Process]:
+        """Return the server's processes, those of its connections, too."""
+        assert self._server is not None
+        own = psutil.Process(self._server.pid)
+        return [own, *own.children()]
 
     def create_database(self) -> str:
         """Create an empty database; returns its URL."""
