@@ -19,6 +19,7 @@ BENCHMARKS = {
     "events": ("events.event_run", "Acknowledged events per second, and time until they change a slate."),
     "durability": ("durability.durability_run", "Acknowledged events that are lost or count twice after kill -9."),
     "soak": ("soak.soak_run", "Disk, memory and latency over cycles of traffic and training, with retention."),
+    "store_soak": ("soak.store_run", "Disk, memory and append latency of the event store over cycles of trimming."),
     "faults": ("faults.fault_run", "Responses under constant load while one part of the graph fails."),
     "ann": ("retrieval.ann", "Build time, size, recall and latency of the vector index for N items."),
     "retrieval_latency": ("retrieval.latency", "Latency of each retriever, and its results for new users."),
