@@ -3,10 +3,10 @@
     python -m benchmarks store_soak                          # 5 million events and 1 million impressions in ten cycles
     python -m benchmarks store_soak --scale 0.1 --keep-keys  # with the default of retention.keys_days
 
-No service and no training: after each compaction, a bundle's manifest and the positions of the data job and the stream
-processor are set as a turn of `handsell train` sets them. Everything old is trimmed at once (`events_days = 0`); keys of
-events too, unless --keep-keys is given. `store MB before` is the size before trimming. The last columns are p50 and p99,
-in ms, of single events that are appended one after another: while nothing else is written, and while rows are trimmed.
+No service and no training: after each compaction, the manifest of a bundle and the positions of the data job and the
+stream processor are set as `handsell train` sets them. Everything old is trimmed at once (`events_days = 0`), keys of
+events too unless --keep-keys is given. `store MB before` is the size before trimming. The last columns are p50 and p99
+(ms) of single events that are appended one after another: while nothing else is written, and while rows are trimmed.
 """
 
 from __future__ import annotations
@@ -128,7 +128,9 @@ def measure(config: Config) -> dict[str, float]:
         rows = reader.measure()
     store, compacted = (measure_folder(folder) / 1e6 for folder in (layout.event_log.parent, layout.compacted))
     return {
-        "store MB": store, "compacted MB": compacted, "events": rows["events"], "slates": rows["slates"], "keys": rows["trimmed_keys"],
+        "store MB": store,
+        "compacted MB": compacted,
+        "events": rows["events"], "slates": rows["slates"], "keys": rows["trimmed_keys"],
         "memory MiB": psutil.Process().memory_full_info().pss / MIB,
     }  # fmt: skip
 
