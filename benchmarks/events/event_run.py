@@ -6,7 +6,8 @@
 For each store (sqlite, and a PostgreSQL server in a temporary folder) and each proxy: events per second in POSTs of one
 event and of `--batch`, over `--connections` connections, all acknowledged after their commit. `checked`: the store
 holds as many events as were acknowledged. Then, without other load: milliseconds from a new user's first event to a
-slate that takes it into account (POST and GET, repeated until it does). The deployment's own store is not touched: the
+slate that takes it into account (POST and GET, repeated until it does), and seconds from the PUT of a new item until it
+is recommended beside one of the same metadata. The deployment's own store is not touched: the
 service runs on a copy of its state. Load generator, service and store share the machine's cores.
 """
 
@@ -43,6 +44,8 @@ STORES, INGRESSES = ("sqlite", "postgresql"), ("plain", "haproxy")
 WARM_S = 4.0
 LEFT_OUT = ("events", "logs", "run", "jobs", "features_log")  # folders of the state that the service does not read
 ANSWER_S = 10.0
+NEW_ITEM_S = 20.0
+NEW_ITEMS = 5
 
 
 @contextlib.contextmanager
@@ -124,6 +127,27 @@ def measure_change(service: RunningService, items: list[str], kind: str, samples
     return found
 
 
+def measure_new_items(service: RunningService, items: list[str], samples: int) -> list[float | None]:
+    """Return seconds from the PUT of a new item until it is among the items similar to one of the same metadata."""
+    found: list[float | None] = []
+    with httpx.Client(base_url=service.url, timeout=ANSWER_S, trust_env=False) as client:
+        for number in range(samples):
+            like, new = items[number * 7 % len(items)], f"new-{time.time_ns()}"
+            row = client.get(f"/v1/items/{like}").raise_for_status().json()
+            fields = {k: v for k, v in row.items() if k in ("title", "creators", "tags", "text")}
+            begun = time.monotonic()
+            client.put(f"/v1/items/{new}", json=fields).raise_for_status()
+            similar = f"/v1/items/{like}/similar?count=30"
+            while new not in [item["item_id"] for item in client.get(similar).json()["items"]]:
+                if time.monotonic() > begun + NEW_ITEM_S:
+                    found.append(None)
+                    break
+                time.sleep(0.05)
+            else:
+                found.append(time.monotonic() - begun)
+    return found
+
+
 def find_counted_type(config: Config) -> str:
     """An event type that counts as an interaction."""
     return next(name for name, kind in config.events.types.items() if kind.weight > 0 and kind.seen)
@@ -151,6 +175,12 @@ def measure_service(
             )  # fmt: skip
             print(f"  {rows[-1]} {found['failures'] or ''}", flush=True)
     changed = {"store": store, "proxy": ingress, **{k: change[k] for k in ("n", "p50", "p95", "p99")}}
+    waits = measure_new_items(service, items, NEW_ITEMS)
+    shown = [wait for wait in waits if wait is not None]
+    changed |= {
+        "new items": len(waits), "shown": len(shown), "median s": float(np.median(shown)) if shown else None,
+        "longest s": max(shown, default=None),
+    }  # fmt: skip
     print(f"  {changed}", flush=True)
     return rows, changed
 
@@ -187,7 +217,13 @@ def main() -> None:
             rows += found
             changes.append(changed)
     about = {"topology": options.topology, "seconds": options.seconds, "users": len(users)}
-    write_report("events", rows, about, options.json, {"ms from a new user's first event to a changed slate": changes})
+    write_report(
+        "events",
+        rows,
+        about,
+        options.json,
+        {"time until answers change: ms after a new user's first event, s after the PUT of a new item": changes},
+    )
     sys.exit(any(row["checked"] != "True" for row in rows))
 
 
