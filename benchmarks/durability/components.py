@@ -132,7 +132,8 @@ def write_events(connection: Connection, around: Surroundings, task: WriterTask)
                 place += size
             _append(writer, [build_event(id, around, task.shift_s) for id in ids], ids, report, task.early)
             done = ids
-            time.sleep(rng.uniform(0.0, LONGEST_PAUSE_S))  # the stream processor must be able to follow
+            if not task.early:
+                time.sleep(rng.uniform(0.0, LONGEST_PAUSE_S))  # the stream processor must be able to follow
 
     connection.send(("ready", None))
     if task.silent:
