@@ -6,8 +6,13 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from handsell.serving.http.app import AppArgs
+from handsell.config import load_config
+from handsell.core.errors import ConfigError
+from handsell.events.store.opening import STORE_VARIABLE
+from handsell.local.service import write_serve_file
+from handsell.serving.http.app import AppArgs, build
 from serve_keys import find_unknown_keys
+from serving_world import write_world
 
 FOLDER = Path(__file__).parents[2] / "deployments" / "serve"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -49,3 +54,19 @@ def test_it_listens_on_loopback_and_leaves_cpu_for_training(path):
         for d in document["applications"][0]["deployments"]
     ]
     assert sum(least) <= 1
+
+
+def test_with_postgresql_the_local_service_deploys_no_event_log(tmp_path, monkeypatch):
+    config = load_config(write_world(tmp_path).config.source)
+    for url, deploys in (("", True), ("postgresql://shop@db/events", False)):
+        monkeypatch.setenv(STORE_VARIABLE, url)
+        path = write_serve_file(config, "graph")
+        (application,) = yaml.safe_load(path.read_text())["applications"]
+        assert ("EventLog" in {d["name"] for d in application["deployments"]}) == deploys
+        assert AppArgs.model_validate(application["args"]).event_log == deploys
+        assert application["runtime_env"]["env_vars"][STORE_VARIABLE] == url
+        assert path.stat().st_mode & 0o077 == 0
+    monkeypatch.delenv(STORE_VARIABLE)
+    args = AppArgs(config=str(config.source), event_log=False)
+    with pytest.raises(ConfigError, match=r"args\.event_log: expected true for an event store in SQLite"):
+        build(args)

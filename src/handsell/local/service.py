@@ -58,6 +58,7 @@ def write_serve_file(config: Config, topology: str) -> Path:
     for application in document["applications"]:
         if not has_one_writer(config):
             application["deployments"] = [d for d in application["deployments"] if d["name"] != WRITER]
+            application["args"]["event_log"] = False
         application["args"] |= {"config": str(config.source), "bundle": "live"}  # replicas follow promotions
         variables = application.setdefault("runtime_env", {}).setdefault("env_vars", {})
         variables["HANDSELL_CONFIG_DIGEST"] = digest  # a changed config or version restarts the replicas

@@ -35,7 +35,7 @@ def feast_store(config: Config) -> Any:
 class Gateway:
     """`stages` are the handles of candidates, ranking and re-ranking; without them they are loaded here.
 
-    `log` is the handle of the event store's one writer; None: the gateway writes to PostgreSQL itself.
+    `log` is the handle of the one writer of a SQLite event store; the gateway writes to PostgreSQL itself.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class Gateway:
         open_store: OpenStore = feast_store,
         processor: DeploymentHandle | None = None,
     ):
-        from handsell.events.store.opening import open_writer
-        from handsell.serving.graph.event_sink import LocalSink, RemoteSink
+        from handsell.events.store.opening import has_one_writer, open_writer
+        from handsell.serving.graph.event_sink import EventSink, LocalSink, RemoteSink
         from handsell.serving.graph.loading import LIVE
         from handsell.serving.graph.service import Service
         from handsell.serving.telemetry.observability import Metrics, log_as_json
@@ -57,7 +57,10 @@ class Gateway:
         self._config, self._handles, self._open_store = config, stages, open_store
         self._follows_live, self._metrics = bundle == LIVE, Metrics()
         loaded = self._load(bundle)
-        sink = LocalSink(open_writer(loaded.config)) if log is None else RemoteSink(log)
+        if log is not None and has_one_writer(loaded.config):
+            sink: EventSink = RemoteSink(log)
+        else:
+            sink = LocalSink(open_writer(loaded.config))
         self._service = Service(loaded, sink, self._metrics)
         self._processor = processor
 

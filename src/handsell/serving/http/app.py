@@ -16,6 +16,7 @@ from ray.serve import Application
 
 import handsell
 from handsell.config import Config, load_config
+from handsell.core.errors import ConfigError
 from handsell.events.store.opening import has_one_writer
 from handsell.serving.graph.deployments import STAGE_DEPLOYMENTS, EventLogDeployment
 from handsell.serving.graph.gateway import Gateway, feast_store
@@ -32,6 +33,10 @@ class AppArgs(BaseModel):
     topology: Literal["graph", "fused"] = Field(
         "graph", description="stages in deployments of their own, or all in each gateway"
     )
+    event_log: bool = Field(
+        True,
+        description="deploy EventLog, the one writer of a SQLite event store; PostgreSQL needs none",
+    )
     bundle: str = Field("live", description="live (the promoted bundle, also after a promotion) or a bundle id")
 
 
@@ -45,7 +50,9 @@ def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) ->
     config = load_config(locate_config(args.config))
     resolve_bundle_id(config, args.bundle)  # raises before anything is started
     source, bundle = str(config.source), args.bundle
-    log = bind(EventLogDeployment, source) if has_one_writer(config) else None
+    if not args.event_log and has_one_writer(config):
+        raise ConfigError("args.event_log: expected true for an event store in SQLite, got false: EventLog writes it")
+    log = bind(EventLogDeployment, source) if args.event_log else None
     processor = bind(StreamProcessorDeployment, source, log, open_store)
     stages = None
     if args.topology == "graph":

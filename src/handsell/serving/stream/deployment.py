@@ -63,9 +63,9 @@ class StreamProcessorDeployment:
 
 def save_through(config: Config, log: DeploymentHandle | None) -> Callable[[str, int], None]:
     """Return a function that stores a position: through the store's one writer, or directly if there may be several."""
-    from handsell.events.store.opening import open_writer
+    from handsell.events.store.opening import has_one_writer, open_writer
 
-    if log is not None:
+    if log is not None and has_one_writer(config):
         remote: Any = log.options(method_name="call")
         return lambda name, offset: remote.remote("save_position", name, offset).result(timeout_s=SAVE_TIMEOUT_S)
     writer = open_writer(config)
