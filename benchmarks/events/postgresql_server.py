@@ -86,7 +86,16 @@ def start_postgresql(folder: Path) -> Iterator[PostgresqlServer]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         server = PostgresqlServer(found[-1].parent, home / "data", probe.getsockname()[1])
-    initialize = ["-D", str(server.data), "-U", "handsell", "--auth=trust", "--encoding=UTF8", "--locale=C"]
+    initialize = [
+        "-D",
+        str(server.data),
+        "-U",
+        "handsell",
+        "--auth=trust",
+        "--encoding=UTF8",
+        "--locale=C",
+        "--data-checksums",
+    ]
     subprocess.run(
         [*_as_postgres(), str(server.bin / "initdb"), *initialize], check=True, stdout=subprocess.DEVNULL, cwd="/"
     )
