@@ -1,11 +1,13 @@
 """PostgreSQL: many processes append at once; a server that is away or hangs costs no event and blocks nothing."""
 
+import gc
 import multiprocessing
 import os
 import signal
 import time
 from contextlib import closing
 
+import psycopg
 import pytest
 
 from event_stores import make_event, make_slate, open_postgresql
@@ -123,3 +125,25 @@ def test_a_killed_gateway_lets_the_others_append(postgresql):
         os.kill(holder.pid, signal.SIGKILL)
         assert done.result(10).accepted == 1
     holder.join()
+
+
+def test_the_connections_of_a_reader_end_with_it(postgresql):
+    store = open_postgresql(postgresql.create_database())
+    counts = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with psycopg.connect(store.address, autocommit=True) as connection:
+
+        def count():
+            return connection.execute(counts).fetchone()[0]
+
+        for end in (lambda reader: reader.close(), lambda reader: None):
+            reader = store.open_reader()
+            reader.last_offset()
+            assert count() == 1
+            end(reader)
+            del reader
+            gc.collect()
+            for _ in range(100):
+                if not count():
+                    break
+                time.sleep(0.05)  # the server notices
+            assert count() == 0

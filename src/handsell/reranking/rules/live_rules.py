@@ -119,6 +119,7 @@ class WatchedRules(LiveRules):
         super().__init__(CompiledRules.of(read_rules(path), snapshot, eligibility, config))
         self._path, self._eligibility, self._config = path, eligibility, config
         self._reader = open_reader(config)
+        weakref.finalize(self, self._reader.close).atexit = False
         self._counts = self._reader_for(self.current)
         self._last_error = ""  # of reading the log
         self._last_version = self.current.ruleset.version  # of the file at the last check

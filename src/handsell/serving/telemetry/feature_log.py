@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import sqlite3
+import weakref
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -50,6 +51,7 @@ class FeatureLog:
         self.bundle = bundle
         # opened by the thread that loads a bundle, written by the one that answers requests, never at the same time
         self._db = sqlite3.connect(path, timeout=0.05, isolation_level=None, check_same_thread=False)
+        weakref.finalize(self, self._db.close).atexit = False  # it goes with its bundle
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(TABLES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ class PostgresReader(SqlReader):
         self._idle: list[psycopg.Connection] = []
         self._lock = threading.Lock()
         self._closed = False
+        weakref.finalize(self, _close_all, self._idle).atexit = False  # a reader may go with its bundle
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
         with self._lock:
@@ -69,7 +71,10 @@ class PostgresReader(SqlReader):
 
     def close(self) -> None:
         with self._lock:
-            self._closed, idle = True, self._idle
-            self._idle = []
-        for connection in idle:
-            connection.close()
+            self._closed = True
+        _close_all(self._idle)
+
+
+def _close_all(connections: list[psycopg.Connection]) -> None:
+    while connections:
+        connections.pop().close()
