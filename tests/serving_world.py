@@ -112,7 +112,7 @@ class DictStore:
             for row in table.to_pylist():
                 self.rows.setdefault(row["user_id"], {}).update(row)
 
-    def forget_users(self, user_ids: Sequence[str]) -> None:
+    def forget_users(self, user_ids: Sequence[str], wait_s: float = -1) -> None:
         for user_id in user_ids:
             self.rows.pop(user_id, None)
 

@@ -13,6 +13,7 @@ from test_feast_redis import redis  # noqa: F401
 
 from feast_rows import TOML, write_sources
 from handsell.config import load_config
+from handsell.core.errors import FeatureError
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.events.store.opening import open_reader, open_writer
@@ -191,6 +192,9 @@ def test_forgotten_users_have_no_row(shop):
     rows = shop.store.online_users(["u0", "u1", "u2", "u3"])
     assert [offset is None for offset in rows["log_offset"]] == [False, True, False, True]
     assert all(rows[name][1] is None for name in rows)
+    with open_store(shop.config).lock, pytest.raises(FeatureError, match="being written"):
+        shop.store.forget_users(["u0"], wait_s=0.05)
+    assert shop.store.online_users(["u0"])["log_offset"] == rows["log_offset"][:1]
 
 
 def test_ids_of_any_characters_are_forgotten(shop):

@@ -250,3 +250,18 @@ def test_a_merged_visitor_has_no_row(shop):
     counted = sum(shop.store.rows["u0"][f"count_{name}"] for name in shop.config.events.names)
     assert counted == 20
     assert read_integers(shop.rows(1), ("log_offset",))[0, 0] == shop.reader.last_offset()
+
+
+def test_an_erased_user_has_the_row_of_a_new_history(shop, monkeypatch):
+    monkeypatch.setattr(stream, "ERASURES_S", 0.0)
+    shop.post(30, users=2)
+    processor = shop.processor()
+    shop.drain(processor)
+    shop.writer.erase_user("u1", NOW).result(timeout=10)
+    shop.drain(processor)
+    assert "u1" not in shop.store.rows and "u0" in shop.store.rows
+    again = {"event_id": "new", "user_id": "u1", "item_id": "i3", "type": "listen", "time": NOW}
+    shop.writer.append([again]).result(timeout=10)
+    for follower in (processor, shop.processor()):  # also after a restart, while the erasure is pending
+        shop.drain(follower)
+        assert shop.store.rows["u1"]["count_listen"] == 1 and shop.store.rows["u1"]["seen_item_ids"] == ["i3"]

@@ -34,6 +34,7 @@ from handsell.features.rows import ItemNames, rank_affinities, read_states
 from handsell.features.user import compute_user_features
 from handsell.features.views import USER_VIEWS, build_views
 
+FORGET_WAIT_S = 0.2  # reads wait meanwhile
 JUST_NOW = np.iinfo(np.int64).max  # placeholder time of an event without a timestamp
 
 
@@ -89,8 +90,8 @@ class UserStore(Protocol):
         """Column → one cell per user, None where there is no row."""
         ...
 
-    def forget_users(self, user_ids: Sequence[str]) -> None:
-        """Remove the rows of users."""
+    def forget_users(self, user_ids: Sequence[str], wait_s: float = -1) -> None:
+        """Remove the rows of users; raises FeatureError if others write rows for longer than `wait_s`."""
         ...
 
 
@@ -117,8 +118,8 @@ class OnlineRows:
         return rows | {name: [None if i is None else cells[i] for i in at] for name, cells in found.items()}
 
     def forget(self, user_ids: Sequence[str]) -> None:
-        """Remove the rows of users."""
-        self._store.forget_users(user_ids)
+        """Remove the rows of users; where others write now, the stream processor does it within seconds."""
+        self._store.forget_users(user_ids, FORGET_WAIT_S)
 
 
 def build_requests(

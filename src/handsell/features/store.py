@@ -31,7 +31,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import VALUE_TYPE_TO_PROTO_VALUE_MAP
 from feast.utils import _convert_arrow_to_proto
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from google.protobuf.message import DecodeError
 
 from handsell.config import Config
@@ -198,11 +198,17 @@ class FeatureStore(FeatureRegistry):
         with self.lock:
             self._online.write(batches)
 
-    def forget_users(self, user_ids: Sequence[str]) -> None:
-        """Delete the online rows of users, with all their views."""
+    def forget_users(self, user_ids: Sequence[str], wait_s: float = -1) -> None:
+        """Delete the online rows of users, with all their views.
+
+        Raises FeatureError if another process writes rows for longer than `wait_s`; a negative value waits for it.
+        """
         views = [self._feast_view(name) for name in USER_VIEWS]
-        with self.lock:
-            self._online.delete(views, _user_keys(user_ids))
+        try:
+            with self.lock.acquire(timeout=wait_s):
+                self._online.delete(views, _user_keys(user_ids))
+        except Timeout:
+            raise FeatureError(f"online rows of {self.config.name} are being written: try again later") from None
 
     def online_users(self, user_ids: Sequence[str]) -> dict[str, list[Any]]:
         """Read the user's current row: column → one value per input; None if there is none."""

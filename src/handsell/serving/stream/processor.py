@@ -35,6 +35,7 @@ BATCH = 10_000  # events read at once; those of a user share one write
 USERS = 256  # users whose rows are written together
 SAVE_S = 1.0  # the position is saved at most this often
 IDLE_S = 0.3  # pause after a scan without events
+ERASURES_S = 5.0  # erasures are read at most this often
 LIKES_S = 2.0  # recent likes are summed at most this often
 RETRY_S = 2.0  # pause after an error
 
@@ -89,7 +90,8 @@ class Processor:
         self._identities = reader.read_position(IDENTITIES)
         self._saved_at = 0.0
         self._likes: LikeCounter | None = None
-        self._read_likes_at = 0.0
+        self._read_likes_at = self._read_erasures_at = 0.0
+        self._forgotten: set[tuple[str, int]] = set()
         self.likes: RecentLikes | None = None  # replaced as a whole: another thread reads it
         self._events = self._rows = 0
 
@@ -115,6 +117,7 @@ class Processor:
         with self._store.lock:  # events are read under it, too: those of an erased user must not come back
             self._go_back_after_materialize()
             self._forget_merged_visitors()
+            self._forget_erased_users()
             events = self._reader.scan(self._position, BATCH)
             count = len(events["offset"])
             if count:
@@ -164,6 +167,19 @@ class Processor:
             self._store.forget_users([identity.visitor_id for identity in merged])
             self._identities = merged[-1].offset
             self._save_position(IDENTITIES, self._identities)
+
+    def _forget_erased_users(self) -> None:
+        """Delete the rows of erased users, whose events are gone, and fold those of a history that has begun since."""
+        if time.monotonic() < self._read_erasures_at:
+            return
+        self._read_erasures_at = time.monotonic() + ERASURES_S
+        pending = {(e.user_id, e.time): e.user_id for e in self._reader.read_erasures() if e.user_id is not None}
+        users = sorted({user_id for erasure, user_id in pending.items() if erasure not in self._forgotten})
+        if users:
+            self._store.forget_users(users)
+            tails = self._reader.read_tails(users, [0] * len(users), BATCH)
+            update_rows(tails, self._store, self._catalog.snapshot(), self._config)
+        self._forgotten = set(pending)
 
 
 def update_rows(events: Columns, store: UserRowStore, snapshot: Snapshot, config: Config) -> int:
