@@ -21,7 +21,7 @@ def run(monkeypatch, capsys):
 
     def run(config) -> dict[str, str]:
         capsys.readouterr()
-        assert pipeline.run_pipeline(config) == "5 steps"
+        assert pipeline.run_pipeline(config) == "6 steps"
         return dict(re.findall(r"\[\d+/\d+\] (\w+): (.+) \([\d.]+ s\)", capsys.readouterr().out))
 
     return run
