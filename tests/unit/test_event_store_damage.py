@@ -91,7 +91,7 @@ def killed(tmp_path_factory):
     done = context.Event()
     process = context.Process(target=_fill_and_wait, args=(folder / "log.db", done))
     process.start()
-    assert done.wait(60)
+    assert done.wait(300)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     return folder

@@ -41,7 +41,7 @@ def test_a_follower_misses_nothing_while_processes_append(postgresql):
         process.start()
     with closing(store.open_reader()) as reader:
         reader.last_offset()  # the tables are there
-        begin.wait(60)
+        begin.wait(300)
         events, offset, slates, slate_offset, ended = [], 0, [], 0, False
         while not ended:
             ended = not any(process.is_alive() for process in processes)  # then read once more
@@ -117,7 +117,7 @@ def test_a_killed_gateway_lets_the_others_append(postgresql):
     locked = context.Event()
     holder = context.Process(target=_hold_the_lock, args=(url, locked))
     holder.start()
-    assert locked.wait(60)
+    assert locked.wait(300)
     with closing(open_postgresql(url).open_writer()) as writer:
         done = writer.append([make_event(1)])
         with pytest.raises(TimeoutError):

@@ -116,7 +116,10 @@ def set_revision(store, revision):
 def _append(url, number, begin, results):
     with closing(open_postgresql(url).open_writer()) as writer:
         begin.wait()
-        results.put(writer.append([make_event(number)]).result().accepted)
+        try:
+            results.put(writer.append([make_event(number)]).result().accepted)
+        except EventStoreError as error:
+            results.put(str(error))
 
 
 def test_gateways_that_start_at_once_upgrade_once(postgresql):
@@ -126,7 +129,7 @@ def test_gateways_that_start_at_once_upgrade_once(postgresql):
     processes = [context.Process(target=_append, args=(url, n, begin, results)) for n in range(3)]
     for process in processes:
         process.start()
-    assert [results.get(timeout=60) for _ in processes] == [1] * 3
+    assert [results.get(timeout=300) for _ in processes] == [1] * 3
     for process in processes:
         process.join()
     with closing(open_postgresql(url).open_reader()) as reader:

@@ -20,7 +20,7 @@ except ImportError as error:
 
 log = logging.getLogger(__name__)
 
-CONNECT_S = 2
+CONNECT_S = 5
 TIMEOUT_MS = 10_000  # of a statement, of a wait for a lock, of a client that is silent within a transaction
 UPGRADE_TIMEOUT_MS = 3_600_000
 UPGRADE_LOCK = 0x68616E6473656C6C  # "handsell": processes that start at once upgrade one after the other
