@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +12,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 DEBIAN = Path("/usr/lib/postgresql")
 START_S = 30.0
@@ -34,13 +35,11 @@ class PostgresqlServer:
     def start(self) -> None:
         """Start the server and wait until it accepts connections, also after a recovery."""
         command = [
-            str(self.bin / "postgres"), "-D", str(self.data), "-p", str(self.port), "-k", str(self.data),
-            "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=50",
+            str(self.bin / "postgres"), "-D", str(self.data), "-p", str(self.port),
+            "-c", "unix_socket_directories=", "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=50",
         ]  # fmt: skip
         with (self.data.parent / "postgresql.log").open("a") as log:
-            self.process = subprocess.Popen(
-                [*_as_postgres(), *command], stdout=log, stderr=log, start_new_session=True, cwd="/"
-            )
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, user=_find_user(), cwd="/")
         ready = [str(self.bin / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
         until = time.monotonic() + START_S
         while subprocess.run(ready, check=False).returncode != 0:
@@ -52,22 +51,16 @@ class PostgresqlServer:
     def kill(self) -> None:
         """End all processes of the server at once, as a loss of power does for them."""
         assert self.process is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        for pid in self._server_pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        found = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            first = psutil.Process(self.process.pid)
+            found = [first, *first.children(recursive=True)]
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self.process.wait()
+        psutil.wait_procs(found, timeout=START_S)  # they hold the memory that the next server needs
         (self.data / "postmaster.pid").unlink(missing_ok=True)
-
-    def _server_pids(self) -> list[int]:
-        """The server's own processes, which may lead process groups of their own."""
-        import psutil
-
-        with contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess):
-            first = psutil.Process(int((self.data / "postmaster.pid").read_text().split("\n", 1)[0]))
-            return [first.pid, *(child.pid for child in first.children(recursive=True))]
-        return []
 
 
 @contextlib.contextmanager
@@ -78,7 +71,7 @@ def start_postgresql(folder: Path) -> Iterator[PostgresqlServer]:
         sys.exit(f"expected PostgreSQL in {DEBIAN}: apt-get install postgresql")
     home = folder / "postgresql"
     home.mkdir(parents=True)
-    if _as_postgres():
+    if _find_user():
         shutil.chown(home, "postgres")
         for parent in [folder, *folder.parents]:
             if parent.stat().st_uid == os.getuid() and not parent.stat().st_mode & 0o001:
@@ -97,7 +90,7 @@ def start_postgresql(folder: Path) -> Iterator[PostgresqlServer]:
         "--data-checksums",
     ]
     subprocess.run(
-        [*_as_postgres(), str(server.bin / "initdb"), *initialize], check=True, stdout=subprocess.DEVNULL, cwd="/"
+        [str(server.bin / "initdb"), *initialize], check=True, stdout=subprocess.DEVNULL, user=_find_user(), cwd="/"
     )
     server.start()
     try:
@@ -106,6 +99,6 @@ def start_postgresql(folder: Path) -> Iterator[PostgresqlServer]:
         server.kill()
 
 
-def _as_postgres() -> list[str]:
+def _find_user() -> str | None:
     """The server refuses to run as root."""
-    return ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+    return "postgres" if os.getuid() == 0 else None
