@@ -1,9 +1,13 @@
 """Numbers drawn by hash: the published sequence, evenly spread, independent by seed, and the same in every run."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from handsell.core.hashing import mix, uniform
+from handsell.data.event_key import compute_event_keys, replace_users
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
@@ -53,3 +57,16 @@ def test_a_number_depends_on_its_own_keys_and_not_on_their_integer_type():
     whole = uniform(2, user, time)
     np.testing.assert_array_equal(uniform(2, user[40:60].astype(np.int32), time[40:60]), whole[40:60])
     assert uniform(2, user[:0], time[:0]).shape == (0,)
+
+
+@given(rows=st.lists(st.tuples(*[st.text(max_size=9)] * 3, st.integers(0, 2**50), st.text(max_size=9)), min_size=1))
+def test_the_user_of_a_key_is_exchanged_without_its_event_id(rows):
+    users, items, types, times, ids = (list(column) for column in zip(*rows, strict=True))
+    events = {
+        "user_id": pa.array(users, pa.string()), "item_id": pa.array(items, pa.string()),
+        "type": pa.array(types, pa.string()), "time": pa.array(times, pa.int64()),
+    }  # fmt: skip
+    others = pa.array([f"other {user}" for user in users])
+    keys = compute_event_keys({**events, "event_id": pa.array(ids, pa.string())})
+    expected = compute_event_keys({**events, "user_id": others, "event_id": pa.array(ids, pa.string())})
+    assert replace_users(keys, events, others).tolist() == expected.tolist()

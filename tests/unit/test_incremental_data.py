@@ -367,7 +367,7 @@ def test_an_erased_person_leaves_no_trace_and_may_come_back(shop):
     shop.run()
     assert read_ids(shop, "users") == ["u0", "u1", "(erased user 2)", "u3", "u4"]
     assert {row[0] for row in read_log(shop)} == {"u0", "u1", "u3", "u4"}
-    assert any("1 people were erased" in line for line in shop.said)
+    assert any("1 people whose events were read were erased" in line for line in shop.said)
     FixedClock.at = NOW + 1_000
     shop.post([event(2, 1, time=200)])
     assert shop.run()["events"] == 5 and read_ids(shop, "users")[-1] == "u2"
@@ -384,6 +384,8 @@ def test_a_visitor_who_became_a_user_counts_as_that_user(shop):
         log.merge_identity("u7", "u0", NOW).result()
     meta = shop.run()
     assert meta["origins"] == {"source": 2, "event_store": 3, "both": 0}
+    assert not any("again:" in line for line in shop.said)
+    assert "1 visitors became users: 1 partitions are written again" in shop.said
     assert [row[:2] for row in read_log(shop)] == [
         ("u0", "i0"),
         ("u0", "i0"),

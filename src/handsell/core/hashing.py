@@ -22,12 +22,30 @@ def finalize(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
+def invert_finalize(x: np.ndarray) -> np.ndarray:
+    """Return the uint64 of which `finalize` makes x."""
+    x = x ^ (x >> np.uint64(31)) ^ (x >> np.uint64(62))
+    x = x * np.uint64(pow(0x94D049BB133111EB, -1, 2**64))
+    x = x ^ (x >> np.uint64(27)) ^ (x >> np.uint64(54))
+    x = x * np.uint64(pow(0xBF58476D1CE4E5B9, -1, 2**64))
+    return x ^ (x >> np.uint64(30)) ^ (x >> np.uint64(60))
+
+
 def uniform(seed: int, *keys: np.ndarray) -> np.ndarray:
     """Hash parallel integer keys (N,) to (N,) float64 in [0, 1); different seeds give independent numbers."""
     mixed = np.full(len(keys[0]), seed, np.uint64)
     for key in keys:
         mixed = mix(mixed ^ mix(key.astype(np.int64).view(np.uint64)))
     return (mixed >> np.uint64(11)) * 2.0**-53
+
+
+def replace_rows(hashes: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Return the hashes (N,) of rows whose first columns are replaced, without knowing the last column.
+
+    `before`, `after`: hashes of all columns but the last.
+    """
+    last = invert_finalize(hashes) - before * GOLDEN
+    return finalize(after * GOLDEN + last)
 
 
 FACTORS = mix(np.arange(4096, dtype=np.uint64)) | np.uint64(1)  # of the bytes of a text

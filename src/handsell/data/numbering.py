@@ -24,6 +24,7 @@ KEYED = pa.schema(  # input of deduplication; times are those of the source
         pa.field("key", pa.int64(), nullable=False),  # of event_key.py
         pa.field("alias", pa.int64()),  # a second key of the same event
         pa.field("part", pa.int32(), nullable=False),  # of the source, or STORE
+        pa.field("place", pa.int64(), nullable=False),  # rises within a part; the offset of events of the store
     ]
 )
 SETTLED = KEYED.append(pa.field("logged", pa.int64(), nullable=False))  # time before it was made strictly increasing
@@ -42,11 +43,17 @@ def look_up(ids: pa.Array, vocabulary: Numbering) -> np.ndarray:
 
 
 def number_events(
-    batch: pa.RecordBatch, users: Vocabulary, items: Vocabulary, events: EventsConfig, part: int = 0
+    batch: pa.RecordBatch,
+    users: Vocabulary,
+    items: Vocabulary,
+    events: EventsConfig,
+    part: int = 0,
+    start: int | None = None,
 ) -> pa.Table:
     """Convert a batch of EVENTS to KEYED in the same order; raise DataError for an unknown event type.
 
-    Columns `key` and `alias` of the batch are kept, if it has them.
+    Columns `key`, `alias` and `offset` of the batch are kept, if it has them. `start`: place of the first row; without
+    it the rows are in the log order.
     """
     keyed = "key" in batch.schema.names
     types = type_codes(batch["type"], events)
@@ -60,9 +67,14 @@ def number_events(
         "key": batch["key"] if keyed else compute_event_keys(batch),
         "alias": batch["alias"] if keyed else pa.nulls(len(batch), pa.int64()),
         "part": np.full(len(batch), part, np.int32),
+        "place": batch["offset"] if keyed else _number_places(len(batch), start),
     }
     same = {name: batch[name] for name in ("position", "propensity", "surface", "recommendation_id")}
     return pa.table({**columns, **same}, schema=KEYED)
+
+
+def _number_places(n: int, start: int | None) -> np.ndarray:
+    return np.zeros(n, np.int64) if start is None else np.arange(start, start + n)
 
 
 def type_codes(types: pa.Array, events: EventsConfig) -> np.ndarray:
@@ -90,12 +102,13 @@ def settle_events(rows: pa.Table, order: Sequence[int] = ()) -> pa.Table:
     """Convert KEYED rows, with all events of each user, to SETTLED sorted by user and time.
 
     The log order is that of the parts in `order`, or else of their numbers, with the event store last; within a part,
-    that of the rows. Of several events with the same key, the first is kept. Events of a user at the same time keep
+    that of the places. Of several events with the same key, the first is kept. Events of a user at the same time keep
     their log order and are set 1 µs apart. So the result does not depend on the order in which parts were read.
     """
-    rank = _rank_parts(rows["part"].to_numpy(), order)
-    if (np.diff(rank) < 0).any():
-        rows = rows.take(pa.array(np.argsort(rank, kind="stable")))
+    rank, place = _rank_parts(rows["part"].to_numpy(), order), rows["place"].to_numpy()
+    falls = np.diff(rank) < 0
+    if (falls | ((np.diff(rank) == 0) & (np.diff(place) < 0))).any():
+        rows = rows.take(pa.array(np.lexsort((place, rank))))
     rows = resolve_aliases(rows)
     rows = rows.take(pa.array(np.sort(np.unique(rows["key"].to_numpy(), return_index=True)[1])))
     user, time = rows["user"].to_numpy(), rows["time"].to_numpy()

@@ -41,6 +41,8 @@ def load_vocabularies(layout: Layout) -> dict[str, Vocabulary]:
 
 def forget_people(users: Vocabulary, people: set[str]) -> Vocabulary:
     """Replace the ids of erased people, given as SHA-256; the numbers of the others stay."""
+    if not people:
+        return users
     ids = users.ids(np.arange(len(users)))
     return Vocabulary.of(f"(erased user {n})" if hash_person(id) in people else id for n, id in enumerate(ids))
 

@@ -20,7 +20,9 @@ from handsell.data.schemas import EVENTS, TIME
 from handsell.events.compacted_files import CompactedRange, read_range
 from handsell.jobs.ingest.person_rules import PersonRules
 
-STORED = pa.schema([*EVENTS, pa.field("key", pa.int64()), pa.field("alias", pa.int64())])  # of the event store
+STORED = pa.schema(  # events of the event store
+    [*EVENTS, pa.field("key", pa.int64()), pa.field("alias", pa.int64()), pa.field("offset", pa.int64())]
+)
 BATCH_ROWS = 131_072
 
 
@@ -144,7 +146,8 @@ def _choose_keys(batch: pa.RecordBatch) -> pa.RecordBatch:
     stored = np.asarray(pc.fill_null(batch["key"], 0))
     own = np.where((stored == untimed) | np.asarray(pc.is_null(batch["key"])), timed, stored)
     alias = pa.array(timed, mask=own == timed)
-    return pa.RecordBatch.from_arrays([*(batch[name] for name in EVENTS.names), pa.array(own), alias], schema=STORED)
+    arrays = [*(batch[name] for name in EVENTS.names), pa.array(own), alias, batch["offset"]]
+    return pa.RecordBatch.from_arrays(arrays, schema=STORED)
 
 
 class _Seen:

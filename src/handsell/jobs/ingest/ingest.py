@@ -39,7 +39,7 @@ from handsell.jobs.ingest.catalog_changes import CatalogChanges
 from handsell.jobs.ingest.checks import require_events, require_two
 from handsell.jobs.ingest.event_files import ReadingWork, read_part
 from handsell.jobs.ingest.inputs import JobInputs, find_inputs
-from handsell.jobs.ingest.partitions import extend_partition, split_events, write_partition
+from handsell.jobs.ingest.partitions import extend_partition, move_users, split_events, write_partition
 from handsell.jobs.ingest.person_rules import PersonRules
 from handsell.jobs.ingest.publication import READY, finish_publication, publish
 from handsell.jobs.ingest.record import (
@@ -129,10 +129,8 @@ def _find_reason(
         return "the files of the last run are missing, damaged or of another version or source"
     if reason := find_rebuild_reason(record, inputs, EVENTS_PER_PARTITION):
         return reason
-    moved, erased = inputs.rules.find_changes(PersonRules.load(layout.items.parent), kept["users"])
-    if len(moved) or len(erased):
-        return f"{len(moved):,} visitors became users and {len(erased):,} people were erased"
-    return ""
+    _, erased = inputs.rules.find_changes(PersonRules.load(layout.items.parent), kept["users"])
+    return f"{len(erased):,} people whose events were read were erased" if erased else ""
 
 
 def _write(run: IngestRun) -> dict[str, Any]:
@@ -158,12 +156,15 @@ def _write(run: IngestRun) -> dict[str, Any]:
         config.jobs.partitions, math.ceil(record.events / EVENTS_PER_PARTITION)
     )
     progress(f"{counts.users:,} users, {counts.items:,} items; splitting events into {partitions} partitions")
-    _run_tasks(split_events, [(config, part, fresh.state, partitions) for part in parts], config)
+    _run_tasks(split_events, [(config, part, fresh.state, partitions, record.run) for part in parts], config)
     write_order(fresh.interactions, [part.id for part in record.parts])
     if run.extends:
+        gone = _move_visitors(run, partitions)
         shared = (run.layout.state, fresh.state, record.run)
         written = _run_tasks(
-            extend_partition, [(p, *shared, old) for p, old in enumerate(run.before.partitions)], config
+            extend_partition,
+            [(p, *shared, old, gone.get(p, ())) for p, old in enumerate(run.before.partitions)],
+            config,
         )
     else:
         written = _run_tasks(write_partition, [(p, fresh.state) for p in range(partitions)], config)
@@ -176,6 +177,21 @@ def _write(run: IngestRun) -> dict[str, Any]:
     return _describe(run, record, counts)
 
 
+def _move_visitors(run: IngestRun, partitions: int) -> dict[int, tuple[int, ...]]:
+    """Give the events of visitors who became users to these; return the visitors' numbers by partition."""
+    rules, users = run.inputs.rules, Vocabulary.load(run.fresh.catalog / "users")
+    moved, _ = rules.find_changes(PersonRules.load(run.layout.items.parent), run.kept["users"])
+    visitors, owners = users.number(moved).tolist(), users.number([rules.owners[one] for one in moved]).tolist()
+    by_partition: dict[int, dict[int, int]] = {}
+    for visitor, owner in zip(visitors, owners, strict=True):
+        by_partition.setdefault(visitor % partitions, {})[visitor] = owner
+    if moved:
+        run.progress(f"{len(moved):,} visitors became users: {len(by_partition)} partitions are written again")
+    shared = (run.config, run.layout.state, run.fresh.state, partitions)
+    _run_tasks(move_users, [(p, *shared, of) for p, of in by_partition.items()], run.config)
+    return {partition: tuple(of) for partition, of in by_partition.items()}
+
+
 def _number(run: IngestRun) -> CatalogCounts:
     """Write the catalog with the changes that came over HTTP."""
     data, inputs, kept = run.layout.items.parent, run.inputs, dict(run.kept)
@@ -184,8 +200,8 @@ def _number(run: IngestRun) -> CatalogCounts:
     changes.forget_users(inputs.rules.is_erased)
     used = np.load(data / USED) if run.extends else np.zeros(0, bool)
     if "users" in kept:
-        _, erased = inputs.rules.find_changes(PersonRules.load(data), kept["users"])
-        kept["users"] = forget_people(kept["users"], erased)
+        moved, erased = inputs.rules.find_changes(PersonRules.load(data), kept["users"])
+        kept["users"] = forget_people(kept["users"], erased).extend(inputs.rules.owners[one] for one in moved)
     run.fresh.items.parent.mkdir(parents=True, exist_ok=True)
     counts = write_catalog(run.config, inputs.reader, run.fresh, kept, changes, inputs.rules, used)
     changes.save(run.fresh.items.parent / CHANGES)
