@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handsell.core.hashing import mix, uniform
@@ -59,6 +59,7 @@ def test_a_number_depends_on_its_own_keys_and_not_on_their_integer_type():
     assert uniform(2, user[:0], time[:0]).shape == (0,)
 
 
+@settings(deadline=None)
 @given(rows=st.lists(st.tuples(*[st.text(max_size=9)] * 3, st.integers(0, 2**50), st.text(max_size=9)), min_size=1))
 def test_the_user_of_a_key_is_exchanged_without_its_event_id(rows):
     users, items, types, times, ids = (list(column) for column in zip(*rows, strict=True))

@@ -25,7 +25,7 @@ from handsell.data.interaction_parts import list_later_files, list_parts, read_p
 from handsell.events import compaction
 from handsell.events.store.interface import CatalogChange
 from handsell.events.store.sqlite_writer import SqliteWriter
-from handsell.jobs.ingest import ingest, publication
+from handsell.jobs.ingest import checks, ingest, publication
 
 NOW = 20_000 * DAY_US
 TYPES = ("view", "buy")
@@ -64,6 +64,7 @@ def without_ray(monkeypatch):
     monkeypatch.setattr(compaction, "BATCH_EVENTS", 2)
     monkeypatch.setattr(key_runs, "SHARE", 0.6)
     monkeypatch.setattr(FixedClock, "at", NOW)
+    monkeypatch.setattr(checks, "FEW_FUTURE", 1.0)
 
 
 @dataclass
