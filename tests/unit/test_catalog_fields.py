@@ -1,9 +1,18 @@
 """Fields of items and users from JSON: the same values and messages as in tables."""
 
+from datetime import datetime
+
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from handsell.core.errors import DataError
 from handsell.data.catalog_fields import FieldRules, convert_value
+from handsell.data.readers.conversion import convert
+from handsell.data.readers.lists import choose_separator
+from handsell.data.readers.location import ColumnLocation
+from handsell.data.schemas import STRINGS, TIME
 
 DAY = 1_777_593_600_000_000  # 2026-05-01, µs
 RULES = FieldRules.of_items(
@@ -63,6 +72,27 @@ def test_lists_and_text_with_separators(written, stored):
 def test_the_separator_of_the_config():
     rules = FieldRules.of_items({}, "/")
     assert rules.convert({"creators": "AC|DC/ABBA"})[0] == {"creators": ["AC|DC", "ABBA"]}
+
+
+@given(
+    st.one_of(
+        st.integers(0, 10**17), st.datetimes(datetime(1980, 1, 1), datetime(2150, 1, 1)), st.text("ab|;, ", max_size=9)
+    )
+)
+def test_the_fast_ways_give_what_columns_of_tables_give(value):
+    written = value.isoformat(timespec="milliseconds") + "+02:00" if isinstance(value, datetime) else value
+    location = ColumnLocation("f", "c", "published_at")
+    if isinstance(value, str):
+        separator = choose_separator([pa.array([value])], "tags")
+        table = convert(pa.array([value]), STRINGS, location, separator)[0].as_py() if value.strip() else None
+        assert store(tags=value)["tags"] == table
+        return
+    try:
+        expected = convert(pa.array([written]), TIME, location, "|").cast(pa.int64())[0].as_py()
+    except DataError:
+        expected = None
+    fields, _ = RULES.convert({"published_at": written})
+    assert fields.get("published_at") == expected
 
 
 def test_lists_that_no_table_accepts():

@@ -34,6 +34,10 @@ NOW = 1_790_000_000_000_000
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
+    return build_deployment(tmp_path, monkeypatch)
+
+
+def build_deployment(tmp_path, monkeypatch):
     from handsell.config import load_config
 
     monkeypatch.setenv("HANDSELL_HOME", str(tmp_path / "home"))
@@ -175,6 +179,16 @@ def test_a_person_is_removed_everywhere(config, monkeypatch):
     assert find(config, PERSON, "anonymous:v1") == {}
     check_others(config)
     assert resume(config, lambda _: None).people == 0
+
+
+def test_a_person_is_removed_from_postgresql(tmp_path, monkeypatch, postgresql):
+    monkeypatch.setenv("HANDSELL_EVENT_STORE", postgresql.create_database())
+    config = build_deployment(tmp_path, monkeypatch)
+    assert find(config, PERSON)["event store: blocks"] == 1
+    outcome = erasure.erase(config, PERSON, lambda _: None)
+    assert outcome.finished, outcome.left
+    assert read_pending(config) == {None} and find(config, PERSON, "anonymous:v1") == {}
+    check_others(config)
 
 
 @pytest.mark.parametrize("step", [*STEPS, "search", "finish"])

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -22,12 +24,15 @@ from pyarrow import types as t
 
 from handsell.core.errors import DataError
 from handsell.data.readers.conversion import MISSING, convert
-from handsell.data.readers.lists import choose_separator
+from handsell.data.readers.lists import SEPARATORS, choose_separator
 from handsell.data.readers.location import ColumnLocation
-from handsell.data.readers.times import to_time
+from handsell.data.readers.times import MODERN_US, UNITS, to_time
 from handsell.data.schemas import ID_CHARACTERS, ITEMS, STRINGS, TIME
 
 CANONICAL = {field.name: field.type for field in ITEMS if field.name != "item_id"}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+USUAL_TIME = re.compile(r"^(19[7-9]\d|20\d\d)-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?(Z|[+-]\d\d:\d\d)$", re.ASCII)
+EPOCH_DIGITS = (10, 13, 16)  # numbers of these lengths are no dates such as 20260501
 NEAR = 0.75  # similarity of a new column's name to a canonical name that is probably a typo, as in tables
 
 
@@ -128,7 +133,12 @@ def convert_value(name: str, value: Any, kind: pa.DataType, separator: str | Non
             return value
         return convert(_to_array(value, location), simple, location, "|")[0].as_py()
     if kind == TIME:
-        return convert(_to_array(value, location), TIME, location, "|").cast(pa.int64())[0].as_py()
+        usual = _read_usual_time(value)
+        return (
+            usual
+            if usual is not None
+            else convert(_to_array(value, location), TIME, location, "|").cast(pa.int64())[0].as_py()
+        )
     if t.is_temporal(kind):
         to_time(_to_array(value, location), location)
         return value
@@ -136,8 +146,26 @@ def convert_value(name: str, value: Any, kind: pa.DataType, separator: str | Non
     return value
 
 
+def _read_usual_time(value: Any) -> int | None:
+    """Return the µs of the usual notations, 30 times faster than a column of one; None for any other."""
+    if isinstance(value, str) and USUAL_TIME.match(value):
+        try:
+            since = datetime.fromisoformat(value) - EPOCH
+        except ValueError:
+            return None
+        return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    if type(value) is int:
+        for unit in ("s", "ms", "µs"):
+            factor = int(UNITS[unit])
+            if MODERN_US[0] <= value * factor < MODERN_US[1] and len(str(value)) in EPOCH_DIGITS:
+                return value * factor
+    return None
+
+
 def _to_list(value: Any, separator: str, location: FieldLocation) -> list[str]:
     """Convert a list of text or whole numbers, or text that stands for a list."""
+    if isinstance(value, str) and value.lstrip()[:1] not in "[{(":
+        return [word for part in value.split(separator) if (word := part.strip())]
     if not isinstance(value, list):
         return convert(_to_array(value, location), STRINGS, location, separator)[0].as_py()
     entries = []
@@ -155,7 +183,11 @@ def _to_text(value: Any, location: FieldLocation) -> str | None:
 
 
 def _choose_separator(value: Any, name: str) -> str:
-    return choose_separator([pa.array([value])], name) if isinstance(value, str) else "|"
+    if not isinstance(value, str):
+        return "|"
+    if value.lstrip()[:1] in "[{(":
+        return choose_separator([pa.array([value])], name)
+    return next((sign for sign in SEPARATORS.get(name, ("|",)) if sign in value), "|")
 
 
 def _to_number(value: Any, location: FieldLocation) -> int | float:
