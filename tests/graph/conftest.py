@@ -51,3 +51,9 @@ def wait_until_ready(client: httpx.Client, limit_s: float = 60) -> None:
             last = repr(error)
         time.sleep(0.2)
     raise TimeoutError(f"not ready: {last}")
+
+
+@pytest.fixture(scope="session")
+def port() -> int:
+    """Port of the cluster's HTTP proxy."""
+    return PORT
