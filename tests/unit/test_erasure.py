@@ -110,7 +110,8 @@ def fill_data(layout):
     pq.write_table(pa.table({"item_id": ["i0", "i1", PERSON], "tags": [[PERSON]] * 3}), layout.items)
     columns = {
         "user": [0, 1, 1, 2, 3], "item": [0, 0, 1, 1, 1], "type": [1] * 5, "time": range(5), "weight": [1.0] * 5,
-        "key": [100, 101, 102, 103, 104], "alias": [None, 201, None, None, None], "part": [0] * 5, "logged": range(5),
+        "key": [100, 101, 102, 103, 104], "alias": [None, 201, None, None, None], "part": [0] * 5, "place": range(5),
+        "logged": range(5),
     }  # fmt: skip
     layout.interactions.mkdir(parents=True)
     for schema, path in ((SETTLED, "part-00000.parquet"), (KEYED, "new/part-00000-000002.parquet")):

@@ -55,8 +55,7 @@ async def test_items_with_any_id_by_path_and_query(world):
     async with start_service(world) as (client, service):
         renamed = Vocabulary.of([*IDS, *(f"i{i}" for i in range(len(IDS), ITEMS))])
         bundle = service.bundle
-        bundle.snapshot = replace(bundle.snapshot, items=renamed)
-        bundle.parser = replace(bundle.parser, snapshot=bundle.snapshot)
+        bundle.catalog.snapshot = replace(bundle.snapshot, items=renamed)
         for item in IDS:
             path = await client.get(f"/v1/items/{by_path(item)}/similar?count=3")
             query = await client.get("/v1/similar", params={"item_id": item, "count": 3})

@@ -83,7 +83,6 @@ class Shop:
 
     @property
     def config(self):
-        os.environ["HANDSELL_HOME"] = str(self.folder / "home")
         return load_config(self.folder / "shop.toml")
 
     @property

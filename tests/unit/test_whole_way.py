@@ -20,6 +20,7 @@ from handsell.config import load_config
 from handsell.core.errors import DataError
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
+from handsell.data.interaction_parts import list_parts
 from handsell.data.interactions import Interactions
 from handsell.data.readers.conversion import MISSING, clear_missing, convert
 from handsell.data.readers.location import ColumnLocation
@@ -110,7 +111,7 @@ def publish(folder: Path) -> World:
     """Run the doctor, the data step and the feature step, and publish a bundle with their snapshot and rows."""
     shop = read_shop(folder, END)
     layout, snapshot = Layout(shop.config.state), shop.snapshot
-    log = Interactions.read(sorted(layout.interactions.iterdir()), shop.meta["users"], len(snapshot))
+    log = Interactions.read(list_parts(layout.interactions), shop.meta["users"], len(snapshot))
     users = pq.read_table(layout.users)["user_id"].to_pylist()
     columns = shop.store.at(END).online_users(users)
     rows = {user: {name: cells[n] for name, cells in columns.items()} for n, user in enumerate(users)}

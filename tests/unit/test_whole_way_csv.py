@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -23,6 +22,7 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config, load_config
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
+from handsell.data.interaction_parts import list_parts, read_part
 from handsell.doctor.inspection import examine
 
 EAST = timezone(timedelta(hours=5, minutes=30))
@@ -120,7 +120,7 @@ def read_log(config: Config) -> list[tuple[str, str, int]]:
     """User, item and time in seconds of all interactions that the data step has written."""
     layout = Layout(config.state)
     names = [Vocabulary.load(layout.catalog / part) for part in ("users", "items")]
-    tables = [pq.read_table(path) for path in sorted(layout.interactions.iterdir())]
+    tables = [read_part(path) for path in list_parts(layout.interactions)]
     rows = []
     for table in tables:
         user, item = (v.ids(table[c].to_numpy()) for v, c in zip(names, ("user", "item"), strict=True))

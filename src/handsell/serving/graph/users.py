@@ -42,6 +42,7 @@ class UserLookup:
         self._rows, self._reader, self._catalog, self._config = OnlineRows(store, config), reader, catalog, config
         self._thread = ThreadPoolExecutor(1, "feature-store")
         self._log_threads = ThreadPoolExecutor(LOG_THREADS, "event-store-reader")
+        self._is_closed = False
         stall_s = STALL * config.serving.deadline_ms / 1_000
         self._breaker, self._log_breaker = Breaker("the feature store", stall_s), Breaker("the event store", stall_s)
 
@@ -112,6 +113,9 @@ class UserLookup:
         return requests.with_filters(batch.filter)
 
     def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._log_threads.submit(self._reader.close)  # after the reads that run
         self._log_threads.shutdown(wait=False)
