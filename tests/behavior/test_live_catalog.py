@@ -8,12 +8,13 @@ import time
 
 import pytest
 
+from handsell.bundles.live_catalog import ChangesNotRead
 from handsell.core.paths import Layout
 from handsell.events.live_catalog import FOLLOWER
 from handsell.events.store.interface import CatalogChange, EventStoreError
 from handsell.events.store.opening import open_writer
 from handsell.serving.graph.event_sink import LocalSink
-from handsell.serving.graph.loading import ChangesNotRead, open_bundle
+from handsell.serving.graph.loading import open_bundle
 from handsell.serving.graph.stage_loading import load_local_stages
 from handsell.serving.http.schemas import RecommendationsBody
 from serving_service import FailingStages, build_service, start_service
@@ -257,6 +258,6 @@ async def test_a_bundle_is_not_opened_without_the_changes(world, monkeypatch):
     with open_writer(world.config):
         pass
     path.write_bytes(b"no database at all" * 1000)
-    monkeypatch.setattr("handsell.serving.graph.loading.FIRST_READ_S", 0.1)
+    monkeypatch.setattr("handsell.bundles.live_catalog.FIRST_READ_S", 0.1)
     with pytest.raises(ChangesNotRead, match="would show deleted items"):
         open_bundle(str(world.config.source), "live")

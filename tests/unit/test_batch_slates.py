@@ -10,7 +10,8 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import load_config
 from handsell.core.errors import ConfigError, DataError, HandsellError
 from handsell.core.paths import Layout
-from handsell.events.store.opening import open_reader
+from handsell.events.store.interface import CatalogChange
+from handsell.events.store.opening import open_reader, open_writer
 from handsell.events.store.sqlite_writer import SqliteWriter
 from handsell.jobs.batch import batch_slates as job
 from handsell.jobs.batch import slate_part
@@ -30,9 +31,9 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr(slate_part, "open_store", lambda config: made.store())
     monkeypatch.setattr(job, "run_tasks", lambda task, arguments, **_: [task(*each) for each in arguments])
     monkeypatch.setattr(job, "connect", lambda *_: __import__("contextlib").nullcontext())
-    slate_part.open_worker.cache_clear()
+    slate_part.load_worker.cache_clear()
     yield made
-    slate_part.open_worker.cache_clear()
+    slate_part.load_worker.cache_clear()
 
 
 def slates(out) -> dict[str, list[str]]:
@@ -109,7 +110,7 @@ def test_the_cap_holds_from_run_to_run_and_shown_items_stay_away(world, tmp_path
     assert slates(tmp_path / "second") == {}
     open_ended = world.config.source.read_text().replace("cap = { slates = 1, days = 1 }", "cap = { slates = 2 }")
     world.config.source.write_text(open_ended)
-    slate_part.open_worker.cache_clear()
+    slate_part.load_worker.cache_clear()
     job.batch(load_config(world.config.source), "email", tmp_path / "third")
     first, third = slates(tmp_path / "first"), slates(tmp_path / "third")
     assert len(third) == 20 and not any(set(first[user]) & set(third[user]) for user in first)
@@ -126,6 +127,50 @@ def test_an_email_does_not_hold_what_home_showed(world, tmp_path):
     job.batch(world.config, "email", tmp_path / "after", record=False)
     after = slates(tmp_path / "after")
     assert not set(after["u4"]) & set(would) and after["u5"] == slates(tmp_path / "before")["u5"]
+
+
+def change_catalog(world, *changes):
+    """Store changes (kind, id, action, fields) as the service does for its HTTP API."""
+    with open_writer(world.config) as log:
+        log.append_changes([CatalogChange(*change, 1) for change in changes]).result()
+
+
+def test_a_deleted_or_unavailable_item_is_in_no_slate_from_the_next_part_on(world, tmp_path, monkeypatch):
+    job.batch(world.config, "email", tmp_path / "before", users_per_part=10, record=False)
+    before = slates(tmp_path / "before")
+    deleted, unavailable = before["u1"][:2]
+    later = before["u15"][0]
+    change_catalog(
+        world, ("item", deleted, "delete", {}), ("item", unavailable, "patch", {"available": False}),
+        ("item", "new", "put", {"title": "New"}),
+    )  # fmt: skip
+
+    def make(source, run, folder, part):
+        done = slate_part.make_slates(source, run, folder, part)
+        change_catalog(world, ("item", later, "delete", {}))  # between the parts of one worker
+        return done
+
+    monkeypatch.setattr(job, "make_slates", make)
+    job.batch(world.config, "email", tmp_path / "after", users_per_part=10, record=False)
+    after = slates(tmp_path / "after")
+    assert len(after) == USERS and all(len(items) == 5 for items in after.values())
+    assert not {deleted, unavailable} & {item for items in after.values() for item in items}
+    assert later not in {item for user in range(10, USERS) for item in after[f"u{user}"]}
+
+
+def test_a_filter_reads_attributes_that_users_got_since(world, tmp_path, monkeypatch):
+    filtered = """filter = "user.plan != 'kids' or 'red' in item.tags"
+"""
+    text = world.config.source.read_text().replace("[surfaces.email]\n", f"[surfaces.email]\n{filtered}")
+    world.config.source.write_text(text.replace("[features]\n", '[features]\nuser_attributes = { plan = "text" }\n'))
+    config = load_config(world.config.source)
+    change_catalog(world, ("user", "u1", "patch", {"plan": "kids"}), ("user", "u2", "put", {"plan": "pro"}))
+    made = replace(world, config=config, rows={user: {**row, "plan": "pro"} for user, row in world.rows.items()})
+    monkeypatch.setattr(slate_part, "open_store", lambda config: made.store())
+    job.batch(config, "email", tmp_path / "email", record=False)
+    found = slates(tmp_path / "email")
+    assert all(int(item[1:]) % 2 == 1 for item in found["u1"])  # red
+    assert any(int(item[1:]) % 2 == 0 for item in found["u2"])
 
 
 def test_users_for_whom_nothing_is_left_have_no_slate(world, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from handsell.catalog.snapshot import Snapshot
@@ -35,6 +35,18 @@ class Stages:
     def funnel(self) -> Funnel:
         return Funnel(
             self.candidates, self.ranking, self.reranking, self.config.retrieval.candidates, self.config.ranking.ranked
+        )
+
+    def with_snapshot(self, snapshot: Snapshot) -> Stages:
+        """Return the stages on another version of the live catalog, and on its item values."""
+        ranking, reranking = self.ranking, self.reranking
+        return replace(
+            self,
+            candidates=self.candidates.with_snapshot(snapshot),
+            ranking=ranking.with_snapshot(snapshot) if isinstance(ranking, LocalRanking) else ranking,
+            reranking=reranking.with_snapshot(snapshot) if isinstance(reranking, LocalReranking) else reranking,
+            snapshot=snapshot,
+            items=None,
         )
 
 

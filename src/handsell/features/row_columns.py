@@ -14,6 +14,7 @@ from handsell.catalog.vocabulary import Numbering
 from handsell.core.batches import NONE
 from handsell.core.errors import FeatureError
 from handsell.data.numbering import look_up
+from handsell.events.live_catalog import Users
 
 Rows = Mapping[str, Sequence[Any] | pa.Array]
 """Column name → B cells; None or NaN if the store has no row (a new user)."""
@@ -28,6 +29,19 @@ def get_column(rows: Rows, name: str) -> Sequence[Any] | pa.Array:
             f"expected column {name} in the user's row, got {', '.join(sorted(rows))} from the feature store: "
             "restore it in its view and run feast apply, or train a bundle without it"
         ) from None
+
+
+def change_attributes(rows: Rows, user_ids: Sequence[str | None], users: Users) -> Rows:
+    """Return feature rows (B) with the attributes that catalog changes have given to their users since."""
+    changed = [(b, users[one]) for b, one in enumerate(user_ids) if one is not None and one in users] if users else []
+    if not changed:
+        return rows
+    found = {name: list(rows[name]) for name in {name for _, fields in changed for name in fields} & set(rows)}
+    for b, fields in changed:
+        for name, value in fields.items():
+            if name in found:
+                found[name][b] = value
+    return {**rows, **found}
 
 
 def read_floats(rows: Rows, names: Sequence[str], missing: float = np.nan) -> np.ndarray:

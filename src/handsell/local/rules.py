@@ -1,7 +1,8 @@
 """Preview a file of business rules: recorded requests, answered with the current rules and with the new ones.
 
-Candidates and scores are computed once, from the users' present state. Both re-rankings run as of the recorded time, so
-that time windows and pacing see the recorded day. Daily quotas count from the first request of the preview.
+Candidates and scores are computed once, from the present state of users and catalog. Both re-rankings run as of the
+recorded time, so that time windows and pacing see the recorded day. Daily quotas count from the first request of the
+preview.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from handsell.eligibility.mask import Eligibility
 from handsell.events.store.interface import EventReader
 from handsell.events.store.opening import open_reader
 from handsell.features.request_builder import OnlineRows, QueryBatch, build_requests
+from handsell.features.row_columns import change_attributes
 from handsell.features.store import open_store
 from handsell.reranking.rules.live_rules import CompiledRules, LiveRules
 from handsell.reranking.rules.reading import Rules, read_rules
@@ -77,26 +79,30 @@ class Preview:
 
 
 def open_rules(config: Config, path: Path) -> tuple[OpenedBundle, CompiledRules]:
-    """Return the live bundle and the file's rules compiled for it; raises ConfigError or BundleError."""
+    """Return the live bundle and the file's rules compiled for its catalog as of now.
+
+    Raises ConfigError or BundleError.
+    """
     opened = open_bundle(str(config.source), LIVE)
-    return opened, compile_rules(opened, read_rules(path))
+    return opened, compile_rules(opened, read_rules(path), opened.live.snapshot)
 
 
-def compile_rules(opened: OpenedBundle, rules: Rules) -> CompiledRules:
-    return CompiledRules.of(rules, opened.snapshot, Eligibility.of(opened.snapshot, opened.config), opened.config)
+def compile_rules(opened: OpenedBundle, rules: Rules, catalog: Snapshot) -> CompiledRules:
+    return CompiledRules.of(rules, catalog, Eligibility.of(catalog, opened.config), opened.config)
 
 
 def preview_rules(config: Config, path: Path, requests: int) -> Preview:
     """Answer up to this many recorded requests with both sets of rules; raises ConfigError or BundleError."""
     opened, after = open_rules(config, path)
+    catalog = after.ruleset.snapshot  # one version throughout: later changes do not matter
     before = read_rules(config.rules_path) if config.rules_path is not None else NO_RULES
     reader = open_reader(config)
     recorded = read_recorded(reader, opened, requests) or sample_users(opened, requests)
-    known = _build_requests(opened, reader, recorded)
-    stages = load_stages(opened.path, opened.config, snapshot=opened.snapshot)
-    funnel, eligibility = stages.funnel, Eligibility.of(opened.snapshot, opened.config)
-    both = [LiveRules(compile_rules(opened, before)), LiveRules(after)]
-    rerankings = [LocalReranking(opened.snapshot, eligibility, opened.config, rules=rules) for rules in both]
+    known = _build_requests(opened, catalog, reader, recorded)
+    stages = load_stages(opened.path, opened.config, snapshot=opened.snapshot).with_snapshot(catalog)
+    funnel, eligibility = stages.funnel, Eligibility.of(catalog, opened.config)
+    both = [LiveRules(compile_rules(opened, before, catalog)), LiveRules(after)]
+    rerankings = [LocalReranking(catalog, eligibility, opened.config, rules=rules) for rules in both]
     n, unmet, slates = int(recorded.count.max()), Counter[str](), ([], [])  # type: ignore[var-annotated]
     for start in range(0, len(known), CHUNK):
         part = known.take(slice(start, start + CHUNK))
@@ -108,7 +114,7 @@ def preview_rules(config: Config, path: Path, requests: int) -> Preview:
         _count_unmet(unmet, slates[1][-1], n)
     item, score = ([_stack_shown(s, recorded.count, name) for s in slates] for name in ("item", "score"))
     names = opened.config.surface_names
-    return Preview(recorded, before, after, opened.snapshot, names, (item[0], item[1]), (score[0], score[1]), unmet)
+    return Preview(recorded, before, after, catalog, names, (item[0], item[1]), (score[0], score[1]), unmet)
 
 
 def read_recorded(reader: EventReader, opened: OpenedBundle, most: int) -> RecordedRequests | None:
@@ -139,13 +145,16 @@ def sample_users(opened: OpenedBundle, most: int) -> RecordedRequests:
     return RecordedRequests(list(users.ids(chosen)), np.full(n, home, np.int8), np.full(n, now), count, False)
 
 
-def _build_requests(opened: OpenedBundle, reader: EventReader, recorded: RecordedRequests) -> Requests:
+def _build_requests(
+    opened: OpenedBundle, catalog: Snapshot, reader: EventReader, recorded: RecordedRequests
+) -> Requests:
     """Build requests from the users' present state."""
     config, n = opened.config, len(recorded.user_id)
     now = Clock.of(config.serving.clock, opened.manifest).now()
     queries = QueryBatch.of(recorded.user_id, np.full(n, now, np.int64), recorded.surface)
-    rows = OnlineRows(open_store(config), config).read(recorded.user_id)
-    return build_requests(queries, rows, reader, opened.snapshot, config, Failures(strict=True)).requests
+    stored = OnlineRows(open_store(config), config).read(recorded.user_id)
+    rows = change_attributes(stored, recorded.user_id, opened.live.users)
+    return build_requests(queries, rows, reader, catalog, config, Failures(strict=True)).requests
 
 
 def _count_unmet(unmet: Counter[str], slates: Slates, n: int) -> None:
@@ -241,8 +250,8 @@ def compare_slates(found: Preview, row: int) -> dict[str, Any]:
 def _list_items(catalog: Snapshot, item: np.ndarray, score: np.ndarray) -> list[dict[str, Any]]:
     item, score = item[item != NONE], score[item != NONE]
     ids = catalog.items.ids(item) if len(item) else []
-    titled = "title" in catalog.metadata.column_names
-    titles = catalog.metadata["title"].take(item).to_pylist() if titled else [""] * len(ids)
+    metadata = catalog.read_metadata(item)
+    titles = metadata["title"].to_pylist() if "title" in metadata.column_names else [""] * len(ids)
     return [
         {"item_id": i, "title": title or "", "score": round(float(s), 6)}
         for i, title, s in zip(ids, titles, score, strict=True)

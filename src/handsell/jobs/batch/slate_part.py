@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from handsell.bundles.live_catalog import open_live_catalog
 from handsell.bundles.stages import Stages, apply_choices, load_stages
 from handsell.bundles.store import BundleStore
 from handsell.catalog.vocabulary import Vocabulary
@@ -23,9 +24,11 @@ from handsell.core.failures import Failures
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
+from handsell.events.live_catalog import LiveCatalog
 from handsell.events.store.interface import EventReader
 from handsell.events.store.opening import open_reader
 from handsell.features.request_builder import OnlineRows, QueryBatch, build_requests
+from handsell.features.row_columns import change_attributes
 from handsell.features.store import FeatureStore, open_store
 from handsell.jobs.batch.batch_run import BatchRun, PartCounts
 from handsell.jobs.batch.slate_log import log_slates
@@ -45,25 +48,41 @@ SLATES = pa.schema(
 """One row a user, lists in the order of the slate; `time` µs."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class BatchWorker:
     """Objects that a worker process keeps between parts."""
 
     config: Config
-    stages: Stages
+    stages: Stages  # on the catalog as of the last `read_changes`
+    catalog: LiveCatalog
     store: FeatureStore
     users: Vocabulary
 
+    def read_changes(self) -> None:
+        """Apply the catalog changes since the last time; raises EventStoreError."""
+        self.catalog.read()
+        if self.catalog.snapshot is not self.stages.snapshot:
+            self.stages = self.stages.with_snapshot(self.catalog.snapshot)
+
+
+def open_worker(source: str, bundle: str) -> BatchWorker:
+    """Return the worker of this process, on the catalog as of now; raises BundleError and EventStoreError."""
+    worker = load_worker(source, bundle)
+    worker.read_changes()
+    return worker
+
 
 @lru_cache(1)
-def open_worker(source: str, bundle: str) -> BatchWorker:
+def load_worker(source: str, bundle: str) -> BatchWorker:
     """Load config, stages and feature store, once per worker process."""
     config = load_config(source)
     layout = Layout(config.state)
-    path = BundleStore(layout.bundles).local_path(bundle)
+    bundles = BundleStore(layout.bundles)
+    path = bundles.local_path(bundle)
     config = apply_choices(config, path)
     stages = load_stages(path, config)
-    return BatchWorker(config, stages, open_store(config), Vocabulary.load(layout.catalog / "users"))
+    catalog = open_live_catalog(config, bundles.show(bundle), stages.snapshot)
+    return BatchWorker(config, stages, catalog, open_store(config), Vocabulary.load(layout.catalog / "users"))
 
 
 def make_slates(source: str, run: BatchRun, out: str, part: int) -> PartCounts:
@@ -131,7 +150,7 @@ def look_up_requests(
     queries = QueryBatch.of(
         user_ids, np.full(n, time, np.int64), np.full(n, config.surface_names.index(surface), np.int8)
     )
-    rows = OnlineRows(worker.store, config).read(user_ids)
+    rows = change_attributes(OnlineRows(worker.store, config).read(user_ids), user_ids, worker.catalog.users)
     built = build_requests(
         queries, rows, reader, worker.stages.snapshot, config, Failures(strict=True), without_later_events=True,
         away=None if away is None else np.full(n, away),

@@ -13,11 +13,12 @@ import logging
 import threading
 from collections.abc import Callable
 
+from handsell.bundles.live_catalog import ChangesNotRead
 from handsell.bundles.store import BundleStore
 from handsell.core.errors import BundleError, HandsellError
 from handsell.core.paths import Layout
 from handsell.serving.graph.loaded_bundle import LoadedBundle
-from handsell.serving.graph.loading import LIVE, ChangesNotRead, OpenedBundle, open_bundle
+from handsell.serving.graph.loading import LIVE, OpenedBundle, open_bundle
 from handsell.serving.graph.service import Service
 from handsell.serving.graph.stages import BundleNotHeld, LocalStages
 from handsell.serving.graph.warm_up import warm_up

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from handsell.bundles.live_catalog import open_live_catalog
 from handsell.bundles.manifest import Manifest
 from handsell.bundles.stages import apply_choices
 from handsell.bundles.store import BundleStore
@@ -16,14 +16,11 @@ from handsell.core.errors import BundleError, FeatureError
 from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
 from handsell.events.live_catalog import FOLLOWER, LiveCatalog
-from handsell.events.store.opening import open_reader
-from handsell.features.registry import find_features
 from handsell.features.views import SERVICES, list_service_columns
 from handsell.retrieval.registry import load as load_retriever
 from handsell.serving.graph.popularity_fallback import PopularItems
 
 SERVING_SERVICE = "user_serving_v1"
-FIRST_READ_S = 5.0  # for the store to answer, when a bundle is opened
 LIVE = "live"  # the promoted bundle, also after another promotion
 
 
@@ -66,27 +63,9 @@ def open_bundle(config_path: str, bundle: str) -> OpenedBundle:
     return OpenedBundle(config, path, manifest, snapshot, follow_catalog(config, manifest, snapshot))
 
 
-class ChangesNotRead(BundleError):
-    """The store does not answer, so that a bundle would show items that have been deleted."""
-
-
 def follow_catalog(config: Config, manifest: Manifest, snapshot: Snapshot) -> LiveCatalog:
     """Read the catalog changes after those that the bundle includes, and follow them; raises ChangesNotRead."""
-    features = find_features("item").values()
-    untouched = {feature.name: feature.default for feature in features}
-    catalog = LiveCatalog(snapshot, open_reader(config), manifest.changes_through, untouched, config)
-    until = time.monotonic() + FIRST_READ_S
-    while True:
-        try:
-            catalog.read()
-            return FOLLOWER.follow(catalog)
-        except Exception as error:
-            if time.monotonic() > until:
-                raise ChangesNotRead(
-                    f"bundle {manifest.id}: the catalog changes in the event store cannot be read ({error!r}), and "
-                    "without them it would show deleted items: check events.store"
-                ) from error
-        time.sleep(0.2)
+    return FOLLOWER.follow(open_live_catalog(config, manifest, snapshot))
 
 
 def check_features(opened: OpenedBundle, check: Callable[[str, tuple[str, ...]], None]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from handsell.config import Config
 from handsell.core.batches import Ragged, Requests
 from handsell.core.failures import Failures
-from handsell.events.live_catalog import LiveCatalog, Users
+from handsell.events.live_catalog import LiveCatalog
 from handsell.events.states import Events
 from handsell.events.store.interface import EventReader, EventStoreError
 from handsell.features.request_builder import (
@@ -26,7 +26,7 @@ from handsell.features.request_builder import (
     complete_requests,
     read_logged,
 )
-from handsell.features.row_columns import Rows, get_column
+from handsell.features.row_columns import Rows, change_attributes, get_column
 from handsell.serving.graph.circuit_breaker import STALL, Breaker
 from handsell.serving.graph.stages import READ_SHARE
 from handsell.serving.http.queries import Query
@@ -119,19 +119,6 @@ class UserLookup:
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._log_threads.submit(self._reader.close)  # after the reads that run
         self._log_threads.shutdown(wait=False)
-
-
-def change_attributes(rows: Rows, user_ids: Sequence[str | None], users: Users) -> Rows:
-    """Return feature rows (B) with the attributes that catalog changes have given to their users since."""
-    changed = [(b, users[one]) for b, one in enumerate(user_ids) if one is not None and one in users] if users else []
-    if not changed:
-        return rows
-    found = {name: list(rows[name]) for name in {name for _, fields in changed for name in fields} & set(rows)}
-    for b, fields in changed:
-        for name, value in fields.items():
-            if name in found:
-                found[name][b] = value
-    return {**rows, **found}
 
 
 def build_query_batch(queries: Sequence[Query]) -> QueryBatch:
