@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 import pytest
 
+from handsell.config import load_config
 from handsell.events.store.interface import EventStoreError
 from handsell.events.store.opening import open_reader
 from serving_service import start_service
@@ -195,6 +196,44 @@ async def test_users(world):
         assert (await client.get("/v1/users/u9")).json() == {"user_id": "u9", "age": 50}
         assert (await client.delete("/v1/users/u1")).status_code == 204
         assert (await client.get("/v1/users/u1")).status_code == 404
+
+
+async def test_changed_attributes_of_users_hold_in_filters_that_read_them(tmp_path):
+    """The filter of the surface lets children see red items only; the request's own filter reads a number."""
+    world = write_world(tmp_path)
+    path = world.config.source
+    text = path.read_text().replace(
+        "[surfaces.home]\n", """[surfaces.home]\nfilter = "user.plan != 'kids' or 'red' in item.tags"\n"""
+    )
+    attributes = 'user_attributes = { plan = "text", age = "number" }'
+    path.write_text(text.replace("[features]\n", f"[features]\n{attributes}\n"))
+    rows = {user: {**row, "plan": "pro", "age": 40.0} for user, row in world.rows.items()}
+    world = replace(world, config=load_config(path), rows=rows)
+    grown_up = "user.age >= 18 or item.title == 'Title 3'"
+    async with start_service(world) as (client, service):
+
+        async def find_shown(user, filter=None):
+            service.bundle.catalog.read()  # as the thread does every second
+            body = {"user_id": user, "count": 20, "filter": filter}
+            answer = await client.post("/v1/recommendations", json=body)
+            assert answer.status_code == 200 and not answer.json()["degraded"], answer.text
+            return {int(item["item_id"][1:]) for item in answer.json()["items"]}
+
+        async def shows_red_only(user):
+            return all(item % 2 for item in await find_shown(user))
+
+        assert not await shows_red_only("u1")
+        changed = await client.patch("/v1/users/u1", json={"plan": "kids", "age": 9})
+        assert (changed.status_code, changed.json()["plan"]) == (200, "kids")
+        assert await shows_red_only("u1") and await find_shown("u1", grown_up) <= {3}
+        assert not await shows_red_only("u2") and len(await find_shown("u2", grown_up)) == 20
+        await client.patch("/v1/users/u1", json={"plan": "pro"})
+        assert not await shows_red_only("u1") and await find_shown("u1", grown_up) <= {3}  # the age stays
+        assert await shows_red_only("stranger")  # whose plan is unknown
+        assert (await client.put("/v1/users/stranger", json={"plan": "pro"})).status_code == 201
+        assert not await shows_red_only("stranger")
+        await client.post("/v1/users", json={"users": [{"user_id": "u3", "plan": "kids"}]})
+        assert await shows_red_only("u3")
 
 
 async def test_a_store_that_does_not_answer_is_503_and_nothing_is_stored(world):
