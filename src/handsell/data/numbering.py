@@ -17,6 +17,7 @@ from handsell.data.interactions import NUMBERED
 from handsell.data.weights import compute_event_weights
 
 STORE = -1  # part of all events of the event store
+ERASED_USER = r"^\(erased user \d+\)$"  # pattern of `name_erased_user`
 
 KEYED = pa.schema(  # input of deduplication; times are those of the source
     [
@@ -34,6 +35,11 @@ def extend_vocabulary(vocabulary: Vocabulary | None, ids: Iterable[pa.Array | pa
     """Return the vocabulary with unknown ids appended in order, without nulls. Memory grows with distinct ids only."""
     fresh = (i for array in ids for i in pc.unique(array.drop_null()).to_pylist())
     return Vocabulary.of(fresh) if vocabulary is None else vocabulary.extend(fresh)
+
+
+def name_erased_user(number: int) -> str:
+    """Return the text that replaces the id of an erased user, whose number stays."""
+    return f"(erased user {number})"
 
 
 def look_up(ids: pa.Array, vocabulary: Numbering) -> np.ndarray:

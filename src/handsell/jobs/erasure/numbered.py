@@ -17,6 +17,7 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import NONE
 from handsell.core.errors import DataError
 from handsell.core.paths import Layout
+from handsell.data.numbering import name_erased_user
 from handsell.jobs.erasure.files import DRAFT, remove_from_file, replace_file
 from handsell.jobs.erasure.person import Person
 from handsell.jobs.ingest.publication import finish_publication
@@ -99,12 +100,8 @@ def _blank(table: pa.Table, rows: np.ndarray) -> pa.Table:
     cells = {name: table[name].to_pylist() for name in table.column_names}
     for row in rows.tolist():
         for name, column in cells.items():
-            column[row] = _name_erased(row) if name == "user_id" else None
+            column[row] = name_erased_user(row) if name == "user_id" else None
     return pa.table([pa.array(cells[f.name], f.type) for f in table.schema], schema=table.schema)
-
-
-def _name_erased(number: int) -> str:
-    return f"(erased user {number})"
 
 
 def _rewrite(path: Path, change: Callable[[pa.Table, int], pa.Table]) -> None:
@@ -126,7 +123,7 @@ def _rename(path: Path, numbers: np.ndarray) -> None:
         batch = pa.ipc.open_file(source).get_batch(0)
         texts = batch.column(0).to_pylist()
     for number in numbers.tolist():
-        texts[number] = _name_erased(number)
+        texts[number] = name_erased_user(number)
     draft = path.with_name(path.name + DRAFT)
     with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as out:
         out.write_batch(pa.record_batch([pa.array(texts, batch.schema.field(0).type)], schema=batch.schema))

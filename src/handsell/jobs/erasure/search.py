@@ -15,6 +15,7 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
 from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
+from handsell.data.numbering import ERASED_USER
 from handsell.data.readers.detect import open_reader
 from handsell.features.repository import build_feast_settings
 from handsell.jobs.erasure.files import count_in_file, count_in_table
@@ -134,7 +135,7 @@ def _search_numbers(layout: Layout) -> Place:
     if not (layout.catalog / "users" / "ids.arrow").is_file():
         return place
     texts = Vocabulary.load(layout.catalog / "users").texts
-    erased = np.flatnonzero(np.asarray(pa.compute.match_substring_regex(texts, r"^\(erased user \d+\)$")))
+    erased = np.flatnonzero(np.asarray(pa.compute.match_substring_regex(texts, ERASED_USER)))
     for path in sorted(layout.interactions.rglob("*.parquet")):
         users = pq.read_table(path, columns=["user"])["user"].to_numpy()
         place.add(str(path), int(np.count_nonzero(np.isin(users, erased))))

@@ -15,7 +15,7 @@ from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
 from handsell.core.paths import Layout, has_content
 from handsell.data.alignment import align_rows, find_present, mark_unavailable
-from handsell.data.numbering import extend_vocabulary
+from handsell.data.numbering import extend_vocabulary, name_erased_user
 from handsell.data.readers.base import Reader
 from handsell.events.store.rows import hash_person
 from handsell.jobs.ingest.catalog_changes import CatalogChanges
@@ -44,7 +44,7 @@ def forget_people(users: Vocabulary, people: set[str]) -> Vocabulary:
     if not people:
         return users
     ids = users.ids(np.arange(len(users)))
-    return Vocabulary.of(f"(erased user {n})" if hash_person(id) in people else id for n, id in enumerate(ids))
+    return Vocabulary.of(name_erased_user(n) if hash_person(id) in people else id for n, id in enumerate(ids))
 
 
 def write_catalog(
