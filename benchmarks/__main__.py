@@ -1,12 +1,15 @@
 """Run a benchmark: `python -m benchmarks NAME [OPTION …]`. Without a name, run the short ones that need no service.
 
-`python -m benchmarks NAME --help` prints the options of one benchmark.
+`python -m benchmarks NAME --help` prints the options of one benchmark. SIGTERM ends a benchmark as an error does:
+servers, clusters, mounts and temporary folders that it made are removed.
 """
 
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+from typing import NoReturn
 
 # name → (module, one sentence)
 BENCHMARKS = {
@@ -38,6 +41,7 @@ BENCHMARKS = {
     "tradeoff": ("quality.tradeoff", "Relevance against list metrics for each way of re-ranking."),
     "protocols": ("protocols.__main__", "Tuned retrievers on public data sets beside published figures."),
 }
+TERMINATED = 128 + signal.SIGTERM  # exit status
 SHORT = {
     "ann": ("--items", "60000"),
     "driver_memory": ("--events", "500000", "--steps", "data", "features"),
@@ -53,11 +57,23 @@ def run(name: str, *options: str) -> int:
     try:
         importlib.import_module(f"benchmarks.{module}").main()
     except SystemExit as end:
+        if end.code == TERMINATED:
+            raise
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
             return 1
         return end.code or 0
     return 0
+
+
+def end_on_sigterm() -> None:
+    """Make SIGTERM raise SystemExit in the main thread, once: a second one does not interrupt the cleanup."""
+
+    def end(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        sys.exit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def list_benchmarks() -> str:
@@ -81,4 +97,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     sys.exit(main())

@@ -31,13 +31,12 @@ def mount_small_disk(folder: Path) -> Iterator[bool]:
     """Mount a tmpfs of DISK_MIB; yields False where that is not permitted."""
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        yield False
-        return
     try:
-        yield True
+        has_command = shutil.which("mount") is not None
+        yield has_command and subprocess.run(command, capture_output=True, check=False).returncode == 0
     finally:
-        subprocess.run(["umount", "-l", str(folder)], check=False)
+        if folder.is_mount():
+            subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
 def fill_disk(around: Surroundings, folder: Path, rng: random.Random) -> Comparison | None:
@@ -47,39 +46,39 @@ def fill_disk(around: Surroundings, folder: Path, rng: random.Random) -> Compari
             return None
         ballast = folder / "ballast"
         ballast.write_bytes(bytes((DISK_MIB - 4) << 20))
-        system = _start_elsewhere(around, folder)
-        until = time.monotonic() + FILLED_S
-        while shutil.disk_usage(folder).free > 65_536 and time.monotonic() < until:
-            time.sleep(0.05)
-        before = len(system.ledger.acknowledged)
-        time.sleep(0.5)  # appends fail now
-        system.kill_writer()
-        if shutil.disk_usage(folder).free > 65_536:
-            raise RuntimeError(f"the disk of {DISK_MIB} MiB was not full after {FILLED_S:.0f} s: {before} events")
-        ballast.unlink()
-        system.restart_writer()
-        time.sleep(rng.uniform(0.3, 0.6))
-        system.stop_writers()
-        return system.compare()
+        with _start_elsewhere(around, folder) as system:
+            until = time.monotonic() + FILLED_S
+            while shutil.disk_usage(folder).free > 65_536 and time.monotonic() < until:
+                time.sleep(0.05)
+            before = len(system.ledger.acknowledged)
+            time.sleep(0.5)  # appends fail now
+            system.kill_writer()
+            if shutil.disk_usage(folder).free > 65_536:
+                raise RuntimeError(f"the disk of {DISK_MIB} MiB was not full after {FILLED_S:.0f} s: {before} events")
+            ballast.unlink()
+            system.restart_writer()
+            time.sleep(rng.uniform(0.3, 0.6))
+            system.stop_writers()
+            return system.compare()
 
 
 def set_clock_back(around: Surroundings, folder: Path) -> Comparison:
     """Kill the writer, set the clock back an hour, and go on."""
-    system = _start_elsewhere(around, folder)
-    time.sleep(0.4)
-    system.kill_writer()
-    system.shift_s = -HOUR_S
-    system.restart_writer()
-    time.sleep(0.4)
-    system.stop_writers()
-    return system.compare()
+    with _start_elsewhere(around, folder) as system:
+        time.sleep(0.4)
+        system.kill_writer()
+        system.shift_s = -HOUR_S
+        system.restart_writer()
+        time.sleep(0.4)
+        system.stop_writers()
+        return system.compare()
 
 
 def flip_bits(around: Surroundings, folder: Path, rng: random.Random, flips: int) -> dict[str, int]:
     """Flip one bit in a copy of a store, again and again; count what reading and writing it make of that."""
-    system = _start_elsewhere(around, folder)
-    time.sleep(0.5)
-    system.stop_writers()
+    with _start_elsewhere(around, folder) as system:
+        time.sleep(0.5)
+        system.stop_writers()
     open_writer(system.config).close()  # moves the rest of its log of writes to the file
     found = {"refused": 0, "harmless": 0, "wrong": 0}
     path = Layout(system.config.state).event_log
@@ -111,11 +110,15 @@ def read_everything(system: KilledSystem) -> list[tuple]:
     return list(zip(*columns.values(), strict=True))
 
 
-def _start_elsewhere(around: Surroundings, folder: Path) -> KilledSystem:
-    """Start a writer alone, on a store of its own below `folder`."""
+@contextlib.contextmanager
+def _start_elsewhere(around: Surroundings, folder: Path) -> Iterator[KilledSystem]:
+    """Start a writer alone, on a store of its own below `folder`; end it afterwards."""
     home = {"HANDSELL_HOME": str(folder / "home"), "HANDSELL_EVENT_STORE": "sqlite"}
     os.environ.update(home)
     own = replace(around, environment={**around.environment, **home}, positions=str(folder / "positions"))
     system = KilledSystem(load_config(around.config), own, followers=False)
-    system.start()
-    return system
+    try:
+        system.start()
+        yield system
+    finally:
+        system.stop()

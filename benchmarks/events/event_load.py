@@ -61,8 +61,12 @@ class Outcome:
 
 def run_event_load(load: EventLoad) -> dict:
     """Run the load in another interpreter and return its summary."""
-    done = start_event_load(load).communicate()[0]
-    return json.loads(done)
+    process = start_event_load(load)
+    try:
+        return json.loads(process.communicate()[0])
+    finally:
+        process.kill()  # it would go on where this process is ended
+        process.wait()
 
 
 def start_event_load(load: EventLoad) -> subprocess.Popen[str]:

@@ -92,11 +92,12 @@ def start_postgresql(folder: Path) -> Iterator[PostgresqlServer]:
     subprocess.run(
         [str(server.bin / "initdb"), *initialize], check=True, stdout=subprocess.DEVNULL, user=_find_user(), cwd="/"
     )
-    server.start()
     try:
+        server.start()
         yield server
     finally:
-        server.kill()
+        if server.process is not None:
+            server.kill()
 
 
 def _find_user() -> str | None:

@@ -136,13 +136,15 @@ def _start_uvicorn(layout: ServingLayout, config: Config) -> Iterator[tuple[psut
 def _start_serve(layout: ServingLayout, config: Config) -> Iterator[tuple[psutil.Process, ...]]:
     if cluster.find_running(config) is not None:
         raise SystemExit(f"a cluster of {config.name} is running: run `make down` first")
-    head = cluster.start(config)
-    others = [_start_node(config, head) for _ in range(layout.nodes - 1)]
+    others: list[psutil.Process] = []
     changed = (
         layout.serve_defaults, layout.min_replicas, layout.nodes > 1, layout.empty_stages, layout.by_load,
         layout.trace_folder,
     )  # fmt: skip
     try:
+        head = cluster.start(config)
+        for _ in range(layout.nodes - 1):
+            others.append(_start_node(config, head))
         if any(changed):
             document = yaml.safe_load(service.write_serve_file(config, layout.topology or "graph").read_text())
             _change(document, layout)

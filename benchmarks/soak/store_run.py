@@ -88,7 +88,7 @@ def time_appends(log: EventWriter, prefix: str) -> Iterator[list[float]]:
             taken.append((time.perf_counter() - begun) * 1e3)
             number += 1
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         yield taken
