@@ -44,7 +44,7 @@ def start(ray_cluster, world, port):
         return client
 
     yield run
-    serve.delete("live")
+    serve.shutdown()
 
 
 def find(client, text, liked="i20", count=30):
