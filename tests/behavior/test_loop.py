@@ -18,6 +18,8 @@ from handsell.serving.graph.event_sink import LocalSink
 from handsell.serving.http.api import build_api
 from serving_service import build_service
 
+pytestmark = pytest.mark.slow  # trains twice
+
 ITEM, USER = "fresh-song", "newcomer"
 COLLABORATIVE = {"item_knn", "als", "two_tower"}
 FANS = 40

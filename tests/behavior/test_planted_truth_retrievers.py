@@ -104,6 +104,7 @@ def fit_files(planted, tmp_path, configured):
     return config, tmp_path / "fit", tmp_path / "content"
 
 
+@pytest.mark.slow  # starts workers of Ray Train
 @pytest.mark.parametrize(("name", "dials"), [("two_tower", {"hard_negatives": 2}), ("sasrec", {})])
 def test_two_ray_workers_find_the_same_blocks(name, dials, planted, ray_cluster, fit_files, tmp_path):
     from handsell.jobs.train.windows import CatalogSizes

@@ -61,6 +61,7 @@ def test_a_better_item_scores_higher(local):
     assert score[1] > score[0]
 
 
+@pytest.mark.slow  # starts workers of Ray Train
 def test_one_and_two_ray_workers_agree_with_the_local_fit(ray_cluster, folders, local, test_groups, tmp_path):
     from handsell.jobs.train.ranker import fit_ranker_on_ray
 

@@ -11,6 +11,8 @@ from handsell.bundles.store import BundleStore
 from handsell.core.paths import Layout
 from serving_world import open_rows, publish_other_bundle, write_world
 
+pytestmark = pytest.mark.slow  # a service with several replicas, restarted and promoted
+
 IN_A_ROW = 16  # requests that must agree: they go to the replicas in turns
 NEW, NAMED = "new item", "item.title == 'Brand new'"
 
