@@ -25,8 +25,9 @@ from handsell.core.units import DAY_US, HOUR_US
 from handsell.events.store.opening import open_reader
 from handsell.features.item import SnapshotValues
 from handsell.features.matrix import build_matrix, list_features
-from handsell.features.request_builder import OnlineRows, QueryBatch, build_requests
+from handsell.features.request_builder import QueryBatch, build_requests
 from handsell.features.served_log import LoggedVectors
+from handsell.features.storage.online_rows import OnlineRows
 from handsell.features.views import TIMESTAMP, USER_VIEWS, build_views
 from handsell.jobs.features import feature_tables
 from handsell.jobs.features.recomputation import without_sources

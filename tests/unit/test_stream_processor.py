@@ -16,10 +16,11 @@ from handsell.data.weights import compute_event_weights
 from handsell.events.fold import fold
 from handsell.events.states import Events, FoldRules, ItemAttributes
 from handsell.events.store.opening import open_reader, open_writer
-from handsell.features.request_builder import OnlineRows, QueryBatch, build_requests
+from handsell.features.request_builder import QueryBatch, build_requests
 from handsell.features.row_columns import read_integers
 from handsell.features.rows import Vocabularies, build_user_rows
 from handsell.features.storage.materialization import record_materialization
+from handsell.features.storage.online_rows import OnlineRows
 from handsell.serving.stream import processor as stream
 from handsell.serving.stream.processor import IDENTITIES, POSITION, Processor
 from handsell.serving.stream.replay_check import find_differences

@@ -14,7 +14,8 @@ from handsell.data.schemas import TIME
 from handsell.events.store.sqlite_reader import SqliteReader
 from handsell.events.store.sqlite_writer import SqliteWriter
 from handsell.events.table_keys import TableKeys, save_table_keys
-from handsell.features.request_builder import OnlineRows, QueryBatch, read_tail
+from handsell.features.request_builder import QueryBatch, read_tail
+from handsell.features.storage.online_rows import OnlineRows
 from serving_service import start_service
 from serving_world import write_world
 

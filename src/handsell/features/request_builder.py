@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
-from handsell.core.batches import NONE, Profile, Ragged, Requests, UserExclusions, to_object_array
+from handsell.core.batches import NONE, Profile, Ragged, Requests, UserExclusions
 from handsell.core.errors import FeatureError
 from handsell.core.failures import Failures
 from handsell.core.paths import Layout
@@ -29,12 +29,10 @@ from handsell.events.fold import fold, move_last_event, truncate
 from handsell.events.states import Events, FoldRules, ItemAttributes, UserStates
 from handsell.events.store.interface import EventReader
 from handsell.events.table_keys import TableKeys
-from handsell.features.row_columns import Rows, get_column, read_floats, read_integers
+from handsell.features.row_columns import Rows, read_attributes, read_floats, read_integers
 from handsell.features.rows import ItemNames, rank_affinities, read_states
 from handsell.features.user import compute_user_features
-from handsell.features.views import USER_VIEWS, build_views
 
-FORGET_WAIT_S = 0.2  # reads wait meanwhile
 JUST_NOW = np.iinfo(np.int64).max  # placeholder time of an event without a timestamp
 
 
@@ -83,43 +81,6 @@ class Logged:
         """Users with an id, whose blocks could not be read, are shown nothing."""
         unreadable = np.array([user_id is not None for user_id in queries.user_id], bool)
         return cls(Events.none(), replace(UserExclusions.empty(len(queries)), unreadable=unreadable))
-
-
-class UserStore(Protocol):
-    def online_users(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[Any]]:
-        """Column → one cell per user, None where there is no row."""
-        ...
-
-    def forget_users(self, user_ids: Sequence[str], wait_s: float = -1) -> None:
-        """Remove the rows of users; raises FeatureError if others write rows for longer than `wait_s`."""
-        ...
-
-
-class OnlineRows:
-    """Feature rows of users from the online store."""
-
-    def __init__(self, store: UserStore, config: Config):
-        every = build_views(config)
-        self._store, self._columns = store, tuple(name for view in USER_VIEWS for name in every[view].names)
-
-    def empty(self, n: int) -> dict[str, list[Any]]:
-        """Return the rows of n unknown users."""
-        return {name: [None] * n for name in self._columns}
-
-    def read(self, user_ids: Sequence[str | None]) -> dict[str, list[Any]]:
-        """Read one row per user in one call of the store; users without an id get an empty row."""
-        ids = list(dict.fromkeys(user_id for user_id in user_ids if user_id is not None))
-        rows = self.empty(len(user_ids))
-        if not ids:
-            return rows
-        place = {user_id: i for i, user_id in enumerate(ids)}
-        at = [None if user_id is None else place[user_id] for user_id in user_ids]
-        found = self._store.online_users(ids)
-        return rows | {name: [None if i is None else cells[i] for i in at] for name, cells in found.items()}
-
-    def forget(self, user_ids: Sequence[str]) -> None:
-        """Remove the rows of users; where others write now, the stream processor does it within seconds."""
-        self._store.forget_users(user_ids, FORGET_WAIT_S)
 
 
 def build_requests(
@@ -298,25 +259,6 @@ def build_requests_from_rows(
         exclude=Ragged.empty(len(time)) if exclude is None else exclude,
         attributes=read_attributes(rows, config),
     )
-
-
-def read_attributes(rows: Rows, config: Config) -> np.ndarray | None:
-    """Return the user attributes that filters may read, (B, A) object; None where A is 0.
-
-    Lists are tuples, unknown values None.
-    """
-    names = tuple(config.features.filter_attributes)
-    if not names:
-        return None
-    columns = [get_column(rows, name) for name in names]
-    cells = [column.to_pylist() if isinstance(column, pa.Array) else column for column in columns]
-    return to_object_array([[_cell(value) for value in row] for row in zip(*cells, strict=True)], len(names))
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, float) and value != value:
-        return None
-    return tuple(value) if isinstance(value, list) else value
 
 
 def build_events(columns: Mapping[str, Sequence[Any]], row: np.ndarray, names: ItemNames, config: Config) -> Events:

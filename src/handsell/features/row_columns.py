@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from handsell.catalog.vocabulary import Numbering
-from handsell.core.batches import NONE
+from handsell.config import Config
+from handsell.core.batches import NONE, to_object_array
 from handsell.core.errors import FeatureError
 from handsell.data.numbering import look_up
 from handsell.events.live_catalog import Users
@@ -89,3 +90,22 @@ def encode_values(values: Sequence[str] | pa.Array, names: Sequence[str]) -> np.
         return pc.fill_null(pc.index_in(values, pa.array(names, pa.string())), NONE).to_numpy()
     code = {name: c for c, name in enumerate(names)}
     return np.array([code.get(value, NONE) for value in values], np.int64)
+
+
+def read_attributes(rows: Rows, config: Config) -> np.ndarray | None:
+    """Return the user attributes that filters may read, (B, A) object; None where A is 0.
+
+    Lists are tuples, unknown values None.
+    """
+    names = tuple(config.features.filter_attributes)
+    if not names:
+        return None
+    columns = [get_column(rows, name) for name in names]
+    cells = [column.to_pylist() if isinstance(column, pa.Array) else column for column in columns]
+    return to_object_array([[_cell(value) for value in row] for row in zip(*cells, strict=True)], len(names))
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float) and value != value:
+        return None
+    return tuple(value) if isinstance(value, list) else value

@@ -29,8 +29,9 @@ from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
 from handsell.events.store.interface import EventReader
 from handsell.events.store.opening import open_reader
-from handsell.features.request_builder import OnlineRows, QueryBatch, build_requests
+from handsell.features.request_builder import QueryBatch, build_requests
 from handsell.features.row_columns import change_attributes
+from handsell.features.storage.online_rows import OnlineRows
 from handsell.features.store import open_store
 from handsell.reranking.rules.live_rules import CompiledRules, LiveRules
 from handsell.reranking.rules.reading import Rules, read_rules

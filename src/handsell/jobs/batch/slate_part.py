@@ -27,8 +27,9 @@ from handsell.core.units import DAY_US
 from handsell.events.live_catalog import LiveCatalog
 from handsell.events.store.interface import EventReader
 from handsell.events.store.opening import open_reader
-from handsell.features.request_builder import OnlineRows, QueryBatch, build_requests
+from handsell.features.request_builder import QueryBatch, build_requests
 from handsell.features.row_columns import change_attributes
+from handsell.features.storage.online_rows import OnlineRows
 from handsell.features.store import FeatureStore, open_store
 from handsell.jobs.batch.batch_run import BatchRun, PartCounts
 from handsell.jobs.batch.slate_log import log_slates

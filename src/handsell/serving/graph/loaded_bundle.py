@@ -18,7 +18,8 @@ from handsell.core.funnel import remove_items
 from handsell.eligibility.filter_reasons import count_removed
 from handsell.events.live_catalog import LiveCatalog
 from handsell.events.store.opening import open_reader
-from handsell.features.request_builder import BuiltRequests, UserStore
+from handsell.features.request_builder import BuiltRequests
+from handsell.features.storage.online_rows import UserStore
 from handsell.retrieval.score_items import best_first, score_items
 from handsell.serving.graph.batcher import MicroBatcher
 from handsell.serving.graph.circuit_breaker import STALL, Breaker

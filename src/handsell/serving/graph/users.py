@@ -19,14 +19,13 @@ from handsell.events.store.interface import EventReader, EventStoreError
 from handsell.features.request_builder import (
     BuiltRequests,
     Logged,
-    OnlineRows,
     QueryBatch,
-    UserStore,
     build_requests_from_rows,
     complete_requests,
     read_logged,
 )
 from handsell.features.row_columns import Rows, change_attributes, get_column
+from handsell.features.storage.online_rows import OnlineRows, UserStore
 from handsell.serving.graph.circuit_breaker import STALL, Breaker
 from handsell.serving.graph.stages import READ_SHARE
 from handsell.serving.http.queries import Query

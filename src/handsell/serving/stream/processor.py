@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -23,6 +23,7 @@ from handsell.config import Config
 from handsell.core.paths import Layout
 from handsell.events.store.interface import Columns, EventReader
 from handsell.features.storage.materialization import read_materialization
+from handsell.features.storage.online_rows import UserStore
 from handsell.features.storage.row_updates import fold_into_rows
 from handsell.serving.stream.recent_likes import LikeCounter, RecentLikes
 
@@ -40,17 +41,13 @@ LIKES_S = 2.0  # recent likes are summed at most this often
 RETRY_S = 2.0  # pause after an error
 
 
-class UserRowStore(Protocol):
+class UserRowStore(UserStore, Protocol):
     """Online rows of users, see handsell.features.store."""
 
     @property
     def lock(self) -> AbstractContextManager: ...
 
-    def online_users(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[Any]]: ...
-
     def write_user_rows(self, rows: Mapping[str, pa.Table]) -> None: ...
-
-    def forget_users(self, user_ids: Sequence[str]) -> None: ...
 
 
 class StreamCatalog(Protocol):
