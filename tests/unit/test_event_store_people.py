@@ -27,6 +27,19 @@ def test_a_merged_visitors_history_is_the_users_with_new_offsets(writer, reader)
     assert writer.append(again).result().duplicates == 4
 
 
+def test_events_of_a_visitor_whose_clock_is_ahead_stay_apart_and_known(writer, reader):
+    ahead = [make_event(n, user="anon:v", event_id=None, item_id="i", time=10, sent_time=50 + n) for n in range(3)]
+    writer.append(ahead).result()
+    writer.trim("events", 1).result()
+    assert writer.merge_identity("anon:v", "u1", 77).result().accepted == 2
+    assert len(reader.read_tail("u1")["offset"]) == 2
+    assert writer.append(ahead).result().duplicates == 3  # sent again, by either id
+    assert writer.append([one | {"user_id": "u1"} for one in ahead[1:]]).result().duplicates == 2
+    writer.merge_identity("u1", "u2", 78).result()
+    assert writer.append([one | {"user_id": "u1"} for one in ahead[1:]]).result().duplicates == 2
+    assert writer.append([one | {"user_id": "u2"} for one in ahead[1:]]).result().duplicates == 2
+
+
 def test_what_a_merged_visitor_does_later_is_the_users(writer, reader):
     writer.merge_identity("anon:v", "u1", 1).result()
     writer.append([make_event(1, user="anon:v")]).result()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handsell.core.hashing import mix, uniform
-from handsell.data.event_key import compute_event_keys, replace_users
+from handsell.core.hashing import hash_column, mix, uniform
+from handsell.data.event_key import compute_event_keys, find_event_ids, replace_users
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
@@ -61,13 +61,15 @@ def test_a_number_depends_on_its_own_keys_and_not_on_their_integer_type():
 
 @settings(deadline=None)
 @given(rows=st.lists(st.tuples(*[st.text(max_size=9)] * 3, st.integers(0, 2**50), st.text(max_size=9)), min_size=1))
-def test_the_user_of_a_key_is_exchanged_without_its_event_id(rows):
+def test_the_user_of_a_key_is_exchanged_without_its_time_or_without_its_event_id(rows):
     users, items, types, times, ids = (list(column) for column in zip(*rows, strict=True))
+    others, event_ids = pa.array([f"other {user}" for user in users]), pa.array(ids, pa.string())
     events = {
         "user_id": pa.array(users, pa.string()), "item_id": pa.array(items, pa.string()),
-        "type": pa.array(types, pa.string()), "time": pa.array(times, pa.int64()),
+        "type": pa.array(types, pa.string()),
     }  # fmt: skip
-    others = pa.array([f"other {user}" for user in users])
-    keys = compute_event_keys({**events, "event_id": pa.array(ids, pa.string())})
-    expected = compute_event_keys({**events, "user_id": others, "event_id": pa.array(ids, pa.string())})
-    assert replace_users(keys, events, others).tolist() == expected.tolist()
+    timed = events | {"time": pa.array(times, pa.int64())}
+    keys = compute_event_keys({**timed, "event_id": event_ids})
+    expected = compute_event_keys({**timed, "user_id": others, "event_id": event_ids})
+    assert replace_users(keys, events, others, hash_column(event_ids)).tolist() == expected.tolist()
+    assert find_event_ids(keys, timed).tolist() == hash_column(event_ids).tolist()

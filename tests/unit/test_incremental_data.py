@@ -395,6 +395,22 @@ def test_a_visitor_who_became_a_user_counts_as_that_user(shop):
     ]
 
 
+def test_events_of_a_visitor_whose_clock_is_ahead_count_once_each_as_the_users(shop):
+    ahead = [event(7, 1, time=2) | {"sent_time": NOW + 500 + n} for n in range(2)]
+    shop.post(ahead)
+    shop.run()
+    with SqliteWriter(shop.layout.event_log) as log:
+        log.merge_identity("u7", "u0", NOW).result()
+    shop.post(ahead)  # sent again
+    assert shop.run()["origins"] == {"source": 2, "event_store": 2, "both": 0}
+    FixedClock.at = NOW + 1_000
+    shop.add_file(5, [one | {"time": one["sent_time"]} for one in ahead])  # the sender's own log
+    assert shop.run()["origins"] == {"source": 4, "event_store": 2, "both": 2}
+    full = shop.copy(shop.folder.parent / "full")
+    full.run()
+    assert_same(shop, full)
+
+
 def test_events_of_a_type_that_the_config_lacks_are_left_out(shop):
     shop.post([event(0, 1, time=7) | {"type": "wish"}, event(1, 0, time=8)])
     meta = shop.run()

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's increment
+GOLDEN_INVERSE = np.uint64(pow(int(GOLDEN), -1, 2**64))
 ROWS_AT_ONCE = 65_536  # hashed at once, which bounds the memory
 
 
@@ -39,13 +40,18 @@ def uniform(seed: int, *keys: np.ndarray) -> np.ndarray:
     return (mixed >> np.uint64(11)) * 2.0**-53
 
 
-def replace_rows(hashes: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Return the hashes (N,) of rows whose first columns are replaced, without knowing the last column.
+def find_last_column(hashes: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Return `hash_column` of the last column of rows (N,), whose other columns have the hashes `before`."""
+    return invert_finalize(hashes) - before * GOLDEN
 
-    `before`, `after`: hashes of all columns but the last.
+
+def replace_rows(hashes: np.ndarray, before: np.ndarray, after: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Return the hashes (N,) of rows whose first columns are replaced, without knowing the last column but one.
+
+    `before`, `after`: hashes of the columns before it; `last`: `hash_column` of the last one.
     """
-    last = invert_finalize(hashes) - before * GOLDEN
-    return finalize(after * GOLDEN + last)
+    unknown = find_last_column((invert_finalize(hashes) - last) * GOLDEN_INVERSE, before)
+    return finalize(finalize(after * GOLDEN + unknown) * GOLDEN + last)
 
 
 FACTORS = mix(np.arange(4096, dtype=np.uint64)) | np.uint64(1)  # of the bytes of a text
@@ -55,12 +61,15 @@ def hash_rows(*columns: pa.Array) -> np.ndarray:
     """Hash rows of text, number or time columns to (N,) uint64; nulls hash like empty text or 0."""
     total = np.zeros(len(columns[0]), np.uint64)
     for column in columns:
-        if pa.types.is_string(column.type):
-            own = hash_texts(*read_utf8(column))
-        else:
-            own = np.asarray(pc.fill_null(column.cast(pa.int64()), 0)).astype(np.uint64)
-        total = finalize(total * GOLDEN + own)
+        total = finalize(total * GOLDEN + hash_column(column))
     return total
+
+
+def hash_column(column: pa.Array) -> np.ndarray:
+    """Return the values of a text, number or time column as (N,) uint64; nulls are like empty text or 0."""
+    if pa.types.is_string(column.type):
+        return hash_texts(*read_utf8(column))
+    return np.asarray(pc.fill_null(column.cast(pa.int64()), 0)).astype(np.uint64)
 
 
 def hash_texts(utf8: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 from handsell.events.store.interface import EVENT_FIELDS, AppendResult, IdentityConflict
 from handsell.events.store.removal import remove_slates
-from handsell.events.store.rows import EVENT_COLUMNS, build_event_row, compute_keys, hash_owner, hash_person
+from handsell.events.store.rows import EVENT_COLUMNS, build_event_row, hash_owner, hash_person, replace_user
 from handsell.events.store.transaction import Transaction
 
 
@@ -54,12 +54,8 @@ def merge_identity(tx: Transaction, visitor_id: str, user_id: str, time: int) ->
 def _move_events(tx: Transaction, visitor_id: str, user_id: str) -> AppendResult:
     names = ", ".join(EVENT_FIELDS)
     found = tx.rows(f'SELECT {names}, key FROM events WHERE user_id = ? ORDER BY "offset"', (visitor_id,))
-    before = [dict(zip(EVENT_FIELDS, row, strict=False)) for row in found]
-    # an event that was sent without a timestamp has none in its key
-    timed = [event | {"sent_time": time} for event, row, key in zip(before, found, compute_keys(before), strict=True)
-             for time in [event["time"] if key == row[-1] else None]]  # fmt: skip
-    events = [event | {"user_id": user_id} for event in timed]
-    keys = compute_keys(events)
+    events = [dict(zip(EVENT_FIELDS, row, strict=False)) | {"user_id": user_id} for row in found]
+    keys = replace_user([row[-1] for row in found], events, visitor_id)
     among, value = tx.among("key", keys)
     sql = f"SELECT key FROM events WHERE {among} UNION ALL SELECT key FROM trimmed_keys WHERE {among}"
     known = {key for (key,) in tx.rows(sql, (value, value))}

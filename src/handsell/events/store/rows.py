@@ -7,9 +7,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from handsell.data.event_key import EVENT_KEY, compute_event_keys
+from handsell.core.hashing import hash_column
+from handsell.data.event_key import EVENT_KEY, compute_event_keys, replace_users
 from handsell.events.store.interface import EVENT_FIELDS, SLATE_FIELDS, CatalogChange, Columns
 
 EVENT_COLUMNS = ("offset", *EVENT_FIELDS, "key")
@@ -26,6 +28,14 @@ def compute_keys(events: Sequence[dict[str, Any]]) -> list[int]:
     columns = {name: [event.get(name) for event in events] for name in EVENT_KEY}
     columns["time"] = [event.get("sent_time", event["time"]) for event in events]
     return compute_event_keys({name: pa.array(column, _TYPES[name]) for name, column in columns.items()}).tolist()
+
+
+def replace_user(keys: Sequence[int], events: Sequence[dict[str, Any]], before: str) -> list[int]:
+    """Return the keys of events whose `user_id` was `before` when their keys were computed."""
+    columns = {name: pa.array([event[name] for event in events], _TYPES[name]) for name in EVENT_KEY}
+    users, ids = columns.pop("user_id"), hash_column(columns["event_id"])
+    former = {**columns, "user_id": pa.array([before] * len(events), pa.string())}
+    return replace_users(np.array(keys, np.int64), former, users, ids).tolist()
 
 
 def build_event_row(event: dict[str, Any], offset: int, key: int) -> tuple:

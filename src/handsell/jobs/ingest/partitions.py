@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
 from handsell.core.paths import Layout
-from handsell.data.event_key import replace_users
+from handsell.data.event_key import find_event_ids, replace_users
 from handsell.data.interaction_parts import (
     list_later_files,
     merge_part,
@@ -191,9 +191,13 @@ def _rename_users(rows: pa.Table, catalog: Path, config: Config, owners: dict[in
         "type": pa.array(config.events.names, pa.string()).take(rows["type"].combine_chunks()),
         "time": rows["time"].combine_chunks(),
     }
-    timed = pc.coalesce(rows["alias"], rows["key"]).to_numpy()
-    key = replace_users(timed, events, pa.array(users.ids(after), pa.string()))
-    changed = {"user": pa.array(after), "key": pa.array(key), "alias": pa.nulls(len(rows), pa.int64())}
+    ids = find_event_ids(pc.coalesce(rows["alias"], rows["key"]).to_numpy(), events)
+    key, alias = (
+        replace_users(rows[name].fill_null(0).to_numpy(), events, pa.array(users.ids(after), pa.string()), ids)
+        for name in ("key", "alias")
+    )
+    none = rows["alias"].is_null().to_numpy()
+    changed = {"user": pa.array(after), "key": pa.array(key), "alias": pa.array(alias, mask=none)}
     return pa.table([changed.get(name, rows[name]) for name in KEYED.names], schema=KEYED)
 
 

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.core.batches import NONE
-from handsell.data.event_key import compute_event_keys
+from handsell.core.hashing import hash_column
+from handsell.data.event_key import replace_users
 from handsell.events.store.interface import EventReader
 from handsell.events.store.rows import hash_person
 
@@ -81,12 +82,12 @@ class PersonRules:
         if not moved.any():
             return batch
         owner = pa.array(list(self.owners.values()), pa.string()).take(place)
-        batch = _replace(batch, "user_id", pc.coalesce(owner, batch["user_id"]))
-        if "key" not in batch.schema.names:
-            return batch
-        keys = np.where(moved, compute_event_keys(batch), batch["key"].to_numpy())
-        alias = pc.if_else(pa.array(moved), pa.scalar(None, pa.int64()), batch["alias"])
-        return _replace(_replace(batch, "key", pa.array(keys)), "alias", alias)
+        users = pc.coalesce(owner, batch["user_id"])
+        for name in {"key", "alias"}.intersection(batch.schema.names):
+            known = pc.fill_null(batch[name], 0).to_numpy()
+            keys = replace_users(known, batch, users, hash_column(batch["event_id"]))
+            batch = _replace(batch, name, pa.array(keys, mask=np.asarray(batch[name].is_null())))
+        return _replace(batch, "user_id", users)
 
     def select_users(self, users: pa.Table) -> pa.Table:
         """Leave erased people and merged visitors out of the users table."""
