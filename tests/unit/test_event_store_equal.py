@@ -13,8 +13,8 @@ USERS = ["u1", "u2", "v1", "v2"]
 users = st.sampled_from(USERS)
 numbers = st.integers(0, 6)
 events = st.builds(
-    lambda n, user, sent: make_event(n, user=user, time=5, item_id="i", event_id=None if n < 4 else "e", sent_time=sent),
-    numbers, users, st.sampled_from([5, 6, 7, None]),
+    lambda id, user, sent: make_event(0, user=user, time=5, event_id=id, sent_time=sent),
+    st.sampled_from([None, "e", "f"]), users, st.sampled_from([5, 6, 7, None]),
 )  # fmt: skip
 operations = st.one_of(
     st.tuples(st.just("append"), st.lists(events, max_size=5)),

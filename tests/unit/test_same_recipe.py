@@ -33,6 +33,15 @@ def test_the_choices_of_training_are_no_difference(configured, tmp_path):
     assert has_same_recipe(config, train(tmp_path, config, choose))
 
 
+def test_a_bundle_has_no_addresses_of_stores_which_are_no_difference(configured, tmp_path):
+    stores = (
+        '[events]\nstore = "postgresql://shop:hunter2@db/events"\n[features]\nonline_store = "db:1,password=hunter2"\n'
+    )
+    config = configured(NAME + stores)
+    assert has_same_recipe(config, train(tmp_path, config))
+    assert "hunter2" not in (tmp_path / "config.json").read_text()
+
+
 def test_tuned_parameters_are_no_difference(configured, tmp_path):
     config = configured(NAME + TUNED)
     als = config.retrieval["als"].model_copy(update={"epochs": 3})

@@ -51,7 +51,9 @@ class Stages:
 
 
 def save_config(config: Config, path: Path) -> None:
-    (path / "config.json").write_text(config.model_dump_json(indent=1))
+    """Save the config without the addresses of stores, which no model depends on: they may have passwords."""
+    stores = {"events": {"store"}, "features": {"online_store"}}
+    (path / "config.json").write_text(config.model_dump_json(indent=1, exclude=stores))
 
 
 def load_bundle_config(path: Path) -> Config:

@@ -25,8 +25,16 @@ def find_store(config: Config) -> str:
     store = variable or config.events.store
     if store != SQLITE and not store.startswith(POSTGRESQL):
         name = f"${STORE_VARIABLE}" if variable else "events.store"
-        raise ConfigError(f"{name}: expected sqlite or postgresql://USER@HOST/DATABASE, got {store!r}")
+        raise ConfigError(f"{name}: expected sqlite or postgresql://USER@HOST/DATABASE, got {_shorten(store)}")
     return store
+
+
+def _shorten(store: str) -> str:
+    """Return a wrong address for a message, without anything that may be a password."""
+    scheme, is_url, _ = store.partition("://")
+    if is_url and scheme.strip().replace("+", "").isalnum():
+        return repr(f"{scheme}://…")
+    return repr(store) if store.isalnum() else "something else"
 
 
 def has_one_writer(config: Config) -> bool:

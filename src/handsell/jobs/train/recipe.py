@@ -24,7 +24,8 @@ def has_same_recipe(config: Config, trained: Config) -> bool:
     reranking = config.reranking
     if reranking.strength == "auto":
         reranking = reranking.model_copy(update={"strength": trained.reranking.strength})
-    same = config.model_copy(update={"retrieval": retrieval, "reranking": reranking})
+    features = config.features.model_copy(update={"online_store": trained.features.online_store})
+    same = config.model_copy(update={"retrieval": retrieval, "reranking": reranking, "features": features})
     return all(getattr(same, part) == getattr(trained, part) for part in PARTS)
 
 

@@ -52,7 +52,7 @@ def connect(url: str) -> psycopg.Connection:
 
 
 def _open(url: str, timeout_ms: int) -> psycopg.Connection:
-    given = conninfo_to_dict(url)
+    given = read_address(url)
     limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     options = " ".join([str(given.get("options") or ""), *(f"-c {name}={timeout_ms}" for name in limits)]).strip()
     defaults: dict[str, Any] = {
@@ -107,9 +107,30 @@ def upgrade_database(connection: psycopg.Connection, revision: str | None = None
 
 
 @cache
+def read_address(url: str) -> dict[str, Any]:
+    """Return the settings that a URL names; raises EventStoreError for a wrong one.
+
+    A password whose special characters are not encoded ends up in other parts, which messages would show.
+    """
+    place = url.partition("://")[2].partition("?")[0]
+    owner, _, database = place.partition("/")
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.Error:
+        given = None
+    ports = str((given or {}).get("port") or 0).split(",")
+    if given is None or owner.count("@") > 1 or "@" in database or not all(port.isdecimal() for port in ports if port):
+        raise EventStoreError(
+            "the address of the event store is not valid: expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with "
+            "special characters of a password percent-encoded, such as %40 for @, and options that PostgreSQL has"
+        )
+    return given
+
+
+@cache
 def describe(url: str) -> str:
     """Return the name of a database for messages, without its password."""
-    given = conninfo_to_dict(url)
+    given = read_address(url)
     host, port = given.get("host") or "localhost", given.get("port") or 5432
     return f"event store postgresql://{host}:{port}/{given.get('dbname') or given.get('user') or ''}"
 
