@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import types as t
 
+from handsell.catalog.metadata_values import MISFITS, convert_cell
 from handsell.core.errors import DataError
 from handsell.data.readers.conversion import MISSING, convert
 from handsell.data.readers.lists import SEPARATORS, choose_separator
@@ -139,10 +140,10 @@ def convert_value(name: str, value: Any, kind: pa.DataType, separator: str | Non
             if usual is not None
             else convert(_to_array(value, location), TIME, location, "|").cast(pa.int64())[0].as_py()
         )
-    if t.is_temporal(kind):
+    if t.is_timestamp(kind) or t.is_date(kind):
         to_time(_to_array(value, location), location)
-        return value
-    _require_cast(value, kind, location)
+    else:
+        _require_fit(value, kind, location)
     return value
 
 
@@ -193,7 +194,7 @@ def _choose_separator(value: Any, name: str) -> str:
 def _to_number(value: Any, location: FieldLocation) -> int | float:
     """Return a number; text is read as the features step reads it."""
     if isinstance(value, (int, float)):
-        return value
+        return int(value) if isinstance(value, bool) else value
     try:
         number = pa.array([value.strip()] if isinstance(value, str) else [value]).cast(pa.float64())[0].as_py()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -203,10 +204,10 @@ def _to_number(value: Any, location: FieldLocation) -> int | float:
     return int(number) if number == int(number) and abs(number) < 2**53 else number
 
 
-def _require_cast(value: Any, kind: pa.DataType, location: FieldLocation) -> None:
+def _require_fit(value: Any, kind: pa.DataType, location: FieldLocation) -> None:
     try:
-        pa.array([value], kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, TypeError, ValueError):
+        convert_cell(value, kind)
+    except MISFITS:
         raise location.error(f"a value of type {kind}", _show(value)) from None
 
 

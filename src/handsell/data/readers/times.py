@@ -117,7 +117,8 @@ def _parse_epoch(numbers: pa.Array, location: ColumnLocation) -> pa.Array:
     values = np.asarray(pc.fill_null(numbers, 0))
     unit = _decide_unit(values, location)
     factor = UNITS[unit]
-    approximate = values.astype(np.float64) * factor
+    with np.errstate(over="ignore"):  # infinity is out of range as well
+        approximate = values.astype(np.float64) * factor
     times = _build_times(approximate, missing, values, location)
     if values.dtype.kind not in "iu":
         return times

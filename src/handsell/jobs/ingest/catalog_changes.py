@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from handsell.catalog.metadata_values import build_array
 from handsell.events.compacted_files import CompactedRange, read_range
 
 Kind = Literal["item", "user"]
@@ -100,14 +101,15 @@ class CatalogChanges:
             for id, row in changed.items()
             if id not in known and not row.deleted and (row.whole or revives)
         }
-        fields = [*table.schema, *_list_new_columns(table, [*patched.values(), *added.values()])]
+        rows = [*patched.values(), *added.values()]
+        fields = [*(_widen(field, rows) for field in table.schema), *_list_new_columns(table, rows)]
         columns = []
         for field in fields:
             if field.name == key:
                 columns.append(pa.concat_arrays([kept[key].combine_chunks(), pa.array(list(added), field.type)]))
                 continue
             old = field.name in table.column_names
-            before = kept[field.name].combine_chunks() if old else pa.nulls(len(kept), field.type)
+            before = kept[field.name].combine_chunks().cast(field.type) if old else pa.nulls(len(kept), field.type)
             changes = {id: row[field.name] for id, row in patched.items() if field.name in row}
             fresh = build_array((row.get(field.name) for row in added.values()), field.type)
             columns.append(pa.concat_arrays([_overwrite(before, kept[key], changes), fresh]))
@@ -125,11 +127,21 @@ def _fold(before: ChangedRow | None, action: str, fields: dict[str, Any], time: 
 
 
 def _list_new_columns(table: pa.Table, rows: Sequence[dict[str, Any]]) -> list[pa.Field]:
-    """Return the columns that the table lacks, with the type of all their values, or text."""
-    names = dict.fromkeys(name for row in rows for name, value in row.items() if value is not None)
-    return [
-        pa.field(name, _infer_type(row.get(name) for row in rows)) for name in names if name not in table.column_names
-    ]
+    """Return the columns that the table lacks, with the type of all their values, or text.
+
+    A column without any content, such as one of empty objects, is left out: Parquet has no type for it.
+    """
+    names = dict.fromkeys(name for row in rows for name in row if name not in table.column_names)
+    kinds = {name: _leave_out_empty(_infer_type(row.get(name) for row in rows)) for name in names}
+    return [pa.field(name, kind) for name, kind in kinds.items() if kind is not None]
+
+
+def _widen(field: pa.Field, rows: Sequence[dict[str, Any]]) -> pa.Field:
+    """Return a column of whole numbers as one of doubles where a change has a fraction."""
+    if not pa.types.is_integer(field.type):
+        return field
+    given = (row.get(field.name) for row in rows)
+    return field.with_type(pa.float64()) if any(isinstance(n, float) and n != int(n) for n in given) else field
 
 
 def _infer_type(values: Iterable[Any]) -> pa.DataType:
@@ -137,6 +149,19 @@ def _infer_type(values: Iterable[Any]) -> pa.DataType:
         return pa.array([value for value in values if value is not None]).type
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return pa.string()
+
+
+def _leave_out_empty(kind: pa.DataType) -> pa.DataType | None:
+    """Return the type without the parts of it that have no values; None if nothing is left."""
+    if pa.types.is_null(kind):
+        return None
+    if pa.types.is_list(kind):
+        entry = _leave_out_empty(kind.value_type)
+        return None if entry is None else pa.list_(entry)
+    if pa.types.is_struct(kind):
+        found = [(field.name, _leave_out_empty(field.type)) for field in kind]
+        return pa.struct(named) if (named := [(name, one) for name, one in found if one is not None]) else None
+    return kind
 
 
 def _overwrite(column: pa.Array, ids: pa.ChunkedArray, values: dict[str, Any]) -> pa.Array:
@@ -148,31 +173,3 @@ def _overwrite(column: pa.Array, ids: pa.ChunkedArray, values: dict[str, Any]) -
     at = np.arange(len(column))
     at[changed] = len(column) + np.asarray(place.drop_null())
     return pa.concat_arrays([column, build_array(values.values(), column.type)]).take(pa.array(at))
-
-
-def build_array(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
-    """Convert JSON values to a column type; a value that does not fit is null."""
-    found = [_convert(value, kind) for value in values]
-    try:
-        return pa.array(found, kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.concat_arrays([pa.array([], kind), *(_build_one(value, kind) for value in found)])
-
-
-def _build_one(value: Any, kind: pa.DataType) -> pa.Array:
-    try:
-        return pa.array([value], kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.nulls(1, kind)
-
-
-def _convert(value: Any, kind: pa.DataType) -> Any:
-    if value is None:
-        return None
-    if pa.types.is_map(kind) and isinstance(value, dict):
-        return list(value.items())
-    if pa.types.is_floating(kind) and isinstance(value, int):
-        return float(value)
-    if pa.types.is_string(kind) and not isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    return value
