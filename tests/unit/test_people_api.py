@@ -2,11 +2,14 @@
 
 import asyncio
 import copy
+from dataclasses import replace
 
 import pytest
 
+from handsell.config import load_config
 from handsell.events.store.interface import EventStoreError
 from handsell.events.store.opening import open_reader
+from handsell.serving.graph.loading import open_bundle
 from serving_service import start_service
 from serving_world import DictStore, write_world
 
@@ -124,6 +127,33 @@ async def test_an_erased_person_is_unknown_at_once(world):
     pending = {erasure.user_id for erasure in reader.read_erasures()}
     reader.close()
     assert pending == {"u1", "anonymous:v1"}
+
+
+async def test_changed_attributes_of_an_erased_user_are_forgotten_on_every_gateway(tmp_path):
+    world = write_world(tmp_path)
+    path = world.config.source
+    path.write_text(path.read_text().replace("[features]\n", '[features]\nuser_attributes = { plan = "text" }\n'))
+    rows = {user: {**row, "plan": None} for user, row in world.rows.items()}
+    world = replace(world, config=load_config(path), rows=rows)
+    async with start_service(world, store=open_copy(world)) as (client, service):
+        other = open_bundle(str(path), "live").live  # of another gateway, or another bundle
+
+        async def count_shown(user_id):
+            body = {"user_id": user_id, "filter": "user.plan == 'pro'"}
+            return len((await client.post("/v1/recommendations", json=body)).json()["items"])
+
+        for user_id in ("u1", "u2", "u3"):
+            await client.put(f"/v1/users/{user_id}", json={"plan": "pro"})
+        service.bundle.catalog.read(), other.read()
+        assert await count_shown("u1") and other.users.keys() == {"u1", "u2", "u3"}
+        await client.delete("/v1/users/u1?erase=true")
+        assert not await count_shown("u1") and await count_shown("u2")
+        await client.delete("/v1/users/u3?erase=true")
+        await client.put("/v1/users/u3", json={"plan": "free"})  # comes back
+        for catalog in (service.bundle.catalog, other):
+            catalog._read_erasures_at = 0.0  # as seconds later
+            catalog.read()
+            assert catalog.users == {"u2": {"plan": "pro"}, "u3": {"plan": "free"}}
 
 
 async def test_without_erase_only_the_attributes_go(world):

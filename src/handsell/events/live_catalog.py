@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,12 @@ from handsell.catalog.live_items import LiveItems
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.events.store.interface import CatalogChange, EventReader
+from handsell.events.store.rows import hash_person
 
 log = logging.getLogger(__name__)
 
 FOLLOW_S = 1.0  # time between two readings
+ERASURES_S = 3.0  # time between two readings of erasures
 AT_ONCE = 10_000  # changes read and applied at a time
 
 Users = Mapping[str, Mapping[str, Any]]  # user id → changed attributes; attributes that are not named are unchanged
@@ -45,6 +47,8 @@ class LiveCatalog:
         self._items, self._reader = LiveItems(base, values, columns), reader
         features = config.features
         self._attributes = (*features.filter_attributes, *features.user_columns)
+        self._erased: dict[str, int] = {}  # SHA-256 of the user id → time of the erasure
+        self._read_erasures_at = 0.0
         self._listeners: list[Callable[[Snapshot], object]] = []
         self._lock = threading.Lock()
         weakref.finalize(self, reader.close).atexit = False
@@ -61,7 +65,15 @@ class LiveCatalog:
             while changes := self._reader.read_changes(self.offset, AT_ONCE):
                 self._apply(changes)
                 self.offset = changes[-1].offset
+            if self.users and time.monotonic() >= self._read_erasures_at:
+                self._forget_erased_users()
+                self._read_erasures_at = time.monotonic() + ERASURES_S
             self.read_at = time.monotonic()
+
+    def forget_users(self, user_ids: Collection[str]) -> None:
+        """Forget the attributes of users who have been erased from the store."""
+        with self._lock:
+            self.users = {user_id: fields for user_id, fields in self.users.items() if user_id not in user_ids}
 
     @property
     def age_s(self) -> float:
@@ -72,7 +84,7 @@ class LiveCatalog:
         items = [change for change in changes if change.kind == "item"]
         users = [change for change in changes if change.kind == "user"]
         if users and self._attributes:
-            self.users = self._change_users(users)
+            self.users = self._change_users(self.users, users)
         snapshot = self._items.apply(items) if items else self.snapshot
         if snapshot is not self.snapshot:
             for listener in self._listeners:
@@ -82,8 +94,18 @@ class LiveCatalog:
                     log.exception("a version of the live catalog was not taken over; the next one will be")
             self.snapshot = snapshot
 
-    def _change_users(self, changes: list[CatalogChange]) -> Users:
-        found = dict(self.users)
+    def _forget_erased_users(self) -> None:
+        """Read what the store has of users who have been erased since: only what came after the erasure."""
+        erased = {erasure.person: erasure.time for erasure in self._reader.read_erasures()}
+        fresh = {person for person, erased_at in erased.items() if self._erased.get(person) != erased_at}
+        gone = {user_id for user_id in self.users if hash_person(user_id) in fresh} if fresh else set()
+        if gone:
+            kept = {user_id: fields for user_id, fields in self.users.items() if user_id not in gone}
+            self.users = self._change_users(kept, self._reader.read_changes_of("user", list(gone)))
+        self._erased = erased
+
+    def _change_users(self, users: Users, changes: list[CatalogChange]) -> Users:
+        found = dict(users)
         for change in changes:
             whole = dict.fromkeys(self._attributes) if change.action != "patch" else found.get(change.id, {})
             named = change.fields if change.action != "delete" else {}

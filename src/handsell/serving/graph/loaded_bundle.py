@@ -155,8 +155,11 @@ class LoadedBundle:
         return await self._users.read_attributes(user_id, now() + self.config.serving.deadline_ms / 1_000)
 
     async def forget_users(self, user_ids: Sequence[str]) -> None:
-        """Remove the online features of users."""
-        await self._users.forget_users(user_ids, now() + self.config.serving.deadline_ms / 1_000)
+        """Remove the changed attributes and the online features of users."""
+        limit = now() + self.config.serving.deadline_ms / 1_000
+        async with asyncio.timeout_at(limit):
+            await asyncio.to_thread(self.catalog.forget_users, set(user_ids))
+        await self._users.forget_users(user_ids, limit)
 
     def close(self) -> None:
         self._users.close()
