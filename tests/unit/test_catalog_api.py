@@ -266,3 +266,12 @@ class BrokenReader:
 
     def close(self):
         pass
+
+
+async def test_columns_of_users_that_are_named_like_times_of_items_are_any_json(world):
+    async with start_service(world) as (client, _):
+        for value in (2**63, -1, 5, True, "soon", [1]):
+            for name in ("published_at", "expires_at", "available"):
+                answer = await client.put("/v1/users/u5", json={name: value})
+                assert answer.status_code in (200, 201) and answer.json()[name] == value
+                assert (await client.get("/v1/users/u5")).json()[name] == value

@@ -56,3 +56,20 @@ async def test_items_similar_to_a_deleted_one_are_listed(world):
         assert len(shown) == 5 and DELETED not in shown
         missing = await client.get("/v1/similar", params={"item_id": "never heard of"})
         assert missing.status_code == 404
+
+
+async def test_no_reason_names_a_deleted_or_unavailable_item(world):
+    async with start_service(world) as (client, service):
+        likes = [{"type": "like", "item_id": item, "user_id": "keen"} for item in (DELETED, "i90", "i91")]
+        await client.post("/v1/events", json={"events": likes})
+
+        async def list_named():
+            answer = await client.get("/v1/users/keen/recommendations?count=30")
+            assert len(answer.json()["items"]) == 30
+            return {item["reason"].get("item_id") for item in answer.json()["items"]}
+
+        assert {"i90", "i91"} <= await list_named() and DELETED not in await list_named()
+        await client.delete("/v1/items/i90")
+        await client.patch("/v1/items/i91", json={"available": False})
+        service.bundle.catalog.read()  # as the thread does every second
+        assert not {DELETED, "i90", "i91"} & await list_named()

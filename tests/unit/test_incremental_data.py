@@ -471,3 +471,15 @@ def test_a_run_that_ends_anywhere_is_repeated_and_nothing_is_lost_or_counted_twi
     full.run()
     assert_same(shop, full)
     assert not list(shop.layout.state.glob(".data-*"))
+
+
+@pytest.mark.parametrize("value", [2**64, 10**400, [10**400]])
+def test_any_json_that_a_change_brings_becomes_a_column(shop, value):
+    """Also where all rows have the same, and in columns of numbers."""
+    fields = {"note": value, "price": value, "age": value}
+    with SqliteWriter(shop.layout.event_log) as log:
+        ids = [("item", "i0"), ("item", "i1"), ("user", "u0"), ("user", "u1")]
+        log.append_changes([CatalogChange(kind, id, "put", fields, NOW) for kind, id in ids]).result()
+    shop.run()
+    shown = pq.read_table(shop.layout.items)["note"].to_pylist()
+    assert json.loads(shown[0]) == value if isinstance(shown[0], str) else shown[0] == value

@@ -46,12 +46,15 @@ def choose_reasons(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (B, n) int8 index into REASONS and (B, n) int32 history item that the reason names, or -1.
 
+    An item that was deleted or is not available is not named.
     `liked` is the event weight from which one may say "liked", see `find_liked_weight`.
     """
     item, history = evidence.item, requests.history
     known = {name for name in evidence.sources if name in retrievers() and retrievers()[name].personal}
     personal = evidence.source & _bits(evidence.sources, known) != 0
-    at, similarity = _find_most_similar(evidence.similarity, np.stack([history.weight >= liked, history.weight > 0]))
+    nameable = (history.item != NONE) & snapshot.available[np.maximum(history.item, 0)]
+    use = np.stack([history.weight >= liked, history.weight > 0]) & nameable
+    at, similarity = _find_most_similar(evidence.similarity, use)
     holds = np.stack(
         [
             ((item[:, :, None] == history.item[:, None, :]) & (history.item != NONE)[:, None, :]).any(axis=2),

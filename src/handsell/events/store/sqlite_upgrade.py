@@ -7,6 +7,7 @@ from typing import Any
 
 import apsw
 
+from handsell.events.store.interface import EVENT_FIELDS, EventStoreError
 from handsell.events.store.schema import HEAD, READ_REVISION, is_current, upgrade_tables
 from handsell.events.store.sqlite_file import add_checksums, build_damage_error, has_checksums
 
@@ -24,10 +25,19 @@ def needs_upgrade(db: apsw.Connection, path: Path) -> bool:
     """Return whether an earlier version has written the file; raises EventStoreError if a newer one has."""
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     found = db.execute(READ_REVISION).fetchall() if "alembic_version" in tables else []
+    if tables and not found and not _list_columns(db, "events") >= set(EVENT_FIELDS):
+        raise EventStoreError(
+            f"{path} is a SQLite file of another program: expected an event store, "
+            f"got tables {', '.join(sorted(tables))}; move it away"
+        )
     current = is_current(str(found[0][0]) if found else None, f"event store {path}")
     if current and not has_checksums(db):  # the upgrade adds them first
         raise build_damage_error(path, "its header says that pages have no checksums")
     return not current
+
+
+def _list_columns(db: apsw.Connection, table: str) -> set[str]:
+    return {str(row[1]) for row in db.execute(f"PRAGMA table_info({table})")}
 
 
 def upgrade(db: apsw.Connection, revision: str) -> None:
@@ -44,9 +54,11 @@ def upgrade(db: apsw.Connection, revision: str) -> None:
             upgrade_tables(connection, revision)
             connection.commit()
         db.execute("COMMIT")
-    except BaseException:
+    except BaseException as error:
         if db.in_transaction:
             db.execute("ROLLBACK")
+        if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None:
+            raise error.orig from None  # such as a full disk
         raise
 
 
@@ -54,7 +66,7 @@ class _Driver:
     """What SQLAlchemy needs of a database driver, for migrations alone."""
 
     paramstyle = "qmark"
-    Error = DatabaseError = apsw.Error
+    Error = DatabaseError = ProgrammingError = apsw.Error
     sqlite_version_info = tuple(map(int, apsw.sqlite_lib_version().split(".")))
     sqlite_version = apsw.sqlite_lib_version()
 

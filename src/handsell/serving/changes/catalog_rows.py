@@ -85,7 +85,7 @@ class CatalogRows(ABC):
         before = await self._read(bundle, row_id)
         whole = self._rules(bundle).complete(fields)
         await self._changes.append([self._build_change(bundle, row_id, "put", whole)])
-        return self._answer(row_id, _show(whole)), before is None
+        return self._answer(row_id, _show(self.kind, whole)), before is None
 
     async def patch(self, bundle: LoadedBundle, row_id: str, given: Fields) -> Fields:
         """Change some fields, as a JSON merge patch does."""
@@ -94,7 +94,7 @@ class CatalogRows(ABC):
         fields = {name: _merge(before.get(name), value) for name, value in fields.items()}
         if fields:
             await self._changes.append([self._build_change(bundle, row_id, "patch", fields)])
-        return self._answer(row_id, {**before, **_show(fields)})
+        return self._answer(row_id, {**before, **_show(self.kind, fields)})
 
     async def delete(self, bundle: LoadedBundle, row_id: str) -> None:
         await self._require(bundle, row_id)
@@ -213,9 +213,9 @@ def apply_changes(row: Fields | None, changes: Sequence[CatalogChange]) -> Field
         if change.action == "delete":
             row = None
         elif change.action == "put":
-            row = _show(change.fields)
+            row = _show(change.kind, change.fields)
         elif row is not None:
-            row = {**row, **_show(change.fields)}
+            row = {**row, **_show(change.kind, change.fields)}
     return None if row is None else {name: value for name, value in row.items() if value is not None}
 
 
@@ -232,8 +232,10 @@ def read_item(snapshot: Snapshot, item_id: str) -> Fields | None:
     return {**row, "available": available}
 
 
-def _show(fields: Fields) -> Fields:
-    """Return stored fields as they are answered."""
+def _show(kind: Literal["item", "user"], fields: Fields) -> Fields:
+    """Return stored fields as they are answered: times of items as text."""
+    if kind == "user":
+        return fields
     times = {name: format_time(fields[name]) for name in TIMES if isinstance(fields.get(name), int)}
     return {**fields, **times}
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE, Slates
@@ -180,7 +182,8 @@ class LoadedBundle:
         return [UserSlate(slates, row, bool(cold)) for row, cold in enumerate(built.cold)]
 
     async def _drop_deleted(self, slates: Slates) -> Slates:
-        """Return slates without items that were deleted, or that this process does not know, moved up.
+        """Return slates without items that were deleted, or that this process does not know, and without reasons that
+        name one; later items move up.
 
         A replica of a stage may have read the catalog changes a second earlier or later.
         """
@@ -189,6 +192,14 @@ class LoadedBundle:
         snapshot = self.snapshot
         gone = slates.item >= len(snapshot)
         gone |= ~gone & (slates.item != NONE) & snapshot.is_deleted(slates.item)
+        named = slates.reason_item
+        unnamed = (named != NONE) & ((named >= len(snapshot)) | snapshot.is_deleted(named))
+        if unnamed.any():
+            slates = replace(
+                slates,
+                reason=np.where(unnamed, 0, slates.reason).astype(np.int8),
+                reason_item=np.where(unnamed, NONE, named),
+            )
         return slates if not gone.any() else remove_items(slates, gone)
 
     async def _rank(self, queries: Sequence[Query]) -> list[RankedList]:
