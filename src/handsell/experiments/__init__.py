@@ -1,0 +1,1 @@
+"""Experiments: assignment of units to arms, state while serving, analysis, off-policy evaluation."""
