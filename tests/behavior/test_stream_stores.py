@@ -1,4 +1,4 @@
-"""The stream processor with Feast's online store on SQLite and on a Redis server."""
+"""The stream processor with online rows on SQLite and on a Redis server, and with the event store on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from handsell.events.store.opening import open_reader, open_writer
 from handsell.features.storage.row_updates import fold_into_rows
 from handsell.features.store import open_store
 from handsell.features.views import USER_VIEWS
+from handsell.jobs.erasure.person import Person
+from handsell.jobs.erasure.search import search
 from handsell.serving.stream import processor as stream
 from handsell.serving.stream import replay_check
 from handsell.serving.stream.processor import POSITION, Processor
@@ -94,9 +96,11 @@ class Shop:
         return replay_check.compare_online_with_replay(self.config)
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", pytest.param("events on postgresql", marks=pytest.mark.slow)])
 def shop(request, tmp_path, rng, monkeypatch):
     monkeypatch.delenv("HANDSELL_HOME", raising=False)
+    if request.param == "events on postgresql":
+        monkeypatch.setenv("HANDSELL_EVENT_STORE", request.getfixturevalue("postgresql").create_database())
     online = request.getfixturevalue("redis") if request.param == "redis" else None
     shop = Shop(tmp_path / "shop", online, rng)
     monkeypatch.setattr(replay_check, "ServedCatalog", lambda config: shop.catalog)
@@ -206,3 +210,19 @@ def test_ids_of_any_characters_are_forgotten(shop):
     shop.store.forget_users(["a:b\"'\n"])
     assert shop.store.online_users(["a:b\"'\n"])["count_play"] == [None]
     assert replace(shop.compare(), differing=()).users == 2
+
+
+def test_an_erased_user_is_in_no_online_row_and_does_not_come_back(shop):
+    def count_found(user_id):
+        names = ("online features in Redis", "feast")
+        return sum(place.found for place in search(shop.config, Person((user_id,))) if place.name in names)
+
+    shop.post(60, users=4)
+    processor = shop.processor()
+    drain(shop, processor)
+    assert count_found("u1") and count_found("u2")
+    shop.writer.erase_user("u1", NOW).result(timeout=10)
+    shop.store.forget_users(["u1"])
+    drain(shop, processor)
+    assert not count_found("u1") and count_found("u2") and not count_found("u")
+    assert shop.store.online_users(["u1"])["log_offset"] == [None]
