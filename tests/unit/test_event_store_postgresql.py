@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from event_stores import make_event, make_slate, open_postgresql
-from handsell.events.store.interface import EventStoreError
+from handsell.events.store.interface import CatalogChange, EventStoreError
 from postgresql_server import PostgresServer, find_programs
 
 PROCESSES, APPENDS = 3, 120
@@ -147,3 +147,26 @@ def test_the_connections_of_a_reader_end_with_it(postgresql):
                     break
                 time.sleep(0.05)  # the server notices
             assert count() == 0
+
+
+def test_plans_from_when_the_tables_were_small_never_read_them_whole(postgresql):
+    store = open_postgresql(postgresql.create_database())
+    with closing(store.open_writer()) as writer, closing(store.open_reader()) as reader:
+        for n in range(20):  # the server keeps a plan after ten executions
+            writer.append([make_event(100 * n + i) for i in range(100)]).result()
+            writer.append_slates([make_slate(100 * n + i) for i in range(100)]).result()
+            writer.append_changes([CatalogChange("item", f"i{n}", "put", {}, 1)]).result()
+            reader.scan(100 * n, 10)
+            reader.read_tails(["u1", "u2"], [0, 0])
+            reader.read_slates(100 * n, 10)
+            reader.read_slates_of_users(["u1", "u2"], [0, 0], [10, 10])
+            reader.count_slates(["u1"], "home", 0, 10)
+            reader.read_blocks(["u1"])
+            reader.read_changes(n, 10)
+            reader.read_changes_of("item", ["i1"])
+    with psycopg.connect(store.address, autocommit=True) as connection:
+        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        while connection.execute(others).fetchone() != (0,):  # their counts are in when they have ended
+            time.sleep(0.05)
+        read = connection.execute("SELECT relname, seq_tup_read FROM pg_stat_user_tables").fetchall()
+        assert len(read) > 5 and {table: rows for table, rows in read if rows} == {}

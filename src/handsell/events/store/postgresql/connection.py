@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_S = 5
 TIMEOUT_MS = 10_000  # of a statement, of a wait for a lock, of a client that is silent within a transaction
+INDEXES_ONLY = "-c enable_seqscan=off"  # plans are kept from when the tables were small
 UPGRADE_TIMEOUT_MS = 3_600_000
 UPGRADE_LOCK = 0x68616E6473656C6C  # "handsell": processes that start at once upgrade one after the other
 _SETTINGS = (
@@ -54,7 +55,8 @@ def connect(url: str) -> psycopg.Connection:
 def _open(url: str, timeout_ms: int) -> psycopg.Connection:
     given = read_address(url)
     limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
-    options = " ".join([str(given.get("options") or ""), *(f"-c {name}={timeout_ms}" for name in limits)]).strip()
+    settings = [f"-c {name}={timeout_ms}" for name in limits] + [INDEXES_ONLY]
+    options = " ".join([str(given.get("options") or ""), *settings]).strip()
     defaults: dict[str, Any] = {
         "connect_timeout": CONNECT_S, "application_name": "handsell", "tcp_user_timeout": TIMEOUT_MS,
         "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
