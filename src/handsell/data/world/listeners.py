@@ -35,13 +35,13 @@ class Listeners:
     hour_shift: np.ndarray  # (U,) float32, hours by which the user's day is later
     novelty: np.ndarray  # (U,) float32, effect of new releases
     loyalty: np.ndarray  # (U,) float32, effect of tracks heard before
-    dayparts: np.ndarray  # (U, 4) float32, probability of each of _DAYPARTS
+    dayparts: np.ndarray  # (U, 4) float32, probability of each of DAYPARTS
 
     def __len__(self) -> int:
         return len(self.number)
 
 
-_DAYPARTS = np.array([(8.0, 1.2), (13.0, 1.6), (19.0, 2.0), (23.5, 1.4)])  # mean and standard deviation, hours
+DAYPARTS = np.array([(8.0, 1.2), (13.0, 1.6), (19.0, 2.0), (23.5, 1.4)])  # mean and standard deviation, hours
 
 
 def n_partitions(world: WorldConfig) -> int:
@@ -102,8 +102,8 @@ def draw_session_starts(
     row = np.repeat(np.arange(len(people)), count)
     day = rng.integers(world.days, size=len(row))
     edge = np.cumsum(people.dayparts, axis=1)[row]
-    part = np.minimum((rng.random(len(row))[:, None] > edge).sum(axis=1), len(_DAYPARTS) - 1)
-    hour = rng.normal(_DAYPARTS[part, 0], _DAYPARTS[part, 1]) + people.hour_shift[row]
+    part = np.minimum((rng.random(len(row))[:, None] > edge).sum(axis=1), len(DAYPARTS) - 1)
+    hour = rng.normal(DAYPARTS[part, 0], DAYPARTS[part, 1]) + people.hour_shift[row]
     midnight = start // DAY_US * DAY_US
     time = midnight + day * DAY_US + ((hour % 24) * HOUR_US).astype(np.int64)
     inside = (time >= np.maximum(people.joined[row], start)) & (time < end - SESSION_US)

@@ -39,7 +39,7 @@ MAX_ORGANIC = 12
 PROPOSAL_SHARES = (0.20, 0.08, 0.10, 0.32, 0.30)
 NEW_DAYS = 14
 SLATE_APPEAL = 2.5  # utility at which half of the examined tracks are played
-_TRACK_US = 210_000_000
+TRACK_US = 210_000_000
 
 
 @dataclass
@@ -170,7 +170,7 @@ def _skip(
     s: ListeningSession, b: np.ndarray, item: np.ndarray, rng: np.random.Generator, recorder: EventRecorder, about: dict
 ) -> None:
     part = rng.uniform(0.02, 0.3, len(b)).astype(np.float32)
-    s.clock[b] += (part * _TRACK_US).astype(np.int64)
+    s.clock[b] += (part * TRACK_US).astype(np.int64)
     recorder.record(user=s.user[b], item=item[b], type=SKIP, time=s.clock[b], value=part, **_select(about, b))
 
 
@@ -180,7 +180,7 @@ def _listen(
 ) -> None:  # fmt: skip
     """Play item for users b up to a share of its length, and possibly like, save or share it."""
     part = (1 - 0.6 * rng.random(len(b)) ** 2.5).astype(np.float32)
-    s.clock[b] += (part * _TRACK_US).astype(np.int64)
+    s.clock[b] += (part * TRACK_US).astype(np.int64)
     s.previous[b] = item[b]
     history.add(s.row[b], item[b], s.clock[b])
     recorder.record(user=s.user[b], item=item[b], type=LISTEN, time=s.clock[b], value=part, **_select(about, b))

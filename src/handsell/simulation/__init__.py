@@ -1,0 +1,1 @@
+"""Simulated users whose true preferences are known, and the closed loop of slates, reactions, events and training."""

@@ -1,0 +1,36 @@
+"""The closed loop: day by day, visits are answered with slates, listeners react, and the policy learns from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from handsell.simulation.behavior import respond
+from handsell.simulation.policies import Policy
+from handsell.simulation.population import Population
+from handsell.simulation.population_state import PopulationState
+from handsell.simulation.trace import Trace
+from handsell.simulation.visits import iterate_visits
+
+SLATE = 10
+
+
+def simulate_days(
+    population: Population,
+    state: PopulationState,
+    policy: Policy,
+    n: int = SLATE,
+    report: Callable[[int, int], None] = lambda day, visits: None,
+) -> Trace:
+    """Simulate all days of a population with one policy; `report(day, visits)` is called after each day."""
+    parts = []
+    for day in range(population.days):
+        count = 0
+        for visits in iterate_visits(population, state, day):
+            shown = policy.recommend(visits, n)
+            responses = respond(population, state, visits, shown.item)
+            policy.observe(visits, shown, responses)
+            parts.append(Trace.of(visits, shown, responses))
+            count += len(visits)
+        policy.end_day(day)
+        report(day, count)
+    return Trace.concatenate(parts)
