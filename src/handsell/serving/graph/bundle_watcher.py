@@ -1,6 +1,7 @@
 """Watch the pointer to the live bundle: load a promoted bundle beside the current one, check it, and switch to it.
 
-Every replica watches independently. A stage's replica holds a few bundles and answers from the one that a call names.
+Every replica watches independently. A stage's replica holds a few bundles, and those of experiments' arms, and answers
+from the one that a call names.
 A gateway switches when the stages hold the new bundle and a probe request through it has no failure that the current
 bundle does not have.
 A bundle that cannot be loaded or does not answer is refused, and the current one stays.
@@ -17,6 +18,8 @@ from handsell.bundles.live_catalog import ChangesNotRead
 from handsell.bundles.store import BundleStore
 from handsell.core.errors import BundleError, HandsellError
 from handsell.core.paths import Layout
+from handsell.experiments.arm_bundles import ArmBundles
+from handsell.experiments.state import StateFile
 from handsell.serving.graph.loaded_bundle import LoadedBundle
 from handsell.serving.graph.loading import LIVE, OpenedBundle, open_bundle
 from handsell.serving.graph.service import Service
@@ -26,7 +29,7 @@ from handsell.serving.live.live_stages import LiveStages
 
 log = logging.getLogger(__name__)
 
-KEPT = 3  # bundles held by a stage's replica; their arrays are mapped files
+KEPT = 3  # bundles held by a stage's replica beside those of arms; their arrays are mapped files
 HELD = "held"
 LOADING = "loading"
 ROUNDS = 6  # checks in a row that must find the bundle held: calls go to replicas in turns
@@ -37,17 +40,19 @@ MAX_LOADING_S = 60.0
 class StageBundles:
     """The stage objects of a replica, by bundle.
 
-    With `bundle` "live" a thread loads the live bundle and those that calls have named; with an id only that one.
+    With `bundle` "live" a thread loads the live bundle, those of experiments' arms and those that calls have named;
+    with an id only that one.
     """
 
     def __init__(self, config: str, bundle: str, load: Callable[[OpenedBundle], LocalStages]):
         opened = open_bundle(config, bundle)
         self._config, self._load = config, load
-        self._store = BundleStore(Layout(opened.config.state).bundles)
+        bundles = Layout(opened.config.state).bundles
+        self._store, self._states, self._arms = BundleStore(bundles), StateFile(bundles), ArmBundles(opened.config)
         # newest last; replaced as a whole
         self._held = {opened.manifest.id: LiveStages(warm_up(load(opened), opened), opened.live)}
         self._refused: dict[str, str] = {}
-        self._live: str | None = None  # as last seen
+        self._seen: tuple[str | None, ArmBundles] = None, self._arms  # live bundle and arms, as last seen
         self._wanted: set[str] = set(self._store.pointer().previous[-1:])  # for gateways that have not switched yet
         self._wake = threading.Event()
         if bundle == LIVE:
@@ -85,15 +90,24 @@ class StageBundles:
     def check(self) -> None:
         """Load the live and the wanted bundles that are not held; the live one is the last to be dropped."""
         live, wanted = self._store.live(), self._wanted
-        if live != self._live:  # a refused bundle may have been repaired and promoted again
-            self._live, self._refused = live, {}
+        self._arms = self._read_arms()
+        if (live, self._arms) != self._seen:  # a refused bundle may have been repaired and promoted again
+            self._seen, self._refused = (live, self._arms), {}
         self._wanted = self._wanted - wanted
-        for bundle in (*sorted(wanted), live):
+        for bundle in (*sorted({*wanted, *self._arms.bundles}), live):
             if bundle is not None and bundle not in self._held and bundle not in self._refused:
                 self._load_bundle(bundle)
         if live in self._held:
             others = {bundle: stages for bundle, stages in self._held.items() if bundle != live}
             self._held = {**others, live: self._held[live]}
+
+    def _read_arms(self) -> ArmBundles:
+        """Return the bundles of running arms; those last seen where the state of experiments cannot be read."""
+        try:
+            return self._arms.update(self._states.read())
+        except (HandsellError, OSError) as error:
+            log.warning("the state of experiments cannot be read; arms stay as they are: %s", error)
+            return self._arms
 
     def _load_bundle(self, bundle: str) -> None:
         try:
@@ -107,8 +121,9 @@ class StageBundles:
             log.warning("bundle %s is refused: %s", bundle, error, exc_info=not isinstance(error, HandsellError))
             self._refused = {**self._refused, bundle: str(error)}
             return
-        kept = list(self._held.items())[-(KEPT - 1) :]
-        self._held = dict([*kept, (bundle, stages)])
+        others = [held for held in self._held if held not in self._arms.bundles]
+        dropped = others[: max(len(others) - KEPT + 1, 0)]
+        self._held = {held: self._held[held] for held in self._held if held not in dropped} | {bundle: stages}
 
 
 class BundleWatcher:
@@ -136,7 +151,7 @@ class BundleWatcher:
             return
         try:
             bundle = await self._load_or_reuse(live)
-            await self._compare(bundle)
+            await compare_with_current(self._service, bundle)
         except ChangesNotRead as error:
             log.warning("%s; the current bundle stays, trying again", error)
             return
@@ -149,33 +164,32 @@ class BundleWatcher:
         log.info("serving bundle %s", live)
 
     async def _load_or_reuse(self, bundle: str) -> LoadedBundle:
-        previous = self._service.previous
-        if previous is not None and previous.release.bundle == bundle:
-            return previous
-        return await asyncio.to_thread(self._load, bundle)
+        held = self._service.find_bundle(bundle)
+        return held if held is not None else await asyncio.to_thread(self._load, bundle)
 
-    async def _compare(self, bundle: LoadedBundle) -> None:
-        """Return when the bundle answers as well as the current one; raises BundleError when it does not."""
-        until = asyncio.get_running_loop().time() + MAX_LOADING_S
-        failing_today = set(await self._service.probe(self._service.bundle))
-        held, tries, missing = 0, 0, [LOADING]
-        while tries < TRIES:
-            if asyncio.get_running_loop().time() > until:
-                raise BundleError(f"{', '.join(missing)} did not load the bundle within {MAX_LOADING_S:.0f} s")
-            states = await bundle.stages.states()
-            if bad := {stage: state for stage, state in states.items() if state not in (HELD, LOADING)}:
-                raise BundleError("; ".join(f"{stage}: {state}" for stage, state in bad.items()))
-            missing = [stage for stage, state in states.items() if state != HELD]
-            held = 0 if missing else held + 1
-            if held < ROUNDS:
-                await asyncio.sleep(0.05 if held else 0.2)
-                continue
-            try:
-                worse = sorted(set(await self._service.probe(bundle)) - failing_today)
-            except BundleNotHeld:
-                held = 0
-                continue
-            if not worse:
-                return
-            tries += 1
-        raise BundleError(f"{', '.join(worse)} fails with this bundle and works with the current one")
+
+async def compare_with_current(service: Service, bundle: LoadedBundle) -> None:
+    """Return when the bundle answers as well as the current one; raises BundleError when it does not."""
+    until = asyncio.get_running_loop().time() + MAX_LOADING_S
+    failing_today = set(await service.probe(service.bundle))
+    held, tries, missing = 0, 0, [LOADING]
+    while tries < TRIES:
+        if asyncio.get_running_loop().time() > until:
+            raise BundleError(f"{', '.join(missing)} did not load the bundle within {MAX_LOADING_S:.0f} s")
+        states = await bundle.stages.states()
+        if bad := {stage: state for stage, state in states.items() if state not in (HELD, LOADING)}:
+            raise BundleError("; ".join(f"{stage}: {state}" for stage, state in bad.items()))
+        missing = [stage for stage, state in states.items() if state != HELD]
+        held = 0 if missing else held + 1
+        if held < ROUNDS:
+            await asyncio.sleep(0.05 if held else 0.2)
+            continue
+        try:
+            worse = sorted(set(await service.probe(bundle)) - failing_today)
+        except BundleNotHeld:
+            held = 0
+            continue
+        if not worse:
+            return
+        tries += 1
+    raise BundleError(f"{', '.join(worse)} fails with this bundle and works with the current one")

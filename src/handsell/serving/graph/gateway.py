@@ -81,15 +81,18 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         from handsell.bundles.store import BundleStore
+        from handsell.experiments.state import StateFile
         from handsell.serving.graph.bundle_watcher import BundleWatcher
         from handsell.serving.graph.remote import call
+        from handsell.serving.guard_rails.arm_watcher import ArmWatcher
         from handsell.serving.http.api import Watcher, build_api
         from handsell.serving.stream.likes_watcher import LikesWatcher
 
-        watchers: list[Watcher] = []
+        bundles = Layout(self._service.config.state).bundles
+        load = self._load if self._follows_live else None
+        watchers: list[Watcher] = [ArmWatcher(self._service, StateFile(bundles), load)]
         if self._follows_live:
-            store = BundleStore(Layout(self._service.config.state).bundles)
-            watchers.append(BundleWatcher(self._service, store, self._load))
+            watchers.append(BundleWatcher(self._service, BundleStore(bundles), self._load))
         if (processor := self._processor) is not None:
             watchers.append(LikesWatcher(self._service, lambda known: call(processor, "recent_likes", known)))
         return build_api(self._service, watchers)

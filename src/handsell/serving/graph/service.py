@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from handsell.core.errors import RequestError
 from handsell.events.impressions import ImpressionQueue
 from handsell.events.store.interface import AppendResult
 from handsell.events.store.opening import open_reader
+from handsell.experiments.state import ExperimentStates
 from handsell.serving.changes.catalog_rows import Items, StoredChanges, Users
 from handsell.serving.changes.identities import Identities
 from handsell.serving.changes.people import People
@@ -47,6 +48,9 @@ class Service:
         self.bundle = bundle
         self.previous: LoadedBundle | None = None
         self.refused: a.RefusedBundle | None = None  # a live bundle that this gateway cannot serve
+        self.experiment_states = ExperimentStates()  # replaced as a whole about once a second
+        self.arm_bundles: Mapping[str, LoadedBundle] = {}  # other bundles that experiments' arms answer from
+        self.refused_arms: Mapping[str, str] = {}  # why this gateway cannot serve a bundle of an arm, by bundle
         self._events = events
         self._changes = StoredChanges(open_reader(self.config), events, self.config.serving.deadline_ms / 1_000)
         self.identities = Identities(partial(open_reader, self.config))
@@ -62,10 +66,20 @@ class Service:
 
     def switch_to(self, bundle: LoadedBundle) -> None:
         """Answer from another bundle from now on, and close the one before the previous."""
-        if self.previous is not None and self.previous is not bundle:
-            self.previous.close()
-        self.previous, self.bundle, self.refused = self.bundle, bundle, None
+        before, self.previous, self.bundle, self.refused = self.previous, self.bundle, bundle, None
+        if before is not None:
+            self.close_unused(before)
         self._report_bundle()
+
+    def find_bundle(self, bundle: str | None) -> LoadedBundle | None:
+        """Return a bundle that this gateway can answer from: the current, the previous, or an arm's; else None."""
+        held = (self.bundle, self.previous, *self.arm_bundles.values())
+        return next((one for one in held if one is not None and one.release.bundle == bundle), None)
+
+    def close_unused(self, bundle: LoadedBundle) -> None:
+        """Close a bundle that is neither current nor previous nor an arm's."""
+        if bundle not in (self.bundle, self.previous, *self.arm_bundles.values()):
+            bundle.close()
 
     def refuse(self, bundle: str, reason: str) -> None:
         """Keep the current bundle and report why the live one is not served."""
@@ -75,6 +89,12 @@ class Service:
     def clear_refusal(self) -> None:
         self.refused = None
         self._report_bundle()
+
+    def set_experiment_states(self, states: ExperimentStates) -> None:
+        """Apply which arms and experiments are stopped, and the canary, from the next request on."""
+        if states != self.experiment_states:
+            self.experiment_states = states
+            self.metrics.set_experiments(states)
 
     async def probe(self, bundle: LoadedBundle) -> list[str]:
         """Send a real request through a bundle; returns the names of what failed."""

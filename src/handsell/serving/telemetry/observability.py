@@ -16,6 +16,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from handsell.core.batches import NONE, Candidates, RulesStamp
+from handsell.experiments.state import ExperimentStates
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.3, 2.5, 5.0)
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
@@ -98,6 +99,14 @@ class Metrics:
             "handsell_rules_share", "Share of impressions so far of a daily quota", ("rule",), registry=r
         )
         self._rules = ("", "")
+        self.stopped_arms = Gauge(
+            "handsell_experiment_stopped", "1 for an arm whose users get control; arm * is the whole experiment",
+            ("experiment", "arm"), registry=r,
+        )  # fmt: skip
+        self.canary = Gauge(
+            "handsell_canary", "Share of users that get the candidate bundle; 0 when it has ended",
+            ("bundle", "state"), registry=r,
+        )  # fmt: skip
         self.changes_age = Gauge(
             "handsell_catalog_changes_age_seconds", "Time since catalog changes were read from the event store",
             registry=r,
@@ -167,6 +176,17 @@ class Metrics:
             self.rules_share.clear()
         for rule, share in stamp.shares:
             self.rules_share.labels(rule).set(share)
+
+    def set_experiments(self, states: ExperimentStates) -> None:
+        """Publish stopped arms and experiments, and the canary."""
+        self.stopped_arms.clear()
+        for name, state in states.experiments.items():
+            for arm in [*state.stopped_arms, *["*"] * state.stopped]:
+                self.stopped_arms.labels(name, arm).set(1)
+        self.canary.clear()
+        if states.canary is not None:
+            share = states.canary.share if states.canary.is_running else 0.0
+            self.canary.labels(states.canary.bundle, states.canary.state).set(share)
 
     def render(self) -> bytes:
         """Text exposition format."""
