@@ -120,8 +120,8 @@ def _compare(
     if not len(users):
         return [Comparison("undecided", nan, nan, nan, nan, nan, nan, nan, nan, 0, 0) for _ in challengers.T]
     many = challengers.shape[1]
-    sums, counts = _by_user(np.concatenate([challengers - baselines, baselines], axis=1), users)
-    drawn = _draw(np.concatenate([sums, counts[:, None]], axis=1), resamples, seed)
+    sums, counts = sum_by_user(np.concatenate([challengers - baselines, baselines], axis=1), users)
+    drawn = draw_sums(np.concatenate([sums, counts[:, None]], axis=1), resamples, seed)
     difference, base, size = drawn[:, :many], drawn[:, many:-1], drawn[:, -1:]
     low, high = np.quantile(difference / size, TAILS, axis=0).tolist()
     ratio = np.divide(difference, base, out=np.full(base.shape, nan), where=base > 0)
@@ -145,7 +145,7 @@ def _decide(low: float, high: float, users: int) -> Outcome:
     return "beats" if low > 0 else "loses"
 
 
-def _by_user(values: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def sum_by_user(values: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return sums (U, M) and counts (U,) of values (R, M) per user; each unknown user (-1) counts as another one."""
     clusters = np.where(users < 0, -1 - np.arange(len(users)), users)
     distinct, at = np.unique(clusters, return_inverse=True)
@@ -153,7 +153,7 @@ def _by_user(values: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndar
     return sums, np.bincount(at, minlength=len(distinct)).astype(float)
 
 
-def _draw(rows: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+def draw_sums(rows: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Return (resamples, M): each the sum of U rows (U, M) drawn with replacement."""
     rng = np.random.default_rng(seed)
     size, chunk, out = len(rows), max(1, CELLS // len(rows)), []
