@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from server_programs import report_missing
+
 OWNER = "postgres"  # root may not run a server
 
 
@@ -90,10 +92,7 @@ def find_programs() -> Path:
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if found or debian:
         return debian[-1].parent if debian else Path(str(found)).resolve().parent
-    missing = "PostgreSQL is not installed: apt-get install postgresql"
-    if os.environ.get("HANDSELL_TEST_SERVERS") == "required":
-        pytest.fail(missing)
-    pytest.skip(missing)
+    report_missing("PostgreSQL is not installed: apt-get install postgresql")
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from handsell.config import load_config
 from handsell.core.units import DAY_US
 from handsell.features.store import open_store
 from handsell.testing.small_catalog import draw_snapshot
+from server_programs import report_missing
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def redis(tmp_path_factory):
     """host:port of a new Redis server on loopback, without persistence."""
     binary = shutil.which("redis-server")
     if binary is None:
-        pytest.skip("redis-server is not installed: apt-get install redis-server")
+        report_missing("redis-server is not installed: apt-get install redis-server")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

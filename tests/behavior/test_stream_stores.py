@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from dataclasses import replace
 from uuid import uuid4
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from test_feast_redis import redis  # noqa: F401
@@ -40,22 +42,24 @@ class Catalog:
 
 
 class Shop:
-    """A registered deployment whose batch rows include the first events of its store."""
+    """A deployment whose batch rows include the first events of its store."""
 
-    def __init__(self, folder, online, rng):
-        folder.mkdir()
-        path = folder / "shop.toml"
-        more = "seen_cap = 100\n" + (f'online_store = "{online}"\n' if online else "")
-        path.write_text(TOML.format(name=f"s{uuid4().hex[:20]}") + more)
-        self.config, self.rng = load_config(path), rng
+    def __init__(self, config, rng):
+        self.config, self.rng = config, rng
         self.catalog = Catalog(draw_snapshot(rng, items=ITEMS, creators=5, tags=4))
         self.writer, self.reader = open_writer(self.config), open_reader(self.config)
         self.store = open_store(self.config)
         write_sources(rng, self.config, self.catalog.snapshot())
         for name in USER_VIEWS[1:]:  # without rows before `write_batch_rows`
             self.write_source(name, self.store.views[name].schema.empty_table())
-        self.store.apply()
         self.users = [f"u{i}" for i in range(USERS)]
+
+    def close(self):
+        """Close the store, and remove its users from the online rows."""
+        self.store.forget_users(sorted({*self.users, *self.reader.scan()["user_id"]}))
+        (Layout(self.config.state).feast / "materialization.json").unlink(missing_ok=True)
+        self.writer.close()
+        self.reader.close()
 
     def save(self, name, offset):
         self.writer.save_position(name, offset).result(timeout=10)
@@ -96,17 +100,34 @@ class Shop:
         return replay_check.compare_online_with_replay(self.config)
 
 
-@pytest.fixture(params=["sqlite", "redis", pytest.param("events on postgresql", marks=pytest.mark.slow)])
-def shop(request, tmp_path, rng, monkeypatch):
+@pytest.fixture(
+    scope="module", params=["sqlite", "redis", pytest.param("events on postgresql", marks=pytest.mark.slow)]
+)
+def registered(request, tmp_path_factory):
+    """The config of a deployment whose features are registered, which takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("HANDSELL_HOME", raising=False)
+        path = tmp_path_factory.mktemp("shop") / "shop.toml"
+        online = f'online_store = "{request.getfixturevalue("redis")}"\n' if request.param == "redis" else ""
+        path.write_text(TOML.format(name=f"s{uuid4().hex[:20]}") + "seen_cap = 100\n" + online)
+        config, rng = load_config(path), np.random.default_rng(0)
+        write_sources(rng, config, draw_snapshot(rng, items=ITEMS, creators=5, tags=4))
+        open_store(config).apply()
+        yield config, request.param
+
+
+@pytest.fixture
+def shop(registered, request, rng, monkeypatch):
+    config, kind = registered
     monkeypatch.delenv("HANDSELL_HOME", raising=False)
-    if request.param == "events on postgresql":
+    if kind == "events on postgresql":
         monkeypatch.setenv("HANDSELL_EVENT_STORE", request.getfixturevalue("postgresql").create_database())
-    online = request.getfixturevalue("redis") if request.param == "redis" else None
-    shop = Shop(tmp_path / "shop", online, rng)
+    else:
+        shutil.rmtree(Layout(config.state).event_log.parent, ignore_errors=True)
+    shop = Shop(config, rng)
     monkeypatch.setattr(replay_check, "ServedCatalog", lambda config: shop.catalog)
     yield shop
-    shop.writer.close()
-    shop.reader.close()
+    shop.close()
 
 
 def drain(shop, processor):

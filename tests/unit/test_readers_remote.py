@@ -22,6 +22,7 @@ from handsell.data.config import TablesConfig
 from handsell.data.readers.base import NULLABLE_EVENTS, read_all_events
 from handsell.data.readers.detect import open_reader
 from handsell.data.readers.tables import Tables
+from server_programs import report_missing
 
 HEADER = "user_id,item_id,time\n"
 
@@ -143,7 +144,7 @@ def bucket(tmp_path_factory):
     """URI of a folder on an S3 server, and its address for uploads."""
     server = shutil.which("moto_server")
     if server is None:
-        pytest.skip("no moto_server on the PATH: pipx install 'moto[server]'")
+        report_missing("no moto_server on the PATH: pipx install 'moto[server]'")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -152,7 +153,7 @@ def bucket(tmp_path_factory):
     try:
         for _ in range(150):
             if process.poll() is not None:
-                pytest.skip("moto_server does not start")
+                report_missing("moto_server does not start")
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
             time.sleep(0.2)
