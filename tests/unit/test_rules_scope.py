@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handsell.core.hashing import hash_unit
 from handsell.reranking.rules.schema import DAYS
-from handsell.reranking.rules.scope import draw, unit_of
+from handsell.reranking.rules.scope import draw
 from handsell.testing.rule_catalog import compile_rules, draw_rule_catalog, write_rule
 
 SHELF = draw_rule_catalog(np.random.default_rng(2))
@@ -62,7 +63,7 @@ def test_surfaces():
 
 
 def test_every_user_is_in_one_arm_for_good():
-    unit = np.array([unit_of(f"u{i}") for i in range(20_000)], np.uint64)
+    unit = np.array([hash_unit(f"u{i}") for i in range(20_000)], np.uint64)
     times = [datetime(2026, 3, 1, tzinfo=UTC)] * len(unit)
     a, b = (active({"arm": arm}, times, unit=unit, head=AB) for arm in "ab")
     assert (a ^ b).all()
@@ -74,7 +75,7 @@ def test_every_user_is_in_one_arm_for_good():
 
 def test_assignment_to_arms_is_frozen():
     """A change of arms during an experiment would invalidate it."""
-    assert [unit_of(u) for u in ("u1", "ü", None)] == [15_378_189_911_849_802_130, 3_976_460_501_203_677_525, 0]
+    assert [hash_unit(u) for u in ("u1", "ü", None)] == [15_378_189_911_849_802_130, 3_976_460_501_203_677_525, 0]
     assert draw(np.array([0x9E3779B97F4A7C15], np.uint64), 0)[0] == 0xE220A8397B1DCDAF / 2**64  # splitmix64's first
 
 

@@ -51,9 +51,9 @@ class Stages:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Save the config without the addresses of stores, which no model depends on: they may have passwords."""
-    stores = {"events": {"store"}, "features": {"online_store"}}
-    (path / "config.json").write_text(config.model_dump_json(indent=1, exclude=stores))
+    """Save the config without what no model depends on: experiments, and addresses of stores, with their passwords."""
+    others = {"events": {"store"}, "features": {"online_store"}, "experiments": True, "holdout": True}
+    (path / "config.json").write_text(config.model_dump_json(indent=1, exclude=others))
 
 
 def load_bundle_config(path: Path) -> Config:

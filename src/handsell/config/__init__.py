@@ -11,6 +11,7 @@ from handsell.config.schema import Config
 from handsell.config.toml_file import load_config
 from handsell.data.config import DataConfig, EventsConfig, SplitConfig
 from handsell.eligibility.config import Surface
+from handsell.experiments.config import Arm, Experiment, HoldoutConfig
 from handsell.features.config import FeaturesConfig
 from handsell.jobs.config import JobsConfig, TuningConfig
 from handsell.maintenance.config import RetentionConfig
@@ -20,11 +21,14 @@ from handsell.retrieval.config import RetrievalConfig
 from handsell.serving.config import ServingConfig
 
 __all__ = [
+    "Arm",
     "Config",
     "DataConfig",
     "EventsConfig",
+    "Experiment",
     "FeaturesConfig",
     "GateConfig",
+    "HoldoutConfig",
     "JobsConfig",
     "RankingConfig",
     "RerankingConfig",

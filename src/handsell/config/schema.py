@@ -14,6 +14,7 @@ from handsell.core.paths import is_uri
 from handsell.core.section import Section
 from handsell.data.config import DataConfig, EventsConfig, SplitConfig
 from handsell.eligibility.config import Surface
+from handsell.experiments.config import Experiment, HoldoutConfig
 from handsell.features.config import FeaturesConfig
 from handsell.jobs.config import JobsConfig, TuningConfig
 from handsell.maintenance.config import RetentionConfig
@@ -42,6 +43,8 @@ class Config(Section):
     serving: ServingConfig = ServingConfig()
     jobs: JobsConfig = JobsConfig()
     gate: GateConfig = GateConfig()
+    experiments: dict[str, Experiment] = Field({}, description="by name; see docs/experiments.md")
+    holdout: HoldoutConfig = HoldoutConfig()
     retention: RetentionConfig = RetentionConfig()
 
     _source: Path | None = PrivateAttr(None)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from handsell.config.experiment_checks import check_experiments
 from handsell.config.locations import expand_path
 from handsell.config.schema import Config
 from handsell.core.errors import ConfigError
@@ -39,6 +40,7 @@ def load_config(path: Path | str) -> Config:
                 f"config {source}: surfaces.{name}.seen_on has {', '.join(unknown)}: expected surfaces of this "
                 f"config ({', '.join(config.surfaces)}); add [surfaces.{unknown[0]}], or remove it from the list"
             )
+    check_experiments(config)
     return config
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,6 +40,16 @@ def uniform(seed: int, *keys: np.ndarray) -> np.ndarray:
     for key in keys:
         mixed = mix(mixed ^ mix(key.astype(np.int64).view(np.uint64)))
     return (mixed >> np.uint64(11)) * 2.0**-53
+
+
+def hash_text(text: str) -> int:
+    """Hash one text to 64 bits."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def hash_unit(unit_id: str | None) -> int:
+    """Hash the id of a user, visitor or session, by which arms are assigned; 0 without an id, which is in no arm."""
+    return 0 if unit_id is None else hash_text(unit_id) or 1
 
 
 def find_last_column(hashes: np.ndarray, before: np.ndarray) -> np.ndarray:

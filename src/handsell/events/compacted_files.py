@@ -51,6 +51,11 @@ SCHEMAS: dict[Kind, pa.Schema] = {
             pa.field("propensity", pa.float32()),
             pa.field("sources", pa.list_(pa.string())),
             pa.field("rules", pa.string()),
+            pa.field("arms", pa.string()),  # JSON, like the next two: see events/store/rows.py
+            pa.field("stopped", pa.string()),
+            pa.field("units", pa.string()),
+            pa.field("interleaved", pa.string()),
+            pa.field("teams", pa.string()),  # the item's own
             _OFFSET,  # of the slate: its items share it
         ]
     ),

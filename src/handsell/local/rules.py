@@ -25,6 +25,7 @@ from handsell.core.clock import Clock
 from handsell.core.errors import ConfigError
 from handsell.core.failures import Failures
 from handsell.core.funnel import run_local
+from handsell.core.hashing import hash_unit
 from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
 from handsell.events.store.interface import EventReader
@@ -35,7 +36,6 @@ from handsell.features.storage.online_rows import OnlineRows
 from handsell.features.store import open_store
 from handsell.reranking.rules.live_rules import CompiledRules, LiveRules
 from handsell.reranking.rules.reading import Rules, read_rules
-from handsell.reranking.rules.scope import unit_of
 from handsell.reranking.stage import LocalReranking
 from handsell.serving.graph.loading import LIVE, OpenedBundle, open_bundle
 
@@ -75,7 +75,7 @@ class Preview:
     @cached_property
     def active(self) -> np.ndarray:
         """(R, N) bool, whether each new rule is active for the request."""
-        unit = np.array([unit_of(user) for user in self.requests.user_id], np.uint64)
+        unit = np.array([hash_unit(user) for user in self.requests.user_id], np.uint64)
         return self.after.ruleset.scope.active(self.requests.time, self.requests.surface, unit)
 
 

@@ -20,7 +20,8 @@ EVENT_FIELDS = (
 
 SLATE_FIELDS = ("recommendation_id", "gateway", "sequence", "time", "user_id", "surface", "bundle", "items")
 """Columns of a served slate; `items` is JSON of equally long lists {item_id, score, propensity, sources} and, with
-business rules, their version `rules`."""
+business rules, their version `rules`. In experiments: `arms` and `stopped` {experiment: arm}, `units` {experiment: id}
+of units that are not the user, `interleaved` (an experiment) and `teams` (an arm or null for each item)."""
 
 Slate = tuple[int, str, list[str]]  # time, surface, item ids
 
@@ -179,7 +180,10 @@ class EventReader(Protocol):
         ...
 
     def read_impressions(self, after_offset: int = 0, limit: int = 1_000) -> Columns:
-        """Read the items of the next `limit` slates: one row per item with its position (1 = top)."""
+        """Read the items of the next `limit` slates: one row per item with its position (1 = top).
+
+        Tables of an experiment (`arms`, `stopped`, `units`) are JSON text, None without one; `teams` is the item's own.
+        """
         ...
 
     def read_slates(

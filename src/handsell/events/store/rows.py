@@ -18,6 +18,9 @@ EVENT_COLUMNS = ("offset", *EVENT_FIELDS, "key")
 SLATE_COLUMNS = ("offset", *SLATE_FIELDS)
 CHANGE_COLUMNS = ("offset", "kind", "id", "action", "fields", "time")
 IMPRESSION_FIELDS = ("item_id", "score", "propensity", "sources")
+EXPERIMENT_FIELDS = ("arms", "stopped", "units", "interleaved")
+"""Of a slate: arm by experiment; by experiment the arm that is stopped, so that control was given; ids of units that
+are not the user, by experiment; the experiment whose two arms share the slate."""
 _TYPES = {name: pa.int64() if name == "time" else pa.string() for name in EVENT_KEY}
 
 
@@ -66,17 +69,25 @@ def build_impressions(slates: Sequence[tuple]) -> Columns:
     """Return one row per item of slates, rows of SLATE_COLUMNS, with its position (1 = top)."""
     of_slate = SLATE_COLUMNS[:-1]
     columns: Columns = {name: [] for name in (*of_slate, "item_id", "position", "score", "propensity", "sources")}
-    columns["rules"] = []  # version of the business rules, or None
+    columns |= {name: [] for name in ("rules", *EXPERIMENT_FIELDS, "teams")}
     for *slate, items in slates:
         shown = json.loads(items)
         n = len(shown["item_id"])
         for name, value in zip(of_slate, slate, strict=True):
             columns[name] += [value] * n
         columns["position"] += range(1, n + 1)
-        columns["rules"] += [shown.get("rules")] * n
+        columns["rules"] += [shown.get("rules")] * n  # version of the business rules, or None
+        for name in EXPERIMENT_FIELDS:
+            columns[name] += [_encode(shown.get(name))] * n
+        columns["teams"] += shown.get("teams") or [None] * n  # arm that brought each item of an interleaved slate
         for name in IMPRESSION_FIELDS:
             columns[name] += shown[name]
     return columns
+
+
+def _encode(value: Any) -> str | None:
+    """Return tables as JSON, texts as they are."""
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def hash_person(user_id: str) -> str:

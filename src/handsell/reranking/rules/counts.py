@@ -20,7 +20,7 @@ class ShownSlates:
     item: np.ndarray  # (B, n) int32, -1 padded
     time: np.ndarray  # (B,) int64 µs
     surface: np.ndarray  # (B,) int8
-    unit: np.ndarray | None  # (B,) uint64 of `unit_of`
+    unit: np.ndarray | None  # (B,) uint64 of `hash_unit`
 
 
 @dataclass(frozen=True, slots=True)

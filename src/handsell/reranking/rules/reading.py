@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from handsell.core.errors import ConfigError
 from handsell.core.section import Section
 from handsell.reranking.rules.kind import rule_kinds
-from handsell.reranking.rules.schema import Experiment, Rule
+from handsell.reranking.rules.schema import Rule, RuleExperiment
 
 MAX_RULES = 64  # enabled in one file: an item's memberships are the bits of one uint64
 
@@ -28,7 +28,7 @@ class Rules:
 
     version: str
     rules: tuple[Rule, ...]
-    experiments: dict[str, Experiment]
+    experiments: dict[str, RuleExperiment]
     source: str
 
     def error(self, rule: Rule, why: str) -> ConfigError:
@@ -40,7 +40,7 @@ def rules_file() -> type[Section]:
     """Return the model of a rules file: `experiments`, and `rule`, each read by the class that its kind registers."""
     any_rule: Any = reduce(or_, (kind.schema for kind in rule_kinds().values()))
     rule: Any = (tuple[Annotated[any_rule, Field(discriminator="kind")], ...], ())
-    experiments: Any = (dict[str, Experiment], Field(default_factory=dict))
+    experiments: Any = (dict[str, RuleExperiment], Field(default_factory=dict))
     return create_model("RulesFile", __base__=Section, experiments=experiments, rule=rule)
 
 

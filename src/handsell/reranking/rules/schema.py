@@ -96,7 +96,7 @@ class Rule(Section):
         return ", ".join(f"{key} {getattr(self, key)}" for key in type(self).model_fields if key not in shared)
 
 
-class Experiment(Section):
+class RuleExperiment(Section):
     """Users are assigned to arms by a hash of their id and the experiment's name."""
 
     arms: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(min_length=2)

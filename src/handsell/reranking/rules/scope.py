@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from handsell.core.hashing import finalize
+from handsell.core.hashing import finalize, hash_text
 from handsell.core.units import MINUTE_US
 from handsell.reranking.rules.reading import Rules, experiment_of
 from handsell.reranking.rules.schema import DAYS, Rule
@@ -53,7 +52,7 @@ class Scope:
         )
 
     def active(self, time: np.ndarray, surface: np.ndarray, unit: np.ndarray | None) -> np.ndarray:
-        """(R, B) bool for requests at time (B,) µs on surface (B,); unit (B,) of `unit_of`, None: no user is known."""
+        """(R, B) bool for requests at time (B,) µs on surface (B,); unit (B,) of `hash_unit`, None: none is known."""
         active = self.surface[:, surface] & (self.begins[:, None] <= time) & (time < self.ends[:, None])
         for rule, minutes in self.week.items():
             active[rule] &= minutes[(local_time(time, self.zone[rule]) // MINUTE_US + EPOCH_DAY * 1_440) % WEEK]
@@ -97,11 +96,6 @@ def offset_us(zone: str, quarter: int) -> int:
 # -- experiment arms ----------------------------------------------------------------------------------------------
 
 
-def unit_of(user_id: str | None) -> int:
-    """Return the randomization unit of a user: 64 bits of a hash of the id; 0 without an id, which is in no arm."""
-    return 0 if user_id is None else _bits(user_id) or 1
-
-
 def draw(unit: np.ndarray, seed: int) -> np.ndarray:
     """Return (B,) float64 in 0..1, uniform over users and independent between seeds (one an experiment): SplitMix64."""
     with np.errstate(over="ignore"):
@@ -114,10 +108,6 @@ def _arm_interval(rules: Rules, rule: Rule) -> tuple[int, float, float]:
     low = 0.0
     for arm, share in rules.experiments[name].arms.items():
         if arm == rule.arm:
-            return _bits(name), low, low + share
+            return hash_text(name), low, low + share
         low += share
     raise AssertionError("arms are checked by parse_rules")
-
-
-def _bits(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

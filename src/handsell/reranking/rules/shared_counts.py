@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from handsell.core.batches import NONE
+from handsell.core.hashing import hash_unit
 from handsell.core.units import DAY_US, MINUTE_US
 from handsell.events.store.interface import EventReader
 from handsell.reranking.rules.counts import ImpressionCounts, ShownSlates, count_impressions, local_days
 from handsell.reranking.rules.pacing import Pacing, SharedCounts
-from handsell.reranking.rules.scope import unit_of
 
 SETTLED_S = 0.4  # after which a served slate is in the log: queued 0.1 s at most, then committed
 DISORDER_US = MINUTE_US  # reading starts this much before the day, as slates are not logged in order of time
@@ -52,7 +52,7 @@ class SharedCountReader:
             item,
             np.array([row[1] for row in rows], np.int64),
             np.array([self._surface[row[3]] for row in rows], np.int8),
-            np.array([unit_of(row[2]) for row in rows], np.uint64),
+            np.array([hash_unit(row[2]) for row in rows], np.uint64),
         )
         self._start_new_days(int(seen.time.max()))
         self._counts = self._counts + count_impressions(ruleset, seen, self._day, self._pacing.since)
