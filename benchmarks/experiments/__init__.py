@@ -1,0 +1,1 @@
+"""Experiments whose truth is known: false alarms, coverage, time to verdict, planted defects."""

@@ -1,0 +1,1 @@
+"""Analysis of experiments: outcomes per unit, tests, always-valid effects, plans."""

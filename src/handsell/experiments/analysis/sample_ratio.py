@@ -1,0 +1,85 @@
+"""Sample ratio mismatch: are there as many units in each arm as its share says?
+
+A mismatch means that assignment or logging is broken, and that no effect can be believed (@fabijan2019srm). Two tests:
+chi-square at one look, and a sequential test of @lindon2022srm, whose p-value holds over all looks together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaln, ndtr, xlogy
+from scipy.stats import chisquare
+
+from handsell.experiments.analysis.ratios import compare_ratios, summarize
+
+LOOK_LEVEL = 0.001  # of chi-square at one look
+SEQUENTIAL_LEVEL = 0.01  # over all looks
+CONCENTRATION = 100.0  # of the Dirichlet prior around the expected shares: deviations of about 5 points
+TOLERANCE = 0.05  # difference of slates per unit that is too small to be a defect of logging
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRatio:
+    """Units in each arm beside those expected, and the p-values of both tests."""
+
+    counts: tuple[int, ...]
+    expected: tuple[float, ...]  # shares, which add up to 1
+    p_value: float  # chi-square
+    sequential_p_value: float
+
+    @property
+    def failed(self) -> bool:
+        return self.p_value < LOOK_LEVEL or self.sequential_p_value < SEQUENTIAL_LEVEL
+
+
+def check_sample_ratio(counts: Sequence[int], shares: Sequence[float]) -> SampleRatio:
+    """Test counts of units against the shares of the arms; no units is no mismatch."""
+    observed, share = np.asarray(counts, float), np.asarray(shares, float) / sum(shares)
+    both = (tuple(map(int, counts)), tuple(share.tolist()))
+    if observed[share == 0].any():  # an arm without a share has units
+        return SampleRatio(*both, 0.0, 0.0)
+    observed, share = observed[share > 0], share[share > 0]
+    total = observed.sum()
+    p = float(chisquare(observed, share * total).pvalue) if total and len(observed) > 1 else 1.0
+    return SampleRatio(*both, p, compute_sequential_p_value(observed, share))
+
+
+def compute_sequential_p_value(counts: np.ndarray, shares: np.ndarray) -> float:
+    """Return 1 / Bayes factor of other shares, drawn from a Dirichlet around the expected ones; at most 1."""
+    prior = CONCENTRATION * shares
+    other = gammaln(CONCENTRATION) - gammaln(CONCENTRATION + counts.sum())
+    other += (gammaln(prior + counts) - gammaln(prior)).sum()
+    return float(min(1.0, np.exp(min(0.0, xlogy(counts, shares).sum() - other))))
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingRatio:
+    """Slates per unit on the first day, in each arm beside control."""
+
+    ratios: tuple[float, ...]
+    p_value: float  # the smallest of the arms
+
+    @property
+    def failed(self) -> bool:
+        return self.p_value < LOOK_LEVEL and max(abs(ratio - 1) for ratio in self.ratios) > TOLERANCE
+
+
+def check_logging_ratio(slates: np.ndarray, arm: np.ndarray, arms: int) -> LoggingRatio:
+    """Test whether arms log equally many slates (N,) per unit on its first day of exposure, clustered by unit.
+
+    Users' habits hardly change within a day: an arm that logs twice or loses slates differs by more than TOLERANCE.
+    """
+    one, none = np.ones(len(slates)), np.zeros(len(slates))
+    sums = [summarize(slates[arm == a], one[arm == a], none[arm == a]) for a in range(arms)]
+    ratios, p = [], 1.0
+    for a in range(1, arms):
+        effect = compare_ratios(sums, a)
+        if effect is None or effect.control <= 0:
+            ratios.append(1.0)
+            continue
+        ratios.append(effect.treatment / effect.control)
+        p = min(p, float(2 * ndtr(-abs(effect.difference) / effect.error)) if effect.error > 0 else 1.0)
+    return LoggingRatio(tuple(ratios), p)
