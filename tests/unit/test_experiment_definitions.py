@@ -48,7 +48,12 @@ REFUSED = {
         r"other: expected other settings than bolder.*reranking\.diversity",
     ),
     "interleaved arm": ('[experiments.bolder]\ninterleave = ["control", "bald"]\n' + TWO, r"interleave: .*'bald'"),
-    "former shares of one arm": (TWO + "former = [0.25]", r"former shares no\. 1 that add up to 1; got 0\.75"),
+    "former shares of one arm": (
+        TWO + "former = [{ until = 2026-12-05, share = 0.25 }]", r"former shares .* 1 until 2026-12-05.*; got 0\.75"
+    ),
+    "former shares in disorder": (
+        TWO + "former = [{ until = 2026-12-05, share = 0.5 }, { until = 2026-12-04, share = 0.5 }]", r"times in order"
+    ),
 }  # fmt: skip
 
 
@@ -57,6 +62,14 @@ def test_a_wrong_definition_is_refused_by_name(configured, name):
     text, message = REFUSED[name]
     with pytest.raises(ConfigError, match=f"(?s){message}"):
         configured(f'name = "shop"\n{text}\n')
+
+
+def test_experiments_that_follow_each_other_share_a_layer(configured):
+    """Shares are added up over those that run at the same time."""
+    text = "[experiments.bolder]\nstop = 2026-12-01\n" + TWO + OTHER.format(keys="start = {}")
+    configured('name = "shop"\n' + text.format("2026-12-01"))
+    with pytest.raises(ConfigError, match=r"other\.share: .*got 2 \(bolder 1, other 1\)"):
+        configured('name = "shop"\n' + text.format("2026-11-30"))
 
 
 def test_experiments_of_other_times_or_surfaces_may_change_the_same_setting(configured):

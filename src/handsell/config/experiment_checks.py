@@ -14,9 +14,9 @@ from handsell.config.overlay import DIALS, apply_overlay, build_overlay
 from handsell.config.schema import Config
 from handsell.core.errors import ConfigError
 from handsell.eligibility.config import Surface
-from handsell.experiments.config import RESERVED_EXPERIMENTS, SHARES_ADD_UP, Arm, Experiment
+from handsell.experiments.config import ALWAYS, RESERVED_EXPERIMENTS, SHARES_ADD_UP, Arm, Experiment, list_changes
 
-ALWAYS, NEVER = -(2**63), 2**63 - 1
+NEVER = 2**63 - 1
 
 
 def check_experiments(config: Config) -> None:
@@ -82,18 +82,13 @@ def _check_layers(config: Config) -> Iterator[str]:
                     f"{other}.unit: expected {members[first].unit!r} as for {first}, which is in layer {layer!r}, too; "
                     f"got {members[other].unit!r}: choose another layer"
                 )
-        steps = {len(one.former) for one in members.values() if one.former}
-        if len(steps) > 1:
-            names = ", ".join(members)
-            yield f"{names}: former: expected equally many former shares in layer {layer!r}; got {sorted(steps)}"
-            continue
-        for step in range(max(steps, default=0) + 1):
-            shares = {n: (*(e.former or (e.share,) * max(steps, default=0)), e.share)[step] for n, e in members.items()}
+        for time in (ALWAYS, *list_changes(members)):
+            shares = {name: one.share_at(time) for name, one in members.items()}
             if (total := sum(shares.values())) > 1 + SHARES_ADD_UP:
-                each = ", ".join(f"{name} {share:g}" for name, share in shares.items())
+                each = ", ".join(f"{name} {share:g}" for name, share in shares.items() if share)
                 yield (
-                    f"{list(members)[-1]}.share: expected shares of layer {layer!r} that add up to at most 1; got "
-                    f"{total:g} ({each}): reduce them, or use another layer"
+                    f"{[name for name, share in shares.items() if share][-1]}.share: expected shares of layer "
+                    f"{layer!r} that add up to at most 1; got {total:g} ({each}): reduce them, or use another layer"
                 )
                 break
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -13,6 +14,7 @@ CONTROL = "control"
 MAX_ARMS = 16
 SHARES_ADD_UP = 1e-6  # tolerance of sums of shares
 NAME = r"^[a-z][a-z0-9_]{0,30}$"
+ALWAYS = -(2**63)  # a time before every change, µs
 RESERVED_EXPERIMENTS = ("holdout", "canary")  # names that handsell itself writes into impressions
 RESERVED_ARMS = ("interleaved", "stopped", "none")
 
@@ -20,15 +22,24 @@ Name = Annotated[str, Field(pattern=NAME)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+class FormerShare(Section):
+    """A share until a change."""
+
+    until: datetime = Field(description="time of the change")
+    share: Share = Field(description="share before it")
+
+
+FORMER = (
+    "earlier shares, oldest first, such as [{ until = 2026-12-05T09:00:00Z, share = 0.1 }]. Where changes are "
+    "recorded, only units of what becomes smaller move; otherwise, units may also move into or out of whatever else has changed"
+)
+
+
 class Arm(Section):
     """What the units of one arm get; whatever an arm does not set is as for everybody else."""
 
     share: float = Field(ge=0, le=1, description="share of the experiment's units; the arms' shares add up to 1")
-    former: tuple[Share, ...] = Field(
-        (),
-        description="earlier shares of this arm, oldest first. Where every change is recorded, only units of arms that "
-        "become smaller move; otherwise, units may also move into or out of arms whose share has changed",
-    )
+    former: tuple[FormerShare, ...] = Field((), description=FORMER)
     bundle: str | None = Field(None, min_length=1, description="id of the bundle that answers, instead of the live one")
     rules: str | None = Field(
         None, min_length=1, description="file of business rules, relative to the TOML file; `none`: without rules"
@@ -64,7 +75,7 @@ class Experiment(Section):
     share: float = Field(
         1.0, gt=0, le=1, description="share of the layer's units that take part; a layer's shares add up to at most 1"
     )
-    former: tuple[Share, ...] = Field((), description="earlier values of `share`, oldest first, as for an arm")
+    former: tuple[FormerShare, ...] = Field((), description=FORMER)
     metric: str | None = Field(None, description="event type of the main metric; none: clicks")
     interleave: tuple[str, ...] = Field(
         (),
@@ -91,6 +102,10 @@ class Experiment(Section):
     def stop_us(self) -> int | None:
         return None if self.stop is None else to_micros(self.stop)
 
+    def share_at(self, time: int) -> float:
+        """Share of the layer's units at a time (µs), 0 where the experiment does not run."""
+        return find_share(self, time) if self.runs_at(time) else 0.0
+
     def runs_at(self, time: int) -> bool:
         """Whether the experiment runs at a time (µs)."""
         start, stop = self.start_us, self.stop_us
@@ -116,23 +131,34 @@ class Experiment(Section):
         return self
 
     def _check_former(self) -> None:
-        """Former shares are given for every change, or the arm had the same share all along."""
-        steps = {len(arm.former) for arm in self.arms.values() if arm.former}
-        if len(steps) > 1:
-            raise ValueError(
-                f"arms: expected equally many former shares in every arm that changed; got {sorted(steps)}: repeat the "
-                "share of an arm for changes of the others"
-            )
-        for step in range(max(steps, default=0)):
-            total = sum(arm.former[step] if arm.former else arm.share for arm in self.arms.values())
+        """The arms' shares add up to 1 at every time."""
+        for former in (self.former, *(arm.former for arm in self.arms.values())):
+            times = [to_micros(one.until) for one in former]
+            if times != sorted(set(times)):
+                raise ValueError("former: expected times in order; got others: put the oldest share first")
+        for time in sorted({to_micros(one.until) for arm in self.arms.values() for one in arm.former}):
+            total = sum(find_share(arm, time - 1) for arm in self.arms.values())
             if abs(total - 1) > SHARES_ADD_UP:
-                raise ValueError(f"arms: expected former shares no. {step + 1} that add up to 1; got {total:g}")
+                at = datetime.fromtimestamp(time / 1e6, UTC).isoformat()
+                raise ValueError(f"arms: expected former shares that add up to 1 until {at}; got {total:g}")
 
 
 class HoldoutConfig(Section):
     """Users who are never in an experiment: they get control of everything."""
 
     share: float = Field(0.0, ge=0, lt=1, description="share of users, the same ones for ever; 0: none")
+
+
+def find_share(option: Arm | Experiment, time: int) -> float:
+    """Return the share at a time (µs), whether or not the experiment runs."""
+    return next((one.share for one in option.former if time < to_micros(one.until)), option.share)
+
+
+def list_changes(experiments: Mapping[str, Experiment]) -> list[int]:
+    """Return the times (µs) at which the share of some experiment changes, because it starts, stops or is changed."""
+    bounds = {bound for one in experiments.values() for bound in (one.start_us, one.stop_us) if bound is not None}
+    changed = {to_micros(former.until) for one in experiments.values() for former in one.former}
+    return sorted(bounds | changed)
 
 
 def to_micros(value: datetime) -> int:
