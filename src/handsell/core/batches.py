@@ -183,6 +183,7 @@ class Candidates(RowBatch):
     score: np.ndarray  # (B, K) float32, the ranker's; equals `fused` before ranking
     sources: tuple[str, ...]  # names of the S sources
     degraded: tuple[str, ...] = ()  # sources and stages that failed and were skipped
+    carried: int = 0  # last columns that only exploration may show: new items, which ranking would have cut
 
     def __len__(self) -> int:
         return len(self.item)

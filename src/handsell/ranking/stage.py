@@ -8,6 +8,7 @@ from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 
+from handsell.catalog.new_items import is_new
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE, Candidates, Requests
@@ -29,7 +30,7 @@ class RawRanker(Ranker, Protocol):
 
 @dataclass(frozen=True)
 class LocalRanking:
-    """Scores all candidates and passes on the k best of each request.
+    """Scores all candidates and passes on the k best of each request, and the best new items for exploration.
 
     The caller's own items (POST /v1/rank) are ranked the same way. Padding and candidates without a finite score are
     last, with score 0; equal scores keep the order of the candidates.
@@ -53,11 +54,28 @@ class LocalRanking:
         if (real.any(axis=1) & ~finite.any(axis=1)).any():
             raise ArithmeticError("the ranker gave no finite score for any candidate of a request")
         order = best_first(raw, finite, real, k)
+        order, carried = self._carry_new_items(requests, candidates, raw, finite, order)
         top = candidates.reorder(order)
         kept = np.take_along_axis(np.where(finite, raw, np.nan), order, 1)
         score = self._by_raw.calibrate(kept) if self._by_raw else kept
         score = np.where(as_found, kept, score)
-        return replace(top, score=np.nan_to_num(score, nan=0.0).astype(np.float32))
+        top = replace(top, score=np.nan_to_num(score, nan=0.0).astype(np.float32))
+        return top if carried is None else blank_columns(top, carried)
+
+    def _carry_new_items(
+        self, requests: Requests, candidates: Candidates, raw: np.ndarray, finite: np.ndarray, order: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Append the columns of the best new items beyond `order` (B, k), which only exploration may show.
+
+        Returns also which of the appended (B, c) hold one; None if exploration does not use them.
+        """
+        exploration = self.config.reranking.exploration
+        if not exploration.carried or order.shape[1] == candidates.item.shape[1]:
+            return order, None
+        usable = finite & is_new(self.snapshot, candidates.item, requests.time, exploration.new_items.days)
+        np.put_along_axis(usable, order, False, axis=1)
+        extra = best_first(raw, usable, finite, min(exploration.carried, int(usable.sum(axis=1).max(initial=0))))
+        return np.concatenate([order, extra], axis=1), np.take_along_axis(usable, extra, 1)
 
     def ranks(self, requests: Requests) -> np.ndarray:
         """Return (B,) bool: whether the surface uses the ranker instead of the fused order of its sources."""
@@ -107,6 +125,22 @@ class LocalRanking:
                 f"(missing: {', '.join(missing)}): serve the bundle's own sources and columns, or train again"
             )
         return x[:, :, [names.index(name) for name in self.ranker.features]]
+
+
+def blank_columns(candidates: Candidates, real: np.ndarray) -> Candidates:
+    """Mark the last columns as those that only exploration may show, padding where `real` (B, c) is false."""
+    gone = np.zeros(candidates.item.shape, bool)
+    if real.shape[1]:
+        gone[:, -real.shape[1] :] = ~real
+    return replace(
+        candidates,
+        item=np.where(gone, NONE, candidates.item),
+        fused=np.where(gone, 0, candidates.fused),
+        score=np.where(gone, 0, candidates.score),
+        source_score=np.where(gone[:, :, None], np.nan, candidates.source_score),
+        source_rank=np.where(gone[:, :, None], np.nan, candidates.source_rank),
+        carried=real.shape[1],
+    )
 
 
 @dataclass(frozen=True)

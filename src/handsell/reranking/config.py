@@ -9,15 +9,46 @@ from pydantic import Field
 from handsell.core.section import Section
 
 
-class ExplorationConfig(Section):
-    """Show random candidates at some positions; the probability is logged with the impression."""
+class NewItemsConfig(Section):
+    """A fair start for new items: a share of each day's impressions, paced over the day."""
 
     share: float = Field(
-        0.0, ge=0, le=1, description="probability of a random candidate at each of the positions; 0: off"
+        0.0, ge=0, le=0.5, description="least share of each day's impressions that new items get, in all slates; 0: off"
+    )
+    days: float = Field(14.0, gt=0, le=365, description="days after its publication for which an item is new")
+    impressions: int = Field(100, ge=1, description="impressions after which an item is not new any more")
+    candidates: int = Field(
+        8, ge=1, le=50, description="new items of each request that ranking passes on besides the best candidates"
+    )
+
+
+class ExplorationConfig(Section):
+    """Show candidates by chance at some positions; the exact probability is logged with the impression."""
+
+    share: float = Field(
+        0.0, ge=0, le=1, description="probability of a drawn candidate at each of the positions; 0: off"
     )
     positions: tuple[Annotated[int, Field(ge=1, le=30)], ...] = Field(
         (5, 10), description="positions (1 = top) that explore, independently of each other"
     )
+    choice: Literal["thompson", "uniform"] = Field(
+        "thompson",
+        description="thompson: a candidate is drawn with the probability that it is the best one, given how uncertain "
+        "its score is; uniform: all candidates alike",
+    )
+    prior_strength: float = Field(
+        20.0,
+        gt=0,
+        description="choice = thompson: events that the score of an item without events is worth; the less, the more "
+        "often such items are drawn",
+    )
+    new_items: NewItemsConfig = NewItemsConfig()
+
+    @property
+    def carried(self) -> int:
+        """Number of new items that ranking passes on for exploration besides the best candidates."""
+        draws = self.share > 0 and self.choice == "thompson"
+        return self.new_items.candidates if draws or self.new_items.share > 0 else 0
 
 
 class RerankingConfig(Section):

@@ -33,7 +33,9 @@ WITHOUT: dict[str, Callable[[LocalReranking], LocalReranking]] = {
     "calibration": _with_settings(calibration=0.0),
     "novelty": _with_settings(novelty=0.0),
     "serendipity": _with_settings(serendipity=0.0),
-    "exploration": _with_settings(exploration=ExplorationConfig(share=0.0)),
+    "exploration": lambda stage: replace(
+        _with_settings(exploration=ExplorationConfig(share=0.0))(stage), new_items=None
+    ),
     "business_rules": lambda stage: replace(stage, rules=None),
 }
 """Part of re-ranking → the stage without it. `business_rules` are all rules of the file."""
@@ -61,7 +63,7 @@ async def explain_reranking(
     without = {}
     for part, leave_out in WITHOUT.items():
         other = leave_out(stage)
-        if other.settings == stage.settings and other.rules is stage.rules:
+        if other.settings == stage.settings and other.rules is stage.rules and other.new_items is stage.new_items:
             continue  # disabled
         without[part] = _find_place(await other.rerank(requests, ranked, ranked.item.shape[1]), item)
     before = int(np.flatnonzero(ranked.item[0] == item)[0])

@@ -37,6 +37,7 @@ class Pool:
     finite: np.ndarray  # (B, K) bool, whether the score is finite
     boost: np.ndarray | None = None  # (B, K) float, added to the utility; 1 = the whole span of relevance in a request
     pin: np.ndarray | None = None  # (B, n') int, column of the candidate that this position takes, -1: none
+    drawn_only: np.ndarray | None = None  # (B, K) bool, shown only if exploration draws or a rule pins them
 
 
 class Preference(Protocol):
@@ -84,13 +85,13 @@ def select(
 ) -> Selection:
     """Select slates of n positions, with fewer items where fewer are allowed."""
     rows, width = pool.utility.shape
-    first = np.arange(rows) * width  # flat place of each row's first candidate
+    row, first = np.arange(rows), np.arange(rows) * width  # flat place of each row's first candidate
     utility, base = _utility(pool), _base_penalty(pool)
     out = _empty_selection(rows, n)
     pins = frozenset() if pool.pin is None else frozenset(np.flatnonzero((pool.pin != NONE).any(axis=0)).tolist())
     for position in range(min(n, width)):
         penalty, broken = _total_penalty(base, constraints)
-        value = utility
+        value = utility if pool.drawn_only is None else np.where(pool.drawn_only, -np.inf, utility)
         for preference in preferences:
             if (cost := preference.cost) is not None:
                 value = value - cost
@@ -98,11 +99,13 @@ def select(
             value = value - penalty
         pick, pinned = value.argmax(axis=1), _find_pinned(pool.pin, position, utility) if position in pins else None
         if exploration is not None and exploration.explores(position):
-            pick = _record_draw(out, position, exploration.draw(position, pick, utility, penalty), pinned)
+            can = np.isfinite(utility) & np.isfinite(value[row, pick])[:, None]  # a slate ends with its greedy choices
+            strain = (None, 0.0) if penalty is None else (penalty, penalty[row, pick])
+            pick = _record_draw(out, position, exploration.draw(position, pick, can, *strain), pinned)
         if pinned is not None:
             pick = np.where(pinned != NONE, pinned, pick)
         place = pick + first
-        out.column[:, position] = pick
+        out.column[:, position] = np.where(np.isfinite(utility.take(place)), pick, NONE)
         for bit, often in broken:
             if (hit := often.take(place) > 0).any():
                 out.broken[:, position] |= hit.astype(np.uint32) << np.uint32(bit)
@@ -111,7 +114,7 @@ def select(
             preference.add(position, place)
         for constraint in constraints:
             constraint.add(position, place)
-    return _clear_beyond(out, pool.allowed.sum(axis=1))
+    return _clear_empty(out)
 
 
 def _utility(pool: Pool) -> np.ndarray:
@@ -166,8 +169,8 @@ def _empty_selection(rows: int, n: int) -> Selection:
     )  # fmt: skip
 
 
-def _clear_beyond(out: Selection, allowed: np.ndarray) -> Selection:
-    """Empty the positions beyond the number of allowed candidates (B,), which are always taken first."""
-    beyond = np.arange(out.column.shape[1]) >= allowed[:, None]
-    out.column[beyond], out.broken[beyond], out.propensity[beyond], out.explored[beyond] = NONE, 0, 1, False
+def _clear_empty(out: Selection) -> Selection:
+    """Clear what was recorded for the positions after the last allowed candidate."""
+    empty = out.column == NONE
+    out.broken[empty], out.propensity[empty], out.explored[empty] = 0, 1, False
     return out

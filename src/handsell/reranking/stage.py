@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from handsell.catalog.new_items import count_events
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE, Candidates, Requests, Slates
@@ -16,13 +17,15 @@ from handsell.features.item import ItemValues, SnapshotValues
 from handsell.reranking.calibrated import TasteCalibration, compute_tag_mix
 from handsell.reranking.config import RerankingConfig
 from handsell.reranking.dpp import Determinantal, build_kernel
-from handsell.reranking.exploration import Exploration, derive_seeds
+from handsell.reranking.exploration import UNIFORM, Choice, Exploration, derive_seeds
 from handsell.reranking.mmr import MarginalRelevance, scale_scores
+from handsell.reranking.new_items import NewItems
 from handsell.reranking.reasons import CODE, Evidence, choose_reasons, find_liked_weight
 from handsell.reranking.rules.live_rules import LiveRules
 from handsell.reranking.selection import Constraint, Pool, Preference, select
 from handsell.reranking.similarity import build_tag_vectors, compute_cosines, match_creators
 from handsell.reranking.spacing import CREATOR_GAP, CategoryWindow, ItemGap
+from handsell.reranking.thompson import ThompsonChoice
 from handsell.reranking.utility import compute_surprise, compute_utility, personalize_diversity
 
 
@@ -49,12 +52,15 @@ class LocalReranking:
     config: Config
     items: ItemValues | None = None
     rules: LiveRules | None = None  # business rules; None in offline evaluation
+    new_items: NewItems | None = None  # new items that get their share of impressions; None: they get none
 
     def with_snapshot(self, snapshot: Snapshot) -> LocalReranking:
         """Return the stage on the next version of the live catalog; its rules follow."""
         eligibility = self.eligibility.with_snapshot(snapshot)
         if self.rules is not None:
             self.rules.follow(snapshot, eligibility)
+        if self.new_items is not None:
+            self.new_items.follow(snapshot)
         return replace(self, snapshot=snapshot, eligibility=eligibility)
 
     async def rerank(self, requests: Requests, candidates: Candidates, n: int) -> Slates:
@@ -62,10 +68,13 @@ class LocalReranking:
         if not candidates.item.shape[1]:
             return _empty_slates(candidates, n)
         allowed = self.eligibility.allows(requests, candidates.item)
+        scores, carried = candidates.score, _find_carried(candidates)
+        candidates = _lower_scores(candidates, carried)
         ruled = None if self.rules is None else self.rules.apply(requests, candidates, allowed, n)
         if ruled is not None:
             candidates, allowed = ruled.result.candidates, ruled.result.allowed
         k = candidates.item.shape[1]
+        scores = np.concatenate([scores, candidates.score[:, scores.shape[1] :]], axis=1)
         similar = self._compare(requests, candidates)
         constraints = self._constraints(requests, similar, n)
         diversity = personalize_diversity(self.settings, requests.profile, len(self.snapshot.tags))
@@ -73,8 +82,9 @@ class LocalReranking:
         if ruled is not None:
             constraints += ruled.result.constraints
             pool = replace(pool, boost=ruled.result.boost, pin=ruled.result.pin)
+        pool = replace(pool, drawn_only=_find_drawn_only(carried, pool))
         preferences = self._preferences(requests, similar, diversity, n)
-        chosen = select(pool, n, preferences, constraints, self._exploration(requests))
+        chosen = select(pool, n, preferences, constraints, self._exploration(requests, candidates.item, scores, n))
         filled, order = chosen.column != NONE, np.maximum(chosen.column, 0)
         row = np.arange(len(order))[:, None]
         item = np.where(filled, candidates.item[row, order], NONE)
@@ -83,7 +93,7 @@ class LocalReranking:
         reason, reason_item = choose_reasons(requests, evidence, self.snapshot, self._liked)
         slates = Slates(
             item=item,
-            score=np.where(filled, candidates.score[row, order], 0).astype(np.float32),
+            score=np.where(filled, scores[row, order], 0).astype(np.float32),
             source=source,
             reason=np.where(chosen.explored, CODE["explore"], reason).astype(np.int8),
             reason_item=np.where(chosen.explored, NONE, reason_item).astype(np.int32),
@@ -93,6 +103,8 @@ class LocalReranking:
             constraints=tuple(constraint.name for constraint in constraints),
             degraded=candidates.degraded,
         )
+        if self.new_items is not None:
+            self.new_items.count(requests, slates.item)
         return slates if ruled is None else ruled.finish(requests, slates)
 
     @cached_property
@@ -103,7 +115,9 @@ class LocalReranking:
     @cached_property
     def without_counting(self) -> LocalReranking:
         """The same stage for slates that no user sees: rules do not count their impressions."""
-        return self if self.rules is None else replace(self, rules=self.rules.without_counting())
+        rules = None if self.rules is None else self.rules.without_counting()
+        new_items = None if self.new_items is None else self.new_items.without_counting()
+        return self if rules is None and new_items is None else replace(self, rules=rules, new_items=new_items)
 
     @cached_property
     def _liked(self) -> float:
@@ -172,11 +186,51 @@ class LocalReranking:
             found.append(ItemGap(similar.related[:, :, :k], gap, CREATOR_GAP))
         return found
 
-    def _exploration(self, requests: Requests) -> Exploration | None:
-        explore = self.settings.exploration
-        if not explore.share:
+    def _exploration(self, requests: Requests, items: np.ndarray, scores: np.ndarray, n: int) -> Exploration | None:
+        """Return how slates of n explore the candidates items (B, K) with their scores; None: not at all."""
+        settings = self.settings.exploration
+        if not settings.share and self.new_items is None:
             return None
-        return Exploration(explore.share, frozenset(p - 1 for p in explore.positions), derive_seeds(requests))
+        choice: Choice = UNIFORM
+        if settings.choice == "thompson":
+            choice = ThompsonChoice.of(scores, self._count_events(items), settings.prior_strength)
+        positions = frozenset(p - 1 for p in settings.positions)
+        floor = None if self.new_items is None else self.new_items.plan(requests, items, positions, n)
+        return Exploration(settings.share, positions, derive_seeds(requests), choice, floor)
+
+    def _count_events(self, items: np.ndarray) -> np.ndarray:
+        """(B, K) events of each item that its score may rest on: of the snapshot, and impressions counted since."""
+        events = count_events(self.snapshot, items)
+        return events if self.new_items is None else events + self.new_items.get_impressions(items)
+
+
+def _find_carried(candidates: Candidates) -> np.ndarray | None:
+    """(B, K) bool, candidates that only exploration may show; None without any."""
+    if not candidates.carried:
+        return None
+    width = candidates.item.shape[1]
+    return np.broadcast_to(np.arange(width) >= width - candidates.carried, candidates.item.shape)
+
+
+def _lower_scores(candidates: Candidates, carried: np.ndarray | None) -> Candidates:
+    """Return candidates whose carried (B, K) ones have no lower score than the others, which sets the scale."""
+    if carried is None:
+        return candidates
+    least = np.where(carried | (candidates.item == NONE), np.inf, candidates.score).min(axis=1, keepdims=True)
+    least = np.where(np.isfinite(least), least, 0)
+    return replace(candidates, score=np.where(carried, least, candidates.score).astype(candidates.score.dtype))
+
+
+def _find_drawn_only(carried: np.ndarray | None, pool: Pool) -> np.ndarray | None:
+    """(B, K) bool, carried candidates without those that a rule pins; columns that rules added are not carried."""
+    if carried is None:
+        return None
+    found = np.zeros(pool.allowed.shape, bool)
+    found[:, : carried.shape[1]] = carried
+    if pool.pin is not None:
+        row, position = np.nonzero(pool.pin != NONE)
+        found[row, pool.pin[row, position]] = False
+    return found
 
 
 def _empty_slates(candidates: Candidates, n: int) -> Slates:

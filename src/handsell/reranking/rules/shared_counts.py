@@ -20,10 +20,10 @@ ROWS = 2_000  # read at a time
 
 
 class SharedCountReader:
-    """Continues from the offset of the last reading; the first reading starts at the beginning of the day."""
+    """Continues from the offset of the last reading; the first reading starts `before_us` earlier, at least a day."""
 
-    def __init__(self, pacing: Pacing, reader: EventReader, surfaces: Sequence[str]):
-        self._pacing, self._reader = pacing, reader
+    def __init__(self, pacing: Pacing, reader: EventReader, surfaces: Sequence[str], before_us: int = DAY_US):
+        self._pacing, self._reader, self._before_us = pacing, reader, max(before_us, DAY_US)
         self._surface = {name: code for code, name in enumerate(surfaces)}
         self._counts, self._day = ImpressionCounts.zero(len(pacing)), np.full(len(pacing), -1)
         self._offset: int | None = None
@@ -34,7 +34,7 @@ class SharedCountReader:
             return
         cut = clock() - SETTLED_S
         if self._offset is None:
-            self._offset = self._reader.find_slate_offset(now - DAY_US - DISORDER_US)
+            self._offset = self._reader.find_slate_offset(now - self._before_us - DISORDER_US)
         self._start_new_days(now)
         while rows := self._reader.read_slates(self._offset, ROWS):
             self._offset = rows[-1][0]
@@ -55,7 +55,11 @@ class SharedCountReader:
             np.array([hash_unit(row[2]) for row in rows], np.uint64),
         )
         self._start_new_days(int(seen.time.max()))
-        self._counts = self._counts + count_impressions(ruleset, seen, self._day, self._pacing.since)
+        self._count(seen)
+
+    def _count(self, seen: ShownSlates) -> None:
+        counted = count_impressions(self._pacing.ruleset, seen, self._day, self._pacing.since)
+        self._counts = self._counts + counted
 
     def _start_new_days(self, now: int) -> None:
         today = local_days(self._pacing.ruleset, np.array([now], np.int64))[:, 0]

@@ -8,6 +8,7 @@ from handsell.core.protocols import RankingStage
 from handsell.eligibility.mask import Eligibility
 from handsell.features.served_log import FEATURE_LOG
 from handsell.ranking.stage import LocalRanking
+from handsell.reranking.new_items import watch_new_items
 from handsell.reranking.rules.live_rules import watch_rules
 from handsell.reranking.stage import LocalReranking
 from handsell.serving.graph.loading import OpenedBundle
@@ -29,7 +30,9 @@ def load_reranking_stage(opened: OpenedBundle) -> LocalStages:
     """Re-ranking with the deployment's business rules, reloaded when their file changes; raises ConfigError."""
     eligibility = Eligibility.of(opened.snapshot, opened.config)
     rules = watch_rules(opened.snapshot, eligibility, opened.config)
-    return LocalStages(reranking=LocalReranking(opened.snapshot, eligibility, opened.config, rules=rules))
+    new_items = watch_new_items(opened.config, opened.snapshot)
+    stage = LocalReranking(opened.snapshot, eligibility, opened.config, rules=rules, new_items=new_items)
+    return LocalStages(reranking=stage)
 
 
 def load_all_stages(opened: OpenedBundle) -> LocalStages:
