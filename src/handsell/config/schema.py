@@ -22,6 +22,7 @@ from handsell.ranking.config import RankingConfig
 from handsell.reranking.config import RerankingConfig
 from handsell.retrieval.config import RetrievalConfig
 from handsell.serving.config import ServingConfig
+from handsell.serving.guard_rails.config import CanaryConfig
 
 
 class Config(Section):
@@ -45,6 +46,7 @@ class Config(Section):
     gate: GateConfig = GateConfig()
     experiments: dict[str, Experiment] = Field({}, description="by name; see docs/experiments.md")
     holdout: HoldoutConfig = HoldoutConfig()
+    canary: CanaryConfig = CanaryConfig()
     retention: RetentionConfig = RetentionConfig()
 
     _source: Path | None = PrivateAttr(None)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from handsell.core.section import Section
+from handsell.serving.guard_rails.config import GuardRails
 
 CONTROL = "control"
 MAX_ARMS = 16
@@ -83,6 +84,7 @@ class Experiment(Section):
         "to the arm that brought the item",
     )
     arms: dict[Name, Arm] = Field(description="at least two arms; control is the arm of this name, or the first one")
+    guard_rails: GuardRails = GuardRails()
 
     @property
     def control(self) -> str:
