@@ -38,6 +38,7 @@ from handsell.config import Config, load_config
 from handsell.core.paths import Layout
 from handsell.events.store.opening import open_reader
 from handsell.features.store import open_store
+from handsell.local.ownership import OWNER
 
 STORE = "HANDSELL_EVENT_STORE"
 STORES, INGRESSES = ("sqlite", "postgresql"), ("plain", "haproxy")
@@ -60,6 +61,7 @@ def copy_deployment(config: Config) -> Iterator[tuple[Config, Path]]:
             return left_out & set(names) if Path(path) == config.state else set()
 
         shutil.copytree(config.state, home / config.state.name, ignore=ignore)
+        (home / config.state.name / OWNER).unlink(missing_ok=True)  # variants of the config use the copy
         os.environ["HANDSELL_HOME"] = str(home)
         try:
             copied = load_config(config.source)

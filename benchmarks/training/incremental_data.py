@@ -74,6 +74,8 @@ def main() -> None:
 
 def measure_history(events: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure the steps on one history in a folder of its own."""
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="handsell-bench-", dir=options.folder))
     os.environ["HANDSELL_HOME"] = str(folder / "home")
     try:
