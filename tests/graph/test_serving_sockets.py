@@ -67,7 +67,7 @@ def test_beyond_loopback_only_replicas_listen_and_require_the_token(head, token)
     beyond = [listener for listener in list_listeners(psutil.Process(head.pid)) if not listener.on_loopback]
     names = [REPLICA.match(listener.name) for listener in beyond]
     assert all(names), beyond
-    expected = {"Gateway", "Candidates", "Ranking", "Reranking", "EventLog", "StreamProcessor"}
+    expected = {"Gateway", "Candidates", "Ranking", "Reranking", "EventLog", "StreamProcessor", "ExperimentGuard"}
     assert {name["deployment"] for name in names} == expected
     assert find_open_sockets(beyond, token) == []
 

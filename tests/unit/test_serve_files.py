@@ -17,8 +17,8 @@ from serving_world import write_world
 FOLDER = Path(__file__).parents[2] / "deployments" / "serve"
 FILES = sorted(FOLDER.glob("*.yaml"))
 DEPLOYMENTS = {
-    "graph": {"Gateway", "Candidates", "Ranking", "Reranking", "EventLog", "StreamProcessor"},
-    "fused": {"Gateway", "EventLog", "StreamProcessor"},
+    "graph": {"Gateway", "Candidates", "Ranking", "Reranking", "EventLog", "StreamProcessor", "ExperimentGuard"},
+    "fused": {"Gateway", "EventLog", "StreamProcessor", "ExperimentGuard"},
 }
 
 
@@ -40,7 +40,7 @@ def test_the_file_fits_the_app(path):
     assert {d["name"] for d in application["deployments"]} == DEPLOYMENTS[path.stem]
     for deployment in application["deployments"]:
         assert deployment["max_queued_requests"] > 0 and deployment["health_check_timeout_s"] <= 5
-        writer = deployment["name"] in ("EventLog", "StreamProcessor")
+        writer = deployment["name"] in ("EventLog", "StreamProcessor", "ExperimentGuard")
         assert deployment.get("num_replicas") == (1 if writer else None)
         assert ("autoscaling_config" in deployment) != writer
 

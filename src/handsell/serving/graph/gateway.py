@@ -46,6 +46,7 @@ class Gateway:
         stages: dict[str, DeploymentHandle] | None = None,
         open_store: OpenStore = feast_store,
         processor: DeploymentHandle | None = None,
+        guard: DeploymentHandle | None = None,
     ):
         from handsell.events.store.opening import has_one_writer, open_writer
         from handsell.serving.graph.event_sink import EventSink, LocalSink, RemoteSink
@@ -62,7 +63,7 @@ class Gateway:
         else:
             sink = LocalSink(open_writer(loaded.config))
         self._service = Service(loaded, sink, self._metrics)
-        self._processor = processor
+        self._processor, self._guard = processor, guard
 
     def _load(self, bundle: str) -> LoadedBundle:
         """Load and check everything of one bundle; raises HandsellError, mostly BundleError."""
@@ -85,6 +86,7 @@ class Gateway:
         from handsell.serving.graph.bundle_watcher import BundleWatcher
         from handsell.serving.graph.remote import call
         from handsell.serving.guard_rails.arm_watcher import ArmWatcher
+        from handsell.serving.guard_rails.reporter import OutcomeReporter
         from handsell.serving.http.api import Watcher, build_api
         from handsell.serving.stream.likes_watcher import LikesWatcher
 
@@ -95,4 +97,6 @@ class Gateway:
             watchers.append(BundleWatcher(self._service, BundleStore(bundles), self._load))
         if (processor := self._processor) is not None:
             watchers.append(LikesWatcher(self._service, lambda known: call(processor, "recent_likes", known)))
+        if (guard := self._guard) is not None:
+            watchers.append(OutcomeReporter(self._service, lambda *report: call(guard, "report", *report)))
         return build_api(self._service, watchers)

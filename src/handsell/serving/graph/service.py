@@ -21,6 +21,7 @@ from handsell.serving.changes.people import People
 from handsell.serving.graph.event_sink import EventSink
 from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList, UserSlate, now
 from handsell.serving.graph.stages import BUDGET, BundleNotHeld
+from handsell.serving.guard_rails.counts import OutcomeCounter
 from handsell.serving.http import answers as a
 from handsell.serving.http import render, schemas
 from handsell.serving.http.event_intake import validate_events
@@ -51,6 +52,7 @@ class Service:
         self.experiment_states = ExperimentStates()  # replaced as a whole about once a second
         self.arm_bundles: Mapping[str, LoadedBundle] = {}  # other bundles that experiments' arms answer from
         self.refused_arms: Mapping[str, str] = {}  # why this gateway cannot serve a bundle of an arm, by bundle
+        self.arm_outcomes = OutcomeCounter()
         self._events = events
         self._changes = StoredChanges(open_reader(self.config), events, self.config.serving.deadline_ms / 1_000)
         self.identities = Identities(partial(open_reader, self.config))

@@ -61,7 +61,7 @@ class SlateOutcome:
 Counts = dict[tuple[str, str], ArmCounts]  # by experiment and arm
 
 
-class CountingGateway:
+class OutcomeCounter:
     """Counts the outcomes of a gateway's requests by arm. Used in the gateway's event loop only."""
 
     def __init__(self) -> None:

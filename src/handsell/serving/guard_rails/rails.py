@@ -14,13 +14,13 @@ import numpy as np
 from handsell.experiments.sequential_test import ExcessTest, Observations
 from handsell.serving.guard_rails.config import GuardRails
 from handsell.serving.guard_rails.counts import BINS, CLASSES, FIRST_S, GROWTH, ArmCounts
+from handsell.serving.guard_rails.first_slates import CLICK, Finished
 
 MIN_UNITS = 5  # distinct users with failures: fewer may be one robot
 MIN_ANSWERS = 100  # of control, before its p99 latency is known
 KEPT = 0.999  # of control's latencies per step
 RECENT = 0.9  # weight of the past in the shares that a reason states
 MAX_SLOW = 0.05  # largest rise of the share of answers slower than the limit: p99 is exceeded clearly
-CLICKS = "click"  # any event of positive weight
 
 
 @dataclass
@@ -62,8 +62,9 @@ def build_loss_test(loss: float) -> ExcessTest:
     return ExcessTest(margin=loss, scale=1 - loss)
 
 
-def invert(successes: float, total: float) -> Observations:
-    return Observations(np.array([1.0, 0.0]), np.array([total - successes, successes], float))
+def count_without(event: str, finished: Finished) -> Observations:
+    """Return the units without an event, of all units."""
+    return Observations.of_successes(finished.units - finished.acted[event], finished.units)
 
 
 @dataclass
@@ -108,19 +109,20 @@ class ArmRails:
             self._rails["diversity"] = Rail(
                 build_loss_test(s.max_diversity_loss), "diversity within slates is {arm:.2f}, {control:.2f} in control"
             )
-        losses = {CLICKS: s.max_click_loss, **s.max_event_loss}
+        losses = {CLICK: s.max_click_loss, **s.max_event_loss}
         for event, loss in losses.items():
             if loss < 1:
-                self._rails[f"{event}s"] = Rail(
-                    build_loss_test(loss),
-                    f"{event}s follow {{arm:.1%}} of its first slates, {{control:.1%}} of control's",
+                text = (
+                    f"{event or 'a click'} follows {{arm:.1%}} of its users' first slates, {{control:.1%}} of control's"
                 )
+                self._rails[name_rail(event)] = Rail(build_loss_test(loss), text)
         for rail in self._rails.values():
             rail.level = s.false_stops / len(self._rails)
         for name in ("errors", "degraded"):
             self._rails[name].culprits = set()
         self._latency = ControlLatency()
         self._arm, self._control = ArmCounts(), ArmCounts()  # not compared yet
+        self._finished_arm, self._finished_control = Finished(), Finished()
 
     def add(self, arm: ArmCounts | None, control: ArmCounts | None) -> None:
         """Add what was counted in one step; it is compared as soon as both arms have answers."""
@@ -130,15 +132,22 @@ class ArmRails:
             self._compare(self._arm, self._control)
             self._arm, self._control = ArmCounts(), ArmCounts()
 
-    def add_events(self, event: str, arm: tuple[int, int], control: tuple[int, int]) -> None:
-        """Add users (with the event, all) whose first slate's window is over."""
-        rail = self._rails.get(f"{event}s")
-        if rail is None or not arm[1] or not control[1]:
-            return
-        rail.test.add(invert(*arm), invert(*control))
-        rail.arm, rail.control = (
-            follow(m, Observations.of_successes(*n)) for m, n in ((rail.arm, arm), (rail.control, control))
-        )
+    def add_finished(self, arm: Finished | None, control: Finished | None) -> tuple[Finished, Finished] | None:
+        """Add users whose time for events after their first slate is over; returns what has been compared."""
+        self._finished_arm.merge(arm or Finished())
+        self._finished_control.merge(control or Finished())
+        pair = self._finished_arm, self._finished_control
+        if not all(one.units for one in pair):
+            return None
+        self._finished_arm, self._finished_control = Finished(), Finished()
+        for event in (CLICK, *self._settings.max_event_loss):
+            if (rail := self._rails.get(name_rail(event))) is not None:
+                rail.test.add(*(count_without(event, one) for one in pair))
+                rail.arm, rail.control = (
+                    follow(mean, Observations.of_successes(one.acted[event], one.units))
+                    for mean, one in zip((rail.arm, rail.control), pair, strict=True)
+                )
+        return pair
 
     def _compare(self, arm: ArmCounts, control: ArmCounts) -> None:
         for name in ("errors", "degraded"):
@@ -182,6 +191,10 @@ class ArmRails:
             return None
         hit = [f"{name}: {rail.describe()}" for name, rail in self._rails.items() if rail.is_hit]
         return hit[0] if hit else None
+
+
+def name_rail(event: str) -> str:
+    return event or "clicks"
 
 
 def share_slower(counts: ArmCounts, limit: int) -> float:

@@ -3,7 +3,7 @@
     serve deploy deployments/serve/graph.yaml        # or serve run, or `handsell serve CONFIG`
 
 The file sets CPUs and autoscaling of each deployment by its name: Gateway, Candidates, Ranking, Reranking, EventLog,
-StreamProcessor.
+StreamProcessor, ExperimentGuard.
 """
 
 # no `from __future__ import annotations`: Serve reads the argument's class from the signature of `build`
@@ -21,6 +21,7 @@ from handsell.events.store.opening import has_one_writer
 from handsell.serving.graph.deployments import STAGE_DEPLOYMENTS, EventLogDeployment
 from handsell.serving.graph.gateway import Gateway, feast_store
 from handsell.serving.graph.loading import resolve_bundle_id
+from handsell.serving.guard_rails.deployment import ExperimentGuardDeployment
 from handsell.serving.stream.deployment import StreamProcessorDeployment
 
 
@@ -54,10 +55,11 @@ def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) ->
         raise ConfigError("args.event_log: expected true for an event store in SQLite, got false: EventLog writes it")
     log = bind(EventLogDeployment, source) if args.event_log else None
     processor = bind(StreamProcessorDeployment, source, log, open_store)
+    guard = bind(ExperimentGuardDeployment, source)
     stages = None
     if args.topology == "graph":
         stages = {stage: bind(deployment, source, bundle) for stage, deployment in STAGE_DEPLOYMENTS.items()}
-    return bind(Gateway, source, bundle, log, stages, open_store, processor)
+    return bind(Gateway, source, bundle, log, stages, open_store, processor, guard)
 
 
 def bind(deployment: Any, *args: Any) -> Application:
