@@ -5,7 +5,7 @@ probability that it ever exceeds 1 / level is at most `level` (Ville's inequalit
 @turner2023exact for two streams: for an alternative (a*, c*), take the means (a, c) on the boundary of the null
 hypothesis that are nearest to it in Kullback-Leibler divergence; an outcome x of the arm then gives the factor
 1 + (a* - a) / (a (1 - a)) (x - a), and one of control likewise. The logarithm of their expectation is a concave
-function of the true means, and 0 is its maximum over the null hypothesis, at that nearest point. Observations between 0 and
+function of the true means, and 0 is its maximum over the null hypothesis, at that nearest point. Outcomes between 0 and
 1 are allowed because the factors are linear in them.
 """
 
