@@ -16,7 +16,7 @@ from handsell.data.world.catalog import get_log_span
 from handsell.data.world.event_recorder import IMPRESSION, LIKE, LISTEN
 from handsell.data.world.listeners import build_listeners, n_partitions
 from handsell.data.world.session_simulation import simulate_sessions
-from handsell.experiments.analysis.outcomes import UnitOutcomes
+from handsell.experiments.analysis.log.outcomes import UnitOutcomes
 
 DAYS = 14  # of the experiment, the last ones of the world's log
 CONVERSION_US = DAY_US

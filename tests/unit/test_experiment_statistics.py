@@ -8,8 +8,8 @@ from tea_tasting import RatioOfMeans
 
 from handsell.core.units import DAY_US
 from handsell.experiments.analysis.effects import correct_by_holm, estimate_effects, judge_effect
+from handsell.experiments.analysis.log.outcomes import UnitOutcomes
 from handsell.experiments.analysis.metrics import CTR, list_metrics, name_conversion, name_rate
-from handsell.experiments.analysis.outcomes import UnitOutcomes
 from handsell.experiments.analysis.outliers import limit_outliers
 from handsell.experiments.analysis.ratios import RatioEffect, compare_ratios, summarize
 from handsell.experiments.analysis.sample_ratio import check_logging_ratio, check_sample_ratio
@@ -21,7 +21,9 @@ from handsell.experiments.analysis.sequences import (
     tune_information,
     tune_prior,
 )
-from handsell.experiments.analysis.verdict import AnalysisSettings, choose_settings, judge
+from handsell.experiments.analysis.verdict import AnalysisSettings, ArmShares, choose_settings, judge
+
+EVEN = ArmShares(((0.5, 0.5),))
 
 
 def build_outcomes(rng: np.random.Generator, units: int, effect: float = 0.0, days: int = 10) -> UnitOutcomes:
@@ -122,6 +124,17 @@ def test_a_mismatch_of_two_points_is_found_and_an_expected_ratio_is_not():
     assert check_sample_ratio((500, 10), (1.0, 0.0)).failed  # an arm that has no share has units
 
 
+def test_changed_shares_are_expected_from_their_change_on(rng):
+    o = build_outcomes(rng, 20_000)
+    change = o.until - 5 * DAY_US
+    late = rng.random(len(o)) < 0.1
+    o = dataclasses.replace(o, arm=np.where(o.first < change, o.arm, late).astype(np.int8))
+    ramp = ArmShares(((0.5, 0.5), (0.9, 0.1)), (change,))
+    known, ignored = (judge("test", o, shares, AnalysisSettings()) for shares in (ramp, EVEN))
+    assert not known.reasons and "changed during the experiment" in known.warnings[0]
+    assert "sample ratio mismatch" in ignored.reasons[0]
+
+
 def test_an_arm_that_logs_twice_is_found(rng):
     o = build_outcomes(rng, 2_000)
     assert not check_logging_ratio(o.first_day_slates, o.arm, 2).failed
@@ -154,7 +167,7 @@ def test_conversion_and_retention_wait_for_the_whole_window(rng):
 def test_a_verdict_beats_loses_or_stays_open(rng):
     settings = AnalysisSettings(smallest_effect=0.1)
     outcomes = {effect: build_outcomes(rng, 20_000, effect) for effect in (-0.1, 0.0, 0.1)}
-    found = {effect: judge("test", o, (0.5, 0.5), settings) for effect, o in outcomes.items()}
+    found = {effect: judge("test", o, EVEN, settings) for effect, o in outcomes.items()}
     assert [v.decisions["bold"] for v in found.values()] == ["loses", "undecided", "beats"]
     for effect, verdict in found.items():
         (main,) = verdict.main
@@ -163,13 +176,13 @@ def test_a_verdict_beats_loses_or_stays_open(rng):
 
 
 def test_few_units_leave_a_verdict_open_and_say_why(rng):
-    verdict = judge("test", build_outcomes(rng, 120, 3.0), (0.5, 0.5), AnalysisSettings())
+    verdict = judge("test", build_outcomes(rng, 120, 3.0), EVEN, AnalysisSettings())
     assert verdict.decisions == {"bold": "undecided"} and "fewer than 100 units" in verdict.warnings[0]
 
 
 def test_an_experiment_without_units_has_an_open_verdict(rng):
     nobody = build_outcomes(rng, 50).select(np.zeros(50, bool))
-    verdict = judge("test", nobody, (0.5, 0.5), choose_settings(("like",), "like", 0.02))
+    verdict = judge("test", nobody, EVEN, choose_settings(("like",), "like", 0.02))
     assert verdict.decisions == {"bold": "undecided"} and verdict.units == {"control": 0, "bold": 0}
     assert "NaN" not in str(verdict.as_dict()) and "nan" not in str(verdict.as_dict())
 
@@ -183,7 +196,7 @@ def test_a_defect_refuses_the_verdict_and_is_named(rng, defect):
         o = dataclasses.replace(o, first_day_slates=o.first_day_slates * (1 + o.arm))
     else:
         o = dataclasses.replace(o, crossed=rng.random(len(o)) < 0.02)
-    verdict = judge("test", o, (0.5, 0.5), AnalysisSettings())
+    verdict = judge("test", o, EVEN, AnalysisSettings())
     assert verdict.decisions == {"bold": "refused"} and len(verdict.reasons) == 1
     names = {"units": "sample ratio mismatch", "slates": "logs slates twice", "crossed": "the assignment leaks"}
     assert names[defect] in verdict.reasons[0]

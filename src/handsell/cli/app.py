@@ -13,7 +13,7 @@ import sys
 
 import typer
 
-from handsell.cli import bundles, data, features, local, operations, people, rules, serving, training
+from handsell.cli import bundles, data, experiments, features, local, operations, people, rules, serving, training
 from handsell.core.errors import HandsellError
 from handsell.core.proxies import bypass_proxies
 from handsell.core.tools import find_plain_interpreter
@@ -36,7 +36,7 @@ COMMANDS = {
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
-for name, group in (("bundles", bundles.app), ("rules", rules.app)):
+for name, group in (("bundles", bundles.app), ("experiments", experiments.app), ("rules", rules.app)):
     app.add_typer(group, name=name, rich_help_panel="Groups of commands")
 
 

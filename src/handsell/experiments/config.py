@@ -78,6 +78,13 @@ class Experiment(Section):
     )
     former: tuple[FormerShare, ...] = Field((), description=FORMER)
     metric: str | None = Field(None, description="event type of the main metric; none: clicks")
+    smallest_effect: float = Field(
+        0.02,
+        gt=0,
+        le=1,
+        description="smallest relative effect that matters: intervals are narrowest at the sample size that finds it; "
+        "set it before the start",
+    )
     interleave: tuple[str, ...] = Field(
         (),
         description="two arms whose slates are interleaved (team draft): every unit sees both, and clicks are credited "

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from handsell.experiments.analysis.log.outcomes import UnitOutcomes
 from handsell.experiments.analysis.metrics import Measure
-from handsell.experiments.analysis.outcomes import UnitOutcomes
 from handsell.experiments.analysis.ratios import RatioEffect, compare_ratios, summarize
 from handsell.experiments.analysis.sequences import ALPHA, compute_p_value, compute_width, tune_prior
 

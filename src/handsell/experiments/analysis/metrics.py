@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from handsell.core.units import DAY_US
-from handsell.experiments.analysis.outcomes import UnitOutcomes
+from handsell.experiments.analysis.log.outcomes import UnitOutcomes
 
 CTR = "clicks per shown item"
 SLATES = "slates per day"

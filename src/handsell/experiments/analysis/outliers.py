@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from handsell.experiments.analysis.outcomes import UnitOutcomes
+from handsell.experiments.analysis.log.outcomes import UnitOutcomes
 
 SLATES_PER_HOUR = 120.0  # a slate every 30 s for an hour
 QUANTILE = 0.999

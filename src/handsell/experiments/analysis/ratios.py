@@ -70,6 +70,13 @@ def compare_ratios(arms: Sequence[Aggregates], treatment: int) -> RatioEffect | 
     )
 
 
+def estimate_ratio(arm: Aggregates) -> tuple[float, float, float]:
+    """Return one arm's ratio, the variance of this estimate with CUPED, and the variance without."""
+    spread = arm.var("covariate")
+    slope = arm.ratio_cov("numerator", "denominator", "covariate", None) / spread if spread > 0 else 0.0
+    return _adjust(arm, slope, arm.mean("covariate"))
+
+
 def _adjust(arm: Aggregates, slope: float, mean: float) -> tuple[float, float, float]:
     """Return an arm's ratio after CUPED, the variance of this estimate, and the variance without CUPED."""
     ratio = arm.mean("numerator") / arm.mean("denominator")

@@ -35,24 +35,31 @@ class SampleRatio:
         return self.p_value < LOOK_LEVEL or self.sequential_p_value < SEQUENTIAL_LEVEL
 
 
-def check_sample_ratio(counts: Sequence[int], shares: Sequence[float]) -> SampleRatio:
-    """Test counts of units against the shares of the arms; no units is no mismatch."""
-    observed, share = np.asarray(counts, float), np.asarray(shares, float) / sum(shares)
-    both = (tuple(map(int, counts)), tuple(share.tolist()))
-    if observed[share == 0].any():  # an arm without a share has units
+def check_sample_ratio(counts: np.ndarray | Sequence, shares: np.ndarray | Sequence) -> SampleRatio:
+    """Test counts of units (A,) against the shares of the A arms; no units is no mismatch.
+
+    Where shares have changed, both are (P, A), one row per period between changes.
+    """
+    observed = np.atleast_2d(np.asarray(counts, float))
+    share = np.atleast_2d(np.asarray(shares, float))
+    share = share / share.sum(axis=1, keepdims=True)
+    total, expected = observed.sum(axis=0), (observed.sum(axis=1, keepdims=True) * share).sum(axis=0)
+    used = expected > 0
+    whole = expected.sum()
+    both = tuple(total.astype(int).tolist()), tuple((expected / whole if whole else share[-1]).tolist())
+    if total[~used].any():  # an arm without a share has units
         return SampleRatio(*both, 0.0, 0.0)
-    observed, share = observed[share > 0], share[share > 0]
-    total = observed.sum()
-    p = float(chisquare(observed, share * total).pvalue) if total and len(observed) > 1 else 1.0
-    return SampleRatio(*both, p, compute_sequential_p_value(observed, share))
+    p = float(chisquare(total[used], expected[used]).pvalue) if used.sum() > 1 else 1.0
+    logs = sum(_compute_log_ratio(row[of > 0], of[of > 0]) for row, of in zip(observed, share, strict=True))
+    return SampleRatio(*both, p, float(np.exp(min(0.0, logs))))
 
 
-def compute_sequential_p_value(counts: np.ndarray, shares: np.ndarray) -> float:
-    """Return 1 / Bayes factor of other shares, drawn from a Dirichlet around the expected ones; at most 1."""
+def _compute_log_ratio(counts: np.ndarray, shares: np.ndarray) -> float:
+    """Return the log Bayes factor of the expected shares against others, drawn from a Dirichlet around them."""
     prior = CONCENTRATION * shares
     other = gammaln(CONCENTRATION) - gammaln(CONCENTRATION + counts.sum())
     other += (gammaln(prior + counts) - gammaln(prior)).sum()
-    return float(min(1.0, np.exp(min(0.0, xlogy(counts, shares).sum() - other))))
+    return float(xlogy(counts, shares).sum() - other)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from handsell.experiments.analysis.effects import ArmEffect, correct_by_holm, estimate_effects
+from handsell.experiments.analysis.log.outcomes import UnitOutcomes
 from handsell.experiments.analysis.metrics import Measure
-from handsell.experiments.analysis.outcomes import UnitOutcomes
 from handsell.experiments.analysis.sequences import ALPHA
 
 MAX_SEGMENTS = 12  # the largest ones; all others are not tested

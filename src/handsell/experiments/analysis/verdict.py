@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,8 +9,8 @@ import numpy as np
 
 from handsell.core.units import DAY_US
 from handsell.experiments.analysis.effects import ArmEffect, estimate_effects
+from handsell.experiments.analysis.log.outcomes import UnitOutcomes
 from handsell.experiments.analysis.metrics import CTR, SLATES, list_metrics, name_conversion, name_rate, name_retention
-from handsell.experiments.analysis.outcomes import UnitOutcomes
 from handsell.experiments.analysis.outliers import QUANTILE, SLATES_PER_HOUR, OutlierCounts, limit_outliers
 from handsell.experiments.analysis.sample_ratio import (
     LoggingRatio,
@@ -22,9 +20,15 @@ from handsell.experiments.analysis.sample_ratio import (
 )
 from handsell.experiments.analysis.segments import SegmentEffect, estimate_segments, warn_of_segments
 from handsell.experiments.analysis.sequences import ALPHA
+from handsell.experiments.analysis.text.verdict_values import clean_values
 
 SMALLEST_EFFECT = 0.02
 MAX_CROSSED = 0.005  # share of units that may be seen in several arms
+
+CHANGED_SHARES = (
+    "the arms' shares have changed during the experiment, so that arms have units of different days: a trend over time "
+    "may look like an effect, and units that moved count for their first arm; an experiment with a new name is safer"
+)
 
 Decision = Literal["beats", "loses", "undecided", "refused"]
 
@@ -67,7 +71,21 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for JSON, with None for numbers that are not finite."""
-        return _clean(dataclasses.asdict(self))
+        return clean_values(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ArmShares:
+    """Shares of the A arms in P periods; `changes` (P - 1,) are the times between them, µs."""
+
+    shares: tuple[tuple[float, ...], ...]
+    changes: tuple[int, ...] = ()
+
+    def count_units(self, outcomes: UnitOutcomes) -> np.ndarray:
+        """Return (P, A): units of each arm by the period of their first exposure."""
+        period = np.searchsorted(self.changes, outcomes.first, side="right")
+        size = len(outcomes.arms)
+        return np.bincount(period * size + outcomes.arm, minlength=len(self.shares) * size).reshape(-1, size)
 
 
 def choose_settings(outcomes_types: tuple[str, ...], metric: str | None, smallest_effect: float) -> AnalysisSettings:
@@ -82,7 +100,7 @@ def choose_settings(outcomes_types: tuple[str, ...], metric: str | None, smalles
 def judge(
     experiment: str,
     outcomes: UnitOutcomes,
-    shares: tuple[float, ...],
+    shares: ArmShares,
     settings: AnalysisSettings,
     labels: np.ndarray | None = None,
     lists: dict[str, dict[str, float]] | None = None,
@@ -91,12 +109,12 @@ def judge(
 
     `labels` (N,) text are segments, empty for none.
     """
-    sample = check_sample_ratio(outcomes.count_units().tolist(), shares)
+    sample = check_sample_ratio(shares.count_units(outcomes), shares.shares)
     kept, outliers = limit_outliers(outcomes, settings.slates_per_hour, settings.quantile)
     full_day = kept.select(kept.first + DAY_US <= kept.until)
     logged = check_logging_ratio(full_day.first_day_slates, full_day.arm, len(outcomes.arms))
     crossed = int(outcomes.crossed.sum())
-    reasons = _find_reasons(outcomes, sample, logged, crossed)
+    reasons = _find_reasons(outcomes, sample, logged, 0 if shares.changes else crossed)
     measures = list_metrics(outcomes.types)
     effects = [
         effect
@@ -117,7 +135,7 @@ def judge(
         alpha=settings.alpha,
         decisions=decisions,
         reasons=reasons,
-        warnings=_find_warnings(outliers, main, segments),
+        warnings=([CHANGED_SHARES] if shares.changes else []) + _find_warnings(outliers, main, segments),
         units=dict(zip(outcomes.arms, outcomes.count_units().tolist(), strict=True)),
         sample_ratio=sample,
         logging_ratio=logged,
@@ -167,11 +185,3 @@ def _find_warnings(outliers: OutlierCounts, main: list[ArmEffect], segments: lis
         )
     warnings += [f"{effect.arm}: {effect.reason}" for effect in main if effect.reason]
     return warnings + ([warn_of_segments(segments)] if segments else [])
-
-
-def _clean(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _clean(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

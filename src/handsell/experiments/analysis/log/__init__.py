@@ -1,0 +1,1 @@
+"""What units did: the logged impressions and events, and the outcomes that follow from them."""
