@@ -15,6 +15,7 @@ import json
 import re
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -120,17 +121,22 @@ class BundleStore:
         why = "; ".join(skipped) or "there is none"
         raise BundleError(f"rollback: expected a bundle that was live before {now.live}: {why}: promote one by its id")
 
-    def prune(self, keep: int, rollbacks: int = 1) -> tuple[str, ...]:
+    def prune(self, keep: int, rollbacks: int = 1, needed: Iterable[str] = ()) -> tuple[str, ...]:
         """Remove all but the newest `keep` bundles, the live one and its last `rollbacks` predecessors.
 
-        Returns the removed ids.
+        Bundles that are `needed`, such as those of experiments' arms, stay. Returns the removed ids.
         """
         if keep < 1:
             raise BundleError(f"prune: expected to keep at least 1 bundle, got {keep}: give --keep 1 or more")
         with lock_folder(self._storage.local, self._wait_s):
             now, ids = self.pointer(), self.list()
             predecessors = [i for i in now.previous if i in ids]
-            kept = {*ids[-keep:], now.live, *predecessors[len(predecessors) - min(rollbacks, len(predecessors)) :]}
+            kept = {
+                *needed,
+                *ids[-keep:],
+                now.live,
+                *predecessors[len(predecessors) - min(rollbacks, len(predecessors)) :],
+            }
             removed = tuple(i for i in ids if i not in kept)
             for bundle_id in removed:
                 self._storage.remove(bundle_id)

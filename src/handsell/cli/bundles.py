@@ -13,12 +13,13 @@ app = typer.Typer(no_args_is_help=True, help="List, show, promote and roll back 
 
 @app.command("list")
 def list_bundles(config: ConfigPath) -> None:
-    """List all bundles, newest first, and mark the live one."""
+    """List all bundles, newest first, and mark the live one and the canary."""
     from rich import print as show
 
-    from handsell.local.bundles import bundle_table, open_bundles
+    from handsell.local.bundles import bundle_table, open_bundles, open_states
 
-    show(bundle_table(open_bundles(load(config))))
+    loaded = load(config)
+    show(bundle_table(open_bundles(loaded), open_states(loaded).read()))
 
 
 @app.command("show")
@@ -32,25 +33,50 @@ def show_bundle(config: ConfigPath, bundle: BundleName = "live") -> None:
 
 @app.command("promote")
 def promote_bundle(
-    config: ConfigPath, bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle id.")]
+    config: ConfigPath,
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle id.")],
+    canary: Annotated[
+        str | None,
+        typer.Option(help="Give it to this share of users first, such as 5%; 0% ends the canary."),
+    ] = None,
+    duration: Annotated[
+        str | None, typer.Option("--for", help="Least time as a canary, such as 2h; by default canary.hours.")
+    ] = None,
+    min_slates: Annotated[
+        int | None, typer.Option(min=0, help="Least slates as a canary; by default canary.min_slates.")
+    ] = None,
+    max_click_loss: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1, help="Loss of clicks that must be ruled out; by default canary.max_click_loss."),
+    ] = None,
 ) -> None:
-    """Verify a bundle and make it live; a running service switches to it without interruption."""
-    from handsell.local.bundles import open_bundles
+    """Verify a bundle and make it live; a running service switches to it without interruption.
+
+    With --canary the live bundle stays. The guard of the running service makes the candidate live when its time and
+    slates are reached without a guard rail being hit and a loss of clicks is ruled out, or else rolls it back.
+    """
+    from handsell.local import bundles
     from handsell.local.service import wait_for_switch
 
     loaded = load(config)
-    open_bundles(loaded).promote(bundle)
+    if canary is not None:
+        print(bundles.run_canary(loaded, bundle, canary, duration, min_slates, max_click_loss))
+        return
+    bundles.promote(loaded, bundle)
     print(f"live: {bundle}")
     print(wait_for_switch(loaded, bundle))
 
 
 @app.command("rollback")
 def roll_back(config: ConfigPath) -> None:
-    """Make the previously live bundle live again; a running service switches to it without interruption."""
-    from handsell.local.bundles import open_bundles
+    """End a running canary; without one, make the previously live bundle live again, without interruption."""
+    from handsell.local.bundles import end_canary, open_bundles
     from handsell.local.service import wait_for_switch
 
     loaded = load(config)
+    if (ended := end_canary(loaded)) is not None:
+        print(ended)
+        return
     bundle = open_bundles(loaded).rollback()
     print(f"live: {bundle}")
     print(wait_for_switch(loaded, bundle))

@@ -102,6 +102,10 @@ class StateFile:
                 f"({first['msg']}): correct it, or remove it to start every arm again"
             ) from None
 
+    def replace(self, states: ExperimentStates) -> None:
+        """Write a state as it is, as in a backup."""
+        self._storage.write(STATE, states.model_dump_json(indent=1).encode())
+
     def stop_arm(self, experiment: str, arm: str, reason: str) -> bool:
         """Send an arm's units to control; returns whether it was not stopped before."""
         return self._change_experiment(
@@ -174,7 +178,7 @@ class StateFile:
             before = self.read()
             after = change(before)
             if after != before:
-                self._storage.write(STATE, after.model_dump_json(indent=1).encode())
+                self.replace(after)
             return after
 
 

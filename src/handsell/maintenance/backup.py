@@ -22,6 +22,8 @@ from handsell.core.errors import BundleError
 from handsell.core.paths import Layout
 from handsell.events.compacted_files import lock_compacted
 from handsell.events.store.opening import SQLITE, find_store
+from handsell.experiments.arm_bundles import ArmBundles
+from handsell.experiments.state import ExperimentStates, StateFile
 from handsell.features.repository import build_feast_settings
 from handsell.maintenance.backup_manifest import (
     NAME,
@@ -101,21 +103,25 @@ def _copy_store(config: Config, folder: Path) -> tuple[dict[str, int], str, str]
 
 
 def _copy_bundles(config: Config, folder: Path) -> str | None:
-    """Copy the live bundle and those for rollback, and point to them; return the id of the live one."""
+    """Copy the live bundle, those for rollback and for experiments, and their state; return the id of the live one."""
     store, target = BundleStore(Layout(config.state).bundles), folder / Layout(config.state).bundles.name
     pointer = store.pointer()
     if pointer.live is None:
         return None
     _copy_bundle(store, pointer.live, target)
-    kept = []
-    for bundle in pointer.previous[max(len(pointer.previous) - config.retention.rollbacks, 0) :]:
+    kept, previous = [], pointer.previous[max(len(pointer.previous) - config.retention.rollbacks, 0) :]
+    states = StateFile(Layout(config.state).bundles).read()
+    arms = [bundle for bundle in ArmBundles(config).update(states).bundles if bundle not in (pointer.live, *previous)]
+    for bundle in (*previous, *arms):
         try:
             _copy_bundle(store, bundle, target)
         except (BundleError, OSError):  # removed meanwhile, or of no use for a rollback
             shutil.rmtree(target / bundle, ignore_errors=True)
             continue
         kept.append(bundle)
-    BundleStore(target).write_pointer(Pointer(pointer.live, tuple(kept)))
+    BundleStore(target).write_pointer(Pointer(pointer.live, tuple(b for b in previous if b in kept)))
+    if states != ExperimentStates():
+        StateFile(target).replace(states)
     return pointer.live
 
 
