@@ -6,6 +6,7 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
+from handsell.bundles import local_bundle
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import load_config
 from handsell.core.errors import ConfigError, DataError, HandsellError
@@ -28,7 +29,7 @@ def world(tmp_path, monkeypatch):
     source.write_text(source.read_text().replace("[surfaces.email]", f"[surfaces.email]\n{EMAIL}"))
     made = replace(made, config=load_config(source))
     Vocabulary.of(f"u{i}" for i in range(USERS)).save(Layout(made.config.state).catalog / "users")
-    monkeypatch.setattr(slate_part, "open_store", lambda config: made.store())
+    monkeypatch.setattr(local_bundle, "open_store", lambda config: made.store())
     monkeypatch.setattr(job, "run_tasks", lambda task, arguments, **_: [task(*each) for each in arguments])
     monkeypatch.setattr(job, "connect", lambda *_: __import__("contextlib").nullcontext())
     slate_part.load_worker.cache_clear()
@@ -166,7 +167,7 @@ def test_a_filter_reads_attributes_that_users_got_since(world, tmp_path, monkeyp
     config = load_config(world.config.source)
     change_catalog(world, ("user", "u1", "patch", {"plan": "kids"}), ("user", "u2", "put", {"plan": "pro"}))
     made = replace(world, config=config, rows={user: {**row, "plan": "pro"} for user, row in world.rows.items()})
-    monkeypatch.setattr(slate_part, "open_store", lambda config: made.store())
+    monkeypatch.setattr(local_bundle, "open_store", lambda config: made.store())
     job.batch(config, "email", tmp_path / "email", record=False)
     found = slates(tmp_path / "email")
     assert all(int(item[1:]) % 2 == 1 for item in found["u1"])  # red

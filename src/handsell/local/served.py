@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from handsell.bundles.local_bundle import LocalBundle
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE, Ragged
@@ -29,7 +30,7 @@ from handsell.evaluation.intervals import estimate_means
 from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
 from handsell.evaluation.served import PAUSES
 from handsell.events.store.opening import open_reader
-from handsell.jobs.batch.slate_part import BatchWorker, look_up_requests, open_worker
+from handsell.jobs.batch.slate_part import look_up_requests, open_worker
 from handsell.local.bundles import open_bundles, resolve_bundle
 from handsell.local.service import open_client, request_slate, service_url
 
@@ -120,7 +121,7 @@ def query_service(url: str, ids: Sequence[str], is_local: bool = False) -> Servi
     )
 
 
-def replay(worker: BatchWorker, ids: Sequence[str], now: int, away: int | None = None) -> Lists:
+def replay(worker: LocalBundle, ids: Sequence[str], now: int, away: int | None = None) -> Lists:
     """Return the bundle's lists for users at `now` µs, computed in this process.
 
     `away` µs, if given, moves each request to that time after the user's last event.

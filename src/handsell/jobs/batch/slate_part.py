@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,24 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from handsell.bundles.live_catalog import open_live_catalog
-from handsell.bundles.stages import Stages, apply_choices, load_stages
-from handsell.bundles.store import BundleStore
-from handsell.catalog.vocabulary import Vocabulary
+from handsell.bundles.local_bundle import LocalBundle
 from handsell.config import Config, load_config
 from handsell.core.batches import NONE, Requests, Slates
 from handsell.core.errors import TrainingError
-from handsell.core.failures import Failures
 from handsell.core.funnel import run_local
-from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
-from handsell.events.live_catalog import LiveCatalog
 from handsell.events.store.interface import EventReader
 from handsell.events.store.opening import open_reader
-from handsell.features.request_builder import QueryBatch, build_requests
-from handsell.features.row_columns import change_attributes
-from handsell.features.storage.online_rows import OnlineRows
-from handsell.features.store import FeatureStore, open_store
 from handsell.jobs.batch.batch_run import BatchRun, PartCounts
 from handsell.jobs.batch.slate_log import log_slates
 from handsell.reranking.reasons import REASONS
@@ -49,24 +39,7 @@ SLATES = pa.schema(
 """One row a user, lists in the order of the slate; `time` µs."""
 
 
-@dataclass
-class BatchWorker:
-    """Objects that a worker process keeps between parts."""
-
-    config: Config
-    stages: Stages  # on the catalog as of the last `read_changes`
-    catalog: LiveCatalog
-    store: FeatureStore
-    users: Vocabulary
-
-    def read_changes(self) -> None:
-        """Apply the catalog changes since the last time; raises EventStoreError."""
-        self.catalog.read()
-        if self.catalog.snapshot is not self.stages.snapshot:
-            self.stages = self.stages.with_snapshot(self.catalog.snapshot)
-
-
-def open_worker(source: str, bundle: str) -> BatchWorker:
+def open_worker(source: str, bundle: str) -> LocalBundle:
     """Return the worker of this process, on the catalog as of now; raises BundleError and EventStoreError."""
     worker = load_worker(source, bundle)
     worker.read_changes()
@@ -74,16 +47,9 @@ def open_worker(source: str, bundle: str) -> BatchWorker:
 
 
 @lru_cache(1)
-def load_worker(source: str, bundle: str) -> BatchWorker:
+def load_worker(source: str, bundle: str) -> LocalBundle:
     """Load config, stages and feature store, once per worker process."""
-    config = load_config(source)
-    layout = Layout(config.state)
-    bundles = BundleStore(layout.bundles)
-    path = bundles.local_path(bundle)
-    config = apply_choices(config, path)
-    stages = load_stages(path, config)
-    catalog = open_live_catalog(config, bundles.show(bundle), stages.snapshot)
-    return BatchWorker(config, stages, catalog, open_store(config), Vocabulary.load(layout.catalog / "users"))
+    return LocalBundle.open(load_config(source), bundle)
 
 
 def make_slates(source: str, run: BatchRun, out: str, part: int) -> PartCounts:
@@ -100,7 +66,7 @@ def make_slates(source: str, run: BatchRun, out: str, part: int) -> PartCounts:
     return done
 
 
-def _write_part(worker: BatchWorker, run: BatchRun, part: int, path: Path, counts: Path) -> PartCounts:
+def _write_part(worker: LocalBundle, run: BatchRun, part: int, path: Path, counts: Path) -> PartCounts:
     ids = worker.users.ids(np.array(run.of_part(part)))
     reader = open_reader(worker.config)
     try:
@@ -128,7 +94,7 @@ def _select_below_cap(ids: list[str], run: BatchRun, config: Config, reader: Eve
     return [user_id for user_id in ids if counts.get(user_id, 0) < cap.slates]
 
 
-def _make_slates(worker: BatchWorker, run: BatchRun, ids: list[str], reader: EventReader) -> list[dict[str, Any]]:
+def _make_slates(worker: LocalBundle, run: BatchRun, ids: list[str], reader: EventReader) -> list[dict[str, Any]]:
     """Rows of SLATES; users without any item have none."""
     requests = look_up_requests(worker, run.surface, run.time, ids, reader)
     n = worker.config.surfaces[run.surface].count
@@ -144,22 +110,13 @@ def _make_slates(worker: BatchWorker, run: BatchRun, ids: list[str], reader: Eve
 
 
 def look_up_requests(
-    worker: BatchWorker, surface: str, time: int, user_ids: list[str], reader: EventReader, away: int | None = None
+    worker: LocalBundle, surface: str, time: int, user_ids: list[str], reader: EventReader, away: int | None = None
 ) -> Requests:
     """Build requests as the gateway does at `time` µs; `away` µs as in `build_requests_from_rows`."""
-    n, config = len(user_ids), worker.config
-    queries = QueryBatch.of(
-        user_ids, np.full(n, time, np.int64), np.full(n, config.surface_names.index(surface), np.int8)
-    )
-    rows = change_attributes(OnlineRows(worker.store, config).read(user_ids), user_ids, worker.catalog.users)
-    built = build_requests(
-        queries, rows, reader, worker.stages.snapshot, config, Failures(strict=True), without_later_events=True,
-        away=None if away is None else np.full(n, away),
-    )  # fmt: skip
-    return built.requests
+    return worker.build_requests(user_ids, np.full(len(user_ids), time, np.int64), surface, reader, away)
 
 
-def _build_row(worker: BatchWorker, run: BatchRun, user_id: str, slates: Slates, b: int) -> dict[str, Any]:
+def _build_row(worker: LocalBundle, run: BatchRun, user_id: str, slates: Slates, b: int) -> dict[str, Any]:
     items = worker.stages.snapshot.items
     n = int((slates.item[b] != NONE).sum())
     about = slates.reason_item[b, :n]
