@@ -13,7 +13,19 @@ import sys
 
 import typer
 
-from handsell.cli import bundles, data, experiments, features, local, operations, people, rules, serving, training
+from handsell.cli import (
+    bundles,
+    data,
+    experiments,
+    features,
+    local,
+    operations,
+    people,
+    rules,
+    serving,
+    simulation,
+    training,
+)
 from handsell.core.errors import HandsellError
 from handsell.core.proxies import bypass_proxies
 from handsell.core.tools import find_plain_interpreter
@@ -31,6 +43,7 @@ COMMANDS = {
     "Features": (features.features, features.apply, features.materialize),
     "Training": (training.train, training.evaluate),
     "Serving": (serving.serve, serving.recommend, serving.batch, serving.skew),
+    "Experiments": (simulation.simulate,),
     "Operations": (operations.clean, operations.backup, operations.restore, people.erase),
 }
 for panel, commands in COMMANDS.items():

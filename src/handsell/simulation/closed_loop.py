@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from handsell.simulation.behavior import respond
+from handsell.simulation.behavior import Responses, respond
 from handsell.simulation.policies import Policy
 from handsell.simulation.population import Population
 from handsell.simulation.population_state import PopulationState
@@ -19,18 +19,17 @@ def simulate_days(
     state: PopulationState,
     policy: Policy,
     n: int = SLATE,
-    report: Callable[[int, int], None] = lambda day, visits: None,
+    report: Callable[[int, Sequence[Responses]], None] = lambda day, responses: None,
 ) -> Trace:
-    """Simulate all days of a population with one policy; `report(day, visits)` is called after each day."""
-    parts = []
+    """Simulate all days of a population with one policy; `report` is called after each day with its responses."""
+    parts: list[Trace] = []
     for day in range(population.days):
-        count = 0
+        first = len(parts)
         for visits in iterate_visits(population, state, day):
             shown = policy.recommend(visits, n)
             responses = respond(population, state, visits, shown.item)
             policy.observe(visits, shown, responses)
             parts.append(Trace.of(visits, shown, responses))
-            count += len(visits)
         policy.end_day(day)
-        report(day, count)
+        report(day, [part.responses for part in parts[first:]])
     return Trace.concatenate(parts)

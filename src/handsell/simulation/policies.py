@@ -27,8 +27,9 @@ POOL = 80  # tracks from which the oracle orders a slate
 class SimulatedSlates:
     """Slates of B visits; `propensity` is the probability of each item given those above it."""
 
-    item: np.ndarray  # (B, n) int32, -1 padded
+    item: np.ndarray  # (B, n) int32 track numbers, -1 padded
     propensity: np.ndarray  # (B, n) float32
+    score: np.ndarray | None = None  # (B, n) float32 in 0..1, of a ranker
 
 
 class Policy(Protocol):

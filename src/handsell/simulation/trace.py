@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,23 @@ class Trace(RowBatch):
             np.concatenate([part.propensity for part in parts]),
             _join([part.responses for part in parts]),
         )
+
+    def save(self, path: Path) -> None:
+        """Write a NumPy archive; the file is complete or absent."""
+        arrays = {
+            **{f"visits.{f.name}": getattr(self.visits, f.name) for f in fields(Visits)},
+            **{f"responses.{f.name}": getattr(self.responses, f.name) for f in fields(Responses)},
+        }
+        temporary = path.with_suffix(".part.npz")
+        np.savez_compressed(temporary, allow_pickle=False, propensity=self.propensity, **arrays)
+        temporary.rename(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Trace:
+        with np.load(path, allow_pickle=False) as archive:
+            visits = Visits(**{f.name: archive[f"visits.{f.name}"] for f in fields(Visits)})
+            responses = Responses(**{f.name: archive[f"responses.{f.name}"] for f in fields(Responses)})
+            return cls(visits, archive["propensity"], responses)
 
 
 def _join(parts: Sequence) -> Any:
