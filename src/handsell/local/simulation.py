@@ -46,7 +46,7 @@ DEPLOYED: dict[str, Kind] = {
 }  # fmt: skip
 POLICIES = (*DEPLOYED, "random", "oracle")
 SERVICE = "service"  # the policy behind a URL
-SHARE, POSITIONS = 0.1, (5, 10)  # exploration, where the config has none
+SHARE, NEW_SHARE = 0.1, 0.05  # of exploration, where the config has none
 ISOLATED = {STORE_VARIABLE: "sqlite", "HANDSELL_ONLINE_STORE": "sqlite"}  # a simulation leaves production stores alone
 LOOP, RUN = "loop.json", "trace.npz"
 
@@ -65,7 +65,7 @@ class SimulationOptions:
 def simulate_policies(
     config: Config, options: SimulationOptions, policies: Sequence[str], console: Console | None = None
 ) -> dict[str, Any]:
-    """Simulate policies in this process, print their table, write report.json and report.html, and return the report."""
+    """Simulate policies in this process, print their table, write report.json and report.html; return the report."""
     _check(config, policies)
     population, log = _build(config, options)
     folder = _find_folder(config, options)
@@ -163,8 +163,9 @@ def _configure(config: Config, name: str) -> Config:
     """Return the config of a policy: only the funnels have a ranker, and only `exploration` explores."""
     explores = config.reranking.exploration
     if name == "exploration":
-        return config if explores.share else with_exploration(config, SHARE, POSITIONS)
-    config = with_exploration(config, 0.0, explores.positions)
+        own = explores.share or explores.new_items.share
+        return config if own else with_exploration(config, SHARE, NEW_SHARE)
+    config = with_exploration(config, 0.0, 0.0)
     if DEPLOYED[name] in ("popularity", "retriever"):
         config = config.model_copy(update={"ranking": config.ranking.model_copy(update={"enabled": False})})
     return config

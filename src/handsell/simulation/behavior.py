@@ -21,10 +21,10 @@ from handsell.core.units import SECOND_US
 from handsell.data.world.listen_history import sum_matches
 from handsell.data.world.preference import familiarity, staleness, transition, utility
 from handsell.data.world.session_simulation import SLATE_APPEAL, TRACK_US, examination, play_chance
-from handsell.simulation.keyed_draws import Purpose, draw_keyed
+from handsell.simulation.keyed_draws import Purpose
 from handsell.simulation.population import Population
 from handsell.simulation.population_state import PopulationState
-from handsell.simulation.visits import Visits
+from handsell.simulation.visits import Visits, draw_by_visit
 
 SATIATION = 0.6  # cost of log(1 + recent listens of the genre)
 IGNORED = 0.8  # cost of each recent time that the track was examined and not played
@@ -107,10 +107,10 @@ class _Session:
     ) -> _Session:
         shape, shown = item.shape, np.maximum(item, 0)
         place = np.broadcast_to(np.arange(shape[1]), shape)
-        looks = _draw(population, visits, Purpose.EXAMINE, place) < compute_examination(population, shape[1])
+        looks = draw_by_visit(population, visits, Purpose.EXAMINE, place) < compute_examination(population, shape[1])
         return cls(
             population, state, visits, item, gain, compute_pull(population, state, visits, shown),
-            {purpose: _draw(population, visits, purpose, shown) for purpose in _BY_ITEM},
+            {purpose: draw_by_visit(population, visits, purpose, shown) for purpose in _BY_ITEM},
             looks & (item >= 0), np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, np.float32),
             np.zeros(shape, np.int64), np.zeros(shape, np.float32),
             visits.time + 2 * SECOND_US, np.full(len(item), -1, np.int32),
@@ -177,13 +177,6 @@ _BY_ITEM = (
     Purpose.PLAY, Purpose.SKIP, Purpose.DISAPPOINTMENT, Purpose.LISTENED_SHARE, Purpose.LIKE, Purpose.SAVE,
     Purpose.SHARE,
 )  # fmt: skip
-
-
-def _draw(population: Population, visits: Visits, purpose: Purpose, key: np.ndarray) -> np.ndarray:
-    """Draw (B, n) numbers by listener, day, visit and item or position."""
-    return draw_keyed(
-        population.seed, purpose, visits.user[:, None], visits.day[:, None], visits.turn[:, None], key.astype(np.int64)
-    )
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from handsell.simulation.behavior import Responses, respond
+from handsell.simulation.organic import listen_organically
 from handsell.simulation.policies import Policy
 from handsell.simulation.population import Population
 from handsell.simulation.population_state import PopulationState
@@ -28,7 +29,7 @@ def simulate_days(
         for visits in iterate_visits(population, state, day):
             shown = policy.recommend(visits, n)
             responses = respond(population, state, visits, shown.item)
-            policy.observe(visits, shown, responses)
+            policy.observe(visits, shown, responses, listen_organically(population, state, visits, responses))
             parts.append(Trace.of(visits, shown, responses))
         policy.end_day(day)
         report(day, [part.responses for part in parts[first:]])

@@ -27,8 +27,11 @@ from handsell.data.world.tables import format_user_ids
 from handsell.evaluation.replay_scores import HEADLINE
 from handsell.events.store.interface import CatalogChange
 from handsell.events.store.opening import open_reader, open_writer
+from handsell.reranking.new_items import NewItems
+from handsell.reranking.stage import LocalReranking
 from handsell.simulation.behavior import Responses
-from handsell.simulation.logged_rows import SURFACE, build_event_rows, build_slate_rows, name_slates
+from handsell.simulation.logged_rows import SURFACE, build_event_rows, build_organic_rows, build_slate_rows, name_slates
+from handsell.simulation.organic import OrganicListens
 from handsell.simulation.policies import SimulatedSlates
 from handsell.simulation.population import Population
 from handsell.simulation.released_items import ReleasedItems
@@ -60,6 +63,7 @@ class DeployedPolicy:
     notes: list[str] = field(default_factory=list)  # outcomes of the trainings
     _released: ReleasedItems = field(init=False)
     _numbers: np.ndarray = field(init=False)  # (I,) track numbers of the catalog's items
+    _new_items: NewItems | None = field(init=False, default=None)  # their impressions so far
     _logged: int = 0  # slates so far
 
     def __post_init__(self) -> None:
@@ -77,10 +81,11 @@ class DeployedPolicy:
                 parts.append(self._choose(replace(requests, seed=seed), n))
         return SimulatedSlates(*(np.concatenate([p[i] for p in parts]) for i in range(3)))
 
-    def observe(self, visits: Visits, shown: SimulatedSlates, responses: Responses) -> None:
+    def observe(self, visits: Visits, shown: SimulatedSlates, responses: Responses, organic: OrganicListens) -> None:
         """Log slates and events; they are durable on return."""
         slates = build_slate_rows(visits, shown, self.bundle_id, self._logged + 1)
         events = build_event_rows(visits, responses, name_slates(visits), self.config.events.types)
+        events += build_organic_rows(visits, organic, name_slates(visits), self.config.events.types)
         self._logged += len(slates)
         with closing(open_writer(self.config)) as writer:
             for at in range(0, len(slates), ROWS):
@@ -104,7 +109,18 @@ class DeployedPolicy:
         if live is None:
             raise BundleError(f"{self.config.name} has no live bundle: run `handsell train {self.config.source}` first")
         self.bundle_id, self.bundle = live, LocalBundle.open(self.config, live)
+        self._count_new_items()
         self._read_catalog()
+
+    def _count_new_items(self) -> None:
+        """Let new items have their share of impressions, counted by this policy's own slates."""
+        stages, settings = self.bundle.stages, self.config.reranking.exploration.new_items
+        if not settings.share or not isinstance(stages.reranking, LocalReranking):
+            return
+        if self._new_items is None:
+            self._new_items = NewItems(settings, stages.snapshot, self.config.surface_names)
+        self._new_items.follow(stages.snapshot)
+        self.bundle.stages = replace(stages, reranking=replace(stages.reranking, new_items=self._new_items))
 
     def _release(self, day: int) -> None:
         """Put the tracks of a day into the catalog, and read the changes as a gateway does."""
@@ -179,7 +195,9 @@ class _InvertedRanking:
         return replace(chosen, score=np.where(chosen.item == NONE, 0, 1 - chosen.score).astype(np.float32))
 
 
-def with_exploration(config: Config, share: float, positions: tuple[int, ...]) -> Config:
-    """Return a config that explores at some positions with a probability."""
-    exploration = config.reranking.exploration.model_copy(update={"share": share, "positions": positions})
+def with_exploration(config: Config, share: float, new_share: float) -> Config:
+    """Return a config that explores with these shares of draws and of impressions of new items."""
+    before = config.reranking.exploration
+    new_items = before.new_items.model_copy(update={"share": new_share})
+    exploration = before.model_copy(update={"share": share, "new_items": new_items})
     return config.model_copy(update={"reranking": config.reranking.model_copy(update={"exploration": exploration})})

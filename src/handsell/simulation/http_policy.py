@@ -18,7 +18,8 @@ from handsell.core.batches import NONE
 from handsell.core.errors import HandsellError
 from handsell.data.world.tables import format_user_ids
 from handsell.simulation.behavior import Responses
-from handsell.simulation.logged_rows import SURFACE, build_event_rows
+from handsell.simulation.logged_rows import SURFACE, build_event_rows, build_organic_rows
+from handsell.simulation.organic import OrganicListens
 from handsell.simulation.policies import SimulatedSlates
 from handsell.simulation.population import Population
 from handsell.simulation.released_items import ReleasedItems
@@ -61,13 +62,12 @@ class HttpPolicy:
                 item[b, place], score[b, place] = self._read_item(one["item_id"]), one["score"]
         return SimulatedSlates(item, np.ones(item.shape, np.float32), score)
 
-    def observe(self, visits: Visits, shown: SimulatedSlates, responses: Responses) -> None:
+    def observe(self, visits: Visits, shown: SimulatedSlates, responses: Responses, organic: OrganicListens) -> None:
         rows = build_event_rows(visits, responses, self._names, self.types)
+        rows += build_organic_rows(visits, organic, self._names, self.types)
         bodies = [{name: row[name] for name in SENT if row[name] is not None} for row in rows]
         for part in _split(bodies, EVENTS):
-            answer = self._post("/v1/events", {"events": part}, 202)
-            if answer["rejected"]:
-                raise HandsellError(f"{self._url} rejected simulated events: {answer['rejected'][:3]}")
+            self._require_all("events", self._post("/v1/events", {"events": part}, 202))
 
     def end_day(self, day: int) -> None:
         last = day + 1 == self.population.days
@@ -83,7 +83,7 @@ class HttpPolicy:
             for item_id, row in rows.items()  # published now: the service's clock has not reached the simulated day
         ]
         for part in _split(bodies, ITEMS):
-            self._post("/v1/items", {"items": part}, 200)
+            self._require_all("items", self._post("/v1/items", {"items": part}, 200))
 
     def _read_item(self, item_id: str) -> int:
         number = int(item_id[1:]) if item_id[:1] == "t" and item_id[1:].isdecimal() else NONE
@@ -91,6 +91,12 @@ class HttpPolicy:
             self.unknown += 1
             return NONE
         return number
+
+    def _require_all(self, what: str, answer: dict[str, Any]) -> None:
+        if answer["rejected"]:
+            raise HandsellError(
+                f"{self._url} rejected simulated {what}, {answer['rejected'][:3]}: use the config of the service"
+            )
 
     @property
     def _url(self) -> str:

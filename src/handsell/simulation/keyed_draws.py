@@ -28,6 +28,9 @@ class Purpose(IntEnum):
     RETURN = 13
     LURE = 14
     POLICY = 15
+    ORGANIC_COUNT = 16
+    ORGANIC_CHOICE = 17
+    ORGANIC_LUCK = 18
 
 
 def draw_keyed(seed: int, purpose: Purpose, *keys: np.ndarray | int) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from handsell.data.world.tables import format_item_ids, format_user_ids
 from handsell.simulation.behavior import Responses
+from handsell.simulation.organic import OrganicListens
 from handsell.simulation.policies import SimulatedSlates
 from handsell.simulation.visits import Visits
 
@@ -73,3 +74,26 @@ def build_event_rows(
             for b, p, item, time in columns
         ]  # fmt: skip
     return sorted(rows, key=lambda event: event["time"])
+
+
+def build_organic_rows(
+    visits: Visits, organic: OrganicListens, names: list[str], types: Collection[str]
+) -> list[dict[str, Any]]:
+    """Return rows of EVENT_FIELDS of those types for what was played without a recommendation."""
+    users, rows = format_user_ids(visits.user), []
+    kinds = {"listen": organic.item >= 0, "like": organic.liked, "save": organic.saved}
+    for step, (kind, where) in enumerate(kinds.items()):
+        if kind not in types:
+            continue
+        row, place = np.nonzero(where)
+        items, times = format_item_ids(organic.item[row, place]), (organic.time[row, place] + step * AFTER_US).tolist()
+        for b, m, item, time in zip(row.tolist(), place.tolist(), items, times, strict=True):
+            rows.append(
+                {
+                    "event_id": f"{names[b]}-o{m}-{kind}", "user_id": users[b], "item_id": item, "type": kind,
+                    "time": time, "sent_time": time, "value": float(organic.part[b, m]) if kind == "listen" else None,
+                    "surface": "library" if organic.known[b, m] else "search", "recommendation_id": None,
+                    "position": None, "propensity": None,
+                }
+            )  # fmt: skip
+    return rows

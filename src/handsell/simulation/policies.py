@@ -12,12 +12,14 @@ import numpy as np
 
 from handsell.core.batches import NONE
 from handsell.core.units import DAY_US
+from handsell.data.world.policy import build_logging_mixture, draw_slate
 from handsell.data.world.preference import transition
 from handsell.simulation.behavior import SATIATION, Responses, compute_pull
 from handsell.simulation.keyed_draws import Purpose, draw_keyed, draw_keyed_normal
+from handsell.simulation.organic import OrganicListens
 from handsell.simulation.population import Population
 from handsell.simulation.population_state import PopulationState
-from handsell.simulation.visits import Visits
+from handsell.simulation.visits import VisitGenerator, Visits
 
 CHUNK = 128  # visits scored at a time
 POOL = 80  # tracks from which the oracle orders a slate
@@ -37,7 +39,9 @@ class Policy(Protocol):
 
     def recommend(self, visits: Visits, n: int) -> SimulatedSlates: ...
 
-    def observe(self, visits: Visits, shown: SimulatedSlates, responses: Responses) -> None: ...
+    def observe(
+        self, visits: Visits, shown: SimulatedSlates, responses: Responses, organic: OrganicListens
+    ) -> None: ...
 
     def end_day(self, day: int) -> None:
         """Learn from the day, if the policy does so between days."""
@@ -58,7 +62,30 @@ class RandomPolicy:
         item = ((place + draw_keyed(self.population.seed, Purpose.POLICY, *keys)) * step).astype(np.int32)
         return SimulatedSlates(item, np.ones(item.shape, np.float32))
 
-    def observe(self, visits: Visits, shown: SimulatedSlates, responses: Responses) -> None: ...
+    def observe(
+        self, visits: Visits, shown: SimulatedSlates, responses: Responses, organic: OrganicListens
+    ) -> None: ...
+
+    def end_day(self, day: int) -> None: ...
+
+
+@dataclass
+class LoggingPolicy:
+    """The policy that the world's log was recorded with; its propensities are exact."""
+
+    population: Population
+    state: PopulationState
+
+    def recommend(self, visits: Visits, n: int) -> SimulatedSlates:
+        listens = self.state.listens.select(visits.row)
+        mixture = build_logging_mixture(self.population.tracks, visits.time, listens)
+        numbers = VisitGenerator(self.population, visits, Purpose.POLICY)
+        item, propensity = draw_slate(mixture, numbers, n)  # type: ignore[arg-type]
+        return SimulatedSlates(item, propensity.astype(np.float32))
+
+    def observe(
+        self, visits: Visits, shown: SimulatedSlates, responses: Responses, organic: OrganicListens
+    ) -> None: ...
 
     def end_day(self, day: int) -> None: ...
 
@@ -79,8 +106,9 @@ class PopularPolicy:
         item = np.broadcast_to(self.ranking[:n].astype(np.int32), (len(visits), n))
         return SimulatedSlates(item, np.ones(item.shape, np.float32))
 
-    def observe(self, visits: Visits, shown: SimulatedSlates, responses: Responses) -> None:
-        np.add.at(self.counts, responses.item[responses.listened], 1)
+    def observe(self, visits: Visits, shown: SimulatedSlates, responses: Responses, organic: OrganicListens) -> None:
+        for item in (responses.item[responses.listened], organic.item[organic.item >= 0]):
+            np.add.at(self.counts, item, 1)
 
     def end_day(self, day: int) -> None:
         tracks = self.population.tracks
@@ -101,7 +129,9 @@ class OraclePolicy:
         item = np.concatenate(parts)
         return SimulatedSlates(item, np.ones(item.shape, np.float32))
 
-    def observe(self, visits: Visits, shown: SimulatedSlates, responses: Responses) -> None: ...
+    def observe(
+        self, visits: Visits, shown: SimulatedSlates, responses: Responses, organic: OrganicListens
+    ) -> None: ...
 
     def end_day(self, day: int) -> None: ...
 

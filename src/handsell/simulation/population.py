@@ -6,6 +6,7 @@
         for visits in iterate_visits(population, state, day):      # handsell.simulation.visits
             item = choose(visits)                                  # your policy: (B, 10) track numbers, -1 padded
             responses = respond(population, state, visits, item)   # handsell.simulation.behavior
+            organic = listen_organically(population, state, visits, responses)  # handsell.simulation.organic; optional
 
 `respond` returns what each listener examined, played, skipped, liked and saved, and the true satisfaction, which no
 recommender sees. The calls need NumPy only. All random numbers are keyed by seed, user, day, visit and item, so that

@@ -10,7 +10,7 @@ from handsell.data.world.listen_history import ListenHistory
 from handsell.simulation.keyed_draws import Purpose, draw_keyed
 from handsell.simulation.population import Population
 
-EXPECTED = 0.35  # satisfaction that keeps a listener's habits as they are; measured with the logging policy
+EXPECTED = 0.3  # satisfaction that keeps habits as they are: about that with the logging policy of the world
 LEARNING = 0.25  # weight of the latest visit in a listener's satisfaction
 LEAVE = 0.02  # probability to leave after a visit of a listener whose satisfaction is as expected
 LEAVE_SLOPE = 8.0

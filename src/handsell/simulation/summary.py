@@ -13,20 +13,22 @@ from rich.table import Table
 from handsell.evaluation.report.daily_curves import render_daily_curves
 from handsell.simulation.outcomes import DAILY, PolicyOutcomes, as_dict, compare_outcomes
 
-COLUMNS = {
-    "satisfaction": "satisfaction", "value": "per user, day", "clicks": "clicks", "conversion": "conversion",
-    "visits": "visits", "active_at_end": "active", "diversity": "diversity", "gini": "Gini",
-    "entropy_first_week": "tags, first week", "entropy_last_week": "tags, last week", "new_share": "new",
-    "new_reaching_ten": "new with 10", "days_to_tenth": "days to 10",
-}  # fmt: skip
-"""Total → heading of its column."""
-EXPLANATION = (
-    "satisfaction: true satisfaction with a slate, 0 to 1; per user, day: the same times visits per listener and day; "
-    "clicks: tracks played per visit; conversion: visits with a saved track; active: listeners who came in the last 7 "
-    "days; diversity: 1 − cosine of tags within a slate; tags: entropy of the tags listened to in 7 days, bits; new: "
-    "share of impressions of tracks released since the first day; new with 10: share of these that reached ten "
-    "impressions; days to 10: median days from release to the tenth impression, – where most did not reach it."
-)
+FIGURES = {
+    "satisfaction": "true satisfaction per visit, 0 to 1",
+    "value": "true satisfaction per listener and day",
+    "clicks": "tracks played per visit",
+    "conversion": "visits with a saved track",
+    "visits": "visits",
+    "active_at_end": "listeners active in the last 7 days",
+    "diversity": "diversity of a slate (1 − cosine of tags)",
+    "gini": "Gini coefficient of impressions over tracks",
+    "entropy_first_week": "entropy of tags played, first 7 days, bits",
+    "entropy_last_week": "entropy of tags played, last 7 days, bits",
+    "new_share": "share of impressions of tracks released meanwhile",
+    "new_reaching_ten": "share of these with ten impressions",
+    "days_to_tenth": "median days to the tenth impression",
+}
+"""Total → what it is."""
 OURS = ("exploration", "funnel", "service")
 COMPARED = {"satisfaction": "satisfaction per visit", "value": "satisfaction per user and day"}
 
@@ -47,16 +49,13 @@ def build_report(
 
 def print_summary(report: Mapping[str, Any], console: Console) -> None:
     options = report["options"]
-    table = Table(
-        title=f"{options['days']} days, {options['users']:,} users, seed {options['seed']}", title_justify="left"
-    )
-    table.add_column("policy")
-    for heading in COLUMNS.values():
-        table.add_column(heading, justify="right")
-    for name, policy in report["policies"].items():
-        table.add_row(name, *(_format(policy["totals"][total]) for total in COLUMNS))
+    title = f"{options['days']} days, {options['users']:,} users, seed {options['seed']}"
+    table = Table("", title=title, title_justify="left")
+    for name in report["policies"]:
+        table.add_column(name, justify="right")
+    for total, label in FIGURES.items():
+        table.add_row(label, *(_format(policy["totals"][total]) for policy in report["policies"].values()))
     console.print(table)
-    console.print(EXPLANATION, style="dim", highlight=False)
     for line in describe_comparisons(report):
         console.print(line, soft_wrap=True, highlight=False)
 
@@ -76,12 +75,12 @@ def render_page(report: Mapping[str, Any]) -> str:
     """Return one HTML file with the table, the comparisons, the trainings and the curves."""
     options, policies = report["options"], report["policies"]
     title = f"Simulation: {options['days']} days, {options['users']:,} users"
-    head = "".join(f"<th>{escape(heading)}</th>" for heading in ("policy", *COLUMNS.values()))
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("", *policies))
     rows = "".join(
-        f"<tr><td>{escape(name)}</td>"
-        + "".join(f"<td>{_format(policy['totals'][total])}</td>" for total in COLUMNS)
+        f"<tr><td>{escape(label)}</td>"
+        + "".join(f"<td>{_format(policy['totals'][total])}</td>" for policy in policies.values())
         + "</tr>"
-        for name, policy in policies.items()
+        for total, label in FIGURES.items()
     )
     figures = "".join(_render_figure(report, curve, label) for curve, label in DAILY.items())
     compared = "".join(f"<li>{escape(line)}</li>" for line in describe_comparisons(report))
@@ -90,7 +89,7 @@ def render_page(report: Mapping[str, Any]) -> str:
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>{STYLE}'
-        f"<h1>{escape(title)}</h1><p>{escape(EXPLANATION)}</p><table><tr>{head}</tr>{rows}</table>"
+        f"<h1>{escape(title)}</h1><table><tr>{head}</tr>{rows}</table>"
         f"<h2>Paired comparisons over listeners, 95 % intervals</h2><ul>{compared}</ul><h2>Over the days</h2>{figures}"
         f"<h2>Trainings</h2><ul>{trained or '<li>none</li>'}</ul></html>"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -74,3 +74,25 @@ def _is_close(time: np.ndarray, comes: np.ndarray) -> np.ndarray:
             near = np.abs(time[:, later] - time[:, earlier]) < SESSION_US
             close[:, later] |= comes[:, earlier] & ~close[:, earlier] & near
     return close
+
+
+def draw_by_visit(population: Population, visits: Visits, purpose: Purpose, key: np.ndarray) -> np.ndarray:
+    """Return (B, n) uniform numbers by listener, day, visit and key (B, n) or (n,)."""
+    return draw_keyed(
+        population.seed, purpose, visits.user[:, None], visits.day[:, None], visits.turn[:, None], key.astype(np.int64)
+    )
+
+
+@dataclass
+class VisitGenerator:
+    """Stands in for NumPy's generator where a function draws `random((B, …))`: row b depends on visit b alone."""
+
+    population: Population
+    visits: Visits
+    purpose: Purpose
+    calls: int = field(default=0)
+
+    def random(self, shape: tuple[int, ...]) -> np.ndarray:
+        self.calls += 1
+        column = self.calls * 10_000 + np.arange(int(np.prod(shape[1:])))
+        return draw_by_visit(self.population, self.visits, self.purpose, column).reshape(shape)
