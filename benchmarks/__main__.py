@@ -39,6 +39,7 @@ BENCHMARKS = {
     "ablation": ("quality.ablation", "NDCG of the funnel without each source and each feature group."),
     "served_quality": ("quality.served_quality", "NDCG of a service over HTTP beside simple baselines."),
     "tradeoff": ("quality.tradeoff", "Relevance against list metrics for each way of re-ranking."),
+    "onboarding": ("exploration.onboarding", "Satisfaction of new users with and without answered questions."),
     "protocols": ("protocols.__main__", "Tuned retrievers on public data sets beside published figures."),
 }
 TERMINATED = 128 + signal.SIGTERM  # exit status

@@ -34,6 +34,8 @@ from handsell.features.registry import find_features
 from handsell.features.request_builder import build_requests_from_rows
 from handsell.features.rows import Vocabularies, build_user_rows
 from handsell.features.views import USER_VIEWS, build_views
+from handsell.onboarding.config import OnboardingConfig
+from handsell.onboarding.question_fitting import fit_questions
 from handsell.ranking.calibration import Calibration
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.retrieval import registry
@@ -200,6 +202,7 @@ def publish_bundle(config: Config, snapshot: Snapshot, log: Interactions, rows: 
         registry.fit(name, log, config.retrieval, content).save(folder / "retrievers" / name)
     names = list_features(config, sources)
     XGBoostRanker(names, train_forest(names), Calibration.logistic()).save(folder / "ranker")
+    fit_questions(log, OnboardingConfig(clusters=2)).save(folder / "onboarding")
     users = DictStore(config, rows).online_users([f"u{i}" for i in range(10)])
     save_warm_up_requests(
         build_requests_from_rows(users, snapshot, config, np.full(10, now), np.zeros(10, np.int8)), folder

@@ -18,13 +18,13 @@ LAYERS = (
     ("doctor",),
     ("jobs", "serving", "simulation"),
     ("bundles", "evaluation", "experiments", "maintenance"),
-    ("retrieval", "ranking", "reranking"),
+    ("retrieval", "ranking", "reranking", "onboarding"),
     ("eligibility", "features", "events"),
     ("catalog", "data"),
     ("config",),
     ("core",),
 )
-APART = ({"jobs", "serving", "simulation"}, {"retrieval", "ranking", "reranking"})
+APART = ({"jobs", "serving", "simulation"}, {"retrieval", "ranking", "reranking", "onboarding"})
 SETTINGS = "config.py"  # a component's own config class; config/ collects them
 HOMES = {
     "ray": ("jobs/", "serving/"),

@@ -18,6 +18,7 @@ from handsell.experiments.config import Experiment, HoldoutConfig
 from handsell.features.config import FeaturesConfig
 from handsell.jobs.config import JobsConfig, TuningConfig
 from handsell.maintenance.config import RetentionConfig
+from handsell.onboarding.config import OnboardingConfig
 from handsell.ranking.config import RankingConfig
 from handsell.reranking.config import RerankingConfig
 from handsell.retrieval.config import RetrievalConfig
@@ -36,6 +37,7 @@ class Config(Section):
     retrieval: RetrievalConfig = Field(default_factory=RetrievalConfig)  # not at import: it imports plug-ins
     ranking: RankingConfig = RankingConfig()
     reranking: RerankingConfig = RerankingConfig()
+    onboarding: OnboardingConfig = OnboardingConfig()
     tuning: TuningConfig = TuningConfig()
     surfaces: dict[str, Surface] = Field(
         default_factory=lambda: {"home": Surface(), "similar": Surface(repeat="allow")},

@@ -32,8 +32,9 @@ from handsell.jobs.cluster import run_tasks
 from handsell.jobs.train.examples import load_item_values
 from handsell.jobs.train.refit_comparison import RefitComparison, compare_refit
 from handsell.jobs.train.requests import CHUNK, load_evaluation_requests
-from handsell.jobs.train.retrievers import count_positives, fit_retrievers
+from handsell.jobs.train.retrievers import count_positives, fit_retrievers, read_interactions
 from handsell.jobs.train.training_run import SERVICE, TrainingRun
+from handsell.onboarding.question_fitting import fit_questions
 from handsell.retrieval.index.approximate import read_description
 
 
@@ -63,12 +64,19 @@ def _copy_files(run: TrainingRun, staging: Path) -> None:
     for name in ("report.json", "report.html"):
         shutil.copy(run.folder / name, staging / name)
     run_tasks(_write_warm_up_requests, [(run.config, run.folder, staging)])
+    if run.config.onboarding.enabled:
+        run_tasks(_fit_questions, [(run.config, run.folder / "all", staging)])
 
 
 def _write_warm_up_requests(config: Config, run: Path, staging: Path) -> None:
     """Save some requests of the test window to the bundle. A Ray task."""
     evaluation = load_evaluation_requests(config, run, "test", load_snapshot(staging))
     save_warm_up_requests(evaluation.requests, staging)
+
+
+def _fit_questions(config: Config, interactions: Path, staging: Path) -> None:
+    """Save the model of the items to ask new users about. A Ray task."""
+    fit_questions(read_interactions(config, interactions), config.onboarding).save(staging / "onboarding")
 
 
 def build_manifest(run: TrainingRun, report: dict, staging: Path) -> Manifest:

@@ -22,6 +22,7 @@ from handsell.events.live_catalog import LiveCatalog
 from handsell.events.store.opening import open_reader
 from handsell.features.request_builder import BuiltRequests
 from handsell.features.storage.online_rows import UserStore
+from handsell.onboarding.question_model import QuestionModel
 from handsell.retrieval.score_items import best_first, score_items
 from handsell.serving.graph.batcher import MicroBatcher
 from handsell.serving.graph.circuit_breaker import STALL, Breaker
@@ -32,6 +33,7 @@ from handsell.serving.graph.users import UserLookup
 from handsell.serving.http import render
 from handsell.serving.http.answers import Item, RankedItem, ReleaseStamp, SlateStamp
 from handsell.serving.http.explain import ItemExplanation, explain_item
+from handsell.serving.http.onboarding.question_selection import AskedItems, select_questions
 from handsell.serving.http.queries import Query, QueryParser
 from handsell.serving.live.live_stages import read_now
 from handsell.serving.stream.recent_likes import RecentLikes, add_likes
@@ -90,10 +92,11 @@ class LoadedBundle:
 
     def __init__(
         self, config: Config, release: Release, catalog: LiveCatalog, stages: StageClient, users: UserLookup,
-        popular_items: PopularItems, clock: Clock, metrics: Metrics,
+        popular_items: PopularItems, clock: Clock, metrics: Metrics, question_model: QuestionModel | None = None,
     ):  # fmt: skip
         self.config, self.release, self.catalog, self.clock = config, release, catalog, clock
         self.stages, self.metrics, self.is_only = stages, metrics, False
+        self._question_model = question_model
         self._users, self._popular_items, self._popular_lock = users, popular_items, threading.Lock()
         catalog.subscribe(self._follow)
         serving, max_wait_s = config.serving, MAX_WAIT * config.serving.deadline_ms / 1_000
@@ -103,6 +106,7 @@ class LoadedBundle:
         )
         self._lists: MicroBatcher[Query, RankedList] = MicroBatcher(self._rank, 1, serving.in_flight, max_wait_s)
         self._explanations: MicroBatcher[Query, ItemExplanation] = MicroBatcher(self._explain, 1, 1, max_wait_s)
+        self._questions: MicroBatcher[Query, AskedItems] = MicroBatcher(self._ask, 1, serving.in_flight, max_wait_s)
 
     def _follow(self, snapshot: Snapshot) -> None:
         with self._popular_lock:
@@ -140,6 +144,10 @@ class LoadedBundle:
     async def explain(self, query: Query) -> ItemExplanation:
         """Explain the place of the query's one item in the query's slate."""
         return await self._explanations.submit(query)
+
+    async def ask(self, query: Query) -> AskedItems:
+        """Choose the items whose answers teach most about the query's user."""
+        return await self._questions.submit(query)
 
     def public_list(self, name: str, query: Query, metadata: bool) -> list[Item]:
         """Available items of `popular` or `trending`."""
@@ -226,6 +234,11 @@ class LoadedBundle:
         self._check_held(run)
         return [explanation]
 
+    async def _ask(self, queries: Sequence[Query]) -> list[AskedItems]:
+        run, built = await self._begin(queries)
+        asked = select_questions(self._question_model, self._popular_items, built.requests, queries[0].count)
+        return [replace(asked, degraded=(*run.failures.names, *asked.degraded))]
+
     def _check_held(self, run: StageRun) -> None:
         if run.missing and not self.is_only:
             raise BundleNotHeld(f"{', '.join(run.missing)} does not hold bundle {self.release.bundle}")
@@ -255,7 +268,8 @@ def load_bundle(opened: OpenedBundle, stages: StageClient, store: UserStore, met
     users = UserLookup(store, open_reader(config), opened.live, config)
     release = Release(manifest.id, snapshot.version, len(snapshot), manifest.created_us, manifest.data_end_us)
     clock = Clock.of(config.serving.clock, manifest)
-    return LoadedBundle(config, release, opened.live, stages, users, load_popularity(opened), clock, metrics)
+    questions = QuestionModel.load(opened.path / "onboarding")
+    return LoadedBundle(config, release, opened.live, stages, users, load_popularity(opened), clock, metrics, questions)
 
 
 def now() -> float:

@@ -26,6 +26,8 @@ from handsell.serving.http import answers as a
 from handsell.serving.http import render, schemas
 from handsell.serving.http.event_intake import validate_events
 from handsell.serving.http.explain import build_answer
+from handsell.serving.http.onboarding.question_queries import build_onboarding_answer, parse_onboarding
+from handsell.serving.http.onboarding.question_schemas import OnboardingAnswer, OnboardingBody
 from handsell.serving.http.queries import Query, make_user_key
 from handsell.serving.telemetry.observability import Metrics
 from handsell.serving.telemetry.slate_metrics import SlateMetrics
@@ -33,7 +35,7 @@ from handsell.serving.telemetry.state_metrics import StateMetrics
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-B = TypeVar("B", schemas.RecommendationsBody, schemas.RankBody, schemas.ExplainParameters)
+B = TypeVar("B", schemas.RecommendationsBody, schemas.RankBody, schemas.ExplainParameters, OnboardingBody)
 
 PROBE = schemas.RecommendationsBody(user_id="readiness probe")  # with a user id, so that the feature store is read
 
@@ -163,6 +165,15 @@ class Service:
             return build_answer(query, explanation, bundle.config, bundle.snapshot, bundle.release.stamp)
 
         return await self._from_one_bundle(answer_from)
+
+    async def onboarding(
+        self, body: OnboardingBody, liked: Sequence[str] = (), disliked: Sequence[str] = ()
+    ) -> OnboardingAnswer:
+        """Choose items to ask a new user about; `liked` and `disliked` are answers beside those of the session."""
+        bundle = self.bundle
+        query = parse_onboarding(bundle.parser, self._identify(body), now(), liked, disliked)
+        asked = await bundle.ask(query)
+        return build_onboarding_answer(asked, bundle.snapshot, "metadata" in body.include, bundle.release.stamp)
 
     def public_list(self, name: str, query: schemas.ListParameters) -> a.ListAnswer:
         """`popular` or `trending`, available items only."""

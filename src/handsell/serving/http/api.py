@@ -18,6 +18,7 @@ from handsell.serving.http import answers as a
 from handsell.serving.http import schemas as s
 from handsell.serving.http.catalog_api import build_item_routes, build_user_routes
 from handsell.serving.http.middleware import HeadAsGet, RequestMetrics
+from handsell.serving.http.onboarding.question_api import build_onboarding_routes
 from handsell.serving.http.people_api import build_identity_routes
 from handsell.serving.http.problems import MEDIA_TYPE, BodyLimit, UrlEncoding, install_handlers
 from handsell.serving.http.routing import (
@@ -79,7 +80,7 @@ def build_api(service: Service, watchers: Sequence[Watcher] = ()) -> FastAPI:
     app.openapi = build_document(app)  # type: ignore[method-assign]
     for routes in (  # a request is compared with the routes in this order: that with most requests comes first
         _event_routes, _slate_routes, _user_routes, build_item_routes, build_user_routes, build_identity_routes,
-        _operation_routes,
+        build_onboarding_routes, _operation_routes,
     ):  # fmt: skip
         app.include_router(routes(service))
     app.add_middleware(UrlEncoding)

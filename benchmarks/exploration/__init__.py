@@ -1,0 +1,1 @@
+"""Exploration, fatigue and onboarding on the simulated population."""

@@ -1,0 +1,1 @@
+"""Onboarding: the items whose answers teach most about a new user."""

@@ -1,0 +1,1 @@
+"""Onboarding over HTTP: which items to ask a new user about."""
