@@ -9,6 +9,7 @@ from scipy.stats import chisquare
 from handsell.config import Config
 from handsell.core.batches import NONE
 from handsell.core.funnel import run_local
+from handsell.core.hashing import derive_seed
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.reranking.config import ExplorationConfig, RerankingConfig
@@ -19,7 +20,6 @@ from handsell.reranking.selection import Pool, select
 from handsell.reranking.spacing import CREATOR_GAP, ItemGap
 from handsell.reranking.stage import LocalReranking
 from handsell.reranking.thompson import ThompsonChoice
-from handsell.serving.graph.users import derive_seed
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
 DRAWS = 100_000

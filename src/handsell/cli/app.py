@@ -19,6 +19,7 @@ from handsell.cli import (
     experiments,
     features,
     local,
+    off_policy,
     operations,
     people,
     rules,
@@ -43,7 +44,7 @@ COMMANDS = {
     "Features": (features.features, features.apply, features.materialize),
     "Training": (training.train, training.evaluate),
     "Serving": (serving.serve, serving.recommend, serving.batch, serving.skew),
-    "Experiments": (simulation.simulate,),
+    "Experiments": (off_policy.ope, simulation.simulate),
     "Operations": (operations.clean, operations.backup, operations.restore, people.erase),
 }
 for panel, commands in COMMANDS.items():

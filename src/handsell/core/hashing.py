@@ -47,6 +47,11 @@ def hash_text(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
+def derive_seed(recommendation_id: str) -> int:
+    """Return a 64-bit seed from a recommendation id, so that its random draws can be repeated."""
+    return int.from_bytes(hashlib.blake2b(recommendation_id.encode(), digest_size=8).digest(), "big")
+
+
 def hash_unit(unit_id: str | None) -> int:
     """Hash the id of a user, visitor or session, by which arms are assigned; 0 without an id, which is in no arm."""
     return 0 if unit_id is None else hash_text(unit_id) or 1

@@ -46,9 +46,9 @@ def find_last_events(
     start = compute_window_start(config, meta)
     users = np.arange(events.n_users)
     if start != NEVER:
-        last.append(_last_before(events, users, np.full(len(users), start)))
+        last.append(find_last_before(events, users, np.full(len(users), start)))
     if requested is not None:
-        last.append(_last_before(events, *requested))
+        last.append(find_last_before(events, *requested))
     every = np.unique(np.concatenate(last))
     return every[every >= 0]
 
@@ -91,7 +91,7 @@ def _before_stretches(events: Interactions, config: Config, meta: dict) -> np.nd
     return new[late] - 1
 
 
-def _last_before(events: Interactions, user: np.ndarray, time: np.ndarray) -> np.ndarray:
+def find_last_before(events: Interactions, user: np.ndarray, time: np.ndarray) -> np.ndarray:
     """Return the number of each user's last event strictly before a time (R,); -1 without one."""
     n, r = len(events), len(user)
     users, times = np.concatenate([user, events.user]), np.concatenate([time, events.time])

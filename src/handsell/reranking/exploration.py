@@ -75,9 +75,18 @@ class Exploration:
         `most` (B,) is the strain of the greedy choice: the least of all candidates that it could have been.
         """
         row = np.arange(len(greedy))
+        chance = self.compute_chances(greedy, can, strain, most)
+        sums = chance.cumsum(axis=1)
+        pick = (sums > (draw_uniform(self.seed, position) * sums[:, -1])[:, None]).argmax(axis=1)
+        return Draw(pick, chance[row, pick] / sums[:, -1], pick != greedy)
+
+    def compute_chances(
+        self, greedy: np.ndarray, can: np.ndarray, strain: np.ndarray | None, most: np.ndarray | float
+    ) -> np.ndarray:
+        """Return (B, K) float64, the chance of each candidate; arguments as of `draw`. Rows add up to about 1."""
         open_ = can if strain is None else can & (strain <= np.reshape(most, (-1, 1)))
         chance = np.zeros(can.shape)
-        chance[row, greedy] = 1.0
+        chance[np.arange(len(greedy)), greedy] = 1.0
         if self.share:
             drawn = open_.any(axis=1, keepdims=True) * self.share
             chance = (1 - drawn) * chance + drawn * self.choice.compute_chances(open_)
@@ -85,9 +94,7 @@ class Exploration:
             new = open_ & self.floor.new
             drawn = np.where(new.any(axis=1), self.floor.chance, 0.0)[:, None]
             chance = (1 - drawn) * chance + drawn * self.choice.compute_chances(new)
-        sums = chance.cumsum(axis=1)
-        pick = (sums > (draw_uniform(self.seed, position) * sums[:, -1])[:, None]).argmax(axis=1)
-        return Draw(pick, chance[row, pick] / sums[:, -1], pick != greedy)
+        return chance
 
 
 def derive_seeds(requests: Requests) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -28,6 +29,9 @@ from handsell.reranking.spacing import CREATOR_GAP, CategoryWindow, ItemGap
 from handsell.reranking.thompson import ThompsonChoice
 from handsell.reranking.utility import compute_surprise, compute_utility, personalize_diversity
 
+ExplorationWatch = Callable[[Exploration, np.ndarray], Exploration]
+"""(exploration, items (B, K) of the candidates) → an exploration that draws the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Similarities:
@@ -53,6 +57,7 @@ class LocalReranking:
     items: ItemValues | None = None
     rules: LiveRules | None = None  # business rules; None in offline evaluation
     new_items: NewItems | None = None  # new items that get their share of impressions; None: they get none
+    watch: ExplorationWatch | None = None  # sees the chances of exploration, for off-policy evaluation
 
     def with_snapshot(self, snapshot: Snapshot) -> LocalReranking:
         """Return the stage on the next version of the live catalog; its rules follow."""
@@ -196,7 +201,8 @@ class LocalReranking:
             choice = ThompsonChoice.of(scores, self._count_events(items), settings.prior_strength)
         positions = frozenset(p - 1 for p in settings.positions)
         floor = None if self.new_items is None else self.new_items.plan(requests, items, positions, n)
-        return Exploration(settings.share, positions, derive_seeds(requests), choice, floor)
+        found = Exploration(settings.share, positions, derive_seeds(requests), choice, floor)
+        return found if self.watch is None else self.watch(found, items)
 
     def _count_events(self, items: np.ndarray) -> np.ndarray:
         """(B, K) events of each item that its score may rest on: of the snapshot, and impressions counted since."""

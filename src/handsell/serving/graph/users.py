@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ import numpy as np
 from handsell.config import Config
 from handsell.core.batches import Ragged, Requests
 from handsell.core.failures import Failures
+from handsell.core.hashing import derive_seed
 from handsell.events.live_catalog import LiveCatalog
 from handsell.events.states import Events
 from handsell.events.store.interface import EventReader, EventStoreError
@@ -132,8 +132,3 @@ def build_query_batch(queries: Sequence[Query]) -> QueryBatch:
         filter=[q.filter for q in queries],
         seed=np.array([derive_seed(q.recommendation_id) for q in queries], np.uint64),
     )
-
-
-def derive_seed(recommendation_id: str) -> int:
-    """Return a 64-bit seed from a recommendation id, so that its random draws can be repeated."""
-    return int.from_bytes(hashlib.blake2b(recommendation_id.encode(), digest_size=8).digest(), "big")
