@@ -13,6 +13,7 @@ from handsell.serving.guard_rails.config import CanaryConfig
 
 RATIOS = np.round(np.arange(0.3, 1.51, 0.05), 2)  # click rates relative to control's that are tested
 LEVEL = 0.05
+MIN_PATIENCE_S = 3_600.0
 
 
 class ClickRatio:
@@ -43,6 +44,8 @@ class ClickRatio:
 
     def describe(self) -> str:
         (clicked, users), (control, all_control) = self.candidate, self.control
+        if not users:
+            return "no user's time to click is over"
         return (
             f"{clicked / max(users, 1):.1%} of {users:,} users clicked, {control / max(all_control, 1):.1%} of "
             f"{all_control:,} in control; ratio at least {self.lower_bound:.2f}"
@@ -74,11 +77,12 @@ class CanaryRule:
         if slates < canary.min_slates:
             missing.append(f"{slates:,} of {canary.min_slates:,} slates")
         if canary.margin < 1 and self.clicks.lower_bound < round(1 - canary.margin, 6):
-            missing.append(f"{self.clicks.describe()}, {1 - canary.margin:.2f} wanted")
+            wanted = f", {1 - canary.margin:.2f} wanted" if self.clicks.candidate[1] else ""
+            missing.append(self.clicks.describe() + wanted)
         if not missing:
             clicks = f"; {self.clicks.describe()}" if self.clicks.candidate[1] else ""
             return Decision("promoted", f"no guard rail hit in {slates:,} slates{clicks}")
-        if elapsed_s > self._settings.patience * max(canary.duration_s, 60.0):
+        if elapsed_s > max(self._settings.patience * canary.duration_s, MIN_PATIENCE_S):
             return Decision("rolled_back", f"undecided after {format_time(elapsed_s)}: {'; '.join(missing)}")
         return Decision("waiting", "; ".join(missing))
 

@@ -52,6 +52,8 @@ class CanaryConfig(Section):
         "the live bundle's, is above 1 minus this; 1: clicks do not count",
     )
     patience: float = Field(
-        4.0, ge=1, description="a candidate that is undecided after this multiple of `hours` is rolled back"
+        4.0,
+        ge=1,
+        description="a candidate that is undecided after this multiple of its time, and an hour, is rolled back",
     )
     guard_rails: GuardRails = GuardRails()

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 EVERY_S = 1.0
 RETRY_S = 2.0
 SLATES_LATE_US = 2_000_000  # slates are stored in order of time only up to about a second
-PROGRESS_S = 5.0  # what the canary waits for is written at most this often
+PROGRESS_US = 5_000_000  # what the canary waits for is written at most this often
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Guard:
         self._refused: dict[str, str] = {}  # by bundle
         self._watched: dict[str, Watched] = {}
         self._follower: FirstSlates | None = None
-        self._progress_at = 0.0
+        self._progress_at = 0
 
     def report(self, counts: Counts, refused: Mapping[str, str]) -> None:
         """Take a gateway's counts since its last report, and the bundles of arms that it cannot serve."""
@@ -190,8 +190,8 @@ class Guard:
             self._stop(CANARY, CANDIDATE, decision.reason)
         elif decision.action == "promoted":
             self._promote(canary, decision.reason)
-        elif time.monotonic() >= self._progress_at and decision.reason != canary.progress:
-            self._progress_at = time.monotonic() + PROGRESS_S
+        elif self._now_us() >= self._progress_at and decision.reason != canary.progress:
+            self._progress_at = self._now_us() + PROGRESS_US
             self._change_canary(canary, progress=decision.reason)
 
     def _promote(self, canary: Canary, reason: str) -> None:
