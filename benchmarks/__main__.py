@@ -40,6 +40,10 @@ BENCHMARKS = {
     "served_quality": ("quality.served_quality", "NDCG of a service over HTTP beside simple baselines."),
     "tradeoff": ("quality.tradeoff", "Relevance against list metrics for each way of re-ranking."),
     "onboarding": ("exploration.onboarding", "Satisfaction of new users with and without answered questions."),
+    "guard_rails": (
+        "experiments.guard_rails",
+        "How often guard rails stop a healthy arm, and how long a broken one answers.",
+    ),
     "protocols": ("protocols.__main__", "Tuned retrievers on public data sets beside published figures."),
 }
 TERMINATED = 128 + signal.SIGTERM  # exit status

@@ -133,7 +133,7 @@ def test_an_arm_whose_bundle_is_refused_is_stopped_at_once(played, other):
 
 
 def test_a_canary_is_promoted_after_its_time_slates_and_clicks(played, world, other):
-    played.start_canary(other, duration_s=3_600, min_slates=300)
+    played.start_canary(other, duration_s=3_600, min_slates=300, max_click_loss=0.8)
     played.play(10)
     assert "60 min to go; " in played.states.read().canary.progress
     assert "of 300 slates" in played.states.read().canary.progress
