@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from handsell.core.errors import DataError
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.events.compaction import compact
@@ -17,7 +18,9 @@ WINDOWS = OutcomeWindows(credit_hours=24, conversion_days=2, before_days=10)
 
 
 @pytest.fixture
-def config(configured):
+def config(configured, monkeypatch, tmp_path):
+    (tmp_path / "shop [1]").mkdir()
+    monkeypatch.setenv("HANDSELL_HOME", str(tmp_path / "shop [1]"))  # characters of patterns
     return configured('name = "shop"\n[data]\nformat = "world"\n')
 
 
@@ -128,6 +131,31 @@ def test_store_and_compacted_files_together_are_the_same_as_the_store(config):
     after, _ = read(config)
     assert before.keys() == again.keys() and all(str(before[u]) == str(again[u]) for u in before)
     assert sum(row["slates"] for row in after.values()) == 60 and sum(row["clicks"] for row in after.values()) == 40
+
+
+def test_days_before_the_start_are_not_read(config):
+    log = Log(config)
+    log.show("u1", -3 * DAY_US)
+    log.act("u1", -2 * DAY_US)
+    log.show("u1", 0)
+    log.act("u1", -20 * DAY_US)
+    log.write()
+    compact(config, print)
+    old = [p for p in Layout(config.state).compacted.glob("*/date=*/*") if p.parent.name < "date=2024-09-23"]
+    assert len(old) == 1 and old[0].parent.parent.name == "events"
+    old[0].unlink()
+    rows, _ = read(config, chosen=ExposureFilter(("control", "bold"), "test", since=START))
+    assert rows["u1"]["slates"] == 1 and rows["u1"]["before"].tolist() == [1, 0, 0]
+
+
+def test_a_missing_file_is_named(config):
+    log = Log(config)
+    log.show("u1", 0)
+    log.write()
+    compact(config, print)
+    next(Layout(config.state).compacted.glob("impressions/date=*/*")).unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        read(config)
 
 
 def test_a_merged_visitor_is_one_unit_with_the_first_arm_and_each_event_once(config):

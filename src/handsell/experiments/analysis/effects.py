@@ -38,6 +38,7 @@ class ArmEffect:
     relative: float | None  # treatment / control − 1
     relative_low: float | None
     relative_high: float | None
+    error: float  # standard error of the difference
     p_value: float
     variance_reduction: float  # by CUPED
     units: int
@@ -87,7 +88,7 @@ def judge_effect(metric: str, arm: str, ratio: RatioEffect, smallest_effect: flo
         outcome = outcome if abs(middle) > half else "undecided"
     return ArmEffect(
         metric, arm, outcome, ratio.control, ratio.treatment, ratio.difference, low, high,
-        relative, low_share, high_share,
+        relative, low_share, high_share, ratio.error,
         float(compute_p_value(ratio.difference / ratio.error, y)), ratio.reduction, ratio.units,
     )  # fmt: skip
 
@@ -97,7 +98,7 @@ def _leave_open(metric: str, arm: str, ratio: RatioEffect) -> ArmEffect:
     relative = ratio.treatment / ratio.control - 1 if ratio.control > 0 else None
     return ArmEffect(
         metric, arm, "undecided", ratio.control, ratio.treatment, ratio.difference, None, None,
-        relative, None, None, 1.0, ratio.reduction, ratio.units, reason,
+        relative, None, None, ratio.error, 1.0, ratio.reduction, ratio.units, reason,
     )  # fmt: skip
 
 

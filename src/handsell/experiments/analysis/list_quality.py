@@ -20,7 +20,7 @@ def measure_lists(
     """
     found: dict[str, dict[str, float]] = {}
     sizes = dict(
-        database.execute("SELECT arm, count(DISTINCT slate) FROM shown GROUP BY arm").fetchall()
+        database.execute("SELECT arm, count(*) FROM slates GROUP BY arm").fetchall()
     )  # fmt: skip
     if len(sizes) < len(arms):
         return {}
@@ -54,7 +54,7 @@ def _count_exposures(database: duckdb.DuckDBPyConnection, arm: int, share: float
 
 
 def _divide(database: duckdb.DuckDBPyConnection, arm: int) -> float:
-    sql = "SELECT count(*) / count(DISTINCT slate) FROM shown WHERE arm = ?"
+    sql = "SELECT sum(items) / count(*) FROM slates WHERE arm = ?"
     return float((database.execute(sql, [arm]).fetchone() or (float("nan"),))[0])
 
 
@@ -65,7 +65,7 @@ def _measure_slates(
     rows = database.execute(
         "SELECT dense_rank() OVER (ORDER BY slate) - 1 AS row, item_id, time, "
         "dense_rank() OVER (ORDER BY unit) AS unit "
-        f"FROM shown WHERE arm = ? AND {_sample('unit', share)} ORDER BY row, position",
+        f"FROM shown JOIN item_names USING (item) WHERE arm = ? AND {_sample('unit', share)} ORDER BY row, position",
         [arm],
     ).to_arrow_table()
     if not len(rows):

@@ -6,18 +6,21 @@ spills to the folder. Everything is deleted at the end.
 
 from __future__ import annotations
 
+import glob
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from handsell.config import Config
 from handsell.core.errors import DataError
 from handsell.core.paths import Layout
+from handsell.core.units import DAY_US
 from handsell.data.schemas import TIME
 from handsell.events.compacted_files import Kind, list_ranges, read_position
 from handsell.events.store.interface import Columns, EventReader
@@ -37,24 +40,24 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 
 @contextmanager
-def open_log(config: Config) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_log(config: Config, impressions_since: int = 0, events_since: int = 0) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a database with the views `impressions` and `events`, whose times are µs, and the table `owners`.
 
-    The views have `person`, the user to whom a visitor's rows belong by now. Raises EventStoreError if the store does
-    not answer, DataError if a compacted file cannot be read.
+    The views have `person`, the user to whom a visitor's rows belong by now. Files of days before the given times (µs)
+    are left out. Raises EventStoreError if the store does not answer, DataError if a compacted file cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="handsell-analysis-") as name:
         folder = Path(name)
-        files = _list_files(config, folder)
-        with closing(duckdb.connect(str(folder / "analysis.duckdb"))) as database:
+        files = _list_files(config, folder, {"impressions": impressions_since, "events": events_since})
+        with closing(duckdb.connect()) as database:
             database.execute(
                 f"SET memory_limit = '{MEMORY}'; SET threads = {THREADS}; SET preserve_insertion_order = false; "
                 f"SET temp_directory = {quote(str(folder / 'spilled'))}; SET enable_progress_bar = false"
             )
             database.execute(f"CREATE TABLE owners AS FROM read_parquet({quote(str(folder / 'owners.parquet'))})")
-            for view, paths in files.items():
-                database.execute(_build_view(view, paths))
             try:
+                for view, paths in files.items():
+                    database.execute(_build_view(view, paths))
                 yield database
             except (duckdb.IOException, duckdb.InvalidInputException) as error:
                 raise DataError(
@@ -69,7 +72,7 @@ def quote(text: str) -> str:
 
 
 def _build_view(view: str, paths: Sequence[str]) -> str:
-    files = ", ".join(map(quote, paths))
+    files = ", ".join(quote(glob.escape(path)) for path in paths)
     columns = ", ".join(name for name in SCHEMAS[view].names if name != "time")
     return (
         f"CREATE VIEW {view} AS SELECT {columns.replace('user_id', 'rows.user_id')}, epoch_us(time) AS time, "
@@ -78,7 +81,7 @@ def _build_view(view: str, paths: Sequence[str]) -> str:
     )
 
 
-def _list_files(config: Config, folder: Path) -> dict[str, list[str]]:
+def _list_files(config: Config, folder: Path, since: dict[str, int]) -> dict[str, list[str]]:
     """Write what the store holds beyond the compacted files, and return all files of each kind.
 
     The first file of each kind has every column: those of earlier versions lack some.
@@ -97,7 +100,9 @@ def _list_files(config: Config, folder: Path) -> dict[str, list[str]]:
             with pq.ParquetWriter(path, SCHEMAS[kind]) as out:
                 for columns in read[kind](reader, after):
                     out.write_table(_build_rows(kind, columns))
-            files[kind] = [str(path), *(str(compacted / file.path) for one in ranges for file in one.files)]
+            first_day = f"date={np.datetime64(max(since[kind], 0) // DAY_US, 'D')}"
+            found = [file.path for one in ranges for file in one.files if file.path.split("/")[-2] >= first_day]
+            files[kind] = [str(path), *(str(compacted / name) for name in found)]
         _write_owners(reader, folder / "owners.parquet")
     return files
 

@@ -108,14 +108,15 @@ def open_outcomes(
     config: Config, chosen: ExposureFilter, windows: OutcomeWindows | None = None
 ) -> Iterator[OutcomeTables]:
     """Read the log of a deployment and build the tables of one experiment."""
-    with open_log(config) as database:
-        yield build_tables(database, config, chosen, windows or OutcomeWindows())
+    windows = windows or OutcomeWindows()
+    with open_log(config, chosen.since, chosen.since - windows.before_us) as database:
+        yield build_tables(database, config, chosen, windows)
 
 
 def build_tables(
     database: duckdb.DuckDBPyConnection, config: Config, chosen: ExposureFilter, windows: OutcomeWindows
 ) -> OutcomeTables:
-    """Create the tables `shown`, `units`, `actions`, `clicked`, `daily` and `constants`."""
+    """Create the tables `shown`, `slates`, `units`, `actions`, `clicked`, `daily` and `constants`."""
     seen = {name: kind for name, kind in config.events.types.items() if kind.seen}
     positive = [t for t, kind in enumerate(seen.values()) if kind.weight > 0 or kind.weight_by_value]
     _register_types(database, tuple(seen))
@@ -150,12 +151,22 @@ def _create_shown(database: duckdb.DuckDBPyConnection, chosen: ExposureFilter) -
         condition += f" AND (stopped IS NULL OR json_extract_string(stopped, '$.{chosen.experiment}') IS NULL)"
     join = "LEFT JOIN arm_texts a ON i.arms = a.text" if chosen.experiment is not None else ""
     surfaces = f" AND surface IN ({', '.join('?' * len(chosen.surfaces))})" if chosen.surfaces else ""
+    rows = f"FROM impressions i {join} WHERE {condition} AND time >= ? AND time < ?{surfaces}"
+    values = [chosen.since, chosen.until, *chosen.surfaces]
     database.execute(
-        f"CREATE TABLE shown AS SELECT {unit_id} AS unit_id, hash({unit_id}) AS unit, hash(person) AS person, "
-        "person != user_id AS merged, item_id, hash(item_id) AS item, hash(recommendation_id) AS slate, time, "
-        f"position, {arm}::TINYINT AS arm, teams AS team FROM impressions i {join} "
-        f"WHERE {condition} AND time >= ? AND time < ?{surfaces}",
-        [chosen.since, chosen.until, *chosen.surfaces],
+        f"CREATE TABLE shown AS SELECT hash({unit_id}) AS unit, hash(person) AS person, person != user_id AS merged, "
+        "hash(item_id) AS item, hash(recommendation_id) AS slate, time, position, teams AS team, "
+        f"{arm}::TINYINT AS arm {rows}",
+        values,
+    )
+    database.execute(  # texts apart: a table of numbers is much smaller
+        f"CREATE TABLE unit_names AS SELECT unit_id, hash(unit_id) AS unit FROM (SELECT DISTINCT {unit_id} AS unit_id "
+        f"{rows})",
+        values,
+    )
+    database.execute(
+        f"CREATE TABLE item_names AS SELECT item_id, hash(item_id) AS item FROM (SELECT DISTINCT item_id {rows})",
+        values,
     )
 
 
@@ -170,10 +181,16 @@ def _register_arms(database: duckdb.DuckDBPyConnection, chosen: ExposureFilter) 
 
 
 def _create_units(database: duckdb.DuckDBPyConnection) -> None:
+    """The slates of each unit, and the units with the arm of their first slate."""
+    database.execute(
+        "CREATE TABLE slates AS SELECT unit, slate, any_value(person) AS person, "
+        "any_value(arm) AS arm, bool_or(merged) AS merged, min(time) AS time, count(*) AS items FROM shown "
+        "GROUP BY unit, slate"
+    )
     database.execute(
         "CREATE TABLE units AS SELECT unit, any_value(unit_id) AS unit_id, any_value(person) AS person, "
-        "min(time) AS first, arg_min(arm, time) AS arm, count(DISTINCT arm) > 1 AND NOT bool_or(merged) AS crossed "
-        "FROM shown GROUP BY unit"
+        "min(time) AS first, arg_min(arm, time) AS arm, min(arm) < max(arm) AND NOT bool_or(merged) AS crossed "
+        "FROM slates JOIN unit_names USING (unit) GROUP BY unit"
     )
 
 
@@ -197,10 +214,6 @@ def _create_actions(database: duckdb.DuckDBPyConnection, chosen: ExposureFilter,
             "WHERE e.time >= u.first"
         )
         return
-    database.execute(
-        "CREATE TABLE slates AS SELECT slate, any_value(unit) AS unit, any_value(person) AS person, min(time) AS time "
-        "FROM shown GROUP BY slate"
-    )
     database.execute(  # of the slate that it names, else of the person's last slate
         "CREATE TABLE actions AS SELECT * FROM (SELECT e.*, coalesce(own.unit, last.unit) AS unit FROM people_events e "
         "LEFT JOIN slates own ON e.slate = own.slate ASOF LEFT JOIN slates last ON e.person = last.person "
@@ -232,8 +245,8 @@ def _create_daily(database: duckdb.DuckDBPyConnection, types: int) -> None:
     database.execute(
         f"""CREATE TABLE daily AS SELECT unit, day, sum(slates)::BIGINT AS slates, sum(shown)::BIGINT AS shown,
         sum(clicks)::BIGINT AS clicks{sums} FROM (
-        SELECT unit, time // {DAY_US} AS day, count(DISTINCT slate) AS slates, count(*) AS shown, 0 AS clicks{none}
-        FROM shown GROUP BY ALL
+        SELECT unit, time // {DAY_US} AS day, count(*) AS slates, sum(items) AS shown, 0 AS clicks{none}
+        FROM slates GROUP BY ALL
         UNION ALL SELECT unit, time // {DAY_US} AS day, 0, 0, count(*){none} FROM clicked GROUP BY ALL
         UNION ALL SELECT unit, time // {DAY_US} AS day, 0, 0, 0{of_types} FROM actions GROUP BY ALL)
         GROUP BY unit, day"""
@@ -257,12 +270,12 @@ def _create_constants(database: duckdb.DuckDBPyConnection, types: int, windows: 
         WITH earlier AS (SELECT u.unit{before} FROM units u JOIN people_events e ON e.person = u.person
             AND e.time < u.first AND e.time >= u.first - {windows.before_us} GROUP BY u.unit),
         visits AS (SELECT unit, type, time - first AS since FROM actions JOIN units USING (unit)
-            UNION ALL SELECT unit, NULL, shown.time - first FROM shown JOIN units USING (unit)),
+            UNION ALL SELECT unit, NULL, slates.time - first FROM slates JOIN units USING (unit)),
         later AS (SELECT unit, {active}{converted} FROM visits GROUP BY unit),
         hours AS (SELECT unit, max(slates) AS busiest_hour FROM (
-            SELECT unit, count(DISTINCT slate) AS slates FROM shown GROUP BY unit, time // {HOUR_US}) GROUP BY unit),
-        days AS (SELECT unit, count(DISTINCT slate) AS first_day_slates FROM shown JOIN units USING (unit)
-            WHERE shown.time < first + {DAY_US} GROUP BY unit)
+            SELECT unit, count(*) AS slates FROM slates GROUP BY unit, time // {HOUR_US}) GROUP BY unit),
+        days AS (SELECT unit, count(*) AS first_day_slates FROM slates JOIN units USING (unit)
+            WHERE slates.time < first + {DAY_US} GROUP BY unit)
         SELECT unit, later.* EXCLUDE (unit), busiest_hour, first_day_slates{zeros}
         FROM units JOIN later USING (unit) JOIN hours USING (unit) JOIN days USING (unit)
         LEFT JOIN earlier USING (unit)"""
