@@ -41,6 +41,7 @@ BENCHMARKS = {
     "experiment_log": ("experiments.log_run", "Time and memory of the analysis of a large log of an experiment."),
     "served_quality": ("quality.served_quality", "NDCG of a service over HTTP beside simple baselines."),
     "tradeoff": ("quality.tradeoff", "Relevance against list metrics for each way of re-ranking."),
+    "exploration": ("exploration.long_run", "Satisfaction and new items' exposure with and without exploration."),
     "onboarding": ("exploration.onboarding", "Satisfaction of new users with and without answered questions."),
     "guard_rails": (
         "experiments.guard_rails",

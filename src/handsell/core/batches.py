@@ -136,6 +136,8 @@ class UserExclusions(RowBatch):
     creator: Ragged  # (B, *) int32 creators that the user blocks or the caller excludes
     tag: Ragged  # (B, *) int32 tags, likewise
     unreadable: np.ndarray  # (B,) bool, the event log could not be read: no item may be shown
+    ignored: Ragged | None = None  # (B, *) int32 items shown lately without an action since; None: not read
+    ignored_times: Ragged | None = None  # (B, *) int32 how often, parallel to `ignored`
 
     @classmethod
     def empty(cls, rows: int) -> UserExclusions:

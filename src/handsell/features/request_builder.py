@@ -18,13 +18,13 @@ import pyarrow as pa
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
-from handsell.core.batches import NONE, Profile, Ragged, Requests, UserExclusions
+from handsell.core.batches import NONE, Profile, Ragged, Requests, Seen, UserExclusions
 from handsell.core.errors import FeatureError
 from handsell.core.failures import Failures
 from handsell.core.paths import Layout
 from handsell.data.numbering import look_up, type_codes
 from handsell.data.weights import compute_event_weights
-from handsell.events.exclusions import load_exclusions
+from handsell.events.exclusions import count_ignored, load_exclusions
 from handsell.events.fold import fold, move_last_event, truncate
 from handsell.events.states import Events, FoldRules, ItemAttributes, UserStates
 from handsell.events.store.interface import EventReader
@@ -75,6 +75,7 @@ class Logged:
 
     tail: Events  # since their feature rows were written
     exclusions: UserExclusions | None
+    impressions: Seen | None = None  # those by which items may be ignored
 
     @classmethod
     def unreadable(cls, queries: QueryBatch) -> Logged:
@@ -119,7 +120,8 @@ def read_logged(
     with failures.tolerate("event_log"):
         logged = replace(logged, tail=read_tail(queries, rows, reader, snapshot, config, without_later_events))
     with failures.tolerate("shown_and_blocked"):
-        logged = replace(logged, exclusions=_read_exclusions(queries, reader, snapshot, config))
+        exclusions, impressions = _read_exclusions(queries, reader, snapshot, config)
+        logged = replace(logged, exclusions=exclusions, impressions=impressions)
     return logged
 
 
@@ -139,7 +141,10 @@ def complete_requests(
             rows, snapshot, config, queries.time, queries.surface, exclude=queries.exclude,
             events=Events.concatenate([logged.tail, queries.session]), away=away,
         )  # fmt: skip
-        return replace(requests.with_filters(queries.filter), exclusions=logged.exclusions, seed=queries.seed)
+        exclusions = logged.exclusions
+        if exclusions is not None and logged.impressions is not None:
+            exclusions = count_ignored(exclusions, logged.impressions, requests.seen)
+        return replace(requests.with_filters(queries.filter), exclusions=exclusions, seed=queries.seed)
 
     requests = None
     with failures.tolerate("features"):
@@ -203,15 +208,16 @@ def _read_cell(rows: Rows, name: str, row: int, missing: int) -> int:
 
 def _read_exclusions(
     queries: QueryBatch, reader: EventReader, snapshot: Snapshot, config: Config
-) -> UserExclusions | None:
-    """Read the exclusions of each user, and add the creators and tags that the caller excludes."""
-    found = load_exclusions(reader, queries.user_id, queries.time, queries.surface, snapshot, config)
+) -> tuple[UserExclusions | None, Seen | None]:
+    """Read the exclusions of each user, and add the creators and tags that the caller excludes; see load_exclusions."""
+    loaded = load_exclusions(reader, queries.user_id, queries.time, queries.surface, snapshot, config)
+    found, impressions = (None, None) if loaded is None else loaded
     if not len(queries.creators.values) and not len(queries.tags.values):
-        return found
+        return found, impressions
     found = found or UserExclusions.empty(len(queries))
     creators = [np.union1d(queries.creators.row(b), found.creator.row(b)) for b in range(len(queries))]
     tags = [np.union1d(queries.tags.row(b), found.tag.row(b)) for b in range(len(queries))]
-    return replace(found, creator=Ragged.from_rows(creators), tag=Ragged.from_rows(tags))
+    return replace(found, creator=Ragged.from_rows(creators), tag=Ragged.from_rows(tags)), impressions
 
 
 def build_requests_from_rows(

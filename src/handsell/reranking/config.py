@@ -51,6 +51,19 @@ class ExplorationConfig(Section):
         return self.new_items.candidates if draws or self.new_items.share > 0 else 0
 
 
+class FatigueConfig(Section):
+    """Lower the place of items that were shown to the user and ignored."""
+
+    weight: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="cost of an item that was shown once without an action since, relative to the span of relevance in "
+        "a request; shown three times, it costs twice as much, seven times three times as much; 0: off",
+    )
+    days: float = Field(7.0, gt=0, le=90, description="days for which an impression counts")
+
+
 class RerankingConfig(Section):
     """Diversity, calibration, novelty and constraints of the slate."""
 
@@ -98,6 +111,7 @@ class RerankingConfig(Section):
         3, ge=1, le=30, description="greatest number of items of one tag in category_window positions"
     )
     exploration: ExplorationConfig = ExplorationConfig()
+    fatigue: FatigueConfig = FatigueConfig()
     rules: str | None = Field(
         None,
         min_length=1,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from handsell.core.batches import Candidates, Requests, Slates
-from handsell.reranking.config import ExplorationConfig
+from handsell.reranking.config import ExplorationConfig, FatigueConfig
 from handsell.reranking.stage import LocalReranking
 
 
@@ -36,6 +36,7 @@ WITHOUT: dict[str, Callable[[LocalReranking], LocalReranking]] = {
     "exploration": lambda stage: replace(
         _with_settings(exploration=ExplorationConfig(share=0.0))(stage), new_items=None
     ),
+    "fatigue": _with_settings(fatigue=FatigueConfig()),
     "business_rules": lambda stage: replace(stage, rules=None),
 }
 """Part of re-ranking → the stage without it. `business_rules` are all rules of the file."""

@@ -19,6 +19,7 @@ from handsell.reranking.calibrated import TasteCalibration, compute_tag_mix
 from handsell.reranking.config import RerankingConfig
 from handsell.reranking.dpp import Determinantal, build_kernel
 from handsell.reranking.exploration import UNIFORM, Choice, Exploration, derive_seeds
+from handsell.reranking.fatigue import compute_cost, count_ignored_impressions
 from handsell.reranking.mmr import MarginalRelevance, scale_scores
 from handsell.reranking.new_items import NewItems
 from handsell.reranking.reasons import CODE, Evidence, choose_reasons, find_liked_weight
@@ -88,8 +89,13 @@ class LocalReranking:
             constraints += ruled.result.constraints
             pool = replace(pool, boost=ruled.result.boost, pin=ruled.result.pin)
         pool = replace(pool, drawn_only=_find_drawn_only(carried, pool))
+        ignored = count_ignored_impressions(requests, candidates.item) if self.settings.fatigue.weight else None
+        if ignored is not None:
+            pool = replace(pool, utility=pool.utility - compute_cost(ignored, self.settings.fatigue.weight))
         preferences = self._preferences(requests, similar, diversity, n)
-        chosen = select(pool, n, preferences, constraints, self._exploration(requests, candidates.item, scores, n))
+        chosen = select(
+            pool, n, preferences, constraints, self._exploration(requests, candidates.item, scores, ignored, n)
+        )
         filled, order = chosen.column != NONE, np.maximum(chosen.column, 0)
         row = np.arange(len(order))[:, None]
         item = np.where(filled, candidates.item[row, order], NONE)
@@ -191,13 +197,19 @@ class LocalReranking:
             found.append(ItemGap(similar.related[:, :, :k], gap, CREATOR_GAP))
         return found
 
-    def _exploration(self, requests: Requests, items: np.ndarray, scores: np.ndarray, n: int) -> Exploration | None:
-        """Return how slates of n explore the candidates items (B, K) with their scores; None: not at all."""
+    def _exploration(
+        self, requests: Requests, items: np.ndarray, scores: np.ndarray, ignored: np.ndarray | None, n: int
+    ) -> Exploration | None:
+        """Return how slates of n explore the candidates items (B, K) with their scores; None: not at all.
+
+        To have been ignored (B, K) times counts as so many failures after one success.
+        """
         settings = self.settings.exploration
         if not settings.share and self.new_items is None:
             return None
         choice: Choice = UNIFORM
         if settings.choice == "thompson":
+            scores = scores if ignored is None else scores / (1 + ignored)
             choice = ThompsonChoice.of(scores, self._count_events(items), settings.prior_strength)
         positions = frozenset(p - 1 for p in settings.positions)
         floor = None if self.new_items is None else self.new_items.plan(requests, items, positions, n)

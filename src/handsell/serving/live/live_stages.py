@@ -84,6 +84,7 @@ def is_known(batch: Any, snapshot: Snapshot) -> bool:
     creators, tags = [profile.creator], [profile.tag]
     if exclusions is not None:
         of_items += [exclusions.shown.values, exclusions.capped.values]
+        of_items += [exclusions.ignored.values] if exclusions.ignored is not None else []
         creators.append(exclusions.creator.values)
         tags.append(exclusions.tag.values)
     return (
@@ -118,6 +119,10 @@ def leave_out_unknown(batch: Any, snapshot: Snapshot) -> Any:
     if exclusions is not None:
         most = {"shown": items, "capped": items, "creator": creators, "tag": tags}
         exclusions = replace(exclusions, **{name: _below(getattr(exclusions, name), n) for name, n in most.items()})
+        if exclusions.ignored is not None and exclusions.ignored_times is not None:
+            known = exclusions.ignored.values < items
+            times = exclusions.ignored_times.where(known)
+            exclusions = replace(exclusions, ignored=exclusions.ignored.where(known), ignored_times=times)
     kept = batch.seen.item.values < items
     return replace(
         batch,
