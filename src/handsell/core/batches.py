@@ -159,10 +159,12 @@ class Requests(RowBatch):
     filters: tuple[str, ...] = ()  # distinct filter expressions of the batch: see handsell.eligibility.filters
     filter: np.ndarray | None = None  # (B,) int16 index into `filters`, -1 for none; None: no request has one
     seed: np.ndarray | None = None  # (B,) uint64 for random draws; None: derived from user, time and surface
-    unit: np.ndarray | None = None  # (B,) uint64 hash of the user id by which arms are assigned; 0: no user
+    unit: np.ndarray | None = None  # (B,) uint64 hash of the user id, for the own arms of a rules file; 0: no user
     count: np.ndarray | None = None  # (B,) int16, positions of the slate that are returned to the caller; None: all
     exclusions: UserExclusions | None = None
     attributes: np.ndarray | None = None  # (B, A) object, ordered as FeaturesConfig.filter_attributes; None: unknown
+    arms: np.ndarray | None = None  # (B,) object, each a tuple of "experiment=arm"; None: no request is in one
+    overlay: str = ""  # changed settings of all requests of the batch: see handsell.config.overlay
 
     def __len__(self) -> int:
         return len(self.time)

@@ -75,7 +75,8 @@ def find_filter_problems(config: Config, snapshot: Snapshot) -> Iterator[Finding
 def load_rules(config: Config, snapshot: Snapshot) -> RuleSet | None:
     """Return the rules of a config for a catalog, or None; raises ConfigError."""
     path = config.rules_path
-    return None if path is None else RuleSet.of(read_rules(path), snapshot, config.surface_names)
+    arms = {name: tuple(experiment.arms) for name, experiment in config.experiments.items()}
+    return None if path is None else RuleSet.of(read_rules(path), snapshot, config.surface_names, arms)
 
 
 def find_clock_problems(config: Config, last_us: int | None, ordered: bool) -> Iterator[Finding]:

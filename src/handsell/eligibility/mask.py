@@ -44,6 +44,10 @@ class Eligibility:
                 raise ConfigError(f"surfaces.{name}.filter: {error}") from None
         return cls(snapshot, tuple(config.surfaces.values()), tuple(attributes.items()))
 
+    def with_config(self, config: Config) -> Eligibility:
+        """Return the eligibility with other settings of the surfaces; raises ConfigError as `of` does."""
+        return replace(self.of(self.snapshot, config), known=self.availability)
+
     def with_snapshot(self, snapshot: Snapshot) -> Eligibility:
         """Return the eligibility under another version of this catalog's live changes."""
         if not isinstance(snapshot, LiveSnapshot):

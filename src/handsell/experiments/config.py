@@ -32,7 +32,8 @@ class FormerShare(Section):
 
 FORMER = (
     "earlier shares, oldest first, such as [{ until = 2026-12-05T09:00:00Z, share = 0.1 }]. Where changes are "
-    "recorded, only units of what becomes smaller move; otherwise, units may also move into or out of whatever else has changed"
+    "recorded, only units of what becomes smaller move; otherwise, units may also move into or out of whatever else "
+    "has changed"
 )
 
 

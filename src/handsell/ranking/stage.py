@@ -45,6 +45,10 @@ class LocalRanking:
         """Return the stage on the next version of the live catalog."""
         return replace(self, snapshot=snapshot, items=SnapshotValues(snapshot))
 
+    def with_config(self, config: Config) -> Self:
+        """Return the stage with other settings of surfaces."""
+        return replace(self, config=config)
+
     async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
         """Return the k best by raw score, best first; raises ArithmeticError for a request without any finite score."""
         raw, as_found = self._raw(requests, candidates, k), ~self.ranks(requests)[:, None]

@@ -69,6 +69,10 @@ class LocalReranking:
             self.new_items.follow(snapshot)
         return replace(self, snapshot=snapshot, eligibility=eligibility)
 
+    def with_config(self, config: Config, rules: LiveRules | None) -> LocalReranking:
+        """Return the stage with other settings of surfaces and re-ranking, and with other business rules."""
+        return replace(self, eligibility=self.eligibility.with_config(config), config=config, rules=rules)
+
     async def rerank(self, requests: Requests, candidates: Candidates, n: int) -> Slates:
         """Return slates of n positions, padded with -1 where fewer than n candidates are allowed."""
         if not candidates.item.shape[1]:

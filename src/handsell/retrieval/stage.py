@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config
 from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.failures import Failures
 from handsell.core.protocols import Retriever
@@ -38,6 +39,10 @@ class LocalCandidates:
         """Return the stage on the next version of the live catalog."""
         retrievers = {name: follow_snapshot(retriever, snapshot) for name, retriever in self.retrievers.items()}
         return replace(self, retrievers=retrievers, eligibility=self.eligibility.with_snapshot(snapshot))
+
+    def with_config(self, config: Config) -> LocalCandidates:
+        """Return the stage with other settings of surfaces and weights of sources."""
+        return replace(self, eligibility=self.eligibility.with_config(config), config=config.retrieval)
 
     @cached_property
     def sources(self) -> tuple[str, ...]:

@@ -42,7 +42,8 @@ class CompiledRules:
     @classmethod
     def of(cls, rules: Rules, snapshot: Snapshot, eligibility: Eligibility, config: Config) -> CompiledRules:
         """Raises ConfigError for a rule that does not fit the catalog or the config."""
-        ruleset = RuleSet.of(rules, snapshot, config.surface_names)
+        arms = {name: tuple(experiment.arms) for name, experiment in config.experiments.items()}
+        ruleset = RuleSet.of(rules, snapshot, config.surface_names, arms)
         return cls(ruleset, Pacing(ruleset), Backfill(ruleset, eligibility))
 
     def with_snapshot(self, snapshot: Snapshot, eligibility: Eligibility) -> CompiledRules:

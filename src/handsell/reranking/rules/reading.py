@@ -92,9 +92,11 @@ def _check_arm(rules: Rules, rule: Rule) -> None:
     if rule.arm is None:
         return
     name, known = experiment_of(rules, rule), ", ".join(rules.experiments) or "none"
+    if name is None:
+        expected = f"expected one of the file's [experiments.<name>] ({known}), or one of the config"
+        raise rules.error(rule, f"experiment: {expected}; got none")
     if name not in rules.experiments:
-        got = "none" if name is None else repr(name)
-        raise rules.error(rule, f"experiment: expected one of the file's [experiments.<name>] ({known}); got {got}")
+        return  # of the config, which the scope checks
     if rule.arm not in rules.experiments[name].arms:
         arms = ", ".join(rules.experiments[name].arms)
         raise rules.error(rule, f"arm: expected an arm of {name} ({arms}); got {rule.arm!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ from handsell.eligibility.filters import get_filters
 from handsell.reranking.rules.kind import RuleEffect, RuleMatch, rule_kinds
 from handsell.reranking.rules.reading import Rules
 from handsell.reranking.rules.schema import Rule
-from handsell.reranking.rules.scope import Scope
+from handsell.reranking.rules.scope import NO_ARMS, Scope
 
 MAX_CONSTRAINTS = 8  # rules of one file with a constraint: each weighs more than the one before it (selection.py)
 
@@ -35,19 +35,34 @@ class RuleSet:
     age_us: np.ndarray  # (R,) int64, greatest age; 0: any
 
     @classmethod
-    def of(cls, rules: Rules, snapshot: Snapshot, surfaces: Sequence[str]) -> RuleSet:
-        """Raises ConfigError for a rule that does not fit the catalog or the surfaces."""
+    def of(
+        cls,
+        rules: Rules,
+        snapshot: Snapshot,
+        surfaces: Sequence[str],
+        experiments: Mapping[str, Collection[str]] = NO_ARMS,
+    ) -> RuleSet:
+        """`experiments` has the arms of the config's experiments by name.
+
+        Raises ConfigError for a rule that does not fit the catalog, the surfaces or the experiments.
+        """
         member = np.zeros(len(snapshot), np.uint64)
         for bit, rule in enumerate(rules.rules):
             member |= select_items(rules, rule, snapshot).astype(np.uint64) << np.uint64(bit)
         age = np.array([round((r.newer_than_days or 0) * DAY_US) for r in rules.rules], np.int64)
         effects = tuple(_build_effect(rules, rule, snapshot) for rule in rules.rules)
-        made = cls(rules, snapshot, Scope.of(rules, surfaces), effects, member, age)
+        made = cls(rules, snapshot, Scope.of(rules, surfaces, experiments), effects, member, age)
         if len(made.constraining) > MAX_CONSTRAINTS:
             names = ", ".join(rules.rules[r].name for r in made.constraining)
             raise ConfigError(
                 f"rules {rules.source}: expected at most {MAX_CONSTRAINTS} rules that constrain the order of a slate; "
                 f"got {len(made.constraining)} ({names}): join their selectors with `or`"
+            )
+        if both := [r for r in made.paced if r in made.scope.config_arm]:
+            raise rules.error(
+                rules.rules[both[0]],
+                "arm: expected an experiment of this file, as a share of the day is counted from impressions; got one "
+                "of the config",
             )
         return made
 
@@ -76,7 +91,7 @@ class RuleSet:
 
     def active(self, requests: Requests) -> np.ndarray:
         """(R, B) bool."""
-        return self.scope.active(requests.time, requests.surface, requests.unit)
+        return self.scope.active(requests.time, requests.surface, requests.unit, requests.arms)
 
     def matches(self, items: np.ndarray, time: np.ndarray, rules: Sequence[int] | None = None) -> np.ndarray:
         """(R, B, K) bool, whether each rule, or each of `rules`, selects items (B, K) at time (B,); never -1."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from handsell.core.errors import ConfigError
 from handsell.core.hashing import finalize, hash_text
 from handsell.core.units import MINUTE_US
 from handsell.reranking.rules.reading import Rules, experiment_of
@@ -18,6 +20,7 @@ from handsell.reranking.rules.schema import DAYS, Rule
 WEEK = 7 * 24 * 60  # minutes
 QUARTER_US = 15 * MINUTE_US  # time zones change their offset on quarters of an hour
 EPOCH_DAY = 3  # 1 January 1970 was a Thursday
+NO_ARMS: Mapping[str, Collection[str]] = MappingProxyType({})
 ALWAYS, NEVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 
@@ -30,16 +33,26 @@ class Scope:
     ends: np.ndarray  # (R,) int64 µs, exclusive
     week: dict[int, np.ndarray]  # rules with days or hours → (WEEK,) bool active minutes, Monday first
     zone: tuple[str, ...]
-    arm: dict[int, tuple[int, float, float]]  # rule → seed of the experiment, and its arm's interval of 0..1
+    arm: dict[int, tuple[int, float, float]]  # rule → seed of the file's experiment, and its arm's interval of 0..1
+    config_arm: dict[int, str] = field(default_factory=dict)  # rule → "experiment=arm" of the config, as in Requests
 
     @classmethod
-    def of(cls, rules: Rules, surfaces: Sequence[str]) -> Scope:
-        """Raises ConfigError for a surface that is not configured."""
+    def of(cls, rules: Rules, surfaces: Sequence[str], experiments: Mapping[str, Collection[str]] = NO_ARMS) -> Scope:
+        """`experiments` has the arms of the config's experiments by name.
+
+        Raises ConfigError for a surface, an experiment or an arm that is not configured.
+        """
         for rule in rules.rules:
             if unknown := [name for name in rule.surfaces if name not in surfaces]:
                 expected = f"expected surfaces of the config ({', '.join(surfaces)})"
                 raise rules.error(rule, f"surfaces: {expected}; got {unknown[0]!r}")
+        if both := sorted({*rules.experiments} & {*experiments}):
+            raise ConfigError(
+                f"rules {rules.source}: experiments.{both[0]}: the config defines an experiment of this name, too: "
+                "remove it here, and the rules refer to that of the config"
+            )
         every = rules.rules
+        found = {i: find_config_arm(rules, rule, experiments) for i, rule in enumerate(every) if rule.arm is not None}
         return cls(
             np.array([[not r.surfaces or s in r.surfaces for s in surfaces] for r in every], bool).reshape(
                 -1, len(surfaces)
@@ -48,11 +61,17 @@ class Scope:
             np.array([NEVER if r.until is None else r.to_micros(r.until) for r in every], np.int64),
             {i: active_minutes(r) for i, r in enumerate(every) if r.days or r.hours},
             tuple(r.time_zone for r in every),
-            {i: _arm_interval(rules, r) for i, r in enumerate(every) if r.arm is not None},
+            {i: _arm_interval(rules, every[i]) for i, arm in found.items() if arm is None},
+            {i: arm for i, arm in found.items() if arm is not None},
         )
 
-    def active(self, time: np.ndarray, surface: np.ndarray, unit: np.ndarray | None) -> np.ndarray:
-        """(R, B) bool for requests at time (B,) µs on surface (B,); unit (B,) of `hash_unit`, None: none is known."""
+    def active(
+        self, time: np.ndarray, surface: np.ndarray, unit: np.ndarray | None, arms: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(R, B) bool for requests at time (B,) µs on surface (B,); unit (B,) of `hash_unit`, None: none is known.
+
+        `arms` (B,) as in Requests.
+        """
         active = self.surface[:, surface] & (self.begins[:, None] <= time) & (time < self.ends[:, None])
         for rule, minutes in self.week.items():
             active[rule] &= minutes[(local_time(time, self.zone[rule]) // MINUTE_US + EPOCH_DAY * 1_440) % WEEK]
@@ -62,6 +81,8 @@ class Scope:
                 continue
             drawn = draw(unit, seed)
             active[rule] &= (unit != 0) & (low <= drawn) & (drawn < high)
+        for rule, arm in self.config_arm.items():
+            active[rule] &= False if arms is None else np.array([arm in taken for taken in arms], bool)
         return active
 
 
@@ -100,6 +121,19 @@ def draw(unit: np.ndarray, seed: int) -> np.ndarray:
     """Return (B,) float64 in 0..1, uniform over users and independent between seeds (one an experiment): SplitMix64."""
     with np.errstate(over="ignore"):
         return finalize(unit.astype(np.uint64) ^ np.uint64(seed)) / 2.0**64
+
+
+def find_config_arm(rules: Rules, rule: Rule, experiments: Mapping[str, Collection[str]]) -> str | None:
+    """Return "experiment=arm" if the rule refers to an experiment of the config, None if to one of the file."""
+    name = experiment_of(rules, rule)
+    if name in rules.experiments:
+        return None
+    if name is None or name not in experiments:
+        known = ", ".join([*rules.experiments, *experiments]) or "none"
+        raise rules.error(rule, f"experiment: expected one of the file's or the config's ({known}); got {name!r}")
+    if rule.arm not in experiments[name]:
+        raise rules.error(rule, f"arm: expected an arm of {name} ({', '.join(experiments[name])}); got {rule.arm!r}")
+    return f"{name}={rule.arm}"
 
 
 def _arm_interval(rules: Rules, rule: Rule) -> tuple[int, float, float]:

@@ -50,7 +50,7 @@ class StageBundles:
         bundles = Layout(opened.config.state).bundles
         self._store, self._states, self._arms = BundleStore(bundles), StateFile(bundles), ArmBundles(opened.config)
         # newest last; replaced as a whole
-        self._held = {opened.manifest.id: LiveStages(warm_up(load(opened), opened), opened.live)}
+        self._held = {opened.manifest.id: LiveStages(warm_up(load(opened), opened), opened.live, opened.config)}
         self._refused: dict[str, str] = {}
         self._seen: tuple[str | None, ArmBundles] = None, self._arms  # live bundle and arms, as last seen
         self._wanted: set[str] = set(self._store.pointer().previous[-1:])  # for gateways that have not switched yet
@@ -112,7 +112,7 @@ class StageBundles:
     def _load_bundle(self, bundle: str) -> None:
         try:
             opened = open_bundle(self._config, bundle)
-            stages = LiveStages(warm_up(self._load(opened), opened), opened.live)
+            stages = LiveStages(warm_up(self._load(opened), opened), opened.live, opened.config)
         except ChangesNotRead as error:
             log.warning("%s; trying again", error)
             self._wanted = {*self._wanted, bundle}

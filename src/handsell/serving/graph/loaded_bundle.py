@@ -6,13 +6,14 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
+from handsell.config.overlay import apply_overlay
 from handsell.core.batches import NONE, Slates
 from handsell.core.clock import Clock
 from handsell.core.failures import Failures
@@ -46,6 +47,8 @@ MAX_WAIT = 0.2
 It lies well within the features' share. A caller's shorter deadline gets a degraded slate rather than a refusal.
 """
 
+VARIANTS = 256  # changed configs that are kept
+
 
 @dataclass(frozen=True)
 class Release:
@@ -72,6 +75,7 @@ class UserSlate:
     slates: Slates
     row: int
     cold: bool
+    teams: tuple[str | None, ...] = ()  # arm that brought each item of an interleaved slate
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +103,20 @@ class LoadedBundle:
         self._question_model = question_model
         self._users, self._popular_items, self._popular_lock = users, popular_items, threading.Lock()
         catalog.subscribe(self._follow)
+        self.change_config = lru_cache(VARIANTS)(partial(apply_overlay, config))
         serving, max_wait_s = config.serving, MAX_WAIT * config.serving.deadline_ms / 1_000
-        self._breakers = {stage: Breaker(stage, STALL * serving.deadline_ms / 1_000) for stage in STAGES}
+        self._breakers = lru_cache(VARIANTS)(self._make_breakers)
         self._slates: MicroBatcher[Query, UserSlate] = MicroBatcher(
-            self._recommend, serving.micro_batch, serving.in_flight, max_wait_s, lambda query: query.deadline_s
-        )
+            self._recommend, serving.micro_batch, serving.in_flight, max_wait_s,
+            lambda query: (query.deadline_s, query.overlay),
+        )  # fmt: skip
         self._lists: MicroBatcher[Query, RankedList] = MicroBatcher(self._rank, 1, serving.in_flight, max_wait_s)
         self._explanations: MicroBatcher[Query, ItemExplanation] = MicroBatcher(self._explain, 1, 1, max_wait_s)
         self._questions: MicroBatcher[Query, AskedItems] = MicroBatcher(self._ask, 1, serving.in_flight, max_wait_s)
+
+    def _make_breakers(self, overlay: str) -> dict[str, Breaker]:
+        """Make the breakers of the stages, by which a slow arm does not stop the calls of others."""
+        return {stage: Breaker(stage, STALL * self.config.serving.deadline_ms / 1_000) for stage in STAGES}
 
     def _follow(self, snapshot: Snapshot) -> None:
         with self._popular_lock:
@@ -131,7 +141,11 @@ class LoadedBundle:
 
     @property
     def parser(self) -> QueryParser:
-        return QueryParser(self.config, self.snapshot, self.clock)
+        return self.build_parser("")
+
+    def build_parser(self, overlay: str) -> QueryParser:
+        """Return the parser of queries with changed settings."""
+        return QueryParser(self.change_config(overlay), self.snapshot, self.clock)
 
     async def recommend(self, query: Query) -> UserSlate:
         self.metrics.waiting.set(len(self._slates))
@@ -183,13 +197,14 @@ class LoadedBundle:
         with run.failures.tolerate("candidates"):
             slates = await run.funnel(self.config).recommend(built.requests, n)
         if slates is None:
-            slates = self._popular_items.build_slates(built.requests, n)
+            popular = self._popular_items.with_config(self.change_config(queries[0].overlay), self.config)
+            slates = popular.build_slates(built.requests, n)
         self._check_held(run)
-        slates = await self._drop_deleted(slates)
+        slates = await self.drop_deleted(slates)
         slates = replace(slates, degraded=(*slates.degraded, *run.failures.names))
         return [UserSlate(slates, row, bool(cold)) for row, cold in enumerate(built.cold)]
 
-    async def _drop_deleted(self, slates: Slates) -> Slates:
+    async def drop_deleted(self, slates: Slates) -> Slates:
         """Return slates without items that were deleted, or that this process does not know, and without reasons that
         name one; later items move up.
 
@@ -230,7 +245,8 @@ class LoadedBundle:
         (query,) = queries
         run, built = await self._begin(queries)
         item, cold = int(query.items[0]), bool(built.cold[0])
-        explanation = await explain_item(run, built.requests, item, query.count, cold, self.config)
+        config = self.change_config(query.overlay)
+        explanation = await explain_item(run, built.requests, item, query.count, cold, config)
         self._check_held(run)
         return [explanation]
 
@@ -255,11 +271,13 @@ class LoadedBundle:
         )
         started, failures = now(), Failures()
         limit = max(began + BUDGET["features"] * deadline_s, started + READ_SHARE * deadline_s)
-        built = await self._users.build_requests(queries, limit, failures)
+        config = self.change_config(queries[0].overlay)
+        built = await self._users.build_requests(queries, limit, failures, config)
         self.metrics.stage_seconds.labels("features").observe(now() - started)
         for age_s in built.age_s:
             self.metrics.features_age.observe(age_s)
-        return StageRun(self.stages, self.metrics, self._breakers, began, deadline_s, failures, samples), built
+        breakers = self._breakers(queries[0].overlay)
+        return StageRun(self.stages, self.metrics, breakers, began, deadline_s, failures, samples), built
 
 
 def load_bundle(opened: OpenedBundle, stages: StageClient, store: UserStore, metrics: Metrics) -> LoadedBundle:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config
 from handsell.core.batches import NONE, Candidates, Requests, Slates
 from handsell.eligibility.mask import Eligibility
 from handsell.reranking.reasons import CODE
@@ -32,6 +33,12 @@ class PopularItems:
         eligibility = self.eligibility.with_snapshot(snapshot)
         before = self.before or self if self.order is not None or snapshot is not snapshot.base else None
         return PopularItems(snapshot, eligibility, self.popularity, before)
+
+    def with_config(self, config: Config, base: Config) -> PopularItems:
+        """Return the lists with the surfaces of a config, where they differ from those of `base`."""
+        if config.surfaces == base.surfaces:
+            return self
+        return replace(self, eligibility=self.eligibility.with_config(config))
 
     def with_likes(self, add: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]) -> PopularItems:
         """Return the lists after `add`, which returns popularity and trend (I,) with recent likes."""

@@ -5,32 +5,34 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
-
-import numpy as np
 
 from handsell.core.errors import RequestError
 from handsell.events.impressions import ImpressionQueue
 from handsell.events.store.interface import AppendResult
 from handsell.events.store.opening import open_reader
 from handsell.experiments.state import ExperimentStates
+from handsell.experiments.traffic import Participation
 from handsell.serving.changes.catalog_rows import Items, StoredChanges, Users
 from handsell.serving.changes.identities import Identities
 from handsell.serving.changes.people import People
 from handsell.serving.graph.event_sink import EventSink
-from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList, UserSlate, now
+from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList, now
 from handsell.serving.graph.stages import BUDGET, BundleNotHeld
 from handsell.serving.guard_rails.counts import OutcomeCounter
 from handsell.serving.http import answers as a
-from handsell.serving.http import render, schemas
+from handsell.serving.http import schemas
 from handsell.serving.http.event_intake import validate_events
 from handsell.serving.http.explain import build_answer
 from handsell.serving.http.onboarding.question_queries import build_onboarding_answer, parse_onboarding
 from handsell.serving.http.onboarding.question_schemas import OnboardingAnswer, OnboardingBody
-from handsell.serving.http.queries import Query, make_user_key
+from handsell.serving.http.queries import make_user_key
+from handsell.serving.slates.arm_traffic import ArmTraffic
+from handsell.serving.slates.recommender import Recommender
+from handsell.serving.slates.slate_answers import SlateAnswers
 from handsell.serving.telemetry.observability import Metrics
-from handsell.serving.telemetry.slate_metrics import SlateMetrics
 from handsell.serving.telemetry.state_metrics import StateMetrics
 
 log = logging.getLogger(__name__)
@@ -62,7 +64,9 @@ class Service:
         self.items, self.users = Items(self.config, self._changes), Users(self.config, self._changes)
         self._impressions = ImpressionQueue(self._append_slates, metrics.impressions_lost.inc)
         metrics.waiting_slates.set_function(lambda: len(self._impressions))
-        self._watch = SlateMetrics(metrics.registry)
+        self._arms = ArmTraffic(self.config, self.identities, metrics.registry, self.arm_outcomes)
+        self._slates = SlateAnswers(metrics, self._impressions.offer, self.config.serving.max_feed)
+        self._recommender = Recommender(self, self._arms, self._slates)
         self._was_ready = False
         self._report_bundle()
 
@@ -116,7 +120,7 @@ class Service:
         self.metrics.watch_catalog(lambda: catalog.age_s, lambda: len(catalog.snapshot) - len(catalog.snapshot.base))
         self.metrics.set_ages(release.made_us, self.bundle.snapshot.as_of, self.bundle.clock.offset_us)
 
-    async def _from_one_bundle(self, answer_from: Callable[[LoadedBundle], Awaitable[T]]) -> T:
+    async def from_one_bundle(self, answer_from: Callable[[LoadedBundle], Awaitable[T]]) -> T:
         """Answer from the current bundle, or entirely from the previous one if a stage lacks the current one."""
         bundle, previous = self.bundle, self.previous
         bundle.is_only = previous is None
@@ -132,20 +136,16 @@ class Service:
     # -- endpoints ------------------------------------------------------------------------------------------
 
     async def recommend(self, body: schemas.RecommendationsBody) -> a.RecommendationsAnswer:
-        async def answer_from(bundle: LoadedBundle) -> a.RecommendationsAnswer:
-            query = bundle.parser.parse_recommendations(self._identify(body), now())
-            return self._answer(bundle, query, await bundle.recommend(query), "metadata" in body.include)
-
-        return await self._from_one_bundle(answer_from)
+        return await self._recommender.recommend(self._identify(body), self._assign(body))
 
     async def similar(self, item_id: str, query: schemas.SimilarParameters) -> a.RecommendationsAnswer:
         async def answer_from(bundle: LoadedBundle) -> a.RecommendationsAnswer:
             similar = bundle.parser.parse_similar(item_id, query, now())
-            answer = self._answer(bundle, similar, await bundle.recommend(similar), "metadata" in query.include)
+            answer = self._slates.build(bundle, similar, await bundle.recommend(similar), "metadata" in query.include)
             answer.cold_start = False  # the query is an item, not a user
             return answer
 
-        return await self._from_one_bundle(answer_from)
+        return await self.from_one_bundle(answer_from)
 
     async def rank(self, body: schemas.RankBody) -> a.RankAnswer:
         async def answer_from(bundle: LoadedBundle) -> a.RankAnswer:
@@ -155,16 +155,22 @@ class Service:
                 items=ranked.items, unknown_item_ids=unknown, degraded=ranked.degraded, release=bundle.release.stamp
             )
 
-        return await self._from_one_bundle(answer_from)
+        return await self.from_one_bundle(answer_from)
 
     async def explain(self, query: schemas.ExplainParameters) -> a.ExplainAnswer:
         """Explain why an item is or is not in the user's slate now; nothing is logged as shown."""
 
         async def answer_from(bundle: LoadedBundle) -> a.ExplainAnswer:
-            explanation = await bundle.explain(bundle.parser.parse_explain(self._identify(query), now()))
-            return build_answer(query, explanation, bundle.config, bundle.snapshot, bundle.release.stamp)
+            parser = bundle.build_parser(variant.overlay)
+            parsed = replace(
+                parser.parse_explain(self._identify(query), now()), arms=variant.arms, overlay=variant.overlay
+            )
+            explanation = await bundle.explain(parsed)
+            return build_answer(query, explanation, parser.config, bundle.snapshot, bundle.release.stamp)
 
-        return await self._from_one_bundle(answer_from)
+        variant = self._assign(query).variant
+        held = self.find_bundle(variant.bundle) if variant.bundle is not None else None
+        return await (self.from_one_bundle(answer_from) if held is None else answer_from(held))
 
     async def onboarding(
         self, body: OnboardingBody, liked: Sequence[str] = (), disliked: Sequence[str] = ()
@@ -214,7 +220,7 @@ class Service:
         async def probe(bundle: LoadedBundle) -> tuple[LoadedBundle, list[str]]:
             return bundle, await self.probe(bundle)
 
-        bundle, failed = await self._from_one_bundle(probe)
+        bundle, failed = await self.from_one_bundle(probe)
         try:
             async with asyncio.timeout(self.config.serving.deadline_ms / 1_000):
                 await self._events.append([])
@@ -248,52 +254,15 @@ class Service:
         with self.metrics.time_append("slates"):
             await self._events.append_slates(slates)
 
+    def _assign(self, body: schemas.RecommendationsBody | schemas.ExplainParameters) -> Participation:
+        """Return the arms of a request, by the present state of experiments and the bundles that are held."""
+        held = {self.bundle.release.bundle, *self.arm_bundles}
+        self._arms.follow(self.experiment_states, held)
+        anonymous_id, session_id = getattr(body, "anonymous_id", None), getattr(body, "session_id", None)
+        return self._arms.assign(body.user_id, anonymous_id, session_id, body.surface)
+
     def _identify(self, body: B) -> B:
         """Return the body as the user's, where it names a visitor who was merged into a user."""
         key = make_user_key(body.user_id, getattr(body, "anonymous_id", None))
         user_id = self.identities.find_user(key)
         return body if user_id == key else body.model_copy(update={"user_id": user_id})
-
-    # -- one answer -----------------------------------------------------------------------------------------
-
-    def _next_cursor(self, query: Query, items: np.ndarray, complete: bool) -> str | None:
-        """The cursor after these items; None at the end of the feed: it is full, or a complete page was short."""
-        shown = np.union1d(query.shown, items)
-        if len(shown) >= self.config.serving.max_feed or (complete and len(items) < query.count):
-            return None
-        return query.feed.encode(shown)
-
-    def _answer(self, bundle: LoadedBundle, query: Query, served: UserSlate, metadata: bool) -> a.RecommendationsAnswer:
-        slate = render.render_slate(served.slates, served.row, query.count, bundle.snapshot)
-        surface = bundle.config.surface_names[query.surface]
-        degraded = list(dict.fromkeys(served.slates.degraded))
-        relaxed = served.slates.relaxed_constraints(served.row, query.count)
-        self.metrics.count_answer(surface, served.cold, len(slate.item_id) < query.count, degraded, relaxed)
-        self.metrics.set_rules(served.slates.rules)
-        if degraded:
-            log.warning(
-                "degraded answer",
-                extra={"fields": {"recommendation_id": query.recommendation_id, "degraded": degraded}},
-            )
-        drawn = sum(reason.code == "explore" for reason in slate.reason)
-        self._watch.record(surface, query.user_id, slate.item, drawn, bundle.snapshot)
-        self._impressions.offer(
-            {
-                "recommendation_id": query.recommendation_id,
-                "time": query.time,
-                "user_id": query.user_id,
-                "surface": surface,
-                "bundle": bundle.release.bundle,
-                "items": render.encode_impression(slate),
-            }
-        )
-        return a.RecommendationsAnswer(
-            recommendation_id=query.recommendation_id,
-            surface=surface,
-            cold_start=served.cold,
-            items=render.build_recommended_items(slate, bundle.snapshot, metadata),
-            relaxed=relaxed,
-            next_cursor=self._next_cursor(query, slate.item, complete=not degraded),
-            degraded=degraded,
-            release=bundle.release.with_rules(slate.rules),
-        )

@@ -44,7 +44,7 @@ def load_all_stages(opened: OpenedBundle) -> LocalStages:
 
 def load_local_stages(opened: OpenedBundle) -> LiveStages:
     """All three stages in this process, after their warm-up, on the live catalog."""
-    return LiveStages(warm_up(load_all_stages(opened), opened), opened.live)
+    return LiveStages(warm_up(load_all_stages(opened), opened), opened.live, opened.config)
 
 
 def _with_log(ranking: RankingStage, opened: OpenedBundle) -> RankingStage:

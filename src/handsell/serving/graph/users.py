@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from handsell.config import Config
 from handsell.core.batches import Ragged, Requests
 from handsell.core.failures import Failures
-from handsell.core.hashing import derive_seed
+from handsell.core.hashing import derive_seed, hash_unit
 from handsell.events.live_catalog import LiveCatalog
 from handsell.events.states import Events
 from handsell.events.store.interface import EventReader, EventStoreError
@@ -45,24 +46,32 @@ class UserLookup:
         stall_s = STALL * config.serving.deadline_ms / 1_000
         self._breaker, self._log_breaker = Breaker("the feature store", stall_s), Breaker("the event store", stall_s)
 
-    async def build_requests(self, queries: Sequence[Query], limit: float, failures: Failures) -> BuiltRequests:
-        """Requests for a batch of queries; `limit` is the event loop time by which the store must have answered."""
+    async def build_requests(
+        self, queries: Sequence[Query], limit: float, failures: Failures, config: Config
+    ) -> BuiltRequests:
+        """Requests for a batch of queries; `limit` is the event loop time by which the store must have answered.
+
+        `config` has the changed settings of the queries, if they have any.
+        """
         batch = build_query_batch(queries)
         rows: Rows = self._rows.empty(len(queries))
         with failures.tolerate("features"):
             rows = await self._read(batch.user_id, limit)
         rows = change_attributes(rows, batch.user_id, self._catalog.users)
-        logged = await self._read_logged(batch, rows, limit, failures)
-        return complete_requests(batch, rows, logged, self._catalog.snapshot, self._config, failures)
+        logged = await self._read_logged(batch, rows, limit, failures, config)
+        built = complete_requests(batch, rows, logged, self._catalog.snapshot, config, failures)
+        return replace(built, requests=add_units(built.requests, queries))
 
-    async def _read_logged(self, batch: QueryBatch, rows: Rows, limit: float, failures: Failures) -> Logged:
+    async def _read_logged(
+        self, batch: QueryBatch, rows: Rows, limit: float, failures: Failures, config: Config
+    ) -> Logged:
         """Read the event store in a thread; users whose blocks cannot be read in time are shown nothing."""
         unreadable = Logged.unreadable(batch)
         if all(user_id is None for user_id in batch.user_id):
             own = Failures(strict=True)  # nothing is read
-            return read_logged(batch, rows, self._reader, self._catalog.snapshot, self._config, own)
+            return read_logged(batch, rows, self._reader, self._catalog.snapshot, config, own)
         own = Failures()  # the thread may outlive this request
-        parts = (batch, rows, self._reader, self._catalog.snapshot, self._config, own)
+        parts = (batch, rows, self._reader, self._catalog.snapshot, config, own)
         with failures.tolerate("event_log"):
             logged = await self._in_log_thread(lambda: read_logged(*parts), limit)
             failures.add(*own.names)
@@ -131,4 +140,20 @@ def build_query_batch(queries: Sequence[Query]) -> QueryBatch:
         tags=Ragged.from_rows([q.tags for q in queries]),
         filter=[q.filter for q in queries],
         seed=np.array([derive_seed(q.recommendation_id) for q in queries], np.uint64),
+    )
+
+
+def add_units(requests: Requests, queries: Sequence[Query]) -> Requests:
+    """Return the requests with their users' hashes, numbers of shown items, arms and changed settings."""
+    arms = None
+    if any(query.arms for query in queries):
+        arms = np.empty(len(queries), object)
+        for b, query in enumerate(queries):
+            arms[b] = query.arms
+    return replace(
+        requests,
+        unit=np.array([hash_unit(query.user_id) for query in queries], np.uint64),
+        count=np.array([query.count for query in queries], np.int16),
+        arms=arms,
+        overlay=queries[0].overlay,
     )

@@ -59,6 +59,10 @@ class RecommendationsAnswer(Answer):
     next_cursor: str | None = Field(description="requests the next page of this feed; null at its end")
     degraded: list[str] = Field(description="parts that failed or were late, and were left out")
     release: SlateStamp
+    arms: dict[str, str] = Field(
+        default_factory=dict,
+        description="arm by experiment, only if the request is in one; `interleaved` where two arms share the slate",
+    )
 
 
 class RankedItem(Item):

@@ -43,6 +43,8 @@ class Query:
     creators: np.ndarray = field(default_factory=lambda: NOTHING)  # int32 that the caller excludes
     tags: np.ndarray = field(default_factory=lambda: NOTHING)
     items: np.ndarray = field(default_factory=lambda: NOTHING)  # (X,) int32 items to rank or to explain
+    arms: tuple[str, ...] = ()  # "experiment=arm"
+    overlay: str = ""  # changed settings of these arms, with which the query was parsed
 
 
 @dataclass(frozen=True)

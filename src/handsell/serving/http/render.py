@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,11 +102,11 @@ def source_names(sources: Sequence[str], bits: int) -> list[str]:
     return [name for s, name in enumerate(sources) if bits >> s & 1]
 
 
-def encode_impression(slate: RenderedSlate) -> str:
-    """Encode the `items` of a logged slate, see events.impressions."""
+def encode_impression(slate: RenderedSlate, arms: Mapping[str, Any]) -> str:
+    """Encode the `items` of a logged slate with its arms, see events.store.interface."""
     columns: dict[str, Any] = {
         "item_id": slate.item_id, "score": slate.score, "propensity": slate.propensity, "sources": slate.sources,
     }  # fmt: skip
     if slate.rules is not None:
         columns["rules"] = slate.rules
-    return orjson.dumps(columns).decode()
+    return orjson.dumps({**columns, **arms} if arms else columns).decode()

@@ -115,6 +115,9 @@ Filter = Annotated[
     ),
 ]
 Cursor = Annotated[str, Field(min_length=1, max_length=LONGEST, description="`next_cursor` of the previous page")]
+SessionId = Annotated[
+    Id, Field(description="the caller's id of the current session, by which experiments on sessions assign arms")
+]
 Value = Annotated[float, Field(allow_inf_nan=False, ge=-3e38, le=3e38)]
 Include = Literal["metadata"]
 
@@ -165,6 +168,7 @@ class RecommendationsBody(Body):
     user_id: Id | None = Field(default=None, description="an unknown user is a cold start, not an error")
     anonymous_id: Id | None = Field(default=None, description="a visitor without an account; ignored beside a user_id")
     session: VisitorSession | None = None
+    session_id: SessionId | None = None
     basket: Basket | None = None
     surface: ShortId = Field(default="home", description="a surface of the configuration")
     count: Count | None = None
@@ -244,6 +248,7 @@ class EventsBody(Body):
 
 class SlateParameters(Parameters):
     count: Count | None = None
+    session_id: SessionId | None = None
     surface: ShortId = "home"
     filter: Filter | None = None
     cursor: Cursor | None = None

@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config
 from handsell.core.batches import NONE, Candidates, Ragged, Requests
 from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage
 from handsell.events.live_catalog import LiveCatalog
 from handsell.serving.graph.stages import LocalStages, Operation
+from handsell.serving.live.stage_variants import StageVariants
 
 log = logging.getLogger(__name__)
 Batch = TypeVar("Batch", Requests, Candidates)
@@ -25,11 +27,11 @@ class LiveStages:
     """Stages in this process that follow the catalog's changes.
 
     A call may hold numbers of items, creators or tags that another process has read from the store and this one has
-    not: they are read at once, or left out where that fails.
+    not: they are read at once, or left out where that fails. Requests with changed settings get stages that have them.
     """
 
-    def __init__(self, stages: LocalStages, catalog: LiveCatalog):
-        self._catalog = catalog
+    def __init__(self, stages: LocalStages, catalog: LiveCatalog, config: Config):
+        self._catalog, self._variants = catalog, StageVariants(config)
         self._current: tuple[Snapshot, LocalStages] = catalog.snapshot, stages
         catalog.subscribe(self._follow)
 
@@ -56,6 +58,8 @@ class LiveStages:
             await read_now(self._catalog)
             snapshot, stages = self._current
             args = tuple(leave_out_unknown(arg, snapshot) for arg in args)
+        if isinstance(args[0], Requests) and args[0].overlay:
+            stages = self._variants.find(stage, args[0].overlay, stages)
         return await stages.call(stage, operation, *args)
 
     async def states(self) -> dict[str, str]:

@@ -50,17 +50,21 @@ class SlateMetrics:
         self._last: OrderedDict[str, np.ndarray] = OrderedDict()
         self._surprise: tuple[Snapshot | None, np.ndarray] = None, np.zeros(0)
 
-    def record(self, surface: str, user_id: str | None, item: np.ndarray, explored: int, snapshot: Snapshot) -> None:
-        """Record one slate of items (n,) int32, without padding."""
+    def record(
+        self, surface: str, user_id: str | None, item: np.ndarray, explored: int, snapshot: Snapshot
+    ) -> float | None:
+        """Record one slate of items (n,) int32, without padding; returns its diversity, None for less than 2 items."""
         if not len(item):
-            return
+            return None
+        varied = diversity(item, snapshot) if len(item) > 1 else None
         self.explored.labels(surface).inc(explored)
         self.novelty.labels(surface).observe(float(self._bits(snapshot)[np.minimum(item, len(snapshot.base))].mean()))
-        if len(item) > 1:
-            self.diversity.labels(surface).observe(diversity(item, snapshot))
+        if varied is not None:
+            self.diversity.labels(surface).observe(varied)
         self._expose(item, len(snapshot))
         if user_id is not None:
             self._remember(surface, user_id, item)
+        return varied
 
     def _bits(self, snapshot: Snapshot) -> np.ndarray:
         """(I + 1,) self-information of the bundle's items, computed once; the last is that of all new items."""

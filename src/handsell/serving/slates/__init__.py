@@ -1,0 +1,1 @@
+"""Requests for slates: their arms, how the slate is made, the answer and the impression."""

@@ -1,0 +1,89 @@
+"""Answers made from slates, and the impressions that are logged with them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from handsell.experiments.traffic import IN_NONE, Participation
+from handsell.serving.graph.loaded_bundle import LoadedBundle, UserSlate
+from handsell.serving.http import answers as a
+from handsell.serving.http import render
+from handsell.serving.http.queries import Query
+from handsell.serving.slates.arm_traffic import ArmRequest, list_arms
+from handsell.serving.telemetry.observability import Metrics
+from handsell.serving.telemetry.slate_metrics import SlateMetrics
+
+log = logging.getLogger(__name__)
+
+
+class SlateAnswers:
+    """Renders slates, counts them in metrics and offers them to the impression log."""
+
+    def __init__(self, metrics: Metrics, offer: Callable[[dict[str, Any]], None], max_feed: int):
+        self._metrics, self._offer, self._max_feed = metrics, offer, max_feed
+        self._watch = SlateMetrics(metrics.registry)
+
+    def build(
+        self, bundle: LoadedBundle, query: Query, served: UserSlate, metadata: bool, request: ArmRequest | None = None
+    ) -> a.RecommendationsAnswer:
+        """Build the answer of a request, with its arms if it is in any, and log the impression."""
+        given = IN_NONE if request is None else request.given
+        slate = render.render_slate(served.slates, served.row, query.count, bundle.snapshot)
+        surface = bundle.config.surface_names[query.surface]
+        degraded = list(dict.fromkeys(served.slates.degraded))
+        relaxed = served.slates.relaxed_constraints(served.row, query.count)
+        self._metrics.count_answer(surface, served.cold, len(slate.item_id) < query.count, degraded, relaxed)
+        self._metrics.set_rules(served.slates.rules)
+        if degraded:
+            log.warning(
+                "degraded answer",
+                extra={"fields": {"recommendation_id": query.recommendation_id, "degraded": degraded}},
+            )
+        drawn = sum(reason.code == "explore" for reason in slate.reason)
+        diversity = self._watch.record(surface, query.user_id, slate.item, drawn, bundle.snapshot)
+        self._offer(
+            {
+                "recommendation_id": query.recommendation_id,
+                "time": query.time,
+                "user_id": query.user_id,
+                "surface": surface,
+                "bundle": bundle.release.bundle,
+                "items": render.encode_impression(slate, describe_arms(given, served, len(slate.item_id))),
+            }
+        )
+        answer = a.RecommendationsAnswer(
+            recommendation_id=query.recommendation_id,
+            surface=surface,
+            cold_start=served.cold,
+            items=render.build_recommended_items(slate, bundle.snapshot, metadata),
+            relaxed=relaxed,
+            next_cursor=self._next_cursor(query, slate.item, complete=not degraded),
+            degraded=degraded,
+            release=bundle.release.with_rules(slate.rules),
+        )
+        if request is not None:
+            answer.arms = list_arms(given)
+            request.degraded, request.items, request.requested = bool(degraded), len(slate.item_id), query.count
+            request.diversity = diversity
+        return answer
+
+    def _next_cursor(self, query: Query, items: np.ndarray, complete: bool) -> str | None:
+        """The cursor after these items; None at the end of the feed: it is full, or a complete page was short."""
+        shown = np.union1d(query.shown, items)
+        if len(shown) >= self._max_feed or (complete and len(items) < query.count):
+            return None
+        return query.feed.encode(shown)
+
+
+def describe_arms(given: Participation, served: UserSlate, items: int) -> dict[str, Any]:
+    """Return what an impression says about experiments; nothing for a request in none."""
+    if given is IN_NONE:
+        return {}
+    found: dict[str, Any] = {"arms": given.arms, "stopped": given.stopped, "units": given.units}
+    if given.interleaved is not None:
+        found |= {"interleaved": given.interleaved, "teams": served.teams[:items]}
+    return {name: value for name, value in found.items() if value}

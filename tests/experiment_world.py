@@ -1,0 +1,79 @@
+"""A small deployment with experiments, and the slates that its arms should get."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from handsell.bundles.stages import load_stages
+from handsell.bundles.store import BundleStore
+from handsell.config import Config, load_config
+from handsell.config.overlay import apply_overlay, build_overlay
+from handsell.core.funnel import run_local
+from handsell.core.paths import Layout
+from handsell.events.store.opening import open_reader
+from handsell.features.request_builder import build_requests_from_rows
+from serving_world import World, write_world
+
+BOLD = "reranking = { diversity = 0.9, calibration = 0.0, novelty = 0.9 }\nweights = { popularity = 9.0 }\n"
+
+
+def write_experiments(folder: Path, toml: str, port: int = 18_000) -> World:
+    """Write the small deployment with these tables at the end of its config."""
+    world = write_world(folder, port)
+    return change_experiments(world, toml)
+
+
+def change_experiments(world: World, toml: str) -> World:
+    path = world.config.source
+    path.write_text(path.read_text().partition("# experiments\n")[0] + "# experiments\n" + toml)
+    return replace(world, config=load_config(path))
+
+
+def two_arms(name: str, bold: str, **keys: str) -> str:
+    """An experiment of control and bold with equal shares; `bold` are lines of that arm."""
+    lines = [f"[experiments.{name}]", *(f"{key} = {value}" for key, value in keys.items())]
+    arms = f"[experiments.{name}.arms.control]\nshare = 0.5\n[experiments.{name}.arms.bold]\nshare = 0.5\n{bold}\n"
+    return "\n".join(lines) + "\n" + arms
+
+
+def expect_slate(world: World, config: Config, user_id: str, time: int, n: int, bundle: str = "") -> list[str]:
+    """Compute the slate in this process, from the stored row through the funnel of a config."""
+    path = BundleStore(Layout(world.config.state).bundles).local_path(bundle or world.bundle)
+    stages = load_stages(path, config)
+    rows = world.store().online_users([user_id])
+    requests = build_requests_from_rows(rows, stages.snapshot, config, np.array([time]), np.zeros(1, np.int8))
+    slates = run_local(stages.funnel.recommend(requests, n))
+    return stages.snapshot.items.ids(slates.item[0][slates.item[0] >= 0])
+
+
+def arm_config(world: World, experiment: str, arm: str) -> Config:
+    """The config with an arm's settings."""
+    found = world.config.experiments[experiment]
+    return apply_overlay(world.config, build_overlay(world.config, [(found, found.arms[arm])]))
+
+
+async def read_logged(world: World, recommendation_id: str) -> dict[str, list]:
+    """Wait for the impression of an answer."""
+    reader = open_reader(world.config)
+    try:
+        for _ in range(100):
+            shown = await asyncio.to_thread(reader.read_impressions, 0, 10_000)
+            if at := [i for i, r in enumerate(shown["recommendation_id"]) if r == recommendation_id]:
+                return {name: [cells[i] for i in at] for name, cells in shown.items()}
+            await asyncio.sleep(0.05)
+    finally:
+        reader.close()
+    raise TimeoutError("no impression within 5 s")
+
+
+def read_arms(logged: dict[str, list]) -> dict[str, str]:
+    return {} if logged["arms"][0] is None else json.loads(logged["arms"][0])
+
+
+def item_ids(answer: dict) -> list[str]:
+    return [item["item_id"] for item in answer["items"]]
