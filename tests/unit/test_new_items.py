@@ -21,6 +21,9 @@ from handsell.reranking.config import ExplorationConfig, NewItemsConfig, Reranki
 from handsell.reranking.new_items import NewItemReader, NewItems
 from handsell.reranking.rules.shared_counts import SETTLED_S
 from handsell.reranking.stage import LocalReranking
+from handsell.testing.rule_catalog import CONFIG as RULE_CONFIG
+from handsell.testing.rule_catalog import build_stage as build_rule_stage
+from handsell.testing.rule_catalog import draw_rule_catalog, write_rule
 from handsell.testing.small_catalog import NOW, draw_candidates, draw_requests, draw_snapshot
 
 MORNING = NOW  # midnight UTC
@@ -101,6 +104,25 @@ def test_no_filter_is_violated_and_nothing_is_counted_for_previews(rng):
     assert stage.new_items.get_impressions(np.arange(200)[None]).sum() == 0
     show(stage, rng, 2)
     assert stage.new_items.get_impressions(np.arange(200)[None]).sum() > 0
+
+
+def test_no_rule_is_violated(rng):
+    """Exploration draws at every position, most of the time, among old and new items."""
+    shelf = draw_rule_catalog(rng)
+    shelf = replace(shelf, published=np.where(np.arange(200) >= 180, NOW - DAY_US, shelf.published))
+    text = write_rule("out", "exclude", items="item.explicit") + write_rule(
+        "top", "pin", items="item.year == 2003", position=2
+    )
+    text += write_rule("few", "quota", items="item.brand == 'b1'", per="slate", max_share=0.1)
+    settings = ExplorationConfig(share=0.5, positions=tuple(range(1, 11)), new_items=NewItemsConfig(share=0.4))
+    config = RULE_CONFIG.model_copy(update={"reranking": RerankingConfig(exploration=settings)})
+    stage = build_rule_stage(shelf, text, config)
+    stage = replace(stage, new_items=NewItems(settings.new_items, shelf, config.surface_names))
+    item, propensity = show(stage, rng, 40)
+    assert (item != NONE).all() and not (item % 10 == 0).any()
+    assert (item[:, 1] % 20 == 3).all() and (propensity[:, 1] == 1).all()
+    assert ((item % 7 == 1).sum(axis=1) <= 1).all()
+    assert (item >= 180).mean() > 0.2
 
 
 def test_impressions_of_other_replicas_count(rng, tmp_path):
