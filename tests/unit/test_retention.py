@@ -10,13 +10,16 @@ from handsell.maintenance.retention import Included, Positions, compute_impressi
 OFFSET = st.integers(0, 40)
 INCLUDED = st.builds(Included, OFFSET, OFFSET)
 BUNDLES = st.lists(INCLUDED, max_size=4)
-POSITIONS = st.builds(Positions, OFFSET, OFFSET, OFFSET, OFFSET, INCLUDED, BUNDLES, BUNDLES, OFFSET, OFFSET, OFFSET)
+POSITIONS = st.builds(
+    Positions, OFFSET, OFFSET, OFFSET, OFFSET, INCLUDED, BUNDLES, BUNDLES, OFFSET, OFFSET, OFFSET, OFFSET
+)
 
 
 def is_event_needed(offset: int, at: Positions) -> bool:
     """The rule, said again by asking each reader for itself."""
-    readers = [at.compacted_events, at.processor, at.data.events, *(bundle.events for bundle in at.served)]
-    return any(position < offset for position in readers) or offset > at.old_events
+    readers = [at.compacted_events, at.processor, at.data.events]
+    is_counted = offset > at.uncounted and any(bundle.events < offset for bundle in at.served)
+    return any(position < offset for position in readers) or is_counted or offset > at.old_events
 
 
 @given(at=POSITIONS)
@@ -33,7 +36,7 @@ def test_exactly_the_rows_that_nobody_needs_are_removed(at):
 
 
 def test_a_deployment_without_a_bundle_or_a_compaction_keeps_everything():
-    nothing = Positions(0, 0, 0, 0, Included(0, 0), (), (), 100, 100, 100)
+    nothing = Positions(0, 0, 0, 0, Included(0, 0), (), (), 0, 100, 100, 100)
     limits = compute_limits(nothing)
     assert (limits.events, limits.slates, limits.catalog_changes) == (0, 0, 0)
 

@@ -13,8 +13,8 @@ class RetentionConfig(Section):
     events_days: float = Field(
         1.0,
         ge=0,
-        description="days for which the event store keeps events that are compacted and in the features of every kept "
-        "bundle; training reads the compacted files, not the store",
+        description="days for which the event store keeps events that are compacted and in the features; the newest "
+        "two million also stay until a served bundle includes them. Training reads the compacted files, not the store",
     )
     keys_days: float = Field(
         30.0,

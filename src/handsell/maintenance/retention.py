@@ -9,7 +9,9 @@ from handsell.config import Config
 from handsell.core.units import DAY_US
 from handsell.eligibility.config import Surface
 
+COUNTED_EVENTS = 2_000_000  # newest events whose likes are counted for popular and trending items after a start
 QUOTA_DAYS = 2.0  # rules with daily quotas count the impressions of today, in any time zone
+NEVER = 2**63 - 1  # an offset above every other
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Positions:
     data: Included  # the tables of the data job, from which the features are computed
     served: Sequence[Included]  # the live bundle and the ones before it, to which a rollback returns
     bundles: Sequence[Included]  # every bundle that is kept
+    uncounted: int  # newest offset before the COUNTED_EVENTS newest ones
     old_events: int  # newest offset of events that were compacted `events_days` ago
     old_keys: int  # … `keys_days` ago
     old_slates: int
@@ -49,14 +52,19 @@ class TrimLimits:
 def compute_limits(positions: Positions) -> TrimLimits:
     """Return the highest offsets that nobody needs any more.
 
-    An event is needed until it is compacted, in the tables of the data job, in the user rows of served bundles, and
-    read by the stream processor: a request reads a user's events after the offset of the user's row. A catalog change
-    is needed by replicas of any kept bundle that does not include it.
+    An event is needed until it is compacted, in the tables of the data job, and read by the stream processor: a request
+    reads a user's events after the offset of the user's row. The newest ones are needed, too, until they are part of
+    the served bundles, whose popularity they are added to. A catalog change is needed by replicas of any kept bundle
+    that does not include it.
     """
-    served = (positions.data, *positions.served)
-    kept = (*served, *positions.bundles)
+    kept = (positions.data, *positions.served, *positions.bundles)
+    counted = min((part.events for part in positions.served), default=NEVER)
     events = min(
-        positions.compacted_events, positions.processor, positions.old_events, *(part.events for part in served)
+        positions.compacted_events,
+        positions.processor,
+        positions.old_events,
+        positions.data.events,
+        max(counted, positions.uncounted),
     )
     return TrimLimits(
         events=events,

@@ -22,6 +22,8 @@ from handsell.events.store.opening import open_reader
 from handsell.features.storage.materialization import read_materialization
 from handsell.maintenance.files import DAY_S
 from handsell.maintenance.retention import (
+    COUNTED_EVENTS,
+    NEVER,
     Included,
     Positions,
     TrimLimits,
@@ -31,7 +33,6 @@ from handsell.maintenance.retention import (
 
 PROCESSOR = "processor"  # name of the stream processor's position
 OFFSETS = 50_000  # trimmed in one call
-NEVER = 2**63 - 1
 DISORDER_US = MINUTE_US  # slates are in order of time up to a second
 
 Write = Callable[..., AppendResult]
@@ -84,6 +85,7 @@ def read_positions(config: Config, reader: EventReader) -> Positions:
         data=_read_data(layout),
         served=[included[bundle] for bundle in served],
         bundles=list(included.values()),
+        uncounted=reader.last_offset() - COUNTED_EVENTS,
         old_events=_find_old_events(layout.compacted, config.retention.events_days),
         old_keys=_find_old_events(layout.compacted, config.retention.keys_days),
         old_slates=_find_old_slates(config, reader, kept.get(pointer.live or "")),

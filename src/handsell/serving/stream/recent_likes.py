@@ -12,9 +12,9 @@ from handsell.core.batches import NONE
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.weights import compute_event_weights
 from handsell.events.store.interface import Columns, EventReader
+from handsell.maintenance.retention import COUNTED_EVENTS
 
 PAGE = 10_000  # events read at once
-NEWEST = 2_000_000  # events before these are not counted after a start
 SENT = 20_000  # items with the most likes that gateways get
 EXPONENT = 200.0  # sums are scaled anew when a new like would count 2^200 of the first
 PRIOR = 5.0  # added to the expected likes, as in retrieval.trending
@@ -43,7 +43,7 @@ class LikeCounter:
 
     def catch_up(self, reader: EventReader, through: int) -> bool:
         """Count the next events up to an offset; return whether there may be more."""
-        self.offset = max(self.offset, through - NEWEST)
+        self.offset = max(self.offset, through - COUNTED_EVENTS)
         if self.offset >= through:
             return False
         page = reader.scan(self.offset, PAGE)
