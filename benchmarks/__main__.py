@@ -30,6 +30,7 @@ BENCHMARKS = {
     "rules": ("stages.rules", "Latency of re-ranking with and without business rules."),
     "reranking": ("stages.reranking", "Latency of re-ranking with default and with all preferences."),
     "loop": ("quality.loop", "NDCG of a bundle trained with more days of traffic beside one without."),
+    "closed_loop": ("simulation.closed_loop", "True satisfaction of policies over simulated days with training."),
     "impressions": ("quality.impressions", "NDCG of the ranker for each way of learning from shown items."),
     "ids": ("stages.ids", "Memory and lookup time of ids beside fixed-width strings and a dictionary."),
     "first_look": ("stages.first_look", "Results and CPU time of ranking with a first pass of few trees."),

@@ -19,6 +19,9 @@ def simulate(
         str, typer.Option(help=f"Policies in this process, separated by commas: {NAMES}.")
     ] = "popularity,retriever,funnel,exploration",
     retrain_every: Annotated[int, typer.Option(min=0, help="Days between trainings; 0: never.")] = 10,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Use a new bundle only if it passes the gate; by default, use every one.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the listeners' random numbers.")] = 0,
     served: Annotated[
         bool, typer.Option("--served", help="Let the population ask the running service instead.")
@@ -30,7 +33,7 @@ def simulate(
 
     from handsell.local.simulation import SimulationOptions, simulate_policies, simulate_service
 
-    options = SimulationOptions(days, users, seed, retrain_every)
+    options = SimulationOptions(days, users, seed, retrain_every, gate=gate)
     if served or url:
         simulate_service(loaded, options, url)
     else:

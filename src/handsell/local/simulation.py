@@ -60,6 +60,7 @@ class SimulationOptions:
     seed: int = 0
     every: int = 10  # days between trainings; 0: never
     count: int = 10  # items of a slate
+    gate: bool = False  # keep the live bundle where a training did not pass the gate
 
 
 def simulate_policies(
@@ -132,7 +133,10 @@ def _run_policy(
     if name in DEPLOYED:
         with _isolate(folder / "home"), connect(config.jobs.num_cpus):
             _restore_base(config, folder / "base")
-            policy = DeployedPolicy(_configure(config, name), population, DEPLOYED[name], run_pipeline, options.every)
+            gate = options.gate and name in ("funnel", "exploration")  # which compares funnels
+            policy = DeployedPolicy(
+                _configure(config, name), population, DEPLOYED[name], run_pipeline, options.every, gate
+            )
             trace, notes = _simulate(population, log, lambda _: policy, options, name), policy.notes
             shutil.rmtree(config.state)
     elif name == "oracle":

@@ -58,6 +58,7 @@ class DeployedPolicy:
     kind: Kind
     retrain: Retrain
     every: int = 10  # days between trainings; 0: never
+    follows_gate: bool = False  # answer from the live bundle; else from the newest, whether or not it was promoted
     bundle: LocalBundle = field(init=False)
     bundle_id: str = field(init=False)
     notes: list[str] = field(default_factory=list)  # outcomes of the trainings
@@ -103,9 +104,8 @@ class DeployedPolicy:
             self._release(day + 1)
 
     def _open(self) -> None:
-        """Open the live bundle; of a bundle without a ranker, the newest: the gate compares funnels."""
         store = BundleStore(Layout(self.config.state).bundles)
-        live = store.live() if self.config.ranking.enabled else next(reversed(store.list()), None)
+        live = store.live() if self.follows_gate else next(reversed(store.list()), None)
         if live is None:
             raise BundleError(f"{self.config.name} has no live bundle: run `handsell train {self.config.source}` first")
         self.bundle_id, self.bundle = live, LocalBundle.open(self.config, live)

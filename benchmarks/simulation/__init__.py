@@ -1,0 +1,1 @@
+"""Simulation: policies over weeks of a population with known tastes."""
