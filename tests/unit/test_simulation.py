@@ -9,7 +9,7 @@ import pytest
 from handsell.core.errors import ConfigError
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.config import WorldConfig
-from handsell.simulation.behavior import compute_examination, respond
+from handsell.simulation.behavior import compute_examination, compute_pull, respond
 from handsell.simulation.closed_loop import simulate_days
 from handsell.simulation.policies import OraclePolicy, PopularPolicy, RandomPolicy, SimulatedSlates
 from handsell.simulation.population import build_population
@@ -190,3 +190,24 @@ def test_sizes_that_the_world_lacks_are_refused():
         build_population(WORLD, days=2, users=401)
     with pytest.raises(ConfigError, match="days: expected at least 1"):
         build_population(WORLD, days=0)
+
+
+def test_a_track_that_was_just_played_bores_and_is_a_favorite_weeks_later(population):
+    visits, item = visit_all(population), np.full((population.old_users, 1), 3)
+    state, fresh = PopulationState.start(population), PopulationState.start(population)
+    heard = respond(population, state, visits, item).listened[:, 0]
+    assert heard.sum() > 20
+    for later, sign in ((4 * HOUR_US, -1), (20 * DAY_US, 1)):
+        again = replace(visits, time=visits.time + later).take(heard)
+        after, before = (compute_pull(population, s, again, item[heard]) for s in (state, fresh))
+        assert (sign * (after - before) > 0).all()
+
+
+def test_a_genre_that_was_played_much_satisfies_less(population):
+    visits, item = visit_all(population), np.full((population.old_users, 1), 3)
+    state, fresh = PopulationState.start(population), PopulationState.start(population)
+    state.satiation[:, population.tracks.tags[3, 0]] = 4.0
+    fed, hungry = (respond(population, s, visits, item).enjoyment for s in (state, fresh))
+    assert (fed < hungry).all()
+    state.start_day(population, 1)
+    assert state.satiation.max() < 5.0 * 0.5 ** (1 / 3.0) + 1e-9
