@@ -48,6 +48,9 @@ BENCHMARKS = {
         "experiments.guard_rails",
         "How often guard rails stop a healthy arm, and how long a broken one answers.",
     ),
+    "ope_logs": ("off_policy.public_logs", "Off-policy estimates on public logs beside other logs."),
+    "ope_world": ("off_policy.world_coverage", "Error and coverage of off-policy estimates in a world."),
+    "ope_service": ("off_policy.service_run", "Off-policy estimates from a service's log beside the world's truth."),
     "protocols": ("protocols.__main__", "Tuned retrievers on public data sets beside published figures."),
 }
 TERMINATED = 128 + signal.SIGTERM  # exit status

@@ -139,27 +139,30 @@ def test_users_are_clusters(rng):
 def test_clipping_pays_where_a_large_weight_is_rare(rng):
     """The log shows item 3 once in 20,000 slates, the candidate once in 20: no log of 4,000 can know its value."""
     log, candidate = np.array([0.6, 0.3, 0.09995, 0.00005]), np.array([0.3, 0.4, 0.25, 0.05])
-    truth, errors, within = candidate @ CHANCE[0], [], []
+    model = np.array([0.25, 0.15, 0.1, 0.15])  # wrong
+    truth, errors, covered, clipped = candidate @ CHANCE[0], [], [], 0
     for _ in range(300):
         item = rng.choice(4, 4_000, p=log)
         reward = (rng.random(4_000) < CHANCE[0, item]).astype(float)[:, None]
         logged = SlateRewards(reward, log[item][:, None], np.arange(4_000))
         weights = compute_weights(logged, candidate[item][:, None])
-        clipping = choose_clipping(logged, weights)
-        values = [build_terms("self_normalized", logged, w).slate for w in (weights, clipping.apply(weights))]
-        errors.append(np.array(values) - truth)
-        if clipping.share:
-            within.append(abs(values[0] - values[1]) <= clipping.bias)
-    plain, clipped = np.sqrt((np.array(errors) ** 2).mean(axis=0))
-    assert clipped < 0.7 * plain
-    assert len(within) > 30 and np.mean(within) > 0.9
+        predicted = Predictions(model[item][:, None], np.full((4_000, 1), candidate @ model))
+        clipping = choose_clipping(logged, weights, predicted)
+        clipped += clipping.share > 0
+        terms = [build_terms("doubly_robust", logged, w, predicted) for w in (weights, clipping.apply(weights))]
+        errors.append([one.slate - truth for one in terms])
+        found = estimate_values(terms[1], logged.user).widen(clipping.bias, clipping.slate_bias).slate
+        covered.append(found.low <= truth <= found.high)
+    plain, robust = np.sqrt((np.array(errors) ** 2).mean(axis=0))
+    assert robust < 0.7 * plain
+    assert clipped > 30 and np.mean(covered) > 0.93
 
 
 def test_even_weights_are_not_clipped(rng):
-    logged, _ = draw_log(rng, 5_000)
+    logged, item = draw_log(rng, 5_000)
     weights = compute_weights(logged, logged.propensity)
-    clipping = choose_clipping(logged, weights)
-    assert clipping.share == 0 and clipping.bias == 0
+    clipping = choose_clipping(logged, weights, predict(item, CHANCE))
+    assert clipping.share == 0 and clipping.slate_bias == 0
 
 
 def test_a_log_without_exploration_supports_the_same_items_only(rng):
@@ -170,6 +173,8 @@ def test_a_log_without_exploration_supports_the_same_items_only(rng):
     assert support.share[0].value == 1 and support.share[2].value == 0
     assert support.share[1].low < 0.4 < support.share[1].high
     assert support.is_sufficient.tolist() == [True, False, False]
+    known = measure_support(logged, compute_weights(logged, target), target > 0)
+    assert [one.value for one in known.share] == [one.value for one in support.share]
     with pytest.raises(NoSupport, match=r"could have shown 46\.7% of the candidate's impressions.*exploration"):
         support.require_slate()
 

@@ -1,9 +1,9 @@
-"""Clipping of weights: a bound chosen from the data, and what it may cost.
+"""Clipping of weights in the doubly robust estimate: a bound chosen from the data, and the bias that it may cause.
 
-A few large weights decide the variance of an estimate; clipping them at a bound makes it smaller and biased. The bound
-minimizes an estimate of squared bias + variance of the slate's value (@bottou2013counterfactual clips, @su2020adaptive
-chooses by that sum). It is the expected removal's square less its variance, so that noise does not count as bias:
-clipping pays where fewer than about one of the removed contributions is expected.
+A few large weights decide the variance of an estimate. Clipped at a bound M, the weights of a position add up to less
+than 1; for the rest, the estimate relies on the reward model alone. If no item's expected reward at a position lies
+outside 0 to its largest prediction there, the bias is at most that prediction times the missing sum. M is the bound
+with the shortest interval, the bias included (@armstrong2018optimal; clipping: @bottou2013counterfactual).
 """
 
 from __future__ import annotations
@@ -12,11 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from handsell.evaluation.intervals import sum_by_user
-from handsell.experiments.off_policy.estimators import SlateRewards, build_terms
+from handsell.experiments.off_policy.estimators import (
+    Predictions,
+    SlateRewards,
+    build_terms,
+    compute_influence,
+    divide,
+    sum_positions,
+)
+from handsell.experiments.off_policy.intervals import bound_mean
 
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)  # of the weights above 0: the bounds that are tried
-Z = 1.645  # the bias is below its bound with a probability of 95 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,37 +31,34 @@ class Clipping:
 
     bound: float
     share: float  # of the shown items, whose weight is above the bound
-    bias: float  # largest plausible change of a slate's value by clipping, in units of reward
+    bias: np.ndarray  # (n,) largest bias of a position's value
+    slate_bias: float
 
     def apply(self, weights: np.ndarray) -> np.ndarray:
         return np.minimum(weights, self.bound)
 
 
-NO_CLIPPING = Clipping(np.inf, 0.0, 0.0)
-
-
-def choose_clipping(logged: SlateRewards, weights: np.ndarray) -> Clipping:
-    """Choose the bound of weights (N, n)."""
+def choose_clipping(logged: SlateRewards, weights: np.ndarray, predicted: Predictions) -> Clipping:
+    """Choose the bound of weights (N, n) for the doubly robust estimate; rewards are not negative."""
     positive = weights[weights > 0]
-    if len(positive) < 2:
-        return NO_CLIPPING
-    value = np.nan_to_num(build_terms("self_normalized", logged, weights).positions)
-    residual = np.where(logged.shown, logged.reward - value, 0.0)
-    best, least = NO_CLIPPING, np.inf
-    for bound in (np.inf, *np.unique(np.quantile(positive, QUANTILES))[::-1]):
-        clipped = np.minimum(weights, bound)
-        removed = weights - clipped
-        bias, spread = _mean_and_error((removed * residual).sum(axis=1), logged.user)
-        _, error = _mean_and_error((clipped * residual).sum(axis=1), logged.user)
-        loss = max(bias**2 - spread**2, 0.0) + error**2
-        if loss < least:
-            share = (removed > 0).sum() / max(logged.shown.sum(), 1)
-            best, least = Clipping(float(bound), float(share), abs(bias) + Z * spread), loss
-    return best
+    tried = [np.inf, *np.unique(np.quantile(positive, QUANTILES))[::-1]] if len(positive) else [np.inf]
+    found = [_clip(logged, weights, predicted, float(bound)) for bound in tried]
+    widths = [_measure_error(logged, one.apply(weights), predicted) + one.slate_bias for one in found]
+    return found[int(np.argmin(widths))]
 
 
-def _mean_and_error(values: np.ndarray, user: np.ndarray) -> tuple[float, float]:
-    """Return the mean of values (N,) and its standard error with users as clusters."""
-    mean = values.mean()
-    sums, _ = sum_by_user((values - mean)[:, None], user)
-    return float(mean), float(np.sqrt((sums**2).sum()) / len(values))
+def _clip(logged: SlateRewards, weights: np.ndarray, predicted: Predictions, bound: float) -> Clipping:
+    shown, count = logged.shown, logged.shown.sum(axis=0)
+    if not np.isfinite(bound):
+        return Clipping(bound, 0.0, np.zeros(weights.shape[1]), 0.0)
+    missing = np.maximum(1 - np.nan_to_num(divide(np.minimum(weights, bound).sum(axis=0), count), nan=1.0), 0.0)
+    largest = np.where(shown, np.maximum(predicted.logged, predicted.candidate), 0.0).max(axis=0, initial=0.0)
+    bias = missing * largest
+    share = (weights > bound).sum() / max(count.sum(), 1)
+    return Clipping(bound, float(share), bias, float(sum_positions(bias, shown.mean(axis=0))))
+
+
+def _measure_error(logged: SlateRewards, weights: np.ndarray, predicted: Predictions) -> float:
+    """Return half the width of the interval of the slate's value."""
+    _, influence = compute_influence(build_terms("doubly_robust", logged, weights, predicted))
+    return bound_mean(influence, logged.user).error

@@ -45,6 +45,15 @@ class Question:
     draws: int = 16  # slates per request of a policy that explores
 
 
+@dataclass(frozen=True, slots=True)
+class Redrawn:
+    """What is known of the policy that logged N slates."""
+
+    propensity: np.ndarray  # (N, n) float64, probability of the shown items
+    reachable: np.ndarray | None = None  # (N, n) bool, it could have shown the candidate's item; None: not known
+    reproduced: float | None = None  # share of the logged impressions that its bundles show again; None: not known
+
+
 @dataclass(frozen=True)
 class CandidateValue:
     """The estimated value of a candidate: successes per slate, and per impression at each position."""
@@ -93,28 +102,31 @@ def evaluate_candidate(
     progress(f"{len(slates):,} slates: slates of the candidate")
     seeds = np.array([derive_seed(one) for one in slates.recommendation_id], np.uint64)
     draws = derive_draw_seeds(seeds, question.draws)
-    drawn = _draw(candidate, slates, draws, config, reader)
-    propensity, reproduced = slates.propensity, None
+    drawn = _draw(candidate, slates, slates.item[:, :, None], draws, reader)
+    again = Redrawn(slates.propensity)
     if question.origin == "served":
         progress(f"{len(slates):,} slates: slates of the bundle that was served")
-        propensity, reproduced = _redraw(slates, draws, config, reader)
-    logged = SlateRewards(slates.reward, propensity, slates.user)
-    return estimate_candidate(candidate, question, slates, logged, drawn, reproduced)
+        again = _redraw(slates, drawn.item[0], draws, config, reader)
+    return estimate_candidate(candidate, question, slates, again, drawn)
 
 
 def estimate_candidate(
-    candidate: SlatePolicy, question: Question, slates: LoggedSlates, logged: SlateRewards, drawn: PolicySlates,
-    reproduced: float | None,
-) -> CandidateValue:  # fmt: skip
-    """Estimate the values from the candidate's slates `drawn` and the log's rewards and propensities."""
+    candidate: SlatePolicy, question: Question, slates: LoggedSlates, again: Redrawn, drawn: PolicySlates
+) -> CandidateValue:
+    """Estimate the values from the candidate's slates `drawn` and what is known of the log's policy."""
+    logged = SlateRewards(slates.reward, again.propensity, slates.user)
     weights = compute_weights(logged, np.where(logged.shown, drawn.probability, np.nan))
-    clipping = choose_clipping(logged, weights)
-    clipped = clipping.apply(weights)
     predicted = predict_rewards(logged, *build_features(drawn))
+    clipping = choose_clipping(logged, weights, predicted)
     before = build_terms("logged", logged, weights)
-    terms = {name: build_terms(name, logged, clipped, predicted) for name in ESTIMATORS}
     values: dict[Estimator, ValueEstimates] = {"logged": estimate_values(before, logged.user)}
-    values |= {name: estimate_values(one, logged.user) for name, one in terms.items()}
+    differences: dict[Estimator, ValueEstimates] = {}
+    for name in ESTIMATORS:
+        robust = name == "doubly_robust"
+        terms = build_terms(name, logged, clipping.apply(weights) if robust else weights, predicted)
+        bias = (clipping.bias, clipping.slate_bias) if robust else (np.zeros(len(clipping.bias)), 0.0)
+        values[name] = estimate_values(terms, logged.user).widen(*bias)
+        differences[name] = estimate_values(terms, logged.user, against=before).widen(*bias)
     return CandidateValue(
         candidate=candidate.name,
         bundle=candidate.manifest.id,
@@ -122,11 +134,11 @@ def estimate_candidate(
         logged=logged,
         since_us=int(slates.time[0]),
         until_us=int(slates.time[-1]),
-        reproduced=reproduced,
-        support=measure_support(logged, weights),
+        reproduced=again.reproduced,
+        support=measure_support(logged, weights, again.reachable),
         clipping=clipping,
         values=values,
-        differences={name: estimate_values(one, logged.user, against=before) for name, one in terms.items()},
+        differences=differences,
     )
 
 
@@ -141,7 +153,7 @@ def build_features(drawn: PolicySlates) -> tuple[np.ndarray, np.ndarray]:
         inside = np.clip(np.where(known, score, 0.5), 1e-4, 1 - 1e-4)
         return np.stack([np.log(inside / (1 - inside)), known.astype(float)], axis=-1)
 
-    return describe(drawn.given_score), describe(np.where(drawn.item == NONE, np.nan, drawn.score))
+    return describe(drawn.given_score[..., 0]), describe(np.where(drawn.item == NONE, np.nan, drawn.score))
 
 
 def _select_later(slates: LoggedSlates, candidate: SlatePolicy, question: Question) -> LoggedSlates:
@@ -164,19 +176,19 @@ def _select_later(slates: LoggedSlates, candidate: SlatePolicy, question: Questi
 
 
 def _draw(
-    policy: SlatePolicy, slates: LoggedSlates, seeds: np.ndarray, config: Config, reader: EventReader
+    policy: SlatePolicy, slates: LoggedSlates, items: np.ndarray, seeds: np.ndarray, reader: EventReader
 ) -> PolicySlates:
     stages = policy.stages
     requests = build_requests_as_of(slates, seeds[:, 0], stages.snapshot, stages.config, reader)
-    return draw_slates(stages, requests, slates.item, seeds)
+    return draw_slates(stages, requests, items, seeds)
 
 
 def _redraw(
-    slates: LoggedSlates, seeds: np.ndarray, config: Config, reader: EventReader
-) -> tuple[np.ndarray, float | None]:
-    """Return the log's probabilities (N, n), and which share of its impressions its bundles show again."""
+    slates: LoggedSlates, candidate: np.ndarray, seeds: np.ndarray, config: Config, reader: EventReader
+) -> Redrawn:
+    """Run the log's policy again; `candidate` (N, n) are items drawn from the candidate."""
     propensity, shown = slates.propensity.copy(), ~np.isnan(slates.propensity)
-    same = np.zeros(propensity.shape, bool)
+    same, reachable = np.zeros(propensity.shape, bool), np.zeros(propensity.shape, bool)
     known = np.zeros(len(slates), bool)
     for bundle in dict.fromkeys(slates.bundle.tolist()):
         rows = np.flatnonzero(slates.bundle == bundle)
@@ -185,12 +197,15 @@ def _redraw(
         except BundleError:  # removed since: its logged propensities remain
             continue
         some = slates.take(rows)
-        drawn = _draw(policy, some, seeds[rows], config, reader)
+        drawn = _draw(policy, some, np.stack([some.item, candidate[rows]], axis=-1), seeds[rows], reader)
         known[rows], same[rows] = True, drawn.item[0] == some.item
+        reachable[rows] = (drawn.chance[..., 1] > 0).any(axis=0)
         whole = (same[rows] | ~shown[rows]).all(axis=1)
         propensity[rows] = combine_propensities(some.propensity, drawn, whole)
     checked = shown & known[:, None]
-    return propensity, float(same[checked].mean()) if checked.any() else None
+    share = float(same[checked].mean()) if checked.any() else None
+    trusted = share is not None and share >= REPRODUCED and known.all()
+    return Redrawn(propensity, reachable if trusted else None, share)
 
 
 def describe_value(found: CandidateValue) -> dict[str, Any]:
@@ -218,7 +233,7 @@ def describe_value(found: CandidateValue) -> dict[str, Any]:
         "clipping": {
             "bound": found.clipping.bound if np.isfinite(found.clipping.bound) else None,
             "share": found.clipping.share,
-            "largest_bias": found.clipping.bias,
+            "largest_bias": found.clipping.slate_bias,
         },
         "slate": None if found.refusal else _describe_estimates(found, None),
         "positions": [

@@ -10,7 +10,7 @@ studentized: the quantiles of (resampled value − value) ÷ its standard error,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -43,6 +43,15 @@ class ValueEstimates:
 
     positions: tuple[Estimate, ...]
     slate: Estimate
+
+    def widen(self, positions: np.ndarray, slate: float) -> ValueEstimates:
+        """Return the same values with intervals that allow for a bias of positions (n,) and of the slate."""
+        each = (_widen(one, bias) for one, bias in zip(self.positions, positions.tolist(), strict=True))
+        return ValueEstimates(tuple(each), _widen(self.slate, slate))
+
+
+def _widen(found: Estimate, bias: float) -> Estimate:
+    return replace(found, low=found.low - bias, high=found.high + bias)
 
 
 def estimate_values(

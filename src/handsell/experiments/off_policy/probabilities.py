@@ -32,34 +32,34 @@ class PolicySlates:
 
     item: np.ndarray  # (R, N, n) int32
     score: np.ndarray  # (R, N, n) float32
-    chance: np.ndarray  # (R, N, n) float64, probability of the given item at this position, given the draw above it
-    given_score: np.ndarray  # (N, n) float32 of the given items, NaN for those that ranking did not pass on
+    chance: np.ndarray  # (R, N, n, m) float64, probability of each given item at this position, given the draw above it
+    given_score: np.ndarray  # (N, n, m) float32 of the given items, NaN for those that ranking did not pass on
 
     @property
     def probability(self) -> np.ndarray:
-        """(N, n) mean probability over the draws."""
-        return self.chance.mean(axis=0)
+        """(N, n) mean probability of the first given item over the draws."""
+        return self.chance[..., 0].mean(axis=0)
 
 
 @dataclass(frozen=True, slots=True)
 class _WatchedExploration(Exploration):
-    """Draws like another exploration, and keeps the probability of one column per request and position."""
+    """Draws like another exploration, and keeps the probabilities of m columns per request and position."""
 
-    column: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))  # (B, n), -1: not a candidate
-    chance: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))  # (B, n), written here
+    column: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.int64))  # (B, n, m), -1: not a candidate
+    chance: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0)))  # (B, n, m), written here
 
     def draw(self, position: int, *state: np.ndarray | float | None) -> Draw:
         if position < self.column.shape[1]:
             every = self.compute_chances(*state)  # type: ignore[arg-type]
             every = every / every.sum(axis=1, keepdims=True)
             column = self.column[:, position]
-            found = every[np.arange(len(column)), np.maximum(column, 0)]
+            found = np.take_along_axis(every, np.maximum(column, 0), 1)
             self.chance[:, position] = np.where(column == NONE, 0.0, found)
         return Exploration.draw(self, position, *state)  # type: ignore[arg-type]
 
 
 class TargetWatch:
-    """Watches the probabilities of items (B, n) at their positions."""
+    """Watches the probabilities of m items at each position, (B, n, m)."""
 
     def __init__(self, items: np.ndarray):
         self.items, self.chance = items, np.full(items.shape, np.nan)
@@ -70,21 +70,20 @@ class TargetWatch:
         return _WatchedExploration(**known, column=column, chance=self.chance)
 
     def read(self, slates: Slates) -> np.ndarray:
-        """Return (B, n) probabilities of the items; a position of propensity 1 shows its item for certain."""
-        n = self.items.shape[1]
-        certain = (slates.item[:, :n] == self.items) & (self.items != NONE)
-        drawn = (slates.propensity[:, :n] < 1) & np.isfinite(self.chance)
+        """Return (B, n, m) probabilities of the items; a position of propensity 1 shows its item for certain."""
+        certain = (slates.item[:, :, None] == self.items) & (self.items != NONE)
+        drawn = (slates.propensity < 1)[:, :, None] & np.isfinite(self.chance)
         return np.where(drawn, self.chance, certain)
 
 
 def find_columns(items: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Return (B, n) the column of each of items (B, n) in candidates (B, K); -1 for none."""
-    same = (candidates[:, None, :] == items[:, :, None]) & (items != NONE)[:, :, None]
-    return np.where(same.any(axis=2), same.argmax(axis=2), NONE)
+    """Return (B, n, m) the column of each of items (B, n, m) in candidates (B, K); -1 for none."""
+    same = (candidates[:, None, None, :] == items[..., None]) & (items != NONE)[..., None]
+    return np.where(same.any(axis=3), same.argmax(axis=3), NONE)
 
 
 def draw_slates(stages: Stages, requests: Requests, items: np.ndarray, seeds: np.ndarray) -> PolicySlates:
-    """Draw slates with seeds (N, R), and compute the probabilities of `items` (N, n) at their positions.
+    """Draw slates with seeds (N, R), and compute the probabilities of m items at each position, `items` (N, n, m).
 
     Without exploration one draw is made. Raises HandsellError as the stages do.
     """
@@ -115,7 +114,7 @@ def _draw_chunk(stages: Stages, requests: Requests, items: np.ndarray, seeds: np
         slates.append(drawn)
         chances.append(watch.read(drawn))
     column = find_columns(items, ranked.item)
-    score = np.take_along_axis(ranked.score, np.maximum(column, 0), 1)
+    score = ranked.score[np.arange(len(column))[:, None, None], np.maximum(column, 0)]
     score = np.where(column == NONE, np.nan, score)
     return PolicySlates(_stack(slates, "item"), _stack(slates, "score"), np.stack(chances), score)
 
@@ -140,5 +139,5 @@ def combine_propensities(logged: np.ndarray, redrawn: PolicySlates, is_same: np.
     draws = len(redrawn.chance)
     if draws == 1:
         return logged
-    mean = (logged + redrawn.chance[1:].sum(axis=0)) / draws
+    mean = (logged + redrawn.chance[1:, ..., 0].sum(axis=0)) / draws
     return np.where(is_same[:, None], mean, logged)

@@ -1,7 +1,8 @@
 """Support: the share of a candidate's impressions that the log could have shown, and refusal without it.
 
-The mean weight of a position is the probability that the candidate shows there an item that the log could show: an item
-that the log never shows at this position contributes nothing to it. The log knows nothing of the rest.
+Where the log's policy can be run again, the share is counted among the candidate's items. Otherwise it is the mean
+weight of a position: an item that the log never shows there contributes nothing to it. A mean over N slates may miss
+what the log shows too rarely: with a least propensity p, up to 3 / (N p) of the candidate's impressions.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from handsell.experiments.off_policy.estimators import SlateRewards, divide
 from handsell.experiments.off_policy.intervals import Estimate, bound_mean
 
 REQUIRED_SHARE = 0.95  # of the impressions of a slate, or of a position
+UNSEEN = 3.0  # expected number of events of which none was seen, at 95 % (the rule of three)
 REQUIRED_WEIGHT = 30.0  # impressions of equal weight, of a slate or of a position
 
 
@@ -62,17 +64,28 @@ class Support:
         return ""
 
 
-def measure_support(logged: SlateRewards, weights: np.ndarray) -> Support:
-    """Measure the support of unclipped weights (N, n)."""
-    shown, n = logged.shown, weights.shape[1]
-    each = [bound_mean(weights[shown[:, k], k], logged.user[shown[:, k]]) for k in range(n)]
+def measure_support(logged: SlateRewards, weights: np.ndarray, reachable: np.ndarray | None = None) -> Support:
+    """Measure the support of unclipped weights (N, n).
+
+    `reachable` (N, n) bool: whether the log could have shown an item drawn from the candidate at this position.
+    """
+    shown, user = logged.shown, logged.user
+    known, unseen = weights, np.zeros(weights.shape[1])
+    if reachable is not None:
+        known = reachable.astype(float)
+    else:
+        least = np.where(shown, logged.propensity, 1.0).min(axis=0, initial=1.0)
+        unseen = UNSEEN / (np.maximum(shown.sum(axis=0), 1) * least)
+    columns = [shown[:, k] for k in range(weights.shape[1])]
+    each = [bound_mean(known[rows, k], user[rows]) for k, rows in enumerate(columns)]
+    frequency = shown.mean(axis=0) / max(float(shown.mean(axis=0).sum()), np.finfo(float).tiny)
     length = np.maximum(shown.sum(axis=1).mean(), np.finfo(float).tiny)
-    whole = bound_mean(weights.sum(axis=1) / length, logged.user)
+    whole = bound_mean(np.where(shown, known, 0.0).sum(axis=1) / length, user)
     return Support(
-        share=tuple(_within_one(one) for one in each),
+        share=tuple(_within_one(one, more) for one, more in zip(each, unseen, strict=True)),
         effective=_effective(weights.sum(axis=0), (weights**2).sum(axis=0)),
         largest=weights.max(axis=0, initial=0.0),
-        slate_share=_within_one(whole),
+        slate_share=_within_one(whole, float((unseen * frequency).sum())),
         slate_effective=float(_effective(weights.sum(), (weights**2).sum())),
     )
 
@@ -81,6 +94,6 @@ def _effective(total: np.ndarray, squares: np.ndarray) -> np.ndarray:
     return np.nan_to_num(divide(np.square(total), squares))
 
 
-def _within_one(share: Estimate) -> Estimate:
+def _within_one(share: Estimate, unseen: float) -> Estimate:
     """A share is at most 1, which a mean of weights may exceed by chance."""
-    return Estimate(*(float(np.clip(x, 0.0, 1.0)) for x in (share.value, share.low, share.high)))
+    return Estimate(*(float(np.clip(x, 0.0, 1.0)) for x in (share.value, share.low, share.high + unseen)))

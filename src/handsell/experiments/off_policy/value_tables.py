@@ -42,8 +42,8 @@ def list_sentences(value: dict[str, Any]) -> list[str]:
     ]
     if clipping["bound"] is not None:
         lines.append(
-            f"Weights are clipped at {clipping['bound']:.1f}: {clipping['share']:.2%} of the impressions; this changes "
-            f"the value of a slate by at most {clipping['largest_bias']:.4f}."
+            f"Weights are clipped at {clipping['bound']:.1f}: {clipping['share']:.2%} of the impressions. The "
+            f"doubly robust intervals include the largest bias, {clipping['largest_bias']:.4f} for a slate."
         )
     if log["reproduced"] is not None and log["reproduced"] < REPRODUCED:
         lines.append(
