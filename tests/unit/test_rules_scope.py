@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handsell.core.errors import ConfigError
 from handsell.core.hashing import hash_unit
+from handsell.reranking.rules.reading import parse_rules
 from handsell.reranking.rules.schema import DAYS
-from handsell.reranking.rules.scope import draw
+from handsell.reranking.rules.scope import Scope, draw
 from handsell.testing.rule_catalog import compile_rules, draw_rule_catalog, write_rule
 
 SHELF = draw_rule_catalog(np.random.default_rng(2))
@@ -84,3 +86,28 @@ def test_requests_without_a_user_id_are_in_no_arm():
     assert not active({"arm": "a"}, now, unit=np.zeros(1, np.uint64), head=AB)[0]
     assert not active({"arm": "b"}, now, unit=np.zeros(1, np.uint64), head=AB)[0]
     assert not active({"arm": "b"}, now, head=AB)[0]
+
+
+def compile_scope(text, experiments):
+    return Scope.of(parse_rules(text.encode(), "rules.toml"), ["home"], experiments)
+
+
+CONFIG_ARM = write_rule("r", "boost", items="item.year > 2000", factor=2.0, experiment="bolder", arm="bold")
+
+
+def test_a_rule_may_refer_to_an_experiment_of_the_config():
+    scope = compile_scope(CONFIG_ARM, {"bolder": ("control", "bold")})
+    arms = np.empty(4, object)
+    arms[:] = [("bolder=bold",), ("bolder=control", "x=bold"), (), ("x=y", "bolder=bold")]
+    time, surface = np.zeros(4, np.int64), np.zeros(4, np.int8)
+    assert scope.active(time, surface, None, arms)[0].tolist() == [True, False, False, True]
+    assert not scope.active(time, surface, None)[0].any()
+
+
+def test_experiments_and_arms_of_the_config_are_checked_by_name():
+    with pytest.raises(ConfigError, match=r"rule 'r': experiment: .*\(other\); got 'bolder'"):
+        compile_scope(CONFIG_ARM, {"other": ("control", "bold")})
+    with pytest.raises(ConfigError, match=r"rule 'r': arm: expected an arm of bolder \(control, calm\); got 'bold'"):
+        compile_scope(CONFIG_ARM, {"bolder": ("control", "calm")})
+    with pytest.raises(ConfigError, match=r"experiments\.bolder: the config defines an experiment of this name"):
+        compile_scope("[experiments.bolder]\narms = { a = 0.5, bold = 0.5 }\n" + CONFIG_ARM, {"bolder": ("a", "bold")})
