@@ -38,6 +38,7 @@ BENCHMARKS = {
     "ingest": ("training.incremental_data", "Time and memory of the data step for new events, by size of the history."),
     "driver_memory": ("training.driver_memory", "Peak memory of the driver and the workers of each job."),
     "ablation": ("quality.ablation", "NDCG of the funnel without each source and each feature group."),
+    "assignment": ("experiments.assignment_run", "Time to assign a request, and many units, to arms."),
     "experiments": ("experiments.experiment_run", "Verdicts on simulated experiments whose truth is known."),
     "experiment_log": ("experiments.log_run", "Time and memory of the analysis of a large log of an experiment."),
     "served_quality": ("quality.served_quality", "NDCG of a service over HTTP beside simple baselines."),

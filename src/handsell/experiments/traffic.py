@@ -18,7 +18,8 @@ from handsell.experiments.config import ALWAYS, list_changes, to_micros
 from handsell.experiments.state import CANARY, CANDIDATE, CONTROL, ExperimentStates
 
 HOLDOUT, HELD_OUT, INTERLEAVED = "holdout", "held_out", "interleaved"
-REMEMBERED = 50_000  # units whose arms a process remembers
+REMEMBERED = 100_000  # units of a layer whose arms a process remembers
+VARIANTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Traffic:
         self._changes = _list_all_changes(self.experiments)
         self._draw = lru_cache(REMEMBERED)(self._draw_unit)
         self._is_held_out = lru_cache(REMEMBERED)(self._draw_holdout)
+        self._find_variant = lru_cache(VARIANTS)(self._build_variant)
 
     @property
     def is_empty(self) -> bool:
@@ -125,11 +127,11 @@ class Traffic:
                 arms[name] = arm
         own = {name: self.experiments[name].unit for name in drawn}
         ids = {name: getattr(units, unit) for name, unit in own.items() if unit != "user"}
-        base = Participation(arms, stopped, ids, self._build_variant(arms), units.person)
+        base = Participation(arms, stopped, ids, self._find_variant(tuple(arms.items())), units.person)
         if interleaved is None:
             return base
         first, second = self.experiments[interleaved].interleave
-        both = [self._build_variant({**arms, interleaved: team}) for team in (first, second)]
+        both = [self._find_variant((*arms.items(), (interleaved, team))) for team in (first, second)]
         return replace(base, interleaved=interleaved, teams=(first, second), variants=(both[0], both[1]))
 
     def without_bundles(self, given: Participation) -> Participation:
@@ -141,12 +143,14 @@ class Traffic:
         if given.interleaved is not None:
             arms[given.interleaved] = self.experiments[given.interleaved].control
             stopped[given.interleaved] = INTERLEAVED
-        return Participation(arms, stopped, given.units, replace(self._build_variant(arms), bundle=None), given.person)
+        variant = replace(self._find_variant(tuple(arms.items())), bundle=None)
+        return Participation(arms, stopped, given.units, variant, given.person)
 
-    def _build_variant(self, arms: Mapping[str, str]) -> Variant:
-        taken = [(self.experiments[name], self.experiments[name].arms[arm]) for name, arm in arms.items()]
+    def _build_variant(self, arms: tuple[tuple[str, str], ...]) -> Variant:
+        """Return how a slate is made for these arms by experiment."""
+        taken = [(self.experiments[name], self.experiments[name].arms[arm]) for name, arm in arms]
         bundle = next((arm.bundle for _, arm in taken if arm.bundle is not None), None)
-        return Variant(bundle, build_overlay(self._config, taken), tuple(f"{name}={arm}" for name, arm in arms.items()))
+        return Variant(bundle, build_overlay(self._config, taken), tuple(f"{name}={arm}" for name, arm in arms))
 
     def _is_broken(self, name: str, arm: str) -> bool:
         bundle = self.experiments[name].arms[arm].bundle
