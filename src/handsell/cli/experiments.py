@@ -71,7 +71,7 @@ def analyze_experiment(
             print_preference(name, preference)
         return
     windows = OutcomeWindows(credit_hours=credit_hours, conversion_days=conversion_days)
-    found = analyze(loaded, name, end, segment, windows)
+    found = analyze(loaded, name, end, segment, windows, history=as_json or plot is not None)
     if as_json:
         print(json.dumps(clean_values(found), indent=1))
     else:

@@ -100,8 +100,12 @@ def analyze(
     until: int | None = None,
     segment: str | None = None,
     windows: OutcomeWindows | None = None,
+    history: bool = False,
 ) -> ExperimentAnalysis:
-    """Analyze an experiment as of `until` µs; segments by a column of the users, or `cold`."""
+    """Analyze an experiment as of `until` µs; segments by a column of the users, or `cold`.
+
+    With `history`, also as of the end of each earlier day.
+    """
     experiment = find_experiment(config, name)
     chosen, stopped = choose_exposures(config, name, until)
     with open_outcomes(config, chosen, windows) as tables:
@@ -110,7 +114,7 @@ def analyze(
         labels = None if segment is None else label_units(config, outcomes, segment)
         lists = measure_lists(tables.database, chosen.arms, _load_snapshot(config))
         verdict = judge(name, outcomes, find_shares(experiment, chosen.arms), settings, labels, lists)
-        looks = _read_history(tables, settings.metric, experiment.smallest_effect)
+        looks = _read_history(tables, settings.metric, experiment.smallest_effect) if history else []
     return ExperimentAnalysis(verdict, looks, stopped)
 
 

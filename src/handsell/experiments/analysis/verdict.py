@@ -111,8 +111,8 @@ def judge(
     """
     sample = check_sample_ratio(shares.count_units(outcomes), shares.shares)
     kept, outliers = limit_outliers(outcomes, settings.slates_per_hour, settings.quantile)
-    full_day = kept.select(kept.first + DAY_US <= kept.until)
-    logged = check_logging_ratio(full_day.first_day_slates, full_day.arm, len(outcomes.arms))
+    whole = kept.first + DAY_US <= kept.until
+    logged = check_logging_ratio(kept.first_day_slates[whole], kept.arm[whole], len(outcomes.arms))
     crossed = int(outcomes.crossed.sum())
     reasons = _find_reasons(outcomes, sample, logged, 0 if shares.changes else crossed)
     measures = list_metrics(outcomes.types)
