@@ -40,6 +40,7 @@ BENCHMARKS = {
     "ablation": ("quality.ablation", "NDCG of the funnel without each source and each feature group."),
     "assignment": ("experiments.assignment_run", "Time to assign a request, and many units, to arms."),
     "experiments": ("experiments.experiment_run", "Verdicts on simulated experiments whose truth is known."),
+    "simulated_experiment": ("experiments.simulated_run", "One experiment on simulated users, from plan to verdict."),
     "experiment_log": ("experiments.log_run", "Time and memory of the analysis of a large log of an experiment."),
     "served_quality": ("quality.served_quality", "NDCG of a service over HTTP beside simple baselines."),
     "tradeoff": ("quality.tradeoff", "Relevance against list metrics for each way of re-ranking."),

@@ -1,8 +1,8 @@
 """Verdicts on experiments whose truth is known, drawn from the synthetic world's users, with a look every day.
 
-Three parts: A/A experiments (false alarms, coverage, sample ratio, CUPED), planted effects (verdict and time to it),
-and planted defects (refused by which check, and when). All of them take the path of `handsell experiments analyze`
-from the outcomes per unit to the verdict.
+Three parts: A/A experiments (false alarms, coverage, sample ratio, CUPED), effects planted in the simulated population
+(verdict and time to it), and planted defects (refused by which check, and when). All of them take the path of
+`handsell experiments analyze` from the outcomes per unit to the verdict.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from benchmarks.experiments.population import (
     Population,
     build_population,
     draw_experiment,
+    simulate_population,
 )
 from benchmarks.report import write_report
 from handsell.experiments.analysis.log.outcomes import UnitOutcomes
@@ -48,7 +49,7 @@ def run_same_arms(
     reductions: dict[str, list[float]] = {metric: [] for metric in alarms}
     checks = np.zeros((experiments, 5), bool)
     for number in range(experiments):
-        drawn = draw_experiment(population, units, np.random.default_rng([seed, number]))
+        drawn = draw_experiment(population, None, units, np.random.default_rng([seed, number]))
         for day in range(DAYS):
             verdict = judge("same", drawn.read(day), EVEN, settings)
             last = day == DAYS - 1
@@ -84,14 +85,16 @@ def run_same_arms(
     return {"A/A": rows, "A/A checks": of_checks}
 
 
-def run_effects(population: Population, seeds: int, units: int, seed: int) -> list[dict[str, Any]]:
-    """Look every day until the verdict is clear; one row per planted effect."""
-    rows, settings = [], AnalysisSettings(MAIN)
+def run_effects(users: int, seeds: int, units: int, seed: int) -> list[dict[str, Any]]:
+    """Look every day until the verdict is clear; one row per effect that is planted in the simulated population."""
+    control, rows, settings = simulate_population(users, 0.0), [], AnalysisSettings(CTR)
     for place, effect in enumerate(EFFECTS):
+        treatment = simulate_population(users, effect) if effect else control
+        truth = _measure_clicks(treatment) / _measure_clicks(control) - 1
         outcomes, days, covered, estimates = [], [], [], []
         for number in range(seeds):
-            drawn = draw_experiment(population, units, np.random.default_rng([seed, place, number]), effect)
-            outcome, day, inside, estimate = _look_until_clear(drawn, settings, effect)
+            drawn = draw_experiment(control, treatment, units, np.random.default_rng([seed, place, number]))
+            outcome, day, inside, estimate = _look_until_clear(drawn, settings, truth)
             outcomes.append(outcome)
             covered.append(inside)
             estimates.append(estimate)
@@ -99,27 +102,32 @@ def run_effects(population: Population, seeds: int, units: int, seed: int) -> li
         right = {0.0: "undecided"}.get(effect, "beats" if effect > 0 else "loses")
         rows.append(
             {
-                "planted effect": f"{effect:+.0%}",
+                "planted": f"{effect:+.0%}",
+                "truth": f"{truth:+.2%}",
                 "right verdict": _percent(np.array([o == right for o in outcomes])),
                 **{name: outcomes.count(name) for name in ("beats", "loses", "undecided", "refused")},
-                "planned days": _plan_days(population, units, effect, seed),
-                "days to it, median": float(np.median(days)) if days else None,
+                "planned days": _plan_days(control, units, truth, seed),
+                "median": float(np.median(days)) if days else None,
                 "90 % within": float(np.quantile(days, 0.9)) if days else None,
-                "covered at all looks": _percent(np.array(covered)),
+                "truth in all intervals": _percent(np.array(covered)),
                 "mean estimate": f"{np.mean(estimates):+.2%}",
             }
         )
     return rows
 
 
+def _measure_clicks(population: Population) -> float:
+    return float(population.clicks.sum() / population.shown.sum())
+
+
 def _plan_days(population: Population, units: int, effect: float, seed: int) -> int | None:
     """Return after how many days the plan promises 80 % power, from units without arms."""
     if effect == 0:
         return None
-    drawn = draw_experiment(population, units, np.random.default_rng([seed, units]))
+    drawn = draw_experiment(population, None, units, np.random.default_rng([seed, units]))
     drawn = dataclasses.replace(drawn, arm=np.zeros_like(drawn.arm), arms=("control",))
     looks = [drawn.read(day) for day in range(DAYS)]
-    return plan_experiment(looks, MAIN, list_metrics(TYPES)[MAIN], (0.5, 0.5), abs(effect)).days
+    return plan_experiment(looks, CTR, list_metrics(TYPES)[CTR], (0.5, 0.5), abs(effect)).days
 
 
 def _look_until_clear(drawn: DrawnExperiment, settings: AnalysisSettings, truth: float) -> tuple[str, int, bool, float]:
@@ -181,7 +189,7 @@ def run_defects(population: Population, seeds: int, units: int, seed: int) -> li
         days, reasons = [], set[str]()
         for number in range(seeds):
             rng = np.random.default_rng([seed, number])
-            drawn = draw_experiment(population, units, rng)
+            drawn = draw_experiment(population, None, units, rng)
             day, verdict = _look_until_refused(drawn, defect, rng, settings)
             if verdict.reasons:
                 days.append(day + 1)
@@ -233,7 +241,7 @@ def main() -> None:
         help="of A/A: about what its units can find",
     )
     parser.add_argument("--seeds", type=int, default=100, help="experiments per planted effect and per defect")
-    parser.add_argument("--planted-units", type=int, default=40_000, help="units of an experiment with an effect")
+    parser.add_argument("--planted-units", type=int, default=16_000, help="units of an experiment with an effect")
     parser.add_argument("--users", type=int, default=3_000, help="users of the world from which units are drawn")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -244,7 +252,7 @@ def main() -> None:
     if "aa" in options.parts:
         tables |= run_same_arms(population, options.experiments, options.units, options.smallest_effect, options.seed)
     if "ab" in options.parts:
-        tables["planted effects"] = run_effects(population, options.seeds, options.planted_units, options.seed)
+        tables["planted effects"] = run_effects(options.users, options.seeds, options.planted_units, options.seed)
     if "defects" in options.parts:
         tables["planted defects"] = run_defects(population, options.seeds, 4 * options.units, options.seed)
     *others, name = tables

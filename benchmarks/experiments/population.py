@@ -1,24 +1,33 @@
 """Experiments drawn from the users of the synthetic world: their events by day, random arms, planted effects.
 
 A unit is a user of the world, drawn with replacement, with everything that this user did. How often people come and how
-much they play is the world's; only the arm is drawn here. Without an effect, each draw is an A/A test.
+much they play is the world's; only the arm is drawn here. Without an effect, each draw is an A/A test. With one, each
+user was simulated twice, with and without it, and the arm decides which of the two outcomes counts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.config import WorldConfig
 from handsell.data.world.catalog import get_log_span
-from handsell.data.world.event_recorder import IMPRESSION, LIKE, LISTEN
+from handsell.data.world.event_recorder import HOME, IMPRESSION, LIBRARY, LIKE, LISTEN, SEARCH, EventRecorder
 from handsell.data.world.listeners import build_listeners, n_partitions
 from handsell.data.world.session_simulation import simulate_sessions
 from handsell.experiments.analysis.log.outcomes import UnitOutcomes
+from handsell.simulation.behavior import Responses, respond
+from handsell.simulation.log_listens import draw_log_listens
+from handsell.simulation.organic import OrganicListens, listen_organically
+from handsell.simulation.policies import LoggingPolicy
+from handsell.simulation.population import build_population as build_listener_population
+from handsell.simulation.population_state import PopulationState
+from handsell.simulation.visits import Visits, iterate_visits
 
 DAYS = 14  # of the experiment, the last ones of the world's log
+SLATE = 10
 CONVERSION_US = DAY_US
 TYPES = ("listen", "like")
 
@@ -41,6 +50,11 @@ class Population:
 
     def __len__(self) -> int:
         return len(self.first)
+
+    def join(self, other: Population) -> Population:
+        """Return the users of both, one after the other."""
+        names = [field.name for field in fields(self)[1:]]
+        return Population(self.start, *(np.concatenate([getattr(self, n), getattr(other, n)]) for n in names))
 
 
 def build_population(users: int, seed: int = 7) -> Population:
@@ -89,18 +103,60 @@ def count_events(log: dict[str, np.ndarray], users: int, start: int) -> Populati
         first_day_slates=any_of(top & after & (since < DAY_US)),
         busiest_hour=hourly.max(axis=1),
     )
-    return Population(start, *(getattr(population, name)[seen] for name in list(population.__dataclass_fields__)[1:]))
+    return Population(start, *(getattr(population, field.name)[seen] for field in fields(population)[1:]))
+
+
+def simulate_population(users: int, effect: float, seed: int = 7) -> Population:
+    """Simulate the listeners of the world after its log, with an effect on their enjoyment and their chance to play.
+
+    The random numbers are the same for every effect, so that user u of two populations is the same person. What people
+    feel changes how often they come, and whether they stay.
+    """
+    world = WorldConfig(users=users, seed=seed)
+    people = build_listener_population(world, DAYS, users, seed)
+    before = draw_log_listens(world, users)
+    state = PopulationState.start(people, before)
+    policy, recorder = LoggingPolicy(people, state), EventRecorder()
+    recorder.record(user=before[0], item=before[1], type=LISTEN, time=before[2], surface=LIBRARY)
+    slates = 0
+    for day in range(DAYS):
+        for visits in iterate_visits(people, state, day):
+            shown = policy.recommend(visits, SLATE)
+            responses = respond(people, state, visits, shown.item, effect)
+            organic = listen_organically(people, state, visits, responses)
+            _record(recorder, visits, responses, organic, slates)
+            slates += len(visits)
+    return count_events(recorder.arrays(), len(people), people.start)
+
+
+def _record(
+    recorder: EventRecorder, visits: Visits, responses: Responses, organic: OrganicListens, slates: int
+) -> None:
+    """Record slates, the listens and likes from them, and the listens besides."""
+    row, place = np.nonzero(responses.item >= 0)
+    recorder.record(
+        user=visits.row[row], item=responses.item[row, place], type=IMPRESSION, time=visits.time[row], surface=HOME,
+        slate=slates + row, position=place + 1,
+    )  # fmt: skip
+    for kind, where in ((LISTEN, responses.listened), (LIKE, responses.liked)):
+        row, place = np.nonzero(where)
+        recorder.record(
+            user=visits.row[row], item=responses.item[row, place], type=kind, time=responses.time[row, place],
+            surface=HOME, slate=slates + row,
+        )  # fmt: skip
+    row, place = np.nonzero(organic.item >= 0)
+    recorder.record(
+        user=visits.row[row], item=organic.item[row, place], type=LISTEN, time=organic.time[row, place], surface=SEARCH
+    )
 
 
 @dataclass(frozen=True)
 class DrawnExperiment:
-    """N units with arms; `looks` gives their outcomes day by day."""
+    """N units with arms; `read` gives their outcomes day by day."""
 
     population: Population
     user: np.ndarray  # (N,) rows of the population
     arm: np.ndarray  # (N,) int8
-    clicks: np.ndarray  # (N, DAYS), with the planted effect
-    events: np.ndarray  # (N, DAYS, T)
     arms: tuple[str, ...] = ("control", "bold")
 
     def read(self, day: int) -> UnitOutcomes:
@@ -120,8 +176,8 @@ class DrawnExperiment:
             first_day_slates=people.first_day_slates[user],
             busiest_hour=people.busiest_hour[user],
             shown=people.shown[user, days].sum(axis=1),
-            clicks=self.clicks[rows, days].sum(axis=1),
-            events=self.events[rows, days].sum(axis=1),
+            clicks=people.clicks[user, days].sum(axis=1),
+            events=people.events[user, days].sum(axis=1),
             converted=people.converted[user],
             before=people.before[user],
             active_1=people.active[user, 0],
@@ -131,19 +187,10 @@ class DrawnExperiment:
 
 
 def draw_experiment(
-    population: Population, units: int, rng: np.random.Generator, effect: float = 0.0
+    control: Population, treatment: Population | None, units: int, rng: np.random.Generator
 ) -> DrawnExperiment:
-    """Draw units and arms; the second arm's clicks and events are 1 + effect times as many, in expectation."""
-    user = rng.integers(len(population), size=units)
-    arm = rng.integers(2, size=units).astype(np.int8)
-    clicks, events = population.clicks[user], population.events[user]
-    if effect:
-        treated = arm == 1
-        clicks[treated] = change_counts(clicks[treated], effect, rng)
-        events[treated] = change_counts(events[treated], effect, rng)
-    return DrawnExperiment(population, user, arm, clicks, events)
-
-
-def change_counts(counts: np.ndarray, effect: float, rng: np.random.Generator) -> np.ndarray:
-    """Return counts of which each event is lost, or happens once more, with a probability of |effect|."""
-    return counts + int(np.sign(effect)) * rng.binomial(counts, abs(effect))
+    """Draw users and arms at random; the second arm has the outcomes of `treatment`, or else of control."""
+    user, arm = rng.integers(len(control), size=units), rng.integers(2, size=units).astype(np.int8)
+    if treatment is None:
+        return DrawnExperiment(control, user, arm)
+    return DrawnExperiment(control.join(treatment), user + arm.astype(np.int64) * len(control), arm)

@@ -62,7 +62,7 @@ def write_log(config, rng, users=800, days=5, lift=2.0, lost=0.0):
             teams = ["control", "fresh"] * 2
             shown = {
                 "item_id": [f"i{k}" for k in rng.integers(50, size=4)], "score": [0.5] * 4, "propensity": [1.0] * 4,
-                "sources": [["x"]] * 4, "arms": {"bolder": arm, "teams": "interleaved"}, "interleaved": "teams",
+                "sources": [["x"]] * 4, "arms": {"bolder": arm}, "interleaved": "teams",
                 "teams": teams,
             }  # fmt: skip
             slates.append(

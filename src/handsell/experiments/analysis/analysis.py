@@ -30,7 +30,6 @@ from handsell.experiments.analysis.verdict import ArmShares, Verdict, choose_set
 from handsell.experiments.config import Experiment, find_share, to_micros
 from handsell.experiments.state import StateFile
 
-INTERLEAVED = "interleaved"
 COLD = "cold"  # segments without a table of users
 MAX_LOOKS = 100  # of the history: the last ones
 
@@ -132,7 +131,7 @@ def analyze_interleaving(config: Config, name: str, until: int | None = None) ->
     experiment = find_experiment(config, name)
     chosen, _ = choose_exposures(config, name, until)
     first, second = sorted(experiment.interleave, key=lambda arm: arm != experiment.control)
-    with open_outcomes(config, replace(chosen, arms=(INTERLEAVED,))) as tables:
+    with open_outcomes(config, replace(chosen, arms=(first,), interleaved=True)) as tables:
         clicks, shown = read_credit(tables.database, (first, second))
     return estimate_preference(clicks, shown, (first, second))
 

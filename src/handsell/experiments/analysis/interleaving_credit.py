@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 
 from handsell.experiments.analysis.effects import MIN_NUMERATOR, MIN_UNITS, Outcome
+from handsell.experiments.analysis.outliers import SLATES_PER_HOUR
 from handsell.experiments.analysis.ratios import summarize
 from handsell.experiments.analysis.sequences import ALPHA, compute_p_value, compute_width, tune_prior
 
@@ -31,12 +32,12 @@ class TeamPreference:
 
 
 def read_credit(database: duckdb.DuckDBPyConnection, teams: tuple[str, str]) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return clicks (N, 2) of units by team from the tables `shown` and `clicked`, and the items that each brought."""
+    """Return clicks (N, 2) of units by team, without bots, and the items that each team brought."""
     columns = ", ".join(f"count(*) FILTER (team = ?) AS team_{t}" for t in range(2))
     clicks = database.execute(
         f"SELECT {columns} FROM clicked JOIN (SELECT DISTINCT unit, slate, item, team FROM shown) AS s "
-        "USING (unit, slate, item) GROUP BY unit",
-        list(teams),
+        "USING (unit, slate, item) JOIN constants USING (unit) WHERE busiest_hour <= ? GROUP BY unit",
+        [*teams, SLATES_PER_HOUR],
     ).fetchnumpy()
     shown = database.execute(f"SELECT {columns} FROM shown", list(teams)).fetchone() or (0, 0)
     return np.stack([clicks["team_0"], clicks["team_1"]], axis=1), (int(shown[0]), int(shown[1]))

@@ -88,12 +88,13 @@ class ArmShares:
         return np.bincount(period * size + outcomes.arm, minlength=len(self.shares) * size).reshape(-1, size)
 
 
-def choose_settings(outcomes_types: tuple[str, ...], metric: str | None, smallest_effect: float) -> AnalysisSettings:
+def choose_settings(types: tuple[str, ...], metric: str | None, smallest_effect: float) -> AnalysisSettings:
     """Choose the main metric, the daily rate of an event type or else the click rate, and those besides it."""
     main = CTR if metric is None else name_rate(metric)
-    shown = [metric] if metric in outcomes_types else list(outcomes_types)
-    of_types = [name for kind in shown if kind for name in (name_rate(kind), name_conversion(kind))]
-    others = [CTR, *of_types, name_retention(1), name_retention(7), SLATES]
+    conversions = [metric] if metric is not None else types
+    others = [
+        CTR, *map(name_rate, types), *map(name_conversion, conversions), name_retention(1), name_retention(7), SLATES,
+    ]  # fmt: skip
     return AnalysisSettings(main, tuple(name for name in others if name != main), smallest_effect)
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from handsell.config import Config
 from handsell.core.units import DAY_US, HOUR_US
-from handsell.experiments.analysis.log.log_database import open_log
+from handsell.experiments.analysis.log.log_database import open_log, quote
 from handsell.experiments.analysis.log.outcomes import UnitOutcomes
 
 
@@ -49,6 +49,7 @@ class ExposureFilter:
     arms: tuple[str, ...]  # control first
     experiment: str | None  # None: every slate counts as the first arm, to plan an experiment
     unit: str = "user"
+    interleaved: bool = False  # slates that two arms share; they count as the first arm
     surfaces: tuple[str, ...] = ()
     since: int = 0  # µs
     until: int = 2**62
@@ -143,13 +144,15 @@ def _register_types(database: duckdb.DuckDBPyConnection, types: Sequence[str]) -
 def _create_shown(database: duckdb.DuckDBPyConnection, chosen: ExposureFilter) -> None:
     """One row per shown item of the exposures."""
     arm, unit_id, condition = "0", "person", "person IS NOT NULL"
-    if chosen.experiment is not None:
+    if chosen.experiment is not None and chosen.interleaved:
+        condition += f" AND interleaved = {quote(chosen.experiment)}"
+    elif chosen.experiment is not None:
         _register_arms(database, chosen)
         arm, condition = "a.number", "person IS NOT NULL AND a.number IS NOT NULL"
         if chosen.unit != "user":
             unit_id = f"coalesce(json_extract_string(units, '$.{chosen.experiment}'), person)"
         condition += f" AND (stopped IS NULL OR json_extract_string(stopped, '$.{chosen.experiment}') IS NULL)"
-    join = "LEFT JOIN arm_texts a ON i.arms = a.text" if chosen.experiment is not None else ""
+    join = "" if arm == "0" else "LEFT JOIN arm_texts a ON i.arms = a.text"
     surfaces = f" AND surface IN ({', '.join('?' * len(chosen.surfaces))})" if chosen.surfaces else ""
     rows = f"FROM impressions i {join} WHERE {condition} AND time >= ? AND time < ?{surfaces}"
     values = [chosen.since, chosen.until, *chosen.surfaces]

@@ -25,7 +25,7 @@ def print_analysis(found: ExperimentAnalysis, console: Console | None = None) ->
     """Print everything that an analysis found; the decision comes last."""
     console, verdict = console or open_console(), found.verdict
     console.print(f"{verdict.experiment}, until {format_time(verdict.until)}")
-    for part in (_build_units(verdict), *_build_effects(verdict), *_build_lists(verdict), *_build_segments(verdict)):
+    for part in (*_build_units(verdict), *_build_effects(verdict), *_build_lists(verdict), *_build_segments(verdict)):
         console.print(part)
     for name, reason in found.stopped.items():
         console.print(f"- {name} was stopped: {reason or 'no reason given'}; what came later does not count")
@@ -83,18 +83,18 @@ def print_plan(name: str, arm: str, plan: ExperimentPlan, console: Console | Non
         console.print(f"An effect of {plan.effect:.2%} is found after {plan.days} days.")
 
 
-def _build_units(verdict: Verdict) -> Table:
+def _build_units(verdict: Verdict) -> Iterator[Table | str]:
     ratio, outliers = verdict.sample_ratio, verdict.outliers
     table = _start_table("Units", "arm", "units", "share", "expected", "bots", "capped")
     total = max(sum(verdict.units.values()), 1)
     rows = zip(verdict.units.items(), ratio.expected, outliers.bots, outliers.capped, strict=True)
     for (arm, units), expected, bots, capped in rows:
         table.add_row(arm, f"{units:,}", f"{units / total:.1%}", f"{expected:.1%}", f"{bots:,}", f"{capped:,}")
-    crossed = f", {verdict.crossed:,} units in several arms" if verdict.crossed else ""
-    table.caption = (
+    yield table
+    crossed = f"; {verdict.crossed:,} units in several arms" if verdict.crossed else ""
+    yield (
         f"sample ratio: chi-square p = {ratio.p_value:.2g}, over all looks p = {ratio.sequential_p_value:.2g}{crossed}"
     )
-    return table
 
 
 def _build_effects(verdict: Verdict) -> Iterator[Table]:
@@ -113,7 +113,7 @@ def _build_effects(verdict: Verdict) -> Iterator[Table]:
 
 def _build_cells(effect: ArmEffect) -> list[str]:
     values = [format_value(effect.control), format_value(effect.treatment)]
-    interval = format_bounds(effect.relative_low, effect.relative_high) or effect.reason
+    interval = format_bounds(effect.relative_low, effect.relative_high) or "too little data"
     change = "" if effect.relative is None else f"{effect.relative:+.2%}"
     return [*values, change, interval, f"{effect.p_value:.2g}", f"{effect.variance_reduction:.0%}", effect.outcome]
 
@@ -141,7 +141,7 @@ def _build_lists(verdict: Verdict) -> Iterator[Table]:
 
 
 def _start_table(title: str, first: str, *others: str) -> Table:
-    table = Table(title=title, title_justify="left", caption_justify="left")
+    table = Table(title=title, title_justify="left")
     table.add_column(first, no_wrap=True)
     for column in others:
         table.add_column(column, justify="right")
