@@ -93,33 +93,33 @@ def serve_days(
         user = np.sort(rng.choice(len(names), users, replace=False)).astype(np.int32)
         time = np.sort(midnight + day * DAY_US + rng.integers(0, DAY_US, users))
         ids = np.array([uuid.UUID(bytes=rng.bytes(16)).hex for _ in user], object)
-        slates = _blank_slates(ids, user, time, policy.manifest.id, config)
+        slates = _blank_slates(ids, names.ids(user), time, policy.manifest.id, config)
         seeds = np.array([derive_seed(one) for one in ids], np.uint64)
         requests = build_requests_as_of(slates, seeds, snapshot, config, reader)
         drawn = draw_slates(policy.stages, requests, slates.item[:, :, None], seeds[:, None])
         again = draw_slates(policy.stages, requests, drawn.item[0][:, :, None], seeds[:, None])
         played = rng.random(drawn.item[0].shape) < listening.compute_chances(requests, drawn.item[0])
         slates = replace(slates, item=drawn.item[0], propensity=again.probability, reward=played.astype(float))
-        _log(slates, names.ids(user), snapshot.items, writer)
+        _log(slates, snapshot.items, writer)
         kept.append(slates)
     slates = LoggedSlates(*(np.concatenate([getattr(one, f) for one in kept]) for f in LoggedSlates.__slots__))
     seeds = np.array([derive_seed(one) for one in slates.recommendation_id], np.uint64)
     return slates, build_requests_as_of(slates, seeds, snapshot, config, reader)
 
 
-def _blank_slates(ids: np.ndarray, user: np.ndarray, time: np.ndarray, bundle: str, config: Config) -> LoggedSlates:
+def _blank_slates(ids: np.ndarray, user_id: list[str], time: np.ndarray, bundle: str, config: Config) -> LoggedSlates:
     shape = (len(ids), POSITIONS)
     surface = np.full(len(ids), config.surface_names.index(SURFACE), np.int8)
     return LoggedSlates(
-        ids, user, time, surface, np.full(len(ids), bundle, object),
+        ids, np.array(user_id, object), time, surface, np.full(len(ids), bundle, object),
         np.full(shape, NONE, np.int32), np.ones(shape), np.zeros(shape),
     )  # fmt: skip
 
 
-def _log(slates: LoggedSlates, users: list[str], items: Numbering, writer: EventWriter) -> None:
+def _log(slates: LoggedSlates, items: Numbering, writer: EventWriter) -> None:
     """Append slates as a gateway logs them, and the plays."""
     rows, events = [], []
-    for b, user in enumerate(users):
+    for b, user in enumerate(slates.user_id.tolist()):
         names, time = items.ids(slates.item[b]), int(slates.time[b])
         about = {"recommendation_id": slates.recommendation_id[b], "user_id": user, "surface": SURFACE}
         shown = {

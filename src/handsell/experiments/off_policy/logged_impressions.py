@@ -35,7 +35,7 @@ PAGE = 2_000  # slates, or events, read from the store at a time
 SHOWN = pa.schema(
     [
         pa.field("recommendation_id", pa.string()),
-        pa.field("user", pa.int32()),
+        pa.field("user_id", pa.string()),
         pa.field("time", pa.int64()),
         pa.field("surface", pa.string()),
         pa.field("bundle", pa.string()),
@@ -50,10 +50,10 @@ OUTCOMES = pa.schema([pa.field("recommendation_id", pa.string()), pa.field("item
 
 @dataclass(frozen=True, slots=True)
 class LoggedSlates(RowBatch):
-    """N slates of at most n items, oldest first; numbers are those of the catalog."""
+    """N slates of at most n items, oldest first; item numbers are those of the catalog."""
 
     recommendation_id: np.ndarray  # (N,) object
-    user: np.ndarray  # (N,) int32, -1 unknown
+    user_id: np.ndarray  # (N,) object, None for a visitor without an id
     time: np.ndarray  # (N,) int64 µs
     surface: np.ndarray  # (N,) int8, index into Config.surface_names; -1 for none of them
     bundle: np.ndarray  # (N,) object, id of the bundle that made the slate; "" if it is not known
@@ -68,6 +68,12 @@ class LoggedSlates(RowBatch):
     def rewards(self) -> SlateRewards:
         return SlateRewards(self.reward, self.propensity, self.user)
 
+    @property
+    def user(self) -> np.ndarray:
+        """(N,) int32 numbers of the distinct users within these slates; -1 without an id."""
+        coded = pa.array(self.user_id, pa.string()).dictionary_encode().indices
+        return pc.fill_null(coded, NONE).to_numpy().astype(np.int32)
+
     def sample(self, most: int) -> LoggedSlates:
         """Return at most `most` slates, chosen by a hash of their ids, in their order."""
         order = np.argsort(hash_column(pa.array(self.recommendation_id, pa.string())), kind="stable")
@@ -80,9 +86,9 @@ def read_slates(
     """Read all slates of a surface and what followed from them, events of the types `metrics`."""
     users, items = (Vocabulary.load(Layout(config.state).catalog / name) for name in ("users", "items"))
     if origin == "served":
-        parts = [*_read_compacted(config, users, items, surface), *_read_store(config, reader, users, items, surface)]
+        parts = [*_read_compacted(config, items, surface), *_read_store(config, reader, items, surface)]
     else:
-        parts = list(_read_tables(config, surface))
+        parts = list(_read_tables(config, users, surface))
     shown = pa.concat_tables([SHOWN.empty_table(), *parts]).combine_chunks()
     outcomes = pa.concat_tables([*_read_outcomes(config, metrics), _read_new_outcomes(config, reader, items, metrics)])
     return build_slates(shown, outcomes, config)
@@ -110,7 +116,7 @@ def build_slates(shown: pa.Table, outcomes: pa.Table, config: Config) -> LoggedS
     surface = pc.fill_null(pc.index_in(head["surface"], pa.array(config.surface_names)), NONE)
     slates = LoggedSlates(
         recommendation_id=np.array(coded.dictionary.to_pylist(), object),
-        user=head["user"].to_numpy(),
+        user_id=np.array(head["user_id"].to_pylist(), object),
         time=head["time"].to_numpy(),
         surface=surface.to_numpy().astype(np.int8),
         bundle=np.array(pc.fill_null(head["bundle"], "").to_pylist(), object),
@@ -132,40 +138,33 @@ def require_metrics(config: Config, metrics: Collection[str]) -> tuple[str, ...]
     return tuple(metrics)
 
 
-def _read_compacted(config: Config, users: Vocabulary, items: Vocabulary, surface: str) -> Iterator[pa.Table]:
+def _read_compacted(config: Config, items: Vocabulary, surface: str) -> Iterator[pa.Table]:
     folder = Layout(config.state).compacted
     for one in list_ranges(folder, "impressions"):
         for file in one.files:
             rows = pq.read_table(folder / file.path, filters=pc.field("surface") == surface)
-            yield _number_shown(rows, users, items)
+            yield _number_shown(rows, items)
 
 
-def _read_store(
-    config: Config, reader: EventReader, users: Vocabulary, items: Vocabulary, surface: str
-) -> Iterator[pa.Table]:
+def _read_store(config: Config, reader: EventReader, items: Vocabulary, surface: str) -> Iterator[pa.Table]:
     """Yield the slates that have not been compacted."""
     offset = read_position(Layout(config.state).compacted, "impressions")
     while (page := reader.read_impressions(offset, PAGE))["offset"]:
         offset = page["offset"][-1]
-        names = [name for name in SHOWN.names if name not in ("user", "item")]
-        rows = pa.table({name: page[name] for name in (*names, "user_id", "item_id")})
+        rows = pa.table({name: page[name] for name in (*SHOWN.names[:-2], "item_id", "propensity")})
         rows = rows.set_column(rows.column_names.index("time"), "time", rows["time"].cast(TIME))
-        yield _number_shown(rows.filter(pc.equal(rows["surface"], surface)), users, items)
+        yield _number_shown(rows.filter(pc.equal(rows["surface"], surface)), items)
 
 
-def _number_shown(rows: pa.Table, users: Vocabulary, items: Vocabulary) -> pa.Table:
-    numbers = {
-        "user": look_up(rows["user_id"].combine_chunks().cast(pa.string()), users),
+def _number_shown(rows: pa.Table, items: Vocabulary) -> pa.Table:
+    columns = {
         "item": look_up(rows["item_id"].combine_chunks().cast(pa.string()), items),
         "time": rows["time"].cast(pa.int64()),
     }
-    return pa.table(
-        {name: numbers.get(name, rows[name] if name in rows.column_names else None) for name in SHOWN.names},
-        schema=SHOWN,
-    )
+    return pa.table([columns[f.name] if f.name in columns else rows[f.name].cast(f.type) for f in SHOWN], schema=SHOWN)
 
 
-def _read_tables(config: Config, surface: str) -> Iterator[pa.Table]:
+def _read_tables(config: Config, users: Vocabulary, surface: str) -> Iterator[pa.Table]:
     """Yield the impressions of the source tables that have a position, a propensity and a recommendation id."""
     seen = np.array([config.events.types[name].seen for name in config.events.names])
     columns = ("user", "item", "type", "time", "position", "propensity", "surface", "recommendation_id")
@@ -176,6 +175,7 @@ def _read_tables(config: Config, surface: str) -> Iterator[pa.Table]:
         known = pc.and_(known, pa.array(~seen[rows["type"].to_numpy()]))
         rows = rows.filter(pc.and_(known, pc.equal(pc.fill_null(rows["surface"], surface), surface)))
         rows = rows.append_column("bundle", pa.nulls(len(rows), pa.string()))
+        rows = rows.append_column("user_id", pa.array(users.ids(rows["user"].to_numpy()), pa.string()))
         yield rows.select(SHOWN.names).cast(SHOWN)
 
 

@@ -39,11 +39,9 @@ def build_requests_as_of(
 ) -> Requests:
     """Build the request of each slate with a seed (N,) uint64; `snapshot` is that of the bundle that answers them."""
     names = Vocabularies.load(Layout(config.state).catalog)
-    known = slates.user != NONE
-    user_id: list[str | None] = [None] * len(slates)
-    for row, one in zip(np.flatnonzero(known), names.users.ids(slates.user[known]), strict=True):
-        user_id[row] = one
-    columns = _build_rows(slates, names, snapshot, config)
+    user_id: list[str | None] = slates.user_id.tolist()
+    user = names.users.number(["" if one is None else one for one in user_id])
+    columns = _build_rows(user, slates.time, names, snapshot, config)
     rows: Rows = {**columns, **{name: columns[name].to_pylist() for name in READ_BY_CELL}}
     queries = replace(QueryBatch.of(user_id, slates.time, slates.surface), seed=seed)
     strict = Failures(strict=True)
@@ -52,18 +50,20 @@ def build_requests_as_of(
     return replace(built.requests, unit=unit)
 
 
-def _build_rows(slates: LoggedSlates, names: Vocabularies, snapshot: Snapshot, config: Config) -> dict[str, pa.Array]:
-    """Return the columns of the user's feature row as of each slate (N); null without events before it."""
-    events = _read_events(np.unique(slates.user[slates.user != NONE]), names, config)
-    last = find_last_before(events, slates.user, slates.time)
-    last[slates.user == NONE] = NONE
+def _build_rows(
+    user: np.ndarray, time: np.ndarray, names: Vocabularies, snapshot: Snapshot, config: Config
+) -> dict[str, pa.Array]:
+    """Return the columns of the feature row of each user (N,) as of a time (N,); null without events before it."""
+    events = _read_events(np.unique(user[user != NONE]), names, config)
+    last = find_last_before(events, user, time)
+    last[user == NONE] = NONE
     wanted = np.unique(last[last != NONE])
     items = ItemAttributes(snapshot.creator, snapshot.item_tags)
     through, every = read_events_through(config), build_views(config)
     tables: dict[str, list[pa.Table]] = {view: [every[view].schema.empty_table()] for view in USER_VIEWS}
-    for user, states, _ in fold_at(events, wanted, items, FoldRules.of(config)):
+    for folded, states, _ in fold_at(events, wanted, items, FoldRules.of(config)):
         states = replace(states, log_offset=np.full(len(states), through, np.int64))
-        for view, table in build_user_rows(states, user, names, config).items():
+        for view, table in build_user_rows(states, folded, names, config).items():
             tables[view].append(table)
     of_user = events.user[wanted]
     turn = np.arange(len(wanted)) - np.searchsorted(of_user, of_user)  # `fold_at` yields each user's r-th time together
@@ -74,7 +74,7 @@ def _build_rows(slates: LoggedSlates, names: Vocabularies, snapshot: Snapshot, c
     for view in USER_VIEWS[1:]:
         whole = pa.concat_tables(tables[view]).combine_chunks()
         columns |= {name: whole[name].combine_chunks().take(at) for name in every[view].names}
-    return columns | _read_profiles(slates, names, config)
+    return columns | _read_profiles(user, config)
 
 
 def _read_events(users: np.ndarray, names: Vocabularies, config: Config) -> Interactions:
@@ -86,10 +86,10 @@ def _read_events(users: np.ndarray, names: Vocabularies, config: Config) -> Inte
     return Interactions.from_table(pa.concat_tables(tables), len(names.users), len(names.items))
 
 
-def _read_profiles(slates: LoggedSlates, names: Vocabularies, config: Config) -> dict[str, pa.Array]:
-    """Return the columns of user_profile of each slate's user, as of now: attributes have no history."""
+def _read_profiles(user: np.ndarray, config: Config) -> dict[str, pa.Array]:
+    """Return the columns of user_profile of each user (N,), as of now: attributes have no history."""
     view = build_views(config)["user_profile"]
-    table = pq.read_table(Layout(config.state).features / view.name, columns=["user_id", *view.names])
+    table = pq.read_table(Layout(config.state).features / view.name, columns=list(view.names))
     number = table["user_number"].combine_chunks()
-    at = pc.index_in(pa.array(slates.user.astype(np.int64)), number)
+    at = pc.index_in(pa.array(user.astype(np.int64)), number)
     return {name: table[name].combine_chunks().take(at) for name in view.names}
