@@ -228,6 +228,17 @@ def publish_other_bundle(world: World, seed: int, features: tuple[str, ...] | No
     return store.publish(folder, later)
 
 
+def publish_empty_bundle(world: World) -> str:
+    """Publish a copy of the bundle in whose catalog no item is available, without promotion."""
+    store = BundleStore(Layout(world.config.state).bundles)
+    folder, manifest = store.new_dir(), store.show(world.bundle)
+    shutil.copytree(store.local_path(world.bundle), folder, dirs_exist_ok=True)
+    (folder / "manifest.json").unlink()
+    shutil.rmtree(folder / "snapshot")
+    replace(world.snapshot, available=np.zeros(len(world.snapshot), bool)).save(folder / "snapshot")
+    return store.publish(folder, manifest.model_copy(update={"created_us": manifest.created_us + 77, "id": ""}))
+
+
 def train_forest(names: tuple[str, ...], seed: int = 3) -> xgboost.Booster:
     """Train trees that use many columns, so that a wrong column changes the order."""
     rng = np.random.default_rng(seed)
