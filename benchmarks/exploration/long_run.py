@@ -51,8 +51,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "thompson 0.1, new 3 %": explore(0.1, 0.03),
     "fatigue 0.1": {"fatigue": FatigueConfig(weight=0.1)},
     "fatigue 0.3": {"fatigue": FatigueConfig(weight=0.3)},
-    "fatigue 0.6": {"fatigue": FatigueConfig(weight=0.6)},
-    "fatigue 0.3, new 3 %": {**explore(0.0, 0.03), "fatigue": FatigueConfig(weight=0.3)},
+    "fatigue 0.05": {"fatigue": FatigueConfig(weight=0.05)},
+    "fatigue 0.1, new 3 %": {**explore(0.0, 0.03), "fatigue": FatigueConfig(weight=0.1)},
 }
 
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,15 +60,16 @@ class Newcomers:
     items: np.ndarray  # tracks by catalog number
 
 
-def build_newcomers(config: Config, users: int, seed: int) -> Newcomers:
+def build_newcomers(config: Config, users: int, seed: int, skip: int = 0) -> Newcomers:
+    """Open the newest bundle, and draw listeners beyond the first `skip` ones, with which settings were chosen."""
     store = BundleStore(Layout(config.state).bundles)
     path = store.local_path(store.list()[-1])
     stages = load_stages(path)
     model = QuestionModel.load(path / "onboarding")
     if model is None:
         model = fit_questions(read_interactions(config, Layout(config.state).interactions), config.onboarding)
-    population = build_population(config.data.world, days=1, users=1, seed=seed, new_users_per_day=users)
-    rows = np.arange(population.old_users, len(population))
+    population = build_population(config.data.world, days=1, users=1, seed=seed, new_users_per_day=skip + users)
+    rows = np.arange(population.old_users + skip, len(population))
     tracks, items = number_tracks(stages.snapshot, len(population.tracks)), number_items(stages.snapshot)
     return Newcomers(population, rows, stages, model, tracks, items)
 
@@ -87,7 +89,9 @@ def ask_users(of: Newcomers, book: EventBook, ask: Ask, questions: int) -> float
     """Ask each listener; return the share of questions that were answered with a like."""
     likes = 0
     for row in of.rows.tolist():
-        liked, disliked, asked = [], [], []
+        liked: list[int] = []
+        disliked: list[int] = []
+        asked: list[int] = []
         for q in range(questions):
             place = ask(*(np.array(part, np.int64) for part in (liked, disliked, asked)))
             track = of.items[of.model.item[place]]
@@ -135,40 +139,59 @@ def visit(of: Newcomers, book: EventBook, visits: int, n: int = 10) -> np.ndarra
     return found
 
 
-def measure(of: Newcomers, questions: int, visits: int) -> dict[str, tuple[float, np.ndarray]]:
-    """By policy: the share of likes, and the satisfaction (N, visits)."""
-    found = {}
-    for name, choose in {"none": None, "popular": choose_popular, "informative": choose_informative}.items():
-        book = EventBook(of.stages.config, of.stages.snapshot, of.tracks)
-        likes = 0.0 if choose is None else ask_users(of, book, choose(of), questions)
-        found[name] = likes, visit(of, book, visits)
-    return found
+def measure(of: Newcomers, ask: Ask | None, questions: int, visits: int) -> tuple[float, np.ndarray]:
+    """Return the share of likes among the questions, and the satisfaction (N, visits)."""
+    book = EventBook(of.stages.config, of.stages.snapshot, of.tracks)
+    likes = 0.0 if ask is None else ask_users(of, book, ask, questions)
+    return likes, visit(of, book, visits)
+
+
+def describe(ours: np.ndarray, theirs: np.ndarray) -> str:
+    """Describe the difference of the means (N,) per user, with its paired 95 % interval."""
+    found = compare(ours, theirs, np.arange(len(ours)))
+    return f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+
+
+def build_rows(of: Newcomers, questions: list[int], visits: int) -> list[dict[str, Any]]:
+    none = measure(of, None, 0, visits)[1]
+    rows = [build_row("none", 0, 0.0, none, none, none)]
+    for count in questions:
+        _, popular = found = measure(of, choose_popular(of), count, visits)
+        rows.append(build_row("popular", count, *found, none, popular))
+        rows.append(build_row("informative", count, *measure(of, choose_informative(of), count, visits), none, popular))
+    return rows
+
+
+def build_row(
+    policy: str, questions: int, likes: float, values: np.ndarray, none: np.ndarray, popular: np.ndarray
+) -> dict[str, Any]:
+    first, mean = values[:, 0], values.mean(axis=1)
+    return {
+        "policy": policy,
+        "questions": questions,
+        "likes": likes,
+        "first slate": float(first.mean()),
+        "ten slates": float(mean.mean()),
+        "ten slates − none": describe(mean, none.mean(axis=1)),
+        "ten slates − popular": describe(mean, popular.mean(axis=1)),
+        "first − popular": describe(first, popular[:, 0]),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--users", type=int, default=300)
+    parser.add_argument("--skip", type=int, default=150, help="first listeners, with which the settings were chosen")
     parser.add_argument("--questions", type=int, nargs="+", default=[3, 5])
     parser.add_argument("--visits", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     try:
-        of = build_newcomers(load_config(options.config), options.users, options.seed)
+        of = build_newcomers(load_config(options.config), options.users, options.seed, options.skip)
     except HandsellError as error:
         sys.exit(str(error))
-    rows = []
-    for questions in options.questions:
-        found = measure(of, questions, options.visits)
-        user = np.arange(options.users)
-        for name, (likes, values) in found.items():
-            row = {"questions": questions, "policy": name, "likes": likes, "first slate": float(values[:, 0].mean())}
-            row["ten slates"] = float(values.mean())
-            for other in ("none", "popular"):
-                against = compare(values.mean(axis=1), found[other][1].mean(axis=1), user)
-                row |= {f"to {other}": against.difference, "low": against.low, f"high ({other})": against.high}
-                row[f"low ({other})"] = row.pop("low")
-            rows.append(row)
+    rows = build_rows(of, options.questions, options.visits)
     write_report("onboarding", rows, vars(options) | {"config": str(options.config)})
 
 
