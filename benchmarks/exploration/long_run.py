@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from benchmarks.report import write_report
 from handsell.config import Config, load_config
 from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
+from handsell.core.units import DAY_US
 from handsell.reranking.config import ExplorationConfig, FatigueConfig, NewItemsConfig, RerankingConfig
 from handsell.simulation.closed_loop import simulate_days
 from handsell.simulation.deployed_policy import DeployedPolicy
@@ -32,9 +34,11 @@ from handsell.simulation.log_listens import draw_log_listens
 from handsell.simulation.outcomes import PolicyOutcomes, compare_outcomes, compute_outcomes
 from handsell.simulation.population import Population, build_population
 from handsell.simulation.population_state import PopulationState
+from handsell.simulation.trace import Trace
 
 OFF = "off"
-TOTALS = ("satisfaction", "value", "clicks", "active_at_end", "new_share", "new_reaching_ten", "gini", "diversity")
+FRESH_DAYS = NewItemsConfig().days
+TOTALS = ("satisfaction", "value", "clicks", "active_at_end", "fresh_share", "fresh_tracks", "gini", "diversity")
 
 
 def explore(share: float, new: float = 0.0, choice: str = "thompson", **new_items: Any) -> dict[str, Any]:
@@ -68,7 +72,22 @@ def simulate(config: Config, population: Population, users: int) -> PolicyOutcom
     shutil.rmtree(store, ignore_errors=True)
     policy = DeployedPolicy(config, population, "funnel", lambda _: "", every=0)
     state = PopulationState.start(population, draw_log_listens(config.data.world, users))
-    return compute_outcomes(population, simulate_days(population, state, policy))
+    trace = simulate_days(population, state, policy)
+    outcomes = compute_outcomes(population, trace)
+    return replace(outcomes, totals=outcomes.totals | measure_fresh_tracks(population, trace))
+
+
+def measure_fresh_tracks(population: Population, trace: Trace) -> dict[str, float]:
+    """Return the share of impressions of tracks at most FRESH_DAYS old, and the share of these that were shown."""
+    published = population.tracks.published
+    item, time = trace.responses.item, trace.visits.time[:, None]
+    fresh = (item >= 0) & (published[np.maximum(item, 0)] >= time - FRESH_DAYS * DAY_US)
+    end = population.start + population.days * DAY_US
+    there = (published >= population.start - FRESH_DAYS * DAY_US) & (published < end)
+    return {
+        "fresh_share": float(fresh.sum() / (item >= 0).sum()),
+        "fresh_tracks": len(np.unique(item[fresh])) / max(int(there.sum()), 1),
+    }
 
 
 def build_rows(found: dict[str, PolicyOutcomes]) -> list[dict[str, Any]]:

@@ -86,6 +86,18 @@ def test_what_new_items_get_anyway_counts(rng):
     assert (slates.propensity == 1).all()  # nothing is owed
 
 
+def test_large_batches_are_paced_within_themselves(rng):
+    """One batch is the whole day: what new items get anyway, and what is drawn, add up to the share."""
+    shelf = build_shelf(rng)
+    stage = build_stage(shelf, share=0.15)
+    asked = replace(draw_requests(rng, shelf, 400), seed=np.arange(400, dtype=np.uint64))
+    found = draw_batch(rng, shelf, 400)
+    moved = np.arange(400)[:, None] % 2 == 0  # in every other request a new item comes first
+    found = replace(found, item=np.where(moved, np.roll(found.item, 1, axis=1), found.item), carried=5)
+    item = run_local(stage.rerank(asked, found, 10)).item
+    assert (item >= 180).mean() == pytest.approx(0.15, abs=0.02)
+
+
 def test_an_item_is_new_until_it_has_its_impressions(rng):
     shelf = build_shelf(rng, new=20)
     stage = build_stage(shelf, share=0.3, impressions=8, positions=(2, 4, 6, 8))

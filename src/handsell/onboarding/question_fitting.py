@@ -16,6 +16,7 @@ from handsell.onboarding.question_model import QuestionModel
 
 DIRECTIONS = 32  # singular vectors by which users are clustered
 LEAST_LIKES = 5  # of a user whose taste is known well enough
+MOST_USERS = 100_000  # a sample that is large enough
 SMOOTHING = 20.0  # users of average taste added to each cluster
 BASE_ODDS = 0.4  # of liking an item that the cluster likes as much as everybody
 KNOWN_EXPONENT = 0.25  # of an item's likes relative to those of the most liked one
@@ -30,7 +31,8 @@ def fit_questions(interactions: Interactions, config: OnboardingConfig, seed: in
     count = np.asarray(likes.sum(axis=0)).ravel()
     item = np.argsort(-count, kind="stable")[: config.items].astype(np.int32)
     item = item[count[item] > 0]
-    likes = likes[np.diff(likes.indptr) >= LEAST_LIKES]
+    known_users = np.flatnonzero(np.diff(likes.indptr) >= LEAST_LIKES)
+    likes = likes[np.random.default_rng(seed).permutation(known_users)[:MOST_USERS]]
     cluster = cluster_users(likes, config.clusters, seed)
     clusters = int(cluster.max(initial=0)) + 1
     member = sparse.csr_matrix((np.ones(len(cluster)), (cluster, np.arange(len(cluster)))), (clusters, len(cluster)))

@@ -35,7 +35,7 @@ from handsell.reranking.rules.shared_counts import SharedCountReader
 
 log = logging.getLogger(__name__)
 
-CATCH_UP = 0.1  # part of the owed impressions that one slate makes up for, at most its own share
+CATCH_UP = 0.1  # part of the owed impressions that one slate makes up for, at most so many as its own share
 MOST_CHANCE = 0.8  # of new items at one position: the greedy choice keeps a chance
 
 
@@ -118,11 +118,13 @@ class NewItems:
         shown = np.full(len(requests), n) if requests.count is None else np.minimum(requests.count, n).astype(int)
         places = (np.array(sorted(positions))[:, None] < shown).sum(axis=0)
         new = self.rules.matches(items, requests.time)[0]
+        natural = (new & (np.arange(items.shape[1]) < shown[:, None])).sum(axis=1)  # of the best candidates
         owed, chance = float(self.pacing.debt(self.now).owed[0]), np.zeros(len(requests))
-        for b in np.flatnonzero((places > 0) & new.any(axis=1)):
-            due = self._settings.share * shown[b]
-            planned = due + np.clip(CATCH_UP * (owed + due), -due, due)
-            chance[b] = np.clip(planned / places[b], 0, MOST_CHANCE)
+        for b in np.flatnonzero(shown > 0):
+            own = self._settings.share * shown[b]
+            due = own - natural[b]
+            if places[b] and new[b].any():
+                chance[b] = np.clip((due + CATCH_UP * owed) / places[b], 0, min(2 * own / places[b], MOST_CHANCE))
             owed += due - chance[b] * places[b]
         return NewItemFloor(chance, new)
 
