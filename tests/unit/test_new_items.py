@@ -118,6 +118,23 @@ def test_no_filter_is_violated_and_nothing_is_counted_for_previews(rng):
     assert stage.new_items.get_impressions(np.arange(200)[None]).sum() > 0
 
 
+def test_an_arm_has_its_own_share(rng):
+    shelf = build_shelf(rng)
+    stage = build_stage(shelf, share=0.0)
+    stage = replace(stage, new_items=None)
+
+    def vary(share):
+        settings = ExplorationConfig(new_items=NewItemsConfig(share=share))
+        reranking = stage.config.reranking.model_copy(update={"exploration": settings})
+        return stage.config.model_copy(update={"reranking": reranking})
+
+    arm = stage.with_config(vary(0.1), None)
+    item, _ = show(arm, rng, 100)
+    assert (item >= 180).mean() == pytest.approx(0.1, abs=0.02)
+    assert arm.with_config(vary(0.1), None).new_items is arm.new_items
+    assert arm.with_config(vary(0.0), None).new_items is None
+
+
 def test_no_rule_is_violated(rng):
     """Exploration draws at every position, most of the time, among old and new items."""
     shelf = draw_rule_catalog(rng)

@@ -70,8 +70,15 @@ class LocalReranking:
         return replace(self, snapshot=snapshot, eligibility=eligibility)
 
     def with_config(self, config: Config, rules: LiveRules | None) -> LocalReranking:
-        """Return the stage with other settings of surfaces and re-ranking, and with other business rules."""
-        return replace(self, eligibility=self.eligibility.with_config(config), config=config, rules=rules)
+        """Return the stage with other settings of surfaces and re-ranking, and with other business rules.
+
+        Another share of new items is paced by the slates of the returned stage alone.
+        """
+        new_items, settings = self.new_items, config.reranking.exploration.new_items
+        if settings != self.config.reranking.exploration.new_items:
+            new_items = NewItems(settings, self.snapshot, config.surface_names) if settings.share else None
+        eligibility = self.eligibility.with_config(config)
+        return replace(self, eligibility=eligibility, config=config, rules=rules, new_items=new_items)
 
     async def rerank(self, requests: Requests, candidates: Candidates, n: int) -> Slates:
         """Return slates of n positions, padded with -1 where fewer than n candidates are allowed."""
