@@ -16,7 +16,6 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from typer.testing import CliRunner
@@ -43,7 +42,7 @@ from handsell.simulation.population_state import PopulationState
 from handsell.simulation.visits import Visits
 
 BEFORE = 7  # days that are logged for the plan
-NAME = "variety"
+NAME = "unheard"
 
 
 @dataclass
@@ -114,15 +113,14 @@ def run_command(command: str, *options: str) -> str:
     return f"$ handsell experiments {command} {' '.join(options)}\n{done.output}"
 
 
-def prepare(source: Path, state: Path, folder: Path, arm: dict[str, Any], start: int) -> Config:
+def prepare(source: Path, state: Path, folder: Path, dial: str, start: int) -> Config:
     """Copy a trained deployment and add the experiment to its configuration."""
     begins = datetime.fromtimestamp(start / 1e6, UTC).isoformat().replace("+00:00", "Z")
-    dials = ", ".join(f"{name} = {value}" for name, value in arm.items())
     path = folder / source.name
     path.write_text(
         f"{source.read_text()}\n[experiments.{NAME}]\nsurfaces = ['home']\nstart = {begins}\nsmallest_effect = 0.05\n"
         f"[experiments.{NAME}.arms.control]\nshare = 0.5\n"
-        f"[experiments.{NAME}.arms.varied]\nshare = 0.5\nreranking = {{ {dials} }}\n"
+        f"[experiments.{NAME}.arms.fresh]\nshare = 0.5\nreranking = {{ {dial} }}\n"
     )
     os.environ["HANDSELL_HOME"] = str(folder / "home")
     config = load_config(path)
@@ -144,9 +142,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks simulated_experiment", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("deployments/configs/world.toml"))
     parser.add_argument("--state", type=Path, required=True, help="state folder of the trained world")
-    parser.add_argument("--users", type=int, default=2_000)
+    parser.add_argument("--users", type=int, default=800)
     parser.add_argument("--days", type=int, default=14, help="of the experiment")
-    parser.add_argument("--diversity", type=float, default=0.5, help="of the second arm")
+    parser.add_argument("--dial", default="novelty = 0.3", help="key of [reranking] that the second arm changes")
     parser.add_argument("--out", type=Path, default=Path(), help="folder of the plots")
     options = parser.parse_args()
     days = BEFORE + options.days
@@ -154,7 +152,7 @@ def main() -> None:
         world = load_config(options.config).data.world
         population = build_population(world, days, options.users, 0)
         start = population.start + BEFORE * DAY_US
-        config = prepare(options.config, options.state, Path(name), {"diversity": options.diversity}, start)
+        config = prepare(options.config, options.state, Path(name), options.dial, start)
         run_population(config, population, options.users, (BEFORE + 2, BEFORE + options.days // 2))
         plots = [str(options.out / f"experiment{suffix}") for suffix in (".svg", ".html")]
         for plot in plots:

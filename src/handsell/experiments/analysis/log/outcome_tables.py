@@ -157,7 +157,7 @@ def _create_shown(database: duckdb.DuckDBPyConnection, chosen: ExposureFilter) -
     rows = f"FROM impressions i {join} WHERE {condition} AND time >= ? AND time < ?{surfaces}"
     values = [chosen.since, chosen.until, *chosen.surfaces]
     database.execute(
-        f"CREATE TABLE shown AS SELECT hash({unit_id}) AS unit, hash(person) AS person, person != user_id AS merged, "
+        f"CREATE TABLE shown AS SELECT hash({unit_id}) AS unit, hash(person) AS person, "
         "hash(item_id) AS item, hash(recommendation_id) AS slate, time, position, teams AS team, "
         f"{arm}::TINYINT AS arm {rows}",
         values,
@@ -187,12 +187,13 @@ def _create_units(database: duckdb.DuckDBPyConnection) -> None:
     """The slates of each unit, and the units with the arm of their first slate."""
     database.execute(
         "CREATE TABLE slates AS SELECT unit, slate, any_value(person) AS person, "
-        "any_value(arm) AS arm, bool_or(merged) AS merged, min(time) AS time, count(*) AS items FROM shown "
+        "any_value(arm) AS arm, min(time) AS time, count(*) AS items FROM shown "
         "GROUP BY unit, slate"
     )
     database.execute(
         "CREATE TABLE units AS SELECT unit, any_value(unit_id) AS unit_id, any_value(person) AS person, "
-        "min(time) AS first, arg_min(arm, time) AS arm, min(arm) < max(arm) AND NOT bool_or(merged) AS crossed "
+        "min(time) AS first, arg_min(arm, time) AS arm, min(arm) < max(arm) "
+        "AND any_value(person) NOT IN (SELECT hash(user_id) FROM owners) AS crossed "
         "FROM slates JOIN unit_names USING (unit) GROUP BY unit"
     )
 
