@@ -71,7 +71,7 @@ class QuestionItem(Item):
 
 
 class OnboardingAnswer(Answer):
-    items: list[QuestionItem] = Field(description="to ask about, most informative first")
+    items: list[QuestionItem] = Field(description="to ask about, in this order")
     answers: int = Field(description="answers that the choice rests on")
     degraded: list[str] = Field(
         description="parts that failed; `onboarding`: the bundle has no model of answers, items are by popularity"
