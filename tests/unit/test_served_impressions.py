@@ -9,6 +9,7 @@ from handsell.core.units import DAY_US, HOUR_US
 from handsell.data.interactions import Interactions
 from handsell.data.splits import Bounds
 from handsell.events.compacted_files import build_table, write_range
+from handsell.events.store.rows import EXPERIMENT_FIELDS
 from handsell.jobs.train import windows
 from handsell.jobs.train.impressions import add_served_items, served_type
 from handsell.jobs.train.requests import read_requests
@@ -29,7 +30,7 @@ def case(request, rng, tmp_path, monkeypatch):
 
 def serve(config, slates: list[tuple[str, int, str, list[str]]], surface: str = "home") -> None:
     """Compact slates (user id, time, recommendation id, item ids) as the store has them."""
-    names = ("gateway", "sequence", "bundle", "score", "sources", "rules")
+    names = ("gateway", "sequence", "bundle", "score", "sources", "rules", *EXPERIMENT_FIELDS, "teams")
     rows = [
         {
             "recommendation_id": name, "time": time, "user_id": user, "surface": surface, "item_id": item,
