@@ -81,7 +81,15 @@ def test_the_same_seed_gives_the_same_days(simulate, funnel):
 
 
 def test_exploration_is_logged_with_its_chance_and_gives_new_tracks_a_start(simulate, funnel, population):
-    policy, trace = simulate("funnel", lambda config: with_exploration(config, 0.5, 0.2))
+    def change(config):
+        """Explore tracks of the last two days, with so many candidates that none is cut before ranking."""
+        every = config.retrieval.model_copy(update={"candidates": 420})
+        explores = with_exploration(config.model_copy(update={"retrieval": every}), 0.5, 0.2)
+        exploration = explores.reranking.exploration
+        new = exploration.model_copy(update={"new_items": exploration.new_items.model_copy(update={"days": 2.0})})
+        return explores.model_copy(update={"reranking": explores.reranking.model_copy(update={"exploration": new})})
+
+    policy, trace = simulate("funnel", change)
     assert (trace.propensity < 1).any() and (funnel[1].propensity == 1).all()
     new = [(one.responses.item >= population.old_items).mean() for one in (trace, funnel[1])]
     assert new[0] > new[1] + 0.01
