@@ -16,6 +16,7 @@ from handsell.core.funnel import run_local
 from handsell.core.units import DAY_US, MINUTE_US
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
+from handsell.ranking.config import RankingConfig
 from handsell.ranking.stage import LocalRanking
 from handsell.reranking.config import ExplorationConfig, NewItemsConfig, RerankingConfig
 from handsell.reranking.new_items import NewItemReader, NewItems
@@ -184,8 +185,14 @@ class ByNumber:
 
     features = ("item",)
 
+    def raw(self, x, trees=0):
+        return 1 - x[..., 0] / 1000
+
+    def calibrate(self, raw):
+        return raw
+
     def score(self, x):
-        return 1 - x[:, :, 0] / 1000
+        return self.raw(x)
 
 
 def test_ranking_carries_the_best_new_items_behind_the_others(rng, monkeypatch):
@@ -197,7 +204,9 @@ def test_ranking_carries_the_best_new_items_behind_the_others(rng, monkeypatch):
     none = np.zeros((2, 100, 0), np.float32)
     found = Candidates(item, np.ones(item.shape, np.float32), none, none, np.ones(item.shape, np.float32), ())
     asked = draw_requests(rng, shelf, 2)
-    for config_, carried in ((config, 3), (Config(name="test"), 0)):
+    first_look = RankingConfig(first_look_trees=1, first_look_keeps=20)  # which drops all new items
+    both = config.model_copy(update={"ranking": first_look})
+    for config_, carried in ((config, 3), (both, 3), (Config(name="test"), 0)):
         ranked = run_local(LocalRanking(ByNumber(), shelf, None, config_).rank(asked, found, 10))
         assert ranked.carried == carried and ranked.item[0, :10].tolist() == list(range(0, 20, 2))
         assert ranked.item[:, 10:].tolist() == ([[180, 182, 184], [199, NONE, NONE]] if carried else [[], []])

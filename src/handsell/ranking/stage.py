@@ -89,6 +89,8 @@ class LocalRanking:
         """Return (B, K) values that decide the order; NaN for padding and for candidates that the first look drops."""
         x = self.matrix(requests, candidates)
         look = self._first_look(x, candidates.item != NONE, k)
+        if (exploration := self.config.reranking.exploration).carried:  # a low first look must not end a fair start
+            look |= is_new(self.snapshot, candidates.item, requests.time, exploration.new_items.days)
         if look.all():
             return self._predict(x)
         raw = np.full(look.shape, np.nan, np.float32)
