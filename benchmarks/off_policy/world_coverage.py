@@ -50,10 +50,12 @@ def main() -> None:
         "--transitions", action="store_true", help="a play changes the chances of the next: outside the model"
     )
     parser.add_argument("--truth", type=int, default=60, help="slates per session from which the truth is computed")
+    parser.add_argument("--candidates", nargs="+", default=list(CANDIDATES), choices=CANDIDATES)
     parser.add_argument("--json", type=Path, default=None, help="output file")
     options = parser.parse_args()
     rows = []
-    for name, shares in CANDIDATES.items():
+    for name in options.candidates:
+        shares = CANDIDATES[name]
         population = Population.build(WorldConfig(users=1_000, items=2_000, artists=200, days=20), options.transitions)
         rng = np.random.default_rng([1, *map(ord, name)])
         truth, error = population.compute_value(shares, options.truth, rng)

@@ -58,13 +58,13 @@ def list_sentences(value: dict[str, Any]) -> list[str]:
 
 
 def _build_positions(value: dict[str, Any]) -> Table:
-    title = f"{value['candidate']} (bundle {value['bundle']}) on {value['surface']}: successes per impression"
+    title = f"successes per impression on {value['surface']}: {value['candidate']}, bundle {value['bundle']}"
     table = Table(title=title, title_justify="left", caption="± half of the 95 % interval", caption_justify="left")
-    for name in ("position", "supported", "effective", "max weight", "as shown", "candidate", "difference"):
+    for name in ("at", "supported", "worth", "as shown", "candidate", "difference"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in value["positions"]:
         cells = [str(one["position"]), f"{one['supported_share']['value']:.0%}"]
-        cells += [f"{one['effective_impressions']:,.0f}", f"{one['largest_weight']:,.1f}"]
+        cells.append(f"{one['effective_impressions']:,.0f}")
         found = one["estimates"]
         if found is None:
             table.add_row(*cells, "", "unknown", "")
@@ -78,9 +78,9 @@ def _build_slate(found: dict[str, Any]) -> Table:
     table = Table(title="successes per slate", title_justify="left")
     for name in ("estimator", "value", "difference"):
         table.add_column(name, justify="left" if name == "estimator" else "right")
-    table.add_row(NAMES["logged"], _interval(found["logged"]), "")
+    table.add_row(NAMES["logged"], _plus_minus(found["logged"]), "")
     for name in ESTIMATORS:
-        table.add_row(NAMES[name], _interval(found[name]), _interval(found[name]["difference"], sign="+"))
+        table.add_row(NAMES[name], _plus_minus(found[name]), _plus_minus(found[name]["difference"], sign="+"))
     return table
 
 
