@@ -138,7 +138,7 @@ def drain(shop, processor):
 
 def test_materialize_beside_a_running_processor_loses_no_event(shop, monkeypatch):
     monkeypatch.setattr(stream, "BATCH", 37)
-    monkeypatch.setattr(stream, "IDLE_S", 0.01)
+    monkeypatch.setattr(stream, "PERIOD_S", 0.01)
     monkeypatch.setattr(stream.Processor, "count_likes", lambda self: False)
     shop.post(150, users=USERS - 3)
     shop.write_batch_rows()

@@ -39,7 +39,7 @@ async def start_service_on(server, tmp_path, monkeypatch):
 
 
 async def recommend(client):
-    answer = await client.post("/v1/recommendations", json={"user_id": "u1"})
+    answer = await client.post("/v1/recommendations", json={"user_id": "u1", "count": 20})
     assert answer.status_code == 200
     return answer.json()
 
@@ -94,3 +94,30 @@ async def test_a_server_that_hangs_holds_up_nobody(server, tmp_path, monkeypatch
                 return
             await asyncio.sleep(0.1)
         pytest.fail("the event store answers again, and its readers do not notice")
+
+
+async def test_without_the_server_users_get_slates_without_what_they_block(server, tmp_path, monkeypatch):
+    async with start_service_on(server, tmp_path, monkeypatch) as (client, service):
+        (tmp_path / "other").mkdir()
+        other = build_service(write_world(tmp_path / "other"), service._events)  # another gateway
+        assert count_with_tag(service, await recommend(client), "t1") > 0
+        assert (await client.put("/v1/users/u1/blocks", json={"tags": ["t1"]})).status_code == 200
+        for _ in range(100):  # at once on this gateway, within seconds on the other
+            if other.bundle._users._blocks.find("u1") is not None:
+                break
+            await asyncio.sleep(0.1)
+        server.stop("immediate")
+        transport = httpx.ASGITransport(build_api(other), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as another:
+            for gateway in (client, another):
+                body = await recommend(gateway)
+                assert "shown_and_blocked" in body["degraded"] and body["items"]
+                assert count_with_tag(service, body, "t1") == 0
+        server.start()
+
+
+def count_with_tag(service, body, tag):
+    snapshot = service.bundle.snapshot
+    items = snapshot.items.number([item["item_id"] for item in body["items"]])
+    (number,) = snapshot.tags.number([tag])
+    return sum(number in snapshot.item_tags.row(i) for i in items)

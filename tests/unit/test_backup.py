@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from contextlib import closing
 
+import pyarrow.parquet as pq
 import pytest
 
 from backed_up_shop import build_event, flip_bit, read_event_ids, read_tables, write_shop
@@ -18,7 +19,7 @@ from handsell.events.store.sqlite_file import connect_to_read
 from handsell.maintenance import backup as backup_module
 from handsell.maintenance import restore as restore_module
 from handsell.maintenance.backup import back_up
-from handsell.maintenance.backup_manifest import NAME, BackupError, write_manifest
+from handsell.maintenance.backup_manifest import NAME, BackupError, describe_file, write_manifest
 from handsell.maintenance.restore import restore
 from handsell.maintenance.sqlite_tables import SqliteSnapshot
 from handsell.maintenance.store_tables import TABLES, read_last_offsets
@@ -241,7 +242,10 @@ def test_a_backup_of_an_earlier_version_is_upgraded(shop, elsewhere, tmp_path, r
     for path in (folder / "store").iterdir():
         if path.stem not in old:
             path.unlink()
+    blocks = folder / "store" / "blocks.parquet"
+    pq.write_table(pq.read_table(blocks).drop_columns(["offset"]), blocks)
     files = {name: entry for name, entry in manifest.files.items() if (folder / name).exists()}
+    files["store/blocks.parquet"] = describe_file(blocks)
     rows = {table: manifest.rows[table] for table in old}
     write_manifest(
         folder, manifest.model_copy(update={"revision": "0001", "rows": rows, "last_offsets": {}, "files": files})
@@ -253,6 +257,11 @@ def test_a_backup_of_an_earlier_version_is_upgraded(shop, elsewhere, tmp_path, r
         last = reader.last_offset()
         assert log.append([build_event(1_000)]).result().offsets == (last + 1,)
         assert log.merge_identity("visitor", "u1", 7).result()
+    with closing(open_reader(shop)) as before, closing(open_reader(config)) as after:
+        users = {blocks.user_id for blocks in before.read_changed_blocks()}
+        restored = after.read_changed_blocks()
+        assert users and {blocks.user_id for blocks in restored} == users
+        assert [blocks.offset for blocks in restored] == list(range(1, len(users) + 1))
 
 
 @pytest.fixture

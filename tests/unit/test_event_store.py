@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from event_stores import make_event, make_slate
-from handsell.events.store.interface import CatalogChange, EventStoreError
+from handsell.events.store.interface import Blocks, CatalogChange, EventStoreError
 
 
 def test_a_second_event_with_the_same_key_changes_nothing(writer, reader):
@@ -121,6 +121,9 @@ def test_blocks_changes_and_positions_are_kept(writer, reader):
     writer.put_blocks("u1", ["c2", "ü"], ["t"]).result()
     writer.put_blocks("u2", [], []).result()
     assert reader.read_blocks(["u1", "u2", "u3"]) == {"u1": (["c2", "ü"], ["t"]), "u2": ([], [])}
+    second, third = Blocks("u1", ("c2", "ü"), ("t",), 2), Blocks("u2", (), (), 3)
+    assert reader.read_changed_blocks() == [second, third] and reader.read_changed_blocks(2) == [third]
+    assert reader.read_changed_blocks(0, 1) == [second] and reader.read_changed_blocks(3) == []
     changes = [
         CatalogChange("item", "a", "put", {"title": "ü\0", "tags": ["x"], "published_at": None, "price": 1.5}, 5),
         CatalogChange("user", "a", "patch", {"age": 3}, 6),

@@ -58,6 +58,7 @@ def test_a_store_of_the_former_version_keeps_its_rows(old_store, first):
         assert reader.read_tail(USER)["value"] == [0.5, 1.5] and reader.last_offset() == 9
         assert reader.read_user_slates("u1", 0, 9_999) == [(1_001, "home", ["a", "b"])]
         assert reader.count_lost_impressions() == {"g1": 1} and reader.read_blocks(["u1"]) == {"u1": (["c1"], ["t1"])}
+        assert [(blocks.user_id, blocks.offset) for blocks in reader.read_changed_blocks()] == [("u1", 1)]
         with closing(old_store.open_writer()) as writer:
             again = writer.append([
                 {"event_id": "e0", "user_id": "u1", "item_id": "i0", "type": "click", "time": 1_000},
@@ -67,6 +68,7 @@ def test_a_store_of_the_former_version_keeps_its_rows(old_store, first):
             assert again.offsets == (-1, -1, 10)
             assert writer.merge_identity("u1", "u3", 5).result().accepted == 6
             assert writer.append_changes([CatalogChange("item", "a", "put", {}, 5)]).result().offsets == (1,)
+            assert [(blocks.user_id, blocks.offset) for blocks in reader.read_changed_blocks(1)] == [("u3", 2)]
             assert writer.trim("events", 9).result().accepted == 2
         assert reader.last_offset() == 16
 

@@ -117,13 +117,28 @@ async def test_a_users_blocks_apply_to_every_surface_until_they_are_removed(tmp_
         assert bad.status_code == 422 and bad.json()["errors"][0]["field"] == "colors"
 
 
-async def test_nothing_is_shown_if_the_log_cannot_be_read(tmp_path):
-    async with start_service(write_world(tmp_path)) as (client, service):
+async def test_known_blocks_hold_if_the_log_cannot_be_read_and_nothing_is_shown_before_they_are_known(tmp_path):
+    world = write_world(tmp_path)
+    async with start_service(world) as (client, service):
+        tags = ["t1", "t4"]
+        assert (await client.put("/v1/users/u1/blocks", json={"tags": tags})).json()["tags"] == tags
+        numbers = world.snapshot.tags.number(tags)
 
         def broken(*_):
             raise sqlite3.OperationalError("disk I/O error")
 
         service.bundle._users._reader.read_blocks = broken
+
+        async def count_blocked(user, **more):
+            asked = {"user_id": user, "count": 30, **more}
+            body = (await client.post("/v1/recommendations", json=asked)).json()
+            assert body["degraded"] == ["shown_and_blocked"] and body["items"]
+            shown = world.snapshot.items.number([item["item_id"] for item in body["items"]])
+            return sum(bool(np.isin(world.snapshot.item_tags.row(i), numbers).any()) for i in shown)
+
+        assert await count_blocked("u2") > 0 and await count_blocked("u1") == 0
+        assert await count_blocked("u2", exclude={"tags": tags}) == 0  # what the caller excludes holds, too
+        service.bundle._users._blocks.is_complete = False
         body = (await client.post("/v1/recommendations", json={"user_id": "u1"})).json()
         assert body["items"] == [] and body["degraded"] == ["shown_and_blocked"]
         assert ids(await client.post("/v1/recommendations", json={}))  # a visitor without an id blocks nothing

@@ -17,6 +17,7 @@ from handsell.config import Config
 from handsell.core.batches import NONE, Ragged, Seen, UserExclusions
 from handsell.core.units import DAY_US
 from handsell.eligibility.config import Surface
+from handsell.events.known_blocks import KnownBlocks
 from handsell.events.store.interface import EventReader, Slate
 
 
@@ -79,6 +80,22 @@ def _list_impressions(items: Vocabulary, slates: Sequence[Slate], since: int) ->
 
 def _join(rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> Seen:
     return Seen(Ragged.from_rows([item for item, _ in rows]), Ragged.from_rows([t for _, t in rows], np.int64))
+
+
+def apply_known_blocks(
+    blocks: KnownBlocks | None, user_ids: Sequence[str | None], snapshot: Snapshot
+) -> UserExclusions:
+    """Return the exclusions of B users while the store cannot be read: the known blocks, without shown items.
+
+    Users are shown nothing until all blocks have been read once.
+    """
+    none = UserExclusions.empty(len(user_ids))
+    if blocks is None or not blocks.is_complete:
+        return replace(none, unreadable=np.array([user_id is not None for user_id in user_ids], bool))
+    found = [None if user_id is None else blocks.find(user_id) for user_id in user_ids]
+    creators = [_known(snapshot.creators, () if one is None else one.creators) for one in found]
+    tags = [_known(snapshot.tags, () if one is None else one.tags) for one in found]
+    return replace(none, creator=Ragged.from_rows(creators), tag=Ragged.from_rows(tags))
 
 
 def _read_slates(

@@ -24,8 +24,9 @@ from handsell.core.failures import Failures
 from handsell.core.paths import Layout
 from handsell.data.numbering import look_up, type_codes
 from handsell.data.weights import compute_event_weights
-from handsell.events.exclusions import count_ignored, load_exclusions
+from handsell.events.exclusions import apply_known_blocks, count_ignored, load_exclusions
 from handsell.events.fold import fold, move_last_event, truncate
+from handsell.events.known_blocks import KnownBlocks
 from handsell.events.states import Events, FoldRules, ItemAttributes, UserStates
 from handsell.events.store.interface import EventReader
 from handsell.events.table_keys import TableKeys
@@ -78,10 +79,10 @@ class Logged:
     impressions: Seen | None = None  # those by which items may be ignored
 
     @classmethod
-    def unreadable(cls, queries: QueryBatch) -> Logged:
-        """Users with an id, whose blocks could not be read, are shown nothing."""
-        unreadable = np.array([user_id is not None for user_id in queries.user_id], bool)
-        return cls(Events.none(), replace(UserExclusions.empty(len(queries)), unreadable=unreadable))
+    def unread(cls, queries: QueryBatch, blocks: KnownBlocks | None, snapshot: Snapshot) -> Logged:
+        """Return what is known while the store cannot be read; users whose blocks are unknown are shown nothing."""
+        known = apply_known_blocks(blocks, queries.user_id, snapshot)
+        return cls(Events.none(), _exclude_named(queries, known))
 
 
 def build_requests(
@@ -114,15 +115,18 @@ def read_logged(
     config: Config,
     failures: Failures,
     without_later_events: bool = False,
+    blocks: KnownBlocks | None = None,
 ) -> Logged:
-    """Read what the event store knows of the users; see `build_requests`. It blocks: a gateway calls it in a thread."""
-    logged = Logged.unreadable(queries)
+    """Read what the event store knows of the users; see `build_requests`. A gateway calls it in a thread: it waits.
+
+    `blocks` are applied where those in the store cannot be read.
+    """
+    tail = Events.none()
     with failures.tolerate("event_log"):
-        logged = replace(logged, tail=read_tail(queries, rows, reader, snapshot, config, without_later_events))
+        tail = read_tail(queries, rows, reader, snapshot, config, without_later_events)
     with failures.tolerate("shown_and_blocked"):
-        exclusions, impressions = _read_exclusions(queries, reader, snapshot, config)
-        logged = replace(logged, exclusions=exclusions, impressions=impressions)
-    return logged
+        return Logged(tail, *_read_exclusions(queries, reader, snapshot, config))
+    return replace(Logged.unread(queries, blocks, snapshot), tail=tail)
 
 
 def complete_requests(
@@ -212,12 +216,18 @@ def _read_exclusions(
     """Read the exclusions of each user, and add the creators and tags that the caller excludes; see load_exclusions."""
     loaded = load_exclusions(reader, queries.user_id, queries.time, queries.surface, snapshot, config)
     found, impressions = (None, None) if loaded is None else loaded
+    if found is None and not len(queries.creators.values) and not len(queries.tags.values):
+        return None, impressions
+    return _exclude_named(queries, found or UserExclusions.empty(len(queries))), impressions
+
+
+def _exclude_named(queries: QueryBatch, found: UserExclusions) -> UserExclusions:
+    """Add the creators and tags that the caller excludes."""
     if not len(queries.creators.values) and not len(queries.tags.values):
-        return found, impressions
-    found = found or UserExclusions.empty(len(queries))
+        return found
     creators = [np.union1d(queries.creators.row(b), found.creator.row(b)) for b in range(len(queries))]
     tags = [np.union1d(queries.tags.row(b), found.tag.row(b)) for b in range(len(queries))]
-    return replace(found, creator=Ragged.from_rows(creators), tag=Ragged.from_rows(tags)), impressions
+    return replace(found, creator=Ragged.from_rows(creators), tag=Ragged.from_rows(tags))
 
 
 def build_requests_from_rows(

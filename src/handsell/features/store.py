@@ -27,8 +27,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from feast.protos.feast.core.Registry_pb2 import Registry
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import VALUE_TYPE_TO_PROTO_VALUE_MAP
 from feast.utils import _convert_arrow_to_proto
 from filelock import FileLock, Timeout
@@ -45,7 +43,8 @@ from handsell.features.repository import (
 )
 from handsell.features.storage.materialization import open_row_lock, record_materialization
 from handsell.features.storage.registration import UNREGISTERED, FeatureRegistry
-from handsell.features.storage.user_rows import OnlineViews, open_online_views
+from handsell.features.storage.user_rows import Cells, OnlineViews, open_online_views
+from handsell.features.storage.value_encoding import decode_column
 from handsell.features.views import CREATED, TIMESTAMP, USER_VIEWS, View
 
 warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)  # ibis, on every query
@@ -191,12 +190,9 @@ class FeatureStore(FeatureRegistry):
 
     def write_user_rows(self, rows: Mapping[str, pa.Table]) -> None:
         """Overwrite online rows: view name → table in that view's schema, one row per user; all views or none."""
-        batches = []
-        for name, table in rows.items():
-            view, chunk = self._feast_view(name), table.select(self.views[name].schema.names).combine_chunks()
-            batches += [(view, self._encode(view, batch)) for batch in chunk.to_batches()]
+        tables = [(self._feast_view(name), table) for name, table in rows.items()]
         with self.lock:
-            self._online.write(batches)
+            self._online.write(tables)
 
     def forget_users(self, user_ids: Sequence[str], wait_s: float = -1) -> None:
         """Delete the online rows of users, with all their views.
@@ -206,18 +202,14 @@ class FeatureStore(FeatureRegistry):
         views = [self._feast_view(name) for name in USER_VIEWS]
         try:
             with self.lock.acquire(timeout=wait_s):
-                self._online.delete(views, _user_keys(user_ids))
+                self._online.delete(views, user_ids)
         except Timeout:
             raise FeatureError(f"online rows of {self.config.name} are being written: try again later") from None
 
     def online_users(self, user_ids: Sequence[str]) -> dict[str, list[Any]]:
         """Read the user's current row: column → one value per input; None if there is none."""
-        found: dict[str, list[Any]] = {}
-        views = [view for view, _ in self._user_columns]
-        for (_, columns), rows in zip(self._user_columns, self._read(views, _user_keys(user_ids)), strict=True):
-            for name, kind in columns:
-                found[name] = [None if row is None else _plain(row.get(name), kind) for _, row in rows]
-        return found
+        cells = self._read([view for view, _ in self._user_columns], user_ids)
+        return {name: decode_column(cells[name], kind) for _, own in self._user_columns for name, kind in own}
 
     @cached_property
     def _user_columns(self) -> list[tuple[feast.FeatureView, list[tuple[str, str]]]]:
@@ -229,9 +221,9 @@ class FeatureStore(FeatureRegistry):
             plan.append((self._feast_view(projection.name), columns))
         return plan
 
-    def _read(self, views: list[feast.FeatureView], keys: list[EntityKey]) -> list:
+    def _read(self, views: Sequence[feast.FeatureView], user_ids: Sequence[str]) -> Cells:
         try:
-            return self._online.read(views, keys)
+            return self._online.read(views, user_ids)
         except sqlite3.Error as error:
             self._close_online()
             raise FeatureError(f"online store of {self.config.name}: {error}. Run {self._apply_command}") from error
@@ -272,15 +264,3 @@ def _unique(key: str, ids: Sequence[str], times_us: np.ndarray) -> tuple[pd.Data
     pairs, inverse = np.unique(np.stack([codes, np.asarray(times_us, np.int64)], 1), axis=0, return_inverse=True)
     stamps = pd.to_datetime(pairs[:, 1].astype("datetime64[us]"), utc=True)
     return pd.DataFrame({key: names[pairs[:, 0]], TIMESTAMP: stamps}), inverse.reshape(-1)
-
-
-def _user_keys(user_ids: Sequence[str]) -> list[EntityKey]:
-    return [EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user)]) for user in user_ids]
-
-
-def _plain(value: Value | None, kind: str) -> Any:
-    """A Feast value as a Python one; None where it is unset."""
-    if value is None or value.WhichOneof("val") != kind:
-        return None
-    inner = getattr(value, kind)
-    return list(inner.val) if kind.endswith("_list_val") else inner

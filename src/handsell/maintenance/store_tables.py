@@ -122,7 +122,10 @@ def _write_table(snapshot: StoreSnapshot, table: str, columns: list[StoreColumn]
 
 
 def _load_table(path: Path, table: str, loader: StoreLoader) -> tuple[int, int]:
-    """Insert the rows of a file; return their number and their highest offset."""
+    """Insert the rows of a file; return their number and their highest offset.
+
+    Rows of a table that had no offsets in the version of the backup are numbered.
+    """
     there = {column.name: column for column in loader.list_columns(table)}
     count = last = 0
     with pq.ParquetFile(path) as file:
@@ -132,9 +135,13 @@ def _load_table(path: Path, table: str, loader: StoreLoader) -> tuple[int, int]:
                 f"table {table} of the backup has columns {', '.join(missing)}, which this version of the event store "
                 "lacks: restore with the handsell that wrote the backup"
             )
-        columns = [there[name] for name in names]
+        numbered = "offset" in there and "offset" not in names
+        columns = [there[name] for name in (*names, *(["offset"] if numbered else []))]
         for batch in file.iter_batches(ROWS):
-            values: list[list[Any]] = [column.to_pylist() for column in batch.columns]
+            values: list[Sequence[Any]] = [column.to_pylist() for column in batch.columns]
+            if numbered:
+                last = count + len(batch)
+                values.append(range(count + 1, last + 1))
             loader.insert(table, columns, list(zip(*values, strict=True)))
             count += len(batch)
             if "offset" in names:

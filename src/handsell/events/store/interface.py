@@ -1,7 +1,8 @@
 """What every engine of the event store does; SQLite and PostgreSQL pass the same contract tests.
 
-Events, slates and catalog changes each have offsets of their own, which rise in the order of commits: a reader that has
-read through an offset never misses a row that is committed later. Offsets may have gaps. All times are int µs.
+Events, slates, catalog changes and blocks each have offsets of their own, which rise in the order of commits: a
+reader that has read through an offset never misses a row that is committed later. Offsets may have gaps. All times are
+int µs.
 """
 
 from __future__ import annotations
@@ -73,6 +74,16 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocks:
+    """Creators and tags that a user blocks."""
+
+    user_id: str
+    creators: tuple[str, ...]
+    tags: tuple[str, ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Erasure:
     """A person who must be forgotten. `user_id` is None when nothing of the person is left anywhere."""
 
@@ -101,7 +112,7 @@ class EventWriter(Protocol):
         ...
 
     def put_blocks(self, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> Future[AppendResult]:
-        """Replace the creators and tags that a user blocks."""
+        """Replace the creators and tags that a user blocks; `offsets` has the one of this change."""
         ...
 
     def merge_identity(self, visitor_id: str, user_id: str, time: int) -> Future[AppendResult]:
@@ -177,6 +188,10 @@ class EventReader(Protocol):
 
     def read_blocks(self, user_ids: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
         """Read blocked creators and tags by user; users without blocks are left out."""
+        ...
+
+    def read_changed_blocks(self, after_offset: int = 0, limit: int = 10_000) -> list[Blocks]:
+        """Read the blocks of the next `limit` users who changed them last after an offset."""
         ...
 
     def read_impressions(self, after_offset: int = 0, limit: int = 1_000) -> Columns:

@@ -21,10 +21,12 @@ def read_owners(tx: Transaction, user_ids: Collection[str]) -> dict[str, str]:
 def put_blocks(tx: Transaction, user_id: str, creators: Sequence[str], tags: Sequence[str]) -> AppendResult:
     """Replace the blocks of a user, or of the user whom a visitor belongs to."""
     owner = read_owners(tx, [user_id]).get(user_id, user_id)
-    update = "ON CONFLICT (user_id) DO UPDATE SET creators = excluded.creators, tags = excluded.tags"
-    values = (owner, json.dumps(list(creators)), json.dumps(list(tags)))
-    tx.run(f"INSERT INTO blocks (user_id, creators, tags) VALUES (?, ?, ?) {update}", values)
-    return AppendResult(1, 0, ())
+    offsets = tx.allocate("blocks", 1)
+    names = ("creators", "tags", '"offset"')
+    update = "ON CONFLICT (user_id) DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in names)
+    values = (owner, json.dumps(list(creators)), json.dumps(list(tags)), offsets[0])
+    tx.run(f"INSERT INTO blocks (user_id, {', '.join(names)}) VALUES (?, ?, ?, ?) {update}", values)
+    return AppendResult(1, 0, tuple(offsets))
 
 
 def merge_identity(tx: Transaction, visitor_id: str, user_id: str, time: int) -> AppendResult:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from handsell.events.store.interface import TAIL, CatalogChange, Columns, Erasure, Identity, Slate
+from handsell.events.store.interface import TAIL, Blocks, CatalogChange, Columns, Erasure, Identity, Slate
 from handsell.events.store.rows import (
     CHANGE_COLUMNS,
     EVENT_COLUMNS,
@@ -145,6 +145,10 @@ class SqlReader(ABC):
         among, value = self._among("user_id", user_ids)
         rows = self._rows(f"SELECT user_id, creators, tags FROM blocks WHERE {among}", (value,))
         return {user_id: (json.loads(creators), json.loads(tags)) for user_id, creators, tags in rows}
+
+    def read_changed_blocks(self, after_offset: int = 0, limit: int = 10_000) -> list[Blocks]:
+        rows = self._rows(f'SELECT user_id, creators, tags, "offset" FROM blocks {NEXT}', (after_offset, limit))
+        return [Blocks(user, tuple(json.loads(c)), tuple(json.loads(t)), offset) for user, c, t, offset in rows]
 
     def read_identities(self, after_offset: int = 0, limit: int = 10_000) -> list[Identity]:
         sql = f'SELECT visitor_id, user_id, time, "offset" FROM identities {NEXT}'

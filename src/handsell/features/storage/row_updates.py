@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ class LocalIds:
 
     def number(self, ids: Sequence[str]) -> np.ndarray:
         """(M,) int32 numbers, -1 for unknown ids."""
-        return np.fromiter((self._numbers.get(text, NONE) for text in ids), np.int32, len(ids))
+        return np.fromiter(map(self._numbers.get, ids, repeat(NONE)), np.int32, len(ids))
 
     def ids(self, numbers: np.ndarray) -> list[str]:
         return [self._ids[number] for number in numbers]

@@ -19,7 +19,9 @@ from handsell.core.clock import Clock
 from handsell.core.failures import Failures
 from handsell.core.funnel import remove_items
 from handsell.eligibility.filter_reasons import count_removed
+from handsell.events.known_blocks import KnownBlocks
 from handsell.events.live_catalog import LiveCatalog
+from handsell.events.store.interface import Blocks
 from handsell.events.store.opening import open_reader
 from handsell.features.request_builder import BuiltRequests
 from handsell.features.storage.online_rows import UserStore
@@ -174,6 +176,10 @@ class LoadedBundle:
         """Creators and tags that a user blocks."""
         return await self._users.read_blocks(user_id)
 
+    def add_blocks(self, blocks: Blocks) -> None:
+        """Apply blocks that have been stored, also while the event store is away."""
+        self._users.add_blocks(blocks)
+
     async def read_attributes(self, user_id: str) -> dict[str, Any] | None:
         """Attributes of a user from the feature store; None for a user that it does not know."""
         return await self._users.read_attributes(user_id, now() + self.config.serving.deadline_ms / 1_000)
@@ -283,7 +289,8 @@ class LoadedBundle:
 def load_bundle(opened: OpenedBundle, stages: StageClient, store: UserStore, metrics: Metrics) -> LoadedBundle:
     """Build the objects with which a gateway answers from an opened bundle."""
     config, snapshot, manifest = opened.config, opened.snapshot, opened.manifest
-    users = UserLookup(store, open_reader(config), opened.live, config)
+    blocks = KnownBlocks(open_reader(config)).start()
+    users = UserLookup(store, open_reader(config), blocks, opened.live, config)
     release = Release(manifest.id, snapshot.version, len(snapshot), manifest.created_us, manifest.data_end_us)
     clock = Clock.of(config.serving.clock, manifest)
     questions = QuestionModel.load(opened.path / "onboarding")

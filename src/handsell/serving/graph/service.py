@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from handsell.core.errors import RequestError
 from handsell.events.impressions import ImpressionQueue
-from handsell.events.store.interface import AppendResult
+from handsell.events.store.interface import AppendResult, Blocks
 from handsell.events.store.opening import open_reader
 from handsell.experiments.state import ExperimentStates
 from handsell.experiments.traffic import Participation
@@ -204,7 +204,12 @@ class Service:
 
     async def block(self, user_id: str, body: schemas.BlocksBody) -> a.BlocksAnswer:
         """Replace the blocks of a user; they are durable on return. Raises EventStoreError."""
-        await self._events.put_blocks(self.identities.find_user(user_id) or user_id, body.creators, body.tags)
+        owner = self.identities.find_user(user_id) or user_id
+        done = await self._events.put_blocks(owner, body.creators, body.tags)
+        stored = Blocks(owner, tuple(body.creators), tuple(body.tags), done.offsets[0])
+        for bundle in (self.bundle, self.previous):
+            if bundle is not None:
+                bundle.add_blocks(stored)
         return a.BlocksAnswer(user_id=user_id, creators=list(body.creators), tags=list(body.tags))
 
     async def blocks(self, user_id: str) -> a.BlocksAnswer:

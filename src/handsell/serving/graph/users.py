@@ -14,9 +14,10 @@ from handsell.config import Config
 from handsell.core.batches import Ragged, Requests
 from handsell.core.failures import Failures
 from handsell.core.hashing import derive_seed, hash_unit
+from handsell.events.known_blocks import KnownBlocks
 from handsell.events.live_catalog import LiveCatalog
 from handsell.events.states import Events
-from handsell.events.store.interface import EventReader, EventStoreError
+from handsell.events.store.interface import Blocks, EventReader, EventStoreError
 from handsell.features.request_builder import (
     BuiltRequests,
     Logged,
@@ -38,7 +39,10 @@ LOG_THREADS = 4  # reads of the event store at once
 class UserLookup:
     """One read of the feature store and one of the event store per batch, in threads: a store may hang."""
 
-    def __init__(self, store: UserStore, reader: EventReader, catalog: LiveCatalog, config: Config):
+    def __init__(
+        self, store: UserStore, reader: EventReader, blocks: KnownBlocks, catalog: LiveCatalog, config: Config
+    ):
+        self._blocks = blocks  # applied where the event store does not answer
         self._rows, self._reader, self._catalog, self._config = OnlineRows(store, config), reader, catalog, config
         self._thread = ThreadPoolExecutor(1, "feature-store")
         self._log_threads = ThreadPoolExecutor(LOG_THREADS, "event-store-reader")
@@ -65,19 +69,18 @@ class UserLookup:
     async def _read_logged(
         self, batch: QueryBatch, rows: Rows, limit: float, failures: Failures, config: Config
     ) -> Logged:
-        """Read the event store in a thread; users whose blocks cannot be read in time are shown nothing."""
-        unreadable = Logged.unreadable(batch)
+        """Read the event store in a thread; where it does not answer in time, the known blocks are applied."""
         if all(user_id is None for user_id in batch.user_id):
             own = Failures(strict=True)  # nothing is read
             return read_logged(batch, rows, self._reader, self._catalog.snapshot, config, own)
         own = Failures()  # the thread may outlive this request
-        parts = (batch, rows, self._reader, self._catalog.snapshot, config, own)
+        parts = (batch, rows, self._reader, self._catalog.snapshot, config, own, False, self._blocks)
         with failures.tolerate("event_log"):
             logged = await self._in_log_thread(lambda: read_logged(*parts), limit)
             failures.add(*own.names)
             return logged
         failures.add("shown_and_blocked")
-        return unreadable
+        return Logged.unread(batch, self._blocks, self._catalog.snapshot)
 
     async def _in_log_thread(self, read: Callable[[], T], limit: float) -> T:
         """Read the event store; a slow feature store leaves it a share of the deadline."""
@@ -99,7 +102,8 @@ class UserLookup:
         return {name: row[name][0] for name in self._config.features.filter_attributes}
 
     async def forget_users(self, user_ids: Sequence[str], limit: float) -> None:
-        """Remove the online rows of users."""
+        """Remove the online rows and the known blocks of users."""
+        self._blocks.forget(user_ids)
         loop = asyncio.get_running_loop()
         await self._breaker.wait(lambda: loop.run_in_executor(self._thread, self._rows.forget, user_ids), limit)
 
@@ -111,6 +115,10 @@ class UserLookup:
             raise EventStoreError(f"the event store did not answer in time: {error}") from error
         creators, tags = found.get(user_id, ([], []))
         return {"creators": creators, "tags": tags}
+
+    def add_blocks(self, blocks: Blocks) -> None:
+        """Apply blocks that have been stored, also while the event store is away."""
+        self._blocks.put(blocks)
 
     def build_visitor_request(self, query: Query) -> Requests:
         """Build the request of an unknown visitor, without reading the store or the log."""
@@ -124,6 +132,7 @@ class UserLookup:
         if self._is_closed:
             return
         self._is_closed = True
+        self._blocks.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._log_threads.submit(self._reader.close)  # after the reads that run
         self._log_threads.shutdown(wait=False)

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from handsell.bundles.manifest import Manifest
@@ -32,10 +33,11 @@ log = logging.getLogger(__name__)
 POSITION = "processor"  # events through this offset are in the online rows
 MATERIALIZED = "processor_materialized"  # start (µs) of the last `materialize` after which the position went back
 IDENTITIES = "processor_identities"  # merged visitors through this offset have no row
-BATCH = 10_000  # events read at once; those of a user share one write
-USERS = 256  # users whose rows are written together
+BATCH = 20_000  # events read at once; those of a user share one write
+USERS = 512  # users whose rows are written together
+FOLDED = ("offset", "type", "item_id", "time", "value", "key")  # columns of events
 SAVE_S = 1.0  # the position is saved at most this often
-IDLE_S = 0.3  # pause after a scan without events
+PERIOD_S = 1.0  # full batches aside, one begins at most this often, so that a user's events share a write
 ERASURES_S = 5.0  # erasures are read at most this often
 LIKES_S = 2.0  # recent likes are summed at most this often
 RETRY_S = 2.0  # pause after an error
@@ -99,10 +101,12 @@ class Processor:
     def run(self, stop: threading.Event) -> None:
         """Follow the store until `stop`; an error is logged and the batch tried again."""
         while not stop.is_set():
+            begun = time.monotonic()
             try:
-                more = self.process_batch() > 0
+                more = self.process_batch() == BATCH
                 more |= self.count_likes()
-                pause_s = 0.0 if more else IDLE_S
+                took_s = time.monotonic() - begun
+                pause_s = 0.0 if more else max(PERIOD_S - took_s, took_s)
             except Exception:
                 log.exception("the stream processor could not process a batch and tries it again")
                 pause_s = RETRY_S
@@ -182,12 +186,13 @@ class Processor:
 def update_rows(events: Columns, store: UserRowStore, snapshot: Snapshot, config: Config) -> int:
     """Fold events (N,), in order of offsets, into the online rows of their users; return the number of rows."""
     place: dict[str, int] = {}
-    row = [place.setdefault(user_id, len(place)) for user_id in events["user_id"]]
-    users = list(place)
+    row = np.array([place.setdefault(user_id, len(place)) for user_id in events["user_id"]], np.int64)
+    users, order = list(place), np.argsort(row, kind="stable")
     for begin in range(0, len(users), USERS):
         some = users[begin : begin + USERS]
-        own = [i for i, user in enumerate(row) if begin <= user < begin + USERS]
-        part = {name: [cells[i] for i in own] for name, cells in events.items()}
-        part["row"] = [row[i] - begin for i in own]
+        first, last = np.searchsorted(row[order], [begin, begin + USERS]).tolist()
+        own = order[first:last]
+        part = {name: [events[name][i] for i in own.tolist()] for name in FOLDED}
+        part["row"] = (row[own] - begin).tolist()
         store.write_user_rows(fold_into_rows(store.online_users(some), some, part, snapshot, config))
     return len(users)
