@@ -12,6 +12,8 @@ from handsell.core.errors import ConfigError
 from handsell.eligibility.config import Surface
 from handsell.eligibility.filter_reasons import count_removed, find_removals
 from handsell.eligibility.mask import Eligibility
+from handsell.events.known_blocks import KnownBlocks
+from handsell.events.store.opening import open_reader
 from handsell.testing.small_catalog import draw_requests, draw_snapshot
 from serving_service import start_service
 from serving_world import write_world
@@ -138,7 +140,8 @@ async def test_known_blocks_hold_if_the_log_cannot_be_read_and_nothing_is_shown_
 
         assert await count_blocked("u2") > 0 and await count_blocked("u1") == 0
         assert await count_blocked("u2", exclude={"tags": tags}) == 0  # what the caller excludes holds, too
-        service.bundle._users._blocks.is_complete = False
+        service.bundle._users._blocks.close()
+        service.bundle._users._blocks = KnownBlocks(open_reader(world.config))  # has read nothing yet
         body = (await client.post("/v1/recommendations", json={"user_id": "u1"})).json()
         assert body["items"] == [] and body["degraded"] == ["shown_and_blocked"]
         assert ids(await client.post("/v1/recommendations", json={}))  # a visitor without an id blocks nothing
