@@ -8,12 +8,16 @@ import httpx
 import numpy as np
 import pytest
 from rich.console import Console
+from starlette.testclient import TestClient
 
 from handsell.core.errors import HandsellError
+from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.data.config import WorldConfig
 from handsell.events.store.sqlite_reader import SqliteReader
 from handsell.events.store.sqlite_writer import SqliteWriter
+from handsell.serving.graph.event_sink import LocalSink
+from handsell.serving.http.api import build_api
 from handsell.simulation.behavior import respond
 from handsell.simulation.closed_loop import simulate_days
 from handsell.simulation.deployed_policy import fill_up
@@ -29,6 +33,8 @@ from handsell.simulation.released_items import ReleasedItems
 from handsell.simulation.summary import build_report, print_summary, render_page
 from handsell.simulation.trace import Trace
 from handsell.simulation.visits import iterate_visits
+from serving_service import build_service
+from serving_world import write_world
 
 WORLD = WorldConfig(users=300, items=500, artists=50, tags=12, days=16, users_per_partition=150)
 TYPES = ("listen", "skip", "like", "save", "share")
@@ -257,3 +263,19 @@ def test_slates_without_scores_are_logged_without_scores(population):
     row = build_slate_rows(visits, SimulatedSlates(shown.item, shown.propensity, shown.propensity), "b", 5)[1]
     assert row["sequence"] == 6 and json.loads(row["items"])["score"][0] == pytest.approx(shown.propensity[1, 0])
     assert json.loads(build_slate_rows(visits, shown, "b", 5)[0]["items"])["score"] == [None] * 10
+
+
+def test_the_api_takes_what_the_population_sends(population, tmp_path):
+    world = write_world(tmp_path)
+    with SqliteWriter(Layout(world.config.state).event_log) as log:
+        service = build_service(world, LocalSink(log))
+        with TestClient(build_api(service), base_url="http://shop") as client:
+            policy = HttpPolicy(client, population, frozenset(("like", "skip")))
+            trace = simulate_days(replace(population, days=1), PopulationState.start(population), policy)
+            released = f"t{population.list_released(0)[0]:07d}"
+            assert client.get(f"/v1/items/{released}").status_code == 200
+    assert policy.unknown > 0  # this shop has other items than the world
+    reader = SqliteReader(Layout(world.config.state).event_log)
+    likes, organic = reader.scan(0, 10_000)["type"].count("like"), population.world.organic_share * 3.4 * len(trace)
+    assert 0 < likes < organic
+    reader.close()
