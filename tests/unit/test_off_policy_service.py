@@ -216,6 +216,31 @@ def test_wrong_candidates_are_refused_by_name(shop, text, message):
         load_candidate(world.config, _write(world, text))
 
 
+ARMS = """
+[experiments.bolder]
+surfaces = ["home"]
+[experiments.bolder.arms.control]
+share = 0.5
+[experiments.bolder.arms.bold]
+share = 0.5
+reranking = { diversity = 0.2 }
+weights = { item_knn = 2.0 }
+"""
+
+
+def test_an_arm_of_an_experiment_is_a_candidate(shop):
+    world, _ = shop
+    path = world.config.source.with_name("arms.toml")
+    path.write_text(world.config.source.read_text() + ARMS)
+    config = load_config(path)
+    settings = load_candidate(config, "bolder.bold").stages.config
+    assert settings.reranking.diversity == 0.2 and settings.retrieval["item_knn"].weight == 2.0
+    with pytest.raises(ConfigError, match="has the arms control, bold, got 'none'"):
+        load_candidate(config, "bolder.none")
+    with pytest.raises(ConfigError, match="runs on home, got --surface email"):
+        load_candidate(config, "bolder.bold", "email")
+
+
 def test_the_command_prints_tables_and_json(shop):
     world, _ = shop
     path = _write(world, QUIET)
