@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
@@ -52,7 +53,9 @@ class Stages:
 
 def save_config(config: Config, path: Path) -> None:
     """Save the config without what no model depends on: experiments, and addresses of stores, with their passwords."""
-    others = {"events": {"store"}, "features": {"online_store"}, "experiments": True, "holdout": True}
+    others: dict[str, Any] = {
+        "events": {"store"}, "features": {"online_store"}, "experiments": True, "holdout": True,
+    }  # fmt: skip
     (path / "config.json").write_text(config.model_dump_json(indent=1, exclude=others))
 
 
