@@ -19,6 +19,7 @@ from handsell.core.errors import FeatureError
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.events.store.opening import open_reader, open_writer
+from handsell.features.storage import user_rows
 from handsell.features.storage.row_updates import fold_into_rows
 from handsell.features.store import open_store
 from handsell.features.views import USER_VIEWS
@@ -192,20 +193,20 @@ def test_a_row_is_written_whole_or_not_at_all(shop, monkeypatch):
     drain(shop, shop.processor())
     before = shop.store.online_users(shop.users)
     shop.post(60)
-    online, written = shop.store.feast.provider.online_store, []
-    write = online.online_write_batch
+    encode, encoded = user_rows.encode_column, []
+    whole = sum(len(shop.store.views[name].columns) for name in USER_VIEWS[:2])
 
-    def stop_at_the_third_view(config, view, rows, progress):
-        written.append(view.name)
-        if len(written) == 3:
+    def stop_at_the_third_view(column):
+        encoded.append(column)
+        if len(encoded) > whole:
             raise KeyboardInterrupt
-        write(config, view, rows, progress)
+        return encode(column)
 
-    monkeypatch.setattr(online, "online_write_batch", stop_at_the_third_view)
+    monkeypatch.setattr(user_rows, "encode_column", stop_at_the_third_view)
     with pytest.raises(KeyboardInterrupt):
         drain(shop, shop.processor())
     assert open_store(shop.config).online_users(shop.users) == before
-    monkeypatch.setattr(online, "online_write_batch", write)
+    monkeypatch.setattr(user_rows, "encode_column", encode)
     drain(shop, shop.processor())
     assert shop.compare().equal
 
