@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from handsell.bundles.config import GateConfig
-from handsell.bundles.gate import BundleScores, check_absence_loss, decide_promotion
+from handsell.bundles.gate import BundleScores, check_absence_loss, decide_against_newer, decide_promotion
 from handsell.evaluation.intervals import compare
 
 USERS = np.arange(600)
@@ -80,6 +80,24 @@ def test_a_rail_without_a_value_holds(live, value):
     rails = {} if value is None else {"diversity": value}
     decision = decide_promotion(shifted(live, 0.1), replace(live, rails=rails), USERS, CONFIG)
     assert decision.passed and len(decision.sentences) == 3
+
+
+def test_a_live_bundle_of_newer_events_may_be_better(live):
+    decision = decide_against_newer(shifted(live, -0.05), live, USERS, CONFIG)
+    assert decision.outcome == "insufficient" and "newer events" in decision.sentences[0]
+    assert decide_against_newer(shifted(live, 0.05), live, USERS, CONFIG).passed
+    few = slice(0, 49)
+    short = BundleScores(live.ndcg[few], 0.5)
+    assert "got 49 of 49" in decide_against_newer(short, short, USERS[few], CONFIG).sentences[0]
+
+
+def test_a_broken_or_narrow_challenger_is_refused_against_newer_events_too(live):
+    broken = decide_against_newer(shifted(live, -0.3), live, USERS, CONFIG)
+    assert broken.outcome == "refuse" and "it is worse" in broken.sentences[1]
+    narrow = decide_against_newer(shifted(live, -0.05, coverage=0.3), live, USERS, CONFIG)
+    assert narrow.outcome == "refuse" and "beyond 20%" in narrow.sentences[2]
+    strict = CONFIG.model_copy(update={"max_age_loss": 0.0})
+    assert decide_against_newer(shifted(live, -0.05), live, USERS, strict).outcome == "refuse"
 
 
 def test_the_first_bundle_is_promoted_with_a_warning(live):

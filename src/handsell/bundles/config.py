@@ -23,3 +23,11 @@ class GateConfig(Section):
     min_requests: int = Field(
         50, ge=1, description="with fewer shared requests, the live recipe is retrained for the comparison"
     )
+    max_age_loss: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="a live bundle that was fitted on newer events than the model under test is expected to be better: "
+        "beyond this loss of NDCG@10 against it, the new bundle is refused; up to it, the live recipe is retrained for "
+        "the comparison",
+    )

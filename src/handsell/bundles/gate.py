@@ -49,7 +49,8 @@ GUARD_RAILS = {
 class GateDecision:
     """The outcome, and the reasons as sentences.
 
-    insufficient: too few shared requests; retrain the live recipe on the challenger's data and compare with that.
+    insufficient: too few shared requests, or the live bundle knows newer events; retrain the live recipe on the
+    challenger's data and compare with that.
     """
 
     outcome: Outcome
@@ -94,6 +95,29 @@ def decide_promotion(
     passed = all(holds for _, holds in checks)
     sentences = (PASSED if passed else FAILED, *(sentence for sentence, _ in checks if sentence))
     return GateDecision("promote" if passed else "refuse", sentences, comparison=found)
+
+
+def decide_against_newer(
+    challenger: BundleScores, live: BundleScores, users: np.ndarray, config: GateConfig, *, seed: int = 0
+) -> GateDecision:
+    """Compare with a live bundle that was fitted on newer events than the model under test.
+
+    What that one gains by newer events says nothing about the challenger, which is fitted on everything before it is
+    served: a loss of NDCG@10 up to `gate.max_age_loss` decides nothing; the guard rails hold as always.
+    """
+    strict = decide_promotion(challenger, live, users, config, seed=seed)
+    found = strict.comparison
+    if strict.outcome != "refuse" or found is None or config.max_age_loss <= config.tolerance:
+        return strict
+    lenient = config.model_copy(update={"tolerance": config.max_age_loss})
+    if not decide_promotion(challenger, live, users, lenient, seed=seed).passed:
+        return strict
+    sentence = (
+        f"Undecided: the live bundle was fitted on newer events than the model under test, whose NDCG@10 is "
+        f"{found.challenger:.4f} against {found.baseline:.4f}: {found.relative:+.1%}, within {config.max_age_loss:.0%} "
+        "(gate.max_age_loss)."
+    )
+    return replace(strict, outcome="insufficient", sentences=(sentence,))
 
 
 def check_absence_loss(decision: GateDecision, loss: Comparison, config: GateConfig) -> GateDecision:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from handsell.bundles.gate import GUARD_RAILS, BundleScores, GateDecision, decide_promotion
+from handsell.bundles.gate import GUARD_RAILS, BundleScores, GateDecision, decide_against_newer, decide_promotion
 from handsell.bundles.manifest import Manifest, read_library_versions
 from handsell.bundles.stages import load_snapshot, load_stages, save_config
 from handsell.bundles.store import BundleStore
@@ -148,7 +148,10 @@ def describe_evaluation(run: TrainingRun) -> tuple[str, ...]:
 
 
 def compare_with_live(run: TrainingRun, replay: Replay, store: BundleStore) -> GateDecision:
-    """Compare the holdout model with the live bundle on the test requests that are later than the live one's data."""
+    """Compare the holdout model with the live bundle on the test requests that are later than the live one's data.
+
+    The holdout model has seen nothing of the test window. Where the live bundle has, it is allowed to be better.
+    """
     live, challenger = store.live(), extract_scores(replay.models[FUNNEL])
     if live is None:
         return decide_promotion(challenger, None, replay.user, run.config.gate)
@@ -163,7 +166,8 @@ def compare_with_live(run: TrainingRun, replay: Replay, store: BundleStore) -> G
         return replace(first, sentences=("Promoted: it is the first bundle on this data.",), warnings=(warning,))
     scores, is_later = run_tasks(score_live, [(run.config, run.folder, path, about.data_end_us)])[0]
     scores = replace(scores, ndcg=np.where(is_later, scores.ndcg, np.nan))
-    return decide_promotion(challenger, scores, replay.user, run.config.gate)
+    decide = decide_promotion if is_later.all() else decide_against_newer
+    return decide(challenger, scores, replay.user, run.config.gate)
 
 
 def compare_with_retrained(run: TrainingRun, replay: Replay, retrained: Replay) -> GateDecision:
