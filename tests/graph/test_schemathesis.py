@@ -44,6 +44,8 @@ ASKED = (
     "POST /v1/rank",
     "POST /v1/events",
     "GET /v1/explain",
+    "GET /v1/onboarding",
+    "POST /v1/onboarding",
     "PUT /v1/users/{user_id}/blocks",
     "GET /v1/users/{user_id}/blocks",
     "DELETE /v1/users/{user_id}/blocks",
