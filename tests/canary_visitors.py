@@ -117,7 +117,7 @@ def check_broken_canary(world, urls, states):
 
 
 def check_good_canary(world, urls, states):
-    """A good canary becomes the live bundle, which gateways follow as any other; no answer fails."""
+    """A good canary is promoted and then answers everywhere; no answer fails."""
     other = publish_other_bundle(world, seed=81)
     with Visitors(urls, "b") as visitors:
         run(world, "promote", other, "--canary", "30%", "--for", "10s")
@@ -125,6 +125,7 @@ def check_good_canary(world, urls, states):
         run(world, "list")
         canary = wait_for(states, lambda found: not found.is_running)
         ended = time.monotonic()
+        visitors.wait_for_bundle(other)
         run(world, "list")
     assert canary.state == "promoted" and "ratio at least" in canary.reason, canary
     assert BundleStore(Layout(world.config.state).bundles).live() == other

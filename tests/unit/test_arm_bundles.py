@@ -5,7 +5,7 @@ import pytest
 from handsell.bundles.store import BundleStore
 from handsell.core.paths import Layout
 from handsell.experiments.state import STATE, Canary, StateFile, now_us
-from handsell.serving.graph.bundle_watcher import HELD, StageBundles
+from handsell.serving.graph.bundle_watcher import HELD, BundleWatcher, StageBundles
 from handsell.serving.graph.stage_loading import load_all_stages
 from handsell.serving.guard_rails.arm_watcher import FIXED, ArmWatcher
 from serving_service import load_world_bundle, start_service
@@ -58,6 +58,33 @@ async def test_a_gateway_holds_the_canary_until_it_ends(world, states):
         await settle(watcher)
         assert not service.arm_bundles and service.find_bundle(other) is None
         assert f'handsell_canary{{bundle="{other}",state="rolled_back"}} 0.0' in (await client.get("/metrics")).text
+
+
+async def test_a_promoted_canary_stays_open_while_it_becomes_the_live_bundle(world, states, monkeypatch):
+    other, store = publish_other_bundle(world, seed=25), BundleStore(Layout(world.config.state).bundles)
+    async with start_service(world) as (client, service):
+        load = loader(world, service, [])
+        arms, live = ArmWatcher(service, states, load), BundleWatcher(service, store, load)
+        start_canary(states, world, other)
+        await settle(arms)
+        probe = service.probe
+
+        async def probe_after_the_arm_has_ended(bundle):
+            if service.arm_bundles:
+                states.end_canary("promoted", "ratio")
+                await arms.check()
+            return await probe(bundle)
+
+        monkeypatch.setattr(service, "probe", probe_after_the_arm_has_ended)
+        pointer = store.pointer()
+        try:
+            store.promote(other)
+            await live.check()
+        finally:
+            store.write_pointer(pointer)
+        assert not service.arm_bundles and service.refused is None and service.bundle.release.bundle == other
+        answer = (await client.get("/v1/users/u1/recommendations")).json()
+        assert answer["release"]["bundle"] == other and not answer["degraded"]
 
 
 async def test_a_corrupt_canary_is_refused_by_name_and_tried_again_when_it_starts_again(world, states):

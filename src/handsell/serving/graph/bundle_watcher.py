@@ -151,7 +151,9 @@ class BundleWatcher:
             return
         try:
             bundle = await self._load_or_reuse(live)
-            await compare_with_current(self._service, bundle)
+            with service.hold(bundle):  # a promoted canary is dropped as an arm at the same time
+                await compare_with_current(service, bundle)
+                service.switch_to(bundle)
         except ChangesNotRead as error:
             log.warning("%s; the current bundle stays, trying again", error)
             return
@@ -160,7 +162,6 @@ class BundleWatcher:
             log.warning("bundle %s is refused; the current one stays: %s", live, error, exc_info=not expected)
             service.refuse(live, str(error) if expected else repr(error))
             return
-        service.switch_to(bundle)
         log.info("serving bundle %s", live)
 
     async def _load_or_reuse(self, bundle: str) -> LoadedBundle:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -67,6 +68,7 @@ class Service:
         self._arms = ArmTraffic(self.config, self.identities, metrics.registry, self.arm_outcomes)
         self._slates = SlateAnswers(metrics, self._impressions.offer, self.config.serving.max_feed)
         self._recommender = Recommender(self, self._arms, self._slates)
+        self._checked: list[LoadedBundle] = []  # bundles that are about to be used
         self._was_ready = False
         self._report_bundle()
 
@@ -84,9 +86,19 @@ class Service:
         held = (self.bundle, self.previous, *self.arm_bundles.values())
         return next((one for one in held if one is not None and one.release.bundle == bundle), None)
 
+    @contextlib.contextmanager
+    def hold(self, bundle: LoadedBundle) -> Iterator[None]:
+        """Keep a bundle open while it is checked, whoever else drops it; afterwards close it if it is unused."""
+        self._checked.append(bundle)
+        try:
+            yield
+        finally:
+            self._checked.remove(bundle)
+            self.close_unused(bundle)
+
     def close_unused(self, bundle: LoadedBundle) -> None:
-        """Close a bundle that is neither current nor previous nor an arm's."""
-        if bundle not in (self.bundle, self.previous, *self.arm_bundles.values()):
+        """Close a bundle that is neither current nor previous nor an arm's, and that nobody checks."""
+        if bundle not in (self.bundle, self.previous, *self.arm_bundles.values(), *self._checked):
             bundle.close()
 
     def refuse(self, bundle: str, reason: str) -> None:

@@ -72,8 +72,12 @@ class ArmWatcher:
                 continue
             try:
                 loaded = await self._load_or_reuse(bundle)
-                if loaded is not service.bundle:
-                    await compare_with_current(service, loaded)
+                with service.hold(loaded):
+                    if loaded is not service.bundle:
+                        await compare_with_current(service, loaded)
+                    if bundle in self._arms.bundles:
+                        service.arm_bundles = {**service.arm_bundles, bundle: loaded}
+                        log.info("bundle %s is ready for its arm", bundle)
             except ChangesNotRead as error:
                 log.warning("%s; trying again", error)
                 continue
@@ -81,12 +85,6 @@ class ArmWatcher:
                 expected = isinstance(error, HandsellError)
                 log.warning("bundle %s of an arm is refused: %s", bundle, error, exc_info=not expected)
                 service.refused_arms = {**service.refused_arms, bundle: str(error) if expected else repr(error)}
-                continue
-            if bundle in self._arms.bundles:
-                service.arm_bundles = {**service.arm_bundles, bundle: loaded}
-                log.info("bundle %s is ready for its arm", bundle)
-            else:
-                service.close_unused(loaded)
 
     async def _load_or_reuse(self, bundle: str) -> LoadedBundle:
         held = self._service.find_bundle(bundle)
