@@ -110,6 +110,19 @@ def test_the_canary_takes_no_unit_that_tests_another_bundle(build):
     assert traffic.bundles == {"b2", "b3"}
 
 
+def test_canaries_of_other_bundles_meet_other_users_and_a_larger_share_keeps_its_own(build):
+    about = {"live": "b1", "duration_s": 60, "min_slates": 10, "margin": 0.2}
+
+    def list_candidates(bundle, share):
+        traffic = build(states=ExperimentStates(canary=Canary(bundle=bundle, share=share, started_us=1, **about)))
+        return {i for i, given in enumerate(assign(traffic)) if given.arms == {"canary": "candidate"}}
+
+    first, other = list_candidates("b2", 0.2), list_candidates("b3", 0.2)
+    assert 20 < len(first) < 60 and 20 < len(other) < 60
+    assert len(first & other) < 0.5 * len(first), "users of one canary are in the next by chance only"
+    assert list_candidates("b2", 0.1) < first < list_candidates("b2", 0.4)
+
+
 def test_interleaved_units_see_both_arms(build):
     part = experiment("mix", "reranking = { diversity = 0.5 }", 'interleave = ["control", "bold"]')
     for given in assign(build(part)):

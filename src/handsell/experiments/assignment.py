@@ -60,12 +60,15 @@ def _move(chosen: np.ndarray, before: np.ndarray, after: np.ndarray, drawn: np.n
     return np.where(drawn >= keep, np.minimum(taken, np.flatnonzero(growth)[-1]), chosen)
 
 
-def assign_arm(name: str, experiment: Experiment, unit: np.ndarray, time: int) -> np.ndarray:
-    """Return the arms (B,) of units that take part, as places in `experiment.arms`; -1 for the unit 0. Time in µs."""
+def assign_arm(salt: str, experiment: Experiment, unit: np.ndarray, time: int) -> np.ndarray:
+    """Return the arms (B,) of units that take part, as places in `experiment.arms`; -1 for the unit 0. Time in µs.
+
+    The salt is the experiment's name.
+    """
     changes = {to_micros(former.until) for arm in experiment.arms.values() for former in arm.former}
     times = sorted(change for change in changes if change <= time)
     return assign(
-        name, {n: [find_share(arm, at) for at in (ALWAYS, *times)] for n, arm in experiment.arms.items()}, unit, times
+        salt, {n: [find_share(arm, at) for at in (ALWAYS, *times)] for n, arm in experiment.arms.items()}, unit, times
     )
 
 

@@ -70,8 +70,10 @@ class Traffic:
     def __init__(self, config: Config, states: ExperimentStates | None = None, held: Collection[str] | None = None):
         self._config, self._states, self._held = config, states or ExperimentStates(), held
         self.experiments = dict(config.experiments)
+        self._salts = {name: name for name in self.experiments}
         if (canary := self._states.running_canary) is not None:
             self.experiments[CANARY] = build_canary(canary.bundle, canary.share)
+            self._salts[CANARY] = f"{CANARY} {canary.bundle}"  # each candidate meets other users first
         self._layers: dict[str, dict[str, Experiment]] = defaultdict(dict)
         for name, experiment in self.experiments.items():
             self._layers[experiment.layer][name] = experiment
@@ -174,7 +176,7 @@ class Traffic:
         if place == NONE:
             return None, None
         name, experiment = list(members.items())[place]
-        return name, list(experiment.arms)[int(assign_arm(name, experiment, unit, time)[0])]
+        return name, list(experiment.arms)[int(assign_arm(self._salts[name], experiment, unit, time)[0])]
 
     def _draw_holdout(self, unit_id: str | None) -> bool:
         return bool(is_held_out(self._config.holdout.share, np.array([hash_unit(unit_id)], np.uint64))[0])
