@@ -8,6 +8,7 @@ from handsell.bundles.store import BundleStore, Pointer
 from handsell.core.errors import FeatureError
 from handsell.core.paths import Layout
 from handsell.features.served_log import FEATURE_LOG, read_feature_log
+from handsell.serving.graph import bundle_watcher
 from handsell.serving.graph.bundle_watcher import HELD, KEPT, LOADING, BundleWatcher, StageBundles
 from handsell.serving.graph.loading import open_bundle
 from handsell.serving.graph.stage_loading import load_all_stages, load_local_stages
@@ -78,6 +79,23 @@ async def test_a_corrupt_bundle_is_refused_and_the_old_one_stays_live(world, sto
         store.rollback()
         await follow.check()
         assert (await client.get("/readyz")).json()["refused"] is None
+
+
+async def test_a_refused_bundle_is_tried_again_when_what_was_in_the_way_may_have_passed(world, store, monkeypatch):
+    other = publish_other_bundle(world, seed=4)
+    damaged = store.local_path(other) / "ranker" / "ranker.ubj"
+    whole = damaged.read_bytes()
+    async with start_service(world) as (_, service):
+        promote_damaged(world, store, other)
+        follow = follower(world, service, store)
+        await follow.check()
+        damaged.write_bytes(whole)
+        await follow.check()
+        assert service.refused.bundle == other  # not yet
+        later = bundle_watcher.monotonic() + bundle_watcher.RETRY_S
+        monkeypatch.setattr(bundle_watcher, "monotonic", lambda: later)
+        await follow.check()
+        assert service.refused is None and service.bundle.release.bundle == other
 
 
 async def test_a_bundle_with_worse_answers_is_refused(world, store):
@@ -169,6 +187,16 @@ def test_a_replica_reports_why_a_bundle_cannot_be_loaded(world, store, monkeypat
     promote_damaged(world, store, other)
     held.check()
     assert "ranker.ubj" in held.state(other) and held.state(world.bundle) == HELD
+    loads = []
+    monkeypatch.setattr(
+        held, "_load_bundle", lambda bundle, take=held._load_bundle: (loads.append(bundle), take(bundle))
+    )
+    held.check()
+    assert loads == []  # not at every check
+    later = bundle_watcher.monotonic() + bundle_watcher.RETRY_S
+    monkeypatch.setattr(bundle_watcher, "monotonic", lambda: later)
+    held.check()
+    assert loads == [other] and "ranker.ubj" in held.state(other)
     store.rollback()
     held.check()
     assert held.state(other) == LOADING  # it may be mended by the time that it is promoted again

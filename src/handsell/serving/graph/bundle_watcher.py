@@ -4,15 +4,18 @@ Every replica watches independently. A stage's replica holds a few bundles, and 
 from the one that a call names.
 A gateway switches when the stages hold the new bundle and a probe request through it has no failure that the current
 bundle does not have.
-A bundle that cannot be loaded or does not answer is refused, and the current one stays.
+A bundle that cannot be loaded or does not answer is refused, and the current one stays. It is tried again after
+RETRY_S: what was in the way may have passed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from collections.abc import Callable
+from time import monotonic
 
 from handsell.bundles.live_catalog import ChangesNotRead
 from handsell.bundles.store import BundleStore
@@ -35,6 +38,7 @@ LOADING = "loading"
 ROUNDS = 6  # checks in a row that must find the bundle held: calls go to replicas in turns
 TRIES = 5  # requests through a new bundle; the first are slow
 MAX_LOADING_S = 60.0
+RETRY_S = 300.0  # after which a refused bundle is tried again; loading a corrupt one costs the reading of its files
 
 
 class StageBundles:
@@ -52,6 +56,7 @@ class StageBundles:
         # newest last; replaced as a whole
         self._held = {opened.manifest.id: LiveStages(warm_up(load(opened), opened), opened.live, opened.config)}
         self._refused: dict[str, str] = {}
+        self._retry = math.inf  # monotonic time at which refused bundles are tried again
         self._seen: tuple[str | None, ArmBundles] = None, self._arms  # live bundle and arms, as last seen
         self._wanted: set[str] = set(self._store.pointer().previous[-1:])  # for gateways that have not switched yet
         self._wake = threading.Event()
@@ -91,8 +96,8 @@ class StageBundles:
         """Load the live and the wanted bundles that are not held; the live one is the last to be dropped."""
         live, wanted = self._store.live(), self._wanted
         self._arms = self._read_arms()
-        if (live, self._arms) != self._seen:  # a refused bundle may have been repaired and promoted again
-            self._seen, self._refused = (live, self._arms), {}
+        if (live, self._arms) != self._seen or monotonic() >= self._retry:  # a refused bundle may have been repaired
+            self._seen, self._refused, self._retry = (live, self._arms), {}, math.inf
         self._wanted = self._wanted - wanted
         for bundle in (*sorted({*wanted, *self._arms.bundles}), live):
             if bundle is not None and bundle not in self._held and bundle not in self._refused:
@@ -120,6 +125,7 @@ class StageBundles:
         except Exception as error:
             log.warning("bundle %s is refused: %s", bundle, error, exc_info=not isinstance(error, HandsellError))
             self._refused = {**self._refused, bundle: str(error)}
+            self._retry = min(self._retry, monotonic() + RETRY_S)
             return
         others = [held for held in self._held if held not in self._arms.bundles]
         dropped = others[: max(len(others) - KEPT + 1, 0)]
@@ -131,6 +137,7 @@ class BundleWatcher:
 
     def __init__(self, service: Service, store: BundleStore, load: Callable[[str], LoadedBundle]):
         self._service, self._store, self._load = service, store, load
+        self._retry = math.inf  # monotonic time at which a refused bundle is tried again
 
     async def run(self) -> None:
         """Check every `serving.bundle_check_s` seconds, until cancelled; a failure is logged and retried."""
@@ -147,7 +154,8 @@ class BundleWatcher:
             if service.refused is not None:
                 service.clear_refusal()
             return
-        if live is None or (service.refused is not None and service.refused.bundle == live):
+        refused = service.refused is not None and service.refused.bundle == live
+        if live is None or (refused and monotonic() < self._retry):
             return
         try:
             bundle = await self._load_or_reuse(live)
@@ -161,6 +169,7 @@ class BundleWatcher:
             expected = isinstance(error, HandsellError)
             log.warning("bundle %s is refused; the current one stays: %s", live, error, exc_info=not expected)
             service.refuse(live, str(error) if expected else repr(error))
+            self._retry = monotonic() + RETRY_S
             return
         log.info("serving bundle %s", live)
 
