@@ -113,6 +113,7 @@ def _blank_slates(ids: np.ndarray, user_id: list[str], time: np.ndarray, bundle:
     return LoggedSlates(
         ids, np.array(user_id, object), time, surface, np.full(len(ids), bundle, object),
         np.full(shape, NONE, np.int32), np.ones(shape), np.zeros(shape),
+        np.zeros(len(ids), bool),
     )  # fmt: skip
 
 

@@ -20,14 +20,21 @@ from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.data.interaction_parts import write_order, write_part
 from handsell.data.numbering import SETTLED
-from handsell.events.store.opening import open_reader
+from handsell.events.store.opening import open_reader, open_writer
 from handsell.experiments.off_policy.candidate import load_candidate, load_policy
 from handsell.experiments.off_policy.estimators import SlateRewards, compute_weights
-from handsell.experiments.off_policy.evaluation import Question, Redrawn, estimate_candidate, evaluate_candidate
+from handsell.experiments.off_policy.evaluation import (
+    Question,
+    Redrawn,
+    estimate_candidate,
+    evaluate_candidate,
+    leave_out_interleaved,
+)
 from handsell.experiments.off_policy.logged_impressions import OUTCOMES, SHOWN, build_slates, read_slates
 from handsell.experiments.off_policy.probabilities import combine_propensities, derive_draw_seeds, draw_slates
 from handsell.experiments.off_policy.requests_as_of import build_requests_as_of
 from handsell.experiments.off_policy.support import NoSupport
+from handsell.experiments.off_policy.value_tables import list_sentences
 from handsell.features.rows import Vocabularies
 from serving_service import start_service
 from serving_world import ITEMS, USERS, World, draw_interactions, draw_shop_snapshot, write_world
@@ -256,7 +263,7 @@ def test_outcomes_belong_to_the_item_of_their_slate(shop):
     rows = [("a", "u", 10, 1, 5, 0.5), ("a", "u", 10, 2, 6, 0.25), ("b", None, 9, 1, 5, 0.1), ("b", None, 9, 1, 5, 0.1)]
     names = ("recommendation_id", "user_id", "time", "position", "item", "propensity")
     columns = dict(zip(names, zip(*rows, strict=True), strict=True))
-    columns |= {"surface": ["home"] * 4, "bundle": [None] * 4}
+    columns |= {"surface": ["home"] * 4, "bundle": [None] * 4, "interleaved": [False] * 4}
     shown = pa.table([pa.array(columns[f.name], f.type) for f in SHOWN], schema=SHOWN)
     done = [("a", 6), ("a", 7), ("b", 6), ("c", 5), ("a", 6), ("b", NONE)]
     outcomes = pa.table([pa.array(c) for c in zip(*done, strict=True)], names=OUTCOMES.names).cast(OUTCOMES)
@@ -264,6 +271,23 @@ def test_outcomes_belong_to_the_item_of_their_slate(shop):
     assert found.recommendation_id.tolist() == ["b", "a"] and found.user.tolist() == [-1, 0]  # oldest first
     assert found.item.tolist() == [[5, NONE], [5, 6]] and found.reward.tolist() == [[0, 0], [0, 1]]
     assert np.isnan(found.propensity[0, 1]) and found.surface.tolist() == [0, 0]
+
+
+def test_interleaved_slates_are_left_out_and_their_share_is_said(shop, slates):
+    """The last test of this log: it adds slates, a sixth of all."""
+    world, reader = shop
+    time, policy = int(slates.time[-1]), load_candidate(world.config, "live")
+    shown = {"item_id": ["i1"], "score": [0.5], "propensity": [0.5], "sources": [[]], "interleaved": "mix"}
+    about = {"user_id": "u1", "surface": "home", "bundle": world.bundle, "gateway": "g", "items": json.dumps(shown)}
+    rows = [{**about, "recommendation_id": f"m{n}", "sequence": n, "time": time + n} for n in range(1, SLATES // 5 + 1)]
+    with open_writer(world.config) as writer:
+        writer.append_slates(rows).result()
+    found = evaluate_candidate(world.config, policy, Question(slates=40, draws=1), reader)
+    assert len(found.logged) == 40 and found.reproduced == 1 and found.interleaved == pytest.approx(1 / 6)
+    assert any(line.startswith("Left out: 16.7% of the slates") for line in list_sentences(found.as_dict()))
+    several = read_slates(world.config, reader, "served", ("play",))
+    with pytest.raises(DataError, match="all 24 slates on surface home .* are interleaved from two arms"):
+        leave_out_interleaved(several.take(several.interleaved), Question())
 
 
 def _write(world: World, text: str) -> str:

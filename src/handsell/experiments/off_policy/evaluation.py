@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,6 +69,7 @@ class CandidateValue:
     clipping: Clipping
     values: dict[Estimator, ValueEstimates]
     differences: dict[Estimator, ValueEstimates]  # from the logged slates
+    interleaved: float = 0.0  # share of the slates after the candidate's data that were left out: two arms made them
 
     @property
     def refusal(self) -> str:
@@ -98,7 +99,8 @@ def evaluate_candidate(
     if question.surface not in config.surface_names:
         raise DataError(f"surface: expected one of {', '.join(config.surface_names)}, got {question.surface!r}")
     slates = read_slates(config, reader, question.origin, metrics, question.surface)
-    slates = _select_later(slates, candidate, question).sample(question.slates)
+    later = _select_later(slates, candidate, question)
+    slates = leave_out_interleaved(later, question).sample(question.slates)
     progress(f"{len(slates):,} slates: slates of the candidate")
     seeds = np.array([derive_seed(one) for one in slates.recommendation_id], np.uint64)
     draws = derive_draw_seeds(seeds, question.draws)
@@ -107,7 +109,8 @@ def evaluate_candidate(
     if question.origin == "served":
         progress(f"{len(slates):,} slates: slates of the bundle that was served")
         again = _redraw(slates, drawn.item[0], draws, config, reader)
-    return estimate_candidate(candidate, question, slates, again, drawn)
+    found = estimate_candidate(candidate, question, slates, again, drawn)
+    return replace(found, interleaved=float(later.interleaved.mean()))
 
 
 def estimate_candidate(
@@ -175,6 +178,23 @@ def _select_later(slates: LoggedSlates, candidate: SlatePolicy, question: Questi
     return later
 
 
+def leave_out_interleaved(slates: LoggedSlates, question: Question) -> LoggedSlates:
+    """Return the slates that one policy made.
+
+    An item of an interleaved slate may come from either arm, at a position that depends on what the other one picked:
+    the logged propensity is that of its own arm and the coin alone. Units are interleaved by a hash of their ids, so
+    that the others are a random sample.
+    """
+    kept = slates.take(np.flatnonzero(~slates.interleaved))
+    if not len(kept):
+        raise DataError(
+            f"all {len(slates):,} slates on surface {question.surface} since the candidate's data are interleaved from "
+            "two arms, whose propensities are not those of one policy: expected others, too. Give the experiment a "
+            "`share` below 1, or wait until it has stopped"
+        )
+    return kept
+
+
 def _draw(
     policy: SlatePolicy, slates: LoggedSlates, items: np.ndarray, seeds: np.ndarray, reader: EventReader
 ) -> PolicySlates:
@@ -225,6 +245,7 @@ def describe_value(found: CandidateValue) -> dict[str, Any]:
             "since": format_time(found.since_us),
             "until": format_time(found.until_us),
             "reproduced": found.reproduced,
+            "interleaved": found.interleaved,
         },
         "verdict": found.verdict,
         "refusal": found.refusal or None,

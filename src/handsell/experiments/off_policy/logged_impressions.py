@@ -42,6 +42,7 @@ SHOWN = pa.schema(
         pa.field("position", pa.int16()),
         pa.field("item", pa.int32()),
         pa.field("propensity", pa.float64()),
+        pa.field("interleaved", pa.bool_()),
     ]
 )
 
@@ -60,6 +61,7 @@ class LoggedSlates(RowBatch):
     item: np.ndarray  # (N, n) int32, -1 where nothing was shown, or an item without a number
     propensity: np.ndarray  # (N, n) float64, NaN where nothing was shown
     reward: np.ndarray  # (N, n) float64, 1 where an event followed
+    interleaved: np.ndarray  # (N,) bool, drafted from the slates of two arms: no single policy has its propensities
 
     def __len__(self) -> int:
         return len(self.time)
@@ -123,6 +125,7 @@ def build_slates(shown: pa.Table, outcomes: pa.Table, config: Config) -> LoggedS
         item=item,
         propensity=propensity,
         reward=reward,
+        interleaved=head["interleaved"].to_numpy(zero_copy_only=False),
     )
     return slates.take(np.argsort(slates.time, kind="stable"))
 
@@ -151,13 +154,16 @@ def _read_store(config: Config, reader: EventReader, items: Vocabulary, surface:
     offset = read_position(Layout(config.state).compacted, "impressions")
     while (page := reader.read_impressions(offset, PAGE))["offset"]:
         offset = page["offset"][-1]
-        rows = pa.table({name: page[name] for name in (*SHOWN.names[:-2], "item_id", "propensity")})
+        rows = pa.table({name: page[name] for name in (*SHOWN.names[:-3], "item_id", "propensity")})
+        rows = rows.append_column("interleaved", pa.array(page["interleaved"], pa.string()))
         rows = rows.set_column(rows.column_names.index("time"), "time", rows["time"].cast(TIME))
         yield _number_shown(rows.filter(pc.equal(rows["surface"], surface)), items)
 
 
 def _number_shown(rows: pa.Table, items: Vocabulary) -> pa.Table:
+    drafted = pc.is_valid(rows["interleaved"]) if "interleaved" in rows.column_names else pa.repeat(False, len(rows))
     columns = {
+        "interleaved": drafted,
         "item": look_up(rows["item_id"].combine_chunks().cast(pa.string()), items),
         "time": rows["time"].cast(pa.int64()),
     }
@@ -175,6 +181,7 @@ def _read_tables(config: Config, users: Vocabulary, surface: str) -> Iterator[pa
         known = pc.and_(known, pa.array(~seen[rows["type"].to_numpy()]))
         rows = rows.filter(pc.and_(known, pc.equal(pc.fill_null(rows["surface"], surface), surface)))
         rows = rows.append_column("bundle", pa.nulls(len(rows), pa.string()))
+        rows = rows.append_column("interleaved", pa.repeat(False, len(rows)))
         rows = rows.append_column("user_id", pa.array(users.ids(rows["user"].to_numpy()), pa.string()))
         yield rows.select(SHOWN.names).cast(SHOWN)
 

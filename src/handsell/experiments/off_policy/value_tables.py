@@ -40,6 +40,11 @@ def list_sentences(value: dict[str, Any]) -> list[str]:
         f"The log can speak about {_percent(share)} of the candidate's impressions, and is worth "
         f"{value['effective_impressions']:,.0f} of its {log['impressions']:,}.",
     ]
+    if log["interleaved"]:
+        lines.append(
+            f"Left out: {log['interleaved']:.1%} of the slates since the candidate's data, which were interleaved from "
+            "two arms and have no propensities of one policy."
+        )
     if clipping["bound"] is not None:
         lines.append(
             f"Weights are clipped at {clipping['bound']:.1f}: {clipping['share']:.2%} of the impressions. The "
