@@ -64,7 +64,7 @@ class Variant:
 def main() -> None:
     options = _parse_options()
     if options.data is not None:
-        os.environ["HANDSELL_DATA"] = str(options.data.expanduser().resolve())
+        os.environ["HANDSELL_DATA"] = str(options.data.expanduser().absolute())
     try:
         config = load_config(options.config)
         build_variants(config, options.variants)  # report a wrong option before anything is computed

@@ -70,10 +70,12 @@ def main() -> None:
         report_error(str(error))
         sys.exit(1)
     except OSError as error:
-        if error.filename is None and error.errno not in FULL:
+        cause = getattr(error, "cause", None)  # Ray wraps the error of a task, and drops the name of its file
+        failed = cause if isinstance(cause, OSError) else error
+        if failed.filename is None and failed.errno not in FULL:
             raise
-        used = f"cannot use {error.filename}: {error.strerror}" if error.filename else f"cannot write: {error.strerror}"
-        report_error(f"{used}. State is kept in $HANDSELL_HOME, by default in .handsell")
+        what = f"use {failed.filename}" if failed.filename else "write"
+        report_error(f"cannot {what}: {failed.strerror}. State is kept in $HANDSELL_HOME, by default in .handsell")
         sys.exit(1)
 
 

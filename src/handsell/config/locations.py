@@ -11,11 +11,25 @@ from handsell.core.errors import ConfigError
 def expand_path(path: Path | str, name: str) -> Path:
     """Return a caller's path, absolute; raises ConfigError if it has an unknown user or is not UTF-8."""
     try:
-        absolute = Path(path).expanduser().resolve()
+        absolute = make_absolute(Path(path).expanduser())
         str(absolute).encode()
     except (RuntimeError, ValueError, OSError) as error:
         raise ConfigError(f"{name} is {str(path)!r}: expected a path in UTF-8 that can be resolved ({error})") from None
     return absolute
+
+
+def make_absolute(path: Path | str) -> Path:
+    """Return an absolute path without `..`, keeping its symbolic links.
+
+    Paths are passed to other processes, for which a link may point elsewhere: Kubernetes replaces the target of the
+    links in a mounted ConfigMap with each change, and its name differs between pods. Folders before a `..` are
+    resolved, because their parent is that of the target.
+    """
+    path = Path(path).absolute()
+    if ".." not in path.parts:
+        return path
+    last = len(path.parts) - path.parts[::-1].index("..")
+    return Path(*path.parts[:last]).resolve().joinpath(*path.parts[last:])
 
 
 def project_root(source: Path) -> Path:

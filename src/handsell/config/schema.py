@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, PrivateAttr
 
 from handsell.bundles.config import GateConfig
-from handsell.config.locations import expand_path, state_home
+from handsell.config.locations import expand_path, make_absolute, state_home
 from handsell.core.errors import ConfigError
 from handsell.core.paths import is_uri
 from handsell.core.section import Section
@@ -89,7 +89,7 @@ class Config(Section):
             return expand_path(path, "HANDSELL_DATA")
         if self.data.path is None:
             return None
-        return (self.source.parent / self.data.path).resolve()
+        return make_absolute(self.source.parent / self.data.path)
 
     @property
     def data_uri(self) -> str | None:
@@ -101,4 +101,4 @@ class Config(Section):
     def rules_path(self) -> Path | None:
         """The file of business rules, absolute; None if there is none."""
         rules = self.reranking.rules
-        return None if rules is None else (self.source.parent / rules).absolute()
+        return None if rules is None else make_absolute(self.source.parent / rules)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from handsell.config import Config
+from handsell.config.permissions import find_unwritable
 from handsell.core.errors import HandsellError
 from handsell.data.weights import find_threshold_problem
 from handsell.doctor.doctor_report import Finding
@@ -21,6 +22,7 @@ HAPROXY_PORTS = {
 
 def find_setting_problems(config: Config) -> Iterator[Finding]:
     """Find settings with which training or serving cannot work, whatever the data is."""
+    yield from find_place_problems(config)
     yield from find_weight_problems(config)
     yield from find_name_problems(config)
     yield from find_port_problems(config)
@@ -29,6 +31,12 @@ def find_setting_problems(config: Config) -> Iterator[Finding]:
             select_ranker_features(config, config.retrieval.enabled)
         except HandsellError as error:
             yield Finding("unknown ranker feature", "error", str(error))
+
+
+def find_place_problems(config: Config) -> Iterator[Finding]:
+    """Find folders of the deployment's state that this process cannot write to."""
+    for problem in find_unwritable(config.state):
+        yield Finding("cannot write", "error", problem)
 
 
 def find_weight_problems(config: Config) -> Iterator[Finding]:

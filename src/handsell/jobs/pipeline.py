@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from handsell.config import Config
+from handsell.config.permissions import require_writable
 from handsell.core.errors import HandsellError
 from handsell.events.compaction import compact
 from handsell.jobs.cleaning import clean
@@ -26,6 +27,7 @@ UNCHANGED = "unchanged, skipped"
 
 def run_pipeline(config: Config, promote: bool = True) -> str:
     """Run all steps; return the outcome of the training as a sentence."""
+    require_writable(config)
     progress = Progress(len(STEPS) + count_steps(config))
     with connect(config.jobs.num_cpus):
         for name, run in STEPS.items():

@@ -19,6 +19,7 @@ from pathlib import Path
 from handsell.bundles.store import BundleStore
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
+from handsell.config.locations import make_absolute
 from handsell.core.clock import Clock
 from handsell.core.errors import BundleError, ConfigError, DataError
 from handsell.core.paths import Layout
@@ -37,7 +38,7 @@ def batch(config: Config, surface: str, out: Path, *, users_per_part: int = 1_00
     """
     if surface not in config.surfaces:
         raise ConfigError(f"surface is expected to be one of {', '.join(config.surfaces)}; got {surface!r:.80}")
-    progress, out = Progress(3), out.expanduser().resolve()
+    progress, out = Progress(3), make_absolute(out.expanduser())
     with progress.step("plan", str(out)) as note:
         run = plan_run(config, surface, out, users_per_part, record)
         marks = [mark_path(out, part) for part in range(run.parts)]

@@ -47,8 +47,8 @@ def fit_ranker_on_ray(
     if workers < config.workers:
         log.warning("ranker: too few groups for %d workers; fitting on %d", config.workers, workers)
     loop = {
-        "examples": str(examples.resolve()),
-        "validation": str(validation.resolve()),
+        "examples": str(examples.absolute()),
+        "validation": str(validation.absolute()),
         "config": config.model_dump(),
         "features": features,
         "threads": max(int(cpus), 1),

@@ -100,10 +100,10 @@ def tune_sources(config: Config, run: Path) -> list[TunedSource]:
     """
     found = []
     with tempfile.TemporaryDirectory(prefix="tuning-", dir=run) as folder:
-        content = Path(folder).resolve() / "content"
+        content = Path(folder).absolute() / "content"
         run_tasks(fit_content, [(config, run / "fit", content)], wait_s=config.jobs.wait_for_resources_s)
         for name, space in load_search_spaces(config).items():
-            one = _tune_source(TrialTask(name, config, run.resolve(), content), space, Path(folder).resolve())
+            one = _tune_source(TrialTask(name, config, run.absolute(), content), space, Path(folder).absolute())
             one.best  # noqa: B018 - raises if all failed
             found.append(one)
     return found

@@ -42,7 +42,7 @@ def fit(config: Config, interactions: Path, content: Path, sizes: CatalogSizes, 
 
     Needs a connected Ray cluster; the folder must be readable on every node.
     """
-    parts = [str(part) for part in sorted(interactions.resolve().glob("*.parquet"))]
+    parts = [str(part) for part in sorted(interactions.absolute().glob("*.parquet"))]
     model = fit_in_blocks(parts, sizes, config.retrieval["als"], config.jobs.wait_for_resources_s)
     some = Interactions.read([Path(part) for part in parts[:1]], sizes.users, sizes.items)
     model.with_index(config.retrieval, some).save(out)

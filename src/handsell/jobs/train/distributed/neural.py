@@ -54,9 +54,9 @@ def fit_on_workers(
     section = config.retrieval[name]
     arguments = {
         "name": name,
-        "parts": [str(part) for part in sorted(interactions.resolve().glob("*.parquet"))],
+        "parts": [str(part) for part in sorted(interactions.absolute().glob("*.parquet"))],
         "sizes": (sizes.users, sizes.items),
-        "content": str(content.resolve()),
+        "content": str(content.absolute()),
         "config": section.model_dump(),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def _run_workers(
         scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
         run_config=RunConfig(
             name=name,
-            storage_path=str(storage.resolve()),
+            storage_path=str(storage.absolute()),
             failure_config=FailureConfig(max_failures=1, controller_failure_limit=1),  # type: ignore[call-arg]
         ),
     )

@@ -71,7 +71,7 @@ def build_model(state: Path, config: Config, content: Path) -> TwoTower:
     n_items, size = arrays["embedding"].shape
     towers = {name: w for name, w in arrays.items() if name not in NOT_TOWERS}
     inputs, vectors = (np.zeros((n_items, size), np.float32) for _ in range(2))
-    arguments = {"weights": str(state.resolve()), "content": str(content.resolve())}
+    arguments = {"weights": str(state.absolute()), "content": str(content.absolute())}
     items = ray.data.range(n_items, override_num_blocks=-(-n_items // ITEMS_PER_BLOCK))
     done = items.map_batches(_compute_vectors, fn_kwargs=arguments, batch_size=None)  # type: ignore[arg-type]
     for batch in done.iter_batches(batch_size=None):
