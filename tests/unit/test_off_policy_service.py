@@ -286,7 +286,7 @@ def test_interleaved_slates_are_left_out_and_their_share_is_said(shop, slates):
     assert len(found.logged) == 40 and found.reproduced == 1 and found.interleaved == pytest.approx(1 / 6)
     assert any(line.startswith("Left out: 16.7% of the slates") for line in list_sentences(found.as_dict()))
     several = read_slates(world.config, reader, "served", ("play",))
-    with pytest.raises(DataError, match="all 24 slates on surface home .* are interleaved from two arms"):
+    with pytest.raises(DataError, match=r"all 24 slates on surface home .* are interleaved from two arms"):
         leave_out_interleaved(several.take(several.interleaved), Question())
 
 

@@ -1,8 +1,8 @@
 """Preview a file of business rules: recorded requests, answered with the current rules and with the new ones.
 
 Candidates and scores are computed once, from the present state of users and catalog. Both re-rankings run as of the
-recorded time, so that time windows and pacing see the recorded day. Daily quotas count from the first request of the
-preview.
+recorded time, so that time windows and pacing see the recorded day, and with the arms that the users have now. Daily
+quotas count from the first request of the preview.
 """
 
 from __future__ import annotations
@@ -17,16 +17,12 @@ from typing import Any
 import numpy as np
 
 from handsell.bundles.stages import load_stages
-from handsell.catalog.snapshot import NEVER, Snapshot
-from handsell.catalog.vocabulary import Vocabulary
+from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE, Requests, Slates
 from handsell.core.clock import Clock
-from handsell.core.errors import ConfigError
 from handsell.core.failures import Failures
 from handsell.core.funnel import run_local
-from handsell.core.hashing import hash_unit
-from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
 from handsell.events.store.interface import EventReader
 from handsell.events.store.opening import open_reader
@@ -34,6 +30,7 @@ from handsell.features.request_builder import QueryBatch, build_requests
 from handsell.features.row_columns import change_attributes
 from handsell.features.storage.online_rows import OnlineRows
 from handsell.features.store import open_store
+from handsell.local.recorded_requests import RecordedRequests, read_recorded, sample_users
 from handsell.reranking.rules.live_rules import CompiledRules, LiveRules
 from handsell.reranking.rules.reading import Rules, read_rules
 from handsell.reranking.stage import LocalReranking
@@ -41,17 +38,6 @@ from handsell.serving.graph.loading import LIVE, OpenedBundle, open_bundle
 
 CHUNK = 16  # requests of one batch, as in the gateway
 NO_RULES = Rules("none", (), {}, "none")
-
-
-@dataclass(frozen=True)
-class RecordedRequests:
-    """N requests in order of time."""
-
-    user_id: list[str | None]
-    surface: np.ndarray  # (N,) int8
-    time: np.ndarray  # (N,) int64 µs
-    count: np.ndarray  # (N,) int16
-    recorded: bool  # False: users of the catalog, as the log has no requests
 
 
 @dataclass(frozen=True)
@@ -75,8 +61,8 @@ class Preview:
     @cached_property
     def active(self) -> np.ndarray:
         """(R, N) bool, whether each new rule is active for the request."""
-        unit = np.array([hash_unit(user) for user in self.requests.user_id], np.uint64)
-        return self.after.ruleset.scope.active(self.requests.time, self.requests.surface, unit)
+        asked = self.requests
+        return self.after.ruleset.scope.active(asked.time, asked.surface, asked.unit, asked.arms)
 
 
 def open_rules(config: Config, path: Path) -> tuple[OpenedBundle, CompiledRules]:
@@ -98,7 +84,7 @@ def preview_rules(config: Config, path: Path, requests: int) -> Preview:
     catalog = after.ruleset.snapshot  # one version throughout: later changes do not matter
     before = read_rules(config.rules_path) if config.rules_path is not None else NO_RULES
     reader = open_reader(config)
-    recorded = read_recorded(reader, opened, requests) or sample_users(opened, requests)
+    recorded = read_recorded(reader, opened, requests) or sample_users(reader, opened, requests)
     known = _build_requests(opened, catalog, reader, recorded)
     stages = load_stages(opened.path, opened.config, snapshot=opened.snapshot).with_snapshot(catalog)
     funnel, eligibility = stages.funnel, Eligibility.of(catalog, opened.config)
@@ -118,34 +104,6 @@ def preview_rules(config: Config, path: Path, requests: int) -> Preview:
     return Preview(recorded, before, after, catalog, names, (item[0], item[1]), (score[0], score[1]), unmet)
 
 
-def read_recorded(reader: EventReader, opened: OpenedBundle, most: int) -> RecordedRequests | None:
-    """Return the latest requests of the impression log on configured surfaces; None if there are none."""
-    names = opened.config.surface_names
-    rows = reader.read_slates(max(reader.find_slate_offset(NEVER) - most, 0), most)
-    rows = sorted((row for row in rows if row[3] in names and row[4]), key=lambda row: row[1])
-    if not rows:
-        return None
-    return RecordedRequests(
-        [row[2] for row in rows],
-        np.array([names.index(row[3]) for row in rows], np.int8),
-        np.array([row[1] for row in rows], np.int64),
-        np.array([len(row[4]) for row in rows], np.int16),
-        True,
-    )
-
-
-def sample_users(opened: OpenedBundle, most: int) -> RecordedRequests:
-    """Return requests of users spread evenly over the catalog, on surface home at the present service time."""
-    users = Vocabulary.load(Layout(opened.config.state).catalog / "users")
-    if not len(users):
-        raise ConfigError("expected recorded requests or users of the catalog; got neither: run handsell data first")
-    chosen = np.unique(np.linspace(0, len(users) - 1, min(most, len(users))).astype(np.int32))
-    now, home = Clock.of(opened.config.serving.clock, opened.manifest).now(), opened.config.surface_names.index("home")
-    n = len(chosen)
-    count = np.full(n, opened.config.surfaces["home"].count, np.int16)
-    return RecordedRequests(list(users.ids(chosen)), np.full(n, home, np.int8), np.full(n, now), count, False)
-
-
 def _build_requests(
     opened: OpenedBundle, catalog: Snapshot, reader: EventReader, recorded: RecordedRequests
 ) -> Requests:
@@ -155,7 +113,8 @@ def _build_requests(
     queries = QueryBatch.of(recorded.user_id, np.full(n, now, np.int64), recorded.surface)
     stored = OnlineRows(open_store(config), config).read(recorded.user_id)
     rows = change_attributes(stored, recorded.user_id, opened.live.users)
-    return build_requests(queries, rows, reader, catalog, config, Failures(strict=True)).requests
+    found = build_requests(queries, rows, reader, catalog, config, Failures(strict=True)).requests
+    return replace(found, unit=recorded.unit, arms=recorded.arms)
 
 
 def _count_unmet(unmet: Counter[str], slates: Slates, n: int) -> None:
