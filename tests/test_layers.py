@@ -20,7 +20,7 @@ LAYERS = (
     ("bundles", "evaluation", "experiments", "maintenance"),
     ("retrieval", "ranking", "reranking", "onboarding"),
     ("eligibility", "features", "events"),
-    ("catalog", "data"),
+    ("catalog", "data", "access"),
     ("config",),
     ("core",),
 )

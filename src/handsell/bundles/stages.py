@@ -52,9 +52,10 @@ class Stages:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Save the config without what no model depends on: experiments, and addresses of stores, with their passwords."""
+    """Save the config without what no model depends on: experiments, access, and addresses of stores, with their passwords."""
     others: dict[str, Any] = {
         "events": {"store"}, "features": {"online_store"}, "experiments": True, "holdout": True,
+        "access": True,
     }  # fmt: skip
     (path / "config.json").write_text(config.model_dump_json(indent=1, exclude=others))
 

@@ -5,6 +5,7 @@
 Environment variables that override the file: `HANDSELL_DATA` (data.path) and `HANDSELL_HOME` (folder of all state).
 """
 
+from handsell.access.config import AccessConfig
 from handsell.bundles.config import GateConfig
 from handsell.config.locations import find_shipped, project_root, state_home
 from handsell.config.schema import Config
@@ -21,6 +22,7 @@ from handsell.retrieval.config import RetrievalConfig
 from handsell.serving.config import ServingConfig
 
 __all__ = [
+    "AccessConfig",
     "Arm",
     "Config",
     "DataConfig",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, PrivateAttr
 
+from handsell.access.config import AccessConfig
 from handsell.bundles.config import GateConfig
 from handsell.config.locations import expand_path, make_absolute, state_home
 from handsell.core.errors import ConfigError
@@ -44,6 +45,7 @@ class Config(Section):
         description="by name; `home` is the default surface of a request",
     )
     serving: ServingConfig = ServingConfig()
+    access: AccessConfig = AccessConfig()
     jobs: JobsConfig = JobsConfig()
     gate: GateConfig = GateConfig()
     experiments: dict[str, Experiment] = Field({}, description="by name; see docs/experiments.md")

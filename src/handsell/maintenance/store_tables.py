@@ -20,7 +20,7 @@ from handsell.events.store.transaction import TABLES as WITH_OFFSETS
 
 TABLES = (
     "events", "slates", "catalog_changes", "identities", "erasures", "blocks", "positions", "trimmed_keys",
-    "removed_slates", "offsets",
+    "removed_slates", "api_keys", "key_usage", "audit", "offsets",
 )  # fmt: skip
 """Every table that the store has; a test compares them with the tables of a new store."""
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import queue
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Self
 
+from handsell.access.api_key import ApiKey
+from handsell.access.audit_entry import AuditEntry
 from handsell.events.store.interface import (
     AppendResult,
     CatalogChange,
@@ -95,6 +97,15 @@ class GroupedWriter(ABC):
         whole.set_running_or_notify_cancel()
         self._trim_on(whole, table, through, 0)
         return whole
+
+    def put_key(self, key: ApiKey) -> Future[AppendResult]:
+        return self._submit("api_keys", (key,))
+
+    def add_usage(self, day: int, requests: Mapping[str, int]) -> Future[AppendResult]:
+        return self._submit("key_usage", (day, dict(requests)))
+
+    def append_audit(self, entries: Sequence[AuditEntry]) -> Future[AppendResult]:
+        return self._submit("audit", (list(entries),), len(entries))
 
     def _trim_on(self, whole: Future[AppendResult], table: str, through: int, trimmed: int) -> None:
         """Trim one part, then the next; complete `whole` after the last."""

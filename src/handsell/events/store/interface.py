@@ -7,11 +7,13 @@ int µs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from handsell.access.api_key import ApiKey
+from handsell.access.audit_entry import AuditEntry
 from handsell.core.errors import HandsellError
 
 EVENT_FIELDS = (
@@ -148,6 +150,18 @@ class EventWriter(Protocol):
         """
         ...
 
+    def put_key(self, key: ApiKey) -> Future[AppendResult]:
+        """Store an API key, or replace it; a revoked key stays revoked."""
+        ...
+
+    def add_usage(self, day: int, requests: Mapping[str, int]) -> Future[AppendResult]:
+        """Add the requests that keys have made in a UTC day (days since 1970)."""
+        ...
+
+    def append_audit(self, entries: Sequence[AuditEntry]) -> Future[AppendResult]:
+        """Append entries to the audit log."""
+        ...
+
     def close(self) -> None:
         """Commit all pending appends and release the store."""
         ...
@@ -236,6 +250,18 @@ class EventReader(Protocol):
 
     def read_erasures(self) -> list[Erasure]:
         """Read all erasures, finished ones too."""
+        ...
+
+    def read_keys(self, after_offset: int = 0) -> list[ApiKey]:
+        """Read the API keys, also revoked ones, that were changed after an offset."""
+        ...
+
+    def read_usage(self, day: int) -> dict[str, int]:
+        """Read the requests of a UTC day by key, on all gateways."""
+        ...
+
+    def read_audit(self, after_offset: int = 0, limit: int = 10_000) -> list[AuditEntry]:
+        """Read the next `limit` entries of the audit log after an offset."""
         ...
 
     def read_position(self, name: str) -> int:

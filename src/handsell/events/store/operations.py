@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
+from handsell.events.store.access_rows import add_usage, append_audit, put_key
 from handsell.events.store.interface import SLATE_FIELDS, AppendResult, IdentityConflict
 from handsell.events.store.people import erase_user, finish_erasure, merge_identity, put_blocks, read_owners
 from handsell.events.store.removal import trim
@@ -124,4 +125,7 @@ OPERATIONS: dict[str, Operation] = {
     "finish": _one_by_one(finish_erasure),
     "position": _one_by_one(save_position),
     "trim": _one_by_one(trim),
+    "api_keys": _one_by_one(put_key),
+    "key_usage": _one_by_one(add_usage),
+    "audit": _one_by_one(append_audit),
 }

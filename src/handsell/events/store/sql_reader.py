@@ -7,6 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from handsell.access.api_key import ApiKey
+from handsell.access.audit_entry import AuditEntry
+from handsell.events.store.access_rows import AUDIT_COLUMNS, KEY_COLUMNS, read_key
 from handsell.events.store.interface import TAIL, Blocks, CatalogChange, Columns, Erasure, Identity, Slate
 from handsell.events.store.rows import (
     CHANGE_COLUMNS,
@@ -19,6 +22,7 @@ from handsell.events.store.rows import (
 
 MEASURED = (
     "events", "slates", "catalog_changes", "identities", "blocks", "erasures", "positions", "trimmed_keys",
+    "api_keys", "audit",
 )  # fmt: skip
 
 
@@ -31,6 +35,8 @@ def _list_columns(names: Sequence[str], table: str = "") -> str:
 _EVENTS = f"SELECT {_list_columns(EVENT_COLUMNS)} FROM events"
 _SLATES = f"SELECT {_list_columns(SLATE_COLUMNS)} FROM slates"
 _CHANGES = f"SELECT {_list_columns(CHANGE_COLUMNS)} FROM catalog_changes"
+_KEYS = f"SELECT {_list_columns(KEY_COLUMNS)} FROM api_keys"
+_AUDIT = f"SELECT {_list_columns(AUDIT_COLUMNS)} FROM audit"
 NEXT = 'WHERE "offset" > ? ORDER BY "offset" LIMIT ?'
 
 
@@ -174,6 +180,18 @@ class SqlReader(ABC):
 
     def last_change_offset(self) -> int:
         return self._last_offset("catalog_changes")
+
+    # -- access ---------------------------------------------------------------------------------------------
+
+    def read_keys(self, after_offset: int = 0) -> list[ApiKey]:
+        rows = self._rows(f'{_KEYS} WHERE "offset" > ? ORDER BY "offset"', (after_offset,))
+        return [read_key(row) for row in rows]
+
+    def read_usage(self, day: int) -> dict[str, int]:
+        return {key: int(n) for key, n in self._rows("SELECT key_id, requests FROM key_usage WHERE day = ?", (day,))}
+
+    def read_audit(self, after_offset: int = 0, limit: int = 10_000) -> list[AuditEntry]:
+        return [AuditEntry(*row) for row in self._rows(f"{_AUDIT} {NEXT}", (after_offset, limit))]
 
     # -- the store ------------------------------------------------------------------------------------------
 

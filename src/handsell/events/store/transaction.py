@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-TABLES = ("events", "slates", "catalog_changes", "identities", "blocks")  # that have offsets
+TABLES = ("events", "slates", "catalog_changes", "identities", "blocks", "api_keys", "audit")  # that have offsets
 
 
 class Transaction(Protocol):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from handsell.access.audit_entry import AuditEntry
 from handsell.events.store.interface import AppendResult, CatalogChange, EventStoreError, EventWriter
 from handsell.serving.graph.remote import call
 
@@ -46,6 +47,12 @@ class EventSink(ABC):
 
     async def erase_user(self, user_id: str, time: int) -> AppendResult:
         return await self.call("erase_user", user_id, time)
+
+    async def add_usage(self, day: int, requests: Mapping[str, int]) -> AppendResult:
+        return await self.call("add_usage", day, requests)
+
+    async def append_audit(self, entries: Sequence[AuditEntry]) -> AppendResult:
+        return await self.call("append_audit", entries)
 
     def close(self) -> None:
         """Commit all pending calls and release the store, where it is open in this process."""

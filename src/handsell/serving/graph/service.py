@@ -25,6 +25,7 @@ from handsell.serving.graph.stages import BUDGET, BundleNotHeld
 from handsell.serving.guard_rails.counts import OutcomeCounter
 from handsell.serving.http import answers as a
 from handsell.serving.http import schemas
+from handsell.serving.http.access.access_control import AccessControl
 from handsell.serving.http.event_intake import validate_events
 from handsell.serving.http.explain import build_answer
 from handsell.serving.http.onboarding.question_queries import build_onboarding_answer, parse_onboarding
@@ -61,6 +62,7 @@ class Service:
         self._events = events
         self._changes = StoredChanges(open_reader(self.config), events, self.config.serving.deadline_ms / 1_000)
         self.identities = Identities(partial(open_reader, self.config))
+        self.access = AccessControl(self.config.access, partial(open_reader, self.config), events)
         self.people = People(events, self.identities, self.config.serving.deadline_ms / 1_000)
         self.items, self.users = Items(self.config, self._changes), Users(self.config, self._changes)
         self._impressions = ImpressionQueue(self._append_slates, metrics.impressions_lost.inc)
@@ -262,6 +264,7 @@ class Service:
         await self._impressions.close()
         self._changes.close()
         self.identities.close()
+        self.access.close()
         for bundle in (self.bundle, self.previous):
             if bundle is not None:
                 bundle.close()

@@ -16,6 +16,7 @@ import handsell
 from handsell.serving.graph.service import Service
 from handsell.serving.http import answers as a
 from handsell.serving.http import schemas as s
+from handsell.serving.http.access.gate import AccessGate
 from handsell.serving.http.catalog_api import build_item_routes, build_user_routes
 from handsell.serving.http.middleware import HeadAsGet, RequestMetrics
 from handsell.serving.http.onboarding.question_api import build_onboarding_routes
@@ -65,7 +66,9 @@ def build_api(service: Service, watchers: Sequence[Watcher] = ()) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(run()) for run in (*(watcher.run for watcher in watchers), service.measure)]
+        tasks = [
+            asyncio.create_task(run()) for run in (*(one.run for one in (*watchers, service.access)), service.measure)
+        ]
         yield
         for task in tasks:
             task.cancel()
@@ -85,6 +88,7 @@ def build_api(service: Service, watchers: Sequence[Watcher] = ()) -> FastAPI:
         app.include_router(routes(service))
     app.add_middleware(UrlEncoding)
     app.add_middleware(BodyLimit, limit=service.config.serving.max_body_bytes)
+    app.add_middleware(AccessGate, control=service.access)
     app.add_middleware(RequestMetrics, service=service)
     app.add_middleware(HeadAsGet)
     return app

@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = "1"
 TITLES = {
-    400: "Malformed request", 404: "Not found", 405: "Method not allowed", 409: "Conflict", 413: "Body too large",
-    415: "Unsupported media type", 422: "Invalid request", 500: "Internal error", 503: "Unavailable",
+    400: "Malformed request", 401: "Unauthenticated", 403: "Forbidden", 404: "Not found", 405: "Method not allowed",
+    409: "Conflict", 413: "Body too large", 415: "Unsupported media type", 422: "Invalid request",
+    429: "Too many requests", 500: "Internal error", 503: "Unavailable",
 }  # fmt: skip
 
 

@@ -15,13 +15,16 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from handsell.core.errors import RequestError
 from handsell.serving.http import answers as a
 from handsell.serving.http import schemas as s
+from handsell.serving.http.access.route_scopes import require_access, require_scope
 from handsell.serving.http.problems import Problem
 
 PROBLEMS: dict[int, dict[str, Any]] = {
     status: {"model": Problem, "description": what}
     for status, what in (
-        (400, "Malformed JSON"), (404, "Unknown"), (409, "Conflict"), (413, "Body too large"),
-        (415, "Not application/json"), (422, "Invalid field"), (500, "Internal error"),
+        (400, "Malformed JSON"), (401, "No valid API key"), (403, "The key or the origin may not do this"),
+        (404, "Unknown"), (409, "Conflict"), (413, "Body too large"),
+        (415, "Not application/json"), (422, "Invalid field"),
+        (429, "Too many requests; retry after the given number of seconds"), (500, "Internal error"),
         (503, "Service unavailable; retry after the given number of seconds"),
     )
 }  # fmt: skip
@@ -41,6 +44,7 @@ BODY_TYPES = {
     "PATCH": ("application/json", "application/merge-patch+json"),
 }
 BODY = (400, 413, 415, 422)  # problems of a request with a body
+ACCESS = (401, 403, 429)  # problems of any request
 UserId = Annotated[s.Id, Path(description="an unknown user is a cold start, not an error")]
 LoggedUser = Annotated[s.Id, Path(description="the id used in requests and events")]
 QueriedUser = Annotated[s.Id, Query(description="the id used in requests and events")]
@@ -49,7 +53,7 @@ QueriedItem = Annotated[s.Id, Query()]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: PROBLEMS[status] for status in (*statuses, 500, 503)}
+    return {status: PROBLEMS[status] for status in (*statuses, *ACCESS, 500, 503)}
 
 
 class StrictJson(Request):
@@ -61,9 +65,12 @@ class StrictJson(Request):
 
 class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+        handle, path = super().get_route_handler(), self.path_format
+        require_scope(path)
 
         async def strict(request: Request) -> Response:
+            strict_request = StrictJson(request.scope, request.receive)
+            await require_access(path, strict_request)
             kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
             # browsers do not send this type to another site without its consent
             expected = BODY_TYPES.get(request.method, ())
@@ -72,7 +79,7 @@ class StrictRoute(APIRoute):
                     f"content-type is expected to be {expected[0]}; got {kind[:80] or 'none'!r}",
                     field="content-type", status=415, code="unsupported_media_type",
                 )  # fmt: skip
-            return await handle(StrictJson(request.scope, request.receive))
+            return await handle(strict_request)
 
         return strict
 

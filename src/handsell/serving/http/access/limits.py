@@ -1,0 +1,94 @@
+"""Limits of a key: a rate on each gateway, and a quota of a day on all gateways together."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from handsell.access.api_key import ApiKey
+from handsell.access.config import AccessConfig
+from handsell.core.units import DAY_US, SECOND_US
+
+BURST_S = 2.0  # requests of this time may come at once
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """Why a request is one too many, and after how many seconds the next is not."""
+
+    detail: str
+    code: str
+    retry_after_s: int
+
+
+class KeyLimits:
+    """A token bucket for each key, and its requests of the present UTC day.
+
+    Requests of other gateways are counted as of the last exchange with the event store, about a second ago.
+    """
+
+    def __init__(self, config: AccessConfig):
+        self._rate, self._quota = config.rate_per_s, config.quota_per_day
+        self._buckets: dict[str, tuple[float, float]] = {}  # tokens, and when there were as many
+        self.day = 0
+        self._stored: dict[str, int] = {}  # requests of the day in the event store
+        self._new: Counter[str] = Counter()  # not in the event store yet
+        self._sending: Counter[str] = Counter()
+
+    def find_excess(self, key: ApiKey) -> Excess | None:
+        """Count a request of a key; return why it is refused, None where it is not."""
+        rate = key.rate_per_s if key.rate_per_s is not None else self._rate
+        if rate is not None and (wait_s := self._take_token(key.key_id, rate)) > 0:
+            detail = f"expected at most {rate:g} requests per second with key {key.name!r}, got more: send them slower"
+            return Excess(detail, "rate_limited", math.ceil(wait_s))
+        quota = key.quota_per_day if key.quota_per_day is not None else self._quota
+        return None if quota is None else self._count(key, quota)
+
+    def _take_token(self, key_id: str, rate: float) -> float:
+        """Take a token; return the seconds until there is one if there is none now."""
+        now, size = time.monotonic(), max(1.0, rate * BURST_S)
+        tokens, at = self._buckets.get(key_id, (size, now))
+        tokens = min(size, tokens + (now - at) * rate)
+        is_free = tokens >= 1.0
+        self._buckets[key_id] = (tokens - 1.0 if is_free else tokens), now
+        return 0.0 if is_free else (1.0 - tokens) / rate
+
+    def _count(self, key: ApiKey, quota: int) -> Excess | None:
+        now_us = time.time_ns() // 1_000
+        self._begin(now_us // DAY_US)
+        used = self._stored.get(key.key_id, 0) + self._sending[key.key_id] + self._new[key.key_id]
+        if used < quota:
+            self._new[key.key_id] += 1
+            return None
+        detail = f"expected at most {quota:,} requests in a UTC day with key {key.name!r}, got more"
+        return Excess(detail, "quota_exceeded", math.ceil((DAY_US - now_us % DAY_US) / SECOND_US))
+
+    def _begin(self, day: int) -> None:
+        if day != self.day:
+            self.day, self._stored, self._new, self._sending = day, {}, Counter(), Counter()
+
+    # -- exchange with the event store ----------------------------------------------------------------------
+
+    def take_new(self) -> tuple[int, dict[str, int]]:
+        """Return the day and the requests that are not in the store yet; `keep` or `confirm` them afterwards."""
+        self._sending, self._new = self._new, Counter()
+        return self.day, dict(self._sending)
+
+    def confirm(self, day: int) -> None:
+        """Count what was taken as stored."""
+        if day == self.day:
+            self._stored = dict(Counter(self._stored) + self._sending)
+        self._sending = Counter()
+
+    def keep(self, day: int) -> None:
+        """Count what was taken as not stored."""
+        if day == self.day:
+            self._new += self._sending
+        self._sending = Counter()
+
+    def set_stored(self, day: int, requests: dict[str, int]) -> None:
+        """Replace the requests that the store has of a day."""
+        if day == self.day:
+            self._stored = requests

@@ -1,0 +1,37 @@
+"""Tokens of public widgets: a JSON web token (HS256) that a shop's server has signed for one of its users.
+
+Its header names the key (`kid`), its claims the user (`sub`) and the time of its end (`exp`). The web page sends it
+like a key. Whoever has it may ask for this user until it ends, so its life is short.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import jwt
+
+ALGORITHM = "HS256"
+LONGEST_TOKEN = 4_000
+
+
+def find_key_id(token: str) -> str | None:
+    """Return the id of the key that a token names; None if the text is no token."""
+    if len(token) > LONGEST_TOKEN:
+        return None
+    try:
+        key_id = jwt.get_unverified_header(token).get("kid")
+    except (jwt.InvalidTokenError, RecursionError):
+        return None
+    return key_id if isinstance(key_id, str) else None
+
+
+def read_user(token: str, secrets: Sequence[str], longest_s: int) -> str | None:
+    """Return the user of a token that one of the secrets has signed; None for an expired or otherwise invalid one."""
+    for secret in secrets:
+        try:
+            claims = jwt.decode(token, secret, [ALGORITHM], {"require": ["sub", "exp"]})
+        except (jwt.InvalidTokenError, RecursionError, OverflowError):
+            continue
+        return str(claims["sub"]) if int(claims["exp"]) - time.time() <= longest_s else None
+    return None
