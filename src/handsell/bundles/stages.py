@@ -52,7 +52,7 @@ class Stages:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Save the config without what no model depends on: experiments, access, and addresses of stores, with their passwords."""
+    """Save the config without what no model depends on: experiments, access, addresses of stores with passwords."""
     others: dict[str, Any] = {
         "events": {"store"}, "features": {"online_store"}, "experiments": True, "holdout": True,
         "access": True,
