@@ -130,6 +130,13 @@ class RetrievalConfig(Section):
     pq_above: int = Field(
         1_000_000, ge=1, description="number of items above which the index stores product-quantized residuals"
     )
+    shards: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="parts into which training cuts the items of each index; above 1, the topology `graph` has a "
+        "deployment per shard (docs/serving.md)",
+    )
     index_recall: float = Field(
         0.95, gt=0, lt=1, description="recall of the k exact nearest items to which an approximate index is tuned"
     )

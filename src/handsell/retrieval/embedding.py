@@ -16,6 +16,7 @@ from handsell.retrieval.history_weights import HistoryWeights
 from handsell.retrieval.index.index_fitting import fit_index
 from handsell.retrieval.index.query_sampling import sample_requests
 from handsell.retrieval.index.vector_index import VectorIndex
+from handsell.retrieval.sharding.sharded_index import ItemIndex, SplitVectors, load_index
 
 
 class FoldIn(Encoder, Protocol):
@@ -26,7 +27,9 @@ class FoldIn(Encoder, Protocol):
         ...
 
     @classmethod
-    def load(cls, path: Path, vectors: np.ndarray) -> Self: ...
+    def load(cls, path: Path, vectors: Any) -> Self:
+        """`vectors`: an array (I, D), or one that is read by item numbers."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class EmbeddingRetriever:
     name: ClassVar[str]
     encoder_type: ClassVar[type[FoldIn]]
     encoder: FoldIn
-    index: VectorIndex
+    index: ItemIndex
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.index.search(self.encoder.encode(requests), k, eligible)
@@ -49,7 +52,7 @@ class EmbeddingRetriever:
         return replace(self, encoder=replace(self.encoder, weights=HistoryWeights(**settings)))  # type: ignore[type-var]
 
     @property
-    def vectors(self) -> np.ndarray:
+    def vectors(self) -> np.ndarray | SplitVectors:
         """(I, D) float32 item vectors; zeros for an item unknown to the model."""
         return self.index.vectors
 
@@ -59,11 +62,14 @@ class EmbeddingRetriever:
         An approximate index is tuned on sampled users of the interactions; an exact one uses none.
         """
 
+        assert isinstance(self.index, VectorIndex)  # as fitted
+        vectors = self.index.vectors
+
         def encode_users() -> np.ndarray:
             requests = sample_requests(interactions)
-            return self.encoder.encode(requests) if len(requests) else self.vectors[:0]
+            return self.encoder.encode(requests) if len(requests) else vectors[:0]
 
-        return replace(self, index=fit_index(self.index.vectors, config, config[self.name].k, encode_users))
+        return replace(self, index=fit_index(vectors, config, config[self.name].k, encode_users))
 
     def save(self, path: Path) -> None:
         self.encoder.save(path / "encoder")
@@ -71,5 +77,5 @@ class EmbeddingRetriever:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        index = VectorIndex.load(path / "index")
+        index = load_index(path / "index")
         return cls(cls.encoder_type.load(path / "encoder", index.vectors), index)

@@ -8,17 +8,20 @@ items.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from handsell.core.hashing import uniform
 from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.index.approximate import SPARE, Approximate, IndexSettings, Kind, load_faiss
 from handsell.retrieval.index.nearest import Nearest, compute_max_norm, find_known, iterate_blocks, to_float32
 from handsell.retrieval.index.vector_index import VectorIndex
+from handsell.retrieval.sharding.numbering import find_items
+from handsell.retrieval.sharding.sharded_index import ItemIndex, ShardedIndex
 
 log = logging.getLogger(__name__)
 
@@ -40,30 +43,51 @@ def fit_index(
     queries: Callable[[], np.ndarray] | None = None,
     seed: int = 0,
     threads: int = 1,
-) -> VectorIndex:
+) -> ItemIndex:
     """Fit an index for vectors (I, D) float32, or a mapped file of float32 or float16, which is read in blocks.
 
     `k` is the number of items requested in serving. `queries` returns user vectors (Q, D), on which an approximate
     index is tuned; it is not called for an exact index. Without it, or where all its rows are zeros, sampled items are
-    the queries.
+    the queries. `config.shards` is the number of parts of the index.
     """
     if vectors.dtype != np.float16:
-        vectors = np.ascontiguousarray(vectors, np.float32)
-    known = find_known(vectors)
-    count = int(np.count_nonzero(known))
-    kind = choose_kind(count, config)
+        vectors = np.asarray(vectors, np.float32)
+    parts = fit_shards([vectors[s :: config.shards] for s in range(config.shards)], config, k, queries, seed, threads)
+    return parts[0] if config.shards == 1 else ShardedIndex(tuple(parts))
+
+
+def fit_shards(
+    vectors: Sequence[np.ndarray],
+    config: RetrievalConfig,
+    k: int,
+    queries: Callable[[], np.ndarray] | None = None,
+    seed: int = 0,
+    threads: int = 1,
+) -> list[VectorIndex]:
+    """Fit the index of each shard's vectors (rows, D): lists, codes and search effort are those of one index of all.
+
+    The kind follows from the number of items of a shard.
+    """
+    vectors = [np.ascontiguousarray(part) for part in vectors]
+    known = [find_known(part) for part in vectors]
+    count = sum(int(np.count_nonzero(part)) for part in known)
+    kind = choose_kind(-(-count // len(vectors)), config)
     if kind is None:
-        return VectorIndex.exact(vectors)
+        return [VectorIndex.exact(part) for part in vectors]
     rng = np.random.default_rng(seed)
-    lists = train_lists(vectors, known, kind, rng, threads)
+    empty = train_lists(vectors, known, kind, rng, threads)
+    lists = [add_items(empty, *part, threads) for part in zip(vectors, known, strict=True)]
     tuning_queries, source = _choose_queries(queries, vectors, known, rng)
     nearest = Nearest(tuning_queries, min(k, count))
-    for items, block in iterate_blocks(vectors, known):
-        nearest.add(items, block)
-    settings = tune_lists(lists, tuning_queries, nearest.read_items(), config.index_recall)
-    return VectorIndex(
-        vectors, known, Approximate(kind, lists, replace(settings, queries=source)), compute_max_norm(vectors)
-    )
+    for shard, part in enumerate(vectors):
+        for rows, block in iterate_blocks(part, known[shard]):
+            nearest.add(find_items(rows, shard, len(vectors)), block)
+    found = tune_lists(JoinedLists(lists), tuning_queries, nearest.read_items(), config.index_recall)
+    settings = replace(found, queries=source)
+    return [
+        VectorIndex(part, known[s], Approximate(kind, lists[s], settings), compute_max_norm(part))
+        for s, part in enumerate(vectors)
+    ]
 
 
 def choose_kind(items: int, config: RetrievalConfig) -> Kind | None:
@@ -73,31 +97,46 @@ def choose_kind(items: int, config: RetrievalConfig) -> Kind | None:
     return "ivf" if items <= config.pq_above else "ivf_pq"
 
 
-def train_lists(vectors: np.ndarray, known: np.ndarray, kind: Kind, rng: np.random.Generator, threads: int) -> Any:
-    """Train a FAISS IVF index with √I lists, and add every known item.
+def train_lists(
+    vectors: Sequence[np.ndarray], known: Sequence[np.ndarray], kind: Kind, rng: np.random.Generator, threads: int
+) -> Any:
+    """Train a FAISS IVF index with √I lists on a sample of all shards' items; it has no items yet."""
+    faiss = load_faiss()
+    dim, count = vectors[0].shape[1], sum(int(np.count_nonzero(part)) for part in known)
+    lists = int(np.sqrt(count))
+    sample = _sample_vectors(vectors, known, POINTS_PER_LIST * lists, int(rng.integers(1 << 30)))
+    means = faiss.Kmeans(
+        dim, lists, niter=SWEEPS, seed=int(rng.integers(1 << 30)),
+        max_points_per_centroid=POINTS_PER_LIST, min_points_per_centroid=1,
+    )  # fmt: skip
+    by_distance = faiss.IndexFlatL2(dim)
+    index = _create_lists(kind, by_distance, dim, lists)
+    with threadpool_limits(threads):  # of FAISS and of the BLAS that it uses
+        means.train(sample)
+        by_distance.add(means.centroids)
+        index.train(sample[rng.permutation(len(sample))[:CODE_POINTS]])
+    index.referenced_objects = [by_distance]  # Python owns it: it must not be freed before the index
+    return index
+
+
+def add_items(empty: Any, vectors: np.ndarray, known: np.ndarray, threads: int) -> Any:
+    """Return a copy of a trained index with every known item of a shard.
 
     An item is in the list of its nearest centroid (L2), so that vectors may have any norm. A search reads the lists
     whose centroids have the largest inner product with the query, which is the mean score of their items.
     """
     faiss = load_faiss()
-    dim, count = vectors.shape[1], int(np.count_nonzero(known))
-    lists = int(np.sqrt(count))
-    sample = _sample_vectors(vectors, known, POINTS_PER_LIST * lists, rng)
-    means = faiss.Kmeans(
-        dim, lists, niter=SWEEPS, seed=int(rng.integers(1 << 30)),
-        max_points_per_centroid=POINTS_PER_LIST, min_points_per_centroid=1,
-    )  # fmt: skip
-    by_distance, by_product = faiss.IndexFlatL2(dim), faiss.IndexFlatIP(dim)
-    index = _create_lists(kind, by_distance, dim, lists)
-    with threadpool_limits(threads):  # of FAISS and of the BLAS that it uses
-        means.train(sample)
-        for coarse in (by_distance, by_product):
-            coarse.add(means.centroids)
-        index.train(sample[rng.permutation(len(sample))[:CODE_POINTS]])
-        for items, block in iterate_blocks(vectors, known):
-            index.add_with_ids(block, items)
+    index = faiss.deserialize_index(faiss.serialize_index(empty))
+    by_distance = index.quantizer
+    with threadpool_limits(threads):
+        for rows, block in iterate_blocks(vectors, known):
+            index.add_with_ids(block, rows)
+    by_product = faiss.IndexFlatIP(index.d)
+    by_product.add(by_distance.reconstruct_n(0, index.nlist))
+    index.own_fields = False
+    by_distance.this.own(True)
     index.quantizer = by_product
-    index.referenced_objects = [by_product]  # Python owns it: it must not be freed before the index
+    index.referenced_objects = [by_product]
     return index
 
 
@@ -111,23 +150,51 @@ def _create_lists(kind: Kind, coarse: Any, dim: int, lists: int) -> Any:
     return index
 
 
-def _sample_vectors(vectors: np.ndarray, known: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return vectors (N, D) float32 of about `count` known items, read in the order of the file."""
-    share = min(1.0, count / max(int(np.count_nonzero(known)), 1))
-    drawn = [block[rng.random(len(block)) < share] for _, block in iterate_blocks(vectors, known)]
-    return np.concatenate(drawn)
+def _sample_vectors(vectors: Sequence[np.ndarray], known: Sequence[np.ndarray], count: int, seed: int) -> np.ndarray:
+    """Return vectors (N, D) float32 of about `count` known items, ascending by item.
+
+    Items are drawn by a hash of their number, so that one index and its shards learn from the same ones.
+    """
+    share = min(1.0, count / max(sum(int(np.count_nonzero(part)) for part in known), 1))
+    items, drawn = [], []
+    for shard, part in enumerate(vectors):
+        for rows, block in iterate_blocks(part, known[shard]):
+            item = find_items(rows, shard, len(vectors))
+            chosen = uniform(seed, item) < share
+            items.append(item[chosen])
+            drawn.append(block[chosen])
+    return np.concatenate(drawn)[np.argsort(np.concatenate(items))]
 
 
 def _choose_queries(
-    queries: Callable[[], np.ndarray] | None, vectors: np.ndarray, known: np.ndarray, rng: np.random.Generator
+    queries: Callable[[], np.ndarray] | None,
+    vectors: Sequence[np.ndarray],
+    known: Sequence[np.ndarray],
+    rng: np.random.Generator,
 ) -> Queries:
     if queries is not None:
         users = to_float32(queries())
         users = users[users.any(axis=1)]
         if len(users) > 1:
             return np.ascontiguousarray(rng.permutation(users)[:QUERIES]), "users"
-    items = _sample_vectors(vectors, known, 4 * QUERIES, rng)
+    items = _sample_vectors(vectors, known, 4 * QUERIES, int(rng.integers(1 << 30)))
     return np.ascontiguousarray(rng.permutation(items)[:QUERIES]), "items"
+
+
+class JoinedLists:
+    """The lists of all shards, searched as one: the best by the codes of all items."""
+
+    def __init__(self, shards: Sequence[Any]):
+        self.shards, self.nlist = shards, shards[0].nlist
+        self.ntotal = sum(lists.ntotal for lists in shards)
+
+    def search(self, queries: np.ndarray, k: int, params: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores by the codes and items (Q, k), best first; -1 where a query found fewer."""
+        found = [lists.search(queries, min(k, lists.ntotal), params=params) for lists in self.shards]
+        scores = np.concatenate([scores for scores, _ in found], axis=1)
+        items = [find_items(rows, s, len(self.shards)) for s, (_, rows) in enumerate(found)]
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, best, 1), np.take_along_axis(np.concatenate(items, axis=1), best, 1)
 
 
 def tune_lists(lists: Any, queries: np.ndarray, truth: np.ndarray, recall: float) -> IndexSettings:

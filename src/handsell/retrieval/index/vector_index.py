@@ -46,14 +46,21 @@ class VectorIndex:
         vectors = np.ascontiguousarray(vectors, np.float32)
         return cls(vectors, find_known(vectors))
 
-    def search(self, queries: np.ndarray, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return items and scores (B, k) for queries (B, D); a query of zeros finds no item."""
+    def search(
+        self, queries: np.ndarray, k: int, eligible: np.ndarray, enough: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return items and scores (B, k) for queries (B, D); a query of zeros finds no item.
+
+        An approximate search that finds fewer than `enough` items, k by default, is repeated exactly.
+        """
         if not len(self.vectors):
             return make_empty_rows(len(queries), k)
         eligible = fit_mask(eligible, len(self.vectors))
         if self.approximate is not None:
             near = self.approximate
-            return pad_rows([self._search_approximate(near, q, k, eligible[b]) for b, q in enumerate(queries)], k)
+            least = k if enough is None else min(enough, k)
+            found = [self._search_approximate(near, q, k, eligible[b], least) for b, q in enumerate(queries)]
+            return pad_rows(found, k)
         allowed = eligible & self.known
         if k > 0 and len(queries) >= MIN_BATCH:
             return pad_rows(list(self._search_exact_batch(queries, k, allowed)), k)
@@ -75,8 +82,10 @@ class VectorIndex:
             return self._scan(query, 0, np.zeros(0, np.int64))
         return self._scan(query, k, np.flatnonzero(allowed))
 
-    def _search_approximate(self, lists: Approximate, query: np.ndarray, k: int, eligible: np.ndarray) -> Found:
-        """Return approximately the k best eligible items of one query.
+    def _search_approximate(
+        self, lists: Approximate, query: np.ndarray, k: int, eligible: np.ndarray, least: int
+    ) -> Found:
+        """Return approximately the k best eligible items of one query, at least `least` if there are as many.
 
         A mask under which most items are eligible is read only at proposed items: reading all of it would cost more
         than the search.
@@ -87,13 +96,13 @@ class VectorIndex:
         if share >= MOSTLY:
             found = lists.propose(query, k, share)
             found = found[eligible[found]]
-            if len(found) >= k:
+            if len(found) >= least:
                 return self._rescore(query, k, found)
         allowed = eligible & self.known
         count = int(np.count_nonzero(allowed))
         if count > max(min(SCAN_BELOW * len(allowed), SCAN_MOST), k + SPARE):
             found = lists.propose(query, k, count / lists.lists.ntotal, allowed)
-            if len(found) >= k:
+            if len(found) >= least:
                 return self._rescore(query, k, found)
         return self._scan(query, k, np.flatnonzero(allowed))
 

@@ -83,7 +83,9 @@ class SpectralEncoder:
         liked = (weight > 0).any(axis=1, keepdims=True)
         history = build_history_matrix(item, np.where(liked, weight, 0), len(self.vectors))
         history.data = history.data * self.scale[history.indices]
-        return history @ self.vectors  # a sparse row is summed in order, independent of the batch
+        used, place = np.unique(history.indices, return_inverse=True)
+        history = sparse.csr_matrix((history.data, place, history.indptr), (len(requests), len(used)))
+        return history @ self.vectors[used]  # a sparse row is summed in order, independent of the batch
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
