@@ -19,6 +19,9 @@ from handsell.retrieval.index.vector_index import VectorIndex
 from handsell.retrieval.sharding.sharded_index import ItemIndex, SplitVectors, load_index
 
 
+NO_ITEMS = np.zeros(0, np.int32)
+
+
 class FoldIn(Encoder, Protocol):
     """An encoder that computes the user's vector from the history in the request, given the index's item vectors."""
 
@@ -41,8 +44,19 @@ class EmbeddingRetriever:
     encoder: FoldIn
     index: ItemIndex
 
+    @property
+    def superseded(self) -> np.ndarray:
+        """Items of the index that have another vector now: none."""
+        return NO_ITEMS
+
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.index.search(self.encoder.encode(requests), k, eligible)
+
+    def add_live(
+        self, found: tuple[np.ndarray, np.ndarray], queries: np.ndarray, k: int, eligible: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the index found: the source has no live items."""
+        return found
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         return self.index.score(self.encoder.encode(requests), items)

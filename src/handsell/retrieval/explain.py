@@ -54,7 +54,7 @@ async def explain_candidate(
     removed_by = tuple(find_removals(stage.eligibility, requests, wanted))
     eligible = stage.eligibility.mask(requests)
     eligible[0, item] = True
-    found, degraded = stage.retrieve_all(requests, eligible)
+    found, degraded = await stage.retrieve_all(requests, eligible, item)
     everything = stage.fuse(requests, eligible, found, degraded, max(k, sum(items.shape[1] for items, _ in found)))
     place = np.flatnonzero(everything.item[0] == item)
     rank = int(place[0]) if len(place) else None

@@ -51,16 +51,21 @@ class LocalCandidates:
     async def candidates(self, requests: Requests, k: int) -> Candidates:
         """At most k candidates per request, best fused score first; a filtered request is backfilled."""
         eligible = self.eligibility.mask(requests)
-        found, degraded = self.retrieve_all(requests, eligible)
+        found, degraded = await self.retrieve_all(requests, eligible)
         return self.fuse(requests, eligible, found, degraded, k)
 
-    def retrieve_all(self, requests: Requests, eligible: np.ndarray) -> tuple[list[Found], list[str]]:
-        """What each source returns of the eligible (B, I), and the names of those that failed."""
+    async def retrieve_all(
+        self, requests: Requests, eligible: np.ndarray, item: int | None = None
+    ) -> tuple[list[Found], list[str]]:
+        """What each source returns of the eligible (B, I), and the names of those that failed.
+
+        `item` is one whose eligibility the caller has changed.
+        """
         found, failures = [], Failures()
         for name in self.sources:
             returned = make_empty_rows(len(requests), 1)
             with failures.tolerate(f"retriever:{name}"):
-                returned = self._retrieve(name, requests, eligible)
+                returned = self.keep_named(name, requests, self.retrieve(name, requests, eligible))
             found.append(returned)
         return found, list(failures.names)
 
@@ -79,10 +84,17 @@ class LocalCandidates:
         named = [surface.only for surface in self.eligibility.surfaces]
         return np.array([bool(only) if source is None else source in only for only in named])[requests.surface]
 
-    def _retrieve(self, name: str, requests: Requests, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What one source returns, for no larger k than the catalog."""
-        k = min(self.config[name].k, max(eligible.shape[1], 1))
-        items, scores = self.retrievers[name].retrieve(requests, k, eligible)
+    def find_k(self, name: str) -> int:
+        """Items requested from a source: no more than the catalog has."""
+        return min(self.config[name].k, max(len(self.eligibility.snapshot), 1))
+
+    def retrieve(self, name: str, requests: Requests, eligible: np.ndarray) -> Found:
+        """What one source returns."""
+        return self.retrievers[name].retrieve(requests, self.find_k(name), eligible)
+
+    def keep_named(self, name: str, requests: Requests, found: Found) -> Found:
+        """Drop what a source found for surfaces that name other sources; raises ValueError for a wrong shape."""
+        items, scores = found
         if items.shape != scores.shape or items.shape[0] != len(requests):
             raise ValueError(f"{name} gave items {items.shape} and scores {scores.shape} for {len(requests)} requests")
         unwanted = self._names_source(requests, None) & ~self._names_source(requests, name)

@@ -14,7 +14,8 @@ from handsell.core.batches import NONE, Requests
 from handsell.core.protocols import Encoder
 from handsell.retrieval.content.content_model import ContentModel
 from handsell.retrieval.index.topk import pad_rows, select_top
-from handsell.retrieval.index.vector_index import Found, VectorIndex, compute_products
+from handsell.retrieval.index.vector_index import Found, compute_products
+from handsell.retrieval.sharding.sharded_index import ItemIndex, SplitVectors
 
 SAME = 1e-3  # difference of a vector's elements up to which a changed item keeps the vector of the bundle's index
 
@@ -23,7 +24,7 @@ class ContentSource(Protocol):
     """The bundle's content retriever."""
 
     @property
-    def index(self) -> VectorIndex: ...
+    def index(self) -> ItemIndex: ...
     @property
     def model(self) -> ContentModel | None: ...
     def build_encoder(self, vectors: LiveVectors) -> Encoder: ...
@@ -34,7 +35,7 @@ class ContentSource(Protocol):
 class LiveVectors:
     """The vectors of an index with those of live items: rows are read by item number."""
 
-    main: np.ndarray  # (I, D)
+    main: np.ndarray | SplitVectors  # (I, D)
     item: np.ndarray  # (M,) int32 ascending
     vectors: np.ndarray  # (M, D) float32
 
@@ -95,13 +96,27 @@ class LiveContent:
     def encoder(self) -> Encoder:
         return self.main.build_encoder(self.live)
 
+    @property
+    def index(self) -> ItemIndex:
+        return self.main.index
+
+    @property
+    def superseded(self) -> np.ndarray:
+        """Items of the index that have another vector now."""
+        return self.live.item[self.live.item < len(self.index.vectors)]
+
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        index, live = self.main.index, self.live
-        queries, mask, replaced = self.encoder.encode(requests), eligible, live.item[live.item < len(index.vectors)]
-        if len(replaced):
+        queries, mask, superseded = self.encoder.encode(requests), eligible, self.superseded
+        if len(superseded):
             mask = eligible.copy()
-            mask[:, replaced[replaced < mask.shape[1]]] = False
-        items, scores = index.search(queries, k, mask)
+            mask[:, superseded[superseded < mask.shape[1]]] = False
+        return self.add_live(self.index.search(queries, k, mask), queries, k, eligible)
+
+    def add_live(
+        self, found: tuple[np.ndarray, np.ndarray], queries: np.ndarray, k: int, eligible: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the k best of what the index found, without superseded items, and of the live items."""
+        live, (items, scores) = self.live, found
         inside = live.item < eligible.shape[1]
         known = inside & live.vectors.any(axis=1)
         rows = [
@@ -122,7 +137,7 @@ class LiveContent:
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         queries = self.encoder.encode(requests)
-        out = self.main.index.score(queries, items)
+        out = self.index.score(queries, items)
         place, live = self.live.find(items)
         for b, query in enumerate(queries):
             if live[b].any() and query.any():
