@@ -18,6 +18,7 @@ from handsell.cli import (
     data,
     experiments,
     features,
+    keys,
     local,
     off_policy,
     operations,
@@ -50,7 +51,8 @@ COMMANDS = {
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
-for name, group in (("bundles", bundles.app), ("experiments", experiments.app), ("rules", rules.app)):
+GROUPS = {"bundles": bundles.app, "experiments": experiments.app, "keys": keys.app, "rules": rules.app}
+for name, group in GROUPS.items():
     app.add_typer(group, name=name, rich_help_panel="Groups of commands")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from handsell.access.exposure import find_exposure
 from handsell.config import Config
 from handsell.config.permissions import find_unwritable
 from handsell.core.errors import HandsellError
@@ -26,6 +27,8 @@ def find_setting_problems(config: Config) -> Iterator[Finding]:
     yield from find_weight_problems(config)
     yield from find_name_problems(config)
     yield from find_port_problems(config)
+    if exposed := find_exposure(config.access, config.serving.host):
+        yield Finding("open service", "error", exposed)
     if config.ranking.without:
         try:
             select_ranker_features(config, config.retrieval.enabled)

@@ -64,11 +64,11 @@ def parse_share(text: str) -> float:
     return share
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, option: str = "--for") -> float:
     """Return the seconds of `2h`, `30min`, `90s` or `1d`; raises BundleError."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", text)
     if match is None or match[2] not in UNITS:
-        raise BundleError(f"--for: expected a duration such as 2h, 30min or 90s; got {text!r}")
+        raise BundleError(f"{option}: expected a duration such as 2h, 30min or 90s; got {text!r}")
     return float(match[1]) * UNITS[match[2]]
 
 

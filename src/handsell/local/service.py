@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import yaml
 
+from handsell.access.exposure import find_exposure
 from handsell.config import Config, find_shipped
-from handsell.core.errors import HandsellError
+from handsell.core.errors import ConfigError, HandsellError
 from handsell.core.paths import Layout
 from handsell.core.proxies import is_own_host
 from handsell.core.tools import start_command
@@ -23,6 +24,7 @@ from handsell.jobs.store_writer import WRITER
 from handsell.local.bundles import open_bundles, resolve_bundle
 from handsell.local.cluster import RayHead
 
+KEY_VARIABLE = "HANDSELL_API_KEY"  # sent by commands that call the service
 READY_TIMEOUT_S = 120.0
 SWITCH_TIMEOUT_S = 90.0
 
@@ -43,6 +45,8 @@ def run_serve_deploy(path: Path, head: RayHead) -> None:
 
 def write_serve_file(config: Config, topology: str) -> Path:
     """Write the shipped Serve file with this deployment's config, host and port; return its path."""
+    if exposed := find_exposure(config.access, config.serving.host):
+        raise ConfigError(exposed)
     source = find_shipped(config.source, f"deployments/serve/{topology}.yaml")
     if source is None:
         raise HandsellError(
@@ -77,13 +81,17 @@ def service_url(config: Config) -> str:
 def open_client(url: str, timeout_s: float = 10.0, is_local: bool = False) -> httpx.Client:
     """Return a client of the service at a URL; raises HandsellError for an invalid URL or proxy.
 
-    Calls to this machine (`is_local`, or an address of its loopback) ignore the proxies of the environment.
+    Calls to this machine (`is_local`, or an address of its loopback) ignore the proxies of the environment. The client
+    sends the API key of $HANDSELL_API_KEY, if there is one.
     """
     try:
         base = httpx.URL(url)
         if not (base.scheme in ("http", "https") and base.host):
             raise ValueError("expected http://host:port")
-        return httpx.Client(base_url=base, timeout=timeout_s, trust_env=not (is_local or is_own_host(base.host)))
+        key = os.environ.get(KEY_VARIABLE)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        trust_env = not (is_local or is_own_host(base.host))
+        return httpx.Client(base_url=base, timeout=timeout_s, trust_env=trust_env, headers=headers)
     except (httpx.InvalidURL, ValueError, ImportError) as error:  # ImportError: a SOCKS proxy without its library
         raise HandsellError(f"cannot use the address {url!r} with the proxies of the environment: {error}") from None
 

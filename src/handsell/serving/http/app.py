@@ -11,10 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray.serve import Application
+from ray.serve.context import _get_global_client
 
 import handsell
+from handsell.access.exposure import find_exposure
 from handsell.config import Config, load_config
 from handsell.core.errors import ConfigError
 from handsell.events.store.opening import has_one_writer
@@ -49,6 +52,8 @@ def build(args: AppArgs) -> Application:
 def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) -> Application:
     """`build` with another feature store."""
     config = load_config(locate_config(args.config))
+    if exposed := find_exposure(config.access, find_host() or config.serving.host):
+        raise ConfigError(exposed)
     resolve_bundle_id(config, args.bundle)  # raises before anything is started
     source, bundle = str(config.source), args.bundle
     if not args.event_log and has_one_writer(config):
@@ -60,6 +65,12 @@ def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) ->
     if args.topology == "graph":
         stages = {stage: bind(deployment, source, bundle) for stage, deployment in STAGE_DEPLOYMENTS.items()}
     return bind(Gateway, source, bundle, log, stages, open_store, processor, guard)
+
+
+def find_host() -> str | None:
+    """Return the address on which Serve listens on this cluster, which its config alone need not say; None without."""
+    client = _get_global_client(raise_if_no_controller_running=False) if ray.is_initialized() else None
+    return None if client is None else client.http_config.host
 
 
 def bind(deployment: Any, *args: Any) -> Application:
