@@ -1,23 +1,54 @@
-"""deployments/kuberay/base as Python objects."""
+"""deployments/kuberay as Python objects: the base, the stores, and what kustomize builds of the overlays."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-FOLDER = ROOT / "deployments" / "kuberay" / "base"
-FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.name != "kustomization.yaml")
+KUBERAY = ROOT / "deployments" / "kuberay"
+FOLDER = KUBERAY / "base"
+STORES = KUBERAY / "components" / "stores"
+SETTINGS = ("kustomization.yaml", "names.yaml")  # of kustomize
+FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.name not in SETTINGS)
+STORE_FILES = sorted(path for path in STORES.glob("*.yaml") if path.name not in SETTINGS)
+OVERLAYS = [KUBERAY / "overlays" / name for name in ("local", "prod")]
 
 
-def load_kustomization() -> dict:
-    return yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+def load_kustomization(folder: Path = FOLDER) -> dict:
+    return yaml.safe_load((folder / "kustomization.yaml").read_text())
 
 
-def load_manifest(name: str) -> dict:
-    return yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+def load_manifest(name: str, folder: Path = FOLDER) -> dict:
+    return yaml.safe_load((folder / f"{name}.yaml").read_text())
+
+
+@cache
+def _build_text(folder: Path) -> str:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl, which has kustomize built in, is not installed")
+    built = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, env=os.environ)
+    assert built.returncode == 0, built.stderr
+    return built.stdout
+
+
+def build_objects(folder: Path) -> list[dict]:
+    """Build the objects of a kustomization; skips the test without kubectl."""
+    return list(yaml.safe_load_all(_build_text(folder)))
+
+
+def find_object(objects: list[dict], kind: str, name: str) -> dict:
+    """Return the one object of a kind and a name."""
+    (found,) = [each for each in objects if each["kind"] == kind and each["metadata"]["name"] == name]
+    return found
 
 
 def find_values(value, key: str) -> Iterator:

@@ -1,5 +1,6 @@
 """Across all manifests: one image, no root, names that exist, the order of `make up`; and the image itself."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -11,6 +12,8 @@ from handsell.jobs.pipeline import STEPS
 from kuberay_manifests import (
     FILES,
     ROOT,
+    STORE_FILES,
+    STORES,
     find_pods,
     find_values,
     load_clusters,
@@ -23,7 +26,11 @@ NAMES = [path.stem for path in FILES]
 DOCKER = ROOT / "deployments" / "docker"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+
+
+def read(path: Path) -> dict:
+    return load_manifest(path.stem, path.parent)
 
 
 def containers(pod: dict) -> list[dict]:
@@ -35,9 +42,9 @@ def test_one_image_of_this_version_everywhere():
     assert images == {f"handsell:{PROJECT['version']}"}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if find_pods(load_manifest(name))])
-def test_no_container_runs_as_root(name):
-    for pod in find_pods(load_manifest(name)):
+@pytest.mark.parametrize("path", [p for p in (*FILES, *STORE_FILES) if find_pods(read(p))], ids=lambda p: p.stem)
+def test_no_container_runs_as_root_or_writes_to_its_image(path):
+    for pod in find_pods(read(path)):
         context = pod["securityContext"]
         assert context["runAsNonRoot"] is True and context["runAsUser"] > 0 and context["runAsGroup"] > 0
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -45,7 +52,7 @@ def test_no_container_runs_as_root(name):
             assert container["securityContext"].items() >= RESTRICTED.items(), container["name"]
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}
             assert "memory" in container["resources"]["limits"]
-    for options in find_values(load_manifest(name), "autoscalerOptions"):
+    for options in find_values(read(path), "autoscalerOptions"):
         assert options["securityContext"] == RESTRICTED  # the operator adds this container
 
 
@@ -72,8 +79,45 @@ def test_what_is_named_exists():
         load_manifest("nightly-serviceaccount")["metadata"]["name"]
     }
     secrets = {(ref["name"], ref["key"]) for ref in find_values(everything, "secretKeyRef")}
+    stores = [read(path) for path in STORE_FILES]
+    secrets |= {(ref["name"], ref["key"]) for ref in find_values(stores, "secretKeyRef")}
     said = (ROOT / "docs" / "kubernetes.md").read_text()
     assert secrets and all(name in said and f"--from-literal={key}=" in said for name, key in secrets)
+
+
+def test_a_container_may_write_to_mounted_folders_alone():
+    """Ray, HAProxy and the libraries write below /tmp and the home folder."""
+    assert load_environment()["HOME"] == "/tmp"
+    for name, cluster in load_clusters().items():
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            pod = group["template"]["spec"]
+            for container in containers(pod):
+                mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+                assert {"name": mounts["/tmp"], "emptyDir": {}} in pod["volumes"], (name, container["name"])
+        assert {"name": "tmp", "mountPath": "/tmp"} in cluster["autoscalerOptions"]["volumeMounts"]
+
+
+def test_everything_is_closed_unless_a_policy_opens_it():
+    closed = load_manifest("default-networkpolicy")["spec"]
+    assert closed == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    opened = load_manifest("cluster-networkpolicy")["spec"]
+    ports = {port["port"] for rule in opened["egress"] for port in rule.get("ports", ())}
+    assert ports == {53, 5432, 6379, 443, 6443}
+    for path in STORE_FILES:
+        for pod in find_values(read(path), "template"):
+            label = load_manifest("stores-networkpolicy", STORES)["spec"]["podSelector"]["matchLabels"]
+            assert pod["metadata"]["labels"].items() >= label.items()
+
+
+def test_a_budget_keeps_a_pod_of_every_group():
+    groups = {group["groupName"] for group in load_clusters()["rayservice"]["workerGroupSpecs"]}
+    budgets = {name.removesuffix("-budget"): load_manifest(name)["spec"] for name in NAMES if name.endswith("-budget")}
+    assert set(budgets) == groups
+    for name, budget in budgets.items():
+        assert budget["selector"]["matchLabels"]["ray.io/group"] == name
+        assert type(budget["minAvailable"]) is int  # Kubernetes cannot count the pods that a RayCluster should have
+        (group,) = [g for g in load_clusters()["rayservice"]["workerGroupSpecs"] if g["groupName"] == name]
+        assert group["minReplicas"] > budget["minAvailable"]
 
 
 def test_the_ray_version_is_the_images():
@@ -98,7 +142,9 @@ def test_training_runs_the_steps_of_make_up_in_their_order():
     job = load_manifest("train-rayjob")["spec"]
     assert job["entrypoint"] == "python -m handsell train /etc/handsell/handsell.toml"
     assert job["shutdownAfterJobFinishes"] is True
-    assert job["entrypointNumCpus"] > 0  # the head offers none: the driver runs on a worker
+    (resource,) = json.loads(job["entrypointResources"])
+    offered = job["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["resources"]
+    assert json.loads(json.loads(offered)) == {resource: 1}  # the driver runs on the head, which no spot machine is
 
 
 def test_the_nightly_job_outlives_its_training():

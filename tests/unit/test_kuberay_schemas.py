@@ -1,14 +1,23 @@
 """Every manifest is what Kubernetes and KubeRay declare, and nothing besides."""
 
 import copy
-import os
-import shutil
-import subprocess
 
 import pytest
 import yaml
 
-from kuberay_manifests import FILES, FOLDER, ROOT, load_kustomization, load_manifest
+from kuberay_manifests import (
+    FILES,
+    FOLDER,
+    OVERLAYS,
+    ROOT,
+    STORE_FILES,
+    STORES,
+    build_objects,
+    find_object,
+    find_values,
+    load_kustomization,
+    load_manifest,
+)
 from kubernetes_schemas import Schemas
 
 
@@ -20,7 +29,7 @@ def schemas() -> Schemas:
     return Schemas(folder)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*FILES, *STORE_FILES], ids=lambda p: p.stem)
 def test_a_manifest_is_valid(schemas, path):
     assert schemas.errors(yaml.safe_load(path.read_text())) == []
 
@@ -45,6 +54,7 @@ def container(ray_service: dict) -> dict:
         ("state-claim", lambda m: m["spec"]["resources"]["requests"].update(storage="50 GB"), "'50 GB'"),
         ("service", lambda m: m["spec"]["ports"][0].update(targetPort=[]), "[] is not valid"),
         ("http-networkpolicy", lambda m: m["spec"].update(policyType=["Ingress"]), "'policyType' was unexpected"),
+        ("gateway-budget", lambda m: m["spec"].update(minAvailabe=1), "'minAvailabe' was unexpected"),
         ("nightly-role", lambda m: m.update(apiVersion="rbac.authorization.k8s.io/v2"), "is unknown"),
     ],
 )  # fmt: skip
@@ -55,22 +65,66 @@ def test_a_planted_error_is_refused(schemas, name, plant, said):
     assert errors and any(said in error for error in errors), errors
 
 
-def test_kustomize_is_given_every_file_of_the_folder():
-    document = load_kustomization()
-    files = [name for made in document["configMapGenerator"] for key in ("files", "envs") for name in made.get(key, ())]
-    listed = [*document["resources"], *files]
-    assert sorted([*listed, "kustomization.yaml"]) == sorted(path.name for path in FOLDER.iterdir() if path.is_file())
-    assert sorted(document["resources"]) == [path.name for path in FILES]
-    assert document["generatorOptions"]["disableNameSuffixHash"] is True  # names in RayService would not follow
+@pytest.mark.parametrize("folder", [FOLDER, STORES], ids=lambda p: p.name)
+def test_kustomize_is_given_every_file_of_the_folder(folder):
+    document = load_kustomization(folder)
+    generated = document.get("configMapGenerator", ())
+    files = [name for made in generated for key in ("files", "envs") for name in made.get(key, ())]
+    listed = [*document["resources"], *files, *document.get("configurations", ())]
+    assert sorted([*listed, "kustomization.yaml"]) == sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
-def test_what_kustomize_builds_is_valid(schemas):
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("kubectl, which has kustomize built in, is not installed")
-    built = subprocess.run([kubectl, "kustomize", str(FOLDER)], capture_output=True, text=True, env=os.environ)
-    assert built.returncode == 0, built.stderr
-    objects = list(yaml.safe_load_all(built.stdout))
-    assert len(objects) == len(FILES) + len(load_kustomization()["configMapGenerator"])
+@pytest.mark.parametrize("folder", [FOLDER, *OVERLAYS], ids=lambda p: p.name)
+def test_what_kustomize_builds_is_valid(schemas, folder):
+    objects = build_objects(folder)
+    kept = {(each["kind"], each["metadata"]["name"]) for path in FILES for each in [yaml.safe_load(path.read_text())]}
+    assert kept <= {(each["kind"], each["metadata"]["name"]) for each in objects}
     assert [error for each in objects for error in schemas.errors(each)] == []
     assert {each["metadata"].get("namespace") for each in objects if each["kind"] != "Namespace"} == {"handsell"}
+
+
+@pytest.mark.parametrize("folder", [FOLDER, *OVERLAYS], ids=lambda p: p.name)
+def test_every_pod_names_config_maps_by_their_content(folder):
+    """Otherwise a changed config would not change a pod, and nothing would be rolled out."""
+    objects = build_objects(folder)
+    made = {each["metadata"]["name"] for each in objects if each["kind"] == "ConfigMap"}
+    assert {name.rpartition("-")[0] for name in made} == {"handsell-config", "handsell-environment"}
+    named = [ref["name"] for key in ("configMap", "configMapRef") for ref in find_values(objects, key)]
+    assert set(named) == made
+    plain = [load_manifest(name) for name in ("rayservice", "train-rayjob", "nightly-cronjob")]
+    # YAML anchors: the file says a name once, kustomize says it for every pod
+    assert len(named) >= len([ref for key in ("configMap", "configMapRef") for ref in find_values(plain, key)])
+
+
+def test_the_local_overlay_changes_sizes_alone():
+    local, base = (build_objects(folder) for folder in (OVERLAYS[0], FOLDER))
+    for kind, name, spec in (
+        ("RayService", "handsell", "rayClusterConfig"),
+        ("RayJob", "handsell-train", "rayClusterSpec"),
+    ):
+        ours, theirs = (find_object(objects, kind, name)["spec"] for objects in (local, base))
+        assert drop_sizes(ours) == drop_sizes(theirs)
+        assert len(ours[spec]["workerGroupSpecs"]) == len(theirs[spec]["workerGroupSpecs"])
+    ours, theirs = (
+        find_object(objects, "RayService", "handsell")["spec"]["serveConfigV2"] for objects in (local, base)
+    )
+    ours, theirs = yaml.safe_load(ours), yaml.safe_load(theirs)
+    for app in (*ours["applications"], *theirs["applications"]):
+        for deployment in app["deployments"]:
+            deployment.pop("autoscaling_config", None)
+    assert ours == theirs
+
+
+SIZES = ("resources", "minReplicas", "maxReplicas", "replicas", "idleTimeoutSeconds", "serveConfigV2")
+
+
+def drop_sizes(value):
+    """Copy an object without sizes, and without the hashes in names of ConfigMaps."""
+    if isinstance(value, dict):
+        kept = {key: inner for key, inner in value.items() if key not in SIZES}
+        return {
+            key: inner.rpartition("-")[0] if key == "name" and str(inner).startswith("handsell-config-") else
+            drop_sizes(inner)
+            for key, inner in kept.items()
+        }  # fmt: skip
+    return [drop_sizes(inner) for inner in value] if isinstance(value, list) else value

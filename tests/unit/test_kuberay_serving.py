@@ -55,7 +55,8 @@ def test_the_serve_config_is_one_that_serve_reads_without_ignoring_a_key():
     ServeDeploySchema.model_validate(SERVE)
 
 
-def test_the_deployments_are_those_that_the_app_builds():
+def test_the_deployments_are_those_that_the_app_builds(monkeypatch):
+    monkeypatch.setenv("HANDSELL_EVENT_STORE", "postgresql://handsell@localhost/handsell")  # it is not opened
     args = AppArgs.model_validate(APPLICATION["args"] | {"config": str(FOLDER / "handsell.toml"), "bundle": "any"})
     built = build_app(compose(args), name="handsell")
     assert sorted(d.name for d in built.deployments) == sorted(d["name"] for d in APPLICATION["deployments"])
@@ -65,11 +66,12 @@ def test_it_is_the_application_of_the_serve_file():
     (local,) = GRAPH["applications"]
     here, there = ({k: v for k, v in app.items() if k not in ("args", "deployments")} for app in (APPLICATION, local))
     assert here == there
-    assert APPLICATION["args"] == local["args"] | {"config": "/etc/handsell/handsell.toml"}
-    plain = [
-        [{k: v for k, v in d.items() if k not in SCALE} for d in app["deployments"]] for app in (APPLICATION, local)
-    ]
-    assert plain[0] == plain[1]
+    assert APPLICATION["args"] == local["args"] | {"config": "/etc/handsell/handsell.toml", "event_log": False}
+    ours, theirs = (
+        {d["name"]: {k: v for k, v in d.items() if k not in SCALE} for d in app["deployments"]}
+        for app in (APPLICATION, local)
+    )
+    assert theirs.pop("EventLog") and ours == theirs  # every gateway writes to PostgreSQL itself
 
 
 def test_the_config_is_the_mounted_one_and_the_worlds():
@@ -96,7 +98,7 @@ def test_a_group_holds_its_replicas_at_the_least_and_at_the_most(name):
     custom = {resource for d in mine for resource in d["ray_actor_options"]["resources"]}
     assert custom == set(node["resources"]) - {"CPU", "memory"}
     for bound, pods in (("min", node["min_workers"]), ("max", node["max_workers"])):
-        for resource in ("CPU", *custom):
+        for resource in ("CPU", *sorted(custom)):
             needed = sum(asked(d).get(resource, 0) * replicas(d, bound) for d in mine)
             assert needed <= pods * node["resources"][resource], f"{resource} for {bound} replicas"
     request = GROUPS[name]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"]
@@ -104,21 +106,23 @@ def test_a_group_holds_its_replicas_at_the_least_and_at_the_most(name):
     assert cores >= max(sum(asked(d)["CPU"] * replicas(d, "max") for d in mine) / node["max_workers"], 1)
 
 
-def test_each_stage_has_a_group_of_its_own_and_the_log_lies_beside_the_gateways():
+def test_each_stage_has_a_group_of_its_own_and_a_pod_holds_one_replica():
     groups = {d["name"]: group_of(d) for d in APPLICATION["deployments"]}
-    assert len({groups[name] for name in ("Gateway", "Candidates", "Ranking", "Reranking")}) == 4
-    assert groups["EventLog"] == groups["StreamProcessor"] == groups["Gateway"]
+    stages = ("Gateway", "Candidates", "Ranking", "Reranking")
+    assert len({groups[name] for name in stages}) == 4
+    assert all(offered()[groups[name]]["resources"][f"stage_{groups[name]}"] == 1 for name in stages)
+    assert groups["StreamProcessor"] == groups["ExperimentGuard"] == groups["Gateway"]
 
 
-def test_the_event_log_is_one_file_on_one_pods_disk(layout):
-    assert GROUPS["gateway"]["maxReplicas"] == 1
-    holders = [n for n, g in GROUPS.items() if "handsell-events" in list(find_values(g, "claimName"))]
-    assert holders == ["gateway"]
-    mounts = {m["name"]: m["mountPath"] for m in next(find_values(GROUPS["gateway"], "volumeMounts"))}
-    assert mounts["events"] == str(layout.event_log.parent)
-    assert load_manifest("rayservice")["spec"]["upgradeStrategy"] == {
-        "type": "None"
-    }  # two writers would wait for each other
+def test_gateways_share_nothing_but_the_stores():
+    """Two pods, and two clusters during an upgrade, write at the same time: no SQLite."""
+    assert GROUPS["gateway"]["maxReplicas"] > GROUPS["gateway"]["minReplicas"] >= 2
+    assert load_manifest("rayservice")["spec"]["upgradeStrategy"] == {"type": "NewCluster"}
+    for cluster in load_clusters().values():
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            env = {one["name"]: one for one in group["template"]["spec"]["containers"][0]["env"]}
+            assert env.keys() >= {"HANDSELL_EVENT_STORE", "HANDSELL_ONLINE_STORE"}
+            assert not list(find_values(env, "optional")) and not list(find_values(env, "value"))
 
 
 def test_the_head_waits_for_the_pointer_to_the_live_bundle(layout):
