@@ -24,8 +24,8 @@ Each deployment has one TOML file ([examples](../deployments/configs)); each sec
 that is not listed here is an error. `<name>` is a name of your choice.
 
 Environment variables: `HANDSELL_DATA` (folder of the source data; set by `DATA=` and `--data`, overrides `data.path`),
-`HANDSELL_HOME` (folder of all state; by default `.handsell` next to `feature_repo`) and `HANDSELL_CONFIG` (the config
-that the `feast` command uses).
+`HANDSELL_HOME` (folder of all state; by default `.handsell` next to `feature_repo`), `HANDSELL_STORAGE` (overrides
+`storage.uri`) and `HANDSELL_CONFIG` (the config that the `feast` command uses).
 """
 
 

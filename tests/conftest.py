@@ -13,7 +13,10 @@ import pytest
 from handsell.core.proxies import bypass_proxies
 from handsell.core.ray_token import create_token, token_environment
 
-OWN = ("HANDSELL_DATA", "HANDSELL_HOME", "HANDSELL_CONFIG", "HANDSELL_ONLINE_STORE", "HANDSELL_EVENT_STORE")
+OWN = (
+    "HANDSELL_DATA", "HANDSELL_HOME", "HANDSELL_CONFIG", "HANDSELL_ONLINE_STORE", "HANDSELL_EVENT_STORE",
+    "HANDSELL_STORAGE", "AWS_ENDPOINT_URL",
+)  # fmt: skip
 RAYS = ("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_API_SERVER_ADDRESS")
 for name in (*OWN, *RAYS, "FEAST_FS_YAML_FILE_PATH"):
     os.environ.pop(name, None)  # tests must not use the deployment of the caller
@@ -28,6 +31,7 @@ from deployment import deployment  # noqa: E402, F401
 from event_stores import event_store, reader, writer  # noqa: E402, F401
 from postgresql_server import postgresql  # noqa: E402, F401
 from ray_fixture import ray_cluster  # noqa: E402, F401
+from s3_server import s3, s3_server  # noqa: E402, F401
 
 ROOT = Path(__file__).parent.parent
 hypothesis.settings.register_profile("reproducible", derandomize=True, database=None)  # the same examples in every run

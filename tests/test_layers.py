@@ -20,7 +20,7 @@ LAYERS = (
     ("bundles", "evaluation", "experiments", "maintenance"),
     ("retrieval", "ranking", "reranking", "onboarding"),
     ("eligibility", "features", "events"),
-    ("catalog", "data", "access"),
+    ("catalog", "data", "access", "storage"),
     ("config",),
     ("core",),
 )
@@ -33,6 +33,7 @@ HOMES = {
     "fastapi": ("serving/http/", "serving/graph/gateway.py"),
     "matplotlib": ("evaluation/report/",),
     "lark": ("eligibility/grammar.py",),
+    "obstore": ("storage/objects.py",),
     "pytest": ("testing/",),
 }
 MAX_MODULES = 16

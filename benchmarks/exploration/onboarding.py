@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks.exploration.event_book import EventBook, number_items, number_tracks
 from benchmarks.report import write_report
+from handsell.bundles.opening import open_bundles
 from handsell.bundles.stages import Stages, load_stages
-from handsell.bundles.store import BundleStore
 from handsell.config import Config, load_config
 from handsell.core.errors import HandsellError
 from handsell.core.funnel import run_local
@@ -62,7 +62,7 @@ class Newcomers:
 
 def build_newcomers(config: Config, users: int, seed: int, skip: int = 0) -> Newcomers:
     """Open the newest bundle, and draw listeners beyond the first `skip` ones, with which settings were chosen."""
-    store = BundleStore(Layout(config.state).bundles)
+    store = open_bundles(config)
     path = store.local_path(store.list()[-1])
     stages = load_stages(path)
     model = QuestionModel.load(path / "onboarding")

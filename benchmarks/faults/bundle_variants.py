@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from benchmarks.serving.load_generator import Response
+from handsell.bundles.opening import open_bundles
 from handsell.bundles.store import BundleStore
 from handsell.config import Config
 from handsell.core.paths import Layout
@@ -34,7 +35,7 @@ class BundleVariants:
 
     @classmethod
     def create(cls, config: Config) -> BundleVariants:
-        store, pointer = BundleStore(Layout(config.state).bundles), Layout(config.state).bundles / "live.json"
+        store, pointer = open_bundles(config), Layout(config.state).bundles / "live.json"
         live = store.live()
         if live is None:
             raise SystemExit(f"no bundle of {config.name} is live: train one first")

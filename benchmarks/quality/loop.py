@@ -30,9 +30,8 @@ import pyarrow.parquet as pq
 from benchmarks.quality.ablation import start_private_cluster
 from benchmarks.quality.served_baselines import score_lists
 from benchmarks.report import write_report
-from handsell.bundles.store import BundleStore
+from handsell.bundles.opening import open_bundles
 from handsell.config import Config, load_config
-from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.data import world
 from handsell.data.config import WorldConfig
@@ -150,7 +149,7 @@ def list_relevant(events: pa.Table, config: Config) -> dict[str, set[str]]:
 
 def recommend(config: Config, users: list[str], now: int) -> list[list[str]]:
     """Return the lists of the newest bundle at `now`, as a service makes them."""
-    newest = BundleStore(Layout(config.state).bundles).list()[-1]
+    newest = open_bundles(config).list()[-1]
     return replay(open_worker(str(config.source), newest), users, now)
 
 
@@ -194,7 +193,7 @@ def with_integer_times(events: pa.Table) -> pa.Table:
 
 def read_origins(config: Config) -> dict[str, int]:
     """Return the counts by origin of the newest bundle's report."""
-    store = BundleStore(Layout(config.state).bundles)
+    store = open_bundles(config)
     data = json.loads((store.local_path(store.list()[-1]) / "report.json").read_text())["data"]
     names = ("source_events", "stored_events", "served_items", "ignored_items_as_negatives")
     return {name: data.get(name, 0) for name in names}

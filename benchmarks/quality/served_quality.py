@@ -50,10 +50,11 @@ from benchmarks.quality.served_baselines import (
 )
 from benchmarks.quality.served_tables import CONFIG, SETS, find_set, require, write_tables
 from benchmarks.report import write_report
+from handsell.bundles.opening import open_bundles
 from handsell.config import load_config
 from handsell.core.errors import HandsellError
 from handsell.evaluation.intervals import compare
-from handsell.local.bundles import open_bundles, resolve_bundle
+from handsell.local.bundles import resolve_bundle
 from handsell.local.cluster import ray_folder
 
 SERVED = "served"

@@ -81,13 +81,13 @@ def summarize(milliseconds: list[float]) -> dict:
 
 def measure_floor(config: Config, users: list[str], seconds: float) -> dict:
     """Run the same requests as plain calls, one after another; `stages` has the mean ms of each, after a warm-up."""
+    from handsell.bundles.opening import open_bundles
     from handsell.bundles.stages import load_stages
-    from handsell.bundles.store import BundleStore
     from handsell.core.funnel import run_local
     from handsell.features.request_builder import build_requests_from_rows
     from handsell.features.store import open_store
 
-    bundles = BundleStore(Layout(config.state).bundles)
+    bundles = open_bundles(config)
     live = bundles.live()
     if live is None:
         sys.exit(f"no bundle of {config.name} is live: run `make up` to train one")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks.soak.feed import Feed
+from handsell.bundles.opening import open_bundles
 from handsell.bundles.store import BundleStore
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config, load_config
@@ -74,7 +75,7 @@ def draw_slates(config: Config, feed: Feed) -> Iterator[list[dict]]:
 
 
 def _find_clock(config: Config) -> Clock:
-    store = BundleStore(Layout(config.state).bundles)
+    store = open_bundles(config)
     return Clock.of(config.serving.clock, store.show(str(store.live())))
 
 

@@ -31,7 +31,7 @@ from benchmarks.report import MIB, measure_cpu_speed, write_report
 from benchmarks.soak.feed import Feed
 from benchmarks.soak.feeder import draw_events, draw_slates
 from handsell.bundles.manifest import Manifest
-from handsell.bundles.store import BundleStore
+from handsell.bundles.opening import open_bundles
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config, load_config
 from handsell.core.paths import Layout
@@ -60,7 +60,7 @@ def write_deployment(folder: Path, keep_keys: bool) -> Config:
 
 def publish(config: Config, events_through: int) -> None:
     """Publish and promote a bundle, and set the positions that a turn sets."""
-    layout, store = Layout(config.state), BundleStore(Layout(config.state).bundles)
+    layout, store = Layout(config.state), open_bundles(config)
     staging, now = store.new_dir(), time.time_ns() // 1_000
     (staging / "empty").touch()
     manifest = Manifest(

@@ -21,12 +21,11 @@ import numpy as np
 
 from benchmarks.report import write_report
 from benchmarks.serving.smoke import sample_users
+from handsell.bundles.opening import open_bundles
 from handsell.bundles.stages import Stages, load_stages
-from handsell.bundles.store import BundleStore
 from handsell.config import load_config
 from handsell.core.batches import Candidates, Requests
 from handsell.core.funnel import run_local
-from handsell.core.paths import Layout
 from handsell.features.request_builder import build_requests_from_rows
 from handsell.features.store import open_store
 from handsell.ranking.stage import LocalRanking
@@ -75,7 +74,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     config = load_config(options.config)
-    bundles = BundleStore(Layout(config.state).bundles)
+    bundles = open_bundles(config)
     live = bundles.live()
     if live is None:
         sys.exit(f"no bundle of {config.name} is live: run `make up` to train one")

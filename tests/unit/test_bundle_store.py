@@ -1,4 +1,4 @@
-"""The bundle store: publish, promote, roll back and prune, locally and on a remote file system."""
+"""The bundle store: publish, promote, roll back and prune, in a folder and in object storage."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from rich.console import Console
 
 from handsell.bundles.config import GateConfig
 from handsell.bundles.gate import BundleScores
 from handsell.bundles.manifest import MANIFEST, Manifest, read_library_versions
-from handsell.bundles.storage import RemoteStorage, lock_folder, open_storage
+from handsell.bundles.object_storage import ObjectStorage
+from handsell.bundles.storage import lock_folder
 from handsell.bundles.store import BundleStore
 from handsell.core.errors import BundleError
 from handsell.jobs.train import publication
 from handsell.local.bundles import bundle_table
+from handsell.storage.objects import Objects
 
 
 def draft(created_us: int = 1_750_000_000_000_000, **changes) -> Manifest:
@@ -29,13 +30,12 @@ def draft(created_us: int = 1_750_000_000_000_000, **changes) -> Manifest:
     )  # fmt: skip
 
 
-@pytest.fixture(params=["local", "remote"])
+@pytest.fixture(params=["folder", "s3"])
 def store(request, tmp_path: Path) -> BundleStore:
-    if request.param == "local":
+    if request.param == "folder":
         return BundleStore(tmp_path / "bundles")
-    (tmp_path / "bucket").mkdir()
-    bucket = SubTreeFileSystem(str(tmp_path / "bucket"), LocalFileSystem())
-    return BundleStore(RemoteStorage(bucket, "team/bundles", tmp_path / "cache"))
+    uri = request.getfixturevalue("s3").create_folder()
+    return BundleStore(ObjectStorage(Objects(uri), tmp_path / "cache"))
 
 
 def add(store: BundleStore, number: int) -> str:
@@ -121,34 +121,6 @@ def test_prune_clears_only_old_staging_folders(store):
     assert not old.exists() and fresh.exists()
 
 
-def test_a_second_reader_fetches_a_remote_bundle(tmp_path: Path):
-    (tmp_path / "bucket").mkdir()
-    bucket = SubTreeFileSystem(str(tmp_path / "bucket"), LocalFileSystem())
-    here = BundleStore(RemoteStorage(bucket, "b", tmp_path / "here"))
-    there = BundleStore(RemoteStorage(bucket, "b", tmp_path / "there"))
-    bundle_id = add(here, 1)
-    here.promote(bundle_id)
-    assert there.live() == bundle_id
-    assert there.verify(bundle_id) == here.show(bundle_id)
-    assert there.local_path(bundle_id).is_relative_to(tmp_path / "there")
-
-
-def test_a_remote_bundle_appears_only_with_its_manifest(tmp_path: Path):
-    (tmp_path / "bucket" / "b" / "20250615t000000-00000000").mkdir(parents=True)
-    bucket = SubTreeFileSystem(str(tmp_path / "bucket"), LocalFileSystem())
-    assert BundleStore(RemoteStorage(bucket, "b", tmp_path / "cache")).list() == []
-
-
-def test_a_file_address_is_a_folder(tmp_path: Path):
-    store = BundleStore(f"file://{tmp_path}/bundles")
-    assert add(store, 1) in [p.name for p in (tmp_path / "bundles").iterdir()]
-
-
-def test_an_address_of_no_file_system_is_refused():
-    with pytest.raises(BundleError, match=r"expected a folder or an address of pyarrow\.fs"):
-        open_storage("gopher://old/bundles")
-
-
 def test_only_one_promotes_at_a_time(tmp_path: Path):
     store = BundleStore(tmp_path, lock_wait_s=0.05)
     bundle_id = add(store, 1)
@@ -179,7 +151,9 @@ def test_library_versions_are_those_installed():
 def age(store: BundleStore, bundle_id: str) -> None:
     """Make a bundle one of the former format, whose ids are fixed-width."""
     path = store.local_path(bundle_id) / MANIFEST
-    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 2}))
+    old = json.dumps({**json.loads(path.read_text()), "version": 2})
+    path.write_text(old)
+    store._storage.write(f"{bundle_id}/{MANIFEST}", old.encode())
 
 
 def test_a_bundle_of_another_version_is_refused_in_one_sentence_and_listed(store):

@@ -1,4 +1,4 @@
-"""The state file of experiments: stopped arms and the canary, locally and on a remote file system."""
+"""The state file of experiments: stopped arms and the canary, in a folder and in object storage."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import threading
 from pathlib import Path
 
 import pytest
-from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from handsell.bundles.storage import LocalStorage, RemoteStorage
+from handsell.bundles.object_storage import ObjectStorage
+from handsell.bundles.storage import LocalStorage
 from handsell.core.errors import HandsellError
 from handsell.experiments.state import STATE, Canary, ExperimentStates, StateFile
+from handsell.storage.objects import Objects
 
 
-@pytest.fixture(params=["local", "remote"])
+@pytest.fixture(params=["folder", "s3"])
 def state(request, tmp_path: Path) -> StateFile:
-    if request.param == "local":
+    if request.param == "folder":
         return StateFile(LocalStorage(tmp_path / "bundles"))
-    (tmp_path / "bucket").mkdir()
-    bucket = SubTreeFileSystem(str(tmp_path / "bucket"), LocalFileSystem())
-    return StateFile(RemoteStorage(bucket, "team/bundles", tmp_path / "cache"))
+    uri = request.getfixturevalue("s3").create_folder()
+    return StateFile(ObjectStorage(Objects(uri), tmp_path / "cache"))
 
 
 def canary(bundle: str = "b2", **changes) -> Canary:

@@ -1,13 +1,8 @@
 """Tables at URIs: a web server, and an S3 server."""
 
-import contextlib
 import gzip
 import http.server
-import shutil
-import socket
-import subprocess
 import threading
-import time
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +17,7 @@ from handsell.data.config import TablesConfig
 from handsell.data.readers.base import NULLABLE_EVENTS, read_all_events
 from handsell.data.readers.detect import open_reader
 from handsell.data.readers.tables import Tables
-from server_programs import report_missing
+from s3_server import BUCKET
 
 HEADER = "user_id,item_id,time\n"
 
@@ -139,32 +134,11 @@ def test_a_folder_named_by_a_file_uri(tmp_path):
         read_users(open_tables(tmp_path, events={"path": (tmp_path / "no").as_uri()}))
 
 
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
+@pytest.fixture
+def bucket(s3_server):
     """URI of a folder on an S3 server, and its address for uploads."""
-    server = shutil.which("moto_server")
-    if server is None:
-        report_missing("no moto_server on the PATH: pipx install 'moto[server]'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = (tmp_path_factory.mktemp("moto") / "log").open("wb")
-    process = subprocess.Popen([server, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
-    try:
-        for _ in range(150):
-            if process.poll() is not None:
-                report_missing("moto_server does not start")
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.2)
-        address = f"http://127.0.0.1:{port}/shop"
-        httpx.put(address, trust_env=False).raise_for_status()
-        options = f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
-        yield f"s3://key:secret@shop/my log?{options}", f"{address}/my%20log"
-    finally:
-        process.terminate()
-        process.wait(10)
-        log.close()
+    options = f"endpoint_override=127.0.0.1:{s3_server.port}&scheme=http&region=us-east-1"
+    return f"s3://key:secret@{BUCKET}/my log?{options}", f"{s3_server.address}/{BUCKET}/my%20log"
 
 
 def test_a_folder_in_an_object_store(tmp_path, bucket):

@@ -6,7 +6,8 @@
     store.promote(bundle_id)
 
 A bundle is a folder with a manifest and never changes. `live.json` names the live bundle and those before it.
-Promotion and rollback replace that file, so after a crash it has the old or the new state.
+Promotion and rollback replace that file, so after a crash it has the old or the new state. In object storage they
+replace it under the condition that nobody else has meanwhile.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
 
 from handsell.bundles.manifest import Manifest, read_manifest
-from handsell.bundles.storage import LOCK_WAIT_S, STAGING, Storage, lock_folder, open_storage
+from handsell.bundles.storage import LOCK_WAIT_S, STAGING, Storage, open_storage
 from handsell.core.errors import BundleError
 
 POINTER = "live.json"
@@ -31,17 +32,18 @@ ID = re.compile(r"^[0-9A-Za-z][0-9A-Za-z_.-]{0,80}$")
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """The live bundle and its predecessors, oldest first."""
+    """The live bundle and its predecessors, oldest first; and what `prune` is removing or has removed last."""
 
     live: str | None = None
     previous: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 class BundleStore:
-    def __init__(self, root: str | Path | Storage, cache: Path | None = None, lock_wait_s: float = LOCK_WAIT_S):
-        """`root`: a folder, a `pyarrow.fs` address, or a storage; `cache`: local folder for remote bundles."""
-        self._storage: Storage = open_storage(root, cache) if isinstance(root, str | Path) else root
-        self._root, self._wait_s = str(root), lock_wait_s
+    def __init__(self, root: str | Path | Storage, lock_wait_s: float = LOCK_WAIT_S):
+        """`root`: a folder or a storage."""
+        self._storage: Storage = open_storage(root, lock_wait_s) if isinstance(root, str | Path) else root
+        self._root = self._storage.address
 
     def new_dir(self) -> Path:
         """Return a new local folder to build a bundle in."""
@@ -65,49 +67,81 @@ class BundleStore:
 
     def show(self, bundle_id: str) -> Manifest:
         """Return the manifest without checking the files."""
-        return read_manifest(self._fetch(bundle_id))
+        return read_manifest(self._fetch(bundle_id, self._storage.fetch_manifest))
 
     def verify(self, bundle_id: str) -> Manifest:
-        """Check the size and hash of every file; raise BundleError for the first that differs."""
+        """Check the size and hash of every file; raise BundleError for the first that differs.
+
+        A damaged copy in the cache of object storage is fetched again.
+        """
         folder = self._fetch(bundle_id)
-        manifest = read_manifest(folder)
-        manifest.check(folder)
+        try:
+            manifest = read_manifest(folder)
+            manifest.check(folder)
+        except BundleError:
+            again = self._storage.fetch_again(bundle_id)
+            if again is None:
+                raise
+            manifest = read_manifest(again)
         return manifest
 
     def local_path(self, bundle_id: str) -> Path:
-        """Return the bundle's folder on this machine; a remote bundle is fetched once."""
+        """Return the bundle's folder on this machine; one in object storage is fetched once."""
         return self._fetch(bundle_id)
 
     def live(self) -> str | None:
         return self.pointer().live
 
     def pointer(self) -> Pointer:
-        raw = self._storage.read(POINTER)
+        return self._parse(self._storage.read(POINTER))
+
+    def _parse(self, raw: bytes | None) -> Pointer:
         if raw is None:
             return Pointer()
         try:
             state = json.loads(raw)
-            return Pointer(state["live"], tuple(state["previous"]))
+            return Pointer(state["live"], tuple(state["previous"]), tuple(state.get("removed", ())))
         except (ValueError, KeyError, TypeError) as error:
             raise BundleError(
                 f"{self._root}/{POINTER}: expected the name of the live bundle, it is not readable ({error!r}): "
                 "remove it and promote a bundle"
             ) from None
 
-    def promote(self, bundle_id: str) -> None:
-        """Verify a bundle and make it live; promoting the live one changes nothing."""
+    def _change_pointer(self, change: Callable[[Pointer], Pointer]) -> None:
+        def apply(raw: bytes | None) -> bytes | None:
+            before = self._parse(raw)
+            after = change(before)
+            return None if after == before else _to_json(after)
+
+        self._storage.change(POINTER, apply)
+
+    def promote(self, bundle_id: str, instead_of: str | None = "") -> None:
+        """Verify a bundle and make it live; promoting the live one changes nothing.
+
+        With `instead_of`, None for no bundle, raises BundleError if another bundle is live by now: a gate that has
+        compared with one bundle says nothing about another.
+        """
         self.verify(bundle_id)
-        with lock_folder(self._storage.local, self._wait_s):
-            now = self.pointer()
+
+        def change(now: Pointer) -> Pointer:
             if now.live == bundle_id:
-                return
-            before = (*now.previous, now.live) if now.live else now.previous
-            self.write_pointer(Pointer(bundle_id, before))
+                return now
+            if instead_of != "" and now.live != instead_of:
+                raise BundleError(
+                    f"{bundle_id} was compared with {instead_of or 'no live bundle'}, and {now.live} has become live "
+                    "meanwhile: train again, or promote it by its id"
+                )
+            if bundle_id in now.removed:
+                raise BundleError(f"bundle {bundle_id!r} is being removed from {self._root}: promote another one")
+            return Pointer(bundle_id, (*now.previous, now.live) if now.live else now.previous, now.removed)
+
+        self._change_pointer(change)
 
     def rollback(self) -> str:
         """Make the previous bundle live again and return its id; missing and broken ones are skipped."""
-        with lock_folder(self._storage.local, self._wait_s):
-            now = self.pointer()
+        live: list[str] = []
+
+        def change(now: Pointer) -> Pointer:
             before, skipped = list(now.previous), []
             while before:
                 bundle_id = before.pop()
@@ -116,10 +150,15 @@ class BundleStore:
                 except BundleError as error:
                     skipped.append(str(error))
                     continue
-                self.write_pointer(Pointer(bundle_id, tuple(before)))
-                return bundle_id
-        why = "; ".join(skipped) or "there is none"
-        raise BundleError(f"rollback: expected a bundle that was live before {now.live}: {why}: promote one by its id")
+                live.append(bundle_id)
+                return Pointer(bundle_id, tuple(before), now.removed)
+            why = "; ".join(skipped) or "there is none"
+            raise BundleError(
+                f"rollback: expected a bundle that was live before {now.live}: {why}: promote one by its id"
+            )
+
+        self._change_pointer(change)
+        return live[-1]
 
     def prune(self, keep: int, rollbacks: int = 1, needed: Iterable[str] = ()) -> tuple[str, ...]:
         """Remove all but the newest `keep` bundles, the live one and its last `rollbacks` predecessors.
@@ -128,38 +167,40 @@ class BundleStore:
         """
         if keep < 1:
             raise BundleError(f"prune: expected to keep at least 1 bundle, got {keep}: give --keep 1 or more")
-        with lock_folder(self._storage.local, self._wait_s):
-            now, ids = self.pointer(), self.list()
-            predecessors = [i for i in now.previous if i in ids]
-            kept = {
-                *needed,
-                *ids[-keep:],
-                now.live,
-                *predecessors[len(predecessors) - min(rollbacks, len(predecessors)) :],
-            }
-            removed = tuple(i for i in ids if i not in kept)
-            for bundle_id in removed:
-                self._storage.remove(bundle_id)
-            if removed:
-                self.write_pointer(Pointer(now.live, tuple(i for i in now.previous if i not in removed)))
-            self._remove_stale_staging()
-        return removed
+        ids, needed, removed = self.list(), set(needed), list[str]()
 
-    def _fetch(self, bundle_id: str) -> Path:
+        def change(now: Pointer) -> Pointer:
+            predecessors = [i for i in now.previous if i in ids]
+            last = predecessors[len(predecessors) - min(rollbacks, len(predecessors)) :]
+            kept = {*needed, *ids[-keep:], now.live, *last}
+            removed[:] = [i for i in ids if i not in kept]
+            return Pointer(now.live, tuple(i for i in now.previous if i not in removed), tuple(removed))
+
+        self._change_pointer(change)  # first: nobody can promote what is being removed
+        for bundle_id in removed:
+            self._storage.remove(bundle_id)
+        self._storage.remove_unfinished()
+        self._remove_stale_staging()
+        return tuple(removed)
+
+    def _fetch(self, bundle_id: str, fetch: Callable[[str], Path] | None = None) -> Path:
         try:
             if not ID.match(bundle_id):
                 raise FileNotFoundError(bundle_id)
-            return self._storage.fetch(bundle_id)
+            return (fetch or self._storage.fetch)(bundle_id)
         except FileNotFoundError:
             known = ", ".join(self.list()[-5:]) or "none"
             raise BundleError(f"bundle {bundle_id!r} is not in {self._root}; the newest there: {known}") from None
 
     def write_pointer(self, pointer: Pointer) -> None:
         """Replace the pointer atomically, without any check; `promote` and `rollback` check."""
-        state = {"live": pointer.live, "previous": pointer.previous, "changed_us": time.time_ns() // 1000}
-        self._storage.write(POINTER, json.dumps(state, indent=1).encode())
+        self._storage.write(POINTER, _to_json(pointer))
 
     def _remove_stale_staging(self) -> None:
         for path in self._storage.local.glob(f"{STAGING}*"):
             if time.time() - path.stat().st_mtime > STALE_S:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _to_json(pointer: Pointer) -> bytes:
+    return json.dumps({**asdict(pointer), "changed_us": time.time_ns() // 1000}, indent=1).encode()

@@ -28,7 +28,7 @@ from handsell.cli import (
     simulation,
     training,
 )
-from handsell.core.errors import HandsellError
+from handsell.core.errors import HandsellError, StorageError
 from handsell.core.proxies import bypass_proxies
 from handsell.core.tools import find_plain_interpreter
 from handsell.jobs.progress import report_error
@@ -59,7 +59,8 @@ for name, group in GROUPS.items():
 def main() -> None:
     """Run the command line; exit with status 1 and one message, without a traceback, on an error of the user's input.
 
-    These are all HandsellErrors, and files that cannot be read or written.
+    These are all HandsellErrors, and files that cannot be read or written. Where object storage refuses a call or does
+    not answer, the status is 2.
     """
     os.environ.update(bypass_proxies())
     for stream in (sys.stdout, sys.stderr):
@@ -68,6 +69,9 @@ def main() -> None:
     try:
         _restart_if_needed()
         app()
+    except StorageError as error:
+        report_error(str(error))
+        sys.exit(2)  # nothing is wrong with the data: the same command may work later
     except HandsellError as error:
         report_error(str(error))
         sys.exit(1)

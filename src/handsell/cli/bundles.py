@@ -16,7 +16,9 @@ def list_bundles(config: ConfigPath) -> None:
     """List all bundles, newest first, and mark the live one and the canary."""
     from rich import print as show
 
-    from handsell.local.bundles import bundle_table, open_bundles, open_states
+    from handsell.bundles.opening import open_bundles
+    from handsell.experiments.state import open_states
+    from handsell.local.bundles import bundle_table
 
     loaded = load(config)
     show(bundle_table(open_bundles(loaded), open_states(loaded).read()))
@@ -25,7 +27,8 @@ def list_bundles(config: ConfigPath) -> None:
 @app.command("show")
 def show_bundle(config: ConfigPath, bundle: BundleName = "live") -> None:
     """Print the manifest of a bundle."""
-    from handsell.local.bundles import open_bundles, resolve_bundle
+    from handsell.bundles.opening import open_bundles
+    from handsell.local.bundles import resolve_bundle
 
     store = open_bundles(load(config))
     print(store.show(resolve_bundle(store, bundle)).model_dump_json(indent=2))
@@ -70,7 +73,8 @@ def promote_bundle(
 @app.command("rollback")
 def roll_back(config: ConfigPath) -> None:
     """End a running canary; without one, make the previously live bundle live again, without interruption."""
-    from handsell.local.bundles import end_canary, open_bundles
+    from handsell.bundles.opening import open_bundles
+    from handsell.local.bundles import end_canary
     from handsell.local.service import wait_for_switch
 
     loaded = load(config)

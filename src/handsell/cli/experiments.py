@@ -113,13 +113,12 @@ def stop_experiment(
 ) -> None:
     """Give control to all units of an experiment, or of one arm; running gateways follow within about a second."""
     from handsell.core.errors import ConfigError
-    from handsell.core.paths import Layout
     from handsell.experiments.analysis.analysis import find_experiment
-    from handsell.experiments.state import StateFile
+    from handsell.experiments.state import open_states
 
     loaded = load(config)
     experiment = find_experiment(loaded, name)
-    states = StateFile(Layout(loaded.state).bundles)
+    states = open_states(loaded)
     if arm is None:
         changed = states.stop_experiment(name, reason)
     elif arm == experiment.control or arm not in experiment.arms:

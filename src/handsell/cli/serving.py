@@ -14,8 +14,9 @@ from handsell.core.errors import HandsellError
 
 def serve(config: ConfigPath, topology: Topology = "graph") -> None:
     """Deploy the live bundle on the local cluster, which is started if it does not run."""
+    from handsell.bundles.opening import open_bundles
     from handsell.local import cluster, service
-    from handsell.local.bundles import open_bundles, resolve_bundle
+    from handsell.local.bundles import resolve_bundle
     from handsell.local.ownership import claim_state
 
     loaded = load(config)

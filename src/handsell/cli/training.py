@@ -37,7 +37,8 @@ def evaluate(
     url: ServiceUrl = "",
 ) -> None:
     """Print the evaluation stored in a bundle and the path of its report, or evaluate the running service."""
-    from handsell.local.bundles import open_bundles, resolve_bundle
+    from handsell.bundles.opening import open_bundles
+    from handsell.local.bundles import resolve_bundle
     from handsell.local.summary import print_report
 
     loaded = load(config)

@@ -2,7 +2,8 @@
 
     config = load_config(Path("deployments/configs/world.toml"))
 
-Environment variables that override the file: `HANDSELL_DATA` (data.path) and `HANDSELL_HOME` (folder of all state).
+Environment variables that override the file: `HANDSELL_DATA` (data.path), `HANDSELL_STORAGE` (storage.uri) and
+`HANDSELL_HOME` (folder of all state).
 """
 
 from handsell.access.config import AccessConfig
@@ -20,6 +21,7 @@ from handsell.ranking.config import RankingConfig
 from handsell.reranking.config import RerankingConfig
 from handsell.retrieval.config import RetrievalConfig
 from handsell.serving.config import ServingConfig
+from handsell.storage.config import StorageConfig
 
 __all__ = [
     "AccessConfig",
@@ -38,6 +40,7 @@ __all__ = [
     "RetrievalConfig",
     "ServingConfig",
     "SplitConfig",
+    "StorageConfig",
     "Surface",
     "TuningConfig",
     "find_shipped",

@@ -25,6 +25,7 @@ from handsell.reranking.config import RerankingConfig
 from handsell.retrieval.config import RetrievalConfig
 from handsell.serving.config import ServingConfig
 from handsell.serving.guard_rails.config import CanaryConfig
+from handsell.storage.config import StorageConfig, check_storage_uri
 
 
 class Config(Section):
@@ -52,6 +53,7 @@ class Config(Section):
     holdout: HoldoutConfig = HoldoutConfig()
     canary: CanaryConfig = CanaryConfig()
     retention: RetentionConfig = RetentionConfig()
+    storage: StorageConfig = StorageConfig()
 
     _source: Path | None = PrivateAttr(None)
 
@@ -77,6 +79,19 @@ class Config(Section):
     def state(self) -> Path:
         """The folder of everything that belongs to this deployment: data, features, bundles, logs."""
         return state_home(self.source) / self.name
+
+    @property
+    def storage_uri(self) -> str | None:
+        """The folder of this deployment in object storage: that of its name below $HANDSELL_STORAGE or storage.uri.
+
+        None if everything is in the state folder; else the state folder is scratch space and cache. Raises ConfigError.
+        """
+        given = os.environ.get("HANDSELL_STORAGE")
+        try:
+            uri = check_storage_uri(given) if given else self.storage.uri
+        except ValueError as error:
+            raise ConfigError(f"HANDSELL_STORAGE: {error}") from None
+        return None if uri is None else f"{uri}/{self.name}"
 
     @property
     def data_path(self) -> Path | None:

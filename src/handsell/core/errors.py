@@ -6,6 +6,7 @@ HandsellError
  ├── FeatureError     the feature store and the model disagree, or a feature is missing
  ├── BundleError      a model bundle is incomplete, corrupt or of the wrong contract
  ├── TrainingError    a training step is not possible with this data
+ ├── StorageError     object storage refuses a call or does not answer
  ├── FilterError      a filter expression that cannot be parsed or names an unknown attribute
  └── RequestError     an invalid API request (answered with 4xx)
 
@@ -35,6 +36,10 @@ class BundleError(HandsellError):
 
 
 class TrainingError(HandsellError):
+    pass
+
+
+class StorageError(HandsellError):
     pass
 
 

@@ -13,7 +13,9 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from handsell.bundles.storage import LOCK_WAIT_S, Storage, lock_folder, open_storage
+from handsell.bundles.opening import open_bundle_storage
+from handsell.bundles.storage import LOCK_WAIT_S, Storage, open_storage
+from handsell.config import Config
 from handsell.core.errors import HandsellError
 from handsell.core.section import Section
 
@@ -81,15 +83,16 @@ class ExperimentStates(Section):
 
 
 class StateFile:
-    """Reads and changes the state; `root` is the folder or address of the bundles, or their storage."""
+    """Reads and changes the state; `root` is the folder of the bundles, or their storage."""
 
     def __init__(self, root: str | Path | Storage, lock_wait_s: float = LOCK_WAIT_S):
-        self._storage: Storage = open_storage(root) if isinstance(root, str | Path) else root
-        self._wait_s = lock_wait_s
+        self._storage: Storage = open_storage(root, lock_wait_s) if isinstance(root, str | Path) else root
 
     def read(self) -> ExperimentStates:
         """Return the state, empty if there is no file; raises HandsellError if the file is damaged."""
-        raw = self._storage.read(STATE)
+        return self._parse(self._storage.read(STATE))
+
+    def _parse(self, raw: bytes | None) -> ExperimentStates:
         if raw is None:
             return ExperimentStates()
         try:
@@ -104,7 +107,7 @@ class StateFile:
 
     def replace(self, states: ExperimentStates) -> None:
         """Write a state as it is, as in a backup."""
-        self._storage.write(STATE, states.model_dump_json(indent=1).encode())
+        self._storage.write(STATE, _to_json(states))
 
     def stop_arm(self, experiment: str, arm: str, reason: str) -> bool:
         """Send an arm's units to control; returns whether it was not stopped before."""
@@ -133,7 +136,10 @@ class StateFile:
         )
 
     def change_canary(self, change: Callable[[Canary | None], Canary | None]) -> Canary | None:
-        """Replace the canary by what `change` returns, under the lock; a former one is remembered."""
+        """Replace the canary by what `change` returns; a former one is remembered.
+
+        `change` is called again if another process has changed the state meanwhile.
+        """
 
         def apply(states: ExperimentStates) -> ExperimentStates:
             before, after = states.canary, change(states.canary)
@@ -149,6 +155,7 @@ class StateFile:
         ended: list[Canary] = []
 
         def end(now: Canary | None) -> Canary | None:
+            ended.clear()
             if now is None or not now.is_running:
                 return now
             ended.append(now.model_copy(update={"state": state, "reason": reason, "ended_us": now_us()}))
@@ -173,13 +180,25 @@ class StateFile:
         return changed[-1]
 
     def _change(self, change: Callable[[ExperimentStates], ExperimentStates]) -> ExperimentStates:
-        """Apply a change under the lock; nothing is written if nothing changes."""
-        with lock_folder(self._storage.local, self._wait_s):
-            before = self.read()
-            after = change(before)
-            if after != before:
-                self.replace(after)
-            return after
+        """Apply a change, so that none of another process is lost; nothing is written if nothing changes."""
+        states: list[ExperimentStates] = []
+
+        def apply(raw: bytes | None) -> bytes | None:
+            before = self._parse(raw)
+            states.append(change(before))
+            return None if states[-1] == before else _to_json(states[-1])
+
+        self._storage.change(STATE, apply)
+        return states[-1]
+
+
+def open_states(config: Config, keeps_last: bool = False) -> StateFile:
+    """Open the state of a deployment's experiments; `keeps_last` as for bundles."""
+    return StateFile(open_bundle_storage(config, keeps_last))
+
+
+def _to_json(states: ExperimentStates) -> bytes:
+    return states.model_dump_json(indent=1).encode()
 
 
 def _with(state: ExperimentState, **changes: object) -> ExperimentState:

@@ -1,4 +1,4 @@
-"""Bundles on the command line: open the store of a deployment, resolve a bundle's name, list all bundles."""
+"""Bundles on the command line: resolve a bundle's name, list all bundles."""
 
 from __future__ import annotations
 
@@ -6,20 +6,12 @@ from datetime import UTC, datetime
 
 from rich.table import Table
 
+from handsell.bundles.opening import open_bundles
 from handsell.bundles.store import BundleStore
 from handsell.config import Config
 from handsell.core.errors import BundleError
-from handsell.core.paths import Layout
 from handsell.experiments.canary import CanaryTerms, describe_canary, parse_duration, parse_share, start_canary
-from handsell.experiments.state import ExperimentStates, StateFile
-
-
-def open_bundles(config: Config) -> BundleStore:
-    return BundleStore(Layout(config.state).bundles)
-
-
-def open_states(config: Config) -> StateFile:
-    return StateFile(Layout(config.state).bundles)
+from handsell.experiments.state import ExperimentStates, open_states
 
 
 def promote(config: Config, bundle: str) -> None:

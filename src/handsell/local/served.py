@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from handsell.bundles.local_bundle import LocalBundle
+from handsell.bundles.opening import open_bundles
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE, Ragged
@@ -31,7 +32,7 @@ from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
 from handsell.evaluation.served import PAUSES
 from handsell.events.store.opening import open_reader
 from handsell.jobs.batch.slate_part import look_up_requests, open_worker
-from handsell.local.bundles import open_bundles, resolve_bundle
+from handsell.local.bundles import resolve_bundle
 from handsell.local.service import open_client, request_slate, service_url
 
 COUNT = 10

@@ -13,6 +13,7 @@ import httpx
 import yaml
 
 from handsell.access.exposure import find_exposure
+from handsell.bundles.opening import open_bundles
 from handsell.config import Config, find_shipped
 from handsell.core.errors import ConfigError, HandsellError
 from handsell.core.paths import Layout
@@ -21,7 +22,7 @@ from handsell.core.tools import start_command
 from handsell.events.store.opening import STORE_VARIABLE, has_one_writer
 from handsell.jobs.step_records import code_digest
 from handsell.jobs.store_writer import WRITER
-from handsell.local.bundles import open_bundles, resolve_bundle
+from handsell.local.bundles import resolve_bundle
 from handsell.local.cluster import RayHead
 
 KEY_VARIABLE = "HANDSELL_API_KEY"  # sent by commands that call the service

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import handsell
 from handsell.bundles.manifest import read_manifest as read_bundle_manifest
+from handsell.bundles.opening import open_bundles
 from handsell.bundles.store import BundleStore, Pointer
 from handsell.config import Config
 from handsell.core.errors import BundleError
@@ -23,7 +24,7 @@ from handsell.core.paths import Layout
 from handsell.events.compacted_files import lock_compacted
 from handsell.events.store.opening import SQLITE, find_store
 from handsell.experiments.arm_bundles import ArmBundles
-from handsell.experiments.state import ExperimentStates, StateFile
+from handsell.experiments.state import ExperimentStates, StateFile, open_states
 from handsell.features.repository import build_feast_settings
 from handsell.maintenance.backup_manifest import (
     NAME,
@@ -104,13 +105,13 @@ def _copy_store(config: Config, folder: Path) -> tuple[dict[str, int], str, str]
 
 def _copy_bundles(config: Config, folder: Path) -> str | None:
     """Copy the live bundle, those for rollback and for experiments, and their state; return the id of the live one."""
-    store, target = BundleStore(Layout(config.state).bundles), folder / Layout(config.state).bundles.name
+    store, target = open_bundles(config), folder / Layout(config.state).bundles.name
     pointer = store.pointer()
     if pointer.live is None:
         return None
     _copy_bundle(store, pointer.live, target)
     kept, previous = [], pointer.previous[max(len(pointer.previous) - config.retention.rollbacks, 0) :]
-    states = StateFile(Layout(config.state).bundles).read()
+    states = open_states(config).read()
     arms = [bundle for bundle in ArmBundles(config).update(states).bundles if bundle not in (pointer.live, *previous)]
     for bundle in (*previous, *arms):
         try:

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from handsell.bundles.store import BundleStore
+from handsell.bundles.opening import open_bundles
 from handsell.config import Config
 from handsell.core.paths import Layout, find_ray_folder
 from handsell.experiments.arm_bundles import ArmBundles
-from handsell.experiments.state import StateFile
+from handsell.experiments.state import open_states
 from handsell.features.served_log import FEATURE_LOG
 
 DAY_S = 86_400.0
@@ -60,9 +60,8 @@ def remove_old_runs(config: Config, now: float | None = None) -> Removed:
 def remove_old_bundles(config: Config) -> tuple[str, ...]:
     """Remove all bundles but the live one, those for rollback and the newest; return their ids."""
     settings = config.retention
-    root = Layout(config.state).bundles
-    arms = ArmBundles(config).update(StateFile(root).read())
-    return BundleStore(root).prune(settings.bundles, settings.rollbacks, arms.bundles)
+    arms = ArmBundles(config).update(open_states(config).read())
+    return open_bundles(config).prune(settings.bundles, settings.rollbacks, arms.bundles)
 
 
 def measure_folder(folder: Path) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from handsell.bundles.manifest import Manifest
+from handsell.bundles.opening import open_bundles
 from handsell.bundles.store import BundleStore
 from handsell.config import Config
 from handsell.core.clock import Clock
@@ -72,7 +73,7 @@ def find_limits(config: Config) -> TrimLimits:
 
 
 def read_positions(config: Config, reader: EventReader) -> Positions:
-    layout, store = Layout(config.state), BundleStore(Layout(config.state).bundles)
+    layout, store = Layout(config.state), open_bundles(config)
     pointer = store.pointer()
     kept = {bundle: manifest for bundle in store.list() if (manifest := _show(store, bundle)) is not None}
     served = [bundle for bundle in (pointer.live, *pointer.previous[-1:]) if bundle in kept]

@@ -15,14 +15,13 @@ from typing import Any, Literal
 import numpy as np
 
 from handsell.bundles.local_bundle import LocalBundle
-from handsell.bundles.store import BundleStore
+from handsell.bundles.opening import open_bundles
 from handsell.config import Config
 from handsell.core.batches import NONE, Requests, Slates
 from handsell.core.errors import BundleError
 from handsell.core.funnel import Funnel, run_local
 from handsell.core.hashing import finalize
 from handsell.core.json_files import read_json
-from handsell.core.paths import Layout
 from handsell.data.world.tables import format_user_ids
 from handsell.evaluation.replay_scores import HEADLINE
 from handsell.events.store.interface import CatalogChange
@@ -104,7 +103,7 @@ class DeployedPolicy:
             self._release(day + 1)
 
     def _open(self) -> None:
-        store = BundleStore(Layout(self.config.state).bundles)
+        store = open_bundles(self.config)
         live = store.live() if self.follows_gate else next(reversed(store.list()), None)
         if live is None:
             raise BundleError(f"{self.config.name} has no live bundle: run `handsell train {self.config.source}` first")
@@ -165,7 +164,7 @@ class DeployedPolicy:
 
     def find_best_retriever(self) -> str:
         """Return the source of the highest NDCG@10 in the bundle's report."""
-        path = BundleStore(Layout(self.config.state).bundles).local_path(self.bundle_id) / "report.json"
+        path = open_bundles(self.config).local_path(self.bundle_id) / "report.json"
         models: dict[str, Any] = read_json(path, "train again")["models"]
         sources = self.bundle.stages.candidates.sources
         return max(sources, key=lambda name: models[name]["metrics"][HEADLINE] or 0.0)

@@ -28,7 +28,7 @@ from handsell.experiments.analysis.outliers import limit_outliers
 from handsell.experiments.analysis.segments import label_cold
 from handsell.experiments.analysis.verdict import ArmShares, Verdict, choose_settings, judge
 from handsell.experiments.config import Experiment, find_share, to_micros
-from handsell.experiments.state import StateFile
+from handsell.experiments.state import open_states
 
 COLD = "cold"  # segments without a table of users
 MAX_LOOKS = 100  # of the history: the last ones
@@ -78,7 +78,7 @@ def find_shares(experiment: Experiment, arms: tuple[str, ...]) -> ArmShares:
 def choose_exposures(config: Config, name: str, until: int | None = None) -> tuple[ExposureFilter, dict[str, str]]:
     """Return which slates count, until the experiment or an arm was stopped, and the reasons of stops."""
     experiment = find_experiment(config, name)
-    state = StateFile(Layout(config.state).bundles).read().of(name)
+    state = open_states(config).read().of(name)
     ends = [end for end in (until, experiment.stop_us) if end is not None]
     ends += [state.changed_us] if (state.stopped or state.stopped_arms) and state.changed_us else []
     stopped = {**({name: state.reason} if state.stopped else {}), **state.stopped_arms}

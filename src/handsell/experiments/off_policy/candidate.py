@@ -15,12 +15,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from handsell.bundles.manifest import Manifest
+from handsell.bundles.opening import open_bundles
 from handsell.bundles.stages import Stages, apply_choices, load_snapshot, load_stages
 from handsell.bundles.store import BundleStore
 from handsell.config import Config
 from handsell.config.overlay import apply_overlay, build_overlay
 from handsell.core.errors import BundleError, ConfigError
-from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
 from handsell.experiments.config import Arm, Experiment
 from handsell.reranking.rules.live_rules import CompiledRules, LiveRules
@@ -69,7 +69,7 @@ def find_arm(config: Config, candidate: str, surface: str) -> Arm | None:
 
 def load_policy(config: Config, bundle: str, name: str, arm: Arm | None = None, surface: str = "home") -> SlatePolicy:
     """Load the stages of a bundle as this deployment serves them, with the changes of an arm."""
-    store = BundleStore(Layout(config.state).bundles)
+    store = open_bundles(config)
     bundle = _resolve(store, bundle, config)
     manifest, path = store.verify(bundle), store.local_path(bundle)
     served = apply_choices(config, path)

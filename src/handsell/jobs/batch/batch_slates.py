@@ -16,7 +16,7 @@ import uuid
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from handsell.bundles.store import BundleStore
+from handsell.bundles.opening import open_bundles
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
 from handsell.config.locations import make_absolute
@@ -77,7 +77,7 @@ def plan_run(config: Config, surface: str, out: Path, users_per_part: int, recor
         return run
     if out.is_dir() and any(out.iterdir()):
         raise DataError(f"{out} is not empty and has no {PLAN}: give an empty folder, or that of an earlier run")
-    store = BundleStore(Layout(config.state).bundles)
+    store = open_bundles(config)
     bundle = store.live()
     if bundle is None:
         raise BundleError(f"no bundle of {config.name} is live: run `handsell train {config.source}` first")

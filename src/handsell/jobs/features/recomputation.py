@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from handsell.bundles.opening import open_bundles
 from handsell.bundles.stages import load_snapshot
-from handsell.bundles.store import BundleStore
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE, Candidates
 from handsell.core.errors import FeatureError
 from handsell.core.offsets import offsets_from_counts
-from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.events.store.opening import open_reader
 from handsell.features.item import DailyValues, ItemDays, get_untouched_values, list_item_columns
@@ -54,7 +53,7 @@ def recompute(logged: LoggedVectors, config: Config, store: FeatureStore) -> Rec
     bundle = np.array(logged.bundle)
     for name in dict.fromkeys(logged.bundle):
         rows = np.flatnonzero(bundle == name)
-        snapshot = load_snapshot(BundleStore(Layout(config.state).bundles).local_path(name))
+        snapshot = load_snapshot(open_bundles(config).local_path(name))
         vectors[rows], fresh[rows] = _of_bundle(logged, rows, snapshot, config, store)
         late[rows] = np.maximum(logged.time[rows] // DAY_US - snapshot.as_of // DAY_US, 0)
     return RecomputedVectors(vectors, fresh, late)

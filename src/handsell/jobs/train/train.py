@@ -21,6 +21,7 @@ import ray
 
 from handsell.bundles.gate import GateDecision, check_absence_loss
 from handsell.bundles.manifest import read_library_versions
+from handsell.bundles.opening import open_bundles
 from handsell.bundles.stages import load_bundle_config
 from handsell.bundles.store import BundleStore
 from handsell.catalog.snapshot import Snapshot
@@ -78,13 +79,14 @@ def train(config: Config, promote: bool = True, progress: Progress | None = None
             note.text = served.sentence
         run = replace(run, counts=run.counts | count_origins(run.config, run.folder))
         report = _report(run, replay, served)
-        store = BundleStore(Layout(config.state).bundles)
+        store = open_bundles(config)
         bundle_id, refit = publication.publish_refit(run, report, store)
         with run.progress.step("gate") as note:
+            live = store.live()
             decision = _decide_promotion(run, config, replay, served, store)
             note.text = " ".join((*decision.sentences, *decision.warnings, *refit.warnings))
             if decision.passed and promote:
-                store.promote(bundle_id)
+                store.promote(bundle_id, instead_of=live)
     _remove_intermediate_files(run)
     outcome = "is live" if decision.passed and promote else "was not promoted"
     return f"{bundle_id} {outcome}; {report['served']['sentence']} {report['summary']}"

@@ -18,11 +18,11 @@ from collections.abc import Callable
 from time import monotonic
 
 from handsell.bundles.live_catalog import ChangesNotRead
+from handsell.bundles.opening import open_bundles
 from handsell.bundles.store import BundleStore
-from handsell.core.errors import BundleError, HandsellError
-from handsell.core.paths import Layout
+from handsell.core.errors import BundleError, HandsellError, StorageError
 from handsell.experiments.arm_bundles import ArmBundles
-from handsell.experiments.state import StateFile
+from handsell.experiments.state import open_states
 from handsell.serving.graph.loaded_bundle import LoadedBundle
 from handsell.serving.graph.loading import LIVE, OpenedBundle, open_bundle
 from handsell.serving.graph.service import Service
@@ -51,8 +51,8 @@ class StageBundles:
     def __init__(self, config: str, bundle: str, load: Callable[[OpenedBundle], LocalStages]):
         opened = open_bundle(config, bundle)
         self._config, self._load = config, load
-        bundles = Layout(opened.config.state).bundles
-        self._store, self._states, self._arms = BundleStore(bundles), StateFile(bundles), ArmBundles(opened.config)
+        self._store = open_bundles(opened.config, keeps_last=True)
+        self._states, self._arms = open_states(opened.config, keeps_last=True), ArmBundles(opened.config)
         # newest last; replaced as a whole
         self._held = {opened.manifest.id: LiveStages(warm_up(load(opened), opened), opened.live, opened.config)}
         self._refused: dict[str, str] = {}
@@ -118,7 +118,7 @@ class StageBundles:
         try:
             opened = open_bundle(self._config, bundle)
             stages = LiveStages(warm_up(self._load(opened), opened), opened.live, opened.config)
-        except ChangesNotRead as error:
+        except (ChangesNotRead, StorageError) as error:
             log.warning("%s; trying again", error)
             self._wanted = {*self._wanted, bundle}
             return
@@ -162,7 +162,7 @@ class BundleWatcher:
             with service.hold(bundle):  # a promoted canary is dropped as an arm at the same time
                 await compare_with_current(service, bundle)
                 service.switch_to(bundle)
-        except ChangesNotRead as error:
+        except (ChangesNotRead, StorageError) as error:
             log.warning("%s; the current bundle stays, trying again", error)
             return
         except Exception as error:

@@ -14,7 +14,6 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from handsell.config import Config
-from handsell.core.paths import Layout
 
 if TYPE_CHECKING:
     from handsell.serving.graph.loaded_bundle import LoadedBundle
@@ -81,8 +80,8 @@ class Gateway:
         return load_bundle(opened, stages, store, self._metrics)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        from handsell.bundles.store import BundleStore
-        from handsell.experiments.state import StateFile
+        from handsell.bundles.opening import open_bundles
+        from handsell.experiments.state import open_states
         from handsell.serving.graph.bundle_watcher import BundleWatcher
         from handsell.serving.graph.remote import call
         from handsell.serving.guard_rails.arm_watcher import ArmWatcher
@@ -90,11 +89,11 @@ class Gateway:
         from handsell.serving.http.api import Watcher, build_api
         from handsell.serving.stream.likes_watcher import LikesWatcher
 
-        bundles = Layout(self._service.config.state).bundles
+        config = self._service.config
         load = self._load if self._follows_live else None
-        watchers: list[Watcher] = [ArmWatcher(self._service, StateFile(bundles), load)]
+        watchers: list[Watcher] = [ArmWatcher(self._service, open_states(config, keeps_last=True), load)]
         if self._follows_live:
-            watchers.append(BundleWatcher(self._service, BundleStore(bundles), self._load))
+            watchers.append(BundleWatcher(self._service, open_bundles(config, keeps_last=True), self._load))
         if (processor := self._processor) is not None:
             watchers.append(LikesWatcher(self._service, lambda known: call(processor, "recent_likes", known)))
         if (guard := self._guard) is not None:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from handsell.bundles.live_catalog import open_live_catalog
 from handsell.bundles.manifest import Manifest
+from handsell.bundles.opening import open_bundles
 from handsell.bundles.stages import apply_choices
-from handsell.bundles.store import BundleStore
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config, load_config
 from handsell.core.errors import BundleError, FeatureError
-from handsell.core.paths import Layout
 from handsell.eligibility.mask import Eligibility
 from handsell.events.live_catalog import FOLLOWER, LiveCatalog
 from handsell.features.views import SERVICES, list_service_columns
@@ -39,7 +38,7 @@ def resolve_bundle_id(config: Config, bundle: str) -> str:
     """Return the bundle's id, for LIVE that of the promoted one; raise BundleError if no bundle is live."""
     if bundle != LIVE:
         return bundle
-    live = BundleStore(Layout(config.state).bundles).live()
+    live = open_bundles(config, keeps_last=True).live()
     if live is None:
         raise BundleError(
             f"no bundle of {config.name} is live: run `handsell train {config.source}` first, or name one by its id"
@@ -50,7 +49,7 @@ def resolve_bundle_id(config: Config, bundle: str) -> str:
 def open_bundle(config_path: str, bundle: str) -> OpenedBundle:
     """Load config and bundle; raises ConfigError or BundleError naming what is wrong and what to do."""
     config = load_config(config_path)
-    store = BundleStore(Layout(config.state).bundles)
+    store = open_bundles(config, keeps_last=True)
     bundle = resolve_bundle_id(config, bundle)
     manifest = store.verify(bundle)
     path = store.local_path(bundle)

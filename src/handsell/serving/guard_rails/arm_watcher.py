@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from handsell.bundles.live_catalog import ChangesNotRead
-from handsell.core.errors import HandsellError
+from handsell.core.errors import HandsellError, StorageError
 from handsell.experiments.arm_bundles import ArmBundles
 from handsell.experiments.state import StateFile
 from handsell.serving.graph.bundle_watcher import compare_with_current
@@ -78,7 +78,7 @@ class ArmWatcher:
                     if bundle in self._arms.bundles:
                         service.arm_bundles = {**service.arm_bundles, bundle: loaded}
                         log.info("bundle %s is ready for its arm", bundle)
-            except ChangesNotRead as error:
+            except (ChangesNotRead, StorageError) as error:
                 log.warning("%s; trying again", error)
                 continue
             except Exception as error:

@@ -10,7 +10,6 @@ from ray import serve
 
 from handsell.config import load_config
 from handsell.core.errors import HandsellError
-from handsell.core.paths import Layout
 
 if TYPE_CHECKING:
     from handsell.serving.guard_rails.counts import Counts
@@ -29,17 +28,17 @@ class ExperimentGuardDeployment:
     """Stops broken arms and decides about the canary; Serve starts it again when it ends."""
 
     def __init__(self, config: str):
-        from handsell.bundles.store import BundleStore
+        from handsell.bundles.opening import open_bundles
         from handsell.events.store.opening import open_reader
-        from handsell.experiments.state import StateFile
+        from handsell.experiments.state import open_states
         from handsell.serving.guard_rails.guard import Guard
         from handsell.serving.telemetry.observability import log_as_json
 
         os.nice(NICENESS)
         log_as_json()
         loaded = load_config(config)
-        bundles = Layout(loaded.state).bundles
-        self._guard = Guard(loaded, StateFile(bundles), BundleStore(bundles), open_reader(loaded))
+        states, bundles = open_states(loaded, keeps_last=True), open_bundles(loaded, keeps_last=True)
+        self._guard = Guard(loaded, states, bundles, open_reader(loaded))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._guard.run, args=(self._stop,), name="guard", daemon=True)
         self._thread.start()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from handsell.bundles.store import BundleStore
 from handsell.config import Config
-from handsell.core.errors import HandsellError
+from handsell.core.errors import HandsellError, StorageError
 from handsell.events.store.interface import EventReader
 from handsell.experiments.state import CANARY, CANDIDATE, CONTROL, Canary, ExperimentStates, StateFile
 from handsell.serving.guard_rails.canary_rule import CanaryRule
@@ -199,7 +199,9 @@ class Guard:
         if current is None or current.started_us != canary.started_us:
             return  # it has been ended meanwhile
         try:
-            self._bundles.promote(canary.bundle)
+            self._bundles.promote(canary.bundle, instead_of=canary.live)
+        except StorageError:
+            raise  # tried again in the next step
         except HandsellError as error:
             self._stop(CANARY, CANDIDATE, f"it cannot be promoted: {error}")
             return

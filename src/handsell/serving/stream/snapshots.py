@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from handsell.bundles.manifest import Manifest
+from handsell.bundles.opening import open_bundles
 from handsell.bundles.stages import load_snapshot
-from handsell.bundles.store import BundleStore
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
-from handsell.core.paths import Layout
 from handsell.serving.graph.loading import LIVE, follow_catalog, resolve_bundle_id
 
 
@@ -15,7 +14,7 @@ class ServedCatalog:
     """Follows the live bundle and its catalog, as gateways do."""
 
     def __init__(self, config: Config):
-        self._config, self._store = config, BundleStore(Layout(config.state).bundles)
+        self._config, self._store = config, open_bundles(config, keeps_last=True)
         self._bundle = ""
 
     def snapshot(self) -> Snapshot:

@@ -8,11 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from handsell.config import Config
-from handsell.core.paths import Layout
 from handsell.experiments.analysis.analysis import find_experiment, list_arms
 from handsell.experiments.analysis.text.verdict_text import open_console
 from handsell.experiments.config import Experiment
-from handsell.experiments.state import ExperimentState, StateFile
+from handsell.experiments.state import ExperimentState, open_states
 
 
 def print_experiments(config: Config, console: Console | None = None) -> None:
@@ -21,7 +20,7 @@ def print_experiments(config: Config, console: Console | None = None) -> None:
     if not config.experiments:
         console.print(f"no experiments in {config.source}: add [experiments.NAME], see docs/experiments.md")
         return
-    states = StateFile(Layout(config.state).bundles).read()
+    states = open_states(config).read()
     table = Table()
     for column in ("experiment", "state", "layer", "unit", "surfaces", "share", "arms", "metric"):
         table.add_column(column)
@@ -39,7 +38,7 @@ def print_experiments(config: Config, console: Console | None = None) -> None:
 def print_experiment(config: Config, name: str, console: Console | None = None) -> None:
     """Print what each arm changes."""
     console, experiment = console or open_console(), find_experiment(config, name)
-    state = StateFile(Layout(config.state).bundles).read().of(name)
+    state = open_states(config).read().of(name)
     times = [f"{word} {value:%Y-%m-%d %H:%M}" for word, value in _list_times(experiment)]
     console.print(
         f"{name}: {describe_state(experiment, state)}; layer {experiment.layer}, unit {experiment.unit}, surfaces "
