@@ -37,7 +37,7 @@ def create(
     loaded = load_on_cluster(config)
 
     from handsell.experiments.canary import parse_duration
-    from handsell.local import api_keys
+    from handsell.jobs import api_keys
 
     scopes = tuple(dict.fromkeys(str(one) for one in scope))
     life_s = None if expires_in is None else parse_duration(expires_in, "--expires-in")
@@ -56,7 +56,7 @@ def list_keys(config: ConfigPath) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from handsell.local import api_keys
+    from handsell.jobs import api_keys
 
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("id", "name", "kind", "scopes", "state", "created", "rate/s", "quota/day", "today"):
@@ -81,7 +81,7 @@ def rotate(
     loaded = load_on_cluster(config)
 
     from handsell.experiments.canary import parse_duration
-    from handsell.local import api_keys
+    from handsell.jobs import api_keys
 
     overlap_s = parse_duration(overlap, "--overlap")
     key, text = api_keys.rotate(loaded, key_id, overlap_s)
@@ -94,8 +94,8 @@ def revoke(config: ConfigPath, key_id: KeyId) -> None:
     """Make a key invalid for good, on every gateway within about two seconds."""
     loaded = load_on_cluster(config)
 
+    from handsell.jobs import api_keys
     from handsell.jobs.progress import report_result
-    from handsell.local import api_keys
 
     key = api_keys.revoke(loaded, key_id)
     report_result(f"key {key.key_id} ({key.name}) is revoked")

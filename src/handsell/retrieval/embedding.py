@@ -18,7 +18,6 @@ from handsell.retrieval.index.query_sampling import sample_requests
 from handsell.retrieval.index.vector_index import VectorIndex
 from handsell.retrieval.sharding.sharded_index import ItemIndex, SplitVectors, load_index
 
-
 NO_ITEMS = np.zeros(0, np.int32)
 
 
