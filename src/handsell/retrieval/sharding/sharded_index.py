@@ -18,7 +18,7 @@ import numpy as np
 
 from handsell.core.batches import NONE
 from handsell.retrieval.index.approximate import DESCRIPTION, read_description
-from handsell.retrieval.index.topk import fit_mask, pad_rows, select_top
+from handsell.retrieval.index.topk import fit_mask, pad_rows
 from handsell.retrieval.index.vector_index import VectorIndex
 from handsell.retrieval.sharding.numbering import find_items
 
@@ -137,6 +137,8 @@ def merge_found(found: Sequence[Found], k: int) -> Found:
     rows = []
     for item, score in zip(items, scores, strict=True):
         real = np.flatnonzero(item != NONE)
-        real = real[np.argsort(item[real], kind="stable")]
-        rows.append(select_top(item[real], score[real], k))
+        if len(real) > k > 0:
+            real = real[score[real] >= np.partition(score[real], len(real) - k)[len(real) - k]]
+        best = real[np.lexsort((item[real], -score[real]))[:k]]
+        rows.append((item[best], score[best]))
     return pad_rows(rows, k)
