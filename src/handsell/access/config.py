@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from handsell.core.section import Section
+
+ORIGIN = re.compile(r"https?://[^/\s*]+")
 
 
 class AccessConfig(Section):
@@ -27,7 +30,7 @@ class AccessConfig(Section):
         None,
         gt=0,
         description="requests per second of one key on one gateway, with bursts of two seconds; a key may have its "
-        "own. Without a value there is no limit",
+        "own. Of a widget's key it holds for each user. Without a value there is no limit",
     )
     quota_per_day: int | None = Field(
         None,
@@ -38,3 +41,11 @@ class AccessConfig(Section):
     widget_token_s: int = Field(
         3_600, ge=1, description="longest remaining life of a widget's token; one that expires later is refused"
     )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"expected origins such as https://shop.example, without a path, got {origin!r}")
+        return origins

@@ -37,7 +37,7 @@ class AccessControl:
     def find_excess(self, caller: Caller) -> Excess | None:
         """Count a request; return why it is refused, None where it is not."""
         assert caller.key_id is not None
-        return self.limits.find_excess(self.keys.find(caller.key_id))
+        return self.limits.find_excess(self.keys.find(caller.key_id), caller.user_id)
 
     async def run(self) -> None:
         """Follow the keys and exchange the counts of requests, until cancelled."""

@@ -12,6 +12,7 @@ from handsell.access.config import AccessConfig
 from handsell.core.units import DAY_US, SECOND_US
 
 BURST_S = 2.0  # requests of this time may come at once
+MANY = 10_000  # buckets, above which those that are full again are dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,35 +25,37 @@ class Excess:
 
 
 class KeyLimits:
-    """A token bucket for each key, and its requests of the present UTC day.
+    """A token bucket for each key, of a widget for each user, and the key's requests of the present UTC day.
 
     Requests of other gateways are counted as of the last exchange with the event store, about a second ago.
     """
 
     def __init__(self, config: AccessConfig):
         self._rate, self._quota = config.rate_per_s, config.quota_per_day
-        self._buckets: dict[str, tuple[float, float]] = {}  # tokens, and when there were as many
+        self._buckets: dict[tuple[str, str | None], tuple[float, float]] = {}  # tokens, and when there were as many
         self.day = 0
         self._stored: dict[str, int] = {}  # requests of the day in the event store
         self._new: Counter[str] = Counter()  # not in the event store yet
         self._sending: Counter[str] = Counter()
 
-    def find_excess(self, key: ApiKey) -> Excess | None:
-        """Count a request of a key; return why it is refused, None where it is not."""
+    def find_excess(self, key: ApiKey, user_id: str | None = None) -> Excess | None:
+        """Count a request of a key, or of a widget's user; return why it is refused, None where it is not."""
         rate = key.rate_per_s if key.rate_per_s is not None else self._rate
-        if rate is not None and (wait_s := self._take_token(key.key_id, rate)) > 0:
+        if rate is not None and (wait_s := self._take_token((key.key_id, user_id), rate)) > 0:
             detail = f"expected at most {rate:g} requests per second with key {key.name!r}, got more: send them slower"
             return Excess(detail, "rate_limited", math.ceil(wait_s))
         quota = key.quota_per_day if key.quota_per_day is not None else self._quota
         return None if quota is None else self._count(key, quota)
 
-    def _take_token(self, key_id: str, rate: float) -> float:
+    def _take_token(self, whose: tuple[str, str | None], rate: float) -> float:
         """Take a token; return the seconds until there is one if there is none now."""
         now, size = time.monotonic(), max(1.0, rate * BURST_S)
-        tokens, at = self._buckets.get(key_id, (size, now))
+        if whose not in self._buckets and len(self._buckets) >= MANY:
+            self._buckets = {one: bucket for one, bucket in self._buckets.items() if bucket[1] > now - 2 * BURST_S}
+        tokens, at = self._buckets.get(whose, (size, now))
         tokens = min(size, tokens + (now - at) * rate)
         is_free = tokens >= 1.0
-        self._buckets[key_id] = (tokens - 1.0 if is_free else tokens), now
+        self._buckets[whose] = (tokens - 1.0 if is_free else tokens), now
         return 0.0 if is_free else (1.0 - tokens) / rate
 
     def _count(self, key: ApiKey, quota: int) -> Excess | None:
