@@ -11,7 +11,7 @@ from ray.serve.schema import ServeDeploySchema
 from handsell.config import load_config
 from handsell.core.paths import Layout
 from handsell.serving.http.app import AppArgs, compose
-from kuberay_manifests import FOLDER, ROOT, find_values, load_clusters, load_environment, load_manifest
+from kuberay_manifests import FOLDER, KUBERAY, ROOT, find_values, load_clusters, load_environment, load_manifest
 from serve_keys import find_unknown_keys
 
 SERVE = yaml.safe_load(load_manifest("rayservice")["spec"]["serveConfigV2"])
@@ -81,7 +81,11 @@ def test_the_config_is_the_mounted_one_and_the_worlds():
         assert mounts["state"] == load_environment()["HANDSELL_HOME"]
     ours, world = load_config(FOLDER / "handsell.toml"), load_config(ROOT / "deployments" / "configs" / "world.toml")
     assert ours.jobs.wait_for_resources_s > world.jobs.wait_for_resources_s  # machines may have to come first
-    assert ours.model_dump(exclude={"jobs"}) == world.model_dump(exclude={"jobs"})
+    assert ours.access.keys == "required"  # the service listens beyond loopback
+    apart = {"jobs", "access"}
+    assert ours.model_dump(exclude=apart) == world.model_dump(exclude=apart)
+    small = load_config(KUBERAY / "overlays" / "local" / "handsell.toml")
+    assert small.model_dump(exclude={"data"}) == ours.model_dump(exclude={"data"})
 
 
 @pytest.mark.parametrize("deployment", APPLICATION["deployments"], ids=lambda d: d["name"])
