@@ -25,6 +25,7 @@ from handsell.reranking.config import RerankingConfig
 from handsell.retrieval.config import RetrievalConfig
 from handsell.serving.config import ServingConfig
 from handsell.serving.guard_rails.config import CanaryConfig
+from handsell.serving.telemetry.config import LoggingConfig, TracingConfig
 from handsell.storage.config import StorageConfig, check_storage_uri
 
 
@@ -54,6 +55,8 @@ class Config(Section):
     canary: CanaryConfig = CanaryConfig()
     retention: RetentionConfig = RetentionConfig()
     storage: StorageConfig = StorageConfig()
+    logging: LoggingConfig = LoggingConfig()
+    tracing: TracingConfig = TracingConfig()
 
     _source: Path | None = PrivateAttr(None)
 

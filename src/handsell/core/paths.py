@@ -113,6 +113,11 @@ class Layout:
         return self.state / "logs"
 
     @property
+    def log_key(self) -> Path:
+        """The key by which ids are hashed in logs; readable by its owner alone."""
+        return self.state / "run" / "log.key"
+
+    @property
     def steps(self) -> Path:
         """Completed steps of `make up` and the inputs of each."""
         return self.state / "steps"

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class ImpressionQueue:
             return
         self._waiting.append({**slate, "gateway": self.gateway, "sequence": self._sequence})
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._flush())
+            self._task = asyncio.get_running_loop().create_task(self._flush(), context=Context())  # of no request
 
     async def _flush(self) -> None:
         """Send until the queue is empty; an idle gateway has no task."""

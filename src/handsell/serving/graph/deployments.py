@@ -12,14 +12,19 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.trace import SpanKind
 from ray import serve
 
 from handsell.config import load_config
+from handsell.core.logs.request_trace import RequestTrace, set_traces
 from handsell.events.store.interface import AppendResult, EventStoreError
+from handsell.serving.telemetry.process_telemetry import start_telemetry
+from handsell.serving.telemetry.tracing import trace
 
 if TYPE_CHECKING:
     from handsell.serving.graph.event_sink import WriterCall
     from handsell.serving.graph.loading import OpenedBundle
+    from handsell.serving.graph.remote import Traces
     from handsell.serving.graph.stages import LocalStages, Operation
 
 # Defaults for `serve run`; deployments/serve/*.yaml states them, with autoscaling, for every deployment.
@@ -40,11 +45,15 @@ class StageDeployment:
     def _hold(self, config: str, bundle: str, load: Callable[[OpenedBundle], LocalStages]) -> None:
         from handsell.serving.graph.bundle_watcher import StageBundles
 
+        start_telemetry(load_config(config), self.stage.capitalize())
         self._bundles = StageBundles(config, bundle, load)
 
-    async def call(self, bundle: str, operation: Operation, *args: Any) -> Any:
-        """Run an operation of this deployment's stage; raises BundleNotHeld."""
-        return await self._bundles.get(bundle).call(self.stage, operation, *args)
+    async def call(self, traces: Traces, bundle: str, operation: Operation, *args: Any) -> Any:
+        """Run an operation of this deployment's stage for some requests; raises BundleNotHeld."""
+        set_traces(RequestTrace(*each) for each in traces)
+        name = operation if isinstance(operation, str) else operation.__name__
+        with trace(f"{self.stage.capitalize()}.{name}", SpanKind.SERVER):
+            return await self._bundles.get(bundle).call(self.stage, operation, *args)
 
     async def state(self, bundle: str) -> str:
         return self._bundles.state(bundle)
@@ -101,15 +110,21 @@ class EventLogDeployment:
         from handsell.events.store.opening import open_writer
         from handsell.serving.graph.event_sink import LocalSink
 
-        self._sink = LocalSink(open_writer(load_config(config), LOCK_WAIT_S))
+        loaded = load_config(config)
+        start_telemetry(loaded, "EventLog")
+        self._sink = LocalSink(open_writer(loaded, LOCK_WAIT_S))
 
     async def call(self, method: str, *args: Any) -> AppendResult:
         """Run a method of EventWriter; answers after the commit and raises EventStoreError."""
         return await asyncio.wrap_future(getattr(self._sink.log, method)(*args))
 
-    async def call_group(self, calls: Sequence[WriterCall]) -> list[AppendResult | EventStoreError]:
+    async def call_group(
+        self, calls: Sequence[WriterCall], traces: Traces = ()
+    ) -> list[AppendResult | EventStoreError]:
         """Make several calls that may share a commit; returns the result or the failure of each."""
-        return await self._sink.call_group(calls)
+        set_traces(RequestTrace(*each) for each in traces)
+        with trace("EventLog.call_group", SpanKind.SERVER):
+            return await self._sink.call_group(calls)
 
     def __del__(self) -> None:
         if hasattr(self, "_sink"):

@@ -10,8 +10,9 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from handsell.access.audit_entry import AuditEntry
+from handsell.core.logs.request_trace import RequestTrace, get_traces
 from handsell.events.store.interface import AppendResult, CatalogChange, EventStoreError, EventWriter
-from handsell.serving.graph.remote import call
+from handsell.serving.graph.remote import call, pack_traces
 
 ANSWER_S = 10.0  # a call that takes longer counts as failed
 GROUP = 128  # calls in one call of the writer's deployment
@@ -86,13 +87,13 @@ class RemoteSink(EventSink):
 
     def __init__(self, writer: DeploymentHandle):
         self._writer = writer
-        self._waiting: list[tuple[WriterCall, asyncio.Future[AppendResult]]] = []
+        self._waiting: list[tuple[WriterCall, tuple[RequestTrace, ...], asyncio.Future[AppendResult]]] = []
         self._sending: set[asyncio.Task[None]] = set()
 
     async def call(self, method: str, *args: Any) -> AppendResult:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[AppendResult] = loop.create_future()
-        self._waiting.append(((method, args), done))
+        self._waiting.append(((method, args), get_traces(), done))
         if len(self._sending) < IN_FLIGHT:
             task = loop.create_task(self._send())
             self._sending.add(task)
@@ -105,10 +106,11 @@ class RemoteSink(EventSink):
             results: Sequence[AppendResult | EventStoreError]
             try:
                 async with asyncio.timeout(ANSWER_S):
-                    results = await call(self._writer, "call_group", [one for one, _ in group])
+                    traces = tuple(each for _, traces, _ in group for each in traces if each.span_id)
+                    results = await call(self._writer, "call_group", [one for one, _, _ in group], pack_traces(traces))
             except Exception as error:
                 results = [_explain(error)] * len(group)
-            for (_, done), result in zip(group, results, strict=True):
+            for (_, _, done), result in zip(group, results, strict=True):
                 if done.done():  # its caller has gone
                     continue
                 if isinstance(result, EventStoreError):

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from handsell.config import Config
+from handsell.config import Config, load_config
 
 if TYPE_CHECKING:
     from handsell.serving.graph.loaded_bundle import LoadedBundle
@@ -51,9 +51,10 @@ class Gateway:
         from handsell.serving.graph.event_sink import EventSink, LocalSink, RemoteSink
         from handsell.serving.graph.loading import LIVE
         from handsell.serving.graph.service import Service
-        from handsell.serving.telemetry.observability import Metrics, log_as_json
+        from handsell.serving.telemetry.observability import Metrics
+        from handsell.serving.telemetry.process_telemetry import start_telemetry
 
-        log_as_json()
+        start_telemetry(load_config(config), "Gateway")
         self._config, self._handles, self._open_store = config, stages, open_store
         self._follows_live, self._metrics = bundle == LIVE, Metrics()
         loaded = self._load(bundle)

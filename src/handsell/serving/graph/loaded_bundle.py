@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from handsell.core.batches import NONE, Slates
 from handsell.core.clock import Clock
 from handsell.core.failures import Failures
 from handsell.core.funnel import remove_items
+from handsell.core.logs.request_trace import set_recommendation_id
 from handsell.eligibility.filter_reasons import count_removed
 from handsell.events.known_blocks import KnownBlocks
 from handsell.events.live_catalog import LiveCatalog
@@ -27,21 +28,24 @@ from handsell.features.request_builder import BuiltRequests
 from handsell.features.storage.online_rows import UserStore
 from handsell.onboarding.question_model import QuestionModel
 from handsell.retrieval.score_items import best_first, score_items
-from handsell.serving.graph.batcher import MicroBatcher
+from handsell.serving.graph.batcher import A, MicroBatcher
 from handsell.serving.graph.circuit_breaker import STALL, Breaker
 from handsell.serving.graph.loading import OpenedBundle, load_popularity
 from handsell.serving.graph.popularity_fallback import PopularItems
 from handsell.serving.graph.stages import BUDGET, READ_SHARE, STAGES, BundleNotHeld, StageClient, StageRun
 from handsell.serving.graph.users import UserLookup
 from handsell.serving.http import render
-from handsell.serving.http.answers import Item, RankedItem, ReleaseStamp, SlateStamp
+from handsell.serving.http.answers import Item, RankedItem
 from handsell.serving.http.explain import ItemExplanation, explain_item
 from handsell.serving.http.onboarding.question_selection import AskedItems, select_questions
 from handsell.serving.http.queries import Query, QueryParser
 from handsell.serving.live.live_stages import read_now
+from handsell.serving.slates.release import Release
 from handsell.serving.stream.recent_likes import RecentLikes, add_likes
+from handsell.serving.telemetry.batch_context import work_for
 from handsell.serving.telemetry.feature_log import Sample, is_sampled
 from handsell.serving.telemetry.observability import Metrics
+from handsell.serving.telemetry.tracing import trace
 
 MAX_WAIT = 0.2
 """Share of the deployment's deadline that a request may wait for its batch.
@@ -50,24 +54,6 @@ It lies well within the features' share. A caller's shorter deadline gets a degr
 """
 
 VARIANTS = 256  # changed configs that are kept
-
-
-@dataclass(frozen=True)
-class Release:
-    """The versions that an answer was made with, stamped on answers, impressions and stage calls."""
-
-    bundle: str
-    snapshot: int
-    catalog: int
-    made_us: int = 0  # when the bundle was made; not stamped, like the next
-    data_end_us: int = 0  # time of the newest event in its data
-
-    @cached_property
-    def stamp(self) -> ReleaseStamp:
-        return ReleaseStamp(bundle=self.bundle, snapshot=self.snapshot, catalog=self.catalog)
-
-    def with_rules(self, version: str | None) -> SlateStamp:
-        return SlateStamp(bundle=self.bundle, snapshot=self.snapshot, catalog=self.catalog, rules=version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,19 +137,23 @@ class LoadedBundle:
 
     async def recommend(self, query: Query) -> UserSlate:
         self.metrics.waiting.set(len(self._slates))
-        return await self._slates.submit(query)
+        return await self._submit(self._slates, query)
 
     async def rank(self, query: Query) -> RankedList:
         """Rank the caller's own items."""
-        return await self._lists.submit(query)
+        return await self._submit(self._lists, query)
 
     async def explain(self, query: Query) -> ItemExplanation:
         """Explain the place of the query's one item in the query's slate."""
-        return await self._explanations.submit(query)
+        return await self._submit(self._explanations, query)
 
     async def ask(self, query: Query) -> AskedItems:
         """Choose the items whose answers teach most about the query's user."""
-        return await self._questions.submit(query)
+        return await self._submit(self._questions, query)
+
+    async def _submit(self, batcher: MicroBatcher[Query, A], query: Query) -> A:
+        set_recommendation_id(query.recommendation_id)  # for the log lines of this request
+        return await batcher.submit(query)
 
     def public_list(self, name: str, query: Query, metadata: bool) -> list[Item]:
         """Available items of `popular` or `trending`."""
@@ -276,9 +266,11 @@ class LoadedBundle:
             if is_sampled(query.recommendation_id, share)
         )
         started, failures = now(), Failures()
+        work_for(queries, started)
         limit = max(began + BUDGET["features"] * deadline_s, started + READ_SHARE * deadline_s)
         config = self.change_config(queries[0].overlay)
-        built = await self._users.build_requests(queries, limit, failures, config)
+        with trace("features"):
+            built = await self._users.build_requests(queries, limit, failures, config)
         self.metrics.stage_seconds.labels("features").observe(now() - started)
         for age_s in built.age_s:
             self.metrics.features_age.observe(age_s)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
+from handsell.core.logs.request_trace import RequestTrace, get_traces
 from handsell.serving.graph.stages import Operation
+
+Traces = tuple[tuple[str, ...], ...]  # of RequestTrace, as plain tuples
 
 
 async def call(handle: DeploymentHandle, method: str, *args: Any) -> Any:
@@ -27,6 +30,11 @@ async def call(handle: DeploymentHandle, method: str, *args: Any) -> Any:
         return await remote.remote(*args)
 
 
+def pack_traces(traces: Iterable[RequestTrace]) -> Traces:
+    """Return the requests that a call is made for, as it passes them on."""
+    return tuple(tuple(trace) for trace in traces)
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteStages:
     """Stages in separate deployments; every call names the bundle."""
@@ -35,7 +43,7 @@ class RemoteStages:
     handles: Mapping[str, DeploymentHandle]  # by stage
 
     async def call(self, stage: str, operation: Operation, *args: Any) -> Any:
-        return await call(self.handles[stage], "call", self.bundle, operation, *args)
+        return await call(self.handles[stage], "call", pack_traces(get_traces()), self.bundle, operation, *args)
 
     async def states(self) -> dict[str, str]:
         states = await asyncio.gather(*(call(handle, "state", self.bundle) for handle in self.handles.values()))

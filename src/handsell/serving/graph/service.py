@@ -10,7 +10,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+from opentelemetry.trace import SpanKind
+
 from handsell.core.errors import RequestError
+from handsell.core.logs.request_trace import RequestTrace, get_trace, set_traces
 from handsell.events.impressions import ImpressionQueue
 from handsell.events.store.interface import AppendResult, Blocks
 from handsell.events.store.opening import open_reader
@@ -36,6 +39,7 @@ from handsell.serving.slates.recommender import Recommender
 from handsell.serving.slates.slate_answers import SlateAnswers
 from handsell.serving.telemetry.observability import Metrics
 from handsell.serving.telemetry.state_metrics import StateMetrics
+from handsell.serving.telemetry.tracing import stop_tracing, trace
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -68,8 +72,9 @@ class Service:
         self._impressions = ImpressionQueue(self._append_slates, metrics.impressions_lost.inc)
         metrics.waiting_slates.set_function(lambda: len(self._impressions))
         self._arms = ArmTraffic(self.config, self.identities, metrics.registry, self.arm_outcomes)
-        self._slates = SlateAnswers(metrics, self._impressions.offer, self.config.serving.max_feed)
+        self._slates = SlateAnswers(metrics, self._offer, self.config.serving.max_feed)
         self._recommender = Recommender(self, self._arms, self._slates)
+        self._traced: dict[str, RequestTrace] = {}  # sampled requests whose slates wait, by recommendation id
         self._checked: list[LoadedBundle] = []  # bundles that are about to be used
         self._was_ready = False
         self._report_bundle()
@@ -208,7 +213,7 @@ class Service:
         found = validate_events(body, self.bundle.config, self.bundle.snapshot, self.bundle.clock)
         done = AppendResult(0, 0, ())
         if found.rows:
-            with self.metrics.time_append("events", len(found.rows)):
+            with self.metrics.time_append("events", len(found.rows)), trace("append events", SpanKind.CLIENT):
                 done = await self._events.append(found.rows)
         self.metrics.unknown_items.inc(found.unknown_items)
         counts = {"accepted": done.accepted, "duplicates": done.duplicates, "rejected": len(found.rejected)}
@@ -269,9 +274,19 @@ class Service:
             if bundle is not None:
                 bundle.close()
         await asyncio.to_thread(self._events.close)
+        await asyncio.to_thread(stop_tracing)
+
+    def _offer(self, slate: dict[str, Any]) -> None:
+        if (origin := get_trace()).span_id:
+            name = slate["recommendation_id"]
+            self._traced[name] = origin._replace(recommendation_id=name)
+        self._impressions.offer(slate)
 
     async def _append_slates(self, slates: Sequence[dict[str, Any]]) -> None:
-        with self.metrics.time_append("slates"):
+        traced = self._traced
+        self._traced = {}
+        set_traces(traced.values())
+        with self.metrics.time_append("slates"), trace("append slates", SpanKind.CLIENT):
             await self._events.append_slates(slates)
 
     def _assign(self, body: schemas.RecommendationsBody | schemas.ExplainParameters) -> Participation:

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from opentelemetry.trace import SpanKind
+
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import Candidates, Requests, Slates
@@ -21,6 +23,7 @@ from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage
 from handsell.serving.graph.circuit_breaker import Breaker
 from handsell.serving.telemetry.feature_log import Sample
 from handsell.serving.telemetry.observability import Metrics
+from handsell.serving.telemetry.tracing import trace
 
 Operation = str | Callable[..., Awaitable[Any]]
 
@@ -109,7 +112,8 @@ class StageRun:
         loop = asyncio.get_running_loop()
         started, limit = loop.time(), self.began + BUDGET[stage] * self.deadline_s
         try:
-            return await self.breakers[stage].wait(lambda: self.stages.call(stage, operation, *args), limit)
+            with trace(stage, SpanKind.CLIENT):
+                return await self.breakers[stage].wait(lambda: self.stages.call(stage, operation, *args), limit)
         except BundleNotHeld:
             self.missing.append(stage)
             raise

@@ -32,11 +32,11 @@ class ExperimentGuardDeployment:
         from handsell.events.store.opening import open_reader
         from handsell.experiments.state import open_states
         from handsell.serving.guard_rails.guard import Guard
-        from handsell.serving.telemetry.observability import log_as_json
+        from handsell.serving.telemetry.process_telemetry import start_telemetry
 
         os.nice(NICENESS)
-        log_as_json()
         loaded = load_config(config)
+        start_telemetry(loaded, "ExperimentGuard")
         states, bundles = open_states(loaded, keeps_last=True), open_bundles(loaded, keeps_last=True)
         self._guard = Guard(loaded, states, bundles, open_reader(loaded))
         self._stop = threading.Event()

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handsell.core.errors import RequestError
 from handsell.events.store.interface import EventStoreError
+from handsell.serving.telemetry.request_ids import BODY as KEPT_BODY
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +179,8 @@ class BodyLimit:
             detail = f"body: expected at most {self.limit} bytes, got more: split it, or raise serving.max_body_bytes"
             await problem(413, detail, "body_too_large")(scope, receive, send)
             return
-        await self.app(scope, _replay(bytes(body), receive), send)
+        scope[KEPT_BODY] = bytes(body)
+        await self.app(scope, _replay(scope[KEPT_BODY], receive), send)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

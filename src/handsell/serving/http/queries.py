@@ -14,6 +14,7 @@ from handsell.config import Config
 from handsell.core.batches import NONE
 from handsell.core.clock import Clock
 from handsell.core.errors import FilterError, RequestError
+from handsell.core.logs.request_trace import RequestTrace, get_trace
 from handsell.data.weights import compute_event_weights
 from handsell.eligibility.filters import get_filters
 from handsell.events.states import Events
@@ -45,6 +46,11 @@ class Query:
     items: np.ndarray = field(default_factory=lambda: NOTHING)  # (X,) int32 items to rank or to explain
     arms: tuple[str, ...] = ()  # "experiment=arm"
     overlay: str = ""  # changed settings of these arms, with which the query was parsed
+    origin: RequestTrace = field(default_factory=get_trace)  # the HTTP request that asks
+
+    @property
+    def trace(self) -> RequestTrace:
+        return self.origin._replace(recommendation_id=self.recommendation_id)
 
 
 @dataclass(frozen=True)

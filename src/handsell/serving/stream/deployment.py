@@ -31,9 +31,11 @@ class StreamProcessorDeployment:
         from handsell.events.store.opening import open_reader
         from handsell.serving.stream.processor import Processor
         from handsell.serving.stream.snapshots import ServedCatalog
+        from handsell.serving.telemetry.process_telemetry import start_telemetry
 
         os.nice(NICENESS)
         loaded = load_config(config)
+        start_telemetry(loaded, "StreamProcessor")
         self._processor = Processor(
             loaded, open_store(loaded), open_reader(loaded), ServedCatalog(loaded), save_through(loaded, log)
         )

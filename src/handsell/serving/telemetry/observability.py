@@ -1,18 +1,12 @@
-"""Prometheus metrics of a gateway, JSON log lines, and trace ids."""
+"""Prometheus metrics of a gateway."""
 
 from __future__ import annotations
 
-import json
-import logging
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import numpy as np
-from opentelemetry.trace import format_trace_id, get_current_span
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from handsell.core.batches import NONE, Candidates, RulesStamp
@@ -20,23 +14,6 @@ from handsell.experiments.state import ExperimentStates
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.3, 2.5, 5.0)
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
-
-
-PROPAGATOR = TraceContextTextMapPropagator()
-
-trace_id: ContextVar[str] = ContextVar("trace_id", default="")
-
-
-def continue_trace(header: bytes) -> bytes:
-    """The caller's `traceparent` with a new span; a new trace where the header is missing or invalid.
-
-    The id of the trace is added to this request's log records.
-    """
-    parent = PROPAGATOR.extract({"traceparent": header.decode("latin-1")})
-    caller = get_current_span(parent).get_span_context()
-    trace = format_trace_id(caller.trace_id) if caller.is_valid else secrets.token_hex(16)
-    trace_id.set(trace)
-    return f"00-{trace}-{secrets.token_hex(8)}-{caller.trace_flags if caller.is_valid else 0:02x}".encode()
 
 
 class Metrics:
@@ -191,31 +168,3 @@ class Metrics:
     def render(self) -> bytes:
         """Text exposition format."""
         return generate_latest(self.registry)
-
-
-class JsonLines(logging.Formatter):
-    """Format a record as one JSON object, with the fields of `extra={"fields": {...}}`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **({"trace_id": trace} if (trace := trace_id.get()) else {}),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
-
-
-def log_as_json() -> None:
-    """Write handsell's own log records to stderr as JSON lines."""
-    logger = logging.getLogger("handsell")
-    if not any(isinstance(h.formatter, JsonLines) for h in logger.handlers):
-        handler = logging.StreamHandler()
-        handler.setFormatter(JsonLines())
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
