@@ -41,12 +41,14 @@ def two_arms(name: str, bold: str, **keys: str) -> str:
     return "\n".join(lines) + "\n" + arms
 
 
-def expect_slate(world: World, config: Config, user_id: str, time: int, n: int, bundle: str = "") -> list[str]:
+def expect_slate(
+    world: World, config: Config, user_id: str, time: int, n: int, bundle: str = "", surface: str = "home"
+) -> list[str]:
     """Compute the slate in this process, from the stored row through the funnel of a config."""
     path = BundleStore(Layout(world.config.state).bundles).local_path(bundle or world.bundle)
     stages = load_stages(path, config)
-    rows = world.store().online_users([user_id])
-    requests = build_requests_from_rows(rows, stages.snapshot, config, np.array([time]), np.zeros(1, np.int8))
+    rows, on = world.store().online_users([user_id]), np.array([config.surface_names.index(surface)], np.int8)
+    requests = build_requests_from_rows(rows, stages.snapshot, config, np.array([time]), on)
     slates = run_local(stages.funnel.recommend(requests, n))
     return stages.snapshot.items.ids(slates.item[0][slates.item[0] >= 0])
 

@@ -37,7 +37,7 @@ from handsell.data import world
 from handsell.data.config import WorldConfig
 from handsell.evaluation.intervals import compare_all
 from handsell.events.store.opening import open_writer
-from handsell.jobs.batch.slate_part import open_worker
+from handsell.jobs.batch.batch_worker import open_worker
 from handsell.jobs.pipeline import run_pipeline
 from handsell.local.served import replay
 

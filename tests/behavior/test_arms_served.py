@@ -251,6 +251,52 @@ async def test_settings_that_fail_degrade_the_arm_alone(base):
             assert len(answer["items"]) == 8
 
 
+async def test_similar_items_are_shown_to_somebody_in_an_arm(base):
+    parts = [
+        two_arms("bolder", BOLD, surfaces='["similar"]'),
+        two_arms("at_home", BOLD, surfaces='["home"]', layer='"h"'),
+    ]
+    world, by_arm = change_experiments(base, "".join(parts)), {}
+    async with start_service(world) as (client, _):
+
+        async def list_similar(**more):
+            answer = await client.get("/v1/items/i3/similar", params={"count": 8, **more})
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+        nobody = await list_similar()
+        assert "arms" not in nobody
+        for who in ({"user_id": "u1"}, *({"anonymous_id": f"v{i}"} for i in range(11))):
+            answer = await list_similar(**who)
+            logged = await read_logged(world, answer["recommendation_id"])
+            name = who.get("user_id") or f"anonymous:{who['anonymous_id']}"
+            assert set(logged["user_id"]) == {name} and read_arms(logged) == answer["arms"]
+            by_arm.setdefault(answer["arms"]["bolder"], []).append(item_ids(answer))
+    assert set(by_arm) == {"control", "bold"} and by_arm["control"][0] == item_ids(nobody) != by_arm["bold"][0]
+    assert all(items == of_arm[0] for of_arm in by_arm.values() for items in of_arm), "nothing else depends on the user"
+
+
+async def test_a_list_of_the_caller_is_ranked_by_the_bundle_of_the_arm(base):
+    other = publish_other_bundle(base, seed=33)
+    parts = [two_arms("ranker", f'bundle = "{other}"'), two_arms("bolder", BOLD, layer='"b"')]
+    world, orders = change_experiments(base, "".join(parts)), {}
+    async with start_service(world) as (client, service):
+        service.arm_bundles = {other: load_world_bundle(world, service.metrics, other)}
+        for i in range(10):
+            body = {"user_id": f"new {i}", "item_ids": [f"i{n}" for n in range(20)], "shown": 3}
+            answer = (await client.post("/v1/rank", json=body)).json()
+            arm, slate = answer["arms"]["ranker"], await ask(client, f"new {i}")
+            assert answer["arms"] == {"ranker": arm} and slate["arms"]["ranker"] == arm, "dials of a slate do not act"
+            assert answer["release"]["bundle"] == (other if arm == "bold" else world.bundle)
+            logged = await read_logged(world, answer["recommendation_id"])
+            assert (logged["item_id"], logged["surface"][0]) == (item_ids(answer)[:3], "rank")
+            assert read_arms(logged) == {"ranker": arm} and logged["bundle"][0] == answer["release"]["bundle"]
+            orders.setdefault(arm, item_ids(answer))
+        del body["shown"]
+        assert "recommendation_id" not in (await client.post("/v1/rank", json=body)).json()
+    assert set(orders) == {"control", "bold"} and orders["control"] != orders["bold"]
+
+
 async def test_an_item_is_explained_in_the_users_arm(world):
     async with start_service(world) as (client, _):
         for user in USERS[:8]:

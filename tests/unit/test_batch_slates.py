@@ -6,17 +6,25 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
+from experiment_world import BOLD, change_experiments, expect_slate, two_arms
 from handsell.bundles import local_bundle
+from handsell.bundles.store import BundleStore
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import load_config
+from handsell.config.overlay import apply_overlay, build_overlay
 from handsell.core.errors import ConfigError, DataError, HandsellError
 from handsell.core.paths import Layout
 from handsell.events.store.interface import CatalogChange
 from handsell.events.store.opening import open_reader, open_writer
 from handsell.events.store.sqlite_writer import SqliteWriter
+from handsell.experiments.canary import CanaryTerms, start_canary
+from handsell.experiments.state import StateFile, now_us
+from handsell.experiments.traffic import RequestUnits, Traffic
 from handsell.jobs.batch import batch_slates as job
-from handsell.jobs.batch import slate_part
-from serving_world import ITEMS, USERS, write_world
+from handsell.jobs.batch import batch_worker, slate_part
+from handsell.serving.guard_rails.config import CanaryConfig
+from handsell.testing.rule_catalog import write_rule
+from serving_world import ITEMS, USERS, publish_other_bundle, write_world
 
 EMAIL = 'seen_on = ["home", "email"]\nshown_days = 5\ncap = { slates = 1, days = 1 }'
 
@@ -32,9 +40,9 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr(local_bundle, "open_store", lambda config: made.store())
     monkeypatch.setattr(job, "run_tasks", lambda task, arguments, **_: [task(*each) for each in arguments])
     monkeypatch.setattr(job, "connect", lambda *_: __import__("contextlib").nullcontext())
-    slate_part.load_worker.cache_clear()
+    batch_worker.load_worker.cache_clear()
     yield made
-    slate_part.load_worker.cache_clear()
+    batch_worker.load_worker.cache_clear()
 
 
 def slates(out) -> dict[str, list[str]]:
@@ -72,10 +80,10 @@ def test_slates_are_those_that_the_service_would_answer(world, tmp_path):
     from handsell.core.funnel import run_local
 
     job.batch(world.config, "email", tmp_path / "email", record=False)
-    here = slate_part.open_worker(str(world.config.source), world.bundle)
+    here = batch_worker.open_worker(str(world.config.source), world.bundle)
     run = job.BatchRun(**json.loads((tmp_path / "email" / "run.json").read_text()))
     reader = open_reader(world.config)
-    asked = slate_part.look_up_requests(here, run.surface, run.time, ["u7"], reader)
+    asked = batch_worker.look_up_requests(here, run.surface, run.time, ["u7"], reader)
     one = run_local(here.stages.funnel.recommend(asked, 5))
     assert slates(tmp_path / "email")["u7"] == here.stages.snapshot.items.ids(one.item[0])
     assert shown(world) == {}  # not recorded
@@ -111,7 +119,7 @@ def test_the_cap_holds_from_run_to_run_and_shown_items_stay_away(world, tmp_path
     assert slates(tmp_path / "second") == {}
     open_ended = world.config.source.read_text().replace("cap = { slates = 1, days = 1 }", "cap = { slates = 2 }")
     world.config.source.write_text(open_ended)
-    slate_part.load_worker.cache_clear()
+    batch_worker.load_worker.cache_clear()
     job.batch(load_config(world.config.source), "email", tmp_path / "third")
     first, third = slates(tmp_path / "first"), slates(tmp_path / "third")
     assert len(third) == 20 and not any(set(first[user]) & set(third[user]) for user in first)
@@ -186,6 +194,67 @@ def test_users_for_whom_nothing_is_left_have_no_slate(world, tmp_path):
     }
     assert set(found.get("u2", [])) <= left and len(found.get("u2", [])) <= len(left)
     assert ("u2" in found) or "1 got no items" in said
+
+
+def test_slates_are_those_of_each_users_arm_and_logged_with_it(world, tmp_path):
+    other = publish_other_bundle(world, seed=34)
+    parts = [
+        two_arms("bolder", BOLD + "surface = { count = 4 }\n", surfaces='["email"]'),
+        two_arms("ranker", f'bundle = "{other}"', layer='"r"'),
+        two_arms("at_home", BOLD, surfaces='["home"]', layer='"h"'),
+        two_arms("mix", "weights = { item_knn = 9.0 }", share="0.4", layer='"m"', interleave='["control", "bold"]'),
+    ]
+    world = change_experiments(world, "".join(parts))
+    job.batch(world.config, "email", tmp_path / "email", users_per_part=11)
+    rows = [row for path in sorted((tmp_path / "email").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    traffic, seen = Traffic(world.config), set()
+    shown = open_reader(world.config).read_impressions(limit=10_000)
+    logged = {row["recommendation_id"]: shown["recommendation_id"].index(row["recommendation_id"]) for row in rows}
+    for row in rows:
+        arms, i = json.loads(row["arms"]), logged[row["recommendation_id"]]
+        given = traffic.assign(RequestUnits(row["user_id"]), "email", now_us())
+        assert arms == given.list_arms() and "at_home" not in arms
+        assert json.loads(shown["arms"][i]) == given.arms and shown["bundle"][i] == row["bundle"]
+        assert row["bundle"] == (other if arms["ranker"] == "bold" else world.bundle)
+        taken = [(one := world.config.experiments[name], one.arms[given.arms[name]]) for name in ("bolder", "ranker")]
+        config = apply_overlay(world.config, build_overlay(world.config, taken))
+        n = 4 if arms["bolder"] == "bold" else 5
+        seen.add((arms["bolder"], arms["ranker"], arms.get("mix")))
+        if arms.get("mix") == "interleaved":
+            assert shown["interleaved"][i] == "mix" and set(shown["teams"][i : i + n]) == {"control", "bold"}
+            continue
+        expected = expect_slate(world, config, row["user_id"], row["time"], n, row["bundle"], "email")
+        assert row["item_id"] == expected
+    assert len(rows) == USERS and len(seen) > 5
+
+
+def test_a_broken_bundle_of_an_arm_gives_control_and_a_canary_gets_its_share(world, tmp_path):
+    other = publish_other_bundle(world, seed=35)
+    states = StateFile(Layout(world.config.state).bundles)
+    start_canary(BundleStore(Layout(world.config.state).bundles), states, other, 0.4, CanaryConfig(), CanaryTerms())
+    world = change_experiments(world, two_arms("ranker", 'bundle = "20260101t000000-00000000"', surfaces='["email"]'))
+    job.batch(world.config, "email", tmp_path / "email")
+    rows = pq.read_table(tmp_path / "email" / "part-00000.parquet").to_pylist()
+    arms = [json.loads(row["arms"]) for row in rows]
+    assert {one["ranker"] for one in arms} == {"control"} and any("stopped" in row["experiments"] for row in rows)
+    assert {one.get("canary") for one in arms} == {"control", "candidate", None}
+    for one, row in zip(arms, rows, strict=True):
+        assert row["bundle"] == (other if one.get("canary") == "candidate" else world.bundle)
+
+
+def test_business_rules_hold_in_batch_slates(world, tmp_path):
+    source = world.config.source
+    rules = [write_rule("pinned", "pin", items="item.item_id == 'i44'", position=2, surfaces=["email"])]
+    rules.append(write_rule("bold", "pin", items="item.item_id == 'i46'", position=1, experiment="marked", arm="bold"))
+    (source.parent / "rules.toml").write_text("\n".join(rules))
+    source.write_text(source.read_text().replace("[ranking]", '[reranking]\nrules = "rules.toml"\n[ranking]', 1))
+    world = change_experiments(world, two_arms("marked", ""))
+    job.batch(world.config, "email", tmp_path / "email", record=False)
+    rows = pq.read_table(tmp_path / "email" / "part-00000.parquet").to_pylist()
+    assert all(row["rules"] for row in rows) and sum("i44" in row["item_id"][:2] for row in rows) > USERS / 2
+    bold = [json.loads(row["arms"])["marked"] == "bold" for row in rows]
+    first = [row["item_id"][0] == "i46" for row in rows]
+    assert not any(one and not arm for one, arm in zip(first, bold, strict=True)) and 3 < sum(first) < USERS
 
 
 @pytest.mark.parametrize(

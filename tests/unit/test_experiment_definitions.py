@@ -47,6 +47,32 @@ REFUSED = {
         TWO + "reranking = { diversity = 0.2 }\n" + OTHER.format(keys='layer = "b"') + "reranking = { diversity = 0 }",
         r"other: expected other settings than bolder.*reranking\.diversity",
     ),
+    "dial on rank": (
+        '[experiments.bolder]\nsurfaces = ["home", "rank"]\n' + TWO + "reranking = { diversity = 0.2 }",
+        r"bolder\.arms\.bold\.reranking\.diversity: .*\(home, rank\); it has no effect on `rank`, where only `bundle`",
+    ),
+    "surface on rank": (
+        '[experiments.bolder]\nsurfaces = ["rank"]\n' + TWO + "surface = { count = 5 }",
+        r"bolder\.arms\.bold\.surface\.count: .* no effect on `rank`",
+    ),
+    "rules on rank": (
+        '[experiments.bolder]\nsurfaces = ["rank"]\n' + TWO + 'rules = "none"',
+        r"arms\.bold\.rules: .* effect on `rank`",
+    ),
+    "interleaving on rank": (
+        '[experiments.bolder]\nsurfaces = ["rank"]\ninterleave = ["control", "bold"]\n' + TWO,
+        r"bolder\.interleave: expected no interleaving on `rank`",
+    ),
+    "fatigue of similar items": (
+        '[surfaces.home]\n[surfaces.similar]\n[experiments.bolder]\nsurfaces = ["similar"]\n' + TWO
+        + "reranking = { fatigue = { weight = 0.1 } }",
+        r"bolder\.arms\.bold\.reranking\.fatigue: .* no effect on `similar`, which knows of no user",
+    ),
+    "caps of similar items": (
+        '[surfaces.home]\n[surfaces.similar]\n[experiments.bolder]\nsurfaces = ["similar"]\n' + TWO
+        + 'surface = { seen_on = ["home"] }',
+        r"bolder\.arms\.bold\.surface\.seen_on: .* no effect on `similar`",
+    ),
     "interleaved arm": ('[experiments.bolder]\ninterleave = ["control", "bald"]\n' + TWO, r"interleave: .*'bald'"),
     "former shares of one arm": (
         TWO + "former = [{ until = 2026-12-05, share = 0.25 }]", r"former shares .* 1 until 2026-12-05.*; got 0\.75"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from handsell.core.batches import NONE, Slates
+from handsell.experiments.interleaved_slates import interleave, map_bits
 from handsell.experiments.interleaving import draft_teams, toss
-from handsell.serving.slates.interleaved_slates import interleave, map_bits
 
 SEEDS = np.arange(4_000, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 

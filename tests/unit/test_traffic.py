@@ -61,6 +61,18 @@ def test_an_experiment_runs_on_its_surfaces_between_start_and_stop(build):
         assert all(given is IN_NONE for given in other)
 
 
+def test_lists_of_the_caller_are_in_experiments_whose_changes_act_there(build):
+    def takes_part(bold, keys=""):
+        return {bool(given.arms) for given in assign(build(experiment("one", bold, keys)), "rank")} == {True}
+
+    assert takes_part('bundle = "b2"') and takes_part("weights = { als = 2.0 }", 'surfaces = ["rank"]')
+    assert not takes_part("reranking = { diversity = 0.5 }") and not takes_part('rules = "none"')
+    assert not takes_part('bundle = "b2"', 'surfaces = ["home"]')
+    assert not takes_part('bundle = "b2"', 'interleave = ["control", "bold"]')
+    home = build(experiment("one", 'bundle = "b2"'))
+    assert [g.arms for g in assign(home, "rank")] == [g.arms for g in assign(home)], "the same arm on all surfaces"
+
+
 def test_requests_without_the_unit_are_in_no_arm(build):
     traffic = build(experiment("one", "", 'unit = "session"'))
     assert traffic.assign(RequestUnits("u1", "anonymous:v"), "home", NOW) is IN_NONE

@@ -16,6 +16,8 @@ from handsell.eligibility.mask import Eligibility
 from handsell.features.matrix import ItemValues, SnapshotValues, select_ranker_features
 from handsell.ranking.stage import FusedRanking, LocalRanking
 from handsell.ranking.xgboost_ranker import XGBoostRanker
+from handsell.reranking.rules.live_rules import CompiledRules, LiveRules
+from handsell.reranking.rules.reading import read_rules
 from handsell.reranking.stage import LocalReranking
 from handsell.retrieval import registry
 from handsell.retrieval.stage import LocalCandidates
@@ -49,6 +51,28 @@ class Stages:
             snapshot=snapshot,
             items=None,
         )
+
+    def with_config(self, config: Config) -> Stages:
+        """Return the stages with other settings of surfaces, weights of sources and re-ranking; rules stay."""
+        ranking, reranking = self.ranking, self.reranking
+        return replace(
+            self,
+            candidates=self.candidates.with_config(config),
+            ranking=ranking.with_config(config) if isinstance(ranking, LocalRanking) else ranking,
+            reranking=(
+                reranking.with_config(config, reranking.rules) if isinstance(reranking, LocalReranking) else reranking
+            ),
+            config=config,
+        )
+
+    def with_rules(self) -> Stages:
+        """Return the stages with the business rules of the config; raises ConfigError for a file that does not fit."""
+        path = self.config.rules_path
+        if path is None or not isinstance(self.reranking, LocalReranking):
+            return self
+        eligibility = Eligibility.of(self.snapshot, self.config)
+        rules = LiveRules(CompiledRules.of(read_rules(path), self.snapshot, eligibility, self.config))
+        return replace(self, reranking=replace(self.reranking, rules=rules))
 
 
 def save_config(config: Config, path: Path) -> None:

@@ -14,9 +14,17 @@ from handsell.config.overlay import DIALS, apply_overlay, build_overlay
 from handsell.config.schema import Config
 from handsell.core.errors import ConfigError
 from handsell.eligibility.config import Surface
-from handsell.experiments.config import ALWAYS, RESERVED_EXPERIMENTS, SHARES_ADD_UP, Arm, Experiment, list_changes
+from handsell.experiments.config import ALWAYS, RANK, RESERVED_EXPERIMENTS, SHARES_ADD_UP, Arm, Experiment, list_changes
 
 NEVER = 2**63 - 1
+IDLE: dict[str, dict[str, tuple[str, ...]]] = {  # by surface: keys of arms that have no effect there
+    RANK: {"reranking": DIALS, "surface": tuple(Surface.model_fields)},
+    "similar": {
+        "reranking": ("fatigue",),
+        "surface": ("cap", "item_cap", "seen_on", "shown_days", "substitutes"),
+    },
+}
+WHY = {RANK: "where only `bundle` and `weights` act", "similar": "which knows of no user"}
 
 
 def check_experiments(config: Config) -> None:
@@ -33,7 +41,8 @@ def _find_problems(config: Config) -> Iterator[str]:
         if name in RESERVED_EXPERIMENTS or experiment.layer in RESERVED_EXPERIMENTS:
             taken = name if name in RESERVED_EXPERIMENTS else experiment.layer
             yield f"{name}: {taken!r} is reserved for handsell's own experiments: choose another name"
-        yield from _check_names(f"{name}.surfaces", experiment.surfaces, config.surface_names, "surfaces")
+        yield from _check_names(f"{name}.surfaces", experiment.surfaces, (*config.surface_names, RANK), "surfaces")
+        yield from _check_effect(name, experiment)
         if experiment.metric is not None:
             yield from _check_names(f"{name}.metric", [experiment.metric], config.events.names, "event types")
         for arm_name, arm in experiment.arms.items():
@@ -61,6 +70,23 @@ def _check_arm(config: Config, place: str, experiment: Experiment, arm: Arm) -> 
         for one in error.errors():
             key = ".".join(map(str, one["loc"]))
             yield f"{place}.{of}.{key}: {one['msg']} (received: {one['input']!r:.80})"
+
+
+def _check_effect(name: str, experiment: Experiment) -> Iterator[str]:
+    """Everything that an experiment changes acts on all surfaces that it names."""
+    if RANK in experiment.surfaces and experiment.interleave:
+        yield f"{name}.interleave: expected no interleaving on `rank`, which has no slates: remove one of the two"
+    for surface in (surface for surface in experiment.surfaces if surface in IDLE):
+        for arm_name, arm in experiment.arms.items():
+            changed: dict[str, Iterable[str]] = {"reranking": arm.reranking, "surface": arm.surface}
+            vain = [f"{part}.{key}" for part, keys in IDLE[surface].items() for key in changed[part] if key in keys]
+            vain += ["rules"] if arm.rules and surface == RANK else []
+            if vain:
+                yield (
+                    f"{name}.arms.{arm_name}.{vain[0]}: expected a change that acts on all surfaces of the experiment "
+                    f"({', '.join(experiment.surfaces)}); it has no effect on `{surface}`, {WHY[surface]}: remove "
+                    "this surface or the change"
+                )
 
 
 def _check_names(place: str, names: Iterable[str], known: tuple[str, ...], what: str) -> Iterator[str]:

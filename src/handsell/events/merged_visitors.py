@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from handsell.events.store.interface import EventReader, Identity
 
+ANONYMOUS = "anonymous:"  # prefix of the user id of a visitor without an account
 PAGE = 10_000  # identities in one read
 
 

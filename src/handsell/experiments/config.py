@@ -17,6 +17,7 @@ SHARES_ADD_UP = 1e-6  # tolerance of sums of shares
 NAME = r"^[a-z][a-z0-9_]{0,30}$"
 ALWAYS = -(2**63)  # a time before every change, µs
 RESERVED_EXPERIMENTS = ("holdout", "canary")  # names that handsell itself writes into impressions
+RANK = "rank"  # surface of /v1/rank, which only experiments name
 RESERVED_ARMS = ("interleaved", "stopped", "none")
 
 Name = Annotated[str, Field(pattern=NAME)]
@@ -71,7 +72,11 @@ class Experiment(Section):
         description="what is assigned to an arm. user: the user, or the visitor without an account, who keeps the arm "
         "as a user; visitor: the `anonymous_id`; session: the `session_id`. Requests without one are in no arm",
     )
-    surfaces: tuple[str, ...] = Field((), description="surfaces on which the experiment runs; empty: all")
+    surfaces: tuple[str, ...] = Field(
+        (),
+        description="surfaces on which the experiment runs, and `rank` for /v1/rank; empty: all, and /v1/rank if every "
+        "change of the arms acts there",
+    )
     start: datetime | None = Field(None, description="first time at which it runs, such as `2026-12-01T00:00:00Z`")
     stop: datetime | None = Field(None, description="time from which everybody gets control")
     share: float = Field(
@@ -98,6 +103,11 @@ class Experiment(Section):
     def control(self) -> str:
         """Name of the arm with which the others are compared."""
         return CONTROL if CONTROL in self.arms else next(iter(self.arms))
+
+    @property
+    def ranks(self) -> bool:
+        """Whether everything that the arms change acts on /v1/rank, which scores a list without re-ranking it."""
+        return not self.interleave and not any(arm.rules or arm.reranking or arm.surface for arm in self.arms.values())
 
     @property
     def shares(self) -> dict[str, float]:

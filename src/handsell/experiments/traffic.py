@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,9 @@ from handsell.config import Arm, Config, Experiment
 from handsell.config.overlay import build_overlay
 from handsell.core.batches import NONE
 from handsell.core.hashing import hash_unit
+from handsell.events.merged_visitors import ANONYMOUS, MergedVisitors
 from handsell.experiments.assignment import assign_arm, assign_experiment, is_held_out
-from handsell.experiments.config import ALWAYS, list_changes, to_micros
+from handsell.experiments.config import ALWAYS, RANK, list_changes, to_micros
 from handsell.experiments.state import CANARY, CANDIDATE, CONTROL, ExperimentStates
 
 HOLDOUT, HELD_OUT, INTERLEAVED = "holdout", "held_out", "interleaved"
@@ -33,6 +35,12 @@ class RequestUnits:
     @property
     def person(self) -> str | None:
         return self.user or self.visitor or self.session
+
+
+def find_units(merged: MergedVisitors, user_id: str | None, session: str | None = None) -> RequestUnits:
+    """Return the units of a user, or of a visitor without an account, as the log names them."""
+    unit = merged.find_first_visitor(user_id)
+    return RequestUnits(unit, unit if unit is not None and unit.startswith(ANONYMOUS) else None, session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,22 @@ class Participation:
     interleaved: str | None = None  # the experiment of which two arms share the slate
     teams: tuple[str, str] = ("", "")  # these arms
     variants: tuple[Variant, Variant] = (Variant(), Variant())  # and how each makes its slate
+
+    @property
+    def makers(self) -> tuple[Variant, ...]:
+        """How the slate is made, or both slates of which it is drafted."""
+        return (self.variant,) if self.interleaved is None else self.variants
+
+    def list_arms(self) -> dict[str, str]:
+        """Return the arm by experiment, `interleaved` where two arms share the slate."""
+        return self.arms if self.interleaved is None else {**self.arms, self.interleaved: INTERLEAVED}
+
+    def describe(self, teams: Sequence[str | None] = ()) -> dict[str, Any]:
+        """Return what an impression says about experiments; nothing for a request in none."""
+        found: dict[str, Any] = {"arms": self.arms, "stopped": self.stopped, "units": self.units}
+        if self.interleaved is not None:
+            found |= {"interleaved": self.interleaved, "teams": teams}
+        return {name: value for name, value in found.items() if value}
 
 
 IN_NONE = Participation()
@@ -166,6 +190,8 @@ class Traffic:
 
     def _runs(self, name: str, surface: str, time: int) -> bool:
         experiment = self.experiments[name]
+        if not experiment.surfaces and surface == RANK:
+            return experiment.ranks and experiment.runs_at(time)
         return (not experiment.surfaces or surface in experiment.surfaces) and experiment.runs_at(time)
 
     def _draw_unit(self, layer: str, unit_id: str, epoch: int) -> tuple[str | None, str | None]:

@@ -18,10 +18,9 @@ from handsell.core.paths import Layout
 from handsell.events.merged_visitors import MergedVisitors
 from handsell.events.store.interface import EventReader
 from handsell.experiments.assignment import hash_units
-from handsell.experiments.state import StateFile, now_us
-from handsell.experiments.traffic import RequestUnits, Traffic
+from handsell.experiments.state import now_us, open_states
+from handsell.experiments.traffic import Traffic, find_units
 from handsell.serving.graph.loading import OpenedBundle
-from handsell.serving.http.queries import ANONYMOUS
 
 
 @dataclass(frozen=True)
@@ -91,12 +90,10 @@ def assign_arms(
     Sessions are not known: an experiment whose units are not users has the arm of the impression, if any. Both arms of
     an interleaved experiment count.
     """
-    traffic, now = Traffic(config, StateFile(Layout(config.state).bundles).read()), now_us()
+    traffic, now = Traffic(config, open_states(config).read()), now_us()
     merged, found = MergedVisitors.read(reader), np.empty(len(user_ids), object)
     for n, (user_id, surface, arms) in enumerate(zip(user_ids, surfaces, logged, strict=True)):
-        unit = merged.find_first_visitor(user_id)
-        visitor = unit if unit is not None and unit.startswith(ANONYMOUS) else None
-        given = traffic.assign(RequestUnits(unit, visitor), surface, now)
+        given = traffic.assign(find_units(merged, user_id), surface, now)
         own = {name: arm for name, arm in arms.items() if name in config.experiments}
         own = {name: arm for name, arm in own.items() if config.experiments[name].unit != "user"}
         every = [*given.variant.arms, *given.variants[0].arms, *given.variants[1].arms]

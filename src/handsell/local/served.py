@@ -31,7 +31,7 @@ from handsell.evaluation.intervals import estimate_means
 from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
 from handsell.evaluation.served import PAUSES
 from handsell.events.store.opening import open_reader
-from handsell.jobs.batch.slate_part import look_up_requests, open_worker
+from handsell.jobs.batch.batch_worker import look_up_requests, open_worker
 from handsell.local.bundles import resolve_bundle
 from handsell.local.service import open_client, request_slate, service_url
 

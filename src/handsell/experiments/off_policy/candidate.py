@@ -16,15 +16,12 @@ from pydantic import ValidationError
 
 from handsell.bundles.manifest import Manifest
 from handsell.bundles.opening import open_bundles
-from handsell.bundles.stages import Stages, apply_choices, load_snapshot, load_stages
+from handsell.bundles.stages import Stages, apply_choices, load_stages
 from handsell.bundles.store import BundleStore
 from handsell.config import Config
 from handsell.config.overlay import apply_overlay, build_overlay
 from handsell.core.errors import BundleError, ConfigError
-from handsell.eligibility.mask import Eligibility
 from handsell.experiments.config import Arm, Experiment
-from handsell.reranking.rules.live_rules import CompiledRules, LiveRules
-from handsell.reranking.rules.reading import read_rules
 from handsell.reranking.stage import LocalReranking
 
 LIVE, LATEST = "live", "latest"
@@ -76,13 +73,9 @@ def load_policy(config: Config, bundle: str, name: str, arm: Arm | None = None, 
     if arm is not None:
         served = _change(served, arm, surface, name)
     served._source = config.source
-    snapshot = load_snapshot(path)
-    stages = load_stages(path, served, snapshot=snapshot)
-    if (rules := served.rules_path) is not None:
-        assert isinstance(stages.reranking, LocalReranking)
-        compiled = CompiledRules.of(read_rules(rules), snapshot, Eligibility.of(snapshot, served), served)
-        stages = replace(stages, reranking=replace(stages.reranking, rules=LiveRules(compiled).without_counting()))
-    return SlatePolicy(name, manifest, stages)
+    stages = load_stages(path, served).with_rules()
+    assert isinstance(stages.reranking, LocalReranking)
+    return SlatePolicy(name, manifest, replace(stages, reranking=stages.reranking.without_counting))
 
 
 def _resolve(store: BundleStore, name: str, config: Config) -> str:

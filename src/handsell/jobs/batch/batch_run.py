@@ -16,6 +16,7 @@ class BatchRun:
     users: int
     users_per_part: int
     record: bool  # log the slates as impressions
+    begun: int = 0  # µs of wall time, by which experiments run; 0: each part's own
 
     @property
     def parts(self) -> int:

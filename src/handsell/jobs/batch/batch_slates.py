@@ -83,7 +83,9 @@ def plan_run(config: Config, surface: str, out: Path, users_per_part: int, recor
         raise BundleError(f"no bundle of {config.name} is live: run `handsell train {config.source}` first")
     clock = Clock.of(config.serving.clock, store.verify(bundle))
     users = len(Vocabulary.load(Layout(config.state).catalog / "users"))
-    run = BatchRun(uuid.uuid4().hex[:12], surface, bundle, clock.now(), users, users_per_part, record)
+    run = BatchRun(
+        uuid.uuid4().hex[:12], surface, bundle, clock.now(), users, users_per_part, record, time.time_ns() // 1_000
+    )
     out.mkdir(parents=True, exist_ok=True)
     _write(path, json.dumps(asdict(run), indent=1))
     return run

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +13,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from handsell.bundles.local_bundle import LocalBundle
-from handsell.config import Config, load_config
-from handsell.core.batches import NONE, Requests, Slates
-from handsell.core.errors import TrainingError
-from handsell.core.funnel import run_local
-from handsell.core.units import DAY_US
-from handsell.events.store.interface import EventReader
+from handsell.config import load_config
+from handsell.core.batches import NONE
 from handsell.events.store.opening import open_reader
+from handsell.jobs.batch.arm_slates import ArmSlate, ArmSlates
 from handsell.jobs.batch.batch_run import BatchRun, PartCounts
 from handsell.jobs.batch.slate_log import log_slates
 from handsell.reranking.reasons import REASONS
-
-MASK_CELLS = 32_000_000  # most cells of the eligibility mask in memory
-MAX_BATCH = 128  # users: 128 × 1000 candidates × 60 features × 4 bytes = 31 MB
 
 TEXTS = pa.list_(pa.string())
 SLATES = pa.schema(
     [
         ("recommendation_id", pa.string()), ("user_id", pa.string()), ("time", pa.int64()), ("item_id", TEXTS),
         ("score", pa.list_(pa.float32())), ("propensity", pa.list_(pa.float32())), ("sources", pa.list_(TEXTS)),
-        ("reason", TEXTS), ("reason_item_id", TEXTS), ("degraded", TEXTS),
+        ("reason", TEXTS), ("reason_item_id", TEXTS), ("degraded", TEXTS), ("bundle", pa.string()),
+        ("rules", pa.string()), ("arms", pa.string()), ("experiments", pa.string()),
     ]
 )  # fmt: skip
-"""One row a user, lists in the order of the slate; `time` µs."""
-
-
-def open_worker(source: str, bundle: str) -> LocalBundle:
-    """Return the worker of this process, on the catalog as of now; raises BundleError and EventStoreError."""
-    worker = load_worker(source, bundle)
-    worker.read_changes()
-    return worker
-
-
-@lru_cache(1)
-def load_worker(source: str, bundle: str) -> LocalBundle:
-    """Load config, stages and feature store, once per worker process."""
-    return LocalBundle.open(load_config(source), bundle)
+"""One row a user, lists in the order of the slate; `time` µs; `arms` JSON, arm by experiment; `experiments` JSON, what
+the impression says of experiments."""
+IMPRESSION = ("item_id", "score", "propensity", "sources")
 
 
 def make_slates(source: str, run: BatchRun, out: str, part: int) -> PartCounts:
@@ -57,7 +40,7 @@ def make_slates(source: str, run: BatchRun, out: str, part: int) -> PartCounts:
     path = Path(out) / f"part-{part:05d}.parquet"
     counts = path.with_suffix(".counts")
     if not path.is_file():
-        done = _write_part(open_worker(source, run.bundle), run, part, path, counts)
+        done = _write_part(source, run, part, path, counts)
     else:
         done = PartCounts(**json.loads(counts.read_text()))
     if run.record:
@@ -66,18 +49,14 @@ def make_slates(source: str, run: BatchRun, out: str, part: int) -> PartCounts:
     return done
 
 
-def _write_part(worker: LocalBundle, run: BatchRun, part: int, path: Path, counts: Path) -> PartCounts:
-    ids = worker.users.ids(np.array(run.of_part(part)))
-    reader = open_reader(worker.config)
-    try:
-        users = _select_below_cap(ids, run, worker.config, reader)
-        batch_size = int(np.clip(MASK_CELLS // max(len(worker.stages.snapshot), 1), 1, MAX_BATCH))
-        chunks = [users[begin : begin + batch_size] for begin in range(0, len(users), batch_size)]
-        rows = [row for chunk in chunks for row in _make_slates(worker, run, chunk, reader)]
-    finally:
-        reader.close()
-    done = PartCounts(len(ids), len(rows), sum(len(row["item_id"]) for row in rows), len(ids) - len(users),
-                len(users) - len(rows))  # fmt: skip
+def _write_part(source: str, run: BatchRun, part: int, path: Path, counts: Path) -> PartCounts:
+    with closing(open_reader(load_config(source))) as reader:
+        slates = ArmSlates(source, run, reader)
+        ids = slates.worker.users.ids(np.array(run.of_part(part)))
+        made = {slate.user_id: _build_row(run, slate) for slate in slates.make(ids)}
+    rows = [made[user_id] for user_id in ids if user_id in made and made[user_id]["item_id"]]
+    done = PartCounts(len(ids), len(rows), sum(len(row["item_id"]) for row in rows), len(ids) - len(made),
+                len(made) - len(rows))  # fmt: skip
     counts.write_text(json.dumps(asdict(done)))
     partial = path.with_suffix(".partial")
     pq.write_table(pa.Table.from_pylist(rows, SLATES), partial)
@@ -85,45 +64,16 @@ def _write_part(worker: LocalBundle, run: BatchRun, part: int, path: Path, count
     return done
 
 
-def _select_below_cap(ids: list[str], run: BatchRun, config: Config, reader: EventReader) -> list[str]:
-    """Users below the surface's cap. The run's own slates have its time and do not count."""
-    cap = config.surfaces[run.surface].cap
-    if cap is None:
-        return ids
-    counts = reader.count_slates(ids, run.surface, run.time - int(cap.days * DAY_US), run.time)
-    return [user_id for user_id in ids if counts.get(user_id, 0) < cap.slates]
-
-
-def _make_slates(worker: LocalBundle, run: BatchRun, ids: list[str], reader: EventReader) -> list[dict[str, Any]]:
-    """Rows of SLATES; users without any item have none."""
-    requests = look_up_requests(worker, run.surface, run.time, ids, reader)
-    n = worker.config.surfaces[run.surface].count
-    slates = run_local(worker.stages.funnel.recommend(requests, n))
-    degraded = [cause for cause in slates.degraded if not cause.startswith("retriever:")]
-    if degraded:
-        raise TrainingError(
-            f"{', '.join(degraded)} failed for bundle {run.bundle}: see the log of this job, roll back or train again, "
-            "then run it again"
-        )
-    rows = [_build_row(worker, run, user_id, slates, b) for b, user_id in enumerate(ids)]
-    return [row for row in rows if row["item_id"]]
-
-
-def look_up_requests(
-    worker: LocalBundle, surface: str, time: int, user_ids: list[str], reader: EventReader, away: int | None = None
-) -> Requests:
-    """Build requests as the gateway does at `time` µs; `away` µs as in `build_requests_from_rows`."""
-    return worker.build_requests(user_ids, np.full(len(user_ids), time, np.int64), surface, reader, away)
-
-
-def _build_row(worker: LocalBundle, run: BatchRun, user_id: str, slates: Slates, b: int) -> dict[str, Any]:
-    items = worker.stages.snapshot.items
+def _build_row(run: BatchRun, made: ArmSlate) -> dict[str, Any]:
+    """One row of SLATES; its items may be none."""
+    slates, b, items = made.slates, made.row, made.worker.stages.snapshot.items
     n = int((slates.item[b] != NONE).sum())
     about = slates.reason_item[b, :n]
     names = items.ids(np.maximum(about, 0)) if n else []
+    arms, said = made.given.list_arms(), made.given.describe(made.teams[:n])
     return {
-        "recommendation_id": f"{run.id}-{user_id}",
-        "user_id": user_id,
+        "recommendation_id": made.recommendation_id,
+        "user_id": made.user_id,
         "time": run.time,
         "item_id": items.ids(slates.item[b, :n]) if n else [],
         "score": slates.score[b, :n].tolist(),
@@ -134,20 +84,28 @@ def _build_row(worker: LocalBundle, run: BatchRun, user_id: str, slates: Slates,
         "reason": [REASONS[code] for code in slates.reason[b, :n].tolist()],
         "reason_item_id": [None if i == NONE else name for i, name in zip(about.tolist(), names, strict=True)],
         "degraded": list(slates.degraded),
+        "bundle": made.given.makers[0].bundle or run.bundle,
+        "rules": None if slates.rules is None else slates.rules.version,
+        "arms": json.dumps(arms) if arms else None,
+        "experiments": json.dumps(said) if said else None,
     }
 
 
 def _impressions(slates: pa.Table, run: BatchRun, part: int) -> Sequence[dict[str, Any]]:
-    """A part as rows of the slates table, numbered like those of a gateway."""
-    shared = {"gateway": f"{run.id}-{part:05d}", "time": run.time, "surface": run.surface, "bundle": run.bundle}
-    names = ("item_id", "score", "propensity", "sources")
+    """A part as rows of the slates table, numbered like those of a gateway; slates of an earlier version lack arms."""
+    shared = {"gateway": f"{run.id}-{part:05d}", "time": run.time, "surface": run.surface}
     return [
         {
             **shared,
+            "bundle": slate.get("bundle") or run.bundle,
             "recommendation_id": slate["recommendation_id"],
             "sequence": sequence,
             "user_id": slate["user_id"],
-            "items": json.dumps({name: slate[name] for name in names}),
+            "items": json.dumps(
+                {name: slate[name] for name in IMPRESSION}
+                | ({"rules": slate["rules"]} if slate.get("rules") else {})
+                | json.loads(slate.get("experiments") or "{}")
+            ),
         }
         for sequence, slate in enumerate(slates.to_pylist(), start=1)
     ]

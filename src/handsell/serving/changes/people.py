@@ -6,12 +6,12 @@ import asyncio
 import logging
 
 from handsell.core.errors import RequestError
+from handsell.events.merged_visitors import ANONYMOUS
 from handsell.events.store.interface import EventStoreError, Identity, IdentityConflict
 from handsell.serving.changes.identities import Identities
 from handsell.serving.graph.event_sink import EventSink
 from handsell.serving.graph.loaded_bundle import LoadedBundle
 from handsell.serving.http.catalog_schemas import ErasureAnswer, MergeAnswer
-from handsell.serving.http.queries import ANONYMOUS
 
 log = logging.getLogger(__name__)
 

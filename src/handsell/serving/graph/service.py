@@ -17,13 +17,14 @@ from handsell.core.logs.request_trace import RequestTrace, get_trace, set_traces
 from handsell.events.impressions import ImpressionQueue
 from handsell.events.store.interface import AppendResult, Blocks
 from handsell.events.store.opening import open_reader
+from handsell.experiments.config import RANK
 from handsell.experiments.state import ExperimentStates
 from handsell.experiments.traffic import Participation
 from handsell.serving.changes.catalog_rows import Items, StoredChanges, Users
 from handsell.serving.changes.identities import Identities
 from handsell.serving.changes.people import People
 from handsell.serving.graph.event_sink import EventSink
-from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList, now
+from handsell.serving.graph.loaded_bundle import LoadedBundle, now
 from handsell.serving.graph.stages import BUDGET, BundleNotHeld
 from handsell.serving.guard_rails.counts import OutcomeCounter
 from handsell.serving.http import answers as a
@@ -33,9 +34,9 @@ from handsell.serving.http.event_intake import validate_events
 from handsell.serving.http.explain import build_answer
 from handsell.serving.http.onboarding.question_queries import build_onboarding_answer, parse_onboarding
 from handsell.serving.http.onboarding.question_schemas import OnboardingAnswer, OnboardingBody
-from handsell.serving.http.queries import make_user_key
+from handsell.serving.http.queries import find_similar_surface, make_user_key
 from handsell.serving.slates.arm_traffic import ArmTraffic
-from handsell.serving.slates.recommender import Recommender
+from handsell.serving.slates.recommender import Recommender, SlateRequest
 from handsell.serving.slates.slate_answers import SlateAnswers
 from handsell.serving.telemetry.observability import Metrics
 from handsell.serving.telemetry.state_metrics import StateMetrics
@@ -43,7 +44,10 @@ from handsell.serving.telemetry.tracing import stop_tracing, trace
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-B = TypeVar("B", schemas.RecommendationsBody, schemas.RankBody, schemas.ExplainParameters, OnboardingBody)
+B = TypeVar(
+    "B", schemas.RecommendationsBody, schemas.RankBody, schemas.ExplainParameters, schemas.SimilarParameters,
+    OnboardingBody,
+)  # fmt: skip
 
 PROBE = schemas.RecommendationsBody(user_id="readiness probe")  # with a user id, so that the feature store is read
 
@@ -155,26 +159,26 @@ class Service:
     # -- endpoints ------------------------------------------------------------------------------------------
 
     async def recommend(self, body: schemas.RecommendationsBody) -> a.RecommendationsAnswer:
-        return await self._recommender.recommend(self._identify(body), self._assign(body))
+        mine = self._identify(body)
+        asked = SlateRequest(
+            lambda parser, arrived: parser.parse_recommendations(mine, arrived), "metadata" in body.include
+        )
+        return await self._recommender.recommend(asked, self._assign(body, body.surface))
 
     async def similar(self, item_id: str, query: schemas.SimilarParameters) -> a.RecommendationsAnswer:
-        async def answer_from(bundle: LoadedBundle) -> a.RecommendationsAnswer:
-            similar = bundle.parser.parse_similar(item_id, query, now())
-            answer = self._slates.build(bundle, similar, await bundle.recommend(similar), "metadata" in query.include)
-            answer.cold_start = False  # the query is an item, not a user
-            return answer
-
-        return await self.from_one_bundle(answer_from)
+        mine = self._identify(query)
+        asked = SlateRequest(
+            lambda parser, arrived: parser.parse_similar(item_id, query, arrived),
+            "metadata" in query.include,
+            make_user_key(mine.user_id, mine.anonymous_id),
+        )
+        surface = find_similar_surface(self.config)
+        answer = await self._recommender.recommend(asked, self._assign(query, surface))
+        answer.cold_start = False  # the query is an item, not a user
+        return answer
 
     async def rank(self, body: schemas.RankBody) -> a.RankAnswer:
-        async def answer_from(bundle: LoadedBundle) -> a.RankAnswer:
-            query, unknown = bundle.parser.parse_rank(self._identify(body), now())
-            ranked = await bundle.rank(query) if len(query.items) else RankedList([], [])
-            return a.RankAnswer(
-                items=ranked.items, unknown_item_ids=unknown, degraded=ranked.degraded, release=bundle.release.stamp
-            )
-
-        return await self.from_one_bundle(answer_from)
+        return await self._recommender.rank(self._identify(body), self._assign(body, RANK))
 
     async def explain(self, query: schemas.ExplainParameters) -> a.ExplainAnswer:
         """Explain why an item is or is not in the user's slate now; nothing is logged as shown."""
@@ -187,7 +191,7 @@ class Service:
             explanation = await bundle.explain(parsed)
             return build_answer(query, explanation, parser.config, bundle.snapshot, bundle.release.stamp)
 
-        variant = self._assign(query).variant
+        variant = self._assign(query, query.surface).variant
         held = self.find_bundle(variant.bundle) if variant.bundle is not None else None
         return await (self.from_one_bundle(answer_from) if held is None else answer_from(held))
 
@@ -289,12 +293,12 @@ class Service:
         with self.metrics.time_append("slates"), trace("append slates", SpanKind.CLIENT):
             await self._events.append_slates(slates)
 
-    def _assign(self, body: schemas.RecommendationsBody | schemas.ExplainParameters) -> Participation:
+    def _assign(self, body: B, surface: str) -> Participation:
         """Return the arms of a request, by the present state of experiments and the bundles that are held."""
         held = {self.bundle.release.bundle, *self.arm_bundles}
         self._arms.follow(self.experiment_states, held)
         anonymous_id, session_id = getattr(body, "anonymous_id", None), getattr(body, "session_id", None)
-        return self._arms.assign(body.user_id, anonymous_id, session_id, body.surface)
+        return self._arms.assign(body.user_id, anonymous_id, session_id, surface)
 
     def _identify(self, body: B) -> B:
         """Return the body as the user's, where it names a visitor who was merged into a user."""

@@ -70,10 +70,14 @@ class RankedItem(Item):
 
 
 class RankAnswer(Answer):
+    recommendation_id: str | None = Field(default=None, description="only if the request says how many are `shown`")
     items: list[RankedItem]
     unknown_item_ids: list[str]
     degraded: list[str]
     release: ReleaseStamp
+    arms: dict[str, str] = Field(
+        default_factory=dict, description="arm by experiment, only if the request is in one that acts on `rank`"
+    )
 
 
 class ListAnswer(Answer):

@@ -17,12 +17,12 @@ from handsell.core.errors import FilterError, RequestError
 from handsell.core.logs.request_trace import RequestTrace, get_trace
 from handsell.data.weights import compute_event_weights
 from handsell.eligibility.filters import get_filters
+from handsell.events.merged_visitors import ANONYMOUS
 from handsell.events.states import Events
 from handsell.serving.http import schemas
 from handsell.serving.http.paging import Feed
 
 NOTHING = np.zeros(0, np.int32)
-ANONYMOUS = "anonymous:"  # prefix of the user id of a visitor without an account
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class QueryParser:
     def parse_similar(self, item_id: str, parameters: schemas.SimilarParameters, arrived: float) -> Query:
         """The query of a visitor whose only event is on this item, on surface `similar` where it exists."""
         item = self.find_item(item_id)
-        surface = self.surface("similar" if "similar" in self.config.surfaces else "home")
+        surface = self.surface(find_similar_surface(self.config))
         feed = self.feed("similar", item_id, parameters.filter)
         shown = feed.decode(parameters.cursor)
         now = self.clock.now()
@@ -215,6 +215,11 @@ class QueryParser:
         types = enumerate(self.config.events.types.values())
         weights = [(w, code) for code, kind in types for w in (kind.weight, *(w for _, w in kind.weight_by_value))]
         return min([pair for pair in weights if pair[0] > 0], default=(1.0, 0))
+
+
+def find_similar_surface(config: Config) -> str:
+    """Return the surface of lists of similar items."""
+    return "similar" if "similar" in config.surfaces else "home"
 
 
 def find_known(vocabulary: Vocabulary, ids: Sequence[str]) -> np.ndarray:

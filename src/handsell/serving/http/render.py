@@ -104,9 +104,17 @@ def source_names(sources: Sequence[str], bits: int) -> list[str]:
 
 def encode_impression(slate: RenderedSlate, arms: Mapping[str, Any]) -> str:
     """Encode the `items` of a logged slate with its arms, see events.store.interface."""
-    columns: dict[str, Any] = {
-        "item_id": slate.item_id, "score": slate.score, "propensity": slate.propensity, "sources": slate.sources,
-    }  # fmt: skip
+    columns = _build_columns(slate.item_id, slate.score, slate.propensity, slate.sources)
     if slate.rules is not None:
         columns["rules"] = slate.rules
     return orjson.dumps({**columns, **arms} if arms else columns).decode()
+
+
+def encode_ranked(items: Sequence[RankedItem], arms: Mapping[str, Any]) -> str:
+    """Encode the caller's own items that will be shown, like `encode_impression`; nothing is left to chance."""
+    ids, scores, sources = ([getattr(item, name) for item in items] for name in ("item_id", "score", "sources"))
+    return orjson.dumps({**_build_columns(ids, scores, [1.0] * len(items), sources), **arms}).decode()
+
+
+def _build_columns(ids: list[str], scores: list[float], propensities: list[float], sources: list[list[str]]) -> dict:
+    return {"item_id": ids, "score": scores, "propensity": propensities, "sources": sources}

@@ -184,7 +184,15 @@ class RankBody(Body):
     anonymous_id: Id | None = None
     session: VisitorSession | None = None
     surface: ShortId = "home"
+    session_id: SessionId | None = None
     item_ids: list[Id] = Field(min_length=1, max_length=1_000)
+    shown: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000,
+        description="so many of the first items will be shown: they are logged as an impression, on surface `rank`; "
+        "the answer has its `recommendation_id`",
+    )
     deadline_ms: DeadlineMs | None = None
 
 
@@ -278,6 +286,9 @@ class ExplainParameters(Parameters):
 
 class SimilarParameters(ListParameters):
     cursor: Cursor | None = None
+    user_id: Id | None = Field(default=None, description="to whom it is shown: decides arms of experiments, not items")
+    anonymous_id: Id | None = Field(default=None, description="a visitor without an account; ignored beside a user_id")
+    session_id: SessionId | None = None
 
 
 class SimilarItemParameters(SimilarParameters):

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from handsell.config import Config
 from handsell.core.hashing import hash_unit
 from handsell.experiments.state import ExperimentStates
-from handsell.experiments.traffic import IN_NONE, INTERLEAVED, Participation, RequestUnits, Traffic
+from handsell.experiments.traffic import IN_NONE, Participation, RequestUnits, Traffic
 from handsell.serving.changes.identities import Identities
 from handsell.serving.guard_rails.counts import OutcomeCounter, SlateOutcome
 from handsell.serving.http.queries import make_user_key
@@ -78,7 +78,7 @@ class ArmTraffic:
         self._count(request, time.perf_counter() - started, failed=False)
 
     def _count(self, request: ArmRequest, seconds: float, failed: bool) -> None:
-        for arm in list_arms(request.given).items():
+        for arm in request.given.list_arms().items():
             self.requests.labels(*arm).inc()
             self.seconds.labels(*arm).observe(seconds)
             if failed:
@@ -91,8 +91,3 @@ class ArmTraffic:
         )  # fmt: skip
         compared = {name: arm for name, arm in request.given.arms.items() if name not in request.given.stopped}
         self._outcomes.record(compared, outcome)
-
-
-def list_arms(given: Participation) -> dict[str, str]:
-    """Return the arm by experiment, `interleaved` where two arms share the slate."""
-    return given.arms if given.interleaved is None else {**given.arms, given.interleaved: INTERLEAVED}

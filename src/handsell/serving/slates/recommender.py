@@ -1,28 +1,29 @@
-"""Requests for slates: from the arms of a request to the answer made with them."""
+"""Requests for slates and ranked lists: from the arms of a request to the answer made with them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from handsell.core.batches import NONE
 from handsell.core.hashing import derive_seed
+from handsell.experiments.interleaved_slates import interleave
 from handsell.experiments.traffic import IN_NONE, Participation, Variant
-from handsell.serving.graph.loaded_bundle import LoadedBundle, UserSlate, now
+from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList, UserSlate, now
 from handsell.serving.graph.stages import BundleNotHeld
 from handsell.serving.http import answers as a
-from handsell.serving.http.queries import Query
-from handsell.serving.http.schemas import RecommendationsBody
+from handsell.serving.http.queries import Query, QueryParser
+from handsell.serving.http.schemas import RankBody
 from handsell.serving.slates.arm_traffic import ArmRequest, ArmTraffic
-from handsell.serving.slates.interleaved_slates import interleave
 from handsell.serving.slates.slate_answers import SlateAnswers
 
 log = logging.getLogger(__name__)
 
-AnswerFrom = Callable[[LoadedBundle], Awaitable[a.RecommendationsAnswer]]
+T = TypeVar("T")
+AnswerFrom = Callable[[LoadedBundle, ArmRequest | None], Awaitable[T]]
 
 
 class Bundles(Protocol):
@@ -30,9 +31,23 @@ class Bundles(Protocol):
 
     def find_bundle(self, bundle: str | None) -> LoadedBundle | None: ...
 
-    async def from_one_bundle(self, answer_from: AnswerFrom) -> a.RecommendationsAnswer:
+    async def from_one_bundle(self, answer_from: Callable[[LoadedBundle], Awaitable[T]]) -> T:
         """Answer from the current bundle, or entirely from the previous one if a stage lacks the current one."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class SlateRequest:
+    """A request for a slate, which each variant parses with its own settings."""
+
+    parse: Callable[[QueryParser, float], Query]  # with the time of its arrival
+    metadata: bool = False
+    shown_to: str | None = None  # the user, where the slate does not depend on one
+
+    def parse_as(self, bundle: LoadedBundle, variant: Variant) -> Query:
+        """Return the query with a variant's settings."""
+        query = self.parse(bundle.build_parser(variant.overlay), now())
+        return query if not variant.arms else replace(query, arms=variant.arms, overlay=variant.overlay)
 
 
 class Recommender:
@@ -41,28 +56,44 @@ class Recommender:
     def __init__(self, bundles: Bundles, arms: ArmTraffic, answers: SlateAnswers):
         self._bundles, self._arms, self._answers = bundles, arms, answers
 
-    async def recommend(self, body: RecommendationsBody, given: Participation) -> a.RecommendationsAnswer:
+    async def recommend(self, asked: SlateRequest, given: Participation) -> a.RecommendationsAnswer:
         """Answer a request whose user is identified."""
+
+        async def answer_from(bundle: LoadedBundle, request: ArmRequest | None) -> a.RecommendationsAnswer:
+            if request is not None and request.given.interleaved is not None:
+                return await self._interleave(bundle, asked, request)
+            query = asked.parse_as(bundle, Variant() if request is None else request.given.variant)
+            return self._build(bundle, asked, query, await bundle.recommend(query), request)
+
+        return await self._answer(given, answer_from)
+
+    async def rank(self, body: RankBody, given: Participation) -> a.RankAnswer:
+        """Rank the caller's own items for a user who is identified."""
+
+        async def answer_from(bundle: LoadedBundle, request: ArmRequest | None) -> a.RankAnswer:
+            variant = Variant() if request is None else request.given.variant
+            query, unknown = bundle.build_parser(variant.overlay).parse_rank(body, now())
+            query = replace(query, arms=variant.arms, overlay=variant.overlay)
+            ranked = await bundle.rank(query) if len(query.items) else RankedList([], [])
+            return self._answers.build_ranked(bundle, query, ranked, unknown, body.shown, request)
+
+        return await self._answer(given, answer_from)
+
+    async def _answer(self, given: Participation, answer_from: AnswerFrom[T]) -> T:
+        """Answer from the bundle of the arms, or as control where a stage does not hold it."""
         if given is IN_NONE:
-            return await self._bundles.from_one_bundle(lambda bundle: self._answer_from(bundle, body, None))
+            return await self._bundles.from_one_bundle(lambda bundle: answer_from(bundle, None))
         with self._arms.observe(given) as request:
             try:
-                return await self._answer_in_arms(body, request)
+                if given.interleaved is not None or given.variant.bundle is None:
+                    return await self._bundles.from_one_bundle(lambda bundle: answer_from(bundle, request))
+                bundle = self._find(given.variant)
+                bundle.is_only = False
+                return await answer_from(bundle, request)
             except BundleNotHeld as error:
                 log.info("%s; answering as control", error)
                 request.given = self._arms.traffic.without_bundles(given)
-            return await self._bundles.from_one_bundle(lambda bundle: self._answer_from(bundle, body, request))
-
-    async def _answer_in_arms(self, body: RecommendationsBody, request: ArmRequest) -> a.RecommendationsAnswer:
-        """Answer from the bundles of the arms; raises BundleNotHeld."""
-        given = request.given
-        if given.interleaved is not None:
-            return await self._bundles.from_one_bundle(lambda bundle: self._interleave(bundle, body, request))
-        if given.variant.bundle is None:
-            return await self._bundles.from_one_bundle(lambda bundle: self._answer_from(bundle, body, request))
-        bundle = self._find(given.variant)
-        bundle.is_only = False
-        return await self._answer_from(bundle, body, request)
+            return await self._bundles.from_one_bundle(lambda bundle: answer_from(bundle, request))
 
     def _find(self, variant: Variant) -> LoadedBundle:
         found = self._bundles.find_bundle(variant.bundle)
@@ -70,19 +101,13 @@ class Recommender:
             raise BundleNotHeld(f"this gateway does not hold bundle {variant.bundle}")
         return found
 
-    async def _answer_from(
-        self, bundle: LoadedBundle, body: RecommendationsBody, request: ArmRequest | None
-    ) -> a.RecommendationsAnswer:
-        query = parse(bundle, body, Variant() if request is None else request.given.variant)
-        return self._answers.build(bundle, query, await bundle.recommend(query), "metadata" in body.include, request)
-
     async def _interleave(
-        self, current: LoadedBundle, body: RecommendationsBody, request: ArmRequest
+        self, current: LoadedBundle, asked: SlateRequest, request: ArmRequest
     ) -> a.RecommendationsAnswer:
         """Make the slates of both teams at once, and one of them; the answer names the first team's bundle."""
         given = request.given
         bundles = [current if v.bundle is None else self._find(v) for v in given.variants]
-        first, second = (parse(bundle, body, v) for bundle, v in zip(bundles, given.variants, strict=True))
+        first, second = (asked.parse_as(bundle, v) for bundle, v in zip(bundles, given.variants, strict=True))
         second = replace(second, recommendation_id=first.recommendation_id, time=first.time)
         served = await asyncio.gather(bundles[0].recommend(first), bundles[1].recommend(second))
         slates = [one.slates.take(slice(one.row, one.row + 1)) for one in served]
@@ -91,11 +116,10 @@ class Recommender:
         query = replace(first, count=max(first.count, second.count))
         merged, team = interleave(slates[0], slates[1], query.count, derive_seed(query.recommendation_id))
         teams = tuple(None if number == NONE else given.teams[number] for number in team.tolist())
-        slate = UserSlate(merged, 0, served[0].cold, teams)
-        return self._answers.build(bundles[0], query, slate, "metadata" in body.include, request)
+        return self._build(bundles[0], asked, query, UserSlate(merged, 0, served[0].cold, teams), request)
 
-
-def parse(bundle: LoadedBundle, body: RecommendationsBody, variant: Variant) -> Query:
-    """Return the query with a variant's settings."""
-    query = bundle.build_parser(variant.overlay).parse_recommendations(body, now())
-    return query if not variant.arms else replace(query, arms=variant.arms, overlay=variant.overlay)
+    def _build(
+        self, bundle: LoadedBundle, asked: SlateRequest, query: Query, slate: UserSlate, request: ArmRequest | None
+    ) -> a.RecommendationsAnswer:
+        shown = query if asked.shown_to is None else replace(query, user_id=asked.shown_to)
+        return self._answers.build(bundle, shown, slate, asked.metadata, request)

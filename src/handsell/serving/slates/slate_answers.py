@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from handsell.experiments.traffic import IN_NONE, Participation
-from handsell.serving.graph.loaded_bundle import LoadedBundle, UserSlate
+from handsell.experiments.config import RANK
+from handsell.experiments.traffic import IN_NONE
+from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList, UserSlate
 from handsell.serving.http import answers as a
 from handsell.serving.http import render
 from handsell.serving.http.queries import Query
-from handsell.serving.slates.arm_traffic import ArmRequest, list_arms
+from handsell.serving.slates.arm_traffic import ArmRequest
 from handsell.serving.telemetry.observability import Metrics
 from handsell.serving.telemetry.slate_metrics import SlateMetrics
 
@@ -52,7 +53,7 @@ class SlateAnswers:
                 "user_id": query.user_id,
                 "surface": surface,
                 "bundle": bundle.release.bundle,
-                "items": render.encode_impression(slate, describe_arms(given, served, len(slate.item_id))),
+                "items": render.encode_impression(slate, given.describe(served.teams[: len(slate.item_id)])),
             }
         )
         answer = a.RecommendationsAnswer(
@@ -66,9 +67,40 @@ class SlateAnswers:
             release=bundle.release.with_rules(slate.rules),
         )
         if request is not None:
-            answer.arms = list_arms(given)
+            answer.arms = given.list_arms()
             request.degraded, request.items, request.requested = bool(degraded), len(slate.item_id), query.count
             request.diversity = diversity
+        return answer
+
+    def build_ranked(
+        self,
+        bundle: LoadedBundle,
+        query: Query,
+        ranked: RankedList,
+        unknown: list[str],
+        shown: int | None,
+        request: ArmRequest | None,
+    ) -> a.RankAnswer:
+        """Build the answer to a request with the caller's own items; the impression has those that will be shown."""
+        answer = a.RankAnswer(
+            items=ranked.items, unknown_item_ids=unknown, degraded=ranked.degraded, release=bundle.release.stamp
+        )
+        given = IN_NONE if request is None else request.given
+        if request is not None:
+            answer.arms = given.list_arms()
+            request.degraded, request.items, request.requested = bool(ranked.degraded), len(ranked.items), 1
+        if shown is not None:
+            answer.recommendation_id = query.recommendation_id
+            self._offer(
+                {
+                    "recommendation_id": query.recommendation_id,
+                    "time": query.time,
+                    "user_id": query.user_id,
+                    "surface": RANK,
+                    "bundle": bundle.release.bundle,
+                    "items": render.encode_ranked(ranked.items[:shown], given.describe()),
+                }
+            )
         return answer
 
     def _next_cursor(self, query: Query, items: np.ndarray, complete: bool) -> str | None:
@@ -77,13 +109,3 @@ class SlateAnswers:
         if len(shown) >= self._max_feed or (complete and len(items) < query.count):
             return None
         return query.feed.encode(shown)
-
-
-def describe_arms(given: Participation, served: UserSlate, items: int) -> dict[str, Any]:
-    """Return what an impression says about experiments; nothing for a request in none."""
-    if given is IN_NONE:
-        return {}
-    found: dict[str, Any] = {"arms": given.arms, "stopped": given.stopped, "units": given.units}
-    if given.interleaved is not None:
-        found |= {"interleaved": given.interleaved, "teams": served.teams[:items]}
-    return {name: value for name, value in found.items() if value}
