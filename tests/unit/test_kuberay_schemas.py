@@ -115,6 +115,21 @@ def test_the_local_overlay_changes_sizes_alone():
     assert ours == theirs
 
 
+def test_no_pod_that_serves_mounts_a_shared_volume_in_production():
+    objects = build_objects(OVERLAYS[1])
+    service = find_object(objects, "RayService", "handsell")
+    assert not list(find_values(service, "persistentVolumeClaim"))
+    cluster = service["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        for container in (
+            *group["template"]["spec"].get("initContainers", ()),
+            *group["template"]["spec"]["containers"],
+        ):
+            assert {"secretRef": {"name": "handsell-storage"}} in container["envFrom"], container["name"]
+    (claim,) = set(find_values(find_object(objects, "RayJob", "handsell-train"), "claimName"))
+    assert find_object(objects, "PersistentVolumeClaim", claim)["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
 SIZES = ("resources", "minReplicas", "maxReplicas", "replicas", "idleTimeoutSeconds", "serveConfigV2")
 
 
