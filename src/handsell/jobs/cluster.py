@@ -18,6 +18,7 @@ import cloudpickle
 import ray
 import ray.data
 from ray._private import ray_constants
+from ray.data import ExecutionResources
 from ray.exceptions import AuthenticationError
 from ray.util.state import list_tasks
 
@@ -112,6 +113,9 @@ def run_tasks(function: Callable, arguments: Sequence[tuple], *, cpus: float = 1
     results: list[Any] = [None] * len(tasks)
     with connect():  # otherwise Ray starts a cluster itself, on every interface
         places = ray.data.from_items([{"place": i} for i in range(len(tasks))], override_num_blocks=len(tasks))
+        # where all CPUs are busy, Ray Data asks the autoscaler for another machine even if no task is left for it
+        most = ExecutionResources.for_limits(cpu=max(len(tasks) * cpus, 1.0))
+        places.context.execution_options.resource_limits = most
         mapped = places.map(run_task, num_cpus=cpus)  # Ray Data spreads tasks over the nodes
         for done, row in enumerate(_iterate(mapped, function.__name__, cpus, wait_s), start=1):
             result = cloudpickle.loads(row["result"])
