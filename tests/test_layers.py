@@ -29,6 +29,7 @@ SETTINGS = "config.py"  # a component's own config class; config/ collects them
 HOMES = {
     "ray": ("jobs/", "serving/"),
     "feast": ("features/feast_import.py", "features/store.py", "features/storage/"),
+    "xgboost": ("ranking/xgboost_import.py",),
     "torch": ("retrieval/neural/",),
     "fastapi": ("serving/http/", "serving/graph/gateway.py"),
     "matplotlib": ("evaluation/report/",),

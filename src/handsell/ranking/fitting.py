@@ -10,12 +10,12 @@ import logging
 from pathlib import Path
 
 import numpy as np
-import xgboost
 
 from handsell.core.errors import TrainingError
 from handsell.ranking.calibration import Calibration, fit_calibration
 from handsell.ranking.config import RankingConfig
 from handsell.ranking.shards import RankingExamples, read_shards, shard_folders
+from handsell.ranking.xgboost_import import xgboost
 from handsell.ranking.xgboost_ranker import XGBoostRanker, compute_fused_margin
 
 log = logging.getLogger(__name__)

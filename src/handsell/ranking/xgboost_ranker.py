@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import xgboost
 
 from handsell.core.errors import BundleError
 from handsell.ranking.calibration import Calibration
+from handsell.ranking.xgboost_import import xgboost
 
 FUSED = "src_fused"
 

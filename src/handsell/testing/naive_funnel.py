@@ -19,8 +19,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import xgboost
 
+from handsell.ranking.xgboost_import import xgboost
 from handsell.testing.naive_past import DAY_US, NaiveCatalog, NaiveUser, cosine
 from handsell.testing.naive_sources import SOURCES, Source
 
