@@ -23,8 +23,10 @@ def data(config: ConfigPath, data: DataPath = None) -> None:
 
     from handsell.jobs.ingest.ingest import prepare
     from handsell.jobs.progress import report_result
+    from handsell.storage.published_state import synchronize
 
-    counts = prepare(loaded)
+    with synchronize(loaded):
+        counts = prepare(loaded)
     report_result(f"{counts['events']:,} events, {counts['users']:,} users, {counts['items']:,} items")
 
 
@@ -34,5 +36,8 @@ def compact(config: ConfigPath) -> None:
 
     from handsell.events.compaction import compact as copy
     from handsell.jobs.progress import report_result, report_update
+    from handsell.storage.published_state import synchronize
 
-    report_result(copy(loaded, report_update).to_text())
+    with synchronize(loaded):
+        copied = copy(loaded, report_update)
+    report_result(copied.to_text())

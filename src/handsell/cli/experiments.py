@@ -58,8 +58,10 @@ def analyze_experiment(
     from handsell.experiments.analysis.log.outcome_tables import OutcomeWindows
     from handsell.experiments.analysis.text.verdict_text import print_analysis, print_preference
     from handsell.experiments.analysis.text.verdict_values import clean_values
+    from handsell.storage.published_state import open_published_state
 
     loaded = load(config)
+    open_published_state(loaded).pull()
     if plot is not None and plot.suffix not in (".svg", ".html"):
         raise ConfigError(f"--plot: expected a file that ends with .svg or .html, got {plot}")
     end = None if until is None else _read_time(until)
@@ -95,8 +97,11 @@ def plan_experiment(
     from handsell.experiments.analysis.text.verdict_text import print_plan
     from handsell.experiments.analysis.text.verdict_values import clean_values
     from handsell.experiments.analysis.traffic import plan_from_log
+    from handsell.storage.published_state import open_published_state
 
-    plans = plan_from_log(load(config), name, effect, days)
+    loaded = load(config)
+    open_published_state(loaded).pull()
+    plans = plan_from_log(loaded, name, effect, days)
     if as_json:
         print(json.dumps(clean_values(plans), indent=1))
         return

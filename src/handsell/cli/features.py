@@ -11,19 +11,28 @@ def features(config: ConfigPath) -> None:
     loaded = load_on_cluster(config)
 
     from handsell.jobs.features.steps import compute_features
+    from handsell.storage.published_state import synchronize
 
-    report_result(compute_features(loaded))
+    with synchronize(loaded):
+        outcome = compute_features(loaded)
+    report_result(outcome)
 
 
 def apply(config: ConfigPath) -> None:
     """Register the feature repository with Feast, as `feast apply` does."""
     from handsell.jobs.features.steps import register_features
+    from handsell.storage.published_state import synchronize
 
-    report_result(register_features(load(config)))
+    with synchronize(loaded := load(config)):
+        outcome = register_features(loaded)
+    report_result(outcome)
 
 
 def materialize(config: ConfigPath) -> None:
     """Copy the newest feature values to the online store."""
     from handsell.jobs.features.steps import materialize as run
+    from handsell.storage.published_state import synchronize
 
-    report_result(run(load(config)))
+    with synchronize(loaded := load(config)):
+        outcome = run(loaded)
+    report_result(outcome)

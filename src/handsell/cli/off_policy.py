@@ -43,8 +43,10 @@ def ope(
     from handsell.experiments.off_policy.candidate import load_candidate
     from handsell.experiments.off_policy.evaluation import Question, evaluate_candidate
     from handsell.experiments.off_policy.value_tables import print_value
+    from handsell.storage.published_state import open_published_state
 
     loaded = load(config)
+    open_published_state(loaded).pull()
     policy = load_candidate(loaded, candidate, surface)
     question = Question(surface, tuple(metric or ()), log, slates, draws)
     reader = open_reader(loaded)

@@ -17,8 +17,11 @@ def clean(config: ConfigPath) -> None:
 
     from handsell.jobs.cleaning import clean_on_cluster
     from handsell.jobs.progress import report_result
+    from handsell.storage.published_state import synchronize
 
-    report_result(clean_on_cluster(loaded))
+    with synchronize(loaded):
+        outcome = clean_on_cluster(loaded)
+    report_result(outcome)
 
 
 def backup(
@@ -27,8 +30,10 @@ def backup(
     """Back up event store, catalog and served bundles to a folder, also while the service runs."""
     from handsell.jobs.progress import report_result, report_update
     from handsell.maintenance.backup import back_up, stays_outside
+    from handsell.storage.published_state import open_published_state
 
     loaded = load(config)
+    open_published_state(loaded).pull()
     manifest = back_up(loaded, folder, report_update)
     if note := stays_outside(loaded):
         report_update(note)

@@ -47,9 +47,11 @@ def _verify(config: ConfigPath, user_id: str) -> None:
     loaded = load(config)
 
     from handsell.jobs.erasure.person import Person
+    from handsell.jobs.erasure.places import fetch_published
     from handsell.jobs.erasure.search import search, search_sources
     from handsell.jobs.progress import report_error, report_result
 
+    fetch_published(loaded)
     person, clean = Person((user_id,)), True
     for place in (*search(loaded, person), search_sources(loaded, person)):
         clean &= place.is_clean

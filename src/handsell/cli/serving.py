@@ -75,7 +75,9 @@ def batch(
 
     from handsell.jobs.batch.batch_slates import batch as run
     from handsell.jobs.progress import report_result
+    from handsell.storage.published_state import open_published_state
 
+    open_published_state(loaded).pull()
     report_result(run(loaded, surface, out, users_per_part=users_per_part, record=record))
 
 
@@ -84,5 +86,7 @@ def skew(config: ConfigPath) -> None:
     loaded = load_on_cluster(config)
 
     from handsell.jobs.features.skew import report_skew
+    from handsell.storage.published_state import open_published_state
 
+    open_published_state(loaded).pull()
     report_skew(loaded)

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from feast.protos.feast.core.Registry_pb2 import Registry
 from feast.type_map import VALUE_TYPE_TO_PROTO_VALUE_MAP
 from feast.utils import _convert_arrow_to_proto
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from google.protobuf.message import DecodeError
 
 from handsell.config import Config
@@ -41,8 +41,8 @@ from handsell.features.repository import (
     prepare_feast_environment,
     share_online_file,
 )
-from handsell.features.storage.materialization import open_row_lock, record_materialization
 from handsell.features.storage.registration import UNREGISTERED, FeatureRegistry
+from handsell.features.storage.row_writers import RowLock, open_lock, record_batch_write
 from handsell.features.storage.user_rows import Cells, OnlineViews, open_online_views
 from handsell.features.storage.value_encoding import decode_column
 from handsell.features.views import CREATED, TIMESTAMP, USER_VIEWS, View
@@ -178,15 +178,15 @@ class FeatureStore(FeatureRegistry):
         view = self._feast_view(name)
         table = self._newest(self.views[name], view, end)
         if name == ACTIVITY:
-            record_materialization(self.layout, pc.min(table["log_offset"]).as_py() or 0)
+            record_batch_write(self.config, pc.min(table["log_offset"]).as_py() or 0)
         for batch in table.to_batches(max_chunksize=ONLINE_BATCH):
             self.feast.provider.online_write_batch(self.feast.config, view, self._encode(view, batch), None)
         return len(table)
 
     @cached_property
-    def lock(self) -> FileLock:
+    def lock(self) -> RowLock:
         """Held while rows of users are written: by `materialize`, the stream processor and erasure, in turn."""
-        return open_row_lock(self.layout)
+        return open_lock(self.config)
 
     def write_user_rows(self, rows: Mapping[str, pa.Table]) -> None:
         """Overwrite online rows: view name → table in that view's schema, one row per user; all views or none."""

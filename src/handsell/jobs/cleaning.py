@@ -11,6 +11,7 @@ from handsell.jobs.store_writer import open_store_writer
 from handsell.maintenance.compacted_retention import remove_old_ranges
 from handsell.maintenance.files import remove_old_bundles, remove_old_logs, remove_old_runs
 from handsell.maintenance.trimming import trim_store
+from handsell.storage.published_state import open_published_state
 
 
 def clean_on_cluster(config: Config) -> str:
@@ -30,6 +31,7 @@ def clean(config: Config) -> str:
     bundles = remove_old_bundles(config)  # first: a removed bundle needs no rows any more
     ranges = remove_old_ranges(config)
     runs, logs = remove_old_runs(config), remove_old_logs(config)
+    open_published_state(config).remove_unlisted()
     with open_store_writer(config) as write:
         rows = trim_store(config, write)
     return (

@@ -3,7 +3,8 @@
     erase → compact → data → features → apply → materialize → training, whose steps are in train/train.py → clean
 
 A step before training is skipped where its inputs are unchanged, so that training again without new events costs
-little more than training alone. The commands of the same names run the steps one by one.
+little more than training alone. The commands of the same names run the steps one by one. With object storage, the
+newest state is pulled first and what a step has changed is pushed after it, so another machine can go on from there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from handsell.jobs.features import steps
 from handsell.jobs.ingest.ingest import prepare
 from handsell.jobs.progress import Progress, report_update
 from handsell.jobs.train.train import count_steps, train
+from handsell.storage.published_state import open_published_state
 
 UNCHANGED = "unchanged, skipped"
 
@@ -28,13 +30,17 @@ UNCHANGED = "unchanged, skipped"
 def run_pipeline(config: Config, promote: bool = True) -> str:
     """Run all steps; return the outcome of the training as a sentence."""
     require_writable(config)
-    progress = Progress(len(STEPS) + count_steps(config))
+    progress, state = Progress(len(STEPS) + count_steps(config)), open_published_state(config)
+    if pulled := state.pull():
+        report_update(f"newer in object storage, and fetched: {', '.join(pulled)}")
     with connect(config.jobs.num_cpus):
         for name, run in STEPS.items():
             with progress.step(name) as note:
                 note.text = UNCHANGED if name in SKIPPED and steps.is_unchanged(config, name) else run(config)
+                state.push()  # what a training that is killed later need not do again
         outcome = train(config, promote, progress)
         report_update(_clean(config))
+        state.push()
     return outcome
 
 

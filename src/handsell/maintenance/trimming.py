@@ -20,7 +20,7 @@ from handsell.core.units import MINUTE_US
 from handsell.events.compacted_files import list_ranges, read_position
 from handsell.events.store.interface import AppendResult, EventReader
 from handsell.events.store.opening import open_reader
-from handsell.features.storage.materialization import read_materialization
+from handsell.features.storage.row_writers import read_batch_write
 from handsell.maintenance.files import DAY_S
 from handsell.maintenance.retention import (
     COUNTED_EVENTS,
@@ -82,7 +82,7 @@ def read_positions(config: Config, reader: EventReader) -> Positions:
         compacted_events=read_position(layout.compacted, "events"),
         compacted_slates=read_position(layout.compacted, "impressions"),
         compacted_changes=read_position(layout.compacted, "changes"),
-        processor=min(reader.read_position(PROCESSOR), read_materialization(layout).log_offset),
+        processor=min(reader.read_position(PROCESSOR), read_batch_write(config, reader).log_offset),
         data=_read_data(layout),
         served=[included[bundle] for bundle in served],
         bundles=list(included.values()),

@@ -26,9 +26,10 @@ from handsell.events.store.opening import SQLITE, find_store, open_reader
 from handsell.jobs.erasure.files import DRAFT, remove_from_file
 from handsell.jobs.erasure.numbered import remove_numbered
 from handsell.jobs.erasure.person import Person
-from handsell.jobs.erasure.places import is_sealed, list_files, list_places
+from handsell.jobs.erasure.places import fetch_published, is_sealed, list_files, list_places
 from handsell.jobs.erasure.search import Place, search
 from handsell.jobs.store_writer import Write, open_store_writer
+from handsell.storage.published_state import open_published_state
 
 UNREADABLE = (OSError, sqlite3.Error, pa.ArrowInvalid, ValueError)
 REPORTS = (".json", ".html", ".md", ".svg", ".png", ".csv", ".toml", ".log")  # of a training run, which stay
@@ -69,6 +70,7 @@ def resume(config: Config, progress: Progress) -> ErasureOutcome:
         pending = [erasure for erasure in reader.read_erasures() if erasure.user_id is not None]
     if not pending:
         return ErasureOutcome(0, {}, ())
+    fetch_published(config)
     person, removed, left = Person(tuple(e.user_id for e in pending if e.user_id is not None)), {}, list[str]()
     for name, step in STEPS.items():
         progress(f"erasing: {name}")
@@ -76,6 +78,8 @@ def resume(config: Config, progress: Progress) -> ErasureOutcome:
             removed[name] = step(config, person, left.append)
         except HandsellError as error:
             left.append(f"{name}: {error}")
+    if younger := _publish(config):
+        left.append(f"object storage: {younger} files of a job that may be running; erase again in an hour")
     left += [
         f"{place.name}: {place.found} in {place.describe()}" for place in search(config, person) if _is_left(place)
     ]
@@ -83,6 +87,13 @@ def resume(config: Config, progress: Progress) -> ErasureOutcome:
         with open_store_writer(config) as write:
             _finish(write, pending)
     return ErasureOutcome(len(pending), removed, tuple(left))
+
+
+def _publish(config: Config) -> int:
+    """Replace the files in object storage by those without the people; return how many others are not listed there."""
+    state = open_published_state(config)
+    state.push()
+    return state.remove_unlisted()
 
 
 def _is_left(place: Place) -> bool:

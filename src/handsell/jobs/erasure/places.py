@@ -6,10 +6,22 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from handsell.bundles.opening import open_bundles
 from handsell.config import Config
 from handsell.core.paths import Layout, find_ray_folder
+from handsell.storage.published_state import open_published_state
 
 LOCKS = (".lock", ".data.lock")
+
+
+def fetch_published(config: Config) -> None:
+    """Bring what is in object storage to the state folder, where it is searched and cleaned."""
+    if config.storage_uri is None:
+        return
+    open_published_state(config).pull()
+    store = open_bundles(config)
+    for bundle in store.list():
+        store.local_path(bundle)
 
 
 def list_places(config: Config) -> dict[str, list[Path]]:

@@ -18,6 +18,7 @@ from handsell.events.live_catalog import FOLLOWER, LiveCatalog
 from handsell.features.views import SERVICES, list_service_columns
 from handsell.retrieval.registry import load as load_retriever
 from handsell.serving.graph.popularity_fallback import PopularItems
+from handsell.serving.live.state_follower import FOLLOWER as STATE_FOLLOWER
 
 SERVING_SERVICE = "user_serving_v1"
 LIVE = "live"  # the promoted bundle, also after another promotion
@@ -49,6 +50,7 @@ def resolve_bundle_id(config: Config, bundle: str) -> str:
 def open_bundle(config_path: str, bundle: str) -> OpenedBundle:
     """Load config and bundle; raises ConfigError or BundleError naming what is wrong and what to do."""
     config = load_config(config_path)
+    STATE_FOLLOWER.follow(config)
     store = open_bundles(config, keeps_last=True)
     bundle = resolve_bundle_id(config, bundle)
     manifest = store.verify(bundle)

@@ -21,11 +21,10 @@ import pyarrow as pa
 from handsell.bundles.manifest import Manifest
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
-from handsell.core.paths import Layout
 from handsell.events.store.interface import Columns, EventReader
-from handsell.features.storage.materialization import read_materialization
 from handsell.features.storage.online_rows import UserStore
 from handsell.features.storage.row_updates import fold_into_rows
+from handsell.features.storage.row_writers import read_batch_write
 from handsell.serving.stream.recent_likes import LikeCounter, RecentLikes
 
 log = logging.getLogger(__name__)
@@ -83,7 +82,6 @@ class Processor:
     ):
         self._config, self._store, self._reader = config, store, reader
         self._catalog, self._save_position = catalog, save_position
-        self._layout = Layout(config.state)
         self._position = self._saved = reader.read_position(POSITION)
         self._materialized = reader.read_position(MATERIALIZED)
         self._identities = reader.read_position(IDENTITIES)
@@ -154,7 +152,7 @@ class Processor:
 
     def _go_back_after_materialize(self) -> None:
         """Fold the events again that the rows of a newer `materialize` lack."""
-        done = read_materialization(self._layout)
+        done = read_batch_write(self._config, self._reader)
         if done.started_us == self._materialized:
             return
         self._position = min(self._position, done.log_offset)
