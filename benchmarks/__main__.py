@@ -18,6 +18,7 @@ BENCHMARKS = {
     "hops": ("serving.hops", "Time of each part of a call from the gateway to a stage."),
     "token_cost": ("serving.token_cost", "Latency of a call between deployments with and without Ray's token."),
     "memory": ("serving.replica_memory", "Shared and private memory of each replica."),
+    "access": ("access.request_cost", "Processor time that keys add to a request."),
     "autoscaling": ("serving.autoscaling", "Replicas of each deployment before, during and after a load step."),
     "events": ("events.event_run", "Acknowledged events per second, and time until they change a slate."),
     "durability": ("durability.durability_run", "Acknowledged events that are lost or count twice after kill -9."),

@@ -15,6 +15,7 @@ from handsell.core.ray_token import create_token, token_environment
 
 OWN = (
     "HANDSELL_DATA", "HANDSELL_HOME", "HANDSELL_CONFIG", "HANDSELL_ONLINE_STORE", "HANDSELL_EVENT_STORE",
+    "HANDSELL_API_KEY",
     "HANDSELL_STORAGE", "AWS_ENDPOINT_URL",
 )  # fmt: skip
 RAYS = ("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_API_SERVER_ADDRESS")

@@ -16,7 +16,8 @@ import handsell
 from handsell.serving.graph.service import Service
 from handsell.serving.http import answers as a
 from handsell.serving.http import schemas as s
-from handsell.serving.http.access.gate import AccessGate
+from handsell.serving.http.access.access_control import AccessControl
+from handsell.serving.http.access.gate import AccessGate, describe_keys
 from handsell.serving.http.catalog_api import build_item_routes, build_user_routes
 from handsell.serving.http.middleware import HeadAsGet, RequestMetrics
 from handsell.serving.http.onboarding.question_api import build_onboarding_routes
@@ -37,8 +38,8 @@ from handsell.serving.http.routing import (
 )
 
 
-def build_document(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """Return a function that builds the OpenAPI document, with problems under their own media type."""
+def build_document(app: FastAPI, control: AccessControl) -> Callable[[], dict[str, Any]]:
+    """Return a function that builds the OpenAPI document, with problems under their own media type, and keys."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -49,6 +50,7 @@ def build_document(app: FastAPI) -> Callable[[], dict[str, Any]]:
                 for status, response in operation["responses"].items():
                     if int(status) >= 400:
                         response["content"] = {MEDIA_TYPE: response["content"]["application/json"]}
+            describe_keys(schema, control.is_required)
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -80,7 +82,7 @@ def build_api(service: Service, watchers: Sequence[Watcher] = ()) -> FastAPI:
         redirect_slashes=False,  # the decoded path is not quoted again: %252F would become a slash
     )  # fmt: skip
     install_handlers(app)
-    app.openapi = build_document(app)  # type: ignore[method-assign]
+    app.openapi = build_document(app, service.access)  # type: ignore[method-assign]
     for routes in (  # a request is compared with the routes in this order: that with most requests comes first
         _event_routes, _slate_routes, _user_routes, build_item_routes, build_user_routes, build_identity_routes,
         build_onboarding_routes, _operation_routes,

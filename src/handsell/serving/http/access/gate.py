@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,6 +23,18 @@ METHODS, HEADERS = b"GET, POST, PUT, PATCH, DELETE", b"authorization, content-ty
 READABLE = b"retry-after, traceparent"
 PREFLIGHT_S = b"600"
 EXPECTED = "expected an API key in the header Authorization (Bearer KEY) or X-API-Key"
+
+
+def describe_keys(document: dict[str, Any], is_required: bool) -> None:
+    """Say in an OpenAPI document how a key is sent, and which operations need none."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "an API key, or a widget's signed token"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "the same"},
+    }
+    document["security"] = [*([] if is_required else [{}]), {"bearer": []}, {"header": []}]
+    for path in OPEN_PATHS:
+        for operation in document["paths"][path].values():
+            operation["security"] = []
 
 
 class AccessGate:
