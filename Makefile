@@ -48,8 +48,8 @@ explore: $(READY)
 	$(BIN)/python -m pytest -q -m "hypothesis and not slow" --hypothesis-profile=explore tests/unit; done
 
 check: $(READY)
-	$(BIN)/ruff check src tests benchmarks feature_repo
-	$(BIN)/ruff format --check src tests benchmarks feature_repo
+	$(BIN)/ruff check src tests benchmarks feature_repo deployments/monitoring
+	$(BIN)/ruff format --check src tests benchmarks feature_repo deployments/monitoring
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -26,6 +27,7 @@ START_S = 180.0
 COUNTERS = tuple(
     f"handsell_{name}_{part}" for name in ("batch_size", "stage_seconds") for part in ("sum", "count")
 )  # prefixes of the gateway's metrics
+REPLICA = re.compile(r'replica="[^"]*",?')  # a label of every series
 TRACE_FOLDER = "HANDSELL_TRACE_FOLDER"  # environment variable that call_trace.py reads
 GRAPH = ("Gateway", "Candidates", "Ranking", "Reranking")
 
@@ -82,6 +84,7 @@ class RunningService:
         found = {}
         for line in httpx.get(f"{self.url}/metrics", timeout=10, trust_env=False).text.splitlines():
             name, _, value = line.rpartition(" ")
+            name = REPLICA.sub("", name).replace(",}", "}").replace("{}", "")
             if name.startswith(COUNTERS):
                 found[name] = float(value)
         return found

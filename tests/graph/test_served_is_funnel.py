@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -97,7 +98,8 @@ def test_a_thousand_requests_without_a_degraded_response(shop):
     with ThreadPoolExecutor(8) as pool:
         assert [d for d in pool.map(ask, range(1_000)) if d] == []
     text = shop.get("/metrics").text
-    assert "handsell_batch_size_count" in text and 'handsell_stage_seconds_count{stage="ranking"}' in text
+    assert "handsell_batch_size_count" in text
+    assert re.search(r'handsell_stage_seconds_count\{replica="\w+",stage="ranking"\}', text)
 
 
 def test_served_vectors_are_those_of_the_reference(shop, world, funnel):

@@ -1,11 +1,8 @@
-"""Metrics of store and disk: what they say about a store in a known state, and that they are documented."""
+"""Metrics of store and disk: what they say about a store in a known state."""
 
-import re
 from contextlib import closing
-from pathlib import Path
 
 import pytest
-import yaml
 from prometheus_client import CollectorRegistry
 
 from backed_up_shop import build_event, build_slate
@@ -14,8 +11,6 @@ from handsell.events.compaction import compact
 from handsell.events.store.opening import open_writer
 from handsell.serving.telemetry.observability import Metrics
 from handsell.serving.telemetry.state_metrics import Lag, StateMetrics, measure_state
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -43,7 +38,7 @@ def test_lag_is_what_a_reader_has_not_read_and_the_age_of_the_oldest(shop):
 
 def test_measures_are_published(shop):
     registry = CollectorRegistry()
-    metrics = StateMetrics(registry, shop, lambda: 0)
+    metrics = StateMetrics(registry)
     metrics.publish(measure_state(shop, 0))
     assert registry.get_sample_value("handsell_lag_events", {"reader": "processor"}) == 3
     assert registry.get_sample_value("handsell_store_rows", {"table": "events"}) == 10
@@ -56,7 +51,7 @@ async def test_a_store_that_does_not_answer_leaves_the_last_values(shop, monkeyp
     from handsell.serving.telemetry import state_metrics
 
     registry, rounds = CollectorRegistry(), []
-    metrics = StateMetrics(registry, shop, lambda: 0)
+    metrics = StateMetrics(registry)
     metrics.publish(measure_state(shop, 0))
 
     async def sleep(_):
@@ -67,7 +62,7 @@ async def test_a_store_that_does_not_answer_leaves_the_last_values(shop, monkeyp
 
     monkeypatch.setattr(state_metrics.asyncio, "sleep", sleep)
     with pytest.raises(InterruptedError):
-        await metrics.run()
+        await metrics.run(shop, lambda: 0)
     assert registry.get_sample_value("handsell_store_rows", {"table": "events"}) == 10
 
 
@@ -78,13 +73,3 @@ def test_appends_are_timed_and_waiting_events_counted():
         raise ValueError
     assert metrics.registry.get_sample_value("handsell_waiting_events") == 0
     assert metrics.registry.get_sample_value("handsell_append_seconds_count", {"table": "events"}) == 1
-
-
-def test_the_series_in_documents_and_alerts_exist(shop):
-    metrics = Metrics()
-    StateMetrics(metrics.registry, shop, lambda: 0)
-    there = {family.name for family in metrics.registry.collect()}
-    rules = yaml.safe_load((ROOT / "deployments" / "monitoring" / "alerts.yaml").read_text())
-    texts = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
-    named = set(re.findall(r"handsell_\w+", " ".join([*texts, (ROOT / "docs" / "operations.md").read_text()])))
-    assert {re.sub(r"_(bucket|total|sum|count)$", "", name) for name in named} <= there

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from handsell.config import Config, load_config
@@ -27,6 +28,14 @@ def feast_store(config: Config) -> Any:
     from handsell.features.store import open_store
 
     return open_store(config)
+
+
+def _name_replica() -> str:
+    """Serve's id of this replica; empty outside of Serve."""
+    try:
+        return serve.get_replica_context().replica_id.unique_id
+    except RayServeException:
+        return ""
 
 
 @serve.deployment(max_ongoing_requests=256, max_queued_requests=256, ray_actor_options={"num_cpus": 0.2})
@@ -56,7 +65,7 @@ class Gateway:
 
         start_telemetry(load_config(config), "Gateway")
         self._config, self._handles, self._open_store = config, stages, open_store
-        self._follows_live, self._metrics = bundle == LIVE, Metrics()
+        self._follows_live, self._metrics = bundle == LIVE, Metrics(_name_replica())
         loaded = self._load(bundle)
         if log is not None and has_one_writer(loaded.config):
             sink: EventSink = RemoteSink(log)

@@ -267,7 +267,7 @@ class Service:
 
     async def measure(self) -> None:
         """Publish size and lag of the event store and the disk use, until cancelled."""
-        await StateMetrics(self.metrics.registry, self.config, lambda: self.bundle.clock.now()).run()
+        await StateMetrics(self.metrics.registry).run(self.config, lambda: self.bundle.clock.now())
 
     async def close(self) -> None:
         await self._impressions.close()

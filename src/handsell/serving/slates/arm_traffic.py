@@ -32,6 +32,18 @@ class ArmRequest:
     diversity: float | None = None
 
 
+class ArmMetrics:
+    """Counts and times requests by experiment and arm."""
+
+    def __init__(self, registry: CollectorRegistry):
+        self.requests = Counter("handsell_experiment_requests", "Requests by arm", ARM, registry=registry)
+        self.errors = Counter("handsell_experiment_errors", "Requests that failed, by arm", ARM, registry=registry)
+        self.degraded = Counter("handsell_experiment_degraded", "Degraded answers by arm", ARM, registry=registry)
+        self.seconds = Histogram(
+            "handsell_experiment_seconds", "Time of an answer by arm", ARM, registry=registry, buckets=SECONDS
+        )
+
+
 class ArmTraffic:
     """Assigns requests to arms by the newest state of experiments and the bundles that are held."""
 
@@ -39,12 +51,7 @@ class ArmTraffic:
         self._config, self._identities, self._outcomes = config, identities, outcomes
         self._basis: tuple[ExperimentStates, Collection[str]] = ExperimentStates(), ()
         self.traffic = Traffic(config, *self._basis)
-        self.requests = Counter("handsell_experiment_requests", "Requests by arm", ARM, registry=registry)
-        self.errors = Counter("handsell_experiment_errors", "Requests that failed, by arm", ARM, registry=registry)
-        self.degraded = Counter("handsell_experiment_degraded", "Degraded answers by arm", ARM, registry=registry)
-        self.seconds = Histogram(
-            "handsell_experiment_seconds", "Time of an answer by arm", ARM, registry=registry, buckets=SECONDS
-        )
+        self.metrics = ArmMetrics(registry)
 
     def follow(self, states: ExperimentStates, held: Collection[str]) -> None:
         """Apply the state of experiments, and the bundles of arms that this gateway holds."""
@@ -79,12 +86,12 @@ class ArmTraffic:
 
     def _count(self, request: ArmRequest, seconds: float, failed: bool) -> None:
         for arm in request.given.list_arms().items():
-            self.requests.labels(*arm).inc()
-            self.seconds.labels(*arm).observe(seconds)
+            self.metrics.requests.labels(*arm).inc()
+            self.metrics.seconds.labels(*arm).observe(seconds)
             if failed:
-                self.errors.labels(*arm).inc()
+                self.metrics.errors.labels(*arm).inc()
             if request.degraded:
-                self.degraded.labels(*arm).inc()
+                self.metrics.degraded.labels(*arm).inc()
         outcome = SlateOutcome(
             hash_unit(request.given.person), seconds, failed, request.degraded, request.items, request.requested,
             request.diversity,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
 
 from handsell.core.batches import NONE, Candidates, RulesStamp
 from handsell.experiments.state import ExperimentStates
@@ -17,10 +19,15 @@ COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """One registry per gateway process; every name begins with `handsell_`."""
+    """One registry per gateway process; every name begins with `handsell_`.
 
-    def __init__(self) -> None:
-        self.registry = r = CollectorRegistry()
+    `replica` is added as a label to every series: a proxy passes a scrape to one of its replicas, and without the label
+    their counters would read as one that is reset again and again.
+    """
+
+    def __init__(self, replica: str = "") -> None:
+        self.registry, self._replica = CollectorRegistry(), replica
+        r = self.registry
         self.request_seconds = Histogram(
             "handsell_request_seconds", "HTTP requests", ("route",), registry=r, buckets=SECONDS
         )
@@ -31,6 +38,9 @@ class Metrics:
         self.batch_size = Histogram("handsell_batch_size", "Requests in one batch", registry=r, buckets=COUNTS)
         self.waiting = Gauge("handsell_waiting_requests", "Requests that wait for a free slot", registry=r)
         self.degraded = Counter("handsell_degraded", "Answers without a part that failed", ("cause",), registry=r)
+        self.degraded_slates = Counter(
+            "handsell_degraded_slates", "Slates without at least one part that failed", ("surface",), registry=r
+        )
         self.relaxed = Counter(
             "handsell_relaxed", "Answers in which a constraint was relaxed", ("constraint",), registry=r
         )
@@ -134,7 +144,9 @@ class Metrics:
         self.slates.labels(surface).inc()
         self.cold_starts.inc(cold)
         self.short_slates.inc(short)
-        for cause in degraded:
+        causes = list(degraded)
+        self.degraded_slates.labels(surface).inc(bool(causes))
+        for cause in causes:
             self.degraded.labels(cause).inc()
         for constraint in relaxed:
             self.relaxed.labels(constraint).inc()
@@ -167,4 +179,20 @@ class Metrics:
 
     def render(self) -> bytes:
         """Text exposition format."""
-        return generate_latest(self.registry)
+        return generate_latest(LabeledRegistry(self.registry, self._replica) if self._replica else self.registry)
+
+
+class LabeledRegistry(CollectorRegistry):
+    """The series of another registry, with the label `replica`."""
+
+    def __init__(self, registry: CollectorRegistry, replica: str):
+        super().__init__()
+        self._registry, self._replica = registry, replica
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            labeled = copy(family)
+            labeled.samples = [
+                sample._replace(labels={**sample.labels, "replica": self._replica}) for sample in family.samples
+            ]
+            yield labeled

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Gauge
 
@@ -67,17 +67,11 @@ def measure_lag(reader: EventReader, position: int, now_us: int) -> Lag:
     return Lag(behind, max(now_us - oldest[0], 0) / 1e6) if oldest else Lag(0, 0.0)
 
 
-@dataclass
 class StateMetrics:
     """Measures again and again, and publishes the result as gauges."""
 
-    registry: CollectorRegistry
-    config: Config
-    now_us: Callable[[], int]
-    _measured: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        r = self.registry
+    def __init__(self, registry: CollectorRegistry):
+        r, self._measured = registry, time.monotonic()
         self._store_bytes = Gauge("handsell_store_bytes", "Size of the event store", registry=r)
         self._store_rows = Gauge("handsell_store_rows", "Rows of the event store", ("table",), registry=r)
         self._lag_events = Gauge(
@@ -95,12 +89,12 @@ class StateMetrics:
         age = Gauge("handsell_state_age_seconds", "Time since store and disk were measured", registry=r)
         age.set_function(lambda: time.monotonic() - self._measured)
 
-    async def run(self) -> None:
+    async def run(self, config: Config, now_us: Callable[[], int]) -> None:
         """Measure until cancelled; a failure is logged, and the last values stay."""
         while True:
             begun = time.monotonic()
             try:
-                self.publish(await asyncio.to_thread(measure_state, self.config, self.now_us()))
+                self.publish(await asyncio.to_thread(measure_state, config, now_us()))
             except Exception as error:
                 log.warning("store and disk were not measured: %s", error)
             await asyncio.sleep(max(EVERY_S, REST * (time.monotonic() - begun)))
