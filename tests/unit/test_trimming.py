@@ -261,6 +261,6 @@ def test_clean_removes_everything_old_in_one_run(shop):
     publish(shop, 1, events_through=20, changes_through=4)
     set_position(shop, 20)
     assert clean(shop) == (
-        "removed 20 events, 3 slates and 4 catalog changes from the event store, 1 bundles, 0 training runs, 0 "
-        "compacted ranges and 0 log files"
+        "removed 20 events, 3 slates, 4 catalog changes and 0 entries of the audit log from the event store, "
+        "1 bundles, 0 training runs, 0 compacted ranges and 0 log files"
     )

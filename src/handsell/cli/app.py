@@ -46,11 +46,12 @@ COMMANDS = {
     "Training": (training.train, training.evaluate),
     "Serving": (serving.serve, serving.recommend, serving.batch, serving.skew),
     "Experiments": (off_policy.ope, simulation.simulate),
-    "Operations": (operations.clean, operations.backup, operations.restore, people.erase),
+    "Operations": (operations.clean, operations.backup, operations.restore, people.erase, operations.audit),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.command("hash", rich_help_panel="Operations")(operations.hash_ids)
 GROUPS = {"bundles": bundles.app, "experiments": experiments.app, "keys": keys.app, "rules": rules.app}
 for name, group in GROUPS.items():
     app.add_typer(group, name=name, rich_help_panel="Groups of commands")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from handsell.cli.arguments import BundleName, ConfigPath, load
+from handsell.cli.arguments import BundleName, ConfigPath, load, load_on_cluster
 
 app = typer.Typer(no_args_is_help=True, help="List, show, promote and roll back trained bundles.")
 
@@ -58,14 +58,18 @@ def promote_bundle(
     With --canary the live bundle stays. The guard of the running service makes the candidate live when its time and
     slates are reached without a guard rail being hit and a loss of clicks is ruled out, or else rolls it back.
     """
+    loaded = load_on_cluster(config)
+
+    from handsell.jobs.audited_command import audit_command
     from handsell.local import bundles
     from handsell.local.service import wait_for_switch
 
-    loaded = load(config)
     if canary is not None:
-        print(bundles.run_canary(loaded, bundle, canary, duration, min_slates, max_click_loss))
+        with audit_command(loaded, "bundles promote", f"bundle {bundle} as canary {canary}"):
+            print(bundles.run_canary(loaded, bundle, canary, duration, min_slates, max_click_loss))
         return
-    bundles.promote(loaded, bundle)
+    with audit_command(loaded, "bundles promote", f"bundle {bundle}"):
+        bundles.promote(loaded, bundle)
     print(f"live: {bundle}")
     print(wait_for_switch(loaded, bundle))
 
@@ -73,14 +77,18 @@ def promote_bundle(
 @app.command("rollback")
 def roll_back(config: ConfigPath) -> None:
     """End a running canary; without one, make the previously live bundle live again, without interruption."""
+    loaded = load_on_cluster(config)
+
     from handsell.bundles.opening import open_bundles
+    from handsell.jobs.audited_command import append_entry, audit_command
     from handsell.local.bundles import end_canary
     from handsell.local.service import wait_for_switch
 
-    loaded = load(config)
     if (ended := end_canary(loaded)) is not None:
+        append_entry(loaded, "bundles rollback", ended, "done")
         print(ended)
         return
-    bundle = open_bundles(loaded).rollback()
+    with audit_command(loaded, "bundles rollback", f"from bundle {open_bundles(loaded).live()}"):
+        bundle = open_bundles(loaded).rollback()
     print(f"live: {bundle}")
     print(wait_for_switch(loaded, bundle))

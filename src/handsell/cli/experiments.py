@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from handsell.cli.arguments import ConfigPath, load
+from handsell.cli.arguments import ConfigPath, load, load_on_cluster
 
 if TYPE_CHECKING:
     from handsell.experiments.analysis.analysis import ExperimentAnalysis
@@ -117,11 +117,13 @@ def stop_experiment(
     reason: Annotated[str, typer.Option(help="Why; it is stored and shown.")] = "stopped by hand",
 ) -> None:
     """Give control to all units of an experiment, or of one arm; running gateways follow within about a second."""
+    loaded = load_on_cluster(config)
+
     from handsell.core.errors import ConfigError
     from handsell.experiments.analysis.analysis import find_experiment
     from handsell.experiments.state import open_states
+    from handsell.jobs.audited_command import append_entry
 
-    loaded = load(config)
     experiment = find_experiment(loaded, name)
     states = open_states(loaded)
     if arm is None:
@@ -132,6 +134,7 @@ def stop_experiment(
     else:
         changed = states.stop_arm(name, arm, reason)
     what = name if arm is None else f"{arm} of {name}"
+    append_entry(loaded, "experiments stop", f"experiment {what}", "done", reason)
     print(f"stopped: {what} ({reason})" if changed else f"{what} was stopped before")
 
 

@@ -58,3 +58,36 @@ def restore(
         raise HandsellError(f"{loaded.name} is running: stop it with `make down CONFIG={config}` before a restore")
     manifest = run(loaded, folder, replace, report_update)
     report_result(f"{loaded.name} is as of {manifest.created}; live bundle: {manifest.live or 'none'}")
+
+
+def audit(
+    config: ConfigPath,
+    since: Annotated[str | None, typer.Option(help="Only the entries of the last 24h, say.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each entry as one line of JSON.")] = False,
+) -> None:
+    """List who changed what: commands and requests that need scope catalog, experiments or admin; the oldest first."""
+    from handsell.experiments.canary import parse_duration
+    from handsell.maintenance import audit_log
+
+    loaded = load(config)
+    entries = audit_log.read_entries(loaded, None if since is None else parse_duration(since, "--since"))
+    if as_json:
+        for entry in entries:
+            print(audit_log.to_json(entry))
+        return
+    from rich.console import Console
+
+    console = Console()
+    Console(width=max(console.width, 140)).print(audit_log.build_audit_table(entries))
+
+
+def hash_ids(
+    config: ConfigPath, ids: Annotated[list[str], typer.Argument(metavar="ID …", help="Ids of users or items.")]
+) -> None:
+    """Print the hash of each id, as it stands in log lines and in the audit log."""
+    from handsell.core.logs.id_hashing import make_id_hash
+    from handsell.core.paths import Layout
+
+    hash_id = make_id_hash("hashed", Layout(load(config).state).log_key)
+    for id_ in ids:
+        print(hash_id(id_))

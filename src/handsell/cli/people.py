@@ -30,13 +30,15 @@ def erase(
     loaded = load_on_cluster(config)
 
     from handsell.events.store.opening import has_one_writer
+    from handsell.jobs.audited_command import audit_command, hash_user
     from handsell.jobs.cluster import connect
     from handsell.jobs.erasure.erase import erase as run
     from handsell.jobs.erasure.erase import resume
     from handsell.jobs.progress import report_error, report_result, report_update
 
     through_service = os.environ.get("RAY_ADDRESS") and has_one_writer(loaded)
-    with connect(loaded.jobs.num_cpus) if through_service else nullcontext():
+    about = "recorded erasures" if user_id is None else hash_user(loaded, user_id)
+    with connect(loaded.jobs.num_cpus) if through_service else nullcontext(), audit_command(loaded, "erase", about):
         outcome = resume(loaded, report_update) if user_id is None else run(loaded, user_id, report_update)
     (report_result if outcome.finished else report_error)(outcome.to_text())
     if not outcome.finished:

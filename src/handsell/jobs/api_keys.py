@@ -14,6 +14,7 @@ from handsell.config import Config
 from handsell.core.errors import HandsellError
 from handsell.core.units import DAY_US, SECOND_US
 from handsell.events.store.opening import has_one_writer, open_reader
+from handsell.jobs.audited_command import describe_command
 from handsell.jobs.cluster import connect
 from handsell.jobs.store_writer import Write, open_store_writer
 
@@ -53,7 +54,7 @@ def create(config: Config, terms: KeyTerms) -> tuple[ApiKey, str]:
         terms.name, terms.kind, terms.scopes, now_us,
         expires_us=expires_us, rate_per_s=terms.rate_per_s, quota_per_day=terms.quota_per_day,
     )  # fmt: skip
-    _put(config, key)
+    _put(config, key, "create")
     return key, text
 
 
@@ -72,14 +73,14 @@ def list_keys(config: Config) -> list[ListedKey]:
 def rotate(config: Config, key_id: str, overlap_s: float) -> tuple[ApiKey, str]:
     """Give a key another secret; the former one stays valid for some time. Returns the key and its new text."""
     key, text = rotate_key(_find_valid(config, key_id), _now_us(), overlap_s)
-    _put(config, key)
+    _put(config, key, "rotate")
     return key, text
 
 
 def revoke(config: Config, key_id: str) -> ApiKey:
     """Make a key invalid for good."""
     key = replace(_find_valid(config, key_id), revoked_us=_now_us())
-    _put(config, key)
+    _put(config, key, "revoke")
     return key
 
 
@@ -102,9 +103,11 @@ def _find_valid(config: Config, key_id: str) -> ApiKey:
     return keys[key_id]
 
 
-def _put(config: Config, key: ApiKey) -> None:
+def _put(config: Config, key: ApiKey, action: str) -> None:
+    scopes = f"{key.kind}: {' '.join(key.scopes)}"
     with _open_writer(config) as write:
         write("put_key", key)
+        write("append_audit", [describe_command(f"keys {action}", f"key {key.key_id} ({key.name})", "done", scopes)])
 
 
 @contextmanager

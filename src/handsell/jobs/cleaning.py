@@ -35,7 +35,7 @@ def clean(config: Config) -> str:
     with open_store_writer(config) as write:
         rows = trim_store(config, write)
     return (
-        f"removed {rows.events:,} events, {rows.slates:,} slates and {rows.catalog_changes:,} catalog changes from the "
-        f"event store, {len(bundles)} bundles, {runs.count} training runs, {ranges} compacted ranges and {logs.count} "
-        "log files"
+        f"removed {rows.events:,} events, {rows.slates:,} slates, {rows.catalog_changes:,} catalog changes and "
+        f"{rows.audit:,} entries of the audit log from the event store, {len(bundles)} bundles, {runs.count} training "
+        f"runs, {ranges} compacted ranges and {logs.count} log files"
     )

@@ -22,7 +22,7 @@ Write = Callable[..., AppendResult]
 
 
 @contextmanager
-def open_store_writer(config: Config) -> Iterator[Write]:
+def open_store_writer(config: Config, lock_wait_s: float = LOCK_WAIT_S) -> Iterator[Write]:
     """Yield `write(method, *arguments)`, which calls a method of EventWriter and returns after the commit.
 
     A SQLite file has one writer: if this process is connected to the cluster of a running service, that writer is used.
@@ -32,7 +32,7 @@ def open_store_writer(config: Config) -> Iterator[Write]:
     if running is not None:
         yield lambda method, *arguments: running.call.remote(method, *arguments).result(timeout_s=ANSWER_S)
         return
-    with closing(open_writer(config, LOCK_WAIT_S)) as log:
+    with closing(open_writer(config, lock_wait_s)) as log:
         yield lambda method, *arguments: getattr(log, method)(*arguments).result(ANSWER_S)
 
 

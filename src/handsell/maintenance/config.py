@@ -33,6 +33,7 @@ class RetentionConfig(Section):
         gt=0,
         description="days of compacted events and impressions that are kept for training, whole days; none: all",
     )
+    audit_days: float = Field(365.0, gt=0, description="days for which the audit log (`handsell audit`) is kept")
     bundles: int = Field(3, ge=1, description="newest bundles that are kept, besides the live one")
     rollbacks: int = Field(1, ge=0, description="earlier live bundles that are kept for `handsell bundles rollback`")
     runs: int = Field(1, ge=0, description="newest folders of training runs that are kept")

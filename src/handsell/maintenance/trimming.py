@@ -16,7 +16,7 @@ from handsell.core.clock import Clock
 from handsell.core.errors import BundleError, HandsellError
 from handsell.core.json_files import read_json
 from handsell.core.paths import Layout
-from handsell.core.units import MINUTE_US
+from handsell.core.units import MINUTE_US, SECOND_US
 from handsell.events.compacted_files import list_ranges, read_position
 from handsell.events.store.interface import AppendResult, EventReader
 from handsell.events.store.opening import open_reader
@@ -47,6 +47,7 @@ class TrimmedRows:
     slates: int
     catalog_changes: int
     trimmed_keys: int
+    audit: int = 0
 
 
 def trim_store(config: Config, write: Write) -> TrimmedRows:
@@ -57,13 +58,20 @@ def trim_store(config: Config, write: Write) -> TrimmedRows:
     """
     with closing(open_reader(config)) as reader:
         limits, first = compute_limits(read_positions(config, reader)), find_first_offsets(reader)
-        keys = reader.measure()["trimmed_keys"]
+        measured = reader.measure()
+        keys, old_audit = measured["trimmed_keys"], find_old_audit(config, reader) if measured["audit"] else 0
     return TrimmedRows(
         events=trim_table(write, "events", first.events, limits.events),
         slates=trim_table(write, "slates", first.slates, limits.slates),
         catalog_changes=trim_table(write, "catalog_changes", first.catalog_changes, limits.catalog_changes),
         trimmed_keys=trim_table(write, "trimmed_keys", max(limits.events - keys, 1), limits.trimmed_keys),
+        audit=trim_table(write, "audit", old_audit, old_audit) if old_audit else 0,
     )
+
+
+def find_old_audit(config: Config, reader: EventReader) -> int:
+    """Return the last offset of the audit log that `retention.audit_days` does not keep, 0 without any."""
+    return reader.find_audit_offset(round((time.time() - config.retention.audit_days * DAY_S) * SECOND_US))
 
 
 def find_limits(config: Config) -> TrimLimits:

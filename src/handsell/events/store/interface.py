@@ -31,7 +31,7 @@ Slate = tuple[int, str, list[str]]  # time, surface, item ids
 Columns = dict[str, list[Any]]
 """Column name → values; `offset` and EVENT_FIELDS."""
 
-TrimmedTable = Literal["events", "slates", "catalog_changes", "trimmed_keys"]
+TrimmedTable = Literal["events", "slates", "catalog_changes", "trimmed_keys", "audit"]
 
 TAIL = 2_000  # newest events of a user that a request reads
 
@@ -258,6 +258,10 @@ class EventReader(Protocol):
 
     def read_usage(self, day: int) -> dict[str, int]:
         """Read the requests of a UTC day by key, on all gateways."""
+        ...
+
+    def find_audit_offset(self, before_us: int) -> int:
+        """Return the highest offset of the audit log's entries before a time, 0 without any."""
         ...
 
     def read_audit(self, after_offset: int = 0, limit: int = 10_000) -> list[AuditEntry]:

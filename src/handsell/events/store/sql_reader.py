@@ -190,6 +190,9 @@ class SqlReader(ABC):
     def read_usage(self, day: int) -> dict[str, int]:
         return {key: int(n) for key, n in self._rows("SELECT key_id, requests FROM key_usage WHERE day = ?", (day,))}
 
+    def find_audit_offset(self, before_us: int) -> int:
+        return int(self._rows('SELECT coalesce(max("offset"), 0) FROM audit WHERE time_us < ?', (before_us,))[0][0])
+
     def read_audit(self, after_offset: int = 0, limit: int = 10_000) -> list[AuditEntry]:
         return [AuditEntry(*row) for row in self._rows(f"{_AUDIT} {NEXT}", (after_offset, limit))]
 

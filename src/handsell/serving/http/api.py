@@ -17,6 +17,7 @@ from handsell.serving.graph.service import Service
 from handsell.serving.http import answers as a
 from handsell.serving.http import schemas as s
 from handsell.serving.http.access.access_control import AccessControl
+from handsell.serving.http.access.audit_trail import AuditTrail, make_audit_hash
 from handsell.serving.http.access.gate import AccessGate, describe_keys
 from handsell.serving.http.catalog_api import build_item_routes, build_user_routes
 from handsell.serving.http.middleware import HeadAsGet, RequestMetrics
@@ -88,6 +89,7 @@ def build_api(service: Service, watchers: Sequence[Watcher] = ()) -> FastAPI:
         build_onboarding_routes, _operation_routes,
     ):  # fmt: skip
         app.include_router(routes(service))
+    app.add_middleware(AuditTrail, append=service.access.append_audit, hash_id=make_audit_hash(service.config))
     app.add_middleware(UrlEncoding)
     app.add_middleware(BodyLimit, limit=service.config.serving.max_body_bytes)
     app.add_middleware(AccessGate, control=service.access)

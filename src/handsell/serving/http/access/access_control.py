@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 
+from handsell.access.audit_entry import AuditEntry
 from handsell.access.caller import Caller
 from handsell.access.config import AccessConfig
 from handsell.events.store.interface import EventReader
@@ -75,6 +77,13 @@ class AccessControl:
                 self.limits.set_stored(day, await asyncio.to_thread(self._reader.read_usage, day))
         except Exception as error:
             log.warning("requests of API keys on other gateways cannot be read: %s", error)
+
+    async def append_audit(self, entry: AuditEntry) -> None:
+        """Store an entry of the audit log; where the store is away, the log line has it."""
+        try:
+            await self._sink.append_audit([entry])
+        except Exception as error:
+            log.error("an entry of the audit log is not stored: %s", error, extra={"fields": asdict(entry)})
 
     def close(self) -> None:
         if self._reader is not None:

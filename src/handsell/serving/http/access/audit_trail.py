@@ -1,0 +1,95 @@
+"""Middleware that records who changed what: requests that need scope catalog, experiments or admin.
+
+The entry is durable before the answer is sent. User ids are hashed, also where logs have them in plain text: an erased
+person is in no entry. Reads are not recorded; without keys, where nobody is known, erasures alone are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import orjson
+from fastapi import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from handsell.access.audit_entry import AuditEntry
+from handsell.access.caller import Caller
+from handsell.config import Config
+from handsell.core.logs.id_hashing import IdHash, make_id_hash
+from handsell.core.logs.request_trace import get_trace
+from handsell.core.paths import Layout
+from handsell.serving.http.access.route_scopes import ROUTE_SCOPES, find_scope
+from handsell.serving.telemetry.request_ids import BODY
+
+RECORDED = ("catalog", "experiments", "admin")
+LONGEST = 200  # characters of an object
+
+Append = Callable[[AuditEntry], Awaitable[None]]
+
+
+def make_audit_hash(config: Config) -> IdHash:
+    """Return the hash of user ids in the audit log."""
+    return make_id_hash("hashed", Layout(config.state).log_key)
+
+
+class AuditTrail:
+    """Appends an entry for each recorded request, whatever its answer."""
+
+    def __init__(self, app: ASGIApp, append: Append, hash_id: IdHash):
+        self.app, self._append, self._hash = app, append, hash_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self.app(scope, receive, send)
+            return
+        is_recorded = False
+
+        async def record(status: int) -> None:
+            nonlocal is_recorded
+            if not is_recorded and (entry := self._describe(scope, status)) is not None:
+                is_recorded = True
+                await self._append(entry)
+
+        async def send_after_record(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await record(message["status"])
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_after_record)
+        except Exception:
+            await record(500)
+            raise
+
+    def _describe(self, scope: Scope, status: int) -> AuditEntry | None:
+        """Return the entry of a request, None for one that is not recorded."""
+        path = getattr(scope.get("route"), "path_format", "")
+        if path not in ROUTE_SCOPES:
+            return None
+        request, caller = Request(scope), scope.get("state", {}).get("caller", Caller.anonymous())
+        needed = find_scope(path, request)
+        if needed not in RECORDED or (caller.key_id is None and needed != "admin"):
+            return None
+        action = f"{scope['method']} {path}" + (" (erase)" if needed == "admin" else "")
+        trace = f"trace {trace_id}" if (trace_id := get_trace().trace_id) else ""
+        about = self._name_object(request)[:LONGEST]
+        return AuditEntry(time.time_ns() // 1_000, caller.key_id, caller.name, action, about, str(status), trace)
+
+    def _name_object(self, request: Request) -> str:
+        named = {**request.query_params, **request.path_params}
+        if user_id := named.get("user_id"):
+            return f"user {self._hash(user_id)}"
+        if item_id := named.get("item_id"):
+            return f"item {item_id}"
+        try:
+            body = orjson.loads(request.scope.get(BODY) or b"null")
+        except orjson.JSONDecodeError:
+            return ""
+        rows = next((rows for rows in body.values() if isinstance(rows, list)), ()) if isinstance(body, dict) else ()
+        return f"{len(rows)} {path_noun(request)}"
+
+
+def path_noun(request: Request) -> str:
+    """Return what a bulk route changes: items, users."""
+    return request.url.path.rsplit("/", 1)[-1]
