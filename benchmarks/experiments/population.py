@@ -183,6 +183,7 @@ class DrawnExperiment:
             active_1=people.active[user, 0],
             active_7=people.active[user, 1],
             crossed=np.zeros(len(rows), bool),
+            merged=np.zeros(len(rows), bool),
         )
 
 

@@ -1,6 +1,7 @@
 """Arms of experiments over HTTP: sticky, logged, counted, and with slates of their own."""
 
 import asyncio
+import contextlib
 import json
 from functools import partial
 
@@ -18,6 +19,7 @@ from experiment_world import (
     two_arms,
     write_experiments,
 )  # fmt: skip
+from handsell.events.merged_visitors import MergedVisitors
 from handsell.events.store.opening import open_reader
 from handsell.experiments.state import Canary, ExperimentState, ExperimentStates, now_us
 from handsell.serving.changes.identities import Identities
@@ -174,6 +176,24 @@ async def test_a_visitor_who_becomes_a_user_keeps_the_arm(world):
             await asyncio.sleep(0.05)
         assert [other.find_first_visitor(f"person {v}") for v in visitors] == [f"anonymous:{v}" for v in visitors]
         other.close()
+
+
+async def test_an_account_that_was_used_before_its_first_merge_keeps_its_arm(world):
+    async with start_service(world) as (client, _):
+        users = {f"account {i}": f"late {i}" for i in range(10)}
+        before = {user: await ask(client, user) for user in users}
+        for answer in before.values():
+            await read_logged(world, answer["recommendation_id"])
+        visitors = {user: (await ask(client, anonymous_id=visitor))["arms"] for user, visitor in users.items()}
+        assert visitors != {user: answer["arms"] for user, answer in before.items()}
+        for user, visitor in users.items():
+            merged = await client.post("/v1/identities/merge", json={"visitor_id": visitor, "user_id": user})
+            assert merged.status_code == 200
+            for who in ({"user_id": user}, {"anonymous_id": visitor}):
+                assert (await ask(client, **who))["arms"] == before[user]["arms"]
+        with contextlib.closing(open_reader(world.config)) as reader:
+            merged_on_another_gateway = MergedVisitors.read(reader)
+        assert [merged_on_another_gateway.find_unit(f"anonymous:{visitor}") for visitor in users.values()] == [*users]
 
 
 async def test_sessions_and_visitors_are_units_of_their_own(base):

@@ -3,6 +3,7 @@
 import pytest
 
 from event_stores import make_event, make_slate
+from handsell.events.merged_visitors import MergedVisitors
 from handsell.events.store.interface import CatalogChange, Identity, IdentityConflict
 from handsell.events.store.removal import TRIMMED_ROWS
 from handsell.events.store.rows import hash_person
@@ -21,10 +22,33 @@ def test_a_merged_visitors_history_is_the_users_with_new_offsets(writer, reader)
     assert tail["offset"] == [1, 5, 6] and tail["event_id"] == ["e1", "e2", "e3"] and tail["value"][1] == 2.5
     assert len(reader.read_user_slates("u1", 0, 9_999)) == 2
     assert reader.read_blocks(["u1", "anon:v"]) == {"u1": (["c1", "c2"], ["t"])}
-    assert reader.read_identities() == [Identity("anon:v", "u1", 77, 1)]
+    assert reader.read_identities() == [Identity("anon:v", "u1", 77, 1, "anon:v")]
     # what is sent again, by either id, and with another time of arrival, is a duplicate
     again = [make_event(2, user="anon:v"), make_event(2), {**untimed, "time": 9_999}, {**untimed, "user_id": "u1"}]
     assert writer.append(again).result().duplicates == 4
+
+
+def test_arms_of_a_merged_person_are_those_of_the_first_slate(writer, reader):
+    """The unit of a merge: the id with the earliest slate, which later merges do not change."""
+    slates = {"before": 1, "anon:after": 2, "anon:first": 3, "new": 4, "anon:second": 5}
+    writer.append_slates([make_slate(n, user=user) for user, n in slates.items()]).result()
+    merges = [
+        ("anon:after", "before", "before"),  # an account that had been used keeps its arms
+        ("anon:first", "new", "anon:first"),  # an account that began as a visitor keeps the visitor's
+        ("anon:second", "before", "before"),
+        ("anon:nothing", "nobody", "anon:nothing"),
+        ("anon:first", "new", "anon:first"),  # again
+    ]
+    for n, (visitor, user, unit) in enumerate(merges):
+        assert writer.merge_identity(visitor, user, 70 + n).result().unit == unit
+    writer.merge_identity("new", "newest", 80).result()
+    found = MergedVisitors.read(reader)
+    assert [found.find_unit(user) for user in ("anon:after", "before", "anon:second")] == ["before"] * 3
+    assert [found.find_unit(user) for user in ("anon:first", "new", "newest")] == ["anon:first"] * 3
+    assert found.find_first_visitor("before") == "anon:after" and found.find_unit("else") == "else"
+    old = MergedVisitors()
+    old.add(Identity("anon:v", "u", 1))  # of an earlier version
+    assert old.find_unit("u") == "anon:v"
 
 
 def test_events_of_a_visitor_whose_clock_is_ahead_stay_apart_and_known(writer, reader):
@@ -74,9 +98,9 @@ def test_merges_that_contradict_earlier_ones_are_refused_and_change_nothing(writ
             writer.merge_identity(visitor, user, 2).result()
     with pytest.raises(IdentityConflict, match="erase that user"):
         writer.erase_user("v", 2).result()
-    assert reader.read_identities() == [Identity("v", "u1", 1, 1)] and reader.read_erasures() == []
+    assert reader.read_identities() == [Identity("v", "u1", 1, 1, "v")] and reader.read_erasures() == []
     writer.merge_identity("u1", "u2", 3).result()  # with the visitors of u1; followers read both again
-    assert reader.read_identities(1) == [Identity("u1", "u2", 3, 2), Identity("v", "u2", 3, 3)]
+    assert reader.read_identities(1) == [Identity("u1", "u2", 3, 2, "v"), Identity("v", "u2", 3, 3, "v")]
 
 
 def test_an_erased_user_leaves_nothing_but_the_record(writer, reader):

@@ -171,6 +171,7 @@ def test_a_merged_visitor_is_one_unit_with_the_first_arm_and_each_event_once(con
     rows, _ = read(config)
     assert set(rows) == {"u1", "u2"} and rows["u1"]["slates"] == 2 and rows["u1"]["events"].tolist() == [1, 0, 0]
     assert rows["u1"]["arm"] == 0 and not rows["u1"]["crossed"] and rows["u2"]["crossed"]
+    assert rows["u1"]["merged"] and not rows["u2"]["merged"], "crossing over by a merge is told apart from a leak"
 
 
 def test_slates_of_stopped_arms_other_experiments_and_nobody_are_no_exposures(config):

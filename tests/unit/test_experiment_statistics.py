@@ -42,6 +42,7 @@ def build_outcomes(rng: np.random.Generator, units: int, effect: float = 0.0, da
         first_day_slates=1 + rng.poisson(habit), busiest_hour=np.ones(units, int), shown=shown, clicks=clicks,
         events=clicks[:, None], converted=(clicks > 3)[:, None], before=before[:, None],
         active_1=rng.random(units) < 0.4, active_7=rng.random(units) < 0.2, crossed=np.zeros(units, bool),
+        merged=np.zeros(units, bool),
     )  # fmt: skip
 
 
@@ -185,6 +186,13 @@ def test_an_experiment_without_units_has_an_open_verdict(rng):
     verdict = judge("test", nobody, EVEN, choose_settings(("like",), "like", 0.02))
     assert verdict.decisions == {"bold": "undecided"} and verdict.units == {"control": 0, "bold": 0}
     assert "NaN" not in str(verdict.as_dict()) and "nan" not in str(verdict.as_dict())
+
+
+def test_units_that_crossed_over_by_a_merge_are_reported_and_refuse_nothing(rng):
+    o = dataclasses.replace(build_outcomes(rng, 8_000, 0.5), merged=np.arange(8_000) < 160)
+    verdict = judge("test", o, EVEN, AnalysisSettings())
+    assert verdict.decisions == {"bold": "beats"} and (verdict.crossed, verdict.merged) == (0, 160)
+    assert any(line.startswith("160 units crossed over") for line in verdict.warnings)
 
 
 @pytest.mark.parametrize("defect", ["units", "slates", "crossed"])

@@ -33,13 +33,21 @@ class MergedVisitors:
         return user_id if found is None else found.user_id
 
     def find_first_visitor(self, user_id: str | None) -> str | None:
-        """Return the visitor by whose id a person's arms are assigned: the first that was merged into the user.
-
-        Visitors are their own until they are merged; a user without visitors is returned.
-        """
-        user_id = self.find_user(user_id)
-        found = self._first.get(user_id) if user_id is not None else None
+        """Return the first visitor that was merged into a user; others are returned as they are."""
+        found = self._find_first(user_id)
         return user_id if found is None else found.visitor_id
+
+    def find_unit(self, user_id: str | None) -> str | None:
+        """Return the id by which a person's arms are assigned: that of the first slate, as long as it is known.
+
+        Whoever is not merged has the own id.
+        """
+        found = self._find_first(user_id)
+        return user_id if found is None else found.unit or found.visitor_id
+
+    def _find_first(self, user_id: str | None) -> Identity | None:
+        user_id = self.find_user(user_id)
+        return self._first.get(user_id) if user_id is not None else None
 
     def add(self, identity: Identity) -> None:
         """Answer a visitor's requests as the user's from now on."""

@@ -37,10 +37,14 @@ class RequestUnits:
         return self.user or self.visitor or self.session
 
 
-def find_units(merged: MergedVisitors, user_id: str | None, session: str | None = None) -> RequestUnits:
-    """Return the units of a user, or of a visitor without an account, as the log names them."""
-    unit = merged.find_first_visitor(user_id)
-    return RequestUnits(unit, unit if unit is not None and unit.startswith(ANONYMOUS) else None, session)
+def find_units(
+    merged: MergedVisitors, user_id: str | None, visitor: str | None = None, session: str | None = None
+) -> RequestUnits:
+    """Return the units of a user, or of a visitor without an account; ids are as the log names them."""
+    first = merged.find_first_visitor(user_id)
+    if visitor is None and first is not None and first.startswith(ANONYMOUS):
+        visitor = first
+    return RequestUnits(merged.find_unit(user_id), visitor, session)
 
 
 @dataclass(frozen=True, slots=True)

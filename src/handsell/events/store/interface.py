@@ -54,6 +54,13 @@ class AppendResult:
 
 
 @dataclass(frozen=True, slots=True)
+class MergeResult(AppendResult):
+    """The result of a merge, with the id by which the person's arms are assigned from now on."""
+
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogChange:
     """A change of an item or user that came over HTTP."""
 
@@ -73,6 +80,7 @@ class Identity:
     user_id: str
     time: int
     offset: int = 0
+    unit: str | None = None  # id by which the user's arms are assigned; None (earlier versions): the first visitor
 
 
 @dataclass(frozen=True, slots=True)

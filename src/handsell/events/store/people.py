@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from handsell.events.store.interface import EVENT_FIELDS, AppendResult, IdentityConflict
+from handsell.events.store.interface import EVENT_FIELDS, AppendResult, IdentityConflict, MergeResult
 from handsell.events.store.removal import remove_slates
 from handsell.events.store.rows import EVENT_COLUMNS, build_event_row, hash_owner, hash_person, replace_user
 from handsell.events.store.transaction import Transaction
@@ -29,11 +29,12 @@ def put_blocks(tx: Transaction, user_id: str, creators: Sequence[str], tags: Seq
     return AppendResult(1, 0, tuple(offsets))
 
 
-def merge_identity(tx: Transaction, visitor_id: str, user_id: str, time: int) -> AppendResult:
+def merge_identity(tx: Transaction, visitor_id: str, user_id: str, time: int) -> MergeResult:
     """Move a visitor's events, slates and blocks to a user; `offsets` are the new ones, -1 for events that both had."""
+    unit = _choose_unit(tx, visitor_id, user_id)
     owners = read_owners(tx, [visitor_id, user_id])
     if owners.get(visitor_id) == user_id:
-        return AppendResult(0, 0, ())
+        return MergeResult(0, 0, (), unit)
     if visitor_id == user_id:
         raise IdentityConflict(f"expected a visitor and a user, got {user_id!r} as both: name two ids")
     if visitor_id in owners:
@@ -46,11 +47,31 @@ def merge_identity(tx: Transaction, visitor_id: str, user_id: str, time: int) ->
     ]
     tx.run("DELETE FROM identities WHERE user_id = ?", (visitor_id,))
     offsets = tx.allocate("identities", len(visitors))
-    rows = [(offset, visitor, user_id, time) for offset, visitor in zip(offsets, visitors, strict=True)]
-    tx.insert("identities", ("offset", "visitor_id", "user_id", "time"), rows)
+    rows = [(offset, visitor, user_id, time, unit) for offset, visitor in zip(offsets, visitors, strict=True)]
+    tx.insert("identities", ("offset", "visitor_id", "user_id", "time", "unit"), rows)
     tx.run("UPDATE slates SET user_id = ? WHERE user_id = ?", (user_id, visitor_id))
     _merge_blocks(tx, visitor_id, user_id)
-    return _move_events(tx, visitor_id, user_id)
+    moved = _move_events(tx, visitor_id, user_id)
+    return MergeResult(moved.accepted, moved.duplicates, moved.offsets, unit)
+
+
+def _choose_unit(tx: Transaction, visitor_id: str, user_id: str) -> str:
+    """Return the id by which the arms of both are assigned from now on: that of their first slate.
+
+    A user who has visitors already keeps the arms; without slates of either, the visitor's remain.
+    """
+    if (known := _find_unit(tx, user_id)) is not None:
+        return known
+    sql = "SELECT user_id, min(time) FROM slates WHERE user_id IN (?, ?) GROUP BY user_id"
+    first: dict[str, int] = dict(tx.rows(sql, (visitor_id, user_id)))  # type: ignore[arg-type]
+    if user_id in first and (visitor_id not in first or first[user_id] < first[visitor_id]):
+        return user_id
+    return _find_unit(tx, visitor_id) or visitor_id
+
+
+def _find_unit(tx: Transaction, user_id: str) -> str | None:
+    sql = "SELECT coalesce(unit, visitor_id) FROM identities WHERE user_id = ? ORDER BY time, visitor_id LIMIT 1"
+    return next((str(unit) for (unit,) in tx.rows(sql, (user_id,))), None)
 
 
 def _move_events(tx: Transaction, visitor_id: str, user_id: str) -> AppendResult:

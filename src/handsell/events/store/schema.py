@@ -12,8 +12,8 @@ from handsell.events.store.interface import EventStoreError
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-HEAD = "0004"
-KNOWN = ("0001", "0002", "0003", HEAD)
+HEAD = "0005"
+KNOWN = ("0001", "0002", "0003", "0004", HEAD)
 READ_REVISION = "SELECT version_num FROM alembic_version"
 
 

@@ -157,7 +157,7 @@ class SqlReader(ABC):
         return [Blocks(user, tuple(json.loads(c)), tuple(json.loads(t)), offset) for user, c, t, offset in rows]
 
     def read_identities(self, after_offset: int = 0, limit: int = 10_000) -> list[Identity]:
-        sql = f'SELECT visitor_id, user_id, time, "offset" FROM identities {NEXT}'
+        sql = f'SELECT visitor_id, user_id, time, "offset", unit FROM identities {NEXT}'
         return [Identity(*row) for row in self._rows(sql, (after_offset, limit))]
 
     def read_owners(self, visitor_ids: Sequence[str]) -> dict[str, str]:

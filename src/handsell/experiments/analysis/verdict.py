@@ -60,6 +60,7 @@ class Verdict:
     sample_ratio: SampleRatio
     logging_ratio: LoggingRatio
     crossed: int  # units seen in several arms
+    merged: int  # units whose ids had been in different arms before they were merged
     outliers: OutlierCounts
     effects: list[ArmEffect]  # of the main metric, then of the others
     segments: list[SegmentEffect]
@@ -114,7 +115,7 @@ def judge(
     kept, outliers = limit_outliers(outcomes, settings.slates_per_hour, settings.quantile)
     whole = kept.first + DAY_US <= kept.until
     logged = check_logging_ratio(kept.first_day_slates[whole], kept.arm[whole], len(outcomes.arms))
-    crossed = int(outcomes.crossed.sum())
+    crossed, merged = int(outcomes.crossed.sum()), int(outcomes.merged.sum())
     reasons = _find_reasons(outcomes, sample, logged, 0 if shares.changes else crossed)
     measures = list_metrics(outcomes.types)
     effects = [
@@ -136,11 +137,12 @@ def judge(
         alpha=settings.alpha,
         decisions=decisions,
         reasons=reasons,
-        warnings=([CHANGED_SHARES] if shares.changes else []) + _find_warnings(outliers, main, segments),
+        warnings=([CHANGED_SHARES] if shares.changes else []) + _find_warnings(outliers, main, segments, merged),
         units=dict(zip(outcomes.arms, outcomes.count_units().tolist(), strict=True)),
         sample_ratio=sample,
         logging_ratio=logged,
         crossed=crossed,
+        merged=merged,
         outliers=outliers,
         effects=effects,
         segments=segments,
@@ -172,8 +174,15 @@ def _find_reasons(outcomes: UnitOutcomes, sample: SampleRatio, logged: LoggingRa
     return reasons
 
 
-def _find_warnings(outliers: OutlierCounts, main: list[ArmEffect], segments: list[SegmentEffect]) -> list[str]:
+def _find_warnings(
+    outliers: OutlierCounts, main: list[ArmEffect], segments: list[SegmentEffect], merged: int
+) -> list[str]:
     warnings = []
+    if merged:
+        warnings.append(
+            f"{merged:,} units crossed over: a visitor and an account had been in different arms before they were "
+            "merged; each counts for the arm of its first exposure, which draws effects towards 0"
+        )
     if sum(outliers.bots):
         warnings.append(
             f"{sum(outliers.bots):,} units were left out as bots: they got more than "

@@ -37,7 +37,7 @@ class People:
             )
         visitor, time = ANONYMOUS + visitor_id, bundle.clock.now()
         done = await self._write("merge_identity", visitor, user_id, time)
-        self._identities.add(Identity(visitor, user_id, time))
+        self._identities.add(Identity(visitor, user_id, time, unit=done.unit))
         await self._forget(bundle, [visitor])
         return MergeAnswer(
             visitor_id=visitor_id, user_id=user_id, moved_events=done.accepted, duplicates=done.duplicates

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from handsell.config import Config
 from handsell.core.hashing import hash_unit
 from handsell.experiments.state import ExperimentStates
-from handsell.experiments.traffic import IN_NONE, Participation, RequestUnits, Traffic
+from handsell.experiments.traffic import IN_NONE, Participation, Traffic, find_units
 from handsell.serving.changes.identities import Identities
 from handsell.serving.guard_rails.counts import OutcomeCounter, SlateOutcome
 from handsell.serving.http.queries import make_user_key
@@ -62,15 +62,12 @@ class ArmTraffic:
     def assign(
         self, user_id: str | None, anonymous_id: str | None, session_id: str | None, surface: str
     ) -> Participation:
-        """Return the arms of a request; of a merged visitor those that the visitor had."""
+        """Return the arms of a request; of a merged person those of the first slate."""
         if self.traffic.is_empty:
             return IN_NONE
-        key = make_user_key(user_id, anonymous_id)
-        first = self._identities.find_first_visitor(key)
-        visitor = make_user_key(None, anonymous_id) or (first if first != key else None)
-        if visitor is None and user_id is None:
-            visitor = key
-        return self.traffic.assign(RequestUnits(first, visitor, session_id), surface, time.time_ns() // 1_000)
+        key, visitor = make_user_key(user_id, anonymous_id), make_user_key(None, anonymous_id)
+        units = find_units(self._identities, key, visitor, session_id)
+        return self.traffic.assign(units, surface, time.time_ns() // 1_000)
 
     @contextmanager
     def observe(self, given: Participation) -> Iterator[ArmRequest]:

@@ -100,7 +100,7 @@ class OutcomeTables:
             clicks=column("clicks").astype(np.int64), events=columns("type").astype(np.int64),
             converted=columns("converted").astype(bool), before=columns("before").astype(np.int64),
             active_1=column("active_1").astype(bool), active_7=column("active_7").astype(bool),
-            crossed=column("crossed").astype(bool),
+            crossed=column("crossed").astype(bool), merged=column("merged").astype(bool),
         )  # fmt: skip
 
 
@@ -191,10 +191,11 @@ def _create_units(database: duckdb.DuckDBPyConnection) -> None:
         "GROUP BY unit, slate"
     )
     database.execute(
-        "CREATE TABLE units AS SELECT unit, any_value(unit_id) AS unit_id, any_value(person) AS person, "
-        "min(time) AS first, arg_min(arm, time) AS arm, min(arm) < max(arm) "
-        "AND any_value(person) NOT IN (SELECT hash(user_id) FROM owners) AS crossed "
-        "FROM slates JOIN unit_names USING (unit) GROUP BY unit"
+        "CREATE TABLE units AS SELECT * EXCLUDE (several, joined), several AND NOT joined AS crossed, "
+        "several AND joined AS merged FROM (SELECT unit, any_value(unit_id) AS unit_id, any_value(person) AS person, "
+        "min(time) AS first, arg_min(arm, time) AS arm, min(arm) < max(arm) AS several, "
+        "any_value(person) IN (SELECT hash(user_id) FROM owners) AS joined "
+        "FROM slates JOIN unit_names USING (unit) GROUP BY unit)"
     )
 
 

@@ -31,7 +31,8 @@ class UnitOutcomes:
     before: np.ndarray  # (N, T) events before the first exposure, covariates of CUPED
     active_1: np.ndarray  # (N,) bool, an event or a slate on the day that begins 24 h after the first exposure
     active_7: np.ndarray  # (N,) bool, seven days after it
-    crossed: np.ndarray  # (N,) bool, seen in more than one arm and not a merged visitor
+    crossed: np.ndarray  # (N,) bool, seen in more than one arm, without a merge
+    merged: np.ndarray  # (N,) bool, seen in more than one arm, by a merge of ids that were in different ones
 
     def __len__(self) -> int:
         return len(self.arm)

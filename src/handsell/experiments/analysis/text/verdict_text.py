@@ -91,7 +91,8 @@ def _build_units(verdict: Verdict) -> Iterator[Table | str]:
     for (arm, units), expected, bots, capped in rows:
         table.add_row(arm, f"{units:,}", f"{units / total:.1%}", f"{expected:.1%}", f"{bots:,}", f"{capped:,}")
     yield table
-    crossed = f"; {verdict.crossed:,} units in several arms" if verdict.crossed else ""
+    several = verdict.crossed + verdict.merged
+    crossed = f"; {several:,} units in several arms, {verdict.merged:,} of them by a merge" if several else ""
     yield (
         f"sample ratio: chi-square p = {ratio.p_value:.2g}, over all looks p = {ratio.sequential_p_value:.2g}{crossed}"
     )
