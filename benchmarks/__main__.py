@@ -26,6 +26,7 @@ BENCHMARKS = {
     "store_soak": ("soak.store_run", "Disk, memory and append latency of the event store over cycles of trimming."),
     "faults": ("faults.fault_run", "Responses under constant load while one part of the graph fails."),
     "ann": ("retrieval.ann", "Build time, size, recall and latency of the vector index for N items."),
+    "shards": ("retrieval.shards", "Answers, memory and latency of a sharded vector index beside one index."),
     "retrieval_latency": ("retrieval.latency", "Latency of each retriever, and its results for new users."),
     "filters": ("stages.filters", "Latency of filter expressions, cached and uncached."),
     "rules": ("stages.rules", "Latency of re-ranking with and without business rules."),

@@ -40,6 +40,7 @@ from handsell.ranking.calibration import Calibration
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.retrieval import registry
 from handsell.retrieval.content_vectors import fit_content_vectors
+from handsell.retrieval.sharding.shard_catalog import save_shard_catalogs
 from handsell.testing.small_catalog import draw_snapshot
 
 ITEM_FEATURES = tuple(find_features("item"))
@@ -127,9 +128,9 @@ def open_rows(config: Config) -> DictStore:
     return DictStore(config, json.loads((config.source.parent / "rows.json").read_text()))
 
 
-def write_world(folder: Path, port: int = 18_000, with_content: bool = False) -> World:
+def write_world(folder: Path, port: int = 18_000, with_content: bool = False, shards: int = 1) -> World:
     path = folder / "shop.toml"
-    toml = TOML.replace("PORT", str(port))
+    toml = TOML.replace("PORT", str(port)).replace("[retrieval]", f"[retrieval]\nshards = {shards}", 1)
     if with_content:
         toml = toml.replace("[retrieval.content]\nenabled = false", "[retrieval.content]\nembedding_size = 32")
     path.write_text(toml)
@@ -200,6 +201,8 @@ def publish_bundle(config: Config, snapshot: Snapshot, log: Interactions, rows: 
     content = fit_content_vectors(snapshot, 32, before=now) if "content" in sources else None
     for name in sources:
         registry.fit(name, log, config.retrieval, content).save(folder / "retrievers" / name)
+    if config.retrieval.shards > 1:
+        save_shard_catalogs(snapshot, config.retrieval.shards, folder)
     names = list_features(config, sources)
     XGBoostRanker(names, train_forest(names), Calibration.logistic()).save(folder / "ranker")
     fit_questions(log, OnboardingConfig(clusters=2)).save(folder / "onboarding")
@@ -210,6 +213,7 @@ def publish_bundle(config: Config, snapshot: Snapshot, log: Interactions, rows: 
     manifest = Manifest(
         config=config.name, created_us=now, data_start_us=now - 30 * DAY_US, data_end_us=now - DAY_US,
         feature_service="ranking_v1", features=names, sources=sources,
+        shards=config.retrieval.shards,
     )  # fmt: skip
     bundle = store.publish(folder, manifest)
     store.promote(bundle)

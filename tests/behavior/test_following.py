@@ -9,7 +9,7 @@ from handsell.core.errors import FeatureError
 from handsell.core.paths import Layout
 from handsell.features.served_log import FEATURE_LOG, read_feature_log
 from handsell.serving.graph import bundle_watcher
-from handsell.serving.graph.bundle_watcher import HELD, KEPT, LOADING, BundleWatcher, StageBundles
+from handsell.serving.graph.bundle_watcher import HELD, KEPT, LOADING, BundleWatcher, StageBundles, hold_stages
 from handsell.serving.graph.loading import open_bundle
 from handsell.serving.graph.stage_loading import load_all_stages, load_local_stages
 from handsell.serving.graph.stages import BundleNotHeld
@@ -157,7 +157,7 @@ async def test_without_a_previous_bundle_such_a_stage_is_skipped_and_named(world
 
 
 def holding(world, bundle="live"):
-    return StageBundles(str(world.config.source), bundle, load_all_stages)
+    return StageBundles(str(world.config.source), bundle, hold_stages(load_all_stages))
 
 
 def test_a_replica_loads_the_live_bundle_and_requested_ones(world, store, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 from handsell.bundles.store import BundleStore
 from handsell.core.paths import Layout
 from handsell.experiments.state import STATE, Canary, StateFile, now_us
-from handsell.serving.graph.bundle_watcher import HELD, BundleWatcher, StageBundles
+from handsell.serving.graph.bundle_watcher import HELD, BundleWatcher, StageBundles, hold_stages
 from handsell.serving.graph.stage_loading import load_all_stages
 from handsell.serving.guard_rails.arm_watcher import FIXED, ArmWatcher
 from serving_service import load_world_bundle, start_service
@@ -151,7 +151,7 @@ async def test_stopped_arms_are_in_the_metrics_and_a_damaged_file_changes_nothin
 def test_a_stage_holds_an_arm_through_promotions_of_others(world, states):
     others = [publish_other_bundle(world, seed=seed) for seed in range(31, 36)]
     store = BundleStore(Layout(world.config.state).bundles)
-    stages = StageBundles(str(world.config.source), world.bundle, load_all_stages)
+    stages = StageBundles(str(world.config.source), world.bundle, hold_stages(load_all_stages))
     try:
         start_canary(states, world, others[0])
         for bundle in others[1:]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -44,6 +45,7 @@ class Manifest(_Record):
     service_features: tuple[str, ...] = Field((), description="features of that Feast service at the time of training")
     features: tuple[str, ...] = Field(description="names in the order of the ranker's columns")
     sources: tuple[str, ...] = Field(description="candidate sources in the order of Candidates.sources")
+    shards: int = Field(1, ge=1, description="parts of each vector index; 1: not sharded")
     metrics: dict[str, float] = Field(default_factory=dict)
     metrics_of: Literal["holdout", "bundle"] = Field(
         "holdout",
@@ -84,10 +86,15 @@ class Manifest(_Record):
         for inner in (*(p for p in folder.rglob("*") if p.is_dir()), folder):  # a folder holds the names of its files
             _flush(inner)
 
-    def check(self, folder: Path) -> None:
-        """Raise BundleError for the first file that is missing, extra, or of another size or hash."""
+    def check(self, folder: Path, is_part: Callable[[str], bool] | None = None) -> None:
+        """Raise BundleError for the first file that is missing, extra, or of another size or hash.
+
+        `is_part` selects the files to check, by their path in the bundle; others may be missing.
+        """
         there = set(list_files(folder))
         for name, entry in self.files.items():
+            if is_part is not None and not is_part(name):
+                continue
             if name not in there:
                 raise self._build_error(f"expected file {name}, it is missing")
             self._check_file(folder / name, name, entry)

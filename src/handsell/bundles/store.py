@@ -69,15 +69,15 @@ class BundleStore:
         """Return the manifest without checking the files."""
         return read_manifest(self._fetch(bundle_id, self._storage.fetch_manifest))
 
-    def verify(self, bundle_id: str) -> Manifest:
-        """Check the size and hash of every file; raise BundleError for the first that differs.
+    def verify(self, bundle_id: str, is_part: Callable[[str], bool] | None = None) -> Manifest:
+        """Check the size and hash of every file, or of a part; raise BundleError for the first that differs.
 
         A damaged copy in the cache of object storage is fetched again.
         """
         folder = self._fetch(bundle_id)
         try:
             manifest = read_manifest(folder)
-            manifest.check(folder)
+            manifest.check(folder, is_part)
         except BundleError:
             again = self._storage.fetch_again(bundle_id)
             if again is None:

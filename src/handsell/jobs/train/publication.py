@@ -36,6 +36,7 @@ from handsell.jobs.train.retrievers import count_positives, fit_retrievers, read
 from handsell.jobs.train.training_run import SERVICE, TrainingRun
 from handsell.onboarding.question_fitting import fit_questions
 from handsell.retrieval.index.approximate import read_description
+from handsell.retrieval.sharding.shard_catalog import save_shard_catalogs
 
 
 def publish_refit(run: TrainingRun, report: dict, store: BundleStore) -> tuple[str, RefitComparison]:
@@ -64,6 +65,8 @@ def _copy_files(run: TrainingRun, staging: Path) -> None:
     for name in ("report.json", "report.html"):
         shutil.copy(run.folder / name, staging / name)
     run_tasks(_write_warm_up_requests, [(run.config, run.folder, staging)])
+    if run.config.retrieval.shards > 1:
+        run_tasks(_write_shard_catalogs, [(run.config.retrieval.shards, staging)])
     if run.config.onboarding.enabled:
         run_tasks(_fit_questions, [(run.config, run.folder / "all", staging)])
 
@@ -72,6 +75,11 @@ def _write_warm_up_requests(config: Config, run: Path, staging: Path) -> None:
     """Save some requests of the test window to the bundle. A Ray task."""
     evaluation = load_evaluation_requests(config, run, "test", load_snapshot(staging))
     save_warm_up_requests(evaluation.requests, staging)
+
+
+def _write_shard_catalogs(shards: int, staging: Path) -> None:
+    """Save the part of the catalog that each shard reads to the bundle. A Ray task."""
+    save_shard_catalogs(load_snapshot(staging), shards, staging)
 
 
 def _fit_questions(config: Config, interactions: Path, staging: Path) -> None:
@@ -96,6 +104,7 @@ def build_manifest(run: TrainingRun, report: dict, staging: Path) -> Manifest:
         service_features=list_service_columns(config, SERVICE),
         features=select_ranker_features(config, config.retrieval.enabled) if config.ranking.enabled else (),
         sources=config.retrieval.enabled,
+        shards=config.retrieval.shards,
         metrics={k: v for k, v in report["models"][FUNNEL]["metrics"].items() if v is not None},
         metrics_of="holdout",
         holdout_data_end_us=spans["retrieval"][1],

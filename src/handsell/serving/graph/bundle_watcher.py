@@ -15,11 +15,14 @@ import logging
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic
+from typing import Any, Protocol
 
 from handsell.bundles.live_catalog import ChangesNotRead
 from handsell.bundles.opening import open_bundles
 from handsell.bundles.store import BundleStore
+from handsell.config import Config
 from handsell.core.errors import BundleError, HandsellError, StorageError
 from handsell.experiments.arm_bundles import ArmBundles
 from handsell.experiments.state import open_states
@@ -41,6 +44,32 @@ MAX_LOADING_S = 60.0
 RETRY_S = 300.0  # after which a refused bundle is tried again; loading a corrupt one costs the reading of its files
 
 
+class HeldStages(Protocol):
+    """What a replica holds of a bundle, such as LiveStages."""
+
+    async def call(self, stage: str, operation: Any, *args: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class HeldBundle:
+    """A bundle's id, the deployment's config with the choices of the bundle's training, and the stages."""
+
+    bundle: str
+    config: Config
+    stages: HeldStages
+
+
+def hold_stages(load: Callable[[OpenedBundle], LocalStages]) -> Callable[[str, str], HeldBundle]:
+    """Return the function that loads the stages of a bundle after their warm-up, on the live catalog."""
+
+    def hold(config: str, bundle: str) -> HeldBundle:
+        opened = open_bundle(config, bundle)
+        stages = LiveStages(warm_up(load(opened), opened), opened.live, opened.config)
+        return HeldBundle(opened.manifest.id, opened.config, stages)
+
+    return hold
+
+
 class StageBundles:
     """The stage objects of a replica, by bundle.
 
@@ -48,22 +77,22 @@ class StageBundles:
     with an id only that one.
     """
 
-    def __init__(self, config: str, bundle: str, load: Callable[[OpenedBundle], LocalStages]):
-        opened = open_bundle(config, bundle)
-        self._config, self._load = config, load
-        self._store = open_bundles(opened.config, keeps_last=True)
-        self._states, self._arms = open_states(opened.config, keeps_last=True), ArmBundles(opened.config)
-        # newest last; replaced as a whole
-        self._held = {opened.manifest.id: LiveStages(warm_up(load(opened), opened), opened.live, opened.config)}
+    def __init__(self, config: str, bundle: str, hold: Callable[[str, str], HeldBundle]):
+        """hold: loads the stages of a bundle, by the file of the config and the bundle's id."""
+        first = hold(config, bundle)
+        self._config, self._hold = config, hold
+        self._store = open_bundles(first.config, keeps_last=True)
+        self._states, self._arms = open_states(first.config, keeps_last=True), ArmBundles(first.config)
+        self._held = {first.bundle: first.stages}  # newest last; replaced as a whole
         self._refused: dict[str, str] = {}
         self._retry = math.inf  # monotonic time at which refused bundles are tried again
         self._seen: tuple[str | None, ArmBundles] = None, self._arms  # live bundle and arms, as last seen
         self._wanted: set[str] = set(self._store.pointer().previous[-1:])  # for gateways that have not switched yet
         self._wake = threading.Event()
         if bundle == LIVE:
-            threading.Thread(target=self._watch, args=(opened.config.serving.bundle_check_s,), daemon=True).start()
+            threading.Thread(target=self._watch, args=(first.config.serving.bundle_check_s,), daemon=True).start()
 
-    def get(self, bundle: str) -> LiveStages:
+    def get(self, bundle: str) -> HeldStages:
         """The stage of a bundle; raises BundleNotHeld and begins to load it where it is not held."""
         try:
             return self._held[bundle]
@@ -116,8 +145,7 @@ class StageBundles:
 
     def _load_bundle(self, bundle: str) -> None:
         try:
-            opened = open_bundle(self._config, bundle)
-            stages = LiveStages(warm_up(self._load(opened), opened), opened.live, opened.config)
+            stages = self._hold(self._config, bundle).stages
         except (ChangesNotRead, StorageError) as error:
             log.warning("%s; trying again", error)
             self._wanted = {*self._wanted, bundle}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import SpanKind
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from handsell.config import load_config
 from handsell.core.logs.request_trace import RequestTrace, set_traces
@@ -43,10 +44,10 @@ class StageDeployment:
     stage: str
 
     def _hold(self, config: str, bundle: str, load: Callable[[OpenedBundle], LocalStages]) -> None:
-        from handsell.serving.graph.bundle_watcher import StageBundles
+        from handsell.serving.graph.bundle_watcher import StageBundles, hold_stages
 
         start_telemetry(load_config(config), self.stage.capitalize())
-        self._bundles = StageBundles(config, bundle, load)
+        self._bundles = StageBundles(config, bundle, hold_stages(load))
 
     async def call(self, traces: Traces, bundle: str, operation: Operation, *args: Any) -> Any:
         """Run an operation of this deployment's stage for some requests; raises BundleNotHeld."""
@@ -61,14 +62,34 @@ class StageDeployment:
 
 @serve.deployment(name="Candidates", **STAGE)
 class CandidatesDeployment(StageDeployment):
-    """At most 1000 candidates per request from all retrievers."""
+    """At most 1000 candidates per request from all retrievers.
+
+    `shards` are the handles of the shards of the index; without them every index is searched here.
+    """
 
     stage = "candidates"
 
-    def __init__(self, config: str, bundle: str):
+    def __init__(self, config: str, bundle: str, shards: list[DeploymentHandle] | None = None):
         from handsell.serving.graph.stage_loading import load_candidate_stage
 
-        self._hold(config, bundle, load_candidate_stage)
+        self._shards = shards or []
+        load: Callable[[OpenedBundle], LocalStages] = load_candidate_stage
+        if shards:
+            from handsell.serving.sharding.shard_stages import load_stage_over
+
+            load = load_stage_over(shards)
+        self._hold(config, bundle, load)
+
+    async def state(self, bundle: str) -> str:
+        """The state of this replica, then that of the shards."""
+        from handsell.serving.graph.bundle_watcher import HELD
+
+        state = self._bundles.state(bundle)
+        if state != HELD or not self._shards:
+            return state
+        from handsell.serving.sharding.shard_client import read_shard_states
+
+        return await read_shard_states(bundle, self._shards)
 
 
 @serve.deployment(name="Ranking", **STAGE)

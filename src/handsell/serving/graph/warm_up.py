@@ -14,6 +14,7 @@ from handsell.core.errors import BundleError
 from handsell.core.funnel import run_local
 from handsell.eligibility.filters import get_filters
 from handsell.reranking.stage import LocalReranking
+from handsell.retrieval.sharding.sharded_stage import ShardedCandidates
 from handsell.serving.graph.loading import OpenedBundle
 from handsell.serving.graph.stages import LocalStages
 
@@ -42,8 +43,11 @@ def _answer(stages: LocalStages, requests: Requests, opened: OpenedBundle) -> No
     """Run one batch; items of the catalog replace the answers of stages that are not in this process."""
     retrieval, ranking = opened.config.retrieval, opened.config.ranking
     found = spread_items(requests, len(opened.snapshot), retrieval.candidates, retrieval.enabled)
-    if stages.candidates is not None:
-        found = run_local(stages.candidates.candidates(requests, retrieval.candidates))
+    candidates = stages.candidates
+    if isinstance(candidates, ShardedCandidates):
+        candidates = candidates.without_shards  # each shard warms up by itself
+    if candidates is not None:
+        found = run_local(candidates.candidates(requests, retrieval.candidates))
     ranked = found.take_columns(ranking.ranked)
     if stages.ranking is not None:
         ranked = run_local(stages.ranking.rank(requests, found, ranking.ranked))

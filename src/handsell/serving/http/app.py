@@ -3,7 +3,7 @@
     serve deploy deployments/serve/graph.yaml        # or serve run, or `handsell serve CONFIG`
 
 The file sets CPUs and autoscaling of each deployment by its name: Gateway, Candidates, Ranking, Reranking, EventLog,
-StreamProcessor, ExperimentGuard.
+StreamProcessor, ExperimentGuard, and with `retrieval.shards` above 1 also Shard0, Shard1, ….
 """
 
 # no `from __future__ import annotations`: Serve reads the argument's class from the signature of `build`
@@ -25,6 +25,7 @@ from handsell.serving.graph.deployments import STAGE_DEPLOYMENTS, EventLogDeploy
 from handsell.serving.graph.gateway import Gateway, feast_store
 from handsell.serving.graph.loading import resolve_bundle_id
 from handsell.serving.guard_rails.deployment import ExperimentGuardDeployment
+from handsell.serving.sharding.deployment import ShardDeployment
 from handsell.serving.stream.deployment import StreamProcessorDeployment
 
 
@@ -64,6 +65,9 @@ def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) ->
     stages = None
     if args.topology == "graph":
         stages = {stage: bind(deployment, source, bundle) for stage, deployment in STAGE_DEPLOYMENTS.items()}
+        if (count := config.retrieval.shards) > 1:
+            shards = [bind(name_shard(shard), source, bundle, shard, count) for shard in range(count)]
+            stages["candidates"] = bind(STAGE_DEPLOYMENTS["candidates"], source, bundle, shards)
     return bind(Gateway, source, bundle, log, stages, open_store, processor, guard)
 
 
@@ -71,6 +75,11 @@ def find_host() -> str | None:
     """Return the address on which Serve listens on this cluster, which its config alone need not say; None without."""
     client = _get_global_client(raise_if_no_controller_running=False) if ray.is_initialized() else None
     return None if client is None else client.http_config.host
+
+
+def name_shard(shard: int) -> Any:
+    """Return the deployment of a shard, `Shard0`, `Shard1`, …, by which a Serve file scales it."""
+    return ShardDeployment.options(name=f"Shard{shard}")  # type: ignore[attr-defined]
 
 
 def bind(deployment: Any, *args: Any) -> Application:
