@@ -39,6 +39,7 @@ BENCHMARKS = {
     "training_throughput": ("training.throughput", "Examples per second under Ray Train and in a plain torch loop."),
     "ingest": ("training.incremental_data", "Time and memory of the data step for new events, by size of the history."),
     "driver_memory": ("training.driver_memory", "Peak memory of the driver and the workers of each job."),
+    "scale": ("scale.scale_run", "Results, time and memory of data, features and training by nodes and events."),
     "ablation": ("quality.ablation", "NDCG of the funnel without each source and each feature group."),
     "assignment": ("experiments.assignment_run", "Time to assign a request, and many units, to arms."),
     "experiments": ("experiments.experiment_run", "Verdicts on simulated experiments whose truth is known."),
