@@ -42,12 +42,15 @@ class Replica:
         self.held = hold_shard(shard, SHARDS, str(world.config.source), "live")
         self.states, self.wait_s = HELD, 0.0
 
-    async def call(self, method, bundle, *args):
+    async def call(self, method, *args):
         await asyncio.sleep(self.wait_s)
         if self.states is None:
             raise ConnectionError("the replica is gone")
+        if method == "state":
+            return self.states
+        _traces, bundle, *rest = args
         assert bundle == self.held.bundle
-        return self.states if method == "state" else await self.held.stages.call("shard", *args)
+        return await self.held.stages.call("shard", *rest)
 
 
 @pytest.fixture
@@ -76,7 +79,7 @@ def test_changed_settings_of_surfaces_reach_the_shards(world, path, replicas):
         load_warm_up_requests(path), overlay='{"surfaces": {"home": {"filter": "\'red\' in item.tags"}}}'
     )
     query = {"content": build_query(stage, requests)}
-    both = [asyncio.run(replicas[1].call("call", world.bundle, "search", r, query))["content"][0]
+    both = [asyncio.run(replicas[1].call("call", (), world.bundle, "search", r, query))["content"][0]
             for r in (requests, replace(requests, overlay=""))]  # fmt: skip
     red, all_of_them = ({int(i) for i in items.ravel() if i >= 0} for items in both)
     assert red and all(item % 2 == 1 for item in red) and any(item % 2 == 0 for item in all_of_them)

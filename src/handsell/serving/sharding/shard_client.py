@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from ray.serve.handle import DeploymentHandle
 
 from handsell.core.batches import Requests
+from handsell.core.logs.request_trace import get_traces
 from handsell.retrieval.sharding.shard_search import ShardQuery
 from handsell.retrieval.sharding.sharded_index import Found
 from handsell.serving.graph.bundle_watcher import HELD, LOADING
 from handsell.serving.graph.circuit_breaker import Breaker
-from handsell.serving.graph.remote import call
+from handsell.serving.graph.remote import call, pack_traces
 
 SHARD_SHARE = 0.2  # of the service's deadline that a shard may take; a stage may take STALL, which is more
 STATE_WAIT_S = 1.0
@@ -28,9 +29,9 @@ class RemoteShards:
     async def search(self, shard: int, requests: Requests, asked: Mapping[str, ShardQuery]) -> dict[str, Found]:
         """Return what a shard found; raises TimeoutError when it is late, and BundleNotHeld."""
         limit = asyncio.get_running_loop().time() + self._wait_s
-        handle = self._handles[shard]
+        handle, traces = self._handles[shard], pack_traces(get_traces())
         return await self._breakers[shard].wait(
-            lambda: call(handle, "call", self._bundle, "search", requests, asked), limit
+            lambda: call(handle, "call", traces, self._bundle, "search", requests, asked), limit
         )
 
 
