@@ -10,6 +10,7 @@ from handsell.config import load_config
 from handsell.core.errors import ConfigError
 from handsell.events.store.opening import STORE_VARIABLE
 from handsell.local.service import write_serve_file
+from handsell.serving.http import app
 from handsell.serving.http.app import AppArgs, build
 from serve_keys import find_unknown_keys
 from serving_world import write_world
@@ -70,3 +71,40 @@ def test_with_postgresql_the_local_service_deploys_no_event_log(tmp_path, monkey
     args = AppArgs(config=str(config.source), event_log=False)
     with pytest.raises(ConfigError, match=r"args\.event_log: expected true for an event store in SQLite"):
         build(args)
+
+
+OPEN = 'access.open = "anyone may call"'
+
+
+@pytest.mark.parametrize(
+    ("access", "host", "serve_host", "starts"),
+    [
+        ("", "127.0.0.1", None, True), ("", "127.0.0.1", "0.0.0.0", False), ("", "0.0.0.0", None, False),
+        ("", "0.0.0.0", "127.0.0.1", True), (OPEN, "127.0.0.1", "0.0.0.0", True), (OPEN, "0.0.0.0", None, True),
+        ('access.keys = "required"', "0.0.0.0", "0.0.0.0", True),
+    ],
+)  # fmt: skip
+def test_a_service_that_others_can_reach_does_not_start_without_keys(
+    world, monkeypatch, access, host, serve_host, starts
+):
+    source = world.config.source.with_name("reached.toml")
+    toml = world.config.source.read_text().replace("[serving]", f'[serving]\nhost = "{host}"')
+    source.write_text(f"{access}\n{toml}")
+    monkeypatch.setattr(app, "find_host", lambda: serve_host)
+    args = AppArgs(config=str(source))
+    if starts:
+        assert build(args) is not None
+        return
+    with pytest.raises(ConfigError, match=r"0\.0\.0\.0 can be reached .* access\.open = \"anyone may call\""):
+        build(args)
+
+
+def test_the_local_service_is_not_deployed_beyond_loopback_without_keys(world):
+    config = world.config.model_copy(update={"serving": world.config.serving.model_copy(update={"host": "0.0.0.0"})})
+    with pytest.raises(ConfigError, match=r"and access\.keys is off"):
+        write_serve_file(config, "graph")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp("shop"))
