@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from test_bundle_store import add
+from test_bundle_store import add, draft
 
 from handsell.bundles.manifest import MANIFEST
 from handsell.bundles.object_storage import KEPT, ObjectStorage
@@ -227,3 +227,28 @@ def test_the_pointer_is_plain_json(machines):
     store.promote(bundle_id)
     found = json.loads(machines.objects.read(POINTER).content)
     assert (found["live"], found["previous"], found["removed"]) == (bundle_id, [], [])
+
+
+def test_a_shard_fetches_its_own_files_only(machines):
+    here, there = machines.open("here"), machines.open("there")
+    staging = here.new_dir()
+    for shard in range(3):
+        (staging / f"shard-{shard}").mkdir()
+        (staging / f"shard-{shard}" / "vectors").write_bytes(bytes([shard]) * 50)
+    bundle_id = here.publish(staging, draft(1_750_000_000_000_000))
+
+    def is_own(file: str) -> bool:
+        return file.startswith("shard-1/")
+
+    about, folder = there.verify_part(bundle_id, "shard-1", is_own)
+    assert len(about.files) == 3 and sorted(path.name for path in folder.rglob("*") if path.is_file()) == [
+        MANIFEST,
+        "vectors",
+    ]
+    (folder / "shard-1" / "vectors").write_bytes(b"damaged")
+    assert there.verify_part(bundle_id, "shard-1", is_own) == (about, folder)
+    assert (folder / "shard-1" / "vectors").read_bytes() == b"\1" * 50
+    assert there.local_path(bundle_id) != folder and there.verify(bundle_id) == about
+    assert there.verify_part(bundle_id, "shard-1", is_own)[1] == there.local_path(bundle_id)
+    with pytest.raises(BundleError, match="is not in"):
+        there.verify_part("20990101t000000-00000000", "shard-1", is_own)

@@ -12,12 +12,13 @@ from pathlib import Path
 from filelock import FileLock
 
 from handsell.bundles.manifest import MANIFEST, list_files, read_manifest
-from handsell.bundles.storage import STAGING, Change, put_in_place, remove_bundle, replace_content
+from handsell.bundles.storage import STAGING, Change, IsPart, put_in_place, remove_bundle, replace_content
 from handsell.core.errors import StorageError
 from handsell.storage.objects import Objects, StoredObject
 
 log = logging.getLogger(__name__)
 
+PARTS = ".parts"  # folder of bundles of which a shard needs its own files
 MANIFESTS = ".manifests"  # folder of manifests whose bundles are not in the cache
 KEPT = 6  # bundles in the cache besides those that the pointer and the state of experiments name
 UNFINISHED_S = 86_400.0  # age from which files without a manifest are those of an interrupted upload
@@ -41,31 +42,47 @@ class ObjectStorage:
 
     def fetch(self, name: str) -> Path:
         kept = self.local / name
-        if (kept / MANIFEST).exists():
-            os.utime(kept)  # used: the cache keeps it
-            return kept
-        self.local.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.local / f".{name}.fetch"):  # one process of a machine fetches, the others wait for it
-            if not (kept / MANIFEST).exists():
-                self._download(name, kept)
-        (self.local / f".{name}.fetch").unlink(missing_ok=True)
+        self._fetch_once(name, kept)
         self._drop_unused(name)
         return kept
 
-    def _download(self, name: str, kept: Path) -> None:
+    def fetch_part(self, name: str, part: str, is_part: IsPart, afresh: bool = False) -> Path:
+        """Fetch into a folder of the part's own, unless the whole bundle is in the cache."""
+        whole, kept = self.local / name, self.local / PARTS / part / name
+        if (whole / MANIFEST).exists() and not afresh:
+            return whole
+        if afresh:
+            remove_bundle(kept)
+        self._fetch_once(name, kept, is_part)
+        for other in sorted(kept.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            remove_bundle(other)
+        return kept
+
+    def _fetch_once(self, name: str, kept: Path, is_part: IsPart | None = None) -> None:
+        if (kept / MANIFEST).exists():
+            os.utime(kept)  # used: the cache keeps it
+            return
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(kept.parent / f".{name}.fetch"):  # one process of a machine fetches, the others wait for it
+            if not (kept / MANIFEST).exists():
+                self._download(name, kept, is_part)
+        (kept.parent / f".{name}.fetch").unlink(missing_ok=True)
+
+    def _download(self, name: str, kept: Path, is_part: IsPart | None) -> None:
         """Download a bundle, check every file against its manifest, and give the folder its name."""
         manifest = self._objects.read(f"{name}/{MANIFEST}")
         if manifest is None:
             raise FileNotFoundError(name)
-        work = self.local / f"{STAGING}fetch-{name}"
+        work = kept.parent / f"{STAGING}fetch-{name}"
         draft = work / name  # the name of the folder is part of what is checked
         shutil.rmtree(work, ignore_errors=True)
         draft.mkdir(parents=True)
         (draft / MANIFEST).write_bytes(manifest.content)
         about = read_manifest(draft)
         for file in about.files:
-            self._objects.download(f"{name}/{file}", draft / file)
-        about.check(draft)
+            if is_part is None or is_part(file):
+                self._objects.download(f"{name}/{file}", draft / file)
+        about.check(draft, is_part)
         put_in_place(draft, kept)
         shutil.rmtree(work, ignore_errors=True)
 

@@ -22,6 +22,7 @@ LOCK_WAIT_S = 30.0
 STAGING = ".staging-"  # prefix of unfinished folders
 
 Change = Callable[[bytes | None], bytes | None]
+IsPart = Callable[[str], bool]  # by the path of a file in the bundle
 
 
 class Storage(Protocol):
@@ -34,6 +35,13 @@ class Storage(Protocol):
 
     def fetch(self, name: str) -> Path:
         """Return a local folder with the bundle's files; raise FileNotFoundError if there is no bundle."""
+        ...
+
+    def fetch_part(self, name: str, part: str, is_part: IsPart, afresh: bool = False) -> Path:
+        """Return a local folder with at least the bundle's files that `is_part`; raise FileNotFoundError.
+
+        `part` names them; `afresh` replaces a local copy.
+        """
         ...
 
     def fetch_manifest(self, name: str) -> Path:
@@ -77,6 +85,9 @@ class LocalStorage:
         if not (self.local / name).is_dir():
             raise FileNotFoundError(name)
         return self.local / name
+
+    def fetch_part(self, name: str, part: str, is_part: IsPart, afresh: bool = False) -> Path:
+        return self.fetch(name)
 
     def fetch_manifest(self, name: str) -> Path:
         return self.fetch(name)

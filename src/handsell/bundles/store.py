@@ -22,7 +22,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from handsell.bundles.manifest import Manifest, read_manifest
-from handsell.bundles.storage import LOCK_WAIT_S, STAGING, Storage, open_storage
+from handsell.bundles.storage import LOCK_WAIT_S, STAGING, IsPart, Storage, open_storage
 from handsell.core.errors import BundleError
 
 POINTER = "live.json"
@@ -69,21 +69,38 @@ class BundleStore:
         """Return the manifest without checking the files."""
         return read_manifest(self._fetch(bundle_id, self._storage.fetch_manifest))
 
-    def verify(self, bundle_id: str, is_part: Callable[[str], bool] | None = None) -> Manifest:
-        """Check the size and hash of every file, or of a part; raise BundleError for the first that differs.
+    def verify(self, bundle_id: str) -> Manifest:
+        """Check the size and hash of every file; raise BundleError for the first that differs.
 
         A damaged copy in the cache of object storage is fetched again.
         """
         folder = self._fetch(bundle_id)
         try:
             manifest = read_manifest(folder)
-            manifest.check(folder, is_part)
+            manifest.check(folder)
         except BundleError:
             again = self._storage.fetch_again(bundle_id)
             if again is None:
                 raise
             manifest = read_manifest(again)
         return manifest
+
+    def verify_part(self, bundle_id: str, part: str, is_part: IsPart) -> tuple[Manifest, Path]:
+        """Fetch and check the files that `is_part`; return the manifest and a folder that may lack the others.
+
+        `part` names them, such as `shard-0`. Raises BundleError for the first file that differs.
+        """
+
+        def check(afresh: bool) -> tuple[Manifest, Path]:
+            folder = self._fetch(bundle_id, lambda name: self._storage.fetch_part(name, part, is_part, afresh))
+            manifest = read_manifest(folder)
+            manifest.check(folder, is_part)
+            return manifest, folder
+
+        try:
+            return check(afresh=False)
+        except BundleError:
+            return check(afresh=True)
 
     def local_path(self, bundle_id: str) -> Path:
         """Return the bundle's folder on this machine; one in object storage is fetched once."""
