@@ -17,6 +17,7 @@ BENCHMARKS = {
     "serving_smoke": ("serving.smoke", "Latency and throughput of a running service at 1, 8 and 32 clients."),
     "hops": ("serving.hops", "Time of each part of a call from the gateway to a stage."),
     "token_cost": ("serving.token_cost", "Latency of a call between deployments with and without Ray's token."),
+    "start": ("serving.start", "Time until a new pod serves: Ray's commands, imports, loading, a new node."),
     "memory": ("serving.replica_memory", "Shared and private memory of each replica."),
     "access": ("access.request_cost", "Processor time that keys add to a request."),
     "autoscaling": ("serving.autoscaling", "Replicas of each deployment before, during and after a load step."),

@@ -20,6 +20,7 @@ import tomli_w
 import yaml
 
 from handsell.config import Config, load_config
+from handsell.core.errors import HandsellError
 from handsell.core.ray_token import token_environment
 from handsell.local import cluster, service
 
@@ -43,6 +44,7 @@ class ServingLayout:
     serve_defaults: bool = False  # Ray Serve's own settings for every deployment, and no limit on concurrent requests
     min_replicas: Mapping[str, int] = field(default_factory=dict)  # by deployment
     nodes: int = 1  # 2: a second raylet on this machine, with half of the gateways and a proxy on the same port
+    one_per_node: bool = False  # at most one replica of each of `min_replicas` on a raylet: the others wait for one
     empty_stages: bool = False  # stages that do no work
     by_load: bool = False  # scale by load alone, not by free cores too
     trace_folder: str = ""  # where call_trace.py writes; empty: no trace
@@ -142,12 +144,12 @@ def _start_serve(layout: ServingLayout, config: Config) -> Iterator[tuple[psutil
     others: list[psutil.Process] = []
     changed = (
         layout.serve_defaults, layout.min_replicas, layout.nodes > 1, layout.empty_stages, layout.by_load,
-        layout.trace_folder,
+        layout.trace_folder, layout.one_per_node,
     )  # fmt: skip
     try:
         head = cluster.start(config)
         for _ in range(layout.nodes - 1):
-            others.append(_start_node(config, head))
+            others.append(start_node(config, head))
         if any(changed):
             document = yaml.safe_load(service.write_serve_file(config, layout.topology or "graph").read_text())
             _change(document, layout)
@@ -156,12 +158,15 @@ def _start_serve(layout: ServingLayout, config: Config) -> Iterator[tuple[psutil
             service.deploy(config, head, layout.topology or "graph")
         yield (psutil.Process(head.pid), *others)
     finally:
-        _end(process_tree(others))
+        end_processes(process_tree(others))
         cluster.stop(config)
 
 
-def _start_node(config: Config, head: cluster.RayHead) -> psutil.Process:
-    """Start another raylet, with one CPU for a gateway."""
+def start_node(config: Config, head: cluster.RayHead | None = None) -> psutil.Process:
+    """Start another raylet with one CPU; without `head`, for the running cluster of the config."""
+    head = head or cluster.find_running(config)
+    if head is None:
+        raise HandsellError(f"no cluster of {config.name} is running")
     command = [sys.executable, "-m", "benchmarks.serving.ray_node", head.gcs]
     with config.source.with_suffix(".node.log").open("a") as log:
         process = subprocess.Popen(
@@ -183,7 +188,7 @@ def process_tree(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
-def _end(processes: list[psutil.Process]) -> None:
+def end_processes(processes: list[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -218,7 +223,7 @@ def _change(document: dict, layout: ServingLayout) -> None:
                 deployment |= {"max_ongoing_requests": 5, "max_queued_requests": -1}
         elif name in layout.min_replicas:
             deployment["autoscaling_config"]["min_replicas"] = layout.min_replicas[name]
-            if layout.nodes > 1:
+            if layout.nodes > 1 or layout.one_per_node:
                 deployment["max_replicas_per_node"] = 1
 
 
