@@ -44,6 +44,7 @@ class ServingLayout:
     serve_defaults: bool = False  # Ray Serve's own settings for every deployment, and no limit on concurrent requests
     min_replicas: Mapping[str, int] = field(default_factory=dict)  # by deployment
     nodes: int = 1  # 2: a second raylet on this machine, with half of the gateways and a proxy on the same port
+    runtime_env: bool = True  # False: replicas take the environment of their raylet, and may start in a waiting process
     one_per_node: bool = False  # at most one replica of each of `min_replicas` on a raylet: the others wait for one
     empty_stages: bool = False  # stages that do no work
     by_load: bool = False  # scale by load alone, not by free cores too
@@ -144,7 +145,7 @@ def _start_serve(layout: ServingLayout, config: Config) -> Iterator[tuple[psutil
     others: list[psutil.Process] = []
     changed = (
         layout.serve_defaults, layout.min_replicas, layout.nodes > 1, layout.empty_stages, layout.by_load,
-        layout.trace_folder, layout.one_per_node,
+        layout.trace_folder, layout.one_per_node, not layout.runtime_env,
     )  # fmt: skip
     try:
         head = cluster.start(config)
@@ -212,6 +213,8 @@ def _change(document: dict, layout: ServingLayout) -> None:
     if layout.empty_stages:
         application["import_path"] = "benchmarks.serving.empty_stages:build"
         application["deployments"] = [one for one in application["deployments"] if one["name"] in GRAPH]
+    if not layout.runtime_env:
+        del application["runtime_env"]
     for deployment in application["deployments"]:
         name = deployment["name"]
         if layout.by_load:

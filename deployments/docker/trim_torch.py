@@ -26,9 +26,9 @@ def print_of(*command: str) -> list[str]:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
-def missing_functions(lib: Path, present: set[str]) -> dict[str, dict[str, bool]]:
-    """The functions of each missing library that the others call, and whether the name has a version."""
-    missing: dict[str, dict[str, bool]] = defaultdict(dict)
+def missing_functions(lib: Path, present: set[str]) -> dict[str, dict[str, str]]:
+    """The functions of each missing library that the others call, with the version of their names, mostly none."""
+    missing: dict[str, dict[str, str]] = defaultdict(dict)
     for path in sorted(lib.glob("*.so*")):
         needed = {line.split("[")[1].rstrip("]") for line in print_of("readelf", "-d", str(path)) if "(NEEDED)" in line}
         absent = {name for name in needed if name.startswith(("libcu", "libnv", "libnccl"))} - present
@@ -38,17 +38,21 @@ def missing_functions(lib: Path, present: set[str]) -> dict[str, dict[str, bool]
             function, _, version = line.split()[-1].partition("@")
             prefixed = [library for prefix, library in PREFIXES.items() if function.startswith(prefix)]
             for name in absent & {version, *prefixed}:
-                missing[name][function] = bool(version)
+                missing[name][function] = version
     return missing
 
 
-def build_library(path: Path, functions: dict[str, bool]) -> None:
+def build_library(path: Path, functions: dict[str, str]) -> None:
     """Compile a library in which every function returns the error 1."""
+    versions = defaultdict(list)
+    some = max(functions.values(), default="")  # for names without one: they are found under any version
+    for name, version in sorted(functions.items()):
+        versions[version or some].append(name)
     with TemporaryDirectory() as folder:
         source, script = Path(folder, "empty.c"), Path(folder, "versions")
-        source.write_text("".join(f"int {name}(void) {{ return 1; }}\n" for name in sorted(functions)))
-        script.write_text(f"{path.name} {{ *; }};\n")
-        options = [f"-Wl,--version-script={script}"] if any(functions.values()) else []
+        source.write_text("".join(f"int {name}(void) {{ return 1; }}\n" for name in functions))
+        script.write_text("".join(f"{version} {{ {'; '.join(names)}; }};\n" for version, names in versions.items()))
+        options = [f"-Wl,--version-script={script}"] if any(versions) else []
         command = ["gcc", "-shared", "-fPIC", "-s", f"-Wl,-soname,{path.name}", *options, "-o", str(path), str(source)]
         subprocess.run(command, check=True)
 

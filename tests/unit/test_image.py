@@ -101,6 +101,9 @@ def test_no_layer_takes_a_secret_and_labels_name_the_version():
     assert labels == {"title", "description", "licenses", "version", "revision"}
 
 
+NAMES = ["libcublas.so.13", "libnccl.so.2", "libnvshmem_host.so.3"]
+
+
 def compile_library(path: Path, source: str, *options: str) -> None:
     subprocess.run(
         ["gcc", "-shared", "-fPIC", "-x", "c", "-", f"-Wl,-soname,{path.name}", "-o", str(path), *options],
@@ -118,15 +121,20 @@ def test_trimmed_torch_loads_without_the_libraries_of_a_gpu(tmp_path):
     metadata.write_text("Requires-Dist: sympy\nRequires-Dist: nvidia-nccl-cu13==2.29.7; x\nRequires-Dist: triton\n")
     versions = tmp_path / "versions"
     versions.write_text("libcublas.so.13 { *; };")
-    compile_library(lib / "libcublas.so.13", "int cublasCreate(void) { return 0; }", f"-Wl,--version-script={versions}")
-    compile_library(lib / "libnccl.so.2", "int ncclInit(void) { return 0; }")
-    calls = "int cublasCreate(void); int ncclInit(void); int both(void) { return cublasCreate() + 2 * ncclInit(); }"
-    compile_library(lib / "libtorch_cuda.so", calls, f"-L{lib}", "-l:libcublas.so.13", "-l:libnccl.so.2",
-                    "-Wl,-rpath,$ORIGIN", "-Wl,-z,now")  # fmt: skip
-    for name in ("libcublas.so.13", "libnccl.so.2"):
+    compile_library(lib / NAMES[0], "int cublasCreate(void) { return 0; }", f"-Wl,--version-script={versions}")
+    versions.write_text("NVSHMEM { *; };")  # a version that is not the library's name
+    compile_library(lib / NAMES[2], "int nvshmemInit(void) { return 0; }", f"-Wl,--version-script={versions}")
+    compile_library(lib / NAMES[1], "int ncclInit(void) { return 0; }")
+    calls = (
+        "int cublasCreate(void); int ncclInit(void); int nvshmemInit(void);"
+        "int all(void) { return cublasCreate() + 2 * ncclInit() + 4 * nvshmemInit(); }"
+    )
+    linked = [f"-l:{name}" for name in NAMES]
+    compile_library(lib / "libtorch_cuda.so", calls, f"-L{lib}", *linked, "-Wl,-rpath,$ORIGIN", "-Wl,-z,now")
+    for name in NAMES:
         (lib / name).unlink()
-    assert load_script("trim_torch").trim(tmp_path) == ["libcublas.so.13", "libnccl.so.2"]
-    assert ctypes.CDLL(str(lib / "libtorch_cuda.so")).both() == 3
+    assert load_script("trim_torch").trim(tmp_path) == NAMES
+    assert ctypes.CDLL(str(lib / "libtorch_cuda.so")).all() == 7
     assert not (tmp_path / "torch" / "include").exists()
     assert metadata.read_text() == "Requires-Dist: sympy\n"
 
