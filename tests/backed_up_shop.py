@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from handsell.bundles.manifest import Manifest
+from handsell.bundles.opening import open_bundles
 from handsell.bundles.store import BundleStore
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config, load_config
@@ -68,7 +69,7 @@ def write_shop(folder: Path, events: int = 30) -> Config:
     compact(config, lambda _: None)
     with closing(open_writer(config)) as log:
         log.trim("events", 10).result()
-    store = BundleStore(layout.bundles)
+    store = open_bundles(config)
     for n in (1, 2, 3):
         store.promote(publish_bundle(store, n))
     Vocabulary.of(["a", "b"]).save(layout.catalog / "items")

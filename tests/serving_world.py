@@ -18,13 +18,12 @@ import pyarrow as pa
 import xgboost
 
 from handsell.bundles.manifest import Manifest
+from handsell.bundles.opening import open_bundles
 from handsell.bundles.stages import save_config
-from handsell.bundles.store import BundleStore
 from handsell.bundles.warm_up_requests import save_warm_up_requests
 from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config, load_config
-from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
 from handsell.events.fold import fold
@@ -193,7 +192,7 @@ def build_feature_rows(config: Config, snapshot: Snapshot, log: Interactions) ->
 
 def publish_bundle(config: Config, snapshot: Snapshot, log: Interactions, rows: dict[str, dict], now: int) -> str:
     """Publish and promote a bundle of popularity, item kNN, a small forest and ten warm-up requests."""
-    store = BundleStore(Layout(config.state).bundles)
+    store = open_bundles(config)
     folder = store.new_dir()
     save_config(config, folder)
     snapshot.save(folder / "snapshot")
@@ -222,7 +221,7 @@ def publish_bundle(config: Config, snapshot: Snapshot, log: Interactions, rows: 
 
 def publish_other_bundle(world: World, seed: int, features: tuple[str, ...] | None = None) -> str:
     """Publish a copy of the bundle with another ranker, without promotion; `features` are the ranker's columns."""
-    store = BundleStore(Layout(world.config.state).bundles)
+    store = open_bundles(world.config)
     folder, manifest = store.new_dir(), store.show(world.bundle)
     shutil.copytree(store.local_path(world.bundle), folder, dirs_exist_ok=True)
     (folder / "manifest.json").unlink()
@@ -234,7 +233,7 @@ def publish_other_bundle(world: World, seed: int, features: tuple[str, ...] | No
 
 def publish_empty_bundle(world: World) -> str:
     """Publish a copy of the bundle in whose catalog no item is available, without promotion."""
-    store = BundleStore(Layout(world.config.state).bundles)
+    store = open_bundles(world.config)
     folder, manifest = store.new_dir(), store.show(world.bundle)
     shutil.copytree(store.local_path(world.bundle), folder, dirs_exist_ok=True)
     (folder / "manifest.json").unlink()

@@ -109,9 +109,12 @@ class ObjectStorage:
             remove_bundle(path)
 
     def publish(self, staging: Path, name: str) -> None:
+        self.upload(staging, name)
+        put_in_place(staging, self.local / name)
+
+    def upload(self, staging: Path, name: str) -> None:
         for file in (*list_files(staging), MANIFEST):  # the manifest last: without it there is no bundle
             self._objects.upload(f"{name}/{file}", staging / file)
-        put_in_place(staging, self.local / name)
 
     def remove(self, name: str) -> None:
         self._objects.delete([f"{name}/{MANIFEST}"])

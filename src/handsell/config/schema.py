@@ -26,7 +26,7 @@ from handsell.retrieval.config import RetrievalConfig
 from handsell.serving.config import ServingConfig
 from handsell.serving.guard_rails.config import CanaryConfig
 from handsell.serving.telemetry.config import LoggingConfig, TracingConfig
-from handsell.storage.config import StorageConfig, check_storage_uri
+from handsell.storage.config import STORAGE_VARIABLE, StorageConfig, check_storage_uri
 
 
 class Config(Section):
@@ -89,11 +89,11 @@ class Config(Section):
 
         None if everything is in the state folder; else the state folder is scratch space and cache. Raises ConfigError.
         """
-        given = os.environ.get("HANDSELL_STORAGE")
+        given = os.environ.get(STORAGE_VARIABLE)
         try:
             uri = check_storage_uri(given) if given else self.storage.uri
         except ValueError as error:
-            raise ConfigError(f"HANDSELL_STORAGE: {error}") from None
+            raise ConfigError(f"${STORAGE_VARIABLE}: {error}") from None
         return None if uri is None else f"{uri}/{self.name}"
 
     @property

@@ -13,6 +13,7 @@ from handsell.data.weights import find_threshold_problem
 from handsell.doctor.doctor_report import Finding
 from handsell.features.matrix import select_ranker_features
 from handsell.features.views import build_views, name_count_column
+from handsell.storage.objects import Objects
 
 WORKER_PORTS = (10_002, 19_999)  # of the processes of a local Ray cluster, both included
 HAPROXY_PORTS = {
@@ -24,6 +25,7 @@ HAPROXY_PORTS = {
 def find_setting_problems(config: Config) -> Iterator[Finding]:
     """Find settings with which training or serving cannot work, whatever the data is."""
     yield from find_place_problems(config)
+    yield from find_storage_problems(config)
     yield from find_weight_problems(config)
     yield from find_name_problems(config)
     yield from find_port_problems(config)
@@ -40,6 +42,15 @@ def find_place_problems(config: Config) -> Iterator[Finding]:
     """Find folders of the deployment's state that this process cannot write to."""
     for problem in find_unwritable(config.state):
         yield Finding("cannot write", "error", problem)
+
+
+def find_storage_problems(config: Config) -> Iterator[Finding]:
+    """Find out whether object storage, if there is any, can be listed, written and deleted from."""
+    try:
+        if config.storage_uri is not None:
+            Objects(config.storage_uri).check()
+    except HandsellError as error:
+        yield Finding("object storage", "error", str(error))
 
 
 def find_weight_problems(config: Config) -> Iterator[Finding]:

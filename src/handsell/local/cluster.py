@@ -183,7 +183,7 @@ def settings_digest(config: Config) -> str:
     store = build_feast_settings(config)["online_store"]  # replicas inherit $HANDSELL_ONLINE_STORE
     listens = config.serving.model_dump(mode="json", include={"ingress", "host", "port"})
     inherited = {name: value for name, value in sorted(os.environ.items()) if name.startswith(CREDENTIALS)}
-    settings = [config.jobs.model_dump(mode="json"), listens, store, inherited]
+    settings = [config.jobs.model_dump(mode="json"), listens, store, inherited, config.storage_uri]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -24,6 +24,7 @@ from handsell.jobs.step_records import code_digest
 from handsell.jobs.store_writer import WRITER
 from handsell.local.bundles import resolve_bundle
 from handsell.local.cluster import RayHead
+from handsell.storage.config import STORAGE_VARIABLE
 
 KEY_VARIABLE = "HANDSELL_API_KEY"  # sent by commands that call the service
 READY_TIMEOUT_S = 120.0
@@ -67,7 +68,7 @@ def write_serve_file(config: Config, topology: str) -> Path:
         application["args"] |= {"config": str(config.source), "bundle": "live"}  # replicas follow promotions
         variables = application.setdefault("runtime_env", {}).setdefault("env_vars", {})
         variables["HANDSELL_CONFIG_DIGEST"] = digest  # a changed config or version restarts the replicas
-        variables |= {name: os.environ[name] for name in (STORE_VARIABLE,) if name in os.environ}
+        variables |= {name: os.environ[name] for name in (STORE_VARIABLE, STORAGE_VARIABLE) if name in os.environ}
     path = Layout(config.state).state / "run" / f"serve-{topology}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)  # the URL of the event store may hold a password

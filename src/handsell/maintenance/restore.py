@@ -19,6 +19,7 @@ from handsell.core.paths import Layout
 from handsell.events.store.opening import SQLITE, find_store
 from handsell.maintenance.backup import STORE
 from handsell.maintenance.backup_manifest import BackupError, BackupManifest, check_files, flush, read_manifest
+from handsell.maintenance.publication import publish_state, require_unpublished
 from handsell.maintenance.sqlite_tables import SqliteLoader
 from handsell.maintenance.store_tables import load_tables
 
@@ -39,6 +40,8 @@ def restore(config: Config, folder: Path, replace: bool = False, report: Report 
             f"{folder} is a backup of {manifest.config}, the config is named {config.name}: give a config of that name"
         )
     _require_free(config, replace)
+    if not replace:
+        require_unpublished(config)
     check_files(folder, manifest)
     report(f"checked {len(manifest.files):,} files")
     fresh = config.state.with_name(f".{config.state.name}.restoring")
@@ -55,6 +58,7 @@ def restore(config: Config, folder: Path, replace: bool = False, report: Report 
     report(f"event store: {manifest.rows.get('events', 0):,} events, {manifest.rows.get('slates', 0):,} slates")
     moved = _move_aside(config.state)
     _put_in_place(fresh, config.state)
+    publish_state(config)
     if moved:
         report(f"the state until now is in {moved}: remove it when the restored service answers as expected")
     return manifest

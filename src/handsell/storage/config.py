@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from handsell.core.section import Section
 
+STORAGE_VARIABLE = "HANDSELL_STORAGE"  # overrides storage.uri
 SCHEMES = ("s3", "gs", "az")
 URI = re.compile(rf"^({'|'.join(SCHEMES)})://[^/?#\s]+(/[^?#\s]*)?$")
 

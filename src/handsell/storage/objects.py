@@ -24,6 +24,7 @@ SMALL = {"timeout": "5s", "connect_timeout": "2s"}  # a call about a small objec
 LARGE = {"timeout": "600s", "connect_timeout": "5s"}
 CHANGE_TRIES = 20
 BLOCK = 8 << 20
+CHECK = ".check"  # an object that `check` writes and deletes
 REMEDIES = (
     ("NoSuchBucket", "the bucket does not exist: create it, or correct storage.uri or $HANDSELL_STORAGE"),
     ("169.254.", "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the pod a role"),
@@ -164,8 +165,10 @@ class Objects:
                     raise self._build_error(error) from None
 
     def check(self) -> None:
-        """Raise StorageError unless the folder can be listed, which also needs the bucket and valid credentials."""
+        """Raise StorageError unless the folder can be listed, written and deleted from."""
         next(self.list(), None)
+        self.write(CHECK, b"")
+        self.delete([CHECK])
 
     def _build_error(self, error: Exception) -> StorageError:
         text = str(error)

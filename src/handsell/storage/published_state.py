@@ -124,7 +124,8 @@ class PublishedState:
     def push(self, parts: Sequence[str] = PARTS, force: bool = False) -> list[str]:
         """Upload the files of parts that have changed, then list them all at once; return the names of the parts.
 
-        Raises StorageError if another job has changed one of them since the last `pull`, unless `force`.
+        Raises StorageError if another job has changed one of them since the last `pull`. With `force`, what is local
+        replaces what is published, whatever that is.
         """
         if self._objects is None:
             return []
@@ -132,9 +133,7 @@ class PublishedState:
             record = self._read_record()
             now = {part: self._list_local(part, record.get(part, {})) for part in parts}
             changed = {
-                part: files
-                for part, files in now.items()
-                if (files or part in record) and (force or _version(files) != _version(record.get(part)))
+                part: files for part, files in now.items() if force or _version(files) != _version(record.get(part))
             }
             if changed:
                 replaced = self._publish(self._objects, changed, None if force else record)
@@ -162,7 +161,7 @@ class PublishedState:
                     if digest not in before and digest not in uploaded:
                         objects.upload(f"{FILES}/{digest}", self._folder / name)
                         uploaded.add(digest)
-            after = {**there, **changed}
+            after = {part: files for part, files in {**there, **changed}.items() if files}
             replaced.clear()
             replaced.update(before - _list_digests(after))
             return json.dumps({"version": 1, "parts": after}).encode()
@@ -267,8 +266,8 @@ def _list_inner(part: str) -> list[str]:
     return [other for other in PARTS if other.startswith(f"{part}/")]
 
 
-def _version(files: Files | None) -> list | None:
-    return None if files is None else sorted((name, entry[1]) for name, entry in files.items())
+def _version(files: Files | None) -> list:
+    return sorted((name, entry[1]) for name, entry in (files or {}).items())
 
 
 def _list_digests(parts: dict[str, Files]) -> set[str]:
