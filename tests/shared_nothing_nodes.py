@@ -1,7 +1,7 @@
-"""Run two gateways on two raylets with a state folder each: PostgreSQL, Redis and S3, and no shared path but the config.
+"""Run two gateways on two raylets with a state folder each: PostgreSQL, Redis, S3, no shared path but the config.
 
 Prints as JSON what was answered while a bundle was promoted, a gateway was killed and S3 was away. A separate program,
-because a process can connect to one Ray cluster only: python shared_nothing_nodes.py TOML FOLDER S3_ADDRESS S3_PID, with
+because a process can connect to one Ray cluster only: python shared_nothing_nodes.py TOML FOLDER S3_PID BUNDLE, with
 the addresses of the stores in the environment and the deployment published by `publish_world`.
 """
 
@@ -47,8 +47,8 @@ def publish_world(folder: Path, port: int) -> tuple[World, str]:
     tables = {}
     for name in USER_VIEWS:
         schema = build_views(world.config)[name].schema
-        rows = [{field.name: row.get(field.name) for field in schema} for row in world.rows.values()]
-        tables[name] = pa.Table.from_pylist([{**row, "user_id": user} for user, row in zip(world.rows, rows)], schema)
+        rows = [{**row, "user_id": user} for user, row in world.rows.items()]
+        tables[name] = pa.Table.from_pylist([{f.name: row.get(f.name) for f in schema} for row in rows], schema)
     store.write_user_rows(tables)
     open_published_state(world.config).push()
     return world, other
@@ -69,7 +69,7 @@ def wait_for_bundle(url: str, bundle: str) -> float | None:
         if time.monotonic() - begun > FOLLOW_S:
             return None
         found = httpx.get(f"{url}/v1/users/{QUIET}/recommendations", timeout=30).json()
-        in_a_row = in_a_row + 1 if found.get("bundle") == bundle else 0
+        in_a_row = in_a_row + 1 if found.get("release", {}).get("bundle") == bundle else 0
         time.sleep(0.05)
     return time.monotonic() - begun
 
