@@ -1,6 +1,7 @@
-"""Sockets of `make up` while it serves: none beyond loopback runs code without the token."""
+"""Sockets, logs and traces of `make up` while it serves: no socket beyond loopback runs code without the token."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from handsell.config import load_config
 from handsell.core.ray_token import read_token
 from handsell.local import cluster, service
 from open_sockets import find_open_sockets, free_ports, list_listeners
+from otlp_receiver import otlp_receiver
 from serving_world import write_world
 
 TESTS = Path(__file__).parents[1]
@@ -24,20 +26,40 @@ COMMANDS = Path(sys.executable).parent
 REPLICA = re.compile(r"ray::ServeReplica:handsell:(?P<deployment>\w+)")
 
 
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "aws-secret-7c1e",
+    "HANDSELL_LOG_KEY": "log-key-4b6d-of-this-deployment",
+    "OTEL_EXPORTER_OTLP_HEADERS": "x-token=otlp-secret-93fa",
+}
+API_KEY = "hs_abcdefghij_api-key-secret-51c8"
+PEOPLE = ["anna@example.com", "b/ert@example.com"]
+TRACE = "5" * 32
+
+
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
+def receiver():
+    with otlp_receiver() as received:
+        yield received
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, receiver):
     """A deployment with a bundle, without Feast, on free ports."""
     serving, gcs, dashboard = free_ports(3)
     source = write_world(tmp_path_factory.mktemp("shop"), serving).config.source
     with source.open("a") as file:
         file.write(f"[jobs]\ngcs_port = {gcs}\ndashboard_port = {dashboard}\nnum_cpus = 2\nobject_store_mib = 100\n")
+        file.write(f'[tracing]\nendpoint = "{receiver.endpoint}"\n[logging]\nrequests = true\n')
     return load_config(source)
 
 
 @pytest.fixture(scope="module")
 def head(config):
-    """A local cluster that serves the graph, started by the functions of `make up`."""
-    started = cluster.start(config)
+    """A local cluster that serves the graph, started by the functions of `make up`, in an environment with secrets."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SECRETS.items():
+            patch.setenv(name, value)
+        started = cluster.start(config)
     try:
         path = service.write_serve_file(config, "graph")
         document = yaml.safe_load(path.read_text())
@@ -51,6 +73,22 @@ def head(config):
     finally:
         cluster.stop(config)
         shutil.rmtree(cluster.ray_folder(config), ignore_errors=True)
+
+
+def find_holders(config, text: str) -> list[Path]:
+    """Return the files of the cluster and of the deployment that contain a text."""
+    folders = (cluster.ray_folder(config), config.state)
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(files) > 20
+    return [path for path in files if text.encode() in path.read_bytes()]
+
+
+def read_lines(config) -> list[dict]:
+    """Return handsell's own log lines of all replicas."""
+    folder = cluster.ray_folder(config)
+    files = {path.resolve() for path in folder.rglob("worker-*.err")}
+    lines = [line for path in files for line in path.read_text(errors="replace").splitlines()]
+    return [json.loads(line) for line in lines if line.startswith('{"time": ') and '"process": ' in line]
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +128,7 @@ def test_the_token_is_only_in_its_file(head, config, token):
         for path in ("/api/serve/applications/", "/api/jobs/", "/api/v0/workers?detail=1", "/api/v0/actors?detail=1"):
             told = client.get(path)
             assert told.status_code == 200 and token not in told.text, path
-    logs = [
-        path for folder in (cluster.ray_folder(config), config.state) for path in folder.rglob("*") if path.is_file()
-    ]
-    assert len(logs) > 20
-    holders = [path for path in logs if not path.is_symlink() and token.encode() in path.read_bytes()]
-    assert holders == [Path(head.token)]
+    assert find_holders(config, token) == [Path(head.token)]
     root = psutil.Process(head.pid)
     looked_at = 0
     for process in [root, *root.children(recursive=True)]:
@@ -119,3 +152,42 @@ def test_stock_commands_work_with_what_env_exports(head, config):
         [f"{COMMANDS}/serve", "status"], capture_output=True, text=True, timeout=60, env={**environment, **addresses}
     )
     assert refused.returncode != 0 and "uthenticat" in refused.stdout + refused.stderr
+
+
+def test_a_trace_leads_from_the_caller_through_every_hop(head, config, receiver):
+    given = {"traceparent": f"00-{TRACE}-{'7' * 16}-01"}
+    answer = httpx.get(f"{service.service_url(config)}/v1/users/u4/recommendations", headers=given, timeout=30)
+    spans = {span.name: span for span in receiver.wait_for(12, TRACE, timeout_s=30)}
+    request = spans["GET /v1/users/{user_id}/recommendations"]
+    assert request.parent_id == "7" * 16 and request.service == "handsell-gateway"
+    for stage, operation in (("candidates", "candidates"), ("ranking", "rank"), ("reranking", "rerank")):
+        call, work = spans[stage], spans[f"{stage.capitalize()}.{operation}"]
+        assert call.parent_id == request.span_id and work.parent_id == call.span_id
+        assert work.service == f"handsell-{stage}" and call.start_ns <= work.start_ns <= work.end_ns <= call.end_ns
+    append, commit = spans["append slates"], spans["EventLog.call_group"]
+    assert append.parent_id == request.span_id and commit.parent_id == append.span_id
+    assert commit.service == "handsell-eventlog"
+    name = answer.json()["recommendation_id"]
+    assert {span.attributes["handsell.recommendation_id"] for span in spans.values()} == {name}
+    assert receiver.headers[0]["x-token"] == "otlp-secret-93fa"
+
+
+def test_lines_of_all_processes_have_one_format_and_are_joined_by_trace(head, config):
+    given = {"traceparent": f"00-{'6' * 32}-{'7' * 16}-00", "Authorization": f"Bearer {API_KEY}"}
+    with httpx.Client(base_url=service.service_url(config), headers=given, timeout=30) as client:
+        made = [client.post("/v1/recommendations", json={"user_id": user_id}).json() for user_id in PEOPLE]
+        events = [{"type": "like", "user_id": user_id, "item_id": "i7"} for user_id in PEOPLE]
+        assert client.post("/v1/events", json={"events": events}).status_code == 202
+        assert client.get(f"/v1/users/{PEOPLE[0]}/recommendations").status_code == 200
+        assert client.get("/v1/recommendations", params={"user_id": PEOPLE[1], "count": "none"}).status_code == 422
+    lines = [line for line in read_lines(config) if line.get("trace_id") == "6" * 32]
+    assert [line["status"] for line in lines] == [200, 200, 202, 200, 422]
+    assert [line["recommendation_id"] for line in lines[:2]] == [each["recommendation_id"] for each in made]
+
+
+@pytest.mark.parametrize("text", [*SECRETS.values(), API_KEY.rpartition("_")[2], *PEOPLE])
+def test_no_log_has_a_secret_or_an_id(head, config, text):
+    """Ids are in the event store and in the vectors that `handsell skew` reads, which `handsell erase` covers."""
+    data = (config.state / "events", config.state / "logs")
+    holders = [path for path in find_holders(config, text) if not any(path.is_relative_to(place) for place in data)]
+    assert holders == []
