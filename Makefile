@@ -3,6 +3,7 @@
 #   make install                                                   install only; then: . .venv/bin/activate && handsell --help
 #   make test                                                      install and run the tests
 #   make test-all                                                  run the slow tests, too
+#   make sbom                                                      write sbom.json, the packages that handsell needs (CycloneDX)
 #   make explore [ROUNDS=10]                                       run the property tests with fresh random examples
 CONFIG ?= deployments/configs/world.toml
 DATA ?=
@@ -20,7 +21,7 @@ ifneq ($(filter C POSIX,$(LC_ALL)),)
 export LC_ALL := C.UTF-8
 endif
 
-.PHONY: install up down test test-all explore check bench clean
+.PHONY: install up down test test-all explore check sbom bench clean
 
 install: $(READY)
 
@@ -52,6 +53,9 @@ check: $(READY)
 	$(BIN)/ruff format --check src tests benchmarks feature_repo deployments/monitoring
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
+
+sbom: $(READY)
+	$(BIN)/python deployments/make_sbom.py > sbom.json
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
