@@ -5,10 +5,11 @@
 
 For each store (sqlite, and a PostgreSQL server in a temporary folder) and each proxy: events per second in POSTs of one
 event and of `--batch`, over `--connections` connections, all acknowledged after their commit. `checked`: the store
-holds as many events as were acknowledged. Then, without other load: milliseconds from a new user's first event to a
-slate that takes it into account (POST and GET, repeated until it does), and seconds from the PUT of a new item until it
-is a candidate beside one of the same metadata. The deployment's own store is not touched: the
-service runs on a copy of its state. Load generator, service and store share the machine's cores.
+holds as many events as were acknowledged. Also, without other load and when the stream processor has nothing else to do:
+milliseconds from a new user's first event to a slate that takes it into account (POST and GET, repeated until it does).
+And seconds from the PUT of a new item until it is a candidate beside one of the same metadata. The deployment's own
+store is not touched: the service runs on a copy of its state. Load generator, service and store share the machine's
+cores.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ from handsell.core.paths import Layout
 from handsell.events.store.opening import open_reader
 from handsell.features.store import open_store
 from handsell.local.ownership import OWNER
+from handsell.maintenance.trimming import PROCESSOR
 
 STORE = "HANDSELL_EVENT_STORE"
 STORES, INGRESSES = ("sqlite", "postgresql"), ("plain", "haproxy")
 WARM_S = 4.0
 LEFT_OUT = ("events", "logs", "run", "jobs", "features_log")  # folders of the state that the service does not read
 ANSWER_S = 10.0
+FOLLOWED_S = 60.0
 NEW_ITEM_S = 20.0
 NEW_ITEMS = 5
 
@@ -113,6 +116,16 @@ def count_events(reader) -> int:
     return count
 
 
+def wait_for_processor(service: RunningService) -> None:
+    """Wait until the stream processor has folded all stored events: what follows is measured without its work."""
+    with contextlib.closing(open_reader(service.config)) as reader:
+        until = time.monotonic() + FOLLOWED_S
+        while reader.last_offset() > reader.read_position(PROCESSOR):
+            if time.monotonic() > until:
+                raise TimeoutError(f"the stream processor did not follow within {FOLLOWED_S:.0f} s")
+            time.sleep(0.2)
+
+
 def measure_change(service: RunningService, items: list[str], kind: str, samples: int) -> list[float]:
     """Return ms from the first event of each new user to a slate that is not a cold start, POST included."""
     found = []
@@ -165,6 +178,7 @@ def measure_service(
     rows = []
     warm = EventLoad(service.url, users, items, kind, 4, 10, WARM_S, f"warm-{time.time_ns()}")
     run_event_load(warm)
+    wait_for_processor(service)
     change = summarize(measure_change(service, items, kind, options.samples))
     for batch in (options.batch, 1):
         for connections in options.connections:
