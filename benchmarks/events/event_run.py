@@ -5,7 +5,7 @@
 
 For each store (sqlite, and a PostgreSQL server in a temporary folder) and each proxy: events per second in POSTs of one
 event and of `--batch`, over `--connections` connections, all acknowledged after their commit. `checked`: the store
-holds as many events as were acknowledged. Also, without other load and when the stream processor has nothing else to do:
+holds as many events as were acknowledged. Also, without other load and when the stream processor is idle:
 milliseconds from a new user's first event to a slate that takes it into account (POST and GET, repeated until it does).
 And seconds from the PUT of a new item until it is a candidate beside one of the same metadata. The deployment's own
 store is not touched: the service runs on a copy of its state. Load generator, service and store share the machine's
