@@ -10,6 +10,8 @@ indexes are compared bit for bit; of the approximate ones, the scores of common 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -32,8 +34,15 @@ from handsell.retrieval.index.index_fitting import compute_recall
 
 def main() -> None:
     options = parse_options()
-    with tempfile.TemporaryDirectory(prefix="handsell-shards-", dir=options.folder) as name:
-        rows, about = measure(options, Path(name))
+    with contextlib.ExitStack() as stack:
+        folder = options.work
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="handsell-shards-")))
+        folder.mkdir(parents=True, exist_ok=True)
+        built = build(options, folder)
+        if options.build_only:
+            return
+        rows, about = measure(options, folder, built)
     write_report("shards", rows, about, options.json)
     if not (about["exact_is_equal"] and about["scores_of_common_items_equal"] and about["ranks_never_worse"]):
         sys.exit("the shards do not answer as one index")
@@ -54,23 +63,51 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--flat-below", type=int, default=None, help="overrides retrieval.flat_below")
     parser.add_argument("--pq-above", type=int, default=None, help="overrides retrieval.pq_above")
     parser.add_argument("--threads", type=int, default=2, help="of the build; a search uses one")
-    parser.add_argument("--folder", type=Path, default=None, help="for the files of the run, which are deleted")
+    parser.add_argument("--work", type=Path, default=None, help="folder of the indexes, kept and used again")
+    parser.add_argument("--build-only", action="store_true", help="build the indexes in --work, without searching")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, default=None, help="output file")
     return parser.parse_args()
 
 
-def measure(options: argparse.Namespace, folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return a row per layout and batch size, and what both layouts have in common."""
-    source = ClusteredItems(options.items, options.dim, options.latent, options.clusters, seed=options.seed)
+def build(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Build both indexes, unless the folder has them, and compare the exact ones; return what that took."""
+    done = folder / "built.json"
+    if done.exists():
+        return json.loads(done.read_text())
+    source = create_source(options)
     users = source.generate_queries(options.queries, 0)
     generated, truth = run_in_subprocess(generate_shards, source, options, folder)
+    np.save(folder / "truth.npy", truth)
     exact, is_equal = run_in_subprocess(compare_exact, folder, options, users[: options.exact_queries])
-    one_built, _ = run_in_subprocess(build_one, source, options, folder)
+    print(f"generated in {generated['seconds']} s; exact answers are equal: {is_equal}", flush=True)
+    one, _ = run_in_subprocess(build_one, source, options, folder)
     (folder / "source.npy").unlink()
-    shards_built, _ = run_in_subprocess(build_shards, source, options, folder)
+    print(f"one index in {one['seconds']} s", flush=True)
+    shards, _ = run_in_subprocess(build_shards, source, options, folder)
     for part in folder.glob("part-*.npy"):
         part.unlink()
+    built = {
+        "exact_queries": options.exact_queries, "exact_is_equal": is_equal, "exact_s": exact["seconds"],
+        "generated_s": generated["seconds"],
+        "one_build_s": one["seconds"], "one_build_cpu_s": one["cpu_s"], "one_build_peak_mib": one["peak_mib"],
+        "shards_build_s": shards["seconds"], "shards_build_cpu_s": shards["cpu_s"],
+        "shards_build_peak_mib": shards["peak_mib"],
+    }  # fmt: skip
+    done.write_text(json.dumps(built))
+    return built
+
+
+def create_source(options: argparse.Namespace) -> ClusteredItems:
+    return ClusteredItems(options.items, options.dim, options.latent, options.clusters, seed=options.seed)
+
+
+def measure(
+    options: argparse.Namespace, folder: Path, built: dict[str, Any]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return a row per layout and batch size, and what both layouts have in common."""
+    source, truth = create_source(options), np.load(folder / "truth.npy")
+    users = source.generate_queries(options.queries, 0)
     layouts = {
         "one index": [folder / "one"],
         f"{options.shards} shards": [folder / "sharded" / f"shard-{shard}" for shard in range(options.shards)],
@@ -90,13 +127,12 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[dict[str, A
                 process.stop()
     return rows, {
         **{name: getattr(source, name) for name in ("items", "dim", "latent", "clusters", "spread", "noise")},
-        "shards": options.shards, "k": options.k, "queries": options.queries,
-        "exact_queries": options.exact_queries, "exact_is_equal": is_equal, "exact_s": exact["seconds"],
+        "shards": options.shards,
+        "k": options.k,
+        "queries": options.queries,
         **compare(*answers),
-        "generated_s": generated["seconds"],
-        "one_build_s": one_built["seconds"], "one_build_peak_mib": one_built["peak_mib"],
-        "shards_build_s": shards_built["seconds"], "shards_build_peak_mib": shards_built["peak_mib"],
-    }  # fmt: skip
+        **built,
+    }
 
 
 def compare(one: tuple[np.ndarray, np.ndarray], sharded: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:

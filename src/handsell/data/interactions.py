@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import sparse
 
+from handsell.core.offsets import mark_run_starts, offsets_from_counts
+
 NUMBERED = pa.schema(
     [
         pa.field("user", pa.int32(), nullable=False),
@@ -24,6 +26,7 @@ NUMBERED = pa.schema(
         pa.field("recommendation_id", pa.string()),
     ]
 )
+COLUMNS = ("user", "item", "type", "time", "weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +46,29 @@ class Interactions:
 
     @classmethod
     def read(cls, parts: Iterable[Path], n_users: int, n_items: int) -> Interactions:
-        """Read Parquet parts in schema NUMBERED; other columns are ignored."""
-        columns = ["user", "item", "type", "time", "weight"]
-        tables = [pq.read_table(part, columns=columns) for part in parts]
-        table = pa.concat_tables(tables) if tables else NUMBERED.empty_table().select(columns)
-        return cls.from_table(table, n_users, n_items)
+        """Read Parquet parts in schema NUMBERED, whose columns of other names are ignored.
+
+        Where all events of a user are in one part, as the data step writes them, memory is that of the result and of
+        one part: events are put in their places, and not sorted as a whole.
+        """
+        parts = list(parts)
+        counts, once = _count_events(parts, n_users)
+        if not once:
+            return cls.from_table(pa.concat_tables([_read_columns(part) for part in parts]), n_users, n_items)
+        starts, size = offsets_from_counts(counts), int(counts.sum())
+        columns = {name: np.empty(size, NUMBERED.field(name).type.to_pandas_dtype()) for name in COLUMNS}
+        for part in parts:
+            some = cls.from_table(_read_columns(part), n_users, n_items)
+            first = mark_run_starts(some.user)
+            rank = np.arange(len(some)) - np.maximum.accumulate(np.where(first, np.arange(len(some)), 0))
+            place = starts[some.user] + rank
+            for name, column in columns.items():
+                column[place] = getattr(some, name)
+        return cls(**columns, n_users=n_users, n_items=n_items)
 
     @classmethod
     def from_table(cls, table: pa.Table, n_users: int, n_items: int) -> Interactions:
-        arrays = [table[c].to_numpy() for c in ("user", "item", "type", "time", "weight")]
+        arrays = [table[c].to_numpy() for c in COLUMNS]
         order = np.lexsort((arrays[3], arrays[0]))
         user, item, kind, time, weight = (a[order] for a in arrays)
         return cls(user, item, kind, time, weight, n_users, n_items)
@@ -76,3 +93,17 @@ class Interactions:
         """Return the sums of weights, (n_users, n_items) float32."""
         shape = (self.n_users, self.n_items)
         return sparse.csr_matrix((self.weight, (self.user, self.item)), shape=shape, dtype=np.float32)
+
+
+def _read_columns(part: Path) -> pa.Table:
+    return pq.read_table(part, columns=list(COLUMNS))
+
+
+def _count_events(parts: Iterable[Path], n_users: int) -> tuple[np.ndarray, bool]:
+    """Count the events of each user (U,) int64; return also whether each user's are in one part."""
+    counts, once = np.zeros(n_users, np.int64), True
+    for part in parts:
+        some = np.bincount(pq.read_table(part, columns=["user"])["user"].to_numpy(), minlength=n_users)
+        once &= not (some.astype(bool) & (counts > 0)).any()
+        counts += some
+    return counts, once
