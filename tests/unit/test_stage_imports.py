@@ -3,11 +3,12 @@
 import subprocess
 import sys
 
-HEAVY = ("torch", "feast", "sklearn", "scipy.stats", "faiss", "sqlalchemy", "matplotlib", "handsell.features.store")
+HEAVY = ("torch", "feast", "sklearn", "scipy.stats", "faiss", "sqlalchemy", "matplotlib", "jwt")
+GATEWAY = ("handsell.serving.graph.service", "handsell.serving.http.api", "handsell.features.store")
 ASKS = f"""
 import sys
 from handsell.serving.graph import bundle_watcher, deployments, stage_loading
-print([name for name in {HEAVY} if name in sys.modules])
+print([name for name in {HEAVY + GATEWAY} if name in sys.modules])
 import sklearn.base
 from handsell.ranking.xgboost_import import xgboost
 print(xgboost.DMatrix([[0.0], [1.0]]).num_row())

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from handsell.bundles.live_catalog import ChangesNotRead
 from handsell.bundles.opening import open_bundles
@@ -26,12 +26,14 @@ from handsell.config import Config
 from handsell.core.errors import BundleError, HandsellError, StorageError
 from handsell.experiments.arm_bundles import ArmBundles
 from handsell.experiments.state import open_states
-from handsell.serving.graph.loaded_bundle import LoadedBundle
 from handsell.serving.graph.loading import LIVE, OpenedBundle, open_bundle
-from handsell.serving.graph.service import Service
 from handsell.serving.graph.stages import BundleNotHeld, LocalStages
 from handsell.serving.graph.warm_up import warm_up
 from handsell.serving.live.live_stages import LiveStages
+
+if TYPE_CHECKING:  # of gateways: replicas of stages start without them
+    from handsell.serving.graph.loaded_bundle import LoadedBundle
+    from handsell.serving.graph.service import Service
 
 log = logging.getLogger(__name__)
 
