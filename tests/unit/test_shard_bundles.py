@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ray.serve._private.build_app import build_app
 
 from handsell.bundles.opening import open_bundles
 from handsell.bundles.stages import load_stages
@@ -18,6 +19,7 @@ from handsell.serving.graph.circuit_breaker import Breaker
 from handsell.serving.graph.loading import open_bundle
 from handsell.serving.graph.stage_loading import load_local_stages
 from handsell.serving.graph.warm_up import warm_up
+from handsell.serving.http.app import AppArgs, compose
 from handsell.serving.sharding import shard_client
 from handsell.serving.sharding.shard_client import RemoteShards, read_shard_states
 from handsell.serving.sharding.shard_stages import hold_shard, is_read_by_shard, load_stage_over
@@ -151,6 +153,14 @@ def test_a_bundle_is_held_when_every_shard_that_answers_holds_it(world, replicas
     for replica, state in zip(replicas, states, strict=True):
         replica.states = state
     assert asyncio.run(read_shard_states(world.bundle, replicas)) == expected
+
+
+@pytest.mark.parametrize(("topology", "expected"), [("graph", {"Shard0", "Shard1", "Shard2"}), ("fused", set())])
+def test_the_graph_has_a_deployment_for_each_shard(world, topology, expected):
+    built = build_app(compose(AppArgs(config=str(world.config.source), topology=topology)), name="shop")
+    shards = {one.name: one.init_args[2:] for one in built.deployments if one.name.startswith("Shard")}
+    assert set(shards) == expected
+    assert all(args == (int(name[-1]), SHARDS) for name, args in shards.items())
 
 
 async def test_the_fused_topology_searches_the_shards_in_its_own_process(world, path):
