@@ -52,6 +52,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, nargs="+", default=[1], help="numbers of raylets")
     parser.add_argument("--cpus", type=int, default=2, help="logical CPUs of each raylet")
     parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--shards", type=int, default=1, help="retrieval.shards of the trained bundle")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--neural", action="store_true", help="fit the two-tower model, too (one epoch)")
     parser.add_argument("--least-free-gib", type=float, default=4.0, help="of memory; a run that leaves less is ended")
@@ -63,6 +64,7 @@ def parse_options() -> argparse.Namespace:
 def run_once(options: argparse.Namespace, events: int, nodes: int, folder: Path) -> list[StepRun]:
     users = max(round(events / EVENTS_PER_USER), 10)
     toml = TOML if options.neural else TOML.replace(MANY_MODELS, FEW_MODELS)
+    toml = toml.replace("[retrieval.history]", f"[retrieval]\nshards = {options.shards}\n[retrieval.history]", 1)
     path = folder / "big.toml"
     path.write_text(
         toml.format(

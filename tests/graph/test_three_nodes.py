@@ -12,9 +12,11 @@ import three_nodes
 from deployment import write_config
 from handsell.bundles.store import BundleStore
 from handsell.core.paths import Layout
+from handsell.retrieval.sharding.shard_search import ShardSearch
 
 pytestmark = pytest.mark.slow  # three raylets, a whole training
 
+SHARDS = 2
 SMALL = """
 format = "world"
 [data.world]
@@ -32,6 +34,8 @@ users_per_partition = 15
 def outcome(tmp_path_factory):
     """(config, output of three_nodes.py); ends all processes that it started."""
     config = write_config(tmp_path_factory.mktemp("nodes"), data=SMALL, partitions=6, two_tower=False)
+    text = config.source.read_text()
+    config.source.write_text(text.replace("[retrieval]\n", f"[retrieval]\nshards = {SHARDS}\n", 1))
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     program = subprocess.Popen(
         [sys.executable, three_nodes.__file__, str(config.source)],
@@ -58,5 +62,8 @@ def test_the_tasks_of_a_step_run_on_at_least_two_nodes(outcome, step):
 def test_a_bundle_is_trained(outcome):
     layout = Layout(outcome[0].state)
     store = BundleStore(layout.bundles)
+    assert store.verify(store.live()).shards == SHARDS
+    found = ShardSearch.load(store.local_path(store.live()), outcome[0], 1, SHARDS)
+    assert len(found.eligibility.snapshot) > 50 and set(found.indexes) == {"als", "content"}
     assert store.verify(store.live()).sources == ("popularity", "history", "item_knn", "als", "content")
     assert len(list(layout.interactions.glob("*.parquet"))) == 6
