@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -63,13 +63,30 @@ class ShardedCandidates(LocalCandidates):
     client: Shards
     shards: int
     changed: np.ndarray  # (C,) int32 ascending, items of the bundle that have changed since
+    changed_vectors: Mapping[str, VectorIndex] = field(default_factory=dict)  # (C, D) of each sharded source
 
     def with_snapshot(self, snapshot: Snapshot) -> ShardedCandidates:
         made = super().with_snapshot(snapshot)
         assert isinstance(made, ShardedCandidates)
         if not isinstance(snapshot, LiveSnapshot):
             return made
-        return replace(made, changed=snapshot.changed[snapshot.changed < len(snapshot.base)])
+        changed = snapshot.changed[snapshot.changed < len(snapshot.base)]
+        return replace(made, changed=changed, changed_vectors=self.read_vectors(changed))
+
+    def read_vectors(self, items: np.ndarray) -> dict[str, VectorIndex]:
+        """Return exact indexes of items (C,) by source; vectors that this stage holds are not read again."""
+        found = {}
+        for name, source in self.sharded.items():
+            main = source.index.vectors
+            vectors = np.zeros((len(items), main.shape[1]), np.float32)
+            fresh = items < len(main)
+            if name in self.changed_vectors:
+                held = np.isin(items, self.changed)
+                vectors[held] = self.changed_vectors[name].vectors[np.searchsorted(self.changed, items[held])]
+                fresh &= ~held
+            vectors[fresh] = main[items[fresh]]
+            found[name] = VectorIndex.exact(vectors)
+        return found
 
     @property
     def without_shards(self) -> LocalCandidates:
@@ -97,11 +114,6 @@ class ShardedCandidates(LocalCandidates):
         await search.start()
         return await search.collect(eligible)
 
-    @cached_property
-    def changed_vectors(self) -> dict[str, VectorIndex]:
-        """Cached exact indexes of the changed items, by source."""
-        return {}
-
 
 class ShardedRun:
     """One batch: queries to the shards, and the sources' answers."""
@@ -109,8 +121,10 @@ class ShardedRun:
     def __init__(self, stage: ShardedCandidates, requests: Requests, item: int | None = None):
         """item: one more that is searched here, under the caller's mask."""
         self.stage, self.requests = stage, requests
-        self.cache = stage.changed_vectors if item is None else {}
-        self.beside = stage.changed if item is None else np.union1d(stage.changed, [item]).astype(np.int32)
+        self.beside, self.vectors = stage.changed, stage.changed_vectors
+        if item is not None:
+            self.beside = np.union1d(stage.changed, [item]).astype(np.int32)
+            self.vectors = stage.read_vectors(self.beside)
         self.failures = Failures()
         self.queries: dict[str, np.ndarray] = {}
         self.asked: dict[str, ShardQuery] = {}
@@ -195,10 +209,6 @@ class ShardedRun:
         source, beside = self.stage.sharded[name], self.beside
         if not len(beside):
             return make_empty_rows(len(query.queries), 1)
-        if name not in self.cache:
-            inside = beside < len(source.index.vectors)
-            vectors = source.index.vectors[np.where(inside, beside, 0)]
-            self.cache[name] = VectorIndex.exact(np.where(inside[:, None], vectors, 0))
         allowed = eligible[:, beside] & ~np.isin(beside, source.superseded)
-        rows, scores = self.cache[name].search(query.queries, query.k, allowed)
+        rows, scores = self.vectors[name].search(query.queries, query.k, allowed)
         return np.where(rows == NONE, NONE, beside[rows]).astype(np.int32), scores
