@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Builds the images of the local overlay from Debian's packages alone, as archives: for clusters that reach no registry.
 #   tests/kube/images/build.sh FOLDER [options of the builder]      FOLDER/{handsell,postgres,redis}.tar, docker archives
-# Needs root, debootstrap and buildah. The base image is a Debian that debootstrap makes; torch is cut from PyPI's build.
+# Needs root, debootstrap and buildah. The base image is a Debian that debootstrap makes; torch is cut from PyPI's build. pip's
+# settings of this machine, with their certificates, are mounted while it builds, and are not in the image.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=$(mkdir -p "$1" && cd "$1" && pwd); shift
 base=localhost/debian:12
+[ -s /etc/pip.conf ] && for file in /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do set -- --volume "$file:$file:ro" "$@"; done
 export STORAGE_DRIVER=${STORAGE_DRIVER:-overlay} BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot}
 
 if ! buildah inspect --type image "$base" >/dev/null 2>&1; then
-  root=$(mktemp -d)
+  root=$(mktemp -d) && chmod 755 "$root"
   trap 'rm -rf "$root"' EXIT
   debootstrap --variant=minbase --include=ca-certificates bookworm "$root" > "$out/debootstrap.log"
   printf 'deb http://deb.debian.org/debian bookworm main\ndeb http://deb.debian.org/debian-security bookworm-security main\n' \
