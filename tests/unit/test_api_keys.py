@@ -214,6 +214,7 @@ def test_a_quota_counts_the_requests_of_all_gateways(clock):
     for gateway in (here, there):
         day, new = gateway.take_new()
         stored[key.key_id] = stored.get(key.key_id, 0) + new[key.key_id]
+        assert count_allowed(gateway, replace(key, quota_per_day=new[key.key_id]), 1) == 0  # while they are sent
         gateway.confirm(day)
     for gateway in (here, there):
         gateway.set_stored(day, dict(stored))

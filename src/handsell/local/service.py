@@ -111,7 +111,7 @@ def request_slate(client: httpx.Client, user_id: str, count: int) -> dict:
     if response.status_code != 200:
         raise HandsellError(
             f"expected status 200 from {url}/v1/recommendations for user {user_id!r}, got {response.status_code}: "
-            f"{response.text[:300]}"
+            f"{response.text[:300]}" + (f"; set ${KEY_VARIABLE} to an API key" if response.status_code == 401 else "")
         )
     return response.json()
 

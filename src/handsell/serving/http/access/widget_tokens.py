@@ -21,7 +21,7 @@ def find_key_id(token: str) -> str | None:
         return None
     try:
         key_id = jwt.get_unverified_header(token).get("kid")
-    except (jwt.InvalidTokenError, RecursionError):
+    except jwt.InvalidTokenError:
         return None
     return key_id if isinstance(key_id, str) else None
 
@@ -31,7 +31,7 @@ def read_user(token: str, secrets: Sequence[str], longest_s: int) -> str | None:
     for secret in secrets:
         try:
             claims = jwt.decode(token, secret, [ALGORITHM], {"require": ["sub", "exp"]})
-        except (jwt.InvalidTokenError, RecursionError, OverflowError):
+        except jwt.InvalidTokenError:
             continue
         return str(claims["sub"]) if int(claims["exp"]) - time.time() <= longest_s else None
     return None
