@@ -2,7 +2,7 @@
 #   make up   [CONFIG=deployments/configs/world.toml] [DATA=dir]   install, train, serve, and show a recommendation
 #   make install                                                   install only; then: . .venv/bin/activate && handsell --help
 #   make test                                                      install and run the tests
-#   make test-all                                                  run the slow tests, too
+#   make test-all                                                  run the slow tests, too, and those on the cluster of $$KUBECONFIG
 #   make sbom                                                      write sbom.json, the packages that handsell needs (CycloneDX)
 #   make explore [ROUNDS=10]                                       run the property tests with fresh random examples
 CONFIG ?= deployments/configs/world.toml
@@ -37,12 +37,12 @@ down: $(READY)
 
 test: $(READY)
 	@status=0; \
-	$(BIN)/python -m pytest -m "not cluster and not slow" -n auto --dist loadfile || status=1; \
-	$(BIN)/python -m pytest -m "cluster and not slow" || status=1; \
+	$(BIN)/python -m pytest -m "not cluster and not slow and not kube" -n auto --dist loadfile || status=1; \
+	$(BIN)/python -m pytest -m "cluster and not slow and not kube" || status=1; \
 	exit $$status
 
 test-all: test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow or kube"
 
 explore: $(READY)
 	@set -e; for round in $$(seq $(ROUNDS)); do \

@@ -30,6 +30,7 @@ from kube_cluster import (
 ROOT = Path(__file__).parent.parent.parent
 OVERLAY = ROOT / "deployments" / "kuberay" / "overlays" / "local"
 CONFIG = "/etc/handsell/handsell.toml"
+OWN = "handsell.io/tests"  # label of a namespace that these tests have made
 TRAINED_S, READY_S = 900.0, 300.0
 GROUPS = ("gateway", "candidates", "ranking", "reranking")
 
@@ -56,8 +57,11 @@ def figures() -> Iterator[Figures]:
 @pytest.fixture(scope="session")
 def applied(figures: Figures) -> Iterator[float]:
     """The local overlay, applied by the commands of docs/kubernetes.md; the time at which it was."""
-    if not read_object("namespace", NAMESPACE, "default"):
-        run_kubectl("apply", "-f", str(OVERLAY.parent.parent / "base" / "namespace.yaml"))
+    found = read_object("namespace", NAMESPACE, "default")
+    if found and OWN not in found["metadata"]["labels"]:
+        pytest.exit(f"the cluster has a namespace {NAMESPACE} that is not of these tests, which would delete it")
+    run_kubectl("apply", "-f", str(OVERLAY.parent.parent / "base" / "namespace.yaml"))
+    run_kubectl("label", "--overwrite", "namespace", NAMESPACE, f"{OWN}=true")
     redis, events = secrets.token_urlsafe(18), secrets.token_urlsafe(18)
     create_secret("handsell-redis", password=redis, connection=f"redis:6379,password={redis}")
     create_secret(
