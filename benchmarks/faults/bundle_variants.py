@@ -7,16 +7,15 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 
 from benchmarks.serving.load_generator import Response
-from handsell.bundles.opening import open_bundles
-from handsell.bundles.store import BundleStore
+from handsell.bundles.opening import open_bundle_storage, open_bundles
+from handsell.bundles.storage import Storage
+from handsell.bundles.store import BundleStore, Pointer
 from handsell.config import Config
-from handsell.core.paths import Layout
 
 HIGH = 0.9  # lower bound of the scores of the copy
 FOLLOW_S = 60.0
@@ -28,28 +27,28 @@ class BundleVariants:
     """The live bundle, a copy with the same ranker calibrated to scores above HIGH, and a corrupt copy."""
 
     store: BundleStore
-    pointer: Path
+    storage: Storage
     live: str
     high: str
     corrupt: str
 
     @classmethod
     def create(cls, config: Config) -> BundleVariants:
-        store, pointer = open_bundles(config), Layout(config.state).bundles / "live.json"
+        store, storage = open_bundles(config), open_bundle_storage(config)
         live = store.live()
         if live is None:
             raise SystemExit(f"no bundle of {config.name} is live: train one first")
         high, corrupt = _copy_with_high_scores(store, live, 1), _copy_with_high_scores(store, live, 2)
         ranker = store.local_path(corrupt) / "ranker" / "ranker.ubj"
-        ranker.write_bytes(ranker.read_bytes()[:-100])
-        return cls(store, pointer, live, high, corrupt)
+        storage.write(f"{corrupt}/ranker/ranker.ubj", ranker.read_bytes()[:-100])
+        return cls(store, storage, live, high, corrupt)
 
     def change_live_bundle(self, url: str) -> dict[str, Any]:
         """Promote the copy, roll back, make the corrupt one live, and restore the pointer.
 
         Returns `followed`, the seconds until the service reported each change, and the changes that it did not follow.
         """
-        before, took = self.pointer.read_bytes(), {}
+        before, took = self.store.pointer(), {}
         try:
             self.store.promote(self.high)
             took["promote"] = _wait_until(url, lambda ready: ready["release"]["bundle"] == self.high)
@@ -57,13 +56,11 @@ class BundleVariants:
             self.store.rollback()
             took["rollback"] = _wait_until(url, lambda ready: ready["release"]["bundle"] == self.live)
             time.sleep(SETTLE_S)
-            draft = self.pointer.with_suffix(".tmp")
-            draft.write_text(json.dumps({"live": self.corrupt, "previous": [self.live]}))
-            draft.replace(self.pointer)
+            self.store.write_pointer(Pointer(self.corrupt, (self.live,)))
             took["refuse"] = _wait_until(url, lambda ready: (ready["refused"] or {}).get("bundle") == self.corrupt)
             time.sleep(SETTLE_S)
         finally:
-            self.pointer.write_bytes(before)
+            self.store.write_pointer(before)
         return {"followed": took, "not followed": [name for name, seconds in took.items() if seconds is None]}
 
     def find_mixed(self, responses: Sequence[Response]) -> list[str]:
@@ -78,7 +75,7 @@ class BundleVariants:
 
     def remove(self) -> None:
         for bundle in (self.high, self.corrupt):
-            shutil.rmtree(self.store.local_path(bundle))
+            self.storage.remove(bundle)
 
 
 def _copy_with_high_scores(store: BundleStore, bundle: str, number: int) -> str:

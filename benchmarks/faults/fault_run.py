@@ -3,11 +3,14 @@
     make up && make down && python -m benchmarks faults
     python -m benchmarks faults --config deployments/configs/world.toml --faults "kill Candidates" "store locked"
 
+    python -m benchmarks faults --layout shared-nothing
+
 Capacity is measured first, with closed loops; the load is `--share` of it, open loop. Each scenario has a steady
 phase, the fault, and the time until nothing fails, nothing is degraded and every replica runs again. n, shares and p99
 are of all requests that were in flight when the fault began or were sent later, for at least `--seconds`. Two gateways
-run on two raylets, each with a proxy (with --nodes 1 there is one proxy). fault_scenarios.py has the scenarios and
-their checks.
+run on two raylets, each with a proxy (with --nodes 1 there is one proxy). With the layout `shared-nothing` each raylet
+has a state folder of its own, empty at first, and PostgreSQL, Redis and S3 hold everything; they fail, too.
+fault_scenarios.py has the scenarios and their checks.
 """
 
 from __future__ import annotations
@@ -25,8 +28,15 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported
 
 from benchmarks.faults.bundle_variants import BundleVariants
-from benchmarks.faults.fault_scenarios import SCENARIOS, FaultScenario, ScenarioContext, resume_stopped_process
+from benchmarks.faults.fault_scenarios import (
+    SCENARIOS,
+    STORE_SCENARIOS,
+    FaultScenario,
+    ScenarioContext,
+    resume_stopped_process,
+)
 from benchmarks.faults.slo_checks import Observation
+from benchmarks.faults.store_servers import publish_deployment, start_stores
 from benchmarks.report import write_report
 from benchmarks.serving.graph_processes import GraphProcesses
 from benchmarks.serving.layouts import ServingLayout, start_layout
@@ -51,7 +61,7 @@ def wait_for_recovery(context: ScenarioContext, since: float = 0.0) -> float | N
     while time.monotonic() < until:
         time.sleep(0.25)
         now, counts = time.monotonic(), context.graph.count_running()
-        missing = any(counts.get(name, 0) < count for name, count in MIN_REPLICAS.items())
+        missing = any(counts.get(name, 0) < count for name, count in context.min_replicas.items())
         incomplete = missing or context.has_stopped_process()
         if was_incomplete and not incomplete:
             complete = now
@@ -67,7 +77,7 @@ def wait_for_recovery(context: ScenarioContext, since: float = 0.0) -> float | N
 def wait_for_downscaling(context: ScenarioContext) -> None:
     """Wait until the replicas that the capacity measurement added are gone, if the load allows it."""
     until = time.monotonic() + DOWNSCALE_LIMIT_S
-    while context.graph.count_running() != MIN_REPLICAS and time.monotonic() < until:
+    while context.graph.count_running() != context.min_replicas and time.monotonic() < until:
         time.sleep(1)
 
 
@@ -84,6 +94,7 @@ def run_scenario(
         time.sleep(seconds if scenario.lasts else 0.5)
         during = context.load.responses(context.begun)
         context.notes["during the fault"] = {"n": len(during), "degraded": sum(bool(r.degraded) for r in during)}
+        context.notes["degraded"] = context.notes["during the fault"]["degraded"]
     ended = time.monotonic() if scenario.lasts else context.begun
     recovered = wait_for_recovery(context, ended)
     time.sleep(max(0.0, context.begun + seconds - time.monotonic()))
@@ -139,7 +150,7 @@ def run_scenarios(
 
 
 def _parse_options() -> argparse.Namespace:
-    names = [scenario.name for scenario in SCENARIOS]
+    names = [scenario.name for scenario in (*SCENARIOS, *STORE_SCENARIOS)]
     parser = argparse.ArgumentParser(prog="python -m benchmarks faults", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("deployments/configs/world.toml"))
     parser.add_argument("--faults", nargs="+", default=names, metavar="NAME", help=f"any of: {', '.join(names)}")
@@ -149,10 +160,13 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=16, help="closed loops that measure the capacity")
     parser.add_argument("--ingress", choices=("plain", "haproxy"), default="plain")
     parser.add_argument("--nodes", type=int, choices=(1, 2), default=2, help="raylets; each has a gateway and a proxy")
+    parser.add_argument("--layout", choices=("shared-folder", "shared-nothing"), default="shared-folder")
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="output file")
     options = parser.parse_args()
+    if options.layout == "shared-folder":
+        options.faults = [name for name in options.faults if name not in {one.name for one in STORE_SCENARIOS}]
     if unknown := set(options.faults) - set(names):
         sys.exit(f"--faults: expected any of {', '.join(names)}, got {', '.join(sorted(unknown))}")
     return options
@@ -160,23 +174,31 @@ def _parse_options() -> argparse.Namespace:
 
 def main() -> None:
     options = _parse_options()
-    scenarios = [scenario for scenario in SCENARIOS if scenario.name in options.faults]
+    scenarios = [scenario for scenario in (*SCENARIOS, *STORE_SCENARIOS) if scenario.name in options.faults]
     config = load_config(options.config)
     users = sample_users(config, options.users)
-    layout = ServingLayout("graph", "graph", options.ingress, min_replicas={"Gateway": 2}, nodes=options.nodes)
+    min_replicas, stores, second_home = MIN_REPLICAS, None, ""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="handsell-faults-")))
+        if options.layout == "shared-nothing":
+            stores = stack.enter_context(start_stores(folder))
+            config, second_home = publish_deployment(config, folder), str(folder / "node-2")
+            min_replicas = {name: count for name, count in MIN_REPLICAS.items() if name != "EventLog"}
+        layout = ServingLayout(
+            "graph", "graph", options.ingress, min_replicas={"Gateway": 2}, nodes=options.nodes, second_home=second_home
+        )
         service = stack.enter_context(start_layout(layout, config, folder))
         graph = GraphProcesses(service)
-        graph.wait_for(MIN_REPLICAS)
+        graph.wait_for(min_replicas)
         measure_capacity(service.url, users, folder, options.clients, 5.0)  # warm up
         capacity = measure_capacity(service.url, users, folder, options.clients, max(options.seconds / 2, 5.0))
         rate = options.rate or options.share * capacity
         print(f"capacity {capacity:.1f} responses per second; load {rate:.1f}", flush=True)
-        context = ScenarioContext(graph, Load(service.url, users, folder, options.seed), rate)
+        load = Load(service.url, users, folder, options.seed)
+        context = ScenarioContext(graph, load, rate, min_replicas, stores=stores)
         stack.callback(context.load.stop)
         if "bundles" in options.faults:
-            context.bundles = BundleVariants.create(config)
+            context.bundles = BundleVariants.create(service.config)
             stack.callback(context.bundles.remove)
         context.load.set_rate(rate)
         wait_for_downscaling(context)
@@ -184,7 +206,7 @@ def main() -> None:
     about = {
         "bundle": context.bundles.live if context.bundles else "live", "seed": options.seed, "capacity": capacity,
         "rate": rate, "seconds": options.seconds, "deadline_ms": config.serving.deadline_ms,
-        "ingress": options.ingress,
+        "ingress": options.ingress, "layout": options.layout,
     }  # fmt: skip
     write_report("faults", rows, {**about, "details": details}, options.json)
     sys.exit(any(row["held"] != "yes" for row in rows))

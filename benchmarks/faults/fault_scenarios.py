@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from benchmarks.faults.slo_checks import (
     check_recovery,
     check_success_share,
 )  # fmt: skip
+from benchmarks.faults.store_servers import StoreServers
 from benchmarks.serving.graph_processes import GraphProcesses
 from benchmarks.serving.load_generator import Load
 
@@ -33,6 +34,7 @@ STAGES = ("Candidates", "Ranking", "Reranking")
 JSON = {"content-type": "application/json"}
 LOAD_FACTOR = 5  # of the load step
 SLOW_S = 0.5
+REPLACED_S = 60.0
 STORE_SLOW_S = 1.0  # longer than a request waits for the store; shorter locks only add latency
 BAD_REQUESTS = {
     "NaN": b'{"user_id":"u","count":NaN}',
@@ -50,7 +52,9 @@ class ScenarioContext:
     graph: GraphProcesses
     load: Load
     rate: float  # requests per second
+    min_replicas: Mapping[str, int]  # by deployment, of a graph that is complete
     bundles: BundleVariants | None = None
+    stores: StoreServers | None = None  # of the layout without a shared folder
     notes: dict[str, Any] = field(default_factory=dict)
     begun: float = 0.0  # start of the fault
 
@@ -126,6 +130,43 @@ def inject_store(how: str) -> Injection:
             yield
 
     return inject
+
+
+def inject_away(name: str) -> Injection:
+    """SIGKILL of PostgreSQL, Redis or S3; it is started again at the end."""
+
+    @contextlib.contextmanager
+    def inject(context: ScenarioContext) -> Iterator[None]:
+        assert context.stores is not None
+        server = context.stores.find(name)
+        context.begun = time.monotonic()
+        server.kill()
+        try:
+            yield
+        finally:
+            server.start()
+
+    return inject
+
+
+@contextlib.contextmanager
+def inject_silent_storage(context: ScenarioContext) -> Iterator[None]:
+    """S3 accepts connections and does not answer (SIGSTOP); a gateway is killed, and its successor starts meanwhile."""
+    assert context.stores is not None
+    server = context.stores.s3.server.process
+    assert server is not None
+    server.suspend()
+    try:
+        with inject_kill("Gateway")(context):
+            until = time.monotonic() + REPLACED_S
+            time.sleep(1)  # until Serve's status reports it
+            while context.graph.count_running().get("Gateway", 0) < 2 and time.monotonic() < until:
+                time.sleep(0.5)
+            context.notes["replaced after s"] = round(time.monotonic() - context.begun, 1)
+            context.notes["not replaced"] = context.graph.count_running().get("Gateway", 0) < 2
+            yield
+    finally:
+        server.resume()
 
 
 @contextlib.contextmanager
@@ -226,6 +267,23 @@ SCENARIOS = (
     FaultScenario(
         "poison", inject_bad_requests,
         (check_success_share(1.0), check_p99(1.0), check_note_is_empty("not 4xx", "poison not refused")), lasts=True,
+    ),
+)  # fmt: skip
+
+
+STORE_SCENARIOS = (  # in the layout without a shared folder
+    FaultScenario(
+        "kill PostgreSQL", inject_away("PostgreSQL"), (check_no_failures, check_flagged("event_log"),
+        check_recovery(30.0)), lasts=True,
+    ),
+    FaultScenario("kill Redis", inject_away("Redis"), (check_no_failures, *STORE_CHECKS), lasts=True),
+    FaultScenario(
+        "kill S3", inject_away("S3"), (check_no_failures, check_p99(1.1), check_note_is_empty("degraded", "degraded"),
+        check_recovery(30.0)), lasts=True,
+    ),
+    FaultScenario(
+        "silent S3, kill Gateway", inject_silent_storage, (check_only_in_flight_failed,
+        check_note_is_empty("not replaced", "gateway not replaced"), check_recovery(30.0)),
     ),
 )  # fmt: skip
 

@@ -43,6 +43,7 @@ class ServingLayout:
     micro_batch: int | None = None
     serve_defaults: bool = False  # Ray Serve's own settings for every deployment, and no limit on concurrent requests
     min_replicas: Mapping[str, int] = field(default_factory=dict)  # by deployment
+    second_home: str = ""  # state folder of the second raylet; empty: that of the first
     nodes: int = 1  # 2: a second raylet on this machine, with half of the gateways and a proxy on the same port
     runtime_env: bool = True  # False: replicas take the environment of their raylet, and may start in a waiting process
     one_per_node: bool = False  # at most one replica of each of `min_replicas` on a raylet: the others wait for one
@@ -150,7 +151,7 @@ def _start_serve(layout: ServingLayout, config: Config) -> Iterator[tuple[psutil
     try:
         head = cluster.start(config)
         for _ in range(layout.nodes - 1):
-            others.append(start_node(config, head))
+            others.append(start_node(config, head, layout.second_home))
         if any(changed):
             document = yaml.safe_load(service.write_serve_file(config, layout.topology or "graph").read_text())
             _change(document, layout)
@@ -163,8 +164,11 @@ def _start_serve(layout: ServingLayout, config: Config) -> Iterator[tuple[psutil
         cluster.stop(config)
 
 
-def start_node(config: Config, head: cluster.RayHead | None = None) -> psutil.Process:
-    """Start another raylet with one CPU; without `head`, for the running cluster of the config."""
+def start_node(config: Config, head: cluster.RayHead | None = None, home: str = "") -> psutil.Process:
+    """Start another raylet with one CPU; without `head`, for the running cluster of the config.
+
+    `home` is the folder of the state of its processes; empty: that of this process.
+    """
     head = head or cluster.find_running(config)
     if head is None:
         raise HandsellError(f"no cluster of {config.name} is running")
@@ -174,7 +178,7 @@ def start_node(config: Config, head: cluster.RayHead | None = None) -> psutil.Pr
             command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             env={
                 **os.environ, **cluster.BASE_ENVIRONMENT, **cluster.INGRESS[config.serving.ingress],
-                **token_environment(Path(head.token)),
+                **token_environment(Path(head.token)), **({"HANDSELL_HOME": home} if home else {}),
             },
         )  # fmt: skip
     return psutil.Process(process.pid)

@@ -110,13 +110,25 @@ def test_a_pull_that_is_killed_is_repeated(machines, monkeypatch):
     there.state.pull()
     here.write({"data/meta.json": "2"})
     here.state.push()
-    for kill_at in ("_fetch", "_exchange"):
+    rename, steps = Path.rename, 3  # the inner part to the draft, the old folder aside, the new one into its place
+    for killed_before in range(steps):
+        calls = []
+
+        def rename_or_end(path, target):
+            if len(calls) == killed_before:  # noqa: B023
+                raise KeyboardInterrupt
+            calls.append(path)  # noqa: B023
+            return rename(path, target)
+
         with monkeypatch.context() as patch:
-            patch.setattr(PublishedState, kill_at, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(Path, "rename", rename_or_end)
             with pytest.raises(KeyboardInterrupt):
                 Machine(there.uri, there.folder).state.pull()
-    Machine(there.uri, there.folder).state.pull()
-    assert there.read()["data/meta.json"] == "2" and there.read()["data/keys/part-00000.npy"] == "k"
+        Machine(there.uri, there.folder).state.pull()
+        assert there.read()["data/meta.json"] == str(killed_before + 2)
+        assert there.read()["data/keys/part-00000.npy"] == "k" and Machine(there.uri, there.folder).state.push() == []
+        here.write({"data/meta.json": str(killed_before + 3)})
+        here.state.push()
 
 
 def test_a_lost_part_is_pulled_again_and_never_pushed_as_empty(machines):

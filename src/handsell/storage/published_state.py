@@ -80,10 +80,7 @@ class PublishedState:
             shutil.rmtree(draft, ignore_errors=True)
             for name, entry in files.items():
                 self._fetch(objects, name, entry, draft / name, kept)
-            inner = {other: record[other] for other in _list_inner(part) if other in record}
-            rest = {other: own for other, own in record.items() if other not in inner}
-            self._write_record(rest)  # without what is exchanged: an interrupted exchange is repeated
-            self._exchange(part, draft)
+            self._exchange(part, draft)  # if it is interrupted, the record still has the former version: it is repeated
             record[part] = files
             self._write_record(record)
         shutil.rmtree(self._folder / DRAFT, ignore_errors=True)
