@@ -107,7 +107,7 @@ def test_the_environment_overrides_the_online_store_and_keeps_its_password(tmp_p
     assert "hush" not in written.read_text()
     assert explain_mismatch(config, ROOT / "feature_repo", written) is None
     monkeypatch.setenv("HANDSELL_ONLINE_STORE", "postgres")
-    with pytest.raises(FeatureError, match=r"\$HANDSELL_ONLINE_STORE is 'postgres'"):
+    with pytest.raises(FeatureError, match=r"\$HANDSELL_ONLINE_STORE is set to something else: expected sqlite"):
         build_feast_settings(config)
 
 

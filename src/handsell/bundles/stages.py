@@ -79,7 +79,7 @@ def save_config(config: Config, path: Path) -> None:
     """Save the config without what no model depends on: experiments, access, addresses of stores with passwords."""
     others: dict[str, Any] = {
         "events": {"store"}, "features": {"online_store"}, "experiments": True, "holdout": True,
-        "access": True, "storage": True,
+        "access": True, "storage": True, "logging": True, "tracing": True,
     }  # fmt: skip
     (path / "config.json").write_text(config.model_dump_json(indent=1, exclude=others))
 

@@ -12,6 +12,7 @@ from handsell.config.experiment_checks import check_experiments
 from handsell.config.locations import expand_path
 from handsell.config.schema import Config
 from handsell.core.errors import ConfigError
+from handsell.core.logs.passwords import hide_passwords
 
 
 def load_config(path: Path | str) -> Config:
@@ -55,4 +56,7 @@ def _check_sources(config: Config, key: str, sources: Sequence[str]) -> None:
 
 
 def _error_lines(error: ValidationError) -> list[str]:
-    return [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (received: {e['input']!r:.80})" for e in error.errors()]
+    return [
+        f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (received: {hide_passwords(repr(e['input'])):.80})"
+        for e in error.errors()
+    ]

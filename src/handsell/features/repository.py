@@ -52,7 +52,8 @@ def build_feast_settings(config: Config) -> dict[str, Any]:
         online["path"] = str(folder / "online.db")
     elif ":" not in store:
         name = f"${STORE_VARIABLE}" if given else "features.online_store"
-        raise FeatureError(f"{name} is {store!r}: expected sqlite, or a redis address host:port")
+        shown = "set to something else" if given else repr(store)  # it may be a password without its address
+        raise FeatureError(f"{name} is {shown}: expected sqlite, or a redis address host:port")
     return {
         "project": config.name,
         "provider": "local",
@@ -106,8 +107,14 @@ def explain_mismatch(config: Config, repo: Path, feast_file: Path) -> str | None
     exports = "\n".join(
         f"  export {name}={json.dumps(value)}" for name, value in prepare_feast_environment(config).items()
     )
-    details = "; ".join(f"{key}: expected {expected[key]!r}, got {got.get(key)!r}" for key in wrong)
+    details = "; ".join(f"{key}: expected {_show(expected[key])}, got {_show(got.get(key))}" for key in wrong)
     return f"config {config.source} and {feast_file} disagree ({details}). Export both, then repeat:\n{exports}"
+
+
+def _show(setting: Any) -> str:
+    """Return a setting for a message; of the options of an online store, such as its password, the names alone."""
+    parts = [f"{name}=…" if equals else name for name, equals, _ in (p.partition("=") for p in str(setting).split(","))]
+    return repr(",".join(parts))
 
 
 def find_feature_repo(config: Config) -> Path:

@@ -13,8 +13,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Literal
+
+from handsell.core.logs.passwords import hide_passwords
 
 FORMAT = "HANDSELL_PROGRESS"  # environment variable: "json" for JSON lines, else text
 START = '{"progress": '  # every JSON line begins with this
@@ -78,6 +80,7 @@ def report_error(message: str) -> None:
 
 
 def _write(line: ProgressLine) -> None:
+    line = replace(line, text=hide_passwords(line.text))
     as_json = os.environ.get(FORMAT) == "json"
     out = sys.stderr if line.progress == "error" and not as_json else sys.stdout
     out.write((line.to_json() if as_json else line.to_text()) + "\n")  # one call: other threads cannot write between

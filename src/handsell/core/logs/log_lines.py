@@ -1,4 +1,4 @@
-"""Log records as JSON lines, one format for all processes: who writes, which request it is about, no ids in plain text.
+"""Log records as JSON lines, one format for all processes: who writes, about which request, no ids, no passwords.
 
 A line of a request has its `recommendation_id` and `trace_id`, as soon as they are known; a line of a batch has lists.
 User and item ids are hashed where they are fields (ID_FIELDS), and where a message or a traceback contains an id that
@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any
 
 from handsell.core.logs.id_hashing import IdHash
+from handsell.core.logs.passwords import hide_passwords
 from handsell.core.logs.request_trace import get_traces
 
 ID_FIELDS = frozenset(
@@ -51,7 +52,9 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        line |= {name: self._hash_in_text(line[name]) for name in ("message", "exception") if name in line}
+        for name in ("message", "exception"):
+            if name in line:
+                line[name] = self._hash_in_text(hide_passwords(line[name]))
         for name in ("recommendation_id", "trace_id"):
             if values := [value for trace in get_traces() if (value := getattr(trace, name))]:
                 line[name] = values[0] if len(values) == 1 else values
