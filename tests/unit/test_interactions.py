@@ -1,11 +1,14 @@
 """Events read from parts are sorted by user and time, however they lie in the files."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from handsell.data.interactions import COLUMNS, NUMBERED, Interactions
+from handsell.jobs.train import retrievers
 
 USERS, ITEMS = 40, 30
 
@@ -50,3 +53,13 @@ def test_no_parts_and_empty_parts_give_no_events(tmp_path, rng):
     pq.write_table(draw_events(rng, 0), tmp_path / "part-0.parquet")
     empty = Interactions.read([tmp_path / "part-0.parquet"], USERS, ITEMS)
     assert len(empty) == 0 and empty.weight.dtype == np.float32 and empty.matrix().shape == (USERS, ITEMS)
+
+
+def test_likes_are_counted_part_by_part(rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(retrievers.CatalogSizes, "load", lambda layout: retrievers.CatalogSizes(USERS, ITEMS))
+    table = draw_events(rng)
+    table = table.set_column(4, NUMBERED.field("weight"), pa.array(rng.choice([-1, 0, 2], len(table)), pa.float32()))
+    write_parts(tmp_path, table, table["user"].to_numpy() % 3)
+    found = retrievers.count_positives(SimpleNamespace(state=tmp_path), tmp_path)
+    liked = Interactions.from_table(table, USERS, ITEMS).positives
+    assert np.array_equal(found, np.bincount(liked.item, minlength=ITEMS)) and found.sum() > 100

@@ -64,9 +64,13 @@ def read_interactions(config: Config, interactions: Path) -> Interactions:
 
 
 def count_positives(config: Config, interactions: Path) -> np.ndarray:
-    """Return the number of positive interactions of each item, (I,)."""
-    events = read_interactions(config, interactions).positives
-    return np.bincount(events.item, minlength=events.n_items)
+    """Return the number of positive interactions of each item, (I,); reads one part at a time."""
+    items = CatalogSizes.load(Layout(config.state)).items
+    counts = np.zeros(items, np.int64)
+    for part in sorted(interactions.glob("*.parquet")):
+        events = pq.read_table(part, columns=["item", "weight"])
+        counts += np.bincount(events["item"].to_numpy()[events["weight"].to_numpy() > 0], minlength=items)
+    return counts
 
 
 def _last_time(part: Path) -> int:
