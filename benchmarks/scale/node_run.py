@@ -16,6 +16,7 @@ import psutil
 
 from benchmarks.report import MIB
 from handsell.config import Config
+from handsell.core.ray_token import create_token, token_environment
 
 SAMPLE_S = 0.5
 
@@ -46,7 +47,8 @@ class Watch:
 def run_on_nodes(config: Config, nodes: int, cpus: int, steps: list[str], least_free_gib: float) -> list[StepRun]:
     """Run the steps of one deployment on `nodes` raylets; the last step names what failed, if something did."""
     command = [sys.executable, "-m", "benchmarks.scale.nodes", str(config.source), str(nodes), str(cpus), *steps]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    token = token_environment(create_token(config.source.parent / "token" / "ray.token"))
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | token
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
         env={**environment, "PYTHONUNBUFFERED": "1"},
