@@ -10,24 +10,37 @@ from dataclasses import replace
 
 import httpx
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
-from handsell.bundles.store import BundleStore
+from handsell.bundles.store import BundleStore, Pointer
 from handsell.cli.app import app
 from handsell.config import load_config
 from handsell.core.paths import Layout
+from handsell.experiments.state import STATE, StateFile
 from serving_world import publish_empty_bundle, publish_other_bundle, write_world
 
 QUICK = "\n[canary]\nmin_slates = 60\nmax_click_loss = 0.8\n[canary.guard_rails]\nclick_window_s = 1.0\n"
 LIMIT_S = 120.0
+CANARY_PORT = 18_030
 
 
-def write_canary_world(folder, port):
-    """Write the small deployment with short times for a canary."""
-    written = write_world(folder, port)
+@pytest.fixture(scope="module")
+def canary_world(tmp_path_factory):
+    """The small deployment with short times for a canary."""
+    written = write_world(tmp_path_factory.mktemp("canary"), CANARY_PORT)
     path = written.config.source
     path.write_text(path.read_text().replace("deadline_ms = 4000", "deadline_ms = 20000") + QUICK)
     return replace(written, config=load_config(path))
+
+
+@pytest.fixture
+def canary_states(canary_world):
+    """The state of its experiments, restored after the test, and so is the live bundle."""
+    folder = Layout(canary_world.config.state).bundles
+    yield StateFile(folder)
+    (folder / STATE).unlink(missing_ok=True)
+    BundleStore(folder).write_pointer(Pointer(canary_world.bundle))
 
 
 class Visitors:

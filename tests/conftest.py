@@ -28,6 +28,7 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # nodes listen on 127.0.0
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from canary_visitors import canary_states, canary_world  # noqa: E402, F401
 from deployment import deployment  # noqa: E402, F401
 from event_stores import event_store, reader, writer  # noqa: E402, F401
 from postgresql_server import postgresql  # noqa: E402, F401

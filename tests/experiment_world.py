@@ -19,6 +19,7 @@ from handsell.events.store.opening import open_reader
 from handsell.features.request_builder import build_requests_from_rows
 from serving_world import World, write_world
 
+USERS = [f"u{i}" for i in range(18)]
 BOLD = "reranking = { diversity = 0.9, calibration = 0.0, novelty = 0.9 }\nweights = { popularity = 9.0 }\n"
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from experiment_world import (
     BOLD,
+    USERS,
     arm_config,
     change_experiments,
     expect_slate,
@@ -26,8 +27,6 @@ from handsell.serving.changes.identities import Identities
 from handsell.testing.rule_catalog import write_rule
 from serving_service import load_world_bundle, start_service
 from serving_world import publish_other_bundle
-
-USERS = [f"u{i}" for i in range(18)]
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import serving_world
 from conftest import wait_until_ready
 from experiment_world import (
     BOLD,
+    USERS,
     arm_config,
     change_experiments,
     expect_slate,
@@ -24,7 +25,6 @@ from handsell.experiments.state import STATE, StateFile
 from serving_world import open_rows, publish_other_bundle, write_world
 
 PORT = 18_007
-USERS = [f"u{i}" for i in range(18)]
 
 
 @pytest.fixture(scope="module", params=["graph", "fused"])

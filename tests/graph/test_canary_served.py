@@ -4,25 +4,15 @@ import httpx
 import pytest
 
 import serving_world
-from canary_visitors import check_broken_canary, check_good_canary, write_canary_world
+from canary_visitors import CANARY_PORT, check_broken_canary, check_good_canary
 from conftest import wait_until_ready
-from handsell.bundles.store import BundleStore, Pointer
-from handsell.core.paths import Layout
-from handsell.experiments.state import STATE, StateFile
 from serving_world import open_rows
-
-PORT = 18_030
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return write_canary_world(tmp_path_factory.mktemp("canary"), PORT)
-
-
-@pytest.fixture(scope="module")
-def url(ray_cluster, world):
+def url(ray_cluster, canary_world):
     """Base URL of an application with two gateways."""
     from ray import cloudpickle, serve
 
@@ -32,31 +22,23 @@ def url(ray_cluster, world):
     from handsell.serving.http.app import bind
 
     cloudpickle.register_pickle_by_value(serving_world)
-    serve.start(http_options={"host": "127.0.0.1", "port": PORT})
-    source = str(world.config.source)
+    serve.start(http_options={"host": "127.0.0.1", "port": CANARY_PORT})
+    source = str(canary_world.config.source)
     log = bind(EventLogDeployment, source)
     stages = {stage: bind(deployment, source, "live") for stage, deployment in STAGE_DEPLOYMENTS.items()}
     guard = bind(ExperimentGuardDeployment, source)
     gateways = Gateway.options(num_replicas=2)
     serve.run(bind(gateways, source, "live", log, stages, open_rows, None, guard), name="canary", route_prefix="/")
-    with httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=60) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{CANARY_PORT}", timeout=60) as client:
         wait_until_ready(client)
-    yield f"http://127.0.0.1:{PORT}"
+    yield f"http://127.0.0.1:{CANARY_PORT}"
     serve.delete("canary")
     serve.shutdown()
 
 
-@pytest.fixture
-def states(world):
-    folder = Layout(world.config.state).bundles
-    yield StateFile(folder)
-    (folder / STATE).unlink(missing_ok=True)
-    BundleStore(folder).write_pointer(Pointer(world.bundle))
+def test_a_broken_canary_is_rolled_back_under_load(canary_world, url, canary_states):
+    check_broken_canary(canary_world, [url], canary_states)
 
 
-def test_a_broken_canary_is_rolled_back_under_load(world, url, states):
-    check_broken_canary(world, [url], states)
-
-
-def test_a_good_canary_is_promoted_under_load(world, url, states):
-    check_good_canary(world, [url], states)
+def test_a_good_canary_is_promoted_under_load(canary_world, url, canary_states):
+    check_good_canary(canary_world, [url], canary_states)
