@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from handsell.core.funnel import run_local
+from handsell.core.units import DAY_US
 from handsell.eligibility.config import Surface
 from handsell.eligibility.mask import Eligibility
 from handsell.retrieval.config import RetrievalConfig
+from handsell.retrieval.fusion import CarriedItems
 from handsell.retrieval.history_weights import HistoryWeights
 from handsell.retrieval.models.history import HistoryRetriever
 from handsell.retrieval.models.popularity import Popularity
@@ -57,6 +59,29 @@ def test_every_candidate_is_eligible_and_there_are_at_most_k(stage, asked):
     allowed = stage.eligibility.mask(asked)
     for b, row in enumerate(found.item):
         assert allowed[b, row[row != -1]].all()
+
+
+def test_new_items_beyond_the_best_are_passed_on_for_exploration(stage, asked, shelf):
+    """Of the popular items, the least popular are new: fusion drops them first."""
+    last = np.flatnonzero(stage.eligibility.mask(asked).all(axis=0))[-12:]
+    score = np.linspace(1, 0.5, len(shelf), dtype=np.float32)
+    score[last] = np.linspace(0.1, 0.01, len(last))
+    published = np.full(len(shelf), int(asked.time.min()) - 100 * DAY_US)
+    published[last] = int(asked.time.min()) - DAY_US
+    new = dataclasses.replace(
+        stage,
+        retrievers={"popularity": Popularity(score)},
+        eligibility=stage.eligibility.with_snapshot(dataclasses.replace(shelf, published=published)),
+    )
+    plain = run_local(new.candidates(asked, 20))
+    carrying = dataclasses.replace(new, carried=CarriedItems(5, days=14))
+    found = run_local(carrying.candidates(asked, 20))
+    assert found.item.shape == (len(asked), 25) and not np.isin(plain.item, last).any()
+    np.testing.assert_array_equal(found.item[:, :20], plain.item)
+    assert (found.item[:, 20:] == last[:5]).all() and np.isfinite(found.source_rank[:, 20:, 0]).all()
+    assert (
+        run_local(dataclasses.replace(new, carried=CarriedItems(5, days=0.5)).candidates(asked, 20)).item.shape[1] == 20
+    )
 
 
 def test_a_failing_retriever_is_dropped_and_named(stage, asked, shelf, caplog):

@@ -19,7 +19,7 @@ from handsell.eligibility.mask import Eligibility
 from handsell.ranking.config import RankingConfig
 from handsell.ranking.stage import LocalRanking
 from handsell.reranking.config import ExplorationConfig, NewItemsConfig, RerankingConfig
-from handsell.reranking.new_items import NewItemReader, NewItems
+from handsell.reranking.new_items import NewItemReader, NewItems, find_other_arms
 from handsell.reranking.rules.shared_counts import SETTLED_S
 from handsell.reranking.stage import LocalReranking
 from handsell.testing.rule_catalog import CONFIG as RULE_CONFIG
@@ -210,3 +210,33 @@ def test_ranking_carries_the_best_new_items_behind_the_others(rng, monkeypatch):
         ranked = run_local(LocalRanking(ByNumber(), shelf, None, config_).rank(asked, found, 10))
         assert ranked.carried == carried and ranked.item[0, :10].tolist() == list(range(0, 20, 2))
         assert ranked.item[:, 10:].tolist() == ([[180, 182, 184], [199, NONE, NONE]] if carried else [[], []])
+
+
+def test_a_share_makes_up_for_no_arm_with_another_share(rng, tmp_path, configured):
+    """Slates of an arm without new items, and interleaved ones, leave no debt to this share; items count in all."""
+    config = configured(
+        'name = "shop"\n[reranking.exploration.new_items]\nshare = 0.3\n'
+        "[experiments.fair.arms.control]\nshare = 0.5\n[experiments.fair.arms.quiet]\nshare = 0.5\n"
+        "reranking = { exploration = { new_items = { share = 0.0 } } }\n"
+        '[experiments.other]\nlayer = "b"\n'
+        "[experiments.other.arms.control]\nshare = 0.5\n[experiments.other.arms.bold]\nshare = 0.5\n"
+        "reranking = { diversity = 0.5 }\n"
+    )
+    assert find_other_arms(config) == {("fair", "quiet")}
+    shelf = build_shelf(rng)
+    said = [{}, {"arms": {"fair": "control", "other": "bold"}}, {"arms": {"fair": "quiet"}}, {"interleaved": "fair"}]
+    owed = {}
+    for others in (frozenset(), find_other_arms(config)):
+        ours = build_stage(shelf, share=0.3, impressions=30).new_items
+        ours.counts_own = False
+        store = open_sqlite(tmp_path / f"{len(others)}.db")
+        items = {"item_id": shelf.items.ids(np.array([3, 185])), "score": [0] * 2, "propensity": [1] * 2}
+        items |= {"sources": [[]] * 2, "teams": [None] * 2}
+        with closing(store.open_writer()) as writer, closing(store.open_reader()) as opened:
+            slates = [make_slate(i, time=MORNING + i, items=json.dumps(items | more)) for i, more in enumerate(said)]
+            writer.append_slates(slates).result()
+            reader = NewItemReader(ours.pacing, opened, ("home", "similar"), 14, others)
+            reader.read(MORNING + MINUTE_US, clock=lambda: 100.0 + SETTLED_S)
+        owed[len(others)] = float(ours.pacing.shared.counts.shown[0])
+        assert ours.get_impressions(np.array([[185]])).tolist() == [[4]]
+    assert owed == {0: 8, 1: 4}

@@ -20,6 +20,7 @@ from handsell.reranking.rules.live_rules import CompiledRules, LiveRules
 from handsell.reranking.rules.reading import read_rules
 from handsell.reranking.stage import LocalReranking
 from handsell.retrieval import registry
+from handsell.retrieval.fusion import CarriedItems
 from handsell.retrieval.stage import LocalCandidates
 
 
@@ -140,7 +141,7 @@ def load_candidates(path: Path, config: Config, snapshot: Snapshot) -> LocalCand
     """Load the enabled retrievers; raise BundleError if one is missing."""
     found = {name: registry.load(name, path / "retrievers" / name) for name in config.retrieval.enabled}
     eligibility = Eligibility.of(snapshot, config)
-    return LocalCandidates(found, eligibility, config.retrieval)
+    return LocalCandidates(found, eligibility, config.retrieval, carried=CarriedItems.of(config))
 
 
 def load_ranking(path: Path, config: Config, snapshot: Snapshot, items: ItemValues | None = None) -> RankingStage:

@@ -7,6 +7,7 @@ draws: the slate gets, in expectation, its own share and a part of what is owed.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -19,6 +20,7 @@ import numpy as np
 from handsell.catalog.new_items import is_new
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
+from handsell.config.overlay import apply_overlay, build_overlay
 from handsell.core.batches import NONE, Requests
 from handsell.core.units import DAY_US
 from handsell.events.store.interface import EventReader, EventStoreError
@@ -31,11 +33,13 @@ from handsell.reranking.rules.pacing import Pacing
 from handsell.reranking.rules.reading import Rules
 from handsell.reranking.rules.ruleset import RuleSet
 from handsell.reranking.rules.scope import Scope
-from handsell.reranking.rules.shared_counts import SharedCountReader
+from handsell.reranking.rules.shared_counts import ROWS, SharedCountReader, SlateRow
 
 log = logging.getLogger(__name__)
 
 CATCH_UP = 0.1  # part of the owed impressions that one slate makes up for, at most so many as its own share
+Arms = frozenset[tuple[str, str]]  # experiment and arm
+
 MOST_CHANCE = 0.8  # of new items at one position: the greedy choice keeps a chance
 
 
@@ -158,7 +162,8 @@ class WatchedNewItems(NewItems):
         self.counts_own = False
         self._store = open_reader(config)
         weakref.finalize(self, self._store.close).atexit = False
-        self._reader = NewItemReader(self.pacing, self._store, config.surface_names, settings.days)
+        others = find_other_arms(config)
+        self._reader = NewItemReader(self.pacing, self._store, config.surface_names, settings.days, others)
         self._last_error = ""
 
     def start(self, every_s: float) -> WatchedNewItems:
@@ -179,16 +184,51 @@ class WatchedNewItems(NewItems):
 
 
 class NewItemReader(SharedCountReader):
-    """Counts the impressions of each item, too, from `days` before the first reading on."""
+    """Counts the impressions of each item, too, from `days` before the first reading on.
 
-    def __init__(self, pacing: Pacing, reader: EventReader, surfaces: Sequence[str], days: float):
+    Slates of `others`, arms with another share, are not paced here: this share would make up for one that has none.
+    """
+
+    def __init__(
+        self, pacing: Pacing, reader: EventReader, surfaces: Sequence[str], days: float, others: Arms = frozenset()
+    ):
         super().__init__(pacing, reader, surfaces, int(days * DAY_US))
+        self._others, self._paced = others, np.zeros(0, bool)
+
+    def _add(self, rows: Sequence[SlateRow]) -> None:
+        self._paced = self._find_paced([row[0] for row in rows])
+        super()._add(rows)
+
+    def _find_paced(self, offsets: Sequence[int]) -> np.ndarray:
+        """Return (N,) bool, whether slates are of no arm with another share."""
+        if not self._others:
+            return np.ones(len(offsets), bool)
+        shown = self._reader.read_impressions(offsets[0] - 1, ROWS)
+        of_slate = dict(zip(shown["offset"], zip(shown["arms"], shown["interleaved"], strict=True), strict=True))
+        mixed = {name for name, _ in self._others}
+        told = [of_slate.get(offset, (None, None)) for offset in offsets]
+        return np.array(
+            [mix not in mixed and not self._others & json.loads(arms or "{}").items() for arms, mix in told], bool
+        )
 
     def _count(self, seen: ShownSlates) -> None:
-        super()._count(seen)
+        paced = self._paced
+        unit = None if seen.unit is None else seen.unit[paced]
+        super()._count(ShownSlates(seen.item[paced], seen.time[paced], seen.surface[paced], unit))
         rules = self._pacing.ruleset
         assert isinstance(rules, NewItemRules) and rules.counts is not None
         rules.counts.add(seen.item)
+
+
+def find_other_arms(config: Config) -> Arms:
+    """Return the experiments and arms whose slates have another share of new items than the config's."""
+    own, found = config.reranking.exploration.new_items, set()
+    for name, experiment in config.experiments.items():
+        for arm_name, arm in experiment.arms.items():
+            changed = apply_overlay(config, build_overlay(config, [(experiment, arm)]))
+            if changed.reranking.exploration.new_items != own:
+                found.add((name, arm_name))
+    return frozenset(found)
 
 
 def watch_new_items(config: Config, snapshot: Snapshot) -> NewItems | None:

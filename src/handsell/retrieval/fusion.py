@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from handsell.config import Config
 from handsell.core.batches import NONE, Candidates
 from handsell.retrieval.config import MAX_SOURCES
 
@@ -76,4 +78,40 @@ def _allocate(rows: int, k: int, names: tuple[str, ...], degraded: tuple[str, ..
         score=np.zeros((rows, k), np.float32),
         sources=names,
         degraded=degraded,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedItems:
+    """New items that fusion passes on besides the best candidates, so that exploration may give them a fair start.
+
+    At most `count` items of each request, published within `days`. Few sources find a new item, at low ranks: where
+    the sources find more than the funnel takes, fusion drops it first.
+    """
+
+    count: int = 0
+    days: float = 0.0
+
+    @classmethod
+    def of(cls, config: Config) -> CarriedItems:
+        exploration = config.reranking.exploration
+        return cls(exploration.carried, exploration.new_items.days)
+
+
+def carry_new_items(found: Candidates, k: int, new: np.ndarray, most: int) -> Candidates:
+    """Return the first k candidates and, after them, at most `most` of the others that are new, (B, K) bool."""
+    beyond = new & (np.arange(new.shape[1]) >= k)
+    most = min(most, int(beyond.sum(axis=1).max(initial=0)))
+    extra = np.argsort(~beyond, axis=1, kind="stable")[:, :most]
+    rows = len(new)
+    first = np.broadcast_to(np.arange(k), (rows, k))
+    kept = found.reorder(np.concatenate([first, extra], axis=1))
+    gone = np.concatenate([np.zeros((rows, k), bool), ~np.take_along_axis(beyond, extra, 1)], axis=1)
+    return replace(
+        kept,
+        item=np.where(gone, NONE, kept.item).astype(kept.item.dtype),
+        fused=np.where(gone, 0, kept.fused).astype(kept.fused.dtype),
+        score=np.where(gone, 0, kept.score).astype(kept.score.dtype),
+        source_score=np.where(gone[:, :, None], np.nan, kept.source_score),
+        source_rank=np.where(gone[:, :, None], np.nan, kept.source_rank),
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
+from handsell.catalog.new_items import is_new
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE, Candidates, Requests
@@ -17,7 +18,7 @@ from handsell.eligibility.mask import Eligibility
 from handsell.retrieval.backfill import MIN_CANDIDATES, backfill
 from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.following import follow_snapshot
-from handsell.retrieval.fusion import fuse_sources
+from handsell.retrieval.fusion import CarriedItems, carry_new_items, fuse_sources
 from handsell.retrieval.index.topk import make_empty_rows
 
 Found = tuple[np.ndarray, np.ndarray]  # items and scores (B, k) of one source
@@ -34,6 +35,7 @@ class LocalCandidates:
     retrievers: Mapping[str, Retriever]
     eligibility: Eligibility
     config: RetrievalConfig
+    carried: CarriedItems = field(default=CarriedItems(), kw_only=True)
 
     def with_snapshot(self, snapshot: Snapshot) -> LocalCandidates:
         """Return the stage on the next version of the live catalog."""
@@ -42,7 +44,8 @@ class LocalCandidates:
 
     def with_config(self, config: Config) -> LocalCandidates:
         """Return the stage with other settings of surfaces and weights of sources."""
-        return replace(self, eligibility=self.eligibility.with_config(config), config=config.retrieval)
+        eligibility, carried = self.eligibility.with_config(config), CarriedItems.of(config)
+        return replace(self, eligibility=eligibility, config=config.retrieval, carried=carried)
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
@@ -72,10 +75,17 @@ class LocalCandidates:
     def fuse(
         self, requests: Requests, eligible: np.ndarray, found: list[Found], degraded: list[str], k: int
     ) -> Candidates:
-        """Fuse what the sources returned into at most k candidates, backfilled where a filter left too few."""
+        """Fuse what the sources returned into at most k candidates, backfilled where a filter left too few.
+
+        Where exploration uses them, new items beyond the best k are appended.
+        """
         found = found or [make_empty_rows(len(requests), 1)]
         weights = [self.config[name].weight for name in self.sources]
-        fused = fuse_sources(found, self.sources, weights, k, tuple(degraded))
+        most = sum(items.shape[1] for items, _ in found) if self.carried.count else k
+        fused = fuse_sources(found, self.sources, weights, max(k, most), tuple(degraded))
+        if fused.item.shape[1] > k:
+            new = is_new(self.eligibility.snapshot, fused.item, requests.time, self.carried.days)
+            fused = carry_new_items(fused, k, new, self.carried.count)
         filtered = self.eligibility.has_filter(requests) & ~self._names_source(requests, None)
         return backfill(fused, eligible, filtered, min(k, MIN_CANDIDATES))
 

@@ -18,6 +18,8 @@ SETTLED_S = 0.4  # after which a served slate is in the log: queued 0.1 s at mos
 DISORDER_US = MINUTE_US  # reading starts this much before the day, as slates are not logged in order of time
 ROWS = 2_000  # read at a time
 
+SlateRow = tuple[int, int, str | None, str, list[str]]  # of EventReader.read_slates
+
 
 class SharedCountReader:
     """Continues from the offset of the last reading; the first reading starts `before_us` earlier, at least a day."""
@@ -42,7 +44,7 @@ class SharedCountReader:
                 self._add(known)
         self._pacing.shared = SharedCounts(self._counts, self._day, cut)
 
-    def _add(self, rows: Sequence[tuple[int, int, str | None, str, list[str]]]) -> None:
+    def _add(self, rows: Sequence[SlateRow]) -> None:
         ruleset = self._pacing.ruleset
         lengths = [len(ids) for *_, ids in rows]
         numbers = ruleset.snapshot.items.number([i for *_, ids in rows for i in ids])

@@ -74,7 +74,8 @@ def load_stage_over(shards: Sequence[DeploymentHandle]) -> Callable[[OpenedBundl
         local = load_candidates(opened.path, opened.config, opened.snapshot)
         client = RemoteShards(opened.manifest.id, shards, opened.config.serving.deadline_ms / 1_000)
         nothing = np.zeros(0, np.int32)
-        stage = ShardedCandidates(local.retrievers, local.eligibility, local.config, client, len(shards), nothing)
+        parts = (local.retrievers, local.eligibility, local.config, client, len(shards), nothing)
+        stage = ShardedCandidates(*parts, carried=local.carried)
         return LocalStages(candidates=stage)
 
     return load
