@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +16,7 @@ from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.failures import Failures
 from handsell.retrieval.index.topk import make_empty_rows
 from handsell.retrieval.index.vector_index import VectorIndex
+from handsell.retrieval.sharding.numbering import is_own
 from handsell.retrieval.sharding.shard_catalog import strip_requests
 from handsell.retrieval.sharding.shard_search import ShardQuery
 from handsell.retrieval.sharding.sharded_index import (
@@ -27,8 +27,6 @@ from handsell.retrieval.sharding.sharded_index import (
     merge_found,
 )
 from handsell.retrieval.stage import LocalCandidates
-
-log = logging.getLogger(__name__)
 
 Answers = list[dict[str, Found] | None]  # of each shard, None where it failed
 
@@ -126,7 +124,6 @@ class ShardedRun:
             self.beside = np.union1d(stage.changed, [item]).astype(np.int32)
             self.vectors = stage.read_vectors(self.beside)
         self.failures = Failures()
-        self.queries: dict[str, np.ndarray] = {}
         self.asked: dict[str, ShardQuery] = {}
         self.tasks: list[asyncio.Task[dict[str, Found] | None]] = []
 
@@ -137,7 +134,9 @@ class ShardedRun:
             with self.failures.tolerate(f"retriever:{name}"):
                 k = stage.find_k(name)
                 queries = np.asarray(source.encoder.encode(self.requests), np.float32)
-                withdrawn = np.union1d(self.beside, source.superseded).astype(np.int32)
+                withdrawn = self.beside
+                if not np.isin(source.superseded, withdrawn).all():
+                    withdrawn = np.union1d(withdrawn, source.superseded).astype(np.int32)
                 self.asked[name] = ShardQuery(queries, k, find_enough(k, stage.shards), withdrawn)
         if self.asked:
             self.tasks = self._send(strip_requests(self.requests), self.asked)
@@ -169,6 +168,11 @@ class ShardedRun:
     async def _ask(self, shard: int, requests: Requests, asked: Mapping[str, ShardQuery]) -> dict[str, Found] | None:
         """Return a shard's answer; None where it fails, which `degraded` names."""
         with self.failures.tolerate(f"shard:{shard}"):
+            own: dict[int, np.ndarray] = {}  # one array for all sources is sent once
+            for query in asked.values():
+                gone = query.withdrawn
+                own.setdefault(id(gone), gone[is_own(gone, shard, self.stage.shards)])
+            asked = {name: replace(query, withdrawn=own[id(query.withdrawn)]) for name, query in asked.items()}
             found = await self.stage.client.search(shard, requests, asked)
             if missing := asked.keys() - found.keys():
                 raise ValueError(f"shard {shard} has no index of {', '.join(sorted(missing))}")
@@ -194,6 +198,7 @@ class ShardedRun:
         for answer, more in zip(answers, again, strict=True):
             if answer is not None and more is not None:
                 for name, (items, scores) in more.items():
+                    answer[name] = tuple(part.copy() for part in answer[name])  # type: ignore[assignment]
                     answer[name][0][short], answer[name][1][short] = items, scores
         return answers
 
