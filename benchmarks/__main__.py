@@ -20,6 +20,7 @@ BENCHMARKS = {
     "start": ("serving.start", "Time until a new pod serves: Ray's commands, imports, loading, a new node."),
     "memory": ("serving.replica_memory", "Shared and private memory of each replica."),
     "access": ("access.request_cost", "Processor time that keys add to a request."),
+    "tracing": ("access.tracing_cost", "Processor time that spans add to a request, switched on and off."),
     "autoscaling": ("serving.autoscaling", "Replicas of each deployment before, during and after a load step."),
     "events": ("events.event_run", "Acknowledged events per second, and time until they change a slate."),
     "durability": ("durability.durability_run", "Acknowledged events that are lost or count twice after kill -9."),

@@ -12,6 +12,8 @@ from handsell.serving.telemetry.tracing import record_wait
 
 def work_for(queries: Sequence[Query], now: float) -> None:
     """Work for these queries from now on (event loop time), in this task; record how long they have waited."""
-    set_traces(query.trace for query in queries)
+    traces = [query.trace for query in queries]
+    set_traces(traces)
     set_named_ids(lambda: (query.user_id for query in queries if query.user_id is not None))
-    record_wait("wait", {query.trace: now - query.arrived for query in queries})
+    for query, trace in zip(queries, traces, strict=True):
+        record_wait("wait", trace, now - query.arrived)

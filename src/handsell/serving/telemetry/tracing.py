@@ -18,8 +18,8 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from opentelemetry.context import Context
 from opentelemetry.trace import (
@@ -45,6 +45,7 @@ from handsell.serving.telemetry.config import TracingConfig
 PROPAGATOR = TraceContextTextMapPropagator()
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")  # they override the config
 SERVICE = "OTEL_SERVICE_NAME"
+NO_SPAN = nullcontext()
 
 _tracer: Tracer | None = None
 _provider: TracerProvider | None = None
@@ -112,15 +113,18 @@ def end_request(span: Span | None, method: str, route: str, status: int) -> None
     span.end()
 
 
-@contextmanager
-def trace(name: str, kind: SpanKind = SpanKind.INTERNAL, **attributes: str | int) -> Iterator[None]:
+def trace(name: str, kind: SpanKind = SpanKind.INTERNAL) -> AbstractContextManager[None]:
     """Record the block as a span of each sampled request that it works for; calls within it are its children."""
     traces = get_traces()
     if _tracer is None or not any(each.span_id for each in traces):
-        yield
-        return
-    attributes |= {"handsell.requests": len(traces)}
-    spans = [_start_child(_tracer, name, each, kind, attributes) if each.span_id else None for each in traces]
+        return NO_SPAN
+    return _record(_tracer, name, kind, traces)
+
+
+@contextmanager
+def _record(tracer: Tracer, name: str, kind: SpanKind, traces: Sequence[RequestTrace]) -> Iterator[None]:
+    attributes = {"handsell.requests": len(traces)}
+    spans = [_start_child(tracer, name, each, kind, attributes) if each.span_id else None for each in traces]
     set_traces(
         each if span is None else each._replace(span_id=format_span_id(span.get_span_context().span_id))
         for each, span in zip(traces, spans, strict=True)
@@ -138,15 +142,12 @@ def trace(name: str, kind: SpanKind = SpanKind.INTERNAL, **attributes: str | int
         set_traces(traces)
 
 
-def record_wait(name: str, waited_s: Mapping[RequestTrace, float]) -> None:
-    """Record the time until now as a span of each sampled request."""
-    if _tracer is None:
+def record_wait(name: str, trace: RequestTrace, seconds: float) -> None:
+    """Record the time until now as a span of a request, if it is sampled."""
+    if _tracer is None or not trace.span_id:
         return
     now_ns = time.time_ns()
-    for each, seconds in waited_s.items():
-        if each.span_id:
-            started_ns = now_ns - round(seconds * 1e9)
-            _start_child(_tracer, name, each, SpanKind.INTERNAL, {}, started_ns).end(now_ns)
+    _start_child(_tracer, name, trace, SpanKind.INTERNAL, {}, now_ns - round(seconds * 1e9)).end(now_ns)
 
 
 def _start_child(
@@ -154,12 +155,12 @@ def _start_child(
     name: str,
     parent: RequestTrace,
     kind: SpanKind,
-    attributes: Mapping[str, str | int],
+    attributes: Mapping[str, int],
     start_ns: int | None = None,
 ) -> Span:
     sampled = TraceFlags(TraceFlags.SAMPLED)
     place = SpanContext(int(parent.trace_id, 16), int(parent.span_id, 16), is_remote=True, trace_flags=sampled)
-    about = {**attributes, "handsell.recommendation_id": parent.recommendation_id}
+    about: dict[str, str | int] = {**attributes, "handsell.recommendation_id": parent.recommendation_id}
     context = set_span_in_context(NonRecordingSpan(place), Context())
     return tracer.start_span(name, context, kind, about, start_time=start_ns)
 
