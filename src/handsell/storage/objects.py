@@ -20,7 +20,7 @@ from obstore.store import from_url
 
 from handsell.core.errors import StorageError
 
-SMALL = {"timeout": "5s", "connect_timeout": "2s"}  # a call about a small object, which is read while serving
+SMALL = {"timeout": "3s", "connect_timeout": "2s"}  # a call about a small object, which is read while serving
 LARGE = {"timeout": "600s", "connect_timeout": "5s"}
 CHANGE_TRIES = 20
 BLOCK = 8 << 20

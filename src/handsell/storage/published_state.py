@@ -57,10 +57,13 @@ class PublishedState:
         """
         if self._objects is None:
             return []
-        with self._lock():
-            for left in reversed(range(PULL_TRIES)):
+        for left in reversed(range(PULL_TRIES)):
+            there = self._read(self._objects)
+            if not self._find_newer(there, parts):
+                return []  # without the lock: nobody waits while storage does not answer
+            with self._lock():
                 try:
-                    return self._pull(self._objects, parts)
+                    return self._pull(self._objects, there, parts)
                 except FileNotFoundError as error:
                     if not left:
                         raise DataError(
@@ -69,11 +72,12 @@ class PublishedState:
                         ) from None
         raise AssertionError("unreachable")
 
-    def _pull(self, objects: Objects, parts: Sequence[str]) -> list[str]:
-        there, record = self._read(objects), self._read_record()
-        for part in [part for part in record if record[part] and not self._has_files(part)]:
-            del record[part]  # lost, with its disk or in an exchange that was interrupted
-        newer = [part for part in parts if part in there and _version(there[part]) != _version(record.get(part))]
+    def _find_newer(self, there: dict[str, Files], parts: Sequence[str]) -> list[str]:
+        record = self._read_record()
+        return [part for part in parts if part in there and _version(there[part]) != _version(record.get(part))]
+
+    def _pull(self, objects: Objects, there: dict[str, Files], parts: Sequence[str]) -> list[str]:
+        record, newer = self._read_record(), self._find_newer(there, parts)
         for part in newer:
             files, kept = there[part], record.pop(part, {})
             draft = self._folder / DRAFT
@@ -219,7 +223,9 @@ class PublishedState:
             found = json.loads((self._folder / RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return found["parts"] if found.get("uri") == self._uri else {}
+        record = found["parts"] if found.get("uri") == self._uri else {}
+        # a part without files was lost, with its disk or in an exchange that was interrupted
+        return {part: files for part, files in record.items() if not files or self._has_files(part)}
 
     def _write_record(self, record: dict[str, Files]) -> None:
         draft = self._folder / f"{RECORD}.new"

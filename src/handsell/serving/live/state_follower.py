@@ -34,9 +34,11 @@ class StateFollower:
         if uri is None:
             return
         with self._lock:
-            if uri not in self._states:
-                self._states[uri] = open_published_state(config)
-                self._pull(self._states[uri])
+            known = self._states.get(uri)
+            self._states[uri] = state = known or open_published_state(config)
+        if known is None:
+            self._pull(state)
+        with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, daemon=True, name="published-state")
                 self._thread.start()
@@ -56,8 +58,9 @@ class StateFollower:
         while True:
             time.sleep(FOLLOW_S)
             with self._lock:
-                for state in self._states.values():
-                    self._pull(state)
+                states = list(self._states.values())
+            for state in states:
+                self._pull(state)
 
 
 FOLLOWER = StateFollower()
