@@ -7,6 +7,7 @@ import pytest
 
 from handsell.bundles.store import BundleStore, Pointer
 from handsell.core.paths import Layout
+from handsell.events.impressions import name_batch_gateway
 from handsell.events.store.opening import open_reader
 from handsell.events.store.sqlite_writer import SqliteWriter
 from handsell.experiments.canary import CanaryTerms, start_canary
@@ -210,3 +211,17 @@ def test_slates_that_say_stopped_do_not_count(played):
     follower = FirstSlates(open_reader(played.config), played.config.events, 0, 0)
     follower.read({"bolder": 0.0}, 0.0)
     assert not follower.slates and not follower.take_finished(1.0)
+
+
+def test_slates_of_batch_jobs_are_no_first_slates(played):
+    """An e-mail waits for its reader: its clicks come long after the time of the guard."""
+    batch = played._build_slate(1, {"canary": "candidate"}) | {"gateway": name_batch_gateway("3f5ac1d2b7e0", 0)}
+    served = played._build_slate(1, {"canary": "candidate"}) | {
+        "recommendation_id": "served",
+        "gateway": "3f5ac1d2b7e0",
+    }
+    played._log.append_slates([batch, served]).result()
+    follower = FirstSlates(open_reader(played.config), played.config.events, 0, 0)
+    follower.read({"canary": 600.0}, now=0.0)
+    assert follower.slates == {("canary", "candidate"): 1} and follower.slate_offset == 2
+    assert follower.take_finished(601.0)["canary", "candidate"].units == 1

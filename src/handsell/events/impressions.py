@@ -20,6 +20,16 @@ FLUSH_S = 0.1
 BATCH = 500  # slates per send
 
 
+def name_batch_gateway(run: str, part: int) -> str:
+    """Return what stands for the gateway in slates of a batch job."""
+    return f"{run}-{part:05d}"
+
+
+def is_batch(gateway: str) -> bool:
+    """Return whether a batch job made the slates of this gateway: nobody knows when they are looked at."""
+    return "-" in gateway
+
+
 class ImpressionQueue:
     """Queues slates without waiting; a background task sends them every FLUSH_S seconds.
 

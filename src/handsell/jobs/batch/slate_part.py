@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from handsell.config import load_config
 from handsell.core.batches import NONE
+from handsell.events.impressions import name_batch_gateway
 from handsell.events.store.opening import open_reader
 from handsell.jobs.batch.arm_slates import ArmSlate, ArmSlates
 from handsell.jobs.batch.batch_run import BatchRun, PartCounts
@@ -93,7 +94,7 @@ def _build_row(run: BatchRun, made: ArmSlate) -> dict[str, Any]:
 
 def _impressions(slates: pa.Table, run: BatchRun, part: int) -> Sequence[dict[str, Any]]:
     """A part as rows of the slates table, numbered like those of a gateway; slates of an earlier version lack arms."""
-    shared = {"gateway": f"{run.id}-{part:05d}", "time": run.time, "surface": run.surface}
+    shared = {"gateway": name_batch_gateway(run.id, part), "time": run.time, "surface": run.surface}
     return [
         {
             **shared,

@@ -1,6 +1,7 @@
 """Follow the event store: whether units click in the first slate that they get in an arm.
 
-Each unit counts once, when the time for its events is over. Slates of one unit depend on each other, so that counting
+Each unit counts once, when the time for its events is over; slates of batch jobs, which wait for their readers, do not
+count. Slates of one unit depend on each other, so that counting
 all of them would let a few active users decide.
 """
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 
 from handsell.core.hashing import hash_text
 from handsell.data.config import EventsConfig
+from handsell.events.impressions import is_batch
 from handsell.events.store.interface import EventReader
 
 PAGE = 1_000  # slates read at once
@@ -74,7 +76,7 @@ class FirstSlates:
             if offset == self.slate_offset:
                 continue  # another item of the same slate
             self.slate_offset, count = offset, count + 1
-            if rows["arms"][i] is not None:
+            if rows["arms"][i] is not None and not is_batch(rows["gateway"][i]):
                 self._open_slate({name: rows[name][i] for name in SLATE}, windows, now)
         return count
 
