@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 KUBERAY = ROOT / "deployments" / "kuberay"
 FOLDER = KUBERAY / "base"
 STORES = KUBERAY / "components" / "stores"
+INCREMENTAL = KUBERAY / "components" / "incremental-upgrade"
 SETTINGS = ("kustomization.yaml", "names.yaml")  # of kustomize
 FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.name not in SETTINGS)
 STORE_FILES = sorted(path for path in STORES.glob("*.yaml") if path.name not in SETTINGS)

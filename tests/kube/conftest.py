@@ -59,7 +59,7 @@ def applied(figures: Figures) -> Iterator[float]:
     """The local overlay, applied by the commands of docs/kubernetes.md; the time at which it was."""
     found = read_object("namespace", NAMESPACE, "default")
     if found and OWN not in found["metadata"]["labels"]:
-        pytest.exit(f"the cluster has a namespace {NAMESPACE} that is not of these tests, which would delete it")
+        pytest.fail(f"the cluster has a namespace {NAMESPACE} that is not of these tests, which would delete it")
     run_kubectl("apply", "-f", str(OVERLAY.parent.parent / "base" / "namespace.yaml"))
     run_kubectl("label", "--overwrite", "namespace", NAMESPACE, f"{OWN}=true")
     redis, events = secrets.token_urlsafe(18), secrets.token_urlsafe(18)

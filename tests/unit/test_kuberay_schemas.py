@@ -1,6 +1,7 @@
 """Every manifest is what Kubernetes and KubeRay declare, and nothing besides."""
 
 import copy
+import os
 
 import pytest
 import yaml
@@ -8,6 +9,7 @@ import yaml
 from kuberay_manifests import (
     FILES,
     FOLDER,
+    INCREMENTAL,
     OVERLAYS,
     ROOT,
     STORE_FILES,
@@ -128,6 +130,15 @@ def test_no_pod_that_serves_mounts_a_shared_volume_in_production():
             assert {"secretRef": {"name": "handsell-storage"}} in container["envFrom"], container["name"]
     (claim,) = set(find_values(find_object(objects, "RayJob", "handsell-train"), "claimName"))
     assert find_object(objects, "PersistentVolumeClaim", claim)["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_an_overlay_may_upgrade_step_by_step(schemas, tmp_path):
+    base, component = (os.path.relpath(folder, tmp_path) for folder in (FOLDER, INCREMENTAL))
+    document = {"kind": "Kustomization", "resources": [base], "components": [component]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(document))
+    service = find_object(build_objects(tmp_path), "RayService", "handsell")
+    assert service["spec"]["upgradeStrategy"]["type"] == "NewClusterWithIncrementalUpgrade"
+    assert schemas.errors(service) == []
 
 
 SIZES = ("resources", "minReplicas", "maxReplicas", "replicas", "idleTimeoutSeconds", "serveConfigV2")
