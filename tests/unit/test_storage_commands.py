@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 
 from backed_up_shop import publish_bundle, write_shop
 from handsell.bundles.opening import open_bundles
 from handsell.cli.app import main
-from handsell.config import load_config
+from handsell.config import Config, load_config
 from handsell.core.errors import ConfigError
 from handsell.core.paths import Layout
 from handsell.doctor.setting_checks import find_storage_problems
 from handsell.events.compacted_files import count_rows, list_ranges
 from handsell.experiments.state import open_states
+from handsell.jobs import pipeline
 from handsell.maintenance.backup import back_up
 from handsell.maintenance.backup_manifest import BackupError
 from handsell.maintenance.restore import restore
@@ -134,3 +137,42 @@ def test_a_wrong_address_is_an_error_of_the_config(shop, monkeypatch):
     monkeypatch.setenv("HANDSELL_STORAGE", "ftp://bucket")
     with pytest.raises(ConfigError, match=r"\$HANDSELL_STORAGE: expected a bucket and a folder"):
         assert load_config(shop.source).storage_uri
+    monkeypatch.setenv("HANDSELL_STORAGE", "none")
+    assert load_config(shop.source).storage_uri is None
+
+
+def test_a_training_that_is_killed_goes_on_elsewhere_from_its_last_complete_step(shop, tmp_path, monkeypatch):
+    ran: list[str] = []
+
+    def run_on(machine: str, killed_in: str = "") -> None:
+        """Run the pipeline with steps that write a file each, which does not exist on a new machine."""
+
+        def step(name: str, folder: str) -> Callable[[Config], str]:
+            def write(config: Config) -> str:
+                if name == killed_in:
+                    raise KeyboardInterrupt
+                ran.append(f"{machine} {name}")
+                path = config.state / folder / f"{name}.parquet"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(name)
+                return name
+
+            return write
+
+        def is_unchanged(config: Config, name: str) -> bool:
+            return (config.state / name / f"{name}.parquet").is_file()
+
+        monkeypatch.setenv("HANDSELL_HOME", str(tmp_path / machine))
+        steps = {"data": step("data", "data"), "features": step("features", "features")}
+        monkeypatch.setattr(pipeline, "STEPS", steps | {"apply": step("apply", "apply")})
+        monkeypatch.setattr(pipeline.steps, "is_unchanged", is_unchanged)
+        pipeline.run_pipeline(shop)
+
+    monkeypatch.setattr(pipeline, "connect", lambda _: nullcontext())
+    monkeypatch.setattr(pipeline, "train", lambda *_: "trained")
+    monkeypatch.setattr(pipeline, "_clean", lambda _: "")
+    with pytest.raises(KeyboardInterrupt):
+        run_on("first", killed_in="apply")
+    run_on("second")
+    assert ran == ["first data", "first features", "second data", "second apply"]
+    assert (shop.state / "features" / "features.parquet").read_text() == "features"

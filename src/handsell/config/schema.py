@@ -26,7 +26,7 @@ from handsell.retrieval.config import RetrievalConfig
 from handsell.serving.config import ServingConfig
 from handsell.serving.guard_rails.config import CanaryConfig
 from handsell.serving.telemetry.config import LoggingConfig, TracingConfig
-from handsell.storage.config import STORAGE_VARIABLE, StorageConfig, check_storage_uri
+from handsell.storage.config import NO_STORAGE, STORAGE_VARIABLE, StorageConfig, check_storage_uri
 
 
 class Config(Section):
@@ -90,6 +90,8 @@ class Config(Section):
         None if everything is in the state folder; else the state folder is scratch space and cache. Raises ConfigError.
         """
         given = os.environ.get(STORAGE_VARIABLE)
+        if given == NO_STORAGE:
+            return None
         try:
             uri = check_storage_uri(given) if given else self.storage.uri
         except ValueError as error:

@@ -39,6 +39,7 @@ from handsell.simulation.population import Population, build_population
 from handsell.simulation.population_state import PopulationState
 from handsell.simulation.summary import build_report, print_summary, render_page
 from handsell.simulation.trace import Trace
+from handsell.storage.config import NO_STORAGE, STORAGE_VARIABLE
 
 DEPLOYED: dict[str, Kind] = {
     "popularity": "popularity", "retriever": "retriever", "funnel": "funnel", "exploration": "funnel",
@@ -47,7 +48,9 @@ DEPLOYED: dict[str, Kind] = {
 POLICIES = (*DEPLOYED, "random", "oracle")
 SERVICE = "service"  # the policy behind a URL
 SHARE, NEW_SHARE = 0.1, 0.05  # of exploration, where the config has none
-ISOLATED = {STORE_VARIABLE: "sqlite", "HANDSELL_ONLINE_STORE": "sqlite"}  # a simulation leaves production stores alone
+ISOLATED = {  # a simulation leaves production stores alone
+    STORE_VARIABLE: "sqlite", "HANDSELL_ONLINE_STORE": "sqlite", STORAGE_VARIABLE: NO_STORAGE,
+}  # fmt: skip
 LOOP, RUN = "loop.json", "trace.npz"
 
 

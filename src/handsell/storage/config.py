@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from handsell.core.section import Section
 
 STORAGE_VARIABLE = "HANDSELL_STORAGE"  # overrides storage.uri
+NO_STORAGE = "none"  # its value for everything in the state folder
 SCHEMES = ("s3", "gs", "az")
 URI = re.compile(rf"^({'|'.join(SCHEMES)})://[^/?#\s]+(/[^?#\s]*)?$")
 
@@ -26,7 +27,8 @@ class StorageConfig(Section):
     uri: str | None = Field(
         None,
         description="folder in object storage, such as s3://bucket/handsell (also gs:// and az://); each deployment "
-        "uses the folder of its name below it. $HANDSELL_STORAGE overrides it. None: everything is in the state folder",
+        "uses the folder of its name below it. $HANDSELL_STORAGE overrides it, with `none`, too. None: everything is in "
+        "the state folder",
     )
 
     @field_validator("uri")
