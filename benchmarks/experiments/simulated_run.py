@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from handsell.data.world.tables import format_user_ids
 from handsell.events.store.opening import open_writer
 from handsell.experiments.traffic import Participation, RequestUnits, Traffic
 from handsell.local.ownership import OWNER
-from handsell.reranking.stage import LocalReranking
 from handsell.simulation.behavior import Responses
 from handsell.simulation.closed_loop import simulate_days
 from handsell.simulation.deployed_policy import DeployedPolicy
@@ -42,7 +41,8 @@ from handsell.simulation.population_state import PopulationState
 from handsell.simulation.visits import Visits
 
 BEFORE = 7  # days that are logged for the plan
-NAME = "unheard"
+NAME, TEST = "popular", "same_for_all"
+ARM = 'surface = { only = ["popularity"], ranked = false }'
 
 
 @dataclass
@@ -78,10 +78,7 @@ class ArmPolicy(DeployedPolicy):
         if not overlay:
             return base
         if overlay not in self._made or self._made[overlay][0] is not base:
-            config, reranking = apply_overlay(self.bundle.config, overlay), base.reranking
-            assert isinstance(reranking, LocalReranking)
-            made = replace(base, reranking=reranking.with_config(config, None))
-            self._made[overlay] = base, made
+            self._made[overlay] = base, base.with_config(apply_overlay(self.bundle.config, overlay))
         return self._made[overlay][1]
 
     def observe(self, visits: Visits, shown: SimulatedSlates, responses: Responses, organic: OrganicListens) -> None:
@@ -113,14 +110,14 @@ def run_command(command: str, *options: str) -> str:
     return f"$ handsell experiments {command} {' '.join(options)}\n{done.output}"
 
 
-def prepare(source: Path, state: Path, folder: Path, dial: str, start: int) -> Config:
+def prepare(source: Path, state: Path, folder: Path, arm: str, start: int) -> Config:
     """Copy a trained deployment and add the experiment to its configuration."""
     begins = datetime.fromtimestamp(start / 1e6, UTC).isoformat().replace("+00:00", "Z")
     path = folder / source.name
     path.write_text(
         f"{source.read_text()}\n[experiments.{NAME}]\nsurfaces = ['home']\nstart = {begins}\nsmallest_effect = 0.05\n"
         f"[experiments.{NAME}.arms.control]\nshare = 0.5\n"
-        f"[experiments.{NAME}.arms.fresh]\nshare = 0.5\nreranking = {{ {dial} }}\n"
+        f"[experiments.{NAME}.arms.{TEST}]\nshare = 0.5\n{arm}\n"
     )
     os.environ["HANDSELL_HOME"] = str(folder / "home")
     config = load_config(path)
@@ -144,7 +141,7 @@ def main() -> None:
     parser.add_argument("--state", type=Path, required=True, help="state folder of the trained world")
     parser.add_argument("--users", type=int, default=800)
     parser.add_argument("--days", type=int, default=14, help="of the experiment")
-    parser.add_argument("--dial", default="novelty = 0.3", help="key of [reranking] that the second arm changes")
+    parser.add_argument("--arm", default=ARM, help="what the second arm changes, as TOML")
     parser.add_argument("--out", type=Path, default=Path(), help="folder of the plots")
     options = parser.parse_args()
     days = BEFORE + options.days
@@ -152,7 +149,7 @@ def main() -> None:
         world = load_config(options.config).data.world
         population = build_population(world, days, options.users, 0)
         start = population.start + BEFORE * DAY_US
-        config = prepare(options.config, options.state, Path(name), options.dial, start)
+        config = prepare(options.config, options.state, Path(name), options.arm, start)
         run_population(config, population, options.users, (BEFORE + 2, BEFORE + options.days // 2))
         plots = [str(options.out / f"experiment{suffix}") for suffix in (".svg", ".html")]
         for plot in plots:

@@ -110,6 +110,14 @@ def test_a_healthy_arm_is_stopped_at_most_at_the_stated_level(rng):
     assert stopped <= 4
 
 
+def test_lists_of_the_caller_are_no_first_slates():
+    counter = OutcomeCounter()
+    counter.record({"a": "x"}, SlateOutcome(1, 0.02, degraded=True, requested=0))
+    counter.record({"a": "x"}, SlateOutcome(1, 0.02, items=1, requested=10))
+    (one,) = counter.take().values()
+    assert (one.slates, one.first_slates, one.short) == (2, 1, 1) and one.share_failed("degraded") == 1
+
+
 def test_counts_of_gateways_add_up_and_units_count_once():
     first, second = OutcomeCounter(), OutcomeCounter()
     for counter in (first, second):

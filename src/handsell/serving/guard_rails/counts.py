@@ -54,7 +54,7 @@ class SlateOutcome:
     failed: bool = False  # answered with an error
     degraded: bool = False
     items: int = 0
-    requested: int = 1
+    requested: int = 1  # 0: no slate, but a list of the caller
     diversity: float | None = None
 
 
@@ -84,7 +84,7 @@ class OutcomeCounter:
         if outcome.degraded:
             counts.failed["degraded"].add(outcome.unit)
         seen = self._seen.setdefault(key, set())
-        if outcome.unit in seen:
+        if not outcome.requested or outcome.unit in seen:
             return
         if len(seen) >= MAX_UNITS:
             seen.clear()

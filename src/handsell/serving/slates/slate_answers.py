@@ -88,7 +88,7 @@ class SlateAnswers:
         given = IN_NONE if request is None else request.given
         if request is not None:
             answer.arms = given.list_arms()
-            request.degraded, request.items, request.requested = bool(ranked.degraded), len(ranked.items), 1
+            request.degraded, request.requested = bool(ranked.degraded), 0
         if shown is not None:
             answer.recommendation_id = query.recommendation_id
             self._offer(
