@@ -5,6 +5,7 @@ import itertools
 import socket
 
 import pytest
+from pydantic import ValidationError
 
 from handsell.core.logs.request_trace import RequestTrace, get_traces, set_traces
 from handsell.serving.graph.remote import pack_traces
@@ -146,3 +147,11 @@ def test_a_call_passes_on_the_span_that_makes_it(started):
     inner, outer = sorted(started.wait_for(2), key=lambda span: span.name)
     assert (inner.name, inner.parent_id) == ("Ranking.rank", outer.span_id) and outer.parent_id == "b" * 16
     assert passed[1] == ("r2", "c" * 32, "")
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["collector:4318", "grpc://collector:4317", "http://me:secret@collector:4318", " "]
+)
+def test_an_endpoint_that_spans_cannot_be_sent_to_is_refused(endpoint):
+    with pytest.raises(ValidationError, match="expected an address such as http://collector:4318"):
+        TracingConfig(endpoint=endpoint)

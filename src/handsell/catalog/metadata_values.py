@@ -44,7 +44,8 @@ def build_array(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
         try:
             cells.append(convert_cell(value, kind))
         except MISFITS as error:
-            log.warning("a catalog change has %.80r for a column of %s, which is left empty: %s", value, kind, error)
+            got, why = type(value).__name__, type(error).__name__  # the value itself may be about a person
+            log.warning("a catalog change has a %s for a column of %s, which is left empty (%s)", got, kind, why)
             cells.append(None)
     return pa.array(cells, kind) if cells else pa.nulls(0, kind)
 

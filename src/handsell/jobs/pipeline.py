@@ -15,6 +15,7 @@ from handsell.config import Config
 from handsell.config.permissions import require_writable
 from handsell.core.errors import HandsellError
 from handsell.events.compaction import compact
+from handsell.jobs.audited_command import append_entry
 from handsell.jobs.cleaning import clean
 from handsell.jobs.cluster import connect
 from handsell.jobs.erasure.erase import resume
@@ -25,6 +26,7 @@ from handsell.jobs.train.train import count_steps, train
 from handsell.storage.published_state import open_published_state
 
 UNCHANGED = "unchanged, skipped"
+OUTCOME = 200  # characters of the outcome in the audit log
 
 
 def run_pipeline(config: Config, promote: bool = True) -> str:
@@ -39,6 +41,7 @@ def run_pipeline(config: Config, promote: bool = True) -> str:
                 note.text = UNCHANGED if name in SKIPPED and steps.is_unchanged(config, name) else run(config)
                 state.push()  # what a training that is killed later need not do again
         outcome = train(config, promote, progress)
+        append_entry(config, "train", outcome[:OUTCOME], "done")
         report_update(_clean(config))
         state.push()
     return outcome

@@ -24,7 +24,7 @@ ID_FIELDS = frozenset(
     for whose in ("user", "item", "visitor", "anonymous", "session", "account")
     for form in ("id", "ids")
 )
-MAX_IDS = 5_000  # ids of one request that are looked for in a message
+MAX_IDS = 50_000  # ids of one request that are looked for in a message
 
 ListIds = Callable[[], Iterable[str]]
 _named_ids: ContextVar[ListIds | None] = ContextVar("named_ids", default=None)

@@ -21,6 +21,7 @@ import pyarrow as pa
 from handsell.bundles.manifest import Manifest
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
+from handsell.core.logs.log_lines import set_named_ids
 from handsell.events.store.interface import Columns, EventReader
 from handsell.features.storage.online_rows import UserStore
 from handsell.features.storage.row_updates import fold_into_rows
@@ -119,6 +120,7 @@ class Processor:
             self._forget_erased_users()
             events = self._reader.scan(self._position, BATCH)
             count = len(events["offset"])
+            set_named_ids(lambda: (*events["user_id"], *events["item_id"]))  # which an error may name
             if count:
                 self._rows += update_rows(events, self._store, self._catalog.snapshot(), self._config)
                 self._events += count

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from handsell.core.section import Section
+
+ENDPOINT = re.compile(r"https?://[^\s@?#]+")
 
 
 class LoggingConfig(Section):
@@ -25,3 +28,10 @@ class TracingConfig(Section):
         "http://collector:4318; empty: no spans. $OTEL_EXPORTER_OTLP_ENDPOINT overrides it, and the other OTEL_* "
         "variables apply",
     )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _check_endpoint(cls, endpoint: str) -> str:
+        if endpoint and not ENDPOINT.fullmatch(endpoint):
+            raise ValueError("expected an address such as http://collector:4318, without user and password")
+        return endpoint
