@@ -167,3 +167,13 @@ def test_the_build_runs_with_the_builder_that_is_there(tmp_path):
     (tmp_path / "buildah").unlink()
     refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert refused.returncode == 1 and "expected docker (with a running engine), podman or buildah" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["postgresql", "redis"])
+def test_stores_for_a_cluster_without_a_registry_do_not_run_as_root(name):
+    folder = ROOT / "tests" / "kube" / "images"
+    text = (folder / f"{name}.Dockerfile").read_text()
+    assert re.findall(r"^USER (.+)$", text, re.MULTILINE) == ["999:999"]
+    assert all((folder / source).exists() for source in re.findall(r"^COPY (\S+)", text, re.MULTILINE))
+    for script in folder.glob("*.sh"):
+        subprocess.run(["bash", "-n", str(script)], check=True)
