@@ -54,7 +54,7 @@ def install() -> None:
     plain = remote.call
 
     async def call(handle: Any, method: str, *args: Any) -> Any:
-        operation = args[1] if method == "call" and len(args) > 1 else None
+        operation = args[2] if method == "call" and len(args) > 2 else None  # after traces and bundle
         if operation not in OPERATIONS:
             return await plain(handle, method, *args)
         record(f"call:{operation}")

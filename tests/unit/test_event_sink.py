@@ -15,8 +15,8 @@ class SlowWriter:
     def __init__(self):
         self.groups, self.gate, self.failing = [], asyncio.Event(), False
 
-    async def answer(self, handle, method, calls):
-        assert method == "call_group"
+    async def answer(self, handle, method, calls, traces):
+        assert method == "call_group" and traces == ()  # no request is sampled
         self.groups.append(len(calls))
         await self.gate.wait()
         if self.failing:
