@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from handsell.events.store.interface import AppendResult, EventStoreError, IdentityConflict
+from handsell.events.store.interface import AppendResult, EventStoreError, IdentityConflict, MergeResult
 from handsell.serving.graph import event_sink
 from handsell.serving.graph.event_sink import IN_FLIGHT, LocalSink, RemoteSink
 
@@ -61,7 +61,7 @@ async def test_a_group_keeps_refusals_apart(event_store):
     sink = LocalSink(event_store.open_writer())
     calls = [("merge_identity", ("v", "u", 1)), ("merge_identity", ("v", "w", 1)), ("save_position", ("p", 3))]
     merged, refused, saved = await sink.call_group(calls)
-    assert merged == AppendResult(0, 0, ()) and saved.accepted == 1 and isinstance(refused, IdentityConflict)
+    assert merged == MergeResult(0, 0, (), "v") and saved.accepted == 1 and isinstance(refused, IdentityConflict)
     sink.close()
 
 
