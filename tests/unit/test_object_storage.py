@@ -194,7 +194,8 @@ def test_serving_goes_on_from_the_cache_while_storage_is_away(own_server, tmp_pa
     for store in (serving, replica):
         assert store.live() == first and store.verify(first).id == first
     assert StateFile(replica._storage).read() == states.read()
-    for call in (strict.live, lambda: strict.promote(second), strict.list, lambda: replica.promote(first)):
+    empty = machines.open("a new machine", keeps_last=True)
+    for call in (strict.live, lambda: strict.promote(second), strict.list, lambda: replica.promote(first), empty.live):
         with pytest.raises(StorageError, match="cannot be reached"):
             call()
     own_server.start_again(kept)

@@ -27,7 +27,7 @@ UNFINISHED_S = 86_400.0  # age from which files without a manifest are those of 
 class ObjectStorage:
     """Bundles below a URI. `local` is the cache, which any number of processes of a machine share.
 
-    With `keeps_last`, `read` returns the last known content of a small file where storage does not answer, which every
+    With `keeps_last`, `read` returns the last known content of a small file where storage does not answer, which any
     process of this machine may have read: serving needs it, and nothing is decided by it that is then written.
     """
 
@@ -136,12 +136,14 @@ class ObjectStorage:
         try:
             found = self._objects.read_changed(name, self._known.get(name))
         except StorageError as error:
-            if not self._keeps_last:
+            cached = self._read_cached(name)
+            if not self._keeps_last or (name not in self._known and cached is None):
                 raise
             if not self._is_away:
                 log.warning("%s; going on with what is known", error)
             self._is_away = True
-            return self._known_content(name)
+            known = self._known.get(name)
+            return known.content if known is not None else cached
         if self._is_away:
             log.warning("object storage %s answers again", self.address)
         self._is_away = False
@@ -149,10 +151,6 @@ class ObjectStorage:
             self._cache(name, found)
         self._known[name] = found
         return None if found is None else found.content
-
-    def _known_content(self, name: str) -> bytes | None:
-        known = self._known.get(name)
-        return known.content if known is not None else self._read_cached(name)
 
     def _read_cached(self, name: str) -> bytes | None:
         path = self.local / name

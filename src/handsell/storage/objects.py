@@ -63,7 +63,7 @@ class Objects:
 
     def __init__(self, uri: str):
         self.uri = uri.rstrip("/")
-        self._small = self._open(SMALL, tries=2, for_s=5)
+        self._small = self._open(SMALL, tries=2, for_s=2)  # one that does not answer is not asked twice
         self._large = self._open(LARGE, tries=8, for_s=180)
 
     def _open(self, limits: dict[str, str], tries: int, for_s: int) -> Any:
