@@ -65,7 +65,8 @@ def test_the_deployments_are_those_that_the_app_builds(monkeypatch):
 def test_it_is_the_application_of_the_serve_file():
     (local,) = GRAPH["applications"]
     here, there = ({k: v for k, v in app.items() if k not in ("args", "deployments")} for app in (APPLICATION, local))
-    assert here == there
+    variables = there.pop("runtime_env")["env_vars"]  # here the containers have them: Ray's waiting processes do, too
+    assert here == there and variables.items() <= load_environment().items()
     assert APPLICATION["args"] == local["args"] | {"config": "/etc/handsell/handsell.toml", "event_log": False}
     ours, theirs = (
         {d["name"]: {k: v for k, v in d.items() if k not in SCALE} for d in app["deployments"]}
