@@ -20,7 +20,6 @@ import tomli_w
 import yaml
 
 from handsell.config import Config, load_config
-from handsell.core.errors import HandsellError
 from handsell.core.ray_token import token_environment
 from handsell.local import cluster, service
 
@@ -45,8 +44,6 @@ class ServingLayout:
     min_replicas: Mapping[str, int] = field(default_factory=dict)  # by deployment
     second_home: str = ""  # state folder of the second raylet; empty: that of the first
     nodes: int = 1  # 2: a second raylet on this machine, with half of the gateways and a proxy on the same port
-    runtime_env: bool = True  # False: replicas take the environment of their raylet, and may start in a waiting process
-    one_per_node: bool = False  # at most one replica of each of `min_replicas` on a raylet: the others wait for one
     empty_stages: bool = False  # stages that do no work
     by_load: bool = False  # scale by load alone, not by free cores too
     trace_folder: str = ""  # where call_trace.py writes; empty: no trace
@@ -146,12 +143,12 @@ def _start_serve(layout: ServingLayout, config: Config) -> Iterator[tuple[psutil
     others: list[psutil.Process] = []
     changed = (
         layout.serve_defaults, layout.min_replicas, layout.nodes > 1, layout.empty_stages, layout.by_load,
-        layout.trace_folder, layout.one_per_node, not layout.runtime_env,
+        layout.trace_folder,
     )  # fmt: skip
     try:
         head = cluster.start(config)
         for _ in range(layout.nodes - 1):
-            others.append(start_node(config, head, layout.second_home))
+            others.append(_start_node(config, head, layout.second_home))
         if any(changed):
             document = yaml.safe_load(service.write_serve_file(config, layout.topology or "graph").read_text())
             _change(document, layout)
@@ -160,18 +157,15 @@ def _start_serve(layout: ServingLayout, config: Config) -> Iterator[tuple[psutil
             service.deploy(config, head, layout.topology or "graph")
         yield (psutil.Process(head.pid), *others)
     finally:
-        end_processes(process_tree(others))
+        _end(process_tree(others))
         cluster.stop(config)
 
 
-def start_node(config: Config, head: cluster.RayHead | None = None, home: str = "") -> psutil.Process:
-    """Start another raylet with one CPU; without `head`, for the running cluster of the config.
+def _start_node(config: Config, head: cluster.RayHead, home: str = "") -> psutil.Process:
+    """Start another raylet, with one CPU for a gateway.
 
     `home` is the folder of the state of its processes; empty: that of this process.
     """
-    head = head or cluster.find_running(config)
-    if head is None:
-        raise HandsellError(f"no cluster of {config.name} is running")
     command = [sys.executable, "-m", "benchmarks.serving.ray_node", head.gcs]
     with config.source.with_suffix(".node.log").open("a") as log:
         process = subprocess.Popen(
@@ -193,7 +187,7 @@ def process_tree(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
-def end_processes(processes: list[psutil.Process]) -> None:
+def _end(processes: list[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -217,8 +211,6 @@ def _change(document: dict, layout: ServingLayout) -> None:
     if layout.empty_stages:
         application["import_path"] = "benchmarks.serving.empty_stages:build"
         application["deployments"] = [one for one in application["deployments"] if one["name"] in GRAPH]
-    if not layout.runtime_env:
-        del application["runtime_env"]
     for deployment in application["deployments"]:
         name = deployment["name"]
         if layout.by_load:
@@ -230,7 +222,7 @@ def _change(document: dict, layout: ServingLayout) -> None:
                 deployment |= {"max_ongoing_requests": 5, "max_queued_requests": -1}
         elif name in layout.min_replicas:
             deployment["autoscaling_config"]["min_replicas"] = layout.min_replicas[name]
-            if layout.nodes > 1 or layout.one_per_node:
+            if layout.nodes > 1:
                 deployment["max_replicas_per_node"] = 1
 
 

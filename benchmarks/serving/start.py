@@ -1,27 +1,28 @@
 """Seconds until a new pod serves, part by part, without Kubernetes.
 
     make up && make down && python -m benchmarks start
-    python -m benchmarks start --parts processes        without a cluster
+    python -m benchmarks start --parts processes        without the actors
 
 Processes: CPU seconds of fresh interpreters, the least of `--repeats`. `ray health-check` runs before a worker starts,
 in a container that KubeRay limits to 0.2 CPUs; the image has a command `ray` of its own. "without byte code" is what a
 read-only file system costs where the image brings none. "with scikit-learn" is how xgboost imports by itself.
-Node: a second raylet joins the cluster of a service that waits for it with one more replica of Candidates.
+Actors: seconds until an actor answers, in a Ray of one node.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported
 
@@ -34,7 +35,7 @@ INIT_CPUS = 0.2  # the limit of KubeRay's container wait-gcs-ready
 STEPS = "import runpy, sys; sys.argv[1:] = {!r}; runpy.run_module({!r}, run_name='__main__')"
 REPLICA = "benchmarks.serving.replica_steps"
 STAGES = ("candidate", "ranking", "reranking", "gateway")
-WAIT_S = 120.0
+WAITING_S = 12.0  # until a raylet's waiting processes are there: one per CPU, and another for each that is taken
 
 
 def run_process(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, float, str]:
@@ -89,53 +90,53 @@ def _summarize(name: str, runs: Sequence[tuple[float, Mapping[str, Sequence[floa
     return {"replica": name, **{step: steps[step][0] if step in steps else None for step in names}, "CPU s": cpu}
 
 
-def measure_node(config: Config, folder: Path, runtime_env: bool) -> dict:
-    """Seconds from the start of another raylet until its replica of Candidates takes calls."""
-    from benchmarks.serving.graph_processes import GraphProcesses
-    from benchmarks.serving.layouts import ServingLayout, end_processes, process_tree, start_layout, start_node
+def measure_actors(repeats: int) -> list[dict]:
+    """Seconds until an actor answers, in a process that the raylet keeps waiting and in a new one for a runtime_env."""
+    import ray
 
-    name = f"{'with' if runtime_env else 'without'} runtime_env"
-    layout = ServingLayout(name, "graph", min_replicas={"Candidates": 2}, one_per_node=True, runtime_env=runtime_env)
-    with contextlib.ExitStack() as stack:
-        service = stack.enter_context(start_layout(layout, config, folder))
-        graph = GraphProcesses(service)
-        graph.wait_for({"Candidates": 1})
-        begun = time.time()
-        node = start_node(service.config)
-        stack.callback(lambda: end_processes(process_tree([node])))
-        log = service.config.source.with_suffix(".node.log")
-        marks: dict[str, float] = {}
-        while "replica takes calls" not in marks:
-            if time.time() - begun > WAIT_S:
-                raise TimeoutError(f"the replica did not run within {WAIT_S:.0f} s; so far: {marks}")
-            now = time.time() - begun
-            if "node joined" not in marks and "a node joined" in log.read_text():
-                marks["node joined"] = now
-            for process in process_tree([node]):
-                with contextlib.suppress(Exception):
-                    if "ServeReplica" in " ".join(process.cmdline()):
-                        marks["replica's process started"] = process.create_time() - begun
-            if graph.count_running().get("Candidates", 0) > 1:
-                marks["replica takes calls"] = now
-            time.sleep(0.05)
-    return {"application": name, **dict(sorted(marks.items(), key=lambda mark: mark[1]))}
+    from handsell.jobs.cluster import prepare_private_cluster
+
+    class Actor:
+        def answer(self) -> int:
+            return os.getpid()
+
+    remote: Any = ray.remote(num_cpus=0)(Actor)
+    kinds: dict[str, dict] = {"waiting": {}, "new, for a runtime_env": {"runtime_env": {"env_vars": {"A": "1"}}}}
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    prepare_private_cluster()
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    try:
+        for _ in range(repeats):
+            for kind, options in kinds.items():
+                time.sleep(WAITING_S)
+                begun = time.perf_counter()
+                actor = remote.options(**options).remote()
+                ray.get(actor.answer.remote())
+                seconds[kind].append(time.perf_counter() - begun)
+                ray.kill(actor)
+    finally:
+        ray.shutdown()
+    return [
+        {"process of an actor": kind, "least s": min(took), "median s": statistics.median(took), "n": len(took)}
+        for kind, took in seconds.items()
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks start", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("deployments/configs/world.toml"))
-    parser.add_argument("--parts", choices=("processes", "node", "all"), default="all")
+    parser.add_argument("--parts", choices=("processes", "actors", "all"), default="all")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="output file")
     options = parser.parse_args()
     config = load_config(options.config)
     tables = {}
     with tempfile.TemporaryDirectory(prefix="handsell-start-") as folder:
-        if options.parts != "node":
+        if options.parts != "actors":
             tables["commands"] = measure_commands(options.repeats, Path(folder))
             tables["replicas, CPU s"] = measure_replicas(config, options.repeats, Path(folder))
         if options.parts != "processes":
-            tables["node, s"] = [measure_node(config, Path(folder), runtime_env) for runtime_env in (True, False)]
+            tables["actors"] = measure_actors(options.repeats)
     name, rows = tables.popitem()
     write_report("start", rows, {"last table": name, "repeats": options.repeats}, options.json, tables)
 
