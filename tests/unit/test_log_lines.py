@@ -115,8 +115,17 @@ def test_a_key_that_cannot_be_used_is_an_error_with_its_remedy(tmp_path, monkeyp
         read_key(tmp_path / "log.key")
     monkeypatch.delenv("HANDSELL_LOG_KEY")
     (tmp_path / "log.key").write_text("not hexadecimal")
-    with pytest.raises(ConfigError, match="set HANDSELL_LOG_KEY"):
+    with pytest.raises(ConfigError, match=r"log\.key is damaged .* set HANDSELL_LOG_KEY"):
         read_key(tmp_path / "log.key")
+
+
+def test_a_process_that_can_keep_no_key_has_one_of_its_own(tmp_path, monkeypatch, caplog):
+    monkeypatch.delenv("HANDSELL_LOG_KEY", raising=False)
+    monkeypatch.setattr(logging.getLogger("handsell"), "propagate", True)
+    (tmp_path / "run").write_text("a file where the folder should be")
+    key = read_key(tmp_path / "run" / "log.key")
+    assert len(key) == 32 and read_key(tmp_path / "run" / "log.key") == key
+    assert "set HANDSELL_LOG_KEY" in caplog.text
 
 
 async def test_lines_of_served_requests_are_joined_and_name_nobody(world, written):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import secrets
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from handsell.core.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 KEY = "HANDSELL_LOG_KEY"  # environment variable with the key, which all processes of a deployment share
 KEY_BYTES = 32
@@ -37,7 +41,8 @@ def hash_id(id_: str, key: bytes) -> str:
 def read_key(key_file: Path) -> bytes:
     """Return the key of $HANDSELL_LOG_KEY, else that in the file, which is created with mode 600 at first.
 
-    Raises ConfigError for a key that is too short, or a file that cannot be used.
+    Without either, as in a container with read-only folders, this process has a key of its own. Raises ConfigError for
+    a key that is too short, and for a damaged file.
     """
     given = os.environ.get(KEY, "")
     if given:
@@ -51,10 +56,18 @@ def read_key(key_file: Path) -> bytes:
         with contextlib.suppress(FileExistsError):
             _create(key_file)
         return bytes.fromhex(key_file.read_text())
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise ConfigError(
-            f"cannot use the key of ids in logs at {key_file} ({error}): set {KEY}, or logging.ids to plain"
+            f"the key of ids in logs at {key_file} is damaged ({error}): remove it, or set {KEY}"
         ) from None
+    except OSError as error:
+        log.warning("%s cannot be used (%s): ids in logs have a key of this process; set %s", key_file, error, KEY)
+        return _own_key()
+
+
+@cache
+def _own_key() -> bytes:
+    return secrets.token_bytes(KEY_BYTES)
 
 
 def _create(key_file: Path) -> None:
