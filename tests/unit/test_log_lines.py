@@ -8,11 +8,13 @@ import stat
 
 import pytest
 
+from handsell.access.caller import Caller
 from handsell.core.errors import ConfigError
 from handsell.core.logs.id_hashing import hash_id, make_id_hash, read_key
 from handsell.core.logs.log_lines import JsonLines, log_as_json, set_named_ids
 from handsell.core.logs.request_trace import RequestTrace, set_traces
 from handsell.core.paths import Layout
+from handsell.serving.http.middleware import describe_request
 from serving_service import FailingStages, start_service
 from serving_world import write_world
 
@@ -167,3 +169,10 @@ async def test_a_line_for_each_request_where_the_config_asks_for_it(world, writt
 
 def test_the_key_lies_beside_the_token_of_the_cluster(world):
     assert Layout(world.config.state).log_key.parent == world.config.state / "run"
+
+
+def test_the_line_of_a_request_names_the_key_and_no_path():
+    scope = {"method": "GET", "path": "/v1/users/anna", "state": {"caller": Caller("k1", "shop", frozenset())}}
+    line = describe_request(scope, "/v1/users/{user_id}", 200, 0.0123)
+    assert line == {"method": "GET", "route": "/v1/users/{user_id}", "status": 200, "ms": 12.3, "key_id": "k1"}
+    assert "key_id" not in describe_request(scope | {"state": {"caller": Caller.anonymous()}}, "/", 200, 0.1)
