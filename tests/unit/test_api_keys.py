@@ -4,6 +4,7 @@ import base64
 import json
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jwt
 import pytest
@@ -13,6 +14,7 @@ from handsell.access.caller import Caller
 from handsell.access.config import AccessConfig
 from handsell.access.exposure import find_exposure
 from handsell.core.units import HOUR_US
+from handsell.serving.http.access import known_keys
 from handsell.serving.http.access.known_keys import KnownKeys
 from handsell.serving.http.access.limits import KeyLimits
 
@@ -143,6 +145,30 @@ def test_a_token_of_another_signature_or_algorithm_is_refused():
     assert know(rotated).identify(sign(key, secret)) and know(rotated).identify(sign(key, newest))
 
 
+def test_a_token_that_was_checked_before_ends_with_its_time_and_its_secret(monkeypatch):
+    key, secret = make("widget")
+    token = sign(key, secret)
+    known, store = KnownKeys(3_600), Store(key)
+    known.read(store)
+    assert known.identify(token) is known.identify(token) is not None  # remembered
+    rotated, _ = rotate_key(key, now_us(), 3_600)
+    for changed, valid in (
+        (rotated, True), (replace(rotated, former_until_us=now_us()), False), (key, True),
+        (replace(key, scopes=("events",)), True), (replace(key, expires_us=now_us()), False), (key, True),
+        (replace(key, revoked_us=1), False),
+    ):  # fmt: skip
+        store.keys = [replace(changed, offset=store.keys[-1].offset + 1)]
+        known.read(store)
+        assert (known.identify(token) is not None) == valid, changed
+    store.keys = [replace(key, offset=99)]
+    known.read(store)
+    assert known.identify(token).scopes == {"recommend"}
+    later = SimpleNamespace(time_ns=lambda: time.time_ns() + 61 * 10**9)
+    monkeypatch.setattr(known_keys, "time", later)
+    monkeypatch.setattr(known_keys, "read_user", lambda *_: None)
+    assert known.identify(token) is None
+
+
 @pytest.mark.parametrize("text", ["a.b.c", "..", ".", "e30.e30.", "hs_a_b_c", "x" * 9_000, "\xff.\xfe.\x00"])
 def test_no_text_breaks_the_check(text):
     assert know(make()[0], make("widget")[0]).identify(text) is None
@@ -204,7 +230,13 @@ def test_each_user_of_a_widget_has_a_rate_of_their_own(clock):
     for n in range(25_000):
         clock.seconds += 0.001
         limits.find_excess(key, f"v{n}")
-    assert len(limits._buckets) < 15_000
+    assert len(limits._buckets) <= 10_000
+    slow = replace(key, rate_per_s=0.001)
+    assert count_allowed(limits, slow, 9, "slow") == 1
+    for n in range(25_000):
+        clock.seconds += 0.001
+        limits.find_excess(key, f"w{n}")
+    assert count_allowed(limits, slow, 9, "slow") == 0  # its bucket is not full yet, so it was not dropped
 
 
 def test_a_quota_counts_the_requests_of_all_gateways(clock):

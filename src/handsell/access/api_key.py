@@ -19,6 +19,7 @@ PREFIX = "hs_"
 ID_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 ID_LENGTH = 10
 SECRET_BYTES = 32
+LONGEST_SECRET = 100  # characters of a text that may be one
 
 KeyKind = Literal["server", "widget"]
 
@@ -90,7 +91,7 @@ def rotate_key(key: ApiKey, now_us: int, overlap_s: float) -> tuple[ApiKey, str]
 def parse_key(text: str) -> tuple[str, str] | None:
     """Return the id of a server's key and the SHA-256 of its secret; None for any other text."""
     id_, _, secret = text.removeprefix(PREFIX).partition("_")
-    if not text.startswith(PREFIX) or len(id_) != ID_LENGTH or not secret:
+    if not text.startswith(PREFIX) or len(id_) != ID_LENGTH or not 0 < len(secret) <= LONGEST_SECRET:
         return None
     return id_, hash_secret(secret)
 

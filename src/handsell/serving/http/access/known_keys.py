@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
-from handsell.access.api_key import ApiKey, matches, parse_key
+from handsell.access.api_key import ApiKey, hash_secret, matches, parse_key
 from handsell.access.caller import Caller
+from handsell.core.units import SECOND_US
 from handsell.events.store.interface import EventReader
-from handsell.serving.http.access.widget_tokens import find_key_id, read_user
+from handsell.serving.http.access.widget_tokens import LONGEST_TOKEN, find_key_id, read_user
 
 NOBODY = ("0" * 64,)  # compared where no key has the id, so that this takes as long
+REMEMBERED = 10_000  # tokens that have been checked
+
+
+class _CheckedToken(NamedTuple):
+    caller: Caller
+    secrets: tuple[str, ...]
+    ends_us: int
 
 
 class KnownKeys:
@@ -20,6 +29,7 @@ class KnownKeys:
         self._widget_token_s = widget_token_s
         self._keys: dict[str, ApiKey] = {}
         self._callers: dict[str, Caller] = {}
+        self._tokens: dict[str, _CheckedToken] = {}  # by the SHA-256 of the token
         self._offset = 0
 
     def read(self, reader: EventReader) -> None:
@@ -27,7 +37,7 @@ class KnownKeys:
         for key in reader.read_keys(self._offset):
             self._keys[key.key_id] = key
             self._callers[key.key_id] = Caller(key.key_id, key.name, frozenset(key.scopes))
-            self._offset = key.offset
+            self._offset, self._tokens = key.offset, {}
         self.is_complete = True
 
     def find(self, key_id: str) -> ApiKey:
@@ -47,10 +57,24 @@ class KnownKeys:
         return self._callers[key_id]
 
     def _identify_widget(self, token: str, now_us: int) -> Caller | None:
-        key = self._keys.get(find_key_id(token) or "")
+        """Check a token, or remember that it has been checked with the secrets that are valid now."""
+        if len(token) > LONGEST_TOKEN:
+            return None
+        digest = hash_secret(token)
+        checked = self._tokens.get(digest)
+        key_id = find_key_id(token) if checked is None else checked.caller.key_id
+        key = self._keys.get(key_id or "")
         if key is None or key.kind != "widget":
             return None
-        user_id = read_user(token, key.find_secrets(now_us), self._widget_token_s)
-        if user_id is None:
+        secrets = key.find_secrets(now_us)
+        if checked is not None and checked.secrets == secrets and now_us < checked.ends_us:
+            return checked.caller
+        found = read_user(token, secrets, self._widget_token_s)
+        if found is None:
             return None
-        return Caller(key.key_id, key.name, frozenset(key.scopes), user_id)
+        user_id, ends = found
+        caller = Caller(key.key_id, key.name, frozenset(key.scopes), user_id)
+        if len(self._tokens) >= REMEMBERED:
+            self._tokens = {}
+        self._tokens[digest] = _CheckedToken(caller, secrets, int(ends * SECOND_US))
+        return caller

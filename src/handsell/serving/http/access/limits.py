@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from handsell.access.api_key import ApiKey
 from handsell.access.config import AccessConfig
@@ -24,6 +25,12 @@ class Excess:
     retry_after_s: int
 
 
+class _Bucket(NamedTuple):
+    tokens: float
+    at: float  # when there were as many
+    full_at: float
+
+
 class KeyLimits:
     """A token bucket for each key, of a widget for each user, and the key's requests of the present UTC day.
 
@@ -32,7 +39,8 @@ class KeyLimits:
 
     def __init__(self, config: AccessConfig):
         self._rate, self._quota = config.rate_per_s, config.quota_per_day
-        self._buckets: dict[tuple[str, str | None], tuple[float, float]] = {}  # tokens, and when there were as many
+        self._buckets: dict[tuple[str, str | None], _Bucket] = {}
+        self._drop_at = MANY
         self.day = 0
         self._stored: dict[str, int] = {}  # requests of the day in the event store
         self._new: Counter[str] = Counter()  # not in the event store yet
@@ -50,12 +58,14 @@ class KeyLimits:
     def _take_token(self, whose: tuple[str, str | None], rate: float) -> float:
         """Take a token; return the seconds until there is one if there is none now."""
         now, size = time.monotonic(), max(1.0, rate * BURST_S)
-        if whose not in self._buckets and len(self._buckets) >= MANY:
-            self._buckets = {one: bucket for one, bucket in self._buckets.items() if bucket[1] > now - 2 * BURST_S}
-        tokens, at = self._buckets.get(whose, (size, now))
-        tokens = min(size, tokens + (now - at) * rate)
+        bucket = self._buckets.get(whose) or _Bucket(size, now, now)
+        tokens = min(size, bucket.tokens + (now - bucket.at) * rate)
         is_free = tokens >= 1.0
-        self._buckets[whose] = (tokens - 1.0 if is_free else tokens), now
+        left = tokens - 1.0 if is_free else tokens
+        self._buckets[whose] = _Bucket(left, now, now + (size - left) / rate)
+        if len(self._buckets) > self._drop_at:
+            self._buckets = {one: bucket for one, bucket in self._buckets.items() if bucket.full_at > now}
+            self._drop_at = max(MANY, 2 * len(self._buckets))
         return 0.0 if is_free else (1.0 - tokens) / rate
 
     def _count(self, key: ApiKey, quota: int) -> Excess | None:

@@ -17,8 +17,6 @@ LONGEST_TOKEN = 4_000
 
 def find_key_id(token: str) -> str | None:
     """Return the id of the key that a token names; None if the text is no token."""
-    if len(token) > LONGEST_TOKEN:
-        return None
     try:
         key_id = jwt.get_unverified_header(token).get("kid")
     except jwt.InvalidTokenError:
@@ -26,12 +24,13 @@ def find_key_id(token: str) -> str | None:
     return key_id if isinstance(key_id, str) else None
 
 
-def read_user(token: str, secrets: Sequence[str], longest_s: int) -> str | None:
-    """Return the user of a token that one of the secrets has signed; None for an expired or otherwise invalid one."""
+def read_user(token: str, secrets: Sequence[str], longest_s: int) -> tuple[str, float] | None:
+    """Return user and end (s) of a token that one of the secrets has signed; None for an ended or an invalid one."""
     for secret in secrets:
         try:
             claims = jwt.decode(token, secret, [ALGORITHM], {"require": ["sub", "exp"]})
         except jwt.InvalidTokenError:
             continue
-        return str(claims["sub"]) if int(claims["exp"]) - time.time() <= longest_s else None
+        ends = float(claims["exp"])
+        return (str(claims["sub"]), ends) if ends - time.time() <= longest_s else None
     return None
