@@ -35,7 +35,7 @@ from handsell.retrieval.index.index_fitting import compute_recall
 def main() -> None:
     options = parse_options()
     with contextlib.ExitStack() as stack:
-        folder = options.work
+        folder = None if options.work is None else options.work.absolute()
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="handsell-shards-")))
         folder.mkdir(parents=True, exist_ok=True)
