@@ -67,8 +67,8 @@ STAGES = Page("handsell-stages", "handsell: stages and replicas", {
     "Replicas (Ray Serve)": (
         Panel("Healthy replicas", "none", "By deployment.",
               (Query("sum by (deployment) (ray_serve_deployment_replica_healthy)", "{{deployment}}"),)),
-        Panel("Replicas that Serve wants", "none", "By deployment.",
-              (Query("max by (deployment) (ray_serve_autoscaling_target_replicas)", "{{deployment}}"),)),
+        Panel("State of deployments", "none", "6: healthy; 5, 4, 3: changing; 2, 1: unhealthy.",
+              (Query("min by (deployment) (ray_serve_deployment_status)", "{{deployment}}"),)),
         Panel("Calls in progress", "none", "By deployment; autoscaling follows their mean by replica.",
               (Query("sum by (deployment) (ray_serve_replica_processing_queries)", "{{deployment}}"),)),
         Panel("Calls that wait for a replica", "none", "By deployment.",

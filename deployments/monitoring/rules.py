@@ -16,10 +16,6 @@ PAIRS = {  # severity → (share of the budget's rate, short window, long window
 }
 WINDOWS = tuple(dict.fromkeys(window for pairs in PAIRS.values() for _, *both in pairs for window in both))
 SPEED = {"page": "Fast", "ticket": "Slow"}
-MISSING = (
-    "sum by (job, deployment) (ray_serve_deployment_replica_healthy)"
-    " < max by (job, deployment) (ray_serve_autoscaling_target_replicas)"
-)
 
 # name: (expression, for, severity, summary)
 ALERTS = {
@@ -28,8 +24,8 @@ ALERTS = {
         "No gateway answers Prometheus.",
     ),
     "HandsellReplicasMissing": (
-        MISSING, "10m", "ticket",
-        "A deployment has had fewer healthy replicas than Serve wants for ten minutes.",
+        "min by (job, deployment) (ray_serve_deployment_status) < 6", "10m", "ticket",
+        "A deployment has not had all replicas that Serve wants for ten minutes.",
     ),
     "HandsellProcessorBehind": (
         'max by (job) (handsell_lag_seconds{reader="processor"}) > 300', "5m", "page",

@@ -57,12 +57,9 @@ def lag(seconds: int, reader: str = "processor") -> dict[str, str]:
     return gauge(f'handsell_lag_seconds{{reader="{reader}"}}', seconds)
 
 
-def replicas(healthy: int) -> dict[str, str]:
-    return {
-        'ray_serve_deployment_replica_healthy{deployment="Ranking",replica="a"}': "1x{n}",
-        'ray_serve_deployment_replica_healthy{deployment="Ranking",replica="b"}': f"{healthy - 1}x{{n}}",
-        'ray_serve_autoscaling_target_replicas{deployment="Ranking"}': "2x{n}",
-    }
+def status(of_ranking: int) -> dict[str, str]:
+    name = "ray_serve_deployment_status{deployment="
+    return {f'{name}"Ranking"}}': f"{of_ranking}x{{n}}", f'{name}"Gateway"}}': "6x{n}"}
 
 
 def appends(within_a_second: int) -> dict[str, str]:
@@ -91,7 +88,7 @@ CASES = {
     "HandsellFreshnessFast": Case(lag(90), lag(30), 90),
     "HandsellFreshnessSlow": Case(lag(90), lag(30), DAYS),
     "HandsellDown": Case({"handsell_bundle_info": "_x{n}"}, {}, 10),
-    "HandsellReplicasMissing": Case(replicas(1), replicas(2), 20),
+    "HandsellReplicasMissing": Case(status(4), status(6), 20),
     "HandsellProcessorBehind": Case(lag(400), lag(200), 10),
     "HandsellCompactionBehind": Case(lag(200_000, "compaction"), lag(100_000, "compaction"), 90),
     "HandsellAppendsSlow": Case(appends(900), appends(999), 30),

@@ -53,8 +53,8 @@ RAY_METRICS = (
         "Replicas of a deployment that pass their health check",
     ),
     ExportedMetric(
-        "ray_serve_autoscaling_target_replicas", "gauge", ("application", "deployment"),
-        "Replicas that Serve wants of a deployment",
+        "ray_serve_deployment_status", "gauge", ("application", "deployment"),
+        "6: healthy; 5, 4: removing, adding replicas; 3: updating; 2: unhealthy; 1: failed to deploy; 0: unknown",
     ),
     ExportedMetric(
         "ray_serve_replica_processing_queries", "gauge", ("application", "deployment", "replica"),
@@ -63,10 +63,6 @@ RAY_METRICS = (
     ExportedMetric(
         "ray_serve_deployment_queued_queries", "gauge", ("application", "deployment", "handle"),
         "Calls that wait for a replica",
-    ),
-    ExportedMetric(
-        "ray_serve_deployment_replica_starts", "counter", ("application", "deployment", "replica"),
-        "Starts of replicas, the first included",
     ),
     ExportedMetric(
         "ray_node_cpu_utilization", "gauge", ("instance",), "Processor use of a node in percent",
