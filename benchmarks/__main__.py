@@ -22,6 +22,7 @@ BENCHMARKS = {
     "access": ("access.request_cost", "Processor time that keys add to a request."),
     "tracing": ("access.tracing_cost", "Processor time that spans add to a request, switched on and off."),
     "autoscaling": ("serving.autoscaling", "Replicas of each deployment before, during and after a load step."),
+    "capacity": ("capacity.calibration_run", "Costs, latency and sizes for `handsell plan`; checks a plan."),
     "events": ("events.event_run", "Acknowledged events per second, and time until they change a slate."),
     "durability": ("durability.durability_run", "Acknowledged events that are lost or count twice after kill -9."),
     "soak": ("soak.soak_run", "Disk, memory and latency over cycles of traffic and training, with retention."),

@@ -43,6 +43,7 @@ class ServingLayout:
     serve_defaults: bool = False  # Ray Serve's own settings for every deployment, and no limit on concurrent requests
     min_replicas: Mapping[str, int] = field(default_factory=dict)  # by deployment
     second_home: str = ""  # state folder of the second raylet; empty: that of the first
+    is_fixed: bool = False  # min_replicas are also the most
     nodes: int = 1  # 2: a second raylet on this machine, with half of the gateways and a proxy on the same port
     empty_stages: bool = False  # stages that do no work
     by_load: bool = False  # scale by load alone, not by free cores too
@@ -222,6 +223,8 @@ def _change(document: dict, layout: ServingLayout) -> None:
                 deployment |= {"max_ongoing_requests": 5, "max_queued_requests": -1}
         elif name in layout.min_replicas:
             deployment["autoscaling_config"]["min_replicas"] = layout.min_replicas[name]
+            if layout.is_fixed:
+                deployment["autoscaling_config"]["max_replicas"] = layout.min_replicas[name]
             if layout.nodes > 1:
                 deployment["max_replicas_per_node"] = 1
 

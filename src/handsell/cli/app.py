@@ -23,6 +23,7 @@ from handsell.cli import (
     off_policy,
     operations,
     people,
+    plan,
     rules,
     serving,
     simulation,
@@ -46,7 +47,7 @@ COMMANDS = {
     "Training": (training.train, training.evaluate),
     "Serving": (serving.serve, serving.recommend, serving.batch, serving.skew),
     "Experiments": (off_policy.ope, simulation.simulate),
-    "Operations": (operations.clean, operations.backup, operations.restore, people.erase, operations.audit),
+    "Operations": (plan.plan, operations.clean, operations.backup, operations.restore, people.erase, operations.audit),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:

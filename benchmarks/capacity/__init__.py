@@ -1,0 +1,1 @@
+"""What `handsell plan` computes with, measured."""

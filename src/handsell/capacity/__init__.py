@@ -1,0 +1,1 @@
+"""Sizes of a deployment for a given load, from figures that were measured."""
