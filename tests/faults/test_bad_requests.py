@@ -205,9 +205,9 @@ async def test_the_surfaces_are_listed_where_one_is_unknown(client):
 async def test_the_document_has_every_status_that_occurred(client):
     paths = (await client.get("/openapi.json")).json()["paths"]
     for path, method, statuses in (
-        ("/v1/recommendations", "post", {"200", "400", "413", "415", "422", "500", "503"}),
-        ("/v1/events", "post", {"202", "400", "413", "415", "422", "500", "503"}),
-        ("/v1/items/{item_id}/similar", "get", {"200", "404", "422", "500", "503"}),
+        ("/v1/recommendations", "post", {"200", "400", "401", "403", "413", "415", "422", "429", "500", "503"}),
+        ("/v1/events", "post", {"202", "400", "401", "403", "413", "415", "422", "429", "500", "503"}),
+        ("/v1/items/{item_id}/similar", "get", {"200", "401", "403", "404", "422", "429", "500", "503"}),
     ):
         responses = paths[path][method]["responses"]
         assert set(responses) == statuses
