@@ -18,6 +18,7 @@ from handsell.events.store.sqlite_reader import SqliteReader
 from handsell.events.store.sqlite_writer import SqliteWriter
 from handsell.serving.graph.event_sink import LocalSink
 from handsell.serving.http.api import build_api
+from handsell.simulation import http_policy
 from handsell.simulation.behavior import respond
 from handsell.simulation.closed_loop import simulate_days
 from handsell.simulation.deployed_policy import fill_up
@@ -238,7 +239,22 @@ def test_a_service_is_asked_and_told_over_http(population):
     assert listens == trace.responses.listened.sum()
 
 
-def test_a_service_that_fails_is_named(population):
+def test_a_service_that_is_overloaded_is_asked_again(population, monkeypatch):
+    waits = []
+    monkeypatch.setattr(http_policy.time, "sleep", waits.append)
+    service, busy = Service(), [{"retry-after": "2"}, {}, {"retry-after": "60"}]
+
+    def answer(request):
+        return httpx.Response(503, headers=busy.pop(0)) if busy else service(request)
+
+    client = httpx.Client(base_url="http://shop", transport=httpx.MockTransport(answer))
+    HttpPolicy(client, population, frozenset(TYPES))
+    assert waits == [2, 1, 5] and service.items
+
+
+def test_a_service_that_fails_is_named(population, monkeypatch):
+    monkeypatch.setattr(http_policy.time, "sleep", lambda seconds: None)
+
     def fail(request):
         raise httpx.ConnectError("refused", request=request)
 

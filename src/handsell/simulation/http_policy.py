@@ -6,6 +6,7 @@ as fast as the service answers, and listeners feel the simulated time.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from handsell.simulation.visits import Visits
 THREADS = 8
 EVENTS = 100  # of one request
 ITEMS = 1_000
+BUSY, TRIES, LONGEST_WAIT_S = 503, 30, 5.0  # an overloaded service says when to come again
 SENT = ("event_id", "user_id", "item_id", "type", "value", "surface", "recommendation_id", "position")
 
 
@@ -103,12 +105,17 @@ class HttpPolicy:
         return str(self.client.base_url).rstrip("/")
 
     def _post(self, path: str, body: dict[str, Any], expected: int) -> dict[str, Any]:
-        try:
-            response = self.client.post(path, json=body)
-        except httpx.HTTPError as error:
-            raise HandsellError(
-                f"the service at {self._url} does not answer ({error!r}): start it with `make up`"
-            ) from None
+        """Post until the service is not overloaded; raises HandsellError for anything but the expected status."""
+        for _ in range(TRIES):
+            try:
+                response = self.client.post(path, json=body)
+            except httpx.HTTPError as error:
+                raise HandsellError(
+                    f"the service at {self._url} does not answer ({error!r}): start it with `make up`"
+                ) from None
+            if response.status_code != BUSY:
+                break
+            time.sleep(min(float(response.headers.get("retry-after", 1)), LONGEST_WAIT_S))
         if response.status_code != expected:
             raise HandsellError(
                 f"expected status {expected} from {self._url}{path}, got {response.status_code}: {response.text[:300]}"
