@@ -198,6 +198,10 @@ def test_serving_goes_on_from_the_cache_while_storage_is_away(own_server, tmp_pa
     for call in (strict.live, lambda: strict.promote(second), strict.list, lambda: replica.promote(first), empty.live):
         with pytest.raises(StorageError, match="cannot be reached"):
             call()
+    own_server.start_again({})  # it lacks the pointer
+    assert serving.live() is None
+    own_server.kill()
+    assert machines.open("serving", keeps_last=True).live() == first
     own_server.start_again(kept)
     strict.promote(second)
     assert serving.live() == second == replica.live()

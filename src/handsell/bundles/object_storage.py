@@ -147,8 +147,8 @@ class ObjectStorage:
         if self._is_away:
             log.warning("object storage %s answers again", self.address)
         self._is_away = False
-        if self._keeps_last and (name not in self._known or found is not self._known[name]):
-            self._cache(name, found)
+        if self._keeps_last and found is not None and found is not self._known.get(name):
+            self._cache(name, found.content)
         self._known[name] = found
         return None if found is None else found.content
 
@@ -156,12 +156,11 @@ class ObjectStorage:
         path = self.local / name
         return path.read_bytes() if path.is_file() else None
 
-    def _cache(self, name: str, found: StoredObject | None) -> None:
-        if found is None:
-            (self.local / name).unlink(missing_ok=True)
-        elif found.content != self._read_cached(name):
+    def _cache(self, name: str, content: bytes) -> None:
+        """Keep the content for processes that start while storage is away; also when the object has been deleted."""
+        if content != self._read_cached(name):
             with _CACHING:
-                replace_content(self.local / name, found.content)
+                replace_content(self.local / name, content)
 
     def write(self, name: str, content: bytes) -> None:
         self._objects.write(name, content)
