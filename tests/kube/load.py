@@ -32,6 +32,7 @@ class Client(threading.Thread):
             self.headers["Authorization"] = f"Bearer {key}"
         self.answers: list[tuple[float, float, int, bool]] = []
         self.errors: list[tuple[float, str]] = []
+        self.refusals: list[tuple[float, int, str]] = []
         self.acknowledged: list[str] = []
 
     def run(self) -> None:
@@ -66,6 +67,8 @@ class Client(threading.Thread):
         response = connection.getresponse()
         text = response.read()
         took = time.monotonic() - now
+        if response.status >= 300:
+            self.refusals.append((round(now - self.begun, 3), response.status, text.decode(errors="replace")[:120]))
         if event is not None and response.status == 202:
             self.acknowledged.append(event)
         degraded = response.status == 200 and bool(json.loads(text).get("degraded"))
@@ -76,7 +79,7 @@ def summarize(clients: list[Client]) -> dict:
     answers = sorted(answer for client in clients for answer in client.answers)
     errors = sorted(error for client in clients for error in client.errors)
     times = sorted(took for _, took, status, _ in answers if status < 300)
-    refused = [(round(at, 3), status) for at, _, status, _ in answers if status >= 300]
+    refused = sorted(refusal for client in clients for refusal in client.refusals)
     seconds = int(max((at for at, *_ in answers), default=0)) + 1
     per_second = [0] * seconds
     for at, _, status, _ in answers:

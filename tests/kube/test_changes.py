@@ -82,7 +82,7 @@ def test_a_new_password_of_the_event_store_is_taken_without_a_failed_request(key
     wait_for_upgrade(before, figures, "new password")
     result = load.result()
     figures.record("new password", summarize(result))
-    assert result["errors_count"] == 0 and not [status for _, status in result["refused"] if status == 500]
+    assert result["errors_count"] == 0 and not [status for _, status, _ in result["refused"] if status == 500]
 
 
 def test_the_nightly_job_trains_and_resumes_after_the_loss_of_a_worker(key, figures):

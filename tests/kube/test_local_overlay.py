@@ -60,7 +60,7 @@ def test_pods_follow_the_load_and_no_request_fails(key, figures):
         if group in grown:
             figures.record(f"  {group}: it is ready", grown[group])
     assert "candidates" in grown or "ranking" in grown, (asked, grown)
-    assert result["errors_count"] == 0 and not [status for _, status in result["refused"] if status >= 500]
+    assert result["errors_count"] == 0 and not [status for _, status, _ in result["refused"] if status >= 500]
     ended = time.monotonic()
     wait_until("pods go", lambda: all(len(list_ready(group)) <= before[group] for group in groups), 180.0, 2)
     figures.record("end of the step → as many pods as before", time.monotonic() - ended)
