@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,7 +24,7 @@ from handsell.core.logs.log_lines import set_named_ids
 from handsell.events.store.interface import Columns, EventReader
 from handsell.features.storage.online_rows import UserStore
 from handsell.features.storage.row_updates import fold_into_rows
-from handsell.features.storage.row_writers import read_batch_write
+from handsell.features.storage.row_writers import RowLock, read_batch_write
 from handsell.serving.stream.recent_likes import LikeCounter, RecentLikes
 
 log = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ class UserRowStore(UserStore, Protocol):
     """Online rows of users, see handsell.features.store."""
 
     @property
-    def lock(self) -> AbstractContextManager: ...
+    def lock(self) -> RowLock: ...
 
     def write_user_rows(self, rows: Mapping[str, pa.Table]) -> None: ...
 
