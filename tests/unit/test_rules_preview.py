@@ -79,6 +79,8 @@ def test_recorded_requests_of_merged_visitors_and_sessions_have_their_arms(world
     about = {"surface": "home", "bundle": world.bundle, "gateway": "g"}
     users, time = [f"u{i}" for i in range(12)], 1_700_000_000_000_000
     with open_writer(world.config) as log:
+        for user in users:  # none of which had a slate: the visitor's arm stays
+            log.merge_identity(f"anonymous:visitor of {user}", user, time).result()
         log.append_slates(
             [
                 {**about, "recommendation_id": f"r{n}", "sequence": n, "time": time + n, "user_id": user,
@@ -86,8 +88,6 @@ def test_recorded_requests_of_merged_visitors_and_sessions_have_their_arms(world
                 for n, user in enumerate(users)
             ]
         ).result()  # fmt: skip
-        for user in users:
-            log.merge_identity(f"anonymous:visitor of {user}", user, time).result()
     path = tmp_path / "new.toml"
     path.write_text(write_rule("here", "pin", items="item.item_id == 'i44'", position=1))
     arms = local_rules.preview_rules(world.config, path, 50).requests.arms.tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def find_differences(shop: Shop, time: int, monkeypatch) -> dict[str, float]:
 def compare(shop: Shop, logged: LoggedVectors, served: Snapshot, monkeypatch) -> dict[str, float]:
     """Compare vectors that were served with the snapshot `served` with the rows that the shop has now."""
     monkeypatch.setattr(recomputation, "load_snapshot", lambda path: served)
-    monkeypatch.setattr(recomputation.BundleStore, "local_path", lambda store, name: None)
+    monkeypatch.setattr(recomputation, "open_bundles", lambda config: SimpleNamespace(local_path=lambda name: None))
     again = recomputation.recompute(logged, shop.config, shop.store)
     assert not again.fresh.any()
     groups = group_features(shop.config, ("popularity",))
