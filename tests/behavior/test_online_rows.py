@@ -7,29 +7,31 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 import pytest
-from feast.utils import _convert_arrow_to_proto
 from test_feast_redis import redis  # noqa: F401
 
 from feast_rows import TOML, write_sources
 from handsell.config import load_config
+from handsell.features.feast_import import feast
 from handsell.features.store import open_store
 from handsell.features.views import USER_VIEWS
 from handsell.testing.small_catalog import draw_snapshot
 
 
-@pytest.fixture(params=["sqlite", "redis"])
-def store(request, tmp_path, monkeypatch):
-    monkeypatch.delenv("HANDSELL_HOME", raising=False)
-    path = tmp_path / "shop.toml"
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def store(request, tmp_path_factory):
+    """One store per engine: registering takes seconds."""
+    path = tmp_path_factory.mktemp("shop") / "shop.toml"
     online = request.getfixturevalue("redis") if request.param == "redis" else "sqlite"
     path.write_text(TOML.format(name=f"s{uuid4().hex[:20]}") + f'online_store = "{online}"\n')
-    store = open_store(load_config(path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("HANDSELL_HOME", raising=False)
+        store = open_store(load_config(path))
     write_sources(np.random.default_rng(2), store.config, draw_snapshot(np.random.default_rng(1), items=40))
     store.apply()
     return store
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tables(store):
     """One random row per user in every view, with nulls, NaN and lists of all lengths, also in parts of arrays."""
     rng, found = np.random.default_rng(3), {}
@@ -68,7 +70,7 @@ def test_the_bytes_are_those_of_feast(store, tables):
     for name, table in tables.items():
         view = store._feast_view(name)
         types = {field.name: field.dtype.to_value_type() for field in view.entity_columns}
-        rows = _convert_arrow_to_proto(table.combine_chunks().to_batches()[0], view, types)
+        rows = feast.utils._convert_arrow_to_proto(table.combine_chunks().to_batches()[0], view, types)
         store.feast.provider.online_store.online_write_batch(store.feast.config, view, rows, None)
     theirs = dump(store)
     store.forget_users(tables["user_seen"]["user_id"].to_pylist())

@@ -21,7 +21,7 @@ from random_deployments import (
     write_draft,
 )
 
-FEW, MANY, AT_ONCE = range(16), range(16, 400), 32
+FEW, MANY, AT_ONCE = range(8), range(8, 136), 32
 
 
 def judge(config, draft, monkeypatch, seed) -> None:

@@ -120,7 +120,8 @@ async def test_the_standard_variables_apply(world, receiver, monkeypatch):
     assert receiver.headers[0]["x-token"] == "abc"
 
 
-async def test_a_receiver_that_is_away_costs_no_request(world):
+async def test_a_receiver_that_is_away_costs_no_request(world, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "1")  # seconds; the end of the process waits for it
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     tracing.start_tracing(TracingConfig(endpoint=f"http://127.0.0.1:{port}"), "Gateway")
