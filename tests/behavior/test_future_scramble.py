@@ -34,6 +34,8 @@ from handsell.ranking.xgboost_ranker import XGBoostRanker
 from handsell.retrieval import registry
 from handsell.retrieval.content_vectors import Content
 
+pytestmark = pytest.mark.slow
+
 TABLES = """
 format = "tables"
 path = "source"

@@ -91,6 +91,7 @@ def test_the_users_next_request_sees_the_event(shop, request):
     assert event["item_id"] not in [i["item_id"] for i in after["items"]]  # home excludes what was seen
 
 
+@pytest.mark.slow
 def test_a_thousand_requests_without_a_degraded_response(shop):
     def ask(n):
         return shop.get(f"/v1/users/u{n % 20}/recommendations?count=5").json()["degraded"]
