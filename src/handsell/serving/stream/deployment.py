@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from handsell.config import Config, load_config
 from handsell.core.errors import HandsellError
+from handsell.serving.graph.remote import call
 
 OPTIONS: dict[str, Any] = {
     "max_ongoing_requests": 16,
@@ -20,7 +22,6 @@ OPTIONS: dict[str, Any] = {
 }
 NICENESS = 5  # requests come first where processors are short
 SAVE_TIMEOUT_S = 10.0
-STOP_S = 5.0
 
 
 @serve.deployment(name="StreamProcessor", num_replicas=1, **OPTIONS)
@@ -60,18 +61,25 @@ class StreamProcessorDeployment:
             raise HandsellError("the stream processor's thread has ended: Serve starts another replica")
 
     def __del__(self) -> None:
-        if hasattr(self, "_thread"):
-            self._stop.set()
-            self._thread.join(STOP_S)
+        if hasattr(self, "_stop"):
+            self._stop.set()  # the thread is not waited for: it needs this loop to save its position
 
 
 def save_through(config: Config, log: DeploymentHandle | None) -> Callable[[str, int], None]:
-    """Return a function that stores a position: through the store's one writer, or directly if there may be several."""
+    """Return a function for threads that stores a position: through the store's one writer, or directly if there may be
+    several.
+    """
     from handsell.events.store.opening import has_one_writer, open_writer
 
     if log is not None and has_one_writer(config):
-        remote: Any = log.options(method_name="call")
-        return lambda name, offset: remote.remote("save_position", name, offset).result(timeout_s=SAVE_TIMEOUT_S)
+        loop = asyncio.get_running_loop()
+
+        def save_by_call(name: str, offset: int) -> None:
+            # in the replica's loop: with Serve's throughput settings, a handle cannot be used outside of one
+            saved = asyncio.run_coroutine_threadsafe(call(log, "call", "save_position", name, offset), loop)
+            saved.result(SAVE_TIMEOUT_S)
+
+        return save_by_call
     writer = open_writer(config)
 
     def save(name: str, offset: int) -> None:
