@@ -33,7 +33,7 @@ from deployment import deployment  # noqa: E402, F401
 from event_stores import event_store, reader, writer  # noqa: E402, F401
 from postgresql_server import postgresql  # noqa: E402, F401
 from ray_fixture import ray_cluster  # noqa: E402, F401
-from s3_server import s3, s3_server  # noqa: E402, F401
+from s3_server import own_s3, s3, s3_server  # noqa: E402, F401
 
 ROOT = Path(__file__).parent.parent
 hypothesis.settings.register_profile("reproducible", derandomize=True, database=None)  # the same examples in every run

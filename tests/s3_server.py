@@ -87,9 +87,9 @@ class S3Server:
         shutil.rmtree(self._log.parent, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3Server]:
-    """A running server with one bucket, for all tests of the session."""
+@contextlib.contextmanager
+def _run_server() -> Iterator[S3Server]:
+    """A running server with one bucket."""
     server = S3Server()
     try:
         server.start()
@@ -99,9 +99,28 @@ def s3_server() -> Iterator[S3Server]:
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """The server for all tests of the session."""
+    with _run_server() as server:
+        yield server
+
+
 @pytest.fixture
 def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """The running server, which this process uses."""
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
+    """The session's server, which this process uses."""
+    _use(s3_server, monkeypatch)
     return s3_server
+
+
+@pytest.fixture
+def own_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """A server for one test, which may kill it."""
+    with _run_server() as server:
+        _use(server, monkeypatch)
+        yield server
+
+
+def _use(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)

@@ -13,13 +13,13 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, status_code_conformance
 
+from gateway_server import run_gateway
 from handsell.access.config import AccessConfig
 from handsell.events.store.opening import STORE_VARIABLE, open_writer
 from handsell.jobs import api_keys
 from handsell.jobs.api_keys import KeyTerms
 from handsell.serving.graph.event_sink import LocalSink
 from handsell.serving.http.access.gate import OPEN_PATHS
-from http_gateways import listen
 from serving_service import build_service
 from serving_world import write_world
 
@@ -40,7 +40,7 @@ def shop(tmp_path_factory, postgresql):
         config = world.config.model_copy(update={"access": AccessConfig(keys="required")})
         world = replace(world, config=config)
         one, two = (build_service(world, LocalSink(open_writer(config)), config=config) for _ in range(2))
-        with listen(one) as first, listen(two) as second:
+        with run_gateway(one) as first, run_gateway(two) as second:
             yield SimpleNamespace(config=config, urls=(first, second))
 
 

@@ -13,7 +13,6 @@ from handsell.serving.live.state_follower import SERVED, StateFollower
 from handsell.serving.telemetry.observability import Metrics
 from handsell.storage.objects import Objects
 from handsell.storage.published_state import open_published_state
-from s3_server import S3Server
 from serving_service import load_world_bundle, start_service
 from serving_world import publish_other_bundle, write_world
 
@@ -21,18 +20,9 @@ ASK = "/v1/users/u1/recommendations?count=10"
 
 
 @pytest.fixture
-def server(monkeypatch):
-    """An S3 server of this test's own, which it may kill."""
-    server = S3Server()
-    try:
-        server.start()
-        server.create_bucket()
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("HANDSELL_STORAGE", server.create_folder())
-        yield server
-    finally:
-        server.stop()
+def server(own_s3, monkeypatch):
+    monkeypatch.setenv("HANDSELL_STORAGE", own_s3.create_folder())
+    return own_s3
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from handsell.core.errors import BundleError, StorageError
 from handsell.experiments.state import StateFile
 from handsell.storage.config import check_storage_uri
 from handsell.storage.objects import ObjectChanged, Objects
-from s3_server import BUCKET, S3Server
+from s3_server import BUCKET
 
 
 class Machines:
@@ -167,29 +167,15 @@ def test_the_cache_drops_bundles_that_nobody_names(machines):
     assert bundles[0] in cached and len(cached) <= KEPT + 2
 
 
-@pytest.fixture
-def own_server(monkeypatch):
-    """A server for one test, which may kill it."""
-    server = S3Server()
-    try:
-        server.start()
-        server.create_bucket()
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
-    finally:
-        server.stop()
-
-
-def test_serving_goes_on_from_the_cache_while_storage_is_away(own_server, tmp_path):
-    machines = Machines(own_server.create_folder(), tmp_path)
+def test_serving_goes_on_from_the_cache_while_storage_is_away(own_s3, tmp_path):
+    machines = Machines(own_s3.create_folder(), tmp_path)
     strict, serving = machines.open("strict"), machines.open("serving", keeps_last=True)
     first, second = add(strict, 1), add(strict, 2)
     strict.promote(first)
     StateFile(strict._storage).stop_arm("bolder", "bold", "broken")
     states = StateFile(ObjectStorage(Objects(machines.uri), tmp_path / "serving", keeps_last=True))
     assert serving.live() == first and serving.verify(first).id == first and states.read().experiments
-    kept = own_server.kill()
+    kept = own_s3.kill()
     replica = machines.open("serving", keeps_last=True)  # of the same machine, started while storage is away
     for store in (serving, replica):
         assert store.live() == first and store.verify(first).id == first
@@ -198,11 +184,11 @@ def test_serving_goes_on_from_the_cache_while_storage_is_away(own_server, tmp_pa
     for call in (strict.live, lambda: strict.promote(second), strict.list, lambda: replica.promote(first), empty.live):
         with pytest.raises(StorageError, match="cannot be reached"):
             call()
-    own_server.start_again({})  # it lacks the pointer
+    own_s3.start_again({})  # it lacks the pointer
     assert serving.live() is None
-    own_server.kill()
+    own_s3.kill()
     assert machines.open("serving", keeps_last=True).live() == first
-    own_server.start_again(kept)
+    own_s3.start_again(kept)
     strict.promote(second)
     assert serving.live() == second == replica.live()
 
