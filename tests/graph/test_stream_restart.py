@@ -14,7 +14,9 @@ from conftest import wait_until_ready
 from handsell.events.store.opening import open_reader
 from handsell.features.store import open_store
 from handsell.features.views import build_views
+from handsell.serving.http import app
 from handsell.serving.http.app import AppArgs, compose
+from handsell.serving.stream.deployment import StreamProcessorDeployment
 from handsell.serving.stream.processor import POSITION
 from handsell.serving.stream.replay_check import compare_online_with_replay
 from serving_world import write_world
@@ -22,12 +24,13 @@ from serving_world import write_world
 PORT = 18_040
 LIMIT_S = 120
 ROUNDS = 3
+THROUGHPUT = {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}  # as behind HAProxy: a handle works in its loop alone
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 @pytest.fixture
-def shop(ray_cluster, tmp_path):
+def shop(ray_cluster, tmp_path, monkeypatch):
     """A deployment whose users have rows in Feast's SQLite store, and its HTTP client."""
     from ray import serve
 
@@ -36,6 +39,8 @@ def shop(ray_cluster, tmp_path):
     store.apply()
     store.write_user_rows({"user_profile": _profiles(world)})
     serve.start(http_options={"host": "127.0.0.1", "port": PORT})
+    actor = {"num_cpus": 0.05, "runtime_env": {"env_vars": THROUGHPUT}}
+    monkeypatch.setattr(app, "StreamProcessorDeployment", StreamProcessorDeployment.options(ray_actor_options=actor))
     args = AppArgs(config=str(world.config.source), topology="fused")
     serve.run(compose(args), name="stream", route_prefix="/")
     with httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=30) as client:
