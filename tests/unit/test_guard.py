@@ -13,6 +13,7 @@ from handsell.events.store.sqlite_writer import SqliteWriter
 from handsell.experiments.canary import CanaryTerms, start_canary
 from handsell.experiments.config import Arm, Experiment
 from handsell.experiments.state import STATE, StateFile
+from handsell.serving.guard_rails.canary_rule import ClickRatio
 from handsell.serving.guard_rails.counts import OutcomeCounter, SlateOutcome
 from handsell.serving.guard_rails.first_slates import FirstSlates
 from handsell.serving.guard_rails.guard import Guard
@@ -225,3 +226,10 @@ def test_slates_of_batch_jobs_are_no_first_slates(played):
     follower.read({"canary": 600.0}, now=0.0)
     assert follower.slates == {("canary", "candidate"): 1} and follower.slate_offset == 2
     assert follower.take_finished(601.0)["canary", "candidate"].units == 1
+
+
+def test_a_canary_that_may_lose_all_clicks_is_not_compared_by_them():
+    clicks = ClickRatio(0.0)
+    for _ in range(50):
+        clicks.add((4, 6), (1, 3))
+    assert clicks.lower_bound > 1

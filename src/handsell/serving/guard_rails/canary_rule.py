@@ -17,10 +17,14 @@ MIN_PATIENCE_S = 3_600.0
 
 
 class ClickRatio:
-    """The lower bound of the candidate's click rate relative to control's, valid however often it is looked at."""
+    """The lower bound of the candidate's click rate relative to control's, valid however often it is looked at.
+
+    `wanted` is tested besides RATIOS; 0, which any loss of clicks satisfies, needs no test.
+    """
 
     def __init__(self, wanted: float):
-        self._tests = {float(r): ExcessTest(scale=float(r), restarts=False) for r in sorted({*RATIOS, wanted})}
+        ratios = sorted({*RATIOS, wanted} - {0.0})
+        self._tests = {float(ratio): ExcessTest(scale=float(ratio), restarts=False) for ratio in ratios}
         self._rejected: set[float] = set()
         self.candidate, self.control = (0, 0), (0, 0)  # users who clicked, all
 
