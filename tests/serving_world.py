@@ -220,14 +220,18 @@ def publish_bundle(config: Config, snapshot: Snapshot, log: Interactions, rows: 
 
 
 def publish_other_bundle(world: World, seed: int, features: tuple[str, ...] | None = None) -> str:
-    """Publish a copy of the bundle with another ranker, without promotion; `features` are the ranker's columns."""
+    """Publish a copy of the bundle with another ranker, `seed` seconds younger, without promotion.
+
+    `features` are the ranker's columns. Ids begin with the second, so a larger seed sorts later.
+    """
     store = open_bundles(world.config)
     folder, manifest = store.new_dir(), store.show(world.bundle)
     shutil.copytree(store.local_path(world.bundle), folder, dirs_exist_ok=True)
     (folder / "manifest.json").unlink()
     names = features or manifest.features
     XGBoostRanker(names, train_forest(names, seed), Calibration.logistic()).save(folder / "ranker")
-    later = manifest.model_copy(update={"created_us": manifest.created_us + seed, "features": names, "id": ""})
+    created = manifest.created_us + seed * 1_000_000
+    later = manifest.model_copy(update={"created_us": created, "features": names, "id": ""})
     return store.publish(folder, later)
 
 
