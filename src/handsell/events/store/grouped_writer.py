@@ -29,7 +29,7 @@ from handsell.events.store.removal import TRIMMED_ROWS
 from handsell.events.store.rows import build_change, build_slate
 from handsell.events.store.transaction import Transaction
 
-GROUP = 1_024  # a group is committed at this number of rows, even if more are waiting
+GROUP = 4_096  # a group is committed at this number of rows, even if more are waiting
 
 
 @dataclass(slots=True)

@@ -21,6 +21,8 @@ from handsell.events.store.interface import EventStoreError
 CHECKSUM_BYTES = 8  # reserved at the end of each page
 BUSY_MS = 5_000  # wait for another process that recovers or checkpoints the file
 _WITH_CHECKSUMS = "cksmvfs"
+_CACHE_KIB = 65_536  # of the writer: keys are hashes, so that new rows change pages all over their index
+_WAL_PAGES = 8_000  # 32 MB: a page that many commits change is written to the file once
 
 
 @cache
@@ -43,6 +45,8 @@ def connect_to_write(path: Path) -> apsw.Connection:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA secure_delete=ON")
+    connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+    connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
     return connection
 
 

@@ -34,6 +34,9 @@ UPSERT = (
     "ON CONFLICT (entity_key, feature_name) DO UPDATE SET value = excluded.value, value_text = excluded.value_text, "
     "event_ts = excluded.event_ts, created_ts = excluded.created_ts"
 )
+SETTINGS = ("cache_size=-32768", "wal_autocheckpoint=8000")
+"""KiB of pages in memory, and pages in the log of writes before they are written to the file: the rows of many users
+touch most pages of the table, and a page that several commits change is then written to the file once."""
 
 Cells = dict[str, list[bytes | None]]
 """Column name → encoded cells, None where there is none."""
@@ -94,6 +97,7 @@ class SqliteViews:
 
     def __init__(self, store: Any, config: RepoConfig):
         self._store, self._config = store, config
+        self._prepared: sqlite3.Connection | None = None
 
     def read(self, views: Sequence[feast.FeatureView], user_ids: Sequence[str]) -> Cells:
         distinct = {user_id: row for row, user_id in enumerate(dict.fromkeys(user_ids))}
@@ -146,6 +150,10 @@ class SqliteViews:
         if isinstance(connection, _JoinedConnection):
             yield connection
             return
+        if connection is not self._prepared:  # Feast opens another after an error
+            for setting in SETTINGS:
+                connection.execute(f"PRAGMA {setting}")
+            self._prepared = connection
         connection.execute(f"BEGIN {kind}")
         self._store._conn = _JoinedConnection(connection)
         try:
