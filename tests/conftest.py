@@ -43,6 +43,11 @@ STARTS_RAY = {"ray_cluster", "deployment"}  # fixtures
 collect_ignore = ["plugins"]  # separate packages, which tests/behavior/test_plugin_package.py installs and tests
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: tests wait for processes, disks and servers."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests that start Ray processes as `cluster`; `make test` runs them one by one, the rest in parallel."""

@@ -19,7 +19,7 @@ def world(tmp_path_factory) -> World:
     return write_world(tmp_path_factory.mktemp("shop"), PORT)
 
 
-@pytest.fixture(scope="session", params=["graph", "fused"])
+@pytest.fixture(scope="session", params=["graph", pytest.param("fused", marks=pytest.mark.slow)])
 def shop(request, ray_cluster, world):
     """HTTP client of the running application; the parameter is its topology."""
     from ray import cloudpickle, serve

@@ -27,7 +27,7 @@ from serving_world import open_rows, publish_other_bundle, write_world
 PORT = 18_007
 
 
-@pytest.fixture(scope="module", params=["graph", "fused"])
+@pytest.fixture(scope="module", params=["graph", pytest.param("fused", marks=pytest.mark.slow)])
 def tested(request, ray_cluster, tmp_path_factory):
     """A running application with three experiments, its client, and the bundle of one arm."""
     from ray import cloudpickle, serve

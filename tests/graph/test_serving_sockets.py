@@ -157,7 +157,7 @@ def test_stock_commands_work_with_what_env_exports(head, config):
 def test_a_trace_leads_from_the_caller_through_every_hop(head, config, receiver):
     given = {"traceparent": f"00-{TRACE}-{'7' * 16}-01"}
     answer = httpx.get(f"{service.service_url(config)}/v1/users/u4/recommendations", headers=given, timeout=30)
-    spans = {span.name: span for span in receiver.wait_for(12, TRACE, timeout_s=30)}
+    spans = {span.name: span for span in receiver.wait_for(11, TRACE)}
     request = spans["GET /v1/users/{user_id}/recommendations"]
     assert request.parent_id == "7" * 16 and request.service == "handsell-gateway"
     for stage, operation in (("candidates", "candidates"), ("ranking", "rank"), ("reranking", "rerank")):
