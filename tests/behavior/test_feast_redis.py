@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
-import time
-
 import numpy as np
 import pytest
 
@@ -15,28 +10,18 @@ from handsell.config import load_config
 from handsell.core.units import DAY_US
 from handsell.features.store import open_store
 from handsell.testing.small_catalog import draw_snapshot
-from server_programs import report_missing
+from redis_server import RedisServer
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    """host:port of a new Redis server on loopback, without persistence."""
-    binary = shutil.which("redis-server")
-    if binary is None:
-        report_missing("redis-server is not installed: apt-get install redis-server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("redis")
-    command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        for _ in range(100):
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"127.0.0.1:{port}"
-        server.terminate()
+def redis():
+    """host:port of a new Redis server on loopback."""
+    server = RedisServer()
+    try:
+        server.start()
+        yield server.address
+    finally:
+        server.remove()
 
 
 def test_redis_and_sqlite_give_the_same_rows(redis, tmp_path, monkeypatch):

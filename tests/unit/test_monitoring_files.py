@@ -4,8 +4,6 @@ import ast
 import json
 import os
 import re
-import shutil
-import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from deployments.monitoring.objectives import FILE, read_objectives
 from handsell.serving.telemetry.metric_table import RAY_METRICS, list_own_metrics, list_series
 from handsell.serving.telemetry.observability import Metrics
 from kuberay_manifests import FOLDER as BASE
-from kuberay_manifests import find_values, load_clusters, load_manifest
+from kuberay_manifests import build_text, find_values, load_clusters, load_manifest
 from test_docs import load_generator, pages
 
 ROOT = Path(__file__).parents[2]
@@ -123,14 +121,11 @@ def test_what_prometheus_scrapes_are_ports_of_the_pods():
 
 
 def test_kustomize_builds_an_overlay_with_the_component(tmp_path):
-    if (kubectl := shutil.which("kubectl")) is None:
-        pytest.skip("kubectl, which has kustomize built in, is not installed")
     base, component = (os.path.relpath(folder, tmp_path.resolve()) for folder in (BASE, FOLDER))
     overlay = {"namespace": "handsell", "resources": [base], "components": [component]}
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
-    built = subprocess.run([kubectl, "kustomize", str(tmp_path)], capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
-    objects = list(yaml.safe_load_all(built.stdout))
+    built = build_text(tmp_path)
+    objects = list(yaml.safe_load_all(built))
     kinds = [found["kind"] for found in objects]
     assert kinds.count("PodMonitor") == 2 and kinds.count("PrometheusRule") == 1
     assert {found["metadata"].get("namespace") for found in objects if found["kind"] != "Namespace"} == {"handsell"}
