@@ -126,3 +126,20 @@ def test_a_drained_machine_gives_its_pods_to_another_one(key, figures):
         assert result["errors_count"] == 0
     finally:
         run_kubectl("uncordon", node)
+
+
+@pytest.mark.parametrize("group", ["candidates", "ranking", "reranking"])
+def test_an_evicted_stage_gets_another_pod_without_a_failed_request(key, figures, group):
+    """What a drain does to a pod, on clusters with one node, too."""
+    (pod,) = wait_until("a pod", lambda: list_ready(group)[:1], 180.0)
+    load = Load(75.0, 4, events=0.1)
+    time.sleep(5)
+    begun = time.monotonic()
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": "handsell"}}
+    path = f"/api/v1/namespaces/handsell/pods/{pod}/eviction"
+    run_kubectl("create", "--raw", path, "-f", "-", given=json.dumps(eviction))
+    wait_until("another pod", lambda: [name for name in list_ready(group) if name != pod], 180.0)
+    figures.record(f"{group} evicted: another one is ready", time.monotonic() - begun)
+    result = load.result()
+    figures.record(f"{group} evicted", summarize(result))
+    assert result["errors_count"] == 0 and result["refused_count"] == 0
