@@ -38,6 +38,6 @@ def test_a_population_drives_the_running_service(deployment, tmp_path, monkeypat
     assert len(visits) == 3 and min(visits) > 0 and len(set(shown["recommendation_id"])) == sum(visits)
     named = {name for name in events["recommendation_id"] if name is not None}
     assert named and named <= set(shown["recommendation_id"]), "what people do names the slate that they saw"
-    (report,) = (load_config(source).state / "simulations").glob("*/report.json")
+    (report,) = (load_config(source).state / "simulations").rglob("report.json")
     policies = json.loads(report.read_text())["policies"]
     assert set(policies) == {"service"} and 0 < policies["service"]["totals"]["satisfaction"] < 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import httpx
@@ -23,6 +24,7 @@ def world(tmp_path_factory) -> World:
 def shop(request, ray_cluster, world):
     """HTTP client of the running application; the parameter is its topology."""
     from ray import cloudpickle, serve
+    from ray.serve.exceptions import RayServeException
 
     from handsell.serving.http.app import AppArgs, compose
 
@@ -35,7 +37,8 @@ def shop(request, ray_cluster, world):
     client.event_hooks = {"response": [ResponseCheck(client.get("/openapi.json").json())]}
     yield client
     client.close()
-    serve.delete("shop")
+    with contextlib.suppress(RayServeException):  # a module that ran later may have shut Serve down
+        serve.delete("shop")
     serve.shutdown()
 
 
