@@ -13,6 +13,7 @@ import psutil
 
 from benchmarks.serving.layouts import RunningService
 from handsell.core.errors import HandsellError
+from handsell.local import cluster
 
 TITLES = {"controller": "ray::ServeController", "proxy": "ray::ProxyActor"}
 
@@ -51,9 +52,13 @@ class GraphProcesses:
         return {name: about["target_num_replicas"] for name, about in self._status().items()}
 
     def _status(self) -> dict[str, dict]:
-        url = f"http://127.0.0.1:{self.service.config.jobs.dashboard_port}/api/serve/applications/"
+        head = cluster.find_running(self.service.config)
+        if head is None:
+            return {}
+        url = f"{head.dashboard}/api/serve/applications/"
         try:
-            applications = httpx.get(url, timeout=3.0, trust_env=False).raise_for_status().json()["applications"]
+            answer = httpx.get(url, headers=head.headers, timeout=3.0, trust_env=False).raise_for_status()
+            applications = answer.json()["applications"]
         except (httpx.HTTPError, ValueError, KeyError):
             return {}
         return applications.get("handsell", {}).get("deployments", {})

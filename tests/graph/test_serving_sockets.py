@@ -7,16 +7,20 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 import yaml
+from benchmarks.serving.graph_processes import GraphProcesses
+from benchmarks.serving.layouts import RunningService
 
 from handsell.config import load_config
 from handsell.core.ray_token import read_token
 from handsell.local import cluster, service
+from handsell.serving.telemetry.metric_table import RAY_METRICS
 from open_sockets import find_open_sockets, free_ports, list_listeners
 from otlp_receiver import otlp_receiver
 from serving_world import write_world
@@ -136,6 +140,25 @@ def test_the_token_is_only_in_its_file(head, config, token):
             assert token not in str(process.environ().values()) + str(process.cmdline())
             looked_at += 1
     assert looked_at > 10
+
+
+def test_benchmarks_count_the_replicas_of_a_running_graph(head, config):
+    running = RunningService(service.service_url(config), (psutil.Process(head.pid),), config)
+    counts = GraphProcesses(running).count_running()
+    assert {"Gateway", "Candidates", "Ranking", "Reranking"} <= {name for name, count in counts.items() if count}
+
+
+def test_ray_exports_the_series_of_the_dashboards(head, config):
+    httpx.get(f"{service.service_url(config)}/v1/users/u3/recommendations", timeout=30).raise_for_status()
+    (node,) = json.loads((cluster.ray_folder(config) / "prom_metrics_service_discovery.json").read_text())[:1]
+    wanted, until = {series for metric in RAY_METRICS for series in metric.series}, time.monotonic() + 60
+    while True:
+        text = "".join(httpx.get(f"http://{target}/metrics", timeout=10).text for target in node["targets"])
+        missing = wanted - {re.split(r"[{ ]", line, maxsplit=1)[0] for line in text.splitlines()}
+        if not missing or time.monotonic() > until:
+            break
+        time.sleep(1)
+    assert missing == set()
 
 
 def test_stock_commands_work_with_what_env_exports(head, config):

@@ -2,8 +2,9 @@
 
     python load.py --url http://handsell.handsell --seconds 60 --connections 8 --users 1000 [--events 0.2]
 
-Reads the API key from $API_KEY. A connection is opened again after every 50 requests, as load balancers do, and after
-an error. `--events`: share of requests that post an event; those that were acknowledged are listed.
+Reads the API key from $API_KEY. The name is looked up once, as by clients with a cache: the cluster's DNS is not
+tested. A connection is opened again after every 50 requests, as load balancers do, and after an error. `--events`:
+share of requests that post an event; those that were acknowledged are listed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import http.client
 import json
 import os
 import random
+import socket
 import threading
 import time
 import uuid
@@ -27,7 +29,8 @@ class Client(threading.Thread):
     def __init__(self, options: argparse.Namespace, begun: float, seed: int):
         super().__init__(daemon=True)
         self.options, self.begun, self.random = options, begun, random.Random(seed)
-        self.address, self.headers = urlsplit(options.url), {"Content-Type": "application/json"}
+        self.address = options.address
+        self.headers = {"Content-Type": "application/json", "Host": urlsplit(options.url).netloc}
         if key := os.environ.get("API_KEY"):
             self.headers["Authorization"] = f"Bearer {key}"
         self.answers: list[tuple[float, float, int, bool]] = []
@@ -41,7 +44,7 @@ class Client(threading.Thread):
             if connection is None or used == PER_CONNECTION:
                 if connection is not None:
                     connection.close()
-                connection = http.client.HTTPConnection(self.address.hostname, self.address.port or 80, timeout=10)
+                connection = http.client.HTTPConnection(*self.address, timeout=10)
                 used = 0
             try:
                 self.ask(connection, now)
@@ -73,6 +76,16 @@ class Client(threading.Thread):
             self.acknowledged.append(event)
         degraded = response.status == 200 and bool(json.loads(text).get("degraded"))
         self.answers.append((now - self.begun, took, response.status, degraded))
+
+
+def look_up(host: str, port: int) -> tuple[str, int]:
+    """Return the first address of a name; tried for ten seconds."""
+    for _ in range(20):
+        try:
+            return socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][4]
+        except socket.gaierror:
+            time.sleep(0.5)
+    raise SystemExit(f"{host} has no address: check the cluster's DNS")
 
 
 def summarize(clients: list[Client]) -> dict:
@@ -107,6 +120,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=1_000)
     parser.add_argument("--events", type=float, default=0.0)
     options = parser.parse_args()
+    options.address = look_up(urlsplit(options.url).hostname, urlsplit(options.url).port or 80)
     seed, begun = random.SystemRandom().randrange(1 << 60), time.monotonic()
     clients = [Client(options, begun, seed + place) for place in range(options.connections)]
     for client in clients:
