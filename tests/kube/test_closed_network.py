@@ -21,6 +21,8 @@ def addresses(key) -> dict[str, str]:
     pods = list_pods("app.kubernetes.io/part-of in (handsell,handsell-stores)")
     found = {}
     for pod in pods:
+        if pod["status"]["phase"] != "Running":  # jobs leave pods behind
+            continue
         labels = pod["metadata"]["labels"]
         is_head = labels.get("ray.io/node-type") == "head"
         name = "head" if is_head else labels.get("ray.io/group") or labels["app.kubernetes.io/name"]
