@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import redis.retry as redis_retry
+from redis import RedisError
 
 from feast_rows import END, TOML, USERS, write_sources
 from handsell.config import load_config
@@ -44,3 +46,23 @@ def test_redis_and_sqlite_give_the_same_rows(redis, tmp_path, monkeypatch):
             assert str(ours) == str(theirs), column
             known += ours is not None
     assert known > USERS
+
+
+def test_a_redis_that_is_away_is_noticed_without_a_pause(tmp_path, monkeypatch):
+    """A request does not wait for it, and no thread is held."""
+    monkeypatch.delenv("HANDSELL_HOME", raising=False)
+    monkeypatch.setattr(redis_retry, "sleep", lambda seconds: pytest.fail(f"waited {seconds} s"))
+    server, path = RedisServer(), tmp_path / "shop.toml"
+    try:
+        server.start()
+        path.write_text(TOML.format(name="shop") + f'online_store = "{server.address}"\n')
+        store = open_store(load_config(path))
+        store.apply()
+        assert store.online_users(["u1"])["log_offset"] == [None]
+        server.kill()
+        with pytest.raises(RedisError):
+            store.online_users(["u1"])
+        server.start()
+        assert store.online_users(["u1"])["log_offset"] == [None]
+    finally:
+        server.remove()

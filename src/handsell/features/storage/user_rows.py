@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Protocol
 
 # before the other imports of Feast
@@ -34,6 +35,7 @@ UPSERT = (
     "ON CONFLICT (entity_key, feature_name) DO UPDATE SET value = excluded.value, value_text = excluded.value_text, "
     "event_ts = excluded.event_ts, created_ts = excluded.created_ts"
 )
+REDIS_RETRIES = 1  # at once, over a new connection: the server may have closed the old one
 SETTINGS = ("cache_size=-32768", "wal_autocheckpoint=8000")
 """KiB of pages in memory, and pages in the log of writes before they are written to the file: the rows of many users
 touch most pages of the table, and a page that several commits change is then written to the file once."""
@@ -173,6 +175,7 @@ class RedisViews:
         self._store, self._config = store, config
 
     def read(self, views: Sequence[feast.FeatureView], user_ids: Sequence[str]) -> Cells:
+        self._client  # noqa: B018 - prepares the client that Feast uses
         names = [feature.name for view in views for feature in view.features]
         fields = [field for view in views for field in self._list_fields(view)]
         hashes = self._store._read_hash_fields(self._config, [(key, fields) for key in self._keys(user_ids)])
@@ -206,9 +209,15 @@ class RedisViews:
         """Return the fields of a hash that hold a view's columns."""
         return self._store._generate_hset_keys_for_features(view)[1][:-1]  # the last one is the time
 
-    @property
+    @cached_property
     def _client(self) -> Any:
-        return self._store._get_client(self._config.online_store)
+        """Feast's client. By itself it would try again for seconds while the server is away, and hold a thread."""
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        client = self._store._get_client(self._config.online_store)
+        client.set_retry(Retry(NoBackoff(), REDIS_RETRIES))
+        return client
 
 
 def _describe(column: pa.Array) -> list[str | None]:
