@@ -1,10 +1,13 @@
 """The wheel works without a checkout: what it holds, and a project in an empty folder."""
 
+import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
+from feast.protos.feast.core.Registry_pb2 import Registry
 
+from handsell.jobs.train.publication import find_git_revision
 from installed_wheel import ROOT, install_wheel, list_sources
 
 USED = ("deployments/configs", "deployments/kuberay", "deployments/serve")
@@ -79,10 +82,30 @@ def test_a_project_is_checked_and_registered(wheel, project):
     applied = wheel.run("feast", "-c", "feature_repo", "apply", folder=project)
     assert applied.returncode == 0, applied.stderr
     assert "Applying changes for project shop" in applied.stdout
-    assert (project / ".handsell" / "shop" / "feast" / "registry.db").is_file()
-    for kind, name in (("feature-services", "ranking_v1"), ("entities", "basket"), ("entities", "creator")):
-        listed = wheel.run("feast", "-c", "feature_repo", kind, "list", folder=project)
-        assert f"\n{name} " in listed.stdout, listed.stdout + listed.stderr
+    registry = Registry.FromString((project / ".handsell" / "shop" / "feast" / "registry.db").read_bytes())
+    assert {service.spec.name for service in registry.feature_services} == {"ranking_v1", "user_serving_v1"}
+    assert {"basket", "creator"} < {entity.spec.name for entity in registry.entities}
+    assert [view.spec.name for view in registry.on_demand_feature_views] == ["request_crosses"]
     again = wheel.run("handsell", "apply", "shop.toml", folder=project)
     assert again.returncode == 0, again.stderr
     assert str(ROOT) not in applied.stdout + applied.stderr + again.stdout
+
+
+def test_an_installed_package_has_no_revision_of_somebodys_repository(tmp_path):
+    """An environment often lies in the repository of a project that uses it."""
+
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.com"]
+        done = subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    installed = tmp_path / ".venv" / "publication.py"
+    installed.parent.mkdir()
+    installed.touch()
+    assert find_git_revision(installed) is None
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "mine")
+    assert find_git_revision(installed) is None
+    git("add", str(installed))
+    git("commit", "--quiet", "--message", "tracked")
+    assert find_git_revision(installed) == git("rev-parse", "HEAD")
