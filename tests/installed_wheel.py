@@ -26,7 +26,7 @@ class InstalledWheel:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(self.site)}
 
-    def run(self, *command: str, folder: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, folder: Path, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         """Run a program of this Python's environment in a folder: `handsell`, `feast`, `python` …"""
         program = [sys.executable] if command[0] == "python" else [str(Path(sys.executable).with_name(command[0]))]
         if command[0] == "handsell":
