@@ -1,6 +1,7 @@
 # handsell
 #   make up   [CONFIG=deployments/configs/world.toml] [DATA=dir]   install, train, serve, and show a recommendation
 #   make install                                                   install only; then: . .venv/bin/activate && handsell --help
+#   make wheel                                                     build dist/handsell-….whl, which works without this checkout
 #   make test                                                      install and run the tests
 #   make test-all                                                  run the slow tests, too, and those on the cluster of $$KUBECONFIG
 #   make sbom                                                      write sbom.json, the packages that handsell needs (CycloneDX)
@@ -13,6 +14,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TORCH := torch==2.13.0
+TORCH_CPU := https://download.pytorch.org/whl/cpu
 
 export RAY_USAGE_STATS_ENABLED := 0
 export OMP_NUM_THREADS := 1
@@ -21,7 +25,7 @@ ifneq ($(filter C POSIX,$(LC_ALL)),)
 export LC_ALL := C.UTF-8
 endif
 
-.PHONY: install up down test test-all explore check sbom bench clean
+.PHONY: install up down test test-all explore check wheel sbom bench clean
 
 install: $(READY)
 
@@ -49,10 +53,13 @@ explore: $(READY)
 	$(BIN)/python -m pytest -q -m "hypothesis and not slow" --hypothesis-profile=explore tests/unit; done
 
 check: $(READY)
-	$(BIN)/ruff check src tests benchmarks feature_repo deployments/monitoring
-	$(BIN)/ruff format --check src tests benchmarks feature_repo deployments/monitoring
+	$(BIN)/ruff check setup.py src tests benchmarks feature_repo deployments/monitoring
+	$(BIN)/ruff format --check setup.py src tests benchmarks feature_repo deployments/monitoring
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
+
+wheel: $(READY)
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 sbom: $(READY)
 	$(BIN)/python deployments/make_sbom.py > sbom.json
@@ -63,10 +70,14 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV) .handsell
 
+# torch on PyPI brings NVIDIA's libraries (6.7 GB in all). Without a GPU the build of PyTorch's own index does (2.7 GB).
 $(READY): pyproject.toml constraints.txt
-	@echo "installing into $(VENV) (about two minutes, 3 GB) …"
+	@echo "installing into $(VENV) (3 to 7 minutes) …"
 	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 13), f"handsell needs Python 3.11 or 3.12, this is {sys.version.split()[0]}: make PYTHON=python3.11"'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@if ! nvidia-smi -L >/dev/null 2>&1 && timeout 2 $(BIN)/python -c 'import urllib.request; urllib.request.urlopen("$(TORCH_CPU)/torch/")' 2>/dev/null \
+	&& echo "  torch for the CPU from $(TORCH_CPU): 2.7 GB with all libraries" \
+	&& $(PIP) --no-deps --index-url $(TORCH_CPU) $(TORCH); then :; \
+	else echo "  torch from PyPI, with NVIDIA's libraries: 6.7 GB with all libraries"; $(PIP) --constraint constraints.txt $(TORCH); fi
+	@$(PIP) --constraint constraints.txt --editable '.[dev]'
 	@touch $@

@@ -3,8 +3,8 @@
     make sbom                                                       of this checkout, to sbom.json
     python deployments/make_sbom.py DIR/lib/python3.11/site-packages     of an image's packages
 
-It lists handsell and every package that it needs, directly or through others, with the extra `postgres`, and without
-what the tests alone need. The licenses are those that the packages declare.
+It lists handsell and every package that it needs, directly or through others, with what the extra `cluster` stands
+for, and without what the tests alone need. The licenses are those that the packages declare.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from packageurl import PackageURL
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT, EXTRAS = "handsell", ("postgres",)
+ROOT, EXTRAS = "handsell", ("postgres", "redis", "storage", "tracing")
 VERSION = SchemaVersion.V1_6
 LONGEST_LICENSE = 100  # longer ones are the license's whole text
 

@@ -1,4 +1,4 @@
-"""Which deployment these definitions are for: `$HANDSELL_CONFIG`, else the world."""
+"""Which deployment these definitions are for: `$HANDSELL_CONFIG`, else that of the repository's feature_store.yaml."""
 
 from pathlib import Path
 
@@ -10,15 +10,14 @@ from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
 from handsell.features.repository import explain_mismatch, load_selected_config
 
-REPO = Path(__file__).parent
-
 
 def deployment() -> Config:
     """The config; ends a feast command whose feature_store.yaml belongs to another one."""
     command = click.get_current_context(silent=True)  # None where a test or a notebook imports these files
+    repo = Path(command.obj["CHDIR"]) if command else Path(__file__).parent  # another one may import these files
     try:
-        config = load_selected_config(REPO)
-        problem = explain_mismatch(config, REPO, Path(command.obj["FS_YAML_FILE"])) if command else None
+        config = load_selected_config(repo)
+        problem = explain_mismatch(config, repo, Path(command.obj["FS_YAML_FILE"])) if command else None
     except HandsellError as error:
         if command is None:
             raise

@@ -60,7 +60,7 @@ def one_error(done: subprocess.CompletedProcess) -> str:
 def test_a_missing_config_is_one_line(tmp_path):
     message = one_error(handsell("doctor", str(tmp_path / "none.toml")))
     assert len(message.splitlines()) == 1
-    assert "none.toml does not exist" in message and "deployments/configs/world.toml" in message
+    assert "none.toml does not exist" in message and "`handsell init NAME` writes one" in message
 
 
 def test_an_unknown_key_is_named_with_its_section_and_value(tmp_path):

@@ -72,8 +72,9 @@ def test_the_last_stage_installs_nothing_and_does_not_run_as_root():
 
 def test_libraries_are_those_of_the_project_with_pinned_versions():
     installs = [line for run in find("RUN") for line in run.split("&&") if "pip install" in line]
-    assert any("--constraint constraints.txt '.[postgres]'" in line for line in installs)
-    assert "^torch==" in " ".join(find("RUN")) and "--editable ." in installs[-1]
+    assert any("--constraint constraints.txt '.[cluster]'" in line for line in installs)
+    assert "^torch==" in " ".join(find("RUN"))
+    assert installs[-1].split()[-1] == "." and "--no-deps" in installs[-1] and "--editable" not in installs[-1]
     torch = next(line for line in PROJECT["dependencies"] if line.startswith("torch=="))
     assert torch in (ROOT / "constraints.txt").read_text().splitlines()
 

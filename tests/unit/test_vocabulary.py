@@ -84,5 +84,5 @@ def test_a_catalog_of_another_version_is_refused_in_one_sentence(tmp_path):
 def test_a_damaged_catalog_is_one_sentence(tmp_path, name, left):
     Vocabulary.of(["a", "b"]).save(tmp_path)
     (tmp_path / name).write_bytes(left)
-    with pytest.raises(DataError, match=r"is damaged \(.*run `make up`"):
+    with pytest.raises(DataError, match=r"is damaged \(.*run `handsell up CONFIG`"):
         Vocabulary.load(tmp_path)

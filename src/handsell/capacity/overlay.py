@@ -21,7 +21,10 @@ def write_overlay(plan: CapacityPlan, base: Path, folder: Path) -> Path:
     """Write kustomization.yaml to a folder; `base` is deployments/kuberay/base. Raises ConfigError without one."""
     manifest = base / "rayservice.yaml"
     if not manifest.is_file():
-        raise ConfigError(f"--base {base}: expected the folder deployments/kuberay/base with {manifest.name} in it")
+        raise ConfigError(
+            f"--base {base}: expected the folder deployments/kuberay/base with {manifest.name} in it, of a checkout or "
+            "of a project that `handsell init` wrote"
+        )
     service = yaml.safe_load(manifest.read_text(encoding="utf-8"))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "kustomization.yaml"

@@ -107,7 +107,8 @@ class Vocabulary:
             hashes, order = (np.asarray(np.load(path / f"{name}.npy", mmap_mode="r")) for name in ("hashes", "order"))
         except (OSError, ValueError, EOFError) as error:
             raise DataError(
-                f"{path} is damaged ({error}): run `make up`, or `handsell data CONFIG` and the steps after it, again"
+                f"{path} is damaged ({error}): run `handsell up CONFIG`, or `handsell data CONFIG` and the steps after "
+                "it, again"
             ) from None
         return cls(texts, hashes, order)
 

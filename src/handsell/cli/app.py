@@ -41,7 +41,7 @@ app = typer.Typer(
     help="A recommender platform on Ray: prepare data, train and evaluate models, serve recommendations.",
 )  # fmt: skip
 COMMANDS = {
-    "Everything on this machine": (local.up, local.down, local.env),
+    "Everything on this machine": (local.init, local.up, local.down, local.env),
     "Data": (data.doctor, data.compact, data.data),
     "Features": (features.features, features.apply, features.materialize),
     "Training": (training.train, training.evaluate),

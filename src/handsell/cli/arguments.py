@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from handsell.config import Config
 
 ConfigPath = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="Configuration file (TOML), such as deployments/configs/world.toml.")
+    Path, typer.Argument(metavar="CONFIG", help="Configuration file (TOML); `handsell init` writes one.")
 ]
 DataPath = Annotated[
     str | None,

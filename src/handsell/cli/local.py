@@ -3,8 +3,30 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
 
 from handsell.cli.arguments import ConfigPath, DataPath, Topology, load
+
+Template = Annotated[
+    Literal["world", "own_data", "movielens"],
+    typer.Option(help="world: synthetic data; own_data: your tables; movielens: downloads a small MovieLens."),
+]
+
+
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the project: letters, digits and underscores.")],
+    folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path(),
+    template: Template = "world",
+) -> None:
+    """Write a new project: NAME.toml, feature_repo, Serve files, an overlay for Kubernetes, and a README."""
+    from handsell.local.project.creation import create_project
+
+    files = create_project(name, folder, template)
+    print(f"wrote {len(files)} files to {folder.absolute()}: {name}.toml, feature_repo/, deployments/ and README.md")
+    print(f"next: handsell {'doctor' if template == 'own_data' else 'up'} {folder / name}.toml")
 
 
 def up(config: ConfigPath, data: DataPath = None, topology: Topology = "graph") -> None:

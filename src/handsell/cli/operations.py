@@ -55,7 +55,7 @@ def restore(
 
     loaded = load(config)
     if cluster.find_running(loaded) is not None:
-        raise HandsellError(f"{loaded.name} is running: stop it with `make down CONFIG={config}` before a restore")
+        raise HandsellError(f"{loaded.name} is running: stop it with `handsell down {config}` before a restore")
     manifest = run(loaded, folder, replace, report_update)
     report_result(f"{loaded.name} is as of {manifest.created}; live bundle: {manifest.live or 'none'}")
 

@@ -48,7 +48,7 @@ def recommend(
                 f"/v1/users/{quote(user, safe='')}/recommendations", params={"count": count, "surface": surface}
             )
     except httpx.HTTPError as error:
-        raise HandsellError(f"no service at {base} ({error}): start it with `make up CONFIG={config}`") from None
+        raise HandsellError(f"no service at {base} ({error}): start it with `handsell up {config}`") from None
     try:
         body = response.json()
     except ValueError:

@@ -8,7 +8,7 @@ Environment variables that override the file: `HANDSELL_DATA` (data.path), `HAND
 
 from handsell.access.config import AccessConfig
 from handsell.bundles.config import GateConfig
-from handsell.config.locations import find_shipped, project_root, state_home
+from handsell.config.locations import find_shipped, project_root, shipped_root, state_home
 from handsell.config.schema import Config
 from handsell.config.toml_file import load_config
 from handsell.data.config import DataConfig, EventsConfig, SplitConfig
@@ -46,5 +46,6 @@ __all__ = [
     "find_shipped",
     "load_config",
     "project_root",
+    "shipped_root",
     "state_home",
 ]

@@ -47,6 +47,16 @@ def state_home(source: Path) -> Path:
 
 
 def find_shipped(source: Path, part: str) -> Path | None:
-    """Find a file of the checkout: above the config file, then around this package, then in the working folder."""
-    folders = (*source.parents, Path(__file__).parents[3], Path.cwd())
+    """Find a file of `feature_repo` or `deployments`: above the config file, else the one that handsell brings."""
+    folders = (*source.parents, shipped_root())
     return next((folder / part for folder in folders if (folder / part).exists()), None)
+
+
+def shipped_root() -> Path:
+    """Return the folder of the `feature_repo` and `deployments` that handsell brings.
+
+    It is `handsell/shipped` where a wheel is installed (setup.py puts it there), and the checkout of an editable one.
+    """
+    package = Path(__file__).parents[1]
+    inside = package / "shipped"
+    return inside if inside.is_dir() else package.parents[1]

@@ -28,11 +28,11 @@ from handsell.serving.guard_rails.config import CanaryConfig
 from handsell.serving.telemetry.config import LoggingConfig, TracingConfig
 from handsell.storage.config import NO_STORAGE, STORAGE_VARIABLE, StorageConfig, check_storage_uri
 
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,30}$"
+
 
 class Config(Section):
-    name: str = Field(
-        pattern=r"^[a-z][a-z0-9_]{0,30}$", description="name of the state folder and of the Feast project"
-    )
+    name: str = Field(pattern=NAME_PATTERN, description="name of the state folder and of the Feast project")
     data: DataConfig = DataConfig()
     events: EventsConfig = EventsConfig()
     split: SplitConfig = SplitConfig()

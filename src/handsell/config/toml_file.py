@@ -22,7 +22,7 @@ def load_config(path: Path | str) -> Config:
         raw = tomllib.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            f"config {source} does not exist: give a TOML file such as deployments/configs/world.toml"
+            f"config {source} does not exist: expected a TOML file; `handsell init NAME` writes one"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"config {source} is not readable TOML: {error}") from None

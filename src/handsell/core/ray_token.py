@@ -40,10 +40,12 @@ def read_token(path: Path) -> str:
     if mode & 0o077 or status.st_uid != os.geteuid():
         raise HandsellError(
             f"Ray's token at {path} must be readable by its owner alone (mode 600), got mode {mode:o} and owner "
-            f"{status.st_uid}: restart the cluster for a new token (`make down`, then `make up`)"
+            f"{status.st_uid}: restart the cluster for a new token (`handsell down CONFIG`, then `handsell up CONFIG`)"
         )
     if not token:
-        raise HandsellError(f"Ray's token at {path} is empty: restart the cluster (`make down`, then `make up`)")
+        raise HandsellError(
+            f"Ray's token at {path} is empty: restart the cluster (`handsell down CONFIG`, then `handsell up CONFIG`)"
+        )
     return token
 
 

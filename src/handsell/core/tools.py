@@ -40,6 +40,6 @@ def find_plain_interpreter() -> str:
     except OSError as error:
         raise HandsellError(
             f"cannot use the link {link} to {sys.prefix} ({error.strerror or 'taken'}): Ray needs a path of Python "
-            "without spaces and quotes. Remove the link, or move the checkout"
+            "without spaces and quotes. Remove the link, or move the environment"
         ) from None
     return str(link / Path(sys.executable).relative_to(sys.prefix))

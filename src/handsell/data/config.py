@@ -127,7 +127,8 @@ class EventsConfig(Section):
     store: str = Field(
         "sqlite",
         description="where events, slates and catalog changes are stored: `sqlite`, one machine, or "
-        "`postgresql://USER@HOST/DATABASE`, any number of machines; $HANDSELL_EVENT_STORE overrides it",
+        "`postgresql://USER@HOST/DATABASE`, any number of machines (`pip install 'handsell[postgres]'`); "
+        "$HANDSELL_EVENT_STORE overrides it",
     )
     session_gap_minutes: float = Field(30.0, gt=0, description="time without events that ends a session")
 

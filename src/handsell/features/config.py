@@ -25,7 +25,9 @@ class FeaturesConfig(Section):
         {}, description="user columns that filters may read as `user.<name>`, and what each holds; `user_columns` too"
     )
     online_store: str = Field(
-        "sqlite", description="sqlite, or a redis connection string host:port; $HANDSELL_ONLINE_STORE overrides it"
+        "sqlite",
+        description="sqlite, or a redis connection string host:port (`pip install 'handsell[redis]'`); "
+        "$HANDSELL_ONLINE_STORE overrides it",
     )
 
     @property

@@ -1,22 +1,26 @@
 """The Feast project, registry and online store of a config. Does not import Feast.
 
-The `feast` command reads `feature_repo/feature_store.yaml`, which belongs to the config `world`. Every other config has
-its own `<state>/feast/feature_store.yaml`, to which `$FEAST_FS_YAML_FILE_PATH` must point. `feature_repo` checks that
-this file and `$HANDSELL_CONFIG` agree; where they do not, it prints the two exports to set. So the views of one config
-are never registered in the registry of another.
+The `feast` command reads `feature_repo/feature_store.yaml`, which belongs to the config that its project names: `world`
+in the checkout, the one of `handsell init` in a project of its own. Every other config has its own
+`<state>/feast/feature_store.yaml`, to which `$FEAST_FS_YAML_FILE_PATH` must point. `feature_repo` checks that this file
+and `$HANDSELL_CONFIG` agree; where they do not, it prints the two exports to set. So the views of one config are never
+registered in the registry of another.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import os
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from handsell.config import Config, find_shipped, load_config
+from handsell.config import Config, find_shipped, load_config, shipped_root
 from handsell.core.errors import FeatureError
 from handsell.core.paths import Layout
 
@@ -31,10 +35,13 @@ ONLINE_BATCH = 10_000  # rows per write; without it Feast writes only the first 
 
 
 def load_selected_config(repo: Path) -> Config:
-    """Load the config of `$HANDSELL_CONFIG` (relative to the caller's directory), by default that of the world."""
+    """Load the config of `$HANDSELL_CONFIG` (relative to the caller's directory), by default that of the repository."""
     given = os.environ.get(CONFIG_VARIABLE)
     if not given:
-        return load_config(repo.parent / "deployments" / "configs" / "world.toml")
+        project = yaml.safe_load((repo / "feature_store.yaml").read_text(encoding="utf-8"))["project"]
+        folders = (repo.parent, repo.parent / "deployments" / "configs")
+        found = [folder / f"{project}.toml" for folder in folders]
+        return load_config(next((path for path in found if path.is_file()), found[0]))
     # the feast command has already changed into the repository; PWD still names the caller's directory
     candidates = [Path(given).expanduser(), Path(os.environ.get("PWD", ".")) / given]
     return load_config(next((path for path in candidates if path.is_file()), candidates[-1]))
@@ -45,15 +52,17 @@ def build_feast_settings(config: Config) -> dict[str, Any]:
     folder = Layout(config.state).feast
     given = os.environ.get(STORE_VARIABLE)
     store = given or config.features.online_store
-    online: dict[str, Any] = {"type": SQLITE}
-    if ":" in store:  # rows are overwritten whatever their time: that of a late event is not newer
-        online = {"type": "redis", "connection_string": store, "skip_dedup": True}
+    name = f"${STORE_VARIABLE}" if given else "features.online_store"
+    online: dict[str, Any]
     if store == "sqlite":
-        online["path"] = str(folder / "online.db")
+        online = {"type": SQLITE, "path": str(folder / "online.db")}
     elif ":" not in store:
-        name = f"${STORE_VARIABLE}" if given else "features.online_store"
         shown = "set to something else" if given else repr(store)  # it may be a password without its address
         raise FeatureError(f"{name} is {shown}: expected sqlite, or a redis address host:port")
+    elif importlib.util.find_spec("redis") is None:
+        raise FeatureError(f"{name} is a redis address, but redis is not installed: pip install 'handsell[redis]'")
+    else:  # rows are overwritten whatever their time: that of a late event is not newer
+        online = {"type": "redis", "connection_string": store, "skip_dedup": True}
     return {
         "project": config.name,
         "provider": "local",
@@ -118,13 +127,42 @@ def _show(setting: Any) -> str:
 
 
 def find_feature_repo(config: Config) -> Path:
-    """Find the folder of Feast definitions above the config file, above this package, or in the working directory."""
+    """Find the folder of Feast definitions above the config file, else that of the package."""
     if settings := find_shipped(config.source, "feature_repo/feature_store.yaml"):
         return settings.parent
     raise FeatureError(
-        f"expected feature_repo/ above {config.source}, beside the package or in {Path.cwd()}, got none: run inside a "
-        "checkout"
+        f"expected feature_repo/ above {config.source} or in the package, got none: install handsell again"
     )
+
+
+def list_definitions(config: Config) -> list[Path]:
+    """Return the files that define what is registered with Feast, those of the package included."""
+    return sorted({*find_feature_repo(config).glob("*.py"), *_list_own_definitions()})
+
+
+def _list_own_definitions() -> list[Path]:
+    return sorted((shipped_root() / "feature_repo").glob("*.py"))
+
+
+def import_definitions() -> dict[str, Any]:
+    """Import the Feast files of the package from another Feast repository; return their Feast objects by name.
+
+    Feast imports all files of a repository as top-level modules. So the names of these are free again afterwards: the
+    other repository may have a `views.py`, too.
+    """
+    files = _list_own_definitions()
+    names = [path.stem for path in files]
+    others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    sys.path.insert(0, str(files[0].parent))
+    try:
+        modules = [importlib.import_module(name) for name in names]
+    finally:
+        sys.path.remove(str(files[0].parent))
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(others)
+    named = {name: value for module in modules for name, value in vars(module).items()}
+    return {name: value for name, value in named.items() if type(value).__module__.startswith("feast.")}
 
 
 def _locate_stores(settings: dict[str, Any], repo: Path) -> dict[str, Any]:
@@ -157,6 +195,6 @@ def share_online_file(config: Config) -> None:
     try:
         connection.execute("PRAGMA journal_mode=WAL")
     except sqlite3.DatabaseError as error:
-        raise FeatureError(f"{path} is damaged ({error}): remove it, then run `make up` again") from None
+        raise FeatureError(f"{path} is damaged ({error}): remove it, then run `handsell up` again") from None
     finally:
         connection.close()

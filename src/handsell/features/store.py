@@ -88,7 +88,7 @@ class FeatureStore(FeatureRegistry):
         try:
             Registry.FromString(path.read_bytes() if path.is_file() else b"")
         except DecodeError:
-            raise FeatureError(f"{path} is damaged: remove it, then run `make up` again") from None
+            raise FeatureError(f"{path} is damaged: remove it, then run `handsell up` again") from None
 
     def refresh(self) -> None:
         """Read the registry again; another process may have run apply."""

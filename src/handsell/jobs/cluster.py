@@ -63,7 +63,7 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
         raise HandsellError(
             f"cannot connect to the cluster at {address} of RAY_ADDRESS ({str(error).splitlines()[0][:200]}): it is "
             'down, or this process lacks its token. `eval "$(handsell env CONFIG)"` exports address and token of the '
-            "cluster that `make up` started."
+            "cluster that `handsell up` started."
         ) from None
     try:
         yield

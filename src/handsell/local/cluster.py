@@ -113,7 +113,7 @@ def find_running(config: Config) -> RayHead | None:
     if not head.token:
         raise HandsellError(
             f"the cluster of {config.name} (pid {head.pid}) was started by an earlier version, without a token: "
-            f"stop it with `make down CONFIG={config.source}`, then start it again"
+            f"stop it with `handsell down {config.source}`, then start it again"
         )
     read_token(Path(head.token))
     return head

@@ -31,8 +31,8 @@ def require_free_port(name: str, host: str, port: int, ours: frozenset[int] = fr
     if holder is not None and holder.pid in ours:
         return
     raise HandsellError(
-        f"port {port} is taken by another program{_describe(holder)}: stop that program (`make down CONFIG=…` stops "
-        f"another `make up`), or set {name} in the config to a free port"
+        f"port {port} is taken by another program{_describe(holder)}: stop that program (`handsell down CONFIG` stops "
+        f"another deployment), or set {name} in the config to a free port"
     )
 
 

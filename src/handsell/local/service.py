@@ -52,8 +52,8 @@ def write_serve_file(config: Config, topology: str) -> Path:
     source = find_shipped(config.source, f"deployments/serve/{topology}.yaml")
     if source is None:
         raise HandsellError(
-            f"expected deployments/serve/{topology}.yaml above {config.source}, in the package's checkout or in "
-            f"{Path.cwd()}, found none: run inside a checkout"
+            f"expected deployments/serve/{topology}.yaml above {config.source} or in the package, found none: "
+            "install handsell again"
         )
     document = yaml.safe_load(source.read_text())
     document["http_options"] = {
@@ -107,7 +107,9 @@ def request_slate(client: httpx.Client, user_id: str, count: int) -> dict:
     try:
         response = client.post("/v1/recommendations", json={"user_id": user_id, "count": count})
     except httpx.HTTPError as error:
-        raise HandsellError(f"the service at {url} does not answer ({error!r}): start it with `make up`") from None
+        raise HandsellError(
+            f"the service at {url} does not answer ({error!r}): start it with `handsell up CONFIG`"
+        ) from None
     if response.status_code != 200:
         raise HandsellError(
             f"expected status 200 from {url}/v1/recommendations for user {user_id!r}, got {response.status_code}: "

@@ -20,7 +20,7 @@ from handsell.core.tools import start_command
 from handsell.doctor.inspection import find_problems
 from handsell.doctor.view import print_problems
 from handsell.events.store.opening import open_reader
-from handsell.features.repository import build_feast_settings, find_feature_repo
+from handsell.features.repository import build_feast_settings, list_definitions
 from handsell.jobs.features.materialization import is_filled
 from handsell.jobs.features.steps import list_online_files
 from handsell.jobs.step_records import code_digest, digest_files
@@ -191,7 +191,7 @@ def step_inputs(config: Config) -> dict[str, object]:
             _describe_source_files(config),
         ],
         "features": features,
-        "feature repo": digest_files(sorted(find_feature_repo(config).glob("*.py"))),
+        "feature repo": digest_files(list_definitions(config)),
         "online store": build_feast_settings(config)["online_store"],
         "train": config.model_dump(mode="json", include=trained),
     }

@@ -111,7 +111,7 @@ class HttpPolicy:
                 response = self.client.post(path, json=body)
             except httpx.HTTPError as error:
                 raise HandsellError(
-                    f"the service at {self._url} does not answer ({error!r}): start it with `make up`"
+                    f"the service at {self._url} does not answer ({error!r}): start it with `handsell up CONFIG`"
                 ) from None
             if response.status_code != BUSY:
                 break

@@ -26,7 +26,8 @@ class StorageConfig(Section):
 
     uri: str | None = Field(
         None,
-        description="folder in object storage, such as s3://bucket/handsell (also gs:// and az://); each deployment "
+        description="folder in object storage, such as s3://bucket/handsell (also gs:// and az://; "
+        "`pip install 'handsell[storage]'`); each deployment "
         "uses the folder of its name below it. $HANDSELL_STORAGE overrides it, with `none`, too. None: everything is "
         "in the state folder",
     )

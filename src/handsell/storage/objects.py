@@ -14,11 +14,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import obstore
-from obstore.exceptions import AlreadyExistsError, NotModifiedError, PreconditionError
-from obstore.store import from_url
+from handsell.core.errors import ConfigError, StorageError
 
-from handsell.core.errors import StorageError
+try:
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, NotModifiedError, PreconditionError
+    from obstore.store import from_url
+except ImportError:  # of the extra `storage`
+    obstore = None  # type: ignore[assignment]
 
 SMALL = {"timeout": "3s", "connect_timeout": "2s"}  # a call about a small object, which is read while serving
 LARGE = {"timeout": "600s", "connect_timeout": "5s"}
@@ -59,9 +62,17 @@ class ListedObject:
 
 
 class Objects:
-    """The objects below a URI. Every method raises StorageError where storage refuses a call or does not answer."""
+    """The objects below a URI. Every method raises StorageError where storage refuses a call or does not answer.
+
+    Raises ConfigError without the package obstore.
+    """
 
     def __init__(self, uri: str):
+        if obstore is None:
+            raise ConfigError(
+                "storage.uri or $HANDSELL_STORAGE names object storage, but obstore is not installed: "
+                "pip install 'handsell[storage]'"
+            )
         self.uri = uri.rstrip("/")
         self._small = self._open(SMALL, tries=2, for_s=2)  # one that does not answer is not asked twice
         self._large = self._open(LARGE, tries=8, for_s=180)

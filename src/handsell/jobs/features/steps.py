@@ -10,7 +10,7 @@ from pathlib import Path
 from handsell.config import Config
 from handsell.core.paths import Layout, has_content
 from handsell.events.compacted_files import read_position
-from handsell.features.repository import build_feast_settings, find_feature_repo
+from handsell.features.repository import build_feast_settings, list_definitions
 from handsell.jobs.features.materialization import is_filled, materialize_rows
 from handsell.jobs.progress import Progress
 from handsell.jobs.step_records import code_digest, digest_files, is_current, read_record, record_step
@@ -72,6 +72,6 @@ def _list_inputs(config: Config) -> dict[str, object]:
     store, code = build_feast_settings(config), code_digest()
     return {
         "features": [settings, code, shown, meta.read_text(encoding="utf-8") if meta.is_file() else ""],
-        "apply": [settings["features"], store, code, digest_files(sorted(find_feature_repo(config).glob("*.py")))],
+        "apply": [settings["features"], store, code, digest_files(list_definitions(config))],
         "materialize": [store, read_record(config, "features"), read_record(config, "apply")],
     }

@@ -108,7 +108,7 @@ def build_manifest(run: TrainingRun, report: dict, staging: Path) -> Manifest:
         metrics={k: v for k, v in report["models"][FUNNEL]["metrics"].items() if v is not None},
         metrics_of="holdout",
         holdout_data_end_us=spans["retrieval"][1],
-        git_revision=_git_revision(),
+        git_revision=find_git_revision(),
         libraries=read_library_versions(),
         notes=(*describe_evaluation(run), *describe_indexes(staging)),
     )
@@ -216,12 +216,14 @@ def extract_scores(contender: ModelScores) -> BundleScores:
     )
 
 
-def _git_revision() -> str | None:
+def find_git_revision(file: Path = Path(__file__)) -> str | None:
+    """Return the revision of this source; None where it is installed, even inside the repository of somebody else."""
+    command = ["git", "rev-parse", "HEAD", f"HEAD:./{file.name}"]  # the second one fails if the file is not tracked
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=file.parent)
     except OSError:
         return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    return done.stdout.split()[0] if done.returncode == 0 else None
 
 
 def _read_meta(config: Config) -> dict[str, Any]:

@@ -16,9 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray.serve import Application
 from ray.serve.context import _get_global_client
 
-import handsell
 from handsell.access.exposure import find_exposure
-from handsell.config import Config, load_config
+from handsell.config import Config, load_config, shipped_root
 from handsell.core.errors import ConfigError
 from handsell.events.store.opening import has_one_writer
 from handsell.serving.graph.deployments import STAGE_DEPLOYMENTS, EventLogDeployment
@@ -88,7 +87,7 @@ def bind(deployment: Any, *args: Any) -> Application:
 
 
 def locate_config(config: str) -> Path:
-    """Resolve a relative path in the working directory of the cluster's processes, else in this checkout."""
+    """Resolve a relative path in the working directory of the cluster's processes, else among the shipped files."""
     path = Path(config).expanduser()
-    checkout = Path(handsell.__file__).parents[2] / path
-    return checkout if not path.exists() and checkout.exists() else path
+    shipped = shipped_root() / path
+    return shipped if not path.exists() and shipped.exists() else path

@@ -25,7 +25,8 @@ class TracingConfig(Section):
     endpoint: str = Field(
         "",
         description="base address of the receiver of OpenTelemetry spans (OTLP over HTTP), such as "
-        "http://collector:4318; empty: no spans. $OTEL_EXPORTER_OTLP_ENDPOINT overrides it, and the other OTEL_* "
+        "http://collector:4318 (`pip install 'handsell[tracing]'`); empty: no spans. "
+        "$OTEL_EXPORTER_OTLP_ENDPOINT overrides it, and the other OTEL_* "
         "variables apply",
     )
 

@@ -39,8 +39,11 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from handsell.core.errors import ConfigError
 from handsell.core.logs.request_trace import RequestTrace, get_traces, set_traces
 from handsell.serving.telemetry.config import TracingConfig
+
+log = logging.getLogger(__name__)
 
 PROPAGATOR = TraceContextTextMapPropagator()
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")  # they override the config
@@ -52,16 +55,25 @@ _provider: TracerProvider | None = None
 
 
 def start_tracing(config: TracingConfig, process: str) -> None:
-    """Export the spans of this process if there is an endpoint; `process` is the part that runs here, as Gateway."""
+    """Export the spans of this process if there is an endpoint; `process` is the part that runs here, as Gateway.
+
+    Raises ConfigError if the config names one and the exporter is not installed.
+    """
     global _tracer, _provider
     in_environment = any(os.environ.get(name) for name in ENDPOINTS)
     if not (config.endpoint or in_environment):
         return
-    # imported here: they take a quarter of a second
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider as ExportingProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    try:  # imported here: they take a quarter of a second
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider as ExportingProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        problem = f"spans cannot be exported ({error}): pip install 'handsell[tracing]'"
+        if config.endpoint:
+            raise ConfigError(f"tracing.endpoint: {problem}") from None
+        log.warning("an OTLP endpoint is in the environment, but %s", problem)
+        return  # it may be there for all programs of a cluster
 
     stop_tracing()
     name = {} if os.environ.get(SERVICE) else {"service.name": f"handsell-{process.lower()}"}
