@@ -18,6 +18,7 @@ from handsell.migration.tally import Tally
 
 System = Literal["gorse", "metarank", "csv"]
 COUNTS = "import.json"
+GORSE_API = "gorse_api = true # clients of Gorse may go on calling /api (docs/migration.md)"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def import_source(system: System, source: str, folder: Path, settings: ImportSet
     try:
         _read(system, source, tables, settings.columns)
         tables.write()
-        switches: list[str] = []
+        switches = [GORSE_API] if system == "gorse" else []
         config = write_config(tables, settings.name or name_deployment(folder.absolute()), settings.weights, switches)
         (folder / COUNTS).write_text(json.dumps(tables.tally.to_json(), indent=1), encoding="utf-8")
         done = True

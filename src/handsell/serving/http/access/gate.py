@@ -11,7 +11,9 @@ from handsell.access.caller import Caller
 from handsell.serving.http.access.access_control import AccessControl
 from handsell.serving.http.problems import problem
 
-OPEN_PATHS = ("/healthz", "/readyz", "/metrics")  # probes and monitoring have no key
+OPEN_PATHS = (  # probes and monitoring have no key
+    "/healthz", "/readyz", "/metrics", "/api/health/live", "/api/health/ready",
+)  # fmt: skip
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -33,7 +35,7 @@ def describe_keys(document: dict[str, Any], is_required: bool) -> None:
     }
     document["security"] = [*([] if is_required else [{}]), {"bearer": []}, {"header": []}]
     for path in OPEN_PATHS:
-        for operation in document["paths"][path].values():
+        for operation in document["paths"].get(path, {}).values():
             operation["security"] = []
 
 
