@@ -2,6 +2,8 @@
 
 import time
 
+import numpy as np
+import orjson
 import pytest
 import requests
 from gorse import AsyncGorse, Gorse, GorseException
@@ -10,6 +12,7 @@ from gorse_shop import open_gorse_shop
 from handsell.access.api_key import create_key
 from handsell.access.config import AccessConfig
 from handsell.events.store.opening import open_reader
+from serving_service import start_service
 from serving_world import write_world
 
 USER = {"UserId": "bob", "Labels": {"gender": "M", "age": 24}, "Comment": "my user"}
@@ -331,3 +334,36 @@ def test_without_the_switch_there_is_no_such_api(world):
         assert not any(
             path.startswith("/api") for path in requests.get(f"{shop.url}/openapi.json", timeout=20).json()["paths"]
         )
+
+
+# -- anything -----------------------------------------------------------------------------------------------
+
+VALUES = (
+    None, True, 0, -1, 2**70, 1.5, "", " ", "a", "i1", "like", "\x00", "2026-01-01T00:00:00Z", "soon", [], ["a", None],
+    ["a"], [[1]], {}, {"a": 1, "b": [1], "": "x"}, {"tag": "x", "title": 1}, {"c": {"d": None}},
+)  # fmt: skip
+NAMES = (
+    "ItemId", "UserId", "FeedbackType", "Timestamp", "Labels", "Categories", "IsHidden", "title", "Value", "Comment",
+    "Subscribe", "item_id", "\x00", "tag", "given", "available",
+)  # fmt: skip
+CALLS = (
+    ("POST", "item", False), ("POST", "items", True), ("PATCH", "item/i1", False), ("POST", "user", False),
+    ("POST", "users", True), ("PATCH", "user/u1", False), ("POST", "feedback", True), ("PUT", "feedback", True),
+    ("POST", "session/recommend?n=2", True),
+)  # fmt: skip
+
+
+async def test_no_body_fails(world):
+    """Any JSON gets an answer that the OpenAPI document describes, never a 5xx."""
+    rng = np.random.default_rng(9)
+    config = world.config.model_copy(update={"serving": world.config.serving.model_copy(update={"gorse_api": True})})
+    deep = {"ItemId": "deep", "UserId": "deep", "Labels": orjson.loads("[" * 300 + "]" * 300)}
+    async with start_service(world, config=config) as (client, _):
+        for n in range(300):
+            method, path, is_list = CALLS[n % len(CALLS)]
+            bodies = [{name: VALUES[rng.integers(len(VALUES))] for name in rng.choice(NAMES, 5)} for _ in range(3)]
+            body = bodies if is_list else bodies[0] if n % 5 else VALUES[rng.integers(len(VALUES))]
+            answer = await client.request(method, f"/api/{path}", json=body if n % 11 else [deep] if is_list else deep)
+            assert answer.status_code < 500, (method, path, body, answer.text)
+        for path in ("items?n=200", "items?n=200&q=a", "users?n=200", "feedback?n=200", "popular?n=9", "latest?n=9"):
+            assert (await client.get(f"/api/{path}")).status_code == 200, path

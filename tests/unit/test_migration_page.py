@@ -95,6 +95,5 @@ def test_every_route_of_the_page_exists(shop):
     for path in GORSE_SCOPES:
         plain = re.sub(r"\{(user|item)_id\}", r"{\1}", path).replace("{feedback_type}", "{type}").rstrip("/")
         base, _, last = plain.rpartition("/")
-        written = (plain, f"{base}[/{last}]", f"{base}` `[/{last}]", re.sub(r"s$", "(s)", plain), plain + "(s)")
-        assert any(form in text for form in written), path
+        assert plain in text or f"{base}[/{last}]" in text, path
     assert {path for _, path in ADMIN_ONLY} <= set(GORSE_SCOPES)

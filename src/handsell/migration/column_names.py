@@ -28,9 +28,7 @@ USUAL: Mapping[str, tuple[str, ...]] = {  # canonical column → usual names, wi
     "expires_at": ("expiresat",),
     "available": ("available", "instock"),
 }  # fmt: skip
-NEEDS: Mapping[Kind, tuple[str, ...]] = {
-    "events": ("user_id", "item_id", "time"), "items": ("item_id",), "users": ("user_id",),
-}  # fmt: skip
+TIME = re.compile(r"(_at|At|_AT|_on|[Dd]ate|DATE|[Tt]ime|TIME|[Tt]imestamp|_ts)$")  # such as bought_at, orderDate
 COLUMNS: Mapping[Kind, tuple[str, ...]] = {
     "events": ("user_id", "item_id", "time", "type", "value", "event_id", "position", "recommendation_id", "surface"),
     "items": ("item_id", "title", "creators", "tags", "text", "published_at", "expires_at", "available"),
@@ -47,6 +45,9 @@ def map_columns(names: Sequence[str], given: Mapping[str, str]) -> dict[str, str
         plain = {_simplify(name): name for name in reversed(names) if name not in taken.values()}
         if found := next((plain[name] for name in usual if name in plain), None):
             taken[canonical] = found
+    times = [name for name in names if TIME.search(name.strip()) and name not in taken.values()]
+    if "time" not in taken and len(times) == 1:
+        taken["time"] = times[0]
     return taken
 
 

@@ -34,7 +34,8 @@ def import_csv(source: str, tables: ImportTables, given: Mapping[str, str]) -> N
         raise DataError(f"SOURCE is {source}: expected files whose names end in {' or '.join(CSV)}, got none")
     opened = [_open(file, given) for file in files]
     if not any(kind == "events" for _, kind, _ in opened):
-        table, _, mapped = opened[0]
+        table = opened[0][0]
+        mapped = map_columns(table.names, given)
         missing = [name for name in ("user_id", "item_id", "time") if name not in mapped]
         raise DataError(
             f"{table.file}: expected columns with user, item and time of events, found none for {', '.join(missing)} "
@@ -65,7 +66,7 @@ def _open(file: TableFile, given: Mapping[str, str]) -> tuple[CsvTable, Kind | N
 def _add_table(tables: ImportTables, table: CsvTable, kind: Kind, mapped: Mapping[str, str]) -> None:
     tally, rows = tables.tally, 0
     shown = ", ".join(f"{name} = {column}" for name, column in mapped.items())
-    tally.notes.append(f"  {table.file}: {kind}, with {shown}")
+    tally.notes.append(f"{table.file}: {kind}, with {shown}")
     others = [name for name in table.names if name not in mapped.values()]
     only_type = "rating" if RATING.search(mapped.get("value", "")) else "interaction"  # where there is no column
     for row, place in _read_rows(table, mapped, others if kind != "events" else []):

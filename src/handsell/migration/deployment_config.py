@@ -82,7 +82,7 @@ def _describe_deleted(tables: ImportTables) -> list[str]:
     if 2 * described >= all_items:
         return []
     tables.tally.notes.append(
-        f"  {all_items - described:,} of {all_items:,} items with events have no row among the items: they are "
+        f"{all_items - described:,} of {all_items:,} items with events have no row among the items: they are "
         "recommended all the same (data.recommend_deleted_items)"
     )
     return ["recommend_deleted_items = true"]

@@ -20,7 +20,7 @@ from handsell.core.errors import DataError
 from handsell.data.catalog_fields import CANONICAL, convert_value
 from handsell.data.schemas import STRINGS, TIME
 from handsell.migration.tally import Kind, SourcePlace, Tally
-from handsell.migration.values import read_id
+from handsell.migration.values import read_id, to_json
 
 BATCH = 5_000  # rows
 MOST_COLUMNS = 300  # other columns; what is beyond them is kept as JSON in one column
@@ -63,7 +63,12 @@ class RowSpool:
             self._tally.skip(self.kind, str(error), place)
             return
         before = self._find(known)
-        found = self._convert(fields, place)
+        found = self._convert(fields)
+        try:
+            to_json(found)
+        except ValueError as error:
+            self._tally.skip(self.kind, str(error), place)
+            return
         if before is not None:
             self._tally.merged[self.kind] += 1
             old_time, old = before[0], orjson.loads(before[1])
@@ -82,7 +87,7 @@ class RowSpool:
             or self._database.execute("SELECT time, fields FROM rows WHERE id = ?", (row_id,)).fetchone()
         )
 
-    def _convert(self, fields: Mapping[str, Any], place: SourcePlace) -> dict[str, Any]:
+    def _convert(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields as they are stored: canonical ones converted, others as JSON values."""
         found: dict[str, Any] = {}
         for name, value in fields.items():
@@ -145,9 +150,7 @@ class RowSpool:
         fields += [pa.field(name, TYPES.get(frozenset(self._kinds[name]), pa.string())) for name in kept]
         if rest:
             fields.append(pa.field(OTHER, pa.string()))
-            self._tally.notes.append(
-                f"  {len(rest):,} rare fields of {self.kind} are kept as JSON in the column {OTHER}"
-            )
+            self._tally.notes.append(f"{len(rest):,} rare fields of {self.kind} are kept as JSON in the column {OTHER}")
         return pa.schema(fields), rest
 
 

@@ -64,7 +64,7 @@ class Tally:
             for reason, count in self.skipped.get(kind, Counter[str]()).most_common():
                 yield f"  skipped {count:,}: {reason} (first: {self.first[kind, reason]})"
         for name, count in self.dropped.most_common():
-            yield f"  not kept: {name}, in {count:,} records"
+            yield f"not kept: {name}, in {count:,} records"
         yield from self.notes
 
     def to_json(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import orjson
 import pyarrow as pa
 
 from handsell.core.errors import DataError
@@ -44,6 +45,14 @@ def read_number(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) and abs(number) < 3e38 else None
+
+
+def to_json(value: Any) -> str:
+    """Return a value as JSON text; raises ValueError for one that is nested too deeply."""
+    try:
+        return orjson.dumps(value).decode()
+    except (orjson.JSONEncodeError, RecursionError):
+        raise ValueError("a value nested in more than 250 levels") from None
 
 
 def is_no_time(value: Any) -> bool:

@@ -84,7 +84,7 @@ def _compare_counts(rest: bytes, counts: dict[int, int], file: TableFile, tally:
     for section, name in NAMES.items():
         told = said.get(name.capitalize()) if isinstance(said, dict) else None
         if isinstance(told, int) and told != counts[section]:
-            tally.notes.append(f"  {file}: Gorse says that it dumped {told:,} {name}, the file has {counts[section]:,}")
+            tally.notes.append(f"{file}: Gorse says that it dumped {told:,} {name}, the file has {counts[section]:,}")
 
 
 def _decode(section: int, message: bytes, file: TableFile, number: int, tally: Tally) -> dict[str, Any]:

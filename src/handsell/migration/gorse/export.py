@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from handsell.core.errors import DataError
@@ -20,6 +20,7 @@ from handsell.migration.gorse.fields import (
     rename,
 )
 from handsell.migration.gorse.sql_dump import looks_like_sql, read_sql
+from handsell.migration.row_spool import RowSpool
 from handsell.migration.source_files import find_files, read_objects, read_start
 from handsell.migration.tables import ImportTables
 from handsell.migration.tally import SourcePlace, Tally
@@ -75,15 +76,29 @@ def _add(tables: ImportTables, record: dict[str, Any], place: SourcePlace) -> No
         tables.events.add(build_event(record), place)
     elif "ItemId" in record:
         tally.read["items"] += 1
-        others = _list_others(record, ITEM_FIELDS)
-        tables.items.add(record["ItemId"], {**build_item(record), **others}, place)
+        _add_row(tables.items, record, ITEM_FIELDS, build_item, place, tally)
     elif "UserId" in record:
         tally.read["users"] += 1
-        others = _list_others(record, USER_FIELDS)
-        tables.users.add(record["UserId"], {**build_user(record), **others}, place)
+        _add_row(tables.users, record, USER_FIELDS, build_user, place, tally)
     else:
         tally.read["other"] += 1
         tally.skip("other", "a record without FeedbackType, ItemId or UserId", place)
+
+
+def _add_row(
+    spool: RowSpool,
+    record: dict[str, Any],
+    known: tuple[str, ...],
+    build: Callable[[dict[str, Any]], dict[str, Any]],
+    place: SourcePlace,
+    tally: Tally,
+) -> None:
+    try:
+        fields = {**build(record), **_list_others(record, known)}
+    except ValueError as error:
+        tally.skip(spool.kind, str(error), place)
+        return
+    spool.add(record[known[0]], fields, place)
 
 
 def _list_others(record: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from handsell.migration.values import is_no_time, read_number
+from handsell.migration.values import is_no_time, read_number, to_json
 
 ITEM_FIELDS = ("ItemId", "IsHidden", "Categories", "Timestamp", "Labels", "Comment")
 USER_FIELDS = ("UserId", "Labels", "Subscribe", "Comment")
@@ -80,10 +80,10 @@ def build_event(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build_labels(labels: Any) -> dict[str, Any]:
-    """Return labels as JSON text, and those that are single values in columns of their own."""
+    """Return labels as JSON text, and single values in columns of their own; raises ValueError if nested too deeply."""
     if labels is None:
         return {"labels": None}
-    fields: dict[str, Any] = {"labels": orjson.dumps(labels).decode()}
+    fields: dict[str, Any] = {"labels": to_json(labels)}
     if isinstance(labels, Mapping):
         for name, value in labels.items():
             if isinstance(value, (bool, int, float, str)):
@@ -112,7 +112,7 @@ def list_texts(value: Any) -> list[str]:
         return [part for part in value.split("|") if part]
     if not isinstance(value, Iterable) or isinstance(value, (Mapping, bytes)):
         return []
-    return [entry if isinstance(entry, str) else orjson.dumps(entry).decode() for entry in value if entry is not None]
+    return [entry if isinstance(entry, str) else to_json(entry) for entry in value if entry is not None]
 
 
 def describe_item(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -55,7 +55,10 @@ class GorseCatalogCalls:
 
     async def put_items(self, given: Sequence[GorseItemBody]) -> int:
         """Put items; raises RequestError (400) that names the first one that is no item."""
-        rows = [ListedItem(**{**_list_others(one), **build_item(one.record), "item_id": one.ItemId}) for one in given]
+        rows = [
+            ListedItem(**{**_list_others(one), **_build(build_item, one.record), "item_id": one.ItemId})
+            for one in given
+        ]
         return await self._put(self._service.items, rows)
 
     async def get_item(self, item_id: str) -> GorseItem:
@@ -65,7 +68,7 @@ class GorseCatalogCalls:
         """Change the fields that are not null; raises RequestError (404) for an unknown item."""
         record = {name: value for name, value in patch.record.items() if value is not None}
         row = await self._service.items.get(self._service.bundle, item_id)
-        fields = build_item(record) | _list_others(patch)
+        fields = _build(build_item, record) | _list_others(patch)
         if "Labels" in record:
             fields = _drop_labels(row) | fields
         if "tags" in fields:  # made of both
@@ -109,7 +112,10 @@ class GorseCatalogCalls:
     # -- users ----------------------------------------------------------------------------------------------
 
     async def put_users(self, given: Sequence[GorseUserBody]) -> int:
-        rows = [ListedUser(**{**_list_others(one), **build_user(one.record), "user_id": one.UserId}) for one in given]
+        rows = [
+            ListedUser(**{**_list_others(one), **_build(build_user, one.record), "user_id": one.UserId})
+            for one in given
+        ]
         return await self._put(self._service.users, rows)
 
     async def get_user(self, user_id: str) -> GorseUser:
@@ -117,7 +123,7 @@ class GorseCatalogCalls:
 
     async def patch_user(self, user_id: str, patch: GorseUserPatch) -> None:
         record = {name: value for name, value in patch.record.items() if value is not None}
-        fields = build_user(record) | _list_others(patch)
+        fields = _build(build_user, record) | _list_others(patch)
         if "Labels" in record:
             fields = _drop_labels(await self._service.users.get(self._service.bundle, user_id)) | fields
         await self._service.users.patch(self._service.bundle, user_id, fields)
@@ -154,6 +160,15 @@ class GorseCatalogCalls:
                 code=first.code,
             )  # fmt: skip
         return done.accepted
+
+
+def _build(build: Callable[[Mapping[str, Any]], dict[str, Any]], record: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return build(record)
+    except ValueError as error:
+        raise RequestError(
+            f"Labels: expected less, got {error}", field="Labels", status=400, code="nested_too_deeply"
+        ) from None
 
 
 def find_titles(snapshot: Snapshot, text: str) -> np.ndarray:
