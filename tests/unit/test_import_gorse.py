@@ -234,9 +234,8 @@ def test_labels_that_are_nested_too_deeply_are_counted(tmp_path):
     deep = "[" * 400 + "]" * 400
     path = dumps.write_json_lines(tmp_path / "feedback.jsonl", SHOP[2][:20])
     with path.open("a") as out:
-        out.write(
-            f'{{"ItemId": "i1", "Labels": {deep}}}\n{{"ItemId": "i2", "Other": {deep}}}\n{{"UserId": "u", "x": {deep}}}\n'
-        )
+        out.write(f'{{"ItemId": "i1", "Labels": {deep}}}\n{{"ItemId": "i2", "Other": {deep}}}\n')
+        out.write(f'{{"UserId": "u", "Something": {deep}}}\n')
     _, tally = run(path, tmp_path / "shop")
     require_balance(tally)
     assert tally.count_skipped("items") == 2 and tally.count_skipped("users") == 1
