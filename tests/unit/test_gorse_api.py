@@ -12,6 +12,8 @@ from gorse_shop import open_gorse_shop
 from handsell.access.api_key import create_key
 from handsell.access.config import AccessConfig
 from handsell.events.store.opening import open_reader
+from handsell.serving.http.compatibility import gorse_catalog, gorse_feedback
+from handsell.serving.telemetry.request_ids import list_request_ids
 from serving_service import start_service
 from serving_world import write_world
 
@@ -367,3 +369,33 @@ async def test_no_body_fails(world):
             assert answer.status_code < 500, (method, path, body, answer.text)
         for path in ("items?n=200", "items?n=200&q=a", "users?n=200", "feedback?n=200", "popular?n=9", "latest?n=9"):
             assert (await client.get(f"/api/{path}")).status_code == 200, path
+
+
+def test_pages_look_at_a_bounded_number_of_rows(client, shop, monkeypatch):
+    for module in (gorse_feedback, gorse_catalog):
+        monkeypatch.setattr(module, "SCANNED", 3)
+        monkeypatch.setattr(module, "SCANS", 2)
+    client.insert_feedbacks([feedback("mia", f"i{n}", "play" if n == 9 else "like") for n in range(10)])
+    client.insert_user({"UserId": "mia"})
+
+    def walk(path, key):
+        found, cursor, pages = [], "", 0
+        while pages == 0 or cursor:
+            page = requests.get(f"{shop.url}/api/{path}", params={"n": 50, "cursor": cursor}, timeout=20).json()
+            found, cursor, pages = [*found, *page[key]], page["Cursor"], pages + 1
+        return found, pages
+
+    played, pages = walk("feedback/play", "Feedback")
+    assert [one["ItemId"] for one in played if one["UserId"] == "mia"] == ["i9"] and pages > 1
+    users, pages = walk("users", "Users")
+    assert "mia" in {user["UserId"] for user in users} and len(users) == len({user["UserId"] for user in users})
+
+
+def test_ids_of_foreign_requests_are_known_to_the_log_lines():
+    """So that they are hashed there."""
+    scope = {
+        "path": "/api/feedback/bob/vue", "query_string": b"user-id=ann",
+        "handsell.body": b'[{"UserId": "eve", "ItemId": "i9", "client_id": "c", "object": {"object_id": "x"}}]',
+    }  # fmt: skip
+    assert {"bob", "vue", "ann", "eve", "i9", "x", "c"} <= set(list_request_ids(scope))
+    assert "bob" in set(list_request_ids({"path": "/api/recommend/bob/"}))

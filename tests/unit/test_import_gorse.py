@@ -130,6 +130,11 @@ def test_what_cannot_be_used_is_counted_with_reason_and_place(tmp_path):
     assert told["kinds"]["events"]["read"] == 307 and told["not_kept"]["events: Reviewer"] == 1
 
 
+def test_a_folder_may_be_a_uri(tmp_path):
+    _, tally = run(write_lines(tmp_path / "source").as_uri(), tmp_path / "shop")
+    assert tally.written == {"events": dumps.EVENTS, "items": dumps.ITEMS, "users": dumps.USERS}
+
+
 def test_a_later_record_of_an_item_replaces_the_earlier_one(tmp_path):
     items = [{"ItemId": "i1", "Comment": "old", "Labels": {"a": 1}}, {"ItemId": "i1", "Comment": "new"}]
     folder = tmp_path / "source"

@@ -42,7 +42,7 @@ from handsell.serving.http.compatibility.gorse_schemas import (
     GorseUserPatch,
 )
 
-SCANNED = 5_000  # rows that one page looks at
+SCANNED, SCANS = 5_000, 10  # rows of one read, and reads for one page, which may be short
 
 
 class GorseCatalogCalls:
@@ -131,22 +131,22 @@ class GorseCatalogCalls:
     async def list_users(self, query: GorsePageParameters) -> GorseUserPage:
         """List the users that were put over HTTP, in the order in which they came."""
         after, rows = read_cursor(query.cursor), list[dict[str, Any]]()
-        while len(rows) < query.n:
+        for _ in range(SCANS):
             found = await self._service.changes.query(partial(_read_changes, after))
-            if not found:
-                return GorseUserPage(Cursor="", Users=[GorseUser(**describe_user(row)) for row in rows])
             ids = list(dict.fromkeys(change.id for change in found if change.kind == "user"))
             changes = _group(await self._service.changes.read("user", ids))
             for change in found:
                 after = change.offset
-                if change.kind != "user" or changes[change.id][0].offset != change.offset:
-                    continue  # listed at its first change
-                row = apply_changes(None, changes[change.id])
-                if row is not None:
-                    rows.append({**row, "user_id": change.id})
+                if (
+                    change.kind == "user" and changes[change.id][0].offset == change.offset
+                ):  # listed at its first change
+                    row = apply_changes(None, changes[change.id])
+                    rows += [] if row is None else [{**row, "user_id": change.id}]
                 if len(rows) == query.n:
-                    break
-        return GorseUserPage(Cursor=str(after), Users=[GorseUser(**describe_user(row)) for row in rows])
+                    return _build_user_page(rows, str(after))
+            if len(found) < SCANNED:
+                return _build_user_page(rows, "")
+        return _build_user_page(rows, str(after))
 
     async def _put(self, rows: CatalogRows, given: Sequence[ListedItem] | Sequence[ListedUser]) -> int:
         if not given:
@@ -192,6 +192,10 @@ def _build_item_page(rows: Iterable[Mapping[str, Any]], after: int | None) -> Go
 
 def _read_changes(after: int, reader: EventReader) -> list[CatalogChange]:
     return reader.read_changes(after, SCANNED)
+
+
+def _build_user_page(rows: Iterable[Mapping[str, Any]], cursor: str) -> GorseUserPage:
+    return GorseUserPage(Cursor=cursor, Users=[GorseUser(**describe_user(row)) for row in rows])
 
 
 def _group(changes: Iterable[CatalogChange]) -> dict[str, list[CatalogChange]]:

@@ -27,6 +27,7 @@ from handsell.serving.http.event_intake import validate_events
 from handsell.serving.http.metadata import format_time
 from handsell.serving.http.problems import describe_errors, summarize_errors
 
+SCANNED, SCANS = 5_000, 10  # rows of one read, and reads for one page, which may be short
 KEPT = ("FeedbackType", "UserId", "ItemId", "Timestamp", "Value")
 B = TypeVar("B", bound=BaseModel)
 NAMES = {"type": "FeedbackType", "user_id": "UserId", "item_id": "ItemId", "timestamp": "Timestamp", "value": "Value"}
@@ -58,14 +59,18 @@ class GorseFeedbackCalls:
 
     async def list_page(self, query: GorsePageParameters, kind: str | None = None) -> GorseFeedbackPage:
         """List the events that the event store still has, of one type if it is given."""
-        after = read_cursor(query.cursor)
+        after, limit = read_cursor(query.cursor), query.n if kind is None else SCANNED
         found: list[GorseFeedback] = []
-        while len(found) < query.n:
-            columns = await self._read(partial(_scan, after, query.n - len(found)))
-            if not columns["offset"]:
+        for _ in range(SCANS):
+            columns = await self._read(partial(_scan, after, limit))
+            for offset, one in zip(columns["offset"], _describe(columns), strict=True):
+                after = offset
+                if kind in (None, one.FeedbackType):
+                    found.append(one)
+                if len(found) == query.n:
+                    return GorseFeedbackPage(Cursor=str(after), Feedback=found)
+            if len(columns["offset"]) < limit:
                 return GorseFeedbackPage(Cursor="", Feedback=found)
-            after = columns["offset"][-1]
-            found += [one for one in _describe(columns) if kind in (None, one.FeedbackType)]
         return GorseFeedbackPage(Cursor=str(after), Feedback=found)
 
     async def list_of_user(self, user_id: str, kind: str | None, item_id: str | None) -> list[GorseFeedback]:
