@@ -37,6 +37,7 @@ def import_source(system: System, source: str, folder: Path, settings: ImportSet
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"--out is {folder}: expected a new or an empty folder, got one with files; choose another")
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     tables = ImportTables(folder)
     done = False
@@ -52,6 +53,8 @@ def import_source(system: System, source: str, folder: Path, settings: ImportSet
         if not done:
             for path in folder.iterdir():
                 path.unlink()
+            if is_new:
+                folder.rmdir()
     return config, tables.tally
 
 
