@@ -17,7 +17,7 @@ LAYERS = (
     ("__main__", "cli", "console", "local"),
     ("doctor",),
     ("jobs", "serving", "simulation"),
-    ("bundles", "evaluation", "experiments", "maintenance", "capacity"),
+    ("bundles", "evaluation", "experiments", "maintenance", "capacity", "migration"),
     ("retrieval", "ranking", "reranking", "onboarding"),
     ("eligibility", "features", "events"),
     ("catalog", "data", "access", "storage"),

@@ -242,7 +242,7 @@ async def test_a_store_that_does_not_answer_is_503_and_nothing_is_stored(world):
         async def refuse(changes):
             raise EventStoreError("disk full")
 
-        service._changes.events = type("Broken", (), {"append_changes": staticmethod(refuse)})()
+        service.changes.events = type("Broken", (), {"append_changes": staticmethod(refuse)})()
         for method, path, body in (
             ("PUT", "/v1/items/new", {}), ("PATCH", "/v1/items/i1", {"title": "x"}), ("DELETE", "/v1/items/i1", None),
             ("POST", "/v1/items", {"items": [{"item_id": "new"}]}), ("PUT", "/v1/users/u1", {}),
@@ -254,7 +254,7 @@ async def test_a_store_that_does_not_answer_is_503_and_nothing_is_stored(world):
 
 async def test_a_store_that_cannot_be_read_is_503(world):
     async with start_service(world) as (client, service):
-        service._changes._reader = BrokenReader()
+        service.changes._reader = BrokenReader()
         for method, path in (("GET", "/v1/items/i1"), ("PUT", "/v1/items/i1"), ("GET", "/v1/users/u1")):
             answer = await client.request(method, path, json={} if method == "PUT" else None)
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), method

@@ -53,7 +53,10 @@ for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.command("hash", rich_help_panel="Operations")(operations.hash_ids)
-GROUPS = {"bundles": bundles.app, "experiments": experiments.app, "keys": keys.app, "rules": rules.app}
+GROUPS = {
+    "import": data.import_app, "bundles": bundles.app, "experiments": experiments.app, "keys": keys.app,
+    "rules": rules.app,
+}  # fmt: skip
 for name, group in GROUPS.items():
     app.add_typer(group, name=name, rich_help_panel="Groups of commands")
 

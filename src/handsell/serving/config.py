@@ -29,6 +29,14 @@ class ServingConfig(Section):
     events_before_2000: bool = Field(
         False, description="accept events with times before 2000, which are more often a wrong unit than history"
     )
+    gorse_api: bool = Field(
+        False, description="also answer clients of Gorse, such as pygorse, below /api: see docs/migration.md"
+    )
+    ubi_types: dict[str, str] = Field(
+        {},
+        description='event types of action names in `POST /v1/ubi_events`, such as { add_to_cart = "cart" }; other '
+        "names are types themselves",
+    )
     deadline_ms: int = Field(2_000, ge=1, description="a stage that answers later is left out")
     micro_batch: int = Field(16, ge=1, description="most requests in one batch")
     in_flight: int = Field(3, ge=1, description="micro-batches processed at the same time")

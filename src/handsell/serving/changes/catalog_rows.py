@@ -40,6 +40,10 @@ class StoredChanges:
         """Read the changes of some rows; raises EventStoreError where the store does not answer in time."""
         return await self._run(lambda: self._reader.read_changes_of(kind, ids))
 
+    async def query(self, read: Callable[[EventReader], T]) -> T:
+        """Read anything else that the store holds; raises EventStoreError likewise."""
+        return await self._run(lambda: read(self._reader))
+
     async def append(self, changes: Sequence[CatalogChange]) -> None:
         """Append changes; they are durable on return. Raises EventStoreError."""
         try:

@@ -14,7 +14,7 @@ import numpy as np
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.config.overlay import apply_overlay
-from handsell.core.batches import NONE, Slates
+from handsell.core.batches import NONE, Requests, Slates
 from handsell.core.clock import Clock
 from handsell.core.failures import Failures
 from handsell.core.funnel import remove_items
@@ -156,9 +156,16 @@ class LoadedBundle:
         return await batcher.submit(query)
 
     def public_list(self, name: str, query: Query, metadata: bool) -> list[Item]:
-        """Available items of `popular` or `trending`."""
-        order = getattr(self._popular_items, name)
-        item, score = self._popular_items.first_allowed(order, self._users.build_visitor_request(query), query.count)
+        """Available items of `popular`, `trending` or `latest`."""
+        return self._list(name, self._users.build_visitor_request(query), query.count, metadata)
+
+    async def list_allowed(self, name: str, query: Query) -> list[Item]:
+        """`public_list` without the items that the query's user may not be shown, such as seen or blocked ones."""
+        return self._list(name, (await self._begin([query]))[1].requests, query.count, False)
+
+    def _list(self, name: str, requests: Requests, count: int, metadata: bool) -> list[Item]:
+        popular = self._popular_items
+        item, score = popular.first_allowed(getattr(popular, name), requests, count)
         real = item[0] >= 0
         return render.build_items(item[0, real], score[0, real], self.snapshot, metadata)
 

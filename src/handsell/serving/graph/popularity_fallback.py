@@ -70,6 +70,13 @@ class PopularItems:
             return self.order[1]
         return _order(self._trend, self._column("item_positives_7d"))
 
+    @cached_property
+    def latest(self) -> Order:
+        """Items by their time of publication, newest first; those without one last. Scores are in 0..1."""
+        published = self.snapshot.published
+        order = np.argsort(-np.maximum(published, 0), kind="stable").astype(np.int32)
+        return order, np.linspace(1, 0, len(order), dtype=np.float32)
+
     @property
     def _popularity(self) -> np.ndarray:
         values = self.popularity

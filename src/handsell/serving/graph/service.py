@@ -68,11 +68,11 @@ class Service:
         self.refused_arms: Mapping[str, str] = {}  # why this gateway cannot serve a bundle of an arm, by bundle
         self.arm_outcomes = OutcomeCounter()
         self._events = events
-        self._changes = StoredChanges(open_reader(self.config), events, self.config.serving.deadline_ms / 1_000)
+        self.changes = StoredChanges(open_reader(self.config), events, self.config.serving.deadline_ms / 1_000)
         self.identities = Identities(partial(open_reader, self.config))
         self.access = AccessControl(self.config.access, partial(open_reader, self.config), events)
         self.people = People(events, self.identities, self.config.serving.deadline_ms / 1_000)
-        self.items, self.users = Items(self.config, self._changes), Users(self.config, self._changes)
+        self.items, self.users = Items(self.config, self.changes), Users(self.config, self.changes)
         self._impressions = ImpressionQueue(self._append_slates, metrics.impressions_lost.inc)
         metrics.waiting_slates.set_function(lambda: len(self._impressions))
         self._arms = ArmTraffic(self.config, self.identities, metrics.registry, self.arm_outcomes)
@@ -158,19 +158,23 @@ class Service:
 
     # -- endpoints ------------------------------------------------------------------------------------------
 
-    async def recommend(self, body: schemas.RecommendationsBody) -> a.RecommendationsAnswer:
+    async def recommend(self, body: schemas.RecommendationsBody, is_shown: bool = True) -> a.RecommendationsAnswer:
         mine = self._identify(body)
         asked = SlateRequest(
-            lambda parser, arrived: parser.parse_recommendations(mine, arrived), "metadata" in body.include
-        )
+            lambda parser, arrived: parser.parse_recommendations(mine, arrived), "metadata" in body.include,
+            is_shown=is_shown,
+        )  # fmt: skip
         return await self._recommender.recommend(asked, self._assign(body, body.surface))
 
-    async def similar(self, item_id: str, query: schemas.SimilarParameters) -> a.RecommendationsAnswer:
+    async def similar(
+        self, item_id: str, query: schemas.SimilarParameters, is_shown: bool = True
+    ) -> a.RecommendationsAnswer:
         mine = self._identify(query)
         asked = SlateRequest(
             lambda parser, arrived: parser.parse_similar(item_id, query, arrived),
             "metadata" in query.include,
             make_user_key(mine.user_id, mine.anonymous_id),
+            is_shown,
         )
         surface = find_similar_surface(self.config)
         answer = await self._recommender.recommend(asked, self._assign(query, surface))
@@ -271,7 +275,7 @@ class Service:
 
     async def close(self) -> None:
         await self._impressions.close()
-        self._changes.close()
+        self.changes.close()
         self.identities.close()
         self.access.close()
         for bundle in (self.bundle, self.previous):

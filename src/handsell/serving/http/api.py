@@ -20,6 +20,8 @@ from handsell.serving.http.access.access_control import AccessControl
 from handsell.serving.http.access.audit_trail import AuditTrail, make_audit_hash
 from handsell.serving.http.access.gate import AccessGate, describe_keys
 from handsell.serving.http.catalog_api import build_item_routes, build_user_routes
+from handsell.serving.http.compatibility.gorse_api import GORSE_ROUTES
+from handsell.serving.http.compatibility.ubi_api import build_ubi_routes
 from handsell.serving.http.middleware import HeadAsGet, RequestMetrics
 from handsell.serving.http.onboarding.question_api import build_onboarding_routes
 from handsell.serving.http.people_api import build_identity_routes
@@ -86,7 +88,8 @@ def build_api(service: Service, watchers: Sequence[Watcher] = ()) -> FastAPI:
     app.openapi = build_document(app, service.access)  # type: ignore[method-assign]
     for routes in (  # a request is compared with the routes in this order: that with most requests comes first
         _event_routes, _slate_routes, _user_routes, build_item_routes, build_user_routes, build_identity_routes,
-        build_onboarding_routes, _operation_routes,
+        build_onboarding_routes, build_ubi_routes, _operation_routes,
+        *(GORSE_ROUTES if service.config.serving.gorse_api else ()),
     ):  # fmt: skip
         app.include_router(routes(service))
     app.add_middleware(AuditTrail, append=service.access.append_audit, hash_id=make_audit_hash(service.config))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Annotated, Any, ClassVar
 
 import orjson
 from fastapi import Path, Query
@@ -64,6 +64,8 @@ class StrictJson(Request):
 
 
 class StrictRoute(APIRoute):
+    body_types: ClassVar[Mapping[str, tuple[str, ...]]] = BODY_TYPES
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle, path = super().get_route_handler(), self.path_format
         require_scope(path)
@@ -73,7 +75,7 @@ class StrictRoute(APIRoute):
             await require_access(path, strict_request)
             kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
             # browsers do not send this type to another site without its consent
-            expected = BODY_TYPES.get(request.method, ())
+            expected = self.body_types.get(request.method, ())
             if expected and kind not in expected:
                 raise RequestError(
                     f"content-type is expected to be {expected[0]}; got {kind[:80] or 'none'!r}",
@@ -82,6 +84,12 @@ class StrictRoute(APIRoute):
             return await handle(strict_request)
 
         return strict
+
+
+class BodylessRoute(StrictRoute):
+    """A route whose path says it all: a PUT without a body."""
+
+    body_types: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
 
 def answer(body: a.Answer, status: int = 200) -> Response:

@@ -43,6 +43,7 @@ class SlateRequest:
     parse: Callable[[QueryParser, float], Query]  # with the time of its arrival
     metadata: bool = False
     shown_to: str | None = None  # the user, where the slate does not depend on one
+    is_shown: bool = True  # False: only counted, because it was shown before
 
     def parse_as(self, bundle: LoadedBundle, variant: Variant) -> Query:
         """Return the query with a variant's settings."""
@@ -122,4 +123,4 @@ class Recommender:
         self, bundle: LoadedBundle, asked: SlateRequest, query: Query, slate: UserSlate, request: ArmRequest | None
     ) -> a.RecommendationsAnswer:
         shown = query if asked.shown_to is None else replace(query, user_id=asked.shown_to)
-        return self._answers.build(bundle, shown, slate, asked.metadata, request)
+        return self._answers.build(bundle, shown, slate, asked.metadata, request, asked.is_shown)

@@ -29,9 +29,10 @@ class SlateAnswers:
         self._watch = SlateMetrics(metrics.registry)
 
     def build(
-        self, bundle: LoadedBundle, query: Query, served: UserSlate, metadata: bool, request: ArmRequest | None = None
-    ) -> a.RecommendationsAnswer:
-        """Build the answer of a request, with its arms if it is in any, and log the impression."""
+        self, bundle: LoadedBundle, query: Query, served: UserSlate, metadata: bool, request: ArmRequest | None = None,
+        is_shown: bool = True,
+    ) -> a.RecommendationsAnswer:  # fmt: skip
+        """Build the answer of a request, with its arms if it is in any, and log the impression if it is shown."""
         given = IN_NONE if request is None else request.given
         slate = render.render_slate(served.slates, served.row, query.count, bundle.snapshot)
         surface = bundle.config.surface_names[query.surface]
@@ -46,16 +47,17 @@ class SlateAnswers:
             )
         drawn = sum(reason.code == "explore" for reason in slate.reason)
         diversity = self._watch.record(surface, query.user_id, slate.item, drawn, bundle.snapshot)
-        self._offer(
-            {
-                "recommendation_id": query.recommendation_id,
-                "time": query.time,
-                "user_id": query.user_id,
-                "surface": surface,
-                "bundle": bundle.release.bundle,
-                "items": render.encode_impression(slate, given.describe(served.teams[: len(slate.item_id)])),
-            }
-        )
+        if is_shown:
+            self._offer(
+                {
+                    "recommendation_id": query.recommendation_id,
+                    "time": query.time,
+                    "user_id": query.user_id,
+                    "surface": surface,
+                    "bundle": bundle.release.bundle,
+                    "items": render.encode_impression(slate, given.describe(served.teams[: len(slate.item_id)])),
+                }
+            )
         answer = a.RecommendationsAnswer(
             recommendation_id=query.recommendation_id,
             surface=surface,

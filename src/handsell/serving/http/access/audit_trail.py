@@ -19,7 +19,7 @@ from handsell.config import Config
 from handsell.core.logs.id_hashing import IdHash, make_id_hash
 from handsell.core.logs.request_trace import get_trace
 from handsell.core.paths import Layout
-from handsell.serving.http.access.route_scopes import ROUTE_SCOPES, find_scope
+from handsell.serving.http.access.route_scopes import ALL_SCOPES, find_scope
 from handsell.serving.telemetry.request_ids import BODY
 
 RECORDED = ("catalog", "experiments", "admin")
@@ -65,7 +65,7 @@ class AuditTrail:
     def _describe(self, scope: Scope, status: int) -> AuditEntry | None:
         """Return the entry of a request, None for one that is not recorded."""
         path = getattr(scope.get("route"), "path_format", "")
-        if path not in ROUTE_SCOPES:
+        if path not in ALL_SCOPES:
             return None
         request, caller = Request(scope), scope.get("state", {}).get("caller", Caller.anonymous())
         needed = find_scope(path, request)
@@ -86,8 +86,13 @@ class AuditTrail:
             body = orjson.loads(request.scope.get(BODY) or b"null")
         except orjson.JSONDecodeError:
             return ""
-        rows = next((rows for rows in body.values() if isinstance(rows, list)), ()) if isinstance(body, dict) else ()
-        return f"{len(rows)} {path_noun(request)}"
+        if isinstance(body, dict):
+            if user_id := body.get("UserId"):
+                return f"user {self._hash(str(user_id))}"
+            if item_id := body.get("ItemId"):
+                return f"item {item_id}"
+            body = next((rows for rows in body.values() if isinstance(rows, list)), ())
+        return f"{len(body) if isinstance(body, list | tuple) else 0} {path_noun(request)}"
 
 
 def path_noun(request: Request) -> str:

@@ -12,6 +12,7 @@ from handsell.serving.http.access.access_control import AccessControl
 from handsell.serving.http.problems import problem
 
 OPEN_PATHS = ("/healthz", "/readyz", "/metrics")  # probes and monitoring have no key
+GORSE_OPEN_PATHS = ("/api/health/live", "/api/health/ready")
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -32,8 +33,8 @@ def describe_keys(document: dict[str, Any], is_required: bool) -> None:
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "the same"},
     }
     document["security"] = [*([] if is_required else [{}]), {"bearer": []}, {"header": []}]
-    for path in OPEN_PATHS:
-        for operation in document["paths"][path].values():
+    for path in (*OPEN_PATHS, *GORSE_OPEN_PATHS):
+        for operation in document["paths"].get(path, {}).values():
             operation["security"] = []
 
 
@@ -81,7 +82,7 @@ class AccessGate:
     def _identify(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
         """Set the caller of a request, or answer why it is refused."""
         state = scope.setdefault("state", {})
-        if not self.control.is_required or scope["path"] in OPEN_PATHS:
+        if not self.control.is_required or scope["path"] in (*OPEN_PATHS, *GORSE_OPEN_PATHS):
             state["caller"] = Caller.anonymous()
             return None
         text = _read_key(headers)

@@ -20,24 +20,54 @@ ROUTE_SCOPES: Mapping[str, Scope] = {
     ),
     **dict.fromkeys(("/v1/events", "/v1/identities/merge", "/v1/blocks", f"{USER}/blocks"), "events"),
     **dict.fromkeys(("/v1/items", ITEM, "/v1/users", USER), "catalog"),
+    "/v1/ubi_events": "events",
 }  # fmt: skip
 """By path: a route without a scope cannot be built."""
 
+GORSE_USER, GORSE_ITEM = "/api/user/{user_id}", "/api/item/{item_id}"
+GORSE_SCOPES: Mapping[str, Scope] = {
+    **dict.fromkeys(
+        (
+            "/api/recommend/{user_id}", "/api/recommend/{user_id}/", "/api/recommend/{user_id}/{category}",
+            "/api/session/recommend", "/api/session/recommend/{category}", f"{GORSE_ITEM}/neighbors",
+            f"{GORSE_ITEM}/neighbors/", f"{GORSE_ITEM}/neighbors/{{category}}", "/api/popular",
+            "/api/popular/{category}", "/api/latest", "/api/latest/{category}",
+        ), "recommend",
+    ),
+    **dict.fromkeys(
+        (
+            "/api/feedback", "/api/feedback/{feedback_type}", "/api/feedback/{user_id}/{item_id}",
+            f"{GORSE_USER}/feedback", f"{GORSE_USER}/feedback/{{feedback_type}}",
+        ), "events",
+    ),
+    **dict.fromkeys(
+        (
+            "/api/item", "/api/items", "/api/user", "/api/users", GORSE_ITEM, GORSE_USER,
+            f"{GORSE_ITEM}/category/{{category}}",
+        ), "catalog",
+    ),
+}  # fmt: skip
+"""Likewise, where `serving.gorse_api` is on."""
+ADMIN_ONLY = {  # whoever lists all events reads what everybody did; in Gorse, deleting a user is an erasure
+    ("GET", "/api/feedback"), ("GET", "/api/feedback/{feedback_type}"), ("DELETE", GORSE_USER),
+}  # fmt: skip
+ALL_SCOPES: Mapping[str, Scope] = {**ROUTE_SCOPES, **GORSE_SCOPES}
+
 OF_ONE_USER = ("/v1/recommendations", f"{USER}/recommendations")
 OF_NO_USER = ("/v1/similar", f"{ITEM}/similar", "/v1/popular", "/v1/trending")
-EVENTS = "/v1/events"
+EVENTS, UBI_EVENTS = "/v1/events", "/v1/ubi_events"
 
 
 def require_scope(path: str) -> None:
     """Raise KeyError for a route that has no scope."""
-    ROUTE_SCOPES[path]
+    ALL_SCOPES[path]
 
 
 def find_scope(path: str, request: Request) -> Scope:
     """Return the scope that a request of a route needs: to erase a person takes admin."""
-    if request.method == "DELETE" and "erase" in request.query_params:
+    if (request.method == "DELETE" and "erase" in request.query_params) or (request.method, path) in ADMIN_ONLY:
         return "admin"
-    return ROUTE_SCOPES[path]
+    return ALL_SCOPES[path]
 
 
 async def require_access(path: str, request: Request) -> None:
@@ -61,6 +91,8 @@ async def _require_own_user(path: str, request: Request, user_id: str) -> None:
     if path == EVENTS:
         events = (await _read_object(request)).get("events")
         named = [_list_ids(event) for event in events] if isinstance(events, list) else []
+    elif path == UBI_EVENTS:  # a browser always has a client_id, which stands behind the user's id
+        named = [[event.get("user_id")] for event in await _read_objects(request)]
     elif path in OF_ONE_USER:
         named = [_list_ids(await _read_object(request)) if request.method == "POST" else _list_named(request)]
     else:
@@ -85,6 +117,15 @@ def _list_ids(body: Any) -> list[Any]:
     if not isinstance(body, dict):
         return []
     return [body[name] for name in ("user_id", "anonymous_id") if body.get(name) is not None]
+
+
+async def _read_objects(request: Request) -> list[dict[str, Any]]:
+    """Return the JSON objects of a body that is a list or one of them; those that are none are refused by the route."""
+    try:
+        body = await request.json()
+    except ValueError:
+        return []
+    return [one for one in (body if isinstance(body, list) else [body]) if isinstance(one, dict)]
 
 
 async def _read_object(request: Request) -> dict[str, Any]:

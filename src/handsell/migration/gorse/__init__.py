@@ -1,0 +1,1 @@
+"""Gorse: its exports and dumps, and how its items, users and feedback are stored here."""
