@@ -63,6 +63,7 @@ def head(config):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SECRETS.items():
             patch.setenv(name, value)
+        patch.setenv("RAY_SERVE_LOG_TO_STDERR", "0")  # as behind HAProxy: Serve replaces sys.stderr of replicas
         started = cluster.start(config)
     try:
         path = service.write_serve_file(config, "graph")

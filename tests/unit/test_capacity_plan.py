@@ -99,6 +99,15 @@ def test_bad_values_are_refused_in_words(name, value):
         Wanted(**given)
 
 
+def test_a_slow_moment_at_a_low_rate_does_not_hide_the_higher_ones(known):
+    """In one calibration, p99 was 152 ms at the lowest rate and 72 at the next."""
+    first, *others = known.loads
+    noisy = known.model_copy(update={"loads": (first.model_copy(update={"p99_ms": 150.0}), *others)})
+    for p99_ms in (80, 100, 250):
+        assert choose_load(p99_ms, noisy).qps == choose_load(p99_ms, known).qps
+    assert choose_load(80, noisy).qps == 60
+
+
 def test_a_latency_that_was_never_measured_is_refused(known):
     with pytest.raises(ConfigError, match=r"--p99-ms 10: the lowest measured p99 is 40 ms, at 20\.0 requests/s"):
         make_plan(Wanted(10, 10, 10_000, 10), known)

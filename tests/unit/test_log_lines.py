@@ -5,8 +5,10 @@ import io
 import json
 import logging
 import stat
+import sys
 
 import pytest
+from ray.serve._private.logging_utils import StreamToLogger
 
 from handsell.access.caller import Caller
 from handsell.core.errors import ConfigError
@@ -176,3 +178,15 @@ def test_the_line_of_a_request_names_the_key_and_no_path():
     line = describe_request(scope, "/v1/users/{user_id}", 200, 0.0123)
     assert line == {"method": "GET", "route": "/v1/users/{user_id}", "status": 200, "ms": 12.3, "key_id": "k1"}
     assert "key_id" not in describe_request(scope | {"state": {"caller": Caller.anonymous()}}, "/", 200, 0.1)
+
+
+def test_lines_reach_stderr_where_serve_has_replaced_it(monkeypatch, capfd):
+    own = logging.getLogger("handsell")
+    before = own.handlers[:], own.level, own.propagate
+    monkeypatch.setattr(sys, "stderr", StreamToLogger(logging.getLogger("nobody"), logging.INFO, sys.stderr))
+    try:
+        log_as_json("Gateway", str)
+        log.warning("a bundle is refused")
+    finally:
+        own.handlers[:], own.level, own.propagate = before
+    assert "a bundle is refused" in capfd.readouterr().err

@@ -8,9 +8,9 @@ request costs what it cost at that rate: batches, and so the cost of a request, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from handsell.capacity.calibration import STAGES, CapacityCalibration, MeasuredLoad, Stage
 from handsell.core.errors import ConfigError
@@ -98,7 +98,8 @@ def make_plan(wanted: Wanted, known: CapacityCalibration) -> CapacityPlan:
 
 def choose_load(p99_ms: float, known: CapacityCalibration) -> MeasuredLoad:
     """The highest load with a low enough p99, between two measured ones by linear interpolation."""
-    lowest, loads = known.loads[0], known.loads
+    loads = flatten_p99(known.loads)
+    lowest = loads[0]
     if p99_ms < lowest.p99_ms:
         raise ConfigError(
             f"--p99-ms {p99_ms:g}: the lowest measured p99 is {lowest.p99_ms:.0f} ms, at {lowest.qps:.1f} requests/s: "
@@ -108,6 +109,12 @@ def choose_load(p99_ms: float, known: CapacityCalibration) -> MeasuredLoad:
         if after.p99_ms > p99_ms:
             return interpolate(before, after, (p99_ms - before.p99_ms) / (after.p99_ms - before.p99_ms))
     return loads[-1]
+
+
+def flatten_p99(loads: Sequence[MeasuredLoad]) -> list[MeasuredLoad]:
+    """Give no load a higher p99 than a higher rate has: what exceeds it is noise of a short measurement."""
+    lowest = list(accumulate((load.p99_ms for load in reversed(loads)), min))[::-1]
+    return [load.model_copy(update={"p99_ms": p99_ms}) for load, p99_ms in zip(loads, lowest, strict=True)]
 
 
 def estimate_load(qps: float, known: CapacityCalibration) -> MeasuredLoad:

@@ -7,9 +7,11 @@ the request names.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from itertools import islice
@@ -81,7 +83,8 @@ def log_as_json(process: str, hash_id: IdHash) -> None:
     logger = logging.getLogger("handsell")
     for handler in [each for each in logger.handlers if isinstance(each.formatter, JsonLines)]:
         logger.removeHandler(handler)
-    handler = logging.StreamHandler()
+    # with its settings for throughput, Serve replaces sys.stderr by a logger that holds lines back
+    handler = logging.StreamHandler(sys.stderr if isinstance(sys.stderr, io.TextIOBase) else sys.__stderr__)
     handler.setFormatter(JsonLines(process, hash_id))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
