@@ -1,13 +1,13 @@
 """The clients' types and methods are those of the OpenAPI document."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
 from handsell.serving.http.access.route_scopes import ROUTE_SCOPES
 
-sys.path.append(str(ROOT / "clients"))
+sys.path.append(str(Path(__file__).parents[2] / "clients"))
 import make_models
 
 
