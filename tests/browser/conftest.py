@@ -67,8 +67,9 @@ class PageServer:
         if path in self.texts:
             texts = self.texts[path]
             return "text/plain", texts.pop(0) if len(texts) > 1 else texts[0]
-        file = DIST / path.removeprefix("/dist/")
-        if path.startswith("/dist/") and file.is_file():
+        folder, _, name = path.removeprefix("/").partition("/")
+        file = DIST / name
+        if folder in ("dist", "handsell") and file.is_file():
             return TYPES[file.suffix], file.read_text(encoding="utf-8")
         return "text/html; charset=utf-8", self.pages.get(path)
 
