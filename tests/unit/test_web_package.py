@@ -33,4 +33,4 @@ def test_the_package_has_what_npm_needs(package):
     assert "dependencies" not in package
     for entry in package["exports"].values():
         assert all((WEB / path).is_file() for path in entry.values())
-    assert all((WEB / name).exists() for name in (*package["files"], "README.md"))
+    assert all((WEB / name).exists() for name in (*package["files"], "README.md", "LICENSE"))
