@@ -71,7 +71,7 @@ class ExampleShop:
         if path == "/v1/events":
             known: Any = [{**event, "user_id": visitor} for event in list_objects(fields.get("events"))]
             return self.client.send_events(known)
-        call = {"/v1/recommendations": self.client.recommend, "/v1/similar": self.client.similar}[path]
+        call: Any = {"/v1/recommendations": self.client.recommend, "/v1/similar": self.client.similar}[path]
         return call(**{**fields, "user_id": visitor})
 
 
@@ -192,11 +192,19 @@ def read_object(body: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def open_server(shop: ExampleShop, port: int) -> ThreadingHTTPServer:
+class ShopServer(ThreadingHTTPServer):
+    """Keeps the terminal quiet where a visitor has left the page before its answer."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+def open_server(shop: ExampleShop, port: int) -> ShopServer:
     """Listen on loopback; raises HandsellError where the port is taken."""
     handler = type("ShopHandler", (ShopRequest,), {"shop": shop})
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), handler)
+        return ShopServer(("127.0.0.1", port), handler)
     except OSError as error:
         raise HandsellError(f"--port: expected a free port, got {port}: {error.strerror}: choose another") from None
 
