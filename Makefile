@@ -2,6 +2,7 @@
 #   make up   [CONFIG=deployments/configs/world.toml] [DATA=dir]   install, train, serve, and show a recommendation
 #   make install                                                   install only; then: . .venv/bin/activate && handsell --help
 #   make wheel                                                     build dist/handsell-….whl, which works without this checkout
+#   make demo [CONFIG=…]                                           open an example shop page on the running service
 #   make test                                                      install and run the tests
 #   make test-all                                                  run the slow tests, too, and those on the cluster of $$KUBECONFIG
 #   make sbom                                                      write sbom.json, the packages that handsell needs (CycloneDX)
@@ -25,12 +26,12 @@ ifneq ($(filter C POSIX,$(LC_ALL)),)
 export LC_ALL := C.UTF-8
 endif
 
-.PHONY: install up down test test-all explore check wheel sbom bench clean
+.PHONY: install up down demo test test-all explore check wheel sbom bench clean
 
 install: $(READY)
 
 # the shell reads both paths from its environment, as they were given: they may have spaces, quotes and dollars
-up down: export CONFIG_PATH := $(value CONFIG)
+up down demo: export CONFIG_PATH := $(value CONFIG)
 up: export DATA_PATH := $(value DATA)
 
 up: $(READY)
@@ -38,6 +39,9 @@ up: $(READY)
 
 down: $(READY)
 	@$(BIN)/python -m handsell down "$$CONFIG_PATH"
+
+demo: $(READY)
+	@$(BIN)/python clients/web/demo/shop.py "$$CONFIG_PATH"
 
 test: $(READY)
 	@status=0; \
@@ -53,8 +57,8 @@ explore: $(READY)
 	$(BIN)/python -m pytest -q -m "hypothesis and not slow" --hypothesis-profile=explore tests/unit; done
 
 check: $(READY)
-	$(BIN)/ruff check setup.py src tests benchmarks feature_repo deployments/monitoring
-	$(BIN)/ruff format --check setup.py src tests benchmarks feature_repo deployments/monitoring
+	$(BIN)/ruff check setup.py src tests benchmarks feature_repo deployments/monitoring clients
+	$(BIN)/ruff format --check setup.py src tests benchmarks feature_repo deployments/monitoring clients
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 

@@ -33,7 +33,7 @@ def record_step(config: Config, step: str, inputs: object) -> Iterator[None]:
     path.write_text(_digest(inputs), encoding="utf-8")
 
 
-def code_digest(without: tuple[str, ...] = ("cli", "local", "doctor", "serving", "console")) -> str:
+def code_digest(without: tuple[str, ...] = ("cli", "client", "local", "doctor", "serving", "console")) -> str:
     """Return a digest of the source of this package, by default of the folders that compute data, and of plug-ins."""
     root = Path(__file__).parent.parent
     sources = [path for path in sorted(root.rglob("*.py")) if path.relative_to(root).parts[0] not in without]

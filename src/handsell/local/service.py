@@ -59,7 +59,7 @@ def write_serve_file(config: Config, topology: str) -> Path:
     document["http_options"] = {
         **document.get("http_options", {}), "host": config.serving.host, "port": config.serving.port,
     }  # fmt: skip
-    code = code_digest(without=("cli", "local", "console"))
+    code = code_digest(without=("cli", "client", "local", "console"))
     digest = hashlib.sha256(config.source.read_bytes() + code.encode()).hexdigest()[:12]
     for application in document["applications"]:
         if not has_one_writer(config):

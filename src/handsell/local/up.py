@@ -47,7 +47,7 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
 
     inputs = step_inputs(config)
     _require_free_ports(config)
-    checked = [inputs["data"], inputs["doctor"], code_digest(without=("cli", "serving", "console"))]
+    checked = [inputs["data"], inputs["doctor"], code_digest(without=("cli", "client", "serving", "console"))]
     steps.run(
         "doctor", "checking settings and source data", lambda: _check_deployment(config, console), checked,
         feeds_later=False,

@@ -86,11 +86,8 @@ def build_api(service: Service, watchers: Sequence[Watcher] = ()) -> FastAPI:
     )  # fmt: skip
     install_handlers(app)
     app.openapi = build_document(app, service.access)  # type: ignore[method-assign]
-    for routes in (  # a request is compared with the routes in this order: that with most requests comes first
-        _event_routes, _slate_routes, _user_routes, build_item_routes, build_user_routes, build_identity_routes,
-        build_onboarding_routes, build_ubi_routes, _operation_routes,
-        *(GORSE_ROUTES if service.config.serving.gorse_api else ()),
-    ):  # fmt: skip
+    gorse = GORSE_ROUTES if service.config.serving.gorse_api else ()
+    for routes in (*ROUTE_GROUPS, *gorse):
         app.include_router(routes(service))
     app.add_middleware(AuditTrail, append=service.access.append_audit, hash_id=make_audit_hash(service.config))
     app.add_middleware(UrlEncoding)
@@ -220,3 +217,10 @@ def _operation_routes(service: Service) -> APIRouter:
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     return routes
+
+
+ROUTE_GROUPS: tuple[Callable[[Service], APIRouter], ...] = (
+    _event_routes, _slate_routes, _user_routes, build_item_routes, build_user_routes, build_identity_routes,
+    build_onboarding_routes, build_ubi_routes, _operation_routes,
+)  # fmt: skip
+"""A request is compared with the routes in this order: that with most requests comes first."""

@@ -1,0 +1,22 @@
+// Shows what the slates log, and logs what the buttons of an item do.
+
+const log = document.getElementById("log");
+
+function write(text) {
+  const line = document.createElement("li");
+  line.textContent = text;
+  log.append(line);
+}
+
+for (const [name, what] of [["handsell-view", "viewed"], ["handsell-click", "clicked"]]) {
+  document.addEventListener(name, ({ detail: { item } }) => {
+    write(`${what} position ${item.rank}: ${item.metadata?.title ?? item.item_id}`);
+  });
+}
+
+document.querySelector(".actions")?.addEventListener("click", ({ target, currentTarget }) => {
+  const type = target.closest("button")?.dataset.type;
+  if (!type) return;
+  document.querySelector("handsell-slate").track(type, currentTarget.dataset.item);
+  write(`${type}: this item`);
+});

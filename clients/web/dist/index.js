@@ -1,0 +1,4 @@
+export { HandsellClient } from "./client.js";
+export { HandsellError } from "./errors.js";
+export { fetchTokens } from "./tokens.js";
+//# sourceMappingURL=index.js.map
