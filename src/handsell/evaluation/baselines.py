@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import lapack
+from scipy.linalg import cho_factor, lapack
 
 from handsell.core.batches import NONE, Requests, expand_segments, offsets_from_counts
 from handsell.data.interactions import Interactions
@@ -117,7 +117,7 @@ def _fit_ease(gram: np.ndarray) -> np.ndarray:
     if not len(gram):
         return gram
     gram[np.diag_indices_from(gram)] += EASE_REG
-    factor, _ = lapack.spotrf(gram.T, lower=1, overwrite_a=1, clean=0)
+    factor, _ = cho_factor(gram.T, lower=True, overwrite_a=True, check_finite=False)
     weights = lapack.spotri(factor, lower=1, overwrite_c=1)[0].T  # the inverse, of which LAPACK fills one triangle
     for begin in range(0, len(weights), BLOCK):
         here, later = slice(begin, begin + BLOCK), slice(begin + BLOCK, None)
