@@ -26,6 +26,17 @@ days = 20
 sessions_per_user_week = 5.0
 users_per_partition = 75
 """
+SMALLER_WORLD = """
+format = "world"
+[data.world]
+users = 90
+items = 150
+artists = 30
+tags = 8
+days = 14
+sessions_per_user_week = 5.0
+users_per_partition = 15
+"""
 TOML = """
 name = "tiny"
 [data]

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -35,6 +34,7 @@ from handsell.events.store.opening import open_reader
 from handsell.features.store import open_store
 from handsell.features.views import USER_VIEWS, build_views
 from handsell.storage.published_state import open_published_state
+from open_sockets import free_ports
 from postgresql_server import PostgresServer
 from redis_server import RedisServer
 from s3_server import S3Server
@@ -67,19 +67,13 @@ def publish_world(folder: Path, port: int) -> tuple[World, str]:
     return world, other
 
 
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @dataclass
 class OwnGateway:
     """A gateway process, its state folder and its load."""
 
     toml: Path
     home: Path
-    port: int = field(default_factory=find_free_port)
+    port: int = field(default_factory=lambda: free_ports(1)[0])
     process: subprocess.Popen | None = None
 
     @property
@@ -183,7 +177,7 @@ def play_outages(folder: Path, servers: tuple[PostgresServer, RedisServer, S3Ser
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         for name, value in {**stores, "HANDSELL_HOME": str(folder / "publisher")}.items():
             patch.setenv(name, value)
-        world, other = publish_world(folder, find_free_port())
+        world, other = publish_world(folder, *free_ports(1))
         shutil.rmtree(folder / "publisher")  # what serving needs is in the stores
         patch.setenv("HANDSELL_HOME", str(folder / "operator"))
         gateways = [OwnGateway(world.config.source, folder / f"node-{n}") for n in (1, 2)]

@@ -31,7 +31,7 @@ from handsell.jobs.ingest.ingest import prepare
 from handsell.jobs.train.train import train
 
 STORE = 300 * MIB  # object store of a raylet: the jobs exchange files
-NOT_MODELS = ("report.json", "report.html", "snapshot/snapshot.json")  # times and durations
+NOT_MODELS = ("report.json", "report.html", "snapshot/snapshot.json", "config.json")  # times, and the number of CPUs
 
 
 def main() -> None:

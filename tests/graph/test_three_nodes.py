@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import three_nodes
-from deployment import write_config
+from deployment import SMALLER_WORLD, write_config
 from handsell.bundles.store import BundleStore
 from handsell.core.paths import Layout
 from handsell.retrieval.sharding.shard_search import ShardSearch
@@ -17,23 +17,12 @@ from handsell.retrieval.sharding.shard_search import ShardSearch
 pytestmark = pytest.mark.slow  # three raylets, a whole training
 
 SHARDS = 2
-SMALL = """
-format = "world"
-[data.world]
-users = 90
-items = 150
-artists = 30
-tags = 8
-days = 14
-sessions_per_user_week = 5.0
-users_per_partition = 15
-"""
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
     """(config, output of three_nodes.py); ends all processes that it started."""
-    config = write_config(tmp_path_factory.mktemp("nodes"), data=SMALL, partitions=6, two_tower=False)
+    config = write_config(tmp_path_factory.mktemp("nodes"), data=SMALLER_WORLD, partitions=6, two_tower=False)
     text = config.source.read_text()
     config.source.write_text(text.replace("[retrieval]\n", f"[retrieval]\nshards = {SHARDS}\n", 1))
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deployment import write_config
+from deployment import SMALLER_WORLD, write_config
 from handsell.bundles.opening import open_bundles
 from handsell.config import load_config
 from handsell.storage.objects import Objects
@@ -18,17 +18,6 @@ from handsell.storage.published_state import STATE
 
 pytestmark = pytest.mark.slow  # two trainings, of which one is killed
 LIMIT_S = 280.0
-SMALL = """
-format = "world"
-[data.world]
-users = 90
-items = 150
-artists = 30
-tags = 8
-days = 14
-sessions_per_user_week = 5.0
-users_per_partition = 45
-"""
 
 
 def start_training(config: Path, home: Path, log: Path) -> subprocess.Popen:
@@ -48,7 +37,7 @@ def kill(program: subprocess.Popen) -> None:
 
 def test_a_killed_training_goes_on_elsewhere(s3, tmp_path, monkeypatch):
     monkeypatch.setenv("HANDSELL_STORAGE", s3.create_folder())
-    config = write_config(tmp_path, data=SMALL, partitions=2, two_tower=False)
+    config = write_config(tmp_path, data=SMALLER_WORLD, partitions=6, two_tower=False)
     objects, logs = Objects(str(config.storage_uri)), [tmp_path / "first.log", tmp_path / "second.log"]
     first = start_training(config.source, tmp_path / "first", logs[0])
     try:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from handsell.core.batches import Requests
 from handsell.core.units import DAY_US
@@ -183,3 +184,18 @@ def test_ease_of_a_large_catalog_is_fitted_on_its_most_liked_items(taste, monkey
     for name in ("EASE", "EASE, recent"):
         assert (find_block(lists[name][1:, :7]) == np.arange(1, 4)[:, None]).all()
         np.testing.assert_array_equal(lists[name][0], lists["popularity"][0])
+
+
+@pytest.mark.parametrize("items", [1, 6, 7, 8, 20])
+def test_matrices_that_are_changed_block_by_block_are_those_of_the_formulas(rng, monkeypatch, items):
+    monkeypatch.setattr(baselines, "BLOCK", 7)
+    liked = sparse.csr_matrix((rng.random((50, items)) < 0.3).astype(np.float32))
+    pairs, scale = (liked.T @ liked).tocsr(), rng.random(items) + 0.5
+    gram = pairs.toarray()
+    inverse = np.linalg.inv(gram.astype(np.float64) + baselines.EASE_REG * np.eye(items))
+    cosine = gram * np.outer(scale, scale)
+    np.fill_diagonal(cosine, 0)
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    np.testing.assert_allclose(baselines._fit_ease(gram), weights, atol=1e-6)
+    np.testing.assert_allclose(baselines._scale_to_cosine(pairs, scale).toarray(), cosine, rtol=1e-6)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +37,7 @@ from handsell.experiments.off_policy.requests_as_of import build_requests_as_of
 from handsell.experiments.off_policy.support import NoSupport
 from handsell.experiments.off_policy.value_tables import list_sentences
 from handsell.features.rows import Vocabularies
+from handsell.serving.http import queries
 from serving_service import start_service
 from serving_world import ITEMS, USERS, World, draw_interactions, draw_shop_snapshot, write_world
 
@@ -96,6 +98,8 @@ def shop(tmp_path_factory):
         path.write_text(path.read_text() + EXPLORATION)
         world = replace(world, config=load_config(path))
         write_state(world)
+        ids = count()  # explored items are drawn from the ids of slates: the same log in every run
+        patch.setattr(queries, "new_id", lambda: f"{next(ids):032x}")
         asyncio.run(serve(world))
         reader = open_reader(world.config)
         yield world, reader

@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg import cho_factor, lapack
 
 from handsell.core.batches import NONE, Requests, expand_segments, offsets_from_counts
 from handsell.data.interactions import Interactions
@@ -22,6 +23,7 @@ EASE_REG = 200.0
 RECENT_HALF_LIFE = 10  # a like counts half after this many later likes
 TIE_BREAK = 1e-6  # weight of popularity, which orders items of equal score
 CHUNK = 256  # requests scored at a time
+BLOCK = 1_024  # rows of a matrix that are changed at a time
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,9 @@ class Baselines:
         popularity = np.asarray(self.liked.sum(axis=0)).ravel()
         tie_break = TIE_BREAK * popularity / max(popularity.max(initial=0), 1)
         pairs = (self.liked.T @ self.liked).tocsr()
-        norm = np.sqrt(np.maximum(popularity, 1e-9))
-        cosine = sparse.diags(1 / norm) @ pairs @ sparse.diags(1 / norm)
-        cosine.setdiag(0)
         kept = np.sort(np.argsort(-popularity, kind="stable")[:MAX_ITEMS])
         weights = _fit_ease(pairs[kept][:, kept].toarray().astype(np.float32))
+        cosine = _scale_to_cosine(pairs, 1 / np.sqrt(np.maximum(popularity, 1e-9)))
         for name, likes in (("EASE", self.past.sign()), ("EASE, recent", self.recent)):
             yield name, partial(_score_with_ease, likes, weights, kept, tie_break)
         yield "item cosine, recent", partial(_score_with_neighbors, self.recent, cosine, tie_break)
@@ -101,11 +101,30 @@ def _likes_before(likes: Interactions, requests: Requests) -> tuple[sparse.csr_m
     return past, recent, latest
 
 
+def _scale_to_cosine(pairs: sparse.csr_matrix, scale: np.ndarray) -> sparse.csr_matrix:
+    """Multiply counts (I, I) by the scale (I,) of both items, in place; an item is no neighbor of itself."""
+    for begin in range(0, pairs.shape[0], BLOCK):
+        rows = np.arange(begin, min(begin + BLOCK, pairs.shape[0]))
+        first, last = pairs.indptr[[rows[0], rows[-1] + 1]].tolist()
+        own = np.repeat(scale[rows], np.diff(pairs.indptr[rows[0] : rows[-1] + 2]))
+        pairs.data[first:last] *= own * scale[pairs.indices[first:last]]
+    pairs.setdiag(0)
+    return pairs
+
+
 def _fit_ease(gram: np.ndarray) -> np.ndarray:
-    """Return the weights (J, J) of EASE [steck2019] from the gram matrix (J, J) of the likes, which is overwritten."""
+    """Return the weights (J, J) of EASE [steck2019] from the gram matrix (J, J) float32 of the likes, in its memory."""
+    if not len(gram):
+        return gram
     gram[np.diag_indices_from(gram)] += EASE_REG
-    inverse = np.linalg.inv(gram)
-    weights = -inverse / np.diag(inverse)
+    factor, _ = cho_factor(gram.T, lower=True, overwrite_a=True, check_finite=False)
+    weights = lapack.spotri(factor, lower=1, overwrite_c=1)[0].T  # the inverse, of which LAPACK fills one triangle
+    for begin in range(0, len(weights), BLOCK):
+        here, later = slice(begin, begin + BLOCK), slice(begin + BLOCK, None)
+        upper = np.triu(weights[here, here])
+        weights[here, here] = upper + np.triu(upper, 1).T
+        weights[later, here] = weights[here, later].T
+    weights /= -np.diag(weights).copy()
     np.fill_diagonal(weights, 0)
     return weights
 

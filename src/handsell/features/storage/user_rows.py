@@ -36,9 +36,6 @@ UPSERT = (
     "event_ts = excluded.event_ts, created_ts = excluded.created_ts"
 )
 REDIS_RETRIES = 1  # at once, over a new connection: the server may have closed the old one
-SETTINGS = ("cache_size=-32768", "wal_autocheckpoint=8000")
-"""KiB of pages in memory, and pages in the log of writes before they are written to the file: the rows of many users
-touch most pages of the table, and a page that several commits change is then written to the file once."""
 
 Cells = dict[str, list[bytes | None]]
 """Column name → encoded cells, None where there is none."""
@@ -99,7 +96,6 @@ class SqliteViews:
 
     def __init__(self, store: Any, config: RepoConfig):
         self._store, self._config = store, config
-        self._prepared: sqlite3.Connection | None = None
 
     def read(self, views: Sequence[feast.FeatureView], user_ids: Sequence[str]) -> Cells:
         distinct = {user_id: row for row, user_id in enumerate(dict.fromkeys(user_ids))}
@@ -152,10 +148,6 @@ class SqliteViews:
         if isinstance(connection, _JoinedConnection):
             yield connection
             return
-        if connection is not self._prepared:  # Feast opens another after an error
-            for setting in SETTINGS:
-                connection.execute(f"PRAGMA {setting}")
-            self._prepared = connection
         connection.execute(f"BEGIN {kind}")
         self._store._conn = _JoinedConnection(connection)
         try:

@@ -66,9 +66,7 @@ class StreamProcessorDeployment:
 
 
 def save_through(config: Config, log: DeploymentHandle | None) -> Callable[[str, int], None]:
-    """Return a function for threads that stores a position: through the store's one writer, or directly if there may be
-    several.
-    """
+    """Return a function that stores a position, for a thread; it goes through the store's writer where there is one."""
     from handsell.events.store.opening import has_one_writer, open_writer
 
     if log is not None and has_one_writer(config):
