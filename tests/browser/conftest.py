@@ -10,6 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import sync_playwright
+
+from server_programs import report_missing
 
 HERE = Path(__file__).parent
 DIST = HERE.parent.parent / "clients" / "web" / "dist"
@@ -24,12 +27,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def browser():
-    """A browser, or a skipped test where there is none: `pip install handsell[browser]`, `apt install chromium`."""
-    driver = pytest.importorskip("playwright.sync_api", reason="needs handsell[browser]")
+    """A browser, or a skipped test where there is none: `apt install chromium`."""
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
-        pytest.skip("needs chromium")
-    with driver.sync_playwright() as playwright:
+        report_missing("needs chromium: apt install chromium")
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])  # tests may run as root
         yield browser
         browser.close()

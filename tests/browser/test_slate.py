@@ -4,6 +4,7 @@ import re
 import time
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from listening_shop import run_shop, sign_token
 from serving_world import write_world
@@ -264,7 +265,7 @@ def test_a_middle_click_counts_and_one_beside_the_cards_does_not(widget):
 @pytest.mark.parametrize("machine", ["light", "dark"])
 @pytest.mark.parametrize("state", ["items", "error", "empty"])
 def test_axe_finds_nothing(widget, machine, state):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    axe = Axe()
     attributes = {"items": {}, "error": {"surface": "nowhere"}, "empty": {"filter": "'nothing' in item.tags"}}[state]
     page = widget.open(machine=machine, **attributes)
     page.locator("handsell-slate .link, handsell-slate .message").first.wait_for()
