@@ -290,5 +290,13 @@ class SlateStamp(TypedDict):
     rules: str | None
 
 
+class UbiEventsAnswer(TypedDict):
+    accepted: int
+    duplicates: int
+    rejected: list[RejectedEvent]
+    # fields without a place in an event, with the number of events
+    not_kept: dict[str, int]
+
+
 class UserAnswer(TypedDict):
     user_id: str
