@@ -1,10 +1,12 @@
 """The contract of the event store (events/store/interface.py), on both engines."""
 
+import json
 import threading
 
 import pytest
 
 from event_stores import make_event, make_slate
+from handsell.core.units import DAY_US
 from handsell.events.store.interface import Blocks, CatalogChange, EventStoreError
 
 
@@ -52,6 +54,7 @@ def test_a_store_that_does_not_exist_yet_is_empty(reader):
     assert reader.read_impressions()["item_id"] == [] and reader.count_lost_impressions() == {}
     assert reader.read_blocks(["u"]) == {} and reader.count_slates(["u"], "home", 0, 9) == {}
     assert reader.read_blocks([]) == {} and reader.count_slates([], "home", 0, 9) == {}
+    assert reader.read_item_impressions("a")["item_id"] == reader.count_item_events("a") == []
     assert reader.read_changes() == reader.read_changes_of("item", ["a"]) == []
     assert reader.read_identities() == [] and reader.read_erasures() == []
     assert reader.measure()["events"] == 0
@@ -204,3 +207,31 @@ def test_a_store_tells_its_size(writer, reader):
     after = reader.measure()
     assert (after["events"], after["slates"], after["blocks"]) == (2_000, 1, 0)
     assert after["bytes"] > before["bytes"] + 400_000
+
+
+@pytest.mark.parametrize("item_id", ["a", 'é "x" \\ %_?', "東京 🎵", "a,b", '"a"'])
+def test_impressions_of_an_item_are_those_of_the_slates_that_show_it(writer, reader, item_id):
+    def write(ids, is_ascii):
+        n = len(ids)
+        shown = {"item_id": ids, "score": [0.5] * n, "propensity": [1] * n, "sources": [["als"]] * n}
+        return json.dumps(shown, ensure_ascii=is_ascii)
+
+    others = ["aa", "A", "é", "als"]
+    writer.append_slates([
+        make_slate(1, items=write(["aa", item_id], True)), make_slate(2, items=write(others, False)),
+        make_slate(3, surface="email", items=write([item_id, "b b"], False)),
+        make_slate(4, items=write([*others, item_id], False)),
+    ]).result()  # fmt: skip
+    every = reader.read_item_impressions(item_id)
+    assert every["recommendation_id"] == ["r1", "r3", "r4"] and every["position"] == [2, 1, 5]
+    assert every["surface"] == ["home", "email", "home"] and every["sources"] == [["als"]] * 3
+    assert reader.read_item_impressions(item_id, after_offset=1, limit=1)["recommendation_id"] == ["r3"]
+    assert reader.read_item_impressions("unknown")["time"] == []
+
+
+def test_events_of_an_item_are_counted_by_type_and_day(writer, reader):
+    days = [0, 0, 1, 400]
+    writer.append([make_event(n, item_id="x", time=day * DAY_US + 5) for n, day in enumerate(days)]).result()
+    writer.append([make_event(9, item_id="x", type="like"), make_event(10, item_id="y")]).result()
+    assert reader.count_item_events("x") == [("click", 0, 2), ("click", 1, 1), ("click", 400, 1), ("like", 0, 1)]
+    assert reader.count_item_events("x", after_offset=4) == [("like", 0, 1)]

@@ -49,6 +49,7 @@ def read(reader):
         reader.read_changes_of("user", USERS[:2]), reader.last_change_offset(), reader.read_identities(),
         reader.read_erasures(), reader.read_position("p"), reader.read_position("q"), reader.find_slate_offset(1_003),
         {name: count for name, count in reader.measure().items() if name != "bytes"}, reader.read_impressions(),
+        reader.read_item_impressions("a"), reader.count_item_events("a"),
     )  # fmt: skip
 
 

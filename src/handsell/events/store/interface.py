@@ -223,6 +223,17 @@ class EventReader(Protocol):
         """
         ...
 
+    def read_item_impressions(self, item_id: str, after_offset: int = 0, limit: int = 10_000) -> Columns:
+        """Read an item's impressions in the next `limit` slates that show it, as `read_impressions` does.
+
+        There is no index of items: every slate after the offset is read.
+        """
+        ...
+
+    def count_item_events(self, item_id: str, after_offset: int = 0) -> list[tuple[str, int, int]]:
+        """Count an item's events after an offset: (type, day since 1970, number); every event after it is read."""
+        ...
+
     def read_slates(
         self, after_offset: int = 0, limit: int = 1_000
     ) -> list[tuple[int, int, str | None, str, list[str]]]:

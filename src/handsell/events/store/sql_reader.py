@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from handsell.access.api_key import ApiKey
 from handsell.access.audit_entry import AuditEntry
+from handsell.core.units import DAY_US
 from handsell.events.store.access_rows import AUDIT_COLUMNS, KEY_COLUMNS, read_key
 from handsell.events.store.interface import TAIL, Blocks, CatalogChange, Columns, Erasure, Identity, Slate
 from handsell.events.store.rows import (
@@ -52,6 +53,10 @@ class SqlReader(ABC):
         """Return a condition that a column has one of the values, and the parameter of its one mark."""
 
     @abstractmethod
+    def _contains(self, column: str) -> str:
+        """Return a condition that a text column contains the text of its one mark."""
+
+    @abstractmethod
     def _asked(self, columns: dict[str, Sequence[Any]]) -> tuple[str, list[Any]]:
         """Return a table of parameters with an integer column `place` (0, 1, …), and the values of its marks."""
 
@@ -88,6 +93,13 @@ class SqlReader(ABC):
     def last_offset(self) -> int:
         return self._last_offset("events")
 
+    def count_item_events(self, item_id: str, after_offset: int = 0) -> list[tuple[str, int, int]]:
+        sql = (
+            f'SELECT type, time / {DAY_US} AS day, count(*) FROM events WHERE "offset" > ? AND item_id = ? '
+            "GROUP BY type, day ORDER BY type, day"
+        )
+        return [(kind, int(day), int(n)) for kind, day, n in self._rows(sql, (after_offset, item_id))]
+
     # -- slates ---------------------------------------------------------------------------------------------
 
     def read_user_slates(self, user_id: str, since: int, before: int, limit: int = 500) -> list[Slate]:
@@ -117,6 +129,14 @@ class SqlReader(ABC):
 
     def read_impressions(self, after_offset: int = 0, limit: int = 1_000) -> Columns:
         return build_impressions(self._rows(f"{_SLATES} {NEXT}", (after_offset, limit)))
+
+    def read_item_impressions(self, item_id: str, after_offset: int = 0, limit: int = 10_000) -> Columns:
+        written = [json.dumps(item_id, ensure_ascii=is_ascii) for is_ascii in (True, False)]  # by jobs, by gateways
+        contains = self._contains("items")
+        sql = f'{_SLATES} WHERE "offset" > ? AND ({contains} OR {contains}) ORDER BY "offset" LIMIT ?'
+        shown = build_impressions(self._rows(sql, (after_offset, *written, limit)))
+        mine = [row for row, shown_id in enumerate(shown["item_id"]) if shown_id == item_id]
+        return {name: [column[row] for row in mine] for name, column in shown.items()}
 
     def read_slates(
         self, after_offset: int = 0, limit: int = 1_000

@@ -38,6 +38,9 @@ class SqliteReader(SqlReader):
     def _among(self, column: str, values: Sequence[Any]) -> tuple[str, Any]:
         return build_condition(column, values)
 
+    def _contains(self, column: str) -> str:
+        return f"instr({column}, ?) > 0"
+
     def _asked(self, columns: dict[str, Sequence[Any]]) -> tuple[str, list[Any]]:
         rows = list(zip(*columns.values(), strict=True))
         marks = ", ".join([f"(?, {', '.join('?' * len(columns))})"] * len(rows))

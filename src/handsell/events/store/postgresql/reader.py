@@ -54,6 +54,9 @@ class PostgresReader(SqlReader):
     def _among(self, column: str, values: Sequence[Any]) -> tuple[str, Any]:
         return f"{column} = ANY(?)", list(values)
 
+    def _contains(self, column: str) -> str:
+        return f"strpos({column}, ?) > 0"
+
     def _asked(self, columns: dict[str, Sequence[Any]]) -> tuple[str, list[Any]]:
         kinds = {"user_id": "text"}
         marks = ", ".join(f"?::{kinds.get(name, 'bigint')}[]" for name in columns)
