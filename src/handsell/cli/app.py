@@ -44,7 +44,7 @@ COMMANDS = {
     "Everything on this machine": (local.init, local.up, local.down, local.env),
     "Data": (data.doctor, data.compact, data.data),
     "Features": (features.features, features.apply, features.materialize),
-    "Training": (training.train, training.evaluate),
+    "Training": (training.train, training.evaluate, training.quality),
     "Serving": (serving.serve, serving.recommend, serving.batch, serving.skew),
     "Experiments": (off_policy.ope, simulation.simulate),
     "Operations": (plan.plan, operations.clean, operations.backup, operations.restore, people.erase, operations.audit),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,12 +28,19 @@ import_app = typer.Typer(
 )
 
 
-def doctor(config: ConfigPath, data: DataPath = None) -> None:
+def doctor(
+    config: ConfigPath,
+    data: DataPath = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
     """Check the source data before training; exit with status 1 if it cannot be used."""
     from handsell.doctor.inspection import examine, render
 
     report = examine(load(config, data))
-    render(report)
+    if as_json:
+        print(json.dumps(report.as_dict(), indent=1, default=str))
+    else:
+        render(report)
     if not report.ok:
         raise typer.Exit(1)
 

@@ -52,3 +52,24 @@ def evaluate(
     path = store.local_path(resolve_bundle(store, bundle))
     print_report(json.loads((path / "report.json").read_text()))
     print(f"report: {path / 'report.html'}")
+
+
+def quality(
+    config: ConfigPath,
+    days: Annotated[int, typer.Option(min=1, max=400, help="The last so many days with slates.")] = 28,
+    surface: Annotated[str | None, typer.Option(help="Slates of this surface only.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Print list metrics of the slates that were shown, by day: coverage, concentration, diversity, repetition."""
+    from handsell.experiments.analysis.list_history import measure_days
+    from handsell.experiments.analysis.text.list_history_text import print_days
+    from handsell.experiments.analysis.text.verdict_values import clean_values
+    from handsell.storage.published_state import open_published_state
+
+    loaded = load(config)
+    open_published_state(loaded).pull()
+    found = measure_days(loaded, days, surface)
+    if as_json:
+        print(json.dumps(clean_values(found), indent=1))
+    else:
+        print_days(found)

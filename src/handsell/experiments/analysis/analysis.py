@@ -111,7 +111,7 @@ def analyze(
         outcomes = tables.read()
         settings = choose_settings(tables.types, experiment.metric, experiment.smallest_effect)
         labels = None if segment is None else label_units(config, outcomes, segment)
-        lists = measure_lists(tables.database, chosen.arms, _load_snapshot(config))
+        lists = measure_lists(tables.database, chosen.arms, load_snapshot(config))
         verdict = judge(name, outcomes, find_shares(experiment, chosen.arms), settings, labels, lists)
         looks = _read_history(tables, settings.metric, experiment.smallest_effect) if history else []
     return ExperimentAnalysis(verdict, looks, stopped)
@@ -152,7 +152,7 @@ def label_units(config: Config, outcomes: UnitOutcomes, column: str) -> np.ndarr
     return np.array(["" if value is None else str(value) for value in values], dtype=object).astype(str)
 
 
-def _load_snapshot(config: Config) -> Snapshot | None:
+def load_snapshot(config: Config) -> Snapshot | None:
     """Return the items of the live bundle, else the newest snapshot; None before the first training."""
     layout = Layout(config.state)
     store = BundleStore(layout.bundles)

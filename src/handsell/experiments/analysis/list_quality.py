@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Self
+
 import duckdb
 import numpy as np
+import pyarrow as pa
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.evaluation.list_metrics import gini_of_counts, intra_list_diversity, repeat_rate
+from handsell.evaluation.metrics import mean_known
 
 SAMPLED = 20_000  # slates of an arm for metrics of single lists, of whole units
+
+
+@dataclass(frozen=True, slots=True)
+class ShownLists:
+    """B slates with up to n items."""
+
+    items: np.ndarray  # (B, n) int32, -1 padding and items that the snapshot lacks
+    unit: np.ndarray  # (B,)
+    time: np.ndarray  # (B,) µs
+
+    @classmethod
+    def of(cls, rows: pa.Table, snapshot: Snapshot | None) -> Self:
+        """Build them from rows in the order of slates and places: row (number of the slate), item_id, time, unit."""
+        row = rows["row"].to_numpy()
+        first = np.flatnonzero(np.diff(row, prepend=-1))
+        place = np.arange(len(row)) - first[row]
+        coded = rows["item_id"].combine_chunks().dictionary_encode()
+        names = coded.dictionary.to_pylist()
+        number = np.arange(len(names)) if snapshot is None else snapshot.items.number(names)
+        items = np.full((len(first), int(place.max(initial=0)) + 1), -1, np.int32)
+        items[row, place] = np.asarray(number)[coded.indices.to_numpy()]
+        return cls(items, rows["unit"].to_numpy()[first], rows["time"].to_numpy()[first])
 
 
 def measure_lists(
@@ -70,21 +97,8 @@ def _measure_slates(
     ).to_arrow_table()
     if not len(rows):
         return {}
-    row = rows["row"].to_numpy()
-    first = np.flatnonzero(np.diff(row, prepend=-1))
-    place = np.arange(len(row)) - first[row]
-    coded = rows["item_id"].combine_chunks().dictionary_encode()
-    names = coded.dictionary.to_pylist()
-    number = np.arange(len(names)) if snapshot is None else snapshot.items.number(names)
-    items = np.full((len(first), int(place.max()) + 1), -1, np.int32)
-    items[row, place] = np.asarray(number)[coded.indices.to_numpy()]
-    unit, time = rows["unit"].to_numpy()[first], rows["time"].to_numpy()[first]
-    found = {"repeated from the last slate": _mean(repeat_rate(items, unit, time))}
+    slates = ShownLists.of(rows, snapshot)
+    found = {"repeated from the last slate": mean_known(repeat_rate(slates.items, slates.unit, slates.time))}
     if snapshot is not None and len(snapshot.tags):
-        found["diversity of tags"] = _mean(intra_list_diversity(items, snapshot.tag_matrix))
+        found["diversity of tags"] = mean_known(intra_list_diversity(slates.items, snapshot.tag_matrix))
     return found
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")
