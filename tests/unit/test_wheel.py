@@ -1,6 +1,7 @@
 """The wheel works without a checkout: what it holds, and a project in an empty folder."""
 
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def test_a_project_is_checked_and_registered(wheel, project):
     assert [view.spec.name for view in registry.on_demand_feature_views] == ["request_crosses"]
     again = wheel.run("handsell", "apply", "shop.toml", folder=project)
     assert again.returncode == 0, again.stderr
-    assert str(ROOT) not in applied.stdout + applied.stderr + again.stdout
+    said = applied.stdout + applied.stderr + again.stdout
+    assert str(ROOT) not in said.replace(sys.prefix, "")  # whose libraries name themselves in warnings
 
 
 def test_an_installed_package_has_no_revision_of_somebodys_repository(tmp_path):
