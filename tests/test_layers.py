@@ -28,7 +28,7 @@ LAYERS = (
 APART = ({"jobs", "serving", "simulation"}, {"retrieval", "ranking", "reranking", "onboarding"})
 SETTINGS = "config.py"  # a component's own config class; config/ collects them
 HOMES = {
-    "ray": ("jobs/", "serving/"),
+    "ray": ("jobs/", "serving/", "console/deployment.py"),
     "feast": ("features/feast_import.py", "features/store.py", "features/storage/"),
     "xgboost": ("ranking/xgboost_import.py",),
     "torch": ("retrieval/neural/",),

@@ -7,6 +7,10 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from handsell.config import load_config
+from handsell.console import deployment as console_deployment
+from handsell.console.config import ConsoleConfig
+from handsell.console.deployment import ConsoleArgs
+from handsell.console.deployment import build as build_console
 from handsell.core.errors import ConfigError
 from handsell.events.store.opening import STORE_VARIABLE
 from handsell.local.service import write_serve_file
@@ -35,7 +39,10 @@ def test_every_key_is_one_that_serve_knows(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_the_file_fits_the_app(path):
-    (application,) = yaml.safe_load(path.read_text())["applications"]
+    application, console = yaml.safe_load(path.read_text())["applications"]
+    assert console["route_prefix"] == "/console" and ConsoleArgs.model_validate(console["args"])
+    (pages,) = console["deployments"]
+    assert (pages["name"], pages["num_replicas"], pages["ray_actor_options"]) == ("Console", 1, {"num_cpus": 0})
     args = AppArgs.model_validate(application["args"])
     assert args.topology == path.stem
     assert {d["name"] for d in application["deployments"]} == DEPLOYMENTS[path.stem]
@@ -62,7 +69,9 @@ def test_with_postgresql_the_local_service_deploys_no_event_log(tmp_path, monkey
     for url, deploys in (("", True), ("postgresql://shop@db/events", False)):
         monkeypatch.setenv(STORE_VARIABLE, url)
         path = write_serve_file(config, "graph")
-        (application,) = yaml.safe_load(path.read_text())["applications"]
+        application, console = yaml.safe_load(path.read_text())["applications"]
+        assert ConsoleArgs.model_validate(console["args"]).config == str(config.source)
+        assert console["runtime_env"]["env_vars"][STORE_VARIABLE] == url
         assert ("EventLog" in {d["name"] for d in application["deployments"]}) == deploys
         assert AppArgs.model_validate(application["args"]).event_log == deploys
         assert application["runtime_env"]["env_vars"][STORE_VARIABLE] == url
@@ -71,6 +80,12 @@ def test_with_postgresql_the_local_service_deploys_no_event_log(tmp_path, monkey
     args = AppArgs(config=str(config.source), event_log=False)
     with pytest.raises(ConfigError, match=r"args\.event_log: expected true for an event store in SQLite"):
         build(args)
+
+
+def test_the_console_can_be_left_out(world):
+    config = world.config.model_copy(update={"console": ConsoleConfig(enabled=False)})
+    (application,) = yaml.safe_load(write_serve_file(config, "fused").read_text())["applications"]
+    assert application["name"] == "handsell"
 
 
 OPEN = 'access.open = "anyone may call"'
@@ -91,10 +106,13 @@ def test_a_service_that_others_can_reach_does_not_start_without_keys(
     toml = world.config.source.read_text().replace("[serving]", f'[serving]\nhost = "{host}"')
     source.write_text(f"{access}\n{toml}")
     monkeypatch.setattr(app, "find_host", lambda: serve_host)
+    monkeypatch.setattr(console_deployment, "find_host", lambda: serve_host)
     args = AppArgs(config=str(source))
     if starts:
-        assert build(args) is not None
+        assert build(args) is not None and build_console(ConsoleArgs(config=str(source))) is not None
         return
+    with pytest.raises(ConfigError, match=r"0\.0\.0\.0 can be reached"):
+        build_console(ConsoleArgs(config=str(source)))
     with pytest.raises(ConfigError, match=r"0\.0\.0\.0 can be reached .* access\.open = \"anyone may call\""):
         build(args)
 

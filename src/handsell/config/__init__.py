@@ -11,6 +11,7 @@ from handsell.bundles.config import GateConfig
 from handsell.config.locations import find_shipped, project_root, shipped_root, state_home
 from handsell.config.schema import Config
 from handsell.config.toml_file import load_config
+from handsell.console.config import ConsoleConfig
 from handsell.data.config import DataConfig, EventsConfig, SplitConfig
 from handsell.eligibility.config import Surface
 from handsell.experiments.config import Arm, Experiment, HoldoutConfig
@@ -27,6 +28,7 @@ __all__ = [
     "AccessConfig",
     "Arm",
     "Config",
+    "ConsoleConfig",
     "DataConfig",
     "EventsConfig",
     "Experiment",

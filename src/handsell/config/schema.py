@@ -10,6 +10,7 @@ from pydantic import Field, PrivateAttr
 from handsell.access.config import AccessConfig
 from handsell.bundles.config import GateConfig
 from handsell.config.locations import expand_path, make_absolute, state_home
+from handsell.console.config import ConsoleConfig
 from handsell.core.errors import ConfigError
 from handsell.core.paths import is_uri
 from handsell.core.section import Section
@@ -48,6 +49,7 @@ class Config(Section):
     )
     serving: ServingConfig = ServingConfig()
     access: AccessConfig = AccessConfig()
+    console: ConsoleConfig = ConsoleConfig()
     jobs: JobsConfig = JobsConfig()
     gate: GateConfig = GateConfig()
     experiments: dict[str, Experiment] = Field({}, description="by name; see docs/experiments.md")

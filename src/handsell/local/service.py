@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import yaml
 
+import handsell.console
 from handsell.access.exposure import find_exposure
 from handsell.bundles.opening import open_bundles
 from handsell.config import Config, find_shipped
@@ -20,12 +21,13 @@ from handsell.core.paths import Layout
 from handsell.core.proxies import is_own_host
 from handsell.core.tools import start_command
 from handsell.events.store.opening import STORE_VARIABLE, has_one_writer
-from handsell.jobs.step_records import code_digest
+from handsell.jobs.step_records import code_digest, digest_files
 from handsell.jobs.store_writer import WRITER
 from handsell.local.bundles import resolve_bundle
 from handsell.local.cluster import RayHead
 from handsell.storage.config import STORAGE_VARIABLE
 
+CONSOLE = "console"  # the application of the console in deployments/serve/*.yaml
 KEY_VARIABLE = "HANDSELL_API_KEY"  # sent by commands that call the service
 READY_TIMEOUT_S = 120.0
 SWITCH_TIMEOUT_S = 90.0
@@ -59,21 +61,37 @@ def write_serve_file(config: Config, topology: str) -> Path:
     document["http_options"] = {
         **document.get("http_options", {}), "host": config.serving.host, "port": config.serving.port,
     }  # fmt: skip
-    code = code_digest(without=("cli", "client", "local", "console"))
-    digest = hashlib.sha256(config.source.read_bytes() + code.encode()).hexdigest()[:12]
+    if not config.console.enabled:
+        document["applications"] = [one for one in document["applications"] if one["name"] != CONSOLE]
     for application in document["applications"]:
-        if not has_one_writer(config):
-            application["deployments"] = [d for d in application["deployments"] if d["name"] != WRITER]
-            application["args"]["event_log"] = False
-        application["args"] |= {"config": str(config.source), "bundle": "live"}  # replicas follow promotions
-        variables = application.setdefault("runtime_env", {}).setdefault("env_vars", {})
-        variables["HANDSELL_CONFIG_DIGEST"] = digest  # a changed config or version restarts the replicas
-        variables |= {name: os.environ[name] for name in (STORE_VARIABLE, STORAGE_VARIABLE) if name in os.environ}
+        _set_deployment(application, config)
     path = Layout(config.state).state / "run" / f"serve-{topology}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)  # the URL of the event store may hold a password
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path
+
+
+def _set_deployment(application: dict[str, Any], config: Config) -> None:
+    """Set the config of an application, and variables that restart its replicas where something has changed."""
+    application["args"] |= {"config": str(config.source)}
+    if application["name"] == CONSOLE:
+        templates = sorted(path for path in Path(handsell.console.__path__[0]).rglob("*") if path.suffix != ".pyc")
+        code = code_digest(without=("cli", "client", "local"))
+        code += digest_files(path for path in templates if path.is_file())
+    else:
+        code = code_digest(without=("cli", "client", "local", "console"))
+        application["args"] |= {"bundle": "live"}  # replicas follow promotions
+        if not has_one_writer(config):
+            application["deployments"] = [d for d in application["deployments"] if d["name"] != WRITER]
+            application["args"]["event_log"] = False
+    variables = application.setdefault("runtime_env", {}).setdefault("env_vars", {})
+    variables["HANDSELL_CONFIG_DIGEST"] = hashlib.sha256(config.source.read_bytes() + code.encode()).hexdigest()[:12]
+    variables |= {name: os.environ[name] for name in (STORE_VARIABLE, STORAGE_VARIABLE) if name in os.environ}
+
+
+def console_url(config: Config) -> str:
+    return f"{service_url(config)}/console"
 
 
 def service_url(config: Config) -> str:

@@ -1,0 +1,8 @@
+"""All pages, in the order of the menu. A page is a module that defines a ConsolePage."""
+
+from __future__ import annotations
+
+from handsell.console.page import ConsolePage
+from handsell.console.pages import explore
+
+PAGES: tuple[ConsolePage, ...] = (explore.PAGE,)

@@ -1,0 +1,60 @@
+// Draws charts, shows times in the visitor's zone, and says to screen readers what htmx has put into a page.
+(() => {
+  "use strict";
+
+  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const drawn = new Map(); // plots by figure
+
+  function draw(figure) {
+    if (!window.uPlot) return;
+    drawn.get(figure)?.destroy();
+    const place = figure.querySelector(".plot");
+    const data = JSON.parse(figure.dataset.chart);
+    if (!data.x.length) return;
+    const names = typeof data.x[0] === "string" ? data.x : null;
+    const x = names ? names.map((_, index) => index) : data.x;
+    const colors = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5"].map(style);
+    const dashes = [[], [6, 4], [2, 3], [10, 4, 2, 4], [1, 5]]; // color is not the only sign
+    const bars = data.kind === "bars";
+    const axis = { stroke: style("--muted"), grid: { stroke: style("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
+    const options = {
+      width: Math.max(260, place.clientWidth), height: 220, scales: { x: { time: data.time } },
+      series: [{}, ...data.series.map((one, index) => ({
+        label: one.label, stroke: colors[index % 5], dash: bars ? [] : dashes[index % 5], width: 2, spanGaps: false,
+        ...(bars ? { fill: colors[index % 5], paths: uPlot.paths.bars({ size: [0.6, 60] }), points: { show: false } } : {}),
+      }))],
+      axes: [names ? { ...axis, splits: () => x, values: () => names } : axis, { ...axis, size: 60 }],
+      legend: { show: data.series.length > 1, live: false }, cursor: { points: { show: !bars } },
+    };
+    if (bars) options.scales.x.range = [-0.6, x.length - 0.4];
+    drawn.set(figure, new uPlot(options, [x, ...data.series.map((one) => one.values)], place));
+  }
+
+  function refresh(root) {
+    for (const figure of root.querySelectorAll?.("figure[data-chart]") ?? []) draw(figure);
+    for (const cell of root.querySelectorAll?.("[data-time]") ?? [])
+      cell.textContent = new Date(Number(cell.dataset.time) * 1000).toLocaleString();
+    for (const range of root.querySelectorAll?.("input[type=range]") ?? []) show(range);
+  }
+
+  function show(range) {
+    const output = range.parentElement.querySelector("output");
+    if (output) output.textContent = range.value;
+  }
+
+  let waiting;
+  function redraw() {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => { for (const figure of [...drawn.keys()]) figure.isConnected ? draw(figure) : drawn.delete(figure); }, 150);
+  }
+
+  addEventListener("DOMContentLoaded", () => refresh(document));
+  addEventListener("resize", redraw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  document.addEventListener("input", (event) => { if (event.target.type === "range") show(event.target); });
+  document.addEventListener("htmx:afterSettle", (event) => {
+    refresh(event.target);
+    const said = event.target.querySelector?.("[data-say]")?.dataset.say;
+    if (said) document.getElementById("live").textContent = said;
+  });
+})();
