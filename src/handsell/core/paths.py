@@ -109,6 +109,16 @@ class Layout:
         return self.state / "events" / "log.db"
 
     @property
+    def rules(self) -> Path:
+        """Published versions of the file of business rules, and drafts of the console."""
+        return self.state / "rules"
+
+    @property
+    def console(self) -> Path:
+        """What the console computes: the words of the catalog, for its search."""
+        return self.state / "console"
+
+    @property
     def logs(self) -> Path:
         return self.state / "logs"
 

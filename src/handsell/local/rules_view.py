@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from handsell.reranking.rules.description import describe_rules
 from handsell.reranking.rules.live_rules import CompiledRules
+from handsell.reranking.rules.publication import PublishedRules
 
 CONSOLE_WIDTH = 120
 
@@ -19,13 +23,22 @@ def build_rules_table(compiled: CompiledRules, now: int) -> Table:
     table = Table(title=f"rules {ruleset.version}: {len(ruleset)}", title_justify="left")
     for name in ("rule", "kind", "effect", "items", "surfaces", "active now"):
         table.add_column(name, justify="right" if name == "items" else "left")
-    every = np.arange(len(ruleset.snapshot), dtype=np.int32)[None]
-    surfaces = len(ruleset.scope.surface[0]) if len(ruleset) else 0
-    active = ruleset.scope.active(np.full(surfaces, now), np.arange(surfaces), None)
-    for r, rule in enumerate(ruleset.rules.rules):
-        items = int(ruleset.matches(every, np.array([now]), [r]).sum())
-        state = f"arm {rule.arm}" if rule.arm else "yes" if active[r].any() else "no"
-        table.add_row(rule.name, rule.kind, rule.summary(), f"{items:,}", ", ".join(rule.surfaces) or "all", state)
+    for one in describe_rules(ruleset, now):
+        rule = one.rule
+        state = f"arm {rule.arm}" if rule.arm else "yes" if one.is_in_time else "no"
+        surfaces = ", ".join(rule.surfaces) or "all"
+        table.add_row(rule.name, rule.kind, rule.summary(), f"{one.items:,}", surfaces, state)
+    return table
+
+
+def build_versions_table(versions: Sequence[PublishedRules], present: str) -> Table:
+    """Return a table of publications, newest first; `present` is the version of the file."""
+    table = Table(title=f"served: rules {present}", title_justify="left")
+    for name in ("time (UTC)", "version", "rules", "by", "how", "note"):
+        table.add_column(name, justify="right" if name == "rules" else "left")
+    for one in versions:
+        time = f"{datetime.fromtimestamp(one.time_us / 1e6, UTC):%Y-%m-%d %H:%M}"
+        table.add_row(time, one.version, str(one.rules), escape(one.caller), one.action, escape(one.note))
     return table
 
 

@@ -72,9 +72,7 @@ class Scope:
 
         `arms` (B,) as in Requests.
         """
-        active = self.surface[:, surface] & (self.begins[:, None] <= time) & (time < self.ends[:, None])
-        for rule, minutes in self.week.items():
-            active[rule] &= minutes[(local_time(time, self.zone[rule]) // MINUTE_US + EPOCH_DAY * 1_440) % WEEK]
+        active = self.surface[:, surface] & self.find_in_time(time)
         for rule, (seed, low, high) in self.arm.items():
             if unit is None:
                 active[rule] = False
@@ -84,6 +82,13 @@ class Scope:
         for rule, arm in self.config_arm.items():
             active[rule] &= False if arms is None else np.array([arm in taken for taken in arms], bool)
         return active
+
+    def find_in_time(self, time: np.ndarray) -> np.ndarray:
+        """(R, B) bool, whether each rule's dates, days and hours include time (B,) µs."""
+        found = (self.begins[:, None] <= time) & (time < self.ends[:, None])
+        for rule, minutes in self.week.items():
+            found[rule] &= minutes[(local_time(time, self.zone[rule]) // MINUTE_US + EPOCH_DAY * 1_440) % WEEK]
+        return found
 
 
 def active_minutes(rule: Rule) -> np.ndarray:
