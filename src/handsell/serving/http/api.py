@@ -19,6 +19,7 @@ from handsell.serving.http import schemas as s
 from handsell.serving.http.access.access_control import AccessControl
 from handsell.serving.http.access.audit_trail import AuditTrail, make_audit_hash
 from handsell.serving.http.access.gate import AccessGate, describe_keys
+from handsell.serving.http.api_page.routes import build_page_routes
 from handsell.serving.http.catalog_api import build_item_routes, build_user_routes
 from handsell.serving.http.compatibility.gorse_api import GORSE_ROUTES
 from handsell.serving.http.compatibility.ubi_api import build_ubi_routes
@@ -89,6 +90,7 @@ def build_api(service: Service, watchers: Sequence[Watcher] = ()) -> FastAPI:
     gorse = GORSE_ROUTES if service.config.serving.gorse_api else ()
     for routes in (*ROUTE_GROUPS, *gorse):
         app.include_router(routes(service))
+    app.include_router(build_page_routes())
     app.add_middleware(AuditTrail, append=service.access.append_audit, hash_id=make_audit_hash(service.config))
     app.add_middleware(UrlEncoding)
     app.add_middleware(BodyLimit, limit=service.config.serving.max_body_bytes)

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handsell.access.caller import Caller
 from handsell.serving.http.access.access_control import AccessControl
+from handsell.serving.http.api_page.routes import PATHS as PAGE_PATHS
 from handsell.serving.http.problems import problem
 
 OPEN_PATHS = ("/healthz", "/readyz", "/metrics")  # probes and monitoring have no key
@@ -56,7 +57,9 @@ class AccessGate:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *added]
+                own = message.get("headers", ())
+                given = {name for name, _ in own}  # the page of the API has a policy of its own
+                message["headers"] = [*own, *(header for header in added if header[0] not in given)]
             await send(message)
 
         refusal = self._refuse_origin(scope, found, origin, allowed) or self._identify(scope, found)
@@ -82,7 +85,7 @@ class AccessGate:
     def _identify(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
         """Set the caller of a request, or answer why it is refused."""
         state = scope.setdefault("state", {})
-        if not self.control.is_required or scope["path"] in (*OPEN_PATHS, *GORSE_OPEN_PATHS):
+        if not self.control.is_required or scope["path"] in (*OPEN_PATHS, *GORSE_OPEN_PATHS, *PAGE_PATHS):
             state["caller"] = Caller.anonymous()
             return None
         text = _read_key(headers)
