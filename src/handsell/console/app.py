@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from handsell.access.audit_entry import AuditEntry
 from handsell.client.errors import NoAnswer, ProblemError
 from handsell.config import Config
 from handsell.console.gate import ConsoleGate
+from handsell.console.live.service_watcher import ServiceWatcher
 from handsell.console.page import ConsolePage
 from handsell.console.pages.registry import PAGES
 from handsell.console.rendering import STATIC, is_partial, open_templates, redirect, render
@@ -46,15 +48,19 @@ def build_console(
 ) -> Starlette:
     """Build the console of a deployment; `transport` replaces the network to the HTTP API."""
     templates = open_templates()
+    service = ServiceClient(find_service_url(config), transport)
     context = ConsoleContext(
-        config, ServiceClient(find_service_url(config), transport),
-        Visitors(config.access, lambda: open_reader(config)), SessionStore(config.console.session_hours * HOUR_S),
-        templates, append_audit,
+        config, service, Visitors(config.access, lambda: open_reader(config)),
+        SessionStore(config.console.session_hours * HOUR_S), templates, append_audit,
+        ServiceWatcher(lambda: service.ask("GET", "/metrics")),
     )  # fmt: skip
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        watching = asyncio.create_task(context.watcher.run())
         yield
+        watching.cancel()
+        await context.commands.close()
         await context.service.close()
 
     app = Starlette(

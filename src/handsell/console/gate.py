@@ -19,8 +19,9 @@ LARGEST_FORM = 1_000_000  # bytes
 FORM = "application/x-www-form-urlencoded"
 MOST_FIELDS = 2_000
 CONTENT_POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+POLICY = b"content-security-policy"
 HEADERS = (
-    (b"content-security-policy", CONTENT_POLICY.encode()),
+    (POLICY, CONTENT_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
@@ -51,7 +52,9 @@ class ConsoleGate:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *added]
+                own = message.get("headers", ())
+                policies = {name for name, _ in own if name == POLICY}  # that of a report, which has its own styles
+                message["headers"] = [*own, *((name, value) for name, value in added if name not in policies)]
             await send(message)
 
         await (answer or self.app)(scope, receive, send_with_headers)

@@ -15,6 +15,8 @@ from starlette.requests import Request
 from handsell.access.audit_entry import AuditEntry
 from handsell.access.caller import Caller, Scope
 from handsell.config import Config
+from handsell.console.background_commands import BackgroundCommands
+from handsell.console.live.service_watcher import ServiceWatcher
 from handsell.console.service_client import ServiceClient
 from handsell.console.sessions import Session, SessionStore
 from handsell.console.visitors import Visitors
@@ -35,6 +37,8 @@ class ConsoleContext:
     sessions: SessionStore
     templates: Environment
     append_audit: Callable[[AuditEntry], None]
+    watcher: ServiceWatcher
+    commands: BackgroundCommands = field(default_factory=BackgroundCommands)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from handsell.bundles.storage import LOCK_WAIT_S, Storage, open_storage
 from handsell.config import Config
 from handsell.core.errors import HandsellError
 from handsell.core.section import Section
+from handsell.experiments.config import Experiment
 
 STATE = "experiments.json"
 CANARY = "canary"  # name of the canary's experiment and of its layer
@@ -195,6 +196,18 @@ class StateFile:
 def open_states(config: Config, keeps_last: bool = False) -> StateFile:
     """Open the state of a deployment's experiments; `keeps_last` as for bundles."""
     return StateFile(open_bundle_storage(config, keeps_last))
+
+
+def describe_state(experiment: Experiment, state: ExperimentState) -> str:
+    """Say whether an experiment waits, runs, has ended or was stopped."""
+    now = now_us()
+    if state.stopped:
+        return f"stopped: {state.reason}"
+    if experiment.start_us is not None and now < experiment.start_us:
+        return "waits"
+    if not experiment.runs_at(now):
+        return "ended"
+    return f"runs without {', '.join(state.stopped_arms)}" if state.stopped_arms else "runs"
 
 
 def _to_json(states: ExperimentStates) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from rich.console import Console
 from rich.table import Table
 
@@ -11,7 +9,7 @@ from handsell.config import Config
 from handsell.experiments.analysis.analysis import find_experiment, list_arms
 from handsell.experiments.analysis.text.verdict_text import open_console
 from handsell.experiments.config import Experiment
-from handsell.experiments.state import ExperimentState, open_states
+from handsell.experiments.state import describe_state, open_states
 
 
 def print_experiments(config: Config, console: Console | None = None) -> None:
@@ -53,18 +51,6 @@ def print_experiment(config: Config, name: str, console: Console | None = None) 
         said = "; ".join(f"{key} = {value}" for key, value in changes.items())
         table.add_row(arm, f"{experiment.arms[arm].share:.0%}", said or "nothing", state.stopped_arms.get(arm, ""))
     console.print(table)
-
-
-def describe_state(experiment: Experiment, state: ExperimentState) -> str:
-    """Say whether an experiment waits, runs, has ended or was stopped."""
-    now = time.time_ns() // 1000
-    if state.stopped:
-        return f"stopped: {state.reason}"
-    if experiment.start_us is not None and now < experiment.start_us:
-        return "waits"
-    if not experiment.runs_at(now):
-        return "ended"
-    return f"runs without {', '.join(state.stopped_arms)}" if state.stopped_arms else "runs"
 
 
 def _list_times(experiment: Experiment):
