@@ -43,6 +43,7 @@ ASKED = (
     "GET /v1/trending",
     "POST /v1/rank",
     "POST /v1/events",
+    "POST /v1/ubi_events",
     "GET /v1/explain",
     "GET /v1/onboarding",
     "POST /v1/onboarding",
