@@ -72,8 +72,9 @@ def test_up_asks_for_one_user_and_uses_nothing_of_the_checkout(project):
 def test_the_projects_own_serve_file_is_deployed(project):
     folder, _ = project
     written = yaml.safe_load((folder / ".handsell" / "shop" / "run" / "serve-graph.yaml").read_text())
-    (application,) = written["applications"]
+    application, console = written["applications"]
     assert application["deployments"][0]["max_queued_requests"] == 250
+    assert console["name"] == "console"
     assert application["args"]["config"] == str(folder / "shop.toml")
 
 
@@ -83,6 +84,8 @@ def test_it_answers_and_takes_events(wheel, project):
     assert asked.returncode == 0, asked.stderr
     answer = json.loads(asked.stdout)
     assert len(answer["items"]) == 3 and answer["degraded"] == []
+    page = httpx.get(f"{service_url(load_config(folder / 'shop.toml'))}/", follow_redirects=True, timeout=30)
+    assert page.status_code == 200 and page.url.path.startswith("/console")
     event = {"event_id": "first", "type": "listen", "user_id": USER, "item_id": answer["items"][0]["item_id"]}
     url = service_url(load_config(folder / "shop.toml"))
     posted = httpx.post(f"{url}/v1/events", json={"events": [event]}, timeout=30)

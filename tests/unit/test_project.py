@@ -63,8 +63,9 @@ def test_the_serve_files_are_used_and_name_the_config(shop):
     for topology in ("graph", "fused"):
         path = shop / "deployments" / "serve" / f"{topology}.yaml"
         assert find_shipped(config.source, f"deployments/serve/{topology}.yaml") == path
-        (application,) = yaml.safe_load(path.read_text())["applications"]
-        assert application["args"]["config"] == "shop.toml" and "checkout" not in path.read_text()
+        applications = yaml.safe_load(path.read_text())["applications"]
+        assert [one["args"]["config"] for one in applications] == ["shop.toml"] * 2
+        assert "checkout" not in path.read_text()
 
 
 def test_the_overlay_is_the_one_for_one_machine_with_the_projects_config(shop):
