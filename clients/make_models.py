@@ -33,6 +33,8 @@ METHODS = {  # by method of the client: its operation
     "rank": ("post", "/v1/rank"),
     "explain": ("get", "/v1/explain"),
     "onboarding": ("post", "/v1/onboarding"),
+    "preview": ("get", "/v1/preview"),
+    "explain_preview": ("get", "/v1/preview/explain"),
     "put_item": ("put", "/v1/items"),
     "patch_item": ("patch", "/v1/items"),
     "get_item": ("get", "/v1/items"),

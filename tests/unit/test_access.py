@@ -270,6 +270,12 @@ async def test_every_route_has_a_scope_or_is_open(world):
         StrictRoute("/v1/new", lambda: None)
 
 
+async def test_the_front_door_leads_to_the_console_without_a_key(world):
+    async with guarded(world) as shop:
+        answer = await shop.ask(method="GET", path="/")
+        assert (answer.status_code, answer.headers["location"]) == (307, "console")
+
+
 async def test_the_gateways_log_and_metrics_have_no_secret(world, caplog):
     caplog.set_level("DEBUG")
     async with guarded(world) as shop:

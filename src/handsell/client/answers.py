@@ -121,6 +121,16 @@ class Health(TypedDict):
     refused: NotRequired[RefusedBundle | None]
 
 
+class HistoryEvent(TypedDict):
+    type: str
+    item_id: str
+    time: str
+    # one of the parameter `events`
+    imagined: bool
+    # null for an item without one
+    title: str | None
+
+
 class Item(TypedDict):
     item_id: str
     # 1 = top
@@ -165,6 +175,29 @@ class OnboardingAnswer(TypedDict):
     # parts that failed; `onboarding`: the bundle has no model of answers, items are by popularity
     degraded: list[str]
     release: ReleaseStamp
+
+
+class PreviewAnswer(TypedDict):
+    user_id: str
+    surface: str
+    cold_start: bool
+    items: list[RecommendedItem]
+    # what the models read of the user, the latest first
+    history: list[HistoryEvent]
+    settings: PreviewSettings
+    # arm by experiment that the slate is made for
+    arms: dict[str, str]
+    # constraints that could not be kept, the first relaxed first
+    relaxed: list[str]
+    # parts that failed or were late, and were left out
+    degraded: list[str]
+    release: SlateStamp
+
+
+class PreviewSettings(TypedDict):
+    diversity: float
+    novelty: float
+    exploration: float
 
 
 class QuestionItem(TypedDict):

@@ -53,6 +53,32 @@ class ExplainParameters(TypedDict):
     features: NotRequired[int]
 
 
+class ExplainPreviewParameters(TypedDict):
+    # an unknown user is a cold start, not an error
+    user_id: str
+    surface: NotRequired[str]
+    # items wanted, at most `serving.max_count` (default 30); by default the count of the surface (default 10), for
+    # public lists that of `home`
+    count: NotRequired[int | None]
+    # expression that every item must pass, such as `item.year >= 2015 and not item.explicit`
+    filter: NotRequired[str | None]
+    # `live`, or a bundle that this gateway holds: the canary, those of arms
+    bundle: NotRequired[str | None]
+    # `EXPERIMENT.ARM` whose bundle and settings are used
+    arm: NotRequired[str | None]
+    # instead of `reranking.diversity` times strength
+    diversity: NotRequired[float | None]
+    # instead of `reranking.novelty` times strength
+    novelty: NotRequired[float | None]
+    # instead of `reranking.exploration.share`
+    exploration: NotRequired[float | None]
+    # `TYPE:ITEM_ID`, or `TYPE=VALUE:ITEM_ID`, as if the user had just done this, the oldest first; nothing is stored
+    events: NotRequired[list[str]]
+    item_id: str
+    # contributions listed, the largest first
+    features: NotRequired[int]
+
+
 ItemBody = Mapping[str, Any]
 """Fields title, creators, tags, text, published_at, expires_at, available, item_id, and further columns."""
 
@@ -104,6 +130,29 @@ class PopularParameters(TypedDict):
     # expression that every item must pass, such as `item.year >= 2015 and not item.explicit`
     filter: NotRequired[str | None]
     include: NotRequired[list[Literal["metadata"]]]
+
+
+class PreviewParameters(TypedDict):
+    # an unknown user is a cold start, not an error
+    user_id: str
+    surface: NotRequired[str]
+    # items wanted, at most `serving.max_count` (default 30); by default the count of the surface (default 10), for
+    # public lists that of `home`
+    count: NotRequired[int | None]
+    # expression that every item must pass, such as `item.year >= 2015 and not item.explicit`
+    filter: NotRequired[str | None]
+    # `live`, or a bundle that this gateway holds: the canary, those of arms
+    bundle: NotRequired[str | None]
+    # `EXPERIMENT.ARM` whose bundle and settings are used
+    arm: NotRequired[str | None]
+    # instead of `reranking.diversity` times strength
+    diversity: NotRequired[float | None]
+    # instead of `reranking.novelty` times strength
+    novelty: NotRequired[float | None]
+    # instead of `reranking.exploration.share`
+    exploration: NotRequired[float | None]
+    # `TYPE:ITEM_ID`, or `TYPE=VALUE:ITEM_ID`, as if the user had just done this, the oldest first; nothing is stored
+    events: NotRequired[list[str]]
 
 
 class RankBody(TypedDict):

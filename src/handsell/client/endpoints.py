@@ -42,6 +42,14 @@ class Endpoints:
         """List the items whose answers teach most about a new user."""
         return self._send(ApiCall("POST", "/v1/onboarding", body=body))
 
+    def preview(self, **query: Unpack[b.PreviewParameters]) -> a.PreviewAnswer:
+        """Show a slate with another bundle, arm or setting, or after imagined events; nothing is logged as shown."""
+        return self._send(ApiCall("GET", "/v1/preview", query=query))
+
+    def explain_preview(self, **query: Unpack[b.ExplainPreviewParameters]) -> a.ExplainAnswer:
+        """Explain why an item is or is not in a previewed slate, stage by stage."""
+        return self._send(ApiCall("GET", "/v1/preview/explain", query=query))
+
     def put_item(self, item_id: str, fields: b.ItemBody) -> a.ItemAnswer:
         """Add or replace an item."""
         return self._send(ApiCall("PUT", "/v1/items", query={"item_id": item_id}, body=fields))

@@ -164,6 +164,11 @@ class Traffic:
         both = [self._find_variant((*arms.items(), (interleaved, team))) for team in (first, second)]
         return replace(base, interleaved=interleaved, teams=(first, second), variants=(both[0], both[1]))
 
+    def find_arm(self, experiment: str, arm: str) -> Variant | None:
+        """Return how slates of one arm are made, whether or not it is stopped; None for an arm that there is not."""
+        known = experiment in self.experiments and arm in self.experiments[experiment].arms
+        return self._find_variant(((experiment, arm),)) if known else None
+
     def without_bundles(self, given: Participation) -> Participation:
         """Return the participation of a request for which no bundle but the live one could answer."""
         arms, stopped = dict(given.arms), dict(given.stopped)

@@ -71,6 +71,11 @@ async def explain_reranking(
     return order, RerankingExplanation(before, _find_place(order, item), without)
 
 
+async def rerank_uncounted(stage: LocalReranking, requests: Requests, ranked: Candidates, n: int) -> Slates:
+    """Make slates that no user sees: rules do not count them."""
+    return await stage.without_counting.rerank(requests, ranked, n)
+
+
 def _find_place(slates: Slates, item: int) -> int | None:
     at = np.flatnonzero(slates.item[0] == item)
     return int(at[0]) if len(at) else None

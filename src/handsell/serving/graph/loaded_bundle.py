@@ -17,7 +17,7 @@ from handsell.config.overlay import apply_overlay
 from handsell.core.batches import NONE, Requests, Slates
 from handsell.core.clock import Clock
 from handsell.core.failures import Failures
-from handsell.core.funnel import remove_items
+from handsell.core.funnel import Funnel, remove_items
 from handsell.core.logs.request_trace import set_recommendation_id
 from handsell.eligibility.filter_reasons import count_removed
 from handsell.events.known_blocks import KnownBlocks
@@ -38,6 +38,7 @@ from handsell.serving.http import render
 from handsell.serving.http.answers import Item, RankedItem
 from handsell.serving.http.explain import ItemExplanation, explain_item
 from handsell.serving.http.onboarding.question_selection import AskedItems, select_questions
+from handsell.serving.http.preview.preview_queries import PreviewedSlate
 from handsell.serving.http.queries import Query, QueryParser
 from handsell.serving.live.live_stages import read_now
 from handsell.serving.slates.release import Release
@@ -100,6 +101,7 @@ class LoadedBundle:
         )  # fmt: skip
         self._lists: MicroBatcher[Query, RankedList] = MicroBatcher(self._rank, 1, serving.in_flight, max_wait_s)
         self._explanations: MicroBatcher[Query, ItemExplanation] = MicroBatcher(self._explain, 1, 1, max_wait_s)
+        self._previews: MicroBatcher[Query, PreviewedSlate] = MicroBatcher(self._preview, 1, 1, max_wait_s)
         self._questions: MicroBatcher[Query, AskedItems] = MicroBatcher(self._ask, 1, serving.in_flight, max_wait_s)
 
     def _make_breakers(self, overlay: str) -> dict[str, Breaker]:
@@ -146,6 +148,10 @@ class LoadedBundle:
     async def explain(self, query: Query) -> ItemExplanation:
         """Explain the place of the query's one item in the query's slate."""
         return await self._submit(self._explanations, query)
+
+    async def preview(self, query: Query) -> PreviewedSlate:
+        """Make the query's slate for nobody: it is not counted by rules, and its features are not logged."""
+        return await self._submit(self._previews, query)
 
     async def ask(self, query: Query) -> AskedItems:
         """Choose the items whose answers teach most about the query's user."""
@@ -196,16 +202,21 @@ class LoadedBundle:
         self.metrics.batch_size.observe(len(queries))
         run, built = await self._begin(queries)
         self.metrics.count_removed(count_removed(self._popular_items.eligibility, built.requests))
-        n, slates = max(query.count for query in queries), None
+        n = max(query.count for query in queries)
+        slates = await self._make_slates(run, run.funnel(self.config), built.requests, n, queries[0].overlay)
+        return [UserSlate(slates, row, bool(cold)) for row, cold in enumerate(built.cold)]
+
+    async def _make_slates(self, run: StageRun, funnel: Funnel, requests: Requests, n: int, overlay: str) -> Slates:
+        """Run the funnel; popular items take the place of candidates that failed."""
+        slates = None
         with run.failures.tolerate("candidates"):
-            slates = await run.funnel(self.config).recommend(built.requests, n)
+            slates = await funnel.recommend(requests, n)
         if slates is None:
-            popular = self._popular_items.with_config(self.change_config(queries[0].overlay), self.config)
-            slates = popular.build_slates(built.requests, n)
+            popular = self._popular_items.with_config(self.change_config(overlay), self.config)
+            slates = popular.build_slates(requests, n)
         self._check_held(run)
         slates = await self.drop_deleted(slates)
-        slates = replace(slates, degraded=(*slates.degraded, *run.failures.names))
-        return [UserSlate(slates, row, bool(cold)) for row, cold in enumerate(built.cold)]
+        return replace(slates, degraded=(*slates.degraded, *run.failures.names))
 
     async def drop_deleted(self, slates: Slates) -> Slates:
         """Return slates without items that were deleted, or that this process does not know, and without reasons that
@@ -252,6 +263,14 @@ class LoadedBundle:
         explanation = await explain_item(run, built.requests, item, query.count, cold, config)
         self._check_held(run)
         return [explanation]
+
+    async def _preview(self, queries: Sequence[Query]) -> list[PreviewedSlate]:
+        (query,) = queries
+        run, built = await self._begin(queries)
+        run = replace(run, samples=())
+        funnel = run.uncounted_funnel(self.config)
+        slates = await self._make_slates(run, funnel, built.requests, query.count, query.overlay)
+        return [PreviewedSlate(slates, built.requests, bool(built.cold[0]))]
 
     async def _ask(self, queries: Sequence[Query]) -> list[AskedItems]:
         run, built = await self._begin(queries)

@@ -34,10 +34,12 @@ from handsell.serving.http.event_intake import validate_events
 from handsell.serving.http.explain import build_answer
 from handsell.serving.http.onboarding.question_queries import build_onboarding_answer, parse_onboarding
 from handsell.serving.http.onboarding.question_schemas import OnboardingAnswer, OnboardingBody
+from handsell.serving.http.preview.preview_schemas import PreviewParameters
 from handsell.serving.http.queries import find_similar_surface, make_user_key
 from handsell.serving.slates.arm_traffic import ArmTraffic
 from handsell.serving.slates.recommender import Recommender, SlateRequest
 from handsell.serving.slates.slate_answers import SlateAnswers
+from handsell.serving.slates.slate_previews import SlatePreviews
 from handsell.serving.telemetry.observability import Metrics
 from handsell.serving.telemetry.state_metrics import StateMetrics
 from handsell.serving.telemetry.tracing import stop_tracing, trace
@@ -46,7 +48,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 B = TypeVar(
     "B", schemas.RecommendationsBody, schemas.RankBody, schemas.ExplainParameters, schemas.SimilarParameters,
-    OnboardingBody,
+    OnboardingBody, PreviewParameters,
 )  # fmt: skip
 
 PROBE = schemas.RecommendationsBody(user_id="readiness probe")  # with a user id, so that the feature store is read
@@ -78,6 +80,12 @@ class Service:
         self._arms = ArmTraffic(self.config, self.identities, metrics.registry, self.arm_outcomes)
         self._slates = SlateAnswers(metrics, self._offer, self.config.serving.max_feed)
         self._recommender = Recommender(self, self._arms, self._slates)
+        self.previews = SlatePreviews(
+            self,
+            lambda query: self._assign(query, query.surface),
+            lambda: self._arms.traffic,
+            self.identities.find_user,
+        )
         self._traced: dict[str, RequestTrace] = {}  # sampled requests whose slates wait, by recommendation id
         self._checked: list[LoadedBundle] = []  # bundles that are about to be used
         self._was_ready = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from opentelemetry.trace import SpanKind
@@ -20,6 +20,7 @@ from handsell.core.errors import BundleError
 from handsell.core.failures import Failures
 from handsell.core.funnel import Funnel
 from handsell.core.protocols import CandidateStage, RankingStage, RerankingStage
+from handsell.reranking.explain import rerank_uncounted
 from handsell.serving.graph.circuit_breaker import Breaker
 from handsell.serving.telemetry.feature_log import Sample
 from handsell.serving.telemetry.observability import Metrics
@@ -95,6 +96,10 @@ class StageRun:
     def funnel(self, config: Config) -> Funnel:
         return Funnel(self, self, self, config.retrieval.candidates, config.ranking.ranked)
 
+    def uncounted_funnel(self, config: Config) -> Funnel:
+        """Return the funnel of slates that no user sees."""
+        return replace(self.funnel(config), reranking=UncountedReranking(self))
+
     async def candidates(self, requests: Requests, k: int) -> Candidates:
         found = await self.call("candidates", "candidates", requests, k)
         self.metrics.count_candidates(found)
@@ -119,3 +124,13 @@ class StageRun:
             raise
         finally:
             self.metrics.stage_seconds.labels(stage).observe(loop.time() - started)
+
+
+@dataclass(frozen=True)
+class UncountedReranking:
+    """Re-ranking of a run, for slates that no user sees: rules do not count them."""
+
+    run: StageRun
+
+    async def rerank(self, requests: Requests, candidates: Candidates, n: int) -> Slates:
+        return await self.run.call("reranking", rerank_uncounted, requests, candidates, n)

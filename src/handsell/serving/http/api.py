@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, FastAPI, Query
+from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -26,6 +26,7 @@ from handsell.serving.http.compatibility.ubi_api import build_ubi_routes
 from handsell.serving.http.middleware import HeadAsGet, RequestMetrics
 from handsell.serving.http.onboarding.question_api import build_onboarding_routes
 from handsell.serving.http.people_api import build_identity_routes
+from handsell.serving.http.preview.preview_api import build_preview_routes
 from handsell.serving.http.problems import MEDIA_TYPE, BodyLimit, UrlEncoding, install_handlers
 from handsell.serving.http.routing import (
     BODY,
@@ -91,6 +92,8 @@ def build_api(service: Service, watchers: Sequence[Watcher] = ()) -> FastAPI:
     for routes in (*ROUTE_GROUPS, *gorse):
         app.include_router(routes(service))
     app.include_router(build_page_routes())
+    if service.config.console.enabled:
+        app.add_route("/", lead_to_console, include_in_schema=False)
     app.add_middleware(AuditTrail, append=service.access.append_audit, hash_id=make_audit_hash(service.config))
     app.add_middleware(UrlEncoding)
     app.add_middleware(BodyLimit, limit=service.config.serving.max_body_bytes)
@@ -98,6 +101,10 @@ def build_api(service: Service, watchers: Sequence[Watcher] = ()) -> FastAPI:
     app.add_middleware(RequestMetrics, service=service)
     app.add_middleware(HeadAsGet)
     return app
+
+
+async def lead_to_console(_: Request) -> Response:
+    return Response(status_code=307, headers={"Location": "console"})
 
 
 def _event_routes(service: Service) -> APIRouter:
@@ -223,6 +230,6 @@ def _operation_routes(service: Service) -> APIRouter:
 
 ROUTE_GROUPS: tuple[Callable[[Service], APIRouter], ...] = (
     _event_routes, _slate_routes, _user_routes, build_item_routes, build_user_routes, build_identity_routes,
-    build_onboarding_routes, build_ubi_routes, _operation_routes,
+    build_onboarding_routes, build_preview_routes, build_ubi_routes, _operation_routes,
 )  # fmt: skip
 """A request is compared with the routes in this order: that with most requests comes first."""

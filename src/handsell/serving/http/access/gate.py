@@ -13,6 +13,7 @@ from handsell.serving.http.api_page.routes import PATHS as PAGE_PATHS
 from handsell.serving.http.problems import problem
 
 OPEN_PATHS = ("/healthz", "/readyz", "/metrics")  # probes and monitoring have no key
+FRONT_DOOR = "/"  # leads to the console, which has its own sign-in
 GORSE_OPEN_PATHS = ("/api/health/live", "/api/health/ready")
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -85,7 +86,7 @@ class AccessGate:
     def _identify(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
         """Set the caller of a request, or answer why it is refused."""
         state = scope.setdefault("state", {})
-        if not self.control.is_required or scope["path"] in (*OPEN_PATHS, *GORSE_OPEN_PATHS, *PAGE_PATHS):
+        if not self.control.is_required or scope["path"] in (*OPEN_PATHS, *GORSE_OPEN_PATHS, *PAGE_PATHS, FRONT_DOOR):
             state["caller"] = Caller.anonymous()
             return None
         text = _read_key(headers)

@@ -21,6 +21,7 @@ ROUTE_SCOPES: Mapping[str, Scope] = {
     **dict.fromkeys(("/v1/events", "/v1/identities/merge", "/v1/blocks", f"{USER}/blocks"), "events"),
     **dict.fromkeys(("/v1/items", ITEM, "/v1/users", USER), "catalog"),
     "/v1/ubi_events": "events",
+    **dict.fromkeys(("/v1/preview", "/v1/preview/explain"), "experiments"),
 }  # fmt: skip
 """By path: a route without a scope cannot be built."""
 

@@ -1,0 +1,1 @@
+"""Slates as somebody else would get them: with another bundle, arm or setting, after events that are only imagined."""
