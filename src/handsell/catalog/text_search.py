@@ -85,7 +85,7 @@ def build_query(text: str) -> str:
     clean = text.encode("utf-8", "replace").decode().replace("\0", " ")
     words = [word for word in clean.split() if any(map(str.isalnum, word))]
     quoted = [_separate(word).replace('"', '""') for word in words[:LONGEST_QUERY]]
-    return " ".join(f'"{word}" *' for word in quoted)
+    return " AND ".join(f'("{word}" OR "{word}" *)' for word in quoted)  # a whole word counts more than its beginning
 
 
 def _build(path: Path, snapshot: Snapshot) -> None:

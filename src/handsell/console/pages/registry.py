@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from handsell.console.page import ConsolePage
-from handsell.console.pages import explore
+from handsell.console.pages import catalog, explore
 
-PAGES: tuple[ConsolePage, ...] = (explore.PAGE,)
+PAGES: tuple[ConsolePage, ...] = (explore.PAGE, catalog.PAGE)

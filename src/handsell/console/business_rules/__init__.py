@@ -1,0 +1,1 @@
+"""Data of the page Rules: the served rules in words, drafts, their preview, publication."""
