@@ -49,7 +49,7 @@ class CatalogQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class ListedItem:
+class FoundItem:
     item_id: str
     title: str  # the id of an item without one
     creators: tuple[str, ...]
@@ -61,7 +61,7 @@ class ListedItem:
 
 @dataclass(frozen=True, slots=True)
 class FoundItems:
-    items: tuple[ListedItem, ...]
+    items: tuple[FoundItem, ...]
     total: int
     is_cut: bool  # more items have the words than were looked at
     pages: int
@@ -106,7 +106,7 @@ def find_wanted(view: CatalogView, query: CatalogQuery) -> np.ndarray:
     return wanted
 
 
-def list_items(snapshot: Snapshot, numbers: np.ndarray, now: int) -> tuple[ListedItem, ...]:
+def list_items(snapshot: Snapshot, numbers: np.ndarray, now: int) -> tuple[FoundItem, ...]:
     """Return what a list shows of items (n,)."""
     ids = snapshot.items.ids(numbers) if len(numbers) else []
     rows = snapshot.read_metadata(numbers).to_pylist()
@@ -115,7 +115,7 @@ def list_items(snapshot: Snapshot, numbers: np.ndarray, now: int) -> tuple[Liste
         published, (state, is_recommended) = snapshot.published[number], describe_state(snapshot, number, now)
         day = "" if published == ALWAYS else str(np.datetime64(int(published) // DAY_US, "D"))
         found.append(
-            ListedItem(
+            FoundItem(
                 item_id, row.get("title") or item_id, tuple(row.get("creators") or ()), tuple(row.get("tags") or ()),
                 day, state, is_recommended,
             )
