@@ -5,6 +5,7 @@
 #   make demo [CONFIG=…]                                           open an example shop page on the running service
 #   make test                                                      install and run the tests
 #   make test-all                                                  run the slow tests, too, and those on the cluster of $$KUBECONFIG
+#   make docs                                                      build the documentation site into build/docs
 #   make sbom                                                      write sbom.json, the packages that handsell needs (CycloneDX)
 #   make explore [ROUNDS=10]                                       run the property tests with fresh random examples
 CONFIG ?= deployments/configs/world.toml
@@ -26,7 +27,7 @@ ifneq ($(filter C POSIX,$(LC_ALL)),)
 export LC_ALL := C.UTF-8
 endif
 
-.PHONY: install up down demo test test-all explore check wheel sbom bench clean
+.PHONY: install up down demo docs test test-all explore check wheel sbom bench clean
 
 install: $(READY)
 
@@ -57,13 +58,18 @@ explore: $(READY)
 	$(BIN)/python -m pytest -q -m "hypothesis and not slow" --hypothesis-profile=explore tests/unit; done
 
 check: $(READY)
-	$(BIN)/ruff check setup.py src tests benchmarks feature_repo deployments/monitoring clients
-	$(BIN)/ruff format --check setup.py src tests benchmarks feature_repo deployments/monitoring clients
+	$(BIN)/ruff check setup.py src tests benchmarks feature_repo deployments/monitoring clients docs
+	$(BIN)/ruff format --check setup.py src tests benchmarks feature_repo deployments/monitoring clients docs
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 wheel: $(READY)
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(READY)
+	@$(BIN)/mkdocs build --quiet
+	@echo "The site is in build/docs. To read it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/docs 8100"
 
 sbom: $(READY)
 	$(BIN)/python deployments/make_sbom.py > sbom.json
