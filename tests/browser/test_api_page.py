@@ -1,4 +1,4 @@
-"""The page `/docs` in a browser: it asks for a key, shows every endpoint and sends a request; no other host is asked."""
+"""The page `/docs` in a browser: it asks for a key, shows every endpoint, sends a request, asks no other host."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe

@@ -56,6 +56,26 @@ class GuardedShop:
         return await self.client.request(method, path, headers=given | headers, **body)
 
 
+NAMES = ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example.")
+OWN_NAMES = ("localhost:8000", "shop.localhost:8000", "127.0.0.1:8000", "[::1]:8000", "gateway")
+
+
+@pytest.mark.parametrize(("host", "status"), [*((name, 403) for name in NAMES), *((name, 200) for name in OWN_NAMES)])
+async def test_without_keys_a_page_under_a_name_of_its_own_is_refused(world, host, status):
+    """A browser takes a page for the service's own where its name was made to resolve to 127.0.0.1."""
+    async with start_service(world) as (client, _):
+        answer = await client.get("/v1/popular?count=1", headers={"Host": host})
+        assert answer.status_code == status
+        if status == 403:
+            assert answer.json()["code"] == "host_not_allowed" and "localhost" in answer.json()["detail"]
+
+
+async def test_with_keys_any_name_reaches_the_service(world):
+    async with guarded(world) as shop:
+        _, text = shop.create("recommend")
+        assert (await shop.ask(text, Host="recs.example")).status_code == 200
+
+
 @contextlib.asynccontextmanager
 async def guarded(world, **settings):
     config = world.config.model_copy(update={"access": AccessConfig(**{"keys": "required", **settings})})

@@ -187,3 +187,10 @@ def test_a_session_ends():
     lasting = SessionStore(life_s=60)
     session = lasting.begin("")
     assert lasting.find(session.id) is session and lasting.find("other") is None
+
+
+async def test_without_keys_a_page_under_a_name_of_its_own_is_refused(world):
+    async with open_console(world) as visitor:
+        refused = await visitor.http.get("/console/", headers={"Host": "evil.example"})
+        assert refused.status_code == 403 and "access.keys" in refused.text
+        assert "set-cookie" not in refused.headers

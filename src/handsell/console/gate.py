@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from handsell.access.exposure import refuse_host
 from handsell.console.rendering import find_place, is_partial, make_url
 from handsell.console.sessions import COOKIE, Session
 from handsell.console.visit import ConsoleContext, Visit
@@ -41,6 +42,9 @@ class ConsoleGate:
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
+        if reason := refuse_host(self.context.config.access, request.headers.get("host", "")):
+            await PlainTextResponse(f"{reason}\n", 403)(scope, receive, send)
+            return
         is_static = find_place(request).startswith("/static/")
         begun: Session | None = None
         answer: Response | None = None

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handsell.access.caller import Caller
+from handsell.access.exposure import refuse_host
 from handsell.serving.http.access.access_control import AccessControl
 from handsell.serving.http.api_page.routes import PATHS as PAGE_PATHS
 from handsell.serving.http.problems import problem
@@ -63,8 +64,17 @@ class AccessGate:
                 message["headers"] = [*own, *(header for header in added if header[0] not in given)]
             await send(message)
 
-        refusal = self._refuse_origin(scope, found, origin, allowed) or self._identify(scope, found)
+        refusal = (
+            self._refuse_host(found)
+            or self._refuse_origin(scope, found, origin, allowed)
+            or self._identify(scope, found)
+        )
         await (self.app if refusal is None else refusal)(scope, receive, send_with_headers)
+
+    def _refuse_host(self, headers: dict[bytes, bytes]) -> Response | None:
+        """Answer a request that a page under a name of its own may have sent to this machine."""
+        reason = refuse_host(self.control.config, headers.get(b"host", b"").decode("latin-1"))
+        return problem(403, reason, "host_not_allowed") if reason else None
 
     def _refuse_origin(
         self, scope: Scope, headers: dict[bytes, bytes], origin: bytes | None, allowed: bool
