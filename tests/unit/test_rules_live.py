@@ -88,6 +88,19 @@ def test_a_changed_file_is_reloaded_unless_it_is_invalid(rules, config, caplog):
     assert rules.refused == ""
 
 
+def test_slates_that_nobody_sees_follow_the_file_and_do_not_count(rules, config, shelf, rng):
+    stage = LocalReranking(shelf, eligibility(shelf, config), config, rules=rules)
+    ask, found = draw_requests(rng, shelf, 2), draw_candidates(rng, shelf, 2)
+    assert run_local(stage.without_counting.rerank(ask, found, 10)).rules.version == rules.current.ruleset.version
+    config.rules_path.write_text(NEW)
+    deduplicate_and_sort(rules)
+    unseen = run_local(stage.without_counting.rerank(ask, found, 10))
+    assert unseen.rules.version == rules.current.ruleset.version and names(rules) == ["new"]
+    assert not rules.current.pacing._recent
+    run_local(stage.rerank(ask, found, 10))
+    assert len(rules.current.pacing._recent) == 1
+
+
 def test_a_file_that_is_being_written_is_not_loaded(rules, config):
     path, first = config.rules_path, rules.current
     for halfway in ("", OUT[:3]):

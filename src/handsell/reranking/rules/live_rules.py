@@ -108,8 +108,20 @@ class LiveRules:
             self.current = self.current.with_snapshot(snapshot, eligibility)
 
     def without_counting(self) -> LiveRules:
-        """Return the present rules for slates that no user sees."""
-        return LiveRules(self.current, self.refused, counted=False)
+        """Return these rules, also when they change, for slates that no user sees."""
+        return UncountedRules(self)
+
+
+class UncountedRules(LiveRules):
+    """The rules of another object as they are at each call; their impressions do not count."""
+
+    def __init__(self, followed: LiveRules):
+        super().__init__(followed.current, followed.refused, counted=False)
+        self._followed = followed
+
+    def apply(self, requests: Requests, candidates: Candidates, allowed: np.ndarray, n: int) -> RuledBatch:
+        self.current, self.refused = self._followed.current, self._followed.refused
+        return super().apply(requests, candidates, allowed, n)
 
 
 class WatchedRules(LiveRules):
