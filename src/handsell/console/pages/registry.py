@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from handsell.console.page import ConsolePage
-from handsell.console.pages import catalog, explore
+from handsell.console.pages import catalog, explore, rules
 
-PAGES: tuple[ConsolePage, ...] = (explore.PAGE, catalog.PAGE)
+PAGES: tuple[ConsolePage, ...] = (explore.PAGE, catalog.PAGE, rules.PAGE)

@@ -1,0 +1,66 @@
+"""What the page Rules shows: the served rules, the draft that is looked at, and the published versions."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+
+from handsell.console.business_rules.drafts import RuleDrafts
+from handsell.console.business_rules.rule_words import name_kind
+from handsell.console.business_rules.served_rules import CheckedRules, check_rules
+from handsell.console.catalog.shown_catalog import CatalogView
+from handsell.core.errors import ConfigError
+from handsell.reranking.rules.kind import rule_kinds
+from handsell.reranking.rules.publication import PublishedRules, RulesFile
+from handsell.reranking.rules.reading import version_of
+
+GONE = "This draft is not kept any more; the served rules are shown instead."
+
+
+@dataclass(frozen=True, slots=True)
+class EditedRules:
+    served: CheckedRules
+    served_version: str  # of the file, empty without one
+    text: str  # of the draft, or of the served file where there is none
+    draft: str  # version of the kept draft, empty where the served rules are shown
+    checked: CheckedRules  # the text
+    paused: tuple[tuple[str, str], ...]  # name and effect of its rules that are not enabled
+    obstacle: str  # why nothing can be published from here, empty if it can
+    history: tuple[PublishedRules, ...]
+    notice: str = ""
+
+
+def open_edited(view: CatalogView, drafts: RuleDrafts, draft: str, text: str | None = None) -> EditedRules:
+    """Open a draft by its version, that of a published one too; `text` replaces it and is not kept."""
+    try:
+        file = RulesFile(view.config)
+        served, obstacle, history = file.read(), file.find_obstacle() or "", tuple(file.list_versions())
+        served_version = version_of(served)
+    except ConfigError as error:
+        file, served, obstacle, history, served_version = None, b"", str(error), (), ""
+    content = drafts.read(draft) if draft else None
+    if content is None and file is not None and draft in {one.version for one in history}:
+        content = file.read_version(draft)
+        draft = drafts.save(content.decode("utf-8", "replace"))
+    notice = GONE if draft and content is None else ""
+    if text is not None:
+        content, draft = text.encode(), ""
+    if content is None:
+        content, draft = served, ""
+    checked_served = check_rules(view, served, "served")
+    checked = checked_served if content == served else check_rules(view, content)
+    return EditedRules(
+        checked_served, served_version, content.decode("utf-8", "replace"), draft, checked, list_paused(content),
+        obstacle, history, notice,
+    )  # fmt: skip
+
+
+def list_paused(content: bytes) -> tuple[tuple[str, str], ...]:
+    """Return the rules that are in a file without being enabled; none of a file that is not readable."""
+    try:
+        rules = tomllib.loads(content.decode("utf-8", "replace")).get("rule", [])
+    except tomllib.TOMLDecodeError:
+        return ()
+    rows = [rule for rule in rules if isinstance(rule, dict)] if isinstance(rules, list) else []
+    paused = [rule for rule in rows if rule.get("enabled") is False and isinstance(rule.get("name"), str)]
+    return tuple((one["name"], name_kind(one["kind"])) for one in paused if one.get("kind") in rule_kinds())
