@@ -67,7 +67,7 @@ def _describe_range(info: FieldInfo) -> str:
 
 
 def _list_limits(annotation: Any) -> Sequence[Any]:
-    found = []
+    found: list[Any] = []
     for limit in getattr(annotation, "__metadata__", ()):
         found += getattr(limit, "metadata", None) or [limit]
     return found
