@@ -49,7 +49,7 @@ def folder(tmp_path):
     ):
         dumps.write_json_lines(export / f"{name}.jsonl", records)
     (tmp_path / "events.jsonl").write_text(get_blocks("json")[0])
-    (tmp_path / "orders.csv").write_text(next(text for text in get_blocks("") if text.startswith("customer_id")))
+    (tmp_path / "orders.csv").write_text(next(text for text in get_blocks("text") if text.startswith("customer_id")))
     return tmp_path
 
 
@@ -83,7 +83,7 @@ def test_the_client_of_gorse_works_as_the_page_says(shop):
 
 
 def test_the_event_of_the_page_is_answered_as_the_page_says(shop):
-    block = next(text for text in get_blocks("") if text.startswith("$ curl"))
+    block = next(text for text in get_blocks("console") if text.startswith("$ curl"))
     body, expected = re.search(r"-d '(.*)'\n(.*)\n", block).groups()
     answer = requests.post(f"{shop.url}/v1/ubi_events", json=json.loads(body), timeout=20)
     assert (answer.status_code, answer.text) == (202, expected)
