@@ -34,13 +34,15 @@ def test_a_restart_does_not_count_backwards():
     assert series.count_recent(1).sum("handsell_slates_total") == 14
 
 
-def test_minutes_are_apart_and_old_ones_are_dropped():
+def test_minutes_are_apart_old_ones_are_dropped_and_many_are_joined():
     series = ServiceSeries()
     for minute in range(KEPT + 5):
         series.add(scrape("a", 10 * minute), 60.0 * minute)
+        if minute == 30:
+            assert [sums.sum("handsell_slates_total") for _, sums in series.list_points()] == [0, *[10] * 30]
     points = list(series.list_points())
-    assert len(points) == KEPT and [c.sum("handsell_slates_total") for _, c in points[:2]] == [10, 10]
-    assert next(sums.sum("handsell_slates_total") for _, sums in series.list_points(step=10)) == 100
+    assert [time for time, _ in points[:2]] == [300.0, 600.0] and len(points) == KEPT / 5
+    assert points[0][1].sum("handsell_slates_total") == 50
     assert series.count_recent(3).sum("handsell_slates_total") == 30
 
 

@@ -40,6 +40,11 @@ class CommandRun:
     def is_over(self) -> bool:
         return self.ended is not None
 
+    @property
+    def age_s(self) -> float:
+        """Seconds since it has ended, 0 before."""
+        return 0.0 if self.ended is None else time.time() - self.ended
+
 
 class BackgroundCommands:
     def __init__(self, limit_s: float = LIMIT_S):

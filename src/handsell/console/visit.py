@@ -63,10 +63,16 @@ class Visit:
     def may(self, scope: Scope) -> bool:
         return self.caller.may(scope)
 
+    def explain_scope(self, scope: Scope) -> str:
+        """Return why an action that changes nothing is off for this session; empty if it is on."""
+        if self.may(scope):
+            return ""
+        return f"This needs a key with the scope {scope}; yours has {', '.join(sorted(self.caller.scopes))}."
+
     def explain_refusal(self, scope: Scope) -> str:
         """Return why an action that changes something is off for this session; empty if it is on."""
-        if not self.may(scope):
-            return f"This needs a key with the scope {scope}; yours has {', '.join(sorted(self.caller.scopes))}."
+        if reason := self.explain_scope(scope):
+            return reason
         return "" if self.session.is_editing else "Switch on “Edit” at the top of the page to change this."
 
     def require_edit(self, scope: Scope) -> None:

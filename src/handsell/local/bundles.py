@@ -50,6 +50,18 @@ def end_canary(config: Config) -> str | None:
     return None if ended is None else describe_canary(ended)
 
 
+def name_rolled_back(config: Config) -> str:
+    """Say what a rollback would end: the running canary, or else the live bundle."""
+    canary = open_states(config).read().running_canary
+    return f"from bundle {open_bundles(config).live()}" if canary is None else f"canary {canary.bundle}"
+
+
+def roll_back(config: Config) -> str:
+    """End the running canary, or else make the previously live bundle live again; return a sentence."""
+    ended = end_canary(config)
+    return f"live: {open_bundles(config).rollback()}" if ended is None else ended
+
+
 def resolve_bundle(store: BundleStore, name: str) -> str:
     """Return the id of a bundle named by `live`, `latest` or its id; raises BundleError if there is no such bundle."""
     if name == "latest" and store.list():

@@ -110,6 +110,15 @@ class ReportWords:
     exposure: dict[str, float]  # share of places by size of the creator, in words
     segments: list[tuple[str, int, str, str]]  # group of people, requests, its score, its interval
 
+    @property
+    def exposure_percent(self) -> list[float]:
+        return [round(100 * share, 1) for share in self.exposure.values()]
+
+    @property
+    def largest(self) -> float:
+        """The end of the scale of the models' intervals."""
+        return max([model.high or 0.0 for model in self.models], default=0.0) or 1.0
+
 
 def describe_report(report: Mapping[str, Any]) -> ReportWords:
     """Put a report in words; parts that it lacks are empty."""

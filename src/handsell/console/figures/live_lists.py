@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from handsell.console.figures.metric_words import CREATOR_WORDS, METRICS
 from handsell.console.live.series_sums import SeriesSums
 from handsell.console.live.service_series import ServiceSeries
 
-STEP = 5  # minutes of a point of a chart
 RECENT = 60  # minutes of a card
 HISTOGRAMS = {
     "diversity": "handsell_slate_diversity", "novelty": "handsell_slate_novelty_bits",
@@ -42,7 +42,9 @@ def count_lists(series: ServiceSeries) -> tuple[SeriesSums, str]:
     recent = series.count_recent(RECENT)
     if recent.sum("handsell_slates_total"):
         minutes = max(round((recent.seconds or 0) / 60), 1)
-        return recent, "the last hour" if minutes >= RECENT else f"the last {minutes} minute{'s' * (minutes > 1)}"
+        if minutes >= RECENT:
+            return recent, "the last hour"
+        return recent, f"the last {minutes} minutes" if minutes > 1 else "the last minute"
     return series.count_since_start(), "the time since the service started"
 
 
@@ -81,7 +83,7 @@ def list_surfaces(sums: SeriesSums) -> list[str]:
 
 def draw_lines(series: ServiceSeries, metric: str) -> list[Line]:
     """Return a metric over the last hours: a line by surface, or one line for a metric of all lists."""
-    points = list(series.list_points(STEP))
+    points = list(series.list_points())
     if metric in GAUGES:
         return [Line("all lists", [(time, sums.gauge(GAUGES[metric])) for time, sums in points])]
     histogram = HISTOGRAMS[metric]
@@ -89,10 +91,15 @@ def draw_lines(series: ServiceSeries, metric: str) -> list[Line]:
     return [Line(name, [(time, sums.mean(histogram, surface=name)) for time, sums in points]) for name in surfaces]
 
 
+def describe_day(day: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the names and values of a day of `handsell quality --json`."""
+    rows = [(METRICS[name].title, METRICS[name].show(day[name])) for name in (*HISTOGRAMS, *GAUGES)]
+    exposure = {words: day["exposure"].get(size) for size, words in CREATOR_WORDS.items()}
+    return rows + [(f"Places for {words}", f"{share:.0%}") for words, share in exposure.items() if share is not None]
+
+
 def draw_days(days: list[dict[str, Any]], metric: str) -> list[Line]:
     """Return a metric of `handsell quality --json` by day; `exposure`: a line for each size of creators."""
-    from datetime import UTC, datetime
-
     times = [datetime.fromisoformat(day["day"]).replace(tzinfo=UTC).timestamp() for day in days]
     if metric == "exposure":
         rows = {words: [day["exposure"].get(size) for day in days] for size, words in CREATOR_WORDS.items()}

@@ -49,7 +49,7 @@ METRICS: dict[str, MetricWords] = {
     ),
     "diversity": MetricWords(
         "Variety within a list",
-        "How different the items of one list are, by their tags. 0 %: all alike. 100 %: nothing in common.",
+        "How different the items of one list are, by their tags. 0 %: all alike. 100 %: nothing in common.",
     ),
     "coverage": MetricWords(
         "Catalog shown", "Share of the available items that stand in any list. It grows with the number of lists.",
@@ -60,7 +60,7 @@ METRICS: dict[str, MetricWords] = {
     ),
     "gini": MetricWords(
         "Concentration",
-        "How unequally items are shown. 0 %: all equally often. 100 %: one item takes every place.", "share", "lower",
+        "How unequally items are shown. 0 %: all equally often. 100 %: one item takes every place.", "share", "lower",
     ),
     "novelty": MetricWords(
         "Unfamiliarity", "How rarely people have chosen the shown items. One bit more means half as popular.", "bits"

@@ -10,7 +10,6 @@ from handsell.console.live.series_sums import SeriesSums
 from handsell.console.live.service_series import ServiceSeries
 from handsell.serving.telemetry.deployment_status import DeploymentReplicas
 
-STEP = 5  # minutes of a point of a chart
 STAGES = {
     "features": ("Reads the person's profile", ""),
     "candidates": ("Finds candidates", "Candidates"),
@@ -184,7 +183,7 @@ def build_store_cards(sums: SeriesSums) -> list[Card]:
 
 def draw_stage_times(series: ServiceSeries) -> list[Line]:
     """Return the time (ms) within which 95 of 100 calls of a stage are answered, over the last hours."""
-    points = list(series.list_points(STEP))
+    points = list(series.list_points())
     return [
         Line(
             words, [(time, _to_ms(sums.quantile("handsell_stage_seconds", 0.95, stage=name))) for time, sums in points]
@@ -195,9 +194,11 @@ def draw_stage_times(series: ServiceSeries) -> list[Line]:
 
 def draw_requests(series: ServiceSeries) -> list[Line]:
     """Return lists per minute, and those without a part, over the last hours."""
-    points = list(series.list_points(STEP))
+    points = list(series.list_points())
     names = {"lists": "handsell_slates_total", "without a part": "handsell_degraded_slates_total"}
-    return [Line(words, [(time, sums.sum(name) / STEP) for time, sums in points]) for words, name in names.items()]
+    return [
+        Line(words, [(time, sums.sum(name) / series.step) for time, sums in points]) for words, name in names.items()
+    ]
 
 
 def _quantile_of_lists(sums: SeriesSums, share: float) -> float | None:

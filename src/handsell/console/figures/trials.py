@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from handsell.config import Config
 from handsell.console.figures.live_lists import Line
@@ -61,6 +62,11 @@ def list_experiments(config: Config, states: ExperimentStates, now_us: int) -> l
             )
         )  # fmt: skip
     return sorted(rows, key=lambda row: not row.runs)
+
+
+def link_experiment(name: str) -> str:
+    """Return the place of an experiment in the console."""
+    return "/experiments/show?" + urlencode({"name": name})
 
 
 def order_arms(experiment: Experiment) -> list[str]:
@@ -135,6 +141,16 @@ class TrialResult:
     stopped: Mapping[str, str]
     curves: dict[str, list[Line]] = field(default_factory=dict)  # by arm: effect, lower and upper bound
 
+    @property
+    def scale(self) -> float:
+        """Half the width of a scale around 0 that holds most intervals; wider ones are cut."""
+        ends = sorted(abs(end) for row in (*self.main, *self.others) if row.bounds for end in row.bounds)
+        return max(ends[int(0.8 * (len(ends) - 1))] if ends else 0.0, 0.01)
+
+    def place(self, value: float) -> float:
+        """Return the place of a relative effect on a scale from 0 to 100."""
+        return round(50 + 50 * max(-1.0, min(1.0, value / self.scale)), 2)
+
 
 def describe_result(found: Mapping[str, Any], control: str) -> TrialResult:
     """Put the JSON of `handsell experiments analyze --json` in words."""
@@ -155,7 +171,7 @@ def describe_result(found: Mapping[str, Any], control: str) -> TrialResult:
         main=[row for row, main in zip(effects, is_main, strict=True) if main],
         others=[row for row, main in zip(effects, is_main, strict=True) if not main],
         lists=[
-            (LIST_WORDS.get(name, name), [_show_value(of_arms.get(arm)) for arm in verdict["units"]])
+            (LIST_WORDS.get(name, name), [_show_list_value(name, of_arms.get(arm)) for arm in verdict["units"]])
             for name, of_arms in verdict["lists"].items()
         ],
         stopped=found["stopped"],
@@ -163,9 +179,9 @@ def describe_result(found: Mapping[str, Any], control: str) -> TrialResult:
     )  # fmt: skip
 
 
-def describe_preference(found: Mapping[str, Any]) -> TrialResult:
+def describe_preference(found: Mapping[str, Any], control: str) -> TrialResult:
     """Put the JSON of an interleaved experiment in words."""
-    control, challenger = found["control"], found["challenger"]
+    challenger = found["challenger"]
     kind, words = {
         "beats": ("good", "People prefer"), "loses": ("bad", "People like less"), "undecided": ("", "Not decided yet:"),
     }[found["outcome"]]  # fmt: skip
@@ -231,7 +247,21 @@ def _draw_curves(looks: list[Mapping[str, Any]]) -> dict[str, list[Line]]:
                 known = effect["relative_low"] is not None
                 value = effect[key] if known else None
                 lines[-1].points.append((look["until"] / 1e6, None if value is None else round(100 * value, 2)))
-    return {arm: lines for arm, lines in curves.items() if any(v is not None for _, v in lines[0].points)}
+    for lines in curves.values():
+        _cut(lines)
+    return {arm: lines for arm, lines in curves.items() if sum(v is not None for _, v in lines[0].points) > 1}
+
+
+def _cut(lines: list[Line]) -> None:
+    """Leave out the days whose bounds are far wider than the narrowest ones, which would flatten the others."""
+    _, low, high = lines
+    widths = [None if a is None or b is None else b - a for (_, a), (_, b) in zip(low.points, high.points, strict=True)]
+    most = 6 * min((width for width in widths if width is not None), default=0.0)
+    for line in lines:
+        line.points[:] = [
+            (time, value if width is not None and width <= most else None)
+            for (time, value), width in zip(line.points, widths, strict=True)
+        ]
 
 
 def _show_time(us: int) -> str:
@@ -242,9 +272,17 @@ def _show_value(value: float | None) -> str:
     return "–" if value is None else f"{value:,.4g}"
 
 
+def _show_list_value(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if name == "items per slate" else f"{value:.1%}"
+
+
 def _show_change(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.1%}"
+    if value is None:
+        return "–"
+    return f"{value:+.1%}" if abs(value) < 1 else f"{value:+,.0%}"
 
 
 def _show_between(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:+.1%} and {high:+.1%}"
+    return "" if low is None or high is None else f"{_show_change(low)} and {_show_change(high)}"

@@ -17,6 +17,7 @@ from handsell.console.live.series_sums import Series, SeriesSums
 
 MINUTE_S = 60.0
 KEPT = 360  # minutes
+SHORT = 60  # minutes up to which each of them is a point
 FORGET_S = 300.0  # after which a replica that has not been read is no longer counted
 READ = (
     "handsell_slates", "handsell_slate_diversity", "handsell_slate_novelty_bits", "handsell_slate_repeat_rate",
@@ -117,9 +118,14 @@ class ServiceSeries:
         seconds = 0.0 if not recent or self.since is None else self._end() - max(recent[0].began, self.since)
         return SeriesSums(_add_up(recent), self._last_gauges(), seconds)
 
-    def list_points(self, step: int = 1) -> Iterator[tuple[float, SeriesSums]]:
+    @property
+    def step(self) -> int:
+        """Minutes of a point of a chart: few enough points to draw, and the first soon after the start."""
+        return 1 if len(self._minutes) <= SHORT else 5
+
+    def list_points(self) -> Iterator[tuple[float, SeriesSums]]:
         """Yield (time, counts) of each `step` minutes, oldest first; the time is the beginning."""
-        minutes = list(self._minutes)
+        minutes, step = list(self._minutes), self.step
         for start in range(0, len(minutes), step):
             part = minutes[start : start + step]
             yield part[0].began, SeriesSums(_add_up(part), _average_gauges(part[-1]), step * MINUTE_S)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from handsell.console.page import ConsolePage
-from handsell.console.pages import catalog, explore, rules
+from handsell.console.pages import catalog, experiments, explore, operations, quality, rules
 
-PAGES: tuple[ConsolePage, ...] = (explore.PAGE, catalog.PAGE, rules.PAGE)
+PAGES: tuple[ConsolePage, ...] = (
+    explore.PAGE, catalog.PAGE, quality.PAGE, experiments.PAGE, rules.PAGE, operations.PAGE
+)  # fmt: skip
