@@ -62,6 +62,8 @@ class ExplainPreviewParameters(TypedDict):
     count: NotRequired[int | None]
     # expression that every item must pass, such as `item.year >= 2015 and not item.explicit`
     filter: NotRequired[str | None]
+    # items similar to this one instead, as `GET /v1/similar`, whoever the user is
+    similar_to: NotRequired[str | None]
     # `live`, or a bundle that this gateway holds: the canary, those of arms
     bundle: NotRequired[str | None]
     # `EXPERIMENT.ARM` whose bundle and settings are used
@@ -141,6 +143,8 @@ class PreviewParameters(TypedDict):
     count: NotRequired[int | None]
     # expression that every item must pass, such as `item.year >= 2015 and not item.explicit`
     filter: NotRequired[str | None]
+    # items similar to this one instead, as `GET /v1/similar`, whoever the user is
+    similar_to: NotRequired[str | None]
     # `live`, or a bundle that this gateway holds: the canary, those of arms
     bundle: NotRequired[str | None]
     # `EXPERIMENT.ARM` whose bundle and settings are used

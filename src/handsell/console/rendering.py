@@ -25,7 +25,7 @@ def open_templates() -> Environment:
         loader=PackageLoader("handsell.console"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"query": urlencode}
+    environment.filters |= {"query": urlencode, "zip_same": lambda values: [(one, one) for one in values]}
     environment.globals |= {"describe_chart": describe_chart}
     return environment
 
@@ -94,8 +94,9 @@ def check_place(place: str) -> str:
 
 
 def is_partial(request: Request) -> bool:
-    """Whether htmx asks for a part of a page."""
-    return request.headers.get("hx-request") == "true"
+    """Whether htmx asks for a part of a page; going back in the history, it asks for the whole page."""
+    headers = request.headers
+    return headers.get("hx-request") == "true" and headers.get("hx-history-restore-request") != "true"
 
 
 @cache

@@ -39,7 +39,7 @@
 
   function show(range) {
     const output = range.parentElement.querySelector("output");
-    if (output) output.textContent = range.value;
+    if (output) output.textContent = Number(range.value).toLocaleString(undefined, { maximumFractionDigits: 2 });
   }
 
   let waiting;
@@ -52,6 +52,10 @@
   addEventListener("resize", redraw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   document.addEventListener("input", (event) => { if (event.target.type === "range") show(event.target); });
+  document.addEventListener("submit", (event) => { // come back to what is shown now
+    const next = event.target.closest(".session") && event.target.querySelector("input[name=next]");
+    if (next) next.value = location.pathname.slice(document.documentElement.dataset.root.length) + location.search;
+  });
   document.addEventListener("htmx:afterSettle", (event) => {
     refresh(event.target);
     const said = event.target.querySelector?.("[data-say]")?.dataset.say;

@@ -37,6 +37,8 @@ def parse_preview(parser: QueryParser, given: p.PreviewParameters, user_id: str,
 
     Its id depends on the user alone, so that exploration draws the same in each preview.
     """
+    if given.similar_to is not None:
+        return parser.parse_similar(given.similar_to, s.SimilarParameters(count=given.count), arrived)
     session = s.VisitorSession(events=[parse_event(text, i) for i, text in enumerate(given.events)])
     body = s.RecommendationsBody(
         user_id=user_id, session=session, surface=given.surface, count=given.count, filter=given.filter

@@ -18,6 +18,9 @@ class PreviewParameters(s.Parameters):
     surface: s.ShortId = "home"
     count: s.Count | None = None
     filter: s.Filter | None = None
+    similar_to: s.Id | None = Field(
+        default=None, description="items similar to this one instead, as `GET /v1/similar`, whoever the user is"
+    )
     bundle: s.Id | None = Field(
         default=None, description="`live`, or a bundle that this gateway holds: the canary, those of arms"
     )

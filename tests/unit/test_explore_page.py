@@ -1,0 +1,213 @@
+"""The page Explore: slates side by side, imagined events, the story of an item."""
+
+import re
+
+import pytest
+from starlette.datastructures import QueryParams
+
+from console_app import open_console
+from handsell.config import Arm, Experiment
+from handsell.console.pages.explore import words
+from handsell.console.pages.explore.choices import list_comparisons, list_event_choices
+from handsell.console.pages.explore.people import find_people
+from handsell.console.pages.explore.slates import describe_move
+from handsell.console.pages.explore.story import build_story, weigh_arguments
+from handsell.console.pages.explore.view import ExploreView, ViewError, read_view
+from handsell.data.config import EventType
+from handsell.eligibility.filter_reasons import FILTERS
+from handsell.reranking.explain import WITHOUT
+from handsell.reranking.reasons import REASONS
+from handsell.retrieval.config import retrievers
+from handsell.serving.http.schemas import EventsBody
+from serving_world import write_world
+
+CARD = re.compile(r"<h3>([^<]+?)(?: <span class=\"tag move\">([^<]+)</span>)?</h3>")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp("shop"), with_content=True)
+
+
+def list_cards(html):
+    """Titles and moves of each slate."""
+    return [CARD.findall(part) for part in html.split('class="card slate"')[1:]]
+
+
+async def show(visitor, view):
+    response = await visitor.get(f"/explore?{view.to_query()}")
+    assert response.status_code == 200, response.text
+    return response.text
+
+
+async def test_without_a_person_it_asks_for_one(world):
+    async with open_console(world) as visitor:
+        page = (await visitor.get("/explore")).text
+        assert "Whose recommendations do you want to see?" in page and 'class="card slate"' not in page
+
+
+async def test_a_person_has_a_history_and_a_slate_with_reasons(world):
+    async with open_console(world) as visitor:
+        page = await show(visitor, ExploreView(user="u3"))
+        (cards,) = list_cards(page)
+        assert len(cards) == 10 and all(title.startswith("Title ") for title, _ in cards)
+        assert "What the models read of this person" in page and page.count('<ol class="events">') == 1
+        assert any(text.split("{")[0] in page for text in words.REASONS.values())
+
+
+async def test_the_dials_make_a_second_slate_that_says_what_moved(world):
+    async with open_console(world) as visitor:
+        page = await show(visitor, ExploreView(user="u3", diversity=0.95))
+        first, second = list_cards(page)
+        assert not any(move for _, move in first) and any(move for _, move in second)
+        places = {title: place for place, (title, _) in enumerate(first, 1)}
+        for place, (title, move) in enumerate(second, 1):
+            assert move == describe_move(places.get(title), place)
+        unmoved = (await visitor.get("/explore?user=u3&diversity=0.085&base_diversity=0.085")).text
+        assert len(list_cards(unmoved)) == 1
+
+
+async def test_arms_and_surfaces_stand_side_by_side(world):
+    arms = {"control": Arm(share=0.5), "bold": Arm(share=0.5, reranking={"diversity": 0.9})}
+    config = world.config.model_copy(update={"experiments": {"bolder": Experiment(arms=arms)}})
+    texts = dict(list_comparisons(config))
+    assert (
+        texts["arm:bolder.bold"] == "Arm bold of the experiment bolder" and texts["surface:email"] == "Shown on email"
+    )
+    async with open_console(world) as visitor:
+        page = await show(visitor, ExploreView(user="u3", compare="surface:email"))
+        first, second = list_cards(page)
+        assert (len(first), len(second)) == (10, 5) and "Shown on email" in page
+        wrong = await show(visitor, ExploreView(user="u3", compare="arm:bolder.bold"))
+        assert "expected EXPERIMENT.ARM" in wrong and len(list_cards(wrong)[0]) == 10
+
+
+async def test_an_imagined_event_changes_the_slate_and_is_not_stored(world):
+    async with open_console(world) as visitor:
+        view = ExploreView(user="somebody new")
+        page = await show(visitor, view)
+        assert "What does this person like?" in page and "New: nothing is known" in page
+        after = await show(visitor, view.with_event("like", "i61").with_event("like", "i63"))
+        assert list_cards(after) != list_cards(page) and "Imagined, and stored nowhere" in after
+        assert "Title 61" in after and "forget" in after
+        assert list_cards(await show(visitor, view)) == list_cards(page)
+
+
+async def test_the_story_says_why_an_item_is_here_or_not(world):
+    async with open_console(world) as visitor:
+        page = await show(visitor, ExploreView(user="u3"))
+        item = re.search(r"item=(i\d+)", page)[1]
+        told = await show(visitor, ExploreView(user="u3", item=item))
+        assert "Shown at place 1." in told and "Who suggests it?" in told and "Similar items" in told
+        assert 'class="chosen"' in told
+        hidden = await show(visitor, ExploreView(user="u3", item="i7"))
+        assert "Not shown: not available." in hidden and "the catalog marks it as unavailable" in hidden
+        unknown = await show(visitor, ExploreView(user="u3", item="nothing"))
+        assert "is not in the catalog of this release" in unknown and list_cards(unknown)[0]
+
+
+async def test_a_part_of_the_page_has_its_address_and_no_frame(world):
+    async with open_console(world) as visitor:
+        await visitor.get("/explore")
+        part = await visitor.get("/explore?user=u3&base_novelty=0.08&novelty=0.08", headers={"HX-Request": "true"})
+        assert part.headers["hx-push-url"] == "/console/explore?user=u3" and "<html" not in part.text
+        back = {"HX-Request": "true", "HX-History-Restore-Request": "true"}
+        assert "<html" in (await visitor.get("/explore?user=u3", headers=back)).text
+
+
+async def test_it_needs_a_key_for_experiments(world, monkeypatch):
+    monkeypatch.setattr("handsell.console.visitors.FOLLOW_S", 0.0)
+    async with open_console(world, keys="required") as visitor:
+        await visitor.sign_in("experiments")
+        page = await show(visitor, ExploreView(user="somebody new"))
+        assert len(list_cards(page)[0]) == 10 and "What does this person like?" not in page  # needs recommend
+        await visitor.get("/explore")
+        await visitor.post("/signout")
+        await visitor.sign_in("recommend")
+        assert "needs a key with the scope experiments" in (await visitor.get("/explore?user=u3")).text
+
+
+async def test_people_are_found_by_the_beginning_of_their_id(world):
+    async with open_console(world) as visitor:
+        events = [{"type": "like", "user_id": user, "item_id": "i1"} for user in ("ann", "bob", "anna")]
+        await visitor.service.events(EventsBody.model_validate({"events": events}))
+        assert find_people(world.config, "") == ["anna", "bob", "ann"] and find_people(world.config, "ann") == [
+            "anna",
+            "ann",
+        ]
+        await visitor.get("/explore")
+        found = await visitor.get("/explore/people?user=bo", headers={"HX-Request": "true"})
+        assert ">bob<" in found.text and "ann" not in found.text
+        assert "Nobody known begins with “zed”" in (await visitor.get("/explore/people?user=zed")).text
+
+
+def test_ids_in_the_address_are_kept_as_they_are():
+    view = ExploreView(user="a&b=c/ü", event=("like:x:y", "rating=5:1"), item="<b>", novelty=0.25, side="b")
+    assert read_view(QueryParams(view.to_query())) == view
+
+
+@pytest.mark.parametrize("text", ["x", "2", "-1", "nan"])
+def test_a_wrong_dial_is_named(text):
+    with pytest.raises(ViewError, match="diversity: expected a number from 0 to 1"):
+        read_view(QueryParams({"user": "u", "diversity": text}))
+
+
+async def test_what_somebody_types_stays_text(world):
+    async with open_console(world) as visitor:
+        page = await show(visitor, ExploreView(user="<script>alert(1)</script>", event=("like:<i>",), item="<u>"))
+        assert "<script>alert" not in page and "<i>" not in page and "<u>" not in page
+
+
+def test_every_name_of_the_answers_has_words():
+    assert set(words.REASONS) == {*REASONS} and set(words.FILTERS) == {*FILTERS} and set(words.MOVES) == {*WITHOUT}
+    built_in = {name for name, plugin in retrievers().items() if plugin.config.__module__.startswith("handsell.")}
+    assert built_in <= set(words.SOURCES)
+
+
+def test_events_to_imagine_are_those_of_the_config(world):
+    assert [choice.kind for choice in list_event_choices(world.config)] == ["play", "like", "skip"]
+    rating = EventType(weight_by_value=((1.0, -1.0), (4.0, 2.0)))
+    events = world.config.events.model_copy(update={"types": {"rating": rating}})
+    choices = list_event_choices(world.config.model_copy(update={"events": events}))
+    assert [(one.kind, one.is_liked) for one in choices] == [("rating=4", True), ("rating=1", False)]
+
+
+def test_arguments_that_say_the_same_are_added_up():
+    lines = weigh_arguments(
+        [
+            {"feature": "src_als_rank", "contribution": 0.5}, {"feature": "src_als_z", "contribution": 0.5},
+            {"feature": "creator_affinity", "contribution": -0.25}, {"feature": "surface", "contribution": 0.001},
+        ]
+    )  # fmt: skip
+    assert [(one.text, one.share, one.is_for) for one in lines] == [
+        (words.SOURCES["als"], 1.0, True), (words.FEATURES["creator_affinity"], 0.25, False)
+    ]  # fmt: skip
+    assert weigh_arguments([]) == ()
+
+
+def test_the_story_of_an_item_that_re_ranking_pushed_out():
+    answer = {
+        "outcome": "below_the_slate", "position": None, "count": 10, "release": {"catalog": 8000},
+        "eligibility": {"eligible": True, "removed_by": []},
+        "candidates": {
+            "as_if_eligible": False, "rank": 12, "of": 1018, "passed_on": 1000,
+            "sources": [
+                {"source": "als", "outcome": "returned", "rank": 3, "k": 400},
+                {"source": "popularity", "outcome": "beyond_k", "rank": 5760, "k": 200},
+            ],
+        },
+        "ranking": {"as_if_candidate": False, "rank": 9, "of": 1000, "passed_on": 50, "score": 0.1,
+                    "contributions": []},
+        "reranking": {
+            "before": 9, "place": 14, "moved_by": ["diversity"], "place_without": {"diversity": 9, "novelty": 14},
+            "reason": {"code": "because_you_liked", "item_id": "i1"},
+        },
+    }  # fmt: skip
+    story = build_story(answer, {"i1": "Sun"})
+    assert story.outcome == "Not shown: at place 14, and the slate ends at 10." and not story.is_shown
+    assert [step.sign for step in story.steps] == ["good", "good", "good", "good", "bad"]
+    assert [step.left for step in story.steps] == [8000, 1018, 1000, 50, 10]
+    last = story.steps[-1]
+    assert last.sentence == "From place 9 to place 14. Because “Sun” was liked."
+    assert last.lines[0].note == "moves it down; without this it would be at place 9" and len(last.lines) == 1
+    assert story.steps[1].lines[1].note == "only at place 5,760; the first 200 count"
