@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 import handsell
 from handsell.serving.graph.service import Service
+from handsell.serving.http.access.route_scopes import ALL_SCOPES
 from handsell.serving.http.api import ROUTE_GROUPS
 from handsell.serving.http.compatibility.gorse_api import GORSE_ROUTES
 
@@ -55,7 +56,9 @@ def _render_operation(method: str, path: str, operation: Schema) -> str:
     bodies = [_show_type(one["schema"]) for one in operation.get("requestBody", {}).get("content", {}).values()]
     lines += [f"Body: {', '.join(bodies)}\n"] if bodies else []
     answers = (f"{status} {_show_answer(one)}".strip() for status, one in operation["responses"].items())
-    return "\n".join([*lines, f"Answers: {' · '.join(answers)}\n"])
+    scope = ALL_SCOPES.get(path)
+    needed = f"Scope of the [key](api.md#keys): `{scope}`\n" if scope else "No key is needed.\n"
+    return "\n".join([*lines, f"Answers: {' · '.join(answers)}\n", needed])
 
 
 def _show_answer(answer: Schema) -> str:

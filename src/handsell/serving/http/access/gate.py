@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from handsell.access.caller import Caller
 from handsell.access.exposure import refuse_host
 from handsell.serving.http.access.access_control import AccessControl
+from handsell.serving.http.access.route_scopes import ALL_SCOPES
 from handsell.serving.http.api_page.routes import PATHS as PAGE_PATHS
 from handsell.serving.http.problems import problem
 
@@ -30,7 +31,7 @@ EXPECTED = "expected an API key in the header Authorization (Bearer KEY) or X-AP
 
 
 def describe_keys(document: dict[str, Any], is_required: bool) -> None:
-    """Say in an OpenAPI document how a key is sent, and which operations need none."""
+    """Say in an OpenAPI document how a key is sent, which operations need none, and which scope the others need."""
     document["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "description": "an API key, or a widget's signed token"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "the same"},
@@ -39,6 +40,9 @@ def describe_keys(document: dict[str, Any], is_required: bool) -> None:
     for path in (*OPEN_PATHS, *GORSE_OPEN_PATHS):
         for operation in document["paths"].get(path, {}).values():
             operation["security"] = []
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["tags"] = ["gorse" if path.startswith("/api/") else ALL_SCOPES.get(path, "operation")]
 
 
 class AccessGate:
