@@ -36,7 +36,7 @@ EXECUTED = {
     ("docs/migration.md", "python"): "tests/unit/test_migration_page.py",
     ("docs/migration.md", "json"): "tests/unit/test_migration_page.py",
     ("docs/migration.md", "console"): "tests/unit/test_migration_page.py",
-    ("docs/tutorial.md", "console"): "tests/unit/test_tutorial.py",
+    ("docs/tutorial.md", "text"): "tests/unit/test_tutorial.py",
 }
 """Blocks by page and language: the test that executes them and names the page."""
 BASE = {

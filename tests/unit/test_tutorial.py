@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,9 @@ from handsell.config import load_config
 ROOT = Path(__file__).parents[2]
 BLOCKS = list_blocks(ROOT / "docs" / "tutorial.md")
 STEPS = [
-    (command, output)
-    for language, text in BLOCKS
-    if language == "console"
-    for command, output in re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", text, re.MULTILINE)
+    (command.strip(), output)
+    for (language, command), (after, output) in pairwise(BLOCKS)
+    if (language, after) == ("sh", "text")
 ]
 
 
@@ -34,7 +34,8 @@ def run_step(command: str) -> str:
         return done.output
     if program == "python":
         program, arguments = sys.executable, [str(ROOT / arguments[0]), *arguments[1:]]
-    return subprocess.run([program, *arguments], capture_output=True, text=True, check=True).stdout
+    found = [path for one in arguments for path in (sorted(map(str, Path().glob(one))) if "*" in one else [one])]
+    return subprocess.run([program, *found], capture_output=True, text=True, check=True).stdout
 
 
 def hide_times(text: str) -> str:
@@ -52,7 +53,7 @@ def folder(tmp_path_factory):
 
 
 def test_each_step_prints_what_the_page_says(folder):
-    assert [command.split()[0] for command, _ in STEPS] == ["python", "head", "head", "handsell"]
+    assert [command.split()[0] for command, _ in STEPS] == ["python", "head", "handsell"]
 
 
 def test_the_config_has_the_types_of_the_page(folder):
