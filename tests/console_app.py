@@ -99,7 +99,8 @@ async def open_console(
         audit: list[AuditEntry] = []
         to_service = httpx.ASGITransport(build_api(service), raise_app_exceptions=False)
         console = build_console(config, audit.append, pages=pages, transport=to_service)
-        transport = httpx.ASGITransport(Starlette(routes=[Mount("/console", console)]), raise_app_exceptions=False)
+        # as Serve passes requests on: with the whole path
+        transport = httpx.ASGITransport(console, raise_app_exceptions=False, root_path="/console")
         async with httpx.AsyncClient(transport=transport, base_url="http://shop") as http:
             yield ConsoleVisitor(http, service, log, audit)
         await service.close()

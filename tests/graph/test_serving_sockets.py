@@ -27,7 +27,7 @@ from serving_world import write_world
 
 TESTS = Path(__file__).parents[1]
 COMMANDS = Path(sys.executable).parent
-REPLICA = re.compile(r"ray::ServeReplica:handsell:(?P<deployment>\w+)")
+REPLICA = re.compile(r"ray::ServeReplica:(?:handsell|console):(?P<deployment>\w+)")
 
 
 SECRETS = {
@@ -110,7 +110,9 @@ def test_beyond_loopback_only_replicas_listen_and_require_the_token(head, token)
     beyond = [listener for listener in list_listeners(psutil.Process(head.pid)) if not listener.on_loopback]
     names = [REPLICA.match(listener.name) for listener in beyond]
     assert all(names), beyond
-    expected = {"Gateway", "Candidates", "Ranking", "Reranking", "EventLog", "StreamProcessor", "ExperimentGuard"}
+    expected = {
+        "Gateway", "Candidates", "Ranking", "Reranking", "EventLog", "StreamProcessor", "ExperimentGuard", "Console",
+    }  # fmt: skip
     assert {name["deployment"] for name in names} == expected
     assert find_open_sockets(beyond, token) == []
 
@@ -141,6 +143,15 @@ def test_the_token_is_only_in_its_file(head, config, token):
             assert token not in str(process.environ().values()) + str(process.cmdline())
             looked_at += 1
     assert looked_at > 10
+
+
+def test_the_console_answers_on_the_same_port_and_asks_the_service(head, config):
+    assert service.wait_for_console(config) == f"console at {service.console_url(config)}"
+    with httpx.Client(base_url=service.service_url(config), timeout=30, follow_redirects=True) as browser:
+        first = browser.get("/")
+        assert (first.status_code, first.url.path) == (200, "/console/explore")
+        page = browser.get("/console/explore", params={"user": "u3"})
+        assert page.text.count('class="place"') == 10
 
 
 def test_benchmarks_count_the_replicas_of_a_running_graph(head, config):

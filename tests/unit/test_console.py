@@ -53,7 +53,7 @@ PAGES = (PROBE, INNER)
 
 async def test_without_keys_nobody_signs_in(world):
     async with open_console(world) as visitor:
-        response = await visitor.get("/")
+        response = await visitor.get("")
         assert response.status_code == 200 and response.url.path == "/console/explore"
         assert "Sign out" not in response.text and 'aria-current="page"' in response.text
 

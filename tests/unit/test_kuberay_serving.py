@@ -9,13 +9,15 @@ from ray.serve._private.build_app import build_app
 from ray.serve.schema import ServeDeploySchema
 
 from handsell.config import load_config
+from handsell.console.deployment import ConsoleArgs
 from handsell.core.paths import Layout
 from handsell.serving.http.app import AppArgs, compose
 from kuberay_manifests import FOLDER, KUBERAY, ROOT, find_values, load_clusters, load_environment, load_manifest
 from serve_keys import find_unknown_keys
 
 SERVE = yaml.safe_load(load_manifest("rayservice")["spec"]["serveConfigV2"])
-(APPLICATION,) = SERVE["applications"]
+APPLICATION, CONSOLE = SERVE["applications"]
+DEPLOYMENTS = [*APPLICATION["deployments"], *CONSOLE["deployments"]]
 GRAPH = yaml.safe_load((ROOT / "deployments" / "serve" / "graph.yaml").read_text())
 GROUPS = {group["groupName"]: group for group in load_clusters()["rayservice"]["workerGroupSpecs"]}
 SCALE = ("ray_actor_options", "autoscaling_config")  # what a larger machine may change
@@ -63,7 +65,7 @@ def test_the_deployments_are_those_that_the_app_builds(monkeypatch):
 
 
 def test_it_is_the_application_of_the_serve_file():
-    (local,) = GRAPH["applications"]
+    local, console = GRAPH["applications"]
     here, there = ({k: v for k, v in app.items() if k not in ("args", "deployments")} for app in (APPLICATION, local))
     variables = there.pop("runtime_env")["env_vars"]  # here the containers have them: Ray's waiting processes do, too
     assert here == there and variables.items() <= load_environment().items()
@@ -73,6 +75,13 @@ def test_it_is_the_application_of_the_serve_file():
         for app in (APPLICATION, local)
     )
     assert theirs.pop("EventLog") and ours == theirs  # every gateway writes to PostgreSQL itself
+    apart = ("args", "deployments", "runtime_env")
+    assert [CONSOLE[key] for key in CONSOLE if key not in apart] == [
+        console[key] for key in CONSOLE if key not in apart
+    ]
+    (ours,), (theirs,) = CONSOLE["deployments"], console["deployments"]
+    assert {**ours, "ray_actor_options": {"num_cpus": 0}} == theirs
+    assert ConsoleArgs.model_validate(CONSOLE["args"]).config == APPLICATION["args"]["config"]
 
 
 def test_the_config_is_the_mounted_one_and_the_worlds():
@@ -89,7 +98,7 @@ def test_the_config_is_the_mounted_one_and_the_worlds():
     assert small.model_dump(exclude={"data"}) == ours.model_dump(exclude={"data"})
 
 
-@pytest.mark.parametrize("deployment", APPLICATION["deployments"], ids=lambda d: d["name"])
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: d["name"])
 def test_a_replica_has_a_group_and_fits_into_its_pod(deployment):
     node = offered()[group_of(deployment)]
     assert all(node["resources"][name] >= amount for name, amount in asked(deployment).items())
@@ -98,7 +107,7 @@ def test_a_replica_has_a_group_and_fits_into_its_pod(deployment):
 @pytest.mark.parametrize("name", GROUPS)
 def test_a_group_holds_its_replicas_at_the_least_and_at_the_most(name):
     node = offered()[name]
-    mine = [d for d in APPLICATION["deployments"] if group_of(d) == name]
+    mine = [d for d in DEPLOYMENTS if group_of(d) == name]
     assert mine, f"nothing runs on {name}"
     custom = {resource for d in mine for resource in d["ray_actor_options"]["resources"]}
     assert custom == set(node["resources"]) - {"CPU", "memory"}
@@ -112,11 +121,11 @@ def test_a_group_holds_its_replicas_at_the_least_and_at_the_most(name):
 
 
 def test_each_stage_has_a_group_of_its_own_and_a_pod_holds_one_replica():
-    groups = {d["name"]: group_of(d) for d in APPLICATION["deployments"]}
+    groups = {d["name"]: group_of(d) for d in DEPLOYMENTS}
     stages = ("Gateway", "Candidates", "Ranking", "Reranking")
     assert len({groups[name] for name in stages}) == 4
     assert all(offered()[groups[name]]["resources"][f"stage_{groups[name]}"] == 1 for name in stages)
-    assert groups["StreamProcessor"] == groups["ExperimentGuard"] == groups["Gateway"]
+    assert {groups[name] for name in ("StreamProcessor", "ExperimentGuard", "Console")} == {groups["Gateway"]}
 
 
 def test_gateways_share_nothing_but_the_stores():

@@ -4,7 +4,7 @@ import io
 import json
 import shlex
 from dataclasses import replace
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -74,10 +74,18 @@ def test_ids_and_titles_of_any_characters_are_shown(configured, user):
     assert received == [("/v1/recommendations", {"user_id": user, "count": 10})]
     for shown in ("acme/1000?v=1#x", "[/b]", "[bold", "[/red]", "$(id)", "%2F", "newer", "similar: [/b]"):
         assert shown in text
+    address = text.splitlines()[1].strip()  # first of all
+    assert parse_qs(urlsplit(address).query) == {"user": [user]} and urlsplit(address).path == "/console/explore"
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("  curl ")]
     assert unquote(urlsplit(commands[0][1]).path.split("/")[3]) == user
     assert unquote(urlsplit(commands[1][1]).path.split("/")[3]) == UGLY[0]
     assert json.loads(commands[2][-1])["session"]["events"][0]["item_id"] == UGLY[0]
+
+
+def test_without_a_console_there_is_no_address(configured, monkeypatch):
+    monkeypatch.setitem(globals(), "CONFIG", CONFIG + "[console]\nenabled = false\n")
+    _, text, _ = show(configured, lambda *_: (200, slate(UGLY[0])))
+    assert "console" not in text
 
 
 def test_an_empty_slate_ends_well(configured):

@@ -25,6 +25,7 @@ def serve(config: ConfigPath, topology: Topology = "graph") -> None:
     head = cluster.find_running(loaded) or cluster.start(loaded)
     print(service.deploy(loaded, head, topology))
     print(service.wait_until_ready(loaded))
+    print(service.wait_for_console(loaded))
 
 
 def recommend(

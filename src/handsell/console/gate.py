@@ -41,6 +41,8 @@ class ConsoleGate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["path"] == scope.get("root_path", ""):
+            scope["path"] += "/"  # the address without a slash at its end
         request = Request(scope, receive)
         if reason := refuse_host(self.context.config.access, request.headers.get("host", "")):
             await PlainTextResponse(f"{reason}\n", 403)(scope, receive, send)

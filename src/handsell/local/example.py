@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import numpy as np
 import pyarrow.compute as pc
@@ -20,7 +20,7 @@ from handsell.config import Config
 from handsell.core.batches import NONE
 from handsell.core.paths import Layout
 from handsell.data.interaction_parts import list_parts, read_part
-from handsell.local.service import open_client, request_slate, service_url
+from handsell.local.service import console_url, open_client, request_slate, service_url
 
 Description = tuple[str, str, str]  # title, creators, tags
 NEW_USER = "someone-new"
@@ -39,6 +39,11 @@ def show_example(config: Config, console: Console) -> str:
     with open_client(url, is_local=True) as client:
         body = request_slate(client, user_id, 10)
     items = body["items"]
+    if config.console.enabled:
+        address = f"{console_url(config)}/explore?{urlencode({'user': user_id})}"
+        console.print(
+            "Open the console: what this user gets, and why", Text(f"  {address}\n"), sep="\n", soft_wrap=True
+        )
     console.print(_build_table(f"latest events of user {user_id}", history, "event"))
     slate = [
         (_describe_item(snapshot, item["item_id"]), f"{item['score']:.3f}  {_describe_reason(item, snapshot)}")

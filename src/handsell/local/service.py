@@ -31,6 +31,7 @@ CONSOLE = "console"  # the application of the console in deployments/serve/*.yam
 KEY_VARIABLE = "HANDSELL_API_KEY"  # sent by commands that call the service
 READY_TIMEOUT_S = 120.0
 SWITCH_TIMEOUT_S = 90.0
+CONSOLE_TIMEOUT_S = 30.0
 
 
 def deploy(config: Config, head: RayHead, topology: str) -> str:
@@ -156,6 +157,21 @@ def wait_until_ready(config: Config) -> str:
         f"last response: {last}. See the logs of the replicas in the Ray dashboard, "
         f"http://127.0.0.1:{config.jobs.dashboard_port}"
     )
+
+
+def wait_for_console(config: Config) -> str:
+    """Poll the console for CONSOLE_TIMEOUT_S; return what to say about it, for recommendations do not depend on it."""
+    if not config.console.enabled:
+        return "without a console"
+    deadline, url = time.monotonic() + CONSOLE_TIMEOUT_S, console_url(config)
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/healthz", timeout=5.0, trust_env=False).status_code == 200:
+                return f"console at {url}"
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.5)
+    return f"the console at {url} does not answer yet: `serve status` says why"
 
 
 def wait_for_switch(config: Config, bundle: str) -> str:

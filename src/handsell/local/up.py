@@ -85,10 +85,14 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
     steps.run(
         "serve", f"deploying the {topology} topology", lambda: service.deploy(config, head, topology), always=True
     )
-    steps.run("ready", "waiting until all stages are ready", lambda: service.wait_until_ready(config), always=True)
+    steps.run("ready", "waiting until all stages are ready", lambda: _wait_until_ready(config), always=True)
     steps.run(
         "show", "requesting recommendations for one user", lambda: example.show_example(config, console), always=True
     )
+
+
+def _wait_until_ready(config: Config) -> str:
+    return f"{service.wait_until_ready(config)}; {service.wait_for_console(config)}"
 
 
 def stop_everything(config: Config, console: Console | None = None) -> None:
