@@ -20,7 +20,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shop")
     made = write_world(folder)
     path = folder / "shop.toml"
-    email = "[surfaces.email]\nfilter = \"item.title != 'Title 5'\"\n"
+    email = "[surfaces.email]\nfilter = \"item.title != 'Title 6'\"\n"
     path.write_text(path.read_text().replace("[surfaces.email]\n", email) + '[reranking]\nrules = "rules.toml"\n')
     rules = [
         write_rule("no_five", "exclude", items="item.item_id == 'i5'"),
@@ -113,11 +113,14 @@ async def test_the_first_search_comes_as_a_part_and_later_ones_at_once(world):
 async def test_an_item_shows_where_it_may_appear_and_which_rules_touch_it(world):
     async with open_console(world) as visitor:
         words = read_text(await visitor.get("/catalog/item?id=i5"))
-        assert "It can appear in recommendations." in words
+        assert "filters or rules keep it out of every list" in words
         assert "Never show them applies now no_five: items with item.item_id == 'i5', everywhere, always" in words
         assert "Show the best of them at position 2 not at this time" in words and "from 2100-01-01 (UTC)" in words
-        assert "email ✕ no kept out by its filter" in words and "home ✓ yes no filter" in words
-        assert "No rule selects this item" in read_text(await visitor.get("/catalog/item?id=i6"))
+        assert "email ✕ no kept out by the rule no_five" in words and "home ✕ no kept out by the rule" in words
+        six = read_text(await visitor.get("/catalog/item?id=i6"))
+        assert "No rule selects this item" in six and "home ✓ yes no filter" in six
+        assert "It can appear in recommendations." in six
+        assert "email ✕ no kept out by its filter: item.title != 'Title 6'" in six
         assert "It is switched off" in read_text(await visitor.get("/catalog/item?id=i7"))
         missing = await visitor.get("/catalog/item?id=nowhere")
         assert missing.status_code == 404 and "unknown or deleted" in missing.text

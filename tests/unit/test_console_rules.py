@@ -180,7 +180,8 @@ def test_a_preview_is_said_in_words(rng):
     }  # fmt: skip
     words = describe_preview(found, snapshot)
     assert (
-        words.headline == "40 of 200 lists change. The estimated interest in them is 10.0% lower." and words.is_harmful
+        words.headline == "40 of 200 lists change. Estimated interest in what is shown: 10.0% lower."
+        and words.is_harmful
     )
     assert words.rules == [["up", "200", "2.0%", "10.0%", "3"]] and words.items == [["i3", "1", "1,005", "+1,004"]]
     (one,) = words.lists
@@ -228,11 +229,14 @@ async def test_a_rule_is_added_by_the_form_paused_and_published(world):
         assert wrong.status_code == 422 and "Not added." in wrong.text and "position" in wrong.text
         assert 'value="top"' in wrong.text and 'value="44"' in wrong.text
         added = await visitor.post("/rules/add", **fields, position="1")
-        assert "The rule top is in the draft." in added.text and "The draft fits: 2 active rules." in added.text
+        assert (
+            "The rule top is in the draft." in added.text and "The draft fits: 2 active rules. New: top." in added.text
+        )
         draft = dict(re.findall(r'name="(draft|expected)" value="([^"]+)"', added.text))
         text = unescape(re.search(r"<textarea id=\"f-text\"[^>]*>(.*?)</textarea>", added.text, re.S)[1])
         paused = await visitor.post("/rules/change", text=text, change="pause:no_five")
         assert "The rule no_five is paused in the draft." in paused.text and "no_five · ○ paused" in read_text(paused)
+        assert "The draft fits: 1 active rule. New: top. Gone: no_five." in paused.text
         assert (await visitor.post("/rules/publish", **draft)).status_code == 403
         await visitor.switch_edit()
         done = await visitor.post("/rules/publish", **draft, note="top item")
@@ -301,7 +305,7 @@ async def test_a_preview_runs_in_the_background_and_shows_its_result(world, monk
             if "lists change" in shown.text:
                 break
             await asyncio.sleep(0.02)
-        assert "0 of 50 lists change. The estimated interest in them stays the same." in shown.text
+        assert "0 of 50 lists change. Estimated interest in what is shown: the same." in shown.text
         assert asked[0][:2] == ("rules", "preview") and asked[0][-1] == "--json" and len(asked) == 1
         assert "Preview again" in (await visitor.get(f"/rules?draft={draft}")).text
         unknown = await visitor.post("/rules/preview", partial=True, draft="0" * 12, requests="50")

@@ -27,6 +27,7 @@ class EditedRules:
     paused: tuple[tuple[str, str], ...]  # name and effect of its rules that are not enabled
     obstacle: str  # why nothing can be published from here, empty if it can
     history: tuple[PublishedRules, ...]
+    difference: str  # from the served rules, in words
     notice: str = ""
 
 
@@ -51,8 +52,20 @@ def open_edited(view: CatalogView, drafts: RuleDrafts, draft: str, text: str | N
     checked = checked_served if content == served else check_rules(view, content)
     return EditedRules(
         checked_served, served_version, content.decode("utf-8", "replace"), draft, checked, list_paused(content),
-        obstacle, history, notice,
+        obstacle, history, compare_rules(checked_served, checked), notice,
     )  # fmt: skip
+
+
+def compare_rules(served: CheckedRules, draft: CheckedRules) -> str:
+    """Say which active rules a draft adds, changes and lacks."""
+    before, after = ({rule.name: rule for rule in one.rules} for one in (served, draft))
+    named = {
+        "New": [name for name in after if name not in before],
+        "Changed": [name for name in after if name in before and after[name] != before[name]],
+        "Gone": [name for name in before if name not in after],
+    }
+    parts = [f"{word}: {', '.join(names)}." for word, names in named.items() if names]
+    return " ".join(parts) or "They are the same as the served ones."
 
 
 def list_paused(content: bytes) -> tuple[tuple[str, str], ...]:

@@ -62,8 +62,8 @@ def _list_cells(row: Mapping[str, Any]) -> list[str]:
 def describe_loss(loss: float) -> str:
     """Say what happens to the mean score, the estimated chance that somebody reacts to an item."""
     if abs(loss) < 0.0005:
-        return "The estimated interest in them stays the same."
-    return f"The estimated interest in them is {abs(loss):.1%} {'lower' if loss > 0 else 'higher'}."
+        return "Estimated interest in what is shown: the same."
+    return f"Estimated interest in what is shown: {abs(loss):.1%} {'lower' if loss > 0 else 'higher'}."
 
 
 def find_titles(snapshot: Snapshot, item_ids: Sequence[str]) -> dict[str, str]:
@@ -97,7 +97,9 @@ def _compare(pair: Mapping[str, Any]) -> PreviewedList:
         )
         for at, row in enumerate(pair["after"])
     )  # fmt: skip
-    return PreviewedList(pair["user_id"] or "somebody without an id", pair["surface"], before, after)
+    return PreviewedList(
+        f"User {pair['user_id']}" if pair["user_id"] else "Somebody without an id", pair["surface"], before, after
+    )
 
 
 def _describe_move(before: int | None, after: int) -> str:

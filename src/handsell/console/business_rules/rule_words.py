@@ -35,16 +35,18 @@ class RuleInWords:
     when: str
     state: str  # applies now, or why it does not
     is_active: bool
+    keeps_out: tuple[str, ...] | None  # surfaces on which it removes its items now, empty: all; None: it removes none
 
 
 def put_in_words(one: RuleDescription) -> RuleInWords:
     rule = one.rule
     arm = f"for people in the arm {rule.arm}" + (f" of {rule.experiment}" if rule.experiment else "")
+    keeps_out = rule.surfaces if isinstance(rule, Exclude) and one.is_in_time and not rule.arm else None
     state = "applies now" if one.is_in_time else "not at this time"
     return RuleInWords(
         rule.name, describe_effect(rule), describe_selection(rule), one.items,
         ", ".join(rule.surfaces) or "everywhere", describe_times(rule),
-        f"{state}, {arm}" if rule.arm else state, one.is_in_time,
+        f"{state}, {arm}" if rule.arm else state, one.is_in_time, keeps_out,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.console.business_rules.rule_words import RuleInWords, put_in_words
 from handsell.console.catalog.shown_catalog import CatalogView
+from handsell.core.batches import NONE
 from handsell.core.errors import ConfigError
 from handsell.reranking.rules.description import describe_rules, find_rules_of_item
 from handsell.reranking.rules.publication import RulesFile
@@ -39,9 +40,10 @@ def compile_rules(config: Config, snapshot: Snapshot, content: bytes, source: st
     return RuleSet.of(parse_rules(content, source), snapshot, config.surface_names, arms)
 
 
-def list_rules_of_item(view: CatalogView, number: int) -> tuple[RuleInWords, ...]:
+def list_rules_of_item(view: CatalogView, item_id: str) -> tuple[RuleInWords, ...]:
     """Return the served rules that select an item, whether they apply now or not; raises ConfigError."""
-    if view.config.rules_path is None:
+    number = int(view.snapshot.items.number([item_id])[0])
+    if view.config.rules_path is None or number == NONE:
         return ()
     file = RulesFile(view.config)
     ruleset = compile_rules(view.config, view.snapshot, file.read(), str(file.path))

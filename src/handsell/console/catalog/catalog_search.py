@@ -16,7 +16,7 @@ from handsell.eligibility.filters import find_user_attributes, get_filters
 
 PER_PAGE = 25
 MOST_MATCHES = 5_000  # of words; beyond, the best are shown
-STATES = {"": "all items", "on": "recommended", "off": "not recommended"}
+STATES = {"": "all items", "on": "available", "off": "not available"}
 ORDERS = {"": "best match first", "new": "newest first", "old": "oldest first"}
 
 
@@ -56,7 +56,7 @@ class FoundItem:
     tags: tuple[str, ...]
     published: str  # day, empty where it is unknown
     state: str
-    is_recommended: bool
+    is_available: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,8 @@ def find_wanted(view: CatalogView, query: CatalogQuery) -> np.ndarray:
     every = np.arange(len(snapshot))
     wanted = ~snapshot.is_deleted(every)
     if query.state:
-        recommended = snapshot.available & (snapshot.published <= now) & (now < snapshot.expires)
-        wanted &= recommended if query.state == "on" else ~recommended
+        available = snapshot.available & (snapshot.published <= now) & (now < snapshot.expires)
+        wanted &= available if query.state == "on" else ~available
     if query.where:
         if names := find_user_attributes(query.where):
             raise FilterError(
@@ -112,12 +112,12 @@ def list_items(snapshot: Snapshot, numbers: np.ndarray, now: int) -> tuple[Found
     rows = snapshot.read_metadata(numbers).to_pylist()
     found = []
     for number, item_id, row in zip(numbers.tolist(), ids, rows, strict=True):
-        published, (state, is_recommended) = snapshot.published[number], describe_state(snapshot, number, now)
+        published, (state, is_available) = snapshot.published[number], describe_state(snapshot, number, now)
         day = "" if published == ALWAYS else str(np.datetime64(int(published) // DAY_US, "D"))
         found.append(
             FoundItem(
                 item_id, row.get("title") or item_id, tuple(row.get("creators") or ()), tuple(row.get("tags") or ()),
-                day, state, is_recommended,
+                day, state, is_available,
             )
         )  # fmt: skip
     return tuple(found)
@@ -134,4 +134,4 @@ def describe_state(snapshot: Snapshot, number: int, now: int) -> tuple[str, bool
         return "not published yet", False
     if expires != NEVER and expires <= now:
         return "expired", False
-    return "recommended", True
+    return "available", True

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from handsell.console.business_rules.rule_words import RuleInWords
 from handsell.console.catalog.catalog_search import describe_state
 from handsell.console.catalog.shown_catalog import CatalogView
 from handsell.console.figures.metric_words import name_model
@@ -17,8 +18,9 @@ from handsell.events.item_exposure import ItemExposure
 
 DAY_S = 86_400
 LISTED_EVENTS = 4  # event types with a line of their own in the chart
+NOWHERE = "It is available, but filters or rules keep it out of every list."
 STATE_WORDS = {
-    "recommended": "It can appear in recommendations.",
+    "available": "It can appear in recommendations.",
     "switched off": "It is switched off: it appears nowhere.",
     "not published yet": "Its time of publication is still to come: it appears from then on.",
     "expired": "It has expired: it no longer appears.",
@@ -33,7 +35,7 @@ class ItemPlaces:
     number: int | None  # None: the catalog of the live bundle does not have it yet
     state: str
     words: str
-    is_recommended: bool
+    is_available: bool
     surfaces: tuple[tuple[str, str, bool], ...]  # name, what its filter says of this item, whether it may appear
 
 
@@ -49,16 +51,22 @@ class ExposureInWords:
     is_partial: bool
 
 
-def find_places(view: CatalogView, item_id: str) -> ItemPlaces:
+def find_places(view: CatalogView, item_id: str, rules: Sequence[RuleInWords] = ()) -> ItemPlaces:
+    """`rules` are the served ones that select the item."""
     number = int(view.snapshot.items.number([item_id])[0])
     if number == NONE:
         return ItemPlaces(None, "new", "It is stored, and will appear within about a second.", False, ())
-    state, is_recommended = describe_state(view.snapshot, number, view.now)
+    state, is_available = describe_state(view.snapshot, number, view.now)
     places = []
     for name, surface in view.config.surfaces.items():
         verdict, may_appear = _judge(view, number, surface.filter)
-        places.append((name, verdict, may_appear and is_recommended))
-    return ItemPlaces(number, state, STATE_WORDS[state], is_recommended, tuple(places))
+        out = [rule.name for rule in rules if rule.keeps_out is not None and name in (rule.keeps_out or [name])]
+        if out:
+            verdict, may_appear = f"kept out by the rule {out[0]}", False
+        places.append((name, verdict, may_appear and is_available))
+    if is_available and places and not any(may_appear for _, _, may_appear in places):
+        return ItemPlaces(number, state, NOWHERE, False, tuple(places))
+    return ItemPlaces(number, state, STATE_WORDS[state], is_available, tuple(places))
 
 
 def _judge(view: CatalogView, number: int, expression: str | None) -> tuple[str, bool]:

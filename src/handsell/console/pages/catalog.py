@@ -63,13 +63,11 @@ async def _render_item(request: Request, item_id: str, status: int = 200, **form
 
 def _judge(view: CatalogView, item_id: str) -> tuple[ItemPlaces, tuple[RuleInWords, ...], str]:
     """Return where an item may appear, the rules that select it, and why those cannot be read."""
-    places = find_places(view, item_id)
-    if places.number is None:
-        return places, (), ""
     try:
-        return places, list_rules_of_item(view, places.number), ""
+        rules, problem = list_rules_of_item(view, item_id), ""
     except ConfigError as error:
-        return places, (), str(error)
+        rules, problem = (), str(error)
+    return find_places(view, item_id, rules), rules, problem
 
 
 async def show_exposure(request: Request) -> Response:
