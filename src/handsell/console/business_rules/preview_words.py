@@ -97,9 +97,8 @@ def _compare(pair: Mapping[str, Any]) -> PreviewedList:
         )
         for at, row in enumerate(pair["after"])
     )  # fmt: skip
-    return PreviewedList(
-        f"User {pair['user_id']}" if pair["user_id"] else "Somebody without an id", pair["surface"], before, after
-    )
+    who = f"User {pair['user_id']}" if pair["user_id"] else "Somebody without an id"
+    return PreviewedList(who, pair["surface"], before, after)
 
 
 def _describe_move(before: int | None, after: int) -> str:

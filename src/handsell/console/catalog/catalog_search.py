@@ -17,7 +17,7 @@ from handsell.eligibility.filters import find_user_attributes, get_filters
 PER_PAGE = 25
 MOST_MATCHES = 5_000  # of words; beyond, the best are shown
 STATES = {"": "all items", "on": "available", "off": "not available"}
-ORDERS = {"": "best match first", "new": "newest first", "old": "oldest first"}
+ORDERS = {"": "best match, or newest", "new": "newest first", "old": "oldest first"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from starlette.routing import Route
 
 from handsell.client.errors import ClientError
 from handsell.config import Config
-from handsell.console.background_commands import BackgroundCommands
 from handsell.console.business_rules.drafts import RuleDrafts
 from handsell.console.business_rules.edited_rules import open_edited
 from handsell.console.business_rules.preview_words import describe_preview
@@ -44,7 +43,7 @@ async def _render(request: Request, status: int = 200, *, text: str | None = Non
     drafts = open_drafts(visit.config)
     view = await asyncio.to_thread(catalog.read)
     edited = await asyncio.to_thread(open_edited, view, drafts, request.query_params.get("draft", ""), text)
-    runs = {n: find_commands(request).find(*_list_preview(visit.config, edited.draft, n)) for n in PREVIEWED}
+    runs = {n: visit.context.commands.find(*_list_preview(visit.config, edited.draft, n)) for n in PREVIEWED}
     shown = next((n for n, run in runs.items() if run is not None), "")
     given = {"problem": "", "adding": {}, "kind": "boost", **values}
     return render(
@@ -112,7 +111,7 @@ async def start_preview(request: Request) -> Response:
         raise ConfigError(
             "preview: expected a draft that is kept, and a number of requests of the list: check it again"
         )
-    find_commands(request).start(*_list_preview(visit.config, version, count))
+    visit.context.commands.start(*_list_preview(visit.config, version, count))
     return await _render_preview(request, version, count)
 
 
@@ -124,7 +123,7 @@ async def show_preview(request: Request) -> Response:
 
 async def _render_preview(request: Request, version: str, count: str) -> Response:
     visit, catalog = get_visit(request), find_catalog(request)
-    run = find_commands(request).find(*_list_preview(visit.config, version, count))
+    run = visit.context.commands.find(*_list_preview(visit.config, version, count))
     found = None
     if run is not None and run.is_over and isinstance(run.value, dict):
         view = await asyncio.to_thread(catalog.read)
@@ -175,15 +174,6 @@ async def show_active(request: Request) -> Response:
 
 def open_drafts(config: Config) -> RuleDrafts:
     return RuleDrafts(Layout(config.state).rules / "drafts")
-
-
-def find_commands(request: Request) -> BackgroundCommands:
-    """Return the commands that all pages of this console share: one runs at a time."""
-    state = request.app.state
-    if not hasattr(state, "background_commands"):
-        state.background_commands = BackgroundCommands()
-    found: BackgroundCommands = state.background_commands
-    return found
 
 
 def _list_preview(config: Config, version: str, count: str) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ def list_files(folder: Path) -> Iterator[Path]:
 
 def describes_items(layout: Layout, path: Path) -> bool:
     """Whether a file describes items, not people; an item may have the id of a user, and a creator may be one."""
-    if path == layout.items or layout.snapshot in path.parents:
+    if path == layout.items or layout.snapshot in path.parents or layout.console in path.parents:
         return True
     if layout.bundles in path.parents:
         return "snapshot" in path.relative_to(layout.bundles).parts
