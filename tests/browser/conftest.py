@@ -6,13 +6,18 @@ import contextlib
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import sync_playwright
 
+from console_app import run_console
+from listening_shop import ListeningShop
 from server_programs import report_missing
+from serving_world import write_world
 
 HERE = Path(__file__).parent
 DIST = HERE.parent.parent / "clients" / "web" / "dist"
@@ -91,3 +96,52 @@ class PageServer:
 def pages() -> Iterator[PageServer]:
     with PageServer().run() as pages:
         yield pages
+
+
+@dataclass(frozen=True)
+class ConsoleTab:
+    """A tab on the console; `foreign` has requests to other hosts, `mistakes` what the browser complains about."""
+
+    page: Any
+    address: str
+    shop: ListeningShop
+    foreign: list[str]
+    mistakes: list[str]
+
+    def open(self, path: str) -> None:
+        self.page.goto(self.address + path)
+
+    def find_serious(self) -> list[tuple[str, list[str]]]:
+        """Return what axe finds on the page as it is now, of impact serious or critical."""
+        axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs handsell[browser]").Axe()
+        found = [one for one in axe.run(self.page).response["violations"] if one["impact"] in ("serious", "critical")]
+        return [(one["id"], [node["html"] for node in one["nodes"]]) for one in found]
+
+
+@pytest.fixture(scope="session")
+def console_shop(tmp_path_factory) -> Iterator[tuple[str, ListeningShop]]:
+    """A small shop's console, for all tests that only look or clean up after themselves."""
+    with run_console(write_world(tmp_path_factory.mktemp("console"), with_content=True)) as found:
+        yield found
+
+
+@pytest.fixture
+def open_console_tab(browser, console_shop):
+    """A function that opens a tab on the console; keywords are those of `browser.new_page`."""
+    pages = []
+
+    def open_tab(**looks: Any) -> ConsoleTab:
+        page = browser.new_page(**looks)
+        page.set_default_timeout(60_000)
+        pages.append(page)
+        address, shop = console_shop
+        tab = ConsoleTab(page, address, shop, [], [])
+        host = address.split("/")[2]
+        page.on("request", lambda request: request.url.split("/")[2] != host and tab.foreign.append(request.url))
+        page.on("pageerror", lambda error: tab.mistakes.append(str(error)))
+        page.on("console", lambda line: line.type == "error" and tab.mistakes.append(line.text))
+        return tab
+
+    yield open_tab
+    for page in pages:
+        page.close()
