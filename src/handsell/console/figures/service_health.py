@@ -31,6 +31,7 @@ CAUSES = {
 LISTS = ("/v1/recommendations", "/v1/users/{user_id}/recommendations")
 SLOW_S, MOST_FAILED, MOST_DEGRADED = 0.32, 0.001, 0.01  # the objectives of docs/monitoring.md
 LATE_S = 60.0
+SHORTEST_S = 15.0  # that a rate is computed from
 READERS = {"processor": "Profiles", "compaction": "Nightly copy"}
 
 
@@ -197,8 +198,13 @@ def draw_requests(series: ServiceSeries) -> list[Line]:
     points = list(series.list_points())
     names = {"lists": "handsell_slates_total", "without a part": "handsell_degraded_slates_total"}
     return [
-        Line(words, [(time, sums.sum(name) / series.step) for time, sums in points]) for words, name in names.items()
+        Line(words, [(time, _count_per_minute(sums, name)) for time, sums in points]) for words, name in names.items()
     ]
+
+
+def _count_per_minute(sums: SeriesSums, name: str) -> float | None:
+    """Return a rate, None for a time that is too short to have one."""
+    return 60 * sums.sum(name) / sums.seconds if sums.seconds and sums.seconds >= SHORTEST_S else None
 
 
 def _quantile_of_lists(sums: SeriesSums, share: float) -> float | None:

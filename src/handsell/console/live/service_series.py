@@ -124,11 +124,16 @@ class ServiceSeries:
         return 1 if len(self._minutes) <= SHORT else 5
 
     def list_points(self) -> Iterator[tuple[float, SeriesSums]]:
-        """Yield (time, counts) of each `step` minutes, oldest first; the time is the beginning."""
-        minutes, step = list(self._minutes), self.step
+        """Yield (time, sums) of each `step` minutes, oldest first; the time is the beginning.
+
+        The first and the last may cover less: what was read of them.
+        """
+        minutes, step, end = list(self._minutes), self.step, self._end()
         for start in range(0, len(minutes), step):
             part = minutes[start : start + step]
-            yield part[0].began, SeriesSums(_add_up(part), _average_gauges(part[-1]), step * MINUTE_S)
+            began = max(part[0].began, self.since or 0.0)
+            seconds = min(part[0].began + step * MINUTE_S, end) - began
+            yield part[0].began, SeriesSums(_add_up(part), _average_gauges(part[-1]), seconds)
 
     def _end(self) -> float:
         return max((one.seen for one in self._replicas.values()), default=0.0)
