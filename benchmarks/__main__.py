@@ -21,6 +21,7 @@ BENCHMARKS = {
     "memory": ("serving.replica_memory", "Shared and private memory of each replica."),
     "access": ("access.request_cost", "Processor time that keys add to a request."),
     "tracing": ("access.tracing_cost", "Processor time that spans add to a request, switched on and off."),
+    "console": ("console.console_run", "Size and first paint of each page; latency of requests beside open consoles."),
     "autoscaling": ("serving.autoscaling", "Replicas of each deployment before, during and after a load step."),
     "capacity": ("capacity.calibration_run", "Costs, latency and sizes for `handsell plan`; checks a plan."),
     "events": ("events.event_run", "Acknowledged events per second, and time until they change a slate."),

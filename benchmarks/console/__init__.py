@@ -1,0 +1,1 @@
+"""The web console: its pages, and what they cost the service."""
