@@ -30,6 +30,22 @@ RUN_BY = {
 }
 """Programs of others: the test that runs them as the documents do; none for what everybody has."""
 
+ELSEWHERE = {
+    "doctor": "tests/unit/test_tutorial.py",
+    "env": "tests/graph/test_serving_sockets.py",
+    "evaluate": "tests/unit/test_served.py",
+    "import csv": "tests/unit/test_tutorial.py",
+    "ope": "tests/unit/test_off_policy_service.py",
+    "plan": "tests/unit/test_capacity_plan.py",
+    "recommend": "tests/graph/test_installed_service.py",
+    "rules preview": "tests/unit/test_rules_preview.py",
+    "serve": "tests/graph/test_installed_service.py",
+    "batch": "tests/graph/test_local_cluster.py",
+    "train": "tests/graph/test_training_published.py",
+    "up": "tests/graph/test_installed_service.py",
+}
+"""Commands of handsell that need a cluster or data: the test of what they do. All others run in test_snippets.py."""
+
 
 def split_lines(text: str) -> list[str]:
     """Return the lines of a shell text; a line that ends in a backslash or within quotes goes on in the next."""
@@ -134,3 +150,15 @@ def check_mention(text: str) -> None:
         group = group.commands[words.pop(0)]
     if not hasattr(group, "commands"):
         check_options(group, words)
+
+
+def list_runnable(text: str) -> list[list[str]]:
+    """Return the arguments of each command of handsell in a shell text that needs neither a cluster nor data."""
+    found = []
+    for program in split_commands(text):
+        inner = program[program.index("--") + 1 :] if "--" in program else program
+        if inner[0] == "handsell" or inner[:3] == ["python", "-m", "handsell"]:
+            arguments = inner[inner.index("handsell") + 1 :]
+            if not ELSEWHERE.keys() & {arguments[0], " ".join(arguments[:2])}:
+                found.append(arguments)
+    return found

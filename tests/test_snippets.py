@@ -5,20 +5,33 @@ A block says its language. Before one that cannot be run stands `<!-- illustrati
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from doc_commands import RUN_BY, check_command, check_mention, split_commands, split_lines
+from doc_commands import (
+    ELSEWHERE,
+    RUN_BY,
+    check_command,
+    check_mention,
+    list_runnable,
+    split_commands,
+    split_lines,
+)
 from doc_requests import Translation, check_answer, send
+from handsell.bundles.opening import open_bundles
+from handsell.cli import app
 from handsell.config import Config
 from serving_service import start_service
-from serving_world import write_world
+from serving_world import publish_other_bundle, write_world
 from test_docs import tracked
 
 ROOT = Path(__file__).parent.parent
@@ -107,6 +120,7 @@ def test_what_a_table_says_is_executed_is_executed():
         assert Path(page).name in (ROOT / test).read_text(encoding="utf-8"), f"{test} does not read {page}"
     for program, file in RUN_BY.items():
         assert not file or program in (ROOT / file).read_text(encoding="utf-8"), f"{file} does not run {program}"
+    assert not [file for file in ELSEWHERE.values() if not (ROOT / file).exists()]
 
 
 @each("text")
@@ -116,10 +130,16 @@ def test_a_text_has_no_command(block):
 
 @each("console", "sh")
 def test_every_command_is_right(block):
-    lines = block.text if block.language == "sh" else "\n".join(command for command, _ in split_console(block.text))
-    programs = [one for one in split_commands(lines) if one[0] != "curl"]
-    for program in programs:
-        check_command(program)
+    for program in split_commands(get_commands(block)):
+        if program[0] != "curl":
+            check_command(program)
+
+
+def get_commands(block: Block) -> str:
+    """Return the commands of a block, without what they print."""
+    if block.language == "sh":
+        return block.text
+    return "\n".join(command for command, _ in split_console(block.text))
 
 
 def split_console(text: str) -> list[tuple[str, str]]:
@@ -173,6 +193,44 @@ def test_every_attribute_of_the_slate_exists(block):
         name for tag in re.findall(r"<handsell-slate([^>]*)>", block.text) for name in re.findall(r"([\w-]+)=", tag)
     ]
     assert names and not [name for name in names if f'"{name}"' not in source]
+
+
+PLACES = re.compile(r"([\w/]*rules/world\.toml)|(\.\./before-upgrade|DIR)|(BUNDLE)|[\w/]*\.toml|CONFIG")
+RULES = '[[rule]]\nname = "more"\nkind = "boost"\nitems = "\'red\' in item.tags"\nfactor = 1.5\n'
+
+
+RUNNABLE = {
+    page: [
+        arguments
+        for block in get_blocks("console", "sh")
+        if block.page == page
+        for arguments in list_runnable(get_commands(block))
+    ]
+    for page in sorted({block.page for block in BLOCKS})
+}
+"""By page: what can run on a small deployment."""
+
+
+@pytest.mark.parametrize("page", [page for page, commands in RUNNABLE.items() if commands])
+def test_every_command_that_needs_no_cluster_runs(page, tmp_path):
+    """In the order of the page."""
+    world = write_world(tmp_path)
+    open_bundles(world.config).promote(publish_other_bundle(world, 2))
+    (tmp_path / "rules.toml").write_text(RULES)
+    (tmp_path / "elsewhere").mkdir()
+    given = (str(tmp_path / "rules.toml"), str(tmp_path / "backup"), world.bundle)
+
+    def replace(word: str) -> str:
+        if (found := PLACES.search(word)) is None:
+            return word
+        return next((one for one, text in zip(given, found.groups(), strict=True) if text), str(world.config.source))
+
+    for arguments in RUNNABLE[page]:
+        if arguments[0] == "restore" and "--replace" not in arguments:
+            shutil.rmtree(world.config.state)  # on another machine
+        with contextlib.chdir(tmp_path / "elsewhere"):
+            done = CliRunner().invoke(app, [replace(word) for word in arguments])
+        assert done.exit_code == 0, (arguments, done.output, done.exception)
 
 
 @pytest.fixture(scope="module")

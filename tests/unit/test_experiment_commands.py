@@ -179,3 +179,8 @@ def test_an_empty_log_is_undecided_and_wrong_options_are_named(configured_shop):
     assert "not decided" in run(config, "analyze", "teams").output
     assert "--until" in str(run(config, "analyze", "bolder", "--until", "soon").exception)
     assert "--plot" in str(run(config, "analyze", "bolder", "--plot", "a.png").exception)
+
+
+def test_without_experiments_the_list_says_which_section_to_add(configured):
+    shown = CliRunner().invoke(app, ["experiments", "list", str(configured('name = "shop"').source)]).output
+    assert "add [experiments.NAME], see docs/experiments.md" in " ".join(shown.split())

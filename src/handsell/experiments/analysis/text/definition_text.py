@@ -16,7 +16,9 @@ def print_experiments(config: Config, console: Console | None = None) -> None:
     """Print one row per experiment."""
     console = console or open_console()
     if not config.experiments:
-        console.print(f"no experiments in {config.source}: add [experiments.NAME], see docs/experiments.md")
+        console.print(
+            f"no experiments in {config.source}: add [experiments.NAME], see docs/experiments.md", markup=False
+        )
         return
     states = open_states(config).read()
     table = Table()
