@@ -39,8 +39,8 @@ def test_an_item_tells_its_story_and_an_imagined_event_changes_the_slate(open_co
     assert story.locator(".steps > li").count() == 5 and tab.find_serious() == []
     story.get_by_role("link", name="Close the story").click()
     story.wait_for(state="detached")
-    tab.page.get_by_label("Why is this item here").fill("i7")
-    tab.page.keyboard.press("Enter")
+    tab.page.get_by_label("Find an item").press_sequentially("Title 7")
+    tab.page.get_by_role("link", name="Why is Title 7 here, or not?").click()
     tab.page.locator(".outcome", has_text="Not shown: not available.").wait_for()
     tab.page.get_by_role("link", name="Close the story").click()
     tab.page.get_by_role("link", name=f"Imagine: like {before[0]}", exact=True).click()

@@ -141,6 +141,18 @@ async def test_people_are_found_by_the_beginning_of_their_id(world):
         assert "Nobody known begins with “zed”" in (await visitor.get("/explore/people?user=zed")).text
 
 
+async def test_items_are_found_by_words_of_their_title_or_by_their_id(world):
+    async with open_console(world) as visitor:
+        await visitor.get("/explore")
+        found = (await visitor.get("/explore/items?user=u3&diversity=0.5&find=title+42")).text
+        assert found.index("Title 42<") < found.index("Imagine: like Title 42")
+        assert "?user=u3&amp;diversity=0.5&amp;item=i42" in found and "event=like%3Ai42" in found
+        assert "Title 9<" in (await visitor.get("/explore/items?user=u3&find=i9")).text
+        assert "No item has the words “zzz”" in (await visitor.get("/explore/items?user=u3&find=zzz")).text
+        told = (await visitor.get("/explore?user=u3&find=i7")).text  # typed, and Enter
+        assert "Not shown: not available." in told
+
+
 def test_ids_in_the_address_are_kept_as_they_are():
     view = ExploreView(user="a&b=c/ü", event=("like:x:y", "rating=5:1"), item="<b>", novelty=0.25, side="b")
     assert read_view(QueryParams(view.to_query())) == view

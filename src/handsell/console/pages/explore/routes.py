@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from handsell.client.errors import ClientError
+from handsell.console.catalog.catalog_search import FoundItem, list_items
+from handsell.console.catalog.shown_catalog import ShownCatalog, find_catalog
 from handsell.console.page import ConsolePage
 from handsell.console.pages.explore.choices import EventChoice, list_comparisons, list_event_choices
 from handsell.console.pages.explore.people import find_people
@@ -20,9 +23,10 @@ from handsell.console.pages.explore.story import ItemStory, build_story
 from handsell.console.pages.explore.view import DIALS, ExploreView, find_titles, read_view
 from handsell.console.rendering import is_partial, make_url, render
 from handsell.console.visit import Visit, get_visit
+from handsell.core.batches import NONE
 
 FEATURES = 60  # contributions that are summed up in a story
-SIMILAR, QUESTIONS = 8, 6
+SIMILAR, QUESTIONS, MOST_ITEMS = 8, 6, 8
 PREVIEW = "/v1/preview"
 INVENTED = "somebody new"  # the person of "Invent somebody"
 
@@ -66,6 +70,23 @@ async def show_people(request: Request) -> Response:
     text = request.query_params.get("user", "").strip()
     people = await asyncio.to_thread(find_people, visit.config, text)
     return render(request, "explore/people.html.j2", people=people, view=ExploreView(user=text))
+
+
+async def show_items(request: Request) -> Response:
+    """List items whose words match a text, to ask about them or to imagine what the person does with them."""
+    visit, view = get_visit(request), read_view(request.query_params).change(item="")
+    text = request.query_params.get("find", "").strip()
+    items = await asyncio.to_thread(_find_items, find_catalog(request), text) if text else ()
+    choices = list_event_choices(visit.config)
+    return render(request, "explore/items.html.j2", items=items, text=text, view=view, choices=choices)
+
+
+def _find_items(catalog: ShownCatalog, text: str) -> tuple[FoundItem, ...]:
+    view = catalog.read()
+    numbers = catalog.search(view, text, MOST_ITEMS)
+    exact = view.snapshot.items.number([text])
+    found = dict.fromkeys([*exact[exact != NONE].tolist(), *numbers])
+    return list_items(view.snapshot, np.array([*found][:MOST_ITEMS], np.int64), view.now)
 
 
 async def load_data(
@@ -151,4 +172,9 @@ async def _ask_questions(visit: Visit, view: ExploreView, choices: Sequence[Even
     )
 
 
-PAGE = ConsolePage("explore", "Explore", (Route("/", show_explore), Route("/people", show_people)), scope="experiments")
+PAGE = ConsolePage(
+    "explore",
+    "Explore",
+    (Route("/", show_explore), Route("/people", show_people), Route("/items", show_items)),
+    scope="experiments",
+)

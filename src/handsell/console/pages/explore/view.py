@@ -81,13 +81,14 @@ class ExploreView:
 def read_view(query: QueryParams) -> ExploreView:
     """Return the view of an address; raises ViewError.
 
-    A dial that stands where the page has put it (`base_…`) is not set.
+    `find` is the id of an item that somebody has typed. A dial that stands where the page has put it (`base_…`) is
+    not set.
     """
-    user, compare, item = (query.get(name, "").strip() for name in ("user", "compare", "item"))
+    user, compare, item, find = (query.get(name, "").strip() for name in ("user", "compare", "item", "find"))
     diversity, novelty, exploration = (_read_dial(name, query) for name in DIALS)
     return ExploreView(
         user, query.get("surface", "").strip() or "home", compare, diversity, novelty, exploration,
-        tuple(query.getlist("event"))[-MOST_EVENTS:], item, "b" if query.get("side") == "b" else "a",
+        tuple(query.getlist("event"))[-MOST_EVENTS:], find or item, "b" if query.get("side") == "b" else "a",
     )  # fmt: skip
 
 
