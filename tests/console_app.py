@@ -33,6 +33,7 @@ from handsell.config import Config, load_config
 from handsell.console.app import build_console
 from handsell.console.page import ConsolePage
 from handsell.console.pages.registry import PAGES
+from handsell.console.visit import ConsoleContext
 from handsell.core.paths import Layout
 from handsell.events.store.sqlite_writer import SqliteWriter
 from handsell.serving.graph.event_sink import LocalSink
@@ -53,6 +54,7 @@ class ConsoleVisitor:
     service: Service
     log: SqliteWriter
     audit: list[AuditEntry]
+    context: ConsoleContext
     csrf: str = ""
 
     async def get(self, path: str, **parts: Any) -> httpx.Response:
@@ -102,7 +104,8 @@ async def open_console(
         # as Serve passes requests on: with the whole path
         transport = httpx.ASGITransport(console, raise_app_exceptions=False, root_path="/console")
         async with httpx.AsyncClient(transport=transport, base_url="http://shop") as http:
-            yield ConsoleVisitor(http, service, log, audit)
+            yield ConsoleVisitor(http, service, log, audit, console.state.context)
+        await console.state.context.commands.close()
         await service.close()
 
 

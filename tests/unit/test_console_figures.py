@@ -116,6 +116,17 @@ def test_requests_stages_and_causes_are_counted_and_marked():
     assert 2.5 < stages[2].median_ms <= 5 and stages[0].median_ms is None
 
 
+def test_lists_per_minute_count_the_seconds_that_were_read():
+    series = ServiceSeries()
+    for second, slates in ((50.0, 0), (70.0, 10), (90.0, 20), (121.0, 30)):
+        metrics = Metrics("a")
+        metrics.slates.labels("home").inc(slates)
+        series.add(parse_scrape(metrics.render().decode()), second)
+    lists, _ = service_health.draw_requests(list(series.list_points()))
+    # 10 s of the first minute and 1 s of the last one are too short to have a rate
+    assert [value for _, value in lists.points] == [None, pytest.approx(20.0), None]
+
+
 def test_the_store_is_described_with_what_waits():
     def measure(metrics, slates):
         lags = {"processor": Lag(40, 90.0), "compaction": Lag(0, 0.0)}

@@ -13,7 +13,6 @@ from handsell.access.audit_entry import AuditEntry
 from handsell.bundles.opening import open_bundles
 from handsell.client.errors import NoAnswer
 from handsell.console import background_commands
-from handsell.console.visit import ConsoleContext
 from handsell.core.paths import Layout
 from handsell.experiments.state import open_states
 from reported_bundles import make_report, publish_report
@@ -58,11 +57,6 @@ def answers(monkeypatch):
     return given
 
 
-def find_context(visitor) -> ConsoleContext:
-    """What the requests of the console share."""
-    return visitor.http._transport.app.routes[0].app.state.context
-
-
 async def wait_for_part(visitor, path):
     """Ask for a part until the command behind it is over."""
     for _ in range(100):
@@ -79,7 +73,7 @@ async def test_quality_shows_what_was_served(world):
         assert "No lists yet" in empty.text
         for surface in ("home", "home", "email"):
             visitor.service.metrics.count_answer(surface, cold=True, short=False, degraded=())
-        await find_context(visitor).watcher.read()
+        await visitor.context.watcher.read()
         for query, lists in (("?surface=home", 2), ("", 3), ("?surface=attic", 3)):  # an unknown one is as none
             page = await visitor.get(f"/quality{query}")
             assert re.search(rf'<dt>Lists</dt>\s*<dd class="value">{lists}</dd>', page.text), query
@@ -165,7 +159,7 @@ async def test_experiments_need_their_scope(world):
 
 async def test_health_shows_stages_causes_and_what_is_missing(world):
     async with open_console(world) as visitor:
-        context = find_context(visitor)
+        context = visitor.context
         await context.service.ask("GET", "/v1/users/u1/recommendations")
         visitor.service.metrics.count_answer("home", False, False, ["ranking"])
         await context.watcher.read()
@@ -178,7 +172,7 @@ async def test_health_shows_stages_causes_and_what_is_missing(world):
 
 async def test_health_says_when_the_service_is_away(world):
     async with open_console(world) as visitor:
-        context = find_context(visitor)
+        context = visitor.context
 
         async def fail(*_, **__):
             raise NoAnswer("GET /readyz: nobody listens")
@@ -203,6 +197,9 @@ async def test_a_bundle_is_promoted_tried_and_rolled_back(world, shop):
         assert "on trial: 20% of the people" in trial.text
         canary = open_states(world.config).read().running_canary
         assert (canary.bundle, canary.share, canary.duration_s) == (newer, 0.2, 5_400)
+        ended = await visitor.post("/operations/canary", bundle=newer, share="0%")
+        assert "has ended" in ended.text and open_states(world.config).read().running_canary is None
+        await visitor.post("/operations/canary", bundle=newer, share="20%")
         ended = await visitor.post("/operations/rollback")
         assert "rolled back" in ended.text and open_states(world.config).read().running_canary is None
         back = await visitor.post("/operations/rollback")
@@ -211,7 +208,7 @@ async def test_a_bundle_is_promoted_tried_and_rolled_back(world, shop):
         assert wrong.status_code == 422 and "up to 50%" in wrong.text and "<html" not in wrong.text
         assert [(one.action.removeprefix("console: "), one.object, one.status) for one in visitor.audit] == [
             ("bundles promote", f"bundle {older}", "done"),
-            ("bundles promote", f"bundle {newer} as canary 20%", "done"),
+            *(("bundles promote", f"bundle {newer} as canary {share}", "done") for share in ("20%", "0%", "20%")),
             ("bundles rollback", f"canary {newer}", "done"), ("bundles rollback", f"from bundle {older}", "done"),
             ("bundles promote", f"bundle {newer} as canary 60%", "failed"),
         ]  # fmt: skip

@@ -12,6 +12,7 @@ from handsell.core.batches import Ragged
 from handsell.core.errors import ConfigError
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
+from handsell.events.compaction import compact
 from handsell.events.store.sqlite_writer import SqliteWriter
 from handsell.experiments.analysis.list_history import measure_days
 from handsell.testing.small_catalog import draw_snapshot
@@ -79,6 +80,16 @@ def test_a_surface_and_the_number_of_days_narrow_the_slates(shop):
     assert [day.day for day in measure_days(shop, days=1)] == ["2026-05-28"]
     with pytest.raises(ConfigError, match="expected one of home, email, got 'push'"):
         measure_days(shop, surface="push")
+
+
+def test_compacted_days_are_read_as_far_back_as_asked(shop):
+    write_slates(shop, [("u1", "home", [0])], [], [("u1", "home", [1])], [("u1", "home", [2])])
+    before = measure_days(shop)
+    compact(shop, lambda _: None)
+    assert repr(measure_days(shop)) == repr(before) and [day.day[-2:] for day in before] == ["27", "29", "30"]
+    (first, *_) = sorted(Layout(shop.state).compacted.glob("impressions/date=*/*.parquet"))
+    first.unlink()
+    assert [day.day[-2:] for day in measure_days(shop, days=3)] == ["29", "30"]  # the file of the 27th is not opened
 
 
 def test_ids_that_the_catalog_lacks_and_people_without_an_id_are_no_error(shop):

@@ -56,7 +56,7 @@ def evaluate(
 
 def quality(
     config: ConfigPath,
-    days: Annotated[int, typer.Option(min=1, max=400, help="The last so many days with slates.")] = 28,
+    days: Annotated[int, typer.Option(min=1, max=400, help="The last so many days, up to the newest slate.")] = 28,
     surface: Annotated[str | None, typer.Option(help="Slates of this surface only.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:

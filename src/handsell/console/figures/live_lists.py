@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from handsell.console.figures.metric_words import CREATOR_WORDS, METRICS
 from handsell.console.live.series_sums import SeriesSums
-from handsell.console.live.service_series import ServiceSeries
+from handsell.console.live.service_series import Point, ServiceSeries
 
 RECENT = 60  # minutes of a card
 HISTOGRAMS = {
@@ -81,9 +81,8 @@ def list_surfaces(sums: SeriesSums) -> list[str]:
     return sorted(sums.by("handsell_slates_total", "surface"))
 
 
-def draw_lines(series: ServiceSeries, metric: str) -> list[Line]:
+def draw_lines(points: Sequence[Point], metric: str) -> list[Line]:
     """Return a metric over the last hours: a line by surface, or one line for a metric of all lists."""
-    points = list(series.list_points())
     if metric in GAUGES:
         return [Line("all lists", [(time, sums.gauge(GAUGES[metric])) for time, sums in points])]
     histogram = HISTOGRAMS[metric]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from handsell.console.figures.live_lists import Card, Line
 from handsell.console.live.series_sums import SeriesSums
-from handsell.console.live.service_series import ServiceSeries
+from handsell.console.live.service_series import Point
 from handsell.serving.telemetry.deployment_status import DeploymentReplicas
 
 STAGES = {
@@ -182,9 +182,8 @@ def build_store_cards(sums: SeriesSums) -> list[Card]:
     return cards
 
 
-def draw_stage_times(series: ServiceSeries) -> list[Line]:
+def draw_stage_times(points: Sequence[Point]) -> list[Line]:
     """Return the time (ms) within which 95 of 100 calls of a stage are answered, over the last hours."""
-    points = list(series.list_points())
     return [
         Line(
             words, [(time, _to_ms(sums.quantile("handsell_stage_seconds", 0.95, stage=name))) for time, sums in points]
@@ -193,9 +192,8 @@ def draw_stage_times(series: ServiceSeries) -> list[Line]:
     ]
 
 
-def draw_requests(series: ServiceSeries) -> list[Line]:
+def draw_requests(points: Sequence[Point]) -> list[Line]:
     """Return lists per minute, and those without a part, over the last hours."""
-    points = list(series.list_points())
     names = {"lists": "handsell_slates_total", "without a part": "handsell_degraded_slates_total"}
     return [
         Line(words, [(time, _count_per_minute(sums, name)) for time, sums in points]) for words, name in names.items()

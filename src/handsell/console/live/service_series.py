@@ -32,6 +32,7 @@ READ = (
     "handsell_canary",
 )  # fmt: skip
 GAUGES = {"gauge", "unknown"}
+Point = tuple[float, SeriesSums]  # time in s, and what was counted from then on
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +124,8 @@ class ServiceSeries:
         """Minutes of a point of a chart: few enough points to draw, and the first soon after the start."""
         return 1 if len(self._minutes) <= SHORT else 5
 
-    def list_points(self) -> Iterator[tuple[float, SeriesSums]]:
-        """Yield (time, sums) of each `step` minutes, oldest first; the time is the beginning.
+    def list_points(self) -> Iterator[Point]:
+        """Yield each `step` minutes, oldest first; the time is the beginning.
 
         The first and the last may cover less: what was read of them.
         """

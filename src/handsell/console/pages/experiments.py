@@ -19,7 +19,7 @@ from handsell.experiments.canary import describe_canary
 from handsell.experiments.config import Experiment
 from handsell.experiments.state import ExperimentStates, open_states
 
-LONGEST_REASON = 200  # characters
+LONGEST_REASON, LONGEST_NAME = 200, 100  # characters
 
 
 async def show_list(request: Request) -> Response:
@@ -65,7 +65,7 @@ async def stop(request: Request) -> Response:
     """Give control to the people of an experiment, or of one arm, and record who did it."""
     visit = get_visit(request)
     visit.require_edit("experiments")
-    name, arm = visit.field("name"), visit.field("arm")
+    name, arm = visit.field("name"), visit.field("arm")[:LONGEST_NAME]
     experiment = _find(visit, name)
     reason = visit.field("reason")[:LONGEST_REASON] or "stopped in the console"
     if arm and (arm == experiment.control or arm not in experiment.arms):
@@ -77,15 +77,12 @@ async def stop(request: Request) -> Response:
         changed = await asyncio.to_thread(
             lambda: states.stop_arm(name, arm, reason) if arm else states.stop_experiment(name, reason)
         )
-    said = (
-        f"{what} is stopped: its people get control within about a second."
-        if changed
-        else f"{what} was stopped before."
-    )
-    return redirect(request, trials.link_experiment(name), said)
+    said = "is stopped: its people get control within about a second" if changed else "was stopped before"
+    return redirect(request, trials.link_experiment(name), f"{what} {said}.")
 
 
 def _find(visit: Visit, name: str) -> Experiment:
+    name = name[:LONGEST_NAME]
     found = visit.config.experiments.get(name)
     if found is None:
         known = ", ".join(visit.config.experiments) or "none"

@@ -17,13 +17,14 @@ from handsell.console.page import ConsolePage
 from handsell.console.pages.quality import build_chart
 from handsell.console.rendering import redirect, render
 from handsell.console.visit import ActionRefused, Visit, get_visit
-from handsell.experiments.canary import describe_canary
+from handsell.experiments.canary import describe_canary, parse_share
 from handsell.experiments.state import open_states
 from handsell.local import bundles as bundle_commands
 from handsell.maintenance.audit_log import read_entries
 from handsell.serving.telemetry.deployment_status import DeploymentReplicas, read_deployments
 
 AUDIT_DAYS, MOST_ENTRIES = 30, 200
+LONGEST = 100  # characters of a field
 DAY_S = 86_400.0
 
 
@@ -35,9 +36,10 @@ async def show_health(request: Request) -> Response:
     readiness, problem = await _ask_readiness(visit)
     sums, since = count_lists(watcher.series)
     parts, parts_problem = await asyncio.to_thread(_read_parts)
+    points = list(watcher.series.list_points())
     charts = [
-        build_chart("Time within which 95 of 100 calls end (ms)", service_health.draw_stage_times(watcher.series)),
-        build_chart("Lists per minute", service_health.draw_requests(watcher.series)),
+        build_chart("Time within which 95 of 100 calls end (ms)", service_health.draw_stage_times(points)),
+        build_chart("Lists per minute", service_health.draw_requests(points)),
     ]
     return render(
         request, "operations/health.html.j2", title="Operations", tab="health",
@@ -98,7 +100,7 @@ async def promote(request: Request) -> Response:
     """Make a bundle live."""
     visit = get_visit(request)
     visit.require_edit("admin")
-    bundle = visit.field("bundle")
+    bundle = visit.field("bundle")[:LONGEST]
     async with visit.audited("bundles promote", f"bundle {bundle}"):
         await asyncio.to_thread(bundle_commands.promote, visit.config, bundle)
     return redirect(request, "/operations/bundles", f"{bundle} is live; the service switches to it within seconds.")
@@ -108,11 +110,13 @@ async def start_canary(request: Request) -> Response:
     """Give a bundle to a share of the people, or change the share."""
     visit = get_visit(request)
     visit.require_edit("admin")
-    bundle, share, hours = visit.field("bundle"), visit.field("share", "5%"), visit.field("hours")
-    duration = f"{hours}h" if hours else None
+    bundle, share, hours = (visit.field(name)[:LONGEST] for name in ("bundle", "share", "hours"))
     async with visit.audited("bundles promote", f"bundle {bundle} as canary {share}"):
+        ends = parse_share(share) == 0
+        duration = f"{hours}h" if hours else None
         await asyncio.to_thread(bundle_commands.run_canary, visit.config, bundle, share, duration, None, None)
-    return redirect(request, "/operations/bundles", f"{bundle} is on trial: {share} of the people get it.")
+    said = f"The trial of {bundle} has ended." if ends else f"{bundle} is on trial: {share} of the people get it."
+    return redirect(request, "/operations/bundles", said)
 
 
 async def roll_back(request: Request) -> Response:

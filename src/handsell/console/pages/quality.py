@@ -38,8 +38,9 @@ async def show_now(request: Request) -> Response:
     surface = request.query_params.get("surface", "")
     if surface and surface not in surfaces:
         surface = ""
+    points = list(watcher.series.list_points())
     charts = [
-        build_chart(METRICS[name].title, live_lists.draw_lines(watcher.series, name), METRICS[name].kind == "share")
+        build_chart(METRICS[name].title, live_lists.draw_lines(points, name), METRICS[name].kind == "share")
         for name in LIVE_CHARTS
     ]
     return render(

@@ -12,6 +12,7 @@ import numpy as np
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.errors import ConfigError
+from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
 from handsell.evaluation.list_metrics import (
     CREATOR_CLASSES,
@@ -23,6 +24,7 @@ from handsell.evaluation.list_metrics import (
     self_information,
 )
 from handsell.evaluation.metrics import mean_known
+from handsell.events.compacted_files import list_ranges
 from handsell.experiments.analysis.analysis import load_snapshot
 from handsell.experiments.analysis.list_quality import ShownLists
 from handsell.experiments.analysis.log.log_database import open_log
@@ -48,13 +50,13 @@ class DayOfLists:
 
 
 def measure_days(config: Config, days: int = 28, surface: str | None = None) -> list[DayOfLists]:
-    """Measure the slates of the last days that have any, oldest first; `surface`: of this one only.
+    """Measure the days with slates among the last ones, oldest first; `surface`: slates of this one only.
 
     Raises ConfigError for an unknown surface, EventStoreError or DataError if the log cannot be read.
     """
     if surface is not None and surface not in config.surfaces:
         raise ConfigError(f"--surface: expected one of {', '.join(config.surfaces)}, got {surface!r}")
-    with open_log(config) as database:
+    with open_log(config, _find_start(config, days)) as database:
         condition, values = ("WHERE surface = ?", [surface]) if surface else ("", [])
         database.execute(
             "CREATE TABLE shown AS SELECT time // ? AS day, time, position, item_id, hash(recommendation_id) AS slate, "
@@ -64,14 +66,22 @@ def measure_days(config: Config, days: int = 28, surface: str | None = None) -> 
         return list(_measure(database, days, load_snapshot(config)))
 
 
+def _find_start(config: Config, days: int) -> int:
+    """Return the time (µs) before which compacted files are not needed: of the newest day, others are counted back."""
+    ranges = list_ranges(Layout(config.state).compacted, "impressions")
+    dates = [file.path.split("date=")[1].split("/")[0] for one in ranges for file in one.files]
+    newest = max((np.datetime64(date, "D").astype(int) for date in dates), default=0)
+    return max(int(newest) - days + 1, 0) * DAY_US
+
+
 def _measure(database: duckdb.DuckDBPyConnection, days: int, snapshot: Snapshot | None) -> Iterator[DayOfLists]:
     found = database.execute(
-        "SELECT day, count(DISTINCT slate), count(DISTINCT person), count(*) FROM shown GROUP BY day "
-        "ORDER BY day DESC LIMIT ?",
+        "SELECT day, count(DISTINCT slate), count(DISTINCT person), count(*) FROM shown "
+        "WHERE day > (SELECT max(day) FROM shown) - ? GROUP BY day ORDER BY day",
         [days],
     ).fetchall()
     about = None if snapshot is None else CatalogFigures.of(snapshot)
-    for day, slates, people, items in reversed(found):
+    for day, slates, people, items in found:
         exposed = _count_exposures(database, day)
         lists = _measure_slates(database, day, min(1.0, SAMPLED / slates), about)
         coverage, gini, exposure = (np.nan, np.nan, {}) if about is None else about.measure(*exposed)
