@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from markdown_it import MarkdownIt
 from nbclient import NotebookClient
 
 from test_docs import commands, tracked
@@ -83,6 +84,23 @@ def test_lists_and_tables_are_indented_as_the_site_needs_them(modules):
     assert indent_lists(written) == expected
     kept = "```\n- no list\n| no table |\n```\n\nin the year\n2016. A sentence.\n"
     assert indent_lists(kept) == kept
+
+
+def test_each_page_has_the_structure_that_other_readers_of_markdown_show(site):
+    """As many tables, rows, list items and blocks as the rules of CommonMark give."""
+    reader = MarkdownIt("commonmark").enable("table")
+    different = {}
+    for path in tracked("docs/*.md", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        name = {"README": "project", "CONTRIBUTING": "contributing", "CHANGELOG": "changelog"}.get(path.stem)
+        page = site / (f"{name}.html" if name else path.relative_to(ROOT / "docs").with_suffix(".html"))
+        article = page.read_text(encoding="utf-8").partition("<article")[2].partition("</article>")[0]
+        expected, found = count_elements(reader.render(path.read_text(encoding="utf-8"))), count_elements(article)
+        different |= {path.name: (expected, found)} if expected != found else {}
+    assert not different
+
+
+def count_elements(html: str) -> dict[str, int]:
+    return {name: len(re.findall(rf"<{name}[ >]", html)) for name in ("table", "tr", "li", "pre", "h2", "h3", "strong")}
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)

@@ -58,7 +58,10 @@ def _render_operation(method: str, path: str, operation: Schema) -> str:
     answers = (f"{status} {_show_answer(one)}".strip() for status, one in operation["responses"].items())
     scope = ALL_SCOPES.get(path)
     needed = f"Scope of the [key](api.md#keys): `{scope}`\n" if scope else "No key is needed.\n"
-    return "\n".join([*lines, f"Answers: {' · '.join(answers)}\n", needed])
+    switch = ["Answered with `serving.gorse_api = true` ([Gorse's API](migration.md#gorses-api)).\n"]
+    return "\n".join(
+        [*lines, f"Answers: {' · '.join(answers)}\n", needed, *(switch if path.startswith("/api/") else ())]
+    )
 
 
 def _show_answer(answer: Schema) -> str:
