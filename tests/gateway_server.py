@@ -13,6 +13,8 @@ import uvicorn
 from handsell.serving.graph.service import Service
 from handsell.serving.http.api import Watcher, build_api
 
+ENDING_S = 60.0
+
 
 @contextlib.contextmanager
 def run_gateway(service: Service, watchers: Sequence[Watcher] = ()) -> Iterator[str]:
@@ -20,7 +22,7 @@ def run_gateway(service: Service, watchers: Sequence[Watcher] = ()) -> Iterator[
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(build_api(service, watchers), log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.05)
@@ -28,4 +30,5 @@ def run_gateway(service: Service, watchers: Sequence[Watcher] = ()) -> Iterator[
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join()
+        thread.join(ENDING_S)
+        assert not thread.is_alive(), "a request of this gateway was never answered"

@@ -1,5 +1,8 @@
 """Bundles of arms: held beside the live one in gateways and stages, refused by name, dropped when an arm is stopped."""
 
+import asyncio
+import threading
+
 import pytest
 
 from handsell.bundles.store import BundleStore
@@ -9,7 +12,7 @@ from handsell.serving.graph.bundle_watcher import HELD, BundleWatcher, StageBund
 from handsell.serving.graph.stage_loading import load_all_stages
 from handsell.serving.guard_rails.arm_watcher import FIXED, ArmWatcher
 from serving_service import load_world_bundle, start_service
-from serving_world import publish_other_bundle, write_world
+from serving_world import DictStore, publish_other_bundle, write_world
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +169,36 @@ def test_a_stage_holds_an_arm_through_promotions_of_others(world, states):
         assert others[0] not in stages._held
     finally:
         store.promote(world.bundle)
+
+
+class WaitingStore(DictStore):
+    """A feature store that answers when it is told to."""
+
+    def __init__(self, world):
+        super().__init__(world.config, world.rows)
+        self.may_answer = threading.Event()
+
+    def online_users(self, user_ids):
+        assert self.may_answer.wait(30)
+        return super().online_users(user_ids)
+
+
+async def test_requests_in_a_bundle_that_is_dropped_get_its_answers(world, states):
+    """Reads of the feature store wait in a queue of their own: those that have not begun must be made, too."""
+    other, store = publish_other_bundle(world, seed=26), WaitingStore(world)
+    async with start_service(world) as (client, service):
+        watcher = ArmWatcher(service, states, lambda bundle: load_world_bundle(world, service.metrics, bundle, store))
+        store.may_answer.set()
+        start_canary(states, world, other, share=1.0)
+        await settle(watcher)
+        store.may_answer.clear()
+        bodies = [{"user_id": f"u{number}", "count": 3} for number in range(6)]
+        asked = [asyncio.create_task(client.post("/v1/recommendations", json=body)) for body in bodies]
+        while len(service.find_bundle(other)._slates) < len(bodies) - service.config.serving.in_flight:
+            await asyncio.sleep(0.01)
+        states.end_canary("rolled_back", "errors")
+        await settle(watcher)
+        assert service.find_bundle(other) is None
+        store.may_answer.set()
+        answers = [(await asyncio.wait_for(one, 30)).json() for one in asked]
+        assert [(one["release"]["bundle"], one["degraded"]) for one in answers] == [(other, [])] * len(bodies)

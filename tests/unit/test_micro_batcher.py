@@ -106,3 +106,13 @@ async def test_only_queries_of_one_kind_share_a_trip_and_none_is_passed_over():
     stages.gate.set()
     assert await asyncio.gather(*tasks) == [2 * q for q in (1, 2, 4, 3, 6, 5, 8)]
     assert stages.batches == [[1], [2, 4, 6], [3, 5], [8]]
+
+
+async def test_callers_of_a_batch_that_is_cancelled_are_answered():
+    async def run(queries):
+        raise asyncio.CancelledError
+
+    batcher = MicroBatcher(run, size=2, in_flight=1)
+    with pytest.raises(RequestError, match="ending") as refused:
+        await asyncio.wait_for(batcher.submit("a"), 10)
+    assert refused.value.status == 503

@@ -89,11 +89,18 @@ class MicroBatcher(Generic[Q, A]):
                 if not waiting.done():
                     waiting.set_result(answer)
         except Exception as error:
-            for _, waiting in batch:
-                if not waiting.done():
-                    waiting.set_exception(error)
+            _fail(batch, error)
+        except asyncio.CancelledError:  # or the callers would wait for ever
+            _fail(batch, RequestError("the service is ending: retry in a second", status=503, code="ending"))
+            raise
         finally:
             took = asyncio.get_running_loop().time() - started
             self._batch_s += (took - self._batch_s) * (SMOOTHING if self._batch_s else 1.0)
             self._free += 1
             self._start()
+
+
+def _fail(batch: Sequence[tuple[Q, asyncio.Future[A]]], error: Exception) -> None:
+    for _, waiting in batch:
+        if not waiting.done():
+            waiting.set_exception(error)

@@ -89,6 +89,7 @@ class LoadedBundle:
     ):  # fmt: skip
         self.config, self.release, self.catalog, self.clock = config, release, catalog, clock
         self.stages, self.metrics, self.is_only = stages, metrics, False
+        self._running, self._is_dropped = 0, False
         self._question_model = question_model
         self._users, self._popular_items, self._popular_lock = users, popular_items, threading.Lock()
         catalog.subscribe(self._follow)
@@ -159,7 +160,12 @@ class LoadedBundle:
 
     async def _submit(self, batcher: MicroBatcher[Query, A], query: Query) -> A:
         set_recommendation_id(query.recommendation_id)  # for the log lines of this request
-        return await batcher.submit(query)
+        self._running += 1
+        try:
+            return await batcher.submit(query)
+        finally:
+            self._running -= 1
+            self._close_when_idle()
 
     def public_list(self, name: str, query: Query, metadata: bool) -> list[Item]:
         """Available items of `popular`, `trending` or `latest`."""
@@ -195,7 +201,13 @@ class LoadedBundle:
         await self._users.forget_users(user_ids, limit)
 
     def close(self) -> None:
-        self._users.close()
+        """Close the stores as soon as the requests that wait here have their answers."""
+        self._is_dropped = True
+        self._close_when_idle()
+
+    def _close_when_idle(self) -> None:
+        if self._is_dropped and not self._running:
+            self._users.close()
 
     async def _recommend(self, queries: Sequence[Query]) -> list[UserSlate]:
         """Build slates of the largest requested count; re-ranking is greedy, so shorter slates are prefixes of them."""

@@ -133,7 +133,7 @@ class UserLookup:
             return
         self._is_closed = True
         self._blocks.close()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown(wait=False)  # reads that wait are made: somebody waits for them
         self._log_threads.submit(self._reader.close)  # after the reads that run
         self._log_threads.shutdown(wait=False)
 
