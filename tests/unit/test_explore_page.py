@@ -158,6 +158,15 @@ def test_ids_in_the_address_are_kept_as_they_are():
     assert read_view(QueryParams(view.to_query())) == view
 
 
+def test_a_move_is_told_from_the_first_slate_to_the_second():
+    assert [describe_move(*each) for each in ((5, 2), (2, 5), (3, 3), (None, 1))] == [
+        "▲ 3 up",
+        "▼ 3 down",
+        "",
+        "new here",
+    ]
+
+
 @pytest.mark.parametrize("text", ["x", "2", "-1", "nan"])
 def test_a_wrong_dial_is_named(text):
     with pytest.raises(ViewError, match="diversity: expected a number from 0 to 1"):

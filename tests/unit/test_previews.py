@@ -6,6 +6,8 @@ import pytest
 
 from handsell.config import Arm, Experiment
 from handsell.events.store.opening import open_reader
+from handsell.reranking.rules.live_rules import CompiledRules
+from handsell.testing.rule_catalog import write_rule
 from serving_service import load_world_bundle, start_service
 from serving_world import publish_other_bundle, write_world
 
@@ -40,6 +42,20 @@ async def test_a_preview_is_what_the_user_gets_and_leaves_no_trace(world):
     with closing(open_reader(world.config)) as reader:
         impressions = reader.read_impressions()
     assert set(impressions["recommendation_id"]) == {shown["recommendation_id"]}
+
+
+async def test_a_preview_follows_the_rules_and_counts_for_none(world, monkeypatch):
+    counted = []
+    monkeypatch.setattr(CompiledRules, "count", lambda self, requests, item: counted.append(item))
+    world.config.source.with_name("rules.toml").write_text(
+        write_rule("first", "pin", items="item.item_id == 'i99'", position=1)
+    )
+    reranking = world.config.reranking.model_copy(update={"rules": "rules.toml"})
+    async with start_service(world, config=world.config.model_copy(update={"reranking": reranking})) as (client, _):
+        answer = await preview(client)
+        assert list_ids(answer)[0] == "i99" and answer["release"]["rules"] and not counted
+        await client.post("/v1/recommendations", json={"user_id": "u3"})
+        assert len(counted) == 1
 
 
 async def test_imagined_events_change_the_slate_and_are_not_stored(world):
