@@ -2,6 +2,7 @@
 
 import re
 
+import httpx
 import pytest
 from starlette.datastructures import QueryParams
 
@@ -19,7 +20,8 @@ from handsell.reranking.explain import WITHOUT
 from handsell.reranking.reasons import REASONS
 from handsell.retrieval.config import retrievers
 from handsell.serving.http.schemas import EventsBody
-from serving_world import write_world
+from serving_service import load_world_bundle
+from serving_world import publish_other_bundle, write_world
 
 CARD = re.compile(r"<h3>([^<]+?)(?: <span class=\"tag move\">([^<]+)</span>)?</h3>")
 
@@ -80,6 +82,27 @@ async def test_arms_and_surfaces_stand_side_by_side(world):
         assert (len(first), len(second)) == (10, 5) and "Shown on email" in page
         wrong = await show(visitor, ExploreView(user="u3", compare="arm:bolder.bold"))
         assert "expected EXPERIMENT.ARM" in wrong and len(list_cards(wrong)[0]) == 10
+
+
+async def test_two_bundles_stand_side_by_side(world):
+    other = publish_other_bundle(world, 5)
+    async with open_console(world) as visitor:
+        visitor.service.arm_bundles = {other: load_world_bundle(world, visitor.service.metrics, bundle=other)}
+        page = await show(visitor, ExploreView(user="u3", compare=f"bundle:{other}"))
+        first, second = list_cards(page)
+        assert first != second and page.count(f"Bundle {world.bundle}") == 1 and f"Bundle {other}" in page
+        assert f"Live bundle {world.bundle}" in page
+
+
+async def test_a_service_that_does_not_answer_is_a_sentence(world):
+    def refuse(request):
+        raise httpx.ConnectError("refused", request=request)
+
+    async with open_console(world) as visitor:
+        visitor.http._transport.app.state.context.service._http._transport = httpx.MockTransport(refuse)
+        page = (await visitor.get("/explore?user=u3")).text
+        assert "There is no slate." in page and "check the address, and that the service runs" in page
+        assert (await visitor.get("/explore")).status_code == 200
 
 
 async def test_an_imagined_event_changes_the_slate_and_is_not_stored(world):

@@ -47,13 +47,14 @@ async def test_a_preview_is_what_the_user_gets_and_leaves_no_trace(world):
 async def test_a_preview_follows_the_rules_and_counts_for_none(world, monkeypatch):
     counted = []
     monkeypatch.setattr(CompiledRules, "count", lambda self, requests, item: counted.append(item))
-    world.config.source.with_name("rules.toml").write_text(
-        write_rule("first", "pin", items="item.item_id == 'i99'", position=1)
-    )
-    reranking = world.config.reranking.model_copy(update={"rules": "rules.toml"})
+    async with start_service(world) as (client, _):
+        first = list_ids(await preview(client))[0]
+    path = world.config.source.with_name("rules.toml")
+    path.write_text(write_rule("out", "exclude", items=f"item.item_id == '{first}'"))
+    reranking = world.config.reranking.model_copy(update={"rules": path.name})
     async with start_service(world, config=world.config.model_copy(update={"reranking": reranking})) as (client, _):
         answer = await preview(client)
-        assert list_ids(answer)[0] == "i99" and answer["release"]["rules"] and not counted
+        assert first not in list_ids(answer) and answer["release"]["rules"] and not counted
         await client.post("/v1/recommendations", json={"user_id": "u3"})
         assert len(counted) == 1
 
@@ -96,6 +97,7 @@ async def test_an_arm_and_a_bundle_can_be_named(world):
         assert refused.status_code == 404 and refused.json()["code"] == "bundle_not_held"
         service.arm_bundles = {other: load_world_bundle(world, service.metrics, bundle=other)}
         live, named = await preview(client, bundle="live"), await preview(client, bundle=other)
+        assert live["bundles"] == [world.bundle, other]
         assert (live["release"]["bundle"], named["release"]["bundle"]) == (world.bundle, other)
         assert list_ids(live) != list_ids(named)
         wrong = await client.get("/v1/preview", params={"user_id": "u3", "arm": "bolder.shy"})

@@ -2,6 +2,7 @@
 
 import pytest
 
+from handsell.console.config import ConsoleConfig
 from handsell.core.errors import HandsellError
 from handsell.local import service
 from played_service import played_service
@@ -40,6 +41,15 @@ def test_the_served_and_the_refused_bundle_are_recognized(shop):
         assert "served by" in service.wait_for_switch(shop(port), "b1")
         with pytest.raises(HandsellError, match="continues with b1: it is broken"):
             service.wait_for_switch(shop(port), "b2")
+
+
+def test_the_console_is_awaited_but_not_needed(shop, monkeypatch):
+    monkeypatch.setattr(service, "CONSOLE_TIMEOUT_S", 0.1)
+    for status, text in ((200, "console at http://127.0.0.1:"), (404, "does not answer yet")):
+        with played_service(lambda *_, status=status: (status, {})) as (port, _):
+            assert text in service.wait_for_console(shop(port))
+    without = shop(port).model_copy(update={"console": ConsoleConfig(enabled=False)})
+    assert service.wait_for_console(without) == "without a console"
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "http://[::1", "http://", "ftp://shop", "http://shop:port", "\0"])

@@ -187,6 +187,8 @@ class PreviewAnswer(TypedDict):
     settings: PreviewSettings
     # arm by experiment that the slate is made for
     arms: dict[str, str]
+    # bundles that `bundle` can name at this gateway, the live one first
+    bundles: list[str]
     # constraints that could not be kept, the first relaxed first
     relaxed: list[str]
     # parts that failed or were late, and were left out

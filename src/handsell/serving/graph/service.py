@@ -105,6 +105,11 @@ class Service:
         held = (self.bundle, self.previous, *self.arm_bundles.values())
         return next((one for one in held if one is not None and one.release.bundle == bundle), None)
 
+    def list_bundles(self) -> list[str]:
+        """Return the ids of the bundles that this gateway can answer from, the live one first."""
+        held = (self.bundle, self.previous, *self.arm_bundles.values())
+        return list(dict.fromkeys(one.release.bundle for one in held if one is not None))
+
     @contextlib.contextmanager
     def hold(self, bundle: LoadedBundle) -> Iterator[None]:
         """Keep a bundle open while it is checked, whoever else drops it; afterwards close it if it is unused."""

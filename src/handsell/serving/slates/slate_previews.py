@@ -36,7 +36,8 @@ class SlatePreviews:
 
         async def answer_from(bundle: LoadedBundle, parser: QueryParser, query: Query) -> p.PreviewAnswer:
             made = await bundle.preview(query)
-            return build_preview_answer(given, query, made, arms, parser.config, bundle.snapshot, bundle.release)
+            held = self._bundles.list_bundles()
+            return build_preview_answer(given, query, made, arms, held, parser.config, bundle.snapshot, bundle.release)
 
         return await self._answer(given, variant, answer_from)
 
@@ -82,9 +83,10 @@ class SlatePreviews:
             return await self._bundles.from_one_bundle(answer)
         held = self._bundles.find_bundle(variant.bundle)
         if held is None:
+            known = ", ".join(self._bundles.list_bundles())
             raise RequestError(
-                f"bundle: expected live or a bundle that this gateway holds, such as the canary or that of an arm, got "
-                f"{variant.bundle!r:.80}: give it to users with `handsell bundles promote … --canary 1%`",
+                f"bundle: expected live or a bundle that this gateway holds ({known}), "
+                f"got {variant.bundle!r:.80}: give it to users with `handsell bundles promote … --canary 1%`",
                 field="bundle", status=404, code="bundle_not_held",
             )  # fmt: skip
         held.is_only = True  # a stage that does not hold it counts as failed

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from handsell.bundles.opening import open_bundles
 from handsell.config import Config
 from handsell.data.config import EventType
 from handsell.experiments.state import open_states
@@ -22,13 +22,20 @@ class EventChoice:
     is_liked: bool
 
 
-def list_comparisons(config: Config) -> list[tuple[str, str]]:
-    """Return what the second slate can be made with: the value and the text of each choice."""
-    states, live = open_states(config).read(), open_bundles(config).live()
+def list_comparisons(config: Config, bundles: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Return what the second slate can be made with: the value and the text of each choice.
+
+    `bundles` are those that the gateway holds, the live one first.
+    """
+    canary = open_states(config).read().running_canary if len(bundles) > 1 else None
     found = [THE_DIALS]
-    if (canary := states.running_canary) is not None:
-        found.append((f"bundle:{canary.bundle}", f"Canary {canary.bundle} ({canary.share:.0%} of users)"))
-        found.append(("bundle:live", f"Live bundle {live}"))
+    for place, bundle in enumerate(bundles if len(bundles) > 1 else ()):
+        if place == 0:
+            found.append(("bundle:live", f"Live bundle {bundle}"))
+        elif canary is not None and bundle == canary.bundle:
+            found.append((f"bundle:{bundle}", f"Canary {bundle} ({canary.share:.0%} of users)"))
+        else:
+            found.append((f"bundle:{bundle}", f"Bundle {bundle}"))
     for name, experiment in config.experiments.items():
         found += [(f"arm:{name}.{arm}", f"Arm {arm} of the experiment {name}") for arm in experiment.arms]
     found += [(f"surface:{name}", f"Shown on {name}") for name in config.surface_names]

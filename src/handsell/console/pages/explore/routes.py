@@ -45,19 +45,19 @@ class ExploreData:
     story_error: str = ""
     similar: tuple[Any, ...] = ()
     questions: tuple[Any, ...] = ()
+    comparisons: tuple[tuple[str, str], ...] = ()
 
 
 async def show_explore(request: Request) -> Response:
     visit, view = get_visit(request), read_view(request.query_params)
     choices = list_event_choices(visit.config)
-    comparisons = await asyncio.to_thread(list_comparisons, visit.config)
-    data = await load_data(visit, view, choices, dict(comparisons)) if view.user else ExploreData()
+    data = await load_data(visit, view, choices) if view.user else ExploreData()
     people = [] if view.user else await asyncio.to_thread(find_people, visit.config, "")
     template = "explore/view.html.j2" if is_partial(request) else "explore/page.html.j2"
     response = render(
         request, template, title=f"Explore {view.user}".strip(), view=view, data=data, choices=choices,
-        comparisons=comparisons, surfaces=visit.config.surface_names, people=people, dials=DIALS, invented=INVENTED,
-        settings=data.columns[-1].settings if data.columns else None,
+        comparisons=data.comparisons, surfaces=visit.config.surface_names, people=people, dials=DIALS,
+        invented=INVENTED, settings=data.columns[-1].settings if data.columns else None,
     )  # fmt: skip
     if is_partial(request):
         response.headers["HX-Push-Url"] = make_url(request, f"/explore?{view.to_query()}")
@@ -89,22 +89,22 @@ def _find_items(catalog: ShownCatalog, text: str) -> tuple[FoundItem, ...]:
     return list_items(view.snapshot, np.array([*found][:MOST_ITEMS], np.int64), view.now)
 
 
-async def load_data(
-    visit: Visit, view: ExploreView, choices: Sequence[EventChoice], comparisons: Mapping[str, str]
-) -> ExploreData:
+async def load_data(visit: Visit, view: ExploreView, choices: Sequence[EventChoice]) -> ExploreData:
     """Ask the service for everything that a view shows."""
     sides = ("a", "b") if view.has_second else ("a",)
     answers = await asyncio.gather(*(_ask_preview(visit, view, side) for side in sides))
     first = answers[0] if isinstance(answers[0], dict) else None
     history = tuple(first["history"]) if first else ()
+    comparisons = await asyncio.to_thread(list_comparisons, visit.config, first["bundles"] if first else ())
     items = [item for answer in answers if isinstance(answer, dict) for item in answer["items"]]
     titles = find_titles(items, history)
     columns = tuple(
-        _build_side(side, view, answer, titles, first, comparisons) for side, answer in zip(sides, answers, strict=True)
+        _build_side(side, view, answer, titles, first, dict(comparisons))
+        for side, answer in zip(sides, answers, strict=True)
     )
     data = ExploreData(
         columns, history, bool(first and first["cold_start"]), titles,
-        summarize_difference(columns[1]) if len(columns) > 1 and first else "",
+        summarize_difference(columns[1]) if len(columns) > 1 and first else "", comparisons=tuple(comparisons),
     )  # fmt: skip
     if view.item:
         data = await _add_story(visit, view, data)

@@ -83,8 +83,8 @@ def add_dials(config: Config, overlay: str, given: p.PreviewParameters) -> str:
 
 
 def build_preview_answer(
-    given: p.PreviewParameters, query: Query, made: PreviewedSlate, arms: dict[str, str], config: Config,
-    snapshot: Snapshot, release: Release,
+    given: p.PreviewParameters, query: Query, made: PreviewedSlate, arms: dict[str, str], bundles: list[str],
+    config: Config, snapshot: Snapshot, release: Release,
 ) -> p.PreviewAnswer:  # fmt: skip
     slate = render.render_slate(made.slates, 0, query.count, snapshot)
     imagined = len(query.session.item)
@@ -96,6 +96,7 @@ def build_preview_answer(
         history=describe_history(made.requests.history, query.time - imagined, snapshot, config.events.names),
         settings=find_settings(config),
         arms=arms,
+        bundles=bundles,
         relaxed=made.slates.relaxed_constraints(0, query.count),
         degraded=list(dict.fromkeys(made.slates.degraded)),
         release=release.with_rules(slate.rules),

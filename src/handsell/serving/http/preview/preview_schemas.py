@@ -65,6 +65,7 @@ class PreviewAnswer(Answer):
     history: list[HistoryEvent] = Field(description="what the models read of the user, the latest first")
     settings: PreviewSettings
     arms: dict[str, str] = Field(description="arm by experiment that the slate is made for")
+    bundles: list[str] = Field(description="bundles that `bundle` can name at this gateway, the live one first")
     relaxed: list[str] = Field(description="constraints that could not be kept, the first relaxed first")
     degraded: list[str] = Field(description="parts that failed or were late, and were left out")
     release: SlateStamp
