@@ -131,14 +131,13 @@ async def test_exposure_counts_what_was_shown_and_done(world):
         shown = (await visitor.http.get("/console/catalog/exposure?id=i3")).text
         assert "Not shown in the last 28 days" in shown
         listed = await ask_api(visitor, "GET", "/v1/users/u1/recommendations?count=3")
-        first = listed["items"][0]["item_id"]
-        await ask_api(
-            visitor, "POST", "/v1/events", json={"events": [{"type": "like", "user_id": "u1", "item_id": first}]}
-        )
+        first, named = listed["items"][0]["item_id"], {"recommendation_id": listed["recommendation_id"]}
+        like = {"type": "like", "user_id": "u1", "item_id": first}
+        await ask_api(visitor, "POST", "/v1/events", json={"events": [like, {**like, **named}]})
         await visitor.service._impressions.close()
         words = read_text(await visitor.get(f"/catalog/exposure?id={first}"))
         assert "Times shown 1 in 28 days" in words and "Average position 1.0" in words
-        assert "Like 1 100.0% of times shown" in words and "home 1 100%" in words
+        assert "Like 2 1 from a recommendation, 100.0% of times shown" in words and "home 1 100%" in words
 
 
 async def ask_api(visitor, method, path, **parts):
@@ -150,7 +149,7 @@ async def ask_api(visitor, method, path, **parts):
     async with httpx.AsyncClient(transport=transport, base_url="http://shop") as http:
         response = await http.request(method, path, **parts)
     assert response.status_code < 300, response.text
-    return response.json()
+    return response.json() if response.content else None
 
 
 async def test_an_edit_goes_through_the_api_and_is_seen_at_once(world):
@@ -159,6 +158,7 @@ async def test_an_edit_goes_through_the_api_and_is_seen_at_once(world):
         off = await visitor.post("/catalog/item", item_id="i9", tags="blue", tags_before="red", available="on")
         assert off.status_code == 403 and "Switch on “Edit”" in off.text
         await visitor.switch_edit()
+        assert "No item matches" in (await visitor.get("/catalog?q=deep+blue", headers={"HX-Request": "true"})).text
         fields = {"item_id": "i9", "tags": "deep blue\nblue", "tags_before": "red", "available_before": "on"}
         saved = await visitor.post("/catalog/item", **fields)
         assert saved.status_code == 200 and "Saved." in saved.text and "It is switched off" in saved.text
@@ -170,6 +170,18 @@ async def test_an_edit_goes_through_the_api_and_is_seen_at_once(world):
         assert "Nothing was changed" in (await visitor.post("/catalog/item", **same)).text
         long = await visitor.post("/catalog/item", **{**same, "tags": "x" * 40_000})
         assert long.status_code in (413, 422) and "Not saved." in long.text and "xxxxx" in long.text
+
+
+async def test_a_deleted_item_is_in_no_list(world):
+    async with open_console(world) as visitor:
+        before = (await visitor.get("/catalog")).text
+        assert "120 items" in before
+        await ask_api(visitor, "DELETE", "/v1/items/i20")
+        catalog = ShownCatalog(world.config)
+        assert find_ids(catalog)[1].total == 119 and find_ids(catalog, q="i20")[0] == []
+        assert "i20" not in find_ids(catalog, state="off")[0]
+        gone = await visitor.get("/catalog/item?id=i20")
+        assert gone.status_code == 404
 
 
 async def test_a_key_without_the_scope_sees_no_catalog(world, monkeypatch):

@@ -9,14 +9,17 @@ from html import unescape
 import pytest
 
 from console_app import open_console
+from experiment_world import change_experiments, two_arms
 from handsell.config import load_config
 from handsell.console.business_rules.drafts import KEPT, RuleDrafts
+from handsell.console.business_rules.edited_rules import compare_rules
 from handsell.console.business_rules.preview_words import describe_preview
 from handsell.console.business_rules.rule_form import list_fields, read_rule
 from handsell.console.business_rules.rule_text import append_rule, remove_rule, switch_rule
 from handsell.console.business_rules.rule_words import put_in_words
-from handsell.console.business_rules.served_rules import compile_rules
+from handsell.console.business_rules.served_rules import CheckedRules, compile_rules
 from handsell.core.errors import ConfigError
+from handsell.core.paths import Layout
 from handsell.reranking.rules.description import describe_rules
 from handsell.reranking.rules.kind import rule_kinds
 from handsell.reranking.rules.reading import version_of
@@ -91,6 +94,27 @@ def test_which_items_and_when_is_said_in_words(rng):
     (found,) = describe(rng, text)
     assert found.items == "items with item.year > 2010, published in the last 30 days, by creators with at most 9 items"
     assert found.when == "on Monday, Friday at 18:00 to 24:00 (Europe/Berlin)" and found.where == "email"
+
+
+def test_an_exclusion_keeps_out_where_it_applies_now_to_everybody(rng):
+    keys = {"items": "item.explicit"}
+    everywhere, email = describe(rng, write_rule("a", "exclude", **keys)), {"surfaces": ["email"], **keys}
+    assert everywhere[0].keeps_out == () and describe(rng, write_rule("a", "exclude", **email))[0].keeps_out == (
+        "email",
+    )
+    arms = "[experiments.x]\narms = { a = 0.5, b = 0.5 }\n"
+    assert describe(rng, arms + write_rule("a", "exclude", arm="a", **keys))[0].keeps_out is None
+    assert describe(rng, write_rule("a", "pin", position=1, **keys))[0].keeps_out is None
+
+
+def test_a_draft_says_how_it_differs(rng):
+    def check(*names, position=1):
+        text = "".join(write_rule(name, "pin", items="item.explicit", position=position) for name in names)
+        return CheckedRules("", tuple(describe(rng, text)))
+
+    assert compare_rules(check("a", "b"), check("b", "c")) == "New: c. Gone: a."
+    assert compare_rules(check("a"), check("a", position=2)) == "Changed: a."
+    assert "the same" in compare_rules(check("a"), check("a"))
 
 
 def test_every_registered_kind_has_words_and_fields(rng):
@@ -245,6 +269,9 @@ async def test_a_rule_is_added_by_the_form_paused_and_published(world):
         assert "published by console" in read_text(done) and "top item" in done.text
         stale = await visitor.post("/rules/publish", **draft)
         assert stale.status_code == 422 and "meanwhile" in stale.text and visitor.audit[-1].status == "failed"
+        former = await visitor.get(f"/rules?draft={version_of(ONE.encode())}")  # a published version as a draft
+        assert "The draft fits: 1 active rule." in former.text and "Gone: top." in former.text
+        assert RuleDrafts(Layout(world.config.state).rules / "drafts").read(version_of(ONE.encode())) == ONE.encode()
         back = await visitor.post("/rules/rollback", version=version_of(ONE.encode()))
         assert "Published." in back.text and world.config.rules_path.read_text() == ONE
         assert "rolled back to by console" in read_text(back)
@@ -318,3 +345,9 @@ async def test_without_a_file_the_page_says_how_to_have_one(tmp_path):
         assert "This deployment has no file of rules" in words and "reranking.rules: expected the file" in words
         kept = await visitor.post("/rules/draft", text=ONE)
         assert "The draft fits: 1 active rule." in kept.text and "disabled" in kept.text
+
+
+async def test_arms_with_other_rules_are_named(world):
+    arms = change_experiments(world, two_arms("quiet", "rules = 'none'"))
+    async with open_console(arms) as visitor:
+        assert re.search(r"other rules: quiet\.\w+ with none\.", read_text(await visitor.get("/rules")))

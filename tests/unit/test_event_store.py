@@ -232,6 +232,10 @@ def test_impressions_of_an_item_are_those_of_the_slates_that_show_it(writer, rea
 def test_events_of_an_item_are_counted_by_type_and_day(writer, reader):
     days = [0, 0, 1, 400]
     writer.append([make_event(n, item_id="x", time=day * DAY_US + 5) for n, day in enumerate(days)]).result()
-    writer.append([make_event(9, item_id="x", type="like"), make_event(10, item_id="y")]).result()
-    assert reader.count_item_events("x") == [("click", 0, 2), ("click", 1, 1), ("click", 400, 1), ("like", 0, 1)]
-    assert reader.count_item_events("x", after_offset=4) == [("like", 0, 1)]
+    liked = {"item_id": "x", "type": "like"}
+    writer.append([
+        make_event(8, **liked), make_event(9, recommendation_id="r", **liked), make_event(10, item_id="y")
+    ]).result()  # fmt: skip
+    clicks = [("click", 0, 2, 0), ("click", 1, 1, 0), ("click", 400, 1, 0)]
+    assert reader.count_item_events("x") == [*clicks, ("like", 0, 2, 1)]
+    assert reader.count_item_events("x", after_offset=5) == [("like", 0, 1, 1)]

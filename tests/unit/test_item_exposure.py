@@ -14,6 +14,7 @@ from handsell.events import item_exposure
 from handsell.events.compaction import compact
 from handsell.events.item_exposure import read_exposure
 from handsell.events.store.opening import open_reader
+from handsell.events.store.sqlite_reader import SqliteReader
 from handsell.events.store.sqlite_writer import SqliteWriter
 
 FIRST = 20_000  # day
@@ -45,6 +46,7 @@ def draw_events(rng, start, stop):
         {
             "user_id": "u", "item_id": f"i{rng.integers(9)}", "type": str(rng.choice(["play", "like"])),
             "time": int((FIRST + rng.integers(-3, DAYS)) * DAY_US), "event_id": f"e{n}",
+            "recommendation_id": "r" if rng.random() < 0.4 else None,
         }
         for n in range(start, stop)
     ]  # fmt: skip
@@ -81,8 +83,24 @@ def test_exposure_is_that_of_all_rows_compacted_or_not(config, rng):
     assert (found.surfaces, found.sources) == (surfaces, sources) and not found.is_partial
     mine = [e for e in events if e["item_id"] == "i3" and e["time"] >= FIRST * DAY_US]
     assert found.count_events() == Counter(e["type"] for e in mine)
+    assert found.recommended == Counter(e["type"] for e in mine if e["recommendation_id"]) and found.recommended["play"]
     plays = Counter(e["time"] // DAY_US - FIRST for e in mine if e["type"] == "play")
     assert found.events["play"].tolist() == [plays[day] for day in range(DAYS)]
+
+
+def test_what_is_compacted_meanwhile_counts_once(config, rng, monkeypatch):
+    write(config, draw_slates(rng, 0, 60), draw_events(rng, 0, 60))
+    wanted = read(config, "i2")
+    count = SqliteReader.count_item_events
+
+    def compact_then_count(reader, *arguments):
+        found = count(reader, *arguments)
+        compact(config, lambda text: None)
+        return found
+
+    monkeypatch.setattr(SqliteReader, "count_item_events", compact_then_count)
+    found = read(config, "i2")
+    assert found.impressions == wanted.impressions > 0 and found.count_events() == wanted.count_events()
 
 
 def test_an_item_that_was_never_shown_has_no_exposure(config):

@@ -10,6 +10,7 @@ import pytest
 from handsell.catalog import text_search
 from handsell.catalog.live_items import LiveItems
 from handsell.catalog.text_search import TextIndex, build_query
+from handsell.core.errors import DataError
 from handsell.testing.small_catalog import draw_snapshot
 
 ROWS = {
@@ -116,6 +117,18 @@ def test_the_same_is_found_whatever_the_size_of_the_parts(tmp_path, snapshot, mo
     monkeypatch.setattr(text_search, "AT_ONCE", 2)
     index = TextIndex(tmp_path / "parts.db", snapshot)
     assert index.search("acme", 9) == [4] and index.search("creme", 9) == [0, 1]
+
+
+@pytest.mark.parametrize("content", [b"", b"no database at all" * 99])
+def test_a_damaged_file_is_built_again(tmp_path, snapshot, content):
+    (tmp_path / "s.db").write_bytes(content)
+    assert TextIndex(tmp_path / "s.db", snapshot).search("acme", 9) == [4]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, snapshot):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot store the words of the catalog in .*file"):
+        TextIndex(tmp_path / "file" / "s.db", snapshot)
 
 
 def test_an_unfinished_file_is_built_again(tmp_path, snapshot):

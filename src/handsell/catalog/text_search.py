@@ -18,6 +18,7 @@ from pyarrow import types as t
 
 from handsell.catalog.live_snapshot import LiveSnapshot
 from handsell.catalog.snapshot import Snapshot
+from handsell.core.errors import DataError
 
 COLUMNS = ("item_id", "title", "creators", "tags", "text")  # the others go to the last column
 WEIGHTS = (8.0, 10.0, 5.0, 3.0, 1.0, 1.0)  # of a match in each of them, and in any other column
@@ -42,13 +43,19 @@ class TextIndex:
     """The words of a bundle's items by number; `follow` brings live catalog changes. Threads may share it."""
 
     def __init__(self, path: Path, snapshot: Snapshot):
-        """Open the index of the bundle's snapshot, which is built first if there is no file at the path."""
-        self._lock = threading.Lock()
+        """Open the index of the bundle's snapshot, which is built first if there is no usable file at the path.
+
+        Raises DataError if the file cannot be written.
+        """
+        self._path, self._lock = path, threading.Lock()
         self._revision = -1  # the batch of live changes that has been read
-        if not path.exists():
-            _build(path, snapshot.base)
-        self._connection = _connect(path)
-        self.follow(snapshot)
+        try:
+            self._connection = _open(path, snapshot.base)
+            self.follow(snapshot)
+        except (OSError, apsw.Error) as error:
+            raise DataError(
+                f"cannot store the words of the catalog in {path} ({error}): free or allow space"
+            ) from error
 
     def follow(self, snapshot: Snapshot) -> None:
         """Read the items that have changed since the last call."""
@@ -68,12 +75,18 @@ class TextIndex:
             self._revision = int(snapshot.revision.max())
 
     def search(self, text: str, most: int) -> list[int]:
-        """Return the numbers of at most `most` items that have all words of a text, the best match first."""
+        """Return the numbers of at most `most` items that have all words of a text, the best match first.
+
+        Raises DataError for a damaged file.
+        """
         query = build_query(text)
         if not query:
             return []
-        with self._lock:
-            return [row[0] for row in self._connection.execute(_SEARCH, (query, most))]
+        try:
+            with self._lock:
+                return [row[0] for row in self._connection.execute(_SEARCH, (query, most))]
+        except apsw.Error as error:
+            raise DataError(f"{self._path} cannot be searched ({error}): remove it, it is built again") from error
 
     def close(self) -> None:
         with self._lock:
@@ -86,6 +99,19 @@ def build_query(text: str) -> str:
     words = [word for word in clean.split() if any(map(str.isalnum, word))]
     quoted = [_separate(word).replace('"', '""') for word in words[:LONGEST_QUERY]]
     return " AND ".join(f'("{word}" OR "{word}" *)' for word in quoted)  # a whole word counts more than its beginning
+
+
+def _open(path: Path, snapshot: Snapshot) -> apsw.Connection:
+    if path.exists():
+        connection = _connect(path)
+        try:
+            connection.execute("SELECT count(*) FROM items WHERE items MATCH 'a'").fetchall()
+            return connection
+        except apsw.Error:  # damaged, or no index at all
+            connection.close()
+            path.unlink()
+    _build(path, snapshot)
+    return _connect(path)
 
 
 def _build(path: Path, snapshot: Snapshot) -> None:

@@ -35,6 +35,7 @@ class ItemExposure:
     surfaces: dict[str, int]  # impressions, most first
     sources: dict[str, int]  # impressions that a source has proposed, most first
     events: dict[str, np.ndarray]  # type → (D,)
+    recommended: dict[str, int]  # of these, how many name a recommendation
     is_partial: bool  # the store has more slates or events than are read
 
     @property
@@ -53,20 +54,21 @@ def read_exposure(reader: EventReader, compacted: Path, item_id: str, now: int, 
     for a compacted file that cannot be read.
     """
     first = now // DAY_US - days + 1
-    tally, events = _ImpressionTally(first, days), dict[str, np.ndarray]()
-    last = reader.find_slate_offset(NEVER)
-    after, is_partial = _find_start(last, read_position(compacted, "impressions"), MOST_SLATES)
+    tally, events = _ImpressionTally(first, days), _EventTally(first, days)
+    through: dict[Kind, int] = {kind: read_position(compacted, kind) for kind in ("impressions", "events")}
+    after, lacks_slates = _find_start(reader.find_slate_offset(NEVER), through["impressions"], MOST_SLATES)
     tally.add(reader.read_item_impressions(item_id, after, MOST_SLATES))
-    after_event, lacks_events = _find_start(reader.last_offset(), read_position(compacted, "events"), MOST_EVENTS)
-    for kind, day, count in reader.count_item_events(item_id, after_event):
-        _add_events(events, kind, np.array([day]), first, days, count)
-    for rows in _scan(compacted, "impressions", item_id, first, IMPRESSION_COLUMNS):
+    after, lacks_events = _find_start(reader.last_offset(), through["events"], MOST_EVENTS)
+    for row in reader.count_item_events(item_id, after):
+        events.add(*row)
+    files = _ItemFiles(compacted, item_id, first, through)  # what is compacted from now on is counted already
+    for rows in files.scan("impressions", IMPRESSION_COLUMNS):
         tally.add({name: rows[name].to_pylist() for name in IMPRESSION_COLUMNS if name != "time"} | _read_times(rows))
-    for rows in _scan(compacted, "events", item_id, first, ("time", "type")):
-        kinds, at = np.array(rows["type"].to_pylist(), object), np.array(_read_times(rows)["time"]) // DAY_US
-        for kind in np.unique(kinds).tolist():
-            _add_events(events, kind, at[kinds == kind], first, days, 1)
-    return tally.finish(events, is_partial or lacks_events)
+    for rows in files.scan("events", ("time", "type", "recommendation_id")):
+        columns = (rows["type"].to_pylist(), _read_times(rows)["time"], rows["recommendation_id"].to_pylist())
+        for kind, time, recommendation in zip(*columns, strict=True):
+            events.add(kind, time // DAY_US, 1, int(recommendation is not None))
+    return tally.finish(events, lacks_slates or lacks_events)
 
 
 def _find_start(last: int, compacted: int, most: int) -> tuple[int, bool]:
@@ -91,35 +93,51 @@ class _ImpressionTally:
             self._positions[position] += 1
             self._sources.update(sources or ())
 
-    def finish(self, events: dict[str, np.ndarray], is_partial: bool) -> ItemExposure:
+    def finish(self, events: _EventTally, is_partial: bool) -> ItemExposure:
         known = {position: n for position, n in self._positions.items() if position is not None}
         mean = sum(position * n for position, n in known.items()) / sum(known.values()) if known else None
         return ItemExposure(
             self._first, self._shown, mean, dict(self._surfaces.most_common()), dict(self._sources.most_common()),
-            events, is_partial,
+            events.counts, dict(events.recommended), is_partial,
         )  # fmt: skip
 
 
-def _add_events(events: dict[str, np.ndarray], kind: str, day: np.ndarray, first: int, days: int, count: int) -> None:
-    place = day[(day >= first) & (day < first + days)] - first
-    if len(place):
-        counts = events.setdefault(kind, np.zeros(days, np.int64))
-        np.add.at(counts, place, count)
+class _EventTally:
+    def __init__(self, first: int, days: int):
+        self._first, self._days = first, days
+        self.counts: dict[str, np.ndarray] = {}
+        self.recommended = Counter[str]()
+
+    def add(self, kind: str, day: int, count: int, recommended: int) -> None:
+        """Count events of a day."""
+        if 0 <= day - self._first < self._days:
+            self.counts.setdefault(kind, np.zeros(self._days, np.int64))[day - self._first] += count
+            self.recommended[kind] += recommended
 
 
-def _scan(folder: Path, kind: Kind, item_id: str, first: int, columns: tuple[str, ...]) -> Iterator[pa.Table]:
-    """Yield an item's rows of the compacted files from a day on; memory is that of a part of a file."""
-    since, through = f"date={np.datetime64(first, 'D')}", read_position(folder, kind)
-    for one in list_ranges(folder, kind):
-        for file in one.files:
-            if one.through > through or file.path.split("/")[-2] < since:
-                continue
-            try:
-                yield from _scan_file(folder / file.path, kind, item_id, columns)
-            except (OSError, pa.ArrowInvalid) as error:
-                raise DataError(
-                    f"compacted file {folder / file.path} cannot be read ({error}): restore it from a backup"
-                ) from error
+@dataclass(frozen=True, slots=True)
+class _ItemFiles:
+    """The compacted files of days from `first` on, of ranges up to an offset of each kind."""
+
+    folder: Path
+    item_id: str
+    first: int
+    through: dict[Kind, int]
+
+    def scan(self, kind: Kind, columns: tuple[str, ...]) -> Iterator[pa.Table]:
+        """Yield the item's rows; memory is that of a part of a file."""
+        since = f"date={np.datetime64(self.first, 'D')}"
+        for one in list_ranges(self.folder, kind):
+            for file in one.files if one.through <= self.through[kind] else ():
+                if file.path.split("/")[-2] < since:
+                    continue
+                path = self.folder / file.path
+                try:
+                    yield from _scan_file(path, kind, self.item_id, columns)
+                except (OSError, pa.ArrowInvalid) as error:
+                    raise DataError(
+                        f"compacted file {path} cannot be read ({error}): restore it from a backup"
+                    ) from error
 
 
 def _scan_file(path: Path, kind: Kind, item_id: str, columns: tuple[str, ...]) -> Iterator[pa.Table]:

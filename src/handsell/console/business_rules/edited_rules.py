@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 
+from handsell.config import Config
 from handsell.console.business_rules.drafts import RuleDrafts
 from handsell.console.business_rules.rule_words import name_kind
 from handsell.console.business_rules.served_rules import CheckedRules, check_rules
@@ -28,6 +29,7 @@ class EditedRules:
     obstacle: str  # why nothing can be published from here, empty if it can
     history: tuple[PublishedRules, ...]
     difference: str  # from the served rules, in words
+    arms: tuple[tuple[str, str], ...]  # arms of experiments with another file of rules, and its name
     notice: str = ""
 
 
@@ -52,7 +54,7 @@ def open_edited(view: CatalogView, drafts: RuleDrafts, draft: str, text: str | N
     checked = checked_served if content == served else check_rules(view, content)
     return EditedRules(
         checked_served, served_version, content.decode("utf-8", "replace"), draft, checked, list_paused(content),
-        obstacle, history, compare_rules(checked_served, checked), notice,
+        obstacle, history, compare_rules(checked_served, checked), list_arms(view.config), notice,
     )  # fmt: skip
 
 
@@ -66,6 +68,16 @@ def compare_rules(served: CheckedRules, draft: CheckedRules) -> str:
     }
     parts = [f"{word}: {', '.join(names)}." for word, names in named.items() if names]
     return " ".join(parts) or "They are the same as the served ones."
+
+
+def list_arms(config: Config) -> tuple[tuple[str, str], ...]:
+    """Return the arms whose people get the rules of another file, or none."""
+    return tuple(
+        (f"{name}.{arm_name}", arm.rules)
+        for name, experiment in config.experiments.items()
+        for arm_name, arm in experiment.arms.items()
+        if arm.rules
+    )
 
 
 def list_paused(content: bytes) -> tuple[tuple[str, str], ...]:

@@ -90,8 +90,10 @@ def describe_exposure(found: ItemExposure) -> ExposureInWords:
     if found.position is not None:
         figures.append(("Average position", f"{found.position:.1f}", "1 is the top"))
     for kind, count in events.items():
-        per = f"{count / found.impressions:.1%} of times shown" if found.impressions else ""
-        figures.append((kind.replace("_", " ").capitalize(), f"{count:,}", per))
+        recommended = found.recommended.get(kind, 0)
+        rate = f", {recommended / found.impressions:.1%} of times shown" if found.impressions and recommended else ""
+        note = f"{recommended:,} from a recommendation{rate}"
+        figures.append((kind.replace("_", " ").capitalize(), f"{count:,}", note))
     sources = {name_model(name): count for name, count in found.sources.items()}
     return ExposureInWords(
         days, series, figures, _share(found.surfaces, found.impressions), _share(sources, found.impressions),

@@ -64,7 +64,7 @@ async def add_rule(request: Request) -> Response:
     visit, catalog = get_visit(request), find_catalog(request)
     before = _read_text(request)
     changed = append_rule(before, read_rule(visit.form))
-    checked = await asyncio.to_thread(check_rules, catalog.read(), changed.encode())
+    checked = await asyncio.to_thread(lambda: check_rules(catalog.read(), changed.encode()))
     if checked.problem:
         given: dict[str, Any] = {name: values[-1] for name, values in visit.form.items()}
         adding = given | {"surfaces": visit.form.get("surfaces", [])}
@@ -138,7 +138,7 @@ async def publish(request: Request) -> Response:
     content = open_drafts(visit.config).read(visit.field("draft"))
     if content is None:
         raise ConfigError("rules: expected a draft that is kept, got none: open the page again and check the draft")
-    checked = await asyncio.to_thread(check_rules, catalog.read(), content)
+    checked = await asyncio.to_thread(lambda: check_rules(catalog.read(), content))
     if checked.problem:
         raise ConfigError(checked.problem)
     file = RulesFile(visit.config)

@@ -230,8 +230,11 @@ class EventReader(Protocol):
         """
         ...
 
-    def count_item_events(self, item_id: str, after_offset: int = 0) -> list[tuple[str, int, int]]:
-        """Count an item's events after an offset: (type, day since 1970, number); every event after it is read."""
+    def count_item_events(self, item_id: str, after_offset: int = 0) -> list[tuple[str, int, int, int]]:
+        """Count an item's events after an offset: (type, day since 1970, number, of these with a recommendation id).
+
+        Every event after the offset is read.
+        """
         ...
 
     def read_slates(

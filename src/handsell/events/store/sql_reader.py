@@ -93,12 +93,13 @@ class SqlReader(ABC):
     def last_offset(self) -> int:
         return self._last_offset("events")
 
-    def count_item_events(self, item_id: str, after_offset: int = 0) -> list[tuple[str, int, int]]:
+    def count_item_events(self, item_id: str, after_offset: int = 0) -> list[tuple[str, int, int, int]]:
         sql = (
-            f'SELECT type, time / {DAY_US} AS day, count(*) FROM events WHERE "offset" > ? AND item_id = ? '
-            "GROUP BY type, day ORDER BY type, day"
+            f"SELECT type, time / {DAY_US} AS day, count(*), count(recommendation_id) FROM events "
+            'WHERE "offset" > ? AND item_id = ? GROUP BY type, day ORDER BY type, day'
         )
-        return [(kind, int(day), int(n)) for kind, day, n in self._rows(sql, (after_offset, item_id))]
+        rows = self._rows(sql, (after_offset, item_id))
+        return [(kind, int(day), int(n), int(recommended)) for kind, day, n, recommended in rows]
 
     # -- slates ---------------------------------------------------------------------------------------------
 
