@@ -82,6 +82,7 @@ def test_lists_and_tables_are_indented_as_the_site_needs_them(modules):
     inside = "    | a |\n    |---|\n\n    ```\n    code\n    ```\n"
     expected = f"Text:\n\n- one\n    more\n    1. inner\n- two\n\n{inside}\nafter\n\n| x |\n|---|\n"
     assert indent_lists(written) == expected
+    assert indent_lists("a\n```sh\nb\n```\nc\n") == "a\n\n```sh\nb\n```\n\nc\n"
     kept = "```\n- no list\n| no table |\n```\n\nin the year\n2016. A sentence.\n"
     assert indent_lists(kept) == kept
 
