@@ -2,7 +2,9 @@
 
 import pytest
 
+from console_app import run_console
 from handsell.console.pages.registry import PAGES
+from serving_world import write_world
 
 LOOKS = {
     "light": {"viewport": {"width": 1280, "height": 900}},
@@ -41,3 +43,23 @@ def test_the_keyboard_comes_to_the_content_first(open_console_tab):
     assert tab.page.evaluate("document.activeElement.textContent") == "Skip to the content"
     tab.page.keyboard.press("Enter")
     assert tab.page.evaluate("document.activeElement.id") == "content"
+
+
+def test_a_link_from_elsewhere_finds_the_session_of_who_is_signed_in(browser, tmp_path):
+    with run_console(write_world(tmp_path), keys="required") as (address, shop):
+        page = browser.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(f"{address}/explore?user=u3")
+        page.get_by_label("API key").fill("wrong")
+        page.keyboard.press("Enter")
+        page.get_by_text("Expected an API key that is valid now").wait_for()
+        page.get_by_label("API key").fill(shop.create_key("experiments")[1])
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url("**/console/explore?user=u3")
+        page.goto("about:blank")
+        page.set_content(f'<a href="{address}/explore?user=u4">look</a>')
+        page.get_by_role("link").click()
+        page.wait_for_url("**/console/explore?user=u4")
+        page.get_by_role("button", name="Sign out").click()
+        page.get_by_label("API key").wait_for()
+        page.close()

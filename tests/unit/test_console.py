@@ -61,6 +61,7 @@ async def test_without_keys_nobody_signs_in(world):
 async def test_a_key_opens_a_session_and_signing_out_ends_it(world):
     async with open_console(world, keys="required", pages=PAGES) as visitor:
         response = await visitor.get("/probe?count=2")
+        assert (await visitor.http.get("/console/session")).status_code == 401
         assert response.url.path == "/console/signin" and "next=%2Fprobe%3Fcount%3D2" in str(response.url)
         wrong = await visitor.http.post("/console/signin", data={"key": "hs_abcdefghij_x"})
         assert wrong.status_code == 401 and "expected an api key" in wrong.text.lower()
@@ -71,11 +72,14 @@ async def test_a_key_opens_a_session_and_signing_out_ends_it(world):
         cookie = opened.history[0].headers["set-cookie"]
         assert all(part in cookie for part in ("HttpOnly", "SameSite=Strict", "Path=/console")) and key not in cookie
         assert "Secure" not in cookie
+        assert (await visitor.http.get("/console/session")).status_code == 204
         await visitor.get("/signin")
         missing = await visitor.get("/nowhere")
         assert missing.status_code == 404 and "analyst" in missing.text
         await visitor.post("/signout")
         assert (await visitor.get("/probe")).url.path == "/console/signin"
+        behind_tls = await visitor.http.post("/console/signin", data=fields, headers={"X-Forwarded-Proto": "https"})
+        assert "Secure" in behind_tls.headers["set-cookie"]
 
 
 async def test_a_revoked_key_ends_its_sessions(world):

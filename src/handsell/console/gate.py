@@ -15,7 +15,7 @@ from handsell.console.rendering import find_place, is_partial, make_url
 from handsell.console.sessions import COOKIE, Session
 from handsell.console.visit import ConsoleContext, Visit
 
-OPEN_PLACES = ("/healthz", "/signin")
+OPEN_PLACES = ("/healthz", "/signin", "/session")
 LARGEST_FORM = 1_000_000  # bytes
 FORM = "application/x-www-form-urlencoded"
 MOST_FIELDS = 2_000

@@ -25,6 +25,11 @@ async def show_sign_in(request: Request) -> Response:
     return render(request, "signin.html.j2", error="", next=check_place(request.query_params.get("next", "/")))
 
 
+async def answer_session(request: Request) -> Response:
+    """Answer whether there is a session: a link from another site comes without the cookie."""
+    return Response(status_code=204 if getattr(request.state, "visit", None) is not None else 401)
+
+
 async def sign_in(request: Request) -> Response:
     context: ConsoleContext = request.app.state.context
     fields = {name: values[-1].strip() for name, values in request.state.form.items()}
@@ -69,6 +74,7 @@ async def switch_theme(request: Request) -> Response:
 SESSION_ROUTES = (
     Route("/signin", show_sign_in, methods=["GET"]),
     Route("/signin", sign_in, methods=["POST"]),
+    Route("/session", answer_session),
     Route("/signout", sign_out, methods=["POST"]),
     Route("/edit", switch_edit, methods=["POST"]),
     Route("/theme", switch_theme, methods=["POST"]),

@@ -42,13 +42,19 @@
     if (output) output.textContent = Number(range.value).toLocaleString(undefined, { maximumFractionDigits: 2 });
   }
 
+  // a link from another site comes without the cookie of a session, which a request of this page has
+  async function findSession() {
+    const next = document.querySelector("[data-next]")?.dataset.next;
+    if (next && (await fetch(`${document.documentElement.dataset.root}/session`)).status === 204) location.replace(next);
+  }
+
   let waiting;
   function redraw() {
     clearTimeout(waiting);
     waiting = setTimeout(() => { for (const figure of [...drawn.keys()]) figure.isConnected ? draw(figure) : drawn.delete(figure); }, 150);
   }
 
-  addEventListener("DOMContentLoaded", () => refresh(document));
+  addEventListener("DOMContentLoaded", () => { refresh(document); findSession(); });
   addEventListener("resize", redraw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   document.addEventListener("input", (event) => { if (event.target.type === "range") show(event.target); });
