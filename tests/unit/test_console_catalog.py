@@ -54,6 +54,7 @@ def test_words_a_filter_and_a_state_find_the_items_that_have_them_all(catalog):
     ids, found = find_ids(catalog, q="title 11")
     assert ids[0] == "i11" and found.total == 11 and not found.is_cut  # 11, 110 … 119
     assert find_ids(catalog, q="title 11", where="'red' in item.tags")[1].total == 6
+    assert find_ids(catalog, q="i1")[0][0] == "i1" and find_ids(catalog, q="i1")[1].total == 31  # i1, i10 … i119
     assert find_ids(catalog, q="red", state="on")[1].total == 59  # i7 is switched off
     assert find_ids(catalog, state="off")[0] == ["i7"]
     assert find_ids(catalog, q="nonesuch")[1].total == 0
@@ -112,7 +113,10 @@ async def test_the_first_search_comes_as_a_part_and_later_ones_at_once(world):
 
 async def test_an_item_shows_where_it_may_appear_and_which_rules_touch_it(world):
     async with open_console(world) as visitor:
-        words = read_text(await visitor.get("/catalog/item?id=i5"))
+        page = await visitor.get("/catalog/item?id=i5")
+        words = read_text(page)
+        assert 'action="/console/explore"' in page.text and 'name="item" value="i5"' in page.text
+        assert "The story of “Title 5”" in read_text(await visitor.get("/explore?item=i5&user=u1"))
         assert "filters or rules keep it out of every list" in words
         assert "Never show them applies now no_five: items with item.item_id == 'i5', everywhere, always" in words
         assert "Show the best of them at position 2 not at this time" in words and "from 2100-01-01 (UTC)" in words
@@ -192,7 +196,8 @@ async def test_a_key_without_the_scope_sees_no_catalog(world, monkeypatch):
         assert refused.status_code == 403 and "scope catalog" in refused.text
         await visitor.post("/signout")
         await visitor.sign_in("catalog")
-        assert (await visitor.get("/catalog/item?id=i5")).status_code == 200
+        page = await visitor.get("/catalog/item?id=i5")
+        assert page.status_code == 200 and 'action="/console/explore"' not in page.text
 
 
 @pytest.mark.parametrize("item_id", ["a/b c", "é?&=#%", "<script>alert(1)</script>", "..", "a\"b'c"])

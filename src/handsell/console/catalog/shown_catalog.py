@@ -18,6 +18,7 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.text_search import TextIndex
 from handsell.config import Config
 from handsell.console.visit import get_visit
+from handsell.core.batches import NONE
 from handsell.core.clock import Clock
 from handsell.core.errors import BundleError
 from handsell.core.paths import Layout
@@ -69,14 +70,19 @@ class ShownCatalog:
             return self._view
 
     def search(self, view: CatalogView, text: str, most: int) -> list[int]:
-        """Return the items whose words match a text, the best first; the first search of a bundle reads all items."""
+        """Return the items whose words match a text: the one of this id, then the best first.
+
+        The first search of a bundle reads all items.
+        """
         with self._index_lock:
             bundle = view.manifest.id
             if self._index is None or self._index[0] != bundle:
                 self._index = bundle, self._open_index(view)
             index = self._index[1]
         index.follow(view.snapshot)
-        return [number for number in index.search(text, most) if number < len(view.snapshot)]
+        exact = view.snapshot.items.number([text])
+        found = dict.fromkeys([*exact[exact != NONE].tolist(), *index.search(text, most)])
+        return [number for number in found if number < len(view.snapshot)][:most]
 
     def is_indexed(self, view: CatalogView) -> bool:
         """Return whether a search answers at once."""
