@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_MS = 60_000
-PAGES = ("tutorial", "all-commands", "notebooks/offline")
+PAGES = ("tutorial", "notebooks/offline")
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
