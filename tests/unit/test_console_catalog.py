@@ -3,15 +3,18 @@
 import re
 from html import unescape
 
+import numpy as np
 import pytest
 
 from console_app import open_console
 from handsell.config import load_config
-from handsell.console.catalog.catalog_search import CatalogQuery, search_catalog
+from handsell.console.catalog.catalog_search import CatalogQuery, list_items, search_catalog
 from handsell.console.catalog.item_facts import find_edits, format_value, split_lines
 from handsell.console.catalog.shown_catalog import ShownCatalog
 from handsell.core.errors import BundleError
+from handsell.core.paths import Layout
 from handsell.testing.rule_catalog import write_rule
+from handsell.testing.small_catalog import NOW, draw_snapshot
 from serving_world import write_world
 
 
@@ -78,6 +81,23 @@ def test_a_wrong_filter_is_said_where_it_is_wrong(catalog, where):
 def test_an_address_with_wrong_values_asks_for_the_first_choices():
     query = CatalogQuery.parse({"state": "x", "order": "y", "page": "-1", "q": " a "})
     assert query == CatalogQuery(q="a") and query.list_parameters(page=2) == {"q": "a", "page": "2"}
+
+
+def test_items_without_titles_are_listed_by_their_ids(rng):
+    snapshot = draw_snapshot(rng, 5)  # its metadata has ids alone
+    items = list_items(snapshot, np.array([3, 0]), NOW)
+    assert [(one.item_id, one.title, one.creators, one.tags) for one in items] == [
+        ("i3", "i3", (), ()), ("i0", "i0", (), ()),
+    ]  # fmt: skip
+    assert list_items(snapshot, np.array([], np.int64), NOW) == ()
+
+
+def test_the_words_of_a_former_bundle_are_removed(world, catalog):
+    folder = Layout(world.config.state).console
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "search-former.db").touch()
+    find_ids(catalog, q="title")
+    assert [path.name for path in folder.glob("*")] == [f"search-{world.bundle}.db"]
 
 
 def test_without_a_live_bundle_the_catalog_says_what_to_do(configured):

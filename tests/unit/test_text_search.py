@@ -131,8 +131,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, snapshot):
         TextIndex(tmp_path / "file" / "s.db", snapshot)
 
 
-def test_an_unfinished_file_is_built_again(tmp_path, snapshot):
-    (tmp_path / "s.new").write_bytes(b"half a file")
+def test_a_file_whose_building_was_interrupted_is_never_used(tmp_path, snapshot, monkeypatch):
+    def fail(metadata):
+        yield ("i0", "half", "", "", "", "")
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="no space left"):
+        patch.setattr(text_search, "_read_rows", fail)
+        TextIndex(tmp_path / "s.db", snapshot)
+    assert not (tmp_path / "s.db").exists()
     assert TextIndex(tmp_path / "s.db", snapshot).search("acme", 9) == [4]
 
 

@@ -6,6 +6,7 @@ Korean characters are words of their own. Memory is bounded: rows are read and w
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -117,7 +118,7 @@ def _open(path: Path, snapshot: Snapshot) -> apsw.Connection:
 def _build(path: Path, snapshot: Snapshot) -> None:
     """Write the file under another name and rename it last, so that a file at the path is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
     fresh.unlink(missing_ok=True)
     connection = _connect(fresh)
     try:

@@ -117,7 +117,7 @@ class ShownCatalog:
         folder = Layout(self._config.state).console
         path = folder / f"search-{view.manifest.id}.db"
         for old in folder.glob("search-*"):
-            if old.name != path.name:
+            if not old.name.startswith(path.stem):  # of another bundle
                 old.unlink(missing_ok=True)
         return TextIndex(path, view.snapshot)
 
