@@ -57,7 +57,7 @@ async def show_explore(request: Request) -> Response:
     response = render(
         request, template, title=f"Explore {view.user}".strip(), view=view, data=data, choices=choices,
         comparisons=data.comparisons, surfaces=visit.config.surface_names, people=people, dials=DIALS,
-        invented=INVENTED, settings=data.columns[-1].settings if data.columns else None,
+        invented=INVENTED, settings=next((one.settings for one in reversed(data.columns) if one.settings), None),
     )  # fmt: skip
     if is_partial(request):
         response.headers["HX-Push-Url"] = make_url(request, f"/explore?{view.to_query()}")
