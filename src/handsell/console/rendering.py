@@ -22,7 +22,7 @@ THEME_COOKIE, THEMES = "handsell_theme", ("auto", "light", "dark")
 
 def open_templates() -> Environment:
     environment = Environment(
-        loader=PackageLoader("handsell.console"), autoescape=True, undefined=StrictUndefined,
+        loader=PackageLoader("handsell.console"), autoescape=True, undefined=StrictUndefined, auto_reload=False,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"query": urlencode, "zip_same": lambda values: [(one, one) for one in values]}
