@@ -171,7 +171,10 @@ def wait_for_console(config: Config) -> str:
         except httpx.HTTPError:
             pass
         time.sleep(0.5)
-    return f"the console at {url} does not answer yet: `serve status` says why"
+    return (
+        f"the console at {url} does not answer yet: `serve status` says why; an older Serve file lacks the application "
+        "`console`, and console.enabled = false does without it"
+    )
 
 
 def wait_for_switch(config: Config, bundle: str) -> str:
