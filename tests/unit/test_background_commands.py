@@ -64,6 +64,16 @@ async def test_a_real_command_gives_text_json_or_its_message(tmp_path):
     assert run.value is None and "none.toml" in run.problem and not run.problem.startswith("error")
 
 
+@pytest.mark.parametrize("pause_s", [0.0, 0.01, 0.3])
+async def test_closing_ends_a_process_at_any_moment(pause_s, tmp_path):
+    commands = BackgroundCommands()
+    run = commands.start("experiments", "list", str(tmp_path / "none.toml"))
+    await asyncio.sleep(pause_s)
+    async with asyncio.timeout(20):
+        await commands.close()
+    assert run.is_over and run.value is None
+
+
 def test_the_message_of_an_error_is_found_among_other_lines():
     assert _find_message("warming up\nerror: expected a, got b:\ntry c\n") == "expected a, got b: try c"
     assert _find_message("Traceback\nValueError: x") == "ValueError: x"

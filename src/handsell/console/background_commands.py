@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import subprocess
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -105,19 +106,21 @@ class CommandFailedError(Exception):
 
 
 async def _call(arguments: tuple[str, ...]) -> Any:
-    """Run a command and return the JSON that it prints, else its text; raises CommandFailedError."""
-    process = await asyncio.create_subprocess_exec(
-        find_plain_interpreter(), "-m", "handsell", *arguments, stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    """Run a command and return the JSON that it prints, else its text; raises CommandFailedError.
+
+    Not by asyncio's own processes: cancelled while one starts, they wait for ever.
+    """
+    process = subprocess.Popen(
+        [find_plain_interpreter(), "-m", "handsell", *arguments],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
     try:
-        out, err = await process.communicate()
+        out, err = await asyncio.to_thread(process.communicate)
     finally:
         if process.returncode is None:
-            process.kill()
-            await process.wait()
+            process.kill()  # the thread then ends
     text = out.decode(errors="replace")
     try:
         return json.loads(text)
