@@ -93,7 +93,9 @@ def describe_data(report: dict[str, Any], ended: float) -> CheckResult:
         Card("Events", f"{report['events']:,}", f"Of which {report['interactions']:,} are interactions."),
         Card("People", f"{report['users']:,}", f"The table of people has {report['described_users']:,}."),
         Card("Items", f"{report['items']:,}", f"The table of items has {report['described_items']:,}."),
-        Card("Days", f"{report['days']:,.0f}", f"From {report['first'] or '–'} to {report['last'] or '–'}."),
+        Card(
+            "Days", f"{report['days']:,.0f}", f"From {(report['first'] or '–')[:10]} to {(report['last'] or '–')[:10]}."
+        ),
     )
     if report["ok"]:
         warnings = sum(kind == "warn" for kind, _, _ in problems)
