@@ -73,6 +73,13 @@ async def test_imagined_events_change_the_slate_and_are_not_stored(world):
         assert list_ids(again) == list_ids(before)
 
 
+async def test_similar_items_are_those_of_the_api_without_an_impression(world):
+    async with start_service(world) as (client, _):
+        shown = (await client.get("/v1/similar", params={"item_id": "i61", "filter": "'red' in item.tags"})).json()
+        answer = await preview(client, similar_to="i61", filter="'red' in item.tags")
+        assert list_ids(answer) == list_ids(shown) and [event["item_id"] for event in answer["history"]] == ["i61"]
+
+
 async def test_the_dials_replace_the_settings(world):
     async with start_service(world) as (client, _):
         plain = await preview(client)
@@ -81,6 +88,7 @@ async def test_the_dials_replace_the_settings(world):
         assert (calm["settings"]["diversity"], bold["settings"]["diversity"]) == (0.0, 0.95)
         assert calm["settings"]["novelty"] == plain["settings"]["novelty"]
         assert list_ids(calm) != list_ids(bold)
+        assert (await preview(client, novelty=0.12345))["settings"]["novelty"] == 0.12
         explored = await preview(client, exploration=1.0)
         assert {i["rank"] for i in explored["items"] if i["reason"]["code"] == "explore"} == {5, 10}
         assert explored == await preview(client, exploration=1.0) | {"release": explored["release"]}

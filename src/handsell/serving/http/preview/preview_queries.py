@@ -22,6 +22,8 @@ from handsell.serving.http.preview import preview_schemas as p
 from handsell.serving.http.queries import Query, QueryParser
 from handsell.serving.slates.release import Release
 
+DIGITS = 2  # of a dial: stages keep a variant for each value
+
 
 @dataclass(frozen=True, slots=True)
 class PreviewedSlate:
@@ -38,7 +40,9 @@ def parse_preview(parser: QueryParser, given: p.PreviewParameters, user_id: str,
     Its id depends on the user alone, so that exploration draws the same in each preview.
     """
     if given.similar_to is not None:
-        return parser.parse_similar(given.similar_to, s.SimilarParameters(count=given.count), arrived)
+        return parser.parse_similar(
+            given.similar_to, s.SimilarParameters(count=given.count, filter=given.filter), arrived
+        )
     session = s.VisitorSession(events=[parse_event(text, i) for i, text in enumerate(given.events)])
     body = s.RecommendationsBody(
         user_id=user_id, session=session, surface=given.surface, count=given.count, filter=given.filter
@@ -74,9 +78,11 @@ def add_dials(config: Config, overlay: str, given: p.PreviewParameters) -> str:
         scaled = apply_overlay(config, overlay).reranking.scaled()
         names = ("strength", "diversity", "novelty", "calibration", "serendipity")
         dials = {name: getattr(scaled, name) for name in names}  # strength is multiplied in, and 1 from now on
-        dials |= {name: v for name in ("diversity", "novelty") if (v := getattr(given, name)) is not None}
+        dials |= {
+            name: round(v, DIGITS) for name in ("diversity", "novelty") if (v := getattr(given, name)) is not None
+        }
     if given.exploration is not None:
-        dials["exploration"] = {"share": given.exploration}
+        dials["exploration"] = {"share": round(given.exploration, DIGITS)}
     if not dials:
         return overlay
     return json.dumps(merge(json.loads(overlay or "{}"), {"reranking": dials}), sort_keys=True, separators=(",", ":"))
