@@ -44,6 +44,8 @@ ASKED = (
     "POST /v1/rank",
     "POST /v1/events",
     "POST /v1/ubi_events",
+    "GET /v1/preview",
+    "GET /v1/preview/explain",
     "GET /v1/explain",
     "GET /v1/onboarding",
     "POST /v1/onboarding",
