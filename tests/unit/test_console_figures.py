@@ -176,7 +176,9 @@ def test_reports_are_listed_read_and_compared(world):
         bundle_reports.read_report(store, world.bundle)
 
 
-@pytest.mark.parametrize(("other", "change"), [(0.31, "no clear"), (0.29, "no clear"), (0.36, "better"), (0.24, "worse")])
+@pytest.mark.parametrize(
+    ("other", "change"), [(0.31, "no clear"), (0.29, "no clear"), (0.36, "better"), (0.24, "worse")]
+)
 def test_hits_differ_where_their_intervals_do(other, change):
     compared = bundle_reports.compare_reports(make_report(0.30), make_report(other))
     assert compared.rows[0].change.startswith(change) and compared.warning == ""
