@@ -157,6 +157,7 @@ async def test_errors_are_sentences(world):
         assert part.status_code == 422 and part.text.lstrip().startswith('<div class="message bad"')
         failed = await visitor.get("/probe/fail")
         assert failed.status_code == 500 and "its log has the cause" in failed.text
+        assert "content-security-policy" in failed.headers
         assert "secret detail" not in failed.text and "Traceback" not in failed.text
         large = await visitor.http.post("/console/probe/change", data={"csrf": "x" * 1_100_000})
         assert large.status_code == 413

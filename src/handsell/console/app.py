@@ -92,7 +92,12 @@ def _check_scope(page: ConsolePage, endpoint: Callable) -> Callable:
     async def answer(request: Request) -> Response:
         if not get_visit(request).may(page.scope):
             raise ActionRefused(f"The page {page.title} needs a key with the scope {page.scope}.")
-        answered: Response = await endpoint(request)
+        try:
+            answered: Response = await endpoint(request)
+        except (HandsellError, HTTPException):
+            raise
+        except Exception as error:  # here, so that the answer has the headers of the gate
+            return await show_failure(request, error)
         return answered
 
     return answer
@@ -102,7 +107,7 @@ async def show_first_page(request: Request) -> Response:
     visit = get_visit(request)
     page = next((page for page in request.app.state.pages if visit.may(page.scope)), None)
     if page is None:
-        raise ActionRefused("No page is open to this key: it needs the scope recommend, catalog or admin.")
+        raise ActionRefused("No page is open to this key: it needs the scope recommend, catalog, experiments or admin.")
     return redirect(request, f"/{page.name}")
 
 
