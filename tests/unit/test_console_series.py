@@ -46,6 +46,17 @@ def test_minutes_are_apart_old_ones_are_dropped_and_many_are_joined():
     assert series.count_recent(3).sum("handsell_slates_total") == 30
 
 
+def test_finished_points_are_kept_and_a_time_without_answers_has_none():
+    series = ServiceSeries()
+    for minute in (*range(70), 90):
+        series.add(scrape("a", 10 * minute), 60.0 * minute)
+    first, again = list(series.list_points()), list(series.list_points())
+    assert [time / 300 for time, _ in first] == [*range(14), 18]
+    assert all(one is other for (_, one), (_, other) in zip(first[:-1], again[:-1], strict=True))
+    series.add(scrape("a", 1_000), 60.0 * 91)
+    assert list(series.list_points())[-1][1].sum("handsell_slates_total") == 210 + 100
+
+
 def test_gauges_are_the_mean_of_the_replicas_and_those_of_a_gone_one_are_dropped():
     series = ServiceSeries()
     series.add(scrape("a", coverage=1.0), 0.0)

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -81,6 +82,8 @@ class ServiceSeries:
     def __init__(self) -> None:
         self._minutes: deque[_Minute] = deque(maxlen=KEPT)
         self._replicas: dict[str, _Replica] = {}
+        self._points: dict[tuple[int, int], Point] = {}  # finished ones, by step and number
+        self._names: dict[Series, Series] = {}  # one object for each series, however many minutes have it
         self.since: float | None = None
 
     @property
@@ -98,12 +101,14 @@ class ServiceSeries:
                 earlier = before.last.counters.get(series, 0.0)
                 # a counter that has fallen was reset by a restart of its process
                 if grown := value - earlier if value >= earlier else value:
-                    minute.grown[series] = minute.grown.get(series, 0.0) + grown
+                    name = self._names.setdefault(series, series)
+                    minute.grown[name] = minute.grown.get(name, 0.0) + grown
         for series, value in scrape.gauges.items():
-            minute.gauges.setdefault(series, {})[scrape.replica] = value
+            name = self._names.setdefault(series, series)
+            minute.gauges.setdefault(name, {})[scrape.replica] = value
         self._replicas[scrape.replica] = _Replica(now, scrape)
-        for name in [name for name, one in self._replicas.items() if now - one.seen > FORGET_S]:
-            del self._replicas[name]
+        for gone in [replica for replica, one in self._replicas.items() if now - one.seen > FORGET_S]:
+            del self._replicas[gone]
 
     def count_since_start(self) -> SeriesSums:
         """Return what the replicas have counted since each of them started."""
@@ -125,16 +130,22 @@ class ServiceSeries:
         return 1 if len(self._minutes) <= SHORT else 5
 
     def list_points(self) -> Iterator[Point]:
-        """Yield each `step` minutes, oldest first; the time is the beginning.
+        """Yield each `step` minutes in which something was read, oldest first; the time is the beginning.
 
         The first and the last may cover less: what was read of them.
         """
-        minutes, step, end = list(self._minutes), self.step, self._end()
-        for start in range(0, len(minutes), step):
-            part = minutes[start : start + step]
-            began = max(part[0].began, self.since or 0.0)
-            seconds = min(part[0].began + step * MINUTE_S, end) - began
-            yield part[0].began, SeriesSums(_add_up(part), _average_gauges(part[-1]), seconds)
+        step_s, end, known = self.step * MINUTE_S, self._end(), self._points
+        self._points = {}
+        for number, part in groupby(list(self._minutes), lambda minute: int(minute.began // step_s)):
+            begins = number * step_s
+            point = known.get((self.step, number))
+            if point is None:
+                minutes = list(part)
+                seconds = min(begins + step_s, end) - max(begins, self.since or 0.0)
+                point = begins, SeriesSums(_add_up(minutes), _average_gauges(minutes[-1]), seconds)
+            if begins + step_s <= self._minutes[-1].began:  # nothing is added to it any more
+                self._points[self.step, number] = point
+            yield point
 
     def _end(self) -> float:
         return max((one.seen for one in self._replicas.values()), default=0.0)
