@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from handsell.client.errors import ClientError
+from handsell.client.errors import ClientError, ProblemError
 from handsell.console.catalog.catalog_search import FoundItem, list_items
 from handsell.console.catalog.shown_catalog import ShownCatalog, find_catalog
 from handsell.console.page import ConsolePage
@@ -119,7 +119,12 @@ async def _ask_preview(visit: Visit, view: ExploreView, side: str) -> dict[str, 
         answer: dict[str, Any] = await visit.ask("GET", PREVIEW, params=view.list_parameters(side))
         return answer
     except ClientError as error:
-        return str(error)
+        return _describe(error)
+
+
+def _describe(error: ClientError) -> str:
+    """Return what the service says, without the place of the call."""
+    return error.detail if isinstance(error, ProblemError) else str(error)
 
 
 def _build_side(
@@ -149,7 +154,7 @@ async def _add_story(visit: Visit, view: ExploreView, data: ExploreData) -> Expl
             "GET", PREVIEW, params={"user_id": view.user, "similar_to": view.item, "count": SIMILAR}
         )
     except ClientError as error:
-        return replace(data, story_error="" if data.story else str(error))
+        return replace(data, story_error="" if data.story else _describe(error))
     found = find_titles(similar["items"], similar["history"])
     title = found.get(view.item, data.story_title)
     return replace(data, similar=build_cards(similar["items"], found), story_title=title)
