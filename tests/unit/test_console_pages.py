@@ -13,6 +13,8 @@ from handsell.access.audit_entry import AuditEntry
 from handsell.bundles.opening import open_bundles
 from handsell.client.errors import NoAnswer
 from handsell.console import background_commands
+from handsell.console.figures.live_lists import Line
+from handsell.console.pages.quality import build_chart, has_line
 from handsell.core.paths import Layout
 from handsell.experiments.state import open_states
 from reported_bundles import make_report, publish_report
@@ -121,6 +123,14 @@ async def test_reports_are_shown_compared_and_opened_with_a_policy_of_their_own(
         )
         missing = await visitor.get("/quality/report?bundle=../../etc")
         assert missing.status_code == 422 and "is not in" in missing.text
+
+
+def test_a_chart_without_a_line_is_not_drawn():
+    line, nothing = Line("a", [(0.0, 0.123456), (60.0, float("nan"))]), Line("b", [(0.0, None), (60.0, None)])
+    chart = build_chart("Variety", [line, nothing], in_percent=True)
+    assert chart == {"title": "Variety (%)", "x": [0.0, 60.0], "series": {"a": [12.35, None], "b": [None, None]}}
+    assert has_line(chart) and not has_line(build_chart("Variety", [nothing])) and not has_line(build_chart("x", []))
+    assert not has_line(build_chart("Variety", [Line("a", [(0.0, 0.5)])]))
 
 
 async def test_an_experiment_is_shown_analyzed_and_stopped(world, answers):

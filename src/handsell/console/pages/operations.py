@@ -14,7 +14,7 @@ from handsell.client.errors import ClientError, ProblemError
 from handsell.console.figures import bundle_reports, checks, service_health
 from handsell.console.figures.live_lists import count_lists
 from handsell.console.page import ConsolePage
-from handsell.console.pages.quality import build_chart
+from handsell.console.pages.quality import build_chart, has_line
 from handsell.console.rendering import redirect, render
 from handsell.console.visit import ActionRefused, Visit, get_visit
 from handsell.experiments.canary import describe_canary, parse_share
@@ -48,7 +48,7 @@ async def show_health(request: Request) -> Response:
         parts=None if parts is None else service_health.describe_parts(parts), parts_problem=parts_problem,
         stages=service_health.measure_stages(sums, readiness.get("stages") or {}),
         causes=service_health.count_causes(sums), requests=service_health.build_request_cards(sums),
-        store=service_health.build_store_cards(sums), charts=[chart for chart in charts if len(chart["x"]) > 1],
+        store=service_health.build_store_cards(sums), charts=list(filter(has_line, charts)),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 from starlette.requests import Request
@@ -46,7 +47,7 @@ async def show_now(request: Request) -> Response:
     return render(
         request, "quality/now.html.j2", title="Quality", tab="now", problem=watcher.problem, since=since,
         cards=live_lists.build_cards(sums, surface), surfaces=surfaces, surface=surface,
-        lists=sums.sum("handsell_slates_total"), charts=[chart for chart in charts if len(chart["x"]) > 1],
+        lists=sums.sum("handsell_slates_total"), charts=list(filter(has_line, charts)),
     )  # fmt: skip
 
 
@@ -69,8 +70,7 @@ async def show_day_figures(request: Request) -> Response:
         title = "Places by size of the creator" if name == "exposure" else METRICS[name].title
         in_percent = name == "exposure" or METRICS[name].kind == "share"
         chart = build_chart(title, live_lists.draw_days(days, name), in_percent)
-        if any(value is not None for values in chart["series"].values() for value in values):
-            charts.append(chart)
+        charts += [chart] if has_line(chart) else []
     last = live_lists.describe_day(days[-1]) if days else []
     return render(request, "quality/day_figures.html.j2", run=run, charts=charts, days=days, last=last, **chosen)
 
@@ -168,10 +168,19 @@ def build_chart(title: str, lines: list[Line], in_percent: bool = False) -> dict
         "title": title + unit,
         "x": [time for time, _ in lines[0].points] if lines else [],
         "series": {
-            line.name: [None if value is None else float(f"{value * factor:.4g}") for _, value in line.points]
+            line.name: [
+                None if value is None or not math.isfinite(value) else float(f"{value * factor:.4g}")
+                for _, value in line.points
+            ]
             for line in lines
         },
     }
+
+
+def has_line(chart: dict[str, Any]) -> bool:
+    """Return whether a chart has two points at least, and a value: without tags, say, lists have no variety."""
+    values = [value for values in chart["series"].values() for value in values]
+    return len(chart["x"]) > 1 and any(value is not None for value in values)
 
 
 PAGE = ConsolePage(
