@@ -7,6 +7,7 @@ import pytest
 from handsell.config import Arm, Experiment
 from handsell.events.store.opening import open_reader
 from handsell.reranking.rules.live_rules import CompiledRules
+from handsell.serving.graph.stages import BundleNotHeld
 from handsell.testing.rule_catalog import write_rule
 from serving_service import load_world_bundle, start_service
 from serving_world import publish_other_bundle, write_world
@@ -17,6 +18,13 @@ ARMS = {"control": Arm(share=0.5), "bold": Arm(share=0.5, reranking={"diversity"
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     return write_world(tmp_path_factory.mktemp("shop"), with_content=True)
+
+
+class EmptyStages:
+    """Stages of which none holds the bundle."""
+
+    async def call(self, stage, operation, *args):
+        raise BundleNotHeld(f"{stage} does not hold the bundle")
 
 
 def list_ids(answer):
@@ -108,6 +116,11 @@ async def test_an_arm_and_a_bundle_can_be_named(world):
         assert live["bundles"] == [world.bundle, other]
         assert (live["release"]["bundle"], named["release"]["bundle"]) == (world.bundle, other)
         assert list_ids(live) != list_ids(named)
+        held = service.arm_bundles[other]
+        held.stages, inner = EmptyStages(), held.stages
+        waits = await client.get("/v1/preview", params={"user_id": "u3", "bundle": other})
+        assert waits.status_code == 503 and "ask again in a moment" in waits.json()["detail"]
+        held.stages = inner
         wrong = await client.get("/v1/preview", params={"user_id": "u3", "arm": "bolder.shy"})
         assert wrong.status_code == 422 and "got 'bolder.shy'" in wrong.json()["detail"]
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 from handsell.core.errors import RequestError
 from handsell.experiments.traffic import Participation, Traffic, Variant
 from handsell.serving.graph.loaded_bundle import LoadedBundle, now
+from handsell.serving.graph.stages import BundleNotHeld
 from handsell.serving.http import answers as a
 from handsell.serving.http import schemas as s
 from handsell.serving.http.explain import build_answer
@@ -89,5 +90,9 @@ class SlatePreviews:
                 f"got {variant.bundle!r:.80}: give it to users with `handsell bundles promote … --canary 1%`",
                 field="bundle", status=404, code="bundle_not_held",
             )  # fmt: skip
-        held.is_only = True  # a stage that does not hold it counts as failed
-        return await answer(held)
+        try:
+            return await answer(held)
+        except BundleNotHeld as error:
+            raise RequestError(
+                f"bundle: {error} yet: ask again in a moment", field="bundle", status=503, code="bundle_not_held"
+            ) from error
