@@ -1,5 +1,7 @@
 """The console as such: sessions, sign-in, forged requests, errors."""
 
+import io
+import logging
 import time
 from dataclasses import replace
 
@@ -8,11 +10,13 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from console_app import open_console
+from handsell.console.gate import list_named_ids
 from handsell.console.page import ConsolePage
 from handsell.console.rendering import check_place, redirect
 from handsell.console.sessions import SessionStore
 from handsell.console.visit import get_visit
 from handsell.core.errors import DataError
+from handsell.core.logs.log_lines import JsonLines
 from serving_world import write_world
 
 
@@ -41,7 +45,7 @@ async def change(request):
 
 
 async def fail(request):
-    raise RuntimeError("secret detail")
+    raise RuntimeError(f"secret detail of {request.query_params.get('user', 'nobody')}")
 
 
 PROBE = ConsolePage(
@@ -161,6 +165,21 @@ async def test_errors_are_sentences(world):
         assert "secret detail" not in failed.text and "Traceback" not in failed.text
         large = await visitor.http.post("/console/probe/change", data={"csrf": "x" * 1_100_000})
         assert large.status_code == 413
+
+
+async def test_ids_are_hashed_in_the_log(world):
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(JsonLines("Console", lambda id_: "h:1234"))
+    logger = logging.getLogger("handsell.console.app")
+    logger.addHandler(handler)
+    try:
+        async with open_console(world, pages=PAGES) as visitor:
+            await visitor.get("/probe/fail?user=ann@example.com&event=like:i9")
+    finally:
+        logger.removeHandler(handler)
+    assert "h:1234" in written.getvalue() and "ann@example.com" not in written.getvalue()
+    assert list_named_ids([("event", "like:a:b"), ("surface", "home")], {"item_id": ["i1"]}) == ["i1", "a:b"]
 
 
 async def test_pages_load_nothing_from_elsewhere_and_are_not_kept(world):

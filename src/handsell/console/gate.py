@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from urllib.parse import parse_qs, quote
 
 from starlette.requests import Request
@@ -14,7 +15,9 @@ from handsell.access.exposure import refuse_host
 from handsell.console.rendering import find_place, is_partial, make_url
 from handsell.console.sessions import COOKIE, Session
 from handsell.console.visit import ConsoleContext, Visit
+from handsell.core.logs.log_lines import set_named_ids
 
+ID_FIELDS = ("user", "user_id", "item", "item_id", "id", "find")  # of queries and forms
 OPEN_PLACES = ("/healthz", "/signin", "/session")
 LARGEST_FORM = 1_000_000  # bytes
 FORM = "application/x-www-form-urlencoded"
@@ -84,6 +87,7 @@ class ConsoleGate:
             if refusal := refuse_forged(request, session if begun is None else None, form):
                 return begun, refusal
         request.state.form = form
+        set_named_ids(partial(list_named_ids, request.query_params.multi_items(), form))
         if session is not None and caller is not None:
             request.state.visit = Visit(self.context, session, caller, form)
         elif find_place(request).partition("?")[0] not in OPEN_PLACES:
@@ -121,6 +125,13 @@ def refuse_forged(request: Request, session: Session | None, form: Mapping[str, 
     return PlainTextResponse(
         "This form was not sent by a page of the console, or its session has ended: open the page again.\n", 403
     )
+
+
+def list_named_ids(query: Sequence[tuple[str, str]], form: Mapping[str, list[str]]) -> list[str]:
+    """Return the ids of people and items that a request names: they are hashed in log lines."""
+    pairs = [*query, *((name, value) for name, values in form.items() for value in values)]
+    named = [value for name, value in pairs if name in ID_FIELDS]
+    return named + [value.partition(":")[2] for name, value in pairs if name == "event"]
 
 
 def ask_to_sign_in(request: Request) -> Response:
