@@ -51,7 +51,10 @@ test: $(READY)
 	exit $$status
 
 test-all: test
-	$(BIN)/python -m pytest -m "slow or kube"
+	@status=0; \
+	$(BIN)/python -m pytest -m "slow and not cluster and not kube" -n auto --dist loadfile || status=1; \
+	$(BIN)/python -m pytest -m "slow and cluster or kube" || status=1; \
+	exit $$status
 
 explore: $(READY)
 	@set -e; for round in $$(seq $(ROUNDS)); do \

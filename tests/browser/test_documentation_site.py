@@ -40,6 +40,9 @@ def test_the_search_finds_a_page_and_asks_no_other_host(address, browser):
     asked = set()
     page.on("request", lambda request: asked.add("/".join(request.url.split("/")[:3])))
     page.goto(f"{address}/index.html")
+    page.locator(".md-search[aria-label]").wait_for(
+        state="attached"
+    )  # what is typed before the script runs is not searched
     page.get_by_placeholder("Search").fill("fatigue")
     page.locator(".md-search-result__link", has_text="Exploration, new items, fatigue").first.click()
     page.wait_for_url("**/exploration.html**")
