@@ -36,6 +36,20 @@ def test_the_service_refuses_a_request_without_a_key(key):
     assert run_kubectl("-n", LOAD_NAMESPACE, "exec", "load", "--", "python3", "-c", script).strip() == "401"
 
 
+def test_the_console_shows_what_somebody_gets_after_a_sign_in(key):
+    script = (
+        "import os\nfrom http.cookiejar import CookieJar\nfrom urllib.parse import urlencode\n"
+        "from urllib.request import HTTPCookieProcessor, build_opener\n"
+        "browser = build_opener(HTTPCookieProcessor(CookieJar()))\n"
+        "first = browser.open('http://handsell.handsell/')\nprint(first.url)\n"
+        "form = urlencode({'key': os.environ['API_KEY'], 'next': '/explore?user=u0000124'}).encode()\n"
+        "print(browser.open('http://handsell.handsell/console/signin', form).read().decode())"
+    )
+    printed = run_kubectl("-n", LOAD_NAMESPACE, "exec", "load", "--", "python3", "-c", script)
+    assert "/console/signin" in printed.splitlines()[0]
+    assert "What this person gets" in printed and "Why?" in printed
+
+
 def test_pods_follow_the_load_and_no_request_fails(key, figures):
     """Pods of the groups with the most work are added, become ready, and go when the load has gone."""
     groups = ("gateway", "candidates", "ranking", "reranking")
