@@ -111,7 +111,7 @@ def is_running() -> bool:
 
 @pytest.fixture(scope="session")
 def key(ready: float) -> str:
-    """An API key that may recommend, post events and see the console's page Explore, created in the head's pod; load can be sent from then on."""
+    """An API key for requests, events and the page Explore, made in the head's pod; load can be sent from then on."""
     scopes = [part for scope in ("recommend", "events", "experiments") for part in ("--scope", scope)]
     command = ("handsell", "keys", "create", CONFIG, "kubernetes tests", *scopes)
     text = run_in_pod(list_heads()[0], *command, container="ray-head").strip().splitlines()[-1]
