@@ -146,6 +146,7 @@ def test_the_head_and_its_children_have_short_sockets_and_no_proxies(configured,
     monkeypatch.setattr(tempfile, "tempdir", "/var/tmp/" + "long/" * 20)
     given = build_head_environment(configured('name = "shop"'))
     assert given["TMPDIR"] == "/tmp" and "RAY_ADDRESS" not in given
+    assert given["RAY_API_SERVER_ADDRESS"] == "http://127.0.0.1:8265"  # its own, whatever else runs on the machine
     assert {"example.com", "127.0.0.1", "localhost"} <= set(given["no_proxy"].split(","))
 
 

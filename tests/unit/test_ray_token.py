@@ -28,6 +28,8 @@ assert os.environ["RAY_AUTH_TOKEN_PATH"] == first
 assert len(read_token(Path(first))) == 64
 from ray._private.services import get_node_ip_address
 assert get_node_ip_address() == "127.0.0.1"
+from ray.dashboard.utils import get_address_for_submission_client
+assert get_address_for_submission_client(None).endswith(":1"), "the state API would ask another cluster of this machine"
 print(first)
 """
 

@@ -18,6 +18,7 @@ import cloudpickle
 import ray
 import ray.data
 from ray._private import ray_constants
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray.data import ExecutionResources
 from ray.exceptions import AuthenticationError
 from ray.util.state import list_tasks
@@ -28,6 +29,7 @@ from handsell.core.ray_token import PATH, VALUE, create_token
 from handsell.jobs.progress import report_update
 
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+NO_API_SERVER = "http://127.0.0.1:1"
 POLL_S = 5.0  # how often a waiting job checks whether tasks can run
 PROGRESS_EVERY_S = 10.0
 
@@ -55,8 +57,9 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
     if not address:
         prepare_private_cluster()
     options = {"address": address} if address else private
+    is_submitted = RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ  # what Ray's processes print belongs into a job's log only
     try:
-        ray.init(log_to_driver=True, logging_level=logging.WARNING, **options)
+        ray.init(log_to_driver=is_submitted, logging_level=logging.WARNING, **options)
     except (AuthenticationError, ConnectionError) as error:
         if not address:
             raise
@@ -78,7 +81,11 @@ def prepare_private_cluster() -> None:
     switched off; it reads that switch at import. It enables token authentication unless RAY_AUTH_MODE says otherwise,
     but stores the token in the home folder, readable by everybody. Ray reads the token once, so all private clusters of
     a process share it.
+
+    A private cluster has no API server. Ray Train and the state API would search this machine for that of another
+    cluster, and show it this one's token.
     """
+    os.environ["RAY_API_SERVER_ADDRESS"] = NO_API_SERVER
     os.environ["TMPDIR"] = str(find_socket_folder())  # for sockets of Ray and of Python's multiprocessing
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False

@@ -168,6 +168,8 @@ def build_head_environment(config: Config) -> dict[str, str]:
     return {
         **inherited, **BASE_ENVIRONMENT, **LOG_SIZES, **bypass_proxies(), **INGRESS[config.serving.ingress],
         "PATH": os.pathsep.join(filter(None, commands)),
+        # Ray Train asks for the state of its actors here; without it, it may ask another cluster of this machine
+        "RAY_API_SERVER_ADDRESS": f"http://{LOOPBACK}:{config.jobs.dashboard_port}",
         "TMPDIR": str(find_socket_folder()),  # for sockets of Python's multiprocessing
     }  # fmt: skip
 
