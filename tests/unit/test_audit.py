@@ -2,7 +2,7 @@
 
 import json
 import logging
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -14,6 +14,7 @@ from handsell.core.logs.id_hashing import make_id_hash
 from handsell.core.paths import Layout
 from handsell.events.store.interface import EventStoreError
 from handsell.events.store.opening import open_reader, open_writer
+from handsell.jobs import pipeline
 from handsell.maintenance.trimming import find_old_audit, trim_table
 from serving_service import start_service
 from serving_world import write_world
@@ -110,6 +111,19 @@ def test_commands_are_recorded_and_listed(world, monkeypatch):
     table = run(app, ["audit", config, "--since", "1h"])
     assert "keys create" in table.stdout and table.exit_code == 0
     assert "keys create" not in run(app, ["audit", config, "--since", "0s"]).stdout
+
+
+def test_a_training_is_recorded_with_its_whole_outcome(world, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    outcome = f"b1 is live; {'the slates are not significantly different from EASE, ' * 9}recent."
+    for name, value in {
+        "STEPS": {}, "connect": lambda cpus: nullcontext(), "count_steps": lambda config: 0,
+        "train": lambda config, promote, progress: outcome, "clean": lambda config: "",
+    }.items():  # fmt: skip
+        monkeypatch.setattr(pipeline, name, value)
+    pipeline.run_pipeline(world.config)
+    (entry,) = read(world)
+    assert (entry.action, entry.object) == ("train", f"deployment {world.config.name}") and entry.detail == outcome
 
 
 def test_the_hash_of_an_id_is_the_one_in_the_audit_log(world, monkeypatch):

@@ -26,7 +26,6 @@ from handsell.jobs.train.train import count_steps, train
 from handsell.storage.published_state import open_published_state
 
 UNCHANGED = "unchanged, skipped"
-OUTCOME = 200  # characters of the outcome in the audit log
 
 
 def run_pipeline(config: Config, promote: bool = True) -> str:
@@ -41,7 +40,7 @@ def run_pipeline(config: Config, promote: bool = True) -> str:
                 note.text = UNCHANGED if name in SKIPPED and steps.is_unchanged(config, name) else run(config)
                 state.push()  # what a training that is killed later need not do again
         outcome = train(config, promote, progress)
-        append_entry(config, "train", outcome[:OUTCOME], "done")
+        append_entry(config, "train", f"deployment {config.name}", "done", outcome)
         report_update(_clean(config))
         state.push()
     return outcome
