@@ -1,6 +1,8 @@
 """Quality, Experiments and Operations in a browser: charts, parts that come later, changes by hand and by keyboard."""
 
 import contextlib
+import re
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -9,7 +11,9 @@ from axe_playwright_python.sync_playwright import Axe
 from console_app import run_console
 from experiment_world import change_experiments, two_arms
 from handsell.bundles.opening import open_bundles
+from handsell.console.pages import operations
 from handsell.experiments.state import open_states
+from handsell.serving.telemetry.deployment_status import DeploymentReplicas
 from reported_bundles import make_report, publish_report
 from serving_world import write_world
 
@@ -128,6 +132,41 @@ def test_operations_can_be_kept_current(console, browser):
         with page.expect_response(lambda answer: answer.url.endswith("/operations?watch=1")):
             page.clock.run_for(16_000)
         assert page.get_by_role("heading", name="Stages of a request").is_visible()
+
+
+def test_times_are_iso_and_utc_wherever_the_visitor_is(console, browser):
+    with open_page(browser, console, timezone_id="America/New_York", locale="en-US") as page:
+        page.add_init_script(
+            "window.texts = []; const write = CanvasRenderingContext2D.prototype.fillText;"
+            "CanvasRenderingContext2D.prototype.fillText ="
+            " function (text, ...rest) { window.texts.push(text); write.call(this, text, ...rest); };"
+        )
+        page.goto(f"{console.address}/quality/bundles?bundle={console.newer}")
+        page.locator("figure.chart canvas").last.wait_for()
+        created = datetime.fromtimestamp(open_bundles(console.config).show(console.newer).created_us / 1e6, UTC)
+        row = page.locator("th[data-time]").last
+        assert row.text_content() == f"{created:%Y-%m-%d %H:%M} UTC"
+        texts = page.evaluate("window.texts")
+        assert f"{created:%Y-%m-%d}" in texts and "UTC" in texts
+        assert f"{created:%H:%M}" in {text[:5] for text in texts}
+        assert not [text for text in texts if re.search(r"\d/\d|\d[ap]m", text)]
+
+
+@pytest.mark.parametrize("width", [1_200, 390])
+def test_the_state_of_a_replica_is_on_one_line(console, browser, width, monkeypatch):
+    parts = [DeploymentReplicas("handsell", f"Shard{n}", "HEALTHY", 1, {"STARTING": n}, "") for n in range(3)]
+    monkeypatch.setattr(operations, "read_deployments", lambda: parts)
+    with open_page(browser, console, viewport={"width": width, "height": 900}) as page:
+        page.goto(f"{console.address}/operations")
+        table = page.get_by_role("region", name="Replicas")
+        states = table.get_by_text("✓ healthy")
+        assert states.count() == 3
+        lines = "cell => new Set([...cell.childNodes].flatMap(one => { const r = document.createRange();"
+        lines += " r.selectNodeContents(one); return [...r.getClientRects()].map(box => Math.round(box.top)); })).size"
+        for row in table.locator("tbody tr").all():
+            assert [cell.evaluate(lines) for cell in row.locator("td").all()] == [1, 1]
+        card, whole = page.locator("section.card", has=table).bounding_box(), page.locator("#health").bounding_box()
+        assert card["width"] == pytest.approx(whole["width"], abs=1)  # nothing empty beside it
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1_200), ("dark", 390)])

@@ -1,9 +1,21 @@
-// Draws charts, shows times in the visitor's zone, and says to screen readers what htmx has put into a page.
+// Draws charts, shows times in UTC, and says to screen readers what htmx has put into a page.
 (() => {
   "use strict";
 
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const drawn = new Map(); // plots by figure
+  const writeIso = (seconds) => new Date(seconds * 1000).toISOString().replace("T", " ");
+
+  // a day, or the time of a day with its date below where the day begins
+  function nameTimes(plot, times, axis, space, step) {
+    let day = "";
+    return times.map((time) => {
+      const text = writeIso(time), before = day;
+      day = text.slice(0, 10);
+      if (step >= 86_400) return day;
+      return text.slice(11, step < 60 ? 19 : 16) + (day === before ? "" : `\n${day}`);
+    });
+  }
 
   function draw(figure) {
     if (!window.uPlot) return;
@@ -19,11 +31,16 @@
     const axis = { stroke: style("--muted"), grid: { stroke: style("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
     const options = {
       width: Math.max(260, place.clientWidth), height: 220, scales: { x: { time: data.time } },
+      tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       series: [{}, ...data.series.map((one, index) => ({
         label: one.label, stroke: colors[index % 5], dash: bars ? [] : dashes[index % 5], width: 2, spanGaps: false,
         ...(bars ? { fill: colors[index % 5], paths: uPlot.paths.bars({ size: [0.6, 60] }), points: { show: false } } : {}),
       }))],
-      axes: [names ? { ...axis, splits: () => x, values: () => names } : axis, { ...axis, size: 60 }],
+      axes: [
+        names ? { ...axis, splits: () => x, values: () => names }
+          : data.time ? { ...axis, values: nameTimes, space: 90, label: "UTC", labelSize: 18, labelFont: axis.font } : axis,
+        { ...axis, size: 60 },
+      ],
       legend: { show: data.series.length > 1, live: false }, cursor: { points: { show: !bars } },
     };
     if (bars) options.scales.x.range = [-0.6, x.length - 0.4];
@@ -33,7 +50,7 @@
   function refresh(root) {
     for (const figure of root.querySelectorAll?.("figure[data-chart]") ?? []) draw(figure);
     for (const cell of root.querySelectorAll?.("[data-time]") ?? [])
-      cell.textContent = new Date(Number(cell.dataset.time) * 1000).toLocaleString();
+      cell.textContent = `${writeIso(Number(cell.dataset.time)).slice(0, 16)} UTC`;
     for (const range of root.querySelectorAll?.("input[type=range]") ?? []) show(range);
   }
 
