@@ -1,5 +1,7 @@
 """What pages of the console say about metrics, reports, experiments and checks: words and values from planted data."""
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -7,12 +9,15 @@ import pytest
 from experiment_world import change_experiments, two_arms
 from handsell.bundles.opening import open_bundles
 from handsell.console.figures import bundle_reports, checks, live_lists, service_health, trials
+from handsell.console.figures.bundle_reports import ListedBundle
 from handsell.console.figures.metric_words import METRICS, find_metric, name_model
 from handsell.console.live.series_sums import SeriesSums
 from handsell.console.live.service_series import ServiceSeries, parse_scrape
 from handsell.core.errors import BundleError, ConfigError
+from handsell.core.paths import Layout
 from handsell.evaluation.metrics import DEFINITIONS
 from handsell.experiments.state import ExperimentStates
+from handsell.features.served_log import FEATURE_LOG, TABLES
 from handsell.serving.telemetry.deployment_status import DeploymentReplicas
 from handsell.serving.telemetry.observability import Metrics
 from handsell.serving.telemetry.slate_metrics import SlateMetrics
@@ -170,8 +175,9 @@ def test_reports_are_listed_read_and_compared(world):
     assert words.segments == [("new users", 43, "0.070", "0.020 to 0.120")] and words.largest == pytest.approx(0.42)
     compared = bundle_reports.compare_reports(*(bundle_reports.read_report(store, name) for name in (older, newer)))
     rows = {row.words.title: row for row in compared.rows}
-    assert rows["Hits near the top (NDCG)"].change == "better" and rows["Variety within a list"].change == "higher"
-    assert rows["Concentration"].change == "the same" and "different days" in compared.warning
+    assert rows["Hits per request (NDCG)"].change == "better" and rows["Variety within a list"].change == "higher"
+    assert rows["Concentration"].change == "the same"
+    assert "on those from 2026-06-29 to 2026-06-30 UTC, the second on those from 2026-07-01 to" in compared.warning
     with pytest.raises(BundleError, match=r"has no report\.json"):
         bundle_reports.read_report(store, world.bundle)
 
@@ -184,11 +190,46 @@ def test_hits_differ_where_their_intervals_do(other, change):
     assert compared.rows[0].change.startswith(change) and compared.warning == ""
 
 
-def test_a_metric_where_less_is_better_is_better_when_it_falls():
+@pytest.mark.parametrize(
+    ("metric", "title", "value", "change"),
+    [("gini", "Concentration", 0.5, "lower"), ("recall", "Found", 0.21, "higher"), ("recall", "Found", 0.1, "lower")],
+)
+def test_a_figure_without_an_interval_is_neither_better_nor_worse(metric, title, value, change):
     before, after = make_report(), make_report()
-    after["models"]["funnel"]["metrics"]["gini@10"] = 0.5
+    after["models"]["funnel"]["metrics"][f"{metric}@10"] = value
     rows = {row.words.title: row for row in bundle_reports.compare_reports(before, after).rows}
-    assert rows["Concentration"].change == "better"
+    assert rows[title].change == change
+
+
+def test_hits_of_requests_and_of_people_are_named_apart():
+    before, after = make_report(0.30), make_report(0.31)
+    after["served"]["models"]["funnel"] |= {"ndcg": 0.2, "low": 0.18, "high": 0.22}  # while hits of requests have risen
+    rows = {row.words.title: row for row in bundle_reports.compare_reports(before, after).rows}
+    requests, people = rows["Hits per request (NDCG)"], rows["Hits per person (NDCG)"]
+    assert (requests.other, people.other) == ("0.310 (0.290 to 0.330)", "0.200 (0.180 to 0.220)")
+    assert requests.change.startswith("no clear") and people.change == "worse"
+    assert bundle_reports.describe_report(after).hits.title == "Hits per person (NDCG)"
+    del after["served"]
+    assert bundle_reports.describe_report(after).hits.title == "Hits per request (NDCG)"
+    (other,) = (
+        row for row in bundle_reports.compare_reports(before, after).rows if row.words.title == people.words.title
+    )
+    assert (other.other, other.change) == ("–", "")
+
+
+@pytest.mark.parametrize(
+    ("live", "one", "other", "pair"),
+    [
+        ("b3", "", "", ("b2", "b3")), ("b1", "", "", ("b1", "b3")), ("b3", "", "b3", ("b2", "b3")),
+        ("b3", "", "b1", ("b1", "b3")), ("b1", "b3", "", ("b1", "b3")), ("b1", "b3", "b2", ("b3", "b2")),
+        ("", "", "", ("b2", "b3")),
+    ],
+)  # fmt: skip
+def test_the_older_bundle_is_compared_with_the_newer_one(live, one, other, pair):
+    listed = [ListedBundle(name, "live" if name == live else "") for name in ("b3", "b2", "b1")]
+    broken = ListedBundle("b4", "", problem="its manifest cannot be read")
+    assert bundle_reports.choose_pair([broken, *listed], one, other) == pair
+    assert bundle_reports.choose_pair([]) == ("", "") and "" in bundle_reports.choose_pair(listed[:1])
 
 
 def test_a_report_of_an_earlier_version_is_described_without_what_it_lacks():
@@ -196,6 +237,23 @@ def test_a_report_of_an_earlier_version_is_described_without_what_it_lacks():
     del report["served"], report["segments"]
     words = bundle_reports.describe_report(report)
     assert words.sentence == "The funnel beats popularity." and words.models[0].value == 0.3 and words.segments == []
+
+
+def test_a_check_of_served_values_waits_for_some(world):
+    log = Layout(world.config.state).logs / FEATURE_LOG
+    log.parent.mkdir(parents=True, exist_ok=True)
+    assert "has recorded none so far" in checks.explain_missing_input(world.config, "skew")
+    assert checks.explain_missing_input(world.config, "data") == ""
+    serving = world.config.serving.model_copy(update={"feature_log_share": 0.0})
+    off = world.config.model_copy(update={"serving": serving})
+    assert "feature_log_share is 0" in checks.explain_missing_input(off, "skew")
+    with closing(sqlite3.connect(log)) as db:
+        db.executescript(TABLES)
+        assert checks.explain_missing_input(world.config, "skew")
+        db.execute("INSERT INTO served VALUES (1, 'r', 'u', 'i', 0, 0, 0, 'b', 'h', x'')")
+        db.commit()
+    assert checks.explain_missing_input(world.config, "skew") == ""
+    log.unlink()
 
 
 def test_an_analysis_is_told_in_words():

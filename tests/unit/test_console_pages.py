@@ -13,6 +13,7 @@ from handsell.access.audit_entry import AuditEntry
 from handsell.bundles.opening import open_bundles
 from handsell.client.errors import NoAnswer
 from handsell.console import background_commands
+from handsell.console.figures import checks
 from handsell.console.figures.live_lists import Line
 from handsell.console.pages.quality import build_chart, has_line
 from handsell.core.paths import Layout
@@ -110,7 +111,8 @@ async def test_reports_are_shown_compared_and_opened_with_a_policy_of_their_own(
         without = await visitor.get("/quality/bundles")  # the live bundle has no report
         assert without.status_code == 200 and "has no report.json" in without.text and newer in without.text
         compared = await visitor.get(f"/quality/comparison?one={older}&other={newer}")
-        assert "▲ better" in compared.text and "different days" not in compared.text
+        assert "▲ better" in compared.text and "different requests" not in compared.text
+        assert 'class="number">hits per request</th>' in without.text
         same = await visitor.get(f"/quality/comparison?one={older}&other={older}")
         assert same.status_code == 422 and "expected two different bundles" in same.text
         report = await visitor.get(f"/quality/report?bundle={newer}")
@@ -237,7 +239,7 @@ async def test_bundles_are_changed_with_the_scope_admin_alone(world, shop):
         assert "scope admin" in (await visitor.get("/operations/audit")).text
 
 
-async def test_checks_run_in_the_background_and_show_their_outcome(world, answers):
+async def test_checks_run_in_the_background_and_show_their_outcome(world, answers, monkeypatch):
     answers["doctor"] = {
         "ok": False, "events": 1, "interactions": 1, "users": 1, "described_users": 0, "items": 1, "described_items": 0,
         "days": 0.0, "first": None, "last": None, "advice": [],
@@ -252,7 +254,12 @@ async def test_checks_run_in_the_background_and_show_their_outcome(world, answer
             await wait_for_part(visitor, f"/operations/check?check={name}")
         data = await visitor.get("/operations/check?check=data")
         assert "A training cannot use this data" in data.text and "check it" in data.text
-        assert "expected served feature vectors" in (await visitor.get("/operations/check?check=skew")).text
+        monkeypatch.setattr(checks, "has_served_vectors", lambda path: False)
+        empty = (await visitor.get("/operations/check?check=skew")).text
+        assert "Nothing to check yet" in empty and "could not be finished" not in empty and "button disabled" in empty
+        monkeypatch.setattr(checks, "has_served_vectors", lambda path: True)
+        failed = (await visitor.get("/operations/check?check=skew")).text
+        assert "could not be finished" in failed and "expected served feature vectors" in failed
         row = {"feature": "item_trend", "compared": 40, "differing": 4, "share": 0.1}
         report = {"rows": 40, "answers": 4, "first_us": 0, "last_us": 1, "features": [row]}
         logs = Layout(world.config.state).logs
@@ -271,6 +278,16 @@ async def test_changes_are_listed_newest_first(world):
             visitor.log.append_audit([AuditEntry(now + n, "k1", "ann", action, "<b>x</b>", "done")]).result()
         page = (await visitor.get("/operations/audit")).text
         assert page.index("keys create") < page.index("bundles promote") and "&lt;b&gt;x" in page
+
+
+@pytest.mark.parametrize(("keys", "is_said"), [("off", True), ("required", False)])
+async def test_changes_say_what_is_not_recorded_without_keys(world, keys, is_said):
+    async with open_console(world, keys=keys) as visitor:
+        if keys == "required":
+            await visitor.sign_in("admin")
+        page = await visitor.get("/operations/audit")
+        assert ("edits of the catalog are not recorded" in page.text) == is_said
+        assert ("keys and edits of the catalog appear here" in page.text) != is_said
 
 
 @pytest.mark.parametrize(

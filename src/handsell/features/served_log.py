@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,15 +37,29 @@ class LoggedVectors:
     vectors: np.ndarray  # (N, F) float32
 
 
+def has_served_vectors(path: Path) -> bool:
+    """Return whether anything was logged."""
+    if not path.exists():
+        return False
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        return _find_newest(db) is not None
+
+
+def _find_newest(db: sqlite3.Connection) -> tuple[str] | None:
+    """Return the hash of the feature names of the newest row, None without one."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'served'").fetchone():
+        return None
+    found: tuple[str] | None = db.execute("SELECT names FROM served ORDER BY id DESC LIMIT 1").fetchone()
+    return found
+
+
 def read_feature_log(path: Path, limit: int = 100_000) -> LoggedVectors | None:
     """Return the latest rows that have the latest feature names; None if nothing was logged."""
     if not path.exists():
         return None
     db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
     try:
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'served'").fetchone():
-            return None
-        last = db.execute("SELECT names FROM served ORDER BY id DESC LIMIT 1").fetchone()
+        last = _find_newest(db)
         if last is None:
             return None
         (names,) = db.execute("SELECT names FROM names WHERE hash = ?", last).fetchone()

@@ -11,7 +11,15 @@ from typing import Any
 
 from handsell.bundles.manifest import Manifest
 from handsell.bundles.store import BundleStore
-from handsell.console.figures.metric_words import CREATOR_WORDS, METRICS, MetricWords, find_metric, name_model
+from handsell.console.figures.metric_words import (
+    CREATOR_WORDS,
+    HITS_PER_PERSON,
+    METRICS,
+    NONE,
+    MetricWords,
+    find_metric,
+    name_model,
+)
 from handsell.core.errors import BundleError
 from handsell.experiments.state import ExperimentStates
 
@@ -105,6 +113,7 @@ class ReportWords:
     outcome: str  # beats, loses, undecided, or empty without a comparison
     summary: str
     reasons: list[str]
+    hits: MetricWords  # what the models are scored by
     models: list[ScoredModel]  # best first
     metrics: list[MetricRow]
     exposure: dict[str, float]  # share of places by size of the creator, in words
@@ -129,6 +138,7 @@ def describe_report(report: Mapping[str, Any]) -> ReportWords:
         outcome=best.get("outcome", ""),
         summary=report.get("summary", ""),
         reasons=list(report.get("reasons", ())),
+        hits=HITS_PER_PERSON if served.get("models") else METRICS["ndcg"],
         models=_score_models(report),
         metrics=[MetricRow(METRICS[name], METRICS[name].show(value)) for name, value in _list_metrics(report)],
         exposure=_find_exposure(report),
@@ -177,28 +187,49 @@ class ReportComparison:
 
 
 def compare_reports(one: Mapping[str, Any], other: Mapping[str, Any]) -> ReportComparison:
-    """Compare `other` with `one`: hits with their intervals, then what lists are like."""
-    rows = [_compare_hits(one, other)]
+    """Compare `other` with `one`; better and worse are said where intervals exclude chance, which only hits have."""
+    rows = [_compare_hits(METRICS["ndcg"], *map(_find_hits_per_request, (one, other)))]
+    rows.append(_compare_hits(HITS_PER_PERSON, *map(_find_hits_per_person, (one, other))))
     second = dict(_list_metrics(other))
     for name, value in _list_metrics(one):
         words, after = METRICS[name], second.get(name)
         rows.append(MetricRow(words, words.show(value), words.show(after), _word_change(words, value, after)))
-    windows = [report.get("windows", {}).get("test") for report in (one, other)]
-    warning = (
-        ""
-        if windows[0] == windows[1]
-        else "The two were tested on different days, so part of a difference may be the days'. The gate of a training "
-        "compares both bundles on the same requests."
+    return ReportComparison(
+        [row for row in rows if row.shown != NONE or row.other != NONE], _warn_of_windows(one, other)
     )
-    return ReportComparison(rows, warning)
 
 
-def _compare_hits(one: Mapping[str, Any], other: Mapping[str, Any]) -> MetricRow:
-    words, found = METRICS["ndcg"], []
-    for report in (one, other):
-        model = next((model for model in _score_models(report) if model.name == FUNNEL), None)
-        found.append(model or ScoredModel(FUNNEL, "", None, None, None))
-    first, second = found
+def _warn_of_windows(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Say that two reports are of different requests, empty if they are of the same."""
+    windows = [report.get("windows", {}).get("test") for report in (one, other)]
+    if windows[0] == windows[1]:
+        return ""
+    times = [_show_window(window) for window in windows]
+    return (
+        f"The two were tested on different requests: the first on those {times[0]}, the second on those {times[1]}. "
+        "Part of a difference may come from this. The gate of a training compares both bundles on the same requests."
+    )
+
+
+def _show_window(window: Mapping[str, str] | None) -> str:
+    if window is None:
+        return "of a time that its report does not say"
+    first, last = (window[end].replace("T", " ").removesuffix("Z") for end in ("from", "until"))
+    return f"from {first} to {last} UTC"
+
+
+def _find_hits_per_request(report: Mapping[str, Any]) -> ScoredModel:
+    found = report.get("models", {}).get(FUNNEL, {})
+    low, high = found.get("interval") or (None, None)
+    return ScoredModel(FUNNEL, "", found.get("metrics", {}).get("ndcg" + TOP), low, high)
+
+
+def _find_hits_per_person(report: Mapping[str, Any]) -> ScoredModel:
+    found = (report.get("served") or {}).get("models", {}).get(FUNNEL, {})
+    return ScoredModel(FUNNEL, "", found.get("ndcg"), found.get("low"), found.get("high"))
+
+
+def _compare_hits(words: MetricWords, first: ScoredModel, second: ScoredModel) -> MetricRow:
     if first.low is None or first.high is None or second.low is None or second.high is None:
         change = ""
     elif second.low > first.high:
@@ -207,26 +238,37 @@ def _compare_hits(one: Mapping[str, Any], other: Mapping[str, Any]) -> MetricRow
         change = "worse"
     else:
         change = "no clear difference: the intervals overlap"
-    return MetricRow(words, _show_interval(first), _show_interval(second), change)
+    return MetricRow(words, _show_interval(words, first), _show_interval(words, second), change)
 
 
-def _show_interval(model: ScoredModel) -> str:
-    words = METRICS["ndcg"]
+def _show_interval(words: MetricWords, model: ScoredModel) -> str:
     if model.low is None or model.high is None:
         return words.show(model.value)
     return f"{words.show(model.value)} ({words.show(model.low)} to {words.show(model.high)})"
 
 
 def _word_change(words: MetricWords, before: float | None, after: float | None) -> str:
-    """Say how a value has changed; better or worse only where a direction is."""
+    """Say how a value without an interval has changed, which may be chance."""
     if before is None or after is None:
         return ""
     if words.show(before) == words.show(after):
         return "the same"
-    rises = after > before
-    if words.better == "neither":
-        return "higher" if rises else "lower"
-    return "better" if rises == (words.better == "higher") else "worse"
+    return "higher" if after > before else "lower"
+
+
+def choose_pair(bundles: list[ListedBundle], one: str = "", other: str = "") -> tuple[str, str]:
+    """Return the two bundles to compare: those that are named, in this order, else the older one first.
+
+    What is not named is the live bundle, else the newest that can be read; empty if there is none.
+    """
+    if one and other:
+        return one, other
+    readable = sorted((bundle for bundle in bundles if not bundle.problem), key=lambda bundle: bundle.role != "live")
+    named = one or other or (readable[0].bundle if readable else "")
+    second = next((bundle.bundle for bundle in readable if bundle.bundle != named), "")
+    age = {bundle.bundle: -place for place, bundle in enumerate(bundles)}  # newest first
+    older, newer = sorted((named, second), key=lambda name: age.get(name, 0))
+    return older, newer
 
 
 def list_trend(bundles: list[ListedBundle]) -> dict[str, list[tuple[float, float]]]:

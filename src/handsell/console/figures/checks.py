@@ -13,6 +13,7 @@ from handsell.console.figures.live_lists import Card
 from handsell.core.errors import ConfigError
 from handsell.core.json_files import read_json
 from handsell.core.paths import Layout
+from handsell.features.served_log import FEATURE_LOG, has_served_vectors
 
 SKEW_REPORT = "skew.json"  # that `handsell skew` writes to the folder of logs
 MOST_FEATURES = 20
@@ -68,6 +69,19 @@ def find_check(name: str) -> str:
 def name_command(name: str, source: Path) -> tuple[str, ...]:
     check = CHECKS[name]
     return (check.command, str(source), *(["--json"] if check.is_json else []))
+
+
+def explain_missing_input(config: Config, name: str) -> str:
+    """Say why a check has nothing to look at yet; empty if it has."""
+    if name != "skew" or has_served_vectors(Layout(config.state).logs / FEATURE_LOG):
+        return ""
+    share = config.serving.feature_log_share
+    if not share:
+        return "The service records no values: serving.feature_log_share is 0 in the configuration."
+    return (
+        f"The service records the values of {share:.2%} of its lists, and has recorded none so far. "
+        "Lists of a bundle without a ranker have none."
+    )
 
 
 def describe_check(config: Config, name: str, run: CommandRun | None) -> CheckResult | None:

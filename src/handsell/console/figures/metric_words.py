@@ -33,9 +33,9 @@ class MetricWords:
 
 METRICS: dict[str, MetricWords] = {
     "ndcg": MetricWords(
-        "Hits near the top (NDCG)",
-        "How much of what people chose next stands in their ten items, with more credit near the top. 1 is perfect, "
-        "and out of reach: nobody knows the future.",
+        "Hits per request (NDCG)",
+        "How much of what people chose next stands in their ten items, with more credit near the top, over all "
+        "requests of the test. 1 is perfect, and out of reach: nobody knows the future.",
         "number", "higher",
     ),
     "recall": MetricWords(
@@ -85,6 +85,12 @@ METRICS: dict[str, MetricWords] = {
     "repeat_rate": MetricWords("Repeated", "Share of a list that the person was also shown in the list before."),
 }  # fmt: skip
 
+HITS_PER_PERSON = MetricWords(
+    "Hits per person (NDCG)",
+    "How much of what a person chose next stands in their ten items, with more credit near the top. One list per "
+    "person, all made at the start of the test, so that each person counts once.",
+    "number", "higher",
+)  # fmt: skip
 CREATOR_WORDS = {"large": "large creators", "middle": "middle-sized creators", "small": "small creators"}
 MODEL_WORDS = {
     "funnel": "Lists as people get them",

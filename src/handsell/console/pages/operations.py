@@ -139,8 +139,11 @@ async def show_check(request: Request) -> Response:
     visit = get_visit(request)
     name = checks.find_check(request.query_params.get("check", ""))
     run = visit.context.commands.find(*checks.name_command(name, visit.config.source))
+    missing = await asyncio.to_thread(checks.explain_missing_input, visit.config, name)
     found = await asyncio.to_thread(checks.describe_check, visit.config, name, run)
-    return render(request, "operations/check.html.j2", name=name, words=checks.CHECKS[name], run=run, found=found)
+    return render(
+        request, "operations/check.html.j2", name=name, words=checks.CHECKS[name], run=run, missing=missing, found=found
+    )
 
 
 async def run_check(request: Request) -> Response:
@@ -158,10 +161,11 @@ async def show_audit(request: Request) -> Response:
     visit = get_visit(request)
     if not visit.may("admin"):
         return render(request, "operations/audit.html.j2", title="Changes", tab="audit", entries=None)
+    without_keys = visit.config.access.keys == "off"
     entries = await asyncio.to_thread(lambda: list(read_entries(visit.config, AUDIT_DAYS * DAY_S)))
     return render(
         request, "operations/audit.html.j2", title="Changes", tab="audit", entries=entries[: -MOST_ENTRIES - 1 : -1],
-        days=AUDIT_DAYS,
+        days=AUDIT_DAYS, without_keys=without_keys,
     )  # fmt: skip
 
 

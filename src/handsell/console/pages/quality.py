@@ -137,9 +137,7 @@ async def show_comparison(request: Request) -> Response:
 def _compare(visit: Visit, one: str, other: str) -> dict[str, Any]:
     store = open_bundles(visit.config)
     bundles = bundle_reports.list_bundles(store, open_states(visit.config).read())
-    names = [bundle.bundle for bundle in bundles]
-    one = one or next((bundle.bundle for bundle in bundles if bundle.role == "live"), "")
-    other = other or next((name for name in names if name != one), "")
+    one, other = bundle_reports.choose_pair(bundles, one, other)
     compared = _read_comparison(store, one, other) if one and other else None
     options = [(b.bundle, f"{b.bundle}{' (' + b.role + ')' if b.role else ''}") for b in bundles]
     return {"options": options, "one": one, "other": other, "compared": compared}
