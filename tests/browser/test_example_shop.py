@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from listening_shop import run_shop
@@ -86,7 +88,8 @@ def test_views_and_clicks_of_the_demo_arrive_with_their_positions(world, program
         page.wait_for_url("**/item/*")
         title = answer["items"][2]["metadata"]["title"]
         page.get_by_role("heading", name=title, level=1).wait_for()
-        page.get_by_role("button", name="like").click()
+        page.get_by_role("button", name="Like", exact=True).click()
+        page.locator("#log", has_text=f"Like: {title}").wait_for()
         found = wait_for_events(page, shop, {("impression", 3), ("play", 3), ("like", None)})
     by_rank = {item["rank"]: item["item_id"] for item in answer["items"]}
     of_slate = [event for event in found if event["recommendation_id"] == answer["recommendation_id"]]
@@ -118,6 +121,16 @@ def test_with_a_widget_key_the_page_talks_to_the_service_itself(world, program, 
                 page.get_by_role("button", name="Try again").wait_for()
                 assert any("access.cors_origins" in line for line in lines)
             page.close()
+
+
+def test_every_file_that_a_page_names_is_there(world, program):
+    with run_shop(world) as shop, open_shop(program, world, shop.url) as address:
+        page = httpx.get(address).text
+        files = re.findall(r'(?:href|src)="(/assets/[^"]+)"', page)
+        kinds = {name: httpx.get(address + name).headers["content-type"] for name in files}
+        assert kinds["/assets/icon.svg"] == "image/svg+xml" and len(kinds) == 4
+        assert '<link rel="icon"' in page  # without it, browsers ask for /favicon.ico
+        assert {httpx.get(address + name).status_code for name in files} == {200}
 
 
 def test_the_program_says_where_it_is_and_what_is_wrong(world):

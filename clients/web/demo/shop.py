@@ -33,7 +33,7 @@ from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
 
 HERE = Path(__file__).resolve().parent
-ASSETS = {path.name: path for folder in (HERE / "assets", HERE.parent / "dist") for path in folder.glob("*.*s")}
+ASSETS = {path.name: path for path in (*(HERE / "assets").iterdir(), *(HERE.parent / "dist").glob("*.js"))}
 WIDGET_VARIABLE = "HANDSELL_WIDGET_KEY"
 TOKEN_S = 600
 SUGGESTED = 20  # visitors

@@ -15,8 +15,8 @@ for (const [name, what] of [["handsell-view", "viewed"], ["handsell-click", "cli
 }
 
 document.querySelector(".actions")?.addEventListener("click", ({ target, currentTarget }) => {
-  const type = target.closest("button")?.dataset.type;
-  if (!type) return;
-  document.querySelector("handsell-slate").track(type, currentTarget.dataset.item);
-  write(`${type}: this item`);
+  const button = target.closest("button");
+  if (!button) return;
+  document.querySelector("handsell-slate").track(button.dataset.type, currentTarget.dataset.item);
+  write(`${button.textContent}: ${currentTarget.dataset.title}`);
 });
