@@ -40,6 +40,8 @@ def test_an_item_tells_its_story_and_an_imagined_event_changes_the_slate(open_co
     story.get_by_role("link", name="Close the story").click()
     story.wait_for(state="detached")
     tab.page.get_by_label("Find an item").press_sequentially("Title 7")
+    tab.page.keyboard.press("Enter")
+    tab.page.wait_for_url("**/explore?user=u3&find=Title+7")
     tab.page.get_by_role("link", name="Why is Title 7 here, or not?").click()
     tab.page.locator(".outcome", has_text="Not shown: not available.").wait_for()
     tab.page.get_by_role("link", name="Close the story").click()

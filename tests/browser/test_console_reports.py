@@ -127,7 +127,7 @@ def test_operations_can_be_kept_current(console, browser):
     with open_page(browser, console) as page:
         page.clock.install()
         page.goto(f"{console.address}/operations")
-        page.get_by_role("link", name="Keep this page current").click()
+        page.get_by_role("link", name="Refresh every 15 seconds").click()
         page.get_by_role("link", name="Stop that").wait_for()
         with page.expect_response(lambda answer: answer.url.endswith("/operations?watch=1")):
             page.clock.run_for(16_000)

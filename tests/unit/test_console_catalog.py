@@ -145,7 +145,10 @@ async def test_an_item_shows_where_it_may_appear_and_which_rules_touch_it(world)
         assert "No rule selects this item" in six and "home ✓ yes no filter" in six
         assert "It can appear in recommendations." in six
         assert "email ✕ no kept out by its filter: item.title != 'Title 6'" in six
-        assert "It is switched off" in read_text(await visitor.get("/catalog/item?id=i7"))
+        seven = read_text(await visitor.get("/catalog/item?id=i7"))
+        assert (
+            "It is switched off" in seven and "home ✕ no switched off" in seven and "email ✕ no switched off" in seven
+        )
         missing = await visitor.get("/catalog/item?id=nowhere")
         assert missing.status_code == 404 and "unknown or deleted" in missing.text
 

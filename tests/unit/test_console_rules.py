@@ -341,10 +341,17 @@ async def test_a_preview_runs_in_the_background_and_shows_its_result(world, monk
 
 async def test_without_a_file_the_page_says_how_to_have_one(tmp_path):
     async with open_console(write_world(tmp_path)) as visitor:
+        page = await visitor.get("/rules")
+        words = read_text(page)
+        assert "This deployment has no file of rules" in words and 'write `rules = "rules.toml"`' in words
+        assert "expected" not in words and "Add to the draft" not in words and "<textarea" not in page.text
+
+
+async def test_a_file_that_is_gone_is_said(world):
+    async with open_console(world) as visitor:
+        world.config.rules_path.unlink()
         words = read_text(await visitor.get("/rules"))
-        assert "This deployment has no file of rules" in words and "reranking.rules: expected the file" in words
-        kept = await visitor.post("/rules/draft", text=ONE)
-        assert "The draft fits: 1 active rule." in kept.text and "disabled" in kept.text
+        assert "The file of rules cannot be read" in words and "No such file" in words and "Add to the" not in words
 
 
 async def test_arms_with_other_rules_are_named(world):

@@ -11,9 +11,10 @@ from handsell.config import Arm, Experiment
 from handsell.console.pages.explore import words
 from handsell.console.pages.explore.choices import list_comparisons, list_event_choices
 from handsell.console.pages.explore.people import find_people
-from handsell.console.pages.explore.slates import describe_move
-from handsell.console.pages.explore.story import build_story, weigh_arguments
+from handsell.console.pages.explore.routes import ExploreData
+from handsell.console.pages.explore.slates import SlateColumn, describe_move
 from handsell.console.pages.explore.view import ExploreView, ViewError, read_view
+from handsell.console.rendering import open_templates
 from handsell.data.config import EventType
 from handsell.eligibility.filter_reasons import FILTERS
 from handsell.reranking.explain import WITHOUT
@@ -72,10 +73,11 @@ async def test_the_dials_make_a_second_slate_that_says_what_moved(world):
 async def test_arms_and_surfaces_stand_side_by_side(world):
     arms = {"control": Arm(share=0.5), "bold": Arm(share=0.5, reranking={"diversity": 0.9})}
     config = world.config.model_copy(update={"experiments": {"bolder": Experiment(arms=arms)}})
-    texts = dict(list_comparisons(config))
+    texts = dict(list_comparisons(config, "home"))
     assert (
         texts["arm:bolder.bold"] == "Arm bold of the experiment bolder" and texts["surface:email"] == "Shown on email"
     )
+    assert "surface:home" not in texts and "surface:home" in dict(list_comparisons(config, "email"))
     async with open_console(world) as visitor:
         page = await show(visitor, ExploreView(user="u3", compare="surface:email"))
         first, second = list_cards(page)
@@ -123,7 +125,7 @@ async def test_the_story_says_why_an_item_is_here_or_not(world):
         item = re.search(r"item=(i\d+)", page)[1]
         told = await show(visitor, ExploreView(user="u3", item=item))
         assert "Shown at place 1." in told and "Who suggests it?" in told and "Similar items" in told
-        assert 'class="chosen"' in told
+        assert 'class="chosen"' in told and "% chance to be chosen<" in told
         hidden = await show(visitor, ExploreView(user="u3", item="i7"))
         assert "Not shown: not available." in hidden and "the catalog marks it as unavailable" in hidden
         unknown = await show(visitor, ExploreView(user="u3", item="nothing"))
@@ -175,11 +177,23 @@ async def test_items_are_found_by_words_of_their_title_or_by_their_id(world):
         assert "No item has the words “zzz”" in (await visitor.get("/explore/items?user=u3&find=zzz")).text
         told = (await visitor.get("/explore?user=u3&find=i7")).text  # typed, and Enter
         assert "Not shown: not available." in told
+        asked = "/explore?user=u3&item=i9&find=title+42"
+        listed = (await visitor.get(asked)).text
+        assert "?user=u3&amp;item=i42" in listed and 'value="title 42"' in listed and "The story of" not in listed
+        part = await visitor.get(asked, headers={"HX-Request": "true"})
+        assert part.headers["hx-push-url"] == "/console/explore?user=u3&find=title+42" and "Title 42<" in part.text
+        assert "No item has the words “zzz”" in (await visitor.get("/explore?user=u3&find=zzz")).text
 
 
 def test_ids_in_the_address_are_kept_as_they_are():
     view = ExploreView(user="a&b=c/ü", event=("like:x:y", "rating=5:1"), item="<b>", novelty=0.25, side="b")
     assert read_view(QueryParams(view.to_query())) == view
+
+
+def test_a_surface_is_not_compared_with_itself():
+    assert not read_view(QueryParams({"user": "u", "surface": "email", "compare": "surface:email"})).has_second
+    assert not read_view(QueryParams({"user": "u", "compare": "surface:home"})).has_second
+    assert read_view(QueryParams({"user": "u", "compare": "surface:email"})).has_second
 
 
 def test_a_move_is_told_from_the_first_slate_to_the_second():
@@ -217,42 +231,10 @@ def test_events_to_imagine_are_those_of_the_config(world):
     assert [(one.kind, one.is_liked) for one in choices] == [("rating=4", True), ("rating=1", False)]
 
 
-def test_arguments_that_say_the_same_are_added_up():
-    lines = weigh_arguments(
-        [
-            {"feature": "src_als_rank", "contribution": 0.5}, {"feature": "src_als_z", "contribution": 0.5},
-            {"feature": "creator_affinity", "contribution": -0.25}, {"feature": "surface", "contribution": 0.001},
-        ]
-    )  # fmt: skip
-    assert [(one.text, one.share, one.is_for) for one in lines] == [
-        (words.SOURCES["als"], 1.0, True), (words.FEATURES["creator_affinity"], 0.25, False)
-    ]  # fmt: skip
-    assert weigh_arguments([]) == ()
-
-
-def test_the_story_of_an_item_that_re_ranking_pushed_out():
-    answer = {
-        "outcome": "below_the_slate", "position": None, "count": 10, "release": {"catalog": 8000},
-        "eligibility": {"eligible": True, "removed_by": []},
-        "candidates": {
-            "as_if_eligible": False, "rank": 12, "of": 1018, "passed_on": 1000,
-            "sources": [
-                {"source": "als", "outcome": "returned", "rank": 3, "k": 400},
-                {"source": "popularity", "outcome": "beyond_k", "rank": 5760, "k": 200},
-            ],
-        },
-        "ranking": {"as_if_candidate": False, "rank": 9, "of": 1000, "passed_on": 50, "score": 0.1,
-                    "contributions": []},
-        "reranking": {
-            "before": 9, "place": 14, "moved_by": ["diversity"], "place_without": {"diversity": 9, "novelty": 14},
-            "reason": {"code": "because_you_liked", "item_id": "i1"},
-        },
-    }  # fmt: skip
-    story = build_story(answer, {"i1": "Sun"})
-    assert story.outcome == "Not shown: at place 14, and the slate ends at 10." and not story.is_shown
-    assert [step.sign for step in story.steps] == ["good", "good", "good", "good", "bad"]
-    assert [step.left for step in story.steps] == [8000, 1018, 1000, 50, 10]
-    last = story.steps[-1]
-    assert last.sentence == "From place 9 to place 14. Because “Sun” was liked."
-    assert last.lines[0].note == "moves it down; without this it would be at place 9" and len(last.lines) == 1
-    assert story.steps[1].lines[1].note == "only at place 5,760; the first 200 count"
+def test_titles_that_are_gone_are_quoted():
+    html = open_templates().from_string(
+        '{% import "explore/parts.html.j2" as p %}{{ p.slate(column, view, data, (), "") }}'
+    )
+    column = SlateColumn("With email", "b", gone=("The Other Archive, Part Two", "Sun"))
+    page = html.render(column=column, view=ExploreView(user="u"), data=ExploreData())
+    assert "No longer here: “The Other Archive, Part Two”, “Sun”." in page

@@ -15,13 +15,17 @@ from handsell.reranking.rules.kind import rule_kinds
 from handsell.reranking.rules.publication import PublishedRules, RulesFile
 from handsell.reranking.rules.reading import version_of
 
+NO_FILE = (
+    'To have rules, write `rules = "rules.toml"` below [reranking] in the configuration, create that file beside it, '
+    "which may be empty, and deploy again."
+)
 GONE = "This draft is not kept any more; the served rules are shown instead."
 
 
 @dataclass(frozen=True, slots=True)
 class EditedRules:
     served: CheckedRules
-    served_version: str  # of the file, empty without one
+    served_version: str  # of the file, empty without one or where it cannot be read
     text: str  # of the draft, or of the served file where there is none
     draft: str  # version of the kept draft, empty where the served rules are shown
     checked: CheckedRules  # the text
@@ -40,7 +44,8 @@ def open_edited(view: CatalogView, drafts: RuleDrafts, draft: str, text: str | N
         served, obstacle, history = file.read(), file.find_obstacle() or "", tuple(file.list_versions())
         served_version = version_of(served)
     except ConfigError as error:
-        file, served, obstacle, history, served_version = None, b"", str(error), (), ""
+        obstacle = NO_FILE if view.config.rules_path is None else str(error)
+        file, served, history, served_version = None, b"", (), ""
     content = drafts.read(draft) if draft else None
     if content is None and file is not None and draft in {one.version for one in history}:
         content = file.read_version(draft)

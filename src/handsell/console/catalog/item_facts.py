@@ -59,11 +59,14 @@ def find_places(view: CatalogView, item_id: str, rules: Sequence[RuleInWords] = 
     state, is_available = describe_state(view.snapshot, number, view.now)
     places = []
     for name, surface in view.config.surfaces.items():
+        if not is_available:
+            places.append((name, state, False))
+            continue
         verdict, may_appear = _judge(view, number, surface.filter)
         out = [rule.name for rule in rules if rule.keeps_out is not None and name in (rule.keeps_out or [name])]
         if out:
             verdict, may_appear = f"kept out by the rule {out[0]}", False
-        places.append((name, verdict, may_appear and is_available))
+        places.append((name, verdict, may_appear))
     if is_available and places and not any(may_appear for _, _, may_appear in places):
         return ItemPlaces(number, state, NOWHERE, False, tuple(places))
     return ItemPlaces(number, state, STATE_WORDS[state], is_available, tuple(places))

@@ -22,10 +22,10 @@ class EventChoice:
     is_liked: bool
 
 
-def list_comparisons(config: Config, bundles: Sequence[str] = ()) -> list[tuple[str, str]]:
+def list_comparisons(config: Config, surface: str, bundles: Sequence[str] = ()) -> list[tuple[str, str]]:
     """Return what the second slate can be made with: the value and the text of each choice.
 
-    `bundles` are those that the gateway holds, the live one first.
+    `surface` is that of the first slate; `bundles` are those that the gateway holds, the live one first.
     """
     canary = open_states(config).read().running_canary if len(bundles) > 1 else None
     found = [THE_DIALS]
@@ -38,7 +38,7 @@ def list_comparisons(config: Config, bundles: Sequence[str] = ()) -> list[tuple[
             found.append((f"bundle:{bundle}", f"Bundle {bundle}"))
     for name, experiment in config.experiments.items():
         found += [(f"arm:{name}.{arm}", f"Arm {arm} of the experiment {name}") for arm in experiment.arms]
-    found += [(f"surface:{name}", f"Shown on {name}") for name in config.surface_names]
+    found += [(f"surface:{name}", f"Shown on {name}") for name in config.surface_names if name != surface]
     return found
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 from starlette.requests import Request
@@ -50,17 +51,25 @@ class ExploreData:
 
 async def show_explore(request: Request) -> Response:
     visit, view = get_visit(request), read_view(request.query_params)
-    choices = list_event_choices(visit.config)
+    choices, text, items = list_event_choices(visit.config), _read_text(request), ()
+    if view.user and text:
+        items = await asyncio.to_thread(_find_items, find_catalog(request), text)
+        is_id = bool(items) and items[0].item_id == text
+        view = view.change(item=text if is_id else "")
+        text, items = ("", ()) if is_id else (text, items)
     data = await load_data(visit, view, choices) if view.user else ExploreData()
     people = [] if view.user else await asyncio.to_thread(find_people, visit.config, "")
     template = "explore/view.html.j2" if is_partial(request) else "explore/page.html.j2"
     response = render(
         request, template, title=f"Explore {view.user}".strip(), view=view, data=data, choices=choices,
         comparisons=data.comparisons, surfaces=visit.config.surface_names, people=people, dials=DIALS,
-        invented=INVENTED, settings=next((one.settings for one in reversed(data.columns) if one.settings), None),
+        invented=INVENTED, text=text, items=items,
+        settings=next((one.settings for one in reversed(data.columns) if one.settings), None),
     )  # fmt: skip
     if is_partial(request):
-        response.headers["HX-Push-Url"] = make_url(request, f"/explore?{view.to_query()}")
+        found = urlencode({"find": text}) if text else ""
+        query = "&".join(part for part in (view.to_query(), found) if part)
+        response.headers["HX-Push-Url"] = make_url(request, f"/explore?{query}")
     return response
 
 
@@ -75,10 +84,15 @@ async def show_people(request: Request) -> Response:
 async def show_items(request: Request) -> Response:
     """List items whose words match a text, to ask about them or to imagine what the person does with them."""
     visit, view = get_visit(request), read_view(request.query_params).change(item="")
-    text = request.query_params.get("find", "").strip()
+    text = _read_text(request)
     items = await asyncio.to_thread(_find_items, find_catalog(request), text) if text else ()
     choices = list_event_choices(visit.config)
     return render(request, "explore/items.html.j2", items=items, text=text, view=view, choices=choices)
+
+
+def _read_text(request: Request) -> str:
+    """Return what somebody has typed to find an item: words of its title, or its id."""
+    return request.query_params.get("find", "").strip()
 
 
 def _find_items(catalog: ShownCatalog, text: str) -> tuple[FoundItem, ...]:
@@ -95,7 +109,9 @@ async def load_data(visit: Visit, view: ExploreView, choices: Sequence[EventChoi
     answers = await asyncio.gather(*(_ask_preview(visit, view, side) for side in sides))
     first = answers[0] if isinstance(answers[0], dict) else None
     history = tuple(first["history"]) if first else ()
-    comparisons = await asyncio.to_thread(list_comparisons, visit.config, first["bundles"] if first else ())
+    comparisons = await asyncio.to_thread(
+        list_comparisons, visit.config, view.surface, first["bundles"] if first else ()
+    )
     items = [item for answer in answers if isinstance(answer, dict) for item in answer["items"]]
     titles = find_titles(items, history)
     columns = tuple(

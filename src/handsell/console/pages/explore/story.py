@@ -121,13 +121,25 @@ def _tell_ranking(answer: Mapping[str, Any]) -> StoryStep | None:
     passes = ranking["rank"] <= ranking["passed_on"]
     sentence = f"Place {_group(ranking['rank'])} of {_group(ranking['of'])}"
     if ranking["score"] is not None and ranking["contributions"]:
-        sentence += f", with an estimated chance of {ranking['score']:.1%}"
+        sentence += f", with an estimated chance of {ranking['score']:.1%} that this person chooses it"
     sentence += f". The best {_group(ranking['passed_on'])} go on."
     if ranking["as_if_candidate"]:
-        sentence = f"If it had been suggested: {sentence[0].lower()}{sentence[1:]}"
+        sentence = f"{_tell_condition(answer)}: {sentence[0].lower()}{sentence[1:]}"
     sign = "skipped" if ranking["as_if_candidate"] else _sign(passes, answer)
     lines = weigh_arguments(ranking["contributions"])
     return StoryStep("How well does it fit?", sentence, sign, lines, ranking["passed_on"])
+
+
+def _tell_condition(answer: Mapping[str, Any]) -> str:
+    """Say under which conditions an item that is not a candidate would be ranked."""
+    found = answer["candidates"] or {"rank": None}
+    removed = {one["filter"] for one in (answer["eligibility"] or {}).get("removed_by") or ()}
+    conditions = []
+    if removed:
+        conditions.append("it were available" if removed <= words.UNAVAILABLE else "no filter took it out")
+    if found["rank"] is None or found["rank"] > found["passed_on"]:
+        conditions.append("it had been suggested" if found["rank"] is None else "it were among the best suggestions")
+    return f"If {' and '.join(conditions)}"
 
 
 def weigh_arguments(contributions: Sequence[Mapping[str, Any]]) -> tuple[StoryLine, ...]:

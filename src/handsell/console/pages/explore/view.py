@@ -81,14 +81,15 @@ class ExploreView:
 def read_view(query: QueryParams) -> ExploreView:
     """Return the view of an address; raises ViewError.
 
-    `find` is the id of an item that somebody has typed. A dial that stands where the page has put it (`base_…`) is
-    not set.
+    A dial that stands where the page has put it (`base_…`) is not set, and a surface is not compared with itself.
     """
-    user, compare, item, find = (query.get(name, "").strip() for name in ("user", "compare", "item", "find"))
+    user, compare, item = (query.get(name, "").strip() for name in ("user", "compare", "item"))
+    surface = query.get("surface", "").strip() or "home"
+    compare = "" if compare == f"surface:{surface}" else compare
     diversity, novelty, exploration = (_read_dial(name, query) for name in DIALS)
     return ExploreView(
-        user, query.get("surface", "").strip() or "home", compare, diversity, novelty, exploration,
-        tuple(query.getlist("event"))[-MOST_EVENTS:], find or item, "b" if query.get("side") == "b" else "a",
+        user, surface, compare, diversity, novelty, exploration,
+        tuple(query.getlist("event"))[-MOST_EVENTS:], item, "b" if query.get("side") == "b" else "a",
     )  # fmt: skip
 
 

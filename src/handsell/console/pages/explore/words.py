@@ -48,6 +48,7 @@ FILTERS = {
     "request_filter": "Does not pass the filter of the request",
     "unknown_history": "What was shown before could not be read",
 }
+UNAVAILABLE = {"unavailable", "not_yet_published", "expired"}  # filters of the catalog, for everybody
 MOVES = {
     "diversity": "Variety: items that are unlike those above come forward",
     "same_creator_gap": "Items by one creator are kept apart",
