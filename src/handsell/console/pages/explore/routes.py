@@ -51,8 +51,9 @@ class ExploreData:
 
 async def show_explore(request: Request) -> Response:
     visit, view = get_visit(request), read_view(request.query_params)
-    choices, text, items = list_event_choices(visit.config), _read_text(request), ()
-    if view.user and text:
+    choices, text = list_event_choices(visit.config), _read_text(request) if view.user else ""
+    items: tuple[FoundItem, ...] = ()
+    if text:
         items = await asyncio.to_thread(_find_items, find_catalog(request), text)
         is_id = bool(items) and items[0].item_id == text
         view = view.change(item=text if is_id else "")
