@@ -128,7 +128,7 @@ def test_operations_can_be_kept_current(console, browser):
         page.clock.install()
         page.goto(f"{console.address}/operations")
         page.get_by_role("link", name="Refresh every 15 seconds").click()
-        page.get_by_role("link", name="Stop that").wait_for()
+        page.get_by_role("link", name="Stop").wait_for()
         with page.expect_response(lambda answer: answer.url.endswith("/operations?watch=1")):
             page.clock.run_for(16_000)
         assert page.get_by_role("heading", name="Stages of a request").is_visible()
