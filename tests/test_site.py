@@ -12,6 +12,7 @@ from nbclient import NotebookClient
 
 from test_docs import commands, tracked
 
+pytestmark = pytest.mark.slow  # builds the site and runs the notebooks
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "docs" / "notebooks"
 LOADED = re.compile(

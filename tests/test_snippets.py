@@ -211,6 +211,7 @@ RUNNABLE = {
 """By page: what can run on a small deployment."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page, commands in RUNNABLE.items() if commands])
 def test_every_command_that_needs_no_cluster_runs(page, tmp_path):
     """In the order of the page."""

@@ -75,6 +75,7 @@ def test_a_folder_beside_the_installation_is_not_taken_for_its_own(wheel, tmp_pa
     assert Path(done.stdout.splitlines()[1]) == wheel.site / "handsell" / "shipped" / "feature_repo"
 
 
+@pytest.mark.slow
 def test_a_project_is_checked_and_registered(wheel, project):
     checked = wheel.run("handsell", "doctor", "shop.toml", folder=project)
     assert checked.returncode == 0 and checked.stdout.endswith("ready to train\n"), checked.stdout + checked.stderr
