@@ -45,6 +45,7 @@ def test_an_item_tells_its_story_and_an_imagined_event_changes_the_slate(open_co
     tab.page.get_by_role("link", name="Why is Title 7 here, or not?").click()
     tab.page.locator(".outcome", has_text="Not shown: not available.").wait_for()
     tab.page.get_by_role("link", name="Close the story").click()
+    story.wait_for(state="detached")  # the answer to this click would replace that to the next
     tab.page.get_by_role("link", name=f"Imagine: like {before[0]}", exact=True).click()
     tab.page.get_by_text("Imagined, and stored nowhere").wait_for()
     assert before[0] not in list_titles(tab)  # home repeats nothing
