@@ -115,7 +115,7 @@ async def test_questions_beyond_the_model_are_popular_items(world):
         small = replace(model, item=model.item[:2], like=model.like[:, :2], known=model.known[:2])
         query = bundle.parser.parse_explain(_parameters(), 0.0)
         requests = bundle._users.build_visitor_request(query)
-        asked = select_questions(small, bundle._popular_items, requests, 6)
+        asked = select_questions(small, bundle._popular.items, requests, 6)
         assert len(set(asked.item.tolist())) == 6 and set(asked.item[:2]) == set(small.item)
         assert (np.diff(asked.information) <= 1e-9).all() and (asked.information[2:] == 0).all()
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
-import numpy as np
-
+from handsell.catalog.deleted_items import drop_deleted
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.config.overlay import apply_overlay
-from handsell.core.batches import NONE, Requests, Slates
+from handsell.core.batches import Requests, Slates
 from handsell.core.clock import Clock
 from handsell.core.failures import Failures
-from handsell.core.funnel import Funnel, remove_items
+from handsell.core.funnel import Funnel
 from handsell.core.logs.request_trace import set_recommendation_id
 from handsell.eligibility.filter_reasons import count_removed
 from handsell.events.known_blocks import KnownBlocks
@@ -31,7 +29,7 @@ from handsell.retrieval.score_items import best_first, score_items
 from handsell.serving.graph.batcher import A, MicroBatcher
 from handsell.serving.graph.circuit_breaker import STALL, Breaker
 from handsell.serving.graph.loading import OpenedBundle, load_popularity
-from handsell.serving.graph.popularity_fallback import PopularItems
+from handsell.serving.graph.popularity_fallback import PopularItems, PopularLists
 from handsell.serving.graph.stages import BUDGET, READ_SHARE, STAGES, BundleNotHeld, StageClient, StageRun
 from handsell.serving.graph.users import UserLookup
 from handsell.serving.http import render
@@ -91,8 +89,8 @@ class LoadedBundle:
         self.stages, self.metrics, self.is_only = stages, metrics, False
         self._running, self._is_dropped = 0, False
         self._question_model = question_model
-        self._users, self._popular_items, self._popular_lock = users, popular_items, threading.Lock()
-        catalog.subscribe(self._follow)
+        self._users, self._popular = users, PopularLists(popular_items)
+        catalog.subscribe(self._popular.follow)
         self.change_config = lru_cache(VARIANTS)(partial(apply_overlay, config))
         serving, max_wait_s = config.serving, MAX_WAIT * config.serving.deadline_ms / 1_000
         self._breakers = lru_cache(VARIANTS)(self._make_breakers)
@@ -109,21 +107,14 @@ class LoadedBundle:
         """Make the breakers of the stages, by which a slow arm does not stop the calls of others."""
         return {stage: Breaker(stage, STALL * self.config.serving.deadline_ms / 1_000) for stage in STAGES}
 
-    def _follow(self, snapshot: Snapshot) -> None:
-        with self._popular_lock:
-            self._popular_items = self._popular_items.with_snapshot(snapshot)
-
     def add_likes(self, likes: RecentLikes) -> None:
         """Add recent likes to the popular and trending items; takes time that grows with the catalog."""
-        items, now_us = self._popular_items, self.clock.now()
-        counted = items.with_likes(
-            lambda popularity, trend: add_likes(
-                popularity, trend, likes, items.snapshot, self.config, self.release.data_end_us, now_us
+        now_us = self.clock.now()
+        self._popular.add_likes(
+            lambda snapshot, popularity, trend: add_likes(
+                popularity, trend, likes, snapshot, self.config, self.release.data_end_us, now_us
             )
         )
-        with self._popular_lock:
-            snapshot = self._popular_items.snapshot  # a change of the catalog may have come meanwhile
-            self._popular_items = counted if snapshot is items.snapshot else counted.with_snapshot(snapshot)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -176,7 +167,7 @@ class LoadedBundle:
         return self._list(name, (await self._begin([query]))[1].requests, query.count, False)
 
     def _list(self, name: str, requests: Requests, count: int, metadata: bool) -> list[Item]:
-        popular = self._popular_items
+        popular = self._popular.items
         item, score = popular.first_allowed(getattr(popular, name), requests, count)
         real = item[0] >= 0
         return render.build_items(item[0, real], score[0, real], self.snapshot, metadata)
@@ -213,7 +204,7 @@ class LoadedBundle:
         """Build slates of the largest requested count; re-ranking is greedy, so shorter slates are prefixes of them."""
         self.metrics.batch_size.observe(len(queries))
         run, built = await self._begin(queries)
-        self.metrics.count_removed(count_removed(self._popular_items.eligibility, built.requests))
+        self.metrics.count_removed(count_removed(self._popular.items.eligibility, built.requests))
         n = max(query.count for query in queries)
         slates = await self._make_slates(run, run.funnel(self.config), built.requests, n, queries[0].overlay)
         return [UserSlate(slates, row, bool(cold)) for row, cold in enumerate(built.cold)]
@@ -224,38 +215,23 @@ class LoadedBundle:
         with run.failures.tolerate("candidates"):
             slates = await funnel.recommend(requests, n)
         if slates is None:
-            popular = self._popular_items.with_config(self.change_config(overlay), self.config)
+            popular = self._popular.items.with_config(self.change_config(overlay), self.config)
             slates = popular.build_slates(requests, n)
         self._check_held(run)
         slates = await self.drop_deleted(slates)
         return replace(slates, degraded=(*slates.degraded, *run.failures.names))
 
     async def drop_deleted(self, slates: Slates) -> Slates:
-        """Return slates without items that were deleted, or that this process does not know, and without reasons that
-        name one; later items move up.
-
-        A replica of a stage may have read the catalog changes a second earlier or later.
-        """
+        """Return slates without deleted items: a stage may have read the catalog a second earlier or later."""
         if slates.item.size and int(slates.item.max()) >= len(self.snapshot):
             await read_now(self.catalog)
-        snapshot = self.snapshot
-        gone = slates.item >= len(snapshot)
-        gone |= ~gone & (slates.item != NONE) & snapshot.is_deleted(slates.item)
-        named = slates.reason_item
-        unnamed = (named != NONE) & ((named >= len(snapshot)) | snapshot.is_deleted(named))
-        if unnamed.any():
-            slates = replace(
-                slates,
-                reason=np.where(unnamed, 0, slates.reason).astype(np.int8),
-                reason_item=np.where(unnamed, NONE, named),
-            )
-        return slates if not gone.any() else remove_items(slates, gone)
+        return drop_deleted(slates, self.snapshot)
 
     async def _rank(self, queries: Sequence[Query]) -> list[RankedList]:
         """Rank the caller's own items of one query."""
         run, built = await self._begin(queries)
         items = queries[0].items[None]
-        found = self._popular_items.build_candidates(items)
+        found = self._popular.items.build_candidates(items)
         with run.failures.tolerate("candidates"):
             found = await run.call("candidates", score_items, built.requests, items)
             run.failures.add(*found.degraded)
@@ -286,7 +262,7 @@ class LoadedBundle:
 
     async def _ask(self, queries: Sequence[Query]) -> list[AskedItems]:
         run, built = await self._begin(queries)
-        asked = select_questions(self._question_model, self._popular_items, built.requests, queries[0].count)
+        asked = select_questions(self._question_model, self._popular.items, built.requests, queries[0].count)
         return [replace(asked, degraded=(*run.failures.names, *asked.degraded))]
 
     def _check_held(self, run: StageRun) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -131,6 +132,30 @@ class PopularItems:
         if name not in names:
             return np.zeros(len(self.snapshot), np.float32)
         return np.nan_to_num(self.snapshot.values[:, names.index(name)])
+
+
+class PopularLists:
+    """The popular items of a bundle as they are now: they follow the catalog and recent likes; threads may share it."""
+
+    def __init__(self, items: PopularItems):
+        self.items = items
+        self._lock = threading.Lock()
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Show the items of another version of the live catalog."""
+        with self._lock:
+            self.items = self.items.with_snapshot(snapshot)
+
+    def add_likes(self, add: Callable[[Snapshot, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]) -> None:
+        """Count recent likes: `add` gets the snapshot, popularity and trend (I,), and returns both with the likes.
+
+        Takes time that grows with the catalog; a change of the catalog may come meanwhile.
+        """
+        before = self.items
+        counted = before.with_likes(lambda popularity, trend: add(before.snapshot, popularity, trend))
+        with self._lock:
+            snapshot = self.items.snapshot
+            self.items = counted if snapshot is before.snapshot else counted.with_snapshot(snapshot)
 
 
 def _order(values: np.ndarray, tie_values: np.ndarray | None = None) -> Order:
