@@ -46,11 +46,14 @@ class ServingLayout:
     is_fixed: bool = False  # min_replicas are also the most
     nodes: int = 1  # 2: a second raylet on this machine, with half of the gateways and a proxy on the same port
     empty_stages: bool = False  # stages that do no work
+    empty_application: bool = False  # a FastAPI application that does no work, in one uvicorn process
     by_load: bool = False  # scale by load alone, not by free cores too
     trace_folder: str = ""  # where call_trace.py writes; empty: no trace
 
 
+EMPTY = ServingLayout("empty FastAPI application", None, empty_application=True)
 LAYOUTS = (
+    EMPTY,
     ServingLayout("empty stages, haproxy", "graph", "haproxy", empty_stages=True),
     ServingLayout("uvicorn, plain calls", None, micro_batch=1, serve_defaults=True),
     ServingLayout("graph, Serve defaults", "graph", micro_batch=1, serve_defaults=True),
@@ -128,7 +131,9 @@ def write_variant(layout: ServingLayout, config: Config, folder: Path) -> Config
 
 @contextlib.contextmanager
 def _start_uvicorn(layout: ServingLayout, config: Config) -> Iterator[tuple[psutil.Process, ...]]:
-    command = [sys.executable, "-m", "benchmarks.serving.uvicorn_server", str(config.source)]
+    module = "empty_application" if layout.empty_application else "uvicorn_server"
+    argument = config.serving.port if layout.empty_application else config.source
+    command = [sys.executable, "-m", f"benchmarks.serving.{module}", str(argument)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield (psutil.Process(process.pid),)

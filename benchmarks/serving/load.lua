@@ -1,19 +1,19 @@
--- wrk script: requests recommendations for the users of $HANDSELL_USERS in turn; the last line of output is JSON.
+-- wrk script: requests recommendations for users of $HANDSELL_USERS drawn at random; the last line of output is JSON.
 local users, threads = {}, {}
 for line in io.lines(os.getenv("HANDSELL_USERS")) do users[#users + 1] = line end
 
 function setup(thread)
-  thread:set("place", #threads * 7919)
+  thread:set("seed", #threads + 1)
   threads[#threads + 1] = thread
 end
 
 function init(args)
   degraded, failed = 0, 0
+  math.randomseed(seed)
 end
 
 function request()
-  place = place + 1
-  return wrk.format("GET", "/v1/users/" .. users[place % #users + 1] .. "/recommendations")
+  return wrk.format("GET", "/v1/users/" .. users[math.random(#users)] .. "/recommendations")
 end
 
 function response(status, headers, body)
