@@ -108,6 +108,26 @@ async def test_a_service_that_does_not_answer_is_a_sentence(world):
         assert (await visitor.get("/explore")).status_code == 200
 
 
+async def test_a_dial_stays_where_it_is_when_only_the_second_slate_is_refused(world):
+    class RefusesDials(httpx.AsyncBaseTransport):
+        def __init__(self, service):
+            self.service = service
+
+        async def handle_async_request(self, request):
+            if "diversity" in request.url.params:
+                return httpx.Response(
+                    503, json={"title": "busy", "status": 503, "detail": "busy", "code": "overloaded"}
+                )
+            return await self.service.handle_async_request(request)
+
+    async with open_console(world) as visitor:
+        http = visitor.http._transport.app.state.context.service._http
+        http._transport = RefusesDials(http._transport)
+        page = await show(visitor, ExploreView(user="u3", diversity=0.5))
+        assert page.count("There is no slate.") == 1 and len(list_cards(page)) == 2
+        assert 'name="diversity" type="range" min="0" max="1" step="any" value="0.5"' in page
+
+
 async def test_an_imagined_event_changes_the_slate_and_is_not_stored(world):
     async with open_console(world) as visitor:
         view = ExploreView(user="somebody new")

@@ -42,7 +42,7 @@ def test_the_story_of_an_item_that_re_ranking_pushed_out():
     assert [step.sign for step in story.steps] == ["good", "good", "good", "good", "bad"]
     assert [step.left for step in story.steps] == [8000, 1018, 1000, 50, 10]
     last = story.steps[-1]
-    assert last.sentence == "From place 9 to place 14. Because “Sun” was liked."
+    assert last.sentence == "From place 9 to place 14. Because “Sun” was chosen."
     assert last.lines[0].note == "moves it down; without this it would be at place 9" and len(last.lines) == 1
     assert story.steps[1].lines[1].note == "only at place 5,760; the first 200 count"
 

@@ -160,7 +160,8 @@ def build_store_cards(sums: SeriesSums) -> list[Card]:
             continue
         late = reader == "processor" and (age or 0) > LATE_S
         meaning = f"Events that “{words.lower()}” has not read yet; the oldest waits {_show_age(age)}."
-        cards.append(Card(f"{words}: behind", f"{behind:,.0f} {'event' if behind == 1 else 'events'}", meaning, "warn" if late else ""))
+        count = f"{behind:,.0f} {'event' if behind == 1 else 'events'}"
+        cards.append(Card(f"{words}: behind", count, meaning, "warn" if late else ""))
     rows = sums.by("handsell_store_rows", "table")
     if rows:
         size = sums.gauge("handsell_store_bytes")

@@ -17,6 +17,12 @@
     });
   }
 
+  // from zero to a little above a line that stays level; otherwise what fits the values
+  function fitValues(plot, least, most) {
+    if (least === null) return [0, 1];
+    return least === most ? [Math.min(0, most * 1.1), Math.max(0, most * 1.1) || 1] : uPlot.rangeNum(least, most, 0.1, true);
+  }
+
   function draw(figure) {
     if (!window.uPlot) return;
     drawn.get(figure)?.destroy();
@@ -30,7 +36,7 @@
     const bars = data.kind === "bars";
     const axis = { stroke: style("--muted"), grid: { stroke: style("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
     const options = {
-      width: Math.max(260, place.clientWidth), height: 220, scales: { x: { time: data.time } },
+      width: Math.max(260, place.clientWidth), height: 220, scales: { x: { time: data.time }, y: { range: fitValues } },
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       series: [{}, ...data.series.map((one, index) => ({
         label: one.label, stroke: colors[index % 5], dash: bars ? [] : dashes[index % 5], width: 2, spanGaps: false,

@@ -49,7 +49,7 @@ class MicroBatcher(Generic[Q, A]):
         """The query's answer; raises RequestError (503) when too many queries are waiting."""
         if len(self._waiting) >= self.capacity or self.wait_s() > self._max_wait_s:
             raise RequestError(
-                f"{len(self._waiting)} requests are waiting: retry in a second", status=503, code="overloaded"
+                "requests arrive faster than they are answered: retry in a second", status=503, code="overloaded"
             )
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((query, answer))

@@ -26,7 +26,7 @@ SOURCES = {
 REASONS = {
     "recommended_for_you": "Fits what this person does",
     "listen_again": "Known, and likely to be wanted again",
-    "because_you_liked": "Because {item} was liked",
+    "because_you_liked": "Because {item} was chosen",
     "similar_to_recent": "Similar to {item}, a recent choice",
     "from_creator_you_play": "By a creator this person often chooses",
     "new_release": "New, and similar in content",
