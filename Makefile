@@ -84,7 +84,7 @@ clean:
 	rm -rf $(VENV) .handsell
 
 # torch on PyPI brings NVIDIA's libraries (6.7 GB in all). Without a GPU the build of PyTorch's own index does (2.7 GB).
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt setup.py $(wildcard src/handsell/core/kernels/*.[ch])
 	@echo "installing into $(VENV) (3 to 7 minutes) …"
 	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 13), f"handsell needs Python 3.11 or 3.12, this is {sys.version.split()[0]}: make PYTHON=python3.11"'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,11 +1,12 @@
 """Put the files of `feature_repo` and `deployments` that handsell uses into the wheel, as `handsell/shipped`.
 
-pyproject.toml has everything else. An editable installation reads them where they are.
+pyproject.toml has everything else. An editable installation reads them where they are. The kernels are optional:
+without a C compiler the installation succeeds, and handsell computes with NumPy alone.
 """
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 SHIPPED = (
@@ -31,4 +32,19 @@ class BuildWithShippedFiles(build_py):
                 self.copy_file(str(path), str(target))
 
 
-setup(cmdclass={"build_py": BuildWithShippedFiles})
+KERNELS = Path("src/handsell/core/kernels")
+setup(
+    cmdclass={"build_py": BuildWithShippedFiles},
+    ext_modules=[
+        Extension(
+            "handsell.core.kernels._compiled",
+            sorted(str(path) for path in KERNELS.glob("*.c")),
+            depends=sorted(str(path) for path in KERNELS.glob("*.h")),
+            define_macros=[("Py_LIMITED_API", "0x030B0000")],
+            py_limited_api=True,
+            extra_compile_args=["-O3", "-ffp-contract=off"],  # the same results on every processor
+            optional=True,
+        )
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

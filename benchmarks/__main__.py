@@ -35,6 +35,7 @@ BENCHMARKS = {
     "filters": ("stages.filters", "Latency of filter expressions, cached and uncached."),
     "rules": ("stages.rules", "Latency of re-ranking with and without business rules."),
     "reranking": ("stages.reranking", "Latency of re-ranking with default and with all preferences."),
+    "limit": ("limit.limit_run", "CPU time of the three stages beside what no implementation avoids."),
     "loop": ("quality.loop", "NDCG of a bundle trained with more days of traffic beside one without."),
     "closed_loop": ("simulation.closed_loop", "True satisfaction of policies over simulated days with training."),
     "impressions": ("quality.impressions", "NDCG of the ranker for each way of learning from shown items."),

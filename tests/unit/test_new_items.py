@@ -185,8 +185,8 @@ class ByNumber:
 
     features = ("item",)
 
-    def raw(self, x, trees=0):
-        return 1 - x[..., 0] / 1000
+    def raw(self, x, trees=0, use=True):
+        return np.where(use, 1 - x[..., 0] / 1000, np.nan)
 
     def calibrate(self, raw):
         return raw

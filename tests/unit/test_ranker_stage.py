@@ -31,8 +31,8 @@ class ColumnRanker:
     column: str = "item_positives_7d"
     broken: bool = False
 
-    def raw(self, x, trees=0):
-        raw = x[..., self.features.index(self.column)]
+    def raw(self, x, trees=0, use=True):
+        raw = np.where(use, x[..., self.features.index(self.column)], np.float32(np.nan))
         return np.full_like(raw, np.nan) if self.broken else np.where(raw > 1.5, np.inf, raw)
 
     def calibrate(self, raw):
@@ -184,8 +184,8 @@ class RoughRanker(ColumnRanker):
 
     rough: str = "item_positives_1d"
 
-    def raw(self, x, trees=0):
-        return x[..., self.features.index(self.rough if trees else self.column)]
+    def raw(self, x, trees=0, use=True):
+        return np.where(use, x[..., self.features.index(self.rough if trees else self.column)], np.float32(np.nan))
 
 
 def test_the_preselection_drops_the_lowest_scores_of_its_trees(asked):

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from handsell.core.batches import NONE, Ragged, Requests
+from handsell.core.kernels import compiled
 from handsell.features.registry import find_features
 
 DENSE = 1_000_000  # most cells of a look-up table
@@ -94,11 +95,38 @@ class Pairs:
     @cached_property
     def tag_count(self) -> np.ndarray:
         """(B, K) number of tags."""
-        return np.bincount(self._tags[1], minlength=self.item.size).reshape(self.item.shape)
+        begin = self.catalog.item_tags.offsets
+        return begin[self.place + 1] - begin[self.place]
 
     def sum_tags(self, values: np.ndarray) -> np.ndarray:
         """(B, K) float64 sums of values (M,), one for each tag, by candidate."""
         return np.bincount(self._tags[1], weights=values, minlength=self.item.size).reshape(self.item.shape)
+
+    def sum_tag_weights(self, keys: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(B, K) float64 sums over a candidate's tags of their weights in its request; keys and weights (B, A).
+
+        A key occurs once in a row; -1 pads. Tags that are no key have weight 0.
+        """
+        if compiled is None:
+            return self.sum_tags(lookup(keys, weights, self.tag_row, self.tag))
+        tags, out = self.catalog.item_tags, np.empty(self.item.shape)
+        compiled.sum_weights(
+            np.ascontiguousarray(keys, np.int32), np.ascontiguousarray(weights, np.float64),
+            np.ascontiguousarray(tags.offsets, np.int64), np.ascontiguousarray(tags.values, np.int32),
+            np.ascontiguousarray(self.place, np.int32), out, len(out),
+        )  # fmt: skip
+        return out
+
+    def look_up_creators(self, keys: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(B, K) float64 weights of the candidates' creators in their request; keys and weights (B, A) as above."""
+        if compiled is None:
+            return lookup(keys, weights, np.arange(len(self.item))[:, None], self.creator)
+        out = np.empty(self.item.shape)
+        compiled.look_up(
+            np.ascontiguousarray(keys, np.int32), np.ascontiguousarray(weights, np.float64),
+            np.ascontiguousarray(self.creator, np.int32), out, len(out),
+        )  # fmt: skip
+        return out
 
 
 def compute_crosses(requests: Requests, items: np.ndarray, catalog: ItemCatalog) -> np.ndarray:
@@ -117,6 +145,13 @@ def find_occurrences(past: np.ndarray, past_time: np.ndarray, wanted: np.ndarray
 
     Candidates are looked up among the distinct values of the past, which is faster than a comparison with each event.
     """
+    if compiled is not None:
+        count, latest = np.empty(wanted.shape, np.int64), np.empty(wanted.shape, np.int64)
+        compiled.count_occurrences(
+            np.ascontiguousarray(past, np.int32), np.ascontiguousarray(past_time, np.int64),
+            np.ascontiguousarray(wanted, np.int32), count, latest, len(past),
+        )  # fmt: skip
+        return Occurrences(count, latest)
     row = np.arange(len(past), dtype=np.int64)[:, None] << 32
     valid = past != NONE
     keys = (row + past)[valid]

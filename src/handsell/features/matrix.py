@@ -15,6 +15,7 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import Candidates, Requests
 from handsell.core.errors import ConfigError, FeatureError
+from handsell.core.kernels import compiled
 from handsell.features.crosses import compute_crosses
 from handsell.features.item import DailyValues, ItemValues, SnapshotValues, list_item_features
 from handsell.features.registry import find_features
@@ -96,23 +97,30 @@ def build_matrix(
         _refuse("user", groups["user"], f"{profile.shape[1]}")
     if items.names != groups["item"]:
         _refuse("item", groups["item"], f"{len(items.names)} ({', '.join(items.names)})")
-    source, item = compute_source_features(candidates), candidates.item
-    if pick is not None:
-        source = np.take_along_axis(source, pick[:, :, None], axis=1)
-        item = np.take_along_axis(item, pick, axis=1)
+    item = candidates.item if pick is None else np.take_along_axis(candidates.item, pick, axis=1)
     parts = (
-        source,
         profile[:, None, :],
         items.gather(item, requests.time),
         compute_crosses(requests, item, snapshot),
         compute_context(requests)[:, None, :],
     )
-    out = np.empty((*item.shape, sum(part.shape[2] for part in parts)), np.float32)
-    begin = 0
+    begin = len(groups["source"])
+    out = np.empty((*item.shape, begin + sum(part.shape[2] for part in parts)), np.float32)
+    _write_source_features(candidates, pick, out)
     for part in parts:
         out[:, :, begin : begin + part.shape[2]] = part
         begin += part.shape[2]
     return out
+
+
+def _write_source_features(candidates: Candidates, pick: np.ndarray | None, out: np.ndarray) -> None:
+    """Write the first columns of the matrix `out` (B, K, F)."""
+    if pick is not None or compiled is None:
+        source = compute_source_features(candidates)
+        out[:, :, : source.shape[2]] = source if pick is None else np.take_along_axis(source, pick[:, :, None], axis=1)
+        return
+    arrays = (candidates.source_score, candidates.source_rank, candidates.fused)
+    compiled.write_sources(*(np.ascontiguousarray(array, np.float32) for array in arrays), out, len(out))
 
 
 def compute_source_features(candidates: Candidates) -> np.ndarray:

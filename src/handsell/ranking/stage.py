@@ -13,6 +13,7 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.errors import FeatureError
+from handsell.core.kernels import compiled
 from handsell.core.protocols import Ranker
 from handsell.features.matrix import ItemValues, SnapshotValues, build_matrix, list_features
 
@@ -21,8 +22,8 @@ from handsell.features.matrix import ItemValues, SnapshotValues, build_matrix, l
 class RawRanker(Ranker, Protocol):
     """A ranker whose calibrated scores may tie: it is ordered by its raw scores."""
 
-    def raw(self, x: np.ndarray, trees: int = 0) -> np.ndarray:
-        """(…, F) → (…) raw scores; a model of trees uses only its first `trees` if that is not 0."""
+    def raw(self, x: np.ndarray, trees: int = 0, use: np.ndarray | None = None) -> np.ndarray:
+        """(…, F) → (…) raw scores, NaN where `use` (…) is false; a model of trees uses its first `trees`, 0 for all."""
         ...
 
     def calibrate(self, raw: np.ndarray) -> np.ndarray: ...
@@ -91,11 +92,9 @@ class LocalRanking:
         look = self._first_look(x, candidates.item != NONE, k)
         if (exploration := self.config.reranking.exploration).carried:  # a low first look must not end a fair start
             look |= is_new(self.snapshot, candidates.item, requests.time, exploration.new_items.days)
-        if look.all():
-            return self._predict(x)
-        raw = np.full(look.shape, np.nan, np.float32)
-        raw[look] = self._predict(x[look])
-        return raw
+        if self._by_raw is not None:
+            return self._by_raw.raw(x, use=look)
+        return np.where(look, self.ranker.score(x), np.nan)
 
     def _first_look(self, x: np.ndarray, real: np.ndarray, k: int) -> np.ndarray:
         """Return (B, K) bool: candidates that the whole ranker scores: all, or the best by its first trees.
@@ -105,14 +104,10 @@ class LocalRanking:
         trees, keeps = self.config.ranking.first_look_trees, max(self.config.ranking.first_look_keeps, k)
         if not trees or real.shape[1] <= keeps or self._by_raw is None:
             return real
-        rough = np.full(real.shape, np.nan, np.float32)
-        rough[real] = self._by_raw.raw(x[real], trees)
+        rough = self._by_raw.raw(x, trees, real)
         kept = np.zeros(real.shape, bool)
         np.put_along_axis(kept, best_first(rough, np.isfinite(rough), real, keeps), True, axis=1)
         return kept & real
-
-    def _predict(self, x: np.ndarray) -> np.ndarray:
-        return self._by_raw.raw(x) if self._by_raw else self.ranker.score(x)
 
     @cached_property
     def _by_raw(self) -> RawRanker | None:
@@ -163,5 +158,9 @@ class FusedRanking:
 
 def best_first(raw: np.ndarray, finite: np.ndarray, real: np.ndarray, k: int) -> np.ndarray:
     """Return (B, min(k, K)) columns: finite scores descending, then others, then padding; ties keep their order."""
+    if compiled is not None and raw.dtype == np.float32:
+        order = np.empty((len(raw), min(max(k, 0), raw.shape[1])), np.int64)
+        compiled.order_best(np.ascontiguousarray(raw), finite, real, order, len(raw))
+        return order
     key = np.where(finite, -raw.astype(np.float64), np.where(real, np.inf, np.nan))  # NaN sorts last
     return np.argsort(key, axis=1, kind="stable")[:, :k]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from handsell.core.errors import BundleError
 from handsell.ranking.calibration import Calibration
+from handsell.ranking.trees import TreeTables
 from handsell.ranking.xgboost_import import xgboost
 
 FUSED = "src_fused"
@@ -29,10 +31,10 @@ class XGBoostRanker:
         """Return the probability of a positive (B, K) float32 from features (B, K, F) float32, NaN = missing."""
         return self.calibrate(self.raw(x))
 
-    def raw(self, x: np.ndarray, trees: int = 0) -> np.ndarray:
+    def raw(self, x: np.ndarray, trees: int = 0, use: np.ndarray | None = None) -> np.ndarray:
         """Return raw margins (…) float32 of features (…, F), by which candidates are ordered.
 
-        With `trees`, only the first trees are used, for a fast preselection.
+        With `trees`, only the first trees are used, for a fast preselection. With `use` (…) bool, the others are NaN.
         """
         *shape, width = x.shape
         if width != len(self.features):
@@ -43,11 +45,27 @@ class XGBoostRanker:
         rows = np.ascontiguousarray(x, np.float32).reshape(-1, width)
         if not len(rows):
             return np.zeros(shape, np.float32)
-        margin = self.booster.inplace_predict(
-            rows, iteration_range=(0, min(trees, self.booster.num_boosted_rounds())), predict_type="margin",
+        chosen = np.ones(len(rows), bool) if use is None else np.ascontiguousarray(use, bool).reshape(-1)
+        margin = self._predict(rows, chosen, trees)
+        if self.prior:
+            margin += compute_fused_margin(rows, self.features, self.prior)
+        return margin.reshape(shape)
+
+    def _predict(self, rows: np.ndarray, chosen: np.ndarray, trees: int) -> np.ndarray:
+        """Return margins (N,) float32 of rows (N, F) without the prior, NaN where `chosen` (N,) is false."""
+        if self.tables is not None:
+            return self.tables.predict(rows, chosen, trees)
+        out = np.full(len(rows), np.nan, np.float32)
+        out[chosen] = self.booster.inplace_predict(
+            rows[chosen], iteration_range=(0, min(trees, self.booster.num_boosted_rounds())), predict_type="margin",
             missing=np.nan, validate_features=False,
         )  # fmt: skip
-        return (np.asarray(margin, np.float32) + compute_fused_margin(rows, self.features, self.prior)).reshape(shape)
+        return out
+
+    @cached_property
+    def tables(self) -> TreeTables | None:
+        """The trees for the compiled loop; None: XGBoost itself predicts."""
+        return TreeTables.of(self.booster)
 
     def contributions(self, x: np.ndarray) -> tuple[np.ndarray, float]:
         """Return the contribution (F,) float32 of each feature of a row x (F,) to its margin, and the base margin.
@@ -94,7 +112,9 @@ class XGBoostRanker:
             ) from error
         check_features(booster, features, path)
         booster.set_param({"nthread": 1})
-        return cls(features, booster, Calibration.load(path / "calibration.json"), prior)
+        loaded = cls(features, booster, Calibration.load(path / "calibration.json"), prior)
+        _ = loaded.tables  # at the start, not in the first request
+        return loaded
 
 
 def compute_fused_margin(rows: np.ndarray, features: tuple[str, ...], prior: float) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from handsell.config import Config
 from handsell.core.batches import NONE, Candidates
+from handsell.core.kernels import compiled
 from handsell.retrieval.config import MAX_SOURCES
 
 K0 = 60  # added to ranks; reduces the advantage of the first ranks
@@ -34,6 +35,8 @@ def fuse_sources(
     if len(names) > MAX_SOURCES:
         raise ValueError(f"expected at most {MAX_SOURCES} sources, got {len(names)}: disable some")
     rows = len(found[0][0])
+    if compiled is not None and rows:
+        return _fuse_compiled(found, names, weights, k, degraded)
     row, item, source, rank, score = _flatten(found)
     # One entry per (row, item), ascending; `entry` maps each result to its entry.
     width = int(item.max(initial=0)) + 1
@@ -57,6 +60,29 @@ def fuse_sources(
     out.source_score[at3] = score[held]
     out.source_rank[at3] = rank[held]
     return out
+
+
+def _fuse_compiled(
+    found: Sequence[tuple[np.ndarray, np.ndarray]],
+    names: tuple[str, ...],
+    weights: Sequence[float],
+    k: int,
+    degraded: tuple[str, ...],
+) -> Candidates:
+    """Return what `fuse_sources` does."""
+    lists = [
+        (np.ascontiguousarray(items, np.int32), np.ascontiguousarray(scores, np.float32))
+        for (items, scores), _ in zip(found, names, strict=False)
+    ]
+    rows, width = len(found[0][0]), max(1, min(k, sum(items.shape[1] for items, _ in lists)))
+    item, fused = np.empty((rows, width), np.int32), np.empty((rows, width), np.float32)
+    count = np.empty(rows, np.int64)
+    compiled.rank_fused(lists, np.asarray(weights, np.float64), item, fused, count)
+    size = max(1, min(width, int(count.max())))
+    item, fused = np.ascontiguousarray(item[:, :size]), np.ascontiguousarray(fused[:, :size])
+    score, rank = (np.empty((rows, size, len(lists)), np.float32) for _ in range(2))
+    compiled.place_sources(lists, item, score, rank, rows)
+    return Candidates(item, fused, score, rank, fused.copy(), names, degraded)
 
 
 def _flatten(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, ...]:

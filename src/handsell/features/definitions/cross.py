@@ -9,7 +9,7 @@ from handsell.core.batches import NONE, Ragged
 from handsell.core.offsets import offsets_from_counts
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.events.states import MAX_AWAY_DAYS
-from handsell.features.crosses import Occurrences, Pairs, lookup, pad_left
+from handsell.features.crosses import Occurrences, Pairs, pad_left
 from handsell.features.registry import feature
 
 
@@ -17,15 +17,14 @@ from handsell.features.registry import feature
 def creator_affinity(pairs: Pairs) -> np.ndarray:
     """The user's affinity to the item's creator."""
     profile = pairs.requests.profile
-    return lookup(profile.creator, profile.creator_weight, np.arange(len(pairs.item))[:, None], pairs.creator)
+    return pairs.look_up_creators(profile.creator, profile.creator_weight)
 
 
 @feature("tag_affinity", group="cross", default=0.0, on_demand=True)
 def tag_affinity(pairs: Pairs) -> np.ndarray:
     """The user's mean affinity to the item's tags."""
     profile = pairs.requests.profile
-    weight = lookup(profile.tag, profile.tag_weight, pairs.tag_row, pairs.tag)
-    return pairs.sum_tags(weight) / np.maximum(pairs.tag_count, 1)
+    return pairs.sum_tag_weights(profile.tag, profile.tag_weight) / np.maximum(pairs.tag_count, 1)
 
 
 @feature("times_in_history", group="cross", default=0.0, on_demand=True)
@@ -61,7 +60,7 @@ def last_item_similarity(pairs: Pairs) -> np.ndarray:
     known = last[row] != NONE
     count = np.bincount(row[known], minlength=len(last))
     keys = pad_left(Ragged(item_tags.values[place[known]], offsets_from_counts(count)))
-    common = pairs.sum_tags(lookup(keys, np.ones(keys.shape), pairs.tag_row, pairs.tag))
+    common = pairs.sum_tag_weights(keys, np.ones(keys.shape))
     return common / np.sqrt(np.maximum(pairs.tag_count * count[:, None], 1))
 
 

@@ -1,0 +1,14 @@
+#ifndef HANDSELL_KERNELS_H
+#define HANDSELL_KERNELS_H
+#include "arrays.h"
+
+#define KERNEL(NAME) PyObject *NAME(PyObject *module, PyObject *const *args, Py_ssize_t count)
+KERNEL(sum_trees);
+KERNEL(order_best);
+KERNEL(rank_fused);
+KERNEL(place_sources);
+KERNEL(count_occurrences);
+KERNEL(sum_weights);
+KERNEL(look_up);
+KERNEL(write_sources);
+#endif
