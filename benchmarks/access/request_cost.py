@@ -3,7 +3,7 @@
     python -m benchmarks access
     python -m benchmarks access --keys 10000 --rounds 40
 
-Two applications with one route each answer the same bytes, with the gateway's own middleware and checks: one requires
+Two applications with one route each answer the same bytes, behind the gateway's own gate and checks: one requires
 keys, the other does not. Requests take turns in rounds; of each kind the median round counts.
 """
 
@@ -21,6 +21,7 @@ from typing import Any
 import jwt
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from benchmarks.report import measure_cpu_speed, write_report
 from handsell.access.api_key import ApiKey, KeyKind, create_key
@@ -44,6 +45,17 @@ class MemoryReader:
         return [key for key in self._keys if key.offset > after_offset]
 
 
+class GateMiddleware:
+    """The gate alone before an application."""
+
+    def __init__(self, app: ASGIApp, gate: AccessGate):
+        self._app, self._gate = app, gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._gate.find_refusal(scope, dict(scope["headers"]))
+        await (refusal or self._app)(scope, receive, send)
+
+
 def build_app(access: AccessConfig, keys: list[ApiKey]) -> FastAPI:
     """Build an application with one route behind the gateway's checks."""
     app, routes = FastAPI(), APIRouter(route_class=StrictRoute)
@@ -56,7 +68,7 @@ def build_app(access: AccessConfig, keys: list[ApiKey]) -> FastAPI:
     install_handlers(app)
     reader: Any = MemoryReader(keys)
     sink: Any = SimpleNamespace()
-    app.add_middleware(AccessGate, control=AccessControl(access, lambda: reader, sink))
+    app.add_middleware(GateMiddleware, gate=AccessGate(AccessControl(access, lambda: reader, sink)))
     return app
 
 

@@ -53,7 +53,7 @@ server.serve_forever()
 
 def trace_request(headers: list[tuple[bytes, bytes]]) -> None:
     """Make the calls of one recommendation."""
-    _, span = tracing.begin_request(headers)
+    _, span = tracing.begin_request(dict(headers))
     set_named_ids(lambda: ())
     set_recommendation_id("r1")
     query = get_trace()

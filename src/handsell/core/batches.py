@@ -27,9 +27,10 @@ class Ragged:
 
     @classmethod
     def from_rows(cls, rows: Sequence[np.ndarray | Sequence[int]], dtype: np.dtype | type = np.int32) -> Ragged:
+        if not any(map(len, rows)):
+            return cls.empty(len(rows), dtype)
         offsets = offsets_from_counts(np.fromiter((len(row) for row in rows), np.int64, len(rows)))
-        parts = [np.asarray(row, dtype) for row in rows]
-        return cls(np.concatenate(parts) if parts else np.zeros(0, dtype), offsets)
+        return cls(np.concatenate([np.asarray(row, dtype) for row in rows]), offsets)
 
     @classmethod
     def empty(cls, rows: int, dtype: np.dtype | type = np.int32) -> Ragged:
@@ -43,7 +44,7 @@ class Ragged:
 
     @property
     def lengths(self) -> np.ndarray:
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]  # np.diff takes four times as long for a few rows
 
     @property
     def row_of_value(self) -> np.ndarray:

@@ -143,7 +143,7 @@ def build_query_batch(queries: Sequence[Query]) -> QueryBatch:
         user_id=[q.user_id for q in queries],
         time=np.array([q.time for q in queries], np.int64),
         surface=np.array([q.surface for q in queries], np.int8),
-        session=Events.concatenate([q.session.at_row(b) for b, q in enumerate(queries)]),
+        session=Events.concatenate([q.session.at_row(b) for b, q in enumerate(queries) if len(q.session)]),
         exclude=Ragged.from_rows([q.exclude for q in queries]),
         creators=Ragged.from_rows([q.creators for q in queries]),
         tags=Ragged.from_rows([q.tags for q in queries]),

@@ -17,22 +17,22 @@ from handsell.serving.graph.service import Service
 from handsell.serving.http import answers as a
 from handsell.serving.http import schemas as s
 from handsell.serving.http.access.access_control import AccessControl
-from handsell.serving.http.access.audit_trail import AuditTrail, make_audit_hash
-from handsell.serving.http.access.gate import AccessGate, describe_keys
+from handsell.serving.http.access.gate import describe_keys
 from handsell.serving.http.api_page.routes import build_page_routes
 from handsell.serving.http.catalog_api import build_item_routes, build_user_routes
 from handsell.serving.http.compatibility.gorse_api import GORSE_ROUTES
 from handsell.serving.http.compatibility.ubi_api import build_ubi_routes
-from handsell.serving.http.middleware import HeadAsGet, RequestMetrics
+from handsell.serving.http.middleware import ApiMiddleware
 from handsell.serving.http.onboarding.question_api import build_onboarding_routes
 from handsell.serving.http.people_api import build_identity_routes
 from handsell.serving.http.preview.preview_api import build_preview_routes
-from handsell.serving.http.problems import MEDIA_TYPE, BodyLimit, UrlEncoding, install_handlers
+from handsell.serving.http.problems import MEDIA_TYPE, install_handlers
 from handsell.serving.http.routing import (
     BODY,
     ITEM,
     PROBLEMS,
     USER,
+    DirectRoute,
     ItemId,
     LoggedUser,
     QueriedUser,
@@ -90,16 +90,11 @@ def build_api(service: Service, watchers: Sequence[Watcher] = ()) -> FastAPI:
     app.openapi = build_document(app, service.access)  # type: ignore[method-assign]
     gorse = GORSE_ROUTES if service.config.serving.gorse_api else ()
     for routes in (*ROUTE_GROUPS, *gorse):
-        app.include_router(routes(service))
+        app.router.routes += routes(service).routes  # an included router would match every request twice
     app.include_router(build_page_routes())
     if service.config.console.enabled:
         app.add_route("/", lead_to_console, include_in_schema=False)
-    app.add_middleware(AuditTrail, append=service.access.append_audit, hash_id=make_audit_hash(service.config))
-    app.add_middleware(UrlEncoding)
-    app.add_middleware(BodyLimit, limit=service.config.serving.max_body_bytes)
-    app.add_middleware(AccessGate, control=service.access)
-    app.add_middleware(RequestMetrics, service=service)
-    app.add_middleware(HeadAsGet)
+    app.add_middleware(ApiMiddleware, service=service)
     return app
 
 
@@ -108,7 +103,7 @@ async def lead_to_console(_: Request) -> Response:
 
 
 def _event_routes(service: Service) -> APIRouter:
-    routes = APIRouter(prefix="/v1", route_class=StrictRoute)
+    routes = APIRouter(prefix="/v1", route_class=DirectRoute)
 
     @routes.post("/events", status_code=202, response_model=a.EventsAnswer, responses=problems(*BODY))
     async def events(body: s.EventsBody) -> Response:
@@ -119,7 +114,7 @@ def _event_routes(service: Service) -> APIRouter:
 
 
 def _slate_routes(service: Service) -> APIRouter:
-    routes = APIRouter(prefix="/v1", route_class=StrictRoute)
+    routes = APIRouter(prefix="/v1", route_class=DirectRoute)
 
     @routes.post("/recommendations", response_model=a.RecommendationsAnswer, responses=problems(*BODY))
     async def recommendations(body: s.RecommendationsBody) -> Response:

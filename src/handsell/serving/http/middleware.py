@@ -1,4 +1,4 @@
-"""Middleware of the HTTP API: HEAD requests, metrics, traces, log lines of requests."""
+"""The one middleware of the HTTP API: what every request passes before its route, and what every answer gets."""
 
 from __future__ import annotations
 
@@ -11,60 +11,83 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handsell.core.logs.log_lines import set_named_ids
 from handsell.serving.graph.service import Service
-from handsell.serving.telemetry.request_ids import list_request_ids
+from handsell.serving.http.access.audit_trail import AuditTrail, make_audit_hash
+from handsell.serving.http.access.gate import AccessGate
+from handsell.serving.http.problems import check_encoding, read_body, replay_body
+from handsell.serving.telemetry.request_ids import BODY, list_request_ids
 from handsell.serving.telemetry.tracing import begin_request, end_request
 
 log = logging.getLogger(__name__)
 
-
-class HeadAsGet:
-    """Middleware that answers HEAD like GET, without the body."""
-
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "HEAD":
-            await self.app(scope, receive, send)
-            return
-
-        async def send_headers(message: Message) -> None:
-            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
-
-        await self.app({**scope, "method": "GET"}, receive, send_headers)
+READING = ("GET", "HEAD", "OPTIONS")  # methods without a body, which change nothing
 
 
-class RequestMetrics:
-    """Middleware that times, counts and traces every request by its route, if it has one."""
+class ApiMiddleware:
+    """Answers HEAD like GET without the body; checks access, size and encoding; adds headers; records the request.
+
+    One layer instead of one for each task: a layer costs its own coroutine and its own `send` on every request.
+    """
 
     def __init__(self, app: ASGIApp, service: Service):
-        self.app, self.metrics, self.is_logged = app, service.metrics, service.config.logging.requests
+        config = service.config
+        self.app, self._metrics = app, service.metrics
+        self._gate = AccessGate(service.access)
+        self._audit = AuditTrail(service.access.append_audit, make_audit_hash(config))
+        self._longest_body, self._is_logged = config.serving.max_body_bytes, config.logging.requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
-        header, span = begin_request(scope["headers"])
+        started, status, sends_body = time.perf_counter(), 500, True
+        if scope["method"] == "HEAD":
+            scope, sends_body = {**scope, "method": "GET"}, False
+        headers = dict(scope["headers"])  # of a header that is sent twice, the last
+        traceparent, span = begin_request(headers)
         set_named_ids(partial(list_request_ids, scope))
+        added, is_recorded = self._gate.list_headers(headers), scope["method"] in READING
 
-        async def observe(message: Message) -> None:
-            nonlocal status
+        async def send_completed(message: Message) -> None:
+            nonlocal status, is_recorded
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"traceparent", header)]
+                if not is_recorded:
+                    is_recorded = True
+                    await self._audit.record(scope, status)
+                own = message.get("headers", ())
+                given = {name for name, _ in own}  # the page of the API has a policy of its own
+                missing = (header for header in added if header[0] not in given)
+                message["headers"] = [*own, *missing, (b"traceparent", traceparent)]
+            elif not sends_body:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
-            await self.app(scope, receive, observe)
+            await self._pass(scope, headers, receive, send_completed)
+        except Exception:
+            if not is_recorded:
+                await self._audit.record(scope, 500)
+            raise
         finally:
-            route = getattr(scope.get("route"), "path_format", "other")
-            self.metrics.requests.labels(route, status).inc()
             seconds = time.perf_counter() - started
-            self.metrics.request_seconds.labels(route).observe(seconds)
+            route = getattr(scope.get("route"), "path_format", "other")
+            self._metrics.count_request(route, status, seconds)
             end_request(span, scope["method"], route, status)
-            if self.is_logged:
+            if self._is_logged:
                 log.info("request", extra={"fields": describe_request(scope, route, status, seconds)})
+
+    async def _pass(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        """Pass a request on to its route, or answer why it is refused."""
+        refusal = self._gate.find_refusal(scope, headers)
+        if refusal is None and scope["method"] not in READING:
+            body = await read_body(receive, self._longest_body)
+            if body is None:
+                return  # the caller has gone
+            if isinstance(body, bytes):
+                scope[BODY], receive = body, replay_body(body, receive)
+            else:
+                refusal = body
+        await (refusal or check_encoding(scope) or self.app)(scope, receive, send)
 
 
 def describe_request(scope: Scope, route: str, status: int, seconds: float) -> dict[str, Any]:

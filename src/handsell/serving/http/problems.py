@@ -13,11 +13,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope
 
 from handsell.core.errors import RequestError
 from handsell.events.store.interface import EventStoreError
-from handsell.serving.telemetry.request_ids import BODY as KEPT_BODY
 
 log = logging.getLogger(__name__)
 
@@ -135,55 +134,40 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}… ({len(text)} characters)"
 
 
-class UrlEncoding:
-    """Reads a URL as UTF-8 and refuses one that is not: its invalid bytes would be replaced, which makes ids equal."""
-
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            # Starlette reads bytes that are not percent-encoded as Latin-1
-            query = re.sub(rb"[^\x00-\x7f]", lambda byte: b"%%%02X" % ord(byte[0]), scope["query_string"])
-            for name, part in (("path", scope.get("raw_path") or b""), ("query", query)):
-                try:
-                    unquote_to_bytes(part).decode()
-                except UnicodeDecodeError as error:
-                    detail = f"{name}: expected percent-encoded UTF-8; got byte {error.object[error.start]:#04x}"
-                    fields = [{"field": name, "detail": detail}]
-                    await problem(422, detail, "invalid_request", fields)(scope, receive, send)
-                    return
-            scope["query_string"] = query
-        await self.app(scope, receive, send)
+def check_encoding(scope: Scope) -> Response | None:
+    """Read a URL as UTF-8, or answer why it is none: its invalid bytes would be replaced, which makes ids equal."""
+    path, query = scope.get("raw_path") or b"", scope["query_string"]
+    if path.isascii() and query.isascii() and b"%" not in path and b"%" not in query:
+        return None
+    # Starlette reads bytes that are not percent-encoded as Latin-1
+    query = re.sub(rb"[^\x00-\x7f]", lambda byte: b"%%%02X" % ord(byte[0]), query)
+    for name, part in (("path", path), ("query", query)):
+        try:
+            unquote_to_bytes(part).decode()
+        except UnicodeDecodeError as error:
+            detail = f"{name}: expected percent-encoded UTF-8; got byte {error.object[error.start]:#04x}"
+            return problem(422, detail, "invalid_request", [{"field": name, "detail": detail}])
+    scope["query_string"] = query
+    return None
 
 
-class BodyLimit:
-    """Reads a request's body before any route runs, and refuses one over `limit` bytes, also if sent in chunks."""
-
-    def __init__(self, app: ASGIApp, limit: int):
-        self.app, self.limit = app, limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
-            await self.app(scope, receive, send)
-            return
-        body = bytearray()
-        more = True
-        while more and len(body) <= self.limit:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-        if len(body) > self.limit:
-            detail = f"body: expected at most {self.limit} bytes, got more: split it, or raise serving.max_body_bytes"
-            await problem(413, detail, "body_too_large")(scope, receive, send)
-            return
-        scope[KEPT_BODY] = bytes(body)
-        await self.app(scope, _replay(scope[KEPT_BODY], receive), send)
+async def read_body(receive: Receive, limit: int) -> bytes | Response | None:
+    """Read a body, also if sent in chunks; return an answer to one over `limit` bytes, None if the caller has gone."""
+    body = bytearray()
+    more = True
+    while more and len(body) <= limit:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    if len(body) > limit:
+        detail = f"body: expected at most {limit} bytes, got more: split it, or raise serving.max_body_bytes"
+        return problem(413, detail, "body_too_large")
+    return bytes(body)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def replay_body(body: bytes, receive: Receive) -> Receive:
     """Return a receiver of the body already read, and then of later messages."""
     first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 

@@ -23,6 +23,8 @@ from handsell.serving.http import schemas
 from handsell.serving.http.paging import Feed
 
 NOTHING = np.zeros(0, np.int32)
+FIRST = np.zeros(1, np.int32)  # number of the first item
+NO_EVENTS = Events.none()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +80,18 @@ class QueryParser:
             arrived=arrived,
             deadline_s=self.deadline_s(body.deadline_ms),
             session=self.session(body.session, now, basket),
-            exclude=np.union1d(np.union1d(find_known(shelf.items, exclude.item_ids), basket), shown),
+            exclude=join_numbers(find_known(shelf.items, exclude.item_ids), basket, shown),
             feed=feed,
             filter=self.filter(body.filter),
             shown=shown,
-            creators=np.union1d(find_known(shelf.creators, exclude.creators), creators),
-            tags=np.union1d(find_known(shelf.tags, exclude.tags), tags),
+            creators=join_numbers(find_known(shelf.creators, exclude.creators), creators),
+            tags=join_numbers(find_known(shelf.tags, exclude.tags), tags),
         )
 
     def substitutes(self, surface: int, basket: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the creators and tags whose items count as substitutes of the basket's items on this surface."""
+        if not len(basket):
+            return NOTHING, NOTHING
         kind = tuple(self.config.surfaces.values())[surface].substitutes
         creators = self.snapshot.creator[basket] if kind == "same_creator" else NOTHING
         tags = [self.snapshot.item_tags.row(int(item)) for item in basket] if kind == "same_tag" else []
@@ -95,7 +99,7 @@ class QueryParser:
 
     def feed(self, *shared: str | None) -> Feed:
         """A feed of this catalog, which its permanent first item identifies."""
-        first = self.snapshot.items.ids(np.zeros(1, np.int64)) if len(self.snapshot) else []
+        first = self.snapshot.items.ids(FIRST) if len(self.snapshot) else []
         return Feed.of(*shared, first)
 
     def parse_similar(self, item_id: str, parameters: schemas.SimilarParameters, arrived: float) -> Query:
@@ -109,7 +113,7 @@ class QueryParser:
         session = Events.of([0], item, [code], [now - 1], [weight])
         return Query(
             new_id(), None, surface, self.count(parameters.count, surface), now, arrived, self.deadline_s(None),
-            session, exclude=np.union1d(item, shown), feed=feed, filter=self.filter(parameters.filter), shown=shown,
+            session, exclude=join_numbers(item, shown), feed=feed, filter=self.filter(parameters.filter), shown=shown,
         )  # fmt: skip
 
     def parse_explain(self, parameters: schemas.ExplainParameters, arrived: float) -> Query:
@@ -181,6 +185,8 @@ class QueryParser:
 
     def session(self, session: schemas.VisitorSession | None, now: int, basket: np.ndarray = NOTHING) -> Events:
         """The session's events, then the basket; an event later than now counts as just now."""
+        if session is None and not len(basket):
+            return NO_EVENTS
         events = session.events if session else []
         codes = [self._type(event.type, f"session.events.{i}.type") for i, event in enumerate(events)]
         times = [now if e.timestamp is None else min(self.clock.from_wall(e.timestamp), now) for e in events]
@@ -222,8 +228,15 @@ def find_similar_surface(config: Config) -> str:
     return "similar" if "similar" in config.surfaces else "home"
 
 
+def join_numbers(*parts: np.ndarray) -> np.ndarray:
+    """Return the distinct catalog numbers of all parts, ascending."""
+    return np.unique(np.concatenate(parts)) if any(map(len, parts)) else NOTHING
+
+
 def find_known(vocabulary: Vocabulary, ids: Sequence[str]) -> np.ndarray:
     """Return the numbers of the ids that the vocabulary has."""
+    if not ids:
+        return NOTHING
     numbers = vocabulary.number(ids)
     return numbers[numbers != NONE]
 

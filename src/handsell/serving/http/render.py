@@ -54,7 +54,8 @@ def render_slate(slates: Slates, row: int, count: int, snapshot: Snapshot) -> Re
 
 def round_scores(values: np.ndarray) -> list[float]:
     """Round to six digits, about the precision of float32."""
-    return np.round(np.nan_to_num(values.astype(np.float64)), 6).tolist()
+    exact = values.astype(np.float64)
+    return np.round(exact if np.isfinite(exact).all() else np.nan_to_num(exact), 6).tolist()
 
 
 def build_recommended_items(slate: RenderedSlate, snapshot: Snapshot, metadata: bool) -> list[RecommendedItem]:

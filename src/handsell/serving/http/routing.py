@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Annotated, Any, ClassVar
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from functools import partial
+from typing import Annotated, Any, ClassVar, get_origin
+from urllib.parse import parse_qsl
 
 import orjson
 from fastapi import Path, Query
@@ -11,12 +13,14 @@ from fastapi.requests import Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.types import Receive, Scope, Send
 
 from handsell.core.errors import RequestError
 from handsell.serving.http import answers as a
 from handsell.serving.http import schemas as s
-from handsell.serving.http.access.route_scopes import require_access, require_scope
+from handsell.serving.http.access.route_scopes import ALL_SCOPES, require_access, require_scope
 from handsell.serving.http.problems import Problem
+from handsell.serving.telemetry.request_ids import BODY as KEPT_BODY
 
 PROBLEMS: dict[int, dict[str, Any]] = {
     status: {"model": Problem, "description": what}
@@ -43,6 +47,7 @@ BODY_TYPES = {
     "PUT": ("application/json",),
     "PATCH": ("application/json", "application/merge-patch+json"),
 }
+JSON_TYPES = (b"application/json", b"application/json; charset=utf-8")  # that need no parsing
 BODY = (400, 413, 415, 422)  # problems of a request with a body
 ACCESS = (401, 403, 429)  # problems of any request
 UserId = Annotated[s.Id, Path(description="an unknown user is a cold start, not an error")]
@@ -50,6 +55,10 @@ LoggedUser = Annotated[s.Id, Path(description="the id used in requests and event
 QueriedUser = Annotated[s.Id, Query(description="the id used in requests and events")]
 ItemId = Annotated[s.Id, Path()]
 QueriedItem = Annotated[s.Id, Query()]
+
+
+Read = Callable[[Scope], Any]
+"""Returns what FastAPI would validate; raises KeyError or ValueError where that is not there."""
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -92,5 +101,78 @@ class BodylessRoute(StrictRoute):
     body_types: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
 
+class DirectRoute(StrictRoute):
+    """A route that reads path, query and body itself, and validates each with the field that FastAPI has made for it.
+
+    A request that is not correct, or whose caller may not call for everybody, is left to FastAPI, which answers what is
+    wrong: both accept the same requests, and errors have one place. Query and body must be one model each.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Awaitable[Response]], **options: Any):
+        super().__init__(path, endpoint, **options)
+        self._ask_fastapi, self.app = self.app, self._answer
+        wanted = self.dependant
+        self._fields: list[tuple[Any, Read]] = [
+            *((field, partial(_read_path, field.name)) for field in wanted.path_params),
+            *((field, partial(_read_query, _find_lists(field))) for field in wanted.query_params),
+            *((field, _read_body) for field in wanted.body_params),
+        ]
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        arguments = self._read(scope) if self._may_call(scope) else None
+        if arguments is None:
+            await self._ask_fastapi(scope, receive, send)
+            return
+        response = await self.endpoint(**arguments)
+        await response(scope, receive, send)
+
+    def _may_call(self, scope: Scope) -> bool:
+        """Return whether the caller may call this route for every user."""
+        caller = scope.get("state", {}).get("caller")
+        return caller is not None and caller.user_id is None and caller.may(ALL_SCOPES[self.path_format])
+
+    def _read(self, scope: Scope) -> dict[str, Any] | None:
+        """Return the arguments of the endpoint, None if one of them is not as expected."""
+        arguments = {}
+        for field, read in self._fields:
+            try:
+                arguments[field.name], errors = field.validate(read(scope))
+            except (KeyError, ValueError):
+                return None
+            if errors:
+                return None
+        return arguments
+
+
 def answer(body: a.Answer, status: int = 200) -> Response:
     return Response(body.to_json(), status, media_type="application/json")
+
+
+def _find_lists(field: Any) -> Collection[str]:
+    """Return the names of a model's parameters that may be given several times."""
+    fields = field.field_info.annotation.model_fields.items()
+    return {name for name, info in fields if get_origin(info.annotation) is list}
+
+
+def _read_path(name: str, scope: Scope) -> Any:
+    return scope["path_params"][name]
+
+
+def _read_query(lists: Collection[str], scope: Scope) -> dict[str, Any]:
+    """Return the parameters by name: all values of a list, else the last one, as Starlette reads them."""
+    found: dict[str, Any] = {}
+    if scope["query_string"]:
+        for name, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
+            if name in lists:
+                found.setdefault(name, []).append(value)
+            else:
+                found[name] = value
+    return found
+
+
+def _read_body(scope: Scope) -> Any:
+    """Return the JSON value of the body that the middleware has read."""
+    kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    if kind.lower() not in JSON_TYPES:
+        raise ValueError(kind)
+    return orjson.loads(scope[KEPT_BODY])

@@ -116,6 +116,11 @@ class Metrics:
         self.data_age.set_function(lambda: time.time() - offset_us / 1e6 - as_of_us / 1e6)
         self.clock_offset.set(offset_us / 1e6)
 
+    def count_request(self, route: str, status: int, seconds: float) -> None:
+        """Count and time one HTTP request."""
+        self.requests.labels(route, status).inc()
+        self.request_seconds.labels(route).observe(seconds)
+
     @contextmanager
     def time_append(self, table: str, rows: int = 0) -> Iterator[None]:
         """Time an append of `rows` events, which wait for their commit meanwhile; failures are timed, too."""

@@ -18,7 +18,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from opentelemetry.context import Context
@@ -93,13 +93,12 @@ def stop_tracing() -> None:
         provider.shutdown()  # type: ignore[attr-defined]
 
 
-def begin_request(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, Span | None]:
+def begin_request(headers: Mapping[bytes, bytes]) -> tuple[bytes, Span | None]:
     """Continue the caller's trace or begin one; return the `traceparent` of the answer, and the span if it is sampled.
 
     This task works for the request from now on.
     """
-    named = {name: value for name, value in headers if name in (b"traceparent", b"tracestate")}
-    parent = PROPAGATOR.extract({name.decode(): value.decode("latin-1") for name, value in named.items()})
+    parent = _read_parent(headers)
     if _tracer is None:
         caller = get_current_span(parent).get_span_context()
         trace_id = format_trace_id(caller.trace_id) if caller.is_valid else secrets.token_hex(16)
@@ -110,6 +109,14 @@ def begin_request(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, Span |
     trace_id, span_id = format_trace_id(made.trace_id), format_span_id(made.span_id)
     set_traces((RequestTrace("", trace_id, span_id if span.is_recording() else ""),))
     return _format_header(trace_id, span_id, made.trace_flags), span if span.is_recording() else None
+
+
+def _read_parent(headers: Mapping[bytes, bytes]) -> Context:
+    """Return the caller's trace, an empty context without one."""
+    if b"traceparent" not in headers:
+        return Context()
+    named = (name for name in (b"traceparent", b"tracestate") if name in headers)
+    return PROPAGATOR.extract({name.decode(): headers[name].decode("latin-1") for name in named})
 
 
 def end_request(span: Span | None, method: str, route: str, status: int) -> None:

@@ -1,4 +1,4 @@
-"""Middleware that records who changed what: requests that need scope catalog, experiments or admin.
+"""Records who changed what: requests that need scope catalog, experiments or admin.
 
 The entry is durable before the answer is sent. User ids are hashed, also where logs have them in plain text: an erased
 person is in no entry. Reads are not recorded; without keys, where nobody is known, erasures alone are.
@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import orjson
 from fastapi import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from handsell.access.audit_entry import AuditEntry
 from handsell.access.caller import Caller
@@ -36,31 +36,13 @@ def make_audit_hash(config: Config) -> IdHash:
 class AuditTrail:
     """Appends an entry for each recorded request, whatever its answer."""
 
-    def __init__(self, app: ASGIApp, append: Append, hash_id: IdHash):
-        self.app, self._append, self._hash = app, append, hash_id
+    def __init__(self, append: Append, hash_id: IdHash):
+        self._append, self._hash = append, hash_id
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
-            await self.app(scope, receive, send)
-            return
-        is_recorded = False
-
-        async def record(status: int) -> None:
-            nonlocal is_recorded
-            if not is_recorded and (entry := self._describe(scope, status)) is not None:
-                is_recorded = True
-                await self._append(entry)
-
-        async def send_after_record(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                await record(message["status"])
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_after_record)
-        except Exception:
-            await record(500)
-            raise
+    async def record(self, scope: Scope, status: int) -> None:
+        """Append the entry of a request that changes something, if it is recorded; durable on return."""
+        if (entry := self._describe(scope, status)) is not None:
+            await self._append(entry)
 
     def _describe(self, scope: Scope, status: int) -> AuditEntry | None:
         """Return the entry of a request, None for one that is not recorded."""

@@ -1,11 +1,13 @@
-"""Middleware that decides who may call at all, before a body is read, and adds security headers."""
+"""Who may call at all, decided before a body is read, and the security headers of every answer."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from handsell.access.caller import Caller
 from handsell.access.exposure import refuse_host
@@ -17,6 +19,8 @@ from handsell.serving.http.problems import problem
 OPEN_PATHS = ("/healthz", "/readyz", "/metrics")  # probes and monitoring have no key
 FRONT_DOOR = "/"  # leads to the console, which has its own sign-in
 GORSE_OPEN_PATHS = ("/api/health/live", "/api/health/ready")
+WITHOUT_KEY = frozenset((*OPEN_PATHS, *GORSE_OPEN_PATHS, *PAGE_PATHS, FRONT_DOOR))
+HOSTS = 1_000  # values of the header Host that have been checked
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -48,45 +52,34 @@ def describe_keys(document: dict[str, Any], is_required: bool) -> None:
 class AccessGate:
     """Sets `request.state.caller`; answers 401, 403 or 429 for who may not call."""
 
-    def __init__(self, app: ASGIApp, control: AccessControl):
-        self.app, self.control = app, control
+    def __init__(self, control: AccessControl):
+        self.control = control
         self.origins = {origin.lower().encode() for origin in control.config.cors_origins}
+        self._find_wrong_host = lru_cache(HOSTS)(partial(refuse_host, control.config))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        found = dict(scope["headers"])  # of a header that is sent twice, the last
-        origin = found.get(b"origin")
-        allowed = origin is not None and origin.lower() in self.origins
-        added = _list_headers(origin) if origin is not None and allowed else SECURITY_HEADERS
+    def list_headers(self, headers: Mapping[bytes, bytes]) -> Sequence[tuple[bytes, bytes]]:
+        """Return the headers that an answer gets unless it has its own."""
+        origin = headers.get(b"origin")
+        return SECURITY_HEADERS if origin is None or not self._is_allowed(origin) else _list_headers(origin)
 
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                own = message.get("headers", ())
-                given = {name for name, _ in own}  # the page of the API has a policy of its own
-                message["headers"] = [*own, *(header for header in added if header[0] not in given)]
-            await send(message)
+    def find_refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Response | None:
+        """Set the caller of a request, or answer why it is refused."""
+        return self._refuse_host(headers) or self._refuse_origin(scope, headers) or self._identify(scope, headers)
 
-        refusal = (
-            self._refuse_host(found)
-            or self._refuse_origin(scope, found, origin, allowed)
-            or self._identify(scope, found)
-        )
-        await (self.app if refusal is None else refusal)(scope, receive, send_with_headers)
+    def _is_allowed(self, origin: bytes) -> bool:
+        return origin.lower() in self.origins
 
-    def _refuse_host(self, headers: dict[bytes, bytes]) -> Response | None:
+    def _refuse_host(self, headers: Mapping[bytes, bytes]) -> Response | None:
         """Answer a request that a page under a name of its own may have sent to this machine."""
-        reason = refuse_host(self.control.config, headers.get(b"host", b"").decode("latin-1"))
+        reason = self._find_wrong_host(headers.get(b"host", b"").decode("latin-1"))
         return problem(403, reason, "host_not_allowed") if reason else None
 
-    def _refuse_origin(
-        self, scope: Scope, headers: dict[bytes, bytes], origin: bytes | None, allowed: bool
-    ) -> Response | None:
+    def _refuse_origin(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Response | None:
         """Answer a request of a page that may not call, and a browser's question before a request (preflight)."""
+        origin = headers.get(b"origin")
         if origin is None:
             return None
-        if not allowed and origin.partition(b"://")[2].lower() != headers.get(b"host", b"").lower():
+        if not self._is_allowed(origin) and origin.partition(b"://")[2].lower() != headers.get(b"host", b"").lower():
             return problem(
                 403,
                 f"expected a request without the header Origin, or one of access.cors_origins, got {_show(origin)}: "
@@ -97,10 +90,10 @@ class AccessGate:
             return Response(status_code=204)
         return None
 
-    def _identify(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
+    def _identify(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Response | None:
         """Set the caller of a request, or answer why it is refused."""
         state = scope.setdefault("state", {})
-        if not self.control.is_required or scope["path"] in (*OPEN_PATHS, *GORSE_OPEN_PATHS, *PAGE_PATHS, FRONT_DOOR):
+        if not self.control.is_required or scope["path"] in WITHOUT_KEY:
             state["caller"] = Caller.anonymous()
             return None
         text = _read_key(headers)
@@ -127,7 +120,7 @@ class AccessGate:
         return answer
 
 
-def _read_key(headers: dict[bytes, bytes]) -> str:
+def _read_key(headers: Mapping[bytes, bytes]) -> str:
     """Return the key or token of a request, an empty text without one."""
     scheme, _, value = headers.get(b"authorization", b"").partition(b" ")
     given = value if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
