@@ -8,8 +8,9 @@
 Capacity is measured first, with closed loops; the load is `--share` of it, open loop. Each scenario has a steady
 phase, the fault, and the time until nothing fails, nothing is degraded and every replica runs again. n, shares and p99
 are of all requests that were in flight when the fault began or were sent later, for at least `--seconds`. Two gateways
-run on two raylets, each with a proxy (with --nodes 1 there is one proxy). With the layout `shared-nothing` each raylet
-has a state folder of its own, empty at first, and PostgreSQL, Redis and S3 hold everything; they fail, too.
+run on two raylets, behind one HAProxy (with --ingress plain, behind a proxy on each raylet). With the layout
+`shared-nothing` each raylet has a state folder of its own, empty at first, and PostgreSQL, Redis and S3 hold
+everything; they fail, too.
 fault_scenarios.py has the scenarios and their checks.
 """
 
@@ -158,8 +159,8 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=0.5, help="constant load as a share of the capacity")
     parser.add_argument("--rate", type=float, help="requests per second, instead of a share of the measured capacity")
     parser.add_argument("--clients", type=int, default=16, help="closed loops that measure the capacity")
-    parser.add_argument("--ingress", choices=("plain", "haproxy"), default="plain")
-    parser.add_argument("--nodes", type=int, choices=(1, 2), default=2, help="raylets; each has a gateway and a proxy")
+    parser.add_argument("--ingress", choices=("plain", "haproxy"), default="haproxy")
+    parser.add_argument("--nodes", type=int, choices=(1, 2), default=2, help="raylets; each has a gateway")
     parser.add_argument("--layout", choices=("shared-folder", "shared-nothing"), default="shared-folder")
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)

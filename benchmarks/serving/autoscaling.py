@@ -114,7 +114,7 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=0.25, help="of the capacity, before and after the step")
     parser.add_argument("--step", type=float, default=5.0, help="factor of the load step")
     parser.add_argument("--clients", type=int, default=16, help="closed loops that measure the capacity")
-    parser.add_argument("--ingress", choices=("plain", "haproxy"), default="plain")
+    parser.add_argument("--ingress", choices=("plain", "haproxy"), default="haproxy")
     parser.add_argument("--by-load", action="store_true", help="scale by load alone, even without free cores")
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)

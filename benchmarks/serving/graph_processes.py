@@ -15,7 +15,7 @@ from benchmarks.serving.layouts import RunningService
 from handsell.core.errors import HandsellError
 from handsell.local import cluster
 
-TITLES = {"controller": "ray::ServeController", "proxy": "ray::ProxyActor"}
+TITLES = {"controller": ("ray::ServeController",), "proxy": ("haproxy", "ray::ProxyActor")}  # the first that runs
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,14 @@ class GraphProcesses:
 
     def find(self, name: str) -> list[psutil.Process]:
         """Processes of a deployment, of the `controller` or of the `proxy`, oldest first."""
-        title, found = TITLES.get(name, f"ray::ServeReplica:handsell:{name}"), []
+        titles = TITLES.get(name, (f"ray::ServeReplica:handsell:{name}",))
+        return next((found for title in titles if (found := self._find_titled(title))), [])
+
+    def _find_titled(self, title: str) -> list[psutil.Process]:
+        found = []
         for process in self.service.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
-                if " ".join(process.cmdline()).startswith(title):
+                if process.name() == title or " ".join(process.cmdline()).startswith(title):
                     found.append(process)
         return sorted(found, key=lambda process: process.create_time())
 

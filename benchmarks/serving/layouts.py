@@ -22,6 +22,7 @@ import yaml
 from handsell.config import Config, load_config
 from handsell.core.ray_token import token_environment
 from handsell.local import cluster, service
+from handsell.local.ingress import process as ingress
 
 START_S = 180.0
 COUNTERS = tuple(
@@ -161,7 +162,7 @@ def _start_serve(layout: ServingLayout, config: Config) -> Iterator[tuple[psutil
             _deploy(document, config, head)
         else:
             service.deploy(config, head, layout.topology or "graph")
-        yield (psutil.Process(head.pid), *others)
+        yield (psutil.Process(head.pid), *others, *map(psutil.Process, ingress.list_pids(config)))
     finally:
         _end(process_tree(others))
         cluster.stop(config)
@@ -177,7 +178,7 @@ def _start_node(config: Config, head: cluster.RayHead, home: str = "") -> psutil
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             env={
-                **os.environ, **cluster.BASE_ENVIRONMENT, **cluster.INGRESS[config.serving.ingress],
+                **os.environ, **cluster.BASE_ENVIRONMENT, **cluster.INGRESS[ingress.choose_ingress(config)],
                 **token_environment(Path(head.token)), **({"HANDSELL_HOME": home} if home else {}),
             },
         )  # fmt: skip
@@ -185,12 +186,12 @@ def _start_node(config: Config, head: cluster.RayHead, home: str = "") -> psutil
 
 
 def process_tree(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """The roots that still run and all of their descendants."""
+    """The roots that still run and all of their descendants, each once."""
     found = []
     for root in roots:
         with contextlib.suppress(psutil.NoSuchProcess):
             found += [root, *root.children(recursive=True)]
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _end(processes: list[psutil.Process]) -> None:

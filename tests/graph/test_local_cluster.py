@@ -44,7 +44,8 @@ def free_port() -> int:
 def config(tmp_path_factory):
     path = tmp_path_factory.mktemp("head") / "head.toml"
     path.write_text(
-        f'name = "head"\n[jobs]\ngcs_port = {free_port()}\ndashboard_port = {free_port()}\nnum_cpus = 1\n'
+        f'name = "head"\n[serving]\nport = {free_port()}\n'
+        f"[jobs]\ngcs_port = {free_port()}\ndashboard_port = {free_port()}\nnum_cpus = 1\n"
         "object_store_mib = 100\n"
     )
     return load_config(path)

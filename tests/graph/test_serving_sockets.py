@@ -20,6 +20,7 @@ from benchmarks.serving.layouts import RunningService
 from handsell.config import load_config
 from handsell.core.ray_token import read_token
 from handsell.local import cluster, service
+from handsell.local.ingress import process as ingress
 from handsell.serving.telemetry.metric_table import RAY_METRICS
 from open_sockets import find_open_sockets, free_ports, list_listeners
 from otlp_receiver import otlp_receiver
@@ -107,7 +108,12 @@ def test_calls_between_deployments_succeed(head, config):
 
 
 def test_beyond_loopback_only_replicas_listen_and_require_the_token(head, token):
-    beyond = [listener for listener in list_listeners(psutil.Process(head.pid)) if not listener.on_loopback]
+    pids = {head.pid, *ingress.list_pids(config)}
+    listeners = [listener for pid in pids for listener in list_listeners(psutil.Process(pid))]
+    direct = {listener.name for listener in listeners if listener.port in range(30_000, 31_000)}
+    assert {REPLICA.match(name)["deployment"] for name in direct} == {"Gateway", "Console"}
+    assert {listener.pid for listener in listeners if listener.port == config.serving.port} == pids - {head.pid}
+    beyond = [listener for listener in listeners if not listener.on_loopback]
     names = [REPLICA.match(listener.name) for listener in beyond]
     assert all(names), beyond
     expected = {

@@ -10,6 +10,8 @@ import ipaddress
 
 from handsell.access.config import AccessConfig
 
+INGRESS_HOST = "HANDSELL_INGRESS_HOST"  # variable of a local cluster: the address of the HAProxy in front of it
+
 
 def find_exposure(access: AccessConfig, host: str) -> str | None:
     """Return why a service must not listen on an address, None if it may."""

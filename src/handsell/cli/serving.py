@@ -23,6 +23,7 @@ def serve(config: ConfigPath, topology: Topology = "graph") -> None:
     resolve_bundle(open_bundles(loaded), "live")  # raises before anything is started
     claim_state(loaded)
     head = cluster.find_running(loaded) or cluster.start(loaded)
+    cluster.start_ingress(loaded, head)
     print(service.deploy(loaded, head, topology))
     print(service.wait_until_ready(loaded))
     print(service.wait_for_console(loaded))

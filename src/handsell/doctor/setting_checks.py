@@ -16,10 +16,6 @@ from handsell.features.views import build_views, name_count_column
 from handsell.storage.objects import Objects
 
 WORKER_PORTS = (10_002, 19_999)  # of the processes of a local Ray cluster, both included
-HAPROXY_PORTS = {
-    "HAProxy's statistics": 8_404,
-    "HAProxy's metrics": 9_101,
-}  # with serving.ingress = haproxy
 
 
 def find_setting_problems(config: Config) -> Iterator[Finding]:
@@ -110,8 +106,6 @@ def find_port_problems(config: Config) -> Iterator[Finding]:
         "jobs.gcs_port": config.jobs.gcs_port,
         "jobs.dashboard_port": config.jobs.dashboard_port,
     }
-    if config.serving.ingress == "haproxy":
-        ports |= HAPROXY_PORTS
     for port, count in Counter(ports.values()).items():
         if count > 1:
             names = " and ".join(name for name, own in ports.items() if own == port)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from handsell.access.exposure import INGRESS_HOST
 from handsell.config import Config
 from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout, find_ray_folder, find_socket_folder
@@ -24,6 +25,7 @@ from handsell.core.ray_token import create_token, read_token, token_environment
 from handsell.core.tools import start_command
 from handsell.doctor.setting_checks import WORKER_PORTS
 from handsell.features.repository import build_feast_settings
+from handsell.local.ingress import process as ingress
 from handsell.local.ports import require_free_port
 
 LOOPBACK = "127.0.0.1"
@@ -93,14 +95,15 @@ SERVE = {
 }
 INGRESS = {
     "plain": SERVE,
+    # gateways and the console listen on ports of loopback from 30000 on; handsell's own HAProxy is in front of them.
+    # Serve's HAProxy would listen on every interface, and make them listen there, too (decision 046)
     "haproxy": {
         **SERVE,
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        # a gateway that stops answers for five more seconds; during these, HAProxy closes the open connections to it
-        # one after the other
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
-        "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S": "2",
+        "RAY_SERVE_DEFAULT_HTTP_HOST": LOOPBACK,
+        # a replica that stops answers for three more seconds; within two, HAProxy knows that it stops
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
     },
 }
 
@@ -158,7 +161,13 @@ def start(config: Config) -> RayHead:
     )
     _pid_file(config).write_text(json.dumps(asdict(head)))
     _wait_for_jobs(head, process, log)
+    start_ingress(config, head)
     return head
+
+
+def start_ingress(config: Config, head: RayHead) -> None:
+    """Start HAProxy and its supervisor in front of a running cluster, if it has them and they do not run."""
+    ingress.start(config, head.pid, head.dashboard, Path(head.token))
 
 
 def build_head_environment(config: Config) -> dict[str, str]:
@@ -166,12 +175,17 @@ def build_head_environment(config: Config) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name not in ADDRESSES}
     commands = (str(Path(sys.executable).parent), os.environ.get("PATH"))  # where jobs find `handsell`
     return {
-        **inherited, **BASE_ENVIRONMENT, **LOG_SIZES, **bypass_proxies(), **INGRESS[config.serving.ingress],
+        **inherited, **BASE_ENVIRONMENT, **LOG_SIZES, **bypass_proxies(), **_build_ingress_environment(config),
         "PATH": os.pathsep.join(filter(None, commands)),
         # Ray Train asks for the state of its actors here; without it, it may ask another cluster of this machine
         "RAY_API_SERVER_ADDRESS": f"http://{LOOPBACK}:{config.jobs.dashboard_port}",
         "TMPDIR": str(find_socket_folder()),  # for sockets of Python's multiprocessing
     }  # fmt: skip
+
+
+def _build_ingress_environment(config: Config) -> dict[str, str]:
+    chosen = ingress.choose_ingress(config)
+    return INGRESS[chosen] | ({INGRESS_HOST: config.serving.host} if chosen == ingress.HAPROXY else {})
 
 
 def require_free_ports(config: Config) -> None:
@@ -185,6 +199,7 @@ def settings_digest(config: Config) -> str:
     store = build_feast_settings(config)["online_store"]  # replicas inherit $HANDSELL_ONLINE_STORE
     listens = config.serving.model_dump(mode="json", include={"ingress", "host", "port"})
     inherited = {name: value for name, value in sorted(os.environ.items()) if name.startswith(CREDENTIALS)}
+    listens["ingress"] = ingress.choose_ingress(config)
     settings = [config.jobs.model_dump(mode="json"), listens, store, inherited, config.storage_uri]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -193,8 +208,9 @@ def stop(config: Config, timeout_s: float = 15.0) -> list[int]:
     """Terminate the head node and its child processes, and no others; kill after the timeout. Return the pids."""
     head = _read_head(config)
     _pid_file(config).unlink(missing_ok=True)
+    stopped = ingress.stop(config)
     if head is None:
-        return []
+        return stopped
     root = psutil.Process(head.pid)
     processes = [root, *root.children(recursive=True)]
     for process in processes:
@@ -204,7 +220,7 @@ def stop(config: Config, timeout_s: float = 15.0) -> list[int]:
         _ignore_ended(process.kill)
     psutil.wait_procs(left, timeout=5)
     _token_file(config).unlink(missing_ok=True)
-    return [process.pid for process in processes]
+    return [*stopped, *(process.pid for process in processes)]
 
 
 def ray_folder(config: Config) -> Path:

@@ -25,6 +25,7 @@ from handsell.jobs.step_records import code_digest, digest_files
 from handsell.jobs.store_writer import WRITER
 from handsell.local.bundles import resolve_bundle
 from handsell.local.cluster import RayHead
+from handsell.local.ingress import process as ingress
 from handsell.storage.config import STORAGE_VARIABLE
 
 CONSOLE = "console"  # the application of the console in deployments/serve/*.yaml
@@ -37,7 +38,8 @@ CONSOLE_TIMEOUT_S = 30.0
 def deploy(config: Config, head: RayHead, topology: str) -> str:
     """Write the deployment's Serve file from deployments/serve/<topology>.yaml and deploy it."""
     run_serve_deploy(write_serve_file(config, topology), head)
-    return f"{topology} at {service_url(config)}"
+    without = config.serving.ingress == ingress.HAPROXY and ingress.choose_ingress(config) == ingress.PLAIN
+    return f"{topology} at {service_url(config)}{f', {ingress.WITHOUT}' if without else ''}"
 
 
 def run_serve_deploy(path: Path, head: RayHead) -> None:
@@ -59,9 +61,7 @@ def write_serve_file(config: Config, topology: str) -> Path:
             "install handsell again"
         )
     document = yaml.safe_load(source.read_text())
-    document["http_options"] = {
-        **document.get("http_options", {}), "host": config.serving.host, "port": config.serving.port,
-    }  # fmt: skip
+    document["http_options"] = {**document.get("http_options", {}), **_describe_address(config)}
     if not config.console.enabled:
         document["applications"] = [one for one in document["applications"] if one["name"] != CONSOLE]
     for application in document["applications"]:
@@ -71,6 +71,13 @@ def write_serve_file(config: Config, topology: str) -> Path:
     path.touch(mode=0o600)  # the URL of the event store may hold a password
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path
+
+
+def _describe_address(config: Config) -> dict[str, Any]:
+    """Return where Serve listens: at the address of the service, or on loopback behind HAProxy, which listens there."""
+    if ingress.choose_ingress(config) == ingress.PLAIN:
+        return {"host": config.serving.host, "port": config.serving.port}
+    return {"host": "127.0.0.1", "port": 0}  # any port for Serve's own proxy, which gets no requests
 
 
 def _set_deployment(application: dict[str, Any], config: Config) -> None:

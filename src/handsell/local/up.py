@@ -27,6 +27,7 @@ from handsell.jobs.step_records import code_digest, digest_files
 from handsell.local import cluster, example, service
 from handsell.local.bundles import has_live_bundle
 from handsell.local.child_process import JSON_LINES, run_child
+from handsell.local.ingress import process as ingress
 from handsell.local.online_store import require_online_store
 from handsell.local.ownership import claim_state, require_owner
 from handsell.local.ports import list_own_pids, require_free_port
@@ -106,7 +107,7 @@ def stop_everything(config: Config, console: Console | None = None) -> None:
 def _require_free_ports(config: Config) -> None:
     """Raise HandsellError if another program listens on a port of the deployment."""
     head = cluster.find_running(config)
-    own = list_own_pids(head.pid) if head else frozenset[int]()
+    own = ingress.list_pids(config) | (list_own_pids(head.pid) if head else frozenset())
     require_free_port("serving.port", config.serving.host, config.serving.port, own)
     if head is None:
         cluster.require_free_ports(config)
@@ -143,6 +144,7 @@ def _start_ray(config: Config) -> str:
         head, restarted = None, "; restarted because [jobs], [serving], the online store or credentials have changed"
     if head is None:
         head = cluster.start(config)
+    cluster.start_ingress(config, head)
     return f"Ray dashboard and job API at {head.dashboard}, pid {head.pid}{restarted}"
 
 

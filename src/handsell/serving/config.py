@@ -13,9 +13,9 @@ class ServingConfig(Section):
     host: str = Field("127.0.0.1", description="listening address; the default is reachable from this machine only")
     port: int = Field(8000, ge=1, le=65_535, description="port of the HTTP API")
     ingress: Literal["plain", "haproxy"] = Field(
-        "plain",
-        description="proxy of a local cluster. plain: Serve's own, on `host` only. haproxy: faster, but its statistics "
-        "and metrics (ports 8404, 9101) listen on every interface without a token; use it behind a firewall only",
+        "haproxy",
+        description="what takes the requests of a local cluster, on `host` and `port` only. haproxy: an HAProxy of its "
+        "own, in front of gateways on loopback. plain: Serve's proxy, slower; also used where there is no HAProxy",
     )
     clock: Literal["wall", "data"] = Field(
         "wall",

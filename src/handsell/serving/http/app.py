@@ -7,6 +7,7 @@ StreamProcessor, ExperimentGuard, and with `retrieval.shards` above 1 also Shard
 """
 
 # no `from __future__ import annotations`: Serve reads the argument's class from the signature of `build`
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray.serve import Application
 from ray.serve.context import _get_global_client
 
-from handsell.access.exposure import find_exposure
+from handsell.access.exposure import INGRESS_HOST, find_exposure
 from handsell.config import Config, load_config, shipped_root
 from handsell.core.errors import ConfigError
 from handsell.events.store.opening import has_one_writer
@@ -71,7 +72,9 @@ def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) ->
 
 
 def find_host() -> str | None:
-    """Return the address on which Serve listens on this cluster, which its config alone need not say; None without."""
+    """Return the address at which this cluster is reached, which its config alone need not say; None without."""
+    if host := os.environ.get(INGRESS_HOST):  # of the HAProxy in front of it
+        return host
     client = _get_global_client(raise_if_no_controller_running=False) if ray.is_initialized() else None
     return None if client is None else client.http_config.host
 
