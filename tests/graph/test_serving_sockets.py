@@ -107,7 +107,7 @@ def test_calls_between_deployments_succeed(head, config):
     assert len(answer["items"]) == 10 and answer["degraded"] == []
 
 
-def test_beyond_loopback_only_replicas_listen_and_require_the_token(head, token):
+def test_beyond_loopback_only_replicas_listen_and_require_the_token(head, config, token):
     pids = {head.pid, *ingress.list_pids(config)}
     listeners = [listener for pid in pids for listener in list_listeners(psutil.Process(pid))]
     direct = {listener.name for listener in listeners if listener.port in range(30_000, 31_000)}
