@@ -18,6 +18,7 @@ BENCHMARKS = {
     "hops": ("serving.hops", "Time of each part of a call from the gateway to a stage."),
     "token_cost": ("serving.token_cost", "Latency of a call between deployments with and without Ray's token."),
     "start": ("serving.start", "Time until a new pod serves: Ray's commands, imports, loading, a new node."),
+    "reuse": ("serving.reuse", "Processor time of reused answers beside computed ones, and how often they occur."),
     "memory": ("serving.replica_memory", "Shared and private memory of each replica."),
     "access": ("access.request_cost", "Processor time that keys add to a request."),
     "tracing": ("access.tracing_cost", "Processor time that spans add to a request, switched on and off."),

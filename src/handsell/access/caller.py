@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,3 +30,14 @@ class Caller:
 
 
 _ANONYMOUS = Caller(None, "anonymous", frozenset(SCOPES))
+_key_id: ContextVar[str | None] = ContextVar("key_id", default=None)
+
+
+def set_key_id(key_id: str | None) -> None:
+    """Name the key of the request that this task answers."""
+    _key_id.set(key_id)
+
+
+def get_key_id() -> str | None:
+    """Return the key of the request that this task answers, None without one."""
+    return _key_id.get()

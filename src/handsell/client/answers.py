@@ -18,6 +18,13 @@ class Contribution(TypedDict):
     contribution: float
 
 
+class Debug(TypedDict):
+    # what was computed for an earlier request: nothing, the ranked candidates, or the whole slate
+    reused: Literal["nothing", "candidates", "slate"]
+    # milliseconds since that was computed; 0 for nothing
+    age_ms: int
+
+
 class ErasureAnswer(TypedDict):
     user_id: str
     # pending: stored and started; see `pending` for what is left
@@ -258,6 +265,8 @@ class RecommendationsAnswer(TypedDict):
     release: SlateStamp
     # arm by experiment, only if the request is in one; `interleaved` where two arms share the slate
     arms: NotRequired[dict[str, str]]
+    # only if the request includes it
+    debug: NotRequired[Debug | None]
 
 
 class RecommendedItem(TypedDict):

@@ -193,7 +193,7 @@ class RecommendationsBody(TypedDict):
     exclude: NotRequired[RequestExclusions | None]
     # `next_cursor` of the previous page
     cursor: NotRequired[str | None]
-    include: NotRequired[list[Literal["metadata"]]]
+    include: NotRequired[list[Literal["metadata", "debug"]]]
     # stages that answer later are left out; at most the service's own deadline
     deadline_ms: NotRequired[int | None]
 
@@ -222,7 +222,7 @@ class SimilarParameters(TypedDict):
     count: NotRequired[int | None]
     # expression that every item must pass, such as `item.year >= 2015 and not item.explicit`
     filter: NotRequired[str | None]
-    include: NotRequired[list[Literal["metadata"]]]
+    include: NotRequired[list[Literal["metadata", "debug"]]]
     # `next_cursor` of the previous page
     cursor: NotRequired[str | None]
     # to whom it is shown: decides arms of experiments, not items

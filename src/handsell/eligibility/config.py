@@ -55,6 +55,13 @@ class Surface(Section):
     )
     shown_days: float = Field(7.0, gt=0, description="days for which an item shown on one of `seen_on` is excluded")
     item_cap: ItemCap | None = Field(None, description="limit of impressions of one item for each user; none: no limit")
+    reuse_seconds: float = Field(
+        30.0,
+        ge=0,
+        le=3_600,
+        description="seconds for which an answer may be given again where nothing that it depends on has changed, "
+        "apart from the time; 0: every answer is computed",
+    )
     cap: SlateCap | None = Field(None, description="limit of slates for each user in batch jobs; none: no limit")
 
     @property

@@ -102,6 +102,13 @@ class Events:
         """The same events for one row of a batch."""
         return replace(self, row=np.full(len(self), row))
 
+    def take(self, rows: np.ndarray) -> Events:
+        """Return the events of rows (R,), numbered by their place there."""
+        places = [np.flatnonzero(self.row == row) for row in rows]
+        at = np.concatenate([np.zeros(0, np.int64), *places])
+        new = np.repeat(np.arange(len(rows)), [len(place) for place in places])
+        return replace(Events(*(getattr(self, f)[at] for f in self.__slots__)), row=new)
+
     def where(self, mask: np.ndarray) -> Events:
         return Events(*(getattr(self, f)[mask] for f in self.__slots__))
 

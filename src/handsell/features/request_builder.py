@@ -60,6 +60,14 @@ class QueryBatch:
     def __len__(self) -> int:
         return len(self.user_id)
 
+    def take(self, places: np.ndarray) -> QueryBatch:
+        """Return the queries at places (P,)."""
+        return QueryBatch(
+            [self.user_id[b] for b in places], self.time[places], self.surface[places], self.session.take(places),
+            self.exclude.take(places), self.creators.take(places), self.tags.take(places),
+            [self.filter[b] for b in places], None if self.seed is None else self.seed[places],
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class BuiltRequests:
@@ -67,7 +75,6 @@ class BuiltRequests:
 
     requests: Requests
     cold: np.ndarray  # (B,) bool, the user has no earlier events
-    age_s: list[float]  # seconds since the last folded event, of users who have a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,15 @@ class Logged:
     tail: Events  # since their feature rows were written
     exclusions: UserExclusions | None
     impressions: Seen | None = None  # those by which items may be ignored
+
+    def take(self, places: np.ndarray) -> Logged:
+        """Return what is known of the users at places (P,)."""
+        exclusions, impressions = self.exclusions, self.impressions
+        return Logged(
+            self.tail.take(places),
+            None if exclusions is None else exclusions.take(places),
+            None if impressions is None else impressions.take(places),
+        )
 
     @classmethod
     def unread(cls, queries: QueryBatch, blocks: KnownBlocks | None, snapshot: Snapshot) -> Logged:
@@ -159,8 +175,7 @@ def complete_requests(
     state_time = [t or 0 for t in rows["state_time_us"]]
     cold = np.array([t == 0 for t in state_time], bool)
     cold[logged.tail.row] = False
-    ages = [(now - t) / 1e6 for now, t in zip(queries.time.tolist(), state_time, strict=True) if t]
-    return BuiltRequests(requests, cold, ages)
+    return BuiltRequests(requests, cold)
 
 
 def read_tail(

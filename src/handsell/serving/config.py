@@ -40,6 +40,12 @@ class ServingConfig(Section):
     deadline_ms: int = Field(2_000, ge=1, description="a stage that answers later is left out")
     micro_batch: int = Field(16, ge=1, description="most requests in one batch")
     in_flight: int = Field(3, ge=1, description="micro-batches processed at the same time")
+    reuse_bytes: int = Field(
+        16_000_000,
+        ge=0,
+        description="memory of each gateway for answers that may be given again, see `reuse_seconds` of a surface; "
+        "0: every answer is computed",
+    )
     bundle_check_s: float = Field(1.0, gt=0, description="seconds between checks for another live bundle")
     feature_log_share: float = Field(
         0.01, ge=0, le=1, description="share of requests whose feature vectors are logged for `handsell skew`"

@@ -38,6 +38,7 @@ class MicroBatcher(Generic[Q, A]):
         self._run, self._size, self._slots, self._free = run, size, in_flight, in_flight
         self._max_wait_s, self._kind = max_wait_s, kind
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
+        self._running: dict[int, asyncio.Future[A]] = {}  # by the identity of the query
         self._batches: set[asyncio.Task] = set()
         self._batch_s = 0.0
         self.capacity = WAITING_BATCHES * size
@@ -55,6 +56,12 @@ class MicroBatcher(Generic[Q, A]):
         self._waiting.append((query, answer))
         self._start()
         return await answer
+
+    def answer_early(self, query: Q, answer: A) -> None:
+        """Answer a query of a running batch before the others; what `run` returns for it is not used."""
+        waiting = self._running.get(id(query))
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
 
     def wait_s(self) -> float:
         """Estimated seconds until a query that arrives now would start."""
@@ -83,6 +90,7 @@ class MicroBatcher(Generic[Q, A]):
 
     async def _run_batch(self, batch: list[tuple[Q, asyncio.Future[A]]]) -> None:
         started = asyncio.get_running_loop().time()
+        self._running.update((id(query), waiting) for query, waiting in batch)
         try:
             answers = await self._run([query for query, _ in batch])
             for (_, waiting), answer in zip(batch, answers, strict=True):
@@ -94,6 +102,8 @@ class MicroBatcher(Generic[Q, A]):
             _fail(batch, RequestError("the service is ending: retry in a second", status=503, code="ending"))
             raise
         finally:
+            for query, _ in batch:
+                self._running.pop(id(query), None)
             took = asyncio.get_running_loop().time() - started
             self._batch_s += (took - self._batch_s) * (SMOOTHING if self._batch_s else 1.0)
             self._free += 1

@@ -19,7 +19,7 @@ from handsell.core.funnel import Funnel
 from handsell.core.logs.request_trace import set_recommendation_id
 from handsell.eligibility.filter_reasons import count_removed
 from handsell.events.known_blocks import KnownBlocks
-from handsell.events.live_catalog import LiveCatalog
+from handsell.events.live_catalog import FOLLOW_S, LiveCatalog
 from handsell.events.store.interface import Blocks
 from handsell.events.store.opening import open_reader
 from handsell.features.request_builder import BuiltRequests
@@ -31,14 +31,17 @@ from handsell.serving.graph.circuit_breaker import STALL, Breaker
 from handsell.serving.graph.loading import OpenedBundle, load_popularity
 from handsell.serving.graph.popularity_fallback import PopularItems, PopularLists
 from handsell.serving.graph.stages import BUDGET, READ_SHARE, STAGES, BundleNotHeld, StageClient, StageRun
-from handsell.serving.graph.users import UserLookup
+from handsell.serving.graph.users import UserLookup, UserReads
 from handsell.serving.http import render
 from handsell.serving.http.answers import Item, RankedItem
 from handsell.serving.http.explain import ItemExplanation, explain_item
 from handsell.serving.http.onboarding.question_selection import AskedItems, select_questions
 from handsell.serving.http.preview.preview_queries import PreviewedSlate
 from handsell.serving.http.queries import Query, QueryParser
-from handsell.serving.live.live_stages import read_now
+from handsell.serving.live.live_stages import LiveStages, read_now
+from handsell.serving.reuse.answer_keys import AnswerKey
+from handsell.serving.reuse.reused_batch import ReusedBatch
+from handsell.serving.reuse.slate_reuse import SlateReuse, UserSlate
 from handsell.serving.slates.release import Release
 from handsell.serving.stream.recent_likes import RecentLikes, add_likes
 from handsell.serving.telemetry.batch_context import work_for
@@ -52,17 +55,8 @@ MAX_WAIT = 0.2
 It lies well within the features' share. A caller's shorter deadline gets a degraded slate rather than a refusal.
 """
 
+SETTLE_S = 2 * FOLLOW_S  # after which stages in other processes know a version of the catalog
 VARIANTS = 256  # changed configs that are kept
-
-
-@dataclass(frozen=True, slots=True)
-class UserSlate:
-    """One query's row of a batch of slates."""
-
-    slates: Slates
-    row: int
-    cold: bool
-    teams: tuple[str | None, ...] = ()  # arm that brought each item of an interleaved slate
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +83,11 @@ class LoadedBundle:
         self.stages, self.metrics, self.is_only = stages, metrics, False
         self._running, self._is_dropped = 0, False
         self._question_model = question_model
+        self.change_config = lru_cache(VARIANTS)(partial(apply_overlay, config))
+        settle_s = 0.0 if isinstance(stages, LiveStages) else SETTLE_S
+        self._reuse = SlateReuse(config, self.change_config, settle_s)
         self._users, self._popular = users, PopularLists(popular_items)
         catalog.subscribe(self._popular.follow)
-        self.change_config = lru_cache(VARIANTS)(partial(apply_overlay, config))
         serving, max_wait_s = config.serving, MAX_WAIT * config.serving.deadline_ms / 1_000
         self._breakers = lru_cache(VARIANTS)(self._make_breakers)
         self._slates: MicroBatcher[Query, UserSlate] = MicroBatcher(
@@ -201,13 +197,31 @@ class LoadedBundle:
             self._users.close()
 
     async def _recommend(self, queries: Sequence[Query]) -> list[UserSlate]:
-        """Build slates of the largest requested count; re-ranking is greedy, so shorter slates are prefixes of them."""
+        """Answer queries whose slates are kept early, and compute the others."""
         self.metrics.batch_size.observe(len(queries))
-        run, built = await self._begin(queries)
-        self.metrics.count_removed(count_removed(self._popular.items.eligibility, built.requests))
-        n = max(query.count for query in queries)
-        slates = await self._make_slates(run, run.funnel(self.config), built.requests, n, queries[0].overlay)
-        return [UserSlate(slates, row, bool(cold)) for row, cold in enumerate(built.cold)]
+        run, reads = await self._read(queries)
+        batch = ReusedBatch(self._reuse, queries, reads, self._find_keys(queries, reads, run))
+        for query, kept in batch.find_slates():
+            self._slates.answer_early(query, kept)
+        for part in batch.split():
+            built = self._users.complete(part.reads, part.queries, run.failures, self.change_config(part.overlay))
+            self.metrics.count_removed(count_removed(self._popular.items.eligibility, built.requests))
+            own = replace(run, samples=self._sample(part.queries))
+            funnel, n = part.build_funnel(own.funnel(self.config)), max(query.count for query in part.queries)
+            slates = await self._make_slates(own, funnel, built.requests, n, part.overlay)
+            for query, slate in batch.add(part, slates, built.cold):
+                self._slates.answer_early(query, slate)
+        for surface, reused in batch.list_reused():
+            self.metrics.count_reused(self.config.surface_names[surface], reused)
+        self.metrics.reuse_bytes.set(self._reuse.size)
+        return batch.answers
+
+    def _find_keys(self, queries: Sequence[Query], reads: UserReads, run: StageRun) -> list[AnswerKey | None]:
+        """Return the keys of kept answers; None for all after a failure, and for queries that are to be logged."""
+        if run.failures.names:
+            return [None] * len(queries)
+        keys, logged = self._reuse.build_keys(queries, reads), {sample.row for sample in run.samples}
+        return [None if row in logged else key for row, key in enumerate(keys)]
 
     async def _make_slates(self, run: StageRun, funnel: Funnel, requests: Requests, n: int, overlay: str) -> Slates:
         """Run the funnel; popular items take the place of candidates that failed."""
@@ -271,25 +285,34 @@ class LoadedBundle:
 
     async def _begin(self, queries: Sequence[Query]) -> tuple[StageRun, BuiltRequests]:
         """Look up the users of a batch and prepare its stage calls."""
+        run, reads = await self._read(queries)
+        config = self.change_config(queries[0].overlay)
+        return run, self._users.complete(reads, queries, run.failures, config)
+
+    async def _read(self, queries: Sequence[Query]) -> tuple[StageRun, UserReads]:
+        """Read what the stores have of the users of a batch, and prepare its stage calls."""
         deadline_s = queries[0].deadline_s  # of all: queries with another deadline do not share a batch
         began = min(query.arrived for query in queries)
-        share = self.config.serving.feature_log_share if self.config.ranking.enabled else 0.0
-        samples = tuple(
-            Sample(row, query.recommendation_id, query.user_id)
-            for row, query in enumerate(queries)
-            if is_sampled(query.recommendation_id, share)
-        )
         started, failures = now(), Failures()
         work_for(queries, started)
         limit = max(began + BUDGET["features"] * deadline_s, started + READ_SHARE * deadline_s)
         config = self.change_config(queries[0].overlay)
         with trace("features"):
-            built = await self._users.build_requests(queries, limit, failures, config)
+            reads = await self._users.read(queries, limit, failures, config)
         self.metrics.stage_seconds.labels("features").observe(now() - started)
-        for age_s in built.age_s:
+        for age_s in reads.list_ages():
             self.metrics.features_age.observe(age_s)
-        breakers = self._breakers(queries[0].overlay)
-        return StageRun(self.stages, self.metrics, breakers, began, deadline_s, failures, samples), built
+        breakers, samples = self._breakers(queries[0].overlay), self._sample(queries)
+        return StageRun(self.stages, self.metrics, breakers, began, deadline_s, failures, samples), reads
+
+    def _sample(self, queries: Sequence[Query]) -> tuple[Sample, ...]:
+        """Return the queries of a batch whose feature vectors are to be logged."""
+        share = self.config.serving.feature_log_share if self.config.ranking.enabled else 0.0
+        return tuple(
+            Sample(row, query.recommendation_id, query.user_id)
+            for row, query in enumerate(queries)
+            if is_sampled(query.recommendation_id, share)
+        )
 
 
 def load_bundle(opened: OpenedBundle, stages: StageClient, store: UserStore, metrics: Metrics) -> LoadedBundle:

@@ -142,7 +142,7 @@ class Service:
 
     async def probe(self, bundle: LoadedBundle) -> list[str]:
         """Send a real request through a bundle; returns the names of what failed."""
-        query = bundle.parser.parse_recommendations(PROBE, now())
+        query = replace(bundle.parser.parse_recommendations(PROBE, now()), is_fresh=True)
         return list((await bundle.recommend(query)).slates.degraded)
 
     def _report_bundle(self) -> None:
@@ -174,9 +174,8 @@ class Service:
     async def recommend(self, body: schemas.RecommendationsBody, is_shown: bool = True) -> a.RecommendationsAnswer:
         mine = self._identify(body)
         asked = SlateRequest(
-            lambda parser, arrived: parser.parse_recommendations(mine, arrived), "metadata" in body.include,
-            is_shown=is_shown,
-        )  # fmt: skip
+            lambda parser, arrived: parser.parse_recommendations(mine, arrived), body.include, is_shown=is_shown
+        )
         return await self._recommender.recommend(asked, self._assign(body, body.surface))
 
     async def similar(
@@ -185,7 +184,7 @@ class Service:
         mine = self._identify(query)
         asked = SlateRequest(
             lambda parser, arrived: parser.parse_similar(item_id, query, arrived),
-            "metadata" in query.include,
+            query.include,
             make_user_key(mine.user_id, mine.anonymous_id),
             is_shown,
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
+from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.batches import Ragged, Requests
 from handsell.core.failures import Failures
@@ -36,6 +37,27 @@ T = TypeVar("T")
 LOG_THREADS = 4  # reads of the event store at once
 
 
+@dataclass(frozen=True, slots=True)
+class UserReads:
+    """What the stores have of the users of a batch, before it becomes requests."""
+
+    batch: QueryBatch
+    rows: Rows
+    logged: Logged
+    snapshot: Snapshot  # of the catalog when reading began
+
+    def list_ages(self) -> list[float]:
+        """Return the seconds since the last folded event, of users who have a row."""
+        times = zip(self.batch.time.tolist(), self.rows["state_time_us"], strict=True)
+        return [(now - folded) / 1e6 for now, folded in times if folded]
+
+    def take(self, places: Sequence[int]) -> UserReads:
+        """Return the reads of some queries."""
+        index = np.array(places, np.int64)
+        rows = {name: [cells[place] for place in places] for name, cells in self.rows.items()}
+        return replace(self, batch=self.batch.take(index), rows=rows, logged=self.logged.take(index))
+
+
 class UserLookup:
     """One read of the feature store and one of the event store per batch, in threads: a store may hang."""
 
@@ -57,13 +79,21 @@ class UserLookup:
 
         `config` has the changed settings of the queries, if they have any.
         """
-        batch = build_query_batch(queries)
+        return self.complete(await self.read(queries, limit, failures, config), queries, failures, config)
+
+    async def read(self, queries: Sequence[Query], limit: float, failures: Failures, config: Config) -> UserReads:
+        """Read the stores for `build_requests`."""
+        batch, snapshot = build_query_batch(queries), self._catalog.snapshot
         rows: Rows = self._rows.empty(len(queries))
         with failures.tolerate("features"):
             rows = await self._read(batch.user_id, limit)
         rows = change_attributes(rows, batch.user_id, self._catalog.users)
         logged = await self._read_logged(batch, rows, limit, failures, config)
-        built = complete_requests(batch, rows, logged, self._catalog.snapshot, config, failures)
+        return UserReads(batch, rows, logged, snapshot)
+
+    def complete(self, reads: UserReads, queries: Sequence[Query], failures: Failures, config: Config) -> BuiltRequests:
+        """Build the requests of queries from what has been read for them."""
+        built = complete_requests(reads.batch, reads.rows, reads.logged, self._catalog.snapshot, config, failures)
         return replace(built, requests=add_units(built.requests, queries))
 
     async def _read_logged(

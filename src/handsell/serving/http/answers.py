@@ -50,6 +50,13 @@ class SlateStamp(ReleaseStamp):
     rules: str | None = Field(description="version of the business rules applied; null without rules")
 
 
+class Debug(Answer):
+    reused: Literal["nothing", "candidates", "slate"] = Field(
+        description="what was computed for an earlier request: nothing, the ranked candidates, or the whole slate"
+    )
+    age_ms: int = Field(description="milliseconds since that was computed; 0 for nothing")
+
+
 class RecommendationsAnswer(Answer):
     recommendation_id: str
     surface: str
@@ -63,6 +70,7 @@ class RecommendationsAnswer(Answer):
         default_factory=dict,
         description="arm by experiment, only if the request is in one; `interleaved` where two arms share the slate",
     )
+    debug: Debug | None = Field(default=None, description="only if the request includes it")
 
 
 class RankedItem(Item):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from handsell.access.caller import get_key_id
 from handsell.catalog.snapshot import Snapshot
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config
@@ -48,6 +49,8 @@ class Query:
     items: np.ndarray = field(default_factory=lambda: NOTHING)  # (X,) int32 items to rank or to explain
     arms: tuple[str, ...] = ()  # "experiment=arm"
     overlay: str = ""  # changed settings of these arms, with which the query was parsed
+    is_fresh: bool = False  # its answer is computed, whatever is kept
+    key_id: str | None = field(default_factory=get_key_id)  # the caller's API key
     origin: RequestTrace = field(default_factory=get_trace)  # the HTTP request that asks
 
     @property

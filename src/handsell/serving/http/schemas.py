@@ -120,6 +120,7 @@ SessionId = Annotated[
 ]
 Value = Annotated[float, Field(allow_inf_nan=False, ge=-3e38, le=3e38)]
 Include = Literal["metadata"]
+SlateInclude = Literal["metadata", "debug"]
 
 
 class Body(BaseModel):
@@ -175,7 +176,7 @@ class RecommendationsBody(Body):
     filter: Filter | None = None
     exclude: RequestExclusions | None = None
     cursor: Cursor | None = None
-    include: list[Include] = Field(default_factory=list, max_length=4)
+    include: list[SlateInclude] = Field(default_factory=list, max_length=4)
     deadline_ms: DeadlineMs | None = None
 
 
@@ -260,7 +261,7 @@ class SlateParameters(Parameters):
     surface: ShortId = "home"
     filter: Filter | None = None
     cursor: Cursor | None = None
-    include: Annotated[list[Include], Field(max_length=4)] = []
+    include: Annotated[list[SlateInclude], Field(max_length=4)] = []
     deadline_ms: DeadlineMs | None = None
 
 
@@ -269,9 +270,12 @@ class UserSlateParameters(SlateParameters):
     anonymous_id: Id | None = Field(default=None, description="a visitor without an account; ignored beside a user_id")
 
 
-class ListParameters(Parameters):
+class FilteredParameters(Parameters):
     count: Count | None = None
     filter: Filter | None = None
+
+
+class ListParameters(FilteredParameters):
     include: Annotated[list[Include], Field(max_length=4)] = []
 
 
@@ -284,7 +288,8 @@ class ExplainParameters(Parameters):
     features: Annotated[int, Field(ge=0, le=200, description="contributions listed, the largest first")] = 10
 
 
-class SimilarParameters(ListParameters):
+class SimilarParameters(FilteredParameters):
+    include: Annotated[list[SlateInclude], Field(max_length=4)] = []
     cursor: Cursor | None = None
     user_id: Id | None = Field(default=None, description="to whom it is shown: decides arms of experiments, not items")
     anonymous_id: Id | None = Field(default=None, description="a visitor without an account; ignored beside a user_id")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -12,11 +12,12 @@ from handsell.core.batches import NONE
 from handsell.core.hashing import derive_seed
 from handsell.experiments.interleaved_slates import interleave
 from handsell.experiments.traffic import IN_NONE, Participation, Variant
-from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList, UserSlate, now
+from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList, now
 from handsell.serving.graph.stages import BundleNotHeld
 from handsell.serving.http import answers as a
 from handsell.serving.http.queries import Query, QueryParser
 from handsell.serving.http.schemas import RankBody
+from handsell.serving.reuse.slate_reuse import UserSlate
 from handsell.serving.slates.arm_traffic import ArmRequest, ArmTraffic
 from handsell.serving.slates.slate_answers import SlateAnswers
 
@@ -43,7 +44,7 @@ class SlateRequest:
     """A request for a slate, which each variant parses with its own settings."""
 
     parse: Callable[[QueryParser, float], Query]  # with the time of its arrival
-    metadata: bool = False
+    include: Collection[str] = ()  # `metadata` of items, `debug`
     shown_to: str | None = None  # the user, where the slate does not depend on one
     is_shown: bool = True  # False: only counted, because it was shown before
 
@@ -125,4 +126,4 @@ class Recommender:
         self, bundle: LoadedBundle, asked: SlateRequest, query: Query, slate: UserSlate, request: ArmRequest | None
     ) -> a.RecommendationsAnswer:
         shown = query if asked.shown_to is None else replace(query, user_id=asked.shown_to)
-        return self._answers.build(bundle, shown, slate, asked.metadata, request, asked.is_shown)
+        return self._answers.build(bundle, shown, slate, asked.include, request, asked.is_shown)

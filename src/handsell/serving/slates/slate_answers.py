@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
 from handsell.experiments.config import RANK
 from handsell.experiments.traffic import IN_NONE
-from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList, UserSlate
+from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList
 from handsell.serving.http import answers as a
 from handsell.serving.http import render
 from handsell.serving.http.queries import Query
+from handsell.serving.reuse.slate_reuse import UserSlate
 from handsell.serving.slates.arm_traffic import ArmRequest
 from handsell.serving.telemetry.observability import Metrics
 from handsell.serving.telemetry.slate_metrics import SlateMetrics
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class SlateAnswers:
@@ -29,12 +32,13 @@ class SlateAnswers:
         self._watch = SlateMetrics(metrics.registry)
 
     def build(
-        self, bundle: LoadedBundle, query: Query, served: UserSlate, metadata: bool, request: ArmRequest | None = None,
-        is_shown: bool = True,
+        self, bundle: LoadedBundle, query: Query, served: UserSlate, include: Collection[str] = (),
+        request: ArmRequest | None = None, is_shown: bool = True,
     ) -> a.RecommendationsAnswer:  # fmt: skip
         """Build the answer of a request, with its arms if it is in any, and log the impression if it is shown."""
         given = IN_NONE if request is None else request.given
-        slate = render.render_slate(served.slates, served.row, query.count, bundle.snapshot)
+        snapshot, once = bundle.snapshot, partial(_make_once, served.rendered)
+        slate = once("slate", lambda: render.render_slate(served.slates, served.row, query.count, snapshot))
         surface = bundle.config.surface_names[query.surface]
         degraded = list(dict.fromkeys(served.slates.degraded))
         relaxed = served.slates.relaxed_constraints(served.row, query.count)
@@ -46,8 +50,14 @@ class SlateAnswers:
                 extra={"fields": {"recommendation_id": query.recommendation_id, "degraded": degraded}},
             )
         drawn = sum(reason.code == "explore" for reason in slate.reason)
-        diversity = self._watch.record(surface, query.user_id, slate.item, drawn, bundle.snapshot)
+        diversity = self._watch.record(surface, query.user_id, slate.item, drawn, snapshot)
         if is_shown:
+            arms = given.describe(served.teams[: len(slate.item_id)])
+            items = (
+                render.encode_impression(slate, arms)
+                if arms
+                else once("shown", lambda: render.encode_impression(slate, {}))
+            )
             self._offer(
                 {
                     "recommendation_id": query.recommendation_id,
@@ -55,19 +65,23 @@ class SlateAnswers:
                     "user_id": query.user_id,
                     "surface": surface,
                     "bundle": bundle.release.bundle,
-                    "items": render.encode_impression(slate, given.describe(served.teams[: len(slate.item_id)])),
+                    "items": items,
                 }
             )
         answer = a.RecommendationsAnswer(
             recommendation_id=query.recommendation_id,
             surface=surface,
             cold_start=served.cold,
-            items=render.build_recommended_items(slate, bundle.snapshot, metadata),
+            items=render.build_recommended_items(slate, snapshot, True)
+            if "metadata" in include
+            else once("items", lambda: render.build_recommended_items(slate, snapshot, False)),
             relaxed=relaxed,
             next_cursor=self._next_cursor(query, slate.item, complete=not degraded),
             degraded=degraded,
             release=bundle.release.with_rules(slate.rules),
         )
+        if "debug" in include:
+            answer.debug = a.Debug(reused=served.reused, age_ms=round(served.age_s * 1_000))
         if request is not None:
             answer.arms = given.list_arms()
             request.degraded, request.items, request.requested = bool(degraded), len(slate.item_id), query.count
@@ -111,3 +125,10 @@ class SlateAnswers:
         if len(shown) >= self._max_feed or (complete and len(items) < query.count):
             return None
         return query.feed.encode(shown)
+
+
+def _make_once(made: dict[str, Any], name: str, make: Callable[[], T]) -> T:
+    """Return a part of the answers with a slate, made for the first of them."""
+    if name not in made:
+        made[name] = make()
+    return made[name]

@@ -50,6 +50,11 @@ class Metrics:
             ("filter",), registry=r,
         )  # fmt: skip
         self.slates = Counter("handsell_slates", "Slates answered", ("surface",), registry=r)
+        self.reused = Counter(
+            "handsell_reused_slates", "Slates that were computed for an earlier request, or whose candidates were",
+            ("surface", "part"), registry=r,
+        )  # fmt: skip
+        self.reuse_bytes = Gauge("handsell_reuse_bytes", "Memory of answers that may be given again", registry=r)
         self.cold_starts = Counter("handsell_cold_starts", "Slates for users without any known events", registry=r)
         self.short_slates = Counter("handsell_short_slates", "Slates shorter than requested", registry=r)
         self.impressions_lost = Counter(
@@ -155,6 +160,11 @@ class Metrics:
             self.degraded.labels(cause).inc()
         for constraint in relaxed:
             self.relaxed.labels(constraint).inc()
+
+    def count_reused(self, surface: str, part: str) -> None:
+        """Count a slate by what of it was reused."""
+        if part != "nothing":
+            self.reused.labels(surface, part).inc()
 
     def set_rules(self, stamp: RulesStamp | None) -> None:
         """Publish the version of the rules that slates were made with."""

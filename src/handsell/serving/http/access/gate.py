@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Scope
 
-from handsell.access.caller import Caller
+from handsell.access.caller import Caller, set_key_id
 from handsell.access.exposure import refuse_host
 from handsell.serving.http.access.access_control import AccessControl
 from handsell.serving.http.access.route_scopes import ALL_SCOPES
@@ -93,6 +93,7 @@ class AccessGate:
     def _identify(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Response | None:
         """Set the caller of a request, or answer why it is refused."""
         state = scope.setdefault("state", {})
+        set_key_id(None)
         if not self.control.is_required or scope["path"] in WITHOUT_KEY:
             state["caller"] = Caller.anonymous()
             return None
@@ -106,6 +107,7 @@ class AccessGate:
             answer.headers["Retry-After"] = str(excess.retry_after_s)
             return answer
         state["caller"] = caller
+        set_key_id(caller.key_id)
         return None
 
     def _refuse(self, text: str) -> Response:

@@ -1,0 +1,136 @@
+"""A micro-batch of queries of which some have kept slates or ranked candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from handsell.core.batches import Candidates, Requests, Slates
+from handsell.core.funnel import Funnel
+from handsell.core.protocols import RankingStage
+from handsell.serving.graph.users import UserReads
+from handsell.serving.http.queries import Query
+from handsell.serving.reuse.answer_keys import AnswerKey
+from handsell.serving.reuse.kept_answers import Kept
+from handsell.serving.reuse.slate_reuse import Reused, SlateReuse, UserSlate
+
+
+@dataclass(frozen=True)
+class KeptCandidates:
+    """The stages of candidates and ranking, for requests whose ranked candidates are kept."""
+
+    ranked: Candidates
+
+    async def candidates(self, requests: Requests, k: int) -> Candidates:
+        return self.ranked
+
+    async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
+        return candidates
+
+
+@dataclass
+class RecordedRanking:
+    """A ranking stage that holds on to what it returned last."""
+
+    stage: RankingStage
+    ranked: Candidates | None = None
+
+    async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
+        self.ranked = await self.stage.rank(requests, candidates, k)
+        return self.ranked
+
+
+@dataclass
+class BatchPart:
+    """Queries that go through the funnel together, all with kept candidates or all without."""
+
+    places: list[int]
+    queries: list[Query]
+    reads: UserReads
+    kept: list[Kept] = field(default_factory=list)
+    ranking: RecordedRanking | None = None
+
+    @property
+    def overlay(self) -> str:
+        """The changed settings, which all queries of a batch have in common."""
+        return self.queries[0].overlay
+
+    def build_funnel(self, funnel: Funnel) -> Funnel:
+        """Return the funnel with the kept candidates, or with a record of those that are computed."""
+        if self.kept:
+            stage = KeptCandidates(_stack([kept.value for kept in self.kept]))
+            return replace(funnel, candidates=stage, ranking=stage)
+        self.ranking = RecordedRanking(funnel.ranking)
+        return replace(funnel, ranking=self.ranking)
+
+
+class ReusedBatch:
+    """`answers` has the slates of the queries, as soon as they are known."""
+
+    def __init__(self, reuse: SlateReuse, queries: Sequence[Query], reads: UserReads, keys: Sequence[AnswerKey | None]):
+        self._reuse, self._queries, self._reads, self._keys = reuse, queries, reads, keys
+        self._found: list[UserSlate | None] = [None] * len(queries)
+
+    @property
+    def answers(self) -> list[UserSlate]:
+        return [slate for slate in self._found if slate is not None]
+
+    def find_slates(self) -> Iterator[tuple[Query, UserSlate]]:
+        """Yield the queries whose slates are kept."""
+        for place, (query, key) in enumerate(zip(self._queries, self._keys, strict=True)):
+            if (slate := self._reuse.find_slate(query, key)) is not None:
+                self._found[place] = slate
+                yield query, slate
+
+    def split(self) -> list[BatchPart]:
+        """Return the queries without a slate in parts: by kept candidates of one shape first, then all others."""
+        left = [place for place, slate in enumerate(self._found) if slate is None]
+        kept = {place: self._reuse.find_ranked(self._queries[place], self._keys[place]) for place in left}
+        groups: dict[object, list[int]] = {}
+        for place, one in kept.items():
+            groups.setdefault(None if one is None else _shape(one.value), []).append(place)
+        others = groups.pop(None, [])
+        return [self._take(places, kept) for places in (*groups.values(), others) if places]
+
+    def _take(self, places: list[int], kept: dict[int, Kept | None]) -> BatchPart:
+        is_whole = len(places) == len(self._queries)
+        return BatchPart(
+            places,
+            [self._queries[place] for place in places],
+            self._reads if is_whole else self._reads.take(places),
+            [one for place in places if (one := kept[place]) is not None],
+        )
+
+    def add(self, part: BatchPart, slates: Slates, cold: np.ndarray) -> Iterator[tuple[Query, UserSlate]]:
+        """Keep the slates (B, n) of a part for later requests, and yield its queries with them."""
+        keys, snapshot = [self._keys[place] for place in part.places], self._reads.snapshot
+        if part.ranking is not None and not slates.degraded:
+            self._reuse.keep_ranked(part.queries, keys, snapshot, part.ranking.ranked)
+        for row, (place, query) in enumerate(zip(part.places, part.queries, strict=True)):
+            slate = UserSlate(slates, row, bool(cold[row]))
+            if part.kept:
+                age_s = (query.time - part.kept[row].made_us) / 1e6
+                slate = replace(slate, reused="candidates", age_s=age_s)
+            else:
+                self._reuse.keep_slate(query, keys[row], snapshot, slate)
+            self._found[place] = slate
+            yield query, slate
+
+    def list_reused(self) -> list[tuple[int, Reused]]:
+        """Return the surface of each query, and what of its answer was reused."""
+        return [(query.surface, slate.reused) for query, slate in zip(self._queries, self.answers, strict=True)]
+
+
+def _shape(ranked: Candidates) -> tuple[int, int, tuple[str, ...]]:
+    """Return what candidates (1, K) of one batch have in common."""
+    return ranked.item.shape[1], ranked.carried, ranked.sources
+
+
+def _stack(ranked: Sequence[Candidates]) -> Candidates:
+    """Return candidates (1, K) of one shape as (B, K)."""
+    names = ("item", "fused", "source_score", "source_rank", "score")
+    stacked: dict[str, Any] = {name: np.concatenate([getattr(one, name) for one in ranked]) for name in names}
+    return replace(ranked[0], **stacked)

@@ -1,0 +1,145 @@
+"""Slates and ranked candidates of a bundle that may be given again for a surface's `reuse_seconds`.
+
+A slate is given again only where re-ranking is a function of the request: exploration, new items with a share of
+impressions, and business rules draw, count or follow a file. Otherwise ranked candidates are, and re-ranking runs for
+each request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from handsell.catalog.snapshot import Snapshot
+from handsell.config import Config
+from handsell.core.batches import NONE, Candidates, Slates
+from handsell.serving.graph.users import UserReads
+from handsell.serving.http.queries import Query
+from handsell.serving.reuse.answer_keys import AnswerKey, build_keys
+from handsell.serving.reuse.kept_answers import Kept, KeptAnswers
+
+Reused = Literal["nothing", "candidates", "slate"]
+
+ENTRY_BYTES = 1_500  # of an entry besides its arrays
+ITEM_BYTES = 1_000  # of an item of a slate, as it is written
+CONFIGS = 256  # changed configs whose settings are kept
+
+
+@dataclass(frozen=True, slots=True)
+class UserSlate:
+    """One query's row of a batch of slates."""
+
+    slates: Slates
+    row: int
+    cold: bool
+    teams: tuple[str | None, ...] = ()  # arm that brought each item of an interleaved slate
+    reused: Reused = "nothing"  # what was computed for an earlier request
+    age_s: float = 0.0  # since that was computed
+    rendered: dict[str, Any] = field(default_factory=dict)  # parts of answers that are the same each time
+
+
+class SlateReuse:
+    """What one bundle has computed. A new version of the catalog ends everything.
+
+    `settle_s`: a stage in another process follows the catalog up to so much later than this one; what is computed
+    meanwhile is not kept.
+    """
+
+    def __init__(self, config: Config, change_config: Callable[[str], Config], settle_s: float):
+        most = config.serving.reuse_bytes
+        self._slates, self._ranked = KeptAnswers(most // 2), KeptAnswers(most - most // 2)
+        self._change_config, self._ranks = change_config, config.ranking.ranked
+        self._snapshot: Snapshot | None = None
+        self._settle_s, self._since = settle_s, 0.0
+        self._is_on = most > 0
+        self._keeps_slates = lru_cache(CONFIGS)(lambda overlay: reranks_alike(change_config(overlay)))
+
+    def build_keys(self, queries: Sequence[Query], reads: UserReads) -> list[AnswerKey | None]:
+        """Return the keys of a batch, None for queries whose answers are always computed."""
+        self._follow(reads.snapshot)
+        allowed = [self._is_on and not query.is_fresh and self._lasts_us(query) > 0 for query in queries]
+        if not any(allowed):
+            return [None] * len(queries)
+        keys = build_keys(queries, reads)
+        return [key if may else None for key, may in zip(keys, allowed, strict=True)]
+
+    def find_slate(self, query: Query, key: AnswerKey | None) -> UserSlate | None:
+        """Return a slate that is the query's as well, unless an item of it is not available any more."""
+        kept = None if key is None else self._slates.find(key.slate, query.time)
+        if kept is None or not self._is_available(kept.value.slates.item, query.time):
+            return None
+        return replace(kept.value, reused="slate", age_s=(query.time - kept.made_us) / 1e6)
+
+    def find_ranked(self, query: Query, key: AnswerKey | None) -> Kept | None:
+        """Return ranked candidates (1, K) that are the query's as well."""
+        return None if key is None else self._ranked.find(key.ranked, query.time)
+
+    def keep_slate(self, query: Query, key: AnswerKey | None, snapshot: Snapshot, slate: UserSlate) -> None:
+        """Keep a slate, if it is complete and would be made again."""
+        if key is None or slate.slates.degraded or not self._keeps_slates(query.overlay) or self._is_old(snapshot):
+            return
+        slates = _cut(slate.slates, slate.row, query.count)
+        size = ENTRY_BYTES + ITEM_BYTES * query.count + _count_bytes(slates)
+        value = UserSlate(slates, 0, slate.cold, rendered=slate.rendered)
+        self._slates.put(key.slate, Kept(value, query.time, query.time + self._lasts_us(query), size))
+
+    def keep_ranked(
+        self, queries: Sequence[Query], keys: Sequence[AnswerKey | None], snapshot: Snapshot, ranked: Candidates | None
+    ) -> None:
+        """Keep the ranked candidates (B, K) of queries, if they are complete."""
+        most = max((query.count for query in queries), default=0)
+        if ranked is None or most > self._ranks or self._is_old(snapshot):
+            return
+        for b, (query, key) in enumerate(zip(queries, keys, strict=True)):
+            if key is not None:
+                row = ranked.take(np.array([b]))
+                size = ENTRY_BYTES + _count_bytes(row)
+                self._ranked.put(key.ranked, Kept(row, query.time, query.time + self._lasts_us(query), size))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that is kept."""
+        return self._slates.size + self._ranked.size
+
+    def _follow(self, snapshot: Snapshot) -> None:
+        if snapshot is not self._snapshot:
+            self._snapshot, self._since = snapshot, time.monotonic()
+            self._slates.clear()
+            self._ranked.clear()
+
+    def _is_old(self, snapshot: Snapshot) -> bool:
+        """Whether the catalog has changed since a request began, or so lately that a stage may not know it."""
+        return snapshot is not self._snapshot or time.monotonic() - self._since < self._settle_s
+
+    def _lasts_us(self, query: Query) -> int:
+        surfaces = tuple(self._change_config(query.overlay).surfaces.values())
+        return int(surfaces[query.surface].reuse_seconds * 1e6)
+
+    def _is_available(self, items: np.ndarray, time_us: int) -> bool:
+        s, item = self._snapshot, items[items != NONE]
+        assert s is not None
+        return bool((s.available[item] & (s.published[item] <= time_us) & (time_us < s.expires[item])).all())
+
+
+def reranks_alike(config: Config) -> bool:
+    """Return whether re-ranking makes the same slate of the same candidates each time."""
+    exploration = config.reranking.exploration
+    return not exploration.share and not exploration.new_items.share and config.rules_path is None
+
+
+def _cut(slates: Slates, row: int, count: int) -> Slates:
+    """Copy the first `count` positions of a row, so that nothing else of the batch stays in memory."""
+    names = ("item", "score", "source", "reason", "reason_item", "propensity")
+    cut = {name: getattr(slates, name)[row : row + 1, :count].copy() for name in names}
+    relaxed = None if slates.relaxed is None else slates.relaxed[row : row + 1, :count].copy()
+    return replace(slates, relaxed=relaxed, **cut)
+
+
+def _count_bytes(batch: Slates | Candidates) -> int:
+    arrays = (getattr(batch, name) for name in batch.__slots__)
+    return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
