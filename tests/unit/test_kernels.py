@@ -4,14 +4,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from handsell.core.batches import NONE, Ragged
 from handsell.core.kernels import compiled
+from handsell.core.units import DAY_US
 from handsell.features import crosses, matrix
 from handsell.ranking import stage as ranking
 from handsell.ranking.trees import TreeTables
 from handsell.ranking.xgboost_import import xgboost
-from handsell.retrieval import fusion
+from handsell.reranking import compiled_selection
+from handsell.reranking.calibrated import TasteCalibration
+from handsell.reranking.dpp import Determinantal, build_kernel
+from handsell.reranking.selection import Pool, select
+from handsell.reranking.spacing import ItemGap
+from handsell.retrieval import fusion, history_weights
+from handsell.retrieval.history_weights import HistoryWeights
+from handsell.retrieval.index.vector_index import VectorIndex
+from handsell.retrieval.models import item_knn
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
 pytestmark = pytest.mark.skipif(compiled is None, reason="the kernels were not built: no C compiler at installation")
@@ -119,3 +129,78 @@ def test_what_does_not_fit_is_refused():
             np.zeros((1, 1), np.int32), np.ones((1, 1)), tags.offsets, tags.values, np.full((1, 1), 2, np.int32),
             np.zeros((1, 1)), 1,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [1, 5, 20])
+@pytest.mark.parametrize("size", [3, 64, 70])
+def test_exact_search(rng, monkeypatch, rows, size):
+    vectors = rng.normal(size=(3_000, size)).astype(np.float32)
+    vectors[::7] = vectors[0]  # ties, in the order of items
+    vectors[5] = 0  # unknown
+    queries = rng.normal(size=(rows, size)).astype(np.float32)
+    queries[-1] = 0
+    index, eligible = VectorIndex.exact(vectors), rng.random((rows, 3_500)) < 0.8
+    for k in (1, 100, 2_999):
+        items, scores = index.search(queries, k, eligible)
+        monkeypatch.setitem(index.__dict__, "_is_compiled", False)
+        expected, expected_scores = index.search(queries, k, eligible)
+        monkeypatch.undo()
+        np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-5)
+        same = items == expected
+        assert same.mean() > 0.99 and same[:, :1].all()
+        if rows > 1:
+            assert (items[-1] == NONE).all()
+        agrees = index.score(queries, items)
+        np.testing.assert_allclose(agrees, scores, rtol=1e-5, atol=1e-5)
+
+
+def test_histories_and_their_neighbors(rng, monkeypatch):
+    shelf = draw_snapshot(rng)
+    requests = draw_requests(rng, shelf, 6)
+    shape = (6, 200)
+    item = rng.integers(-1, len(shelf) // 3, shape).astype(np.int32)  # with repeats
+    item[1, 20:] = 3  # one item, more than 128 times
+    time = np.sort(rng.integers(0, 30 * DAY_US, shape), axis=1) + requests.time[:, None] - 25 * DAY_US
+    weight = rng.choice(np.array([1, 2, -0.5, 0], np.float32), shape)
+    requests = replace(requests, history=replace(requests.history, item=item, time=time, weight=weight))
+    for weights in (HistoryWeights(3.0), HistoryWeights(30.0, half_life_events=4.0, dislikes=0.3)):
+        check_equal(
+            monkeypatch, history_weights, lambda w=weights: history_weights.weigh_history(requests, w, len(shelf) - 2)
+        )
+    near = sparse.random(len(shelf), len(shelf), 0.2, "csr", np.float32, rng)
+    model = item_knn.ItemKNN(near, np.ones(len(shelf), bool), HistoryWeights(5.0))
+    eligible = rng.random((6, len(shelf) + 3)) < 0.9
+    for k in (3, 1_000):
+        check_equal(monkeypatch, item_knn, lambda k=k: model.retrieve(requests, k, eligible))
+
+
+@pytest.mark.parametrize("gap", [0, 1, 3])
+@pytest.mark.parametrize("criteria", [(), ("diversity",), ("taste",), ("diversity", "taste")])
+def test_selection(rng, monkeypatch, gap, criteria):
+    rows, width, tags, n = 6, 40, 12, 12
+    has = rng.random((rows, width, tags)) < 0.2
+    vectors = has / np.sqrt(np.maximum(has.sum(axis=2, keepdims=True), 1))
+    vectors[:, 1] = vectors[:, 0]  # ties
+    cosine = np.round(vectors @ vectors.transpose(0, 2, 1), 5)
+    creator = rng.integers(0, 5, (rows, width))
+    creator[2] = 0  # a gap must be broken
+    related = creator[:, :, None] == creator[:, None]
+    utility = np.round(rng.random((rows, width)), 1)
+    utility[:, 1] = utility[:, 0]
+    allowed, finite = rng.random((rows, width)) < 0.8, rng.random((rows, width)) < 0.9
+    allowed[0, 5:] = False  # fewer than positions
+    wanted = rng.dirichlet(np.ones(tags), rows).astype(np.float32)
+    wanted[1] = 0
+
+    def choose():
+        made = {
+            "diversity": Determinantal(build_kernel(cosine, related), np.full(rows, 0.1), n),
+            "taste": TasteCalibration((vectors**2).astype(np.float32), wanted, 0.3),
+        }
+        constraints = [ItemGap(related, gap, "gap")] if gap else []
+        found = select(Pool(utility, allowed, finite), n, [made[name] for name in criteria], constraints)
+        return found.column, found.broken, found.propensity, found.explored
+
+    check_equal(monkeypatch, compiled_selection, choose)
+    column, broken, *_ = choose()
+    assert (column[0, 5:] == NONE).all() and (broken.any() == (gap > 0))

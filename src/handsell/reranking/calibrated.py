@@ -24,11 +24,16 @@ class TasteCalibration:
     """
 
     def __init__(self, shares: np.ndarray, wanted: np.ndarray, strength: float):
+        self.shares, self.wanted, self.strength = shares, wanted.astype(np.float64), strength
+        self._begun = False
+
+    def _begin(self) -> None:
+        self._begun = True
+        shares, wanted = self.shares, self.wanted
         rows, width, columns = shares.shape
         self._flat = shares.reshape(rows * width, columns)
         self._tagged = shares.any(axis=2)
-        wanted = wanted.astype(np.float64)
-        self._wanted, self._total, self._strength = wanted, wanted.sum(axis=1), strength
+        self._wanted, self._total, self._strength = wanted, wanted.sum(axis=1), self.strength
         self._least, self._smooth = xlogx(wanted).sum(axis=1), wanted * (ALPHA / (1 - ALPHA)) + TINY
         self._cell, self._tag = np.nonzero(self._flat * np.repeat(wanted, width, axis=0))  # tags with a share and p > 0
         self._place = self._cell // width * columns + self._tag  # the same in arrays (B, U)
@@ -41,6 +46,8 @@ class TasteCalibration:
 
         A candidate changes the sum only at its own tags, so the other logarithms are computed once.
         """
+        if not self._begun:
+            self._begin()
         many = self._count + 1
         base = self._sum + many[:, None] * self._smooth
         log = np.log(base)
@@ -59,6 +66,8 @@ class TasteCalibration:
         return (self._wanted * np.log(mix)).sum(axis=1)
 
     def add(self, position: int, place: np.ndarray) -> None:
+        if not self._begun:
+            self._begin()
         self._sum += self._flat.take(place, axis=0)
         self._count += self._tagged.take(place)
 

@@ -19,13 +19,19 @@ class Determinantal:
 
     def __init__(self, kernel: np.ndarray, strength: np.ndarray, n: int):
         rows, width, _ = kernel.shape
+        self.kernel, self.strength, self._n = kernel, strength, n
         self._kernel, self._strength = kernel.reshape(rows * width, width), -strength[:, None]
-        self._left = np.ones((rows, width))
-        self._factor = np.zeros((rows, min(n, width), width))
         self._rows, self._first = np.arange(rows), np.arange(rows) * width
         self.cost = np.zeros((rows, width))
 
+    def _begin(self) -> None:
+        rows, width, _ = self.kernel.shape
+        self._left = np.ones((rows, width))
+        self._factor = np.zeros((rows, min(self._n, width), width))
+
     def add(self, position: int, place: np.ndarray) -> None:
+        if not position:
+            self._begin()
         pick = place - self._first
         done = self._factor[:, :position]
         row = self._kernel.take(place, axis=0)

@@ -12,12 +12,13 @@ request's slate does not depend on its batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from handsell.core.batches import NONE
+from handsell.reranking.compiled_selection import can_select, select_columns
 from handsell.reranking.exploration import Draw, Exploration
 
 MAX_BOOST = 40.0  # limit of boosts in either direction, so that none exceeds NOT_FINITE_PENALTY or a constraint
@@ -87,6 +88,10 @@ def select(
     rows, width = pool.utility.shape
     row, first = np.arange(rows), np.arange(rows) * width  # flat place of each row's first candidate
     utility, base = _utility(pool), _base_penalty(pool)
+    if exploration is None and pool.pin is None and pool.drawn_only is None and can_select(preferences, constraints):
+        criteria = preferences, constraints, CONSTRAINT_PENALTY, MAX_BREAKS - 1
+        column, often = select_columns(utility, base, n, *criteria)
+        return replace(_empty_selection(rows, n), column=column, broken=often.astype(np.uint32))
     out = _empty_selection(rows, n)
     pins = frozenset() if pool.pin is None else frozenset(np.flatnonzero((pool.pin != NONE).any(axis=0)).tolist())
     for position in range(min(n, width)):

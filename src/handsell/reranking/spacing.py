@@ -13,6 +13,7 @@ class ItemGap:
     def __init__(self, related: np.ndarray, gap: int, name: str):
         rows, width, _ = related.shape
         self.name, self._gap = name, gap
+        self.related, self.gap = related, gap
         self._related = related.reshape(rows * width, width)
         self._near: list[np.ndarray] = []  # (B, K) bool, candidates related to each of the last `gap` items
 

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from handsell.core.batches import NONE, Requests
+from handsell.core.kernels import compiled
 from handsell.core.offsets import offsets_from_counts
 from handsell.core.units import DAY_US
 from handsell.retrieval.config import FoldInSource
@@ -41,6 +42,8 @@ def weigh_history(requests: Requests, weights: HistoryWeights, n_items: int) -> 
     history. Events at or after the request's time, and items beyond the model's `n_items`, are ignored.
     """
     history = requests.history
+    if compiled is not None and weights.weight_exponent == 1 and history.item.size:
+        return _weigh_compiled(requests, weights, n_items)
     valid = (history.item >= 0) & (history.item < n_items) & (history.time < requests.time[:, None])
     valid &= history.weight != 0
     weight = history.weight
@@ -53,6 +56,17 @@ def weigh_history(requests: Requests, weights: HistoryWeights, n_items: int) -> 
         factor = factor * np.exp2(-count_later_likes(valid & (history.weight > 0)) / weights.half_life_events)
     weight = np.where(valid, weight * factor, 0).astype(np.float32)
     return _merge_repeats(np.where(valid, history.item, NONE).astype(np.int32), weight)
+
+
+def _weigh_compiled(requests: Requests, weights: HistoryWeights, n_items: int) -> tuple[np.ndarray, np.ndarray]:
+    history = requests.history
+    items, summed = np.empty(history.item.shape, np.int32), np.empty(history.item.shape, np.float32)
+    compiled.weigh(
+        np.ascontiguousarray(history.item, np.int32), np.ascontiguousarray(history.time, np.int64),
+        np.ascontiguousarray(history.weight, np.float32), np.ascontiguousarray(requests.time, np.int64),
+        items, summed, n_items, weights.half_life_days * DAY_US, weights.half_life_events or 0.0, weights.dislikes,
+    )  # fmt: skip
+    return items, summed
 
 
 def count_later_likes(liked: np.ndarray) -> np.ndarray:

@@ -91,8 +91,16 @@ class LocalCandidates:
 
     def _names_source(self, requests: Requests, source: str | None) -> np.ndarray:
         """(B,) bool: the surface names its sources, this one among them; with None: it names any."""
+        return self._named[source][requests.surface]
+
+    @cached_property
+    def _named(self) -> dict[str | None, np.ndarray]:
+        """By source, and for None: by surface (S,) bool, whether it names it, or any."""
         named = [surface.only for surface in self.eligibility.surfaces]
-        return np.array([bool(only) if source is None else source in only for only in named])[requests.surface]
+        found: dict[str | None, np.ndarray] = {
+            name: np.array([name in only for only in named]) for name in self.sources
+        }
+        return {**found, None: np.array([bool(only) for only in named])}
 
     def find_k(self, name: str) -> int:
         """Items requested from a source: no more than the catalog has."""
@@ -107,6 +115,8 @@ class LocalCandidates:
         items, scores = found
         if items.shape != scores.shape or items.shape[0] != len(requests):
             raise ValueError(f"{name} gave items {items.shape} and scores {scores.shape} for {len(requests)} requests")
+        if not self._named[None].any():
+            return items, scores
         unwanted = self._names_source(requests, None) & ~self._names_source(requests, name)
         if not unwanted.any():
             return items, scores

@@ -5,7 +5,8 @@
 static int fits(const Py_buffer *view, char kind) {
     const char *format = view->format ? view->format : "B";
     switch (kind) {
-        case '?': return format[0] == '?';
+        case '?':
+        case 'q': return format[0] == '?';
         case 'b': return format[0] == 'b';
         case 'i': return (format[0] == 'i' || format[0] == 'l') && view->itemsize == 4;
         case 'l': return (format[0] == 'l' || format[0] == 'q') && view->itemsize == 8;

@@ -8,7 +8,7 @@
 #define NONE (-1)
 
 /* Read arguments into views; `kinds` has one letter per argument:
- *   ? bool   b int8   i int32   l int64   f float32   d float64   (an upper-case letter: the array is written to)
+ *   ? bool   b int8   i int32   l int64   f float32   d float64   (an upper-case letter: the array is written to; Q: bool)
  * Returns 0, or -1 with an exception and no view held. */
 int read_arrays(PyObject *const *args, const char *kinds, Py_buffer *views);
 void release_arrays(Py_buffer *views, Py_ssize_t count);

@@ -10,5 +10,11 @@ KERNEL(place_sources);
 KERNEL(count_occurrences);
 KERNEL(sum_weights);
 KERNEL(look_up);
+KERNEL(products);
+KERNEL(select_nearest);
+KERNEL(select_nearest_coarse);
+KERNEL(select_neighbors);
+KERNEL(weigh);
+KERNEL(select_slates);
 KERNEL(write_sources);
 #endif

@@ -1,13 +1,21 @@
 /* The loops of a request over items, candidates and trees. kernels/__init__.py says when they are used. */
 #include "kernels.h"
+#include "wide.h"
+#ifndef HAS_WIDE
+#define HAS_WIDE 0
+#endif
 
 #define METHOD(NAME) {#NAME, (PyCFunction)(void (*)(void))NAME, METH_FASTCALL, NULL}
 
 static PyMethodDef METHODS[] = {
     METHOD(sum_trees),         METHOD(order_best),  METHOD(rank_fused),    METHOD(place_sources),
-    METHOD(count_occurrences), METHOD(sum_weights), METHOD(look_up), METHOD(write_sources), {NULL, NULL, 0, NULL},
+    METHOD(count_occurrences), METHOD(sum_weights), METHOD(look_up), METHOD(products), METHOD(select_nearest), METHOD(select_nearest_coarse), METHOD(select_neighbors), METHOD(weigh), METHOD(select_slates), METHOD(write_sources), {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_compiled", NULL, -1, METHODS, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit__compiled(void) { return PyModule_Create(&MODULE); }
+PyMODINIT_FUNC PyInit__compiled(void) {
+    PyObject *module = PyModule_Create(&MODULE);
+    if (module && PyModule_AddIntConstant(module, "wide", HAS_WIDE) < 0) Py_CLEAR(module);
+    return module;
+}

@@ -1,5 +1,6 @@
 /* Gradient boosted trees: sums of leaves, added in the order of the trees in float32, as XGBoost does. */
 #include "kernels.h"
+#include "wide.h"
 #include <math.h>
 
 #define ROWS 64 /* of a block, whose features and one tree stay in the cache */
@@ -30,10 +31,7 @@ static void add_leaves(Tree tree, const float *x, const int32_t *start, float *s
     }
 }
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-#define WIDE __attribute__((target("avx512f")))
-#define LANES 16
+#ifdef HAS_WIDE
 #define GROUPS (ROWS / LANES)
 
 WIDE static __m512i step(__m512i at, __m512i start, __m512 threshold, __m512i feature, const float *x) {
@@ -65,7 +63,6 @@ WIDE static void add_leaves_wide(Tree tree, const float *x, const int32_t *start
         _mm512_storeu_ps(sum + LANES * g, _mm512_add_ps(_mm512_loadu_ps(sum + LANES * g), leaf));
     }
 }
-#define HAS_WIDE __builtin_cpu_supports("avx512f")
 #else
 #define HAS_WIDE 0
 #define add_leaves_wide add_leaves

@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from handsell.core.kernels import compiled
 from handsell.retrieval.index.approximate import DESCRIPTION, SPARE, Approximate, read_description
+from handsell.retrieval.index.coarse import CoarseVectors
 from handsell.retrieval.index.nearest import ROWS, compute_max_norm, find_known, to_float32
 from handsell.retrieval.index.topk import fit_mask, make_empty_rows, pad_rows, select_top
 
@@ -62,6 +64,8 @@ class VectorIndex:
             found = [self._search_approximate(near, q, k, eligible[b], least) for b, q in enumerate(queries)]
             return pad_rows(found, k)
         allowed = eligible & self.known
+        if k > 0 and self._is_compiled and (len(queries) >= MIN_BATCH or _are_most(allowed)):
+            return self._search_compiled(queries, k, allowed)
         if k > 0 and len(queries) >= MIN_BATCH:
             return pad_rows(list(self._search_exact_batch(queries, k, allowed)), k)
         return pad_rows([self._search_exact(q, k, allowed[b]) for b, q in enumerate(queries)], k)
@@ -139,6 +143,34 @@ class VectorIndex:
                 near = np.flatnonzero((row >= np.partition(row, cut)[cut] - self._rounding_bound(query)) & may)
                 yield self._rescore(query, k, near)
 
+    @cached_property
+    def _is_compiled(self) -> bool:
+        return compiled is not None and self.vectors.dtype == np.float32 and self.vectors.flags.c_contiguous
+
+    def _search_compiled(self, queries: np.ndarray, k: int, allowed: np.ndarray) -> Found:
+        """Return exact results (B, k) of queries, most of whose items are allowed (B, I)."""
+        items, scores = np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)
+        queries = np.ascontiguousarray(queries, np.float32)
+        norm = np.sqrt(np.einsum("bd,bd->b", queries, queries))
+        slack = (ROUNDING * self._max_norm) * norm
+        if self.coarse is not None and len(queries) < MIN_BATCH:
+            slack += (2 * self.coarse.error) * norm
+            coarse = self.coarse.pad(queries), self.coarse.coarse, self.coarse.scale
+            compiled.select_nearest_coarse(self.vectors, *coarse, allowed, slack, items, scores)
+            return items, scores
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            at = slice(start, start + QUERIES_AT_ONCE)
+            some = queries[at]
+            one_by_one = len(some) < MIN_BATCH
+            rough = np.stack([self.vectors @ query for query in some]) if one_by_one else some @ self.vectors.T
+            compiled.select_nearest(self.vectors, some, rough, allowed[at], slack[at], items[at], scores[at])
+        return items, scores
+
+    @cached_property
+    def coarse(self) -> CoarseVectors | None:
+        """The vectors as int8, for exact searches of few queries; None: those read the vectors themselves."""
+        return CoarseVectors.of(self.vectors) if self._is_compiled and self.approximate is None else None
+
     def _rounding_bound(self, query: np.ndarray) -> float:
         return float(ROUNDING * np.linalg.norm(query) * self._max_norm)
 
@@ -173,7 +205,14 @@ class VectorIndex:
         kept = path / "known.npy"  # absent in bundles of version 0.1
         known = np.asarray(np.load(kept, mmap_mode="r")) if kept.exists() else find_known(vectors)
         approximate = None if about["kind"] == "flat" else Approximate.load(path, about)
-        return cls(vectors, known, approximate, about.get("longest"))
+        index = cls(vectors, known, approximate, about.get("longest"))
+        _ = index.coarse  # at the start, not in the first request
+        return index
+
+
+def _are_most(allowed: np.ndarray) -> bool:
+    """Whether most items are allowed (B, I): a product with all of them is cheaper than to gather the others."""
+    return bool(2 * np.count_nonzero(allowed) >= allowed.size)
 
 
 def compute_products(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,11 +17,12 @@ from pydantic import Field
 from scipy import sparse
 
 from handsell.core.batches import Requests
+from handsell.core.kernels import compiled
 from handsell.core.offsets import offsets_from_counts
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import FoldInSource, RetrieverPlugin
 from handsell.retrieval.history_weights import HistoryWeights, build_history_matrix, weigh_history
-from handsell.retrieval.index.topk import find_top
+from handsell.retrieval.index.topk import find_top, fit_mask
 from handsell.retrieval.like_matrix import raise_degrees, scale_matrix, sum_degrees
 from handsell.retrieval.sparse_rows import load_rows, read_entries, save_rows, select_top_entries
 
@@ -63,7 +65,13 @@ class ItemKNN:
     weights: HistoryWeights
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return select_top_entries(self._score_all(requests), k, eligible)
+        if compiled is None:
+            return select_top_entries(self._score_all(requests), k, eligible)
+        history = weigh_history(requests, self.weights, len(self.touched))
+        items, scores = np.empty((len(requests), k), np.int32), np.empty((len(requests), k), np.float32)
+        may = np.ascontiguousarray(fit_mask(eligible, len(self.touched)))
+        compiled.select_neighbors(*history, *self._lists, may, items, scores, len(requests))
+        return items, scores
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Return scores (B, K); 0 where the item is no neighbor of the history."""
@@ -72,6 +80,15 @@ class ItemKNN:
     def with_history_weights(self, **settings: Any) -> Self:
         """Return a copy with other `HistoryWeights`."""
         return replace(self, weights=HistoryWeights(**settings))
+
+    @cached_property
+    def _lists(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The similarities and neighbors of all items, and where those of each item begin."""
+        rows = self.neighbors
+        return (
+            np.ascontiguousarray(rows.data, np.float32), np.ascontiguousarray(rows.indices, np.int32),
+            np.ascontiguousarray(rows.indptr, np.int64),
+        )  # fmt: skip
 
     def _score_all(self, requests: Requests) -> sparse.csr_matrix:
         """Return scores (B, I) with sorted columns."""
