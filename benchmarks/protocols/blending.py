@@ -1,4 +1,8 @@
-"""Weights of a blend by coordinate search on the validation part, with cached scores of its parts."""
+"""Weights of a blend by coordinate search on the validation part, with cached scores of its parts.
+
+The search starts from equal weights and from all the weight on each part, so that the chosen blend is never worse on
+the validation part than the best of its parts.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import numpy as np
 
 from benchmarks.protocols.coordinate_search import Params, Search, coordinate_search
 from benchmarks.protocols.datasets import LabeledRequests
-from benchmarks.protocols.protocol import OBJECTIVE, compute_metrics, split_batches
+from benchmarks.protocols.protocol import OBJECTIVE, compute_metrics, measure, split_batches
 from handsell.core.batches import NONE
 from handsell.retrieval.models.blend import Blend, select_best
 
@@ -20,20 +24,31 @@ def tune_weights(
 ) -> tuple[tuple[float, ...], Search]:
     """Return weights that sum to 1, in the order of the parts, and the search."""
     cached = [
-        (rows, *blend.standardize(requests, k, eligible))
+        (rows, blend.standardize(requests, k, eligible))
         for rows, requests, eligible in split_batches(labeled, blend.n_items, masks_history)
     ]
+    known: dict[tuple[float, ...], float] = {}
 
     def evaluate(params: Params) -> float:
-        if not any(params.values()):
-            return -1.0
-        weighted = replace(blend, weights=normalize_weights(params))
+        weights = normalize_weights(params)
+        if weights not in known:
+            known[weights] = measure_weights(weights)
+        return known[weights]
+
+    def measure_weights(weights: tuple[float, ...]) -> float:
+        if max(weights) == 1.0:  # the part's own answers, whose ties standardization may break
+            alone = replace(blend, weights=weights)
+            return measure(alone, labeled, k, blend.n_items, masks_history)[OBJECTIVE]
         found = np.full((len(labeled), k), NONE, np.int32)
-        for rows, items, standard in cached:
-            found[rows], _ = select_best(items, weighted.combine(standard), k)
+        for rows, scores in cached:
+            found[rows], _ = select_best(scores.items, scores.combine(weights), k)
         return compute_metrics(found, labeled, k)[OBJECTIVE]
 
-    search = coordinate_search(dict.fromkeys(blend.parts, VALUES), evaluate, budget_s)
+    names = list(blend.parts)
+    starts = [{name: float(name == part) for name in names} for part in names]
+    search = coordinate_search(
+        dict.fromkeys(names, VALUES), evaluate, budget_s, starts=starts, admits=lambda params: any(params.values())
+    )
     return normalize_weights(search.best.params), search
 
 

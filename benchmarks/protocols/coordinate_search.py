@@ -33,18 +33,21 @@ class Search:
 def coordinate_search(
     space: Mapping[str, Sequence[Any]], evaluate: Callable[[Params], float], budget_s: float,
     on_trial: Callable[[Search, float], None] = lambda search, left_s: None,
+    starts: Sequence[Params] = (), admits: Callable[[Params], bool] = lambda params: True,
 ) -> Search:  # fmt: skip
-    """Maximize `evaluate`, starting at the first value of each field and changing one field at a time.
+    """Maximize `evaluate`, changing one field at a time of the best of `starts` and of the first value of each field.
 
-    A trial starts only if one as long as the last would end within `budget_s`; the first always runs.
+    A trial starts only if one as long as the last would end within `budget_s`; those of the start always run.
+    Parameters that `admits` rejects are not tried.
     """
     search, begun = Search(), time.monotonic()
     seen: set[tuple] = set()
-    for params in _proposals(space, search):
-        if (key := tuple(params.items())) in seen:
+    first = [{name: values[0] for name, values in space.items()}, *starts]
+    for params in _propose(space, first, search):
+        if (key := tuple(params.items())) in seen or not admits(params):
             continue
         left_s = budget_s - (time.monotonic() - begun)
-        if search.trials and search.trials[-1].seconds > left_s:
+        if len(search.trials) >= len(first) and search.trials[-1].seconds > left_s:
             search.complete = False
             break
         seen.add(key)
@@ -55,9 +58,9 @@ def coordinate_search(
     return search
 
 
-def _proposals(space: Mapping[str, Sequence[Any]], search: Search) -> Iterator[Params]:
+def _propose(space: Mapping[str, Sequence[Any]], starts: Sequence[Params], search: Search) -> Iterator[Params]:
     """Yield the next parameters to try; `search` changes between them."""
-    yield {name: values[0] for name, values in space.items()}
+    yield from starts
     before = None
     while before != search.best.params:
         before = search.best.params

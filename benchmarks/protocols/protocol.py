@@ -36,8 +36,9 @@ METRICS = {
 
 
 def measure(
-    model: Retriever, labeled: LabeledRequests, k: int, n_items: int, masks_history: bool, tick: Callable[[int], None]
-) -> dict[str, float]:
+    model: Retriever, labeled: LabeledRequests, k: int, n_items: int, masks_history: bool,
+    tick: Callable[[int], None] = lambda n: None,
+) -> dict[str, float]:  # fmt: skip
     """Compute every metric of METRICS, as fractions; `tick` receives the number of requests of each batch."""
     found = np.full((len(labeled), k), NONE, np.int32)
     for rows, requests, eligible in split_batches(labeled, n_items, masks_history):

@@ -34,7 +34,7 @@ class Fixed:
 
 NAN = float("nan")
 FIRST = Fixed((9.0, 5.0, 3.0, 1.0, NAN, NAN))
-SECOND = Fixed((0.0, NAN, 0.1, 0.3, 0.2, NAN))
+SECOND = Fixed((0.0, NAN, 0.1, 0.6, 0.2, NAN))
 
 
 def blend(*parts, weights=None, depth=10) -> Blend:
@@ -45,8 +45,9 @@ def blend(*parts, weights=None, depth=10) -> Blend:
 def test_standard_scores_by_hand():
     asked = build_requests([(0, 1.0)])  # item 0 is in the history: it has no part in mean and deviation
     one = (np.array([9, 5, 3, 1]) - 3) / np.std([5, 3, 1])
-    two = (np.array([0, 0.1, 0.3, 0.2]) - 0.2) / np.std([0.1, 0.3, 0.2])
-    expected = [one[0] + two[0], one[1], one[2] + two[1], one[3] + two[2], two[3], NAN]
+    two = (np.array([0, 0.1, 0.6, 0.2]) - 0.3) / np.std([0.1, 0.6, 0.2])
+    last = np.min(one[1:]), np.min(two[1:])  # what an item counts for that a part does not know
+    expected = [one[0] + two[0], one[1] + last[1], one[2] + two[1], one[3] + two[2], last[0] + two[3], NAN]
     both = blend(FIRST, SECOND)
     assert both.score(asked, np.arange(ITEMS)[None]) == pytest.approx(np.array([expected]), abs=1e-5, nan_ok=True)
     items, scores = both.retrieve(asked, ITEMS, allow_all(asked, ITEMS))
@@ -62,6 +63,38 @@ def test_weights_change_the_order():
         assert items[0, 0] == best
 
 
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 3.0)])
+def test_all_weight_on_one_part_gives_exactly_its_answers(weights):
+    """Also with ties, items that only the other part knows, and requests for which the part finds nothing."""
+    parts = (Fixed((9.0, 5.0, NAN, 5.0, NAN, NAN)), Fixed((NAN, NAN, 0.1, 0.3, 0.2, 0.3)))
+    asked = build_requests([(0, 1.0)], [], [(3, 1.0), (1, 1.0)])
+    both, alone = blend(*parts, weights=weights, depth=2), parts[weights.index(max(weights))]
+    every = np.tile(np.arange(ITEMS), (len(asked), 1))
+    for k in (1, 2, ITEMS):
+        for eligible in (allow_all(asked, ITEMS), every % 2 == 1):
+            for mine, its in zip(both.retrieve(asked, k, eligible), alone.retrieve(asked, k, eligible), strict=True):
+                assert np.array_equal(mine, its, equal_nan=True)
+    assert np.array_equal(both.score(asked, every), alone.score(asked, every), equal_nan=True)
+
+
+def test_a_part_of_weight_0_is_not_asked_and_brings_no_candidates():
+    asked = build_requests([(0, 1.0)])
+    third = Fixed((NAN, NAN, NAN, 2.0, 1.0, 9.0))
+    two, three = blend(FIRST, SECOND), blend(FIRST, SECOND, third, weights=(1.0, 1.0, 0.0))
+    allowed = allow_all(asked, ITEMS)
+    assert list(three.weighted.parts) == ["part0", "part1"]
+    assert np.array_equal(two.retrieve(asked, ITEMS, allowed)[0], three.retrieve(asked, ITEMS, allowed)[0])
+    scores = three.standardize(asked, ITEMS, allowed)
+    assert 5 in scores.items and 5 not in scores.items[~np.isnan(scores.combine(three.weights))]
+
+
+def test_an_item_that_a_part_does_not_know_does_not_pass_what_the_part_found():
+    """Almost all weight on the first part: item 4, which only the second knows, comes no earlier than its last."""
+    asked = build_requests([(5, 1.0)])
+    items, _ = blend(FIRST, SECOND, weights=(1.0, 0.001)).retrieve(asked, 5, allow_all(asked, ITEMS))
+    assert items[0, :3].tolist() == [0, 1, 2] and set(items[0, 3:]) == {3, 4}  # as good as its last
+
+
 def test_a_mask_does_not_change_scores():
     asked = build_requests([(0, 1.0)])
     both = blend(FIRST, SECOND)
@@ -74,8 +107,10 @@ def test_a_mask_does_not_change_scores():
 def test_a_part_without_results_contributes_nothing():
     nothing = Fixed((NAN,) * ITEMS)
     asked = build_requests([(0, 1.0)])
-    alone, with_it = (b.retrieve(asked, 4, allow_all(asked, ITEMS)) for b in (blend(FIRST), blend(FIRST, nothing)))
-    assert np.array_equal(alone[0], with_it[0]) and np.array_equal(alone[1], with_it[1])
+    allowed = allow_all(asked, ITEMS)
+    two, three = (b.retrieve(asked, 5, allowed) for b in (blend(FIRST, SECOND), blend(FIRST, SECOND, nothing)))
+    assert np.array_equal(two[0], three[0]) and np.array_equal(two[1], three[1])
+    assert np.array_equal(blend(FIRST, nothing).retrieve(asked, 5, allowed)[0], FIRST.retrieve(asked, 5, allowed)[0])
     items, scores = blend(nothing, nothing).retrieve(asked, 2, allow_all(asked, ITEMS))
     assert (items == -1).all() and np.isnan(scores).all()
 
@@ -83,13 +118,15 @@ def test_a_part_without_results_contributes_nothing():
 def test_equal_scores_do_not_order_items_but_rank_above_items_not_found():
     asked = build_requests([(5, 1.0)])
     alike = Fixed((2.0, NAN, NAN, 2.0, 0.0, NAN))
-    items, scores = blend(alike, depth=2).retrieve(asked, 3, allow_all(asked, ITEMS))
+    nothing = Fixed((NAN,) * ITEMS)
+    items, scores = blend(alike, nothing, depth=2).retrieve(asked, 3, allow_all(asked, ITEMS))
     assert items.tolist() == [[0, 3, 4]] and scores.tolist() == [[0.0, 0.0, -1.0]]
 
 
 def test_a_single_result_gives_candidates():
     asked = build_requests([(5, 1.0)])
-    items, scores = blend(Fixed((2.0, 2.0, 2.0, NAN, NAN, NAN))).retrieve(asked, 2, allow_all(asked, ITEMS))
+    parts = Fixed((2.0, 2.0, 2.0, NAN, NAN, NAN)), Fixed((NAN,) * ITEMS)
+    items, scores = blend(*parts).retrieve(asked, 2, allow_all(asked, ITEMS))
     assert items.tolist() == [[0, 1]] and scores.tolist() == [[0.0, 0.0]]
 
 
@@ -107,3 +144,9 @@ def test_parts_must_be_retrievers_that_can_be_standardized():
     for part in ("alss", "blend", "history"):
         with pytest.raises(ValidationError, match=rf"blend.parts\n.*expected retrievers of als, .*got {part} "):
             RetrievalConfig.model_validate({"blend": {"parts": {part: 1.0}}})
+
+
+@pytest.mark.parametrize("parts", [{"als": 0.0}, {"als": 1.0, "item_knn": -0.1}])
+def test_weights_are_not_negative_and_not_all_0(parts):
+    with pytest.raises(ValidationError, match="expected weights of at least 0, one of them above 0, got "):
+        RetrievalConfig.model_validate({"blend": {"parts": parts}})

@@ -53,6 +53,20 @@ def test_the_budget_ends_it_and_that_is_told():
     assert len(coordinate_search(SPACE, slow, 0).trials) == 1
 
 
+def test_every_start_is_measured_and_the_best_is_improved():
+    starts = [{"size": 64, "reg": 10.0}, {"size": 16, "reg": 1.0}]
+    search = coordinate_search(SPACE, hill, 60, starts=starts)
+    assert [trial.params for trial in search.trials[:3]] == [{"size": 8, "reg": 0.1}, *starts]
+    assert search.best.params == {"size": 32, "reg": 10.0}
+    assert search.trials[3].params["reg"] == 10.0  # the search goes on from the best start
+    assert len(coordinate_search(SPACE, hill, 0, starts=starts).trials) == 3
+
+
+def test_rejected_parameters_are_not_tried():
+    search = coordinate_search(SPACE, hill, 60, admits=lambda params: params["size"] != 32)
+    assert search.best.params["size"] in (16, 64) and all(trial.params["size"] != 32 for trial in search.trials)
+
+
 def test_a_space_with_a_field_that_the_section_lacks_is_refused():
     with pytest.raises(
         ConfigError, match="retriever als: search expects fields of ALSConfig with at least one value, got shrinkage"
