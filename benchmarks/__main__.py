@@ -63,6 +63,7 @@ BENCHMARKS = {
     "ope_world": ("off_policy.world_coverage", "Error and coverage of off-policy estimates in a world."),
     "ope_service": ("off_policy.service_run", "Off-policy estimates from a service's log beside the world's truth."),
     "protocols": ("protocols.__main__", "Tuned retrievers on public data sets beside published figures."),
+    "line_order": ("protocols.order_variants", "Whether the order of lines without times is recognized as one."),
 }
 TERMINATED = 128 + signal.SIGTERM  # exit status
 SHORT = {

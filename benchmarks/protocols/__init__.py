@@ -1,6 +1,8 @@
 """Fixed protocols on public data sets, by which any registered retriever is fitted, tuned and evaluated.
 
 lines.py              files → lists of ids; errors name file and line
+line_order.py         lines → whether they are in the order of time
+order_variants.py     how well that works, on files and their lines in other orders
 datasets.py           lists → events to fit on and labeled requests, for each format
 protocol.py           a model and labeled requests → metrics
 coordinate_search.py  hyper-parameters by coordinate search on the validation part

@@ -26,13 +26,18 @@ class Mask(StrEnum):
     NONE = "none"
 
 
+class Order(StrEnum):
+    TIME = "time"
+    NONE = "none"
+
+
 NEEDS = {
     Format.ADJACENCY: ("--train", "--test"),
     Format.SEQUENCES: ("--data",),
     Format.SESSIONS: ("--train", "--test"),
 }
 TAKES = {
-    Format.ADJACENCY: ("--train", "--test", "--validation"),
+    Format.ADJACENCY: ("--train", "--test", "--validation", "--order"),
     Format.SEQUENCES: ("--data", "--attributes", "--mask"),
     Format.SESSIONS: ("--train", "--test"),
 }
@@ -66,6 +71,9 @@ def measure(
     mask: Annotated[
         Mask | None, typer.Option(help="sequences: whether items of the history are masked; default: history")
     ] = None,
+    order: Annotated[
+        Order | None, typer.Option(help="adjacency: whether lines are in the order of time; default: found from train")
+    ] = None,
     budget_s: Annotated[float, typer.Option(min=0, help="seconds of tuning for each model")] = 600.0,
     tune: Annotated[
         bool, typer.Option("--tune/--defaults", "--tune/--no-tune", help="tune, or use the defaults")
@@ -79,10 +87,10 @@ def measure(
 ) -> None:
     """Fit, tune and score retrievers on a public data set by its fixed protocol."""
     paths = {"--train": train, "--test": test, "--validation": validation, "--data": data, "--attributes": attributes}
-    _check(format, {name for name, path in {**paths, "--mask": mask}.items() if path is not None})
-    protocol_data = command.read_data(
-        format.value, {name: path for name, path in paths.items() if path}, mask != Mask.NONE
-    )
+    _check(format, {name for name, path in {**paths, "--mask": mask, "--order": order}.items() if path is not None})
+    given = {name: path for name, path in paths.items() if path}
+    ordered = None if order is None else order == Order.TIME
+    protocol_data = command.read_data(format.value, given, mask != Mask.NONE, ordered, seed)
     params = command.read_chosen(chosen) if chosen else {}
     settings = RunSettings(k or DEFAULT_K[format], budget_s, tune, look_at_test, seed, params)
     blends = [_names(each) for each in blend or []]

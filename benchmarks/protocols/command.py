@@ -16,10 +16,12 @@ from benchmarks.protocols.table import build_json, print_table, write_json
 from handsell.core.errors import ConfigError, DataError
 
 
-def read_data(format: str, paths: Mapping[str, Path], masks_history: bool = True) -> ProtocolData:
+def read_data(
+    format: str, paths: Mapping[str, Path], masks_history: bool = True, ordered: bool | None = None, seed: int = 0
+) -> ProtocolData:
     """Read the files of a format; `paths` by option. Raises DataError, with file and line, for a malformed file."""
     if format == "adjacency":
-        return datasets.read_adjacency(paths["--train"], paths["--test"], paths.get("--validation"))
+        return datasets.read_adjacency(paths["--train"], paths["--test"], paths.get("--validation"), ordered, seed)
     if format == "sequences":
         return datasets.read_sequences(paths["--data"], paths.get("--attributes"), masks_history)
     return datasets.read_sessions(paths["--train"], paths["--test"])
@@ -45,6 +47,8 @@ def measure(
         if len(set(blend)) < 2 or ALL in blend or "history" in blend:
             raise ConfigError(f"--blend {','.join(blend)}: expected two or more different models, other than history")
     progress = Progress(settings.k)
+    if data.found_order:
+        progress.log(str(data.found_order))
     for reason in skipped:
         progress.log(f"skipped: {reason}")
     results = ProtocolRun(data, settings, progress).run(names, blends)

@@ -43,6 +43,12 @@ def default_section(name: str) -> Any:
     return RetrievalConfig()[name]
 
 
+def select_space(name: str, data: ProtocolData) -> dict[str, Sequence[Any]]:
+    """Return the values to try by field; without half-lives by age where the lines have no order."""
+    space = retrievers()[name].search_space()
+    return {field: values for field, values in space.items() if data.ordered or field != "half_life_days"}
+
+
 class ModelFactory:
     """Fits retrievers as training does, by name and hyper-parameters."""
 

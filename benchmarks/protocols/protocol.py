@@ -70,7 +70,7 @@ def split_batches(
 
 
 def build_requests(labeled: LabeledRequests) -> Requests:
-    """Build requests whose events are one hour apart, as of one hour after the last event."""
+    """Build requests whose events are `step_us` apart, as of one hour after the last event or later."""
     rows, lengths = len(labeled), labeled.history.lengths
     width = max(int(lengths.max(initial=0)), 1)
     past = History.empty(rows, width)
@@ -78,7 +78,7 @@ def build_requests(labeled: LabeledRequests) -> Requests:
     place = np.arange(len(row)) - labeled.history.offsets[row]
     at = (row, width - lengths[row] + place)
     past.item[at], past.type[at], past.weight[at] = labeled.history.values, 0, 1.0
-    past.time[at] = labeled.start + place * HOUR_US
+    past.time[at] = labeled.start + place * labeled.step_us
     empty = np.zeros((rows, 0))
     return Requests(
         user=labeled.user,

@@ -13,13 +13,12 @@ import numpy as np
 from benchmarks.protocols.blending import tune_weights
 from benchmarks.protocols.coordinate_search import Params, Search, coordinate_search
 from benchmarks.protocols.datasets import LabeledRequests, Part, ProtocolData
-from benchmarks.protocols.models import ModelFactory
+from benchmarks.protocols.models import ModelFactory, select_space
 from benchmarks.protocols.progress import Progress
 from benchmarks.protocols.protocol import OBJECTIVE, measure
 from benchmarks.protocols.resources import read_peak_mib, reset_peak_memory
 from handsell.core.errors import ConfigError
 from handsell.core.protocols import Retriever
-from handsell.retrieval.config import retrievers
 from handsell.retrieval.models.blend import Blend
 
 MAX_TUNING_REQUESTS = 6_000  # validation requests per trial, drawn by the seed
@@ -120,7 +119,7 @@ class ProtocolRun:
                     self.tuned[name] = model
             return metrics[OBJECTIVE]
 
-        space = retrievers()[name].search_space()
+        space = select_space(name, self.data)
         self.progress.log(f"{name}: tuning {', '.join(space) or 'nothing'} within {self.settings.budget_s:.0f} s")
         result.search = coordinate_search(
             space, evaluate, self.settings.budget_s, lambda search, left: self.progress.log_trial(name, search, left)

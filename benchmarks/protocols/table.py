@@ -59,7 +59,8 @@ def build_json(
         "data": {
             "fingerprint": data.fingerprint, "lines": data.final.events.n_users, "items": data.n_items,
             "events": len(data.final.events), "requests": len(data.final.requests),
-            "masks_history": data.masks_history,
+            "masks_history": data.masks_history, "order": "time" if data.ordered else "none",
+            "found_order": asdict(data.found_order) if data.found_order else None,
         },
         "machine": describe_machine(),
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -146,6 +146,15 @@ def test_json_describes_the_measurement(measured, files):
     assert found["data"]["requests"] == USERS and found["command"].startswith("python -m benchmarks protocols")
 
 
+def test_lines_without_an_order_are_recognized(measured):
+    found, output = measured("adjacency", "--models", "item_knn")
+    assert found["data"]["order"] == "none" and found["data"]["found_order"]["recency"]["low"] <= 0
+    assert "order of the lines: none" in output and "half_life_days" not in by_model(found)["item_knn"]["params"]
+    given, output = measured("adjacency", "--models", "item_knn", "--order", "time")
+    assert given["data"]["order"] == "time" and "order of the lines" not in output
+    assert "half_life_days" in by_model(given)["item_knn"]["params"]
+
+
 def test_a_failed_model_is_reported_and_the_others_are_measured(measured, monkeypatch):
     def broken(interactions, config, content=None):
         raise MemoryError("no room for it")
@@ -166,6 +175,7 @@ def test_a_failed_model_is_reported_and_the_others_are_measured(measured, monkey
         ("adjacency", ("--models", "als", "--blend", "als"), "--blend als: expected two or more different models"),
         ("sessions", ("--validation", "v"), "--format sessions takes --train, --test; --validation belongs to another"),
         ("adjacency", ("--mask", "none"), "--mask belongs to another format"),
+        ("sessions", ("--order", "none"), "--order belongs to another format"),
     ],
 )
 def test_options_that_do_not_fit_are_reported(measured, format, options, words):

@@ -84,8 +84,9 @@ def test_a_part_of_weight_0_is_not_asked_and_brings_no_candidates():
     allowed = allow_all(asked, ITEMS)
     assert list(three.weighted.parts) == ["part0", "part1"]
     assert np.array_equal(two.retrieve(asked, ITEMS, allowed)[0], three.retrieve(asked, ITEMS, allowed)[0])
-    scores = three.standardize(asked, ITEMS, allowed)
-    assert 5 in scores.items and 5 not in scores.items[~np.isnan(scores.combine(three.weights))]
+    scores = blend(FIRST, third, depth=2).standardize(asked, 2, allowed)
+    assert scores.items[scores.items >= 0].tolist() == [0, 1, 3, 5]  # the first knows item 3, but did not return it
+    assert scores.items[~np.isnan(scores.combine((1.0, 0.0)))].tolist() == [0, 1]
 
 
 def test_an_item_that_a_part_does_not_know_does_not_pass_what_the_part_found():

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from benchmarks.protocols import datasets
 from benchmarks.protocols.datasets import START_US
+from benchmarks.protocols.models import select_space
+from benchmarks.protocols.protocol import build_requests
 
 from handsell.core.errors import DataError
 from handsell.core.units import HOUR_US
@@ -32,12 +34,39 @@ def rows_of(requests) -> list[tuple]:
 
 def test_adjacency_is_tuned_on_the_last_tenth_of_each_line(file):
     long = " ".join(map(str, range(20)))
-    data = datasets.read_adjacency(file("train", f"a {long}\nb 3 1\nc 7\nd\n"), file("test", "b 9 8 9\nc 2\n"))
+    data = datasets.read_adjacency(
+        file("train", f"a {long}\nb 3 1\nc 7\nd\n"), file("test", "b 9 8 9\nc 2\n"), ordered=True
+    )
     assert lines(data.tune.events) == [list(range(18)), [3], [7], []]
     assert rows_of(data.tune.requests) == [(0, list(range(18)), [18, 19]), (1, [3], [1])]
     assert lines(data.final.events) == [list(range(20)), [3, 1], [7], []]
     assert rows_of(data.final.requests) == [(1, [3, 1], [8, 9]), (2, [7], [2])]
     assert data.masks_history and data.n_items == 20
+
+
+def test_lines_without_an_order_are_tuned_on_a_random_tenth_and_do_not_decay(file):
+    train = "".join(f"{u} " + " ".join(map(str, range(20))) + "\n" for u in range(30)) + "x 1\ny 3 1\n"
+    data = datasets.read_adjacency(file("train", train), file("test", "x 2\n"), ordered=False)
+    held = [target for _, _, target in rows_of(data.tune.requests)]
+    assert [len(target) for target in held] == [2] * 30 + [
+        1
+    ]  # a tenth, at least one; a line of one item has none to give
+    assert len({tuple(target) for target in held}) > 20 and np.mean([target[-1] for target in held[:-1]]) < 17
+    for (_, history, target), line in zip(rows_of(data.tune.requests)[:-1], lines(data.tune.events), strict=False):
+        assert history == line and sorted(line + target) == list(range(20))
+    assert not data.ordered and set(data.final.events.time) == {START_US}
+    requests = build_requests(data.tune.requests)
+    assert set(requests.history.time[requests.history.item >= 0]) == {START_US} and (requests.time > START_US).all()
+    again = datasets.read_adjacency(file("train", train), file("test", "x 2\n"), ordered=False, seed=1)
+    assert [target for _, _, target in rows_of(again.tune.requests)] != held
+
+
+def test_the_order_of_lines_is_found_where_it_is_not_given(file):
+    data = datasets.read_adjacency(file("train", "0 1 2\n1 3\n"), file("test", "0 4\n"))
+    assert not data.ordered and data.found_order is not None
+    assert "half_life_days" not in select_space("item_knn", data) and "neighbors" in select_space("item_knn", data)
+    given = datasets.read_adjacency(file("train", "0 1 2\n1 3\n"), file("test", "0 4\n"), ordered=True)
+    assert given.ordered and given.found_order is None and "half_life_days" in select_space("item_knn", given)
 
 
 def test_a_validation_file_is_never_fitted_on(file):
@@ -81,7 +110,7 @@ def test_sessions_are_tuned_on_every_prefix_of_the_last_tenth(file):
 
 
 def test_events_are_an_hour_apart_and_later_sessions_are_later(file):
-    data = datasets.read_adjacency(file("train", "0 1 2 3\n1 3 1\n"), file("test", "0 4\n"))
+    data = datasets.read_adjacency(file("train", "0 1 2 3\n1 3 1\n"), file("test", "0 4\n"), ordered=True)
     assert (data.final.events.time - START_US).tolist() == [0, HOUR_US, 2 * HOUR_US, 0, HOUR_US]
     later = datasets.read_sessions(file("s", "1 2\n1 2\n"), file("t", "1 2\n")).final.events.time
     assert later.tolist() == [START_US, START_US + HOUR_US, START_US + 60_000_000, START_US + HOUR_US + 60_000_000]
