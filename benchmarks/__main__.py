@@ -47,6 +47,7 @@ BENCHMARKS = {
     "driver_memory": ("training.driver_memory", "Peak memory of the driver and the workers of each job."),
     "scale": ("scale.scale_run", "Results, time and memory of data, features and training by nodes and events."),
     "ablation": ("quality.ablation", "NDCG of the funnel without each source and each feature group."),
+    "cold_start": ("quality.cold_start", "New items in the first ten, and lists of users with few events."),
     "assignment": ("experiments.assignment_run", "Time to assign a request, and many units, to arms."),
     "experiments": ("experiments.experiment_run", "Verdicts on simulated experiments whose truth is known."),
     "simulated_experiment": ("experiments.simulated_run", "One experiment on simulated users, from plan to verdict."),

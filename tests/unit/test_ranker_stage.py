@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handsell.config import Config
-from handsell.core.batches import Candidates, Requests
+from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.errors import FeatureError
 from handsell.core.funnel import Funnel, run_local
 from handsell.features.config import FeaturesConfig
@@ -154,6 +154,18 @@ def test_without_a_ranker_the_fused_order_is_served(asked):
     ranked = run_local(FusedRanking().rank(batch, shuffled, 20))
     np.testing.assert_array_equal(ranked.item, found.item[:, :20])
     np.testing.assert_array_equal(ranked.score, found.fused[:, :20])
+
+
+def test_a_user_without_events_gets_the_fused_order(asked):
+    stage, batch, found = asked
+    shuffled = found.reorder(np.tile(np.random.default_rng(1).permutation(40), (5, 1)))
+    expected = run_local(stage.rank(batch, shuffled, 10))
+    item = batch.history.item.copy()
+    item[2] = NONE
+    ranked = run_local(stage.rank(replace(batch, history=replace(batch.history, item=item)), shuffled, 10))
+    np.testing.assert_array_equal(ranked.item[2], found.item[2, :10])
+    np.testing.assert_array_equal(ranked.score[2], found.fused[2, :10])
+    np.testing.assert_array_equal(ranked.item[[0, 1, 3, 4]], expected.item[[0, 1, 3, 4]])
 
 
 @settings(max_examples=60, deadline=None)

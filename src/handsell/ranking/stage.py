@@ -83,8 +83,13 @@ class LocalRanking:
         return np.concatenate([order, extra], axis=1), np.take_along_axis(usable, extra, 1)
 
     def ranks(self, requests: Requests) -> np.ndarray:
-        """Return (B,) bool: whether the surface uses the ranker instead of the fused order of its sources."""
-        return np.array([surface.ranked for surface in self.config.surfaces.values()])[requests.surface]
+        """Return (B,) bool: whether the ranker orders a request, instead of the fused order of its sources.
+
+        It does on surfaces with `ranked`, for users with events: without any, its order is worse than that of the most
+        popular items (docs/decisions/052).
+        """
+        ranked = np.array([surface.ranked for surface in self.config.surfaces.values()])[requests.surface]
+        return ranked & (requests.history.item != NONE).any(axis=1)
 
     def _raw(self, requests: Requests, candidates: Candidates, k: int) -> np.ndarray:
         """Return (B, K) values that decide the order; NaN for padding and for candidates that the first look drops."""

@@ -101,7 +101,9 @@ class NaiveFunnel:
         return rows
 
     def rank(self, request: NaiveRequest, found: list[tuple[int, float, dict]], k: int) -> list[tuple[int, float]]:
-        """Return the k best (item, calibrated score)."""
+        """Return the k best (item, calibrated score); a user without events gets the fused order."""
+        if not request.user.history:
+            return [(item, fused) for item, fused, _ in found[:k]]
         booster = xgboost.Booster(model_file=self.bundle / "ranker" / "ranker.ubj")
         data = xgboost.DMatrix(self.build_matrix(request, found), feature_names=booster.feature_names, nthread=1)
         prior = json.loads((self.bundle / "ranker" / "prior.json").read_text())
