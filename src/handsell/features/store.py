@@ -41,6 +41,7 @@ from handsell.features.repository import (
     prepare_feast_environment,
     share_online_file,
 )
+from handsell.features.storage.changes import find_changes
 from handsell.features.storage.registration import UNREGISTERED, FeatureRegistry
 from handsell.features.storage.row_writers import RowLock, open_lock, record_batch_write
 from handsell.features.storage.user_rows import Cells, OnlineViews, open_online_views
@@ -65,10 +66,10 @@ class FeatureStore(FeatureRegistry):
     """Feast for one config: same project, registry and online store as the `feast` command."""
 
     def apply(self) -> str:
-        """Register entities, views and services with the `feast` command; returns its output."""
+        """Register entities, views and services as the `feast` command does; returns its output."""
         repo = find_feature_repo(self.config)
         self._require_registry()
-        command = [*start_command("feast"), "-c", str(repo), "apply"]
+        command = [*start_command("light feast"), "-c", str(repo), "apply"]
         done = subprocess.run(
             command,
             env=os.environ | prepare_feast_environment(self.config),
@@ -117,6 +118,8 @@ class FeatureStore(FeatureRegistry):
         columns = [f"{name}:{column}" for name in names for column in self.views[name].names]
         for name in names:
             self._require_files(name)
+        if names == ITEM_VIEWS:
+            times_us = self._find_changes(names, ids, times_us)
         keys, inverse = _unique(key, ids, times_us)
         parts = [self._join(columns, keys.iloc[at : at + CHUNK]) for at in range(0, len(keys), CHUNK)]
         if not parts:
@@ -129,6 +132,17 @@ class FeatureStore(FeatureRegistry):
             for view in names
             for name, kind in self.views[view].columns
         }
+
+    def _find_changes(self, names: Sequence[str], ids: Sequence[str], times_us: np.ndarray) -> np.ndarray:
+        """Return for each (id, time) the time of the last change of its rows until then, (B,) µs.
+
+        The join gives the same for both, and fewer of these are distinct: items have values for each day, but change
+        on few. A view whose rows expire keeps its times.
+        """
+        if any(self._feast_view(name).ttl for name in names):
+            return times_us
+        files = [file for name in names for file in sorted((self.layout.features / name).glob("*.parquet"))]
+        return find_changes(files, self.views[names[0]].keys[0], ids, times_us)
 
     def _join(self, columns: list[str], keys: pd.DataFrame) -> pa.Table:
         """Point-in-time rows for unique keys, in their order: DuckDB answers in any order, `row` restores it."""
