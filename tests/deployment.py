@@ -104,6 +104,7 @@ deadline_ms = 20000
 feature_log_share = 0.0
 [jobs]
 partitions = PARTITIONS
+small_events = 0
 """
 
 

@@ -177,7 +177,7 @@ def run_in_process(monkeypatch):
         for module in (ingest, feature_tables, windows):
             patch.setattr(module, "run_tasks", run_tasks)
         for module in (ingest, feature_tables):
-            patch.setattr(module, "connect", lambda *_: contextlib.nullcontext())
+            patch.setattr(module, "open_cluster", lambda *_: contextlib.nullcontext())
         yield
 
 

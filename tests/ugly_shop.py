@@ -143,7 +143,7 @@ def read_shop(folder: Path, now: int) -> Shop:
     config = load_config(folder / "shop.toml")
     with pytest.MonkeyPatch.context() as patch:
         for module in (ingest, feature_tables):
-            patch.setattr(module, "connect", lambda cpus: contextlib.nullcontext())
+            patch.setattr(module, "open_cluster", lambda *_: contextlib.nullcontext())
             patch.setattr(module, "run_tasks", lambda do, arguments, **_: [do(*one) for one in arguments])
         patch.setattr(ingest, "Clock", lambda: SimpleNamespace(now=lambda: now))
         ingest.prepare(config, lambda text: None)

@@ -117,7 +117,7 @@ def test_a_training_is_recorded_with_its_whole_outcome(world, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     outcome = f"b1 is live; {'the slates are not significantly different from EASE, ' * 9}recent."
     for name, value in {
-        "STEPS": {}, "connect": lambda cpus: nullcontext(), "count_steps": lambda config: 0,
+        "STEPS": {}, "open_cluster": lambda config: nullcontext(), "count_steps": lambda config: 0,
         "train": lambda config, promote, progress: outcome, "clean": lambda config: "",
     }.items():  # fmt: skip
         monkeypatch.setattr(pipeline, name, value)

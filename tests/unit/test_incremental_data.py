@@ -58,7 +58,7 @@ class FixedClock:
 def without_ray(monkeypatch):
     """Run the tasks in this process, at a time that the test sets, with small files that are soon merged."""
     monkeypatch.setattr(ingest, "run_tasks", lambda function, arguments, **_: [function(*row) for row in arguments])
-    monkeypatch.setattr(ingest, "connect", lambda cpus: nullcontext())
+    monkeypatch.setattr(ingest, "open_cluster", lambda *_: nullcontext())
     monkeypatch.setattr(ingest, "Clock", FixedClock)
     monkeypatch.setattr(compaction, "RANGE_ROWS", 3)
     monkeypatch.setattr(compaction, "BATCH_EVENTS", 2)

@@ -76,7 +76,7 @@ def test_a_file_in_place_of_the_folder_is_named(open_folder):
 def test_training_and_doctor_say_it_before_anything_starts(open_folder, configured, monkeypatch):
     config = configured('name = "shop"')
     monkeypatch.setenv("HANDSELL_HOME", str(open_folder))
-    monkeypatch.setattr(pipeline, "connect", lambda cpus: pytest.fail("a cluster was started"))
+    monkeypatch.setattr(pipeline, "open_cluster", lambda _: pytest.fail("a cluster was started"))
     with another_user():
         with pytest.raises(ConfigError, match="cannot create"):
             pipeline.run_pipeline(config)

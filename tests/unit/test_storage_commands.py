@@ -168,7 +168,7 @@ def test_a_training_that_is_killed_goes_on_elsewhere_from_its_last_complete_step
         monkeypatch.setattr(pipeline.steps, "is_unchanged", is_unchanged)
         pipeline.run_pipeline(shop)
 
-    monkeypatch.setattr(pipeline, "connect", lambda _: nullcontext())
+    monkeypatch.setattr(pipeline, "open_cluster", lambda _: nullcontext())
     monkeypatch.setattr(pipeline, "train", lambda *_: "trained")
     monkeypatch.setattr(pipeline, "_clean", lambda _: "")
     with pytest.raises(KeyboardInterrupt):

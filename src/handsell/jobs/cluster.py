@@ -9,7 +9,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from ray.data import ExecutionResources
 from ray.exceptions import AuthenticationError
 from ray.util.state import list_tasks
 
+from handsell.config import Config
 from handsell.core.errors import HandsellError, TrainingError
-from handsell.core.paths import find_socket_folder
+from handsell.core.json_files import read_json
+from handsell.core.paths import Layout, find_socket_folder
 from handsell.core.ray_token import PATH, VALUE, create_token
 from handsell.jobs.progress import report_update
 
@@ -74,6 +77,38 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
+@contextmanager
+def open_cluster(config: Config, events: int | None = None) -> Iterator[None]:
+    """Connect to the cluster for the block; where events are few, `run_tasks` runs its tasks in this process instead.
+
+    `events`: how many there are, by default those of the numbered data. What needs Ray in any case uses `connect`.
+    """
+    many = _count_events(config) if events is None else events
+    small = many is not None and many <= config.jobs.small_events
+    before = _in_process.set(small)
+    try:
+        with nullcontext() if small else connect(config.jobs.num_cpus):
+            yield
+    finally:
+        _in_process.reset(before)
+
+
+def _count_events(config: Config) -> int | None:
+    """Return the number of numbered events; None before there are any."""
+    try:
+        return int(read_json(Layout(config.state).data_meta, "")["events"])
+    except (HandsellError, KeyError):
+        return None
+
+
+def is_in_process() -> bool:
+    """Return whether `run_tasks` runs its tasks in this process."""
+    return _in_process.get()
+
+
+_in_process: ContextVar[bool] = ContextVar("in_process", default=False)
+
+
 def prepare_private_cluster() -> None:
     """Restrict the cluster that this process starts next to loopback, with its own token.
 
@@ -102,12 +137,16 @@ def _private_folder() -> tempfile.TemporaryDirectory:
 def run_tasks(function: Callable, arguments: Sequence[tuple], *, cpus: float = 1.0, wait_s: float = 120.0) -> list[Any]:
     """Call function(*args) for each args as a Ray Data task on any node; return the results in order.
 
+    Within `open_cluster` for few events, call it here, one after the other.
+
     Arguments and results are small (paths, counts); data is exchanged in files. Raises the first HandsellError of a
     task, and TrainingError when no task could start for `wait_s` seconds because the CPUs are reserved: Ray would
     otherwise wait forever.
     """
     if not arguments:
         return []
+    if is_in_process():
+        return [function(*one) for one in arguments]
     tasks = list(arguments)
 
     def run_task(row: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,12 @@ class JobsConfig(Section):
     num_cpus: int = Field(4, ge=1, description="logical CPUs of the local cluster")
     object_store_mib: int = Field(512, ge=80, description="shared memory of the local cluster's object store, MiB")
     partitions: int = Field(4, ge=1, description="partitions of users, each a task of a Ray Data job")
+    small_events: int = Field(
+        200_000,
+        ge=0,
+        description="events up to which data, features and training are computed in the process of the job: the start "
+        "of Ray workers takes longer. 0: always by workers on the cluster",
+    )
     wait_for_resources_s: float = Field(
         120.0, gt=0, description="seconds without a running task after which a job fails"
     )

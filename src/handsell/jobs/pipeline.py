@@ -9,15 +9,18 @@ newest state is pulled first and what a step has changed is pushed after it, so 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from handsell.config import Config
 from handsell.config.permissions import require_writable
 from handsell.core.errors import HandsellError
 from handsell.events.compaction import compact
+from handsell.events.store.opening import has_one_writer
 from handsell.jobs.audited_command import append_entry
 from handsell.jobs.cleaning import clean
-from handsell.jobs.cluster import connect
+from handsell.jobs.cluster import connect, open_cluster
 from handsell.jobs.erasure.erase import resume
 from handsell.jobs.features import steps
 from handsell.jobs.ingest.ingest import prepare
@@ -34,7 +37,8 @@ def run_pipeline(config: Config, promote: bool = True) -> str:
     progress, state = Progress(len(STEPS) + count_steps(config)), open_published_state(config)
     if pulled := state.pull():
         report_update(f"newer in object storage, and fetched: {', '.join(pulled)}")
-    with connect(config.jobs.num_cpus):
+    through_service = os.environ.get("RAY_ADDRESS") and has_one_writer(config)
+    with open_cluster(config), connect(config.jobs.num_cpus) if through_service else nullcontext():
         for name, run in STEPS.items():
             with progress.step(name) as note:
                 note.text = UNCHANGED if name in SKIPPED and steps.is_unchanged(config, name) else run(config)

@@ -29,6 +29,21 @@ class SourceConfig(Section):
         """Whether the fit takes several Ray workers, if the plug-in has a `job`."""
         return True
 
+    @property
+    def needs_workers(self) -> bool:
+        """Whether the `job` of the plug-in fits it on small data, too."""
+        return self.distributed
+
+
+class NeuralSource(SourceConfig):
+    """Keys of a source that is trained by torch."""
+
+    workers: int = Field(1, ge=1, description="Ray Train workers")
+
+    @property
+    def needs_workers(self) -> bool:
+        return self.workers > 1
+
 
 class OptionalSource(SourceConfig):
     """A source that is off by default."""

@@ -23,7 +23,7 @@ from handsell.data.interaction_parts import list_parts
 from handsell.features.item import get_untouched_values, list_item_features
 from handsell.features.rows import Vocabularies
 from handsell.features.views import build_views
-from handsell.jobs.cluster import connect, run_tasks
+from handsell.jobs.cluster import open_cluster, run_tasks
 from handsell.jobs.features.item_rows import ItemTable, build_item_profile, build_user_profile, read_items, write_bucket
 from handsell.jobs.features.user_rows import BEYOND_CAP, FeatureWork, save_attributes, write_part
 from handsell.jobs.progress import Progress
@@ -48,7 +48,7 @@ def compute_feature_tables(
         save_attributes(items.facts, work.scratch)
         rows = _write_profiles(items, names, work)
         note.text = f"{sum(rows.values()):,} rows"
-    with connect(config.jobs.num_cpus):
+    with open_cluster(config):
         with progress.step("user rows", f"{meta['events']:,} events in {len(parts)} parts") as note:
             done = run_tasks(write_part, [(part, work) for part in parts], wait_s=config.jobs.wait_for_resources_s)
             rows |= {view: sum(d[view] for d in done) for view in done[0] if view not in ("events", BEYOND_CAP)}

@@ -18,11 +18,11 @@ from handsell.jobs.step_records import code_digest, digest_files, is_current, re
 
 def compute_features(config: Config, progress: Progress | None = None) -> str:
     """Compute the sources of every feature view and the item snapshot, on Ray; return the numbers of rows."""
-    from handsell.jobs.cluster import connect
+    from handsell.jobs.cluster import open_cluster
     from handsell.jobs.features.feature_tables import compute_feature_tables
     from handsell.jobs.train.windows import write_request_keys
 
-    with record_step(config, "features", _list_inputs(config)["features"]), connect(config.jobs.num_cpus):
+    with record_step(config, "features", _list_inputs(config)["features"]), open_cluster(config):
         counts = compute_feature_tables(config, write_request_keys(config), progress)
     return f"{counts['user_activity']:,} user rows and {counts['item_activity']:,} item-day rows"
 

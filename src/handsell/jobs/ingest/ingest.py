@@ -33,7 +33,7 @@ from handsell.core.errors import DataError, HandsellError
 from handsell.core.json_files import read_json
 from handsell.core.paths import Layout, has_content
 from handsell.data.interaction_parts import write_order
-from handsell.jobs.cluster import connect, run_tasks
+from handsell.jobs.cluster import open_cluster, run_tasks
 from handsell.jobs.ingest.catalog import USED, CatalogCounts, forget_people, load_vocabularies, write_catalog
 from handsell.jobs.ingest.catalog_changes import CatalogChanges
 from handsell.jobs.ingest.checks import require_events, require_two
@@ -55,6 +55,8 @@ from handsell.jobs.progress import report_update
 EVENTS_PER_PARTITION = 2_000_000
 CHANGES = "changes.parquet"  # folded catalog changes, in the data folder
 LOCK_WAIT_S = 60.0
+BYTES_PER_EVENT = 32  # of a source, more or less
+MANY_EVENTS = 2**40  # of a source without files, which generates them
 
 Progress = Callable[[str], None]
 
@@ -100,11 +102,17 @@ def prepare(config: Config, progress: Progress = report_update) -> dict[str, Any
         with tempfile.TemporaryDirectory(dir=config.state, prefix=".data-", ignore_cleanup_errors=True) as raw:
             start = IngestRecord() if record is None or reason else record
             run = IngestRun(config, inputs, layout, Layout(Path(raw)), start, kept, now_us, progress)
-            with connect(config.jobs.num_cpus):
+            with open_cluster(config, _estimate_events(inputs, before)):
                 meta = {"fingerprint": inputs.fingerprint, **_write(run)}
             run.fresh.data_meta.write_text(json.dumps(meta, indent=1))
             publish(run.fresh, layout)
     return {**meta, "skipped": False}
+
+
+def _estimate_events(inputs: JobInputs, before: dict[str, Any]) -> int:
+    """Return about how many events a run handles, from the size of the source and the events of the last run."""
+    size = sum(file.stat().st_size for file in inputs.reader.files())
+    return max(size // BYTES_PER_EVENT, before.get("events", 0)) if size else MANY_EVENTS
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ray.train.xgboost import XGBoostTrainer
 
 from handsell.core.errors import TrainingError
 from handsell.ranking.config import RankingConfig
-from handsell.ranking.fitting import calibrate_ranker, train_booster
+from handsell.ranking.fitting import calibrate_ranker, fit_xgboost, train_booster
 from handsell.ranking.shards import count_usable_workers, read_shards, shard_folders
 from handsell.ranking.xgboost_ranker import XGBoostRanker
 
@@ -31,10 +31,10 @@ def fit_ranker_on_ray(
     config: RankingConfig,
     features: tuple[str, ...],
     out: Path,
+    prior: float = 0.0,
     *,
     cpus: float = 1.0,
     retries: int = 1,
-    prior: float = 0.0,
 ) -> XGBoostRanker:
     """Fit on `config.workers` workers of `cpus` logical CPUs each, save the ranker to `out`, and load it.
 
@@ -75,6 +75,20 @@ def fit_ranker_on_ray(
         with result.checkpoint.as_directory() as folder:
             shutil.copytree(folder, out, dirs_exist_ok=True)
     return XGBoostRanker.load(out)
+
+
+def fit_ranker_in_process(
+    examples: Path,
+    validation: Path,
+    config: RankingConfig,
+    features: tuple[str, ...],
+    out: Path,
+    prior: float = 0.0,
+    *,
+    threads: int = 1,
+) -> None:
+    """Fit in this process and save the ranker to `out`: the start of Ray Train takes longer on few examples."""
+    fit_xgboost(examples, validation, config, features, threads, prior).save(out)
 
 
 def train_worker(loop: dict[str, Any]) -> None:

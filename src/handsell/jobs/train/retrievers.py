@@ -1,4 +1,4 @@
-"""Fit every enabled retriever: each as one Ray task, or on several Ray workers by the `job` of its plug-in."""
+"""Fit every enabled retriever: each as one task, or on several Ray workers by the `job` of its plug-in."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config
 from handsell.core.paths import Layout
 from handsell.data.interactions import Interactions
-from handsell.jobs.cluster import run_tasks
+from handsell.jobs.cluster import connect, is_in_process, run_tasks
 from handsell.jobs.train.windows import CatalogSizes
 from handsell.retrieval import registry
-from handsell.retrieval.config import retrievers
+from handsell.retrieval.config import SourceConfig, retrievers
 from handsell.retrieval.content_vectors import Content, fit_content_vectors
 
 
@@ -27,7 +27,7 @@ def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, f
     distributed = {
         name: plugin.job
         for name, plugin in retrievers().items()
-        if name in config.retrieval.enabled and plugin.job and config.retrieval[name].distributed
+        if name in config.retrieval.enabled and plugin.job and _takes_workers(config.retrieval[name])
     }
     tasks = [(name, config, interactions, content, out) for name in config.retrieval.enabled if name not in distributed]
     seconds = dict(run_tasks(_fit_retriever, tasks, wait_s=config.jobs.wait_for_resources_s))
@@ -35,9 +35,15 @@ def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, f
     for name, job in distributed.items():
         fit = pkgutil.resolve_name(job)  # only when needed: torch takes seconds and 600 MiB to import
         begun = time.monotonic()
-        fit(config, interactions, content, sizes, out / "retrievers" / name)
+        with connect(config.jobs.num_cpus):
+            fit(config, interactions, content, sizes, out / "retrievers" / name)
         seconds[name] = round(time.monotonic() - begun, 2)
     return seconds
+
+
+def _takes_workers(section: SourceConfig) -> bool:
+    """Return whether a source with a `job` is fitted by it; a job on small data fits it in its own process."""
+    return section.needs_workers if is_in_process() else section.distributed
 
 
 def fit_content(config: Config, interactions: Path, out: Path) -> None:

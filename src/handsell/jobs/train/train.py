@@ -35,13 +35,13 @@ from handsell.evaluation.served import loss_by_pause
 from handsell.features.matrix import select_ranker_features
 from handsell.features.store import open_store
 from handsell.features.views import list_service_columns
-from handsell.jobs.cluster import connect, run_tasks
+from handsell.jobs.cluster import connect, is_in_process, open_cluster, run_tasks
 from handsell.jobs.progress import Progress
 from handsell.jobs.train import publication
 from handsell.jobs.train.evaluation import ServedScores, evaluate_served, replay_window
 from handsell.jobs.train.examples import fetch_item_values, find_candidates, write_examples
 from handsell.jobs.train.origins import count_origins, describe_origins
-from handsell.jobs.train.ranker import fit_ranker_on_ray
+from handsell.jobs.train.ranker import fit_ranker_in_process, fit_ranker_on_ray
 from handsell.jobs.train.recipe import has_same_recipe
 from handsell.jobs.train.requests import fetch_user_rows
 from handsell.jobs.train.retrievers import fit_retrievers
@@ -65,7 +65,7 @@ def train(config: Config, promote: bool = True, progress: Progress | None = None
     folder = Layout(config.state).runs / time.strftime("%Y%m%dt%H%M%S", time.gmtime())
     folder.mkdir(parents=True)
     run = TrainingRun(config, folder, progress or Progress(count_steps(config)))
-    with connect(config.jobs.num_cpus):
+    with open_cluster(config):
         run_tasks(_check_features, [(config,)])
         run = split_into_windows(run)
         fetch_rows(run)
@@ -136,7 +136,8 @@ def tune(run: TrainingRun) -> TrainingRun:
     options = run.config.tuning
     if not options.sources:
         return run
-    with run.progress.step("tuning", f"{', '.join(options.sources)}, up to {options.budget_s:.0f} s each") as note:
+    about = f"{', '.join(options.sources)}, up to {options.budget_s:.0f} s each"
+    with run.progress.step("tuning", about) as note, connect(run.config.jobs.num_cpus):
         found = search.tune_sources(run.config, run.folder)
         note.text = "; ".join(map(str, found))
     return replace(run, config=search.with_best_params(run.config, found), tuned=tuple(found))
@@ -194,14 +195,17 @@ def list_request_sets(config: Config) -> tuple[str, ...]:
 def fit_ranker(run: TrainingRun) -> None:
     """Fit the ranker on the run's examples, with the features that its config leaves."""
     config, examples = run.config, run.folder / "examples"
-    with run.progress.step("ranker", f"XGBoost rank:ndcg on {config.ranking.workers} Ray Train worker(s)") as note:
+    with run.progress.step("ranker", f"XGBoost rank:ndcg, {config.ranking.workers} worker(s)") as note:
         features = select_ranker_features(config, config.retrieval.enabled)
         largest = max_fused_score([config.retrieval[name].weight for name in config.retrieval.enabled])
-        cpus = 2.0 if config.ranking.workers == 1 and ray.cluster_resources().get("CPU", 0) >= 4 else 1.0
-        fit_ranker_on_ray(
-            examples / "ranker", examples / "validation", config.ranking, features, run.holdout / "ranker", cpus=cpus,
-            prior=PRIOR / largest if FUSED in features and largest else 0.0,
-        )  # fmt: skip
+        prior = PRIOR / largest if FUSED in features and largest else 0.0
+        task = (examples / "ranker", examples / "validation", config.ranking, features, run.holdout / "ranker", prior)
+        if is_in_process() and config.ranking.workers == 1:
+            fit_ranker_in_process(*task, threads=2 if config.jobs.num_cpus >= 4 else 1)
+        else:
+            with connect(config.jobs.num_cpus):
+                cpus = 2.0 if config.ranking.workers == 1 and ray.cluster_resources().get("CPU", 0) >= 4 else 1.0
+                fit_ranker_on_ray(*task, cpus=cpus)
         note.text = f"{len(features)} features"
 
 

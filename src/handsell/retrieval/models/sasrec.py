@@ -17,7 +17,7 @@ from pydantic import Field
 from safetensors.numpy import load_file, save_file
 
 from handsell.core.batches import History, Requests
-from handsell.retrieval.config import OptionalSource, RetrieverPlugin
+from handsell.retrieval.config import NeuralSource, RetrieverPlugin
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.index.vector_index import VectorIndex
@@ -33,7 +33,8 @@ SEARCH: dict[str, tuple] = {
 Weights = Mapping[str, np.ndarray]
 
 
-class SASRecConfig(OptionalSource):
+class SASRecConfig(NeuralSource):
+    enabled: bool = Field(False, description="whether this source is fitted and queried")
     embedding_size: int = Field(64, ge=2, multiple_of=2, description="D, width of the transformer and of item vectors")
     layers: int = Field(2, ge=1, description="layers of the transformer")
     length: int = Field(50, ge=1, description="T, number of most recent events read; at most features.history_length")
@@ -50,7 +51,6 @@ class SASRecConfig(OptionalSource):
     batch_size: int = Field(1024, ge=1, description="likes per step")
     learning_rate: float = Field(1e-3, gt=0, description="learning rate of AdamW after warm-up, with cosine decay to 0")
     reg: float = Field(0.01, ge=0, description="weight decay, multiplied by the learning rate")
-    workers: int = Field(1, ge=1, description="Ray Train workers")
     seed: int = Field(0, description="random seed of the initial weights, the batch order and dropout")
 
 

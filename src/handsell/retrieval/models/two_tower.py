@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from handsell.core.batches import History, Requests
 from handsell.core.units import DAY_US
-from handsell.retrieval.config import RetrieverPlugin, SourceConfig
+from handsell.retrieval.config import NeuralSource, RetrieverPlugin
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.history_weights import compute_decay, count_later_likes
@@ -35,7 +35,7 @@ ROWS_AT_ONCE = 16_384
 Weights = Mapping[str, np.ndarray]
 
 
-class TwoTowerConfig(SourceConfig):
+class TwoTowerConfig(NeuralSource):
     embedding_size: int = Field(64, ge=2, description="D, width of both towers' output")
     hidden: int = Field(128, ge=2, description="width of a tower's hidden layer")
     epochs: int = Field(6, ge=1, description="passes over the likes")
@@ -44,7 +44,6 @@ class TwoTowerConfig(SourceConfig):
     reg: float = Field(1e-6, ge=0, description="weight decay")
     temperature: float = Field(0.07, gt=0, description="divisor of the cosine similarities in the softmax")
     hard_negatives: int = Field(0, ge=0, description="negatives per row, drawn from the model's own top ranks; 0: none")
-    workers: int = Field(1, ge=1, description="Ray Train workers")
     seed: int = Field(0, description="random seed of the initial weights and of the batch order")
 
 
