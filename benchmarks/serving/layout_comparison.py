@@ -7,7 +7,8 @@
 wrk (a Debian package) sends the load from the same cores, in closed loops over 1, 8 and 32 connections, for users drawn
 at random. Every run measures an empty FastAPI application first; a table has the ratios to it. The floor is the funnel
 as plain calls in one thread, one user at a time. Layouts run one after another, each after a warm-up;
-figures are medians over the repeats. CPU is that of all processes of the layout. `speed` is million iterations per
+figures are medians over the repeats. `repeated`: a few users ask again and again, whose answers are given again; in all
+other layouts every answer is computed. CPU is that of all processes of the layout. `speed` is million iterations per
 second of an empty Python loop just before the measurement: compare only rows of similar speed.
 """
 
@@ -36,6 +37,7 @@ from handsell.config import Config, load_config
 
 SCRIPT = Path(__file__).with_name("load.lua")
 WARM_S = 5
+REPEATED = 50  # users of the layouts that give answers again
 
 
 def require_wrk() -> None:
@@ -156,11 +158,13 @@ def main() -> None:
     ratios: list[dict] = []
     empty: dict[int, dict] = {}  # by connections
     with tempfile.TemporaryDirectory(prefix="handsell-serving-") as folder:
-        users = Path(folder) / "users.txt"
-        users.write_text("\n".join(ids) + "\n")
+        every, few = Path(folder) / "users.txt", Path(folder) / "few_users.txt"
+        every.write_text("\n".join(ids) + "\n")
+        few.write_text("\n".join(ids[:REPEATED]) + "\n")
         for layout in (one for one in LAYOUTS if one is EMPTY or one.name in options.layouts):
             print(f"{time.strftime('%H:%M:%S')} {layout.name} …", flush=True)
             with start_layout(layout, config, Path(folder)) as service:
+                users = few if layout.reuses else every
                 run_wrk(service.url, users, 8, WARM_S)
                 for connections in options.connections:
                     repeats = [measure(service, users, connections, options.seconds) for _ in range(options.repeats)]

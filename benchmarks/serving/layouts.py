@@ -49,6 +49,7 @@ class ServingLayout:
     empty_stages: bool = False  # stages that do no work
     empty_application: bool = False  # a FastAPI application that does no work, in one uvicorn process
     by_load: bool = False  # scale by load alone, not by free cores too
+    reuses: bool = False  # gives answers again; others compute every one
     trace_folder: str = ""  # where call_trace.py writes; empty: no trace
 
 
@@ -62,6 +63,8 @@ LAYOUTS = (
     ServingLayout("graph, haproxy", "graph", "haproxy"),
     ServingLayout("fused", "fused"),
     ServingLayout("fused, haproxy", "fused", "haproxy"),
+    ServingLayout("graph, haproxy, repeated", "graph", "haproxy", reuses=True),
+    ServingLayout("fused, haproxy, repeated", "fused", "haproxy", reuses=True),
 )
 
 
@@ -120,6 +123,8 @@ def write_variant(layout: ServingLayout, config: Config, folder: Path) -> Config
     raw = tomllib.loads(config.source.read_text())
     serving = raw.setdefault("serving", {})
     serving |= {"host": "127.0.0.1", "port": free_port(), "ingress": layout.ingress, "feature_log_share": 0.0}
+    if not layout.reuses:
+        serving["reuse_bytes"] = 0
     if layout.micro_batch is not None:
         serving["micro_batch"] = layout.micro_batch
     if layout.serve_defaults:

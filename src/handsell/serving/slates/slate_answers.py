@@ -50,7 +50,8 @@ class SlateAnswers:
                 extra={"fields": {"recommendation_id": query.recommendation_id, "degraded": degraded}},
             )
         drawn = sum(reason.code == "explore" for reason in slate.reason)
-        diversity = self._watch.record(surface, query.user_id, slate.item, drawn, snapshot)
+        measure = partial(once, "figures", lambda: self._watch.measure(slate.item, snapshot))
+        diversity = self._watch.record(surface, query.user_id, slate.item, drawn, snapshot, measure)
         if is_shown:
             arms = given.describe(served.teams[: len(slate.item_id)])
             items = (

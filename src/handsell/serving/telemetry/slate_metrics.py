@@ -7,6 +7,8 @@ WINDOW slates of this gateway. Definitions: docs/list-metrics.md.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -20,6 +22,14 @@ USERS = 20_000  # users whose last slate is kept
 SHARES = tuple(n / 10 for n in range(1, 11))
 BITS = (2, 4, 6, 8, 9, 10, 11, 12, 13, 14, 16, 20)
 POPULARITY = "item_positives_total"  # positive events so far
+
+
+@dataclass(frozen=True, slots=True)
+class SlateFigures:
+    """What is measured of a slate by itself."""
+
+    diversity: float | None  # None for less than 2 items
+    novelty: float  # bits
 
 
 class SlateMetrics:
@@ -50,21 +60,30 @@ class SlateMetrics:
         self._last: OrderedDict[str, np.ndarray] = OrderedDict()
         self._surprise: tuple[Snapshot | None, np.ndarray] = None, np.zeros(0)
 
+    def measure(self, item: np.ndarray, snapshot: Snapshot) -> SlateFigures:
+        """Measure a slate of items (n,) int32, n ≥ 1, without padding."""
+        bits = self._bits(snapshot)[np.minimum(item, len(snapshot.base))]
+        return SlateFigures(diversity(item, snapshot) if len(item) > 1 else None, float(bits.mean()))
+
     def record(
-        self, surface: str, user_id: str | None, item: np.ndarray, explored: int, snapshot: Snapshot
-    ) -> float | None:
-        """Record one slate of items (n,) int32, without padding; returns its diversity, None for less than 2 items."""
+        self, surface: str, user_id: str | None, item: np.ndarray, explored: int, snapshot: Snapshot,
+        measure: Callable[[], SlateFigures] | None = None,
+    ) -> float | None:  # fmt: skip
+        """Record one slate of items (n,) int32, without padding; returns its diversity, None for less than 2 items.
+
+        `measure` returns the figures of the slate where they may be known.
+        """
         if not len(item):
             return None
-        varied = diversity(item, snapshot) if len(item) > 1 else None
+        figures = self.measure(item, snapshot) if measure is None else measure()
         self.explored.labels(surface).inc(explored)
-        self.novelty.labels(surface).observe(float(self._bits(snapshot)[np.minimum(item, len(snapshot.base))].mean()))
-        if varied is not None:
-            self.diversity.labels(surface).observe(varied)
+        self.novelty.labels(surface).observe(figures.novelty)
+        if figures.diversity is not None:
+            self.diversity.labels(surface).observe(figures.diversity)
         self._expose(item, len(snapshot))
         if user_id is not None:
             self._remember(surface, user_id, item)
-        return varied
+        return figures.diversity
 
     def _bits(self, snapshot: Snapshot) -> np.ndarray:
         """(I + 1,) self-information of the bundle's items, computed once; the last is that of all new items."""
