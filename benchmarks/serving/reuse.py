@@ -2,7 +2,8 @@
 
 Two gateways with their stages in this process, on the bundle and the stores of a deployment, one of which keeps no
 answers. They are called as ASGI applications, in turns; the time is that of the process. `candidates`: a slate that is
-re-ranked from kept candidates, as with exploration.
+re-ranked from kept candidates, as with exploration. `--traffic`: how many requests reuse what was computed, in
+simulated traffic (reuse_traffic.py); the deployment must be a world.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +22,7 @@ import numpy as np
 import orjson
 
 from benchmarks.report import write_report
+from benchmarks.serving.reuse_traffic import count_reuse
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import load_config
 from handsell.core.paths import Layout
@@ -135,8 +138,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("deployments/configs/world.toml"))
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--traffic", action="store_true", help="replay simulated traffic instead")
+    parser.add_argument("--users", type=int, default=600, help="simulated listeners")
     options = parser.parse_args()
-    asyncio.run(run(load_config(options.config).source, options.rounds))
+    if not options.traffic:
+        asyncio.run(run(load_config(options.config).source, options.rounds))
+        return
+    with tempfile.TemporaryDirectory(prefix="handsell-reuse-") as folder:
+        rows = count_reuse(options.config, options.users, Path(folder))
+    write_report("reuse_traffic", rows, {"config": str(options.config), "listeners": options.users})
 
 
 if __name__ == "__main__":
