@@ -116,3 +116,7 @@ def test_an_impression_at_another_time_changes_the_slate():
 @pytest.mark.parametrize("changed", SAME)
 def test_nothing_else_changes_a_key(changed):
     assert build_key() == build_key(**SAME[changed])
+
+
+def test_a_text_that_cannot_be_written_has_no_key():
+    assert build_key(rows=change_cell("history_item_ids", ["\ud800"])) is None

@@ -35,9 +35,16 @@ class AnswerKey:
     ranked: bytes  # of the ranked candidates, which re-ranking makes a slate of
 
 
-def build_keys(queries: Iterable[Query], reads: UserReads) -> list[AnswerKey]:
-    """Return the keys of a batch of queries, from what has been read for them."""
-    return [_build_key(query, reads, b) for b, query in enumerate(queries)]
+def build_keys(queries: Iterable[Query], reads: UserReads) -> list[AnswerKey | None]:
+    """Return the keys of a batch of queries, from what has been read for them; None for values without a hash."""
+    return [_find_key(query, reads, b) for b, query in enumerate(queries)]
+
+
+def _find_key(query: Query, reads: UserReads, b: int) -> AnswerKey | None:
+    try:
+        return _build_key(query, reads, b)
+    except orjson.JSONEncodeError:  # such as a text with half a character
+        return None
 
 
 def _build_key(query: Query, reads: UserReads, b: int) -> AnswerKey:

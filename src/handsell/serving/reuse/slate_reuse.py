@@ -128,8 +128,8 @@ class SlateReuse:
 
 def reranks_alike(config: Config) -> bool:
     """Return whether re-ranking makes the same slate of the same candidates each time."""
-    exploration = config.reranking.exploration
-    return not exploration.share and not exploration.new_items.share and config.rules_path is None
+    exploration, rules = config.reranking.exploration, config.reranking.rules
+    return not exploration.share and not exploration.new_items.share and rules is None
 
 
 def _cut(slates: Slates, row: int, count: int) -> Slates:
