@@ -24,7 +24,7 @@ from handsell.serving.telemetry.observability import Metrics
 from serving_world import ITEMS, World, publish_other_bundle, write_world
 
 USERS = ("u1", "u2", "u19", "new", None)
-STEPS = 500
+STEPS = 300
 REUSE_S = 30
 SETTINGS = {
     "as shipped": ({}, "slate"),

@@ -43,8 +43,8 @@ class ServingConfig(Section):
     reuse_bytes: int = Field(
         16_000_000,
         ge=0,
-        description="memory of a gateway, for each bundle, of answers that may be given again, see `reuse_seconds` of a surface; "
-        "0: every answer is computed",
+        description="memory of a gateway, for each bundle, of answers that may be given again, see `reuse_seconds` of "
+        "a surface; 0: every answer is computed",
     )
     bundle_check_s: float = Field(1.0, gt=0, description="seconds between checks for another live bundle")
     feature_log_share: float = Field(
