@@ -125,4 +125,7 @@ def _to_array(ids: list[str]) -> pa.Array:
 
 
 def _hash(ids: Sequence[str]) -> np.ndarray:
-    return np.fromiter((crc32(i.encode("utf-8", "surrogatepass")) for i in ids), np.uint32, len(ids))
+    try:
+        return np.fromiter(map(crc32, map(str.encode, ids)), np.uint32, len(ids))
+    except UnicodeEncodeError:
+        return np.fromiter((crc32(i.encode("utf-8", "surrogatepass")) for i in ids), np.uint32, len(ids))

@@ -67,6 +67,8 @@ def read_lists(rows: Rows, name: str) -> tuple[Sequence[Any] | pa.Array, np.ndar
         lengths = pc.fill_null(column.value_lengths(), 0).to_numpy()
         return column.flatten(), np.repeat(np.arange(len(lengths)), lengths)
     cells = [() if cell is None or isinstance(cell, float) else cell for cell in column]
+    if len(cells) == 1:
+        return list(cells[0]), np.zeros(len(cells[0]), np.int64)
     return list(chain.from_iterable(cells)), np.repeat(np.arange(len(cells)), [len(cell) for cell in cells])
 
 

@@ -223,6 +223,14 @@ class FeatureStore(FeatureRegistry):
     def online_users(self, user_ids: Sequence[str]) -> dict[str, list[Any]]:
         """Read the user's current row: column → one value per input; None if there is none."""
         cells = self._read([view for view, _ in self._user_columns], user_ids)
+        return self._decode(cells)
+
+    def online_users_at_once(self, user_ids: Sequence[str]) -> dict[str, list[Any]] | None:
+        """`online_users` where the rows are in a file of this machine that no other process holds; else None."""
+        cells = self._online.read_at_once([view for view, _ in self._user_columns], user_ids)
+        return None if cells is None else self._decode(cells)
+
+    def _decode(self, cells: Cells) -> dict[str, list[Any]]:
         return {name: decode_column(cells[name], kind) for _, own in self._user_columns for name, kind in own}
 
     @cached_property
@@ -244,6 +252,7 @@ class FeatureStore(FeatureRegistry):
 
     def _close_online(self) -> None:
         """Close the connection, so that the next read opens the file again, which may have been replaced."""
+        self._online.close()
         connection = vars(self.feast.provider.online_store).pop("_conn", None)  # Feast opens another where it lacks one
         if connection is not None:
             connection.close()

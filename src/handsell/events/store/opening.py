@@ -52,6 +52,11 @@ def open_writer(config: Config, lock_wait_s: float = 0.0) -> EventWriter:
     return PostgresWriter(store)
 
 
+def open_impatient_reader(config: Config) -> EventReader | None:
+    """Open a reader that does not wait for other processes; None where the store is a server."""
+    return SqliteReader(Layout(config.state).event_log, waits=False) if has_one_writer(config) else None
+
+
 def open_reader(config: Config) -> EventReader:
     """Open the store for reading, from any process."""
     store = find_store(config)

@@ -18,10 +18,13 @@ UPGRADE_WAIT_S = 5.0  # for the writer that upgrades the file at the same time
 
 
 class SqliteReader(SqlReader):
-    """Read-only access to the file. A store without a file yet is empty. Threads may share a reader."""
+    """Read-only access to the file. A store without a file yet is empty. Threads may share a reader.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Without `waits`, it raises EventStoreError at once where another process holds the file for a moment.
+    """
+
+    def __init__(self, path: Path, waits: bool = True):
+        self.path, self._waits = path, waits
         self._lock = threading.Lock()
         self._connection: apsw.Connection | None = None
 
@@ -30,7 +33,10 @@ class SqliteReader(SqlReader):
             with self._lock:  # a connection serves one thread at a time
                 if self._connection is None and (not self.path.exists() or not self.path.stat().st_size):
                     return []
-                self._connection = self._connection or open_to_read(self.path)
+                if self._connection is None:
+                    self._connection = open_to_read(self.path)
+                    if not self._waits:
+                        self._connection.set_busy_timeout(0)
                 return self._connection.execute(sql, values).fetchall()
         except apsw.Error as error:
             raise explain_failure(self.path, error, "it cannot be read") from error

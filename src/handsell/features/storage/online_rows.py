@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from handsell.config import Config
 from handsell.features.views import USER_VIEWS, build_views
 
 FORGET_WAIT_S = 0.2  # reads wait meanwhile
+
+
+ReadRows = Callable[[Sequence[str]], Mapping[str, Sequence[Any]] | None]
 
 
 class UserStore(Protocol):
@@ -21,12 +24,20 @@ class UserStore(Protocol):
         ...
 
 
+@runtime_checkable
+class LocalUserStore(UserStore, Protocol):
+    def online_users_at_once(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[Any]] | None:
+        """`online_users` where the rows are in a file of this machine that no other process holds; else None."""
+        ...
+
+
 class OnlineRows:
     """Feature rows of users from the online store."""
 
     def __init__(self, store: UserStore, config: Config):
         every = build_views(config)
         self._store, self._columns = store, tuple(name for view in USER_VIEWS for name in every[view].names)
+        self._read_at_once = store.online_users_at_once if isinstance(store, LocalUserStore) else None
 
     def empty(self, n: int) -> dict[str, list[Any]]:
         """Return the rows of n unknown users."""
@@ -34,13 +45,26 @@ class OnlineRows:
 
     def read(self, user_ids: Sequence[str | None]) -> dict[str, list[Any]]:
         """Read one row per user in one call of the store; users without an id get an empty row."""
+        rows = self._read(user_ids, self._store.online_users)
+        assert rows is not None
+        return rows
+
+    def read_at_once(self, user_ids: Sequence[str | None]) -> dict[str, list[Any]] | None:
+        """`read` without waiting; None where the store cannot."""
+        return None if self._read_at_once is None else self._read(user_ids, self._read_at_once)
+
+    def _read(self, user_ids: Sequence[str | None], read: ReadRows) -> dict[str, list[Any]] | None:
         ids = list(dict.fromkeys(user_id for user_id in user_ids if user_id is not None))
         rows = self.empty(len(user_ids))
         if not ids:
             return rows
+        found = read(ids)
+        if found is None:
+            return None
+        if len(ids) == len(user_ids):
+            return rows | {name: list(cells) for name, cells in found.items()}
         place = {user_id: i for i, user_id in enumerate(ids)}
         at = [None if user_id is None else place[user_id] for user_id in user_ids]
-        found = self._store.online_users(ids)
         return rows | {name: [None if i is None else cells[i] for i in at] for name, cells in found.items()}
 
     def forget(self, user_ids: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 # before the other imports of Feast
@@ -50,12 +51,20 @@ class OnlineViews(Protocol):
         """Read the cells of all columns of the views, as of one moment."""
         ...
 
+    def read_at_once(self, views: Sequence[feast.FeatureView], user_ids: Sequence[str]) -> Cells | None:
+        """`read` a file of this machine, without waiting for another process; None where that is not possible."""
+        ...
+
     def write(self, tables: Tables) -> None:
         """Overwrite the rows of all views, or none."""
         ...
 
     def delete(self, views: Sequence[feast.FeatureView], user_ids: Sequence[str]) -> None:
         """Delete the rows of some users from all views."""
+        ...
+
+    def close(self) -> None:
+        """Close what Feast does not know of."""
         ...
 
     def transaction(self) -> Any:
@@ -92,22 +101,41 @@ class _JoinedConnection:
 
 
 class SqliteViews:
-    """All reads or writes of a call in one transaction."""
+    """All reads of a call in one statement, all writes in one transaction."""
 
     def __init__(self, store: Any, config: RepoConfig):
         self._store, self._config = store, config
+        self._impatient: sqlite3.Connection | None = None  # does not wait for other processes
 
     def read(self, views: Sequence[feast.FeatureView], user_ids: Sequence[str]) -> Cells:
+        return self._select(self._store._get_conn(self._config), views, user_ids)
+
+    def read_at_once(self, views: Sequence[feast.FeatureView], user_ids: Sequence[str]) -> Cells | None:
+        try:
+            if self._impatient is None:
+                path = f"{Path(self._store._get_db_path(self._config)).as_uri()}?mode=rw"  # never creates the file
+                self._impatient = sqlite3.connect(path, timeout=0, uri=True, check_same_thread=False)
+            return self._select(self._impatient, views, user_ids)
+        except sqlite3.Error:
+            self.close()
+            return None
+
+    def close(self) -> None:
+        """Close the connection of `read_at_once`; the next one opens the file again, which may have been replaced."""
+        connection, self._impatient = self._impatient, None
+        if connection is not None:
+            connection.close()
+
+    def _select(self, connection: Any, views: Sequence[feast.FeatureView], user_ids: Sequence[str]) -> Cells:
         distinct = {user_id: row for row, user_id in enumerate(dict.fromkeys(user_ids))}
         rows = {key: row for row, key in enumerate(encode_users(list(distinct), self._config))}
         cells: Cells = {feature.name: [None] * len(rows) for view in views for feature in view.features}
-        marks = ",".join("?" * len(rows))
-        with self._begin("DEFERRED") as connection:
-            for view in views:
-                sql = f"SELECT entity_key, feature_name, value FROM {self._table(view)} WHERE entity_key IN ({marks})"
-                for key, name, value in connection.execute(sql, list(rows)):
-                    if name in cells:  # a column that the view had before stays in the table
-                        cells[name][rows[key]] = value
+        marks = ",".join(f"?{place}" for place in range(1, len(rows) + 1))
+        tables = (f"{self._table(view)} WHERE entity_key IN ({marks})" for view in views)
+        sql = " UNION ALL ".join(f"SELECT entity_key, feature_name, value FROM {table}" for table in tables)
+        for key, name, value in connection.execute(sql, list(rows)):
+            if name in cells:  # a column that the view had before stays in the table
+                cells[name][rows[key]] = value
         if len(rows) == len(user_ids):
             return cells
         place = [distinct[user_id] for user_id in user_ids]
@@ -173,6 +201,12 @@ class RedisViews:
         hashes = self._store._read_hash_fields(self._config, [(key, fields) for key in self._keys(user_ids)])
         columns = zip(*hashes, strict=True) if hashes else [()] * len(names)
         return {name: list(cells) for name, cells in zip(names, columns, strict=True)}
+
+    def read_at_once(self, views: Sequence[feast.FeatureView], user_ids: Sequence[str]) -> Cells | None:
+        return None  # a server
+
+    def close(self) -> None:
+        return
 
     def write(self, tables: Tables) -> None:
         stamps = _Memo(_encode_time)

@@ -21,7 +21,7 @@ from handsell.eligibility.filter_reasons import count_removed
 from handsell.events.known_blocks import KnownBlocks
 from handsell.events.live_catalog import FOLLOW_S, LiveCatalog
 from handsell.events.store.interface import Blocks
-from handsell.events.store.opening import open_reader
+from handsell.events.store.opening import open_impatient_reader, open_reader
 from handsell.features.request_builder import BuiltRequests
 from handsell.features.storage.online_rows import UserStore
 from handsell.onboarding.question_model import QuestionModel
@@ -319,7 +319,7 @@ def load_bundle(opened: OpenedBundle, stages: StageClient, store: UserStore, met
     """Build the objects with which a gateway answers from an opened bundle."""
     config, snapshot, manifest = opened.config, opened.snapshot, opened.manifest
     blocks = KnownBlocks(open_reader(config)).start()
-    users = UserLookup(store, open_reader(config), blocks, opened.live, config)
+    users = UserLookup(store, open_reader(config), blocks, opened.live, config, open_impatient_reader(config))
     release = Release(manifest.id, snapshot.version, len(snapshot), manifest.created_us, manifest.data_end_us)
     clock = Clock.of(config.serving.clock, manifest)
     questions = QuestionModel.load(opened.path / "onboarding")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -35,6 +36,30 @@ from handsell.serving.http.queries import Query
 
 T = TypeVar("T")
 LOG_THREADS = 4  # reads of the event store at once
+SLOW_S = 0.03  # of a read on the event loop
+PAUSE_S = 1.0
+
+
+class PromptReads:
+    """Reads of local files on the event loop: a thread costs more than the read.
+
+    After a read that was slow or impossible, because another process holds the file, threads read for PAUSE_S.
+    """
+
+    def __init__(self) -> None:
+        self._begin_at = 0.0  # event loop time
+
+    def try_read(self, read: Callable[[], T | None]) -> T | None:
+        """Return what is read, None where a thread has to."""
+        loop = asyncio.get_running_loop()
+        started, found = loop.time(), None
+        if started < self._begin_at:
+            return None
+        with contextlib.suppress(Exception):  # the read in a thread says what is wrong
+            found = read()
+        if found is None or loop.time() - started > SLOW_S:
+            self._begin_at = loop.time() + PAUSE_S
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +84,18 @@ class UserReads:
 
 
 class UserLookup:
-    """One read of the feature store and one of the event store per batch, in threads: a store may hang."""
+    """One read of the feature store and one of the event store per batch: at once, or in threads where it must wait.
+
+    `impatient` reads the event store without waiting; None: only threads read it.
+    """
 
     def __init__(
-        self, store: UserStore, reader: EventReader, blocks: KnownBlocks, catalog: LiveCatalog, config: Config
-    ):
+        self, store: UserStore, reader: EventReader, blocks: KnownBlocks, catalog: LiveCatalog, config: Config,
+        impatient: EventReader | None = None,
+    ):  # fmt: skip
         self._blocks = blocks  # applied where the event store does not answer
         self._rows, self._reader, self._catalog, self._config = OnlineRows(store, config), reader, catalog, config
+        self._impatient, self._prompt_rows, self._prompt_log = impatient, PromptReads(), PromptReads()
         self._thread = ThreadPoolExecutor(1, "feature-store")
         self._log_threads = ThreadPoolExecutor(LOG_THREADS, "event-store-reader")
         self._is_closed = False
@@ -99,10 +129,14 @@ class UserLookup:
     async def _read_logged(
         self, batch: QueryBatch, rows: Rows, limit: float, failures: Failures, config: Config
     ) -> Logged:
-        """Read the event store in a thread; where it does not answer in time, the known blocks are applied."""
+        """Read the event store; where it does not answer in time, the known blocks are applied."""
         if all(user_id is None for user_id in batch.user_id):
             own = Failures(strict=True)  # nothing is read
             return read_logged(batch, rows, self._reader, self._catalog.snapshot, config, own)
+        if (reader := self._impatient) is not None:
+            parts = (batch, rows, reader, self._catalog.snapshot, config, Failures(strict=True), False, self._blocks)
+            if (logged := self._prompt_log.try_read(lambda: read_logged(*parts))) is not None:
+                return logged
         own = Failures()  # the thread may outlive this request
         parts = (batch, rows, self._reader, self._catalog.snapshot, config, own, False, self._blocks)
         with failures.tolerate("event_log"):
@@ -121,6 +155,8 @@ class UserLookup:
     async def _read(self, user_ids: Sequence[str | None], limit: float) -> dict[str, list[Any]]:
         if all(user_id is None for user_id in user_ids):
             return self._rows.empty(len(user_ids))
+        if (rows := self._prompt_rows.try_read(lambda: self._rows.read_at_once(user_ids))) is not None:
+            return rows
         loop = asyncio.get_running_loop()
         return await self._breaker.wait(lambda: loop.run_in_executor(self._thread, self._rows.read, user_ids), limit)
 
@@ -163,6 +199,8 @@ class UserLookup:
             return
         self._is_closed = True
         self._blocks.close()
+        if self._impatient is not None:
+            self._impatient.close()
         self._thread.shutdown(wait=False)  # reads that wait are made: somebody waits for them
         self._log_threads.submit(self._reader.close)  # after the reads that run
         self._log_threads.shutdown(wait=False)
