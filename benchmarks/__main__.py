@@ -16,6 +16,7 @@ BENCHMARKS = {
     "serving": ("serving.layout_comparison", "Latency, throughput and CPU of each serving layout under wrk."),
     "serving_smoke": ("serving.smoke", "Latency and throughput of a running service at 1, 8 and 32 clients."),
     "hops": ("serving.hops", "Time of each part of a call from the gateway to a stage."),
+    "request_layers": ("serving.request_layers", "Processor time of each layer of a request, beside another version."),
     "token_cost": ("serving.token_cost", "Latency of a call between deployments with and without Ray's token."),
     "start": ("serving.start", "Time until a new pod serves: Ray's commands, imports, loading, a new node."),
     "reuse": ("serving.reuse", "Processor time of reused answers beside computed ones, and how often they occur."),

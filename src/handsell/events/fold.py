@@ -156,6 +156,9 @@ def merge_history(history: History, acted: Events) -> History:
 def merge_seen(seen: Seen, acted: Events) -> tuple[Seen, np.ndarray]:
     """Return the merged map and (B,) the number of new items."""
     before = seen.item.lengths
+    if not len(seen.item.values) and _is_ascending(acted.row, acted.item):  # as rows store it
+        offsets = offsets_from_counts(np.bincount(acted.row, minlength=len(seen.item)))
+        return Seen(Ragged(acted.item, offsets), Ragged(acted.time, offsets)), offsets[1:] - offsets[:-1]
     row = np.concatenate([seen.item.row_of_value, acted.row])
     item = np.concatenate([seen.item.values, acted.item])
     time = np.concatenate([seen.time.values, acted.time])
@@ -164,6 +167,12 @@ def merge_seen(seen: Seen, acted: Events) -> tuple[Seen, np.ndarray]:
     offsets = offsets_from_counts(np.bincount(row, minlength=len(seen.item)))
     latest = np.maximum.reduceat(time[order], starts) if len(starts) else time
     return Seen(Ragged(item, offsets), Ragged(latest, offsets)), np.diff(offsets) - before
+
+
+def _is_ascending(row: np.ndarray, key: np.ndarray) -> bool:
+    """Return whether pairs of row and key (≥ 0) ascend, without an equal one."""
+    pair = (row.astype(np.int64) << 32) | key
+    return bool((pair[1:] > pair[:-1]).all())
 
 
 def _group(row: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -38,6 +38,7 @@ _SLATES = f"SELECT {_list_columns(SLATE_COLUMNS)} FROM slates"
 _CHANGES = f"SELECT {_list_columns(CHANGE_COLUMNS)} FROM catalog_changes"
 _KEYS = f"SELECT {_list_columns(KEY_COLUMNS)} FROM api_keys"
 _AUDIT = f"SELECT {_list_columns(AUDIT_COLUMNS)} FROM audit"
+NEWEST = 'WHERE user_id = ? AND "offset" > ? ORDER BY "offset" DESC LIMIT ?'
 NEXT = 'WHERE "offset" > ? ORDER BY "offset" LIMIT ?'
 
 
@@ -81,6 +82,9 @@ class SqlReader(ABC):
         names = ("row", *EVENT_COLUMNS)
         if not user_ids:
             return build_columns([], names)
+        if len(user_ids) == 1:  # a third of the time of the join
+            rows = self._rows(f"{_EVENTS} {NEWEST}", (user_ids[0], after_offsets[0], limit))
+            return build_columns([(0, *row) for row in reversed(rows)], names)
         asked, values = self._asked({"user_id": user_ids, "after": after_offsets})
         where = 'user_id = asked.user_id AND "offset" > asked.after'
         newest = self._newest_of_each("events", _list_columns(EVENT_COLUMNS, "found"), where, '"offset"')

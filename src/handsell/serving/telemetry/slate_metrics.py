@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.evaluation.list_metrics import gini_of_counts, self_information
-from handsell.reranking.similarity import build_tag_vectors
+from handsell.reranking.similarity import gather_tags
 
 WINDOW = 5_000  # slates over which exposure is counted
 USERS = 20_000  # users whose last slate is kept
@@ -124,7 +124,8 @@ class SlateMetrics:
 
 def diversity(item: np.ndarray, snapshot: Snapshot) -> float:
     """1 − mean pairwise cosine of the tags of items (n,), n ≥ 2."""
-    tags = build_tag_vectors(snapshot, item[None])[0]
-    total = tags.sum(axis=0)
+    cell, tag, count = gather_tags(snapshot, item[None])
+    place = np.unique(tag, return_inverse=True)[1]
+    total = np.bincount(place, weights=(1 / np.sqrt(np.maximum(count, 1)))[cell])  # sum of the unit vectors, by tag
     pairs = len(item) * (len(item) - 1)
-    return float(1 - (total @ total - (tags * tags).sum()) / pairs)
+    return float(1 - (total @ total - np.count_nonzero(count)) / pairs)
