@@ -40,6 +40,13 @@ CONNECTIONS = (1, 8, 32)
 OFF, SLATES, CANDIDATES = "computed", "slate", "candidates"
 
 
+class SharedLog(LocalSink):
+    """The event log of several gateways in this process."""
+
+    def close(self) -> None:
+        return None
+
+
 class Gateway:
     """One gateway in this process."""
 
@@ -56,7 +63,7 @@ class Gateway:
         config = config.model_copy(update={"serving": serving, "reranking": reranking, "surfaces": surfaces})
         opened, self.metrics = replace(opened, config=config), Metrics()
         bundle = load_bundle(opened, load_local_stages(opened), open_store(config), self.metrics)
-        self.service = Service(bundle, LocalSink(log), self.metrics)
+        self.service = Service(bundle, SharedLog(log), self.metrics)
         self.app = build_api(self.service)
 
     async def recommend(self, user_id: str) -> dict[str, Any]:
@@ -123,6 +130,7 @@ async def run(config_path: Path, rounds: int) -> None:
     rows = await compare(gateways, users, rounds)
     for gateway in gateways.values():
         await gateway.service.close()
+    log.close()
     about = {"config": str(config_path), "items": len(opened.snapshot), "requests": 60 * rounds}
     write_report("reuse", rows, about)
 

@@ -49,6 +49,15 @@ def test_an_answer_replaces_the_one_under_its_key():
     assert answers.size == 15 and len(answers) == 1
 
 
+def test_an_answer_that_grows_makes_room():
+    answers = KeptAnswers(30)
+    for key in (b"a", b"b"):
+        keep(answers, key)
+    answers.grow(b"b", 15)
+    answers.grow(b"gone", 15)
+    assert answers.find(b"a", 1) is None and answers.find(b"b", 1) and answers.size == 25
+
+
 def test_what_has_ended_leaves_when_another_comes():
     answers = KeptAnswers(1_000)
     keep(answers, b"a")
@@ -79,9 +88,18 @@ def show_catalog(ends: int = 10**9) -> SimpleNamespace:
 def test_a_slate_is_cut_to_its_own_row_and_length():
     reuse, snapshot = open_reuse()
     reuse.keep_slate(QUERY, KEY, snapshot, UserSlate(SLATES, 1, False))
+    assert slate_reuse.ENTRY_BYTES < reuse.size < slate_reuse.ITEM_BYTES
     kept = reuse.find_slate(QUERY, KEY)
     assert kept.slates.item.shape == (1, 2) and kept.row == 0 and kept.slates.item.base is None
-    assert reuse.size > 2 * slate_reuse.ITEM_BYTES
+
+
+def test_a_reused_slate_counts_what_is_written_of_it_once():
+    reuse, snapshot = open_reuse()
+    reuse.keep_slate(QUERY, KEY, snapshot, UserSlate(SLATES, 1, False))
+    before, kept = reuse.size, reuse.find_slate(QUERY, KEY)
+    assert reuse.size == before + 2 * slate_reuse.ITEM_BYTES
+    kept.rendered["items"] = []
+    assert reuse.find_slate(QUERY, KEY).rendered == {"items": []} and reuse.size == before + 2 * slate_reuse.ITEM_BYTES
 
 
 def test_nothing_is_kept_until_stages_elsewhere_know_the_catalog(monkeypatch):

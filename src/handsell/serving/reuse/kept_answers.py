@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -43,9 +43,19 @@ class KeptAnswers:
         self._drop(key)
         self._kept[key] = kept
         self.size += kept.size
+        self._make_room(kept.made_us)
+
+    def grow(self, key: bytes, more: int) -> None:
+        """Count more bytes for an answer to which something has been added."""
+        if (kept := self._kept.get(key)) is not None:
+            self._kept[key] = replace(kept, size=kept.size + more)
+            self.size += more
+            self._make_room(kept.made_us)
+
+    def _make_room(self, now_us: int) -> None:
         while self._kept:
             oldest = next(iter(self._kept))
-            if self.size <= self._most and self._kept[oldest].until_us > kept.made_us:
+            if self.size <= self._most and self._kept[oldest].until_us > now_us:
                 return
             self._drop(oldest)
 

@@ -26,7 +26,7 @@ from handsell.serving.reuse.kept_answers import Kept, KeptAnswers
 Reused = Literal["nothing", "candidates", "slate"]
 
 ENTRY_BYTES = 1_500  # of an entry besides its arrays
-ITEM_BYTES = 1_000  # of an item of a slate, as it is written
+ITEM_BYTES = 2_000  # of an item of a slate that has been written
 CONFIGS = 256  # changed configs whose settings are kept
 
 
@@ -73,6 +73,8 @@ class SlateReuse:
         kept = None if key is None else self._slates.find(key.slate, query.time)
         if kept is None or not self._is_available(kept.value.slates.item, query.time):
             return None
+        if key is not None and not kept.value.rendered:  # it will be, for this answer and for later ones
+            self._slates.grow(key.slate, ITEM_BYTES * query.count)
         return replace(kept.value, reused="slate", age_s=(query.time - kept.made_us) / 1e6)
 
     def find_ranked(self, query: Query, key: AnswerKey | None) -> Kept | None:
@@ -84,8 +86,7 @@ class SlateReuse:
         if key is None or slate.slates.degraded or not self._keeps_slates(query.overlay) or self._is_old(snapshot):
             return
         slates = _cut(slate.slates, slate.row, query.count)
-        size = ENTRY_BYTES + ITEM_BYTES * query.count + _count_bytes(slates)
-        value = UserSlate(slates, 0, slate.cold, rendered=slate.rendered)
+        value, size = UserSlate(slates, 0, slate.cold), ENTRY_BYTES + _count_bytes(slates)
         self._slates.put(key.slate, Kept(value, query.time, query.time + self._lasts_us(query), size))
 
     def keep_ranked(
