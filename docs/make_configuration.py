@@ -25,7 +25,8 @@ that is not listed here is an error. `<name>` is a name of your choice.
 
 Environment variables: `HANDSELL_DATA` (folder of the source data; set by `DATA=` and `--data`, overrides `data.path`),
 `HANDSELL_HOME` (folder of all state; by default `.handsell` next to `feature_repo`), `HANDSELL_STORAGE` (overrides
-`storage.uri`) and `HANDSELL_CONFIG` (the config that the `feast` command uses).
+`storage.uri`), `HANDSELL_CONFIG` (the config that the `feast` command uses) and `HANDSELL_KERNELS` (`off`: compute
+with NumPy instead of the compiled kernels).
 """
 
 

@@ -79,10 +79,17 @@ class Eligibility:
     def find_repeats(self, requests: Requests) -> Ragged:
         """Return (B, *) seen items that the surface's repeat policy excludes."""
         seen = requests.seen
-        repeat_after = np.array([_repeat_after_us(s) for s in self.surfaces])[requests.surface]  # (B,) µs
+        repeat_after = self._repeat_after[requests.surface]  # (B,) µs
+        if not repeat_after.any():
+            return Ragged.empty(len(requests))
         row = seen.item.row_of_value
         blocked = (requests.time[row] - seen.time.values) < repeat_after[row]
         return seen.item.where(blocked)
+
+    @cached_property
+    def _repeat_after(self) -> np.ndarray:
+        """(S,) µs by surface code, see `_repeat_after_us`."""
+        return np.array([_repeat_after_us(surface) for surface in self.surfaces], np.int64)
 
     def allows(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Return (B, K) bool, whether items (B, K) may be shown; False for -1. The same rules as `mask`."""
@@ -184,5 +191,7 @@ def select_by_tag(snapshot: Snapshot, tags: np.ndarray) -> np.ndarray:
 
 
 def _clear(mask: np.ndarray, items: Ragged) -> None:
+    if not len(items.values):
+        return
     known = (items.values >= 0) & (items.values < mask.shape[1])
     mask[items.row_of_value[known], items.values[known]] = False

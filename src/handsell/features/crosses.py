@@ -13,6 +13,7 @@ import numpy as np
 
 from handsell.core.batches import NONE, Ragged, Requests
 from handsell.core.kernels import compiled
+from handsell.core.offsets import offsets_from_counts
 from handsell.features.registry import find_features
 
 DENSE = 1_000_000  # most cells of a look-up table
@@ -114,6 +115,22 @@ class Pairs:
             np.ascontiguousarray(keys, np.int32), np.ascontiguousarray(weights, np.float64),
             np.ascontiguousarray(tags.offsets, np.int64), np.ascontiguousarray(tags.values, np.int32),
             np.ascontiguousarray(self.place, np.int32), out, len(out),
+        )  # fmt: skip
+        return out
+
+    def compare_tags(self, other: np.ndarray) -> np.ndarray:
+        """(B, K) float64 cosines between the tags of the candidates and of one item of their request, other (B,)."""
+        tags, out = self.catalog.item_tags, np.empty(self.item.shape)
+        if compiled is None:
+            place, row = tags.positions(np.maximum(other, 0))
+            known = other[row] != NONE
+            count = np.bincount(row[known], minlength=len(other))
+            keys = pad_left(Ragged(tags.values[place[known]], offsets_from_counts(count)))
+            common = self.sum_tag_weights(keys, np.ones(keys.shape))
+            return common / np.sqrt(np.maximum(self.tag_count * count[:, None], 1))
+        compiled.compare_tags(
+            np.ascontiguousarray(other, np.int32), np.ascontiguousarray(tags.offsets, np.int64),
+            np.ascontiguousarray(tags.values, np.int32), np.ascontiguousarray(self.place, np.int32), out,
         )  # fmt: skip
         return out
 

@@ -64,7 +64,7 @@ class LocalRanking:
         kept = np.take_along_axis(np.where(finite, raw, np.nan), order, 1)
         score = self._by_raw.calibrate(kept) if self._by_raw else kept
         score = np.where(as_found, kept, score)
-        top = replace(top, score=np.nan_to_num(score, nan=0.0).astype(np.float32))
+        top = replace(top, score=np.where(np.isnan(score), 0, score).astype(np.float32))
         return top if carried is None else blank_columns(top, carried)
 
     def _carry_new_items(

@@ -121,7 +121,8 @@ def compute_fused_margin(rows: np.ndarray, features: tuple[str, ...], prior: flo
     """Return the initial margin (N,) float32 of rows (N, F): prior × fused score, 0 without a source."""
     if not prior:
         return np.zeros(len(rows), np.float32)
-    return np.float32(prior) * np.nan_to_num(rows[:, features.index(FUSED)])
+    fused = rows[:, features.index(FUSED)]
+    return np.float32(prior) * np.where(np.isnan(fused), np.float32(0), fused)
 
 
 def check_features(booster: xgboost.Booster, features: tuple[str, ...], path: Path) -> None:

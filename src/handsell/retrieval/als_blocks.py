@@ -69,6 +69,13 @@ def solve_diagonal(block: sparse.csr_matrix, other: np.ndarray, values: np.ndarr
     return out
 
 
+def solve_row(added: np.ndarray, other: np.ndarray, values: np.ndarray, penalty: Penalty) -> np.ndarray:
+    """Return the factors (D,) of one row with n > 0 pairs, as `solve_diagonal` does: `added` (n,), `other` (n, D)."""
+    ridge = values + penalty.for_counts(np.array([len(added)]))[:, None]
+    step = _solve_by_pairs if len(added) < other.shape[1] else _solve_by_factors
+    return step(other[None], np.abs(added)[None], (added > 0)[None], ridge)[0]
+
+
 def _stack_rows(offsets: np.ndarray, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield stacks of rows with equal length n: rows (m,) and positions (m, n) of their entries; skip empty rows."""
     lengths = np.diff(offsets)

@@ -66,10 +66,10 @@ class LocalCandidates:
         """
         found, failures = [], Failures()
         for name in self.sources:
-            returned = make_empty_rows(len(requests), 1)
             with failures.tolerate(f"retriever:{name}"):
-                returned = self.keep_named(name, requests, self.retrieve(name, requests, eligible))
-            found.append(returned)
+                found.append(self.keep_named(name, requests, self.retrieve(name, requests, eligible)))
+                continue
+            found.append(make_empty_rows(len(requests), 1))
         return found, list(failures.names)
 
     def fuse(

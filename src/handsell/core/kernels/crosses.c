@@ -90,6 +90,35 @@ PyObject *sum_weights(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return expect(good && inside, "weights of each key, and places within the segments") < 0 ? NULL : Py_NewRef(Py_None);
 }
 
+/* compare_tags(other (B,) i32, begin (N,) i64, values (M,) i32, place (B, K) i32, out (B, K) f64)
+ * out: common values of the segments of the row's other item and of place, by the root of the product of their sizes. */
+PyObject *compare_tags(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    Py_buffer v[5];
+    if (expect(count == 5, "5 arguments") < 0 || read_arrays(args, "iliiD", v) < 0) return NULL;
+    Py_ssize_t rows = length(&v[0]), width = rows ? length(&v[3]) / rows : 0, places = length(&v[1]) - 1;
+    const int64_t *begin = v[1].buf;
+    const int32_t *value = v[2].buf, *other = v[0].buf, *place = v[3].buf;
+    int good = length(&v[4]) == length(&v[3]);
+    for (Py_ssize_t c = 0; good && c < rows * width; c++) {
+        int32_t own = other[c / width];
+        good = own < places && place[c] >= 0 && place[c] < places;
+        if (!good) break;
+        int64_t from = own >= 0 ? begin[own] : 0, to = own >= 0 ? begin[own + 1] : 0;
+        int64_t first = begin[place[c]], last = begin[place[c] + 1], common = 0;
+        good = first >= 0 && last <= length(&v[2]) && from >= 0 && to <= length(&v[2]);
+        if (!good) break;
+        for (int64_t m = first; m < last; m++) {
+            int held = 0;
+            for (int64_t n = from; n < to; n++) held |= value[n] == value[m];
+            common += held && value[m] != NONE;
+        }
+        double size = (double)((last - first) * (to - from));
+        ((double *)v[4].buf)[c] = (double)common / sqrt(size > 1 ? size : 1);
+    }
+    release_arrays(v, 5);
+    return expect(good, "items within the segments") < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 /* look_up(keys (B, A) i32, weights (B, A) f64, wanted (B, K) i32, out (B, K) f64, rows)
  * out: the weight of the wanted key in its row; 0 where it is none of the keys. */
 PyObject *look_up(PyObject *module, PyObject *const *args, Py_ssize_t count) {

@@ -15,6 +15,7 @@ KERNEL(select_nearest);
 KERNEL(select_nearest_coarse);
 KERNEL(select_neighbors);
 KERNEL(weigh);
+KERNEL(compare_tags);
 KERNEL(select_slates);
 KERNEL(write_sources);
 #endif

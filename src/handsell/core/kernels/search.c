@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define AHEAD 8 /* vectors that are fetched before they are needed */
+#define LINE 16 /* numbers of a cache line */
 #define BUCKETS 2048
 #define HIGH 21 /* bits below the first digit of a key */
 #define LOW 10  /* bits below the second */
@@ -105,8 +107,13 @@ static void select_row(Best *best, const float *vectors, Py_ssize_t n, const flo
             found += (rough[i] >= bound) & (allowed[i] != 0);
         }
     }
-    for (Py_ssize_t f = 0; f < found; f++)
+    for (Py_ssize_t f = 0; f < found; f++) {
+        if (f + AHEAD < found) {
+            const float *later = vectors + (Py_ssize_t)best->item[f + AHEAD] * size;
+            for (Py_ssize_t d = 0; d < size; d += LINE) __builtin_prefetch(later + d);
+        }
         best->score[f] = product(vectors + (Py_ssize_t)best->item[f] * size, query, size);
+    }
     write_best(best, found, k, items, scores);
 }
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from handsell.catalog.snapshot import ALWAYS
-from handsell.core.batches import NONE, Ragged
-from handsell.core.offsets import offsets_from_counts
+from handsell.core.batches import NONE
 from handsell.core.units import DAY_US, HOUR_US
 from handsell.events.states import MAX_AWAY_DAYS
-from handsell.features.crosses import Occurrences, Pairs, pad_left
+from handsell.features.crosses import Occurrences, Pairs
 from handsell.features.registry import feature
 
 
@@ -55,13 +54,7 @@ def creator_share(pairs: Pairs) -> np.ndarray:
 @feature("last_item_similarity", group="cross", default=0.0)
 def last_item_similarity(pairs: Pairs) -> np.ndarray:
     """Cosine between the tags of the item and of the latest item of the history."""
-    last, item_tags = pairs.requests.history.item[:, -1], pairs.catalog.item_tags
-    place, row = item_tags.positions(np.maximum(last, 0))
-    known = last[row] != NONE
-    count = np.bincount(row[known], minlength=len(last))
-    keys = pad_left(Ragged(item_tags.values[place[known]], offsets_from_counts(count)))
-    common = pairs.sum_tag_weights(keys, np.ones(keys.shape))
-    return common / np.sqrt(np.maximum(pairs.tag_count * count[:, None], 1))
+    return pairs.compare_tags(pairs.requests.history.item[:, -1])
 
 
 @feature("item_age_days", group="cross", on_demand=True)

@@ -22,10 +22,10 @@ from scipy import sparse
 
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
-from handsell.retrieval.als_blocks import Penalty, compute_gram, diagonalize, solve_block, solve_diagonal
+from handsell.retrieval.als_blocks import Penalty, compute_gram, diagonalize, solve_block, solve_row
 from handsell.retrieval.config import FoldInSource, RetrieverPlugin
 from handsell.retrieval.embedding import EmbeddingRetriever
-from handsell.retrieval.history_weights import HistoryWeights, build_history_matrix, weigh_history
+from handsell.retrieval.history_weights import HistoryWeights, weigh_history
 from handsell.retrieval.index.vector_index import VectorIndex
 from handsell.retrieval.like_matrix import raise_degrees, scale_matrix, sum_degrees
 from handsell.retrieval.models.spectral import find_leading_directions
@@ -68,11 +68,11 @@ class ALSEncoder:
 
     def encode(self, requests: Requests) -> np.ndarray:
         item, weight = weigh_history(requests, self.weights, len(self.vectors))
-        liked = (weight > 0).any(axis=1)
-        history = build_history_matrix(item[liked], weight[liked], len(self.vectors))
-        history.eliminate_zeros()  # a like and a dislike that cancel
         out = np.zeros((len(requests), self.vectors.shape[1]), np.float32)
-        out[liked] = solve_diagonal(compute_confidence(history, self.alpha), self.vectors, self.values, self.penalty)
+        for b in np.flatnonzero((weight > 0).any(axis=1)):
+            used = weight[b] != 0  # not where a like and a dislike cancel
+            added = raise_confidence(weight[b, used], self.alpha)
+            out[b] = solve_row(added, self.vectors[item[b, used]], self.values, self.penalty)
         return out
 
     def save(self, path: Path) -> None:
@@ -116,8 +116,13 @@ def sum_weights(interactions: Interactions) -> sparse.csr_matrix:
 def compute_confidence(weight: sparse.csr_matrix, alpha: float) -> sparse.csr_matrix:
     """Return the added confidence alpha log(1 + |weight|), with the sign of the weight."""
     out = weight.copy()
-    out.data = (np.sign(weight.data) * alpha * np.log1p(np.abs(weight.data))).astype(np.float32)
+    out.data = raise_confidence(weight.data, alpha)
     return out
+
+
+def raise_confidence(weight: np.ndarray, alpha: float) -> np.ndarray:
+    """Return alpha log(1 + |weight|) (N,) float32, with the sign of the weight."""
+    return (np.sign(weight) * alpha * np.log1p(np.abs(weight))).astype(np.float32)
 
 
 def build_penalties(user_counts: np.ndarray, item_counts: np.ndarray, config: ALSConfig) -> tuple[Penalty, Penalty]:

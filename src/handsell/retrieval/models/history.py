@@ -19,7 +19,8 @@ from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
 from handsell.retrieval.config import FoldInSource, OptionalFoldIn, RetrieverPlugin
 from handsell.retrieval.history_weights import HistoryWeights, build_history_matrix, weigh_history
-from handsell.retrieval.sparse_rows import read_entries, select_top_entries
+from handsell.retrieval.index.topk import fit_mask, pad_rows, select_top
+from handsell.retrieval.sparse_rows import read_entries
 
 PRIOR_LIKES = 10  # likes with the mean repeat share that smooth the repeat share of an item
 
@@ -54,7 +55,14 @@ class HistoryRetriever:
         return len(self.repeats)
 
     def retrieve(self, requests: Requests, k: int, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return select_top_entries(self._score_all(requests), k, eligible)
+        item, weight = weigh_history(requests, self.weights, self.n_items)
+        allowed, rows = fit_mask(eligible, self.n_items), []
+        for b in range(len(item)):
+            used = np.flatnonzero(weight[b] > 0)
+            used = used[allowed[b, item[b, used]]]
+            own, score = item[b, used], weight[b, used] * self._value(item[b, used])
+            rows.append(select_top(own[score > 0], score[score > 0], k))
+        return pad_rows(rows, k)
 
     def score(self, requests: Requests, items: np.ndarray) -> np.ndarray:
         """Return scores (B, K); 0 for an item that is not in the history."""
@@ -68,9 +76,12 @@ class HistoryRetriever:
     def _score_all(self, requests: Requests) -> sparse.csr_matrix:
         """Return scores (B, I) of the items of each history."""
         scores = build_history_matrix(*weigh_history(requests, self.weights, self.n_items), self.n_items)
-        item = scores.indices
-        scores.data *= self.repeats[item] ** self.repeat_exponent * self.popularity[item] ** self.popularity_exponent
+        scores.data *= self._value(scores.indices)
         return scores
+
+    def _value(self, item: np.ndarray) -> np.ndarray:
+        """Return the factors of items (N,) besides their weights."""
+        return self.repeats[item] ** self.repeat_exponent * self.popularity[item] ** self.popularity_exponent
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
