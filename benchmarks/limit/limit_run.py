@@ -3,9 +3,9 @@
     make up && python -m benchmarks limit --before v0.1.0
 
 The limit is measured in the same run: products with the item matrix of each source by vectors and their partial sorts,
-and XGBoost's own prediction on ready matrices. `--before` measures the stages of an older revision, too, from a git
-worktree, in turn with those of this one, and says whether both gave the same slates. Figures are ms per request; each
-is the median over the rounds of the mean over the users.
+and XGBoost's own prediction on ready matrices. The stages are measured with the compiled kernels and with NumPy alone;
+`--before` adds those of an older revision, from a git worktree. All take turns, and the report says which gave the same
+slates. Figures are ms per request; each is the median over the rounds of the mean over the users.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from benchmarks.report import write_report
 from handsell.config import load_config
 
 ROOT = Path(__file__).parents[2]
-NOW, BEFORE = "this revision", "before"
+NOW, NUMPY, BEFORE = "this revision", "NumPy alone", "before"
 CPU, WALL = 0, 1
 
 
 class FunnelProcess:
     """A running `funnel_process.py` on one source folder."""
 
-    def __init__(self, source: Path, config: Path, users: int):
-        environment = {**os.environ, "PYTHONPATH": f"{source}:{ROOT}"}
+    def __init__(self, source: Path, config: Path, users: int, kernels: str = "on"):
+        environment = {**os.environ, "PYTHONPATH": f"{source}:{ROOT}", "HANDSELL_KERNELS": kernels}
         command = [sys.executable, funnel_process.__file__, str(config), str(users)]
         self._process = subprocess.Popen(
             command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -76,10 +76,10 @@ def check_out(revision: str) -> Iterator[Path]:
 def main() -> None:
     options = _parse_options()
     with contextlib.ExitStack() as stack:
-        sources = {NOW: ROOT / "src"}
+        own, what = ROOT / "src", (options.config, options.users)
+        processes = {NOW: FunnelProcess(own, *what), NUMPY: FunnelProcess(own, *what, kernels="off")}
         if options.before:
-            sources[BEFORE] = stack.enter_context(check_out(options.before))
-        processes = {name: FunnelProcess(source, options.config, options.users) for name, source in sources.items()}
+            processes[BEFORE] = FunnelProcess(stack.enter_context(check_out(options.before)), *what)
         for process in processes.values():
             stack.callback(process.close)
         rows, same = measure(processes, options)
@@ -90,7 +90,7 @@ def main() -> None:
 def measure(
     processes: dict[str, FunnelProcess], options: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Measure every batch size, round by round; also say for each whether all revisions gave the same slates."""
+    """Measure every batch size, round by round; also say which processes gave the same slates as this one."""
     config = load_config(options.config)
     stages, users = funnel_process.load_live(config), funnel_process.sample_users(config, options.users)
     rows, same = [], {}
@@ -109,8 +109,8 @@ def measure(
                     measured[name].append(parts)
         medians = {name: _find_medians(rounds) for name, rounds in measured.items()}
         rows += [row for clock in (CPU, WALL) for row in _build_rows(medians, batch, clock)]
-        if len(digests) > 1:
-            same[f"same slates, batch of {batch}"] = "yes" if len(set(digests.values())) == 1 else "no"
+        for name in processes.keys() - {NOW}:
+            same[f"same slates as {name}, batch of {batch}"] = "yes" if digests[name] == digests[NOW] else "no"
     return rows, same
 
 
