@@ -113,6 +113,7 @@ def test_beyond_loopback_only_replicas_listen_and_require_the_token(head, config
     direct = {listener.name for listener in listeners if listener.port in range(30_000, 31_000)}
     assert {REPLICA.match(name)["deployment"] for name in direct} == {"Gateway", "Console"}
     assert {listener.pid for listener in listeners if listener.port == config.serving.port} == pids - {head.pid}
+    assert not [listener for listener in listeners if "ProxyActor" in listener.name]
     beyond = [listener for listener in listeners if not listener.on_loopback]
     names = [REPLICA.match(listener.name) for listener in beyond]
     assert all(names), beyond

@@ -10,7 +10,6 @@ The import of Feast 0.67 has three side effects, which this module prevents:
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +17,8 @@ from typing import Any
 
 import prometheus_client  # noqa: F401 - before Feast: it chooses files or memory at import
 import typeguard
+
+from handsell.core.absent_modules import leave_out
 
 
 @contextmanager
@@ -35,20 +36,7 @@ def _unchecked() -> Iterator[None]:
         typeguard.typechecked = check
 
 
-@contextmanager
-def _without_torch() -> Iterator[None]:
-    """Make `import torch` fail as if it were not installed, unless it is imported already."""
-    if "torch" in sys.modules:
-        yield
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules["torch"]
-
-
-with _unchecked(), _without_torch():
+with _unchecked(), leave_out("torch"):
     import feast
 
 for _name in ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR"):

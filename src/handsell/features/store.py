@@ -62,6 +62,11 @@ def open_store(config: Config) -> FeatureStore:
     return FeatureStore(config)
 
 
+def open_online_store(config: Config) -> FeatureStore:
+    """Return a store for online rows alone, which needs less memory."""
+    return FeatureStore(config, is_online_only=True)
+
+
 class FeatureStore(FeatureRegistry):
     """Feast for one config: same project, registry and online store as the `feast` command."""
 

@@ -27,6 +27,7 @@ from handsell.doctor.setting_checks import WORKER_PORTS
 from handsell.features.repository import build_feast_settings
 from handsell.local.ingress import process as ingress
 from handsell.local.ports import require_free_port
+from handsell.serving.ray_processes import CONTROLLER_HOOK
 
 LOOPBACK = "127.0.0.1"
 START_TIMEOUT_S = 90.0
@@ -104,6 +105,7 @@ INGRESS = {
         "RAY_SERVE_DEFAULT_HTTP_HOST": LOOPBACK,
         # a replica that stops answers for three more seconds; within two, HAProxy knows that it stops
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
+        "RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH": CONTROLLER_HOOK,
     },
 }
 

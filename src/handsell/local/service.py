@@ -26,9 +26,11 @@ from handsell.jobs.store_writer import WRITER
 from handsell.local.bundles import resolve_bundle
 from handsell.local.cluster import RayHead
 from handsell.local.ingress import process as ingress
+from handsell.serving.ray_processes import REPLICA_HOOK
 from handsell.storage.config import STORAGE_VARIABLE
 
 CONSOLE = "console"  # the application of the console in deployments/serve/*.yaml
+REPLICA_HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"  # Ray's; it takes the path of a function
 KEY_VARIABLE = "HANDSELL_API_KEY"  # sent by commands that call the service
 READY_TIMEOUT_S = 120.0
 SWITCH_TIMEOUT_S = 90.0
@@ -95,6 +97,7 @@ def _set_deployment(application: dict[str, Any], config: Config) -> None:
             application["args"]["event_log"] = False
     variables = application.setdefault("runtime_env", {}).setdefault("env_vars", {})
     variables["HANDSELL_CONFIG_DIGEST"] = hashlib.sha256(config.source.read_bytes() + code.encode()).hexdigest()[:12]
+    variables[REPLICA_HOOK_VARIABLE] = REPLICA_HOOK
     variables |= {name: os.environ[name] for name in (STORE_VARIABLE, STORAGE_VARIABLE) if name in os.environ}
 
 

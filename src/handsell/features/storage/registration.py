@@ -15,6 +15,7 @@ from handsell.config import Config
 from handsell.core.errors import FeatureError
 from handsell.core.paths import Layout
 from handsell.features.repository import build_feast_settings, prepare_feast_environment
+from handsell.features.storage.online_only import ONLINE_ONLY
 from handsell.features.views import View, build_views
 
 UNREGISTERED = (FeastObjectNotFoundException, FileNotFoundError, DecodeError)  # none, no such file, a damaged one
@@ -23,11 +24,12 @@ UNREGISTERED = (FeastObjectNotFoundException, FileNotFoundError, DecodeError)  #
 class FeatureRegistry:
     """Feast's store of one config, and what is registered in it."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, is_online_only: bool = False):
         self.config = config
         self.views: dict[str, View] = build_views(config)
         self.layout = Layout(config.state)
-        settings = RepoConfig(**build_feast_settings(config))
+        offline = {"offline_store": {"type": ONLINE_ONLY}} if is_online_only else {}
+        settings = RepoConfig(**{**build_feast_settings(config), **offline})
         settings.repo_path = self.layout.feast
         self.feast = feast.FeatureStore(config=settings)
 

@@ -25,9 +25,9 @@ OpenStore = Callable[[Config], Any]
 
 def feast_store(config: Config) -> Any:
     """The deployment's feature store."""
-    from handsell.features.store import open_store
+    from handsell.features.store import open_online_store
 
-    return open_store(config)
+    return open_online_store(config)
 
 
 def _name_replica() -> str:
