@@ -18,7 +18,7 @@ from typing import Any
 import prometheus_client  # noqa: F401 - before Feast: it chooses files or memory at import
 import typeguard
 
-from handsell.core.absent_modules import leave_out
+from handsell.features.storage.absent_modules import leave_out
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from handsell.core.absent_modules import leave_out
+from handsell.features.storage.absent_modules import leave_out
 
 REPLICA_HOOK = f"{__name__}.leave_out_pandas"
 CONTROLLER_HOOK = f"{__name__}:leave_out_proxies"
@@ -27,4 +27,4 @@ def leave_out_proxies() -> None:
     def start_none(manager: Any, nodes: Any) -> None:
         """Leave the nodes without a proxy."""
 
-    ProxyStateManager._start_proxies_if_needed = start_none  # type: ignore[method-assign]
+    ProxyStateManager._start_proxies_if_needed = start_none  # type: ignore[assignment]
