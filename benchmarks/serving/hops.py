@@ -1,4 +1,4 @@
-"""Time of each part of a call from the gateway to a stage, with one request at a time.
+"""Time of each part of a call from the gateway to a stage through Serve's handles, with one request at a time.
 
     make up && make down && python -m benchmarks hops
     python -m benchmarks hops --ingress plain --seconds 20

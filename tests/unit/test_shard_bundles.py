@@ -14,15 +14,18 @@ from handsell.bundles.warm_up_requests import load_warm_up_requests
 from handsell.core.errors import BundleError
 from handsell.core.funnel import run_local
 from handsell.retrieval.sharding.shard_search import ShardQuery
+from handsell.serving.graph import remote
 from handsell.serving.graph.bundle_watcher import HELD, LOADING
 from handsell.serving.graph.circuit_breaker import Breaker
 from handsell.serving.graph.loading import open_bundle
+from handsell.serving.graph.remote import StageChannel
 from handsell.serving.graph.stage_loading import load_local_stages
 from handsell.serving.graph.warm_up import warm_up
 from handsell.serving.http.app import AppArgs, compose
 from handsell.serving.sharding import shard_client
 from handsell.serving.sharding.shard_client import RemoteShards, read_shard_states
 from handsell.serving.sharding.shard_stages import hold_shard, is_read_by_shard, load_stage_over
+from handsell.serving.sockets.messages import CALL, HEADER, Header, decode, encode
 from serving_world import write_world
 
 SHARDS = 3
@@ -53,12 +56,19 @@ class Replica:
             return self.states
         _traces, bundle, *rest = args
         assert bundle == self.held.bundle
-        return await self.held.stages.call("shard", *rest)
+        return send(await self.held.stages.call("shard", *send(tuple(rest))))
+
+
+def send(value):
+    """Return what arrives of a value that travels as a message."""
+    sent = b"".join(bytes(part) for part in encode(CALL, 1, value))
+    return decode(Header.read(sent[: HEADER.size]), bytearray(sent[HEADER.size :]))
 
 
 @pytest.fixture
 def replicas(world, monkeypatch):
-    monkeypatch.setattr(shard_client, "call", lambda handle, method, *args: handle.call(method, *args))
+    for module in (remote, shard_client):
+        monkeypatch.setattr(module, "call", lambda handle, method, *args: handle.call(method, *args))
     return [Replica(world, shard) for shard in range(SHARDS)]
 
 
@@ -95,7 +105,7 @@ def build_query(stage, requests):
 
 def test_a_late_shard_is_left_out_and_then_no_longer_waited_for(world, path, replicas, caplog):
     opened = open_bundle(str(world.config.source), "live")
-    client = RemoteShards(world.bundle, replicas, deadline_s=300)
+    client = RemoteShards(world.bundle, [StageChannel(replica, None) for replica in replicas], deadline_s=300)
     client._breakers[2] = Breaker("shard 2", 0.05)
     stage = replace(load_stage_over(replicas)(opened).candidates, client=client)
     requests, replicas[2].wait_s = load_warm_up_requests(path), 30.0

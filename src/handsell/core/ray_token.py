@@ -49,6 +49,19 @@ def read_token(path: Path) -> str:
     return token
 
 
+def find_token() -> str | None:
+    """Return the token of the cluster of this process, from where Ray reads it; None where none is required."""
+    if os.environ.get(MODE) != "token":
+        return None
+    if value := os.environ.get(VALUE):
+        return value.strip()
+    path = Path(os.environ.get(PATH) or Path.home() / ".ray" / "auth_token")
+    try:
+        return path.read_text().strip() or None
+    except OSError:
+        return None
+
+
 def token_environment(path: Path) -> dict[str, str]:
     """Environment variables that make Ray require and send the token at `path`; an empty value counts as unset."""
     return {MODE: "token", PATH: str(path), VALUE: ""}

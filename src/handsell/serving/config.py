@@ -46,6 +46,11 @@ class ServingConfig(Section):
         description="memory of a gateway, for each bundle, of answers that may be given again, see `reuse_seconds` of "
         "a surface; 0: every answer is computed",
     )
+    stage_calls: Literal["sockets", "serve"] = Field(
+        "sockets",
+        description="how a gateway calls the stages of `topology: graph`. sockets: over sockets of their replicas, "
+        "which Serve starts, lists and scales. serve: through Serve's handles",
+    )
     bundle_check_s: float = Field(1.0, gt=0, description="seconds between checks for another live bundle")
     feature_log_share: float = Field(
         0.01, ge=0, le=1, description="share of requests whose feature vectors are logged for `handsell skew`"

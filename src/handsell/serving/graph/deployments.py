@@ -59,6 +59,13 @@ class StageDeployment:
     async def state(self, bundle: str) -> str:
         return self._bundles.state(bundle)
 
+    async def record_replica_metadata(self) -> dict[str, str]:
+        """Open this replica's socket for calls and tell Serve its address. Serve calls this after the constructor."""
+        from handsell.serving.sockets.stage_listener import open_listener
+
+        self._listener, announced = await open_listener(self.call, STAGE["max_ongoing_requests"])
+        return announced
+
 
 @serve.deployment(name="Candidates", **STAGE)
 class CandidatesDeployment(StageDeployment):

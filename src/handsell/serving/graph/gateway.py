@@ -59,13 +59,18 @@ class Gateway:
         from handsell.events.store.opening import has_one_writer, open_writer
         from handsell.serving.graph.event_sink import EventSink, LocalSink, RemoteSink
         from handsell.serving.graph.loading import LIVE
+        from handsell.serving.graph.remote import open_channel
         from handsell.serving.graph.service import Service
         from handsell.serving.telemetry.observability import Metrics
         from handsell.serving.telemetry.process_telemetry import start_telemetry
 
         start_telemetry(load_config(config), "Gateway")
-        self._config, self._handles, self._open_store = config, stages, open_store
+        self._config, self._open_store = config, open_store
         self._follows_live, self._metrics = bundle == LIVE, Metrics(_name_replica())
+        self._channels = {
+            stage: open_channel(handle, load_config(config), lambda way: self._metrics.stage_calls.labels(way).inc())
+            for stage, handle in (stages or {}).items()
+        }
         loaded = self._load(bundle)
         if log is not None and has_one_writer(loaded.config):
             sink: EventSink = RemoteSink(log)
@@ -85,7 +90,7 @@ class Gateway:
         store = self._open_store(opened.config)
         check_features(opened, store.check_contract)
         stages: StageClient = (
-            RemoteStages(opened.manifest.id, self._handles) if self._handles else load_local_stages(opened)
+            RemoteStages(opened.manifest.id, self._channels) if self._channels else load_local_stages(opened)
         )
         return load_bundle(opened, stages, store, self._metrics)
 

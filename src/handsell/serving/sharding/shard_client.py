@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from ray.serve.handle import DeploymentHandle
 
 from handsell.core.batches import Requests
-from handsell.core.logs.request_trace import get_traces
 from handsell.retrieval.sharding.shard_search import ShardQuery
 from handsell.retrieval.sharding.sharded_index import Found
 from handsell.serving.graph.bundle_watcher import HELD, LOADING
 from handsell.serving.graph.circuit_breaker import Breaker
-from handsell.serving.graph.remote import call, pack_traces
+from handsell.serving.graph.remote import StageChannel, call
+from handsell.serving.sockets.messages import allow
+
+allow(ShardQuery)
 
 SHARD_SHARE = 0.2  # of the service's deadline that a shard may take; a stage may take STALL, which is more
 STATE_WAIT_S = 1.0
@@ -22,17 +24,15 @@ STATE_WAIT_S = 1.0
 class RemoteShards:
     """Shards in separate deployments; every call names the bundle."""
 
-    def __init__(self, bundle: str, handles: Sequence[DeploymentHandle], deadline_s: float):
-        self._bundle, self._handles, self._wait_s = bundle, handles, SHARD_SHARE * deadline_s
-        self._breakers = [Breaker(f"shard {shard}", self._wait_s) for shard in range(len(handles))]
+    def __init__(self, bundle: str, channels: Sequence[StageChannel], deadline_s: float):
+        self._bundle, self._channels, self._wait_s = bundle, channels, SHARD_SHARE * deadline_s
+        self._breakers = [Breaker(f"shard {shard}", self._wait_s) for shard in range(len(channels))]
 
     async def search(self, shard: int, requests: Requests, asked: Mapping[str, ShardQuery]) -> dict[str, Found]:
         """Return what a shard found; raises TimeoutError when it is late, and BundleNotHeld."""
         limit = asyncio.get_running_loop().time() + self._wait_s
-        handle, traces = self._handles[shard], pack_traces(get_traces())
-        return await self._breakers[shard].wait(
-            lambda: call(handle, "call", traces, self._bundle, "search", requests, asked), limit
-        )
+        channel = self._channels[shard]
+        return await self._breakers[shard].wait(lambda: channel.call(self._bundle, "search", requests, asked), limit)
 
 
 async def read_shard_states(bundle: str, handles: Sequence[DeploymentHandle]) -> str:

@@ -21,6 +21,7 @@ from handsell.retrieval.sharding.sharded_index import FOLDER
 from handsell.retrieval.sharding.sharded_stage import ShardedCandidates
 from handsell.serving.graph.bundle_watcher import HeldBundle
 from handsell.serving.graph.loading import OpenedBundle, resolve_bundle_id
+from handsell.serving.graph.remote import StageChannel, open_channel
 from handsell.serving.graph.stages import LocalStages
 from handsell.serving.sharding.shard_client import RemoteShards
 
@@ -69,10 +70,14 @@ def check_shards(manifest: Manifest, shards: int) -> None:
 def load_stage_over(shards: Sequence[DeploymentHandle]) -> Callable[[OpenedBundle], LocalStages]:
     """Return the function that loads the candidate stage of a bundle whose shards are these deployments."""
 
+    channels: list[StageChannel] = []
+
     def load(opened: OpenedBundle) -> LocalStages:
+        if not channels:
+            channels.extend(open_channel(shard, opened.config) for shard in shards)
         check_shards(opened.manifest, len(shards))
         local = load_candidates(opened.path, opened.config, opened.snapshot)
-        client = RemoteShards(opened.manifest.id, shards, opened.config.serving.deadline_ms / 1_000)
+        client = RemoteShards(opened.manifest.id, channels, opened.config.serving.deadline_ms / 1_000)
         nothing = np.zeros(0, np.int32)
         parts = (local.retrievers, local.eligibility, local.config, client, len(shards), nothing)
         stage = ShardedCandidates(*parts, carried=local.carried)

@@ -35,6 +35,9 @@ class Metrics:
         self.stage_seconds = Histogram(
             "handsell_stage_seconds", "One batch in a stage", ("stage",), registry=r, buckets=SECONDS
         )
+        self.stage_calls = Counter(
+            "handsell_stage_calls", "Calls of stages in other processes", ("way",), registry=r
+        )  # socket, or serve where no socket is open
         self.batch_size = Histogram("handsell_batch_size", "Requests in one batch", registry=r, buckets=COUNTS)
         self.waiting = Gauge("handsell_waiting_requests", "Requests that wait for a free slot", registry=r)
         self.degraded = Counter("handsell_degraded", "Answers without a part that failed", ("cause",), registry=r)
