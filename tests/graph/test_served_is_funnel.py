@@ -49,6 +49,18 @@ def logged(world, recommendation_id):
     return asyncio.run(wait())
 
 
+def test_stages_are_called_over_their_sockets(shop, request):
+    def count(way):
+        found = re.search(rf'^handsell_stage_calls_total\{{.*way="{way}".*\}} (\S+)$', shop.get("/metrics").text, re.M)
+        return float(found[1]) if found else 0.0
+
+    before = count("socket"), count("serve")
+    for user in ("u1", "u2", "u3"):
+        assert shop.get(f"/v1/users/{user}/recommendations").json()["degraded"] == []
+    calls = 9 if request.node.callspec.params["shop"] == "graph" else 0
+    assert (count("socket") - before[0], count("serve") - before[1]) == (calls, 0)
+
+
 def test_the_served_slate_is_the_funnels(shop, world, funnel):
     for user in ("u1", "u2", "u3", "u4", "somebody_new"):
         answer = shop.get(f"/v1/users/{user}/recommendations?count=12").json()

@@ -22,7 +22,7 @@ from handsell.serving.graph.remote import StageChannel
 from handsell.serving.graph.stage_loading import load_local_stages
 from handsell.serving.graph.warm_up import warm_up
 from handsell.serving.http.app import AppArgs, compose
-from handsell.serving.sharding import shard_client
+from handsell.serving.sharding import shard_client, shard_stages
 from handsell.serving.sharding.shard_client import RemoteShards, read_shard_states
 from handsell.serving.sharding.shard_stages import hold_shard, is_read_by_shard, load_stage_over
 from handsell.serving.sockets.messages import CALL, HEADER, Header, decode, encode
@@ -69,6 +69,7 @@ def send(value):
 def replicas(world, monkeypatch):
     for module in (remote, shard_client):
         monkeypatch.setattr(module, "call", lambda handle, method, *args: handle.call(method, *args))
+    monkeypatch.setattr(shard_stages, "open_channel", lambda handle, config: StageChannel(handle, None))
     return [Replica(world, shard) for shard in range(SHARDS)]
 
 

@@ -12,6 +12,7 @@ from handsell.serving.sockets.messages import ANSWER, CALL, CANCEL, encode
 from handsell.serving.sockets.serve_router import Replica, ServeRouter
 
 CONNECT_S = 1.0
+FIRST_S = 0.1  # that a call waits for the first connection before it goes through Serve
 RETRY_S = 1.0  # after which a replica that did not answer is connected to again
 FAILURES: dict[str, type[Exception]] = {"BundleNotHeld": BundleNotHeld}
 
@@ -35,12 +36,22 @@ class StageCaller:
 
     async def call(self, *args: Any) -> Any:
         """The answer of a stage; raises NoSocket, BundleNotHeld or StageFailed."""
-        replica, connection = self._choose()
+        replica, connection = await self._choose()
         with self._router.count(replica):
             return await connection.call(args)
 
-    def _choose(self) -> tuple[Replica, ReplicaConnection]:
-        """Choose among the replicas with an open connection, and begin to connect to the others."""
+    async def _choose(self) -> tuple[Replica, ReplicaConnection]:
+        """Choose a replica with an open connection; raises NoSocket where none opens within FIRST_S."""
+        ready = self._list_ready()
+        if not ready and self._opening:
+            await asyncio.wait(self._opening.values(), timeout=FIRST_S, return_when=asyncio.FIRST_COMPLETED)
+            ready = self._list_ready()
+        if not ready:
+            raise NoSocket
+        return min(random.sample(ready, min(2, len(ready))), key=lambda pair: len(pair[1]))
+
+    def _list_ready(self) -> list[tuple[Replica, ReplicaConnection]]:
+        """Return the replicas with an open connection, and begin to connect to the others."""
         replicas = self._router.list_replicas()
         ready = []
         for replica in replicas:
@@ -51,9 +62,7 @@ class StageCaller:
                 self._begin(replica.address)
         if len(self._open) > len(replicas):
             self._close_others({replica.address for replica in replicas})
-        if not ready:
-            raise NoSocket
-        return min(random.sample(ready, min(2, len(ready))), key=lambda pair: len(pair[1]))
+        return ready
 
     def _begin(self, address: str) -> None:
         loop = asyncio.get_running_loop()
