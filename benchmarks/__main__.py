@@ -50,6 +50,7 @@ BENCHMARKS = {
     "scale": ("scale.scale_run", "Results, time and memory of data, features and training by nodes and events."),
     "ablation": ("quality.ablation", "NDCG of the funnel without each source and each feature group."),
     "cold_start": ("quality.cold_start", "New items in the first ten, and lists of users with few events."),
+    "repeat_buying": ("quality.repeat_buying", "The next basket beside each user's own most frequent items."),
     "assignment": ("experiments.assignment_run", "Time to assign a request, and many units, to arms."),
     "experiments": ("experiments.experiment_run", "Verdicts on simulated experiments whose truth is known."),
     "simulated_experiment": ("experiments.simulated_run", "One experiment on simulated users, from plan to verdict."),

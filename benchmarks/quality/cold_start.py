@@ -28,8 +28,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.quality.ablation import limit_requests
-from benchmarks.quality.in_process import load_stages_in_time, prepare_features, run_in_process, start_run
-from benchmarks.quality.new_users import forget_all_but
+from benchmarks.quality.in_process import (
+    keep_in_process,
+    load_stages_in_time,
+    prepare_features,
+    run_in_process,
+    start_run,
+)
 from benchmarks.report import write_report
 from handsell.bundles.stages import Stages
 from handsell.catalog.snapshot import Snapshot
@@ -46,6 +51,7 @@ from handsell.jobs.train import train
 from handsell.jobs.train.requests import EvaluationRequests, load_evaluation_requests
 from handsell.jobs.train.retrievers import count_positives
 from handsell.jobs.train.training_run import TrainingRun
+from handsell.jobs.tuning.new_users import forget_all_but
 
 WINDOW, POPULARITY = "test", "popularity"
 EVENTS = (0, 1, 2, 3, 4)  # of a new user
@@ -66,8 +72,8 @@ def main() -> None:
     if options.data is not None:
         os.environ["HANDSELL_DATA"] = str(options.data.expanduser().absolute())
     try:
-        config = limit_requests(load_config(options.config), options.requests)
-        with run_in_process():
+        config = keep_in_process(limit_requests(load_config(options.config), options.requests))
+        with run_in_process(config):
             prepare_features(config)
             run = train.fit_holdout(start_run(config, config.state / "cold_start"))
             measure(run, options.without, options.json)

@@ -42,6 +42,7 @@ from benchmarks.quality.served_baselines import (
     METRIC,
     TOP,
     ListMetrics,
+    TrainLog,
     build_baselines,
     build_rows,
     list_items,
@@ -159,6 +160,16 @@ def measure(name: str, options: argparse.Namespace) -> tuple[list[dict[str, Any]
 def score_baselines(name: str, folder: Path) -> tuple[dict[str, set[str]], dict[str, ListMetrics]]:
     """Return the held-out items of each user who is in train.csv, and the metrics of each baseline."""
     log = read_log(folder)
+    held_out = read_held_out(folder, log)
+    scored = {}
+    for baseline, fit in build_baselines(log).items():
+        scored[baseline] = score_lists(list_items(log, fit(), list(held_out)), list(held_out.values()))
+        print(f"{name}: {baseline}: {METRIC} {scored[baseline].ndcg.mean():.4f}", flush=True)
+    return held_out, scored
+
+
+def read_held_out(folder: Path, log: TrainLog) -> dict[str, set[str]]:
+    """Return the held-out items of each user who is in train.csv; raises HandsellError where there is none."""
     test = defaultdict(set)
     with require(folder / "test.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -166,11 +177,7 @@ def score_baselines(name: str, folder: Path) -> tuple[dict[str, set[str]], dict[
     held_out = {user: items for user, items in sorted(test.items()) if user in log.users}
     if not held_out:
         raise HandsellError(f"{folder / 'test.csv'}: expected users of train.csv, got none; cut the tables again")
-    scored = {}
-    for baseline, fit in build_baselines(log).items():
-        scored[baseline] = score_lists(list_items(log, fit(), list(held_out)), list(held_out.values()))
-        print(f"{name}: {baseline}: {METRIC} {scored[baseline].ndcg.mean():.4f}", flush=True)
-    return held_out, scored
+    return held_out
 
 
 def compare_models(served: ListMetrics, best: ListMetrics) -> dict[str, float]:

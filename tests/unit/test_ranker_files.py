@@ -1,6 +1,7 @@
 """The ranker on disk, and the errors at loading."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,9 +31,17 @@ def test_no_pickle_and_only_these_files(fitted, tmp_path):
         "ranker.ubj",
         "features.json",
         "prior.json",
+        "without_events.json",
         "calibration.json",
     }
     assert (tmp_path / "ranker.ubj").read_bytes()[:1] == b"{"  # universal binary JSON
+
+
+def test_a_ranker_keeps_whether_it_orders_requests_without_events(fitted, tmp_path):
+    replace(fitted, ranks_without_events=True).save(tmp_path)
+    assert XGBoostRanker.load(tmp_path).ranks_without_events
+    (tmp_path / "without_events.json").unlink()  # as in a bundle of an earlier version
+    assert not XGBoostRanker.load(tmp_path).ranks_without_events
 
 
 def test_inconsistent_features_are_rejected_by_name(fitted, tmp_path):

@@ -42,6 +42,13 @@ class ColumnRanker:
         return self.calibrate(self.raw(x))
 
 
+@dataclass(frozen=True)
+class RankerForAll(ColumnRanker):
+    """Found by training to help users without events, too."""
+
+    ranks_without_events: bool = True
+
+
 @pytest.fixture
 def asked() -> tuple[LocalRanking, Requests, Candidates]:
     rng = np.random.default_rng(0)
@@ -166,6 +173,9 @@ def test_a_user_without_events_gets_the_fused_order(asked):
     np.testing.assert_array_equal(ranked.item[2], found.item[2, :10])
     np.testing.assert_array_equal(ranked.score[2], found.fused[2, :10])
     np.testing.assert_array_equal(ranked.item[[0, 1, 3, 4]], expected.item[[0, 1, 3, 4]])
+    for_all = replace(stage, ranker=RankerForAll(stage.ranker.features))
+    alone = run_local(for_all.rank(replace(batch, history=replace(batch.history, item=item)), shuffled, 10))
+    assert (alone.item[2] != ranked.item[2]).any()
 
 
 @settings(max_examples=60, deadline=None)

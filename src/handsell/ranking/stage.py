@@ -85,11 +85,12 @@ class LocalRanking:
     def ranks(self, requests: Requests) -> np.ndarray:
         """Return (B,) bool: whether the ranker orders a request, instead of the fused order of its sources.
 
-        It does on surfaces with `ranked`, for users with events: without any, its order is worse than that of the most
-        popular items (docs/decisions/052).
+        It does on surfaces with `ranked`, for users with events, and for others where training found that it helps
+        (docs/decisions/052).
         """
         ranked = np.array([surface.ranked for surface in self.config.surfaces.values()])[requests.surface]
-        return ranked & (requests.history.item != NONE).any(axis=1)
+        for_all = getattr(self.ranker, "ranks_without_events", False)
+        return ranked & (for_all | (requests.history.item != NONE).any(axis=1))
 
     def _raw(self, requests: Requests, candidates: Candidates, k: int) -> np.ndarray:
         """Return (B, K) values that decide the order; NaN for padding and for candidates that the first look drops."""

@@ -15,7 +15,7 @@ from handsell.ranking.calibration import Calibration
 from handsell.ranking.trees import TreeTables
 from handsell.ranking.xgboost_import import xgboost
 
-FUSED = "src_fused"
+FUSED, WITHOUT_EVENTS = "src_fused", "without_events.json"
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class XGBoostRanker:
     booster: xgboost.Booster
     calibration: Calibration
     prior: float = 0.0  # the initial margin is prior × FUSED
+    ranks_without_events: bool = False  # whether it also orders requests of users without any event
 
     def score(self, x: np.ndarray) -> np.ndarray:
         """Return the probability of a positive (B, K) float32 from features (B, K, F) float32, NaN = missing."""
@@ -90,11 +91,12 @@ class XGBoostRanker:
         return dict(sorted(share.items(), key=lambda pair: -pair[1]))
 
     def save(self, path: Path) -> None:
-        """Save ranker.ubj, features.json, prior.json and calibration.json."""
+        """Save ranker.ubj, features.json, prior.json, without_events.json and calibration.json."""
         path.mkdir(parents=True, exist_ok=True)
         self.booster.save_model(str(path / "ranker.ubj"))
         (path / "features.json").write_text(json.dumps(list(self.features), indent=1))
         (path / "prior.json").write_text(json.dumps(self.prior))
+        (path / WITHOUT_EVENTS).write_text(json.dumps(self.ranks_without_events))
         self.calibration.save(path / "calibration.json")
 
     @classmethod
@@ -103,6 +105,8 @@ class XGBoostRanker:
         try:
             features = tuple(json.loads((path / "features.json").read_text()))
             prior = float(json.loads((path / "prior.json").read_text()))
+            file = path / WITHOUT_EVENTS  # bundles of earlier versions lack it
+            ranks_without_events = bool(json.loads(file.read_text())) if file.is_file() else False
             booster = xgboost.Booster()
             booster.load_model(str(path / "ranker.ubj"))  # by path: an empty buffer aborts the process
         except (OSError, ValueError, TypeError, xgboost.core.XGBoostError) as error:
@@ -112,7 +116,7 @@ class XGBoostRanker:
             ) from error
         check_features(booster, features, path)
         booster.set_param({"nthread": 1})
-        loaded = cls(features, booster, Calibration.load(path / "calibration.json"), prior)
+        loaded = cls(features, booster, Calibration.load(path / "calibration.json"), prior, ranks_without_events)
         _ = loaded.tables  # at the start, not in the first request
         return loaded
 

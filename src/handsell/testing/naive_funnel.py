@@ -101,8 +101,8 @@ class NaiveFunnel:
         return rows
 
     def rank(self, request: NaiveRequest, found: list[tuple[int, float, dict]], k: int) -> list[tuple[int, float]]:
-        """Return the k best (item, calibrated score); a user without events gets the fused order."""
-        if not request.user.history:
+        """Return the k best (item, calibrated score); a user without events may get the fused order."""
+        if not request.user.history and not json.loads((self.bundle / "ranker" / "without_events.json").read_text()):
             return [(item, fused) for item, fused, _ in found[:k]]
         booster = xgboost.Booster(model_file=self.bundle / "ranker" / "ranker.ubj")
         data = xgboost.DMatrix(self.build_matrix(request, found), feature_names=booster.feature_names, nthread=1)

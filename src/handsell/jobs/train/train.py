@@ -48,6 +48,7 @@ from handsell.jobs.train.retrievers import fit_retrievers
 from handsell.jobs.train.training_run import SERVICE, TrainingRun
 from handsell.jobs.train.windows import REQUEST_SETS, REQUEST_WINDOWS, cut_windows
 from handsell.jobs.tuning import search
+from handsell.jobs.tuning.order_selection import choose_order_without_events
 from handsell.jobs.tuning.source_selection import list_selectable_sources, select_sources, with_sources
 from handsell.jobs.tuning.strength_selection import choose_strength
 from handsell.ranking.fitting import PRIOR
@@ -207,6 +208,8 @@ def fit_ranker(run: TrainingRun) -> None:
                 cpus = 2.0 if config.ranking.workers == 1 and ray.cluster_resources().get("CPU", 0) >= 4 else 1.0
                 fit_ranker_on_ray(*task, cpus=cpus)
         note.text = f"{len(features)} features"
+        if choose_order_without_events(config, run.folder, run.holdout):
+            note.text += ", also for users without events"
 
 
 def choose_strength_of_reranking(run: TrainingRun) -> TrainingRun:
