@@ -17,6 +17,7 @@ KUBERAY = ROOT / "deployments" / "kuberay"
 FOLDER = KUBERAY / "base"
 STORES = KUBERAY / "components" / "stores"
 INCREMENTAL = KUBERAY / "components" / "incremental-upgrade"
+GPUS = KUBERAY / "components" / "gpus"
 SETTINGS = ("kustomization.yaml", "names.yaml")  # of kustomize
 FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.name not in SETTINGS)
 STORE_FILES = sorted(path for path in STORES.glob("*.yaml") if path.name not in SETTINGS)

@@ -9,6 +9,7 @@ import yaml
 from kuberay_manifests import (
     FILES,
     FOLDER,
+    GPUS,
     INCREMENTAL,
     OVERLAYS,
     ROOT,
@@ -132,11 +133,30 @@ def test_no_pod_that_serves_mounts_a_shared_volume_in_production():
     assert find_object(objects, "PersistentVolumeClaim", claim)["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
-def test_an_overlay_may_upgrade_step_by_step(schemas, tmp_path):
-    base, component = (os.path.relpath(folder, tmp_path) for folder in (FOLDER, INCREMENTAL))
+def build_with_component(folder, out) -> list[dict]:
+    """Build the base with a component, as an overlay in the folder `out`."""
+    base, component = (os.path.relpath(one, out) for one in (FOLDER, folder))
     document = {"kind": "Kustomization", "resources": [base], "components": [component]}
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(document))
-    service = find_object(build_objects(tmp_path), "RayService", "handsell")
+    (out / "kustomization.yaml").write_text(yaml.safe_dump(document))
+    return build_objects(out)
+
+
+def test_an_overlay_may_train_on_gpus(schemas, tmp_path):
+    objects = build_with_component(GPUS, tmp_path)
+    job = find_object(objects, "RayJob", "handsell-train")
+    assert schemas.errors(job) == []
+    plain, gpu = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert (gpu["groupName"], gpu["minReplicas"], gpu["resources"]["GPU"]) == ("gpu", 0, "1")
+    (worker,), (other,) = (group["template"]["spec"]["containers"] for group in (gpu, plain))
+    assert worker["resources"]["limits"].pop("nvidia.com/gpu") == 1
+    assert worker == other, "it differs in its GPU alone"
+    assert gpu["template"]["spec"].pop("tolerations") and gpu["template"] == plain["template"]
+    service = find_object(objects, "RayService", "handsell")
+    assert "nvidia.com/gpu" not in str(service), "serving has none"
+
+
+def test_an_overlay_may_upgrade_step_by_step(schemas, tmp_path):
+    service = find_object(build_with_component(INCREMENTAL, tmp_path), "RayService", "handsell")
     assert service["spec"]["upgradeStrategy"]["type"] == "NewClusterWithIncrementalUpgrade"
     assert schemas.errors(service) == []
 

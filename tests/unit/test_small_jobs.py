@@ -11,7 +11,6 @@ from handsell.core.errors import HandsellError
 from handsell.core.paths import Layout
 from handsell.jobs import cluster
 from handsell.jobs.train import retrievers as fits
-from handsell.retrieval.config import retrievers
 
 EVENTS = 1_000
 
@@ -75,17 +74,22 @@ def test_a_large_part_of_a_small_job_goes_to_the_cluster(config, started):
 
 
 @pytest.mark.parametrize(
-    ("name", "changed", "small", "large"),
+    ("name", "changed", "use_gpu", "small", "large"),
     [
-        ("two_tower", {}, False, True),
-        ("two_tower", {"workers": 2}, True, True),
-        ("sasrec", {}, False, True),
-        ("als", {}, False, False),
-        ("als", {"blocks": 2}, True, True),
+        ("two_tower", {}, "auto", False, True),
+        ("two_tower", {"workers": 2}, "auto", True, True),
+        ("sasrec", {}, "auto", False, True),
+        ("sasrec", {}, True, True, True),
+        ("als", {}, True, False, False),
+        ("als", {"blocks": 2}, "auto", True, True),
     ],
 )
-def test_a_small_fit_takes_workers_only_where_there_are_several(monkeypatch, name, changed, small, large):
-    section = retrievers()[name].config(**changed)
+def test_a_small_fit_takes_workers_only_where_there_are_several_or_gpus(
+    config, monkeypatch, name, changed, use_gpu, small, large
+):
+    section = config.retrieval[name].model_copy(update=changed)
+    jobs = config.jobs.model_copy(update={"use_gpu": use_gpu})
+    config = config.model_copy(update={"jobs": jobs, "retrieval": config.retrieval.with_sections({name: section})})
     for in_process, expected in ((True, small), (False, large)):
         monkeypatch.setattr(fits, "is_in_process", lambda found=in_process: found)
-        assert fits._takes_workers(section) == expected
+        assert fits._takes_workers(config, name) == expected

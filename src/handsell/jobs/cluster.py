@@ -134,7 +134,9 @@ def _private_folder() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="handsell-token-")  # removed when the process ends
 
 
-def run_tasks(function: Callable, arguments: Sequence[tuple], *, cpus: float = 1.0, wait_s: float = 120.0) -> list[Any]:
+def run_tasks(
+    function: Callable, arguments: Sequence[tuple], *, cpus: float = 1.0, gpus: float = 0.0, wait_s: float = 120.0
+) -> list[Any]:
     """Call function(*args) for each args as a Ray Data task on any node; return the results in order.
 
     Within `open_cluster` for few events, call it here, one after the other.
@@ -162,7 +164,7 @@ def run_tasks(function: Callable, arguments: Sequence[tuple], *, cpus: float = 1
         # where all CPUs are busy, Ray Data asks the autoscaler for another machine even if no task is left for it
         most = ExecutionResources.for_limits(cpu=max(len(tasks) * cpus, 1.0))
         places.context.execution_options.resource_limits = most
-        mapped = places.map(run_task, num_cpus=cpus)  # Ray Data spreads tasks over the nodes
+        mapped = places.map(run_task, num_cpus=cpus, num_gpus=gpus or None)  # Ray Data spreads tasks over the nodes
         for done, row in enumerate(_iterate(mapped, function.__name__, cpus, wait_s), start=1):
             result = cloudpickle.loads(row["result"])
             if isinstance(result, HandsellError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from handsell.core.section import Section
@@ -22,6 +24,12 @@ class JobsConfig(Section):
         ge=0,
         description="events up to which data, features and training are computed in the process of the job: the start "
         "of Ray workers takes longer. 0: always by workers on the cluster",
+    )
+    use_gpu: bool | Literal["auto"] = Field(
+        "auto",
+        description="whether neural sources, the ranker and the sentence model are trained on GPUs, one per worker; "
+        "auto: where the cluster has them now and data is not small; true: wait for them, such as for a node that "
+        "the autoscaler adds",
     )
     wait_for_resources_s: float = Field(
         120.0, gt=0, description="seconds without a running task after which a job fails"

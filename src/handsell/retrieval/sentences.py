@@ -8,13 +8,26 @@ text_model = "models/all-MiniLM-L6-v2"      # a folder, or a name that the packa
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
 from handsell.core.errors import ConfigError
 
 BATCH_SIZE = 256  # texts per pass of the model
+_device: ContextVar[str] = ContextVar("device", default="cpu")  # of models that are loaded: serving has no GPU
+
+
+@contextmanager
+def use_device(name: str) -> Iterator[None]:
+    """Load sentence models on a device within the block: "cpu" or "cuda"."""
+    before = _device.set(name)
+    try:
+        yield
+    finally:
+        _device.reset(before)
 
 
 class SentenceModel:
@@ -30,7 +43,7 @@ class SentenceModel:
                 "pip install 'handsell[text]', or leave text_model empty for hashed words"
             ) from None
         try:
-            self._model = SentenceTransformer(model, device="cpu")
+            self._model = SentenceTransformer(model, device=_device.get())
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else repr(error)
             raise ConfigError(

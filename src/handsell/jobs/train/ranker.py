@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, FailureConfig, RunConfig
 from ray.train.xgboost import XGBoostTrainer
 
 from handsell.core.errors import TrainingError
+from handsell.jobs.train.devices import build_scaling, name_device
 from handsell.ranking.config import RankingConfig
 from handsell.ranking.fitting import calibrate_ranker, fit_xgboost, train_booster
 from handsell.ranking.shards import count_usable_workers, read_shards, shard_folders
@@ -34,9 +35,10 @@ def fit_ranker_on_ray(
     prior: float = 0.0,
     *,
     cpus: float = 1.0,
+    gpu: bool = False,
     retries: int = 1,
 ) -> XGBoostRanker:
-    """Fit on `config.workers` workers of `cpus` logical CPUs each, save the ranker to `out`, and load it.
+    """Fit on `config.workers` workers of `cpus` logical CPUs and perhaps a GPU, save the ranker to `out`, load it.
 
     Folders must be readable on every node. Needs a connected Ray cluster. Raises TrainingError for fewer shards than
     workers, without examples, or after more than `retries` failures.
@@ -53,13 +55,14 @@ def fit_ranker_on_ray(
         "features": features,
         "threads": max(int(cpus), 1),
         "prior": prior,
+        "device": name_device(gpu),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="handsell-ranker-", dir=out.parent) as storage:
         trainer = XGBoostTrainer(
             train_worker,
             train_loop_config=loop,
-            scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": cpus}),
+            scaling_config=build_scaling(workers, gpu, cpus),
             run_config=RunConfig(
                 name="ranker", storage_path=storage, failure_config=FailureConfig(max_failures=retries)
             ),
@@ -103,6 +106,7 @@ def train_worker(loop: dict[str, Any]) -> None:
         RankingConfig(**loop["config"]),
         loop["threads"],
         loop["prior"],
+        loop["device"],
     )
     if worker:
         ray.train.report({})

@@ -14,20 +14,23 @@ from handsell.config import Config
 from handsell.core.paths import Layout
 from handsell.data.interactions import Interactions
 from handsell.jobs.cluster import connect, is_in_process, run_tasks
+from handsell.jobs.train.devices import name_device, takes_gpus
 from handsell.jobs.train.windows import CatalogSizes
 from handsell.retrieval import registry
-from handsell.retrieval.config import SourceConfig, retrievers
+from handsell.retrieval.config import NeuralSource, retrievers
 from handsell.retrieval.content_vectors import Content, fit_content_vectors
+from handsell.retrieval.sentences import use_device
 
 
 def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, float]:
     """Fit on the Parquet parts in `interactions`; save to out/retrievers/<name>; return the seconds by name."""
     content = out / "content"
-    run_tasks(fit_content, [(config, interactions, content)])
+    gpu = bool(config.retrieval["content"].text_model) and not is_in_process() and takes_gpus(config, 1)
+    run_tasks(fit_content, [(config, interactions, content, name_device(gpu))], gpus=float(gpu))
     distributed = {
         name: plugin.job
         for name, plugin in retrievers().items()
-        if name in config.retrieval.enabled and plugin.job and _takes_workers(config.retrieval[name])
+        if name in config.retrieval.enabled and plugin.job and _takes_workers(config, name)
     }
     tasks = [(name, config, interactions, content, out) for name in config.retrieval.enabled if name not in distributed]
     seconds = dict(run_tasks(_fit_retriever, tasks, wait_s=config.jobs.wait_for_resources_s))
@@ -41,20 +44,26 @@ def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, f
     return seconds
 
 
-def _takes_workers(section: SourceConfig) -> bool:
+def _takes_workers(config: Config, name: str) -> bool:
     """Return whether a source with a `job` is fitted by it; a job on small data fits it in its own process."""
-    return section.needs_workers if is_in_process() else section.distributed
+    section = config.retrieval[name]
+    wants_gpu = config.jobs.use_gpu is True and isinstance(section, NeuralSource)
+    return section.needs_workers or wants_gpu if is_in_process() else section.distributed
 
 
-def fit_content(config: Config, interactions: Path, out: Path) -> None:
-    """Save the content vectors of every item, as of the last interaction, to the folder `out`. A Ray task."""
+def fit_content(config: Config, interactions: Path, out: Path, device: str = "cpu") -> None:
+    """Save the content vectors of every item, as of the last interaction, to the folder `out`. A Ray task.
+
+    `device` is that of a sentence model.
+    """
     snapshot = Snapshot.load(Layout(config.state).snapshot)
     last = max((_last_time(part) for part in interactions.glob("*.parquet")), default=0)
     content = config.retrieval["content"]
-    fit_content_vectors(
-        snapshot, content.embedding_size, before=last, columns=config.features.item_columns,
-        text_model=content.text_model,
-    ).save(out)  # fmt: skip
+    with use_device(device):
+        fit_content_vectors(
+            snapshot, content.embedding_size, before=last, columns=config.features.item_columns,
+            text_model=content.text_model,
+        ).save(out)  # fmt: skip
 
 
 def _fit_retriever(name: str, config: Config, interactions: Path, content: Path, out: Path) -> tuple[str, float]:

@@ -38,6 +38,7 @@ from handsell.features.views import list_service_columns
 from handsell.jobs.cluster import connect, is_in_process, open_cluster, run_tasks
 from handsell.jobs.progress import Progress
 from handsell.jobs.train import publication
+from handsell.jobs.train.devices import takes_gpus
 from handsell.jobs.train.evaluation import ServedScores, evaluate_served, replay_window
 from handsell.jobs.train.examples import fetch_item_values, find_candidates, write_examples
 from handsell.jobs.train.origins import count_origins, describe_origins
@@ -201,12 +202,13 @@ def fit_ranker(run: TrainingRun) -> None:
         largest = max_fused_score([config.retrieval[name].weight for name in config.retrieval.enabled])
         prior = PRIOR / largest if FUSED in features and largest else 0.0
         task = (examples / "ranker", examples / "validation", config.ranking, features, run.holdout / "ranker", prior)
-        if is_in_process() and config.ranking.workers == 1:
+        workers = config.ranking.workers
+        if is_in_process() and workers == 1 and config.jobs.use_gpu is not True:
             fit_ranker_in_process(*task, threads=2 if config.jobs.num_cpus >= 4 else 1)
         else:
             with connect(config.jobs.num_cpus):
-                cpus = 2.0 if config.ranking.workers == 1 and ray.cluster_resources().get("CPU", 0) >= 4 else 1.0
-                fit_ranker_on_ray(*task, cpus=cpus)
+                cpus = 2.0 if workers == 1 and ray.cluster_resources().get("CPU", 0) >= 4 else 1.0
+                fit_ranker_on_ray(*task, cpus=cpus, gpu=takes_gpus(config, workers))
         note.text = f"{len(features)} features"
         if choose_order_without_events(config, run.folder, run.holdout):
             note.text += ", also for users without events"

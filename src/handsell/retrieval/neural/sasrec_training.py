@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from handsell.data.interactions import Interactions
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.models.sasrec import SASRec, SASRecConfig, Weights, build_sasrec
+from handsell.retrieval.neural.device import Device, place
 from handsell.retrieval.neural.sasrec_rows import SequenceBatch, SequenceRows
 from handsell.retrieval.neural.training import (
     load_weights,
@@ -80,29 +81,41 @@ class Transformer(nn.Module):
         if self.projection is None:
             return x
         if self.training:
-            x = x * (torch.rand(len(items), 1) >= ID_DROPOUT)
+            x = x * (torch.rand(len(items), 1, device=x.device) >= ID_DROPOUT)
         return x + self.projection(self.content[items])
 
     def compute_queries(self, directions: torch.Tensor, batch: SequenceBatch) -> torch.Tensor:
         """Return queries (N, D) at `batch.place`, given unit vectors (U, D) of the batch's items."""
-        x = F.embedding(torch.from_numpy(batch.history), directions) * directions.shape[1] ** 0.5
-        x = torch.where(torch.from_numpy(batch.liked)[:, :, None], x, self.disliked - x)
+        x = F.embedding(place(batch.history, directions), directions) * directions.shape[1] ** 0.5
+        x = torch.where(place(batch.liked, x)[:, :, None], x, self.disliked - x)
         x = self.dropout(x + self.position[: x.shape[1]])
         for layer in self.layers:
             x = layer(x)
-        x = self.norm(x.flatten(0, 1).index_select(0, torch.from_numpy(batch.place)))
+        x = self.norm(x.flatten(0, 1).index_select(0, place(batch.place, x)))
         return F.normalize(x, dim=1) / self.config.temperature if self.config.temperature else x
 
     def encode(self, batch: SequenceBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return queries (N, D) and item vectors (U, D), whose products are the logits."""
-        vectors = self.compute_inputs(torch.from_numpy(batch.items))
+        vectors = self.compute_inputs(place(batch.items, self.embedding))
         directions = F.normalize(vectors, dim=1)
         return self.compute_queries(directions, batch), directions if self.config.temperature else vectors
 
     def forward(self, batch: SequenceBatch) -> torch.Tensor:
         """Return the mean loss over the batch's targets."""
-        log_chance = None if batch.log_chance is None else torch.from_numpy(batch.log_chance)
-        return SoftmaxLoss.apply(*self.encode(batch), log_chance, torch.from_numpy(batch.target))
+        queries, items = self.encode(batch)
+        log_chance = None if batch.log_chance is None else place(batch.log_chance, items)
+        compute = compute_softmax_loss if items.is_cuda else SoftmaxLoss.apply
+        return compute(queries, items, log_chance, place(batch.target, items))
+
+
+def compute_softmax_loss(queries: Any, items: Any, log_chance: Any, target: Any) -> torch.Tensor:
+    """Return the loss of SoftmaxLoss with all logits (N, U) in memory: faster on a GPU."""
+    logits = (queries @ items.T).float()
+    if log_chance is not None:
+        rows = torch.arange(len(target), device=logits.device)
+        logits = logits - log_chance
+        logits = logits.index_put((rows, target), log_chance[target], accumulate=True)
+    return F.cross_entropy(logits, target)
 
 
 class SoftmaxLoss(torch.autograd.Function):
@@ -168,10 +181,12 @@ class Training:
         trained: np.ndarray | None = None,
         steps: int | None = None,
         worker: int = 0,
+        device: str = "cpu",
     ):
         """`wrap` makes the model data parallel; `trained` (I,) and `steps` per epoch must be equal in all workers."""
         self.model, self.rows, self.config, self.worker = model, rows, rows.config, worker
-        self.parallel = wrap(model)
+        self.device = Device(device)
+        self.parallel = wrap(model.to(self.device.torch))
         self.trained = rows.trained if trained is None else trained
         self.steps = steps or rows.steps
         self.optimizer = torch.optim.AdamW(
@@ -210,15 +225,14 @@ class Training:
         rng = np.random.default_rng((self.config.seed, self.done, self.worker))
         torch.manual_seed(int(rng.integers(2**62)))  # of dropout: a resumed training continues identically
         self.model.train()
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=self.device.torch)
         for n, batch in enumerate(self.rows.iterate_batches(self.steps, self.trained, rng)):
             self.optimizer.param_groups[0]["lr"] = self._compute_rate(self.done * self.steps + n)
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self.parallel(batch)
-            loss.backward()
-            self.optimizer.step()
-            total += float(loss.detach())
-        return total / self.steps
+            loss = self.device.compute_loss(self.parallel, batch)
+            self.device.step(loss, self.optimizer)
+            total += loss.detach()
+        return float(total) / self.steps
 
     def validate(self) -> float:
         """Return NDCG@10 of the held-out likes over all workers; NaN without any."""
@@ -227,7 +241,7 @@ class Training:
         with torch.no_grad():
             for batch in self.rows.iterate_validation(self.trained):
                 queries, items = self.model.encode(batch)
-                logits, target = (queries @ items.T).numpy(), batch.target
+                logits, target = (queries @ items.T).cpu().numpy(), batch.target
                 own = logits[np.arange(len(target)), target][:, None]
                 rank = np.where(target >= 0, (logits > own).sum(axis=1), len(items))
                 gain += (1 / np.log2(rank[rank < 10] + 2)).sum()
@@ -241,7 +255,7 @@ class Training:
         return {
             **{f"model.{name}": w for name, w in read_weights(self.model).items()},
             **{f"best.{name}": w for name, w in self.best_weights.items()},
-            **{f"adam.{n}.{key}": value.numpy() for n, kept in moments.items() for key, value in kept.items()},
+            **{f"adam.{n}.{key}": value.cpu().numpy() for n, kept in moments.items() for key, value in kept.items()},
             "course": np.array([self.done, self.best, self.best_epoch], np.float64),
         }
 

@@ -27,8 +27,10 @@ def reduce_over_workers(value: np.ndarray, how: str) -> np.ndarray:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return value
     both = torch.from_numpy(np.array(value))
+    if torch.distributed.get_backend() == "nccl":  # which reduces on GPUs alone
+        both = both.cuda()
     torch.distributed.all_reduce(both, getattr(torch.distributed.ReduceOp, how.upper()))
-    return both.numpy()
+    return both.cpu().numpy()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from handsell.retrieval.models.two_tower import (
     build_two_tower,
     build_user_inputs,
 )
+from handsell.retrieval.neural.device import Device
 from handsell.retrieval.neural.hard_negatives import HardNegatives
 from handsell.retrieval.neural.training import read_weights, use_one_thread
 
@@ -64,9 +65,10 @@ class Towers(nn.Module):
 
     def forward(self, batch: TwoTowerBatch) -> torch.Tensor:
         """Return the mean loss of B rows, whose negatives are the other targets, drawn items and hard negatives."""
-        keep = torch.ones(len(batch.items), 1)
+        device = self.embedding.device
+        keep = torch.ones(len(batch.items), 1, device=device)
         if self.projection is not None:
-            keep = (torch.rand(len(batch.items), 1) >= ID_DROPOUT).float()
+            keep = (torch.rand(len(batch.items), 1, device=device) >= ID_DROPOUT).float()
         x = self.compute_inputs(batch.items, keep)
         history = x[batch.history]  # (B, T, E)
         pooled = torch.bmm(batch.pools, history)
@@ -83,7 +85,7 @@ class Towers(nn.Module):
             mined = F.normalize(mined + self.item(mined), dim=2)
             own = torch.einsum("be,bne->bn", users, mined) / self.temperature
             logits = torch.cat([logits, own.masked_fill(batch.hard < 0, -torch.inf)], 1)
-        return F.cross_entropy(logits, torch.arange(len(users)))
+        return F.cross_entropy(logits, torch.arange(len(users), device=device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,13 @@ class TwoTowerBatch:
     candidates: torch.Tensor  # (B + N,) positions: first the B targets, then the drawn items
     log_chance: torch.Tensor  # (B + N,) log of the item's expected number of occurrences in the candidates
     hard: torch.Tensor  # (B, M) positions of each row's hard negatives, -1 as padding
+
+    def to(self, device: torch.device) -> TwoTowerBatch:
+        return (
+            self
+            if device.type == "cpu"
+            else replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        )
 
 
 class TwoTowerRows:
@@ -183,34 +192,35 @@ def train(
     steps: int | None = None,
     first_epoch: int = 0,
     worker: int = 0,
+    device: str = "cpu",
     after_epoch: Callable[[int, float, float], None] | None = None,
 ) -> None:
     """Train the model in place. `wrap` makes it data parallel; `steps` per epoch must then agree between workers.
 
     `after_epoch(epoch, loss, seconds_left)` is called with epochs counted from 1.
     """
-    parallel = wrap(model)
+    home = Device(device)
+    parallel = wrap(model.to(home.torch))
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, weight_decay=config.reg)
     steps = steps or count_steps(rows, config)
     begun = time.monotonic()
     for epoch in range(first_epoch, config.epochs):
         rng = np.random.default_rng((config.seed, epoch, worker))
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=home.torch)
         hard_negatives = None
         if config.hard_negatives and 2 * epoch >= config.epochs:  # the top ranks of a new model are random
-            content = None if model.content is None else model.content.numpy()
+            content = None if model.content is None else model.content.cpu().numpy()
             hard_negatives = HardNegatives.from_weights(
                 read_weights(model), content, rows.events, config.hard_negatives, rng
             )
         for batch in rows.iterate_batches(steps, rng, hard_negatives):
             optimizer.zero_grad()
-            loss = parallel(batch)
-            loss.backward()
-            optimizer.step()
-            total += float(loss.detach())
+            loss = home.compute_loss(parallel, batch.to(home.torch))
+            home.step(loss, optimizer)
+            total += loss.detach()
         left = (time.monotonic() - begun) / (epoch + 1 - first_epoch) * (config.epochs - epoch - 1)
         if after_epoch:
-            after_epoch(epoch + 1, total / steps, left)
+            after_epoch(epoch + 1, float(total) / steps, left)
 
 
 def count_steps(rows: TwoTowerRows, config: TwoTowerConfig) -> int:

@@ -17,14 +17,15 @@ from typing import Any
 
 import numpy as np
 import ray.train
-from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer, prepare_model
+from ray.train import Checkpoint, FailureConfig, RunConfig
+from ray.train.torch import TorchTrainer, get_device, prepare_model
 from safetensors.numpy import load_file, save_file
 
 from handsell.config import Config
 from handsell.core.errors import TrainingError
 from handsell.data.interactions import Interactions
 from handsell.jobs.progress import report_update
+from handsell.jobs.train.devices import build_scaling, takes_gpus
 from handsell.jobs.train.windows import CatalogSizes
 from handsell.retrieval.content_vectors import Content
 from handsell.retrieval.embedding import EmbeddingRetriever
@@ -62,7 +63,8 @@ def fit_on_workers(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"handsell-{name}-", dir=out.parent) as storage:
         wait_s = config.jobs.wait_for_resources_s
-        state = _run_workers(name, train_worker, arguments, section.workers, Path(storage), wait_s)
+        gpu = takes_gpus(config, section.workers)
+        state = _run_workers(name, train_worker, arguments, section.workers, gpu, Path(storage), wait_s)
         some = Interactions.read([Path(part) for part in arguments["parts"][:1]], sizes.users, sizes.items)
         build_model(state, config, content).with_index(config.retrieval, some).save(out)
 
@@ -72,6 +74,7 @@ def _run_workers(
     train_worker: Callable[[dict[str, Any]], None],
     arguments: dict[str, Any],
     workers: int,
+    gpu: bool,
     storage: Path,
     wait_s: float,
 ) -> Path:
@@ -80,7 +83,7 @@ def _run_workers(
     trainer = TorchTrainer(
         train_worker,
         train_loop_config=arguments,
-        scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
+        scaling_config=build_scaling(workers, gpu),
         run_config=RunConfig(
             name=name,
             storage_path=str(storage.absolute()),
@@ -91,8 +94,9 @@ def _run_workers(
         result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise TrainingError(
-            f"{name} could not be trained on {workers} Ray workers of 1 CPU each: {error}. "
-            f"Free some CPUs, declare more (jobs.num_cpus), or lower retrieval.{name}.workers."
+            f"{name} could not be trained on {workers} Ray workers of 1 CPU{' and 1 GPU' * gpu} each: {error}. "
+            f"Free some CPUs, declare more (jobs.num_cpus), or lower retrieval.{name}.workers"
+            f"{', or set jobs.use_gpu = false' * gpu}."
         ) from error
     if result.checkpoint is None:
         raise TrainingError(f"{name}: expected a model, training ended without one: see the Ray Train log of {name!r}")
@@ -114,6 +118,11 @@ class TrainWorker:
     def current(cls, arguments: dict[str, Any]) -> TrainWorker:
         context = ray.train.get_context()
         return cls(arguments["name"], context.get_world_rank(), context.get_world_size(), arguments)
+
+    @property
+    def device(self) -> str:
+        """Name of this worker's device: cpu, or its GPU."""
+        return str(get_device())
 
     @property
     def n_items(self) -> int:

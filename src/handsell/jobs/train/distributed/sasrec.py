@@ -37,7 +37,13 @@ def train_worker(arguments: dict[str, Any]) -> None:
         report("sasrec: nothing to learn from", {}, {f"model.{n}": w for n, w in read_weights(model).items()})
         return
     course = training.Training(
-        model, rows, wrap=worker.share_gradients, trained=trained, steps=steps, worker=worker.rank
+        model,
+        rows,
+        wrap=worker.share_gradients,
+        trained=trained,
+        steps=steps,
+        worker=worker.rank,
+        device=worker.device,
     )
     last = worker.load_last_state()
     if last:

@@ -61,6 +61,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
         steps=steps,
         first_epoch=first,
         worker=worker.rank,
+        device=worker.device,
         after_epoch=report,
     )
 
