@@ -1,10 +1,12 @@
 """Benchmarks: command line, ablation variants, tables, and small runs of latency and ann."""
 
 import argparse
+import contextlib
 import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from benchmarks.quality import ablation
 from benchmarks.report import write_report
 from benchmarks.retrieval import ann, ann_steps
 from benchmarks.retrieval import latency as retrieval_latency
-from benchmarks.serving import hops
+from benchmarks.serving import hops, layout_comparison, request_layers
 from scipy import sparse
 
 from handsell.config import Config
@@ -240,3 +242,39 @@ def test_records_of_all_processes_are_read_in_order_and_within_the_time(tmp_path
     (tmp_path / "7.txt").write_text("30 sent\n10 call:rank\n")
     (tmp_path / "8.txt").write_text("20 routed\n90 arrived\n")
     assert hops.read_records(tmp_path, 10, 40) == [(10, "call:rank"), (20, "routed"), (30, "sent")]
+
+
+def test_a_data_set_is_cut_and_trained_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDSELL_HOME", "elsewhere")
+    trained, live = [], [None]
+
+    def cut(name, root, folder):
+        trained.append(name)
+        (folder / "served.toml").write_text('name = "served"\n')
+
+    @contextlib.contextmanager
+    def start(folder, work, topology):
+        live[0] = "b1"
+        trained.append(topology)
+        yield
+
+    monkeypatch.setattr(layout_comparison, "write_tables", cut)
+    monkeypatch.setattr(layout_comparison, "start_service", start)
+    monkeypatch.setattr(layout_comparison, "open_bundles", lambda config: SimpleNamespace(live=lambda: live[0]))
+    for _ in range(2):
+        config = layout_comparison.prepare_set("ml-100k", tmp_path)
+        assert config.source == tmp_path / "served.toml" and config.state == tmp_path / "home" / "served"
+    assert trained == ["ml-100k", "fused"]
+
+
+def test_ratios_are_those_to_the_empty_application_of_the_run():
+    empty, found = {"per_second": 6_000.0, "p50": 0.25}, {"per_second": 600.0, "p50": 4.0}
+    row = layout_comparison.build_ratio_row("fused, haproxy", 32, found, empty)
+    assert row == {"layout": "fused, haproxy", "c": "32", "throughput ×": 0.1, "p50 ×": 16.0}
+
+
+def test_the_layers_of_a_request_add_up():
+    took = {"in service": 9.0, "in bundle": 7.0, "reading the user": 2.0, "stages": 4.0}
+    layers = request_layers.split(took, 10.0)
+    assert tuple(layers) == request_layers.LAYERS and layers["HTTP"] == 1.0 and layers["batch"] == 1.0
+    assert sum(layers.values()) == 2 * layers["whole request"]
