@@ -172,12 +172,12 @@ def draw_request(draw: random.Random, snapshot: Snapshot):
     )  # fmt: skip
 
 
-async def change_something(draw: random.Random, shop: Shop, last: list[str]) -> None:
-    """Do one of the things after which an answer may be another; `last` are the items of the last slate."""
-    user, now = draw.choice(("u1", "u2", "new", "anon:visitor")), shop.clock.now()
+async def change_something(draw: random.Random, shop: Shop, user: str, last: list[str]) -> None:
+    """Do one of the things after which an answer may be another; the last slate had the items `last`, for the user."""
+    now = shop.clock.now()
     item = draw.choice(last) if last else f"i{draw.randrange(ITEMS)}"
     match draw.choice(
-        ("event", "event", "event", "item", "item", "delete", "blocks", "shown", "row", "rules", "time", "bundle")
+        ("event", "event", "item", "item", "delete", "blocks", "shown", "shown", "row", "rules", "time", "bundle")
     ):
         case "event":
             kind = draw.choice(("play", "like", "skip", "impression"))
@@ -213,11 +213,16 @@ async def test_no_sequence_of_requests_and_changes_gives_another_slate(shop):
     shop, part = shop
     draw, recent, last = random.Random(5), [], []
     for _ in range(STEPS):
-        if draw.random() < 0.3:
-            await change_something(draw, shop, last)
-        body = draw.choice(recent[-4:]) if recent and draw.random() < 0.7 else draw_request(draw, shop.world.snapshot)
+        if recent and draw.random() < 0.3:
+            await change_something(draw, shop, name_user(recent[-1]), last)
+        body = draw.choice(recent[-3:]) if recent and draw.random() < 0.7 else draw_request(draw, shop.world.snapshot)
         recent.append(body)
         answer = await shop.ask(body)
         if not isinstance(answer, str):
             last = [item.item_id for item in answer.items]
     assert shop.count_reused(part) > STEPS / 10
+
+
+def name_user(body) -> str:
+    """Return the user of a request as the stores have it."""
+    return queries.make_user_key(body.user_id, body.anonymous_id) or "new"
