@@ -52,6 +52,7 @@ BENCHMARKS = {
     "ablation": ("quality.ablation", "NDCG of the funnel without each source and each feature group."),
     "cold_start": ("quality.cold_start", "New items in the first ten, and lists of users with few events."),
     "repeat_buying": ("quality.repeat_buying", "The next basket beside each user's own most frequent items."),
+    "shown_lists": ("quality.shown_lists", "Rank the lists that were shown, beside position and price order."),
     "assignment": ("experiments.assignment_run", "Time to assign a request, and many units, to arms."),
     "experiments": ("experiments.experiment_run", "Verdicts on simulated experiments whose truth is known."),
     "simulated_experiment": ("experiments.simulated_run", "One experiment on simulated users, from plan to verdict."),
