@@ -6,6 +6,7 @@ order_variants.py     how well that works, on files and their lines in other ord
 datasets.py           lists → events to fit on and labeled requests, for each format
 protocol.py           a model and labeled requests → metrics
 coordinate_search.py  hyper-parameters by coordinate search on the validation part
+staged_search.py      the same within a budget that would cut it: first on a part of the lines
 models.py             names → retrievers that fit the format
 blending.py           weights of a blend from cached scores of its parts
 run.py                all models of one run

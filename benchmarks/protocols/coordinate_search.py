@@ -23,6 +23,7 @@ class Search:
 
     trials: list[Trial] = field(default_factory=list)
     complete: bool = True
+    on_part: list[Trial] = field(default_factory=list)  # trials on a part of the data, which do not decide
 
     @property
     def best(self) -> Trial:
@@ -34,14 +35,15 @@ def coordinate_search(
     space: Mapping[str, Sequence[Any]], evaluate: Callable[[Params], float], budget_s: float,
     on_trial: Callable[[Search, float], None] = lambda search, left_s: None,
     starts: Sequence[Params] = (), admits: Callable[[Params], bool] = lambda params: True,
+    earlier: Sequence[Trial] = (),
 ) -> Search:  # fmt: skip
     """Maximize `evaluate`, changing one field at a time of the best of `starts` and of the first value of each field.
 
     A trial starts only if one as long as the last would end within `budget_s`; those of the start always run.
-    Parameters that `admits` rejects are not tried.
+    Parameters that `admits` rejects are not tried, and those of `earlier` trials not again.
     """
-    search, begun = Search(), time.monotonic()
-    seen: set[tuple] = set()
+    search, begun = Search(list(earlier)), time.monotonic()
+    seen = {tuple(trial.params.items()) for trial in earlier}
     first = [{name: values[0] for name, values in space.items()}, *starts]
     for params in _propose(space, first, search):
         if (key := tuple(params.items())) in seen or not admits(params):

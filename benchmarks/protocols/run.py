@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.protocols.blending import tune_weights
-from benchmarks.protocols.coordinate_search import Params, Search, coordinate_search
+from benchmarks.protocols.coordinate_search import Params, Search
 from benchmarks.protocols.datasets import LabeledRequests, Part, ProtocolData
 from benchmarks.protocols.models import ModelFactory, select_space
 from benchmarks.protocols.progress import Progress
 from benchmarks.protocols.protocol import OBJECTIVE, measure
 from benchmarks.protocols.resources import read_peak_mib, reset_peak_memory
+from benchmarks.protocols.staged_search import staged_search, take_part
 from handsell.core.errors import ConfigError
 from handsell.core.protocols import Retriever
 from handsell.retrieval.models.blend import Blend
@@ -67,6 +68,7 @@ class ProtocolRun:
         if len(requests) > MAX_TUNING_REQUESTS:
             requests = requests.take(np.sort(rng.choice(len(requests), MAX_TUNING_REQUESTS, replace=False)))
         self.validation = Part(self.data.tune.events, requests)
+        self.some = take_part(self.validation, rng)  # lines and requests of cheap trials
 
     def run(self, names: Sequence[str], blends: Sequence[Sequence[str]]) -> list[ModelResult]:
         """Measure single models, then blends; the parts of blends are measured, too."""
@@ -119,11 +121,20 @@ class ProtocolRun:
                     self.tuned[name] = model
             return metrics[OBJECTIVE]
 
-        space = select_space(name, self.data)
+        def evaluate_part(params: Params) -> float:
+            model = self.factory.fit(name, params, self.some)
+            return self._measure(model, self.some.requests, name)[OBJECTIVE]
+
+        log, space = self.progress.log_trial, select_space(name, self.data)
         self.progress.log(f"{name}: tuning {', '.join(space) or 'nothing'} within {self.settings.budget_s:.0f} s")
-        result.search = coordinate_search(
-            space, evaluate, self.settings.budget_s, lambda search, left: self.progress.log_trial(name, search, left)
-        )
+        result.search = staged_search(
+            space,
+            evaluate,
+            evaluate_part,
+            self.settings.budget_s,
+            partial(log, name),
+            partial(log, f"{name}, some lines"),
+        )  # fmt: skip
         result.params = result.search.best.params
 
     def _run_blend(self, result: ModelResult, parts: Sequence[str]) -> None:

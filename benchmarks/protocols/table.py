@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.protocols.coordinate_search import Search
 from benchmarks.protocols.datasets import ProtocolData
 from benchmarks.protocols.protocol import METRICS, OBJECTIVE
 from benchmarks.protocols.run import ModelResult, RunSettings, format_params
@@ -86,7 +87,7 @@ def _build_row(result: ModelResult, data: ProtocolData, k: int) -> dict[str, Any
 
 
 def _build_cells(result: ModelResult, metrics: Sequence[str]) -> list[str]:
-    trials = "" if result.search is None else f"{len(result.search.trials)}{'' if result.search.complete else ' (cut)'}"
+    trials = _format_trials(result.search) if result.search else ""
     value = f"{result.validation[OBJECTIVE]:.4f}" if result.validation else ""
     cost = (
         [f"{result.fit_s:.1f}", f"{result.users_per_s:,.0f}", f"{result.peak_mib:,.0f}"] if result.metrics else [""] * 3
@@ -96,6 +97,11 @@ def _build_cells(result: ModelResult, metrics: Sequence[str]) -> list[str]:
     if result.error:
         return [result.model, "failed", *[""] * (5 + len(metrics))]
     return [result.model, format_params(result.params), trials, value, *cost, *figures]
+
+
+def _format_trials(search: Search) -> str:
+    some = f" + {len(search.on_part)}" if search.on_part else ""
+    return f"{len(search.trials)}{some}{'' if search.complete else ' (cut)'}"
 
 
 def _heading(name: str, k: int) -> str:

@@ -8,6 +8,7 @@ from benchmarks.protocols import datasets
 from benchmarks.protocols.datasets import START_US
 from benchmarks.protocols.models import select_space
 from benchmarks.protocols.protocol import build_requests
+from benchmarks.protocols.staged_search import take_part
 
 from handsell.core.errors import DataError
 from handsell.core.units import HOUR_US
@@ -83,6 +84,16 @@ def test_a_validation_file_is_never_fitted_on(file):
 def test_a_test_user_without_a_train_line_has_an_empty_history(file):
     data = datasets.read_adjacency(file("train", "0 1 2\n"), file("test", "9 1\n"))
     assert rows_of(data.final.requests) == [(1, [], [0])]
+
+
+def test_a_part_has_whole_lines_and_some_requests(file, rng):
+    train = "".join(f"{u} {u % 7} {u % 5} {u % 3} 9\n" for u in range(3_000))
+    whole = datasets.read_adjacency(file("train", train), file("test", "0 4\n"), ordered=True).tune
+    some = take_part(whole, rng)
+    taken = [(a, b) for a, b in zip(lines(some.events), lines(whole.events), strict=True) if a]
+    assert 500 < len(taken) < 700 and all(a == b for a, b in taken)
+    assert len(some.requests) == 1_500 < len(whole.requests) and (np.diff(some.requests.user) > 0).all()
+    assert some.events.n_items == whole.events.n_items
 
 
 def test_sequences_hold_out_the_last_item_and_for_tuning_the_last_two(file):
