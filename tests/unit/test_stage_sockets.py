@@ -86,6 +86,7 @@ def test_batches_arrive_as_they_were_sent(rng):
     for one, other in zip(got, sent, strict=True):
         assert_same(one, other)
     got[4].score[0, 0] = 2.0  # the stage may write into its own copy
+    assert all(one.flags.aligned for one in (got[3].time, got[3].profile.features, got[4].source_rank, got[5].score))
 
 
 def test_every_class_that_stages_exchange_is_known(rng):
@@ -107,7 +108,7 @@ def test_other_values_are_refused_before_they_are_sent(value):
 
 def test_damaged_messages_are_errors_and_run_nothing(rng):
     header, data = list_parts(CALL, 7, (make_requests(rng),))
-    for at in range(0, header.tree, 3):
+    for at in range(header.arrays, len(data), 3):
         broken = bytearray(data)
         broken[at] ^= 0xFF
         with contextlib.suppress(MessageError):

@@ -1,6 +1,6 @@
-"""Messages between a gateway and the stages: plain values and batches, with their arrays behind them, without pickle.
+"""Messages between a gateway and the stages: plain values and batches, with their arrays before them, without pickle.
 
-A message is a header, a tree in MessagePack, and the arrays of the tree, each on a multiple of 64 bytes. A process
+A message is a header, arrays, each on a multiple of 64 bytes, and a tree in MessagePack that refers to them. A process
 reads only the classes that are listed here, so that nobody who reaches a socket can make it run anything.
 """
 
@@ -33,7 +33,7 @@ HEADER = struct.Struct("<2sBBIII")  # MAGIC, VERSION, kind, number of the call, 
 MAGIC = b"hs"
 CHALLENGE, PROOF, WELCOME, CALL, ANSWER, FAILURE, CANCEL = range(1, 8)  # kinds
 MOST_BYTES = 2**30  # of a tree or of arrays
-ALIGNMENT = 64
+ALIGNMENT = 64  # of arrays in a message; in memory they are aligned as `bytearray` is, which suits every number
 ARRAY, OBJECTS, BATCH = range(1, 4)  # extension types of the tree
 PLAIN_KINDS = "biuf"  # of arrays, see numpy.dtype.kind
 Buffer = bytes | bytearray | memoryview
@@ -78,14 +78,14 @@ def encode(kind: int, number: int, value: Any) -> list[Buffer]:
     writer = _Writer()
     tree = msgpack.packb(value, default=writer.pack)
     header = HEADER.pack(MAGIC, VERSION, kind, number, len(tree), writer.size)
-    return [header, tree, *writer.parts]
+    return [header, *writer.parts, tree]
 
 
 def decode(header: Header, data: bytearray) -> Any:
     """Return the value of a message whose tree and arrays are `data`; its arrays share the memory of `data`."""
     view = memoryview(data)
     try:
-        return _Reader(view[header.tree :]).unpack(view[: header.tree])
+        return _Reader(view[: header.arrays]).unpack(view[header.arrays : header.arrays + header.tree])
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise MessageError(f"expected a tree of plain values and batches, got one that is damaged: {error}") from None
 
