@@ -302,7 +302,8 @@ async def test_a_list_of_the_caller_is_ranked_by_the_bundle_of_the_arm(base):
     async with start_service(world) as (client, service):
         service.arm_bundles = {other: load_world_bundle(world, service.metrics, other)}
         for i in range(10):
-            body = {"user_id": f"new {i}", "item_ids": [f"i{n}" for n in range(20)], "shown": 3}
+            session = {"events": [{"type": "play", "item_id": "i21"}]}  # the ranker orders for people with an event
+            body = {"user_id": f"new {i}", "item_ids": [f"i{n}" for n in range(20)], "shown": 3, "session": session}
             answer = (await client.post("/v1/rank", json=body)).json()
             arm, slate = answer["arms"]["ranker"], await ask(client, f"new {i}")
             assert answer["arms"] == {"ranker": arm} and slate["arms"]["ranker"] == arm, "dials of a slate do not act"
