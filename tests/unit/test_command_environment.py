@@ -157,7 +157,7 @@ def test_make_passes_paths_with_spaces_and_quotes(tmp_path, name):
     folder = tmp_path / name
     (folder / ".venv" / "bin").mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", folder)
-    for file in ("pyproject.toml", "constraints.txt", ".venv/.installed"):
+    for file in ("pyproject.toml", "constraints.txt", "setup.py", ".venv/.installed"):
         (folder / file).write_text("")
     command = folder / ".venv" / "bin" / "python"
     command.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
