@@ -2,6 +2,12 @@ export interface Basket {
     /** the last added last */
     item_ids: string[];
 }
+export interface Debug {
+    /** what was computed for an earlier request: nothing, the ranked candidates, or the whole slate */
+    reused: "nothing" | "candidates" | "slate";
+    /** milliseconds since that was computed; 0 for nothing */
+    age_ms: number;
+}
 export interface Event {
     /** events equal in user, item, type, timestamp and event_id count once; without a timestamp, the id tells a
      * repeated delivery from a new event */
@@ -78,6 +84,8 @@ export interface RecommendationsAnswer {
     release: SlateStamp;
     /** arm by experiment, only if the request is in one; `interleaved` where two arms share the slate */
     arms?: Record<string, string>;
+    /** only if the request includes it */
+    debug?: Debug | null;
 }
 export interface RecommendationsBody {
     /** an unknown user is a cold start, not an error */
@@ -98,7 +106,7 @@ export interface RecommendationsBody {
     exclude?: RequestExclusions | null;
     /** `next_cursor` of the previous page */
     cursor?: string | null;
-    include?: "metadata"[];
+    include?: ("metadata" | "debug")[];
     /** stages that answer later are left out; at most the service's own deadline */
     deadline_ms?: number | null;
 }
@@ -151,7 +159,7 @@ export interface SimilarParameters {
     count?: number | null;
     /** expression that every item must pass, such as `item.year >= 2015 and not item.explicit` */
     filter?: string | null;
-    include?: "metadata"[];
+    include?: ("metadata" | "debug")[];
     /** `next_cursor` of the previous page */
     cursor?: string | null;
     /** to whom it is shown: decides arms of experiments, not items */
