@@ -129,7 +129,8 @@ async def test_known_blocks_hold_if_the_log_cannot_be_read_and_nothing_is_shown_
         def broken(*_):
             raise sqlite3.OperationalError("disk I/O error")
 
-        service.bundle._users._reader.read_blocks = broken
+        for reader in (service.bundle._users._reader, service.bundle._users._impatient):
+            reader.read_blocks = broken
 
         async def count_blocked(user, **more):
             asked = {"user_id": user, "count": 30, **more}
