@@ -74,6 +74,7 @@ def test_it_is_the_application_of_the_serve_file():
         {d["name"]: {k: v for k, v in d.items() if k not in SCALE} for d in app["deployments"]}
         for app in (APPLICATION, local)
     )
+    assert theirs["Gateway"].pop("max_surge_percent") == 100  # one machine has one gateway, a cluster several
     assert theirs.pop("EventLog") and ours == theirs  # every gateway writes to PostgreSQL itself
     apart = ("args", "deployments", "runtime_env")
     assert [CONSOLE[key] for key in CONSOLE if key not in apart] == [
