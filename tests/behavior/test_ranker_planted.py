@@ -76,6 +76,7 @@ def test_one_and_two_ray_workers_agree_with_the_local_fit(ray_cluster, folders, 
         "ranker.ubj",
         "features.json",
         "prior.json",
+        "without_events.json",
         "calibration.json",
     }
     assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}  # Ray Train's storage is gone

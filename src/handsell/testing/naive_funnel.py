@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +23,8 @@ import numpy as np
 from handsell.ranking.xgboost_import import xgboost
 from handsell.testing.naive_past import DAY_US, NaiveCatalog, NaiveUser, cosine
 from handsell.testing.naive_sources import SOURCES, Source
+
+TIE = 3e-6  # difference of two values, rounded to six digits, that the rounding of their terms can turn around
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,10 @@ class NaiveFunnel:
     sources: Mapping[str, Source] = field(default_factory=lambda: SOURCES)  # in the order of the ranker's columns
     features: tuple[Features, ...] = ()  # of plug-ins
 
-    def recommend(self, request: NaiveRequest, n: int) -> list[tuple[int, float]]:
-        """Return at most n items and their scores."""
+    def recommend(self, request: NaiveRequest, n: int, preferred: Sequence[int] = ()) -> list[tuple[int, float]]:
+        """Return at most n items and their scores; `preferred` items win their position where it is a tie."""
         ranked = self.rank(request, self.find_candidates(request), max(n, self.catalog.config.ranking.ranked))
-        return self.rerank(request, ranked, n)
+        return self.rerank(request, ranked, n, preferred)
 
     def is_eligible(self, request: NaiveRequest, item: int) -> bool:
         user, surface = request.user, self.catalog.config.surfaces[request.surface]
@@ -113,7 +115,9 @@ class NaiveFunnel:
         best = sorted(range(len(found)), key=lambda c: -margin[c])[:k]  # stable
         return [(found[c][0], float(np.float32(interpolate(knots["raw"], knots["score"], margin[c])))) for c in best]
 
-    def rerank(self, request: NaiveRequest, ranked: list[tuple[int, float]], n: int) -> list[tuple[int, float]]:
+    def rerank(
+        self, request: NaiveRequest, ranked: list[tuple[int, float]], n: int, preferred: Sequence[int] = ()
+    ) -> list[tuple[int, float]]:
         """Choose one item after the other; items of one creator are kept apart while others are left."""
         settings = SimpleNamespace(**json.loads((self.bundle / "config.json").read_text())["reranking"])
         for key in ("diversity", "calibration", "novelty") if settings.strength != "auto" else ():
@@ -143,6 +147,10 @@ class NaiveFunnel:
                 return not repeats_creator, round(gain, 6)
 
             taken = max(left, key=value)  # the first of equals
+            best = value(taken)
+            for candidate in left if len(slate) < len(preferred) else ():
+                if candidate[0] == preferred[len(slate)] and value(candidate) >= (best[0], best[1] - TIE):
+                    taken = candidate
             left.remove(taken)
             slate.append(taken)
         return slate
