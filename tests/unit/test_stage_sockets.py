@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from dataclasses import fields, is_dataclass, replace
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -100,10 +101,25 @@ def test_every_class_that_stages_exchange_is_known(rng):
     assert met <= set(messages.FIELDS)
 
 
-@pytest.mark.parametrize("value", [np.zeros(2, "datetime64[us]"), object(), {1, 2}, np.array(["a"])])
-def test_other_values_are_refused_before_they_are_sent(value):
-    with pytest.raises(TypeError):
-        encode(CALL, 1, (value,))
+OTHERS = (np.zeros(2, "datetime64[us]"), object(), {1, 2}, np.array(["a"]), 2**70, "half \ud800", datetime(2026, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "value", [*OTHERS, np.array([[one] for one in OTHERS], object)], ids=lambda v: type(v).__name__
+)
+async def test_other_values_go_another_way(value):
+    async def answer(*_):
+        return value
+
+    listener, address = await open_echo(answer)
+    caller = make_caller(address)
+    with pytest.raises(NoSocket):
+        await caller.call(value)
+    with pytest.raises(NoSocket):
+        await caller.call("an answer with it")
+    assert len(caller._open[address]) == 0 and caller._open[address].is_open
+    caller.close()
+    listener.close()
 
 
 def test_damaged_messages_are_errors_and_run_nothing(rng):
@@ -260,6 +276,9 @@ async def test_an_abandoned_call_is_canceled_where_it_runs():
     await asyncio.wait_for(begun.wait(), 5)
     task.cancel()
     await asyncio.wait_for(ended.wait(), 5)
+    async with asyncio.timeout(5):
+        while caller._open[address].is_late:  # the replica says that it is not stuck
+            await asyncio.sleep(0.01)
     caller.close()
     listener.close()
 
@@ -300,3 +319,61 @@ def test_the_event_loop_of_serve_carries_calls_too():
 
     (got,) = uvloop.run(ask())
     np.testing.assert_array_equal(got, np.arange(100_000))
+
+
+async def test_a_silent_stranger_is_left(monkeypatch):
+    monkeypatch.setattr("handsell.serving.sockets.connection.PROOF_S", 0.05)
+    listener, address = await open_echo()
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    assert len(await asyncio.wait_for(reader.read(), 5)) < 200  # the challenge, then the end
+    caller = make_caller(address)
+    assert await caller.call("x") == ("x",)
+    await asyncio.sleep(0.1)
+    assert await caller.call("y") == ("y",)  # who has proved the key stays
+    writer.close()
+    caller.close()
+    listener.close()
+
+
+async def test_a_replica_that_hangs_gets_no_calls_until_it_says_something():
+    class Stuck(MessageConnection):
+        async def answer_all(self):
+            for number in sorted(self.asked):
+                self.send(encode(messages.ANSWER, number, "late"))
+
+        def __init__(self):
+            super().__init__(KEY, listens=True)
+            self.asked = set()
+
+        def receive(self, kind, number, value):
+            self.asked.add(number)
+
+    stuck, loop = [], asyncio.get_running_loop()
+
+    def accept():
+        stuck.append(Stuck())
+        return stuck[-1]
+
+    server = await loop.create_server(accept, HOST, 0)
+    listener, good = await open_echo()
+    bad = f"{HOST}:{server.sockets[0].getsockname()[1]}"
+    caller = make_caller(bad, good)
+    while len([one for one in caller._open.values() if one.is_trusted]) < 2:
+        caller._list_ready()
+        await asyncio.sleep(0.01)
+    with pytest.raises(TimeoutError):  # two idle replicas are chosen in turns: soon it is this one
+        async with asyncio.timeout(0.3):
+            while True:
+                await caller.call("x")
+                await asyncio.sleep(0)
+    before = len(stuck[0].asked)
+    async with asyncio.timeout(20):
+        assert [await caller.call(n) for n in range(50)] == [(n,) for n in range(50)]
+    assert len(stuck[0].asked) == before
+    await stuck[0].answer_all()
+    while caller._open[bad].is_late:
+        await asyncio.sleep(0.01)
+    server.close()
+    caller.close()
+    listener.close()

@@ -43,7 +43,7 @@ def build_keys(queries: Iterable[Query], reads: UserReads) -> list[AnswerKey | N
 def _find_key(query: Query, reads: UserReads, b: int) -> AnswerKey | None:
     try:
         return _build_key(query, reads, b)
-    except orjson.JSONEncodeError:  # such as a text with half a character
+    except orjson.JSONEncodeError:  # such as a text with half a character, or a value of an unknown type
         return None
 
 
@@ -52,7 +52,7 @@ def _build_key(query: Query, reads: UserReads, b: int) -> AnswerKey:
     hashed = blake2b(digest_size=DIGEST)
     for part in (
         *_list_request(query, reads.batch, b),
-        orjson.dumps([cells[b] for cells in reads.rows.values()], default=repr),
+        orjson.dumps([cells[b] for cells in reads.rows.values()]),
         *_list_events(logged.tail, b),
         *_list_exclusions(logged.exclusions, b),
     ):

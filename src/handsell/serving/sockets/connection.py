@@ -25,6 +25,7 @@ from handsell.serving.sockets.messages import (
 
 NONCE_BYTES = 32
 STRANGER_BYTES = 1_024  # longest message of a side that has proved nothing yet
+PROOF_S = 5.0  # after which a side that has proved nothing is left
 
 
 def derive_key(token: str) -> bytes:
@@ -68,8 +69,13 @@ class MessageConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport, self.is_open = cast(asyncio.Transport, transport), True  # uvloop has classes of its own
+        asyncio.get_running_loop().call_later(PROOF_S, self._close_to_stranger)
         if self._listens:
             self.send(encode(CHALLENGE, 0, self._nonce))
+
+    def _close_to_stranger(self) -> None:
+        if not self.is_trusted:
+            self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False

@@ -56,6 +56,10 @@ class MessageError(Exception):
     """Bytes that are not a message of this version."""
 
 
+class NoMessageError(Exception):
+    """A value that no message can have, such as an attribute of a type that only Python knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     kind: int
@@ -74,9 +78,12 @@ class Header:
 
 
 def encode(kind: int, number: int, value: Any) -> list[Buffer]:
-    """Return the parts of a message, to be sent one after the other; raises TypeError for other values."""
+    """Return the parts of a message, to be sent one after the other; raises NoMessageError."""
     writer = _Writer()
-    tree = msgpack.packb(value, default=writer.pack)
+    try:
+        tree = msgpack.packb(value, default=writer.pack)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise NoMessageError(str(error)) from None
     header = HEADER.pack(MAGIC, VERSION, kind, number, len(tree), writer.size)
     return [header, *writer.parts, tree]
 

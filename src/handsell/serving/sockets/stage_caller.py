@@ -8,17 +8,19 @@ from typing import Any
 
 from handsell.serving.graph.stages import BundleNotHeld
 from handsell.serving.sockets.connection import MessageConnection
-from handsell.serving.sockets.messages import ANSWER, CALL, CANCEL, encode
+from handsell.serving.sockets.messages import ANSWER, CALL, CANCEL, NoMessageError, encode
 from handsell.serving.sockets.serve_router import Replica, ServeRouter
 
 CONNECT_S = 1.0
 FIRST_S = 0.1  # that a call waits for the first connection before it goes through Serve
 RETRY_S = 1.0  # after which a replica that did not answer is connected to again
-FAILURES: dict[str, type[Exception]] = {"BundleNotHeld": BundleNotHeld}
 
 
 class NoSocket(Exception):
-    """No replica can be called over a socket now; Serve's own way remains."""
+    """A call cannot travel over a socket now; Serve's own way remains."""
+
+
+FAILURES: dict[str, type[Exception]] = {"BundleNotHeld": BundleNotHeld, "NoMessageError": NoSocket}
 
 
 class StageFailed(Exception):
@@ -48,7 +50,8 @@ class StageCaller:
             ready = self._list_ready()
         if not ready:
             raise NoSocket
-        return min(random.sample(ready, min(2, len(ready))), key=lambda pair: len(pair[1]))
+        prompt = [pair for pair in ready if not pair[1].is_late] or ready
+        return min(random.sample(prompt, min(2, len(prompt))), key=lambda pair: len(pair[1]))
 
     def _list_ready(self) -> list[tuple[Replica, ReplicaConnection]]:
         """Return the replicas with an open connection, and begin to connect to the others."""
@@ -97,10 +100,15 @@ class StageCaller:
 
 
 class ReplicaConnection(MessageConnection):
-    """The gateway's side; its length is the number of calls that wait for an answer."""
+    """The gateway's side; its length is the number of calls that wait for an answer.
+
+    It is late from a call that was given up until the replica says anything: one that hangs has no calls, either, and
+    would look idle.
+    """
 
     def __init__(self, key: bytes):
         super().__init__(key, listens=False)
+        self.is_late = False
         self._trusted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._last = 0
@@ -117,15 +125,19 @@ class ReplicaConnection(MessageConnection):
             raise
 
     async def call(self, args: tuple) -> Any:
-        """Send a call and wait for its answer; raises NoSocket when the connection ends before."""
+        """Send a call and wait for its answer; raises NoSocket if it cannot be sent, or the connection ends before."""
         self._last = number = (self._last + 1) % 2**32
-        parts = encode(CALL, number, args)
+        try:
+            parts = encode(CALL, number, args)
+        except NoMessageError as error:
+            raise NoSocket(str(error)) from None
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         self.send(parts)
         try:
             return await answer
         except asyncio.CancelledError:
+            self.is_late = True
             self.send(encode(CANCEL, number, None))
             raise
         finally:
@@ -136,6 +148,7 @@ class ReplicaConnection(MessageConnection):
             self._trusted.set_result(None)
 
     def receive(self, kind: int, number: int, value: Any) -> None:
+        self.is_late = False
         answer = self._waiting.get(number)
         if answer is None or answer.done():
             return

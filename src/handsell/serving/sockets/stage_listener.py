@@ -12,7 +12,7 @@ import ray
 from handsell.core.ray_token import find_token
 from handsell.serving.graph.stages import BundleNotHeld
 from handsell.serving.sockets.connection import MessageConnection, derive_key
-from handsell.serving.sockets.messages import ANSWER, CALL, CANCEL, FAILURE, encode
+from handsell.serving.sockets.messages import ANSWER, CALL, CANCEL, FAILURE, NoMessageError, encode
 from handsell.serving.sockets.serve_router import ADDRESS
 
 log = logging.getLogger(__name__)
@@ -83,8 +83,11 @@ class _GatewayConnection(MessageConnection):
     async def _answer(self, number: int, args: tuple) -> None:
         try:
             self.send(encode(ANSWER, number, await self._listener.answer(args)))
+        except asyncio.CancelledError:
+            self.send(encode(FAILURE, number, ("CancelledError", "")))  # says that this replica is not stuck
+            raise
         except Exception as error:
-            if not isinstance(error, BundleNotHeld):
+            if not isinstance(error, BundleNotHeld | NoMessageError):
                 log.warning("a call of this stage failed: %r", error)
             self.send(encode(FAILURE, number, (type(error).__name__, str(error))))
         finally:
