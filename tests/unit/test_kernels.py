@@ -1,5 +1,6 @@
 """The compiled kernels give what the NumPy code gives, bit for bit."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from handsell.core.kernels import compiled
 from handsell.core.units import DAY_US
 from handsell.features import crosses, matrix
 from handsell.ranking import stage as ranking
-from handsell.ranking.trees import TreeTables
+from handsell.ranking.trees import TreeTables, _complete, _find_depth
 from handsell.ranking.xgboost_import import xgboost
 from handsell.reranking import compiled_selection
 from handsell.reranking.calibrated import TasteCalibration
@@ -23,8 +24,13 @@ from handsell.retrieval.history_weights import HistoryWeights
 from handsell.retrieval.index.vector_index import VectorIndex
 from handsell.retrieval.models import item_knn
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
+from server_programs import report_missing
 
-pytestmark = pytest.mark.skipif(compiled is None, reason="the kernels were not built: no C compiler at installation")
+
+@pytest.fixture(autouse=True)
+def require_kernels():
+    if compiled is None:
+        report_missing("the kernels were not built: no C compiler at installation")
 
 
 def check_equal(monkeypatch, module, compute):
@@ -90,12 +96,12 @@ def test_the_order_of_scores(rng, monkeypatch):
         check_equal(monkeypatch, ranking, lambda k=k: (ranking.best_first(raw, np.isfinite(raw) & real, real, k),))
 
 
-@pytest.mark.parametrize("depth", [1, 5, 7])
-def test_trees(rng, depth):
+@pytest.mark.parametrize(("depth", "gamma"), [(1, 0), (5, 0), (7, 0), (7, 2.0)])  # with gamma, branches are cut back
+def test_trees(rng, depth, gamma):
     x = rng.normal(size=(500, 9)).astype(np.float32)
     x[rng.random(x.shape) < 0.3] = np.nan
     label = np.nan_to_num(x[:, 0]) * np.nan_to_num(x[:, 1]) + np.isnan(x[:, 2])
-    settings = {"max_depth": depth, "nthread": 1, "eta": 0.3, "base_score": 0.5}
+    settings = {"max_depth": depth, "gamma": gamma, "nthread": 1, "eta": 0.3, "base_score": 0.5}
     booster = xgboost.train(settings, xgboost.DMatrix(x, label), 30)
     tables = TreeTables.of(booster)
     use = rng.random(len(x)) < 0.8
@@ -104,6 +110,24 @@ def test_trees(rng, depth):
         found = tables.predict(x, use, trees)
         np.testing.assert_array_equal(found[use], expected[use])
         assert np.isnan(found[~use]).all()
+
+
+def test_nodes_of_a_tree_may_be_numbered_in_any_order(rng):
+    x = rng.normal(size=(500, 4)).astype(np.float32)
+    booster = xgboost.train({"max_depth": 6, "nthread": 1}, xgboost.DMatrix(x, x[:, 0] * x[:, 1]), 1)
+    saved = json.loads(bytes(booster.save_raw("json")))["learner"]["gradient_booster"]["model"]["trees"][0]
+    count = len(saved["left_children"])
+    number = np.concatenate([[0], count - np.arange(1, count)])  # children before their parents; the root stays
+    place = np.argsort(number)
+    turned = {
+        name: np.array(saved[name])[place].tolist()
+        for name in ("split_conditions", "split_indices", "default_left", "left_children", "right_children")
+    }
+    for side in ("left_children", "right_children"):
+        turned[side] = [int(number[child]) if child >= 0 else child for child in turned[side]]
+    assert _find_depth(turned) == _find_depth(saved) == 6
+    for found, expected in zip(_complete(turned, 6), _complete(saved, 6), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_other_models_are_left_to_xgboost(rng):

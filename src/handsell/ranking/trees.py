@@ -79,10 +79,10 @@ def _complete(tree: dict[str, list], depth: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _find_depth(tree: dict[str, list]) -> int:
-    """Return the number of splits on the longest way to a leaf; parents come before their children."""
-    depth = [0] * len(tree["left_children"])
-    for node, children in enumerate(zip(tree["left_children"], tree["right_children"], strict=True)):
-        for child in children:
-            if child != LEAF:
-                depth[child] = depth[node] + 1
-    return max(depth)
+    """Return the number of splits on the longest way to a leaf; nodes may be numbered in any order."""
+    depth, level = -1, [0]
+    while level:
+        depth += 1
+        children = (tree[side][node] for node in level for side in ("left_children", "right_children"))
+        level = [child for child in children if child != LEAF]
+    return depth

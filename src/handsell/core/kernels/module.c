@@ -9,7 +9,9 @@
 
 static PyMethodDef METHODS[] = {
     METHOD(sum_trees),         METHOD(order_best),  METHOD(rank_fused),    METHOD(place_sources),
-    METHOD(count_occurrences), METHOD(sum_weights), METHOD(look_up), METHOD(products), METHOD(select_nearest), METHOD(select_nearest_coarse), METHOD(select_neighbors), METHOD(weigh), METHOD(compare_tags), METHOD(select_slates), METHOD(write_sources), {NULL, NULL, 0, NULL},
+    METHOD(count_occurrences), METHOD(sum_weights), METHOD(look_up),       METHOD(products),
+    METHOD(select_nearest),    METHOD(weigh),       METHOD(compare_tags),  METHOD(select_nearest_coarse),
+    METHOD(select_neighbors),  METHOD(select_slates), METHOD(write_sources), {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_compiled", NULL, -1, METHODS, NULL, NULL, NULL, NULL};
