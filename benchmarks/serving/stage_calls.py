@@ -10,37 +10,30 @@ turns of `--calls` calls each way. Processor time is that of both processes.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import yaml
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 
 from benchmarks.report import measure_cpu_speed, write_report
-from benchmarks.serving.layouts import free_port
-from benchmarks.serving.token_cost import WARMUP_ROUNDS, wait_for
-from handsell.config import load_config
+from benchmarks.serving.small_cluster import serve_applications
 from handsell.core.batches import Candidates
 from handsell.core.ray_token import find_token
-from handsell.local import cluster, service
 from handsell.serving.graph.remote import call
 from handsell.serving.sockets.connection import derive_key
 from handsell.serving.sockets.serve_router import ServeRouter
-from handsell.serving.sockets.stage_caller import NoSocket, StageCaller
+from handsell.serving.sockets.stage_caller import StageCaller
 from handsell.serving.sockets.stage_listener import open_listener
 
 SOURCES = ("als", "two_tower", "item_knn", "user_knn", "content", "popularity")
 WAYS = ("serve", "socket")
-ROOT = Path(__file__).parents[2]
+WARMUP_ROUNDS = 3
 
 
 def make_candidates(rows: int, k: int = 1_000) -> Candidates:
@@ -83,10 +76,8 @@ class Caller:
         return await call(self._stage, "call", sent)
 
     async def _ask_socket(self, sent: Candidates) -> tuple[Candidates, float]:
-        try:
-            return await self._socket.call(sent)
-        except NoSocket:  # the first calls, which open the connection
-            return await self._ask_serve(sent)
+        """Raises NoSocket where the call would go through Serve, so that no figure is of the other way."""
+        return await self._socket.call(sent)
 
 
 def build(arguments: dict[str, str]) -> serve.Application:
@@ -96,36 +87,14 @@ def build(arguments: dict[str, str]) -> serve.Application:
 
 def measure(rounds: int, calls: int, rows: int) -> dict[str, list[dict[str, Any]]]:
     """Start the cluster, call both ways in turns, and stop it; returns the rounds of each way."""
-    with tempfile.TemporaryDirectory(prefix="handsell-stage-calls-") as name:
-        os.environ["HANDSELL_HOME"] = name
-        source = Path(name) / "calls.toml"
-        source.write_text(
-            f'name = "calls"\n[serving]\nport = {free_port()}\n'
-            f"[jobs]\ngcs_port = {free_port()}\ndashboard_port = {free_port()}\nnum_cpus = 2\nobject_store_mib = 100\n"
-        )
-        config = load_config(source)
-        head = cluster.start(config)
-        try:
-            application = {
-                "name": "calls", "route_prefix": "/", "import_path": "benchmarks.serving.stage_calls:build",
-                "runtime_env": {"env_vars": {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}},
-            }  # fmt: skip
-            http = {"host": config.serving.host, "port": config.serving.port}
-            file = Path(name) / "serve.yaml"
-            file.write_text(yaml.safe_dump({"http_options": http, "applications": [application]}))
-            service.run_serve_deploy(file, head)
-            url = service.service_url(config) + "/"
-            wait_for([url])
-            found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
-            for turn in range(WARMUP_ROUNDS + rounds):
-                for way in WAYS if turn % 2 else WAYS[::-1]:
-                    asked: dict[str, str | int] = {"calls": calls, "way": way, "rows": rows}
-                    answer = httpx.get(url, params=asked, timeout=120, trust_env=False).raise_for_status()
-                    if turn >= WARMUP_ROUNDS:
-                        found[way].append(answer.json())
-        finally:
-            cluster.stop(config)
-            shutil.rmtree(cluster.ray_folder(config), ignore_errors=True)
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    with serve_applications({"calls": "benchmarks.serving.stage_calls:build"}, {}) as (url,):
+        for turn in range(WARMUP_ROUNDS + rounds):
+            for way in WAYS if turn % 2 else WAYS[::-1]:
+                asked: dict[str, str | int] = {"calls": calls, "way": way, "rows": rows}
+                answer = httpx.get(url, params=asked, timeout=120, trust_env=False).raise_for_status()
+                if turn >= WARMUP_ROUNDS:
+                    found[way].append(answer.json())
     return found
 
 

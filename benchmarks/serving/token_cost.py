@@ -13,31 +13,26 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import yaml
 from ray import serve
 from ray._private.authentication import authentication_utils
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 
 from benchmarks.report import measure_cpu_speed, write_report
-from benchmarks.serving.layouts import free_port
-from handsell.config import Config, load_config
-from handsell.local import cluster, service
+from benchmarks.serving.small_cluster import serve_applications
 from handsell.serving.graph.remote import call
 
 K = 1_000
 WITHOUT = "HANDSELL_WITHOUT_TOKEN"  # environment variable of the processes of one application
 MODES = ("with token", "without")
-WARMUP_ROUNDS, START_S = 3, 90.0
+WARMUP_ROUNDS = 3
 
 if os.environ.get(WITHOUT):  # Serve imports this module before the replica creates its server
     authentication_utils.is_token_auth_enabled = lambda: False
@@ -71,22 +66,6 @@ def build(arguments: dict[str, str]) -> serve.Application:
     return deployment(Caller).bind(deployment(Stage).bind())
 
 
-def write_serve_file(config: Config, folder: Path) -> Path:
-    """Write a Serve config file with both applications."""
-    paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
-    applications = [
-        {
-            "name": name, "route_prefix": f"/{name}", "import_path": "benchmarks.serving.token_cost:build",
-            "runtime_env": {"env_vars": paths | variables},
-        }
-        for name, variables in (("with", {}), ("without", {WITHOUT: "1"}))
-    ]  # fmt: skip
-    http = {"host": config.serving.host, "port": config.serving.port}
-    path = folder / "serve.yaml"
-    path.write_text(yaml.safe_dump({"http_options": http, "applications": applications}))
-    return path
-
-
 def measure_calls(url: str, calls: int, token: bool) -> list[float]:
     """Return the ms of each call; exits if the application does not run as expected."""
     answer = httpx.get(url, params={"calls": calls}, timeout=120, trust_env=False).raise_for_status().json()
@@ -95,44 +74,16 @@ def measure_calls(url: str, calls: int, token: bool) -> list[float]:
     return answer["ms"]
 
 
-def wait_for(urls: list[str]) -> None:
-    until = time.monotonic() + START_S
-    for url in urls:
-        while True:
-            try:
-                if httpx.get(url, params={"calls": 1}, timeout=30, trust_env=False).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                pass
-            if time.monotonic() > until:
-                raise TimeoutError(f"{url} was not ready within {START_S:.0f} s")
-            time.sleep(0.5)
-
-
 def measure(rounds: int, calls: int) -> list[list[list[float]]]:
     """Start the cluster, run both applications in turns, and stop it; ms by mode, round and call."""
-    with tempfile.TemporaryDirectory(prefix="handsell-token-cost-") as name:
-        os.environ["HANDSELL_HOME"] = name
-        source = Path(name) / "hops.toml"
-        source.write_text(
-            f'name = "hops"\n[serving]\nport = {free_port()}\n'
-            f"[jobs]\ngcs_port = {free_port()}\ndashboard_port = {free_port()}\nnum_cpus = 2\nobject_store_mib = 100\n"
-        )
-        config = load_config(source)
-        head = cluster.start(config)
-        try:
-            service.run_serve_deploy(write_serve_file(config, Path(name)), head)
-            urls = [f"{service.service_url(config)}/{application}/" for application in ("with", "without")]
-            wait_for(urls)
-            found: list[list[list[float]]] = [[], []]
-            for turn in range(WARMUP_ROUNDS + rounds):
-                for mode in (0, 1) if turn % 2 else (1, 0):
-                    took = measure_calls(urls[mode], calls, token=mode == 0)
-                    if turn >= WARMUP_ROUNDS:
-                        found[mode].append(took)
-        finally:
-            cluster.stop(config)
-            shutil.rmtree(cluster.ray_folder(config), ignore_errors=True)
+    path = "benchmarks.serving.token_cost:build"
+    found: list[list[list[float]]] = [[], []]
+    with serve_applications({"with": path, "without": path}, {"without": {WITHOUT: "1"}}) as urls:
+        for turn in range(WARMUP_ROUNDS + rounds):
+            for mode in (0, 1) if turn % 2 else (1, 0):
+                took = measure_calls(urls[mode], calls, token=mode == 0)
+                if turn >= WARMUP_ROUNDS:
+                    found[mode].append(took)
     return found
 
 
