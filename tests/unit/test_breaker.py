@@ -94,3 +94,20 @@ async def test_an_error_is_an_answer(stage):
         await watch.wait(broken, asyncio.get_running_loop().time() + 60)
     while watch.open:
         await asyncio.sleep(0)
+
+
+async def test_an_error_that_took_long_is_a_late_answer(stage):
+    watch = Breaker("ranking", STALL_S)
+
+    async def slow():
+        await asyncio.sleep(0.7 * STALL_S)
+        raise ConnectionError("the node has gone")
+
+    for _ in range(circuit_breaker.LATE_CALLS):
+        with pytest.raises(ConnectionError):
+            await watch.wait(slow, asyncio.get_running_loop().time() + 60)
+    assert watch.open
+    with pytest.raises(TimeoutError):
+        await watch.wait(slow, asyncio.get_running_loop().time() + 60)
+    await asyncio.sleep(2 * STALL_S)
+    assert watch.open  # nor does a slow error of a trial close it

@@ -116,3 +116,22 @@ async def test_callers_of_a_batch_that_is_cancelled_are_answered():
     with pytest.raises(RequestError, match="ending") as refused:
         await asyncio.wait_for(batcher.submit("a"), 10)
     assert refused.value.status == 503
+
+
+async def test_a_few_batches_that_a_hanging_stage_held_do_not_refuse_those_that_follow():
+    hangs = False
+
+    async def run(queries):
+        await asyncio.sleep(0.3 if hangs else 0.001)
+        return queries
+
+    batcher = MicroBatcher(run, size=2, in_flight=3, max_wait_s=0.1)
+    for query in range(10):
+        await batcher.submit(query)
+    hangs = True
+    held = await asked(batcher, range(3))
+    hangs = False
+    waiting = await asked(batcher, range(6))
+    await asyncio.gather(*held)
+    follows = await asked(batcher, range(6))
+    assert await asyncio.gather(*waiting, *follows) == [*range(6), *range(6)]

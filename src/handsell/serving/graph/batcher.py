@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from statistics import median
 from typing import Generic, TypeVar
 
 from handsell.core.errors import RequestError
@@ -16,7 +17,7 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 WAITING_BATCHES = 8  # most full batches that may wait
-SMOOTHING = 0.2  # weight of the latest batch in the running mean of batch durations
+RECENT = 15  # batches by whose median duration waits are estimated: a few that a hanging stage held do not count
 
 
 class MicroBatcher(Generic[Q, A]):
@@ -40,7 +41,8 @@ class MicroBatcher(Generic[Q, A]):
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
         self._running: dict[int, asyncio.Future[A]] = {}  # by the identity of the query
         self._batches: set[asyncio.Task] = set()
-        self._batch_s = 0.0
+        self._durations: deque[float] = deque(maxlen=RECENT)
+        self._batch_s = 0.0  # their median
         self.capacity = WAITING_BATCHES * size
 
     def __len__(self) -> int:
@@ -104,8 +106,8 @@ class MicroBatcher(Generic[Q, A]):
         finally:
             for query, _ in batch:
                 self._running.pop(id(query), None)
-            took = asyncio.get_running_loop().time() - started
-            self._batch_s += (took - self._batch_s) * (SMOOTHING if self._batch_s else 1.0)
+            self._durations.append(asyncio.get_running_loop().time() - started)
+            self._batch_s = median(self._durations)
             self._free += 1
             self._start()
 

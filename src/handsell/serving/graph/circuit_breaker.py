@@ -45,12 +45,11 @@ class Breaker:
         try:
             async with asyncio.timeout_at(min(limit, started + self._stall_s)):
                 answer = await call()
-        except TimeoutError:
-            if loop.time() - started >= self._stall_s / 2:  # a shorter limit says nothing about the stage
+        except Exception as error:
+            if loop.time() - started >= self._stall_s / 2:  # an error that took so long holds slots, too
                 self._count_late()
-            raise
-        except Exception:  # an error counts as an answer in time
-            self._late = 0
+            elif not isinstance(error, TimeoutError):  # a prompt error is an answer; a shorter limit says nothing
+                self._late = 0
             raise
         self._late = 0
         return answer
@@ -72,7 +71,9 @@ class Breaker:
                 await call()
         except TimeoutError:
             return
-        except Exception as error:  # an error counts as an answer; the next caller gets it
+        except Exception as error:  # a prompt error is an answer; the next caller gets it
+            if asyncio.get_running_loop().time() - self._last_trial >= self._stall_s / 2:
+                return
             log.info("%s answers again, with %r", self._name, error)
         else:
             log.info("%s answers again", self._name)
