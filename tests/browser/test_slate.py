@@ -309,6 +309,20 @@ def test_text_of_the_catalog_is_no_html_and_a_picture_that_fails_is_replaced(wid
     assert page.locator("handsell-slate .initial").first.inner_text() == "<"
 
 
+def test_a_card_names_the_liked_item(widget):
+    def rewrite(route):
+        answer = route.fetch()
+        body = answer.json()
+        body["items"][0]["reason"] = {"code": "because_you_liked", "item_id": "i1", "title": "$& <b>Moon</b>"}
+        body["items"][1]["reason"] = {"code": "because_you_liked", "item_id": "i1"}
+        route.fulfill(response=answer, json=body)
+
+    page = widget.open(before=lambda page: page.route("**/v1/recommendations", rewrite))
+    page.locator("handsell-slate .reason").first.wait_for()
+    assert page.locator("handsell-slate li:nth-child(1) .reason").inner_text() == "Because you liked $& <b>Moon</b>"
+    assert page.locator("handsell-slate li:nth-child(2) .reason").inner_text() == "Because you liked something similar"
+
+
 def test_changed_attributes_ask_once_and_a_moved_slate_does_not(widget):
     page = widget.open()
     page.wait_for_function("slates === 1")

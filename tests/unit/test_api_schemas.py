@@ -56,6 +56,16 @@ async def test_metadata_only_when_asked_for(client):
     assert item["metadata"]["published_at"].endswith("Z") and "text" not in item["metadata"]
 
 
+async def test_reasons_name_the_title_of_their_item_beside_metadata(client):
+    session = {"events": [{"type": "like", "item_id": f"i{n}"} for n in (90, 91, 92)]}
+    body = {"user_id": "never-seen", "session": session, "count": 30}
+    plain = (await client.post("/v1/recommendations", json=body)).json()["items"]
+    rich = (await client.post("/v1/recommendations", json={**body, "include": ["metadata"]})).json()["items"]
+    named = [item["reason"] for item in rich if item["reason"]["item_id"]]
+    assert named and all(reason["title"] == f"Title {reason['item_id'][1:]}" for reason in named)
+    assert all("title" not in item["reason"] for item in [*plain, *rich] if item["reason"] not in named)
+
+
 async def test_excluded_unavailable_and_seen_items_do_not_come(client, world):
     first = (await client.post("/v1/recommendations", json={"user_id": "u2", "count": 5})).json()
     unwanted = [i["item_id"] for i in first["items"]]

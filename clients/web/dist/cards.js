@@ -3,7 +3,9 @@ export const REASONS = {
     recommended_for_you: "Recommended for you",
     listen_again: "Once more",
     because_you_liked: "Because you liked something similar",
+    "because_you_liked:title": "Because you liked {title}",
     similar_to_recent: "Similar to what you looked at",
+    "similar_to_recent:title": "Similar to {title}",
     from_creator_you_play: "By someone you like",
     new_release: "New",
     matches_your_taste: "Matches your taste",
@@ -59,9 +61,14 @@ function createWords(item, reasons) {
     const creators = item.metadata?.["creators"];
     if (Array.isArray(creators) && creators.length)
         words.append(createElement("span", "creators", creators.join(", ")));
-    const reason = reasons[item.reason.code];
+    const reason = describeReason(item.reason, reasons);
     if (reason)
         words.append(createElement("span", "reason", reason));
     return words;
+}
+/** The text of a reason; one with a place for a title is used where the answer names one. */
+function describeReason(reason, texts) {
+    const named = texts[`${reason.code}:title`];
+    return named && reason.title ? named.replaceAll("{title}", () => reason.title ?? "") : texts[reason.code];
 }
 //# sourceMappingURL=cards.js.map

@@ -1,6 +1,6 @@
 // Parts of the slate as DOM nodes. Text of the catalog is set as text, never as HTML.
 
-import type { RecommendedItem } from "./models.js";
+import type { Reason, RecommendedItem } from "./models.js";
 
 export interface CardSettings {
   /** address of an item, with {item_id} for its id; without it a card is a button */
@@ -14,7 +14,9 @@ export const REASONS: Record<string, string> = {
   recommended_for_you: "Recommended for you",
   listen_again: "Once more",
   because_you_liked: "Because you liked something similar",
+  "because_you_liked:title": "Because you liked {title}",
   similar_to_recent: "Similar to what you looked at",
+  "similar_to_recent:title": "Similar to {title}",
   from_creator_you_play: "By someone you like",
   new_release: "New",
   matches_your_taste: "Matches your taste",
@@ -75,7 +77,13 @@ function createWords(item: RecommendedItem, reasons: Record<string, string>): HT
   words.append(createElement("span", "title", readTitle(item)));
   const creators = item.metadata?.["creators"];
   if (Array.isArray(creators) && creators.length) words.append(createElement("span", "creators", creators.join(", ")));
-  const reason = reasons[item.reason.code];
+  const reason = describeReason(item.reason, reasons);
   if (reason) words.append(createElement("span", "reason", reason));
   return words;
+}
+
+/** The text of a reason; one with a place for a title is used where the answer names one. */
+function describeReason(reason: Reason, texts: Record<string, string>): string | undefined {
+  const named = texts[`${reason.code}:title`];
+  return named && reason.title ? named.replaceAll("{title}", () => reason.title ?? "") : texts[reason.code];
 }

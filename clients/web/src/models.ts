@@ -80,6 +80,8 @@ export interface Reason {
   code: string;
   /** the item of the user's history that the reason refers to */
   item_id?: string | null;
+  /** of that item; only if the request includes metadata and the item has a title */
+  title?: string | null;
 }
 
 export interface RecommendationsAnswer {

@@ -249,6 +249,8 @@ class Reason(TypedDict):
     code: str
     # the item of the user's history that the reason refers to
     item_id: NotRequired[str | None]
+    # of that item; only if the request includes metadata and the item has a title
+    title: NotRequired[str | None]
 
 
 class RecommendationsAnswer(TypedDict):

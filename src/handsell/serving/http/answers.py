@@ -22,6 +22,9 @@ class Answer(BaseModel):
 class Reason(Answer):
     code: str
     item_id: str | None = Field(default=None, description="the item of the user's history that the reason refers to")
+    title: str | None = Field(
+        default=None, description="of that item; only if the request includes metadata and the item has a title"
+    )
 
 
 class Item(Answer):

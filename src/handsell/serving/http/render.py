@@ -27,6 +27,7 @@ class RenderedSlate:
     reason: list[Reason]
     propensity: list[float]
     item: np.ndarray  # (n,) int32
+    reason_item: np.ndarray  # (n,) int32, the item that each reason refers to, or NONE
     rules: str | None  # version of the business rules applied
 
 
@@ -48,6 +49,7 @@ def render_slate(slates: Slates, row: int, count: int, snapshot: Snapshot) -> Re
         ],
         propensity=round_scores(slates.propensity[row, :n]),
         item=item,
+        reason_item=about,
         rules=None if slates.rules is None else slates.rules.version,
     )
 
@@ -59,12 +61,24 @@ def round_scores(values: np.ndarray) -> list[float]:
 
 
 def build_recommended_items(slate: RenderedSlate, snapshot: Snapshot, metadata: bool) -> list[RecommendedItem]:
-    """The items of a slate with their sources and reasons."""
+    """The items of a slate with their sources and reasons; with metadata, reasons name the title of their item."""
     about = _describe(slate.item_id, slate.score, slate.item, snapshot, metadata)
+    reasons = _name_titles(slate, snapshot) if metadata else slate.reason
     return [
         RecommendedItem(**item, sources=sources, reason=reason)
-        for item, sources, reason in zip(about, slate.sources, slate.reason, strict=True)
+        for item, sources, reason in zip(about, slate.sources, reasons, strict=True)
     ]
+
+
+def _name_titles(slate: RenderedSlate, snapshot: Snapshot) -> list[Reason]:
+    """Return the reasons, each with the title of the item that it refers to, where that has one."""
+    reasons, known = list(slate.reason), np.flatnonzero(slate.reason_item != NONE)
+    rows = snapshot.read_metadata(slate.reason_item[known])
+    titles = rows["title"].to_pylist() if "title" in rows.column_names else [None] * len(known)
+    for place, title in zip(known.tolist(), titles, strict=True):
+        if isinstance(title, str) and title:
+            reasons[place] = Reason(code=reasons[place].code, item_id=reasons[place].item_id, title=title)
+    return reasons
 
 
 def build_ranked_items(ranked: Candidates, snapshot: Snapshot) -> list[RankedItem]:
