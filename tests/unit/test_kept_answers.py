@@ -11,7 +11,8 @@ from handsell.eligibility.config import Surface
 from handsell.serving.reuse import slate_reuse
 from handsell.serving.reuse.answer_keys import AnswerKey
 from handsell.serving.reuse.kept_answers import Kept, KeptAnswers
-from handsell.serving.reuse.slate_reuse import SlateReuse, UserSlate, reranks_alike
+from handsell.serving.reuse.slate_reuse import SlateReuse, reranks_alike
+from handsell.serving.reuse.user_slate import UserSlate
 
 
 def keep(answers: KeptAnswers, key: bytes, made_us: int = 0, size: int = 10) -> None:

@@ -23,14 +23,15 @@ RECENT = 15  # batches by whose median duration waits are estimated: a few that 
 class MicroBatcher(Generic[Q, A]):
     """Queries that arrive while `in_flight` batches are running share the next one, up to `size`.
 
-    `run(queries)` returns one answer per query; its exception reaches every caller of the batch. Only queries of one
+    `run(queries)` returns one answer per query, None for those that have been answered early or handed over; its
+    exception reaches every caller of the batch. Only queries of one
     `kind` share a batch. A query that would wait longer than `max_wait_s`, by the duration of recent batches, is
     refused.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[Q]], Awaitable[Sequence[A]]],
+        run: Callable[[Sequence[Q]], Awaitable[Sequence[A | None]]],
         size: int,
         in_flight: int,
         max_wait_s: float = float("inf"),
@@ -40,6 +41,7 @@ class MicroBatcher(Generic[Q, A]):
         self._max_wait_s, self._kind = max_wait_s, kind
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
         self._running: dict[int, asyncio.Future[A]] = {}  # by the identity of the query
+        self._handed_over: set[asyncio.Future[A]] = set()
         self._batches: set[asyncio.Task] = set()
         self._durations: deque[float] = deque(maxlen=RECENT)
         self._batch_s = 0.0  # their median
@@ -60,10 +62,16 @@ class MicroBatcher(Generic[Q, A]):
         return await answer
 
     def answer_early(self, query: Q, answer: A) -> None:
-        """Answer a query of a running batch before the others; what `run` returns for it is not used."""
+        """Answer a query of a running batch before the others."""
         waiting = self._running.get(id(query))
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
+
+    def hand_over(self, query: Q) -> asyncio.Future[A]:
+        """Return the future by which the caller of a query of a running batch waits; it is no longer of the batch."""
+        waiting = self._running[id(query)]
+        self._handed_over.add(waiting)
+        return waiting
 
     def wait_s(self) -> float:
         """Estimated seconds until a query that arrives now would start."""
@@ -96,23 +104,28 @@ class MicroBatcher(Generic[Q, A]):
         try:
             answers = await self._run([query for query, _ in batch])
             for (_, waiting), answer in zip(batch, answers, strict=True):
-                if not waiting.done():
+                if answer is not None and not waiting.done():
                     waiting.set_result(answer)
         except Exception as error:
-            _fail(batch, error)
+            self._fail(batch, error)
         except asyncio.CancelledError:  # or the callers would wait for ever
-            _fail(batch, RequestError("the service is ending: retry in a second", status=503, code="ending"))
+            self._fail(batch, build_ending())
             raise
         finally:
-            for query, _ in batch:
+            for query, waiting in batch:
                 self._running.pop(id(query), None)
+                self._handed_over.discard(waiting)
             self._durations.append(asyncio.get_running_loop().time() - started)
             self._batch_s = median(self._durations)
             self._free += 1
             self._start()
 
+    def _fail(self, batch: Sequence[tuple[Q, asyncio.Future[A]]], error: Exception) -> None:
+        for _, waiting in batch:
+            if waiting not in self._handed_over and not waiting.done():
+                waiting.set_exception(error)
 
-def _fail(batch: Sequence[tuple[Q, asyncio.Future[A]]], error: Exception) -> None:
-    for _, waiting in batch:
-        if not waiting.done():
-            waiting.set_exception(error)
+
+def build_ending() -> RequestError:
+    """Return the error of queries whose batch is cancelled."""
+    return RequestError("the service is ending: retry in a second", status=503, code="ending")

@@ -26,7 +26,7 @@ from handsell.features.request_builder import BuiltRequests
 from handsell.features.storage.online_rows import UserStore
 from handsell.onboarding.question_model import QuestionModel
 from handsell.retrieval.score_items import best_first, score_items
-from handsell.serving.graph.batcher import A, MicroBatcher
+from handsell.serving.graph.batcher import A, MicroBatcher, build_ending
 from handsell.serving.graph.circuit_breaker import STALL, Breaker
 from handsell.serving.graph.loading import OpenedBundle, load_popularity
 from handsell.serving.graph.popularity_fallback import PopularItems, PopularLists
@@ -41,7 +41,8 @@ from handsell.serving.http.queries import Query, QueryParser
 from handsell.serving.live.live_stages import LiveStages, read_now
 from handsell.serving.reuse.answer_keys import AnswerKey
 from handsell.serving.reuse.reused_batch import ReusedBatch
-from handsell.serving.reuse.slate_reuse import SlateReuse, UserSlate
+from handsell.serving.reuse.slate_reuse import SlateReuse
+from handsell.serving.reuse.user_slate import UserSlate
 from handsell.serving.slates.release import Release
 from handsell.serving.stream.recent_likes import RecentLikes, add_likes
 from handsell.serving.telemetry.batch_context import work_for
@@ -196,13 +197,29 @@ class LoadedBundle:
         if self._is_dropped and not self._running:
             self._users.close()
 
-    async def _recommend(self, queries: Sequence[Query]) -> list[UserSlate]:
-        """Answer queries whose slates are kept early, and compute the others."""
+    async def _recommend(self, queries: Sequence[Query]) -> list[UserSlate | None]:
+        """Answer queries whose slates are kept early, and compute the others; None for one that waits for another's."""
         self.metrics.batch_size.observe(len(queries))
         run, reads = await self._read(queries)
-        batch = ReusedBatch(self._reuse, queries, reads, self._find_keys(queries, reads, run))
+        keys = self._find_keys(queries, reads, run)
+        batch = ReusedBatch(self._reuse, queries, reads, keys, self._slates.hand_over)
         for query, kept in batch.find_slates():
             self._slates.answer_early(query, kept)
+        try:
+            await self._compute(batch, run)
+        except Exception as error:
+            batch.fail(error)
+            raise
+        except asyncio.CancelledError:
+            batch.fail(build_ending())
+            raise
+        for surface, reused in batch.list_reused():
+            self.metrics.count_reused(self.config.surface_names[surface], reused)
+        self.metrics.reuse_bytes.set(self._reuse.size)
+        return batch.answers
+
+    async def _compute(self, batch: ReusedBatch, run: StageRun) -> None:
+        """Compute the slates of a batch that are not known, and answer their queries."""
         for part in batch.split():
             built = self._users.complete(part.reads, part.queries, run.failures, self.change_config(part.overlay))
             self.metrics.count_removed(count_removed(self._popular.items.eligibility, built.requests))
@@ -211,10 +228,6 @@ class LoadedBundle:
             slates = await self._make_slates(own, funnel, built.requests, n, part.overlay)
             for query, slate in batch.add(part, slates, built.cold):
                 self._slates.answer_early(query, slate)
-        for surface, reused in batch.list_reused():
-            self.metrics.count_reused(self.config.surface_names[surface], reused)
-        self.metrics.reuse_bytes.set(self._reuse.size)
-        return batch.answers
 
     def _find_keys(self, queries: Sequence[Query], reads: UserReads, run: StageRun) -> list[AnswerKey | None]:
         """Return the keys of kept answers; None for all after a failure, and for queries that are to be logged."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +16,9 @@ from handsell.serving.graph.users import UserReads
 from handsell.serving.http.queries import Query
 from handsell.serving.reuse.answer_keys import AnswerKey
 from handsell.serving.reuse.kept_answers import Kept
-from handsell.serving.reuse.slate_reuse import Reused, SlateReuse, UserSlate
+from handsell.serving.reuse.pending_slates import PendingSlate
+from handsell.serving.reuse.slate_reuse import SlateReuse
+from handsell.serving.reuse.user_slate import Reused, UserSlate
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,24 @@ class BatchPart:
 
 
 class ReusedBatch:
-    """`answers` has the slates of the queries, as soon as they are known."""
+    """Finds the slates of a batch of queries, or who computes them.
 
-    def __init__(self, reuse: SlateReuse, queries: Sequence[Query], reads: UserReads, keys: Sequence[AnswerKey | None]):
+    `hand_over` gives the future by which a query's caller waits for its slate.
+    """
+
+    def __init__(
+        self, reuse: SlateReuse, queries: Sequence[Query], reads: UserReads, keys: Sequence[AnswerKey | None],
+        hand_over: Callable[[Query], asyncio.Future[UserSlate]],
+    ):  # fmt: skip
         self._reuse, self._queries, self._reads, self._keys = reuse, queries, reads, keys
+        self._hand_over = hand_over
         self._found: list[UserSlate | None] = [None] * len(queries)
+        self._pending: dict[int, PendingSlate] = {}  # slates that this batch computes and others may wait for
 
     @property
-    def answers(self) -> list[UserSlate]:
-        return [slate for slate in self._found if slate is not None]
+    def answers(self) -> list[UserSlate | None]:
+        """The slates, None for queries that have been handed over."""
+        return self._found
 
     def find_slates(self) -> Iterator[tuple[Query, UserSlate]]:
         """Yield the queries whose slates are kept."""
@@ -86,14 +98,37 @@ class ReusedBatch:
                 yield query, slate
 
     def split(self) -> list[BatchPart]:
-        """Return the queries without a slate in parts: by kept candidates of one shape first, then all others."""
+        """Return the queries whose slates this batch computes: by kept candidates of one shape first, then all others.
+
+        Queries whose slates are being computed already, in this batch or another one, are handed over.
+        """
         left = [place for place, slate in enumerate(self._found) if slate is None]
         kept = {place: self._reuse.find_ranked(self._queries[place], self._keys[place]) for place in left}
         groups: dict[object, list[int]] = {}
+        others = []
         for place, one in kept.items():
-            groups.setdefault(None if one is None else _shape(one.value), []).append(place)
-        others = groups.pop(None, [])
+            if one is not None:
+                groups.setdefault(_shape(one.value), []).append(place)
+            elif not self._wait(place):
+                others.append(place)
         return [self._take(places, kept) for places in (*groups.values(), others) if places]
+
+    def _wait(self, place: int) -> bool:
+        """Let a query wait for its slate if somebody computes it, else let later ones wait for this query's."""
+        query, key = self._queries[place], self._keys[place]
+        if (pending := self._reuse.find_pending(query, key)) is not None:
+            pending.waiting.append((query, self._hand_over(query)))
+            return True
+        if (pending := self._reuse.begin(query, key)) is not None:
+            self._pending[place] = pending
+        return False
+
+    def fail(self, error: Exception) -> None:
+        """Pass a failure on to all that wait for a slate of this batch."""
+        for place, pending in self._pending.items():
+            self._reuse.end(self._keys[place], pending)
+            pending.fail(error)
+        self._pending.clear()
 
     def _take(self, places: list[int], kept: dict[int, Kept | None]) -> BatchPart:
         is_whole = len(places) == len(self._queries)
@@ -116,12 +151,18 @@ class ReusedBatch:
                 slate = replace(slate, reused="candidates", age_s=age_s)
             else:
                 self._reuse.keep_slate(query, keys[row], snapshot, slate)
+                if (pending := self._pending.pop(place, None)) is not None:
+                    self._reuse.end(keys[row], pending)
+                    pending.finish(slate)
             self._found[place] = slate
             yield query, slate
 
     def list_reused(self) -> list[tuple[int, Reused]]:
         """Return the surface of each query, and what of its answer was reused."""
-        return [(query.surface, slate.reused) for query, slate in zip(self._queries, self.answers, strict=True)]
+        return [
+            (query.surface, "slate" if slate is None else slate.reused)
+            for query, slate in zip(self._queries, self._found, strict=True)
+        ]
 
 
 def _shape(ranked: Candidates) -> tuple[int, int, tuple[str, ...]]:

@@ -2,16 +2,15 @@
 
 A slate is given again only where re-ranking is a function of the request: exploration, new items with a share of
 impressions, and business rules draw, count or follow a file. Otherwise ranked candidates are, and re-ranking runs for
-each request.
+each request. A request whose slate is being computed for another one waits for it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Literal
 
 import numpy as np
 
@@ -22,25 +21,12 @@ from handsell.serving.graph.users import UserReads
 from handsell.serving.http.queries import Query
 from handsell.serving.reuse.answer_keys import AnswerKey, build_keys
 from handsell.serving.reuse.kept_answers import Kept, KeptAnswers
-
-Reused = Literal["nothing", "candidates", "slate"]
+from handsell.serving.reuse.pending_slates import PendingSlate, PendingSlates
+from handsell.serving.reuse.user_slate import UserSlate
 
 ENTRY_BYTES = 1_500  # of an entry besides its arrays
 ITEM_BYTES = 2_000  # of an item of a slate that has been written
 CONFIGS = 256  # changed configs whose settings are kept
-
-
-@dataclass(frozen=True, slots=True)
-class UserSlate:
-    """One query's row of a batch of slates."""
-
-    slates: Slates
-    row: int
-    cold: bool
-    teams: tuple[str | None, ...] = ()  # arm that brought each item of an interleaved slate
-    reused: Reused = "nothing"  # what was computed for an earlier request
-    age_s: float = 0.0  # since that was computed
-    rendered: dict[str, Any] = field(default_factory=dict)  # parts of answers that are the same each time
 
 
 class SlateReuse:
@@ -53,6 +39,7 @@ class SlateReuse:
     def __init__(self, config: Config, change_config: Callable[[str], Config], settle_s: float):
         most = config.serving.reuse_bytes
         self._slates, self._ranked = KeptAnswers(most // 2), KeptAnswers(most - most // 2)
+        self._pending = PendingSlates()
         self._change_config, self._ranks = change_config, config.ranking.ranked
         self._snapshot: Snapshot | None = None
         self._settle_s, self._since = settle_s, 0.0
@@ -102,6 +89,19 @@ class SlateReuse:
                 size = ENTRY_BYTES + _count_bytes(row)
                 self._ranked.put(key.ranked, Kept(row, query.time, query.time + self._lasts_us(query), size))
 
+    def find_pending(self, query: Query, key: AnswerKey | None) -> PendingSlate | None:
+        """Return a slate that is being computed and will be the query's as well."""
+        return None if key is None else self._pending.find(key.slate, query, self._lasts_us(query))
+
+    def begin(self, query: Query, key: AnswerKey | None) -> PendingSlate | None:
+        """Let later queries wait for this one's slate; None if theirs would be others."""
+        return None if key is None or not self._keeps_slates(query.overlay) else self._pending.begin(key.slate, query)
+
+    def end(self, key: AnswerKey | None, pending: PendingSlate) -> None:
+        """Let no more queries wait for a slate."""
+        if key is not None:
+            self._pending.end(key.slate, pending)
+
     @property
     def size(self) -> int:
         """Bytes of all that is kept."""
@@ -112,6 +112,7 @@ class SlateReuse:
             self._snapshot, self._since = snapshot, time.monotonic()
             self._slates.clear()
             self._ranked.clear()
+            self._pending.clear()
 
     def _is_old(self, snapshot: Snapshot) -> bool:
         """Whether the catalog has changed since a request began, or so lately that a stage may not know it."""

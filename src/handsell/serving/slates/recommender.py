@@ -17,7 +17,7 @@ from handsell.serving.graph.stages import BundleNotHeld
 from handsell.serving.http import answers as a
 from handsell.serving.http.queries import Query, QueryParser
 from handsell.serving.http.schemas import RankBody
-from handsell.serving.reuse.slate_reuse import UserSlate
+from handsell.serving.reuse.user_slate import UserSlate
 from handsell.serving.slates.arm_traffic import ArmRequest, ArmTraffic
 from handsell.serving.slates.slate_answers import SlateAnswers
 

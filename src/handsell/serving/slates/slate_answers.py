@@ -15,7 +15,7 @@ from handsell.serving.graph.loaded_bundle import LoadedBundle, RankedList
 from handsell.serving.http import answers as a
 from handsell.serving.http import render
 from handsell.serving.http.queries import Query
-from handsell.serving.reuse.slate_reuse import UserSlate
+from handsell.serving.reuse.user_slate import UserSlate
 from handsell.serving.slates.arm_traffic import ArmRequest
 from handsell.serving.telemetry.observability import Metrics
 from handsell.serving.telemetry.slate_metrics import SlateMetrics
