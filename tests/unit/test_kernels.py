@@ -24,6 +24,7 @@ from handsell.retrieval.history_weights import HistoryWeights
 from handsell.retrieval.index.vector_index import VectorIndex
 from handsell.retrieval.models import item_knn
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
+from kernel_results import check_equal
 from server_programs import report_missing
 
 
@@ -31,17 +32,6 @@ from server_programs import report_missing
 def require_kernels():
     if compiled is None:
         report_missing("the kernels were not built: no C compiler at installation")
-
-
-def check_equal(monkeypatch, module, compute):
-    """Compute with the kernels and without them; the results are equal."""
-    found = compute()
-    monkeypatch.setattr(module, "compiled", None)
-    expected = compute()
-    monkeypatch.undo()
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
-        assert np.asarray(one).dtype == np.asarray(other).dtype
 
 
 def draw_found(rng, rows: int, sizes: tuple[int, ...], items: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -36,7 +36,7 @@ class LiveSnapshot(Snapshot):
         return self.__dict__["_base"]
 
     def is_deleted(self, items: np.ndarray) -> np.ndarray:
-        return np.isin(items, self.deleted)
+        return np.isin(items, self.deleted) if len(self.deleted) else np.zeros(np.shape(items), bool)
 
     @cached_property
     def metadata(self) -> pa.Table:  # type: ignore[override]

@@ -13,7 +13,11 @@ import pyarrow as pa
 
 from handsell.core.batches import NONE
 from handsell.core.errors import DataError
+from handsell.core.kernels import compiled
 
+REMAINDERS = np.array([~crc32(bytes([n ^ 0xFF])) ^ 0x00FFFFFF for n in range(256)], np.int64).astype(np.int32)
+"""The table of CRC-32: what each byte leaves."""
+NO_TEXT = np.zeros(0, np.int8)
 FEW = 10  # ids that are read one by one faster than by one call of Arrow
 
 
@@ -58,6 +62,8 @@ class Vocabulary:
         found = np.full(len(ids), NONE, np.int32)
         if not len(self) or not len(ids):
             return found
+        if compiled is not None and self._number_compiled(ids, found):
+            return found
         wanted, last = _hash(ids), len(self) - 1
         place = np.minimum(np.searchsorted(self.hashes, wanted), last)
         if self.ids(first := self.order[place]) == list(ids):
@@ -72,8 +78,28 @@ class Vocabulary:
             row, place = row[again], place[again] + 1
         return found
 
+    def _number_compiled(self, ids: Sequence[str], found: np.ndarray) -> bool:
+        """Write the numbers to `found` (M,); False where the kernel cannot."""
+        buffers = self._find_buffers()
+        return buffers is not None and compiled.number_texts(
+            ids if isinstance(ids, list) else list(ids), REMAINDERS,
+            np.ascontiguousarray(self.hashes, np.uint32).view(np.int32), np.ascontiguousarray(self.order, np.int32),
+            *buffers, found,
+        )  # fmt: skip
+
+    def _find_buffers(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return where each text begins and ends (N + 1,) int32, and all texts as int8; None beyond 2 GiB."""
+        texts = self.texts
+        if not len(texts) or not pa.types.is_string(texts.type):
+            return None
+        _, offsets, characters = texts.buffers()
+        begin = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+        return begin, NO_TEXT if not characters else np.frombuffer(characters, np.int8)
+
     def ids(self, numbers: np.ndarray) -> list[str]:
         """External ids of numbers ≥ 0."""
+        if compiled is not None and (buffers := self._find_buffers()) is not None:
+            return compiled.read_texts(*buffers, np.ascontiguousarray(numbers, np.int64))
         if len(numbers) <= FEW:
             return [self.texts[number].as_py() for number in np.asarray(numbers).tolist()]
         return self.texts.take(pa.array(np.asarray(numbers, np.int64))).to_pylist()

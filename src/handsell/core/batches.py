@@ -206,14 +206,14 @@ class Candidates(RowBatch):
 
     def reorder(self, order: np.ndarray) -> Candidates:
         """Select columns per row by order (B, k) int."""
-        pick3 = order[:, :, None]
+        row = np.arange(len(order))[:, None]
         return replace(
             self,
-            item=np.take_along_axis(self.item, order, 1),
-            fused=np.take_along_axis(self.fused, order, 1),
-            source_score=np.take_along_axis(self.source_score, pick3, 1),
-            source_rank=np.take_along_axis(self.source_rank, pick3, 1),
-            score=np.take_along_axis(self.score, order, 1),
+            item=self.item[row, order],
+            fused=self.fused[row, order],
+            source_score=self.source_score[row, order],
+            source_rank=self.source_rank[row, order],
+            score=self.score[row, order],
         )
 
 

@@ -145,15 +145,18 @@ class Eligibility:
 
     def apply_filters(self, requests: Requests) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """Yield each filter's origin, the rows (B,) bool to which it applies, and the items (I,) bool that pass."""
-        filters = [
-            ("surface_filter", requests.surface == code, surface.filter) for code, surface in enumerate(self.surfaces)
-        ]
+        filters = [("surface_filter", requests.surface == code, text) for code, text in self._surface_filters]
         if requests.filter is not None:
             filters += [("request_filter", requests.filter == code, text) for code, text in enumerate(requests.filters)]
         for name, rows, text in filters:
-            if text is not None and rows.any():
+            if rows.any():
                 for those, user in self._group_by_user(text, requests, rows):
                     yield name, those, get_filters(self.snapshot).mask(text, user)
+
+    @cached_property
+    def _surface_filters(self) -> list[tuple[int, str]]:
+        """Codes and filters of the surfaces that have one."""
+        return [(code, surface.filter) for code, surface in enumerate(self.surfaces) if surface.filter is not None]
 
     def _group_by_user(self, text: str, requests: Requests, rows: np.ndarray) -> Iterator[tuple[np.ndarray, User]]:
         """Group rows (B,) bool by the values of the user attributes that the filter reads."""

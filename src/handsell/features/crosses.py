@@ -11,12 +11,19 @@ from typing import Protocol
 
 import numpy as np
 
+from handsell.catalog.snapshot import ALWAYS
 from handsell.core.batches import NONE, Ragged, Requests
 from handsell.core.kernels import compiled
 from handsell.core.offsets import offsets_from_counts
+from handsell.events.states import MAX_AWAY_DAYS
 from handsell.features.registry import find_features
 
 DENSE = 1_000_000  # most cells of a look-up table
+COMPILED = (
+    "creator_affinity", "tag_affinity", "times_in_history", "hours_since_item", "hours_since_creator", "creator_share",
+    "last_item_similarity", "item_age_days",
+)  # fmt: skip
+"""Features that one kernel computes, in its order; features/definitions/cross.py defines them."""
 
 
 class ItemCatalog(Protocol):
@@ -45,6 +52,19 @@ class Pairs:
     requests: Requests
     item: np.ndarray  # (B, K) int32, -1 pads
     catalog: ItemCatalog
+
+    def write_compiled(self, out: np.ndarray, column: int) -> None:
+        """Write the features `COMPILED` to the columns of `out` (B, K, F) from `column` on."""
+        past, profile, catalog = self.requests.history, self.requests.profile, self.catalog
+        compiled.write_crosses(
+            np.ascontiguousarray(self.item, np.int32), np.ascontiguousarray(past.item, np.int32),
+            np.ascontiguousarray(past.time, np.int64), np.ascontiguousarray(self.requests.time, np.int64),
+            np.ascontiguousarray(profile.creator, np.int32), np.ascontiguousarray(profile.creator_weight, np.float32),
+            np.ascontiguousarray(profile.tag, np.int32), np.ascontiguousarray(profile.tag_weight, np.float32),
+            np.ascontiguousarray(catalog.creator, np.int32), np.ascontiguousarray(catalog.item_tags.offsets, np.int64),
+            np.ascontiguousarray(catalog.item_tags.values, np.int32),
+            np.ascontiguousarray(catalog.published, np.int64), out, column, 24.0 * MAX_AWAY_DAYS, int(ALWAYS),
+        )  # fmt: skip
 
     @cached_property
     def place(self) -> np.ndarray:
@@ -150,11 +170,24 @@ def compute_crosses(requests: Requests, items: np.ndarray, catalog: ItemCatalog)
     """(B, K, number of cross features) float32 of candidates (B, K); NaN for item -1."""
     features = find_features("cross").values()
     out = np.empty((*items.shape, len(features)), np.float32)
-    pairs = Pairs(requests, items, catalog)
-    for f, found in enumerate(features):
-        out[:, :, f] = found.value(pairs)
-    out[items == NONE] = np.nan
+    write_crosses(requests, items, catalog, out)
     return out
+
+
+def write_crosses(
+    requests: Requests, items: np.ndarray, catalog: ItemCatalog, out: np.ndarray, column: int = 0
+) -> None:
+    """Write the cross features of candidates (B, K) to `out` (B, K, F), from a column on; NaN for item -1."""
+    features = find_features("cross")
+    pairs, done = Pairs(requests, items, catalog), 0
+    if compiled is not None and items.size and tuple(features)[: len(COMPILED)] == COMPILED:
+        pairs.write_compiled(out, column)
+        done = len(COMPILED)
+    others = list(features.values())[done:]
+    for f, found in enumerate(others, start=column + done):
+        out[:, :, f] = found.value(pairs)
+    if others:
+        out[items == NONE, column + done : column + len(features)] = np.nan
 
 
 def find_occurrences(past: np.ndarray, past_time: np.ndarray, wanted: np.ndarray) -> Occurrences:

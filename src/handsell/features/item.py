@@ -168,6 +168,10 @@ class SnapshotValues:
     def gather(self, items: np.ndarray, time: np.ndarray) -> np.ndarray:
         return _blank(self.snapshot.values[np.maximum(items, 0)], items)
 
+    def gather_one(self, items: np.ndarray, column: int) -> np.ndarray:
+        """Return one column (B, K) of `gather`."""
+        return np.where(items == NONE, np.float32(np.nan), self.snapshot.values[np.maximum(items, 0), column])
+
 
 @dataclass(frozen=True)
 class DailyValues:

@@ -7,7 +7,7 @@ per-request standardized scores let retrievers be refitted while the ranker stay
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from handsell.config import Config
 from handsell.core.batches import Candidates, Requests
 from handsell.core.errors import ConfigError, FeatureError
 from handsell.core.kernels import compiled
-from handsell.features.crosses import compute_crosses
+from handsell.features.crosses import write_crosses
 from handsell.features.item import DailyValues, ItemValues, SnapshotValues, list_item_features
 from handsell.features.registry import find_features
 from handsell.features.user import list_user_features
@@ -84,32 +84,36 @@ def build_matrix(
     snapshot: Snapshot,
     config: Config,
     pick: np.ndarray | None = None,
+    groups: Mapping[str, tuple[str, ...]] | None = None,
 ) -> np.ndarray:
     """(B, K, F) float32, contiguous, in the order of `list_features`; NaN where a value is unknown.
 
     `pick` (B, k) int keeps those columns of the candidates. Source features are standardized over all K, as in serving,
-    so training on some candidates of a request must pass all of them and `pick`.
+    so training on some candidates of a request must pass all of them and `pick`. `groups`: `group_features`, if known.
     Raises FeatureError if the users' or items' values are not those that the config names.
     """
-    groups = group_features(config, candidates.sources)
+    groups = groups or group_features(config, candidates.sources)
     profile = requests.profile.features
     if profile.shape[1] != len(groups["user"]):
         _refuse("user", groups["user"], f"{profile.shape[1]}")
     if items.names != groups["item"]:
         _refuse("item", groups["item"], f"{len(items.names)} ({', '.join(items.names)})")
     item = candidates.item if pick is None else np.take_along_axis(candidates.item, pick, axis=1)
-    parts = (
-        profile[:, None, :],
-        items.gather(item, requests.time),
-        compute_crosses(requests, item, snapshot),
-        compute_context(requests)[:, None, :],
-    )
-    begin = len(groups["source"])
-    out = np.empty((*item.shape, begin + sum(part.shape[2] for part in parts)), np.float32)
+    ends = np.cumsum([len(names) for names in groups.values()]).tolist()
+    begin = dict(zip(groups, [0, *ends], strict=False))
+    out = np.empty((*item.shape, ends[-1]), np.float32)
     _write_source_features(candidates, pick, out)
-    for part in parts:
-        out[:, :, begin : begin + part.shape[2]] = part
-        begin += part.shape[2]
+    write_crosses(requests, item, snapshot, out, begin["cross"])
+    context = compute_context(requests)
+    if compiled is not None and type(items) is SnapshotValues and item.size:
+        compiled.write_values(
+            np.ascontiguousarray(profile, np.float32), np.ascontiguousarray(items.snapshot.values, np.float32),
+            np.ascontiguousarray(item, np.int32), context, out, begin["user"], begin["item"], begin["context"],
+        )  # fmt: skip
+        return out
+    parts = {"user": profile[:, None, :], "item": items.gather(item, requests.time), "context": context[:, None, :]}
+    for name, part in parts.items():
+        out[:, :, begin[name] : begin[name] + part.shape[2]] = part
     return out
 
 
@@ -142,8 +146,11 @@ def compute_source_features(candidates: Candidates) -> np.ndarray:
 
 def compute_context(requests: Requests) -> np.ndarray:
     """(B, number of context features) float32."""
-    columns = [found.value(requests) for found in find_features("context").values()]
-    return np.stack(columns, axis=1).astype(np.float32)
+    features = find_features("context").values()
+    out = np.empty((len(requests), len(features)), np.float32)
+    for f, found in enumerate(features):
+        out[:, f] = found.value(requests)
+    return out
 
 
 def _refuse(group: str, expected: tuple[str, ...], got: str) -> None:

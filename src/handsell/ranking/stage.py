@@ -15,7 +15,7 @@ from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.errors import FeatureError
 from handsell.core.kernels import compiled
 from handsell.core.protocols import Ranker
-from handsell.features.matrix import ItemValues, SnapshotValues, build_matrix, list_features
+from handsell.features.matrix import ItemValues, SnapshotValues, build_matrix, group_features, list_features
 
 
 @runtime_checkable
@@ -53,7 +53,8 @@ class LocalRanking:
     async def rank(self, requests: Requests, candidates: Candidates, k: int) -> Candidates:
         """Return the k best by raw score, best first; raises ArithmeticError for a request without any finite score."""
         raw, as_found = self._raw(requests, candidates, k), ~self.ranks(requests)[:, None]
-        raw = np.where(as_found, candidates.fused, raw)
+        if as_found.any():
+            raw = np.where(as_found, candidates.fused, raw)
         real = candidates.item != NONE
         finite = np.isfinite(raw) & real
         if (real.any(axis=1) & ~finite.any(axis=1)).any():
@@ -61,7 +62,7 @@ class LocalRanking:
         order = best_first(raw, finite, real, k)
         order, carried = self._carry_new_items(requests, candidates, raw, finite, order)
         top = candidates.reorder(order)
-        kept = np.take_along_axis(np.where(finite, raw, np.nan), order, 1)
+        kept = np.where(finite, raw, np.nan)[np.arange(len(order))[:, None], order]
         score = self._by_raw.calibrate(kept) if self._by_raw else kept
         score = np.where(as_found, kept, score)
         top = replace(top, score=np.where(np.isnan(score), 0, score).astype(np.float32))
@@ -88,9 +89,15 @@ class LocalRanking:
         It does on surfaces with `ranked`, for users with events, and for others where training found that it helps
         (docs/decisions/052).
         """
-        ranked = np.array([surface.ranked for surface in self.config.surfaces.values()])[requests.surface]
-        for_all = getattr(self.ranker, "ranks_without_events", False)
-        return ranked & (for_all | (requests.history.item != NONE).any(axis=1))
+        ranked = self._ranked[requests.surface]
+        if getattr(self.ranker, "ranks_without_events", False):
+            return ranked
+        return ranked & (requests.history.item != NONE).any(axis=1)
+
+    @cached_property
+    def _ranked(self) -> np.ndarray:
+        """By surface code (S,) bool, whether the ranker orders its requests."""
+        return np.array([surface.ranked for surface in self.config.surfaces.values()])
 
     def _raw(self, requests: Requests, candidates: Candidates, k: int) -> np.ndarray:
         """Return (B, K) values that decide the order; NaN for padding and for candidates that the first look drops."""
@@ -121,8 +128,8 @@ class LocalRanking:
 
     def matrix(self, requests: Requests, candidates: Candidates) -> np.ndarray:
         """Return the matrix in the ranker's columns and order; raises FeatureError naming missing features."""
-        x = build_matrix(requests, candidates, self.items, self.snapshot, self.config)
-        names = list_features(self.config, candidates.sources)
+        groups, names = self._name_columns(candidates.sources)
+        x = build_matrix(requests, candidates, self.items, self.snapshot, self.config, groups=groups)
         if names == self.ranker.features:
             return x
         missing = [name for name in self.ranker.features if name not in names]
@@ -132,6 +139,16 @@ class LocalRanking:
                 f"(missing: {', '.join(missing)}): serve the bundle's own sources and columns, or train again"
             )
         return x[:, :, [names.index(name) for name in self.ranker.features]]
+
+    def _name_columns(self, sources: tuple[str, ...]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+        """Return the columns of the matrix by group, and all of them."""
+        if sources not in self._columns:
+            self._columns[sources] = group_features(self.config, sources), list_features(self.config, sources)
+        return self._columns[sources]
+
+    @cached_property
+    def _columns(self) -> dict[tuple[str, ...], tuple[dict[str, tuple[str, ...]], tuple[str, ...]]]:
+        return {}
 
 
 def blank_columns(candidates: Candidates, real: np.ndarray) -> Candidates:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from handsell.core.kernels import compiled
+
 
 class MarginalRelevance:
     """Cost: diversity (B,) · greatest similarity (B, K, K) in 0..1 to a chosen item."""
@@ -23,8 +25,12 @@ class MarginalRelevance:
 
 def scale_scores(score: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """Return relevance (B, K) float64: scores scaled to 0..1 over each row's allowed candidates; 0 where not finite."""
-    use = allowed & np.isfinite(score)
     score = score.astype(np.float64)
+    if compiled is not None and score.size:
+        out = np.empty(score.shape)
+        compiled.scale_scores(np.ascontiguousarray(score), np.ascontiguousarray(allowed, bool), out, len(out))
+        return out
+    use = allowed & np.isfinite(score)
     low = np.where(use, score, np.inf).min(axis=1, keepdims=True, initial=np.inf)
     high = np.where(use, score, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
     spread = np.where(high > low, high - low, 1.0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from handsell.catalog.snapshot import ALWAYS, Snapshot
 from handsell.core.batches import NONE, Requests
+from handsell.core.kernels import compiled
 from handsell.core.units import DAY_US
 from handsell.data.config import EventsConfig
 from handsell.reranking.similarity import gather_creators, gather_tags
@@ -50,8 +52,9 @@ def choose_reasons(
     `liked` is the event weight from which one may say "liked", see `find_liked_weight`.
     """
     item, history = evidence.item, requests.history
-    known = {name for name in evidence.sources if name in retrievers() and retrievers()[name].personal}
-    personal = evidence.source & _bits(evidence.sources, known) != 0
+    if compiled is not None and item.size and history.item.size:
+        return _choose_compiled(requests, evidence, snapshot, liked)
+    personal = evidence.source & _find_personal(evidence.sources) != 0
     nameable = (history.item != NONE) & snapshot.available[np.maximum(history.item, 0)]
     use = np.stack([history.weight >= liked, history.weight > 0]) & nameable
     at, similarity = _find_most_similar(evidence.similarity, use)
@@ -71,6 +74,34 @@ def choose_reasons(
     because, similar = reason == CODE["because_you_liked"], reason == CODE["similar_to_recent"]
     named = history.item[np.arange(len(item))[:, None], np.where(because, at[0], at[1])]
     return reason, np.where(because | similar, named, NONE).astype(np.int32)
+
+
+def _choose_compiled(
+    requests: Requests, evidence: Evidence, snapshot: Snapshot, liked: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `choose_reasons` does."""
+    item, history, profile = evidence.item, requests.history, requests.profile
+    reason, named = np.empty(item.shape, np.int8), np.empty(item.shape, np.int32)
+    only = [_bits(evidence.sources, {name}) for name in ("content", "popularity")]
+    settings = [liked, LEAST_SIMILARITY, NEW_DAYS * DAY_US, ALWAYS, TASTE_TAGS]
+    compiled.choose_reasons(
+        np.ascontiguousarray(item, np.int32), evidence.source.astype(np.int64),
+        np.ascontiguousarray(evidence.similarity, np.float32), np.ascontiguousarray(history.item, np.int32),
+        np.ascontiguousarray(history.weight, np.float32), np.ascontiguousarray(requests.time, np.int64),
+        np.ascontiguousarray(profile.creator, np.int32), np.ascontiguousarray(profile.creator_weight, np.float32),
+        np.ascontiguousarray(profile.tag, np.int32), np.ascontiguousarray(profile.tag_weight, np.float32),
+        np.ascontiguousarray(snapshot.available, bool), np.ascontiguousarray(snapshot.creator, np.int32),
+        np.ascontiguousarray(snapshot.item_tags.offsets, np.int64),
+        np.ascontiguousarray(snapshot.item_tags.values, np.int32), np.ascontiguousarray(snapshot.published, np.int64),
+        np.array([_find_personal(evidence.sources), *only], np.int64), np.array(settings, np.float64), reason, named,
+    )  # fmt: skip
+    return reason, named
+
+
+@lru_cache(64)
+def _find_personal(sources: tuple[str, ...]) -> np.uint32:
+    """Return the bits of the sources whose items depend on the user."""
+    return _bits(sources, {name for name in sources if name in retrievers() and retrievers()[name].personal})
 
 
 def find_liked_weight(events: EventsConfig) -> float:

@@ -6,17 +6,18 @@ import numpy as np
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import NONE
+from handsell.core.kernels import compiled
 
 DECIMALS = 5  # of a cosine: float32 has seven, and the last two depend on the order of summation
 
 
-def compute_cosines(tags: np.ndarray, k: int) -> np.ndarray:
-    """Return (B, k, M) float32 cosines of the first k of unit tag vectors (B, M, U) to all of them.
+def compute_cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return (B, M, N) float32 cosines of unit tag vectors (B, M, U) and (B, N, U).
 
     They are rounded to DECIMALS places, so that ties are exact: unrounded, two items with the same two tags have
     0.99999994, and two with the same single tag 1.
     """
-    cosine = tags[:, :k] @ tags.transpose(0, 2, 1)
+    cosine = left @ right.transpose(0, 2, 1)
     return np.round(cosine, DECIMALS, out=cosine)
 
 
@@ -27,6 +28,13 @@ def build_tag_vectors(snapshot: Snapshot, items: np.ndarray) -> np.ndarray:
     and for items without tags.
     """
     rows, width = items.shape
+    if compiled is not None and items.size:
+        tags = snapshot.item_tags
+        built, columns = compiled.build_tag_vectors(
+            np.ascontiguousarray(items, np.int32), np.ascontiguousarray(tags.offsets, np.int64),
+            np.ascontiguousarray(tags.values, np.int32), rows,
+        )  # fmt: skip
+        return np.frombuffer(built, np.float32).reshape(rows, width, columns)
     cell, tag, count = gather_tags(snapshot, items)
     column, columns = _number_by_row(cell // max(width, 1), tag, rows)
     vectors = np.zeros((rows * width, columns), np.float32)
@@ -46,10 +54,9 @@ def gather_tags(snapshot: Snapshot, items: np.ndarray) -> tuple[np.ndarray, np.n
     return np.arange(len(flat)).repeat(count), snapshot.item_tags.values[where], count
 
 
-def match_creators(snapshot: Snapshot, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return (B, M, N) bool, whether items (B, M) and (B, N) have the same, known creator."""
-    a, b = gather_creators(snapshot, left), gather_creators(snapshot, right)
-    return (a[:, :, None] == b[:, None, :]) & (a != NONE)[:, :, None]
+def match_creators(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return (B, M, N) bool, whether creators (B, M) and (B, N) are the same and known."""
+    return (left[:, :, None] == right[:, None, :]) & (left != NONE)[:, :, None]
 
 
 def gather_creators(snapshot: Snapshot, items: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from handsell.reranking.new_items import NewItems
 from handsell.reranking.reasons import CODE, Evidence, choose_reasons, find_liked_weight
 from handsell.reranking.rules.live_rules import LiveRules
 from handsell.reranking.selection import Constraint, Pool, Preference, select
-from handsell.reranking.similarity import build_tag_vectors, compute_cosines, match_creators
+from handsell.reranking.similarity import build_tag_vectors, compute_cosines, gather_creators, match_creators
 from handsell.reranking.spacing import CREATOR_GAP, CategoryWindow, ItemGap
 from handsell.reranking.thompson import ThompsonChoice
 from handsell.reranking.utility import compute_surprise, compute_utility, personalize_diversity
@@ -34,14 +34,34 @@ ExplorationWatch = Callable[[Exploration, np.ndarray], Exploration]
 """(exploration, items (B, K) of the candidates) → an exploration that draws the same."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Similarities:
-    """Between B requests' K candidates and the M = K + T candidates and history items."""
+    """Between B requests' K candidates and their M = K + T candidates and history items."""
 
     tags: np.ndarray  # (B, M, U) float32 unit tag vectors, over the tags that occur in the row
-    related: np.ndarray  # (B, K, M) bool, have the same creator
-    cosine: np.ndarray  # (B, K, M) float32 in 0..1, of tags
-    similarity: np.ndarray  # (B, K, M) float32, the cosine, or 1 for the same creator
+    creator: np.ndarray  # (B, M) int32
+    k: int
+
+    @cached_property
+    def related(self) -> np.ndarray:
+        """(B, K, K) bool, candidates with the same creator."""
+        return match_creators(self.creator[:, : self.k], self.creator[:, : self.k])
+
+    @cached_property
+    def cosine(self) -> np.ndarray:
+        """(B, K, K) float32 in 0..1, of the candidates' tags."""
+        return compute_cosines(self.tags[:, : self.k], self.tags[:, : self.k])
+
+    @property
+    def between_candidates(self) -> np.ndarray:
+        """(B, K, K) float32, the cosine, or 1 for the same creator."""
+        return np.maximum(self.cosine, self.related)
+
+    def compare_with_history(self, columns: np.ndarray) -> np.ndarray:
+        """Return the similarity (B, n, T) float32 of candidates, by columns (B, n), to the items of the history."""
+        row = np.arange(len(columns))[:, None]
+        cosine = compute_cosines(self.tags[row, columns], self.tags[:, self.k :])
+        return np.maximum(cosine, match_creators(self.creator[row, columns], self.creator[:, self.k :]))
 
 
 @dataclass(frozen=True)
@@ -90,7 +110,6 @@ class LocalReranking:
         ruled = None if self.rules is None else self.rules.apply(requests, candidates, allowed, n)
         if ruled is not None:
             candidates, allowed = ruled.result.candidates, ruled.result.allowed
-        k = candidates.item.shape[1]
         scores = np.concatenate([scores, candidates.score[:, scores.shape[1] :]], axis=1)
         similar = self._compare(requests, candidates)
         constraints = self._constraints(requests, similar, n)
@@ -111,7 +130,7 @@ class LocalReranking:
         row = np.arange(len(order))[:, None]
         item = np.where(filled, candidates.item[row, order], NONE)
         source = np.where(filled, pack_source_bits(candidates.source_rank[row, order]), 0).astype(np.uint32)
-        evidence = Evidence(item, source, candidates.sources, similar.similarity[row, order, k:])
+        evidence = Evidence(item, source, candidates.sources, similar.compare_with_history(order))
         reason, reason_item = choose_reasons(requests, evidence, self.snapshot, self._liked)
         slates = Slates(
             item=item,
@@ -155,10 +174,8 @@ class LocalReranking:
 
     def _compare(self, requests: Requests, candidates: Candidates) -> Similarities:
         others = np.concatenate([candidates.item, requests.history.item], axis=1)
-        related = match_creators(self.snapshot, candidates.item, others)
-        tags = build_tag_vectors(self.snapshot, others)
-        cosine = compute_cosines(tags, candidates.item.shape[1])
-        return Similarities(tags, related, cosine, np.maximum(cosine, related))
+        creator = gather_creators(self.snapshot, others)
+        return Similarities(build_tag_vectors(self.snapshot, others), creator, candidates.item.shape[1])
 
     def _pool(
         self,
@@ -168,14 +185,15 @@ class LocalReranking:
         similar: Similarities,
         diversity: np.ndarray,
     ) -> Pool:
-        settings, k = self.settings, allowed.shape[1]
+        settings = self.settings
         relevant = scale_scores(candidates.score, allowed)
         rare = unlike = relevant
         if settings.novelty or settings.serendipity:
             items = self.items or SnapshotValues(self.snapshot)
             rare = compute_surprise(items, candidates.item, requests.time, allowed)
         if settings.serendipity:
-            known = np.where((requests.history.weight > 0)[:, None, :], similar.similarity[:, :, k:], 0)
+            every = similar.compare_with_history(np.broadcast_to(np.arange(allowed.shape[1]), allowed.shape))
+            known = np.where((requests.history.weight > 0)[:, None, :], every, 0)
             unlike = 1.0 - known.max(axis=2, initial=0)
         utility = compute_utility(settings, relevant, diversity, rare, unlike)
         return Pool(utility, allowed, np.isfinite(candidates.score))
@@ -183,14 +201,14 @@ class LocalReranking:
     def _preferences(
         self, requests: Requests, similar: Similarities, diversity: np.ndarray, n: int
     ) -> list[Preference]:
-        settings, k = self.settings, similar.similarity.shape[1]
+        settings, k = self.settings, similar.k
         found: list[Preference] = []
         strength = (1 - settings.calibration) * diversity
         if settings.diversity and settings.selection == "dpp":
-            kernel = build_kernel(similar.cosine[:, :, :k], similar.related[:, :, :k])
+            kernel = build_kernel(similar.cosine, similar.related)
             found.append(Determinantal(kernel, strength, n))
         elif settings.diversity:
-            found.append(MarginalRelevance(similar.similarity[:, :, :k], strength))
+            found.append(MarginalRelevance(similar.between_candidates, strength))
         if settings.calibration:
             shares = similar.tags**2  # squares of a unit vector add up to 1: each tag's share of the item
             wanted = compute_tag_mix(requests.history, shares[:, k:])
@@ -199,13 +217,12 @@ class LocalReranking:
 
     def _constraints(self, requests: Requests, similar: Similarities, n: int) -> list[Constraint]:
         """In the order in which they are relaxed."""
-        k = similar.similarity.shape[1]
         found: list[Constraint] = []
         windows, most = self._category_window
         if (window := windows[requests.surface]).any():
-            found.append(CategoryWindow(similar.tags[:, :k] > 0, window, most[requests.surface], n))
+            found.append(CategoryWindow(similar.tags[:, : similar.k] > 0, window, most[requests.surface], n))
         if gap := self.settings.same_creator_gap:
-            found.append(ItemGap(similar.related[:, :, :k], gap, CREATOR_GAP))
+            found.append(ItemGap(similar.related, gap, CREATOR_GAP))
         return found
 
     def _exploration(

@@ -6,7 +6,7 @@ import numpy as np
 
 from handsell.config import RerankingConfig
 from handsell.core.batches import NONE, Profile
-from handsell.features.item import ItemValues
+from handsell.features.item import ItemValues, SnapshotValues
 from handsell.reranking.mmr import scale_scores
 
 POPULARITY = "item_positives_total"  # positive events so far
@@ -36,7 +36,11 @@ def compute_surprise(items: ItemValues, item: np.ndarray, time: np.ndarray, allo
     """
     if POPULARITY not in items.names:
         return np.zeros(item.shape)
-    values = items.gather(item, time)[:, :, items.names.index(POPULARITY)]
+    column = items.names.index(POPULARITY)
+    if isinstance(items, SnapshotValues):
+        values = items.gather_one(item, column)
+    else:
+        values = items.gather(item, time)[:, :, column]
     count = np.nan_to_num(values.astype(np.float64))
     return scale_scores(-np.log2(count + 1), allowed)
 

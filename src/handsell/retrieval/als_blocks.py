@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import sparse
@@ -38,6 +39,12 @@ class Penalty:
     def for_counts(self, counts: np.ndarray) -> np.ndarray:
         """Return the penalties (b,) float32 of rows with `counts` (b,) pairs."""
         return (self.size * ((counts + self.unseen) / self.typical) ** self.exponent).astype(np.float32)
+
+
+@lru_cache(4_096)
+def _find_penalty(penalty: Penalty, count: int) -> np.ndarray:
+    """Return the penalty (1,) float32 of a row with `count` pairs."""
+    return penalty.for_counts(np.array([count]))
 
 
 def compute_gram(factors: np.ndarray) -> np.ndarray:
@@ -71,7 +78,7 @@ def solve_diagonal(block: sparse.csr_matrix, other: np.ndarray, values: np.ndarr
 
 def solve_row(added: np.ndarray, other: np.ndarray, values: np.ndarray, penalty: Penalty) -> np.ndarray:
     """Return the factors (D,) of one row with n > 0 pairs, as `solve_diagonal` does: `added` (n,), `other` (n, D)."""
-    ridge = values + penalty.for_counts(np.array([len(added)]))[:, None]
+    ridge = values + _find_penalty(penalty, len(added))[:, None]
     step = _solve_by_pairs if len(added) < other.shape[1] else _solve_by_factors
     return step(other[None], np.abs(added)[None], (added > 0)[None], ridge)[0]
 

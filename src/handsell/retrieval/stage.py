@@ -80,14 +80,21 @@ class LocalCandidates:
         Where exploration uses them, new items beyond the best k are appended.
         """
         found = found or [make_empty_rows(len(requests), 1)]
-        weights = [self.config[name].weight for name in self.sources]
         most = sum(items.shape[1] for items, _ in found) if self.carried.count else k
-        fused = fuse_sources(found, self.sources, weights, max(k, most), tuple(degraded))
+        fused = fuse_sources(found, self.sources, self._weights, max(k, most), tuple(degraded))
         if fused.item.shape[1] > k:
             new = is_new(self.eligibility.snapshot, fused.item, requests.time, self.carried.days)
             fused = carry_new_items(fused, k, new, self.carried.count)
-        filtered = self.eligibility.has_filter(requests) & ~self._names_source(requests, None)
+        filtered = self.eligibility.has_filter(requests)
+        if not filtered.any():
+            return fused
+        filtered &= ~self._names_source(requests, None)
         return backfill(fused, eligible, filtered, min(k, MIN_CANDIDATES))
+
+    @cached_property
+    def _weights(self) -> list[float]:
+        """Weights of the sources."""
+        return [self.config[name].weight for name in self.sources]
 
     def _names_source(self, requests: Requests, source: str | None) -> np.ndarray:
         """(B,) bool: the surface names its sources, this one among them; with None: it names any."""
@@ -102,6 +109,11 @@ class LocalCandidates:
         }
         return {**found, None: np.array([bool(only) for only in named])}
 
+    @cached_property
+    def _names_any(self) -> bool:
+        """Whether any surface names its sources."""
+        return bool(self._named[None].any())
+
     def find_k(self, name: str) -> int:
         """Items requested from a source: no more than the catalog has."""
         return min(self.config[name].k, max(len(self.eligibility.snapshot), 1))
@@ -115,7 +127,7 @@ class LocalCandidates:
         items, scores = found
         if items.shape != scores.shape or items.shape[0] != len(requests):
             raise ValueError(f"{name} gave items {items.shape} and scores {scores.shape} for {len(requests)} requests")
-        if not self._named[None].any():
+        if not self._names_any:
             return items, scores
         unwanted = self._names_source(requests, None) & ~self._names_source(requests, name)
         if not unwanted.any():

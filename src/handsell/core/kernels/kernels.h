@@ -18,4 +18,12 @@ KERNEL(weigh);
 KERNEL(compare_tags);
 KERNEL(select_slates);
 KERNEL(write_sources);
+KERNEL(write_values);
+KERNEL(write_crosses);
+KERNEL(scale_scores);
+KERNEL(choose_reasons);
+KERNEL(pool_history);
+KERNEL(build_tag_vectors);
+KERNEL(number_texts);
+KERNEL(read_texts);
 #endif

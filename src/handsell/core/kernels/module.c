@@ -11,7 +11,9 @@ static PyMethodDef METHODS[] = {
     METHOD(sum_trees),         METHOD(order_best),  METHOD(rank_fused),    METHOD(place_sources),
     METHOD(count_occurrences), METHOD(sum_weights), METHOD(look_up),       METHOD(products),
     METHOD(select_nearest),    METHOD(weigh),       METHOD(compare_tags),  METHOD(select_nearest_coarse),
-    METHOD(select_neighbors),  METHOD(select_slates), METHOD(write_sources), {NULL, NULL, 0, NULL},
+    METHOD(select_neighbors),  METHOD(select_slates), METHOD(write_sources),
+    METHOD(write_values),      METHOD(write_crosses), METHOD(scale_scores), METHOD(choose_reasons),
+    METHOD(pool_history),      METHOD(build_tag_vectors), METHOD(number_texts), METHOD(read_texts), {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_compiled", NULL, -1, METHODS, NULL, NULL, NULL, NULL};

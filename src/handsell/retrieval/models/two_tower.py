@@ -18,6 +18,7 @@ from pydantic import Field
 from safetensors.numpy import load_file, save_file
 
 from handsell.core.batches import History, Requests
+from handsell.core.kernels import compiled
 from handsell.core.units import DAY_US
 from handsell.retrieval.config import NeuralSource, RetrieverPlugin
 from handsell.retrieval.content_vectors import Content
@@ -31,6 +32,7 @@ CONTEXT = 4
 LONG_HALF_LIFE_DAYS = 28.0
 RECENT_HALF_LIFE_EVENTS = 3.0
 ROWS_AT_ONCE = 16_384
+LOG_HISTORY = np.log1p(HISTORY)
 
 Weights = Mapping[str, np.ndarray]
 
@@ -54,6 +56,8 @@ def build_user_inputs(history: History, time: np.ndarray, n_items: int) -> tuple
     the same function.
     """
     item, when, weight = (a[:, -HISTORY:] for a in (history.item, history.time, history.weight))
+    if compiled is not None and item.size:
+        return _pool_compiled(item, when, weight, time, n_items)
     valid = (item >= 0) & (item < n_items) & (when < time[:, None]) & (weight != 0)
     liked = np.where(valid & (weight > 0), weight, 0)
     disliked = np.where(valid & (weight < 0), -weight, 0)
@@ -68,19 +72,36 @@ def build_user_inputs(history: History, time: np.ndarray, n_items: int) -> tuple
     )
     total = pools.sum(axis=2, keepdims=True)
     pools = (pools / np.where(total > 0, total, 1)).astype(np.float32)
-    return np.where(valid, item, 0).astype(np.int64), pools, _build_context(valid, time)
+    return np.where(valid, item, 0).astype(np.int64), pools, _build_context(valid.sum(axis=1), time)
 
 
-def _build_context(valid: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Return (B, CONTEXT): sine and cosine of the hour, weekend, length of the history.
+def _pool_compiled(
+    item: np.ndarray, when: np.ndarray, weight: np.ndarray, time: np.ndarray, n_items: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what `build_user_inputs` does."""
+    rows, length = item.shape
+    items, pools = np.empty((rows, length), np.int64), np.empty((rows, POOLS, length), np.float32)
+    valid = np.empty(rows, np.int64)
+    compiled.pool_history(
+        np.ascontiguousarray(item, np.int32), np.ascontiguousarray(when, np.int64),
+        np.ascontiguousarray(weight, np.float32), np.ascontiguousarray(time, np.int64), items, pools, valid,
+        n_items, LONG_HALF_LIFE_DAYS * DAY_US, RECENT_HALF_LIFE_EVENTS,
+    )  # fmt: skip
+    return items, pools, _build_context(valid, time)
+
+
+def _build_context(events: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Return (B, CONTEXT): sine and cosine of the hour, weekend, length of the history of so many `events` (B,).
 
     The time since the last event is left out: training rows follow the last event directly, so that a model that reads
     it is worse for users who return later (docs/decisions/013).
     """
     angle = (time % DAY_US) * (2 * np.pi / DAY_US)
     weekend = ((time // DAY_US + 3) % 7) >= 5  # the epoch started on a Thursday; Monday is 0
-    count = np.log1p(valid.sum(axis=1)) / np.log1p(HISTORY)
-    return np.stack([np.sin(angle), np.cos(angle), weekend, count], axis=1).astype(np.float32)
+    out = np.empty((len(time), CONTEXT), np.float32)
+    out[:, 0], out[:, 1], out[:, 2] = np.sin(angle), np.cos(angle), weekend
+    out[:, 3] = np.log1p(events) / LOG_HISTORY
+    return out
 
 
 def apply_item_tower(inputs: np.ndarray, weights: Weights) -> np.ndarray:
@@ -131,7 +152,7 @@ class TwoTowerEncoder:
 
     @classmethod
     def load(cls, path: Path, vectors: np.ndarray) -> TwoTowerEncoder:
-        return cls(np.load(path / "inputs.npy", mmap_mode="r"), load_file(path / "towers.safetensors"))
+        return cls(np.asarray(np.load(path / "inputs.npy", mmap_mode="r")), load_file(path / "towers.safetensors"))
 
 
 class TwoTower(EmbeddingRetriever):

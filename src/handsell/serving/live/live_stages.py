@@ -33,6 +33,7 @@ class LiveStages:
     def __init__(self, stages: LocalStages, catalog: LiveCatalog, config: Config):
         self._catalog, self._variants = catalog, StageVariants(config)
         self._current: tuple[Snapshot, LocalStages] = catalog.snapshot, stages
+        self._known: tuple[Any, Snapshot] = None, catalog.snapshot  # what a former stage has passed on
         catalog.subscribe(self._follow)
 
     def _follow(self, snapshot: Snapshot) -> None:
@@ -54,13 +55,24 @@ class LiveStages:
 
     async def call(self, stage: str, operation: Operation, *args: Any) -> Any:
         snapshot, stages = self._current
-        if not all(is_known(arg, snapshot) for arg in args):
+        if not all(self._is_known(arg, snapshot) for arg in args):
             await read_now(self._catalog)
             snapshot, stages = self._current
             args = tuple(leave_out_unknown(arg, snapshot) for arg in args)
         if isinstance(args[0], Requests) and args[0].overlay:
             stages = self._variants.find(stage, args[0].overlay, stages)
         return await stages.call(stage, operation, *args)
+
+    def _is_known(self, arg: Any, snapshot: Snapshot) -> bool:
+        """`is_known`; the stages of one process get the same requests."""
+        known = self._known
+        if arg is known[0] and snapshot is known[1]:
+            return True
+        if not is_known(arg, snapshot):
+            return False
+        if isinstance(arg, Requests):
+            self._known = arg, snapshot
+        return True
 
     async def states(self) -> dict[str, str]:
         return {}

@@ -122,7 +122,7 @@ class SlateAnswers:
 
     def _next_cursor(self, query: Query, items: np.ndarray, complete: bool) -> str | None:
         """The cursor after these items; None at the end of the feed: it is full, or a complete page was short."""
-        shown = np.union1d(query.shown, items)
+        shown = np.union1d(query.shown, items) if len(query.shown) else items  # each is in a slate once
         if len(shown) >= self._max_feed or (complete and len(items) < query.count):
             return None
         return query.feed.encode(shown)

@@ -142,7 +142,11 @@ class Metrics:
 
     def count_candidates(self, candidates: Candidates) -> None:
         """Count candidates by source."""
-        per_source = (np.isfinite(candidates.source_rank) & (candidates.item != NONE)[:, :, None]).sum(axis=(0, 1))
+        held = np.isfinite(candidates.source_rank)
+        padded = candidates.item == NONE
+        if padded.any():
+            held &= ~padded[:, :, None]
+        per_source = np.count_nonzero(held.reshape(-1, held.shape[2]), axis=0)
         for name, count in zip(candidates.sources, per_source.tolist(), strict=True):
             self.candidates.labels(name).inc(count)
 

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.evaluation.list_metrics import gini_of_counts, self_information
-from handsell.reranking.similarity import gather_tags
+from handsell.reranking.similarity import build_tag_vectors
 
 WINDOW = 5_000  # slates over which exposure is counted
 USERS = 20_000  # users whose last slate is kept
@@ -110,7 +110,8 @@ class SlateMetrics:
     def _remember(self, surface: str, user_id: str, item: np.ndarray) -> None:
         before = self._last.pop(user_id, None)
         if before is not None:
-            self.repeats.labels(surface).observe(float(np.isin(item, before).mean()))
+            known = set(before.tolist())
+            self.repeats.labels(surface).observe(sum(one in known for one in item.tolist()) / len(item))
         self._last[user_id] = item
         if len(self._last) > USERS:
             self._last.popitem(last=False)
@@ -124,8 +125,7 @@ class SlateMetrics:
 
 def diversity(item: np.ndarray, snapshot: Snapshot) -> float:
     """1 − mean pairwise cosine of the tags of items (n,), n ≥ 2."""
-    cell, tag, count = gather_tags(snapshot, item[None])
-    place = np.unique(tag, return_inverse=True)[1]
-    total = np.bincount(place, weights=(1 / np.sqrt(np.maximum(count, 1)))[cell])  # sum of the unit vectors, by tag
+    vectors = build_tag_vectors(snapshot, item[None])[0]
+    total = vectors.sum(axis=0, dtype=np.float64)
     pairs = len(item) * (len(item) - 1)
-    return float(1 - (total @ total - np.count_nonzero(count)) / pairs)
+    return float(1 - (total @ total - np.count_nonzero(vectors.any(axis=1))) / pairs)
