@@ -17,6 +17,10 @@ BENCHMARKS = {
     "serving_smoke": ("serving.smoke", "Latency and throughput of a running service at 1, 8 and 32 clients."),
     "hops": ("serving.hops", "Time of each part of a call from the gateway to a stage."),
     "request_layers": ("serving.request_layers", "Processor time of each layer of a request, beside another version."),
+    "answer_cost": (
+        "serving.answer_cost",
+        "Answers over HTTP beside an empty application and another version.",
+    ),
     "stage_calls": ("serving.stage_calls", "Time of a call to a stage through Serve and over a socket, in turns."),
     "token_cost": ("serving.token_cost", "Latency of a call between deployments with and without Ray's token."),
     "start": ("serving.start", "Time until a new pod serves: Ray's commands, imports, loading, a new node."),
