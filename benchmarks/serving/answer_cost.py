@@ -5,8 +5,9 @@
 
 A gateway with its stages in one uvicorn process answers wrk at one connection: users drawn from many, whose answers are
 all computed, or from a few, who get their answers again. Each server has a copy of the deployment's state. All are
-started first and then take short turns, so that a busy machine slows all of them alike; figures are medians over the
-rounds of the ratios to the empty application's turn in the same round. HAProxy and Ray Serve are not in them.
+started first and then take short turns, and ratios are to the empty application's turn in the same round; figures are
+medians over the rounds. On a busy machine only CPU time counts: a long answer waits for other processes, a short one
+does not. HAProxy and Ray Serve are not in them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import tomli_w
 
 from benchmarks.report import write_report
@@ -48,6 +50,15 @@ class Server:
     name: str
     url: str
     users: Path
+    process: psutil.Process
+
+    def measure(self, seconds: float) -> dict[str, float]:
+        """Let wrk ask over one connection; also return the CPU ms of each request."""
+        before = self.process.cpu_times()
+        found = run_wrk(self.url, self.users, 1, seconds)
+        after = self.process.cpu_times()
+        used = after.user + after.system - before.user - before.system
+        return {**found, "cpu": 1e3 * used / max(found["n"], 1)}
 
 
 @contextlib.contextmanager
@@ -63,7 +74,7 @@ def start_server(name: str, command: list[str], env: dict[str, str], url: str, u
             if process.poll() is not None or time.monotonic() > until:
                 sys.exit(f"{name} is not ready: exit status {process.poll()}")
             time.sleep(0.5)
-        yield Server(name, url, users)
+        yield Server(name, url, users, psutil.Process(process.pid))
     finally:
         process.terminate()
         process.wait(30)
@@ -114,12 +125,13 @@ def compare(rounds: list[dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
     """Return a row for each server: medians, and medians of the ratios to the empty application's turn of a round."""
     rows = []
     for name in rounds[0]:
-        found = {key: statistics.median(one[name][key] for one in rounds) for key in ("per_second", "p50")}
+        found = {key: statistics.median(one[name][key] for one in rounds) for key in ("per_second", "p50", "cpu")}
         rows.append(
             {
-                "server": name, "per second": found["per_second"], "p50 ms": found["p50"],
+                "server": name, "per second": found["per_second"], "p50 ms": found["p50"], "CPU ms": found["cpu"],
                 "throughput ×": statistics.median(one[name]["per_second"] / one[EMPTY]["per_second"] for one in rounds),
                 "p50 ×": statistics.median(one[name]["p50"] / one[EMPTY]["p50"] for one in rounds),
+                "CPU ×": statistics.median(one[name]["cpu"] / one[EMPTY]["cpu"] for one in rounds),
                 "failed": sum(one[name]["failed"] for one in rounds),
                 "degraded": sum(one[name]["degraded"] for one in rounds),
             }
@@ -142,11 +154,9 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         servers = start_all(options, stack)
         for server in servers:
-            run_wrk(server.url, server.users, 1, WARM_S)
-        rounds = [
-            {server.name: run_wrk(server.url, server.users, 1, options.seconds) for server in servers}
-            for _ in range(options.rounds)
-        ]
+            server.measure(WARM_S)
+        print("all servers are ready and warm: measuring", flush=True)
+        rounds = [{server.name: server.measure(options.seconds) for server in servers} for _ in range(options.rounds)]
     about = {"rounds": options.rounds, "seconds": options.seconds, "users": options.users}
     write_report("answer_cost", compare(rounds), about, options.json)
 
