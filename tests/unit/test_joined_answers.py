@@ -8,7 +8,7 @@ from handsell.core.errors import RequestError
 from handsell.events.store.opening import open_reader
 from handsell.reranking.config import RerankingConfig
 from handsell.serving.http.schemas import RecommendationsBody
-from handsell.serving.reuse.pending_slates import PendingSlate
+from handsell.serving.reuse.pending_answers import PendingAnswer
 from serving_service import FailingStages, start_service
 from serving_world import write_world
 
@@ -89,7 +89,7 @@ async def test_two_requests_of_one_batch_are_computed_once(world, config):
         assert second["items"] == first["items"] != other["items"]
 
 
-@pytest.mark.parametrize("changed", [{"user_id": "u2"}, {"count": 3}, {"filter": "'red' in item.tags"}])
+@pytest.mark.parametrize("changed", [{"user_id": "u2"}, {"filter": "'red' in item.tags"}, {"surface": "similar"}])
 async def test_a_request_for_something_else_does_not_wait(world, config, changed):
     stages = HeldStages(world)
     async with start_service(world, config=config, stages=stages) as (client, _):
@@ -116,14 +116,36 @@ async def test_a_request_after_a_change_does_not_wait_for_an_answer_from_before(
         assert [answer["debug"]["reused"] for answer in answers] == ["nothing", "nothing"]
 
 
-async def test_slates_with_exploration_are_drawn_for_each_request(world, config):
+@pytest.mark.parametrize("same_batch", [False, True])
+async def test_slates_with_exploration_are_drawn_for_each_request_from_candidates_computed_once(
+    world, config, same_batch
+):
     reranking = RerankingConfig.model_validate({"exploration": {"share": 0.5, "positions": (2, 4)}})
+    serving = config.serving.model_copy(update={"in_flight": 1 if same_batch else 2})
+    config = config.model_copy(update={"reranking": reranking, "serving": serving})
     stages = HeldStages(world)
-    config = config.model_copy(update={"reranking": reranking})
     async with start_service(world, config=config, stages=stages) as (client, _):
-        answers = await read_answers(stages, await ask(client, stages), await ask(client, stages))
-        assert stages.batches == [1, 1]
-        assert [answer["debug"]["reused"] for answer in answers] == ["nothing", "nothing"]
+        before = [await ask(client, stages, user_id="u2")] if same_batch else []
+        tasks = [*before, *[await ask(client, stages) for _ in range(2)]]
+        answers = await read_answers(stages, *tasks)
+        assert stages.batches == [1] * (1 + same_batch)
+        assert [answer["debug"]["reused"] for answer in answers[-2:]] == ["nothing", "candidates"]
+
+
+async def test_a_shorter_list_of_the_same_request_shares_the_candidates(world, config):
+    stages = HeldStages(world)
+    async with start_service(world, config=config, stages=stages) as (client, _):
+        long, short = await read_answers(stages, await ask(client, stages), await ask(client, stages, count=3))
+        assert stages.batches == [1] and short["debug"]["reused"] == "candidates"
+        assert short["items"] == long["items"][:3] and len(short["items"]) == 3
+
+
+async def test_who_waits_for_candidates_that_fail_computes_them(world, config):
+    stages = HeldStages(world, "ranking")
+    async with start_service(world, config=config, stages=stages) as (client, _):
+        tasks = [await ask(client, stages), await ask(client, stages, count=3)]
+        answers = await read_answers(stages, *tasks)
+        assert [answer["degraded"] for answer in answers] == [["ranking"]] * 2 and stages.batches == [1, 1]
 
 
 async def test_a_degraded_answer_reaches_all_that_wait_and_is_not_kept(world, config):
@@ -197,11 +219,11 @@ class Timed:
     ],
 )
 def test_only_an_answer_of_the_right_time_is_waited_for(query, suits):
-    assert PendingSlate(Timed(10, 5.0, 1.0)).suits(query, lasts_us=10) is suits
+    assert PendingAnswer(Timed(10, 5.0, 1.0)).suits(query, lasts_us=10) is suits
 
 
 async def test_a_failure_of_nobody_is_no_failure():
-    pending, gone = PendingSlate(Timed(0, 0.0, 1.0)), asyncio.get_running_loop().create_future()
+    pending, gone = PendingAnswer(Timed(0, 0.0, 1.0)), asyncio.get_running_loop().create_future()
     pending.waiting.append((Timed(0, 0.0, 1.0), gone))
     gone.cancel()
     pending.fail(RequestError("too late"))

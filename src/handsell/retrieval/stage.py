@@ -116,7 +116,12 @@ class LocalCandidates:
 
     def find_k(self, name: str) -> int:
         """Items requested from a source: no more than the catalog has."""
-        return min(self.config[name].k, max(len(self.eligibility.snapshot), 1))
+        return self._ks[name]
+
+    @cached_property
+    def _ks(self) -> dict[str, int]:
+        most = max(len(self.eligibility.snapshot), 1)
+        return {name: min(self.config[name].k, most) for name in self.config.sections}
 
     def retrieve(self, name: str, requests: Requests, eligible: np.ndarray) -> Found:
         """What one source returns."""

@@ -40,7 +40,7 @@ from handsell.serving.http.preview.preview_queries import PreviewedSlate
 from handsell.serving.http.queries import Query, QueryParser
 from handsell.serving.live.live_stages import LiveStages, read_now
 from handsell.serving.reuse.answer_keys import AnswerKey
-from handsell.serving.reuse.reused_batch import ReusedBatch
+from handsell.serving.reuse.reused_batch import BatchPart, ReusedBatch
 from handsell.serving.reuse.slate_reuse import SlateReuse
 from handsell.serving.reuse.user_slate import UserSlate
 from handsell.serving.slates.release import Release
@@ -221,13 +221,18 @@ class LoadedBundle:
     async def _compute(self, batch: ReusedBatch, run: StageRun) -> None:
         """Compute the slates of a batch that are not known, and answer their queries."""
         for part in batch.split():
-            built = self._users.complete(part.reads, part.queries, run.failures, self.change_config(part.overlay))
-            self.metrics.count_removed(count_removed(self._popular.items.eligibility, built.requests))
-            own = replace(run, samples=self._sample(part.queries))
-            funnel, n = part.build_funnel(own.funnel(self.config)), max(query.count for query in part.queries)
-            slates = await self._make_slates(own, funnel, built.requests, n, part.overlay)
-            for query, slate in batch.add(part, slates, built.cold):
-                self._slates.answer_early(query, slate)
+            await self._compute_part(part, batch, run)
+        for part in await batch.split_later():
+            await self._compute_part(part, batch, run)
+
+    async def _compute_part(self, part: BatchPart, batch: ReusedBatch, run: StageRun) -> None:
+        built = self._users.complete(part.reads, part.queries, run.failures, self.change_config(part.overlay))
+        self.metrics.count_removed(count_removed(self._popular.items.eligibility, built.requests))
+        own = replace(run, samples=self._sample(part.queries))
+        funnel, n = part.build_funnel(own.funnel(self.config)), max(query.count for query in part.queries)
+        slates = await self._make_slates(own, funnel, built.requests, n, part.overlay)
+        for query, slate in batch.add(part, slates, built.cold):
+            self._slates.answer_early(query, slate)
 
     def _find_keys(self, queries: Sequence[Query], reads: UserReads, run: StageRun) -> list[AnswerKey | None]:
         """Return the keys of kept answers; None for all after a failure, and for queries that are to be logged."""

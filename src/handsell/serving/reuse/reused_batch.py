@@ -16,7 +16,7 @@ from handsell.serving.graph.users import UserReads
 from handsell.serving.http.queries import Query
 from handsell.serving.reuse.answer_keys import AnswerKey
 from handsell.serving.reuse.kept_answers import Kept
-from handsell.serving.reuse.pending_slates import PendingSlate
+from handsell.serving.reuse.pending_answers import PendingAnswer
 from handsell.serving.reuse.slate_reuse import SlateReuse
 from handsell.serving.reuse.user_slate import Reused, UserSlate
 
@@ -83,7 +83,9 @@ class ReusedBatch:
         self._reuse, self._queries, self._reads, self._keys = reuse, queries, reads, keys
         self._hand_over = hand_over
         self._found: list[UserSlate | None] = [None] * len(queries)
-        self._pending: dict[int, PendingSlate] = {}  # slates that this batch computes and others may wait for
+        self._slates: dict[int, PendingAnswer[UserSlate]] = {}  # that this batch computes and others may wait for
+        self._ranked: dict[int, PendingAnswer[Kept | None]] = {}  # candidates, likewise
+        self._later: dict[int, asyncio.Future[Kept | None]] = {}  # queries that wait for ranked candidates
 
     @property
     def answers(self) -> list[UserSlate | None]:
@@ -98,37 +100,68 @@ class ReusedBatch:
                 yield query, slate
 
     def split(self) -> list[BatchPart]:
-        """Return the queries whose slates this batch computes: by kept candidates of one shape first, then all others.
+        """Return the queries whose slates this batch computes at once.
 
-        Queries whose slates are being computed already, in this batch or another one, are handed over.
+        Queries whose slates are being computed already, in this batch or another one, are handed over. Those whose
+        ranked candidates are follow in `split_later`.
         """
         left = [place for place, slate in enumerate(self._found) if slate is None]
         kept = {place: self._reuse.find_ranked(self._queries[place], self._keys[place]) for place in left}
+        return self._group({place: one for place, one in kept.items() if one is not None or not self._wait(place)})
+
+    async def split_later(self) -> list[BatchPart]:
+        """Return the queries that wait for ranked candidates, as soon as these are known."""
+        return self._group({place: await ranked for place, ranked in self._later.items()})
+
+    def _group(self, kept: dict[int, Kept | None]) -> list[BatchPart]:
+        """Return the queries by kept candidates of one shape first, then all others."""
         groups: dict[object, list[int]] = {}
-        others = []
         for place, one in kept.items():
-            if one is not None:
-                groups.setdefault(_shape(one.value), []).append(place)
-            elif not self._wait(place):
-                others.append(place)
+            groups.setdefault(None if one is None else _shape(one.value), []).append(place)
+        others = groups.pop(None, [])
         return [self._take(places, kept) for places in (*groups.values(), others) if places]
 
     def _wait(self, place: int) -> bool:
-        """Let a query wait for its slate if somebody computes it, else let later ones wait for this query's."""
+        """Let a query wait for what somebody else computes; else let later ones wait for this query's."""
         query, key = self._queries[place], self._keys[place]
-        if (pending := self._reuse.find_pending(query, key)) is not None:
-            pending.waiting.append((query, self._hand_over(query)))
+        if key is None:
+            return False
+        if (slate := self._reuse.find_pending_slate(query, key)) is not None:
+            slate.waiting.append((query, self._hand_over(query)))
             return True
-        if (pending := self._reuse.begin(query, key)) is not None:
-            self._pending[place] = pending
+        if (ranked := self._reuse.find_pending_ranked(query, key)) is not None:
+            self._later[place] = asyncio.get_running_loop().create_future()
+            ranked.waiting.append((query, self._later[place]))
+            return True
+        if (slate := self._reuse.begin_slate(query, key)) is not None:
+            self._slates[place] = slate
+        if (ranked := self._reuse.begin_ranked(query, key)) is not None:
+            self._ranked[place] = ranked
         return False
 
     def fail(self, error: Exception) -> None:
-        """Pass a failure on to all that wait for a slate of this batch."""
-        for place, pending in self._pending.items():
-            self._reuse.end(self._keys[place], pending)
-            pending.fail(error)
-        self._pending.clear()
+        """Pass a failure on to all that wait for a slate of this batch; who waits for candidates computes them."""
+        for place in {*self._slates, *self._ranked}:
+            slate, ranked = self._end(place)
+            if slate is not None:
+                slate.fail(error)
+            if ranked is not None:
+                ranked.finish(lambda query: None)
+
+    def _end(self, place: int) -> tuple[PendingAnswer[UserSlate] | None, PendingAnswer[Kept | None] | None]:
+        """Let no more queries wait for a query's slate and candidates; return both."""
+        slate, ranked = self._slates.pop(place, None), self._ranked.pop(place, None)
+        self._reuse.end(self._keys[place], slate, ranked)
+        return slate, ranked
+
+    def _finish(self, place: int, slate: UserSlate, kept: Kept | None) -> None:
+        """Answer the queries that wait for a query's slate, or for its ranked candidates."""
+        waiting, others = self._end(place)
+        made_us = self._queries[place].time
+        if waiting is not None:
+            waiting.finish(lambda query: replace(slate, reused="slate", age_s=(query.time - made_us) / 1e6))
+        if others is not None:
+            others.finish(lambda query: kept)
 
     def _take(self, places: list[int], kept: dict[int, Kept | None]) -> BatchPart:
         is_whole = len(places) == len(self._queries)
@@ -142,8 +175,8 @@ class ReusedBatch:
     def add(self, part: BatchPart, slates: Slates, cold: np.ndarray) -> Iterator[tuple[Query, UserSlate]]:
         """Keep the slates (B, n) of a part for later requests, and yield its queries with them."""
         keys, snapshot = [self._keys[place] for place in part.places], self._reads.snapshot
-        if part.ranking is not None and not slates.degraded:
-            self._reuse.keep_ranked(part.queries, keys, snapshot, part.ranking.ranked)
+        ranked = None if part.ranking is None or slates.degraded else part.ranking.ranked
+        self._reuse.keep_ranked(part.queries, keys, snapshot, ranked)
         for row, (place, query) in enumerate(zip(part.places, part.queries, strict=True)):
             slate = UserSlate(slates, row, bool(cold[row]))
             if part.kept:
@@ -151,9 +184,7 @@ class ReusedBatch:
                 slate = replace(slate, reused="candidates", age_s=age_s)
             else:
                 self._reuse.keep_slate(query, keys[row], snapshot, slate)
-                if (pending := self._pending.pop(place, None)) is not None:
-                    self._reuse.end(keys[row], pending)
-                    pending.finish(slate)
+                self._finish(place, slate, None if ranked is None else self._reuse.cut_ranked(query, ranked, row))
             self._found[place] = slate
             yield query, slate
 

@@ -2,7 +2,7 @@
 
 A slate is given again only where re-ranking is a function of the request: exploration, new items with a share of
 impressions, and business rules draw, count or follow a file. Otherwise ranked candidates are, and re-ranking runs for
-each request. A request whose slate is being computed for another one waits for it.
+each request. A request for what is being computed for another one waits for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from handsell.serving.graph.users import UserReads
 from handsell.serving.http.queries import Query
 from handsell.serving.reuse.answer_keys import AnswerKey, build_keys
 from handsell.serving.reuse.kept_answers import Kept, KeptAnswers
-from handsell.serving.reuse.pending_slates import PendingSlate, PendingSlates
+from handsell.serving.reuse.pending_answers import PendingAnswer, PendingAnswers
 from handsell.serving.reuse.user_slate import UserSlate
 
 ENTRY_BYTES = 1_500  # of an entry besides its arrays
@@ -39,7 +39,8 @@ class SlateReuse:
     def __init__(self, config: Config, change_config: Callable[[str], Config], settle_s: float):
         most = config.serving.reuse_bytes
         self._slates, self._ranked = KeptAnswers(most // 2), KeptAnswers(most - most // 2)
-        self._pending = PendingSlates()
+        self._pending_slates: PendingAnswers[UserSlate] = PendingAnswers()
+        self._pending_ranked: PendingAnswers[Kept | None] = PendingAnswers()
         self._change_config, self._ranks = change_config, config.ranking.ranked
         self._snapshot: Snapshot | None = None
         self._settle_s, self._since = settle_s, 0.0
@@ -85,22 +86,36 @@ class SlateReuse:
             return
         for b, (query, key) in enumerate(zip(queries, keys, strict=True)):
             if key is not None:
-                row = ranked.take(np.array([b]))
-                size = ENTRY_BYTES + _count_bytes(row)
-                self._ranked.put(key.ranked, Kept(row, query.time, query.time + self._lasts_us(query), size))
+                self._ranked.put(key.ranked, self.cut_ranked(query, ranked, b))
 
-    def find_pending(self, query: Query, key: AnswerKey | None) -> PendingSlate | None:
+    def cut_ranked(self, query: Query, ranked: Candidates, b: int) -> Kept:
+        """Return a query's row of ranked candidates (B, K), as it is kept."""
+        row = ranked.take(np.array([b]))
+        size = ENTRY_BYTES + _count_bytes(row)
+        return Kept(row, query.time, query.time + self._lasts_us(query), size)
+
+    def find_pending_slate(self, query: Query, key: AnswerKey) -> PendingAnswer[UserSlate] | None:
         """Return a slate that is being computed and will be the query's as well."""
-        return None if key is None else self._pending.find(key.slate, query, self._lasts_us(query))
+        return self._pending_slates.find(key.slate, query, self._lasts_us(query))
 
-    def begin(self, query: Query, key: AnswerKey | None) -> PendingSlate | None:
+    def find_pending_ranked(self, query: Query, key: AnswerKey) -> PendingAnswer[Kept | None] | None:
+        """Return ranked candidates that are being computed and will be the query's as well."""
+        return self._pending_ranked.find(key.ranked, query, self._lasts_us(query))
+
+    def begin_slate(self, query: Query, key: AnswerKey) -> PendingAnswer[UserSlate] | None:
         """Let later queries wait for this one's slate; None if theirs would be others."""
-        return None if key is None or not self._keeps_slates(query.overlay) else self._pending.begin(key.slate, query)
+        return self._pending_slates.begin(key.slate, query) if self._keeps_slates(query.overlay) else None
 
-    def end(self, key: AnswerKey | None, pending: PendingSlate) -> None:
-        """Let no more queries wait for a slate."""
-        if key is not None:
-            self._pending.end(key.slate, pending)
+    def begin_ranked(self, query: Query, key: AnswerKey) -> PendingAnswer[Kept | None] | None:
+        """Let later queries wait for this one's ranked candidates; None if it asks for more than are ranked."""
+        return self._pending_ranked.begin(key.ranked, query) if query.count <= self._ranks else None
+
+    def end(self, key: AnswerKey | None, slate: PendingAnswer | None, ranked: PendingAnswer | None) -> None:
+        """Let no more queries wait for a slate and ranked candidates."""
+        if key is not None and slate is not None:
+            self._pending_slates.end(key.slate, slate)
+        if key is not None and ranked is not None:
+            self._pending_ranked.end(key.ranked, ranked)
 
     @property
     def size(self) -> int:
@@ -112,7 +127,8 @@ class SlateReuse:
             self._snapshot, self._since = snapshot, time.monotonic()
             self._slates.clear()
             self._ranked.clear()
-            self._pending.clear()
+            self._pending_slates.clear()
+            self._pending_ranked.clear()
 
     def _is_old(self, snapshot: Snapshot) -> bool:
         """Whether the catalog has changed since a request began, or so lately that a stage may not know it."""
