@@ -55,6 +55,7 @@ BENCHMARKS = {
     "scale": ("scale.scale_run", "Results, time and memory of data, features and training by nodes and events."),
     "ablation": ("quality.ablation", "NDCG of the funnel without each source and each feature group."),
     "cold_start": ("quality.cold_start", "New items in the first ten, and lists of users with few events."),
+    "rankers": ("quality.rankers", "NDCG@10 and CPU time of trees, transformer and blend on the same requests."),
     "repeat_buying": ("quality.repeat_buying", "The next basket beside each user's own most frequent items."),
     "shown_lists": ("quality.shown_lists", "Rank the lists that were shown, beside position and price order."),
     "assignment": ("experiments.assignment_run", "Time to assign a request, and many units, to arms."),

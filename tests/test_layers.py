@@ -31,7 +31,7 @@ HOMES = {
     "ray": ("jobs/", "serving/", "console/deployment.py"),
     "feast": ("features/feast_import.py", "features/store.py", "features/storage/"),
     "xgboost": ("ranking/xgboost_import.py",),
-    "torch": ("retrieval/neural/",),
+    "torch": ("retrieval/neural/", "ranking/neural/"),
     "fastapi": ("serving/http/", "serving/graph/gateway.py"),
     "matplotlib": ("evaluation/report/",),
     "lark": ("eligibility/grammar.py",),

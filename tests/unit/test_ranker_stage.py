@@ -232,3 +232,31 @@ def test_the_preselection_keeps_at_least_k_candidates(asked):
     assert looked.item.shape == (5, 12) and (looked.item >= 0).all()
     everything = run_local(looking(stage, 3).rank(batch, found, 40))
     np.testing.assert_array_equal(everything.item, run_local(stage.rank(batch, found, 40)).item)
+
+
+@dataclass(frozen=True)
+class ListReader(ColumnRanker):
+    """Adds to each score what it read of the history: as many as items there, plus the sum of their weights."""
+
+    history_items: int = 3
+
+    def raw(self, x, trees=0, use=True, lists=None):
+        raw = super().raw(x, trees, use)
+        if lists is None:
+            return raw
+        known = ~np.isnan(lists.weight)
+        age = lists.history[:, :, self.features.index("hours_since_item")]
+        assert (np.isfinite(age) == known).all()  # a row is that of the item as a candidate
+        return raw + (known.sum(axis=1) + np.nansum(lists.weight, axis=1))[:, None]
+
+
+def test_a_ranker_of_lists_reads_the_latest_items_of_the_history(asked):
+    stage, batch, found = asked
+    reader = ListReader(stage.ranker.features)
+    x, lists = replace(stage, ranker=reader).read_rows(batch, found)
+    np.testing.assert_array_equal(x, stage.read_rows(batch, found)[0])  # the history changes no candidate's features
+    np.testing.assert_array_equal(lists.real, found.item != NONE)
+    latest = batch.history.item[:, -3:] != NONE
+    expected = latest.sum(axis=1) + np.where(latest, batch.history.weight[:, -3:], 0).sum(axis=1)
+    scored = replace(stage, ranker=reader).score_rows(x, lists, lists.real)
+    np.testing.assert_allclose(scored, stage.score_rows(x, lists, lists.real) + expected[:, None], rtol=1e-5)

@@ -204,6 +204,12 @@ class Candidates(RowBatch):
             score=self.score[:, :k],
         )
 
+    def append(self, other: Candidates) -> Candidates:
+        """Append the columns of other candidates of the same requests and sources."""
+        names = ("item", "fused", "source_score", "source_rank", "score")
+        joined: dict[str, Any] = {n: np.concatenate([getattr(self, n), getattr(other, n)], axis=1) for n in names}
+        return replace(self, **joined)
+
     def reorder(self, order: np.ndarray) -> Candidates:
         """Select columns per row by order (B, k) int."""
         row = np.arange(len(order))[:, None]

@@ -8,7 +8,8 @@ examples do not depend on how requests are divided into shards.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from handsell.core.batches import NONE, Candidates, Ragged, Requests
 from handsell.core.hashing import mix
 
 HIGHEST_LABEL = 4
+HISTORY_LABEL = -1  # of rows that are the user's latest items, for rankers that read them
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Examples:
 
     qid: np.ndarray  # (N,) int64, see `hash_requests`
     item: np.ndarray  # (N,) int32
-    label: np.ndarray  # (N,) int8, 0..HIGHEST_LABEL
+    label: np.ndarray  # (N,) int8, 0..HIGHEST_LABEL, or HISTORY_LABEL
     weight: np.ndarray  # (N,) float32, number of candidates that the row represents (1 / probability of being kept)
     x: np.ndarray  # (N, F) float32
     coverage: Coverage = Coverage()
@@ -137,6 +139,38 @@ def label_examples(
             int((ignored & keep).sum()),
         ),
     )
+
+
+def append_history(
+    examples: Examples, requests: Requests, items: int, sources: tuple[str, ...], matrix: Matrix
+) -> Examples:
+    """Append the latest `items` of each request that has examples, as rows with HISTORY_LABEL.
+
+    Their features are those of a candidate that no source returned; `weight` is that of the event.
+    """
+    qid = hash_requests(requests)
+    asked = np.isin(qid, examples.qid)
+    some, qid = requests.take(asked), qid[asked]
+    found = list_history(some, items, sources)
+    row, column = np.nonzero(found.item != NONE)
+    pick = np.broadcast_to(np.arange(found.item.shape[1]), found.item.shape)
+    more = {
+        "qid": qid[row],
+        "item": found.item[row, column],
+        "label": np.full(len(row), HISTORY_LABEL, np.int8),
+        "weight": some.history.weight[:, -items:][row, column],
+        "x": matrix(some, found, pick)[row, column],
+    }
+    joined: dict[str, Any] = {name: np.concatenate([getattr(examples, name), rows]) for name, rows in more.items()}
+    return replace(examples, **joined)
+
+
+def list_history(requests: Requests, items: int, sources: tuple[str, ...]) -> Candidates:
+    """Return the latest `items` of the history (B, T) as candidates without a source, oldest first."""
+    item = requests.history.item[:, -items:]
+    unknown = np.full((*item.shape, len(sources)), np.nan, np.float32)
+    nothing = np.zeros(item.shape, np.float32)
+    return Candidates(item, fused=nothing, source_score=unknown, source_rank=unknown, score=nothing, sources=sources)
 
 
 def _build_features(

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from handsell.core.errors import TrainingError
-from handsell.ranking.examples import Coverage, Examples
+from handsell.ranking.examples import HISTORY_LABEL, Coverage, Examples
 
 KEYS = ("qid", "item", "label", "weight")  # stored as _qid …, since a feature may have the same name
 
@@ -79,10 +80,15 @@ def count_usable_workers(examples: Path, validation: Path, wanted: int) -> int:
     return 1
 
 
-def read_shards(folders: list[Path], features: tuple[str, ...]) -> RankingExamples:
-    """Read shards, sorted by group; raises TrainingError that names missing feature columns."""
+def read_shards(folders: list[Path], features: tuple[str, ...], *, history: bool = False) -> RankingExamples:
+    """Read shards, sorted by group, with the rows of `build_history_rows` if wanted.
+
+    Raises TrainingError that names missing feature columns.
+    """
     parts = [_read(path, features) for folder in folders for path in sorted(folder.glob("*.parquet"))]
     table = pa.concat_tables(parts) if parts else None
+    if table is not None and not history:
+        table = table.filter(pc.not_equal(table["_label"], HISTORY_LABEL))
     if table is None:
         qid, item, label, weight = (np.zeros(0, kind) for kind in (np.int64, np.int32, np.int8, np.float32))
         return RankingExamples(qid, item, label, weight, np.zeros((0, len(features)), np.float32), features)

@@ -16,6 +16,8 @@ from handsell.core.errors import FeatureError
 from handsell.core.kernels import compiled
 from handsell.core.protocols import Ranker
 from handsell.features.matrix import ItemValues, SnapshotValues, build_matrix, group_features, list_features
+from handsell.ranking.examples import list_history
+from handsell.ranking.transformer import Lists
 
 
 @runtime_checkable
@@ -27,6 +29,20 @@ class RawRanker(Ranker, Protocol):
         ...
 
     def calibrate(self, raw: np.ndarray) -> np.ndarray: ...
+
+
+@runtime_checkable
+class ListRanker(Ranker, Protocol):
+    """A ranker whose score of a candidate depends on the others of its request, and on the user's latest items."""
+
+    @property
+    def history_items(self) -> int:
+        """The number of latest items that it reads."""
+        ...
+
+    def raw(
+        self, x: np.ndarray, trees: int = 0, use: np.ndarray | None = None, lists: Lists | None = None
+    ) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -101,15 +117,32 @@ class LocalRanking:
 
     def _raw(self, requests: Requests, candidates: Candidates, k: int) -> np.ndarray:
         """Return (B, K) values that decide the order; NaN for padding and for candidates that the first look drops."""
-        x = self.matrix(requests, candidates)
-        look = self._first_look(x, candidates.item != NONE, k)
+        x, lists = self.read_rows(requests, candidates)
+        look = self.look_first(x, lists.real, k)
         if (exploration := self.config.reranking.exploration).carried:  # a low first look must not end a fair start
             look |= is_new(self.snapshot, candidates.item, requests.time, exploration.new_items.days)
+        return self.score_rows(x, lists, look)
+
+    def read_rows(self, requests: Requests, candidates: Candidates) -> tuple[np.ndarray, Lists]:
+        """Return the matrix (B, K, F) of the candidates, and what a `ListRanker` reads besides."""
+        real, items = candidates.item != NONE, getattr(self.ranker, "history_items", 0)
+        if not items:
+            x = self.matrix(requests, candidates)
+            return x, Lists.without_history(real, x.shape[2])
+        past, width = list_history(requests, items, candidates.sources), candidates.item.shape[1]
+        x = self.matrix(requests, candidates.append(past))
+        weight = np.where(past.item == NONE, np.float32(np.nan), requests.history.weight[:, -items:])
+        return x[:, :width], Lists(real, np.ones(real.shape, np.float32), x[:, width:], weight)
+
+    def score_rows(self, x: np.ndarray, lists: Lists, look: np.ndarray) -> np.ndarray:
+        """Return the scores (B, K) of the rows of x (B, K, F) where `look` (B, K), NaN elsewhere."""
+        if isinstance(self.ranker, ListRanker):
+            return self.ranker.raw(x, use=look, lists=lists)
         if self._by_raw is not None:
             return self._by_raw.raw(x, use=look)
         return np.where(look, self.ranker.score(x), np.nan)
 
-    def _first_look(self, x: np.ndarray, real: np.ndarray, k: int) -> np.ndarray:
+    def look_first(self, x: np.ndarray, real: np.ndarray, k: int) -> np.ndarray:
         """Return (B, K) bool: candidates that the whole ranker scores: all, or the best by its first trees.
 
         At least k candidates of a request are kept.

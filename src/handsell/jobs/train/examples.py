@@ -14,7 +14,7 @@ import numpy as np
 from handsell.bundles.stages import load_candidates
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config, load_config
-from handsell.core.batches import NONE, Candidates
+from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
 from handsell.core.units import DAY_US
@@ -23,7 +23,7 @@ from handsell.features.matrix import build_matrix, list_features
 from handsell.features.registry import find_features
 from handsell.jobs.cluster import run_tasks
 from handsell.jobs.train.requests import list_chunks, load_requests
-from handsell.ranking.examples import Outcomes, ShownItems, label_examples
+from handsell.ranking.examples import Outcomes, ShownItems, append_history, label_examples
 from handsell.ranking.shards import write_shards
 from handsell.retrieval.stage import LocalCandidates
 
@@ -45,9 +45,12 @@ def retrieve_candidates(config: Config, run: Path, models: Path, window: str, ro
     snapshot, stage = _load_candidate_stage(config, models)
     requests, _ = load_requests(config, run, window, rows, snapshot)
     found = run_local(stage.candidates(requests, config.retrieval.candidates))
-    day = np.broadcast_to((requests.time // DAY_US)[:, None], found.item.shape)
-    real = found.item != NONE
-    pairs = np.unique(np.stack([found.item[real].astype(np.int64), day[real]], axis=1), axis=0)
+    read = found.item
+    if count := config.ranking.history_items:
+        read = np.concatenate([read, requests.history.item[:, -count:]], axis=1)
+    day = np.broadcast_to((requests.time // DAY_US)[:, None], read.shape)
+    real = read != NONE
+    pairs = np.unique(np.stack([read[real].astype(np.int64), day[real]], axis=1), axis=0)
     folder = run / "candidates" / window
     np.savez(folder / f"{rows.start:09d}.npz", pairs=pairs, **{name: getattr(found, name) for name in ARRAYS})
     return len(requests)
@@ -121,22 +124,27 @@ def write_examples(config: Config, run: Path, models: Path, window: str) -> int:
 def _label_candidates(config: Config, run: Path, models: Path, window: str, rows: slice) -> int:
     snapshot, _ = _load_candidate_stage(config, models)
     requests, outcome = load_requests(config, run, window, rows, snapshot)
-    found = _read_candidates(run / "candidates" / window / f"{rows.start:09d}.npz", config.retrieval.enabled)
+    found = read_candidates(run / "candidates" / window / f"{rows.start:09d}.npz", config.retrieval.enabled)
     values = load_item_values(config, run, window, snapshot)
     shown = ShownItems(outcome.shown, outcome.position, outcome.propensity)
     if config.ranking.impressions == "off":
         shown = ShownItems.empty(len(requests))
+
+    def matrix(some: Requests, candidates: Candidates, pick: np.ndarray) -> np.ndarray:
+        return build_matrix(some, candidates, values, snapshot, config, pick)
+
     examples = label_examples(
-        requests, found, Outcomes(outcome.acted, outcome.gain), shown,
-        lambda some, candidates, pick: build_matrix(some, candidates, values, snapshot, config, pick),
+        requests, found, Outcomes(outcome.acted, outcome.gain), shown, matrix,
         negatives=config.ranking.negatives, seed=config.ranking.seed, propensity_cap=config.ranking.propensity_cap,
     )  # fmt: skip
+    if config.ranking.history_items:
+        examples = append_history(examples, requests, config.ranking.history_items, found.sources, matrix)
     features = list_features(config, found.sources)
     write_shards(examples, features, run / "examples" / window, f"{rows.start:09d}", max(config.ranking.workers, 1))
     return len(examples)
 
 
-def _read_candidates(path: Path, sources: tuple[str, ...]) -> Candidates:
+def read_candidates(path: Path, sources: tuple[str, ...]) -> Candidates:
     with np.load(path) as found:
         arrays = {name: found[name] for name in ARRAYS}
     return Candidates(**arrays, score=arrays["fused"], sources=sources)

@@ -13,17 +13,31 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import Checkpoint, FailureConfig, RunConfig
+from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
+from ray.train.data_parallel_trainer import DataParallelTrainer
 from ray.train.xgboost import XGBoostTrainer
 
+from handsell.config import Config
 from handsell.core.errors import TrainingError
+from handsell.features.matrix import select_ranker_features
 from handsell.jobs.train.devices import build_scaling, name_device
+from handsell.ranking.blended_ranker import choose_blend
 from handsell.ranking.config import RankingConfig
-from handsell.ranking.fitting import calibrate_ranker, fit_xgboost, train_booster
+from handsell.ranking.fitting import PRIOR, calibrate_ranker, fit_xgboost, train_booster
+from handsell.ranking.ranker_files import AnyRanker, load_ranker
 from handsell.ranking.shards import count_usable_workers, read_shards, shard_folders
-from handsell.ranking.xgboost_ranker import XGBoostRanker
+from handsell.ranking.xgboost_ranker import FUSED
+from handsell.retrieval.fusion import max_fused_score
 
 log = logging.getLogger(__name__)
+
+
+def plan_ranker(config: Config, run: Path, out: Path) -> tuple[Path, Path, RankingConfig, tuple[str, ...], Path, float]:
+    """Return the arguments of a fit on a run's examples: two folders, settings, features, output, prior."""
+    features, examples = select_ranker_features(config, config.retrieval.enabled), run / "examples"
+    largest = max_fused_score([config.retrieval[name].weight for name in config.retrieval.enabled])
+    prior = PRIOR / largest if FUSED in features and largest else 0.0
+    return examples / "ranker", examples / "validation", config.ranking, features, out, prior
 
 
 def fit_ranker_on_ray(
@@ -37,11 +51,12 @@ def fit_ranker_on_ray(
     cpus: float = 1.0,
     gpu: bool = False,
     retries: int = 1,
-) -> XGBoostRanker:
+) -> AnyRanker:
     """Fit on `config.workers` workers of `cpus` logical CPUs and perhaps a GPU, save the ranker to `out`, load it.
 
-    Folders must be readable on every node. Needs a connected Ray cluster. Raises TrainingError for fewer shards than
-    workers, without examples, or after more than `retries` failures.
+    A blend is chosen in this process, after both of its models. Folders must be readable on every node. Needs a
+    connected Ray cluster. Raises TrainingError for fewer shards than workers, without examples, or after more than
+    `retries` failures.
     """
     for folder in (examples, validation):
         shard_folders(folder, workers=config.workers)
@@ -59,25 +74,34 @@ def fit_ranker_on_ray(
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="handsell-ranker-", dir=out.parent) as storage:
-        trainer = XGBoostTrainer(
-            train_worker,
-            train_loop_config=loop,
-            scaling_config=build_scaling(workers, gpu, cpus),
-            run_config=RunConfig(
-                name="ranker", storage_path=storage, failure_config=FailureConfig(max_failures=retries)
-            ),
+        scaling = build_scaling(workers, gpu, cpus)
+        models = ("xgboost", "transformer") if config.model == "blend" else (config.model,)
+        fitted = [load_ranker(_run_workers(model, loop, scaling, Path(storage), retries)) for model in models]
+    save_ranker(fitted, validation, features, out)
+    return load_ranker(out)
+
+
+def _run_workers(model: str, loop: dict[str, Any], scaling: ScalingConfig, storage: Path, retries: int) -> Path:
+    """Run the workers of one model; return the folder within `storage` that the ranker is in."""
+    run = RunConfig(name=model, storage_path=str(storage), failure_config=FailureConfig(max_failures=retries))
+    trainer: DataParallelTrainer
+    if model == "xgboost":
+        trainer = XGBoostTrainer(train_worker, train_loop_config=loop, scaling_config=scaling, run_config=run)
+    else:
+        from handsell.jobs.train.distributed.transformer import build_trainer  # torch takes a second to import
+
+        trainer = build_trainer(loop, scaling, run)
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise TrainingError(f"the ranker could not be trained on {scaling.num_workers} Ray workers: {error}") from error
+    if result.checkpoint is None:
+        raise TrainingError(
+            f"ranker: expected a model, training ended without one: see the Ray Train log of run {model!r}"
         )
-        try:
-            result = trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            raise TrainingError(f"the ranker could not be trained on {workers} Ray workers: {error}") from error
-        if result.checkpoint is None:
-            raise TrainingError(
-                "ranker: expected a model, training ended without one: see the Ray Train log of run 'ranker'"
-            )
-        with result.checkpoint.as_directory() as folder:
-            shutil.copytree(folder, out, dirs_exist_ok=True)
-    return XGBoostRanker.load(out)
+    with result.checkpoint.as_directory() as folder:
+        shutil.copytree(folder, storage / f"{model}-ranker")
+    return storage / f"{model}-ranker"
 
 
 def fit_ranker_in_process(
@@ -91,7 +115,26 @@ def fit_ranker_in_process(
     threads: int = 1,
 ) -> None:
     """Fit in this process and save the ranker to `out`: the start of Ray Train takes longer on few examples."""
-    fit_xgboost(examples, validation, config, features, threads, prior).save(out)
+    fitted: list[Any] = []
+    if config.model != "transformer":
+        fitted.append(fit_xgboost(examples, validation, config, features, threads, prior))
+    if config.model != "xgboost":
+        from handsell.ranking.neural.fitting import fit_transformer  # torch takes a second to import
+        from handsell.retrieval.neural.training import use_one_thread
+
+        with use_one_thread():
+            fitted.append(fit_transformer(examples, validation, config, features, prior))
+    save_ranker(fitted, validation, features, out)
+
+
+def save_ranker(fitted: list[Any], validation: Path, features: tuple[str, ...], out: Path) -> None:
+    """Save the fitted ranker to the folder `out`, or the blend of two, chosen on the validation examples."""
+    ranker = fitted[0]
+    if len(fitted) == 2:
+        trees, transformer = fitted
+        ranker = choose_blend(trees, transformer, read_shards(shard_folders(validation), features, history=True))
+    shutil.rmtree(out, ignore_errors=True)
+    ranker.save(out)
 
 
 def train_worker(loop: dict[str, Any]) -> None:

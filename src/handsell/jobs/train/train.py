@@ -42,7 +42,7 @@ from handsell.jobs.train.devices import takes_gpus
 from handsell.jobs.train.evaluation import ServedScores, evaluate_served, replay_window
 from handsell.jobs.train.examples import fetch_item_values, find_candidates, write_examples
 from handsell.jobs.train.origins import count_origins, describe_origins
-from handsell.jobs.train.ranker import fit_ranker_in_process, fit_ranker_on_ray
+from handsell.jobs.train.ranker import fit_ranker_in_process, fit_ranker_on_ray, plan_ranker
 from handsell.jobs.train.recipe import has_same_recipe
 from handsell.jobs.train.requests import fetch_user_rows
 from handsell.jobs.train.retrievers import fit_retrievers
@@ -52,10 +52,8 @@ from handsell.jobs.tuning import search
 from handsell.jobs.tuning.order_selection import choose_order_without_events
 from handsell.jobs.tuning.source_selection import list_selectable_sources, select_sources, with_sources
 from handsell.jobs.tuning.strength_selection import choose_strength
-from handsell.ranking.fitting import PRIOR
+from handsell.ranking.ranker_files import load_ranker
 from handsell.ranking.shards import read_coverage
-from handsell.ranking.xgboost_ranker import FUSED, XGBoostRanker
-from handsell.retrieval.fusion import max_fused_score
 
 
 def train(config: Config, promote: bool = True, progress: Progress | None = None) -> str:
@@ -196,12 +194,9 @@ def list_request_sets(config: Config) -> tuple[str, ...]:
 
 def fit_ranker(run: TrainingRun) -> None:
     """Fit the ranker on the run's examples, with the features that its config leaves."""
-    config, examples = run.config, run.folder / "examples"
-    with run.progress.step("ranker", f"XGBoost rank:ndcg, {config.ranking.workers} worker(s)") as note:
-        features = select_ranker_features(config, config.retrieval.enabled)
-        largest = max_fused_score([config.retrieval[name].weight for name in config.retrieval.enabled])
-        prior = PRIOR / largest if FUSED in features and largest else 0.0
-        task = (examples / "ranker", examples / "validation", config.ranking, features, run.holdout / "ranker", prior)
+    config = run.config
+    with run.progress.step("ranker", f"{config.ranking.model}, {config.ranking.workers} worker(s)") as note:
+        task = plan_ranker(config, run.folder, run.holdout / "ranker")
         workers = config.ranking.workers
         if is_in_process() and workers == 1 and config.jobs.use_gpu is not True:
             fit_ranker_in_process(*task, threads=2 if config.jobs.num_cpus >= 4 else 1)
@@ -209,7 +204,7 @@ def fit_ranker(run: TrainingRun) -> None:
             with connect(config.jobs.num_cpus):
                 cpus = 2.0 if workers == 1 and ray.cluster_resources().get("CPU", 0) >= 4 else 1.0
                 fit_ranker_on_ray(*task, cpus=cpus, gpu=takes_gpus(config, workers))
-        note.text = f"{len(features)} features"
+        note.text = f"{len(task[3])} features"
         if choose_order_without_events(config, run.folder, run.holdout):
             note.text += ", also for users without events"
 
@@ -230,7 +225,7 @@ def _report(run: TrainingRun, replay: Replay, served: ServedScores) -> dict:
     """Write report.json and report.html to the run's folder; return the report."""
     importance = {}
     if run.config.ranking.enabled:
-        importance = XGBoostRanker.load(run.holdout / "ranker").importance()
+        importance = load_ranker(run.holdout / "ranker").importance()
     about = ReportContext(
         config=run.config.name,
         created_us=time.time_ns() // 1000,

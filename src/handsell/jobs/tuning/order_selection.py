@@ -25,8 +25,8 @@ from handsell.jobs.train.examples import load_item_values
 from handsell.jobs.train.requests import load_evaluation_requests
 from handsell.jobs.tuning.new_users import forget_all_but
 from handsell.jobs.tuning.validation_window import TOP, WINDOW
+from handsell.ranking.ranker_files import load_ranker
 from handsell.ranking.stage import LocalRanking
-from handsell.ranking.xgboost_ranker import XGBoostRanker
 
 MAX_REQUESTS, CHUNK = 500, 128
 
@@ -40,7 +40,7 @@ def compare_orders(config: Config, run: Path, models: Path) -> bool:
     """Return whether the ranker has the higher NDCG@10 for users without events, and save that. A Ray task."""
     snapshot = Snapshot.load(Layout(config.state).snapshot)
     values = load_item_values(config, run, WINDOW, snapshot)
-    ranker = replace(XGBoostRanker.load(models / "ranker"), ranks_without_events=True)
+    ranker = replace(load_ranker(models / "ranker"), ranks_without_events=True)
     ranking = LocalRanking(ranker, snapshot, values, config)
     asked = load_evaluation_requests(config, run, WINDOW, snapshot).sample(MAX_REQUESTS)
     columns = tuple(pq.read_schema(run / "rows" / f"{WINDOW}.parquet").names)

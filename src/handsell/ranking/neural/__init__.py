@@ -1,0 +1,1 @@
+"""Training of the ranking transformer with torch, which replicas do not import."""

@@ -1,0 +1,249 @@
+"""The ranking transformer: each candidate attends to the other candidates of its request and to the user's history.
+
+A row of features is embedded by piecewise linear tables, one per feature (@gorishniy2022embeddings); a small network
+mixes them. One layer of attention (@vaswani2017attention, over sets without positions as @lee2019set) reads the other
+rows, and a second network gives the score, to which a multiple of the fused score is added. Trees score a row from its
+own features alone; the transformer sees how it compares with the list.
+
+Serving needs NumPy only. The training is in `handsell.ranking.neural`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from handsell.core.errors import BundleError
+from handsell.ranking.calibration import Calibration
+from handsell.ranking.examples import HISTORY_LABEL
+from handsell.ranking.shards import RankingExamples
+from handsell.ranking.xgboost_ranker import FUSED, WITHOUT_EVENTS, compute_fused_margin
+
+WEIGHTS = "transformer.safetensors"
+CONTEXT = 128  # candidates that others attend to: of more, every n-th in fused order
+HEADS = 2
+EPSILON = 1e-5
+LARGEST = np.float32(1e18)  # so that no product with the inverse of a width overflows
+LEAST_WIDTH = 1e-12  # of a segment
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """What a ranker may read of a request besides the row of a candidate."""
+
+    real: np.ndarray  # (B, K) bool, false for padding
+    stands_for: np.ndarray  # (B, K) float32 ≥ 1, the number of candidates that a row of a sampled list represents
+    history: np.ndarray  # (B, T, F) float32, the user's latest items as candidates without a source
+    weight: np.ndarray  # (B, T) float32 weights of their events, NaN where padded
+
+    @classmethod
+    def without_history(cls, real: np.ndarray, width: int) -> Lists:
+        """Return whole lists of candidates where `real` (B, K), with `width` features."""
+        rows = len(real)
+        return cls(
+            real,
+            np.ones(real.shape, np.float32),
+            np.zeros((rows, 0, width), np.float32),
+            np.zeros((rows, 0), np.float32),
+        )
+
+    def row(self, b: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return of request b its candidates' columns (R,), what each stands for, its history (T, F) and weights."""
+        real, known = np.flatnonzero(self.real[b]), ~np.isnan(self.weight[b])
+        return real, self.stands_for[b, real], self.history[b, known], self.weight[b, known]
+
+
+@dataclass(frozen=True)
+class TransformerRanker:
+    """A `Ranker` that reads lists. Each request is computed on its own, so that a batch does not change its scores."""
+
+    features: tuple[str, ...]
+    weights: Mapping[str, np.ndarray]  # float32, see `handsell.ranking.neural.network`
+    calibration: Calibration
+    prior: float = 0.0  # multiple of FUSED that is added to the score
+    history_items: int = 0
+    ranks_without_events: bool = False
+
+    def score(self, x: np.ndarray) -> np.ndarray:
+        """Return the probability of a positive (B, K) float32 from features (B, K, F) float32, NaN = missing."""
+        return self.calibrate(self.raw(x))
+
+    def calibrate(self, raw: np.ndarray) -> np.ndarray:
+        """Return probabilities float32 of raw scores of any shape; the order is kept."""
+        return self.calibration(raw)
+
+    def raw(
+        self, x: np.ndarray, trees: int = 0, use: np.ndarray | None = None, lists: Lists | None = None
+    ) -> np.ndarray:
+        """Return raw scores (B, K) float32 of features (B, K, F), NaN where `use` (B, K) is false.
+
+        With `trees`, a fast preselection is wanted: it is the fused score. Without `lists`, all rows are candidates
+        and there is no history.
+        """
+        if x.shape[2] != len(self.features):
+            raise BundleError(
+                f"the ranker expects {len(self.features)} features, got {x.shape[2]} columns: "
+                "build the matrix with the names in features.json"
+            )
+        use = np.ones(x.shape[:2], bool) if use is None else use
+        if trees and FUSED in self.features:
+            return np.where(use, np.nan_to_num(x[:, :, self.features.index(FUSED)]), np.float32(np.nan))
+        lists = lists or Lists.without_history(use, x.shape[2])
+        out = np.full(x.shape[:2], np.nan, np.float32)
+        for b in range(len(x)):
+            asked = np.flatnonzero(use[b])
+            if len(asked):
+                out[b, asked] = self._score_list(x[b], asked, *lists.row(b))
+        return out
+
+    def score_examples(self, rows: RankingExamples) -> np.ndarray:
+        """Return raw scores (N,) float32 of examples with history, sorted by group; NaN for the history."""
+        out = np.full(len(rows), np.nan, np.float32)
+        begin = np.append(np.flatnonzero(np.diff(rows.qid, prepend=-1)), len(rows))
+        for mine in map(slice, begin[:-1], begin[1:]):
+            x, weight, past = rows.x[mine], rows.weight[mine], rows.label[mine] == HISTORY_LABEL
+            asked = np.flatnonzero(~past)
+            scored = self._score_list(x, asked, asked, np.maximum(weight[asked], 1), x[past], weight[past])
+            out[mine.start + asked] = scored
+        return out
+
+    def _score_list(
+        self, x: np.ndarray, asked: np.ndarray, real: np.ndarray, stands_for: np.ndarray, history: np.ndarray,
+        weight: np.ndarray,
+    ) -> np.ndarray:  # fmt: skip
+        """Return scores of the rows `asked` of x (K, F), which attend to a part of the rows `real` and to history."""
+        w, step = self.weights, -(-len(real) // CONTEXT) or 1
+        context = real[::step]
+        rows = np.union1d(asked, context)
+        own = self._embed(x[rows])
+        past = self._embed(history) + w["history"] + weight[:, None] * w["history_weight"]
+        state = np.concatenate([own, past])
+        state += _feed_forward(state, w, "first")
+        mine, theirs = np.searchsorted(rows, asked), np.searchsorted(rows, context)
+        others = np.concatenate([theirs, np.arange(len(rows), len(state))])
+        bias = np.zeros((HEADS, len(others)), np.float32)
+        bias[:, : len(theirs)] = np.log(step * stands_for[::step])
+        bias[:, len(theirs) :] = w["history_bias"][:, None]
+        found = state[mine]
+        found += _attend(_normalize(found), _normalize(state[others]), mine[:, None] == others, bias, w)
+        found += _feed_forward(found, w, "second")
+        score = _normalize(found) @ w["score"]
+        return score + compute_fused_margin(x[asked], self.features, self.prior)
+
+    def _embed(self, rows: np.ndarray) -> np.ndarray:
+        """Return the embeddings (N, D) of rows (N, F)."""
+        basis = encode_rows(rows, self._low, self._scale)
+        return basis.reshape(len(rows), len(self._table)) @ self._table + self.weights["bias"]
+
+    @cached_property
+    def _low(self) -> np.ndarray:
+        return split_knots(self.weights["knots"])[0]
+
+    @cached_property
+    def _scale(self) -> np.ndarray:
+        return split_knots(self.weights["knots"])[1]
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        table = self.weights["table"]
+        return np.ascontiguousarray(table.reshape(-1, table.shape[2]))
+
+    def importance(self) -> dict[str, float]:
+        """Return each feature's share of the spread of the embeddings, largest first."""
+        share = self.weights["importance"].astype(float)
+        total = share.sum() or 1.0
+        return dict(sorted(zip(self.features, (share / total).tolist(), strict=True), key=lambda pair: -pair[1]))
+
+    def save(self, path: Path) -> None:
+        """Save transformer.safetensors, features.json, prior.json, without_events.json and calibration.json."""
+        path.mkdir(parents=True, exist_ok=True)
+        save_file({name: np.ascontiguousarray(w, np.float32) for name, w in self.weights.items()}, path / WEIGHTS)
+        (path / "features.json").write_text(json.dumps(list(self.features), indent=1))
+        (path / "prior.json").write_text(json.dumps(self.prior))
+        (path / "history.json").write_text(json.dumps(self.history_items))
+        (path / WITHOUT_EVENTS).write_text(json.dumps(self.ranks_without_events))
+        self.calibration.save(path / "calibration.json")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Load the ranker; raises BundleError where a file is missing or corrupt, or the files disagree."""
+        try:
+            features, prior, history, without = (
+                json.loads((path / name).read_text())
+                for name in ("features.json", "prior.json", "history.json", WITHOUT_EVENTS)
+            )
+            weights = load_file(path / WEIGHTS)
+            known = len(weights["knots"]) == len(features)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise BundleError(
+                f"ranker in {path}: {WEIGHTS} or a file beside it is missing or corrupt ({type(error).__name__}): "
+                "roll back, or train again"
+            ) from error
+        if not known:
+            raise BundleError(
+                f"ranker in {path}: {WEIGHTS} has {len(weights['knots'])} features, features.json has "
+                f"{len(features)}: they are from different trainings; roll back, or train again"
+            )
+        calibration = Calibration.load(path / "calibration.json")
+        return cls(tuple(features), weights, calibration, float(prior), int(history), bool(without))
+
+
+def split_knots(knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower ends (F, S) and inverse widths (F, S) of the segments of knots (F, S + 1), padded with NaN."""
+    width = np.diff(knots, axis=1)
+    real = np.isfinite(width)
+    return np.where(real, knots[:, :-1], 0), np.where(real, 1 / np.where(real, width, 1), 0)
+
+
+def encode_rows(x: np.ndarray, low: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return (N, F, S + 1) float32 of rows (N, F): how much of each segment lies below the value; 1 where missing.
+
+    Values beyond the knots count as the nearest knot.
+    """
+    missing = np.isnan(x)
+    out = np.empty((*x.shape, low.shape[1] + 1), np.float32)
+    np.subtract(np.clip(np.where(missing, 0, x), -LARGEST, LARGEST)[:, :, None], low, out=out[:, :, :-1])
+    out[:, :, :-1] *= scale
+    np.clip(out[:, :, :-1], 0, 1, out=out[:, :, :-1])
+    out[:, :, :-1][missing] = 0
+    out[:, :, -1] = missing
+    return out
+
+
+def _normalize(x: np.ndarray) -> np.ndarray:
+    return x / np.sqrt((x * x).mean(axis=1, keepdims=True) + np.float32(EPSILON))
+
+
+def _feed_forward(x: np.ndarray, w: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    hidden = _normalize(x) @ w[f"{name}_in"] + w[f"{name}_bias"]
+    return np.maximum(hidden, 0, out=hidden) @ w[f"{name}_out"]
+
+
+def _attend(
+    x: np.ndarray, others: np.ndarray, same: np.ndarray, bias: np.ndarray, w: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Return what rows x (N, D) read of the others (M, D); not of themselves (`same` (N, M)).
+
+    A row may attend to nothing: to a key of score 0 and value 0.
+    """
+    query, key, value = x @ w["query"], others @ w["key"], others @ w["value"]
+    out = np.empty_like(query)
+    size = query.shape[1] // HEADS
+    for head in range(HEADS):
+        part = slice(head * size, (head + 1) * size)
+        logit = query[:, part] @ key[:, part].T
+        logit *= np.float32(size**-0.5)
+        logit += bias[head]
+        logit[same] = -np.inf
+        top = np.maximum(logit.max(axis=1, initial=0), 0)[:, None]
+        share = np.exp(logit - top)
+        out[:, part] = (share @ value[:, part]) / (share.sum(axis=1, keepdims=True) + np.exp(-top))
+    return out @ w["mix"]
