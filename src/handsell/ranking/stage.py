@@ -136,8 +136,8 @@ class LocalRanking:
 
     def score_rows(self, x: np.ndarray, lists: Lists, look: np.ndarray) -> np.ndarray:
         """Return the scores (B, K) of the rows of x (B, K, F) where `look` (B, K), NaN elsewhere."""
-        if isinstance(self.ranker, ListRanker):
-            return self.ranker.raw(x, use=look, lists=lists)
+        if self._by_list is not None:
+            return self._by_list.raw(x, use=look, lists=lists)
         if self._by_raw is not None:
             return self._by_raw.raw(x, use=look)
         return np.where(look, self.ranker.score(x), np.nan)
@@ -154,6 +154,10 @@ class LocalRanking:
         kept = np.zeros(real.shape, bool)
         np.put_along_axis(kept, best_first(rough, np.isfinite(rough), real, keeps), True, axis=1)
         return kept & real
+
+    @cached_property
+    def _by_list(self) -> ListRanker | None:
+        return self.ranker if isinstance(self.ranker, ListRanker) else None
 
     @cached_property
     def _by_raw(self) -> RawRanker | None:
