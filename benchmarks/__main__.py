@@ -49,6 +49,8 @@ BENCHMARKS = {
     "ids": ("stages.ids", "Memory and lookup time of ids beside fixed-width strings and a dictionary."),
     "first_look": ("stages.first_look", "Results and CPU time of ranking with a first pass of few trees."),
     "training_throughput": ("training.throughput", "Examples per second under Ray Train and in a plain torch loop."),
+    "als_sweeps": ("training.als_sweeps", "Pairs per second of a sweep of ALS beside `implicit`."),
+    "als_solvers": ("training.als_solvers", "NDCG of ALS on a validation part by solver, sweeps and seconds."),
     "gpu": ("training.gpu", "Examples per second and NDCG of neural models on a GPU and on the CPUs."),
     "ingest": ("training.incremental_data", "Time and memory of the data step for new events, by size of the history."),
     "driver_memory": ("training.driver_memory", "Peak memory of the driver and the workers of each job."),

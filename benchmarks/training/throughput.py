@@ -1,10 +1,8 @@
-"""Training throughput of two-tower and SASRec under Ray Train and in a plain torch loop, and of ALS beside `implicit`.
+"""Training throughput of two-tower and SASRec under Ray Train and in a plain torch loop.
 
 One worker, one thread, the same events and the same steps. Start-up of the cluster and its workers is reported apart:
 the time of a run of one epoch is subtracted from that of a longer run. Target: at least 0.9 times the plain loop. One
-row is a textbook SASRec: every sequence padded to T, all logits. ALS is in pairs/s of a sweep over users and items;
-`implicit` solves each row exactly (Cholesky, as ours) or by three conjugate gradient steps (its default), without a
-target.
+row is a textbook SASRec: every sequence padded to T, all logits.
 
     python -m benchmarks training_throughput --users 5000 --items 5000
 """
@@ -26,8 +24,8 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.report import write_report
+from benchmarks.training.drawn_events import draw_events
 from handsell.config import Config, load_config
-from handsell.core.units import HOUR_US
 from handsell.data.interactions import Interactions
 from handsell.jobs.cluster import prepare_private_cluster
 from handsell.jobs.train.windows import CatalogSizes
@@ -53,7 +51,6 @@ def main() -> None:
         textbook = _run_textbook_sasrec(events, config)
         rows = _run_under_ray(events, config, folder, options.epochs, plain)
     rows.append(_row("sasrec, textbook", textbook, 0.0, plain["sasrec"]))
-    rows += _compare_als(events, config, options.epochs)
     met = all(row["of the plain loop"] >= TARGET for row in rows[:2])
     about = {"users": options.users, "items": options.items, "epochs": options.epochs, "target": TARGET, "met": met}
     write_report("training_throughput", rows, about, options.json)
@@ -72,15 +69,8 @@ def _parse_options() -> argparse.Namespace:
 
 
 def _draw_events(options: argparse.Namespace, folder: Path) -> Interactions:
-    """Draw 3 to 60 events per user on items of long-tailed popularity; write two Parquet parts to folder/fit."""
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(3, 60, options.users)
-    user = np.repeat(np.arange(options.users, dtype=np.int32), lengths)
-    item = np.minimum(rng.pareto(1.0, len(user)) * options.items / 50, options.items - 1).astype(np.int32)
-    events = Interactions(
-        user, item, np.zeros(len(user), np.int8), np.arange(1, len(user) + 1) * HOUR_US,
-        np.ones(len(user), np.float32), options.users, options.items,
-    )  # fmt: skip
+    """Draw events, and write them as two Parquet parts to folder/fit."""
+    events = draw_events(options.users, options.items)
     (folder / "fit").mkdir()
     for part in range(2):
         rows = events.where(events.user % 2 == part)
@@ -160,33 +150,6 @@ def _run_textbook_sasrec(events: Interactions, config: Config, batches: int = 20
         optimizer.step()
         done += int((rows[:, 1:] != events.n_items).sum())
     return done / (time.perf_counter() - begun)
-
-
-def _compare_als(events: Interactions, config: Config, epochs: int) -> list[dict[str, Any]]:
-    """Compare sweeps of our ALS and of `implicit` on the same pairs, with the same factors and one thread."""
-    from implicit.cpu.als import AlternatingLeastSquares
-    from threadpoolctl import threadpool_limits
-
-    from handsell.retrieval.models.als import compute_confidence, fit_als, sum_weights
-
-    section = config.retrieval["als"]
-    pairs = compute_confidence(sum_weights(events), section.alpha)
-
-    def ours(n: int) -> float:
-        begun = time.perf_counter()
-        fit_als(events, section.model_copy(update={"epochs": n}))
-        return time.perf_counter() - begun
-
-    def theirs(n: int, cg: bool) -> float:
-        model = AlternatingLeastSquares(section.embedding_size, iterations=n, use_cg=cg, num_threads=1, random_state=0)
-        begun = time.perf_counter()
-        model.fit(pairs, show_progress=False)
-        return time.perf_counter() - begun
-
-    with threadpool_limits(1):
-        mine = epochs * pairs.nnz / (ours(1 + epochs) - ours(1))
-        exact, cg = (epochs * pairs.nnz / (theirs(1 + epochs, way) - theirs(1, way)) for way in (False, True))
-    return [_row("als, implicit exact", mine, 0.0, exact), _row("als, implicit CG", mine, 0.0, cg)]
 
 
 def _run_under_ray(

@@ -2,18 +2,33 @@
 
 A block is a sparse (b, J) matrix of the added confidences c - 1 of its rows' pairs, negative for a dislike (preference
 0 with that confidence). A row's factors x minimize  Σ_j c_j (p_j - x·y_j)² + penalty |x|²  over all J.
+
+`solve_block` finds the minimum. `improve_block` takes some steps of conjugate gradients towards it from the factors of
+the sweep before [takacs2011]; no step raises a row's objective. Its loop is compiled (core/kernels/descent.c); NumPy
+computes the same within rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import TypeVar
 
 import numpy as np
 from scipy import sparse
+from threadpoolctl import ThreadpoolController
+
+from handsell.core.kernels import compiled
 
 FLOATS_AT_ONCE = 4_000_000  # bound of the gathered factors of one stack of rows
+NUMBERS_AT_ONCE = 8  # of a vector of the kernel; factors are padded to a multiple
+ROWS_AT_ONCE = 8_192  # of a matrix product
+WORK_AT_ONCE = 16_384  # pairs of a part of a block
+PAIRS_OF_A_ROW = 8  # whose steps take as long as the rotations of a row
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,14 +62,19 @@ def _find_penalty(penalty: Penalty, count: int) -> np.ndarray:
     return penalty.for_counts(np.array([count]))
 
 
-def compute_gram(factors: np.ndarray) -> np.ndarray:
+def compute_gram(factors: np.ndarray, threads: int = 1) -> np.ndarray:
     """Return the Gram matrix Σ y yᵀ (D, D) float64; those of blocks add up."""
-    return (factors.T @ factors).astype(np.float64)
+    edges = [*range(0, len(factors), ROWS_AT_ONCE), len(factors)]
+    total = np.zeros((factors.shape[1], factors.shape[1]))
+    for part in run_parts(lambda first, last: factors[first:last].T @ factors[first:last], edges, threads):
+        total += part
+    return total
 
 
 def diagonalize(total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return eigenvalues (D,) and eigenvectors (D, D) float32 of a Gram matrix."""
-    values, turn = np.linalg.eigh(total)
+    with _find_blas().limit(limits=1):  # as small matrices make threads wait for each other
+        values, turn = np.linalg.eigh(total)
     return np.maximum(values, 0).astype(np.float32), turn.astype(np.float32)
 
 
@@ -74,6 +94,125 @@ def solve_diagonal(block: sparse.csr_matrix, other: np.ndarray, values: np.ndarr
         step = _solve_by_pairs if places.shape[1] < other.shape[1] else _solve_by_factors
         out[rows] = step(other[block.indices[places]], extra, liked, ridge[rows])
     return out
+
+
+def update_block(
+    block: sparse.csr_matrix,
+    other: np.ndarray,
+    total: np.ndarray,
+    penalty: Penalty,
+    start: np.ndarray,
+    steps: int,
+    threads: int = 1,
+) -> np.ndarray:
+    """Return the block's factors after a half sweep: improved by `steps` steps, or solved exactly for 0."""
+    if steps:
+        return improve_block(block, other, total, penalty, start, steps, threads)
+    return solve_block(block, other, total, penalty)
+
+
+def improve_block(
+    block: sparse.csr_matrix,
+    other: np.ndarray,
+    total: np.ndarray,
+    penalty: Penalty,
+    start: np.ndarray,
+    steps: int,
+    threads: int = 1,
+) -> np.ndarray:
+    """Return factors (b, D) float32 after `steps` steps from `start` (b, D); the other arguments as of `solve_block`.
+
+    Threads do not change the result: the parts that they take do not depend on their number.
+    """
+    values, turn = diagonalize(total)
+    spare = -len(values) % NUMBERS_AT_ONCE
+    values, turn = np.pad(values, (0, spare)), np.pad(turn, ((0, 0), (0, spare)))  # spare factors are and stay zero
+    turned, out = np.empty((len(other), len(values)), np.float32), np.empty_like(start)
+    offsets, columns = block.indptr.astype(np.int64), block.indices.astype(np.int32, copy=False)
+    penalties = penalty.for_counts(np.diff(offsets))
+
+    def rotate(first: int, last: int) -> None:
+        np.matmul(other[first:last], turn, out=turned[first:last])
+
+    def improve(first: int, last: int) -> None:
+        x, own = start[first:last] @ turn, penalties[first:last]
+        if compiled:
+            rows = offsets[first : last + 1]
+            compiled.improve_rows(rows, columns, block.data, turned, values, own, x, steps)
+        else:
+            _improve_stacks(block, turned, values + own[:, None], x, steps)
+        np.matmul(x, turn.T, out=out[first:last])
+
+    list(run_parts(rotate, [*range(0, len(other), ROWS_AT_ONCE), len(other)], threads))
+    list(run_parts(improve, _cut_rows(offsets) if compiled else [0, len(start)], threads))
+    return out
+
+
+def _cut_rows(offsets: np.ndarray) -> list[int]:
+    """Return the edges of parts of the rows with about WORK_AT_ONCE pairs; a row costs as much as some pairs."""
+    work = offsets + PAIRS_OF_A_ROW * np.arange(len(offsets))
+    cuts = np.searchsorted(work, np.arange(WORK_AT_ONCE, work[-1], WORK_AT_ONCE))
+    return np.unique([0, *cuts, len(offsets) - 1]).tolist()
+
+
+def run_parts(task: Callable[[int, int], T], edges: Sequence[int], threads: int) -> Iterator[T]:
+    """Yield the results of a task for each part first … last - 1 of rows, in order; BLAS has one thread in each."""
+    with _find_blas().limit(limits=1):
+        if threads == 1 or len(edges) <= 2:
+            yield from map(task, edges[:-1], edges[1:])
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                yield from pool.map(task, edges[:-1], edges[1:])
+
+
+def count_threads() -> int:
+    """Return the number of threads that BLAS may use here: OMP_NUM_THREADS, or `threadpool_limits`."""
+    return max((library.num_threads for library in _find_blas().lib_controllers), default=1)
+
+
+@cache
+def _find_blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _improve_stacks(block: sparse.csr_matrix, other: np.ndarray, ridge: np.ndarray, x: np.ndarray, steps: int) -> None:
+    """Improve x (b, D) in place for a diagonal Gram matrix, which `ridge` (b, D) has with the penalties."""
+    x[np.diff(block.indptr) == 0] = 0
+    for rows, places in _stack_rows(block.indptr, other.shape[1]):
+        x[rows] = _take_steps(other[block.indices[places]], block.data[places], ridge[rows], x[rows], steps)
+
+
+def _take_steps(y: np.ndarray, added: np.ndarray, ridge: np.ndarray, x: np.ndarray, steps: int) -> np.ndarray:
+    """Return x (m, D) after preconditioned conjugate gradient steps, for the factors y (m, n, D) of the rows' pairs."""
+
+    def combine(weight: np.ndarray) -> np.ndarray:  # (m, n) → (m, D)
+        return (weight[:, None, :] @ y)[:, 0]
+
+    def project(vector: np.ndarray) -> np.ndarray:  # (m, D) → (m, n)
+        return (y @ vector[:, :, None])[:, :, 0]
+
+    extra = np.abs(added)
+    residual = combine(np.where(added > 0, 1 + extra, 0) - extra * project(x)) - ridge * x
+    direction = residual / ridge
+    size = _dot(residual, direction)
+    for _ in range(steps):
+        image = ridge * direction + combine(extra * project(direction))
+        reach = _divide(size, _dot(direction, image))
+        x = x + reach * direction
+        residual = residual - reach * image
+        scaled = residual / ridge
+        size, before = _dot(residual, scaled), size
+        direction = scaled + _divide(size, before) * direction
+    return x
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a * b).sum(axis=1, keepdims=True)
+
+
+def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return a / b, and 0 where a row is at its minimum already."""
+    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
 
 
 def solve_row(added: np.ndarray, other: np.ndarray, values: np.ndarray, penalty: Penalty) -> np.ndarray:

@@ -26,4 +26,5 @@ KERNEL(pool_history);
 KERNEL(build_tag_vectors);
 KERNEL(number_texts);
 KERNEL(read_texts);
+KERNEL(improve_rows);
 #endif

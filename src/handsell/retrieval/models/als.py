@@ -3,15 +3,17 @@
 Source: [hu2008]: a pair has preference 1 where its summed weight is positive, else 0, and confidence 1 + alpha log(1 +
 |weight|); every unseen pair has preference 0 and confidence 1. Factors start from the singular vectors of the
 degree-scaled matrix, which needs far fewer sweeps than a random start. The penalty grows with the evidence of a row
-[rendle2022].
+[rendle2022]. A half sweep takes a few steps of conjugate gradients for each row [takacs2011], or solves it exactly.
 
-User factors are not stored: a request's user vector is the same least-squares step, solved for the weighted history.
+User factors are not stored: a request's user vector is the same least-squares problem, solved exactly for the weighted
+history.
 `retrieval/als_blocks.py` has that step, `jobs/train/distributed/als.py` the same fit on several nodes.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -22,7 +24,7 @@ from scipy import sparse
 
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
-from handsell.retrieval.als_blocks import Penalty, compute_gram, diagonalize, solve_block, solve_row
+from handsell.retrieval.als_blocks import Penalty, compute_gram, count_threads, diagonalize, solve_row, update_block
 from handsell.retrieval.config import FoldInSource, RetrieverPlugin
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.history_weights import HistoryWeights, weigh_history
@@ -42,6 +44,9 @@ SEARCH: dict[str, tuple] = {
 class ALSConfig(FoldInSource):
     embedding_size: int = Field(64, ge=2, description="D, factors per user and item")
     epochs: int = Field(8, ge=1, description="sweeps over users and items")
+    cg_steps: int = Field(
+        3, ge=0, description="conjugate gradient steps per row and half sweep; 0: solve each row exactly"
+    )
     reg: float = Field(0.001, gt=0, description="L2 penalty of factors per unit of evidence of a row")
     frequency_exponent: float = Field(
         1.0, ge=0, description="exponent of a row's evidence in its penalty; 0: the same penalty for all rows"
@@ -95,14 +100,23 @@ class ALS(EmbeddingRetriever):
 
 def fit_als(interactions: Interactions, config: ALSConfig, content: object = None) -> ALS:
     """Fit item factors to the summed event weights; items without likes stay unknown (zeros)."""
+    *_, (items, by_user) = iterate_sweeps(interactions, config)
+    return build_als(items, by_user, config)
+
+
+def iterate_sweeps(interactions: Interactions, config: ALSConfig) -> Iterator[tuple[np.ndarray, Penalty]]:
+    """Yield the item factors (I, D) after each sweep over users and items, and the penalty of users."""
     pairs = compute_confidence(sum_weights(interactions), config.alpha)
     by_items = pairs.T.tocsr()
     by_user, by_item = build_penalties(np.diff(pairs.indptr), np.diff(by_items.indptr), config)
-    factors = initialize_factors(pairs, config)
+    items = initialize_factors(pairs, config)
+    users, threads = np.zeros((pairs.shape[0], items.shape[1]), np.float32), count_threads()
     for _ in range(config.epochs):
-        users = solve_block(pairs, factors, compute_gram(factors), by_user)
-        factors = solve_block(by_items, users, compute_gram(users), by_item)
-    return build_als(factors, by_user, config)
+        total = compute_gram(items, threads)
+        users = update_block(pairs, items, total, by_user, users, config.cg_steps, threads)
+        total = compute_gram(users, threads)
+        items = update_block(by_items, users, total, by_item, items, config.cg_steps, threads)
+        yield items, by_user
 
 
 def sum_weights(interactions: Interactions) -> sparse.csr_matrix:

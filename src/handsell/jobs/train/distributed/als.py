@@ -23,7 +23,7 @@ from handsell.data.interactions import Interactions
 from handsell.jobs.cluster import get_results
 from handsell.jobs.progress import report_update
 from handsell.jobs.train.windows import CatalogSizes
-from handsell.retrieval.als_blocks import Penalty, compute_gram, solve_block
+from handsell.retrieval.als_blocks import Penalty, compute_gram, update_block
 from handsell.retrieval.like_matrix import raise_degrees
 from handsell.retrieval.models.als import (
     ALS,
@@ -53,12 +53,21 @@ def fit_in_blocks(parts: Sequence[str], sizes: CatalogSizes, config: ALSConfig, 
     users = _Side.read(parts, "user", sizes, config, wait_s)
     items = _Side.read(parts, "item", sizes, config, wait_s)
     by_user, by_item = build_penalties(users.counts, items.counts, config)
-    factors = _first_factors(users, items, sizes, config)
+    item_factors = items.share(_first_factors(users, items, sizes, config))
+    user_factors = users.share(np.zeros((sizes.users, item_factors.whole.shape[1]), np.float32))
     for epoch in range(config.epochs):
-        others = users.solve(factors, by_user)
-        factors = items.solve(others, by_item)
+        user_factors = users.update(user_factors, item_factors.whole, by_user, config.cg_steps)
+        item_factors = items.update(item_factors, user_factors.whole, by_item, config.cg_steps)
         report_update(f"als: sweep {epoch + 1} of {config.epochs}")
-    return build_als(factors, by_user, config)
+    return build_als(item_factors.whole, by_user, config)
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """The factors of a side, and their blocks on the nodes that computed them."""
+
+    whole: np.ndarray  # (rows, D)
+    blocks: list[ray.ObjectRef]
 
 
 @dataclass(frozen=True)
@@ -83,11 +92,19 @@ class _Side:
         counts, liked = (np.concatenate([one[i] for one in sums]) for i in (0, 1))
         return cls(blocks, counts, liked, wait_s)
 
-    def solve(self, other: np.ndarray, penalty: Penalty) -> np.ndarray:
-        """Return the factors of this side, (rows, D)."""
+    def share(self, factors: np.ndarray) -> _Factors:
+        """Put the first factors (rows, D) into the object store, in the blocks of this side."""
+        edges = np.linspace(0, len(factors), len(self.blocks) + 1).astype(int)
+        return _Factors(factors, [ray.put(factors[first:last]) for first, last in pairwise(edges)])
+
+    def update(self, factors: _Factors, other: np.ndarray, penalty: Penalty, steps: int) -> _Factors:
+        """Return the factors of this side after a half sweep."""
         shared, total = ray.put(other), compute_gram(other)
-        solved = [_solve.remote(block, shared, total, penalty) for block in self.blocks]
-        return np.concatenate(get_results(solved, "als", wait_s=self.wait_s))
+        tasks = [
+            _update.remote(block, shared, total, penalty, start, steps)
+            for block, start in zip(self.blocks, factors.blocks, strict=True)
+        ]
+        return _Factors(np.concatenate(get_results(tasks, "als", wait_s=self.wait_s)), tasks)
 
 
 def _first_factors(users: _Side, items: _Side, sizes: CatalogSizes, config: ALSConfig) -> np.ndarray:
@@ -121,8 +138,10 @@ def _read_block(
 
 
 @ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
-def _solve(block: sparse.csr_matrix, other: np.ndarray, total: np.ndarray, penalty: Penalty) -> np.ndarray:
-    return solve_block(block, other, total, penalty)
+def _update(
+    block: sparse.csr_matrix, other: np.ndarray, total: np.ndarray, penalty: Penalty, start: np.ndarray, steps: int
+) -> np.ndarray:
+    return update_block(block, other, total, penalty, start, steps)
 
 
 @ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
