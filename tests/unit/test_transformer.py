@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from handsell.core.errors import BundleError, TrainingError
+from handsell.ranking import transformer
 from handsell.ranking.blended_ranker import choose_blend, measure_ndcg
 from handsell.ranking.config import RankingConfig
 from handsell.ranking.examples import HISTORY_LABEL, Examples
 from handsell.ranking.fitting import fit_xgboost
 from handsell.ranking.neural.fitting import find_knots, fit_transformer, train_network
+from handsell.ranking.neural.network import TransformerNetwork
 from handsell.ranking.ranker_files import load_ranker
 from handsell.ranking.shards import read_shards, shard_folders, write_shards
 from handsell.ranking.transformer import CONTEXT, Lists, TransformerRanker
@@ -223,3 +225,28 @@ def test_serving_does_not_import_torch(fitted, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.skipif(transformer.compiled is None, reason="needs the compiled kernels")
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_kernels_compute_what_numpy_does(monkeypatch, size):
+    rng = np.random.default_rng(size)
+    knots = np.sort(rng.normal(size=(3, 13)), axis=1).astype(np.float32)
+    knots[1, 5:], knots[2] = np.nan, np.nan
+    network = TransformerNetwork(knots, size, 0.0)
+    weights = {name: p.detach().numpy() * 2 for name, p in network.named_parameters()} | {"knots": knots}
+    weights["score"] = rng.normal(size=size).astype(np.float32)
+    ranker = TransformerRanker(NAMES, weights, None, 0.0, PAST)
+    x = rng.normal(size=(3, 300, 3)).astype(np.float32)
+    x[rng.random(x.shape) < 0.2] = np.nan
+    x[:, :, 1] = np.round(x[:, :, 1])  # some values are knots
+    knots[1, :5] = np.arange(-2, 3)
+    x[0, :, 2], x[1, 0], x[1, 1] = 7.0, np.inf, -np.inf
+    real = rng.random(x.shape[:2]) < 0.9
+    past = rng.normal(size=(3, PAST, 3)).astype(np.float32)
+    weight = np.where(np.arange(PAST) < 3, 1.0, np.nan) * np.ones((3, 1))
+    lists = Lists(real, np.ones(real.shape, np.float32), past, weight.astype(np.float32))
+    use = real & (rng.random(x.shape[:2]) < 0.5)
+    found = ranker.raw(x, use=use, lists=lists)
+    monkeypatch.setattr(transformer, "compiled", None)
+    np.testing.assert_allclose(found, ranker.raw(x, use=use, lists=lists), rtol=1e-4, atol=1e-4)

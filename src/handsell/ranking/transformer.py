@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from handsell.core.errors import BundleError
+from handsell.core.kernels import compiled
 from handsell.ranking.calibration import Calibration
 from handsell.ranking.examples import HISTORY_LABEL
 from handsell.ranking.shards import RankingExamples
@@ -133,15 +134,21 @@ class TransformerRanker:
         bias[:, : len(theirs)] = np.log(step * stands_for[::step])
         bias[:, len(theirs) :] = w["history_bias"][:, None]
         found = state[mine]
-        found += _attend(_normalize(found), _normalize(state[others]), mine[:, None] == others, bias, w)
+        found += _attend(_normalize(found), _normalize(state[others]), mine, others, bias, w)
         found += _feed_forward(found, w, "second")
         score = _normalize(found) @ w["score"]
         return score + compute_fused_margin(x[asked], self.features, self.prior)
 
     def _embed(self, rows: np.ndarray) -> np.ndarray:
         """Return the embeddings (N, D) of rows (N, F)."""
+        bias = self.weights["bias"]
+        if compiled is not None and len(bias) % 16 == 0 and len(rows) and self.weights["knots"].shape[1] <= 16:
+            out = np.empty((len(rows), len(bias)), np.float32)
+            bounded = np.clip(np.ascontiguousarray(rows, np.float32), -LARGEST, LARGEST)
+            compiled.embed_rows(bounded, *self._tables, bias, out)
+            return out
         basis = encode_rows(rows, self._low, self._scale)
-        return basis.reshape(len(rows), len(self._table)) @ self._table + self.weights["bias"]
+        return basis.reshape(len(rows), len(self._table)) @ self._table + bias
 
     @cached_property
     def _low(self) -> np.ndarray:
@@ -150,6 +157,17 @@ class TransformerRanker:
     @cached_property
     def _scale(self) -> np.ndarray:
         return split_knots(self.weights["knots"])[1]
+
+    @cached_property
+    def _tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For the kernel: knots and inverse widths (F, 16), and the values at knots and where missing (F, 18, D)."""
+        knots, table = self.weights["knots"], self.weights["table"]
+        features, count = knots.shape
+        padded, scale = np.full((features, 16), np.inf, np.float32), np.zeros((features, 16), np.float32)
+        padded[:, :count], scale[:, : count - 1] = np.where(np.isnan(knots), np.inf, knots), self._scale
+        values = np.zeros((features, 18, table.shape[2]), np.float32)
+        values[:, 1:count], values[:, 16] = table[:, :-1].cumsum(axis=1), table[:, -1]
+        return padded, scale, values
 
     @cached_property
     def _table(self) -> np.ndarray:
@@ -228,22 +246,40 @@ def _feed_forward(x: np.ndarray, w: Mapping[str, np.ndarray], name: str) -> np.n
 
 
 def _attend(
-    x: np.ndarray, others: np.ndarray, same: np.ndarray, bias: np.ndarray, w: Mapping[str, np.ndarray]
-) -> np.ndarray:
-    """Return what rows x (N, D) read of the others (M, D); not of themselves (`same` (N, M)).
+    x: np.ndarray, others: np.ndarray, mine: np.ndarray, theirs: np.ndarray, bias: np.ndarray,
+    w: Mapping[str, np.ndarray],
+) -> np.ndarray:  # fmt: skip
+    """Return what rows x (N, D) read of the others (M, D); not of themselves: where `mine` (N,) is in `theirs` (M,).
 
     A row may attend to nothing: to a key of score 0 and value 0.
     """
     query, key, value = x @ w["query"], others @ w["key"], others @ w["value"]
-    out = np.empty_like(query)
-    size = query.shape[1] // HEADS
+    out, size = np.empty_like(query), query.shape[1] // HEADS
+    if compiled is not None and size % 16 == 0:
+        _attend_compiled(query, key, value, mine, theirs, bias, out)
+        return out @ w["mix"]
     for head in range(HEADS):
         part = slice(head * size, (head + 1) * size)
         logit = query[:, part] @ key[:, part].T
         logit *= np.float32(size**-0.5)
         logit += bias[head]
-        logit[same] = -np.inf
+        logit[mine[:, None] == theirs] = -np.inf
         top = np.maximum(logit.max(axis=1, initial=0), 0)[:, None]
         share = np.exp(logit - top)
         out[:, part] = (share @ value[:, part]) / (share.sum(axis=1, keepdims=True) + np.exp(-top))
     return out @ w["mix"]
+
+
+def _attend_compiled(
+    query: np.ndarray, key: np.ndarray, value: np.ndarray, mine: np.ndarray, theirs: np.ndarray, bias: np.ndarray,
+    out: np.ndarray,
+) -> None:  # fmt: skip
+    """Write to `out` (N, D); the kernel takes keys by column, and a multiple of 16 others."""
+    count, size = key.shape
+    width = -(-count // 16) * 16
+    keys, values = np.zeros((size, width), np.float32), np.zeros((width, size), np.float32)
+    biases = np.full((HEADS, width), -1e30, np.float32)
+    keys[:, :count], values[:count], biases[:, :count] = key.T, value, bias
+    place = np.full(max(mine.max(), theirs.max(initial=0)) + 1, -1, np.int32)
+    place[theirs] = np.arange(count, dtype=np.int32)
+    compiled.attend(query, keys, values, biases, place[mine], out)

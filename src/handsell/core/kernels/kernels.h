@@ -3,6 +3,8 @@
 #include "arrays.h"
 
 #define KERNEL(NAME) PyObject *NAME(PyObject *module, PyObject *const *args, Py_ssize_t count)
+KERNEL(attend);
+KERNEL(embed_rows);
 KERNEL(sum_trees);
 KERNEL(order_best);
 KERNEL(rank_fused);
