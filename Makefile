@@ -50,8 +50,12 @@ test: $(READY)
 	$(BIN)/python -m pytest -m "cluster and not slow and not kube" || status=1; \
 	exit $$status
 
-test-all: test
-	@status=0; \
+# the folder is where the tests with a cluster leave the deployment that they have trained, for the slow ones
+test-all: $(READY)
+	@HANDSELL_TEST_DEPLOYMENT="$$(mktemp -d)"; export HANDSELL_TEST_DEPLOYMENT; \
+	trap 'rm -rf "$$HANDSELL_TEST_DEPLOYMENT"' EXIT; \
+	status=0; \
+	$(MAKE) --no-print-directory test || status=1; \
 	$(BIN)/python -m pytest -m "slow and not cluster and not kube" -n auto --dist loadfile || status=1; \
 	$(BIN)/python -m pytest -m "slow and cluster or kube" || status=1; \
 	exit $$status

