@@ -120,7 +120,7 @@ def test_numpy_computes_what_torch_trained(folders, held_out):
     x = held_out.x.reshape(len(rows), -1, 3)
     x = np.concatenate([x[:, :ROWS], x[:, ROWS:]], axis=1)
     with torch.no_grad():
-        inputs = (x, np.ones(past.shape, np.float32), past, np.ones(past.shape, bool))
+        inputs = (x, np.ones(past.shape, np.float32), past, np.ones(past.shape, bool), np.zeros(past.shape, np.float32))
         expected = network(*map(torch.from_numpy, inputs)).numpy()[:, :ROWS]
     real = np.ones((len(rows), ROWS), bool)
     lists = Lists(real, real.astype(np.float32), x[:, ROWS:], np.ones((len(rows), PAST), np.float32))

@@ -181,7 +181,7 @@ def _train_epoch(
     total = 0.0
     for _, lists in zip(range(steps), batches.read(rng), strict=False):
         optimizer.zero_grad()
-        loss = compute_loss(network(lists.x, lists.weight, lists.past, lists.real) + lists.prior, lists)
+        loss = compute_loss(network(lists.x, lists.weight, lists.past, lists.real, lists.prior), lists)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
@@ -204,7 +204,7 @@ def measure_ndcg(network: TransformerNetwork, batches: ListBatches, workers: Wor
     network.eval()
     sums = np.zeros(2)
     for lists in batches.read():
-        score = network(lists.x, lists.weight, lists.past, lists.real) + lists.prior
+        score = network(lists.x, lists.weight, lists.past, lists.real, lists.prior)
         score = score.masked_fill(lists.past | ~lists.real, -torch.inf)
         discount = 1 / torch.log2(torch.arange(2, TOP + 2, device=score.device))
         order = score.argsort(dim=1, descending=True, stable=True)[:, :TOP]
@@ -223,6 +223,7 @@ def build_ranker(
     """Build the served ranker, calibrated on the validation lists."""
     weights = {name: p.detach().numpy().copy() for name, p in network.named_parameters()}
     weights |= {"knots": network.knots, "importance": measure_importance(network, validation)}
+    prior *= float(weights.pop("prior_share"))
     ranker = TransformerRanker(features, weights, Calibration.logistic(), prior, config.history_items)
     raw = ranker.score_examples(validation)
     return replace(ranker, calibration=fit_calibration(raw, validation.label > 0, validation.weight))

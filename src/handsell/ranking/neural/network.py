@@ -9,6 +9,8 @@ from torch.nn import functional
 
 from handsell.ranking.transformer import EPSILON, HEADS, split_knots
 
+PRIOR_SHARE = 0.125  # at the start of the training
+
 
 class TransformerNetwork(nn.Module):
     """Parameters by the names that `TransformerRanker` reads. Sizes: F features, S segments, D, 2 D hidden."""
@@ -26,17 +28,22 @@ class TransformerNetwork(nn.Module):
         self.table = nn.Parameter(torch.randn(features, segments + 1, size) * (0.3 / features**0.5))
         self.bias, self.history, self.history_weight, self.score = (_zeros(size) for _ in range(4))
         self.history_bias = _zeros(HEADS)
+        self.prior_share = nn.Parameter(torch.tensor(PRIOR_SHARE))
         self.query, self.key, self.value, self.mix = (_draw(size, size) for _ in range(4))
         self.first_in, self.second_in = (_draw(size, 2 * size) for _ in range(2))
         self.first_bias, self.second_bias = (_zeros(2 * size) for _ in range(2))
         self.first_out, self.second_out = (_draw(2 * size, size) for _ in range(2))
         self.dropout = dropout
 
-    def forward(self, x: torch.Tensor, weight: torch.Tensor, past: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """Return scores (B, L) without the prior, of lists x (B, L, F); only rows that are not `past` have a meaning.
+    def forward(
+        self, x: torch.Tensor, weight: torch.Tensor, past: torch.Tensor, real: torch.Tensor, prior: torch.Tensor
+    ) -> torch.Tensor:
+        """Return scores (B, L) of lists x (B, L, F); only those of rows that are not `past` have a meaning.
 
         Rows are candidates and, where `past` (B, L), items of the history; `real` (B, L) is false for padding.
-        `weight` (B, L) is the number of candidates that a row represents, or the weight of the history's event.
+        `weight` (B, L) is the number of candidates that a row represents, or the weight of the history's event. A
+        learned share of `prior` (B, L), the margin from which trees start, is added: all of it would be too steep for
+        a softmax.
         """
         event = past.float() * weight
         state = self._embed(x) + past[:, :, None] * self.history + event[:, :, None] * self.history_weight
@@ -46,7 +53,7 @@ class TransformerNetwork(nn.Module):
         bias = bias + past[:, None, None, :] * self.history_bias[None, :, None, None]
         state = state + self._drop(self._attend(normalize(state), bias, real))
         state = state + self._drop(self._feed_forward(state, "second"))
-        return normalize(state) @ self.score
+        return normalize(state) @ self.score + self.prior_share * prior
 
     def _embed(self, x: torch.Tensor) -> torch.Tensor:
         missing = x.isnan()
