@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from handsell.bundles.opening import open_bundles
-from handsell.bundles.stages import Stages, load_stages
+from handsell.bundles.stages import Stages, apply_choices, load_stages
 from handsell.catalog.vocabulary import Vocabulary
 from handsell.config import Config, load_config
 from handsell.core.batches import Requests, Slates
@@ -41,7 +41,8 @@ def load_live(config: Config) -> Stages:
     live = bundles.live()
     if live is None:
         sys.exit(f"no bundle of {config.name} is live: run `make up` to train one")
-    return load_stages(bundles.local_path(live), config)
+    path = bundles.local_path(live)
+    return load_stages(path, apply_choices(config, path))
 
 
 def build_requests(stages: Stages, users: list[str], batch: int) -> list[Requests]:

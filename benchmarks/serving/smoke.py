@@ -82,7 +82,7 @@ def summarize(milliseconds: list[float]) -> dict:
 def measure_floor(config: Config, users: list[str], seconds: float) -> dict:
     """Run the same requests as plain calls, one after another; `stages` has the mean ms of each, after a warm-up."""
     from handsell.bundles.opening import open_bundles
-    from handsell.bundles.stages import load_stages
+    from handsell.bundles.stages import apply_choices, load_stages
     from handsell.core.funnel import run_local
     from handsell.features.request_builder import build_requests_from_rows
     from handsell.features.store import open_store
@@ -91,7 +91,8 @@ def measure_floor(config: Config, users: list[str], seconds: float) -> dict:
     live = bundles.live()
     if live is None:
         sys.exit(f"no bundle of {config.name} is live: run `make up` to train one")
-    stages, store = load_stages(bundles.local_path(live), config), open_store(config)
+    path = bundles.local_path(live)
+    stages, store = load_stages(path, apply_choices(config, path)), open_store(config)
     count, home = config.surfaces["home"].count, config.surface_names.index("home")
     now, latencies = np.array([stages.snapshot.as_of]), []
     funnel, took_s = stages.funnel, dict.fromkeys(STAGES, 0.0)

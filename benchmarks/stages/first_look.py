@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.report import write_report
 from benchmarks.serving.smoke import sample_users
 from handsell.bundles.opening import open_bundles
-from handsell.bundles.stages import Stages, load_stages
+from handsell.bundles.stages import Stages, apply_choices, load_stages
 from handsell.config import load_config
 from handsell.core.batches import Candidates, Requests
 from handsell.core.funnel import run_local
@@ -78,7 +78,8 @@ def main() -> None:
     live = bundles.live()
     if live is None:
         sys.exit(f"no bundle of {config.name} is live: run `make up` to train one")
-    stages = load_stages(bundles.local_path(live), config)
+    path = bundles.local_path(live)
+    stages = load_stages(path, apply_choices(config, path))
     if not isinstance(stages.ranking, LocalRanking):
         sys.exit(f"bundle {live} has no ranker (ranking.enabled = false)")
     found, k = build_requests(stages, sample_users(config, options.users), open_store(config)), config.ranking.ranked
