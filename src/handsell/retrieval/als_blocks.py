@@ -127,7 +127,7 @@ def improve_block(
     values, turn = diagonalize(total)
     spare = -len(values) % NUMBERS_AT_ONCE
     values, turn = np.pad(values, (0, spare)), np.pad(turn, ((0, 0), (0, spare)))  # spare factors are and stay zero
-    turned, out = np.empty((len(other), len(values)), np.float32), np.empty_like(start)
+    turned, out = np.empty((len(other), len(values)), np.float32), np.empty(start.shape, np.float32)
     offsets, columns = block.indptr.astype(np.int64), block.indices.astype(np.int32, copy=False)
     penalties = penalty.for_counts(np.diff(offsets))
 
