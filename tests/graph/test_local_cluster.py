@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ import pytest
 from handsell.config import load_config
 from handsell.core.errors import HandsellError
 from handsell.local import cluster
+from handsell.serving import ray_head, ray_parent
 
 ALONE = """
 import os
@@ -77,6 +79,19 @@ def test_it_takes_jobs_and_listens_on_loopback_only(head):
     assert {s.ip.removeprefix("::ffff:") for s in sockets} <= {"127.0.0.1", "::1"}
 
 
+def test_it_does_without_what_one_machine_does_not_need(head):
+    """Where this fails after an update of Ray, see what ray.log says, and serving/ray_head.py."""
+    until = time.monotonic() + 60
+    while "ray_parent.py" not in " ".join(psutil.Process(head.pid).cmdline()) and time.monotonic() < until:
+        time.sleep(0.1)
+    words = [" ".join(process.cmdline()) for process in family(head)]
+    assert ray_parent.__file__ in words[0]
+    modules = {word.split("-")[2] for word in words if word.startswith("ray-dashboard-")}
+    assert modules == set(ray_head.MODULES)
+    assert not [word for word in words if "/monitor.py" in word or "client.server" in word]
+    assert any("handsell.serving.ray_dashboard" in word for word in words)
+
+
 def test_a_private_cluster_of_a_job_is_on_loopback_and_has_a_token(tmp_path):
     """Without Ray variables in the environment; nothing is written to the home folder."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -94,8 +109,22 @@ def test_a_taken_port_is_named(config, head):
         cluster.start(config)
 
 
+def test_all_of_ray_ends_when_its_parent_is_killed(config, head):
+    mine = family(head)
+    psutil.Process(head.pid).kill()
+    # the agents see the end of the raylet; each first reports it to the GCS, for a minute
+    _, left = psutil.wait_procs([process for process in mine if "Agent" not in process.cmdline()[0]], timeout=30)
+    assert left == []
+    assert cluster.find_running(config) is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", "/usr/bin:/bin")
+        cluster.start(config)
+
+
 def test_stop_ends_every_process_it_started_and_only_those(config, head):
-    mine = {p.pid for p in family(head)}
+    running = cluster.find_running(config)
+    assert running is not None
+    mine = {p.pid for p in family(running)}
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         assert set(cluster.stop(config)) >= mine - {os.getpid()}

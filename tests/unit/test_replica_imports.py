@@ -48,7 +48,7 @@ def list_modules(code: str) -> set[str]:
 
 def test_the_stages_need_neither_feast_nor_what_trains(config):
     modules = list_modules(STAGES.format(config=config))
-    assert modules & (TRAINING | {"feast", "sqlalchemy"}) == set()
+    assert modules & (TRAINING | {"feast", "sqlalchemy", "pandas"}) == set()
     assert {"ray.serve", "numpy"} <= modules
 
 
@@ -62,5 +62,37 @@ def test_small_replicas_have_no_data_frames(config, code):
     assert list_modules(code.format(config=config)) & (TRAINING | {"pandas", "feast"}) == set()
 
 
+def test_only_ranking_imports_xgboost(config):
+    load = "from handsell.serving.graph import bundle_watcher, stage_loading"
+    code = f"{load}\nstage_loading.load_reranking_stage(bundle_watcher.open_bundle({config!r}, 'live'))"
+    assert list_modules(code) & {"xgboost", "scipy.sparse", "scipy.linalg"} == set()
+
+
+def test_the_console_does_without_data_frames():
+    code = "from handsell.console import deployment\ndeployment.import_pages()"
+    assert list_modules(code) & (TRAINING | {"pandas", "xgboost", "scipy.sparse"}) == set()
+
+
+def test_serve_s_controller_has_no_data_frames():
+    done = subprocess.run(
+        [sys.executable, "-c", f"from handsell.serving.ray_processes import import_serve; import_serve()\n{PRINT}"],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert {"pandas", "pyarrow"} & set(done.stdout.split()) == set()
+
+
 def test_pandas_can_be_imported_after_the_start():
     assert "pandas" in list_modules("import pandas")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pandas, pyarrow; assert pyarrow.array(pandas.Series([1.0, None])).null_count == 1",
+        "import pyarrow; assert pyarrow.table({'a': [1]}).to_pandas()['a'].tolist() == [1]",
+        "import pyarrow; pyarrow.array([1, None]).to_numpy(zero_copy_only=False)",
+    ],
+    ids=["a series", "to a data frame", "to an array"],
+)
+def test_arrow_knows_pandas_when_it_is_imported_later(code):
+    assert "pandas" in list_modules(code)

@@ -5,6 +5,7 @@ It has one replica, since sessions are in its memory, and asks the gateways by H
 
 # no `from __future__ import annotations`: Serve reads the argument's class from the signature of `build`
 import os
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +17,7 @@ from handsell.access.audit_entry import AuditEntry
 from handsell.access.exposure import find_exposure
 from handsell.config import Config, load_config
 from handsell.core.errors import ConfigError
+from handsell.features.storage.absent_modules import leave_out
 from handsell.jobs.store_writer import open_store_writer
 from handsell.serving.http.app import bind, find_host, locate_config
 
@@ -55,9 +57,14 @@ class Console:
         start_telemetry(self._config, "Console")
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        from handsell.console.app import build_console
+        return import_pages()(self._config, lambda entry: append_audit(self._config, entry))
 
-        return build_console(self._config, lambda entry: append_audit(self._config, entry))
+
+def import_pages() -> Callable[..., Starlette]:
+    """Import the pages without pandas, which Arrow imports with its data sets; return what builds the console."""
+    with leave_out("pandas"):
+        from handsell.console.app import build_console
+    return build_console
 
 
 def append_audit(config: Config, entry: AuditEntry) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy import sparse
 
 from handsell.core.offsets import mark_run_starts, offsets_from_counts
+from handsell.data.late_scipy import sparse
 
 NUMBERED = pa.schema(
     [

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from handsell.core.offsets import offsets_from_counts
+from handsell.eligibility.arrow_values import read_values
 
 NUMBER, FLAG, TEXT, TIME, TEXTS = "number", "true or false", "text", "time", "list of texts"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -68,7 +69,7 @@ class Column:
         assert kind is not None  # checked with the expression
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
-        known = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else None
+        known = read_values(array.is_valid()) if array.null_count else None
         if kind == TEXT:
             return cls(kind, pc.fill_null(array.cast(pa.large_string()), ""), known)
         if kind == TEXTS:
@@ -77,9 +78,7 @@ class Column:
             array = array.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
         if pa.types.is_decimal(array.type):
             array = array.cast(pa.float64())
-        values = (pc.fill_null(array, False if kind == FLAG else 0) if known is not None else array).to_numpy(
-            zero_copy_only=False
-        )
+        values = read_values(pc.fill_null(array, False if kind == FLAG else 0) if known is not None else array)
         if values.dtype.kind == "f" and np.isnan(values).any():
             known = ~np.isnan(values) if known is None else known & ~np.isnan(values)
         return cls(kind, values, known)
@@ -87,14 +86,14 @@ class Column:
     def compare(self, op: str, value: Any) -> np.ndarray:
         """Compare values; numbers in the precision of the column."""
         if self.kind == TEXT:
-            return COMPARE_TEXT[op](self.values, pa.scalar(value, pa.large_string())).to_numpy(zero_copy_only=False)
+            return read_values(COMPARE_TEXT[op](self.values, pa.scalar(value, pa.large_string())))
         with np.errstate(over="ignore"):
             return COMPARE[op](self.values, value)
 
     def is_among(self, values: tuple[Any, ...]) -> np.ndarray:
         """Return whether the value is one of these."""
         if self.kind == TEXT:
-            return pc.is_in(self.values, pa.array(values, pa.large_string())).to_numpy(zero_copy_only=False)
+            return read_values(pc.is_in(self.values, pa.array(values, pa.large_string())))
         found = np.zeros(len(self.values), bool)
         for value in set(values):
             found |= self.compare("==", value)
@@ -116,8 +115,8 @@ class Texts:
     @classmethod
     def of(cls, lists: pa.ListArray) -> Texts:
         coded = lists.flatten().dictionary_encode()
-        term = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False)
-        lengths = pc.fill_null(lists.value_lengths(), 0).to_numpy(zero_copy_only=False)
+        term = read_values(pc.fill_null(coded.indices, -1))
+        lengths = read_values(pc.fill_null(lists.value_lengths(), 0))
         return cls(coded.dictionary, term, offsets_from_counts(lengths))
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import socket
 import tempfile
 import threading
 import time
@@ -35,6 +36,7 @@ THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS
 NO_API_SERVER = "http://127.0.0.1:1"
 POLL_S = 5.0  # how often a waiting job checks whether tasks can run
 PROGRESS_EVERY_S = 10.0
+HEAD_START_S = 10.0  # a head of `handsell up` that is still starting listens within
 
 
 @contextmanager
@@ -60,6 +62,8 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
     if not address:
         prepare_private_cluster()
     options = {"address": address} if address else private
+    if address:
+        _wait_for_address(address)
     is_submitted = RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ  # what Ray's processes print belongs into a job's log only
     try:
         ray.init(log_to_driver=is_submitted, logging_level=logging.WARNING, **options)
@@ -75,6 +79,20 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _wait_for_address(address: str) -> None:
+    """Wait while the head of a cluster is still starting; one that does not come is reported by Ray."""
+    host, _, port = address.rpartition(":")
+    until = time.monotonic() + HEAD_START_S
+    while host and port.isdigit() and time.monotonic() < until:
+        try:
+            socket.create_connection((host, int(port)), timeout=HEAD_START_S).close()
+            return
+        except ConnectionRefusedError:
+            time.sleep(0.2)
+        except OSError:  # an address of Ray's own kinds, or no route
+            return
 
 
 @contextmanager

@@ -18,6 +18,11 @@ class JobsConfig(Section):
     gcs_port: int = Field(6379, ge=1, le=65_535, description="port of the cluster's head, to which nodes connect")
     num_cpus: int = Field(4, ge=1, description="logical CPUs of the local cluster")
     object_store_mib: int = Field(512, ge=80, description="shared memory of the local cluster's object store, MiB")
+    ray_processes: Literal["few", "all"] = Field(
+        "few",
+        description="few: the local cluster starts only those of Ray's processes that handsell needs. all: also what "
+        "is behind the pages of Ray's dashboard, the autoscaler's monitor and the server for `ray://` addresses",
+    )
     partitions: int = Field(4, ge=1, description="partitions of users, each a task of a Ray Data job")
     small_events: int = Field(
         200_000,

@@ -27,6 +27,7 @@ from handsell.doctor.setting_checks import WORKER_PORTS
 from handsell.features.repository import build_feast_settings
 from handsell.local.ingress import process as ingress
 from handsell.local.ports import require_free_port
+from handsell.serving import ray_head
 from handsell.serving.ray_processes import CONTROLLER_HOOK
 
 LOOPBACK = "127.0.0.1"
@@ -45,6 +46,7 @@ class RayHead:
     dashboard: str  # http://host:port
     token: str = ""  # path of the token file; empty if an earlier version, without tokens, started it
     settings: str = ""  # `settings_digest` at its start
+    agent: int = 0  # port of the agent that starts jobs; 0 if an earlier version, which did not tell, started it
 
     @property
     def access(self) -> dict[str, str]:
@@ -134,21 +136,28 @@ def _read_head(config: Config) -> RayHead | None:
 
 def start(config: Config) -> RayHead:
     """Start the head node and wait until jobs can be submitted; raises HandsellError with the end of its log."""
+    head = launch(config)
+    wait_until_started(config, head)
+    return head
+
+
+def launch(config: Config) -> RayHead:
+    """Start the head node without waiting; raises HandsellError if a port of it is taken."""
     jobs, layout = config.jobs, Layout(config.state)
     require_free_ports(config)
     layout.logs.mkdir(parents=True, exist_ok=True)
-    log = layout.logs / "ray.log"
+    agent = _free_port()
     command = [
         *start_command("ray"), "start", "--head", "--block", "--disable-usage-stats",
         f"--node-ip-address={LOOPBACK}", f"--port={jobs.gcs_port}", f"--num-cpus={jobs.num_cpus}",
         "--include-dashboard=true", f"--dashboard-host={LOOPBACK}", f"--dashboard-port={jobs.dashboard_port}",
         # ports of the agent, which takes jobs, and of the client server: another cluster may use the fixed defaults
-        f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}",
+        f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={_free_port()}",
         f"--min-worker-port={WORKER_PORTS[0]}", f"--max-worker-port={WORKER_PORTS[1]}",
         f"--temp-dir={ray_folder(config)}", f"--object-store-memory={jobs.object_store_mib * 2**20}",
     ]  # fmt: skip
     token = create_token(_token_file(config))
-    with log.open("w") as output:
+    with _log_file(config).open("w") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
             env=build_head_environment(config) | token_environment(token),
@@ -160,11 +169,16 @@ def start(config: Config) -> RayHead:
         dashboard=f"http://{LOOPBACK}:{jobs.dashboard_port}",
         token=str(token),
         settings=settings_digest(config),
+        agent=agent,
     )
     _pid_file(config).write_text(json.dumps(asdict(head)))
-    _wait_for_jobs(head, process, log)
-    start_ingress(config, head)
     return head
+
+
+def wait_until_started(config: Config, head: RayHead) -> None:
+    """Wait until a head takes jobs, and start its ingress; raises HandsellError with the end of its log."""
+    _wait_for_jobs(head, _log_file(config))
+    start_ingress(config, head)
 
 
 def start_ingress(config: Config, head: RayHead) -> None:
@@ -178,6 +192,7 @@ def build_head_environment(config: Config) -> dict[str, str]:
     commands = (str(Path(sys.executable).parent), os.environ.get("PATH"))  # where jobs find `handsell`
     return {
         **inherited, **BASE_ENVIRONMENT, **LOG_SIZES, **bypass_proxies(), **_build_ingress_environment(config),
+        **(ray_head.ENVIRONMENT if config.jobs.ray_processes == "few" else {}),
         "PATH": os.pathsep.join(filter(None, commands)),
         # Ray Train asks for the state of its actors here; without it, it may ask another cluster of this machine
         "RAY_API_SERVER_ADDRESS": f"http://{LOOPBACK}:{config.jobs.dashboard_port}",
@@ -237,28 +252,39 @@ def _token_file(config: Config) -> Path:
     return config.state / "run" / "ray.token"
 
 
+def _log_file(config: Config) -> Path:
+    return Layout(config.state).logs / "ray.log"
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return probe.getsockname()[1]
 
 
-def _wait_for_jobs(head: RayHead, process: subprocess.Popen, log: Path) -> None:
+def _wait_for_jobs(head: RayHead, log: Path) -> None:
     import httpx
 
     deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
+    while time.monotonic() < deadline and head.is_alive():
         try:
             jobs = httpx.get(f"{head.dashboard}/api/jobs/", headers=head.headers, timeout=5.0, trust_env=False)
-            if jobs.status_code == 200:
+            if jobs.status_code == 200 and _listens(head.agent):
                 return
         except httpx.HTTPError:
             pass
-        time.sleep(0.5)
+        time.sleep(0.1)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
     raise HandsellError(f"Ray did not start within {START_TIMEOUT_S:.0f} s; the end of {log}:\n{tail}")
+
+
+def _listens(port: int) -> bool:
+    """Return whether somebody listens on a port of loopback; also for port 0."""
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=5.0).close()
+    except OSError:
+        return not port
+    return True
 
 
 def _ignore_ended(act: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from handsell.access.exposure import find_exposure
 from handsell.bundles.opening import open_bundles
 from handsell.config import Config, find_shipped
 from handsell.core.errors import ConfigError, HandsellError
-from handsell.core.paths import Layout
+from handsell.core.paths import Layout, find_ray_folder
 from handsell.core.proxies import is_own_host
 from handsell.core.tools import start_command
 from handsell.events.store.opening import STORE_VARIABLE, has_one_writer
@@ -26,11 +26,10 @@ from handsell.jobs.store_writer import WRITER
 from handsell.local.bundles import resolve_bundle
 from handsell.local.cluster import RayHead
 from handsell.local.ingress import process as ingress
-from handsell.serving.ray_processes import REPLICA_HOOK
+from handsell.serving.ray_processes import REPLICA_HOOK, REPLICA_HOOK_VARIABLE
 from handsell.storage.config import STORAGE_VARIABLE
 
 CONSOLE = "console"  # the application of the console in deployments/serve/*.yaml
-REPLICA_HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"  # Ray's; it takes the path of a function
 KEY_VARIABLE = "HANDSELL_API_KEY"  # sent by commands that call the service
 READY_TIMEOUT_S = 120.0
 SWITCH_TIMEOUT_S = 90.0
@@ -164,8 +163,8 @@ def wait_until_ready(config: Config) -> str:
         time.sleep(0.5)
     raise HandsellError(
         f"the service is not ready: expected {url}/readyz to report bundle {bundle} within {READY_TIMEOUT_S:.0f} s; "
-        f"last response: {last}. See the logs of the replicas in the Ray dashboard, "
-        f"http://127.0.0.1:{config.jobs.dashboard_port}"
+        f"last response: {last}. `serve status` and the logs of the replicas in "
+        f"{find_ray_folder(config.state)}/session_latest/logs/serve say why"
     )
 
 

@@ -34,6 +34,7 @@ from handsell.local.ports import list_own_pids, require_free_port
 from handsell.local.steps import Steps
 
 STEPS = 10
+EVENT_BYTES = 50  # about, of a row of events in a source file
 SUBMIT_TRIES = 6
 
 
@@ -62,6 +63,8 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
         return lambda: _run_command(config, name, head)
 
     _finish_erasures(config, command("erase"), console)
+    if not _has_few_events(config):
+        cluster.wait_until_started(config, head)
     steps.run(
         "data", "reading, checking and numbering events, items and users", command("data"), [inputs["data"], code],
         is_there=lambda: has_content(layout.data_meta, layout.interactions, layout.catalog),
@@ -79,6 +82,7 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
         "materialize", "copying the newest feature values to the online store", command("materialize"),
         inputs["online store"], feeds_later=False, is_there=lambda: is_filled(config),
     )  # fmt: skip
+    cluster.wait_until_started(config, head)
     steps.run(
         "train", "submitting the training job to Ray", lambda: _train(config, head), inputs["train"],
         is_there=lambda: has_live_bundle(config),
@@ -143,9 +147,18 @@ def _start_ray(config: Config) -> str:
         cluster.stop(config)
         head, restarted = None, "; restarted because [jobs], [serving], the online store or credentials have changed"
     if head is None:
-        head = cluster.start(config)
-    cluster.start_ingress(config, head)
-    return f"Ray dashboard and job API at {head.dashboard}, pid {head.pid}{restarted}"
+        head = cluster.launch(config)
+    return f"Ray's job API at {head.dashboard}, pid {head.pid}{restarted}"
+
+
+def _has_few_events(config: Config) -> bool:
+    """Return whether the source files look so small that the steps before training do without Ray, while it starts.
+
+    Where that is wrong, the step itself waits for Ray.
+    """
+    listed = _describe_source_files(config)
+    sizes = [size for _, size, _ in listed]
+    return bool(sizes) and sum(sizes) <= config.jobs.small_events * EVENT_BYTES
 
 
 def _run_command(config: Config, name: str, head: cluster.RayHead) -> str:

@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import entr
 
+from handsell.data.late_scipy import special
 from handsell.onboarding.question_model import QuestionModel
 
 SCENARIOS = 16  # combinations of unknown answers that are kept
@@ -61,4 +61,4 @@ def _split(like: np.ndarray, known: float, posterior: np.ndarray, weight: np.nda
 
 def _entropy(p: np.ndarray) -> np.ndarray:
     """Return the entropy in bits of a yes with probability p."""
-    return (entr(p) + entr(1 - p)) / LN2
+    return (special.entr(p) + special.entr(1 - p)) / LN2

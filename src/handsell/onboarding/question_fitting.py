@@ -8,9 +8,9 @@ probability that a user of the cluster likes the item when asked has the odds BA
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
 
 from handsell.data.interactions import Interactions
+from handsell.data.late_scipy import sparse
 from handsell.onboarding.config import OnboardingConfig
 from handsell.onboarding.question_model import QuestionModel
 

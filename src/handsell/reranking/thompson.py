@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr
+
+from handsell.data.late_scipy import special
 
 CELLS = 40  # of the grid
 WIDTH = 4.0  # standard deviations beyond which a value is not considered
@@ -40,7 +41,9 @@ class ThompsonChoice:
         high = np.where(open_, self.mean + WIDTH * self.deviation, -np.inf).max(axis=1)
         low, high = np.where(some, low, 0.0), np.where(some, high, 1.0)
         edge = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, CELLS + 1)  # (B, cells + 1)
-        below = ndtr((edge[:, None, :] - self.mean[:, :, None]) / self.deviation[:, :, None])  # (B, K, cells + 1)
+        below = special.ndtr(
+            (edge[:, None, :] - self.mean[:, :, None]) / self.deviation[:, :, None]
+        )  # (B, K, cells + 1)
         below[:, :, 0], below[:, :, -1] = 0.0, 1.0  # the outermost cells have what lies beyond them
         mass = np.diff(below, axis=2)
         smaller = np.log(np.maximum((below[:, :, 1:] + below[:, :, :-1]) / 2, 1e-300))

@@ -17,10 +17,10 @@ from functools import cache, lru_cache
 from typing import TypeVar
 
 import numpy as np
-from scipy import sparse
 from threadpoolctl import ThreadpoolController
 
 from handsell.core.kernels import compiled
+from handsell.data.late_scipy import sparse
 
 FLOATS_AT_ONCE = 4_000_000  # bound of the gathered factors of one stack of rows
 NUMBERS_AT_ONCE = 8  # of a vector of the kernel; factors are padded to a multiple

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from handsell.catalog.snapshot import Snapshot
+from handsell.data.late_scipy import sparse
 from handsell.retrieval.content.content_model import ContentModel, load_sentence_model, normalize
 from handsell.retrieval.content.content_rows import ContentRows
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
-from scipy import sparse
 
 from handsell.core.batches import NONE, Requests
 from handsell.core.kernels import compiled
 from handsell.core.offsets import offsets_from_counts
 from handsell.core.units import DAY_US
+from handsell.data.late_scipy import sparse
 from handsell.retrieval.config import FoldInSource
 
 

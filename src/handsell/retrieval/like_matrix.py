@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
 
 from handsell.data.interactions import Interactions
+from handsell.data.late_scipy import sparse
 
 
 def build_like_matrix(interactions: Interactions) -> sparse.csr_matrix:

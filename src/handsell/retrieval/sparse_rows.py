@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
 
+from handsell.data.late_scipy import sparse
 from handsell.retrieval.index.topk import fit_mask, pad_rows, select_top
 
 PARTS = ("data", "indices", "indptr")

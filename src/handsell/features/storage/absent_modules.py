@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 
@@ -18,6 +21,30 @@ class AbsentModule(MetaPathFinder):
     def find_spec(self, name: str, *_: Any) -> None:
         if name == self._name:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+class AwaitedModule(MetaPathFinder):
+    """Calls a function after the first import of a module."""
+
+    def __init__(self, name: str, act: Callable[[], None]):
+        self._name, self._act = name, act
+
+    def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
+        """Return the module's own spec, with an execution that calls the function afterwards."""
+        if name != self._name or self not in sys.meta_path:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_act(module: ModuleType) -> None:
+            execute(module)
+            self._act()
+
+        spec.loader.exec_module = execute_and_act  # type: ignore[method-assign]
+        return spec
 
 
 @contextmanager

@@ -104,11 +104,19 @@ def _end(process: psutil.Process | None) -> None:
         if process is None:
             return
         process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except psutil.TimeoutExpired:
+        if not _wait_for_end(process):
             process.kill()
-            process.wait(STOP_TIMEOUT_S)
+            _wait_for_end(process)
+
+
+def _wait_for_end(process: psutil.Process) -> bool:
+    """Return whether a process ends in time; a `handsell up` that still runs may not have noticed it."""
+    until = time.monotonic() + STOP_TIMEOUT_S
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _find_supervisor(config: Config) -> psutil.Process | None:

@@ -8,9 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
 
 from handsell.catalog.snapshot import Snapshot
+from handsell.data.late_scipy import sparse
 from handsell.retrieval.content.content_rows import ContentRows
 from handsell.retrieval.sentences import SentenceModel
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import sparse
 
 from handsell.catalog.snapshot import Snapshot
 from handsell.core.batches import Ragged
 from handsell.core.hashing import hash_rows, mix
+from handsell.data.late_scipy import sparse
 
 BUCKETS = 2**16  # hash buckets of words
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from scipy import sparse
 
 from handsell.core.batches import NONE, Requests
 from handsell.core.offsets import offsets_from_counts
+from handsell.data.late_scipy import sparse
 from handsell.retrieval.sparse_rows import load_rows, read_entries, save_rows, select_top_entries
 
 

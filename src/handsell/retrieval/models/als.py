@@ -20,10 +20,10 @@ from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
-from scipy import sparse
 
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
+from handsell.data.late_scipy import sparse
 from handsell.retrieval.als_blocks import Penalty, compute_gram, count_threads, diagonalize, solve_row, update_block
 from handsell.retrieval.config import FoldInSource, RetrieverPlugin
 from handsell.retrieval.embedding import EmbeddingRetriever

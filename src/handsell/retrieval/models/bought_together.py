@@ -17,10 +17,10 @@ from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
-from scipy import sparse
 
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
+from handsell.data.late_scipy import sparse
 from handsell.retrieval.config import RetrieverPlugin, SessionConfig
 from handsell.retrieval.index.item_to_item import ListRetriever
 from handsell.retrieval.sessions import Sessions, cut_sessions, find_current_sessions

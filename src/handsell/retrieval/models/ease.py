@@ -14,10 +14,9 @@ from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
-from scipy import sparse
-from scipy.linalg import cho_factor, lapack
 
 from handsell.data.interactions import Interactions
+from handsell.data.late_scipy import linalg, sparse
 from handsell.retrieval.config import OptionalFoldIn, RetrieverPlugin
 from handsell.retrieval.history_weights import HistoryWeights
 from handsell.retrieval.like_matrix import build_like_matrix, raise_degrees, scale_matrix, sum_degrees
@@ -96,8 +95,8 @@ def _compute_scale(ratings: sparse.csr_matrix, graph: sparse.csr_matrix) -> floa
 
 def _invert(matrix: np.ndarray) -> np.ndarray:
     """Invert a symmetric positive definite matrix; overwrites it."""
-    factor, _ = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
-    inverse, _ = lapack.spotri(factor, lower=True, overwrite_c=True)
+    factor, _ = linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+    inverse, _ = linalg.lapack.spotri(factor, lower=True, overwrite_c=True)
     lower = np.tril(inverse)
     return lower + np.tril(lower, -1).T
 

@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
-from scipy import sparse
 
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
+from handsell.data.late_scipy import sparse
 from handsell.retrieval.config import FoldInSource, OptionalFoldIn, RetrieverPlugin
 from handsell.retrieval.history_weights import HistoryWeights, build_history_matrix, weigh_history
 from handsell.retrieval.index.topk import fit_mask, pad_rows, select_top

@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
-from scipy import sparse
 
 from handsell.core.batches import Requests
 from handsell.core.kernels import compiled
 from handsell.core.offsets import offsets_from_counts
 from handsell.data.interactions import Interactions
+from handsell.data.late_scipy import sparse
 from handsell.retrieval.config import FoldInSource, RetrieverPlugin
 from handsell.retrieval.history_weights import HistoryWeights, build_history_matrix, weigh_history
 from handsell.retrieval.index.topk import find_top, fit_mask

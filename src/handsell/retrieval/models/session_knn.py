@@ -13,12 +13,12 @@ from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
-from scipy import sparse
 
 from handsell.core.batches import NONE, Requests
 from handsell.core.offsets import offsets_from_counts
 from handsell.core.units import DAY_US
 from handsell.data.interactions import Interactions
+from handsell.data.late_scipy import sparse
 from handsell.retrieval.config import RetrieverPlugin, SessionConfig
 from handsell.retrieval.index.topk import find_top
 from handsell.retrieval.sessions import Sessions, cut_sessions, find_current_sessions

@@ -23,11 +23,10 @@ from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
-from scipy import sparse
-from scipy.linalg import eigh, qr
 
 from handsell.core.batches import Requests
 from handsell.data.interactions import Interactions
+from handsell.data.late_scipy import linalg, sparse
 from handsell.retrieval.config import OptionalFoldIn, RetrieverPlugin
 from handsell.retrieval.embedding import EmbeddingRetriever
 from handsell.retrieval.history_weights import HistoryWeights, build_history_matrix, weigh_history
@@ -140,9 +139,9 @@ def iterate_subspace(
         return directions, values
     basis = np.random.default_rng(seed).standard_normal((items, width), np.float32)
     for _ in range(ROUNDS + 1):
-        basis = qr(product(basis), mode="economic", overwrite_a=True, check_finite=False)[0]
+        basis = linalg.qr(product(basis), mode="economic", overwrite_a=True, check_finite=False)[0]
     image = product(basis)
-    found, turn = eigh((basis.T @ image).astype(np.float64))
+    found, turn = linalg.eigh((basis.T @ image).astype(np.float64))
     found, turn = found[::-1][:count], turn[:, ::-1][:, :count]
     real = found > 1e-6 * max(found[0], 1e-12)
     directions[:, : len(found)] = np.where(real, basis @ turn.astype(np.float32), 0)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
 from handsell.data.interactions import Interactions
+from handsell.data.late_scipy import sparse
 from handsell.retrieval.models.two_tower import Weights, apply_user_tower, build_input_vectors, build_item_vectors
 
 POOL = 8192  # items ranked, drawn again for each epoch
