@@ -110,10 +110,10 @@ def test_a_taken_port_is_named(config, head):
 
 
 def test_all_of_ray_ends_when_its_parent_is_killed(config, head):
-    mine = family(head)
-    psutil.Process(head.pid).kill()
     # the agents see the end of the raylet; each first reports it to the GCS, for a minute
-    _, left = psutil.wait_procs([process for process in mine if "Agent" not in process.cmdline()[0]], timeout=30)
+    mine = [process for process in family(head) if "Agent" not in process.cmdline()[0]]
+    psutil.Process(head.pid).kill()
+    _, left = psutil.wait_procs(mine, timeout=30)
     assert left == []
     assert cluster.find_running(config) is None
     with pytest.MonkeyPatch.context() as patch:

@@ -14,6 +14,7 @@ from handsell.core.funnel import Funnel
 from handsell.core.protocols import RankingStage, RerankingStage
 from handsell.eligibility.mask import Eligibility
 from handsell.features.matrix import ItemValues, SnapshotValues, select_ranker_features
+from handsell.ranking.ranker_files import load_ranker
 from handsell.ranking.stage import FusedRanking, LocalRanking
 from handsell.reranking.rules.live_rules import CompiledRules, LiveRules
 from handsell.reranking.rules.reading import read_rules
@@ -147,8 +148,6 @@ def load_ranking(path: Path, config: Config, snapshot: Snapshot, items: ItemValu
     """Load the ranker; raise BundleError if its features are not those that this code and config compute."""
     if not config.ranking.enabled:
         return FusedRanking()
-    from handsell.ranking.ranker_files import load_ranker  # with XGBoost: 11 MiB, which only ranking needs
-
     ranker = load_ranker(path / "ranker")
     expected = select_ranker_features(config, config.retrieval.enabled)
     if ranker.features != expected:

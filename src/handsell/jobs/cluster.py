@@ -101,8 +101,7 @@ def open_cluster(config: Config, events: int | None = None) -> Iterator[None]:
 
     `events`: how many there are, by default those of the numbered data. What needs Ray in any case uses `connect`.
     """
-    many = _count_events(config) if events is None else events
-    small = many is not None and many <= config.jobs.small_events
+    small = has_few_events(config) if events is None else events <= config.jobs.small_events
     before = _in_process.set(small)
     try:
         with nullcontext() if small else connect(config.jobs.num_cpus):
@@ -111,12 +110,12 @@ def open_cluster(config: Config, events: int | None = None) -> Iterator[None]:
         _in_process.reset(before)
 
 
-def _count_events(config: Config) -> int | None:
-    """Return the number of numbered events; None before there are any."""
+def has_few_events(config: Config) -> bool:
+    """Return whether jobs run in one process, as there are few numbered events; False before there are any."""
     try:
-        return int(read_json(Layout(config.state).data_meta, "")["events"])
+        return int(read_json(Layout(config.state).data_meta, "")["events"]) <= config.jobs.small_events
     except (HandsellError, KeyError):
-        return None
+        return False
 
 
 def is_in_process() -> bool:

@@ -21,6 +21,7 @@ from handsell.doctor.inspection import find_problems
 from handsell.doctor.view import print_problems
 from handsell.events.store.opening import open_reader
 from handsell.features.repository import build_feast_settings, list_definitions
+from handsell.jobs.cluster import has_few_events
 from handsell.jobs.features.materialization import is_filled
 from handsell.jobs.features.steps import list_online_files
 from handsell.jobs.step_records import code_digest, digest_files
@@ -63,7 +64,7 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
         return lambda: _run_command(config, name, head)
 
     _finish_erasures(config, command("erase"), console)
-    if not _has_few_events(config):
+    if not _has_small_sources(config):
         cluster.wait_until_started(config, head)
     steps.run(
         "data", "reading, checking and numbering events, items and users", command("data"), [inputs["data"], code],
@@ -84,7 +85,7 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
     )  # fmt: skip
     cluster.wait_until_started(config, head)
     steps.run(
-        "train", "submitting the training job to Ray", lambda: _train(config, head), inputs["train"],
+        "train", "training and evaluating a bundle", lambda: _train(config, head), inputs["train"],
         is_there=lambda: has_live_bundle(config),
     )  # fmt: skip
     steps.run(
@@ -151,7 +152,7 @@ def _start_ray(config: Config) -> str:
     return f"Ray's job API at {head.dashboard}, pid {head.pid}{restarted}"
 
 
-def _has_few_events(config: Config) -> bool:
+def _has_small_sources(config: Config) -> bool:
     """Return whether the source files look so small that the steps before training do without Ray, while it starts.
 
     Where that is wrong, the step itself waits for Ray.
@@ -168,10 +169,12 @@ def _run_command(config: Config, name: str, head: cluster.RayHead) -> str:
 
 
 def _train(config: Config, head: cluster.RayHead) -> str:
-    """Train in a job of `ray job submit`, which skips the steps before it that have just run.
+    """Train in a job of `ray job submit`, or in a child process where such a job would not use Ray's workers.
 
-    The package is installed, so the job uploads no code.
+    Both skip the steps before it that have just run. The package is installed, so the job uploads no code.
     """
+    if has_few_events(config):
+        return _run_command(config, "train", head)
     # the cluster has HANDSELL_HOME and the path of the token; Ray would replace a $NAME in these paths
     runtime = {"env_vars": {**cluster.BASE_ENVIRONMENT, **bypass_proxies(), **JSON_LINES}}
     command = [

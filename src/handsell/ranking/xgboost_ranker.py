@@ -1,4 +1,7 @@
-"""The XGBoost ranker: gradient boosted trees over the feature matrix, with calibration."""
+"""The XGBoost ranker: gradient boosted trees over the feature matrix, with calibration.
+
+XGBoost, 11 MiB, is imported where a ranker is loaded: of the stages, ranking alone needs it.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from handsell.core.errors import BundleError
 from handsell.ranking.calibration import Calibration
 from handsell.ranking.trees import TreeTables
-from handsell.ranking.xgboost_import import xgboost
+
+if TYPE_CHECKING:
+    from handsell.ranking.xgboost_import import xgboost
 
 FUSED, WITHOUT_EVENTS = "src_fused", "without_events.json"
 
@@ -73,6 +78,8 @@ class XGBoostRanker:
 
         These are tree SHAP values (@lundberg2020trees); with the base they sum to `raw`.
         """
+        from handsell.ranking.xgboost_import import xgboost
+
         rows = xgboost.DMatrix(np.ascontiguousarray(x, np.float32)[None], feature_names=self.booster.feature_names)
         each = self.booster.predict(rows, pred_contribs=True, validate_features=False)[0]
         if self.prior:
@@ -102,6 +109,8 @@ class XGBoostRanker:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Load the ranker; raises BundleError where a file is missing or corrupt, or the files disagree."""
+        from handsell.ranking.xgboost_import import xgboost
+
         try:
             features = tuple(json.loads((path / "features.json").read_text()))
             prior = float(json.loads((path / "prior.json").read_text()))

@@ -23,10 +23,10 @@ ENVIRONMENT = {
     "RAY_enable_autoscaler_v2": "1",  # `ray status` asks the GCS for the nodes: the first version asks the monitor
     # a worker without work ends after a while: Ray keeps one for each CPU
     "RAY_num_workers_soft_limit": "0",
-    "RAY_idle_worker_killing_time_threshold_ms": "30000",
+    "RAY_idle_worker_killing_time_threshold_ms": "10000",
 }
-# Jobs, which need the nodes, Serve's API, the state API, and the file of addresses for Prometheus. Not loaded: what else
-# is behind the pages of the dashboard (events, Data, Train, links to Grafana).
+# Jobs, which need the nodes, Serve's API, the state API, and the file of addresses for Prometheus. Not loaded: the rest
+# of what is behind the pages of the dashboard (events, Data, Train, links to Grafana).
 MODULES = ("JobHead", "NodeHead", "ReportHead", "ServeHead", "StateHead")
 # the dashboard starts Serve's controller, in an environment as that of replicas
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
