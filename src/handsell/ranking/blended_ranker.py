@@ -56,8 +56,10 @@ class BlendedRanker:
         """Return raw scores (B, K) float32, NaN where `use` is false; with `trees`, those of the first trees alone."""
         if trees:
             return self.trees.raw(x, trees, use)
-        one, other = self.trees.raw(x, use=use), self.transformer.raw(x, use=use, lists=lists)
-        return self.blend(one, other)
+        scores = self.trees.raw(x, use=use)
+        if not self.of_transformer:
+            return np.float32(self.of_trees) * scores
+        return self.blend(scores, self.transformer.raw(x, use=use, lists=lists))
 
     def blend(self, trees: np.ndarray, transformer: np.ndarray) -> np.ndarray:
         """Return the blended raw scores float32 of raw scores of any shape."""
