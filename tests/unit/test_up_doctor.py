@@ -61,7 +61,7 @@ def shop(tmp_path, configured, monkeypatch, free):
     def start(config):
         raise StartedError
 
-    monkeypatch.setattr(cluster, "start", start)
+    monkeypatch.setattr(cluster, "launch", start)
     ports = dict(zip(("PORT", "GCS", "DASHBOARD"), free(3), strict=True))
 
     def run(**given):
