@@ -36,8 +36,9 @@ from ray_fixture import ray_cluster  # noqa: E402, F401
 from s3_server import own_s3, s3, s3_server  # noqa: E402, F401
 
 ROOT = Path(__file__).parent.parent
-hypothesis.settings.register_profile("reproducible", derandomize=True, database=None)  # the same examples in every run
-hypothesis.settings.register_profile("explore", database=None, print_blob=True)  # fresh ones: make explore
+untimed = hypothesis.settings(database=None, deadline=None)
+hypothesis.settings.register_profile("reproducible", untimed, derandomize=True)  # the same examples in every run
+hypothesis.settings.register_profile("explore", untimed, print_blob=True)  # fresh ones: make explore
 hypothesis.settings.load_profile("reproducible")
 STARTS_RAY = {"ray_cluster", "deployment"}  # fixtures
 collect_ignore = ["plugins"]  # separate packages, which tests/behavior/test_plugin_package.py installs and tests
