@@ -39,7 +39,8 @@ async def preview(client, **params):
 
 async def test_a_preview_is_what_the_user_gets_and_leaves_no_trace(world):
     async with start_service(world) as (client, _):
-        shown = (await client.post("/v1/recommendations", json={"user_id": "u3"})).json()
+        body = {"user_id": "u3", "include": ["metadata"]}
+        shown = (await client.post("/v1/recommendations", json=body)).json()
         answer = await preview(client)
         assert list_ids(answer) == list_ids(shown)
         assert [item["reason"] for item in answer["items"]] == [item["reason"] for item in shown["items"]]

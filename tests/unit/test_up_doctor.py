@@ -3,7 +3,6 @@
 import io
 import os
 import socket
-import time
 
 import pytest
 from rich.console import Console
@@ -133,10 +132,3 @@ def test_own_processes_may_hold_the_port_and_a_wrong_host_is_named():
     require_free_port("serving.port", "127.0.0.1", port)
     with pytest.raises(HandsellError, match=r"cannot listen on 192\.0\.2\.1:\d+ .*serving\.port, or the host"):
         require_free_port("serving.port", "192.0.2.1", port)
-
-
-def test_the_doctor_takes_little_time_of_a_skipped_run(shop):
-    shop()
-    started = time.monotonic()
-    shop()
-    assert time.monotonic() - started < 5
