@@ -1,10 +1,10 @@
 """Ablation: NDCG of the funnel on a deployment's test window, without each source and without each feature group.
 
-The holdout model is fitted once, as in training. Without a source, candidates, examples and ranker are built again from
-the same fitted retrievers; without a feature group, the ranker is fitted again on the same examples
-(`ranking.without`). All variants answer the same requests: differences are paired, and intervals are resampled by user.
-Missing steps (data, features, feast apply) run first, on a private Ray cluster. Nothing is selected by these figures,
-and no bundle is written.
+The holdout model is fitted once, as in training, which also chooses the sources where the config leaves them open, and
+the strength of re-ranking. Without a source, candidates, examples and ranker are built again from the same fitted
+retrievers; without a feature group, the ranker is fitted again on the same examples (`ranking.without`). All variants
+answer the same requests: differences are paired, and intervals are resampled by user. Missing steps (data, features,
+feast apply) run first, on a private Ray cluster. Nothing is selected by these figures, and no bundle is written.
 
     python -m benchmarks ablation deployments/configs/movielens.toml
 """
@@ -36,9 +36,8 @@ from handsell.features.matrix import group_features
 from handsell.jobs.cluster import THREADS, connect, prepare_private_cluster, run_tasks
 from handsell.jobs.progress import Progress
 from handsell.jobs.step_records import code_digest
-from handsell.jobs.train import windows
+from handsell.jobs.train import train, windows
 from handsell.jobs.train.evaluation import replay_window
-from handsell.jobs.train.train import fetch_rows, fit_holdout, fit_on_candidates, fit_ranker
 from handsell.jobs.train.training_run import TrainingRun
 from handsell.local.steps import Steps
 from handsell.local.up import step_inputs
@@ -183,12 +182,12 @@ def measure(config: Config, kinds: Sequence[str], path: Path | None) -> None:
     folder = config.state / "ablation"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    every = build_variants(config, kinds)
     try:
-        print(f"== the whole funnel, then {len(every)} variants", flush=True)
-        run = TrainingRun(config, folder, Progress(6), windows.cut_windows(config, folder))
-        fetch_rows(run)
-        run = fit_holdout(run)
+        print("== the whole funnel", flush=True)
+        run = TrainingRun(config, folder, Progress(7), windows.cut_windows(config, folder))
+        train.fetch_rows(run)
+        run = train.choose_strength_of_reranking(train.fit_holdout(run))
+        every = build_variants(run.config, kinds)  # of the sources and the strength that training chose
         whole, found = _replay(run), {}
         for place, variant in enumerate(every, start=1):
             print(f"== {variant.name} ({place} of {len(every)})", flush=True)
@@ -218,9 +217,9 @@ def replay_without(run: TrainingRun, variant: Variant) -> Replay:
         (other.folder / name).symlink_to(run.folder / name)
     (other.holdout / "retrievers").symlink_to(run.holdout / "retrievers")
     if refit_candidates:
-        fit_on_candidates(other)
+        train.fit_on_candidates(other)
     else:
-        fit_ranker(other)
+        train.fit_ranker(other)
     replay = _replay(other)
     shutil.rmtree(other.folder)
     return replay

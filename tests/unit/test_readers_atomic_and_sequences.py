@@ -106,7 +106,7 @@ def test_sequences_end_together_a_day_apart(tmp_path):
 
 def test_windows_of_the_sequences_config_are_the_last_positions(repository):
     split = load_config(repository / "deployments/configs/sequences.toml").split
-    assert _windows(split) == [RETRIEVAL, RANKER, RANKER, RANKER, VALIDATION, TEST]
+    assert _windows(split) == [RETRIEVAL, RETRIEVAL, RETRIEVAL, RANKER, VALIDATION, TEST]
 
 
 def _windows(split: SplitConfig) -> list[int]:
