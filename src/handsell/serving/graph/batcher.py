@@ -24,9 +24,8 @@ class MicroBatcher(Generic[Q, A]):
     """Queries that arrive while `in_flight` batches are running share the next one, up to `size`.
 
     `run(queries)` returns one answer per query, None for those that have been answered early or handed over; its
-    exception reaches every caller of the batch. Only queries of one
-    `kind` share a batch. A query that would wait longer than `max_wait_s`, by the duration of recent batches, is
-    refused.
+    exception reaches every other caller of the batch. Only queries of one `kind` share a batch. A query that would wait
+    longer than `max_wait_s`, by the duration of recent batches, is refused.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class MicroBatcher(Generic[Q, A]):
             waiting.set_result(answer)
 
     def hand_over(self, query: Q) -> asyncio.Future[A]:
-        """Return the future by which the caller of a query of a running batch waits; it is no longer of the batch."""
+        """Return the future on which a query's caller waits; somebody else sets it, no failure of the batch does."""
         waiting = self._running[id(query)]
         self._handed_over.add(waiting)
         return waiting

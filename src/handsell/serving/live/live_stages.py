@@ -64,7 +64,7 @@ class LiveStages:
         return await stages.call(stage, operation, *args)
 
     def _is_known(self, arg: Any, snapshot: Snapshot) -> bool:
-        """`is_known`; the stages of one process get the same requests."""
+        """Return `is_known(arg, snapshot)`; requests that go to all stages are looked at once."""
         known = self._known
         if arg is known[0] and snapshot is known[1]:
             return True

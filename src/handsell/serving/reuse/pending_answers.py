@@ -38,7 +38,7 @@ class PendingAnswer(Generic[A]):
 
 
 class PendingAnswers(Generic[A]):
-    """By key."""
+    """The answers that are being computed, by the key of the query."""
 
     def __init__(self) -> None:
         self._pending: dict[bytes, PendingAnswer[A]] = {}
