@@ -15,6 +15,7 @@ from handsell.features.config import FeaturesConfig
 from handsell.features.matrix import SnapshotValues, build_matrix, list_features
 from handsell.features.registry import find_features
 from handsell.features.user import list_user_features
+from handsell.ranking.explain import explain_ranking
 from handsell.ranking.stage import FusedRanking, LocalRanking, best_first
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 
@@ -260,3 +261,22 @@ def test_a_ranker_of_lists_reads_the_latest_items_of_the_history(asked):
     expected = latest.sum(axis=1) + np.where(latest, batch.history.weight[:, -3:], 0).sum(axis=1)
     scored = replace(stage, ranker=reader).score_rows(x, lists, lists.real)
     np.testing.assert_allclose(scored, stage.score_rows(x, lists, lists.real) + expected[:, None], rtol=1e-5)
+
+
+@dataclass(frozen=True)
+class ExplainedReader(ListReader):
+    """Explains a row by what it read: the values of the row, and the number of items of the history as the base."""
+
+    def contributions_in_list(self, x, row, lists):
+        return np.nan_to_num(x[row]), float((~np.isnan(lists.weight[0])).sum())
+
+
+def test_a_ranker_of_lists_explains_a_row_within_its_list(asked):
+    stage, batch, found = asked
+    stage, one = replace(stage, ranker=ExplainedReader(stage.ranker.features)), slice(2, 3)
+    item = int(found.item[2, 5])
+    _, told = run_local(explain_ranking(stage, batch.take(one), found.take(one), item, 10))
+    np.testing.assert_array_equal(told.values, stage.matrix(batch, found)[2, 5])
+    assert told.features == stage.ranker.features
+    assert told.base == (batch.history.item[2, -3:] != NONE).sum() > 0
+    assert told.raw == pytest.approx(told.base + np.nan_to_num(told.values).sum(dtype=np.float64))

@@ -11,15 +11,17 @@ import torch
 
 from handsell.core.errors import BundleError, TrainingError
 from handsell.ranking import transformer
-from handsell.ranking.blended_ranker import choose_blend, measure_ndcg
+from handsell.ranking.blended_ranker import BlendedRanker, choose_blend, measure_ndcg
 from handsell.ranking.config import RankingConfig
 from handsell.ranking.examples import HISTORY_LABEL, Examples
 from handsell.ranking.fitting import fit_xgboost
+from handsell.ranking.lists import CONTEXT, Lists
 from handsell.ranking.neural.fitting import find_knots, fit_transformer, train_network
 from handsell.ranking.neural.network import TransformerNetwork
 from handsell.ranking.ranker_files import load_ranker
+from handsell.ranking.shapley import sample_contributions
 from handsell.ranking.shards import read_shards, shard_folders, write_shards
-from handsell.ranking.transformer import CONTEXT, Lists, TransformerRanker
+from handsell.ranking.transformer import TransformerRanker
 
 NAMES = ("taste", "season", "style")
 ROWS, PAST = 30, 4
@@ -151,6 +153,49 @@ def test_candidates_that_the_first_look_drops_still_are_context(fitted):
     real, look = np.ones((1, 40), bool), np.arange(40)[None] < 10
     kept = fitted.raw(x, use=look, lists=Lists.without_history(real, 3))
     np.testing.assert_allclose(kept[0, :10], fitted.raw(x)[0, :10], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["transformer", "blend"])
+def test_contributions_of_features_sum_to_the_score_in_the_list(folders, fitted, kind):
+    ranker = fitted
+    if kind == "blend":
+        ranker = BlendedRanker(fit_xgboost(*folders, CONFIG, NAMES), fitted, 0.7, 0.4, fitted.calibration)
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(1, CONTEXT + 20, 3)).astype(np.float32)
+    x[0, 2, 0], x[0, 3] = np.nan, np.nan
+    real = np.ones(x.shape[:2], bool)
+    history = rng.normal(size=(1, PAST, 3)).astype(np.float32)
+    lists = Lists(real, real.astype(np.float32), history, np.ones((1, PAST), np.float32))
+    raw = ranker.raw(x, lists=lists)[0]
+    for row in (0, 1, 2, 3):  # every second one is context
+        each, base = ranker.contributions_in_list(x[0], row, lists)
+        assert each.dtype == np.float32 and each.sum() + base == pytest.approx(raw[row], abs=1e-4)
+        np.testing.assert_array_equal(each, ranker.contributions_in_list(x[0], row, lists)[0])
+    if kind == "transformer":  # missing values say nothing
+        assert ranker.contributions_in_list(x[0], 2, lists)[0][0] == 0
+        assert not each.any()
+
+
+def test_sampled_contributions_are_exact_for_a_sum_and_share_a_product():
+    row = np.array([2.0, 3.0, np.nan], np.float32)
+
+    def score(rows):
+        x = np.nan_to_num(rows)
+        return 1 + 5 * x[:, 0] + x[:, 0] * x[:, 1]
+
+    each, base = sample_contributions(row, score)
+    assert each.tolist() == [13, 3, 0] and base == 1
+
+
+def test_without_the_fused_score_the_first_look_follows_the_order_of_the_candidates(fitted):
+    rough = fitted.raw(np.zeros((1, 4, 3), np.float32), 20, np.array([[True, True, False, True]]))
+    assert np.argsort(-rough[0])[:3].tolist() == [0, 1, 3] and np.isnan(rough[0, 2])
+
+
+def test_a_training_that_diverges_names_the_learning_rate(held_out):
+    wild = CONFIG.transformer.model_copy(update={"learning_rate": 1e30, "epochs": 1})
+    with pytest.raises(TrainingError, match=r"lower ranking\.transformer\.learning_rate"):
+        train_network(held_out, held_out, CONFIG.model_copy(update={"transformer": wild}), 0.0, find_knots(held_out))
 
 
 def test_long_lists_are_scored_against_a_part_of_them(fitted):

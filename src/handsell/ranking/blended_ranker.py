@@ -11,10 +11,12 @@ from typing import Self
 import numpy as np
 
 from handsell.core.errors import BundleError
+from handsell.ranking.calibrated_ranker import CalibratedRanker
 from handsell.ranking.calibration import Calibration, fit_calibration
 from handsell.ranking.examples import HISTORY_LABEL
+from handsell.ranking.lists import Lists
 from handsell.ranking.shards import RankingExamples
-from handsell.ranking.transformer import Lists, TransformerRanker
+from handsell.ranking.transformer import TransformerRanker
 from handsell.ranking.xgboost_ranker import WITHOUT_EVENTS, XGBoostRanker
 
 log = logging.getLogger(__name__)
@@ -24,7 +26,7 @@ SHARES = tuple(i / 10 for i in range(11))  # of the transformer, that are tried
 
 
 @dataclass(frozen=True)
-class BlendedRanker:
+class BlendedRanker(CalibratedRanker):
     """A `Ranker` that sums two of the same features; the trees make the preselection."""
 
     trees: XGBoostRanker
@@ -42,14 +44,6 @@ class BlendedRanker:
     def history_items(self) -> int:
         return self.transformer.history_items
 
-    def score(self, x: np.ndarray) -> np.ndarray:
-        """Return the probability of a positive (B, K) float32 from features (B, K, F) float32, NaN = missing."""
-        return self.calibrate(self.raw(x))
-
-    def calibrate(self, raw: np.ndarray) -> np.ndarray:
-        """Return probabilities float32 of raw scores of any shape; the order is kept."""
-        return self.calibration(raw)
-
     def raw(
         self, x: np.ndarray, trees: int = 0, use: np.ndarray | None = None, lists: Lists | None = None
     ) -> np.ndarray:
@@ -64,6 +58,18 @@ class BlendedRanker:
     def blend(self, trees: np.ndarray, transformer: np.ndarray) -> np.ndarray:
         """Return the blended raw scores float32 of raw scores of any shape."""
         return np.float32(self.of_trees) * trees + np.float32(self.of_transformer) * transformer
+
+    def contributions_in_list(self, x: np.ndarray, row: int, lists: Lists) -> tuple[np.ndarray, float]:
+        """Return the contribution (F,) float32 of each feature of one row of a request's x (K, F), and the base score.
+
+        They are those of both rankers, by their weights; with the base they sum to `raw`.
+        """
+        each, base = self.trees.contributions(x[row])
+        each, base = self.of_trees * each, self.of_trees * base
+        if self.of_transformer:
+            more, start = self.transformer.contributions_in_list(x, row, lists)
+            each, base = each + self.of_transformer * more, base + self.of_transformer * start
+        return each.astype(np.float32), base
 
     def importance(self) -> dict[str, float]:
         """Return each feature's share, largest first: the mean of both, by their weights."""
@@ -118,10 +124,12 @@ def choose_blend(trees: XGBoostRanker, transformer: TransformerRanker, rows: Ran
         parts = (1 - share) * unit[0], share * unit[1]
         return BlendedRanker(trees, transformer, *parts, Calibration.logistic())
 
-    blends = [weigh(share) for share in (SHARES if len(qid) else (0.5,))]
+    shares = SHARES if len(qid) else (0.5,)
+    blends = [weigh(share) for share in shares]
     found = [measure_ndcg(blend.blend(*scores), label, qid) for blend in blends]
-    best = blends[int(np.argmax(found))]
-    log.info("ranker: transformer's share %.1f, validation NDCG@10 %.4f", SHARES[int(np.argmax(found))], max(found))
+    chosen = int(np.argmax(found))
+    best = blends[chosen]
+    log.info("ranker: transformer's share %.1f, validation NDCG@10 %.4f", shares[chosen], found[chosen])
     return replace(best, calibration=fit_calibration(best.blend(*scores), label > 0, rows.weight[listed]))
 
 

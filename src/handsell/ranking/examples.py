@@ -144,7 +144,7 @@ def label_examples(
 def append_history(
     examples: Examples, requests: Requests, items: int, sources: tuple[str, ...], matrix: Matrix
 ) -> Examples:
-    """Append the latest `items` of each request that has examples, as rows with HISTORY_LABEL.
+    """Append the latest `items` of each request that has examples, as rows with HISTORY_LABEL after all candidates.
 
     Their features are those of a candidate that no source returned; `weight` is that of the event.
     """

@@ -9,6 +9,7 @@ import numpy as np
 
 from handsell.core.batches import NONE, Candidates, Requests
 from handsell.core.protocols import RankingStage
+from handsell.ranking.lists import Lists
 from handsell.ranking.stage import LocalRanking
 
 
@@ -16,7 +17,18 @@ from handsell.ranking.stage import LocalRanking
 class ExplainableRanker(Protocol):
     """A ranker with additive contributions of features to the raw score of a row."""
 
-    def contributions(self, x: np.ndarray) -> tuple[np.ndarray, float]: ...
+    def contributions(self, x: np.ndarray) -> tuple[np.ndarray, float]:
+        """(F,) → contributions (F,) and the raw score without any feature."""
+        ...
+
+
+@runtime_checkable
+class ExplainableListRanker(Protocol):
+    """A ranker with additive contributions of the features of a row, given the list that it is in."""
+
+    def contributions_in_list(self, x: np.ndarray, row: int, lists: Lists) -> tuple[np.ndarray, float]:
+        """(K, F) of one request → contributions (F,) of one row, and its raw score without any feature."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +59,18 @@ def _contributions(
     stage: RankingStage, requests: Requests, candidates: Candidates, item: int
 ) -> tuple[float | None, float | None, tuple[str, ...], np.ndarray, np.ndarray]:
     """Return raw score, base, names, values and contributions; empty for a ranker that cannot explain."""
-    nothing = np.zeros(0, np.float32)
-    if (
-        not isinstance(stage, LocalRanking)
-        or not isinstance(stage.ranker, ExplainableRanker)
-        or not stage.ranks(requests)[0]
-    ):
-        return None, None, (), nothing, nothing
-    values = stage.matrix(requests, candidates)[0, np.flatnonzero(candidates.item[0] == item)[0]]
-    contributions, base = stage.ranker.contributions(values)
-    return float(contributions.sum(dtype=np.float64) + base), base, stage.ranker.features, values, contributions
+    nothing: tuple[None, None, tuple[str, ...], np.ndarray, np.ndarray]
+    nothing = None, None, (), np.zeros(0, np.float32), np.zeros(0, np.float32)
+    if not isinstance(stage, LocalRanking) or not stage.ranks(requests)[0]:
+        return nothing
+    ranker, row = stage.ranker, int(np.flatnonzero(candidates.item[0] == item)[0])
+    if isinstance(ranker, ExplainableListRanker):
+        matrix, lists = stage.read_rows(requests, candidates)
+        contributions, base = ranker.contributions_in_list(matrix[0], row, lists)
+    elif isinstance(ranker, ExplainableRanker):
+        matrix = stage.matrix(requests, candidates)
+        contributions, base = ranker.contributions(matrix[0, row])
+    else:
+        return nothing
+    raw = float(contributions.sum(dtype=np.float64) + base)
+    return raw, base, ranker.features, matrix[0, row], contributions

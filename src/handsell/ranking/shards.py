@@ -81,7 +81,7 @@ def count_usable_workers(examples: Path, validation: Path, wanted: int) -> int:
 
 
 def read_shards(folders: list[Path], features: tuple[str, ...], *, history: bool = False) -> RankingExamples:
-    """Read shards, sorted by group, with the rows of `build_history_rows` if wanted.
+    """Read shards, sorted by group, with the rows of HISTORY_LABEL if wanted.
 
     Raises TrainingError that names missing feature columns.
     """

@@ -17,7 +17,7 @@ from handsell.core.kernels import compiled
 from handsell.core.protocols import Ranker
 from handsell.features.matrix import ItemValues, SnapshotValues, build_matrix, group_features, list_features
 from handsell.ranking.examples import list_history
-from handsell.ranking.transformer import Lists
+from handsell.ranking.lists import Lists
 
 
 @runtime_checkable

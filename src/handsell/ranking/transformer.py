@@ -23,47 +23,23 @@ from safetensors.numpy import load_file, save_file
 
 from handsell.core.errors import BundleError
 from handsell.core.kernels import compiled
+from handsell.ranking.calibrated_ranker import CalibratedRanker
 from handsell.ranking.calibration import Calibration
 from handsell.ranking.examples import HISTORY_LABEL
+from handsell.ranking.lists import ListContext, Lists
+from handsell.ranking.shapley import sample_contributions
 from handsell.ranking.shards import RankingExamples
 from handsell.ranking.xgboost_ranker import FUSED, WITHOUT_EVENTS, compute_fused_margin
 
 WEIGHTS = "transformer.safetensors"
-CONTEXT = 128  # candidates that others attend to: of more, every n-th in fused order
 HEADS = 2
 EPSILON = 1e-5
 LARGEST = np.float32(1e18)  # so that no product with the inverse of a width overflows
 LEAST_WIDTH = 1e-12  # of a segment
 
 
-@dataclass(frozen=True, slots=True)
-class Lists:
-    """What a ranker may read of a request besides the row of a candidate."""
-
-    real: np.ndarray  # (B, K) bool, false for padding
-    stands_for: np.ndarray  # (B, K) float32 ≥ 1, the number of candidates that a row of a sampled list represents
-    history: np.ndarray  # (B, T, F) float32, the user's latest items as candidates without a source
-    weight: np.ndarray  # (B, T) float32 weights of their events, NaN where padded
-
-    @classmethod
-    def without_history(cls, real: np.ndarray, width: int) -> Lists:
-        """Return whole lists of candidates where `real` (B, K), with `width` features."""
-        rows = len(real)
-        return cls(
-            real,
-            np.ones(real.shape, np.float32),
-            np.zeros((rows, 0, width), np.float32),
-            np.zeros((rows, 0), np.float32),
-        )
-
-    def row(self, b: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return of request b its candidates' columns (R,), what each stands for, its history (T, F) and weights."""
-        real, known = np.flatnonzero(self.real[b]), ~np.isnan(self.weight[b])
-        return real, self.stands_for[b, real], self.history[b, known], self.weight[b, known]
-
-
 @dataclass(frozen=True)
-class TransformerRanker:
+class TransformerRanker(CalibratedRanker):
     """A `Ranker` that reads lists. Each request is computed on its own, so that a batch does not change its scores."""
 
     features: tuple[str, ...]
@@ -73,21 +49,13 @@ class TransformerRanker:
     history_items: int = 0
     ranks_without_events: bool = False
 
-    def score(self, x: np.ndarray) -> np.ndarray:
-        """Return the probability of a positive (B, K) float32 from features (B, K, F) float32, NaN = missing."""
-        return self.calibrate(self.raw(x))
-
-    def calibrate(self, raw: np.ndarray) -> np.ndarray:
-        """Return probabilities float32 of raw scores of any shape; the order is kept."""
-        return self.calibration(raw)
-
     def raw(
         self, x: np.ndarray, trees: int = 0, use: np.ndarray | None = None, lists: Lists | None = None
     ) -> np.ndarray:
         """Return raw scores (B, K) float32 of features (B, K, F), NaN where `use` (B, K) is false.
 
-        With `trees`, a fast preselection is wanted: it is the fused score. Without `lists`, all rows are candidates
-        and there is no history.
+        With `trees`, a fast preselection is wanted: the fused score, or the order of the candidates where it is no
+        feature. Without `lists`, all rows are candidates and there is no history.
         """
         if x.shape[2] != len(self.features):
             raise BundleError(
@@ -95,15 +63,30 @@ class TransformerRanker:
                 "build the matrix with the names in features.json"
             )
         use = np.ones(x.shape[:2], bool) if use is None else use
-        if trees and FUSED in self.features:
-            return np.where(use, np.nan_to_num(x[:, :, self.features.index(FUSED)]), np.float32(np.nan))
+        if trees:
+            order = -np.arange(x.shape[1], dtype=np.float32)
+            rough = np.nan_to_num(x[:, :, self.features.index(FUSED)]) if FUSED in self.features else order
+            return np.where(use, rough, np.float32(np.nan))
         lists = lists or Lists.without_history(use, x.shape[2])
         out = np.full(x.shape[:2], np.nan, np.float32)
         for b in range(len(x)):
             asked = np.flatnonzero(use[b])
             if len(asked):
-                out[b, asked] = self._score_list(x[b], asked, *lists.row(b))
+                out[b, asked] = self._score_list(x[b], asked, lists.row(b))
         return out
+
+    def contributions_in_list(self, x: np.ndarray, row: int, lists: Lists) -> tuple[np.ndarray, float]:
+        """Return the contribution (F,) float32 of each feature of one row of a request's x (K, F), and the base score.
+
+        Only the row changes, not what it attends to. With the base they sum to `raw` (see `sample_contributions`).
+        """
+        context = lists.row(0).without(row)
+
+        def score(variants: np.ndarray) -> np.ndarray:
+            asked = np.arange(len(x), len(x) + len(variants))
+            return self._score_list(np.concatenate([x, variants]), asked, context)
+
+        return sample_contributions(x[row], score)
 
     def score_examples(self, rows: RankingExamples) -> np.ndarray:
         """Return raw scores (N,) float32 of examples with history, sorted by group; NaN for the history."""
@@ -112,26 +95,21 @@ class TransformerRanker:
         for mine in map(slice, begin[:-1], begin[1:]):
             x, weight, past = rows.x[mine], rows.weight[mine], rows.label[mine] == HISTORY_LABEL
             asked = np.flatnonzero(~past)
-            scored = self._score_list(x, asked, asked, np.maximum(weight[asked], 1), x[past], weight[past])
-            out[mine.start + asked] = scored
+            context = ListContext.sample(asked, np.maximum(weight[asked], 1), x[past], weight[past])
+            out[mine.start + asked] = self._score_list(x, asked, context)
         return out
 
-    def _score_list(
-        self, x: np.ndarray, asked: np.ndarray, real: np.ndarray, stands_for: np.ndarray, history: np.ndarray,
-        weight: np.ndarray,
-    ) -> np.ndarray:  # fmt: skip
-        """Return scores of the rows `asked` of x (K, F), which attend to a part of the rows `real` and to history."""
-        w, step = self.weights, -(-len(real) // CONTEXT) or 1
-        context = real[::step]
-        rows = np.union1d(asked, context)
+    def _score_list(self, x: np.ndarray, asked: np.ndarray, context: ListContext) -> np.ndarray:
+        """Return scores of the rows `asked` of x (K, F), which attend to the context."""
+        w, rows = self.weights, np.union1d(asked, context.candidate)
         own = self._embed(x[rows])
-        past = self._embed(history) + w["history"] + weight[:, None] * w["history_weight"]
+        past = self._embed(context.history) + w["history"] + context.weight[:, None] * w["history_weight"]
         state = np.concatenate([own, past])
         state += _feed_forward(state, w, "first")
-        mine, theirs = np.searchsorted(rows, asked), np.searchsorted(rows, context)
+        mine, theirs = np.searchsorted(rows, asked), np.searchsorted(rows, context.candidate)
         others = np.concatenate([theirs, np.arange(len(rows), len(state))])
         bias = np.zeros((HEADS, len(others)), np.float32)
-        bias[:, : len(theirs)] = np.log(step * stands_for[::step])
+        bias[:, : len(theirs)] = np.log(context.stands_for)
         bias[:, len(theirs) :] = w["history_bias"][:, None]
         found = state[mine]
         found += _attend(_normalize(found), _normalize(state[others]), mine, others, bias, w)

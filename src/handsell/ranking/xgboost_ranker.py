@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from handsell.core.errors import BundleError
+from handsell.ranking.calibrated_ranker import CalibratedRanker
 from handsell.ranking.calibration import Calibration
 from handsell.ranking.trees import TreeTables
 
@@ -24,7 +25,7 @@ FUSED, WITHOUT_EVENTS = "src_fused", "without_events.json"
 
 
 @dataclass(frozen=True)
-class XGBoostRanker:
+class XGBoostRanker(CalibratedRanker):
     """A `Ranker`; the booster has only the trees that are used."""
 
     features: tuple[str, ...]
@@ -32,10 +33,6 @@ class XGBoostRanker:
     calibration: Calibration
     prior: float = 0.0  # the initial margin is prior × FUSED
     ranks_without_events: bool = False  # whether it also orders requests of users without any event
-
-    def score(self, x: np.ndarray) -> np.ndarray:
-        """Return the probability of a positive (B, K) float32 from features (B, K, F) float32, NaN = missing."""
-        return self.calibrate(self.raw(x))
 
     def raw(self, x: np.ndarray, trees: int = 0, use: np.ndarray | None = None) -> np.ndarray:
         """Return raw margins (…) float32 of features (…, F), by which candidates are ordered.
@@ -85,10 +82,6 @@ class XGBoostRanker:
         if self.prior:
             each[self.features.index(FUSED)] += compute_fused_margin(x[None], self.features, self.prior)[0]
         return each[:-1], float(each[-1])
-
-    def calibrate(self, raw: np.ndarray) -> np.ndarray:
-        """Return probabilities float32 of raw margins of any shape; the order is kept."""
-        return self.calibration(raw)
 
     def importance(self) -> dict[str, float]:
         """Return each feature's share of the total gain, largest first; 0 for features without a split."""

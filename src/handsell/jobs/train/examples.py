@@ -122,6 +122,7 @@ def write_examples(config: Config, run: Path, models: Path, window: str) -> int:
 
 
 def _label_candidates(config: Config, run: Path, models: Path, window: str, rows: slice) -> int:
+    """Write the examples of one chunk of requests; return their number without the rows of the history."""
     snapshot, _ = _load_candidate_stage(config, models)
     requests, outcome = load_requests(config, run, window, rows, snapshot)
     found = read_candidates(run / "candidates" / window / f"{rows.start:09d}.npz", config.retrieval.enabled)
@@ -137,11 +138,12 @@ def _label_candidates(config: Config, run: Path, models: Path, window: str, rows
         requests, found, Outcomes(outcome.acted, outcome.gain), shown, matrix,
         negatives=config.ranking.negatives, seed=config.ranking.seed, propensity_cap=config.ranking.propensity_cap,
     )  # fmt: skip
+    labeled = len(examples)
     if config.ranking.history_items:
         examples = append_history(examples, requests, config.ranking.history_items, found.sources, matrix)
     features = list_features(config, found.sources)
     write_shards(examples, features, run / "examples" / window, f"{rows.start:09d}", max(config.ranking.workers, 1))
-    return len(examples)
+    return labeled
 
 
 def read_candidates(path: Path, sources: tuple[str, ...]) -> Candidates:

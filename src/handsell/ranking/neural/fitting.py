@@ -141,6 +141,11 @@ def train_network(
             since += 1
         if since >= settings.early_stopping_epochs:
             break
+    if not all(p.isfinite().all() for p in kept.parameters()):
+        raise TrainingError(
+            f"expected finite weights of the ranking transformer, got NaN or infinity with learning_rate = "
+            f"{settings.learning_rate:g}: lower ranking.transformer.learning_rate, or train trees (ranking.model)"
+        )
     return kept.cpu().eval()
 
 
