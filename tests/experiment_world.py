@@ -15,8 +15,8 @@ from handsell.config import Config, load_config
 from handsell.config.overlay import apply_overlay, build_overlay
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
-from handsell.events.store.opening import open_reader
 from handsell.features.request_builder import build_requests_from_rows
+from impressions import wait_for_impression
 from serving_world import World, write_world
 
 USERS = [f"u{i}" for i in range(18)]
@@ -62,16 +62,7 @@ def arm_config(world: World, experiment: str, arm: str) -> Config:
 
 async def read_logged(world: World, recommendation_id: str) -> dict[str, list]:
     """Wait for the impression of an answer."""
-    reader = open_reader(world.config)
-    try:
-        for _ in range(100):
-            shown = await asyncio.to_thread(reader.read_impressions, 0, 10_000)
-            if at := [i for i, r in enumerate(shown["recommendation_id"]) if r == recommendation_id]:
-                return {name: [cells[i] for i in at] for name, cells in shown.items()}
-            await asyncio.sleep(0.05)
-    finally:
-        reader.close()
-    raise TimeoutError("no impression within 5 s")
+    return await asyncio.to_thread(wait_for_impression, world.config, recommendation_id)
 
 
 def read_arms(logged: dict[str, list]) -> dict[str, str]:

@@ -15,11 +15,11 @@ import pytest
 from handsell.bundles.stages import apply_choices, load_stages
 from handsell.core.batches import Ragged
 from handsell.core.funnel import run_local
-from handsell.events.store.sqlite_reader import SqliteReader
 from handsell.features.matrix import SnapshotValues, build_matrix
 from handsell.features.request_builder import build_events, build_requests_from_rows
 from handsell.testing.naive_funnel import NaiveFunnel, NaiveRequest
 from handsell.testing.naive_past import DAY_US, NaiveEvent, NaiveUser, read_catalog
+from impressions import wait_for_impressions
 
 COUNT = 12
 SESSION = (("listen", 3), ("save", 40), ("skip", 7), ("listen", 40))
@@ -98,14 +98,7 @@ def load_ids(deployment):
 
 
 def impression_times(deployment, wanted):
-    reader = SqliteReader(deployment.layout.event_log)
-    for _ in range(100):
-        shown = reader.read_impressions(limit=10_000)
-        found = dict(zip(shown["recommendation_id"], shown["time"], strict=True))
-        if wanted <= found.keys():
-            return found
-        time.sleep(0.05)
-    raise TimeoutError(f"{len(wanted - found.keys())} answers have no impression after 5 s")
+    return {name: shown["time"][0] for name, shown in wait_for_impressions(deployment.config, wanted).items()}
 
 
 def build_reference_request(case, now, reference):

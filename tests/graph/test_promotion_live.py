@@ -5,11 +5,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from test_served_is_funnel import expected, logged
+from test_served_is_funnel import expected
 
 from handsell.bundles.stages import load_stages
 from handsell.bundles.store import BundleStore, Pointer
 from handsell.core.paths import Layout
+from impressions import wait_for_impressions
 from serving_world import publish_other_bundle
 
 
@@ -68,9 +69,12 @@ def test_promotion_and_rollback_under_load(shop, world, store):
     funnels = {b: load_stages(store.local_path(b), world.config) for b in (world.bundle, other)}
     by_bundle = {b: [x for x in bodies if x[1]["release"]["bundle"] == b] for b in funnels}
     assert sum(map(len, by_bundle.values())) == len(bodies) and all(by_bundle.values())
-    for bundle, answers in by_bundle.items():
-        for user, body in [*answers[:5], *answers[-5:]]:  # around the change
-            impression = logged(world, body["recommendation_id"])
+    around = {bundle: [*answers[:5], *answers[-5:]] for bundle, answers in by_bundle.items()}  # the change
+    named = [body["recommendation_id"] for answers in around.values() for _, body in answers]
+    impressions = wait_for_impressions(world.config, named)
+    for bundle, answers in around.items():
+        for user, body in answers:
+            impression = impressions[body["recommendation_id"]]
             assert impression["bundle"][0] == bundle
             items, scores = expected(funnels[bundle], world, user, impression["time"][0], 8)
             assert [i["item_id"] for i in body["items"]] == items

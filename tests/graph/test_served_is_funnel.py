@@ -1,6 +1,5 @@
 """Slates served over HTTP equal those of the funnel for the same request, in every topology."""
 
-import asyncio
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +11,9 @@ from handsell.bundles.stages import load_stages
 from handsell.bundles.store import BundleStore
 from handsell.core.funnel import run_local
 from handsell.core.paths import Layout
-from handsell.events.store.opening import open_reader
 from handsell.features.request_builder import build_requests_from_rows
 from handsell.features.served_log import FEATURE_LOG, read_feature_log
+from impressions import wait_for_impression, wait_for_impressions
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +32,6 @@ def expected(funnel, world, user_id, time, n):
     return funnel.snapshot.items.ids(slates.item[0][slates.item[0] >= 0]), slates.score[0]
 
 
-def logged(world, recommendation_id):
-    """Wait for the impression of a response and return it."""
-    reader = open_reader(world.config)
-
-    async def wait():
-        for _ in range(50):
-            shown = reader.read_impressions(limit=10_000)
-            at = [i for i, r in enumerate(shown["recommendation_id"]) if r == recommendation_id]
-            if at:
-                return {name: [cells[i] for i in at] for name, cells in shown.items()}
-            await asyncio.sleep(0.05)
-        raise TimeoutError("no impression within 2.5 s")
-
-    return asyncio.run(wait())
-
-
 def test_stages_are_called_over_their_sockets(shop, request):
     def count(way):
         found = re.search(rf'^handsell_stage_calls_total\{{.*way="{way}".*\}} (\S+)$', shop.get("/metrics").text, re.M)
@@ -64,7 +47,7 @@ def test_stages_are_called_over_their_sockets(shop, request):
 def test_the_served_slate_is_the_funnels(shop, world, funnel):
     for user in ("u1", "u2", "u3", "u4", "somebody_new"):
         answer = shop.get(f"/v1/users/{user}/recommendations?count=12").json()
-        impression = logged(world, answer["recommendation_id"])
+        impression = wait_for_impression(world.config, answer["recommendation_id"])
         items, scores = expected(funnel, world, user, impression["time"][0], 12)
         assert [i["item_id"] for i in answer["items"]] == items
         assert [i["score"] for i in answer["items"]] == pytest.approx(scores.tolist(), abs=1e-5)
@@ -82,10 +65,11 @@ def test_concurrent_requests_get_the_same_slates_as_single_ones(shop, world, fun
                 lambda p: shop.get(f"/v1/users/{p[1]}/recommendations?count={3 + p[0] % 9}").json(), enumerate(users)
             )
         )
+    impressions = wait_for_impressions(world.config, [answer["recommendation_id"] for answer in answers])
     for i, (user, answer) in enumerate(zip(users, answers, strict=True)):
         count = 3 + i % 9
         assert answer["degraded"] == []
-        time = logged(world, answer["recommendation_id"])["time"][0]
+        time = impressions[answer["recommendation_id"]]["time"][0]
         assert [x["item_id"] for x in answer["items"]] == expected(funnel, world, user, time, count)[0]
 
 

@@ -4,12 +4,13 @@ import time
 
 import httpx
 import pytest
-from test_served_is_funnel import expected, logged
+from test_served_is_funnel import expected
 
 import serving_world
 from conftest import wait_until_ready
 from handsell.bundles.opening import open_bundles
 from handsell.bundles.stages import load_stages
+from impressions import wait_for_impression
 from serving_world import open_rows, publish_other_bundle, write_world
 
 pytestmark = pytest.mark.slow  # a service of ten replicas, of which one is killed
@@ -58,7 +59,7 @@ def test_the_served_slate_is_that_of_one_index(shop, world):
     for user in ("u1", "u2", "u3", "somebody_new"):
         answer = ask(shop, user)
         assert answer["degraded"] == []
-        time_us = logged(world, answer["recommendation_id"])["time"][0]
+        time_us = wait_for_impression(world.config, answer["recommendation_id"])["time"][0]
         assert [i["item_id"] for i in answer["items"]] == expected(funnel, world, user, time_us, 12)[0]
     story = shop.get("/v1/explain", params={"user_id": "u1", "item_id": ask(shop)["items"][0]["item_id"]}).json()
     assert story["outcome"] == "shown" and story["degraded"] == []
