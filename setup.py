@@ -5,6 +5,7 @@ without a C compiler the installation succeeds, and handsell computes with NumPy
 """
 
 from pathlib import Path
+from zlib import crc32
 
 from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
@@ -33,6 +34,8 @@ class BuildWithShippedFiles(build_py):
 
 
 KERNELS = Path("src/handsell/core/kernels")
+CHECKSUM = crc32(b"".join(path.read_bytes() for path in sorted(KERNELS.glob("*.[ch]")))) >> 1
+"""That of `hash_sources` in the package, which cannot be imported before it is installed."""
 setup(
     cmdclass={"build_py": BuildWithShippedFiles},
     ext_modules=[
@@ -40,7 +43,7 @@ setup(
             "handsell.core.kernels._compiled",
             sorted(str(path) for path in KERNELS.glob("*.c")),
             depends=sorted(str(path) for path in KERNELS.glob("*.h")),
-            define_macros=[("Py_LIMITED_API", "0x030B0000")],
+            define_macros=[("Py_LIMITED_API", "0x030B0000"), ("CHECKSUM", str(CHECKSUM))],
             py_limited_api=True,
             extra_compile_args=["-O3", "-ffp-contract=off"],  # the same results on every processor
             optional=True,

@@ -1,5 +1,7 @@
 """Conjugate gradient steps of ALS: the kernel equals NumPy, steps lead to the minimum, none raises the objective."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -82,6 +84,36 @@ def test_threads_do_not_change_the_factors(rng, monkeypatch, kernels):
     assert np.array_equal(alone, together) and not np.allclose(alone, start)
     whole = improve_block(pairs, other, other.T.astype(np.float64) @ other, PENALTY, start, 8)
     assert np.allclose(whole, solve_block(pairs, other, compute_gram(other), PENALTY), atol=1e-3)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_error_in_a_part_is_raised(threads):
+    def fail(first: int, last: int) -> int:
+        if first == 2:
+            raise MemoryError("part 2")
+        return first
+
+    with pytest.raises(MemoryError, match="part 2"):
+        list(als_blocks.run_parts(fail, range(6), threads))
+    assert list(als_blocks.run_parts(lambda first, last: first, range(6), threads)) == [0, 1, 2, 3, 4]
+
+
+def test_a_blas_that_does_not_tell_its_threads_has_one(monkeypatch):
+    for told, expected in (([None], 1), ([None, 3], 3), ([], 1)):
+        blas = SimpleNamespace(lib_controllers=[SimpleNamespace(num_threads=n) for n in told])
+        monkeypatch.setattr(als_blocks, "_find_blas", lambda blas=blas: blas)
+        assert als_blocks.count_threads() == expected
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize(("rows", "columns"), [(0, 5), (1, 5), (3, 0)])
+def test_blocks_without_rows_or_columns(monkeypatch, kernels, rows, columns):
+    monkeypatch.setattr(als_blocks, "compiled", compiled if kernels else None)
+    pairs = sparse.csr_matrix((rows, columns), dtype=np.float32)
+    other, start = np.zeros((columns, 3), np.float32), np.ones((rows, 3), np.float32)
+    for steps in (0, 2):
+        found = update_block(pairs, other, compute_gram(other, 2), PENALTY, start, steps, 2)
+        assert found.dtype == np.float32 and np.array_equal(found, np.zeros((rows, 3)))
 
 
 def test_the_kernel_refuses_what_does_not_fit(require_kernel):

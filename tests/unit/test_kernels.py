@@ -137,6 +137,10 @@ def test_what_does_not_fit_is_refused():
         compiled.order_best(nothing, flags[:1], flags, order, 2)
     with pytest.raises((ValueError, BufferError)):
         compiled.order_best(nothing, flags, flags, order[:, ::2], 2)
+    for trees, depth in ((0, -1), (-1, 1), (1, 31)):
+        splits = np.zeros(20, np.float32), np.zeros(20, np.int32), np.zeros(20, np.float32)
+        with pytest.raises(ValueError, match="trees of the given depth"):
+            compiled.sum_trees(nothing, np.ones(2, bool), *splits, np.zeros(2, np.float32), 0.0, trees, depth)
     tags = Ragged.from_rows([[0], [1]])
     with pytest.raises(ValueError, match="segments"):
         compiled.sum_weights(

@@ -2,16 +2,17 @@
 
 import zlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from handsell.catalog import vocabulary as vocabularies
 from handsell.catalog.vocabulary import Vocabulary
-from handsell.core.batches import NONE
-from handsell.core.kernels import compiled
+from handsell.core.batches import NONE, Ragged
+from handsell.core.kernels import check_current, compiled
 from handsell.core.units import DAY_US
-from handsell.features import matrix
+from handsell.features import crosses, matrix
 from handsell.features.item import SnapshotValues
 from handsell.reranking import mmr, reasons, similarity
 from handsell.reranking.reasons import REASONS, Evidence
@@ -123,3 +124,60 @@ def test_items_beyond_the_catalog_are_refused(rng):
     found, groups = replace(found, item=beyond), {**matrix.group_features(CONFIG, found.sources), **OWN}
     with pytest.raises(ValueError, match="items of the catalog"):
         matrix.build_matrix(requests, found, SnapshotValues(shelf), shelf, CONFIG, groups=groups)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+@pytest.mark.parametrize("k", [0, 1, 9])
+def test_odd_requests(rng, monkeypatch, rows, k):
+    """No requests, no candidates, histories without likes or with strange numbers, few items without tags or values."""
+    shelf = draw_snapshot(rng, items=3)
+    shelf.values[:] = np.nan
+    shelf = replace(shelf, item_tags=Ragged.from_rows([[2, 2, 0], [], [0, 2]]))  # the first has a tag twice
+    requests = draw_requests(rng, shelf, rows, history=4, affinities=0, seen=1)
+    weight = rng.choice(np.array([1, -1, 0, 1e-40, 3e38, np.nan], np.float32), (rows, 4))
+    time = rng.integers(-(2**62), 2**62, (rows, 4))
+    requests = replace(requests, history=replace(requests.history, weight=weight, time=time))
+    items = np.asfortranarray(rng.integers(-1, 3, (rows, k)).astype(np.int32))
+    history, at = requests.history, requests.time
+    check_equal(monkeypatch, two_tower, lambda: two_tower.build_user_inputs(history, at, 2))
+    check_equal(monkeypatch, similarity, lambda: (similarity.build_tag_vectors(shelf, items),))
+    check_equal(monkeypatch, crosses, lambda: (crosses.compute_crosses(requests, items, shelf),))
+    evidence = Evidence(items, np.full(items.shape, 2**31, np.uint32), SOURCES, np.zeros((*items.shape, 4), np.float32))
+    check_equal(monkeypatch, reasons, lambda: reasons.choose_reasons(requests, evidence, shelf, 1.0))
+    found = draw_candidates(rng, shelf, rows, 3, pad=3) if rows else None
+    if found is not None:  # nothing but padding
+        groups = {**matrix.group_features(CONFIG, found.sources), **OWN}
+
+        def build():
+            return (matrix.build_matrix(requests, found, SnapshotValues(shelf), shelf, CONFIG, groups=groups),)
+
+        check_equal(monkeypatch, matrix, build)
+
+
+@pytest.mark.parametrize("begin", [[0, 4, 3, 3], [0, 4, 4, 4], [-1, 0, 3, 3]])
+def test_tags_beyond_their_array_are_refused(rng, begin):
+    shelf = draw_snapshot(rng, items=3)
+    tags = Ragged(np.zeros(3, np.int32), np.array(begin))
+    shelf, requests = replace(shelf, item_tags=tags), draw_requests(rng, shelf, 1, seen=1)
+    items = np.array([[2, 1, 0]], np.int32)
+    evidence = Evidence(items, np.ones((1, 3), np.uint32), SOURCES, np.zeros((1, 3, 20), np.float32))
+    with pytest.raises(ValueError, match="items of the catalog"):
+        similarity.build_tag_vectors(shelf, items)
+    with pytest.raises(ValueError, match="items of the catalog"):
+        crosses.compute_crosses(requests, items, shelf)
+    with pytest.raises(ValueError, match="items of the catalog"):
+        reasons.choose_reasons(requests, evidence, shelf, 1.0)
+
+
+def test_padding_of_an_empty_catalog_is_unknown():
+    out = np.zeros((1, 2, 5), np.float32)
+    row, items = np.ones((1, 1), np.float32), np.full((1, 2), NONE, np.int32)
+    compiled.write_values(row, np.zeros((0, 3), np.float32), items, row, out, 0, 1, 4)
+    assert np.array_equal(out, [[[1, np.nan, np.nan, np.nan, 1]] * 2], equal_nan=True)
+
+
+def test_kernels_of_other_sources_are_not_used():
+    assert check_current(compiled) is compiled
+    for other in (SimpleNamespace(__file__="old"), SimpleNamespace(__file__="old", checksum=1)):
+        with pytest.warns(RuntimeWarning, match=r"old was built from other C files .*: build it again with"):
+            assert check_current(other) is None

@@ -16,7 +16,7 @@ from handsell.core.errors import DataError
 from handsell.core.kernels import compiled
 
 REMAINDERS = np.array([~crc32(bytes([n ^ 0xFF])) ^ 0x00FFFFFF for n in range(256)], np.int64).astype(np.int32)
-"""The table of CRC-32: what each byte leaves."""
+"""The table of CRC-32 for `number_texts`: (256,) remainders, one for each byte."""
 NO_TEXT = np.zeros(0, np.int8)
 FEW = 10  # ids that are read one by one faster than by one call of Arrow
 
@@ -79,7 +79,7 @@ class Vocabulary:
         return found
 
     def _number_compiled(self, ids: Sequence[str], found: np.ndarray) -> bool:
-        """Write the numbers to `found` (M,); False where the kernel cannot."""
+        """Write the numbers to `found` (M,); return False for ids that are no valid text, or beyond 2 GiB of texts."""
         buffers = self._find_buffers()
         return buffers is not None and compiled.number_texts(
             ids if isinstance(ids, list) else list(ids), REMAINDERS,
@@ -97,7 +97,7 @@ class Vocabulary:
         return begin, NO_TEXT if not characters else np.frombuffer(characters, np.int8)
 
     def ids(self, numbers: np.ndarray) -> list[str]:
-        """External ids of numbers ≥ 0."""
+        """Return the ids of numbers (M,) ≥ 0; raises ValueError or IndexError for a number beyond the last."""
         if compiled is not None and (buffers := self._find_buffers()) is not None:
             return compiled.read_texts(*buffers, np.ascontiguousarray(numbers, np.int64))
         if len(numbers) <= FEW:

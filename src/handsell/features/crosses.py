@@ -54,7 +54,7 @@ class Pairs:
     catalog: ItemCatalog
 
     def write_compiled(self, out: np.ndarray, column: int) -> None:
-        """Write the features `COMPILED` to the columns of `out` (B, K, F) from `column` on."""
+        """Write the features named in `COMPILED` to columns of `out` (B, K, F), from `column` on; NaN for item -1."""
         past, profile, catalog = self.requests.history, self.requests.profile, self.catalog
         compiled.write_crosses(
             np.ascontiguousarray(self.item, np.int32), np.ascontiguousarray(past.item, np.int32),

@@ -79,7 +79,7 @@ def choose_reasons(
 def _choose_compiled(
     requests: Requests, evidence: Evidence, snapshot: Snapshot, liked: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `choose_reasons` does."""
+    """Return what `choose_reasons` returns, from the kernel."""
     item, history, profile = evidence.item, requests.history, requests.profile
     reason, named = np.empty(item.shape, np.int8), np.empty(item.shape, np.int32)
     only = [_bits(evidence.sources, {name}) for name in ("content", "popularity")]

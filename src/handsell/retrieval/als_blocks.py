@@ -23,10 +23,10 @@ from handsell.core.kernels import compiled
 from handsell.data.late_scipy import sparse
 
 FLOATS_AT_ONCE = 4_000_000  # bound of the gathered factors of one stack of rows
-NUMBERS_AT_ONCE = 8  # of a vector of the kernel; factors are padded to a multiple
-ROWS_AT_ONCE = 8_192  # of a matrix product
-WORK_AT_ONCE = 16_384  # pairs of a part of a block
-PAIRS_OF_A_ROW = 8  # whose steps take as long as the rotations of a row
+NUMBERS_AT_ONCE = 8  # floats in a vector register of the kernel; D is padded with zeros to a multiple
+ROWS_AT_ONCE = 8_192  # rows of a matrix product
+WORK_AT_ONCE = 16_384  # pairs in the part of a block that a thread takes at a time
+PAIRS_OF_A_ROW = 8  # cost of rotating a row, in pairs that take as long
 
 T = TypeVar("T")
 
@@ -156,7 +156,10 @@ def _cut_rows(offsets: np.ndarray) -> list[int]:
 
 
 def run_parts(task: Callable[[int, int], T], edges: Sequence[int], threads: int) -> Iterator[T]:
-    """Yield the results of a task for each part first … last - 1 of rows, in order; BLAS has one thread in each."""
+    """Call task(first, last) for each part of the rows between two edges, on threads; yield the results in order.
+
+    Meanwhile BLAS has one thread in the whole process. An error of a part is raised when its result is due.
+    """
     with _find_blas().limit(limits=1):
         if threads == 1 or len(edges) <= 2:
             yield from map(task, edges[:-1], edges[1:])
@@ -166,8 +169,8 @@ def run_parts(task: Callable[[int, int], T], edges: Sequence[int], threads: int)
 
 
 def count_threads() -> int:
-    """Return the number of threads that BLAS may use here: OMP_NUM_THREADS, or `threadpool_limits`."""
-    return max((library.num_threads for library in _find_blas().lib_controllers), default=1)
+    """Return the number of threads that BLAS may use, ≥ 1: OMP_NUM_THREADS, or `threadpool_limits`; 1 if unknown."""
+    return max((library.num_threads or 1 for library in _find_blas().lib_controllers), default=1)
 
 
 @cache
@@ -176,14 +179,18 @@ def _find_blas() -> ThreadpoolController:
 
 
 def _improve_stacks(block: sparse.csr_matrix, other: np.ndarray, ridge: np.ndarray, x: np.ndarray, steps: int) -> None:
-    """Improve x (b, D) in place for a diagonal Gram matrix, which `ridge` (b, D) has with the penalties."""
+    """Take conjugate gradient steps for all rows, in place in x (b, D); ridge (b, D): Gram diagonal + penalty."""
     x[np.diff(block.indptr) == 0] = 0
     for rows, places in _stack_rows(block.indptr, other.shape[1]):
         x[rows] = _take_steps(other[block.indices[places]], block.data[places], ridge[rows], x[rows], steps)
 
 
 def _take_steps(y: np.ndarray, added: np.ndarray, ridge: np.ndarray, x: np.ndarray, steps: int) -> np.ndarray:
-    """Return x (m, D) after preconditioned conjugate gradient steps, for the factors y (m, n, D) of the rows' pairs."""
+    """Return x (m, D) after steps of conjugate gradients, preconditioned by ridge (m, D).
+
+    The rows have n pairs each, with factors y (m, n, D) of the other side and added confidences (m, n), below 0 for a
+    dislike.
+    """
 
     def combine(weight: np.ndarray) -> np.ndarray:  # (m, n) → (m, D)
         return (weight[:, None, :] @ y)[:, 0]

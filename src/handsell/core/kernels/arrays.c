@@ -47,6 +47,7 @@ int expect(int holds, const char *what) {
 
 int table_make(Table *table, Py_ssize_t most) {
     uint32_t size = 16;
+    if (most > INT32_MAX / 2) return -1;
     while (size < 2 * (uint64_t)most) size *= 2;
     table->mask = size - 1;
     table->key = malloc(2 * (size_t)size * sizeof(int32_t));

@@ -19,6 +19,11 @@ static inline Py_ssize_t length(const Py_buffer *view) { return view->itemsize ?
 /* Return 0, or -1 with a ValueError that names what does not fit. */
 int expect(int holds, const char *what);
 
+/* Whether segment n, values[begin[n]:begin[n + 1]], lies within `count` values. */
+static inline int has_segment(const int64_t *begin, Py_ssize_t n, Py_ssize_t count) {
+    return begin[n] >= 0 && begin[n] <= begin[n + 1] && begin[n + 1] <= count;
+}
+
 /* Open addressing from int32 keys to int32 values; key NONE is no key. */
 typedef struct {
     int32_t *key, *value;

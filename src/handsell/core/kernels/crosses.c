@@ -74,7 +74,7 @@ PyObject *sum_weights(PyObject *module, PyObject *const *args, Py_ssize_t count)
             index_keys(&table, (const int32_t *)v[0].buf + b * many, many);
             for (Py_ssize_t k = b * width; inside && k < (b + 1) * width; k++) {
                 double sum = 0.0;
-                inside = place[k] >= 0 && place[k] < places && begin[place[k]] >= 0 && begin[place[k] + 1] <= values;
+                inside = place[k] >= 0 && place[k] < places && has_segment(begin, place[k], values);
                 for (int64_t m = inside ? begin[place[k]] : 0; inside && m < begin[place[k] + 1]; m++) {
                     if (value[m] == NONE) continue;
                     uint32_t at = table_place(&table, value[m]);
@@ -101,12 +101,11 @@ PyObject *compare_tags(PyObject *module, PyObject *const *args, Py_ssize_t count
     int good = length(&v[4]) == length(&v[3]);
     for (Py_ssize_t c = 0; good && c < rows * width; c++) {
         int32_t own = other[c / width];
-        good = own < places && place[c] >= 0 && place[c] < places;
+        good = own < places && (own < 0 || has_segment(begin, own, length(&v[2]))) && place[c] >= 0 && place[c] < places &&
+               has_segment(begin, place[c], length(&v[2]));
         if (!good) break;
         int64_t from = own >= 0 ? begin[own] : 0, to = own >= 0 ? begin[own + 1] : 0;
         int64_t first = begin[place[c]], last = begin[place[c] + 1], common = 0;
-        good = first >= 0 && last <= length(&v[2]) && from >= 0 && to <= length(&v[2]);
-        if (!good) break;
         for (int64_t m = first; m < last; m++) {
             int held = 0;
             for (int64_t n = from; n < to; n++) held |= value[n] == value[m];

@@ -47,7 +47,8 @@ typedef float Lanes;
 
 /* improve_rows(offsets (b + 1,) i64, columns (N,) i32, added (N,) f32, other (J, D) f32, values (D,) f32,
  *              penalties (b,) f32, x (b, D) f32, steps)
- * `_improve_stacks` in als_blocks.py, in place; D is a multiple of 8. Rows without pairs become zero. */
+ * Conjugate gradient steps for rows of ALS, in place in x: as `_improve_stacks` of als_blocks.py. Row r has the pairs
+ * offsets[r] … offsets[r + 1] - 1; without pairs it becomes zero. D is a multiple of 8. */
 PyObject *improve_rows(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     Py_buffer v[7];
     if (expect(count == 8, "8 arguments") < 0) return NULL;

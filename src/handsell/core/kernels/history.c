@@ -4,22 +4,26 @@
 #include <stdlib.h>
 
 /* The sum in NumPy's order of additions: pairwise beyond 128, eight at a time from 8 on. */
-static float sum_pairwise(const float *a, Py_ssize_t n) {
-    if (n > 128) {
-        Py_ssize_t half = n / 2 - n / 2 % 8;
-        return sum_pairwise(a, half) + sum_pairwise(a + half, n - half);
+#define DEFINE_SUM(NAME, NUMBER)                                                                                      \
+    static NUMBER NAME(const NUMBER *a, Py_ssize_t n) {                                                               \
+        if (n > 128) {                                                                                                \
+            Py_ssize_t half = n / 2 - n / 2 % 8;                                                                      \
+            return NAME(a, half) + NAME(a + half, n - half);                                                          \
+        }                                                                                                             \
+        NUMBER sum = 0, r[8];                                                                                         \
+        Py_ssize_t i = 0;                                                                                             \
+        if (n >= 8) {                                                                                                 \
+            for (int j = 0; j < 8; j++) r[j] = a[j];                                                                  \
+            for (i = 8; i < n - n % 8; i += 8)                                                                        \
+                for (int j = 0; j < 8; j++) r[j] += a[i + j];                                                         \
+            sum = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]));                                  \
+        }                                                                                                             \
+        for (; i < n; i++) sum += a[i];                                                                               \
+        return sum;                                                                                                   \
     }
-    float sum = 0.0f, r[8];
-    Py_ssize_t i = 0;
-    if (n >= 8) {
-        for (int j = 0; j < 8; j++) r[j] = a[j];
-        for (i = 8; i < n - n % 8; i += 8)
-            for (int j = 0; j < 8; j++) r[j] += a[i + j];
-        sum = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]));
-    }
-    for (; i < n; i++) sum += a[i];
-    return sum;
-}
+
+DEFINE_SUM(sum_pairwise, float)
+DEFINE_SUM(sum_pairwise64, double)
 
 /* weigh(item (B, T) i32, time (B, T) i64, weight (B, T) f32, now (B,) i64, items (B, T) i32, weights (B, T) f32,
  *       n_items, half_life_us, half_life_events, dislikes)
@@ -68,24 +72,6 @@ PyObject *weigh(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     release_arrays(v, 6);
     if (!key) return PyErr_NoMemory();
     return expect(good, "one item, time and weight of each event") < 0 ? NULL : Py_NewRef(Py_None);
-}
-
-/* As `sum_pairwise`, of float64. */
-static double sum_pairwise64(const double *a, Py_ssize_t n) {
-    if (n > 128) {
-        Py_ssize_t half = n / 2 - n / 2 % 8;
-        return sum_pairwise64(a, half) + sum_pairwise64(a + half, n - half);
-    }
-    double sum = 0.0, r[8];
-    Py_ssize_t i = 0;
-    if (n >= 8) {
-        for (int j = 0; j < 8; j++) r[j] = a[j];
-        for (i = 8; i < n - n % 8; i += 8)
-            for (int j = 0; j < 8; j++) r[j] += a[i + j];
-        sum = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]));
-    }
-    for (; i < n; i++) sum += a[i];
-    return sum;
 }
 
 /* pool_history(item (B, T) i32, time (B, T) i64, weight (B, T) f32, now (B,) i64, items (B, T) i64, pools (B, 3, T) f32,

@@ -18,7 +18,7 @@ PyObject *write_values(PyObject *module, PyObject *const *args, Py_ssize_t count
     Py_ssize_t cells = length(&v[2]), columns = cells ? length(&v[4]) / cells : 0;
     Py_ssize_t rows = v[2].ndim ? v[2].shape[0] : 0, items = v[1].ndim ? v[1].shape[0] : 0;
     Py_ssize_t user = rows ? length(&v[0]) / rows : 0, context = rows ? length(&v[3]) / rows : 0;
-    Py_ssize_t values = items ? length(&v[1]) / items : 0, width = rows ? cells / rows : 0;
+    Py_ssize_t values = v[1].ndim > 1 ? v[1].shape[1] : 0, width = rows ? cells / rows : 0;
     int good = length(&v[4]) == cells * columns && (!cells || (at[0] >= 0 && at[0] + user <= columns && at[1] >= 0 &&
                at[1] + values <= columns && at[2] >= 0 && at[2] + context <= columns));
     for (Py_ssize_t c = 0; good && c < cells; c++) {
@@ -127,8 +127,7 @@ PyObject *write_crosses(PyObject *module, PyObject *const *args, Py_ssize_t coun
                  .past = rows ? length(&v[PAST]) / rows : 0, .items = length(&v[CREATOR])};
     int good = length(&v[TIME]) == length(&v[PAST]) && length(&v[CREATOR_WEIGHT]) == length(&v[CREATOR_KEY]) &&
                length(&v[TAG_WEIGHT]) == length(&v[TAG_KEY]) && length(&v[BEGIN]) == user.items + 1 &&
-               length(&v[PUBLISHED]) == user.items && (!length(&v[ITEM]) || (column >= 0 && column + FEATURES <= columns)) &&
-               user.begin[0] >= 0 && user.begin[user.items] <= length(&v[TAGS]);
+               length(&v[PUBLISHED]) == user.items && (!length(&v[ITEM]) || (column >= 0 && column + FEATURES <= columns));
     user.item_times = good ? malloc((size_t)(2 * user.past + 2) * sizeof(int32_t)) : NULL;
     int made = 0;
     if (user.item_times) {
@@ -149,12 +148,14 @@ PyObject *write_crosses(PyObject *module, PyObject *const *args, Py_ssize_t coun
             count_past(&user.by_creator, user.creator_times, real ? user.creator[user.item[t]] : NONE, t);
             events += real;
         }
+        int32_t last = good && user.past ? user.item[user.past - 1] : NONE;
+        good = good && (last < 0 || has_segment(user.begin, last, length(&v[TAGS])));
         index_weights(&user.creators, (const int32_t *)v[CREATOR_KEY].buf + b * creators, creators);
         index_weights(&user.tags, (const int32_t *)v[TAG_KEY].buf + b * tags, tags);
         for (Py_ssize_t c = b * width; good && c < (b + 1) * width; c++) {
             int32_t item = ((const int32_t *)v[ITEM].buf)[c];
             float *out = (float *)v[OUT].buf + c * columns + column;
-            good = item < user.items;
+            good = item < user.items && (item < 0 || has_segment(user.begin, item, length(&v[TAGS])));
             if (item >= 0 && good)
                 cross(&user, item, now, (const float *)v[CREATOR_WEIGHT].buf + b * creators,
                       (const float *)v[TAG_WEIGHT].buf + b * tags, events, most, always, out);

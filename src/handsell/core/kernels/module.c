@@ -4,6 +4,9 @@
 #ifndef HAS_WIDE
 #define HAS_WIDE 0
 #endif
+#ifndef CHECKSUM
+#define CHECKSUM 0 /* of the C files; setup.py defines it */
+#endif
 
 #define METHOD(NAME) {#NAME, (PyCFunction)(void (*)(void))NAME, METH_FASTCALL, NULL}
 
@@ -22,5 +25,6 @@ static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_compiled", NULL, -1
 PyMODINIT_FUNC PyInit__compiled(void) {
     PyObject *module = PyModule_Create(&MODULE);
     if (module && PyModule_AddIntConstant(module, "wide", HAS_WIDE) < 0) Py_CLEAR(module);
+    if (module && PyModule_AddIntConstant(module, "checksum", CHECKSUM) < 0) Py_CLEAR(module);
     return module;
 }

@@ -108,7 +108,7 @@ PyObject *choose_reasons(PyObject *module, PyObject *const *args, Py_ssize_t cou
                length(&v[WEIGHT]) == length(&v[PAST]) && length(&v[CREATOR_WEIGHT]) == length(&v[CREATOR_KEY]) &&
                length(&v[TAG_WEIGHT]) == length(&v[TAG_KEY]) && length(&v[AVAILABLE]) == items &&
                length(&v[BEGIN]) == items + 1 && length(&v[PUBLISHED]) == items && length(&v[BITS]) == 3 &&
-               length(&v[SETTINGS]) == 5 && user.begin[0] >= 0 && user.begin[items] <= length(&v[TAGS]);
+               length(&v[SETTINGS]) == 5;
     uint32_t bits[3];
     for (int m = 0; good && m < 3; m++) bits[m] = (uint32_t)((const int64_t *)v[BITS].buf)[m];
     for (Py_ssize_t b = 0; good && b < rows; b++) {
@@ -121,7 +121,7 @@ PyObject *choose_reasons(PyObject *module, PyObject *const *args, Py_ssize_t cou
         for (Py_ssize_t t = 0; good && t < user.events; t++) good = user.past[t] >= NONE && user.past[t] < items;
         for (Py_ssize_t c = b * n; good && c < (b + 1) * n; c++) {
             int32_t item = ((const int32_t *)v[ITEM].buf)[c], *named = (int32_t *)v[NAMED].buf + c;
-            good = item >= NONE && item < items;
+            good = item == NONE || (item >= 0 && item < items && has_segment(user.begin, item, length(&v[TAGS])));
             *named = NONE, ((signed char *)v[REASON].buf)[c] = 0;
             if (item == NONE || !good) continue;
             ((signed char *)v[REASON].buf)[c] = (signed char)choose(
@@ -145,12 +145,11 @@ typedef struct {
     int32_t *seen;
 } Tags;
 
-/* Number the distinct tags of some items, ascending; returns their count, or -1 for an item without a segment. */
-static Py_ssize_t number_tags(Tags *tags, const int32_t *items, Py_ssize_t width, Py_ssize_t places) {
+/* Number the distinct tags of some items, ascending; returns their count. */
+static Py_ssize_t number_tags(Tags *tags, const int32_t *items, Py_ssize_t width) {
     Py_ssize_t count = 0;
     table_clear(&tags->table);
     for (Py_ssize_t m = 0; m < width; m++) {
-        if (items[m] >= places) return -1;
         for (int64_t t = items[m] < 0 ? 0 : tags->begin[items[m]]; items[m] >= 0 && t < tags->begin[items[m] + 1]; t++) {
             uint32_t at = table_place(&tags->table, tags->tag[t]);
             if (tags->table.key[at] != NONE || tags->tag[t] == NONE) continue;
@@ -172,11 +171,11 @@ PyObject *build_tag_vectors(PyObject *module, PyObject *const *args, Py_ssize_t 
     Py_ssize_t width = rows ? length(&v[0]) / rows : 0, places = length(&v[1]) - 1, most = 0, columns = 1;
     const int32_t *items = v[0].buf;
     Tags tags = {.begin = v[1].buf, .tag = v[2].buf};
-    int good = places >= 0 && tags.begin[0] >= 0 && tags.begin[places] <= length(&v[2]), made = 0;
+    int good = 1, made = 0;
     for (Py_ssize_t b = 0; good && b < rows; b++) {
         Py_ssize_t all = 0;
         for (Py_ssize_t m = b * width; good && m < (b + 1) * width; m++) {
-            good = items[m] < places;
+            good = items[m] < 0 || (items[m] < places && has_segment(tags.begin, items[m], length(&v[2])));
             if (good && items[m] >= 0) all += (Py_ssize_t)(tags.begin[items[m] + 1] - tags.begin[items[m]]);
         }
         most = all > most ? all : most;
@@ -184,7 +183,7 @@ PyObject *build_tag_vectors(PyObject *module, PyObject *const *args, Py_ssize_t 
     tags.seen = good ? malloc((size_t)(most + 1) * sizeof(int32_t)) : NULL;
     if (tags.seen) made = table_make(&tags.table, most) == 0;
     for (Py_ssize_t b = 0; made && b < rows; b++) {
-        Py_ssize_t own = number_tags(&tags, items + b * width, width, places);
+        Py_ssize_t own = number_tags(&tags, items + b * width, width);
         columns = own > columns ? own : columns;
     }
     PyObject *vectors = made ? PyBytes_FromStringAndSize(NULL, rows * width * columns * (Py_ssize_t)sizeof(float)) : NULL;
@@ -192,7 +191,7 @@ PyObject *build_tag_vectors(PyObject *module, PyObject *const *args, Py_ssize_t 
         float *out = (float *)PyBytes_AsString(vectors);
         memset(out, 0, (size_t)(rows * width * columns) * sizeof(float));
         for (Py_ssize_t b = 0; b < rows; b++) {
-            if (rows > 1) number_tags(&tags, items + b * width, width, places);
+            if (rows > 1) number_tags(&tags, items + b * width, width);
             for (Py_ssize_t m = b * width; m < (b + 1) * width; m++) {
                 int64_t from = items[m] < 0 ? 0 : tags.begin[items[m]], to = items[m] < 0 ? 0 : tags.begin[items[m] + 1];
                 float weight = to > from ? (float)(1 / sqrt((double)(to - from))) : 0.0f;

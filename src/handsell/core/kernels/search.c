@@ -217,7 +217,7 @@ PyObject *select_neighbors(PyObject *module, PyObject *const *args, Py_ssize_t c
         Py_ssize_t own = past;
         for (Py_ssize_t t = b * past; good && t < (b + 1) * past; t++) {
             if (item[t] == NONE) continue;
-            good = item[t] >= 0 && item[t] < n && begin[item[t]] >= 0 && begin[item[t] + 1] <= length(&v[2]);
+            good = item[t] >= 0 && item[t] < n && has_segment(begin, item[t], length(&v[2]));
             if (good) own += begin[item[t] + 1] - begin[item[t]];
         }
         most = own > most ? own : most;

@@ -42,10 +42,10 @@ PyObject *number_texts(PyObject *module, PyObject *const *args, Py_ssize_t count
         for (Py_ssize_t p = find_first(v[1].buf, n, wanted); p < n && ((const uint32_t *)v[1].buf)[p] == wanted; p++) {
             int32_t own = order[p];
             valid = own >= 0 && own < n && begin[own] >= 0 && begin[own + 1] <= length(&v[4]);
-            if (!valid || (begin[own + 1] - begin[own] == size && !memcmp((const char *)v[4].buf + begin[own], text, (size_t)size))) {
-                *number = own;
-                break;
-            }
+            if (!valid) break;
+            if (begin[own + 1] - begin[own] != size || memcmp((const char *)v[4].buf + begin[own], text, (size_t)size)) continue;
+            *number = own;
+            break;
         }
     }
     release_arrays(v, 6);

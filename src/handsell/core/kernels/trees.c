@@ -77,12 +77,13 @@ PyObject *sum_trees(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     double base = PyFloat_AsDouble(args[6]);
     Py_ssize_t trees = PyLong_AsSsize_t(args[7]), depth = PyLong_AsSsize_t(args[8]);
     if (PyErr_Occurred() || read_arrays(args, "f?fifF", v) < 0) return NULL;
-    Py_ssize_t rows = length(&v[1]), width = rows ? length(&v[0]) / rows : 0, splits = ((Py_ssize_t)1 << depth) - 1;
+    Py_ssize_t rows = length(&v[1]), width = rows ? length(&v[0]) / rows : 0, known = depth >= 0 && depth < 31;
+    Py_ssize_t splits = ((Py_ssize_t)1 << (known ? depth : 0)) - 1;
     const float *x = v[0].buf, *threshold = v[2].buf, *leaf = v[4].buf;
     const int32_t *feature = v[3].buf;
     const char *use = v[1].buf;
     float *out = v[5].buf;
-    int good = length(&v[5]) == rows && length(&v[0]) < INT32_MAX && length(&v[2]) >= trees * splits + SPARE &&
+    int good = known && trees >= 0 && length(&v[5]) == rows && length(&v[0]) < INT32_MAX && length(&v[2]) >= trees * splits + SPARE &&
                length(&v[3]) >= trees * splits + SPARE && length(&v[4]) >= trees * (splits + 1);
     for (Py_ssize_t n = 0; good && rows && n < trees * splits; n++) good = feature[n] >= 0 && feature[n] < 2 * width;
     if (good) {

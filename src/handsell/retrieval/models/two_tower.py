@@ -78,7 +78,7 @@ def build_user_inputs(history: History, time: np.ndarray, n_items: int) -> tuple
 def _pool_compiled(
     item: np.ndarray, when: np.ndarray, weight: np.ndarray, time: np.ndarray, n_items: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what `build_user_inputs` does."""
+    """Return what `build_user_inputs` returns, from the kernel."""
     rows, length = item.shape
     items, pools = np.empty((rows, length), np.int64), np.empty((rows, POOLS, length), np.float32)
     valid = np.empty(rows, np.int64)
