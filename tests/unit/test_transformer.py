@@ -113,6 +113,14 @@ def test_the_blend_leaves_out_trees_that_see_nothing(folders, fitted, held_out):
     assert swapped.of_transformer == 0
 
 
+def test_a_blend_computes_no_ranker_without_weight(folders, fitted, held_out):
+    trees, x = fit_xgboost(*folders, CONFIG, NAMES), np.zeros((1, 4, 3), np.float32)
+    for of_trees, of_transformer, ranker in ((0.0, 2.0, fitted), (2.0, 0.0, trees)):
+        kept = (trees if of_trees else None, fitted if of_transformer else None)
+        blend = BlendedRanker(*kept, of_trees, of_transformer, fitted.calibration)
+        np.testing.assert_array_equal(blend.raw(x), 2 * ranker.raw(x))
+
+
 def test_numpy_computes_what_torch_trained(folders, held_out):
     network = train_network(held_out, held_out, CONFIG, 0.0, find_knots(held_out)).eval()
     weights = {name: p.detach().numpy() for name, p in network.named_parameters()} | {"knots": network.knots}
@@ -292,6 +300,9 @@ def test_kernels_compute_what_numpy_does(monkeypatch, size):
     weight = np.where(np.arange(PAST) < 3, 1.0, np.nan) * np.ones((3, 1))
     lists = Lists(real, np.ones(real.shape, np.float32), past, weight.astype(np.float32))
     use = real & (rng.random(x.shape[:2]) < 0.5)
+    nothing = np.zeros(0, int)
+    alone = ListContext(nothing, np.zeros(0, np.float32), past[0], np.ones(PAST, np.float32))
+    assert ranker._score_list(x[0], nothing, alone).shape == (0,)
     found = ranker.raw(x, use=use, lists=lists)
     monkeypatch.setattr(transformer, "compiled", None)
     np.testing.assert_allclose(found, ranker.raw(x, use=use, lists=lists), rtol=1e-4, atol=1e-4)

@@ -22,12 +22,12 @@ from handsell.ranking.xgboost_ranker import WITHOUT_EVENTS, XGBoostRanker
 log = logging.getLogger(__name__)
 
 BLEND = "blend.json"
-SHARES = tuple(i / 10 for i in range(11))  # of the transformer, that are tried
+SHARES = tuple(i / 10 for i in range(11))  # shares of the transformer that validation chooses from
 
 
 @dataclass(frozen=True)
 class BlendedRanker(CalibratedRanker):
-    """A `Ranker` that sums two of the same features; the trees make the preselection."""
+    """Weighted sum of two rankers of the same features; the first trees make the preselection."""
 
     trees: XGBoostRanker
     transformer: TransformerRanker
@@ -50,6 +50,8 @@ class BlendedRanker(CalibratedRanker):
         """Return raw scores (B, K) float32, NaN where `use` is false; with `trees`, those of the first trees alone."""
         if trees:
             return self.trees.raw(x, trees, use)
+        if not self.of_trees:
+            return np.float32(self.of_transformer) * self.transformer.raw(x, use=use, lists=lists)
         scores = self.trees.raw(x, use=use)
         if not self.of_transformer:
             return np.float32(self.of_trees) * scores

@@ -41,7 +41,10 @@ class RankingConfig(Section):
         20.0, ge=0, description="least sum of Hessians in a leaf; larger values regularize more"
     )
     first_look_trees: int = Field(
-        20, ge=0, description="first trees, which preselect first_look_keeps candidates for the whole ranker; 0: none"
+        20,
+        ge=0,
+        description="first trees, which preselect first_look_keeps candidates for the whole ranker; 0: none; "
+        "with model = transformer, the fused score preselects in their place",
     )
     first_look_keeps: int = Field(
         200, ge=1, description="candidates per request that the whole ranker scores after the preselection"

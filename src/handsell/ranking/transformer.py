@@ -159,7 +159,7 @@ class TransformerRanker(CalibratedRanker):
         return dict(sorted(zip(self.features, (share / total).tolist(), strict=True), key=lambda pair: -pair[1]))
 
     def save(self, path: Path) -> None:
-        """Save transformer.safetensors, features.json, prior.json, without_events.json and calibration.json."""
+        """Save transformer.safetensors, and features, prior, history, without_events and calibration as JSON."""
         path.mkdir(parents=True, exist_ok=True)
         save_file({name: np.ascontiguousarray(w, np.float32) for name, w in self.weights.items()}, path / WEIGHTS)
         (path / "features.json").write_text(json.dumps(list(self.features), indent=1))
@@ -177,13 +177,13 @@ class TransformerRanker(CalibratedRanker):
                 for name in ("features.json", "prior.json", "history.json", WITHOUT_EVENTS)
             )
             weights = load_file(path / WEIGHTS)
-            known = len(weights["knots"]) == len(features)
+            agree = len(weights["knots"]) == len(features)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise BundleError(
                 f"ranker in {path}: {WEIGHTS} or a file beside it is missing or corrupt ({type(error).__name__}): "
                 "roll back, or train again"
             ) from error
-        if not known:
+        if not agree:
             raise BundleError(
                 f"ranker in {path}: {WEIGHTS} has {len(weights['knots'])} features, features.json has "
                 f"{len(features)}: they are from different trainings; roll back, or train again"
@@ -227,13 +227,14 @@ def _attend(
     x: np.ndarray, others: np.ndarray, mine: np.ndarray, theirs: np.ndarray, bias: np.ndarray,
     w: Mapping[str, np.ndarray],
 ) -> np.ndarray:  # fmt: skip
-    """Return what rows x (N, D) read of the others (M, D); not of themselves: where `mine` (N,) is in `theirs` (M,).
+    """Return the attention output (N, D) of rows x (N, D) over the others (M, D).
 
-    A row may attend to nothing: to a key of score 0 and value 0.
+    A row does not attend to itself: `mine` (N,) and `theirs` (M,) number the rows. Each may attend to nothing, a key
+    of score 0 and value 0, so that a single candidate has an output, too. `bias` (HEADS, M) is added to the scores.
     """
     query, key, value = x @ w["query"], others @ w["key"], others @ w["value"]
     out, size = np.empty_like(query), query.shape[1] // HEADS
-    if compiled is not None and size % 16 == 0:
+    if compiled is not None and size % 16 == 0 and len(x):
         _attend_compiled(query, key, value, mine, theirs, bias, out)
         return out @ w["mix"]
     for head in range(HEADS):
@@ -252,7 +253,7 @@ def _attend_compiled(
     query: np.ndarray, key: np.ndarray, value: np.ndarray, mine: np.ndarray, theirs: np.ndarray, bias: np.ndarray,
     out: np.ndarray,
 ) -> None:  # fmt: skip
-    """Write to `out` (N, D); the kernel takes keys by column, and a multiple of 16 others."""
+    """Write the attention output to `out` (N, D); the kernel takes keys by column, and a multiple of 16 others."""
     count, size = key.shape
     width = -(-count // 16) * 16
     keys, values = np.zeros((size, width), np.float32), np.zeros((width, size), np.float32)

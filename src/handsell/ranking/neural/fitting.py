@@ -36,7 +36,7 @@ TOP = 10
 
 @dataclass(frozen=True)
 class Workers:
-    """How workers that train together share: a process alone shares nothing."""
+    """What workers that train together exchange; by default, one process trains alone."""
 
     rank: int = 0
     share_gradients: Callable[[nn.Module], nn.Module] = lambda network: network
