@@ -15,7 +15,7 @@ from handsell.ranking.blended_ranker import BlendedRanker, choose_blend, measure
 from handsell.ranking.config import RankingConfig
 from handsell.ranking.examples import HISTORY_LABEL, Examples
 from handsell.ranking.fitting import fit_xgboost
-from handsell.ranking.lists import CONTEXT, Lists
+from handsell.ranking.lists import CONTEXT, ListContext, Lists
 from handsell.ranking.neural.fitting import find_knots, fit_transformer, train_network
 from handsell.ranking.neural.network import TransformerNetwork
 from handsell.ranking.ranker_files import load_ranker
