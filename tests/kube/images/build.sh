@@ -2,12 +2,16 @@
 # Builds the images of the local overlay from Debian's packages alone, as archives: for clusters that reach no registry.
 #   tests/kube/images/build.sh FOLDER [options of the builder]      FOLDER/{handsell,postgres,redis}.tar, docker archives
 # Needs root, debootstrap and buildah. The base image is a Debian that debootstrap makes; torch is cut from PyPI's build. pip's
-# settings of this machine, with their certificates, are mounted while it builds, and are not in the image.
+# settings of this machine, with their certificates, are mounted while it builds, and are not in the image. The certificates have
+# a place of their own there: where the image has its own, an update of Debian's package could not replace a mounted file.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=$(mkdir -p "$1" && cd "$1" && pwd); shift
 base=localhost/debian:12
-[ -s /etc/pip.conf ] && for file in /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do set -- --volume "$file:$file:ro" "$@"; done
+if [ -s /etc/pip.conf ]; then
+  sed 's|^cert *=.*|cert = /etc/pip-certificates.crt|' /etc/pip.conf > "$out/pip.conf"
+  set -- --volume "$out/pip.conf:/etc/pip.conf:ro" --volume /etc/ssl/certs/ca-certificates.crt:/etc/pip-certificates.crt:ro "$@"
+fi
 export STORAGE_DRIVER=${STORAGE_DRIVER:-overlay} BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot}
 
 if ! buildah inspect --type image "$base" >/dev/null 2>&1; then
