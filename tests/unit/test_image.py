@@ -91,6 +91,7 @@ def test_the_image_holds_no_data_and_the_context_nothing_else():
     assert all((ROOT / source).exists() for source in sources)
     assert {source for source in sources if not any(fnmatch(source, pattern) for pattern in allowed)} == set()
     assert all(any(fnmatch(source, pattern) for source in sources) for pattern in allowed)
+    assert "**/*.so" in IGNORED  # kernels of the checkout, perhaps of another machine
     assert not {".handsell", ".", "tests", "benchmarks", ".git"} & {*sources, *allowed}
 
 

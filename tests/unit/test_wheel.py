@@ -10,7 +10,7 @@ import pytest
 from feast.protos.feast.core.Registry_pb2 import Registry
 
 from handsell.jobs.train.publication import find_git_revision
-from installed_wheel import ROOT, install_wheel, list_sources
+from installed_wheel import KERNELS, ROOT, install_wheel, list_sources
 
 USED = ("deployments/configs", "deployments/kuberay", "deployments/serve")
 MONITORING = ("deployments", "monitoring")
@@ -55,8 +55,15 @@ def test_it_holds_the_package_and_the_files_that_it_uses(wheel):
     expected = {path.relative_to("src") for path in sources if path.parts[0] == "src"}
     expected |= {Path("handsell", "shipped") / path for path in used}
     if shutil.which("gcc"):
-        expected.add(Path("handsell", "core", "kernels", "_compiled.abi3.so"))
+        expected.add(KERNELS.relative_to("src"))
     assert {path for path in held if ".dist-info" not in path.parts[0]} == expected
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="no C compiler")
+def test_its_kernels_are_built_from_its_own_files_not_copied_from_the_checkout(wheel, tmp_path):
+    asked = "from handsell.core.kernels import compiled; print(compiled.__file__)"
+    done = wheel.run("python", "-W", "error", "-c", asked, folder=tmp_path)
+    assert done.stdout.strip() == str(wheel.site / KERNELS.relative_to("src")), done.stderr
 
 
 def test_everything_is_found_in_the_package(wheel, tmp_path):
