@@ -34,6 +34,7 @@ from handsell.retrieval.models.two_tower import (
 )
 from handsell.retrieval.neural.device import Device
 from handsell.retrieval.neural.hard_negatives import HardNegatives
+from handsell.retrieval.neural.optimizers import leave_out_compiler
 from handsell.retrieval.neural.training import read_weights, use_one_thread
 
 log = logging.getLogger(__name__)
@@ -239,7 +240,7 @@ def fit_two_tower(interactions: Interactions, config: TwoTowerConfig, content: C
     rows = TwoTowerRows(interactions, config)
     model = build_towers(interactions.n_items, content, config)
     if count_steps(rows, config):
-        with use_one_thread():
+        with use_one_thread(), leave_out_compiler():
             train(model, rows, config, after_epoch=lambda *at: log.info(format_progress(config, *at)))
     else:
         log.warning("two_tower: no like follows another like of its user; item vectors are from content alone")
