@@ -20,7 +20,10 @@ CALLS = {
 SAFE_ONLY_WITH = {"torch.load": ("weights_only", True), "torch.jit.load": ("never", True)}
 UNSAFE_VALUES = {"allow_pickle": (False,), "shell": (False,)}  # by keyword: the only values that are allowed
 ALLOWED = {
-    ("src/handsell/jobs/cluster.py", "cloudpickle"): "results of tasks within one cluster, whose calls need its token",
+    (
+        "src/handsell/jobs/ray_tasks.py",
+        "cloudpickle",
+    ): "results of tasks in one cluster, whose calls need its token",
     ("src/handsell/serving/graph/remote.py", "request_serialization='pickle'"): "calls between deployments of one "
     "cluster, which need its token (tests/graph/test_serving_sockets.py attacks them)",
     ("src/handsell/serving/graph/remote.py", "response_serialization='pickle'"): "as the requests",

@@ -136,11 +136,11 @@ def prepare_run(config: Config) -> Path:
         if (folder / "item_days" / f"{window}.npz").exists():
             continue
         print(f"== {window}: rows, candidates and item values", flush=True)
-        fetch_user_rows(config, folder, window)
+        fetch_user_rows(config, folder, (window,))
         (folder / "candidates" / window).mkdir(parents=True, exist_ok=True)
         for rows in list_chunks(folder, window):
             retrieve_candidates(config, folder, folder / "holdout", window, rows)
-        fetch_item_values(config, folder, window)
+        fetch_item_values(config, folder, (window,))
     return folder
 
 

@@ -126,9 +126,9 @@ def answers(made):
     config, run = made.config, made.config.state / "run"
     for name in ("rows", "candidates", "item_days"):
         shutil.rmtree(run / name, ignore_errors=True)
-    run_tasks(fetch_user_rows, [(config, run, "ranker")])
+    run_tasks(fetch_user_rows, [(config, run, ("ranker",))])
     examples.find_candidates(config, run, run, "ranker")
-    run_tasks(examples.fetch_item_values, [(config, run, "ranker")])
+    run_tasks(examples.fetch_item_values, [(config, run, ("ranker",))])
     snapshot = Snapshot.load(made.layout.snapshot)
     count = pq.read_metadata(run / "rows" / "ranker.parquet").num_rows
     requests, _ = load_requests(config, run, "ranker", slice(0, count), snapshot)

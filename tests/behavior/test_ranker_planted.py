@@ -63,7 +63,7 @@ def test_a_better_item_scores_higher(local):
 
 @pytest.mark.slow  # starts workers of Ray Train
 def test_one_and_two_ray_workers_agree_with_the_local_fit(ray_cluster, folders, local, test_groups, tmp_path):
-    from handsell.jobs.train.ranker import fit_ranker_on_ray
+    from handsell.jobs.train.distributed.ranker import fit_ranker_on_ray
 
     x, label = test_groups
     one = fit_ranker_on_ray(*folders, CONFIG, FEATURES, tmp_path / "one")

@@ -81,9 +81,9 @@ def learned(deployment):
     config, run = deployment.config, deployment.run
     for name in ("rows", "candidates", "item_days", "examples"):
         shutil.rmtree(run / name, ignore_errors=True)
-    run_tasks(fetch_user_rows, [(config, run, "ranker")])
+    run_tasks(fetch_user_rows, [(config, run, ("ranker",))])
     examples.find_candidates(config, run, run / "holdout", "ranker")
-    run_tasks(examples.fetch_item_values, [(config, run, "ranker")])
+    run_tasks(examples.fetch_item_values, [(config, run, ("ranker",))])
     examples.write_examples(config, run, run / "holdout", "ranker")
     rows = read_shards(shard_folders(run / "examples" / "ranker"), deployment_features(run))
     return pq.read_table(run / "rows" / "ranker.parquet"), rows

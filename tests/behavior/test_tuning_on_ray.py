@@ -36,7 +36,7 @@ def bare(deployment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tuning")
     for name in ("fit", "windows"):
         (folder / name).symlink_to(deployment.run / name)
-    run_tasks(fetch_user_rows, [(deployment.config, folder, "validation")])
+    run_tasks(fetch_user_rows, [(deployment.config, folder, ("validation",))])
     retrieval = deployment.config.retrieval
     poor = retrieval.with_sections({"item_knn": retrieval["item_knn"].model_copy(update={"neighbors": USELESS})})
     return Bare(deployment.config.model_copy(update={"retrieval": poor}), folder)

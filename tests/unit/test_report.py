@@ -26,10 +26,10 @@ from handsell.evaluation.report.page import render
 from handsell.evaluation.report.report import ReportContext, build_report, write_report
 from handsell.evaluation.report.served_plots import move_apart
 from handsell.evaluation.served import PAUSES, RequestScores, describe_pauses, describe_served
-from handsell.jobs.tuning.search import TunedSource
 from handsell.jobs.tuning.source_selection import SourceChoice, SourceSelection
 from handsell.jobs.tuning.strength_selection import pick_strength
 from handsell.jobs.tuning.trials import Trial
+from handsell.jobs.tuning.tuned_source import TunedSource
 from handsell.retrieval.config import RetrievalConfig
 from handsell.retrieval.stage import LocalCandidates
 

@@ -5,8 +5,9 @@ import pytest
 from handsell.core.errors import ConfigError, TrainingError
 from handsell.jobs.train.train import count_steps, list_request_sets
 from handsell.jobs.train.windows import REQUEST_SETS
-from handsell.jobs.tuning.search import TunedSource, draw_combinations, load_search_spaces, with_best_params
+from handsell.jobs.tuning.search import draw_combinations
 from handsell.jobs.tuning.trials import Trial, with_params
+from handsell.jobs.tuning.tuned_source import TunedSource, load_search_spaces, with_best_params
 
 SPACE = {"embedding_size": (128, 64, 256), "reg": (0.001, 0.01, 0.1)}
 

@@ -9,9 +9,7 @@ rows = store.online_users(user_ids)              # serving: as of now
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import subprocess
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -34,7 +32,6 @@ from google.protobuf.message import DecodeError
 
 from handsell.config import Config
 from handsell.core.errors import FeatureError
-from handsell.core.tools import start_command
 from handsell.features.repository import (
     ONLINE_BATCH,
     find_feature_repo,
@@ -42,6 +39,7 @@ from handsell.features.repository import (
     share_online_file,
 )
 from handsell.features.storage.changes import find_changes
+from handsell.features.storage.feast_process import run_feast
 from handsell.features.storage.registration import UNREGISTERED, FeatureRegistry
 from handsell.features.storage.row_writers import RowLock, open_lock, record_batch_write
 from handsell.features.storage.user_rows import Cells, OnlineViews, open_online_views
@@ -74,14 +72,7 @@ class FeatureStore(FeatureRegistry):
         """Register entities, views and services as the `feast` command does; returns its output."""
         repo = find_feature_repo(self.config)
         self._require_registry()
-        command = [*start_command("light feast"), "-c", str(repo), "apply"]
-        done = subprocess.run(
-            command,
-            env=os.environ | prepare_feast_environment(self.config),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_feast(("-c", str(repo), "apply"), prepare_feast_environment(self.config))
         if done.returncode:
             raise FeatureError(f"`feast -c {repo} apply` failed with status {done.returncode}:\n{done.stderr.strip()}")
         share_online_file(self.config)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 
 from handsell.config import Config
 from handsell.config.permissions import require_writable
 from handsell.core.errors import HandsellError
 from handsell.events.compaction import compact
-from handsell.events.store.opening import has_one_writer
+from handsell.events.store.opening import has_one_writer, open_reader
 from handsell.jobs.audited_command import append_entry
 from handsell.jobs.cleaning import clean
 from handsell.jobs.cluster import connect, open_cluster
@@ -37,17 +37,23 @@ def run_pipeline(config: Config, promote: bool = True) -> str:
     progress, state = Progress(len(STEPS) + count_steps(config)), open_published_state(config)
     if pulled := state.pull():
         report_update(f"newer in object storage, and fetched: {', '.join(pulled)}")
-    through_service = os.environ.get("RAY_ADDRESS") and has_one_writer(config)
-    with open_cluster(config), connect(config.jobs.num_cpus) if through_service else nullcontext():
+    with open_cluster(config):
         for name, run in STEPS.items():
             with progress.step(name) as note:
                 note.text = UNCHANGED if name in SKIPPED and steps.is_unchanged(config, name) else run(config)
                 state.push()  # what a training that is killed later need not do again
         outcome = train(config, promote, progress)
-        append_entry(config, "train", f"deployment {config.name}", "done", outcome)
-        report_update(_clean(config))
+        with _reach_writer(config):
+            append_entry(config, "train", f"deployment {config.name}", "done", outcome)
+            report_update(_clean(config))
         state.push()
     return outcome
+
+
+def _reach_writer(config: Config) -> AbstractContextManager:
+    """Connect to the service whose writer has the event store, if there may be one; Ray takes a second to import."""
+    through_service = os.environ.get("RAY_ADDRESS") and has_one_writer(config)
+    return connect(config.jobs.num_cpus) if through_service else nullcontext()
 
 
 def _clean(config: Config) -> str:
@@ -68,7 +74,11 @@ def ingest_events(config: Config) -> str:
 
 def finish_erasures(config: Config) -> str:
     """Remove people whose erasure is not finished from all files."""
-    outcome = resume(config, report_update)
+    with closing(open_reader(config)) as reader:
+        if all(erasure.user_id is None for erasure in reader.read_erasures()):
+            return "nobody to erase"
+    with _reach_writer(config):
+        outcome = resume(config, report_update)
     return outcome.to_text() if outcome.people else "nobody to erase"
 
 

@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-import ray
-from ray import serve
-
 from handsell.config import Config
 from handsell.events.store.interface import AppendResult
 from handsell.events.store.opening import has_one_writer, open_writer
@@ -38,8 +35,12 @@ def open_store_writer(config: Config, lock_wait_s: float = LOCK_WAIT_S) -> Itera
 
 def _find_writer() -> Any | None:
     """Return a handle of the running service's writer; None if no service runs on this cluster."""
+    import ray
+
     if not ray.is_initialized():
         return None
+    from ray import serve  # takes a second to import
+
     application = serve.status().applications.get(APPLICATION)
     if application is None or WRITER not in application.deployments:
         return None

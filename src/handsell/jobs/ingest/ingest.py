@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 from filelock import FileLock, Timeout
 
 from handsell.catalog.vocabulary import Vocabulary
@@ -257,9 +256,10 @@ def _run_tasks(function: Callable, arguments: Sequence[tuple], config: Config) -
     """Run Ray tasks; raise their errors as they were raised there."""
     try:
         return run_tasks(function, arguments, wait_s=config.jobs.wait_for_resources_s)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, HandsellError):
-            raise error.cause from None
+    except Exception as error:
+        cause = getattr(error, "cause", None)  # of Ray's error for a task
+        if isinstance(cause, HandsellError):
+            raise cause from None
         raise
 
 

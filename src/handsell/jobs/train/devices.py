@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
-
-import ray
-from ray.train import ScalingConfig
+from typing import TYPE_CHECKING, Literal
 
 from handsell.config import Config
+
+if TYPE_CHECKING:  # Ray Train takes seconds to import
+    from ray.train import ScalingConfig
 
 
 def takes_gpus(config: Config, workers: int) -> bool:
     """Return whether `workers` workers train on GPUs. Needs a connected Ray cluster."""
+    import ray
+
     return choose_gpus(config.jobs.use_gpu, workers, ray.cluster_resources())
 
 
@@ -26,6 +28,8 @@ def choose_gpus(use_gpu: bool | Literal["auto"], workers: int, resources: Mappin
 
 def build_scaling(workers: int, gpu: bool, cpus: float = 1.0) -> ScalingConfig:
     """Return the workers of a Ray Train run, each with `cpus` logical CPUs, and a GPU if wanted."""
+    from ray.train import ScalingConfig
+
     resources = {"CPU": cpus, "GPU": 1.0} if gpu else {"CPU": cpus}
     return ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker=resources)
 

@@ -6,6 +6,7 @@ Each step is a set of Ray tasks over chunks of requests, which read and write fi
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from handsell.ranking.examples import Outcomes, ShownItems, append_history, labe
 from handsell.ranking.shards import write_shards
 from handsell.retrieval.stage import LocalCandidates
 
+FIRST_DAY = -(2**31)  # of the keys of (item, day) pairs
 ARRAYS = ("item", "fused", "source_score", "source_rank")
 
 
@@ -67,46 +69,63 @@ def _cached_stage(config_json: str, source: str, models: str) -> tuple[Snapshot,
     return snapshot, load_candidates(Path(models), Config.model_validate(json.loads(config_json)), snapshot)
 
 
-def fetch_item_values(config: Config, run: Path, window: str) -> int:
-    """Fetch from Feast the values of each (item, day) among a window's candidates; return the number of pairs fetched.
+def fetch_item_values(config: Config, run: Path, windows: Sequence[str]) -> int:
+    """Fetch from Feast the values of each (item, day) among the candidates of windows; return how many were fetched.
 
     Writes item_days/<window>.npz to the folder `run`: item, day, values of the registered item features. Pairs that the
-    file has already are not fetched again. A Ray task.
+    file has already are not fetched again; one that several windows need is fetched once. A Ray task.
     """
     from handsell.features.store import open_store  # Feast takes seconds to import: only tasks that query it do
 
-    parts = [np.load(path)["pairs"] for path in sorted((run / "candidates" / window).glob("*.npz"))]
-    pairs = np.unique(np.concatenate(parts), axis=0) if parts else np.zeros((0, 2), np.int64)
-    path = run / "item_days" / f"{window}.npz"
-    names = tuple(find_features("item"))
-    known = _read_item_days(path) if path.exists() else _no_item_days(len(names))
-    pairs = pairs[~np.isin(_pair_keys(*pairs.T), _pair_keys(known.item, known.day))]
-    if path.exists() and not len(pairs):
-        return 0
-    snapshot = Snapshot.load(Layout(config.state).snapshot)
-    columns = open_store(config).historical_items(snapshot.items.ids(pairs[:, 0]), pairs[:, 1] * DAY_US)
-    values = np.stack([columns[name].to_numpy(zero_copy_only=False) for name in names], axis=1)
-    values = values.astype(np.float32)
-    values = np.where(
-        np.isnan(values).all(axis=1, keepdims=True), get_untouched_values(), values
-    )  # no row: no event yet
-    path.parent.mkdir(exist_ok=True)
-    item, day = np.concatenate([known.item, pairs[:, 0].astype(np.int32)]), np.concatenate([known.day, pairs[:, 1]])
-    np.savez(path, item=item, day=day, values=np.concatenate([known.values, values]))
+    names, known, missing = tuple(find_features("item")), {}, {}
+    for window in windows:
+        path = run / "item_days" / f"{window}.npz"
+        known[window] = _read_item_days(path) if path.exists() else None
+        missing[window] = _list_missing_pairs(run, window, known[window])
+    pairs = np.unique(np.concatenate([np.zeros(0, np.int64), *missing.values()]))
+    values = np.zeros((0, len(names)), np.float32)
+    if len(pairs):
+        item, day = _split_keys(pairs)
+        ids = Snapshot.load(Layout(config.state).snapshot).items.ids(item)
+        columns = open_store(config).historical_items(ids, day * DAY_US)
+        values = np.stack([columns[name].to_numpy(zero_copy_only=False) for name in names], axis=1).astype(np.float32)
+        is_untouched = np.isnan(values).all(axis=1, keepdims=True)  # no row: no event yet
+        values = np.where(is_untouched, get_untouched_values(), values)
+    for window, wanted in missing.items():
+        found = ItemDays(*_split_keys(wanted), values[np.searchsorted(pairs, wanted)])
+        _add_item_days(run / "item_days" / f"{window}.npz", known[window], found)
     return len(pairs)
 
 
+def _list_missing_pairs(run: Path, window: str, known: ItemDays | None) -> np.ndarray:
+    """Return the keys of the (item, day) pairs of a window's candidates that are not known, ascending."""
+    parts = [np.load(path)["pairs"] for path in sorted((run / "candidates" / window).glob("*.npz"))]
+    keys = np.unique(np.concatenate([np.zeros(0, np.int64), *(_pair_keys(*pairs.T) for pairs in parts)]))
+    return keys if known is None else keys[~np.isin(keys, _pair_keys(known.item, known.day))]
+
+
+def _add_item_days(path: Path, known: ItemDays | None, found: ItemDays) -> None:
+    if known is not None:
+        if not len(found):
+            return
+        both = ((getattr(known, name), getattr(found, name)) for name in ("item", "day", "values"))
+        found = ItemDays(*(np.concatenate(pair) for pair in both))
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, item=found.item, day=found.day, values=found.values)
+
+
 def _pair_keys(item: np.ndarray, day: np.ndarray) -> np.ndarray:
-    return item.astype(np.int64) << 32 | day
+    return item.astype(np.int64) << 32 | (day - FIRST_DAY)
+
+
+def _split_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return item int32 and day int64 of each key."""
+    return (keys >> 32).astype(np.int32), (keys & 0xFFFFFFFF) + FIRST_DAY
 
 
 def _read_item_days(path: Path) -> ItemDays:
     with np.load(path) as arrays:
         return ItemDays(arrays["item"], arrays["day"], arrays["values"])
-
-
-def _no_item_days(width: int) -> ItemDays:
-    return ItemDays(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, width), np.float32))
 
 
 def load_item_values(config: Config, run: Path, window: str, snapshot: Snapshot) -> DailyValues:

@@ -30,21 +30,21 @@ from handsell.features.matrix import select_ranker_features
 from handsell.features.views import list_service_columns
 from handsell.jobs.cluster import run_tasks
 from handsell.jobs.train.examples import load_item_values
+from handsell.jobs.train.refit import Refit
 from handsell.jobs.train.refit_comparison import RefitComparison, compare_refit
 from handsell.jobs.train.requests import CHUNK, load_evaluation_requests
-from handsell.jobs.train.retrievers import count_positives, fit_retrievers, read_interactions
+from handsell.jobs.train.retrievers import count_positives, read_interactions
 from handsell.jobs.train.training_run import SERVICE, TrainingRun
 from handsell.onboarding.question_fitting import fit_questions
 from handsell.retrieval.index.approximate import read_description
 from handsell.retrieval.sharding.shard_catalog import save_shard_catalogs
 
 
-def publish_refit(run: TrainingRun, report: dict, store: BundleStore) -> tuple[str, RefitComparison]:
-    """Refit the retrievers on all data, publish the bundle, verify it and compare it with the holdout model."""
+def publish_refit(run: TrainingRun, report: dict, store: BundleStore, retrievers: Refit) -> tuple[str, RefitComparison]:
+    """Finish the refit of the retrievers, publish the bundle, verify it and compare it with the holdout model."""
     config, progress, staging = run.config, run.progress, store.new_dir()
     with progress.step("refit", f"retrievers on all {run.counts['all']:,} events"):
-        fit_retrievers(config, run.folder / "all", staging)
-        shutil.rmtree(staging / "content")
+        retrievers.finish(staging)
     with progress.step("bundle") as note:
         _copy_files(run, staging)
         bundle_id = store.publish(staging, build_manifest(run, report, staging))

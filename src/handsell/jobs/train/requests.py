@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,19 +75,23 @@ def _read_ragged(column: pa.ListArray, kind: type) -> Ragged:
     return Ragged(column.flatten().to_numpy(zero_copy_only=False).astype(kind), offsets_from_counts(lengths))
 
 
-def fetch_user_rows(config: Config, run: Path, window: str) -> int:
-    """Fetch the user row of each request of a window as of its time; return how many. A Ray task.
+def fetch_user_rows(config: Config, run: Path, windows: Sequence[str]) -> int:
+    """Fetch the user row of each request of windows as of its time, all at once; return how many. A Ray task.
 
     Writes rows/<window>.parquet to the folder `run`.
     """
     from handsell.features.store import open_store  # Feast takes seconds to import: only tasks that query it do
 
-    requests = read_requests(run / "windows" / f"{window}.parquet")
-    users = Vocabulary.load(Layout(config.state).catalog / "users").ids(requests.user)
-    rows = open_store(config).historical_users(users, requests.time)
+    requests = [read_requests(run / "windows" / f"{window}.parquet") for window in windows]
+    user, time = (np.concatenate([getattr(one, name) for one in requests]) for name in ("user", "time"))
+    users = Vocabulary.load(Layout(config.state).catalog / "users").ids(user)
+    rows = pa.table(dict(open_store(config).historical_users(users, time)))
     (run / "rows").mkdir(exist_ok=True)
-    pq.write_table(pa.table(dict(rows)), run / "rows" / f"{window}.parquet")
-    return len(requests)
+    first = 0
+    for window, one in zip(windows, requests, strict=True):
+        pq.write_table(rows.slice(first, len(one)), run / "rows" / f"{window}.parquet")
+        first += len(one)
+    return len(rows)
 
 
 def list_chunks(run: Path, window: str) -> list[slice]:

@@ -27,11 +27,7 @@ def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, f
     content = out / "content"
     gpu = bool(config.retrieval["content"].text_model) and not is_in_process() and takes_gpus(config, 1)
     run_tasks(fit_content, [(config, interactions, content, name_device(gpu))], gpus=float(gpu))
-    distributed = {
-        name: plugin.job
-        for name, plugin in retrievers().items()
-        if name in config.retrieval.enabled and plugin.job and _takes_workers(config, name)
-    }
+    distributed = list_distributed(config)
     tasks = [(name, config, interactions, content, out) for name in config.retrieval.enabled if name not in distributed]
     seconds = dict(run_tasks(_fit_retriever, tasks, wait_s=config.jobs.wait_for_resources_s))
     sizes = CatalogSizes.load(Layout(config.state))
@@ -42,6 +38,15 @@ def fit_retrievers(config: Config, interactions: Path, out: Path) -> dict[str, f
             fit(config, interactions, content, sizes, out / "retrievers" / name)
         seconds[name] = round(time.monotonic() - begun, 2)
     return seconds
+
+
+def list_distributed(config: Config) -> dict[str, str]:
+    """Return the `job` of each enabled source that is fitted by Ray workers."""
+    return {
+        name: plugin.job
+        for name, plugin in retrievers().items()
+        if name in config.retrieval.enabled and plugin.job and _takes_workers(config, name)
+    }
 
 
 def _takes_workers(config: Config, name: str) -> bool:

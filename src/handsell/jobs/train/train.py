@@ -4,6 +4,8 @@
             → examples → ranker → strength of re-ranking → evaluation of the holdout model
             → refit on all data → bundle → gate → promotion
 
+On small data the refit begins when the sources have been chosen, in a process of its own.
+
 The holdout model is fitted on the past and evaluated on the windows after it. The bundle has the same settings: its
 retrievers are refitted on all data, and its ranker is the holdout's, whose source features are only ranks and
 standardized scores. Settings that training chooses replace the config's for this run and are stored in the bundle;
@@ -16,8 +18,6 @@ import json
 import shutil
 import time
 from dataclasses import replace
-
-import ray
 
 from handsell.bundles.gate import GateDecision, check_absence_loss
 from handsell.bundles.manifest import read_library_versions
@@ -42,16 +42,17 @@ from handsell.jobs.train.devices import takes_gpus
 from handsell.jobs.train.evaluation import ServedScores, evaluate_served, replay_window
 from handsell.jobs.train.examples import fetch_item_values, find_candidates, write_examples
 from handsell.jobs.train.origins import count_origins, describe_origins
-from handsell.jobs.train.ranker import fit_ranker_in_process, fit_ranker_on_ray, plan_ranker
+from handsell.jobs.train.ranker import fit_ranker_in_process, plan_ranker
 from handsell.jobs.train.recipe import has_same_recipe
+from handsell.jobs.train.refit import Refit, start_refit
 from handsell.jobs.train.requests import fetch_user_rows
 from handsell.jobs.train.retrievers import fit_retrievers
 from handsell.jobs.train.training_run import SERVICE, TrainingRun
 from handsell.jobs.train.windows import REQUEST_SETS, REQUEST_WINDOWS, cut_windows
-from handsell.jobs.tuning import search
 from handsell.jobs.tuning.order_selection import choose_order_without_events
 from handsell.jobs.tuning.source_selection import list_selectable_sources, select_sources, with_sources
 from handsell.jobs.tuning.strength_selection import choose_strength
+from handsell.jobs.tuning.tuned_source import load_search_spaces, with_best_params
 from handsell.ranking.ranker_files import load_ranker
 from handsell.ranking.shards import read_coverage
 
@@ -70,26 +71,39 @@ def train(config: Config, promote: bool = True, progress: Progress | None = None
         run = split_into_windows(run)
         fetch_rows(run)
         run = tune(run)
-        run = fit_holdout(run)
-        run = choose_strength_of_reranking(run)
-        with run.progress.step("evaluation", f"{run.counts['test_kept']:,} requests: sources, blend, ranker, funnel"):
-            replay = _replay(run)
-        with run.progress.step("served", f"{run.counts['served_kept']:,} users, at one time and after pauses") as note:
-            served = evaluate_served(run.config, run.folder, run.holdout)
-            note.text = served.sentence
-        run = replace(run, counts=run.counts | count_origins(run.config, run.folder))
-        report = _report(run, replay, served)
-        store = open_bundles(config)
-        bundle_id, refit = publication.publish_refit(run, report, store)
-        with run.progress.step("gate") as note:
-            live = store.live()
-            decision = _decide_promotion(run, config, replay, served, store)
-            note.text = " ".join((*decision.sentences, *decision.warnings, *refit.warnings))
-            if decision.passed and promote:
-                store.promote(bundle_id, instead_of=live)
+        run = fit_sources(run)
+        with start_refit(run) as retrievers:
+            run, decision, bundle_id, report = _evaluate_and_publish(run, config, promote, retrievers)
     _remove_intermediate_files(run)
     outcome = "is live" if decision.passed and promote else "was not promoted"
     return f"{bundle_id} {outcome}; {report['served']['sentence']} {report['summary']}"
+
+
+def _evaluate_and_publish(
+    run: TrainingRun, given: Config, promote: bool, retrievers: Refit
+) -> tuple[TrainingRun, GateDecision, str, dict]:
+    """Fit and evaluate all that comes after the sources, publish the bundle, and promote it if it passes its gate.
+
+    `given` is the config without the choices of this training. Returns also the bundle's id and the report.
+    """
+    fit_on_candidates(run)
+    run = choose_strength_of_reranking(run)
+    with run.progress.step("evaluation", f"{run.counts['test_kept']:,} requests: sources, blend, ranker, funnel"):
+        replay = _replay(run)
+    with run.progress.step("served", f"{run.counts['served_kept']:,} users, at one time and after pauses") as note:
+        served = evaluate_served(run.config, run.folder, run.holdout)
+        note.text = served.sentence
+    run = replace(run, counts=run.counts | count_origins(run.config, run.folder))
+    report = _report(run, replay, served)
+    store = open_bundles(given)
+    bundle_id, refit = publication.publish_refit(run, report, store, retrievers)
+    with run.progress.step("gate") as note:
+        live = store.live()
+        decision = _decide_promotion(run, given, replay, served, store)
+        note.text = " ".join((*decision.sentences, *decision.warnings, *refit.warnings))
+        if decision.passed and promote:
+            store.promote(bundle_id, instead_of=live)
+    return run, decision, bundle_id, report
 
 
 def count_steps(config: Config) -> int:
@@ -102,7 +116,7 @@ def _check_settings(config: Config) -> None:
         with_sources(config, dict.fromkeys(list_selectable_sources(config))) if config.picks_sources else config
     )
     select_ranker_features(candidates, candidates.retrieval.enabled)
-    search.load_search_spaces(config)
+    load_search_spaces(config)
 
 
 def _check_features(config: Config) -> None:
@@ -127,8 +141,16 @@ def split_into_windows(run: TrainingRun) -> TrainingRun:
 def fetch_rows(run: TrainingRun) -> None:
     """Fetch the user row of every request from Feast."""
     with run.progress.step("user rows", "point in time, from Feast") as note:
-        rows = run_tasks(fetch_user_rows, [(run.config, run.folder, name) for name in REQUEST_SETS])
+        rows = run_tasks(fetch_user_rows, [(run.config, run.folder, part) for part in _share(REQUEST_SETS)])
         note.text = f"{sum(rows):,} rows"
+
+
+def _share(windows: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return the windows of each task that asks Feast: all at once in this process, else each on a worker of its own.
+
+    A point-in-time join takes about a second, however few rows it has.
+    """
+    return [windows] if is_in_process() else [(window,) for window in windows]
 
 
 def tune(run: TrainingRun) -> TrainingRun:
@@ -136,15 +158,27 @@ def tune(run: TrainingRun) -> TrainingRun:
     options = run.config.tuning
     if not options.sources:
         return run
+    from handsell.jobs.tuning.search import tune_sources  # Ray Tune takes seconds to import
+
     about = f"{', '.join(options.sources)}, up to {options.budget_s:.0f} s each"
     with run.progress.step("tuning", about) as note, connect(run.config.jobs.num_cpus):
-        found = search.tune_sources(run.config, run.folder)
+        found = tune_sources(run.config, run.folder)
         note.text = "; ".join(map(str, found))
-    return replace(run, config=search.with_best_params(run.config, found), tuned=tuple(found))
+    return replace(run, config=with_best_params(run.config, found), tuned=tuple(found))
 
 
 def fit_holdout(run: TrainingRun) -> TrainingRun:
     """Fit retrievers on the retrieval window and a ranker on their candidates for the ranker window.
+
+    Where training picks the sources, the returned run has them in its config.
+    """
+    run = fit_sources(run)
+    fit_on_candidates(run)
+    return run
+
+
+def fit_sources(run: TrainingRun) -> TrainingRun:
+    """Fit retrievers on the retrieval window.
 
     Where training picks the sources, the returned run has them in its config.
     """
@@ -158,7 +192,6 @@ def fit_holdout(run: TrainingRun) -> TrainingRun:
         with run.progress.step("retrievers", f"{', '.join(config.retrieval.enabled)} on {events}") as note:
             seconds = fit_retrievers(config, folder / "fit", run.holdout)
             note.text = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
-    fit_on_candidates(run)
     return run
 
 
@@ -169,9 +202,8 @@ def fit_on_candidates(run: TrainingRun) -> None:
     with progress.step("candidates", f"{config.retrieval.candidates} for each request") as note:
         note.text = f"{sum(find_candidates(config, folder, run.holdout, name) for name in names):,} requests"
     with progress.step("item values", "as of each day, from Feast") as note:
-        note.text = (
-            f"{sum(run_tasks(fetch_item_values, [(config, folder, name) for name in names])):,} (item, day) pairs"
-        )
+        fetched = run_tasks(fetch_item_values, [(config, folder, part) for part in _share(names)])
+        note.text = f"{sum(fetched):,} (item, day) pairs"
     if not config.ranking.enabled:
         return
     with progress.step("examples") as note:
@@ -201,6 +233,10 @@ def fit_ranker(run: TrainingRun) -> None:
         if is_in_process() and workers == 1 and config.jobs.use_gpu is not True:
             fit_ranker_in_process(*task, threads=2 if config.jobs.num_cpus >= 4 else 1)
         else:
+            import ray  # with Ray Train, seconds to import
+
+            from handsell.jobs.train.distributed.ranker import fit_ranker_on_ray
+
             with connect(config.jobs.num_cpus):
                 cpus = 2.0 if workers == 1 and ray.cluster_resources().get("CPU", 0) >= 4 else 1.0
                 fit_ranker_on_ray(*task, cpus=cpus, gpu=takes_gpus(config, workers))

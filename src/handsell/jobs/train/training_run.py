@@ -7,9 +7,9 @@ from pathlib import Path
 
 from handsell.config import Config
 from handsell.jobs.progress import Progress
-from handsell.jobs.tuning.search import TunedSource
 from handsell.jobs.tuning.source_selection import SourceSelection
 from handsell.jobs.tuning.strength_selection import StrengthChoice
+from handsell.jobs.tuning.tuned_source import TunedSource
 
 SERVICE = "ranking_v1"  # Feast's feature service that rankers are trained on
 

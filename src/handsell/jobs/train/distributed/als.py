@@ -20,8 +20,8 @@ from scipy import sparse
 
 from handsell.config import Config
 from handsell.data.interactions import Interactions
-from handsell.jobs.cluster import get_results
 from handsell.jobs.progress import report_update
+from handsell.jobs.ray_tasks import get_results
 from handsell.jobs.train.windows import CatalogSizes
 from handsell.retrieval.als_blocks import Penalty, compute_gram, update_block
 from handsell.retrieval.like_matrix import raise_degrees

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from handsell.config import Config
+from handsell.jobs.ray_tasks import silence_ray_data
 from handsell.jobs.train.distributed.neural import TrainWorker, fit_on_workers
 from handsell.jobs.train.windows import CatalogSizes
 from handsell.retrieval.content_vectors import Content
@@ -73,6 +74,7 @@ def build_model(state: Path, config: Config, content: Path) -> TwoTower:
     towers = {name: w for name, w in arrays.items() if name not in NOT_TOWERS}
     inputs, vectors = (np.zeros((n_items, size), np.float32) for _ in range(2))
     arguments = {"weights": str(state.absolute()), "content": str(content.absolute())}
+    silence_ray_data()
     items = ray.data.range(n_items, override_num_blocks=-(-n_items // ITEMS_PER_BLOCK))
     done = items.map_batches(_compute_vectors, fn_kwargs=arguments, batch_size=None)  # type: ignore[arg-type]
     for batch in done.iter_batches(batch_size=None):
