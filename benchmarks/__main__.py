@@ -24,6 +24,7 @@ BENCHMARKS = {
     "stage_calls": ("serving.stage_calls", "Time of a call to a stage through Serve and over a socket, in turns."),
     "token_cost": ("serving.token_cost", "Latency of a call between deployments with and without Ray's token."),
     "start": ("serving.start", "Time until a new pod serves: Ray's commands, imports, loading, a new node."),
+    "up": ("serving.up_run", "Seconds and processor seconds of each step of `handsell up`, beside another version."),
     "reuse": ("serving.reuse", "Processor time of reused answers beside computed ones, and how often they occur."),
     "memory": ("serving.replica_memory", "Shared and private memory of each replica."),
     "access": ("access.request_cost", "Processor time that keys add to a request."),

@@ -243,7 +243,7 @@ def _change(document: dict, layout: ServingLayout) -> None:
 def _deploy(document: dict, config: Config, head: cluster.RayHead) -> None:
     path = config.source.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(document))
-    service.run_serve_deploy(path, head)
+    service.send_serve_file(path, head)
 
 
 def free_port() -> int:

@@ -49,7 +49,7 @@ def serve_applications(paths: Mapping[str, str], variables: Mapping[str, Mapping
             http = {"host": config.serving.host, "port": config.serving.port}
             file = Path(folder) / "serve.yaml"
             file.write_text(yaml.safe_dump({"http_options": http, "applications": applications}))
-            service.run_serve_deploy(file, head)
+            service.send_serve_file(file, head)
             urls = [f"{service.service_url(config)}/{name}/" for name in paths]
             for url in urls:
                 wait_for(url)

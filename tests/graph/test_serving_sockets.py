@@ -73,7 +73,7 @@ def head(config):
         application["import_path"] = "shop_application:build"  # the rows of users come from a file
         application["runtime_env"]["env_vars"]["PYTHONPATH"] = str(TESTS)
         path.write_text(yaml.safe_dump(document))
-        service.run_serve_deploy(path, started)
+        service.send_serve_file(path, started)
         service.wait_until_ready(config)
         yield started
     finally:

@@ -9,7 +9,8 @@ import pytest
 
 from handsell.core.errors import HandsellError
 from handsell.jobs.progress import ProgressLine
-from handsell.local.child_process import run_child
+from handsell.local.processes import child_process
+from handsell.local.processes.child_process import CommandProcess, run_child
 
 JOB = """
 import sys
@@ -103,7 +104,7 @@ def test_progress_of_any_characters_is_kept_in_any_locale(tmp_path):
     script = r"""
 import sys
 from pathlib import Path
-from handsell.local.child_process import run_child
+from handsell.local.processes.child_process import run_child
 job = r"from handsell.jobs.progress import *; print('K\xe4se'); report_update('\xfc \u2026'); report_result('\xb5')"
 print(ascii(run_child([sys.executable, "-c", job], {}, Path(sys.argv[1]), lambda line: print(ascii(line)))))
 """
@@ -117,3 +118,53 @@ print(ascii(run_child([sys.executable, "-c", job], {}, Path(sys.argv[1]), lambda
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [ascii("      · ü …"), ascii("µ")]
     assert "Käse" in (tmp_path / "job.log").read_text(encoding="utf-8")
+
+
+SERVER = """
+import os, sys
+from handsell.jobs.progress import report_error, report_result, report_update
+from handsell.local.processes.child_process import format_end
+
+for line in sys.stdin:
+    report_update(line.strip())
+    if "crash" in line:
+        print("Segmentation fault")
+        os._exit(3)
+    report_error("no data") if "fail" in line else report_result(f"done by {os.getpid()}")
+    print(format_end(int("fail" in line)), flush=True)
+"""
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    (tmp_path / "scripted_commands.py").write_text(SERVER)
+    monkeypatch.setattr(child_process, "SERVER", "scripted_commands")
+    with CommandProcess({"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}) as process:
+        yield process
+
+
+def test_commands_run_in_one_process_and_one_that_fails_does_not_end_it(commands, tmp_path):
+    shown: list[str] = []
+    first = commands.run(["data", "shop.toml"], tmp_path / "data.log", shown.append)
+    assert shown == ['      · ["data", "shop.toml"]']
+    assert (tmp_path / "data.log").read_text() == '  · ["data", "shop.toml"]\n' + f"result: {first}\n"
+    with pytest.raises(HandsellError, match=r"^no data\n\(full output: .*fail\.log\)"):
+        commands.run(["fail"], tmp_path / "fail.log", shown.append)
+    assert commands.run(["features"], tmp_path / "features.log", shown.append) == first
+
+
+def test_after_a_crash_its_last_lines_are_the_error_and_the_next_command_runs(commands, tmp_path):
+    first = commands.run(["data"], tmp_path / "data.log")
+    with pytest.raises(HandsellError, match=r"^Segmentation fault\n"):
+        commands.run(["crash"], tmp_path / "crash.log")
+    assert commands.run(["data"], tmp_path / "data.log") not in ("done", first)
+
+
+def test_the_process_of_commands_runs_those_of_handsell(tmp_path):
+    config = tmp_path / "shop.toml"
+    with CommandProcess({}) as process:
+        for _ in range(2):
+            with pytest.raises(HandsellError, match=r"shop\.toml"):
+                process.run(["apply", str(config)], tmp_path / "apply.log")
+        with pytest.raises(HandsellError, match="No such command"):
+            process.run(["nothing"], tmp_path / "nothing.log")

@@ -240,7 +240,7 @@ def test_a_locale_without_utf8_does_not_change_paths(tmp_path):
     (PermissionError(errno.EACCES, "Permission denied", "/x"), "error: cannot use /x: Permission denied. "),
 ])  # fmt: skip
 def test_a_full_disk_and_a_forbidden_folder_are_one_sentence(monkeypatch, capsys, error, sentence):
-    def fail():
+    def fail(arguments):
         raise error
 
     monkeypatch.setattr(os, "environ", os.environ.copy())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from handsell.core import process_copy
+from handsell.core.processes import process_copy
 from handsell.features.feast_import import feast  # noqa: F401 - so that the copy need not import it
 from handsell.features.storage import feast_process
 

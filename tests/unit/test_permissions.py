@@ -90,7 +90,7 @@ def test_an_error_of_a_task_names_its_file_without_a_traceback(monkeypatch, caps
     command_line = importlib.import_module("handsell.cli.app")
     error = RayTaskError("generate", "traceback of the worker", PermissionError(13, "Permission denied", "/x/.data-1"))
 
-    def fail():
+    def fail(arguments):
         raise error.as_instanceof_cause()
 
     monkeypatch.setattr(command_line, "app", fail)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from handsell.core.process_copy import ProcessCopy
+from handsell.core.processes.process_copy import ProcessCopy
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="copies are made on Linux alone")
 

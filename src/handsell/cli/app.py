@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -62,24 +63,40 @@ for name, group in GROUPS.items():
 
 
 def main() -> None:
-    """Run the command line; exit with status 1 and one message, without a traceback, on an error of the user's input.
+    """Run the command line; exit with its status."""
+    prepare_process()
+    try:
+        _restart_if_needed()
+    except HandsellError as error:
+        report_error(str(error))
+        sys.exit(1)
+    sys.exit(run_command(sys.argv[1:]))
 
-    These are all HandsellErrors, and files that cannot be read or written. Where object storage refuses a call or does
-    not answer, the status is 2.
-    """
+
+def prepare_process() -> None:
+    """Prepare the environment and the output of a process that runs commands."""
     os.environ.update(bypass_proxies())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal whose encoding lacks a character shows a question mark
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run a command; return its exit status, 1 with one message, without a traceback, for an error of the user's input.
+
+    These are all HandsellErrors, and files that cannot be read or written. Where object storage refuses a call or does
+    not answer, the status is 2.
+    """
     try:
-        _restart_if_needed()
-        app()
+        app(list(arguments))
+    except SystemExit as end:  # typer ends every command so
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except StorageError as error:
         report_error(str(error))
-        sys.exit(2)  # nothing is wrong with the data: the same command may work later
+        return 2  # nothing is wrong with the data: the same command may work later
     except HandsellError as error:
         report_error(str(error))
-        sys.exit(1)
+        return 1
     except OSError as error:
         cause = getattr(error, "cause", None)  # Ray wraps the error of a task, and drops the name of its file
         failed = cause if isinstance(cause, OSError) else error
@@ -87,7 +104,8 @@ def main() -> None:
             raise
         what = f"use {failed.filename}" if failed.filename else "write"
         report_error(f"cannot {what}: {failed.strerror}. State is kept in $HANDSELL_HOME, by default in .handsell")
-        sys.exit(1)
+        return 1
+    return 0
 
 
 def _restart_if_needed() -> None:

@@ -13,7 +13,6 @@ from handsell.core.paths import find_socket_folder
 
 MODULES = {
     "ray": "ray.scripts.scripts",
-    "serve": "ray.serve.scripts",
     "feast": "feast.cli.cli",
     "light feast": "handsell.features.storage.feast_command",  # the same in a third of the time
 }

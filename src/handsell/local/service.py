@@ -1,10 +1,9 @@
-"""Deploy the Serve application on the local cluster with `serve deploy`, and wait until it is ready."""
+"""Deploy the Serve application on the local cluster, as `serve deploy` does, and wait until it is ready."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from handsell.config import Config, find_shipped
 from handsell.core.errors import ConfigError, HandsellError
 from handsell.core.paths import Layout, find_ray_folder
 from handsell.core.proxies import is_own_host
-from handsell.core.tools import start_command
 from handsell.events.store.opening import STORE_VARIABLE, has_one_writer
 from handsell.jobs.step_records import code_digest, digest_files
 from handsell.jobs.store_writer import WRITER
@@ -31,6 +29,8 @@ from handsell.storage.config import STORAGE_VARIABLE
 
 CONSOLE = "console"  # the application of the console in deployments/serve/*.yaml
 KEY_VARIABLE = "HANDSELL_API_KEY"  # sent by commands that call the service
+APPLICATIONS = "/api/serve/applications/"  # of the dashboard: PUT replaces all
+DEPLOY_TIMEOUT_S = 180.0  # the first call starts Serve
 READY_TIMEOUT_S = 120.0
 SWITCH_TIMEOUT_S = 90.0
 CONSOLE_TIMEOUT_S = 30.0
@@ -38,17 +38,28 @@ CONSOLE_TIMEOUT_S = 30.0
 
 def deploy(config: Config, head: RayHead, topology: str) -> str:
     """Write the deployment's Serve file from deployments/serve/<topology>.yaml and deploy it."""
-    run_serve_deploy(write_serve_file(config, topology), head)
+    send_serve_file(write_serve_file(config, topology), head)
     without = config.serving.ingress == ingress.HAPROXY and ingress.choose_ingress(config) == ingress.PLAIN
     return f"{topology} at {service_url(config)}{f', {ingress.WITHOUT}' if without else ''}"
 
 
-def run_serve_deploy(path: Path, head: RayHead) -> None:
-    """Run `serve deploy` with a Serve file; raises HandsellError with the end of its stderr."""
-    command = [*start_command("serve"), "deploy", "--address", head.dashboard, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **head.environment})
-    if done.returncode:
-        raise HandsellError(f"`serve deploy --address {head.dashboard} {path}` failed:\n{done.stderr.strip()[-2000:]}")
+def send_serve_file(path: Path, head: RayHead) -> None:
+    """Deploy a Serve file as `serve deploy` does, which takes seconds to import; raises HandsellError with the answer.
+
+    The call returns when Serve has begun to start the applications.
+    """
+    document = yaml.safe_load(path.read_text())
+    try:
+        answer = httpx.put(
+            f"{head.dashboard}{APPLICATIONS}", json=document, headers=head.headers, timeout=DEPLOY_TIMEOUT_S,
+            trust_env=False,
+        )  # fmt: skip
+    except httpx.HTTPError as error:
+        raise HandsellError(f"cannot deploy {path}: {head.dashboard} does not answer ({error!r})") from None
+    if answer.status_code != 200:
+        raise HandsellError(
+            f"cannot deploy {path}: {head.dashboard} answers {answer.status_code}:\n{answer.text[-2000:]}"
+        )
 
 
 def write_serve_file(config: Config, topology: str) -> Path:
@@ -90,7 +101,8 @@ def _set_deployment(application: dict[str, Any], config: Config) -> None:
         code += digest_files(path for path in templates if path.is_file())
     else:
         code = code_digest(without=("cli", "client", "local", "console"))
-        application["args"] |= {"bundle": "live"}  # replicas follow promotions
+        # replicas follow promotions, and wait for the first
+        application["args"] |= {"bundle": "live", "awaits_bundle": True}
         if not has_one_writer(config):
             application["deployments"] = [d for d in application["deployments"] if d["name"] != WRITER]
             application["args"]["event_log"] = False

@@ -6,7 +6,9 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,11 @@ from handsell.jobs.features.steps import list_online_files
 from handsell.jobs.step_records import code_digest, digest_files
 from handsell.local import cluster, example, service
 from handsell.local.bundles import has_live_bundle
-from handsell.local.child_process import JSON_LINES, run_child
 from handsell.local.ingress import process as ingress
 from handsell.local.online_store import require_online_store
 from handsell.local.ownership import claim_state, require_owner
 from handsell.local.ports import list_own_pids, require_free_port
+from handsell.local.processes.child_process import JSON_LINES, CommandProcess, run_child
 from handsell.local.steps import Steps
 
 STEPS = 10
@@ -60,12 +62,30 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
     if head is None:
         raise HandsellError(f"the Ray head process ended right after its start: see {layout.logs / 'ray.log'}")
 
-    def command(name: str) -> Callable[[], str]:
-        return lambda: _run_command(config, name, head)
+    with CommandProcess(head.environment) as process:
+        command = _choose_commands(config, head, process)
+        _finish_erasures(config, command("erase"), console)
+        if not _has_small_sources(config):
+            cluster.wait_until_started(config, head)
+        _prepare_features(config, steps, inputs, code, command)
+        deploy = _start_service(config, head, topology)
+        train = partial(_train, config, head, command("train"))
+        steps.run(
+            "train", "training and evaluating a bundle", train, inputs["train"],
+            is_there=lambda: has_live_bundle(config),
+        )  # fmt: skip
+    steps.run("serve", f"deploying the {topology} topology", deploy, always=True)
+    steps.run("ready", "waiting until all stages are ready", lambda: _wait_until_ready(config), always=True)
+    steps.run(
+        "show", "requesting recommendations for one user", lambda: example.show_example(config, console), always=True
+    )
 
-    _finish_erasures(config, command("erase"), console)
-    if not _has_small_sources(config):
-        cluster.wait_until_started(config, head)
+
+def _prepare_features(
+    config: Config, steps: Steps, inputs: dict[str, object], code: str, command: Callable[[str], Callable[[], str]]
+) -> None:
+    """Run the steps from source data to the online store."""
+    layout = Layout(config.state)
     steps.run(
         "data", "reading, checking and numbering events, items and users", command("data"), [inputs["data"], code],
         is_there=lambda: has_content(layout.data_meta, layout.interactions, layout.catalog),
@@ -83,18 +103,25 @@ def start_everything(config: Config, topology: str = "graph", console: Console |
         "materialize", "copying the newest feature values to the online store", command("materialize"),
         inputs["online store"], feeds_later=False, is_there=lambda: is_filled(config),
     )  # fmt: skip
-    cluster.wait_until_started(config, head)
-    steps.run(
-        "train", "training and evaluating a bundle", lambda: _train(config, head), inputs["train"],
-        is_there=lambda: has_live_bundle(config),
-    )  # fmt: skip
-    steps.run(
-        "serve", f"deploying the {topology} topology", lambda: service.deploy(config, head, topology), always=True
-    )
-    steps.run("ready", "waiting until all stages are ready", lambda: _wait_until_ready(config), always=True)
-    steps.run(
-        "show", "requesting recommendations for one user", lambda: example.show_example(config, console), always=True
-    )
+
+
+def _start_service(config: Config, head: cluster.RayHead, topology: str) -> Callable[[], str]:
+    """Wait for Ray; return the function that deploys the service, or waits until that is done.
+
+    Before the first bundle it begins at once, in a thread: while the bundle is trained, replicas start and wait for it.
+    """
+    is_first, needs_ray = not has_live_bundle(config), not has_few_events(config)
+
+    def deploy() -> str:
+        if is_first and not needs_ray:
+            cluster.wait_until_started(config, head)
+        return service.deploy(config, head, topology)
+
+    if not is_first or needs_ray:
+        cluster.wait_until_started(config, head)
+    if not is_first:
+        return deploy
+    return ThreadPoolExecutor(1, "deploy").submit(deploy).result
 
 
 def _wait_until_ready(config: Config) -> str:
@@ -162,19 +189,32 @@ def _has_small_sources(config: Config) -> bool:
     return bool(sizes) and sum(sizes) <= config.jobs.small_events * EVENT_BYTES
 
 
-def _run_command(config: Config, name: str, head: cluster.RayHead) -> str:
-    """Run `handsell NAME CONFIG` in a child process; return its result."""
-    command = [sys.executable, "-m", "handsell", name, str(config.source)]
-    return run_child(command, head.environment, _log_path(config, name))
+def _choose_commands(config: Config, head: cluster.RayHead, process: CommandProcess) -> Callable[[str], Callable]:
+    """Return a function that makes a command's name a function, which runs it in a child process for its result.
+
+    On little data all run in one process. On much data each has its own, whose memory ends with it.
+    """
+    is_small = _has_small_sources(config)
+
+    def command(name: str) -> Callable[[], str]:
+        def run() -> str:
+            arguments, log = (name, str(config.source)), _log_path(config, name)
+            if is_small:
+                return process.run(arguments, log)
+            return run_child([sys.executable, "-m", "handsell", *arguments], head.environment, log)
+
+        return run
+
+    return command
 
 
-def _train(config: Config, head: cluster.RayHead) -> str:
-    """Train in a job of `ray job submit`, or in a child process where such a job would not use Ray's workers.
+def _train(config: Config, head: cluster.RayHead, run: Callable[[], str]) -> str:
+    """Train in a job of `ray job submit`, or by `run`, the command, where such a job would not use Ray's workers.
 
     Both skip the steps before it that have just run. The package is installed, so the job uploads no code.
     """
     if has_few_events(config):
-        return _run_command(config, "train", head)
+        return run()
     # the cluster has HANDSELL_HOME and the path of the token; Ray would replace a $NAME in these paths
     runtime = {"env_vars": {**cluster.BASE_ENVIRONMENT, **bypass_proxies(), **JSON_LINES}}
     command = [

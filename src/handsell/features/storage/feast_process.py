@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from handsell.core.process_copy import FinishedProcess, ProcessCopy, can_copy
+from handsell.core.processes.process_copy import FinishedProcess, ProcessCopy, can_copy
 from handsell.core.tools import start_command
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from handsell.core.process_copy import ProcessCopy, can_copy
+from handsell.core.processes.process_copy import ProcessCopy, can_copy
 from handsell.jobs.cluster import is_in_process
 from handsell.jobs.train.retrievers import fit_retrievers, list_distributed
 from handsell.jobs.train.training_run import TrainingRun

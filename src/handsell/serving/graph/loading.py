@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +22,12 @@ from handsell.retrieval.registry import load as load_retriever
 from handsell.serving.graph.popularity_fallback import PopularItems
 from handsell.serving.live.state_follower import FOLLOWER as STATE_FOLLOWER
 
+log = logging.getLogger(__name__)
+
 SERVING_SERVICE = "user_serving_v1"
 LIVE = "live"  # the promoted bundle, also after another promotion
+FIRST_BUNDLE_S = 3_600.0  # in which a first bundle is trained
+FIRST_CHECK_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,33 @@ def resolve_bundle_id(config: Config, bundle: str) -> str:
     return live
 
 
+def await_bundle(config: Config, bundle: str) -> str:
+    """Return the bundle's id, for LIVE that of the promoted one, after its promotion; raise BundleError after an hour.
+
+    `handsell up` starts the service while the first bundle is trained.
+    """
+    until, is_told = time.monotonic() + FIRST_BUNDLE_S, False
+    while True:
+        try:
+            return resolve_bundle_id(config, bundle)
+        except BundleError:
+            if time.monotonic() > until:
+                raise
+        if not is_told:
+            log.warning("no bundle of %s is live: waiting for the first one", config.name)
+            is_told = True
+        time.sleep(FIRST_CHECK_S)
+
+
 def open_bundle(config_path: str, bundle: str) -> OpenedBundle:
-    """Load config and bundle; raises ConfigError or BundleError naming what is wrong and what to do."""
+    """Load config and bundle, if need be after a wait for the first bundle.
+
+    Raises ConfigError or BundleError naming what is wrong and what to do.
+    """
     config = load_config(config_path)
     STATE_FOLLOWER.follow(config)
     store = open_bundles(config, keeps_last=True)
-    bundle = resolve_bundle_id(config, bundle)
+    bundle = await_bundle(config, bundle)
     manifest = store.verify(bundle)
     path = store.local_path(bundle)
     try:

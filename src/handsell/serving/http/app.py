@@ -43,6 +43,9 @@ class AppArgs(BaseModel):
         description="deploy EventLog, the one writer of a SQLite event store; PostgreSQL needs none",
     )
     bundle: str = Field("live", description="live (the promoted bundle, also after a promotion) or a bundle id")
+    awaits_bundle: bool = Field(
+        False, description="start also where no bundle is live yet: replicas then wait for the first one"
+    )
 
 
 def build(args: AppArgs) -> Application:
@@ -55,7 +58,8 @@ def compose(args: AppArgs, open_store: Callable[[Config], Any] = feast_store) ->
     config = load_config(locate_config(args.config))
     if exposed := find_exposure(config.access, find_host() or config.serving.host):
         raise ConfigError(exposed)
-    resolve_bundle_id(config, args.bundle)  # raises before anything is started
+    if not args.awaits_bundle:
+        resolve_bundle_id(config, args.bundle)  # raises before anything is started
     source, bundle = str(config.source), args.bundle
     if not args.event_log and has_one_writer(config):
         raise ConfigError("args.event_log: expected true for an event store in SQLite, got false: EventLog writes it")

@@ -20,7 +20,7 @@ from handsell.retrieval.sharding.shard_search import ShardSearch
 from handsell.retrieval.sharding.sharded_index import FOLDER
 from handsell.retrieval.sharding.sharded_stage import ShardedCandidates
 from handsell.serving.graph.bundle_watcher import HeldBundle
-from handsell.serving.graph.loading import OpenedBundle, resolve_bundle_id
+from handsell.serving.graph.loading import OpenedBundle, await_bundle
 from handsell.serving.graph.remote import StageChannel, open_channel
 from handsell.serving.graph.stages import LocalStages
 from handsell.serving.sharding.shard_client import RemoteShards
@@ -45,7 +45,7 @@ def hold_shard(shard: int, shards: int, config_path: str, bundle: str) -> HeldBu
     """Load one shard of a bundle and check its own files; raises BundleError, also for another number of shards."""
     config = load_config(config_path)
     store = open_bundles(config, keeps_last=True)
-    bundle = resolve_bundle_id(config, bundle)
+    bundle = await_bundle(config, bundle)
     manifest, path = store.verify_part(bundle, FOLDER.format(shard), partial(is_read_by_shard, shard))
     check_shards(manifest, shards)
     config = apply_choices(config, path)

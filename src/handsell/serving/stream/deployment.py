@@ -30,6 +30,7 @@ class StreamProcessorDeployment:
 
     def __init__(self, config: str, log: DeploymentHandle | None, open_store: Callable[[Config], Any]):
         from handsell.events.store.opening import open_reader
+        from handsell.serving.graph.loading import LIVE, await_bundle
         from handsell.serving.live.state_follower import FOLLOWER as STATE_FOLLOWER
         from handsell.serving.stream.processor import Processor
         from handsell.serving.stream.snapshots import ServedCatalog
@@ -38,6 +39,7 @@ class StreamProcessorDeployment:
         os.nice(NICENESS)
         loaded = load_config(config)
         start_telemetry(loaded, "StreamProcessor")
+        await_bundle(loaded, LIVE)
         STATE_FOLLOWER.follow(loaded)
         self._processor = Processor(
             loaded, open_store(loaded), open_reader(loaded), ServedCatalog(loaded), save_through(loaded, log)
