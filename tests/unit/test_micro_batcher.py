@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from handsell.core.errors import RequestError
-from handsell.serving.graph.batcher import WAITING_BATCHES, MicroBatcher
+from handsell.serving.graph.batcher import RECENT, WAITING_BATCHES, MicroBatcher
 
 
 class Stages:
@@ -90,7 +90,8 @@ async def test_who_would_wait_too_long_is_told_to_come_back_before_the_queue_is_
         return [2 * q for q in queries]
 
     batcher._run = slow
-    await batcher.submit(1)  # trips take 40 ms from now on
+    for _ in range(RECENT // 2 + 1):
+        await batcher.submit(1)  # trips take 40 ms from now on
     tasks = await asked(batcher, range(3))  # one under way, two wait: the next would go with the trip after theirs
     with pytest.raises(RequestError) as refused:
         await batcher.submit(99)
@@ -135,3 +136,13 @@ async def test_a_few_batches_that_a_hanging_stage_held_do_not_refuse_those_that_
     await asyncio.gather(*held)
     follows = await asked(batcher, range(6))
     assert await asyncio.gather(*waiting, *follows) == [*range(6), *range(6)]
+
+
+async def test_the_first_batches_of_a_new_gateway_refuse_nobody():
+    async def run(queries):
+        await asyncio.sleep(0.05)
+        return queries
+
+    batcher = MicroBatcher(run, size=2, in_flight=1, max_wait_s=0.01)
+    await batcher.submit(1)
+    assert await asyncio.gather(*await asked(batcher, range(6))) == [*range(6)]

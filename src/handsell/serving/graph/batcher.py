@@ -42,7 +42,7 @@ class MicroBatcher(Generic[Q, A]):
         self._running: dict[int, asyncio.Future[A]] = {}  # by the identity of the query
         self._handed_over: set[asyncio.Future[A]] = set()
         self._batches: set[asyncio.Task] = set()
-        self._durations: deque[float] = deque(maxlen=RECENT)
+        self._durations = deque([0.0] * RECENT, RECENT)  # the first batches of a gateway, which connect, do not count
         self._batch_s = 0.0  # their median
         self.capacity = WAITING_BATCHES * size
 
