@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,16 @@ def run_in_pod(pod: str, *command: str, container: str | None = None, timeout: f
     return run_kubectl("-n", NAMESPACE, "exec", pod, *chosen, "--", *command, timeout=timeout)
 
 
+def count_stage_calls() -> dict[str, int]:
+    """Calls of stages by the gateways that are ready now, by the way that they took: socket or serve."""
+    found: Counter[str] = Counter()
+    for pod in list_ready("gateway"):
+        text = run_in_pod(pod, "wget", "-q", "-O", "-", "http://127.0.0.1:8000/metrics", container="ray-worker")
+        for way, count in re.findall(r'^handsell_stage_calls_total{.*way="(\w+)".*} (\S+)', text, re.MULTILINE):
+            found[way] += int(float(count))
+    return dict(found)
+
+
 class Figures:
     """What was measured, printed at the end of the session, one line each."""
 
@@ -149,11 +161,17 @@ class Load(threading.Thread):
         return json.loads(self.text)
 
 
+def summarize_refusals(result: dict[str, Any]) -> str:
+    """When the first 50 refusals were, in seconds since the start of the load, and what the first ones said."""
+    refused = result["refused"]
+    return f"at {refused[0][0]} to {refused[-1][0]} s {refused[:2]}" if refused else ""
+
+
 def summarize(result: dict[str, Any]) -> str:
     """One line about a load: requests, failures, latency."""
     rate = result["ok"] / max(len(result["per_second"]), 1)
     return (
         f"{result['sent']} sent, {result['ok']} answered ({rate:.0f}/s), {result['degraded']} degraded, "
-        f"{result['refused_count']} refused {result['refused'][:3]}, {result['errors_count']} broken "
+        f"{result['refused_count']} refused {summarize_refusals(result)}, {result['errors_count']} broken "
         f"{result['errors'][:3]}, p50 {result['p50_ms']} ms, p99 {result['p99_ms']} ms"
     )

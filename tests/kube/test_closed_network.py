@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kube_cluster import LOAD_NAMESPACE, list_pods, run_kubectl
+from kube_cluster import LOAD_NAMESPACE, list_pods, list_ready, run_in_pod, run_kubectl
 
 pytestmark = pytest.mark.slow
 TRY = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3).close(); print('open')"
@@ -42,3 +42,15 @@ def test_a_stranger_reaches_neither_stores_nor_rays_ports(addresses, name, port)
 
 def test_a_stranger_reaches_the_api(addresses):
     assert reach("handsell.handsell", 80) and reach(addresses["gateway"], 8000)
+
+
+@pytest.mark.parametrize("group", ["candidates", "ranking", "reranking"])
+def test_a_stranger_reaches_no_port_of_a_stage(addresses, group):
+    """Neither Ray's ports nor the socket of the replica, whose ports are chosen at their start."""
+    script = (
+        "lines = [line.split() for name in ('tcp', 'tcp6') for line in open('/proc/net/' + name)][1:]\n"
+        "print(*sorted({int(line[1].rpartition(':')[2], 16) for line in lines if line[3] == '0A'}))"
+    )
+    pod = list_ready(group)[0]
+    ports = [int(port) for port in run_in_pod(pod, "python3", "-c", script, container="ray-worker").split()]
+    assert len(ports) > 5 and [port for port in ports if reach(addresses[group], port)] == []
