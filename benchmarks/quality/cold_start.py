@@ -2,9 +2,11 @@
 
 The holdout model is fitted in this process, without Ray, on the windows of the config's `[split]`. The first table has
 recall@10 of the relevant items without an event in the fit window, and NDCG@10 of all relevant items. With `--without`,
-a second ranker lacks these features (`ranking.without`), and both answer the same requests.
+a second ranker lacks these features (`ranking.without`), and both answer the same requests. Three more tables say after
+which step of the funnel the relevant cold items are gone, how often the best cold item of a request is relevant, and
+what it costs to move cold items up (benchmarks/quality/cold_items.py).
 
-The second table answers the requests again as if each user had only the newest 0 to 4 events, and no row. The funnel is
+The last table answers the requests again as if each user had only the newest 0 to 4 events, and no row. The funnel is
 compared with popularity: the better of the source's own list and the most liked items of the fit window. Differences
 are paired, and intervals resample users.
 
@@ -28,6 +30,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.quality.ablation import limit_requests
+from benchmarks.quality.cold_items import ScoredWindow, count_hits, count_losses, price_margins
 from benchmarks.quality.in_process import (
     keep_in_process,
     load_stages_in_time,
@@ -92,7 +95,15 @@ def measure(run: TrainingRun, without: Sequence[str], path: Path | None) -> None
         items += compare_items(whole, Window.load(other).replay(), f"without {', '.join(without)}")
     about = {"config": run.config.name, "requests": len(whole), "cold relevant items": whole.cold_relevant}
     about |= {"relevant items": whole.relevant}
-    write_report("cold_start", window.score_new_users(), about, path, {"items without events": items})
+    others = {"items without events": items}
+    if run.config.ranking.enabled:
+        scored = ScoredWindow.of(window.stages, window.asked, window.likes == 0)
+        others |= {
+            "steps of the funnel": count_losses(scored),
+            "how often an item is relevant": count_hits(scored),
+            "cold items moved up": price_margins(scored),
+        }
+    write_report("cold_start", window.score_new_users(), about, path, others)
 
 
 def fit_without(run: TrainingRun, features: Sequence[str]) -> TrainingRun:
