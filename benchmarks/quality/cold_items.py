@@ -1,7 +1,8 @@
 """Items without events in the fit window: where the funnel loses the relevant ones, and what places for them cost.
 
-The whole ranker scores every candidate of a window. A margin is a number that is added to the raw scores of cold items:
-the larger it is, the more of them come to the first ten, and the more other items leave them.
+The whole ranker scores every candidate of a window. A margin is added to the raw scores of cold items; a factor
+multiplies their fused scores, which is the price without a ranker. The larger they are, the more cold items come to the
+first ten, and the more other items leave them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from handsell.jobs.train.requests import EvaluationRequests
 from handsell.ranking.stage import LocalRanking
 
 MARGINS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0)
+FACTORS = (1.0, 1.1, 1.2, 1.3, 1.5, 1.75, 2.0, 3.0)
 CHUNK = 128  # requests at a time
 
 
@@ -30,6 +32,7 @@ class ScoredWindow:
 
     item: np.ndarray  # (R, K) int32, -1 pads
     raw: np.ndarray  # (R, K) float32, NaN for padding
+    fused: np.ndarray  # (R, K) float32, NaN for padding
     look: np.ndarray  # (R, K) bool, kept by the first look
     ranked: int  # candidates that ranking passes on
     cold: np.ndarray  # (I,) bool
@@ -42,7 +45,7 @@ class ScoredWindow:
         ranking, k = stages.ranking, stages.config.retrieval.candidates
         assert isinstance(ranking, LocalRanking)
         item = np.full((len(asked), k), NONE, np.int32)
-        raw, look = np.full(item.shape, np.nan, np.float32), np.zeros(item.shape, bool)
+        raw, fused, look = *np.full((2, *item.shape), np.nan, np.float32), np.zeros(item.shape, bool)
         for start in range(0, len(asked), CHUNK):
             requests = asked.requests.take(slice(start, start + CHUNK))
             found = run_local(stages.candidates.candidates(requests, k)).take_columns(k)
@@ -50,7 +53,8 @@ class ScoredWindow:
             at = slice(start, start + len(requests)), slice(0, found.item.shape[1])
             item[at], look[at] = found.item, ranking.look_first(x, lists.real, stages.config.ranking.ranked)
             raw[at] = ranking.score_rows(x, lists, lists.real)
-        return cls(item, raw, look, stages.config.ranking.ranked, cold, asked.relevant, asked.requests.user)
+            fused[at] = np.where(lists.real, found.fused, np.nan)
+        return cls(item, raw, fused, look, stages.config.ranking.ranked, cold, asked.relevant, asked.requests.user)
 
     @property
     def is_cold(self) -> np.ndarray:
@@ -98,19 +102,31 @@ def count_hits(scored: ScoredWindow) -> list[dict[str, Any]]:
 
 
 def price_margins(scored: ScoredWindow) -> list[dict[str, Any]]:
-    """Build a row per margin: NDCG@10, its difference to no margin, recall@10 of cold items, cold items in a list."""
+    """Build a row per margin in the ranker's order, see `_price`."""
+    return _price(scored, "margin", {m: scored.raw + np.float32(m) * scored.is_cold for m in MARGINS})
+
+
+def price_factors(scored: ScoredWindow) -> list[dict[str, Any]]:
+    """Build a row per factor in the fused order, see `_price`."""
+    return _price(scored, "factor", {f: scored.fused * np.where(scored.is_cold, f, 1) for f in FACTORS})
+
+
+def _price(scored: ScoredWindow, name: str, orders: dict[float, np.ndarray]) -> list[dict[str, Any]]:
+    """Build a row per order of scores (R, K), of which the first is that without a change.
+
+    NDCG@10, its difference to the first, recall@10 of cold items, and cold items in a list.
+    """
     cold_relevant, rows, plain = scored.cold_relevant, [], None
-    for margin in MARGINS:
-        items = scored.order(scored.raw + np.float32(margin) * scored.is_cold)[:, :TOP]
-        value = ndcg(gains(items, scored.relevant), scored.relevant, TOP)
-        plain = value if plain is None else plain
-        against = compare(value, plain, scored.user)
-        found = estimate_means({"recall": recall(gains(items, cold_relevant), cold_relevant, TOP)}, scored.user)[
-            "recall"
-        ]
+    for value, scores in orders.items():
+        items = scored.order(scores)[:, :TOP]
+        ndcgs = ndcg(gains(items, scored.relevant), scored.relevant, TOP)
+        plain = ndcgs if plain is None else plain
+        against = compare(ndcgs, plain, scored.user)
+        recalls = recall(gains(items, cold_relevant), cold_relevant, TOP)
+        found = estimate_means({"recall": recalls}, scored.user)["recall"]
         shown = (scored.cold[np.maximum(items, 0)] & (items != NONE)).sum(axis=1).mean()
         rows.append(
-            {"margin": margin, HEADLINE: against.challenger, "difference": against.difference, "low": against.low,
+            {name: value, HEADLINE: against.challenger, "difference": against.difference, "low": against.low,
              "high": against.high, "cold recall@10": found.mean, "recall low": found.low, "recall high": found.high,
              "cold items in a list": float(shown)}
         )  # fmt: skip

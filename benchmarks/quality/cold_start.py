@@ -2,7 +2,7 @@
 
 The holdout model is fitted in this process, without Ray, on the windows of the config's `[split]`. The first table has
 recall@10 of the relevant items without an event in the fit window, and NDCG@10 of all relevant items. With `--without`,
-a second ranker lacks these features (`ranking.without`), and both answer the same requests. Three more tables say after
+a second ranker lacks these features (`ranking.without`), and both answer the same requests. More tables say after
 which step of the funnel the relevant cold items are gone, how often the best cold item of a request is relevant, and
 what it costs to move cold items up (benchmarks/quality/cold_items.py).
 
@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.quality.ablation import limit_requests
-from benchmarks.quality.cold_items import ScoredWindow, count_hits, count_losses, price_margins
+from benchmarks.quality.cold_items import ScoredWindow, count_hits, count_losses, price_factors, price_margins
 from benchmarks.quality.in_process import (
     keep_in_process,
     load_stages_in_time,
@@ -101,7 +101,8 @@ def measure(run: TrainingRun, without: Sequence[str], path: Path | None) -> None
         others |= {
             "steps of the funnel": count_losses(scored),
             "how often an item is relevant": count_hits(scored),
-            "cold items moved up": price_margins(scored),
+            "cold items moved up in the ranker's order": price_margins(scored),
+            "cold items moved up in the fused order": price_factors(scored),
         }
     write_report("cold_start", window.score_new_users(), about, path, others)
 

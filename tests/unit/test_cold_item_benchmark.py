@@ -2,7 +2,15 @@
 
 import numpy as np
 import pytest
-from benchmarks.quality.cold_items import MARGINS, ScoredWindow, count_hits, count_losses, price_margins
+from benchmarks.quality.cold_items import (
+    FACTORS,
+    MARGINS,
+    ScoredWindow,
+    count_hits,
+    count_losses,
+    price_factors,
+    price_margins,
+)
 
 from handsell.core.batches import Ragged
 from handsell.evaluation.metrics import Relevant
@@ -24,7 +32,7 @@ def scored():
     rows = Ragged.from_rows([[0, 150, 199] if b == 1 else [0, 150] for b in range(ROWS)])  # 199 is not retrieved
     relevant = Relevant(rows, Ragged(np.ones(len(rows.values), np.float32), rows.offsets))
     cold = COLD | (np.arange(200) == 199)
-    return ScoredWindow(item, raw, look, 25, cold, relevant, np.arange(ROWS))
+    return ScoredWindow(item, raw, raw + 10, look, 25, cold, relevant, np.arange(ROWS))
 
 
 def test_the_relevant_cold_items_are_counted_after_each_step(scored):
@@ -42,3 +50,10 @@ def test_a_margin_that_lifts_cold_items_into_the_list_finds_them(scored):
     assert rows[0.0]["cold recall@10"] == rows[2.0]["cold recall@10"] == 0 and rows[0.0]["difference"] == 0
     assert rows[3.0]["cold recall@10"] == (ROWS - 0.5) / ROWS and rows[3.0]["difference"] > 0
     assert [rows[margin]["cold items in a list"] for margin in (2.0, 3.0)] == [0, 1]
+
+
+def test_a_factor_lifts_them_in_the_fused_order(scored):
+    """Fused scores are 10 at place 1, 8.9 at place 10 and 6.25 of the cold item: 8.1 and 9.4 with these factors."""
+    rows = {row["factor"]: row for row in price_factors(scored)}
+    assert tuple(rows) == FACTORS
+    assert [rows[factor]["cold items in a list"] for factor in (1.0, 1.3, 1.5)] == [0, 0, 1]
