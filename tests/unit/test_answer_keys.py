@@ -8,6 +8,7 @@ import pytest
 from handsell.core.batches import Ragged, Seen, UserExclusions
 from handsell.events.states import Events
 from handsell.features.request_builder import Logged
+from handsell.features.storage.encoded_rows import EncodedRows
 from handsell.serving.graph.users import UserReads, build_query_batch
 from handsell.serving.http.paging import Feed
 from handsell.serving.http.queries import Query
@@ -120,3 +121,20 @@ def test_nothing_else_changes_a_key(changed):
 
 def test_a_text_that_cannot_be_written_has_no_key():
     assert build_key(rows=change_cell("history_item_ids", ["\ud800"])) is None
+
+
+def encode(**changed) -> EncodedRows:
+    """The rows of two users as the online store has them."""
+    cells = {"state_time_us": [b"5", b"7"], "history_item_ids": [b"i1", b"i2"], "positive_7d": [b"x", None]} | changed
+    return EncodedRows(cells, dict.fromkeys(cells, "field"), lambda cells, field: pytest.fail("decoded for a key"))
+
+
+def test_rows_of_the_online_store_are_hashed_as_they_are():
+    same = build_key(rows=encode())
+    assert build_key(rows=encode(positive_7d=[None, None])) == same  # of another user
+    others = [
+        encode(state_time_us=[b"5", b"8"]), encode(positive_7d=[b"x", b""]),
+        encode(state_time_us=[b"5", b"7i"], history_item_ids=[b"i1", b"2"]),  # the same bytes, cut elsewhere
+        encode().take([1, 0]),
+    ]  # fmt: skip
+    assert len({same, *(build_key(rows=rows) for rows in others)}) == len(others) + 1

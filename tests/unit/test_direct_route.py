@@ -8,9 +8,11 @@ import pytest
 from fastapi import APIRouter, FastAPI
 
 from handsell.access.caller import SCOPES, Caller
+from handsell.core.errors import RequestError
+from handsell.events.store.interface import EventStoreError
 from handsell.serving.http.api import _event_routes, _slate_routes
 from handsell.serving.http.problems import install_handlers
-from handsell.serving.http.routing import DirectRoute, StrictRoute
+from handsell.serving.http.routing import DirectDispatch, DirectRoute, StrictRoute
 from handsell.serving.telemetry.request_ids import BODY
 
 JSON = {"content-type": "application/json"}
@@ -50,12 +52,14 @@ WRONG = [
 class Called:
     """A service that notes its calls."""
 
-    def __init__(self):
-        self.calls = []
+    def __init__(self, error=None):
+        self.calls, self.error = [], error
 
     def __getattr__(self, name):
         def note(*arguments):
             self.calls.append((name, *map(repr, arguments)))
+            if self.error is not None:
+                raise self.error
             return SimpleNamespace(to_json=lambda: b"{}")
 
         async def note_later(*arguments):
@@ -77,6 +81,8 @@ def build_app(service, route_class, caller):
         if isinstance(route, DirectRoute):
             route._ask_fastapi = count(route._ask_fastapi, through)
 
+    first = DirectDispatch(app, app.router.routes) if route_class is DirectRoute else app
+
     async def with_scope(scope, receive, send):
         if scope["type"] == "http" and scope["method"] != "GET":
             body = (await receive())["body"]
@@ -86,7 +92,7 @@ def build_app(service, route_class, caller):
                 return {"type": "http.request", "body": body, "more_body": False}
 
         scope.setdefault("state", {})["caller"] = caller
-        await app(scope, receive, send)
+        await first(scope, receive, send)
 
     return with_scope, through
 
@@ -116,9 +122,9 @@ async def ask(app, method, url, body, headers):
     return answer.status_code, answer.headers, answer.text
 
 
-async def compare(request, caller=Caller.anonymous()):
+async def compare(request, caller=Caller.anonymous(), error=None):
     """Return the status of a request, after a comparison of both routes, and whether FastAPI's layers were asked."""
-    mine, theirs = Called(), Called()
+    mine, theirs = Called(error), Called(error)
     direct, through = build_app(mine, DirectRoute, caller)
     answer = await ask(direct, *request)
     assert answer == await ask(build_app(theirs, StrictRoute, caller)[0], *request)
@@ -136,6 +142,20 @@ async def test_a_correct_request_is_answered_alike_without_fastapis_layers(reque
 async def test_a_wrong_request_gets_fastapis_answer(request_):
     status, through = await compare(request_)
     assert 400 <= status < 500 and (through or status == 405)
+
+
+ERRORS = [
+    (RequestError("no", field="user_id", code="wrong"), 422),
+    (RequestError("later", status=503, code="overloaded"), 503),
+    (EventStoreError("away"), 503),
+    (ValueError("a defect"), 500),
+]
+
+
+@pytest.mark.parametrize(("error", "status"), ERRORS, ids=lambda value: repr(value))
+@pytest.mark.parametrize("request_", [CORRECT[0], CORRECT[-1]], ids=["GET", "POST"])
+async def test_an_error_of_the_service_is_answered_by_the_handlers_and_not_tried_again(request_, error, status):
+    assert await compare(request_, error=error) == (status, False)
 
 
 CALLERS = [Caller("k", "events only", frozenset(["events"])), Caller("k", "widget", frozenset(SCOPES), "u2")]

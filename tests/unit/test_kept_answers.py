@@ -67,7 +67,7 @@ def test_what_has_ended_leaves_when_another_comes():
 
 
 KEY = AnswerKey(b"slate", b"ranked")
-QUERY = SimpleNamespace(surface=0, count=2, time=1_000, overlay="", is_fresh=False)
+QUERY = SimpleNamespace(user_id="u1", surface=0, count=2, time=1_000, overlay="", is_fresh=False)
 SLATES = Slates(
     np.zeros((3, 4), np.int32), *(np.zeros((3, 4), np.float32) for _ in range(4)), np.ones((3, 4), np.float32), ("a",)
 )

@@ -21,8 +21,10 @@ from handsell.reranking.selection import Pool, select
 from handsell.reranking.spacing import ItemGap
 from handsell.retrieval import fusion, history_weights
 from handsell.retrieval.history_weights import HistoryWeights
+from handsell.retrieval.index import item_to_item
 from handsell.retrieval.index.vector_index import VectorIndex
 from handsell.retrieval.models import item_knn
+from handsell.retrieval.models.transitions import Transitions, TransitionsConfig
 from handsell.testing.small_catalog import draw_candidates, draw_requests, draw_snapshot
 from kernel_results import check_equal
 from server_programs import report_missing
@@ -222,3 +224,28 @@ def test_selection(rng, monkeypatch, gap, criteria):
     check_equal(monkeypatch, compiled_selection, choose)
     column, broken, *_ = choose()
     assert (column[0, 5:] == NONE).all() and (broken.any() == (gap > 0))
+
+
+@pytest.mark.parametrize("k", [3, 500])
+def test_sums_over_item_lists(rng, monkeypatch, k):
+    catalog = draw_snapshot(rng, items=120, creators=6, tags=5)
+    pairs = sparse.random(120, 120, 0.2, "csr", rng=rng)
+    model = Transitions.from_pairs(pairs, TransitionsConfig(neighbors=15, session_gap_minutes=60 * 24 * 365))
+    requests = draw_requests(rng, catalog, 12)
+    eligible = rng.random((12, 130)) < 0.8
+    check_equal(monkeypatch, item_to_item, lambda: model.retrieve(requests, k, eligible))
+    items, scores = model.retrieve(requests, k, eligible)
+    assert (items >= 0).sum() > 12 and np.nanmax(scores) > 0
+
+
+@pytest.mark.parametrize("wrong", [5, -2], ids=["beyond", "below"])
+def test_sums_over_item_lists_read_nothing_beside_them(wrong):
+    one, total = np.ones(1, np.float32), np.zeros(2, np.float32)
+    begin, listed = np.array([0, 1, 1], np.int32), np.array([1], np.int32)
+    for item, at, names in (
+        (wrong, begin, listed),
+        (0, np.array([0, wrong, 1], np.int32), listed),
+        (0, begin, listed + wrong),
+    ):
+        with pytest.raises(ValueError, match="known items"):
+            compiled.sum_lists(np.array([item], np.int32), one, at, names, one, total)

@@ -7,7 +7,7 @@ import pytest
 
 from handsell.events.store.opening import open_reader
 from serving_service import start_service
-from serving_world import write_world
+from serving_world import PromptStore, write_world
 
 ASKED = {"user_id": "u1", "include": ["debug"]}
 ITEM = "/v1/items/i9"
@@ -59,6 +59,27 @@ async def test_a_reused_answer_has_an_id_and_an_impression_of_its_own(world):
         rows = len(first["items"])
         for name in ("item_id", "score", "propensity", "sources"):
             assert shown[name][:rows] == shown[name][rows : 2 * rows] == shown[name][2 * rows :]
+
+
+async def test_a_kept_answer_needs_no_batch_and_a_changed_user_gets_one(world, monkeypatch):
+    store = PromptStore(world.config, world.rows)
+    async with start_service(world, config=change(world), store=store) as (client, service):
+        batches, submit = [], service.bundle._slates.submit
+        monkeypatch.setattr(service.bundle._slates, "submit", lambda query: batches.append(query) or submit(query))
+        plain = ASKED | {"include": []}
+        bodies = [(await client.post("/v1/recommendations", json=plain)).json() for _ in range(3)]
+        assert len(batches) == 1 and len({body.pop("recommendation_id") for body in bodies}) == 3
+        assert bodies[0] == bodies[1] == bodies[2]
+        event = {"events": [{"type": "play", "item_id": bodies[0]["items"][0]["item_id"], "user_id": "u1"}]}
+        assert (await client.post("/v1/events", json=event)).status_code == 202
+        assert (await ask(client))["debug"]["reused"] == "nothing" and len(batches) == 2
+        assert (await ask(client))["debug"]["reused"] == "slate" and len(batches) == 2
+
+
+async def test_a_list_of_similar_items_is_no_cold_start_also_where_a_visitor_shares_its_slate(world):
+    async with start_service(world, config=change(world)) as (client, _):
+        for _ in range(3):
+            assert (await client.get("/v1/items/i9/similar")).json()["cold_start"] is False
 
 
 async def test_answers_with_metadata_have_it_and_others_do_not(world):

@@ -21,7 +21,7 @@ from handsell.serving.graph.service import Service
 from handsell.serving.graph.stage_loading import load_local_stages
 from handsell.serving.http import queries, schemas
 from handsell.serving.telemetry.observability import Metrics
-from serving_world import ITEMS, World, publish_other_bundle, write_world
+from serving_world import ITEMS, PromptStore, World, publish_other_bundle, write_world
 
 USERS = ("u1", "u2", "u19", "new", None)
 STEPS = 300
@@ -58,7 +58,7 @@ class Shop:
 
     def __init__(self, world: World, reranking: dict, log: SqliteWriter, clock: SteppedClock):
         self.world, self.log, self.clock = world, log, clock
-        self.store = world.store()
+        self.store = PromptStore(world.config, world.rows)
         self.reranking = RerankingConfig.model_validate(reranking)
         self.kept, self.plain = (self._open(size) for size in (10_000_000, 0))
         self.bundle, self.ids = world.bundle, itertools.count()

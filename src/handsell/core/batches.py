@@ -53,6 +53,8 @@ class Ragged:
 
     def where(self, mask: np.ndarray) -> Ragged:
         """Keep the values where mask (N,) is true; rows may become empty, none is removed."""
+        if mask.all():
+            return self
         counts = np.bincount(self.row_of_value[mask], minlength=len(self))
         return Ragged(self.values[mask], offsets_from_counts(counts))
 

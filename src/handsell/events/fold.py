@@ -220,7 +220,7 @@ def sum_affinities(row: np.ndarray, key: np.ndarray, weight: np.ndarray, rows: i
 
 def _find_strongest(values: Ragged, size: int) -> np.ndarray | None:
     """(N,) bool: the `size` values of largest |value| in each row, ties by position; None: all values."""
-    if (values.lengths <= size).all():
+    if len(values.values) <= size or (values.lengths <= size).all():
         return None
     row = values.row_of_value
     order = np.lexsort((-np.abs(values.values), row))

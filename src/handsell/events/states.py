@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -87,7 +88,9 @@ class Events:
         )
 
     @classmethod
+    @cache
     def none(cls) -> Events:
+        """No events, always the same object: its arrays have nothing that could be changed."""
         return cls.of([], [], [], [], [])
 
     @classmethod

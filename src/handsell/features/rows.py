@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,16 +21,22 @@ from handsell.features.row_columns import (
     Rows,
     concat_values,
     encode_values,
+    get_column,
     look_up_ids,
     read_floats,
     read_integers,
     read_lists,
 )
+from handsell.features.storage.single_row import read_cell, read_one_affinity, read_one_history, read_one_seen
 from handsell.features.user import compute_sign_rates
 from handsell.features.views import CREATED, TIMESTAMP, View, build_views, name_count_column
 
 SIGNS = ("positive", "negative")
 STATE_NUMBERS = ("state_time_us", "first_time_us", "log_offset", "seen_total")
+LISTS = (
+    "history_item_ids", "history_types", "history_times_us", "history_weights", "seen_item_ids", "seen_times_us",
+    "top_creators", "top_creator_weights", "top_tags", "top_tag_weights",
+)  # fmt: skip
 STATE_SUMS = (*(f"{sign}s_total" for sign in SIGNS), *(f"{sign}_{d}d" for sign in SIGNS for d in HALF_LIVES_DAYS))
 
 
@@ -192,8 +199,10 @@ def read_states(rows: Rows, names: ItemNames, config: Config) -> UserStates:
     rules, n_types = FoldRules.of(config), len(config.events.names)
     state_time, first_time, log_offset, seen_total = read_integers(rows, STATE_NUMBERS).T
     sums = read_floats(rows, (*map(name_count_column, config.events.names), *STATE_SUMS), missing=0.0)
-    start = rules.empty_states(len(state_time))
-    history, seen = _history_and_seen(rows, start, names, config)
+    n = len(state_time)
+    history, seen, creators, tags = _read_one(rows, names, config, rules) if n == 1 else (None, None, None, None)
+    if history is None or seen is None:
+        history, seen = _history_and_seen(rows, rules.empty_states(n), names, config)
     states = UserStates(
         state_time=state_time,
         first_time=first_time,
@@ -202,12 +211,31 @@ def read_states(rows: Rows, names: ItemNames, config: Config) -> UserStates:
         signs=sums[:, n_types : n_types + 2],
         decayed=sums[:, n_types + 2 :].reshape(-1, 2, len(HALF_LIVES_DAYS)),
         history=history,
-        creators=_weights(rows, "creator", names.creators, len(start)),
-        tags=_weights(rows, "tag", names.tags, len(start)),
+        creators=_weights(rows, "creator", names.creators, n) if creators is None else creators,
+        tags=_weights(rows, "tag", names.tags, n) if tags is None else tags,
         seen=seen,
         seen_total=seen_total,
     )
     return truncate(states, rules)  # a config may keep less than the one that wrote the rows
+
+
+def _read_one(
+    rows: Rows, names: ItemNames, config: Config, rules: FoldRules
+) -> tuple[History | None, Seen | None, Affinities | None, Affinities | None]:
+    """Read what a state has besides numbers from the lists of one row; None for what is not as it was written."""
+    if any(isinstance(get_column(rows, name), pa.Array) for name in LISTS):
+        return None, None, None, None
+    lists: Mapping[str, Sequence[Any]] = rows  # type: ignore[assignment]
+    past, seen = read_cell(lists, "history_item_ids"), read_cell(lists, "seen_item_ids")
+    item, n = names.items.number([*past, *seen]), len(past)
+    affinities = (
+        read_one_affinity(lists, "creator", names.creators, rules),
+        read_one_affinity(lists, "tag", names.tags, rules),
+    )
+    if len(item) and item.min() == NONE:
+        return None, None, *affinities
+    codes = {name: code for code, name in enumerate(config.events.names)}
+    return read_one_history(lists, item[:n], codes, rules), read_one_seen(lists, item[n:], rules), *affinities
 
 
 def _history_and_seen(rows: Rows, start: UserStates, names: ItemNames, config: Config) -> tuple[History, Seen]:

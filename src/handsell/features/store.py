@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any
 
 # before the other imports of Feast
 from handsell.features.feast_import import feast  # isort: skip
@@ -39,10 +38,11 @@ from handsell.features.repository import (
     share_online_file,
 )
 from handsell.features.storage.changes import find_changes
+from handsell.features.storage.encoded_rows import Cells, EncodedRows
 from handsell.features.storage.feast_process import run_feast
 from handsell.features.storage.registration import UNREGISTERED, FeatureRegistry
 from handsell.features.storage.row_writers import RowLock, open_lock, record_batch_write
-from handsell.features.storage.user_rows import Cells, OnlineViews, open_online_views
+from handsell.features.storage.user_rows import OnlineViews, open_online_views
 from handsell.features.storage.value_encoding import decode_column
 from handsell.features.views import CREATED, TIMESTAMP, USER_VIEWS, View
 
@@ -216,28 +216,24 @@ class FeatureStore(FeatureRegistry):
         except Timeout:
             raise FeatureError(f"online rows of {self.config.name} are being written: try again later") from None
 
-    def online_users(self, user_ids: Sequence[str]) -> dict[str, list[Any]]:
+    def online_users(self, user_ids: Sequence[str]) -> EncodedRows:
         """Read the user's current row: column → one value per input; None if there is none."""
-        cells = self._read([view for view, _ in self._user_columns], user_ids)
-        return self._decode(cells)
+        views, fields = self._user_columns
+        return EncodedRows(self._read(views, user_ids), fields, decode_column)
 
-    def online_users_at_once(self, user_ids: Sequence[str]) -> dict[str, list[Any]] | None:
+    def online_users_at_once(self, user_ids: Sequence[str]) -> EncodedRows | None:
         """`online_users` where the rows are in a file of this machine that no other process holds; else None."""
-        cells = self._online.read_at_once([view for view, _ in self._user_columns], user_ids)
-        return None if cells is None else self._decode(cells)
-
-    def _decode(self, cells: Cells) -> dict[str, list[Any]]:
-        return {name: decode_column(cells[name], kind) for _, own in self._user_columns for name, kind in own}
+        views, fields = self._user_columns
+        cells = self._online.read_at_once(views, user_ids)
+        return None if cells is None else EncodedRows(cells, fields, decode_column)
 
     @cached_property
-    def _user_columns(self) -> list[tuple[feast.FeatureView, list[tuple[str, str]]]]:
-        """The views of the user service and their (column, field of Value), read from the registry once."""
-        service = self._service(USER_SERVICE)
-        plan = []
-        for projection in service.feature_view_projections:
-            columns = [(f.name, VALUE_TYPE_TO_PROTO_VALUE_MAP[f.dtype.to_value_type()]) for f in projection.features]
-            plan.append((self._feast_view(projection.name), columns))
-        return plan
+    def _user_columns(self) -> tuple[list[feast.FeatureView], dict[str, str]]:
+        """The views of the user service, and the field of Value by column, read from the registry once."""
+        projections = self._service(USER_SERVICE).feature_view_projections
+        features = (feature for projection in projections for feature in projection.features)
+        fields = {f.name: VALUE_TYPE_TO_PROTO_VALUE_MAP[f.dtype.to_value_type()] for f in features}
+        return [self._feast_view(projection.name) for projection in projections], fields
 
     def _read(self, views: Sequence[feast.FeatureView], user_ids: Sequence[str]) -> Cells:
         try:

@@ -29,4 +29,5 @@ KERNEL(build_tag_vectors);
 KERNEL(number_texts);
 KERNEL(read_texts);
 KERNEL(improve_rows);
+KERNEL(sum_lists);
 #endif

@@ -8,7 +8,7 @@ one, because closing it would release the locks of both.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,10 @@ def build_damage_error(path: Path, what: str) -> EventStoreError:
     )
 
 
-def build_condition(column: str, values: Sequence[Any]) -> tuple[str, str]:
+def build_condition(column: str, values: Collection[Any]) -> tuple[str, Any]:
     """Return a condition that a column has one of the values, and the parameter of its one mark."""
+    if len(values) == 1:
+        return f"{column} = ?", next(iter(values))
     return f"{column} IN (SELECT value FROM json_each(?))", json.dumps(list(values))
 
 

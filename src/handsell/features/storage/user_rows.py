@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from handsell.features.storage.encoded_rows import Cells
 from handsell.features.storage.value_encoding import encode_column, read_scalars
 from handsell.features.views import CREATED, TIMESTAMP
 
@@ -36,10 +37,8 @@ UPSERT = (
     "ON CONFLICT (entity_key, feature_name) DO UPDATE SET value = excluded.value, value_text = excluded.value_text, "
     "event_ts = excluded.event_ts, created_ts = excluded.created_ts"
 )
+KEYS = 10_000  # users whose keys are kept: those of one visit
 REDIS_RETRIES = 1  # at once, over a new connection: the server may have closed the old one
-
-Cells = dict[str, list[bytes | None]]
-"""Column name → encoded cells, None where there is none."""
 
 Tables = Sequence[tuple[feast.FeatureView, pa.Table]]
 
@@ -80,8 +79,12 @@ def open_online_views(store: Any, config: RepoConfig) -> OnlineViews:
 def encode_users(user_ids: Sequence[str], config: RepoConfig) -> list[bytes]:
     """Return Feast's keys of users."""
     version = config.entity_key_serialization_version
-    keys = (EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user)]) for user in user_ids)
-    return [serialize_entity_key(key, version) for key in keys]
+    return [_encode_user(user_id, version) for user_id in user_ids]
+
+
+@lru_cache(KEYS)
+def _encode_user(user_id: str, version: int) -> bytes:
+    return serialize_entity_key(EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user_id)]), version)
 
 
 class _JoinedConnection:
@@ -106,6 +109,7 @@ class SqliteViews:
     def __init__(self, store: Any, config: RepoConfig):
         self._store, self._config = store, config
         self._impatient: sqlite3.Connection | None = None  # does not wait for other processes
+        self._plan: tuple[Sequence[feast.FeatureView], str, list[str]] | None = None  # statement and columns of views
 
     def read(self, views: Sequence[feast.FeatureView], user_ids: Sequence[str]) -> Cells:
         return self._select(self._store._get_conn(self._config), views, user_ids)
@@ -127,12 +131,13 @@ class SqliteViews:
             connection.close()
 
     def _select(self, connection: Any, views: Sequence[feast.FeatureView], user_ids: Sequence[str]) -> Cells:
+        if len(user_ids) == 1:
+            return self._select_one(connection, views, user_ids[0])
         distinct = {user_id: row for row, user_id in enumerate(dict.fromkeys(user_ids))}
         rows = {key: row for row, key in enumerate(encode_users(list(distinct), self._config))}
         cells: Cells = {feature.name: [None] * len(rows) for view in views for feature in view.features}
         marks = ",".join(f"?{place}" for place in range(1, len(rows) + 1))
-        tables = (f"{self._table(view)} WHERE entity_key IN ({marks})" for view in views)
-        sql = " UNION ALL ".join(f"SELECT entity_key, feature_name, value FROM {table}" for table in tables)
+        sql = self._build_select(views, "entity_key, feature_name, value", f"entity_key IN ({marks})")
         for key, name, value in connection.execute(sql, list(rows)):
             if name in cells:  # a column that the view had before stays in the table
                 cells[name][rows[key]] = value
@@ -140,6 +145,18 @@ class SqliteViews:
             return cells
         place = [distinct[user_id] for user_id in user_ids]
         return {name: [column[row] for row in place] for name, column in cells.items()}
+
+    def _select_one(self, connection: Any, views: Sequence[feast.FeatureView], user_id: str) -> Cells:
+        """Select the cells of one user, for whom the plan of the views is kept: it takes longer than the rows."""
+        if self._plan is None or self._plan[0] is not views:
+            names = [feature.name for view in views for feature in view.features]
+            self._plan = views, self._build_select(views, "feature_name, value", "entity_key = ?1"), names
+        _, sql, names = self._plan
+        found = dict(connection.execute(sql, encode_users([user_id], self._config)))
+        return {name: [found.get(name)] for name in names}
+
+    def _build_select(self, views: Sequence[feast.FeatureView], columns: str, where: str) -> str:
+        return " UNION ALL ".join(f"SELECT {columns} FROM {self._table(view)} WHERE {where}" for view in views)
 
     def write(self, tables: Tables) -> None:
         with self.transaction() as connection:

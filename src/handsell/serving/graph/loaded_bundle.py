@@ -40,6 +40,7 @@ from handsell.serving.http.preview.preview_queries import PreviewedSlate
 from handsell.serving.http.queries import Query, QueryParser
 from handsell.serving.live.live_stages import LiveStages, read_now
 from handsell.serving.reuse.answer_keys import AnswerKey
+from handsell.serving.reuse.prompt_slates import PromptSlates
 from handsell.serving.reuse.reused_batch import BatchPart, ReusedBatch
 from handsell.serving.reuse.slate_reuse import SlateReuse
 from handsell.serving.reuse.user_slate import UserSlate
@@ -83,10 +84,12 @@ class LoadedBundle:
         self.config, self.release, self.catalog, self.clock = config, release, catalog, clock
         self.stages, self.metrics, self.is_only = stages, metrics, False
         self._running, self._is_dropped = 0, False
+        self._parsers: dict[str, QueryParser] = {}
         self._question_model = question_model
         self.change_config = lru_cache(VARIANTS)(partial(apply_overlay, config))
         settle_s = 0.0 if isinstance(stages, LiveStages) else SETTLE_S
         self._reuse = SlateReuse(config, self.change_config, settle_s)
+        self._prompt = PromptSlates(self._reuse, users, metrics, self.change_config)
         self._users, self._popular = users, PopularLists(popular_items)
         catalog.subscribe(self._popular.follow)
         serving, max_wait_s = config.serving, MAX_WAIT * config.serving.deadline_ms / 1_000
@@ -123,12 +126,24 @@ class LoadedBundle:
         return self.build_parser("")
 
     def build_parser(self, overlay: str) -> QueryParser:
-        """Return the parser of queries with changed settings."""
-        return QueryParser(self.change_config(overlay), self.snapshot, self.clock)
+        """Return the parser of queries with changed settings, which lasts as long as the version of the catalog."""
+        snapshot, parsers = self.snapshot, self._parsers
+        if parsers and (len(parsers) > VARIANTS or next(iter(parsers.values())).snapshot is not snapshot):
+            parsers.clear()
+        if overlay not in parsers:
+            parsers[overlay] = QueryParser(self.change_config(overlay), snapshot, self.clock)
+        return parsers[overlay]
 
     async def recommend(self, query: Query) -> UserSlate:
         self.metrics.waiting.set(len(self._slates))
+        if not self._sample((query,)) and (kept := self._prompt.find(query)) is not None:
+            self._count_reused(query, kept)
+            return kept
         return await self._submit(self._slates, query)
+
+    def _count_reused(self, query: Query, slate: UserSlate | None) -> None:
+        """Count what of a query's slate was reused; None: it was handed over to somebody who computes it."""
+        self.metrics.count_reused(self.config.surface_names[query.surface], "slate" if slate is None else slate.reused)
 
     async def rank(self, query: Query) -> RankedList:
         """Rank the caller's own items."""
@@ -213,8 +228,8 @@ class LoadedBundle:
         except asyncio.CancelledError:
             batch.fail(build_ending())
             raise
-        for surface, reused in batch.list_reused():
-            self.metrics.count_reused(self.config.surface_names[surface], reused)
+        for query, slate in zip(queries, batch.answers, strict=True):
+            self._count_reused(query, slate)
         self.metrics.reuse_bytes.set(self._reuse.size)
         return batch.answers
 
@@ -317,9 +332,7 @@ class LoadedBundle:
         config = self.change_config(queries[0].overlay)
         with trace("features"):
             reads = await self._users.read(queries, limit, failures, config)
-        self.metrics.stage_seconds.labels("features").observe(now() - started)
-        for age_s in reads.list_ages():
-            self.metrics.features_age.observe(age_s)
+        self.metrics.observe_reads(now() - started, reads.list_ages())
         breakers, samples = self._breakers(queries[0].overlay), self._sample(queries)
         return StageRun(self.stages, self.metrics, breakers, began, deadline_s, failures, samples), reads
 

@@ -187,11 +187,9 @@ class Service:
             query.include,
             make_user_key(mine.user_id, mine.anonymous_id),
             is_shown,
+            cold_start=False,  # the query is an item, not a user
         )
-        surface = find_similar_surface(self.config)
-        answer = await self._recommender.recommend(asked, self._assign(query, surface))
-        answer.cold_start = False  # the query is an item, not a user
-        return answer
+        return await self._recommender.recommend(asked, self._assign(query, find_similar_surface(self.config)))
 
     async def rank(self, body: schemas.RankBody) -> a.RankAnswer:
         return await self._recommender.rank(self._identify(body), self._assign(body, RANK))

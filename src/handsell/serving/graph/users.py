@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
+import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,7 +32,7 @@ from handsell.features.request_builder import (
     read_logged,
 )
 from handsell.features.row_columns import Rows, change_attributes, get_column
-from handsell.features.storage.online_rows import OnlineRows, UserStore
+from handsell.features.storage.online_rows import OnlineRows, UserStore, take_rows
 from handsell.serving.graph.circuit_breaker import STALL, Breaker
 from handsell.serving.graph.stages import READ_SHARE
 from handsell.serving.http.queries import Query
@@ -38,12 +41,14 @@ T = TypeVar("T")
 LOG_THREADS = 4  # reads of the event store at once
 SLOW_S = 0.03  # of a read on the event loop
 PAUSE_S = 1.0
+NUMBERS = ("state_time_us", "log_offset", "user_number")
 
 
 class PromptReads:
     """Reads of local files on the event loop: a thread costs more than the read.
 
-    After a read that was slow or impossible, because another process holds the file, threads read for PAUSE_S.
+    After a read that waited for the file for longer than SLOW_S, or was impossible, because another process holds it,
+    threads read for PAUSE_S. Waiting for a processor that others use is no reason: threads would wait, too.
     """
 
     def __init__(self) -> None:
@@ -55,11 +60,19 @@ class PromptReads:
         started, found = loop.time(), None
         if started < self._begin_at:
             return None
+        waits = count_waits()
         with contextlib.suppress(Exception):  # the read in a thread says what is wrong
             found = read()
-        if found is None or loop.time() - started > SLOW_S:
+        if found is None or (loop.time() - started > SLOW_S and count_waits() != waits):
             self._begin_at = loop.time() + PAUSE_S
         return found
+
+
+def count_waits() -> int:
+    """Return how often this thread has left the processor by itself, to wait; a new number where nobody counts it."""
+    if sys.platform != "linux":
+        return time.monotonic_ns()
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +91,7 @@ class UserReads:
 
     def take(self, places: Sequence[int]) -> UserReads:
         """Return the reads of some queries."""
-        index = np.array(places, np.int64)
-        rows = {name: [cells[place] for place in places] for name, cells in self.rows.items()}
+        index, rows = np.array(places, np.int64), take_rows(self.rows, places)
         return replace(self, batch=self.batch.take(index), rows=rows, logged=self.logged.take(index))
 
 
@@ -116,10 +128,22 @@ class UserLookup:
         batch, snapshot = build_query_batch(queries), self._catalog.snapshot
         rows: Rows = self._rows.empty(len(queries))
         with failures.tolerate("features"):
-            rows = await self._read(batch.user_id, limit)
+            found = await self._read(batch.user_id, limit)
+            check_numbers(found)
+            rows = found
         rows = change_attributes(rows, batch.user_id, self._catalog.users)
         logged = await self._read_logged(batch, rows, limit, failures, config)
         return UserReads(batch, rows, logged, snapshot)
+
+    def read_at_once(self, queries: Sequence[Query], config: Config) -> UserReads | None:
+        """`read` without waiting; None where that is not possible now, or a part of it fails."""
+        batch, snapshot = build_query_batch(queries), self._catalog.snapshot
+        rows = self._read_rows_at_once(batch.user_id)
+        if rows is None:
+            return None
+        rows = change_attributes(rows, batch.user_id, self._catalog.users)
+        logged = self._read_logged_at_once(batch, rows, config)
+        return None if logged is None else UserReads(batch, rows, logged, snapshot)
 
     def complete(self, reads: UserReads, queries: Sequence[Query], failures: Failures, config: Config) -> BuiltRequests:
         """Build the requests of queries from what has been read for them."""
@@ -130,13 +154,8 @@ class UserLookup:
         self, batch: QueryBatch, rows: Rows, limit: float, failures: Failures, config: Config
     ) -> Logged:
         """Read the event store; where it does not answer in time, the known blocks are applied."""
-        if all(user_id is None for user_id in batch.user_id):
-            own = Failures(strict=True)  # nothing is read
-            return read_logged(batch, rows, self._reader, self._catalog.snapshot, config, own)
-        if (reader := self._impatient) is not None:
-            parts = (batch, rows, reader, self._catalog.snapshot, config, Failures(strict=True), False, self._blocks)
-            if (logged := self._prompt_log.try_read(lambda: read_logged(*parts))) is not None:
-                return logged
+        if (at_once := self._read_logged_at_once(batch, rows, config)) is not None:
+            return at_once
         own = Failures()  # the thread may outlive this request
         parts = (batch, rows, self._reader, self._catalog.snapshot, config, own, False, self._blocks)
         with failures.tolerate("event_log"):
@@ -146,16 +165,38 @@ class UserLookup:
         failures.add("shown_and_blocked")
         return Logged.unread(batch, self._blocks, self._catalog.snapshot)
 
+    def _read_logged_at_once(self, batch: QueryBatch, rows: Rows, config: Config) -> Logged | None:
+        """Read the event store without waiting; None where that is not possible now."""
+        strict, snapshot = Failures(strict=True), self._catalog.snapshot
+        if all(user_id is None for user_id in batch.user_id):  # nothing is read
+            return read_logged(batch, rows, self._reader, snapshot, config, strict)
+        if (reader := self._impatient) is None:
+            return None
+        return self._prompt_log.try_read(
+            lambda: read_logged(batch, rows, reader, snapshot, config, strict, False, self._blocks)
+        )
+
     async def _in_log_thread(self, read: Callable[[], T], limit: float) -> T:
         """Read the event store; a slow feature store leaves it a share of the deadline."""
         loop = asyncio.get_running_loop()
         limit = max(limit, loop.time() + READ_SHARE * self._config.serving.deadline_ms / 1_000)
         return await self._log_breaker.wait(lambda: loop.run_in_executor(self._log_threads, read), limit)
 
-    async def _read(self, user_ids: Sequence[str | None], limit: float) -> dict[str, list[Any]]:
+    def _read_rows_at_once(self, user_ids: Sequence[str | None]) -> Rows | None:
+        """Read feature rows without waiting; None where that is not possible now."""
         if all(user_id is None for user_id in user_ids):
             return self._rows.empty(len(user_ids))
-        if (rows := self._prompt_rows.try_read(lambda: self._rows.read_at_once(user_ids))) is not None:
+
+        def read() -> Rows | None:
+            rows = self._rows.read_at_once(user_ids)
+            if rows is not None:
+                check_numbers(rows)
+            return rows
+
+        return self._prompt_rows.try_read(read)
+
+    async def _read(self, user_ids: Sequence[str | None], limit: float) -> Rows:
+        if (rows := self._read_rows_at_once(user_ids)) is not None:
             return rows
         loop = asyncio.get_running_loop()
         return await self._breaker.wait(lambda: loop.run_in_executor(self._thread, self._rows.read, user_ids), limit)
@@ -204,6 +245,13 @@ class UserLookup:
         self._thread.shutdown(wait=False)  # reads that wait are made: somebody waits for them
         self._log_threads.submit(self._reader.close)  # after the reads that run
         self._log_threads.shutdown(wait=False)
+
+
+def check_numbers(rows: Rows) -> None:
+    """Decode the columns of rows that are read outside of the making of requests; raises an error where one cannot."""
+    for name in NUMBERS:
+        if name in rows:
+            rows[name]
 
 
 def build_query_batch(queries: Sequence[Query]) -> QueryBatch:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from handsell.eligibility.filter_reasons import FILTERS
 
@@ -74,6 +74,28 @@ class RecommendationsAnswer(Answer):
         description="arm by experiment, only if the request is in one; `interleaved` where two arms share the slate",
     )
     debug: Debug | None = Field(default=None, description="only if the request includes it")
+    _json: bytes | None = PrivateAttr(default=None)  # of this answer, if it has been written from parts
+
+    def to_json(self) -> bytes:
+        return super().to_json() if self._json is None else self._json
+
+    def write_from(self, written: dict[Any, Any]) -> None:
+        """Write the JSON with the parts that answers with one slate have in common, kept in `written`.
+
+        The slate's id and the cursor differ. Neither has a character that JSON escapes; within other texts every
+        quotation mark is escaped, so that the name of a field is found nowhere else.
+        """
+        name, cursor = b'"next_cursor":', b"null"
+        if self.next_cursor is not None:
+            cursor = b'"' + self.next_cursor.encode() + b'"'
+        begin = b'{"recommendation_id":"' + self.recommendation_id.encode()
+        parts = written.get(("json", self.cold_start))
+        if parts is None:
+            before, found, after = self.to_json().partition(name + cursor)
+            if not found or not before.startswith(begin):
+                raise ValueError(f"expected an answer that begins with its id and has a cursor, got {before!r:.100}")
+            parts = written["json", self.cold_start] = before[len(begin) :] + name, after
+        self._json = begin + parts[0] + cursor + parts[1]
 
 
 class RankedItem(Item):

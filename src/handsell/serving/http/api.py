@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.types import Receive, Scope, Send
 
 import handsell
 from handsell.serving.graph.service import Service
@@ -32,6 +34,7 @@ from handsell.serving.http.routing import (
     ITEM,
     PROBLEMS,
     USER,
+    DirectDispatch,
     DirectRoute,
     ItemId,
     LoggedUser,
@@ -68,6 +71,22 @@ class Watcher(Protocol):
     async def run(self) -> None: ...
 
 
+class Api(FastAPI):
+    """FastAPI behind the one middleware, which passes most requests on to their direct route."""
+
+    def __init__(self, service: Service, **options: Any):
+        super().__init__(**options)
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self._first if scope["type"] == "http" else super().__call__)(scope, receive, send)
+
+    @cached_property
+    def _first(self) -> ApiMiddleware:
+        """The middleware, made with the first request, when all routes are known."""
+        return ApiMiddleware(DirectDispatch(super().__call__, self.router.routes), self._service)
+
+
 def build_api(service: Service, watchers: Sequence[Watcher] = ()) -> FastAPI:
     """The ASGI app of one gateway; `watchers` run as long as it does."""
 
@@ -81,8 +100,8 @@ def build_api(service: Service, watchers: Sequence[Watcher] = ()) -> FastAPI:
             task.cancel()
         await service.close()
 
-    app = FastAPI(
-        title="handsell", version=handsell.__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
+    app = Api(
+        service, title="handsell", version=handsell.__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
         summary="out of millions of items, which ten for this user, now?",
         redirect_slashes=False,  # the decoded path is not quoted again: %252F would become a slash
     )  # fmt: skip
@@ -94,7 +113,6 @@ def build_api(service: Service, watchers: Sequence[Watcher] = ()) -> FastAPI:
     app.include_router(build_page_routes())
     if service.config.console.enabled:
         app.add_route("/", lead_to_console, include_in_schema=False)
-    app.add_middleware(ApiMiddleware, service=service)
     return app
 
 

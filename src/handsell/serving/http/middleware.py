@@ -36,9 +36,6 @@ class ApiMiddleware:
         self._longest_body, self._is_logged = config.serving.max_body_bytes, config.logging.requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         started, status, sends_body = time.perf_counter(), 500, True
         if scope["method"] == "HEAD":
             scope, sends_body = {**scope, "method": "GET"}, False

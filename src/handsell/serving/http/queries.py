@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -102,8 +103,11 @@ class QueryParser:
 
     def feed(self, *shared: str | None) -> Feed:
         """A feed of this catalog, which its permanent first item identifies."""
-        first = self.snapshot.items.ids(FIRST) if len(self.snapshot) else []
-        return Feed.of(*shared, first)
+        return Feed.of(*shared, self._first_ids)
+
+    @cached_property
+    def _first_ids(self) -> list[str]:
+        return self.snapshot.items.ids(FIRST) if len(self.snapshot) else []
 
     def parse_similar(self, item_id: str, parameters: schemas.SimilarParameters, arrived: float) -> Query:
         """The query of a visitor whose only event is on this item, on surface `similar` where it exists."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+import re
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, get_origin
 from urllib.parse import parse_qsl
@@ -13,7 +14,7 @@ from fastapi.requests import Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.convertors import PathConvertor, register_url_convertor
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handsell.core.errors import RequestError
 from handsell.serving.http import answers as a
@@ -48,6 +49,7 @@ BODY_TYPES = {
     "PATCH": ("application/json", "application/merge-patch+json"),
 }
 JSON_TYPES = (b"application/json", b"application/json; charset=utf-8")  # that need no parsing
+FAILED = "handsell.failed"  # key of the scope under which the error of an endpoint is, that handlers will answer
 BODY = (400, 413, 415, 422)  # problems of a request with a body
 ACCESS = (401, 403, 429)  # problems of any request
 UserId = Annotated[s.Id, Path(description="an unknown user is a cold start, not an error")]
@@ -119,7 +121,9 @@ class DirectRoute(StrictRoute):
         ]
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        arguments = self._read(scope) if self._may_call(scope) else None
+        if FAILED in scope:
+            raise scope.pop(FAILED)
+        arguments = self.read_arguments(scope)
         if arguments is None:
             await self._ask_fastapi(scope, receive, send)
             return
@@ -131,8 +135,10 @@ class DirectRoute(StrictRoute):
         caller = scope.get("state", {}).get("caller")
         return caller is not None and caller.user_id is None and caller.may(ALL_SCOPES[self.path_format])
 
-    def _read(self, scope: Scope) -> dict[str, Any] | None:
-        """Return the arguments of the endpoint, None if one of them is not as expected."""
+    def read_arguments(self, scope: Scope) -> dict[str, Any] | None:
+        """Return the arguments of the endpoint, None if one of them is not as expected or the caller may not call."""
+        if not self._may_call(scope):
+            return None
         arguments = {}
         for field, read in self._fields:
             try:
@@ -142,6 +148,60 @@ class DirectRoute(StrictRoute):
             if errors:
                 return None
         return arguments
+
+
+class DirectDispatch:
+    """The shortest way of a request: from the one middleware to its direct route, past FastAPI's layers.
+
+    Only direct routes that come before all others with variable paths are looked at. `app`, FastAPI, answers everything
+    else: requests that are wrong, callers who may not call for everybody, and the error of an endpoint, for which it
+    has handlers.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Iterable[Any]):
+        self._app = app
+        self._fixed: dict[tuple[str, str], DirectRoute] = {}  # by method and path
+        self._variable: list[tuple[frozenset[str], re.Pattern[str], DirectRoute]] = []
+        self._others: set[str] = set()  # paths of other routes before these
+        for route in routes:
+            if not isinstance(route, DirectRoute):
+                if route.param_convertors:
+                    break  # it may answer any path
+                self._others.add(route.path)
+                continue
+            methods = frozenset(route.methods or ())
+            if route.param_convertors:
+                self._variable.append((methods, route.path_regex, route))
+            else:
+                self._fixed |= {(method, route.path): route for method in methods}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route, path_params = self._find(scope)
+        arguments = None if route is None else route.read_arguments({**scope, "path_params": path_params})
+        if route is None or arguments is None:
+            await self._app(scope, receive, send)
+            return
+        scope["route"], scope["path_params"] = route, path_params
+        try:
+            response = await route.endpoint(**arguments)
+        except Exception as error:
+            scope[FAILED] = error  # which the route raises where FastAPI's handlers are
+            await self._app(scope, receive, send)
+            return
+        await response(scope, receive, send)
+
+    def _find(self, scope: Scope) -> tuple[DirectRoute | None, dict[str, Any]]:
+        """Return the route of a request with the parameters in its path; None where FastAPI has to look."""
+        method, path = scope["method"], scope["path"]
+        if scope.get("root_path") or path in self._others:
+            return None, {}
+        if (fixed := self._fixed.get((method, path))) is not None:
+            return fixed, {}
+        for methods, pattern, route in self._variable:
+            if method in methods and (found := pattern.match(path)) is not None:
+                parameters = found.groupdict()
+                return route, {name: route.param_convertors[name].convert(text) for name, text in parameters.items()}
+        return None, {}
 
 
 def answer(body: a.Answer, status: int = 200) -> Response:

@@ -7,7 +7,7 @@ received, and requests with equal contents share an answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -17,13 +17,15 @@ import orjson
 from handsell.core.batches import UserExclusions
 from handsell.core.units import MINUTE_US
 from handsell.events.states import Events
-from handsell.features.request_builder import QueryBatch
+from handsell.features.row_columns import Rows
+from handsell.features.storage.encoded_rows import EncodedRows
 from handsell.serving.graph.users import UserReads
 from handsell.serving.http.queries import Query
 
 STEP_US = 15 * MINUTE_US  # in every time zone an hour and a day begin on one of these steps
 DIGEST = 16  # bytes
 
+NO_SESSION, NO_EVENTS = (b"",) * 4, (b"",) * 5
 EXCLUDED = ("shown", "capped", "creator", "tag")
 
 
@@ -50,44 +52,53 @@ def _find_key(query: Query, reads: UserReads, b: int) -> AnswerKey | None:
 def _build_key(query: Query, reads: UserReads, b: int) -> AnswerKey:
     logged = reads.logged
     hashed = blake2b(digest_size=DIGEST)
-    for part in (
-        *_list_request(query, reads.batch, b),
-        orjson.dumps([cells[b] for cells in reads.rows.values()]),
-        *_list_events(logged.tail, b),
-        *_list_exclusions(logged.exclusions, b),
-    ):
-        _add(hashed, part)
+    _add(
+        hashed,
+        [
+            orjson.dumps([query.surface, query.time // STEP_US, query.overlay, query.filter, query.key_id]),
+            *(_list_session(query) if len(query.session) else NO_SESSION),
+            query.exclude.tobytes(), query.creators.tobytes(), query.tags.tobytes(),
+            *_list_row(reads.rows, b),
+            *(_list_events(logged.tail, b) if len(logged.tail) else NO_EVENTS),
+            *_list_exclusions(logged.exclusions, b),
+        ],
+    )  # fmt: skip
     ranked = hashed.digest()
-    _add(hashed, orjson.dumps([query.count, query.arms]))
+    parts = [orjson.dumps([query.count, query.arms])]
     if logged.impressions is not None:
-        _add(hashed, logged.impressions.item.row(b).tobytes())
-        _add(hashed, logged.impressions.time.row(b).tobytes())
+        parts += logged.impressions.item.row(b).tobytes(), logged.impressions.time.row(b).tobytes()
+    _add(hashed, parts)
     return AnswerKey(hashed.digest(), ranked)
 
 
-def _list_request(query: Query, batch: QueryBatch, b: int) -> Iterable[bytes]:
-    """Yield what the caller asks for; events of the session without a time of their own are as long ago as before."""
+def _list_session(query: Query) -> Iterable[bytes]:
+    """Yield the session's events; those without a time of their own are as long ago as before."""
     session = query.session
     ago = query.time - session.time
-    yield orjson.dumps([query.surface, query.time // STEP_US, query.overlay, query.filter, query.key_id])
-    for array in (
-        session.item, session.type, session.weight, np.where(ago <= len(session), ago, -session.time),
-        batch.exclude.row(b), batch.creators.row(b), batch.tags.row(b),
-    ):  # fmt: skip
+    for array in (session.item, session.type, session.weight, np.where(ago <= len(session), ago, -session.time)):
         yield array.tobytes()
 
 
+def _list_row(rows: Rows, b: int) -> Iterable[bytes | None]:
+    """Return the bytes of a feature row: as the store has them, which nobody decodes for a key, or of its values."""
+    return rows.list_bytes(b) if isinstance(rows, EncodedRows) else _encode_values(rows, b)
+
+
+def _encode_values(rows: Rows, b: int) -> list[bytes]:
+    return [orjson.dumps([cells[b] for cells in rows.values()])]
+
+
 def _list_events(tail: Events, b: int) -> Iterable[bytes]:
-    mine = np.flatnonzero(tail.row == b) if len(tail) else tail.row
+    mine = np.flatnonzero(tail.row == b)
     for array in (tail.item, tail.type, tail.time, tail.weight, tail.offset):
         yield array[mine].tobytes()
 
 
 def _list_exclusions(exclusions: UserExclusions | None, b: int) -> Iterable[bytes]:
-    for name in EXCLUDED:
-        yield b"" if exclusions is None else getattr(exclusions, name).row(b).tobytes()
+    return (b"" if exclusions is None else getattr(exclusions, name).row(b).tobytes() for name in EXCLUDED)
 
 
-def _add(hashed: blake2b, part: bytes) -> None:
-    hashed.update(len(part).to_bytes(4, "little"))
-    hashed.update(part)
+def _add(hashed: blake2b, parts: Sequence[bytes | None]) -> None:
+    """Hash parts with the length of each, by which those that follow each other cannot be mistaken for others."""
+    hashed.update(orjson.dumps([None if part is None else len(part) for part in parts]))
+    hashed.update(b"".join(filter(None, parts)))

@@ -18,7 +18,7 @@ from handsell.serving.reuse.answer_keys import AnswerKey
 from handsell.serving.reuse.kept_answers import Kept
 from handsell.serving.reuse.pending_answers import PendingAnswer
 from handsell.serving.reuse.slate_reuse import SlateReuse
-from handsell.serving.reuse.user_slate import Reused, UserSlate
+from handsell.serving.reuse.user_slate import UserSlate
 
 
 @dataclass(frozen=True)
@@ -154,13 +154,14 @@ class ReusedBatch:
         self._reuse.end(self._keys[place], slate, ranked)
         return slate, ranked
 
-    def _finish(self, place: int, slate: UserSlate, kept: Kept | None) -> None:
-        """Answer the queries that wait for a query's slate, or for its ranked candidates."""
+    def _finish(self, place: int, slate: UserSlate, ranked: Candidates | None, row: int) -> None:
+        """Answer the queries that wait for a query's slate, or for its row of the ranked candidates (B, K)."""
         waiting, others = self._end(place)
-        made_us = self._queries[place].time
+        asked = self._queries[place]
         if waiting is not None:
-            waiting.finish(lambda query: replace(slate, reused="slate", age_s=(query.time - made_us) / 1e6))
-        if others is not None:
+            waiting.finish(lambda query: replace(slate, reused="slate", age_s=(query.time - asked.time) / 1e6))
+        if others is not None and others.waiting:
+            kept = None if ranked is None else self._reuse.cut_ranked(asked, ranked, row)
             others.finish(lambda query: kept)
 
     def _take(self, places: list[int], kept: dict[int, Kept | None]) -> BatchPart:
@@ -184,16 +185,9 @@ class ReusedBatch:
                 slate = replace(slate, reused="candidates", age_s=age_s)
             else:
                 self._reuse.keep_slate(query, keys[row], snapshot, slate)
-                self._finish(place, slate, None if ranked is None else self._reuse.cut_ranked(query, ranked, row))
+                self._finish(place, slate, ranked, row)
             self._found[place] = slate
             yield query, slate
-
-    def list_reused(self) -> list[tuple[int, Reused]]:
-        """Return the surface of each query, and what of its answer was reused."""
-        return [
-            (query.surface, "slate" if slate is None else slate.reused)
-            for query, slate in zip(self._queries, self._found, strict=True)
-        ]
 
 
 def _shape(ranked: Candidates) -> tuple[int, int, tuple[str, ...]]:

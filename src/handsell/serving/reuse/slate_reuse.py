@@ -27,6 +27,7 @@ from handsell.serving.reuse.user_slate import UserSlate
 ENTRY_BYTES = 1_500  # of an entry besides its arrays
 ITEM_BYTES = 2_000  # of an item of a slate that has been written
 CONFIGS = 256  # changed configs whose settings are kept
+EXPECTED = 20_000  # users and surfaces whose slates are known to be kept
 
 
 class SlateReuse:
@@ -45,6 +46,7 @@ class SlateReuse:
         self._snapshot: Snapshot | None = None
         self._settle_s, self._since = settle_s, 0.0
         self._is_on = most > 0
+        self._expected: dict[tuple[str | None, int], None] = {}  # whose slate is kept, the oldest first
         self._keeps_slates = lru_cache(CONFIGS)(lambda overlay: reranks_alike(change_config(overlay)))
 
     def build_keys(self, queries: Sequence[Query], reads: UserReads) -> list[AnswerKey | None]:
@@ -56,11 +58,17 @@ class SlateReuse:
         keys = build_keys(queries, reads)
         return [key if may else None for key, may in zip(keys, allowed, strict=True)]
 
+    def expects_slate(self, query: Query) -> bool:
+        """Return whether the query's slate is likely to be kept: one for its user and surface was, the last time."""
+        return (query.user_id, query.surface) in self._expected and not query.is_fresh
+
     def find_slate(self, query: Query, key: AnswerKey | None) -> UserSlate | None:
         """Return a slate that is the query's as well, unless an item of it is not available any more."""
         kept = None if key is None else self._slates.find(key.slate, query.time)
         if kept is None or not self._is_available(kept.value.slates.item, query.time):
+            self._expected.pop((query.user_id, query.surface), None)
             return None
+        self._expect(query)
         if key is not None and not kept.value.rendered:  # it will be, for this answer and for later ones
             self._slates.grow(key.slate, ITEM_BYTES * query.count)
         return replace(kept.value, reused="slate", age_s=(query.time - kept.made_us) / 1e6)
@@ -76,6 +84,7 @@ class SlateReuse:
         slates = _cut(slate.slates, slate.row, query.count)
         value, size = UserSlate(slates, 0, slate.cold), ENTRY_BYTES + _count_bytes(slates)
         self._slates.put(key.slate, Kept(value, query.time, query.time + self._lasts_us(query), size))
+        self._expect(query)
 
     def keep_ranked(
         self, queries: Sequence[Query], keys: Sequence[AnswerKey | None], snapshot: Snapshot, ranked: Candidates | None
@@ -117,6 +126,11 @@ class SlateReuse:
         if key is not None and ranked is not None:
             self._pending_ranked.end(key.ranked, ranked)
 
+    def _expect(self, query: Query) -> None:
+        self._expected[query.user_id, query.surface] = None
+        if len(self._expected) > EXPECTED:
+            del self._expected[next(iter(self._expected))]
+
     @property
     def size(self) -> int:
         """Bytes of all that is kept."""
@@ -126,6 +140,7 @@ class SlateReuse:
         if snapshot is not self._snapshot:
             self._snapshot, self._since = snapshot, time.monotonic()
             self._slates.clear()
+            self._expected.clear()
             self._ranked.clear()
             self._pending_slates.clear()
             self._pending_ranked.clear()

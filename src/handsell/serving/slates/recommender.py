@@ -47,6 +47,7 @@ class SlateRequest:
     include: Collection[str] = ()  # `metadata` of items, `debug`
     shown_to: str | None = None  # the user, where the slate does not depend on one
     is_shown: bool = True  # False: only counted, because it was shown before
+    cold_start: bool | None = None  # what the answer says of its user; None: what the slate was made with
 
     def parse_as(self, bundle: LoadedBundle, variant: Variant) -> Query:
         """Return the query with a variant's settings."""
@@ -126,4 +127,4 @@ class Recommender:
         self, bundle: LoadedBundle, asked: SlateRequest, query: Query, slate: UserSlate, request: ArmRequest | None
     ) -> a.RecommendationsAnswer:
         shown = query if asked.shown_to is None else replace(query, user_id=asked.shown_to)
-        return self._answers.build(bundle, shown, slate, asked.include, request, asked.is_shown)
+        return self._answers.build(bundle, shown, slate, asked.include, request, asked.is_shown, asked.cold_start)

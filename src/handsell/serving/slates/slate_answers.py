@@ -33,15 +33,18 @@ class SlateAnswers:
 
     def build(
         self, bundle: LoadedBundle, query: Query, served: UserSlate, include: Collection[str] = (),
-        request: ArmRequest | None = None, is_shown: bool = True,
+        request: ArmRequest | None = None, is_shown: bool = True, cold_start: bool | None = None,
     ) -> a.RecommendationsAnswer:  # fmt: skip
-        """Build the answer of a request, with its arms if it is in any, and log the impression if it is shown."""
+        """Build the answer of a request, with its arms if it is in any, and log the impression if it is shown.
+
+        `cold_start` is what the answer says instead of what the slate was made with.
+        """
         given = IN_NONE if request is None else request.given
         snapshot, once = bundle.snapshot, partial(_make_once, served.rendered)
         slate = once("slate", lambda: render.render_slate(served.slates, served.row, query.count, snapshot))
         surface = bundle.config.surface_names[query.surface]
         degraded = list(dict.fromkeys(served.slates.degraded))
-        relaxed = served.slates.relaxed_constraints(served.row, query.count)
+        relaxed = once("relaxed", lambda: served.slates.relaxed_constraints(served.row, query.count))
         self._metrics.count_answer(surface, served.cold, len(slate.item_id) < query.count, degraded, relaxed)
         self._metrics.set_rules(served.slates.rules)
         if degraded:
@@ -49,7 +52,7 @@ class SlateAnswers:
                 "degraded answer",
                 extra={"fields": {"recommendation_id": query.recommendation_id, "degraded": degraded}},
             )
-        drawn = sum(reason.code == "explore" for reason in slate.reason)
+        drawn = once("drawn", lambda: sum(reason.code == "explore" for reason in slate.reason))
         measure = partial(once, "figures", lambda: self._watch.measure(slate.item, snapshot))
         diversity = self._watch.record(surface, query.user_id, slate.item, drawn, snapshot, measure)
         if is_shown:
@@ -59,28 +62,21 @@ class SlateAnswers:
                 if arms
                 else once("shown", lambda: render.encode_impression(slate, {}))
             )
-            self._offer(
-                {
-                    "recommendation_id": query.recommendation_id,
-                    "time": query.time,
-                    "user_id": query.user_id,
-                    "surface": surface,
-                    "bundle": bundle.release.bundle,
-                    "items": items,
-                }
-            )
+            self._offer_slate(bundle, query, surface, items)
         answer = a.RecommendationsAnswer(
             recommendation_id=query.recommendation_id,
             surface=surface,
-            cold_start=served.cold,
+            cold_start=served.cold if cold_start is None else cold_start,
             items=render.build_recommended_items(slate, snapshot, True)
             if "metadata" in include
             else once("items", lambda: render.build_recommended_items(slate, snapshot, False)),
             relaxed=relaxed,
             next_cursor=self._next_cursor(query, slate.item, complete=not degraded),
             degraded=degraded,
-            release=bundle.release.with_rules(slate.rules),
+            release=once("release", lambda: bundle.release.with_rules(slate.rules)),
         )
+        if served.reused == "slate" and not include and request is None:
+            answer.write_from(served.rendered)
         if "debug" in include:
             answer.debug = a.Debug(reused=served.reused, age_ms=round(served.age_s * 1_000))
         if request is not None:
@@ -88,6 +84,15 @@ class SlateAnswers:
             request.degraded, request.items, request.requested = bool(degraded), len(slate.item_id), query.count
             request.diversity = diversity
         return answer
+
+    def _offer_slate(self, bundle: LoadedBundle, query: Query, surface: str, items: str) -> None:
+        """Offer a slate, or a list of the caller, whose `items` are encoded."""
+        self._offer(
+            {
+                "recommendation_id": query.recommendation_id, "time": query.time, "user_id": query.user_id,
+                "surface": surface, "bundle": bundle.release.bundle, "items": items,
+            }
+        )  # fmt: skip
 
     def build_ranked(
         self,
@@ -108,16 +113,7 @@ class SlateAnswers:
             request.degraded, request.requested = bool(ranked.degraded), 0
         if shown is not None:
             answer.recommendation_id = query.recommendation_id
-            self._offer(
-                {
-                    "recommendation_id": query.recommendation_id,
-                    "time": query.time,
-                    "user_id": query.user_id,
-                    "surface": RANK,
-                    "bundle": bundle.release.bundle,
-                    "items": render.encode_ranked(ranked.items[:shown], given.describe()),
-                }
-            )
+            self._offer_slate(bundle, query, RANK, render.encode_ranked(ranked.items[:shown], given.describe()))
         return answer
 
     def _next_cursor(self, query: Query, items: np.ndarray, complete: bool) -> str | None:

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
+from functools import lru_cache
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
 from handsell.core.batches import NONE, Candidates, RulesStamp
@@ -16,6 +18,7 @@ from handsell.experiments.state import ExperimentStates
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.3, 2.5, 5.0)
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
+SERIES = 1_024  # of one metric that are looked up fast
 
 
 class Metrics:
@@ -112,6 +115,9 @@ class Metrics:
             "handsell_snapshot_age_seconds", "Time since the last event in the item snapshot", registry=r
         )
         self.clock_offset = Gauge("handsell_clock_offset_seconds", "Wall time minus service time", registry=r)
+        for metric in (self.request_seconds, self.requests, self.stage_seconds, self.slates, self.reused,
+                       self.degraded_slates, self.candidates, self.items_removed, self.append_seconds):  # fmt: skip
+            keep_series(metric)
 
     def watch_catalog(self, age_s: Callable[[], float], new_items: Callable[[], float]) -> None:
         """Publish the time since catalog changes were read, and the number of items that came after the bundle."""
@@ -139,6 +145,12 @@ class Metrics:
         finally:
             self.waiting_events.dec(rows)
             self.append_seconds.labels(table).observe(time.perf_counter() - started)
+
+    def observe_reads(self, seconds: float, ages_s: Iterable[float]) -> None:
+        """Time the reads of users' rows and events; the ages are those of the rows."""
+        self.stage_seconds.labels("features").observe(seconds)
+        for age_s in ages_s:
+            self.features_age.observe(age_s)
 
     def count_candidates(self, candidates: Candidates) -> None:
         """Count candidates by source."""
@@ -202,6 +214,11 @@ class Metrics:
     def render(self) -> bytes:
         """Text exposition format."""
         return generate_latest(LabeledRegistry(self.registry, self._replica) if self._replica else self.registry)
+
+
+def keep_series(metric: MetricWrapperBase) -> None:
+    """Look the series of a metric up without a lock and new texts; for metrics that are never cleared."""
+    metric.labels = lru_cache(SERIES)(metric.labels)  # type: ignore[method-assign]
 
 
 class LabeledRegistry(CollectorRegistry):

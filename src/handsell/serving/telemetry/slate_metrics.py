@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from handsell.catalog.snapshot import Snapshot
 from handsell.evaluation.list_metrics import gini_of_counts, self_information
 from handsell.reranking.similarity import build_tag_vectors
+from handsell.serving.telemetry.observability import keep_series
 
 WINDOW = 5_000  # slates over which exposure is counted
 USERS = 20_000  # users whose last slate is kept
@@ -51,6 +52,8 @@ class SlateMetrics:
         self.explored = Counter(
             "handsell_explored_items", "Items shown because they were drawn at random", ("surface",), registry=registry
         )
+        for metric in (self.diversity, self.novelty, self.repeats, self.explored):
+            keep_series(metric)
         gini = Gauge("handsell_exposure_gini", "Inequality of exposure in the last slates", registry=registry)
         gini.set_function(self._gini)
         coverage = Gauge("handsell_exposure_coverage", "Share of items in the last slates", registry=registry)
@@ -110,8 +113,11 @@ class SlateMetrics:
     def _remember(self, surface: str, user_id: str, item: np.ndarray) -> None:
         before = self._last.pop(user_id, None)
         if before is not None:
-            known = set(before.tolist())
-            self.repeats.labels(surface).observe(sum(one in known for one in item.tolist()) / len(item))
+            repeated = 1.0
+            if before is not item:
+                known = set(before.tolist())
+                repeated = sum(one in known for one in item.tolist()) / len(item)
+            self.repeats.labels(surface).observe(repeated)
         self._last[user_id] = item
         if len(self._last) > USERS:
             self._last.popitem(last=False)

@@ -49,6 +49,7 @@ PROPAGATOR = TraceContextTextMapPropagator()
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")  # they override the config
 SERVICE = "OTEL_SERVICE_NAME"
 NO_SPAN = nullcontext()
+TRACE_BYTES, SPAN_BYTES = 16, 8  # of their ids
 
 _tracer: Tracer | None = None
 _provider: TracerProvider | None = None
@@ -98,6 +99,11 @@ def begin_request(headers: Mapping[bytes, bytes]) -> tuple[bytes, Span | None]:
 
     This task works for the request from now on.
     """
+    if _tracer is None and b"traceparent" not in headers:
+        name = secrets.token_hex(TRACE_BYTES + SPAN_BYTES)
+        trace_id, span_id = name[: 2 * TRACE_BYTES], name[2 * TRACE_BYTES :]
+        set_traces((RequestTrace(trace_id=trace_id),))
+        return _format_header(trace_id, span_id, 0), None
     parent = _read_parent(headers)
     if _tracer is None:
         caller = get_current_span(parent).get_span_context()
