@@ -1,5 +1,6 @@
 """Across all manifests: one image, no root, names that exist, the order of `make up`."""
 
+import inspect
 import json
 import re
 import tomllib
@@ -9,6 +10,7 @@ import pytest
 import ray
 
 from handsell.jobs.pipeline import STEPS
+from handsell.local import up
 from kuberay_manifests import (
     FILES,
     ROOT,
@@ -133,10 +135,12 @@ def test_serves_variables_are_ones_that_serve_reads():
 
 
 def test_training_runs_the_steps_of_make_up_in_their_order():
-    up = (ROOT / "src" / "handsell" / "local" / "up.py").read_text()
-    steps = re.findall(r'steps\.run\(\s*"([\w ]+)"', up)
-    between = [step.removeprefix("feast ") for step in steps[steps.index("ray") + 1 : steps.index("serve")]]
-    assert [*STEPS, "train"] == ["erase", "compact", *between]
+    first, then = (
+        re.findall(r'steps\.run\(\s*"([\w ]+)"', inspect.getsource(function))
+        for function in (up._prepare_features, up.start_everything)
+    )
+    assert list(STEPS) == ["erase", "compact", *(step.removeprefix("feast ") for step in first)]
+    assert then == ["doctor", "ray", "train", "serve", "ready", "show"]
     job = load_manifest("train-rayjob")["spec"]
     assert job["entrypoint"] == "python -m handsell train /etc/handsell/handsell.toml"
     assert job["shutdownAfterJobFinishes"] is True
