@@ -44,6 +44,25 @@ async def test_concurrent_calls_share_calls_of_the_deployment(writer):
     assert (await sink.append(7)).accepted == 7  # alone, without waiting for others
 
 
+@pytest.mark.parametrize("again", range(IN_FLIGHT))
+async def test_a_call_right_after_an_answer_is_sent(writer, again):
+    """When the last calls of the deployment end together, nothing else would send what their callers want next."""
+    sink = RemoteSink(None)
+
+    async def append(n: int) -> list[int]:
+        return [(await sink.append(n)).accepted for _ in range(2 if n == again else 1)]
+
+    tasks = []
+    for n in range(IN_FLIGHT):
+        tasks.append(asyncio.create_task(append(n)))
+        while len(writer.groups) <= n:
+            await asyncio.sleep(0)
+    writer.gate.set()
+    async with asyncio.timeout(5):
+        answers = [await task for task in tasks]
+    assert answers == [[n, n] if n == again else [n] for n in range(IN_FLIGHT)]
+
+
 async def test_each_call_has_its_own_failure(writer):
     sink = RemoteSink(None)
     writer.gate.set()

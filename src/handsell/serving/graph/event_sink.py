@@ -88,35 +88,43 @@ class RemoteSink(EventSink):
     def __init__(self, writer: DeploymentHandle):
         self._writer = writer
         self._waiting: list[tuple[WriterCall, tuple[RequestTrace, ...], asyncio.Future[AppendResult]]] = []
-        self._sending: set[asyncio.Task[None]] = set()
+        self._senders: set[asyncio.Task[None]] = set()
+        self._active = 0  # senders that will look for waiting calls again; others have ended, but are still in the set
 
     async def call(self, method: str, *args: Any) -> AppendResult:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[AppendResult] = loop.create_future()
         self._waiting.append(((method, args), get_traces(), done))
-        if len(self._sending) < IN_FLIGHT:
+        if self._active < IN_FLIGHT:
+            self._active += 1
             task = loop.create_task(self._send())
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+            self._senders.add(task)
+            task.add_done_callback(self._senders.discard)
         return await done
 
     async def _send(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
-            results: Sequence[AppendResult | EventStoreError]
-            try:
-                async with asyncio.timeout(ANSWER_S):
-                    traces = tuple(each for _, traces, _ in group for each in traces if each.span_id)
-                    results = await call(self._writer, "call_group", [one for one, _, _ in group], pack_traces(traces))
-            except Exception as error:
-                results = [_explain(error)] * len(group)
-            for (_, _, done), result in zip(group, results, strict=True):
-                if done.done():  # its caller has gone
-                    continue
-                if isinstance(result, EventStoreError):
-                    done.set_exception(result)
-                else:
-                    done.set_result(result)
+        try:
+            while self._waiting:
+                await self._send_group()
+        finally:  # at once: callers who have their answers may call again before the task counts as ended
+            self._active -= 1
+
+    async def _send_group(self) -> None:
+        group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
+        results: Sequence[AppendResult | EventStoreError]
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                traces = tuple(each for _, traces, _ in group for each in traces if each.span_id)
+                results = await call(self._writer, "call_group", [one for one, _, _ in group], pack_traces(traces))
+        except Exception as error:
+            results = [_explain(error)] * len(group)
+        for (_, _, done), result in zip(group, results, strict=True):
+            if done.done():  # its caller has gone
+                continue
+            if isinstance(result, EventStoreError):
+                done.set_exception(result)
+            else:
+                done.set_result(result)
 
 
 def _explain(error: BaseException) -> EventStoreError:
