@@ -3,10 +3,12 @@
 import importlib.util
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
 import typer
+from pymdownx import slugs
 
 from handsell.cli import app
 from handsell.config import Config
@@ -89,9 +91,23 @@ def test_every_command_is_documented(command):
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(page):
     prose = FENCED.sub("", page.read_text(encoding="utf-8"))
-    links = [link for link in LINK.findall(prose) if not re.match(r"[a-z]+:|#", link)]
-    dead = [link for link in links if not (page.parent / link.partition("#")[0]).exists()]
-    assert not dead
+    links = [link.partition("#") for link in LINK.findall(prose) if not re.match(r"[a-z]+:", link)]
+    targets = [(page.parent / path if path else page, anchor) for path, _, anchor in links]
+    assert not [(path, anchor) for path, anchor in targets if not path.exists()]
+    assert not [
+        (path, to) for path, to in targets if to and path.suffix == ".md" and to not in headings(path.resolve())
+    ]
+
+
+@cache
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as the site and GitHub make them of its headings."""
+    prose, slugify, found = FENCED.sub("", page.read_text(encoding="utf-8")), slugs.slugify(case="lower"), set()
+    for title in re.findall(r"^#+ (.*)$", prose, re.MULTILINE):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).replace("`", "").replace("*", "")
+        slug = slugify(plain, "-")
+        found |= {slug, *(f"{slug}{mark}{n}" for mark in "-_" for n in range(1, 4))}  # of repeated headings
+    return found
 
 
 def test_files_named_in_prose_exist():
