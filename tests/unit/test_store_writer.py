@@ -41,6 +41,21 @@ def test_with_a_service_its_writer_is_called_and_the_file_is_not_opened(shop, mo
     assert calls == [("trim", "events", 7)] and not Layout(shop.state).event_log.exists()
 
 
+def test_a_job_calls_the_service_without_an_event_loop(monkeypatch):
+    """In a job, the cluster's variables would let the handle look for the event loop of its caller."""
+    import ray
+    from ray import serve
+
+    begun: list[dict] = []
+    running = SimpleNamespace(deployments={store_writer.WRITER: None})
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={store_writer.APPLICATION: running}))
+    handle = SimpleNamespace(_init=lambda **options: begun.append(options))
+    monkeypatch.setattr(serve, "get_deployment_handle", lambda *_: handle)
+    assert store_writer._find_writer() is handle
+    assert begun == [{"_run_router_in_separate_loop": True}]
+
+
 def test_slates_of_a_job_are_stored_once(shop):
     slates = [build_slate(n) for n in range(1_200)]
     log_slates(shop, slates)

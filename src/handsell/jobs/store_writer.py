@@ -44,4 +44,7 @@ def _find_writer() -> Any | None:
     application = serve.status().applications.get(APPLICATION)
     if application is None or WRITER not in application.deployments:
         return None
-    return serve.get_deployment_handle(WRITER, APPLICATION)
+    handle = serve.get_deployment_handle(WRITER, APPLICATION)
+    # the cluster's variables let handles use their caller's event loop; a job has none
+    handle._init(_run_router_in_separate_loop=True)
+    return handle
