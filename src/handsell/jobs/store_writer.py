@@ -45,6 +45,7 @@ def _find_writer() -> Any | None:
     if application is None or WRITER not in application.deployments:
         return None
     handle = serve.get_deployment_handle(WRITER, APPLICATION)
-    # the cluster's variables let handles use their caller's event loop; a job has none
-    handle._init(_run_router_in_separate_loop=True)
+    if not handle.is_initialized:  # Serve keeps handles, and returns the same one again
+        # the cluster's variables let handles use their caller's event loop; a job has none
+        handle._init(_run_router_in_separate_loop=True)
     return handle
