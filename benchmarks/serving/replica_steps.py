@@ -29,7 +29,7 @@ def start_stage(stage: str, config: str) -> Steps:
     with measure(steps, "own modules"):
         from handsell.serving.graph import bundle_watcher, deployments, stage_loading  # noqa: F401
     with measure(steps, "open bundle"):
-        opened = bundle_watcher.open_bundle(config, "live")
+        opened = bundle_watcher.open_first_bundle(config, "live")
     with measure(steps, "load models"):
         stages = getattr(stage_loading, f"load_{stage}_stage")(opened)
     with measure(steps, "warm-up"):

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from handsell.core.errors import BundleError, HandsellError
+from handsell.core.paths import Layout
 from handsell.local import up
 from handsell.serving.graph import loading
 
@@ -25,15 +26,13 @@ def config(configured):
 
 
 def test_a_replica_waits_until_a_bundle_is_live(config, monkeypatch, caplog):
-    answers = iter([None, None, "b1"])
+    answers = iter([None, None, "b1", "b1"])
 
-    def resolve(asked, bundle):
+    def find(asked, bundle):
         assert (asked, bundle) == (config, "live")
-        if (found := next(answers)) is None:
-            raise BundleError("none is live")
-        return found
+        return next(answers)
 
-    monkeypatch.setattr(loading, "resolve_bundle_id", resolve)
+    monkeypatch.setattr(loading, "find_bundle_id", find)
     monkeypatch.setattr(loading, "FIRST_CHECK_S", 0.0)
     assert loading.await_bundle(config, "live") == "b1"
     assert [record.message for record in caplog.records] == ["no bundle of shop is live: waiting for the first one"]
@@ -43,6 +42,19 @@ def test_without_a_bundle_for_long_the_error_says_what_to_do(config, monkeypatch
     monkeypatch.setattr(loading, "FIRST_BUNDLE_S", -1.0)
     with pytest.raises(BundleError, match="no bundle of shop is live: run `handsell train"):
         loading.await_bundle(config, "live")
+
+
+def test_only_a_replica_waits_and_only_for_a_promotion(config, monkeypatch):
+    monkeypatch.setattr(loading, "FIRST_CHECK_S", 600.0)
+    with pytest.raises(BundleError, match="no bundle of shop is live"):  # a command, such as `handsell rules diff`
+        loading.open_bundle(str(config.source), "live")
+    with pytest.raises(BundleError, match="nothing-like-it"):
+        loading.open_first_bundle(str(config.source), "nothing-like-it")
+    pointer = Layout(config.state).bundles / "live.json"
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    pointer.write_text("{")
+    with pytest.raises(BundleError, match="live"):  # damaged: waiting does not mend it
+        loading.open_first_bundle(str(config.source), "live")
 
 
 @pytest.fixture

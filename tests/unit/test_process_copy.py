@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from handsell.core.processes.process_copy import ProcessCopy
+from handsell.core.processes import process_copy
+from handsell.core.processes.process_copy import ProcessCopy, can_copy
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="copies are made on Linux alone")
 
@@ -44,3 +45,15 @@ def test_a_copy_that_is_stopped_has_ended(tmp_path):
     copy.stop()
     with pytest.raises(ChildProcessError):
         copy.wait()
+
+
+@pytest.mark.parametrize(("threads", "safe"), [("1", True), ("2", False), (None, False)])
+def test_a_process_with_threads_is_not_copied(monkeypatch, threads, safe):
+    """OpenMP with several threads waits for ever in a copy, where they are missing."""
+    monkeypatch.setattr(process_copy.threading, "active_count", lambda: 1)  # whatever other tests have started
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if threads is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert can_copy() == safe
+    monkeypatch.setattr(process_copy.threading, "active_count", lambda: 2)
+    assert not can_copy()

@@ -190,9 +190,9 @@ def _has_small_sources(config: Config) -> bool:
 
 
 def _choose_commands(config: Config, head: cluster.RayHead, process: CommandProcess) -> Callable[[str], Callable]:
-    """Return a function that makes a command's name a function, which runs it in a child process for its result.
+    """Return `command(name)`, whose result runs that handsell command in a child process and returns its outcome.
 
-    On little data all run in one process. On much data each has its own, whose memory ends with it.
+    On little data all commands run in one process. On much data each has its own, whose memory ends with it.
     """
     is_small = _has_small_sources(config)
 

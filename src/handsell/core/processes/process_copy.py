@@ -24,8 +24,13 @@ class FinishedProcess:
 
 
 def can_copy() -> bool:
-    """Return whether this process may be copied: threads, as those of a connected Ray, would be missing in the copy."""
-    return sys.platform == "linux" and threading.active_count() == 1
+    """Return whether this process may be copied: a copy has none of its threads.
+
+    Those of Python, as a connected Ray has some, would be missing. OpenMP, where it may have had several, would wait
+    for them for ever.
+    """
+    one_thread = threading.active_count() == 1 and os.environ.get("OMP_NUM_THREADS") == "1"
+    return sys.platform == "linux" and one_thread
 
 
 class ProcessCopy:

@@ -26,7 +26,7 @@ from handsell.config import Config
 from handsell.core.errors import BundleError, HandsellError, StorageError
 from handsell.experiments.arm_bundles import ArmBundles
 from handsell.experiments.state import open_states
-from handsell.serving.graph.loading import LIVE, OpenedBundle, open_bundle
+from handsell.serving.graph.loading import LIVE, OpenedBundle, open_first_bundle
 from handsell.serving.graph.stages import BundleNotHeld, LocalStages
 from handsell.serving.graph.warm_up import warm_up
 from handsell.serving.live.live_stages import LiveStages
@@ -65,7 +65,7 @@ def hold_stages(load: Callable[[OpenedBundle], LocalStages]) -> Callable[[str, s
     """Return the function that loads the stages of a bundle after their warm-up, on the live catalog."""
 
     def hold(config: str, bundle: str) -> HeldBundle:
-        opened = open_bundle(config, bundle)
+        opened = open_first_bundle(config, bundle)
         stages = LiveStages(warm_up(load(opened), opened), opened.live, opened.config)
         return HeldBundle(opened.manifest.id, opened.config, stages)
 

@@ -82,11 +82,11 @@ class Gateway:
     def _load(self, bundle: str) -> LoadedBundle:
         """Load and check everything of one bundle; raises HandsellError, mostly BundleError."""
         from handsell.serving.graph.loaded_bundle import load_bundle
-        from handsell.serving.graph.loading import check_features, open_bundle
+        from handsell.serving.graph.loading import check_features, open_first_bundle
         from handsell.serving.graph.remote import RemoteStages
         from handsell.serving.graph.stage_loading import load_local_stages
 
-        opened = open_bundle(self._config, bundle)
+        opened = open_first_bundle(self._config, bundle)
         store = self._open_store(opened.config)
         check_features(opened, store.check_contract)
         stages: StageClient = (

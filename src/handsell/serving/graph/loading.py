@@ -43,9 +43,7 @@ class OpenedBundle:
 
 def resolve_bundle_id(config: Config, bundle: str) -> str:
     """Return the bundle's id, for LIVE that of the promoted one; raise BundleError if no bundle is live."""
-    if bundle != LIVE:
-        return bundle
-    live = open_bundles(config, keeps_last=True).live()
+    live = find_bundle_id(config, bundle)
     if live is None:
         raise BundleError(
             f"no bundle of {config.name} is live: run `handsell train {config.source}` first, or name one by its id"
@@ -53,33 +51,35 @@ def resolve_bundle_id(config: Config, bundle: str) -> str:
     return live
 
 
-def await_bundle(config: Config, bundle: str) -> str:
-    """Return the bundle's id, for LIVE that of the promoted one, after its promotion; raise BundleError after an hour.
+def find_bundle_id(config: Config, bundle: str) -> str | None:
+    """Return the bundle's id, for LIVE that of the promoted one, None before the first promotion."""
+    return open_bundles(config, keeps_last=True).live() if bundle == LIVE else bundle
 
-    `handsell up` starts the service while the first bundle is trained.
+
+def await_bundle(config: Config, bundle: str) -> str:
+    """Return the bundle's id, for LIVE that of the promoted one, if need be after a wait for the first promotion.
+
+    `handsell up` starts the service while the first bundle is trained. Raises BundleError after an hour.
     """
-    until, is_told = time.monotonic() + FIRST_BUNDLE_S, False
-    while True:
-        try:
-            return resolve_bundle_id(config, bundle)
-        except BundleError:
-            if time.monotonic() > until:
-                raise
-        if not is_told:
-            log.warning("no bundle of %s is live: waiting for the first one", config.name)
-            is_told = True
+    if find_bundle_id(config, bundle) is None:
+        log.warning("no bundle of %s is live: waiting for the first one", config.name)
+    until = time.monotonic() + FIRST_BUNDLE_S
+    while find_bundle_id(config, bundle) is None and time.monotonic() < until:
         time.sleep(FIRST_CHECK_S)
+    return resolve_bundle_id(config, bundle)
+
+
+def open_first_bundle(config_path: str, bundle: str) -> OpenedBundle:
+    """`open_bundle` for replicas, which may start before a bundle is live: they wait for the first one."""
+    return open_bundle(config_path, await_bundle(load_config(config_path), bundle))
 
 
 def open_bundle(config_path: str, bundle: str) -> OpenedBundle:
-    """Load config and bundle, if need be after a wait for the first bundle.
-
-    Raises ConfigError or BundleError naming what is wrong and what to do.
-    """
+    """Load config and bundle; raises ConfigError or BundleError naming what is wrong and what to do."""
     config = load_config(config_path)
     STATE_FOLLOWER.follow(config)
     store = open_bundles(config, keeps_last=True)
-    bundle = await_bundle(config, bundle)
+    bundle = resolve_bundle_id(config, bundle)
     manifest = store.verify(bundle)
     path = store.local_path(bundle)
     try:
