@@ -81,6 +81,7 @@ async def serve(world: World) -> None:
         for n in range(SLATES):
             user = f"u{n % (USERS + 2)}"  # two of them are new
             answer = (await client.get(f"/v1/users/{user}/recommendations", params={"count": COUNT})).json()
+            assert answer["degraded"] == []
             about = {"user_id": user, "recommendation_id": answer["recommendation_id"], "type": "play"}
             events = [{**about, "item_id": one["item_id"]} for one in answer["items"] if rng.random() < 0.5]
             if events:
@@ -95,7 +96,8 @@ def shop(tmp_path_factory):
         patch.setenv("HANDSELL_HOME", str(folder / "home"))
         world = write_world(folder)
         path = world.config.source
-        path.write_text(path.read_text() + EXPLORATION)
+        patient = path.read_text().replace("deadline_ms = 4000", "deadline_ms = 60000")  # a late slate is another one
+        path.write_text(patient + EXPLORATION)
         world = replace(world, config=load_config(path))
         write_state(world)
         ids = count()  # explored items are drawn from the ids of slates: the same log in every run
