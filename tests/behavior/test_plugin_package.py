@@ -9,6 +9,8 @@ import pytest
 
 from installed_plugins import install_package
 
+pytestmark = pytest.mark.slow  # installs a package and starts interpreters
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys

@@ -57,6 +57,7 @@ async def test_closing_ends_what_runs(commands):
     assert run.is_over and commands.running == 0
 
 
+@pytest.mark.slow
 async def test_a_real_command_gives_text_json_or_its_message(tmp_path):
     commands = BackgroundCommands()
     assert "handsell" in (await commands.wait("--help")).value

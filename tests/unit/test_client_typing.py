@@ -16,6 +16,7 @@ async def ask() -> int:
 """
 
 
+@pytest.mark.slow
 def test_mistakes_are_found_and_nothing_else(tmp_path):
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)

@@ -4,6 +4,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow  # starts interpreters
+
 ASKS = """
 import json, os, sys
 import typeguard

@@ -46,6 +46,7 @@ def feast(arguments: list[str], **environment: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd="/", env=os.environ | environment, stdout=pipe, stderr=pipe, text=True)
 
 
+@pytest.mark.slow
 def test_the_stock_command_works_from_anywhere_and_never_on_the_wrong_registry(checkout):
     shop, repo = write_config(checkout, "shop"), str(checkout / "feature_repo")
     alone = feast(["-c", repo, "apply"], HANDSELL_CONFIG=str(shop.source))

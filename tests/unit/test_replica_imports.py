@@ -9,6 +9,8 @@ import pytest
 
 from serving_world import write_world
 
+pytestmark = pytest.mark.slow  # every test starts an interpreter that imports most of the service
+
 TRAINING = {"torch", "sklearn", "duckdb", "ibis", "implicit", "ray.data", "ray.train", "matplotlib"}
 PRINT = "import sys; print(*sys.modules)"
 HOOK = "from handsell.serving.ray_processes import leave_out_pandas; leave_out_pandas()"

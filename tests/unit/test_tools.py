@@ -71,6 +71,7 @@ def test_a_link_of_somebody_else_is_not_followed(environment_at, monkeypatch):
     assert links.is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", MODULES)
 def test_the_tools_start_without_their_scripts(tool, tmp_path):
     (tmp_path / "click.py").write_text("raise SystemExit('a module of the working directory')")

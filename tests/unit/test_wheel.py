@@ -47,6 +47,7 @@ def project(wheel, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_it_holds_the_package_and_the_files_that_it_uses(wheel):
     held = {Path(name) for name in zipfile.ZipFile(wheel.file).namelist()}
     sources = list_sources()
@@ -59,6 +60,7 @@ def test_it_holds_the_package_and_the_files_that_it_uses(wheel):
     assert {path for path in held if ".dist-info" not in path.parts[0]} == expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("gcc"), reason="no C compiler")
 def test_its_kernels_are_built_from_its_own_files_not_copied_from_the_checkout(wheel, tmp_path):
     asked = "from handsell.core.kernels import compiled; print(compiled.__file__)"
@@ -66,6 +68,7 @@ def test_its_kernels_are_built_from_its_own_files_not_copied_from_the_checkout(w
     assert done.stdout.strip() == str(wheel.site / KERNELS.relative_to("src")), done.stderr
 
 
+@pytest.mark.slow
 def test_everything_is_found_in_the_package(wheel, tmp_path):
     (tmp_path / "alone.toml").write_text('name = "alone"')
     done = wheel.run("python", "-c", WHERE, folder=tmp_path)
@@ -75,6 +78,7 @@ def test_everything_is_found_in_the_package(wheel, tmp_path):
     assert state == tmp_path / ".handsell" / "alone"
 
 
+@pytest.mark.slow
 def test_a_folder_beside_the_installation_is_not_taken_for_its_own(wheel, tmp_path):
     """With `--target`, the folder above the package is somebody's own, who may have a feature_repo, too."""
     (tmp_path / "alone.toml").write_text('name = "alone"')
