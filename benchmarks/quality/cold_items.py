@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from handsell.bundles.stages import Stages
+from handsell.catalog.new_items import POSITIVES
 from handsell.core.batches import NONE
 from handsell.core.funnel import run_local
 from handsell.evaluation.intervals import compare, estimate_means
 from handsell.evaluation.metrics import Relevant, gains, ndcg, recall
 from handsell.evaluation.replay_scores import HEADLINE, TOP
+from handsell.features.item import ItemValues
 from handsell.jobs.train.requests import EvaluationRequests
 from handsell.ranking.stage import LocalRanking
 
@@ -36,6 +38,7 @@ class ScoredWindow:
     look: np.ndarray  # (R, K) bool, kept by the first look
     ranked: int  # candidates that ranking passes on
     cold: np.ndarray  # (I,) bool
+    used: np.ndarray  # (N,) bool, relevant items with positive events before the request's day
     relevant: Relevant
     user: np.ndarray  # (R,)
 
@@ -54,7 +57,9 @@ class ScoredWindow:
             item[at], look[at] = found.item, ranking.look_first(x, lists.real, stages.config.ranking.ranked)
             raw[at] = ranking.score_rows(x, lists, lists.real)
             fused[at] = np.where(lists.real, found.fused, np.nan)
-        return cls(item, raw, fused, look, stages.config.ranking.ranked, cold, asked.relevant, asked.requests.user)
+        used = find_used(asked.relevant, asked.requests.time, ranking.items)
+        ranked = stages.config.ranking.ranked
+        return cls(item, raw, fused, look, ranked, cold, used, asked.relevant, asked.requests.user)
 
     @property
     def is_cold(self) -> np.ndarray:
@@ -72,24 +77,33 @@ class ScoredWindow:
         return np.where(np.isfinite(np.take_along_axis(raw, columns, 1)), items, NONE)
 
 
+def find_used(relevant: Relevant, time: np.ndarray, values: ItemValues) -> np.ndarray:
+    """Return (N,) bool: the relevant items of requests at time (B,) that had positive events before that day."""
+    items, column = relevant.item.values[:, None], values.names.index(POSITIVES)
+    return values.gather(items, time[relevant.item.row_of_value])[:, 0, column] > 0
+
+
 def count_losses(scored: ScoredWindow) -> list[dict[str, Any]]:
-    """Count the relevant cold items that are left after each step, and in the first ten."""
-    relevant, seen = scored.cold_relevant, np.where(scored.look, scored.raw, np.nan)
-    ranked = scored.order(seen)
+    """Count the relevant cold items that are left after each step, and in the first ten.
 
-    def count(items: np.ndarray) -> int:
-        return int((gains(items, relevant) > 0).sum())
-
-    return [
-        {"cold relevant items": name, "count": number}
-        for name, number in {
-            "all": len(relevant.item.values),
-            "among the candidates": count(scored.item),
-            "kept by the first look": count(np.where(scored.look, scored.item, NONE)),
-            f"first {scored.ranked} of the ranker": count(ranked[:, : scored.ranked]),
-            f"first {TOP} of the ranker": count(ranked[:, :TOP]),
-        }.items()
-    ]
+    A second count has those with events between the fit window and the request. A served bundle is fitted on all
+    events, and would know most of them.
+    """
+    is_cold = scored.cold[scored.relevant.item.values]
+    every, used = scored.cold_relevant, scored.relevant.where(is_cold & scored.used)
+    ranked = scored.order(np.where(scored.look, scored.raw, np.nan))
+    steps = {
+        "among the candidates": scored.item,
+        "kept by the first look": np.where(scored.look, scored.item, NONE),
+        f"first {scored.ranked} of the ranker": ranked[:, : scored.ranked],
+        f"first {TOP} of the ranker": ranked[:, :TOP],
+    }
+    name, of = "cold relevant items", "with events since the fit"
+    rows: list[dict[str, Any]] = [{name: "all", "count": len(every.item.values), of: len(used.item.values)}]
+    for step, items in steps.items():
+        counts = [int((gains(items, relevant) > 0).sum()) for relevant in (every, used)]
+        rows.append({name: step, "count": counts[0], of: counts[1]})
+    return rows
 
 
 def count_hits(scored: ScoredWindow) -> list[dict[str, Any]]:

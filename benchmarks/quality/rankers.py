@@ -8,7 +8,8 @@ and of its whole stage, measured in turns.
 
     python -m benchmarks rankers --sets ml-100k world beauty ta-feng
 
-`--keep FOLDER` keeps what the sources found; the next run with the same folder fits only the rankers.
+`--keep FOLDER` keeps what the sources found; the next run with the same folder fits only the rankers. `--share` takes
+that share of the users of each set, where all of them take too long.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from benchmarks.quality.in_process import (
 )
 from benchmarks.quality.served_quality import IGNORED_VARIABLES, find_data
 from benchmarks.quality.served_tables import write_tables
+from benchmarks.quality.user_samples import sample_sequences, sample_table, shrink_world
 from benchmarks.report import write_report
 from handsell.catalog.snapshot import Snapshot
 from handsell.config import Config, load_config
@@ -86,36 +88,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks rankers", description=about)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, metavar="SET", help=", ".join(SETS))
     parser.add_argument("--requests", type=int, default=2_000, help="at most, per window (default: 2000)")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the users, above 0 (default: 1, all)")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep tables, state and runs here")
     parser.add_argument("--out", type=Path, metavar="FILE", help="output file (JSON)")
     options = parser.parse_args()
+    if not 0 < options.share <= 1:
+        parser.error(f"--share expects a number above 0 and at most 1, got {options.share}")
     for name in IGNORED_VARIABLES:
         os.environ.pop(name, None)
     rows, times = [], []
     with nullcontext(options.keep) if options.keep else TemporaryDirectory(prefix="rankers-") as place:
         for name in options.sets:
             try:
-                prepared = prepare(name, Path(place).resolve() / name, options.requests)
+                folder = name if options.share == 1 else f"{name}-{options.share:g}"
+                prepared = prepare(name, Path(place).resolve() / folder, options.requests, options.share)
             except HandsellError as error:
                 sys.exit(f"error: {name}: {error}")
             rankers = {model: fit(prepared, model) for model in MODELS}
             rows += compare_rankers(prepared, rankers)
             times += measure_times(prepared, rankers)
-            write_report("rankers", rows, {"requests": options.requests}, options.out, {"CPU ms per request": times})
+            about = {"requests": options.requests, "share of users": options.share}
+            write_report("rankers", rows, about, options.out, {"CPU ms per request": times})
 
 
-def prepare(name: str, folder: Path, requests: int) -> PreparedSet:
-    """Fit the sources of a set and find the candidates of every window, unless the folder has them."""
+def load_set(name: str, folder: Path, share: float) -> Config:
+    """Load the config of a set, with a share of its users; writes tables and samples to the folder."""
     os.environ["HANDSELL_HOME"] = str(folder / "home")
     os.environ.pop("HANDSELL_DATA", None)
-    if name in OWN_CONFIGS:
-        file, data = OWN_CONFIGS[name]
-        path = CONFIGS / file
-        if data:
-            os.environ["HANDSELL_DATA"] = str(find_data() / data)
-    else:
+    if name not in OWN_CONFIGS:
         path = write_tables(name, find_data(), folder / "tables")
-    config = keep_in_process(load_config(path))
+        sample_table(folder / "tables" / "train.csv", share)
+        return load_config(path)
+    file, data = OWN_CONFIGS[name]
+    if data is None:
+        return shrink_world(load_config(CONFIGS / file), share)
+    source = find_data() / data
+    os.environ["HANDSELL_DATA"] = str(source if share == 1 else sample_sequences(source, folder / "data", share))
+    return load_config(CONFIGS / file)
+
+
+def prepare(name: str, folder: Path, requests: int, share: float = 1.0) -> PreparedSet:
+    """Fit the sources of a set and find the candidates of every window, unless the folder has them."""
+    config = keep_in_process(load_set(name, folder, share))
     split = config.split.model_copy(update={"max_requests": requests})
     config = config.model_copy(update={"split": split})
     done = folder / "config.json"

@@ -8,12 +8,15 @@ from benchmarks.quality.cold_items import (
     ScoredWindow,
     count_hits,
     count_losses,
+    find_used,
     price_factors,
     price_margins,
 )
 
 from handsell.core.batches import Ragged
+from handsell.core.units import DAY_US
 from handsell.evaluation.metrics import Relevant
+from handsell.features.item import DailyValues, ItemDays
 
 ROWS, K, COLD_PLACE = 12, 60, 30
 COLD = np.arange(200) == 150
@@ -32,11 +35,26 @@ def scored():
     rows = Ragged.from_rows([[0, 150, 199] if b == 1 else [0, 150] for b in range(ROWS)])  # 199 is not retrieved
     relevant = Relevant(rows, Ragged(np.ones(len(rows.values), np.float32), rows.offsets))
     cold = COLD | (np.arange(200) == 199)
-    return ScoredWindow(item, raw, raw + 10, look, 25, cold, relevant, np.arange(ROWS))
+    used = np.zeros(len(rows.values), bool)
+    used[1] = True  # item 150 of the first request
+    return ScoredWindow(item, raw, raw + 10, look, 25, cold, used, relevant, np.arange(ROWS))
 
 
 def test_the_relevant_cold_items_are_counted_after_each_step(scored):
     assert [row["count"] for row in count_losses(scored)] == [ROWS + 1, ROWS, ROWS - 1, 0, 0]
+
+
+def test_cold_items_with_events_since_the_fit_are_counted_apart(scored):
+    assert [row["with events since the fit"] for row in count_losses(scored)] == [1, 1, 0, 0, 0]
+
+
+def test_an_item_is_used_once_it_has_positive_events_before_the_day_of_the_request():
+    days = ItemDays(np.array([3], np.int32), np.array([10]), np.array([[1.0] * 6 + [2.0]], np.float32))
+    values = DailyValues.of(days, np.zeros((5, 0), np.float32))
+    rows = Ragged.from_rows([[3], [3, 4]])
+    relevant = Relevant(rows, Ragged(np.ones(3, np.float32), rows.offsets))
+    time = np.array([9, 10], np.int64) * DAY_US
+    assert find_used(relevant, time, values).tolist() == [False, True, False]
 
 
 def test_hits_are_those_of_a_place_and_of_the_best_cold_item(scored):
